@@ -1,0 +1,59 @@
+// Set-up, run by npm before `npm start` and `npm test`: the packages of the lockfile, and a browser with WebGPU. Node
+// built-ins only, since nothing else may be there yet. A second run checks two files and is done.
+
+import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { findBrowser, rememberBrowser } from "./browser.mjs";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const stamp = join(root, "node_modules/.cache/fovea/lockfile.sha256");
+
+/** Runs a command and shows what it prints. @param {string} command @param {string[]} args @returns {boolean} */
+function run(command, args) {
+  console.log(`setup: ${[command, ...args].join(" ")}`);
+  return spawnSync(command, args, { cwd: root, stdio: "inherit", shell: process.platform === "win32" }).status === 0;
+}
+
+/** Installs the packages if the lockfile is not the one that was installed last. */
+function installPackages() {
+  const hash = createHash("sha256")
+    .update(readFileSync(join(root, "package-lock.json")))
+    .digest("hex");
+  if (existsSync(stamp) && readFileSync(stamp, "utf8") === hash) return;
+  if (!run("npm", ["ci", "--no-audit", "--no-fund"])) {
+    throw new Error("`npm ci` failed: see above. It needs the npm registry, and Node 20.19 or later.");
+  }
+  mkdirSync(dirname(stamp), { recursive: true });
+  writeFileSync(stamp, hash);
+}
+
+/** Installs a browser, by Playwright's download or else by apt. */
+async function installBrowser() {
+  const playwright = join(root, "node_modules/playwright/cli.js");
+  if (run(process.execPath, [playwright, "install", "chromium"])) {
+    run(process.execPath, [playwright, "install-deps", "chromium"]); // needs root; without it they are often there
+  } else if (process.platform === "linux" && process.getuid?.() === 0 && existsSync("/usr/bin/apt-get")) {
+    run("apt-get", ["update", "-q"]);
+    run("apt-get", ["install", "-y", "-q", "--no-install-recommends", "chromium"]);
+  }
+  return findBrowser();
+}
+
+async function main() {
+  installPackages();
+  const browser = (await findBrowser()) ?? (await installBrowser());
+  if (!browser) {
+    throw new Error(
+      "No browser was found, and none could be installed. Install Chrome, Chromium or Edge, or set FOVEA_BROWSER to the program of one.",
+    );
+  }
+  rememberBrowser(browser);
+}
+
+await main().catch((/** @type {Error} */ error) => {
+  console.error(`setup: ${error.message}`);
+  process.exitCode = 1;
+});

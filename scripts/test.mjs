@@ -1,0 +1,49 @@
+// `npm test`: every test of every project, and a closing line that counts them. A test that is skipped is named with
+// its reason, and more or fewer skips than expected are a failure: nothing drops out of the suite silently.
+
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const EXPECTED_SKIPS = 0;
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const folder = mkdtempSync(join(tmpdir(), "fovea-test-"));
+const report = join(folder, "report.json");
+const vitest = join(root, "node_modules/vitest/vitest.mjs");
+const filters = process.argv.slice(2);
+const { status } = spawnSync(
+  process.execPath,
+  [vitest, "run", "--reporter=default", "--reporter=json", `--outputFile.json=${report}`, ...filters],
+  { cwd: root, stdio: "inherit" },
+);
+
+let passed = 0;
+let failed = 0;
+let skipped = 0;
+try {
+  for (const file of JSON.parse(readFileSync(report, "utf8")).testResults) {
+    if (file.status === "failed" && !file.assertionResults.length) failed++; // the file did not even load
+    for (const { status: result, fullName, meta } of file.assertionResults) {
+      if (result === "passed") passed++;
+      else if (result === "failed") failed++;
+      else {
+        skipped++;
+        console.log(`skipped: ${fullName}${meta?.reason ? ` (${meta.reason})` : ""}`);
+      }
+    }
+  }
+} catch (error) {
+  console.error(`test: vitest left no report: ${error}`);
+}
+rmSync(folder, { recursive: true, force: true });
+
+if (!filters.length && skipped !== EXPECTED_SKIPS) {
+  console.error(`test: ${skipped} tests were skipped; ${EXPECTED_SKIPS} are expected to be.`);
+  failed++;
+}
+if (passed + failed === 0 || (status !== 0 && failed === 0)) failed++; // vitest itself failed
+console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`);
+process.exitCode = failed ? 1 : 0;
