@@ -1,0 +1,138 @@
+// The linker: turns a root shader and the modules it imports into one WGSL text, and maps positions in that text
+// back to the files people wrote. The language is WGSL plus WESL's `import package::a::b::{X, Y};` and nothing else.
+// A shader is specialised by passing other text for a module path (a "slot"), never by rewriting text.
+//
+// Names live in one flat namespace: a clash is reported, not renamed. Imports and directives are blanked rather than
+// removed, so a line of the output is a line of its source.
+
+import { FoveaError } from "../errors.ts";
+import { blankComments, type Line, located } from "./source.ts";
+import { expandLoops } from "./unroll.ts";
+
+/** Module path (`package::lib::softmax`) to its text. A `name` is what messages call the module instead of its file. */
+export type ModuleMap = Readonly<Record<string, string | ModuleSource>>;
+export interface ModuleSource {
+  readonly name: string;
+  readonly text: string;
+}
+
+export interface LinkOptions {
+  /** Expand the loops marked `// unroll` (default true). The meaning of the text is the same either way. */
+  readonly unroll?: boolean;
+}
+
+export interface LinkedShader {
+  readonly code: string;
+  /** Where line `line` (from 1) of `code` was written. */
+  locate(line: number): { module: string; line: number };
+}
+
+interface Import {
+  readonly from: string;
+  readonly names: readonly string[];
+  readonly line: number;
+}
+
+interface Module {
+  readonly name: string;
+  readonly imports: readonly Import[];
+  readonly directives: readonly Line[];
+  /** Module-scope names and the lines that declare them. */
+  readonly declared: ReadonlyMap<string, number>;
+  readonly lines: readonly Line[];
+}
+
+const IMPORT = /\bimport\s+([^;]*);/g;
+const IMPORT_BODY = /^((?:\w+::)+)(?:(\w+)|\{([\w\s,]*)\})$/;
+const DIRECTIVE = /^[ \t]*(?:enable|requires|diagnostic)\b[^;]*;/gm;
+const DECLARATION = /[{}]|\b(?:fn|struct|alias|const|override|var(?:\s*<[^>]*>)?)\s+(\w+)/g;
+
+/** Links `root` with everything it imports. Throws FoveaError("shader") with module and line for anything unknown. */
+export function link(root: string, modules: ModuleMap, options: LinkOptions = {}): LinkedShader {
+  const parsed = new Map<string, Module>();
+  const ordered: Module[] = [];
+  const visit = (path: string, from?: { module: Module; line: number }): Module => {
+    const known = parsed.get(path);
+    if (known) return known;
+    const source = modules[path];
+    if (source === undefined) throw at(from, `unknown module ${path}`);
+    const module = parse(path, source);
+    parsed.set(path, module);
+    for (const { from: target, names, line } of module.imports) {
+      const imported = visit(target, { module, line });
+      for (const name of names) {
+        if (imported.declared.has(name)) continue;
+        throw at({ module, line }, `${imported.name} declares no ${name}`);
+      }
+    }
+    ordered.push(module);
+    return module;
+  };
+  visit(root);
+  rejectDuplicates(ordered);
+
+  const directives = new Map(ordered.flatMap((module) => module.directives).map((line) => [line.text, line]));
+  const joined = [...directives.values(), ...ordered.flatMap((module) => module.lines)];
+  const lines = (options.unroll ?? true) ? expandLoops(joined) : joined;
+  return {
+    code: `${lines.map((line) => line.text).join("\n")}\n`,
+    locate: (line) => lines[Math.min(Math.max(line, 1), lines.length) - 1] ?? { module: root, line: 1 },
+  };
+}
+
+function parse(path: string, source: string | ModuleSource): Module {
+  const { name, text } = typeof source === "string" ? { name: fileName(path), text: source } : source;
+  const code = blankComments(text);
+  const lineOf = (offset: number) => code.slice(0, offset).split("\n").length;
+  const blanks: [start: number, end: number][] = [];
+
+  const imports = [...code.matchAll(IMPORT)].map((match): Import => {
+    const line = lineOf(match.index);
+    const body = IMPORT_BODY.exec(match[1].trim());
+    if (!body) throw located(name, line, `expected \`import package::path::{Name, ...};\`, found \`${match[0]}\``);
+    blanks.push([match.index, match.index + match[0].length]);
+    const names = (body[2] ?? body[3] ?? "").split(",").map((item) => item.trim());
+    return { from: body[1].slice(0, -2), names: names.filter(Boolean), line };
+  });
+  const directives = [...code.matchAll(DIRECTIVE)].map((match): Line => {
+    blanks.push([match.index, match.index + match[0].length]);
+    return { text: match[0].trim(), module: name, line: lineOf(match.index) };
+  });
+
+  let depth = 0;
+  const declared = new Map<string, number>();
+  for (const match of code.matchAll(DECLARATION)) {
+    if (match[0] === "{") depth++;
+    else if (match[0] === "}") depth--;
+    else if (depth === 0 && match[1]) {
+      const line = lineOf(match.index);
+      if (declared.has(match[1])) throw located(name, line, `${match[1]} is declared twice`);
+      declared.set(match[1], line);
+    }
+  }
+
+  let body = text;
+  for (const [start, end] of blanks) {
+    body = body.slice(0, start) + body.slice(start, end).replace(/[^\n]/g, " ") + body.slice(end);
+  }
+  const lines = body.split("\n").map((line, index): Line => ({ text: line.trimEnd(), module: name, line: index + 1 }));
+  return { name, imports, directives, declared, lines };
+}
+
+function rejectDuplicates(modules: readonly Module[]): void {
+  const owners = new Map<string, Module>();
+  for (const module of modules) {
+    for (const [name, line] of module.declared) {
+      const owner = owners.get(name);
+      if (owner) {
+        throw located(module.name, line, `${name} is also declared at ${owner.name}:${owner.declared.get(name)}`);
+      }
+      owners.set(name, module);
+    }
+  }
+}
+
+const fileName = (path: string) => `${path.replace(/^package::/, "").replaceAll("::", "/")}.wesl`;
+
+const at = (from: { module: Module; line: number } | undefined, message: string) =>
+  from ? located(from.module.name, from.line, message) : new FoveaError("shader", `link: ${message}`);
