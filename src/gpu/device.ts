@@ -1,0 +1,85 @@
+// Getting a device that is good for attention.
+
+import { FoveaError } from "../errors.ts";
+
+/** Limits that attention can use: more workgroup memory, larger tensors, more tensors per kernel. */
+const LIMITS = [
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupSizeX",
+  "maxStorageBufferBindingSize",
+  "maxStorageBuffersPerShaderStage",
+  "maxBufferSize",
+] as const;
+
+/** Features that kernels or timing use where they are present. None is needed. */
+const FEATURES = ["shader-f16", "subgroups", "timestamp-query"] as const;
+
+export interface RequestDeviceOptions {
+  /** Which GPU of several. Default `"high-performance"`. */
+  readonly powerPreference?: GPUPowerPreference;
+  /** Ask for the software adapter, where there is one. Default false. */
+  readonly forceFallbackAdapter?: boolean;
+  /** The entry to WebGPU. Default `navigator.gpu`; in Node, what `create()` of npm `webgpu` returns. */
+  readonly gpu?: GPU;
+  /** Features to ask for beyond those that Fovea uses; missing ones are an error. */
+  readonly requiredFeatures?: readonly GPUFeatureName[];
+  /** Limits to ask for beyond those that Fovea uses; unmet ones are an error. */
+  readonly requiredLimits?: Readonly<Record<string, number>>;
+  /** Label of the device. Default `"fovea"`. */
+  readonly label?: string;
+}
+
+/** A device does not keep its GPU entry alive, and in Node a collected entry takes the process with it. */
+const entries = new WeakMap<GPUDevice, GPU>();
+
+/**
+ * Requests a GPU device with the adapter's highest useful limits and the features that Fovea can use. It is an ordinary
+ * `GPUDevice`; every function of Fovea also takes any other one, with whatever limits and features that has.
+ *
+ * Rejects with FoveaError("device") where WebGPU or an adapter is missing, or an option can't be met.
+ *
+ * @example
+ * const device = await requestFoveaDevice();
+ */
+export async function requestFoveaDevice(options: RequestDeviceOptions = {}): Promise<GPUDevice> {
+  const gpu = options.gpu ?? (globalThis.navigator as Navigator | undefined)?.gpu;
+  if (!gpu) {
+    throw new FoveaError(
+      "device",
+      "requestFoveaDevice: WebGPU is not available here. Use a browser that has it, on a secure page (https or localhost); in Node pass { gpu: create([]) } from npm `webgpu`.",
+    );
+  }
+  const adapter = await gpu.requestAdapter({
+    powerPreference: options.powerPreference ?? "high-performance",
+    forceFallbackAdapter: options.forceFallbackAdapter ?? false,
+  });
+  if (!adapter) {
+    throw new FoveaError("device", "requestFoveaDevice: WebGPU has no adapter here: no GPU, or its driver is blocked.");
+  }
+  const missing = (options.requiredFeatures ?? []).filter((feature) => !adapter.features.has(feature));
+  if (missing.length) {
+    throw new FoveaError("device", `requestFoveaDevice: the adapter has no ${missing.join(", ")}.`);
+  }
+  try {
+    const device = await adapter.requestDevice({
+      label: options.label ?? "fovea",
+      requiredFeatures: [
+        ...new Set([...FEATURES.filter((name) => adapter.features.has(name)), ...(options.requiredFeatures ?? [])]),
+      ],
+      requiredLimits: {
+        ...Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]])),
+        ...options.requiredLimits,
+      },
+    });
+    entries.set(device, gpu);
+    return device;
+  } catch (cause) {
+    throw new FoveaError("device", `requestFoveaDevice: the adapter gave no device: ${cause}`, { cause });
+  }
+}
+
+/** Whether the device runs on the CPU. Where the browser does not say, it is taken for a GPU. */
+export function isSoftware(device: GPUDevice): boolean {
+  return (device.adapterInfo as GPUAdapterInfo | undefined)?.isFallbackAdapter ?? false;
+}

@@ -1,0 +1,96 @@
+// Elements of tensors as JavaScript numbers and as bytes of a buffer.
+
+import type { Dtype, TensorSpec } from "../types.ts";
+
+/** What a tensor can be filled from. Numbers are rounded to the dtype; a Uint16Array given for f16 is taken as bits. */
+export type TensorData =
+  | readonly number[]
+  | Float32Array
+  | Float64Array
+  | Uint8Array
+  | Uint16Array
+  | Uint32Array
+  | Int32Array;
+
+/** What `read` returns: f32 and f16 as Float32Array, u32 as Uint32Array, i32 as Int32Array. */
+export type TensorValues = Float32Array | Uint32Array | Int32Array;
+
+export const BYTES: Readonly<Record<Dtype, number>> = { f32: 4, f16: 2, u32: 4, i32: 4 };
+
+const STORAGE = { f32: Float32Array, f16: Uint16Array, u32: Uint32Array, i32: Int32Array } as const;
+const VALUES = { f32: Float32Array, f16: Float32Array, u32: Uint32Array, i32: Int32Array } as const;
+
+/** Calls `visit(element, at)` for every element in row-major order, with its distance from the first in the buffer. */
+function forEachElement(
+  shape: readonly number[],
+  strides: readonly number[],
+  visit: (element: number, at: number) => void,
+): void {
+  const count = shape.reduce((product, size) => product * size, 1);
+  const inner = shape.at(-1) ?? 1;
+  const step = strides.at(-1) ?? 0;
+  const index = shape.map(() => 0);
+  let row = 0;
+  for (let element = 0; element < count; ) {
+    for (let i = 0; i < inner; i++) visit(element++, row + i * step);
+    for (let axis = shape.length - 2; axis >= 0; axis--) {
+      row += strides[axis];
+      if (++index[axis] < shape[axis]) break;
+      row -= strides[axis] * shape[axis];
+      index[axis] = 0;
+    }
+  }
+}
+
+/** Bytes of a buffer of `size` bytes that holds `data` by the strides of `spec`. */
+export function encode(data: TensorData, spec: Required<TensorSpec>, size: number): ArrayBuffer {
+  const bytes = new ArrayBuffer(size);
+  const stored = new STORAGE[spec.dtype](bytes);
+  const convert = spec.dtype === "f16" && !(data instanceof Uint16Array) ? float16Bits : (value: number) => value;
+  forEachElement(spec.shape, spec.strides, (element, at) => {
+    stored[spec.offset + at] = convert(data[element]);
+  });
+  return bytes;
+}
+
+/** The elements of `spec` in row-major order, from the bytes of a buffer. */
+export function decode(bytes: ArrayBuffer, spec: Required<TensorSpec>): TensorValues {
+  const stored = new STORAGE[spec.dtype](bytes);
+  const values = new VALUES[spec.dtype](spec.shape.reduce((product, size) => product * size, 1));
+  const convert = spec.dtype === "f16" ? float16Value : (value: number) => value;
+  forEachElement(spec.shape, spec.strides, (element, at) => {
+    values[element] = convert(stored[spec.offset + at]);
+  });
+  return values;
+}
+
+const scratch = new Float32Array(1);
+const scratchBits = new Uint32Array(scratch.buffer);
+
+/** The IEEE 754 binary16 nearest to `value`, ties to even. */
+export function float16Bits(value: number): number {
+  scratch[0] = value;
+  const bits = scratchBits[0];
+  const sign = (bits >>> 16) & 0x8000;
+  const magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return sign | 0x7e00; // NaN
+  if (magnitude >= 0x47800000) return sign | 0x7c00; // 65536 and more, and infinity
+  // Below 2^-14 the result is subnormal: the value counts in units of 2^-24.
+  if (magnitude < 0x38800000) return sign | roundToEven(Math.abs(scratch[0]) * 2 ** 24);
+  return sign | roundToEven((magnitude - 0x38000000) / 2 ** 13); // rebias the exponent; a carry out of the mantissa is right
+}
+
+function roundToEven(value: number): number {
+  const floor = Math.floor(value);
+  const rest = value - floor;
+  return rest > 0.5 || (rest === 0.5 && floor % 2 === 1) ? floor + 1 : floor;
+}
+
+/** The number that the IEEE 754 binary16 `bits` stand for. */
+export function float16Value(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 31;
+  const mantissa = bits & 1023;
+  if (exponent === 31) return mantissa ? Number.NaN : sign * Number.POSITIVE_INFINITY;
+  return exponent ? sign * (1 + mantissa / 1024) * 2 ** (exponent - 15) : sign * mantissa * 2 ** -24;
+}
