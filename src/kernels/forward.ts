@@ -1,0 +1,117 @@
+// The forward kernel, shaders/forward.wesl: tile table, specialisation and grid.
+
+import forward from "../../shaders/forward.wesl?raw";
+import { check } from "../errors.ts";
+import { link } from "../shader/link.ts";
+import { configModule, MODULES } from "../shader/modules.ts";
+import type { KernelSource } from "../types.ts";
+import { type SlotChoice, slotBindings, slotModules } from "./slots.ts";
+
+const LANES_X = 8;
+const LANES_Y = 8;
+const KV_TILE = 32;
+
+/** A row of the tile table. */
+export interface ForwardTile {
+  /** Query rows x keys of a tile, and what else sets the variant apart. */
+  readonly name: string;
+  readonly maxHeadDim: number;
+  /** The widest share of v that one workgroup takes; wider values are split over several. */
+  readonly maxVDim: number;
+  /** Query rows of a lane; 8 lanes stand above each other. */
+  readonly rows: number;
+  /** Q stays in workgroup memory, instead of being read again for every key tile. */
+  readonly qResident: boolean;
+  /** Also for software adapters, which take seconds to compile a kernel. */
+  readonly software: boolean;
+}
+
+/**
+ * The first row that fits the head dims and the device is taken. Figures are RDNA2's, from the instruction report: FMA
+ * share of the vector instructions in the key loop, registers, bytes of workgroup memory. No row spills.
+ */
+export const FORWARD_TILES: readonly ForwardTile[] = [
+  // D = 64: 88 %, 176 VGPRs, 31,232 B. SwiftShader compiles it in 5.4 s and runs it as fast as the next row.
+  { name: "64x32-resident", maxHeadDim: 64, maxVDim: 64, rows: 8, qResident: true, software: false },
+  // D = 64: 85 %, 168 VGPRs, 14,848 B; compiled in 2.7 s. D = 128: 87 % (90 % without rescales), 232 VGPRs, 14,848 B.
+  { name: "64x32", maxHeadDim: Number.POSITIVE_INFINITY, maxVDim: 128, rows: 8, qResident: false, software: true },
+  // Four rows a lane leave registers for 8 vec4 columns of v.
+  { name: "32x32", maxHeadDim: Number.POSITIVE_INFINITY, maxVDim: 256, rows: 4, qResident: false, software: true },
+];
+
+/** What of a device the choice of a tile depends on. */
+export interface TileLimits {
+  readonly workgroupBytes: number;
+  readonly software: boolean;
+}
+
+/** Chooses a tile, or finds the one that was asked for by name. Throws FoveaError if that one can't run. */
+export function chooseForwardTile(headDim: number, vDim: number, limits: TileLimits, name?: string): ForwardTile {
+  const fits = (tile: ForwardTile, widest: number) =>
+    headDim <= tile.maxHeadDim && vDim <= widest && forwardWorkgroupBytes(tile, headDim, vDim) <= limits.workgroupBytes;
+  if (name !== undefined) {
+    const named = FORWARD_TILES.find((tile) => tile.name === name);
+    const names = FORWARD_TILES.map((tile) => tile.name).join(", ");
+    check(named !== undefined, "argument", () => `no variant ${name} of the forward kernel; there are ${names}.`);
+    check(
+      fits(named, Number.POSITIVE_INFINITY),
+      "limit",
+      () =>
+        `variant ${name} can't run here: it takes head dims up to ${named.maxHeadDim} and, for this problem, ${forwardWorkgroupBytes(named, headDim, vDim)} bytes of workgroup memory; the device has ${limits.workgroupBytes}.`,
+    );
+    return named;
+  }
+  const able = FORWARD_TILES.filter((tile) => tile.software || !limits.software);
+  return able.find((tile) => fits(tile, tile.maxVDim)) ?? FORWARD_TILES[FORWARD_TILES.length - 1];
+}
+
+/** How a tile meets a problem's head dims. */
+function constantsOf(tile: ForwardTile, headDim: number, vDim: number) {
+  const d4 = Math.ceil(headDim / 4);
+  const v4 = Math.ceil(vDim / 4);
+  const vSplits = Math.ceil(vDim / tile.maxVDim);
+  return {
+    // Chunks as equal as they get: 10 vec4 columns are two chunks of 5, not 8 and 2.
+    dChunk: Math.ceil(d4 / Math.ceil(d4 / LANES_X)),
+    vSplits,
+    vCols: Math.ceil(v4 / LANES_X / vSplits),
+  };
+}
+
+/** Bytes of workgroup memory, as shaders/forward.wesl declares it. */
+export function forwardWorkgroupBytes(tile: ForwardTile, headDim: number, vDim: number): number {
+  const { dChunk } = constantsOf(tile, headDim, vDim);
+  const qTile = LANES_Y * tile.rows;
+  const resident = tile.qResident ? qTile * dChunk * Math.ceil(headDim / 4 / dChunk) : 0;
+  const vec4s = resident + qTile * LANES_X + KV_TILE * (LANES_X + 1);
+  return vec4s * 16 + qTile * LANES_X * 4;
+}
+
+export interface ForwardSpecialisation extends SlotChoice {
+  readonly headDim: number;
+  readonly vDim: number;
+  readonly tile: ForwardTile;
+}
+
+/** The linked kernel of a specialisation. Loops are expanded unless a test asks for the text as written. */
+export function forwardKernel(spec: ForwardSpecialisation, options?: { unroll?: boolean }): KernelSource {
+  const { dChunk, vCols } = constantsOf(spec.tile, spec.headDim, spec.vDim);
+  const config = configModule({
+    HEAD_DIM: spec.headDim,
+    V_DIM: spec.vDim,
+    LANES_Y,
+    ROWS: spec.tile.rows,
+    V_COLS: vCols,
+    D_CHUNK: dChunk,
+    Q_RESIDENT: spec.tile.qResident,
+  });
+  const modules = { ...MODULES, "package::forward": forward, ...config, ...slotModules(spec) };
+  const { code, locate } = link("package::forward", modules, options);
+  return { label: `forward ${spec.tile.name}`, code, locate, bindings: slotBindings(spec) };
+}
+
+/** Tiles of one head, shares of v, and query rows of a tile. */
+export function forwardGrid(tile: ForwardTile, headDim: number, vDim: number, seqQ: number) {
+  const qTile = LANES_Y * tile.rows;
+  return { qTiles: Math.ceil(seqQ / qTile), vSplits: constantsOf(tile, headDim, vDim).vSplits, qTile };
+}
