@@ -1,0 +1,68 @@
+// The one-liner: plan, allocate, encode, submit.
+
+import { guarded } from "../gpu/buffers.ts";
+import { type Tensor, tensor } from "../gpu/tensor.ts";
+import { preparePlan } from "./plan.ts";
+import type { AttentionProblem } from "./problem.ts";
+
+/** Options of {@link attention}: those of a problem, with tensors where memory is meant. */
+export interface AttentionOptions extends Omit<AttentionProblem, "q" | "k" | "v" | "output" | "lse"> {
+  /** Where the output goes. Default: a new tensor, which is the caller's to destroy. */
+  readonly output?: Tensor;
+  /** `true` for a new log-sum-exp tensor, or where it goes. Default: none. */
+  readonly lse?: boolean | Tensor;
+}
+
+export interface AttentionResult {
+  /** [B, H, M, Dv], in the layout of the call. */
+  readonly output: Tensor;
+  /** [B, H, M], where it was asked for. Natural log; -Infinity for a query that sees no key. */
+  readonly lse?: Tensor;
+}
+
+/**
+ * softmax(scale * Q K^T + mask) V on the GPU. See {@link planAttention} for the formula, the rules and the shapes.
+ *
+ * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself. For calls in a frame loop
+ * make a plan and encode it: that waits for nothing and allocates nothing.
+ *
+ * @param q [B, H, M, D] f32
+ * @param k [B, Hkv, N, D] f32
+ * @param v [B, Hkv, N, Dv] f32
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @example
+ * const { output } = await attention(q, k, v, { causal: true });
+ * const values = await output.read();
+ */
+export async function attention(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  options: AttentionOptions = {},
+): Promise<AttentionResult> {
+  const { device } = q;
+  const { plan, allocated, resolved } = await preparePlan(device, { ...options, q, k, v });
+  const made: Tensor[] = [];
+  const make = (name: string, shape: readonly number[]) => {
+    const result = tensor(device, shape, { label: `${resolved.label} ${name}` });
+    made.push(result);
+    return result;
+  };
+  try {
+    const output = options.output ?? make("output", resolved.outputShape);
+    const lse = options.lse === true ? make("lse", [resolved.batch, resolved.heads, resolved.seqQ]) : options.lse;
+    const { done } = guarded(device, resolved.label, () => {
+      const encoder = device.createCommandEncoder({ label: resolved.label });
+      plan.encode(encoder, lse ? { output, lse } : { output });
+      device.queue.submit([encoder.finish()]);
+    });
+    await Promise.all([allocated, done, ...[q, k, v, ...made].map((used) => used.allocated)]);
+    return lse ? { output, lse } : { output };
+  } catch (error) {
+    for (const result of made) result.destroy();
+    throw error;
+  } finally {
+    plan.destroy();
+  }
+}

@@ -1,0 +1,160 @@
+// The tensors of a plan: how each must look, how the kernel addresses it, and what is bound.
+
+import { check } from "../errors.ts";
+import { BYTES } from "../gpu/elements.ts";
+import { extentOf, Tensor, tensor } from "../gpu/tensor.ts";
+import { type AttentionProblem, type PerBatch, type ResolvedProblem, type ResolvedSpec, reorder } from "./problem.ts";
+
+/**
+ * Memory for one run of a plan. Each tensor must look as the plan was told: same shape, strides and dtype, and the same
+ * distance from a multiple of the device's binding alignment (256 bytes). A tensor that the plan was made with is the
+ * default.
+ */
+export interface AttentionBindings {
+  readonly q?: Tensor;
+  readonly k?: Tensor;
+  readonly v?: Tensor;
+  readonly output?: Tensor;
+  /** If the plan was asked for it. */
+  readonly lse?: Tensor;
+  /** If the plan was made with a tensor for it. */
+  readonly kvLengths?: Tensor;
+  /** If the plan was made with a tensor for it. */
+  readonly queryOffset?: Tensor;
+}
+
+export type OperandName = keyof AttentionBindings;
+
+/** A tensor of the plan. */
+export interface Operand {
+  /** In the caller's axis order. */
+  readonly spec: ResolvedSpec;
+  /** Elements from the start of the binding, which is aligned, to the first element. */
+  readonly base: number;
+  /** Bound where the caller gives none: a tensor that the plan was made with, or one of the plan's own. */
+  readonly fallback: Tensor | undefined;
+  readonly written: boolean;
+}
+
+export type Operands = ReadonlyMap<OperandName, Operand>;
+
+/** The operands of a problem, and the small buffers that the plan has to own for them. */
+export function operandsOf(device: GPUDevice, problem: AttentionProblem, resolved: ResolvedProblem) {
+  const operands = new Map<OperandName, Operand>();
+  const owned: Tensor[] = [];
+  const given = (value: unknown) => (value instanceof Tensor ? value : undefined);
+  const add = (name: OperandName, spec: ResolvedSpec, fallback: Tensor | undefined, written = false) => {
+    const base = spec.offset % alignment(device, spec);
+    const operand = { spec, base, fallback, written };
+    checkLimit(`${resolved.label}: ${name}`, device, spec);
+    if (fallback) checkOperand(`${resolved.label}: ${name}`, device, operand, fallback);
+    operands.set(name, operand);
+  };
+  const { layout } = resolved;
+  const perBatch = (name: "kvLengths" | "queryOffset", value: number | PerBatch) => {
+    const numbers = typeof value === "number" ? new Array<number>(resolved.batch).fill(value) : value;
+    if (numbers instanceof Tensor) return add(name, numbers, numbers);
+    const own = tensor(device, [resolved.batch], { dtype: "i32", data: numbers, label: `${resolved.label} ${name}` });
+    owned.push(own);
+    add(name, own, own);
+  };
+  add("q", reorder(resolved.q, layout), given(problem.q));
+  add("k", reorder(resolved.k, layout), given(problem.k));
+  add("v", reorder(resolved.v, layout), given(problem.v));
+  add("output", reorder(resolved.output, layout), given(problem.output), true);
+  if (resolved.lse) add("lse", resolved.lse, given(problem.lse), true);
+  if (resolved.kvLengths || typeof resolved.queryOffset !== "number") {
+    perBatch("kvLengths", resolved.kvLengths ?? resolved.seqKv);
+    perBatch("queryOffset", resolved.queryOffset);
+  }
+  return { operands, owned };
+}
+
+/** Whether the rows of a tensor are sequences of aligned vec4s. */
+export function isDense({ spec, base }: Operand): boolean {
+  const rowAxis = spec.shape.length - 1;
+  return (
+    spec.shape[rowAxis] % 4 === 0 &&
+    spec.strides[rowAxis] === 1 &&
+    base % 4 === 0 &&
+    spec.shape.every((size, axis) => axis === rowAxis || size <= 1 || spec.strides[axis] % 4 === 0)
+  );
+}
+
+/** Throws FoveaError unless `given` is a live tensor of the device that looks as planned. */
+export function checkOperand(
+  what: string,
+  device: GPUDevice,
+  { spec, base }: Operand,
+  given: Tensor | undefined,
+): asserts given is Tensor {
+  check(given !== undefined, "argument", () => `${what} is missing: the plan was made without a tensor for it.`);
+  check(given instanceof Tensor, "argument", () => `${what} must be a Tensor; wrap a buffer with tensor().`);
+  check(!given.destroyed, "destroyed", () => `${what}: the tensor was destroyed.`);
+  check(
+    given.device === device,
+    "device",
+    () => `${what} belongs to another GPUDevice; tensors can't move between devices.`,
+  );
+  const { shape, strides, dtype, offset } = given;
+  const sameShape = shape.length === spec.shape.length && shape.every((size, axis) => size === spec.shape[axis]);
+  check(
+    sameShape && dtype === spec.dtype,
+    "argument",
+    () => `${what} is ${dtype} [${shape}]; the plan was made for ${spec.dtype} [${spec.shape}].`,
+  );
+  check(
+    strides.every((stride, axis) => stride === spec.strides[axis] || shape[axis] <= 1),
+    "argument",
+    () => `${what} has strides [${strides}]; the plan was made for [${spec.strides}].`,
+  );
+  check(
+    offset % alignment(device, spec) === base,
+    "argument",
+    () =>
+      `${what} starts ${offset % alignment(device, spec)} elements after a multiple of the binding alignment of ${device.limits.minStorageBufferOffsetAlignment} bytes; the plan was made for ${base}. Plan with a tensor of that offset.`,
+  );
+}
+
+/** Throws FoveaError if an output shares its buffer with an input, or its elements with another output. */
+export function checkOverlap(label: string, operands: Operands, tensors: ReadonlyMap<OperandName, Tensor>): void {
+  for (const [name, written] of tensors) {
+    if (!operands.get(name)?.written) continue;
+    for (const [other, tensor] of tensors) {
+      if (other === name || tensor.buffer !== written.buffer) continue;
+      check(
+        operands.get(other)?.written === true,
+        "overlap",
+        () =>
+          `${label}: ${name} and ${other} are in the same GPUBuffer, and WebGPU lets a kernel write no part of a buffer that it reads. Give ${name} a buffer of its own.`,
+      );
+      const [a, b] = [bindingRange(written), bindingRange(tensor)];
+      check(
+        a.offset + a.size <= b.offset || b.offset + b.size <= a.offset,
+        "overlap",
+        () => `${label}: ${name} and ${other} overlap in their buffer (bindings start at multiples of 256 bytes).`,
+      );
+    }
+  }
+}
+
+/** The part of its buffer that a tensor is bound by: from an aligned offset to its last element. */
+export function bindingRange({ device, shape, strides, offset, dtype }: Tensor): { offset: number; size: number } {
+  const begin = (offset - (offset % alignment(device, { dtype }))) * BYTES[dtype];
+  return { offset: begin, size: (offset + extentOf(shape, strides)) * BYTES[dtype] - begin };
+}
+
+/** Elements between the places where a binding can start. */
+const alignment = (device: GPUDevice, { dtype }: Pick<ResolvedSpec, "dtype">) =>
+  device.limits.minStorageBufferOffsetAlignment / BYTES[dtype];
+
+function checkLimit(what: string, device: GPUDevice, spec: ResolvedSpec): void {
+  const bytes = ((spec.offset % alignment(device, spec)) + extentOf(spec.shape, spec.strides)) * BYTES[spec.dtype];
+  const limit = device.limits.maxStorageBufferBindingSize;
+  check(
+    bytes <= limit,
+    "limit",
+    () =>
+      `${what} spans ${bytes} bytes; this device binds at most ${limit} at a time (maxStorageBufferBindingSize). Use a device from requestFoveaDevice, which asks for the adapter's highest limit, or run batch entries or heads one after the other on slices.`,
+  );
+}

@@ -1,0 +1,248 @@
+// From what the caller says to numbers that the kernels take. All input is checked here, before the GPU sees any of it.
+
+import { check } from "../errors.ts";
+import { extentOf, resolveSpec, Tensor } from "../gpu/tensor.ts";
+import type { Layout, MaskOptions, TensorSpec } from "../types.ts";
+
+/** Numbers for each batch entry, or a tensor [B] of i32 (or u32) that stays on the GPU. */
+export type PerBatch = readonly number[] | Tensor;
+
+/** The problem that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
+export interface AttentionProblem extends MaskOptions<PerBatch> {
+  /** [B, H, M, D]. A tensor, or what one will look like. f32. */
+  readonly q: TensorSpec;
+  /** [B, Hkv, N, D], H a multiple of Hkv: query head h uses key head floor(h * Hkv / H). */
+  readonly k: TensorSpec;
+  /** [B, Hkv, N, Dv] */
+  readonly v: TensorSpec;
+  /** [B, H, M, Dv]. Default: dense. */
+  readonly output?: TensorSpec;
+  /** Ask for the log-sum-exp of the scores, [B, H, M] f32: `true` for a dense tensor, or what it will look like. */
+  readonly lse?: boolean | TensorSpec;
+  /** Axis order of q, k, v and output; the shapes are then given in that order. Default `"bhmd"`. */
+  readonly layout?: Layout;
+  /** Take this row of the kernel's tile table instead of the one that fits the device. For benchmarks. */
+  readonly variant?: string;
+  /**
+   * Floating-point operations after which a dispatch is cut in two, so that none runs long enough for a browser's or
+   * system's watchdog (2 s on Windows), or for a frame. Default 2^36.
+   */
+  readonly maxDispatchFlops?: number;
+  /** Name of the plan's GPU objects in errors and captures. Default `"attention"`. */
+  readonly label?: string;
+}
+
+export type ResolvedSpec = Required<TensorSpec>;
+
+/** A checked problem. Tensors are in BHMD order; batch-wise numbers are arrays, tensors or one number for all. */
+export interface ResolvedProblem {
+  readonly label: string;
+  readonly layout: Layout;
+  readonly batch: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly seqQ: number;
+  readonly seqKv: number;
+  readonly headDim: number;
+  readonly vDim: number;
+  readonly q: ResolvedSpec;
+  readonly k: ResolvedSpec;
+  readonly v: ResolvedSpec;
+  readonly output: ResolvedSpec;
+  /** The shape of the output in the caller's layout. */
+  readonly outputShape: readonly number[];
+  readonly lse: ResolvedSpec | undefined;
+  readonly causal: boolean;
+  /** The last query stands at the last key; otherwise `queryOffset` says where the first one stands. */
+  readonly alignEnd: boolean;
+  readonly queryOffset: number | PerBatch;
+  readonly kvLengths: PerBatch | undefined;
+  readonly scale: number;
+  readonly variant: string | undefined;
+  readonly maxDispatchFlops: number;
+}
+
+const AXES: Readonly<Record<Layout, readonly string[]>> = { bhmd: ["B", "H", "M", "D"], bmhd: ["B", "M", "H", "D"] };
+const CAUSAL: readonly unknown[] = [undefined, false, true, "bottom-right", "top-left"];
+
+/** Checks a problem and fills in its defaults. Throws FoveaError("argument") that names what is wrong. */
+export function resolveProblem(problem: AttentionProblem): ResolvedProblem {
+  const { label = "attention", layout = "bhmd", causal, scale, maxDispatchFlops = 2 ** 36 } = problem;
+  check(layout in AXES, "argument", () => `${label}: layout must be "bhmd" or "bmhd", got ${JSON.stringify(layout)}.`);
+  check(
+    CAUSAL.includes(causal),
+    "argument",
+    () => `${label}: causal must be a boolean, "bottom-right" or "top-left", got ${JSON.stringify(causal)}.`,
+  );
+  const q = toBhmd(label, "q", problem.q, layout);
+  const k = toBhmd(label, "k", problem.k, layout);
+  const v = toBhmd(label, "v", problem.v, layout);
+  const [batch, heads, seqQ, headDim] = q.shape;
+  const [, kvHeads, seqKv] = k.shape;
+  const vDim = v.shape[3];
+  const shapes = () => `q is ${shapeText(q, layout)}, k ${shapeText(k, layout)}, v ${shapeText(v, layout)}`;
+  const expect = (condition: boolean, what: string) =>
+    check(condition, "argument", () => `${label}: ${what} (axes ${AXES[layout].join("")}): ${shapes()}.`);
+  expect(k.shape[0] === batch && v.shape[0] === batch, "q, k and v must have the same batch size");
+  expect(k.shape[3] === headDim, "q and k must have the same head dim");
+  expect(v.shape[1] === kvHeads, "k and v must have the same number of heads");
+  expect(v.shape[2] === seqKv, "k and v must have the same number of keys");
+  expect(headDim >= 1 && vDim >= 1, "head dims start at 1");
+  expect(heads >= 1 && kvHeads >= 1, "there must be a head");
+  expect(heads % kvHeads === 0, `the ${heads} query heads must be a multiple of the ${kvHeads} key heads`);
+  check(
+    scale === undefined || Number.isFinite(scale),
+    "argument",
+    () => `${label}: scale must be a finite number, got ${scale}. Leave it out for 1 / sqrt(D).`,
+  );
+  check(
+    maxDispatchFlops > 0,
+    "argument",
+    () => `${label}: maxDispatchFlops must be a positive number, got ${maxDispatchFlops}.`,
+  );
+
+  const outputShape = [batch, heads, seqQ, vDim];
+  const output = problem.output ? toBhmd(label, "output", problem.output, layout) : dense(outputShape, layout);
+  expectShape(label, "output", output, outputShape, layout);
+  const lseSpec = problem.lse === true ? { shape: [batch, heads, seqQ] } : problem.lse || undefined;
+  const lse = lseSpec && float32(label, "lse", resolveSpec(`${label}: lse`, lseSpec));
+  if (lse) expectShape(label, "lse", lse, [batch, heads, seqQ]);
+
+  return {
+    label,
+    layout,
+    batch,
+    heads,
+    kvHeads,
+    seqQ,
+    seqKv,
+    headDim,
+    vDim,
+    q,
+    k,
+    v,
+    output,
+    outputShape: reorder(output, layout).shape,
+    lse,
+    causal: causal !== undefined && causal !== false,
+    ...resolvePositions(label, batch, problem),
+    kvLengths: resolveLengths(label, batch, seqKv, problem.kvLengths),
+    scale: scale ?? 1 / Math.sqrt(headDim),
+    variant: problem.variant,
+    maxDispatchFlops,
+  };
+}
+
+function resolvePositions(label: string, batch: number, { causal, queryOffset }: AttentionProblem) {
+  if (queryOffset === undefined) return { alignEnd: causal !== "top-left", queryOffset: 0 };
+  check(
+    typeof causal !== "string",
+    "argument",
+    () => `${label}: queryOffset replaces the alignment "${causal}"; give causal: true with it, or leave it out.`,
+  );
+  const offsets = typeof queryOffset === "number" ? [queryOffset] : queryOffset;
+  if (offsets instanceof Tensor) checkPerBatch(label, "queryOffset", offsets, batch);
+  else {
+    check(
+      (typeof queryOffset === "number" || offsets.length === batch) &&
+        offsets.every((offset) => Number.isInteger(offset) && Math.abs(offset) < 2 ** 31),
+      "argument",
+      () => `${label}: queryOffset must be a whole number, or ${batch} of them (one a batch entry), got ${offsets}.`,
+    );
+  }
+  return { alignEnd: false, queryOffset };
+}
+
+function resolveLengths(label: string, batch: number, seqKv: number, kvLengths: PerBatch | undefined) {
+  if (kvLengths instanceof Tensor) checkPerBatch(label, "kvLengths", kvLengths, batch);
+  else if (kvLengths) {
+    check(
+      kvLengths.length === batch && kvLengths.every((n) => Number.isInteger(n) && n >= 0 && n <= seqKv),
+      "argument",
+      () =>
+        `${label}: kvLengths must be ${batch} whole numbers (one a batch entry) from 0 to ${seqKv}, the keys that k has, got ${kvLengths}.`,
+    );
+  }
+  return kvLengths;
+}
+
+function checkPerBatch(label: string, name: string, tensor: Tensor, batch: number): void {
+  check(
+    (tensor.dtype === "i32" || tensor.dtype === "u32") &&
+      tensor.shape.length === 1 &&
+      tensor.shape[0] === batch &&
+      (tensor.strides[0] === 1 || batch === 1),
+    "argument",
+    () =>
+      `${label}: ${name} must be a dense i32 tensor [${batch}], one number a batch entry, got ${tensor.dtype} [${tensor.shape}] with strides [${tensor.strides}].`,
+  );
+}
+
+/** The spec with its axes in BHMD order. */
+function toBhmd(label: string, name: string, spec: TensorSpec, layout: Layout): ResolvedSpec {
+  check(
+    typeof spec === "object" && spec !== null && Array.isArray(spec.shape),
+    "argument",
+    () => `${label}: ${name} must be a tensor, or { shape, strides?, offset?, dtype? }, got ${spec}.`,
+  );
+  const resolved = resolveSpec(`${label}: ${name}`, spec);
+  check(
+    resolved.shape.length === 4,
+    "argument",
+    () =>
+      `${label}: ${name} must have the four axes ${AXES[layout].join("")}, got shape [${spec.shape}]. Use view() to add axes of size 1, or splitHeads() to take heads apart.`,
+  );
+  check(
+    resolved.shape.every((size) => size < 2 ** 31),
+    "limit",
+    () => `${label}: ${name} has an axis of 2^31 or more: [${spec.shape}].`,
+  );
+  return reorder(float32(label, name, resolved), layout);
+}
+
+function float32(label: string, name: string, spec: ResolvedSpec): ResolvedSpec {
+  check(spec.dtype === "f32", "argument", () => `${label}: ${name} must be f32, got ${spec.dtype}.`);
+  return spec;
+}
+
+/** From the caller's layout to BHMD or back: both ways the axes in the middle are swapped. */
+export const reorder = (spec: ResolvedSpec, layout: Layout): ResolvedSpec => {
+  if (layout === "bhmd") return spec;
+  const swap = ([a, b, c, d]: readonly number[]) => [a, c, b, d];
+  return { ...spec, shape: swap(spec.shape), strides: swap(spec.strides) };
+};
+
+const dense = (shape: readonly number[], layout: Layout): ResolvedSpec => {
+  const inLayout = reorder({ shape, strides: shape, offset: 0, dtype: "f32" }, layout).shape;
+  return reorder(resolveSpec("output", { shape: inLayout }), layout);
+};
+
+const shapeText = (spec: ResolvedSpec, layout: Layout) => `[${reorder(spec, layout).shape.join(", ")}]`;
+
+function expectShape(label: string, name: string, spec: ResolvedSpec, shape: readonly number[], layout?: Layout): void {
+  const text = (s: ResolvedSpec) => (layout ? shapeText(s, layout) : `[${s.shape.join(", ")}]`);
+  check(
+    shape.every((size, axis) => spec.shape[axis] === size) && spec.shape.length === shape.length,
+    "argument",
+    () => `${label}: ${name} must be ${text({ ...spec, shape })}, got ${text(spec)}.`,
+  );
+  check(
+    !overlapsItself(spec),
+    "overlap",
+    () =>
+      `${label}: elements of ${name} share memory (shape [${spec.shape}], strides [${spec.strides}]); an output needs a place for each.`,
+  );
+}
+
+/** Whether two indices reach the same element, for strides that nest; strides that interleave count as overlapping. */
+function overlapsItself({ shape, strides }: ResolvedSpec): boolean {
+  if (shape.includes(0)) return false;
+  const axes = shape.map((size, axis) => ({ size, stride: strides[axis] })).filter(({ size }) => size > 1);
+  axes.sort((a, b) => a.stride - b.stride);
+  let extent = 1;
+  for (const { size, stride } of axes) {
+    if (stride < extent) return true;
+    extent = extentOf([size], [stride]) - 1 + extent;
+  }
+  return false;
+}

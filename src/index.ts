@@ -1,0 +1,11 @@
+export { type AttentionOptions, type AttentionResult, attention } from "./attention/attention.ts";
+export type { AttentionBindings } from "./attention/operands.ts";
+export { AttentionPlan, planAttention } from "./attention/plan.ts";
+export type { AttentionProblem, PerBatch } from "./attention/problem.ts";
+export { type PackedQkvSizes, splitHeads, unpackQkv } from "./attention/views.ts";
+export { FoveaError, type FoveaErrorCode } from "./errors.ts";
+export { type RequestDeviceOptions, requestFoveaDevice } from "./gpu/device.ts";
+export type { TensorData, TensorValues } from "./gpu/elements.ts";
+export { Tensor, type TensorOptions, tensor } from "./gpu/tensor.ts";
+export { createGpuTimer, type GpuTimer, type TimingSource } from "./gpu/timing.ts";
+export type { CausalAlignment, Dtype, Layout, MaskOptions, TensorSpec } from "./types.ts";

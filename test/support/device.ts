@@ -1,0 +1,55 @@
+// A GPU device for tests: in Chromium the page's, in Node Dawn's. Where there is none, tests fail; they never pass
+// without having run.
+
+import { afterAll, beforeEach, expect } from "vitest";
+import { requestFoveaDevice } from "../../src/index.ts";
+
+/** The entry to WebGPU of this environment. Kept alive: a collected entry takes its devices with it in Node. */
+export const gpu: Promise<GPU> = (async () => {
+  if (globalThis.navigator?.gpu) return navigator.gpu;
+  const name = "webgpu"; // not for the page's bundler
+  const { create, globals } = await import(/* @vite-ignore */ name);
+  Object.assign(globalThis, globals);
+  return create(["enable-dawn-features=allow_unsafe_apis"]);
+})();
+
+let shared: Promise<GPUDevice> | undefined;
+let errors: string[] = [];
+
+/** A device with the adapter's highest limits, the same one for all tests of a page, so that pipelines are shared. */
+export function testDevice(): Promise<GPUDevice> {
+  shared ??= newDevice();
+  return shared;
+}
+
+/** A device of its own, with the default limits of WebGPU unless others are asked for. The caller destroys it. */
+export async function plainDevice(descriptor: GPUDeviceDescriptor = {}): Promise<GPUDevice> {
+  const adapter = await (await gpu).requestAdapter();
+  if (!adapter) throw new Error("there is no WebGPU adapter");
+  return watch(await adapter.requestDevice(descriptor));
+}
+
+/** Another device with the highest limits. The caller destroys it. */
+export async function newDevice(): Promise<GPUDevice> {
+  return watch(await requestFoveaDevice({ gpu: await gpu }));
+}
+
+function watch(device: GPUDevice): GPUDevice {
+  device.addEventListener("uncapturederror", (event) => errors.push(event.error.message));
+  return device;
+}
+
+/** Call at the top of a file: every GPU error that nothing else caught fails the test it happened in. */
+export function failOnGpuErrors(): void {
+  beforeEach(() => {
+    errors = [];
+    return async () => {
+      const device = await shared;
+      await device?.queue.onSubmittedWorkDone();
+      expect(errors, "GPU errors that nobody caught").toEqual([]);
+    };
+  });
+  afterAll(async () => {
+    expect(errors).toEqual([]);
+  });
+}
