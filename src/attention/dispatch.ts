@@ -23,13 +23,14 @@ export interface Grid {
   readonly vSplits: number;
 }
 
-/** The dispatches of a problem, and the bytes of the uniform buffer that they read. */
+/** The dispatches of a kernel, and the bytes of the uniform buffer that they read from `offset` on. */
 export function dispatchesOf(
   device: GPUDevice,
   problem: ResolvedProblem,
   operands: Operands,
   slots: SlotChoice,
   grid: Grid,
+  offset: number,
 ): { dispatches: Dispatch[]; bytes: ArrayBuffer } {
   const total = grid.qTiles * grid.vSplits * problem.batch * problem.heads;
   const perDimension = device.limits.maxComputeWorkgroupsPerDimension;
@@ -47,7 +48,7 @@ export function dispatchesOf(
     const x = Math.min(end - first, perDimension);
     const params = { ...shared, grid_x: x, first_workgroup: first, end_workgroup: end };
     packParams(params, bytes, index * stride);
-    return { x, y: Math.ceil((end - first) / x), paramsOffset: index * stride };
+    return { x, y: Math.ceil((end - first) / x), paramsOffset: offset + index * stride };
   });
   return { dispatches, bytes };
 }

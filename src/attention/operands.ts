@@ -2,7 +2,7 @@
 
 import { check } from "../errors.ts";
 import { BYTES } from "../gpu/elements.ts";
-import { extentOf, Tensor, tensor } from "../gpu/tensor.ts";
+import { extentOf, Tensor, type TensorOptions, tensor } from "../gpu/tensor.ts";
 import { type AttentionProblem, type PerBatch, type ResolvedProblem, type ResolvedSpec, reorder } from "./problem.ts";
 
 /**
@@ -23,7 +23,8 @@ export interface AttentionBindings {
   readonly queryOffset?: Tensor;
 }
 
-export type OperandName = keyof AttentionBindings;
+/** The tensors of a plan. The workspace is the plan's own. */
+export type OperandName = keyof AttentionBindings | "workspace";
 
 /** A tensor of the plan. */
 export interface Operand {
@@ -38,8 +39,13 @@ export interface Operand {
 
 export type Operands = ReadonlyMap<OperandName, Operand>;
 
-/** The operands of a problem, and the small buffers that the plan has to own for them. */
-export function operandsOf(device: GPUDevice, problem: AttentionProblem, resolved: ResolvedProblem) {
+/** The operands of a problem, and the tensors that the plan has to own for them. */
+export function operandsOf(
+  device: GPUDevice,
+  problem: AttentionProblem,
+  resolved: ResolvedProblem,
+  workspace?: readonly number[],
+): { operands: Operands; owned: Tensor[] } {
   const operands = new Map<OperandName, Operand>();
   const owned: Tensor[] = [];
   const given = (value: unknown) => (value instanceof Tensor ? value : undefined);
@@ -51,12 +57,15 @@ export function operandsOf(device: GPUDevice, problem: AttentionProblem, resolve
     operands.set(name, operand);
   };
   const { layout } = resolved;
+  const own = (name: OperandName, shape: readonly number[], options: TensorOptions, written = false) => {
+    const made = tensor(device, shape, { ...options, label: `${resolved.label} ${name}` });
+    owned.push(made);
+    add(name, made, made, written);
+  };
   const perBatch = (name: "kvLengths" | "queryOffset", value: number | PerBatch) => {
     const numbers = typeof value === "number" ? new Array<number>(resolved.batch).fill(value) : value;
-    if (numbers instanceof Tensor) return add(name, numbers, numbers);
-    const own = tensor(device, [resolved.batch], { dtype: "i32", data: numbers, label: `${resolved.label} ${name}` });
-    owned.push(own);
-    add(name, own, own);
+    if (numbers instanceof Tensor) add(name, numbers, numbers);
+    else own(name, [resolved.batch], { dtype: "i32", data: numbers });
   };
   add("q", reorder(resolved.q, layout), given(problem.q));
   add("k", reorder(resolved.k, layout), given(problem.k));
@@ -67,6 +76,7 @@ export function operandsOf(device: GPUDevice, problem: AttentionProblem, resolve
     perBatch("kvLengths", resolved.kvLengths ?? resolved.seqKv);
     perBatch("queryOffset", resolved.queryOffset);
   }
+  if (workspace) own("workspace", workspace, {}, true);
   return { operands, owned };
 }
 

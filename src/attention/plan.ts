@@ -8,8 +8,9 @@ import { type CompiledKernel, compileKernel } from "../gpu/pipelines.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { chooseForwardTile, forwardGrid, forwardKernel } from "../kernels/forward.ts";
 import { PARAMS_BYTES } from "../kernels/params.ts";
+import type { SlotChoice } from "../kernels/slots.ts";
 import type { KernelSource } from "../types.ts";
-import { type Dispatch, dispatchesOf } from "./dispatch.ts";
+import { type Dispatch, dispatchesOf, type Grid } from "./dispatch.ts";
 import {
   type AttentionBindings,
   bindingRange,
@@ -21,7 +22,7 @@ import {
   type Operands,
   operandsOf,
 } from "./operands.ts";
-import { type AttentionProblem, resolveProblem } from "./problem.ts";
+import { type AttentionProblem, type ResolvedProblem, resolveProblem } from "./problem.ts";
 
 /** Our names of the shader's bindings, where they differ. */
 const OPERAND_NAMES: Readonly<Record<string, OperandName>> = {
@@ -30,15 +31,25 @@ const OPERAND_NAMES: Readonly<Record<string, OperandName>> = {
   query_offsets: "queryOffset",
 };
 
+/** One kernel of a plan, and how it covers the problem. */
+export interface Stage {
+  readonly source: KernelSource;
+  readonly grid: Grid;
+}
+
+interface CompiledStage {
+  readonly source: KernelSource;
+  readonly compiled: CompiledKernel;
+  readonly dispatches: readonly Dispatch[];
+}
+
 interface PlanParts {
   readonly device: GPUDevice;
   readonly label: string;
-  readonly source: KernelSource;
-  readonly compiled: CompiledKernel;
   readonly operands: Operands;
-  readonly dispatches: readonly Dispatch[];
+  readonly stages: readonly CompiledStage[];
   readonly params: GPUBuffer;
-  /** Small tensors of the plan's own. */
+  /** Tensors of the plan's own. */
   readonly owned: readonly Tensor[];
 }
 
@@ -46,15 +57,16 @@ interface PlanParts {
 export class AttentionPlan {
   /** Kernel and variant that the tile table chose: `forward 64x32`. */
   readonly kernel: string;
-  /** Bytes of scratch memory that a run needs: none. */
-  readonly workspaceBytes = 0;
+  /** Bytes of scratch memory that the plan owns for its runs. The forward kernel needs none. */
+  readonly workspaceBytes: number;
   readonly #parts: PlanParts;
-  readonly #groups = new WeakMap<Tensor, { tensors: readonly Tensor[]; group: GPUBindGroup }>();
+  readonly #groups = new WeakMap<Tensor, { tensors: readonly Tensor[]; groups: readonly GPUBindGroup[] }>();
   #destroyed = false;
 
   /** @internal Use {@link planAttention}. */
   constructor(parts: PlanParts) {
-    this.kernel = parts.source.label;
+    this.kernel = parts.stages[0].source.label;
+    this.workspaceBytes = 4 * (parts.operands.get("workspace")?.fallback?.size ?? 0);
     this.#parts = parts;
   }
 
@@ -74,13 +86,13 @@ export class AttentionPlan {
     const { device, label } = this.#parts;
     check(!this.#destroyed, "destroyed", () => `${label}: the plan was destroyed.`);
     checkDevice(device);
-    const group = this.#bindGroup(bindings);
-    if (!group) return; // there is no output element
+    const groups = this.#bindGroups(bindings);
+    if (!groups) return; // there is no output element
     if ("dispatchWorkgroups" in target) {
-      this.#record(target, group);
+      this.#record(target, groups);
     } else {
       const pass = target.beginComputePass({ label });
-      this.#record(pass, group);
+      this.#record(pass, groups);
       pass.end();
     }
   }
@@ -93,20 +105,22 @@ export class AttentionPlan {
     for (const owned of this.#parts.owned) owned.destroy();
   }
 
-  #record(pass: GPUComputePassEncoder, group: GPUBindGroup): void {
-    pass.setPipeline(this.#parts.compiled.pipeline);
-    for (const { x, y, paramsOffset } of this.#parts.dispatches) {
-      pass.setBindGroup(0, group, [paramsOffset]);
-      pass.dispatchWorkgroups(x, y);
+  #record(pass: GPUComputePassEncoder, groups: readonly GPUBindGroup[]): void {
+    for (const [index, { compiled, dispatches }] of this.#parts.stages.entries()) {
+      pass.setPipeline(compiled.pipeline);
+      for (const { x, y, paramsOffset } of dispatches) {
+        pass.setBindGroup(0, groups[index], [paramsOffset]);
+        pass.dispatchWorkgroups(x, y);
+      }
     }
   }
 
-  /** The bind group for these tensors: the last one of the same output, if the other tensors are the same too. */
-  #bindGroup(bindings: AttentionBindings): GPUBindGroup | undefined {
-    const { device, label, operands, source, compiled, params } = this.#parts;
+  /** The bind groups for these tensors: the last ones of the same output, if the other tensors are the same too. */
+  #bindGroups(bindings: AttentionBindings): readonly GPUBindGroup[] | undefined {
+    const { device, label, operands, stages, params } = this.#parts;
     const tensors = new Map<OperandName, Tensor>();
     for (const [name, operand] of operands) {
-      const given = bindings[name] ?? operand.fallback;
+      const given = (name === "workspace" ? undefined : bindings[name]) ?? operand.fallback;
       checkOperand(`${label}: ${name}`, device, operand, given);
       tensors.set(name, given);
     }
@@ -115,18 +129,19 @@ export class AttentionPlan {
     if (!output?.size) return undefined;
     const list = [...tensors.values()];
     const known = this.#groups.get(output);
-    if (known?.tensors.every((tensor, index) => tensor === list[index])) return known.group;
+    if (known?.tensors.every((tensor, index) => tensor === list[index])) return known.groups;
 
-    const entries = source.bindings.map(({ binding, name, type }): GPUBindGroupEntry => {
-      if (type === "uniform") return { binding, resource: { buffer: params, size: PARAMS_BYTES } };
-      const bound = tensors.get(OPERAND_NAMES[name] ?? (name as OperandName)) as Tensor;
-      // With no keys there is no byte of k and v to bind; the kernel does not read the stand-in.
-      if (bound.size === 0) return { binding, resource: { buffer: params, size: PARAMS_BYTES } };
-      return { binding, resource: { buffer: bound.buffer, ...bindingRange(bound) } };
+    const groups = stages.map(({ source, compiled }) => {
+      const entries = source.bindings.map(({ binding, name, type }): GPUBindGroupEntry => {
+        const bound = type === "uniform" ? undefined : tensors.get(OPERAND_NAMES[name] ?? (name as OperandName));
+        // With no keys there is no byte of k and v to bind; the params stand in for them, unread.
+        if (!bound?.size) return { binding, resource: { buffer: params, size: PARAMS_BYTES } };
+        return { binding, resource: { buffer: bound.buffer, ...bindingRange(bound) } };
+      });
+      return device.createBindGroup({ label, layout: compiled.layout, entries });
     });
-    const group = device.createBindGroup({ label, layout: compiled.layout, entries });
-    this.#groups.set(output, { tensors: list, group });
-    return group;
+    this.#groups.set(output, { tensors: list, groups });
+    return groups;
   }
 }
 
@@ -158,41 +173,68 @@ export async function planAttention(device: GPUDevice, problem: AttentionProblem
   return plan;
 }
 
-/** A plan, and a promise that rejects if its small buffers could not be had: for callers with more to wait for. */
-export async function preparePlan(device: GPUDevice, problem: AttentionProblem) {
+/** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
+export function preparePlan(device: GPUDevice, problem: AttentionProblem) {
+  const limits = { workgroupBytes: device.limits.maxComputeWorkgroupStorageSize, software: isSoftware(device) };
+  return assemblePlan(device, problem, ({ headDim, vDim, seqQ, variant }, slots) => {
+    const tile = chooseForwardTile(headDim, vDim, limits, variant);
+    return [{ source: forwardKernel({ headDim, vDim, tile, ...slots }), grid: forwardGrid(tile, headDim, vDim, seqQ) }];
+  });
+}
+
+/** The stages of a problem's plan, and the shape of the scratch memory that they share. */
+type StagesOf = (problem: ResolvedProblem, slots: SlotChoice) => readonly Stage[];
+
+/** Checks a problem, compiles the stages that `stagesOf` gives for it, and lays out their uniforms. */
+export async function assemblePlan(
+  device: GPUDevice,
+  problem: AttentionProblem,
+  stagesOf: StagesOf,
+  workspaceOf?: (problem: ResolvedProblem) => readonly number[],
+) {
   checkDevice(device);
   const resolved = resolveProblem(problem);
-  const { label, headDim, vDim } = resolved;
-  const { operands, owned } = operandsOf(device, problem, resolved);
+  const { label } = resolved;
+  const { operands, owned } = operandsOf(device, problem, resolved, workspaceOf?.(resolved));
+  const slots = slotChoice(operands);
+  try {
+    const stages: CompiledStage[] = [];
+    const chunks: ArrayBuffer[] = [];
+    let offset = 0;
+    const planned = stagesOf(resolved, slots);
+    const compiled = await Promise.all(planned.map(({ source }) => compileKernel(device, source)));
+    for (const [index, { source, grid }] of planned.entries()) {
+      const { dispatches, bytes } = dispatchesOf(device, resolved, operands, slots, grid, offset);
+      stages.push({ source, compiled: compiled[index], dispatches });
+      chunks.push(bytes);
+      offset += bytes.byteLength;
+    }
+    const { value: params, done } = guarded(device, label, () => {
+      const usage = USAGE.UNIFORM | USAGE.STORAGE | USAGE.COPY_DST;
+      const buffer = device.createBuffer({ label: `${label} params`, size: offset, usage });
+      chunks.reduce((at, bytes) => {
+        device.queue.writeBuffer(buffer, at, bytes);
+        return at + bytes.byteLength;
+      }, 0);
+      return buffer;
+    });
+    const plan = new AttentionPlan({ device, label, operands, stages, params, owned });
+    const allocated = Promise.all([done, ...owned.map((tensor) => tensor.allocated)]);
+    allocated.catch(() => plan.destroy());
+    return { plan, allocated, resolved };
+  } catch (error) {
+    for (const tensor of owned) tensor.destroy();
+    throw error;
+  }
+}
+
+function slotChoice(operands: Operands): SlotChoice {
   const dense = (...names: OperandName[]) => names.every((name) => isDense(operands.get(name) as Operand));
-  const slots = {
+  return {
     denseQ: dense("q"),
     denseKv: dense("k", "v"),
     denseO: dense("output"),
     perBatch: operands.has("kvLengths"),
     lse: operands.has("lse"),
   };
-  const limits = { workgroupBytes: device.limits.maxComputeWorkgroupStorageSize, software: isSoftware(device) };
-  const tile = chooseForwardTile(headDim, vDim, limits, resolved.variant);
-  const source = forwardKernel({ headDim, vDim, tile, ...slots });
-  const compiled = await compileKernel(device, source).catch((error: unknown) => {
-    for (const tensor of owned) tensor.destroy();
-    throw error;
-  });
-  const grid = forwardGrid(tile, headDim, vDim, resolved.seqQ);
-  const { dispatches, bytes } = dispatchesOf(device, resolved, operands, slots, grid);
-  const { value: params, done } = guarded(device, label, () => {
-    const size = bytes.byteLength;
-    const buffer = device.createBuffer({
-      label: `${label} params`,
-      size,
-      usage: USAGE.UNIFORM | USAGE.STORAGE | USAGE.COPY_DST,
-    });
-    device.queue.writeBuffer(buffer, 0, bytes);
-    return buffer;
-  });
-  const plan = new AttentionPlan({ device, label, source, compiled, operands, dispatches, params, owned });
-  const allocated = Promise.all([done, ...owned.map((tensor) => tensor.allocated)]);
-  allocated.catch(() => plan.destroy());
-  return { plan, allocated, resolved };
 }

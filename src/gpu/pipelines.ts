@@ -9,21 +9,32 @@ export interface CompiledKernel {
   readonly layout: GPUBindGroupLayout;
 }
 
-const caches = new WeakMap<GPUDevice, Map<string, Promise<CompiledKernel>>>();
+/** Pipelines of a device by text, and by bindings: a layout may name bindings that the text leaves unused. */
+const caches = new WeakMap<GPUDevice, Map<string, Map<string, Promise<CompiledKernel>>>>();
 
-/** Compiles a kernel, or gives the pipeline of the same text. A failed compilation is not kept. */
+/** Compiles a kernel, or gives the pipeline of the same text and bindings. A failed compilation is not kept. */
 export function compileKernel(device: GPUDevice, source: KernelSource): Promise<CompiledKernel> {
-  let cache = caches.get(device);
-  if (!cache) {
-    cache = new Map();
-    caches.set(device, cache);
+  const byText = entry(caches, device, () => new Map());
+  const byBindings = entry(byText, source.code, () => new Map());
+  return entry(byBindings, source.bindings.map(({ binding, type }) => `${binding} ${type}`).join(), (key) => {
+    const compiled = compile(device, source);
+    compiled.catch(() => byBindings.delete(key));
+    return compiled;
+  });
+}
+
+/** The value of a key, made if it is not there. */
+function entry<K, V>(
+  map: { get(key: K): V | undefined; set(key: K, value: V): unknown },
+  key: K,
+  make: (key: K) => V,
+): V {
+  let value = map.get(key);
+  if (value === undefined) {
+    value = make(key);
+    map.set(key, value);
   }
-  const known = cache.get(source.code);
-  if (known) return known;
-  const compiled = compile(device, source);
-  cache.set(source.code, compiled);
-  compiled.catch(() => cache.delete(source.code));
-  return compiled;
+  return value;
 }
 
 async function compile(device: GPUDevice, { label, code, locate, bindings }: KernelSource): Promise<CompiledKernel> {

@@ -2,7 +2,7 @@
 
 import forward from "../../shaders/forward.wesl?raw";
 import { check } from "../errors.ts";
-import { link } from "../shader/link.ts";
+import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { KernelSource } from "../types.ts";
 import { type SlotChoice, slotBindings, slotModules } from "./slots.ts";
@@ -93,8 +93,8 @@ export interface ForwardSpecialisation extends SlotChoice {
   readonly tile: ForwardTile;
 }
 
-/** The linked kernel of a specialisation. Loops are expanded unless a test asks for the text as written. */
-export function forwardKernel(spec: ForwardSpecialisation, options?: { unroll?: boolean }): KernelSource {
+/** The modules of a specialisation, of which `package::forward` is the root. */
+export function forwardModules(spec: ForwardSpecialisation): ModuleMap {
   const { dChunk, vCols } = constantsOf(spec.tile, spec.headDim, spec.vDim);
   const config = configModule({
     HEAD_DIM: spec.headDim,
@@ -105,9 +105,22 @@ export function forwardKernel(spec: ForwardSpecialisation, options?: { unroll?: 
     D_CHUNK: dChunk,
     Q_RESIDENT: spec.tile.qResident,
   });
-  const modules = { ...MODULES, "package::forward": forward, ...config, ...slotModules(spec) };
-  const { code, locate } = link("package::forward", modules, options);
-  return { label: `forward ${spec.tile.name}`, code, locate, bindings: slotBindings(spec) };
+  return { ...MODULES, "package::forward": forward, ...config, ...slotModules(spec) };
+}
+
+/** Linked kernels by specialisation: linking costs a millisecond, and a call with other lengths needs the same text. */
+const linked = new Map<string, KernelSource>();
+
+/** The linked kernel of a specialisation. */
+export function forwardKernel(spec: ForwardSpecialisation): KernelSource {
+  const key = JSON.stringify(spec);
+  let kernel = linked.get(key);
+  if (!kernel) {
+    const { code, locate } = link("package::forward", forwardModules(spec));
+    kernel = { label: `forward ${spec.tile.name}`, code, locate, bindings: slotBindings(spec) };
+    linked.set(key, kernel);
+  }
+  return kernel;
 }
 
 /** Tiles of one head, shares of v, and query rows of a tile. */

@@ -3,7 +3,7 @@
 
 import mask from "../../shaders/lib/mask.wesl?raw";
 import params from "../../shaders/lib/params.wesl?raw";
-import tile from "../../shaders/lib/tile.wesl?raw";
+import tiles from "../../shaders/lib/tiles.wesl?raw";
 import work from "../../shaders/lib/work.wesl?raw";
 import config from "../../shaders/slots/config.wesl?raw";
 import kv from "../../shaders/slots/kv.wesl?raw";
@@ -17,7 +17,7 @@ import type { ModuleMap } from "./link.ts";
 export const MODULES: ModuleMap = {
   "package::lib::mask": mask,
   "package::lib::params": params,
-  "package::lib::tile": tile,
+  "package::lib::tiles": tiles,
   "package::lib::work": work,
   "package::slots::config": config,
   "package::slots::kv": kv,

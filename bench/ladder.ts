@@ -1,0 +1,98 @@
+// The ladder: the same attention from three naive kernels up to the real one. Every rung runs the same problem on the
+// same tensors. Steps are read, tested and timed; they are not part of the package.
+
+import scores from "../shaders/steps/forward_1_scores.wesl?raw";
+import softmax from "../shaders/steps/forward_1_softmax.wesl?raw";
+import values from "../shaders/steps/forward_1_values.wesl?raw";
+import rows from "../shaders/steps/forward_2_rows.wesl?raw";
+import tiles from "../shaders/steps/forward_3_tiles.wesl?raw";
+import { assemblePlan } from "../src/attention/plan.ts";
+import type { ResolvedProblem } from "../src/attention/problem.ts";
+import { type AttentionPlan, type AttentionProblem, planAttention } from "../src/index.ts";
+import { type SlotChoice, slotBindings, slotModules } from "../src/kernels/slots.ts";
+import { link, type ModuleMap } from "../src/shader/link.ts";
+import { configModule, MODULES } from "../src/shader/modules.ts";
+import type { Binding, KernelSource } from "../src/types.ts";
+
+/** A rung: what it is called in tables, what it shows, and how it is made. */
+export interface Rung {
+  readonly name: string;
+  readonly idea: string;
+  plan(device: GPUDevice, problem: AttentionProblem): Promise<AttentionPlan>;
+}
+
+/** Invocations that a kernel of a step spends on one head. */
+type Invocations = (problem: ResolvedProblem) => number;
+
+/** One kernel of a step. */
+interface Step {
+  readonly root: string;
+  readonly invocations: Invocations;
+}
+
+const NAIVE: readonly Step[] = [
+  { root: "package::steps::forward_1_scores", invocations: ({ seqQ, seqKv }) => seqQ * seqKv },
+  { root: "package::steps::forward_1_softmax", invocations: ({ seqQ }) => seqQ },
+  { root: "package::steps::forward_1_values", invocations: ({ seqQ, vDim }) => seqQ * Math.ceil(vDim / 4) },
+];
+const ROWS: readonly Step[] = [{ root: "package::steps::forward_2_rows", invocations: ({ seqQ }) => seqQ }];
+const TILES: readonly Step[] = [{ root: "package::steps::forward_3_tiles", invocations: ({ seqQ }) => seqQ }];
+
+/** Roots and texts of the steps. */
+export const STEPS: ModuleMap = {
+  "package::steps::forward_1_scores": scores,
+  "package::steps::forward_1_softmax": softmax,
+  "package::steps::forward_1_values": values,
+  "package::steps::forward_2_rows": rows,
+  "package::steps::forward_3_tiles": tiles,
+};
+
+/** The rungs, from the bottom. */
+export const LADDER: readonly Rung[] = [
+  { name: "1 naive", idea: "three kernels, every score in memory", plan: climb("naive", NAIVE, scoresOf) },
+  { name: "2 rows", idea: "online softmax, one row an invocation", plan: climb("rows", ROWS) },
+  { name: "3 tiles", idea: "k and v shared through workgroup memory", plan: climb("tiles", TILES) },
+  { name: "4 forward", idea: "a 2-D register tile: the real kernel", plan: planAttention },
+];
+
+function scoresOf({ batch, heads, seqQ, seqKv }: ResolvedProblem): number[] {
+  return [batch, heads, seqQ, seqKv];
+}
+
+/** The modules of a step for a problem's head dims. */
+export function stepModules(headDim: number, vDim: number, slots: SlotChoice): ModuleMap {
+  return { ...MODULES, ...STEPS, ...configModule({ HEAD_DIM: headDim, V_DIM: vDim }), ...slotModules(slots) };
+}
+
+/** The bindings of a step's kernels. Those of the naive one share the scores, and each leaves some bindings unused. */
+export function stepBindings(slots: SlotChoice, keepsScores: boolean): Binding[] {
+  const bindings = slotBindings(slots);
+  if (keepsScores) bindings.push({ binding: 8, name: "workspace", type: "storage" });
+  return bindings;
+}
+
+function climb(
+  name: string,
+  steps: readonly Step[],
+  workspaceOf?: (problem: ResolvedProblem) => number[],
+): Rung["plan"] {
+  return async (device, problem) => {
+    const { plan, allocated } = await assemblePlan(
+      device,
+      problem,
+      (resolved, slots) => {
+        const modules = stepModules(resolved.headDim, resolved.vDim, slots);
+        return steps.map((step) => {
+          const { code, locate } = link(step.root, modules);
+          const bindings = stepBindings(slots, workspaceOf !== undefined);
+          const source: KernelSource = { label: `step ${name}`, code, locate, bindings };
+          const qTiles = Math.ceil(step.invocations(resolved) / 64);
+          return { source, grid: { qTile: 64, qTiles, vSplits: 1 } };
+        });
+      },
+      workspaceOf,
+    );
+    await allocated;
+    return plan;
+  };
+}
