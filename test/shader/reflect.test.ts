@@ -1,0 +1,119 @@
+// What TypeScript believes of the shaders, checked against the shaders: bindings, the packing of Params, the size of
+// workgroup memory, and a rule of the house about variables.
+
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { WgslReflect } from "wgsl_reflect";
+import { FORWARD_TILES, forwardModules, forwardWorkgroupBytes } from "../../src/kernels/forward.ts";
+import { PARAMS, PARAMS_BYTES, type Params, packParams } from "../../src/kernels/params.ts";
+import { link } from "../../src/shader/link.ts";
+import { blankComments } from "../../src/shader/source.ts";
+import { KERNEL_VARIANTS } from "../support/kernels.ts";
+
+const reflect = (variant: Pick<(typeof KERNEL_VARIANTS)[number], "root" | "modules">) =>
+  new WgslReflect(link(variant.root, variant.modules).code);
+
+describe.each(KERNEL_VARIANTS)("$name", (variant) => {
+  const reflection = reflect(variant);
+  const declared = [...reflection.uniforms, ...reflection.storage]
+    .sort((a, b) => a.binding - b.binding)
+    .map(({ binding, name, resourceType, access }) => {
+      const type = resourceType === 0 ? "uniform" : access === "read_write" ? "storage" : "read-only-storage";
+      return { binding, name, type };
+    });
+
+  it("declares the bindings that the dispatcher binds", () => {
+    // A step may leave bindings unused; the real kernel declares each.
+    if (variant.root === "package::forward") expect(declared).toEqual(variant.bindings);
+    else expect(variant.bindings).toEqual(expect.arrayContaining(declared));
+  });
+  it("has one entry point, main", () => {
+    expect(reflection.entry.compute.map(({ name }) => name)).toEqual(["main"]);
+  });
+});
+
+describe("Params", () => {
+  const struct = reflect(KERNEL_VARIANTS[0]).uniforms[0].type as unknown as {
+    size: number;
+    members: { name: string; offset: number; type: { name: string } }[];
+  };
+  it("has the members of the WGSL struct, in order and at their offsets", () => {
+    expect(struct.members.map(({ name, type }) => [name, type.name])).toEqual(
+      PARAMS.map(([name, type]) => [name, type]),
+    );
+    expect(struct.members.map(({ offset }) => offset)).toEqual(PARAMS.map((_, index) => index * 4));
+    expect(PARAMS_BYTES).toBe(Math.ceil(struct.size / 16) * 16);
+  });
+  it("packs every member by its type", () => {
+    const bytes = new ArrayBuffer(256 + PARAMS_BYTES);
+    const params = Object.fromEntries(
+      PARAMS.map(([name, type], i) => [name, type === "f32" ? 0.5 : type === "i32" ? -i : i]),
+    );
+    packParams(params as Params, bytes, 256);
+    const view = new DataView(bytes);
+    for (const { name, offset, type } of struct.members) {
+      const read = { u32: view.getUint32, i32: view.getInt32, f32: view.getFloat32 }[
+        type.name
+      ] as DataView["getUint32"];
+      expect(read.call(view, 256 + offset, true), name).toBe(params[name]);
+    }
+  });
+});
+
+describe("forward workgroup memory", () => {
+  const slots = { denseQ: true, denseKv: true, denseO: true, perBatch: false, lse: false };
+  it.each([
+    [64, 64],
+    [40, 72],
+    [4, 8],
+    [2048, 2048],
+  ])("D=%d Dv=%d is what the tile table says", (headDim, vDim) => {
+    for (const tile of FORWARD_TILES.filter(({ maxHeadDim }) => headDim <= maxHeadDim)) {
+      const modules = forwardModules({ headDim, vDim, tile, ...slots });
+      const { code } = link("package::forward", modules);
+      const constants = evaluator(code);
+      const bytes = [...code.matchAll(/var<workgroup> \w+: array<(\w+), (.+)>;/g)].reduce(
+        (total, [, element, count]) => total + constants(count) * (element === "vec4f" ? 16 : 4),
+        0,
+      );
+      expect(bytes, tile.name).toBe(forwardWorkgroupBytes(tile, headDim, vDim));
+    }
+  });
+  it("fits the default limit of WebGPU in some row for every head dim", () => {
+    for (const headDim of [1, 32, 64, 128, 256, 2048]) {
+      const smallest = Math.min(...FORWARD_TILES.map((tile) => forwardWorkgroupBytes(tile, headDim, headDim)));
+      expect(smallest).toBeLessThanOrEqual(16384);
+    }
+  });
+});
+
+/** Evaluates the module constants of a kernel, `select` included. */
+function evaluator(code: string): (expression: string) => number {
+  const constants = new Map([...blankComments(code).matchAll(/^const (\w+) = (.+?);/gm)].map(([, n, e]) => [n, e]));
+  return function evaluate(expression: string): number {
+    const text = expression
+      .replace(/select\((.+), (.+), (\w+)\)/, (_, no, yes, flag) =>
+        constants.get(flag) === "true" ? `(${yes})` : `(${no})`,
+      )
+      .replace(/(\d+)u\b/g, "$1")
+      .replace(/\b[A-Z]\w*/g, (name) => `${evaluate(constants.get(name) ?? "NaN")}`);
+    return Math.floor(new Function(`return ${text.replace(/(\([^()]*\)|\w+) \/ (\w+)/g, "Math.floor($1 / $2)")}`)());
+  };
+}
+
+describe("shader sources", () => {
+  const root = join(import.meta.dirname, "../../shaders");
+  const files = readdirSync(root, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".wesl"));
+
+  // Chromium 156 does not zero a variable again that a loop declares without an initial value.
+  it.each(files)("%s gives every variable an initial value", (file) => {
+    const text = blankComments(readFileSync(join(root, file), "utf8"));
+    expect(text.match(/^[ \t]+var \w+\s*(?::[^=;]*)?;/gm)).toBeNull();
+  });
+  it.each(files)("%s has at most 250 lines of at most 120 characters", (file) => {
+    const lines = readFileSync(join(root, file), "utf8").split("\n");
+    expect(lines.length).toBeLessThanOrEqual(250);
+    expect(lines.filter((line) => line.length > 120)).toEqual([]);
+  });
+});

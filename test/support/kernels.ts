@@ -1,0 +1,50 @@
+// Every kernel in every variant that the tests look at: roots x head dims x slots.
+
+import { STEPS, stepBindings, stepModules } from "../../bench/ladder.ts";
+import { FORWARD_TILES, forwardModules } from "../../src/kernels/forward.ts";
+import { type SlotChoice, slotBindings } from "../../src/kernels/slots.ts";
+import type { ModuleMap } from "../../src/shader/link.ts";
+import type { Binding } from "../../src/types.ts";
+
+export interface KernelVariant {
+  readonly name: string;
+  readonly root: string;
+  readonly modules: ModuleMap;
+  /** What the TypeScript side binds. */
+  readonly bindings: readonly Binding[];
+}
+
+const dense: SlotChoice = { denseQ: true, denseKv: true, denseO: true, perBatch: false, lse: false };
+const SLOTS: Readonly<Record<string, SlotChoice>> = {
+  dense,
+  "dense with lse and lengths": { ...dense, perBatch: true, lse: true },
+  "strided q": { ...dense, denseQ: false },
+  "strided k and v": { ...dense, denseKv: false },
+  "strided o": { ...dense, denseO: false },
+  "strided with lse and lengths": { denseQ: false, denseKv: false, denseO: false, perBatch: true, lse: true },
+};
+const HEAD_DIMS = [
+  [64, 64],
+  [128, 128],
+  [40, 40],
+  [5, 7],
+  [2048, 512],
+] as const;
+
+export const KERNEL_VARIANTS: readonly KernelVariant[] = Object.entries(SLOTS).flatMap(([slotName, slots]) =>
+  HEAD_DIMS.filter(([d, dv]) => (d % 4 === 0 && dv % 4 === 0) || !slotName.startsWith("dense")).flatMap(([d, dv]) => [
+    ...FORWARD_TILES.filter((tile) => d <= tile.maxHeadDim).map((tile) => ({
+      name: `forward ${tile.name} D=${d} Dv=${dv} ${slotName}`,
+      root: "package::forward",
+      modules: forwardModules({ headDim: d, vDim: dv, tile, ...slots }),
+      bindings: slotBindings(slots),
+    })),
+    // Steps keep a whole row in registers; they are for the common head dims.
+    ...(d > 64 ? [] : Object.keys(STEPS)).map((root) => ({
+      name: `${root.split("::").at(-1)} D=${d} Dv=${dv} ${slotName}`,
+      root,
+      modules: stepModules(d, dv, slots),
+      bindings: stepBindings(slots, root.includes("forward_1")),
+    })),
+  ]),
+);
