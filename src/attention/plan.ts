@@ -221,7 +221,7 @@ export async function assemblePlan(
     const plan = new AttentionPlan({ device, label, operands, stages, params, owned });
     const allocated = Promise.all([done, ...owned.map((tensor) => tensor.allocated)]);
     allocated.catch(() => plan.destroy());
-    return { plan, allocated, resolved };
+    return { plan, allocated, resolved, owned };
   } catch (error) {
     for (const tensor of owned) tensor.destroy();
     throw error;

@@ -1,14 +1,16 @@
-// The forward kernel against the float64 reference, over the shapes at which tiled kernels break.
+// The forward kernel against the float64 reference, over the shapes and inputs at which tiled kernels break.
 
-import { describe, it } from "vitest";
-import { type Case, runCase, title } from "../support/cases.ts";
-import { failOnGpuErrors, testDevice } from "../support/device.ts";
+import { describe, expect, it } from "vitest";
+import { normal } from "../../bench/data.ts";
+import { LADDER } from "../../bench/ladder.ts";
+import { attention, tensor } from "../../src/index.ts";
+import { type Case, product, runCase, title } from "../support/cases.ts";
+import { failOnGpuErrors, newDevice, plainDevice, testDevice, withLimits } from "../support/device.ts";
 
 failOnGpuErrors();
 
-const run = (problem: Case) => async () => runCase(await testDevice(), problem);
 const all = (problems: readonly Case[]) => {
-  for (const problem of problems) it(title(problem), run(problem));
+  for (const problem of problems) it(title(problem), async () => runCase(await testDevice(), problem));
 };
 
 // Lengths around the tiles (64 or 32 rows, 32 keys), primes, and M != N both ways.
@@ -28,6 +30,56 @@ const LENGTHS: readonly (readonly [M: number, N: number])[] = [
 
 describe("lengths", () => {
   all(LENGTHS.map(([M, N]) => ({ H: 2, M, N, D: 64 })));
+  all([
+    { M: 3, N: 0, D: 64 },
+    { M: 0, N: 3, D: 64 },
+    { B: 0, M: 3, N: 3, D: 64 },
+    { M: 7, N: 4099, D: 64 },
+    { B: 5, H: 3, M: 17, N: 17, D: 64 },
+  ]);
+});
+
+describe("variants of the tile table", () => {
+  for (const variant of ["64x32-resident", "64x32", "32x32"]) {
+    for (const D of [64, 24]) {
+      all([
+        { H: 2, M: 65, N: 97, D, variant },
+        { H: 2, M: 97, N: 65, D, variant, causal: true },
+      ]);
+    }
+  }
+});
+
+// Up to 8 vec4 columns a chunk, up to 128 or 256 columns of v a workgroup: both sides of each, odd sizes, D != Dv.
+const HEAD_DIMS: readonly (readonly [D: number, Dv: number])[] = [
+  [1, 1],
+  [2, 3],
+  [4, 4],
+  [5, 7],
+  [8, 8],
+  [31, 31],
+  [32, 32],
+  [36, 32],
+  [40, 40],
+  [72, 72],
+  [80, 80],
+  [96, 96],
+  [100, 100],
+  [128, 128],
+  [64, 132],
+  [192, 128],
+  [256, 256],
+  [32, 64],
+  [128, 32],
+  [8, 260],
+  [512, 512],
+  [2048, 16],
+  [16, 2048],
+  [2048, 2048],
+];
+
+describe("head dims", () => {
+  all(HEAD_DIMS.map(([D, Dv]) => ({ H: 2, Hkv: 1, M: 37, N: 45, D, Dv, causal: true })));
 });
 
 describe("causal", () => {
@@ -37,7 +89,114 @@ describe("causal", () => {
     { M: 70, N: 40, D: 64, causal: "top-left" },
     { M: 70, N: 100, D: 64, causal: true, queryOffset: 17 },
     { M: 70, N: 100, D: 64, causal: true, queryOffset: -33 },
+    { M: 70, N: 100, D: 64, causal: true, queryOffset: -70 }, // every row is empty
     { M: 70, N: 100, D: 64, causal: true, queryOffset: 1000 },
     { B: 3, M: 66, N: 90, D: 64, causal: true, queryOffset: [-70, 0, 24] },
   ]);
+});
+
+describe("key lengths", () => {
+  all([
+    { B: 5, H: 2, M: 40, N: 70, D: 64, kvLengths: [70, 0, 1, 32, 33] },
+    { B: 4, H: 2, M: 40, N: 70, D: 64, kvLengths: [70, 0, 40, 39], causal: true },
+    { B: 2, H: 2, M: 40, N: 70, D: 64, kvLengths: [64, 50], causal: "top-left" },
+    { B: 2, H: 2, M: 40, N: 70, D: 64, kvLengths: [64, 50], causal: true, queryOffset: [3, 60] },
+  ]);
+});
+
+describe("heads", () => {
+  all([
+    { B: 2, H: 6, Hkv: 2, M: 33, N: 40, D: 64 },
+    { B: 2, H: 5, Hkv: 1, M: 33, N: 40, D: 64, causal: true },
+  ]);
+});
+
+describe("layouts", () => {
+  all([
+    { B: 2, H: 3, M: 33, N: 40, D: 64, layout: "bmhd", causal: true },
+    { B: 2, H: 4, Hkv: 2, M: 33, N: 40, D: 5, Dv: 6, layout: "bmhd" },
+  ]);
+});
+
+describe("inputs", () => {
+  all([
+    { H: 2, M: 65, N: 130, D: 64, spread: 30 }, // scores up to 10^4: each row is almost one key
+    { H: 2, M: 65, N: 130, D: 64, spread: 100, scale: 1 / 64 }, // up to 10^4 before the scale
+    { H: 2, M: 65, N: 130, D: 64, scale: 0 },
+    { H: 2, M: 65, N: 130, D: 64, scale: -2 },
+    { H: 2, M: 65, N: 130, D: 64, spread: 1e-6 },
+  ]);
+  it("a constant v comes back", async () => {
+    const device = await testDevice();
+    const make = (seed: number) => tensor(device, [1, 1, 70, 64], { data: normal(seed, 70 * 64, 3) });
+    const v = tensor(device, [1, 1, 70, 64], { data: new Float32Array(70 * 64).fill(2.5) });
+    const { output } = await attention(make(1), make(2), v, { causal: true });
+    for (const value of await output.read()) expect(Math.abs(value - 2.5)).toBeLessThan(2e-6);
+  });
+});
+
+describe("the same bits", () => {
+  const shape = [2, 3, 77, 64];
+  const inputs = (device: GPUDevice, deviation: number) =>
+    [1, 2, 3].map((seed) => tensor(device, shape, { data: normal(seed, product(shape), deviation) }));
+
+  it("come from the same inputs, every time", async () => {
+    const device = await testDevice();
+    const [q, k, v] = inputs(device, 2);
+    const first = await (await attention(q, k, v, { causal: true })).output.read();
+    for (let again = 0; again < 5; again++) {
+      expect(await (await attention(q, k, v, { causal: true })).output.read()).toEqual(first);
+    }
+  });
+  it("come from one dispatch and from many", async () => {
+    const device = await testDevice();
+    const [q, k, v] = inputs(device, 2);
+    const whole = await (await attention(q, k, v)).output.read();
+    // 12 workgroups, of which one is half a million operations.
+    for (const maxDispatchFlops of [1, 1.5e6, 3e6]) {
+      expect(await (await attention(q, k, v, { maxDispatchFlops })).output.read()).toEqual(whole);
+    }
+  });
+});
+
+describe("devices", () => {
+  it("with the default limits of WebGPU run every head dim", async () => {
+    const device = await plainDevice();
+    expect(device.limits.maxComputeWorkgroupStorageSize).toBe(16384);
+    for (const problem of [
+      { H: 2, M: 65, N: 97, D: 64, causal: true },
+      { H: 2, M: 65, N: 97, D: 256 },
+    ]) {
+      await runCase(device, problem);
+    }
+    device.destroy();
+  });
+  it("fold grids that are longer than a dimension may be", async () => {
+    // Seven workgroups a dimension stand in for 65,535, which take minutes on a software adapter.
+    const device = withLimits(await testDevice(), { maxComputeWorkgroupsPerDimension: 7 });
+    for (const maxDispatchFlops of [2 ** 36, 1.5e6]) {
+      await runCase(device, { B: 2, H: 5, M: 90, N: 40, D: 64, maxDispatchFlops });
+    }
+  });
+  it("take grids beyond 65,535 workgroups", async () => {
+    // 65,600 heads of one query and one key, on the rung without barriers: the output is v.
+    const device = await testDevice();
+    const heads = 65_600;
+    const data = normal(5, heads * 4);
+    const [q, k, v] = [1, 2, 3].map(() => tensor(device, [1, heads, 1, 4], { data }));
+    const output = tensor(device, [1, heads, 1, 4], { data: new Float32Array(heads * 4).fill(Number.NaN) });
+    const plan = await LADDER[1].plan(device, { q, k, v, output });
+    const encoder = device.createCommandEncoder();
+    plan.encode(encoder);
+    device.queue.submit([encoder.finish()]);
+    expect(await output.read()).toEqual(data);
+    for (const used of [q, k, v, output, plan]) used.destroy();
+  });
+  it("that are lost reject with device-lost", async () => {
+    const device = await newDevice();
+    const [q, k, v] = [1, 2, 3].map((seed) => tensor(device, [1, 1, 4, 4], { data: normal(seed, 16) }));
+    device.destroy();
+    await device.lost;
+    await expect(attention(q, k, v)).rejects.toMatchObject({ name: "FoveaError", code: "device-lost" });
+  });
 });
