@@ -1,6 +1,7 @@
 // Where a Chromium is, how it is started, and where its software Vulkan lies. Node built-ins only.
 
 import { existsSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -77,5 +78,6 @@ export function softwareVulkan() {
   return {
     VK_ICD_FILENAMES: join(folder, "vk_swiftshader_icd.json"),
     LD_LIBRARY_PATH: [process.env.LD_LIBRARY_PATH, folder].filter(Boolean).join(delimiter),
+    XDG_RUNTIME_DIR: process.env.XDG_RUNTIME_DIR ?? tmpdir(), // or Chromium's loader complains
   };
 }

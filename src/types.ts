@@ -59,7 +59,7 @@ export interface KernelSource {
   /** Kernel and variant, for labels and tables: `forward 64x32`. */
   readonly label: string;
   readonly code: string;
-  /** Where line `line` (from 1) of the code was written. */
-  locate(line: number): { module: string; line: number };
+  /** Where line `line` (from 1) of the code was written. Columns count unless the line was rewritten. */
+  locate(line: number): { module: string; line: number; rewritten?: boolean };
   readonly bindings: readonly Binding[];
 }

@@ -1,7 +1,8 @@
 // The one-liner: plan, allocate, encode, submit.
 
+import { check } from "../errors.ts";
 import { guarded } from "../gpu/buffers.ts";
-import { type Tensor, tensor } from "../gpu/tensor.ts";
+import { Tensor, tensor } from "../gpu/tensor.ts";
 import { preparePlan } from "./plan.ts";
 import type { AttentionProblem } from "./problem.ts";
 
@@ -41,6 +42,9 @@ export async function attention(
   v: Tensor,
   options: AttentionOptions = {},
 ): Promise<AttentionResult> {
+  for (const [name, given] of Object.entries({ q, k, v })) {
+    check(given instanceof Tensor, "argument", () => `attention: ${name} must be a Tensor; make one with tensor().`);
+  }
   const { device } = q;
   const { plan, allocated, resolved } = await preparePlan(device, { ...options, q, k, v });
   const made: Tensor[] = [];

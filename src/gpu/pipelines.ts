@@ -63,11 +63,14 @@ async function compile(device: GPUDevice, { label, code, locate, bindings }: Ker
   checkDevice(device);
   const { messages } = await module.getCompilationInfo();
   const errors = messages.filter((message) => message.type === "error");
-  const details = errors.map((error) => {
-    const { module: file, line } = locate(error.lineNum);
-    return `${file}:${line}: ${error.message}`;
+  // Copies of an unrolled line fail alike, and are reported once.
+  const details = errors.map(({ lineNum, linePos, message }) => {
+    const { module: file, line, rewritten } = locate(lineNum);
+    return `${file}:${line}${rewritten ? "" : `:${linePos}`}: ${message}`;
   });
   if (!details.length && invalid.status === "fulfilled" && invalid.value) details.push(invalid.value.message);
   if (!details.length) details.push(String(compiled.reason?.message ?? compiled.reason));
-  throw new FoveaError("shader", `${label} does not compile:\n${details.join("\n")}`, { cause: compiled.reason });
+  throw new FoveaError("shader", `${label} does not compile:\n${[...new Set(details)].join("\n")}`, {
+    cause: compiled.reason,
+  });
 }

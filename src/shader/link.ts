@@ -23,8 +23,8 @@ export interface LinkOptions {
 
 export interface LinkedShader {
   readonly code: string;
-  /** Where line `line` (from 1) of `code` was written. */
-  locate(line: number): { module: string; line: number };
+  /** Where line `line` (from 1) of `code` was written. Columns count unless the line was rewritten. */
+  locate(line: number): { module: string; line: number; rewritten?: boolean };
 }
 
 interface Import {

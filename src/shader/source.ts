@@ -7,6 +7,8 @@ export interface Line {
   readonly text: string;
   readonly module: string;
   readonly line: number;
+  /** The expander changed the text, so columns are no longer those that were written. */
+  readonly rewritten?: boolean;
 }
 
 export const located = (module: string, line: number, message: string) =>

@@ -47,7 +47,7 @@ function expand(lines: readonly Line[], constants: Constants): Line[] {
       throw located(jump.module, jump.line, "an unrolled loop is no loop: `break` and `continue` can't be in it");
     const use = new RegExp(`(?<![\\w.])${name}(?!\\w)`, "g");
     for (let copy = 0; copy < count; copy++) {
-      const unrolled = body.map((line) => ({ ...line, text: line.text.replace(use, `${copy}u`) }));
+      const unrolled = body.map((line) => ({ ...line, text: line.text.replace(use, `${copy}u`), rewritten: true }));
       out.push({ ...head, text: "{" }, ...expand(unrolled, constants), { ...head, text: "}" });
     }
     index = end;
@@ -100,7 +100,7 @@ function splitArrays(lines: readonly Line[], constants: Constants): Line[] {
       const at = index + 1 + offset;
       if (text === code[at]) continue;
       code[at] = text;
-      out[at] = { ...out[at], text };
+      out[at] = { ...out[at], text, rewritten: true };
     }
     const names = elementNames(name, shape.sizes);
     code[index] = names.map((element) => `${indent}var ${element} = ${shape.element}();`).join(" ");

@@ -45,10 +45,10 @@ describe("link", () => {
 
   it("maps a line of the output to the file and line it was written on", () => {
     const at = (text: string) => linked.locate(lines.findIndex((line) => line.includes(text)) + 1);
-    expect(at("enable f16")).toEqual(expect.objectContaining({ module: "main.wesl", line: 6 }));
-    expect(at("return twice(SIZE)")).toEqual(expect.objectContaining({ module: "main.wesl", line: 9 }));
-    expect(at("fn half")).toEqual(expect.objectContaining({ module: "lib/math.wesl", line: 2 }));
-    expect(at("const SIZE")).toEqual(expect.objectContaining({ module: "slots/config.wesl", line: 1 }));
+    expect(at("enable f16")).toMatchObject({ module: "main.wesl", line: 6 });
+    expect(at("return twice(SIZE)")).toMatchObject({ module: "main.wesl", line: 9 });
+    expect(at("fn half")).toMatchObject({ module: "lib/math.wesl", line: 2 });
+    expect(at("const SIZE")).toMatchObject({ module: "slots/config.wesl", line: 1 });
   });
 
   it("replaces a slot by other text, which may have a name of its own", () => {
@@ -57,7 +57,7 @@ describe("link", () => {
       "package::slots::config": { name: "your config", text: "\nconst SIZE = 16u;" },
     });
     const line = replaced.code.split("\n").findIndex((text) => text.includes("16u")) + 1;
-    expect(replaced.locate(line)).toEqual(expect.objectContaining({ module: "your config", line: 2 }));
+    expect(replaced.locate(line)).toMatchObject({ module: "your config", line: 2 });
     expect(replaced.code).not.toContain("8u;");
   });
 

@@ -34,19 +34,24 @@ export async function newDevice(): Promise<GPUDevice> {
   return watch(await requestFoveaDevice({ gpu: await gpu }));
 }
 
-/** The same device with other limits, as far as anyone who asks it can tell. */
+/** The same device with some members replaced, as far as anyone who asks it can tell. */
+export function overridden(device: GPUDevice, members: Record<string, unknown>): GPUDevice {
+  return new Proxy(device, {
+    get(target, name) {
+      if (name in members) return members[name as string];
+      const value = Reflect.get(target, name, target);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+}
+
+/** The same device with other limits. */
 export function withLimits(device: GPUDevice, limits: Partial<Record<keyof GPUSupportedLimits, number>>): GPUDevice {
   const pretended = new Proxy(device.limits, {
     get: (target, name) =>
       name in limits ? limits[name as keyof GPUSupportedLimits] : Reflect.get(target, name, target),
   });
-  return new Proxy(device, {
-    get(target, name) {
-      if (name === "limits") return pretended;
-      const value = Reflect.get(target, name, target);
-      return typeof value === "function" ? value.bind(target) : value;
-    },
-  });
+  return overridden(device, { limits: pretended });
 }
 
 function watch(device: GPUDevice): GPUDevice {

@@ -1,0 +1,150 @@
+// What a call leaves behind: nothing. Objects and bytes are counted at the device.
+
+import { describe, expect, it } from "vitest";
+import { integers, normal } from "../../bench/data.ts";
+import { attention, planAttention, type Tensor, tensor } from "../../src/index.ts";
+import { failOnGpuErrors, overridden, testDevice } from "../support/device.ts";
+
+failOnGpuErrors();
+
+/** The device, and what is alive of the buffers that it made. */
+function counted(real: GPUDevice) {
+  const alive = new Map<GPUBuffer, number>();
+  const count = { pipelines: 0, modules: 0, bindGroups: 0, submits: 0, buffersMade: 0 };
+  const queue = new Proxy(real.queue, {
+    get(target, name) {
+      if (name === "submit") count.submits++;
+      const value = Reflect.get(target, name, target);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+  const device = overridden(real, {
+    queue,
+    createBuffer(descriptor: GPUBufferDescriptor) {
+      const buffer = real.createBuffer(descriptor);
+      const destroy = buffer.destroy.bind(buffer);
+      buffer.destroy = () => {
+        alive.delete(buffer);
+        return destroy();
+      };
+      alive.set(buffer, descriptor.size);
+      count.buffersMade++;
+      return buffer;
+    },
+    createComputePipelineAsync(descriptor: GPUComputePipelineDescriptor) {
+      count.pipelines++;
+      return real.createComputePipelineAsync(descriptor);
+    },
+    createShaderModule(descriptor: GPUShaderModuleDescriptor) {
+      count.modules++;
+      return real.createShaderModule(descriptor);
+    },
+    createBindGroup(descriptor: GPUBindGroupDescriptor) {
+      count.bindGroups++;
+      return real.createBindGroup(descriptor);
+    },
+  });
+  const bytes = () => [...alive.values()].reduce((total, size) => total + size, 0);
+  return { device, count, buffers: () => alive.size, bytes };
+}
+
+const make = (device: GPUDevice, seed: number, shape: number[]) =>
+  tensor(device, shape, {
+    data: normal(
+      seed,
+      shape.reduce((product, size) => product * size, 1),
+    ),
+  });
+
+describe("a thousand calls", () => {
+  it("of any lengths leave memory and objects as they were, and compile once", async () => {
+    const { device, count, buffers, bytes } = counted(await testDevice());
+    const [k, v] = [1, 2].map((seed) => make(device, seed, [2, 2, 64, 8]));
+    const q = make(device, 3, [2, 4, 64, 8]);
+    const lengths = integers(7, 3000, 1, 64);
+    const call = async (index: number) => {
+      const [m, n, kept] = lengths.slice(3 * index, 3 * index + 3);
+      const options = { causal: index % 2 === 0, kvLengths: [Math.min(n, kept), n], lse: true } as const;
+      const { output, lse } = await attention(q.slice(2, 0, m), k.slice(2, 0, n), v.slice(2, 0, n), options);
+      output.destroy();
+      lse?.destroy();
+    };
+    await call(0);
+    const before = [buffers(), bytes(), count.pipelines, count.modules];
+    expect(count.pipelines).toBe(1);
+    for (let index = 1; index < 1000; index++) await call(index);
+    expect([buffers(), bytes(), count.pipelines, count.modules]).toEqual(before);
+    expect(count.buffersMade).toBeGreaterThan(4000); // the count counts
+    for (const used of [q, k, v]) used.destroy();
+    expect(buffers()).toBe(0);
+  });
+
+  it("that fail leave nothing either", async () => {
+    const { device, buffers } = counted(await testDevice());
+    const q = make(device, 1, [1, 1, 4, 4]);
+    const other = make(device, 2, [1, 1, 4, 8]);
+    const before = buffers();
+    for (let index = 0; index < 100; index++) {
+      await expect(attention(q, q, q, { kvLengths: [9] })).rejects.toThrow("kvLengths");
+      await expect(attention(q, other, q)).rejects.toThrow("head dim");
+      await expect(attention(q, q, q, { kvLengths: [3], output: q })).rejects.toThrow("GPUBuffer");
+      await expect(attention(q, q, q, { kvLengths: [3], variant: "none" })).rejects.toThrow("variant");
+    }
+    expect(buffers()).toBe(before);
+  });
+});
+
+describe("encode", () => {
+  it("allocates, submits and compiles nothing, and binds the same tensors once", async () => {
+    const { device, count, buffers } = counted(await testDevice());
+    const tensors = [1, 2, 3, 4].map((seed) => make(device, seed, [1, 2, 16, 8]));
+    const [q, k, v, output] = tensors;
+    const plan = await planAttention(device, { q, k, v, causal: true });
+    expect(plan.workspaceBytes).toBe(0);
+    expect(plan.kernel).toMatch(/^forward \d+x\d+/);
+    const before = { ...count };
+    const alive = buffers();
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    for (let again = 0; again < 50; again++) plan.encode(pass, { output });
+    pass.end();
+    device.queue.submit([encoder.finish()]);
+    expect(count).toEqual({ ...before, bindGroups: before.bindGroups + 1, submits: before.submits + 1 });
+    expect(buffers()).toBe(alive);
+    for (const used of [...tensors, plan]) used.destroy();
+    expect(buffers()).toBe(0);
+  });
+  it("labels every object", async () => {
+    const real = await testDevice();
+    const labels = new Set<string | undefined>();
+    const noting = (
+      name: "createBuffer" | "createBindGroup" | "createComputePipelineAsync" | "createShaderModule",
+    ) => ({
+      [name]: (descriptor: GPUObjectDescriptorBase) => {
+        labels.add(descriptor.label);
+        return (real[name] as (d: unknown) => unknown).call(real, descriptor);
+      },
+    });
+    const device = overridden(real, {
+      ...noting("createBuffer"),
+      ...noting("createBindGroup"),
+      ...noting("createComputePipelineAsync"),
+      ...noting("createShaderModule"),
+    });
+    const q: Tensor = tensor(device, [1, 1, 4, 4], { label: "q" });
+    const { output } = await attention(q, q, q, { label: "layer 1", kvLengths: [4] });
+    expect([...labels].sort()).toEqual(
+      [
+        "forward 64x32",
+        "layer 1",
+        "layer 1 kvLengths",
+        "layer 1 output",
+        "layer 1 params",
+        "layer 1 queryOffset",
+        "q",
+      ].sort(),
+    );
+    q.destroy();
+    output.destroy();
+  });
+});
