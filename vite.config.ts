@@ -1,8 +1,13 @@
+import { readFileSync } from "node:fs";
 import { playwright } from "@vitest/browser-playwright";
+import type { Plugin } from "vite";
 import { defineConfig } from "vitest/config";
 import { BROWSER_ARGS, browserPath, softwareVulkan } from "./scripts/browser.mjs";
 
-/** Tests: `*.gpu.test.ts` need a GPU device and run in Chromium and, where marked, in Node on Dawn; the rest in Node. */
+/**
+ * Tests by the end of their name: `.gpu.test.ts` needs a GPU device and runs in Chromium, some of it also in Node on
+ * Dawn; `.dawn.test.ts` runs on Dawn only; the rest runs in Node.
+ */
 function testProjects() {
   const common = { testTimeout: 120_000, hookTimeout: 120_000 };
   return [
@@ -12,7 +17,7 @@ function testProjects() {
         ...common,
         name: "node",
         include: ["test/**/*.test.ts"],
-        exclude: ["test/**/*.gpu.test.ts"],
+        exclude: ["test/**/*.{gpu,dawn}.test.ts"],
         // Its package.json sends Node to a file that Node can't read.
         server: { deps: { inline: ["wgsl_reflect"] } },
       },
@@ -22,7 +27,7 @@ function testProjects() {
       test: {
         ...common,
         name: "dawn",
-        include: ["test/gpu/*.gpu.test.ts", "test/api/*.gpu.test.ts"],
+        include: ["test/{gpu,api}/*.gpu.test.ts", "test/kernels/ladder.gpu.test.ts", "test/**/*.dawn.test.ts"],
         env: softwareVulkan(),
         fileParallelism: false,
       },
@@ -46,7 +51,21 @@ function testProjects() {
   ];
 }
 
+/** Leaves comments out of the shaders of a build, all but the linker's own. Lines stay, so errors still name them. */
+const bareShaders: Plugin = {
+  name: "bare-shaders",
+  apply: "build",
+  enforce: "pre",
+  load(id) {
+    if (!id.endsWith(".wesl?raw")) return null;
+    const lines = readFileSync(id.slice(0, -"?raw".length), "utf8").split("\n");
+    const bare = lines.map((line) => (/^\s*\/\/ unroll$/.test(line) ? line : line.replace(/\s*\/\/.*$/, "")));
+    return `export default ${JSON.stringify(bare.join("\n"))};`;
+  },
+};
+
 export default defineConfig(() => ({
+  plugins: [bareShaders],
   build: {
     target: "es2022",
     sourcemap: true,

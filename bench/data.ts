@@ -3,7 +3,7 @@
 import { xoroshiro128plus } from "pure-rand/generator/xoroshiro128plus";
 
 /** `count` normal numbers of the given standard deviation. */
-export function normal(seed: number, count: number, deviation = 1): Float32Array {
+export function normal(seed: number, count: number, deviation = 1): Float32Array<ArrayBuffer> {
   const generator = xoroshiro128plus(seed);
   const uniform = () => ((generator.next() >>> 8) + 0.5) / 2 ** 24;
   const values = new Float32Array(count);

@@ -1,0 +1,73 @@
+// Last step of `npm run build`: the kernels as plain WGSL with a manifest, in dist/wgsl/, for engines that are not in
+// JavaScript or that bring their own dispatcher.
+
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { runnerImport } from "vite";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const out = join(root, "dist/wgsl");
+const load = async (/** @type {string} */ path) =>
+  (await runnerImport(join(root, path), { root, configFile: false })).module;
+
+/** @type {typeof import("../src/kernels/forward.ts")} */
+const { chooseForwardTile, forwardGrid, forwardKernel, forwardWorkgroupBytes } = await load("src/kernels/forward.ts");
+/** @type {typeof import("../src/kernels/params.ts")} */
+const { PARAMS, PARAMS_BYTES } = await load("src/kernels/params.ts");
+
+/** The head dims that the tile table is tuned for. */
+const HEAD_DIMS = [32, 40, 64, 80, 96, 128, 192, 256];
+/** Workgroup memory of the devices to write a variant for: WebGPU's default limit, and what most GPUs have. */
+const MEMORY = [16384, 32768];
+
+const kernels = [];
+rmSync(out, { recursive: true, force: true });
+mkdirSync(out, { recursive: true });
+for (const headDim of HEAD_DIMS) {
+  const tiles = MEMORY.map((workgroupBytes) =>
+    chooseForwardTile(headDim, headDim, { workgroupBytes, software: false }),
+  );
+  for (const tile of new Set(tiles)) {
+    for (const lse of [false, true]) {
+      const slots = { denseQ: true, denseKv: true, denseO: true, perBatch: false, lse };
+      const { code, bindings } = forwardKernel({ headDim, vDim: headDim, tile, ...slots });
+      const { qTile, vSplits } = forwardGrid(tile, headDim, headDim, 1);
+      const file = `forward_d${headDim}_${tile.name.replace("-", "_")}${lse ? "_lse" : ""}.wgsl`;
+      writeFileSync(join(out, file), code);
+      kernels.push({
+        file,
+        kernel: "forward",
+        variant: tile.name,
+        headDim,
+        vDim: headDim,
+        entryPoint: "main",
+        workgroupBytes: forwardWorkgroupBytes(tile, headDim, headDim),
+        bindings: bindings.map(({ binding, name, type }) => ({ group: 0, binding, name, type })),
+        grid: { qTile, vSplits },
+      });
+    }
+  }
+}
+
+const manifest = {
+  schema: 1,
+  what: "softmax(scale * Q K^T + mask) V in one pass; q, k, v, o and lse are f32",
+  tensors:
+    "Rows of q, k, v and o are dense and start at multiples of 4 elements. Their strides and bases in params count vec4s, those of lse elements.",
+  params: {
+    bytes: PARAMS_BYTES,
+    members: PARAMS.map(([name, type], index) => ({ name, type, offset: 4 * index })),
+    values: {
+      scale_log2: "scale * log2(e)",
+      group_size: "query heads / key heads",
+      q_tiles: "ceil(seq_q / grid.qTile)",
+      v_splits: "grid.vSplits",
+      causal: "1 for a causal mask; the first query then stands at q_offset, or with align_end = 1 at seq_kv - seq_q",
+    },
+  },
+  grid: "workgroups = q_tiles * v_splits * heads * batch. Dispatch (x, y) with x = params.grid_x, at most 65535, and x * y >= workgroups; first_workgroup = 0, end_workgroup = workgroups.",
+  kernels,
+};
+writeFileSync(join(out, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
+console.log(`dist/wgsl: ${kernels.length} kernels and manifest.json`);

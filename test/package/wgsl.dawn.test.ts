@@ -1,0 +1,110 @@
+// The exported WGSL, used as a foreign engine would: plain WebGPU, the manifest, and not one line of our TypeScript.
+
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import { describe, expect, it } from "vitest";
+import { normal } from "../../bench/data.ts";
+import { attention as reference, worstElement } from "../../src/reference/index.ts";
+import { failOnGpuErrors, plainDevice } from "../support/device.ts";
+
+failOnGpuErrors();
+
+const folder = resolve(import.meta.dirname, "../../dist/wgsl");
+const manifest = JSON.parse(readFileSync(`${folder}/manifest.json`, "utf8"));
+
+interface Exported {
+  file: string;
+  headDim: number;
+  workgroupBytes: number;
+  entryPoint: string;
+  bindings: { binding: number; name: string; type: string }[];
+  grid: { qTile: number; vSplits: number };
+}
+const kernels: Exported[] = manifest.kernels;
+const chosen = ["forward_d64_64x32_resident.wgsl", "forward_d64_64x32_lse.wgsl", "forward_d256_32x32.wgsl"];
+
+describe("dist/wgsl", () => {
+  it("lists every file once", () => {
+    expect(new Set(kernels.map(({ file }) => file)).size).toBe(kernels.length);
+    for (const { file } of kernels) expect(readFileSync(`${folder}/${file}`, "utf8")).toContain("fn main(");
+  });
+
+  it.each(chosen)("%s runs from its manifest alone", async (file) => {
+    const kernel = kernels.find((entry) => entry.file === file) as Exported;
+    const device = await plainDevice({ requiredLimits: { maxComputeWorkgroupStorageSize: kernel.workgroupBytes } });
+    const [B, H, Hkv, M, N, D] = [2, 4, 2, 70, 50, kernel.headDim];
+    const inputs = { q: normal(1, B * H * M * D), k: normal(2, B * Hkv * N * D), v: normal(3, B * Hkv * N * D) };
+
+    const values: Record<string, number> = {
+      seq_q: M,
+      seq_kv: N,
+      n_heads: H,
+      group_size: H / Hkv,
+      causal: 1,
+      q_offset: -3,
+    };
+    values.q_tiles = Math.ceil(M / kernel.grid.qTile);
+    values.v_splits = kernel.grid.vSplits;
+    const workgroups = values.q_tiles * values.v_splits * H * B;
+    Object.assign(values, { grid_x: 5, first_workgroup: 0, end_workgroup: workgroups, align_end: 0 });
+    values.scale_log2 = Math.LOG2E / Math.sqrt(D);
+    const d4 = D / 4;
+    for (const [name, heads, row, rows] of [
+      ["q", H, "m", M],
+      ["k", Hkv, "n", N],
+      ["v", Hkv, "n", N],
+      ["o", H, "m", M],
+    ] as const) {
+      values[`${name}_stride_b`] = heads * rows * d4;
+      values[`${name}_stride_h`] = rows * d4;
+      values[`${name}_stride_${row}`] = d4;
+    }
+    Object.assign(values, { lse_stride_b: H * M, lse_stride_h: M, lse_stride_m: 1 });
+
+    const params = new DataView(new ArrayBuffer(manifest.params.bytes));
+    for (const { name, type, offset } of manifest.params.members) {
+      if (type === "f32") params.setFloat32(offset, values[name] ?? 0, true);
+      else params.setInt32(offset, values[name] ?? 0, true);
+    }
+    const upload = (data: Float32Array<ArrayBuffer> | Uint8Array<ArrayBuffer>, usage: number) => {
+      const buffer = device.createBuffer({ size: data.byteLength, usage: usage | 8 });
+      device.queue.writeBuffer(buffer, 0, data);
+      return buffer;
+    };
+    const buffers: Record<string, GPUBuffer> = {
+      params: upload(new Uint8Array(params.buffer), 64),
+      q: upload(inputs.q, 128),
+      k: upload(inputs.k, 128),
+      v: upload(inputs.v, 128),
+      o: upload(new Float32Array(B * H * M * D).fill(Number.NaN), 128 | 4),
+      lse: upload(new Float32Array(B * H * M).fill(Number.NaN), 128 | 4),
+    };
+    const module = device.createShaderModule({ code: readFileSync(`${folder}/${file}`, "utf8") });
+    const pipeline = await device.createComputePipelineAsync({
+      layout: "auto",
+      compute: { module, entryPoint: "main" },
+    });
+    const entries = kernel.bindings.map(({ binding, name }) => ({ binding, resource: { buffer: buffers[name] } }));
+    const group = device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
+    const staging = device.createBuffer({ size: buffers.o.size, usage: 1 | 8 });
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(0, group);
+    pass.dispatchWorkgroups(5, Math.ceil(workgroups / 5));
+    pass.end();
+    encoder.copyBufferToBuffer(buffers.o, 0, staging, 0, staging.size);
+    device.queue.submit([encoder.finish()]);
+    await staging.mapAsync(1);
+    const output = new Float32Array(staging.getMappedRange().slice(0));
+
+    const expected = reference(
+      { data: inputs.q, shape: [B, H, M, D] },
+      { data: inputs.k, shape: [B, Hkv, N, D] },
+      { data: inputs.v, shape: [B, Hkv, N, D] },
+      { causal: true, queryOffset: -3 },
+    ).output;
+    expect(worstElement(output, expected, [B, H, M, D]).error).toBeLessThan(1e-5);
+    device.destroy();
+  });
+});
