@@ -1,0 +1,113 @@
+// `npm run bench`: suites of implementations, checked and then timed in turns, in Chromium or in Node on Dawn.
+
+import { spawnSync } from "node:child_process";
+import { parseArgs } from "node:util";
+import Table from "cli-table3";
+import { softwareVulkan } from "../scripts/browser.mjs";
+import { FoveaError } from "../src/errors.ts";
+import { requestFoveaDevice } from "../src/index.ts";
+import { openPage } from "./browser.ts";
+import { bytes, digits, progress } from "./console.ts";
+import type { Measurement } from "./harness.ts";
+import { describeAdapter, type Report, runSuites } from "./program.ts";
+import { type Context, describe, parse, positive, writeJson } from "./start.ts";
+import { SUITES } from "./suites.ts";
+
+const HELP = `
+npm run bench -- [--suite NAME] [--runtime chromium|dawn] [--rounds N] [--json FILE]
+
+  --suite NAME     ${Object.keys(SUITES).join(", ")}; may be repeated; all where left out
+  --runtime NAME   chromium (default), or dawn: Node with npm webgpu
+  --rounds N       timed rounds; in each, every implementation of a case has its turn (7)
+  --json FILE      results as JSON
+  --help           this text
+`;
+
+const OPTIONS = {
+  suite: { type: "string", multiple: true },
+  runtime: { type: "string", default: "chromium" },
+  rounds: { type: "string", default: "7" },
+  json: { type: "string" },
+  help: { type: "boolean" },
+} as const;
+
+export async function main({ server, root, args }: Context): Promise<number> {
+  const { values } = parse(() => parseArgs({ args, options: OPTIONS }), HELP);
+  if (values.help) {
+    console.log(HELP.trim());
+    return 0;
+  }
+  const suites = values.suite ?? Object.keys(SUITES);
+  for (const suite of suites) {
+    if (Object.hasOwn(SUITES, suite)) continue;
+    throw new FoveaError("argument", `there is no suite ${suite}; there are ${Object.keys(SUITES).join(", ")}.`);
+  }
+  const rounds = positive("--rounds", values.rounds);
+  const { report, stop } = progress();
+  const runtime = await open(values.runtime, server, report);
+  try {
+    console.log(`${describe(runtime)}\n`);
+    const measurements = await runtime.suites({ suites, rounds });
+    stop();
+    print(measurements);
+    const rows = measurements.map(({ dims: _dims, verdict: _verdict, timing: _timing, ...row }) => row);
+    if (values.json) writeJson(values.json, root, runtime, rows);
+    return measurements.every(({ correct }) => correct) ? 0 : 1;
+  } finally {
+    stop();
+    await runtime.close();
+  }
+}
+
+/** Where the suites run. */
+async function open(runtime: string, server: Context["server"], report: Report) {
+  type Options = { suites: readonly string[]; rounds: number };
+  if (runtime === "chromium") {
+    const page = await openPage(server, report);
+    return { ...page, suites: (options: Options) => page.call<Measurement[]>("suites", options) };
+  }
+  if (runtime !== "dawn") throw new FoveaError("argument", `--runtime must be chromium or dawn, got ${runtime}.`);
+  const { create, globals } = await import("webgpu");
+  Object.assign(globalThis, globals);
+  const gpu = create(["enable-dawn-features=allow_unsafe_apis"]);
+  const device = await requestFoveaDevice({ gpu }).catch((error: unknown) => {
+    if (process.env.FOVEA_SOFTWARE_VULKAN) throw error;
+    return undefined;
+  });
+  // A driver has to be in the environment when a process starts, so the software one takes another process.
+  if (!device) return again({ ...softwareVulkan(), FOVEA_SOFTWARE_VULKAN: "1" });
+  return {
+    adapter: describeAdapter(device),
+    engine: `Dawn in Node ${process.versions.node}`,
+    suites: (options: Options) => runSuites(device, options, report),
+    close: async () => device.destroy(),
+  };
+}
+
+/** Runs this very command again, with more in its environment, and ends with it. */
+function again(environment: Record<string, string>): never {
+  const { status } = spawnSync(process.execPath, process.argv.slice(1), {
+    env: { ...process.env, ...environment },
+    stdio: "inherit",
+  });
+  process.exit(status ?? 1);
+}
+
+function print(measurements: readonly Measurement[]): void {
+  const table = new Table({
+    head: ["suite", "case", "implementation", "min", "median", "p90", "vs first", "GFLOP/s", "max error", "scratch"],
+    style: { head: [], border: [] },
+    colAligns: ["left", "left", "left", "right", "right", "right", "right", "right", "right", "right"],
+  });
+  for (const row of measurements) {
+    const first = measurements.find((other) => other.case === row.case && other.suite === row.suite) ?? row;
+    const error = `${row.maxError.toExponential(1)}${row.correct ? "" : " WRONG"}`;
+    const times = [row.ms.min, row.ms.median, row.ms.p90].map(digits);
+    const ratio = `${digits(first.ms.median / row.ms.median)}x`;
+    table.push([row.suite, row.case, row.impl, ...times, ratio, digits(row.gflops), error, bytes(row.workspaceBytes)]);
+  }
+  console.log(table.toString());
+  console.log(
+    `Milliseconds, by ${measurements[0]?.timing}; rounds are interleaved. Ratios hold within a case of one run.`,
+  );
+}

@@ -1,0 +1,38 @@
+// What attention costs, in one place: every table and every JSON file counts like this.
+
+/** Sizes and mask of a problem. */
+export interface Dims {
+  readonly B: number;
+  readonly H: number;
+  /** Key heads. */
+  readonly Hkv: number;
+  readonly M: number;
+  readonly N: number;
+  readonly D: number;
+  readonly Dv: number;
+  /** Causal, the last query at the last key. */
+  readonly causal: boolean;
+  /** Keys of each batch entry; all N where absent. */
+  readonly kvLengths?: readonly number[];
+}
+
+/** Multiply-adds count two: 2 (D + Dv) operations for every query and key that it sees; exp and the rest count none. */
+export function flopsOf(dims: Dims): number {
+  let pairs = 0;
+  for (let b = 0; b < dims.B; b++) {
+    const keys = dims.kvLengths?.[b] ?? dims.N;
+    if (!dims.causal) pairs += dims.M * keys;
+    else for (let i = 0; i < dims.M; i++) pairs += Math.min(Math.max(i + keys - dims.M + 1, 0), keys);
+  }
+  return 2 * (dims.D + dims.Dv) * dims.H * pairs;
+}
+
+/** Bytes that have to move at least once: q, k, v in and the output out, f32. */
+export function bytesOf({ B, H, Hkv, M, N, D, Dv }: Dims): number {
+  return 4 * B * (H * M * (D + Dv) + Hkv * N * (D + Dv));
+}
+
+/** Bytes of the scores that the naive way keeps in memory, f32. */
+export function naiveBytesOf({ B, H, M, N }: Dims): number {
+  return 4 * B * H * M * N;
+}

@@ -1,0 +1,170 @@
+// Measuring, on whatever WebGPU this runs on: implementations of one problem are checked first, then timed in turns, so
+// that a slow moment of the machine hits all of them alike.
+
+import { type AttentionProblem, createGpuTimer, type Tensor, type TimingSource, tensor } from "../src/index.ts";
+import { bytesOf, type Dims, flopsOf } from "./cost.ts";
+import { normal } from "./data.ts";
+import { type Arrays, type Verdict, verify } from "./verify.ts";
+
+/** What a plan of any implementation must be able to do. */
+export interface Runnable {
+  readonly kernel: string;
+  readonly workspaceBytes: number;
+  encode(pass: GPUComputePassEncoder, memory: Memory): void;
+  destroy(): void;
+}
+
+/** An implementation: its name in tables, and how it gets ready for a problem. */
+export interface Implementation {
+  readonly name: string;
+  plan(device: GPUDevice, problem: AttentionProblem): Promise<Runnable>;
+}
+
+interface Memory {
+  readonly q: Tensor;
+  readonly k: Tensor;
+  readonly v: Tensor;
+  readonly output: Tensor;
+}
+
+/** Milliseconds of one run. */
+export interface Times {
+  readonly min: number;
+  readonly p10: number;
+  readonly median: number;
+  readonly p90: number;
+}
+
+/** A line of a result file. */
+export interface Row {
+  readonly suite: string;
+  readonly case: string;
+  readonly impl: string;
+  readonly kernel: string;
+  readonly ms: Times;
+  readonly rounds: number;
+  readonly gflops: number;
+  readonly gbps: number;
+  readonly maxError: number;
+  readonly correct: boolean;
+  readonly workspaceBytes: number;
+}
+
+export interface Measurement extends Row {
+  readonly dims: Dims;
+  readonly verdict: Verdict;
+  readonly timing: TimingSource;
+}
+
+export interface MeasureOptions {
+  readonly suite: string;
+  readonly name: string;
+  readonly dims: Dims;
+  readonly implementations: readonly Implementation[];
+  readonly rounds: number;
+  /** Memory to rotate through, so that a run does not find its inputs in a cache. Default 64 MiB, at most 8 sets. */
+  readonly rotate?: number;
+  /** Operations that the check on the CPU may cost. */
+  readonly verifyFlops?: number;
+  /** Called when a step of `stepsOf` is done. */
+  readonly onStep?: () => void;
+}
+
+/** Steps that measuring takes, for progress bars: per implementation one for its check and one for each round. */
+export const stepsOf = ({ implementations, rounds }: Pick<MeasureOptions, "implementations" | "rounds">): number =>
+  implementations.length * (rounds + 1);
+
+/** Checks and times every implementation of a case. */
+export async function measure(device: GPUDevice, options: MeasureOptions): Promise<Measurement[]> {
+  const { suite, name, dims, implementations, rounds, verifyFlops, onStep = () => {} } = options;
+  const arrays = inputs(dims, seedOf(name));
+  const bytes = Math.max(1, bytesOf(dims));
+  const sets = Array.from({ length: Math.min(8, Math.ceil((options.rotate ?? 2 ** 26) / bytes)) }, () =>
+    upload(device, dims, arrays),
+  );
+  const timer = createGpuTimer(device);
+  const ready: { impl: Implementation; runnable: Runnable; verdict: Verdict; repeats: number; times: number[] }[] = [];
+  try {
+    for (const impl of implementations) {
+      const runnable = await impl.plan(device, problemOf(dims, sets[0]));
+      const once = await timer.time((pass) => runnable.encode(pass, sets[0]));
+      const verdict = verify(dims, arrays, await sets[0].output.read(), verifyFlops);
+      await poison(device, sets[0].output);
+      // Clocks tick in tenths of a millisecond, so a measurement lasts 5 ms or longer.
+      const repeats = Math.min(200, Math.max(1, Math.ceil(5 / Math.max(once, 0.01))));
+      ready.push({ impl, runnable, verdict, repeats, times: [] });
+      onStep();
+    }
+    for (let round = 0; round < rounds; round++) {
+      for (const { runnable, repeats, times } of ready) {
+        const total = await timer.time((pass) => {
+          for (let run = 0; run < repeats; run++) runnable.encode(pass, sets[run % sets.length]);
+        });
+        times.push(total / repeats);
+        onStep();
+      }
+    }
+    return ready.map(({ impl, runnable, verdict, times }) => {
+      const ms = summarize(times);
+      return {
+        suite,
+        case: name,
+        impl: impl.name,
+        kernel: runnable.kernel,
+        ms,
+        rounds,
+        gflops: flopsOf(dims) / ms.median / 1e6,
+        gbps: bytesOf(dims) / ms.median / 1e6,
+        maxError: verdict.maxError,
+        correct: verdict.correct,
+        workspaceBytes: runnable.workspaceBytes,
+        dims,
+        verdict,
+        timing: timer.source,
+      };
+    });
+  } finally {
+    timer.destroy();
+    for (const { runnable } of ready) runnable.destroy();
+    for (const set of sets) for (const part of Object.values(set)) part.destroy();
+  }
+}
+
+/** Minimum, 10th percentile, median and 90th percentile, by the nearest rank. */
+export function summarize(times: readonly number[]): Times {
+  const sorted = [...times].sort((a, b) => a - b);
+  const rank = (share: number) =>
+    sorted[Math.min(sorted.length - 1, Math.max(0, Math.ceil(share * sorted.length) - 1))];
+  return { min: sorted[0], p10: rank(0.1), median: rank(0.5), p90: rank(0.9) };
+}
+
+/** Seeded inputs of a problem. */
+export function inputs({ B, H, Hkv, M, N, D, Dv }: Dims, seed: number): Arrays & Record<"q" | "k" | "v", Float32Array> {
+  return {
+    q: normal(3 * seed, B * H * M * D),
+    k: normal(3 * seed + 1, B * Hkv * N * D),
+    v: normal(3 * seed + 2, B * Hkv * N * Dv),
+  };
+}
+
+const seedOf = (name: string) => [...name].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 1_000_003, 7);
+
+function upload(device: GPUDevice, dims: Dims, { q, k, v }: Record<"q" | "k" | "v", Float32Array>): Memory {
+  const { B, H, Hkv, M, N, D, Dv } = dims;
+  const output = new Float32Array(B * H * M * Dv).fill(Number.NaN);
+  return {
+    q: tensor(device, [B, H, M, D], { data: q, label: "q" }),
+    k: tensor(device, [B, Hkv, N, D], { data: k, label: "k" }),
+    v: tensor(device, [B, Hkv, N, Dv], { data: v, label: "v" }),
+    output: tensor(device, [B, H, M, Dv], { data: output, label: "output" }),
+  };
+}
+
+/** Makes sure that the next implementation can't pass with the output of the one before. */
+async function poison(device: GPUDevice, output: Tensor): Promise<void> {
+  device.queue.writeBuffer(output.buffer, 0, new Float32Array(output.size).fill(Number.NaN));
+}
+
+function problemOf({ causal, kvLengths }: Dims, memory: Memory): AttentionProblem {
+  return { ...memory, causal, ...(kvLengths && { kvLengths }) };
+}

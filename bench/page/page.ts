@@ -1,0 +1,51 @@
+// The page that `npm start` and `npm run bench` open: it waits to be told what to run. Arrays travel as files of the
+// server, since what a page is told and answers goes through JSON.
+
+import { FoveaError, requestFoveaDevice } from "../../src/index.ts";
+import type { Dims } from "../cost.ts";
+import { describeAdapter, type Report, runInput, runSuites } from "../program.ts";
+
+declare global {
+  interface Window {
+    /** Provided by the program that opened the page. */
+    report: Report;
+    fovea: typeof fovea;
+  }
+}
+
+let device: Promise<GPUDevice> | undefined;
+const theDevice = () => {
+  device ??= requestFoveaDevice();
+  return device;
+};
+
+async function fetchFloats(name: string): Promise<Float32Array> {
+  const response = await fetch(`/files/${name}`);
+  if (!response.ok) throw new Error(`the server has no file ${name}`);
+  return new Float32Array(await response.arrayBuffer());
+}
+const store = (name: string, data: Float32Array) =>
+  fetch(`/files/${name}`, { method: "PUT", body: data as Float32Array<ArrayBuffer> });
+
+/** Errors lose their class on the way out of a page, so they are answers. */
+async function answer<T>(work: () => Promise<T>): Promise<{ value: T } | { error: string }> {
+  try {
+    return { value: await work() };
+  } catch (error) {
+    return { error: error instanceof FoveaError ? error.message : String(error) };
+  }
+}
+
+const fovea = {
+  adapter: () => answer(async () => describeAdapter(await theDevice())),
+  suites: (options: { suites: readonly string[]; rounds: number }) =>
+    answer(async () => runSuites(await theDevice(), options, window.report)),
+  input: (dims: Dims) =>
+    answer(async () => {
+      const [q, k, v] = await Promise.all(["q", "k", "v"].map(fetchFloats));
+      const { output, lse, ...rest } = await runInput(await theDevice(), { dims, q, k, v });
+      await Promise.all([store("output", output), store("lse", lse)]);
+      return rest;
+    }),
+};
+window.fovea = fovea;

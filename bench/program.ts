@@ -1,0 +1,89 @@
+// What `npm start` and `npm run bench` do once they have a device. Runs in a page and in Node alike.
+
+import { createGpuTimer, planAttention, type TensorOptions, tensor } from "../src/index.ts";
+import type { Dims } from "./cost.ts";
+import { type Measurement, measure, stepsOf, summarize, type Times } from "./harness.ts";
+import { type Case, SUITES } from "./suites.ts";
+import { type Verdict, verify } from "./verify.ts";
+
+/** Who computes. */
+export interface Adapter {
+  readonly description: string;
+  readonly software: boolean;
+  readonly features: readonly string[];
+}
+
+/** Told as it happens. */
+export type Report = (event: { steps?: number; step?: string; done?: number }) => void;
+
+export function describeAdapter(device: GPUDevice): Adapter {
+  const info = device.adapterInfo as GPUAdapterInfo | undefined;
+  const words = [info?.vendor, info?.architecture, info?.description || info?.device].filter(Boolean);
+  const software = info?.isFallbackAdapter ?? false;
+  return { description: words.join(" ") || "unnamed adapter", software, features: [...device.features].sort() };
+}
+
+/** Runs suites, case after case. */
+export async function runSuites(
+  device: GPUDevice,
+  options: { suites: readonly string[]; rounds: number },
+  report: Report,
+): Promise<Measurement[]> {
+  const { software } = describeAdapter(device);
+  const cases = options.suites.flatMap((suite) => SUITES[suite](software).map((item): [string, Case] => [suite, item]));
+  const { rounds } = options;
+  report({ steps: cases.reduce((sum, [, { implementations }]) => sum + stepsOf({ implementations, rounds }), 0) });
+  const measurements: Measurement[] = [];
+  for (const [suite, { name, dims, implementations }] of cases) {
+    report({ step: `${suite}: ${name}` });
+    const onStep = () => report({ done: 1 });
+    measurements.push(...(await measure(device, { suite, name, dims, implementations, rounds, onStep })));
+  }
+  return measurements;
+}
+
+/** Someone's own q, k and v, dense [B, H, rows, D]. */
+export interface OwnInput {
+  readonly dims: Dims;
+  readonly q: Float32Array;
+  readonly k: Float32Array;
+  readonly v: Float32Array;
+}
+
+export interface OwnResult {
+  readonly kernel: string;
+  readonly output: Float32Array;
+  readonly lse: Float32Array;
+  readonly verdict: Verdict;
+  readonly ms: Times;
+}
+
+/** Computes attention of one's own tensors, checks it and times it. */
+export async function runInput(device: GPUDevice, { dims, ...arrays }: OwnInput, rounds = 5): Promise<OwnResult> {
+  const { B, H, Hkv, M, N, D, Dv } = dims;
+  const made: { destroy(): void }[] = [];
+  const make = (shape: number[], options: TensorOptions) => {
+    const created = tensor(device, shape, options);
+    made.push(created);
+    return created;
+  };
+  try {
+    const q = make([B, H, M, D], { data: arrays.q, label: "q" });
+    const k = make([B, Hkv, N, D], { data: arrays.k, label: "k" });
+    const v = make([B, Hkv, N, Dv], { data: arrays.v, label: "v" });
+    const output = make([B, H, M, Dv], { label: "output" });
+    const lse = make([B, H, M], { label: "lse" });
+    const plan = await planAttention(device, { q, k, v, output, lse, causal: dims.causal });
+    const timer = createGpuTimer(device);
+    made.push(plan, timer);
+    await timer.time((pass) => plan.encode(pass));
+    const values = (await output.read()) as Float32Array;
+    const verdict = verify(dims, arrays, values);
+    const times: number[] = [];
+    for (let round = 0; round < rounds; round++) times.push(await timer.time((pass) => plan.encode(pass)));
+    const [kernel, sums] = [plan.kernel, (await lse.read()) as Float32Array];
+    return { kernel, output: values, lse: sums, verdict, ms: summarize(times) };
+  } finally {
+    for (const one of made) one.destroy();
+  }
+}

@@ -1,0 +1,67 @@
+// The suites of `npm run bench`.
+
+import { planAttention } from "../src/index.ts";
+import { FORWARD_TILES } from "../src/kernels/forward.ts";
+import type { Dims } from "./cost.ts";
+import type { Implementation } from "./harness.ts";
+import { LADDER } from "./ladder.ts";
+import { cutTo, WORKLOADS } from "./workloads.ts";
+
+export interface Case {
+  readonly name: string;
+  readonly dims: Dims;
+  readonly implementations: readonly Implementation[];
+}
+
+/** What the tile table chooses. */
+export const FOVEA: Implementation = { name: "fovea", plan: planAttention };
+
+const variant = (name: string): Implementation => ({
+  name: `fovea:${name}`,
+  plan: (device, problem) => planAttention(device, { ...problem, variant: name }),
+});
+
+const square = (length: number, D: number, causal: boolean): Dims => ({
+  B: 1,
+  H: 8,
+  Hkv: 8,
+  M: length,
+  N: length,
+  D,
+  Dv: D,
+  causal,
+});
+
+/** Cases of each suite. A software adapter gets lengths that it can compute in a second. */
+export const SUITES: Readonly<Record<string, (software: boolean) => Case[]>> = {
+  /** Every rung of the ladder on the same problem. */
+  ladder: (software) =>
+    (software ? [64, 256] : [512, 2048]).map((length) => ({
+      name: `N=${length} H=8 D=64`,
+      dims: square(length, 64, false),
+      implementations: LADDER,
+    })),
+  /** Every variant of the forward kernel that takes the head dim, and what the table chooses. */
+  forward: (software) =>
+    [64, 128].flatMap((D) =>
+      [false, true].map((causal) => {
+        const length = software ? 256 : 2048;
+        const able = FORWARD_TILES.filter(({ maxHeadDim }) => D <= maxHeadDim);
+        return {
+          name: `N=${length} H=8 D=${D}${causal ? " causal" : ""}`,
+          dims: square(length, D, causal),
+          implementations: [FOVEA, ...able.map(({ name }) => variant(name))],
+        };
+      }),
+    ),
+  /** One layer of real models. */
+  workloads: (software) =>
+    WORKLOADS.map((workload) => cutTo(workload, software ? SOFTWARE_FLOPS : Number.POSITIVE_INFINITY)).map((dims) => ({
+      name: dims.name,
+      dims,
+      implementations: [FOVEA],
+    })),
+};
+
+/** Operations of a workload on a software adapter, which does about one in a nanosecond. */
+export const SOFTWARE_FLOPS = 8e8;

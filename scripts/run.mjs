@@ -1,0 +1,55 @@
+// Runs one of the TypeScript programs under bench/: `node scripts/run.mjs bench/start.ts ...`. A Vite server loads it,
+// and serves the page that it opens.
+
+import { dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { createServer } from "vite";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const [program, ...args] = process.argv.slice(2);
+
+// `--built` computes with the package as built, which is what its users get; otherwise with the sources.
+const built = args.includes("--built");
+
+/** Files that the page can fetch and store, by name. @type {Map<string, Uint8Array>} */
+const files = new Map();
+
+/** Serves them under /files/. @type {import("vite").Connect.NextHandleFunction} */
+function serveFiles(request, response) {
+  const name = (request.url ?? "").slice(1);
+  if (request.method === "PUT") {
+    /** @type {Buffer[]} */
+    const chunks = [];
+    request.on("data", (chunk) => chunks.push(chunk));
+    request.on("end", () => {
+      files.set(name, Buffer.concat(chunks));
+      response.end();
+    });
+    return;
+  }
+  const file = files.get(name);
+  response.statusCode = file ? 200 : 404;
+  response.end(file);
+}
+
+const server = await createServer({
+  root,
+  configFile: join(root, "vite.config.ts"),
+  logLevel: "error",
+  appType: "mpa",
+  server: { host: "127.0.0.1", port: 0, hmr: false, watch: null },
+  resolve: { alias: built ? [{ find: /^.*\/src\/index\.ts$/, replacement: join(root, "dist/index.js") }] : [] },
+  optimizeDeps: { noDiscovery: true, include: [] },
+  plugins: [{ name: "files", configureServer: ({ middlewares }) => void middlewares.use("/files", serveFiles) }],
+});
+try {
+  await server.listen();
+  const { main } = await server.ssrLoadModule(resolve(root, program));
+  process.exitCode = await main({ server, root, files, args: args.filter((arg) => arg !== "--built") });
+} catch (error) {
+  console.error(/** @type {Error} */ (error)?.name === "FoveaError" ? `${error}` : error);
+  process.exitCode = 1;
+} finally {
+  await server.close();
+}
+process.exit(); // Dawn keeps threads of its own

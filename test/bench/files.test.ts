@@ -1,0 +1,187 @@
+// Files from anywhere: well-formed ones are read, all others get one clear error.
+
+import { describe, expect, it } from "vitest";
+import { readNpy, writeNpy } from "../../bench/files/npy.ts";
+import { readSafetensors, writeSafetensors } from "../../bench/files/safetensors.ts";
+import { expectError } from "../support/errors.ts";
+
+const safetensors = (header: unknown, data: ArrayLike<number> = [], claimed?: bigint): Uint8Array => {
+  const json = new TextEncoder().encode(typeof header === "string" ? header : JSON.stringify(header));
+  const bytes = new Uint8Array(8 + json.length + data.length);
+  new DataView(bytes.buffer).setBigUint64(0, claimed ?? BigInt(json.length), true);
+  bytes.set(json, 8);
+  bytes.set(data, 8 + json.length);
+  return bytes;
+};
+const bytesOf = (values: ArrayBufferView) => new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+
+describe("safetensors", () => {
+  it("come back as they were written", () => {
+    const data = Float32Array.of(1, -2, 3.5, 4, 5, 6);
+    const read = readSafetensors(
+      "f",
+      writeSafetensors({ q: { shape: [2, 3], data }, lse: { shape: [1], data: Float32Array.of(7) } }),
+    );
+    expect([...read.keys()]).toEqual(["q", "lse"]);
+    expect(read.get("q")).toEqual({ shape: [2, 3], dtype: "F32", data });
+    expect(read.get("lse")?.data).toEqual(Float32Array.of(7));
+  });
+  it("are read in every float dtype, at any offset, beside metadata", () => {
+    const data = [0, 0x80, 0x3f, 0, 0x3c, ...bytesOf(Float64Array.of(-0.25))];
+    const read = readSafetensors(
+      "f",
+      safetensors(
+        {
+          __metadata__: { format: "pt" },
+          b: { dtype: "BF16", shape: [1], data_offsets: [1, 3] },
+          h: { dtype: "F16", shape: [1, 1], data_offsets: [3, 5] },
+          d: { dtype: "F64", shape: [], data_offsets: [5, 13] },
+        },
+        data,
+      ),
+    );
+    expect(["b", "h", "d"].map((name) => read.get(name)?.data[0])).toEqual([1, 1, -0.25]);
+  });
+
+  const entry = (change: object) => ({ q: { dtype: "F32", shape: [2], data_offsets: [0, 8], ...change } });
+  const BAD: readonly [what: string, file: Uint8Array, message: string | RegExp][] = [
+    [
+      "an empty file",
+      new Uint8Array(0),
+      "f: 0 bytes are no safetensors file; it starts with 8 bytes of header length.",
+    ],
+    [
+      "a header longer than the file",
+      safetensors({}, [], 99n),
+      "f: the header claims 99 bytes; the file has 2 after its first 8. Is it a safetensors file?",
+    ],
+    ["a header of 2^63 bytes", safetensors({}, [], 2n ** 63n), /^f: the header claims 9223372036854775808 bytes/],
+    ["a header that is no JSON", safetensors("{q:"), /^f: the header is no JSON: /],
+    ["a header that is no UTF-8", safetensors("{}", [], 2n).fill(0xff, 8), /^f: the header is no JSON: /],
+    ["a header that is a list", safetensors([1]), "f: the header is no JSON object."],
+    ["an entry that is null", safetensors({ q: null }), "f: q has no dtype."],
+    [
+      "integers",
+      safetensors(entry({ dtype: "I64" }), new Uint8Array(8)),
+      "f: q is I64; attention takes F64, F32, F16, BF16.",
+    ],
+    [
+      "a dtype from the prototype",
+      safetensors(entry({ dtype: "constructor" }), new Uint8Array(8)),
+      /^f: q is constructor/,
+    ],
+    [
+      "a negative size",
+      safetensors(entry({ shape: [-2] }), new Uint8Array(8)),
+      "f: q: a shape is a list of whole numbers, got [-2].",
+    ],
+    [
+      "a size that is text",
+      safetensors(entry({ shape: "2" }), new Uint8Array(8)),
+      'f: q: a shape is a list of whole numbers, got "2".',
+    ],
+    [
+      "offsets past the end",
+      safetensors(entry({ data_offsets: [0, 80] }), new Uint8Array(8)),
+      "f: q: data_offsets [0,80] are not inside the file's 8 bytes of data.",
+    ],
+    ["offsets backwards", safetensors(entry({ data_offsets: [8, 0] }), new Uint8Array(8)), /data_offsets \[8,0\]/],
+    ["one offset", safetensors(entry({ data_offsets: [0] }), new Uint8Array(8)), /data_offsets \[0\]/],
+    [
+      "a shape that does not fit",
+      safetensors(entry({ shape: [3] }), new Uint8Array(8)),
+      "f: q: shape [3] of F32 takes 12 bytes; the file has 8 for it.",
+    ],
+    [
+      "a shape of 2^100 elements",
+      safetensors(entry({ shape: [2 ** 50, 2 ** 50] }), new Uint8Array(8)),
+      /^f: q: shape \[1125899906842624,1125899906842624\] of F32 takes/,
+    ],
+  ];
+  it.each(BAD)("refuse %s", async (_, file, message) => {
+    await expectError(() => readSafetensors("f", file), "file", message);
+  });
+});
+
+/** A version 1 file with this header, and data behind it. */
+const npy = (header: string, data: ArrayLike<number> = [], version = 1): Uint8Array => {
+  const text = new TextEncoder().encode(header);
+  const start = version === 1 ? 10 : 12;
+  const bytes = new Uint8Array(start + text.length + data.length);
+  bytes.set([0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59, version, 0]);
+  if (version === 1) new DataView(bytes.buffer).setUint16(8, text.length, true);
+  else new DataView(bytes.buffer).setUint32(8, text.length, true);
+  bytes.set(text, start);
+  bytes.set(data, start + text.length);
+  return bytes;
+};
+const describeArray = (descr: string, shape: string, fortran = "False") =>
+  `{'descr': '${descr}', 'fortran_order': ${fortran}, 'shape': ${shape}, }\n`;
+
+describe("npy", () => {
+  it("come back as they were written", () => {
+    const data = Float32Array.of(1, -2, 3.5, 4, 5, 6);
+    expect(readNpy("f", writeNpy(data, [1, 2, 3]))).toEqual({ shape: [1, 2, 3], dtype: "F32", data });
+  });
+  it("are read in every float dtype and version, with headers of any length", () => {
+    expect(readNpy("f", npy(describeArray("<f8", "(2,)"), bytesOf(Float64Array.of(1, -0.25)))).data).toEqual(
+      Float32Array.of(1, -0.25),
+    );
+    expect(readNpy("f", npy(describeArray("<f2", "(2,)"), [0, 0x3c, 0, 0xc0], 2)).data).toEqual(Float32Array.of(1, -2));
+    expect(readNpy("f", npy(describeArray("<f4", "()"), bytesOf(Float32Array.of(9)), 3))).toEqual({
+      shape: [],
+      dtype: "F32",
+      data: Float32Array.of(9),
+    });
+    expect(readNpy("f", npy(describeArray("<f4", "(0, 3)"))).data).toHaveLength(0);
+  });
+  it("are turned from column-major to row-major", () => {
+    const columns = bytesOf(Float32Array.of(1, 4, 2, 5, 3, 6));
+    expect(readNpy("f", npy(describeArray("<f4", "(2, 3)", "True"), columns)).data).toEqual(
+      Float32Array.of(1, 2, 3, 4, 5, 6),
+    );
+  });
+
+  const BAD: readonly [what: string, file: Uint8Array, message: string | RegExp][] = [
+    ["an empty file", new Uint8Array(0), "f: this is no .npy file."],
+    ["another file", new TextEncoder().encode("PK\x03\x04 an archive of arrays"), "f: this is no .npy file."],
+    ["a header longer than the file", npy("").fill(0xff, 8, 10).slice(0, 12), /^f: this is no|the header claims/],
+    [
+      "a cut header",
+      npy(describeArray("<f4", "(2,)")).slice(0, 30),
+      /^f: the header claims 58 bytes; the file has 20\.$/,
+    ],
+    ["a header without dtype", npy("{'shape': (1,)}"), "f: the header has no dtype: {'shape': (1,)}"],
+    [
+      "integers",
+      npy(describeArray("<i8", "(1,)"), new Uint8Array(8)),
+      "f: the array is <i8; attention takes <f8, <f4, <f2.",
+    ],
+    [
+      "big-endian floats",
+      npy(describeArray(">f4", "(1,)"), new Uint8Array(4)),
+      "f: the array is >f4; attention takes <f8, <f4, <f2.",
+    ],
+    ["objects", npy(describeArray("|O", "(1,)"), new Uint8Array(8)), /^f: the array is \|O/],
+    ["a dtype from the prototype", npy(describeArray("toString", "(1,)")), /^f: the array is toString/],
+    ["a negative size", npy(describeArray("<f4", "(-1,)")), "f: a shape is a list of whole numbers, got (-1)."],
+    [
+      "a size that is no number",
+      npy(describeArray("<f4", "(x,)")),
+      "f: a shape is a list of whole numbers, got (NaN).",
+    ],
+    [
+      "too little data",
+      npy(describeArray("<f4", "(2,)"), new Uint8Array(4)),
+      "f: shape [2] of F32 takes 8 bytes; the file has 4 for it.",
+    ],
+    [
+      "too much data",
+      npy(describeArray("<f4", "(1,)"), new Uint8Array(8)),
+      "f: shape [1] of F32 takes 4 bytes; the file has 8 for it.",
+    ],
+  ];
+  it.each(BAD)("refuse %s", async (_, file, message) => {
+    await expectError(() => readNpy("f", file), "file", message);
+  });
+});
