@@ -1,4 +1,4 @@
-// What the programs print: a progress bar, tables, and numbers as people write them.
+// How the programs show that they are at work.
 
 import { SingleBar } from "cli-progress";
 import type { Report } from "./program.ts";
@@ -28,17 +28,4 @@ export function progress(): { report: Report; stop: () => void } {
       if (started) bar.stop();
     },
   };
-}
-
-/** 1.23, 12.3, 123: three digits, whatever the size. */
-export const digits = (value: number): string =>
-  value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2);
-
-export const milliseconds = (ms: number): string => (ms >= 1000 ? `${digits(ms / 1000)} s` : `${digits(ms)} ms`);
-
-export function bytes(count: number): string {
-  const units = ["B", "KiB", "MiB", "GiB"];
-  let [value, unit] = [count, 0];
-  for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024;
-  return `${unit ? digits(value) : value} ${units[unit]}`;
 }

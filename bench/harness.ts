@@ -68,66 +68,84 @@ export interface MeasureOptions {
   readonly verifyFlops?: number;
   /** Called when a step of `stepsOf` is done. */
   readonly onStep?: () => void;
+  /** Called after every round with what is known so far. */
+  readonly onRound?: (measurements: Measurement[]) => void;
 }
 
 /** Steps that measuring takes, for progress bars: per implementation one for its check and one for each round. */
 export const stepsOf = ({ implementations, rounds }: Pick<MeasureOptions, "implementations" | "rounds">): number =>
   implementations.length * (rounds + 1);
 
+/** An implementation that has been checked and is being timed. */
+interface Entrant {
+  readonly name: string;
+  readonly runnable: Runnable;
+  readonly verdict: Verdict;
+  /** Runs of one measurement. */
+  readonly repeats: number;
+  readonly times: number[];
+}
+
 /** Checks and times every implementation of a case. */
 export async function measure(device: GPUDevice, options: MeasureOptions): Promise<Measurement[]> {
-  const { suite, name, dims, implementations, rounds, verifyFlops, onStep = () => {} } = options;
+  const { name, dims, implementations, rounds, verifyFlops, onStep = () => {}, onRound } = options;
   const arrays = inputs(dims, seedOf(name));
-  const bytes = Math.max(1, bytesOf(dims));
-  const sets = Array.from({ length: Math.min(8, Math.ceil((options.rotate ?? 2 ** 26) / bytes)) }, () =>
-    upload(device, dims, arrays),
-  );
+  const setCount = Math.min(8, Math.ceil((options.rotate ?? 2 ** 26) / Math.max(1, bytesOf(dims))));
+  const sets = Array.from({ length: setCount }, () => upload(device, dims, arrays));
   const timer = createGpuTimer(device);
-  const ready: { impl: Implementation; runnable: Runnable; verdict: Verdict; repeats: number; times: number[] }[] = [];
+  const used: { destroy(): void }[] = [timer, ...sets.flatMap((set) => Object.values(set))];
+  const entrants: Entrant[] = [];
+  const results = () => entrants.map((entrant) => measurementOf(entrant, options, timer.source));
   try {
-    for (const impl of implementations) {
-      const runnable = await impl.plan(device, problemOf(dims, sets[0]));
+    for (const implementation of implementations) {
+      const runnable = await implementation.plan(device, problemOf(dims, sets[0]));
+      used.push(runnable);
       const once = await timer.time((pass) => runnable.encode(pass, sets[0]));
       const verdict = verify(dims, arrays, await sets[0].output.read(), verifyFlops);
-      await poison(device, sets[0].output);
+      poison(device, sets[0].output);
       // Clocks tick in tenths of a millisecond, so a measurement lasts 5 ms or longer.
       const repeats = Math.min(200, Math.max(1, Math.ceil(5 / Math.max(once, 0.01))));
-      ready.push({ impl, runnable, verdict, repeats, times: [] });
+      entrants.push({ name: implementation.name, runnable, verdict, repeats, times: [] });
       onStep();
     }
     for (let round = 0; round < rounds; round++) {
-      for (const { runnable, repeats, times } of ready) {
+      for (const { runnable, repeats, times } of entrants) {
         const total = await timer.time((pass) => {
           for (let run = 0; run < repeats; run++) runnable.encode(pass, sets[run % sets.length]);
         });
         times.push(total / repeats);
         onStep();
       }
+      onRound?.(results());
     }
-    return ready.map(({ impl, runnable, verdict, times }) => {
-      const ms = summarize(times);
-      return {
-        suite,
-        case: name,
-        impl: impl.name,
-        kernel: runnable.kernel,
-        ms,
-        rounds,
-        gflops: flopsOf(dims) / ms.median / 1e6,
-        gbps: bytesOf(dims) / ms.median / 1e6,
-        maxError: verdict.maxError,
-        correct: verdict.correct,
-        workspaceBytes: runnable.workspaceBytes,
-        dims,
-        verdict,
-        timing: timer.source,
-      };
-    });
+    return results();
   } finally {
-    timer.destroy();
-    for (const { runnable } of ready) runnable.destroy();
-    for (const set of sets) for (const part of Object.values(set)) part.destroy();
+    for (const one of used) one.destroy();
   }
+}
+
+function measurementOf(
+  { name, runnable, verdict, times }: Entrant,
+  { suite, name: case_, dims, rounds }: MeasureOptions,
+  timing: TimingSource,
+): Measurement {
+  const ms = summarize(times);
+  return {
+    suite,
+    case: case_,
+    impl: name,
+    kernel: runnable.kernel,
+    ms,
+    rounds,
+    gflops: flopsOf(dims) / ms.median / 1e6,
+    gbps: bytesOf(dims) / ms.median / 1e6,
+    maxError: verdict.maxError,
+    correct: verdict.correct,
+    workspaceBytes: runnable.workspaceBytes,
+    dims,
+    verdict,
+    timing,
+  };
 }
 
 /** Minimum, 10th percentile, median and 90th percentile, by the nearest rank. */
@@ -161,7 +179,7 @@ function upload(device: GPUDevice, dims: Dims, { q, k, v }: Record<"q" | "k" | "
 }
 
 /** Makes sure that the next implementation can't pass with the output of the one before. */
-async function poison(device: GPUDevice, output: Tensor): Promise<void> {
+function poison(device: GPUDevice, output: Tensor): void {
   device.queue.writeBuffer(output.buffer, 0, new Float32Array(output.size).fill(Number.NaN));
 }
 

@@ -8,8 +8,9 @@ import Table from "cli-table3";
 import type { ViteDevServer } from "vite";
 import { FoveaError } from "../src/errors.ts";
 import { type OpenPage, openPage } from "./browser.ts";
-import { bytes, digits, milliseconds, progress } from "./console.ts";
+import { progress } from "./console.ts";
 import { type Dims, flopsOf, naiveBytesOf } from "./cost.ts";
+import { bytes, digits, milliseconds } from "./format.ts";
 import type { Measurement, Times } from "./harness.ts";
 import { loadInput, saveOutput } from "./input.ts";
 import type { Adapter } from "./program.ts";
@@ -177,10 +178,8 @@ const wrong = (name: string, { worst, bound }: Verdict) =>
 async function runOwn(page: OpenPage, files: Context["files"], { dims, q, k, v }: ReturnType<typeof loadInput>) {
   for (const [name, { data }] of Object.entries({ q, k, v })) files.set(name, new Uint8Array(data.buffer));
   const { verdict, kernel, ms } = await page.call<{ verdict: Verdict; kernel: string; ms: Times }>("input", dims);
-  const floats = (name: string) => {
-    const stored = files.get(name) as Uint8Array;
-    return new Float32Array(stored.slice().buffer);
-  };
+  // A copy, because a small Buffer is a part of a larger one.
+  const floats = (name: string) => new Float32Array(new Uint8Array(files.get(name) ?? []).buffer);
   const gflops = flopsOf(dims) / ms.median / 1e6;
   const { rows, ofRows, correct, maxError } = verdict;
   console.log(`${shapeText(dims)}  (${[q, k, v].map(({ dtype }) => dtype).join(", ")} in the file, f32 on the GPU)`);

@@ -1,0 +1,168 @@
+// The commands of the README, end to end: what they print, what they write, and how they complain.
+
+import { spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { normal } from "../../bench/data.ts";
+import { readNpy, writeNpy } from "../../bench/files/npy.ts";
+import { readSafetensors, writeSafetensors } from "../../bench/files/safetensors.ts";
+import { attention as reference, worstElement } from "../../src/reference/index.ts";
+
+const root = resolve(import.meta.dirname, "../..");
+let folder = "";
+const file = (name: string) => join(folder, name);
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "fovea-programs-"));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+/** Runs a program as its npm script does. */
+function run(program: string, ...args: string[]): Promise<{ code: number | null; out: string; err: string }> {
+  return new Promise((done) => {
+    const child = spawn(process.execPath, [join(root, "scripts/run.mjs"), `bench/${program}.ts`, ...args], {
+      env: { ...process.env, VITEST: "" },
+    });
+    let [out, err] = ["", ""];
+    child.stdout.on("data", (text) => {
+      out += text;
+    });
+    child.stderr.on("data", (text) => {
+      err += text;
+    });
+    child.on("close", (code) => done({ code, out, err }));
+  });
+}
+
+const [H, Hkv, M, N, D, Dv] = [4, 2, 21, 37, 16, 8];
+const q = { shape: [H, M, D], data: normal(1, H * M * D) };
+const k = { shape: [Hkv, N, D], data: normal(2, Hkv * N * D) };
+const v = { shape: [Hkv, N, Dv], data: normal(3, Hkv * N * Dv) };
+const expected = (causal: boolean) => {
+  const batch = ({ shape, data }: typeof q) => ({ shape: [1, ...shape], data });
+  return reference(batch(q), batch(k), batch(v), { causal });
+};
+
+describe("npm start -- --input", () => {
+  it("computes a safetensors file, with the package as built, and writes another", async () => {
+    writeFileSync(file("qkv.safetensors"), writeSafetensors({ query: q, key: k, value: v }));
+    const args = ["--built", "--input", file("qkv.safetensors"), "--causal", "--output", file("out.safetensors")];
+    const { code, out, err } = await run("start", ...args, "--json", file("out.json"));
+    expect(err).toBe("");
+    expect(out).toContain("software adapter, on the CPU");
+    expect(out).toContain("B=1 H=4/2 M=21 N=37 D=16/8 causal  (F32, F32, F32 in the file, f32 on the GPU)");
+    expect(out).toMatch(/^forward 64x32: .* GFLOP\/s$/m);
+    expect(out).toMatch(/^all 84 rows checked against float64: largest error \d\.\de-\d$/m);
+    expect(code).toBe(0);
+    const result = readSafetensors("out", readFileSync(file("out.safetensors")));
+    const { output, lse } = expected(true);
+    expect(result.get("output")?.shape).toEqual([H, M, Dv]);
+    expect(worstElement(result.get("output")?.data ?? [], output, [H, M, Dv]).error).toBeLessThan(1e-5);
+    expect(worstElement(result.get("lse")?.data ?? [], lse, [H, M]).error).toBeLessThan(1e-5);
+    const json = JSON.parse(readFileSync(file("out.json"), "utf8"));
+    expect(json).toMatchObject({ schema: 1, adapter: { software: true }, rows: [{ suite: "start", correct: true }] });
+  });
+
+  it("computes three .npy files, and writes one", async () => {
+    for (const [name, { shape, data }] of Object.entries({ q, k, v }))
+      writeFileSync(file(`${name}.npy`), writeNpy(data, shape));
+    const names = ["q.npy", "k.npy", "v.npy"].map(file).join(",");
+    const { code } = await run("start", "--built", "--input", names, "--output", file("out.npy"));
+    expect(code).toBe(0);
+    const result = readNpy("out", readFileSync(file("out.npy")));
+    expect(result.shape).toEqual([H, M, Dv]);
+    expect(worstElement(result.data, expected(false).output, [H, M, Dv]).error).toBeLessThan(1e-5);
+  });
+
+  it.each([
+    ["a file that is not there", ["--input", "none.safetensors"], /^FoveaError: can't read none\.safetensors: ENOENT/],
+    [
+      "a file of another kind",
+      ["--input", "qkv.pt"],
+      /^FoveaError: qkv\.pt: give one \.safetensors file, or three \.npy files/,
+    ],
+    [
+      "two files",
+      ["--input", "q.npy,k.npy"],
+      /^FoveaError: expected three \.npy files as q\.npy,k\.npy,v\.npy; got q\.npy,k\.npy\./,
+    ],
+    ["an unknown option", ["--casual"], /^FoveaError: Unknown option '--casual'.*npm start -- --input/s],
+    ["a broken number", ["--rounds", "many"], /^FoveaError: --rounds must be a whole number from 1 up, got many\./],
+    ["an option without its other half", ["--output", "o.npy"], /^FoveaError: --output and --causal go with --input/],
+  ])("refuses %s", async (_, args, message) => {
+    const { code, err } = await run("start", ...args);
+    expect(err).toMatch(message);
+    expect(code).toBe(1);
+  });
+
+  it("refuses tensors that are missing or don't go together, before a browser is opened", async () => {
+    writeFileSync(file("two.safetensors"), writeSafetensors({ q, k }));
+    expect((await run("start", "--input", file("two.safetensors"))).err).toMatch(
+      /has no tensor named v or value or values; it has q, k\./,
+    );
+    writeFileSync(
+      file("bad.safetensors"),
+      writeSafetensors({ q, k, v: { shape: [Hkv, 1, Dv], data: normal(1, Hkv * Dv) } }),
+    );
+    expect((await run("start", "--input", file("bad.safetensors"))).err).toMatch(
+      /k and v must have the same number of keys/,
+    );
+    writeFileSync(file("flat.safetensors"), writeSafetensors({ q, k, v: { shape: [3], data: normal(1, 3) } }));
+    expect((await run("start", "--input", file("flat.safetensors"))).err).toMatch(
+      /v has shape \[3\]; expected \[B, H, M, D\]/,
+    );
+  });
+
+  it("explains itself", async () => {
+    const { code, out } = await run("start", "--help");
+    expect(out).toContain("npm start -- --input qkv.safetensors");
+    expect(code).toBe(0);
+  });
+});
+
+describe("npm run bench", () => {
+  it("times the ladder on Dawn and writes what the README promises", async () => {
+    const { code, out } = await run(
+      "bench",
+      "--suite",
+      "ladder",
+      "--runtime",
+      "dawn",
+      "--rounds",
+      "1",
+      "--json",
+      file("bench.json"),
+    );
+    expect(code).toBe(0);
+    expect(out).toContain("Dawn in Node");
+    const { schema, adapter, engine, commit, rows } = JSON.parse(readFileSync(file("bench.json"), "utf8"));
+    expect([schema, adapter.software]).toEqual([1, true]);
+    expect([engine, commit]).toEqual([expect.stringContaining("Dawn"), expect.any(String)]);
+    expect(rows).toHaveLength(8);
+    for (const row of rows) {
+      expect(row).toEqual({
+        suite: "ladder",
+        case: expect.stringMatching(/^N=\d+ H=8 D=64$/),
+        impl: expect.stringMatching(/^[1-4] /),
+        kernel: expect.any(String),
+        ms: { min: expect.any(Number), p10: expect.any(Number), median: expect.any(Number), p90: expect.any(Number) },
+        rounds: 1,
+        gflops: expect.any(Number),
+        gbps: expect.any(Number),
+        maxError: expect.any(Number),
+        correct: true,
+        workspaceBytes: expect.any(Number),
+      });
+    }
+  });
+  it.each([
+    ["an unknown suite", ["--suite", "prefil"], "there is no suite prefil; there are ladder, forward, workloads."],
+    ["an unknown runtime", ["--runtime", "node"], "--runtime must be chromium or dawn, got node."],
+  ])("refuses %s", async (_, args, message) => {
+    const { code, err } = await run("bench", ...args);
+    expect(err).toContain(`FoveaError: ${message}`);
+    expect(code).toBe(1);
+  });
+});

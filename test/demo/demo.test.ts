@@ -1,0 +1,91 @@
+// A walk through the demo, on a desktop and on a phone, and where WebGPU is missing.
+
+import { join, resolve } from "node:path";
+import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright";
+import { createServer, type ViteDevServer } from "vite";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { BROWSER_ARGS, browserPath } from "../../scripts/browser.mjs";
+
+const root = resolve(import.meta.dirname, "../..");
+let server: ViteDevServer;
+let browser: Browser;
+
+beforeAll(async () => {
+  server = await createServer({
+    root,
+    configFile: join(root, "vite.config.ts"),
+    logLevel: "error",
+    server: { host: "127.0.0.1", port: 0, hmr: false, watch: null },
+  });
+  await server.listen();
+  browser = await chromium.launch({ executablePath: browserPath(), args: BROWSER_ARGS.software });
+});
+afterAll(async () => {
+  await browser?.close();
+  await server?.close();
+});
+
+/** Opens the demo; anything that the page logs as an error fails the test. */
+async function visit(options: BrowserContextOptions, prepare?: (page: Page) => Promise<unknown>) {
+  const page = await browser.newPage(options);
+  const errors: string[] = [];
+  page.on("pageerror", (error) => errors.push(error.message));
+  page.on("console", (line) => {
+    if (line.type() === "error") errors.push(line.text());
+  });
+  await prepare?.(page);
+  await page.goto(`${server.resolvedUrls?.local[0]}demo/`);
+  return { page, errors };
+}
+
+describe("the demo", () => {
+  it.each([
+    ["a desktop", { viewport: { width: 1280, height: 900 } }],
+    ["a phone", { viewport: { width: 375, height: 667 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 }],
+  ])("climbs the ladder on %s", async (name, options) => {
+    const { page, errors } = await visit(options);
+    await page.getByText("a software adapter on the CPU").waitFor();
+    await page.getByLabel("Tokens").selectOption("32");
+    await page.getByLabel("Causal").check();
+    await page.getByRole("button", { name: "Climb" }).click();
+    await page.locator("progress").waitFor({ state: "visible" });
+    await page.locator("progress").waitFor({ state: "hidden", timeout: 90_000 });
+
+    const rows = page.locator("#results tbody tr");
+    expect(await rows.count()).toBe(4);
+    expect(await page.locator('#results tr[data-correct="true"]').count()).toBe(4);
+    const [first, last] = [await rows.first().innerText(), await rows.last().innerText()];
+    expect(first).toMatch(/^1 naive\tthree kernels.*1\.00×.*KiB$/s);
+    expect(last).toMatch(/^4 forward\t.*0 B$/s);
+    expect(await page.locator("#plot svg rect").count()).toBe(4);
+    expect(await page.locator("#footnote").innerText()).toContain("256 of 256 rows");
+    // The page itself never scrolls sideways; the table does.
+    expect(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth)).toBe(true);
+    if (process.env.FOVEA_SCREENSHOTS) {
+      await page.screenshot({
+        path: join(process.env.FOVEA_SCREENSHOTS, `${name.replace(" ", "-")}.png`),
+        fullPage: true,
+      });
+    }
+    expect(errors).toEqual([]);
+    await page.close();
+  });
+
+  it("says so where there is no WebGPU", async () => {
+    const { page, errors } = await visit({}, (page) =>
+      page.addInitScript(() => Object.defineProperty(Navigator.prototype, "gpu", { value: undefined })),
+    );
+    await page.getByRole("alert").getByText("This browser has no WebGPU").waitFor();
+    expect(await page.locator("form").isVisible()).toBe(false);
+    expect(errors).toEqual([]);
+    await page.close();
+  });
+
+  it("says so where there is no adapter", async () => {
+    const { page } = await visit({}, (page) =>
+      page.addInitScript(() => Object.defineProperty(GPU.prototype, "requestAdapter", { value: async () => null })),
+    );
+    await page.getByRole("alert").getByText("WebGPU has no adapter here").waitFor();
+    await page.close();
+  });
+});
