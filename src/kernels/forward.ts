@@ -27,15 +27,17 @@ export interface ForwardTile {
 }
 
 /**
- * The first row that fits the head dims and the device is taken. Figures are RDNA2's, from the instruction report: FMA
- * share of the vector instructions in the key loop, registers, bytes of workgroup memory. No row spills.
+ * The first row that fits the head dims and the device is taken. The evidence is the instruction report for RDNA2: the
+ * share of multiply-adds among the vector instructions of the key loop (edge tiles aside), registers, and bytes of
+ * workgroup memory. No row spills. SwiftShader's times are those of bench/results/swiftshader.json, suite forward.
  */
 export const FORWARD_TILES: readonly ForwardTile[] = [
-  // D = 64: 88 %, 176 VGPRs, 31,232 B. SwiftShader compiles it in 5.4 s and runs it as fast as the next row.
+  // D = 64: 88 %, 176 VGPRs, 31,232 B. SwiftShader takes 5.4 s to compile it and runs it no faster than the next row.
   { name: "64x32-resident", maxHeadDim: 64, maxVDim: 64, rows: 8, qResident: true, software: false },
-  // D = 64: 85 %, 168 VGPRs, 14,848 B; compiled in 2.7 s. D = 128: 87 % (90 % without rescales), 232 VGPRs, 14,848 B.
+  // D = 64: 85 %, 168 VGPRs, 14,848 B, 2.5 s. D = 128: 87 %, 90 % between rescales, 232 VGPRs, 14,848 B.
   { name: "64x32", maxHeadDim: Number.POSITIVE_INFINITY, maxVDim: 128, rows: 8, qResident: false, software: true },
-  // Four rows a lane leave registers for 8 vec4 columns of v.
+  // Four rows a lane leave registers for 8 vec4 columns of v. D = 256: 89 %, 192 VGPRs, 9,728 B, but only 1.8
+  // multiply-adds for each word read from workgroup memory, where 64 rows have 2.4.
   { name: "32x32", maxHeadDim: Number.POSITIVE_INFINITY, maxVDim: 256, rows: 4, qResident: false, software: true },
 ];
 
