@@ -1,12 +1,22 @@
 // What gets published, as its users meet it. `npm test` builds before it runs the tests.
 
-import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { execFileSync, spawnSync } from "node:child_process";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { gzipSync } from "node:zlib";
 import { build } from "vite";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { examples, programs } from "../support/docs.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 let folder = "";
@@ -16,6 +26,7 @@ beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "fovea-consumer-"));
   mkdirSync(join(folder, "node_modules"));
   symlinkSync(root, join(folder, "node_modules/fovea"), "junction");
+  symlinkSync(join(root, "node_modules/webgpu"), join(folder, "node_modules/webgpu"), "junction");
   writeFileSync(join(folder, "package.json"), '{ "type": "module" }');
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -37,32 +48,50 @@ export async function main(): Promise<Float32Array | Uint32Array | Int32Array> {
 export const wrong = (q: Tensor) => attention(q, q, q, { casual: true });
 `;
 
+/** What doc comments take for given. */
+const GIVEN = `
+import { attention, planAttention, requestFoveaDevice, tensor, unpackQkv, type Tensor } from "fovea";
+declare const q: Tensor, k: Tensor, v: Tensor, output: Tensor, qkv: Tensor, device: GPUDevice;
+declare const encoder: GPUCommandEncoder, myBuffer: GPUBuffer, plan: Awaited<ReturnType<typeof planAttention>>;
+void [attention, planAttention, requestFoveaDevice, tensor, unpackQkv];
+`;
+
+function writeConfig(moduleResolution: string, files: readonly string[], skipLibCheck = false): void {
+  const module = moduleResolution === "nodenext" ? "nodenext" : "esnext";
+  const lib = ["es2022", "dom"];
+  const options = { strict: true, noEmit: true, target: "es2022", types: [], skipLibCheck };
+  const compilerOptions = { ...options, lib, module, moduleResolution };
+  writeFileSync(join(folder, "tsconfig.json"), JSON.stringify({ compilerOptions, files }));
+}
+
+/** What the compiler has to say. */
+function typeErrors(): string {
+  const tsc = join(root, "node_modules/typescript/bin/tsc");
+  return spawnSync(process.execPath, [tsc, "-p", folder], { encoding: "utf8" }).stdout;
+}
+
 describe("the package", () => {
-  it.each(["bundler", "nodenext"])(
-    "has types that hold under moduleResolution %s, checked in full",
-    (moduleResolution) => {
-      const module = moduleResolution === "nodenext" ? "nodenext" : "esnext";
-      writeFileSync(join(folder, "consumer.ts"), CONSUMER);
-      writeFileSync(
-        join(folder, "tsconfig.json"),
-        JSON.stringify({
-          compilerOptions: {
-            strict: true,
-            noEmit: true,
-            target: "es2022",
-            lib: ["es2022", "dom"],
-            module,
-            moduleResolution,
-            types: [],
-          },
-          files: ["consumer.ts"],
-        }),
-      );
-      const tsc = join(root, "node_modules/typescript/bin/tsc");
-      const run = () => execFileSync(process.execPath, [tsc, "-p", folder], { encoding: "utf8", stdio: "pipe" });
-      expect(run).not.toThrow();
-    },
-  );
+  it.each(["bundler", "nodenext"])("has types that hold under moduleResolution %s, checked in full", (resolution) => {
+    writeFileSync(join(folder, "consumer.ts"), CONSUMER);
+    writeConfig(resolution, ["consumer.ts"]);
+    expect(typeErrors()).toBe("");
+  });
+
+  it("has examples that hold, in the README and in doc comments", () => {
+    const readme = programs(readFileSync(join(root, "README.md"), "utf8"));
+    const sources = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" }).filter((f) =>
+      f.endsWith(".ts"),
+    );
+    const documented = sources.flatMap((file) => examples(readFileSync(join(root, "src", file), "utf8")));
+    expect(documented.length).toBeGreaterThanOrEqual(5);
+    const texts = [...readme, ...documented.map((text) => `${GIVEN}export async function example() {\n${text}}\n`)];
+    const files = texts.map((text, index) => {
+      writeFileSync(join(folder, `example-${index}.ts`), text);
+      return `example-${index}.ts`;
+    });
+    writeConfig("bundler", files, true); // the types of npm webgpu and of TypeScript's DOM disagree
+    expect(typeErrors()).toBe("");
+  });
 
   it("loads in Node without WebGPU, and says so only when a device is asked for", () => {
     const script = `

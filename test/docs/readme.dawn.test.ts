@@ -1,0 +1,46 @@
+// The README's programs, run as they stand: in Node on Dawn, with a navigator that has WebGPU.
+
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { failOnGpuErrors, gpu } from "../support/device.ts";
+import { programs } from "../support/docs.ts";
+
+failOnGpuErrors();
+
+const root = resolve(import.meta.dirname, "../..");
+const folder = mkdtempSync(join(tmpdir(), "fovea-readme-"));
+
+beforeAll(async () => vi.stubGlobal("navigator", { gpu: await gpu }));
+afterAll(() => {
+  vi.unstubAllGlobals();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+describe("README.md", () => {
+  const texts = programs(readFileSync(join(root, "README.md"), "utf8"));
+
+  it("has programs", () => {
+    expect(texts.length).toBeGreaterThanOrEqual(3);
+  });
+  it.each(texts.map((text, index) => ({ text, name: `program ${index + 1}` })))(
+    "$name runs",
+    async ({ text, name }) => {
+      const webgpu = pathToFileURL(createRequire(import.meta.url).resolve("webgpu")).href;
+      const file = join(folder, `${name.replace(" ", "-")}.ts`);
+      const ours = join(root, "src/index.ts");
+      writeFileSync(file, text.replace('"fovea"', JSON.stringify(ours)).replace('"webgpu"', JSON.stringify(webgpu)));
+      const printed: unknown[] = [];
+      const log = vi.spyOn(console, "log").mockImplementation((value) => printed.push(value));
+      await import(/* @vite-ignore */ file);
+      log.mockRestore();
+      if (!text.includes("console.log")) return;
+      expect(printed).toHaveLength(1);
+      expect(printed[0]).toBeInstanceOf(Float32Array);
+      expect((printed[0] as Float32Array).every((value) => value > 0 && value < 1)).toBe(true);
+    },
+  );
+});
