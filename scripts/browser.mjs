@@ -21,7 +21,7 @@ const COMMON = [
 /** Chromium's flags for its software adapter (SwiftShader), and for whatever GPU there is. */
 export const BROWSER_ARGS = {
   software: [...COMMON, "--use-webgpu-adapter=swiftshader"],
-  hardware: [...COMMON, "--use-angle=vulkan", "--ignore-gpu-blocklist"],
+  hardware: [...COMMON, "--ignore-gpu-blocklist", ...(process.platform === "linux" ? ["--use-angle=vulkan"] : [])],
 };
 
 /** Names on the PATH, and places where installers put Chrome, Chromium and Edge. */

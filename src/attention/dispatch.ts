@@ -100,6 +100,8 @@ function sharedParams(
     lse_stride_b: lse.b,
     lse_stride_h: lse.h,
     lse_stride_m: lse.row,
+    kv_lengths_base: operands.get("kvLengths")?.base ?? 0,
+    query_offsets_base: operands.get("queryOffset")?.base ?? 0,
   };
 }
 

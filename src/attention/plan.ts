@@ -63,11 +63,15 @@ export class AttentionPlan {
   readonly #groups = new WeakMap<Tensor, { tensors: readonly Tensor[]; groups: readonly GPUBindGroup[] }>();
   #destroyed = false;
 
-  /** @internal Use {@link planAttention}. */
-  constructor(parts: PlanParts) {
+  private constructor(parts: PlanParts) {
     this.kernel = parts.stages[0].source.label;
     this.workspaceBytes = 4 * (parts.operands.get("workspace")?.fallback?.size ?? 0);
     this.#parts = parts;
+  }
+
+  /** @internal Use {@link planAttention}. */
+  static make(parts: PlanParts): AttentionPlan {
+    return new AttentionPlan(parts);
   }
 
   /**
@@ -218,7 +222,7 @@ export async function assemblePlan(
       }, 0);
       return buffer;
     });
-    const plan = new AttentionPlan({ device, label, operands, stages, params, owned });
+    const plan = AttentionPlan.make({ device, label, operands, stages, params, owned });
     const allocated = Promise.all([done, ...owned.map((tensor) => tensor.allocated)]);
     allocated.catch(() => plan.destroy());
     return { plan, allocated, resolved, owned };

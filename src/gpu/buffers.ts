@@ -4,7 +4,6 @@
 import { FoveaError } from "../errors.ts";
 
 export const USAGE = { MAP_READ: 1, COPY_SRC: 4, COPY_DST: 8, UNIFORM: 64, STORAGE: 128, QUERY_RESOLVE: 512 } as const;
-export const MAP_READ = 1;
 
 /** What is known of a device beyond what WebGPU tells synchronously. */
 interface DeviceState {
@@ -85,14 +84,21 @@ export async function readBuffer(
   });
   try {
     await done;
-    await staging.mapAsync(MAP_READ).catch(async (cause: unknown) => {
-      // A lost device rejects the mapping before it settles `lost`; give that a turn, for the better message.
-      await Promise.race([device.lost, new Promise((resolve) => setTimeout(resolve, 50))]);
-      checkDevice(device);
-      throw new FoveaError("validation", `${label}.read: the result could not be mapped (${cause})`, { cause });
-    });
-    return staging.getMappedRange().slice(0);
+    return await mappedBytes(device, staging, `${label}.read`);
   } finally {
     staging.destroy();
   }
+}
+
+/** The bytes of a buffer with MAP_READ usage, once the GPU is done with it. */
+export async function mappedBytes(device: GPUDevice, buffer: GPUBuffer, what: string): Promise<ArrayBuffer> {
+  await buffer.mapAsync(1 /* GPUMapMode.READ */).catch(async (cause: unknown) => {
+    // A lost device rejects the mapping before it settles `lost`; give that a turn, for the better message.
+    await Promise.race([device.lost, new Promise((resolve) => setTimeout(resolve, 50))]);
+    checkDevice(device);
+    throw new FoveaError("validation", `${what}: the result could not be mapped (${cause})`, { cause });
+  });
+  const bytes = buffer.getMappedRange().slice(0);
+  buffer.unmap();
+  return bytes;
 }

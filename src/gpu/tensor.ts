@@ -43,8 +43,7 @@ export class Tensor implements TensorSpec {
   readonly label: string;
   readonly #storage: Storage;
 
-  /** @internal Use {@link tensor}. */
-  constructor(device: GPUDevice, storage: Storage, spec: Required<TensorSpec>, label: string) {
+  private constructor(device: GPUDevice, storage: Storage, spec: Required<TensorSpec>, label: string) {
     this.device = device;
     this.dtype = spec.dtype;
     this.shape = spec.shape;
@@ -59,6 +58,11 @@ export class Tensor implements TensorSpec {
       () =>
         `${label}: shape [${spec.shape}] with strides [${spec.strides}] from element ${spec.offset} on needs ${needed} bytes; the buffer has ${storage.buffer.size}.`,
     );
+  }
+
+  /** @internal Use {@link tensor}. */
+  static make(device: GPUDevice, storage: Storage, spec: Required<TensorSpec>, label: string): Tensor {
+    return new Tensor(device, storage, spec, label);
   }
 
   /** The buffer that holds the elements. Throws FoveaError("destroyed") after `destroy()`. */
@@ -175,7 +179,8 @@ export function tensor(device: GPUDevice, shape: readonly number[], options: Ten
       () => `${label}: the buffer was created without GPUBufferUsage.STORAGE.`,
     );
     check(buffer.mapState === "unmapped", "argument", () => `${label}: the buffer is mapped; unmap it first.`);
-    return new Tensor(device, { buffer, owned: false, destroyed: false, allocated: Promise.resolve() }, spec, label);
+    const storage = { buffer, owned: false, destroyed: false, allocated: Promise.resolve() };
+    return Tensor.make(device, storage, spec, label);
   }
   const count = spec.shape.reduce((product, size) => product * size, 1);
   check(
@@ -199,7 +204,7 @@ export function tensor(device: GPUDevice, shape: readonly number[], options: Ten
     return allocated;
   });
   done.catch(() => {}); // reported by whoever awaits `allocated`
-  return new Tensor(device, { buffer: value, owned: true, destroyed: false, allocated: done }, spec, label);
+  return Tensor.make(device, { buffer: value, owned: true, destroyed: false, allocated: done }, spec, label);
 }
 
 /** Elements from the first one to one past the last one. */

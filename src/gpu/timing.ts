@@ -1,6 +1,6 @@
 // How long the GPU takes: by its own clock where the device has timestamp queries, by the queue's where it has not.
 
-import { guarded, MAP_READ, USAGE } from "./buffers.ts";
+import { guarded, mappedBytes, USAGE } from "./buffers.ts";
 
 /** Where a time comes from. Wall-clock times include the submission and the browser's notice that the GPU is done. */
 export type TimingSource = "timestamp-query" | "wall-clock";
@@ -33,9 +33,7 @@ function timestampTimer(device: GPUDevice): GpuTimer {
         encoder.resolveQuerySet(querySet, 0, 2, resolved, 0);
         encoder.copyBufferToBuffer(resolved, 0, staging, 0, 16);
       });
-      await staging.mapAsync(MAP_READ);
-      const [begin, end] = new BigUint64Array(staging.getMappedRange());
-      staging.unmap();
+      const [begin, end] = new BigUint64Array(await mappedBytes(device, staging, "time"));
       return Number(end - begin) / 1e6;
     },
     destroy() {

@@ -38,6 +38,8 @@ export const PARAMS = [
   ["lse_stride_b", "u32"],
   ["lse_stride_h", "u32"],
   ["lse_stride_m", "u32"],
+  ["kv_lengths_base", "u32"],
+  ["query_offsets_base", "u32"],
 ] as const;
 
 export type Params = { -readonly [Name in (typeof PARAMS)[number][0]]: number };

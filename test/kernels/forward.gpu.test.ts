@@ -114,8 +114,9 @@ describe("layouts", () => {
 
 describe("inputs", () => {
   all([
-    { H: 2, M: 65, N: 130, D: 64, spread: 30 }, // scores up to 10^4: each row is almost one key
-    { H: 2, M: 65, N: 130, D: 64, spread: 100, scale: 1 / 64 }, // up to 10^4 before the scale
+    { H: 2, M: 65, N: 130, D: 64, spread: 50 }, // scores of 2,500, the largest of 10^4: a row is almost one key
+    { H: 2, M: 65, N: 130, D: 64, spread: 50, causal: true },
+    { H: 2, M: 65, N: 130, D: 64, spread: 100, scale: 1e-3 }, // 10^5 and more before the scale
     { H: 2, M: 65, N: 130, D: 64, scale: 0 },
     { H: 2, M: 65, N: 130, D: 64, scale: -2 },
     { H: 2, M: 65, N: 130, D: 64, spread: 1e-6 },

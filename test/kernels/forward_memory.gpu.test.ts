@@ -293,8 +293,10 @@ describe("plans", () => {
     const k = tensor(device, [B, 1, N, D], { data: dk });
     const v = tensor(device, [B, 1, N, D], { data: dv });
     const output = tensor(device, [B, 1, M, D]);
-    const lengths = tensor(device, [B], { dtype: "i32", data: [0, 0] });
-    const offsets = tensor(device, [B], { dtype: "i32", data: [0, 0] });
+    // Both in one buffer, at places that no binding can start at.
+    const both = tensor(device, [8], { dtype: "i32", data: [9, 9, 9, 9, 9, 9, 9, 9] });
+    const lengths = both.view({ shape: [B], offset: 1 });
+    const offsets = both.view({ shape: [B], offset: 5 });
     const cpu = [
       { data: dq, shape: [B, 1, M, D] },
       { data: dk, shape: [B, 1, N, D] },
@@ -323,8 +325,8 @@ describe("plans", () => {
         [0, 0],
       ], // nobody checked these: as 0 and 60
     ]) {
-      device.queue.writeBuffer(lengths.buffer, 0, new Int32Array(kvLengths));
-      device.queue.writeBuffer(offsets.buffer, 0, new Int32Array(queryOffset));
+      device.queue.writeBuffer(lengths.buffer, 4 * lengths.offset, new Int32Array(kvLengths));
+      device.queue.writeBuffer(offsets.buffer, 4 * offsets.offset, new Int32Array(queryOffset));
       const encoder = device.createCommandEncoder();
       plan.encode(encoder);
       device.queue.submit([encoder.finish()]);

@@ -25,7 +25,7 @@ export interface Case extends Pick<AttentionOptions, "causal" | "scale" | "varia
   readonly layout?: Layout;
   readonly queryOffset?: number | readonly number[];
   readonly kvLengths?: readonly number[];
-  /** Standard deviation of q and k: 1 gives scores of about 1, 100 scores of about 10,000. */
+  /** Standard deviation of q and k. Scores have its square. */
   readonly spread?: number;
   readonly seed?: number;
 }
