@@ -7,7 +7,8 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-const EXPECTED_SKIPS = 0;
+/** One test of set-up needs a system where every browser is on the path. */
+const EXPECTED_SKIPS = process.platform === "linux" ? 0 : 1;
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const folder = mkdtempSync(join(tmpdir(), "fovea-test-"));

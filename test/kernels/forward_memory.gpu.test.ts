@@ -109,9 +109,10 @@ describe("a buffer of the caller's", () => {
 describe("keys that a query does not see", () => {
   const poisons = [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 3e38];
 
-  it("never reach its output, whatever they hold", async () => {
+  // With head dim 5 the vec4s at the end of a row would reach into the next one.
+  it.each([8, 5])("never reach its output, whatever they hold, at head dim %d", async (D) => {
     const device = await testDevice();
-    const [B, H, M, N, D] = [2, 1, 70, 100, 8];
+    const [B, H, M, N] = [2, 1, 70, 100];
     const kvLengths = [61, 100];
     const queryOffset = [-5, 20];
     const clean = [normal(1, B * M * D), normal(2, B * N * D), normal(3, B * N * D)];
