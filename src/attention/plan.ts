@@ -160,6 +160,8 @@ export class AttentionPlan {
  * LSE[b,h,i] = ln sum_j exp(s[b,h,i,j])
  * ```
  *
+ * Source: Attention Is All You Need (arXiv 1706.03762), computed as in FlashAttention-2 (arXiv 2307.08691).
+ *
  * Scores, softmax and sums are f32. A query that sees no key gets output 0 and LSE -Infinity. A key that a query does
  * not see never reaches its output, whatever it holds. The same inputs on the same device give the same bits.
  *
@@ -179,8 +181,8 @@ export async function planAttention(device: GPUDevice, problem: AttentionProblem
 
 /** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
 export function preparePlan(device: GPUDevice, problem: AttentionProblem) {
-  const limits = { workgroupBytes: device.limits.maxComputeWorkgroupStorageSize, software: isSoftware(device) };
   return assemblePlan(device, problem, ({ headDim, vDim, seqQ, variant }, slots) => {
+    const limits = { workgroupBytes: device.limits.maxComputeWorkgroupStorageSize, software: isSoftware(device) };
     const tile = chooseForwardTile(headDim, vDim, limits, variant);
     return [{ source: forwardKernel({ headDim, vDim, tile, ...slots }), grid: forwardGrid(tile, headDim, vDim, seqQ) }];
   });

@@ -67,29 +67,47 @@ const CAUSAL: readonly unknown[] = [undefined, false, true, "bottom-right", "top
 
 /** Checks a problem and fills in its defaults. Throws FoveaError("argument") that names what is wrong. */
 export function resolveProblem(problem: AttentionProblem): ResolvedProblem {
-  const { label = "attention", layout = "bhmd", causal, scale, maxDispatchFlops = 2 ** 36 } = problem;
+  check(
+    typeof problem === "object" && problem !== null,
+    "argument",
+    () => `attention: expected a problem { q, k, v, ... }, got ${problem}.`,
+  );
+  const { label = "attention", layout = "bhmd" } = problem;
+  checkOptions(label, problem);
+  const q = toBhmd(label, "q", problem.q, layout);
+  const k = toBhmd(label, "k", problem.k, layout);
+  const v = toBhmd(label, "v", problem.v, layout);
+  checkShapes(label, layout, q, k, v);
+  const [batch, heads, seqQ, headDim] = q.shape;
+  const [, kvHeads, seqKv] = k.shape;
+  const vDim = v.shape[3];
+
+  const outputShape = [batch, heads, seqQ, vDim];
+  const output = problem.output ? toBhmd(label, "output", problem.output, layout) : dense(outputShape, layout);
+  expectShape(label, "output", output, outputShape, layout);
+  const lseSpec = problem.lse === true ? { shape: [batch, heads, seqQ] } : problem.lse || undefined;
+  const lse = lseSpec && float32(label, "lse", resolveSpec(`${label}: lse`, lseSpec));
+  if (lse) expectShape(label, "lse", lse, [batch, heads, seqQ]);
+
+  return {
+    ...{ label, layout, batch, heads, kvHeads, seqQ, seqKv, headDim, vDim, q, k, v, output, lse },
+    outputShape: reorder(output, layout).shape,
+    causal: problem.causal !== undefined && problem.causal !== false,
+    ...resolvePositions(label, batch, problem),
+    kvLengths: resolveLengths(label, batch, seqKv, problem.kvLengths),
+    scale: problem.scale ?? 1 / Math.sqrt(headDim),
+    variant: problem.variant,
+    maxDispatchFlops: problem.maxDispatchFlops ?? 2 ** 36,
+  };
+}
+
+function checkOptions(label: string, { layout = "bhmd", causal, scale, maxDispatchFlops = 1 }: AttentionProblem): void {
   check(layout in AXES, "argument", () => `${label}: layout must be "bhmd" or "bmhd", got ${JSON.stringify(layout)}.`);
   check(
     CAUSAL.includes(causal),
     "argument",
     () => `${label}: causal must be a boolean, "bottom-right" or "top-left", got ${JSON.stringify(causal)}.`,
   );
-  const q = toBhmd(label, "q", problem.q, layout);
-  const k = toBhmd(label, "k", problem.k, layout);
-  const v = toBhmd(label, "v", problem.v, layout);
-  const [batch, heads, seqQ, headDim] = q.shape;
-  const [, kvHeads, seqKv] = k.shape;
-  const vDim = v.shape[3];
-  const shapes = () => `q is ${shapeText(q, layout)}, k ${shapeText(k, layout)}, v ${shapeText(v, layout)}`;
-  const expect = (condition: boolean, what: string) =>
-    check(condition, "argument", () => `${label}: ${what} (axes ${AXES[layout].join("")}): ${shapes()}.`);
-  expect(k.shape[0] === batch && v.shape[0] === batch, "q, k and v must have the same batch size");
-  expect(k.shape[3] === headDim, "q and k must have the same head dim");
-  expect(v.shape[1] === kvHeads, "k and v must have the same number of heads");
-  expect(v.shape[2] === seqKv, "k and v must have the same number of keys");
-  expect(headDim >= 1 && vDim >= 1, "head dims start at 1");
-  expect(heads >= 1 && kvHeads >= 1, "there must be a head");
-  expect(heads % kvHeads === 0, `the ${heads} query heads must be a multiple of the ${kvHeads} key heads`);
   check(
     scale === undefined || Number.isFinite(scale),
     "argument",
@@ -100,37 +118,21 @@ export function resolveProblem(problem: AttentionProblem): ResolvedProblem {
     "argument",
     () => `${label}: maxDispatchFlops must be a positive number, got ${maxDispatchFlops}.`,
   );
+}
 
-  const outputShape = [batch, heads, seqQ, vDim];
-  const output = problem.output ? toBhmd(label, "output", problem.output, layout) : dense(outputShape, layout);
-  expectShape(label, "output", output, outputShape, layout);
-  const lseSpec = problem.lse === true ? { shape: [batch, heads, seqQ] } : problem.lse || undefined;
-  const lse = lseSpec && float32(label, "lse", resolveSpec(`${label}: lse`, lseSpec));
-  if (lse) expectShape(label, "lse", lse, [batch, heads, seqQ]);
-
-  return {
-    label,
-    layout,
-    batch,
-    heads,
-    kvHeads,
-    seqQ,
-    seqKv,
-    headDim,
-    vDim,
-    q,
-    k,
-    v,
-    output,
-    outputShape: reorder(output, layout).shape,
-    lse,
-    causal: causal !== undefined && causal !== false,
-    ...resolvePositions(label, batch, problem),
-    kvLengths: resolveLengths(label, batch, seqKv, problem.kvLengths),
-    scale: scale ?? 1 / Math.sqrt(headDim),
-    variant: problem.variant,
-    maxDispatchFlops,
-  };
+function checkShapes(label: string, layout: Layout, q: ResolvedSpec, k: ResolvedSpec, v: ResolvedSpec): void {
+  const shapes = () => `q is ${shapeText(q, layout)}, k ${shapeText(k, layout)}, v ${shapeText(v, layout)}`;
+  const expect = (condition: boolean, what: string) =>
+    check(condition, "argument", () => `${label}: ${what} (axes ${AXES[layout].join("")}): ${shapes()}.`);
+  const [batch, heads, , headDim] = q.shape;
+  const [, kvHeads, seqKv] = k.shape;
+  expect(k.shape[0] === batch && v.shape[0] === batch, "q, k and v must have the same batch size");
+  expect(k.shape[3] === headDim, "q and k must have the same head dim");
+  expect(v.shape[1] === kvHeads, "k and v must have the same number of heads");
+  expect(v.shape[2] === seqKv, "k and v must have the same number of keys");
+  expect(headDim >= 1 && v.shape[3] >= 1, "head dims start at 1");
+  expect(heads >= 1 && kvHeads >= 1, "there must be a head");
+  expect(heads % kvHeads === 0, `the ${heads} query heads must be a multiple of the ${kvHeads} key heads`);
 }
 
 function resolvePositions(label: string, batch: number, { causal, queryOffset }: AttentionProblem) {

@@ -1,7 +1,7 @@
 // Buffers, and the errors that WebGPU reports late. Numeric usage flags: the named ones are globals of the browser that
 // Node does not have.
 
-import { FoveaError } from "../errors.ts";
+import { check, FoveaError } from "../errors.ts";
 
 export const USAGE = { MAP_READ: 1, COPY_SRC: 4, COPY_DST: 8, UNIFORM: 64, STORAGE: 128, QUERY_RESOLVE: 512 } as const;
 
@@ -25,8 +25,13 @@ function stateOf(device: GPUDevice): DeviceState {
   return state;
 }
 
-/** Throws FoveaError("device-lost") if the device is known to be lost. */
+/** Throws FoveaError if this is no device, or one that is known to be lost. */
 export function checkDevice(device: GPUDevice): void {
+  check(
+    typeof device?.createBuffer === "function",
+    "device",
+    () => `expected a GPUDevice, got ${device}. requestFoveaDevice() gives one; it is asynchronous, so await it.`,
+  );
   const { lost } = stateOf(device);
   if (lost) throw deviceLost(lost);
 }

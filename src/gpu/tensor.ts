@@ -169,8 +169,8 @@ export class Tensor implements TensorSpec {
  */
 export function tensor(device: GPUDevice, shape: readonly number[], options: TensorOptions = {}): Tensor {
   const { data, buffer, label = "tensor" } = options;
-  const spec = resolveSpec(label, { ...options, shape });
   checkDevice(device);
+  const spec = resolveSpec(label, { ...options, shape });
   check(!(data && buffer), "argument", () => `${label}: give data to allocate or buffer to wrap, not both.`);
   if (buffer) {
     check(

@@ -283,6 +283,23 @@ describe("encode refuses, and records nothing,", () => {
 });
 
 describe("attention refuses", () => {
+  it("what is no device and no problem", async () => {
+    const device = await testDevice();
+    const promise = Promise.resolve(device) as never;
+    const message = /^expected a GPUDevice, got \[object Promise\]\. .* await it\.$/;
+    await expectError(() => planAttention(promise, GOOD), "device", message);
+    await expectError(() => tensor(promise, [1]), "device", message);
+    await expectError(
+      () => planAttention(undefined as never, GOOD),
+      "device",
+      /^expected a GPUDevice, got undefined\./,
+    );
+    await expectError(
+      () => planAttention(device, undefined as never),
+      "argument",
+      "attention: expected a problem { q, k, v, ... }, got undefined.",
+    );
+  });
   it("what is no tensor", async () => {
     const device = await testDevice();
     const q = tensor(device, [1, 1, 1, 4]);
