@@ -13,6 +13,8 @@ const load = async (/** @type {string} */ path) =>
 
 /** @type {typeof import("../src/kernels/forward.ts")} */
 const { chooseForwardTile, forwardGrid, forwardKernel, forwardWorkgroupBytes } = await load("src/kernels/forward.ts");
+/** @type {typeof import("../src/kernels/slots.ts")} */
+const { PLAIN } = await load("src/kernels/slots.ts");
 /** @type {typeof import("../src/kernels/params.ts")} */
 const { PARAMS, PARAMS_BYTES } = await load("src/kernels/params.ts");
 
@@ -30,7 +32,7 @@ for (const headDim of HEAD_DIMS) {
   );
   for (const tile of new Set(tiles)) {
     for (const lse of [false, true]) {
-      const slots = { denseQ: true, denseKv: true, denseO: true, perBatch: false, lse };
+      const slots = { ...PLAIN, lse };
       const { code, bindings } = forwardKernel({ headDim, vDim: headDim, tile, ...slots });
       const { qTile, vSplits } = forwardGrid(tile, headDim, headDim, 1);
       const file = `forward_d${headDim}_${tile.name.replace("-", "_")}${lse ? "_lse" : ""}.wgsl`;
@@ -63,7 +65,12 @@ const manifest = {
       group_size: "query heads / key heads",
       q_tiles: "ceil(seq_q / grid.qTile)",
       v_splits: "grid.vSplits",
-      causal: "1 for a causal mask; the first query then stands at q_offset, or with align_end = 1 at seq_kv - seq_q",
+      total_q: "seq_q",
+      total_kv: "seq_kv",
+      window_left: "keys before its own that a query sees; -1 for all",
+      window_right: "keys after its own that a query sees; -1 for all, 0 for a causal mask",
+      align_end: "1: the first query stands at key seq_kv - seq_q; 0: at q_offset",
+      chunk: "0; or keys of a chunk, of which a query sees its own only",
     },
   },
   grid: "workgroups = q_tiles * v_splits * heads * batch. Dispatch (x, y) with x = params.grid_x, at most 65535, and x * y >= workgroups; first_workgroup = 0, end_workgroup = workgroups.",

@@ -1,7 +1,23 @@
 export { type AttentionOptions, type AttentionResult, attention } from "./attention/attention.ts";
+export {
+  type BlockKind,
+  BlockMask,
+  type BlockMaskOptions,
+  blockMaskOf,
+  createBlockMask,
+} from "./attention/block_mask.ts";
+export {
+  type AttentionFunction,
+  type Captures,
+  type MaskFunction,
+  maskFunction,
+  type ScoreFunction,
+  scoreFunction,
+} from "./attention/functions.ts";
 export type { AttentionBindings } from "./attention/operands.ts";
+export type { Dropout, PerBatch, PerHead, RelativeBias, ScoreOptions } from "./attention/options.ts";
 export { AttentionPlan, planAttention } from "./attention/plan.ts";
-export type { AttentionProblem, PerBatch } from "./attention/problem.ts";
+export type { AttentionProblem } from "./attention/problem.ts";
 export { type PackedQkvSizes, splitHeads, unpackQkv } from "./attention/views.ts";
 export { FoveaError, type FoveaErrorCode } from "./errors.ts";
 export { type RequestDeviceOptions, requestFoveaDevice } from "./gpu/device.ts";

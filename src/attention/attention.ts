@@ -7,11 +7,13 @@ import { preparePlan } from "./plan.ts";
 import type { AttentionProblem } from "./problem.ts";
 
 /** Options of {@link attention}: those of a problem, with tensors where memory is meant. */
-export interface AttentionOptions extends Omit<AttentionProblem, "q" | "k" | "v" | "output" | "lse"> {
+export interface AttentionOptions extends Omit<AttentionProblem, "q" | "k" | "v" | "output" | "lse" | "rowMax"> {
   /** Where the output goes. Default: a new tensor, which is the caller's to destroy. */
   readonly output?: Tensor;
   /** `true` for a new log-sum-exp tensor, or where it goes. Default: none. */
   readonly lse?: boolean | Tensor;
+  /** Likewise for the largest score of each row. */
+  readonly rowMax?: boolean | Tensor;
 }
 
 export interface AttentionResult {
@@ -19,6 +21,8 @@ export interface AttentionResult {
   readonly output: Tensor;
   /** [B, H, M], where it was asked for. Natural log; -Infinity for a query that sees no key. */
   readonly lse?: Tensor;
+  /** [B, H, M], where it was asked for. -Infinity for a query that sees no key. */
+  readonly rowMax?: Tensor;
 }
 
 /**
@@ -55,14 +59,18 @@ export async function attention(
   };
   try {
     const output = options.output ?? make("output", resolved.outputShape);
-    const lse = options.lse === true ? make("lse", [resolved.batch, resolved.heads, resolved.seqQ]) : options.lse;
+    const perRow = (name: "lse" | "rowMax") => {
+      const asked = options[name] === true ? make(name, resolved.lseShape) : options[name];
+      return asked ? { [name]: asked } : {};
+    };
+    const results = { output, ...perRow("lse"), ...perRow("rowMax") };
     const { done } = guarded(device, resolved.label, () => {
       const encoder = device.createCommandEncoder({ label: resolved.label });
-      plan.encode(encoder, lse ? { output, lse } : { output });
+      plan.encode(encoder, results);
       device.queue.submit([encoder.finish()]);
     });
     await Promise.all([allocated, done, ...[q, k, v, ...made].map((used) => used.allocated)]);
-    return lse ? { output, lse } : { output };
+    return results;
   } catch (error) {
     for (const result of made) result.destroy();
     throw error;

@@ -2,8 +2,13 @@
 
 import { PARAMS_BYTES, type Params, packParams } from "../kernels/params.ts";
 import type { SlotChoice } from "../kernels/slots.ts";
-import type { Operand, Operands } from "./operands.ts";
+import { COPY, tablesWorkgroups } from "../kernels/tables.ts";
+import type { BlockMask } from "./block_mask.ts";
+import type { Operand, Operands, TablePlaces } from "./operands.ts";
 import { type ResolvedProblem, reorder } from "./problem.ts";
+
+/** Offsets of uniforms are multiples of 256 at most; a device may ask for less, which buys nothing here. */
+export const UNIFORM_STRIDE = Math.ceil(PARAMS_BYTES / 256) * 256;
 
 /** Workgroups of the folded grid, and where the params of the dispatch lie in the plan's uniform buffer. */
 export interface Dispatch {
@@ -27,6 +32,7 @@ export function dispatchesOf(
   device: GPUDevice,
   problem: ResolvedProblem,
   operands: Operands,
+  places: TablePlaces,
   slots: SlotChoice,
   grid: Grid,
   offset: number,
@@ -37,10 +43,9 @@ export function dispatchesOf(
   const flops = 2 * grid.qTile * problem.seqKv * (problem.headDim + problem.vDim / grid.vSplits);
   const share = Math.max(1, Math.min(Math.floor(problem.maxDispatchFlops / flops), perDimension ** 2));
   const count = Math.ceil(total / share);
-  // Offsets of uniforms are multiples of 256 at most; a device may ask for less, which buys nothing here.
-  const stride = Math.ceil(PARAMS_BYTES / 256) * 256;
+  const stride = UNIFORM_STRIDE;
   const bytes = new ArrayBuffer(Math.max(1, count) * stride);
-  const shared = sharedParams(problem, operands, slots, grid);
+  const shared = { ...PLACES, ...sharedParams(problem, operands, slots, grid), ...places };
   const dispatches = Array.from({ length: count }, (_, index): Dispatch => {
     const first = index * share;
     const end = Math.min(first + share, total);
@@ -52,6 +57,31 @@ export function dispatchesOf(
   return { dispatches, bytes };
 }
 
+/** The dispatch that copies a tensor into the tables, to word `at`. */
+export function copyDispatch({ spec, base }: Operand, at: number, offset: number) {
+  const shape = spec.shape.length === 2 ? spec.shape : [1, spec.shape[0]];
+  const strides = spec.strides.length === 2 ? spec.strides : [0, spec.strides[0]];
+  const copy: Record<(typeof COPY)[number], number> = {
+    ...{ rows: shape[0], columns: shape[1], base, stride_row: strides[0], stride_column: strides[1], at },
+  };
+  const bytes = new ArrayBuffer(UNIFORM_STRIDE);
+  new Uint32Array(bytes).set(COPY.map((member) => copy[member]));
+  const dispatches: Dispatch[] = [{ x: tablesWorkgroups(shape[0] * shape[1]), y: 1, paramsOffset: offset }];
+  return { dispatches, bytes };
+}
+
+/** Where nothing is in the tables. */
+const PLACES = {
+  ...{ q_lengths_at: 0, kv_lengths_at: 0, q_offsets_at: 0, cu_q_at: 0, cu_kv_at: 0 },
+  ...{
+    slopes_at: 0,
+    slopes_stride_b: 0,
+    sinks_at: 0,
+    relative_reach: 0,
+    relative_buckets_at: 0,
+    relative_values_at: 0,
+  },
+};
 type GridParams = "grid_x" | "first_workgroup" | "end_workgroup";
 
 function sharedParams(
@@ -59,12 +89,9 @@ function sharedParams(
   operands: Operands,
   slots: SlotChoice,
   grid: Grid,
-): Omit<Params, GridParams> {
-  const q = addresses(operands.get("q"), slots.denseQ, problem);
-  const k = addresses(operands.get("k"), slots.denseKv, problem);
-  const v = addresses(operands.get("v"), slots.denseKv, problem);
-  const o = addresses(operands.get("output"), slots.denseO, problem);
-  const lse = addresses(operands.get("lse"), false, problem);
+): Omit<Params, GridParams | keyof typeof PLACES> {
+  const { dropout, softcap = 1 } = problem;
+  const packed = problem.sequence === "packed";
   return {
     seq_q: problem.seqQ,
     seq_kv: problem.seqKv,
@@ -72,45 +99,78 @@ function sharedParams(
     group_size: problem.heads / problem.kvHeads,
     q_tiles: grid.qTiles,
     v_splits: grid.vSplits,
-    causal: Number(problem.causal),
+    total_q: problem.totalQ,
+    total_kv: problem.totalKv,
+    rows_per_batch: packed ? 0 : problem.heads * problem.totalQ,
     align_end: Number(problem.alignEnd),
-    q_offset: typeof problem.queryOffset === "number" ? problem.queryOffset : 0,
+    q_offset: problem.offset,
+    window_left: problem.window[0],
+    window_right: problem.window[1],
+    chunk: problem.chunk,
+    scale: problem.scale,
     scale_log2: problem.scale * Math.LOG2E,
-    q_base: q.base,
-    q_stride_b: q.b,
-    q_stride_h: q.h,
-    q_stride_m: q.row,
-    q_stride_d: q.d,
-    k_base: k.base,
-    k_stride_b: k.b,
-    k_stride_h: k.h,
-    k_stride_n: k.row,
-    k_stride_d: k.d,
-    v_base: v.base,
-    v_stride_b: v.b,
-    v_stride_h: v.h,
-    v_stride_n: v.row,
-    v_stride_d: v.d,
-    o_base: o.base,
-    o_stride_b: o.b,
-    o_stride_h: o.h,
-    o_stride_m: o.row,
-    o_stride_d: o.d,
-    lse_base: lse.base,
-    lse_stride_b: lse.b,
-    lse_stride_h: lse.h,
-    lse_stride_m: lse.row,
-    kv_lengths_base: operands.get("kvLengths")?.base ?? 0,
-    query_offsets_base: operands.get("queryOffset")?.base ?? 0,
+    softcap,
+    seed_low: (dropout?.seed ?? 0) % 2 ** 32,
+    seed_high: Math.floor((dropout?.seed ?? 0) / 2 ** 32),
+    keep_below: Math.floor((1 - (dropout?.p ?? 0)) * 2 ** 32),
+    keep_factor: dropout && dropout.p < 1 ? 1 / (1 - dropout.p) : 0,
+    ...addresses("q", "m", operands.get("q"), slots.q === "dense", problem),
+    ...addresses("k", "n", operands.get("k"), slots.k === "dense", problem),
+    ...addresses("v", "n", operands.get("v"), slots.v === "dense", problem),
+    ...addresses("o", "m", operands.get("output"), slots.o === "dense", problem),
+    ...addresses("lse", "m", operands.get("lse"), false, problem),
+    ...addresses("row_max", "m", operands.get("rowMax"), false, problem),
+    ...overScores("bias", operands.get("bias")),
+    ...overScores("mask", operands.get("mask")),
+    ...blockParams(problem.blockMask),
   };
 }
 
-/** Base and strides in the units of the slot that reads the tensor: vec4s in the dense slots, elements otherwise. */
-function addresses(operand: Operand | undefined, dense: boolean, { layout }: ResolvedProblem) {
-  if (!operand) return { base: 0, b: 0, h: 0, row: 0, d: 0 };
-  const { shape, strides } = operand.spec.shape.length === 4 ? reorder(operand.spec, layout) : operand.spec;
+/** The params of a tensor: base and strides in the units of its slot, vec4s in the dense ones and elements otherwise. */
+function addresses<Name extends string, Row extends "m" | "n">(
+  name: Name,
+  row: Row,
+  operand: Operand | undefined,
+  dense: boolean,
+  { layout }: ResolvedProblem,
+): Record<`${Name}_base` | `${Name}_stride_${"b" | "h" | Row | "d"}`, number> {
+  const { shape, strides } = operand
+    ? operand.spec.shape.length === 4
+      ? reorder(operand.spec, layout)
+      : operand.spec
+    : { shape: [], strides: [] };
   const unit = dense ? 4 : 1;
   // The stride of an axis with one index is never taken, and need not be a whole number of units.
-  const [b, h, row, d] = strides.map((stride, axis) => (shape[axis] > 1 ? stride / unit : 0));
-  return { base: operand.base / unit, b, h, row, d: dense ? 0 : (d ?? 0) };
+  const [b = 0, h = 0, m = 0, d = 0] = strides.map((stride, axis) => (shape[axis] > 1 ? stride / unit : 0));
+  return {
+    [`${name}_base`]: (operand?.base ?? 0) / unit,
+    [`${name}_stride_b`]: b,
+    [`${name}_stride_h`]: h,
+    [`${name}_stride_${row}`]: m,
+    [`${name}_stride_d`]: dense ? 0 : d,
+  } as ReturnType<typeof addresses<Name, Row>>;
+}
+
+/** The params of a block mask. */
+function blockParams(blockMask: BlockMask | undefined) {
+  if (!blockMask) return { block_q: 1, block_kv: 1, blocks_stride_b: 0, blocks_stride_h: 0, blocks_stride_m: 0 };
+  const { shape, strides } = blockMask.blocks;
+  const [b, h] = strides.map((stride, axis) => (shape[axis] > 1 ? stride : 0));
+  const [block_q, block_kv] = blockMask.options.blockSize;
+  return { block_q, block_kv, blocks_stride_b: b, blocks_stride_h: h, blocks_stride_m: strides[2] };
+}
+
+/** The params of a mask or a bias. */
+function overScores<Name extends "mask" | "bias">(
+  name: Name,
+  operand: Operand | undefined,
+): Record<`${Name}_base` | `${Name}_stride_${"b" | "h" | "m" | "n"}`, number> {
+  const [b = 0, h = 0, m = 0, n = 0] = operand?.spec.strides ?? [];
+  return {
+    [`${name}_base`]: operand?.base ?? 0,
+    [`${name}_stride_b`]: b,
+    [`${name}_stride_h`]: h,
+    [`${name}_stride_m`]: m,
+    [`${name}_stride_n`]: n,
+  } as ReturnType<typeof overScores<Name>>;
 }

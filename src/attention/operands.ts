@@ -3,7 +3,10 @@
 import { check } from "../errors.ts";
 import { BYTES } from "../gpu/elements.ts";
 import { extentOf, Tensor, type TensorOptions, tensor } from "../gpu/tensor.ts";
-import { type AttentionProblem, type PerBatch, type ResolvedProblem, type ResolvedSpec, reorder } from "./problem.ts";
+import type { Params } from "../kernels/params.ts";
+import { type CapturedNumber, functionsOf } from "./functions.ts";
+import { type AttentionProblem, type ResolvedProblem, type ResolvedSpec, reorder } from "./problem.ts";
+import { layTables } from "./tables.ts";
 
 /**
  * Memory for one run of a plan. Each tensor must look as the plan was told: same shape, strides and dtype, and the same
@@ -17,14 +20,30 @@ export interface AttentionBindings {
   readonly output?: Tensor;
   /** If the plan was asked for it. */
   readonly lse?: Tensor;
-  /** If the plan was made with a tensor for it. */
+  readonly rowMax?: Tensor;
+  /** These if the plan was made with a tensor for it. */
+  readonly mask?: Tensor;
+  readonly bias?: Tensor;
+  readonly qLengths?: Tensor;
   readonly kvLengths?: Tensor;
-  /** If the plan was made with a tensor for it. */
   readonly queryOffset?: Tensor;
+  readonly cuSeqlensQ?: Tensor;
+  readonly cuSeqlensKv?: Tensor;
+  readonly alibiSlopes?: Tensor;
+  readonly sinks?: Tensor;
+  /** The table of the relative bias. */
+  readonly relativeBias?: Tensor;
+  /** Tensors in place of those that the functions captured, by name. */
+  readonly captures?: Readonly<Record<string, Tensor>>;
 }
 
-/** The tensors of a plan. The workspace is the plan's own. */
-export type OperandName = keyof AttentionBindings | "workspace";
+/** The tensors of a plan: those that a caller binds, and those that are the plan's own or were given with it. */
+export type OperandName =
+  | Exclude<keyof AttentionBindings, "captures">
+  | `captures.${string}`
+  | "workspace"
+  | "tables"
+  | "blocks";
 
 /** A tensor of the plan. */
 export interface Operand {
@@ -39,13 +58,34 @@ export interface Operand {
 
 export type Operands = ReadonlyMap<OperandName, Operand>;
 
+/** Where the tables lie, as the params say it. */
+export type TablePlaces = Partial<Params>;
+
+/** A tensor whose elements have to be copied into the tables in every run. */
+export interface TableCopy {
+  readonly from: OperandName;
+  /** Word of the tables. */
+  readonly at: number;
+}
+
+/** The tensors of a plan. */
+export interface PlanMemory {
+  readonly operands: Operands;
+  /** The plan's own. */
+  readonly owned: readonly Tensor[];
+  readonly places: TablePlaces;
+  readonly copies: readonly TableCopy[];
+  /** Captured numbers, by the names of their bindings. */
+  readonly numbers: ReadonlyMap<string, CapturedNumber>;
+}
+
 /** The operands of a problem, and the tensors that the plan has to own for them. */
 export function operandsOf(
   device: GPUDevice,
   problem: AttentionProblem,
   resolved: ResolvedProblem,
   workspace?: readonly number[],
-): { operands: Operands; owned: Tensor[] } {
+): PlanMemory {
   const operands = new Map<OperandName, Operand>();
   const owned: Tensor[] = [];
   const given = (value: unknown) => (value instanceof Tensor ? value : undefined);
@@ -56,28 +96,35 @@ export function operandsOf(
     if (fallback) checkOperand(`${resolved.label}: ${name}`, device, operand, fallback);
     operands.set(name, operand);
   };
-  const { layout } = resolved;
+  const { layout, tables } = resolved;
   const own = (name: OperandName, shape: readonly number[], options: TensorOptions, written = false) => {
     const made = tensor(device, shape, { ...options, label: `${resolved.label} ${name}` });
     owned.push(made);
     add(name, made, made, written);
-  };
-  const perBatch = (name: "kvLengths" | "queryOffset", value: number | PerBatch) => {
-    const numbers = typeof value === "number" ? new Array<number>(resolved.batch).fill(value) : value;
-    if (numbers instanceof Tensor) add(name, numbers, numbers);
-    else own(name, [resolved.batch], { dtype: "i32", data: numbers });
   };
   add("q", reorder(resolved.q, layout), given(problem.q));
   add("k", reorder(resolved.k, layout), given(problem.k));
   add("v", reorder(resolved.v, layout), given(problem.v));
   add("output", reorder(resolved.output, layout), given(problem.output), true);
   if (resolved.lse) add("lse", resolved.lse, given(problem.lse), true);
-  if (resolved.kvLengths || typeof resolved.queryOffset !== "number") {
-    perBatch("kvLengths", resolved.kvLengths ?? resolved.seqKv);
-    perBatch("queryOffset", resolved.queryOffset);
-  }
+  if (resolved.rowMax) add("rowMax", resolved.rowMax, given(problem.rowMax), true);
+  if (resolved.mask) add("mask", resolved.mask, given(problem.mask));
+  if (resolved.bias) add("bias", resolved.bias, given(problem.bias));
+  const laid = layTables(tables);
+  for (const { from, values } of laid.tensors) add(from, values, values);
+  if (tables.length) own("tables", [laid.words.length], { dtype: "i32", data: laid.words }, true);
   if (workspace) own("workspace", workspace, {}, true);
-  return { operands, owned };
+  if (problem.blockMask) add("blocks", problem.blockMask.blocks, problem.blockMask.blocks);
+  const numbers = new Map<string, CapturedNumber>();
+  for (const { captures } of functionsOf(problem)) {
+    for (const [name, value] of Object.entries(captures)) {
+      if (value instanceof Tensor) {
+        add(`captures.${name}`, value, value);
+        checkStart(`${resolved.label}: capture ${name}`, device, value);
+      } else numbers.set(`captures.${name}`, value);
+    }
+  }
+  return { operands, owned, places: laid.places, copies: laid.tensors, numbers };
 }
 
 /** Whether the rows of a tensor are sequences of aligned vec4s. */
@@ -106,12 +153,18 @@ export function checkOperand(
     "device",
     () => `${what} belongs to another GPUDevice; tensors can't move between devices.`,
   );
-  const { shape, strides, dtype, offset } = given;
-  const sameShape = shape.length === spec.shape.length && shape.every((size, axis) => size === spec.shape[axis]);
+  const { dtype, offset } = given;
+  // A mask or bias may have been given without its leading axes of size 1.
+  const missing = Math.max(0, spec.shape.length - given.shape.length);
+  const leading = spec.shape.slice(0, missing).every((size) => size === 1);
+  const shape = [...new Array<number>(missing).fill(1), ...given.shape];
+  const strides = [...new Array<number>(missing).fill(0), ...given.strides];
+  const sameShape =
+    leading && shape.length === spec.shape.length && shape.every((size, axis) => size === spec.shape[axis]);
   check(
     sameShape && dtype === spec.dtype,
     "argument",
-    () => `${what} is ${dtype} [${shape}]; the plan was made for ${spec.dtype} [${spec.shape}].`,
+    () => `${what} is ${dtype} [${given.shape}]; the plan was made for ${spec.dtype} [${spec.shape}].`,
   );
   check(
     strides.every((stride, axis) => stride === spec.strides[axis] || shape[axis] <= 1),
@@ -157,6 +210,16 @@ export function bindingRange({ device, shape, strides, offset, dtype }: Tensor):
 /** Elements between the places where a binding can start. */
 const alignment = (device: GPUDevice, { dtype }: Pick<ResolvedSpec, "dtype">) =>
   device.limits.minStorageBufferOffsetAlignment / BYTES[dtype];
+
+/** Functions index their arrays from the start of the binding. */
+function checkStart(what: string, device: GPUDevice, { offset, dtype }: Tensor): void {
+  check(
+    offset % alignment(device, { dtype }) === 0,
+    "argument",
+    () =>
+      `${what} starts at element ${offset} of its buffer; a captured tensor must start at a multiple of ${alignment(device, { dtype })} (${device.limits.minStorageBufferOffsetAlignment} bytes).`,
+  );
+}
 
 function checkLimit(what: string, device: GPUDevice, spec: ResolvedSpec): void {
   const bytes = ((spec.offset % alignment(device, spec)) + extentOf(spec.shape, spec.strides)) * BYTES[spec.dtype];

@@ -9,8 +9,10 @@ import type { Tensor } from "../gpu/tensor.ts";
 import { chooseForwardTile, forwardGrid, forwardKernel } from "../kernels/forward.ts";
 import { PARAMS_BYTES } from "../kernels/params.ts";
 import type { SlotChoice } from "../kernels/slots.ts";
+import { tablesKernel } from "../kernels/tables.ts";
 import type { KernelSource } from "../types.ts";
-import { type Dispatch, dispatchesOf, type Grid } from "./dispatch.ts";
+import { copyDispatch, type Dispatch, dispatchesOf, type Grid, UNIFORM_STRIDE } from "./dispatch.ts";
+import { writeNumber } from "./functions.ts";
 import {
   type AttentionBindings,
   bindingRange,
@@ -27,8 +29,8 @@ import { type AttentionProblem, type ResolvedProblem, resolveProblem } from "./p
 /** Our names of the shader's bindings, where they differ. */
 const OPERAND_NAMES: Readonly<Record<string, OperandName>> = {
   o: "output",
-  kv_lengths: "kvLengths",
-  query_offsets: "queryOffset",
+  row_max: "rowMax",
+  mask_tensor: "mask",
 };
 
 /** One kernel of a plan, and how it covers the problem. */
@@ -39,6 +41,8 @@ export interface Stage {
 
 interface CompiledStage {
   readonly source: KernelSource;
+  /** The operands that it binds under other names than the rest does. */
+  readonly names?: Readonly<Record<string, OperandName>>;
   readonly compiled: CompiledKernel;
   readonly dispatches: readonly Dispatch[];
 }
@@ -49,6 +53,8 @@ interface PlanParts {
   readonly operands: Operands;
   readonly stages: readonly CompiledStage[];
   readonly params: GPUBuffer;
+  /** Where captured numbers lie in the params, by the names of their bindings. */
+  readonly numbers: ReadonlyMap<string, number>;
   /** Tensors of the plan's own. */
   readonly owned: readonly Tensor[];
 }
@@ -64,7 +70,7 @@ export class AttentionPlan {
   #destroyed = false;
 
   private constructor(parts: PlanParts) {
-    this.kernel = parts.stages[0].source.label;
+    this.kernel = parts.stages.find(({ names }) => !names)?.source.label ?? "";
     this.workspaceBytes = 4 * (parts.operands.get("workspace")?.fallback?.size ?? 0);
     this.#parts = parts;
   }
@@ -121,10 +127,10 @@ export class AttentionPlan {
 
   /** The bind groups for these tensors: the last ones of the same output, if the other tensors are the same too. */
   #bindGroups(bindings: AttentionBindings): readonly GPUBindGroup[] | undefined {
-    const { device, label, operands, stages, params } = this.#parts;
+    const { device, label, operands, stages, params, numbers } = this.#parts;
     const tensors = new Map<OperandName, Tensor>();
     for (const [name, operand] of operands) {
-      const given = (name === "workspace" ? undefined : bindings[name]) ?? operand.fallback;
+      const given = boundBy(bindings, name) ?? operand.fallback;
       checkOperand(`${label}: ${name}`, device, operand, given);
       tensors.set(name, given);
     }
@@ -135,9 +141,12 @@ export class AttentionPlan {
     const known = this.#groups.get(output);
     if (known?.tensors.every((tensor, index) => tensor === list[index])) return known.groups;
 
-    const groups = stages.map(({ source, compiled }) => {
+    const groups = stages.map(({ source, compiled, names }) => {
       const entries = source.bindings.map(({ binding, name, type }): GPUBindGroupEntry => {
-        const bound = type === "uniform" ? undefined : tensors.get(OPERAND_NAMES[name] ?? (name as OperandName));
+        const operand = names?.[name] ?? OPERAND_NAMES[name] ?? (name as OperandName);
+        const number = numbers.get(name);
+        if (number !== undefined) return { binding, resource: { buffer: params, offset: number, size: 4 } };
+        const bound = type === "uniform" ? undefined : tensors.get(operand);
         // With no keys there is no byte of k and v to bind; the params stand in for them, unread.
         if (!bound?.size) return { binding, resource: { buffer: params, size: PARAMS_BYTES } };
         return { binding, resource: { buffer: bound.buffer, ...bindingRange(bound) } };
@@ -201,19 +210,38 @@ export async function assemblePlan(
   checkDevice(device);
   const resolved = resolveProblem(problem);
   const { label } = resolved;
-  const { operands, owned } = operandsOf(device, problem, resolved, workspaceOf?.(resolved));
-  const slots = slotChoice(operands);
+  const memory = operandsOf(device, problem, resolved, workspaceOf?.(resolved));
+  const { operands, owned, places, copies } = memory;
+  const slots = slotChoice(resolved, operands);
   try {
     const stages: CompiledStage[] = [];
     const chunks: ArrayBuffer[] = [];
     let offset = 0;
     const planned = stagesOf(resolved, slots);
+    checkBindings(device, label, planned);
+    const copying = copies.length ? compileKernel(device, tablesKernel()) : undefined;
     const compiled = await Promise.all(planned.map(({ source }) => compileKernel(device, source)));
+    const add = (stage: Omit<CompiledStage, "dispatches">, laid: ReturnType<typeof dispatchesOf>) => {
+      stages.push({ ...stage, dispatches: laid.dispatches });
+      chunks.push(laid.bytes);
+      offset += laid.bytes.byteLength;
+    };
+    for (const copy of copies) {
+      const names = { source: copy.from };
+      const stage = { source: tablesKernel(), compiled: (await copying) as CompiledKernel, names };
+      add(stage, copyDispatch(operands.get(copy.from) as Operand, copy.at, offset));
+    }
     for (const [index, { source, grid }] of planned.entries()) {
-      const { dispatches, bytes } = dispatchesOf(device, resolved, operands, slots, grid, offset);
-      stages.push({ source, compiled: compiled[index], dispatches });
+      const laid = dispatchesOf(device, resolved, operands, places, slots, grid, offset);
+      add({ source, compiled: compiled[index] }, laid);
+    }
+    const numbers = new Map<string, number>();
+    for (const [name, number] of memory.numbers) {
+      const bytes = new ArrayBuffer(UNIFORM_STRIDE);
+      writeNumber(bytes, 0, number);
+      numbers.set(name, offset);
       chunks.push(bytes);
-      offset += bytes.byteLength;
+      offset += UNIFORM_STRIDE;
     }
     const { value: params, done } = guarded(device, label, () => {
       const usage = USAGE.UNIFORM | USAGE.STORAGE | USAGE.COPY_DST;
@@ -224,7 +252,7 @@ export async function assemblePlan(
       }, 0);
       return buffer;
     });
-    const plan = AttentionPlan.make({ device, label, operands, stages, params, owned });
+    const plan = AttentionPlan.make({ device, label, operands, stages, params, numbers, owned });
     const allocated = Promise.all([done, ...owned.map((tensor) => tensor.allocated)]);
     allocated.catch(() => plan.destroy());
     return { plan, allocated, resolved, owned };
@@ -234,13 +262,49 @@ export async function assemblePlan(
   }
 }
 
-function slotChoice(operands: Operands): SlotChoice {
-  const dense = (...names: OperandName[]) => names.every((name) => isDense(operands.get(name) as Operand));
+/** Throws FoveaError("limit") if a kernel binds more buffers than the device lets it. */
+function checkBindings(device: GPUDevice, label: string, stages: readonly Stage[]): void {
+  const limit = device.limits.maxStorageBuffersPerShaderStage;
+  for (const { source } of stages) {
+    const names = source.bindings.filter(({ type }) => type !== "uniform").map(({ name }) => name);
+    check(
+      names.length <= limit,
+      "limit",
+      () =>
+        `${label}: this combination of options binds ${names.length} storage buffers (${names.join(", ")}); the device allows ${limit} (maxStorageBuffersPerShaderStage). Use a device from requestFoveaDevice, which asks for the adapter's highest limit.`,
+    );
+  }
+}
+
+/** What is the plan's own, and not the caller's to bind. */
+const OWN: readonly OperandName[] = ["workspace", "tables", "blocks"];
+
+/** The tensor that the caller binds for an operand. */
+function boundBy(bindings: AttentionBindings, name: OperandName): Tensor | undefined {
+  if (OWN.includes(name)) return undefined;
+  if (name.startsWith("captures.")) return bindings.captures?.[name.slice("captures.".length)];
+  return bindings[name as Exclude<keyof AttentionBindings, "captures">];
+}
+
+function slotChoice(problem: ResolvedProblem, operands: Operands): SlotChoice {
+  const access = (name: OperandName) => (isDense(operands.get(name) as Operand) ? "dense" : "strided");
+  const has = (option: string) => problem.tables.some(({ name }) => name === option);
+  const { mask, sequence } = problem;
   return {
-    denseQ: dense("q"),
-    denseKv: dense("k", "v"),
-    denseO: dense("output"),
-    perBatch: operands.has("kvLengths"),
+    ...{ q: access("q"), k: access("k"), v: access("v"), o: access("output") },
+    ...(sequence && { sequence }),
+    tables: operands.has("tables"),
     lse: operands.has("lse"),
+    rowMax: operands.has("rowMax"),
+    softcap: problem.softcap !== undefined,
+    bias: problem.bias !== undefined,
+    relativeBias: has("relativeBias"),
+    alibi: has("alibiSlopes"),
+    sinks: has("sinks"),
+    dropout: problem.dropout !== undefined,
+    ...(mask && { maskTensor: mask.dtype === "u8" ? "bytes" : "bits" }),
+    ...(problem.scoreFunction && { score: problem.scoreFunction.text }),
+    ...(problem.maskFunction && { mask: problem.maskFunction.text }),
+    blocks: problem.blockMask !== undefined,
   };
 }

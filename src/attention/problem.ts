@@ -1,14 +1,13 @@
 // From what the caller says to numbers that the kernels take. All input is checked here, before the GPU sees any of it.
 
 import { check } from "../errors.ts";
-import { extentOf, resolveSpec, Tensor } from "../gpu/tensor.ts";
-import type { Layout, MaskOptions, TensorSpec } from "../types.ts";
-
-/** Numbers for each batch entry, or a tensor [B] of i32 (or u32) that stays on the GPU. */
-export type PerBatch = readonly number[] | Tensor;
+import { extentOf, resolveSpec } from "../gpu/tensor.ts";
+import type { Layout, TensorSpec } from "../types.ts";
+import { type Features, resolveFeatures } from "./features.ts";
+import type { ScoreOptions } from "./options.ts";
 
 /** The problem that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
-export interface AttentionProblem extends MaskOptions<PerBatch> {
+export interface AttentionProblem extends ScoreOptions {
   /** [B, H, M, D]. A tensor, or what one will look like. f32. */
   readonly q: TensorSpec;
   /** [B, Hkv, N, D], H a multiple of Hkv: query head h uses key head floor(h * Hkv / H). */
@@ -19,6 +18,8 @@ export interface AttentionProblem extends MaskOptions<PerBatch> {
   readonly output?: TensorSpec;
   /** Ask for the log-sum-exp of the scores, [B, H, M] f32: `true` for a dense tensor, or what it will look like. */
   readonly lse?: boolean | TensorSpec;
+  /** Ask for the largest score of each row, [B, H, M] f32, natural units, -Infinity where a row sees no key. */
+  readonly rowMax?: boolean | TensorSpec;
   /** Axis order of q, k, v and output; the shapes are then given in that order. Default `"bhmd"`. */
   readonly layout?: Layout;
   /** Take this row of the kernel's tile table instead of the one that fits the device. For benchmarks. */
@@ -34,36 +35,29 @@ export interface AttentionProblem extends MaskOptions<PerBatch> {
 
 export type ResolvedSpec = Required<TensorSpec>;
 
-/** A checked problem. Tensors are in BHMD order; batch-wise numbers are arrays, tensors or one number for all. */
-export interface ResolvedProblem {
+/** A checked problem. Tensors are in BHMD order. */
+export interface ResolvedProblem extends Features {
   readonly label: string;
   readonly layout: Layout;
-  readonly batch: number;
   readonly heads: number;
   readonly kvHeads: number;
-  readonly seqQ: number;
-  readonly seqKv: number;
   readonly headDim: number;
   readonly vDim: number;
   readonly q: ResolvedSpec;
   readonly k: ResolvedSpec;
   readonly v: ResolvedSpec;
   readonly output: ResolvedSpec;
-  /** The shape of the output in the caller's layout. */
+  /** The shapes of the output in the caller's layout, and of the log-sum-exp. */
   readonly outputShape: readonly number[];
+  readonly lseShape: readonly number[];
   readonly lse: ResolvedSpec | undefined;
-  readonly causal: boolean;
-  /** The last query stands at the last key; otherwise `queryOffset` says where the first one stands. */
-  readonly alignEnd: boolean;
-  readonly queryOffset: number | PerBatch;
-  readonly kvLengths: PerBatch | undefined;
+  readonly rowMax: ResolvedSpec | undefined;
   readonly scale: number;
   readonly variant: string | undefined;
   readonly maxDispatchFlops: number;
 }
 
 const AXES: Readonly<Record<Layout, readonly string[]>> = { bhmd: ["B", "H", "M", "D"], bmhd: ["B", "M", "H", "D"] };
-const CAUSAL: readonly unknown[] = [undefined, false, true, "bottom-right", "top-left"];
 
 /** Checks a problem and fills in its defaults. Throws FoveaError("argument") that names what is wrong. */
 export function resolveProblem(problem: AttentionProblem): ResolvedProblem {
@@ -78,36 +72,34 @@ export function resolveProblem(problem: AttentionProblem): ResolvedProblem {
   const k = toBhmd(label, "k", problem.k, layout);
   const v = toBhmd(label, "v", problem.v, layout);
   checkShapes(label, layout, q, k, v);
-  const [batch, heads, seqQ, headDim] = q.shape;
-  const [, kvHeads, seqKv] = k.shape;
+  const [batch, heads, rowsQ, headDim] = q.shape;
+  const [, kvHeads, rowsKv] = k.shape;
   const vDim = v.shape[3];
 
-  const outputShape = [batch, heads, seqQ, vDim];
+  const outputShape = [batch, heads, rowsQ, vDim];
+  const lseShape = [batch, heads, rowsQ];
   const output = problem.output ? toBhmd(label, "output", problem.output, layout) : dense(outputShape, layout);
   expectShape(label, "output", output, outputShape, layout);
-  const lseSpec = problem.lse === true ? { shape: [batch, heads, seqQ] } : problem.lse || undefined;
-  const lse = lseSpec && float32(label, "lse", resolveSpec(`${label}: lse`, lseSpec));
-  if (lse) expectShape(label, "lse", lse, [batch, heads, seqQ]);
+  const perRow = (name: "lse" | "rowMax") => {
+    const asked = problem[name] === true ? { shape: lseShape } : problem[name] || undefined;
+    const spec = asked && float32(label, name, resolveSpec(`${label}: ${name}`, asked));
+    if (spec) expectShape(label, name, spec, lseShape);
+    return spec;
+  };
 
   return {
-    ...{ label, layout, batch, heads, kvHeads, seqQ, seqKv, headDim, vDim, q, k, v, output, lse },
+    ...{ label, layout, heads, kvHeads, headDim, vDim, q, k, v, output, lseShape },
+    ...{ lse: perRow("lse"), rowMax: perRow("rowMax") },
+    ...resolveFeatures(label, problem, { batch, heads, rowsQ, rowsKv }),
     outputShape: reorder(output, layout).shape,
-    causal: problem.causal !== undefined && problem.causal !== false,
-    ...resolvePositions(label, batch, problem),
-    kvLengths: resolveLengths(label, batch, seqKv, problem.kvLengths),
     scale: problem.scale ?? 1 / Math.sqrt(headDim),
     variant: problem.variant,
     maxDispatchFlops: problem.maxDispatchFlops ?? 2 ** 36,
   };
 }
 
-function checkOptions(label: string, { layout = "bhmd", causal, scale, maxDispatchFlops = 1 }: AttentionProblem): void {
+function checkOptions(label: string, { layout = "bhmd", scale, maxDispatchFlops = 1 }: AttentionProblem): void {
   check(layout in AXES, "argument", () => `${label}: layout must be "bhmd" or "bmhd", got ${JSON.stringify(layout)}.`);
-  check(
-    CAUSAL.includes(causal),
-    "argument",
-    () => `${label}: causal must be a boolean, "bottom-right" or "top-left", got ${JSON.stringify(causal)}.`,
-  );
   check(
     scale === undefined || Number.isFinite(scale),
     "argument",
@@ -135,51 +127,6 @@ function checkShapes(label: string, layout: Layout, q: ResolvedSpec, k: Resolved
   expect(heads % kvHeads === 0, `the ${heads} query heads must be a multiple of the ${kvHeads} key heads`);
 }
 
-function resolvePositions(label: string, batch: number, { causal, queryOffset }: AttentionProblem) {
-  if (queryOffset === undefined) return { alignEnd: causal !== "top-left", queryOffset: 0 };
-  check(
-    typeof causal !== "string",
-    "argument",
-    () => `${label}: queryOffset replaces the alignment "${causal}"; give causal: true with it, or leave it out.`,
-  );
-  const offsets = typeof queryOffset === "number" ? [queryOffset] : queryOffset;
-  if (offsets instanceof Tensor) checkPerBatch(label, "queryOffset", offsets, batch);
-  else {
-    check(
-      (typeof queryOffset === "number" || offsets.length === batch) &&
-        offsets.every((offset) => Number.isInteger(offset) && Math.abs(offset) < 2 ** 31),
-      "argument",
-      () => `${label}: queryOffset must be a whole number, or ${batch} of them (one a batch entry), got ${offsets}.`,
-    );
-  }
-  return { alignEnd: false, queryOffset };
-}
-
-function resolveLengths(label: string, batch: number, seqKv: number, kvLengths: PerBatch | undefined) {
-  if (kvLengths instanceof Tensor) checkPerBatch(label, "kvLengths", kvLengths, batch);
-  else if (kvLengths) {
-    check(
-      kvLengths.length === batch && kvLengths.every((n) => Number.isInteger(n) && n >= 0 && n <= seqKv),
-      "argument",
-      () =>
-        `${label}: kvLengths must be ${batch} whole numbers (one a batch entry) from 0 to ${seqKv}, the keys that k has, got ${kvLengths}.`,
-    );
-  }
-  return kvLengths;
-}
-
-function checkPerBatch(label: string, name: string, tensor: Tensor, batch: number): void {
-  check(
-    (tensor.dtype === "i32" || tensor.dtype === "u32") &&
-      tensor.shape.length === 1 &&
-      tensor.shape[0] === batch &&
-      (tensor.strides[0] === 1 || batch === 1),
-    "argument",
-    () =>
-      `${label}: ${name} must be a dense i32 tensor [${batch}], one number a batch entry, got ${tensor.dtype} [${tensor.shape}] with strides [${tensor.strides}].`,
-  );
-}
-
 /** The spec with its axes in BHMD order. */
 function toBhmd(label: string, name: string, spec: TensorSpec, layout: Layout): ResolvedSpec {
   check(
@@ -195,9 +142,9 @@ function toBhmd(label: string, name: string, spec: TensorSpec, layout: Layout): 
       `${label}: ${name} must have the four axes ${AXES[layout].join("")}, got shape [${spec.shape}]. Use view() to add axes of size 1, or splitHeads() to take heads apart.`,
   );
   check(
-    resolved.shape.every((size) => size < 2 ** 31),
+    resolved.shape.every((size) => size < 2 ** 29),
     "limit",
-    () => `${label}: ${name} has an axis of 2^31 or more: [${spec.shape}].`,
+    () => `${label}: ${name} has an axis of 2^29 or more: [${spec.shape}].`,
   );
   return reorder(float32(label, name, resolved), layout);
 }

@@ -12,13 +12,13 @@ export type TensorData =
   | Uint32Array
   | Int32Array;
 
-/** What `read` returns: f32 and f16 as Float32Array, u32 as Uint32Array, i32 as Int32Array. */
-export type TensorValues = Float32Array | Uint32Array | Int32Array;
+/** What `read` returns: f32 and f16 as Float32Array, the others as arrays of their own kind. */
+export type TensorValues = Float32Array | Uint32Array | Int32Array | Uint8Array;
 
-export const BYTES: Readonly<Record<Dtype, number>> = { f32: 4, f16: 2, u32: 4, i32: 4 };
+export const BYTES: Readonly<Record<Dtype, number>> = { f32: 4, f16: 2, u32: 4, i32: 4, u8: 1 };
 
-const STORAGE = { f32: Float32Array, f16: Uint16Array, u32: Uint32Array, i32: Int32Array } as const;
-const VALUES = { f32: Float32Array, f16: Float32Array, u32: Uint32Array, i32: Int32Array } as const;
+const STORAGE = { f32: Float32Array, f16: Uint16Array, u32: Uint32Array, i32: Int32Array, u8: Uint8Array } as const;
+const VALUES = { f32: Float32Array, f16: Float32Array, u32: Uint32Array, i32: Int32Array, u8: Uint8Array } as const;
 
 /** Calls `visit(element, at)` for every element in row-major order, with its distance from the first in the buffer. */
 function forEachElement(

@@ -123,7 +123,7 @@ export class Tensor implements TensorSpec {
 
   /**
    * The elements in row-major order, copied to the CPU: f32 and f16 as Float32Array, u32 as Uint32Array, i32 as
-   * Int32Array. Waits for everything submitted before.
+   * Int32Array, u8 as Uint8Array. Waits for everything submitted before.
    */
   async read(): Promise<TensorValues> {
     const buffer = this.buffer;

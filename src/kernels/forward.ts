@@ -5,7 +5,7 @@ import { check } from "../errors.ts";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { KernelSource } from "../types.ts";
-import { type SlotChoice, slotBindings, slotModules } from "./slots.ts";
+import { type SlotChoice, slotBindings, slotConstants, slotModules } from "./slots.ts";
 
 const LANES_X = 8;
 const LANES_Y = 8;
@@ -106,6 +106,7 @@ export function forwardModules(spec: ForwardSpecialisation): ModuleMap {
     V_COLS: vCols,
     D_CHUNK: dChunk,
     Q_RESIDENT: spec.tile.qResident,
+    ...slotConstants(spec),
   });
   return { ...MODULES, "package::forward": forward, ...config, ...slotModules(spec) };
 }

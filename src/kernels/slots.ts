@@ -1,49 +1,161 @@
 // The slots of the attention kernels: which module fills each for a problem, and the bindings that it brings.
 
-import kvStrided from "../../shaders/variants/kv_strided.wesl?raw";
+import biasStored from "../../shaders/variants/bias_stored.wesl?raw";
+import dropoutThreefry from "../../shaders/variants/dropout_threefry.wesl?raw";
 import lseStored from "../../shaders/variants/lse_stored.wesl?raw";
+import maskTensorBits from "../../shaders/variants/mask_tensor_bits.wesl?raw";
+import maskTensorBytes from "../../shaders/variants/mask_tensor_bytes.wesl?raw";
 import outputStrided from "../../shaders/variants/output_strided.wesl?raw";
 import queryStrided from "../../shaders/variants/query_strided.wesl?raw";
+import rowMaxStored from "../../shaders/variants/row_max_stored.wesl?raw";
 import sequenceBatch from "../../shaders/variants/sequence_batch.wesl?raw";
+import sequencePacked from "../../shaders/variants/sequence_packed.wesl?raw";
+import tablesStored from "../../shaders/variants/tables_stored.wesl?raw";
+import walkBlocks from "../../shaders/variants/walk_blocks.wesl?raw";
 import type { ModuleMap } from "../shader/link.ts";
+import { asKey, asValue } from "../shader/modules.ts";
 import type { Binding } from "../types.ts";
+
+/** How the rows of a tensor are read or written: as sequences of aligned vec4s, or element by element. */
+export type Access = "dense" | "strided";
+
+/** Types that a function of a user may capture. */
+export type CaptureType = "f32" | "i32" | "u32";
+
+/** What is compiled of a user's function: not the values that it captures. */
+export interface FunctionText {
+  readonly label: string;
+  readonly source: string;
+  readonly captures: readonly { readonly name: string; readonly type: CaptureType; readonly array: boolean }[];
+}
 
 /** What the slots of a kernel depend on. Lengths and strides are not among it. */
 export interface SlotChoice {
-  /** Rows of q, of k and v, and of the output are sequences of aligned vec4s. */
-  readonly denseQ: boolean;
-  readonly denseKv: boolean;
-  readonly denseO: boolean;
-  /** Key lengths or query offsets differ between batch entries and are read from buffers. */
-  readonly perBatch: boolean;
-  /** The log-sum-exp is written. */
-  readonly lse: boolean;
+  readonly q: Access;
+  readonly k: Access;
+  readonly v: Access;
+  readonly o: Access;
+  /** Lengths and positions: the same for all entries, their own, or those of entries one after the other. */
+  readonly sequence?: "batch" | "packed";
+  /** There are small tables: of lengths, slopes, sinks or distances. */
+  readonly tables?: boolean;
+  /** What is written beside the output. */
+  readonly lse?: boolean;
+  readonly rowMax?: boolean;
+  /** What happens to scores and probabilities. */
+  readonly softcap?: boolean;
+  readonly bias?: boolean;
+  readonly relativeBias?: boolean;
+  readonly alibi?: boolean;
+  readonly sinks?: boolean;
+  readonly dropout?: boolean;
+  /** A boolean mask in memory. */
+  readonly maskTensor?: "bytes" | "bits";
+  /** A user's functions. */
+  readonly score?: FunctionText;
+  readonly mask?: FunctionText;
+  /** Blocks of keys that are not visited. */
+  readonly blocks?: boolean;
 }
 
+/** Plain attention of dense tensors. */
+export const PLAIN: SlotChoice = { q: "dense", k: "dense", v: "dense", o: "dense" };
+
+const SEQUENCES = {
+  batch: { name: "variants/sequence_batch.wesl", text: sequenceBatch },
+  packed: { name: "variants/sequence_packed.wesl", text: sequencePacked },
+};
+const MASK_TENSORS = {
+  bytes: { name: "variants/mask_tensor_bytes.wesl", text: maskTensorBytes },
+  bits: { name: "variants/mask_tensor_bits.wesl", text: maskTensorBits },
+};
+const STRIDED = "variants/query_strided.wesl";
+
 /** Modules that replace defaults. */
-export function slotModules({ denseQ, denseKv, denseO, perBatch, lse }: SlotChoice): ModuleMap {
+export function slotModules(slots: SlotChoice): ModuleMap {
+  const { q, k, v, o, sequence, maskTensor } = slots;
   return {
-    ...(!denseQ && { "package::slots::query": { name: "variants/query_strided.wesl", text: queryStrided } }),
-    ...(!denseKv && { "package::slots::kv": { name: "variants/kv_strided.wesl", text: kvStrided } }),
-    ...(!denseO && { "package::slots::output": { name: "variants/output_strided.wesl", text: outputStrided } }),
-    ...(perBatch && { "package::slots::sequence": { name: "variants/sequence_batch.wesl", text: sequenceBatch } }),
-    ...(lse && { "package::slots::lse": { name: "variants/lse_stored.wesl", text: lseStored } }),
+    ...(q === "strided" && { "package::slots::query": { name: STRIDED, text: queryStrided } }),
+    ...(k === "strided" && { "package::slots::key": { name: `${STRIDED} as key`, text: asKey(queryStrided) } }),
+    ...(v === "strided" && { "package::slots::value": { name: `${STRIDED} as value`, text: asValue(queryStrided) } }),
+    ...(o === "strided" && { "package::slots::output": { name: "variants/output_strided.wesl", text: outputStrided } }),
+    ...(sequence && { "package::slots::sequence": SEQUENCES[sequence] }),
+    ...(slots.tables && { "package::slots::tables": { name: "variants/tables_stored.wesl", text: tablesStored } }),
+    ...(slots.lse && { "package::slots::lse": { name: "variants/lse_stored.wesl", text: lseStored } }),
+    ...(slots.rowMax && { "package::slots::row_max": { name: "variants/row_max_stored.wesl", text: rowMaxStored } }),
+    ...(slots.bias && { "package::slots::bias": { name: "variants/bias_stored.wesl", text: biasStored } }),
+    ...(slots.dropout && {
+      "package::slots::dropout": { name: "variants/dropout_threefry.wesl", text: dropoutThreefry },
+    }),
+    ...(maskTensor && { "package::slots::mask_tensor": MASK_TENSORS[maskTensor] }),
+    ...functionModules("score", slots.score),
+    ...functionModules("mask", slots.mask),
+    ...(slots.blocks && { "package::slots::walk": { name: "variants/walk_blocks.wesl", text: walkBlocks } }),
+  };
+}
+
+/** The constants of `slots/config` that say what happens to scores and probabilities. */
+export function slotConstants(slots: SlotChoice): Readonly<Record<string, boolean>> {
+  return {
+    SOFTCAP: slots.softcap ?? false,
+    SCORE_FUNCTION: slots.score !== undefined,
+    MASK_FUNCTION: slots.mask !== undefined,
+    BIAS: slots.bias ?? false,
+    RELATIVE_BIAS: slots.relativeBias ?? false,
+    ALIBI: slots.alibi ?? false,
+    MASK_TENSOR: slots.maskTensor !== undefined,
+    SINKS: slots.sinks ?? false,
+    DROPOUT: slots.dropout ?? false,
+    ROW_MAX: slots.rowMax ?? false,
   };
 }
 
 /** The bindings of a kernel that reads q, k and v and writes o. */
-export function slotBindings({ perBatch, lse }: SlotChoice): Binding[] {
-  const bindings: Binding[] = [
+export function slotBindings(slots: SlotChoice): Binding[] {
+  const read = (binding: number, name: string, used: unknown): Binding[] =>
+    used ? [{ binding, name, type: "read-only-storage" }] : [];
+  const written = (binding: number, name: string, used: unknown): Binding[] =>
+    used ? [{ binding, name, type: "storage" }] : [];
+  return [
     { binding: 0, name: "params", type: "uniform" },
-    { binding: 1, name: "q", type: "read-only-storage" },
-    { binding: 2, name: "k", type: "read-only-storage" },
-    { binding: 3, name: "v", type: "read-only-storage" },
+    ...read(1, "q", true),
+    ...read(2, "k", true),
+    ...read(3, "v", true),
+    ...read(4, "tables", slots.tables),
+    ...read(5, "bias", slots.bias),
+    ...written(6, "o", true),
+    ...written(7, "lse", slots.lse),
+    ...read(9, "mask_tensor", slots.maskTensor),
+    ...read(10, "blocks", slots.blocks),
+    ...written(11, "row_max", slots.rowMax),
+    ...captureBindings("score", slots.score),
+    ...captureBindings("mask", slots.mask),
   ];
-  if (perBatch) {
-    bindings.push({ binding: 4, name: "kv_lengths", type: "read-only-storage" });
-    bindings.push({ binding: 5, name: "query_offsets", type: "read-only-storage" });
-  }
-  bindings.push({ binding: 6, name: "o", type: "storage" });
-  if (lse) bindings.push({ binding: 7, name: "lse", type: "storage" });
-  return bindings;
+}
+
+/** The first binding of what each function captures. */
+const CAPTURES_AT = { score: 16, mask: 80 } as const;
+
+/** A user's function as the module of its slot, and its captures as a module that it uses. */
+export function functionModules(kind: "score" | "mask", text: FunctionText | undefined): ModuleMap {
+  if (!text) return {};
+  const captures = `package::slots::${kind}_captures`;
+  const declarations = text.captures.map(({ name, type, array }, index) => {
+    const memory = array ? `var<storage, read> ${name}: array<${type}>` : `var<uniform> ${name}: ${type}`;
+    return `@group(0) @binding(${CAPTURES_AT[kind] + index}) ${memory};\n`;
+  });
+  const uses = ["package::lib::position", captures];
+  return {
+    [captures]: { name: `captures of the ${text.label}`, text: declarations.join("") },
+    [`package::slots::${kind}`]: { name: text.label, text: text.source, uses },
+  };
+}
+
+/** The bindings of what a function captures, in the order of its captures. */
+export function captureBindings(kind: "score" | "mask", text: FunctionText | undefined): Binding[] {
+  return (text?.captures ?? []).map(({ name, array }, index) => ({
+    binding: CAPTURES_AT[kind] + index,
+    name: `captures.${name}`,
+    type: array ? "read-only-storage" : "uniform",
+  }));
 }

@@ -14,6 +14,8 @@ export type ModuleMap = Readonly<Record<string, string | ModuleSource>>;
 export interface ModuleSource {
   readonly name: string;
   readonly text: string;
+  /** Modules that the text uses without importing them. */
+  readonly uses?: readonly string[];
 }
 
 export interface LinkOptions {
@@ -81,7 +83,8 @@ export function link(root: string, modules: ModuleMap, options: LinkOptions = {}
 }
 
 function parse(path: string, source: string | ModuleSource): Module {
-  const { name, text } = typeof source === "string" ? { name: fileName(path), text: source } : source;
+  const given: ModuleSource = typeof source === "string" ? { name: fileName(path), text: source } : source;
+  const { name, text, uses = [] } = given;
   const code = blankComments(text);
   const lineOf = (offset: number) => code.slice(0, offset).split("\n").length;
   const blanks: [start: number, end: number][] = [];
@@ -116,7 +119,8 @@ function parse(path: string, source: string | ModuleSource): Module {
     body = body.slice(0, start) + body.slice(start, end).replace(/[^\n]/g, " ") + body.slice(end);
   }
   const lines = body.split("\n").map((line, index): Line => ({ text: line.trimEnd(), module: name, line: index + 1 }));
-  return { name, imports, directives, declared, lines };
+  const used = uses.map((from): Import => ({ from, names: [], line: 1 }));
+  return { name, imports: [...used, ...imports], directives, declared, lines };
 }
 
 function rejectDuplicates(modules: readonly Module[]): void {

@@ -3,36 +3,85 @@
 
 import mask from "../../shaders/lib/mask.wesl?raw";
 import params from "../../shaders/lib/params.wesl?raw";
+import position from "../../shaders/lib/position.wesl?raw";
+import score from "../../shaders/lib/score.wesl?raw";
+import softmax from "../../shaders/lib/softmax.wesl?raw";
 import tiles from "../../shaders/lib/tiles.wesl?raw";
 import work from "../../shaders/lib/work.wesl?raw";
+import bias from "../../shaders/slots/bias.wesl?raw";
 import config from "../../shaders/slots/config.wesl?raw";
-import kv from "../../shaders/slots/kv.wesl?raw";
+import dropout from "../../shaders/slots/dropout.wesl?raw";
 import lse from "../../shaders/slots/lse.wesl?raw";
+import maskFunction from "../../shaders/slots/mask.wesl?raw";
+import maskTensor from "../../shaders/slots/mask_tensor.wesl?raw";
 import output from "../../shaders/slots/output.wesl?raw";
 import query from "../../shaders/slots/query.wesl?raw";
+import rowMax from "../../shaders/slots/row_max.wesl?raw";
+import scoreFunction from "../../shaders/slots/score.wesl?raw";
 import sequence from "../../shaders/slots/sequence.wesl?raw";
+import tables from "../../shaders/slots/tables.wesl?raw";
+import walk from "../../shaders/slots/walk.wesl?raw";
 import { FoveaError } from "../errors.ts";
 import type { ModuleMap } from "./link.ts";
+
+const KEY_NAMES = {
+  ...{ q: "k", load_q: "load_k", "@binding(1)": "@binding(2)", Q_BF16: "K_BF16" },
+  ...{ q_base: "k_base", q_stride_b: "k_stride_b", q_stride_h: "k_stride_h", q_stride_d: "k_stride_d" },
+  ...{ q_stride_m: "k_stride_n", M: "N", H: "Hkv" },
+};
+const VALUE_NAMES = {
+  ...{ q: "v", load_q: "load_v", "@binding(1)": "@binding(3)", Q_BF16: "V_BF16", HEAD_DIM: "V_DIM" },
+  ...{ q_base: "v_base", q_stride_b: "v_stride_b", q_stride_h: "v_stride_h", q_stride_d: "v_stride_d" },
+  ...{ q_stride_m: "v_stride_n", M: "N", H: "Hkv", D: "Dv" },
+};
+
+/** A module for q as one for k: the three tensors are read alike, and are told apart by names only. */
+export const asKey = (text: string): string => renamed(text, KEY_NAMES);
+/** A module for q as one for v. */
+export const asValue = (text: string): string => renamed(text, VALUE_NAMES);
+
+function renamed(text: string, names: Readonly<Record<string, string>>): string {
+  return text.replace(/@binding\(\d+\)|[A-Za-z_]\w*/g, (word) => names[word] ?? word);
+}
 
 export const MODULES: ModuleMap = {
   "package::lib::mask": mask,
   "package::lib::params": params,
+  "package::lib::position": position,
+  "package::lib::score": score,
+  "package::lib::softmax": softmax,
   "package::lib::tiles": tiles,
   "package::lib::work": work,
+  "package::slots::bias": bias,
   "package::slots::config": config,
-  "package::slots::kv": kv,
+  "package::slots::dropout": dropout,
+  "package::slots::key": { name: "slots/query.wesl as key", text: asKey(query) },
   "package::slots::lse": lse,
+  "package::slots::mask": maskFunction,
+  "package::slots::mask_tensor": maskTensor,
   "package::slots::output": output,
   "package::slots::query": query,
+  "package::slots::row_max": rowMax,
+  "package::slots::score": scoreFunction,
   "package::slots::sequence": sequence,
+  "package::slots::tables": tables,
+  "package::slots::value": { name: "slots/query.wesl as value", text: asValue(query) },
+  "package::slots::walk": walk,
 };
 
-/** Text for `slots/config`. Throws FoveaError("shader") for a name that the default file does not have. */
+/** A constant of the default config, with its value there. */
+const CONSTANT = /^const (\w+) = (\w+);/gm;
+
+/**
+ * Text for `slots/config`: the default file's constants, with these values. Throws FoveaError("shader") for a name that
+ * the file does not have.
+ */
 export function configModule(values: Readonly<Record<string, number | boolean>>): ModuleMap {
-  const known = new Set([...config.matchAll(/^const (\w+)/gm)].map((match) => match[1]));
-  const lines = Object.entries(values).map(([name, value]) => {
-    if (!known.has(name)) throw new FoveaError("shader", `slots/config.wesl has no constant ${name}`);
-    return `const ${name} = ${value}${typeof value === "number" ? "u" : ""};\n`;
-  });
-  return { "package::slots::config": { name: "slots/config", text: lines.join("") } };
+  const constants = new Map([...config.matchAll(CONSTANT)].map((match) => [match[1], match[2]]));
+  for (const [name, value] of Object.entries(values)) {
+    if (!constants.has(name)) throw new FoveaError("shader", `slots/config.wesl has no constant ${name}`);
+    constants.set(name, `${value}${typeof value === "number" ? "u" : ""}`);
+  }
+  const text = [...constants].map(([name, value]) => `const ${name} = ${value};\n`).join("");
+  return { "package::slots::config": { name: "slots/config", text } };
 }

@@ -137,10 +137,9 @@ describe("encode", () => {
       [
         "forward 64x32",
         "layer 1",
-        "layer 1 kvLengths",
+        "layer 1 tables",
         "layer 1 output",
         "layer 1 params",
-        "layer 1 queryOffset",
         "q",
       ].sort(),
     );

@@ -160,21 +160,28 @@ describe("keys that a query does not see", () => {
   });
 
   it("are not even read, when a whole tile of them is unseen", async () => {
-    // The kv slot is replaced by one that notes every key it is asked for.
+    // The slots of k and v are replaced by some that note every key they are asked for.
     const device = await testDevice();
-    const noting = `
+    const notingKey = `
 import package::lib::params::{params};
 @group(0) @binding(2) var<storage, read> k: array<vec4f>;
-@group(0) @binding(3) var<storage, read> v: array<vec4f>;
 @group(0) @binding(8) var<storage, read_write> workspace: array<atomic<u32>>;
-fn load_k(batch: u32, kv_head: u32, kv_idx: u32, d4: u32) -> vec4f {
-  atomicMax(&workspace[kv_idx], 1u);
-  return k[kv_idx * params.k_stride_n + d4];
+fn note(row: u32) {
+  atomicMax(&workspace[row], 1u);
 }
-fn load_v(batch: u32, kv_head: u32, kv_idx: u32, d4: u32) -> vec4f {
-  atomicMax(&workspace[kv_idx], 1u);
-  return v[kv_idx * params.v_stride_n + d4];
+fn load_k(batch: u32, head: u32, row: u32, d4: u32) -> vec4f {
+  note(row);
+  return k[row * params.k_stride_n + d4];
 }`;
+    const notingValue = `
+import package::lib::params::{params};
+import package::slots::key::{note};
+@group(0) @binding(3) var<storage, read> v: array<vec4f>;
+fn load_v(batch: u32, head: u32, row: u32, d4: u32) -> vec4f {
+  note(row);
+  return v[row * params.v_stride_n + d4];
+}`;
+    const noting = { "package::slots::key": notingKey, "package::slots::value": notingValue };
     const [M, N, D] = [64, 200, 8];
     const read = async (options: object) => {
       const notes = new Uint32Array(N);
@@ -185,7 +192,7 @@ fn load_v(batch: u32, kv_head: u32, kv_idx: u32, d4: u32) -> vec4f {
         { q, k, v, output, ...options },
         ({ headDim, vDim, seqQ }, slots) => {
           const tile = chooseForwardTile(headDim, vDim, { workgroupBytes: 16384, software: true });
-          const modules = { ...forwardModules({ headDim, vDim, tile, ...slots }), "package::slots::kv": noting };
+          const modules = { ...forwardModules({ headDim, vDim, tile, ...slots }), ...noting };
           const { code, locate } = link("package::forward", modules);
           const { bindings } = forwardKernel({ headDim, vDim, tile, ...slots });
           const source = {

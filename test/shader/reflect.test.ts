@@ -7,6 +7,7 @@ import { describe, expect, it } from "vitest";
 import { WgslReflect } from "wgsl_reflect";
 import { FORWARD_TILES, forwardModules, forwardWorkgroupBytes } from "../../src/kernels/forward.ts";
 import { PARAMS, PARAMS_BYTES, type Params, packParams } from "../../src/kernels/params.ts";
+import { PLAIN } from "../../src/kernels/slots.ts";
 import { link } from "../../src/shader/link.ts";
 import { blankComments } from "../../src/shader/source.ts";
 import { KERNEL_VARIANTS } from "../support/kernels.ts";
@@ -62,7 +63,6 @@ describe("Params", () => {
 });
 
 describe("forward workgroup memory", () => {
-  const slots = { denseQ: true, denseKv: true, denseO: true, perBatch: false, lse: false };
   it.each([
     [64, 64],
     [40, 72],
@@ -70,7 +70,7 @@ describe("forward workgroup memory", () => {
     [2048, 2048],
   ])("D=%d Dv=%d is what the tile table says", (headDim, vDim) => {
     for (const tile of FORWARD_TILES.filter(({ maxHeadDim }) => headDim <= maxHeadDim)) {
-      const modules = forwardModules({ headDim, vDim, tile, ...slots });
+      const modules = forwardModules({ headDim, vDim, tile, ...PLAIN });
       const { code } = link("package::forward", modules);
       const constants = evaluator(code);
       const bytes = [...code.matchAll(/var<workgroup> \w+: array<(\w+), (.+)>;/g)].reduce(

@@ -2,7 +2,7 @@
 
 import { STEPS, stepBindings, stepModules } from "../../bench/ladder.ts";
 import { FORWARD_TILES, forwardModules } from "../../src/kernels/forward.ts";
-import { type SlotChoice, slotBindings } from "../../src/kernels/slots.ts";
+import { PLAIN, type SlotChoice, slotBindings } from "../../src/kernels/slots.ts";
 import type { ModuleMap } from "../../src/shader/link.ts";
 import type { Binding } from "../../src/types.ts";
 
@@ -14,14 +14,14 @@ export interface KernelVariant {
   readonly bindings: readonly Binding[];
 }
 
-const dense: SlotChoice = { denseQ: true, denseKv: true, denseO: true, perBatch: false, lse: false };
+const STRIDED: SlotChoice = { q: "strided", k: "strided", v: "strided", o: "strided" };
 const SLOTS: Readonly<Record<string, SlotChoice>> = {
-  dense,
-  "dense with lse and lengths": { ...dense, perBatch: true, lse: true },
-  "strided q": { ...dense, denseQ: false },
-  "strided k and v": { ...dense, denseKv: false },
-  "strided o": { ...dense, denseO: false },
-  "strided with lse and lengths": { denseQ: false, denseKv: false, denseO: false, perBatch: true, lse: true },
+  dense: PLAIN,
+  "dense with lse and lengths": { ...PLAIN, sequence: "batch", tables: true, lse: true },
+  "strided q": { ...PLAIN, q: "strided" },
+  "strided k and v": { ...PLAIN, k: "strided", v: "strided" },
+  "strided o": { ...PLAIN, o: "strided" },
+  "strided with lse and lengths": { ...STRIDED, sequence: "batch", tables: true, lse: true },
 };
 const HEAD_DIMS = [
   [64, 64],

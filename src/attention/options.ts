@@ -1,0 +1,88 @@
+// What a caller can say of an attention problem, beside its tensors: positions, masks, scores, dropout.
+
+import type { Tensor } from "../gpu/tensor.ts";
+import type { MaskOptions, TensorSpec } from "../types.ts";
+import type { BlockMask } from "./block_mask.ts";
+import type { MaskFunction, ScoreFunction } from "./functions.ts";
+
+/** Numbers for each batch entry, or a dense tensor of i32 (or u32) that stays on the GPU. */
+export type PerBatch = readonly number[] | Tensor;
+
+/** Numbers for each head, or an f32 tensor that stays on the GPU. */
+export type PerHead = readonly number[] | Tensor;
+
+/** T5's bias by relative position (arXiv 1910.10683, section 2.1). */
+export interface RelativeBias {
+  /** [buckets, H] f32, added to the scores unscaled: a tensor, or numbers in that order. */
+  readonly table: PerHead;
+  /** Number of buckets. Needed where `table` is numbers; a tensor has it in its shape. */
+  readonly buckets?: number;
+  /** Keys after the query have buckets of their own, half of them. Default true; false where the mask is causal. */
+  readonly bidirectional?: boolean;
+  /** Distance from which on all keys share the last bucket. Default 128. */
+  readonly maxDistance?: number;
+}
+
+/** Dropout of the probabilities by a counter-based generator, which a CPU or a backward pass can compute again. */
+export interface Dropout {
+  /** Probability that an element is dropped, 0 to 1. Kept ones count 1 / (1 - p) times. */
+  readonly p: number;
+  /** A whole number from 0 up to 2^53. The same seed drops the same elements. */
+  readonly seed: number;
+}
+
+/**
+ * How scores come about and which of them count:
+ *
+ * ```
+ * s = scale * q.k -> softcap -> score function -> + bias + relative bias + ALiBi -> masks -> softmax -> dropout
+ * ```
+ *
+ * A query sees a key if every mask allows it; the masks win over whatever a bias says. Query i of a batch entry stands
+ * at position p = i + offset (see `causal` and `queryOffset`), key j at position j.
+ */
+export interface ScoreOptions extends MaskOptions<PerBatch> {
+  /** Queries in use of each entry (FlashAttention's seqused_q); rows past them give 0, and LSE -Infinity. Default all. */
+  readonly qLengths?: PerBatch;
+  /**
+   * Sequences of different lengths one after the other, without padding: entry b owns the rows cuSeqlensQ[b] up to
+   * cuSeqlensQ[b + 1] of q and output, and likewise of k and v, whose batch axis is then 1. B + 1 numbers each.
+   */
+  readonly cuSeqlensQ?: PerBatch;
+  readonly cuSeqlensKv?: PerBatch;
+  /** Rows of the longest entry, needed where the cumulative lengths are tensors. */
+  readonly maxSeqlenQ?: number;
+  readonly maxSeqlenKv?: number;
+  /** Sees keys from p - left to p + right, its own position included; -1 is no bound. Default [-1, -1]. */
+  readonly window?: readonly [left: number, right: number];
+  /** Sees only keys of its own chunk of so many positions: j with floor(j / C) = floor(p / C). Default none. */
+  readonly attentionChunk?: number;
+  /**
+   * What a query sees, one element for each score, axes [B | 1, H | 1, M | 1, N | 1], leading ones optional: u8, where
+   * other than 0 means that the key is seen (as in PyTorch's SDPA), or bits of u32, [..., ceil(N / 32)], the first key
+   * in the lowest bit.
+   */
+  readonly mask?: TensorSpec;
+  /**
+   * Added to the scores, f32, axes [B | 1, H | 1, M | 1, N | 1], leading ones optional. -Infinity masks the key; a finite
+   * value, however negative, does not.
+   */
+  readonly bias?: TensorSpec;
+  /** WGSL that changes the scores. */
+  readonly scoreFunction?: ScoreFunction;
+  /** WGSL that says what a query sees. */
+  readonly maskFunction?: MaskFunction;
+  /** Likewise, with the blocks of scores that no query sees known beforehand, and skipped. */
+  readonly blockMask?: BlockMask;
+  /** s becomes softcap * tanh(s / softcap), as in Gemma 2. Default none. */
+  readonly softcap?: number;
+  /** ALiBi (arXiv 2108.12409): slopes [H] or [B, H]; s - slope * |p - j|. `alibiSlopes(H)` gives the usual ones. */
+  readonly alibiSlopes?: PerHead;
+  readonly relativeBias?: RelativeBias;
+  /**
+   * One logit a head [H], as learned by gpt-oss: exp(sink) joins the sum that probabilities are divided by, with no key
+   * and no value. Not scaled, not capped. Part of the log-sum-exp.
+   */
+  readonly sinks?: PerHead;
+  readonly dropout?: Dropout;
+}

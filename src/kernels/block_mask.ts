@@ -1,0 +1,33 @@
+// The kernel that finds the blocks of a mask function, shaders/block_mask.wesl: its bindings and the struct it reads.
+
+import blockMask from "../../shaders/block_mask.wesl?raw";
+import position from "../../shaders/lib/position.wesl?raw";
+import mask from "../../shaders/slots/mask.wesl?raw";
+import { link, type ModuleMap } from "../shader/link.ts";
+import type { Binding, KernelSource } from "../types.ts";
+import { captureBindings, type FunctionText, functionModules } from "./slots.ts";
+
+/** The members of the struct, in order. A test compares them with the shader. */
+export const BLOCKS = [
+  ...["seq_q", "seq_kv", "n_heads", "q_offset", "block_q", "block_kv"],
+  ...["q_blocks", "kv_blocks", "grid_x", "workgroups"],
+] as const;
+
+/** The modules, of which `package::block_mask` is the root; with the default mask where there is no function. */
+export function blockMaskModules(text?: FunctionText): ModuleMap {
+  const defaults = { "package::lib::position": position, "package::slots::mask": mask };
+  return { ...defaults, "package::block_mask": blockMask, ...functionModules("mask", text) };
+}
+
+export function blockMaskBindings(text?: FunctionText): Binding[] {
+  return [
+    { binding: 0, name: "params", type: "uniform" },
+    { binding: 1, name: "blocks", type: "storage" },
+    ...captureBindings("mask", text),
+  ];
+}
+
+export function blockMaskKernel(text: FunctionText): KernelSource {
+  const linked = link("package::block_mask", blockMaskModules(text));
+  return { label: "block_mask", ...linked, bindings: blockMaskBindings(text) };
+}

@@ -1,0 +1,30 @@
+// The copy kernel of the tables, shaders/tables.wesl: its bindings, the struct that it reads and its grid.
+
+import tables from "../../shaders/tables.wesl?raw";
+import { link } from "../shader/link.ts";
+import type { KernelSource } from "../types.ts";
+
+const WG_SIZE = 64;
+
+/** The members of the struct, in order; all u32. A test compares them with the shader. */
+export const COPY = ["rows", "columns", "base", "stride_row", "stride_column", "at"] as const;
+
+export const TABLES_MODULES = { "package::tables": tables };
+
+let linked: KernelSource | undefined;
+
+/** The linked kernel: there is one. */
+export function tablesKernel(): KernelSource {
+  linked ??= {
+    label: "tables",
+    ...link("package::tables", TABLES_MODULES),
+    bindings: [
+      { binding: 0, name: "params", type: "uniform" },
+      { binding: 1, name: "source", type: "read-only-storage" },
+      { binding: 2, name: "tables", type: "storage" },
+    ],
+  };
+  return linked;
+}
+
+export const tablesWorkgroups = (elements: number): number => Math.ceil(elements / WG_SIZE);
