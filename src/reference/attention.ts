@@ -1,26 +1,8 @@
 // Attention as plain loops on the CPU: what the kernels are measured against, and readable next to the formula.
 
-import type { Layout, MaskOptions } from "../types.ts";
-
-/** A 4-D tensor on the CPU. Strides and offset count elements; the default is dense, last axis fastest. */
-export interface ReferenceTensor {
-  readonly data: ArrayLike<number>;
-  readonly shape: readonly number[];
-  readonly strides?: readonly number[];
-  readonly offset?: number;
-}
-
-export interface ReferenceOptions extends MaskOptions<ArrayLike<number>> {
-  /** Axis order of q, k and v. The results are always [B, H, M, ...]. Default `"bhmd"`. */
-  readonly layout?: Layout;
-  /** Compute only these rows, numbered in [B, H, M]. Default all of them, in order. */
-  readonly rows?: ArrayLike<number>;
-  /**
-   * `"f64"` (default) is the yardstick. `"f32"` rounds every operation to f32, as a plain GPU implementation without
-   * fused multiply-adds would: the error that nobody can be blamed for.
-   */
-  readonly precision?: "f64" | "f32";
-}
+import { accumulate, dot } from "./inner.ts";
+import type { ReferenceOptions, ReferenceTensor } from "./options.ts";
+import { at, toBhmd } from "./tensors.ts";
 
 export interface ReferenceResult {
   /** [rows, Dv], by default [B, H, M, Dv]. A row without a key is 0. */
@@ -91,44 +73,4 @@ function keyEnd(b: number, i: number, M: number, N: number, options: ReferenceOp
   const aligned = causal === "top-left" ? 0 : length - M;
   const offset = typeof queryOffset === "number" ? queryOffset : (queryOffset?.[b] ?? aligned);
   return Math.min(Math.max(i + offset + 1, 0), length);
-}
-
-interface Strided {
-  readonly data: ArrayLike<number>;
-  readonly shape: readonly number[];
-  readonly strides: readonly number[];
-  readonly offset: number;
-}
-
-function toBhmd(tensor: ReferenceTensor, layout: Layout): Strided {
-  const { data, shape, offset = 0 } = tensor;
-  const dense = shape.map((_, axis) => shape.slice(axis + 1).reduce((product, size) => product * size, 1));
-  const strides = tensor.strides ?? dense;
-  const order = layout === "bhmd" ? [0, 1, 2, 3] : [0, 2, 1, 3];
-  return { data, shape: order.map((axis) => shape[axis]), strides: order.map((axis) => strides[axis]), offset };
-}
-
-const at = ({ strides, offset }: Strided, b: number, h: number, row: number) =>
-  offset + b * strides[0] + h * strides[1] + row * strides[2];
-
-// The two inner loops are written twice, because a rounding function called through a variable costs a factor of five.
-
-function dot(a: Strided, aAt: number, b: Strided, bAt: number, length: number, single: boolean): number {
-  const [x, y, dx, dy] = [a.data, b.data, a.strides[3], b.strides[3]];
-  let sum = 0;
-  if (single) {
-    for (let d = 0; d < length; d++) sum = Math.fround(sum + Math.fround(x[aAt + d * dx] * y[bAt + d * dy]));
-  } else {
-    for (let d = 0; d < length; d++) sum += x[aAt + d * dx] * y[bAt + d * dy];
-  }
-  return sum;
-}
-
-function accumulate(out: Float64Array, p: number, v: Strided, vAt: number, single: boolean): void {
-  const [x, dx] = [v.data, v.strides[3]];
-  if (single) {
-    for (let d = 0; d < out.length; d++) out[d] = Math.fround(out[d] + Math.fround(p * x[vAt + d * dx]));
-  } else {
-    for (let d = 0; d < out.length; d++) out[d] += p * x[vAt + d * dx];
-  }
 }

@@ -1,2 +1,3 @@
-export { attention, type ReferenceOptions, type ReferenceResult, type ReferenceTensor } from "./attention.ts";
+export { attention, type ReferenceResult } from "./attention.ts";
 export { largest, type WorstElement, worstElement } from "./compare.ts";
+export type { ReferenceOptions, ReferenceTensor } from "./options.ts";
