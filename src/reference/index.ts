@@ -1,4 +1,5 @@
 export { attention, type ReferenceResult } from "./attention.ts";
+export { relativeBucket } from "./bucket.ts";
 export { largest, type WorstElement, worstElement } from "./compare.ts";
 export { dropoutKeeps, threefry2x32 } from "./dropout.ts";
-export type { ReferenceOptions, ReferenceTensor } from "./options.ts";
+export type { ReferenceOptions, ReferencePosition, ReferenceRelativeBias, ReferenceTensor } from "./options.ts";

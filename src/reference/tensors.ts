@@ -20,6 +20,14 @@ export function toBhmd(tensor: ReferenceTensor, layout: Layout): Strided {
   return { data, shape: order.map((axis) => shape[axis]), strides: order.map((axis) => strides[axis]), offset };
 }
 
+/** A tensor with `rank` axes, the ones it lacks put first; along axes of size 1 every index finds the same element. */
+export function broadcast(tensor: ReferenceTensor, rank: number): Strided {
+  const { data, shape, offset = 0, strides = dense(shape) } = tensor;
+  const missing = Array.from({ length: rank - shape.length }, () => 1);
+  const steps = strides.map((stride, axis) => (shape[axis] === 1 ? 0 : stride));
+  return { data, shape: [...missing, ...shape], strides: [...missing.map(() => 0), ...steps], offset };
+}
+
 /** Where the row [b, h, row] of a 4-D tensor starts. */
 export const at = ({ strides, offset }: Strided, b: number, h: number, row: number) =>
   offset + b * strides[0] + h * strides[1] + row * strides[2];

@@ -1,7 +1,8 @@
-// Dropout: the generator against Random123's known answers.
+// Dropout: the generator against Random123's known answers, and what attention makes of it.
 
 import { describe, expect, it } from "vitest";
-import { dropoutKeeps, threefry2x32 } from "../../src/reference/index.ts";
+import { attention, dropoutKeeps, threefry2x32 } from "../../src/reference/index.ts";
+import { close, tensor, zeros } from "./hand.ts";
 
 describe("threefry2x32", () => {
   it("gives the known answers of Random123 for 20 rounds", () => {
@@ -42,5 +43,48 @@ describe("dropoutKeeps", () => {
     expect([kept(0), kept(1)]).toEqual([1, 0]);
     // Five standard deviations of the share are 0.018 at most.
     for (const p of [0.1, 0.5, 0.8]) expect(Math.abs(kept(p) - (1 - p))).toBeLessThan(0.018);
+  });
+});
+
+describe("dropout in attention", () => {
+  const [M, N] = [3, 8];
+  const values = Array.from({ length: N }, (_, j) => 2 ** j);
+  const run = (options: Parameters<typeof attention>[3]) =>
+    attention(zeros(1, 2, M, 1), zeros(1, 1, N, 1), tensor([1, 1, N, 1], values), options);
+  const dropout = { p: 0.5, seed: 123 };
+  /** Weights are 1/8, the kept ones doubled. */
+  const expected = (row: number) =>
+    values.reduce((sum, value, j) => sum + (dropoutKeeps(123, 0.5)(row, j) ? value / 4 : 0), 0);
+
+  it("drops weights after the softmax and scales the others", () => {
+    const { output, lse, rowMax } = run({ dropout });
+    close(output, [0, 1, 2, 3, 4, 5].map(expected));
+    expect(new Set(output).size).toBe(6);
+    close(lse, new Array(6).fill(Math.log(8)));
+    close(rowMax, new Array(6).fill(0));
+  });
+
+  it("numbers rows in [B, H, M] whichever are computed, and keys whichever are seen", () => {
+    close(run({ dropout, rows: [4, 1] }).output, [expected(4), expected(1)]);
+    const keeps = dropoutKeeps(123, 0.5);
+    const last = values.reduce((sum, value, j) => sum + (j >= 6 && keeps(0, j) ? value : 0), 0);
+    close(run({ dropout, rows: [0], window: [1, 0], queryOffset: 7 }).output, [last]);
+  });
+
+  it("numbers packed rows over all entries, and keys within theirs", () => {
+    const keeps = dropoutKeeps(123, 0.5);
+    const packed = run({ dropout, cuSeqlensQ: [0, 1, 3], cuSeqlensKv: [0, 3, 8] });
+    for (const row of [1, 2, 4, 5]) {
+      const sum = [0, 1, 2, 3, 4].reduce((total, j) => total + (keeps(row, j) ? values[3 + j] / 2.5 : 0), 0);
+      expect(packed.output[row]).toBeCloseTo(sum, 12);
+    }
+  });
+
+  it("is nothing at p = 0 and gives 0 at p = 1", () => {
+    expect(run({ dropout: { p: 0, seed: 1 } })).toEqual(run({}));
+    const all = run({ dropout: { p: 1, seed: 1 } });
+    close(all.output, new Array(6).fill(0));
+    close(all.lse, new Array(6).fill(Math.log(8)));
+    close(run({ dropout: { p: 1, seed: 1 }, precision: "f32" }).output, new Array(6).fill(0));
   });
 });
