@@ -3,3 +3,5 @@ export { relativeBucket } from "./bucket.ts";
 export { largest, type WorstElement, worstElement } from "./compare.ts";
 export { dropoutKeeps, threefry2x32 } from "./dropout.ts";
 export type { ReferenceOptions, ReferencePosition, ReferenceRelativeBias, ReferenceTensor } from "./options.ts";
+export type { ScoreStage } from "./scores.ts";
+export { attentionScores, type ReferenceScoreOptions, type ReferenceTopK, topKKeys } from "./weights.ts";

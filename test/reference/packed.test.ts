@@ -4,6 +4,7 @@ import { describe, expect, it } from "vitest";
 import { normal } from "../../bench/data.ts";
 import {
   attention,
+  attentionScores,
   type ReferenceOptions,
   type ReferencePosition,
   type ReferenceTensor,
@@ -141,5 +142,15 @@ describe("packed sequences", () => {
     const values = tensor([1, 3, 2, 1], [1, 10, 3, 30, 5, 50]);
     const options = { cuSeqlensQ: [0, 1, 2], cuSeqlensKv: [0, 2, 3], layout: "bmhd" } as const;
     close(attention(zeros(1, 2, 2, 1), zeros(1, 3, 2, 1), values, options).output, [2, 5, 20, 50]);
+  });
+
+  it("have scores as wide as the longest entry", () => {
+    const keys = tensor([1, 1, 3, 1], [1, 2, 3]);
+    const options = { cuSeqlensQ: [0, 1, 2], cuSeqlensKv: [0, 1, 3] };
+    const run = (stage: "raw" | "scores" | "probabilities") =>
+      attentionScores(tensor([1, 1, 2, 1], [1, 10]), keys, { ...options, stage });
+    close(run("raw"), [1, 0, 20, 30]);
+    close(run("scores"), [1, EMPTY, 20, 30]);
+    close(run("probabilities"), [1, 0, 1 / (1 + Math.exp(10)), 1 / (1 + Math.exp(-10))]);
   });
 });

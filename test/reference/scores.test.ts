@@ -1,7 +1,7 @@
 // What options make of the scores of the reference, in numbers worked by hand.
 
 import { describe, expect, it } from "vitest";
-import { attention, type ReferencePosition, relativeBucket } from "../../src/reference/index.ts";
+import { attention, attentionScores, type ReferencePosition, relativeBucket } from "../../src/reference/index.ts";
 import { close, tensor, zeros } from "./hand.ts";
 
 const { LN2 } = Math;
@@ -198,6 +198,13 @@ describe("sinks", () => {
 
 describe("f32 precision", () => {
   const f = Math.fround;
+  it("rounds within the softcap", () => {
+    const keys = Array.from({ length: 50 }, (_, i) => f(i / 29));
+    const options = { softcap: 0.3, precision: "f32", stage: "capped" } as const;
+    const capped = attentionScores(tensor([1, 1, 1, 1], [1]), tensor([1, 1, 50, 1], keys), options);
+    expect(Array.from(capped)).toEqual(keys.map((s) => f(f(0.3) * f(Math.tanh(f(s / f(0.3)))))));
+  });
+
   it("rounds every step", () => {
     const [x, cap, slope, bias] = [f(0.7), 0.3, 0.1, f(1.1)];
     const capped = f(f(cap) * f(Math.tanh(f(x / f(cap)))));
