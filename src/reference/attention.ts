@@ -1,32 +1,21 @@
 // Attention as plain loops on the CPU: what the kernels are measured against, and readable next to the formula.
 
-import type { Layout, MaskOptions } from "../types.ts";
-
-/** A 4-D tensor on the CPU. Strides and offset count elements; the default is dense, last axis fastest. */
-export interface ReferenceTensor {
-  readonly data: ArrayLike<number>;
-  readonly shape: readonly number[];
-  readonly strides?: readonly number[];
-  readonly offset?: number;
-}
-
-export interface ReferenceOptions extends MaskOptions<ArrayLike<number>> {
-  /** Axis order of q, k and v. The results are always [B, H, M, ...]. Default `"bhmd"`. */
-  readonly layout?: Layout;
-  /** Compute only these rows, numbered in [B, H, M]. Default all of them, in order. */
-  readonly rows?: ArrayLike<number>;
-  /**
-   * `"f64"` (default) is the yardstick. `"f32"` rounds every operation to f32, as a plain GPU implementation without
-   * fused multiply-adds would: the error that nobody can be blamed for.
-   */
-  readonly precision?: "f64" | "f32";
-}
+import { dropoutKeeps } from "./dropout.ts";
+import { accumulate } from "./inner.ts";
+import type { ReferenceOptions, ReferenceTensor } from "./options.ts";
+import { scoresOf } from "./scores.ts";
+import { at, toBhmd } from "./tensors.ts";
 
 export interface ReferenceResult {
   /** [rows, Dv], by default [B, H, M, Dv]. A row without a key is 0. */
   readonly output: Float64Array;
-  /** [rows], by default [B, H, M]: natural log of the sum of exp(score). -Infinity for a row without a key. */
+  /**
+   * [rows], by default [B, H, M]: natural log of the sum of exp(score), the sink's included. A row without a key has
+   * its sink, or else -Infinity; so has a row that no entry owns or uses, without its sink.
+   */
   readonly lse: Float64Array;
+  /** [rows], by default [B, H, M]: the largest score, without the sink. -Infinity for a row without a key. */
+  readonly rowMax: Float64Array;
 }
 
 /**
@@ -43,92 +32,41 @@ export function attention(
   v: ReferenceTensor,
   options: ReferenceOptions = {},
 ): ReferenceResult {
-  const layout = options.layout ?? "bhmd";
-  const [query, key, value] = [q, k, v].map((tensor) => toBhmd(tensor, layout));
-  const [B, H, M, D] = query.shape;
-  const [, kvHeads, N] = key.shape;
+  const value = toBhmd(v, options.layout ?? "bhmd");
   const Dv = value.shape[3];
-  const single = options.precision === "f32";
-  const round = single ? Math.fround : (x: number) => x;
-  const scale = round(options.scale ?? 1 / Math.sqrt(D));
-  const rows = options.rows ?? Array.from({ length: B * H * M }, (_, row) => row);
-  const output = new Float64Array(rows.length * Dv);
-  const lse = new Float64Array(rows.length);
-  const scores = new Float64Array(N);
+  const problem = scoresOf(q, k, options);
+  const { round, single } = problem.rounding;
+  const drop = dropper(options.dropout, round);
+  const { numbers } = problem.rows;
+  const output = new Float64Array(numbers.length * Dv);
+  const lse = new Float64Array(numbers.length).fill(Number.NEGATIVE_INFINITY);
+  const rowMax = new Float64Array(numbers.length).fill(Number.NEGATIVE_INFINITY);
+  const scores = new Float64Array(problem.rows.maxKeys);
+  const weights = new Float64Array(problem.rows.maxKeys);
 
-  for (let row = 0; row < rows.length; row++) {
-    const i = rows[row] % M;
-    const h = Math.floor(rows[row] / M) % H;
-    const b = Math.floor(rows[row] / (M * H));
-    const kvHead = Math.floor(h / (H / kvHeads));
-    const end = keyEnd(b, i, M, N, options);
-
-    const qAt = at(query, b, h, i);
-    let max = Number.NEGATIVE_INFINITY;
-    for (let j = 0; j < end; j++) {
-      const s = round(scale * dot(query, qAt, key, at(key, b, kvHead, j), D, single));
-      scores[j] = s;
-      if (s > max) max = s;
+  for (let index = 0; index < numbers.length; index++) {
+    const row = problem.rows.find(numbers[index]);
+    if (!row) continue;
+    const { max, sum, lse: rowLse } = problem.softmax(row, scores, weights);
+    const out = output.subarray(index * Dv, (index + 1) * Dv);
+    const kvHead = problem.kvHead(row.head);
+    for (let j = row.begin; j < row.end; j++) {
+      // A key that is not seen is skipped and not multiplied by 0, for its value may be NaN.
+      if (scores[j] === Number.NEGATIVE_INFINITY) continue;
+      const p = drop ? drop(weights[j], row.number, j) : weights[j];
+      if (p !== undefined) accumulate(out, p, value, at(value, row.batch, kvHead, row.keyRow + j), single);
     }
-    let sum = 0;
-    const out = output.subarray(row * Dv, (row + 1) * Dv);
-    for (let j = 0; j < end; j++) {
-      const p = round(Math.exp(round(scores[j] - max)));
-      sum = round(sum + p);
-      accumulate(out, p, value, at(value, b, kvHead, j), single);
-    }
-    for (let d = 0; d < Dv; d++) out[d] = end > 0 ? round(out[d] / sum) : 0;
-    lse[row] = end > 0 ? round(max + round(Math.log(sum))) : Number.NEGATIVE_INFINITY;
+    for (let d = 0; d < Dv; d++) out[d] = round(out[d] / sum);
+    lse[index] = rowLse;
+    rowMax[index] = max;
   }
-  return { output, lse };
+  return { output, lse, rowMax };
 }
 
-/** One past the last key that query i of batch entry b sees. */
-function keyEnd(b: number, i: number, M: number, N: number, options: ReferenceOptions): number {
-  const { causal = false, queryOffset, kvLengths } = options;
-  const length = kvLengths ? Math.min(Math.max(kvLengths[b], 0), N) : N;
-  if (!causal) return length;
-  const aligned = causal === "top-left" ? 0 : length - M;
-  const offset = typeof queryOffset === "number" ? queryOffset : (queryOffset?.[b] ?? aligned);
-  return Math.min(Math.max(i + offset + 1, 0), length);
-}
-
-interface Strided {
-  readonly data: ArrayLike<number>;
-  readonly shape: readonly number[];
-  readonly strides: readonly number[];
-  readonly offset: number;
-}
-
-function toBhmd(tensor: ReferenceTensor, layout: Layout): Strided {
-  const { data, shape, offset = 0 } = tensor;
-  const dense = shape.map((_, axis) => shape.slice(axis + 1).reduce((product, size) => product * size, 1));
-  const strides = tensor.strides ?? dense;
-  const order = layout === "bhmd" ? [0, 1, 2, 3] : [0, 2, 1, 3];
-  return { data, shape: order.map((axis) => shape[axis]), strides: order.map((axis) => strides[axis]), offset };
-}
-
-const at = ({ strides, offset }: Strided, b: number, h: number, row: number) =>
-  offset + b * strides[0] + h * strides[1] + row * strides[2];
-
-// The two inner loops are written twice, because a rounding function called through a variable costs a factor of five.
-
-function dot(a: Strided, aAt: number, b: Strided, bAt: number, length: number, single: boolean): number {
-  const [x, y, dx, dy] = [a.data, b.data, a.strides[3], b.strides[3]];
-  let sum = 0;
-  if (single) {
-    for (let d = 0; d < length; d++) sum = Math.fround(sum + Math.fround(x[aAt + d * dx] * y[bAt + d * dy]));
-  } else {
-    for (let d = 0; d < length; d++) sum += x[aAt + d * dx] * y[bAt + d * dy];
-  }
-  return sum;
-}
-
-function accumulate(out: Float64Array, p: number, v: Strided, vAt: number, single: boolean): void {
-  const [x, dx] = [v.data, v.strides[3]];
-  if (single) {
-    for (let d = 0; d < out.length; d++) out[d] = Math.fround(out[d] + Math.fround(p * x[vAt + d * dx]));
-  } else {
-    for (let d = 0; d < out.length; d++) out[d] += p * x[vAt + d * dx];
-  }
+/** Makes of a weight the one after dropout, `undefined` where it is dropped. */
+function dropper(dropout: ReferenceOptions["dropout"], round: (x: number) => number) {
+  if (!dropout) return undefined;
+  const keeps = dropoutKeeps(dropout.seed, dropout.p);
+  const factor = round(1 / round(1 - dropout.p));
+  return (p: number, row: number, key: number) => (keeps(row, key) ? round(p * factor) : undefined);
 }

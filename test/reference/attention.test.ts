@@ -1,16 +1,8 @@
 // The reference against numbers worked by hand.
 
 import { describe, expect, it } from "vitest";
-import { attention, type ReferenceTensor, worstElement } from "../../src/reference/index.ts";
-
-const tensor = (shape: number[], data: number[]): ReferenceTensor => ({ shape, data });
-const close = (actual: ArrayLike<number>, expected: number[]) => {
-  expect(actual).toHaveLength(expected.length);
-  expected.forEach((value, index) => {
-    if (Number.isFinite(value)) expect(actual[index]).toBeCloseTo(value, 12);
-    else expect(actual[index]).toBe(value);
-  });
-};
+import { attention, worstElement } from "../../src/reference/index.ts";
+import { close, tensor } from "./hand.ts";
 
 describe("reference attention", () => {
   // One head, D = 1: scores are products. q = ln 2 against k = 0, 1, 2 weighs the keys 1 : 2 : 4.

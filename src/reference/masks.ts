@@ -1,0 +1,22 @@
+// Keys that are hidden one by one. Those outside a row's run of keys are not asked about.
+
+import type { ReferenceOptions } from "./options.ts";
+import { positionOf, type Row } from "./rows.ts";
+import { biasElement } from "./steps.ts";
+
+/** True where the row sees the key. */
+export type Mask = (row: Row, key: number) => boolean;
+
+export function masksOf({ mask, bias, maskFunction }: ReferenceOptions): Mask[] {
+  const masks: Mask[] = [];
+  if (mask) {
+    const element = biasElement(mask);
+    masks.push((row, key) => element(row, key) !== 0);
+  }
+  if (bias) {
+    const element = biasElement(bias);
+    masks.push((row, key) => element(row, key) !== Number.NEGATIVE_INFINITY);
+  }
+  if (maskFunction) masks.push((row, key) => maskFunction(positionOf(row, key)));
+  return masks;
+}

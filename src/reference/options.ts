@@ -1,0 +1,75 @@
+// What a caller of the reference may say: the options of the engine, with plain arrays and JavaScript functions.
+
+import type { Layout, MaskOptions } from "../types.ts";
+
+/** A tensor on the CPU. Strides and offset count elements; the default is dense, last axis fastest. */
+export interface ReferenceTensor {
+  readonly data: ArrayLike<number>;
+  readonly shape: readonly number[];
+  readonly strides?: readonly number[];
+  readonly offset?: number;
+}
+
+/** A score's place. Packed sequences count queries and keys from the start of their own entry. */
+export interface ReferencePosition {
+  readonly batch: number;
+  readonly head: number;
+  readonly qIdx: number;
+  readonly kvIdx: number;
+  /** Where the query stands among the keys: qIdx + offset. */
+  readonly position: number;
+}
+
+/** A learned bias per head for each bucket of distances (T5, arXiv 1910.10683). */
+export interface ReferenceRelativeBias {
+  /** [buckets, H], added to the scores unscaled. */
+  readonly table: ReferenceTensor;
+  /** Half of the buckets for keys after the query. Default `true`; `false` puts all of those in bucket 0. */
+  readonly bidirectional?: boolean;
+  /** From this distance on, all keys share the last bucket. Default 128. */
+  readonly maxDistance?: number;
+}
+
+/**
+ * Every score is `scale * q.k -> softcap -> scoreFunction -> + bias + relativeBias + ALiBi -> masks`, then softmax and
+ * dropout. Masks win over everything, and what they hide is never read.
+ */
+export interface ReferenceOptions extends MaskOptions<ArrayLike<number>> {
+  /** Axis order of q, k and v. The results are always [B, H, M, ...]. Default `"bhmd"`. */
+  readonly layout?: Layout;
+  /** Compute only these rows, numbered in [B, H, M], packed in [1, H, totalQ]. Default all of them, in order. */
+  readonly rows?: ArrayLike<number>;
+  /**
+   * `"f64"` (default) is the yardstick. `"f32"` rounds every operation to f32, as a plain GPU implementation without
+   * fused multiply-adds would: the error that nobody can be blamed for.
+   */
+  readonly precision?: "f64" | "f32";
+  /** Used queries of each entry; rows past them are as rows without a key. Default M for all. */
+  readonly qLengths?: ArrayLike<number>;
+  /** A query at position p sees the keys p - left .. p + right. -1 is unbounded on that side. */
+  readonly window?: readonly [left: number, right: number];
+  /** A query sees the keys of its own chunk of this many positions, chunk 0 starting at position 0. */
+  readonly attentionChunk?: number;
+  /** [B|1, H|1, M|1, N|1], one number per element: non-zero where the query sees the key. */
+  readonly mask?: ReferenceTensor;
+  /** [B|1, H|1, M|1, N|1]. Only -Infinity masks a key; a finite value, however negative, does not. */
+  readonly bias?: ReferenceTensor;
+  /** softcap * tanh(s / softcap) bounds the scores. */
+  readonly softcap?: number;
+  /** [H] or [B, H]: scores lose slope * |p - j|. */
+  readonly alibiSlopes?: ArrayLike<number> | ReferenceTensor;
+  readonly relativeBias?: ReferenceRelativeBias;
+  /** [H]: a logit per head that joins the denominator, and so the LSE, and nothing else. */
+  readonly sinks?: ArrayLike<number>;
+  /**
+   * Packed sequences: entry b owns the queries cuSeqlensQ[b] .. cuSeqlensQ[b + 1] of q [1, H, totalQ, D], and likewise
+   * its keys. All that is per entry, per query or per key is numbered within the entry.
+   */
+  readonly cuSeqlensQ?: ArrayLike<number>;
+  readonly cuSeqlensKv?: ArrayLike<number>;
+  /** Weights are dropped with probability p, the kept ones are multiplied by 1 / (1 - p). Which: see `dropoutKeeps`. */
+  readonly dropout?: { readonly p: number; readonly seed: number };
+  readonly scoreFunction?: (s: number, at: ReferencePosition) => number;
+  /** True where the query sees the key. */
+  readonly maskFunction?: (at: ReferencePosition) => boolean;
+}

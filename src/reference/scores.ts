@@ -1,0 +1,75 @@
+// The scores of a row, at any stage from scale * q.k to the softmax.
+
+import { dot } from "./inner.ts";
+import { type Mask, masksOf } from "./masks.ts";
+import type { ReferenceOptions, ReferenceTensor } from "./options.ts";
+import { type Rounding, roundingOf } from "./rounding.ts";
+import { type Row, type Rows, rowsOf } from "./rows.ts";
+import { type RowSoftmax, softmax } from "./softmax.ts";
+import { capSteps, type Step, scoreSteps } from "./steps.ts";
+import { at, toBhmd } from "./tensors.ts";
+
+/** scale * q.k; after the softcap; after everything, masks included. */
+export type ScoreStage = "raw" | "capped" | "scores";
+
+export interface Scores {
+  readonly rows: Rows;
+  readonly rounding: Rounding;
+  /** The key head of a query head. */
+  kvHead(head: number): number;
+  /**
+   * Writes a row's scores, each at the index of its key. `"scores"` writes the keys `row.begin` .. `row.end`, -Infinity
+   * for masked ones, which are not read; the other stages write all used keys.
+   */
+  write(row: Row, stage: ScoreStage, scores: Float64Array): void;
+  /** Writes a row's final scores, and the weights that `softmax` makes of them and of the head's sink. */
+  softmax(row: Row, scores: Float64Array, weights: Float64Array): RowSoftmax;
+}
+
+/** @param q,k in the layout of the options */
+export function scoresOf(q: ReferenceTensor, k: ReferenceTensor, options: ReferenceOptions): Scores {
+  const layout = options.layout ?? "bhmd";
+  const [query, key] = [toBhmd(q, layout), toBhmd(k, layout)];
+  const [B, H, M, D] = query.shape;
+  const [, kvHeads, N] = key.shape;
+  const rounding = roundingOf(options.precision);
+  const { round, single } = rounding;
+  const scale = round(options.scale ?? 1 / Math.sqrt(D));
+  const kvHead = (head: number) => Math.floor(head / (H / kvHeads));
+
+  const cap = capSteps(options, rounding);
+  const steps = { raw: [], capped: cap, scores: [...cap, ...scoreSteps(options, H, rounding)] };
+  const masks = { raw: [], capped: [], scores: masksOf(options) };
+
+  function write(row: Row, stage: ScoreStage, scores: Float64Array): void {
+    const qAt = at(query, row.batch, row.head, row.qRow);
+    const kHead = kvHead(row.head);
+    const [begin, end] = stage === "scores" ? [row.begin, row.end] : [0, row.keys];
+    const [stageMasks, stageSteps] = [masks[stage], steps[stage]];
+    for (let j = begin; j < end; j++) {
+      if (!sees(stageMasks, row, j)) {
+        scores[j] = Number.NEGATIVE_INFINITY;
+        continue;
+      }
+      const raw = round(scale * dot(query, qAt, key, at(key, row.batch, kHead, row.keyRow + j), D, single));
+      scores[j] = afterSteps(stageSteps, raw, row, j);
+    }
+  }
+  function softmaxOf(row: Row, scores: Float64Array, weights: Float64Array): RowSoftmax {
+    write(row, "scores", scores);
+    const sink = round(options.sinks?.[row.head] ?? Number.NEGATIVE_INFINITY);
+    return softmax(scores, weights, [row.begin, row.end], sink, round);
+  }
+  return { rows: rowsOf([B, H, M, N], options), rounding, kvHead, write, softmax: softmaxOf };
+}
+
+function sees(masks: readonly Mask[], row: Row, key: number): boolean {
+  for (const mask of masks) if (!mask(row, key)) return false;
+  return true;
+}
+
+function afterSteps(steps: readonly Step[], raw: number, row: Row, key: number): number {
+  let s = raw;
+  for (const step of steps) s = step(s, row, key);
+  return s;
+}

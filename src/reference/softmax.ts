@@ -1,0 +1,42 @@
+// The softmax of one row, not yet divided by its sum.
+
+/** What a row's weights have in common. */
+export interface RowSoftmax {
+  /** Largest score, -Infinity for a row without a key. */
+  readonly max: number;
+  /** What the weights are to be divided by. */
+  readonly sum: number;
+  /** Natural log of the sum of exp(score), the sink's included. */
+  readonly lse: number;
+}
+
+/**
+ * Writes exp(score - m) over the keys begin .. end into `weights`, m the largest score or the sink if that is larger.
+ * Scores of -Infinity are keys that are not seen. A sink of -Infinity is none.
+ */
+export function softmax(
+  scores: Float64Array,
+  weights: Float64Array,
+  [begin, end]: readonly [number, number],
+  sink: number,
+  round: (x: number) => number,
+): RowSoftmax {
+  let max = Number.NEGATIVE_INFINITY;
+  let seen = false;
+  for (let j = begin; j < end; j++) {
+    if (scores[j] !== Number.NEGATIVE_INFINITY) seen = true;
+    if (scores[j] > max) max = scores[j];
+  }
+  if (!seen) {
+    weights.fill(0, begin, end);
+    return { max, sum: 1, lse: sink };
+  }
+  const top = Math.max(max, sink);
+  let sum = 0;
+  for (let j = begin; j < end; j++) {
+    weights[j] = round(Math.exp(round(scores[j] - top)));
+    sum = round(sum + weights[j]);
+  }
+  sum = round(sum + round(Math.exp(round(sink - top))));
+  return { max, sum, lse: round(top + round(Math.log(sum))) };
+}

@@ -1,0 +1,33 @@
+// Elements of tensors by their index, whatever the layout, the strides and the broadcast axes.
+
+import type { Layout } from "../types.ts";
+import type { ReferenceTensor } from "./options.ts";
+
+export interface Strided {
+  readonly data: ArrayLike<number>;
+  readonly shape: readonly number[];
+  readonly strides: readonly number[];
+  readonly offset: number;
+}
+
+const dense = (shape: readonly number[]) =>
+  shape.map((_, axis) => shape.slice(axis + 1).reduce((product, size) => product * size, 1));
+
+/** q, k or v with its axes in the order batch, head, row, column. */
+export function toBhmd(tensor: ReferenceTensor, layout: Layout): Strided {
+  const { data, shape, offset = 0, strides = dense(shape) } = tensor;
+  const order = layout === "bhmd" ? [0, 1, 2, 3] : [0, 2, 1, 3];
+  return { data, shape: order.map((axis) => shape[axis]), strides: order.map((axis) => strides[axis]), offset };
+}
+
+/** A tensor with `rank` axes, the ones it lacks put first; along axes of size 1 every index finds the same element. */
+export function broadcast(tensor: ReferenceTensor, rank: number): Strided {
+  const { data, shape, offset = 0, strides = dense(shape) } = tensor;
+  const missing = Array.from({ length: rank - shape.length }, () => 1);
+  const steps = strides.map((stride, axis) => (shape[axis] === 1 ? 0 : stride));
+  return { data, shape: [...missing, ...shape], strides: [...missing.map(() => 0), ...steps], offset };
+}
+
+/** Where the row [b, h, row] of a 4-D tensor starts. */
+export const at = ({ strides, offset }: Strided, b: number, h: number, row: number) =>
+  offset + b * strides[0] + h * strides[1] + row * strides[2];

@@ -1,0 +1,77 @@
+// What attention does not store: scores, probabilities, and the keys that matter most.
+
+import type { ReferenceOptions, ReferenceTensor } from "./options.ts";
+import type { Row } from "./rows.ts";
+import { type ScoreStage, type Scores, scoresOf } from "./scores.ts";
+
+export interface ReferenceScoreOptions extends ReferenceOptions {
+  /**
+   * `"raw"`: scale * q.k, of every used key, masked or not; 0 for the others.
+   * `"capped"`: the same after softcap.
+   * `"scores"`: after score function, biases and masks; -Infinity where the row doesn't see the key.
+   * `"probabilities"`: after softmax, the sink included in the denominator, without dropout; 0 where masked.
+   */
+  readonly stage: ScoreStage | "probabilities";
+}
+
+/**
+ * The scores or the weights of attention.
+ *
+ * @returns [rows, N], by default [B, H, M, N]; packed, N is the number of keys of the longest entry
+ */
+export function attentionScores(q: ReferenceTensor, k: ReferenceTensor, options: ReferenceScoreOptions): Float64Array {
+  const { stage } = options;
+  const problem = scoresOf(q, k, options);
+  const { numbers, maxKeys: N } = problem.rows;
+  const out = new Float64Array(numbers.length * N).fill(stage === "scores" ? Number.NEGATIVE_INFINITY : 0);
+  const scores = new Float64Array(N);
+  for (let index = 0; index < numbers.length; index++) {
+    const row = problem.rows.find(numbers[index]);
+    if (!row) continue;
+    const into = out.subarray(index * N, (index + 1) * N);
+    if (stage === "probabilities") writeProbabilities(problem, row, scores, into);
+    else problem.write(row, stage, into);
+  }
+  return out;
+}
+
+export interface ReferenceTopK {
+  /** [rows, k], the best first; -1 where the row sees fewer keys. */
+  readonly indices: Int32Array;
+  /** [rows, k]: the probabilities of these keys, 0 beside an index of -1. */
+  readonly weights: Float64Array;
+}
+
+/** The `count` keys of each row with the largest scores, the smaller index first among equals. */
+export function topKKeys(
+  q: ReferenceTensor,
+  k: ReferenceTensor,
+  count: number,
+  options: ReferenceOptions = {},
+): ReferenceTopK {
+  const problem = scoresOf(q, k, options);
+  const { numbers, maxKeys } = problem.rows;
+  const indices = new Int32Array(numbers.length * count).fill(-1);
+  const weights = new Float64Array(numbers.length * count);
+  const [scores, probabilities] = [new Float64Array(maxKeys), new Float64Array(maxKeys)];
+  for (let index = 0; index < numbers.length; index++) {
+    const row = problem.rows.find(numbers[index]);
+    if (!row) continue;
+    writeProbabilities(problem, row, scores, probabilities);
+    const best = Array.from({ length: row.end - row.begin }, (_, j) => row.begin + j)
+      .filter((j) => scores[j] !== Number.NEGATIVE_INFINITY)
+      .sort((a, b) => scores[b] - scores[a]) // stable, so equals stay in order
+      .slice(0, count);
+    best.forEach((j, place) => {
+      indices[index * count + place] = j;
+      weights[index * count + place] = probabilities[j];
+    });
+  }
+  return { indices, weights };
+}
+
+/** Writes scores and probabilities of the keys row.begin .. row.end. */
+function writeProbabilities(problem: Scores, row: Row, scores: Float64Array, probabilities: Float64Array): void {
+  const { sum } = problem.softmax(row, scores, probabilities);
+  for (let j = row.begin; j < row.end; j++) probabilities[j] = problem.rounding.round(probabilities[j] / sum);
+}
