@@ -1,4 +1,6 @@
 export { type AttentionOptions, type AttentionResult, attention } from "./attention/attention.ts";
+export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./attention/merge.ts";
+export type { MergeBindings, MergeProblem } from "./attention/merge_problem.ts";
 export type { AttentionBindings } from "./attention/operands.ts";
 export { AttentionPlan, planAttention } from "./attention/plan.ts";
 export type { AttentionProblem, PerBatch } from "./attention/problem.ts";
