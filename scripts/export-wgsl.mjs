@@ -15,6 +15,9 @@ const load = async (/** @type {string} */ path) =>
 const { chooseForwardTile, forwardGrid, forwardKernel, forwardWorkgroupBytes } = await load("src/kernels/forward.ts");
 /** @type {typeof import("../src/kernels/slots.ts")} */
 const { PLAIN } = await load("src/kernels/slots.ts");
+/** @type {typeof import("../src/kernels/merge.ts")} */
+const { MERGE_FOLD, MERGE_PARAMS_BYTES, MERGE_ROW_TILE, mergeKernel, mergeParamMembers } =
+  await load("src/kernels/merge.ts");
 /** @type {typeof import("../src/kernels/params.ts")} */
 const { PARAMS, PARAMS_BYTES } = await load("src/kernels/params.ts");
 
@@ -52,6 +55,29 @@ for (const headDim of HEAD_DIMS) {
   }
 }
 
+const merge = mergeKernel();
+writeFileSync(join(out, "merge.wgsl"), merge.code);
+const mergeEntry = {
+  file: "merge.wgsl",
+  what: "Folds partial results (o_i, lse_i) over disjoint sets of keys into o and lse: O = sum w_i O_i / sum w_i, LSE = m + ln sum w_i with w_i = exp(LSE_i - m), m = max LSE_i",
+  entryPoint: "main",
+  workgroupBytes: 16 * MERGE_ROW_TILE,
+  bindings: merge.bindings.map(({ binding, name, type }) => ({ group: 0, binding, name, type })),
+  params: {
+    bytes: MERGE_PARAMS_BYTES,
+    members: mergeParamMembers(),
+    values: {
+      strides: "elements from one batch entry, head, row and column to the next; an LSE has no columns",
+      rows: "batch * n_heads * seq_q",
+      partials: `of this dispatch: ${MERGE_FOLD}, or 1; o_1 and lse_1 are then not read`,
+      first: "1 in the first dispatch",
+      last: "1 in the last dispatch",
+    },
+  },
+  workspace: "f32, one a row, kept between dispatches; 4 bytes if there is only one",
+  grid: `One dispatch for every ${MERGE_FOLD} partials, one after the other. workgroups = ceil(rows / ${MERGE_ROW_TILE}), dispatched as (x, y) with x = params.grid_x, at most 65535, and x * y >= workgroups.`,
+};
+
 const manifest = {
   schema: 1,
   what: "softmax(scale * Q K^T + mask) V in one pass; q, k, v, o and lse are f32",
@@ -75,6 +101,7 @@ const manifest = {
   },
   grid: "workgroups = q_tiles * v_splits * heads * batch. Dispatch (x, y) with x = params.grid_x, at most 65535, and x * y >= workgroups; first_workgroup = 0, end_workgroup = workgroups.",
   kernels,
+  merge: mergeEntry,
 };
 writeFileSync(join(out, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
-console.log(`dist/wgsl: ${kernels.length} kernels and manifest.json`);
+console.log(`dist/wgsl: ${kernels.length + 1} kernels and manifest.json`);

@@ -14,6 +14,8 @@ export {
   type ScoreFunction,
   scoreFunction,
 } from "./attention/functions.ts";
+export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./attention/merge.ts";
+export type { MergeBindings, MergeProblem } from "./attention/merge_problem.ts";
 export type { AttentionBindings } from "./attention/operands.ts";
 export type { Dropout, PerBatch, PerHead, RelativeBias, ScoreOptions } from "./attention/options.ts";
 export { AttentionPlan, planAttention } from "./attention/plan.ts";

@@ -2,6 +2,7 @@ export { attention, type ReferenceResult } from "./attention.ts";
 export { relativeBucket } from "./bucket.ts";
 export { largest, type WorstElement, worstElement } from "./compare.ts";
 export { dropoutKeeps, threefry2x32 } from "./dropout.ts";
+export { mergeAttention, type ReferencePartial } from "./merge.ts";
 export type { ReferenceOptions, ReferencePosition, ReferenceRelativeBias, ReferenceTensor } from "./options.ts";
 export type { ScoreStage } from "./scores.ts";
 export { attentionScores, type ReferenceScoreOptions, type ReferenceTopK, topKKeys } from "./weights.ts";

@@ -134,14 +134,7 @@ describe("encode", () => {
     const q: Tensor = tensor(device, [1, 1, 4, 4], { label: "q" });
     const { output } = await attention(q, q, q, { label: "layer 1", kvLengths: [4] });
     expect([...labels].sort()).toEqual(
-      [
-        "forward 64x32",
-        "layer 1",
-        "layer 1 tables",
-        "layer 1 output",
-        "layer 1 params",
-        "q",
-      ].sort(),
+      ["forward 64x32", "layer 1", "layer 1 tables", "layer 1 output", "layer 1 params", "q"].sort(),
     );
     q.destroy();
     output.destroy();

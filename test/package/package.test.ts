@@ -50,10 +50,11 @@ export const wrong = (q: Tensor) => attention(q, q, q, { casual: true });
 
 /** What doc comments take for given. */
 const GIVEN = `
-import { attention, planAttention, requestFoveaDevice, tensor, unpackQkv, type Tensor } from "fovea";
+import { attention, mergeAttention, planAttention, planMerge, requestFoveaDevice, tensor, unpackQkv, type Tensor } from "fovea";
 declare const q: Tensor, k: Tensor, v: Tensor, output: Tensor, qkv: Tensor, device: GPUDevice;
 declare const encoder: GPUCommandEncoder, myBuffer: GPUBuffer, plan: Awaited<ReturnType<typeof planAttention>>;
-void [attention, planAttention, requestFoveaDevice, tensor, unpackQkv];
+declare const merge: Awaited<ReturnType<typeof planMerge>>;
+void [attention, mergeAttention, planAttention, planMerge, requestFoveaDevice, tensor, unpackQkv];
 `;
 
 function writeConfig(moduleResolution: string, files: readonly string[], skipLibCheck = false): void {

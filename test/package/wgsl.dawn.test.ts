@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { describe, expect, it } from "vitest";
 import { normal } from "../../bench/data.ts";
-import { attention as reference, worstElement } from "../../src/reference/index.ts";
+import { mergeAttention, attention as reference, worstElement } from "../../src/reference/index.ts";
 import { failOnGpuErrors, plainDevice } from "../support/device.ts";
 
 failOnGpuErrors();
@@ -105,6 +105,59 @@ describe("dist/wgsl", () => {
       { causal: true, queryOffset: -3 },
     ).output;
     expect(worstElement(output, expected, [B, H, M, D]).error).toBeLessThan(1e-5);
+    device.destroy();
+  });
+
+  it("merge.wgsl merges three partial results, from its manifest alone", async () => {
+    const { file, bindings, params: struct } = manifest.merge;
+    const device = await plainDevice();
+    const [H, M, Dv] = [2, 5, 6];
+    const parts = [1, 2, 3].map((seed) => ({ output: normal(seed, H * M * Dv), lse: normal(seed + 3, H * M) }));
+    const buffer = (size: number, usage: number, data?: ArrayBuffer | Float32Array<ArrayBuffer>) => {
+      const made = device.createBuffer({ size, usage: usage | 8 });
+      if (data) device.queue.writeBuffer(made, 0, data);
+      return made;
+    };
+    const uploaded = parts.map(({ output, lse }) => ({
+      o: buffer(output.byteLength, 128, output),
+      lse: buffer(lse.byteLength, 128, lse),
+    }));
+    const kept = { o: buffer(4 * H * M * Dv, 128 | 4), lse: buffer(4 * H * M, 128), workspace: buffer(4 * H * M, 128) };
+    const code = readFileSync(`${folder}/${file}`, "utf8");
+    const compute = { module: device.createShaderModule({ code }), entryPoint: "main" };
+    const pipeline = await device.createComputePipelineAsync({ layout: "auto", compute });
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    pass.setPipeline(pipeline);
+    for (const [index, pair] of [uploaded.slice(0, 2), uploaded.slice(2)].entries()) {
+      const values: Record<string, number | number[]> = { n_heads: H, seq_q: M, v_dim: Dv, rows: H * M, grid_x: 2 };
+      for (const name of ["o", "o_0", "o_1"]) values[`${name}_strides`] = [H * M * Dv, M * Dv, Dv, 1];
+      for (const name of ["lse", "lse_0", "lse_1"]) values[`${name}_strides`] = [H * M, M, 1, 0];
+      Object.assign(values, { partials: pair.length, first: 1 - index, last: index });
+      const params = new DataView(new ArrayBuffer(struct.bytes));
+      for (const { name, offset } of struct.members) {
+        [values[name] ?? 0].flat().forEach((value, word) => {
+          params.setUint32(offset + 4 * word, value, true);
+        });
+      }
+      const [a, b = a] = pair;
+      const uniform = buffer(struct.bytes, 64, params.buffer);
+      const memory: Record<string, GPUBuffer> = { params: uniform, o_0: a.o, lse_0: a.lse, o_1: b.o, lse_1: b.lse };
+      Object.assign(memory, kept);
+      const entries = bindings.map(({ binding, name }: { binding: number; name: string }) => ({
+        binding,
+        resource: { buffer: memory[name] },
+      }));
+      pass.setBindGroup(0, device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }));
+      pass.dispatchWorkgroups(2, 2); // 10 rows are 3 workgroups
+    }
+    pass.end();
+    const staging = device.createBuffer({ size: kept.o.size, usage: 1 | 8 });
+    encoder.copyBufferToBuffer(kept.o, 0, staging, 0, staging.size);
+    device.queue.submit([encoder.finish()]);
+    await staging.mapAsync(1);
+    const output = new Float32Array(staging.getMappedRange().slice(0));
+    expect(worstElement(output, mergeAttention(parts).output, [1, H, M, Dv]).error).toBeLessThan(1e-6);
     device.destroy();
   });
 });

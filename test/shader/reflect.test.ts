@@ -6,6 +6,16 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { WgslReflect } from "wgsl_reflect";
 import { FORWARD_TILES, forwardModules, forwardWorkgroupBytes } from "../../src/kernels/forward.ts";
+import {
+  MERGE_BINDINGS,
+  MERGE_FOLD,
+  MERGE_MODULES,
+  MERGE_PARAMS_BYTES,
+  MERGE_ROW_TILE,
+  type MergeParams,
+  mergeParamMembers,
+  packMergeParams,
+} from "../../src/kernels/merge.ts";
 import { PARAMS, PARAMS_BYTES, type Params, packParams } from "../../src/kernels/params.ts";
 import { PLAIN } from "../../src/kernels/slots.ts";
 import { link } from "../../src/shader/link.ts";
@@ -25,20 +35,27 @@ describe.each(KERNEL_VARIANTS)("$name", (variant) => {
     });
 
   it("declares the bindings that the dispatcher binds", () => {
-    // A step may leave bindings unused; the real kernel declares each.
-    if (variant.root === "package::forward") expect(declared).toEqual(variant.bindings);
-    else expect(variant.bindings).toEqual(expect.arrayContaining(declared));
+    // A step may leave bindings unused; the real kernels declare each.
+    if (variant.root.startsWith("package::steps::")) {
+      expect(variant.bindings).toEqual(expect.arrayContaining(declared));
+    } else {
+      expect(declared).toEqual(variant.bindings);
+    }
   });
   it("has one entry point, main", () => {
     expect(reflection.entry.compute.map(({ name }) => name)).toEqual(["main"]);
   });
 });
 
-describe("Params", () => {
-  const struct = reflect(KERNEL_VARIANTS[0]).uniforms[0].type as unknown as {
+/** The struct of a kernel's uniform. */
+const uniformOf = (variant: Parameters<typeof reflect>[0]) =>
+  reflect(variant).uniforms[0].type as unknown as {
     size: number;
     members: { name: string; offset: number; type: { name: string } }[];
   };
+
+describe("Params", () => {
+  const struct = uniformOf(KERNEL_VARIANTS[0]);
   it("has the members of the WGSL struct, in order and at their offsets", () => {
     expect(struct.members.map(({ name, type }) => [name, type.name])).toEqual(
       PARAMS.map(([name, type]) => [name, type]),
@@ -59,6 +76,32 @@ describe("Params", () => {
       ] as DataView["getUint32"];
       expect(read.call(view, 256 + offset, true), name).toBe(params[name]);
     }
+  });
+});
+
+describe("MergeParams", () => {
+  const variant = { root: "package::merge", modules: MERGE_MODULES };
+  const struct = uniformOf(variant);
+  it("has the members of the WGSL struct, in order and at their offsets", () => {
+    const members = struct.members.map(({ name, offset, type }) => ({ name, type: type.name, offset }));
+    expect(mergeParamMembers()).toEqual(members);
+    expect(MERGE_PARAMS_BYTES).toBe(struct.size);
+  });
+  it("packs every member at its offset", () => {
+    const bytes = new ArrayBuffer(256 + MERGE_PARAMS_BYTES);
+    const words = (offset: number, type: string) => (type === "vec4u" ? [0, 1, 2, 3] : [0]).map((x) => offset + x);
+    const values = mergeParamMembers().map(({ name, type, offset }) => [name, words(offset, type)]);
+    packMergeParams(Object.fromEntries(values) as MergeParams, bytes, 256);
+    const view = new DataView(bytes, 256);
+    for (const { name, offset, type } of struct.members) {
+      const read = words(offset, type.name).map((_, word) => view.getUint32(offset + 4 * word, true));
+      expect(read, name).toEqual(words(offset, type.name));
+    }
+  });
+  it("comes with the kernel's own tile of rows", () => {
+    const { code } = link(variant.root, variant.modules);
+    expect(code).toContain(`const ROW_TILE = ${MERGE_ROW_TILE}u;`);
+    expect(MERGE_BINDINGS.filter(({ name }) => /^o_\d$/.test(name))).toHaveLength(MERGE_FOLD);
   });
 });
 

@@ -2,6 +2,7 @@
 
 import { STEPS, stepBindings, stepModules } from "../../bench/ladder.ts";
 import { FORWARD_TILES, forwardModules } from "../../src/kernels/forward.ts";
+import { MERGE_BINDINGS, MERGE_MODULES } from "../../src/kernels/merge.ts";
 import { PLAIN, type SlotChoice, slotBindings } from "../../src/kernels/slots.ts";
 import type { ModuleMap } from "../../src/shader/link.ts";
 import type { Binding } from "../../src/types.ts";
@@ -31,7 +32,7 @@ const HEAD_DIMS = [
   [2048, 512],
 ] as const;
 
-export const KERNEL_VARIANTS: readonly KernelVariant[] = Object.entries(SLOTS).flatMap(([slotName, slots]) =>
+const ATTENTION_VARIANTS = Object.entries(SLOTS).flatMap(([slotName, slots]) =>
   HEAD_DIMS.filter(([d, dv]) => (d % 4 === 0 && dv % 4 === 0) || !slotName.startsWith("dense")).flatMap(([d, dv]) => [
     ...FORWARD_TILES.filter((tile) => d <= tile.maxHeadDim).map((tile) => ({
       name: `forward ${tile.name} D=${d} Dv=${dv} ${slotName}`,
@@ -48,3 +49,8 @@ export const KERNEL_VARIANTS: readonly KernelVariant[] = Object.entries(SLOTS).f
     })),
   ]),
 );
+
+export const KERNEL_VARIANTS: readonly KernelVariant[] = [
+  ...ATTENTION_VARIANTS,
+  { name: "merge", root: "package::merge", modules: MERGE_MODULES, bindings: MERGE_BINDINGS },
+];

@@ -1,0 +1,159 @@
+// What is merged: the tensors of a merge, checked before the GPU sees any of them, and the uniform of each dispatch.
+
+import { check } from "../errors.ts";
+import { Tensor } from "../gpu/tensor.ts";
+import { MERGE_FOLD, MERGE_PARAMS_BYTES, MERGE_ROW_TILE, packMergeParams } from "../kernels/merge.ts";
+import type { Layout, TensorSpec } from "../types.ts";
+import type { AttentionResult } from "./attention.ts";
+import { checkOperand, type Operand } from "./operands.ts";
+import { type ResolvedSpec, reorder } from "./problem.ts";
+import { bindingBase, checkBindingLimit, checkLayout, expectApart, expectShape, float32, toBhmd } from "./specs.ts";
+
+/** The merge that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
+export interface MergeProblem {
+  /**
+   * Results of attention over disjoint sets of keys, one or more: output [B, H, M, Dv] and lse [B, H, M], f32, all of
+   * the same shape. Tensors, or what they will look like. A result without its `lse` is refused.
+   */
+  readonly partials: readonly { readonly output: TensorSpec; readonly lse?: TensorSpec }[];
+  /** [B, H, M, Dv]. Default: dense. */
+  readonly output?: TensorSpec;
+  /** [B, H, M]. Default: dense. */
+  readonly lse?: TensorSpec;
+  /** Axis order of all outputs; their shapes are then given in that order. Default `"bhmd"`. */
+  readonly layout?: Layout;
+  /** Name of the plan's GPU objects in errors and captures. Default `"mergeAttention"`. */
+  readonly label?: string;
+}
+
+/** Memory for one run of a merge plan: tensors that look as the plan was told. Those it was made with are the default. */
+export interface MergeBindings {
+  /** As many as the plan merges. */
+  readonly partials?: readonly AttentionResult[];
+  readonly output?: Tensor;
+  readonly lse?: Tensor;
+}
+
+/** A tensor of a merge. */
+export interface MergeOperand extends Operand {
+  /** What it is called in messages: `partials[1].lse`. */
+  readonly name: string;
+  /** Elements from one batch entry, head, row and column to the next. */
+  readonly strides: readonly number[];
+  /** The tensor that a run gives for it. */
+  pick(bindings: MergeBindings): Tensor | undefined;
+}
+
+/** A checked merge. */
+export interface ResolvedMerge {
+  readonly label: string;
+  /** Partial i has its output at 2 i and its LSE at 2 i + 1; the merged ones come last. */
+  readonly operands: readonly MergeOperand[];
+  readonly partials: number;
+  /** In the caller's layout. */
+  readonly outputShape: readonly number[];
+  readonly lseShape: readonly number[];
+  readonly heads: number;
+  readonly seqQ: number;
+  readonly vDim: number;
+  /** B * H * M */
+  readonly rows: number;
+}
+
+/** Checks a merge and fills in its defaults. Throws FoveaError that names what is wrong. */
+export function resolveMerge(device: GPUDevice, problem: MergeProblem): ResolvedMerge {
+  const { partials, layout = "bhmd", label = "mergeAttention" } = problem ?? {};
+  checkPartials(label, partials);
+  checkLayout(label, layout);
+  const first = toBhmd(label, "partials[0].output", partials[0].output, layout);
+  const [batch, heads, seqQ, vDim] = first.shape;
+  const outputShape = reorder(first, layout).shape;
+  const lseShape = [batch, heads, seqQ];
+  check(vDim >= 1, "argument", () => `${label}: head dims start at 1: partials[0].output is [${outputShape}].`);
+
+  const operands: MergeOperand[] = [];
+  const add = (name: string, given: TensorSpec, pick: MergeOperand["pick"], written: boolean) => {
+    const isOutput = name.endsWith("output");
+    const spec = float32(label, name, given);
+    const why = isOutput ? "like partials[0].output" : `for partials[0].output [${outputShape.join(", ")}]`;
+    expectShape(label, name, spec, isOutput ? outputShape : lseShape, why);
+    if (written) expectApart(label, name, spec);
+    checkBindingLimit(label, name, device, spec);
+    const fallback = given instanceof Tensor ? given : undefined;
+    const strides = stridesOf(isOutput ? reorder(spec, layout) : spec);
+    const operand = { name, spec, strides, base: bindingBase(device, spec), fallback, written, pick };
+    if (fallback) checkOperand(`${label}: ${name}`, device, operand, fallback);
+    operands.push(operand);
+  };
+  for (const [index, { output, lse }] of partials.entries()) {
+    add(`partials[${index}].output`, output, (bindings) => bindings.partials?.[index]?.output, false);
+    add(`partials[${index}].lse`, lse as TensorSpec, (bindings) => bindings.partials?.[index]?.lse, false);
+  }
+  add("output", problem.output ?? { shape: outputShape }, (bindings) => bindings.output, true);
+  add("lse", problem.lse ?? { shape: lseShape }, (bindings) => bindings.lse, true);
+  const rows = batch * heads * seqQ;
+  return { label, operands, partials: partials.length, outputShape, lseShape, heads, seqQ, vDim, rows };
+}
+
+/** Throws FoveaError unless there are partial results, each with an LSE. */
+export function checkPartials(label: string, partials: MergeProblem["partials"]): void {
+  check(
+    Array.isArray(partials) && partials.length > 0,
+    "argument",
+    () =>
+      `${label}: partials must be a list of one or more results { output, lse }, got ${Array.isArray(partials) ? "an empty one" : partials}.`,
+  );
+  for (const [index, partial] of partials.entries()) {
+    check(
+      typeof partial === "object" && partial !== null,
+      "argument",
+      () => `${label}: partials[${index}] must be { output, lse }, got ${partial}.`,
+    );
+    check(
+      partial.lse !== undefined,
+      "argument",
+      () => `${label}: partials[${index}] has no lse. attention() gives it with the option { lse: true }.`,
+    );
+  }
+}
+
+/** The stride of an axis with one index is never taken; an LSE has no columns. */
+const stridesOf = ({ shape, strides }: ResolvedSpec): number[] =>
+  [0, 1, 2, 3].map((axis) => (shape[axis] > 1 ? strides[axis] : 0));
+
+/** One dispatch of a merge. */
+export interface MergeDispatch {
+  /** The operand behind each binding of the kernel; the workspace is the plan's own. */
+  readonly bound: Readonly<Record<string, MergeOperand>>;
+  /** Where its params lie in the plan's uniform buffer. */
+  readonly paramsOffset: number;
+}
+
+/** The dispatches of a merge, all of the same grid, and the bytes of their uniforms. */
+export function mergeDispatches(device: GPUDevice, { operands, partials, heads, seqQ, vDim, rows }: ResolvedMerge) {
+  const count = Math.ceil(partials / MERGE_FOLD);
+  const workgroups = Math.max(1, Math.ceil(rows / MERGE_ROW_TILE));
+  const x = Math.min(workgroups, device.limits.maxComputeWorkgroupsPerDimension);
+  // Offsets of uniforms are multiples of 256 at most.
+  const stride = Math.ceil(MERGE_PARAMS_BYTES / 256) * 256;
+  const bytes = new ArrayBuffer(count * stride);
+  const [o, lse] = operands.slice(2 * partials);
+  const dispatches = Array.from({ length: count }, (_, index): MergeDispatch => {
+    const first = MERGE_FOLD * index;
+    // Where one partial is left it is bound twice, and read once.
+    const last = Math.min(first + MERGE_FOLD, partials) - 1;
+    const [o_0, lse_0] = operands.slice(2 * first);
+    const [o_1, lse_1] = operands.slice(2 * last);
+    const params = {
+      ...{ o_strides: o.strides, o_0_strides: o_0.strides, o_1_strides: o_1.strides },
+      ...{ lse_strides: lse.strides, lse_0_strides: lse_0.strides, lse_1_strides: lse_1.strides },
+      ...{ o_base: o.base, o_0_base: o_0.base, o_1_base: o_1.base },
+      ...{ lse_base: lse.base, lse_0_base: lse_0.base, lse_1_base: lse_1.base },
+      ...{ n_heads: heads, seq_q: seqQ, v_dim: vDim, rows, grid_x: x },
+      ...{ partials: last - first + 1, first: Number(index === 0), last: Number(index === count - 1) },
+    };
+    packMergeParams(params, bytes, index * stride);
+    return { bound: { o_0, lse_0, o_1, lse_1, o, lse }, paramsOffset: index * stride };
+  });
+  return { dispatches, bytes, x, y: Math.ceil(workgroups / x) };
+}

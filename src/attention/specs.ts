@@ -1,0 +1,84 @@
+// Checks of single tensors that every operation makes: axes and layout, shape, places of their own, binding size.
+
+import { check } from "../errors.ts";
+import { BYTES } from "../gpu/elements.ts";
+import { extentOf, resolveSpec } from "../gpu/tensor.ts";
+import type { Layout, TensorSpec } from "../types.ts";
+import { type ResolvedSpec, reorder } from "./problem.ts";
+
+const AXES: Readonly<Record<Layout, string>> = { bhmd: "BHMD", bmhd: "BMHD" };
+
+export function checkLayout(label: string, layout: Layout): void {
+  check(layout in AXES, "argument", () => `${label}: layout must be "bhmd" or "bmhd", got ${JSON.stringify(layout)}.`);
+}
+
+/** A checked f32 spec, of whatever axes. */
+export function float32(label: string, name: string, spec: TensorSpec): ResolvedSpec {
+  check(
+    typeof spec === "object" && spec !== null && Array.isArray(spec.shape),
+    "argument",
+    () => `${label}: ${name} must be a tensor, or { shape, strides?, offset?, dtype? }, got ${spec}.`,
+  );
+  const resolved = resolveSpec(`${label}: ${name}`, spec);
+  check(resolved.dtype === "f32", "argument", () => `${label}: ${name} must be f32, got ${resolved.dtype}.`);
+  return resolved;
+}
+
+/** A checked f32 spec of four axes, in BHMD order. */
+export function toBhmd(label: string, name: string, spec: TensorSpec, layout: Layout): ResolvedSpec {
+  const resolved = float32(label, name, spec);
+  check(
+    resolved.shape.length === 4,
+    "argument",
+    () => `${label}: ${name} must have the four axes ${AXES[layout]}, got shape [${spec.shape}].`,
+  );
+  return reorder(resolved, layout);
+}
+
+/** Throws FoveaError unless the spec, as the caller wrote it, has this shape. `why` ends the sentence. */
+export function expectShape(
+  label: string,
+  name: string,
+  spec: ResolvedSpec,
+  shape: readonly number[],
+  why: string,
+): void {
+  check(
+    spec.shape.length === shape.length && shape.every((size, axis) => spec.shape[axis] === size),
+    "argument",
+    () => `${label}: ${name} must be [${shape.join(", ")}] ${why}, got [${spec.shape.join(", ")}].`,
+  );
+}
+
+/** Throws FoveaError if two indices reach the same element; strides that interleave count as overlapping. */
+export function expectApart(label: string, name: string, { shape, strides }: ResolvedSpec): void {
+  const axes = shape.map((size, axis) => ({ size, stride: strides[axis] })).filter(({ size }) => size > 1);
+  axes.sort((a, b) => a.stride - b.stride);
+  let extent = 1;
+  for (const { size, stride } of axes) {
+    check(
+      stride >= extent || shape.includes(0),
+      "overlap",
+      () =>
+        `${label}: elements of ${name} share memory (shape [${shape}], strides [${strides}]); an output needs a place for each.`,
+    );
+    extent += extentOf([size], [stride]) - 1;
+  }
+}
+
+/** Elements from the last place before the spec's first one where a binding can start. */
+export function bindingBase(device: GPUDevice, { offset, dtype }: ResolvedSpec): number {
+  return offset % (device.limits.minStorageBufferOffsetAlignment / BYTES[dtype]);
+}
+
+/** Throws FoveaError if the tensor is larger than one binding can be. */
+export function checkBindingLimit(label: string, name: string, device: GPUDevice, spec: ResolvedSpec): void {
+  const bytes = (bindingBase(device, spec) + extentOf(spec.shape, spec.strides)) * BYTES[spec.dtype];
+  const limit = device.limits.maxStorageBufferBindingSize;
+  check(
+    bytes <= limit,
+    "limit",
+    () =>
+      `${label}: ${name} spans ${bytes} bytes; this device binds at most ${limit} at a time (maxStorageBufferBindingSize). Use a device from requestFoveaDevice, which asks for the adapter's highest limit, or run batch entries or heads one after the other on slices.`,
+  );
+}
