@@ -204,7 +204,7 @@ export interface MergeOptions {
 export async function mergeAttention(
   partials: readonly AttentionResult[],
   options: MergeOptions = {},
-): Promise<Required<AttentionResult>> {
+): Promise<Required<Pick<AttentionResult, "output" | "lse">>> {
   const { label = "mergeAttention" } = options;
   checkPartials(label, partials);
   for (const [index, partial] of partials.entries()) {

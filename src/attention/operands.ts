@@ -204,7 +204,8 @@ export function checkOverlap(label: string, operands: Operands, tensors: Readonl
 /** The part of its buffer that a tensor is bound by: from an aligned offset to its last element. */
 export function bindingRange({ device, shape, strides, offset, dtype }: Tensor): { offset: number; size: number } {
   const begin = (offset - (offset % alignment(device, { dtype }))) * BYTES[dtype];
-  return { offset: begin, size: (offset + extentOf(shape, strides)) * BYTES[dtype] - begin };
+  const size = (offset + extentOf(shape, strides)) * BYTES[dtype] - begin;
+  return { offset: begin, size: Math.ceil(size / 4) * 4 };
 }
 
 /** Elements between the places where a binding can start. */

@@ -53,7 +53,7 @@ export class Tensor implements TensorSpec {
     this.#storage = storage;
     const needed = (spec.offset + extentOf(spec.shape, spec.strides)) * BYTES[spec.dtype];
     check(
-      needed <= storage.buffer.size,
+      Math.ceil(needed / 4) * 4 <= storage.buffer.size, // kernels bind whole words
       "argument",
       () =>
         `${label}: shape [${spec.shape}] with strides [${spec.strides}] from element ${spec.offset} on needs ${needed} bytes; the buffer has ${storage.buffer.size}.`,

@@ -1,6 +1,7 @@
 // Merging partial results on the CPU: what the merge kernel is measured against.
 
-import type { ReferenceOptions, ReferenceResult } from "./attention.ts";
+import type { ReferenceResult } from "./attention.ts";
+import type { ReferenceOptions } from "./options.ts";
 
 /** Attention of the same queries over some of the keys, as {@link ReferenceResult}. */
 export interface ReferencePartial {
@@ -20,7 +21,7 @@ export interface ReferencePartial {
 export function mergeAttention(
   partials: readonly ReferencePartial[],
   options: Pick<ReferenceOptions, "precision"> = {},
-): ReferenceResult {
+): Pick<ReferenceResult, "output" | "lse"> {
   const round = options.precision === "f32" ? Math.fround : (x: number) => x;
   const [first] = partials;
   const rows = first.lse.length;

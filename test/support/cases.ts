@@ -1,18 +1,24 @@
-// Attention problems as tests describe them, run on the GPU and compared with the reference.
+// Attention problems as tests and fuzzing describe them: plain data, run on the GPU and compared with the reference.
 
 import { normal } from "../../bench/data.ts";
 import {
   type AttentionOptions,
   type AttentionPlan,
   attention,
+  type BlockMask,
+  createBlockMask,
   type Layout,
   type planAttention,
+  type Tensor,
   tensor,
 } from "../../src/index.ts";
-import { attention as reference } from "../../src/reference/index.ts";
+import { type ReferenceOptions, attention as reference } from "../../src/reference/index.ts";
 import { expectClose } from "./closeness.ts";
+import { defined, type Features, featuresOf } from "./features.ts";
 
-export interface Case extends Pick<AttentionOptions, "causal" | "scale" | "variant" | "maxDispatchFlops"> {
+export interface Case
+  extends Features,
+    Pick<AttentionOptions, "causal" | "scale" | "variant" | "maxDispatchFlops" | "attentionChunk" | "softcap"> {
   readonly B?: number;
   readonly H?: number;
   /** Key heads; default H. */
@@ -23,8 +29,6 @@ export interface Case extends Pick<AttentionOptions, "causal" | "scale" | "varia
   /** Default D. */
   readonly Dv?: number;
   readonly layout?: Layout;
-  readonly queryOffset?: number | readonly number[];
-  readonly kvLengths?: readonly number[];
   /** Standard deviation of q and k. Scores have its square. */
   readonly spread?: number;
   readonly seed?: number;
@@ -32,7 +36,7 @@ export interface Case extends Pick<AttentionOptions, "causal" | "scale" | "varia
 
 export const title = (problem: Case) =>
   Object.entries(problem)
-    .map(([name, value]) => `${name}=${Array.isArray(value) ? `[${value}]` : value}`)
+    .map(([name, value]) => `${name}=${typeof value === "object" ? JSON.stringify(value) : value}`)
     .join(" ");
 
 /**
@@ -45,31 +49,50 @@ export async function runCase(
   plan?: typeof planAttention,
   storesLse = true,
 ): Promise<void> {
-  const { B = 1, H = 1, Hkv = H, M, N, D, Dv = D, layout = "bhmd", spread = 1, seed = 1, ...options } = problem;
+  const { B = 1, H = 1, Hkv = H, M, N, D, Dv = D, layout = "bhmd", spread = 1, seed = 1 } = problem;
   const shape = (b: number, h: number, m: number, d: number) => (layout === "bhmd" ? [b, h, m, d] : [b, m, h, d]);
+  const used: (Tensor | BlockMask)[] = [];
+  const keep = <T extends Tensor | BlockMask>(made: T): T => {
+    used.push(made);
+    return made;
+  };
   const make = (what: number, size: number[], deviation = 1) => {
     const data = normal(seed * 8 + what, product(size), deviation);
-    return { shape: size, data, gpu: tensor(device, size, { data, label: "qkv"[what] }) };
+    return { shape: size, data, gpu: keep(tensor(device, size, { data, label: "qkv"[what] })) };
   };
-  const q = make(0, shape(B, H, M, D), spread);
-  const k = make(1, shape(B, Hkv, N, D), spread);
-  const v = make(2, shape(B, Hkv, N, Dv));
-  const poison = (size: number[]) => tensor(device, size, { data: new Float32Array(product(size)).fill(Number.NaN) });
-  const output = poison(shape(B, H, M, Dv));
-  const lse = poison([B, H, M]);
   try {
-    const settings = { ...options, layout } as AttentionOptions;
-    const memory = { q: q.gpu, k: k.gpu, v: v.gpu, output, lse };
+    const q = make(0, shape(B, H, M, D), spread);
+    const k = make(1, shape(B, Hkv, N, D), spread);
+    const v = make(2, shape(B, Hkv, N, Dv));
+    const poison = (size: number[]) =>
+      keep(tensor(device, size, { data: new Float32Array(product(size)).fill(Number.NaN) }));
+    const output = poison(shape(B, H, M, Dv));
+    const lse = poison([B, H, M]);
+    const rowMax = problem.rowMax ? { rowMax: poison([B, H, M]) } : {};
+    const { causal, scale, variant, maxDispatchFlops, attentionChunk, softcap } = problem;
+    const shared = defined<ReferenceOptions>({ causal, scale, attentionChunk, softcap, layout });
+    const features = featuresOf(problem, { B, H, M, N }, seed);
+    const gpu = features.gpu((size, options) => keep(tensor(device, size, options)));
+    const blockMask = features.blockMask && {
+      blockMask: keep(await createBlockMask(device, ...features.blockMask)),
+      maskFunction: undefined,
+    };
+    const settings = { ...shared, variant, maxDispatchFlops, ...gpu, ...blockMask } as AttentionOptions;
+    const memory = { q: q.gpu, k: k.gpu, v: v.gpu, output, lse, ...rowMax };
     if (plan) await runPlan(device, await plan(device, { ...settings, ...memory }));
-    else await attention(q.gpu, k.gpu, v.gpu, { ...settings, output, lse });
+    else await attention(q.gpu, k.gpu, v.gpu, { ...settings, output, lse, ...rowMax });
     const values = await output.permute(...(layout === "bhmd" ? [0, 1, 2, 3] : [0, 2, 1, 3])).read();
-    const options64 = { ...options, layout };
+    const options64 = { ...shared, ...features.cpu };
     const f64 = reference(q, k, v, options64);
     const plain = reference(q, k, v, { ...options64, precision: "f32" });
     expectClose("output", values, { f64: f64.output, plain: plain.output }, [B, H, M, Dv]);
     if (storesLse) expectClose("lse", await lse.read(), { f64: f64.lse, plain: plain.lse }, [B, H, M]);
+    if (rowMax.rowMax) {
+      const both = { f64: f64.rowMax, plain: plain.rowMax };
+      expectClose("rowMax", await rowMax.rowMax.read(), both, [B, H, M]);
+    }
   } finally {
-    for (const used of [q.gpu, k.gpu, v.gpu, output, lse]) used.destroy();
+    for (const one of used) one.destroy();
   }
 }
 

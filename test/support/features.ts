@@ -1,0 +1,155 @@
+// The features of a test case as plain data, and what they are for the GPU and for the reference: seeded tensors, and
+// functions that are written twice.
+
+import { normal } from "../../bench/data.ts";
+import {
+  type AttentionOptions,
+  maskFunction,
+  scoreFunction,
+  type Tensor,
+  type TensorOptions,
+} from "../../src/index.ts";
+import type { ReferenceOptions } from "../../src/reference/index.ts";
+import { MASK_FUNCTIONS, SCORE_FUNCTIONS } from "./functions.ts";
+
+/** Axes of a mask or a bias that are not 1, of "BHMN". */
+export type Axes = string;
+
+export interface Features {
+  readonly queryOffset?: number | readonly number[];
+  readonly kvLengths?: readonly number[];
+  readonly qLengths?: readonly number[];
+  readonly cuSeqlensQ?: readonly number[];
+  readonly cuSeqlensKv?: readonly number[];
+  readonly window?: readonly [number, number];
+  readonly mask?: { readonly axes: Axes; readonly bits?: boolean; readonly keep?: number };
+  /** With `blocked`, that share of its elements is -Infinity. */
+  readonly bias?: { readonly axes: Axes; readonly blocked?: number };
+  readonly alibi?: "H" | "BH";
+  readonly relativeBias?: { readonly buckets: number; readonly bidirectional?: boolean; readonly maxDistance?: number };
+  readonly sinks?: boolean;
+  readonly dropout?: { readonly p: number; readonly seed: number };
+  readonly rowMax?: boolean;
+  readonly scoreFunction?: keyof typeof SCORE_FUNCTIONS;
+  readonly maskFunction?: keyof typeof MASK_FUNCTIONS;
+  /** The mask function through a block mask, with blocks of so many rows and keys. */
+  readonly blockSize?: readonly [number, number];
+  /** Small numbers (lengths, slopes, sinks, table) are given as tensors on the GPU. */
+  readonly onGpu?: boolean;
+}
+
+type MakeTensor = (shape: readonly number[], options: TensorOptions) => Tensor;
+type BlockMaskArguments = [
+  ReturnType<typeof maskFunction>,
+  { seqQ: number; seqKv: number; queryOffset?: number; blockSize: readonly [number, number] },
+];
+
+/** The features for both sides. */
+export function featuresOf(
+  features: Features,
+  { B, H, M, N }: { B: number; H: number; M: number; N: number },
+  seed: number,
+) {
+  const { cuSeqlensQ, cuSeqlensKv, relativeBias, dropout, window, rowMax: _, ...rest } = features;
+  const entries = cuSeqlensQ ? cuSeqlensQ.length - 1 : B;
+  const longest = (cumulative: readonly number[] | undefined, all: number) =>
+    cumulative ? Math.max(0, ...cumulative.slice(1).map((n, i) => n - cumulative[i])) : all;
+  const sizes: Record<string, number> = { B: entries, H, M: longest(cuSeqlensQ, M), N: longest(cuSeqlensKv, N) };
+  const shapeOf = (axes: Axes) => [..."BHMN"].map((axis) => (axes.includes(axis) ? sizes[axis] : 1));
+  const random = (what: number, shape: readonly number[], deviation = 1) => ({
+    shape,
+    data: normal(seed * 8 + what, count(shape), deviation),
+  });
+
+  const mask = features.mask && maskOf(random(3, shapeOf(features.mask.axes)), features.mask.keep ?? 0.7);
+  const bias = features.bias && biasOf(random(4, shapeOf(features.bias.axes)), features.bias.blocked ?? 0);
+  const slopes = features.alibi && random(5, features.alibi === "H" ? [H] : [entries, H], 0.2);
+  const table = relativeBias && random(6, [relativeBias.buckets, H]);
+  const sinks = features.sinks && random(7, [H]);
+  const score = features.scoreFunction && SCORE_FUNCTIONS[features.scoreFunction];
+  const masks = features.maskFunction && MASK_FUNCTIONS[features.maskFunction];
+  const numbers = { queryOffset: rest.queryOffset, kvLengths: rest.kvLengths, qLengths: rest.qLengths };
+  const plain = { window, dropout };
+
+  const gpu = (make: MakeTensor): Partial<AttentionOptions> => {
+    const integers = (values: number | readonly number[] | undefined) =>
+      features.onGpu && Array.isArray(values) ? make([values.length], { dtype: "i32", data: values }) : values;
+    const floats = (given: { shape: readonly number[]; data: Float32Array }) =>
+      features.onGpu ? make(given.shape, { data: given.data }) : Array.from(given.data);
+    const options = {
+      ...plain,
+      ...Object.fromEntries(Object.entries(numbers).map(([name, values]) => [name, integers(values)])),
+      ...(cuSeqlensQ && { cuSeqlensQ: integers(cuSeqlensQ), cuSeqlensKv: integers(cuSeqlensKv) }),
+      ...(cuSeqlensQ && features.onGpu && { maxSeqlenQ: sizes.M, maxSeqlenKv: sizes.N }),
+      ...(mask && {
+        mask: features.mask?.bits ? make(...bitsOf(mask)) : make(mask.shape, { dtype: "u8", data: mask.data }),
+      }),
+      ...(bias && { bias: make(bias.shape, { data: bias.data }) }),
+      ...(slopes && { alibiSlopes: floats(slopes) }),
+      ...(sinks && { sinks: floats(sinks) }),
+      ...(table && { relativeBias: { ...relativeBias, table: floats(table) } }),
+      ...(score && { scoreFunction: scoreFunction(score.wgsl, { captures: score.captures(make) }) }),
+      ...(masks && { maskFunction: maskFunction(masks.wgsl, { captures: masks.captures(make) }) }),
+    };
+    return options as Partial<AttentionOptions>;
+  };
+  const cpu = defined<ReferenceOptions>({
+    ...plain,
+    ...numbers,
+    ...(cuSeqlensQ && { cuSeqlensQ, cuSeqlensKv }),
+    ...(mask && { mask }),
+    ...(bias && { bias }),
+    ...(slopes && { alibiSlopes: slopes.data }),
+    ...(sinks && { sinks: sinks.data }),
+    ...(table && { relativeBias: { ...relativeBias, table } }),
+    ...(score && { scoreFunction: score.js }),
+    ...(masks && { maskFunction: masks.js }),
+  });
+  const first = typeof rest.queryOffset === "number" ? { queryOffset: rest.queryOffset } : {};
+  const blockMask =
+    features.blockSize && masks
+      ? ([
+          maskFunction(masks.wgsl, { captures: masks.captures(noTensors) }),
+          { seqQ: M, seqKv: N, blockSize: features.blockSize, ...first },
+        ] satisfies BlockMaskArguments)
+      : undefined;
+  return { gpu, cpu, blockMask };
+}
+
+/** The options that are there. */
+export const defined = <T>(options: { readonly [Name in keyof T]?: T[Name] | undefined }): Partial<T> =>
+  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Partial<T>;
+
+const noTensors: MakeTensor = () => {
+  throw new Error("a block mask's function of a test case captures numbers only");
+};
+
+const count = (shape: readonly number[]) => shape.reduce((product, size) => product * size, 1);
+
+interface Numbers<Data> {
+  readonly shape: readonly number[];
+  readonly data: Data;
+}
+
+/** Normal numbers as a mask that keeps about a share of them. */
+function maskOf({ shape, data }: Numbers<Float32Array>, keep: number): Numbers<Uint8Array> {
+  // The logistic curve stands in for the normal distribution's; the share need not be exact.
+  return { shape, data: Uint8Array.from(data, (x) => Number(1 / (1 + Math.exp(-1.7 * x)) < keep) * 255) };
+}
+
+function biasOf({ shape, data }: Numbers<Float32Array>, blocked: number): Numbers<Float32Array> {
+  const { data: hidden } = maskOf({ shape, data: data.map((x) => -x) }, blocked);
+  return { shape, data: data.map((x, i) => (hidden[i] ? Number.NEGATIVE_INFINITY : x)) };
+}
+
+/** A mask of bytes as bits along the keys. */
+function bitsOf({ shape, data }: Numbers<Uint8Array>): [shape: number[], options: TensorOptions] {
+  const keys = shape[3];
+  const words = Math.ceil(keys / 32);
+  const bits = new Uint32Array((count(shape) / Math.max(keys, 1)) * words);
+  data.forEach((kept, index) => {
+    const key = index % keys;
+    if (kept) bits[Math.floor(index / keys) * words + Math.floor(key / 32)] |= 1 << (key % 32);
+  });
+  return [[...shape.slice(0, 3), words], { dtype: "u32", data: bits }];
+}

@@ -1,0 +1,72 @@
+// Score and mask functions for test cases, each in WGSL and in JavaScript.
+
+import type { Captures, Tensor, TensorOptions } from "../../src/index.ts";
+import type { ReferencePosition } from "../../src/reference/index.ts";
+
+type MakeTensor = (shape: readonly number[], options: TensorOptions) => Tensor;
+
+interface TwinScore {
+  readonly wgsl: string;
+  readonly js: (s: number, at: ReferencePosition) => number;
+  readonly captures: (make: MakeTensor) => Captures;
+}
+
+interface TwinMask {
+  readonly wgsl: string;
+  readonly js: (at: ReferencePosition) => boolean;
+  readonly captures: (make: MakeTensor) => Captures;
+}
+
+const none = () => ({});
+const WEIGHTS = [0.5, -1.25, 2, 0.75];
+
+export const SCORE_FUNCTIONS: Readonly<Record<"halved" | "sloped" | "weighted", TwinScore>> = {
+  halved: {
+    wgsl: "fn score(s: f32, at: Position) -> f32 { return 0.5 * s; }",
+    js: (s) => 0.5 * s,
+    captures: none,
+  },
+  sloped: {
+    wgsl: "fn score(s: f32, at: Position) -> f32 { return s - slope * abs(f32(at.position - i32(at.kv_idx))); }",
+    js: (s, { position, kvIdx }) => s - Math.fround(0.1) * Math.abs(position - kvIdx),
+    captures: () => ({ slope: 0.1 }),
+  },
+  weighted: {
+    wgsl: `fn weight(head: u32) -> f32 {
+  return weights[head % arrayLength(&weights)];
+}
+fn score(s: f32, at: Position) -> f32 {
+  return s * weight(at.head) + f32(at.q_idx % 3u) - f32(at.batch);
+}`,
+    js: (s, { head, qIdx, batch }) => s * WEIGHTS[head % 4] + (qIdx % 3) - batch,
+    captures: (make) => ({ weights: make([4], { data: WEIGHTS }) }),
+  },
+};
+
+export const MASK_FUNCTIONS: Readonly<Record<"causal" | "window" | "dilated" | "heads" | "nothing", TwinMask>> = {
+  causal: {
+    wgsl: "fn mask(at: Position) -> bool { return i32(at.kv_idx) <= at.position; }",
+    js: ({ kvIdx, position }) => kvIdx <= position,
+    captures: none,
+  },
+  window: {
+    wgsl: "fn mask(at: Position) -> bool { return abs(at.position - i32(at.kv_idx)) <= reach; }",
+    js: ({ kvIdx, position }) => Math.abs(position - kvIdx) <= 20,
+    captures: () => ({ reach: { i32: 20 } }),
+  },
+  dilated: {
+    wgsl: "fn mask(at: Position) -> bool { return (at.position - i32(at.kv_idx)) % 3 == 0; }",
+    js: ({ kvIdx, position }) => (position - kvIdx) % 3 === 0,
+    captures: none,
+  },
+  heads: {
+    wgsl: "fn mask(at: Position) -> bool { return at.head % 2u == 0u || at.kv_idx % 2u == 0u; }",
+    js: ({ head, kvIdx }) => head % 2 === 0 || kvIdx % 2 === 0,
+    captures: none,
+  },
+  nothing: {
+    wgsl: "fn mask(at: Position) -> bool { return false; }",
+    js: () => false,
+    captures: none,
+  },
+};
