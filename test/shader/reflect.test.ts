@@ -155,7 +155,7 @@ describe("shader sources", () => {
     expect(text.match(/^[ \t]+var \w+\s*(?::[^=;]*)?;/gm)).toBeNull();
   });
   it.each(files)("%s has at most 250 lines of at most 120 characters", (file) => {
-    const lines = readFileSync(join(root, file), "utf8").split("\n");
+    const lines = readFileSync(join(root, file), "utf8").trimEnd().split("\n");
     expect(lines.length).toBeLessThanOrEqual(250);
     expect(lines.filter((line) => line.length > 120)).toEqual([]);
   });
