@@ -9,7 +9,13 @@ import type { Dims } from "./cost.ts";
  * softmax adds a rounding for each rescale and a different order of sums, hence the factor. The floor is for inputs on
  * which the plain evaluation happens to be exact.
  */
-export const BOUNDS = { f32: { factor: 3, floor: 2e-6 } } as const;
+export const BOUNDS = {
+  f32: { factor: 3, floor: 2e-6 },
+  // Outputs of 16 bits: the plain evaluation is in f32 and rounded once, as the kernel's is, and rounding is nearly all
+  // of the error. FlashAttention's rule for half precision.
+  f16: { factor: 2, floor: 2e-6 },
+  bf16: { factor: 2, floor: 2e-6 },
+} as const;
 export type Precision = keyof typeof BOUNDS;
 
 /** The largest error that is right, given a float64 result and a plain one of the precision. */

@@ -1,7 +1,7 @@
 // The vocabulary: shapes, dtypes, layouts, and what a kernel is. No code that runs.
 
 /** Element types of a tensor. */
-export type Dtype = "f32" | "f16" | "u32" | "i32" | "u8";
+export type Dtype = "f32" | "f16" | "bf16" | "u32" | "i32" | "u8";
 
 /**
  * The order of the axes of a 4-D tensor: B batch, H heads, M (queries) or N (keys) sequence, D head dim.

@@ -3,6 +3,7 @@
 import { check } from "../errors.ts";
 import { guarded } from "../gpu/buffers.ts";
 import { Tensor, tensor } from "../gpu/tensor.ts";
+import type { Dtype } from "../types.ts";
 import { preparePlan } from "./plan.ts";
 import type { AttentionProblem } from "./problem.ts";
 
@@ -31,9 +32,9 @@ export interface AttentionResult {
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself. For calls in a frame loop
  * make a plan and encode it: that waits for nothing and allocates nothing.
  *
- * @param q [B, H, M, D] f32
- * @param k [B, Hkv, N, D] f32
- * @param v [B, Hkv, N, Dv] f32
+ * @param q [B, H, M, D], f32, f16 or bf16, as also k and v, each its own; the output has the dtype of q by default
+ * @param k [B, Hkv, N, D]
+ * @param v [B, Hkv, N, Dv]
  * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
@@ -52,13 +53,13 @@ export async function attention(
   const { device } = q;
   const { plan, allocated, resolved } = await preparePlan(device, { ...options, q, k, v });
   const made: Tensor[] = [];
-  const make = (name: string, shape: readonly number[]) => {
-    const result = tensor(device, shape, { label: `${resolved.label} ${name}` });
+  const make = (name: string, shape: readonly number[], dtype: Dtype = "f32") => {
+    const result = tensor(device, shape, { dtype, label: `${resolved.label} ${name}` });
     made.push(result);
     return result;
   };
   try {
-    const output = options.output ?? make("output", resolved.outputShape);
+    const output = options.output ?? make("output", resolved.outputShape, resolved.output.dtype);
     const perRow = (name: "lse" | "rowMax") => {
       const asked = options[name] === true ? make(name, resolved.lseShape) : options[name];
       return asked ? { [name]: asked } : {};

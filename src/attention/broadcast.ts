@@ -3,7 +3,7 @@
 import { check } from "../errors.ts";
 import { resolveSpec } from "../gpu/tensor.ts";
 import type { TensorSpec } from "../types.ts";
-import type { ResolvedSpec } from "./problem.ts";
+import type { ResolvedSpec } from "./specs.ts";
 
 /** The keys that a word of a bit mask holds. */
 const BITS = 32;

@@ -1,11 +1,12 @@
 // The uniform of a plan: lengths and strides of the problem, once for every dispatch that its work is cut into.
 
 import { PARAMS_BYTES, type Params, packParams } from "../kernels/params.ts";
-import type { SlotChoice } from "../kernels/slots.ts";
+import { isAligned, type SlotChoice } from "../kernels/slots.ts";
 import { COPY, tablesWorkgroups } from "../kernels/tables.ts";
 import type { BlockMask } from "./block_mask.ts";
 import type { Operand, Operands, TablePlaces } from "./operands.ts";
-import { type ResolvedProblem, reorder } from "./problem.ts";
+import type { ResolvedProblem } from "./problem.ts";
+import { reorder } from "./specs.ts";
 
 /** Offsets of uniforms are multiples of 256 at most; a device may ask for less, which buys nothing here. */
 export const UNIFORM_STRIDE = Math.ceil(PARAMS_BYTES / 256) * 256;
@@ -114,10 +115,10 @@ function sharedParams(
     seed_high: Math.floor((dropout?.seed ?? 0) / 2 ** 32),
     keep_below: Math.floor((1 - (dropout?.p ?? 0)) * 2 ** 32),
     keep_factor: dropout && dropout.p < 1 ? 1 / (1 - dropout.p) : 0,
-    ...addresses("q", "m", operands.get("q"), slots.q === "dense", problem),
-    ...addresses("k", "n", operands.get("k"), slots.k === "dense", problem),
-    ...addresses("v", "n", operands.get("v"), slots.v === "dense", problem),
-    ...addresses("o", "m", operands.get("output"), slots.o === "dense", problem),
+    ...addresses("q", "m", operands.get("q"), isAligned(slots.q), problem),
+    ...addresses("k", "n", operands.get("k"), isAligned(slots.k), problem),
+    ...addresses("v", "n", operands.get("v"), isAligned(slots.v), problem),
+    ...addresses("o", "m", operands.get("output"), isAligned(slots.o), problem),
     ...addresses("lse", "m", operands.get("lse"), false, problem),
     ...addresses("row_max", "m", operands.get("rowMax"), false, problem),
     ...overScores("bias", operands.get("bias")),

@@ -5,7 +5,7 @@ import { BlockMask } from "./block_mask.ts";
 import { resolveMemory } from "./broadcast.ts";
 import { AttentionFunction, type MaskFunction, type ScoreFunction } from "./functions.ts";
 import type { Dropout, ScoreOptions } from "./options.ts";
-import type { ResolvedSpec } from "./problem.ts";
+import type { ResolvedSpec } from "./specs.ts";
 import { headTables, type Sizes, sequenceTables, type Table } from "./tables.ts";
 
 /** Everything that a problem says beside its tensors, shapes and scale. */

@@ -6,8 +6,17 @@ import { MERGE_FOLD, MERGE_PARAMS_BYTES, MERGE_ROW_TILE, packMergeParams } from 
 import type { Layout, TensorSpec } from "../types.ts";
 import type { AttentionResult } from "./attention.ts";
 import { checkOperand, type Operand } from "./operands.ts";
-import { type ResolvedSpec, reorder } from "./problem.ts";
-import { bindingBase, checkBindingLimit, checkLayout, expectApart, expectShape, float32, toBhmd } from "./specs.ts";
+import {
+  bindingBase,
+  checkBindingLimit,
+  checkedSpec,
+  checkLayout,
+  expectApart,
+  expectShape,
+  type ResolvedSpec,
+  reorder,
+  toBhmd,
+} from "./specs.ts";
 
 /** The merge that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
 export interface MergeProblem {
@@ -74,7 +83,7 @@ export function resolveMerge(device: GPUDevice, problem: MergeProblem): Resolved
   const operands: MergeOperand[] = [];
   const add = (name: string, given: TensorSpec, pick: MergeOperand["pick"], written: boolean) => {
     const isOutput = name.endsWith("output");
-    const spec = float32(label, name, given);
+    const spec = checkedSpec(label, name, given);
     const why = isOutput ? "like partials[0].output" : `for partials[0].output [${outputShape.join(", ")}]`;
     expectShape(label, name, spec, isOutput ? outputShape : lseShape, why);
     if (written) expectApart(label, name, spec);

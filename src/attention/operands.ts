@@ -5,7 +5,8 @@ import { BYTES } from "../gpu/elements.ts";
 import { extentOf, Tensor, type TensorOptions, tensor } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
 import { type CapturedNumber, functionsOf } from "./functions.ts";
-import { type AttentionProblem, type ResolvedProblem, type ResolvedSpec, reorder } from "./problem.ts";
+import type { AttentionProblem, ResolvedProblem } from "./problem.ts";
+import { bindingBase, bindingStep, checkBindingLimit, type ResolvedSpec, reorder } from "./specs.ts";
 import { layTables } from "./tables.ts";
 
 /**
@@ -90,9 +91,8 @@ export function operandsOf(
   const owned: Tensor[] = [];
   const given = (value: unknown) => (value instanceof Tensor ? value : undefined);
   const add = (name: OperandName, spec: ResolvedSpec, fallback: Tensor | undefined, written = false) => {
-    const base = spec.offset % alignment(device, spec);
-    const operand = { spec, base, fallback, written };
-    checkLimit(`${resolved.label}: ${name}`, device, spec);
+    const operand = { spec, base: bindingBase(device, spec), fallback, written };
+    checkBindingLimit(resolved.label, name, device, spec);
     if (fallback) checkOperand(`${resolved.label}: ${name}`, device, operand, fallback);
     operands.set(name, operand);
   };
@@ -172,10 +172,10 @@ export function checkOperand(
     () => `${what} has strides [${strides}]; the plan was made for [${spec.strides}].`,
   );
   check(
-    offset % alignment(device, spec) === base,
+    offset % bindingStep(device, spec.dtype) === base,
     "argument",
     () =>
-      `${what} starts ${offset % alignment(device, spec)} elements after a multiple of the binding alignment of ${device.limits.minStorageBufferOffsetAlignment} bytes; the plan was made for ${base}. Plan with a tensor of that offset.`,
+      `${what} starts ${offset % bindingStep(device, spec.dtype)} elements after a multiple of the binding alignment of ${device.limits.minStorageBufferOffsetAlignment} bytes; the plan was made for ${base}. Plan with a tensor of that offset.`,
   );
 }
 
@@ -203,32 +203,17 @@ export function checkOverlap(label: string, operands: Operands, tensors: Readonl
 
 /** The part of its buffer that a tensor is bound by: from an aligned offset to its last element. */
 export function bindingRange({ device, shape, strides, offset, dtype }: Tensor): { offset: number; size: number } {
-  const begin = (offset - (offset % alignment(device, { dtype }))) * BYTES[dtype];
+  const begin = (offset - (offset % bindingStep(device, dtype))) * BYTES[dtype];
   const size = (offset + extentOf(shape, strides)) * BYTES[dtype] - begin;
   return { offset: begin, size: Math.ceil(size / 4) * 4 };
 }
 
-/** Elements between the places where a binding can start. */
-const alignment = (device: GPUDevice, { dtype }: Pick<ResolvedSpec, "dtype">) =>
-  device.limits.minStorageBufferOffsetAlignment / BYTES[dtype];
-
 /** Functions index their arrays from the start of the binding. */
 function checkStart(what: string, device: GPUDevice, { offset, dtype }: Tensor): void {
   check(
-    offset % alignment(device, { dtype }) === 0,
+    offset % bindingStep(device, dtype) === 0,
     "argument",
     () =>
-      `${what} starts at element ${offset} of its buffer; a captured tensor must start at a multiple of ${alignment(device, { dtype })} (${device.limits.minStorageBufferOffsetAlignment} bytes).`,
-  );
-}
-
-function checkLimit(what: string, device: GPUDevice, spec: ResolvedSpec): void {
-  const bytes = ((spec.offset % alignment(device, spec)) + extentOf(spec.shape, spec.strides)) * BYTES[spec.dtype];
-  const limit = device.limits.maxStorageBufferBindingSize;
-  check(
-    bytes <= limit,
-    "limit",
-    () =>
-      `${what} spans ${bytes} bytes; this device binds at most ${limit} at a time (maxStorageBufferBindingSize). Use a device from requestFoveaDevice, which asks for the adapter's highest limit, or run batch entries or heads one after the other on slices.`,
+      `${what} starts at element ${offset} of its buffer; a captured tensor must start at a multiple of ${bindingStep(device, dtype)} (${device.limits.minStorageBufferOffsetAlignment} bytes).`,
   );
 }

@@ -8,7 +8,7 @@ import { type CompiledKernel, compileKernel } from "../gpu/pipelines.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { chooseForwardTile, forwardGrid, forwardKernel } from "../kernels/forward.ts";
 import { PARAMS_BYTES } from "../kernels/params.ts";
-import type { SlotChoice } from "../kernels/slots.ts";
+import type { Access, SlotChoice } from "../kernels/slots.ts";
 import { tablesKernel } from "../kernels/tables.ts";
 import type { KernelSource } from "../types.ts";
 import { copyDispatch, type Dispatch, dispatchesOf, type Grid, UNIFORM_STRIDE } from "./dispatch.ts";
@@ -212,7 +212,7 @@ export async function assemblePlan(
   const { label } = resolved;
   const memory = operandsOf(device, problem, resolved, workspaceOf?.(resolved));
   const { operands, owned, places, copies } = memory;
-  const slots = slotChoice(resolved, operands);
+  const slots = slotChoice(device, resolved, operands);
   try {
     const stages: CompiledStage[] = [];
     const chunks: ArrayBuffer[] = [];
@@ -286,8 +286,15 @@ function boundBy(bindings: AttentionBindings, name: OperandName): Tensor | undef
   return bindings[name as Exclude<keyof AttentionBindings, "captures">];
 }
 
-function slotChoice(problem: ResolvedProblem, operands: Operands): SlotChoice {
-  const access = (name: OperandName) => (isDense(operands.get(name) as Operand) ? "dense" : "strided");
+function slotChoice(device: GPUDevice, problem: ResolvedProblem, operands: Operands): SlotChoice {
+  const access = (name: OperandName): Access => {
+    const operand = operands.get(name) as Operand;
+    const { dtype } = operand.spec;
+    const aligned = isDense(operand);
+    if (dtype !== "f16" && dtype !== "bf16") return aligned ? "dense" : "strided";
+    if (dtype === "f16" && aligned && device.features.has("shader-f16")) return "f16";
+    return aligned ? `${dtype}-packed` : `${dtype}-packed-strided`;
+  };
   const has = (option: string) => problem.tables.some(({ name }) => name === option);
   const { mask, sequence } = problem;
   return {

@@ -1,20 +1,31 @@
 // From what the caller says to numbers that the kernels take. All input is checked here, before the GPU sees any of it.
 
 import { check } from "../errors.ts";
-import { extentOf, resolveSpec } from "../gpu/tensor.ts";
-import type { Layout, TensorSpec } from "../types.ts";
+import { resolveSpec } from "../gpu/tensor.ts";
+import type { Dtype, Layout, TensorSpec } from "../types.ts";
 import { type Features, resolveFeatures } from "./features.ts";
 import type { ScoreOptions } from "./options.ts";
+import {
+  AXES,
+  checkedSpec,
+  checkLayout,
+  expectApart,
+  expectShape,
+  FLOATS,
+  type ResolvedSpec,
+  reorder,
+  toBhmd,
+} from "./specs.ts";
 
 /** The problem that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
 export interface AttentionProblem extends ScoreOptions {
-  /** [B, H, M, D]. A tensor, or what one will look like. f32. */
+  /** [B, H, M, D]. A tensor, or what one will look like. f32, f16 or bf16, as also k, v and output, each its own. */
   readonly q: TensorSpec;
   /** [B, Hkv, N, D], H a multiple of Hkv: query head h uses key head floor(h * Hkv / H). */
   readonly k: TensorSpec;
   /** [B, Hkv, N, Dv] */
   readonly v: TensorSpec;
-  /** [B, H, M, Dv]. Default: dense. */
+  /** [B, H, M, Dv]. Default: dense, of the dtype of q. */
   readonly output?: TensorSpec;
   /** Ask for the log-sum-exp of the scores, [B, H, M] f32: `true` for a dense tensor, or what it will look like. */
   readonly lse?: boolean | TensorSpec;
@@ -32,8 +43,6 @@ export interface AttentionProblem extends ScoreOptions {
   /** Name of the plan's GPU objects in errors and captures. Default `"attention"`. */
   readonly label?: string;
 }
-
-export type ResolvedSpec = Required<TensorSpec>;
 
 /** A checked problem. Tensors are in BHMD order. */
 export interface ResolvedProblem extends Features {
@@ -57,8 +66,6 @@ export interface ResolvedProblem extends Features {
   readonly maxDispatchFlops: number;
 }
 
-const AXES: Readonly<Record<Layout, readonly string[]>> = { bhmd: ["B", "H", "M", "D"], bmhd: ["B", "M", "H", "D"] };
-
 /** Checks a problem and fills in its defaults. Throws FoveaError("argument") that names what is wrong. */
 export function resolveProblem(problem: AttentionProblem): ResolvedProblem {
   check(
@@ -68,9 +75,9 @@ export function resolveProblem(problem: AttentionProblem): ResolvedProblem {
   );
   const { label = "attention", layout = "bhmd" } = problem;
   checkOptions(label, problem);
-  const q = toBhmd(label, "q", problem.q, layout);
-  const k = toBhmd(label, "k", problem.k, layout);
-  const v = toBhmd(label, "v", problem.v, layout);
+  const q = toBhmd(label, "q", problem.q, layout, FLOATS);
+  const k = toBhmd(label, "k", problem.k, layout, FLOATS);
+  const v = toBhmd(label, "v", problem.v, layout, FLOATS);
   checkShapes(label, layout, q, k, v);
   const [batch, heads, rowsQ, headDim] = q.shape;
   const [, kvHeads, rowsKv] = k.shape;
@@ -78,12 +85,17 @@ export function resolveProblem(problem: AttentionProblem): ResolvedProblem {
 
   const outputShape = [batch, heads, rowsQ, vDim];
   const lseShape = [batch, heads, rowsQ];
-  const output = problem.output ? toBhmd(label, "output", problem.output, layout) : dense(outputShape, layout);
-  expectShape(label, "output", output, outputShape, layout);
+  const output = problem.output
+    ? toBhmd(label, "output", problem.output, layout, FLOATS)
+    : dense(outputShape, layout, q.dtype);
+  expectShape(label, "output", reorder(output, layout), reorder({ ...output, shape: outputShape }, layout).shape);
+  expectApart(label, "output", output);
   const perRow = (name: "lse" | "rowMax") => {
     const asked = problem[name] === true ? { shape: lseShape } : problem[name] || undefined;
-    const spec = asked && float32(label, name, resolveSpec(`${label}: ${name}`, asked));
-    if (spec) expectShape(label, name, spec, lseShape);
+    if (!asked) return undefined;
+    const spec = checkedSpec(label, name, asked);
+    expectShape(label, name, spec, lseShape);
+    expectApart(label, name, spec);
     return spec;
   };
 
@@ -99,7 +111,7 @@ export function resolveProblem(problem: AttentionProblem): ResolvedProblem {
 }
 
 function checkOptions(label: string, { layout = "bhmd", scale, maxDispatchFlops = 1 }: AttentionProblem): void {
-  check(layout in AXES, "argument", () => `${label}: layout must be "bhmd" or "bmhd", got ${JSON.stringify(layout)}.`);
+  checkLayout(label, layout);
   check(
     scale === undefined || Number.isFinite(scale),
     "argument",
@@ -115,7 +127,7 @@ function checkOptions(label: string, { layout = "bhmd", scale, maxDispatchFlops 
 function checkShapes(label: string, layout: Layout, q: ResolvedSpec, k: ResolvedSpec, v: ResolvedSpec): void {
   const shapes = () => `q is ${shapeText(q, layout)}, k ${shapeText(k, layout)}, v ${shapeText(v, layout)}`;
   const expect = (condition: boolean, what: string) =>
-    check(condition, "argument", () => `${label}: ${what} (axes ${AXES[layout].join("")}): ${shapes()}.`);
+    check(condition, "argument", () => `${label}: ${what} (axes ${AXES[layout]}): ${shapes()}.`);
   const [batch, heads, , headDim] = q.shape;
   const [, kvHeads, seqKv] = k.shape;
   expect(k.shape[0] === batch && v.shape[0] === batch, "q, k and v must have the same batch size");
@@ -127,71 +139,9 @@ function checkShapes(label: string, layout: Layout, q: ResolvedSpec, k: Resolved
   expect(heads % kvHeads === 0, `the ${heads} query heads must be a multiple of the ${kvHeads} key heads`);
 }
 
-/** The spec with its axes in BHMD order. */
-function toBhmd(label: string, name: string, spec: TensorSpec, layout: Layout): ResolvedSpec {
-  check(
-    typeof spec === "object" && spec !== null && Array.isArray(spec.shape),
-    "argument",
-    () => `${label}: ${name} must be a tensor, or { shape, strides?, offset?, dtype? }, got ${spec}.`,
-  );
-  const resolved = resolveSpec(`${label}: ${name}`, spec);
-  check(
-    resolved.shape.length === 4,
-    "argument",
-    () =>
-      `${label}: ${name} must have the four axes ${AXES[layout].join("")}, got shape [${spec.shape}]. Use view() to add axes of size 1, or splitHeads() to take heads apart.`,
-  );
-  check(
-    resolved.shape.every((size) => size < 2 ** 29),
-    "limit",
-    () => `${label}: ${name} has an axis of 2^29 or more: [${spec.shape}].`,
-  );
-  return reorder(float32(label, name, resolved), layout);
-}
-
-function float32(label: string, name: string, spec: ResolvedSpec): ResolvedSpec {
-  check(spec.dtype === "f32", "argument", () => `${label}: ${name} must be f32, got ${spec.dtype}.`);
-  return spec;
-}
-
-/** From the caller's layout to BHMD or back: both ways the axes in the middle are swapped. */
-export const reorder = (spec: ResolvedSpec, layout: Layout): ResolvedSpec => {
-  if (layout === "bhmd") return spec;
-  const swap = ([a, b, c, d]: readonly number[]) => [a, c, b, d];
-  return { ...spec, shape: swap(spec.shape), strides: swap(spec.strides) };
-};
-
-const dense = (shape: readonly number[], layout: Layout): ResolvedSpec => {
-  const inLayout = reorder({ shape, strides: shape, offset: 0, dtype: "f32" }, layout).shape;
-  return reorder(resolveSpec("output", { shape: inLayout }), layout);
+const dense = (shape: readonly number[], layout: Layout, dtype: Dtype): ResolvedSpec => {
+  const inLayout = reorder({ shape, strides: shape, offset: 0, dtype }, layout).shape;
+  return reorder(resolveSpec("output", { shape: inLayout, dtype }), layout);
 };
 
 const shapeText = (spec: ResolvedSpec, layout: Layout) => `[${reorder(spec, layout).shape.join(", ")}]`;
-
-function expectShape(label: string, name: string, spec: ResolvedSpec, shape: readonly number[], layout?: Layout): void {
-  const text = (s: ResolvedSpec) => (layout ? shapeText(s, layout) : `[${s.shape.join(", ")}]`);
-  check(
-    shape.every((size, axis) => spec.shape[axis] === size) && spec.shape.length === shape.length,
-    "argument",
-    () => `${label}: ${name} must be ${text({ ...spec, shape })}, got ${text(spec)}.`,
-  );
-  check(
-    !overlapsItself(spec),
-    "overlap",
-    () =>
-      `${label}: elements of ${name} share memory (shape [${spec.shape}], strides [${spec.strides}]); an output needs a place for each.`,
-  );
-}
-
-/** Whether two indices reach the same element, for strides that nest; strides that interleave count as overlapping. */
-function overlapsItself({ shape, strides }: ResolvedSpec): boolean {
-  if (shape.includes(0)) return false;
-  const axes = shape.map((size, axis) => ({ size, stride: strides[axis] })).filter(({ size }) => size > 1);
-  axes.sort((a, b) => a.stride - b.stride);
-  let extent = 1;
-  for (const { size, stride } of axes) {
-    if (stride < extent) return true;
-    extent = extentOf([size], [stride]) - 1 + extent;
-  }
-  return false;
-}

@@ -3,50 +3,76 @@
 import { check } from "../errors.ts";
 import { BYTES } from "../gpu/elements.ts";
 import { extentOf, resolveSpec } from "../gpu/tensor.ts";
-import type { Layout, TensorSpec } from "../types.ts";
-import { type ResolvedSpec, reorder } from "./problem.ts";
+import type { Dtype, Layout, TensorSpec } from "../types.ts";
 
-const AXES: Readonly<Record<Layout, string>> = { bhmd: "BHMD", bmhd: "BMHD" };
+export type ResolvedSpec = Required<TensorSpec>;
+
+/** What the elements of q, k, v and output may be stored as; the arithmetic is f32. */
+export const FLOATS: readonly Dtype[] = ["f32", "f16", "bf16"];
+
+export const AXES: Readonly<Record<Layout, string>> = { bhmd: "BHMD", bmhd: "BMHD" };
 
 export function checkLayout(label: string, layout: Layout): void {
   check(layout in AXES, "argument", () => `${label}: layout must be "bhmd" or "bmhd", got ${JSON.stringify(layout)}.`);
 }
 
-/** A checked f32 spec, of whatever axes. */
-export function float32(label: string, name: string, spec: TensorSpec): ResolvedSpec {
+/** From the caller's layout to BHMD or back: both ways the axes in the middle are swapped. */
+export const reorder = (spec: ResolvedSpec, layout: Layout): ResolvedSpec => {
+  if (layout === "bhmd") return spec;
+  const swap = ([a, b, c, d]: readonly number[]) => [a, c, b, d];
+  return { ...spec, shape: swap(spec.shape), strides: swap(spec.strides) };
+};
+
+/** A checked spec, of whatever axes and one of the dtypes. */
+export function checkedSpec(
+  label: string,
+  name: string,
+  spec: TensorSpec,
+  dtypes: readonly Dtype[] = ["f32"],
+): ResolvedSpec {
   check(
     typeof spec === "object" && spec !== null && Array.isArray(spec.shape),
     "argument",
     () => `${label}: ${name} must be a tensor, or { shape, strides?, offset?, dtype? }, got ${spec}.`,
   );
   const resolved = resolveSpec(`${label}: ${name}`, spec);
-  check(resolved.dtype === "f32", "argument", () => `${label}: ${name} must be f32, got ${resolved.dtype}.`);
+  check(
+    dtypes.includes(resolved.dtype),
+    "argument",
+    () => `${label}: ${name} must be ${dtypes.join(", ").replace(/, (?!.*, )/, " or ")}, got ${resolved.dtype}.`,
+  );
   return resolved;
 }
 
-/** A checked f32 spec of four axes, in BHMD order. */
-export function toBhmd(label: string, name: string, spec: TensorSpec, layout: Layout): ResolvedSpec {
-  const resolved = float32(label, name, spec);
+/** A checked spec of four axes, in BHMD order. */
+export function toBhmd(
+  label: string,
+  name: string,
+  spec: TensorSpec,
+  layout: Layout,
+  dtypes?: readonly Dtype[],
+): ResolvedSpec {
+  const resolved = checkedSpec(label, name, spec, dtypes);
   check(
     resolved.shape.length === 4,
     "argument",
-    () => `${label}: ${name} must have the four axes ${AXES[layout]}, got shape [${spec.shape}].`,
+    () =>
+      `${label}: ${name} must have the four axes ${AXES[layout]}, got shape [${spec.shape}]. Use view() to add axes of size 1, or splitHeads() to take heads apart.`,
+  );
+  check(
+    resolved.shape.every((size) => size < 2 ** 29),
+    "limit",
+    () => `${label}: ${name} has an axis of 2^29 or more: [${spec.shape}].`,
   );
   return reorder(resolved, layout);
 }
 
 /** Throws FoveaError unless the spec, as the caller wrote it, has this shape. `why` ends the sentence. */
-export function expectShape(
-  label: string,
-  name: string,
-  spec: ResolvedSpec,
-  shape: readonly number[],
-  why: string,
-): void {
+export function expectShape(label: string, name: string, spec: ResolvedSpec, shape: readonly number[], why = ""): void {
   check(
     spec.shape.length === shape.length && shape.every((size, axis) => spec.shape[axis] === size),
     "argument",
-    () => `${label}: ${name} must be [${shape.join(", ")}] ${why}, got [${spec.shape.join(", ")}].`,
+    () => `${label}: ${name} must be [${shape.join(", ")}]${why && ` ${why}`}, got [${spec.shape.join(", ")}].`,
   );
 }
 
@@ -67,9 +93,12 @@ export function expectApart(label: string, name: string, { shape, strides }: Res
 }
 
 /** Elements from the last place before the spec's first one where a binding can start. */
-export function bindingBase(device: GPUDevice, { offset, dtype }: ResolvedSpec): number {
-  return offset % (device.limits.minStorageBufferOffsetAlignment / BYTES[dtype]);
-}
+export const bindingBase = (device: GPUDevice, { offset, dtype }: ResolvedSpec): number =>
+  offset % bindingStep(device, dtype);
+
+/** Elements between the places where a binding can start. */
+export const bindingStep = (device: GPUDevice, dtype: Dtype): number =>
+  device.limits.minStorageBufferOffsetAlignment / BYTES[dtype];
 
 /** Throws FoveaError if the tensor is larger than one binding can be. */
 export function checkBindingLimit(label: string, name: string, device: GPUDevice, spec: ResolvedSpec): void {

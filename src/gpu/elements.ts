@@ -2,7 +2,7 @@
 
 import type { Dtype, TensorSpec } from "../types.ts";
 
-/** What a tensor can be filled from. Numbers are rounded to the dtype; a Uint16Array given for f16 is taken as bits. */
+/** What a tensor can be filled from. Numbers are rounded to the dtype; a Uint16Array given for f16 or bf16 is taken as bits. */
 export type TensorData =
   | readonly number[]
   | Float32Array
@@ -12,13 +12,27 @@ export type TensorData =
   | Uint32Array
   | Int32Array;
 
-/** What `read` returns: f32 and f16 as Float32Array, the others as arrays of their own kind. */
+/** What `read` returns: f32, f16 and bf16 as Float32Array, the others as arrays of their own kind. */
 export type TensorValues = Float32Array | Uint32Array | Int32Array | Uint8Array;
 
-export const BYTES: Readonly<Record<Dtype, number>> = { f32: 4, f16: 2, u32: 4, i32: 4, u8: 1 };
+export const BYTES: Readonly<Record<Dtype, number>> = { f32: 4, f16: 2, bf16: 2, u32: 4, i32: 4, u8: 1 };
 
-const STORAGE = { f32: Float32Array, f16: Uint16Array, u32: Uint32Array, i32: Int32Array, u8: Uint8Array } as const;
-const VALUES = { f32: Float32Array, f16: Float32Array, u32: Uint32Array, i32: Int32Array, u8: Uint8Array } as const;
+const STORAGE = {
+  f32: Float32Array,
+  f16: Uint16Array,
+  bf16: Uint16Array,
+  u32: Uint32Array,
+  i32: Int32Array,
+  u8: Uint8Array,
+} as const;
+const VALUES = {
+  f32: Float32Array,
+  f16: Float32Array,
+  bf16: Float32Array,
+  u32: Uint32Array,
+  i32: Int32Array,
+  u8: Uint8Array,
+} as const;
 
 /** Calls `visit(element, at)` for every element in row-major order, with its distance from the first in the buffer. */
 function forEachElement(
@@ -46,9 +60,9 @@ function forEachElement(
 export function encode(data: TensorData, spec: Required<TensorSpec>, size: number): ArrayBuffer {
   const bytes = new ArrayBuffer(size);
   const stored = new STORAGE[spec.dtype](bytes);
-  const convert = spec.dtype === "f16" && !(data instanceof Uint16Array) ? float16Bits : (value: number) => value;
+  const convert = data instanceof Uint16Array ? undefined : TO_BITS[spec.dtype];
   forEachElement(spec.shape, spec.strides, (element, at) => {
-    stored[spec.offset + at] = convert(data[element]);
+    stored[spec.offset + at] = convert ? convert(data[element]) : data[element];
   });
   return bytes;
 }
@@ -57,9 +71,9 @@ export function encode(data: TensorData, spec: Required<TensorSpec>, size: numbe
 export function decode(bytes: ArrayBuffer, spec: Required<TensorSpec>): TensorValues {
   const stored = new STORAGE[spec.dtype](bytes);
   const values = new VALUES[spec.dtype](spec.shape.reduce((product, size) => product * size, 1));
-  const convert = spec.dtype === "f16" ? float16Value : (value: number) => value;
+  const convert = FROM_BITS[spec.dtype];
   forEachElement(spec.shape, spec.strides, (element, at) => {
-    values[element] = convert(stored[spec.offset + at]);
+    values[element] = convert ? convert(stored[spec.offset + at]) : stored[spec.offset + at];
   });
   return values;
 }
@@ -94,3 +108,21 @@ export function float16Value(bits: number): number {
   if (exponent === 31) return mantissa ? Number.NaN : sign * Number.POSITIVE_INFINITY;
   return exponent ? sign * (1 + mantissa / 1024) * 2 ** (exponent - 15) : sign * mantissa * 2 ** -24;
 }
+
+/** The bfloat16 nearest to `value`, ties to even: the upper half of an f32. */
+export function bfloat16Bits(value: number): number {
+  scratch[0] = value;
+  const bits = scratchBits[0];
+  if (Number.isNaN(value)) return (bits >>> 16) | 0x40; // rounding could carry a NaN out of its exponent
+  return ((bits + 0x7fff + ((bits >>> 16) & 1)) / 2 ** 16) & 0xffff;
+}
+
+/** The number that the bfloat16 `bits` stand for. */
+export function bfloat16Value(bits: number): number {
+  scratchBits[0] = bits * 2 ** 16;
+  return scratch[0];
+}
+
+/** Numbers to the bits of 16-bit floats, and back. */
+const TO_BITS: Partial<Record<Dtype, (value: number) => number>> = { f16: float16Bits, bf16: bfloat16Bits };
+const FROM_BITS: Partial<Record<Dtype, (bits: number) => number>> = { f16: float16Value, bf16: bfloat16Value };

@@ -5,19 +5,31 @@ import dropoutThreefry from "../../shaders/variants/dropout_threefry.wesl?raw";
 import lseStored from "../../shaders/variants/lse_stored.wesl?raw";
 import maskTensorBits from "../../shaders/variants/mask_tensor_bits.wesl?raw";
 import maskTensorBytes from "../../shaders/variants/mask_tensor_bytes.wesl?raw";
+import outputF16 from "../../shaders/variants/output_f16.wesl?raw";
+import outputHalf from "../../shaders/variants/output_half.wesl?raw";
+import outputHalfStrided from "../../shaders/variants/output_half_strided.wesl?raw";
 import outputStrided from "../../shaders/variants/output_strided.wesl?raw";
+import queryF16 from "../../shaders/variants/query_f16.wesl?raw";
+import queryHalf from "../../shaders/variants/query_half.wesl?raw";
+import queryHalfStrided from "../../shaders/variants/query_half_strided.wesl?raw";
 import queryStrided from "../../shaders/variants/query_strided.wesl?raw";
 import rowMaxStored from "../../shaders/variants/row_max_stored.wesl?raw";
 import sequenceBatch from "../../shaders/variants/sequence_batch.wesl?raw";
 import sequencePacked from "../../shaders/variants/sequence_packed.wesl?raw";
 import tablesStored from "../../shaders/variants/tables_stored.wesl?raw";
 import walkBlocks from "../../shaders/variants/walk_blocks.wesl?raw";
-import type { ModuleMap } from "../shader/link.ts";
+import type { ModuleMap, ModuleSource } from "../shader/link.ts";
 import { asKey, asValue } from "../shader/modules.ts";
 import type { Binding } from "../types.ts";
 
-/** How the rows of a tensor are read or written: as sequences of aligned vec4s, or element by element. */
-export type Access = "dense" | "strided";
+/**
+ * How the rows of a tensor are read or written: f32 as sequences of aligned vec4s or element by element, f16 and bf16
+ * likewise from words of two, and f16 as sequences of aligned vec4s where the device has the type.
+ */
+export type Access = "dense" | "strided" | `${"f16" | "bf16"}-${"packed" | "packed-strided"}` | "f16";
+
+/** Whether rows are addressed in units of four elements. */
+export const isAligned = (access: Access): boolean => !access.endsWith("strided");
 
 /** Types that a function of a user may capture. */
 export type CaptureType = "f32" | "i32" | "u32";
@@ -69,16 +81,29 @@ const MASK_TENSORS = {
   bytes: { name: "variants/mask_tensor_bytes.wesl", text: maskTensorBytes },
   bits: { name: "variants/mask_tensor_bits.wesl", text: maskTensorBits },
 };
-const STRIDED = "variants/query_strided.wesl";
+/** Modules of the slot `query`, and of `output`, for each access but the default. */
+const QUERIES: Readonly<Record<string, ModuleSource>> = {
+  strided: { name: "variants/query_strided.wesl", text: queryStrided },
+  packed: { name: "variants/query_half.wesl", text: queryHalf },
+  "packed-strided": { name: "variants/query_half_strided.wesl", text: queryHalfStrided },
+  f16: { name: "variants/query_f16.wesl", text: queryF16 },
+};
+const OUTPUTS: Readonly<Record<string, ModuleSource>> = {
+  strided: { name: "variants/output_strided.wesl", text: outputStrided },
+  packed: { name: "variants/output_half.wesl", text: outputHalf },
+  "packed-strided": { name: "variants/output_half_strided.wesl", text: outputHalfStrided },
+  f16: { name: "variants/output_f16.wesl", text: outputF16 },
+};
+const moduleOf = (modules: typeof QUERIES, access: Access) => modules[access.replace(/^b?f16-/, "")];
 
 /** Modules that replace defaults. */
 export function slotModules(slots: SlotChoice): ModuleMap {
   const { q, k, v, o, sequence, maskTensor } = slots;
   return {
-    ...(q === "strided" && { "package::slots::query": { name: STRIDED, text: queryStrided } }),
-    ...(k === "strided" && { "package::slots::key": { name: `${STRIDED} as key`, text: asKey(queryStrided) } }),
-    ...(v === "strided" && { "package::slots::value": { name: `${STRIDED} as value`, text: asValue(queryStrided) } }),
-    ...(o === "strided" && { "package::slots::output": { name: "variants/output_strided.wesl", text: outputStrided } }),
+    ...slotModule("query", moduleOf(QUERIES, q)),
+    ...slotModule("key", moduleOf(QUERIES, k), asKey),
+    ...slotModule("value", moduleOf(QUERIES, v), asValue),
+    ...slotModule("output", moduleOf(OUTPUTS, o)),
     ...(sequence && { "package::slots::sequence": SEQUENCES[sequence] }),
     ...(slots.tables && { "package::slots::tables": { name: "variants/tables_stored.wesl", text: tablesStored } }),
     ...(slots.lse && { "package::slots::lse": { name: "variants/lse_stored.wesl", text: lseStored } }),
@@ -94,6 +119,12 @@ export function slotModules(slots: SlotChoice): ModuleMap {
   };
 }
 
+/** A module for a slot, under the names of the slot; nothing where the default stays. */
+function slotModule(slot: string, module: ModuleSource | undefined, rename = (text: string) => text): ModuleMap {
+  if (!module) return {};
+  return { [`package::slots::${slot}`]: { name: `${module.name} as ${slot}`, text: rename(module.text) } };
+}
+
 /** The constants of `slots/config` that say what happens to scores and probabilities. */
 export function slotConstants(slots: SlotChoice): Readonly<Record<string, boolean>> {
   return {
@@ -107,6 +138,10 @@ export function slotConstants(slots: SlotChoice): Readonly<Record<string, boolea
     SINKS: slots.sinks ?? false,
     DROPOUT: slots.dropout ?? false,
     ROW_MAX: slots.rowMax ?? false,
+    Q_BF16: slots.q.startsWith("bf16"),
+    K_BF16: slots.k.startsWith("bf16"),
+    V_BF16: slots.v.startsWith("bf16"),
+    O_BF16: slots.o.startsWith("bf16"),
   };
 }
 

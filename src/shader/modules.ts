@@ -1,6 +1,7 @@
 // The shader modules that every attention kernel may import: the library, and the default text of each slot. A kernel
 // adds its root and its variants of the slots; what no kernel imports stays out of an application's bundle.
 
+import half from "../../shaders/lib/half.wesl?raw";
 import mask from "../../shaders/lib/mask.wesl?raw";
 import params from "../../shaders/lib/params.wesl?raw";
 import position from "../../shaders/lib/position.wesl?raw";
@@ -45,6 +46,7 @@ function renamed(text: string, names: Readonly<Record<string, string>>): string 
 }
 
 export const MODULES: ModuleMap = {
+  "package::lib::half": half,
   "package::lib::mask": mask,
   "package::lib::params": params,
   "package::lib::position": position,

@@ -50,11 +50,11 @@ const PROBLEMS: readonly [what: string, change: object, message: string | RegExp
   ],
   ["no head dim", { q: spec(2, 4, 5, 0), k: spec(2, 2, 7, 0) }, /^attention: head dims start at 1/],
   ["no head", { q: spec(2, 0, 5, 8), k: spec(2, 0, 7, 8), v: spec(2, 0, 7, 6) }, /^attention: there must be a head/],
-  ["another dtype", { q: { ...GOOD.q, dtype: "f16" } }, "attention: q must be f32, got f16."],
+  ["another dtype", { q: { ...GOOD.q, dtype: "u32" } }, "attention: q must be f32, f16 or bf16, got u32."],
   [
     "an unknown dtype",
     { q: { ...GOOD.q, dtype: "f8" } },
-    "attention: q: dtype must be f32, f16, u32, i32, u8, got f8.",
+    "attention: q: dtype must be f32, f16, bf16, u32, i32, u8, got f8.",
   ],
   ["an unknown layout", { layout: "bhdm" }, 'attention: layout must be "bhmd" or "bmhd", got "bhdm".'],
   ["a layout that the shapes don't have", { layout: "bmhd" }, /\(axes BMHD\): q is \[2, 4, 5, 8\]/],

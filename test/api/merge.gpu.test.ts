@@ -42,7 +42,7 @@ const PROBLEMS: readonly [what: string, problem: unknown, message: string | RegE
   [
     "an output of three axes",
     { partials: [{ output: lse, lse }] },
-    "mergeAttention: partials[0].output must have the four axes BHMD, got shape [2,4,5].",
+    "mergeAttention: partials[0].output must have the four axes BHMD, got shape [2,4,5]. Use view() to add axes of size 1, or splitHeads() to take heads apart.",
   ],
   [
     "no head dim",

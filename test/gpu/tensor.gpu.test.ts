@@ -118,7 +118,11 @@ describe("tensor refuses", () => {
       "argument",
       "t: the offset is a whole number from 0 up, got -4.",
     );
-    await expectError(() => make([2], { dtype: "f64" }), "argument", "t: dtype must be f32, f16, u32, i32, got f64.");
+    await expectError(
+      () => make([2], { dtype: "f64" }),
+      "argument",
+      "t: dtype must be f32, f16, bf16, u32, i32, u8, got f64.",
+    );
   });
 
   it("data of another length, and data with a buffer", async () => {

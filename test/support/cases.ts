@@ -1,6 +1,7 @@
 // Attention problems as tests and fuzzing describe them: plain data, run on the GPU and compared with the reference.
 
 import { normal } from "../../bench/data.ts";
+import { bfloat16Bits, bfloat16Value, float16Bits, float16Value } from "../../src/gpu/elements.ts";
 import {
   type AttentionOptions,
   type AttentionPlan,
@@ -16,6 +17,9 @@ import { type ReferenceOptions, attention as reference } from "../../src/referen
 import { expectClose } from "./closeness.ts";
 import { defined, type Features, featuresOf } from "./features.ts";
 
+/** Dtypes of q, k, v and output. */
+export type Float = "f32" | "f16" | "bf16";
+
 export interface Case
   extends Features,
     Pick<AttentionOptions, "causal" | "scale" | "variant" | "maxDispatchFlops" | "attentionChunk" | "softcap"> {
@@ -29,6 +33,8 @@ export interface Case
   /** Default D. */
   readonly Dv?: number;
   readonly layout?: Layout;
+  /** How q, k, v and output are stored: all alike, or one each. Default f32. */
+  readonly dtype?: Float | readonly [q: Float, k: Float, v: Float, o: Float];
   /** Standard deviation of q and k. Scores have its square. */
   readonly spread?: number;
   readonly seed?: number;
@@ -56,17 +62,19 @@ export async function runCase(
     used.push(made);
     return made;
   };
+  const dtypes = Array.isArray(problem.dtype) ? problem.dtype : new Array(4).fill(problem.dtype ?? "f32");
   const make = (what: number, size: number[], deviation = 1) => {
-    const data = normal(seed * 8 + what, product(size), deviation);
-    return { shape: size, data, gpu: keep(tensor(device, size, { data, label: "qkv"[what] })) };
+    const dtype: Float = dtypes[what];
+    const data = normal(seed * 8 + what, product(size), deviation).map(ROUND[dtype]);
+    return { shape: size, data, gpu: keep(tensor(device, size, { data, dtype, label: "qkv"[what] })) };
   };
   try {
     const q = make(0, shape(B, H, M, D), spread);
     const k = make(1, shape(B, Hkv, N, D), spread);
     const v = make(2, shape(B, Hkv, N, Dv));
-    const poison = (size: number[]) =>
-      keep(tensor(device, size, { data: new Float32Array(product(size)).fill(Number.NaN) }));
-    const output = poison(shape(B, H, M, Dv));
+    const poison = (size: number[], dtype: Float = "f32") =>
+      keep(tensor(device, size, { data: new Float32Array(product(size)).fill(Number.NaN), dtype }));
+    const output = poison(shape(B, H, M, Dv), dtypes[3]);
     const lse = poison([B, H, M]);
     const rowMax = problem.rowMax ? { rowMax: poison([B, H, M]) } : {};
     const { causal, scale, variant, maxDispatchFlops, attentionChunk, softcap } = problem;
@@ -85,7 +93,8 @@ export async function runCase(
     const options64 = { ...shared, ...features.cpu };
     const f64 = reference(q, k, v, options64);
     const plain = reference(q, k, v, { ...options64, precision: "f32" });
-    expectClose("output", values, { f64: f64.output, plain: plain.output }, [B, H, M, Dv]);
+    const stored = plain.output.map(ROUND[dtypes[3] as Float]);
+    expectClose("output", values, { f64: f64.output, plain: stored }, [B, H, M, Dv], dtypes[3]);
     if (storesLse) expectClose("lse", await lse.read(), { f64: f64.lse, plain: plain.lse }, [B, H, M]);
     if (rowMax.rowMax) {
       const both = { f64: f64.rowMax, plain: plain.rowMax };
@@ -95,6 +104,13 @@ export async function runCase(
     for (const one of used) one.destroy();
   }
 }
+
+/** The nearest number of a dtype. */
+export const ROUND: Readonly<Record<Float, (value: number) => number>> = {
+  f32: Math.fround,
+  f16: (value) => float16Value(float16Bits(value)),
+  bf16: (value) => bfloat16Value(bfloat16Bits(value)),
+};
 
 async function runPlan(device: GPUDevice, plan: AttentionPlan): Promise<void> {
   const encoder = device.createCommandEncoder();
