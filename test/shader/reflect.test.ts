@@ -18,6 +18,7 @@ import {
 } from "../../src/kernels/merge.ts";
 import { PARAMS, PARAMS_BYTES, type Params, packParams } from "../../src/kernels/params.ts";
 import { PLAIN } from "../../src/kernels/slots.ts";
+import { MOST_KEYS, STAGES, scoreModules } from "../../src/kernels/weights.ts";
 import { link } from "../../src/shader/link.ts";
 import { blankComments } from "../../src/shader/source.ts";
 import { KERNEL_VARIANTS } from "../support/kernels.ts";
@@ -105,7 +106,7 @@ describe("MergeParams", () => {
   });
 });
 
-describe("forward workgroup memory", () => {
+describe("workgroup memory", () => {
   it.each([
     [64, 64],
     [40, 72],
@@ -115,13 +116,16 @@ describe("forward workgroup memory", () => {
     for (const tile of FORWARD_TILES.filter(({ maxHeadDim }) => headDim <= maxHeadDim)) {
       const modules = forwardModules({ headDim, vDim, tile, ...PLAIN });
       const { code } = link("package::forward", modules);
-      const constants = evaluator(code);
-      const bytes = [...code.matchAll(/var<workgroup> \w+: array<(\w+), (.+)>;/g)].reduce(
-        (total, [, element, count]) => total + constants(count) * (element === "vec4f" ? 16 : 4),
-        0,
-      );
-      expect(bytes, tile.name).toBe(forwardWorkgroupBytes(tile, headDim, vDim));
+      expect(workgroupBytes(code), tile.name).toBe(forwardWorkgroupBytes(tile, headDim, vDim));
     }
+  });
+  it.each([
+    ["weights", 10752],
+    ["top_keys", 15872],
+  ] as const)("%s takes what its header says, below the default limit of WebGPU", (kernel, bytes) => {
+    const { code } = link(`package::${kernel}`, scoreModules(kernel, { headDim: 64, ...PLAIN }));
+    expect(workgroupBytes(code)).toBe(bytes);
+    expect(code).toContain(`${bytes.toLocaleString("en")}`);
   });
   it("fits the default limit of WebGPU in some row for every head dim", () => {
     for (const headDim of [1, 32, 64, 128, 256, 2048]) {
@@ -130,6 +134,15 @@ describe("forward workgroup memory", () => {
     }
   });
 });
+
+/** Bytes of workgroup memory that a kernel declares. */
+function workgroupBytes(code: string): number {
+  const constants = evaluator(code);
+  return [...code.matchAll(/var<workgroup> \w+: array<(\w+), (.+)>;/g)].reduce(
+    (total, [, element, count]) => total + constants(count) * (element === "vec4f" ? 16 : 4),
+    0,
+  );
+}
 
 /** Evaluates the module constants of a kernel, `select` included. */
 function evaluator(code: string): (expression: string) => number {
@@ -144,6 +157,16 @@ function evaluator(code: string): (expression: string) => number {
     return Math.floor(new Function(`return ${text.replace(/(\([^()]*\)|\w+) \/ (\w+)/g, "Math.floor($1 / $2)")}`)());
   };
 }
+
+describe("numbers that both sides know", () => {
+  it("are the stages of a score and the most keys of a list", () => {
+    const { code } = link("package::top_keys", scoreModules("top_keys", { headDim: 8, ...PLAIN }));
+    for (const [index, stage] of STAGES.entries()) {
+      if (stage !== "raw") expect(code).toContain(`const ${stage.toUpperCase()} = ${index}u;`);
+    }
+    expect(code).toContain(`const MOST_KEYS = ${MOST_KEYS}u;`);
+  });
+});
 
 describe("shader sources", () => {
   const root = join(import.meta.dirname, "../../shaders");

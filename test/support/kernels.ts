@@ -4,6 +4,7 @@ import { STEPS, stepBindings, stepModules } from "../../bench/ladder.ts";
 import { FORWARD_TILES, forwardModules } from "../../src/kernels/forward.ts";
 import { MERGE_BINDINGS, MERGE_MODULES } from "../../src/kernels/merge.ts";
 import { PLAIN, type SlotChoice, slotBindings } from "../../src/kernels/slots.ts";
+import { type ScoreKernel, scoreBindings, scoreModules } from "../../src/kernels/weights.ts";
 import type { ModuleMap } from "../../src/shader/link.ts";
 import type { Binding } from "../../src/types.ts";
 
@@ -50,7 +51,20 @@ const ATTENTION_VARIANTS = Object.entries(SLOTS).flatMap(([slotName, slots]) =>
   ]),
 );
 
+const SCORE_VARIANTS = Object.entries({
+  ...SLOTS,
+  "a block mask": { ...PLAIN, blocks: true },
+}).flatMap(([slotName, slots]) =>
+  (["weights", "top_keys"] as const).map((kernel: ScoreKernel) => ({
+    name: `${kernel} D=40 ${slotName}`,
+    root: `package::${kernel}`,
+    modules: scoreModules(kernel, { headDim: 40, ...slots }),
+    bindings: scoreBindings(kernel, slots),
+  })),
+);
+
 export const KERNEL_VARIANTS: readonly KernelVariant[] = [
   ...ATTENTION_VARIANTS,
+  ...SCORE_VARIANTS,
   { name: "merge", root: "package::merge", modules: MERGE_MODULES, bindings: MERGE_BINDINGS },
 ];
