@@ -5,6 +5,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { WgslReflect } from "wgsl_reflect";
+import { BLOCKS, blockMaskModules } from "../../src/kernels/block_mask.ts";
 import { FORWARD_TILES, forwardModules, forwardWorkgroupBytes } from "../../src/kernels/forward.ts";
 import {
   MERGE_BINDINGS,
@@ -18,6 +19,7 @@ import {
 } from "../../src/kernels/merge.ts";
 import { PARAMS, PARAMS_BYTES, type Params, packParams } from "../../src/kernels/params.ts";
 import { PLAIN } from "../../src/kernels/slots.ts";
+import { COPY, TABLES_MODULES } from "../../src/kernels/tables.ts";
 import { link } from "../../src/shader/link.ts";
 import { blankComments } from "../../src/shader/source.ts";
 import { KERNEL_VARIANTS } from "../support/kernels.ts";
@@ -76,6 +78,18 @@ describe("Params", () => {
       ] as DataView["getUint32"];
       expect(read.call(view, 256 + offset, true), name).toBe(params[name]);
     }
+  });
+});
+
+describe("small structs", () => {
+  it.each([
+    ["package::tables", TABLES_MODULES, COPY],
+    ["package::block_mask", blockMaskModules(), BLOCKS],
+  ] as const)("of %s have the members that the host writes, in order", (root, modules, members) => {
+    const { name } = reflect({ root, modules }).uniforms[0].type as unknown as { name: string };
+    const struct = reflect({ root, modules }).structs.find((one) => one.name === name);
+    expect(struct?.members.map((member) => member.name)).toEqual([...members]);
+    expect(struct?.size).toBeLessThanOrEqual(256);
   });
 });
 
