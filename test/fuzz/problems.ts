@@ -6,7 +6,7 @@ import { type Axes, defined } from "../support/features.ts";
 import { MASK_FUNCTIONS, SCORE_FUNCTIONS } from "../support/functions.ts";
 
 /** What the text of a kernel depends on. Everything else of a problem is free, and compiles nothing. */
-export interface FeatureSet extends Pick<Case, "variant" | "D" | "Dv" | "rowMax" | "sinks"> {
+export interface FeatureSet extends Pick<Case, "variant" | "D" | "Dv" | "dtype" | "rowMax" | "sinks"> {
   /** Lengths and positions: the same for all entries, their own, or those of entries one after the other. */
   readonly entries: "alike" | "own" | "packed";
   readonly mask: "bytes" | "bits" | undefined;
@@ -41,6 +41,7 @@ const headDim = weighted([
   [14, fc.constantFrom(...HEAD_DIMS)],
   [1, fc.constant(128)],
 ]);
+const float = fc.constantFrom("f32" as const, "f16" as const, "bf16" as const);
 const flag = maybe(fc.constant(true as const));
 
 const featureSet: fc.Arbitrary<FeatureSet> = fc
@@ -51,6 +52,7 @@ const featureSet: fc.Arbitrary<FeatureSet> = fc
     ]),
     D: headDim,
     Dv: maybe(headDim, 40),
+    dtype: maybe(fc.oneof(fc.constantFrom("f16" as const, "bf16" as const), fc.tuple(float, float, float, float)), 30),
     entries: fc.constantFrom("alike" as const, "own" as const, "packed" as const),
     ...{ rowMax: flag, sinks: flag, bias: flag, softcap: flag, alibi: flag, relativeBias: flag },
     mask: maybe(fc.constantFrom("bytes" as const, "bits" as const)),
@@ -169,7 +171,7 @@ function problemOf(set: FeatureSet, drawn: Draws): Case {
   const dropout = set.dropout && { ...drawn.dropout, ...(set.dropout === "none" && { p: 0 }) };
   const problem = {
     ...sizes,
-    ...{ D: set.D, Dv: set.Dv, variant: set.variant, rowMax: set.rowMax, sinks: set.sinks },
+    ...{ D: set.D, Dv: set.Dv, dtype: set.dtype, variant: set.variant, rowMax: set.rowMax, sinks: set.sinks },
     ...positionsOf(set, drawn, sizes),
     ...{ attentionChunk, layout, onGpu, scale, spread, maxDispatchFlops, seed, window, dropout },
     mask: set.mask && maskOf(set.mask, drawn.mask),
