@@ -31,8 +31,18 @@ export type { MergeBindings, MergeProblem } from "./attention/merge_problem.ts";
 export type { AttentionBindings } from "./attention/operands.ts";
 export type { Dropout, PerBatch, PerHead, RelativeBias, ScoreOptions } from "./attention/options.ts";
 export { AttentionPlan, planAttention } from "./attention/plan.ts";
-export type { AttentionProblem } from "./attention/problem.ts";
+export type { AttentionProblem, ScoreProblem } from "./attention/problem.ts";
 export { type PackedQkvSizes, splitHeads, unpackQkv } from "./attention/views.ts";
+export {
+  attentionWeights,
+  planAttentionWeights,
+  planTopKKeys,
+  type TopKOptions,
+  type TopKResult,
+  topKKeys,
+  type WeightsOptions,
+} from "./attention/weights.ts";
+export type { Chosen, TopKeysProblem, WeightsProblem, WeightsStage } from "./attention/weights_problem.ts";
 export { FoveaError, type FoveaErrorCode } from "./errors.ts";
 export { type RequestDeviceOptions, requestFoveaDevice } from "./gpu/device.ts";
 export type { TensorData, TensorValues } from "./gpu/elements.ts";

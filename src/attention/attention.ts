@@ -1,11 +1,10 @@
 // The one-liner: plan, allocate, encode, submit.
 
 import { check } from "../errors.ts";
-import { guarded } from "../gpu/buffers.ts";
-import { Tensor, tensor } from "../gpu/tensor.ts";
-import type { Dtype } from "../types.ts";
+import { Tensor } from "../gpu/tensor.ts";
 import { preparePlan } from "./plan.ts";
 import type { AttentionProblem } from "./problem.ts";
+import { runOnce } from "./run.ts";
 
 /** Options of {@link attention}: those of a problem, with tensors where memory is meant. */
 export interface AttentionOptions extends Omit<AttentionProblem, "q" | "k" | "v" | "output" | "lse" | "rowMax"> {
@@ -52,30 +51,12 @@ export async function attention(
   }
   const { device } = q;
   const { plan, allocated, resolved } = await preparePlan(device, { ...options, q, k, v });
-  const made: Tensor[] = [];
-  const make = (name: string, shape: readonly number[], dtype: Dtype = "f32") => {
-    const result = tensor(device, shape, { dtype, label: `${resolved.label} ${name}` });
-    made.push(result);
-    return result;
-  };
-  try {
+  return runOnce(device, resolved.label, { plan, allocated }, [q, k, v], (make) => {
     const output = options.output ?? make("output", resolved.outputShape, resolved.output.dtype);
     const perRow = (name: "lse" | "rowMax") => {
       const asked = options[name] === true ? make(name, resolved.lseShape) : options[name];
       return asked ? { [name]: asked } : {};
     };
-    const results = { output, ...perRow("lse"), ...perRow("rowMax") };
-    const { done } = guarded(device, resolved.label, () => {
-      const encoder = device.createCommandEncoder({ label: resolved.label });
-      plan.encode(encoder, results);
-      device.queue.submit([encoder.finish()]);
-    });
-    await Promise.all([allocated, done, ...[q, k, v, ...made].map((used) => used.allocated)]);
-    return results;
-  } catch (error) {
-    for (const result of made) result.destroy();
-    throw error;
-  } finally {
-    plan.destroy();
-  }
+    return { output, ...perRow("lse"), ...perRow("rowMax") };
+  });
 }

@@ -5,7 +5,7 @@ import { isAligned, type SlotChoice } from "../kernels/slots.ts";
 import { COPY, tablesWorkgroups } from "../kernels/tables.ts";
 import type { BlockMask } from "./block_mask.ts";
 import type { Operand, Operands, TablePlaces } from "./operands.ts";
-import type { ResolvedProblem } from "./problem.ts";
+import type { ResolvedScores } from "./problem.ts";
 import { reorder } from "./specs.ts";
 
 /** Offsets of uniforms are multiples of 256 at most; a device may ask for less, which buys nothing here. */
@@ -26,12 +26,16 @@ export interface Grid {
   readonly qTiles: number;
   /** Workgroups that share a query tile. */
   readonly vSplits: number;
+  /** Default those of the problem. */
+  readonly heads?: number;
+  /** Operations of a workgroup. Default those of attention. */
+  readonly flops?: number;
 }
 
 /** The dispatches of a kernel, and the bytes of the uniform buffer that they read from `offset` on. */
 export function dispatchesOf(
   device: GPUDevice,
-  problem: ResolvedProblem,
+  problem: ResolvedScores,
   operands: Operands,
   places: TablePlaces,
   slots: SlotChoice,
@@ -39,9 +43,9 @@ export function dispatchesOf(
   offset: number,
 ): { dispatches: Dispatch[]; bytes: ArrayBuffer } {
   // Below 2^30: every workgroup has an element of the output to itself, and a binding ends at 4 GiB.
-  const total = grid.qTiles * grid.vSplits * problem.batch * problem.heads;
+  const total = grid.qTiles * grid.vSplits * problem.batch * (grid.heads ?? problem.heads);
   const perDimension = device.limits.maxComputeWorkgroupsPerDimension;
-  const flops = 2 * grid.qTile * problem.seqKv * (problem.headDim + problem.vDim / grid.vSplits);
+  const flops = grid.flops ?? 2 * grid.qTile * problem.seqKv * (problem.headDim + problem.vDim / grid.vSplits);
   const share = Math.max(1, Math.min(Math.floor(problem.maxDispatchFlops / flops), perDimension ** 2));
   const count = Math.ceil(total / share);
   const stride = UNIFORM_STRIDE;
@@ -71,8 +75,9 @@ export function copyDispatch({ spec, base }: Operand, at: number, offset: number
   return { dispatches, bytes };
 }
 
-/** Where nothing is in the tables. */
+/** Where nothing is in the tables, and nothing chosen. */
 const PLACES = {
+  ...{ chosen_heads: 0, chosen_rows: 0, heads_at: 0, rows_at: 0, grid_heads: 0, stage: 0, best_keys: 0 },
   ...{ q_lengths_at: 0, kv_lengths_at: 0, q_offsets_at: 0, cu_q_at: 0, cu_kv_at: 0 },
   ...{
     slopes_at: 0,
@@ -86,7 +91,7 @@ const PLACES = {
 type GridParams = "grid_x" | "first_workgroup" | "end_workgroup";
 
 function sharedParams(
-  problem: ResolvedProblem,
+  problem: ResolvedScores,
   operands: Operands,
   slots: SlotChoice,
   grid: Grid,
@@ -133,7 +138,7 @@ function addresses<Name extends string, Row extends "m" | "n">(
   row: Row,
   operand: Operand | undefined,
   dense: boolean,
-  { layout }: ResolvedProblem,
+  { layout }: ResolvedScores,
 ): Record<`${Name}_base` | `${Name}_stride_${"b" | "h" | Row | "d"}`, number> {
   const { shape, strides } = operand
     ? operand.spec.shape.length === 4

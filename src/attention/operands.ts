@@ -5,7 +5,7 @@ import { BYTES } from "../gpu/elements.ts";
 import { extentOf, Tensor, type TensorOptions, tensor } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
 import { type CapturedNumber, functionsOf } from "./functions.ts";
-import type { AttentionProblem, ResolvedProblem } from "./problem.ts";
+import type { AttentionProblem, ResolvedProblem, ResolvedScores, ScoreProblem } from "./problem.ts";
 import { bindingBase, bindingStep, checkBindingLimit, type ResolvedSpec, reorder } from "./specs.ts";
 import { layTables } from "./tables.ts";
 
@@ -22,6 +22,9 @@ export interface AttentionBindings {
   /** If the plan was asked for it. */
   readonly lse?: Tensor;
   readonly rowMax?: Tensor;
+  /** Of the best keys. */
+  readonly indices?: Tensor;
+  readonly weights?: Tensor;
   /** These if the plan was made with a tensor for it. */
   readonly mask?: Tensor;
   readonly bias?: Tensor;
@@ -80,11 +83,33 @@ export interface PlanMemory {
   readonly numbers: ReadonlyMap<string, CapturedNumber>;
 }
 
+/** A tensor that the caller binds beside q, k and what the options bring. */
+export interface Asked {
+  readonly name: OperandName;
+  /** In the caller's axis order. */
+  readonly spec: ResolvedSpec;
+  /** What the caller gave for it: maybe a tensor. */
+  readonly given: unknown;
+  readonly written: boolean;
+}
+
+/** What attention reads and writes. */
+export function attentionTensors(problem: AttentionProblem, resolved: ResolvedProblem): Asked[] {
+  const { layout, v, output, lse, rowMax } = resolved;
+  return [
+    { name: "v", spec: reorder(v, layout), given: problem.v, written: false },
+    { name: "output", spec: reorder(output, layout), given: problem.output, written: true },
+    ...(lse ? [{ name: "lse", spec: lse, given: problem.lse, written: true } as const] : []),
+    ...(rowMax ? [{ name: "rowMax", spec: rowMax, given: problem.rowMax, written: true } as const] : []),
+  ];
+}
+
 /** The operands of a problem, and the tensors that the plan has to own for them. */
 export function operandsOf(
   device: GPUDevice,
-  problem: AttentionProblem,
-  resolved: ResolvedProblem,
+  problem: ScoreProblem,
+  resolved: ResolvedScores,
+  asked: readonly Asked[],
   workspace?: readonly number[],
 ): PlanMemory {
   const operands = new Map<OperandName, Operand>();
@@ -104,10 +129,7 @@ export function operandsOf(
   };
   add("q", reorder(resolved.q, layout), given(problem.q));
   add("k", reorder(resolved.k, layout), given(problem.k));
-  add("v", reorder(resolved.v, layout), given(problem.v));
-  add("output", reorder(resolved.output, layout), given(problem.output), true);
-  if (resolved.lse) add("lse", resolved.lse, given(problem.lse), true);
-  if (resolved.rowMax) add("rowMax", resolved.rowMax, given(problem.rowMax), true);
+  for (const { name, spec, given: tensorOrNot, written } of asked) add(name, spec, given(tensorOrNot), written);
   if (resolved.mask) add("mask", resolved.mask, given(problem.mask));
   if (resolved.bias) add("bias", resolved.bias, given(problem.bias));
   const laid = layTables(tables);

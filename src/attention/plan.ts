@@ -15,6 +15,7 @@ import { copyDispatch, type Dispatch, dispatchesOf, type Grid, UNIFORM_STRIDE } 
 import { writeNumber } from "./functions.ts";
 import {
   type AttentionBindings,
+  attentionTensors,
   bindingRange,
   checkOperand,
   checkOverlap,
@@ -23,8 +24,9 @@ import {
   type OperandName,
   type Operands,
   operandsOf,
+  type PlanMemory,
 } from "./operands.ts";
-import { type AttentionProblem, type ResolvedProblem, resolveProblem } from "./problem.ts";
+import { type AttentionProblem, type ResolvedProblem, type ResolvedScores, resolveProblem } from "./problem.ts";
 
 /** Our names of the shader's bindings, where they differ. */
 const OPERAND_NAMES: Readonly<Record<string, OperandName>> = {
@@ -135,7 +137,7 @@ export class AttentionPlan {
       tensors.set(name, given);
     }
     checkOverlap(label, operands, tensors);
-    const output = tensors.get("output");
+    const output = tensors.get("output") ?? tensors.get("weights");
     if (!output?.size) return undefined;
     const list = [...tensors.values()];
     const known = this.#groups.get(output);
@@ -200,7 +202,7 @@ export function preparePlan(device: GPUDevice, problem: AttentionProblem) {
 /** The stages of a problem's plan, and the shape of the scratch memory that they share. */
 type StagesOf = (problem: ResolvedProblem, slots: SlotChoice) => readonly Stage[];
 
-/** Checks a problem, compiles the stages that `stagesOf` gives for it, and lays out their uniforms. */
+/** The plan of an attention problem by the stages that `stagesOf` gives for it. */
 export async function assemblePlan(
   device: GPUDevice,
   problem: AttentionProblem,
@@ -209,15 +211,27 @@ export async function assemblePlan(
 ) {
   checkDevice(device);
   const resolved = resolveProblem(problem);
+  const asked = attentionTensors(problem, resolved);
+  const memory = operandsOf(device, problem, resolved, asked, workspaceOf?.(resolved));
+  const built = await buildPlan(device, resolved, memory, (slots) => stagesOf(resolved, slots));
+  return { ...built, resolved };
+}
+
+/** Compiles the stages of a plan and lays out their uniforms. Whatever fails, the memory that the plan owns is freed. */
+export async function buildPlan(
+  device: GPUDevice,
+  resolved: ResolvedScores,
+  memory: PlanMemory,
+  stagesOf: (slots: SlotChoice) => readonly Stage[],
+) {
   const { label } = resolved;
-  const memory = operandsOf(device, problem, resolved, workspaceOf?.(resolved));
   const { operands, owned, places, copies } = memory;
-  const slots = slotChoice(device, resolved, operands);
   try {
+    const slots = slotChoice(device, resolved, operands);
     const stages: CompiledStage[] = [];
     const chunks: ArrayBuffer[] = [];
     let offset = 0;
-    const planned = stagesOf(resolved, slots);
+    const planned = stagesOf(slots);
     checkBindings(device, label, planned);
     const copying = copies.length ? compileKernel(device, tablesKernel()) : undefined;
     const compiled = await Promise.all(planned.map(({ source }) => compileKernel(device, source)));
@@ -255,7 +269,7 @@ export async function assemblePlan(
     const plan = AttentionPlan.make({ device, label, operands, stages, params, numbers, owned });
     const allocated = Promise.all([done, ...owned.map((tensor) => tensor.allocated)]);
     allocated.catch(() => plan.destroy());
-    return { plan, allocated, resolved, owned };
+    return { plan, allocated, owned };
   } catch (error) {
     for (const tensor of owned) tensor.destroy();
     throw error;
@@ -286,9 +300,10 @@ function boundBy(bindings: AttentionBindings, name: OperandName): Tensor | undef
   return bindings[name as Exclude<keyof AttentionBindings, "captures">];
 }
 
-function slotChoice(device: GPUDevice, problem: ResolvedProblem, operands: Operands): SlotChoice {
+function slotChoice(device: GPUDevice, problem: ResolvedScores, operands: Operands): SlotChoice {
   const access = (name: OperandName): Access => {
-    const operand = operands.get(name) as Operand;
+    const operand = operands.get(name);
+    if (!operand) return "dense"; // no kernel of the plan reads or writes it
     const { dtype } = operand.spec;
     const aligned = isDense(operand);
     if (dtype !== "f16" && dtype !== "bf16") return aligned ? "dense" : "strided";

@@ -17,12 +17,25 @@ import {
   toBhmd,
 } from "./specs.ts";
 
-/** The problem that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
-export interface AttentionProblem extends ScoreOptions {
+/** What scores are made of: the part of a problem that has no values. */
+export interface ScoreProblem extends ScoreOptions {
   /** [B, H, M, D]. A tensor, or what one will look like. f32, f16 or bf16, as also k, v and output, each its own. */
   readonly q: TensorSpec;
   /** [B, Hkv, N, D], H a multiple of Hkv: query head h uses key head floor(h * Hkv / H). */
   readonly k: TensorSpec;
+  /** Axis order of q, k, v and output; the shapes are then given in that order. Default `"bhmd"`. */
+  readonly layout?: Layout;
+  /**
+   * Floating-point operations after which a dispatch is cut in two, so that none runs long enough for a browser's or
+   * system's watchdog (2 s on Windows), or for a frame. Default 2^36.
+   */
+  readonly maxDispatchFlops?: number;
+  /** Name of the plan's GPU objects in errors and captures. Default the name of the function, as `"attention"`. */
+  readonly label?: string;
+}
+
+/** The problem that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
+export interface AttentionProblem extends ScoreProblem {
   /** [B, Hkv, N, Dv] */
   readonly v: TensorSpec;
   /** [B, H, M, Dv]. Default: dense, of the dtype of q. */
@@ -31,39 +44,36 @@ export interface AttentionProblem extends ScoreOptions {
   readonly lse?: boolean | TensorSpec;
   /** Ask for the largest score of each row, [B, H, M] f32, natural units, -Infinity where a row sees no key. */
   readonly rowMax?: boolean | TensorSpec;
-  /** Axis order of q, k, v and output; the shapes are then given in that order. Default `"bhmd"`. */
-  readonly layout?: Layout;
   /** Take this row of the kernel's tile table instead of the one that fits the device. For benchmarks. */
   readonly variant?: string;
-  /**
-   * Floating-point operations after which a dispatch is cut in two, so that none runs long enough for a browser's or
-   * system's watchdog (2 s on Windows), or for a frame. Default 2^36.
-   */
-  readonly maxDispatchFlops?: number;
-  /** Name of the plan's GPU objects in errors and captures. Default `"attention"`. */
-  readonly label?: string;
 }
 
-/** A checked problem. Tensors are in BHMD order. */
-export interface ResolvedProblem extends Features {
+/** The checked part of a problem that has no values. Tensors are in BHMD order. */
+export interface ResolvedScores extends Features {
   readonly label: string;
   readonly layout: Layout;
   readonly heads: number;
   readonly kvHeads: number;
   readonly headDim: number;
+  /** 0 where there are no values. */
   readonly vDim: number;
   readonly q: ResolvedSpec;
   readonly k: ResolvedSpec;
+  /** The shape of the log-sum-exp. */
+  readonly lseShape: readonly number[];
+  readonly scale: number;
+  readonly maxDispatchFlops: number;
+}
+
+/** A checked problem. Tensors are in BHMD order. */
+export interface ResolvedProblem extends ResolvedScores {
   readonly v: ResolvedSpec;
   readonly output: ResolvedSpec;
-  /** The shapes of the output in the caller's layout, and of the log-sum-exp. */
+  /** The shape of the output in the caller's layout. */
   readonly outputShape: readonly number[];
-  readonly lseShape: readonly number[];
   readonly lse: ResolvedSpec | undefined;
   readonly rowMax: ResolvedSpec | undefined;
-  readonly scale: number;
   readonly variant: string | undefined;
-  readonly maxDispatchFlops: number;
 }
 
 /** Checks a problem and fills in its defaults. Throws FoveaError("argument") that names what is wrong. */
@@ -74,17 +84,9 @@ export function resolveProblem(problem: AttentionProblem): ResolvedProblem {
     () => `attention: expected a problem { q, k, v, ... }, got ${problem}.`,
   );
   const { label = "attention", layout = "bhmd" } = problem;
-  checkOptions(label, problem);
-  const q = toBhmd(label, "q", problem.q, layout, FLOATS);
-  const k = toBhmd(label, "k", problem.k, layout, FLOATS);
-  const v = toBhmd(label, "v", problem.v, layout, FLOATS);
-  checkShapes(label, layout, q, k, v);
-  const [batch, heads, rowsQ, headDim] = q.shape;
-  const [, kvHeads, rowsKv] = k.shape;
-  const vDim = v.shape[3];
-
-  const outputShape = [batch, heads, rowsQ, vDim];
-  const lseShape = [batch, heads, rowsQ];
+  const scores = resolveScores(label, problem, problem.v);
+  const { q, lseShape, vDim } = scores;
+  const outputShape = [...lseShape, vDim];
   const output = problem.output
     ? toBhmd(label, "output", problem.output, layout, FLOATS)
     : dense(outputShape, layout, q.dtype);
@@ -98,19 +100,34 @@ export function resolveProblem(problem: AttentionProblem): ResolvedProblem {
     expectApart(label, name, spec);
     return spec;
   };
-
   return {
-    ...{ label, layout, heads, kvHeads, headDim, vDim, q, k, v, output, lseShape },
-    ...{ lse: perRow("lse"), rowMax: perRow("rowMax") },
-    ...resolveFeatures(label, problem, { batch, heads, rowsQ, rowsKv }),
+    ...scores,
+    ...{ output, lse: perRow("lse"), rowMax: perRow("rowMax") },
     outputShape: reorder(output, layout).shape,
-    scale: problem.scale ?? 1 / Math.sqrt(headDim),
     variant: problem.variant,
+  };
+}
+
+/** Checks what scores are made of, and v where there is one. */
+export function resolveScores<V extends TensorSpec | undefined>(label: string, problem: ScoreProblem, given: V) {
+  const { layout = "bhmd" } = problem;
+  checkOptions(label, problem);
+  const q = toBhmd(label, "q", problem.q, layout, FLOATS);
+  const k = toBhmd(label, "k", problem.k, layout, FLOATS);
+  const v = given && toBhmd(label, "v", given, layout, FLOATS);
+  checkShapes(label, layout, q, k, v);
+  const [batch, heads, rowsQ, headDim] = q.shape;
+  const [, kvHeads, rowsKv] = k.shape;
+  return {
+    ...{ label, layout, heads, kvHeads, headDim, q, k, lseShape: [batch, heads, rowsQ] },
+    ...{ v: v as V extends undefined ? undefined : ResolvedSpec, vDim: v?.shape[3] ?? 0 },
+    ...resolveFeatures(label, problem, { batch, heads, rowsQ, rowsKv }),
+    scale: problem.scale ?? 1 / Math.sqrt(headDim),
     maxDispatchFlops: problem.maxDispatchFlops ?? 2 ** 36,
   };
 }
 
-function checkOptions(label: string, { layout = "bhmd", scale, maxDispatchFlops = 1 }: AttentionProblem): void {
+function checkOptions(label: string, { layout = "bhmd", scale, maxDispatchFlops = 1 }: ScoreProblem): void {
   checkLayout(label, layout);
   check(
     scale === undefined || Number.isFinite(scale),
@@ -124,17 +141,19 @@ function checkOptions(label: string, { layout = "bhmd", scale, maxDispatchFlops 
   );
 }
 
-function checkShapes(label: string, layout: Layout, q: ResolvedSpec, k: ResolvedSpec, v: ResolvedSpec): void {
-  const shapes = () => `q is ${shapeText(q, layout)}, k ${shapeText(k, layout)}, v ${shapeText(v, layout)}`;
+function checkShapes(label: string, layout: Layout, q: ResolvedSpec, k: ResolvedSpec, v?: ResolvedSpec): void {
+  const values = v ? `, v ${shapeText(v, layout)}` : "";
+  const shapes = () => `q is ${shapeText(q, layout)}, k ${shapeText(k, layout)}${values}`;
   const expect = (condition: boolean, what: string) =>
     check(condition, "argument", () => `${label}: ${what} (axes ${AXES[layout]}): ${shapes()}.`);
   const [batch, heads, , headDim] = q.shape;
   const [, kvHeads, seqKv] = k.shape;
-  expect(k.shape[0] === batch && v.shape[0] === batch, "q, k and v must have the same batch size");
+  const all = v ? "q, k and v" : "q and k";
+  expect(k.shape[0] === batch && (!v || v.shape[0] === batch), `${all} must have the same batch size`);
   expect(k.shape[3] === headDim, "q and k must have the same head dim");
-  expect(v.shape[1] === kvHeads, "k and v must have the same number of heads");
-  expect(v.shape[2] === seqKv, "k and v must have the same number of keys");
-  expect(headDim >= 1 && v.shape[3] >= 1, "head dims start at 1");
+  expect(!v || v.shape[1] === kvHeads, "k and v must have the same number of heads");
+  expect(!v || v.shape[2] === seqKv, "k and v must have the same number of keys");
+  expect(headDim >= 1 && (!v || v.shape[3] >= 1), "head dims start at 1");
   expect(heads >= 1 && kvHeads >= 1, "there must be a head");
   expect(heads % kvHeads === 0, `the ${heads} query heads must be a multiple of the ${kvHeads} key heads`);
 }

@@ -67,14 +67,18 @@ export function chooseForwardTile(headDim: number, vDim: number, limits: TileLim
   return able.find((tile) => fits(tile, tile.maxVDim)) ?? FORWARD_TILES[FORWARD_TILES.length - 1];
 }
 
+/** Vec4 columns of q and k in workgroup memory at a time: chunks as equal as they get, 10 are two of 5, not 8 and 2. */
+export function chunkOf(headDim: number): number {
+  const d4 = Math.ceil(headDim / 4);
+  return Math.ceil(d4 / Math.ceil(d4 / LANES_X));
+}
+
 /** How a tile meets a problem's head dims. */
 function constantsOf(tile: ForwardTile, headDim: number, vDim: number) {
-  const d4 = Math.ceil(headDim / 4);
   const v4 = Math.ceil(vDim / 4);
   const vSplits = Math.ceil(vDim / tile.maxVDim);
   return {
-    // Chunks as equal as they get: 10 vec4 columns are two chunks of 5, not 8 and 2.
-    dChunk: Math.ceil(d4 / Math.ceil(d4 / LANES_X)),
+    dChunk: chunkOf(headDim),
     vSplits,
     vCols: Math.ceil(v4 / LANES_X / vSplits),
   };

@@ -79,6 +79,13 @@ export const PARAMS = [
   ["seed_high", "u32"],
   ["keep_below", "u32"],
   ["keep_factor", "f32"],
+  ["chosen_heads", "u32"],
+  ["chosen_rows", "u32"],
+  ["heads_at", "u32"],
+  ["rows_at", "u32"],
+  ["grid_heads", "u32"],
+  ["stage", "u32"],
+  ["best_keys", "u32"],
 ] as const;
 
 export type Params = { -readonly [Name in (typeof PARAMS)[number][0]]: number };

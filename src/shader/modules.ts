@@ -18,6 +18,7 @@ import maskTensor from "../../shaders/slots/mask_tensor.wesl?raw";
 import output from "../../shaders/slots/output.wesl?raw";
 import query from "../../shaders/slots/query.wesl?raw";
 import rowMax from "../../shaders/slots/row_max.wesl?raw";
+import rows from "../../shaders/slots/rows.wesl?raw";
 import scoreFunction from "../../shaders/slots/score.wesl?raw";
 import sequence from "../../shaders/slots/sequence.wesl?raw";
 import tables from "../../shaders/slots/tables.wesl?raw";
@@ -64,6 +65,7 @@ export const MODULES: ModuleMap = {
   "package::slots::output": output,
   "package::slots::query": query,
   "package::slots::row_max": rowMax,
+  "package::slots::rows": rows,
   "package::slots::score": scoreFunction,
   "package::slots::sequence": sequence,
   "package::slots::tables": tables,

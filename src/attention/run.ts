@@ -1,0 +1,44 @@
+// One run of a plan that is not kept.
+
+import { guarded } from "../gpu/buffers.ts";
+import { type Tensor, tensor } from "../gpu/tensor.ts";
+import type { Dtype } from "../types.ts";
+import type { AttentionBindings } from "./operands.ts";
+import type { AttentionPlan } from "./plan.ts";
+
+/** Allocates a result. */
+export type MakeResult = (name: string, shape: readonly number[], dtype?: Dtype) => Tensor;
+
+/**
+ * Encodes a plan into results, submits it and destroys it. Resolves once the GPU has accepted the work; rejects with
+ * FoveaError, and then has freed what `make` allocated.
+ */
+export async function runOnce<Results extends AttentionBindings>(
+  device: GPUDevice,
+  label: string,
+  { plan, allocated }: { plan: AttentionPlan; allocated: Promise<unknown> },
+  inputs: readonly Tensor[],
+  resultsOf: (make: MakeResult) => Results,
+): Promise<Results> {
+  const made: Tensor[] = [];
+  const make: MakeResult = (name, shape, dtype = "f32") => {
+    const result = tensor(device, shape, { dtype, label: `${label} ${name}` });
+    made.push(result);
+    return result;
+  };
+  try {
+    const results = resultsOf(make);
+    const { done } = guarded(device, label, () => {
+      const encoder = device.createCommandEncoder({ label });
+      plan.encode(encoder, results);
+      device.queue.submit([encoder.finish()]);
+    });
+    await Promise.all([allocated, done, ...[...inputs, ...made].map((used) => used.allocated)]);
+    return results;
+  } catch (error) {
+    for (const result of made) result.destroy();
+    throw error;
+  } finally {
+    plan.destroy();
+  }
+}

@@ -1,0 +1,164 @@
+// Outputs on request, in a second pass: nothing of size M x N exists unless somebody asks for it here.
+
+import { check } from "../errors.ts";
+import { checkDevice } from "../gpu/buffers.ts";
+import { resolveSpec, Tensor } from "../gpu/tensor.ts";
+import { type ScoreKernel, scoreGrid, scoreKernel } from "../kernels/weights.ts";
+import { type Asked, operandsOf } from "./operands.ts";
+import { type AttentionPlan, buildPlan } from "./plan.ts";
+import type { ScoreProblem } from "./problem.ts";
+import { runOnce } from "./run.ts";
+import {
+  type ResolvedRequest,
+  resolveTopKeys,
+  resolveWeights,
+  type TopKeysProblem,
+  type WeightsProblem,
+} from "./weights_problem.ts";
+
+/** Options of {@link attentionWeights}: those of a problem, with tensors where memory is meant. */
+export interface WeightsOptions extends Omit<WeightsProblem, "q" | "k" | "lse" | "output"> {
+  readonly lse?: Tensor;
+  /** Where the weights go. Default: a new tensor, which is the caller's to destroy. */
+  readonly output?: Tensor;
+}
+
+/** Options of {@link topKKeys}. */
+export interface TopKOptions extends Omit<TopKeysProblem, "q" | "k" | "count"> {
+  /** Keys to find for each row, 1 to 64. */
+  readonly k: number;
+}
+
+export interface TopKResult {
+  /** [B, heads, rows, k] i32, best key first; -1 where the row sees fewer keys. Of packed sequences counted in each. */
+  readonly indices: Tensor;
+  /** Likewise, f32: the probabilities of these keys, 0 beside -1. */
+  readonly weights: Tensor;
+}
+
+/**
+ * The scores or probabilities of attention, for inspection: every element, or those of some heads and queries.
+ *
+ * ```
+ * s = scale * q.k ("raw") -> softcap ("capped") -> score function, biases, masks ("scores") -> softmax ("probabilities")
+ * ```
+ *
+ * They are computed anew from q and k, so that attention itself never stores them; the options are those of the
+ * attention, and dropout is ignored.
+ *
+ * @param q [B, H, M, D] f32, f16 or bf16
+ * @param k [B, Hkv, N, D]
+ * @returns [B, heads, rows, N] f32; [B, rows, N] with `meanOverHeads`. Of packed sequences
+ *   [entries, heads, maxSeqlenQ, maxSeqlenKv]; what an entry does not have is as what it does not see.
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @example
+ * const { lse } = await attention(q, k, v, { causal: true, lse: true });
+ * const weights = await attentionWeights(q, k, { causal: true, lse, heads: [0], rows: [0, 1] });
+ */
+export async function attentionWeights(q: Tensor, k: Tensor, options: WeightsOptions = {}): Promise<Tensor> {
+  const label = options.label ?? "attentionWeights";
+  checkTensors(label, { q, k });
+  const prepared = await prepareWeights(q.device, { ...options, q, k });
+  const { output } = await runOnce(q.device, label, prepared, [q, k], (make) => ({
+    output: options.output ?? make("output", prepared.resolved.output.shape),
+  }));
+  return output;
+}
+
+/**
+ * Compiles {@link attentionWeights} for a problem. The plan is encoded with `{ q, k, output }` and, if it was made with
+ * one, `lse`.
+ *
+ * @example
+ * const plan = await planAttentionWeights(device, { q, k, stage: "scores", rows: [0] });
+ * plan.encode(encoder, { output });
+ */
+export async function planAttentionWeights(device: GPUDevice, problem: WeightsProblem): Promise<AttentionPlan> {
+  const { plan, allocated } = await prepareWeights(device, problem);
+  await allocated;
+  return plan;
+}
+
+/**
+ * The keys that matter most: for each query those with the largest scores after biases and masks, largest first, the
+ * smaller index first among equals. One pass over the keys; no memory but the results.
+ *
+ * @param q [B, H, M, D] f32, f16 or bf16
+ * @param k [B, Hkv, N, D]
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @example
+ * const { indices, weights } = await topKKeys(q, k, { k: 8, causal: true });
+ */
+export async function topKKeys(q: Tensor, k: Tensor, options: TopKOptions): Promise<TopKResult> {
+  const label = options?.label ?? "topKKeys";
+  checkTensors(label, { q, k });
+  const prepared = await prepareTopKeys(q.device, { ...options, q, k, count: options?.k });
+  const { shape } = prepared.resolved;
+  return runOnce(q.device, label, prepared, [q, k], (make) => ({
+    indices: make("indices", shape, "i32"),
+    weights: make("weights", shape),
+  }));
+}
+
+/**
+ * Compiles {@link topKKeys} for a problem, which says `count` where the options say `k`. The plan is encoded with
+ * `{ q, k, indices, weights }`, the last two dense.
+ */
+export async function planTopKKeys(device: GPUDevice, problem: TopKeysProblem): Promise<AttentionPlan> {
+  const { plan, allocated } = await prepareTopKeys(device, problem);
+  await allocated;
+  return plan;
+}
+
+async function prepareWeights(device: GPUDevice, problem: WeightsProblem) {
+  const resolved = resolveWeights(problem);
+  const { stage, mean, lse, output, chosenHeads } = resolved;
+  const turns = stage === "probabilities" && !lse ? 2 : 1;
+  const asked: Asked[] = [
+    { name: "output", spec: output, given: problem.output, written: true },
+    ...(lse ? [{ name: "lse", spec: lse, given: problem.lse, written: false } as const] : []),
+  ];
+  const work = turns * (mean ? chosenHeads : 1);
+  return { ...(await prepare(device, "weights", problem, resolved, asked, turns === 1, work)), resolved };
+}
+
+async function prepareTopKeys(device: GPUDevice, problem: TopKeysProblem) {
+  const resolved = resolveTopKeys(problem);
+  const result = (name: "indices" | "weights", dtype: "i32" | "f32"): Asked => {
+    const spec = resolveSpec(name, { shape: resolved.shape, dtype });
+    return { name, spec, given: undefined, written: true };
+  };
+  const asked = [result("indices", "i32"), result("weights", "f32")];
+  return { ...(await prepare(device, "top_keys", problem, resolved, asked, false, 1)), resolved };
+}
+
+/** @param work How often a workgroup goes over its keys */
+function prepare(
+  device: GPUDevice,
+  kernel: ScoreKernel,
+  problem: ScoreProblem,
+  { scores, params, chosenRows }: ResolvedRequest,
+  asked: readonly Asked[],
+  split: boolean,
+  work: number,
+) {
+  checkDevice(device);
+  const memory = operandsOf(device, problem, scores, asked);
+  const base = memory.operands.get("output")?.base ?? 0;
+  const places = { ...memory.places, ...params, o_base: base };
+  return buildPlan(device, scores, { ...memory, places }, (slots) => {
+    const { headDim, seqKv } = scores;
+    const grid = scoreGrid(kernel, chosenRows, seqKv, split);
+    const flops = (2 * grid.qTile * seqKv * headDim * work) / grid.vSplits;
+    const source = scoreKernel(kernel, { headDim, ...slots });
+    return [{ source, grid: { ...grid, heads: params.grid_heads as number, flops } }];
+  });
+}
+
+function checkTensors(label: string, tensors: Readonly<Record<string, unknown>>): void {
+  for (const [name, given] of Object.entries(tensors)) {
+    check(given instanceof Tensor, "argument", () => `${label}: ${name} must be a Tensor; make one with tensor().`);
+  }
+}

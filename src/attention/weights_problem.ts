@@ -1,0 +1,147 @@
+// What can be asked for beside the output, of which heads and which queries: checked, and as params of the kernels.
+
+import { check } from "../errors.ts";
+import { resolveSpec } from "../gpu/tensor.ts";
+import type { Params } from "../kernels/params.ts";
+import { ALL, MOST_KEYS, STAGES } from "../kernels/weights.ts";
+import type { TensorSpec } from "../types.ts";
+import { type ResolvedScores, resolveScores, type ScoreProblem } from "./problem.ts";
+import { checkedSpec, expectApart, expectShape, type ResolvedSpec } from "./specs.ts";
+import type { Table } from "./tables.ts";
+
+/**
+ * How far a score has come: `"raw"` is scale * q.k of every used key, masked or not, and 0 past the lengths; `"capped"`
+ * the same after the softcap; `"scores"` after score function, biases and masks, -Infinity where the query does not see
+ * the key; `"probabilities"` after the softmax, sinks included in the denominator, 0 there.
+ */
+export type WeightsStage = (typeof STAGES)[number];
+
+/** Whose scores are asked for. */
+export interface Chosen {
+  /** Query heads, in the order of the result. Default all. Another list of the same length compiles nothing. */
+  readonly heads?: readonly number[];
+  /** Queries, in the order of the result; of packed sequences counted in each entry. Default all. Likewise. */
+  readonly rows?: readonly number[];
+}
+
+/** Scores or probabilities to write to memory. Dropout is ignored: weights are those before it. */
+export interface WeightsProblem extends ScoreProblem, Chosen {
+  /** Default `"probabilities"`. */
+  readonly stage?: WeightsStage;
+  /** The mean of the probabilities over the chosen heads, in place of each. Default false. */
+  readonly meanOverHeads?: boolean;
+  /**
+   * The log-sum-exp that attention computed for the same options, [B, H, M] f32: saves half of the work for
+   * probabilities, and is not read at other stages. Default: computed again.
+   */
+  readonly lse?: TensorSpec;
+  /** [B, heads, rows, N] f32, or [B, rows, N] for the mean; N is maxSeqlenKv for packed sequences. Default: dense. */
+  readonly output?: TensorSpec;
+}
+
+/** Keys to find. Dropout is ignored. */
+export interface TopKeysProblem extends ScoreProblem, Chosen {
+  /** Keys of each row, 1 to 64. */
+  readonly count: number;
+}
+
+/** A checked request: the scores, the lists of heads and rows as tables, and what the params say of them. */
+export interface ResolvedRequest {
+  readonly scores: ResolvedScores;
+  readonly params: Partial<Params>;
+  readonly chosenHeads: number;
+  readonly chosenRows: number;
+}
+
+export interface ResolvedWeights extends ResolvedRequest {
+  readonly stage: WeightsStage;
+  readonly mean: boolean;
+  /** Undefined where the stage has no use for it. */
+  readonly lse: ResolvedSpec | undefined;
+  readonly output: ResolvedSpec;
+}
+
+export function resolveWeights(problem: WeightsProblem): ResolvedWeights {
+  const { label = "attentionWeights", stage = "probabilities", meanOverHeads: mean = false } = problem;
+  check(
+    STAGES.includes(stage),
+    "argument",
+    () => `${label}: stage must be ${STAGES.map((name) => `"${name}"`).join(", ")}, got ${JSON.stringify(stage)}.`,
+  );
+  check(
+    !mean || stage === "probabilities",
+    "argument",
+    () => `${label}: meanOverHeads is a mean of probabilities; it can't be combined with stage "${stage}".`,
+  );
+  const request = resolveRequest(label, problem);
+  const { scores, chosenHeads, chosenRows } = request;
+  const { batch, seqKv, lseShape } = scores;
+  const shape = [batch, ...(mean ? [] : [chosenHeads]), chosenRows, seqKv];
+  const output = problem.output ? checkedSpec(label, "output", problem.output) : resolveSpec(label, { shape });
+  expectShape(label, "output", output, shape, `[B, ${mean ? "" : "heads, "}rows, N]`);
+  expectApart(label, "output", output);
+  const lse = problem.lse && stage === "probabilities" ? checkedSpec(label, "lse", problem.lse) : undefined;
+  if (lse) expectShape(label, "lse", lse, lseShape, "[B, H, M]");
+  const [b, h, m, n] = mean ? [output.strides[0], 0, ...output.strides.slice(1)] : output.strides;
+  const params: Partial<Params> = {
+    ...request.params,
+    ...{ stage: STAGES.indexOf(stage), grid_heads: mean ? 1 : chosenHeads },
+    ...{ o_stride_b: b, o_stride_h: h, o_stride_m: m, o_stride_d: n },
+  };
+  return { ...request, params, stage, mean, lse, output };
+}
+
+export interface ResolvedTopKeys extends ResolvedRequest {
+  /** [B, heads, rows, count] of both results. */
+  readonly shape: readonly number[];
+}
+
+export function resolveTopKeys(problem: TopKeysProblem): ResolvedTopKeys {
+  const { label = "topKKeys", count } = problem;
+  check(
+    Number.isInteger(count) && count >= 1 && count <= MOST_KEYS,
+    "argument",
+    () => `${label}: the number of keys must be a whole number from 1 to ${MOST_KEYS}, got ${count}.`,
+  );
+  const request = resolveRequest(label, problem);
+  const { scores, chosenHeads, chosenRows } = request;
+  const params = {
+    ...request.params,
+    ...{ stage: STAGES.indexOf("probabilities"), grid_heads: chosenHeads, best_keys: count },
+  };
+  return { ...request, params, shape: [scores.batch, chosenHeads, chosenRows, count] };
+}
+
+function resolveRequest(label: string, problem: ScoreProblem & Chosen): ResolvedRequest {
+  check(
+    typeof problem === "object" && problem !== null,
+    "argument",
+    () => `${label}: expected a problem { q, k, ... }, got ${problem}.`,
+  );
+  const scores = resolveScores(label, problem, undefined);
+  const heads = listOf(label, "heads", problem.heads, scores.heads);
+  const rows = listOf(label, "rows", problem.rows, scores.seqQ);
+  const lists: Table[] = [];
+  if (heads) lists.push({ at: "heads_at", name: "heads", values: heads, dtype: "i32" });
+  if (rows) lists.push({ at: "rows_at", name: "rows", values: rows, dtype: "i32" });
+  const [chosenHeads, chosenRows] = [heads?.length ?? scores.heads, rows?.length ?? scores.seqQ];
+  const params: Partial<Params> = {
+    ...{ chosen_heads: chosenHeads, chosen_rows: chosenRows },
+    ...(!heads && { heads_at: ALL }),
+    ...(!rows && { rows_at: ALL }),
+  };
+  // Which weights dropout keeps is decided after the softmax, and does not concern the scores.
+  const undropped = { ...scores, dropout: undefined, tables: [...scores.tables, ...lists] };
+  return { scores: undropped, params, chosenHeads, chosenRows };
+}
+
+function listOf(label: string, name: string, list: readonly number[] | undefined, count: number) {
+  check(
+    list === undefined ||
+      (Array.isArray(list) && list.length > 0 && list.every((n) => Number.isInteger(n) && n >= 0 && n < count)),
+    "argument",
+    () =>
+      `${label}: ${name} must list whole numbers from 0 to ${count - 1}, at least one, got ${JSON.stringify(list)}.`,
+  );
+  return list;
+}

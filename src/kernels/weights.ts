@@ -1,0 +1,94 @@
+// The kernels of what attention does not store, shaders/weights.wesl and shaders/top_keys.wesl: specialisation and grid.
+
+import chosen from "../../shaders/lib/chosen.wesl?raw";
+import products from "../../shaders/lib/products.wesl?raw";
+import statistics from "../../shaders/lib/statistics.wesl?raw";
+import blocks from "../../shaders/slots/blocks.wesl?raw";
+import knownLse from "../../shaders/slots/known_lse.wesl?raw";
+import topKeys from "../../shaders/top_keys.wesl?raw";
+import blocksListed from "../../shaders/variants/blocks_listed.wesl?raw";
+import knownLseStored from "../../shaders/variants/known_lse_stored.wesl?raw";
+import rowsChosen from "../../shaders/variants/rows_chosen.wesl?raw";
+import valueNone from "../../shaders/variants/value_none.wesl?raw";
+import weights from "../../shaders/weights.wesl?raw";
+import { link, type ModuleMap } from "../shader/link.ts";
+import { configModule, MODULES } from "../shader/modules.ts";
+import type { Binding, KernelSource } from "../types.ts";
+import { chunkOf } from "./forward.ts";
+import { type SlotChoice, slotBindings, slotConstants, slotModules } from "./slots.ts";
+
+/** Stages of a score, as numbered in the params. */
+export const STAGES = ["raw", "capped", "scores", "probabilities"] as const;
+
+/** The params' word for a list that is not there: all of them, in order. */
+export const ALL = 0xffffffff;
+
+/** The most keys that top_keys finds for a row. */
+export const MOST_KEYS = 64;
+
+const LANES_Y = 8;
+/** Rows of a lane. Sorted lists of 64 keys leave top_keys with workgroup memory for two. */
+const ROWS = { weights: 4, top_keys: 2 } as const;
+/** Keys that a workgroup of `weights` takes where it need not take all: enough to be worth a workgroup. */
+const SHARE = 512;
+
+export type ScoreKernel = keyof typeof ROWS;
+
+export interface ScoreSpecialisation extends SlotChoice {
+  readonly headDim: number;
+}
+
+/** The modules of a specialisation, of which `package::weights` or `package::top_keys` is the root. */
+export function scoreModules(kernel: ScoreKernel, spec: ScoreSpecialisation): ModuleMap {
+  const config = configModule({
+    ...{ HEAD_DIM: spec.headDim, V_DIM: 1, LANES_Y, ROWS: ROWS[kernel], V_COLS: 1 },
+    ...{ D_CHUNK: chunkOf(spec.headDim), Q_RESIDENT: false },
+    ...slotConstants(spec),
+  });
+  const variant = (name: string, text: string) => ({ name: `variants/${name}.wesl`, text });
+  return {
+    ...{ ...MODULES, "package::weights": weights, "package::top_keys": topKeys },
+    ...{ "package::lib::chosen": chosen, "package::lib::products": products, "package::lib::statistics": statistics },
+    ...config,
+    ...slotModules(spec),
+    "package::slots::rows": variant("rows_chosen", rowsChosen),
+    "package::slots::value": variant("value_none", valueNone),
+    "package::slots::blocks": spec.blocks ? variant("blocks_listed", blocksListed) : blocks,
+    "package::slots::known_lse": spec.lse ? variant("known_lse_stored", knownLseStored) : knownLse,
+  };
+}
+
+export function scoreBindings(kernel: ScoreKernel, slots: SlotChoice): Binding[] {
+  const read = slotBindings({ ...slots, lse: false, rowMax: false }).filter(({ name }) => name !== "v" && name !== "o");
+  const own: Binding[] =
+    kernel === "weights"
+      ? [
+          { binding: 6, name: "output", type: "storage" },
+          ...(slots.lse ? [{ binding: 7, name: "lse", type: "read-only-storage" } as const] : []),
+        ]
+      : [
+          { binding: 6, name: "weights", type: "storage" },
+          { binding: 7, name: "indices", type: "storage" },
+        ];
+  return [...read, ...own].sort((a, b) => a.binding - b.binding);
+}
+
+/** Linked kernels by kernel and specialisation. */
+const linked = new Map<string, KernelSource>();
+
+export function scoreKernel(kernel: ScoreKernel, spec: ScoreSpecialisation): KernelSource {
+  const key = `${kernel} ${JSON.stringify(spec)}`;
+  let source = linked.get(key);
+  if (!source) {
+    const text = link(`package::${kernel}`, scoreModules(kernel, spec));
+    source = { label: kernel, ...text, bindings: scoreBindings(kernel, spec) };
+    linked.set(key, source);
+  }
+  return source;
+}
+
+/** Tiles of the chosen rows, and shares of the keys: all of them are one share where the rows' sums are not known. */
+export function scoreGrid(kernel: ScoreKernel, rows: number, seqKv: number, split: boolean) {
+  const qTile = LANES_Y * ROWS[kernel];
+  return { qTile, qTiles: Math.ceil(rows / qTile), vSplits: split ? Math.max(1, Math.ceil(seqKv / SHARE)) : 1 };
+}
