@@ -1,16 +1,14 @@
 // `npm run bench`: suites of implementations, checked and then timed in turns, in Chromium or in Node on Dawn.
 
-import { spawnSync } from "node:child_process";
 import { parseArgs } from "node:util";
 import Table from "cli-table3";
-import { softwareVulkan } from "../scripts/browser.mjs";
 import { FoveaError } from "../src/errors.ts";
-import { requestFoveaDevice } from "../src/index.ts";
 import { openPage } from "./browser.ts";
 import { progress } from "./console.ts";
+import { openDawn } from "./dawn.ts";
 import { bytes, digits } from "./format.ts";
 import type { Measurement } from "./harness.ts";
-import { describeAdapter, type Report, runSuites } from "./program.ts";
+import { type Report, runSuites } from "./program.ts";
 import { type Context, describe, parse, positive, writeJson } from "./start.ts";
 import { SUITES } from "./suites.ts";
 
@@ -52,7 +50,7 @@ export async function main({ server, root, args }: Context): Promise<number> {
     stop();
     print(measurements);
     const rows = measurements.map(({ dims: _dims, verdict: _verdict, timing: _timing, ...row }) => row);
-    if (values.json) writeJson(values.json, root, runtime, rows);
+    if (values.json) writeJson(values.json, root, runtime, { rows });
     return measurements.every(({ correct }) => correct) ? 0 : 1;
   } finally {
     stop();
@@ -68,30 +66,12 @@ async function open(runtime: string, server: Context["server"], report: Report) 
     return { ...page, suites: (options: Options) => page.call<Measurement[]>("suites", options) };
   }
   if (runtime !== "dawn") throw new FoveaError("argument", `--runtime must be chromium or dawn, got ${runtime}.`);
-  const { create, globals } = await import("webgpu");
-  Object.assign(globalThis, globals);
-  const gpu = create(["enable-dawn-features=allow_unsafe_apis"]);
-  const device = await requestFoveaDevice({ gpu }).catch((error: unknown) => {
-    if (process.env.FOVEA_SOFTWARE_VULKAN) throw error;
-    return undefined;
-  });
-  // A driver has to be in the environment when a process starts, so the software one takes another process.
-  if (!device) return again({ ...softwareVulkan(), FOVEA_SOFTWARE_VULKAN: "1" });
+  const { device, ...dawn } = await openDawn();
   return {
-    adapter: describeAdapter(device),
-    engine: `Dawn in Node ${process.versions.node}`,
+    ...dawn,
     suites: (options: Options) => runSuites(device, options, report),
     close: async () => device.destroy(),
   };
-}
-
-/** Runs this very command again, with more in its environment, and ends with it. */
-function again(environment: Record<string, string>): never {
-  const { status } = spawnSync(process.execPath, process.argv.slice(1), {
-    env: { ...process.env, ...environment },
-    stdio: "inherit",
-  });
-  process.exit(status ?? 1);
 }
 
 function print(measurements: readonly Measurement[]): void {

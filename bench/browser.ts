@@ -15,9 +15,13 @@ export interface OpenPage {
   close(): Promise<void>;
 }
 
-/** Opens the page. `report` hears what the page reports. Rejects with FoveaError("device") if WebGPU does not work. */
-export async function openPage(server: ViteDevServer, report: Report): Promise<OpenPage> {
-  const address = `${server.resolvedUrls?.local[0]}bench/page/index.html`;
+/** Opens a page, the bench's by default. `report` hears what it reports. Rejects with FoveaError("device") if WebGPU does not work. */
+export async function openPage(
+  server: ViteDevServer,
+  report: Report,
+  path = "bench/page/index.html",
+): Promise<OpenPage> {
+  const address = `${server.resolvedUrls?.local[0]}${path}`;
   let failure = "";
   // A browser that may use a GPU finds none on many machines; then one with the software adapter is started.
   for (const args of [BROWSER_ARGS.hardware, BROWSER_ARGS.software]) {

@@ -8,6 +8,7 @@ import rows from "../shaders/steps/forward_2_rows.wesl?raw";
 import tiles from "../shaders/steps/forward_3_tiles.wesl?raw";
 import { assemblePlan } from "../src/attention/plan.ts";
 import type { ResolvedProblem } from "../src/attention/problem.ts";
+import { check } from "../src/errors.ts";
 import { type AttentionPlan, type AttentionProblem, planAttention } from "../src/index.ts";
 import { type SlotChoice, slotBindings, slotModules } from "../src/kernels/slots.ts";
 import { link, type ModuleMap } from "../src/shader/link.ts";
@@ -37,6 +38,23 @@ const NAIVE: readonly Step[] = [
 ];
 const ROWS: readonly Step[] = [{ root: "package::steps::forward_2_rows", invocations: ({ seqQ }) => seqQ }];
 const TILES: readonly Step[] = [{ root: "package::steps::forward_3_tiles", invocations: ({ seqQ }) => seqQ }];
+
+/** What only the real kernel does to scores and probabilities. */
+const BEYOND_STEPS = [
+  ...[
+    "softcap",
+    "bias",
+    "relativeBias",
+    "alibi",
+    "sinks",
+    "dropout",
+    "maskTensor",
+    "blocks",
+    "score",
+    "mask",
+    "rowMax",
+  ],
+] as readonly (keyof SlotChoice)[];
 
 /** Roots and texts of the steps. */
 export const STEPS: ModuleMap = {
@@ -81,6 +99,10 @@ function climb(
       device,
       problem,
       (resolved, slots) => {
+        for (const feature of BEYOND_STEPS) {
+          check(!slots[feature], "argument", () => `the steps of the ladder have no ${feature}; the real kernel has.`);
+        }
+        check(slots.sequence !== "packed", "argument", () => "the steps of the ladder take no packed sequences.");
         const modules = stepModules(resolved.headDim, resolved.vDim, slots);
         return steps.map((step) => {
           const { code, locate } = link(step.root, modules);

@@ -66,19 +66,17 @@ export async function main({ server, root, files, args }: Context): Promise<numb
     if (input) {
       const result = await runOwn(page, files, input);
       if (values.output) saveOutput(resolve(values.output), input, result.output, result.lse);
-      if (values.json) writeJson(values.json, root, page, [{ suite: "start", case: values.input, ...result.row }]);
+      if (values.json)
+        writeJson(values.json, root, page, { rows: [{ suite: "start", case: values.input, ...result.row }] });
       return result.row.correct ? 0 : 1;
     }
     const measurements = await page.call<Measurement[]>("suites", { suites: ["workloads"], rounds });
     stop();
     printWorkloads(measurements, page.adapter);
     if (values.json)
-      writeJson(
-        values.json,
-        root,
-        page,
-        measurements.map(({ verdict: _, ...row }) => ({ ...row, suite: "start" })),
-      );
+      writeJson(values.json, root, page, {
+        rows: measurements.map(({ verdict: _, ...row }) => ({ ...row, suite: "start" })),
+      });
     return measurements.every(({ correct }) => correct) ? 0 : 1;
   } finally {
     stop();
@@ -111,7 +109,7 @@ export function writeJson(
   path: string,
   root: string,
   { adapter, engine }: Pick<OpenPage, "adapter" | "engine">,
-  rows: readonly object[],
+  content: object,
 ): void {
   let commit = "unknown";
   try {
@@ -121,7 +119,7 @@ export function writeJson(
       stdio: "pipe",
     }).trim();
   } catch {} // not a checkout
-  const file = { schema: 1, adapter, engine, commit, rows };
+  const file = { schema: 1, adapter, engine, commit, ...content };
   writeFileSync(resolve(path), `${JSON.stringify(file, null, 2)}\n`);
 }
 

@@ -1,5 +1,5 @@
-// Set-up, run by npm before `npm start` and `npm test`: the packages of the lockfile, and a browser with WebGPU. Node
-// built-ins only, since nothing else may be there yet. A second run checks two files and is done.
+// Set-up, run by npm before `npm start` and `npm test`: the packages of the lockfile, and a browser with WebGPU; with
+// --tests, also the driver that some tests run on. Node built-ins only, since nothing else may be there yet. A second run checks two files and is done.
 
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -7,6 +7,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { findBrowser, rememberBrowser } from "./browser.mjs";
+import { lavapipe } from "./deno.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const stamp = join(root, "node_modules/.cache/fovea/lockfile.sha256");
@@ -42,8 +43,16 @@ async function installBrowser() {
   return findBrowser();
 }
 
+/** Tests of shader-f16 run on Mesa's software driver. Where it can't be had they are skipped, and say so. */
+function installLavapipe() {
+  if (lavapipe() || process.platform !== "linux" || process.getuid?.() !== 0 || !existsSync("/usr/bin/apt-get")) return;
+  run("apt-get", ["update", "-q"]);
+  run("apt-get", ["install", "-y", "-q", "--no-install-recommends", "mesa-vulkan-drivers", "libvulkan1"]);
+}
+
 async function main() {
   installPackages();
+  if (process.argv.includes("--tests")) installLavapipe();
   const browser = (await findBrowser()) ?? (await installBrowser());
   if (!browser) {
     throw new Error(

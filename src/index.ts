@@ -6,6 +6,7 @@ export {
   blockMaskOf,
   createBlockMask,
 } from "./attention/block_mask.ts";
+export { allOf, anyOf } from "./attention/combine.ts";
 export {
   type AttentionFunction,
   type Captures,
@@ -14,6 +15,17 @@ export {
   type ScoreFunction,
   scoreFunction,
 } from "./attention/functions.ts";
+export {
+  causalMask,
+  chunkMask,
+  dilatedWindow,
+  documentMask,
+  globalWindow,
+  neighborhood2d,
+  prefixLm,
+  slidingWindow,
+} from "./attention/library.ts";
+export { alibiScore, alibiSlopes, softcapScore, type T5Table, t5Score } from "./attention/library_scores.ts";
 export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./attention/merge.ts";
 export type { MergeBindings, MergeProblem } from "./attention/merge_problem.ts";
 export type { AttentionBindings } from "./attention/operands.ts";

@@ -1,9 +1,10 @@
 // The page that `npm start` and `npm run bench` open: it waits to be told what to run. Arrays travel as files of the
 // server, since what a page is told and answers goes through JSON.
 
-import { FoveaError, requestFoveaDevice } from "../../src/index.ts";
+import { requestFoveaDevice } from "../../src/index.ts";
 import type { Dims } from "../cost.ts";
 import { describeAdapter, type Report, runInput, runSuites } from "../program.ts";
+import { answer } from "./answer.ts";
 
 declare global {
   interface Window {
@@ -26,15 +27,6 @@ async function fetchFloats(name: string): Promise<Float32Array> {
 }
 const store = (name: string, data: Float32Array) =>
   fetch(`/files/${name}`, { method: "PUT", body: data as Float32Array<ArrayBuffer> });
-
-/** Errors lose their class on the way out of a page, so they are answers. */
-async function answer<T>(work: () => Promise<T>): Promise<{ value: T } | { error: string }> {
-  try {
-    return { value: await work() };
-  } catch (error) {
-    return { error: error instanceof FoveaError ? error.message : String(error) };
-  }
-}
 
 const fovea = {
   adapter: () => answer(async () => describeAdapter(await theDevice())),

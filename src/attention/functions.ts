@@ -2,7 +2,7 @@
 
 import { check } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
-import type { CaptureType, FunctionText } from "../kernels/slots.ts";
+import type { CaptureType, FunctionPart, FunctionText } from "../kernels/slots.ts";
 import { blankComments } from "../shader/source.ts";
 import type { ScoreOptions } from "./options.ts";
 
@@ -43,13 +43,16 @@ export class AttentionFunction<Kind extends "score" | "mask" = "score" | "mask">
   readonly captures: Captures;
   /** Name in error messages. */
   readonly label: string;
+  /** @internal Functions that the source calls, of which this one is made. */
+  readonly parts: readonly FunctionPart[];
 
   /** @internal */
-  constructor(kind: Kind, source: string, captures: Captures, label: string) {
+  constructor(kind: Kind, source: string, captures: Captures, label: string, parts: readonly FunctionPart[] = []) {
     this.kind = kind;
     this.source = source;
     this.captures = captures;
     this.label = label;
+    this.parts = parts;
     checkSource(kind, source, label);
     for (const [name, value] of Object.entries(captures)) checkCapture(label, name, value);
   }
@@ -61,7 +64,7 @@ export class AttentionFunction<Kind extends "score" | "mask" = "score" | "mask">
       const type: CaptureType = array ? (value.dtype as CaptureType) : numberOf(value).type;
       return { name, type, array };
     });
-    return { label: this.label, source: this.source, captures };
+    return { label: this.label, source: this.source, captures, ...(this.parts.length && { parts: this.parts }) };
   }
 }
 

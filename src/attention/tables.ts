@@ -5,6 +5,7 @@
 import { check } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
+import { distanceBuckets } from "./buckets.ts";
 import type { OperandName } from "./operands.ts";
 import type { PerBatch, PerHead, RelativeBias, ScoreOptions } from "./options.ts";
 
@@ -127,31 +128,9 @@ export function headTables(label: string, options: ScoreOptions, { batch, heads 
 }
 
 /** Buckets by distance: of keys at 0..reach before the query, then of keys at 0..reach after it. */
-function bucketTable(label: string, { bidirectional = true, maxDistance = 128 }: RelativeBias, buckets: number): Table {
-  const side = bidirectional ? buckets / 2 : buckets;
-  const exact = Math.floor(side / 2);
-  check(
-    Number.isInteger(side) && exact >= 1,
-    "argument",
-    () =>
-      `${label}: relativeBias needs at least ${bidirectional ? "4 buckets, an even number" : "2 buckets"}, got ${buckets}.`,
-  );
-  check(
-    Number.isInteger(maxDistance) && maxDistance > exact && maxDistance <= 2 ** 16,
-    "argument",
-    () =>
-      `${label}: relativeBias.maxDistance must be a whole number above ${exact} and up to 65536, got ${maxDistance}.`,
-  );
-  const bucket = (r: number) =>
-    r < exact
-      ? r
-      : Math.min(
-          side - 1,
-          exact + Math.floor((Math.log(r / exact) / Math.log(maxDistance / exact)) * (side - exact) + 1e-9),
-        );
-  const distances = Array.from({ length: maxDistance + 1 }, (_, r) => r);
-  const behind = distances.map(bucket);
-  const ahead = distances.map((r) => (bidirectional ? side + bucket(r) : 0));
+function bucketTable(label: string, bias: RelativeBias, buckets: number): Table {
+  const { side, behind } = distanceBuckets(`${label}: relativeBias`, bias, buckets);
+  const ahead = behind.map((bucket) => (bias.bidirectional === false ? 0 : side + bucket));
   return { at: "relative_buckets_at", name: "buckets", values: [...behind, ...ahead], dtype: "i32" };
 }
 

@@ -48,7 +48,7 @@ async function compile(device: GPUDevice, { label, code, locate, bindings }: Ker
       binding,
       visibility: 4, // GPUShaderStage.COMPUTE
       // One uniform buffer holds the params of every dispatch of a plan; the offset says which.
-      buffer: { type, hasDynamicOffset: binding === 0 },
+      buffer: { type, hasDynamicOffset: type === "uniform" && binding === 0 },
     })),
   });
   const pipeline = device.createComputePipelineAsync({

@@ -21,7 +21,7 @@ export function blockMaskModules(text?: FunctionText): ModuleMap {
 
 export function blockMaskBindings(text?: FunctionText): Binding[] {
   return [
-    { binding: 0, name: "params", type: "uniform" },
+    { binding: 0, name: "shape", type: "uniform" },
     { binding: 1, name: "blocks", type: "storage" },
     ...captureBindings("mask", text),
   ];

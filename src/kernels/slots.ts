@@ -39,6 +39,16 @@ export interface FunctionText {
   readonly label: string;
   readonly source: string;
   readonly captures: readonly { readonly name: string; readonly type: CaptureType; readonly array: boolean }[];
+  /** Other functions that the source calls. */
+  readonly parts?: readonly FunctionPart[];
+}
+
+/** A function that is a part of another one, with names that no other part has. */
+export interface FunctionPart {
+  readonly label: string;
+  readonly source: string;
+  /** The source with the names that its author gave. */
+  readonly written: string;
 }
 
 /** What the slots of a kernel depend on. Lengths and strides are not among it. */
@@ -180,9 +190,17 @@ export function functionModules(kind: "score" | "mask", text: FunctionText | und
     return `@group(0) @binding(${CAPTURES_AT[kind] + index}) ${memory};\n`;
   });
   const uses = ["package::lib::position", captures];
+  const parts = (text.parts ?? []).map(({ label, source, written }, index) => {
+    return [`package::slots::${kind}_${index}`, { name: label, text: source, written, uses }] as const;
+  });
   return {
     [captures]: { name: `captures of the ${text.label}`, text: declarations.join("") },
-    [`package::slots::${kind}`]: { name: text.label, text: text.source, uses },
+    ...Object.fromEntries(parts),
+    [`package::slots::${kind}`]: {
+      name: text.label,
+      text: text.source,
+      uses: [...uses, ...parts.map(([path]) => path)],
+    },
   };
 }
 

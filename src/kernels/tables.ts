@@ -19,7 +19,7 @@ export function tablesKernel(): KernelSource {
     label: "tables",
     ...link("package::tables", TABLES_MODULES),
     bindings: [
-      { binding: 0, name: "params", type: "uniform" },
+      { binding: 0, name: "copy", type: "uniform" },
       { binding: 1, name: "source", type: "read-only-storage" },
       { binding: 2, name: "tables", type: "storage" },
     ],

@@ -16,6 +16,8 @@ export interface ModuleSource {
   readonly text: string;
   /** Modules that the text uses without importing them. */
   readonly uses?: readonly string[];
+  /** The text that messages point into, if names were changed in it: the same lines. */
+  readonly written?: string;
 }
 
 export interface LinkOptions {
@@ -102,25 +104,37 @@ function parse(path: string, source: string | ModuleSource): Module {
     return { text: match[0].trim(), module: name, line: lineOf(match.index) };
   });
 
-  let depth = 0;
   const declared = new Map<string, number>();
-  for (const match of code.matchAll(DECLARATION)) {
-    if (match[0] === "{") depth++;
-    else if (match[0] === "}") depth--;
-    else if (depth === 0 && match[1]) {
-      const line = lineOf(match.index);
-      if (declared.has(match[1])) throw located(name, line, `${match[1]} is declared twice`);
-      declared.set(match[1], line);
-    }
+  for (const { name: declaredName, offset } of declarations(code)) {
+    const line = lineOf(offset);
+    if (declared.has(declaredName)) throw located(name, line, `${declaredName} is declared twice`);
+    declared.set(declaredName, line);
   }
 
   let body = text;
   for (const [start, end] of blanks) {
     body = body.slice(0, start) + body.slice(start, end).replace(/[^\n]/g, " ") + body.slice(end);
   }
-  const lines = body.split("\n").map((line, index): Line => ({ text: line.trimEnd(), module: name, line: index + 1 }));
+  const written = given.written?.split("\n");
+  const textLines = text.split("\n");
+  const lines = body.split("\n").map((line, index): Line => {
+    const rewritten = written !== undefined && written[index] !== textLines[index];
+    return { text: line.trimEnd(), module: name, line: index + 1, ...(rewritten && { rewritten }) };
+  });
   const used = uses.map((from): Import => ({ from, names: [], line: 1 }));
   return { name, imports: [...used, ...imports], directives, declared, lines };
+}
+
+/** The module-scope names of a text without comments, and where they are declared. */
+export function declarations(code: string): { name: string; offset: number }[] {
+  let depth = 0;
+  const found: { name: string; offset: number }[] = [];
+  for (const match of code.matchAll(DECLARATION)) {
+    if (match[0] === "{") depth++;
+    else if (match[0] === "}") depth--;
+    else if (depth === 0 && match[1]) found.push({ name: match[1], offset: match.index });
+  }
+  return found;
 }
 
 function rejectDuplicates(modules: readonly Module[]): void {

@@ -80,15 +80,15 @@ describe("bias", () => {
 
 describe("scores", () => {
   all([
-    { H: 2, M: 37, N: 70, softcap: 3, spread: 3 },
-    { H: 2, M: 37, N: 70, softcap: 50 },
-    { H: 2, M: 37, N: 70, softcap: 30, spread: 20 },
+    { H: 2, M: 37, N: 70, rowMax: true, softcap: 3, spread: 3 },
+    { H: 2, M: 37, N: 70, rowMax: true, softcap: 50 },
+    { H: 2, M: 37, N: 70, rowMax: true, softcap: 30, spread: 20 },
     { H: 3, M: 37, N: 70, alibi: "H", causal: true },
     { B: 2, H: 3, M: 37, N: 70, alibi: "BH", onGpu: true },
     { H: 3, M: 37, N: 70, relativeBias: { buckets: 8, maxDistance: 20 } },
     { H: 3, M: 70, N: 300, relativeBias: { buckets: 32, bidirectional: false }, causal: true, onGpu: true },
-    { H: 3, M: 37, N: 70, sinks: true },
-    { H: 3, M: 70, N: 37, sinks: true, causal: true, onGpu: true }, // empty rows with a sink
+    { H: 3, M: 37, N: 70, sinks: true, rowMax: true },
+    { H: 3, M: 70, N: 37, sinks: true, rowMax: true, causal: true, onGpu: true }, // empty rows with a sink
     { H: 2, M: 37, N: 70, rowMax: true, causal: true, softcap: 5 },
     { H: 2, M: 70, N: 37, rowMax: true, causal: true, sinks: true },
   ]);

@@ -13,6 +13,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
 import { gzipSync } from "node:zlib";
 import { build } from "vite";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -34,7 +35,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const CONSUMER = `
 import { attention, FoveaError, planAttention, requestFoveaDevice, tensor, type AttentionPlan, type Tensor } from "fovea";
 import { attention as reference } from "fovea/reference";
-export async function main(): Promise<Float32Array | Uint32Array | Int32Array> {
+export async function main(): Promise<Float32Array | Uint32Array | Int32Array | Uint8Array> {
   const device: GPUDevice = await requestFoveaDevice({ powerPreference: "low-power" });
   const q: Tensor = tensor(device, [1, 1, 2, 4], { data: [1, 2, 3, 4, 5, 6, 7, 8] });
   const plan: AttentionPlan = await planAttention(device, { q, k: q, v: q, causal: "top-left" });
@@ -50,11 +51,9 @@ export const wrong = (q: Tensor) => attention(q, q, q, { casual: true });
 
 /** What doc comments take for given. */
 const GIVEN = `
-import { attention, mergeAttention, planAttention, planMerge, requestFoveaDevice, tensor, unpackQkv, type Tensor } from "fovea";
-declare const q: Tensor, k: Tensor, v: Tensor, output: Tensor, qkv: Tensor, device: GPUDevice;
+declare const q: Tensor, k: Tensor, v: Tensor, output: Tensor, qkv: Tensor, ids: Tensor, device: GPUDevice;
 declare const encoder: GPUCommandEncoder, myBuffer: GPUBuffer, plan: Awaited<ReturnType<typeof planAttention>>;
 declare const merge: Awaited<ReturnType<typeof planMerge>>;
-void [attention, mergeAttention, planAttention, planMerge, requestFoveaDevice, tensor, unpackQkv];
 `;
 
 function writeConfig(moduleResolution: string, files: readonly string[], skipLibCheck = false): void {
@@ -78,14 +77,16 @@ describe("the package", () => {
     expect(typeErrors()).toBe("");
   });
 
-  it("has examples that hold, in the README and in doc comments", () => {
+  it("has examples that hold, in the README and in doc comments", async () => {
+    const names = Object.keys(await import(pathToFileURL(join(root, "dist/index.js")).href)).join(", ");
+    const given = `import { ${names} } from "fovea";\nvoid [${names}];${GIVEN}`;
     const readme = programs(readFileSync(join(root, "README.md"), "utf8"));
     const sources = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" }).filter((f) =>
       f.endsWith(".ts"),
     );
     const documented = sources.flatMap((file) => examples(readFileSync(join(root, "src", file), "utf8")));
     expect(documented.length).toBeGreaterThanOrEqual(5);
-    const texts = [...readme, ...documented.map((text) => `${GIVEN}export async function example() {\n${text}}\n`)];
+    const texts = [...readme, ...documented.map((text) => `${given}export async function example() {\n${text}}\n`)];
     const files = texts.map((text, index) => {
       writeFileSync(join(folder, `example-${index}.ts`), text);
       return `example-${index}.ts`;

@@ -5,6 +5,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { WgslReflect } from "wgsl_reflect";
+import { BLOCKS, blockMaskModules } from "../../src/kernels/block_mask.ts";
 import { FORWARD_TILES, forwardModules, forwardWorkgroupBytes } from "../../src/kernels/forward.ts";
 import {
   MERGE_BINDINGS,
@@ -18,6 +19,7 @@ import {
 } from "../../src/kernels/merge.ts";
 import { PARAMS, PARAMS_BYTES, type Params, packParams } from "../../src/kernels/params.ts";
 import { PLAIN } from "../../src/kernels/slots.ts";
+import { COPY, TABLES_MODULES } from "../../src/kernels/tables.ts";
 import { MOST_KEYS, STAGES, scoreModules } from "../../src/kernels/weights.ts";
 import { link } from "../../src/shader/link.ts";
 import { blankComments } from "../../src/shader/source.ts";
@@ -80,6 +82,18 @@ describe("Params", () => {
   });
 });
 
+describe("small structs", () => {
+  it.each([
+    ["package::tables", TABLES_MODULES, COPY],
+    ["package::block_mask", blockMaskModules(), BLOCKS],
+  ] as const)("of %s have the members that the host writes, in order", (root, modules, members) => {
+    const { name } = reflect({ root, modules }).uniforms[0].type as unknown as { name: string };
+    const struct = reflect({ root, modules }).structs.find((one) => one.name === name);
+    expect(struct?.members.map((member) => member.name)).toEqual([...members]);
+    expect(struct?.size).toBeLessThanOrEqual(256);
+  });
+});
+
 describe("MergeParams", () => {
   const variant = { root: "package::merge", modules: MERGE_MODULES };
   const struct = uniformOf(variant);
@@ -120,8 +134,8 @@ describe("workgroup memory", () => {
     }
   });
   it.each([
-    ["weights", 10752],
-    ["top_keys", 15872],
+    ["weights", 10756],
+    ["top_keys", 15876],
   ] as const)("%s takes what its header says, below the default limit of WebGPU", (kernel, bytes) => {
     const { code } = link(`package::${kernel}`, scoreModules(kernel, { headDim: 64, ...PLAIN }));
     expect(workgroupBytes(code)).toBe(bytes);
@@ -138,8 +152,8 @@ describe("workgroup memory", () => {
 /** Bytes of workgroup memory that a kernel declares. */
 function workgroupBytes(code: string): number {
   const constants = evaluator(code);
-  return [...code.matchAll(/var<workgroup> \w+: array<(\w+), (.+)>;/g)].reduce(
-    (total, [, element, count]) => total + constants(count) * (element === "vec4f" ? 16 : 4),
+  return [...code.matchAll(/var<workgroup> \w+: (?:array<(\w+), (.+)>|atomic<u32>);/g)].reduce(
+    (total, [, element, count = "1u"]) => total + constants(count) * (element === "vec4f" ? 16 : 4),
     0,
   );
 }

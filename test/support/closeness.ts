@@ -1,6 +1,6 @@
-// How tests say that two arrays are close: by the bound of the benches, with the worst element in the message.
+// How tests say that two arrays are close: by the bound of the benches, with the worst element in the message. Without
+// vitest, because fuzzing and tests on other runtimes use it too.
 
-import { expect } from "vitest";
 import { errorBound, type Precision } from "../../bench/verify.ts";
 import { worstElement } from "../../src/reference/index.ts";
 
@@ -12,14 +12,15 @@ export function expectClose(
   shape: readonly number[],
   precision: Precision = "f32",
 ): void {
-  expect(actual, what).toHaveLength(reference.f64.length);
-  for (let i = 0; i < reference.f64.length; i++) {
+  const count = reference.f64.length;
+  if (actual.length !== count) throw new Error(`${what}: ${actual.length} elements, expected ${count}`);
+  for (let i = 0; i < count; i++) {
     if (Number.isNaN(reference.f64[i])) throw new Error(`${what}: the reference itself is NaN at element ${i}`);
   }
   const bound = errorBound(reference.f64, reference.plain, precision);
   const worst = worstElement(actual, reference.f64, shape);
   if (worst.error <= bound) return;
-  expect.fail(
+  throw new Error(
     `${what}: element [${worst.index}] of [${shape}] is ${worst.actual}, expected ${worst.expected}: off by ${worst.error.toExponential(2)}, allowed ${bound.toExponential(2)}`,
   );
 }

@@ -1,10 +1,12 @@
 // Every kernel in every variant that the tests look at: roots x head dims x slots.
 
 import { STEPS, stepBindings, stepModules } from "../../bench/ladder.ts";
+import { blockMaskBindings, blockMaskModules } from "../../src/kernels/block_mask.ts";
 import { FORWARD_TILES, forwardModules } from "../../src/kernels/forward.ts";
 import { MERGE_BINDINGS, MERGE_MODULES } from "../../src/kernels/merge.ts";
 import { PLAIN, type SlotChoice, slotBindings } from "../../src/kernels/slots.ts";
-import { type ScoreKernel, scoreBindings, scoreModules } from "../../src/kernels/weights.ts";
+import { TABLES_MODULES, tablesKernel } from "../../src/kernels/tables.ts";
+import { scoreBindings, scoreModules } from "../../src/kernels/weights.ts";
 import type { ModuleMap } from "../../src/shader/link.ts";
 import type { Binding } from "../../src/types.ts";
 
@@ -51,12 +53,32 @@ const ATTENTION_VARIANTS = Object.entries(SLOTS).flatMap(([slotName, slots]) =>
   ]),
 );
 
-const SCORE_VARIANTS = Object.entries({
-  ...SLOTS,
-  "a block mask": { ...PLAIN, blocks: true },
-}).flatMap(([slotName, slots]) =>
-  (["weights", "top_keys"] as const).map((kernel: ScoreKernel) => ({
-    name: `${kernel} D=40 ${slotName}`,
+/** Slots beyond those of plain attention, at one tile and head dim. */
+const FEATURES: Readonly<Record<string, SlotChoice>> = {
+  "packed sequences": { ...PLAIN, sequence: "packed", tables: true, lse: true, rowMax: true },
+  "modified scores": { ...PLAIN, tables: true, softcap: true, alibi: true, relativeBias: true, sinks: true },
+  "masks in memory": { ...PLAIN, bias: true, maskTensor: "bytes" },
+  "a mask of bits and dropout": { ...PLAIN, maskTensor: "bits", dropout: true },
+  blocks: { ...PLAIN, blocks: true },
+  "16 bits": { q: "f16-packed", k: "f16-packed", v: "bf16-packed", o: "bf16-packed" },
+  "16 bits at any strides": {
+    ...{ q: "f16-packed-strided", k: "bf16-packed-strided", v: "f16-packed-strided", o: "f16-packed-strided" },
+  },
+};
+
+const FEATURE_VARIANTS = Object.entries(FEATURES).map(([slotName, slots]) => ({
+  name: `forward with ${slotName}`,
+  root: "package::forward",
+  modules: forwardModules({ headDim: 64, vDim: 64, tile: FORWARD_TILES[1], ...slots }),
+  bindings: slotBindings(slots),
+}));
+
+const SCORE_VARIANTS = [
+  ...Object.entries(FEATURES),
+  ...Object.entries(SLOTS).filter(([slotName]) => /^dense$|^strided with/.test(slotName)),
+].flatMap(([slotName, slots]) =>
+  (["weights", "top_keys"] as const).map((kernel) => ({
+    name: `${kernel} with ${slotName}`,
     root: `package::${kernel}`,
     modules: scoreModules(kernel, { headDim: 40, ...slots }),
     bindings: scoreBindings(kernel, slots),
@@ -65,6 +87,9 @@ const SCORE_VARIANTS = Object.entries({
 
 export const KERNEL_VARIANTS: readonly KernelVariant[] = [
   ...ATTENTION_VARIANTS,
+  ...FEATURE_VARIANTS,
   ...SCORE_VARIANTS,
+  { name: "block mask", root: "package::block_mask", modules: blockMaskModules(), bindings: blockMaskBindings() },
+  { name: "tables", root: "package::tables", modules: TABLES_MODULES, bindings: tablesKernel().bindings },
   { name: "merge", root: "package::merge", modules: MERGE_MODULES, bindings: MERGE_BINDINGS },
 ];
