@@ -54,7 +54,7 @@ describe("1,000 drawn problems", () => {
     expect(kinds("alibi")).toEqual(["BH", "H"]);
     const lists: (keyof Case)[] = ["kvLengths", "qLengths", "cuSeqlensQ", "cuSeqlensKv", "window", "blockSize"];
     for (const name of lists) expect(kinds(name), name).toEqual(["list"]);
-    const flags: (keyof Case)[] = ["sinks", "rowMax", "onGpu"];
+    const flags: (keyof Case)[] = ["sinks", "rowMax", "onGpu", "poison"];
     for (const name of flags) expect(kinds(name), name).toEqual(["true"]);
     const numbers: (keyof Case)[] = ["attentionChunk", "softcap", "scale", "spread", "maxDispatchFlops", "Dv"];
     for (const name of numbers) expect(kinds(name), name).toEqual(["number"]);

@@ -140,7 +140,7 @@ const draws = fc.record({
   window: maybe(fc.tuple(reach, reach)),
   attentionChunk: maybe(fc.oneof(fc.constantFrom(1, 2, 31, 32, 33, 64), fc.integer({ min: 1, max: 400 }))),
   layout: maybe(fc.constant("bmhd" as const), 40),
-  onGpu: maybe(fc.constant(true), 30),
+  ...{ onGpu: maybe(fc.constant(true), 30), poison: maybe(fc.constant(true), 50) },
   scale: maybe(fc.constantFrom(1, 0.1, -0.5, 0, 3)),
   spread: maybe(fc.constantFrom(3, 0.1, 10, 30), 30),
   maxDispatchFlops: maybe(fc.constantFrom(1e6, 1e5, 1), 10),
@@ -168,11 +168,14 @@ export const problemsOf = (set: FeatureSet): fc.Arbitrary<Case> => draws.map((dr
 function problemOf(set: FeatureSet, drawn: Draws): Case {
   const { attentionChunk, layout, onGpu, scale, spread, maxDispatchFlops, seed, window } = drawn;
   const sizes = sizesOf(set, drawn);
+  const positions = positionsOf(set, drawn, sizes);
+  const padded = positions.kvLengths || positions.qLengths;
   const dropout = set.dropout && { ...drawn.dropout, ...(set.dropout === "none" && { p: 0 }) };
   const problem = {
     ...sizes,
     ...{ D: set.D, Dv: set.Dv, dtype: set.dtype, variant: set.variant, rowMax: set.rowMax, sinks: set.sinks },
-    ...positionsOf(set, drawn, sizes),
+    ...positions,
+    poison: padded && drawn.poison,
     ...{ attentionChunk, layout, onGpu, scale, spread, maxDispatchFlops, seed, window, dropout },
     mask: set.mask && maskOf(set.mask, drawn.mask),
     bias: set.bias && defined(drawn.bias),

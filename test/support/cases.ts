@@ -16,6 +16,7 @@ import {
 import { type ReferenceOptions, attention as reference } from "../../src/reference/index.ts";
 import { expectClose } from "./closeness.ts";
 import { defined, type Features, featuresOf } from "./features.ts";
+import { poisonRows, unusedRows } from "./padding.ts";
 
 /** Dtypes of q, k, v and output. */
 export type Float = "f32" | "f16" | "bf16";
@@ -38,6 +39,8 @@ export interface Case
   /** Standard deviation of q and k. Scores have its square. */
   readonly spread?: number;
   readonly seed?: number;
+  /** Rows of q, k and v past the used lengths hold NaN, which must not get anywhere. */
+  readonly poison?: boolean;
 }
 
 export const title = (problem: Case) =>
@@ -66,6 +69,11 @@ export async function runCase(
   const make = (what: number, size: number[], deviation = 1) => {
     const dtype: Float = dtypes[what];
     const data = normal(seed * 8 + what, product(size), deviation).map(ROUND[dtype]);
+    if (problem.poison) {
+      const { qLengths, kvLengths, cuSeqlensQ, cuSeqlensKv } = problem;
+      const unused = what ? unusedRows(B, N, kvLengths, cuSeqlensKv) : unusedRows(B, M, qLengths, cuSeqlensQ);
+      poisonRows(data, size, layout, unused);
+    }
     return { shape: size, data, gpu: keep(tensor(device, size, { data, dtype, label: "qkv"[what] })) };
   };
   try {
