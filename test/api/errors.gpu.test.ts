@@ -159,7 +159,7 @@ describe("planAttention refuses", () => {
           variant: "64x32-resident",
         }),
       "limit",
-      "variant 64x32-resident can't run here: it takes head dims up to 64 and, for this problem, 31232 bytes of workgroup memory; the device has 16384.",
+      "variant 64x32-resident can't run here: it takes head dims up to 64 and, for this problem, 31236 bytes of workgroup memory; the device has 16384.",
     );
   });
   it("an axis of 2^29", async () => {
