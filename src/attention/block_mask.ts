@@ -2,15 +2,18 @@
 
 import { check } from "../errors.ts";
 import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
-import { compileKernel } from "../gpu/pipelines.ts";
+import { checkBindings, compileKernel } from "../gpu/pipelines.ts";
 import { Tensor, tensor } from "../gpu/tensor.ts";
 import { BLOCKS, blockMaskKernel } from "../kernels/block_mask.ts";
 import { AttentionFunction, type MaskFunction, writeNumber } from "./functions.ts";
-import { bindingRange } from "./operands.ts";
+import { capturedOperand } from "./operand_checks.ts";
+import { bindingRange } from "./specs.ts";
 
 /** Rows and keys of a block are multiples of these: the tiles of the kernels. */
 const Q_TILE = 64;
 const KV_TILE = 32;
+/** So that the scores of a block count below 2^32. */
+const LARGEST = 2 ** 15;
 /** Uniforms start at multiples of this. */
 const UNIFORM_STRIDE = 256;
 
@@ -86,13 +89,19 @@ export async function createBlockMask(
 ): Promise<BlockMask> {
   checkDevice(device);
   check(
-    maskFunction instanceof AttentionFunction && maskFunction.kind === "mask",
+    isMaskFunction(maskFunction),
     "argument",
     () => `createBlockMask: expected a function from maskFunction(), got ${maskFunction}.`,
   );
   const options = resolveOptions(given);
   const { label, seqQ, seqKv, batch, heads, queryOffset, blockSize } = options;
-  const kernel = await compileKernel(device, blockMaskKernel(maskFunction.text));
+  const source = blockMaskKernel(maskFunction.text);
+  checkBindings(device, label, source.bindings);
+  const captures = Object.values(maskFunction.captures);
+  for (const [name, value] of Object.entries(maskFunction.captures)) {
+    if (value instanceof Tensor) capturedOperand(label, name, device, value);
+  }
+  const kernel = await compileKernel(device, source);
   const [qBlocks, kvBlocks] = blocksOf(options);
   const blocks = tensor(device, [batch, heads, qBlocks, 1 + kvBlocks], { dtype: "u32", label });
   const workgroups = batch * heads * qBlocks;
@@ -102,7 +111,6 @@ export async function createBlockMask(
     ...{ seq_q: seqQ, seq_kv: seqKv, n_heads: heads, q_offset: queryOffset, block_q: blockSize[0] },
     ...{ block_kv: blockSize[1], q_blocks: qBlocks, kv_blocks: kvBlocks, grid_x: x, workgroups },
   };
-  const captures = Object.values(maskFunction.captures);
   const numbers = captures.flatMap((value) => (value instanceof Tensor ? [] : [value]));
   const { value: uniform, done } = guarded(device, label, () => {
     const size = UNIFORM_STRIDE * (1 + numbers.length);
@@ -118,8 +126,7 @@ export async function createBlockMask(
       return { buffer, offset: at, size: 4 };
     });
     const all = [{ buffer, size: UNIFORM_STRIDE }, { buffer: blocks.buffer }, ...resources];
-    const bindings = blockMaskKernel(maskFunction.text).bindings;
-    const entries = all.map((resource, index) => ({ binding: bindings[index].binding, resource }));
+    const entries = all.map((resource, index) => ({ binding: source.bindings[index].binding, resource }));
     const encoder = device.createCommandEncoder({ label });
     const pass = encoder.beginComputePass({ label });
     pass.setPipeline(kernel.pipeline);
@@ -151,6 +158,12 @@ export function blockMaskOf(
 ): BlockMask {
   const options = resolveOptions(given);
   const { batch, heads, label } = options;
+  const { maskFunction } = given;
+  check(
+    maskFunction === undefined || isMaskFunction(maskFunction),
+    "argument",
+    () => `${label}: maskFunction must come from maskFunction(), got ${maskFunction}.`,
+  );
   const [qBlocks, kvBlocks] = blocksOf(options);
   const count = batch * heads * qBlocks * kvBlocks;
   check(
@@ -173,7 +186,7 @@ export function blockMaskOf(
     words[row + words[row]] = 2 * (index % kvBlocks) + Number(kind === "full");
   });
   const blocks = tensor(device, [batch, heads, qBlocks, width], { dtype: "u32", data: words, label });
-  return new BlockMask(blocks, given.maskFunction, options);
+  return new BlockMask(blocks, maskFunction, options);
 }
 
 const blocksOf = ({ seqQ, seqKv, blockSize }: Required<BlockMaskOptions>) => [
@@ -182,13 +195,18 @@ const blocksOf = ({ seqQ, seqKv, blockSize }: Required<BlockMaskOptions>) => [
 ];
 
 function resolveOptions(given: BlockMaskOptions): Required<BlockMaskOptions> {
+  check(
+    typeof given === "object" && given !== null,
+    "argument",
+    () => `block mask: expected { seqQ, seqKv, ... }, got ${given}.`,
+  );
   const { seqQ, seqKv, batch = 1, heads = 1, blockSize = [64, 64], label = "block mask" } = given;
   const { queryOffset = seqKv - seqQ } = given;
   for (const [name, value] of Object.entries({ seqQ, seqKv, batch, heads })) {
     check(
       Number.isInteger(value) && value >= 0 && value < 2 ** 29,
       "argument",
-      () => `${label}: ${name} must be a whole number from 0 up, got ${value}.`,
+      () => `${label}: ${name} must be a whole number from 0 up to 2^29, got ${value}.`,
     );
   }
   check(
@@ -198,7 +216,7 @@ function resolveOptions(given: BlockMaskOptions): Required<BlockMaskOptions> {
       isMultiple(blockSize[1], KV_TILE),
     "argument",
     () =>
-      `${label}: blockSize must be [rows, keys], multiples of ${Q_TILE} and ${KV_TILE}, got ${JSON.stringify(blockSize)}.`,
+      `${label}: blockSize must be [rows, keys], multiples of ${Q_TILE} and ${KV_TILE} up to ${LARGEST}, got ${JSON.stringify(blockSize)}.`,
   );
   check(
     Number.isInteger(queryOffset) && Math.abs(queryOffset) <= 2 ** 29,
@@ -208,4 +226,7 @@ function resolveOptions(given: BlockMaskOptions): Required<BlockMaskOptions> {
   return { seqQ, seqKv, batch, heads, blockSize, queryOffset, label };
 }
 
-const isMultiple = (value: number, of: number) => Number.isInteger(value) && value > 0 && value % of === 0;
+const isMaskFunction = (given: unknown) => given instanceof AttentionFunction && given.kind === "mask";
+
+const isMultiple = (value: number, of: number) =>
+  Number.isInteger(value) && value > 0 && value <= LARGEST && value % of === 0;

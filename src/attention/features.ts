@@ -58,8 +58,8 @@ export function resolveFeatures(
     sequence: sequence.kind,
     tables: [...sequence.tables, ...headTables(label, options, sizes)],
     chunk: resolveChunk(label, options),
-    mask: options.mask && resolveMemory(`${label}: mask`, options.mask, scores, "mask"),
-    bias: options.bias && resolveMemory(`${label}: bias`, options.bias, scores, "bias"),
+    mask: options.mask === undefined ? undefined : resolveMemory(`${label}: mask`, options.mask, scores, "mask"),
+    bias: options.bias === undefined ? undefined : resolveMemory(`${label}: bias`, options.bias, scores, "bias"),
     softcap: resolveSoftcap(label, options),
     dropout: resolveDropout(label, options, heads * rowsQ * batch),
     ...resolveFunctions(label, options, positions, sequence.kind !== undefined, sizes),
@@ -92,11 +92,12 @@ function resolvePositions(label: string, { causal, queryOffset, window = [-1, -1
   };
 }
 
-function resolveChunk(label: string, { attentionChunk = 0 }: ScoreOptions): number {
+function resolveChunk(label: string, { attentionChunk }: ScoreOptions): number {
+  if (attentionChunk === undefined) return 0;
   check(
-    Number.isInteger(attentionChunk) && attentionChunk >= 0,
+    Number.isInteger(attentionChunk) && attentionChunk >= 1,
     "argument",
-    () => `${label}: attentionChunk must be a whole number of positions, got ${attentionChunk}.`,
+    () => `${label}: attentionChunk must be a whole number of positions from 1 up, got ${attentionChunk}.`,
   );
   return Math.min(attentionChunk, FARTHEST);
 }
@@ -120,7 +121,7 @@ function resolveFunctions(
     "argument",
     () => `${label}: maskFunction must come from maskFunction(), got ${maskFunction}.`,
   );
-  if (!blockMask) return { scoreFunction, maskFunction, blockMask };
+  if (blockMask === undefined) return { scoreFunction, maskFunction, blockMask };
   check(
     blockMask instanceof BlockMask,
     "argument",
@@ -140,12 +141,17 @@ function resolveFunctions(
     () =>
       `${label}: the block mask is for B = ${made.batch}, H = ${made.heads}, M = ${made.seqQ}, N = ${made.seqKv}; the problem has B = ${batch}, H = ${heads}, M = ${seqQ}, N = ${seqKv}.`,
   );
+  check(
+    !entriesDiffer,
+    "argument",
+    () => `${label}: a block mask can't be combined with lengths or positions of batch entries; use its mask function.`,
+  );
   const first = alignEnd ? seqKv - seqQ : offset;
   check(
-    !entriesDiffer && first === made.queryOffset,
+    first === made.queryOffset,
     "argument",
     () =>
-      `${label}: the block mask puts the first query at position ${made.queryOffset}, the problem ${entriesDiffer ? "has positions for each batch entry, and can't be combined with one" : `at ${first}`}. Make the block mask with the same queryOffset.`,
+      `${label}: the block mask puts the first query at position ${made.queryOffset}, the problem at ${first}. Make the block mask with the same queryOffset.`,
   );
   return { scoreFunction, maskFunction: blockMask.maskFunction, blockMask };
 }
@@ -160,7 +166,12 @@ function resolveSoftcap(label: string, { softcap }: ScoreOptions): number | unde
 }
 
 function resolveDropout(label: string, { dropout }: ScoreOptions, rows: number): Dropout | undefined {
-  if (!dropout) return undefined;
+  if (dropout === undefined) return undefined;
+  check(
+    typeof dropout === "object" && dropout !== null,
+    "argument",
+    () => `${label}: dropout must be { p, seed }, got ${dropout}.`,
+  );
   const { p, seed } = dropout;
   check(p >= 0 && p <= 1, "argument", () => `${label}: dropout.p must be a probability from 0 to 1, got ${p}.`);
   check(

@@ -54,6 +54,11 @@ export class AttentionFunction<Kind extends "score" | "mask" = "score" | "mask">
     this.label = label;
     this.parts = parts;
     checkSource(kind, source, label);
+    check(
+      typeof captures === "object" && captures !== null,
+      "argument",
+      () => `${label}: captures must be { name: tensor or number }, got ${captures}.`,
+    );
     for (const [name, value] of Object.entries(captures)) checkCapture(label, name, value);
   }
 
@@ -159,8 +164,9 @@ function checkSource(kind: "score" | "mask", source: string, label: string): voi
   );
   for (const [pattern, why] of FORBIDDEN) {
     const match = pattern.exec(code);
-    const line = () => code.slice(0, match?.index).split("\n").length;
-    check(!match, "argument", () => `${label}:${line()}: \`${match?.[0].trim()}\` can't be in a function: ${why}.`);
+    const text = match?.[0].trimStart() ?? "";
+    const line = () => code.slice(0, (match?.index ?? 0) + (match?.[0].length ?? 0) - text.length).split("\n").length;
+    check(!match, "argument", () => `${label}:${line()}: \`${text}\` can't be in a function: ${why}.`);
   }
   let depth = 0;
   for (const brace of code.match(/[{}]/g) ?? []) {
@@ -193,7 +199,7 @@ function checkCapture(label: string, name: string, value: Captures[string]): voi
   const { type, value: number } = numberOf(value);
   const [low, high] = type === "i32" ? [-(2 ** 31), 2 ** 31 - 1] : [0, 2 ** 32 - 1];
   check(
-    type === "f32" ? Number.isFinite(number) : Number.isInteger(number) && number >= low && number <= high,
+    type === "f32" ? Number.isFinite(Math.fround(number)) : Number.isInteger(number) && number >= low && number <= high,
     "argument",
     () => `${what}: ${number} is no ${type}.`,
   );

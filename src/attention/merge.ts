@@ -15,7 +15,9 @@ import {
   type ResolvedMerge,
   resolveMerge,
 } from "./merge_problem.ts";
-import { bindingRange, checkOperand, checkOverlap, type Operand, type OperandName, type Operands } from "./operands.ts";
+import { checkOperand, checkOverlap } from "./operand_checks.ts";
+import type { Operand, OperandName, Operands } from "./operands.ts";
+import { bindingRange } from "./specs.ts";
 
 interface PlanParts {
   readonly device: GPUDevice;

@@ -5,7 +5,8 @@ import { Tensor } from "../gpu/tensor.ts";
 import { MERGE_FOLD, MERGE_PARAMS_BYTES, MERGE_ROW_TILE, packMergeParams } from "../kernels/merge.ts";
 import type { Layout, TensorSpec } from "../types.ts";
 import type { AttentionResult } from "./attention.ts";
-import { checkOperand, type Operand } from "./operands.ts";
+import { checkOperand } from "./operand_checks.ts";
+import type { Operand } from "./operands.ts";
 import {
   bindingBase,
   checkBindingLimit,

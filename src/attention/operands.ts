@@ -1,12 +1,11 @@
 // The tensors of a plan: how each must look, how the kernel addresses it, and what is bound.
 
-import { check } from "../errors.ts";
-import { BYTES } from "../gpu/elements.ts";
-import { extentOf, Tensor, type TensorOptions, tensor } from "../gpu/tensor.ts";
+import { Tensor, type TensorOptions, tensor } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
 import { type CapturedNumber, functionsOf } from "./functions.ts";
+import { capturedOperand, checkOperand } from "./operand_checks.ts";
 import type { AttentionProblem, ResolvedProblem, ResolvedScores, ScoreProblem } from "./problem.ts";
-import { bindingBase, bindingStep, checkBindingLimit, type ResolvedSpec, reorder } from "./specs.ts";
+import { bindingBase, checkBindingLimit, type ResolvedSpec, reorder } from "./specs.ts";
 import { layTables } from "./tables.ts";
 
 /**
@@ -122,11 +121,6 @@ export function operandsOf(
     operands.set(name, operand);
   };
   const { layout, tables } = resolved;
-  const own = (name: OperandName, shape: readonly number[], options: TensorOptions, written = false) => {
-    const made = tensor(device, shape, { ...options, label: `${resolved.label} ${name}` });
-    owned.push(made);
-    add(name, made, made, written);
-  };
   add("q", reorder(resolved.q, layout), given(problem.q));
   add("k", reorder(resolved.k, layout), given(problem.k));
   for (const { name, spec, given: tensorOrNot, written } of asked) add(name, spec, given(tensorOrNot), written);
@@ -134,17 +128,27 @@ export function operandsOf(
   if (resolved.bias) add("bias", resolved.bias, given(problem.bias));
   const laid = layTables(tables);
   for (const { from, values } of laid.tensors) add(from, values, values);
-  if (tables.length) own("tables", [laid.words.length], { dtype: "i32", data: laid.words }, true);
-  if (workspace) own("workspace", workspace, {}, true);
   if (problem.blockMask) add("blocks", problem.blockMask.blocks, problem.blockMask.blocks);
   const numbers = new Map<string, CapturedNumber>();
   for (const { captures } of functionsOf(problem)) {
     for (const [name, value] of Object.entries(captures)) {
       if (value instanceof Tensor) {
-        add(`captures.${name}`, value, value);
-        checkStart(`${resolved.label}: capture ${name}`, device, value);
+        operands.set(`captures.${name}`, capturedOperand(resolved.label, name, device, value));
       } else numbers.set(`captures.${name}`, value);
     }
+  }
+  const own = (name: OperandName, shape: readonly number[], options: TensorOptions, written = false) => {
+    const made = tensor(device, shape, { ...options, label: `${resolved.label} ${name}` });
+    owned.push(made);
+    add(name, made, made, written);
+  };
+  // Last, when nothing of the caller's is wrong: there is nobody yet to free them.
+  try {
+    if (tables.length) own("tables", [laid.words.length], { dtype: "i32", data: laid.words }, true);
+    if (workspace) own("workspace", workspace, {}, true);
+  } catch (error) {
+    for (const made of owned) made.destroy();
+    throw error;
   }
   return { operands, owned, places: laid.places, copies: laid.tensors, numbers };
 }
@@ -157,85 +161,5 @@ export function isDense({ spec, base }: Operand): boolean {
     spec.strides[rowAxis] === 1 &&
     base % 4 === 0 &&
     spec.shape.every((size, axis) => axis === rowAxis || size <= 1 || spec.strides[axis] % 4 === 0)
-  );
-}
-
-/** Throws FoveaError unless `given` is a live tensor of the device that looks as planned. */
-export function checkOperand(
-  what: string,
-  device: GPUDevice,
-  { spec, base }: Operand,
-  given: Tensor | undefined,
-): asserts given is Tensor {
-  check(given !== undefined, "argument", () => `${what} is missing: the plan was made without a tensor for it.`);
-  check(given instanceof Tensor, "argument", () => `${what} must be a Tensor; wrap a buffer with tensor().`);
-  check(!given.destroyed, "destroyed", () => `${what}: the tensor was destroyed.`);
-  check(
-    given.device === device,
-    "device",
-    () => `${what} belongs to another GPUDevice; tensors can't move between devices.`,
-  );
-  const { dtype, offset } = given;
-  // A mask or bias may have been given without its leading axes of size 1.
-  const missing = Math.max(0, spec.shape.length - given.shape.length);
-  const leading = spec.shape.slice(0, missing).every((size) => size === 1);
-  const shape = [...new Array<number>(missing).fill(1), ...given.shape];
-  const strides = [...new Array<number>(missing).fill(0), ...given.strides];
-  const sameShape =
-    leading && shape.length === spec.shape.length && shape.every((size, axis) => size === spec.shape[axis]);
-  check(
-    sameShape && dtype === spec.dtype,
-    "argument",
-    () => `${what} is ${dtype} [${given.shape}]; the plan was made for ${spec.dtype} [${spec.shape}].`,
-  );
-  check(
-    strides.every((stride, axis) => stride === spec.strides[axis] || shape[axis] <= 1),
-    "argument",
-    () => `${what} has strides [${strides}]; the plan was made for [${spec.strides}].`,
-  );
-  check(
-    offset % bindingStep(device, spec.dtype) === base,
-    "argument",
-    () =>
-      `${what} starts ${offset % bindingStep(device, spec.dtype)} elements after a multiple of the binding alignment of ${device.limits.minStorageBufferOffsetAlignment} bytes; the plan was made for ${base}. Plan with a tensor of that offset.`,
-  );
-}
-
-/** Throws FoveaError if an output shares its buffer with an input, or its elements with another output. */
-export function checkOverlap(label: string, operands: Operands, tensors: ReadonlyMap<OperandName, Tensor>): void {
-  for (const [name, written] of tensors) {
-    if (!operands.get(name)?.written) continue;
-    for (const [other, tensor] of tensors) {
-      if (other === name || tensor.buffer !== written.buffer) continue;
-      check(
-        operands.get(other)?.written === true,
-        "overlap",
-        () =>
-          `${label}: ${name} and ${other} are in the same GPUBuffer, and WebGPU lets a kernel write no part of a buffer that it reads. Give ${name} a buffer of its own.`,
-      );
-      const [a, b] = [bindingRange(written), bindingRange(tensor)];
-      check(
-        a.offset + a.size <= b.offset || b.offset + b.size <= a.offset,
-        "overlap",
-        () => `${label}: ${name} and ${other} overlap in their buffer (bindings start at multiples of 256 bytes).`,
-      );
-    }
-  }
-}
-
-/** The part of its buffer that a tensor is bound by: from an aligned offset to its last element. */
-export function bindingRange({ device, shape, strides, offset, dtype }: Tensor): { offset: number; size: number } {
-  const begin = (offset - (offset % bindingStep(device, dtype))) * BYTES[dtype];
-  const size = (offset + extentOf(shape, strides)) * BYTES[dtype] - begin;
-  return { offset: begin, size: Math.ceil(size / 4) * 4 };
-}
-
-/** Functions index their arrays from the start of the binding. */
-function checkStart(what: string, device: GPUDevice, { offset, dtype }: Tensor): void {
-  check(
-    offset % bindingStep(device, dtype) === 0,
-    "argument",
-    () =>
-      `${what} starts at element ${offset} of its buffer; a captured tensor must start at a multiple of ${bindingStep(device, dtype)} (${device.limits.minStorageBufferOffsetAlignment} bytes).`,
   );
 }

@@ -4,7 +4,7 @@
 import { check } from "../errors.ts";
 import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
 import { isSoftware } from "../gpu/device.ts";
-import { type CompiledKernel, compileKernel } from "../gpu/pipelines.ts";
+import { type CompiledKernel, checkBindings, compileKernel } from "../gpu/pipelines.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { chooseForwardTile, forwardGrid, forwardKernel } from "../kernels/forward.ts";
 import { PARAMS_BYTES } from "../kernels/params.ts";
@@ -13,12 +13,10 @@ import { tablesKernel } from "../kernels/tables.ts";
 import type { KernelSource } from "../types.ts";
 import { copyDispatch, type Dispatch, dispatchesOf, type Grid, UNIFORM_STRIDE } from "./dispatch.ts";
 import { writeNumber } from "./functions.ts";
+import { checkCaptures, checkOperand, checkOverlap } from "./operand_checks.ts";
 import {
   type AttentionBindings,
   attentionTensors,
-  bindingRange,
-  checkOperand,
-  checkOverlap,
   isDense,
   type Operand,
   type OperandName,
@@ -27,6 +25,7 @@ import {
   type PlanMemory,
 } from "./operands.ts";
 import { type AttentionProblem, type ResolvedProblem, type ResolvedScores, resolveProblem } from "./problem.ts";
+import { bindingRange } from "./specs.ts";
 
 /** Our names of the shader's bindings, where they differ. */
 const OPERAND_NAMES: Readonly<Record<string, OperandName>> = {
@@ -131,6 +130,7 @@ export class AttentionPlan {
   #bindGroups(bindings: AttentionBindings): readonly GPUBindGroup[] | undefined {
     const { device, label, operands, stages, params, numbers } = this.#parts;
     const tensors = new Map<OperandName, Tensor>();
+    checkCaptures(label, operands, bindings);
     for (const [name, operand] of operands) {
       const given = boundBy(bindings, name) ?? operand.fallback;
       checkOperand(`${label}: ${name}`, device, operand, given);
@@ -232,7 +232,7 @@ export async function buildPlan(
     const chunks: ArrayBuffer[] = [];
     let offset = 0;
     const planned = stagesOf(slots);
-    checkBindings(device, label, planned);
+    for (const { source } of planned) checkBindings(device, label, source.bindings);
     const copying = copies.length ? compileKernel(device, tablesKernel()) : undefined;
     const compiled = await Promise.all(planned.map(({ source }) => compileKernel(device, source)));
     const add = (stage: Omit<CompiledStage, "dispatches">, laid: ReturnType<typeof dispatchesOf>) => {
@@ -273,20 +273,6 @@ export async function buildPlan(
   } catch (error) {
     for (const tensor of owned) tensor.destroy();
     throw error;
-  }
-}
-
-/** Throws FoveaError("limit") if a kernel binds more buffers than the device lets it. */
-function checkBindings(device: GPUDevice, label: string, stages: readonly Stage[]): void {
-  const limit = device.limits.maxStorageBuffersPerShaderStage;
-  for (const { source } of stages) {
-    const names = source.bindings.filter(({ type }) => type !== "uniform").map(({ name }) => name);
-    check(
-      names.length <= limit,
-      "limit",
-      () =>
-        `${label}: this combination of options binds ${names.length} storage buffers (${names.join(", ")}); the device allows ${limit} (maxStorageBuffersPerShaderStage). Use a device from requestFoveaDevice, which asks for the adapter's highest limit.`,
-    );
   }
 }
 

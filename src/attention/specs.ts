@@ -2,7 +2,7 @@
 
 import { check } from "../errors.ts";
 import { BYTES } from "../gpu/elements.ts";
-import { extentOf, resolveSpec } from "../gpu/tensor.ts";
+import { extentOf, resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import type { Dtype, Layout, TensorSpec } from "../types.ts";
 
 export type ResolvedSpec = Required<TensorSpec>;
@@ -110,4 +110,11 @@ export function checkBindingLimit(label: string, name: string, device: GPUDevice
     () =>
       `${label}: ${name} spans ${bytes} bytes; this device binds at most ${limit} at a time (maxStorageBufferBindingSize). Use a device from requestFoveaDevice, which asks for the adapter's highest limit, or run batch entries or heads one after the other on slices.`,
   );
+}
+
+/** The part of its buffer that a tensor is bound by: from an aligned offset to its last element. */
+export function bindingRange({ device, shape, strides, offset, dtype }: Tensor): { offset: number; size: number } {
+  const begin = (offset - (offset % bindingStep(device, dtype))) * BYTES[dtype];
+  const size = (offset + extentOf(shape, strides)) * BYTES[dtype] - begin;
+  return { offset: begin, size: Math.ceil(size / 4) * 4 };
 }

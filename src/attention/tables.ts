@@ -110,18 +110,23 @@ function packedTables(label: string, options: ScoreOptions, { batch, heads, seqQ
 export function headTables(label: string, options: ScoreOptions, { batch, heads }: Sizes): Table[] {
   const { alibiSlopes, sinks, relativeBias } = options;
   const tables: Table[] = [];
-  const add = (at: Table["at"], name: string, values: PerHead, shapes: number[][], stride = 0) => {
-    checkNumbers(`${label}: ${name}`, values, shapes);
+  const add = (at: Table["at"], name: string, values: PerHead, shapes: number[][], stride = 0, what = name) => {
+    checkNumbers(`${label}: ${what}`, values, shapes);
     tables.push({ at, name, values, dtype: "f32", stride });
   };
-  if (alibiSlopes) {
-    const perEntry = alibiSlopes instanceof Tensor ? alibiSlopes.shape.length === 2 : alibiSlopes.length !== heads;
+  if (alibiSlopes !== undefined) {
+    const perEntry = alibiSlopes instanceof Tensor ? alibiSlopes.shape.length === 2 : alibiSlopes?.length !== heads;
     add("slopes_at", "alibiSlopes", alibiSlopes, [[heads], [batch, heads]], perEntry ? heads : 0);
   }
-  if (sinks) add("sinks_at", "sinks", sinks, [[heads]]);
-  if (relativeBias) {
+  if (sinks !== undefined) add("sinks_at", "sinks", sinks, [[heads]]);
+  if (relativeBias !== undefined) {
+    check(
+      typeof relativeBias === "object" && relativeBias !== null && relativeBias.table !== undefined,
+      "argument",
+      () => `${label}: relativeBias must be { table, bidirectional?, maxDistance? }, got ${relativeBias}.`,
+    );
     const { table, buckets = table instanceof Tensor ? table.shape[0] : table.length / heads } = relativeBias;
-    add("relative_values_at", "relativeBias", table, [[buckets, heads]]);
+    add("relative_values_at", "relativeBias", table, [[buckets, heads]], 0, "relativeBias.table");
     tables.push(bucketTable(label, relativeBias, buckets));
   }
   return tables;
@@ -217,9 +222,11 @@ function checkNumbers(what: string, values: PerHead, shapes: readonly number[][]
     return;
   }
   check(
-    Array.isArray(values) && fits(values.length) && values.every((value) => Number.isFinite(value)),
+    Array.isArray(values) && fits(values.length),
     "argument",
     () =>
-      `${what} must be a tensor or finite numbers, ${expected}, got ${Array.isArray(values) ? values.length : values}.`,
+      `${what} must be a tensor or an array of numbers ${expected}, got ${Array.isArray(values) ? values.length : values}.`,
   );
+  const wrong = values.findIndex((value) => !Number.isFinite(value));
+  check(wrong < 0, "argument", () => `${what} must be finite numbers, got ${values[wrong]} at ${wrong}.`);
 }

@@ -1,7 +1,7 @@
 // Compute pipelines: compiled off the main thread, once per device and text, with errors that point into the sources.
 
-import { FoveaError } from "../errors.ts";
-import type { KernelSource } from "../types.ts";
+import { check, FoveaError } from "../errors.ts";
+import type { Binding, KernelSource } from "../types.ts";
 import { checkDevice } from "./buffers.ts";
 
 export interface CompiledKernel {
@@ -21,6 +21,22 @@ export function compileKernel(device: GPUDevice, source: KernelSource): Promise<
     compiled.catch(() => byBindings.delete(key));
     return compiled;
   });
+}
+
+/** Throws FoveaError("limit") if a kernel binds more buffers than the device lets it. */
+export function checkBindings(device: GPUDevice, label: string, bindings: readonly Binding[]): void {
+  const kinds = [
+    ["storage", "maxStorageBuffersPerShaderStage", bindings.filter(({ type }) => type !== "uniform")],
+    ["uniform", "maxUniformBuffersPerShaderStage", bindings.filter(({ type }) => type === "uniform")],
+  ] as const;
+  for (const [kind, limit, bound] of kinds) {
+    check(
+      bound.length <= device.limits[limit],
+      "limit",
+      () =>
+        `${label}: this combination of options binds ${bound.length} ${kind} buffers (${bound.map(({ name }) => name).join(", ")}); the device allows ${device.limits[limit]} (${limit}). ${kind === "storage" ? "Use a device from requestFoveaDevice, which asks for the adapter's highest limit." : "Every captured number is one; capture several as a tensor."}`,
+    );
+  }
 }
 
 /** The value of a key, made if it is not there. */

@@ -191,15 +191,16 @@ export function functionModules(kind: "score" | "mask", text: FunctionText | und
   });
   const uses = ["package::lib::position", captures];
   const parts = (text.parts ?? []).map(({ label, source, written }, index) => {
-    return [`package::slots::${kind}_${index}`, { name: label, text: source, written, uses }] as const;
+    return [`package::slots::${kind}_${index}`, { name: label, text: source, written, uses, guest: true }] as const;
   });
   return {
-    [captures]: { name: `captures of the ${text.label}`, text: declarations.join("") },
+    [captures]: { name: `captures of the ${text.label}`, text: declarations.join(""), guest: true },
     ...Object.fromEntries(parts),
     [`package::slots::${kind}`]: {
       name: text.label,
       text: text.source,
       uses: [...uses, ...parts.map(([path]) => path)],
+      guest: true,
     },
   };
 }

@@ -18,6 +18,8 @@ export interface ModuleSource {
   readonly uses?: readonly string[];
   /** The text that messages point into, if names were changed in it: the same lines. */
   readonly written?: string;
+  /** Text of a user, whose names must not hide what WGSL has and the rest calls. */
+  readonly guest?: boolean;
 }
 
 export interface LinkOptions {
@@ -44,6 +46,9 @@ interface Module {
   /** Module-scope names and the lines that declare them. */
   readonly declared: ReadonlyMap<string, number>;
   readonly lines: readonly Line[];
+  /** The text without comments. */
+  readonly code: string;
+  readonly guest: boolean;
 }
 
 const IMPORT = /\bimport\s+([^;]*);/g;
@@ -74,6 +79,7 @@ export function link(root: string, modules: ModuleMap, options: LinkOptions = {}
   };
   visit(root);
   rejectDuplicates(ordered);
+  rejectHiding(ordered);
 
   const directives = new Map(ordered.flatMap((module) => module.directives).map((line) => [line.text, line]));
   const joined = [...directives.values(), ...ordered.flatMap((module) => module.lines)];
@@ -86,7 +92,7 @@ export function link(root: string, modules: ModuleMap, options: LinkOptions = {}
 
 function parse(path: string, source: string | ModuleSource): Module {
   const given: ModuleSource = typeof source === "string" ? { name: fileName(path), text: source } : source;
-  const { name, text, uses = [] } = given;
+  const { name, text, uses = [], guest = false } = given;
   const code = blankComments(text);
   const lineOf = (offset: number) => code.slice(0, offset).split("\n").length;
   const blanks: [start: number, end: number][] = [];
@@ -122,7 +128,7 @@ function parse(path: string, source: string | ModuleSource): Module {
     return { text: line.trimEnd(), module: name, line: index + 1, ...(rewritten && { rewritten }) };
   });
   const used = uses.map((from): Import => ({ from, names: [], line: 1 }));
-  return { name, imports: [...used, ...imports], directives, declared, lines };
+  return { name, imports: [...used, ...imports], directives, declared, lines, code, guest };
 }
 
 /** The module-scope names of a text without comments, and where they are declared. */
@@ -146,6 +152,23 @@ function rejectDuplicates(modules: readonly Module[]): void {
         throw located(module.name, line, `${name} is also declared at ${owner.name}:${owner.declared.get(name)}`);
       }
       owners.set(name, module);
+    }
+  }
+}
+
+/** A name at module scope hides the function or type of WGSL that has it, in every module. */
+function rejectHiding(modules: readonly Module[]): void {
+  for (const guest of modules.filter((module) => module.guest)) {
+    for (const [name, line] of guest.declared) {
+      const used = new RegExp(`(?<![\\w.])${name}[(<]|(?:(?<!:):|->)\\s*${name}\\b`);
+      const imports = ({ imports }: Module) => imports.some(({ names }) => names.includes(name));
+      const user = modules.find((module) => !module.guest && !imports(module) && used.test(module.code));
+      if (!user) continue;
+      throw located(
+        guest.name,
+        line,
+        `${name} would hide WGSL's own ${name}, which ${user.name} uses; take another name`,
+      );
     }
   }
 }

@@ -3,50 +3,10 @@
 import { describe, expect, it } from "vitest";
 import { integers, normal } from "../../bench/data.ts";
 import { attention, planAttention, type Tensor, tensor } from "../../src/index.ts";
+import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, overridden, testDevice } from "../support/device.ts";
 
 failOnGpuErrors();
-
-/** The device, and what is alive of the buffers that it made. */
-function counted(real: GPUDevice) {
-  const alive = new Map<GPUBuffer, number>();
-  const count = { pipelines: 0, modules: 0, bindGroups: 0, submits: 0, buffersMade: 0 };
-  const queue = new Proxy(real.queue, {
-    get(target, name) {
-      if (name === "submit") count.submits++;
-      const value = Reflect.get(target, name, target);
-      return typeof value === "function" ? value.bind(target) : value;
-    },
-  });
-  const device = overridden(real, {
-    queue,
-    createBuffer(descriptor: GPUBufferDescriptor) {
-      const buffer = real.createBuffer(descriptor);
-      const destroy = buffer.destroy.bind(buffer);
-      buffer.destroy = () => {
-        alive.delete(buffer);
-        return destroy();
-      };
-      alive.set(buffer, descriptor.size);
-      count.buffersMade++;
-      return buffer;
-    },
-    createComputePipelineAsync(descriptor: GPUComputePipelineDescriptor) {
-      count.pipelines++;
-      return real.createComputePipelineAsync(descriptor);
-    },
-    createShaderModule(descriptor: GPUShaderModuleDescriptor) {
-      count.modules++;
-      return real.createShaderModule(descriptor);
-    },
-    createBindGroup(descriptor: GPUBindGroupDescriptor) {
-      count.bindGroups++;
-      return real.createBindGroup(descriptor);
-    },
-  });
-  const bytes = () => [...alive.values()].reduce((total, size) => total + size, 0);
-  return { device, count, buffers: () => alive.size, bytes };
-}
 
 const make = (device: GPUDevice, seed: number, shape: number[]) =>
   tensor(device, shape, {

@@ -1,0 +1,97 @@
+// The tensors that a plan is made with and encoded with: live, of its device, and as planned; outputs apart from the rest.
+
+import { check } from "../errors.ts";
+import { Tensor } from "../gpu/tensor.ts";
+import type { AttentionBindings, Operand, OperandName, Operands } from "./operands.ts";
+import { bindingRange, bindingStep, checkBindingLimit } from "./specs.ts";
+
+/** Throws FoveaError unless `given` is a live tensor of the device that looks as planned. */
+export function checkOperand(
+  what: string,
+  device: GPUDevice,
+  { spec, base }: Operand,
+  given: Tensor | undefined,
+): asserts given is Tensor {
+  check(given !== undefined, "argument", () => `${what} is missing: the plan was made without a tensor for it.`);
+  check(given instanceof Tensor, "argument", () => `${what} must be a Tensor; wrap a buffer with tensor().`);
+  check(!given.destroyed, "destroyed", () => `${what}: the tensor was destroyed.`);
+  check(
+    given.device === device,
+    "device",
+    () => `${what} belongs to another GPUDevice; tensors can't move between devices.`,
+  );
+  const { dtype, offset } = given;
+  // A mask or bias may have been given without its leading axes of size 1.
+  const missing = Math.max(0, spec.shape.length - given.shape.length);
+  const leading = spec.shape.slice(0, missing).every((size) => size === 1);
+  const shape = [...new Array<number>(missing).fill(1), ...given.shape];
+  const strides = [...new Array<number>(missing).fill(0), ...given.strides];
+  const sameShape =
+    leading && shape.length === spec.shape.length && shape.every((size, axis) => size === spec.shape[axis]);
+  check(
+    sameShape && dtype === spec.dtype,
+    "argument",
+    () => `${what} is ${dtype} [${given.shape}]; the plan was made for ${spec.dtype} [${spec.shape}].`,
+  );
+  check(
+    strides.every((stride, axis) => stride === spec.strides[axis] || shape[axis] <= 1),
+    "argument",
+    () => `${what} has strides [${strides}]; the plan was made for [${spec.strides}].`,
+  );
+  check(
+    offset % bindingStep(device, spec.dtype) === base,
+    "argument",
+    () =>
+      `${what} starts ${offset % bindingStep(device, spec.dtype)} elements after a multiple of the binding alignment of ${device.limits.minStorageBufferOffsetAlignment} bytes; the plan was made for ${base}. Plan with a tensor of that offset.`,
+  );
+}
+
+/** Throws FoveaError if an output shares its buffer with an input, or its elements with another output. */
+export function checkOverlap(label: string, operands: Operands, tensors: ReadonlyMap<OperandName, Tensor>): void {
+  for (const [name, written] of tensors) {
+    if (!operands.get(name)?.written) continue;
+    for (const [other, tensor] of tensors) {
+      if (other === name || tensor.buffer !== written.buffer) continue;
+      check(
+        operands.get(other)?.written === true,
+        "overlap",
+        () =>
+          `${label}: ${name} and ${other} are in the same GPUBuffer, and WebGPU lets a kernel write no part of a buffer that it reads. Give ${name} a buffer of its own.`,
+      );
+      const [a, b] = [bindingRange(written), bindingRange(tensor)];
+      check(
+        a.offset + a.size <= b.offset || b.offset + b.size <= a.offset,
+        "overlap",
+        () => `${label}: ${name} and ${other} overlap in their buffer (bindings start at multiples of 256 bytes).`,
+      );
+    }
+  }
+}
+
+/** Throws FoveaError if a run gives a tensor for something that no function captured as a tensor. */
+export function checkCaptures(label: string, operands: Operands, { captures = {} }: AttentionBindings): void {
+  for (const name of Object.keys(captures)) {
+    const known = () => [...operands.keys()].filter((key) => key.startsWith("captures.")).map((key) => key.slice(9));
+    check(
+      operands.has(`captures.${name}`),
+      "argument",
+      () => `${label}: no function captured a tensor ${name}; those captured are: ${known().join(", ") || "none"}.`,
+    );
+  }
+}
+
+/** A captured tensor. Functions index it from the start of the binding. */
+export function capturedOperand(label: string, name: string, device: GPUDevice, captured: Tensor): Operand {
+  const what = `${label}: capture ${name}`;
+  const { offset, dtype } = captured;
+  const operand = { spec: captured, base: 0, fallback: captured, written: false };
+  check(
+    offset % bindingStep(device, dtype) === 0,
+    "argument",
+    () =>
+      `${what} starts at element ${offset} of its buffer; a captured tensor must start at a multiple of ${bindingStep(device, dtype)} (${device.limits.minStorageBufferOffsetAlignment} bytes).`,
+  );
+  checkBindingLimit(label, `capture ${name}`, device, captured);
+  checkOperand(what, device, operand, captured);
+  return operand;
+}

@@ -1,0 +1,44 @@
+// A device that counts what is made on it.
+
+import { overridden } from "./device.ts";
+
+/** The device, and what is alive of the buffers that it made. */
+export function counted(real: GPUDevice) {
+  const alive = new Map<GPUBuffer, number>();
+  const count = { pipelines: 0, modules: 0, bindGroups: 0, submits: 0, buffersMade: 0 };
+  const queue = new Proxy(real.queue, {
+    get(target, name) {
+      if (name === "submit") count.submits++;
+      const value = Reflect.get(target, name, target);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+  const device = overridden(real, {
+    queue,
+    createBuffer(descriptor: GPUBufferDescriptor) {
+      const buffer = real.createBuffer(descriptor);
+      const destroy = buffer.destroy.bind(buffer);
+      buffer.destroy = () => {
+        alive.delete(buffer);
+        return destroy();
+      };
+      alive.set(buffer, descriptor.size);
+      count.buffersMade++;
+      return buffer;
+    },
+    createComputePipelineAsync(descriptor: GPUComputePipelineDescriptor) {
+      count.pipelines++;
+      return real.createComputePipelineAsync(descriptor);
+    },
+    createShaderModule(descriptor: GPUShaderModuleDescriptor) {
+      count.modules++;
+      return real.createShaderModule(descriptor);
+    },
+    createBindGroup(descriptor: GPUBindGroupDescriptor) {
+      count.bindGroups++;
+      return real.createBindGroup(descriptor);
+    },
+  });
+  const bytes = () => [...alive.values()].reduce((total, size) => total + size, 0);
+  return { device, count, buffers: () => alive.size, bytes };
+}
