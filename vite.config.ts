@@ -9,7 +9,7 @@ import { BROWSER_ARGS, browserPath, softwareVulkan } from "./scripts/browser.mjs
  * Dawn; `.dawn.test.ts` runs on Dawn only; the rest runs in Node.
  */
 function testProjects() {
-  const common = { testTimeout: 120_000, hookTimeout: 120_000 };
+  const common = { testTimeout: 120_000, hookTimeout: 120_000, maxWorkers: 2 };
   return [
     {
       extends: true as const,
@@ -38,7 +38,8 @@ function testProjects() {
         ...common,
         name: "chromium",
         include: ["test/**/*.gpu.test.ts"],
-        fileParallelism: false,
+        // Software adapters compile for seconds on one core; two pages keep two busy.
+        fileParallelism: true,
         browser: {
           enabled: true,
           headless: true,

@@ -10,7 +10,10 @@ import { featureSets, problemsOf } from "./problems.ts";
 
 /** A device on which everything can be made and nothing runs. */
 const nowhere = {
-  limits: { maxBufferSize: 2 ** 31, maxComputeWorkgroupsPerDimension: 65535, minStorageBufferOffsetAlignment: 256 },
+  limits: {
+    ...{ maxBufferSize: 2 ** 31, maxComputeWorkgroupsPerDimension: 65535, minStorageBufferOffsetAlignment: 256 },
+    maxStorageBuffersPerShaderStage: 8,
+  },
   lost: new Promise(() => {}),
   queue: { writeBuffer: () => {}, submit: () => {} },
   pushErrorScope: () => {},
