@@ -32,7 +32,7 @@ describe("README.md", () => {
       const webgpu = pathToFileURL(createRequire(import.meta.url).resolve("webgpu")).href;
       const file = join(folder, `${name.replace(" ", "-")}.ts`);
       const ours = join(root, "src/index.ts");
-      writeFileSync(file, text.replace('"fovea"', JSON.stringify(ours)).replace('"webgpu"', JSON.stringify(webgpu)));
+      writeFileSync(file, text.replaceAll('"fovea"', JSON.stringify(ours)).replace('"webgpu"', JSON.stringify(webgpu)));
       const printed: unknown[] = [];
       const log = vi.spyOn(console, "log").mockImplementation((value) => printed.push(value));
       await import(/* @vite-ignore */ file);

@@ -6,6 +6,8 @@ import { overridden } from "./device.ts";
 export function counted(real: GPUDevice) {
   const alive = new Map<GPUBuffer, number>();
   const count = { pipelines: 0, modules: 0, bindGroups: 0, submits: 0, buffersMade: 0 };
+  const bytes = () => [...alive.values()].reduce((total, size) => total + size, 0);
+  let largest = 0;
   const queue = new Proxy(real.queue, {
     get(target, name) {
       if (name === "submit") count.submits++;
@@ -24,6 +26,7 @@ export function counted(real: GPUDevice) {
       };
       alive.set(buffer, descriptor.size);
       count.buffersMade++;
+      largest = Math.max(largest, bytes());
       return buffer;
     },
     createComputePipelineAsync(descriptor: GPUComputePipelineDescriptor) {
@@ -39,6 +42,5 @@ export function counted(real: GPUDevice) {
       return real.createBindGroup(descriptor);
     },
   });
-  const bytes = () => [...alive.values()].reduce((total, size) => total + size, 0);
-  return { device, count, buffers: () => alive.size, bytes };
+  return { device, count, buffers: () => alive.size, bytes, peakBytes: () => largest };
 }
