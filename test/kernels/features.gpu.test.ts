@@ -122,6 +122,7 @@ describe("block masks", () => {
     { H: 2, M: 200, N: 300, maskFunction: "causal", blockSize: [64, 96], window: [30, 10] },
     { H: 2, M: 300, N: 200, maskFunction: "dilated", blockSize: [64, 64], queryOffset: 11 },
     { H: 2, M: 70, N: 70, maskFunction: "nothing", blockSize: [64, 64] },
+    { H: 3, M: 70, N: 70, maskFunction: "heads", blockSize: [64, 64] },
   ]);
 });
 

@@ -41,7 +41,7 @@ export interface Features {
 type MakeTensor = (shape: readonly number[], options: TensorOptions) => Tensor;
 type BlockMaskArguments = [
   ReturnType<typeof maskFunction>,
-  { seqQ: number; seqKv: number; queryOffset?: number; blockSize: readonly [number, number] },
+  { seqQ: number; seqKv: number; heads: number; queryOffset?: number; blockSize: readonly [number, number] },
 ];
 
 /** The features for both sides. */
@@ -110,7 +110,7 @@ export function featuresOf(
     features.blockSize && masks
       ? ([
           maskFunction(masks.wgsl, { captures: masks.captures(noTensors) }),
-          { seqQ: M, seqKv: N, blockSize: features.blockSize, ...first },
+          { seqQ: M, seqKv: N, heads: masks.perHead ? H : 1, blockSize: features.blockSize, ...first },
         ] satisfies BlockMaskArguments)
       : undefined;
   return { gpu, cpu, blockMask };

@@ -15,6 +15,8 @@ interface TwinMask {
   readonly wgsl: string;
   readonly js: (at: ReferencePosition) => boolean;
   readonly captures: (make: MakeTensor) => Captures;
+  /** Heads differ, and so do their block masks. */
+  readonly perHead?: boolean;
 }
 
 const none = () => ({});
@@ -63,6 +65,7 @@ export const MASK_FUNCTIONS: Readonly<Record<"causal" | "window" | "dilated" | "
     wgsl: "fn mask(at: Position) -> bool { return at.head % 2u == 0u || at.kv_idx % 2u == 0u; }",
     js: ({ head, kvIdx }) => head % 2 === 0 || kvIdx % 2 === 0,
     captures: none,
+    perHead: true,
   },
   nothing: {
     wgsl: "fn mask(at: Position) -> bool { return false; }",
