@@ -12,7 +12,7 @@ import { featureSets, problemsOf } from "./problems.ts";
 const nowhere = {
   limits: {
     ...{ maxBufferSize: 2 ** 31, maxComputeWorkgroupsPerDimension: 65535, minStorageBufferOffsetAlignment: 256 },
-    maxStorageBuffersPerShaderStage: 8,
+    ...{ maxStorageBuffersPerShaderStage: 8, maxUniformBuffersPerShaderStage: 12 },
   },
   lost: new Promise(() => {}),
   queue: { writeBuffer: () => {}, submit: () => {} },
