@@ -121,7 +121,8 @@ export async function createBlockMask(
     device.queue.writeBuffer(buffer, 0, bytes);
     let at = 0;
     const resources = captures.map((value) => {
-      if (value instanceof Tensor) return { buffer: value.buffer, ...bindingRange(value) };
+      // A tensor without elements has no range, and is never read.
+      if (value instanceof Tensor) return { buffer: value.buffer, ...(value.size && bindingRange(value)) };
       at += UNIFORM_STRIDE;
       return { buffer, offset: at, size: 4 };
     });

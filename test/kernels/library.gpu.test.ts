@@ -5,6 +5,7 @@ import { describe, expect, it } from "vitest";
 import {
   allOf,
   anyOf,
+  attention,
   causalMask,
   chunkMask,
   createBlockMask,
@@ -217,6 +218,30 @@ describe("the block mask of", () => {
         expect(await blocks.read()).toEqual(kinds);
         expect(new Set(kinds).size).toBeGreaterThan(1);
         blocks.destroy();
+      }
+    });
+  });
+});
+
+describe("no keys and no queries", () => {
+  it("have block masks, and attention by them", async () => {
+    await withIntegers(async (device, integers) => {
+      const mask = allOf(causalMask(), documentMask(integers([0], [])));
+      for (const [seqQ, seqKv] of [
+        [3, 0],
+        [0, 3],
+        [0, 0],
+      ]) {
+        const blockMask = await createBlockMask(device, mask, { seqQ, seqKv });
+        expect(await blockMask.read()).toEqual([]);
+        const q = tensor(device, [1, 1, seqQ, 8]);
+        const k = tensor(device, [1, 1, seqKv, 8]);
+        for (const options of [{ blockMask }, { maskFunction: mask }]) {
+          const { output } = await attention(q, k, k, { variant: "32x32", ...options });
+          expect(Array.from(await output.read())).toEqual(new Array(seqQ * 8).fill(0));
+          output.destroy();
+        }
+        for (const used of [q, k, blockMask]) used.destroy();
       }
     });
   });
