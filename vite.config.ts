@@ -38,8 +38,9 @@ function testProjects() {
         ...common,
         name: "chromium",
         include: ["test/**/*.gpu.test.ts"],
-        // Software adapters compile for seconds on one core; two pages keep two busy.
+        // Software adapters compile for seconds on one core; two pages keep two busy, once the others are done.
         fileParallelism: true,
+        sequence: { groupOrder: 1 },
         browser: {
           enabled: true,
           headless: true,
