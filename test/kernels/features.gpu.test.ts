@@ -85,6 +85,8 @@ describe("scores", () => {
     { H: 2, M: 37, N: 70, rowMax: true, softcap: 30, spread: 20 },
     { H: 3, M: 37, N: 70, alibi: "H", causal: true },
     { B: 2, H: 3, M: 37, N: 70, alibi: "BH", onGpu: true },
+    // Scores of 47 in a row: rounding them once more than a plain evaluation does would show.
+    { H: 3, M: 2, N: 65, D: 1, layout: "bmhd", alibi: "H", seed: 11 },
     { H: 3, M: 37, N: 70, relativeBias: { buckets: 8, maxDistance: 20 } },
     { H: 3, M: 70, N: 300, relativeBias: { buckets: 32, bidirectional: false }, causal: true, onGpu: true },
     { H: 3, M: 37, N: 70, sinks: true, rowMax: true },
