@@ -97,6 +97,7 @@ const manifest = {
       window_right: "keys after its own that a query sees; -1 for all, 0 for a causal mask",
       align_end: "1: the first query stands at key seq_kv - seq_q; 0: at q_offset",
       chunk: "0; or keys of a chunk, of which a query sees its own only",
+      others: "bases and strides as `tensors` says; what a kernel has no binding for is 0",
     },
   },
   grid: "workgroups = q_tiles * v_splits * heads * batch. Dispatch (x, y) with x = params.grid_x, at most 65535, and x * y >= workgroups; first_workgroup = 0, end_workgroup = workgroups.",

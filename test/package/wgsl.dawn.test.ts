@@ -40,7 +40,10 @@ describe("dist/wgsl", () => {
       seq_kv: N,
       n_heads: H,
       group_size: H / Hkv,
-      causal: 1,
+      total_q: M,
+      total_kv: N,
+      window_left: -1,
+      window_right: 0,
       q_offset: -3,
     };
     values.q_tiles = Math.ceil(M / kernel.grid.qTile);
