@@ -27,7 +27,12 @@ function testProjects() {
       test: {
         ...common,
         name: "dawn",
-        include: ["test/{gpu,api}/*.gpu.test.ts", "test/kernels/ladder.gpu.test.ts", "test/**/*.dawn.test.ts"],
+        include: [
+          "test/gpu/*.gpu.test.ts",
+          "test/api/{errors,resources}.gpu.test.ts",
+          "test/kernels/ladder.gpu.test.ts",
+          "test/**/*.dawn.test.ts",
+        ],
         env: softwareVulkan(),
         fileParallelism: false,
       },

@@ -18,7 +18,6 @@ const LENGTHS: readonly (readonly [M: number, N: number])[] = [
   [1, 1],
   [1, 65],
   [31, 33],
-  [32, 32],
   [33, 31],
   [63, 64],
   [64, 63],
@@ -40,29 +39,29 @@ describe("lengths", () => {
 });
 
 describe("variants of the tile table", () => {
-  for (const variant of ["64x32-resident", "64x32", "32x32"]) {
-    for (const D of [64, 24]) {
-      all([
-        { H: 2, M: 65, N: 97, D, variant },
-        { H: 2, M: 97, N: 65, D, variant, causal: true },
-      ]);
-    }
+  // Head dims at which q takes one chunk and two; each kernel takes a software adapter seconds to compile.
+  for (const [variant, D] of [
+    ["64x32-resident", 64],
+    ["64x32", 24],
+    ["32x32", 64],
+  ] as const) {
+    all([
+      { H: 2, M: 65, N: 97, D, variant },
+      { H: 2, M: 97, N: 65, D, variant, causal: true },
+    ]);
   }
 });
 
 // Up to 8 vec4 columns a chunk, up to 128 or 256 columns of v a workgroup: both sides of each, odd sizes, D != Dv.
 const HEAD_DIMS: readonly (readonly [D: number, Dv: number])[] = [
   [1, 1],
-  [4, 4],
   [5, 7],
   [31, 31],
   [32, 32],
   [40, 40],
   [80, 80],
-  [100, 100],
   [128, 128],
   [64, 132],
-  [192, 128],
   [256, 256],
   [128, 32],
   [8, 260],
