@@ -6,7 +6,7 @@ import softmax from "../shaders/steps/forward_1_softmax.wesl?raw";
 import values from "../shaders/steps/forward_1_values.wesl?raw";
 import rows from "../shaders/steps/forward_2_rows.wesl?raw";
 import tiles from "../shaders/steps/forward_3_tiles.wesl?raw";
-import { assemblePlan } from "../src/attention/plan.ts";
+import { assemblePlan } from "../src/attention/plan_attention.ts";
 import type { ResolvedProblem } from "../src/attention/problem.ts";
 import { check } from "../src/errors.ts";
 import { type AttentionPlan, type AttentionProblem, planAttention } from "../src/index.ts";

@@ -30,7 +30,8 @@ export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./atten
 export type { MergeBindings, MergeProblem } from "./attention/merge_problem.ts";
 export type { AttentionBindings } from "./attention/operands.ts";
 export type { Dropout, PerBatch, PerHead, RelativeBias, ScoreOptions } from "./attention/options.ts";
-export { AttentionPlan, planAttention } from "./attention/plan.ts";
+export { AttentionPlan } from "./attention/plan.ts";
+export { planAttention } from "./attention/plan_attention.ts";
 export type { AttentionProblem, ScoreProblem } from "./attention/problem.ts";
 export { type PackedQkvSizes, splitHeads, unpackQkv } from "./attention/views.ts";
 export {

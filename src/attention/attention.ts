@@ -2,7 +2,7 @@
 
 import { check } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
-import { preparePlan } from "./plan.ts";
+import { preparePlan } from "./plan_attention.ts";
 import type { AttentionProblem } from "./problem.ts";
 import { runOnce } from "./run.ts";
 

@@ -4,8 +4,9 @@ import { check } from "../errors.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { resolveSpec, Tensor } from "../gpu/tensor.ts";
 import { type ScoreKernel, scoreGrid, scoreKernel } from "../kernels/weights.ts";
+import { buildPlan } from "./build.ts";
 import { type Asked, operandsOf } from "./operands.ts";
-import { type AttentionPlan, buildPlan } from "./plan.ts";
+import type { AttentionPlan } from "./plan.ts";
 import type { ScoreProblem } from "./problem.ts";
 import { runOnce } from "./run.ts";
 import {

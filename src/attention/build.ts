@@ -1,0 +1,101 @@
+// From a checked problem to a plan: which modules fill the slots, the kernels compiled, the uniforms laid out.
+
+import { guarded, USAGE } from "../gpu/buffers.ts";
+import { type CompiledKernel, checkBindings, compileKernel } from "../gpu/pipelines.ts";
+import type { Access, SlotChoice } from "../kernels/slots.ts";
+import { tablesKernel } from "../kernels/tables.ts";
+import { copyDispatch, dispatchesOf, UNIFORM_STRIDE } from "./dispatch.ts";
+import { writeNumber } from "./functions.ts";
+import { isDense, type Operand, type OperandName, type Operands, type PlanMemory } from "./operands.ts";
+import { AttentionPlan, type CompiledStage, type Stage } from "./plan.ts";
+import type { ResolvedScores } from "./problem.ts";
+
+/** Compiles the stages of a plan and lays out their uniforms. Whatever fails, the memory that the plan owns is freed. */
+export async function buildPlan(
+  device: GPUDevice,
+  resolved: ResolvedScores,
+  memory: PlanMemory,
+  stagesOf: (slots: SlotChoice) => readonly Stage[],
+) {
+  const { label } = resolved;
+  const { operands, owned, places, copies } = memory;
+  try {
+    const slots = slotChoice(device, resolved, operands);
+    const stages: CompiledStage[] = [];
+    const chunks: ArrayBuffer[] = [];
+    let offset = 0;
+    const planned = stagesOf(slots);
+    for (const { source } of planned) checkBindings(device, label, source.bindings);
+    const copying = copies.length ? compileKernel(device, tablesKernel()) : undefined;
+    const compiled = await Promise.all(planned.map(({ source }) => compileKernel(device, source)));
+    const add = (stage: Omit<CompiledStage, "dispatches">, laid: ReturnType<typeof dispatchesOf>) => {
+      stages.push({ ...stage, dispatches: laid.dispatches });
+      chunks.push(laid.bytes);
+      offset += laid.bytes.byteLength;
+    };
+    for (const copy of copies) {
+      const names = { source: copy.from };
+      const stage = { source: tablesKernel(), compiled: (await copying) as CompiledKernel, names };
+      add(stage, copyDispatch(operands.get(copy.from) as Operand, copy.at, offset));
+    }
+    for (const [index, { source, grid }] of planned.entries()) {
+      const laid = dispatchesOf(device, resolved, operands, places, slots, grid, offset);
+      add({ source, compiled: compiled[index] }, laid);
+    }
+    const numbers = new Map<string, number>();
+    for (const [name, number] of memory.numbers) {
+      const bytes = new ArrayBuffer(UNIFORM_STRIDE);
+      writeNumber(bytes, 0, number);
+      numbers.set(name, offset);
+      chunks.push(bytes);
+      offset += UNIFORM_STRIDE;
+    }
+    const { value: params, done } = guarded(device, label, () => {
+      const usage = USAGE.UNIFORM | USAGE.STORAGE | USAGE.COPY_DST;
+      const buffer = device.createBuffer({ label: `${label} params`, size: offset, usage });
+      chunks.reduce((at, bytes) => {
+        device.queue.writeBuffer(buffer, at, bytes);
+        return at + bytes.byteLength;
+      }, 0);
+      return buffer;
+    });
+    const plan = AttentionPlan.make({ device, label, operands, stages, params, numbers, owned });
+    const allocated = Promise.all([done, ...owned.map((tensor) => tensor.allocated)]);
+    allocated.catch(() => plan.destroy());
+    return { plan, allocated, owned };
+  } catch (error) {
+    for (const tensor of owned) tensor.destroy();
+    throw error;
+  }
+}
+
+function slotChoice(device: GPUDevice, problem: ResolvedScores, operands: Operands): SlotChoice {
+  const access = (name: OperandName): Access => {
+    const operand = operands.get(name);
+    if (!operand) return "dense"; // no kernel of the plan reads or writes it
+    const { dtype } = operand.spec;
+    const aligned = isDense(operand);
+    if (dtype !== "f16" && dtype !== "bf16") return aligned ? "dense" : "strided";
+    if (dtype === "f16" && aligned && device.features.has("shader-f16")) return "f16";
+    return aligned ? `${dtype}-packed` : `${dtype}-packed-strided`;
+  };
+  const has = (option: string) => problem.tables.some(({ name }) => name === option);
+  const { mask, sequence } = problem;
+  return {
+    ...{ q: access("q"), k: access("k"), v: access("v"), o: access("output") },
+    ...(sequence && { sequence }),
+    tables: operands.has("tables"),
+    lse: operands.has("lse"),
+    rowMax: operands.has("rowMax"),
+    softcap: problem.softcap !== undefined,
+    bias: problem.bias !== undefined,
+    relativeBias: has("relativeBias"),
+    alibi: has("alibiSlopes"),
+    sinks: has("sinks"),
+    dropout: problem.dropout !== undefined,
+    ...(mask && { maskTensor: mask.dtype === "u8" ? "bytes" : "bits" }),
+    ...(problem.scoreFunction && { score: problem.scoreFunction.text }),
+    ...(problem.maskFunction && { mask: problem.maskFunction.text }),
+    blocks: problem.blockMask !== undefined,
+  };
+}

@@ -1,0 +1,67 @@
+// The plan of attention itself: one forward kernel, or the stages that somebody else gives for the same problem.
+
+import { checkDevice } from "../gpu/buffers.ts";
+import { isSoftware } from "../gpu/device.ts";
+import { chooseForwardTile, forwardGrid, forwardKernel } from "../kernels/forward.ts";
+import type { SlotChoice } from "../kernels/slots.ts";
+import { buildPlan } from "./build.ts";
+import { attentionTensors, operandsOf } from "./operands.ts";
+import type { AttentionPlan, Stage } from "./plan.ts";
+import { type AttentionProblem, type ResolvedProblem, resolveProblem } from "./problem.ts";
+
+/**
+ * Compiles softmax(scale * Q K^T + mask) V for a problem: a checked, reusable recipe without any memory of size M x N.
+ * Compilation is asynchronous and happens once for a device and a set of constants (head dims, tile, slots); lengths,
+ * strides and causality are not among them.
+ *
+ * ```
+ * s[b,h,i,j] = scale * Q[b,h,i,:] . K[b,g,j,:]       g = floor(h * Hkv / H)
+ * O[b,h,i,:] = sum_j p[b,h,i,j] V[b,g,j,:]           p = softmax of s over the keys j that query i sees
+ * LSE[b,h,i] = ln sum_j exp(s[b,h,i,j])
+ * ```
+ *
+ * Source: Attention Is All You Need (arXiv 1706.03762), computed as in FlashAttention-2 (arXiv 2307.08691).
+ *
+ * Scores, softmax and sums are f32. A query that sees no key gets output 0 and LSE -Infinity. A key that a query does
+ * not see never reaches its output, whatever it holds. The same inputs on the same device give the same bits.
+ *
+ * Rejects with FoveaError: `"argument"` and `"limit"` before the GPU sees anything; `"shader"`, `"device-lost"`,
+ * `"out-of-memory"`.
+ *
+ * @example
+ * const plan = await planAttention(device, { q, k, v, causal: true });
+ * plan.encode(encoder, { output });
+ * device.queue.submit([encoder.finish()]);
+ */
+export async function planAttention(device: GPUDevice, problem: AttentionProblem): Promise<AttentionPlan> {
+  const { plan, allocated } = await preparePlan(device, problem);
+  await allocated;
+  return plan;
+}
+
+/** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
+export function preparePlan(device: GPUDevice, problem: AttentionProblem) {
+  return assemblePlan(device, problem, ({ headDim, vDim, seqQ, variant }, slots) => {
+    const limits = { workgroupBytes: device.limits.maxComputeWorkgroupStorageSize, software: isSoftware(device) };
+    const tile = chooseForwardTile(headDim, vDim, limits, variant);
+    return [{ source: forwardKernel({ headDim, vDim, tile, ...slots }), grid: forwardGrid(tile, headDim, vDim, seqQ) }];
+  });
+}
+
+/** The stages of a problem's plan, and the shape of the scratch memory that they share. */
+type StagesOf = (problem: ResolvedProblem, slots: SlotChoice) => readonly Stage[];
+
+/** The plan of an attention problem by the stages that `stagesOf` gives for it. */
+export async function assemblePlan(
+  device: GPUDevice,
+  problem: AttentionProblem,
+  stagesOf: StagesOf,
+  workspaceOf?: (problem: ResolvedProblem) => readonly number[],
+) {
+  checkDevice(device);
+  const resolved = resolveProblem(problem);
+  const asked = attentionTensors(problem, resolved);
+  const memory = operandsOf(device, problem, resolved, asked, workspaceOf?.(resolved));
+  const built = await buildPlan(device, resolved, memory, (slots) => stagesOf(resolved, slots));
+  return { ...built, resolved };
+}
