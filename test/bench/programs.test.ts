@@ -1,16 +1,15 @@
 // The commands of the README, end to end: what they print, what they write, and how they complain.
 
-import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { normal } from "../../bench/data.ts";
 import { readNpy, writeNpy } from "../../bench/files/npy.ts";
 import { readSafetensors, writeSafetensors } from "../../bench/files/safetensors.ts";
 import { attention as reference, worstElement } from "../../src/reference/index.ts";
+import { runProgram } from "../support/programs.ts";
 
-const root = resolve(import.meta.dirname, "../..");
 let folder = "";
 const file = (name: string) => join(folder, name);
 
@@ -19,22 +18,7 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-/** Runs a program as its npm script does. */
-function run(program: string, ...args: string[]): Promise<{ code: number | null; out: string; err: string }> {
-  return new Promise((done) => {
-    const child = spawn(process.execPath, [join(root, "scripts/run.mjs"), `bench/${program}.ts`, ...args], {
-      env: { ...process.env, VITEST: "" },
-    });
-    let [out, err] = ["", ""];
-    child.stdout.on("data", (text) => {
-      out += text;
-    });
-    child.stderr.on("data", (text) => {
-      err += text;
-    });
-    child.on("close", (code) => done({ code, out, err }));
-  });
-}
+const run = (program: string, ...args: string[]) => runProgram(`bench/${program}.ts`, ...args);
 
 const [H, Hkv, M, N, D, Dv] = [4, 2, 21, 37, 16, 8];
 const q = { shape: [H, M, D], data: normal(1, H * M * D) };

@@ -1,6 +1,5 @@
 // `npm run fuzz`: what it does with problems that fail, and how it complains.
 
-import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -8,6 +7,7 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Context } from "../../bench/start.ts";
 import type { Case } from "../support/cases.ts";
 import { expectError } from "../support/errors.ts";
+import { runProgram } from "../support/programs.ts";
 import { fuzz, main } from "./fuzz.ts";
 import type { Outcome } from "./trials.ts";
 
@@ -65,22 +65,7 @@ describe("fuzzing", () => {
   });
 });
 
-/** Runs the program as its npm script does. */
-function run(...args: string[]): Promise<{ code: number | null; out: string; err: string }> {
-  return new Promise((done) => {
-    const child = spawn(process.execPath, [join(root, "scripts/run.mjs"), "test/fuzz/fuzz.ts", ...args], {
-      env: { ...process.env, VITEST: "" },
-    });
-    let [out, err] = ["", ""];
-    child.stdout.on("data", (text) => {
-      out += text;
-    });
-    child.stderr.on("data", (text) => {
-      err += text;
-    });
-    child.on("close", (code) => done({ code, out, err }));
-  });
-}
+const run = (...args: string[]) => runProgram("test/fuzz/fuzz.ts", ...args);
 
 describe("npm run fuzz", () => {
   it("explains itself", async () => {
