@@ -1,0 +1,45 @@
+// What attention needs to know of a cache: where keys and values lie, and how many there are.
+
+import type { Tensor } from "../gpu/tensor.ts";
+
+/** Integers that stand for the floats of a row, and how many channels share a scale. */
+export interface Quantisation {
+  readonly bits: 8 | 4;
+  /** Channels of k that share a scale; D is one scale for a token and head. */
+  readonly groupK: number;
+  /** Likewise of v. */
+  readonly groupV: number;
+}
+
+/**
+ * Keys and values in a cache, as the kernels read them. Key j stands at position j since its sequence began, wherever it
+ * lies: `place` says in which row of k and v, which are [outer, Hkv, rows, D].
+ *
+ * - `rows`: outer is the batch entry, and the row is j.
+ * - `ring`: likewise, but from `sinkTokens` on the rows are used again: row sinkTokens + (j - sinkTokens) mod ring.
+ * - `paged`: outer is the page that the table has for j div pageSize, and the row is j mod pageSize.
+ */
+export interface KvSource {
+  readonly place: "rows" | "ring" | "paged";
+  readonly batch: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly vDim: number;
+  /** The most positions that an entry can have: N of a problem. Rings hold fewer of them. */
+  readonly capacity: number;
+  /**
+   * f32, f16 or bf16; quantised: u32, a row being the bits of one f32 scale for each group of channels, then the integers
+   * (two's complement, lowest bits first).
+   */
+  readonly k: Tensor;
+  readonly v: Tensor;
+  /** i32: B lengths; then, if paged, `pagesPerEntry` page numbers for each entry. */
+  readonly state: Tensor;
+  /** Rows of a ring that are never used again, and those that are. Both 0 otherwise. */
+  readonly sinkTokens: number;
+  readonly ring: number;
+  /** 0 if not paged. */
+  readonly pageSize: number;
+  readonly pagesPerEntry: number;
+  readonly quantised?: Quantisation;
+}
