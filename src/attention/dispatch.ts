@@ -113,6 +113,7 @@ function sharedParams(
     window_left: problem.window[0],
     window_right: problem.window[1],
     chunk: problem.chunk,
+    sink_tokens: problem.sinkTokens,
     scale: problem.scale,
     scale_log2: problem.scale * Math.LOG2E,
     softcap,

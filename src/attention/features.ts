@@ -27,6 +27,8 @@ export interface Features {
   readonly window: readonly [left: number, right: number];
   /** Keys of a chunk; 0 for none. */
   readonly chunk: number;
+  /** First keys that window and chunk do not hide. */
+  readonly sinkTokens: number;
   readonly mask: ResolvedSpec | undefined;
   readonly bias: ResolvedSpec | undefined;
   readonly softcap: number | undefined;
@@ -58,6 +60,7 @@ export function resolveFeatures(
     sequence: sequence.kind,
     tables: [...sequence.tables, ...headTables(label, options, sizes)],
     chunk: resolveChunk(label, options),
+    sinkTokens: resolveSinkTokens(label, options),
     mask: options.mask === undefined ? undefined : resolveMemory(`${label}: mask`, options.mask, scores, "mask"),
     bias: options.bias === undefined ? undefined : resolveMemory(`${label}: bias`, options.bias, scores, "bias"),
     softcap: resolveSoftcap(label, options),
@@ -100,6 +103,15 @@ function resolveChunk(label: string, { attentionChunk }: ScoreOptions): number {
     () => `${label}: attentionChunk must be a whole number of positions from 1 up, got ${attentionChunk}.`,
   );
   return Math.min(attentionChunk, FARTHEST);
+}
+
+function resolveSinkTokens(label: string, { sinkTokens = 0 }: ScoreOptions): number {
+  check(
+    Number.isInteger(sinkTokens) && sinkTokens >= 0,
+    "argument",
+    () => `${label}: sinkTokens must be a whole number of keys from 0 up, got ${sinkTokens}.`,
+  );
+  return Math.min(sinkTokens, FARTHEST);
 }
 
 function resolveFunctions(

@@ -33,7 +33,7 @@ export interface KvSource {
    */
   readonly k: Tensor;
   readonly v: Tensor;
-  /** i32: B lengths; then, if paged, `pagesPerEntry` page numbers for each entry. */
+  /** i32: one word, 1 + pagesPerEntry; then for each entry its length and, if paged, its page numbers. */
   readonly state: Tensor;
   /** Rows of a ring that are never used again, and those that are. Both 0 otherwise. */
   readonly sinkTokens: number;

@@ -58,6 +58,11 @@ export interface ScoreOptions extends MaskOptions<PerBatch> {
   /** Sees only keys of its own chunk of so many positions: j with floor(j / C) = floor(p / C). Default none. */
   readonly attentionChunk?: number;
   /**
+   * The first keys of the sequence, which neither window nor chunk hides from later queries, as StreamingLLM keeps them
+   * (arXiv 2309.17453). Default 0.
+   */
+  readonly sinkTokens?: number;
+  /**
    * What a query sees, one element for each score, axes [B | 1, H | 1, M | 1, N | 1], leading ones optional: u8, where
    * other than 0 means that the key is seen (as in PyTorch's SDPA), or bits of u32, [..., ceil(N / 32)], the first key
    * in the lowest bit.

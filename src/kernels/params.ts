@@ -18,6 +18,7 @@ export const PARAMS = [
   ["window_left", "i32"],
   ["window_right", "i32"],
   ["chunk", "i32"],
+  ["sink_tokens", "u32"],
   ["scale", "f32"],
   ["scale_log2", "f32"],
   ["q_base", "u32"],

@@ -7,8 +7,9 @@ import { biasElement } from "./steps.ts";
 /** True where the row sees the key. */
 export type Mask = (row: Row, key: number) => boolean;
 
-export function masksOf({ mask, bias, maskFunction }: ReferenceOptions): Mask[] {
+export function masksOf({ mask, bias, maskFunction, sinkTokens }: ReferenceOptions): Mask[] {
   const masks: Mask[] = [];
+  if (sinkTokens) masks.push((row, key) => key < sinkTokens || key >= row.windowBegin);
   if (mask) {
     const element = biasElement(mask);
     masks.push((row, key) => element(row, key) !== 0);

@@ -50,6 +50,8 @@ export interface ReferenceOptions extends MaskOptions<ArrayLike<number>> {
   readonly window?: readonly [left: number, right: number];
   /** A query sees the keys of its own chunk of this many positions, chunk 0 starting at position 0. */
   readonly attentionChunk?: number;
+  /** The first keys, which neither window nor chunk hides from later queries. Default 0. */
+  readonly sinkTokens?: number;
   /** [B|1, H|1, M|1, N|1], one number per element: non-zero where the query sees the key. */
   readonly mask?: ReferenceTensor;
   /** [B|1, H|1, M|1, N|1]. Only -Infinity masks a key; a finite value, however negative, does not. */

@@ -18,8 +18,10 @@ export interface Row {
   readonly keyRow: number;
   /** Used keys of the entry. */
   readonly keys: number;
-  /** First key that the row may see. */
+  /** First key that the row may see; with sink tokens 0. */
   readonly begin: number;
+  /** First key that window and chunk leave. Those between the sink tokens and it are hidden. */
+  readonly windowBegin: number;
   /** One past the last one; not before `begin`. */
   readonly end: number;
 }
@@ -61,8 +63,8 @@ export function rowsOf([B, H, M, N]: readonly number[], options: ReferenceOption
     if (!entry || query >= entry.queries) return undefined;
     const position = query + entry.offset;
     const { batch, keyRow, keys } = entry;
-    const [begin, end] = keysSeen(position, keys, options);
-    return { number, entry: index, head, query, position, batch, qRow, keyRow, keys, begin, end };
+    const seen = keysSeen(position, keys, options);
+    return { number, entry: index, head, query, position, batch, qRow, keyRow, keys, ...seen };
   }
   const numbers = options.rows ?? Array.from({ length: B * H * M }, (_, number) => number);
   return { numbers, maxKeys: lengths?.reduce((a, b) => Math.max(a, b), 0) ?? N, find };
@@ -95,8 +97,8 @@ function ownersOf(cuSeqlens: ArrayLike<number>, total: number): Int32Array {
   return owners;
 }
 
-function keysSeen(position: number, keys: number, options: ReferenceOptions): [begin: number, end: number] {
-  const { causal = false, window: [left, right] = [-1, -1], attentionChunk } = options;
+function keysSeen(position: number, keys: number, options: ReferenceOptions) {
+  const { causal = false, window: [left, right] = [-1, -1], attentionChunk, sinkTokens } = options;
   let [begin, end] = [0, keys];
   if (causal) end = Math.min(end, position + 1);
   if (left >= 0) begin = Math.max(begin, position - left);
@@ -106,7 +108,8 @@ function keysSeen(position: number, keys: number, options: ReferenceOptions): [b
     begin = Math.max(begin, chunk);
     end = Math.min(end, chunk + attentionChunk);
   }
-  return [begin, Math.max(begin, end)];
+  const first = sinkTokens ? 0 : begin;
+  return { begin: first, windowBegin: begin, end: Math.max(first, end) };
 }
 
 const clamp = (x: number, low: number, high: number) => Math.min(Math.max(x, low), high);

@@ -2,6 +2,7 @@
 // adds its root and its variants of the slots; what no kernel imports stays out of an application's bundle.
 
 import half from "../../shaders/lib/half.wesl?raw";
+import kvState from "../../shaders/lib/kv_state.wesl?raw";
 import mask from "../../shaders/lib/mask.wesl?raw";
 import params from "../../shaders/lib/params.wesl?raw";
 import position from "../../shaders/lib/position.wesl?raw";
@@ -12,6 +13,7 @@ import work from "../../shaders/lib/work.wesl?raw";
 import bias from "../../shaders/slots/bias.wesl?raw";
 import config from "../../shaders/slots/config.wesl?raw";
 import dropout from "../../shaders/slots/dropout.wesl?raw";
+import kvPlace from "../../shaders/slots/kv_place.wesl?raw";
 import lse from "../../shaders/slots/lse.wesl?raw";
 import maskFunction from "../../shaders/slots/mask.wesl?raw";
 import maskTensor from "../../shaders/slots/mask_tensor.wesl?raw";
@@ -48,6 +50,7 @@ function renamed(text: string, names: Readonly<Record<string, string>>): string 
 
 export const MODULES: ModuleMap = {
   "package::lib::half": half,
+  "package::lib::kv_state": kvState,
   "package::lib::mask": mask,
   "package::lib::params": params,
   "package::lib::position": position,
@@ -59,6 +62,7 @@ export const MODULES: ModuleMap = {
   "package::slots::config": config,
   "package::slots::dropout": dropout,
   "package::slots::key": { name: "slots/query.wesl as key", text: asKey(query) },
+  "package::slots::kv_place": kvPlace,
   "package::slots::lse": lse,
   "package::slots::mask": maskFunction,
   "package::slots::mask_tensor": maskTensor,

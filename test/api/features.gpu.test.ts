@@ -36,6 +36,11 @@ const OPTIONS: Refusals = [
     { attentionChunk: 0 },
     "attention: attentionChunk must be a whole number of positions from 1 up, got 0.",
   ],
+  [
+    "a negative number of sink tokens",
+    { sinkTokens: -1 },
+    "attention: sinkTokens must be a whole number of keys from 0 up, got -1.",
+  ],
   ["half a position in a chunk", { attentionChunk: 2.5 }, /attentionChunk must be .* got 2\.5\.$/],
   ["a cap of 0", { softcap: 0 }, "attention: softcap must be a positive number, got 0. Leave it out for none."],
   ["an infinite cap", { softcap: Number.POSITIVE_INFINITY }, /softcap must be a positive number, got Infinity/],

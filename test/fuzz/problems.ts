@@ -138,6 +138,7 @@ const draws = fc.record({
   offset: maybe(offset),
   causal: maybe(fc.constantFrom<NonNullable<Case["causal"]>[]>(true, "bottom-right", "top-left", false), 60),
   window: maybe(fc.tuple(reach, reach)),
+  sinkTokens: maybe(fc.oneof(fc.constantFrom(1, 4, 32), fc.integer({ min: 0, max: 200 }))),
   attentionChunk: maybe(fc.oneof(fc.constantFrom(1, 2, 31, 32, 33, 64), fc.integer({ min: 1, max: 400 }))),
   layout: maybe(fc.constant("bmhd" as const), 40),
   ...{ onGpu: maybe(fc.constant(true), 30), poison: maybe(fc.constant(true), 50) },
@@ -166,7 +167,7 @@ type Draws = typeof draws extends fc.Arbitrary<infer T> ? T : never;
 export const problemsOf = (set: FeatureSet): fc.Arbitrary<Case> => draws.map((drawn) => problemOf(set, drawn));
 
 function problemOf(set: FeatureSet, drawn: Draws): Case {
-  const { attentionChunk, layout, onGpu, scale, spread, maxDispatchFlops, seed, window } = drawn;
+  const { attentionChunk, sinkTokens, layout, onGpu, scale, spread, maxDispatchFlops, seed, window } = drawn;
   const sizes = sizesOf(set, drawn);
   const positions = positionsOf(set, drawn, sizes);
   const padded = positions.kvLengths || positions.qLengths;
@@ -176,7 +177,7 @@ function problemOf(set: FeatureSet, drawn: Draws): Case {
     ...{ D: set.D, Dv: set.Dv, dtype: set.dtype, variant: set.variant, rowMax: set.rowMax, sinks: set.sinks },
     ...positions,
     poison: padded && drawn.poison,
-    ...{ attentionChunk, layout, onGpu, scale, spread, maxDispatchFlops, seed, window, dropout },
+    ...{ attentionChunk, sinkTokens, layout, onGpu, scale, spread, maxDispatchFlops, seed, window, dropout },
     mask: set.mask && maskOf(set.mask, drawn.mask),
     bias: set.bias && defined(drawn.bias),
     softcap: set.softcap && drawn.softcap,

@@ -35,6 +35,11 @@ describe("chunks", () => {
     { M: 100, N: 70, attentionChunk: 40 }, // negative positions
     { M: 70, N: 100, attentionChunk: 1, causal: "top-left" },
     { M: 70, N: 100, attentionChunk: 64, window: [10, 10] },
+    { M: 70, N: 200, window: [5, 0], sinkTokens: 4 },
+    { M: 70, N: 200, window: [5, 0], sinkTokens: 64, causal: true }, // two whole tiles of sinks
+    { M: 130, N: 300, window: [20, 3], sinkTokens: 33, attentionChunk: 100 },
+    { M: 70, N: 100, window: [0, 0], sinkTokens: 500, queryOffset: -20 }, // more sinks than keys
+    { M: 70, N: 100, window: [0, 0], sinkTokens: 3, queryOffset: 60 }, // windows past the last key
   ]);
 });
 

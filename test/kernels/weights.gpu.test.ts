@@ -46,6 +46,7 @@ describe("weights", () => {
   weights([
     { M: 1, N: 1 },
     { M: 70, N: 37, causal: true, attentionChunk: 16 }, // rows that see nothing
+    { M: 70, N: 137, window: [3, 0], sinkTokens: 34 },
     { H: 3, M: 70, N: 37, layout: "bmhd", causal: true, sinks: true, heads: [2, 0], rows: [69, 3, 3, 0, 40] },
     { B: 3, H: 2, M: 40, N: 70, qLengths: [40, 31, 0], kvLengths: [20, 70, 0], softcap: 3, spread: 3, onGpu: true },
     { H: 2, M: 100, N: 300, maskFunction: "causal", blockSize: [64, 96] },
@@ -71,6 +72,7 @@ describe("best keys", () => {
   topKeys([
     { M: 1, N: 1, count: 1 },
     { B: 2, H: 4, Hkv: 2, M: 33, N: 71, causal: true },
+    { M: 70, N: 137, window: [3, 0], sinkTokens: 34, count: 40 },
     { M: 70, N: 37, causal: true, attentionChunk: 16, count: 64 }, // rows that see few keys, or none
     { M: 40, N: 300, count: 40, scale: 1, exact: true },
     { M: 40, N: 300, count: 64, scale: 1, causal: true, exact: true },

@@ -46,6 +46,17 @@ describe("window", () => {
   });
 });
 
+describe("sinkTokens", () => {
+  it("are seen before window and chunk, but not ahead of the query", () => {
+    expect(seen(M3N5, { window: [0, 0], sinkTokens: 1 })).toEqual(["x.x..", "x..x.", "x...x"]);
+    expect(seen(M3N5, { window: [1, 0], sinkTokens: 2 })).toEqual(["xxx..", "xxxx.", "xx.xx"]);
+    expect(seen(M3N5, { attentionChunk: 2, causal: true, sinkTokens: 1 })).toEqual(["x.x..", "x.xx.", "x...x"]);
+    expect(seen(M3N5, { causal: "top-left", window: [0, -1], sinkTokens: 9 })).toEqual(["x....", "xx...", "xxx.."]);
+    expect(seen(M3N5, { queryOffset: -1, window: [0, 0], sinkTokens: 1 })).toEqual([".....", "x....", "xx..."]);
+    expect(seen(M3N5, { queryOffset: 7, window: [0, 0], sinkTokens: 1 })).toEqual(["x....", "x....", "x...."]);
+  });
+});
+
 describe("attentionChunk", () => {
   it("cuts positions into chunks, the first at 0", () => {
     expect(seen(M3N5, { attentionChunk: 2 })).toEqual(["..xx.", "..xx.", "....x"]);

@@ -23,7 +23,10 @@ export type Float = "f32" | "f16" | "bf16";
 
 export interface Case
   extends Features,
-    Pick<AttentionOptions, "causal" | "scale" | "variant" | "maxDispatchFlops" | "attentionChunk" | "softcap"> {
+    Pick<
+      AttentionOptions,
+      "causal" | "scale" | "variant" | "maxDispatchFlops" | "attentionChunk" | "sinkTokens" | "softcap"
+    > {
   readonly B?: number;
   readonly H?: number;
   /** Key heads; default H. */
@@ -85,8 +88,8 @@ export async function runCase(
     const output = poison(shape(B, H, M, Dv), dtypes[3]);
     const lse = poison([B, H, M]);
     const rowMax = problem.rowMax ? { rowMax: poison([B, H, M]) } : {};
-    const { causal, scale, variant, maxDispatchFlops, attentionChunk, softcap } = problem;
-    const shared = defined<ReferenceOptions>({ causal, scale, attentionChunk, softcap, layout });
+    const { causal, scale, variant, maxDispatchFlops, attentionChunk, sinkTokens, softcap } = problem;
+    const shared = defined<ReferenceOptions>({ causal, scale, attentionChunk, sinkTokens, softcap, layout });
     const features = featuresOf(problem, { B, H, M, N }, seed);
     const gpu = features.gpu((size, options) => keep(tensor(device, size, options)));
     const blockMask = features.blockMask && {

@@ -40,8 +40,9 @@ async function prepare(device: GPUDevice, problem: WeightsCase) {
     return { shape, data, gpu: keep(tensor(device, shape, { data, dtype })) };
   };
   const [q, k] = [make(0, H, M), make(1, Hkv, N)];
-  const { causal, scale, attentionChunk, softcap, heads, rows, maxDispatchFlops, cuSeqlensQ, cuSeqlensKv } = problem;
-  const shared = defined<ReferenceOptions>({ causal, scale, attentionChunk, softcap, layout });
+  const { causal, scale, attentionChunk, sinkTokens, softcap, heads, rows, maxDispatchFlops, cuSeqlensQ, cuSeqlensKv } =
+    problem;
+  const shared = defined<ReferenceOptions>({ causal, scale, attentionChunk, sinkTokens, softcap, layout });
   const features = featuresOf(problem, { B, H, M, N }, seed);
   const blockMask = features.blockMask && {
     blockMask: keep(await createBlockMask(device, ...features.blockMask)),
