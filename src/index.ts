@@ -32,7 +32,7 @@ export type { AttentionBindings } from "./attention/operands.ts";
 export type { Dropout, PerBatch, PerHead, RelativeBias, ScoreOptions } from "./attention/options.ts";
 export { AttentionPlan } from "./attention/plan.ts";
 export { planAttention } from "./attention/plan_attention.ts";
-export type { AttentionProblem, ScoreProblem } from "./attention/problem.ts";
+export type { AttentionProblem, Cached, ScoreProblem } from "./attention/problem.ts";
 export { type PackedQkvSizes, splitHeads, unpackQkv } from "./attention/views.ts";
 export {
   attentionWeights,

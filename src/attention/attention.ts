@@ -1,10 +1,11 @@
 // The one-liner: plan, allocate, encode, submit.
 
-import { check } from "../errors.ts";
-import { Tensor } from "../gpu/tensor.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+import { isCache } from "./cached.ts";
+import type { KvSourceOwner } from "./kv_source.ts";
 import { preparePlan } from "./plan_attention.ts";
 import type { AttentionProblem } from "./problem.ts";
-import { runOnce } from "./run.ts";
+import { checkTensors, runOnce } from "./run.ts";
 
 /** Options of {@link attention}: those of a problem, with tensors where memory is meant. */
 export interface AttentionOptions extends Omit<AttentionProblem, "q" | "k" | "v" | "output" | "lse" | "rowMax"> {
@@ -40,18 +41,29 @@ export interface AttentionResult {
  * const { output } = await attention(q, k, v, { causal: true });
  * const values = await output.read();
  */
+export async function attention(q: Tensor, k: Tensor, v: Tensor, options?: AttentionOptions): Promise<AttentionResult>;
+/**
+ * Attention to what is in a cache.
+ *
+ * @example
+ * const { output } = await attention(q, cache, { causal: true });
+ */
+export async function attention(q: Tensor, cache: KvSourceOwner, options?: AttentionOptions): Promise<AttentionResult>;
 export async function attention(
   q: Tensor,
-  k: Tensor,
-  v: Tensor,
-  options: AttentionOptions = {},
+  keys: Tensor | KvSourceOwner,
+  values?: Tensor | AttentionOptions,
+  more?: AttentionOptions,
 ): Promise<AttentionResult> {
-  for (const [name, given] of Object.entries({ q, k, v })) {
-    check(given instanceof Tensor, "argument", () => `attention: ${name} must be a Tensor; make one with tensor().`);
-  }
+  const cached = isCache(keys);
+  const tensors = cached ? { q } : { q, k: keys, v: values as Tensor };
+  checkTensors("attention", tensors);
+  const options = ((cached ? values : more) ?? {}) as AttentionOptions;
+  const problem = { ...options, ...(cached ? { q, cache: keys } : { q, k: keys, v: values as Tensor }) };
   const { device } = q;
-  const { plan, allocated, resolved } = await preparePlan(device, { ...options, q, k, v });
-  return runOnce(device, resolved.label, { plan, allocated }, [q, k, v], (make) => {
+  const { plan, allocated, resolved } = await preparePlan(device, problem);
+  const inputs = Object.values(tensors);
+  return runOnce(device, resolved.label, { plan, allocated }, inputs, (make) => {
     const output = options.output ?? make("output", resolved.outputShape, resolved.output.dtype);
     const perRow = (name: "lse" | "rowMax") => {
       const asked = options[name] === true ? make(name, resolved.lseShape) : options[name];

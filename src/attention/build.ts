@@ -74,6 +74,7 @@ function slotChoice(device: GPUDevice, problem: ResolvedScores, operands: Operan
     const operand = operands.get(name);
     if (!operand) return "dense"; // no kernel of the plan reads or writes it
     const { dtype } = operand.spec;
+    if ((name === "k" || name === "v") && problem.source?.access.quantised) return "words";
     const aligned = isDense(operand);
     if (dtype !== "f16" && dtype !== "bf16") return aligned ? "dense" : "strided";
     if (dtype === "f16" && aligned && device.features.has("shader-f16")) return "f16";
@@ -84,6 +85,7 @@ function slotChoice(device: GPUDevice, problem: ResolvedScores, operands: Operan
   return {
     ...{ q: access("q"), k: access("k"), v: access("v"), o: access("output") },
     ...(sequence && { sequence }),
+    ...(problem.source && { cache: problem.source.access }),
     tables: operands.has("tables"),
     lse: operands.has("lse"),
     rowMax: operands.has("rowMax"),

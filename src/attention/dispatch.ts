@@ -45,7 +45,7 @@ export function dispatchesOf(
   // Below 2^30: every workgroup has an element of the output to itself, and a binding ends at 4 GiB.
   const total = grid.qTiles * grid.vSplits * problem.batch * (grid.heads ?? problem.heads);
   const perDimension = device.limits.maxComputeWorkgroupsPerDimension;
-  const flops = grid.flops ?? 2 * grid.qTile * problem.seqKv * (problem.headDim + problem.vDim / grid.vSplits);
+  const flops = grid.flops ?? 2 * grid.qTile * problem.mostKeys * (problem.headDim + problem.vDim / grid.vSplits);
   const share = Math.max(1, Math.min(Math.floor(problem.maxDispatchFlops / flops), perDimension ** 2));
   const count = Math.ceil(total / share);
   const stride = UNIFORM_STRIDE;
@@ -75,10 +75,13 @@ export function copyDispatch({ spec, base }: Operand, at: number, offset: number
   return { dispatches, bytes };
 }
 
+/** In place of where a table lies: there is none. */
+const NONE = 0xffffffff;
+
 /** Where nothing is in the tables, and nothing chosen. */
 const PLACES = {
   ...{ chosen_heads: 0, chosen_rows: 0, heads_at: 0, rows_at: 0, grid_heads: 0, stage: 0, best_keys: 0 },
-  ...{ q_lengths_at: 0, kv_lengths_at: 0, q_offsets_at: 0, cu_q_at: 0, cu_kv_at: 0 },
+  ...{ q_lengths_at: NONE, kv_lengths_at: NONE, q_offsets_at: NONE, cu_q_at: NONE, cu_kv_at: NONE },
   ...{
     slopes_at: 0,
     slopes_stride_b: 0,
@@ -97,7 +100,6 @@ function sharedParams(
   grid: Grid,
 ): Omit<Params, GridParams | keyof typeof PLACES> {
   const { dropout, softcap = 1 } = problem;
-  const packed = problem.sequence === "packed";
   return {
     seq_q: problem.seqQ,
     seq_kv: problem.seqKv,
@@ -107,7 +109,7 @@ function sharedParams(
     v_splits: grid.vSplits,
     total_q: problem.totalQ,
     total_kv: problem.totalKv,
-    rows_per_batch: packed ? 0 : problem.heads * problem.totalQ,
+    rows_per_batch: problem.packed ? 0 : problem.heads * problem.totalQ,
     align_end: Number(problem.alignEnd),
     q_offset: problem.offset,
     window_left: problem.window[0],
@@ -122,8 +124,8 @@ function sharedParams(
     keep_below: Math.floor((1 - (dropout?.p ?? 0)) * 2 ** 32),
     keep_factor: dropout && dropout.p < 1 ? 1 / (1 - dropout.p) : 0,
     ...addresses("q", "m", operands.get("q"), isAligned(slots.q), problem),
-    ...addresses("k", "n", operands.get("k"), isAligned(slots.k), problem),
-    ...addresses("v", "n", operands.get("v"), isAligned(slots.v), problem),
+    ...addresses("k", "n", operands.get("k"), isAligned(slots.k), problem.source ? CACHE : problem),
+    ...addresses("v", "n", operands.get("v"), isAligned(slots.v), problem.source ? CACHE : problem),
     ...addresses("o", "m", operands.get("output"), isAligned(slots.o), problem),
     ...addresses("lse", "m", operands.get("lse"), false, problem),
     ...addresses("row_max", "m", operands.get("rowMax"), false, problem),
@@ -133,13 +135,16 @@ function sharedParams(
   };
 }
 
+/** The axes of a cache are in this order, whatever those of the queries. */
+const CACHE = { layout: "bhmd" } as const;
+
 /** The params of a tensor: base and strides in the units of its slot, vec4s in the dense ones and elements otherwise. */
 function addresses<Name extends string, Row extends "m" | "n">(
   name: Name,
   row: Row,
   operand: Operand | undefined,
   dense: boolean,
-  { layout }: ResolvedScores,
+  { layout }: Pick<ResolvedScores, "layout">,
 ): Record<`${Name}_base` | `${Name}_stride_${"b" | "h" | Row | "d"}`, number> {
   const { shape, strides } = operand
     ? operand.spec.shape.length === 4

@@ -3,10 +3,13 @@
 import { check } from "../errors.ts";
 import { BlockMask } from "./block_mask.ts";
 import { resolveMemory } from "./broadcast.ts";
+import { checkCached } from "./cached.ts";
 import { AttentionFunction, type MaskFunction, type ScoreFunction } from "./functions.ts";
+import type { KvSource } from "./kv_source.ts";
 import type { Dropout, ScoreOptions } from "./options.ts";
+import { sequenceTables } from "./sequences.ts";
 import type { ResolvedSpec } from "./specs.ts";
-import { headTables, type Sizes, sequenceTables, type Table } from "./tables.ts";
+import { headTables, type Sizes, type Table } from "./tables.ts";
 
 /** Everything that a problem says beside its tensors, shapes and scale. */
 export interface Features {
@@ -15,11 +18,15 @@ export interface Features {
   /** Rows of the longest entry. */
   readonly seqQ: number;
   readonly seqKv: number;
+  /** The most keys that a query may have to look at. */
+  readonly mostKeys: number;
   /** Rows of the tensors. */
   readonly totalQ: number;
   readonly totalKv: number;
   /** Where entries have lengths or positions of their own; `"packed"`: where they lie one after the other. */
   readonly sequence: "batch" | "packed" | undefined;
+  /** Queries of entries lie one after the other. */
+  readonly packed: boolean;
   /** The last query stands at the last key; otherwise the first one at `offset`, or where a table says. */
   readonly alignEnd: boolean;
   readonly offset: number;
@@ -49,15 +56,18 @@ export function resolveFeatures(
   label: string,
   options: ScoreOptions,
   { batch, heads, rowsQ, rowsKv }: { batch: number; heads: number; rowsQ: number; rowsKv: number },
+  source?: KvSource,
 ): Features {
   const positions = resolvePositions(label, options);
-  const sequence = sequenceTables(label, options, { batch, heads, seqQ: rowsQ, seqKv: rowsKv });
+  const sequence = sequenceTables(label, options, { batch, heads, seqQ: rowsQ, seqKv: rowsKv }, source);
   const { sizes } = sequence;
+  if (source) checkCached(label, options, source, sizes.seqQ);
   const scores = [sizes.batch, heads, sizes.seqQ, sizes.seqKv];
   return {
     ...{ batch: sizes.batch, seqQ: sizes.seqQ, seqKv: sizes.seqKv, totalQ: rowsQ, totalKv: rowsKv },
+    mostKeys: source?.place === "ring" ? Math.min(sizes.seqKv, source.sinkTokens + source.ring) : sizes.seqKv,
     ...positions,
-    sequence: sequence.kind,
+    ...{ sequence: sequence.kind, packed: sequence.packed },
     tables: [...sequence.tables, ...headTables(label, options, sizes)],
     chunk: resolveChunk(label, options),
     sinkTokens: resolveSinkTokens(label, options),
@@ -65,7 +75,7 @@ export function resolveFeatures(
     bias: options.bias === undefined ? undefined : resolveMemory(`${label}: bias`, options.bias, scores, "bias"),
     softcap: resolveSoftcap(label, options),
     dropout: resolveDropout(label, options, heads * rowsQ * batch),
-    ...resolveFunctions(label, options, positions, sequence.kind !== undefined, sizes),
+    ...resolveFunctions(label, options, positions, (source ?? sequence.kind) !== undefined, sizes),
   };
 }
 

@@ -1,6 +1,7 @@
 // What attention needs to know of a cache: where keys and values lie, and how many there are.
 
 import type { Tensor } from "../gpu/tensor.ts";
+import type { KvAccess } from "../kernels/kv_access.ts";
 
 /** Integers that stand for the floats of a row, and how many channels share a scale. */
 export interface Quantisation {
@@ -42,4 +43,12 @@ export interface KvSource {
   readonly pageSize: number;
   readonly pagesPerEntry: number;
   readonly quantised?: Quantisation;
+  /** How kernels read it: `kvAccess(source)` of kernels/kv_access. */
+  readonly access: KvAccess;
+}
+
+/** A cache of keys and values. */
+export interface KvSourceOwner {
+  /** As it is now: a cache that grows has another one then. */
+  readonly source: KvSource;
 }

@@ -3,8 +3,9 @@
 import { Tensor, type TensorOptions, tensor } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
 import { type CapturedNumber, functionsOf } from "./functions.ts";
+import type { KvSourceOwner } from "./kv_source.ts";
 import { capturedOperand, checkOperand } from "./operand_checks.ts";
-import type { AttentionProblem, ResolvedProblem, ResolvedScores, ScoreProblem } from "./problem.ts";
+import type { AttentionProblem, Cached, ResolvedProblem, ResolvedScores, ScoreProblem } from "./problem.ts";
 import { bindingBase, checkBindingLimit, type ResolvedSpec, reorder } from "./specs.ts";
 import { layTables } from "./tables.ts";
 
@@ -18,6 +19,8 @@ export interface AttentionBindings {
   readonly k?: Tensor;
   readonly v?: Tensor;
   readonly output?: Tensor;
+  /** Another cache than the plan was made with, of the same make. */
+  readonly cache?: KvSourceOwner;
   /** If the plan was asked for it. */
   readonly lse?: Tensor;
   readonly rowMax?: Tensor;
@@ -42,10 +45,11 @@ export interface AttentionBindings {
 
 /** The tensors of a plan: those that a caller binds, and those that are the plan's own or were given with it. */
 export type OperandName =
-  | Exclude<keyof AttentionBindings, "captures">
+  | Exclude<keyof AttentionBindings, "captures" | "cache">
   | `captures.${string}`
   | "workspace"
   | "tables"
+  | "kvState"
   | "blocks";
 
 /** A tensor of the plan. */
@@ -93,10 +97,14 @@ export interface Asked {
 }
 
 /** What attention reads and writes. */
-export function attentionTensors(problem: AttentionProblem, resolved: ResolvedProblem): Asked[] {
-  const { layout, v, output, lse, rowMax } = resolved;
+export function attentionTensors(
+  problem: AttentionProblem | Cached<AttentionProblem>,
+  resolved: ResolvedProblem,
+): Asked[] {
+  const { layout, v, output, lse, rowMax, source } = resolved;
+  const given = source?.v ?? (problem as AttentionProblem).v;
   return [
-    { name: "v", spec: reorder(v, layout), given: problem.v, written: false },
+    { name: "v", spec: source?.v ?? reorder(v, layout), given, written: false },
     { name: "output", spec: reorder(output, layout), given: problem.output, written: true },
     ...(lse ? [{ name: "lse", spec: lse, given: problem.lse, written: true } as const] : []),
     ...(rowMax ? [{ name: "rowMax", spec: rowMax, given: problem.rowMax, written: true } as const] : []),
@@ -106,7 +114,7 @@ export function attentionTensors(problem: AttentionProblem, resolved: ResolvedPr
 /** The operands of a problem, and the tensors that the plan has to own for them. */
 export function operandsOf(
   device: GPUDevice,
-  problem: ScoreProblem,
+  problem: ScoreProblem | Cached<ScoreProblem>,
   resolved: ResolvedScores,
   asked: readonly Asked[],
   workspace?: readonly number[],
@@ -120,9 +128,12 @@ export function operandsOf(
     if (fallback) checkOperand(`${resolved.label}: ${name}`, device, operand, fallback);
     operands.set(name, operand);
   };
-  const { layout, tables } = resolved;
+  const { layout, tables, source } = resolved;
   add("q", reorder(resolved.q, layout), given(problem.q));
-  add("k", reorder(resolved.k, layout), given(problem.k));
+  if (source) {
+    add("k", source.k, source.k);
+    add("kvState", source.state, source.state);
+  } else add("k", reorder(resolved.k, layout), given((problem as ScoreProblem).k));
   for (const { name, spec, given: tensorOrNot, written } of asked) add(name, spec, given(tensorOrNot), written);
   if (resolved.mask) add("mask", resolved.mask, given(problem.mask));
   if (resolved.bias) add("bias", resolved.bias, given(problem.bias));

@@ -17,6 +17,7 @@ const OPERAND_NAMES: Readonly<Record<string, OperandName>> = {
   o: "output",
   row_max: "rowMax",
   mask_tensor: "mask",
+  kv_state: "kvState",
 };
 
 /** One kernel of a plan, and how it covers the problem. */
@@ -146,6 +147,9 @@ export class AttentionPlan {
   }
 }
 
+/** What of a cache stands for which operand. */
+const CACHED = { k: "k", v: "v", kvState: "state" } as const;
+
 /** What is the plan's own, and not the caller's to bind. */
 const OWN: readonly OperandName[] = ["workspace", "tables", "blocks"];
 
@@ -153,5 +157,7 @@ const OWN: readonly OperandName[] = ["workspace", "tables", "blocks"];
 function boundBy(bindings: AttentionBindings, name: OperandName): Tensor | undefined {
   if (OWN.includes(name)) return undefined;
   if (name.startsWith("captures.")) return bindings.captures?.[name.slice("captures.".length)];
-  return bindings[name as Exclude<keyof AttentionBindings, "captures">];
+  if (bindings.cache && name in CACHED) return bindings.cache.source[CACHED[name as keyof typeof CACHED]];
+  if (name === "kvState") return undefined;
+  return bindings[name as Exclude<keyof AttentionBindings, "captures" | "cache">];
 }

@@ -7,7 +7,7 @@ import type { SlotChoice } from "../kernels/slots.ts";
 import { buildPlan } from "./build.ts";
 import { attentionTensors, operandsOf } from "./operands.ts";
 import type { AttentionPlan, Stage } from "./plan.ts";
-import { type AttentionProblem, type ResolvedProblem, resolveProblem } from "./problem.ts";
+import { type AttentionProblem, type Cached, type ResolvedProblem, resolveProblem } from "./problem.ts";
 
 /**
  * Compiles softmax(scale * Q K^T + mask) V for a problem: a checked, reusable recipe without any memory of size M x N.
@@ -33,14 +33,17 @@ import { type AttentionProblem, type ResolvedProblem, resolveProblem } from "./p
  * plan.encode(encoder, { output });
  * device.queue.submit([encoder.finish()]);
  */
-export async function planAttention(device: GPUDevice, problem: AttentionProblem): Promise<AttentionPlan> {
+export async function planAttention(
+  device: GPUDevice,
+  problem: AttentionProblem | Cached<AttentionProblem>,
+): Promise<AttentionPlan> {
   const { plan, allocated } = await preparePlan(device, problem);
   await allocated;
   return plan;
 }
 
 /** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
-export function preparePlan(device: GPUDevice, problem: AttentionProblem) {
+export function preparePlan(device: GPUDevice, problem: AttentionProblem | Cached<AttentionProblem>) {
   return assemblePlan(device, problem, ({ headDim, vDim, seqQ, variant }, slots) => {
     const limits = { workgroupBytes: device.limits.maxComputeWorkgroupStorageSize, software: isSoftware(device) };
     const tile = chooseForwardTile(headDim, vDim, limits, variant);
@@ -54,7 +57,7 @@ type StagesOf = (problem: ResolvedProblem, slots: SlotChoice) => readonly Stage[
 /** The plan of an attention problem by the stages that `stagesOf` gives for it. */
 export async function assemblePlan(
   device: GPUDevice,
-  problem: AttentionProblem,
+  problem: AttentionProblem | Cached<AttentionProblem>,
   stagesOf: StagesOf,
   workspaceOf?: (problem: ResolvedProblem) => readonly number[],
 ) {

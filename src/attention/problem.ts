@@ -3,7 +3,9 @@
 import { check } from "../errors.ts";
 import { resolveSpec } from "../gpu/tensor.ts";
 import type { Dtype, Layout, TensorSpec } from "../types.ts";
+import { keysAndValues } from "./cached.ts";
 import { type Features, resolveFeatures } from "./features.ts";
+import type { KvSource, KvSourceOwner } from "./kv_source.ts";
 import type { ScoreOptions } from "./options.ts";
 import {
   AXES,
@@ -48,6 +50,15 @@ export interface AttentionProblem extends ScoreProblem {
   readonly variant?: string;
 }
 
+/**
+ * A problem whose keys and values are in a cache. N is the most keys that an entry can have, which masks and biases in
+ * memory have to cover; how many it has is known to the cache.
+ */
+export type Cached<Problem extends ScoreProblem> = Omit<Problem, "k" | "v"> & {
+  /** A `KvCache` or a `PagedKvCache`. */
+  readonly cache: KvSourceOwner;
+};
+
 /** The checked part of a problem that has no values. Tensors are in BHMD order. */
 export interface ResolvedScores extends Features {
   readonly label: string;
@@ -59,6 +70,8 @@ export interface ResolvedScores extends Features {
   readonly vDim: number;
   readonly q: ResolvedSpec;
   readonly k: ResolvedSpec;
+  /** The cache that k and v are in. */
+  readonly source: KvSource | undefined;
   /** The shape of the log-sum-exp. */
   readonly lseShape: readonly number[];
   readonly scale: number;
@@ -77,14 +90,14 @@ export interface ResolvedProblem extends ResolvedScores {
 }
 
 /** Checks a problem and fills in its defaults. Throws FoveaError("argument") that names what is wrong. */
-export function resolveProblem(problem: AttentionProblem): ResolvedProblem {
+export function resolveProblem(problem: AttentionProblem | Cached<AttentionProblem>): ResolvedProblem {
   check(
     typeof problem === "object" && problem !== null,
     "argument",
     () => `attention: expected a problem { q, k, v, ... }, got ${problem}.`,
   );
   const { label = "attention", layout = "bhmd" } = problem;
-  const scores = resolveScores(label, problem, problem.v);
+  const scores = resolveScores(label, problem, true);
   const { q, lseShape, vDim } = scores;
   const outputShape = [...lseShape, vDim];
   const output = problem.output
@@ -109,25 +122,33 @@ export function resolveProblem(problem: AttentionProblem): ResolvedProblem {
 }
 
 /** Checks what scores are made of, and v where there is one. */
-export function resolveScores<V extends TensorSpec | undefined>(label: string, problem: ScoreProblem, given: V) {
+export function resolveScores<Values extends boolean>(
+  label: string,
+  problem: ScoreProblem | Cached<ScoreProblem>,
+  values: Values,
+) {
   const { layout = "bhmd" } = problem;
   checkOptions(label, problem);
+  const given = keysAndValues(label, problem);
   const q = toBhmd(label, "q", problem.q, layout, FLOATS);
-  const k = toBhmd(label, "k", problem.k, layout, FLOATS);
-  const v = given && toBhmd(label, "v", given, layout, FLOATS);
+  const k = toBhmd(label, "k", given.k as TensorSpec, layout, FLOATS);
+  const v = values ? toBhmd(label, "v", given.v as TensorSpec, layout, FLOATS) : undefined;
   checkShapes(label, layout, q, k, v);
   const [batch, heads, rowsQ, headDim] = q.shape;
   const [, kvHeads, rowsKv] = k.shape;
   return {
     ...{ label, layout, heads, kvHeads, headDim, q, k, lseShape: [batch, heads, rowsQ] },
-    ...{ v: v as V extends undefined ? undefined : ResolvedSpec, vDim: v?.shape[3] ?? 0 },
-    ...resolveFeatures(label, problem, { batch, heads, rowsQ, rowsKv }),
+    ...{ v: v as Values extends true ? ResolvedSpec : undefined, vDim: v?.shape[3] ?? 0 },
+    ...{ source: given.source, ...resolveFeatures(label, problem, { batch, heads, rowsQ, rowsKv }, given.source) },
     scale: problem.scale ?? 1 / Math.sqrt(headDim),
     maxDispatchFlops: problem.maxDispatchFlops ?? 2 ** 36,
   };
 }
 
-function checkOptions(label: string, { layout = "bhmd", scale, maxDispatchFlops = 1 }: ScoreProblem): void {
+function checkOptions(
+  label: string,
+  { layout = "bhmd", scale, maxDispatchFlops = 1 }: Omit<ScoreProblem, "q" | "k">,
+): void {
   checkLayout(label, layout);
   check(
     scale === undefined || Number.isFinite(scale),

@@ -1,10 +1,18 @@
 // One run of a plan that is not kept.
 
+import { check } from "../errors.ts";
 import { guarded } from "../gpu/buffers.ts";
-import { type Tensor, tensor } from "../gpu/tensor.ts";
+import { Tensor, tensor } from "../gpu/tensor.ts";
 import type { Dtype } from "../types.ts";
 import type { AttentionBindings } from "./operands.ts";
 import type { AttentionPlan } from "./plan.ts";
+
+/** Throws FoveaError("argument") for what a one-liner was given in place of a tensor. */
+export function checkTensors(label: string, tensors: Readonly<Record<string, unknown>>): void {
+  for (const [name, given] of Object.entries(tensors)) {
+    check(given instanceof Tensor, "argument", () => `${label}: ${name} must be a Tensor; make one with tensor().`);
+  }
+}
 
 /** Allocates a result. */
 export type MakeResult = (name: string, shape: readonly number[], dtype?: Dtype) => Tensor;

@@ -1,14 +1,15 @@
 // Outputs on request, in a second pass: nothing of size M x N exists unless somebody asks for it here.
 
-import { check } from "../errors.ts";
 import { checkDevice } from "../gpu/buffers.ts";
-import { resolveSpec, Tensor } from "../gpu/tensor.ts";
+import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import { type ScoreKernel, scoreGrid, scoreKernel } from "../kernels/weights.ts";
 import { buildPlan } from "./build.ts";
+import { isCache } from "./cached.ts";
+import type { KvSourceOwner } from "./kv_source.ts";
 import { type Asked, operandsOf } from "./operands.ts";
 import type { AttentionPlan } from "./plan.ts";
-import type { ScoreProblem } from "./problem.ts";
-import { runOnce } from "./run.ts";
+import type { Cached, ScoreProblem } from "./problem.ts";
+import { checkTensors, runOnce } from "./run.ts";
 import {
   type ResolvedRequest,
   resolveTopKeys,
@@ -48,7 +49,7 @@ export interface TopKResult {
  * attention, and dropout is ignored.
  *
  * @param q [B, H, M, D] f32, f16 or bf16
- * @param k [B, Hkv, N, D]
+ * @param keys [B, Hkv, N, D], or a cache
  * @returns [B, heads, rows, N] f32; [B, rows, N] with `meanOverHeads`. Of packed sequences
  *   [entries, heads, maxSeqlenQ, maxSeqlenKv]; what an entry does not have is as what it does not see.
  * Rejects with FoveaError, and then has allocated nothing.
@@ -57,11 +58,15 @@ export interface TopKResult {
  * const { lse } = await attention(q, k, v, { causal: true, lse: true });
  * const weights = await attentionWeights(q, k, { causal: true, lse, heads: [0], rows: [0, 1] });
  */
-export async function attentionWeights(q: Tensor, k: Tensor, options: WeightsOptions = {}): Promise<Tensor> {
+export async function attentionWeights(
+  q: Tensor,
+  keys: Tensor | KvSourceOwner,
+  options: WeightsOptions = {},
+): Promise<Tensor> {
   const label = options.label ?? "attentionWeights";
-  checkTensors(label, { q, k });
-  const prepared = await prepareWeights(q.device, { ...options, q, k });
-  const { output } = await runOnce(q.device, label, prepared, [q, k], (make) => ({
+  const { problem, inputs } = queriesAndKeys(label, q, keys);
+  const prepared = await prepareWeights(q.device, { ...options, ...problem });
+  const { output } = await runOnce(q.device, label, prepared, inputs, (make) => ({
     output: options.output ?? make("output", prepared.resolved.output.shape),
   }));
   return output;
@@ -75,7 +80,10 @@ export async function attentionWeights(q: Tensor, k: Tensor, options: WeightsOpt
  * const plan = await planAttentionWeights(device, { q, k, stage: "scores", rows: [0] });
  * plan.encode(encoder, { output });
  */
-export async function planAttentionWeights(device: GPUDevice, problem: WeightsProblem): Promise<AttentionPlan> {
+export async function planAttentionWeights(
+  device: GPUDevice,
+  problem: WeightsProblem | Cached<WeightsProblem>,
+): Promise<AttentionPlan> {
   const { plan, allocated } = await prepareWeights(device, problem);
   await allocated;
   return plan;
@@ -86,18 +94,19 @@ export async function planAttentionWeights(device: GPUDevice, problem: WeightsPr
  * smaller index first among equals. One pass over the keys; no memory but the results.
  *
  * @param q [B, H, M, D] f32, f16 or bf16
- * @param k [B, Hkv, N, D]
+ * @param keys [B, Hkv, N, D], or a cache
  * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { indices, weights } = await topKKeys(q, k, { k: 8, causal: true });
  */
-export async function topKKeys(q: Tensor, k: Tensor, options: TopKOptions): Promise<TopKResult> {
+export async function topKKeys(q: Tensor, keys: Tensor | KvSourceOwner, options: TopKOptions): Promise<TopKResult> {
   const label = options?.label ?? "topKKeys";
-  checkTensors(label, { q, k });
-  const prepared = await prepareTopKeys(q.device, { ...options, q, k, count: options?.k });
+  const { problem, inputs } = queriesAndKeys(label, q, keys);
+  const { k: count, ...rest } = options ?? {};
+  const prepared = await prepareTopKeys(q.device, { ...rest, ...problem, count });
   const { shape } = prepared.resolved;
-  return runOnce(q.device, label, prepared, [q, k], (make) => ({
+  return runOnce(q.device, label, prepared, inputs, (make) => ({
     indices: make("indices", shape, "i32"),
     weights: make("weights", shape),
   }));
@@ -107,13 +116,16 @@ export async function topKKeys(q: Tensor, k: Tensor, options: TopKOptions): Prom
  * Compiles {@link topKKeys} for a problem, which says `count` where the options say `k`. The plan is encoded with
  * `{ q, k, indices, weights }`, the last two dense.
  */
-export async function planTopKKeys(device: GPUDevice, problem: TopKeysProblem): Promise<AttentionPlan> {
+export async function planTopKKeys(
+  device: GPUDevice,
+  problem: TopKeysProblem | Cached<TopKeysProblem>,
+): Promise<AttentionPlan> {
   const { plan, allocated } = await prepareTopKeys(device, problem);
   await allocated;
   return plan;
 }
 
-async function prepareWeights(device: GPUDevice, problem: WeightsProblem) {
+async function prepareWeights(device: GPUDevice, problem: WeightsProblem | Cached<WeightsProblem>) {
   const resolved = resolveWeights(problem);
   const { stage, mean, lse, output, chosenHeads } = resolved;
   const turns = stage === "probabilities" && !lse ? 2 : 1;
@@ -125,7 +137,7 @@ async function prepareWeights(device: GPUDevice, problem: WeightsProblem) {
   return { ...(await prepare(device, "weights", problem, resolved, asked, turns === 1, work)), resolved };
 }
 
-async function prepareTopKeys(device: GPUDevice, problem: TopKeysProblem) {
+async function prepareTopKeys(device: GPUDevice, problem: TopKeysProblem | Cached<TopKeysProblem>) {
   const resolved = resolveTopKeys(problem);
   const result = (name: "indices" | "weights", dtype: "i32" | "f32"): Asked => {
     const spec = resolveSpec(name, { shape: resolved.shape, dtype });
@@ -139,7 +151,7 @@ async function prepareTopKeys(device: GPUDevice, problem: TopKeysProblem) {
 function prepare(
   device: GPUDevice,
   kernel: ScoreKernel,
-  problem: ScoreProblem,
+  problem: ScoreProblem | Cached<ScoreProblem>,
   { scores, params, chosenRows }: ResolvedRequest,
   asked: readonly Asked[],
   split: boolean,
@@ -150,16 +162,18 @@ function prepare(
   const base = memory.operands.get("output")?.base ?? 0;
   const places = { ...memory.places, ...params, o_base: base };
   return buildPlan(device, scores, { ...memory, places }, (slots) => {
-    const { headDim, seqKv } = scores;
+    const { headDim, seqKv, mostKeys } = scores;
     const grid = scoreGrid(kernel, chosenRows, seqKv, split);
-    const flops = (2 * grid.qTile * seqKv * headDim * work) / grid.vSplits;
+    const flops = (2 * grid.qTile * mostKeys * headDim * work) / grid.vSplits;
     const source = scoreKernel(kernel, { headDim, ...slots });
     return [{ source, grid: { ...grid, heads: params.grid_heads as number, flops } }];
   });
 }
 
-function checkTensors(label: string, tensors: Readonly<Record<string, unknown>>): void {
-  for (const [name, given] of Object.entries(tensors)) {
-    check(given instanceof Tensor, "argument", () => `${label}: ${name} must be a Tensor; make one with tensor().`);
-  }
+/** The part of a problem that the one-liners take as arguments. Throws FoveaError("argument") for what is no tensor. */
+function queriesAndKeys(label: string, q: Tensor, keys: Tensor | KvSourceOwner) {
+  const problem = isCache(keys) ? { q, cache: keys } : { q, k: keys };
+  const tensors = isCache(keys) ? { q } : { q, k: keys };
+  checkTensors(label, tensors);
+  return { problem, inputs: Object.values(tensors) };
 }

@@ -5,7 +5,7 @@ import { resolveSpec } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
 import { ALL, MOST_KEYS, STAGES } from "../kernels/weights.ts";
 import type { TensorSpec } from "../types.ts";
-import { type ResolvedScores, resolveScores, type ScoreProblem } from "./problem.ts";
+import { type Cached, type ResolvedScores, resolveScores, type ScoreProblem } from "./problem.ts";
 import { checkedSpec, expectApart, expectShape, type ResolvedSpec } from "./specs.ts";
 import type { Table } from "./tables.ts";
 
@@ -61,7 +61,7 @@ export interface ResolvedWeights extends ResolvedRequest {
   readonly output: ResolvedSpec;
 }
 
-export function resolveWeights(problem: WeightsProblem): ResolvedWeights {
+export function resolveWeights(problem: WeightsProblem | Cached<WeightsProblem>): ResolvedWeights {
   const { label = "attentionWeights", stage = "probabilities", meanOverHeads: mean = false } = problem;
   check(
     STAGES.includes(stage),
@@ -96,7 +96,7 @@ export interface ResolvedTopKeys extends ResolvedRequest {
   readonly shape: readonly number[];
 }
 
-export function resolveTopKeys(problem: TopKeysProblem): ResolvedTopKeys {
+export function resolveTopKeys(problem: TopKeysProblem | Cached<TopKeysProblem>): ResolvedTopKeys {
   const { label = "topKKeys", count } = problem;
   check(
     Number.isInteger(count) && count >= 1 && count <= MOST_KEYS,
@@ -112,13 +112,13 @@ export function resolveTopKeys(problem: TopKeysProblem): ResolvedTopKeys {
   return { ...request, params, shape: [scores.batch, chosenHeads, chosenRows, count] };
 }
 
-function resolveRequest(label: string, problem: ScoreProblem & Chosen): ResolvedRequest {
+function resolveRequest(label: string, problem: (ScoreProblem | Cached<ScoreProblem>) & Chosen): ResolvedRequest {
   check(
     typeof problem === "object" && problem !== null,
     "argument",
     () => `${label}: expected a problem { q, k, ... }, got ${problem}.`,
   );
-  const scores = resolveScores(label, problem, undefined);
+  const scores = resolveScores(label, problem, false);
   const heads = listOf(label, "heads", problem.heads, scores.heads);
   const rows = listOf(label, "rows", problem.rows, scores.seqQ);
   const lists: Table[] = [];

@@ -21,15 +21,17 @@ import walkBlocks from "../../shaders/variants/walk_blocks.wesl?raw";
 import type { ModuleMap, ModuleSource } from "../shader/link.ts";
 import { asKey, asValue } from "../shader/modules.ts";
 import type { Binding } from "../types.ts";
+import type { KvAccess } from "./kv_access.ts";
 
 /**
  * How the rows of a tensor are read or written: f32 as sequences of aligned vec4s or element by element, f16 and bf16
- * likewise from words of two, and f16 as sequences of aligned vec4s where the device has the type.
+ * likewise from words of two, f16 as sequences of aligned vec4s where the device has the type, and words as a cache
+ * reads them.
  */
-export type Access = "dense" | "strided" | `${"f16" | "bf16"}-${"packed" | "packed-strided"}` | "f16";
+export type Access = "dense" | "strided" | `${"f16" | "bf16"}-${"packed" | "packed-strided"}` | "f16" | "words";
 
 /** Whether rows are addressed in units of four elements. */
-export const isAligned = (access: Access): boolean => !access.endsWith("strided");
+export const isAligned = (access: Access): boolean => access !== "words" && !access.endsWith("strided");
 
 /** Types that a function of a user may capture. */
 export type CaptureType = "f32" | "i32" | "u32";
@@ -57,6 +59,8 @@ export interface SlotChoice {
   readonly k: Access;
   readonly v: Access;
   readonly o: Access;
+  /** Keys and values are those of a cache, which brings modules of its own, for `slots/sequence` too. */
+  readonly cache?: KvAccess;
   /** Lengths and positions: the same for all entries, their own, or those of entries one after the other. */
   readonly sequence?: "batch" | "packed";
   /** There are small tables: of lengths, slopes, sinks or distances. */
@@ -123,6 +127,7 @@ export function slotModules(slots: SlotChoice): ModuleMap {
       "package::slots::dropout": { name: "variants/dropout_threefry.wesl", text: dropoutThreefry },
     }),
     ...(maskTensor && { "package::slots::mask_tensor": MASK_TENSORS[maskTensor] }),
+    ...slots.cache?.modules,
     ...functionModules("score", slots.score),
     ...functionModules("mask", slots.mask),
     ...(slots.blocks && { "package::slots::walk": { name: "variants/walk_blocks.wesl", text: walkBlocks } }),
@@ -136,8 +141,9 @@ function slotModule(slot: string, module: ModuleSource | undefined, rename = (te
 }
 
 /** The constants of `slots/config` that say what happens to scores and probabilities. */
-export function slotConstants(slots: SlotChoice): Readonly<Record<string, boolean>> {
+export function slotConstants(slots: SlotChoice): Readonly<Record<string, boolean | number>> {
   return {
+    ...slots.cache?.constants,
     SOFTCAP: slots.softcap ?? false,
     SCORE_FUNCTION: slots.score !== undefined,
     MASK_FUNCTION: slots.mask !== undefined,
@@ -173,6 +179,7 @@ export function slotBindings(slots: SlotChoice): Binding[] {
     ...read(9, "mask_tensor", slots.maskTensor),
     ...read(10, "blocks", slots.blocks),
     ...written(11, "row_max", slots.rowMax),
+    ...read(12, "kv_state", slots.cache),
     ...captureBindings("score", slots.score),
     ...captureBindings("mask", slots.mask),
   ];

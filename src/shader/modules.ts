@@ -2,7 +2,6 @@
 // adds its root and its variants of the slots; what no kernel imports stays out of an application's bundle.
 
 import half from "../../shaders/lib/half.wesl?raw";
-import kvState from "../../shaders/lib/kv_state.wesl?raw";
 import mask from "../../shaders/lib/mask.wesl?raw";
 import params from "../../shaders/lib/params.wesl?raw";
 import position from "../../shaders/lib/position.wesl?raw";
@@ -29,12 +28,19 @@ import { FoveaError } from "../errors.ts";
 import type { ModuleMap } from "./link.ts";
 
 const KEY_NAMES = {
-  ...{ q: "k", load_q: "load_k", "@binding(1)": "@binding(2)", Q_BF16: "K_BF16" },
+  ...{ q: "k", load_q: "load_k", "@binding(1)": "@binding(2)", Q_BF16: "K_BF16", Q_GROUP: "K_GROUP" },
   ...{ q_base: "k_base", q_stride_b: "k_stride_b", q_stride_h: "k_stride_h", q_stride_d: "k_stride_d" },
   ...{ q_stride_m: "k_stride_n", M: "N", H: "Hkv" },
 };
 const VALUE_NAMES = {
-  ...{ q: "v", load_q: "load_v", "@binding(1)": "@binding(3)", Q_BF16: "V_BF16", HEAD_DIM: "V_DIM" },
+  ...{
+    q: "v",
+    load_q: "load_v",
+    "@binding(1)": "@binding(3)",
+    Q_BF16: "V_BF16",
+    Q_GROUP: "V_GROUP",
+    HEAD_DIM: "V_DIM",
+  },
   ...{ q_base: "v_base", q_stride_b: "v_stride_b", q_stride_h: "v_stride_h", q_stride_d: "v_stride_d" },
   ...{ q_stride_m: "v_stride_n", M: "N", H: "Hkv", D: "Dv" },
 };
@@ -50,7 +56,6 @@ function renamed(text: string, names: Readonly<Record<string, string>>): string 
 
 export const MODULES: ModuleMap = {
   "package::lib::half": half,
-  "package::lib::kv_state": kvState,
   "package::lib::mask": mask,
   "package::lib::params": params,
   "package::lib::position": position,

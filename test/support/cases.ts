@@ -5,11 +5,11 @@ import { bfloat16Bits, bfloat16Value, float16Bits, float16Value } from "../../sr
 import {
   type AttentionOptions,
   type AttentionPlan,
+  type AttentionProblem,
   attention,
   type BlockMask,
   createBlockMask,
   type Layout,
-  type planAttention,
   type Tensor,
   tensor,
 } from "../../src/index.ts";
@@ -58,7 +58,7 @@ export const title = (problem: Case) =>
 export async function runCase(
   device: GPUDevice,
   problem: Case,
-  plan?: typeof planAttention,
+  plan?: (device: GPUDevice, problem: AttentionProblem) => Promise<AttentionPlan>,
   storesLse = true,
 ): Promise<void> {
   const { B = 1, H = 1, Hkv = H, M, N, D, Dv = D, layout = "bhmd", spread = 1, seed = 1 } = problem;

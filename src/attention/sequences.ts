@@ -1,0 +1,152 @@
+// Lengths and positions of batch entries: checked, and as tables; one after the other in one row, or of a cache.
+
+import { check } from "../errors.ts";
+import { Tensor } from "../gpu/tensor.ts";
+import type { KvSource } from "./kv_source.ts";
+import type { PerBatch, ScoreOptions } from "./options.ts";
+import { countOf, type Sizes, type Table } from "./tables.ts";
+
+const i32 = (at: Table["at"], name: string, values: PerBatch): Table => ({ at, name, values, dtype: "i32" });
+
+/** The tables of `slots/sequence`, if entries differ, and the sizes of the largest entry. */
+export function sequenceTables(label: string, options: ScoreOptions, tensors: Sizes, source?: KvSource) {
+  const packed = source ? packedQueries(label, options, tensors, source) : packedTables(label, options, tensors);
+  const sizes = packed?.sizes ?? tensors;
+  const { batch, seqQ, seqKv } = sizes;
+  const { qLengths, kvLengths, queryOffset } = options;
+  checkLengths(label, "qLengths", qLengths, batch, seqQ, "the queries that q has");
+  checkLengths(label, "kvLengths", kvLengths, batch, seqKv, "the keys that k has");
+  checkOffsets(label, queryOffset, batch);
+  if (source) {
+    const tables = [
+      ...(qLengths ? [i32("q_lengths_at", "qLengths", qLengths)] : []),
+      ...(typeof queryOffset === "object" ? [i32("q_offsets_at", "queryOffset", queryOffset)] : []),
+      ...(packed?.tables ?? []),
+    ];
+    return { kind: undefined, packed: packed !== undefined, sizes, tables };
+  }
+  if (!packed && !qLengths && !kvLengths && (queryOffset === undefined || typeof queryOffset === "number")) {
+    return { kind: undefined, packed: false, sizes, tables: [] };
+  }
+  const all = (value: number) => new Array<number>(batch).fill(value);
+  const offsets = queryOffset === undefined || typeof queryOffset === "number" ? all(queryOffset ?? 0) : queryOffset;
+  const tables = [
+    i32("q_lengths_at", "qLengths", qLengths ?? all(seqQ)),
+    i32("kv_lengths_at", "kvLengths", kvLengths ?? all(seqKv)),
+    i32("q_offsets_at", "queryOffset", offsets),
+    ...(packed?.tables ?? []),
+  ];
+  return { kind: packed ? ("packed" as const) : ("batch" as const), packed: packed !== undefined, sizes, tables };
+}
+
+function packedTables(label: string, options: ScoreOptions, { batch, heads, seqQ, seqKv }: Sizes) {
+  const { cuSeqlensQ, cuSeqlensKv, maxSeqlenQ, maxSeqlenKv } = options;
+  if (!cuSeqlensQ && !cuSeqlensKv) return undefined;
+  check(
+    cuSeqlensQ !== undefined && cuSeqlensKv !== undefined,
+    "argument",
+    () => `${label}: cuSeqlensQ and cuSeqlensKv belong together; only one was given.`,
+  );
+  check(
+    batch === 1,
+    "argument",
+    () => `${label}: sequences that lie one after the other are one batch, but q has a batch axis of ${batch}.`,
+  );
+  const entries = countOf(cuSeqlensQ) - 1;
+  const longest = (name: "Q" | "Kv", cumulative: PerBatch, rows: number, given: number | undefined) => {
+    check(
+      countOf(cumulative) === entries + 1 && entries >= 0,
+      "argument",
+      () =>
+        `${label}: cuSeqlens${name} must have one number more than there are sequences, as many as the other: got ${countOf(cuSeqlensQ)} and ${countOf(cuSeqlensKv)}.`,
+    );
+    return longestOf(label, name, cumulative, rows, given);
+  };
+  const sizes: Sizes = {
+    ...{ batch: entries, heads },
+    seqQ: longest("Q", cuSeqlensQ, seqQ, maxSeqlenQ),
+    seqKv: longest("Kv", cuSeqlensKv, seqKv, maxSeqlenKv),
+  };
+  return { sizes, tables: [i32("cu_q_at", "cuSeqlensQ", cuSeqlensQ), i32("cu_kv_at", "cuSeqlensKv", cuSeqlensKv)] };
+}
+
+/** Queries one after the other, of the entries of a cache. */
+function packedQueries(label: string, options: ScoreOptions, { heads, seqQ, seqKv }: Sizes, { batch }: KvSource) {
+  const { cuSeqlensQ, maxSeqlenQ } = options;
+  if (!cuSeqlensQ) return undefined;
+  check(
+    countOf(cuSeqlensQ) === batch + 1,
+    "argument",
+    () =>
+      `${label}: cuSeqlensQ must have one number more than the ${batch} entries of the cache, got ${countOf(cuSeqlensQ)}.`,
+  );
+  const sizes: Sizes = { batch, heads, seqQ: longestOf(label, "Q", cuSeqlensQ, seqQ, maxSeqlenQ), seqKv };
+  return { sizes, tables: [i32("cu_q_at", "cuSeqlensQ", cuSeqlensQ)] };
+}
+
+/** Rows of the longest of several sequences that lie one after the other. */
+function longestOf(label: string, name: "Q" | "Kv", cumulative: PerBatch, rows: number, given: number | undefined) {
+  const what = `${label}: cuSeqlens${name}`;
+  if (cumulative instanceof Tensor) {
+    checkIntegers(what, cumulative, cumulative.size);
+    check(
+      Number.isInteger(given) && (given as number) >= 0,
+      "argument",
+      () =>
+        `${what} is on the GPU, so maxSeqlen${name}, the rows of the longest sequence, must be given; got ${given}.`,
+    );
+    return Math.min(given as number, rows);
+  }
+  const rising = cumulative.every((n, i) => Number.isInteger(n) && n >= (i ? cumulative[i - 1] : 0));
+  check(
+    rising && (cumulative.at(-1) ?? 0) <= rows,
+    "argument",
+    () => `${what} must be whole numbers that never fall, from 0 to the ${rows} rows of the tensor, got ${cumulative}.`,
+  );
+  return Math.max(0, ...cumulative.slice(1).map((n, i) => n - cumulative[i]));
+}
+
+function checkLengths(
+  label: string,
+  name: string,
+  values: PerBatch | undefined,
+  batch: number,
+  most: number,
+  what: string,
+): void {
+  if (values === undefined) return;
+  if (values instanceof Tensor) {
+    checkIntegers(`${label}: ${name}`, values, batch);
+    return;
+  }
+  check(
+    Array.isArray(values) && values.length === batch && values.every((n) => Number.isInteger(n) && n >= 0 && n <= most),
+    "argument",
+    () =>
+      `${label}: ${name} must be ${batch} whole numbers (one a batch entry) from 0 to ${most}, ${what}, got ${values}.`,
+  );
+}
+
+function checkOffsets(label: string, queryOffset: number | PerBatch | undefined, batch: number): void {
+  if (queryOffset === undefined) return;
+  if (queryOffset instanceof Tensor) {
+    checkIntegers(`${label}: queryOffset`, queryOffset, batch);
+    return;
+  }
+  const offsets = typeof queryOffset === "number" ? [queryOffset] : queryOffset;
+  check(
+    (typeof queryOffset === "number" || offsets.length === batch) &&
+      offsets.every((offset) => Number.isInteger(offset) && Math.abs(offset) < 2 ** 31),
+    "argument",
+    () => `${label}: queryOffset must be a whole number, or ${batch} of them (one a batch entry), got ${offsets}.`,
+  );
+}
+
+function checkIntegers(what: string, { dtype, shape, strides }: Tensor, count: number): void {
+  check(
+    (dtype === "i32" || dtype === "u32") && shape.length === 1 && shape[0] === count && (strides[0] === 1 || count < 2),
+    "argument",
+    () =>
+      `${what} must be a dense i32 tensor [${count}], one number a batch entry, got ${dtype} [${shape}] with strides [${strides}].`,
+  );
+}

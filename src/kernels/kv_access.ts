@@ -1,0 +1,74 @@
+// How attention reads a cache: the modules and constants that take the place of those for plain tensors. A cache brings
+// them, so that an application without one does not load them.
+
+import kvState from "../../shaders/lib/kv_state.wesl?raw";
+import kvPlacePaged from "../../shaders/variants/kv_place_paged.wesl?raw";
+import kvPlaceRing from "../../shaders/variants/kv_place_ring.wesl?raw";
+import queryInt4 from "../../shaders/variants/query_int4.wesl?raw";
+import queryInt8 from "../../shaders/variants/query_int8.wesl?raw";
+import sequenceCached from "../../shaders/variants/sequence_cached.wesl?raw";
+import type { ModuleMap } from "../shader/link.ts";
+import { asKey, asValue } from "../shader/modules.ts";
+
+/** What of a cache is compiled in. */
+export interface KvLayout {
+  readonly place: "rows" | "ring" | "paged";
+  /** Keys of a page. */
+  readonly pageSize?: number;
+  /** Rows of a ring that are never used again, and those that are. */
+  readonly sinkTokens?: number;
+  readonly ring?: number;
+  /** Integers instead of floats, and how many channels share a scale. */
+  readonly quantised?: { readonly bits: 8 | 4; readonly groupK: number; readonly groupV: number };
+}
+
+/** Modules and constants for the slots of a kernel. */
+export interface KvAccess {
+  readonly modules: ModuleMap;
+  readonly constants: Readonly<Record<string, number>>;
+  /** The slots `key` and `value` are among the modules. */
+  readonly quantised: boolean;
+}
+
+const PLACES: Readonly<Record<KvLayout["place"], ModuleMap>> = {
+  rows: {},
+  ring: { "package::slots::kv_place": { name: "variants/kv_place_ring.wesl", text: kvPlaceRing } },
+  paged: { "package::slots::kv_place": { name: "variants/kv_place_paged.wesl", text: kvPlacePaged } },
+};
+const QUANTISED = {
+  8: { name: "variants/query_int8.wesl", text: queryInt8 },
+  4: { name: "variants/query_int4.wesl", text: queryInt4 },
+};
+
+/** The modules that say where a key lies: `slots/kv_place`, and the state that it reads. */
+export const kvPlaceModules = (place: KvLayout["place"]): ModuleMap => ({
+  "package::lib::kv_state": kvState,
+  ...PLACES[place],
+});
+
+/** The constants of `slots/config` that they read. */
+export const kvPlaceConstants = ({ pageSize = 1, sinkTokens = 0, ring = 1 }: KvLayout) => ({
+  PAGE_SIZE: Math.max(1, pageSize),
+  RING_START: sinkTokens,
+  RING_ROWS: Math.max(1, ring),
+});
+
+export function kvAccess(layout: KvLayout): KvAccess {
+  const { place, quantised } = layout;
+  const words = quantised && QUANTISED[quantised.bits];
+  return {
+    modules: {
+      ...kvPlaceModules(place),
+      "package::slots::sequence": { name: "variants/sequence_cached.wesl", text: sequenceCached },
+      ...(words && {
+        "package::slots::key": { name: `${words.name} as key`, text: asKey(words.text) },
+        "package::slots::value": { name: `${words.name} as value`, text: asValue(words.text) },
+      }),
+    },
+    constants: {
+      ...kvPlaceConstants(layout),
+      ...(quantised && { K_GROUP: quantised.groupK, V_GROUP: quantised.groupV }),
+    },
+    quantised: quantised !== undefined,
+  };
+}
