@@ -8,6 +8,7 @@ import position from "../../shaders/lib/position.wesl?raw";
 import score from "../../shaders/lib/score.wesl?raw";
 import softmax from "../../shaders/lib/softmax.wesl?raw";
 import tiles from "../../shaders/lib/tiles.wesl?raw";
+import units from "../../shaders/lib/units.wesl?raw";
 import work from "../../shaders/lib/work.wesl?raw";
 import bias from "../../shaders/slots/bias.wesl?raw";
 import config from "../../shaders/slots/config.wesl?raw";
@@ -62,6 +63,7 @@ export const MODULES: ModuleMap = {
   "package::lib::score": score,
   "package::lib::softmax": softmax,
   "package::lib::tiles": tiles,
+  "package::lib::units": units,
   "package::lib::work": work,
   "package::slots::bias": bias,
   "package::slots::config": config,
