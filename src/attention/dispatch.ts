@@ -26,6 +26,8 @@ export interface Grid {
   readonly qTiles: number;
   /** Workgroups that share a query tile. */
   readonly vSplits: number;
+  /** Those of them that share the keys, each with its own. Default 1. */
+  readonly kvSplits?: number;
   /** Default those of the problem. */
   readonly heads?: number;
   /** Operations of a workgroup. Default those of attention. */
@@ -107,6 +109,7 @@ function sharedParams(
     group_size: problem.heads / problem.kvHeads,
     q_tiles: grid.qTiles,
     v_splits: grid.vSplits,
+    kv_splits: grid.kvSplits ?? 1,
     total_q: problem.totalQ,
     total_kv: problem.totalKv,
     rows_per_batch: problem.packed ? 0 : problem.heads * problem.totalQ,

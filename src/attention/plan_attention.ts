@@ -1,8 +1,19 @@
 // The plan of attention itself: one forward kernel, or the stages that somebody else gives for the same problem.
 
+import { check } from "../errors.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { isSoftware } from "../gpu/device.ts";
-import { chooseForwardTile, forwardGrid, forwardKernel } from "../kernels/forward.ts";
+import {
+  chooseDecodeTile,
+  chooseKvSplits,
+  combineGrid,
+  decodeGrid,
+  decodeKernel,
+  isDecodeVariant,
+  MOST_QUERIES,
+  recordFloats,
+} from "../kernels/decode.ts";
+import { chooseForwardTile, forwardGrid, forwardKernel, type TileLimits } from "../kernels/forward.ts";
 import type { SlotChoice } from "../kernels/slots.ts";
 import { buildPlan } from "./build.ts";
 import { attentionTensors, operandsOf } from "./operands.ts";
@@ -44,22 +55,67 @@ export async function planAttention(
 
 /** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
 export function preparePlan(device: GPUDevice, problem: AttentionProblem | Cached<AttentionProblem>) {
-  return assemblePlan(device, problem, ({ headDim, vDim, seqQ, variant }, slots) => {
-    const limits = { workgroupBytes: device.limits.maxComputeWorkgroupStorageSize, software: isSoftware(device) };
+  const limits = { workgroupBytes: device.limits.maxComputeWorkgroupStorageSize, software: isSoftware(device) };
+  const kernelsOf = (resolved: ResolvedProblem): Kernels => {
+    if (isDecoded(resolved)) return decodeKernels(resolved, limits);
+    const { headDim, vDim, seqQ, variant } = resolved;
     const tile = chooseForwardTile(headDim, vDim, limits, variant);
-    return [{ source: forwardKernel({ headDim, vDim, tile, ...slots }), grid: forwardGrid(tile, headDim, vDim, seqQ) }];
-  });
+    const grid = forwardGrid(tile, headDim, vDim, seqQ);
+    return { stagesOf: (slots) => [{ source: forwardKernel({ headDim, vDim, tile, ...slots }), grid }] };
+  };
+  return assemblePlan(
+    device,
+    problem,
+    (resolved, slots) => kernelsOf(resolved).stagesOf(slots),
+    (resolved) => kernelsOf(resolved).workspace,
+  );
 }
 
-/** The stages of a problem's plan, and the shape of the scratch memory that they share. */
+/** The stages of a problem, and the shape of the scratch memory that they share. */
+interface Kernels {
+  stagesOf(slots: SlotChoice): readonly Stage[];
+  readonly workspace?: readonly number[];
+}
+
+/** Few queries; a block mask has its blocks for the forward kernel's tiles. */
+const isDecoded = ({ seqQ, variant, blockMask }: ResolvedProblem): boolean =>
+  isDecodeVariant(variant) || (variant === undefined && seqQ <= MOST_QUERIES && !blockMask);
+
+/** Split keys: every workgroup leaves a partial result, and a second kernel combines them. */
+function decodeKernels(problem: ResolvedProblem, limits: TileLimits): Kernels {
+  const { headDim, vDim, seqQ, batch, heads, kvHeads, window, sinkTokens, label, blockMask } = problem;
+  check(
+    !blockMask,
+    "argument",
+    () => `${label}: variant ${problem.variant} takes no block mask; use its mask function, or another variant.`,
+  );
+  const packedRows = (heads / kvHeads) * seqQ;
+  const tile = chooseDecodeTile(headDim, packedRows, limits, problem.variant);
+  const { qTiles, vSplits, qTile } = decodeGrid(tile, vDim, packedRows);
+  const inWindow = window[0] < 0 ? problem.mostKeys : window[0] + seqQ + sinkTokens;
+  const keys = Math.min(problem.mostKeys, inWindow);
+  const kvSplits = problem.kvSplits ?? chooseKvSplits(keys, batch * kvHeads * qTiles * vSplits, limits.software);
+  const flops = (2 * qTile * problem.mostKeys * (headDim + vDim / vSplits)) / kvSplits;
+  const grid = { qTiles, qTile, kvSplits, vSplits: vSplits * kvSplits, heads: kvHeads, flops };
+  const end = { ...combineGrid(vDim, seqQ), kvSplits, flops: 1 };
+  return {
+    stagesOf: (slots) => [
+      { source: decodeKernel("decode", { headDim, vDim, tile, ...slots }), grid },
+      { source: decodeKernel("combine", { headDim, vDim, tile, ...slots }), grid: end },
+    ],
+    workspace: [batch * heads * seqQ * kvSplits * recordFloats(vDim)],
+  };
+}
+
+/** The stages of a problem's plan. */
 type StagesOf = (problem: ResolvedProblem, slots: SlotChoice) => readonly Stage[];
 
-/** The plan of an attention problem by the stages that `stagesOf` gives for it. */
+/** The plan of an attention problem by the stages that `stagesOf` gives for it, with scratch memory of a shape. */
 export async function assemblePlan(
   device: GPUDevice,
   problem: AttentionProblem | Cached<AttentionProblem>,
   stagesOf: StagesOf,
-  workspaceOf?: (problem: ResolvedProblem) => readonly number[],
+  workspaceOf?: (problem: ResolvedProblem) => readonly number[] | undefined,
 ) {
   checkDevice(device);
   const resolved = resolveProblem(problem);

@@ -46,6 +46,11 @@ export interface AttentionProblem extends ScoreProblem {
   readonly lse?: boolean | TensorSpec;
   /** Ask for the largest score of each row, [B, H, M] f32, natural units, -Infinity where a row sees no key. */
   readonly rowMax?: boolean | TensorSpec;
+  /**
+   * Workgroups that share the keys of a row where M <= 16 queries are decoded. The default depends on shapes, batch size
+   * and device; a number of your own gives the same bits for an entry, whatever else is in its batch.
+   */
+  readonly kvSplits?: number;
   /** Take this row of the kernel's tile table instead of the one that fits the device. For benchmarks. */
   readonly variant?: string;
 }
@@ -87,6 +92,7 @@ export interface ResolvedProblem extends ResolvedScores {
   readonly lse: ResolvedSpec | undefined;
   readonly rowMax: ResolvedSpec | undefined;
   readonly variant: string | undefined;
+  readonly kvSplits: number | undefined;
 }
 
 /** Checks a problem and fills in its defaults. Throws FoveaError("argument") that names what is wrong. */
@@ -97,6 +103,12 @@ export function resolveProblem(problem: AttentionProblem | Cached<AttentionProbl
     () => `attention: expected a problem { q, k, v, ... }, got ${problem}.`,
   );
   const { label = "attention", layout = "bhmd" } = problem;
+  const { kvSplits } = problem;
+  check(
+    kvSplits === undefined || (Number.isInteger(kvSplits) && kvSplits >= 1 && kvSplits <= 4096),
+    "argument",
+    () => `${label}: kvSplits must be a whole number from 1 to 4096, got ${kvSplits}.`,
+  );
   const scores = resolveScores(label, problem, true);
   const { q, lseShape, vDim } = scores;
   const outputShape = [...lseShape, vDim];
@@ -118,6 +130,7 @@ export function resolveProblem(problem: AttentionProblem | Cached<AttentionProbl
     ...{ output, lse: perRow("lse"), rowMax: perRow("rowMax") },
     outputShape: reorder(output, layout).shape,
     variant: problem.variant,
+    kvSplits,
   };
 }
 

@@ -7,6 +7,7 @@ export const PARAMS = [
   ["group_size", "u32"],
   ["q_tiles", "u32"],
   ["v_splits", "u32"],
+  ["kv_splits", "u32"],
   ["grid_x", "u32"],
   ["first_workgroup", "u32"],
   ["end_workgroup", "u32"],

@@ -25,7 +25,7 @@ export interface Case
   extends Features,
     Pick<
       AttentionOptions,
-      "causal" | "scale" | "variant" | "maxDispatchFlops" | "attentionChunk" | "sinkTokens" | "softcap"
+      "causal" | "scale" | "variant" | "kvSplits" | "maxDispatchFlops" | "attentionChunk" | "sinkTokens" | "softcap"
     > {
   readonly B?: number;
   readonly H?: number;
@@ -88,7 +88,7 @@ export async function runCase(
     const output = poison(shape(B, H, M, Dv), dtypes[3]);
     const lse = poison([B, H, M]);
     const rowMax = problem.rowMax ? { rowMax: poison([B, H, M]) } : {};
-    const { causal, scale, variant, maxDispatchFlops, attentionChunk, sinkTokens, softcap } = problem;
+    const { causal, scale, variant, kvSplits, maxDispatchFlops, attentionChunk, sinkTokens, softcap } = problem;
     const shared = defined<ReferenceOptions>({ causal, scale, attentionChunk, sinkTokens, softcap, layout });
     const features = featuresOf(problem, { B, H, M, N }, seed);
     const gpu = features.gpu((size, options) => keep(tensor(device, size, options)));
@@ -96,7 +96,7 @@ export async function runCase(
       blockMask: keep(await createBlockMask(device, ...features.blockMask)),
       maskFunction: undefined,
     };
-    const settings = { ...shared, variant, maxDispatchFlops, ...gpu, ...blockMask } as AttentionOptions;
+    const settings = { ...shared, variant, kvSplits, maxDispatchFlops, ...gpu, ...blockMask } as AttentionOptions;
     const memory = { q: q.gpu, k: k.gpu, v: v.gpu, output, lse, ...rowMax };
     if (plan) await runPlan(device, await plan(device, { ...settings, ...memory }));
     else await attention(q.gpu, k.gpu, v.gpu, { ...settings, output, lse, ...rowMax });

@@ -2,7 +2,9 @@
 
 import { STEPS, stepBindings, stepModules } from "../../bench/ladder.ts";
 import { blockMaskBindings, blockMaskModules } from "../../src/kernels/block_mask.ts";
+import { DECODE_SHAPES, decodeBindings, decodeModules } from "../../src/kernels/decode.ts";
 import { FORWARD_TILES, forwardModules } from "../../src/kernels/forward.ts";
+import { kvAccess } from "../../src/kernels/kv_access.ts";
 import { MERGE_BINDINGS, MERGE_MODULES } from "../../src/kernels/merge.ts";
 import { PLAIN, type SlotChoice, slotBindings } from "../../src/kernels/slots.ts";
 import { TABLES_MODULES, tablesKernel } from "../../src/kernels/tables.ts";
@@ -60,6 +62,12 @@ const FEATURES: Readonly<Record<string, SlotChoice>> = {
   "masks in memory": { ...PLAIN, bias: true, maskTensor: "bytes" },
   "a mask of bits and dropout": { ...PLAIN, maskTensor: "bits", dropout: true },
   blocks: { ...PLAIN, blocks: true },
+  "a ring": { ...PLAIN, cache: kvAccess({ place: "ring", ring: 60, sinkTokens: 4 }) },
+  "int8 in pages": {
+    ...{ ...PLAIN, k: "words", v: "words" },
+    cache: kvAccess({ place: "paged", pageSize: 16, quantised: { bits: 8, groupK: 8, groupV: 40 } }),
+  },
+  int4: { ...PLAIN, cache: kvAccess({ place: "rows", quantised: { bits: 4, groupK: 40, groupV: 40 } }) },
   "16 bits": { q: "f16-packed", k: "f16-packed", v: "bf16-packed", o: "bf16-packed" },
   "16 bits at any strides": {
     ...{ q: "f16-packed-strided", k: "bf16-packed-strided", v: "f16-packed-strided", o: "f16-packed-strided" },
@@ -72,6 +80,20 @@ const FEATURE_VARIANTS = Object.entries(FEATURES).map(([slotName, slots]) => ({
   modules: forwardModules({ headDim: 64, vDim: 64, tile: FORWARD_TILES[1], ...slots }),
   bindings: slotBindings(slots),
 }));
+
+const DECODE_VARIANTS = [
+  ...Object.entries(FEATURES).filter(([slotName]) => slotName !== "blocks"),
+  ...Object.entries(SLOTS),
+].flatMap(([slotName, slots]) =>
+  DECODE_SHAPES.flatMap((shape, index) =>
+    (["decode", "combine"] as const).map((root) => ({
+      name: `${root} of ${shape.name} with ${slotName}`,
+      root: `package::${root}`,
+      modules: decodeModules({ headDim: 40, vDim: 40, tile: { ...shape, rows: 1 + 3 * index }, ...slots }),
+      bindings: decodeBindings(root, slots),
+    })),
+  ),
+);
 
 const SCORE_VARIANTS = [
   ...Object.entries(FEATURES),
@@ -88,6 +110,7 @@ const SCORE_VARIANTS = [
 export const KERNEL_VARIANTS: readonly KernelVariant[] = [
   ...ATTENTION_VARIANTS,
   ...FEATURE_VARIANTS,
+  ...DECODE_VARIANTS,
   ...SCORE_VARIANTS,
   { name: "block mask", root: "package::block_mask", modules: blockMaskModules(), bindings: blockMaskBindings() },
   { name: "tables", root: "package::tables", modules: TABLES_MODULES, bindings: tablesKernel().bindings },

@@ -1,0 +1,143 @@
+// The decode kernel: few queries, packed heads, split keys, in both shapes, with every option.
+
+import { describe, expect, it } from "vitest";
+import { normal } from "../../bench/data.ts";
+import { attention, planAttention, tensor } from "../../src/index.ts";
+import {
+  chooseDecodeTile,
+  chooseKvSplits,
+  DECODE_SHAPES,
+  decodeGrid,
+  decodeWorkgroupBytes,
+} from "../../src/kernels/decode.ts";
+import { type Case, runCase, title } from "../support/cases.ts";
+import { testDevice } from "../support/device.ts";
+import { expectError } from "../support/errors.ts";
+
+const SHAPES = DECODE_SHAPES.map(({ name }) => name);
+
+function cases(what: string, problems: readonly Case[], variants: readonly string[] = SHAPES): void {
+  describe(what, () => {
+    for (const variant of variants) {
+      for (const problem of problems) {
+        const whole = { ...problem, variant };
+        it(title(whole), async () => runCase(await testDevice(), whole));
+      }
+    }
+  });
+}
+
+// One kernel for each shape: two packed rows of head dim 16.
+const SMALL = { H: 2, Hkv: 1, M: 1, D: 16 };
+cases("keys", [
+  ...[1, 3, 15, 16, 17, 63, 64, 65, 127, 128, 129, 1021].map((N) => ({ ...SMALL, N })),
+  { ...SMALL, N: 0 },
+  { ...SMALL, B: 3, N: 300, kvLengths: [300, 0, 77], poison: true, causal: true },
+]);
+
+cases("splits of the keys", [
+  ...[1, 2, 3, 5, 100].map((kvSplits) => ({ ...SMALL, N: 700, kvSplits })),
+  { ...SMALL, B: 3, N: 700, kvSplits: 4, kvLengths: [700, 3, 65] },
+  { ...SMALL, N: 700, window: [300, 0], causal: true, kvSplits: 3, sinkTokens: 70 },
+  { ...SMALL, N: 2000, maxDispatchFlops: 1000 },
+]);
+
+cases("few queries", [
+  { H: 2, M: 2, N: 300, D: 16, causal: true },
+  { H: 1, M: 2, N: 3, D: 16, causal: true },
+  { H: 1, M: 2, N: 1, D: 16, causal: true }, // a row without a key
+  { B: 2, H: 2, Hkv: 1, M: 1, N: 200, D: 16, queryOffset: [150, -1], causal: true, window: [20, 5], layout: "bmhd" },
+  { B: 1, H: 2, M: 7, N: 300, D: 16, cuSeqlensQ: [0, 2, 2, 3, 7], cuSeqlensKv: [0, 100, 130, 130, 300], causal: true },
+  { B: 2, H: 2, M: 2, N: 90, D: 16, qLengths: [1, 2], kvLengths: [40, 90], poison: true, causal: true },
+]);
+
+cases("packed rows", [
+  { H: 8, Hkv: 2, M: 4, N: 200, D: 16, causal: true }, // 16 rows
+  { H: 3, Hkv: 1, M: 7, N: 200, D: 16, causal: true }, // 21, in two tiles
+]);
+
+const FEATURES: Partial<Case> = { alibi: "BH", sinks: true, softcap: 3, rowMax: true };
+cases("scores", [
+  { ...SMALL, B: 2, N: 200, ...FEATURES, onGpu: true },
+  { ...SMALL, B: 2, N: 200, ...FEATURES, onGpu: true, causal: true, kvLengths: [1, 200], spread: 10 },
+  { ...SMALL, N: 200, bias: { axes: "HMN", blocked: 0.5 }, dropout: { p: 0.3, seed: 5 } },
+  { ...SMALL, N: 200, mask: { axes: "N", keep: 0.1 }, relativeBias: { buckets: 8 } },
+]);
+cases(
+  "a score and a mask function",
+  [{ ...SMALL, N: 200, scoreFunction: "sloped", maskFunction: "dilated" }],
+  SHAPES.slice(1),
+);
+
+cases("head dims", [
+  { H: 2, Hkv: 1, M: 1, N: 90, D: 5, Dv: 7 },
+  { H: 1, M: 1, N: 90, D: 40, Dv: 80 },
+  { H: 1, M: 1, N: 90, D: 576, Dv: 512 },
+]);
+cases("storage", [{ ...SMALL, N: 90, dtype: ["bf16", "f16", "bf16", "f16"] }], SHAPES.slice(0, 1));
+
+describe("the choice", () => {
+  const gpu = { workgroupBytes: 16384, software: false };
+
+  it("reads K and V once for up to 8 packed rows in 16 KiB, and 16 in 32 KiB", () => {
+    const tiles = (rows: number, headDim: number, workgroupBytes: number) =>
+      decodeGrid(chooseDecodeTile(headDim, rows, { ...gpu, workgroupBytes }), headDim, rows).qTiles;
+    expect([1, 2, 3, 8, 9].map((rows) => tiles(rows, 64, 16384))).toEqual([1, 1, 1, 1, 2]);
+    expect([1, 8, 16, 17].map((rows) => tiles(rows, 64, 32768))).toEqual([1, 1, 1, 2]);
+    expect([1, 8, 16, 17].map((rows) => tiles(rows, 128, 32768))).toEqual([1, 1, 1, 2]);
+  });
+
+  it("never takes more workgroup memory than there is", () => {
+    for (const headDim of [1, 64, 128, 256, 576, 2048]) {
+      for (const software of [true, false]) {
+        const tile = chooseDecodeTile(headDim, 16, { workgroupBytes: 16384, software });
+        expect(decodeWorkgroupBytes(tile, headDim)).toBeLessThanOrEqual(16384);
+      }
+    }
+  });
+
+  it("splits keys as long as a workgroup has enough of them", () => {
+    expect(chooseKvSplits(8192, 8, false)).toBe(64);
+    expect(chooseKvSplits(1024, 8, false)).toBe(8);
+    expect(chooseKvSplits(8192, 1024, false)).toBe(1);
+    expect(chooseKvSplits(8192, 1, true)).toBe(8);
+    expect(chooseKvSplits(100, 1, true)).toBe(1);
+    expect(chooseKvSplits(0, 0, false)).toBe(1);
+  });
+
+  it("is the decode kernel for up to 16 queries, and states its workspace", async () => {
+    const device = await testDevice();
+    const specs = (M: number) => ({ q: { shape: [1, 2, M, 16] }, k: { shape: [1, 1, 500, 16] } });
+    const plan = (M: number, more = {}) =>
+      planAttention(device, { ...specs(M), v: { shape: [1, 1, 500, 16] }, ...more });
+    const [one, sixteen, seventeen] = await Promise.all([plan(1, { kvSplits: 3 }), plan(16), plan(17)]);
+    expect(one.kernel).toMatch(/^decode-\d+ 2$/);
+    expect(one.workspaceBytes).toBe(2 * 3 * (16 + 4) * 4);
+    expect(sixteen.kernel).toMatch(/^decode/);
+    expect(seventeen.kernel).toMatch(/^forward/);
+    for (const made of [one, sixteen, seventeen]) made.destroy();
+    await expectError(
+      () => plan(1, { kvSplits: 0 }),
+      "argument",
+      "attention: kvSplits must be a whole number from 1 to 4096, got 0.",
+    );
+  });
+});
+
+it("gives an entry the same bits alone and in a batch, with a fixed number of splits", async () => {
+  const device = await testDevice();
+  const make = (what: number, shape: number[]) =>
+    tensor(device, shape, {
+      data: normal(
+        what,
+        shape.reduce((a, b) => a * b, 1),
+      ),
+    });
+  const [q, k, v] = [make(1, [4, 2, 1, 16]), make(2, [4, 1, 700, 16]), make(3, [4, 1, 700, 16])];
+  const options = { kvSplits: 5, lse: true };
+  const all = await attention(q, k, v, options);
+  const one = await attention(q.slice(0, 2, 3), k.slice(0, 2, 3), v.slice(0, 2, 3), options);
+  expect(await one.output.read()).toEqual(await all.output.slice(0, 2, 3).read());
+  expect(await one.lse?.read()).toEqual(await all.lse?.slice(0, 2, 3).read());
+  for (const used of [q, k, v, all.output, all.lse, one.output, one.lse]) used?.destroy();
+});
