@@ -46,7 +46,7 @@ export interface AttentionProblem extends ScoreProblem {
   readonly lse?: boolean | TensorSpec;
   /** Ask for the largest score of each row, [B, H, M] f32, natural units, -Infinity where a row sees no key. */
   readonly rowMax?: boolean | TensorSpec;
-  /** Take this row of the kernel's tile table instead of the one that fits the device. For benchmarks. */
+  /** Take this row of the kernel's tile table instead of the one that fits the device. For benchmarks and tests. */
   readonly variant?: string;
 }
 
