@@ -44,6 +44,7 @@ describe("variants of the tile table", () => {
     ["64x32-resident", 64],
     ["64x32", 24],
     ["32x32", 64],
+    ["8x32", 40],
   ] as const) {
     all([
       { H: 2, M: 65, N: 97, D, variant },
