@@ -41,12 +41,12 @@ export const SUITES: Readonly<Record<string, (software: boolean) => Case[]>> = {
       dims: square(length, 64, false),
       implementations: LADDER,
     })),
-  /** Every variant of the forward kernel that takes the head dim, and what the table chooses. */
+  /** Every variant of the forward kernel that a device may get for the head dim, and what the table chooses. */
   forward: (software) =>
     [64, 128].flatMap((D) =>
       [false, true].map((causal) => {
         const length = software ? 256 : 2048;
-        const able = FORWARD_TILES.filter(({ maxHeadDim }) => D <= maxHeadDim);
+        const able = FORWARD_TILES.filter(({ maxHeadDim, devices }) => D <= maxHeadDim && devices !== "none");
         return {
           name: `N=${length} H=8 D=${D}${causal ? " causal" : ""}`,
           dims: square(length, D, causal),

@@ -4,13 +4,17 @@
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { lavapipe } from "./deno.mjs";
 
 /** One test of set-up needs a system where every browser is on the path; one needs Mesa's software driver. */
 const EXPECTED_SKIPS = (process.platform === "linux" ? 0 : 1) + (lavapipe() ? 0 : 1);
 
+/** Files that are named at the end, because the suite as a whole has to stay short. */
+const SLOWEST = 10;
+
+const started = Date.now();
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const folder = mkdtempSync(join(tmpdir(), "fovea-test-"));
 const report = join(folder, "report.json");
@@ -28,11 +32,14 @@ const { status } = spawnSync(
   { cwd: root, stdio: "inherit" },
 );
 
+/** @type {[name: string, seconds: number][]} */
+const files = [];
 let passed = 0;
 let failed = build.status === 0 ? 0 : 1;
 let skipped = 0;
 try {
   for (const file of JSON.parse(readFileSync(report, "utf8")).testResults) {
+    files.push([relative(root, file.name), (file.endTime - file.startTime) / 1000]);
     if (file.status === "failed" && !file.assertionResults.length) failed++; // the file did not even load
     for (const { status: result, fullName, meta } of file.assertionResults) {
       if (result === "passed") passed++;
@@ -53,5 +60,10 @@ if (!filters.length && skipped !== EXPECTED_SKIPS) {
   failed++;
 }
 if (passed + failed === 0 || (status !== 0 && failed === 0)) failed++; // vitest itself failed
+console.log("The slowest files, in seconds:");
+for (const [name, seconds] of files.sort((a, b) => b[1] - a[1]).slice(0, SLOWEST)) {
+  console.log(`${seconds.toFixed(1).padStart(7)} ${name}`);
+}
+console.log(`npm test took ${((Date.now() - started) / 60_000).toFixed(1)} minutes`);
 console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`);
 process.exitCode = failed ? 1 : 0;

@@ -54,7 +54,8 @@ export async function planAttention(
 }
 
 /** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
-export function preparePlan(device: GPUDevice, problem: AttentionProblem | Cached<AttentionProblem>) {
+export async function preparePlan(device: GPUDevice, problem: AttentionProblem | Cached<AttentionProblem>) {
+  checkDevice(device);
   const limits = { workgroupBytes: device.limits.maxComputeWorkgroupStorageSize, software: isSoftware(device) };
   const kernelsOf = (resolved: ResolvedProblem): Kernels => {
     if (isDecoded(resolved)) return decodeKernels(resolved, limits);

@@ -51,7 +51,7 @@ export interface AttentionProblem extends ScoreProblem {
    * and device; a number of your own gives the same bits for an entry, whatever else is in its batch.
    */
   readonly kvSplits?: number;
-  /** Take this row of the kernel's tile table instead of the one that fits the device. For benchmarks. */
+  /** Take this row of the kernel's tile table instead of the one that fits the device. For benchmarks and tests. */
   readonly variant?: string;
 }
 

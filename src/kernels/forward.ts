@@ -22,8 +22,8 @@ export interface ForwardTile {
   readonly rows: number;
   /** Q stays in workgroup memory, instead of being read again for every key tile. */
   readonly qResident: boolean;
-  /** Also for software adapters, which take seconds to compile a kernel. */
-  readonly software: boolean;
+  /** Devices for which the row is taken unless it is asked for by name. */
+  readonly devices: "all" | "gpus" | "none";
 }
 
 /**
@@ -33,12 +33,15 @@ export interface ForwardTile {
  */
 export const FORWARD_TILES: readonly ForwardTile[] = [
   // D = 64: 88 %, 176 VGPRs, 31,236 B. SwiftShader takes 5.4 s to compile it and runs it no faster than the next row.
-  { name: "64x32-resident", maxHeadDim: 64, maxVDim: 64, rows: 8, qResident: true, software: false },
+  { name: "64x32-resident", maxHeadDim: 64, maxVDim: 64, rows: 8, qResident: true, devices: "gpus" },
   // D = 64: 85 %, 168 VGPRs, 14,852 B, 2.5 s. D = 128: 87 %, 90 % between rescales, 232 VGPRs, 14,852 B.
-  { name: "64x32", maxHeadDim: Number.POSITIVE_INFINITY, maxVDim: 128, rows: 8, qResident: false, software: true },
+  { name: "64x32", maxHeadDim: Number.POSITIVE_INFINITY, maxVDim: 128, rows: 8, qResident: false, devices: "all" },
   // Four rows a lane leave registers for 8 vec4 columns of v. D = 256: 89 %, 192 VGPRs, 9,732 B, but only 1.8
   // multiply-adds for each word read from workgroup memory, where 64 rows have 2.4.
-  { name: "32x32", maxHeadDim: Number.POSITIVE_INFINITY, maxVDim: 256, rows: 4, qResident: false, software: true },
+  { name: "32x32", maxHeadDim: Number.POSITIVE_INFINITY, maxVDim: 256, rows: 4, qResident: false, devices: "all" },
+  // One row a lane, where compiling costs more than running, as in tests: SwiftShader takes a quarter of the time of 64
+  // rows to compile it, and two fifths of that of 32, but 2.4 times as long to run it (D = 64, processor time).
+  { name: "8x32", maxHeadDim: Number.POSITIVE_INFINITY, maxVDim: 128, rows: 1, qResident: false, devices: "none" },
 ];
 
 /** What of a device the choice of a tile depends on. */
@@ -63,8 +66,8 @@ export function chooseForwardTile(headDim: number, vDim: number, limits: TileLim
     );
     return named;
   }
-  const able = FORWARD_TILES.filter((tile) => tile.software || !limits.software);
-  return able.find((tile) => fits(tile, tile.maxVDim)) ?? FORWARD_TILES[FORWARD_TILES.length - 1];
+  const able = FORWARD_TILES.filter(({ devices }) => devices === "all" || (devices === "gpus" && !limits.software));
+  return able.find((tile) => fits(tile, tile.maxVDim)) ?? able[able.length - 1];
 }
 
 /** Vec4 columns of q and k in workgroup memory at a time: chunks as equal as they get, 10 are two of 5, not 8 and 2. */

@@ -271,7 +271,7 @@ describe("encode refuses", () => {
     const k = make([1, 2, 7, 8]);
     const mask = make([5, 7], { dtype: "u8" });
     const kvLengths = make([1], { dtype: "i32" });
-    const options = { mask, bias: spec(7), kvLengths, variant: "32x32" };
+    const options = { mask, bias: spec(7), kvLengths, variant: "8x32" };
     const plan = await planAttention(device, { q, k, v: k, ...options });
     const attempt = (bindings: object, message: string) =>
       expectError(

@@ -31,7 +31,7 @@ function optionsOf(make: (shape: number[], data: TensorData, dtype?: "i32") => T
   const numbers = normal(n, 64, 1);
   const some = (from: number, count: number) => Array.from(numbers.slice(from, from + count));
   const options = {
-    variant: "32x32",
+    variant: "8x32",
     window: [n % 7, (n % 5) - 1],
     attentionChunk: 3 + (n % 11),
     softcap: 1 + (n % 13),
@@ -143,7 +143,7 @@ describe("memory at 4096 keys grows with M + N, not with M * N, by", () => {
     const { device, bytes, peakBytes } = counted(await testDevice());
     const [q, k] = [8, N].map((rows) => tensor(device, [1, H, rows, 8]));
     const inputs = bytes();
-    const { output, lse, rowMax } = await attention(q, k, k, { variant: "32x32", ...options });
+    const { output, lse, rowMax } = await attention(q, k, k, { variant: "8x32", ...options });
     // 8 x 4096 scores of two heads would be 262,144 bytes.
     expect(peakBytes() - inputs).toBeLessThan(8 * 1024);
     // As many queries as keys: 134,217,728 bytes of scores. The plan has to have been made, not run.
@@ -151,7 +151,7 @@ describe("memory at 4096 keys grows with M + N, not with M * N, by", () => {
     const many = { ...rest, ...(cuSeqlensQ && { cuSeqlensQ: [0, 3, N] }) } as Partial<AttentionProblem>;
     const shape = { shape: [1, H, N, 8] };
     const before = bytes();
-    const plan = await planAttention(device, { ...many, q: shape, k: shape, v: shape, variant: "32x32" });
+    const plan = await planAttention(device, { ...many, q: shape, k: shape, v: shape, variant: "8x32" });
     expect(bytes() - before).toBeLessThan(16 * 1024);
     for (const used of [q, k, output, lse, rowMax, plan]) used?.destroy();
     expect(bytes()).toBe(0);
@@ -160,7 +160,7 @@ describe("memory at 4096 keys grows with M + N, not with M * N, by", () => {
     const { device, bytes } = counted(await testDevice());
     const shape = { shape: [1, H, N, 8] };
     const masks = { mask: { shape: [N], dtype: "u8" }, bias: { shape: [N] } } as const;
-    const plan = await planAttention(device, { q: shape, k: shape, v: shape, ...masks, variant: "32x32" });
+    const plan = await planAttention(device, { q: shape, k: shape, v: shape, ...masks, variant: "8x32" });
     expect(bytes()).toBeLessThan(2 * 1024);
     plan.destroy();
     const blockMask = await createBlockMask(device, slidingWindow(256, 0), { seqQ: N, seqKv: N });

@@ -164,7 +164,7 @@ describe("a plan with functions refuses", () => {
     const scores = scoreFunction("fn score(s: f32, at: Position) -> f32 { return s + x[at.head] + y; }", {
       captures: { x, y: 1 },
     });
-    const one = await plan({ scoreFunction: scores, variant: "32x32" });
+    const one = await plan({ scoreFunction: scores, variant: "8x32" });
     const encode = (captures: object) => () => one.encode(device.createCommandEncoder(), { captures } as never);
     await expectError(
       encode({ z: x }),
@@ -236,23 +236,23 @@ describe("a plan with functions refuses", () => {
   it("what does not compile, at its line and column", async () => {
     const wrong = scoreFunction("fn score(s: f32, at: Position) -> f32 {\n  let far = 1u;\n  return s + at.kv_idx;\n}");
     await expectError(
-      () => plan({ scoreFunction: wrong, variant: "32x32" }),
+      () => plan({ scoreFunction: wrong, variant: "8x32" }),
       "shader",
-      /^forward 32x32 does not compile:\nscore function:3:10: .*/,
+      /^forward 8x32 does not compile:\nscore function:3:10: .*/,
     );
     const unknown = maskFunction("fn mask(at: Position) -> bool {\n  return at.kv_idx < nowhere;\n}", {
       label: "my mask",
     });
     await expectError(
-      () => plan({ maskFunction: unknown, variant: "32x32" }),
+      () => plan({ maskFunction: unknown, variant: "8x32" }),
       "shader",
-      /^forward 32x32 does not compile:\nmy mask:2:22: .*nowhere/,
+      /^forward 8x32 does not compile:\nmy mask:2:22: .*nowhere/,
     );
     const keyword = scoreFunction(SCORE, { captures: { loop: 1 } });
     await expectError(
-      () => plan({ scoreFunction: keyword, variant: "32x32" }),
+      () => plan({ scoreFunction: keyword, variant: "8x32" }),
       "shader",
-      /^forward 32x32 does not compile:\ncaptures of the score function:1:\d+: /,
+      /^forward 8x32 does not compile:\ncaptures of the score function:1:\d+: /,
     );
   });
   it("more buffers than the device binds", async () => {

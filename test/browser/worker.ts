@@ -7,7 +7,7 @@ self.onmessage = async ({
 }: MessageEvent<{ shape: number[]; q: Float32Array; k: Float32Array; v: Float32Array }>) => {
   const device = await requestFoveaDevice();
   const [q, k, v] = [data.q, data.k, data.v].map((values) => tensor(device, data.shape, { data: values }));
-  const { output } = await attention(q, k, v, { causal: true });
+  const { output } = await attention(q, k, v, { causal: true, variant: "8x32" });
   self.postMessage({ output: await output.read(), hasDocument: typeof document !== "undefined" });
   device.destroy();
 };

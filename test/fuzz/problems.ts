@@ -47,8 +47,9 @@ const flag = maybe(fc.constant(true as const));
 const featureSet: fc.Arbitrary<FeatureSet> = fc
   .record({
     variant: weighted([
-      [8, fc.constant("32x32")],
-      [4, fc.constantFrom(undefined, "64x32", "64x32-resident")],
+      [7, fc.constant("8x32")], // compiles fastest
+      [3, fc.constant("32x32")],
+      [2, fc.constantFrom(undefined, "64x32", "64x32-resident")],
     ]),
     D: headDim,
     Dv: maybe(headDim, 40),

@@ -6,8 +6,8 @@ import { failOnGpuErrors, testDevice } from "../support/device.ts";
 
 failOnGpuErrors();
 
-// The smallest tile compiles fastest, and is the same text as the others.
-const small = { variant: "32x32", D: 8 } as const;
+// The smallest tile compiles fastest, and is the same text as the others, which get all features at once at the end.
+const small = { variant: "8x32", D: 8 } as const;
 const all = (problems: readonly (Partial<Case> & { M: number; N: number })[]) => {
   for (const problem of problems) {
     const whole: Case = { ...small, ...problem };
@@ -136,7 +136,24 @@ describe("everything at once", () => {
     ...{ scoreFunction: "sloped", maskFunction: "heads" },
   };
   all([
-    { B: 2, H: 4, Hkv: 2, M: 70, N: 90, causal: true, kvLengths: [90, 61], qLengths: [70, 50], ...company },
+    {
+      B: 2,
+      H: 4,
+      Hkv: 2,
+      M: 70,
+      N: 90,
+      causal: true,
+      kvLengths: [90, 61],
+      qLengths: [70, 50],
+      ...company,
+      variant: "32x32",
+    },
     { B: 2, H: 2, M: 40, N: 90, layout: "bmhd", attentionChunk: 32, onGpu: true, ...company, variant: "64x32" },
+    {
+      ...{ H: 4, Hkv: 2, M: 131, N: 190, cuSeqlensQ: [0, 17, 17, 100, 131], cuSeqlensKv: [0, 40, 55, 130, 190] },
+      ...{ causal: true, window: [30, 0], sinkTokens: 5, mask: { axes: "HMN", bits: true }, sinks: true },
+      variant: "64x32",
+    },
+    { H: 2, M: 200, N: 300, maskFunction: "dilated", blockSize: [64, 64], queryOffset: 11, variant: "64x32" },
   ]);
 });

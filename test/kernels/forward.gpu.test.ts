@@ -44,6 +44,7 @@ describe("variants of the tile table", () => {
     ["64x32-resident", 64],
     ["64x32", 24],
     ["32x32", 64],
+    ["8x32", 40],
   ] as const) {
     all([
       { H: 2, M: 65, N: 97, D, variant },
@@ -54,28 +55,31 @@ describe("variants of the tile table", () => {
 
 // Up to 8 vec4 columns a chunk, up to 128 or 256 columns of v a workgroup: both sides of each, odd sizes, D != Dv.
 const HEAD_DIMS: readonly (readonly [D: number, Dv: number])[] = [
-  [1, 1],
   [5, 7],
-  [31, 31],
-  [32, 32],
   [40, 40],
   [80, 80],
   [128, 128],
   [64, 132],
-  [256, 256],
-  [128, 32],
   [8, 260],
   [512, 512],
-  [2048, 16],
   [16, 2048],
   [2048, 2048],
 ];
+/** For the tile that compiles fastest: the loads of a row are the same text in all. */
+const MORE_HEAD_DIMS: typeof HEAD_DIMS = [
+  [1, 1],
+  [31, 31],
+  [32, 32],
+  [128, 32],
+  [2048, 16],
+];
 
 describe("head dims", () => {
-  // The smallest tile compiles fastest; what the tile table says is tried where chunks and splits differ most.
-  const asTable = [5, 40, 80, 128, 2048];
-  const variant = (D: number) => (asTable.includes(D) ? {} : { variant: "32x32" });
-  all(HEAD_DIMS.map(([D, Dv]) => ({ H: 2, Hkv: 1, M: 37, N: 45, D, Dv, causal: true, ...variant(D) })));
+  // D = 256 is among the devices below.
+  const cases = (dims: typeof HEAD_DIMS) =>
+    dims.map(([D, Dv]) => ({ H: 2, Hkv: 1, M: 37, N: 45, D, Dv, causal: true }));
+  all(cases(HEAD_DIMS));
+  all(cases(MORE_HEAD_DIMS).map((one) => ({ ...one, variant: "8x32" })));
 });
 
 describe("causal", () => {
@@ -162,7 +166,7 @@ describe("devices", () => {
     expect(device.limits.maxComputeWorkgroupStorageSize).toBe(16384);
     for (const problem of [
       { H: 2, M: 65, N: 97, D: 64, causal: true },
-      { H: 2, M: 65, N: 97, D: 256 },
+      { H: 2, Hkv: 1, M: 65, N: 97, D: 256, causal: true },
     ]) {
       await runCase(device, problem);
     }

@@ -8,7 +8,7 @@ import { failOnGpuErrors, testDevice } from "../support/device.ts";
 
 failOnGpuErrors();
 
-const small = { variant: "32x32" } as const;
+const small = { variant: "8x32" } as const;
 const all = (problems: readonly Case[]) => {
   for (const problem of problems) {
     it(title(problem), async () => runCase(await testDevice(), { ...small, ...problem }));
@@ -27,6 +27,9 @@ describe("storage", () => {
     { H: 2, M: 70, N: 37, D: 16, dtype: "f16", causal: true, spread: 5 }, // empty rows
     { H: 2, M: 37, N: 70, D: 16, dtype: "f16", spread: 1e-4 }, // subnormal inputs
     { H: 2, M: 61, N: 90, D: 6, dtype: "f16", cuSeqlensQ: [0, 17, 61], cuSeqlensKv: [0, 50, 90] },
+    // Tiles that are chosen for devices.
+    { H: 2, M: 70, N: 70, D: 16, dtype: ["f16", "bf16", "f16", "bf16"], causal: true, variant: "64x32" },
+    { H: 2, M: 70, N: 70, D: 6, dtype: ["bf16", "f16", "bf16", "f16"], causal: true, variant: "32x32" },
   ]);
 });
 

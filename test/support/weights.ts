@@ -107,7 +107,9 @@ export async function runWeights(device: GPUDevice, problem: WeightsCase, asked:
   const { stage = "probabilities", mean = false } = asked;
   try {
     const { heads: _h, rows: _r, ...whole } = gpu;
-    const known = asked.lse ? await attention(q.gpu, k.gpu, k.gpu, { ...whole, lse: true }) : undefined;
+    const known = asked.lse
+      ? await attention(q.gpu, k.gpu, k.gpu, { ...whole, lse: true, variant: "8x32" })
+      : undefined;
     const lse = known ? { lse: keep(known.lse as Tensor) } : {};
     if (known) keep(known.output);
     const resultShape = mean ? [shape[0], shape[2], shape[3]] : shape;
