@@ -76,16 +76,44 @@ async function open(runtime: string, server: Context["server"], report: Report) 
 
 function print(measurements: readonly Measurement[]): void {
   const table = new Table({
-    head: ["suite", "case", "implementation", "min", "median", "p90", "vs first", "GFLOP/s", "max error", "scratch"],
+    head: [
+      "suite",
+      "case",
+      "implementation",
+      "min",
+      "median",
+      "p90",
+      "vs first",
+      "GFLOP/s",
+      "GB/s",
+      "of copy",
+      "max error",
+      "scratch",
+    ],
     style: { head: [], border: [] },
-    colAligns: ["left", "left", "left", "right", "right", "right", "right", "right", "right", "right"],
+    colAligns: [
+      "left",
+      "left",
+      "left",
+      "right",
+      "right",
+      "right",
+      "right",
+      "right",
+      "right",
+      "right",
+      "right",
+      "right",
+    ],
   });
   for (const row of measurements) {
     const first = measurements.find((other) => other.case === row.case && other.suite === row.suite) ?? row;
     const error = `${row.maxError.toExponential(1)}${row.correct ? "" : " WRONG"}`;
     const times = [row.ms.min, row.ms.median, row.ms.p90].map(digits);
     const ratio = `${digits(first.ms.median / row.ms.median)}x`;
-    table.push([row.suite, row.case, row.impl, ...times, ratio, digits(row.gflops), error, bytes(row.workspaceBytes)]);
+    const rates = [row.gflops, row.gbps].map(digits);
+    const ofCopy = row.ofCopy === undefined ? "" : `${Math.round(100 * row.ofCopy)} %`;
+    table.push([row.suite, row.case, row.impl, ...times, ratio, ...rates, ofCopy, error, bytes(row.workspaceBytes)]);
   }
   console.log(table.toString());
   console.log(

@@ -11,16 +11,20 @@ export interface Runnable {
   readonly kernel: string;
   readonly workspaceBytes: number;
   encode(pass: GPUComputePassEncoder, memory: Memory): void;
+  /** Whether what was computed is right, where it is not attention. */
+  verify?(memory: Memory): Promise<Verdict>;
   destroy(): void;
 }
 
 /** An implementation: its name in tables, and how it gets ready for a problem. */
 export interface Implementation {
   readonly name: string;
+  /** Bytes that it moves. Default those of attention. */
+  bytes?(dims: Dims): number;
   plan(device: GPUDevice, problem: AttentionProblem): Promise<Runnable>;
 }
 
-interface Memory {
+export interface Memory {
   readonly q: Tensor;
   readonly k: Tensor;
   readonly v: Tensor;
@@ -45,6 +49,8 @@ export interface Row {
   readonly rounds: number;
   readonly gflops: number;
   readonly gbps: number;
+  /** GB/s as a share of those of the copy kernel, where the case has it. */
+  readonly ofCopy?: number;
   readonly maxError: number;
   readonly correct: boolean;
   readonly workspaceBytes: number;
@@ -79,6 +85,7 @@ export const stepsOf = ({ implementations, rounds }: Pick<MeasureOptions, "imple
 /** An implementation that has been checked and is being timed. */
 interface Entrant {
   readonly name: string;
+  readonly bytes: number;
   readonly runnable: Runnable;
   readonly verdict: Verdict;
   /** Runs of one measurement. */
@@ -86,37 +93,37 @@ interface Entrant {
   readonly times: number[];
 }
 
+/** A case with its implementations checked, ready to be timed. */
+interface Contest {
+  readonly options: MeasureOptions;
+  readonly entrants: readonly Entrant[];
+  readonly sets: readonly Memory[];
+}
+
 /** Checks and times every implementation of a case. */
-export async function measure(device: GPUDevice, options: MeasureOptions): Promise<Measurement[]> {
-  const { name, dims, implementations, rounds, verifyFlops, onStep = () => {}, onRound } = options;
-  const arrays = inputs(dims, seedOf(name));
-  const setCount = Math.min(8, Math.ceil((options.rotate ?? 2 ** 26) / Math.max(1, bytesOf(dims))));
-  const sets = Array.from({ length: setCount }, () => upload(device, dims, arrays));
+export const measure = (device: GPUDevice, options: MeasureOptions): Promise<Measurement[]> =>
+  measureTogether(device, [options]);
+
+/** Checks every implementation of several cases, and times them in turns, so that the cases can be compared too. */
+export async function measureTogether(device: GPUDevice, cases: readonly MeasureOptions[]): Promise<Measurement[]> {
   const timer = createGpuTimer(device);
-  const used: { destroy(): void }[] = [timer, ...sets.flatMap((set) => Object.values(set))];
-  const entrants: Entrant[] = [];
-  const results = () => entrants.map((entrant) => measurementOf(entrant, options, timer.source));
+  const used: { destroy(): void }[] = [timer];
+  const contests: Contest[] = [];
+  const results = () => contests.flatMap((contest) => resultsOf(contest, timer.source));
   try {
-    for (const implementation of implementations) {
-      const runnable = await implementation.plan(device, problemOf(dims, sets[0]));
-      used.push(runnable);
-      const once = await timer.time((pass) => runnable.encode(pass, sets[0]));
-      const verdict = verify(dims, arrays, await sets[0].output.read(), verifyFlops);
-      poison(device, sets[0].output);
-      // Clocks tick in tenths of a millisecond, so a measurement lasts 5 ms or longer.
-      const repeats = Math.min(200, Math.max(1, Math.ceil(5 / Math.max(once, 0.01))));
-      entrants.push({ name: implementation.name, runnable, verdict, repeats, times: [] });
-      onStep();
-    }
+    for (const options of cases) contests.push(await enter(device, options, timer, used));
+    const rounds = Math.max(...cases.map((options) => options.rounds));
     for (let round = 0; round < rounds; round++) {
-      for (const { runnable, repeats, times } of entrants) {
-        const total = await timer.time((pass) => {
-          for (let run = 0; run < repeats; run++) runnable.encode(pass, sets[run % sets.length]);
-        });
-        times.push(total / repeats);
-        onStep();
+      for (const { options, entrants, sets } of contests) {
+        for (const { runnable, repeats, times } of entrants) {
+          const total = await timer.time((pass) => {
+            for (let run = 0; run < repeats; run++) runnable.encode(pass, sets[run % sets.length]);
+          });
+          times.push(total / repeats);
+          options.onStep?.();
+        }
+        options.onRound?.(results());
       }
-      onRound?.(results());
     }
     return results();
   } finally {
@@ -124,8 +131,42 @@ export async function measure(device: GPUDevice, options: MeasureOptions): Promi
   }
 }
 
+/** Makes the inputs of a case, and checks its implementations. */
+async function enter(
+  device: GPUDevice,
+  options: MeasureOptions,
+  timer: ReturnType<typeof createGpuTimer>,
+  used: { destroy(): void }[],
+): Promise<Contest> {
+  const { name, dims, implementations, verifyFlops, onStep = () => {} } = options;
+  const arrays = inputs(dims, seedOf(name));
+  const setCount = Math.min(8, Math.ceil((options.rotate ?? 2 ** 26) / Math.max(1, bytesOf(dims))));
+  const sets = Array.from({ length: setCount }, () => upload(device, dims, arrays));
+  used.push(...sets.flatMap((set) => Object.values(set)));
+  const entrants: Entrant[] = [];
+  for (const { name: impl, plan, bytes = bytesOf } of implementations) {
+    const runnable = await plan(device, problemOf(dims, sets[0]));
+    used.push(runnable);
+    const once = await timer.time((pass) => runnable.encode(pass, sets[0]));
+    const verdict =
+      (await runnable.verify?.(sets[0])) ?? verify(dims, arrays, await sets[0].output.read(), verifyFlops);
+    poison(device, sets[0].output);
+    // Clocks tick in tenths of a millisecond, so a measurement lasts 5 ms or longer.
+    const repeats = Math.min(200, Math.max(1, Math.ceil(5 / Math.max(once, 0.01))));
+    entrants.push({ name: impl, bytes: bytes(dims), runnable, verdict, repeats, times: [] });
+    onStep();
+  }
+  return { options, entrants, sets };
+}
+
+function resultsOf({ options, entrants }: Contest, timing: TimingSource): Measurement[] {
+  const found = entrants.map((entrant) => measurementOf(entrant, options, timing));
+  const copy = found.find(({ impl }) => impl === "copy");
+  return found.map((row) => (copy ? { ...row, ofCopy: row.gbps / copy.gbps } : row));
+}
+
 function measurementOf(
-  { name, runnable, verdict, times }: Entrant,
+  { name, bytes, runnable, verdict, times }: Entrant,
   { suite, name: case_, dims, rounds }: MeasureOptions,
   timing: TimingSource,
 ): Measurement {
@@ -138,7 +179,7 @@ function measurementOf(
     ms,
     rounds,
     gflops: flopsOf(dims) / ms.median / 1e6,
-    gbps: bytesOf(dims) / ms.median / 1e6,
+    gbps: bytes / ms.median / 1e6,
     maxError: verdict.maxError,
     correct: verdict.correct,
     workspaceBytes: runnable.workspaceBytes,

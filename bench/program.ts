@@ -2,7 +2,7 @@
 
 import { createGpuTimer, planAttention, type TensorOptions, tensor } from "../src/index.ts";
 import type { Dims } from "./cost.ts";
-import { type Measurement, measure, stepsOf, summarize, type Times } from "./harness.ts";
+import { type Measurement, measureTogether, stepsOf, summarize, type Times } from "./harness.ts";
 import { type Case, SUITES } from "./suites.ts";
 import { type Verdict, verify } from "./verify.ts";
 
@@ -34,10 +34,13 @@ export async function runSuites(
   const { rounds } = options;
   report({ steps: cases.reduce((sum, [, { implementations }]) => sum + stepsOf({ implementations, rounds }), 0) });
   const measurements: Measurement[] = [];
-  for (const [suite, { name, dims, implementations }] of cases) {
-    report({ step: `${suite}: ${name}` });
-    const onStep = () => report({ done: 1 });
-    measurements.push(...(await measure(device, { suite, name, dims, implementations, rounds, onStep })));
+  const onStep = () => report({ done: 1 });
+  const whole = cases.map(([suite, item]) => ({ ...{ suite, rounds, onStep }, ...item }));
+  while (whole.length) {
+    const [{ suite, name, together }] = whole;
+    report({ step: together ? suite : `${suite}: ${name}` });
+    const next = together ? whole.filter((item) => item.suite === suite).length : 1;
+    measurements.push(...(await measureTogether(device, whole.splice(0, next))));
   }
   return measurements;
 }

@@ -2,6 +2,7 @@
 
 import { planAttention } from "../src/index.ts";
 import { FORWARD_TILES } from "../src/kernels/forward.ts";
+import { COPY } from "./copy.ts";
 import type { Dims } from "./cost.ts";
 import type { Implementation } from "./harness.ts";
 import { LADDER } from "./ladder.ts";
@@ -11,6 +12,8 @@ export interface Case {
   readonly name: string;
   readonly dims: Dims;
   readonly implementations: readonly Implementation[];
+  /** Timed in turns with the other cases of the suite, which can then be compared with it. */
+  readonly together?: boolean;
 }
 
 /** What the tile table chooses. */
@@ -31,6 +34,15 @@ const square = (length: number, D: number, causal: boolean): Dims => ({
   Dv: D,
   causal,
 });
+
+/** A token of 8 heads, and of 32 heads that share 8 key heads, after so many. */
+const decoding = (length: number): Case[] =>
+  [8, 32].map((H) => ({
+    name: `T=${length} H=${H}${H > 8 ? "/8" : ""} D=64`,
+    dims: { ...square(length, 64, true), H, M: 1 },
+    implementations: [FOVEA, ...(H > 8 || length === 1024 ? [variant("decode-64")] : []), COPY],
+    together: true,
+  }));
 
 /** Cases of each suite. A software adapter gets lengths that it can compute in a second. */
 export const SUITES: Readonly<Record<string, (software: boolean) => Case[]>> = {
@@ -54,6 +66,8 @@ export const SUITES: Readonly<Record<string, (software: boolean) => Case[]>> = {
         };
       }),
     ),
+  /** One token after many, beside a copy of as many bytes. */
+  decode: (software) => (software ? [1024, 2048, 4096, 8192] : [1024, 4096, 16384, 65536]).flatMap(decoding),
   /** One layer of real models. */
   workloads: (software) =>
     WORKLOADS.map((workload) => cutTo(workload, software ? SOFTWARE_FLOPS : Number.POSITIVE_INFINITY)).map((dims) => ({
