@@ -33,6 +33,8 @@ export type { Dropout, PerBatch, PerHead, RelativeBias, ScoreOptions } from "./a
 export { AttentionPlan } from "./attention/plan.ts";
 export { planAttention } from "./attention/plan_attention.ts";
 export type { AttentionProblem, Cached, ScoreProblem } from "./attention/problem.ts";
+export { type ProjectionOptions, ProjectionPlan, planProjection, project } from "./attention/projection.ts";
+export type { ProjectionBindings, ProjectionProblem } from "./attention/projection_problem.ts";
 export { type PackedQkvSizes, splitHeads, unpackQkv } from "./attention/views.ts";
 export {
   attentionWeights,

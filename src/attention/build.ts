@@ -69,16 +69,22 @@ export async function buildPlan(
   }
 }
 
+/** How the rows of an operand are read or written on this device. */
+export function accessOf(device: GPUDevice, operand: Pick<Operand, "spec" | "base">): Access {
+  const { dtype } = operand.spec;
+  const aligned = isDense(operand);
+  if (dtype !== "f16" && dtype !== "bf16") return aligned ? "dense" : "strided";
+  if (dtype === "f16" && aligned && device.features.has("shader-f16")) return "f16";
+  return aligned ? `${dtype}-packed` : `${dtype}-packed-strided`;
+}
+
 function slotChoice(device: GPUDevice, problem: ResolvedScores, operands: Operands): SlotChoice {
+  // Where there is no operand, no kernel of the plan reads or writes it.
   const access = (name: OperandName): Access => {
     const operand = operands.get(name);
-    if (!operand) return "dense"; // no kernel of the plan reads or writes it
-    const { dtype } = operand.spec;
+    if (!operand) return "dense";
     if ((name === "k" || name === "v") && problem.source?.access.quantised) return "words";
-    const aligned = isDense(operand);
-    if (dtype !== "f16" && dtype !== "bf16") return aligned ? "dense" : "strided";
-    if (dtype === "f16" && aligned && device.features.has("shader-f16")) return "f16";
-    return aligned ? `${dtype}-packed` : `${dtype}-packed-strided`;
+    return accessOf(device, operand);
   };
   const has = (option: string) => problem.tables.some(({ name }) => name === option);
   const { mask, sequence } = problem;

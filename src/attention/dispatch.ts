@@ -46,22 +46,28 @@ export function dispatchesOf(
 ): { dispatches: Dispatch[]; bytes: ArrayBuffer } {
   // Below 2^30: every workgroup has an element of the output to itself, and a binding ends at 4 GiB.
   const total = grid.qTiles * grid.vSplits * problem.batch * (grid.heads ?? problem.heads);
-  const perDimension = device.limits.maxComputeWorkgroupsPerDimension;
   const flops = grid.flops ?? 2 * grid.qTile * problem.mostKeys * (problem.headDim + problem.vDim / grid.vSplits);
-  const share = Math.max(1, Math.min(Math.floor(problem.maxDispatchFlops / flops), perDimension ** 2));
-  const count = Math.ceil(total / share);
+  const parts = cutWork(device, total, flops, problem.maxDispatchFlops);
   const stride = UNIFORM_STRIDE;
-  const bytes = new ArrayBuffer(Math.max(1, count) * stride);
+  const bytes = new ArrayBuffer(Math.max(1, parts.length) * stride);
   const shared = { ...PLACES, ...sharedParams(problem, operands, slots, grid), ...places };
-  const dispatches = Array.from({ length: count }, (_, index): Dispatch => {
+  const dispatches = parts.map(({ x, y, ...range }, index): Dispatch => {
+    packParams({ ...shared, ...range }, bytes, index * stride);
+    return { x, y, paramsOffset: offset + index * stride };
+  });
+  return { dispatches, bytes };
+}
+
+/** Cuts workgroups into dispatches of at most `maxFlops` each, and folds each into two dimensions. */
+export function cutWork(device: GPUDevice, total: number, flopsEach: number, maxFlops: number) {
+  const perDimension = device.limits.maxComputeWorkgroupsPerDimension;
+  const share = Math.max(1, Math.min(Math.floor(maxFlops / flopsEach), perDimension ** 2));
+  return Array.from({ length: Math.ceil(total / share) }, (_, index) => {
     const first = index * share;
     const end = Math.min(first + share, total);
     const x = Math.min(end - first, perDimension);
-    const params = { ...shared, grid_x: x, first_workgroup: first, end_workgroup: end };
-    packParams(params, bytes, index * stride);
-    return { x, y: Math.ceil((end - first) / x), paramsOffset: offset + index * stride };
+    return { x, y: Math.ceil((end - first) / x), grid_x: x, first_workgroup: first, end_workgroup: end };
   });
-  return { dispatches, bytes };
 }
 
 /** The dispatch that copies a tensor into the tables, to word `at`. */
@@ -82,7 +88,7 @@ const NONE = 0xffffffff;
 
 /** Where nothing is in the tables, and nothing chosen. */
 const PLACES = {
-  ...{ chosen_heads: 0, chosen_rows: 0, heads_at: 0, rows_at: 0, grid_heads: 0, stage: 0, best_keys: 0 },
+  ...{ chosen_heads: 0, chosen_rows: 0, heads_at: 0, rows_at: 0, grid_heads: 0, stage: 0, best_keys: 0, inner: 0 },
   ...{ q_lengths_at: NONE, kv_lengths_at: NONE, q_offsets_at: NONE, cu_q_at: NONE, cu_kv_at: NONE },
   ...{
     slopes_at: 0,
@@ -142,10 +148,10 @@ function sharedParams(
 const CACHE = { layout: "bhmd" } as const;
 
 /** The params of a tensor: base and strides in the units of its slot, vec4s in the dense ones and elements otherwise. */
-function addresses<Name extends string, Row extends "m" | "n">(
+export function addresses<Name extends string, Row extends "m" | "n">(
   name: Name,
   row: Row,
-  operand: Operand | undefined,
+  operand: Pick<Operand, "spec" | "base"> | undefined,
   dense: boolean,
   { layout }: Pick<ResolvedScores, "layout">,
 ): Record<`${Name}_base` | `${Name}_stride_${"b" | "h" | Row | "d"}`, number> {

@@ -43,10 +43,12 @@ export interface AttentionBindings {
   readonly captures?: Readonly<Record<string, Tensor>>;
 }
 
-/** The tensors of a plan: those that a caller binds, and those that are the plan's own or were given with it. */
+/** The tensors of a plan, those of a projection included: what a caller binds, and those that are the plan's own or were given with it. */
 export type OperandName =
   | Exclude<keyof AttentionBindings, "captures" | "cache">
   | `captures.${string}`
+  | "x"
+  | "weight"
   | "workspace"
   | "tables"
   | "kvState"
@@ -165,7 +167,7 @@ export function operandsOf(
 }
 
 /** Whether the rows of a tensor are sequences of aligned vec4s. */
-export function isDense({ spec, base }: Operand): boolean {
+export function isDense({ spec, base }: Pick<Operand, "spec" | "base">): boolean {
   const rowAxis = spec.shape.length - 1;
   return (
     spec.shape[rowAxis] % 4 === 0 &&

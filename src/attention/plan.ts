@@ -29,7 +29,7 @@ export interface Stage {
 /** A stage that is ready to run. */
 export interface CompiledStage {
   readonly source: KernelSource;
-  /** The operands that it binds under other names than the rest does. */
+  /** The operands that it binds under other names than attention does. */
   readonly names?: Readonly<Record<string, OperandName>>;
   readonly compiled: CompiledKernel;
   readonly dispatches: readonly Dispatch[];
@@ -58,7 +58,7 @@ export class AttentionPlan {
   #destroyed = false;
 
   private constructor(parts: PlanParts) {
-    this.kernel = parts.stages.find(({ names }) => !names)?.source.label ?? "";
+    this.kernel = parts.stages.find(({ names }) => !names?.source)?.source.label ?? "";
     this.workspaceBytes = 4 * (parts.operands.get("workspace")?.fallback?.size ?? 0);
     this.#parts = parts;
   }
@@ -159,5 +159,5 @@ function boundBy(bindings: AttentionBindings, name: OperandName): Tensor | undef
   if (name.startsWith("captures.")) return bindings.captures?.[name.slice("captures.".length)];
   if (bindings.cache && name in CACHED) return bindings.cache.source[CACHED[name as keyof typeof CACHED]];
   if (name === "kvState") return undefined;
-  return bindings[name as Exclude<keyof AttentionBindings, "captures" | "cache">];
+  return (bindings as Readonly<Record<string, Tensor | undefined>>)[name];
 }

@@ -88,6 +88,7 @@ export const PARAMS = [
   ["grid_heads", "u32"],
   ["stage", "u32"],
   ["best_keys", "u32"],
+  ["inner", "u32"],
 ] as const;
 
 export type Params = { -readonly [Name in (typeof PARAMS)[number][0]]: number };

@@ -7,6 +7,7 @@ import { describe, expect, it } from "vitest";
 import { WgslReflect } from "wgsl_reflect";
 import { BLOCKS, blockMaskModules } from "../../src/kernels/block_mask.ts";
 import { FORWARD_TILES, forwardModules, forwardWorkgroupBytes } from "../../src/kernels/forward.ts";
+import { MATMUL_TILES, matmulTileSize, matmulWorkgroupBytes } from "../../src/kernels/matmul.ts";
 import {
   MERGE_BINDINGS,
   MERGE_FOLD,
@@ -140,6 +141,14 @@ describe("workgroup memory", () => {
     const { code } = link(`package::${kernel}`, scoreModules(kernel, { headDim: 64, ...PLAIN }));
     expect(workgroupBytes(code)).toBe(bytes);
     expect(code).toContain(`${bytes.toLocaleString("en")}`);
+  });
+  it.each(MATMUL_TILES)("matmul $name takes what the tile table says, below the default limit of WebGPU", (tile) => {
+    const variant = KERNEL_VARIANTS.find(({ name }) => name === `matmul ${tile.name}`);
+    const { code } = link("package::matmul", variant?.modules ?? {});
+    expect(workgroupBytes(code)).toBe(matmulWorkgroupBytes(tile));
+    expect(matmulWorkgroupBytes(tile)).toBeLessThanOrEqual(16384);
+    const { rows, columns } = matmulTileSize(tile);
+    expect(tile.name).toBe(`${rows}x${columns}`);
   });
   it("fits the default limit of WebGPU in some row for every head dim", () => {
     for (const headDim of [1, 32, 64, 128, 256, 2048]) {

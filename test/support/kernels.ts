@@ -5,6 +5,7 @@ import { blockMaskBindings, blockMaskModules } from "../../src/kernels/block_mas
 import { DECODE_SHAPES, decodeBindings, decodeModules } from "../../src/kernels/decode.ts";
 import { FORWARD_TILES, forwardModules } from "../../src/kernels/forward.ts";
 import { kvAccess } from "../../src/kernels/kv_access.ts";
+import { MATMUL_TILES, type MatmulSpecialisation, matmulBindings, matmulModules } from "../../src/kernels/matmul.ts";
 import { MERGE_BINDINGS, MERGE_MODULES } from "../../src/kernels/merge.ts";
 import { PLAIN, type SlotChoice, slotBindings } from "../../src/kernels/slots.ts";
 import { TABLES_MODULES, tablesKernel } from "../../src/kernels/tables.ts";
@@ -107,11 +108,33 @@ const SCORE_VARIANTS = [
   })),
 );
 
+const PRODUCT: Omit<MatmulSpecialisation, "tile"> = {
+  ...{ x: "dense", weight: "dense", bias: "dense", y: "dense", columnsAdjacent: false, oddColumns: undefined },
+};
+const PRODUCTS: Readonly<Record<string, MatmulSpecialisation>> = {
+  ...Object.fromEntries(MATMUL_TILES.map((tile) => [tile.name, { ...PRODUCT, tile }])),
+  "a weight of columns and no bias": {
+    ...{ ...PRODUCT, tile: MATMUL_TILES[1], weight: "strided", bias: undefined, columnsAdjacent: true },
+  },
+  "16 bits and odd columns": {
+    ...{ tile: MATMUL_TILES[1], x: "bf16-packed-strided", weight: "f16-packed-strided", bias: "f16-packed-strided" },
+    ...{ y: "f16-packed-strided", columnsAdjacent: false, oddColumns: 7 },
+  },
+};
+
+const PRODUCT_VARIANTS = Object.entries(PRODUCTS).map(([name, spec]) => ({
+  name: `matmul ${name}`,
+  root: "package::matmul",
+  modules: matmulModules(spec),
+  bindings: matmulBindings(spec),
+}));
+
 export const KERNEL_VARIANTS: readonly KernelVariant[] = [
   ...ATTENTION_VARIANTS,
   ...FEATURE_VARIANTS,
   ...DECODE_VARIANTS,
   ...SCORE_VARIANTS,
+  ...PRODUCT_VARIANTS,
   { name: "block mask", root: "package::block_mask", modules: blockMaskModules(), bindings: blockMaskBindings() },
   { name: "tables", root: "package::tables", modules: TABLES_MODULES, bindings: tablesKernel().bindings },
   { name: "merge", root: "package::merge", modules: MERGE_MODULES, bindings: MERGE_BINDINGS },

@@ -1,0 +1,121 @@
+// The matrix product, shaders/matmul.wesl: tile table, specialisation and grid.
+
+import matmul from "../../shaders/matmul.wesl?raw";
+import valueNone from "../../shaders/variants/value_none.wesl?raw";
+import { check } from "../errors.ts";
+import { link, type ModuleMap } from "../shader/link.ts";
+import { configModule, MODULES } from "../shader/modules.ts";
+import type { Binding, KernelSource } from "../types.ts";
+import { type Access, PLAIN, slotBindings, slotConstants, slotModules } from "./slots.ts";
+
+const LANES_X = 8;
+const LANES_Y = 8;
+const ANY = Number.POSITIVE_INFINITY;
+
+/** A row of the tile table. */
+export interface MatmulTile {
+  /** Rows x columns of a tile. */
+  readonly name: string;
+  /** Rows of a lane; 8 lanes stand above each other. */
+  readonly rows: number;
+  /** Vec4 columns of a lane; 8 lanes stand side by side. */
+  readonly vCols: number;
+  /** Vec4s of the inner dimension in workgroup memory at a time. */
+  readonly dChunk: number;
+  /** Most elements of y for which it is taken, and most rows. */
+  readonly maxElements: number;
+  readonly maxRows: number;
+  /** Also for software adapters, which take seconds to compile a kernel. */
+  readonly software: boolean;
+}
+
+/**
+ * The first row that has room for the size of y, and suits the device, is taken. The evidence is the instruction report
+ * for RDNA2: the share of multiply-adds among the vector instructions for a chunk (its last one aside, where k ends
+ * within it), registers, bytes of workgroup memory, and multiply-adds for each word read from there. No row spills.
+ */
+export const MATMUL_TILES: readonly MatmulTile[] = [
+  // A few rows, as in decoding: bound by reading W once, and spread over many workgroups. 51 %, 64 VGPRs, 6,144 B, 0.8.
+  { name: "8x32", rows: 1, vCols: 1, dChunk: 8, maxElements: ANY, maxRows: 8, software: false },
+  // Below 64 tiles of the next row. 81 %, 56 VGPRs, 5,120 B, 2.0. SwiftShader compiles it in 0.5 s.
+  { name: "32x32", rows: 4, vCols: 1, dChunk: 4, maxElements: 2 ** 18, maxRows: ANY, software: true },
+  // 89 % (98 % in the innermost loop), f16 86 %, W of columns 84 %; 136 VGPRs, 10,240 B, 4.0.
+  { name: "64x64", rows: 8, vCols: 2, dChunk: 4, maxElements: ANY, maxRows: ANY, software: false },
+];
+
+/** Chooses a tile, or finds the one that was asked for by name. Throws FoveaError if there is none of that name. */
+export function chooseMatmulTile(rows: number, columns: number, software: boolean, name?: string): MatmulTile {
+  if (name !== undefined) {
+    const named = MATMUL_TILES.find((tile) => tile.name === name);
+    const names = MATMUL_TILES.map((tile) => tile.name).join(", ");
+    check(named !== undefined, "argument", () => `no variant ${name} of the matmul kernel; there are ${names}.`);
+    return named;
+  }
+  const able = MATMUL_TILES.filter((tile) => tile.software || !software);
+  const fits = ({ maxElements, maxRows }: MatmulTile) => rows <= maxRows && rows * columns <= maxElements;
+  return able.find(fits) ?? able[able.length - 1];
+}
+
+/** What a product is compiled for. Sizes and strides are not among it, but for an odd number of columns. */
+export interface MatmulSpecialisation {
+  readonly tile: MatmulTile;
+  readonly x: Access;
+  readonly weight: Access;
+  /** Undefined where nothing is added. */
+  readonly bias: Access | undefined;
+  readonly y: Access;
+  /** Rows of the weight, not the elements of a row, lie side by side in memory. */
+  readonly columnsAdjacent: boolean;
+  /** Columns of y where they are no multiple of 4, so that its rows end within a vec4; otherwise undefined. */
+  readonly oddColumns: number | undefined;
+}
+
+const slotsOf = ({ x, weight, bias, y }: MatmulSpecialisation) => ({
+  ...PLAIN,
+  ...{ q: x, k: weight, v: bias ?? "dense", o: y },
+});
+
+/** The modules of a specialisation, of which `package::matmul` is the root. */
+export function matmulModules(spec: MatmulSpecialisation): ModuleMap {
+  const { tile, columnsAdjacent, oddColumns, bias } = spec;
+  const config = configModule({
+    ...{ LANES_Y, ROWS: tile.rows, V_COLS: tile.vCols, D_CHUNK: tile.dChunk, COLUMNS_ADJACENT: columnsAdjacent },
+    // The kernel itself drops what is past the end of the inner dimension. Any multiple of 4 says so to the slots.
+    ...{ HEAD_DIM: 4, V_DIM: oddColumns ?? 4 },
+    ...slotConstants(slotsOf(spec)),
+  });
+  return {
+    ...{ ...MODULES, "package::matmul": matmul, ...config },
+    ...slotModules(slotsOf(spec)),
+    ...(!bias && { "package::slots::value": { name: "variants/value_none.wesl", text: valueNone } }),
+  };
+}
+
+export const matmulBindings = (spec: MatmulSpecialisation): Binding[] =>
+  slotBindings(slotsOf(spec)).filter(({ name }) => spec.bias || name !== "v");
+
+/** Linked kernels by specialisation. */
+const linked = new Map<string, KernelSource>();
+
+export function matmulKernel(spec: MatmulSpecialisation): KernelSource {
+  const key = JSON.stringify(spec);
+  let kernel = linked.get(key);
+  if (!kernel) {
+    const { code, locate } = link("package::matmul", matmulModules(spec));
+    kernel = { label: `matmul ${spec.tile.name}`, code, locate, bindings: matmulBindings(spec) };
+    linked.set(key, kernel);
+  }
+  return kernel;
+}
+
+/** Rows and columns of a tile. */
+export const matmulTileSize = ({ rows, vCols }: MatmulTile) => ({
+  rows: LANES_Y * rows,
+  columns: LANES_X * 4 * vCols,
+});
+
+/** Bytes of workgroup memory, as shaders/matmul.wesl declares it. */
+export function matmulWorkgroupBytes(tile: MatmulTile): number {
+  const { rows, columns } = matmulTileSize(tile);
+  return 16 * (rows + columns) * (tile.dChunk + 1);
+}
