@@ -5,5 +5,6 @@ export { dropoutKeeps, threefry2x32 } from "./dropout.ts";
 export { mergeAttention, type ReferencePartial } from "./merge.ts";
 export type { ReferenceOptions, ReferencePosition, ReferenceRelativeBias, ReferenceTensor } from "./options.ts";
 export { project } from "./projection.ts";
+export { type ReferenceRotaryOptions, type ReferenceRotaryScaling, rotary, rotaryFrequencies } from "./rotary.ts";
 export type { ScoreStage } from "./scores.ts";
 export { attentionScores, type ReferenceScoreOptions, type ReferenceTopK, topKKeys } from "./weights.ts";

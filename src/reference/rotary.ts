@@ -1,0 +1,147 @@
+// Rotary position embedding on the CPU: what the kernel is measured against.
+
+import type { Layout } from "../types.ts";
+import type { ReferenceTensor } from "./options.ts";
+import { roundingOf } from "./rounding.ts";
+import { at, toBhmd } from "./tensors.ts";
+
+/** How frequencies are changed for longer texts. */
+export interface ReferenceRotaryScaling {
+  readonly type: "linear" | "ntk" | "yarn" | "llama3";
+  readonly factor: number;
+  readonly originalMaxPositions?: number;
+  readonly betaFast?: number;
+  readonly betaSlow?: number;
+  readonly truncate?: boolean;
+  readonly mscale?: number;
+  readonly mscaleAllDim?: number;
+  readonly lowFreqFactor?: number;
+  readonly highFreqFactor?: number;
+}
+
+export interface ReferenceRotaryOptions {
+  /** R. Default the head dim. */
+  readonly rotaryDim?: number;
+  /** Pairs (2k, 2k + 1); otherwise (k, k + R / 2). */
+  readonly interleaved?: boolean;
+  /** Default 10000. */
+  readonly base?: number;
+  readonly scaling?: ReferenceRotaryScaling;
+  /** In place of base and scaling. */
+  readonly frequencies?: ArrayLike<number>;
+  /** Of cos and sin. Default 1, or YaRN's. */
+  readonly attentionFactor?: number;
+  /** Pairs that turn by the positions of time, height and width. */
+  readonly sections?: readonly number[];
+  readonly sectionLayout?: "blocks" | "interleaved";
+  /** cos and sin by position, [rows, R / 2], in place of those of the frequencies. */
+  readonly cos?: ReferenceTensor;
+  readonly sin?: ReferenceTensor;
+  /** Position of a row: of stream 0, or of time, height and width. Default the row. */
+  readonly position?: (stream: number, batch: number, row: number) => number;
+  /** Turns the other way. */
+  readonly conjugate?: boolean;
+  readonly layout?: Layout;
+  /** `"f32"`: the angle's cos and sin, and every operation, rounded to f32. Default `"f64"`. */
+  readonly precision?: "f64" | "f32";
+}
+
+/** Frequencies of the R / 2 pairs, radians a position, and the factor of cos and sin. */
+export function rotaryFrequencies(rotaryDim: number, options: ReferenceRotaryOptions = {}) {
+  const { base = 10000, scaling } = options;
+  const pairs = Array.from({ length: rotaryDim / 2 }, (_, k) => k);
+  const plain = pairs.map((k) => 1 / base ** ((2 * k) / rotaryDim));
+  const frequencies = options.frequencies
+    ? Array.from(options.frequencies)
+    : scaling
+      ? SCALED[scaling.type](plain, scaling, base)
+      : plain;
+  return { frequencies, attentionFactor: options.attentionFactor ?? (scaling ? factorOf(scaling) : 1) };
+}
+
+type Scaled = (plain: readonly number[], scaling: ReferenceRotaryScaling, base: number) => number[];
+
+const SCALED: Readonly<Record<ReferenceRotaryScaling["type"], Scaled>> = {
+  // Position Interpolation, arXiv 2306.15595, equation 4
+  linear: (plain, { factor }) => plain.map((theta) => theta / factor),
+  // Every frequency falls geometrically more than the one before; the last one by the whole factor.
+  ntk: (plain, { factor }) => plain.map((theta, k) => theta / factor ** (k / Math.max(1, plain.length - 1))),
+  // YaRN, arXiv 2309.00071, section 3.2, and the authors' code, in which the ramp runs over k
+  yarn: (plain, { factor, originalMaxPositions = 0, betaFast = 32, betaSlow = 1, truncate = true }, base) => {
+    // base^(-k / pairs) * positions = 2 pi turns, solved for k
+    const k = (turns: number) =>
+      (plain.length * Math.log(originalMaxPositions / (2 * Math.PI * turns))) / Math.log(base);
+    let [low, high] = [k(betaFast), k(betaSlow)];
+    if (truncate) [low, high] = [Math.floor(low), Math.ceil(high)];
+    low = Math.max(low, 0);
+    high = Math.min(high, 2 * plain.length - 1);
+    if (low === high) high += 0.001;
+    return plain.map((theta, index) => {
+      const ramp = Math.max(0, Math.min(1, (index - low) / (high - low)));
+      return theta * (1 - ramp) + (theta / factor) * ramp;
+    });
+  },
+  // Llama 3.1's code
+  llama3: (plain, { factor, originalMaxPositions = 0, lowFreqFactor = 1, highFreqFactor = 4 }) =>
+    plain.map((theta) => {
+      const wavelength = (2 * Math.PI) / theta;
+      if (wavelength < originalMaxPositions / highFreqFactor) return theta;
+      if (wavelength > originalMaxPositions / lowFreqFactor) return theta / factor;
+      const smooth = (originalMaxPositions / wavelength - lowFreqFactor) / (highFreqFactor - lowFreqFactor);
+      return ((1 - smooth) * theta) / factor + smooth * theta;
+    }),
+};
+
+function factorOf({ type, factor, mscale = 1, mscaleAllDim = 0 }: ReferenceRotaryScaling): number {
+  if (type !== "yarn" || factor <= 1) return 1;
+  return (0.1 * mscale * Math.log(factor) + 1) / (0.1 * mscaleAllDim * Math.log(factor) + 1);
+}
+
+/** The stream of positions that pair k turns by. */
+function streamOf(k: number, { sections, sectionLayout }: ReferenceRotaryOptions): number {
+  if (!sections) return 0;
+  if (sectionLayout === "interleaved") return k % 3 > 0 && Math.floor(k / 3) < sections[k % 3] ? k % 3 : 0;
+  return k < sections[0] ? 0 : k < sections[0] + sections[1] ? 1 : 2;
+}
+
+/**
+ * Turns pairs of channels by angles that grow with the position:
+ *
+ *     (a, b) -> (a cos t - b sin t, a sin t + b cos t),   t = position * frequency of the pair
+ *
+ * Channels from R on are copied. Source: RoFormer (arXiv 2104.09864), equation 34.
+ *
+ * @param x [B, H, M, D]
+ * @returns [B, H, M, D]
+ */
+export function rotary(x: ReferenceTensor, options: ReferenceRotaryOptions = {}): Float64Array {
+  const { layout = "bhmd", interleaved = false, conjugate = false, position = (_, __, row) => row } = options;
+  const source = toBhmd(x, layout);
+  const [B, H, M, D] = source.shape;
+  const { rotaryDim = D } = options;
+  const { round } = roundingOf(options.precision);
+  const { frequencies, attentionFactor } = rotaryFrequencies(rotaryDim, options);
+  const angle = (table: ReferenceTensor | undefined, p: number, k: number, of: (t: number) => number, none: number) => {
+    if (!table) return round(attentionFactor * of(p * frequencies[k]));
+    const { data, shape, offset = 0, strides = [shape[1], 1] } = table;
+    // A position without a row does not turn anything.
+    return p >= 0 && p < shape[0] ? attentionFactor * data[offset + p * strides[0] + k * strides[1]] : none;
+  };
+  const output = new Float64Array(B * H * M * D);
+  for (let row = 0; row < B * H * M; row++) {
+    const [b, h, m] = [Math.floor(row / (H * M)), Math.floor(row / M) % H, row % M];
+    const start = at(source, b, h, m);
+    const out = output.subarray(row * D, (row + 1) * D);
+    for (let d = 0; d < D; d++) out[d] = source.data[start + d * source.strides[3]];
+    for (let k = 0; k < rotaryDim / 2; k++) {
+      const p = position(streamOf(k, options), b, m);
+      const [cos, sine] = [angle(options.cos, p, k, Math.cos, 1), angle(options.sin, p, k, Math.sin, 0)];
+      const sin = conjugate ? -sine : sine;
+      const [i, j] = interleaved ? [2 * k, 2 * k + 1] : [k, k + rotaryDim / 2];
+      const [a, c] = [out[i], out[j]];
+      out[i] = round(round(a * cos) - round(c * sin));
+      out[j] = round(round(a * sin) + round(c * cos));
+    }
+  }
+  return output;
+}
