@@ -89,6 +89,18 @@ export const PARAMS = [
   ["stage", "u32"],
   ["best_keys", "u32"],
   ["inner", "u32"],
+  ["angle_rows", "u32"],
+  ["cos_base", "u32"],
+  ["cos_stride", "u32"],
+  ["sin_base", "u32"],
+  ["sin_stride", "u32"],
+  ["cos_factor", "f32"],
+  ["sin_factor", "f32"],
+  ["positions_base", "u32"],
+  ["positions_stride_s", "u32"],
+  ["positions_stride_b", "u32"],
+  ["positions_stride_m", "u32"],
+  ["positions_step", "u32"],
 ] as const;
 
 export type Params = { -readonly [Name in (typeof PARAMS)[number][0]]: number };

@@ -84,19 +84,24 @@ export const MODULES: ModuleMap = {
   "package::slots::walk": walk,
 };
 
-/** A constant of the default config, with its value there. */
+/** A constant of a module of constants, with its value there. */
 const CONSTANT = /^const (\w+) = (\w+);/gm;
 
 /**
  * Text for `slots/config`: the default file's constants, with these values. Throws FoveaError("shader") for a name that
  * the file does not have.
  */
-export function configModule(values: Readonly<Record<string, number | boolean>>): ModuleMap {
-  const constants = new Map([...config.matchAll(CONSTANT)].map((match) => [match[1], match[2]]));
+export const configModule = (values: Constants): ModuleMap => constantsModule("config", config, values);
+
+type Constants = Readonly<Record<string, number | boolean>>;
+
+/** Text for another slot that holds constants, likewise. `defaults` is its file. */
+export function constantsModule(slot: string, defaults: string, values: Constants): ModuleMap {
+  const constants = new Map([...defaults.matchAll(CONSTANT)].map((match) => [match[1], match[2]]));
   for (const [name, value] of Object.entries(values)) {
-    if (!constants.has(name)) throw new FoveaError("shader", `slots/config.wesl has no constant ${name}`);
+    if (!constants.has(name)) throw new FoveaError("shader", `slots/${slot}.wesl has no constant ${name}`);
     constants.set(name, `${value}${typeof value === "number" ? "u" : ""}`);
   }
   const text = [...constants].map(([name, value]) => `const ${name} = ${value};\n`).join("");
-  return { "package::slots::config": { name: "slots/config", text } };
+  return { [`package::slots::${slot}`]: { name: `slots/${slot}`, text } };
 }
