@@ -7,9 +7,13 @@ import { tmpdir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { lavapipe } from "./deno.mjs";
+import { skippedWithoutVectors } from "./vectors.mjs";
 
-/** One test of set-up needs a system where every browser is on the path; one needs Mesa's software driver. */
-const EXPECTED_SKIPS = (process.platform === "linux" ? 0 : 1) + (lavapipe() ? 0 : 1);
+/**
+ * One test of set-up needs a system where every browser is on the path; one needs Mesa's software driver; some need test
+ * vectors that are no part of the project.
+ */
+const EXPECTED_SKIPS = (process.platform === "linux" ? 0 : 1) + (lavapipe() ? 0 : 1) + skippedWithoutVectors();
 
 /** Files that are named at the end, because the suite as a whole has to stay short. */
 const SLOWEST = 10;
