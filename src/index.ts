@@ -32,9 +32,13 @@ export type { AttentionBindings } from "./attention/operands.ts";
 export type { Dropout, PerBatch, PerHead, RelativeBias, ScoreOptions } from "./attention/options.ts";
 export { AttentionPlan } from "./attention/plan.ts";
 export { planAttention } from "./attention/plan_attention.ts";
+export type { PositionOptions } from "./attention/positions.ts";
 export type { AttentionProblem, Cached, ScoreProblem } from "./attention/problem.ts";
 export { type ProjectionOptions, ProjectionPlan, planProjection, project } from "./attention/projection.ts";
 export type { ProjectionBindings, ProjectionProblem } from "./attention/projection_problem.ts";
+export { planRotary, RotaryPlan, type RotaryRunOptions, rotary } from "./attention/rotary.ts";
+export { type RotaryOptions, type RotaryScaling, rotaryFrequencies } from "./attention/rotary_options.ts";
+export type { RotaryBindings, RotaryProblem } from "./attention/rotary_problem.ts";
 export { type PackedQkvSizes, splitHeads, unpackQkv } from "./attention/views.ts";
 export {
   attentionWeights,

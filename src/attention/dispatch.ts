@@ -88,7 +88,7 @@ const NONE = 0xffffffff;
 
 /** Where nothing is in the tables, nothing chosen, and nothing rotated. */
 const PLACES = {
-  ...{ angle_rows: 0, cos_base: 0, cos_stride: 0, sin_base: 0, sin_stride: 0, cos_factor: 0, sin_factor: 0 },
+  ...{ angle_rows: 0, cos_base: 0, cos_stride: 0, sin_base: 0, sin_stride: 0, angle_factor: 0, sin_sign: 0 },
   ...{ positions_base: 0, positions_stride_s: 0, positions_stride_b: 0, positions_stride_m: 0, positions_step: 0 },
   ...{ chosen_heads: 0, chosen_rows: 0, heads_at: 0, rows_at: 0, grid_heads: 0, stage: 0, best_keys: 0, inner: 0 },
   ...{ q_lengths_at: NONE, kv_lengths_at: NONE, q_offsets_at: NONE, cu_q_at: NONE, cu_kv_at: NONE },

@@ -49,6 +49,12 @@ export type OperandName =
   | `captures.${string}`
   | "x"
   | "weight"
+  | "cos"
+  | "sin"
+  | "positionIds"
+  | "positionOffset"
+  | "positions"
+  | "angles"
   | "workspace"
   | "tables"
   | "kvState"

@@ -124,7 +124,9 @@ export class AttentionPlan {
       tensors.set(name, given);
     }
     checkOverlap(label, operands, tensors);
-    const output = tensors.get("output") ?? tensors.get("weights");
+    const [output] = [...tensors].flatMap(([name, tensor]) =>
+      operands.get(name)?.written && !OWN.includes(name) ? [tensor] : [],
+    );
     if (!output?.size) return undefined;
     const list = [...tensors.values()];
     const known = this.#groups.get(output);
@@ -151,7 +153,7 @@ export class AttentionPlan {
 const CACHED = { k: "k", v: "v", kvState: "state" } as const;
 
 /** What is the plan's own, and not the caller's to bind. */
-const OWN: readonly OperandName[] = ["workspace", "tables", "blocks"];
+const OWN: readonly OperandName[] = ["workspace", "tables", "blocks", "positions", "angles"];
 
 /** The tensor that the caller binds for an operand. */
 function boundBy(bindings: AttentionBindings, name: OperandName): Tensor | undefined {

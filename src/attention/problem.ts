@@ -192,7 +192,8 @@ function checkShapes(label: string, layout: Layout, q: ResolvedSpec, k: Resolved
   expect(heads % kvHeads === 0, `the ${heads} query heads must be a multiple of the ${kvHeads} key heads`);
 }
 
-const dense = (shape: readonly number[], layout: Layout, dtype: Dtype): ResolvedSpec => {
+/** A dense tensor of this shape, given in BHMD order, that is dense in the caller's. */
+export const dense = (shape: readonly number[], layout: Layout, dtype: Dtype): ResolvedSpec => {
   const inLayout = reorder({ shape, strides: shape, offset: 0, dtype }, layout).shape;
   return reorder(resolveSpec("output", { shape: inLayout, dtype }), layout);
 };

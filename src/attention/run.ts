@@ -4,8 +4,6 @@ import { check } from "../errors.ts";
 import { guarded } from "../gpu/buffers.ts";
 import { Tensor, tensor } from "../gpu/tensor.ts";
 import type { Dtype } from "../types.ts";
-import type { AttentionBindings } from "./operands.ts";
-import type { AttentionPlan } from "./plan.ts";
 
 /** Throws FoveaError("argument") for what a one-liner was given in place of a tensor. */
 export function checkTensors(label: string, tensors: Readonly<Record<string, unknown>>): void {
@@ -17,14 +15,20 @@ export function checkTensors(label: string, tensors: Readonly<Record<string, unk
 /** Allocates a result. */
 export type MakeResult = (name: string, shape: readonly number[], dtype?: Dtype) => Tensor;
 
+/** A plan of any operation. */
+interface RunnablePlan<Results> {
+  encode(target: GPUCommandEncoder, results: Results): void;
+  destroy(): void;
+}
+
 /**
  * Encodes a plan into results, submits it and destroys it. Resolves once the GPU has accepted the work; rejects with
  * FoveaError, and then has freed what `make` allocated.
  */
-export async function runOnce<Results extends AttentionBindings>(
+export async function runOnce<Results>(
   device: GPUDevice,
   label: string,
-  { plan, allocated }: { plan: AttentionPlan; allocated: Promise<unknown> },
+  { plan, allocated }: { plan: RunnablePlan<NoInfer<Results>>; allocated: Promise<unknown> },
   inputs: readonly Tensor[],
   resultsOf: (make: MakeResult) => Results,
 ): Promise<Results> {

@@ -15,6 +15,8 @@ export interface RotaryChoice {
   /** R, even. */
   readonly rotaryDim: number;
   readonly interleaved: boolean;
+  /** The rotated rows take the place of what was read. */
+  readonly inPlace?: boolean;
   /** Pairs that turn by positions of time, height and width. */
   readonly sections?: readonly [t: number, h: number, w: number];
   readonly sectionsInterleaved?: boolean;
@@ -40,7 +42,7 @@ export function rotaryModules(choice?: RotaryChoice): ModuleMap {
     ...modules,
     "package::slots::angles": variant,
     ...constantsModule("rotary", constants, {
-      ...{ ROTARY_DIM: rotaryDim, ROTARY_INTERLEAVED: interleaved },
+      ...{ ROTARY_DIM: rotaryDim, ROTARY_INTERLEAVED: interleaved, ROTARY_IN_PLACE: choice.inPlace ?? false },
       ...{ SECTIONS: choice.sections !== undefined, SECTIONS_INTERLEAVED: sectionsInterleaved },
       ...{ SECTION_T: sections[0], SECTION_H: sections[1], SECTION_W: sections[2] },
       ...{ ANGLES_HALF: /16/.test(choice.angles), ANGLES_BF16: choice.angles === "bf16" },

@@ -1,5 +1,6 @@
 // The slots of the attention kernels: which module fills each for a problem, and the bindings that it brings.
 
+import query from "../../shaders/slots/query.wesl?raw";
 import biasStored from "../../shaders/variants/bias_stored.wesl?raw";
 import dropoutThreefry from "../../shaders/variants/dropout_threefry.wesl?raw";
 import lseStored from "../../shaders/variants/lse_stored.wesl?raw";
@@ -19,7 +20,7 @@ import sequencePacked from "../../shaders/variants/sequence_packed.wesl?raw";
 import tablesStored from "../../shaders/variants/tables_stored.wesl?raw";
 import walkBlocks from "../../shaders/variants/walk_blocks.wesl?raw";
 import type { ModuleMap, ModuleSource } from "../shader/link.ts";
-import { asKey, asValue } from "../shader/modules.ts";
+import { asKey, asOutput, asValue } from "../shader/modules.ts";
 import type { Binding } from "../types.ts";
 import type { KvAccess } from "./kv_access.ts";
 
@@ -132,6 +133,11 @@ export function slotModules(slots: SlotChoice): ModuleMap {
     ...functionModules("mask", slots.mask),
     ...(slots.blocks && { "package::slots::walk": { name: "variants/walk_blocks.wesl", text: walkBlocks } }),
   };
+}
+
+/** The slot `query` of a kernel that works in place: it reads what the output holds. */
+export function inPlaceModule(access: Access): ModuleMap {
+  return slotModule("query", moduleOf(QUERIES, access) ?? { name: "slots/query.wesl", text: query }, asOutput);
 }
 
 /** A module for a slot, under the names of the slot; nothing where the default stays. */

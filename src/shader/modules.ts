@@ -45,6 +45,17 @@ const VALUE_NAMES = {
   ...{ q_base: "v_base", q_stride_b: "v_stride_b", q_stride_h: "v_stride_h", q_stride_d: "v_stride_d" },
   ...{ q_stride_m: "v_stride_n", M: "N", H: "Hkv", D: "Dv" },
 };
+const OUTPUT_NAMES = {
+  ...{ q: "o", q_base: "o_base", q_stride_b: "o_stride_b", q_stride_h: "o_stride_h", q_stride_d: "o_stride_d" },
+  ...{ q_stride_m: "o_stride_m", Q_BF16: "O_BF16" },
+};
+
+/** A module for q as one that reads what the output holds, for kernels that work in place. */
+export function asOutput(text: string): string {
+  const bound = text.replace(/^@group.*$/m, "import package::slots::output::{o};");
+  // Where two lanes may share a word, the output is atomic.
+  return renamed(bound, OUTPUT_NAMES).replaceAll("o[at / 2u]", "atomicLoad(&o[at / 2u])");
+}
 
 /** A module for q as one for k: the three tensors are read alike, and are told apart by names only. */
 export const asKey = (text: string): string => renamed(text, KEY_NAMES);

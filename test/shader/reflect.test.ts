@@ -19,6 +19,8 @@ import {
   packMergeParams,
 } from "../../src/kernels/merge.ts";
 import { PARAMS, PARAMS_BYTES, type Params, packParams } from "../../src/kernels/params.ts";
+import { ROTARY_HEADS, rotaryKernelModules } from "../../src/kernels/rotary.ts";
+import { angleTablesShape } from "../../src/kernels/rotary_angles.ts";
 import { PLAIN } from "../../src/kernels/slots.ts";
 import { COPY, TABLES_MODULES } from "../../src/kernels/tables.ts";
 import { MOST_KEYS, STAGES, scoreModules } from "../../src/kernels/weights.ts";
@@ -188,6 +190,13 @@ describe("numbers that both sides know", () => {
       if (stage !== "raw") expect(code).toContain(`const ${stage.toUpperCase()} = ${index}u;`);
     }
     expect(code).toContain(`const MOST_KEYS = ${MOST_KEYS}u;`);
+  });
+  it("are the heads of a lane of rotary, and the digits of its positions", () => {
+    const rotary = { rotaryDim: 8, interleaved: false, angles: "tables" } as const;
+    const spec = { headDim: 8, x: "dense", o: "dense", positions: false, rotary } as const;
+    const { code } = link("package::rotary", rotaryKernelModules(spec));
+    expect(code).toContain(`const HEADS = ${ROTARY_HEADS}u;`);
+    expect(code).toContain(`const DIGITS = vec3u(${angleTablesShape(4)[1]}u);`);
   });
 });
 

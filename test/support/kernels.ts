@@ -7,6 +7,7 @@ import { FORWARD_TILES, forwardModules } from "../../src/kernels/forward.ts";
 import { kvAccess } from "../../src/kernels/kv_access.ts";
 import { MATMUL_TILES, type MatmulSpecialisation, matmulBindings, matmulModules } from "../../src/kernels/matmul.ts";
 import { MERGE_BINDINGS, MERGE_MODULES } from "../../src/kernels/merge.ts";
+import { type RotarySpecialisation, rotaryKernelBindings, rotaryKernelModules } from "../../src/kernels/rotary.ts";
 import { PLAIN, type SlotChoice, slotBindings } from "../../src/kernels/slots.ts";
 import { TABLES_MODULES, tablesKernel } from "../../src/kernels/tables.ts";
 import { scoreBindings, scoreModules } from "../../src/kernels/weights.ts";
@@ -129,11 +130,38 @@ const PRODUCT_VARIANTS = Object.entries(PRODUCTS).map(([name, spec]) => ({
   bindings: matmulBindings(spec),
 }));
 
+const TURNED: RotarySpecialisation = {
+  ...{ headDim: 64, x: "dense", o: "dense", positions: false },
+  rotary: { rotaryDim: 64, interleaved: false, angles: "tables" },
+};
+const ROTARY: Readonly<Record<string, RotarySpecialisation>> = {
+  "half pairs": TURNED,
+  "half pairs in place, positions in memory": {
+    ...{ ...TURNED, positions: true },
+    rotary: { ...TURNED.rotary, inPlace: true },
+  },
+  "odd half pairs in place, 16 bits at any strides": {
+    ...{ headDim: 11, x: "f16-packed-strided", o: "f16-packed-strided", positions: false },
+    rotary: { rotaryDim: 6, interleaved: false, inPlace: true, angles: "f16" },
+  },
+  "interleaved pairs, sections": {
+    ...{ headDim: 20, x: "strided", o: "bf16-packed", positions: true },
+    rotary: { rotaryDim: 10, interleaved: true, sections: [3, 1, 1], sectionsInterleaved: true, angles: "f32" },
+  },
+};
+const ROTARY_VARIANTS = Object.entries(ROTARY).map(([name, spec]) => ({
+  name: `rotary of ${name}`,
+  root: "package::rotary",
+  modules: rotaryKernelModules(spec),
+  bindings: rotaryKernelBindings(spec),
+}));
+
 export const KERNEL_VARIANTS: readonly KernelVariant[] = [
   ...ATTENTION_VARIANTS,
   ...FEATURE_VARIANTS,
   ...DECODE_VARIANTS,
   ...SCORE_VARIANTS,
+  ...ROTARY_VARIANTS,
   ...PRODUCT_VARIANTS,
   { name: "block mask", root: "package::block_mask", modules: blockMaskModules(), bindings: blockMaskBindings() },
   { name: "tables", root: "package::tables", modules: TABLES_MODULES, bindings: tablesKernel().bindings },

@@ -1,8 +1,9 @@
 // Position encodings on the vectors of ONNX, ONNX Runtime and Keras.
 
-import { alibiSlopes, attentionWeights, tensor } from "../../src/index.ts";
+import { expect } from "vitest";
+import { alibiSlopes, attentionWeights, rotary, splitHeads, tensor } from "../../src/index.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
-import { describeVectors, expectVector } from "../support/vectors.ts";
+import { describeVectors, expectVector, floatDtype, type Vector, type VectorTensor } from "../support/vectors.ts";
 
 failOnGpuErrors();
 
@@ -14,4 +15,65 @@ describeVectors(["keras.AlibiBias"], async (vector) => {
   const bias = await attentionWeights(q, k, options);
   expectVector(vector, await bias.read());
   for (const used of [q, k, bias]) used.destroy();
+});
+
+const attributesOf = ({ op, attributes, inputs }: Vector) => {
+  const {
+    interleaved = 0,
+    rotary_embedding_dim: dim = 0,
+    num_heads: heads = 0,
+    mrope_section,
+    mrope_layout,
+  } = attributes;
+  return {
+    interleaved: interleaved === 1,
+    ...(dim > 0 && { rotaryDim: dim }),
+    ...(op.endsWith("MRotaryEmbedding") && {
+      sections: mrope_section,
+      sectionLayout: mrope_layout === 1 ? ("interleaved" as const) : ("blocks" as const),
+      attentionFactor: attributes.scale,
+    }),
+    heads: heads as number,
+    x: inputs[0] as VectorTensor,
+  };
+};
+
+describeVectors(
+  ["ai.onnx.RotaryEmbedding", "com.microsoft.RotaryEmbedding", "com.microsoft.MRotaryEmbedding"],
+  async (vector) => {
+    const { heads, x, ...options } = attributesOf(vector);
+    // The domains differ in the order of their inputs.
+    const [ids, cosCache, sinCache] = [1, 2, 3].map(
+      (index) => vector.inputs[vector.op.startsWith("ai.onnx") ? [3, 1, 2][index - 1] : index],
+    );
+    const device = await testDevice();
+    const upload = (given: VectorTensor) => tensor(device, given.shape, { data: given.data, dtype: floatDtype(given) });
+    const [input, cos, sin] = [x, cosCache as VectorTensor, sinCache as VectorTensor].map(upload);
+    const rotaryDim = options.rotaryDim ?? 2 * (cos.shape.at(-1) as number);
+    // [B, M, H * D] without a number of heads has heads of R.
+    const split = x.shape.length === 3 ? splitHeads(input, heads || (x.shape[2] as number) / rotaryDim) : input;
+    const output = tensor(device, x.shape, { dtype: input.dtype });
+    const into = x.shape.length === 3 ? splitHeads(output, split.shape[1]) : output;
+    // One id stands for the position of the first row.
+    const positions = ids && (ids.data.length === 1 ? { positionOffset: ids.data[0] } : { positionIds: [...ids.data] });
+    await rotary(split, { ...options, cos, sin, ...positions, output: into });
+    expectVector(vector, await output.read());
+    for (const used of [input, cos, sin, output]) used.destroy();
+  },
+);
+
+describeVectors(["keras.RotaryEmbedding"], async (vector) => {
+  const { max_wavelength: base, layout, scaling_factor: factor, positions, positions2d } = vector.attributes;
+  expect(layout).toBe("half_split");
+  const x = vector.inputs[0] as VectorTensor;
+  const [B, M, ...rest] = x.shape;
+  const device = await testDevice();
+  // Keras' axes are batch, sequence, then heads if there are any.
+  const input = tensor(device, [B, M, rest.length > 1 ? rest[0] : 1, rest.at(-1) as number], { data: x.data });
+  const { output } = await rotary(input, {
+    ...{ base, layout: "bmhd", positionIds: positions ?? positions2d.flat() },
+    ...(factor && { scaling: { type: "linear", factor } }),
+  });
+  expectVector(vector, await output.read());
+  for (const used of [input, output]) used.destroy();
 });

@@ -1,0 +1,241 @@
+// Rotary position embedding: the plan, and the one-liner on top of it.
+
+import { check } from "../errors.ts";
+import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
+import { compileKernel } from "../gpu/pipelines.ts";
+import { Tensor, type TensorOptions, tensor } from "../gpu/tensor.ts";
+import { PARAMS, type Params, packParams } from "../kernels/params.ts";
+import { type RotarySpecialisation, rotaryKernel, rotaryWorkgroups } from "../kernels/rotary.ts";
+import { angleTables, angleTablesShape } from "../kernels/rotary_angles.ts";
+import { isAligned } from "../kernels/slots.ts";
+import type { TensorSpec } from "../types.ts";
+import { accessOf } from "./build.ts";
+import { addresses, cutWork, UNIFORM_STRIDE } from "./dispatch.ts";
+import { checkOperand } from "./operand_checks.ts";
+import type { AttentionBindings, Operand, OperandName } from "./operands.ts";
+import { AttentionPlan } from "./plan.ts";
+import { positionParams } from "./positions.ts";
+import {
+  type ResolvedRotaryProblem,
+  type RotaryBindings,
+  type RotaryProblem,
+  resolveRotaryProblem,
+} from "./rotary_problem.ts";
+import { runOnce } from "./run.ts";
+import { bindingBase, checkBindingLimit, checkedSpec, FLOATS, type ResolvedSpec, reorder } from "./specs.ts";
+
+/** A compiled rotary embedding. Make one with {@link planRotary}; encode it as often as you like. */
+export class RotaryPlan {
+  readonly #plan: AttentionPlan;
+  readonly #inPlace: boolean;
+
+  private constructor(plan: AttentionPlan, inPlace: boolean) {
+    this.#plan = plan;
+    this.#inPlace = inPlace;
+  }
+
+  /** @internal Use {@link planRotary}. */
+  static make(plan: AttentionPlan, inPlace: boolean): RotaryPlan {
+    return new RotaryPlan(plan, inPlace);
+  }
+
+  /**
+   * Records the rotation into a compute pass, or into a pass of its own on a command encoder. Allocates no GPU memory and
+   * submits nothing. In a caller's pass it sets the pipeline and bind group 0.
+   *
+   * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or belongs to another
+   * device, or if the output shares its buffer with an input.
+   *
+   * @example
+   * const pass = encoder.beginComputePass();
+   * plan.encode(pass, { x: q, output: rotated });
+   * pass.end();
+   */
+  encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: RotaryBindings = {}): void {
+    check(
+      !this.#inPlace || bindings.output === undefined,
+      "argument",
+      () => "rotary: the plan works in place, and has no output to bind.",
+    );
+    this.#plan.encode(target, bindings as AttentionBindings);
+  }
+
+  /** Frees the plan's own small buffers. Work that was submitted before still runs. */
+  destroy(): void {
+    this.#plan.destroy();
+  }
+}
+
+/**
+ * Compiles a rotary position embedding (RoPE), of queries or of keys: the two channels of each pair turn by an angle that
+ * grows with the position, so that products of queries and keys depend on the distance of their positions.
+ *
+ * ```
+ * (a, b) -> f (a cos t - b sin t, a sin t + b cos t)     t = position * theta_k,  theta_k = base^(-2k / R),  k < R / 2
+ * ```
+ *
+ * Source: RoFormer (arXiv 2104.09864), equation 34. Pairs are (x[k], x[k + R / 2]), or (x[2k], x[2k + 1]) if `interleaved`;
+ * channels from R on are copied. f is the attention factor: 1, but for YaRN. Frequencies may be scaled for long texts
+ * ({@link RotaryScaling}); tokens may have three positions each (`sections`).
+ *
+ * Angles are computed in float64 and put together from small tables, right to 3e-7 at every position from -2^23 up to 2^23,
+ * where an f32 product of position and frequency has lost three digits or more. The arithmetic is f32. Lengths, strides,
+ * positions, base and scaling compile nothing.
+ *
+ * Rejects with FoveaError, as {@link planAttention} does.
+ *
+ * @example
+ * const scaling = { type: "llama3", factor: 8, originalMaxPositions: 8192 } as const;
+ * const plan = await planRotary(device, { x: q, base: 500_000, scaling, positionOffset: 100, inPlace: true });
+ * plan.encode(encoder);
+ */
+export async function planRotary(device: GPUDevice, problem: RotaryProblem): Promise<RotaryPlan> {
+  const { plan, allocated } = await prepareRotary(device, problem);
+  await allocated;
+  return plan;
+}
+
+/** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
+async function prepareRotary(device: GPUDevice, problem: RotaryProblem) {
+  checkDevice(device);
+  const resolved = resolveRotaryProblem(problem);
+  const { label, inPlace } = resolved;
+  const { operands, owned, positions } = operandsOf(device, problem, resolved);
+  try {
+    const { spec, dispatches, bytes } = layout(device, resolved, operands, positions);
+    const source = rotaryKernel(spec);
+    const compiled = await compileKernel(device, source);
+    const { value: params, done } = guarded(device, label, () => {
+      const usage = USAGE.UNIFORM | USAGE.STORAGE | USAGE.COPY_DST;
+      const buffer = device.createBuffer({ label: `${label} params`, size: bytes.byteLength, usage });
+      device.queue.writeBuffer(buffer, 0, bytes);
+      return buffer;
+    });
+    const names: Readonly<Record<string, OperandName>> = {
+      ...{ q: "x", o: inPlace ? "x" : "output", cos_cache: "cos", sin_cache: "sin" },
+      ...(positions && { positions }),
+    };
+    const stages = [{ source, compiled, names, dispatches }];
+    const made = AttentionPlan.make({ device, label, operands, stages, params, numbers: new Map(), owned });
+    const allocated = Promise.all([done, ...owned.map((one) => one.allocated)]);
+    allocated.catch(() => made.destroy());
+    return { plan: RotaryPlan.make(made, inPlace), allocated, resolved };
+  } catch (error) {
+    for (const one of owned) one.destroy();
+    throw error;
+  }
+}
+
+/** The tensors of the plan, those of its own last, and which of them has the positions. */
+function operandsOf(device: GPUDevice, problem: RotaryProblem, resolved: ResolvedRotaryProblem) {
+  const { label, layout, x, output, inPlace, caches, rotary } = resolved;
+  const { stored } = resolved.positions;
+  const operands = new Map<OperandName, Operand>();
+  const owned: Tensor[] = [];
+  const add = (name: OperandName, spec: ResolvedSpec, given: unknown, written = false) => {
+    const fallback = given instanceof Tensor ? given : undefined;
+    const operand = { spec, base: bindingBase(device, spec), fallback, written };
+    checkBindingLimit(label, name, device, spec);
+    if (fallback) checkOperand(`${label}: ${name}`, device, operand, fallback);
+    operands.set(name, operand);
+  };
+  add("x", reorder(x, layout), problem.x, inPlace);
+  if (!inPlace) add("output", reorder(output, layout), problem.output, true);
+  if (caches) {
+    add("cos", checkedSpec(label, "cos", problem.cos as TensorSpec, FLOATS), problem.cos);
+    add("sin", checkedSpec(label, "sin", problem.sin as TensorSpec, FLOATS), problem.sin);
+  }
+  if (stored?.values instanceof Tensor) add(stored.name, stored.values, stored.values);
+  const own = (name: OperandName, shape: readonly number[], options: TensorOptions) => {
+    const made = tensor(device, shape, { ...options, label: `${label} ${name}` });
+    owned.push(made);
+    add(name, made, made);
+  };
+  // Last, when nothing of the caller's is wrong: there is nobody yet to free them.
+  try {
+    const numbers = stored && !(stored.values instanceof Tensor) ? stored.values : undefined;
+    if (numbers) own("positions", [numbers.length], { dtype: "i32", data: numbers });
+    if (!caches) {
+      const { frequencies, attentionFactor } = rotary;
+      own("angles", angleTablesShape(frequencies.length), { data: angleTables(frequencies, attentionFactor) });
+    }
+    return { operands, owned, positions: numbers ? ("positions" as const) : stored?.name };
+  } catch (error) {
+    for (const one of owned) one.destroy();
+    throw error;
+  }
+}
+
+/** What is compiled, and the uniform of each dispatch. */
+function layout(
+  device: GPUDevice,
+  { x, output, choice, rotary, positions, caches, conjugate }: ResolvedRotaryProblem,
+  operands: ReadonlyMap<OperandName, Operand>,
+  positionsName: OperandName | undefined,
+) {
+  const [batch, heads, rows, headDim] = x.shape;
+  const [from, into] = [x, output].map((spec) => ({ spec, base: bindingBase(device, spec) }));
+  const spec: RotarySpecialisation = {
+    ...{ headDim, x: accessOf(device, from), o: accessOf(device, into), rotary: choice },
+    positions: positionsName !== undefined,
+  };
+  const bhmd = { layout: "bhmd" } as const;
+  const cache = (name: "cos" | "sin") => ({
+    [`${name}_base`]: caches ? bindingBase(device, caches[name]) : 0,
+    [`${name}_stride`]: caches && caches.rows > 1 ? caches[name].strides[0] : 0,
+  });
+  const params: Params = {
+    ...(Object.fromEntries(PARAMS.map(([name]) => [name, 0])) as Params),
+    ...{ seq_q: rows, total_q: batch * rows, n_heads: heads },
+    ...addresses("q", "m", from, isAligned(spec.x), bhmd),
+    ...addresses("o", "m", into, isAligned(spec.o), bhmd),
+    ...{ angle_rows: caches?.rows ?? 0, ...cache("cos"), ...cache("sin") },
+    ...{ angle_factor: rotary.attentionFactor, sin_sign: conjugate ? -1 : 1 },
+    ...positionParams(device, positions, positionsName && operands.get(positionsName)?.spec),
+  };
+  const total = x.shape.includes(0) ? 0 : rotaryWorkgroups(spec, batch * rows, heads);
+  // Work of a lane is little and the same for all: one dispatch, unless the grid is full.
+  const parts = cutWork(device, total, 1, Number.POSITIVE_INFINITY);
+  const bytes = new ArrayBuffer(Math.max(1, parts.length) * UNIFORM_STRIDE);
+  const dispatches = parts.map(({ x: width, y, ...range }, index) => {
+    packParams({ ...params, ...range }, bytes, index * UNIFORM_STRIDE);
+    return { x: width, y, paramsOffset: index * UNIFORM_STRIDE };
+  });
+  return { spec, dispatches, bytes };
+}
+
+/** Options of {@link rotary}: those of a problem, with tensors where memory is meant. */
+export interface RotaryRunOptions extends Omit<RotaryProblem, "x" | "output" | "cos" | "sin"> {
+  /** Where the result goes. Default: a new dense tensor of the dtype of x, which is the caller's to destroy. */
+  readonly output?: Tensor;
+  readonly cos?: Tensor;
+  readonly sin?: Tensor;
+}
+
+/**
+ * Rotary position embedding of queries or keys. See {@link planRotary} for the formula, the rules and the shapes.
+ *
+ * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
+ *
+ * @param x [B, H, M, D] f32, f16 or bf16
+ * @returns `{ output }` [B, H, M, D]; x itself with `inPlace`
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @example
+ * const { output: rotated } = await rotary(q, { base: 500_000, positionOffset: 100 });
+ */
+export async function rotary(x: Tensor, options: RotaryRunOptions = {}): Promise<{ readonly output: Tensor }> {
+  const label = options?.label ?? "rotary";
+  check(x instanceof Tensor, "argument", () => `${label}: x must be a Tensor; make one with tensor().`);
+  const { plan, allocated, resolved } = await prepareRotary(x.device, { ...options, x });
+  const given = [options.output, options.cos, options.sin, options.positionIds, options.positionOffset];
+  const inputs = [x, ...given.filter((one): one is Tensor => one instanceof Tensor)];
+  if (resolved.inPlace) {
+    await runOnce(x.device, label, { plan, allocated }, inputs, () => ({}));
+    return { output: x };
+  }
+  return runOnce(x.device, label, { plan, allocated }, inputs, (make) => {
+    const { shape, dtype } = reorder(resolved.output, resolved.layout);
+    return { output: options.output ?? make("output", shape, dtype) };
+  });
+}

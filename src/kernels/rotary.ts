@@ -1,0 +1,81 @@
+// The rotary kernel, shaders/rotary.wesl: what is compiled, its bindings and its grid.
+
+import rotary from "../../shaders/rotary.wesl?raw";
+import positions from "../../shaders/slots/positions.wesl?raw";
+import positionsStored from "../../shaders/variants/positions_stored.wesl?raw";
+import { link, type ModuleMap } from "../shader/link.ts";
+import { configModule, MODULES } from "../shader/modules.ts";
+import type { Binding, KernelSource } from "../types.ts";
+import { type RotaryChoice, rotaryBindings, rotaryModules } from "./rotary_angles.ts";
+import { type Access, inPlaceModule, PLAIN, slotConstants, slotModules } from "./slots.ts";
+
+const WG_SIZE = 64;
+/** Heads that a lane turns by the same angles. */
+export const ROTARY_HEADS = 4;
+
+export interface RotarySpecialisation {
+  readonly headDim: number;
+  readonly x: Access;
+  /** In place that of x. */
+  readonly o: Access;
+  readonly rotary: RotaryChoice;
+  /** Positions are in memory; otherwise they rise by one from row to row. */
+  readonly positions: boolean;
+}
+
+/** The modules of slots/positions. */
+export const positionModules = (stored: boolean): ModuleMap => ({
+  "package::slots::positions": stored ? { name: "variants/positions_stored.wesl", text: positionsStored } : positions,
+});
+
+export const positionBindings = (stored: boolean): Binding[] =>
+  stored ? [{ binding: 15, name: "positions", type: "read-only-storage" }] : [];
+
+/** The modules of a specialisation, of which `package::rotary` is the root. */
+export function rotaryKernelModules({ headDim, x, o, rotary: choice, positions }: RotarySpecialisation): ModuleMap {
+  const slots = { ...PLAIN, q: x, o };
+  return {
+    ...{ ...MODULES, "package::rotary": rotary },
+    ...configModule({ HEAD_DIM: headDim, V_DIM: headDim, ...slotConstants(slots) }),
+    ...slotModules(slots),
+    ...(choice.inPlace && inPlaceModule(o)),
+    ...rotaryModules(choice),
+    ...positionModules(positions),
+  };
+}
+
+export function rotaryKernelBindings({ rotary: choice, positions }: RotarySpecialisation): Binding[] {
+  return [
+    { binding: 0, name: "params", type: "uniform" },
+    ...(choice.inPlace ? [] : [{ binding: 1, name: "q", type: "read-only-storage" } as const]),
+    { binding: 6, name: "o", type: "storage" },
+    ...rotaryBindings(choice),
+    ...positionBindings(positions),
+  ];
+}
+
+/** Linked kernels by specialisation. */
+const linked = new Map<string, KernelSource>();
+
+export function rotaryKernel(spec: RotarySpecialisation): KernelSource {
+  const key = JSON.stringify(spec);
+  let source = linked.get(key);
+  if (!source) {
+    const text = link("package::rotary", rotaryKernelModules(spec));
+    source = { label: "rotary", ...text, bindings: rotaryKernelBindings(spec) };
+    linked.set(key, source);
+  }
+  return source;
+}
+
+/** Parts of a row that a lane takes, as the shader cuts it. */
+export function rotaryCells({ headDim, rotary: { rotaryDim, interleaved, inPlace } }: RotarySpecialisation): number {
+  const half = rotaryDim / 2;
+  if (!interleaved && half % 4 !== 0) return 1;
+  const end = Math.ceil((inPlace ? rotaryDim : headDim) / 4);
+  return interleaved ? end : end - half / 4;
+}
+
+/** Workgroups for so many rows of so many heads. */
+export const rotaryWorkgroups = (spec: RotarySpecialisation, rows: number, heads: number): number =>
+  Math.ceil((rotaryCells(spec) * rows * Math.ceil(heads / ROTARY_HEADS)) / WG_SIZE);
