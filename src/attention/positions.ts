@@ -3,6 +3,8 @@
 import { check } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
+import type { PlanTensors } from "./one_kernel.ts";
+import type { OperandName } from "./operands.ts";
 import type { PerBatch } from "./options.ts";
 import { bindingBase, expectShape, type ResolvedSpec } from "./specs.ts";
 
@@ -121,6 +123,21 @@ function checkRange(label: string, name: string, values: readonly number[], more
     () =>
       `${label}: ${name}[${wrong}] is ${values[wrong]}${more ? `, and ${more} rows follow` : ""}; positions are whole numbers from ${begin} to ${end - 1}, ${what}.`,
   );
+}
+
+/** Adds the positions that are in memory to the tensors of a plan, and gives their name there. */
+export function addPositions(
+  { stored }: ResolvedPositions,
+  { add, own }: Pick<PlanTensors, "add" | "own">,
+): OperandName | undefined {
+  if (!stored) return undefined;
+  const { name, values } = stored;
+  if (values instanceof Tensor) {
+    add(name, values, values);
+    return name;
+  }
+  own("positions", [values.length], { dtype: "i32", data: values });
+  return "positions";
 }
 
 /** The params of slots/positions; `spec` is that of the tensor which holds them. */

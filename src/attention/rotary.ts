@@ -1,20 +1,18 @@
 // Rotary position embedding: the plan, and the one-liner on top of it.
 
 import { check } from "../errors.ts";
-import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
-import { compileKernel } from "../gpu/pipelines.ts";
-import { Tensor, type TensorOptions, tensor } from "../gpu/tensor.ts";
-import { PARAMS, type Params, packParams } from "../kernels/params.ts";
+import { checkDevice } from "../gpu/buffers.ts";
+import { Tensor } from "../gpu/tensor.ts";
 import { type RotarySpecialisation, rotaryKernel, rotaryWorkgroups } from "../kernels/rotary.ts";
 import { angleTables, angleTablesShape } from "../kernels/rotary_angles.ts";
 import { isAligned } from "../kernels/slots.ts";
 import type { TensorSpec } from "../types.ts";
 import { accessOf } from "./build.ts";
-import { addresses, cutWork, UNIFORM_STRIDE } from "./dispatch.ts";
-import { checkOperand } from "./operand_checks.ts";
-import type { AttentionBindings, Operand, OperandName } from "./operands.ts";
-import { AttentionPlan } from "./plan.ts";
-import { positionParams } from "./positions.ts";
+import { addresses } from "./dispatch.ts";
+import { type OneKernel, type PlanTensors, planOneKernel, planTensors } from "./one_kernel.ts";
+import type { AttentionBindings, OperandName } from "./operands.ts";
+import type { AttentionPlan } from "./plan.ts";
+import { addPositions, positionParams } from "./positions.ts";
 import {
   type ResolvedRotaryProblem,
   type RotaryBindings,
@@ -22,7 +20,7 @@ import {
   resolveRotaryProblem,
 } from "./rotary_problem.ts";
 import { runOnce } from "./run.ts";
-import { bindingBase, checkBindingLimit, checkedSpec, FLOATS, type ResolvedSpec, reorder } from "./specs.ts";
+import { bindingBase, checkedSpec, FLOATS, reorder } from "./specs.ts";
 
 /** A compiled rotary embedding. Make one with {@link planRotary}; encode it as often as you like. */
 export class RotaryPlan {
@@ -100,108 +98,63 @@ async function prepareRotary(device: GPUDevice, problem: RotaryProblem) {
   checkDevice(device);
   const resolved = resolveRotaryProblem(problem);
   const { label, inPlace } = resolved;
-  const { operands, owned, positions } = operandsOf(device, problem, resolved);
-  try {
-    const { spec, dispatches, bytes } = layout(device, resolved, operands, positions);
-    const source = rotaryKernel(spec);
-    const compiled = await compileKernel(device, source);
-    const { value: params, done } = guarded(device, label, () => {
-      const usage = USAGE.UNIFORM | USAGE.STORAGE | USAGE.COPY_DST;
-      const buffer = device.createBuffer({ label: `${label} params`, size: bytes.byteLength, usage });
-      device.queue.writeBuffer(buffer, 0, bytes);
-      return buffer;
-    });
-    const names: Readonly<Record<string, OperandName>> = {
-      ...{ q: "x", o: inPlace ? "x" : "output", cos_cache: "cos", sin_cache: "sin" },
-      ...(positions && { positions }),
-    };
-    const stages = [{ source, compiled, names, dispatches }];
-    const made = AttentionPlan.make({ device, label, operands, stages, params, numbers: new Map(), owned });
-    const allocated = Promise.all([done, ...owned.map((one) => one.allocated)]);
-    allocated.catch(() => made.destroy());
-    return { plan: RotaryPlan.make(made, inPlace), allocated, resolved };
-  } catch (error) {
-    for (const one of owned) one.destroy();
-    throw error;
-  }
+  const tensors = planTensors(device, label, (into) => collect(into, problem, resolved));
+  const { plan, allocated } = await planOneKernel(device, label, tensors, () =>
+    kernelOf(device, resolved, tensors.operands, tensors.collected),
+  );
+  return { plan: RotaryPlan.make(plan, inPlace), allocated, resolved };
 }
 
-/** The tensors of the plan, those of its own last, and which of them has the positions. */
-function operandsOf(device: GPUDevice, problem: RotaryProblem, resolved: ResolvedRotaryProblem) {
-  const { label, layout, x, output, inPlace, caches, rotary } = resolved;
-  const { stored } = resolved.positions;
-  const operands = new Map<OperandName, Operand>();
-  const owned: Tensor[] = [];
-  const add = (name: OperandName, spec: ResolvedSpec, given: unknown, written = false) => {
-    const fallback = given instanceof Tensor ? given : undefined;
-    const operand = { spec, base: bindingBase(device, spec), fallback, written };
-    checkBindingLimit(label, name, device, spec);
-    if (fallback) checkOperand(`${label}: ${name}`, device, operand, fallback);
-    operands.set(name, operand);
-  };
+/** Adds the tensors of the plan; gives the name of the one that has the positions. */
+function collect({ add, own }: PlanTensors, problem: RotaryProblem, resolved: ResolvedRotaryProblem) {
+  const { label, layout, x, output, inPlace, caches, rotary, positions } = resolved;
   add("x", reorder(x, layout), problem.x, inPlace);
   if (!inPlace) add("output", reorder(output, layout), problem.output, true);
   if (caches) {
     add("cos", checkedSpec(label, "cos", problem.cos as TensorSpec, FLOATS), problem.cos);
     add("sin", checkedSpec(label, "sin", problem.sin as TensorSpec, FLOATS), problem.sin);
   }
-  if (stored?.values instanceof Tensor) add(stored.name, stored.values, stored.values);
-  const own = (name: OperandName, shape: readonly number[], options: TensorOptions) => {
-    const made = tensor(device, shape, { ...options, label: `${label} ${name}` });
-    owned.push(made);
-    add(name, made, made);
-  };
-  // Last, when nothing of the caller's is wrong: there is nobody yet to free them.
-  try {
-    const numbers = stored && !(stored.values instanceof Tensor) ? stored.values : undefined;
-    if (numbers) own("positions", [numbers.length], { dtype: "i32", data: numbers });
-    if (!caches) {
-      const { frequencies, attentionFactor } = rotary;
-      own("angles", angleTablesShape(frequencies.length), { data: angleTables(frequencies, attentionFactor) });
-    }
-    return { operands, owned, positions: numbers ? ("positions" as const) : stored?.name };
-  } catch (error) {
-    for (const one of owned) one.destroy();
-    throw error;
+  const stored = addPositions(positions, { add, own });
+  if (!caches) {
+    const { frequencies, attentionFactor } = rotary;
+    own("angles", angleTablesShape(frequencies.length), { data: angleTables(frequencies, attentionFactor) });
   }
+  return stored;
 }
 
-/** What is compiled, and the uniform of each dispatch. */
-function layout(
+function kernelOf(
   device: GPUDevice,
-  { x, output, choice, rotary, positions, caches, conjugate }: ResolvedRotaryProblem,
-  operands: ReadonlyMap<OperandName, Operand>,
-  positionsName: OperandName | undefined,
-) {
+  { x, output, inPlace, choice, rotary, positions, caches, conjugate }: ResolvedRotaryProblem,
+  operands: PlanTensors["operands"],
+  stored: OperandName | undefined,
+): OneKernel {
   const [batch, heads, rows, headDim] = x.shape;
   const [from, into] = [x, output].map((spec) => ({ spec, base: bindingBase(device, spec) }));
   const spec: RotarySpecialisation = {
     ...{ headDim, x: accessOf(device, from), o: accessOf(device, into), rotary: choice },
-    positions: positionsName !== undefined,
+    positions: stored !== undefined,
   };
   const bhmd = { layout: "bhmd" } as const;
   const cache = (name: "cos" | "sin") => ({
     [`${name}_base`]: caches ? bindingBase(device, caches[name]) : 0,
     [`${name}_stride`]: caches && caches.rows > 1 ? caches[name].strides[0] : 0,
   });
-  const params: Params = {
-    ...(Object.fromEntries(PARAMS.map(([name]) => [name, 0])) as Params),
-    ...{ seq_q: rows, total_q: batch * rows, n_heads: heads },
-    ...addresses("q", "m", from, isAligned(spec.x), bhmd),
-    ...addresses("o", "m", into, isAligned(spec.o), bhmd),
-    ...{ angle_rows: caches?.rows ?? 0, ...cache("cos"), ...cache("sin") },
-    ...{ angle_factor: rotary.attentionFactor, sin_sign: conjugate ? -1 : 1 },
-    ...positionParams(device, positions, positionsName && operands.get(positionsName)?.spec),
+  return {
+    source: rotaryKernel(spec),
+    names: {
+      ...{ q: "x", o: inPlace ? "x" : "output", cos_cache: "cos", sin_cache: "sin" },
+      ...(stored && { positions: stored }),
+    },
+    params: {
+      ...{ seq_q: rows, total_q: batch * rows, n_heads: heads },
+      ...addresses("q", "m", from, isAligned(spec.x), bhmd),
+      ...addresses("o", "m", into, isAligned(spec.o), bhmd),
+      ...{ angle_rows: caches?.rows ?? 0, ...cache("cos"), ...cache("sin") },
+      ...{ angle_factor: rotary.attentionFactor, sin_sign: conjugate ? -1 : 1 },
+      ...positionParams(device, positions, stored && operands.get(stored)?.spec),
+    },
+    workgroups: x.shape.includes(0) ? 0 : rotaryWorkgroups(spec, batch * rows, heads),
   };
-  const total = x.shape.includes(0) ? 0 : rotaryWorkgroups(spec, batch * rows, heads);
-  // Work of a lane is little and the same for all: one dispatch, unless the grid is full.
-  const parts = cutWork(device, total, 1, Number.POSITIVE_INFINITY);
-  const bytes = new ArrayBuffer(Math.max(1, parts.length) * UNIFORM_STRIDE);
-  const dispatches = parts.map(({ x: width, y, ...range }, index) => {
-    packParams({ ...params, ...range }, bytes, index * UNIFORM_STRIDE);
-    return { x: width, y, paramsOffset: index * UNIFORM_STRIDE };
-  });
-  return { spec, dispatches, bytes };
 }
 
 /** Options of {@link rotary}: those of a problem, with tensors where memory is meant. */

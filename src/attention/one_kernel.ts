@@ -1,0 +1,95 @@
+// Plans of one small kernel that has no keys: their tensors, and the way from those to a plan.
+
+import { guarded, USAGE } from "../gpu/buffers.ts";
+import { compileKernel } from "../gpu/pipelines.ts";
+import { Tensor, type TensorOptions, tensor } from "../gpu/tensor.ts";
+import { PARAMS, type Params, packParams } from "../kernels/params.ts";
+import type { KernelSource } from "../types.ts";
+import { cutWork, UNIFORM_STRIDE } from "./dispatch.ts";
+import { checkOperand } from "./operand_checks.ts";
+import type { Operand, OperandName } from "./operands.ts";
+import { AttentionPlan } from "./plan.ts";
+import { bindingBase, checkBindingLimit, type ResolvedSpec } from "./specs.ts";
+
+/** The tensors of a plan. */
+export interface PlanTensors {
+  readonly operands: Map<OperandName, Operand>;
+  /** Those that the plan owns. */
+  readonly owned: Tensor[];
+  /** Adds a tensor that the caller binds, and checks the one that is given for it, if there is one. */
+  add(name: OperandName, spec: ResolvedSpec, given: unknown, written?: boolean): void;
+  /** Adds a tensor that the plan allocates. */
+  own(name: OperandName, shape: readonly number[], options: TensorOptions): void;
+}
+
+/**
+ * Collects the tensors of a plan. Where `collect` throws, what the plan owns by then is freed; it allocates last, when
+ * nothing of the caller's is wrong.
+ */
+export function planTensors<T>(device: GPUDevice, label: string, collect: (tensors: PlanTensors) => T) {
+  const operands = new Map<OperandName, Operand>();
+  const owned: Tensor[] = [];
+  const add: PlanTensors["add"] = (name, spec, given, written = false) => {
+    const fallback = given instanceof Tensor ? given : undefined;
+    const operand = { spec, base: bindingBase(device, spec), fallback, written };
+    checkBindingLimit(label, name, device, spec);
+    if (fallback) checkOperand(`${label}: ${name}`, device, operand, fallback);
+    operands.set(name, operand);
+  };
+  const own: PlanTensors["own"] = (name, shape, options) => {
+    const made = tensor(device, shape, { ...options, label: `${label} ${name}` });
+    owned.push(made);
+    add(name, made, made);
+  };
+  try {
+    return { operands, owned, collected: collect({ operands, owned, add, own }) };
+  } catch (error) {
+    for (const one of owned) one.destroy();
+    throw error;
+  }
+}
+
+/** A kernel that runs once over all there is. */
+export interface OneKernel {
+  readonly source: KernelSource;
+  /** Our names of the shader's bindings, where they differ. */
+  readonly names: Readonly<Record<string, OperandName>>;
+  /** The rest is 0. */
+  readonly params: Partial<Params>;
+  /** Workgroups of little work each. */
+  readonly workgroups: number;
+}
+
+/** Compiles the kernel and lays out its uniform. Whatever fails, the memory that the plan owns is freed. */
+export async function planOneKernel(
+  device: GPUDevice,
+  label: string,
+  { operands, owned }: Pick<PlanTensors, "operands" | "owned">,
+  kernelOf: () => OneKernel,
+): Promise<{ plan: AttentionPlan; allocated: Promise<unknown> }> {
+  try {
+    const { source, names, params: some, workgroups } = kernelOf();
+    const compiled = await compileKernel(device, source);
+    const all = { ...(Object.fromEntries(PARAMS.map(([name]) => [name, 0])) as Params), ...some };
+    const parts = cutWork(device, workgroups, 1, Number.POSITIVE_INFINITY);
+    const bytes = new ArrayBuffer(Math.max(1, parts.length) * UNIFORM_STRIDE);
+    const dispatches = parts.map(({ x, y, ...range }, index) => {
+      packParams({ ...all, ...range }, bytes, index * UNIFORM_STRIDE);
+      return { x, y, paramsOffset: index * UNIFORM_STRIDE };
+    });
+    const { value: params, done } = guarded(device, label, () => {
+      const usage = USAGE.UNIFORM | USAGE.STORAGE | USAGE.COPY_DST;
+      const buffer = device.createBuffer({ label: `${label} params`, size: bytes.byteLength, usage });
+      device.queue.writeBuffer(buffer, 0, bytes);
+      return buffer;
+    });
+    const stages = [{ source, compiled, names, dispatches }];
+    const plan = AttentionPlan.make({ device, label, operands, stages, params, numbers: new Map(), owned });
+    const allocated = Promise.all([done, ...owned.map((one) => one.allocated)]);
+    allocated.catch(() => plan.destroy());
+    return { plan, allocated };
+  } catch (error) {
+    for (const one of owned) one.destroy();
+    throw error;
+  }
+}
