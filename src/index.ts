@@ -32,6 +32,13 @@ export type { AttentionBindings } from "./attention/operands.ts";
 export type { Dropout, PerBatch, PerHead, RelativeBias, ScoreOptions } from "./attention/options.ts";
 export { AttentionPlan } from "./attention/plan.ts";
 export { planAttention } from "./attention/plan_attention.ts";
+export {
+  type PositionEncodingOptions,
+  PositionEncodingPlan,
+  planPositionEncoding,
+  positionEncoding,
+} from "./attention/position_encoding.ts";
+export type { PositionEncodingBindings, PositionEncodingProblem } from "./attention/position_encoding_problem.ts";
 export type { PositionOptions } from "./attention/positions.ts";
 export type { AttentionProblem, Cached, ScoreProblem } from "./attention/problem.ts";
 export { type ProjectionOptions, ProjectionPlan, planProjection, project } from "./attention/projection.ts";
@@ -39,6 +46,7 @@ export type { ProjectionBindings, ProjectionProblem } from "./attention/projecti
 export { planRotary, RotaryPlan, type RotaryRunOptions, rotary } from "./attention/rotary.ts";
 export { type RotaryOptions, type RotaryScaling, rotaryFrequencies } from "./attention/rotary_options.ts";
 export type { RotaryBindings, RotaryProblem } from "./attention/rotary_problem.ts";
+export { type SinusoidalOptions, sinusoidalPositions } from "./attention/sinusoidal.ts";
 export { type PackedQkvSizes, splitHeads, unpackQkv } from "./attention/views.ts";
 export {
   attentionWeights,

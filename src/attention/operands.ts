@@ -49,6 +49,7 @@ export type OperandName =
   | `captures.${string}`
   | "x"
   | "weight"
+  | "table"
   | "cos"
   | "sin"
   | "positionIds"

@@ -4,6 +4,7 @@ export { largest, type WorstElement, worstElement } from "./compare.ts";
 export { dropoutKeeps, threefry2x32 } from "./dropout.ts";
 export { mergeAttention, type ReferencePartial } from "./merge.ts";
 export type { ReferenceOptions, ReferencePosition, ReferenceRelativeBias, ReferenceTensor } from "./options.ts";
+export { positionEncoding, type ReferenceEncodingOptions, sinusoidalEncoding } from "./positions.ts";
 export { project } from "./projection.ts";
 export { type ReferenceRotaryOptions, type ReferenceRotaryScaling, rotary, rotaryFrequencies } from "./rotary.ts";
 export type { ScoreStage } from "./scores.ts";

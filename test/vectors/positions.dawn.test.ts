@@ -1,7 +1,15 @@
 // Position encodings on the vectors of ONNX, ONNX Runtime and Keras.
 
 import { expect } from "vitest";
-import { alibiSlopes, attentionWeights, rotary, splitHeads, tensor } from "../../src/index.ts";
+import {
+  alibiSlopes,
+  attentionWeights,
+  planPositionEncoding,
+  rotary,
+  sinusoidalPositions,
+  splitHeads,
+  tensor,
+} from "../../src/index.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { describeVectors, expectVector, floatDtype, type Vector, type VectorTensor } from "../support/vectors.ts";
 
@@ -76,4 +84,18 @@ describeVectors(["keras.RotaryEmbedding"], async (vector) => {
   });
   expectVector(vector, await output.read());
   for (const used of [input, output]) used.destroy();
+});
+
+describeVectors(["keras.SinePositionEncoding"], async (vector) => {
+  const { max_wavelength: maxWavelength, dim, positions } = vector.attributes;
+  expectVector(vector, sinusoidalPositions(positions, dim, { maxWavelength }));
+  const device = await testDevice();
+  const output = tensor(device, [1, positions.length, dim]);
+  const plan = await planPositionEncoding(device, { output, maxWavelength, positionIds: positions });
+  const encoder = device.createCommandEncoder();
+  plan.encode(encoder);
+  device.queue.submit([encoder.finish()]);
+  expectVector(vector, await output.read());
+  plan.destroy();
+  output.destroy();
 });

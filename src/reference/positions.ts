@@ -1,0 +1,59 @@
+// Absolute position encodings on the CPU: what the kernel is measured against.
+
+import type { ReferenceTensor } from "./options.ts";
+import { roundingOf } from "./rounding.ts";
+
+export interface ReferenceEncodingOptions {
+  /** Default 10000. */
+  readonly maxWavelength?: number;
+  /** In place of it: one for each pair, radians a position. */
+  readonly frequencies?: ArrayLike<number>;
+  /** `"halves"`: all sines, then all cosines. Default `"interleaved"`. */
+  readonly order?: "interleaved" | "halves";
+  /** [P, D], learned: in place of sinusoidal encodings. A position without a row has none. */
+  readonly table?: ReferenceTensor;
+  /** Position of a row. Default the row. */
+  readonly position?: (batch: number, row: number) => number;
+  /** Of x. Default 1. */
+  readonly scale?: number;
+  /** `"f32"`: every operation, and sine and cosine, rounded to f32. Default `"f64"`. */
+  readonly precision?: "f64" | "f32";
+}
+
+/**
+ * The sinusoidal encoding of a position, D numbers: sin(p theta_k) at 2k and cos(p theta_k) at 2k + 1, where
+ * theta_k = maxWavelength^(-2k / D). Source: Attention Is All You Need (arXiv 1706.03762), section 3.5.
+ */
+export function sinusoidalEncoding(position: number, width: number, options: ReferenceEncodingOptions = {}): number[] {
+  const { maxWavelength = 10000, frequencies, order = "interleaved" } = options;
+  return Array.from({ length: width }, (_, d) => {
+    const halves = order === "halves";
+    const pair = halves ? d % (width / 2) : Math.floor(d / 2);
+    const isSine = halves ? d < width / 2 : d % 2 === 0;
+    const angle = position * (frequencies ? frequencies[pair] : 1 / maxWavelength ** ((2 * pair) / width));
+    return isSine ? Math.sin(angle) : Math.cos(angle);
+  });
+}
+
+/**
+ * scale * x + the encodings of the rows' positions.
+ *
+ * @param x [B, M, D], dense
+ * @returns [B, M, D]
+ */
+export function positionEncoding(x: ReferenceTensor, options: ReferenceEncodingOptions = {}): Float64Array {
+  const { table, scale = 1, position = (_, row) => row } = options;
+  const [B, M, D] = x.shape;
+  const { round } = roundingOf(options.precision);
+  const learned = (p: number, { data, shape }: ReferenceTensor) =>
+    Array.from({ length: D }, (_, d) => (p >= 0 && p < shape[0] ? data[p * D + d] : 0));
+  const output = new Float64Array(B * M * D);
+  for (let row = 0; row < B * M; row++) {
+    const p = position(Math.floor(row / M), row % M);
+    const encoding = table ? learned(p, table) : sinusoidalEncoding(p, D, options);
+    for (let d = 0; d < D; d++) {
+      output[row * D + d] = round(round(scale * x.data[row * D + d]) + round(encoding[d]));
+    }
+  }
+  return output;
+}

@@ -1,0 +1,73 @@
+// The reference position encodings, and the encodings on the CPU, against numbers worked by hand.
+
+import { describe, expect, it } from "vitest";
+import { alibiSlopes, sinusoidalPositions } from "../../src/index.ts";
+import { positionEncoding, sinusoidalEncoding } from "../../src/reference/index.ts";
+import { close, tensor } from "./hand.ts";
+
+const { sin, cos } = Math;
+
+describe("sinusoidal encodings", () => {
+  it("are sine and cosine of falling frequencies in turn", () => {
+    // 10000^(-2 / 4) = 1 / 100
+    close(sinusoidalEncoding(3, 4), [sin(3), cos(3), sin(0.03), cos(0.03)]);
+    close(sinusoidalEncoding(-2, 4, { maxWavelength: 256 }), [sin(-2), cos(-2), sin(-1 / 8), cos(-1 / 8)]);
+    close(sinusoidalEncoding(0, 6), [0, 1, 0, 1, 0, 1]);
+  });
+  it("end with a sine in rows of an odd number", () => {
+    // 8^(-2 / 3) = 1 / 4
+    close(sinusoidalEncoding(2, 3, { maxWavelength: 8 }), [sin(2), cos(2), sin(0.5)]);
+    close(sinusoidalEncoding(2, 1), [sin(2)]);
+  });
+  it("may be all sines before all cosines, and of other frequencies", () => {
+    close(sinusoidalEncoding(3, 4, { order: "halves" }), [sin(3), sin(0.03), cos(3), cos(0.03)]);
+    close(sinusoidalEncoding(3, 4, { frequencies: [2, 5] }), [sin(6), cos(6), sin(15), cos(15)]);
+  });
+  it("come from sinusoidalPositions, rounded to f32", () => {
+    const cases = [
+      { width: 4, options: {} },
+      { width: 7, options: { maxWavelength: 100 } },
+      { width: 6, options: { order: "halves" } },
+      { width: 5, options: { frequencies: [3, 2, 1] } },
+    ] as const;
+    for (const { width, options } of cases) {
+      const positions = [0, 1, 7, 100_000, -3];
+      const expected = positions.flatMap((position) => sinusoidalEncoding(position, width, options)).map(Math.fround);
+      expect([...sinusoidalPositions(positions, width, options)]).toEqual(expected);
+    }
+    expect(sinusoidalPositions(3, 4)).toEqual(sinusoidalPositions([0, 1, 2], 4));
+    expect(sinusoidalPositions(0, 4)).toEqual(new Float32Array(0));
+  });
+});
+
+describe("reference positionEncoding", () => {
+  const x = tensor([2, 2, 2], [1, 2, 3, 4, 5, 6, 7, 8]);
+  const table = tensor([3, 2], [10, 20, 30, 40, 50, 60]);
+  it("adds rows of a table", () => {
+    close(positionEncoding(x, { table }), [11, 22, 33, 44, 15, 26, 37, 48]);
+  });
+  it("adds them to a multiple of x, and nothing where there is no row", () => {
+    const position = (batch: number, row: number) =>
+      [
+        [2, 3],
+        [-1, 0],
+      ][batch][row];
+    close(positionEncoding(x, { table, position, scale: 2 }), [52, 64, 6, 8, 10, 12, 24, 36]);
+  });
+  it("adds sinusoidal encodings", () => {
+    const options = { position: (batch: number, row: number) => batch + row };
+    close(positionEncoding(x, options), [1, 3, 3 + sin(1), 4 + cos(1), 5 + sin(1), 6 + cos(1), 7 + sin(2), 8 + cos(2)]);
+  });
+});
+
+describe("ALiBi's slopes", () => {
+  it("halve from head to head, where the heads are a power of two", () => {
+    close(alibiSlopes(8), [1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 256]);
+    close(alibiSlopes(2), [1 / 16, 1 / 256]);
+    close(alibiSlopes(1, 3), [1 / 8]);
+  });
+  it("are filled up from those of twice as many heads, every second one", () => {
+    close(alibiSlopes(6, 4), [1 / 2, 1 / 4, 1 / 8, 1 / 16, 2 ** -0.5, 2 ** -1.5]);
+    close(alibiSlopes(3, 6), [1 / 8, 1 / 64, 2 ** -1.5]);
+  });
+});
