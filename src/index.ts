@@ -6,6 +6,7 @@ export {
   blockMaskOf,
   createBlockMask,
 } from "./attention/block_mask.ts";
+export { type T5BucketOptions, t5Buckets } from "./attention/buckets.ts";
 export { allOf, anyOf } from "./attention/combine.ts";
 export {
   type AttentionFunction,

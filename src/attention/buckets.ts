@@ -36,3 +36,39 @@ export function distanceBuckets(
   const bucket = (r: number) => (r < exact ? r : Math.min(side - 1, exact + Math.floor(share(r) * (side - exact))));
   return { side, exact, behind: Array.from({ length: maxDistance + 1 }, (_, r) => bucket(r)) };
 }
+
+/** Which buckets {@link t5Buckets} gives. */
+export interface T5BucketOptions extends Pick<RelativeBias, "bidirectional" | "maxDistance"> {
+  /** Default 32. */
+  readonly buckets?: number;
+  /** Position of the first query. Default 0. */
+  readonly queryOffset?: number;
+}
+
+/**
+ * T5's bucket of every key for every query, to look a learned bias up by. The option `relativeBias` of attention does so
+ * inside the kernel; this is for biases in memory, and for looking at them.
+ * Source: Exploring the Limits of Transfer Learning (arXiv 1910.10683), section 2.1, and its code.
+ *
+ * @returns [M, N], row by row: the bucket of j - p, where query i stands at p = i + queryOffset.
+ * @throws FoveaError for buckets that there are not.
+ *
+ * @example
+ * const bias = Float32Array.from(t5Buckets(128, 128), (bucket) => table[bucket * heads + head]);
+ */
+export function t5Buckets(seqQ: number, seqKv: number, options: T5BucketOptions = {}): Int32Array<ArrayBuffer> {
+  const { buckets = 32, bidirectional = true, queryOffset = 0 } = options;
+  check(
+    [seqQ, seqKv].every((n) => Number.isInteger(n) && n >= 0) && Number.isInteger(queryOffset),
+    "argument",
+    () => `t5Buckets: queries, keys and queryOffset are whole numbers, got ${seqQ}, ${seqKv} and ${queryOffset}.`,
+  );
+  const { side, behind } = distanceBuckets("t5Buckets", options, buckets);
+  const found = new Int32Array(seqQ * seqKv);
+  for (let at = 0; at < found.length; at++) {
+    const ahead = (at % seqKv) - Math.floor(at / seqKv) - queryOffset;
+    const distance = bidirectional ? Math.abs(ahead) : Math.max(-ahead, 0);
+    found[at] = behind[Math.min(distance, behind.length - 1)] + (bidirectional && ahead > 0 ? side : 0);
+  }
+  return found;
+}

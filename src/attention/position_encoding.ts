@@ -8,7 +8,7 @@ import { angleTables, angleTablesShape } from "../kernels/rotary_angles.ts";
 import { isAligned } from "../kernels/slots.ts";
 import { accessOf } from "./build.ts";
 import { addresses } from "./dispatch.ts";
-import { type OneKernel, type PlanTensors, planOneKernel, planTensors } from "./one_kernel.ts";
+import { checkUnbound, type OneKernel, type PlanTensors, planOneKernel, planTensors } from "./one_kernel.ts";
 import type { AttentionBindings, OperandName } from "./operands.ts";
 import type { AttentionPlan } from "./plan.ts";
 import {
@@ -24,14 +24,16 @@ import { bindingBase, type ResolvedSpec } from "./specs.ts";
 /** A compiled position encoding. Make one with {@link planPositionEncoding}; encode it as often as you like. */
 export class PositionEncodingPlan {
   readonly #plan: AttentionPlan;
+  readonly #resolved: ResolvedEncoding;
 
-  private constructor(plan: AttentionPlan) {
+  private constructor(plan: AttentionPlan, resolved: ResolvedEncoding) {
     this.#plan = plan;
+    this.#resolved = resolved;
   }
 
   /** @internal Use {@link planPositionEncoding}. */
-  static make(plan: AttentionPlan): PositionEncodingPlan {
-    return new PositionEncodingPlan(plan);
+  static make(plan: AttentionPlan, resolved: ResolvedEncoding): PositionEncodingPlan {
+    return new PositionEncodingPlan(plan, resolved);
   }
 
   /**
@@ -45,6 +47,7 @@ export class PositionEncodingPlan {
    * plan.encode(pass, { x: embeddings, output });
    */
   encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: PositionEncodingBindings = {}): void {
+    checkUnbound(this.#resolved, bindings);
     this.#plan.encode(target, bindings as AttentionBindings);
   }
 
@@ -93,7 +96,7 @@ async function prepareEncoding(device: GPUDevice, problem: PositionEncodingProbl
   const { plan, allocated } = await planOneKernel(device, label, tensors, () =>
     kernelOf(device, resolved, tensors.operands, tensors.collected),
   );
-  return { plan: PositionEncodingPlan.make(plan), allocated, resolved };
+  return { plan: PositionEncodingPlan.make(plan, resolved), allocated, resolved };
 }
 
 /** Adds the tensors of the plan; gives the name of the one that has the positions. */

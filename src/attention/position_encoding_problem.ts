@@ -67,6 +67,11 @@ export function resolveEncoding(problem: PositionEncodingProblem): ResolvedEncod
     "argument",
     () => `${label}: in place there is an x and no output; leave out output or inPlace.`,
   );
+  check(
+    problem.output === undefined || problem.output !== problem.x,
+    "overlap",
+    () => `${label}: output is x itself; { inPlace: true } writes the result there.`,
+  );
   check(Number.isFinite(scale), "argument", () => `${label}: scale must be a finite number, got ${scale}.`);
   const rows = (name: "x" | "output") => {
     const spec = checkedSpec(label, name, problem[name] as TensorSpec, FLOATS);

@@ -88,7 +88,7 @@ function offsets(label: string, given: number | PerBatch, sizes: PositionSizes):
   const name = "positionOffset";
   if (given instanceof Tensor) {
     checkIntegers(label, name, given);
-    expectShape(label, name, given, [sizes.batch], "one position a batch entry");
+    expectShape(label, name, given, [sizes.batch], "(one position a batch entry)");
     return { offset: 0, stored: { name, values: given, strides: [0, given.strides[0], 0], step: 1 } };
   }
   const all = typeof given === "number" ? [given] : given;

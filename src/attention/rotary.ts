@@ -9,7 +9,7 @@ import { isAligned } from "../kernels/slots.ts";
 import type { TensorSpec } from "../types.ts";
 import { accessOf } from "./build.ts";
 import { addresses } from "./dispatch.ts";
-import { type OneKernel, type PlanTensors, planOneKernel, planTensors } from "./one_kernel.ts";
+import { checkUnbound, type OneKernel, type PlanTensors, planOneKernel, planTensors } from "./one_kernel.ts";
 import type { AttentionBindings, OperandName } from "./operands.ts";
 import type { AttentionPlan } from "./plan.ts";
 import { addPositions, positionParams } from "./positions.ts";
@@ -25,16 +25,16 @@ import { bindingBase, checkedSpec, FLOATS, reorder } from "./specs.ts";
 /** A compiled rotary embedding. Make one with {@link planRotary}; encode it as often as you like. */
 export class RotaryPlan {
   readonly #plan: AttentionPlan;
-  readonly #inPlace: boolean;
+  readonly #resolved: ResolvedRotaryProblem;
 
-  private constructor(plan: AttentionPlan, inPlace: boolean) {
+  private constructor(plan: AttentionPlan, resolved: ResolvedRotaryProblem) {
     this.#plan = plan;
-    this.#inPlace = inPlace;
+    this.#resolved = resolved;
   }
 
   /** @internal Use {@link planRotary}. */
-  static make(plan: AttentionPlan, inPlace: boolean): RotaryPlan {
-    return new RotaryPlan(plan, inPlace);
+  static make(plan: AttentionPlan, resolved: ResolvedRotaryProblem): RotaryPlan {
+    return new RotaryPlan(plan, resolved);
   }
 
   /**
@@ -50,11 +50,7 @@ export class RotaryPlan {
    * pass.end();
    */
   encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: RotaryBindings = {}): void {
-    check(
-      !this.#inPlace || bindings.output === undefined,
-      "argument",
-      () => "rotary: the plan works in place, and has no output to bind.",
-    );
+    checkUnbound(this.#resolved, bindings);
     this.#plan.encode(target, bindings as AttentionBindings);
   }
 
@@ -97,12 +93,12 @@ export async function planRotary(device: GPUDevice, problem: RotaryProblem): Pro
 async function prepareRotary(device: GPUDevice, problem: RotaryProblem) {
   checkDevice(device);
   const resolved = resolveRotaryProblem(problem);
-  const { label, inPlace } = resolved;
+  const { label } = resolved;
   const tensors = planTensors(device, label, (into) => collect(into, problem, resolved));
   const { plan, allocated } = await planOneKernel(device, label, tensors, () =>
     kernelOf(device, resolved, tensors.operands, tensors.collected),
   );
-  return { plan: RotaryPlan.make(plan, inPlace), allocated, resolved };
+  return { plan: RotaryPlan.make(plan, resolved), allocated, resolved };
 }
 
 /** Adds the tensors of the plan; gives the name of the one that has the positions. */

@@ -88,6 +88,11 @@ export function resolveRotaryProblem(problem: RotaryProblem): ResolvedRotaryProb
     "argument",
     () => `${label}: in place there is no output; leave out output or inPlace.`,
   );
+  check(
+    problem.output === undefined || problem.output !== problem.x,
+    "overlap",
+    () => `${label}: output is x itself; { inPlace: true } writes the result there.`,
+  );
   const output = inPlace
     ? x
     : problem.output

@@ -1,8 +1,8 @@
 // The reference position encodings, and the encodings on the CPU, against numbers worked by hand.
 
 import { describe, expect, it } from "vitest";
-import { alibiSlopes, sinusoidalPositions } from "../../src/index.ts";
-import { positionEncoding, sinusoidalEncoding } from "../../src/reference/index.ts";
+import { alibiSlopes, sinusoidalPositions, t5Buckets } from "../../src/index.ts";
+import { positionEncoding, relativeBucket, sinusoidalEncoding } from "../../src/reference/index.ts";
 import { close, tensor } from "./hand.ts";
 
 const { sin, cos } = Math;
@@ -69,5 +69,34 @@ describe("ALiBi's slopes", () => {
   it("are filled up from those of twice as many heads, every second one", () => {
     close(alibiSlopes(6, 4), [1 / 2, 1 / 4, 1 / 8, 1 / 16, 2 ** -0.5, 2 ** -1.5]);
     close(alibiSlopes(3, 6), [1 / 8, 1 / 64, 2 ** -1.5]);
+  });
+});
+
+describe("T5's buckets", () => {
+  it("are one a distance up to half of them, then wider", () => {
+    // 8 buckets of one side: 0 1 2 3 alone, then bounds 4 * 2^(k / 4 * log2(64 / 4)) = 4, 8, 16, 32.
+    const options = { buckets: 8, bidirectional: false, maxDistance: 64 } as const;
+    const behind = t5Buckets(70, 1, options);
+    expect([0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 63, 64, 69].map((distance) => behind[distance])).toEqual([
+      0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 7, 7, 7, 7,
+    ]);
+    expect([...t5Buckets(1, 3, options)]).toEqual([0, 0, 0]); // keys after the query
+  });
+  it("are others for keys after the query, if there are two sides", () => {
+    expect([...t5Buckets(2, 3, { buckets: 8, queryOffset: 1 })]).toEqual([1, 0, 5, 2, 1, 0]);
+  });
+  it("are those of the reference", () => {
+    for (const [buckets, bidirectional, maxDistance] of [
+      [32, true, 128],
+      [32, false, 128],
+      [6, true, 20],
+      [7, false, 36],
+    ] as const) {
+      const found = t5Buckets(1, 401, { buckets, bidirectional, maxDistance, queryOffset: 200 });
+      const expected = Array.from({ length: 401 }, (_, j) =>
+        relativeBucket(j - 200, buckets, bidirectional, maxDistance),
+      );
+      expect([...found]).toEqual(expected);
+    }
   });
 });

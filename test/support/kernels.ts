@@ -7,6 +7,7 @@ import { FORWARD_TILES, forwardModules } from "../../src/kernels/forward.ts";
 import { kvAccess } from "../../src/kernels/kv_access.ts";
 import { MATMUL_TILES, type MatmulSpecialisation, matmulBindings, matmulModules } from "../../src/kernels/matmul.ts";
 import { MERGE_BINDINGS, MERGE_MODULES } from "../../src/kernels/merge.ts";
+import { type EncodingSpecialisation, encodingBindings, encodingModules } from "../../src/kernels/position_encoding.ts";
 import { type RotarySpecialisation, rotaryKernelBindings, rotaryKernelModules } from "../../src/kernels/rotary.ts";
 import { PLAIN, type SlotChoice, slotBindings } from "../../src/kernels/slots.ts";
 import { TABLES_MODULES, tablesKernel } from "../../src/kernels/tables.ts";
@@ -156,12 +157,29 @@ const ROTARY_VARIANTS = Object.entries(ROTARY).map(([name, spec]) => ({
   bindings: rotaryKernelBindings(spec),
 }));
 
+const PAIRS = { rotaryDim: 8, interleaved: true, angles: "tables" } as const;
+const ENCODINGS: Readonly<Record<string, EncodingSpecialisation>> = {
+  sinusoidal: { width: 8, x: "dense", o: "dense", encoding: { pairs: PAIRS }, positions: false },
+  "sinusoidal, in place, all sines first": {
+    ...{ width: 8, x: "in place", o: "strided", positions: false },
+    encoding: { pairs: { ...PAIRS, interleaved: false } },
+  },
+  "learned, alone": { width: 7, x: undefined, o: "strided", encoding: { table: "strided" }, positions: true },
+};
+const ENCODING_VARIANTS = Object.entries(ENCODINGS).map(([name, spec]) => ({
+  name: `position encoding ${name}`,
+  root: "package::position_encoding",
+  modules: encodingModules(spec),
+  bindings: encodingBindings(spec),
+}));
+
 export const KERNEL_VARIANTS: readonly KernelVariant[] = [
   ...ATTENTION_VARIANTS,
   ...FEATURE_VARIANTS,
   ...DECODE_VARIANTS,
   ...SCORE_VARIANTS,
   ...ROTARY_VARIANTS,
+  ...ENCODING_VARIANTS,
   ...PRODUCT_VARIANTS,
   { name: "block mask", root: "package::block_mask", modules: blockMaskModules(), bindings: blockMaskBindings() },
   { name: "tables", root: "package::tables", modules: TABLES_MODULES, bindings: tablesKernel().bindings },

@@ -8,6 +8,7 @@ import {
   rotary,
   sinusoidalPositions,
   splitHeads,
+  t5Buckets,
   tensor,
 } from "../../src/index.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
@@ -98,4 +99,15 @@ describeVectors(["keras.SinePositionEncoding"], async (vector) => {
   expectVector(vector, await output.read());
   plan.destroy();
   output.destroy();
+});
+
+describeVectors(["com.microsoft.RelativePositionBias"], (vector) => {
+  const [table, queries, keys] = vector.inputs as VectorTensor[];
+  const [M, N] = [queries.data[0], keys.data[0]];
+  // The table's numbers lie in column-major order.
+  const [buckets, heads] = table.shape;
+  const { max_distance: maxDistance, is_bidirectional } = vector.attributes;
+  const found = t5Buckets(M, N, { buckets, maxDistance, bidirectional: is_bidirectional === 1 });
+  const head = (h: number) => Array.from(found, (bucket) => table.data[h * buckets + bucket]);
+  expectVector(vector, Array.from({ length: heads }, (_, h) => head(h)).flat());
 });
