@@ -45,8 +45,9 @@ export type { AttentionProblem, Cached, ScoreProblem } from "./attention/problem
 export { type ProjectionOptions, ProjectionPlan, planProjection, project } from "./attention/projection.ts";
 export type { ProjectionBindings, ProjectionProblem } from "./attention/projection_problem.ts";
 export { planRotary, RotaryPlan, type RotaryRunOptions, rotary } from "./attention/rotary.ts";
-export { type RotaryOptions, type RotaryScaling, rotaryFrequencies } from "./attention/rotary_options.ts";
+export { type RotaryOptions, rotaryFrequencies } from "./attention/rotary_options.ts";
 export type { RotaryBindings, RotaryProblem } from "./attention/rotary_problem.ts";
+export type { RotaryScaling } from "./attention/rotary_scaling.ts";
 export { type SinusoidalOptions, sinusoidalPositions } from "./attention/sinusoidal.ts";
 export { type PackedQkvSizes, splitHeads, unpackQkv } from "./attention/views.ts";
 export {
