@@ -72,9 +72,9 @@ export class RotaryPlan {
  * channels from R on are copied. f is the attention factor: 1, but for YaRN. Frequencies may be scaled for long texts
  * ({@link RotaryScaling}); tokens may have three positions each (`sections`).
  *
- * Angles are computed in float64 and put together from small tables, right to 3e-7 at every position from -2^23 up to 2^23,
- * where an f32 product of position and frequency has lost three digits or more. The arithmetic is f32. Lengths, strides,
- * positions, base and scaling compile nothing.
+ * Angles are computed in float64 and put together from small tables: cos and sin are right to 3e-7 at every position from
+ * -2^23 up to 2^23. (A product of position and frequency in f32 is off by up to 0.006 radians at position 100,000.) The
+ * arithmetic is f32. Lengths, strides, positions, base and scaling compile nothing.
  *
  * Rejects with FoveaError, as {@link planAttention} does.
  *

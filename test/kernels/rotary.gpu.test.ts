@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from "vitest";
 import { integers, normal } from "../../bench/data.ts";
-import { planRotary, type RotaryOptions, rotary, type Tensor, tensor } from "../../src/index.ts";
+import { planRotary, type RotaryOptions, rotary, type Tensor, tensor, unpackQkv } from "../../src/index.ts";
 import { type ReferenceRotaryOptions, rotary as reference } from "../../src/reference/index.ts";
 import { type Float, product, ROUND } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
@@ -157,6 +157,22 @@ describe("places", () => {
     { dtypes: ["bf16", "f32"], gap: 1 },
     { dtypes: ["f32", "f16"], gap: 5 },
   ])("%j", (options) => all({ D: 16, offset: 100, ...options }, size));
+  it("in place of q in a packed projection, whose k and v stay", async () => {
+    const device = await testDevice();
+    const [B, H, M, D] = [2, 2, 3, 16];
+    const data = normal(9, B * M * 3 * H * D);
+    const qkv = tensor(device, [B, M, 3 * H * D], { data });
+    const { q, k, v } = unpackQkv(qkv, { heads: H, headDim: D });
+    const before = await Promise.all([q, k, v].map((one) => one.read()));
+    await rotary(q, { positionOffset: 100, inPlace: true });
+    const after = await Promise.all([q, k, v].map((one) => one.read()));
+    const given = { data: before[0], shape: [B, H, M, D] };
+    const position = (_: number, __: number, row: number) => 100 + row;
+    const f64 = reference(given, { position });
+    expectClose("q", after[0], { f64, plain: reference(given, { position, precision: "f32" }) }, given.shape);
+    expect(after.slice(1)).toEqual(before.slice(1));
+    qkv.destroy();
+  });
   it("of no element", () => all({ D: 16 }, [{ M: 0 }, { B: 0, M: 3 }, { H: 0, M: 3 }]));
   it("in grids that are longer than a dimension may be", async () => {
     const device = withLimits(await testDevice(), { maxComputeWorkgroupsPerDimension: 3 });
