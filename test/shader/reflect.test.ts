@@ -41,11 +41,12 @@ describe.each(KERNEL_VARIANTS)("$name", (variant) => {
     });
 
   it("declares the bindings that the dispatcher binds", () => {
+    const bindings = variant.bindings.map(({ binding, name, type }) => ({ binding, name, type }));
     // A step may leave bindings unused; the real kernels declare each.
     if (variant.root.startsWith("package::steps::")) {
-      expect(variant.bindings).toEqual(expect.arrayContaining(declared));
+      expect(bindings).toEqual(expect.arrayContaining(declared));
     } else {
-      expect(declared).toEqual(variant.bindings);
+      expect(declared).toEqual(bindings);
     }
   });
   it("has one entry point, main", () => {

@@ -2,6 +2,12 @@
 
 import { STEPS, stepBindings, stepModules } from "../../bench/ladder.ts";
 import { blockMaskBindings, blockMaskModules } from "../../src/kernels/block_mask.ts";
+import {
+  CACHE_COPY_BINDINGS,
+  CACHE_COPY_MODULES,
+  CACHE_WRITE_BINDINGS,
+  CACHE_WRITE_MODULES,
+} from "../../src/kernels/cache_pages.ts";
 import { DECODE_SHAPES, decodeBindings, decodeModules } from "../../src/kernels/decode.ts";
 import { FORWARD_TILES, forwardModules } from "../../src/kernels/forward.ts";
 import { kvAccess } from "../../src/kernels/kv_access.ts";
@@ -184,4 +190,12 @@ export const KERNEL_VARIANTS: readonly KernelVariant[] = [
   { name: "block mask", root: "package::block_mask", modules: blockMaskModules(), bindings: blockMaskBindings() },
   { name: "tables", root: "package::tables", modules: TABLES_MODULES, bindings: tablesKernel().bindings },
   { name: "merge", root: "package::merge", modules: MERGE_MODULES, bindings: MERGE_BINDINGS },
+  {
+    ...{ name: "cache write", root: "package::cache_write", modules: CACHE_WRITE_MODULES },
+    bindings: CACHE_WRITE_BINDINGS,
+  },
+  {
+    ...{ name: "cache copy", root: "package::cache_copy", modules: CACHE_COPY_MODULES },
+    bindings: CACHE_COPY_BINDINGS,
+  },
 ];
