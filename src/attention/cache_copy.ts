@@ -1,0 +1,71 @@
+// Copies of rows within and between contiguous caches, by commands of an encoder.
+
+import { USAGE } from "../gpu/buffers.ts";
+import { BYTES } from "../gpu/elements.ts";
+import type { ResolvedRows } from "./cache_options.ts";
+import type { KvSource } from "./kv_source.ts";
+
+/** What is copied: the first rows of every head. */
+export interface CopyPlan {
+  readonly batch: number;
+  readonly kvHeads: number;
+  readonly used: number;
+  readonly rows: ResolvedRows;
+}
+
+/** Bytes of a row of k and of v. */
+const rowBytes = ({ dtype, kElements, vElements }: ResolvedRows) => ({
+  k: kElements * BYTES[dtype],
+  v: vElements * BYTES[dtype],
+});
+
+/** Records copies of the used rows of one cache to another, which may have another number of rows. */
+export function copyRows(encoder: GPUCommandEncoder, plan: CopyPlan, from: KvSource, to: KvSource): void {
+  const bytes = rowBytes(plan.rows);
+  if (plan.used === 0) return;
+  for (const name of ["k", "v"] as const) {
+    const [source, target] = [from[name], to[name]];
+    for (let head = 0; head < plan.batch * plan.kvHeads; head++) {
+      const at = ({ shape }: typeof source) => head * shape[2] * bytes[name];
+      encoder.copyBufferToBuffer(source.buffer, at(source), target.buffer, at(target), plan.used * bytes[name]);
+    }
+  }
+}
+
+/**
+ * Records copies of an entry's used rows and length to another entry. WebGPU copies nothing within a buffer, so they go
+ * through buffers that the caller frees once this is submitted.
+ */
+export function copyEntryRows(
+  device: GPUDevice,
+  encoder: GPUCommandEncoder,
+  { kvHeads, used, rows }: CopyPlan,
+  { source }: { readonly source: KvSource },
+  from: number,
+  to: number,
+): GPUBuffer[] {
+  const bytes = rowBytes(rows);
+  const made: GPUBuffer[] = [];
+  const move = (buffer: GPUBuffer, places: readonly (readonly [from: number, to: number])[], size: number) => {
+    if (size === 0) return;
+    const usage = USAGE.COPY_SRC | USAGE.COPY_DST;
+    const between = device.createBuffer({ label: "cache entry", size: size * places.length, usage });
+    made.push(between);
+    for (const [index, [begin]] of places.entries()) {
+      encoder.copyBufferToBuffer(buffer, begin, between, index * size, size);
+    }
+    for (const [index, [, end]] of places.entries()) {
+      encoder.copyBufferToBuffer(between, index * size, buffer, end, size);
+    }
+  };
+  for (const name of ["k", "v"] as const) {
+    const head = source[name].shape[2] * bytes[name];
+    const places = Array.from({ length: kvHeads }, (_, h) => {
+      return [(from * kvHeads + h) * head, (to * kvHeads + h) * head] as const;
+    });
+    move(source[name].buffer, places, used * bytes[name]);
+  }
+  const lengthAt = (entry: number) => 4 * (1 + entry);
+  move(source.state.buffer, [[lengthAt(from), lengthAt(to)]], 4);
+  return made;
+}
