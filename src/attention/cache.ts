@@ -3,11 +3,10 @@
 import { check } from "../errors.ts";
 import { checkDevice, guarded } from "../gpu/buffers.ts";
 import { BYTES } from "../gpu/elements.ts";
-import { Tensor, tensor } from "../gpu/tensor.ts";
-import { kvAccess } from "../kernels/kv_access.ts";
+import { Tensor } from "../gpu/tensor.ts";
 import { type CacheAppendPlan, makeAppendPlan } from "./cache_append.ts";
 import type { AppendBindings, AppendProblem, AppendTarget, CacheRotary, ResolvedNorm } from "./cache_append_problem.ts";
-import { type CopyPlan, copyEntryRows, copyRows } from "./cache_copy.ts";
+import { type CopyPlan, copyEntryRows, copyRotary, copyRows, sourceOf } from "./cache_memory.ts";
 import {
   anglesOf,
   type KvCacheOptions,
@@ -18,7 +17,6 @@ import {
 } from "./cache_options.ts";
 import { CacheState, inPass } from "./cache_state.ts";
 import type { KvSource } from "./kv_source.ts";
-import { checkBindingLimit } from "./specs.ts";
 
 /** Options of {@link KvCache.append}: what {@link KvCache.planAppend} takes beside k and v, and the counts. */
 export type AppendOptions = Pick<AppendBindings, "q" | "qOutput" | "positionIds" | "counts"> &
@@ -49,8 +47,8 @@ interface CacheParts {
  * A cache of keys and values. Make one with {@link createKvCache}; attention reads it as `cache` of its problem.
  *
  * Lengths are on the GPU, where appends and attention read them, and mirrored here in `lengths`, so that nothing is ever
- * read back. The mirror counts what is encoded; submit commands in the order of encoding. Where counts come from the GPU
- * it is a bound from above.
+ * read back. The mirror counts what is encoded: submit commands in the order of encoding, and after one that is never
+ * submitted `truncate` to what the entries had before. Where counts come from the GPU the mirror is a bound from above.
  */
 export class KvCache implements AppendTarget {
   readonly device: GPUDevice;
@@ -273,7 +271,7 @@ export class KvCache implements AppendTarget {
     const { device, norm } = this;
     const resolved = { ...this.#resolved, label };
     const { batch } = resolved;
-    const rotary = this.rotary && (await copyRotary(device, label, this.rotary));
+    const rotary = this.rotary && copyRotary(device, label, this.rotary);
     const state = await CacheState.make(device, label, batch, 0);
     const fork = await KvCache.make({ device, resolved, state, norm, rotary });
     try {
@@ -451,49 +449,6 @@ function resolveCapacity(before: ResolvedCache, capacity: number): ResolvedCache
       `${label}.grow: capacity must be a whole number from ${before.capacity}, what it is, to ${2 ** 24 - 1}, got ${capacity}.`,
   );
   return { ...before, capacity, maxCapacity: Math.max(before.maxCapacity, capacity) };
-}
-
-/** Memory for keys and values, and what attention has to know of it. */
-function sourceOf(device: GPUDevice, resolved: ResolvedCache, state: Tensor): KvSource {
-  const { label, batch, kvHeads, headDim, vDim, capacity, ring, sinkTokens, rows } = resolved;
-  const { dtype, quantised } = rows;
-  const count = ring > 0 ? sinkTokens + ring : capacity;
-  const shape = (elements: number) => [batch, kvHeads, count, elements];
-  for (const [name, elements] of [
-    ["k", rows.kElements],
-    ["v", rows.vElements],
-  ] as const) {
-    const strides = [kvHeads * count * elements, count * elements, elements, 1];
-    checkBindingLimit(label, name, device, { shape: shape(elements), strides, offset: 0, dtype });
-  }
-  const allocate = (name: string, elements: number, dim: number) => {
-    const padded = tensor(device, shape(elements), { dtype, label: `${label} ${name}` });
-    // Rows end in padding that is no part of them.
-    return quantised ? padded : padded.slice(3, 0, dim);
-  };
-  const place = ring > 0 ? ("ring" as const) : ("rows" as const);
-  const layout = { place, sinkTokens: ring > 0 ? sinkTokens : 0, ring, pageSize: 0, ...(quantised && { quantised }) };
-  const k = allocate("k", rows.kElements, headDim);
-  try {
-    const v = allocate("v", rows.vElements, vDim);
-    return {
-      ...{ batch, kvHeads, headDim, vDim, capacity, k, v, state },
-      pagesPerEntry: 0,
-      ...layout,
-      access: kvAccess(layout),
-    };
-  } catch (error) {
-    k.destroy();
-    throw error;
-  }
-}
-
-async function copyRotary(device: GPUDevice, label: string, { choice, angles }: CacheRotary): Promise<CacheRotary> {
-  const copy = tensor(device, angles.shape, { label: `${label} angles` });
-  const encoder = device.createCommandEncoder({ label });
-  encoder.copyBufferToBuffer(angles.buffer, 0, copy.buffer, 0, angles.buffer.size);
-  device.queue.submit([encoder.finish()]);
-  return { choice, angles: copy };
 }
 
 /**

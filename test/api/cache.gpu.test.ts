@@ -2,8 +2,16 @@
 
 import { afterEach, describe, expect, it } from "vitest";
 import { normal } from "../../bench/data.ts";
-import { attention, createKvCache, type KvCache, type KvCacheOptions, tensor } from "../../src/index.ts";
-import { CacheImage } from "../support/caches.ts";
+import {
+  type AttentionOptions,
+  attention,
+  createKvCache,
+  type KvCache,
+  type KvCacheOptions,
+  tensor,
+} from "../../src/index.ts";
+import { type ReferenceOptions, attention as reference } from "../../src/reference/index.ts";
+import { CacheImage, type NewRows } from "../support/caches.ts";
 import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
@@ -265,20 +273,44 @@ describe("cost", () => {
 });
 
 describe("attention to a cache", () => {
-  it.each([
-    ["f32", 1e-6],
-    ["int8", 0.01],
-    ["int4", 0.2],
-  ] as const)("of %s is that of the tokens, and off by what the integers are", async (dtype, bound) => {
-    const { cache } = await cacheOf({ ...OPTIONS, dtype });
-    const { device } = cache;
-    const { k, v } = tokens(device, 7);
-    const q = keep(tensor(device, [2, 4, 3, 8], { data: normal(77, 192) }));
+  const outputOf = async (q: Float32Array, cache: KvCache, options: AttentionOptions) => {
+    const { output } = await attention(keep(tensor(cache.device, [2, 4, 3, 8], { data: q })), cache, options);
+    return keep(output).read();
+  };
+  const referenceOf = (q: Float32Array, { k, v, M }: NewRows, options: ReferenceOptions) => {
+    const shape = [2, 2, M, 8];
+    return reference({ data: q, shape: [2, 4, 3, 8] }, { data: k, shape }, { data: v, shape }, options).output;
+  };
+  const farthest = (a: ArrayLike<number>, b: Float64Array) => Math.max(...b.map((x, i) => Math.abs(x - a[i])));
+
+  it("of integers is that of the tokens, and off by what these are", async () => {
+    const { cache } = await cacheOf({ ...OPTIONS, dtype: "int8" });
+    const { k, v, rows } = tokens(cache.device, 7);
     for (const [begin, end] of [[0, 4], [4, 5], [5, 7]]) await cache.append(k.slice(2, begin, end), v.slice(2, begin, end)); // biome-ignore format: one line
-    const cached = keep((await attention(q, cache, { causal: true })).output);
-    const plain = keep((await attention(q, k, v, { causal: true })).output);
-    const [actual, expected] = [await cached.read(), await plain.read()];
-    expect(Math.max(...actual.map((x, i) => Math.abs(x - expected[i])))).toBeLessThan(bound);
-    if (dtype !== "f32") expect(actual).not.toEqual(expected);
+    const q = normal(77, 192);
+    const error = farthest(await outputOf(q, cache, { causal: true }), referenceOf(q, rows, { causal: true }));
+    expect(error).toBeLessThan(0.02);
+    expect(error).toBeGreaterThan(1e-4);
+  });
+  it("in a ring sees its window and the sink tokens, also after tokens were taken back", async () => {
+    const { cache } = await cacheOf(RING);
+    const { k, v, rows } = tokens(cache.device, 14);
+    const other = tokens(cache.device, 3);
+    const append = (end: number) => {
+      const begin = cache.lengths[0];
+      return cache.append(k.slice(2, begin, end), v.slice(2, begin, end));
+    };
+    for (const end of [3, 6, 9, 11]) await append(end);
+    await cache.append(other.k, other.v); // a speculation that fails
+    await cache.truncate(11);
+    await append(14);
+    const q = normal(78, 192);
+    const seen = { causal: true, window: [4, 0], sinkTokens: 2 } as const;
+    expect(farthest(await outputOf(q, cache, seen), referenceOf(q, rows, seen))).toBeLessThan(2e-6);
+    await expectError(
+      () => outputOf(q, cache, { causal: true, window: [5, 0] }),
+      "argument",
+      "attention: the cache was made for a window of 4 keys before each query, and may have overwritten older ones; 5 were asked for. Make the cache with that window.",
+    );
   });
 });

@@ -1,9 +1,58 @@
-// Copies of rows within and between contiguous caches, by commands of an encoder.
+// The memory of contiguous caches: how it is laid out, and copies of rows within and between them.
 
 import { USAGE } from "../gpu/buffers.ts";
 import { BYTES } from "../gpu/elements.ts";
-import type { ResolvedRows } from "./cache_options.ts";
+import { type Tensor, tensor } from "../gpu/tensor.ts";
+import { kvAccess } from "../kernels/kv_access.ts";
+import type { CacheRotary } from "./cache_append_problem.ts";
+import type { ResolvedCache, ResolvedRows } from "./cache_options.ts";
 import type { KvSource } from "./kv_source.ts";
+import { checkBindingLimit } from "./specs.ts";
+
+/** Memory for keys and values, and what attention has to know of it. */
+export function sourceOf(device: GPUDevice, resolved: ResolvedCache, state: Tensor): KvSource {
+  const { label, batch, kvHeads, headDim, vDim, capacity, window, ring, sinkTokens, rows } = resolved;
+  const { dtype, quantised } = rows;
+  const count = ring > 0 ? sinkTokens + ring : capacity;
+  const shape = (elements: number) => [batch, kvHeads, count, elements];
+  for (const [name, elements] of [
+    ["k", rows.kElements],
+    ["v", rows.vElements],
+  ] as const) {
+    const strides = [kvHeads * count * elements, count * elements, elements, 1];
+    checkBindingLimit(label, name, device, { shape: shape(elements), strides, offset: 0, dtype });
+  }
+  const allocate = (name: string, elements: number, dim: number) => {
+    const padded = tensor(device, shape(elements), { dtype, label: `${label} ${name}` });
+    // Rows end in padding that is no part of them.
+    return quantised ? padded : padded.slice(3, 0, dim);
+  };
+  const place = ring > 0 ? ("ring" as const) : ("rows" as const);
+  const layout = { place, sinkTokens: ring > 0 ? sinkTokens : 0, ring, pageSize: 0, ...(quantised && { quantised }) };
+  const k = allocate("k", rows.kElements, headDim);
+  try {
+    const v = allocate("v", rows.vElements, vDim);
+    return {
+      ...{ batch, kvHeads, headDim, vDim, capacity, k, v, state },
+      pagesPerEntry: 0,
+      ...(window !== undefined && { window }),
+      ...layout,
+      access: kvAccess(layout),
+    };
+  } catch (error) {
+    k.destroy();
+    throw error;
+  }
+}
+
+/** A copy of the angles of a rotary embedding. */
+export function copyRotary(device: GPUDevice, label: string, { choice, angles }: CacheRotary): CacheRotary {
+  const copy = tensor(device, angles.shape, { label: `${label} angles` });
+  const encoder = device.createCommandEncoder({ label });
+  encoder.copyBufferToBuffer(angles.buffer, 0, copy.buffer, 0, angles.buffer.size);
+  device.queue.submit([encoder.finish()]);
+  return { choice, angles: copy };
+}
 
 /** What is copied: the first rows of every head. */
 export interface CopyPlan {
