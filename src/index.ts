@@ -7,6 +7,10 @@ export {
   createBlockMask,
 } from "./attention/block_mask.ts";
 export { type T5BucketOptions, t5Buckets } from "./attention/buckets.ts";
+export { type AppendOptions, createKvCache, type ForkOptions, KvCache } from "./attention/cache.ts";
+export type { CacheAppendPlan } from "./attention/cache_append.ts";
+export type { AppendBindings, AppendProblem } from "./attention/cache_append_problem.ts";
+export type { CacheDtype, KvCacheOptions, QkNorm, RowOptions } from "./attention/cache_options.ts";
 export { allOf, anyOf } from "./attention/combine.ts";
 export {
   type AttentionFunction,

@@ -52,6 +52,8 @@ export interface Binding {
   readonly binding: number;
   readonly name: string;
   readonly type: "uniform" | "read-only-storage" | "storage";
+  /** A uniform whose place each dispatch chooses, as it does for that of binding 0. */
+  readonly dynamic?: true;
 }
 
 /** A linked kernel: all that depends on a problem's constants, and nothing that depends on its lengths. */

@@ -56,6 +56,13 @@ export function checkCached(label: string, options: ScoreOptions, source: KvSour
   if (source.place !== "ring") return;
   const { window: [left] = [-1], attentionChunk = Number.POSITIVE_INFINITY, sinkTokens = 0, queryOffset } = options;
   const behind = Math.min(left < 0 ? Number.POSITIVE_INFINITY : left, attentionChunk - 1);
+  const { window = source.ring } = source;
+  check(
+    !Number.isFinite(behind) || behind <= window,
+    "argument",
+    () =>
+      `${label}: the cache was made for a window of ${window} keys before each query, and may have overwritten older ones; ${behind} were asked for. Make the cache with that window.`,
+  );
   check(
     behind + seqQ <= source.ring,
     "argument",

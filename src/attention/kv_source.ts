@@ -39,6 +39,8 @@ export interface KvSource {
   /** Rows of a ring that are never used again, and those that are. Both 0 otherwise. */
   readonly sinkTokens: number;
   readonly ring: number;
+  /** Of a ring: keys before its own that a query may look at, whatever tokens were taken back. */
+  readonly window?: number;
   /** 0 if not paged. */
   readonly pageSize: number;
   readonly pagesPerEntry: number;

@@ -143,7 +143,7 @@ export function addPositions(
 /** The params of slots/positions; `spec` is that of the tensor which holds them. */
 export function positionParams(
   device: GPUDevice,
-  { offset, stored }: ResolvedPositions,
+  { offset, stored }: { offset: number; stored?: Pick<NonNullable<ResolvedPositions["stored"]>, "strides" | "step"> },
   spec: ResolvedSpec | undefined,
 ): Pick<Params, "q_offset" | `positions_${"base" | "stride_s" | "stride_b" | "stride_m" | "step"}`> {
   const [positions_stride_s, positions_stride_b, positions_stride_m] = stored?.strides ?? [0, 0, 0];

@@ -16,12 +16,15 @@ const caches = new WeakMap<GPUDevice, Map<string, Map<string, Promise<CompiledKe
 export function compileKernel(device: GPUDevice, source: KernelSource): Promise<CompiledKernel> {
   const byText = entry(caches, device, () => new Map());
   const byBindings = entry(byText, source.code, () => new Map());
-  return entry(byBindings, source.bindings.map(({ binding, type }) => `${binding} ${type}`).join(), (key) => {
+  return entry(byBindings, bindingsText(source.bindings), (key) => {
     const compiled = compile(device, source);
     compiled.catch(() => byBindings.delete(key));
     return compiled;
   });
 }
+
+const bindingsText = (bindings: readonly Binding[]) =>
+  bindings.map(({ binding, type, dynamic }) => `${binding} ${type}${dynamic ? " dynamic" : ""}`).join();
 
 /** Throws FoveaError("limit") if a kernel binds more buffers than the device lets it. */
 export function checkBindings(device: GPUDevice, label: string, bindings: readonly Binding[]): void {
@@ -60,11 +63,11 @@ async function compile(device: GPUDevice, { label, code, locate, bindings }: Ker
   const module = device.createShaderModule({ label, code });
   const layout = device.createBindGroupLayout({
     label,
-    entries: bindings.map(({ binding, type }) => ({
+    entries: bindings.map(({ binding, type, dynamic = binding === 0 }) => ({
       binding,
       visibility: 4, // GPUShaderStage.COMPUTE
       // One uniform buffer holds the params of every dispatch of a plan; the offset says which.
-      buffer: { type, hasDynamicOffset: type === "uniform" && binding === 0 },
+      buffer: { type, hasDynamicOffset: type === "uniform" && dynamic },
     })),
   });
   const pipeline = device.createComputePipelineAsync({

@@ -1,5 +1,14 @@
 export { attention, type ReferenceResult } from "./attention.ts";
 export { relativeBucket } from "./bucket.ts";
+export {
+  dequantiseRow,
+  quantisedWords,
+  quantiseRow,
+  type ReferenceNormOptions,
+  type ReferenceQuantisation,
+  ringRow,
+  rmsNorm,
+} from "./cache.ts";
 export { largest, type WorstElement, worstElement } from "./compare.ts";
 export { dropoutKeeps, threefry2x32 } from "./dropout.ts";
 export { mergeAttention, type ReferencePartial } from "./merge.ts";

@@ -62,6 +62,16 @@ export const asKey = (text: string): string => renamed(text, KEY_NAMES);
 /** A module for q as one for v. */
 export const asValue = (text: string): string => renamed(text, VALUE_NAMES);
 
+const CACHED_VALUE_NAMES = {
+  ...{ cache_k: "cache_v", store_cached_k: "store_cached_v", "@binding(16)": "@binding(17)" },
+  ...{ CACHE_K_VECS: "CACHE_V_VECS", CACHE_K_ROW: "CACHE_V_ROW", CACHE_K_GROUPS: "CACHE_V_GROUPS" },
+  ...{ CACHE_K_PER_WORD: "CACHE_V_PER_WORD", CACHE_K_MASK: "CACHE_V_MASK", CACHE_K_RECIPROCAL: "CACHE_V_RECIPROCAL" },
+  ...{ HEAD_DIM: "V_DIM", K_GROUP: "V_GROUP", D: "Dv" },
+};
+
+/** A module that stores rows of k in a cache as one for v. */
+export const asCachedValue = (text: string): string => renamed(text, CACHED_VALUE_NAMES);
+
 function renamed(text: string, names: Readonly<Record<string, string>>): string {
   return text.replace(/@binding\(\d+\)|[A-Za-z_]\w*/g, (word) => names[word] ?? word);
 }

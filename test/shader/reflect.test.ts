@@ -6,6 +6,14 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { WgslReflect } from "wgsl_reflect";
 import { BLOCKS, blockMaskModules } from "../../src/kernels/block_mask.ts";
+import {
+  ADVANCE_MODULES,
+  ADVANCE_PARAMS,
+  APPEND,
+  appendModules,
+  appendTile,
+  packAppend,
+} from "../../src/kernels/cache.ts";
 import { FORWARD_TILES, forwardModules, forwardWorkgroupBytes } from "../../src/kernels/forward.ts";
 import { MATMUL_TILES, matmulTileSize, matmulWorkgroupBytes } from "../../src/kernels/matmul.ts";
 import {
@@ -26,7 +34,7 @@ import { COPY, TABLES_MODULES } from "../../src/kernels/tables.ts";
 import { MOST_KEYS, STAGES, scoreModules } from "../../src/kernels/weights.ts";
 import { link } from "../../src/shader/link.ts";
 import { blankComments } from "../../src/shader/source.ts";
-import { KERNEL_VARIANTS } from "../support/kernels.ts";
+import { APPENDS, KERNEL_VARIANTS } from "../support/kernels.ts";
 
 const reflect = (variant: Pick<(typeof KERNEL_VARIANTS)[number], "root" | "modules">) =>
   new WgslReflect(link(variant.root, variant.modules).code);
@@ -41,11 +49,12 @@ describe.each(KERNEL_VARIANTS)("$name", (variant) => {
     });
 
   it("declares the bindings that the dispatcher binds", () => {
+    const bindings = variant.bindings.map(({ binding, name, type }) => ({ binding, name, type }));
     // A step may leave bindings unused; the real kernels declare each.
     if (variant.root.startsWith("package::steps::")) {
-      expect(variant.bindings).toEqual(expect.arrayContaining(declared));
+      expect(bindings).toEqual(expect.arrayContaining(declared));
     } else {
-      expect(declared).toEqual(variant.bindings);
+      expect(declared).toEqual(bindings);
     }
   });
   it("has one entry point, main", () => {
@@ -89,6 +98,7 @@ describe("small structs", () => {
   it.each([
     ["package::tables", TABLES_MODULES, COPY],
     ["package::block_mask", blockMaskModules(), BLOCKS],
+    ["package::cache_advance", ADVANCE_MODULES, ADVANCE_PARAMS],
   ] as const)("of %s have the members that the host writes, in order", (root, modules, members) => {
     const { name } = reflect({ root, modules }).uniforms[0].type as unknown as { name: string };
     const struct = reflect({ root, modules }).structs.find((one) => one.name === name);
@@ -120,6 +130,33 @@ describe("MergeParams", () => {
     const { code } = link(variant.root, variant.modules);
     expect(code).toContain(`const ROW_TILE = ${MERGE_ROW_TILE}u;`);
     expect(MERGE_BINDINGS.filter(({ name }) => /^o_\d$/.test(name))).toHaveLength(MERGE_FOLD);
+  });
+});
+
+describe.each(Object.entries(APPENDS))("the append of %s", (_, choice) => {
+  const modules = appendModules(choice);
+  it("has a uniform with the members that the host writes, at their offsets", () => {
+    const struct = reflect({ root: "package::cache_append", modules }).structs.find(({ name }) => name === "Append");
+    const members = struct?.members.map(({ name, offset }) => [name, offset]);
+    const weights = 16 * Math.ceil(APPEND.length / 4);
+    expect(members).toEqual([
+      ...APPEND.map((name, index) => [name, 4 * index]),
+      ["k_weights", weights],
+      ["q_weights", weights + 16 * Math.ceil(choice.headDim / 4)],
+    ]);
+    const sizes = { batch: 1, kv_heads: 2, q_heads: 3, cache_rows: 4, epsilon: 0.5 };
+    const k = Float32Array.from({ length: choice.headDim }, (_, d) => d);
+    const view = new DataView(packAppend(sizes, choice.headDim, { k }));
+    expect(view.byteLength).toBe(struct?.size);
+    expect([0, 4, 8, 12].map((at) => view.getUint32(at, true))).toEqual([1, 2, 3, 4]);
+    expect([16, weights + 8, members?.[6][1] as number].map((at) => view.getFloat32(at, true))).toEqual([0.5, 2, 1]);
+  });
+  it("takes the workgroup memory that its header says", () => {
+    const columns = Math.ceil(Math.max(choice.headDim, choice.vDim) / 4);
+    const { lanes, rows } = appendTile(choice);
+    expect(lanes * rows).toBe(64);
+    expect(workgroupBytes(link("package::cache_append", modules).code)).toBe(16 * columns * rows);
+    expect(16 * columns * rows).toBeLessThanOrEqual(columns <= 64 ? 1024 : 16 * columns);
   });
 });
 
@@ -179,7 +216,11 @@ function evaluator(code: string): (expression: string) => number {
       )
       .replace(/(\d+)u\b/g, "$1")
       .replace(/\b[A-Z]\w*/g, (name) => `${evaluate(constants.get(name) ?? "NaN")}`);
-    return Math.floor(new Function(`return ${text.replace(/(\([^()]*\)|\w+) \/ (\w+)/g, "Math.floor($1 / $2)")}`)());
+    return Math.floor(
+      new Function(
+        `const { max } = Math; return ${text.replace(/(\([^()]*\)|\w+) \/ (\w+)/g, "Math.floor($1 / $2)")}`,
+      )(),
+    );
   };
 }
 

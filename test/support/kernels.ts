@@ -2,6 +2,19 @@
 
 import { STEPS, stepBindings, stepModules } from "../../bench/ladder.ts";
 import { blockMaskBindings, blockMaskModules } from "../../src/kernels/block_mask.ts";
+import {
+  ADVANCE_MODULES,
+  type AppendChoice,
+  advanceKernel,
+  appendBindings,
+  appendModules,
+} from "../../src/kernels/cache.ts";
+import {
+  CACHE_COPY_BINDINGS,
+  CACHE_COPY_MODULES,
+  CACHE_WRITE_BINDINGS,
+  CACHE_WRITE_MODULES,
+} from "../../src/kernels/cache_pages.ts";
 import { DECODE_SHAPES, decodeBindings, decodeModules } from "../../src/kernels/decode.ts";
 import { FORWARD_TILES, forwardModules } from "../../src/kernels/forward.ts";
 import { kvAccess } from "../../src/kernels/kv_access.ts";
@@ -173,6 +186,35 @@ const ENCODING_VARIANTS = Object.entries(ENCODINGS).map(([name, spec]) => ({
   bindings: encodingBindings(spec),
 }));
 
+const APPEND: AppendChoice = {
+  ...{ headDim: 64, vDim: 64, k: "dense", v: "dense", qNorm: false, kNorm: false, rotary: undefined, positions: false },
+  ...{ layout: { place: "rows" }, dtype: "f32" },
+};
+const TURNS = { ...TURNED.rotary, rotaryDim: 32 };
+export const APPENDS: Readonly<Record<string, AppendChoice>> = {
+  f32: APPEND,
+  "bf16 to a ring, odd head dims": {
+    ...{ ...APPEND, headDim: 5, vDim: 7, k: "strided", v: "bf16-packed-strided", dtype: "bf16" },
+    layout: { place: "ring", ring: 9, sinkTokens: 2 },
+  },
+  "int4 in pages, q in place": {
+    ...{ ...APPEND, headDim: 2048, vDim: 80, qNorm: true, kNorm: true, rotary: TURNS, positions: true },
+    q: { access: "f16-packed-strided", output: "f16-packed-strided", inPlace: true },
+    layout: { place: "paged", pageSize: 16, quantised: { bits: 4, groupK: 32, groupV: 80 } },
+  },
+  "int8, q to another place": {
+    ...{ ...APPEND, headDim: 260, kNorm: true, qNorm: true, rotary: { ...TURNS, interleaved: true } },
+    q: { access: "dense", output: "bf16-packed", inPlace: false },
+    layout: { place: "rows", quantised: { bits: 8, groupK: 260, groupV: 64 } },
+  },
+};
+const CACHE_VARIANTS = Object.entries(APPENDS).map(([name, choice]) => ({
+  name: `cache_append of ${name}`,
+  root: "package::cache_append",
+  modules: appendModules(choice),
+  bindings: appendBindings(choice),
+}));
+
 export const KERNEL_VARIANTS: readonly KernelVariant[] = [
   ...ATTENTION_VARIANTS,
   ...FEATURE_VARIANTS,
@@ -181,7 +223,22 @@ export const KERNEL_VARIANTS: readonly KernelVariant[] = [
   ...ROTARY_VARIANTS,
   ...ENCODING_VARIANTS,
   ...PRODUCT_VARIANTS,
+  ...CACHE_VARIANTS,
+  {
+    name: "cache_advance",
+    root: "package::cache_advance",
+    modules: ADVANCE_MODULES,
+    bindings: advanceKernel().bindings,
+  },
   { name: "block mask", root: "package::block_mask", modules: blockMaskModules(), bindings: blockMaskBindings() },
   { name: "tables", root: "package::tables", modules: TABLES_MODULES, bindings: tablesKernel().bindings },
   { name: "merge", root: "package::merge", modules: MERGE_MODULES, bindings: MERGE_BINDINGS },
+  {
+    ...{ name: "cache write", root: "package::cache_write", modules: CACHE_WRITE_MODULES },
+    bindings: CACHE_WRITE_BINDINGS,
+  },
+  {
+    ...{ name: "cache copy", root: "package::cache_copy", modules: CACHE_COPY_MODULES },
+    bindings: CACHE_COPY_BINDINGS,
+  },
 ];

@@ -1,0 +1,233 @@
+// Appending to a cache: the plan that every kind of cache makes.
+
+import { check } from "../errors.ts";
+import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
+import { type CompiledKernel, checkBindings, compileKernel } from "../gpu/pipelines.ts";
+import { Tensor } from "../gpu/tensor.ts";
+import { type AppendChoice, appendKernel } from "../kernels/cache.ts";
+import { PARAMS_BYTES } from "../kernels/params.ts";
+import { tablesKernel } from "../kernels/tables.ts";
+import type { KernelSource } from "../types.ts";
+import {
+  type AppendBindings,
+  type AppendProblem,
+  type AppendTarget,
+  appendUniforms,
+  type CacheRotary,
+  choiceOf,
+  type ResolvedAppend,
+  resolveAppend,
+  UNIFORMS,
+} from "./cache_append_problem.ts";
+import { inPass } from "./cache_state.ts";
+import { UNIFORM_STRIDE } from "./dispatch.ts";
+import type { KvSource } from "./kv_source.ts";
+import { checkOperand, checkOverlap } from "./operand_checks.ts";
+import type { OperandName, Operands } from "./operands.ts";
+import { bindingRange } from "./specs.ts";
+
+interface PlanParts {
+  readonly target: AppendTarget;
+  readonly append: ResolvedAppend;
+  readonly choice: AppendChoice;
+  readonly source: KernelSource;
+  readonly compiled: CompiledKernel;
+  /** Copies counts that are on the GPU. */
+  readonly copying: CompiledKernel | undefined;
+  readonly params: GPUBuffer;
+}
+
+/** Our names of the shader's bindings, where they differ. */
+const OPERAND_NAMES: Readonly<Record<string, string>> = { positions: "positionIds" };
+
+/** A compiled append. Make one with the cache's `planAppend`; encode it as often as you like. */
+export class CacheAppendPlan {
+  readonly #parts: PlanParts;
+  /** As the uniforms know it. */
+  #source: KvSource;
+  #groups = new WeakMap<Tensor, { tensors: readonly Tensor[]; group: GPUBindGroup }>();
+  readonly #copies = new WeakMap<Tensor, GPUBindGroup>();
+  readonly #advance: GPUBindGroup;
+  readonly #operands: Operands;
+  #destroyed = false;
+
+  private constructor(parts: PlanParts) {
+    const { target, append, params } = parts;
+    this.#parts = parts;
+    this.#source = target.source;
+    this.#advance = target.state.advanceGroup(target.device, append.label, params, 0);
+    this.#operands = append.operands as Operands; // names are only compared and printed
+  }
+
+  /** @internal Use the cache's `planAppend`. */
+  static make(parts: PlanParts): CacheAppendPlan {
+    return new CacheAppendPlan(parts);
+  }
+
+  /**
+   * Records the append into a compute pass, or into a pass of its own on a command encoder, and counts the cache's
+   * `lengths` up. Allocates no GPU memory, reads nothing back and submits nothing. In a caller's pass it sets the pipeline
+   * and bind group 0. Commands of one cache must be submitted in the order in which they were encoded.
+   *
+   * A cache may have grown since the plan was made; the plan follows it.
+   *
+   * Throws FoveaError, with nothing recorded and nothing counted, if there is no room for the rows (`"limit"`), if a tensor
+   * does not fit the plan, was destroyed or belongs to another device, or if tensors overlap that must not.
+   *
+   * @example
+   * const pass = encoder.beginComputePass();
+   * append.encode(pass, { k, v });
+   * pass.end();
+   */
+  encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: AppendBindings = {}): void {
+    const { target: cache, append, compiled } = this.#parts;
+    const { label } = append;
+    check(!this.#destroyed, "destroyed", () => `${label}: the plan was destroyed.`);
+    checkDevice(cache.device);
+    check(!cache.destroyed, "destroyed", () => `${label}: the cache was destroyed.`);
+    const { counts, most } = this.#countsOf(bindings);
+    const source = cache.source;
+    if (source !== this.#source) this.#follow(source);
+    const group = this.#group(bindings, source);
+    cache.reserve(label, most);
+    if (!group || most.every((count) => count === 0)) return;
+    const { x, y } = append.grid;
+    inPass(target, label, (pass) => {
+      if (counts instanceof Tensor) this.#copyCounts(pass, counts);
+      else if (counts) cache.state.writeCounts(pass, counts);
+      pass.setPipeline(compiled.pipeline);
+      pass.setBindGroup(0, group, [counts ? UNIFORMS.countedParams : UNIFORMS.params]);
+      pass.dispatchWorkgroups(x, y);
+      cache.state.advance(pass, this.#advance, counts ? UNIFORMS.advanceCounts : UNIFORMS.advanceRows);
+    });
+  }
+
+  /** Frees the plan's own small buffer. Work that was submitted before still runs. */
+  destroy(): void {
+    this.#destroyed = true;
+    this.#parts.params.destroy();
+  }
+
+  /** Counts as the kernel needs them, undefined for all rows; and the most rows that each entry can get. */
+  #countsOf({ counts }: AppendBindings) {
+    const { target, append } = this.#parts;
+    const { label, seqQ } = append;
+    const { batch } = target.source;
+    const all = (count: number) => new Array<number>(batch).fill(count);
+    const given = counts ?? append.operands.get("counts")?.fallback;
+    if (given === undefined) return { counts: undefined, most: all(seqQ) };
+    if (given instanceof Tensor) return { counts: given, most: all(seqQ) };
+    const list = typeof given === "number" ? all(given) : given;
+    check(
+      Array.isArray(list) && list.length === batch && list.every((n) => Number.isInteger(n) && n >= 0 && n <= seqQ),
+      "argument",
+      () =>
+        `${label}: counts must be ${batch} whole numbers (one a batch entry) from 0 to ${seqQ}, the rows of k, or a tensor of them, got ${given}.`,
+    );
+    return { counts: list.every((count) => count === seqQ) ? undefined : list, most: list };
+  }
+
+  /** The cache has grown: other memory, other strides. */
+  #follow(source: KvSource): void {
+    const { target, append, choice, params } = this.#parts;
+    target.device.queue.writeBuffer(params, 0, appendUniforms(target, append, choice));
+    this.#source = source;
+    this.#groups = new WeakMap();
+  }
+
+  /** The bind group for these tensors: the last one of the same k, if the other tensors are the same too. */
+  #group(bindings: AppendBindings, cached: KvSource): GPUBindGroup | undefined {
+    const { target, append, source, compiled, params } = this.#parts;
+    const { label } = append;
+    const tensors = new Map<string, Tensor>();
+    for (const [name, operand] of append.operands) {
+      const given = bindings[name as keyof AppendBindings] ?? operand.fallback;
+      if (name === "counts" && !(given instanceof Tensor)) continue;
+      checkOperand(`${label}: ${name}`, target.device, operand, given as Tensor | undefined);
+      tensors.set(name, given as Tensor);
+    }
+    for (const name of ["counts", "q", "qOutput", "positionIds"] as const) {
+      check(
+        bindings[name] === undefined || !(bindings[name] instanceof Tensor) || append.operands.has(name),
+        "argument",
+        () => `${label}: the plan was made without a tensor for ${name}.`,
+      );
+    }
+    for (const [name, tensor] of tensors) {
+      check(
+        [cached.k, cached.v, cached.state].every(({ buffer }) => buffer !== tensor.buffer),
+        "overlap",
+        () => `${label}: ${name} is in the memory of ${target.label}; copy rows within a cache with forkEntry().`,
+      );
+    }
+    checkOverlap(label, this.#operands, tensors as ReadonlyMap<OperandName, Tensor>);
+    const k = tensors.get("k") as Tensor;
+    if (!k.size) return undefined;
+    const list = [...tensors.values()];
+    const known = this.#groups.get(k);
+    if (known?.tensors.every((tensor, index) => tensor === list[index])) return known.group;
+
+    // All of each buffer: rows end in padding, which their tensors leave out.
+    const cache: Readonly<Record<string, Tensor>> = { kv_state: cached.state, cache_k: cached.k, cache_v: cached.v };
+    const output = tensors.get("qOutput") ?? tensors.get("q");
+    const entries = source.bindings.map(({ binding, name }): GPUBindGroupEntry => {
+      if (name === "params") return { binding, resource: { buffer: params, size: PARAMS_BYTES } };
+      if (name === "append") {
+        return { binding, resource: { buffer: params, offset: UNIFORMS.append, size: append.appendBytes } };
+      }
+      if (name in cache) return { binding, resource: { buffer: cache[name].buffer } };
+      if (name === "angles") return { binding, resource: { buffer: (target.rotary as CacheRotary).angles.buffer } };
+      const tensor = (name === "o" ? output : tensors.get(OPERAND_NAMES[name] ?? name)) as Tensor;
+      return { binding, resource: { buffer: tensor.buffer, ...bindingRange(tensor) } };
+    });
+    const group = target.device.createBindGroup({ label, layout: compiled.layout, entries });
+    this.#groups.set(k, { tensors: list, group });
+    return group;
+  }
+
+  #copyCounts(pass: GPUComputePassEncoder, counts: Tensor): void {
+    const { target, append, copying, params } = this.#parts;
+    const { layout, pipeline } = copying as CompiledKernel;
+    let group = this.#copies.get(counts);
+    if (!group) {
+      const resources: GPUBindingResource[] = [
+        { buffer: params, size: UNIFORM_STRIDE },
+        { buffer: counts.buffer, ...bindingRange(counts) },
+        { buffer: target.state.tensor.buffer },
+      ];
+      const entries = resources.map((resource, binding) => ({ binding, resource }));
+      group = target.device.createBindGroup({ label: append.label, layout, entries });
+      this.#copies.set(counts, group);
+    }
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(0, group, [UNIFORMS.copy]);
+    pass.dispatchWorkgroups(Math.ceil(target.source.batch / 64));
+  }
+}
+
+/** Compiles an append to a cache. */
+export async function makeAppendPlan(target: AppendTarget, problem: AppendProblem): Promise<CacheAppendPlan> {
+  const { device } = target;
+  checkDevice(device);
+  check(!target.destroyed, "destroyed", () => `${target.label}: the cache was destroyed.`);
+  const append = resolveAppend(target, problem);
+  const { label } = append;
+  const choice = choiceOf(target, append);
+  const source = appendKernel(choice);
+  checkBindings(device, label, source.bindings);
+  const [compiled, copying] = await Promise.all([
+    compileKernel(device, source),
+    append.operands.has("counts") ? compileKernel(device, tablesKernel()) : undefined,
+  ]);
+  // The cache may have grown meanwhile.
+  const bytes = appendUniforms(target, append, choice);
+  const { value: plan, done } = guarded(device, label, () => {
+    const usage = USAGE.UNIFORM | USAGE.COPY_DST;
+    const params = device.createBuffer({ label: `${label} params`, size: bytes.byteLength, usage });
+    device.queue.writeBuffer(params, 0, bytes);
+    return CacheAppendPlan.make({ target, append, choice, source, compiled, copying, params });
+  });
+  done.catch(() => plan.destroy());
+  await done;
+  return plan;
+}

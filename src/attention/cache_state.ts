@@ -1,0 +1,158 @@
+// The state of a cache on the GPU: lengths, page tables, and the counts of an append; and how commands change it.
+
+import { USAGE } from "../gpu/buffers.ts";
+import { type CompiledKernel, compileKernel } from "../gpu/pipelines.ts";
+import { type Tensor, tensor } from "../gpu/tensor.ts";
+import { ADVANCE, ADVANCE_PARAMS, type AdvanceParams, advanceKernel } from "../kernels/cache.ts";
+import { cacheWriteKernel, digitBytes, digitOffset, NUMBER_LIMIT, placeDigits } from "../kernels/cache_pages.ts";
+
+/** Bytes of the params of cache_advance, and their distance in a buffer. */
+export const ADVANCE_BYTES = 4 * ADVANCE_PARAMS.length;
+const UNIFORM_STRIDE = 256;
+
+/** A number of a command is below this: lengths, and counts. */
+export const STATE_LIMIT = NUMBER_LIMIT;
+
+/** Words of the state before the counts. */
+export const countsAt = (batch: number, pagesPerEntry: number): number => 1 + batch * (1 + pagesPerEntry);
+
+/** Writes the params of cache_advance into `bytes` at `offset`. */
+export function packAdvance(params: AdvanceParams, bytes: ArrayBuffer, offset: number): void {
+  new Uint32Array(bytes, offset, ADVANCE_PARAMS.length).set(ADVANCE_PARAMS.map((name) => params[name]));
+}
+
+/** What all caches on a device need to change their state. */
+interface StateKernels {
+  readonly write: CompiledKernel;
+  readonly advance: CompiledKernel;
+}
+
+/**
+ * The words [1 + pagesPerEntry | for each entry its length and its pages | counts of each entry], and the commands that
+ * change them: numbers travel in the commands, so that what is encoded happens in the order of encoding.
+ */
+export class CacheState {
+  /** i32 */
+  readonly tensor: Tensor;
+  readonly batch: number;
+  readonly pagesPerEntry: number;
+  readonly #kernels: StateKernels;
+  /** Every digit, and behind them the params of the limit. */
+  readonly #digits: GPUBuffer;
+  readonly #writeGroup: GPUBindGroup;
+  readonly #limitGroup: GPUBindGroup;
+  readonly #offsets = new Uint32Array(7);
+
+  private constructor(device: GPUDevice, label: string, batch: number, pagesPerEntry: number, kernels: StateKernels) {
+    this.batch = batch;
+    this.pagesPerEntry = pagesPerEntry;
+    this.#kernels = kernels;
+    const data = new Int32Array(this.countsAt + batch);
+    data[0] = 1 + pagesPerEntry;
+    this.tensor = tensor(device, [data.length], { dtype: "i32", data, label: `${label} state` });
+    const digits = digitBytes();
+    const size = digits.byteLength + UNIFORM_STRIDE;
+    const bytes = new ArrayBuffer(size);
+    new Uint8Array(bytes).set(new Uint8Array(digits));
+    packAdvance(this.advanceParams("limit", 0), bytes, digits.byteLength);
+    this.#digits = device.createBuffer({ label: `${label} numbers`, size, usage: USAGE.UNIFORM | USAGE.COPY_DST });
+    device.queue.writeBuffer(this.#digits, 0, bytes);
+    const digit = { buffer: this.#digits, size: 4 };
+    this.#writeGroup = device.createBindGroup({
+      label: `${label} write`,
+      layout: kernels.write.layout,
+      entries: cacheWriteKernel().bindings.map(({ binding, type }) => ({
+        binding,
+        resource: type === "uniform" ? digit : { buffer: this.tensor.buffer },
+      })),
+    });
+    this.#limitGroup = this.advanceGroup(device, label, this.#digits, digits.byteLength);
+  }
+
+  /** Compiles what changes a state, and makes one with all lengths 0. */
+  static async make(device: GPUDevice, label: string, batch: number, pagesPerEntry: number): Promise<CacheState> {
+    const [write, advance] = await Promise.all([
+      compileKernel(device, cacheWriteKernel()),
+      compileKernel(device, advanceKernel()),
+    ]);
+    return new CacheState(device, label, batch, pagesPerEntry, { write, advance });
+  }
+
+  /** The first word of the counts. */
+  get countsAt(): number {
+    return countsAt(this.batch, this.pagesPerEntry);
+  }
+
+  get bytes(): number {
+    return this.tensor.buffer.size + this.#digits.size;
+  }
+
+  advanceParams(operation: keyof typeof ADVANCE, rows: number): AdvanceParams {
+    return { operation: ADVANCE[operation], batch: this.batch, counts_at: this.countsAt, rows };
+  }
+
+  /** A bind group for `advance`, with params at `offset` of a uniform buffer. */
+  advanceGroup(device: GPUDevice, label: string, params: GPUBuffer, offset: number): GPUBindGroup {
+    return device.createBindGroup({
+      label: `${label} advance`,
+      layout: this.#kernels.advance.layout,
+      entries: [
+        { binding: 0, resource: { buffer: params, offset, size: ADVANCE_BYTES } },
+        { binding: 12, resource: { buffer: this.tensor.buffer } },
+      ],
+    });
+  }
+
+  /** Records cache_advance. */
+  advance(pass: GPUComputePassEncoder, group: GPUBindGroup, offset: number): void {
+    pass.setPipeline(this.#kernels.advance.pipeline);
+    pass.setBindGroup(0, group, [offset]);
+    pass.dispatchWorkgroups(1);
+  }
+
+  /** Records that words `at` .. `at + count` become `value`, `value + step`, ... Step 0 or 1. */
+  write(pass: GPUComputePassEncoder, at: number, count: number, value: number, step = 0): void {
+    placeDigits(at, this.#offsets, 0);
+    placeDigits(value, this.#offsets, 3);
+    this.#offsets[6] = digitOffset(step);
+    pass.setPipeline(this.#kernels.write.pipeline);
+    pass.setBindGroup(0, this.#writeGroup, this.#offsets, 0, this.#offsets.length);
+    pass.dispatchWorkgroups(count);
+  }
+
+  /** Records that each entry gets a count: entries in a row that have the same take one dispatch. */
+  writeCounts(pass: GPUComputePassEncoder, counts: readonly number[]): void {
+    for (let first = 0; first < counts.length; ) {
+      let end = first + 1;
+      while (end < counts.length && counts[end] === counts[first]) end++;
+      this.write(pass, this.countsAt + first, end - first, counts[first]);
+      first = end;
+    }
+  }
+
+  /** Records that no entry is longer than its limit. */
+  limitLengths(pass: GPUComputePassEncoder, limits: readonly number[]): void {
+    this.writeCounts(pass, limits);
+    this.advance(pass, this.#limitGroup, 0);
+  }
+
+  destroy(): void {
+    this.tensor.destroy();
+    this.#digits.destroy();
+  }
+}
+
+/** Runs `record` in a compute pass: the caller's, or one of its own on a command encoder. */
+export function inPass(
+  target: GPUComputePassEncoder | GPUCommandEncoder,
+  label: string,
+  record: (pass: GPUComputePassEncoder) => void,
+): void {
+  if ("dispatchWorkgroups" in target) {
+    record(target);
+    return;
+  }
+  const pass = target.beginComputePass({ label });
+  record(pass);
+  pass.end();
+}

@@ -1,0 +1,168 @@
+// The kernels of key-value caches, shaders/cache_append.wesl and cache_advance.wesl: specialisation, bindings and grids.
+
+import cacheAdvance from "../../shaders/cache_advance.wesl?raw";
+import cacheAppend from "../../shaders/cache_append.wesl?raw";
+import quantise from "../../shaders/lib/quantise.wesl?raw";
+import rowTile from "../../shaders/lib/row_tile.wesl?raw";
+import append from "../../shaders/slots/append.wesl?raw";
+import cachedKey from "../../shaders/slots/cached_key.wesl?raw";
+import cachedKeyHalf from "../../shaders/variants/cached_key_half.wesl?raw";
+import cachedKeyQuantised from "../../shaders/variants/cached_key_quantised.wesl?raw";
+import outputNone from "../../shaders/variants/output_none.wesl?raw";
+import positionsCached from "../../shaders/variants/positions_cached.wesl?raw";
+import queryNone from "../../shaders/variants/query_none.wesl?raw";
+import { link, type ModuleMap, type ModuleSource } from "../shader/link.ts";
+import { asCachedValue, configModule, constantsModule, MODULES } from "../shader/modules.ts";
+import type { Binding, KernelSource } from "../types.ts";
+import { type KvLayout, kvPlaceConstants, kvPlaceModules } from "./kv_access.ts";
+import { positionBindings, positionModules } from "./rotary.ts";
+import { type RotaryChoice, rotaryBindings, rotaryModules } from "./rotary_angles.ts";
+import { type Access, inPlaceModule, slotConstants, slotModules } from "./slots.ts";
+
+const WG_SIZE = 64;
+
+/** The params' word for no counts: every entry gets all rows. */
+export const ALL_ROWS = 0xffffffff;
+
+/** What is compiled of an append: not its lengths and strides. */
+export interface AppendChoice {
+  readonly headDim: number;
+  readonly vDim: number;
+  readonly k: Access;
+  readonly v: Access;
+  /** Rows of q that are normalised or rotated with those of k, into `o`, which may be where q is. */
+  readonly q?: { readonly access: Access; readonly output: Access; readonly inPlace: boolean };
+  readonly qNorm: boolean;
+  readonly kNorm: boolean;
+  readonly rotary: RotaryChoice | undefined;
+  /** Positions are in memory; otherwise tokens stand where the cache puts them. */
+  readonly positions: boolean;
+  readonly layout: KvLayout;
+  /** Of the rows of the cache, if they are no integers. */
+  readonly dtype: "f32" | "f16" | "bf16";
+}
+
+/** Lanes that share a row, and rows of a workgroup. */
+export function appendTile({ headDim, vDim }: Pick<AppendChoice, "headDim" | "vDim">) {
+  const columns = Math.ceil(Math.max(headDim, vDim) / 4);
+  const lanes = Math.min(WG_SIZE, 2 ** Math.ceil(Math.log2(columns)));
+  return { lanes, rows: WG_SIZE / lanes };
+}
+
+const variant = (name: string, text: string): ModuleSource => ({ name: `variants/${name}.wesl`, text });
+
+/** The modules of a specialisation, of which `package::cache_append` is the root. */
+export function appendModules(choice: AppendChoice): ModuleMap {
+  const { headDim, vDim, k, v, q, qNorm, kNorm, rotary, positions, layout, dtype } = choice;
+  const { quantised } = layout;
+  const slots = { k, v, q: q?.access ?? "dense", o: q?.output ?? "dense" };
+  const cached = quantised
+    ? variant("cached_key_quantised", cachedKeyQuantised)
+    : dtype === "f32"
+      ? { name: "slots/cached_key.wesl", text: cachedKey }
+      : variant("cached_key_half", cachedKeyHalf);
+  return {
+    ...MODULES,
+    "package::cache_append": cacheAppend,
+    "package::lib::quantise": quantise,
+    "package::lib::row_tile": rowTile,
+    ...configModule({
+      ...{ HEAD_DIM: headDim, V_DIM: vDim },
+      ...kvPlaceConstants(layout),
+      ...(quantised && { K_GROUP: quantised.groupK, V_GROUP: quantised.groupV }),
+      ...slotConstants(slots),
+    }),
+    ...constantsModule("append", append, {
+      ...{ ROW_LANES: appendTile(choice).lanes, SHARED_ROWS: kNorm || rotary !== undefined || quantised !== undefined },
+      ...{ RING: layout.place === "ring", Q_NORM: qNorm, K_NORM: kNorm, CACHE_BF16: dtype === "bf16" },
+      ...(quantised && { CACHE_BITS: quantised.bits }),
+    }),
+    ...slotModules(slots),
+    ...(!q && {
+      "package::slots::query": variant("query_none", queryNone),
+      "package::slots::output": variant("output_none", outputNone),
+    }),
+    ...(q?.inPlace && inPlaceModule(q.output)),
+    ...rotaryModules(rotary),
+    ...(positions
+      ? positionModules(true)
+      : { "package::slots::positions": variant("positions_cached", positionsCached) }),
+    ...kvPlaceModules(layout.place),
+    "package::slots::cached_key": cached,
+    "package::slots::cached_value": { name: `${cached.name} as cached_value`, text: asCachedValue(cached.text) },
+  };
+}
+
+/** The bindings of a specialisation. */
+export function appendBindings({ q, rotary, positions }: AppendChoice): Binding[] {
+  const bind = (binding: number, name: string, type: Binding["type"]): Binding => ({ binding, name, type });
+  return [
+    bind(0, "params", "uniform"),
+    ...(q && !q.inPlace ? [bind(1, "q", "read-only-storage")] : []),
+    bind(2, "k", "read-only-storage"),
+    bind(3, "v", "read-only-storage"),
+    ...(q ? [bind(6, "o", "storage")] : []),
+    bind(12, "kv_state", "read-only-storage"),
+    ...rotaryBindings(rotary),
+    ...positionBindings(positions),
+    bind(16, "cache_k", "storage"),
+    bind(17, "cache_v", "storage"),
+    bind(18, "append", "uniform"),
+  ];
+}
+
+export function appendKernel(choice: AppendChoice): KernelSource {
+  const { layout, dtype } = choice;
+  const label = `cache_append ${layout.quantised ? `int${layout.quantised.bits}` : dtype} ${layout.place}`;
+  return { label, ...link("package::cache_append", appendModules(choice)), bindings: appendBindings(choice) };
+}
+
+/** The members of the struct Append but for its weights, in order. A test compares them with the shader. */
+export const APPEND = ["batch", "kv_heads", "q_heads", "cache_rows", "epsilon"] as const;
+
+/** The uniform Append: the sizes, and weights of rows of k and q, 1 where there are none. */
+export function packAppend(
+  sizes: Readonly<Record<(typeof APPEND)[number], number>>,
+  headDim: number,
+  weights: { readonly k?: ArrayLike<number> | undefined; readonly q?: ArrayLike<number> | undefined },
+): ArrayBuffer {
+  const row = 4 * Math.ceil(headDim / 4);
+  const start = 4 * Math.ceil(APPEND.length / 4); // vec4s are aligned
+  const bytes = new ArrayBuffer(4 * (start + 2 * row));
+  const view = new DataView(bytes);
+  for (const [index, name] of APPEND.entries()) {
+    if (name === "epsilon") view.setFloat32(4 * index, sizes[name], true);
+    else view.setUint32(4 * index, sizes[name], true);
+  }
+  for (const [index, values] of [weights.k, weights.q].entries()) {
+    for (let d = 0; d < headDim; d++) view.setFloat32(4 * (start + index * row + d), values?.[d] ?? 1, true);
+  }
+  return bytes;
+}
+
+/** Words of a row of integers: scales of its groups, then the integers. */
+export const quantisedWords = (dim: number, bits: 8 | 4, group: number): number =>
+  dim / group + Math.ceil((dim * bits) / 32);
+
+/** What cache_advance does, as numbered in its params. */
+export const ADVANCE = { addRows: 0, addCounts: 1, limit: 2 } as const;
+
+/** The members of its params, in order. A test compares them with the shader. */
+export const ADVANCE_PARAMS = ["operation", "batch", "counts_at", "rows"] as const;
+export type AdvanceParams = Readonly<Record<(typeof ADVANCE_PARAMS)[number], number>>;
+
+export const ADVANCE_MODULES: ModuleMap = { "package::cache_advance": cacheAdvance };
+
+let linked: KernelSource | undefined;
+
+export function advanceKernel(): KernelSource {
+  linked ??= {
+    label: "cache_advance",
+    ...link("package::cache_advance", ADVANCE_MODULES),
+    bindings: [
+      { binding: 0, name: "params", type: "uniform" },
+      { binding: 12, name: "kv_state", type: "storage" },
+    ],
+  };
+  return linked;
+}
