@@ -4,6 +4,7 @@ import { planAttention } from "../src/index.ts";
 import { FORWARD_TILES } from "../src/kernels/forward.ts";
 import { COPY } from "./copy.ts";
 import type { Dims } from "./cost.ts";
+import { GENERATION } from "./generation.ts";
 import type { Implementation } from "./harness.ts";
 import { LADDER } from "./ladder.ts";
 import { cutTo, WORKLOADS } from "./workloads.ts";
@@ -44,6 +45,15 @@ const decoding = (length: number): Case[] =>
     together: true,
   }));
 
+/** A token of 8 heads appended to a cache and attended to, with key heads of its own or one for all. */
+const generating = (length: number): Case[] =>
+  [8, 1].map((Hkv) => ({
+    name: `${length} keys, H=8/${Hkv} D=64`,
+    dims: { ...square(length, 64, true), Hkv, M: 1 },
+    implementations: [GENERATION],
+    together: true,
+  }));
+
 /** Cases of each suite. A software adapter gets lengths that it can compute in a second. */
 export const SUITES: Readonly<Record<string, (software: boolean) => Case[]>> = {
   /** Every rung of the ladder on the same problem. */
@@ -68,6 +78,8 @@ export const SUITES: Readonly<Record<string, (software: boolean) => Case[]>> = {
     ),
   /** One token after many, beside a copy of as many bytes. */
   decode: (software) => (software ? [1024, 2048, 4096, 8192] : [1024, 4096, 16384, 65536]).flatMap(decoding),
+  /** A step of generation with so many keys in the cache. */
+  generate: (software) => [128, 1024, 4096, 8192, ...(software ? [] : [65536])].flatMap(generating),
   /** One layer of real models. */
   workloads: (software) =>
     WORKLOADS.map((workload) => cutTo(workload, software ? SOFTWARE_FLOPS : Number.POSITIVE_INFINITY)).map((dims) => ({
