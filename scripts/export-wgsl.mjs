@@ -13,6 +13,9 @@ const load = async (/** @type {string} */ path) =>
 
 /** @type {typeof import("../src/kernels/forward.ts")} */
 const { chooseForwardTile, forwardGrid, forwardKernel, forwardWorkgroupBytes } = await load("src/kernels/forward.ts");
+/** @type {typeof import("../src/kernels/decode.ts")} */
+const { chooseDecodeTile, decodeGrid, decodeKernel, decodeWorkgroupBytes, recordFloats } =
+  await load("src/kernels/decode.ts");
 /** @type {typeof import("../src/kernels/slots.ts")} */
 const { PLAIN } = await load("src/kernels/slots.ts");
 /** @type {typeof import("../src/kernels/merge.ts")} */
@@ -25,6 +28,9 @@ const { PARAMS, PARAMS_BYTES } = await load("src/kernels/params.ts");
 const HEAD_DIMS = [32, 40, 64, 80, 96, 128, 192, 256];
 /** Workgroup memory of the devices to write a variant for: WebGPU's default limit, and what most GPUs have. */
 const MEMORY = [16384, 32768];
+
+/** @param {{ bindings: readonly { binding: number, name: string, type: string }[] }} kernel */
+const bindingsOf = ({ bindings }) => bindings.map(({ binding, name, type }) => ({ group: 0, binding, name, type }));
 
 const kernels = [];
 rmSync(out, { recursive: true, force: true });
@@ -48,12 +54,47 @@ for (const headDim of HEAD_DIMS) {
         vDim: headDim,
         entryPoint: "main",
         workgroupBytes: forwardWorkgroupBytes(tile, headDim, headDim),
-        bindings: bindings.map(({ binding, name, type }) => ({ group: 0, binding, name, type })),
+        bindings: bindingsOf({ bindings }),
         grid: { qTile, vSplits },
       });
     }
   }
 }
+
+/** Packed rows to write a decode kernel for: one head alone, and usual numbers of heads that share a key head. */
+const ROWS = [1, 4, 8];
+const decodeKernels = [];
+const combineKernels = [];
+for (const headDim of HEAD_DIMS) {
+  for (const rows of ROWS) {
+    const tile = chooseDecodeTile(headDim, rows, { workgroupBytes: MEMORY[0], software: false });
+    if (tile.rows !== rows) continue; // it does not fit
+    const kernel = decodeKernel("decode", { headDim, vDim: headDim, tile, ...PLAIN });
+    const { vSplits } = decodeGrid(tile, headDim, rows);
+    const file = `decode_d${headDim}_rows${rows}.wgsl`;
+    writeFileSync(join(out, file), kernel.code);
+    const workgroupBytes = decodeWorkgroupBytes(tile, headDim);
+    decodeKernels.push({ file, headDim, rows, workgroupBytes, bindings: bindingsOf(kernel), grid: { vSplits } });
+  }
+  const tile = chooseDecodeTile(headDim, 1, { workgroupBytes: MEMORY[0], software: false });
+  const kernel = decodeKernel("combine", { headDim, vDim: headDim, tile, ...PLAIN, lse: true });
+  const file = `combine_d${headDim}_lse.wgsl`;
+  writeFileSync(join(out, file), kernel.code);
+  const recordBytes = 4 * recordFloats(headDim);
+  combineKernels.push({ file, headDim, recordBytes, workgroupBytes: 0, bindings: bindingsOf(kernel) });
+}
+const decodeEntry = {
+  what: "The same for few queries: `kernels` leave partial results of kv_splits shares of the keys in the workspace, the one of `combine` makes o and lse of them. Every kernel has params of its own.",
+  kernels: decodeKernels,
+  combine: combineKernels,
+  params: {
+    kv_splits: "shares of the keys, from 1 up; the same for both",
+    q_tiles: "decode: ceil(group_size * seq_q / rows); combine: ceil(seq_q * headDim / 4 / 64)",
+    v_splits: "decode: grid.vSplits * kv_splits; combine: 1",
+  },
+  workspace: "recordBytes * batch * n_heads * seq_q * kv_splits bytes",
+  grid: "workgroups = q_tiles * v_splits * batch, times key heads (decode) or heads (combine), dispatched as `grid` says",
+};
 
 const merge = mergeKernel();
 writeFileSync(join(out, "merge.wgsl"), merge.code);
@@ -62,7 +103,7 @@ const mergeEntry = {
   what: "Folds partial results (o_i, lse_i) over disjoint sets of keys into o and lse: O = sum w_i O_i / sum w_i, LSE = m + ln sum w_i with w_i = exp(LSE_i - m), m = max LSE_i",
   entryPoint: "main",
   workgroupBytes: 16 * MERGE_ROW_TILE,
-  bindings: merge.bindings.map(({ binding, name, type }) => ({ group: 0, binding, name, type })),
+  bindings: bindingsOf(merge),
   params: {
     bytes: MERGE_PARAMS_BYTES,
     members: mergeParamMembers(),
@@ -102,7 +143,9 @@ const manifest = {
   },
   grid: "workgroups = q_tiles * v_splits * heads * batch. Dispatch (x, y) with x = params.grid_x, at most 65535, and x * y >= workgroups; first_workgroup = 0, end_workgroup = workgroups.",
   kernels,
+  decode: decodeEntry,
   merge: mergeEntry,
 };
 writeFileSync(join(out, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
-console.log(`dist/wgsl: ${kernels.length + 1} kernels and manifest.json`);
+const count = kernels.length + decodeKernels.length + combineKernels.length + 1;
+console.log(`dist/wgsl: ${count} kernels and manifest.json`);

@@ -54,7 +54,8 @@ export interface T5BucketOptions extends Pick<RelativeBias, "bidirectional" | "m
  * @throws FoveaError for buckets that there are not.
  *
  * @example
- * const bias = Float32Array.from(t5Buckets(128, 128), (bucket) => table[bucket * heads + head]);
+ * const values = new Float32Array(32); // of one head, learned
+ * const bias = Float32Array.from(t5Buckets(128, 128), (bucket) => values[bucket]);
  */
 export function t5Buckets(seqQ: number, seqKv: number, options: T5BucketOptions = {}): Int32Array<ArrayBuffer> {
   const { buckets = 32, bidirectional = true, queryOffset = 0 } = options;

@@ -5,7 +5,7 @@ import { checkDevice, guarded } from "../gpu/buffers.ts";
 import { BYTES } from "../gpu/elements.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { type CacheAppendPlan, makeAppendPlan } from "./cache_append.ts";
-import type { AppendBindings, AppendProblem, AppendTarget, CacheRotary, ResolvedNorm } from "./cache_append_problem.ts";
+import type { AppendBindings, AppendProblem, CacheRotary, ResolvedNorm } from "./cache_append_problem.ts";
 import { type CopyPlan, copyEntryRows, copyRotary, copyRows, sourceOf } from "./cache_memory.ts";
 import {
   anglesOf,
@@ -50,7 +50,7 @@ interface CacheParts {
  * read back. The mirror counts what is encoded: submit commands in the order of encoding, and after one that is never
  * submitted `truncate` to what the entries had before. Where counts come from the GPU the mirror is a bound from above.
  */
-export class KvCache implements AppendTarget {
+export class KvCache {
   readonly device: GPUDevice;
   readonly label: string;
   /** @internal */

@@ -31,84 +31,26 @@ describe("dist/wgsl", () => {
 
   it.each(chosen)("%s runs from its manifest alone", async (file) => {
     const kernel = kernels.find((entry) => entry.file === file) as Exported;
-    const device = await plainDevice({ requiredLimits: { maxComputeWorkgroupStorageSize: kernel.workgroupBytes } });
-    const [B, H, Hkv, M, N, D] = [2, 4, 2, 70, 50, kernel.headDim];
-    const inputs = { q: normal(1, B * H * M * D), k: normal(2, B * Hkv * N * D), v: normal(3, B * Hkv * N * D) };
+    const foreign = await foreignEngine(kernel.workgroupBytes, { M: 70, N: 50, D: kernel.headDim });
+    const q_tiles = Math.ceil(70 / kernel.grid.qTile);
+    const workgroups = q_tiles * kernel.grid.vSplits * H * B;
+    await foreign.dispatch(kernel, { q_tiles, v_splits: kernel.grid.vSplits }, workgroups);
+    await foreign.expectRight();
+  });
 
-    const values: Record<string, number> = {
-      seq_q: M,
-      seq_kv: N,
-      n_heads: H,
-      group_size: H / Hkv,
-      total_q: M,
-      total_kv: N,
-      window_left: -1,
-      window_right: 0,
-      q_offset: -3,
-    };
-    values.q_tiles = Math.ceil(M / kernel.grid.qTile);
-    values.v_splits = kernel.grid.vSplits;
-    const workgroups = values.q_tiles * values.v_splits * H * B;
-    Object.assign(values, { grid_x: 5, first_workgroup: 0, end_workgroup: workgroups, align_end: 0 });
-    values.scale_log2 = Math.LOG2E / Math.sqrt(D);
-    const d4 = D / 4;
-    for (const [name, heads, row, rows] of [
-      ["q", H, "m", M],
-      ["k", Hkv, "n", N],
-      ["v", Hkv, "n", N],
-      ["o", H, "m", M],
-    ] as const) {
-      values[`${name}_stride_b`] = heads * rows * d4;
-      values[`${name}_stride_h`] = rows * d4;
-      values[`${name}_stride_${row}`] = d4;
-    }
-    Object.assign(values, { lse_stride_b: H * M, lse_stride_h: M, lse_stride_m: 1 });
-
-    const params = new DataView(new ArrayBuffer(manifest.params.bytes));
-    for (const { name, type, offset } of manifest.params.members) {
-      if (type === "f32") params.setFloat32(offset, values[name] ?? 0, true);
-      else params.setInt32(offset, values[name] ?? 0, true);
-    }
-    const upload = (data: Float32Array<ArrayBuffer> | Uint8Array<ArrayBuffer>, usage: number) => {
-      const buffer = device.createBuffer({ size: data.byteLength, usage: usage | 8 });
-      device.queue.writeBuffer(buffer, 0, data);
-      return buffer;
-    };
-    const buffers: Record<string, GPUBuffer> = {
-      params: upload(new Uint8Array(params.buffer), 64),
-      q: upload(inputs.q, 128),
-      k: upload(inputs.k, 128),
-      v: upload(inputs.v, 128),
-      o: upload(new Float32Array(B * H * M * D).fill(Number.NaN), 128 | 4),
-      lse: upload(new Float32Array(B * H * M).fill(Number.NaN), 128 | 4),
-    };
-    const module = device.createShaderModule({ code: readFileSync(`${folder}/${file}`, "utf8") });
-    const pipeline = await device.createComputePipelineAsync({
-      layout: "auto",
-      compute: { module, entryPoint: "main" },
-    });
-    const entries = kernel.bindings.map(({ binding, name }) => ({ binding, resource: { buffer: buffers[name] } }));
-    const group = device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
-    const staging = device.createBuffer({ size: buffers.o.size, usage: 1 | 8 });
-    const encoder = device.createCommandEncoder();
-    const pass = encoder.beginComputePass();
-    pass.setPipeline(pipeline);
-    pass.setBindGroup(0, group);
-    pass.dispatchWorkgroups(5, Math.ceil(workgroups / 5));
-    pass.end();
-    encoder.copyBufferToBuffer(buffers.o, 0, staging, 0, staging.size);
-    device.queue.submit([encoder.finish()]);
-    await staging.mapAsync(1);
-    const output = new Float32Array(staging.getMappedRange().slice(0));
-
-    const expected = reference(
-      { data: inputs.q, shape: [B, H, M, D] },
-      { data: inputs.k, shape: [B, Hkv, N, D] },
-      { data: inputs.v, shape: [B, Hkv, N, D] },
-      { causal: true, queryOffset: -3 },
-    ).output;
-    expect(worstElement(output, expected, [B, H, M, D]).error).toBeLessThan(1e-5);
-    device.destroy();
+  it("decode_d64_rows4.wgsl and combine_d64_lse.wgsl run from their manifest alone", async () => {
+    const { kernels: decoders, combine: ends } = manifest.decode;
+    const decode = decoders.find(({ file }: Exported) => file === "decode_d64_rows4.wgsl");
+    const end = ends.find(({ file }: Exported) => file === "combine_d64_lse.wgsl");
+    const [M, kv_splits] = [3, 2];
+    const size = end.recordBytes * B * H * M * kv_splits;
+    const foreign = await foreignEngine(decode.workgroupBytes, { M, N: 150, D: 64 }, size);
+    const q_tiles = Math.ceil(((H / Hkv) * M) / decode.rows);
+    const v_splits = decode.grid.vSplits * kv_splits;
+    await foreign.dispatch(decode, { kv_splits, q_tiles, v_splits }, q_tiles * v_splits * Hkv * B);
+    const columns = Math.ceil((M * 16) / 64);
+    await foreign.dispatch(end, { kv_splits, q_tiles: columns, v_splits: 1 }, columns * H * B);
+    await foreign.expectRight();
   });
 
   it("merge.wgsl merges three partial results, from its manifest alone", async () => {
@@ -164,3 +106,84 @@ describe("dist/wgsl", () => {
     device.destroy();
   });
 });
+
+const [B, H, Hkv] = [2, 4, 2];
+
+/** An engine that knows nothing but the manifest, with a causal problem at some offset. */
+async function foreignEngine(
+  workgroupBytes: number,
+  { M, N, D }: { M: number; N: number; D: number },
+  workspaceBytes = 4,
+) {
+  const device = await plainDevice({
+    requiredLimits: { maxComputeWorkgroupStorageSize: Math.max(16384, workgroupBytes) },
+  });
+  const inputs = { q: normal(1, B * H * M * D), k: normal(2, B * Hkv * N * D), v: normal(3, B * Hkv * N * D) };
+  const shared: Record<string, number> = {
+    ...{ seq_q: M, seq_kv: N, n_heads: H, group_size: H / Hkv, total_q: M, total_kv: N },
+    ...{ window_left: -1, window_right: 0, q_offset: N - M - 3, align_end: 0, grid_x: 5 },
+    ...{ scale_log2: Math.LOG2E / Math.sqrt(D), lse_stride_b: H * M, lse_stride_h: M, lse_stride_m: 1 },
+  };
+  for (const [name, heads, row, rows] of [
+    ["q", H, "m", M],
+    ["k", Hkv, "n", N],
+    ["v", Hkv, "n", N],
+    ["o", H, "m", M],
+  ] as const) {
+    shared[`${name}_stride_b`] = (heads * rows * D) / 4;
+    shared[`${name}_stride_h`] = (rows * D) / 4;
+    shared[`${name}_stride_${row}`] = D / 4;
+  }
+  const upload = (data: Float32Array<ArrayBuffer> | Uint8Array<ArrayBuffer>, usage: number) => {
+    const buffer = device.createBuffer({ size: data.byteLength, usage: usage | 8 });
+    device.queue.writeBuffer(buffer, 0, data);
+    return buffer;
+  };
+  const poison = (size: number) => upload(new Float32Array(size).fill(Number.NaN), 128 | 4);
+  const buffers: Record<string, GPUBuffer> = {
+    ...{ q: upload(inputs.q, 128), k: upload(inputs.k, 128), v: upload(inputs.v, 128) },
+    ...{ o: poison(B * H * M * D), lse: poison(B * H * M), workspace: poison(workspaceBytes / 4) },
+  };
+
+  async function dispatch({ file, bindings }: Pick<Exported, "file" | "bindings">, own: object, workgroups: number) {
+    const values: Record<string, number> = { ...shared, ...own, first_workgroup: 0, end_workgroup: workgroups };
+    const params = new DataView(new ArrayBuffer(manifest.params.bytes));
+    for (const { name, type, offset } of manifest.params.members) {
+      if (type === "f32") params.setFloat32(offset, values[name] ?? 0, true);
+      else params.setInt32(offset, values[name] ?? 0, true);
+    }
+    const module = device.createShaderModule({ code: readFileSync(`${folder}/${file}`, "utf8") });
+    const compute = { module, entryPoint: "main" };
+    const pipeline = await device.createComputePipelineAsync({ layout: "auto", compute });
+    const memory = { ...buffers, params: upload(new Uint8Array(params.buffer), 64) };
+    const entries = bindings.map(({ binding, name }) => ({
+      binding,
+      resource: { buffer: memory[name as keyof typeof memory] as GPUBuffer },
+    }));
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(0, device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }));
+    pass.dispatchWorkgroups(5, Math.ceil(workgroups / 5));
+    pass.end();
+    device.queue.submit([encoder.finish()]);
+  }
+
+  async function expectRight() {
+    const staging = device.createBuffer({ size: buffers.o.size, usage: 1 | 8 });
+    const encoder = device.createCommandEncoder();
+    encoder.copyBufferToBuffer(buffers.o, 0, staging, 0, staging.size);
+    device.queue.submit([encoder.finish()]);
+    await staging.mapAsync(1);
+    const output = new Float32Array(staging.getMappedRange().slice(0));
+    const expected = reference(
+      { data: inputs.q, shape: [B, H, M, D] },
+      { data: inputs.k, shape: [B, Hkv, N, D] },
+      { data: inputs.v, shape: [B, Hkv, N, D] },
+      { causal: true, queryOffset: shared.q_offset },
+    ).output;
+    expect(worstElement(output, expected, [B, H, M, D]).error).toBeLessThan(1e-5);
+    device.destroy();
+  }
+  return { dispatch, expectRight };
+}
