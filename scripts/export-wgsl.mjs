@@ -20,6 +20,9 @@ const { MERGE_FOLD, MERGE_PARAMS_BYTES, MERGE_ROW_TILE, mergeKernel, mergeParamM
   await load("src/kernels/merge.ts");
 /** @type {typeof import("../src/kernels/params.ts")} */
 const { PARAMS, PARAMS_BYTES } = await load("src/kernels/params.ts");
+/** @type {typeof import("../src/kernels/cache.ts")} */
+const { ADVANCE, ADVANCE_PARAMS, advanceKernel, ALL_ROWS, APPEND, appendKernel, appendTile, packAppend } =
+  await load("src/kernels/cache.ts");
 
 /** The head dims that the tile table is tuned for. */
 const HEAD_DIMS = [32, 40, 64, 80, 96, 128, 192, 256];
@@ -78,6 +81,67 @@ const mergeEntry = {
   grid: `One dispatch for every ${MERGE_FOLD} partials, one after the other. workgroups = ceil(rows / ${MERGE_ROW_TILE}), dispatched as (x, y) with x = params.grid_x, at most 65535, and x * y >= workgroups.`,
 };
 
+/** @param {readonly import("../src/types.ts").Binding[]} bindings */
+const namesOf = (bindings) => bindings.map(({ binding, name, type }) => ({ group: 0, binding, name, type }));
+const appends = [64, 128].flatMap((headDim) =>
+  /** @type {const} */ (["f32", "f16", "int8"]).map((stored) => {
+    const quantised = { bits: /** @type {const} */ (8), groupK: headDim, groupV: headDim };
+    const { code, bindings } = appendKernel({
+      ...{ headDim, vDim: headDim, k: "dense", v: "dense", qNorm: false, kNorm: false },
+      ...{ rotary: undefined, positions: false, dtype: stored === "int8" ? "f32" : stored },
+      layout: { place: "rows", ...(stored === "int8" && { quantised }) },
+    });
+    const file = `cache_append_d${headDim}_${stored}.wgsl`;
+    writeFileSync(join(out, file), code);
+    const { rows } = appendTile({ headDim, vDim: headDim });
+    return { file, headDim, stored, rows, entryPoint: "main", bindings: namesOf(bindings) };
+  }),
+);
+const advance = advanceKernel();
+writeFileSync(join(out, "cache_advance.wgsl"), advance.code);
+const cacheEntry = {
+  what: "Appends rows of k and v [batch, kv_heads, seq_q, headDim], f32, to a cache [batch, kv_heads, cache_rows, headDim] behind the tokens that each entry has; then cache_advance counts the lengths up",
+  state: "kv_state, i32: the number 1, the length of each entry, then a count for each entry",
+  stored: {
+    f32: "rows of headDim f32",
+    f16: "rows of headDim f16, two a word",
+    int8: "rows of one f32 scale, max |x| / 127, and headDim / 4 words of x / scale, lowest byte first",
+  },
+  append: {
+    kernels: appends,
+    params: `The struct of forward: seq_q = new rows; grid_x; strides and bases of k and v; q_lengths_at = ${ALL_ROWS} to append all rows, or the word of kv_state where the counts begin`,
+    append: {
+      members: APPEND.map((name, index) => ({ name, type: name === "epsilon" ? "f32" : "u32", offset: 4 * index })),
+      bytes: Object.fromEntries(
+        [64, 128].map((headDim) => [
+          headDim,
+          packAppend({ batch: 0, kv_heads: 0, q_heads: 0, cache_rows: 0, epsilon: 0 }, headDim, {}).byteLength,
+        ]),
+      ),
+      values: { q_heads: "0", epsilon: "0", others: "0" },
+    },
+    grid: "workgroups = ceil(2 * batch * kv_heads * seq_q / rows), dispatched as (x, y) with x = params.grid_x, at most 65535, and x * y >= workgroups.",
+  },
+  advance: {
+    file: "cache_advance.wgsl",
+    entryPoint: "main",
+    bindings: namesOf(advance.bindings),
+    params: {
+      bytes: 4 * ADVANCE_PARAMS.length,
+      members: ADVANCE_PARAMS.map((name, index) => ({
+        name,
+        type: name === "rows" ? "i32" : "u32",
+        offset: 4 * index,
+      })),
+      values: {
+        operation: `${ADVANCE.addRows}: lengths grow by \`rows\`; ${ADVANCE.addCounts}: by the counts, at most \`rows\`; ${ADVANCE.limit}: they become the counts where these are less`,
+        counts_at: "1 + batch",
+      },
+    },
+    grid: "One workgroup.",
+  },
+};
+
 const manifest = {
   schema: 1,
   what: "softmax(scale * Q K^T + mask) V in one pass; q, k, v, o and lse are f32",
@@ -103,6 +167,7 @@ const manifest = {
   grid: "workgroups = q_tiles * v_splits * heads * batch. Dispatch (x, y) with x = params.grid_x, at most 65535, and x * y >= workgroups; first_workgroup = 0, end_workgroup = workgroups.",
   kernels,
   merge: mergeEntry,
+  cache: cacheEntry,
 };
 writeFileSync(join(out, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
-console.log(`dist/wgsl: ${kernels.length + 1} kernels and manifest.json`);
+console.log(`dist/wgsl: ${kernels.length + appends.length + 2} kernels and manifest.json`);
