@@ -335,8 +335,8 @@ export class KvCache implements AppendTarget {
 
   /**
    * Makes room for longer sequences: memory is allocated anew, the rows are copied on the GPU, and the old memory is freed.
-   * A ring has its memory already and only counts further. Plans of appends follow; a plan of attention was made for the
-   * old memory, and says so. Submit what is encoded before: its commands know the old memory.
+   * Plans of appends follow; a plan of attention was made for the old memory, and refuses. Submit what is encoded before:
+   * its commands know the old memory. A ring has no need to grow: its capacity costs nothing.
    *
    * @param capacity Tokens; no fewer than now.
    */
@@ -345,11 +345,6 @@ export class KvCache implements AppendTarget {
     const { device, label } = this;
     const before = this.#resolved;
     const resolved = resolveCapacity(before, capacity);
-    if (before.ring > 0) {
-      this.#resolved = resolved;
-      this.#source = { ...this.#source, capacity };
-      return;
-    }
     if (capacity === before.capacity) return;
     const { value: source, done: made } = guarded(device, label, () => sourceOf(device, resolved, this.state.tensor));
     const free = ({ k, v }: KvSource) => [k, v].map((used) => used.destroy());
@@ -442,6 +437,11 @@ export class KvCache implements AppendTarget {
 
 function resolveCapacity(before: ResolvedCache, capacity: number): ResolvedCache {
   const { label } = before;
+  check(
+    before.ring === 0,
+    "argument",
+    () => `${label}.grow: a ring does not grow; give createKvCache a larger capacity, which costs it no memory.`,
+  );
   check(
     Number.isInteger(capacity) && capacity >= before.capacity && capacity < 2 ** 24,
     "argument",
