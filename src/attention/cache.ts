@@ -4,6 +4,7 @@ import { check } from "../errors.ts";
 import { checkDevice, guarded } from "../gpu/buffers.ts";
 import { BYTES } from "../gpu/elements.ts";
 import { Tensor } from "../gpu/tensor.ts";
+import { ANGLE_POSITIONS } from "../kernels/rotary_angles.ts";
 import { type CacheAppendPlan, makeAppendPlan } from "./cache_append.ts";
 import type { AppendBindings, AppendProblem, AppendTarget, CacheRotary, ResolvedNorm } from "./cache_append_problem.ts";
 import { type CopyPlan, copyEntryRows, copyRotary, copyRows, sourceOf } from "./cache_memory.ts";
@@ -15,7 +16,7 @@ import {
   resolveNorm,
   resolveRotation,
 } from "./cache_options.ts";
-import { CacheState, inPass } from "./cache_state.ts";
+import { CacheState, inPass, STATE_LIMIT } from "./cache_state.ts";
 import type { KvSource } from "./kv_source.ts";
 
 /** Options of {@link KvCache.append}: what {@link KvCache.planAppend} takes beside k and v, and the counts. */
@@ -344,7 +345,7 @@ export class KvCache implements AppendTarget {
     this.#checkAlive();
     const { device, label } = this;
     const before = this.#resolved;
-    const resolved = resolveCapacity(before, capacity);
+    const resolved = resolveCapacity(before, capacity, this.rotary ? ANGLE_POSITIONS : STATE_LIMIT - 1);
     if (capacity === before.capacity) return;
     const { value: source, done: made } = guarded(device, label, () => sourceOf(device, resolved, this.state.tensor));
     const free = ({ k, v }: KvSource) => [k, v].map((used) => used.destroy());
@@ -435,7 +436,7 @@ export class KvCache implements AppendTarget {
   }
 }
 
-function resolveCapacity(before: ResolvedCache, capacity: number): ResolvedCache {
+function resolveCapacity(before: ResolvedCache, capacity: number, most: number): ResolvedCache {
   const { label } = before;
   check(
     before.ring === 0,
@@ -443,10 +444,10 @@ function resolveCapacity(before: ResolvedCache, capacity: number): ResolvedCache
     () => `${label}.grow: a ring does not grow; give createKvCache a larger capacity, which costs it no memory.`,
   );
   check(
-    Number.isInteger(capacity) && capacity >= before.capacity && capacity < 2 ** 24,
+    Number.isInteger(capacity) && capacity >= before.capacity && capacity <= most,
     "argument",
     () =>
-      `${label}.grow: capacity must be a whole number from ${before.capacity}, what it is, to ${2 ** 24 - 1}, got ${capacity}.`,
+      `${label}.grow: capacity must be a whole number from ${before.capacity}, what it is, to ${most}, got ${capacity}.`,
   );
   return { ...before, capacity, maxCapacity: Math.max(before.maxCapacity, capacity) };
 }
@@ -472,7 +473,7 @@ export async function createKvCache(device: GPUDevice, options: KvCacheOptions):
   const resolved = resolveCache(options);
   const { label, batch, headDim } = resolved;
   const norm = await resolveNorm(label, options.qkNorm, headDim);
-  const rotation = resolveRotation(label, options.rotary, resolved);
+  const rotation = resolveRotation(label, options.rotary, { headDim, capacity: resolved.maxCapacity });
   const state = await CacheState.make(device, label, batch, 0);
   const rotary = rotation && anglesOf(device, label, rotation);
   return KvCache.make({ device, resolved, state, norm, rotary });
