@@ -1,7 +1,7 @@
 // Last step of `npm run build`: the kernels as plain WGSL with a manifest, in dist/wgsl/, for engines that are not in
 // JavaScript or that bring their own dispatcher.
 
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { runnerImport } from "vite";
@@ -23,14 +23,17 @@ const { MERGE_FOLD, MERGE_PARAMS_BYTES, MERGE_ROW_TILE, mergeKernel, mergeParamM
   await load("src/kernels/merge.ts");
 /** @type {typeof import("../src/kernels/params.ts")} */
 const { PARAMS, PARAMS_BYTES } = await load("src/kernels/params.ts");
+/** @type {typeof import("../src/kernels/cache.ts")} */
+const { ADVANCE, ADVANCE_PARAMS, advanceKernel, ALL_ROWS, APPEND, appendKernel, appendTile, packAppend } =
+  await load("src/kernels/cache.ts");
 
 /** The head dims that the tile table is tuned for. */
 const HEAD_DIMS = [32, 40, 64, 80, 96, 128, 192, 256];
 /** Workgroup memory of the devices to write a variant for: WebGPU's default limit, and what most GPUs have. */
 const MEMORY = [16384, 32768];
 
-/** @param {{ bindings: readonly { binding: number, name: string, type: string }[] }} kernel */
-const bindingsOf = ({ bindings }) => bindings.map(({ binding, name, type }) => ({ group: 0, binding, name, type }));
+/** @param {readonly import("../src/types.ts").Binding[]} bindings */
+const namesOf = (bindings) => bindings.map(({ binding, name, type }) => ({ group: 0, binding, name, type }));
 
 const kernels = [];
 rmSync(out, { recursive: true, force: true });
@@ -54,7 +57,7 @@ for (const headDim of HEAD_DIMS) {
         vDim: headDim,
         entryPoint: "main",
         workgroupBytes: forwardWorkgroupBytes(tile, headDim, headDim),
-        bindings: bindingsOf({ bindings }),
+        bindings: namesOf(bindings),
         grid: { qTile, vSplits },
       });
     }
@@ -74,14 +77,14 @@ for (const headDim of HEAD_DIMS) {
     const file = `decode_d${headDim}_rows${rows}.wgsl`;
     writeFileSync(join(out, file), kernel.code);
     const workgroupBytes = decodeWorkgroupBytes(tile, headDim);
-    decodeKernels.push({ file, headDim, rows, workgroupBytes, bindings: bindingsOf(kernel), grid: { vSplits } });
+    decodeKernels.push({ file, headDim, rows, workgroupBytes, bindings: namesOf(kernel.bindings), grid: { vSplits } });
   }
   const tile = chooseDecodeTile(headDim, 1, { workgroupBytes: MEMORY[0], software: false });
   const kernel = decodeKernel("combine", { headDim, vDim: headDim, tile, ...PLAIN, lse: true });
   const file = `combine_d${headDim}_lse.wgsl`;
   writeFileSync(join(out, file), kernel.code);
   const recordBytes = 4 * recordFloats(headDim);
-  combineKernels.push({ file, headDim, recordBytes, workgroupBytes: 0, bindings: bindingsOf(kernel) });
+  combineKernels.push({ file, headDim, recordBytes, workgroupBytes: 0, bindings: namesOf(kernel.bindings) });
 }
 const decodeEntry = {
   what: "The same for few queries: `kernels` leave partial results of kv_splits shares of the keys in the workspace, the one of `combine` makes o and lse of them. Every kernel has params of its own.",
@@ -103,7 +106,7 @@ const mergeEntry = {
   what: "Folds partial results (o_i, lse_i) over disjoint sets of keys into o and lse: O = sum w_i O_i / sum w_i, LSE = m + ln sum w_i with w_i = exp(LSE_i - m), m = max LSE_i",
   entryPoint: "main",
   workgroupBytes: 16 * MERGE_ROW_TILE,
-  bindings: bindingsOf(merge),
+  bindings: namesOf(merge.bindings),
   params: {
     bytes: MERGE_PARAMS_BYTES,
     members: mergeParamMembers(),
@@ -117,6 +120,65 @@ const mergeEntry = {
   },
   workspace: "f32, one a row, kept between dispatches; 4 bytes if there is only one",
   grid: `One dispatch for every ${MERGE_FOLD} partials, one after the other. workgroups = ceil(rows / ${MERGE_ROW_TILE}), dispatched as (x, y) with x = params.grid_x, at most 65535, and x * y >= workgroups.`,
+};
+
+const appends = [64, 128].flatMap((headDim) =>
+  /** @type {const} */ (["f32", "f16", "int8"]).map((stored) => {
+    const quantised = { bits: /** @type {const} */ (8), groupK: headDim, groupV: headDim };
+    const { code, bindings } = appendKernel({
+      ...{ headDim, vDim: headDim, k: "dense", v: "dense", qNorm: false, kNorm: false },
+      ...{ rotary: undefined, positions: false, dtype: stored === "int8" ? "f32" : stored },
+      layout: { place: "rows", ...(stored === "int8" && { quantised }) },
+    });
+    const file = `cache_append_d${headDim}_${stored}.wgsl`;
+    writeFileSync(join(out, file), code);
+    const { rows } = appendTile({ headDim, vDim: headDim });
+    return { file, headDim, stored, rows, entryPoint: "main", bindings: namesOf(bindings) };
+  }),
+);
+const advance = advanceKernel();
+writeFileSync(join(out, "cache_advance.wgsl"), advance.code);
+const cacheEntry = {
+  what: "Appends rows of k and v [batch, kv_heads, seq_q, headDim], f32, to a cache [batch, kv_heads, cache_rows, headDim] behind the tokens that each entry has; then cache_advance counts the lengths up",
+  state: "kv_state, i32: the number 1, the length of each entry, then a count for each entry",
+  stored: {
+    f32: "rows of headDim f32",
+    f16: "rows of headDim f16, two a word",
+    int8: "rows of one f32 scale, max |x| / 127, and headDim / 4 words of x / scale, lowest byte first",
+  },
+  append: {
+    kernels: appends,
+    params: `The struct of forward: seq_q = new rows; grid_x; strides and bases of k and v; q_lengths_at = ${ALL_ROWS} to append all rows, or the word of kv_state where the counts begin`,
+    append: {
+      members: APPEND.map((name, index) => ({ name, type: name === "epsilon" ? "f32" : "u32", offset: 4 * index })),
+      bytes: Object.fromEntries(
+        [64, 128].map((headDim) => [
+          headDim,
+          packAppend({ batch: 0, kv_heads: 0, q_heads: 0, cache_rows: 0, epsilon: 0 }, headDim, {}).byteLength,
+        ]),
+      ),
+      values: { q_heads: "0", epsilon: "0", others: "0" },
+    },
+    grid: "workgroups = ceil(2 * batch * kv_heads * seq_q / rows), dispatched as (x, y) with x = params.grid_x, at most 65535, and x * y >= workgroups.",
+  },
+  advance: {
+    file: "cache_advance.wgsl",
+    entryPoint: "main",
+    bindings: namesOf(advance.bindings),
+    params: {
+      bytes: 4 * ADVANCE_PARAMS.length,
+      members: ADVANCE_PARAMS.map((name, index) => ({
+        name,
+        type: name === "rows" ? "i32" : "u32",
+        offset: 4 * index,
+      })),
+      values: {
+        operation: `${ADVANCE.addRows}: lengths grow by \`rows\`; ${ADVANCE.addCounts}: by the counts, at most \`rows\`; ${ADVANCE.limit}: they become the counts where these are less`,
+        counts_at: "1 + batch",
+      },
+    },
+    grid: "One workgroup.",
+  },
 };
 
 const manifest = {
@@ -145,7 +207,7 @@ const manifest = {
   kernels,
   decode: decodeEntry,
   merge: mergeEntry,
+  cache: cacheEntry,
 };
 writeFileSync(join(out, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
-const count = kernels.length + decodeKernels.length + combineKernels.length + 1;
-console.log(`dist/wgsl: ${count} kernels and manifest.json`);
+console.log(`dist/wgsl: ${readdirSync(out).length - 1} kernels and manifest.json`);

@@ -4,6 +4,7 @@ import { check } from "../errors.ts";
 import { checkDevice, guarded } from "../gpu/buffers.ts";
 import { BYTES } from "../gpu/elements.ts";
 import { Tensor } from "../gpu/tensor.ts";
+import { ANGLE_POSITIONS } from "../kernels/rotary_angles.ts";
 import { type CacheAppendPlan, makeAppendPlan } from "./cache_append.ts";
 import type { AppendBindings, AppendProblem, CacheRotary, ResolvedNorm } from "./cache_append_problem.ts";
 import { type CopyPlan, copyEntryRows, copyRotary, copyRows, sourceOf } from "./cache_memory.ts";
@@ -15,7 +16,7 @@ import {
   resolveNorm,
   resolveRotation,
 } from "./cache_options.ts";
-import { CacheState, inPass } from "./cache_state.ts";
+import { CacheState, inPass, STATE_LIMIT } from "./cache_state.ts";
 import type { KvSource } from "./kv_source.ts";
 
 /** Options of {@link KvCache.append}: what {@link KvCache.planAppend} takes beside k and v, and the counts. */
@@ -335,8 +336,8 @@ export class KvCache {
 
   /**
    * Makes room for longer sequences: memory is allocated anew, the rows are copied on the GPU, and the old memory is freed.
-   * A ring has its memory already and only counts further. Plans of appends follow; a plan of attention was made for the
-   * old memory, and says so. Submit what is encoded before: its commands know the old memory.
+   * Plans of appends follow; a plan of attention was made for the old memory, and refuses. Submit what is encoded before:
+   * its commands know the old memory. A ring has no need to grow: its capacity costs nothing.
    *
    * @param capacity Tokens; no fewer than now.
    */
@@ -344,12 +345,7 @@ export class KvCache {
     this.#checkAlive();
     const { device, label } = this;
     const before = this.#resolved;
-    const resolved = resolveCapacity(before, capacity);
-    if (before.ring > 0) {
-      this.#resolved = resolved;
-      this.#source = { ...this.#source, capacity };
-      return;
-    }
+    const resolved = resolveCapacity(before, capacity, this.rotary ? ANGLE_POSITIONS : STATE_LIMIT - 1);
     if (capacity === before.capacity) return;
     const { value: source, done: made } = guarded(device, label, () => sourceOf(device, resolved, this.state.tensor));
     const free = ({ k, v }: KvSource) => [k, v].map((used) => used.destroy());
@@ -440,13 +436,18 @@ export class KvCache {
   }
 }
 
-function resolveCapacity(before: ResolvedCache, capacity: number): ResolvedCache {
+function resolveCapacity(before: ResolvedCache, capacity: number, most: number): ResolvedCache {
   const { label } = before;
   check(
-    Number.isInteger(capacity) && capacity >= before.capacity && capacity < 2 ** 24,
+    before.ring === 0,
+    "argument",
+    () => `${label}.grow: a ring does not grow; give createKvCache a larger capacity, which costs it no memory.`,
+  );
+  check(
+    Number.isInteger(capacity) && capacity >= before.capacity && capacity <= most,
     "argument",
     () =>
-      `${label}.grow: capacity must be a whole number from ${before.capacity}, what it is, to ${2 ** 24 - 1}, got ${capacity}.`,
+      `${label}.grow: capacity must be a whole number from ${before.capacity}, what it is, to ${most}, got ${capacity}.`,
   );
   return { ...before, capacity, maxCapacity: Math.max(before.maxCapacity, capacity) };
 }
@@ -472,7 +473,7 @@ export async function createKvCache(device: GPUDevice, options: KvCacheOptions):
   const resolved = resolveCache(options);
   const { label, batch, headDim } = resolved;
   const norm = await resolveNorm(label, options.qkNorm, headDim);
-  const rotation = resolveRotation(label, options.rotary, resolved);
+  const rotation = resolveRotation(label, options.rotary, { headDim, capacity: resolved.maxCapacity });
   const state = await CacheState.make(device, label, batch, 0);
   const rotary = rotation && anglesOf(device, label, rotation);
   return KvCache.make({ device, resolved, state, norm, rotary });

@@ -116,7 +116,7 @@ export function resolveCache(options: KvCacheOptions): ResolvedCache {
     "argument",
     () => `${label}: ring and sinkTokens are for caches with a window; give window, or leave them out.`,
   );
-  const { capacity = window === undefined ? 0 : RING_CAPACITY } = options;
+  const capacity = (options.capacity ?? (window === undefined ? undefined : RING_CAPACITY)) as number;
   whole(label, "capacity", capacity, 1, STATE_LIMIT - 1);
   const { maxCapacity = capacity } = options;
   whole(label, "maxCapacity", maxCapacity, capacity, STATE_LIMIT - 1);
@@ -128,7 +128,8 @@ export function resolveCache(options: KvCacheOptions): ResolvedCache {
     whole(label, "ring", ring, window + 1);
   }
   const rows = resolveRows(label, options, headDim, vDim);
-  return { label, batch, kvHeads, headDim, vDim, capacity, maxCapacity, window, ring, sinkTokens, rows };
+  const limits = { capacity: ring > 0 ? maxCapacity : capacity, maxCapacity }; // a ring has no memory to save
+  return { label, batch, kvHeads, headDim, vDim, ...limits, window, ring, sinkTokens, rows };
 }
 
 function whole(label: string, name: string, value: unknown, least: number, most = 2 ** 29 - 1): void {

@@ -8,6 +8,7 @@ import {
   createKvCache,
   type KvCache,
   type KvCacheOptions,
+  planAttention,
   tensor,
 } from "../../src/index.ts";
 import { type ReferenceOptions, attention as reference } from "../../src/reference/index.ts";
@@ -212,15 +213,30 @@ describe("growth", () => {
     await expectError(() => cache.append(k, v), "limit", /^kvCache append: the cache is full: entry 0 has 170 of 170/);
     expect(cache.lengths).toEqual([170, 170]);
   });
-  it("of a ring costs nothing", async () => {
-    const { cache, image } = await cacheOf({ ...RING, capacity: 10 });
+  it("of a ring is not needed: its capacity costs nothing", async () => {
+    const { cache, image } = await cacheOf({ ...RING, capacity: 10, maxCapacity: 11 });
     await append(cache, image, 6);
-    await expectError(() => append(cache, image, 5), "limit", /entry 0 has 6 of 10 tokens, and 5 more were given/);
-    const { k } = cache.source;
-    await cache.grow(100);
-    expect(cache.source.k).toBe(k);
     await append(cache, image, 5);
+    await expectError(() => append(cache, image, 1), "limit", /entry 0 has 11 of 11 tokens, and 1 more were given/);
+    await expectError(
+      () => cache.grow(100),
+      "argument",
+      "kvCache.grow: a ring does not grow; give createKvCache a larger capacity, which costs it no memory.",
+    );
     expect(await image.difference(cache)).toBeUndefined();
+  });
+  it("is not followed by a plan of attention, which says so", async () => {
+    const { cache } = await cacheOf(OPTIONS);
+    const q = keep(tensor(cache.device, [2, 2, 1, 8]));
+    const plan = keep(await planAttention(cache.device, { q, cache }));
+    await cache.grow(20);
+    const [encoder, output] = [cache.device.createCommandEncoder(), keep(tensor(cache.device, [2, 2, 1, 8]))];
+    await expectError(() => plan.encode(encoder, { output }), "destroyed", "attention: k: the tensor was destroyed.");
+    await expectError(
+      () => plan.encode(encoder, { output, cache }),
+      "argument",
+      "attention: k is f32 [2,2,20,8]; the plan was made for f32 [2,2,12,8].",
+    );
   });
 });
 

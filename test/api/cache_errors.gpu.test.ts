@@ -25,7 +25,7 @@ describe("createKvCache", () => {
     [undefined, "kvCache: a cache is made from { batch, kvHeads, headDim, capacity, ... }, got undefined."],
     [{ ...SIZES, batch: 0, capacity: 4 }, "kvCache: batch must be a whole number from 1 to 536870911, got 0."],
     [{ ...SIZES, headDim: 8.5, label: "c" }, "c: headDim must be a whole number from 1 to 536870911, got 8.5."],
-    [SIZES, "kvCache: capacity must be a whole number from 1 to 16777215, got 0."],
+    [SIZES, "kvCache: capacity must be a whole number from 1 to 16777215, got undefined."],
     [
       { ...SIZES, capacity: 8, maxCapacity: 4 },
       "kvCache: maxCapacity must be a whole number from 8 to 16777215, got 4.",

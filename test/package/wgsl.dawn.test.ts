@@ -1,6 +1,6 @@
 // The exported WGSL, used as a foreign engine would: plain WebGPU, the manifest, and not one line of our TypeScript.
 
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { describe, expect, it } from "vitest";
 import { normal } from "../../bench/data.ts";
@@ -25,8 +25,12 @@ const chosen = ["forward_d64_64x32_lse.wgsl", "forward_d256_32x32.wgsl"];
 
 describe("dist/wgsl", () => {
   it("lists every file once", () => {
-    expect(new Set(kernels.map(({ file }) => file)).size).toBe(kernels.length);
-    for (const { file } of kernels) expect(readFileSync(`${folder}/${file}`, "utf8")).toContain("fn main(");
+    const files = [...kernels, manifest.merge, ...manifest.cache.append.kernels, manifest.cache.advance].map(
+      ({ file }) => file,
+    );
+    expect(new Set(files).size).toBe(files.length);
+    expect(readdirSync(folder).sort()).toEqual([...files, "manifest.json"].sort());
+    for (const file of files) expect(readFileSync(`${folder}/${file}`, "utf8")).toContain("fn main(");
   });
 
   it.each(chosen)("%s runs from its manifest alone", async (file) => {
@@ -103,6 +107,79 @@ describe("dist/wgsl", () => {
     await staging.mapAsync(1);
     const output = new Float32Array(staging.getMappedRange().slice(0));
     expect(worstElement(output, mergeAttention(parts).output, [1, H, M, Dv]).error).toBeLessThan(1e-6);
+    device.destroy();
+  });
+
+  it("cache_append_d64_f32.wgsl and cache_advance.wgsl append twice, from their manifest alone", async () => {
+    const { append, advance } = manifest.cache;
+    const [kernel] = append.kernels;
+    const device = await plainDevice();
+    const [B, Hkv, D, rows] = [2, 2, 64, 5];
+    const buffer = (
+      size: number,
+      usage: number,
+      data?: ArrayBuffer | Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>,
+    ) => {
+      const made = device.createBuffer({ size, usage: usage | 8 });
+      if (data) device.queue.writeBuffer(made, 0, data);
+      return made;
+    };
+    const packed = (bytes: number, members: { name: string; offset: number }[], values: Record<string, number>) => {
+      const view = new DataView(new ArrayBuffer(bytes));
+      for (const { name, offset } of members) view.setUint32(offset, values[name] ?? 0, true);
+      return buffer(bytes, 64, view.buffer);
+    };
+    const pipelineOf = async (file: string) => {
+      const code = readFileSync(`${folder}/${file}`, "utf8");
+      const compute = { module: device.createShaderModule({ code }), entryPoint: "main" };
+      return device.createComputePipelineAsync({ layout: "auto", compute });
+    };
+    const [appending, advancing] = [await pipelineOf(kernel.file), await pipelineOf(advance.file)];
+    const memory: Record<string, GPUBuffer> = {
+      kv_state: buffer(4 * (1 + 2 * B), 128, new Int32Array([1, 0, 0, 0, 0])),
+      cache_k: buffer(4 * B * Hkv * rows * D, 128 | 4),
+      cache_v: buffer(4 * B * Hkv * rows * D, 128 | 4),
+      append: packed(append.append.bytes[D], append.append.members, { batch: B, kv_heads: Hkv, cache_rows: rows }),
+    };
+    const expected = new Float32Array(B * Hkv * rows * D);
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    const run = (pipeline: GPUComputePipeline, bindings: Exported["bindings"], params: GPUBuffer, x: number) => {
+      const bound: Record<string, GPUBuffer> = { ...memory, params };
+      const entries = bindings.map(({ binding, name }) => ({ binding, resource: { buffer: bound[name] } }));
+      pass.setPipeline(pipeline);
+      pass.setBindGroup(0, device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }));
+      pass.dispatchWorkgroups(x);
+    };
+    for (const [length, M] of [
+      [0, 3],
+      [3, 1],
+    ]) {
+      const k = normal(20 + M, B * Hkv * M * D);
+      for (let head = 0; head < B * Hkv; head++) {
+        expected.set(k.subarray(head * M * D, (head + 1) * M * D), (head * rows + length) * D);
+      }
+      Object.assign(memory, { k: buffer(k.byteLength, 128, k), v: buffer(k.byteLength, 128, k) });
+      const workgroups = Math.ceil((2 * B * Hkv * M) / kernel.rows);
+      const strides = Object.fromEntries(
+        ["k", "v"].flatMap((name) => [
+          [`${name}_stride_b`, (Hkv * M * D) / 4],
+          [`${name}_stride_h`, (M * D) / 4],
+          [`${name}_stride_n`, D / 4],
+        ]),
+      );
+      const sizes = { seq_q: M, grid_x: workgroups, q_lengths_at: 0xffffffff };
+      const { bytes, members } = manifest.params;
+      run(appending, kernel.bindings, packed(bytes, members, { ...strides, ...sizes }), workgroups);
+      const step = { operation: 0, batch: B, counts_at: 1 + B, rows: M };
+      run(advancing, advance.bindings, packed(advance.params.bytes, advance.params.members, step), 1);
+    }
+    pass.end();
+    const staging = device.createBuffer({ size: memory.cache_k.size, usage: 1 | 8 });
+    encoder.copyBufferToBuffer(memory.cache_k, 0, staging, 0, staging.size);
+    device.queue.submit([encoder.finish()]);
+    await staging.mapAsync(1);
+    expect(new Float32Array(staging.getMappedRange())).toEqual(expected);
     device.destroy();
   });
 });
