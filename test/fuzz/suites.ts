@@ -2,6 +2,7 @@
 // are run is in runs.ts, which pages load without what draws.
 
 import type fc from "fast-check";
+import { linearProblemsOf, linearSets } from "./linear_problems.ts";
 import { featureSets, problemsOf } from "./problems.ts";
 import type { SuiteName } from "./runs.ts";
 
@@ -40,4 +41,14 @@ const forward: Suite = {
     "cuSeqlensQ" in problem ? [["cuSeqlensQ", "cuSeqlensKv", "qLengths", "kvLengths", "queryOffset"]] : [],
 };
 
-export const SUITES: Readonly<Record<SuiteName, Suite>> = { forward };
+const linear: Suite = {
+  about: "linear attention: rules, states, masks, chunked and token by token",
+  problems(seed) {
+    const pool = linearSets(seed, 60);
+    return (own) => linearProblemsOf(pool[(own >>> 8) % pool.length]);
+  },
+  required: ["N", "D"],
+  sizes: ["B", "H", "Hkv", "Hk", "M", "N", "D", "seed", "variant", "updateRule", "causal", "normalized", "featureMap"],
+};
+
+export const SUITES: Readonly<Record<SuiteName, Suite>> = { forward, linear };
