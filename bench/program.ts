@@ -3,6 +3,7 @@
 import { createGpuTimer, planAttention, type TensorOptions, tensor } from "../src/index.ts";
 import type { Dims } from "./cost.ts";
 import { type Measurement, measureTogether, stepsOf, summarize, type Times } from "./harness.ts";
+import { type Contest, contestSteps, runContest } from "./peers/contest.ts";
 import { type Case, SUITES } from "./suites.ts";
 import { type Verdict, verify } from "./verify.ts";
 
@@ -30,17 +31,29 @@ export async function runSuites(
   report: Report,
 ): Promise<Measurement[]> {
   const { software } = describeAdapter(device);
-  const cases = options.suites.flatMap((suite) => SUITES[suite](software).map((item): [string, Case] => [suite, item]));
+  const cases = options.suites.flatMap((suite) =>
+    SUITES[suite](software).map((item): [string, Case | Contest] => [suite, item]),
+  );
   const { rounds } = options;
-  report({ steps: cases.reduce((sum, [, { implementations }]) => sum + stepsOf({ implementations, rounds }), 0) });
+  const steps = (item: Case | Contest) =>
+    "contestants" in item ? contestSteps(item, rounds) : stepsOf({ implementations: item.implementations, rounds });
+  report({ steps: cases.reduce((sum, [, item]) => sum + steps(item), 0) });
   const measurements: Measurement[] = [];
   const onStep = () => report({ done: 1 });
-  const whole = cases.map(([suite, item]) => ({ ...{ suite, rounds, onStep }, ...item }));
+  const note = (step: string) => report({ step });
+  const whole = [...cases];
   while (whole.length) {
-    const [{ suite, name, together }] = whole;
-    report({ step: together ? suite : `${suite}: ${name}` });
-    const next = together ? whole.filter((item) => item.suite === suite).length : 1;
-    measurements.push(...(await measureTogether(device, whole.splice(0, next))));
+    const [suite, item] = whole[0];
+    if ("contestants" in item) {
+      whole.shift();
+      report({ step: `${suite}: ${item.name}` });
+      measurements.push(...(await runContest(device, suite, item, { rounds, onStep, note })));
+      continue;
+    }
+    report({ step: item.together ? suite : `${suite}: ${item.name}` });
+    const next = item.together ? whole.filter(([other]) => other === suite).length : 1;
+    const together = whole.splice(0, next).map(([, one]) => ({ ...{ suite, rounds, onStep }, ...(one as Case) }));
+    measurements.push(...(await measureTogether(device, together)));
   }
   return measurements;
 }

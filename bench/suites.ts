@@ -7,6 +7,8 @@ import type { Dims } from "./cost.ts";
 import { GENERATION } from "./generation.ts";
 import type { Implementation } from "./harness.ts";
 import { LADDER } from "./ladder.ts";
+import { linearContest } from "./linear.ts";
+import type { Contest } from "./peers/contest.ts";
 import { cutTo, WORKLOADS } from "./workloads.ts";
 
 export interface Case {
@@ -55,7 +57,7 @@ const generating = (length: number): Case[] =>
   }));
 
 /** Cases of each suite. A software adapter gets lengths that it can compute in a second. */
-export const SUITES: Readonly<Record<string, (software: boolean) => Case[]>> = {
+export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Contest)[]>> = {
   /** Every rung of the ladder on the same problem. */
   ladder: (software) =>
     (software ? [64, 256] : [512, 2048]).map((length) => ({
@@ -80,6 +82,11 @@ export const SUITES: Readonly<Record<string, (software: boolean) => Case[]>> = {
   decode: (software) => (software ? [1024, 2048, 4096, 8192] : [1024, 4096, 16384, 65536]).flatMap(decoding),
   /** A step of generation with so many keys in the cache. */
   generate: (software) => [128, 1024, 4096, 8192, ...(software ? [] : [65536])].flatMap(generating),
+  /** Causal linear attention, whose time for a token must not grow with N; beside other libraries while N is short. */
+  linear: (software) =>
+    [1024, 4096, 16384, 65536].map((length) =>
+      linearContest(length, software ? 1 : 8, 64, !software || length <= 4096),
+    ),
   /** One layer of real models. */
   workloads: (software) =>
     WORKLOADS.map((workload) => cutTo(workload, software ? SOFTWARE_FLOPS : Number.POSITIVE_INFINITY)).map((dims) => ({

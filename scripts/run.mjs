@@ -11,6 +11,9 @@ const [program, ...args] = process.argv.slice(2);
 // `--built` computes with the package as built, which is what its users get; otherwise with the sources.
 const built = args.includes("--built");
 
+/** Libraries that a bench compares with. */
+const PEERS = ["@jax-js/jax", "@tensorflow/tfjs-core", "@tensorflow/tfjs-backend-webgpu"];
+
 /** Files that the page can fetch and store, by name. @type {Map<string, Uint8Array>} */
 const files = new Map();
 
@@ -39,7 +42,8 @@ const server = await createServer({
   appType: "mpa",
   server: { host: "127.0.0.1", port: 0, hmr: false, watch: null },
   resolve: { alias: built ? [{ find: /^.*\/src\/index\.ts$/, replacement: join(root, "dist/index.js") }] : [] },
-  optimizeDeps: { noDiscovery: true, include: [] },
+  // What pages import of packages is bundled ahead, because a page that finds out later is loaded again.
+  optimizeDeps: { noDiscovery: true, include: program === "bench/bench.ts" ? PEERS : [] },
   plugins: [{ name: "files", configureServer: ({ middlewares }) => void middlewares.use("/files", serveFiles) }],
 });
 try {

@@ -31,6 +31,15 @@ export {
   slidingWindow,
 } from "./attention/library.ts";
 export { alibiScore, alibiSlopes, softcapScore, type T5Table, t5Score } from "./attention/library_scores.ts";
+export {
+  type LinearAttentionBindings,
+  type LinearAttentionOptions,
+  LinearAttentionPlan,
+  type LinearAttentionResult,
+  linearAttention,
+  planLinearAttention,
+} from "./attention/linear.ts";
+export type { LinearAttentionProblem, LinearAttentionSettings, UpdateRule } from "./attention/linear_problem.ts";
 export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./attention/merge.ts";
 export type { MergeBindings, MergeProblem } from "./attention/merge_problem.ts";
 export type { AttentionBindings } from "./attention/operands.ts";

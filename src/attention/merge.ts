@@ -16,7 +16,7 @@ import {
   resolveMerge,
 } from "./merge_problem.ts";
 import { checkOperand, checkOverlap } from "./operand_checks.ts";
-import type { Operand, OperandName, Operands } from "./operands.ts";
+import type { Operand } from "./operands.ts";
 import { bindingRange } from "./specs.ts";
 
 interface PlanParts {
@@ -103,8 +103,7 @@ export class MergePlan {
       checkOperand(`${label}: ${operand.name}`, device, operand, used);
       tensors.set(operand.name, used);
     }
-    // Names are only compared and printed there; its types list those of attention.
-    checkOverlap(label, named as Operands, tensors as ReadonlyMap<OperandName, Tensor>);
+    checkOverlap(label, named, tensors);
     if (rows === 0) return undefined;
     const list = [...tensors.values()];
     const output = tensors.get("output") as Tensor;

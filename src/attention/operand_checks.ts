@@ -2,7 +2,7 @@
 
 import { check } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
-import type { AttentionBindings, Operand, OperandName, Operands } from "./operands.ts";
+import type { AttentionBindings, Operand, Operands } from "./operands.ts";
 import { bindingRange, bindingStep, checkBindingLimit } from "./specs.ts";
 
 /** Throws FoveaError unless `given` is a live tensor of the device that looks as planned. */
@@ -47,7 +47,11 @@ export function checkOperand(
 }
 
 /** Throws FoveaError if an output shares its buffer with an input, or its elements with another output. */
-export function checkOverlap(label: string, operands: Operands, tensors: ReadonlyMap<OperandName, Tensor>): void {
+export function checkOverlap(
+  label: string,
+  operands: ReadonlyMap<string, Operand>,
+  tensors: ReadonlyMap<string, Tensor>,
+): void {
   for (const [name, written] of tensors) {
     if (!operands.get(name)?.written) continue;
     for (const [other, tensor] of tensors) {

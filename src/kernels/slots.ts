@@ -111,6 +111,10 @@ const OUTPUTS: Readonly<Record<string, ModuleSource>> = {
 };
 const moduleOf = (modules: typeof QUERIES, access: Access) => modules[access.replace(/^b?f16-/, "")];
 
+/** The module of the slot `query` for an access, to be renamed for another tensor that is read alike. */
+export const queryModule = (access: Access): ModuleSource =>
+  moduleOf(QUERIES, access) ?? { name: "slots/query.wesl", text: query };
+
 /** Modules that replace defaults. */
 export function slotModules(slots: SlotChoice): ModuleMap {
   const { q, k, v, o, sequence, maskTensor } = slots;
@@ -137,7 +141,7 @@ export function slotModules(slots: SlotChoice): ModuleMap {
 
 /** The slot `query` of a kernel that works in place: it reads what the output holds. */
 export function inPlaceModule(access: Access): ModuleMap {
-  return slotModule("query", moduleOf(QUERIES, access) ?? { name: "slots/query.wesl", text: query }, asOutput);
+  return slotModule("query", queryModule(access), asOutput);
 }
 
 /** A module for a slot, under the names of the slot; nothing where the default stays. */

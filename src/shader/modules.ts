@@ -62,6 +62,15 @@ export const asKey = (text: string): string => renamed(text, KEY_NAMES);
 /** A module for q as one for v. */
 export const asValue = (text: string): string => renamed(text, VALUE_NAMES);
 
+/** A module for q as one for another tensor of keys, with constants of its own: `decay`, `DECAY_DIM`, `DECAY_BF16`. */
+export const asOperand = (name: string, binding: number, text: string): string =>
+  renamed(text, {
+    ...{ q: name, load_q: `load_${name}`, "@binding(1)": `@binding(${binding})`, M: "N", H: "Hkv" },
+    ...{ HEAD_DIM: `${name.toUpperCase()}_DIM`, Q_BF16: `${name.toUpperCase()}_BF16`, q_base: `${name}_base` },
+    ...{ q_stride_b: `${name}_stride_b`, q_stride_h: `${name}_stride_h` },
+    ...{ q_stride_m: `${name}_stride_n`, q_stride_d: `${name}_stride_d` },
+  });
+
 const CACHED_VALUE_NAMES = {
   ...{ cache_k: "cache_v", store_cached_k: "store_cached_v", "@binding(16)": "@binding(17)" },
   ...{ CACHE_K_VECS: "CACHE_V_VECS", CACHE_K_ROW: "CACHE_V_ROW", CACHE_K_GROUPS: "CACHE_V_GROUPS" },

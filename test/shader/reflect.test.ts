@@ -15,6 +15,18 @@ import {
   packAppend,
 } from "../../src/kernels/cache.ts";
 import { FORWARD_TILES, forwardModules, forwardWorkgroupBytes } from "../../src/kernels/forward.ts";
+import {
+  LINEAR_LANES,
+  LINEAR_PARAMS,
+  LINEAR_PARAMS_BYTES,
+  LINEAR_WG_SIZE,
+  linearModules,
+  linearTiles,
+  packLinearParams,
+  recurrentTile,
+  scanBlocks,
+  stateVec4s,
+} from "../../src/kernels/linear.ts";
 import { MATMUL_TILES, matmulTileSize, matmulWorkgroupBytes } from "../../src/kernels/matmul.ts";
 import {
   MERGE_BINDINGS,
@@ -34,7 +46,7 @@ import { COPY, TABLES_MODULES } from "../../src/kernels/tables.ts";
 import { MOST_KEYS, STAGES, scoreModules } from "../../src/kernels/weights.ts";
 import { link } from "../../src/shader/link.ts";
 import { blankComments } from "../../src/shader/source.ts";
-import { APPENDS, KERNEL_VARIANTS } from "../support/kernels.ts";
+import { APPENDS, KERNEL_VARIANTS, LINEAR_SPECS } from "../support/kernels.ts";
 
 const reflect = (variant: Pick<(typeof KERNEL_VARIANTS)[number], "root" | "modules">) =>
   new WgslReflect(link(variant.root, variant.modules).code);
@@ -90,6 +102,67 @@ describe("Params", () => {
         type.name
       ] as DataView["getUint32"];
       expect(read.call(view, 256 + offset, true), name).toBe(params[name]);
+    }
+  });
+});
+
+describe("the params of linear attention", () => {
+  const struct = uniformOf({ root: "package::linear_scan", modules: linearModules("scan", LINEAR_SPECS.plain) });
+  it("have the members of the WGSL struct, in order and at their offsets", () => {
+    expect(struct.members.map(({ name }) => name)).toEqual([...LINEAR_PARAMS]);
+    expect(struct.members.map(({ offset }) => offset)).toEqual(LINEAR_PARAMS.map((_, index) => index * 4));
+    expect(LINEAR_PARAMS_BYTES).toBe(Math.ceil(struct.size / 16) * 16);
+  });
+  it("are packed by their types", () => {
+    const bytes = new ArrayBuffer(256 + LINEAR_PARAMS_BYTES);
+    packLinearParams(
+      Object.fromEntries(LINEAR_PARAMS.map((name, i) => [name, name === "scale" ? 0.5 : i])),
+      bytes,
+      256,
+    );
+    const view = new DataView(bytes, 256);
+    for (const [index, { name, offset, type }] of struct.members.entries()) {
+      if (type.name === "f32") expect(view.getFloat32(offset, true), name).toBe(0.5);
+      else expect(view.getUint32(offset, true), name).toBe(index);
+    }
+  });
+});
+
+describe("linear attention's tiles", () => {
+  it.each(Object.entries(LINEAR_SPECS))("of %s are those of the shaders", (_, spec) => {
+    const { headDim, vDim, normalized, rows, recurrent } = spec;
+    const constant = (kernel: Parameters<typeof linearModules>[0], name: string) =>
+      evaluator(link(`package::linear_${kernel}`, linearModules(kernel, spec)).code)(name);
+    expect(constant("states", "K_TILES")).toBe(linearTiles(headDim, vDim).kTiles);
+    expect(constant("states", "V_TILES")).toBe(linearTiles(headDim, vDim).vTiles);
+    expect(constant("states", "STATE_STRIDE")).toBe(stateVec4s(headDim, vDim));
+    expect(constant("output", "V_TILES")).toBe(linearTiles(headDim, vDim).vTiles);
+    expect(constant("output", "Q_TILE")).toBe(LINEAR_LANES * rows);
+    expect(constant("scan", "BLOCKS")).toBe(scanBlocks(headDim, vDim, normalized));
+    for (const kernel of ["scan", "copy"] as const) expect(constant(kernel, "WG_SIZE")).toBe(LINEAR_WG_SIZE);
+    expect(constant("recurrent", "V_BLOCKS")).toBe(recurrent.vBlocks);
+  });
+  it("take the workgroup memory that their headers say", () => {
+    const bytes = (kernel: "states" | "output") =>
+      workgroupBytes(link(`package::linear_${kernel}`, linearModules(kernel, LINEAR_SPECS.gated)).code);
+    expect(bytes("states")).toBeLessThanOrEqual(8704);
+    expect(bytes("output")).toBe(13952);
+  });
+  it("of the recurrent kernel fit what WebGPU guarantees", () => {
+    for (const [headDim, vDim, decayDim, group] of [
+      [1, 1, 0, 1],
+      [64, 64, 64, 16],
+      [128, 64, 1, 4],
+      [256, 256, 256, 16],
+      [1024, 3, 0, 1],
+    ]) {
+      for (const tokens of [1, 100]) {
+        const recurrent = recurrentTile("test", { headDim, vDim, decayDim, group }, tokens);
+        const spec = { ...LINEAR_SPECS.plain, headDim, vDim, decayDim, group, recurrent };
+        const { code } = link("package::linear_recurrent", linearModules("recurrent", spec));
+        expect(workgroupBytes(code)).toBe(recurrent.workgroupBytes);
+        expect(recurrent.workgroupBytes).toBeLessThanOrEqual(16384);
+      }
     }
   });
 });
@@ -200,8 +273,9 @@ describe("workgroup memory", () => {
 /** Bytes of workgroup memory that a kernel declares. */
 function workgroupBytes(code: string): number {
   const constants = evaluator(code);
+  const sizes: Readonly<Record<string, number>> = { vec4f: 16, vec2f: 8 };
   return [...code.matchAll(/var<workgroup> \w+: (?:array<(\w+), (.+)>|atomic<u32>);/g)].reduce(
-    (total, [, element, count = "1u"]) => total + constants(count) * (element === "vec4f" ? 16 : 4),
+    (total, [, element, count = "1u"]) => total + constants(count) * (sizes[element] ?? 4),
     0,
   );
 }

@@ -18,6 +18,13 @@ import {
 import { DECODE_SHAPES, decodeBindings, decodeModules } from "../../src/kernels/decode.ts";
 import { FORWARD_TILES, forwardModules } from "../../src/kernels/forward.ts";
 import { kvAccess } from "../../src/kernels/kv_access.ts";
+import {
+  type LinearKernel,
+  type LinearSpecialisation,
+  linearBindings,
+  linearModules,
+  recurrentTile,
+} from "../../src/kernels/linear.ts";
 import { MATMUL_TILES, type MatmulSpecialisation, matmulBindings, matmulModules } from "../../src/kernels/matmul.ts";
 import { MERGE_BINDINGS, MERGE_MODULES } from "../../src/kernels/merge.ts";
 import { type EncodingSpecialisation, encodingBindings, encodingModules } from "../../src/kernels/position_encoding.ts";
@@ -214,6 +221,36 @@ const CACHE_VARIANTS = Object.entries(APPENDS).map(([name, choice]) => ({
   modules: appendModules(choice),
   bindings: appendBindings(choice),
 }));
+const LINEAR_PLAIN: LinearSpecialisation = {
+  ...{ headDim: 64, vDim: 64, decayDim: 0, elu: true, normalized: true, causal: true, delta: false, group: 1 },
+  ...{ q: "dense", k: "dense", v: "dense", o: "dense", decay: "dense", beta: "dense" },
+  ...{ lengths: false, mask: false, rows: 8 },
+  recurrent: recurrentTile("test", { headDim: 64, vDim: 64, decayDim: 0, group: 1 }, 64),
+};
+const gatedDelta = { headDim: 130, vDim: 70, decayDim: 130, group: 3 };
+/** Specialisations of linear attention. */
+export const LINEAR_SPECS: Readonly<Record<string, LinearSpecialisation>> = {
+  plain: LINEAR_PLAIN,
+  "in no order, with lengths and a mask": { ...LINEAR_PLAIN, causal: false, lengths: true, mask: true, rows: 4 },
+  gated: {
+    ...{ ...LINEAR_PLAIN, decayDim: 1, decay: "strided", elu: false, normalized: false, vDim: 20 },
+    recurrent: recurrentTile("test", { headDim: 64, vDim: 20, decayDim: 1, group: 1 }, 64),
+  },
+  "gated delta, 16 bits": {
+    ...{ ...LINEAR_PLAIN, ...gatedDelta, delta: true, elu: false, normalized: false, lengths: true },
+    ...{ q: "f16-packed-strided", k: "bf16-packed-strided", v: "strided", o: "f16-packed-strided" },
+    ...{ decay: "strided", beta: "bf16-packed-strided", recurrent: recurrentTile("test", gatedDelta, 64) },
+  },
+};
+const LINEAR_VARIANTS = Object.entries(LINEAR_SPECS).flatMap(([slotName, spec]) => {
+  const chunked: LinearKernel[] = spec.delta ? [] : ["states", "scan", "output"];
+  return [...chunked, ...(spec.causal ? (["recurrent"] as const) : [])].map((kernel) => ({
+    name: `linear ${kernel}, ${slotName}`,
+    root: `package::linear_${kernel}`,
+    modules: linearModules(kernel, spec),
+    bindings: linearBindings(kernel, spec),
+  }));
+});
 
 export const KERNEL_VARIANTS: readonly KernelVariant[] = [
   ...ATTENTION_VARIANTS,
@@ -232,6 +269,13 @@ export const KERNEL_VARIANTS: readonly KernelVariant[] = [
   },
   { name: "block mask", root: "package::block_mask", modules: blockMaskModules(), bindings: blockMaskBindings() },
   { name: "tables", root: "package::tables", modules: TABLES_MODULES, bindings: tablesKernel().bindings },
+  ...LINEAR_VARIANTS,
+  {
+    name: "linear copy",
+    root: "package::linear_copy",
+    modules: linearModules("copy", LINEAR_PLAIN),
+    bindings: linearBindings("copy", LINEAR_PLAIN),
+  },
   { name: "merge", root: "package::merge", modules: MERGE_MODULES, bindings: MERGE_BINDINGS },
   {
     ...{ name: "cache write", root: "package::cache_write", modules: CACHE_WRITE_MODULES },

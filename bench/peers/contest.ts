@@ -1,0 +1,111 @@
+// Fovea beside other libraries. Each computes the same from the same inputs, on a device of its own, in turns, and is
+// timed from the call until its GPU is done, because libraries keep their command encoders to themselves. What each gives
+// is compared with float64 first.
+//
+// To add a contest: say what is computed (`Contest`), and for each library how, by `foveaContestant`, `tfjsContestant`
+// (./tfjs.ts) and `jaxContestant` (./jax.ts), which take the inputs and a function of their tensors. A suite in
+// ../suites.ts may list contests like cases. Libraries run in browsers only; on Dawn in Node Fovea is alone.
+
+import { worstElement } from "../../src/reference/index.ts";
+import type { Dims } from "../cost.ts";
+import { type Measurement, summarize } from "../harness.ts";
+import { errorBound } from "../verify.ts";
+
+/** Dense input of a contest. */
+export interface Input {
+  readonly data: Float32Array<ArrayBuffer>;
+  readonly shape: readonly number[];
+}
+
+/** One that takes part, ready to run. */
+export interface Contestant {
+  /** What runs: a kernel, or a library's version. */
+  readonly kernel: string;
+  /** Bytes of scratch memory; NaN where a library does not tell. */
+  readonly workspaceBytes: number;
+  /** Computes once, and resolves when the GPU is done. */
+  run(): Promise<unknown>;
+  /** The result, in row-major order. */
+  read(): Promise<ArrayLike<number>>;
+  destroy(): void;
+}
+
+export interface Contest {
+  readonly name: string;
+  /** Sizes, for tables. */
+  readonly dims: Dims;
+  /** Operations and bytes, for rates. */
+  readonly flops: number;
+  readonly bytes: number;
+  /** By name, what makes a contestant. The first is what the others are compared with. */
+  readonly contestants: Readonly<Record<string, (device: GPUDevice) => Promise<Contestant>>>;
+  /** What the result must be, or some of it: elements `at` of the result, in float64 and in plain f32. */
+  expected(): { at: readonly number[]; f64: ArrayLike<number>; plain: ArrayLike<number> };
+}
+
+/** Clocks of browsers tick in tenths of a millisecond, so a measurement lasts so many milliseconds or longer. */
+const SHORTEST = 5;
+
+/** Steps that a contest takes, for progress bars. */
+export const contestSteps = ({ contestants }: Contest, rounds: number): number =>
+  Object.keys(contestants).length * (rounds + 1);
+
+/** Checks and times every contestant. One that its library can't run is left out, and `note` told why. */
+export async function runContest(
+  device: GPUDevice,
+  suite: string,
+  contest: Contest,
+  { rounds, onStep, note }: { rounds: number; onStep: () => void; note: (text: string) => void },
+): Promise<Measurement[]> {
+  const { at, f64, plain } = contest.expected();
+  const bound = errorBound(f64, plain, "f32");
+  const entrants: { name: string; one: Contestant; times: number[]; repeats: number; worst: Worst }[] = [];
+  try {
+    for (const [name, make] of Object.entries(contest.contestants)) {
+      try {
+        const one = await make(device);
+        entrants.push({ name, one, times: [], repeats: 1, worst: await worstOf(one, at, f64) });
+      } catch (error) {
+        note(`${contest.name}: ${name} can't run: ${error instanceof Error ? error.message : error}`);
+      }
+      onStep();
+    }
+    for (const entrant of entrants) {
+      entrant.repeats = Math.max(1, Math.ceil(SHORTEST / Math.max(await timed(entrant.one, 1), 0.05)));
+    }
+    for (let round = 0; round < rounds; round++) {
+      for (const { one, times, repeats } of entrants) {
+        times.push(await timed(one, repeats));
+        onStep();
+      }
+    }
+    return entrants.map(({ name, one, times, worst }): Measurement => {
+      const ms = summarize(times);
+      const correct = worst.error <= bound;
+      const verdict = { correct, maxError: worst.error, bound, worst, rows: at.length, ofRows: at.length };
+      return {
+        ...{ suite, case: contest.name, impl: name, kernel: one.kernel, ms, rounds, dims: contest.dims, verdict },
+        ...{ gflops: contest.flops / ms.median / 1e6, gbps: contest.bytes / ms.median / 1e6 },
+        ...{ maxError: worst.error, correct, workspaceBytes: one.workspaceBytes, timing: "wall-clock" },
+      };
+    });
+  } finally {
+    for (const { one } of entrants) one.destroy();
+  }
+}
+
+type Worst = ReturnType<typeof worstElement>;
+
+async function worstOf(one: Contestant, at: readonly number[], f64: ArrayLike<number>): Promise<Worst> {
+  await one.run();
+  const all = await one.read();
+  const chosen = Float64Array.from(at, (index) => all[index]);
+  return worstElement(chosen, f64, [f64.length]);
+}
+
+/** Milliseconds of a run. */
+async function timed(one: Contestant, repeats: number): Promise<number> {
+  const started = performance.now();
+  for (let run = 0; run < repeats; run++) await one.run();
+  return (performance.now() - started) / repeats;
+}

@@ -1,0 +1,58 @@
+// TensorFlow.js on its WebGPU backend.
+
+import type * as tf from "@tensorflow/tfjs-core";
+import type { Contestant, Input } from "./contest.ts";
+
+export type Tf = typeof tf;
+
+let opened: Promise<Tf> | undefined;
+
+/** The library, loaded once, with its WebGPU backend and the device that it asks for itself. */
+export function openTfjs(): Promise<Tf> {
+  opened ??= (async () => {
+    const core = await import("@tensorflow/tfjs-core");
+    await import("@tensorflow/tfjs-backend-webgpu");
+    await core.setBackend("webgpu");
+    await core.ready();
+    return core;
+  })();
+  return opened;
+}
+
+/** What tfjs keeps behind its backend interface. */
+interface WebgpuBackend {
+  readonly device: GPUDevice;
+  /** Of the commands that are not submitted yet; null where there are none, and then nothing can be submitted. */
+  readonly commandEncoder: GPUCommandEncoder | null;
+  submitQueue(): void;
+}
+
+/** A function of tensors, computed by tfjs. Memory of its intermediate results is freed after each run. */
+export async function tfjsContestant(
+  inputs: readonly Input[],
+  compute: (core: Tf, ...tensors: tf.Tensor[]) => tf.Tensor,
+): Promise<Contestant> {
+  const core = await openTfjs();
+  const tensors = inputs.map(({ data, shape }) => core.tensor(data, [...shape]));
+  const backend = core.backend() as unknown as WebgpuBackend;
+  const once = () => core.tidy(() => compute(core, ...tensors));
+  return {
+    kernel: `tfjs ${core.version_core}`,
+    workspaceBytes: Number.NaN,
+    async run() {
+      const result = once();
+      if (backend.commandEncoder) backend.submitQueue();
+      await backend.device.queue.onSubmittedWorkDone();
+      result.dispose();
+    },
+    async read() {
+      const result = once();
+      const values = await result.data();
+      result.dispose();
+      return values;
+    },
+    destroy: () => {
+      for (const tensor of tensors) tensor.dispose();
+    },
+  };
+}

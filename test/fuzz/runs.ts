@@ -1,0 +1,8 @@
+// How the problems of each suite of `npm run fuzz` are run: on a device, against the float64 reference. Throws what is off.
+
+import { runCase } from "../support/cases.ts";
+import { runLinearCase } from "../support/linear.ts";
+
+export const RUNS = { forward: runCase, linear: runLinearCase } as const;
+
+export type SuiteName = keyof typeof RUNS;

@@ -1,0 +1,134 @@
+// The kernels of linear attention against the float64 reference. Cases vary in what compiles nothing.
+
+import { describe, expect, it } from "vitest";
+import { normal } from "../../bench/data.ts";
+import { linearAttention, type Tensor, tensor } from "../../src/index.ts";
+import { failOnGpuErrors, testDevice } from "../support/device.ts";
+import { type LinearCase, runLinearCase } from "../support/linear.ts";
+
+failOnGpuErrors();
+
+const title = (problem: object) => JSON.stringify(problem).replace(/["{}]/g, "").replaceAll(",", " ");
+const run = (shared: Omit<LinearCase, "N">, cases: readonly (Partial<LinearCase> & { readonly N: number })[]) =>
+  it.each(cases.map((one) => [title(one), { ...shared, ...one }] as const))("%s", async (_, problem) => {
+    await runLinearCase(await testDevice(), problem);
+  });
+
+describe("all keys for every query", () => {
+  run({ D: 16, keeps: "present" }, [
+    { N: 1, M: 1 },
+    { N: 17, M: 33, H: 4, Hkv: 2, Hk: 1, B: 2 },
+    { N: 255, M: 31 },
+    { N: 257, M: 32, past: true, layout: "bmhd", H: 2 },
+    { N: 600, M: 65, maxDispatchFlops: 1, past: true, B: 2 },
+    { N: 0, M: 3, past: true },
+    { N: 0, M: 3 },
+    { N: 5, M: 0 },
+  ]);
+  run({ D: 16, B: 3, M: 40, kvLengths: [300, 0, 77], keyMask: { keep: 0.5 }, poison: true }, [
+    { N: 300 },
+    { N: 300, onGpu: true, keyMask: { keep: 0.5, shared: true }, planned: true },
+  ]);
+});
+
+describe("causal, in chunks", () => {
+  run({ D: 16, causal: true, variant: "chunked", keeps: "present" }, [
+    { N: 1 },
+    { N: 31, past: true },
+    { N: 32, B: 2, H: 4, Hkv: 2, Hk: 1 },
+    { N: 65, past: true, layout: "bmhd", H: 2 },
+    { N: 200, maxDispatchFlops: 1, keeps: "place", past: true },
+    { N: 0, past: true },
+  ]);
+  run({ D: 40, Dv: 72, updateRule: "gated", H: 2, keeps: "present", past: true }, [
+    { N: 97 },
+    { N: 97, decaySpread: 0.001 },
+    { N: 131, decaySpread: 30 },
+    { N: 100, forget: 0.1 },
+  ]);
+});
+
+describe("causal, token by token", () => {
+  run({ D: 16, causal: true, variant: "recurrent", keeps: "place", past: true }, [
+    { N: 8 },
+    { N: 17, B: 2, H: 2, Hk: 1 },
+    { N: 50, maxDispatchFlops: 5e3, keeps: "present", past: false },
+  ]);
+  run({ D: 16, causal: true, keeps: "place", past: true }, [{ N: 1, B: 2, H: 3 }, { N: 7 }]);
+  run({ D: 72, Dv: 5, updateRule: "gated_delta", rowDecay: true, H: 4, Hkv: 2, keeps: "present", past: true }, [
+    { N: 33 },
+    { N: 33, sharedBeta: true, forget: 0.1, layout: "bmhd" },
+  ]);
+  run({ D: 16, updateRule: "delta", H: 1, Hkv: 2, keyMask: { keep: 0.6 }, poison: true, keeps: "present" }, [
+    { N: 40, B: 2 },
+  ]);
+});
+
+describe("16 bits", () => {
+  run({ D: 16, causal: true, dtype: ["f16", "bf16", "f16", "f32", "bf16"], keeps: "present" }, [{ N: 70, H: 2 }]);
+  run({ D: 5, Dv: 3, updateRule: "gated_delta", dtype: "f16", keeps: "present" }, [{ N: 3, H: 2 }]);
+});
+
+describe("linear attention", () => {
+  const inputs = async (N: number) => {
+    const device = await testDevice();
+    const put = (seed: number) => tensor(device, [1, 2, N, 16], { data: normal(seed, 2 * N * 16) });
+    return [put(1), put(2), put(3)] as const;
+  };
+  const destroy = (...tensors: (Tensor | undefined)[]) => {
+    for (const one of tensors) one?.destroy();
+  };
+
+  it("gives the same bits for the same inputs", async () => {
+    const [q, k, v] = await inputs(200);
+    const results = [];
+    for (let turn = 0; turn < 2; turn++) {
+      const { output } = await linearAttention(q, k, v, { causal: true });
+      results.push(await output.read());
+      output.destroy();
+    }
+    expect(results[0]).toEqual(results[1]);
+    destroy(q, k, v);
+  });
+
+  it("in two parts, the state handed on, is as in one, to rounding", async () => {
+    const [q, k, v] = await inputs(200);
+    const whole = await linearAttention(q, k, v, { causal: true });
+    const part = (from: number, to: number) =>
+      [q, k, v].map((one) => one.slice(2, from, to)) as [Tensor, Tensor, Tensor];
+    const first = await linearAttention(...part(0, 90), { causal: true, presentState: true });
+    const second = await linearAttention(...part(90, 200), {
+      ...{ causal: true, pastState: first.presentState as Tensor, pastNormalizer: first.presentNormalizer as Tensor },
+    });
+    for (const [result, from, to] of [
+      [first, 0, 90],
+      [second, 90, 200],
+    ] as const) {
+      const [values, expected] = [await result.output.read(), await whole.output.slice(2, from, to).read()];
+      const worst = Math.max(...Array.from(values, (x, i) => Math.abs(x - expected[i])));
+      expect(worst).toBeLessThan(1e-5);
+    }
+    destroy(q, k, v, whole.output, first.output, first.presentState, first.presentNormalizer, second.output);
+  });
+
+  it("of equal values is that value, and does not mind the order of the keys", async () => {
+    const [q, k, v] = await inputs(150);
+    const device = q.device;
+    const threes = tensor(device, [1, 2, 150, 16], { data: new Float32Array(2 * 150 * 16).fill(3) });
+    const equal = await linearAttention(q, k, threes);
+    for (const value of await equal.output.read()) expect(value).toBeCloseTo(3, 4);
+    const turned = (one: Tensor, values: ArrayLike<number>) => {
+      const back = Array.from({ length: 2 * 150 * 16 }, (_, i) => {
+        const [h, n, d] = [Math.floor(i / (150 * 16)), Math.floor(i / 16) % 150, i % 16];
+        return values[(h * 150 + 149 - n) * 16 + d];
+      });
+      return tensor(device, one.shape, { data: back });
+    };
+    const [kBack, vBack] = [turned(k, await k.read()), turned(v, await v.read())];
+    const [ahead, back] = [await linearAttention(q, k, v), await linearAttention(q, kBack, vBack)];
+    const expected = await ahead.output.read();
+    const worst = Math.max(...Array.from(await back.output.read(), (x, i) => Math.abs(x - expected[i])));
+    expect(worst).toBeLessThan(1e-5);
+    destroy(q, k, v, threes, kBack, vBack, equal.output, ahead.output, back.output);
+  });
+});
