@@ -43,7 +43,7 @@ export interface AttentionBindings {
   readonly captures?: Readonly<Record<string, Tensor>>;
 }
 
-/** The tensors of a plan, those of a projection included: what a caller binds, and those that are the plan's own or were given with it. */
+/** The tensors of a plan, those of other operations included: what a caller binds, and those that are the plan's own or were given with it. */
 export type OperandName =
   | Exclude<keyof AttentionBindings, "captures" | "cache">
   | `captures.${string}`
@@ -56,6 +56,9 @@ export type OperandName =
   | "positionOffset"
   | "positions"
   | "angles"
+  | "ignoreMask"
+  | "keyMask"
+  | "ignoreKeyMask"
   | "workspace"
   | "tables"
   | "kvState"

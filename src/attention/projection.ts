@@ -12,7 +12,7 @@ import { accessOf } from "./build.ts";
 import { addresses, cutWork, UNIFORM_STRIDE } from "./dispatch.ts";
 import { checkOperand } from "./operand_checks.ts";
 import type { AttentionBindings, Operand, OperandName } from "./operands.ts";
-import { AttentionPlan } from "./plan.ts";
+import { AttentionPlan, type Recording } from "./plan.ts";
 import {
   type ProjectionBindings,
   type ProjectionProblem,
@@ -52,6 +52,11 @@ export class ProjectionPlan {
    */
   encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: ProjectionBindings = {}): void {
     this.#plan.encode(target, bindings as AttentionBindings);
+  }
+
+  /** @internal As {@link AttentionPlan.prepare}. */
+  prepare(bindings: ProjectionBindings): Recording | undefined {
+    return this.#plan.prepare(bindings as AttentionBindings);
   }
 
   /** Frees the plan's own small buffers. Work that was submitted before still runs. */

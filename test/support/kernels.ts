@@ -18,6 +18,7 @@ import {
 import { DECODE_SHAPES, decodeBindings, decodeModules } from "../../src/kernels/decode.ts";
 import { FORWARD_TILES, forwardModules } from "../../src/kernels/forward.ts";
 import { kvAccess } from "../../src/kernels/kv_access.ts";
+import { MASK_BITS_BINDINGS, MASK_BITS_MODULES } from "../../src/kernels/mask_bits.ts";
 import { MATMUL_TILES, type MatmulSpecialisation, matmulBindings, matmulModules } from "../../src/kernels/matmul.ts";
 import { MERGE_BINDINGS, MERGE_MODULES } from "../../src/kernels/merge.ts";
 import { type EncodingSpecialisation, encodingBindings, encodingModules } from "../../src/kernels/position_encoding.ts";
@@ -232,6 +233,7 @@ export const KERNEL_VARIANTS: readonly KernelVariant[] = [
   },
   { name: "block mask", root: "package::block_mask", modules: blockMaskModules(), bindings: blockMaskBindings() },
   { name: "tables", root: "package::tables", modules: TABLES_MODULES, bindings: tablesKernel().bindings },
+  { name: "mask bits", root: "package::mask_bits", modules: MASK_BITS_MODULES, bindings: MASK_BITS_BINDINGS },
   { name: "merge", root: "package::merge", modules: MERGE_MODULES, bindings: MERGE_BINDINGS },
   {
     ...{ name: "cache write", root: "package::cache_write", modules: CACHE_WRITE_MODULES },
