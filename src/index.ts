@@ -31,8 +31,29 @@ export {
   slidingWindow,
 } from "./attention/library.ts";
 export { alibiScore, alibiSlopes, softcapScore, type T5Table, t5Score } from "./attention/library_scores.ts";
+export type { BooleanMasks } from "./attention/masks.ts";
 export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./attention/merge.ts";
 export type { MergeBindings, MergeProblem } from "./attention/merge_problem.ts";
+export {
+  MultiHeadAttention,
+  type MultiHeadForwardOptions,
+  type MultiHeadResult,
+} from "./attention/multi_head.ts";
+export {
+  type KerasMultiHead,
+  multiHeadWeights,
+  type OnnxAttention,
+  type OnnxLinear,
+  type PyTorchMultiHead,
+} from "./attention/multi_head_layouts.ts";
+export { MultiHeadPlan } from "./attention/multi_head_plan.ts";
+export type {
+  MultiHeadBindings,
+  MultiHeadOptions,
+  MultiHeadProblem,
+  MultiHeadSizes,
+} from "./attention/multi_head_problem.ts";
+export type { LinearWeights, MultiHeadWeights, NewMultiHead, WeightSource } from "./attention/multi_head_weights.ts";
 export type { AttentionBindings } from "./attention/operands.ts";
 export type { Dropout, PerBatch, PerHead, RelativeBias, ScoreOptions } from "./attention/options.ts";
 export { AttentionPlan } from "./attention/plan.ts";
