@@ -4,6 +4,7 @@ import fc from "fast-check";
 import type { Case } from "../support/cases.ts";
 import { type Axes, defined } from "../support/features.ts";
 import { MASK_FUNCTIONS, SCORE_FUNCTIONS } from "../support/functions.ts";
+import { MOST_ENTRIES, maybe, perEntry, size, WholeNumber, weighted } from "./draws.ts";
 
 /** What the text of a kernel depends on. Everything else of a problem is free, and compiles nothing. */
 export interface FeatureSet extends Pick<Case, "variant" | "D" | "Dv" | "dtype" | "rowMax" | "sinks"> {
@@ -22,19 +23,9 @@ export interface FeatureSet extends Pick<Case, "variant" | "D" | "Dv" | "dtype" 
 }
 
 const HEAD_DIMS = [8, 16, 32, 40, 64, 1, 5];
-/** Entries that packed sequences have at most; batches have fewer. */
-const MOST_ENTRIES = 5;
 /** Multiply-adds, about, after which heads and batch entries are cut: a software adapter does 2e8 in a second. */
 const MOST_WORK = 3e7;
 
-type Weighted<T> = readonly (readonly [weight: number, arbitrary: fc.Arbitrary<T>])[];
-const weighted = <T>(choices: Weighted<T>): fc.Arbitrary<T> =>
-  fc.oneof(...choices.map(([weight, arbitrary]) => ({ weight, arbitrary })));
-const maybe = <T>(arbitrary: fc.Arbitrary<T>, percent = 20): fc.Arbitrary<T | undefined> =>
-  weighted<T | undefined>([
-    [100 - percent, fc.constant(undefined)],
-    [percent, arbitrary],
-  ]);
 const keysOf = <T extends object>(object: T) => Object.keys(object) as (keyof T)[];
 
 const headDim = weighted([
@@ -73,40 +64,6 @@ const featureSet: fc.Arbitrary<FeatureSet> = fc
 export const featureSets = (seed: number, count: number): FeatureSet[] =>
   fc.sample(featureSet, { seed, numRuns: count });
 
-/** Whole numbers that are drawn from `draws` and shrink to 0 one by one. */
-class WholeNumber extends fc.Arbitrary<number> {
-  readonly #draws: fc.Arbitrary<number>;
-  readonly #shrinks: fc.Arbitrary<number>;
-
-  constructor(draws: fc.Arbitrary<number>, most: number) {
-    super();
-    this.#draws = draws;
-    this.#shrinks = fc.integer({ min: -most, max: most });
-  }
-  override generate(random: fc.Random, bias: number | undefined): fc.Value<number> {
-    return new fc.Value(this.#draws.generate(random, bias).value, undefined);
-  }
-  override canShrinkWithoutContext(value: unknown): value is number {
-    return this.#shrinks.canShrinkWithoutContext(value);
-  }
-  override shrink(value: number, context: unknown): fc.Stream<fc.Value<number>> {
-    return this.#shrinks.shrink(value, context);
-  }
-}
-
-// Around the tiles, 32 and 64 rows and 32 keys, and numbers that divide nothing.
-const EDGES = [0, 1, 2, 7, 13, 31, 32, 33, 63, 64, 65, 95, 96, 97, 127, 128, 129, 191, 257];
-const size = (most: number) => {
-  const draws: Weighted<number> = [
-    [8, fc.constantFrom(...EDGES.filter((edge) => edge <= most))],
-    [4, fc.integer({ min: 1, max: Math.min(most, 100) })],
-    [2, fc.integer({ min: 1, max: Math.min(most, 300) })],
-    [1, fc.integer({ min: Math.min(most, 300), max: most })],
-  ];
-  return new WholeNumber(weighted(most > 300 ? draws : draws.slice(0, 3)), most);
-};
-const perEntry = <T>(arbitrary: fc.Arbitrary<T>) =>
-  fc.array(arbitrary, { minLength: MOST_ENTRIES, maxLength: MOST_ENTRIES });
 const axes: fc.Arbitrary<Axes> = fc.subarray([..."BHMN"]).map((chosen) => chosen.join(""));
 const offset = new WholeNumber(
   weighted([
