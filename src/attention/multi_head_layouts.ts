@@ -102,6 +102,12 @@ function fromPyTorch(device: GPUDevice, state: PyTorchMultiHead): MultiHeadWeigh
   return loaded(device, (loader) => {
     const source = state["out_proj.weight"];
     const E = source instanceof Float32Array ? Math.sqrt(source.length) : source?.shape?.[0];
+    check(
+      E === undefined || Number.isInteger(E),
+      "argument",
+      () =>
+        `multiHeadWeights: out_proj.weight must be square, [E, E], got ${(source as Float32Array).length} elements.`,
+    );
     const out = loader.load("out_proj.weight", source, [E, E]);
     const packed = loader.maybe("in_proj_weight", state.in_proj_weight, [3 * E, E]);
     const separate = ["q", "k", "v"].map((which) => {

@@ -54,9 +54,10 @@ export class Loader {
       () => `multiHeadWeights: ${name} must be a Tensor, a Float32Array or { data, shape }, got ${source}.`,
     );
     const actual = bare ? shape.map((size) => size ?? source.length / known) : squeezed(source.shape, shape.length);
+    const holds = !bare || actual.reduce((product, size) => product * size, 1) === source.length;
+    const fits = actual.every((size, axis) => size === (shape[axis] ?? size) && Number.isInteger(size));
     check(
-      actual.length === shape.length &&
-        actual.every((size, axis) => size === (shape[axis] ?? size) && Number.isInteger(size)),
+      actual.length === shape.length && fits && holds,
       "argument",
       () =>
         `multiHeadWeights: ${name} must be [${shape.map((size) => size ?? "any").join(", ")}], got ${bare ? `${source.length} elements` : `[${source.shape.join(", ")}]`}.`,

@@ -1,7 +1,8 @@
 // How the problems of each suite of `npm run fuzz` are run: on a device, against the float64 reference. Throws what is off.
 
 import { runCase } from "../support/cases.ts";
+import { runMultiHead } from "../support/multi_head.ts";
 
-export const RUNS = { forward: runCase } as const;
+export const RUNS = { forward: runCase, mha: runMultiHead } as const;
 
 export type SuiteName = keyof typeof RUNS;

@@ -2,6 +2,7 @@
 // are run is in runs.ts, which pages load without what draws.
 
 import type fc from "fast-check";
+import { mhaProblemsOf, mhaSets } from "./mha_problems.ts";
 import { featureSets, problemsOf } from "./problems.ts";
 import type { SuiteName } from "./runs.ts";
 
@@ -40,4 +41,15 @@ const forward: Suite = {
     "cuSeqlensQ" in problem ? [["cuSeqlensQ", "cuSeqlensKv", "qLengths", "kvLengths", "queryOffset"]] : [],
 };
 
-export const SUITES: Readonly<Record<SuiteName, Suite>> = { forward };
+const mha: Suite = {
+  about: "multi-head attention: projections, widths, masks of either convention, added keys",
+  problems(seed) {
+    const pool = mhaSets(seed, 16);
+    return (own) => mhaProblemsOf(pool[(own >>> 8) % pool.length]);
+  },
+  required: ["M", "D", "E"],
+  sizes: ["B", "H", "Hkv", "M", "N", "D", "E", "seed"],
+  together: () => [["mask", "ignores"]],
+};
+
+export const SUITES: Readonly<Record<SuiteName, Suite>> = { forward, mha };
