@@ -7,6 +7,7 @@ import type { Dims } from "./cost.ts";
 import { GENERATION } from "./generation.ts";
 import type { Implementation } from "./harness.ts";
 import { LADDER } from "./ladder.ts";
+import { LAYERS } from "./layers.ts";
 import { cutTo, WORKLOADS } from "./workloads.ts";
 
 export interface Case {
@@ -80,6 +81,13 @@ export const SUITES: Readonly<Record<string, (software: boolean) => Case[]>> = {
   decode: (software) => (software ? [1024, 2048, 4096, 8192] : [1024, 4096, 16384, 65536]).flatMap(decoding),
   /** A step of generation with so many keys in the cache. */
   generate: (software) => [128, 1024, 4096, 8192, ...(software ? [] : [65536])].flatMap(generating),
+  /** Multi-head attention with its projections: the textbooks' layer of 8 heads on (32, 512, 512), and a longer one. */
+  mha: (software) =>
+    (software ? [[1, 128] as const] : [[32, 512] as const, [1, 2048] as const]).map(([B, M]) => ({
+      name: `x=(${B}, ${M}, 512) H=8`,
+      dims: { B, H: 8, Hkv: 8, M, N: M, D: 64, Dv: 64, causal: false },
+      implementations: LAYERS,
+    })),
   /** One layer of real models. */
   workloads: (software) =>
     WORKLOADS.map((workload) => cutTo(workload, software ? SOFTWARE_FLOPS : Number.POSITIVE_INFINITY)).map((dims) => ({
