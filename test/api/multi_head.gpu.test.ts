@@ -203,6 +203,37 @@ describe("a plan", () => {
   });
 });
 
+describe("packed sequences", () => {
+  it("are the entries one by one", async () => {
+    const device = await testDevice();
+    const layer = new MultiHeadAttention(device, multiHeadWeights.glorot(device, { embedDim: E, heads: H }), {
+      heads: H,
+    });
+    const x = tensor(device, [1, 7, E], { data: normal(7, 7 * E) });
+    const cuSeqlens = { cuSeqlensQ: [0, 3, 7], cuSeqlensKv: [0, 3, 7] };
+    const { output } = await layer.forward(x, { ...SOFTWARE, ...cuSeqlens, causal: true });
+    const values = await output.read();
+    for (const [begin, end] of [
+      [0, 3],
+      [3, 7],
+    ]) {
+      const { output: alone } = await layer.forward(x.slice(1, begin, end), { ...SOFTWARE, causal: true });
+      const { error } = worstElement(values.slice(begin * E, end * E), await alone.read(), [end - begin, E]);
+      expect(error).toBeLessThan(1e-6);
+      alone.destroy();
+    }
+    const refuse = (problem: Partial<MultiHeadProblem>, message: string) =>
+      expectError(() => layer.plan({ query: x, ...cuSeqlens, ...problem }), "argument", message);
+    await refuse({ weights: "mean" }, "multiHeadAttention: weights can't be combined with packed sequences.");
+    await refuse(
+      { keyMask: { shape: [1, 7] } },
+      "multiHeadAttention: keyMask can't be combined with packed sequences.",
+    );
+    for (const used of [x, output]) used.destroy();
+    layer.destroy();
+  });
+});
+
 describe("what is refused", () => {
   async function layerOf(
     options: Partial<MultiHeadOptions> = {},

@@ -48,6 +48,7 @@ describe("added keys", () => {
   const sizes = { B: 2, H: 4, Hkv: 2, M: 11, D: 8, E: 16 };
   it.each<MultiHeadCase>([
     { ...sizes, zeroAttention: true, weights: "perHead" },
+    { ...sizes, zeroAttention: true, sinks: true },
     { ...sizes, zeroAttention: true, sinks: true, onGpu: true, weights: "mean" },
     { ...sizes, learnedKey: true, causal: true, weights: "mean" },
     { ...sizes, learnedKey: true, zeroAttention: true, kvLengths: [0, 5], qLengths: [11, 4], weights: "perHead" },
