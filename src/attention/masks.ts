@@ -4,15 +4,14 @@
 import { check } from "../errors.ts";
 import { guarded, USAGE } from "../gpu/buffers.ts";
 import { compileKernel } from "../gpu/pipelines.ts";
-import { Tensor, tensor } from "../gpu/tensor.ts";
+import type { Tensor } from "../gpu/tensor.ts";
 import { MASK_KINDS, MASKS, MASKS_BYTES, maskBitsKernel, maskBitsWorkgroups, WORD_KEYS } from "../kernels/mask_bits.ts";
 import type { TensorSpec } from "../types.ts";
 import { resolveMemory } from "./broadcast.ts";
 import { UNIFORM_STRIDE } from "./dispatch.ts";
-import { checkOperand } from "./operand_checks.ts";
-import type { Operand, OperandName } from "./operands.ts";
+import { planTensors } from "./one_kernel.ts";
 import { AttentionPlan } from "./plan.ts";
-import { bindingBase, checkBindingLimit, checkedSpec, type ResolvedSpec } from "./specs.ts";
+import { checkedSpec, type ResolvedSpec } from "./specs.ts";
 
 /**
  * Masks over the scores. Each is u8, 0 for false, or bits of u32, the first key in the lowest bit of a word.
@@ -113,32 +112,17 @@ export async function prepareMasks(device: GPUDevice, label: string, masks: read
   const [b, h, m] = [0, 1, 2].map((axis) => Math.max(...masks.map(({ overScores }) => overScores.shape[axis])));
   const rowWords = Math.ceil(keys / WORD_KEYS);
   const compiled = await compileKernel(device, maskBitsKernel());
-  const operands = new Map<OperandName, Operand>();
-  const names: Record<string, OperandName> = { bits: "output" };
-  const words = new Uint32Array(MASKS_BYTES / 4);
-  const members: Record<string, number> = { heads: h, rows: m, row_words: rowWords, keys };
-  for (const [index, { name, given, spec, overScores, ignored }] of masks.entries()) {
-    const fallback = given instanceof Tensor ? given : undefined;
-    const operand = { spec, base: bindingBase(device, spec), fallback, written: false };
-    checkBindingLimit(label, name, device, spec);
-    if (fallback) checkOperand(`${label}: ${name}`, device, operand, fallback);
-    operands.set(name, operand);
-    names[`mask_${index}`] = name;
-    words.set(overScores.strides, 4 * index);
-    members[`base_${index}`] = operand.base;
-    members[`kind_${index}`] = spec.dtype === "u8" ? MASK_KINDS.bytes : MASK_KINDS.bits;
-    members[`ignored_${index}`] = Number(ignored);
-  }
-  const bits = tensor(device, [b, h, m, rowWords], { dtype: "u32", label: `${label} mask` });
+  const { operands, owned } = planTensors(device, label, ({ add, own }) => {
+    for (const { name, spec, given } of masks) add(name, spec, given);
+    own("output", [b, h, m, rowWords], { dtype: "u32" });
+  });
+  const [bits] = owned;
+  const workgroups = Math.max(1, maskBitsWorkgroups(bits.size));
+  const x = Math.min(workgroups, device.limits.maxComputeWorkgroupsPerDimension);
+  const sizes = { heads: h, rows: m, row_words: rowWords, keys, words: bits.size, grid_x: x };
+  const words = wordsOf(masks, sizes, (name) => operands.get(name)?.base ?? 0);
+  const names = { bits: "output", mask_0: masks[0].name, ...(masks[1] && { mask_1: masks[1].name }) } as const;
   try {
-    operands.set("output", { spec: bits, base: 0, fallback: bits, written: true });
-    const workgroups = Math.max(1, maskBitsWorkgroups(bits.size));
-    const x = Math.min(workgroups, device.limits.maxComputeWorkgroupsPerDimension);
-    Object.assign(members, { words: bits.size, grid_x: x });
-    words.set(
-      MASKS.map((member) => members[member] ?? 0),
-      8,
-    );
     const { value: params, done } = guarded(device, label, () => {
       const usage = USAGE.UNIFORM | USAGE.STORAGE | USAGE.COPY_DST;
       const buffer = device.createBuffer({ label: `${label} mask params`, size: UNIFORM_STRIDE, usage });
@@ -147,7 +131,7 @@ export async function prepareMasks(device: GPUDevice, label: string, masks: read
     });
     const dispatches = [{ x, y: Math.ceil(workgroups / x), paramsOffset: 0 }];
     const stages = [{ source: maskBitsKernel(), compiled, names, dispatches }];
-    const plan = AttentionPlan.make({ device, label, operands, stages, params, numbers: new Map(), owned: [bits] });
+    const plan = AttentionPlan.make({ device, label, operands, stages, params, numbers: new Map(), owned });
     const allocated = Promise.all([done, bits.allocated]);
     allocated.catch(() => plan.destroy());
     return { plan, allocated, bits };
@@ -155,4 +139,25 @@ export async function prepareMasks(device: GPUDevice, label: string, masks: read
     bits.destroy();
     throw error;
   }
+}
+
+/** The uniform of the kernel: strides of both masks, then the rest by name. */
+function wordsOf(
+  masks: readonly ResolvedMask[],
+  sizes: Readonly<Record<string, number>>,
+  baseOf: (name: MaskName) => number,
+): Uint32Array<ArrayBuffer> {
+  const words = new Uint32Array(MASKS_BYTES / 4);
+  const members: Record<string, number> = { ...sizes };
+  for (const [index, { name, spec, overScores, ignored }] of masks.entries()) {
+    words.set(overScores.strides, 4 * index);
+    members[`base_${index}`] = baseOf(name);
+    members[`kind_${index}`] = spec.dtype === "u8" ? MASK_KINDS.bytes : MASK_KINDS.bits;
+    members[`ignored_${index}`] = Number(ignored);
+  }
+  words.set(
+    MASKS.map((member) => members[member] ?? 0),
+    8,
+  );
+  return words;
 }

@@ -4,7 +4,8 @@ import { check } from "../errors.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { BooleanMasks } from "./masks.ts";
-import { type Layer, type MultiHeadPlan, prepareMultiHead } from "./multi_head_plan.ts";
+import type { Layer } from "./multi_head_parts.ts";
+import { type MultiHeadPlan, prepareMultiHead } from "./multi_head_plan.ts";
 import {
   type MultiHeadOptions,
   type MultiHeadProblem,
