@@ -23,7 +23,9 @@ import { checkedSpec, type ResolvedSpec } from "./specs.ts";
  * | `keyMask` | [B, N] | the key is one | Keras' value_mask, attention_mask of tokenizers |
  * | `ignoreKeyMask` | [B, N] | the key is padding | key_padding_mask of PyTorch's nn.MultiheadAttention |
  *
- * One of the first two and one of the last two may be given; a query then sees what both let it.
+ * One of the first two and one of the last two may be given; a query then sees what both let it. Leading axes of a mask
+ * of scores may be left out; one of Keras' [B, M, N] is viewed as [B, 1, M, N], one of PyTorch's [B * H, M, N] as
+ * [B, H, M, N].
  */
 export interface BooleanMasks<T = TensorSpec> {
   readonly mask?: T;
