@@ -7,6 +7,7 @@ import type { Dims } from "./cost.ts";
 import { GENERATION } from "./generation.ts";
 import type { Implementation } from "./harness.ts";
 import { LADDER } from "./ladder.ts";
+import { LAYERS } from "./layers.ts";
 import { linearContest } from "./linear.ts";
 import type { Contest } from "./peers/contest.ts";
 import { cutTo, WORKLOADS } from "./workloads.ts";
@@ -87,6 +88,13 @@ export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Cont
     [1024, 4096, 16384, 65536].map((length) =>
       linearContest(length, software ? 1 : 8, 64, !software || length <= 4096),
     ),
+  /** Multi-head attention with its projections: the textbooks' layer of 8 heads on (32, 512, 512), and a longer one. */
+  mha: (software) =>
+    (software ? [[1, 128] as const] : [[32, 512] as const, [1, 2048] as const]).map(([B, M]) => ({
+      name: `x=(${B}, ${M}, 512) H=8`,
+      dims: { B, H: 8, Hkv: 8, M, N: M, D: 64, Dv: 64, causal: false },
+      implementations: LAYERS,
+    })),
   /** One layer of real models. */
   workloads: (software) =>
     WORKLOADS.map((workload) => cutTo(workload, software ? SOFTWARE_FLOPS : Number.POSITIVE_INFINITY)).map((dims) => ({

@@ -21,6 +21,8 @@ const { PLAIN } = await load("src/kernels/slots.ts");
 /** @type {typeof import("../src/kernels/merge.ts")} */
 const { MERGE_FOLD, MERGE_PARAMS_BYTES, MERGE_ROW_TILE, mergeKernel, mergeParamMembers } =
   await load("src/kernels/merge.ts");
+/** @type {typeof import("../src/kernels/matmul.ts")} */
+const { MATMUL_TILES, matmulKernel, matmulTileSize, matmulWorkgroupBytes } = await load("src/kernels/matmul.ts");
 /** @type {typeof import("../src/kernels/params.ts")} */
 const { PARAMS, PARAMS_BYTES } = await load("src/kernels/params.ts");
 /** @type {typeof import("../src/kernels/cache.ts")} */
@@ -181,6 +183,36 @@ const cacheEntry = {
   },
 };
 
+const products = MATMUL_TILES.map((tile) => {
+  const access = /** @type {const} */ ({ x: "dense", weight: "dense", bias: "dense", y: "dense" });
+  const { code, bindings } = matmulKernel({ tile, ...access, columnsAdjacent: false, oddColumns: undefined });
+  const file = `matmul_${tile.name}.wgsl`;
+  writeFileSync(join(out, file), code);
+  return {
+    file,
+    variant: tile.name,
+    entryPoint: "main",
+    workgroupBytes: matmulWorkgroupBytes(tile),
+    bindings: namesOf(bindings),
+    grid: matmulTileSize(tile),
+  };
+});
+const matmulEntry = {
+  what: "o[b, h, m, n] = sum_k q[b, h, m, k] k[n, k] + v[n]: a linear layer with x in q, the weight [N, K] in k, the bias [N] in v and y in o; all f32, K and N multiples of 4",
+  params: {
+    values: {
+      seq_q: "rows M",
+      seq_kv: "columns N",
+      inner: "K",
+      n_heads: "heads of x, 1 where there are none; group_size is 1",
+      q_tiles: "ceil(M / grid.rows)",
+      v_splits: "ceil(N / grid.columns)",
+      others: "bases and strides as `tensors` says, v_stride_d of the bias being 0; the grid as for attention",
+    },
+  },
+  kernels: products,
+};
+
 const manifest = {
   schema: 1,
   what: "softmax(scale * Q K^T + mask) V in one pass; q, k, v, o and lse are f32",
@@ -208,6 +240,7 @@ const manifest = {
   decode: decodeEntry,
   merge: mergeEntry,
   cache: cacheEntry,
+  matmul: matmulEntry,
 };
 writeFileSync(join(out, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
 console.log(`dist/wgsl: ${readdirSync(out).length - 1} kernels and manifest.json`);

@@ -40,8 +40,29 @@ export {
   planLinearAttention,
 } from "./attention/linear.ts";
 export type { LinearAttentionProblem, LinearAttentionSettings, UpdateRule } from "./attention/linear_problem.ts";
+export type { BooleanMasks } from "./attention/masks.ts";
 export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./attention/merge.ts";
 export type { MergeBindings, MergeProblem } from "./attention/merge_problem.ts";
+export {
+  MultiHeadAttention,
+  type MultiHeadForwardOptions,
+  type MultiHeadResult,
+} from "./attention/multi_head.ts";
+export {
+  type KerasMultiHead,
+  multiHeadWeights,
+  type OnnxAttention,
+  type OnnxLinear,
+  type PyTorchMultiHead,
+} from "./attention/multi_head_layouts.ts";
+export { MultiHeadPlan } from "./attention/multi_head_plan.ts";
+export type {
+  MultiHeadBindings,
+  MultiHeadOptions,
+  MultiHeadProblem,
+  MultiHeadSizes,
+} from "./attention/multi_head_problem.ts";
+export type { LinearWeights, MultiHeadWeights, NewMultiHead, WeightSource } from "./attention/multi_head_weights.ts";
 export type { AttentionBindings } from "./attention/operands.ts";
 export type { Dropout, PerBatch, PerHead, RelativeBias, ScoreOptions } from "./attention/options.ts";
 export { AttentionPlan } from "./attention/plan.ts";

@@ -17,6 +17,7 @@ import {
 } from "./merge_problem.ts";
 import { checkOperand, checkOverlap } from "./operand_checks.ts";
 import type { Operand } from "./operands.ts";
+import { type Recording, recordInto } from "./plan.ts";
 import { bindingRange } from "./specs.ts";
 
 interface PlanParts {
@@ -61,18 +62,16 @@ export class MergePlan {
    * pass.end();
    */
   encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: MergeBindings = {}): void {
+    recordInto(target, this.#parts.merge.label, this.prepare(bindings));
+  }
+
+  /** @internal All that can fail of an encode, and what is left to record: for operations that are several plans. */
+  prepare(bindings: MergeBindings): Recording | undefined {
     const { device, merge } = this.#parts;
     check(!this.#destroyed, "destroyed", () => `${merge.label}: the plan was destroyed.`);
     checkDevice(device);
     const groups = this.#bindGroups(bindings);
-    if (!groups) return; // there is no row
-    if ("dispatchWorkgroups" in target) {
-      this.#record(target, groups);
-    } else {
-      const pass = target.beginComputePass({ label: merge.label });
-      this.#record(pass, groups);
-      pass.end();
-    }
+    return groups && ((pass) => this.#record(pass, groups));
   }
 
   /** Frees the plan's own small buffers. Work that was submitted before still runs. */

@@ -1,4 +1,4 @@
-// Plans of one small kernel that has no keys: their tensors, and the way from those to a plan.
+// Plans of one kernel that has no keys: their tensors, and the way from those to a plan.
 
 import { check } from "../errors.ts";
 import { guarded, USAGE } from "../gpu/buffers.ts";
@@ -69,8 +69,9 @@ export interface OneKernel {
   readonly names: Readonly<Record<string, OperandName>>;
   /** The rest is 0. */
   readonly params: Partial<Params>;
-  /** Workgroups of little work each. */
   readonly workgroups: number;
+  /** Operations of a workgroup, and after how many a dispatch is cut in two. Default: little work, never cut. */
+  readonly flops?: readonly [each: number, most: number];
 }
 
 /** Compiles the kernel and lays out its uniform. Whatever fails, the memory that the plan owns is freed. */
@@ -81,10 +82,10 @@ export async function planOneKernel(
   kernelOf: () => OneKernel,
 ): Promise<{ plan: AttentionPlan; allocated: Promise<unknown> }> {
   try {
-    const { source, names, params: some, workgroups } = kernelOf();
+    const { source, names, params: some, workgroups, flops = [1, Number.POSITIVE_INFINITY] } = kernelOf();
     const compiled = await compileKernel(device, source);
     const all = { ...(Object.fromEntries(PARAMS.map(([name]) => [name, 0])) as Params), ...some };
-    const parts = cutWork(device, workgroups, 1, Number.POSITIVE_INFINITY);
+    const parts = cutWork(device, workgroups, ...flops);
     const bytes = new ArrayBuffer(Math.max(1, parts.length) * UNIFORM_STRIDE);
     const dispatches = parts.map(({ x, y, ...range }, index) => {
       packParams({ ...all, ...range }, bytes, index * UNIFORM_STRIDE);

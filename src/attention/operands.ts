@@ -43,7 +43,10 @@ export interface AttentionBindings {
   readonly captures?: Readonly<Record<string, Tensor>>;
 }
 
-/** The tensors of a plan, those of a projection included: what a caller binds, and those that are the plan's own or were given with it. */
+/**
+ * The tensors of a plan, of attention or of another operation: what a caller binds, and those that are the plan's own or
+ * were given with it.
+ */
 export type OperandName =
   | Exclude<keyof AttentionBindings, "captures" | "cache">
   | `captures.${string}`
@@ -56,6 +59,13 @@ export type OperandName =
   | "positionOffset"
   | "positions"
   | "angles"
+  | "query"
+  | "key"
+  | "value"
+  | "weightsOutput"
+  | "ignoreMask"
+  | "keyMask"
+  | "ignoreKeyMask"
   | "workspace"
   | "tables"
   | "kvState"

@@ -1,18 +1,17 @@
 // Linear projections, y = x W^T + b: the plan, and the one-liner on top of it.
 
 import { check } from "../errors.ts";
-import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
+import { checkDevice } from "../gpu/buffers.ts";
 import { isSoftware } from "../gpu/device.ts";
-import { compileKernel } from "../gpu/pipelines.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { chooseMatmulTile, type MatmulSpecialisation, matmulKernel, matmulTileSize } from "../kernels/matmul.ts";
-import { PARAMS, type Params, packParams } from "../kernels/params.ts";
+import type { Params } from "../kernels/params.ts";
 import { isAligned } from "../kernels/slots.ts";
 import { accessOf } from "./build.ts";
-import { addresses, cutWork, UNIFORM_STRIDE } from "./dispatch.ts";
-import { checkOperand } from "./operand_checks.ts";
-import type { AttentionBindings, Operand, OperandName } from "./operands.ts";
-import { AttentionPlan } from "./plan.ts";
+import { addresses } from "./dispatch.ts";
+import { type OneKernel, planOneKernel, planTensors } from "./one_kernel.ts";
+import type { AttentionBindings } from "./operands.ts";
+import type { AttentionPlan, Recording } from "./plan.ts";
 import {
   type ProjectionBindings,
   type ProjectionProblem,
@@ -20,7 +19,7 @@ import {
   resolveProjection,
 } from "./projection_problem.ts";
 import { runOnce } from "./run.ts";
-import { bindingBase, checkBindingLimit } from "./specs.ts";
+import { bindingBase } from "./specs.ts";
 
 /** A compiled projection. Make one with {@link planProjection}; encode it as often as you like. */
 export class ProjectionPlan {
@@ -52,6 +51,11 @@ export class ProjectionPlan {
    */
   encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: ProjectionBindings = {}): void {
     this.#plan.encode(target, bindings as AttentionBindings);
+  }
+
+  /** @internal As {@link AttentionPlan.prepare}. */
+  prepare(bindings: ProjectionBindings): Recording | undefined {
+    return this.#plan.prepare(bindings as AttentionBindings);
   }
 
   /** Frees the plan's own small buffers. Work that was submitted before still runs. */
@@ -88,41 +92,18 @@ export async function planProjection(device: GPUDevice, problem: ProjectionProbl
 export async function prepareProjection(device: GPUDevice, problem: ProjectionProblem) {
   checkDevice(device);
   const resolved = resolveProjection(problem);
-  const { label } = resolved;
-  const operands = operandsOf(device, problem, resolved);
-  const { spec, dispatches, bytes } = layout(device, resolved);
-  const source = matmulKernel(spec);
-  const compiled = await compileKernel(device, source);
-  const { value: params, done } = guarded(device, label, () => {
-    const usage = USAGE.UNIFORM | USAGE.STORAGE | USAGE.COPY_DST;
-    const buffer = device.createBuffer({ label: `${label} params`, size: bytes.byteLength, usage });
-    device.queue.writeBuffer(buffer, 0, bytes);
-    return buffer;
+  const { label, given } = resolved;
+  const tensors = planTensors(device, label, ({ add }) => {
+    for (const name of ["x", "weight", "bias", "output"] as const) {
+      const spec = given[name];
+      if (spec) add(name, spec, problem[name], name === "output");
+    }
   });
-  const names = { q: "x", k: "weight", v: "bias" } as const;
-  const stages = [{ source, compiled, names, dispatches }];
-  const plan = AttentionPlan.make({ device, label, operands, stages, params, numbers: new Map(), owned: [] });
-  done.catch(() => plan.destroy());
-  return { plan, allocated: done, resolved };
+  return { ...(await planOneKernel(device, label, tensors, () => kernelOf(device, resolved))), resolved };
 }
 
-function operandsOf(device: GPUDevice, problem: ProjectionProblem, { label, given }: ResolvedProjection) {
-  const operands = new Map<OperandName, Operand>();
-  for (const name of ["x", "weight", "bias", "output"] as const) {
-    const spec = given[name];
-    if (!spec) continue;
-    const tensor = problem[name];
-    const fallback = tensor instanceof Tensor ? tensor : undefined;
-    const operand = { spec, base: bindingBase(device, spec), fallback, written: name === "output" };
-    checkBindingLimit(label, name, device, spec);
-    if (fallback) checkOperand(`${label}: ${name}`, device, operand, fallback);
-    operands.set(name, operand);
-  }
-  return operands;
-}
-
-/** What is compiled, and the uniform of each dispatch. */
-function layout(device: GPUDevice, { folded, maxDispatchFlops, variant }: ResolvedProjection) {
+/** What is compiled for a projection, and how it covers the rows. */
+function kernelOf(device: GPUDevice, { folded, maxDispatchFlops, variant }: ResolvedProjection): OneKernel {
   const [batch, heads, rows, inner] = folded.x.shape;
   const columns = folded.output.shape[3];
   const tile = chooseMatmulTile(batch * heads * rows, columns, isSoftware(device), variant);
@@ -140,8 +121,7 @@ function layout(device: GPUDevice, { folded, maxDispatchFlops, variant }: Resolv
   };
   const bhmd = { layout: "bhmd" } as const;
   const [rowTiles, columnTiles] = [Math.ceil(rows / size.rows), Math.ceil(columns / size.columns)];
-  const params = {
-    ...(Object.fromEntries(PARAMS.map(([name]) => [name, 0])) as Params),
+  const params: Partial<Params> = {
     ...{ seq_q: rows, seq_kv: columns, n_heads: heads, group_size: 1, inner },
     ...{ q_tiles: rowTiles, v_splits: columnTiles },
     ...addresses("q", "m", x, isAligned(spec.x), bhmd),
@@ -149,14 +129,11 @@ function layout(device: GPUDevice, { folded, maxDispatchFlops, variant }: Resolv
     ...addresses("v", "n", bias, isAligned(spec.bias ?? "dense"), bhmd),
     ...addresses("o", "m", output, isAligned(spec.y), bhmd),
   };
-  const total = batch * heads * rowTiles * columnTiles;
-  const parts = cutWork(device, total, Math.max(1, 2 * size.rows * size.columns * inner), maxDispatchFlops);
-  const bytes = new ArrayBuffer(Math.max(1, parts.length) * UNIFORM_STRIDE);
-  const dispatches = parts.map(({ x, y, ...range }, index) => {
-    packParams({ ...params, ...range }, bytes, index * UNIFORM_STRIDE);
-    return { x, y, paramsOffset: index * UNIFORM_STRIDE };
-  });
-  return { spec, dispatches, bytes };
+  return {
+    ...{ source: matmulKernel(spec), names: { q: "x", k: "weight", v: "bias" }, params },
+    workgroups: batch * heads * rowTiles * columnTiles,
+    flops: [Math.max(1, 2 * size.rows * size.columns * inner), maxDispatchFlops],
+  };
 }
 
 /** Options of {@link project}. */

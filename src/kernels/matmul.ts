@@ -37,7 +37,7 @@ export interface MatmulTile {
 export const MATMUL_TILES: readonly MatmulTile[] = [
   // A few rows, as in decoding: bound by reading W once, and spread over many workgroups. 51 %, 64 VGPRs, 6,144 B, 0.8.
   { name: "8x32", rows: 1, vCols: 1, dChunk: 8, maxElements: ANY, maxRows: 8, software: false },
-  // Below 64 tiles of the next row. 81 %, 56 VGPRs, 5,120 B, 2.0. SwiftShader compiles it in 0.5 s.
+  // Below 64 tiles of the next row. 81 %, 56 VGPRs, 5,120 B, 2.0. SwiftShader compiles it in less than 1 s.
   { name: "32x32", rows: 4, vCols: 1, dChunk: 4, maxElements: 2 ** 18, maxRows: ANY, software: true },
   // 89 % (98 % in the innermost loop), f16 86 %, W of columns 84 %; 136 VGPRs, 10,240 B, 4.0.
   { name: "64x64", rows: 8, vCols: 2, dChunk: 4, maxElements: ANY, maxRows: ANY, software: false },

@@ -3,6 +3,7 @@
 
 import type fc from "fast-check";
 import { linearProblemsOf, linearSets } from "./linear_problems.ts";
+import { mhaProblemsOf, mhaSets } from "./mha_problems.ts";
 import { featureSets, problemsOf } from "./problems.ts";
 import type { SuiteName } from "./runs.ts";
 
@@ -51,4 +52,15 @@ const linear: Suite = {
   sizes: ["B", "H", "Hkv", "Hk", "M", "N", "D", "seed", "variant", "updateRule", "causal", "normalized", "featureMap"],
 };
 
-export const SUITES: Readonly<Record<SuiteName, Suite>> = { forward, linear };
+const mha: Suite = {
+  about: "multi-head attention: projections, widths, masks of either convention, added keys",
+  problems(seed) {
+    const pool = mhaSets(seed, 16);
+    return (own) => mhaProblemsOf(pool[(own >>> 8) % pool.length]);
+  },
+  required: ["M", "D", "E"],
+  sizes: ["B", "H", "Hkv", "M", "N", "D", "E", "seed"],
+  together: () => [["mask", "ignores"]],
+};
+
+export const SUITES: Readonly<Record<SuiteName, Suite>> = { forward, linear, mha };

@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { describe, expect, it } from "vitest";
 import { normal } from "../../bench/data.ts";
-import { mergeAttention, attention as reference, worstElement } from "../../src/reference/index.ts";
+import { mergeAttention, project, attention as reference, worstElement } from "../../src/reference/index.ts";
 import { failOnGpuErrors, plainDevice } from "../support/device.ts";
 
 failOnGpuErrors();
@@ -55,6 +55,55 @@ describe("dist/wgsl", () => {
     const columns = Math.ceil((M * 16) / 64);
     await foreign.dispatch(end, { kv_splits, q_tiles: columns, v_splits: 1 }, columns * H * B);
     await foreign.expectRight();
+  });
+
+  it("matmul_32x32.wgsl multiplies by a weight and adds a bias, from its manifest alone", async () => {
+    const kernel = manifest.matmul.kernels.find(({ variant }: { variant: string }) => variant === "32x32");
+    const device = await plainDevice();
+    const [B, M, N, K] = [2, 35, 40, 20];
+    const tiles = [Math.ceil(M / kernel.grid.rows), Math.ceil(N / kernel.grid.columns)];
+    const workgroups = B * tiles[0] * tiles[1];
+    const values: Record<string, number> = {
+      ...{ seq_q: M, seq_kv: N, inner: K, n_heads: 1, group_size: 1, q_tiles: tiles[0], v_splits: tiles[1] },
+      ...{ grid_x: 3, end_workgroup: workgroups },
+      ...{ q_stride_b: (M * K) / 4, q_stride_m: K / 4, k_stride_n: K / 4, o_stride_b: (M * N) / 4, o_stride_m: N / 4 },
+    };
+    const params = new DataView(new ArrayBuffer(manifest.params.bytes));
+    for (const { name, offset } of manifest.params.members) params.setUint32(offset, values[name] ?? 0, true);
+    const [x, weight, bias] = [normal(1, B * M * K), normal(2, N * K), normal(3, N)];
+    const upload = (data: Float32Array<ArrayBuffer> | ArrayBuffer, usage: number) => {
+      const buffer = device.createBuffer({ size: data.byteLength, usage: usage | 8 });
+      device.queue.writeBuffer(buffer, 0, data);
+      return buffer;
+    };
+    const o = upload(new Float32Array(B * M * N).fill(Number.NaN), 128 | 4);
+    const memory: Record<string, GPUBuffer> = { params: upload(params.buffer, 64), o };
+    Object.assign(memory, { q: upload(x, 128), k: upload(weight, 128), v: upload(bias, 128) });
+    const code = readFileSync(`${folder}/${kernel.file}`, "utf8");
+    const compute = { module: device.createShaderModule({ code }), entryPoint: "main" };
+    const pipeline = await device.createComputePipelineAsync({ layout: "auto", compute });
+    const entries = kernel.bindings.map(({ binding, name }: { binding: number; name: string }) => ({
+      binding,
+      resource: { buffer: memory[name] },
+    }));
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(0, device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }));
+    pass.dispatchWorkgroups(3, Math.ceil(workgroups / 3));
+    pass.end();
+    const staging = device.createBuffer({ size: o.size, usage: 1 | 8 });
+    encoder.copyBufferToBuffer(o, 0, staging, 0, staging.size);
+    device.queue.submit([encoder.finish()]);
+    await staging.mapAsync(1);
+    const output = new Float32Array(staging.getMappedRange().slice(0));
+    const expected = project(
+      { data: x, shape: [B, M, K] },
+      { data: weight, shape: [N, K] },
+      { data: bias, shape: [N] },
+    );
+    expect(worstElement(output, expected, [B, M, N]).error).toBeLessThan(1e-5);
+    device.destroy();
   });
 
   it("merge.wgsl merges three partial results, from its manifest alone", async () => {

@@ -27,6 +27,7 @@ import {
   scanBlocks,
   stateVec4s,
 } from "../../src/kernels/linear.ts";
+import { MASK_BITS_MODULES, MASK_KINDS, MASKS, MASKS_BYTES } from "../../src/kernels/mask_bits.ts";
 import { MATMUL_TILES, matmulTileSize, matmulWorkgroupBytes } from "../../src/kernels/matmul.ts";
 import {
   MERGE_BINDINGS,
@@ -177,6 +178,24 @@ describe("small structs", () => {
     const struct = reflect({ root, modules }).structs.find((one) => one.name === name);
     expect(struct?.members.map((member) => member.name)).toEqual([...members]);
     expect(struct?.size).toBeLessThanOrEqual(256);
+  });
+});
+
+describe("Masks", () => {
+  const variant = { root: "package::mask_bits", modules: MASK_BITS_MODULES };
+  const struct = uniformOf(variant);
+  it("has two vec4u, then the members that the host writes, in order", () => {
+    expect(struct.members.map(({ name, type }) => [name, type.name])).toEqual([
+      ["strides_0", "vec4u"],
+      ["strides_1", "vec4u"],
+      ...MASKS.map((name) => [name, "u32"]),
+    ]);
+    expect(struct.size).toBe(MASKS_BYTES);
+  });
+  it("numbers the kinds of masks as the host does", () => {
+    const { code } = link(variant.root, variant.modules);
+    expect(code).toContain(`const BYTES = ${MASK_KINDS.bytes}u;`);
+    expect(code).toContain(`const BITS = ${MASK_KINDS.bits}u;`);
   });
 });
 

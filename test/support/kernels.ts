@@ -25,6 +25,7 @@ import {
   linearModules,
   recurrentTile,
 } from "../../src/kernels/linear.ts";
+import { MASK_BITS_BINDINGS, MASK_BITS_MODULES } from "../../src/kernels/mask_bits.ts";
 import { MATMUL_TILES, type MatmulSpecialisation, matmulBindings, matmulModules } from "../../src/kernels/matmul.ts";
 import { MERGE_BINDINGS, MERGE_MODULES } from "../../src/kernels/merge.ts";
 import { type EncodingSpecialisation, encodingBindings, encodingModules } from "../../src/kernels/position_encoding.ts";
@@ -276,6 +277,7 @@ export const KERNEL_VARIANTS: readonly KernelVariant[] = [
     modules: linearModules("copy", LINEAR_PLAIN),
     bindings: linearBindings("copy", LINEAR_PLAIN),
   },
+  { name: "mask bits", root: "package::mask_bits", modules: MASK_BITS_MODULES, bindings: MASK_BITS_BINDINGS },
   { name: "merge", root: "package::merge", modules: MERGE_MODULES, bindings: MERGE_BINDINGS },
   {
     ...{ name: "cache write", root: "package::cache_write", modules: CACHE_WRITE_MODULES },

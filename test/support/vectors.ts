@@ -82,7 +82,11 @@ export function vectorsOf(...ops: readonly string[]): Vector[] {
 }
 
 /** Declares a test for each vector of these operators; one that is skipped where there are no vectors at all. */
-export function describeVectors(ops: readonly string[], run: (vector: Vector) => Promise<void> | void): void {
+export function describeVectors(
+  ops: readonly string[],
+  run: (vector: Vector) => Promise<void> | void,
+  takes: (vector: Vector) => boolean = () => true,
+): void {
   if (!vectorFolders().length) {
     it(`vectors of ${ops.join(", ")}`, (context) => {
       context.skip("no vectors: ../shared/vectors and FOVEA_VECTORS are missing");
@@ -91,7 +95,7 @@ export function describeVectors(ops: readonly string[], run: (vector: Vector) =>
   }
   const vectors = vectorsOf(...ops);
   describe.each(ops)("%s", (op) => {
-    const cases = vectors.filter((vector) => vector.op === op);
+    const cases = vectors.filter((vector) => vector.op === op && takes(vector));
     it("has vectors", () => expect(cases.length).toBeGreaterThan(0));
     it.each(cases)("$name", async (vector) => run(vector));
   });
