@@ -1,3 +1,10 @@
+export {
+  type AdditiveLayer,
+  type AdditiveOptions,
+  type AdditiveProblem,
+  additiveAttention,
+  planAdditiveAttention,
+} from "./attention/additive.ts";
 export { type AttentionOptions, type AttentionResult, attention } from "./attention/attention.ts";
 export {
   type BlockKind,
@@ -61,6 +68,13 @@ export { planRotary, RotaryPlan, type RotaryRunOptions, rotary } from "./attenti
 export { type RotaryOptions, rotaryFrequencies } from "./attention/rotary_options.ts";
 export type { RotaryBindings, RotaryProblem } from "./attention/rotary_problem.ts";
 export type { RotaryScaling } from "./attention/rotary_scaling.ts";
+export type {
+  AdditiveSimilarity,
+  NormalizedSimilarity,
+  PerColumn,
+  Similarity,
+  SimilarityOptions,
+} from "./attention/similarity.ts";
 export { type SinusoidalOptions, sinusoidalPositions } from "./attention/sinusoidal.ts";
 export { type PackedQkvSizes, splitHeads, unpackQkv } from "./attention/views.ts";
 export {

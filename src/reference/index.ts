@@ -13,7 +13,13 @@ export { largest, type WorstElement, worstElement } from "./compare.ts";
 export { dropoutKeeps, threefry2x32 } from "./dropout.ts";
 export { linearAttention, type ReferenceLinearOptions, type ReferenceLinearResult } from "./linear.ts";
 export { mergeAttention, type ReferencePartial } from "./merge.ts";
-export type { ReferenceOptions, ReferencePosition, ReferenceRelativeBias, ReferenceTensor } from "./options.ts";
+export type {
+  ReferenceOptions,
+  ReferencePosition,
+  ReferenceRelativeBias,
+  ReferenceSimilarity,
+  ReferenceTensor,
+} from "./options.ts";
 export { positionEncoding, type ReferenceEncodingOptions, sinusoidalEncoding } from "./positions.ts";
 export { project } from "./projection.ts";
 export { type ReferenceRotaryOptions, type ReferenceRotaryScaling, rotary, rotaryFrequencies } from "./rotary.ts";
