@@ -35,6 +35,8 @@ export interface NormalizedSimilarity {
  * q.k = sum_d vector_d tanh(innerScale * (q_d + k_d) + innerBias_d)
  * ```
  *
+ * tanh is computed to 2e-7, absolute.
+ *
  * Keras' `AdditiveAttention` is `vector: scale`. Keras' `Attention` with `score_mode="concat"` is
  * `{ vector: concatWeight, innerScale: scale }`, each a number.
  */
