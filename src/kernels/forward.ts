@@ -51,7 +51,7 @@ export const FEW_QUERIES = { most: 8, variant: "8x32" } as const;
 export const ADDITIVE_TERM_FLOPS = 16;
 
 /** Bytes of workgroup memory of additive attention's own. */
-const ADDITIVE_BYTES = 4;
+export const ADDITIVE_BYTES = 4;
 
 /** What of a device the choice of a tile depends on. */
 export interface TileLimits {

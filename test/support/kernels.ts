@@ -29,6 +29,7 @@ import { MATMUL_TILES, type MatmulSpecialisation, matmulBindings, matmulModules 
 import { MERGE_BINDINGS, MERGE_MODULES } from "../../src/kernels/merge.ts";
 import { type EncodingSpecialisation, encodingBindings, encodingModules } from "../../src/kernels/position_encoding.ts";
 import { type RotarySpecialisation, rotaryKernelBindings, rotaryKernelModules } from "../../src/kernels/rotary.ts";
+import { ROW_NORMS_BINDINGS, rowNormsModules } from "../../src/kernels/row_norms.ts";
 import { PLAIN, type SlotChoice, slotBindings } from "../../src/kernels/slots.ts";
 import { TABLES_MODULES, tablesKernel } from "../../src/kernels/tables.ts";
 import { scoreBindings, scoreModules } from "../../src/kernels/weights.ts";
@@ -91,6 +92,14 @@ const FEATURES: Readonly<Record<string, SlotChoice>> = {
     cache: kvAccess({ place: "paged", pageSize: 16, quantised: { bits: 8, groupK: 8, groupV: 40 } }),
   },
   int4: { ...PLAIN, cache: kvAccess({ place: "rows", quantised: { bits: 4, groupK: 40, groupV: 40 } }) },
+  "additive scores": {
+    ...PLAIN,
+    ...{ tables: true, softcap: true, similarity: { kind: "additive", innerBias: true, unitVector: true } },
+  },
+  "normalised rows": {
+    ...{ ...PLAIN, tables: true, sequence: "packed", temperature: "log" },
+    similarity: { kind: "normalized", rms: true, qWeights: true, kWeights: true },
+  },
   "16 bits": { q: "f16-packed", k: "f16-packed", v: "bf16-packed", o: "bf16-packed" },
   "16 bits at any strides": {
     ...{ q: "f16-packed-strided", k: "bf16-packed-strided", v: "f16-packed-strided", o: "f16-packed-strided" },
@@ -268,6 +277,12 @@ export const KERNEL_VARIANTS: readonly KernelVariant[] = [
     bindings: advanceKernel().bindings,
   },
   { name: "block mask", root: "package::block_mask", modules: blockMaskModules(), bindings: blockMaskBindings() },
+  ...(["dense", "strided"] as const).map((access) => ({
+    name: `row norms of ${access} rows`,
+    root: "package::row_norms",
+    modules: rowNormsModules({ ...PLAIN, headDim: 40, q: access, k: access }),
+    bindings: ROW_NORMS_BINDINGS,
+  })),
   { name: "tables", root: "package::tables", modules: TABLES_MODULES, bindings: tablesKernel().bindings },
   ...LINEAR_VARIANTS,
   {
