@@ -3,6 +3,6 @@
 import { runCase } from "../support/cases.ts";
 import { runLinearCase } from "../support/linear.ts";
 
-export const RUNS = { forward: runCase, linear: runLinearCase } as const;
+export const RUNS = { forward: runCase, linear: runLinearCase, additive: runCase } as const;
 
 export type SuiteName = keyof typeof RUNS;

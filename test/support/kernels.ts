@@ -74,7 +74,7 @@ const ATTENTION_VARIANTS = Object.entries(SLOTS).flatMap(([slotName, slots]) =>
       name: `${root.split("::").at(-1)} D=${d} Dv=${dv} ${slotName}`,
       root,
       modules: stepModules(d, dv, slots),
-      bindings: stepBindings(slots, root.includes("forward_1")),
+      bindings: stepBindings(slots, root.includes("_1_")),
     })),
   ]),
 );
@@ -114,7 +114,7 @@ const FEATURE_VARIANTS = Object.entries(FEATURES).map(([slotName, slots]) => ({
 }));
 
 const DECODE_VARIANTS = [
-  ...Object.entries(FEATURES).filter(([slotName]) => slotName !== "blocks"),
+  ...Object.entries(FEATURES).filter(([slotName]) => slotName !== "blocks" && slotName !== "additive scores"),
   ...Object.entries(SLOTS),
 ].flatMap(([slotName, slots]) =>
   DECODE_SHAPES.flatMap((shape, index) =>
