@@ -49,6 +49,14 @@ export {
 export type { LinearAttentionProblem, LinearAttentionSettings, UpdateRule } from "./attention/linear_problem.ts";
 export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./attention/merge.ts";
 export type { MergeBindings, MergeProblem } from "./attention/merge_problem.ts";
+export {
+  type MultiplicativeBindings,
+  type MultiplicativeOptions,
+  MultiplicativePlan,
+  type MultiplicativeProblem,
+  multiplicativeAttention,
+  planMultiplicativeAttention,
+} from "./attention/multiplicative.ts";
 export type { AttentionBindings } from "./attention/operands.ts";
 export type { Dropout, PerBatch, PerHead, RelativeBias, ScoreOptions } from "./attention/options.ts";
 export { AttentionPlan } from "./attention/plan.ts";

@@ -37,6 +37,25 @@ export interface CompiledStage {
   readonly dispatches: readonly Dispatch[];
 }
 
+/** Records into a pass. */
+export type Recording = (pass: GPUComputePassEncoder) => void;
+
+/** Records into a caller's pass, or into a pass of its own; nothing where there is nothing to compute. */
+export function recordInto(
+  target: GPUComputePassEncoder | GPUCommandEncoder,
+  label: string,
+  recording: Recording | undefined,
+): void {
+  if (!recording) return;
+  if ("dispatchWorkgroups" in target) {
+    recording(target);
+  } else {
+    const pass = target.beginComputePass({ label });
+    recording(pass);
+    pass.end();
+  }
+}
+
 interface PlanParts {
   readonly device: GPUDevice;
   readonly label: string;
@@ -83,18 +102,16 @@ export class AttentionPlan {
    * pass.end();
    */
   encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: AttentionBindings = {}): void {
+    recordInto(target, this.#parts.label, this.prepare(bindings));
+  }
+
+  /** @internal All that can fail of an encode, and what is left to record: for operations that are several plans. */
+  prepare(bindings: AttentionBindings): Recording | undefined {
     const { device, label } = this.#parts;
     check(!this.#destroyed, "destroyed", () => `${label}: the plan was destroyed.`);
     checkDevice(device);
     const groups = this.#bindGroups(bindings);
-    if (!groups) return; // there is no output element
-    if ("dispatchWorkgroups" in target) {
-      this.#record(target, groups);
-    } else {
-      const pass = target.beginComputePass({ label });
-      this.#record(pass, groups);
-      pass.end();
-    }
+    return groups && ((pass) => this.#record(pass, groups));
   }
 
   /** Frees the plan's own small buffers. Work that was submitted before still runs. */
