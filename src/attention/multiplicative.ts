@@ -57,7 +57,8 @@ export class MultiplicativePlan {
    * FoveaError, with nothing recorded, if a tensor does not fit.
    *
    * @example
-   * plan.encode(encoder, { q, k, v, weight, output });
+   * const plan = await planMultiplicativeAttention(device, { q, k, v, weight });
+   * plan.encode(encoder, { q, output });
    */
   encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: MultiplicativeBindings = {}): void {
     const { label, attention, projections, given } = this.#parts;
