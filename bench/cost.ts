@@ -14,6 +14,8 @@ export interface Dims {
   readonly causal: boolean;
   /** Keys of each batch entry; all N where absent. */
   readonly kvLengths?: readonly number[];
+  /** What a query and a key are compared by; their dot product where absent. */
+  readonly similarity?: { readonly kind: "additive"; readonly vector: readonly number[] };
 }
 
 /** Multiply-adds count two: 2 (D + Dv) operations for every query and key that it sees; exp and the rest count none. */

@@ -228,6 +228,6 @@ function poison(device: GPUDevice, output: Tensor): void {
   device.queue.writeBuffer(output.buffer, 0, new Float32Array(output.size).fill(Number.NaN));
 }
 
-function problemOf({ causal, kvLengths }: Dims, memory: Memory): AttentionProblem {
-  return { ...memory, causal, ...(kvLengths && { kvLengths }) };
+function problemOf({ causal, kvLengths, similarity }: Dims, memory: Memory): AttentionProblem {
+  return { ...memory, causal, ...(kvLengths && { kvLengths }), ...(similarity && { similarity }) };
 }

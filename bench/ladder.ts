@@ -1,6 +1,7 @@
 // The ladder: the same attention from three naive kernels up to the real one. Every rung runs the same problem on the
 // same tensors. Steps are read, tested and timed; they are not part of the package.
 
+import additiveScores from "../shaders/steps/additive_1_scores.wesl?raw";
 import scores from "../shaders/steps/forward_1_scores.wesl?raw";
 import softmax from "../shaders/steps/forward_1_softmax.wesl?raw";
 import values from "../shaders/steps/forward_1_values.wesl?raw";
@@ -39,6 +40,11 @@ const NAIVE: readonly Step[] = [
 const ROWS: readonly Step[] = [{ root: "package::steps::forward_2_rows", invocations: ({ seqQ }) => seqQ }];
 const TILES: readonly Step[] = [{ root: "package::steps::forward_3_tiles", invocations: ({ seqQ }) => seqQ }];
 
+const NAIVE_ADDITIVE: readonly Step[] = [
+  { root: "package::steps::additive_1_scores", invocations: ({ seqQ, seqKv }) => seqQ * seqKv },
+  ...NAIVE.slice(1),
+];
+
 /** What only the real kernel does to scores and probabilities. */
 const BEYOND_STEPS = [
   ...[
@@ -53,11 +59,13 @@ const BEYOND_STEPS = [
     "score",
     "mask",
     "rowMax",
+    "temperature",
   ],
 ] as readonly (keyof SlotChoice)[];
 
 /** Roots and texts of the steps. */
 export const STEPS: ModuleMap = {
+  "package::steps::additive_1_scores": additiveScores,
   "package::steps::forward_1_scores": scores,
   "package::steps::forward_1_softmax": softmax,
   "package::steps::forward_1_values": values,
@@ -71,6 +79,16 @@ export const LADDER: readonly Rung[] = [
   { name: "2 rows", idea: "online softmax, one row an invocation", plan: climb("rows", ROWS) },
   { name: "3 tiles", idea: "k and v shared through workgroup memory", plan: climb("tiles", TILES) },
   { name: "4 forward", idea: "a 2-D register tile: the real kernel", plan: planAttention },
+];
+
+/** The same of additive attention, by the formula and by the real kernel. */
+export const ADDITIVE_LADDER: readonly Rung[] = [
+  {
+    name: "naive steps",
+    idea: "a tanh for each term, every score in memory",
+    plan: climb("additive", NAIVE_ADDITIVE, scoresOf),
+  },
+  { name: "fovea", idea: "one fused kernel, an exponential for each element of q and k", plan: planAttention },
 ];
 
 function scoresOf({ batch, heads, seqQ, seqKv }: ResolvedProblem): number[] {
@@ -102,6 +120,7 @@ function climb(
         for (const feature of BEYOND_STEPS) {
           check(!slots[feature], "argument", () => `the steps of the ladder have no ${feature}; the real kernel has.`);
         }
+        checkSimilarity(name, slots);
         check(slots.sequence !== "packed", "argument", () => "the steps of the ladder take no packed sequences.");
         const modules = stepModules(resolved.headDim, resolved.vDim, slots);
         return steps.map((step) => {
@@ -117,4 +136,14 @@ function climb(
     await allocated;
     return plan;
   };
+}
+
+/** The naive steps of additive attention know its plain form, the others the dot product. */
+function checkSimilarity(name: string, { similarity }: SlotChoice): void {
+  const plain = similarity?.kind === "additive" && !similarity.innerBias && !similarity.unitVector;
+  check(
+    name === "additive" ? plain : !similarity,
+    "argument",
+    () => `the steps ${name} of the ladder have no similarity ${similarity?.kind ?? "dot"}; the real kernel has.`,
+  );
 }

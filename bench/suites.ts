@@ -4,9 +4,10 @@ import { planAttention } from "../src/index.ts";
 import { FORWARD_TILES } from "../src/kernels/forward.ts";
 import { COPY } from "./copy.ts";
 import type { Dims } from "./cost.ts";
+import { normal } from "./data.ts";
 import { GENERATION } from "./generation.ts";
 import type { Implementation } from "./harness.ts";
-import { LADDER } from "./ladder.ts";
+import { ADDITIVE_LADDER, LADDER } from "./ladder.ts";
 import { LAYERS } from "./layers.ts";
 import { linearContest } from "./linear.ts";
 import type { Contest } from "./peers/contest.ts";
@@ -57,6 +58,9 @@ const generating = (length: number): Case[] =>
     together: true,
   }));
 
+/** A learned vector of additive attention, as layers initialise it. */
+const VECTOR = Array.from(normal(5, 128, Math.sqrt(1 / 128)));
+
 /** Cases of each suite. A software adapter gets lengths that it can compute in a second. */
 export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Contest)[]>> = {
   /** Every rung of the ladder on the same problem. */
@@ -94,6 +98,13 @@ export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Cont
       name: `x=(${B}, ${M}, 512) H=8`,
       dims: { B, H: 8, Hkv: 8, M, N: M, D: 64, Dv: 64, causal: false },
       implementations: LAYERS,
+    })),
+  /** Additive attention: translation of a long sentence, and lengths at which memory counts. */
+  additive: (software) =>
+    (software ? [64, 256] : [64, 1024, 4096]).map((length) => ({
+      name: `N=${length} H=2 D=128`,
+      dims: { ...square(length, 128, false), H: 2, Hkv: 2, similarity: { kind: "additive", vector: VECTOR } },
+      implementations: ADDITIVE_LADDER,
     })),
   /** One layer of real models. */
   workloads: (software) =>

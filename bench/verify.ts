@@ -52,9 +52,9 @@ export function rowsToCheck({ B, H, M, N, D, Dv }: Dims, maxFlops: number): numb
 
 /** Compares an output, dense [B, H, M, Dv], with the reference. */
 export function verify(dims: Dims, arrays: Arrays, output: ArrayLike<number>, maxFlops = 3e8): Verdict {
-  const { B, H, Hkv, M, N, D, Dv, causal, kvLengths } = dims;
+  const { B, H, Hkv, M, N, D, Dv, causal, kvLengths, similarity } = dims;
   const rows = rowsToCheck(dims, maxFlops);
-  const options = { causal, rows, ...(kvLengths && { kvLengths }) };
+  const options = { causal, rows, ...(kvLengths && { kvLengths }), ...(similarity && { similarity }) };
   const q = { data: arrays.q, shape: [B, H, M, D] };
   const k = { data: arrays.k, shape: [B, Hkv, N, D] };
   const v = { data: arrays.v, shape: [B, Hkv, N, Dv] };

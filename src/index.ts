@@ -1,3 +1,10 @@
+export {
+  type AdditiveLayer,
+  type AdditiveOptions,
+  type AdditiveProblem,
+  additiveAttention,
+  planAdditiveAttention,
+} from "./attention/additive.ts";
 export { type AttentionOptions, type AttentionResult, attention } from "./attention/attention.ts";
 export {
   type BlockKind,
@@ -63,6 +70,14 @@ export type {
   MultiHeadSizes,
 } from "./attention/multi_head_problem.ts";
 export type { LinearWeights, MultiHeadWeights, NewMultiHead, WeightSource } from "./attention/multi_head_weights.ts";
+export {
+  type MultiplicativeBindings,
+  type MultiplicativeOptions,
+  MultiplicativePlan,
+  type MultiplicativeProblem,
+  multiplicativeAttention,
+  planMultiplicativeAttention,
+} from "./attention/multiplicative.ts";
 export type { AttentionBindings } from "./attention/operands.ts";
 export type { Dropout, PerBatch, PerHead, RelativeBias, ScoreOptions } from "./attention/options.ts";
 export { AttentionPlan } from "./attention/plan.ts";
@@ -82,6 +97,13 @@ export { planRotary, RotaryPlan, type RotaryRunOptions, rotary } from "./attenti
 export { type RotaryOptions, rotaryFrequencies } from "./attention/rotary_options.ts";
 export type { RotaryBindings, RotaryProblem } from "./attention/rotary_problem.ts";
 export type { RotaryScaling } from "./attention/rotary_scaling.ts";
+export type {
+  AdditiveSimilarity,
+  NormalizedSimilarity,
+  PerColumn,
+  Similarity,
+  SimilarityOptions,
+} from "./attention/similarity.ts";
 export { type SinusoidalOptions, sinusoidalPositions } from "./attention/sinusoidal.ts";
 export { type PackedQkvSizes, splitHeads, unpackQkv } from "./attention/views.ts";
 export {

@@ -43,7 +43,7 @@ export interface MaskOptions<PerBatch> {
   readonly queryOffset?: number | PerBatch;
   /** Keys of each batch entry, counted from the first; the rest is padding and is never read. Default N for all. */
   readonly kvLengths?: PerBatch;
-  /** Factor of the scores. Default 1 / sqrt(D). */
+  /** Factor of the scores. Default 1 / sqrt(D); of cosine and additive similarity 1. */
   readonly scale?: number;
 }
 

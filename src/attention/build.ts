@@ -2,6 +2,7 @@
 
 import { guarded, USAGE } from "../gpu/buffers.ts";
 import { type CompiledKernel, checkBindings, compileKernel } from "../gpu/pipelines.ts";
+import { rowNormsKernel, rowNormsWorkgroups } from "../kernels/row_norms.ts";
 import type { Access, SlotChoice } from "../kernels/slots.ts";
 import { tablesKernel } from "../kernels/tables.ts";
 import { copyDispatch, dispatchesOf, UNIFORM_STRIDE } from "./dispatch.ts";
@@ -24,7 +25,7 @@ export async function buildPlan(
     const stages: CompiledStage[] = [];
     const chunks: ArrayBuffer[] = [];
     let offset = 0;
-    const planned = stagesOf(slots);
+    const planned = [...normStages(resolved, slots), ...stagesOf(slots)];
     for (const { source } of planned) checkBindings(device, label, source.bindings);
     const copying = copies.length ? compileKernel(device, tablesKernel()) : undefined;
     const compiled = await Promise.all(planned.map(({ source }) => compileKernel(device, source)));
@@ -38,9 +39,9 @@ export async function buildPlan(
       const stage = { source: tablesKernel(), compiled: (await copying) as CompiledKernel, names };
       add(stage, copyDispatch(operands.get(copy.from) as Operand, copy.at, offset));
     }
-    for (const [index, { source, grid }] of planned.entries()) {
+    for (const [index, { source, grid, names }] of planned.entries()) {
       const laid = dispatchesOf(device, resolved, operands, places, slots, grid, offset);
-      add({ source, compiled: compiled[index] }, laid);
+      add({ source, compiled: compiled[index], ...(names && { names }) }, laid);
     }
     const numbers = new Map<string, number>();
     for (const [name, number] of memory.numbers) {
@@ -78,6 +79,15 @@ export function accessOf(device: GPUDevice, operand: Pick<Operand, "spec" | "bas
   return aligned ? `${dtype}-packed` : `${dtype}-packed-strided`;
 }
 
+/** What has to run before a kernel that looks up norms of rows. */
+function normStages({ similarity, batch, q, k, source, headDim }: ResolvedScores, slots: SlotChoice): Stage[] {
+  if (similarity.kind !== "normalized") return [];
+  const rows = [q, source?.k ?? k].reduce((total, { shape }) => total + shape[0] * shape[1] * shape[2], 0);
+  const qTiles = Math.ceil(rowNormsWorkgroups(rows) / Math.max(batch, 1));
+  const grid = { qTile: 1, qTiles, vSplits: 1, heads: 1, flops: 16 * headDim };
+  return [{ source: rowNormsKernel(headDim, slots), names: {}, grid }];
+}
+
 function slotChoice(device: GPUDevice, problem: ResolvedScores, operands: Operands): SlotChoice {
   // Where there is no operand, no kernel of the plan reads or writes it.
   const access = (name: OperandName): Access => {
@@ -87,7 +97,7 @@ function slotChoice(device: GPUDevice, problem: ResolvedScores, operands: Operan
     return accessOf(device, operand);
   };
   const has = (option: string) => problem.tables.some(({ name }) => name === option);
-  const { mask, sequence } = problem;
+  const { mask, sequence, similarity } = problem;
   return {
     ...{ q: access("q"), k: access("k"), v: access("v"), o: access("output") },
     ...(sequence && { sequence }),
@@ -95,6 +105,8 @@ function slotChoice(device: GPUDevice, problem: ResolvedScores, operands: Operan
     tables: operands.has("tables"),
     lse: operands.has("lse"),
     rowMax: operands.has("rowMax"),
+    ...(similarity.kind !== "dot" && { similarity: similarity.choice }),
+    ...(similarity.temperature && { temperature: similarity.temperature }),
     softcap: problem.softcap !== undefined,
     bias: problem.bias !== undefined,
     relativeBias: has("relativeBias"),

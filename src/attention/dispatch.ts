@@ -100,6 +100,8 @@ const PLACES = {
     relative_buckets_at: 0,
     relative_values_at: 0,
   },
+  ...{ temperature_at: 0, vector_at: 0, vector_stride_h: 0, inner_bias_at: 0, inner_bias_stride_h: 0, gain_at: 0 },
+  ...{ q_weights_at: 0, k_weights_at: 0, q_norms_at: 0, k_norms_at: 0 },
 };
 type GridParams = "grid_x" | "first_workgroup" | "end_workgroup";
 
@@ -109,7 +111,8 @@ function sharedParams(
   slots: SlotChoice,
   grid: Grid,
 ): Omit<Params, GridParams | keyof typeof PLACES> {
-  const { dropout, softcap = 1 } = problem;
+  const { dropout, softcap = 1, similarity } = problem;
+  const [kOuter, , kRows] = (problem.source?.k ?? problem.k).shape;
   return {
     seq_q: problem.seqQ,
     seq_kv: problem.seqKv,
@@ -130,6 +133,12 @@ function sharedParams(
     scale: problem.scale,
     scale_log2: problem.scale * Math.LOG2E,
     softcap,
+    q_outer: problem.q.shape[0],
+    k_outer: kOuter,
+    k_rows: kRows,
+    norm_eps: similarity.eps,
+    inner_scale: similarity.innerScale,
+    max_temperature: similarity.maxTemperature,
     seed_low: (dropout?.seed ?? 0) % 2 ** 32,
     seed_high: Math.floor((dropout?.seed ?? 0) / 2 ** 32),
     keep_below: Math.floor((1 - (dropout?.p ?? 0)) * 2 ** 32),

@@ -8,6 +8,7 @@ import { AttentionFunction, type MaskFunction, type ScoreFunction } from "./func
 import type { KvSource } from "./kv_source.ts";
 import type { Dropout, ScoreOptions } from "./options.ts";
 import { sequenceTables } from "./sequences.ts";
+import { type ResolvedSimilarity, resolveSimilarity } from "./similarity.ts";
 import type { ResolvedSpec } from "./specs.ts";
 import { headTables, type Sizes, type Table } from "./tables.ts";
 
@@ -38,6 +39,7 @@ export interface Features {
   readonly sinkTokens: number;
   readonly mask: ResolvedSpec | undefined;
   readonly bias: ResolvedSpec | undefined;
+  readonly similarity: ResolvedSimilarity;
   readonly softcap: number | undefined;
   readonly dropout: Dropout | undefined;
   readonly scoreFunction: ScoreFunction | undefined;
@@ -45,6 +47,17 @@ export interface Features {
   readonly blockMask: BlockMask | undefined;
   /** Small tables, by the member of the params that says where each lies. */
   readonly tables: readonly Table[];
+}
+
+/** Sizes of q and k. */
+interface TensorSizes {
+  readonly batch: number;
+  readonly heads: number;
+  readonly headDim: number;
+  readonly rowsQ: number;
+  readonly rowsKv: number;
+  /** Rows of all heads and entries of q, and those of k, wherever they lie. */
+  readonly normRows: { readonly q: number; readonly k: number };
 }
 
 const CAUSAL: readonly unknown[] = [undefined, false, true, "bottom-right", "top-left"];
@@ -55,7 +68,7 @@ const FARTHEST = 2 ** 29;
 export function resolveFeatures(
   label: string,
   options: ScoreOptions,
-  { batch, heads, rowsQ, rowsKv }: { batch: number; heads: number; rowsQ: number; rowsKv: number },
+  { batch, heads, headDim, rowsQ, rowsKv, normRows }: TensorSizes,
   source?: KvSource,
 ): Features {
   const positions = resolvePositions(label, options);
@@ -63,12 +76,14 @@ export function resolveFeatures(
   const { sizes } = sequence;
   if (source) checkCached(label, options, source, sizes.seqQ);
   const scores = [sizes.batch, heads, sizes.seqQ, sizes.seqKv];
+  const { similarity, tables } = resolveSimilarity(label, options, { heads, headDim, rows: normRows });
   return {
     ...{ batch: sizes.batch, seqQ: sizes.seqQ, seqKv: sizes.seqKv, totalQ: rowsQ, totalKv: rowsKv },
     mostKeys: source?.place === "ring" ? Math.min(sizes.seqKv, source.sinkTokens + source.ring) : sizes.seqKv,
     ...positions,
     ...{ sequence: sequence.kind, packed: sequence.packed },
-    tables: [...sequence.tables, ...headTables(label, options, sizes)],
+    tables: [...sequence.tables, ...headTables(label, options, sizes), ...tables],
+    similarity,
     chunk: resolveChunk(label, options),
     sinkTokens: resolveSinkTokens(label, options),
     mask: options.mask === undefined ? undefined : resolveMemory(`${label}: mask`, options.mask, scores, "mask"),

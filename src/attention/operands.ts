@@ -37,6 +37,14 @@ export interface AttentionBindings {
   readonly cuSeqlensKv?: Tensor;
   readonly alibiSlopes?: Tensor;
   readonly sinks?: Tensor;
+  /** Of the similarity. */
+  readonly temperature?: Tensor;
+  readonly logTemperature?: Tensor;
+  readonly qWeights?: Tensor;
+  readonly kWeights?: Tensor;
+  readonly vector?: Tensor;
+  readonly innerBias?: Tensor;
+  readonly gain?: Tensor;
   /** The table of the relative bias. */
   readonly relativeBias?: Tensor;
   /** Tensors in place of those that the functions captured, by name. */

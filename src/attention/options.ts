@@ -4,6 +4,7 @@ import type { Tensor } from "../gpu/tensor.ts";
 import type { MaskOptions, TensorSpec } from "../types.ts";
 import type { BlockMask } from "./block_mask.ts";
 import type { MaskFunction, ScoreFunction } from "./functions.ts";
+import type { SimilarityOptions } from "./similarity.ts";
 
 /** Numbers for each batch entry, or a dense tensor of i32 (or u32) that stays on the GPU. */
 export type PerBatch = readonly number[] | Tensor;
@@ -32,16 +33,16 @@ export interface Dropout {
 }
 
 /**
- * How scores come about and which of them count:
+ * How scores come about and which of them count, where q.k stands for what the similarity makes of the two:
  *
  * ```
- * s = scale * q.k -> softcap -> score function -> + bias + relative bias + ALiBi -> masks -> softmax -> dropout
+ * s = scale * temperature * q.k -> softcap -> score function -> + bias + relative bias + ALiBi -> masks -> softmax -> dropout
  * ```
  *
  * A query sees a key if every mask allows it; the masks win over whatever a bias says. Query i of a batch entry stands
  * at position p = i + offset (see `causal` and `queryOffset`), key j at position j.
  */
-export interface ScoreOptions extends MaskOptions<PerBatch> {
+export interface ScoreOptions extends MaskOptions<PerBatch>, SimilarityOptions {
   /** Queries in use of each entry (FlashAttention's seqused_q); rows past them give 0, and LSE -Infinity. Default all. */
   readonly qLengths?: PerBatch;
   /**

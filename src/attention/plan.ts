@@ -23,6 +23,8 @@ const OPERAND_NAMES: Readonly<Record<string, OperandName>> = {
 /** One kernel of a plan, and how it covers the problem. */
 export interface Stage {
   readonly source: KernelSource;
+  /** As of a stage that is ready; a stage that has them is none of the plan's main ones. */
+  readonly names?: CompiledStage["names"];
   readonly grid: Grid;
 }
 

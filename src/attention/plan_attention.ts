@@ -13,7 +13,14 @@ import {
   MOST_QUERIES,
   recordFloats,
 } from "../kernels/decode.ts";
-import { chooseForwardTile, forwardGrid, forwardKernel, type TileLimits } from "../kernels/forward.ts";
+import {
+  ADDITIVE_TERM_FLOPS,
+  chooseForwardTile,
+  FEW_QUERIES,
+  forwardGrid,
+  forwardKernel,
+  type TileLimits,
+} from "../kernels/forward.ts";
 import type { SlotChoice } from "../kernels/slots.ts";
 import { buildPlan } from "./build.ts";
 import { attentionTensors, operandsOf } from "./operands.ts";
@@ -59,10 +66,16 @@ export async function preparePlan(device: GPUDevice, problem: AttentionProblem |
   const limits = { workgroupBytes: device.limits.maxComputeWorkgroupStorageSize, software: isSoftware(device) };
   const kernelsOf = (resolved: ResolvedProblem): Kernels => {
     if (isDecoded(resolved)) return decodeKernels(resolved, limits);
-    const { headDim, vDim, seqQ, variant } = resolved;
-    const tile = chooseForwardTile(headDim, vDim, limits, variant);
+    const { headDim, vDim, seqQ, mostKeys, similarity } = resolved;
+    const additive = similarity.kind === "additive";
+    const few = additive && seqQ <= FEW_QUERIES.most ? FEW_QUERIES.variant : undefined;
+    const tile = chooseForwardTile(headDim, vDim, limits, resolved.variant ?? few, additive);
     const grid = forwardGrid(tile, headDim, vDim, seqQ);
-    return { stagesOf: (slots) => [{ source: forwardKernel({ headDim, vDim, tile, ...slots }), grid }] };
+    const term = additive ? ADDITIVE_TERM_FLOPS : 2;
+    const flops = grid.qTile * mostKeys * (term * headDim + (2 * vDim) / grid.vSplits);
+    return {
+      stagesOf: (slots) => [{ source: forwardKernel({ headDim, vDim, tile, ...slots }), grid: { ...grid, flops } }],
+    };
   };
   return assemblePlan(
     device,
@@ -78,17 +91,23 @@ interface Kernels {
   readonly workspace?: readonly number[];
 }
 
-/** Few queries; a block mask has its blocks for the forward kernel's tiles. */
-const isDecoded = ({ seqQ, variant, blockMask }: ResolvedProblem): boolean =>
-  isDecodeVariant(variant) || (variant === undefined && seqQ <= MOST_QUERIES && !blockMask);
+/** Few queries; block masks and additive scores are for the forward kernel's tiles. */
+const isDecoded = ({ seqQ, variant, blockMask, similarity }: ResolvedProblem): boolean =>
+  isDecodeVariant(variant) ||
+  (variant === undefined && seqQ <= MOST_QUERIES && !blockMask && similarity.kind !== "additive");
 
 /** Split keys: every workgroup leaves a partial result, and a second kernel combines them. */
 function decodeKernels(problem: ResolvedProblem, limits: TileLimits): Kernels {
-  const { headDim, vDim, seqQ, batch, heads, kvHeads, window, sinkTokens, label, blockMask } = problem;
+  const { headDim, vDim, seqQ, batch, heads, kvHeads, window, sinkTokens, label, blockMask, similarity } = problem;
   check(
     !blockMask,
     "argument",
     () => `${label}: variant ${problem.variant} takes no block mask; use its mask function, or another variant.`,
+  );
+  check(
+    similarity.kind !== "additive",
+    "argument",
+    () => `${label}: variant ${problem.variant} has no additive scores; take another variant, or leave it out.`,
   );
   const packedRows = (heads / kvHeads) * seqQ;
   const tile = chooseDecodeTile(headDim, packedRows, limits, problem.variant);

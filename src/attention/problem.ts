@@ -7,6 +7,7 @@ import { keysAndValues } from "./cached.ts";
 import { type Features, resolveFeatures } from "./features.ts";
 import type { KvSource, KvSourceOwner } from "./kv_source.ts";
 import type { ScoreOptions } from "./options.ts";
+import { defaultScale } from "./similarity.ts";
 import {
   AXES,
   checkedSpec,
@@ -149,11 +150,15 @@ export function resolveScores<Values extends boolean>(
   checkShapes(label, layout, q, k, v);
   const [batch, heads, rowsQ, headDim] = q.shape;
   const [, kvHeads, rowsKv] = k.shape;
+  const rowsOf = ({ shape }: TensorSpec) => shape[0] * shape[1] * shape[2];
+  const normRows = { q: rowsOf(q), k: rowsOf(given.source?.k ?? k) };
+  const sizes = { batch, heads, headDim, rowsQ, rowsKv, normRows };
+  const features = resolveFeatures(label, problem, sizes, given.source);
   return {
     ...{ label, layout, heads, kvHeads, headDim, q, k, lseShape: [batch, heads, rowsQ] },
     ...{ v: v as Values extends true ? ResolvedSpec : undefined, vDim: v?.shape[3] ?? 0 },
-    ...{ source: given.source, ...resolveFeatures(label, problem, { batch, heads, rowsQ, rowsKv }, given.source) },
-    scale: problem.scale ?? 1 / Math.sqrt(headDim),
+    ...{ source: given.source, ...features },
+    scale: problem.scale ?? defaultScale(features.similarity, headDim),
     maxDispatchFlops: problem.maxDispatchFlops ?? 2 ** 36,
   };
 }
@@ -166,7 +171,7 @@ function checkOptions(
   check(
     scale === undefined || Number.isFinite(scale),
     "argument",
-    () => `${label}: scale must be a finite number, got ${scale}. Leave it out for 1 / sqrt(D).`,
+    () => `${label}: scale must be a finite number, got ${scale}. Leave it out for the default.`,
   );
   check(
     maxDispatchFlops > 0,

@@ -16,9 +16,10 @@ export interface Table {
   /** The caller's name for it: an option, and a binding if the values are a tensor. */
   readonly name: string;
   readonly dtype: "i32" | "f32";
-  readonly values: readonly number[] | Tensor;
-  /** Elements from a batch entry to the next, where entries differ. */
-  readonly stride?: number;
+  /** Numbers, a tensor to copy them from in every run, or how many words a kernel of the plan will write. */
+  readonly values: readonly number[] | Tensor | { readonly reserved: number };
+  /** Elements from a batch entry or head to the next, where those differ, and the member of the params that says so. */
+  readonly stride?: readonly [member: keyof Params, elements: number];
 }
 
 /** Sizes of the scores. */
@@ -33,13 +34,16 @@ export interface Sizes {
 export function headTables(label: string, options: ScoreOptions, { batch, heads }: Sizes): Table[] {
   const { alibiSlopes, sinks, relativeBias } = options;
   const tables: Table[] = [];
-  const add = (at: Table["at"], name: string, values: PerHead, shapes: number[][], stride = 0, what = name) => {
+  const add = (at: Table["at"], name: string, values: PerHead, shapes: number[][], what = name) => {
     checkNumbers(`${label}: ${what}`, values, shapes);
-    tables.push({ at, name, values, dtype: "f32", stride });
+    tables.push({ at, name, values, dtype: "f32" });
   };
   if (alibiSlopes !== undefined) {
     const perEntry = alibiSlopes instanceof Tensor ? alibiSlopes.shape.length === 2 : alibiSlopes?.length !== heads;
-    add("slopes_at", "alibiSlopes", alibiSlopes, [[heads], [batch, heads]], perEntry ? heads : 0);
+    checkNumbers(`${label}: alibiSlopes`, alibiSlopes, [[heads], [batch, heads]]);
+    const stride = perEntry ? heads : 0;
+    const slopes = { at: "slopes_at", name: "alibiSlopes", values: alibiSlopes, dtype: "f32" } as const;
+    tables.push({ ...slopes, stride: ["slopes_stride_b", stride] });
   }
   if (sinks !== undefined) add("sinks_at", "sinks", sinks, [[heads]]);
   if (relativeBias !== undefined) {
@@ -49,7 +53,7 @@ export function headTables(label: string, options: ScoreOptions, { batch, heads 
       () => `${label}: relativeBias must be { table, bidirectional?, maxDistance? }, got ${relativeBias}.`,
     );
     const { table, buckets = table instanceof Tensor ? table.shape[0] : table.length / heads } = relativeBias;
-    add("relative_values_at", "relativeBias", table, [[buckets, heads]], 0, "relativeBias.table");
+    add("relative_values_at", "relativeBias", table, [[buckets, heads]], "relativeBias.table");
     tables.push(bucketTable(label, relativeBias, buckets));
   }
   return tables;
@@ -75,7 +79,11 @@ export function layTables(tables: readonly Table[]) {
   };
   for (const { at, name, dtype, values, stride } of tables) {
     places[at] = words.length;
-    if (stride) places.slopes_stride_b = stride;
+    if (stride) places[stride[0]] = stride[1];
+    if ("reserved" in values) {
+      for (let i = 0; i < values.reserved; i++) words.push(0);
+      continue;
+    }
     if (at === "relative_buckets_at") places.relative_reach = countOf(values) / 2 - 1;
     if (values instanceof Tensor) {
       tensors.push({ from: name as OperandName, values, at: words.length });
@@ -87,7 +95,7 @@ export function layTables(tables: readonly Table[]) {
 
 export const countOf = (values: PerBatch): number => (values instanceof Tensor ? values.size : values.length);
 
-function checkNumbers(what: string, values: PerHead, shapes: readonly number[][]): void {
+export function checkNumbers(what: string, values: PerHead, shapes: readonly number[][]): void {
   const expected = shapes.map((shape) => `[${shape.join(", ")}]`).join(" or ");
   const fits = (count: number) => shapes.some((shape) => shape.reduce((product, size) => product * size, 1) === count);
   if (values instanceof Tensor) {

@@ -2,6 +2,7 @@
 
 import { checkDevice } from "../gpu/buffers.ts";
 import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
+import { ADDITIVE_TERM_FLOPS } from "../kernels/forward.ts";
 import { type ScoreKernel, scoreGrid, scoreKernel } from "../kernels/weights.ts";
 import { buildPlan } from "./build.ts";
 import { isCache } from "./cached.ts";
@@ -164,7 +165,8 @@ function prepare(
   return buildPlan(device, scores, { ...memory, places }, (slots) => {
     const { headDim, seqKv, mostKeys } = scores;
     const grid = scoreGrid(kernel, chosenRows, seqKv, split);
-    const flops = (2 * grid.qTile * mostKeys * headDim * work) / grid.vSplits;
+    const term = slots.similarity?.kind === "additive" ? ADDITIVE_TERM_FLOPS : 2;
+    const flops = (term * grid.qTile * mostKeys * headDim * work) / grid.vSplits;
     const source = scoreKernel(kernel, { headDim, ...slots });
     return [{ source, grid: { ...grid, heads: params.grid_heads as number, flops } }];
   });

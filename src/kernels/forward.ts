@@ -44,6 +44,15 @@ export const FORWARD_TILES: readonly ForwardTile[] = [
   { name: "8x32", maxHeadDim: Number.POSITIVE_INFINITY, maxVDim: 128, rows: 1, qResident: false, devices: "none" },
 ];
 
+/** Queries that are too few for the rows of other tiles, where scores are costly, and the tile for them. */
+export const FEW_QUERIES = { most: 8, variant: "8x32" } as const;
+
+/** What a term of an additive score costs, in operations: a division among them. */
+export const ADDITIVE_TERM_FLOPS = 16;
+
+/** Bytes of workgroup memory of additive attention's own. */
+export const ADDITIVE_BYTES = 4;
+
 /** What of a device the choice of a tile depends on. */
 export interface TileLimits {
   readonly workgroupBytes: number;
@@ -51,9 +60,17 @@ export interface TileLimits {
 }
 
 /** Chooses a tile, or finds the one that was asked for by name. Throws FoveaError if that one can't run. */
-export function chooseForwardTile(headDim: number, vDim: number, limits: TileLimits, name?: string): ForwardTile {
+export function chooseForwardTile(
+  headDim: number,
+  vDim: number,
+  limits: TileLimits,
+  name?: string,
+  additive = false,
+): ForwardTile {
   const fits = (tile: ForwardTile, widest: number) =>
-    headDim <= tile.maxHeadDim && vDim <= widest && forwardWorkgroupBytes(tile, headDim, vDim) <= limits.workgroupBytes;
+    headDim <= tile.maxHeadDim &&
+    vDim <= widest &&
+    forwardWorkgroupBytes(tile, headDim, vDim) + (additive ? ADDITIVE_BYTES : 0) <= limits.workgroupBytes;
   if (name !== undefined) {
     const named = FORWARD_TILES.find((tile) => tile.name === name);
     const names = FORWARD_TILES.map((tile) => tile.name).join(", ");
@@ -64,9 +81,16 @@ export function chooseForwardTile(headDim: number, vDim: number, limits: TileLim
       () =>
         `variant ${name} can't run here: it takes head dims up to ${named.maxHeadDim} and, for this problem, ${forwardWorkgroupBytes(named, headDim, vDim)} bytes of workgroup memory; the device has ${limits.workgroupBytes}.`,
     );
+    check(
+      !additive || !named.qResident,
+      "limit",
+      () => `variant ${name} keeps q in workgroup memory, which additive attention can't; take another.`,
+    );
     return named;
   }
-  const able = FORWARD_TILES.filter(({ devices }) => devices === "all" || (devices === "gpus" && !limits.software));
+  const able = FORWARD_TILES.filter(({ devices, qResident }) =>
+    additive ? devices === "all" && !qResident : devices === "all" || (devices === "gpus" && !limits.software),
+  );
   return able.find((tile) => fits(tile, tile.maxVDim)) ?? able[able.length - 1];
 }
 

@@ -101,6 +101,22 @@ export const PARAMS = [
   ["positions_stride_b", "u32"],
   ["positions_stride_m", "u32"],
   ["positions_step", "u32"],
+  ["temperature_at", "u32"],
+  ["vector_at", "u32"],
+  ["vector_stride_h", "u32"],
+  ["inner_bias_at", "u32"],
+  ["inner_bias_stride_h", "u32"],
+  ["gain_at", "u32"],
+  ["q_weights_at", "u32"],
+  ["k_weights_at", "u32"],
+  ["q_norms_at", "u32"],
+  ["k_norms_at", "u32"],
+  ["q_outer", "u32"],
+  ["k_outer", "u32"],
+  ["k_rows", "u32"],
+  ["norm_eps", "f32"],
+  ["inner_scale", "f32"],
+  ["max_temperature", "f32"],
 ] as const;
 
 export type Params = { -readonly [Name in (typeof PARAMS)[number][0]]: number };

@@ -17,6 +17,8 @@ import queryStrided from "../../shaders/variants/query_strided.wesl?raw";
 import rowMaxStored from "../../shaders/variants/row_max_stored.wesl?raw";
 import sequenceBatch from "../../shaders/variants/sequence_batch.wesl?raw";
 import sequencePacked from "../../shaders/variants/sequence_packed.wesl?raw";
+import similarityAdditive from "../../shaders/variants/similarity_additive.wesl?raw";
+import similarityNormalized from "../../shaders/variants/similarity_normalized.wesl?raw";
 import tablesStored from "../../shaders/variants/tables_stored.wesl?raw";
 import walkBlocks from "../../shaders/variants/walk_blocks.wesl?raw";
 import type { ModuleMap, ModuleSource } from "../shader/link.ts";
@@ -54,6 +56,11 @@ export interface FunctionPart {
   readonly written: string;
 }
 
+/** What a similarity's module depends on. */
+export type SimilarityChoice =
+  | { readonly kind: "normalized"; readonly rms: boolean; readonly qWeights: boolean; readonly kWeights: boolean }
+  | { readonly kind: "additive"; readonly innerBias: boolean; readonly unitVector: boolean };
+
 /** What the slots of a kernel depend on. Lengths and strides are not among it. */
 export interface SlotChoice {
   readonly q: Access;
@@ -69,6 +76,10 @@ export interface SlotChoice {
   /** What is written beside the output. */
   readonly lse?: boolean;
   readonly rowMax?: boolean;
+  /** What stands in for the dot product, and what it has beyond its formula. */
+  readonly similarity?: SimilarityChoice;
+  /** A factor of the scores for each head, as it is or its logarithm. */
+  readonly temperature?: "plain" | "log";
   /** What happens to scores and probabilities. */
   readonly softcap?: boolean;
   readonly bias?: boolean;
@@ -96,6 +107,10 @@ const MASK_TENSORS = {
   bytes: { name: "variants/mask_tensor_bytes.wesl", text: maskTensorBytes },
   bits: { name: "variants/mask_tensor_bits.wesl", text: maskTensorBits },
 };
+const SIMILARITIES = {
+  additive: { name: "variants/similarity_additive.wesl", text: similarityAdditive },
+  normalized: { name: "variants/similarity_normalized.wesl", text: similarityNormalized },
+};
 /** Modules of the slot `query`, and of `output`, for each access but the default. */
 const QUERIES: Readonly<Record<string, ModuleSource>> = {
   strided: { name: "variants/query_strided.wesl", text: queryStrided },
@@ -117,7 +132,7 @@ export const queryModule = (access: Access): ModuleSource =>
 
 /** Modules that replace defaults. */
 export function slotModules(slots: SlotChoice): ModuleMap {
-  const { q, k, v, o, sequence, maskTensor } = slots;
+  const { q, k, v, o, sequence, similarity, maskTensor } = slots;
   return {
     ...slotModule("query", moduleOf(QUERIES, q)),
     ...slotModule("key", moduleOf(QUERIES, k), asKey),
@@ -125,6 +140,7 @@ export function slotModules(slots: SlotChoice): ModuleMap {
     ...slotModule("output", moduleOf(OUTPUTS, o)),
     ...(sequence && { "package::slots::sequence": SEQUENCES[sequence] }),
     ...(slots.tables && { "package::slots::tables": { name: "variants/tables_stored.wesl", text: tablesStored } }),
+    ...(similarity && { "package::slots::similarity": SIMILARITIES[similarity.kind] }),
     ...(slots.lse && { "package::slots::lse": { name: "variants/lse_stored.wesl", text: lseStored } }),
     ...(slots.rowMax && { "package::slots::row_max": { name: "variants/row_max_stored.wesl", text: rowMaxStored } }),
     ...(slots.bias && { "package::slots::bias": { name: "variants/bias_stored.wesl", text: biasStored } }),
@@ -152,8 +168,17 @@ function slotModule(slot: string, module: ModuleSource | undefined, rename = (te
 
 /** The constants of `slots/config` that say what happens to scores and probabilities. */
 export function slotConstants(slots: SlotChoice): Readonly<Record<string, boolean | number>> {
+  const { similarity } = slots;
   return {
     ...slots.cache?.constants,
+    ...(similarity?.kind === "normalized" && {
+      ...{ NORMALIZED: true, RMS: similarity.rms, Q_WEIGHTS: similarity.qWeights, K_WEIGHTS: similarity.kWeights },
+    }),
+    ...(similarity?.kind === "additive" && {
+      ...{ INNER_BIAS: similarity.innerBias, UNIT_VECTOR: similarity.unitVector },
+    }),
+    TEMPERATURE: slots.temperature !== undefined,
+    LOG_TEMPERATURE: slots.temperature === "log",
     SOFTCAP: slots.softcap ?? false,
     SCORE_FUNCTION: slots.score !== undefined,
     MASK_FUNCTION: slots.mask !== undefined,

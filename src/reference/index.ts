@@ -20,7 +20,13 @@ export {
   type ReferenceMultiHeadOptions,
   type ReferenceMultiHeadResult,
 } from "./multi_head.ts";
-export type { ReferenceOptions, ReferencePosition, ReferenceRelativeBias, ReferenceTensor } from "./options.ts";
+export type {
+  ReferenceOptions,
+  ReferencePosition,
+  ReferenceRelativeBias,
+  ReferenceSimilarity,
+  ReferenceTensor,
+} from "./options.ts";
 export { positionEncoding, type ReferenceEncodingOptions, sinusoidalEncoding } from "./positions.ts";
 export { project } from "./projection.ts";
 export { type ReferenceRotaryOptions, type ReferenceRotaryScaling, rotary, rotaryFrequencies } from "./rotary.ts";

@@ -30,6 +30,28 @@ export interface ReferenceRelativeBias {
   readonly maxDistance?: number;
 }
 
+/** Numbers of all columns [D], or of each head and column [H, D]. */
+type ReferenceColumns = ArrayLike<number>;
+
+/** What stands for q.k: see `Similarity` of the engine. */
+export type ReferenceSimilarity =
+  | "dot"
+  | "cosine"
+  | {
+      readonly kind: "l2" | "rms";
+      readonly eps?: number;
+      readonly qWeights?: ReferenceColumns;
+      readonly kWeights?: ReferenceColumns;
+    }
+  | {
+      readonly kind: "additive";
+      readonly vector?: number | ReferenceColumns;
+      readonly innerBias?: ReferenceColumns;
+      readonly innerScale?: number;
+      readonly normalize?: boolean;
+      readonly gain?: number | ArrayLike<number>;
+    };
+
 /**
  * Every score is `scale * q.k -> softcap -> scoreFunction -> + bias + relativeBias + ALiBi -> masks`, then softmax and
  * dropout. Masks win over everything, and what they hide is never read.
@@ -58,6 +80,13 @@ export interface ReferenceOptions extends MaskOptions<ArrayLike<number>> {
   readonly bias?: ReferenceTensor;
   /** softcap * tanh(s / softcap) bounds the scores. */
   readonly softcap?: number;
+  /** What stands for q.k. Default the dot product; with others but `"rms"` the scale is 1 by default. */
+  readonly similarity?: ReferenceSimilarity;
+  /** Factor of the scores of a head: a number, or one a head. */
+  readonly temperature?: number | ArrayLike<number>;
+  /** The same as min(exp(logTemperature), maxTemperature), by default at most 100. */
+  readonly logTemperature?: number | ArrayLike<number>;
+  readonly maxTemperature?: number;
   /** [H] or [B, H]: scores lose slope * |p - j|. */
   readonly alibiSlopes?: ArrayLike<number> | ReferenceTensor;
   readonly relativeBias?: ReferenceRelativeBias;

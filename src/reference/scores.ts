@@ -1,10 +1,10 @@
 // The scores of a row, at any stage from scale * q.k to the softmax.
 
-import { dot } from "./inner.ts";
 import { type Mask, masksOf } from "./masks.ts";
 import type { ReferenceOptions, ReferenceTensor } from "./options.ts";
 import { type Rounding, roundingOf } from "./rounding.ts";
 import { type Row, type Rows, rowsOf } from "./rows.ts";
+import { similarityOf } from "./similarity.ts";
 import { type RowSoftmax, softmax } from "./softmax.ts";
 import { capSteps, type Step, scoreSteps } from "./steps.ts";
 import { at, toBhmd } from "./tensors.ts";
@@ -30,11 +30,12 @@ export interface Scores {
 export function scoresOf(q: ReferenceTensor, k: ReferenceTensor, options: ReferenceOptions): Scores {
   const layout = options.layout ?? "bhmd";
   const [query, key] = [toBhmd(q, layout), toBhmd(k, layout)];
-  const [B, H, M, D] = query.shape;
+  const [B, H, M] = query.shape;
   const [, kvHeads, N] = key.shape;
   const rounding = roundingOf(options.precision);
-  const { round, single } = rounding;
-  const scale = round(options.scale ?? 1 / Math.sqrt(D));
+  const { round } = rounding;
+  const { compare, defaultScale } = similarityOf(query, key, options, rounding);
+  const scale = round(options.scale ?? defaultScale);
   const kvHead = (head: number) => Math.floor(head / (H / kvHeads));
 
   const cap = capSteps(options, rounding);
@@ -51,7 +52,7 @@ export function scoresOf(q: ReferenceTensor, k: ReferenceTensor, options: Refere
         scores[j] = Number.NEGATIVE_INFINITY;
         continue;
       }
-      const raw = round(scale * dot(query, qAt, key, at(key, row.batch, kHead, row.keyRow + j), D, single));
+      const raw = round(scale * compare(qAt, at(key, row.batch, kHead, row.keyRow + j), row.head));
       scores[j] = afterSteps(stageSteps, raw, row, j);
     }
   }

@@ -7,6 +7,8 @@ import params from "../../shaders/lib/params.wesl?raw";
 import position from "../../shaders/lib/position.wesl?raw";
 import score from "../../shaders/lib/score.wesl?raw";
 import softmax from "../../shaders/lib/softmax.wesl?raw";
+import staged from "../../shaders/lib/staged.wesl?raw";
+import tanh from "../../shaders/lib/tanh.wesl?raw";
 import tiles from "../../shaders/lib/tiles.wesl?raw";
 import units from "../../shaders/lib/units.wesl?raw";
 import work from "../../shaders/lib/work.wesl?raw";
@@ -23,6 +25,7 @@ import rowMax from "../../shaders/slots/row_max.wesl?raw";
 import rows from "../../shaders/slots/rows.wesl?raw";
 import scoreFunction from "../../shaders/slots/score.wesl?raw";
 import sequence from "../../shaders/slots/sequence.wesl?raw";
+import similarity from "../../shaders/slots/similarity.wesl?raw";
 import tables from "../../shaders/slots/tables.wesl?raw";
 import walk from "../../shaders/slots/walk.wesl?raw";
 import { FoveaError } from "../errors.ts";
@@ -92,6 +95,8 @@ export const MODULES: ModuleMap = {
   "package::lib::position": position,
   "package::lib::score": score,
   "package::lib::softmax": softmax,
+  "package::lib::staged": staged,
+  "package::lib::tanh": tanh,
   "package::lib::tiles": tiles,
   "package::lib::units": units,
   "package::lib::work": work,
@@ -109,6 +114,7 @@ export const MODULES: ModuleMap = {
   "package::slots::rows": rows,
   "package::slots::score": scoreFunction,
   "package::slots::sequence": sequence,
+  "package::slots::similarity": similarity,
   "package::slots::tables": tables,
   "package::slots::value": { name: "slots/query.wesl as value", text: asValue(query) },
   "package::slots::walk": walk,

@@ -98,7 +98,7 @@ const kindOf = (value: unknown) =>
 /** Throws the FoveaError of a problem that is none. */
 async function expectValid(problem: Case): Promise<void> {
   const { B = 1, H = 1, Hkv = H, M, N, D, Dv = D, seed = 1 } = problem;
-  const features = featuresOf(problem, { B, H, M, N }, seed);
+  const features = featuresOf(problem, { B, H, M, N, D: problem.D }, seed);
   const { causal, scale, maxDispatchFlops, attentionChunk, softcap, layout = "bhmd", variant } = problem;
   const shape = (h: number, rows: number, d: number) => (layout === "bhmd" ? [B, h, rows, d] : [B, rows, h, d]);
   const blockMask = features.blockMask && {

@@ -2,7 +2,7 @@
 
 import fc from "fast-check";
 import type { Case } from "../support/cases.ts";
-import { type Axes, defined } from "../support/features.ts";
+import { type Axes, defined, type SimilarityFeature } from "../support/features.ts";
 import { MASK_FUNCTIONS, SCORE_FUNCTIONS } from "../support/functions.ts";
 import { MOST_ENTRIES, maybe, perEntry, size, WholeNumber, weighted } from "./draws.ts";
 
@@ -20,11 +20,16 @@ export interface FeatureSet extends Pick<Case, "variant" | "D" | "Dv" | "dtype" 
   readonly scoreFunction: Case["scoreFunction"] | undefined;
   readonly maskFunction: Case["maskFunction"] | undefined;
   readonly blockMask: true | undefined;
+  readonly similarity?: SimilarityFeature;
+  readonly temperature?: "plain" | "log" | undefined;
 }
 
 const HEAD_DIMS = [8, 16, 32, 40, 64, 1, 5];
 /** Multiply-adds, about, after which heads and batch entries are cut: a software adapter does 2e8 in a second. */
 const MOST_WORK = 3e7;
+
+/** Multiply-adds that a column of other scores is worth. */
+const SIMILARITY_WORK = 4;
 
 const keysOf = <T extends object>(object: T) => Object.keys(object) as (keyof T)[];
 
@@ -59,6 +64,39 @@ const featureSet: fc.Arbitrary<FeatureSet> = fc
     // A block mask is for one position of the queries, and needs a function.
     blockMask: set.entries === "alike" && set.maskFunction ? set.blockMask : undefined,
   })) as fc.Arbitrary<FeatureSet>;
+
+const similarity: fc.Arbitrary<SimilarityFeature> = weighted<SimilarityFeature>([
+  [
+    3,
+    fc.record({
+      kind: fc.constant("additive" as const),
+      ...{ perHead: fc.boolean(), innerBias: fc.boolean(), normalize: fc.boolean() },
+      innerScale: fc.constantFrom(1, 1, 0.3, -2),
+    }),
+  ],
+  [1, fc.constant("cosine" as const)],
+  [1, fc.record({ kind: fc.constantFrom("l2" as const, "rms" as const), weights: fc.boolean() })],
+]);
+
+/** Feature sets whose scores are no dot products. */
+export const similaritySets = (seed: number, count: number): FeatureSet[] =>
+  fc.sample(
+    fc
+      .record({
+        set: featureSet,
+        similarity,
+        temperature: maybe(fc.constantFrom("plain" as const, "log" as const), 40),
+      })
+      .map(
+        ({ set, ...compared }): FeatureSet => ({
+          ...set,
+          ...compared,
+          // Additive scores have no tile that keeps q.
+          ...(set.variant === "64x32-resident" && { variant: "64x32" }),
+        }),
+      ),
+    { seed, numRuns: count },
+  );
 
 /** The feature sets of a run: few, because each is a kernel to compile. */
 export const featureSets = (seed: number, count: number): FeatureSet[] =>
@@ -136,6 +174,7 @@ function problemOf(set: FeatureSet, drawn: Draws): Case {
     ...positions,
     poison: padded && drawn.poison,
     ...{ attentionChunk, sinkTokens, layout, onGpu, scale, spread, maxDispatchFlops, seed, window, dropout },
+    ...{ similarity: set.similarity, temperature: set.temperature },
     mask: set.mask && maskOf(set.mask, drawn.mask),
     bias: set.bias && defined(drawn.bias),
     softcap: set.softcap && drawn.softcap,
@@ -149,7 +188,7 @@ function problemOf(set: FeatureSet, drawn: Draws): Case {
 }
 
 /** Shapes, with packed sequences where the set has them, cut to an amount of work that any adapter does soon. */
-function sizesOf({ entries, D, Dv = D }: FeatureSet, { sizes: drawn }: Draws) {
+function sizesOf({ entries, D, Dv = D, similarity }: FeatureSet, { sizes: drawn }: Draws) {
   const packed = entries === "packed" && {
     cuSeqlensQ: cumulative(drawn.queries.slice(0, drawn.entries)),
     cuSeqlensKv: cumulative(drawn.keys.slice(0, drawn.entries)),
@@ -158,7 +197,7 @@ function sizesOf({ entries, D, Dv = D }: FeatureSet, { sizes: drawn }: Draws) {
   const scores = packed
     ? drawn.queries.slice(0, drawn.entries).reduce((sum, rows, entry) => sum + rows * drawn.keys[entry], 0)
     : M * N;
-  const most = MOST_WORK / (scores * (D + Dv + 32));
+  const most = MOST_WORK / (scores * ((similarity ? SIMILARITY_WORK * D : D) + Dv + 32));
   const { kvHeads, groups } = drawn;
   const choices = [
     { B: drawn.B, Hkv: kvHeads, H: kvHeads * groups },

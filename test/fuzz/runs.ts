@@ -4,6 +4,6 @@ import { runCase } from "../support/cases.ts";
 import { runLinearCase } from "../support/linear.ts";
 import { runMultiHead } from "../support/multi_head.ts";
 
-export const RUNS = { forward: runCase, linear: runLinearCase, mha: runMultiHead } as const;
+export const RUNS = { forward: runCase, linear: runLinearCase, mha: runMultiHead, additive: runCase } as const;
 
 export type SuiteName = keyof typeof RUNS;

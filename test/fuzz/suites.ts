@@ -4,7 +4,7 @@
 import type fc from "fast-check";
 import { linearProblemsOf, linearSets } from "./linear_problems.ts";
 import { mhaProblemsOf, mhaSets } from "./mha_problems.ts";
-import { featureSets, problemsOf } from "./problems.ts";
+import { featureSets, problemsOf, similaritySets } from "./problems.ts";
 import type { SuiteName } from "./runs.ts";
 
 /** A problem as plain data, which JSON keeps. */
@@ -63,4 +63,17 @@ const mha: Suite = {
   together: () => [["mask", "ignores"]],
 };
 
-export const SUITES: Readonly<Record<SuiteName, Suite>> = { forward, linear, mha };
+/** Likewise of a suite whose kernels take longer to compile. */
+const SIMILARITY_POOL = 40;
+
+const additive: Suite = {
+  ...forward,
+  about: "additive, cosine and normalised scores, with every other option of attention",
+  problems(seed) {
+    const pool = similaritySets(seed, SIMILARITY_POOL);
+    return (own) => problemsOf(pool[(own >>> 8) % SIMILARITY_POOL]);
+  },
+  sizes: [...forward.sizes, "similarity"],
+};
+
+export const SUITES: Readonly<Record<SuiteName, Suite>> = { forward, linear, mha, additive };

@@ -26,9 +26,13 @@ interface Case extends SourceSpec {
   readonly name: string;
   readonly H: number;
   readonly M: number;
-  readonly options?: Pick<ReferenceOptions, "causal" | "window" | "sinkTokens" | "attentionChunk" | "softcap">;
+  readonly options?: Pick<ReferenceOptions, "causal" | "window" | "sinkTokens" | "attentionChunk" | "softcap"> & {
+    readonly similarity?: "cosine" | { readonly kind: "additive"; readonly vector: readonly number[] };
+  };
   readonly variant?: string;
 }
+
+const VECTOR = Array.from(normal(3, 16));
 
 // The tile that compiles fastest, but for one case of each kind of place: those take what a software adapter gets.
 const SIZES = { B: 3, H: 4, Hkv: 2, D: 16, variant: "8x32" };
@@ -52,6 +56,14 @@ const CASES: readonly Case[] = [
     ...{ name: "int4 in groups, in pages", ...ROWS, place: "paged", pageSize: 16, D: 20, Dv: 12, M: 4 },
     ...{ quantised: { bits: 4, groupK: 8, groupV: 12 }, options: { causal: true } },
   },
+  {
+    ...{ name: "cosine similarity in pages", ...ROWS, place: "paged", pageSize: 7, dtype: "bf16", M: 20 },
+    options: { causal: true, similarity: "cosine" },
+  },
+  {
+    ...{ name: "additive scores in a ring", ...SIZES, capacity: 500, lengths: [333, 2, 40], place: "ring", ring: 31 },
+    ...{ M: 1, options: { window: [30, 0], similarity: { kind: "additive", vector: VECTOR } } },
+  },
 ];
 
 function problemOf(device: GPUDevice, { name: _, H, M, options = {}, variant, ...spec }: Case) {
@@ -60,7 +72,7 @@ function problemOf(device: GPUDevice, { name: _, H, M, options = {}, variant, ..
   const shape = [spec.B, H, M, spec.D];
   const q = { data, shape, gpu: tensor(device, shape, { data }) };
   const cpu: ReferenceOptions = { ...options, kvLengths: spec.lengths };
-  const gpu: Pick<AttentionOptions, "causal" | "window" | "variant"> = {
+  const gpu: Pick<AttentionOptions, "causal" | "window" | "similarity" | "variant"> = {
     ...options,
     ...(variant !== undefined && { variant }),
   };

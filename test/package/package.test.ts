@@ -52,6 +52,7 @@ export const wrong = (q: Tensor) => attention(q, q, q, { casual: true });
 /** What doc comments take for given. */
 const GIVEN = `
 declare const q: Tensor, k: Tensor, v: Tensor, output: Tensor, qkv: Tensor, ids: Tensor, device: GPUDevice;
+declare const vector: Tensor, innerBias: Tensor;
 declare const x: Tensor, weight: Tensor, bias: Tensor, embeddings: Tensor, table: Tensor, cache: KvCache;
 declare const encoder: GPUCommandEncoder, myBuffer: GPUBuffer, plan: Awaited<ReturnType<typeof planAttention>>;
 declare const merge: Awaited<ReturnType<typeof planMerge>>;
@@ -147,10 +148,10 @@ async function bundle(code: string): Promise<{ text: string; gzipped: number }> 
 }
 
 describe("bundles", () => {
-  it("of attention are at most 34 KB, minified and gzipped", async () => {
+  it("of attention are at most 38 KB, minified and gzipped", async () => {
     const { text, gzipped } = await bundle('import { attention } from "fovea"; console.log(attention);');
     expect(text).toContain("workgroupBarrier");
-    expect(gzipped).toBeLessThan(34_000);
+    expect(gzipped).toBeLessThan(38_000);
   });
   it("of what needs no kernel hold no kernel", async () => {
     const { text, gzipped } = await bundle('import { tensor } from "fovea"; console.log(tensor);');

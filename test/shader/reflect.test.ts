@@ -14,7 +14,7 @@ import {
   appendTile,
   packAppend,
 } from "../../src/kernels/cache.ts";
-import { FORWARD_TILES, forwardModules, forwardWorkgroupBytes } from "../../src/kernels/forward.ts";
+import { ADDITIVE_BYTES, FORWARD_TILES, forwardModules, forwardWorkgroupBytes } from "../../src/kernels/forward.ts";
 import {
   LINEAR_LANES,
   LINEAR_PARAMS,
@@ -280,6 +280,14 @@ describe("workgroup memory", () => {
     expect(matmulWorkgroupBytes(tile)).toBeLessThanOrEqual(16384);
     const { rows, columns } = matmulTileSize(tile);
     expect(tile.name).toBe(`${rows}x${columns}`);
+  });
+  it("has a word more for additive scores", () => {
+    const similarity = { kind: "additive", innerBias: false, unitVector: false } as const;
+    for (const tile of FORWARD_TILES.slice(1)) {
+      const modules = forwardModules({ headDim: 64, vDim: 64, tile, ...PLAIN, tables: true, similarity });
+      const { code } = link("package::forward", modules);
+      expect(workgroupBytes(code), tile.name).toBe(forwardWorkgroupBytes(tile, 64, 64) + ADDITIVE_BYTES);
+    }
   });
   it("fits the default limit of WebGPU in some row for every head dim", () => {
     for (const headDim of [1, 32, 64, 128, 256, 2048]) {

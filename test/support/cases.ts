@@ -90,7 +90,7 @@ export async function runCase(
     const rowMax = problem.rowMax ? { rowMax: poison([B, H, M]) } : {};
     const { causal, scale, variant, kvSplits, maxDispatchFlops, attentionChunk, sinkTokens, softcap } = problem;
     const shared = defined<ReferenceOptions>({ causal, scale, attentionChunk, sinkTokens, softcap, layout });
-    const features = featuresOf(problem, { B, H, M, N }, seed);
+    const features = featuresOf(problem, { B, H, M, N, D }, seed);
     const gpu = features.gpu((size, options) => keep(tensor(device, size, options)));
     const blockMask = features.blockMask && {
       blockMask: keep(await createBlockMask(device, ...features.blockMask)),

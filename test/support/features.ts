@@ -30,6 +30,8 @@ export interface Features {
   readonly sinks?: boolean;
   readonly dropout?: { readonly p: number; readonly seed: number };
   readonly rowMax?: boolean;
+  readonly similarity?: SimilarityFeature;
+  readonly temperature?: "plain" | "log";
   readonly scoreFunction?: keyof typeof SCORE_FUNCTIONS;
   readonly maskFunction?: keyof typeof MASK_FUNCTIONS;
   /** The mask function through a block mask, with blocks of so many rows and keys. */
@@ -37,6 +39,19 @@ export interface Features {
   /** Small numbers (lengths, slopes, sinks, table) are given as tensors on the GPU. */
   readonly onGpu?: boolean;
 }
+
+/** A similarity; its numbers are seeded. */
+export type SimilarityFeature =
+  | "cosine"
+  | { readonly kind: "l2" | "rms"; readonly weights?: boolean }
+  | {
+      readonly kind: "additive";
+      /** A vector and an inner bias for each head, in place of one for all. */
+      readonly perHead?: boolean;
+      readonly innerBias?: boolean;
+      readonly innerScale?: number;
+      readonly normalize?: boolean;
+    };
 
 type MakeTensor = (shape: readonly number[], options: TensorOptions) => Tensor;
 type BlockMaskArguments = [
@@ -47,10 +62,10 @@ type BlockMaskArguments = [
 /** The features for both sides. */
 export function featuresOf(
   features: Features,
-  { B, H, M, N }: { B: number; H: number; M: number; N: number },
+  { B, H, M, N, D }: { B: number; H: number; M: number; N: number; D: number },
   seed: number,
 ) {
-  const { cuSeqlensQ, cuSeqlensKv, relativeBias, dropout, window, rowMax: _, ...rest } = features;
+  const { cuSeqlensQ, cuSeqlensKv, relativeBias, dropout, window, similarity, temperature, ...rest } = features;
   const entries = cuSeqlensQ ? cuSeqlensQ.length - 1 : B;
   const longest = (cumulative: readonly number[] | undefined, all: number) =>
     cumulative ? Math.max(0, ...cumulative.slice(1).map((n, i) => n - cumulative[i])) : all;
@@ -66,6 +81,9 @@ export function featuresOf(
   const slopes = features.alibi && random(5, features.alibi === "H" ? [H] : [entries, H], 0.2);
   const table = relativeBias && random(6, [relativeBias.buckets, H]);
   const sinks = features.sinks && random(7, [H]);
+  const compared = similarity && similarityOf(similarity, H, D, random);
+  const factors = temperature && random(14, [H], 0.5);
+  const factorName = temperature === "log" ? "logTemperature" : "temperature";
   const score = features.scoreFunction && SCORE_FUNCTIONS[features.scoreFunction];
   const masks = features.maskFunction && MASK_FUNCTIONS[features.maskFunction];
   const numbers = { queryOffset: rest.queryOffset, kvLengths: rest.kvLengths, qLengths: rest.qLengths };
@@ -88,6 +106,8 @@ export function featuresOf(
       ...(slopes && { alibiSlopes: floats(slopes) }),
       ...(sinks && { sinks: floats(sinks) }),
       ...(table && { relativeBias: { ...relativeBias, table: floats(table) } }),
+      ...(compared && { similarity: similarityWith(compared, floats) }),
+      ...(factors && { [factorName]: floats(factors) }),
       ...(score && { scoreFunction: scoreFunction(score.wgsl, { captures: score.captures(make) }) }),
       ...(masks && { maskFunction: maskFunction(masks.wgsl, { captures: masks.captures(make) }) }),
     };
@@ -102,6 +122,8 @@ export function featuresOf(
     ...(slopes && { alibiSlopes: slopes.data }),
     ...(sinks && { sinks: sinks.data }),
     ...(table && { relativeBias: { ...relativeBias, table } }),
+    ...(compared && { similarity: similarityWith(compared, ({ data }) => data) as ReferenceOptions["similarity"] }),
+    ...(factors && { [factorName]: factors.data }),
     ...(score && { scoreFunction: score.js }),
     ...(masks && { maskFunction: masks.js }),
   });
@@ -114,6 +136,33 @@ export function featuresOf(
         ] satisfies BlockMaskArguments)
       : undefined;
   return { gpu, cpu, blockMask };
+}
+
+/** A similarity with the numbers of its learned parts. */
+function similarityOf(
+  feature: SimilarityFeature,
+  H: number,
+  D: number,
+  random: (what: number, shape: readonly number[], deviation?: number) => Numbers<Float32Array>,
+): "cosine" | Readonly<Record<string, unknown>> {
+  if (feature === "cosine") return feature;
+  if (feature.kind !== "additive") {
+    const weights = { qWeights: random(10, [D]), kWeights: random(11, [D]) };
+    return { kind: feature.kind, ...(feature.weights && weights) };
+  }
+  const { perHead, innerBias, ...rest } = feature;
+  const shape = perHead ? [H, D] : [D];
+  const learned = { vector: random(10, shape), ...(innerBias && { innerBias: random(11, shape) }) };
+  return { ...rest, ...learned, ...(rest.normalize && { gain: random(12, [H], 3) }) };
+}
+
+/** The same with each of its parts as a side takes it. */
+function similarityWith<T>(similarity: ReturnType<typeof similarityOf>, take: (numbers: Numbers<Float32Array>) => T) {
+  if (similarity === "cosine") return similarity;
+  const isNumbers = (value: unknown): value is Numbers<Float32Array> => typeof value === "object";
+  return Object.fromEntries(
+    Object.entries(similarity).map(([name, value]) => [name, isNumbers(value) ? take(value) : value]),
+  );
 }
 
 /** The options that are there. */

@@ -30,6 +30,7 @@ import { MATMUL_TILES, type MatmulSpecialisation, matmulBindings, matmulModules 
 import { MERGE_BINDINGS, MERGE_MODULES } from "../../src/kernels/merge.ts";
 import { type EncodingSpecialisation, encodingBindings, encodingModules } from "../../src/kernels/position_encoding.ts";
 import { type RotarySpecialisation, rotaryKernelBindings, rotaryKernelModules } from "../../src/kernels/rotary.ts";
+import { ROW_NORMS_BINDINGS, rowNormsModules } from "../../src/kernels/row_norms.ts";
 import { PLAIN, type SlotChoice, slotBindings } from "../../src/kernels/slots.ts";
 import { TABLES_MODULES, tablesKernel } from "../../src/kernels/tables.ts";
 import { scoreBindings, scoreModules } from "../../src/kernels/weights.ts";
@@ -74,7 +75,7 @@ const ATTENTION_VARIANTS = Object.entries(SLOTS).flatMap(([slotName, slots]) =>
       name: `${root.split("::").at(-1)} D=${d} Dv=${dv} ${slotName}`,
       root,
       modules: stepModules(d, dv, slots),
-      bindings: stepBindings(slots, root.includes("forward_1")),
+      bindings: stepBindings(slots, root.includes("_1_")),
     })),
   ]),
 );
@@ -92,6 +93,14 @@ const FEATURES: Readonly<Record<string, SlotChoice>> = {
     cache: kvAccess({ place: "paged", pageSize: 16, quantised: { bits: 8, groupK: 8, groupV: 40 } }),
   },
   int4: { ...PLAIN, cache: kvAccess({ place: "rows", quantised: { bits: 4, groupK: 40, groupV: 40 } }) },
+  "additive scores": {
+    ...PLAIN,
+    ...{ tables: true, softcap: true, similarity: { kind: "additive", innerBias: true, unitVector: true } },
+  },
+  "normalised rows": {
+    ...{ ...PLAIN, tables: true, sequence: "packed", temperature: "log" },
+    similarity: { kind: "normalized", rms: true, qWeights: true, kWeights: true },
+  },
   "16 bits": { q: "f16-packed", k: "f16-packed", v: "bf16-packed", o: "bf16-packed" },
   "16 bits at any strides": {
     ...{ q: "f16-packed-strided", k: "bf16-packed-strided", v: "f16-packed-strided", o: "f16-packed-strided" },
@@ -106,7 +115,7 @@ const FEATURE_VARIANTS = Object.entries(FEATURES).map(([slotName, slots]) => ({
 }));
 
 const DECODE_VARIANTS = [
-  ...Object.entries(FEATURES).filter(([slotName]) => slotName !== "blocks"),
+  ...Object.entries(FEATURES).filter(([slotName]) => slotName !== "blocks" && slotName !== "additive scores"),
   ...Object.entries(SLOTS),
 ].flatMap(([slotName, slots]) =>
   DECODE_SHAPES.flatMap((shape, index) =>
@@ -269,6 +278,12 @@ export const KERNEL_VARIANTS: readonly KernelVariant[] = [
     bindings: advanceKernel().bindings,
   },
   { name: "block mask", root: "package::block_mask", modules: blockMaskModules(), bindings: blockMaskBindings() },
+  ...(["dense", "strided"] as const).map((access) => ({
+    name: `row norms of ${access} rows`,
+    root: "package::row_norms",
+    modules: rowNormsModules({ ...PLAIN, headDim: 40, q: access, k: access }),
+    bindings: ROW_NORMS_BINDINGS,
+  })),
   { name: "tables", root: "package::tables", modules: TABLES_MODULES, bindings: tablesKernel().bindings },
   ...LINEAR_VARIANTS,
   {

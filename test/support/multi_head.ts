@@ -109,7 +109,7 @@ export async function runMultiHead(device: GPUDevice, problem: MultiHeadCase): P
 
     const { causal, scale, attentionChunk, softcap } = problem;
     const shared = { causal, scale, attentionChunk, softcap };
-    const features = featuresOf(problem, { B, H, M, N }, seed);
+    const features = featuresOf(problem, { B, H, M, N, D }, seed);
     const { mask, ...options } = features.gpu((shape, given) => keep(tensor(device, shape, given)));
     const masks = masksOf(problem, [B, H, M, N], features.cpu.mask, seed, (shape, given) =>
       keep(tensor(device, shape, given)),

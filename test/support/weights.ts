@@ -43,7 +43,7 @@ async function prepare(device: GPUDevice, problem: WeightsCase) {
   const { causal, scale, attentionChunk, sinkTokens, softcap, heads, rows, maxDispatchFlops, cuSeqlensQ, cuSeqlensKv } =
     problem;
   const shared = defined<ReferenceOptions>({ causal, scale, attentionChunk, sinkTokens, softcap, layout });
-  const features = featuresOf(problem, { B, H, M, N }, seed);
+  const features = featuresOf(problem, { B, H, M, N, D }, seed);
   const blockMask = features.blockMask && {
     blockMask: keep(await createBlockMask(device, ...features.blockMask)),
     maskFunction: undefined,

@@ -1,0 +1,80 @@
+// Additive attention under its own name, and the other mechanisms of scores that are attention with a similarity.
+
+import { check } from "../errors.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+import { type AttentionOptions, type AttentionResult, attention } from "./attention.ts";
+import type { AttentionPlan } from "./plan.ts";
+import { planAttention } from "./plan_attention.ts";
+import type { AttentionProblem } from "./problem.ts";
+import type { AdditiveSimilarity } from "./similarity.ts";
+
+/** The layer between a query and a key: vector, innerBias, innerScale, normalize, gain. */
+export type AdditiveLayer = Omit<AdditiveSimilarity, "kind">;
+
+/** Options of {@link additiveAttention}: those of attention, and the layer. */
+export interface AdditiveOptions extends Omit<AttentionOptions, "similarity">, AdditiveLayer {}
+
+/** A problem of {@link planAdditiveAttention}: one of attention, and the layer. */
+export interface AdditiveProblem extends Omit<AttentionProblem, "similarity">, AdditiveLayer {}
+
+/**
+ * Compiles additive attention (Bahdanau) for a problem: a checked, reusable recipe without any memory of size M x N, let
+ * alone M x N x D. Options, rules and results are those of {@link planAttention}; only the scores differ.
+ *
+ * ```
+ * s[b,h,i,j] = scale * sum_d vector[h,d] tanh(innerScale * (q[b,h,i,d] + k[b,g,j,d]) + innerBias[h,d])
+ * ```
+ *
+ * q and k are projected already, q' = W_q q and k' = W_k k. The scale is 1 by default.
+ *
+ * Source: Neural Machine Translation by Jointly Learning to Align and Translate (arXiv 1409.0473), appendix A.1.2.
+ *
+ * Rejects with FoveaError: `"argument"` and `"limit"` before the GPU sees anything; `"shader"`, `"device-lost"`,
+ * `"out-of-memory"`.
+ *
+ * @example
+ * const plan = await planAdditiveAttention(device, { q, k, v, vector, innerBias });
+ * plan.encode(encoder, { output });
+ */
+export async function planAdditiveAttention(device: GPUDevice, problem: AdditiveProblem): Promise<AttentionPlan> {
+  return planAttention(device, withLayer("planAdditiveAttention", problem));
+}
+
+/**
+ * Additive attention on the GPU; see {@link planAdditiveAttention} for the formula. Weights and best keys are those of
+ * `attentionWeights` and `topKKeys` with `similarity: { kind: "additive", vector, ... }`.
+ *
+ * @param q [B, H, M, D] f32, f16 or bf16, projected
+ * @param k [B, Hkv, N, D], projected
+ * @param v [B, Hkv, N, Dv]
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @example
+ * const { output } = await additiveAttention(q, k, v, { vector, kvLengths: [12, 7] });
+ */
+export async function additiveAttention(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  options: AdditiveOptions = {},
+): Promise<AttentionResult> {
+  return attention(q, k, v, withLayer("additiveAttention", options));
+}
+
+/** The layer's options as a similarity. */
+function withLayer<Options extends AdditiveLayer & { readonly label?: string }>(name: string, options: Options) {
+  check(
+    typeof options === "object" && options !== null,
+    "argument",
+    () => `${name}: expected an object of options, got ${options}.`,
+  );
+  check(
+    !("similarity" in options),
+    "argument",
+    () => `${name}: similarity is additive here; call attention() for another one.`,
+  );
+  const { vector, innerBias, innerScale, normalize, gain, ...rest } = options;
+  const layer = { vector, innerBias, innerScale, normalize, gain };
+  const given = Object.fromEntries(Object.entries(layer).filter(([, value]) => value !== undefined));
+  return { ...rest, label: options.label ?? "additiveAttention", similarity: { kind: "additive" as const, ...given } };
+}

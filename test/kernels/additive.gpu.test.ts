@@ -1,0 +1,103 @@
+// Similarities other than the dot product, with every feature of the forward kernel: additive attention, cosine
+// similarity and normalised rows.
+
+import { describe, it } from "vitest";
+import { type Case, runCase, title } from "../support/cases.ts";
+import { failOnGpuErrors, testDevice } from "../support/device.ts";
+import { runTopKeys, runWeights } from "../support/weights.ts";
+
+failOnGpuErrors();
+
+// The smallest tile compiles fastest. Cases of a group share a kernel.
+const all = (shared: Partial<Case>, problems: readonly Partial<Case>[]) => {
+  for (const problem of problems) {
+    const whole = { variant: "8x32", D: 16, H: 2, M: 37, N: 70, ...shared, ...problem } as Case;
+    it(title(problem as Case) || "as it is", async () => runCase(await testDevice(), whole));
+  }
+};
+const many = {
+  bias: { axes: "HMN", blocked: 0.2 },
+  mask: { axes: "BMN" },
+  alibi: "H",
+  softcap: 3,
+  sinks: true,
+} as const;
+const lengths = { B: 2, kvLengths: [70, 41], qLengths: [20, 37], poison: true };
+const packed = { M: 81, N: 133, cuSeqlensQ: [0, 44, 44, 81], cuSeqlensKv: [0, 33, 80, 133] };
+
+describe("additive", () => {
+  all({ similarity: { kind: "additive" } }, [
+    { M: 1, N: 1 },
+    { M: 31, N: 33 },
+    { M: 33, N: 97, H: 4, Hkv: 2, B: 2 },
+    { M: 70, N: 64, causal: true },
+    { window: [9, 3], attentionChunk: 23 },
+    { N: 0 },
+    { spread: 30 }, // numbers beyond the range of the terms, in some tiles or all of them
+    { spread: 12, N: 200, seed: 3 },
+    { spread: 0.01 },
+    { similarity: { kind: "additive", perHead: true, innerScale: -0.7 }, onGpu: true, layout: "bmhd" },
+    { maxDispatchFlops: 1 },
+  ]);
+});
+
+describe("additive with everything", () => {
+  const similarity = { kind: "additive", perHead: true, innerBias: true, normalize: true } as const;
+  const other = {
+    relativeBias: { buckets: 8 },
+    dropout: { p: 0.3, seed: 5 },
+    temperature: "log",
+    rowMax: true,
+  } as const;
+  all({ similarity, ...many, ...lengths, ...other, dtype: ["f16", "bf16", "f16", "f32"] }, [
+    { onGpu: true },
+    { spread: 25, causal: true, H: 4, Hkv: 2 },
+  ]);
+});
+
+describe("additive of rows that fill no vec4, one after the other, with functions", () => {
+  const functions = { scoreFunction: "weighted", maskFunction: "dilated" } as const;
+  all({ similarity: { kind: "additive", innerBias: true }, D: 5, Dv: 7, ...packed }, [
+    functions,
+    { ...functions, spread: 25 },
+  ]);
+});
+
+describe("additive in chunks that q and k do not fill", () => {
+  all({ similarity: { kind: "additive", innerBias: true }, D: 36, Dv: 8, variant: "64x32" }, [
+    { M: 65, N: 33 },
+    { spread: 25 },
+  ]);
+});
+
+describe("cosine similarity", () => {
+  all({ similarity: "cosine", temperature: "log" }, [
+    { H: 4, Hkv: 2, B: 2, M: 65, N: 33 },
+    { spread: 1e4, onGpu: true, causal: true },
+  ]);
+  // Few queries are decoded.
+  all({ similarity: "cosine", temperature: "log", variant: "decode" }, [{ H: 4, Hkv: 2, B: 2, M: 1, N: 133 }]);
+});
+
+describe("normalised rows", () => {
+  all({ similarity: { kind: "rms", weights: true }, temperature: "plain", D: 5, Dv: 4, ...packed }, [
+    {},
+    { onGpu: true },
+  ]);
+  all({ similarity: { kind: "l2", weights: true }, ...many, ...lengths, dtype: "f16" }, [{}]);
+});
+
+describe("weights and best keys", () => {
+  const additive = { D: 16, H: 3, M: 21, N: 45, similarity: { kind: "additive", innerBias: true } } as const;
+  const cosine = { D: 16, H: 4, Hkv: 2, M: 21, N: 45, similarity: "cosine", temperature: "plain", softcap: 3 } as const;
+  it.each(["raw", "capped", "scores", "probabilities"] as const)("%s", async (stage) => {
+    const device = await testDevice();
+    await runWeights(device, { ...additive, rows: [20, 3], heads: [2, 0] }, { stage });
+    await runWeights(device, { ...additive, spread: 25 }, { stage });
+    await runWeights(device, { ...cosine, rows: [20, 3], heads: [3, 0] }, { stage });
+  });
+  it("best keys", async () => {
+    await runTopKeys(await testDevice(), { ...additive, causal: true }, 5);
+    await runTopKeys(await testDevice(), { ...cosine, B: 2 }, 9);
+  });
+});

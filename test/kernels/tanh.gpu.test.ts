@@ -1,0 +1,41 @@
+// The terms of additive scores by themselves: how far they are from tanh.
+
+import { expect, it } from "vitest";
+import { attentionWeights, tensor } from "../../src/index.ts";
+import { failOnGpuErrors, testDevice } from "../support/device.ts";
+
+failOnGpuErrors();
+
+/** The largest distance of the GPU's tanh(q + k) from that of float64, over all pairs of these numbers. */
+async function worst(qs: readonly number[], ks: readonly number[]) {
+  const device = await testDevice();
+  const [q, k] = [qs, ks].map((data) => tensor(device, [1, 1, data.length, 1], { data }));
+  const scores = await attentionWeights(q, k, { stage: "raw", similarity: { kind: "additive" } });
+  const values = await scores.read();
+  const [qValues, kValues] = [Float32Array.from(qs), Float32Array.from(ks)];
+  let error = 0;
+  for (const [i, a] of qValues.entries()) {
+    for (const [j, b] of kValues.entries()) {
+      const off = Math.abs(values[i * ks.length + j] - Math.tanh(a + b));
+      error = Number.isNaN(off) ? Number.POSITIVE_INFINITY : Math.max(error, off);
+    }
+  }
+  for (const one of [q, k, scores]) one.destroy();
+  return error;
+}
+
+const spaced = (from: number, to: number, count: number) =>
+  Array.from({ length: count }, (_, i) => from + ((to - from) * i) / (count - 1));
+
+it("is within 2e-7 of tanh, whatever the parts of the sum", async () => {
+  const errors = {
+    usual: await worst(spaced(-4, 4.1, 301), spaced(-3.9, 4, 299)),
+    // Each far out, their sum is not.
+    opposite: await worst(spaced(8, 19.9, 201), spaced(-19.9, -8, 203)),
+    small: await worst(spaced(-0.01, 0.01, 101), spaced(-0.011, 0.01, 99)),
+    // Beyond the range of the product of exponentials.
+    large: await worst([20.1, 25, 1e3, 1e30, -3e38], [-20, -24.9, -1e3, -1e30, 0.5, 3e38]),
+    mixed: await worst(spaced(-40, 40, 101), spaced(-40, 40, 99)),
+  };
+  for (const [name, error] of Object.entries(errors)) expect(error, name).toBeLessThan(2e-7);
+});
