@@ -1,4 +1,4 @@
-// `npm run fuzz`: random attention problems, each compared with the float64 reference, in Chromium or in Node on Dawn.
+// `npm run fuzz`: random problems of a suite, each compared with the float64 reference, in Chromium or in Node on Dawn.
 
 import { randomInt } from "node:crypto";
 import { parseArgs } from "node:util";
@@ -8,32 +8,31 @@ import { openDawn } from "../../bench/dawn.ts";
 import type { Report } from "../../bench/program.ts";
 import { type Context, describe, parse, positive, writeJson } from "../../bench/start.ts";
 import { FoveaError } from "../../src/index.ts";
-import type { Case } from "../support/cases.ts";
-import { featureSets, problemsOf } from "./problems.ts";
+import type { SuiteName } from "./runs.ts";
 import { drawn, type Try } from "./shrink.ts";
+import { POOL, type Problem, SUITES } from "./suites.ts";
 import { type Outcome, Trials } from "./trials.ts";
 
-/** Feature sets of a run. */
-const POOL = 80;
+const NAMES = Object.keys(SUITES) as SuiteName[];
 
 const HELP = `
-npm run fuzz -- [--cases N] [--seed S] [--suite forward] [--runtime chromium|dawn] [--json FILE]
-npm run fuzz -- --repro 'CASE'
+npm run fuzz -- [--cases N] [--seed S] [--suite NAME] [--runtime chromium|dawn] [--json FILE]
+npm run fuzz -- [--suite NAME] --repro 'CASE'
 
-Random attention problems over every shape, mask, bias and option, each compared with the float64 reference.
+Random problems, each compared with the float64 reference.
 
   --cases N        problems (200)
   --seed S         a whole number below 2^31; the same seed draws the same problems (random)
-  --suite NAME     forward, the only one
+${NAMES.map((name) => `  --suite ${name.padEnd(9)}${SUITES[name].about}${name === "forward" ? " (default)" : ""}`).join("\n")}
   --runtime NAME   chromium (default), or dawn: Node with npm webgpu
   --json FILE      the result as JSON
   --repro 'CASE'   runs one problem, as a failure printed it
   --help           this text
 
 Kernels take seconds to compile on software adapters, and depend on head dims, the variant and the set of features only.
-So a run draws a pool of ${POOL} feature sets from its seed, and for every problem one of them; sizes, lengths, strides and
-values are drawn freely. Another seed is another pool. A failure is shrunk, sizes first and then features, and printed
-as the command that runs it again. Skipped are problems that are beyond the device's limits.
+So a run draws a pool of feature sets from its seed (of attention ${POOL}), and for every problem one of them; sizes,
+lengths, strides and values are drawn freely. Another seed is another pool. A failure is shrunk, sizes first and then
+features, and printed as the command that runs it again. Skipped are problems that are beyond the device's limits.
 `;
 
 const OPTIONS = {
@@ -58,23 +57,21 @@ export async function main({ server, root, args }: Context): Promise<number> {
     console.log(HELP.trim());
     return 0;
   }
-  if (values.suite !== "forward") {
-    throw new FoveaError("argument", `there is no suite ${values.suite}; there is forward.`);
-  }
+  const suite = suiteOf(values.suite);
   const wanted = positive("--cases", values.cases);
   const seed = values.seed === undefined ? randomInt(2 ** 31) : seedOf(values.seed);
-  const repro = values.repro === undefined ? undefined : caseOf(values.repro);
-  const runtime = await open(values.runtime, server);
+  const repro = values.repro === undefined ? undefined : caseOf(suite, values.repro);
+  const runtime = await open(suite, values.runtime, server);
   const { report, stop } = progress();
   try {
     console.log(describe(runtime));
     const started = performance.now();
     const { attempt } = runtime;
     const cases = repro ? 1 : wanted;
-    const counts = repro ? await again(attempt, repro) : await fuzz(attempt, { cases, seed }, report);
+    const counts = repro ? await again(attempt, repro) : await fuzz(suite, attempt, { cases, seed }, report);
     stop();
     const seconds = Math.round((performance.now() - started) / 100) / 10;
-    if (values.json) writeJson(values.json, root, runtime, { suite: values.suite, seed, cases, ...counts, seconds });
+    if (values.json) writeJson(values.json, root, runtime, { suite, seed, cases, ...counts, seconds });
     console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
     return counts.failed ? 1 : 0;
   } finally {
@@ -84,28 +81,29 @@ export async function main({ server, root, args }: Context): Promise<number> {
 }
 
 export interface Counts extends Record<Outcome["result"], number> {
-  readonly failures: { readonly case: Case; readonly message: string }[];
+  readonly failures: { readonly case: Problem; readonly message: string }[];
 }
 
-/** Draws problems and tries them, one after the other. Prints failures as they are found. */
+/** Draws problems of a suite and tries them, one after the other. Prints failures as they are found. */
 export async function fuzz(
+  suite: SuiteName,
   attempt: Try,
   { cases, seed }: { cases: number; seed: number },
   report: Report,
 ): Promise<Counts> {
   console.log(`seed ${seed}\n`);
   const counts: Counts = { passed: 0, failed: 0, skipped: 0, failures: [] };
-  const pool = featureSets(seed, POOL);
+  const problems = SUITES[suite].problems(seed);
   let told = performance.now();
   report({ steps: cases });
   for (let index = 0; index < cases; index++) {
     const own = (seed + Math.imul(index + 1, 0x9e3779b1)) | 0; // far from the seeds of neighbours
-    const set = pool[(own >>> 8) % POOL];
-    const { outcome, failure } = await drawn(problemsOf(set), own, attempt, counts.failed < SHRUNK ? EFFORT : 0);
+    const effort = counts.failed < SHRUNK ? EFFORT : 0;
+    const { outcome, failure } = await drawn(SUITES[suite], problems(own), { seed: own, attempt, effort });
     counts[outcome.result]++;
     if (failure) {
       counts.failures.push(failure);
-      console.log(failureText(failure));
+      console.log(failureText(suite, failure));
     }
     report({ done: 1 });
     if (performance.now() - told < EVERY) continue;
@@ -116,28 +114,28 @@ export async function fuzz(
 }
 
 /** One problem once more. */
-async function again(attempt: Try, problem: Case): Promise<Counts> {
+async function again(attempt: Try, problem: Problem): Promise<Counts> {
   const { result, message } = await attempt(problem);
   if (message) console.log(`${result}: ${message}`);
   const failures = result === "failed" ? [{ case: problem, message }] : [];
   return { ...{ passed: 0, failed: 0, skipped: 0 }, [result]: 1, failures };
 }
 
-const failureText = ({ case: problem, message }: Counts["failures"][number]) =>
-  `failed: ${message}\n  npm run fuzz -- --repro '${JSON.stringify(problem)}'`;
+const failureText = (suite: SuiteName, { case: problem, message }: Counts["failures"][number]) =>
+  `failed: ${message}\n  npm run fuzz -- ${suite === "forward" ? "" : `--suite ${suite} `}--repro '${JSON.stringify(problem)}'`;
 
 /** Where problems are tried. */
-async function open(runtime: string, server: Context["server"]) {
+async function open(suite: SuiteName, runtime: string, server: Context["server"]) {
   if (runtime === "chromium") {
     const page = await openPage(server, () => {}, "test/fuzz/page/index.html");
-    return { ...page, attempt: (problem: Case) => page.call<Outcome>("try", problem) };
+    return { ...page, attempt: (problem: Problem) => page.call<Outcome>("try", suite, problem) };
   }
   if (runtime !== "dawn") throw new FoveaError("argument", `--runtime must be chromium or dawn, got ${runtime}.`);
   const { device, ...dawn } = await openDawn();
   const trials = new Trials(async () => device);
   return {
     ...dawn,
-    attempt: (problem: Case) => trials.try(problem),
+    attempt: (problem: Problem) => trials.try(suite, problem),
     close: async () => device.destroy(),
   };
 }
@@ -148,17 +146,25 @@ function seedOf(text: string): number {
   throw new FoveaError("argument", `--seed must be a whole number from 0 up to 2147483647, got ${text}.`);
 }
 
-function caseOf(text: string): Case {
+function suiteOf(name: string): SuiteName {
+  const suite = NAMES.find((known) => known === name);
+  if (suite) return suite;
+  throw new FoveaError("argument", `there is no suite ${name}; there is ${NAMES.join(", ")}.`);
+}
+
+function caseOf(suite: SuiteName, text: string): Problem {
   let problem: unknown;
   try {
     problem = JSON.parse(text);
   } catch (cause) {
     throw new FoveaError("argument", `--repro must be a case as JSON: ${(cause as Error).message}.`, { cause });
   }
-  const sizes = problem as Partial<Case> | null;
-  for (const name of ["M", "N", "D"] as const) {
-    if (Number.isInteger(sizes?.[name])) continue;
-    throw new FoveaError("argument", `--repro: the case needs whole numbers M, N and D; ${name} is ${sizes?.[name]}.`);
+  const { required } = SUITES[suite];
+  for (const name of required) {
+    const size = (problem as Record<string, unknown> | null)?.[name];
+    if (Number.isInteger(size)) continue;
+    const names = required.join(", ").replace(/, (?!.*, )/, " and ");
+    throw new FoveaError("argument", `--repro: the case needs whole numbers ${names}; ${name} is ${size}.`);
   }
-  return problem as Case;
+  return problem as Problem;
 }

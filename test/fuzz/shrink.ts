@@ -1,27 +1,31 @@
 // From a problem that fails to a small one that fails alike.
 
 import fc from "fast-check";
-import type { Case } from "../support/cases.ts";
+import type { Problem, Suite } from "./suites.ts";
 import type { Outcome } from "./trials.ts";
 
-export type Try = (problem: Case) => Promise<Outcome>;
+export type Try = (problem: Problem) => Promise<Outcome>;
 
 export interface Drawn {
   /** The problem as drawn, and how it went. */
-  readonly problem: Case;
+  readonly problem: Problem;
   readonly outcome: Outcome;
   /** Of a failure the smallest problem found that fails alike, and its message. */
-  readonly failure: { readonly case: Case; readonly message: string } | undefined;
+  readonly failure: { readonly case: Problem; readonly message: string } | undefined;
 }
 
-/** Draws a problem and tries it. If it fails, it is tried smaller, and then with less, `effort` times in all. */
-export async function drawn(problems: fc.Arbitrary<Case>, seed: number, attempt: Try, effort: number): Promise<Drawn> {
-  let first: { problem: Case; outcome: Outcome } | undefined;
+/** Draws a problem of a suite and tries it. If it fails, it is tried smaller, and then with less, `effort` times in all. */
+export async function drawn(
+  suite: Suite,
+  problems: fc.Arbitrary<Problem>,
+  { seed, attempt, effort }: { seed: number; attempt: Try; effort: number },
+): Promise<Drawn> {
+  let first: { problem: Problem; outcome: Outcome } | undefined;
   let failure: Drawn["failure"];
   let left = effort;
   const known = new Map<string, Outcome>();
   /** Throws, which is what fast-check shrinks for, if the problem fails as the first one did. */
-  const expectOther = async (problem: Case) => {
+  const expectOther = async (problem: Problem) => {
     const key = JSON.stringify(problem);
     let outcome = known.get(key);
     if (!outcome) {
@@ -37,7 +41,7 @@ export async function drawn(problems: fc.Arbitrary<Case>, seed: number, attempt:
   await fc.check(fc.asyncProperty(problems, expectOther), { seed, numRuns: 1 });
   if (failure && left > 0) {
     const whole = failure.case;
-    const parts = partsOf(whole);
+    const parts = partsOf(suite, whole);
     const some = fc.asyncProperty(fc.subarray(parts), (kept) =>
       expectOther(without(whole, parts.filter((part) => !kept.includes(part)).flat())),
     );
@@ -50,17 +54,12 @@ export async function drawn(problems: fc.Arbitrary<Case>, seed: number, attempt:
 /** What is said before any number. */
 const complaint = ({ message }: Outcome) => message.split(/\d/)[0];
 
-const SIZES: readonly (keyof Case)[] = ["B", "H", "Hkv", "M", "N", "D", "seed", "variant"];
-const PACKED: readonly (keyof Case)[] = ["cuSeqlensQ", "cuSeqlensKv", "qLengths", "kvLengths", "queryOffset"];
-
 /** What a problem can do without, keys that go together together. */
-function partsOf(problem: Case): (keyof Case)[][] {
-  const together = problem.cuSeqlensQ ? PACKED.filter((key) => key in problem) : [];
-  const rest = (Object.keys(problem) as (keyof Case)[]).filter(
-    (key) => !SIZES.includes(key) && !together.includes(key),
-  );
-  return [...(together.length ? [together] : []), ...rest.map((key) => [key])];
+function partsOf({ sizes, together }: Suite, problem: Problem): string[][] {
+  const groups = (together?.(problem) ?? []).map((keys) => keys.filter((key) => key in problem));
+  const rest = Object.keys(problem).filter((key) => !sizes.includes(key) && !groups.flat().includes(key));
+  return [...groups, ...rest.map((key) => [key])];
 }
 
-const without = (problem: Case, keys: readonly (keyof Case)[]): Case =>
-  Object.fromEntries(Object.entries(problem).filter(([key]) => !keys.includes(key as keyof Case))) as unknown as Case;
+const without = (problem: Problem, keys: readonly string[]): Problem =>
+  Object.fromEntries(Object.entries(problem).filter(([key]) => !keys.includes(key)));

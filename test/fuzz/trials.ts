@@ -1,7 +1,8 @@
 // Problems on a GPU, one after the other, each compared with the float64 reference. Runs in a page and in Node alike.
 
 import { FoveaError } from "../../src/index.ts";
-import { type Case, runCase } from "../support/cases.ts";
+import { RUNS, type SuiteName } from "./runs.ts";
+import type { Problem } from "./suites.ts";
 
 /** How a problem went. */
 export interface Outcome {
@@ -29,11 +30,11 @@ export class Trials {
     return this.#device;
   }
 
-  async try(problem: Case): Promise<Outcome> {
+  async try(suite: SuiteName, problem: Problem): Promise<Outcome> {
     this.#errors = [];
     const device = await this.device();
     try {
-      await runCase(device, problem);
+      await (RUNS[suite] as (device: GPUDevice, problem: Problem) => Promise<void>)(device, problem);
       if (this.#errors.length) throw new Error(`GPU errors that nobody caught: ${this.#errors.join("; ")}`);
       return { result: "passed", message: "", compiled: this.#compiled };
     } catch (error) {

@@ -3,7 +3,8 @@
 import { answer } from "../../../bench/page/answer.ts";
 import { describeAdapter } from "../../../bench/program.ts";
 import { requestFoveaDevice } from "../../../src/index.ts";
-import type { Case } from "../../support/cases.ts";
+import type { SuiteName } from "../runs.ts";
+import type { Problem } from "../suites.ts";
 import { Trials } from "../trials.ts";
 
 const trials = new Trials(requestFoveaDevice);
@@ -11,6 +12,6 @@ const trials = new Trials(requestFoveaDevice);
 Object.assign(window, {
   fovea: {
     adapter: () => answer(async () => describeAdapter(await trials.device())),
-    try: (problem: Case) => answer(() => trials.try(problem)),
+    try: (suite: SuiteName, problem: Problem) => answer(() => trials.try(suite, problem)),
   },
 });

@@ -1,0 +1,43 @@
+// The suites of `npm run fuzz`: for each operation what is drawn, and what a failure is shrunk by. How a suite's problems
+// are run is in runs.ts, which pages load without what draws.
+
+import type fc from "fast-check";
+import { featureSets, problemsOf } from "./problems.ts";
+import type { SuiteName } from "./runs.ts";
+
+/** A problem as plain data, which JSON keeps. */
+export type Problem = object;
+
+/** What fuzzing knows of an operation. */
+export interface Suite {
+  /** A line of the help. */
+  readonly about: string;
+  /**
+   * What the seed of a run draws once: kernels take seconds to compile, so their constants are a pool. Gives what draws
+   * a problem, by the problem's own seed.
+   */
+  problems(seed: number): (own: number) => fc.Arbitrary<Problem>;
+  /** Whole numbers that every problem has. */
+  readonly required: readonly string[];
+  /** What a problem has that is no feature of it, the required numbers among it: shrunk by value, never left out. */
+  readonly sizes: readonly string[];
+  /** Groups of features that only mean something together, and are left out together. */
+  readonly together?: (problem: Problem) => readonly (readonly string[])[];
+}
+
+/** Feature sets of attention in a run. */
+export const POOL = 80;
+
+const forward: Suite = {
+  about: "attention: every shape, mask, bias and option",
+  problems(seed) {
+    const pool = featureSets(seed, POOL);
+    return (own) => problemsOf(pool[(own >>> 8) % POOL]);
+  },
+  required: ["M", "N", "D"],
+  sizes: ["B", "H", "Hkv", "M", "N", "D", "seed", "variant"],
+  together: (problem) =>
+    "cuSeqlensQ" in problem ? [["cuSeqlensQ", "cuSeqlensKv", "qLengths", "kvLengths", "queryOffset"]] : [],
+};
+
+export const SUITES: Readonly<Record<SuiteName, Suite>> = { forward };
