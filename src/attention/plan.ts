@@ -8,6 +8,7 @@ import type { Tensor } from "../gpu/tensor.ts";
 import { PARAMS_BYTES } from "../kernels/params.ts";
 import type { KernelSource } from "../types.ts";
 import type { Dispatch, Grid } from "./dispatch.ts";
+import type { KvSource } from "./kv_source.ts";
 import { checkCaptures, checkOperand, checkOverlap } from "./operand_checks.ts";
 import type { AttentionBindings, OperandName, Operands } from "./operands.ts";
 import { bindingRange } from "./specs.ts";
@@ -45,6 +46,8 @@ interface PlanParts {
   readonly numbers: ReadonlyMap<string, number>;
   /** Tensors of the plan's own. */
   readonly owned: readonly Tensor[];
+  /** The cache that the plan was made with. */
+  readonly source?: KvSource | undefined;
 }
 
 /** A compiled attention problem. Make one with {@link planAttention}; encode it as often as you like. */
@@ -86,11 +89,12 @@ export class AttentionPlan {
     checkDevice(device);
     const groups = this.#bindGroups(bindings);
     if (!groups) return; // there is no output element
+    const source = bindings.cache?.source ?? this.#parts.source;
     if ("dispatchWorkgroups" in target) {
-      this.#record(target, groups);
+      this.#record(target, groups, source);
     } else {
       const pass = target.beginComputePass({ label });
-      this.#record(pass, groups);
+      this.#record(pass, groups, source);
       pass.end();
     }
   }
@@ -103,7 +107,8 @@ export class AttentionPlan {
     for (const owned of this.#parts.owned) owned.destroy();
   }
 
-  #record(pass: GPUComputePassEncoder, groups: readonly GPUBindGroup[]): void {
+  #record(pass: GPUComputePassEncoder, groups: readonly GPUBindGroup[], source: KvSource | undefined): void {
+    source?.update?.(pass);
     for (const [index, { compiled, dispatches }] of this.#parts.stages.entries()) {
       pass.setPipeline(compiled.pipeline);
       for (const { x, y, paramsOffset } of dispatches) {
