@@ -1,3 +1,4 @@
+export type { AppendOptions } from "./attention/append_queue.ts";
 export { type AttentionOptions, type AttentionResult, attention } from "./attention/attention.ts";
 export {
   type BlockKind,
@@ -7,7 +8,7 @@ export {
   createBlockMask,
 } from "./attention/block_mask.ts";
 export { type T5BucketOptions, t5Buckets } from "./attention/buckets.ts";
-export { type AppendOptions, createKvCache, type ForkOptions, KvCache } from "./attention/cache.ts";
+export { createKvCache, type ForkOptions, KvCache } from "./attention/cache.ts";
 export type { CacheAppendPlan } from "./attention/cache_append.ts";
 export type { AppendBindings, AppendProblem } from "./attention/cache_append_problem.ts";
 export type { CacheDtype, KvCacheOptions, QkNorm, RowOptions } from "./attention/cache_options.ts";
