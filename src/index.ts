@@ -36,6 +36,9 @@ export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./atten
 export type { MergeBindings, MergeProblem } from "./attention/merge_problem.ts";
 export type { AttentionBindings } from "./attention/operands.ts";
 export type { Dropout, PerBatch, PerHead, RelativeBias, ScoreOptions } from "./attention/options.ts";
+export { PagedBatch } from "./attention/paged_batch.ts";
+export { createPagedKvCache, PagedKvCache } from "./attention/paged_cache.ts";
+export type { PagedKvCacheOptions } from "./attention/paged_options.ts";
 export { AttentionPlan } from "./attention/plan.ts";
 export { planAttention } from "./attention/plan_attention.ts";
 export {
