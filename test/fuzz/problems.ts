@@ -27,10 +27,10 @@ const MOST_ENTRIES = 5;
 /** Multiply-adds, about, after which heads and batch entries are cut: a software adapter does 2e8 in a second. */
 const MOST_WORK = 3e7;
 
-type Weighted<T> = readonly (readonly [weight: number, arbitrary: fc.Arbitrary<T>])[];
-const weighted = <T>(choices: Weighted<T>): fc.Arbitrary<T> =>
+export type Weighted<T> = readonly (readonly [weight: number, arbitrary: fc.Arbitrary<T>])[];
+export const weighted = <T>(choices: Weighted<T>): fc.Arbitrary<T> =>
   fc.oneof(...choices.map(([weight, arbitrary]) => ({ weight, arbitrary })));
-const maybe = <T>(arbitrary: fc.Arbitrary<T>, percent = 20): fc.Arbitrary<T | undefined> =>
+export const maybe = <T>(arbitrary: fc.Arbitrary<T>, percent = 20): fc.Arbitrary<T | undefined> =>
   weighted<T | undefined>([
     [100 - percent, fc.constant(undefined)],
     [percent, arbitrary],
@@ -74,7 +74,7 @@ export const featureSets = (seed: number, count: number): FeatureSet[] =>
   fc.sample(featureSet, { seed, numRuns: count });
 
 /** Whole numbers that are drawn from `draws` and shrink to 0 one by one. */
-class WholeNumber extends fc.Arbitrary<number> {
+export class WholeNumber extends fc.Arbitrary<number> {
   readonly #draws: fc.Arbitrary<number>;
   readonly #shrinks: fc.Arbitrary<number>;
 
