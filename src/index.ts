@@ -5,6 +5,7 @@ export {
   additiveAttention,
   planAdditiveAttention,
 } from "./attention/additive.ts";
+export type { AppendOptions } from "./attention/append_queue.ts";
 export { type AttentionOptions, type AttentionResult, attention } from "./attention/attention.ts";
 export {
   type BlockKind,
@@ -14,7 +15,7 @@ export {
   createBlockMask,
 } from "./attention/block_mask.ts";
 export { type T5BucketOptions, t5Buckets } from "./attention/buckets.ts";
-export { type AppendOptions, createKvCache, type ForkOptions, KvCache } from "./attention/cache.ts";
+export { createKvCache, type ForkOptions, KvCache } from "./attention/cache.ts";
 export type { CacheAppendPlan } from "./attention/cache_append.ts";
 export type { AppendBindings, AppendProblem } from "./attention/cache_append_problem.ts";
 export type { CacheDtype, KvCacheOptions, QkNorm, RowOptions } from "./attention/cache_options.ts";
@@ -80,6 +81,9 @@ export {
 } from "./attention/multiplicative.ts";
 export type { AttentionBindings } from "./attention/operands.ts";
 export type { Dropout, PerBatch, PerHead, RelativeBias, ScoreOptions } from "./attention/options.ts";
+export { PagedBatch } from "./attention/paged_batch.ts";
+export { createPagedKvCache, PagedKvCache } from "./attention/paged_cache.ts";
+export type { PagedKvCacheOptions } from "./attention/paged_options.ts";
 export { AttentionPlan } from "./attention/plan.ts";
 export { planAttention } from "./attention/plan_attention.ts";
 export {

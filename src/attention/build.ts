@@ -60,7 +60,16 @@ export async function buildPlan(
       }, 0);
       return buffer;
     });
-    const plan = AttentionPlan.make({ device, label, operands, stages, params, numbers, owned });
+    const plan = AttentionPlan.make({
+      device,
+      label,
+      operands,
+      stages,
+      params,
+      numbers,
+      owned,
+      source: resolved.source,
+    });
     const allocated = Promise.all([done, ...owned.map((tensor) => tensor.allocated)]);
     allocated.catch(() => plan.destroy());
     return { plan, allocated, owned };

@@ -2,11 +2,11 @@
 
 import { check } from "../errors.ts";
 import { checkDevice, guarded } from "../gpu/buffers.ts";
-import { BYTES } from "../gpu/elements.ts";
-import { Tensor } from "../gpu/tensor.ts";
+import type { Tensor } from "../gpu/tensor.ts";
 import { ANGLE_POSITIONS } from "../kernels/rotary_angles.ts";
+import { type AppendOptions, AppendQueue } from "./append_queue.ts";
 import { type CacheAppendPlan, makeAppendPlan } from "./cache_append.ts";
-import type { AppendBindings, AppendProblem, CacheRotary, ResolvedNorm } from "./cache_append_problem.ts";
+import type { AppendProblem, CacheRotary, ResolvedNorm } from "./cache_append_problem.ts";
 import { type CopyPlan, copyEntryRows, copyRotary, copyRows, sourceOf } from "./cache_memory.ts";
 import {
   anglesOf,
@@ -19,10 +19,6 @@ import {
 import { CacheState, inPass, STATE_LIMIT } from "./cache_state.ts";
 import type { KvSource } from "./kv_source.ts";
 
-/** Options of {@link KvCache.append}: what {@link KvCache.planAppend} takes beside k and v, and the counts. */
-export type AppendOptions = Pick<AppendBindings, "q" | "qOutput" | "positionIds" | "counts"> &
-  Pick<AppendProblem, "layout" | "positionOffset" | "label">;
-
 /** Options of {@link KvCache.fork}. */
 export interface ForkOptions {
   /** Tokens to keep, for all entries or one each; entries with fewer keep theirs. Default all. */
@@ -31,8 +27,6 @@ export interface ForkOptions {
   readonly label?: string;
 }
 
-/** Plans that `append` keeps, so that a token after the first costs no more than its commands. */
-const KEPT_PLANS = 8;
 /** Tokens that capacities which a cache chooses itself are a multiple of. */
 const BLOCK = 64;
 
@@ -65,9 +59,7 @@ export class KvCache {
   #lengths: number[];
   /** The most tokens that each entry had since it was empty: what a ring has lost depends on it. */
   #peaks: number[];
-  readonly #plans = new Map<string, CacheAppendPlan>();
-  /** What `append` still waits for: one after the other. */
-  #tail: Promise<unknown> = Promise.resolve();
+  readonly #queue = new AppendQueue(this);
   #destroyed = false;
 
   private constructor({ device, resolved, state, norm, rotary }: CacheParts) {
@@ -164,50 +156,16 @@ export class KvCache {
    * const { output } = await attention(q, cache, { causal: true });
    */
   append(k: Tensor, v: Tensor, options: AppendOptions = {}): Promise<void> {
-    const run = this.#tail.then(() => this.#append(k, v, options));
-    this.#tail = run.catch(() => {});
-    return run;
+    return this.#queue.append(k, v, options);
   }
 
-  async #append(k: Tensor, v: Tensor, options: AppendOptions): Promise<void> {
-    const { counts, ...rest } = options;
-    const given = { k, v, ...rest, ...(counts instanceof Tensor && { counts }) };
-    const plan = await this.#planOf(given);
+  /** @internal Grows, if the cache may, where tokens would find no room. */
+  async makeRoom(counts: readonly number[]): Promise<void> {
     const { maxCapacity } = this.#resolved;
-    const rows = k.shape[rest.layout === "bmhd" ? 1 : 2];
-    const count = (entry: number) =>
-      typeof counts === "number" ? counts : Array.isArray(counts) ? counts[entry] : rows;
-    const needed = Math.max(...this.#lengths.map((length, entry) => length + Math.min(count(entry), rows)));
-    if (needed > this.capacity && needed <= maxCapacity) {
-      const roomy = BLOCK * Math.ceil(Math.max(needed, 1.5 * this.capacity) / BLOCK);
-      await this.grow(Math.min(maxCapacity, roomy));
-    }
-    const { q, qOutput, positionIds } = rest;
-    const tensors = [k, v, q, qOutput, positionIds, given.counts].filter((used) => used instanceof Tensor);
-    const bindings = { ...{ k, v }, ...(q && { q }), ...(qOutput && { qOutput }), ...(positionIds && { positionIds }) };
-    const { done } = this.#submit((pass) =>
-      plan.encode(pass, { ...bindings, ...(counts !== undefined && { counts }) }),
-    );
-    await Promise.all([done, ...tensors.map((used) => used.allocated)]);
-  }
-
-  /** The plan for tensors that look like these. */
-  async #planOf(problem: AppendProblem): Promise<CacheAppendPlan> {
-    const key = JSON.stringify(problem, (_, value) =>
-      value instanceof Tensor
-        ? [value.dtype, value.shape, value.strides, value.offset % (256 / BYTES[value.dtype])]
-        : value,
-    );
-    let plan = this.#plans.get(key);
-    this.#plans.delete(key);
-    plan ??= await makeAppendPlan(this, problem);
-    this.#plans.set(key, plan);
-    for (const [oldest, unused] of this.#plans) {
-      if (this.#plans.size <= KEPT_PLANS) break;
-      unused.destroy();
-      this.#plans.delete(oldest);
-    }
-    return plan;
+    const needed = Math.max(...this.#lengths.map((length, entry) => length + counts[entry]));
+    if (needed <= this.capacity || needed > maxCapacity) return;
+    const roomy = BLOCK * Math.ceil(Math.max(needed, 1.5 * this.capacity) / BLOCK);
+    await this.grow(Math.min(maxCapacity, roomy));
   }
 
   /**
@@ -394,8 +352,7 @@ export class KvCache {
   /** Frees the cache's memory. Work that was submitted before still runs. */
   destroy(): void {
     this.#destroyed = true;
-    for (const plan of this.#plans.values()) plan.destroy();
-    this.#plans.clear();
+    this.#queue.destroy();
     this.#source.k.destroy();
     this.#source.v.destroy();
     this.state.destroy();

@@ -93,6 +93,7 @@ export class CacheAppendPlan {
     if (!group || most.every((count) => count === 0)) return;
     const { x, y } = append.grid;
     inPass(target, label, (pass) => {
+      cache.prepare?.(pass, most);
       if (counts instanceof Tensor) this.#copyCounts(pass, counts);
       else if (counts) cache.state.writeCounts(pass, counts);
       pass.setPipeline(compiled.pipeline);

@@ -56,6 +56,8 @@ export interface AppendTarget {
    * nothing, if there is none. Called before anything is recorded.
    */
   reserve(label: string, counts: readonly number[]): void;
+  /** Records what has to be done before rows are written to the room that was taken. */
+  prepare?(pass: GPUComputePassEncoder, counts: readonly number[]): void;
 }
 
 /** The append that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */

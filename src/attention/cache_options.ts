@@ -132,7 +132,8 @@ export function resolveCache(options: KvCacheOptions): ResolvedCache {
   return { label, batch, kvHeads, headDim, vDim, ...limits, window, ring, sinkTokens, rows };
 }
 
-function whole(label: string, name: string, value: unknown, least: number, most = 2 ** 29 - 1): void {
+/** Throws FoveaError("argument") unless the value is a whole number in a range. */
+export function whole(label: string, name: string, value: unknown, least: number, most = 2 ** 29 - 1): void {
   check(
     Number.isInteger(value) && (value as number) >= least && (value as number) <= most,
     "argument",

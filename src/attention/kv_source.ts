@@ -47,6 +47,8 @@ export interface KvSource {
   readonly quantised?: Quantisation;
   /** How kernels read it: `kvAccess(source)` of kernels/kv_access. */
   readonly access: KvAccess;
+  /** Records what brings the state up to date, if the cache has changed on the host; plans do so before they read it. */
+  readonly update?: (pass: GPUComputePassEncoder) => void;
 }
 
 /** A cache of keys and values. */

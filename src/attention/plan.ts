@@ -8,6 +8,7 @@ import type { Tensor } from "../gpu/tensor.ts";
 import { PARAMS_BYTES } from "../kernels/params.ts";
 import type { KernelSource } from "../types.ts";
 import type { Dispatch, Grid } from "./dispatch.ts";
+import type { KvSource } from "./kv_source.ts";
 import { checkCaptures, checkOperand, checkOverlap } from "./operand_checks.ts";
 import type { AttentionBindings, OperandName, Operands } from "./operands.ts";
 import { bindingRange } from "./specs.ts";
@@ -66,6 +67,8 @@ interface PlanParts {
   readonly numbers: ReadonlyMap<string, number>;
   /** Tensors of the plan's own. */
   readonly owned: readonly Tensor[];
+  /** The cache that the plan was made with. */
+  readonly source?: KvSource | undefined;
 }
 
 /** A compiled attention problem. Make one with {@link planAttention}; encode it as often as you like. */
@@ -111,7 +114,9 @@ export class AttentionPlan {
     check(!this.#destroyed, "destroyed", () => `${label}: the plan was destroyed.`);
     checkDevice(device);
     const groups = this.#bindGroups(bindings);
-    return groups && ((pass) => this.#record(pass, groups));
+    if (!groups) return undefined; // there is no output element
+    const source = bindings.cache?.source ?? this.#parts.source;
+    return (pass) => this.#record(pass, groups, source);
   }
 
   /** Frees the plan's own small buffers. Work that was submitted before still runs. */
@@ -122,7 +127,8 @@ export class AttentionPlan {
     for (const owned of this.#parts.owned) owned.destroy();
   }
 
-  #record(pass: GPUComputePassEncoder, groups: readonly GPUBindGroup[]): void {
+  #record(pass: GPUComputePassEncoder, groups: readonly GPUBindGroup[], source: KvSource | undefined): void {
+    source?.update?.(pass);
     for (const [index, { compiled, dispatches }] of this.#parts.stages.entries()) {
       pass.setPipeline(compiled.pipeline);
       for (const { x, y, paramsOffset } of dispatches) {

@@ -2,6 +2,7 @@
 // are run is in runs.ts, which pages load without what draws.
 
 import type fc from "fast-check";
+import { cacheSets, historiesOf } from "./cache.ts";
 import { linearProblemsOf, linearSets } from "./linear_problems.ts";
 import { mhaProblemsOf, mhaSets } from "./mha_problems.ts";
 import { featureSets, problemsOf, similaritySets } from "./problems.ts";
@@ -76,4 +77,24 @@ const additive: Suite = {
   sizes: [...forward.sizes, "similarity"],
 };
 
-export const SUITES: Readonly<Record<SuiteName, Suite>> = { forward, linear, mha, additive };
+/** Caches of a run, of each kind. */
+const CACHES = 2;
+
+const cache: Suite = {
+  about: "histories of caches of every kind: append, attend, truncate, fork, free",
+  problems(seed) {
+    const pool = cacheSets(seed, CACHES);
+    return (own) => historiesOf(pool[(own >>> 8) % pool.length]);
+  },
+  required: ["entries", "D", "maxTokens"],
+  sizes: [
+    ...["place", "entries", "Hkv", "G", "D", "maxTokens", "pages", "pageSize", "window", "ring", "steps", "seed"],
+    "variant",
+  ],
+  together: () => [
+    ["queries", "rotary", "qkNorm"],
+    ["dtype", "groupSize"],
+  ],
+};
+
+export const SUITES: Readonly<Record<SuiteName, Suite>> = { forward, linear, mha, additive, cache };

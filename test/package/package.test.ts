@@ -56,6 +56,7 @@ declare const vector: Tensor, innerBias: Tensor;
 declare const x: Tensor, weight: Tensor, bias: Tensor, embeddings: Tensor, table: Tensor, cache: KvCache;
 declare const encoder: GPUCommandEncoder, myBuffer: GPUBuffer, plan: Awaited<ReturnType<typeof planAttention>>;
 declare const merge: Awaited<ReturnType<typeof planMerge>>;
+declare const paged: Awaited<ReturnType<typeof createPagedKvCache>>, batch: Awaited<ReturnType<typeof paged.batch>>;
 `;
 
 function writeConfig(moduleResolution: string, files: readonly string[], skipLibCheck = false): void {

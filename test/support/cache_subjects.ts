@@ -1,0 +1,128 @@
+// The kinds of caches under one interface, for histories that happen to each of them.
+
+import type { KvSourceOwner } from "../../src/attention/kv_source.ts";
+import {
+  type AppendProblem,
+  type CacheAppendPlan,
+  type CacheDtype,
+  createKvCache,
+  createPagedKvCache,
+  type PagedBatch,
+} from "../../src/index.ts";
+import { EPSILON, normWeights, type RowTransform } from "./cache_rows.ts";
+import { defined } from "./features.ts";
+
+/** A cache as plain data. */
+export interface CacheMake extends RowTransform {
+  readonly place: "rows" | "ring" | "paged";
+  readonly entries: number;
+  readonly Hkv: number;
+  readonly D: number;
+  /** Default D. */
+  readonly Dv?: number;
+  readonly dtype?: CacheDtype;
+  readonly groupSize?: number;
+  /** The most tokens of an entry. */
+  readonly maxTokens: number;
+  /** Of pages. */
+  readonly pages?: number;
+  readonly pageSize?: number;
+  /** Of a ring. */
+  readonly window?: number;
+  readonly ring?: number;
+  readonly sinkTokens?: number;
+}
+
+/** What a history does with a cache. */
+export interface Subject {
+  readonly lengths: readonly number[];
+  hasRoom(entries: readonly number[], counts: readonly number[]): boolean;
+  /** These entries, all of them if the cache has no batches. */
+  batch(entries: readonly number[]): Promise<Appendable> | Appendable;
+  truncate(encoder: GPUCommandEncoder, entry: number, length: number): void;
+  /** The target is empty. */
+  fork(from: number, to: number, tokens: number): Promise<void> | void;
+  destroy(): void;
+}
+
+export interface Appendable extends KvSourceOwner {
+  planAppend(problem: AppendProblem): Promise<CacheAppendPlan>;
+}
+
+export function makeCache(device: GPUDevice, make: CacheMake): Promise<Subject> {
+  const { Hkv, D, Dv, dtype, groupSize, rotary, qkNorm } = make;
+  const shared = {
+    ...{ kvHeads: Hkv, headDim: D },
+    ...defined({ vDim: Dv, dtype, groupSize, rotary }),
+    ...(qkNorm && { qkNorm: { q: normWeights("q", D), k: normWeights("k", D), epsilon: EPSILON } }),
+  };
+  return make.place === "paged" ? pagedSubject(device, make, shared) : subject(device, make, shared);
+}
+
+type Shared = Pick<Parameters<typeof createKvCache>[1], "kvHeads" | "headDim">;
+
+async function subject(device: GPUDevice, make: CacheMake, shared: Shared): Promise<Subject> {
+  const { entries, maxTokens, place, window, ring, sinkTokens } = make;
+  const rows = place === "ring" ? defined({ window, ring, sinkTokens }) : {};
+  const cache = await createKvCache(device, { ...shared, batch: entries, capacity: maxTokens, ...rows });
+  return {
+    get lengths() {
+      return cache.lengths;
+    },
+    hasRoom: (_, counts) => cache.lengths.every((length, entry) => length + counts[entry] <= maxTokens),
+    batch: () => cache,
+    truncate: (encoder, entry, length) =>
+      cache.encodeTruncate(
+        encoder,
+        cache.lengths.map((other, index) => (index === entry ? length : other)),
+      ),
+    fork: (from, to, tokens) => cache.forkEntry(from, to, tokens),
+    destroy: () => cache.destroy(),
+  };
+}
+
+async function pagedSubject(device: GPUDevice, make: CacheMake, shared: Shared): Promise<Subject> {
+  const { entries, maxTokens, pages = 1, pageSize = 1 } = make;
+  const cache = await createPagedKvCache(device, { ...shared, entries, maxTokens, pages, pageSize });
+  /** One batch of each size, which takes other entries as it is asked: commands of before must not notice. */
+  const batches = new Map<number, PagedBatch>();
+  return {
+    get lengths() {
+      return cache.lengths;
+    },
+    hasRoom(appended, counts) {
+      const longest = appended.every((entry, index) => cache.lengths[entry] + counts[index] <= maxTokens);
+      return longest && pagesAfter(cache, entries, pageSize, appended, counts) <= pages;
+    },
+    async batch(asked) {
+      if (asked.length === entries && asked.every((entry, index) => entry === index)) return cache;
+      const batch = batches.get(asked.length) ?? (await cache.batch(asked));
+      batches.set(asked.length, batch);
+      batch.select(asked);
+      return batch;
+    },
+    truncate: (_, entry, length) => (length === 0 ? cache.free(entry) : cache.truncate(entry, length)),
+    fork: (from, to, tokens) => cache.fork(from, to, tokens),
+    destroy: () => cache.destroy(),
+  };
+}
+
+/** Pages in use once tokens are appended: those that stay as they are, and those that entries write to, for each its own. */
+function pagesAfter(
+  cache: { readonly lengths: readonly number[]; pagesOf(entry: number): readonly number[] },
+  entries: number,
+  pageSize: number,
+  appended: readonly number[],
+  counts: readonly number[],
+): number {
+  const kept = new Set<number>();
+  let own = 0;
+  for (let entry = 0; entry < entries; entry++) {
+    const count = counts[appended.indexOf(entry)] ?? 0;
+    const length = cache.lengths[entry];
+    const whole = count > 0 ? Math.floor(length / pageSize) : Math.ceil(length / pageSize);
+    for (const page of cache.pagesOf(entry).slice(0, whole)) kept.add(page);
+    if (count > 0) own += Math.ceil((length + count) / pageSize) - whole;
+  }
+  return kept.size + own;
+}
