@@ -43,6 +43,9 @@ export interface Contest {
   expected(): { at: readonly number[]; f64: ArrayLike<number>; plain: ArrayLike<number> };
 }
 
+/** Contestants that are not ours: that they are wrong is said, but is no failure of ours. */
+export const LIBRARIES: readonly string[] = ["tfjs", "jax-js"];
+
 /** Clocks of browsers tick in tenths of a millisecond, so a measurement lasts so many milliseconds or longer. */
 const SHORTEST = 5;
 

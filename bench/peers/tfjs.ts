@@ -12,6 +12,8 @@ export function openTfjs(): Promise<Tf> {
   opened ??= (async () => {
     const core = await import("@tensorflow/tfjs-core");
     await import("@tensorflow/tfjs-backend-webgpu");
+    // Small operands on the CPU, where tfjs would take them, gave wrong values together with the rest on the GPU.
+    core.env().set("WEBGPU_CPU_FORWARD", false);
     await core.setBackend("webgpu");
     await core.ready();
     return core;

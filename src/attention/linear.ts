@@ -79,7 +79,8 @@ export class LinearAttentionPlan {
    * device, or if what is written shares its buffer with what is read; a state in place is one tensor, and may be.
    *
    * @example
-   * plan.encode(pass, { q, k, v, output, state });
+   * const decode = await planLinearAttention(device, { q, k, v, updateRule: "linear", state: { shape: [1, 8, 64, 64] } });
+   * decode.encode(encoder, { output, state: tensor(device, [1, 8, 64, 64]) });
    */
   encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: LinearAttentionBindings = {}): void {
     const { device, label, dispatches } = this.#parts;
@@ -382,10 +383,7 @@ export interface LinearAttentionResult {
  * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
- * const first = await linearAttention(q, k, v, { causal: true, presentState: true });
- * const next = await linearAttention(q2, k2, v2, {
- *   ...{ causal: true, pastState: first.presentState, pastNormalizer: first.presentNormalizer },
- * });
+ * const { output, presentState, presentNormalizer } = await linearAttention(q, k, v, { causal: true, presentState: true });
  */
 export async function linearAttention(
   q: Tensor,

@@ -41,11 +41,11 @@ const linearSet: fc.Arbitrary<LinearSet> = fc
     featureMap: maybe(fc.constantFrom("elu" as const, "none" as const)),
     normalized: maybe(fc.boolean()),
     rowDecay: maybe(fc.constant(true as const), 40),
-    recurrent: maybe(fc.constant(true), 30),
+    variant: maybe(fc.constantFrom("recurrent" as const, "chunked" as const), 50),
     group: fc.constantFrom(1, 1, 1, 2, 3),
     ...{ lengths: fc.boolean(), mask: fc.boolean() },
   })
-  .map(({ recurrent, ...set }) => {
+  .map((set) => {
     const { updateRule } = set;
     const causal = updateRule && updateRule !== "linear" ? undefined : set.causal;
     const inOrder = causal ?? updateRule !== undefined;
@@ -55,10 +55,11 @@ const linearSet: fc.Arbitrary<LinearSet> = fc
     // Where nothing is mapped the sum that divides can be near 0, and the quotient anything.
     const mapped = (featureMap ?? (updateRule ? "none" : "elu")) === "elu";
     const normalized = delta || !mapped ? false : set.normalized;
+    const rowDecay = updateRule?.startsWith("gated") ? set.rowDecay : undefined;
+    const able = set.variant === "recurrent" ? inOrder : !delta && !rowDecay;
     return {
       ...{ ...set, causal, featureMap, normalized },
-      rowDecay: updateRule?.startsWith("gated") ? set.rowDecay : undefined,
-      variant: recurrent && inOrder ? ("recurrent" as const) : undefined,
+      ...{ rowDecay, variant: able ? set.variant : undefined },
     };
   }) as fc.Arbitrary<LinearSet>;
 

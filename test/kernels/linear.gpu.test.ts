@@ -3,7 +3,7 @@
 import { describe, expect, it } from "vitest";
 import { normal } from "../../bench/data.ts";
 import { linearAttention, type Tensor, tensor } from "../../src/index.ts";
-import { failOnGpuErrors, testDevice } from "../support/device.ts";
+import { failOnGpuErrors, overridden, testDevice } from "../support/device.ts";
 import { type LinearCase, runLinearCase } from "../support/linear.ts";
 
 failOnGpuErrors();
@@ -46,6 +46,20 @@ describe("causal, in chunks", () => {
     { N: 131, decaySpread: 30 },
     { N: 100, forget: 0.1 },
   ]);
+});
+
+describe("with the tiles for GPUs, in chunks of 64", () => {
+  const shared = { D: 16, causal: true, keeps: "present", past: true, H: 2 } as const;
+  it.each<LinearCase>([
+    { N: 130, ...shared, updateRule: "gated", normalized: true, featureMap: "elu" },
+    { N: 64, ...shared, updateRule: "gated", normalized: true, featureMap: "elu", decaySpread: 30, forget: 0.05 },
+    { N: 70, M: 129, ...shared, causal: false },
+  ])("$N", async (problem) => {
+    const device = await testDevice();
+    const { vendor, architecture, description } = device.adapterInfo;
+    // A software adapter otherwise gets smaller tiles, which it compiles sooner.
+    await runLinearCase(overridden(device, { adapterInfo: { vendor, architecture, description } }), problem);
+  });
 });
 
 describe("causal, token by token", () => {
