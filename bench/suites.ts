@@ -2,6 +2,7 @@
 
 import { planAttention } from "../src/index.ts";
 import { FORWARD_TILES } from "../src/kernels/forward.ts";
+import { additiveContest } from "./additive.ts";
 import { COPY } from "./copy.ts";
 import type { Dims } from "./cost.ts";
 import { normal } from "./data.ts";
@@ -99,13 +100,14 @@ export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Cont
       dims: { B, H: 8, Hkv: 8, M, N: M, D: 64, Dv: 64, causal: false },
       implementations: LAYERS,
     })),
-  /** Additive attention: translation of a long sentence, and lengths at which memory counts. */
+  /** Additive attention by naive steps and fused, and beside other libraries. */
   additive: (software) =>
-    (software ? [64, 256] : [64, 1024, 4096]).map((length) => ({
-      name: `N=${length} H=2 D=128`,
-      dims: { ...square(length, 128, false), H: 2, Hkv: 2, similarity: { kind: "additive", vector: VECTOR } },
-      implementations: ADDITIVE_LADDER,
-    })),
+    (software ? [64, 256] : [64, 1024, 4096]).flatMap((length) => {
+      const similarity = { kind: "additive", vector: VECTOR } as const;
+      const dims = { ...square(length, 128, false), H: 2, Hkv: 2, similarity };
+      const name = `N=${length} H=2 D=128`;
+      return [{ name, dims, implementations: ADDITIVE_LADDER }, additiveContest(dims, VECTOR, software)];
+    }),
   /** One layer of real models. */
   workloads: (software) =>
     WORKLOADS.map((workload) => cutTo(workload, software ? SOFTWARE_FLOPS : Number.POSITIVE_INFINITY)).map((dims) => ({
