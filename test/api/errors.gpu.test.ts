@@ -68,7 +68,7 @@ const PROBLEMS: readonly [what: string, change: object, message: string | RegExp
   [
     "a NaN scale",
     { scale: Number.NaN },
-    "attention: scale must be a finite number, got NaN. Leave it out for 1 / sqrt(D).",
+    "attention: scale must be a finite number, got NaN. Leave it out for the default.",
   ],
   ["an infinite scale", { scale: Number.POSITIVE_INFINITY }, /scale must be a finite number, got Infinity/],
   [

@@ -25,9 +25,9 @@ const chosen = ["forward_d64_64x32_lse.wgsl", "forward_d256_32x32.wgsl"];
 
 describe("dist/wgsl", () => {
   it("lists every file once", () => {
-    const files = [...kernels, manifest.merge, ...manifest.cache.append.kernels, manifest.cache.advance].map(
-      ({ file }) => file,
-    );
+    const { decode, merge, cache, matmul } = manifest;
+    const lists = [kernels, decode.kernels, decode.combine, cache.append.kernels, matmul.kernels];
+    const files: string[] = [...lists.flat(), merge, cache.advance].map(({ file }: Exported) => file);
     expect(new Set(files).size).toBe(files.length);
     expect(readdirSync(folder).sort()).toEqual([...files, "manifest.json"].sort());
     for (const file of files) expect(readFileSync(`${folder}/${file}`, "utf8")).toContain("fn main(");
