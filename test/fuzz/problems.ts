@@ -40,12 +40,17 @@ const headDim = weighted([
 const float = fc.constantFrom("f32" as const, "f16" as const, "bf16" as const);
 const flag = maybe(fc.constant(true as const));
 
+/** Whether a set is for the decode kernel, whose pipelines depend on the number of queries: a few are enough. */
+const decodes = ({ variant }: { variant?: string | undefined }) => variant?.startsWith("decode") ?? false;
+const FEW = 4;
+
 const featureSet: fc.Arbitrary<FeatureSet> = fc
   .record({
     variant: weighted([
       [7, fc.constant("8x32")], // compiles fastest
       [3, fc.constant("32x32")],
       [2, fc.constantFrom(undefined, "64x32", "64x32-resident")],
+      [4, fc.constantFrom("decode-16", "decode-64")],
     ]),
     D: headDim,
     Dv: maybe(headDim, 40),
@@ -61,8 +66,8 @@ const featureSet: fc.Arbitrary<FeatureSet> = fc
   .map(({ variant, ...set }) => ({
     ...set,
     variant: variant === "64x32-resident" && set.D > 64 ? "64x32" : variant,
-    // A block mask is for one position of the queries, and needs a function.
-    blockMask: set.entries === "alike" && set.maskFunction ? set.blockMask : undefined,
+    // A block mask is for one position of the queries, needs a function, and has no blocks for decoding.
+    blockMask: set.entries === "alike" && set.maskFunction && !decodes({ variant }) ? set.blockMask : undefined,
   })) as fc.Arbitrary<FeatureSet>;
 
 const similarity: fc.Arbitrary<SimilarityFeature> = weighted<SimilarityFeature>([
@@ -91,8 +96,9 @@ export const similaritySets = (seed: number, count: number): FeatureSet[] =>
         ({ set, ...compared }): FeatureSet => ({
           ...set,
           ...compared,
-          // Additive scores have no tile that keeps q.
+          // Additive scores have no tile that keeps q, and are not decoded.
           ...(set.variant === "64x32-resident" && { variant: "64x32" }),
+          ...(decodes(set) && { variant: "8x32" }),
         }),
       ),
     { seed, numRuns: count },
@@ -130,6 +136,7 @@ const draws = fc.record({
   lengths: fc.record({ kv: perEntry(size(300)), q: perEntry(size(300)) }),
   /** Which of lengths of keys, lengths of queries and positions entries have of their own, as bits. */
   own: fc.integer({ min: 1, max: 7 }),
+  kvSplits: maybe(fc.integer({ min: 1, max: 20 }), 60),
   offsets: perEntry(offset),
   offset: maybe(offset),
   causal: maybe(fc.constantFrom<NonNullable<Case["causal"]>[]>(true, "bottom-right", "top-left", false), 60),
@@ -172,6 +179,7 @@ function problemOf(set: FeatureSet, drawn: Draws): Case {
     ...sizes,
     ...{ D: set.D, Dv: set.Dv, dtype: set.dtype, variant: set.variant, rowMax: set.rowMax, sinks: set.sinks },
     ...positions,
+    kvSplits: decodes(set) ? drawn.kvSplits : undefined,
     poison: padded && drawn.poison,
     ...{ attentionChunk, sinkTokens, layout, onGpu, scale, spread, maxDispatchFlops, seed, window, dropout },
     ...{ similarity: set.similarity, temperature: set.temperature },
@@ -188,12 +196,14 @@ function problemOf(set: FeatureSet, drawn: Draws): Case {
 }
 
 /** Shapes, with packed sequences where the set has them, cut to an amount of work that any adapter does soon. */
-function sizesOf({ entries, D, Dv = D, similarity }: FeatureSet, { sizes: drawn }: Draws) {
+function sizesOf(set: FeatureSet, { sizes: drawn }: Draws) {
+  const { entries, D, Dv = D, similarity } = set;
+  const few = (rows: number) => (decodes(set) ? rows % (FEW + 1) : rows);
   const packed = entries === "packed" && {
-    cuSeqlensQ: cumulative(drawn.queries.slice(0, drawn.entries)),
+    cuSeqlensQ: cumulative(drawn.queries.slice(0, drawn.entries).map(few)),
     cuSeqlensKv: cumulative(drawn.keys.slice(0, drawn.entries)),
   };
-  const [M, N] = packed ? [last(packed.cuSeqlensQ), last(packed.cuSeqlensKv)] : [drawn.M, drawn.N];
+  const [M, N] = packed ? [last(packed.cuSeqlensQ), last(packed.cuSeqlensKv)] : [few(drawn.M), drawn.N];
   const scores = packed
     ? drawn.queries.slice(0, drawn.entries).reduce((sum, rows, entry) => sum + rows * drawn.keys[entry], 0)
     : M * N;
