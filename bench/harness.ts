@@ -21,8 +21,6 @@ export interface Implementation {
   readonly name: string;
   /** Bytes that it moves. Default those of attention. */
   bytes?(dims: Dims): number;
-  /** Operations that it counts. Default those of attention. */
-  flops?(dims: Dims): number;
   plan(device: GPUDevice, problem: AttentionProblem): Promise<Runnable>;
 }
 
@@ -88,7 +86,6 @@ export const stepsOf = ({ implementations, rounds }: Pick<MeasureOptions, "imple
 interface Entrant {
   readonly name: string;
   readonly bytes: number;
-  readonly flops: number;
   readonly runnable: Runnable;
   readonly verdict: Verdict;
   /** Runs of one measurement. */
@@ -147,7 +144,7 @@ async function enter(
   const sets = Array.from({ length: setCount }, () => upload(device, dims, arrays));
   used.push(...sets.flatMap((set) => Object.values(set)));
   const entrants: Entrant[] = [];
-  for (const { name: impl, plan, bytes = bytesOf, flops = flopsOf } of implementations) {
+  for (const { name: impl, plan, bytes = bytesOf } of implementations) {
     const runnable = await plan(device, problemOf(dims, sets[0]));
     used.push(runnable);
     const once = await timer.time((pass) => runnable.encode(pass, sets[0]));
@@ -156,8 +153,7 @@ async function enter(
     poison(device, sets[0].output);
     // Clocks tick in tenths of a millisecond, so a measurement lasts 5 ms or longer.
     const repeats = Math.min(200, Math.max(1, Math.ceil(5 / Math.max(once, 0.01))));
-    const costs = { bytes: bytes(dims), flops: flops(dims) };
-    entrants.push({ name: impl, ...costs, runnable, verdict, repeats, times: [] });
+    entrants.push({ name: impl, bytes: bytes(dims), runnable, verdict, repeats, times: [] });
     onStep();
   }
   return { options, entrants, sets };
@@ -170,7 +166,7 @@ function resultsOf({ options, entrants }: Contest, timing: TimingSource): Measur
 }
 
 function measurementOf(
-  { name, bytes, flops, runnable, verdict, times }: Entrant,
+  { name, bytes, runnable, verdict, times }: Entrant,
   { suite, name: case_, dims, rounds }: MeasureOptions,
   timing: TimingSource,
 ): Measurement {
@@ -182,7 +178,7 @@ function measurementOf(
     kernel: runnable.kernel,
     ms,
     rounds,
-    gflops: flops / ms.median / 1e6,
+    gflops: flopsOf(dims) / ms.median / 1e6,
     gbps: bytes / ms.median / 1e6,
     maxError: verdict.maxError,
     correct: verdict.correct,

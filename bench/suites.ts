@@ -9,7 +9,7 @@ import { normal } from "./data.ts";
 import { GENERATION } from "./generation.ts";
 import type { Implementation } from "./harness.ts";
 import { ADDITIVE_LADDER, LADDER } from "./ladder.ts";
-import { LAYERS } from "./layers.ts";
+import { layerContest } from "./layers.ts";
 import { linearContest } from "./linear.ts";
 import type { Contest } from "./peers/contest.ts";
 import { cutTo, WORKLOADS } from "./workloads.ts";
@@ -95,11 +95,7 @@ export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Cont
     ),
   /** Multi-head attention with its projections: the textbooks' layer of 8 heads on (32, 512, 512), and a longer one. */
   mha: (software) =>
-    (software ? [[1, 128] as const] : [[32, 512] as const, [1, 2048] as const]).map(([B, M]) => ({
-      name: `x=(${B}, ${M}, 512) H=8`,
-      dims: { B, H: 8, Hkv: 8, M, N: M, D: 64, Dv: 64, causal: false },
-      implementations: LAYERS,
-    })),
+    software ? [layerContest(1, 128, 8, 64)] : [layerContest(32, 512, 8, 64), layerContest(1, 2048, 8, 64)],
   /** Additive attention by naive steps and fused, and beside other libraries. */
   additive: (software) =>
     (software ? [64, 256] : [64, 1024, 4096]).flatMap((length) => {

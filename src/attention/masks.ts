@@ -116,7 +116,7 @@ export async function prepareMasks(device: GPUDevice, label: string, masks: read
   const compiled = await compileKernel(device, maskBitsKernel());
   const { operands, owned } = planTensors(device, label, ({ add, own }) => {
     for (const { name, spec, given } of masks) add(name, spec, given);
-    own("output", [b, h, m, rowWords], { dtype: "u32" });
+    own("output", [b, h, m, rowWords], { dtype: "u32" }, true);
   });
   const [bits] = owned;
   const workgroups = Math.max(1, maskBitsWorkgroups(bits.size));

@@ -182,7 +182,7 @@ export class Builder {
   /** The weights of all keys, a plan for the problem's and one for each that the layer adds. */
   #writeWeights(q: Tensor, k: Tensor, options: ScoreOptions, lse: Place, mask: Place | undefined): void {
     const { weights, mean, rowsKv } = this.#problem;
-    if (!weights) return;
+    if (!weights || weights.shape.includes(0)) return;
     const { device, weights: layer, zeroAttention, sizes } = this.#layer;
     const write = (k: Tensor, from: number, count: number, options: ScoreOptions, mask?: Place) => {
       const output = columnsPlace(bound("weightsOutput", weights), from, count);

@@ -20,7 +20,7 @@ export interface PlanTensors {
   /** Adds a tensor that the caller binds, and checks the one that is given for it, if there is one. */
   add(name: OperandName, spec: ResolvedSpec, given: unknown, written?: boolean): void;
   /** Adds a tensor that the plan allocates. */
-  own(name: OperandName, shape: readonly number[], options: TensorOptions): void;
+  own(name: OperandName, shape: readonly number[], options: TensorOptions, written?: boolean): void;
 }
 
 /**
@@ -37,10 +37,10 @@ export function planTensors<T>(device: GPUDevice, label: string, collect: (tenso
     if (fallback) checkOperand(`${label}: ${name}`, device, operand, fallback);
     operands.set(name, operand);
   };
-  const own: PlanTensors["own"] = (name, shape, options) => {
+  const own: PlanTensors["own"] = (name, shape, options, written) => {
     const made = tensor(device, shape, { ...options, label: `${label} ${name}` });
     owned.push(made);
-    add(name, made, made);
+    add(name, made, made, written);
   };
   try {
     return { operands, owned, collected: collect({ operands, owned, add, own }) };

@@ -51,6 +51,7 @@ describe("added keys", () => {
     { ...sizes, zeroAttention: true, sinks: true },
     { ...sizes, zeroAttention: true, sinks: true, onGpu: true, weights: "mean" },
     { ...sizes, learnedKey: true, causal: true, weights: "mean" },
+    { ...sizes, M: 0, N: 1, learnedKey: true, zeroAttention: true, weights: "perHead" },
     { ...sizes, learnedKey: true, zeroAttention: true, kvLengths: [0, 5], qLengths: [11, 4], weights: "perHead" },
     { ...sizes, learnedKey: true, Eo: 0, N: 6, Ek: 4, softcap: 3, dropout: { p: 0.4, seed: 5 } },
   ])("%j", (problem) => run(problem));
