@@ -5,6 +5,7 @@ import { attention as reference } from "../src/reference/index.ts";
 import { bytesOf, type Dims, flopsOf } from "./cost.ts";
 import { normal } from "./data.ts";
 import type { Contest, Contestant, Input } from "./peers/contest.ts";
+import { foveaContestant, upload } from "./peers/fovea.ts";
 import { jaxContestant } from "./peers/jax.ts";
 import { tfjsContestant } from "./peers/tfjs.ts";
 import { rowsToCheck } from "./verify.ts";
@@ -55,23 +56,10 @@ async function foveaAdditive(
   inputs: readonly Input[],
   vector: readonly number[],
 ): Promise<Contestant> {
-  const [q, k, v] = inputs.map(({ data, shape }) => tensor(device, shape, { data }));
+  const [q, k, v] = upload(device, inputs);
   const output = tensor(device, inputs[0].shape);
   const plan = await planAdditiveAttention(device, { q, k, v, output, vector });
-  return {
-    kernel: plan.kernel,
-    workspaceBytes: plan.workspaceBytes,
-    run() {
-      const encoder = device.createCommandEncoder();
-      plan.encode(encoder);
-      device.queue.submit([encoder.finish()]);
-      return device.queue.onSubmittedWorkDone() as Promise<unknown>;
-    },
-    read: () => output.read(),
-    destroy: () => {
-      for (const one of [q, k, v, output, plan]) one.destroy();
-    },
-  };
+  return foveaContestant(device, plan, output, [q, k, v, plan]);
 }
 
 const tfjsAdditive: Parameters<typeof tfjsContestant>[1] = (tf, q, k, v, vector) => {

@@ -12,6 +12,7 @@ import { multiHeadAttention as reference } from "../src/reference/index.ts";
 import { normal } from "./data.ts";
 import { LADDER } from "./ladder.ts";
 import type { Contest, Contestant, Input } from "./peers/contest.ts";
+import { foveaContestant, upload } from "./peers/fovea.ts";
 import { type JaxArray, jaxContestant } from "./peers/jax.ts";
 
 /** Self-attention of x [B, M, H * D] with projections as wide as x, without biases. */
@@ -45,33 +46,6 @@ export function layerContest(B: number, M: number, H: number, D: number): Contes
   };
 }
 
-/** What both of ours have: tensors, and how they are run. */
-function contestant(
-  device: GPUDevice,
-  kernel: string,
-  workspaceBytes: number,
-  { output, encode, made }: { output: Tensor; encode(pass: GPUComputePassEncoder): void; made: { destroy(): void }[] },
-): Contestant {
-  return {
-    ...{ kernel, workspaceBytes },
-    run() {
-      const encoder = device.createCommandEncoder();
-      const pass = encoder.beginComputePass();
-      encode(pass);
-      pass.end();
-      device.queue.submit([encoder.finish()]);
-      return device.queue.onSubmittedWorkDone() as Promise<unknown>;
-    },
-    read: () => output.read(),
-    destroy: () => {
-      for (const one of [...made, output]) one.destroy();
-    },
-  };
-}
-
-const upload = (device: GPUDevice, inputs: readonly Input[]) =>
-  inputs.map(({ data, shape }) => tensor(device, shape, { data }));
-
 /** The layer's own plan. */
 async function foveaLayer(device: GPUDevice, inputs: readonly Input[], heads: number): Promise<Contestant> {
   const [x, ...loaded] = upload(device, inputs);
@@ -81,9 +55,9 @@ async function foveaLayer(device: GPUDevice, inputs: readonly Input[], heads: nu
   const output = tensor(device, x.shape);
   const plan = await layer.plan({ query: x, output });
   const made = [x, layer, plan];
-  return contestant(device, "multi-head attention", plan.workspaceBytes, {
-    ...{ output, made, encode: (pass) => plan.encode(pass) },
-  });
+  const { workspaceBytes } = plan;
+  const encode = (pass: GPUComputePassEncoder) => plan.encode(pass);
+  return foveaContestant(device, { kernel: "multi-head attention", workspaceBytes, encode }, output, made);
 }
 
 /** The same projections around attention as three kernels with every score in memory. */
@@ -97,12 +71,11 @@ async function naiveLayer(device: GPUDevice, inputs: readonly Input[], heads: nu
   const attention = await LADDER[0].plan(device, { q, k, v, output: o });
   const plans = [...inward, attention, await project(between[3], weights[3], output)];
   const workspaceBytes = attention.workspaceBytes + 4 * 4 * x.size;
-  return contestant(device, "naive attention between projections", workspaceBytes, {
-    ...{ output, made: [x, ...weights, ...between, ...plans] },
-    encode: (pass) => {
-      for (const plan of plans) plan.encode(pass);
-    },
-  });
+  const encode = (pass: GPUComputePassEncoder) => {
+    for (const plan of plans) plan.encode(pass);
+  };
+  const recorded = { kernel: "naive attention between projections", workspaceBytes, encode };
+  return foveaContestant(device, recorded, output, [x, ...weights, ...between, ...plans]);
 }
 
 /** Whole-array operations, as a user of the library would write the layer. */

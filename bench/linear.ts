@@ -5,6 +5,7 @@ import { linearAttention as reference } from "../src/reference/index.ts";
 import type { Dims } from "./cost.ts";
 import { normal } from "./data.ts";
 import type { Contest, Contestant, Input } from "./peers/contest.ts";
+import { foveaContestant, upload } from "./peers/fovea.ts";
 import { type JaxArray, jaxContestant } from "./peers/jax.ts";
 import { tfjsContestant } from "./peers/tfjs.ts";
 
@@ -55,23 +56,10 @@ async function foveaLinear(
   inputs: readonly Input[],
   variant: "chunked" | "recurrent",
 ): Promise<Contestant> {
-  const [q, k, v] = inputs.map(({ data, shape }) => tensor(device, shape, { data }));
+  const [q, k, v] = upload(device, inputs);
   const output = tensor(device, inputs[0].shape);
   const plan = await planLinearAttention(device, { q, k, v, output, causal: true, variant });
-  return {
-    kernel: plan.kernel,
-    workspaceBytes: plan.workspaceBytes,
-    run() {
-      const encoder = device.createCommandEncoder();
-      plan.encode(encoder);
-      device.queue.submit([encoder.finish()]);
-      return device.queue.onSubmittedWorkDone() as Promise<unknown>;
-    },
-    read: () => output.read(),
-    destroy: () => {
-      for (const one of [q, k, v, output, plan]) one.destroy();
-    },
-  };
+  return foveaContestant(device, plan, output, [q, k, v, plan]);
 }
 
 /**

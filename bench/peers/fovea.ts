@@ -1,0 +1,39 @@
+// Ours in a contest: tensors, and what is recorded into a pass.
+
+import { type Tensor, tensor } from "../../src/index.ts";
+import type { Contestant, Input } from "./contest.ts";
+
+/** What a plan is, of whatever operation. */
+interface Recorded {
+  readonly kernel: string;
+  readonly workspaceBytes: number;
+  encode(pass: GPUComputePassEncoder): void;
+}
+
+export const upload = (device: GPUDevice, inputs: readonly Input[]): Tensor[] =>
+  inputs.map(({ data, shape }) => tensor(device, shape, { data }));
+
+/** @param made What is destroyed at the end, beside the output. */
+export function foveaContestant(
+  device: GPUDevice,
+  recorded: Recorded,
+  output: Tensor,
+  made: readonly { destroy(): void }[],
+): Contestant {
+  return {
+    kernel: recorded.kernel,
+    workspaceBytes: recorded.workspaceBytes,
+    run() {
+      const encoder = device.createCommandEncoder();
+      const pass = encoder.beginComputePass();
+      recorded.encode(pass);
+      pass.end();
+      device.queue.submit([encoder.finish()]);
+      return device.queue.onSubmittedWorkDone() as Promise<unknown>;
+    },
+    read: () => output.read(),
+    destroy: () => {
+      for (const one of [...made, output]) one.destroy();
+    },
+  };
+}
