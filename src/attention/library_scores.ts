@@ -91,7 +91,7 @@ fn score(s: f32, at: Position) -> f32 {
  */
 export function softcapScore(cap: number): ScoreFunction {
   check(Number.isFinite(cap) && cap > 0, "argument", () => `softcapScore: cap must be a positive number, got ${cap}.`);
-  // `capped` is the tanh of lib/score, which calls this: that of some GPUs has three digits, or is NaN for a large x.
-  const source = "fn score(s: f32, at: Position) -> f32 {\n  return softcap_limit * capped(s / softcap_limit);\n}";
+  // `tanh_of` is that of lib/tanh: the hardware's has three digits on some GPUs, or is NaN for a large x.
+  const source = "fn score(s: f32, at: Position) -> f32 {\n  return softcap_limit * tanh_of(s / softcap_limit);\n}";
   return scoreFunction(source, { captures: { softcap_limit: cap }, label: "softcapScore" });
 }

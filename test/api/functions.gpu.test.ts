@@ -257,7 +257,8 @@ describe("a plan with functions refuses", () => {
   });
   it("more buffers than the device binds", async () => {
     const device = withLimits(await testDevice(), { maxStorageBuffersPerShaderStage: 8 });
-    const all = { lse: true, rowMax: true, bias: spec(5, 7), mask: spec(5, 7), kvLengths: [1, 2] };
+    const memory = { bias: spec(5, 7), mask: spec(5, 7), kvLengths: [1, 2] };
+    const all = { ...memory, lse: true, rowMax: true, variant: "8x32" };
     await expectError(
       () => plan(all, device),
       "limit",
