@@ -1,9 +1,11 @@
 // What runs on another WebGPU implementation (wgpu with naga, in Deno) and another driver (lavapipe): the kernels with
 // shader-f16, which Chromium's software adapter lacks, and one case of everything else. A program of its own: it prints
-// a line of JSON for the device, then one for each case.
+// a line of JSON for the device, one for each kernel that is not valid there, then one for each case.
 
 import { requestFoveaDevice } from "../../src/index.ts";
+import { link } from "../../src/shader/link.ts";
 import { type Case, runCase, title } from "../support/cases.ts";
+import { KERNEL_VARIANTS } from "../support/kernels.ts";
 
 const CASES: readonly Case[] = [
   { H: 2, M: 70, N: 100, D: 64, dtype: "f16" },
@@ -15,6 +17,7 @@ const CASES: readonly Case[] = [
   { H: 2, M: 37, N: 70, D: 16, dtype: "f16", spread: 5, variant: "64x32" },
   { H: 2, M: 37, N: 70, D: 16, dtype: "f16", spread: 1e-4, variant: "32x32" },
   { H: 2, M: 1, N: 509, D: 32, dtype: "f16" },
+  { H: 4, Hkv: 2, M: 2, N: 300, D: 32, dtype: "f16", causal: true, variant: "decode-64" },
   { H: 2, M: 37, N: 70, D: 5, Dv: 7, dtype: "f16", causal: true }, // odd rows take the form without shader-f16
   { H: 2, M: 37, N: 70, D: 16, dtype: "bf16" },
   { H: 2, M: 61, N: 90, D: 8, dtype: "f16", cuSeqlensQ: [0, 17, 61], cuSeqlensKv: [0, 50, 90], causal: true },
@@ -32,6 +35,12 @@ const say = (line: Line) => console.log(JSON.stringify(line));
 
 const device = await requestFoveaDevice();
 say({ features: [...device.features] });
+for (const { name, root, modules } of KERNEL_VARIANTS) {
+  device.pushErrorScope("validation");
+  device.createShaderModule({ code: link(root, modules).code });
+  const invalid = await device.popErrorScope();
+  if (invalid) say({ name, error: invalid.message });
+}
 for (const problem of CASES) {
   try {
     // The smallest tile compiles fastest. The first case takes what the tile table says.
