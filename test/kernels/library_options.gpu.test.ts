@@ -7,12 +7,14 @@ import {
   alibiScore,
   alibiSlopes,
   allOf,
+  anyOf,
   attention,
   causalMask,
   chunkMask,
   createBlockMask,
   documentMask,
   type MaskFunction,
+  maskFunction,
   neighborhood2d,
   planAttention,
   slidingWindow,
@@ -70,11 +72,18 @@ async function withQkv(
 const largestDifference = (a: readonly number[], b: readonly number[]) =>
   Math.max(...a.map((x, i) => Math.abs(x - b[i])));
 
+const FIRST_FOUR = maskFunction("fn mask(at: Position) -> bool { return at.kv_idx < 4u; }");
+
 describe("a function gives what the option gives", () => {
   const masks: readonly [name: string, option: AttentionOptions, mask: MaskFunction][] = [
     ["causal", { causal: true }, causalMask()],
     ["window", { window: [9, 3] }, slidingWindow(9, 3)],
     ["chunks", { attentionChunk: 7 }, chunkMask(7)],
+    [
+      "a causal window with sink tokens",
+      { causal: true, window: [9, 0], sinkTokens: 4 },
+      allOf(causalMask(), anyOf(slidingWindow(9, 0), FIRST_FOUR)),
+    ],
     ["causal window", { causal: true, window: [20, 4] }, allOf(slidingWindow(20, 4), causalMask())],
   ];
   it.each(masks)("%s", async (_, option, mask) => {
