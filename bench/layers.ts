@@ -14,6 +14,7 @@ import { LADDER } from "./ladder.ts";
 import type { Contest, Contestant, Input } from "./peers/contest.ts";
 import { foveaContestant, upload } from "./peers/fovea.ts";
 import { type JaxArray, jaxContestant } from "./peers/jax.ts";
+import { tfjsContestant } from "./peers/tfjs.ts";
 
 /** Self-attention of x [B, M, H * D] with projections as wide as x, without biases. */
 export function layerContest(B: number, M: number, H: number, D: number): Contest {
@@ -31,8 +32,10 @@ export function layerContest(B: number, M: number, H: number, D: number): Contes
     contestants: {
       fovea: (device) => foveaLayer(device, inputs, H),
       "naive attention": (device) => naiveLayer(device, inputs, H),
-      // Without tfjs 4.22, whose WebGPU backend gives wrong values here on SwiftShader, 0.7 off, for a reason not found yet.
-      ...(typeof document !== "undefined" && { "jax-js": () => jaxContestant(inputs, jaxLayer(H)) }),
+      ...(typeof document !== "undefined" && {
+        tfjs: () => tfjsContestant(inputs, tfjsLayer(H)),
+        "jax-js": () => jaxContestant(inputs, jaxLayer(H)),
+      }),
     },
     // Of the last batch entry.
     expected: () => {
@@ -78,7 +81,20 @@ async function naiveLayer(device: GPUDevice, inputs: readonly Input[], heads: nu
   return foveaContestant(device, recorded, output, [x, ...weights, ...between, ...plans]);
 }
 
-/** Whole-array operations, as a user of the library would write the layer. */
+/** Whole-array operations, as users of the libraries would write the layer. */
+const tfjsLayer =
+  (H: number): Parameters<typeof tfjsContestant>[1] =>
+  (tf, x, ...weights) => {
+    const [B, M, E] = x.shape as [number, number, number];
+    const project = (from: typeof x, index: number) =>
+      tf.matMul(tf.reshape(from, [B * M, E]), weights[index], false, true);
+    const heads = (index: number) => tf.transpose(tf.reshape(project(x, index), [B, M, H, E / H]), [0, 2, 1, 3]);
+    const [q, k, v] = [heads(0), heads(1), heads(2)];
+    const scores = tf.mul(tf.matMul(q, k, false, true), 1 / Math.sqrt(E / H));
+    const joined = tf.transpose(tf.matMul(tf.softmax(scores), v), [0, 2, 1, 3]);
+    return project(tf.reshape(joined, [B, M, E]) as typeof x, 3);
+  };
+
 const jaxLayer =
   (H: number): Parameters<typeof jaxContestant>[1] =>
   ({ numpy: np, nn }, x, ...weights) => {

@@ -102,7 +102,7 @@ export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Cont
       const similarity = { kind: "additive", vector: VECTOR } as const;
       const dims = { ...square(length, 128, false), H: 2, Hkv: 2, similarity };
       const name = `N=${length} H=2 D=128`;
-      return [{ name, dims, implementations: ADDITIVE_LADDER }, additiveContest(dims, VECTOR, software)];
+      return [{ name, dims, implementations: ADDITIVE_LADDER }, additiveContest(dims, VECTOR)];
     }),
   /** One layer of real models. */
   workloads: (software) =>
