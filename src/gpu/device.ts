@@ -30,8 +30,11 @@ export interface RequestDeviceOptions {
   readonly label?: string;
 }
 
-/** A device does not keep its GPU entry alive, and in Node a collected entry takes the process with it. */
-const entries = new WeakMap<GPUDevice, GPU>();
+/**
+ * A device does not keep its GPU entry and its adapter alive. In Node on Dawn a collected entry takes the process with it,
+ * and so does in Deno 2.9 a look at `adapterInfo` once the adapter was collected.
+ */
+const origins = new WeakMap<GPUDevice, readonly [GPU, GPUAdapter]>();
 
 /**
  * Requests a GPU device with the adapter's highest useful limits and the features that Fovea can use. It is an ordinary
@@ -72,7 +75,7 @@ export async function requestFoveaDevice(options: RequestDeviceOptions = {}): Pr
         ...options.requiredLimits,
       },
     });
-    entries.set(device, gpu);
+    origins.set(device, [gpu, adapter]);
     return device;
   } catch (cause) {
     throw new FoveaError("device", `requestFoveaDevice: the adapter gave no device: ${cause}`, { cause });
