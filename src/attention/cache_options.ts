@@ -3,10 +3,10 @@
 import { check } from "../errors.ts";
 import { Tensor, tensor } from "../gpu/tensor.ts";
 import { quantisedWords } from "../kernels/cache.ts";
+import type { Quantisation } from "../kernels/kv_access.ts";
 import { ANGLE_POSITIONS, angleTables, angleTablesShape } from "../kernels/rotary_angles.ts";
 import type { CacheRotary, ResolvedNorm } from "./cache_append_problem.ts";
 import { STATE_LIMIT } from "./cache_state.ts";
-import type { Quantisation } from "./kv_source.ts";
 import { type ResolvedRotary, type RotaryOptions, resolveRotary } from "./rotary_options.ts";
 
 /** How a cache stores the elements of k and v. */

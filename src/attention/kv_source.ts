@@ -1,16 +1,7 @@
 // What attention needs to know of a cache: where keys and values lie, and how many there are.
 
 import type { Tensor } from "../gpu/tensor.ts";
-import type { KvAccess } from "../kernels/kv_access.ts";
-
-/** Integers that stand for the floats of a row, and how many channels share a scale. */
-export interface Quantisation {
-  readonly bits: 8 | 4;
-  /** Channels of k that share a scale; D is one scale for a token and head. */
-  readonly groupK: number;
-  /** Likewise of v. */
-  readonly groupV: number;
-}
+import type { KvAccess, Quantisation } from "../kernels/kv_access.ts";
 
 /**
  * Keys and values in a cache, as the kernels read them. Key j stands at position j since its sequence began, wherever it

@@ -69,7 +69,7 @@ function columnsOf({ lanes, rows }: DecodeTile, vDim: number) {
   const v4 = Math.ceil(vDim / 4);
   const columns = Math.min(v4, lanes);
   const vSplits = Math.ceil(v4 / (columns * Math.max(1, Math.floor(MOST_OUTPUTS / rows))));
-  return { v4, vSplits, vCols: Math.ceil(v4 / columns / vSplits) };
+  return { vSplits, vCols: Math.ceil(v4 / columns / vSplits) };
 }
 
 export interface DecodeSpecialisation extends SlotChoice {

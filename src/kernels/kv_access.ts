@@ -10,6 +10,15 @@ import sequenceCached from "../../shaders/variants/sequence_cached.wesl?raw";
 import type { ModuleMap } from "../shader/link.ts";
 import { asKey, asValue } from "../shader/modules.ts";
 
+/** Integers that stand for the floats of a row, and how many channels share a scale. */
+export interface Quantisation {
+  readonly bits: 8 | 4;
+  /** Channels of k that share a scale; D is one scale for a token and head. */
+  readonly groupK: number;
+  /** Likewise of v. */
+  readonly groupV: number;
+}
+
 /** What of a cache is compiled in. */
 export interface KvLayout {
   readonly place: "rows" | "ring" | "paged";
@@ -18,8 +27,8 @@ export interface KvLayout {
   /** Rows of a ring that are never used again, and those that are. */
   readonly sinkTokens?: number;
   readonly ring?: number;
-  /** Integers instead of floats, and how many channels share a scale. */
-  readonly quantised?: { readonly bits: 8 | 4; readonly groupK: number; readonly groupV: number };
+  /** Integers instead of floats. */
+  readonly quantised?: Quantisation;
 }
 
 /** Modules and constants for the slots of a kernel. */

@@ -1,9 +1,10 @@
 // Rows of a cache as a model knows them: what a token's k or v becomes on its way into the cache, in float64 and in plain
 // f32, and what lies in the cache, read back.
 
-import type { KvSource, Quantisation } from "../../src/attention/kv_source.ts";
+import type { KvSource } from "../../src/attention/kv_source.ts";
 import { bfloat16Value, float16Value } from "../../src/gpu/elements.ts";
 import type { CacheDtype } from "../../src/index.ts";
+import type { Quantisation } from "../../src/kernels/kv_access.ts";
 import { quantiseRow, rotary as referenceRotary, rmsNorm } from "../../src/reference/index.ts";
 import { type Float, product, ROUND } from "./cases.ts";
 
