@@ -90,13 +90,26 @@ const bareShaders: Plugin = {
   },
 };
 
+/** Other entry points import the engine, dist/index.js, as any user of it does: it stays one file, and one class of each. */
+const engineOnce: Plugin = {
+  name: "engine-once",
+  apply: "build",
+  enforce: "pre",
+  resolveId(source, importer) {
+    if (!/\/index\.ts$/.test(source) || !importer?.includes("/src/interop/")) return null;
+    const engine = new URL("src/index.ts", import.meta.url).pathname;
+    const meant = new URL(source, `file://${importer}`).pathname;
+    return meant === engine ? { id: "./index.js", external: true } : null;
+  },
+};
+
 export default defineConfig(() => ({
-  plugins: [bareShaders],
+  plugins: [bareShaders, engineOnce],
   build: {
     target: "es2022",
     sourcemap: true,
     lib: {
-      entry: { index: "src/index.ts", reference: "src/reference/index.ts" },
+      entry: { index: "src/index.ts", reference: "src/reference/index.ts", onnx: "src/interop/onnx/index.ts" },
       formats: ["es" as const],
     },
   },

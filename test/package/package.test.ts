@@ -52,7 +52,7 @@ export const wrong = (q: Tensor) => attention(q, q, q, { casual: true });
 /** What doc comments take for given. */
 const GIVEN = `
 declare const q: Tensor, k: Tensor, v: Tensor, output: Tensor, qkv: Tensor, ids: Tensor, device: GPUDevice;
-declare const vector: Tensor, innerBias: Tensor;
+declare const X: Tensor, Q: Tensor, K: Tensor, V: Tensor, cos: Tensor, sin: Tensor, vector: Tensor, innerBias: Tensor;
 declare const x: Tensor, weight: Tensor, bias: Tensor, embeddings: Tensor, table: Tensor, cache: KvCache;
 declare const encoder: GPUCommandEncoder, myBuffer: GPUBuffer, plan: Awaited<ReturnType<typeof planAttention>>;
 declare const merge: Awaited<ReturnType<typeof planMerge>>;
@@ -81,15 +81,26 @@ describe("the package", () => {
   });
 
   it("has examples that hold, in the README and in doc comments", async () => {
-    const names = Object.keys(await import(pathToFileURL(join(root, "dist/index.js")).href)).join(", ");
-    const given = `import { ${names} } from "fovea";\nvoid [${names}];${GIVEN}`;
+    const namesOf = async (file: string) => Object.keys(await import(pathToFileURL(join(root, file)).href));
+    const engine = await namesOf("dist/index.js");
+    const onnx = await namesOf("dist/onnx.js");
+    const given = (file: string) => {
+      const ours = file.startsWith("interop") ? onnx : [];
+      const names = engine.filter((name) => !ours.includes(name));
+      const imports = `import { ${names} } from "fovea"; import { ${ours} } from "fovea/onnx";`;
+      return `${imports}\nvoid [${[...names, ...ours]}];${GIVEN}`;
+    };
     const readme = programs(readFileSync(join(root, "README.md"), "utf8"));
     const sources = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" }).filter((f) =>
       f.endsWith(".ts"),
     );
-    const documented = sources.flatMap((file) => examples(readFileSync(join(root, "src", file), "utf8")));
+    const documented = sources.flatMap((file) =>
+      examples(readFileSync(join(root, "src", file), "utf8")).map(
+        (text) => `${given(file)}export async function example() {\n${text}}\n`,
+      ),
+    );
     expect(documented.length).toBeGreaterThanOrEqual(5);
-    const texts = [...readme, ...documented.map((text) => `${given}export async function example() {\n${text}}\n`)];
+    const texts = [...readme, ...documented];
     const files = texts.map((text, index) => {
       writeFileSync(join(folder, `example-${index}.ts`), text);
       return `example-${index}.ts`;
@@ -123,6 +134,7 @@ describe("the package", () => {
       "CHANGELOG.md",
       "dist/index.js",
       "dist/index.js.map",
+      "dist/onnx.js",
       "dist/types/index.d.ts",
       "dist/wgsl/manifest.json",
       "shaders/forward.wesl",

@@ -1,0 +1,5 @@
+// `fovea/onnx`: the attention family of ONNX' operators and of ONNX Runtime's, on GPU tensors.
+
+export type { OnnxAttributes, OnnxGraph, OnnxInput, OnnxOperator, OnnxRun } from "./operator.ts";
+export { operators } from "./operators.ts";
+export { RotaryEmbedding } from "./rotary_embedding.ts";

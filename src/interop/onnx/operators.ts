@@ -1,0 +1,12 @@
+// Every operator by domain and name, for whoever walks a graph. Importing this takes them all.
+
+import type { OnnxOperator } from "./operator.ts";
+import { RotaryEmbedding } from "./rotary_embedding.ts";
+
+/**
+ * The operators by domain, then by name: `operators["com.microsoft"].GroupQueryAttention`. A bundler that sees this used
+ * takes every operator along; import those you need by name instead where that matters.
+ */
+export const operators = {
+  "ai.onnx": { RotaryEmbedding },
+} as const satisfies Readonly<Record<string, Readonly<Record<string, OnnxOperator>>>>;
