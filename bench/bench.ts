@@ -9,14 +9,15 @@ import { openDawn } from "./dawn.ts";
 import { bytes, digits } from "./format.ts";
 import type { Measurement } from "./harness.ts";
 import { LIBRARIES } from "./peers/contest.ts";
-import { type Report, runSuites } from "./program.ts";
+import { type Report, runSuites, type SuiteOptions } from "./program.ts";
 import { type Context, describe, parse, positive, writeJson } from "./start.ts";
 import { SUITES } from "./suites.ts";
 
 const HELP = `
-npm run bench -- [--suite NAME] [--runtime chromium|dawn] [--rounds N] [--json FILE]
+npm run bench -- [--suite NAME] [--peers NAMES] [--runtime chromium|dawn] [--rounds N] [--json FILE]
 
   --suite NAME     ${Object.keys(SUITES).join(", ")}; may be repeated; all where left out
+  --peers NAMES    libraries beside ours, with commas between: ${LIBRARIES.join(", ")}; "none"; all where left out
   --runtime NAME   chromium (default), or dawn: Node with npm webgpu
   --rounds N       timed rounds; in each, every implementation of a case has its turn (7)
   --json FILE      results as JSON
@@ -25,6 +26,7 @@ npm run bench -- [--suite NAME] [--runtime chromium|dawn] [--rounds N] [--json F
 
 const OPTIONS = {
   suite: { type: "string", multiple: true },
+  peers: { type: "string" },
   runtime: { type: "string", default: "chromium" },
   rounds: { type: "string", default: "7" },
   json: { type: "string" },
@@ -43,11 +45,12 @@ export async function main({ server, root, args }: Context): Promise<number> {
     throw new FoveaError("argument", `there is no suite ${suite}; there are ${Object.keys(SUITES).join(", ")}.`);
   }
   const rounds = positive("--rounds", values.rounds);
+  const peers = peersOf(values.peers);
   const { report, stop } = progress();
   const runtime = await open(values.runtime, server, report);
   try {
     console.log(`${describe(runtime)}\n`);
-    const measurements = await runtime.suites({ suites, rounds });
+    const measurements = await runtime.suites({ suites, rounds, peers });
     stop();
     print(measurements);
     const rows = measurements.map(({ dims: _dims, verdict: _verdict, timing: _timing, ...row }) => row);
@@ -59,18 +62,26 @@ export async function main({ server, root, args }: Context): Promise<number> {
   }
 }
 
+function peersOf(given: string | undefined): readonly string[] {
+  const peers = given === undefined ? LIBRARIES : given.split(",").filter((name) => name && name !== "none");
+  for (const peer of peers) {
+    if (LIBRARIES.includes(peer)) continue;
+    throw new FoveaError("argument", `there is no library ${peer}; there are ${LIBRARIES.join(", ")}, and none.`);
+  }
+  return peers;
+}
+
 /** Where the suites run. */
 async function open(runtime: string, server: Context["server"], report: Report) {
-  type Options = { suites: readonly string[]; rounds: number };
   if (runtime === "chromium") {
     const page = await openPage(server, report);
-    return { ...page, suites: (options: Options) => page.call<Measurement[]>("suites", options) };
+    return { ...page, suites: (options: SuiteOptions) => page.call<Measurement[]>("suites", options) };
   }
   if (runtime !== "dawn") throw new FoveaError("argument", `--runtime must be chromium or dawn, got ${runtime}.`);
   const { device, ...dawn } = await openDawn();
   return {
     ...dawn,
-    suites: (options: Options) => runSuites(device, options, report),
+    suites: (options: SuiteOptions) => runSuites(device, options, report),
     close: async () => device.destroy(),
   };
 }

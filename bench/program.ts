@@ -3,7 +3,7 @@
 import { createGpuTimer, planAttention, type TensorOptions, tensor } from "../src/index.ts";
 import type { Dims } from "./cost.ts";
 import { type Measurement, measureTogether, stepsOf, summarize, type Times } from "./harness.ts";
-import { type Contest, contestSteps, runContest } from "./peers/contest.ts";
+import { among, type Contest, contestSteps, LIBRARIES, runContest } from "./peers/contest.ts";
 import { type Case, SUITES } from "./suites.ts";
 import { type Verdict, verify } from "./verify.ts";
 
@@ -24,15 +24,21 @@ export function describeAdapter(device: GPUDevice): Adapter {
   return { description: words.join(" ") || "unnamed adapter", software, features: [...device.features].sort() };
 }
 
+export interface SuiteOptions {
+  readonly suites: readonly string[];
+  readonly rounds: number;
+  /** The libraries that take part where a suite has them. Default all. */
+  readonly peers?: readonly string[];
+}
+
 /** Runs suites, case after case. */
-export async function runSuites(
-  device: GPUDevice,
-  options: { suites: readonly string[]; rounds: number },
-  report: Report,
-): Promise<Measurement[]> {
+export async function runSuites(device: GPUDevice, options: SuiteOptions, report: Report): Promise<Measurement[]> {
   const { software } = describeAdapter(device);
   const cases = options.suites.flatMap((suite) =>
-    SUITES[suite](software).map((item): [string, Case | Contest] => [suite, item]),
+    SUITES[suite](software).map((item): [string, Case | Contest] => [
+      suite,
+      "contestants" in item ? among(item, options.peers ?? LIBRARIES) : item,
+    ]),
   );
   const { rounds } = options;
   const steps = (item: Case | Contest) =>
@@ -41,18 +47,19 @@ export async function runSuites(
   const measurements: Measurement[] = [];
   const onStep = () => report({ done: 1 });
   const note = (step: string) => report({ step });
-  const whole = [...cases];
-  while (whole.length) {
-    const [suite, item] = whole[0];
+  let left = [...cases];
+  while (left.length) {
+    const [[suite, item]] = left;
+    report({ step: "together" in item && item.together ? suite : `${suite}: ${item.name}` });
     if ("contestants" in item) {
-      whole.shift();
-      report({ step: `${suite}: ${item.name}` });
+      left = left.slice(1);
       measurements.push(...(await runContest(device, suite, item, { rounds, onStep, note })));
       continue;
     }
-    report({ step: item.together ? suite : `${suite}: ${item.name}` });
-    const next = item.together ? whole.filter(([other]) => other === suite).length : 1;
-    const together = whole.splice(0, next).map(([, one]) => ({ ...{ suite, rounds, onStep }, ...(one as Case) }));
+    const turns = ([other, one]: (typeof left)[number]) =>
+      one === item || (item.together && other === suite && "together" in one && one.together);
+    const together = left.filter(turns).map(([, one]) => ({ suite, rounds, onStep, ...(one as Case) }));
+    left = left.filter((entry) => !turns(entry));
     measurements.push(...(await measureTogether(device, together)));
   }
   return measurements;

@@ -3,6 +3,7 @@
 import { planAttention } from "../src/index.ts";
 import { FORWARD_TILES } from "../src/kernels/forward.ts";
 import { additiveContest } from "./additive.ts";
+import { attentionContest } from "./attention.ts";
 import { COPY } from "./copy.ts";
 import type { Dims } from "./cost.ts";
 import { normal } from "./data.ts";
@@ -62,6 +63,12 @@ const generating = (length: number): Case[] =>
 /** A learned vector of additive attention, as layers initialise it. */
 const VECTOR = Array.from(normal(5, 128, Math.sqrt(1 / 128)));
 
+/** Prompts that fit a software adapter, and a GPU. */
+const PREFILLS = [
+  { short: 512, long: 4096, D: 64, variants: ["64x32"] },
+  { short: 256, long: 2048, D: 128, variants: ["64x32"] },
+] as const;
+
 /** Cases of each suite. A software adapter gets lengths that it can compute in a second. */
 export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Contest)[]>> = {
   /** Every rung of the ladder on the same problem. */
@@ -84,8 +91,27 @@ export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Cont
         };
       }),
     ),
-  /** One token after many, beside a copy of as many bytes. */
-  decode: (software) => (software ? [1024, 2048, 4096, 8192] : [1024, 4096, 16384, 65536]).flatMap(decoding),
+  /** A whole prompt at once, beside other libraries; and what a causal mask saves. */
+  prefill: (software) => [
+    ...PREFILLS.map(({ short, long, D, variants }) => {
+      const length = software ? short : long;
+      return attentionContest(`S=${length} H=8 D=${D}`, square(length, D, false), { variants });
+    }),
+    ...[false, true].map((causal): Case => {
+      const length = software ? 1024 : 4096;
+      const name = `S=${length} H=8 D=64${causal ? " causal" : ""}`;
+      return { name, dims: square(length, 64, causal), implementations: [FOVEA], together: true };
+    }),
+  ],
+  /** One token after many, beside a copy of as many bytes, and beside other libraries. */
+  decode: (software) => [
+    ...(software ? [1024, 2048, 4096, 8192] : [1024, 4096, 16384, 65536]).flatMap(decoding),
+    ...[1024, 4096].map((length) =>
+      attentionContest(`T=${length} H=8 D=64 beside others`, { ...square(length, 64, true), M: 1 }),
+    ),
+  ],
+  /** So little work that a call is all overhead. */
+  small: () => [attentionContest("S=16 H=1 D=64", { ...square(16, 64, false), H: 1, Hkv: 1 }, { overhead: true })],
   /** A step of generation with so many keys in the cache. */
   generate: (software) => [128, 1024, 4096, 8192, ...(software ? [] : [65536])].flatMap(generating),
   /** Causal linear attention, whose time for a token must not grow with N; beside other libraries while N is short. */

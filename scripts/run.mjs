@@ -12,7 +12,9 @@ const [program, ...args] = process.argv.slice(2);
 const built = args.includes("--built");
 
 /** Libraries that a bench compares with. */
-const PEERS = ["@jax-js/jax", "@tensorflow/tfjs-core", "@tensorflow/tfjs-backend-webgpu"];
+const PEERS = ["@jax-js/jax", "@tensorflow/tfjs-core", "@tensorflow/tfjs-backend-webgpu", "pbf"];
+
+const ISOLATED = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 
 /** Files that the page can fetch and store, by name. @type {Map<string, Uint8Array>} */
 const files = new Map();
@@ -40,7 +42,8 @@ const server = await createServer({
   configFile: join(root, "vite.config.ts"),
   logLevel: "error",
   appType: "mpa",
-  server: { host: "127.0.0.1", port: 0, hmr: false, watch: null },
+  // Isolated pages may have threads, which a library's CPU build takes.
+  server: { host: "127.0.0.1", port: 0, hmr: false, watch: null, headers: ISOLATED },
   resolve: { alias: built ? [{ find: /^.*\/src\/index\.ts$/, replacement: join(root, "dist/index.js") }] : [] },
   // What pages import of packages is bundled ahead, because a page that finds out later is loaded again.
   optimizeDeps: { noDiscovery: true, include: program === "bench/bench.ts" ? PEERS : [] },

@@ -3,7 +3,7 @@
 
 import { requestFoveaDevice } from "../../src/index.ts";
 import type { Dims } from "../cost.ts";
-import { describeAdapter, type Report, runInput, runSuites } from "../program.ts";
+import { describeAdapter, type Report, runInput, runSuites, type SuiteOptions } from "../program.ts";
 import { answer } from "./answer.ts";
 
 declare global {
@@ -30,8 +30,7 @@ const store = (name: string, data: Float32Array) =>
 
 const fovea = {
   adapter: () => answer(async () => describeAdapter(await theDevice())),
-  suites: (options: { suites: readonly string[]; rounds: number }) =>
-    answer(async () => runSuites(await theDevice(), options, window.report)),
+  suites: (options: SuiteOptions) => answer(async () => runSuites(await theDevice(), options, window.report)),
   input: (dims: Dims) =>
     answer(async () => {
       const [q, k, v] = await Promise.all(["q", "k", "v"].map(fetchFloats));

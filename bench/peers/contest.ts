@@ -23,6 +23,8 @@ export interface Contestant {
   readonly kernel: string;
   /** Bytes of scratch memory; NaN where a library does not tell. */
   readonly workspaceBytes: number;
+  /** It computes something else, for comparison, and its values are not checked. */
+  readonly yardstick?: boolean;
   /** Computes once, and resolves when the GPU is done. */
   run(): Promise<unknown>;
   /** The result, in row-major order. */
@@ -37,6 +39,8 @@ export interface Contest {
   /** Operations and bytes, for rates. */
   readonly flops: number;
   readonly bytes: number;
+  /** Of the runs of a turn the shortest counts, not the mean: for work so small that polling for its end decides. */
+  readonly shortest?: boolean;
   /** By name, what makes a contestant. The first is what the others are compared with. */
   readonly contestants: Readonly<Record<string, (device: GPUDevice) => Promise<Contestant>>>;
   /** What the result must be, or some of it: elements `at` of the result, in float64 and in plain f32. */
@@ -44,10 +48,21 @@ export interface Contest {
 }
 
 /** Contestants that are not ours: that they are wrong is said, but is no failure of ours. */
-export const LIBRARIES: readonly string[] = ["tfjs", "jax-js"];
+export const LIBRARIES: readonly string[] = ["ort-webgpu", "ort-wasm", "jax-js", "jax-wasm", "tfjs"];
 
 /** Clocks of browsers tick in tenths of a millisecond, so a measurement lasts so many milliseconds or longer. */
 const SHORTEST = 5;
+
+/** Runs of a turn where the shortest counts. */
+const SHORT_RUNS = 20;
+
+/** The contest without the libraries that are not among `peers`. */
+export const among = (contest: Contest, peers: readonly string[]): Contest => ({
+  ...contest,
+  contestants: Object.fromEntries(
+    Object.entries(contest.contestants).filter(([name]) => !LIBRARIES.includes(name) || peers.includes(name)),
+  ),
+});
 
 /** Steps that a contest takes, for progress bars. */
 export const contestSteps = ({ contestants }: Contest, rounds: number): number =>
@@ -67,18 +82,20 @@ export async function runContest(
     for (const [name, make] of Object.entries(contest.contestants)) {
       try {
         const one = await make(device);
-        entrants.push({ name, one, times: [], repeats: 1, worst: await worstOf(one, at, f64) });
+        const worst = one.yardstick ? { ...worstElement([], [], [0]), error: 0 } : await worstOf(one, at, f64);
+        entrants.push({ name, one, times: [], repeats: 1, worst });
       } catch (error) {
         note(`${contest.name}: ${name} can't run: ${error instanceof Error ? error.message : error}`);
       }
       onStep();
     }
     for (const entrant of entrants) {
-      entrant.repeats = Math.max(1, Math.ceil(SHORTEST / Math.max(await timed(entrant.one, 1), 0.05)));
+      const once = await timed(entrant.one, 1, contest.shortest);
+      entrant.repeats = contest.shortest ? SHORT_RUNS : Math.max(1, Math.ceil(SHORTEST / Math.max(once, 0.05)));
     }
     for (let round = 0; round < rounds; round++) {
       for (const { one, times, repeats } of entrants) {
-        times.push(await timed(one, repeats));
+        times.push(await timed(one, repeats, contest.shortest));
         onStep();
       }
     }
@@ -106,9 +123,14 @@ async function worstOf(one: Contestant, at: readonly number[], f64: ArrayLike<nu
   return worstElement(chosen, f64, [f64.length]);
 }
 
-/** Milliseconds of a run. */
-async function timed(one: Contestant, repeats: number): Promise<number> {
+/** Milliseconds of a run: the mean of several, or the shortest. */
+async function timed(one: Contestant, repeats: number, shortest = false): Promise<number> {
+  const times: number[] = [];
   const started = performance.now();
-  for (let run = 0; run < repeats; run++) await one.run();
-  return (performance.now() - started) / repeats;
+  for (let run = 0; run < repeats; run++) {
+    const begun = performance.now();
+    await one.run();
+    times.push(performance.now() - begun);
+  }
+  return shortest ? Math.min(...times) : (performance.now() - started) / repeats;
 }

@@ -1,4 +1,4 @@
-// jax-js on WebGPU.
+// jax-js, on WebGPU and on the CPU as WASM.
 
 import type * as jaxJs from "@jax-js/jax";
 import type { Contestant, Input } from "./contest.ts";
@@ -6,31 +6,35 @@ import type { Contestant, Input } from "./contest.ts";
 export type Jax = typeof jaxJs;
 export type JaxArray = jaxJs.numpy.Array;
 
-let opened: Promise<Jax> | undefined;
+let opened: Promise<{ jax: Jax; backends: readonly string[] }> | undefined;
 
-/** The library, loaded once, with the device that it asks for itself. */
-export function openJax(): Promise<Jax> {
+/** The library, loaded once, with the device that it asks for itself. Arrays that are made next live on the backend. */
+async function openJax(backend: "webgpu" | "wasm"): Promise<Jax> {
   opened ??= (async () => {
     const jax = await import("@jax-js/jax");
-    const backends = await jax.init();
-    if (!backends.includes("webgpu")) throw new Error("jax-js has no WebGPU here");
-    jax.defaultDevice("webgpu");
-    return jax;
+    return { jax, backends: await jax.init() };
   })();
-  return opened;
+  const { jax, backends } = await opened;
+  if (!backends.includes(backend)) throw new Error(`jax-js has no ${backend} here`);
+  jax.defaultDevice(backend);
+  return jax;
 }
 
 /** A function of arrays, compiled by jit. In jax-js an operation uses its operands up; `x.ref` keeps x for another. */
 export async function jaxContestant(
   inputs: readonly Input[],
   compute: (jax: Jax, ...arrays: JaxArray[]) => JaxArray,
+  backend: "webgpu" | "wasm" = "webgpu",
 ): Promise<Contestant> {
-  const jax = await openJax();
+  const jax = await openJax(backend);
   const arrays = inputs.map(({ data, shape }) => jax.numpy.array(data, { shape: [...shape] }));
   const compiled = jax.jit((...given: JaxArray[]) => compute(jax, ...given));
-  const once = () => compiled(...arrays.map((array) => array.ref)) as JaxArray;
+  const once = () => {
+    jax.defaultDevice(backend); // of constants, too
+    return compiled(...arrays.map((array) => array.ref)) as JaxArray;
+  };
   return {
-    kernel: "jax-js",
+    kernel: `jax-js ${backend}`,
     workspaceBytes: Number.NaN,
     async run() {
       const result = await once().blockUntilReady();

@@ -12,8 +12,7 @@ export function openTfjs(): Promise<Tf> {
   opened ??= (async () => {
     const core = await import("@tensorflow/tfjs-core");
     await import("@tensorflow/tfjs-backend-webgpu");
-    // Small operands on the CPU, where tfjs would take them, gave wrong values together with the rest on the GPU.
-    core.env().set("WEBGPU_CPU_FORWARD", false);
+    core.env().set("WEBGPU_CPU_FORWARD", false); // small operands, too, on the GPU
     await core.setBackend("webgpu");
     await core.ready();
     return core;
@@ -26,6 +25,8 @@ interface WebgpuBackend {
   readonly device: GPUDevice;
   /** Of the commands that are not submitted yet; null where there are none, and then nothing can be submitted. */
   readonly commandEncoder: GPUCommandEncoder | null;
+  /** Of the pass that may still be open, and has to be closed before. */
+  endComputePassEncoder(): void;
   submitQueue(): void;
 }
 
@@ -43,6 +44,7 @@ export async function tfjsContestant(
     workspaceBytes: Number.NaN,
     async run() {
       const result = once();
+      backend.endComputePassEncoder();
       if (backend.commandEncoder) backend.submitQueue();
       await backend.device.queue.onSubmittedWorkDone();
       result.dispose();
