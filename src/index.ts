@@ -87,6 +87,18 @@ export type { PagedKvCacheOptions } from "./attention/paged_options.ts";
 export { AttentionPlan } from "./attention/plan.ts";
 export { planAttention } from "./attention/plan_attention.ts";
 export {
+  type Activation,
+  addBias,
+  copyTensor,
+  type GeluOptions,
+  gelu,
+  type PointwiseBindings,
+  type PointwiseOptions,
+  PointwisePlan,
+  type PointwiseProblem,
+  planPointwise,
+} from "./attention/pointwise.ts";
+export {
   type PositionEncodingOptions,
   PositionEncodingPlan,
   planPositionEncoding,

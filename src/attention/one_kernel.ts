@@ -62,13 +62,20 @@ export function checkUnbound(
   );
 }
 
+/** Writes the uniform of a dispatch into `bytes` at `offset`. */
+export type Packer = (
+  grid: Pick<Params, "grid_x" | "first_workgroup" | "end_workgroup">,
+  bytes: ArrayBuffer,
+  offset: number,
+) => void;
+
 /** A kernel that runs once over all there is. */
 export interface OneKernel {
   readonly source: KernelSource;
   /** Our names of the shader's bindings, where they differ. */
   readonly names: Readonly<Record<string, OperandName>>;
-  /** The rest is 0. */
-  readonly params: Partial<Params>;
+  /** Those of attention, the rest being 0; or what writes those of the kernel, which are no longer. */
+  readonly params: Partial<Params> | Packer;
   readonly workgroups: number;
   /** Operations of a workgroup, and after how many a dispatch is cut in two. Default: little work, never cut. */
   readonly flops?: readonly [each: number, most: number];
@@ -84,11 +91,11 @@ export async function planOneKernel(
   try {
     const { source, names, params: some, workgroups, flops = [1, Number.POSITIVE_INFINITY] } = kernelOf();
     const compiled = await compileKernel(device, source);
-    const all = { ...(Object.fromEntries(PARAMS.map(([name]) => [name, 0])) as Params), ...some };
+    const pack = typeof some === "function" ? some : packerOf(some);
     const parts = cutWork(device, workgroups, ...flops);
     const bytes = new ArrayBuffer(Math.max(1, parts.length) * UNIFORM_STRIDE);
     const dispatches = parts.map(({ x, y, ...range }, index) => {
-      packParams({ ...all, ...range }, bytes, index * UNIFORM_STRIDE);
+      pack(range, bytes, index * UNIFORM_STRIDE);
       return { x, y, paramsOffset: index * UNIFORM_STRIDE };
     });
     const { value: params, done } = guarded(device, label, () => {
@@ -106,4 +113,10 @@ export async function planOneKernel(
     for (const one of owned) one.destroy();
     throw error;
   }
+}
+
+/** Writes the uniform of attention. */
+function packerOf(some: Partial<Params>): Packer {
+  const all = { ...(Object.fromEntries(PARAMS.map(([name]) => [name, 0])) as Params), ...some };
+  return (grid, bytes, offset) => packParams({ ...all, ...grid }, bytes, offset);
 }

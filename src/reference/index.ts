@@ -27,6 +27,7 @@ export type {
   ReferenceSimilarity,
   ReferenceTensor,
 } from "./options.ts";
+export { normalCdf, pointwise, type ReferencePointwiseOptions } from "./pointwise.ts";
 export { positionEncoding, type ReferenceEncodingOptions, sinusoidalEncoding } from "./positions.ts";
 export { project } from "./projection.ts";
 export { type ReferenceRotaryOptions, type ReferenceRotaryScaling, rotary, rotaryFrequencies } from "./rotary.ts";

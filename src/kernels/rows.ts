@@ -1,0 +1,99 @@
+// What the kernels of rows have in common, shaders/pointwise.wesl, row_softmax.wesl and layer_norm.wesl: the modules and
+// bindings of their tensors, and their uniform.
+
+import half from "../../shaders/lib/half.wesl?raw";
+import rowParams from "../../shaders/lib/row_params.wesl?raw";
+import rowConfig from "../../shaders/slots/row_config.wesl?raw";
+import queryNone from "../../shaders/variants/query_none.wesl?raw";
+import { link, type ModuleMap } from "../shader/link.ts";
+import { asRows, constantsModule } from "../shader/modules.ts";
+import type { Binding, KernelSource } from "../types.ts";
+import { type Access, outputModule, queryModule } from "./slots.ts";
+
+/** The tensors of rows that these kernels have, by their bindings from 1 on. */
+const READ = ["source", "residual", "shift", "weight", "bias"] as const;
+const WRITTEN = ["o", "total"] as const;
+export const ROW_TENSORS = [...READ, ...WRITTEN] as const;
+export type RowTensor = (typeof ROW_TENSORS)[number];
+
+/** How each tensor that there is lies in memory. */
+export type RowAccesses = Readonly<Partial<Record<RowTensor, Access>>> & {
+  readonly source: Access;
+  readonly o: Access;
+};
+
+export interface RowSpecialisation {
+  readonly tensors: RowAccesses;
+  readonly constants: Readonly<Record<string, number | boolean>>;
+  /** Means and inverse deviations are written. */
+  readonly statistics?: boolean;
+  /** Modules beside those of the tensors. */
+  readonly modules: ModuleMap;
+}
+
+/** The modules of a kernel of rows; the root is among those that are given. */
+export function rowModules({ tensors, constants, modules }: RowSpecialisation): ModuleMap {
+  const slots = ROW_TENSORS.map((name, index) => {
+    const access = tensors[name];
+    const written = (WRITTEN as readonly string[]).includes(name);
+    const none = { name: "variants/query_none.wesl", text: queryNone };
+    const module = access === undefined ? none : written ? outputModule(access) : queryModule(access);
+    const text = asRows(name, index + 1, module.text);
+    return [`package::slots::row_${name}`, { name: `${module.name} as ${name}`, text }];
+  });
+  const bf16 = ROW_TENSORS.map((name) => [`${name.toUpperCase()}_BF16`, tensors[name]?.startsWith("bf16") ?? false]);
+  return {
+    "package::lib::params": rowParams,
+    "package::lib::half": half,
+    ...Object.fromEntries(slots),
+    ...constantsModule("config", rowConfig, { ...Object.fromEntries(bf16), ...constants }),
+    ...modules,
+  };
+}
+
+export function rowBindings({ tensors, statistics }: Pick<RowSpecialisation, "tensors" | "statistics">): Binding[] {
+  const used = ROW_TENSORS.flatMap((name, index): Binding[] => {
+    const type = (READ as readonly string[]).includes(name) ? "read-only-storage" : "storage";
+    return tensors[name] === undefined ? [] : [{ binding: index + 1, name, type }];
+  });
+  const written: Binding = { binding: 8, name: "statistics", type: "storage" };
+  return [{ binding: 0, name: "params", type: "uniform" }, ...used, ...(statistics ? [written] : [])];
+}
+
+/** Linked kernels by root and specialisation. */
+const linked = new Map<string, KernelSource>();
+
+export function rowKernel(root: string, spec: RowSpecialisation): KernelSource {
+  const { tensors, constants, statistics, modules } = spec;
+  const key = JSON.stringify([root, tensors, constants, statistics, Object.values(modules)]);
+  let source = linked.get(key);
+  if (!source) {
+    source = { label: root, ...link(`package::${root}`, rowModules(spec)), bindings: rowBindings(spec) };
+    linked.set(key, source);
+  }
+  return source;
+}
+
+const ADDRESSES = ["base", "stride_b", "stride_h", "stride_n", "stride_d"] as const;
+
+/** The uniform, field by field as in shaders/lib/row_params.wesl. A test compares the two. */
+export const ROW_PARAMS = [
+  ...(["grid_x", "first_workgroup", "rows_per_head", "n_heads", "all_rows", "width", "epsilon"] as const),
+  ...ROW_TENSORS.flatMap((name) => ADDRESSES.map((part) => `${name}_${part}` as const)),
+  ...(["statistics_base", "statistics_stride"] as const),
+];
+
+export type RowParams = { readonly [Name in (typeof ROW_PARAMS)[number]]?: number };
+
+/** Bytes of the struct: a uniform's size is a multiple of 16. */
+export const ROW_PARAMS_BYTES = Math.ceil((ROW_PARAMS.length * 4) / 16) * 16;
+
+/** Writes the struct into `bytes` at `offset`. What is not given is 0. */
+export function packRowParams(params: RowParams, bytes: ArrayBuffer, offset: number): void {
+  const view = new DataView(bytes, offset, ROW_PARAMS_BYTES);
+  ROW_PARAMS.forEach((name, index) => {
+    const value = params[name] ?? 0;
+    if (name === "epsilon") view.setFloat32(index * 4, value, true);
+    else view.setUint32(index * 4, value, true);
+  });
+}
