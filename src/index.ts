@@ -29,6 +29,15 @@ export {
   scoreFunction,
 } from "./attention/functions.ts";
 export {
+  type LayerNormOptions,
+  type LayerNormPlan,
+  type LayerNormResult,
+  layerNorm,
+  planLayerNorm,
+  rmsNorm,
+} from "./attention/layer_norm.ts";
+export type { LayerNormBindings, LayerNormProblem } from "./attention/layer_norm_problem.ts";
+export {
   causalMask,
   chunkMask,
   dilatedWindow,
@@ -79,6 +88,7 @@ export {
   multiplicativeAttention,
   planMultiplicativeAttention,
 } from "./attention/multiplicative.ts";
+export { OperationPlan } from "./attention/one_kernel.ts";
 export type { AttentionBindings } from "./attention/operands.ts";
 export type { Dropout, PerBatch, PerHead, RelativeBias, ScoreOptions } from "./attention/options.ts";
 export { PagedBatch } from "./attention/paged_batch.ts";
@@ -94,7 +104,7 @@ export {
   gelu,
   type PointwiseBindings,
   type PointwiseOptions,
-  PointwisePlan,
+  type PointwisePlan,
   type PointwiseProblem,
   planPointwise,
 } from "./attention/pointwise.ts";
@@ -121,6 +131,15 @@ export type {
   SimilarityOptions,
 } from "./attention/similarity.ts";
 export { type SinusoidalOptions, sinusoidalPositions } from "./attention/sinusoidal.ts";
+export {
+  logSoftmax,
+  planSoftmax,
+  type SoftmaxBindings,
+  type SoftmaxOptions,
+  type SoftmaxPlan,
+  type SoftmaxProblem,
+  softmax,
+} from "./attention/softmax.ts";
 export { type PackedQkvSizes, splitHeads, unpackQkv } from "./attention/views.ts";
 export {
   attentionWeights,

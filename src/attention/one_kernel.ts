@@ -8,8 +8,8 @@ import { PARAMS, type Params, packParams } from "../kernels/params.ts";
 import type { KernelSource } from "../types.ts";
 import { cutWork, UNIFORM_STRIDE } from "./dispatch.ts";
 import { checkOperand } from "./operand_checks.ts";
-import type { Operand, OperandName } from "./operands.ts";
-import { AttentionPlan } from "./plan.ts";
+import type { AttentionBindings, Operand, OperandName } from "./operands.ts";
+import { AttentionPlan, type Recording } from "./plan.ts";
 import { bindingBase, checkBindingLimit, type ResolvedSpec } from "./specs.ts";
 
 /** The tensors of a plan. */
@@ -60,6 +60,44 @@ export function checkUnbound(
     "argument",
     () => `${label}: the plan works in place, and has no output to bind.`,
   );
+}
+
+/** A compiled operation of one kernel. Its `plan...` function makes it; encode it as often as you like. */
+export class OperationPlan<Bindings> {
+  readonly #plan: AttentionPlan;
+
+  private constructor(plan: AttentionPlan) {
+    this.#plan = plan;
+  }
+
+  /** @internal Use the `plan...` function of the operation. */
+  static make<Bindings>(plan: AttentionPlan): OperationPlan<Bindings> {
+    return new OperationPlan(plan);
+  }
+
+  /**
+   * Records the operation into a compute pass, or into a pass of its own on a command encoder. Allocates no GPU memory and
+   * submits nothing. In a caller's pass it sets the pipeline and bind group 0.
+   *
+   * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or belongs to another
+   * device, or if an output shares its buffer with an input.
+   *
+   * @example
+   * plan.encode(pass, { x, output });
+   */
+  encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings?: Bindings): void {
+    this.#plan.encode(target, bindings as AttentionBindings | undefined);
+  }
+
+  /** @internal As {@link AttentionPlan.prepare}. */
+  prepare(bindings: Bindings): Recording | undefined {
+    return this.#plan.prepare(bindings as AttentionBindings);
+  }
+
+  /** Frees the plan's own small buffers. Work that was submitted before still runs. */
+  destroy(): void {
+    this.#plan.destroy();
+  }
 }
 
 /** Writes the uniform of a dispatch into `bytes` at `offset`. */

@@ -4,11 +4,9 @@ import { check } from "../errors.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import { type ActivationModule, pointwiseSpecialisation, pointwiseWorkgroups } from "../kernels/pointwise.ts";
-import { type RowAccesses, rowKernel } from "../kernels/rows.ts";
+import { rowKernel } from "../kernels/rows.ts";
 import type { Dtype, TensorSpec } from "../types.ts";
-import { type OneKernel, planOneKernel, planTensors } from "./one_kernel.ts";
-import type { AttentionBindings } from "./operands.ts";
-import type { AttentionPlan, Recording } from "./plan.ts";
+import { type OneKernel, OperationPlan, planOneKernel, planTensors } from "./one_kernel.ts";
 import { broadcastTo, foldRows, layRows } from "./row_axes.ts";
 import { checkTensors, runOnce } from "./run.ts";
 import { checkedSpec, expectApart, FLOATS, type ResolvedSpec } from "./specs.ts";
@@ -43,43 +41,8 @@ export interface PointwiseBindings {
   readonly residual?: Tensor;
 }
 
-/** A compiled pointwise operation. Make one with {@link planPointwise}; encode it as often as you like. */
-export class PointwisePlan {
-  readonly #plan: AttentionPlan;
-
-  private constructor(plan: AttentionPlan) {
-    this.#plan = plan;
-  }
-
-  /** @internal Use {@link planPointwise}. */
-  static make(plan: AttentionPlan): PointwisePlan {
-    return new PointwisePlan(plan);
-  }
-
-  /**
-   * Records the operation into a compute pass, or into a pass of its own on a command encoder. Allocates no GPU memory and
-   * submits nothing. In a caller's pass it sets the pipeline and bind group 0.
-   *
-   * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or belongs to another
-   * device, or if the output shares its buffer with an input.
-   *
-   * @example
-   * plan.encode(pass, { x, output });
-   */
-  encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: PointwiseBindings = {}): void {
-    this.#plan.encode(target, bindings as AttentionBindings);
-  }
-
-  /** @internal As {@link AttentionPlan.prepare}. */
-  prepare(bindings: PointwiseBindings): Recording | undefined {
-    return this.#plan.prepare(bindings as AttentionBindings);
-  }
-
-  /** Frees the plan's own small buffers. Work that was submitted before still runs. */
-  destroy(): void {
-    this.#plan.destroy();
-  }
-}
+/** A compiled pointwise operation. */
+export type PointwisePlan = OperationPlan<PointwiseBindings>;
 
 /**
  * Compiles what is done to every element by itself:
@@ -121,7 +84,7 @@ async function preparePointwise(device: GPUDevice, problem: PointwiseProblem, na
   const { plan, allocated } = await planOneKernel(device, label, tensors, () => {
     return kernelOf(device, label, specs, problem.activation);
   });
-  return { plan: PointwisePlan.make(plan), allocated, output: specs.output };
+  return { plan: OperationPlan.make<PointwiseBindings>(plan), allocated, output: specs.output };
 }
 
 interface Specs {
@@ -168,7 +131,7 @@ function kernelOf(device: GPUDevice, label: string, specs: Specs, activation: Ac
   );
   const { accesses, pack } = layRows(device, folded);
   return {
-    source: rowKernel("pointwise", pointwiseSpecialisation(accesses as unknown as RowAccesses, activation)),
+    source: rowKernel("pointwise", pointwiseSpecialisation(accesses, activation)),
     names: { source: "x", o: "output" },
     params: pack,
     workgroups: pointwiseWorkgroups(folded.rows, folded.width),

@@ -2,7 +2,7 @@
 // tensor's memory tells them apart.
 
 import { check } from "../errors.ts";
-import { packRowParams, type RowParams, type RowTensor } from "../kernels/rows.ts";
+import { packRowParams, type RowAccesses, type RowParams, type RowTensor, rowLanes } from "../kernels/rows.ts";
 import { isAligned } from "../kernels/slots.ts";
 import { accessOf } from "./build.ts";
 import { addresses } from "./dispatch.ts";
@@ -79,7 +79,7 @@ export function foldRows(label: string, specs: Specs, rowAxes: number): FoldedRo
 /** What callers call the tensors. */
 const NAMES: Readonly<Record<RowTensor, string>> = {
   ...{ source: "x", residual: "residual", shift: "residualBias", weight: "weight", bias: "bias" },
-  ...{ o: "output", total: "sum" },
+  ...{ o: "output", total: "sum", statistics: "statistics" },
 };
 
 /** Axes that are one for the kernel. */
@@ -128,5 +128,26 @@ export function layRows(device: GPUDevice, { specs, rows, width }: FoldedRows, m
   ) as RowParams;
   const pack: Packer = ({ grid_x, first_workgroup }, bytes, offset) =>
     packRowParams({ ...params, grid_x, first_workgroup }, bytes, offset);
-  return { accesses: Object.fromEntries(operands.map(([name, , access]) => [name, access])), pack };
+  return {
+    accesses: Object.fromEntries(operands.map(([name, , access]) => [name, access])) as unknown as RowAccesses,
+    pack,
+  };
+}
+
+/** How lanes share the rows. */
+export function lanesOf({ specs, width }: FoldedRows) {
+  const { strides } = specs.o;
+  const rowsAdjacent = width > 1 && strides[OUTER] !== 1 && strides[OUTER - 1] === 1;
+  return { lanes: rowLanes(width, rowsAdjacent), rowsAdjacent };
+}
+
+/** An axis counted from the first; negative ones count from the end. Throws FoveaError("argument") if there is none such. */
+export function axisFromStart(label: string, axis: number, shape: readonly number[]): number {
+  check(
+    Number.isInteger(axis) && -shape.length <= axis && axis < shape.length,
+    "argument",
+    () =>
+      `${label}: axis must be a whole number from ${-shape.length} up to ${shape.length - 1} for [${shape.join(", ")}], got ${axis}.`,
+  );
+  return axis < 0 ? axis + shape.length : axis;
 }

@@ -19,6 +19,7 @@ export type ActivationModule = keyof typeof ACTIVATIONS;
 /** What is compiled of a pointwise operation. */
 export const pointwiseSpecialisation = (tensors: RowAccesses, what?: ActivationModule): RowSpecialisation => ({
   tensors,
+  variant: what,
   constants: { BIAS: tensors.bias !== undefined, RESIDUAL: tensors.residual !== undefined },
   modules: {
     "package::pointwise": pointwise,

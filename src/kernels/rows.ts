@@ -4,6 +4,7 @@
 import half from "../../shaders/lib/half.wesl?raw";
 import rowParams from "../../shaders/lib/row_params.wesl?raw";
 import rowConfig from "../../shaders/slots/row_config.wesl?raw";
+import outputNone from "../../shaders/variants/output_none.wesl?raw";
 import queryNone from "../../shaders/variants/query_none.wesl?raw";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { asRows, constantsModule } from "../shader/modules.ts";
@@ -13,7 +14,9 @@ import { type Access, outputModule, queryModule } from "./slots.ts";
 /** The tensors of rows that these kernels have, by their bindings from 1 on. */
 const READ = ["source", "residual", "shift", "weight", "bias"] as const;
 const WRITTEN = ["o", "total"] as const;
-export const ROW_TENSORS = [...READ, ...WRITTEN] as const;
+const SLOTS = [...READ, ...WRITTEN] as const;
+/** Those and the statistics of rows, which have no slot. */
+export const ROW_TENSORS = [...SLOTS, "statistics"] as const;
 export type RowTensor = (typeof ROW_TENSORS)[number];
 
 /** How each tensor that there is lies in memory. */
@@ -25,23 +28,25 @@ export type RowAccesses = Readonly<Partial<Record<RowTensor, Access>>> & {
 export interface RowSpecialisation {
   readonly tensors: RowAccesses;
   readonly constants: Readonly<Record<string, number | boolean>>;
-  /** Means and inverse deviations are written. */
-  readonly statistics?: boolean;
-  /** Modules beside those of the tensors. */
+  /** Modules beside those of the tensors, and what tells them from others of the same kernel and constants. */
   readonly modules: ModuleMap;
+  readonly variant?: string | undefined;
 }
+
+const NOT_READ = { name: "variants/query_none.wesl", text: queryNone };
+const NOT_WRITTEN = { name: "variants/output_none.wesl", text: outputNone };
 
 /** The modules of a kernel of rows; the root is among those that are given. */
 export function rowModules({ tensors, constants, modules }: RowSpecialisation): ModuleMap {
-  const slots = ROW_TENSORS.map((name, index) => {
+  const slots = SLOTS.map((name, index) => {
     const access = tensors[name];
     const written = (WRITTEN as readonly string[]).includes(name);
-    const none = { name: "variants/query_none.wesl", text: queryNone };
-    const module = access === undefined ? none : written ? outputModule(access) : queryModule(access);
+    const moduleOf = written ? outputModule : queryModule;
+    const module = access === undefined ? (written ? NOT_WRITTEN : NOT_READ) : moduleOf(access);
     const text = asRows(name, index + 1, module.text);
     return [`package::slots::row_${name}`, { name: `${module.name} as ${name}`, text }];
   });
-  const bf16 = ROW_TENSORS.map((name) => [`${name.toUpperCase()}_BF16`, tensors[name]?.startsWith("bf16") ?? false]);
+  const bf16 = SLOTS.map((name) => [`${name.toUpperCase()}_BF16`, tensors[name]?.startsWith("bf16") ?? false]);
   return {
     "package::lib::params": rowParams,
     "package::lib::half": half,
@@ -51,21 +56,32 @@ export function rowModules({ tensors, constants, modules }: RowSpecialisation): 
   };
 }
 
-export function rowBindings({ tensors, statistics }: Pick<RowSpecialisation, "tensors" | "statistics">): Binding[] {
+export function rowBindings({ tensors }: Pick<RowSpecialisation, "tensors">): Binding[] {
   const used = ROW_TENSORS.flatMap((name, index): Binding[] => {
     const type = (READ as readonly string[]).includes(name) ? "read-only-storage" : "storage";
     return tensors[name] === undefined ? [] : [{ binding: index + 1, name, type }];
   });
-  const written: Binding = { binding: 8, name: "statistics", type: "storage" };
-  return [{ binding: 0, name: "params", type: "uniform" }, ...used, ...(statistics ? [written] : [])];
+  return [{ binding: 0, name: "params", type: "uniform" }, ...used];
 }
+
+/** Lanes of a workgroup of a kernel in which they share rows. */
+const ROW_WG_SIZE = 256;
+
+/** How many lanes share a row of `width` elements. Where `rowsAdjacent`, as many rows as can be are read side by side. */
+export function rowLanes(width: number, rowsAdjacent: boolean): number {
+  const [few, some] = rowsAdjacent ? [256, Number.POSITIVE_INFINITY] : [64, 1024];
+  return width <= few ? 4 : width <= some ? 32 : ROW_WG_SIZE;
+}
+
+/** Workgroups for so many rows. */
+export const rowWorkgroups = (rows: number, lanes: number): number => Math.ceil((rows * lanes) / ROW_WG_SIZE);
 
 /** Linked kernels by root and specialisation. */
 const linked = new Map<string, KernelSource>();
 
 export function rowKernel(root: string, spec: RowSpecialisation): KernelSource {
-  const { tensors, constants, statistics, modules } = spec;
-  const key = JSON.stringify([root, tensors, constants, statistics, Object.values(modules)]);
+  const { tensors, constants } = spec;
+  const key = JSON.stringify([root, tensors, constants, spec.variant]);
   let source = linked.get(key);
   if (!source) {
     source = { label: root, ...link(`package::${root}`, rowModules(spec)), bindings: rowBindings(spec) };
@@ -80,7 +96,7 @@ const ADDRESSES = ["base", "stride_b", "stride_h", "stride_n", "stride_d"] as co
 export const ROW_PARAMS = [
   ...(["grid_x", "first_workgroup", "rows_per_head", "n_heads", "all_rows", "width", "epsilon"] as const),
   ...ROW_TENSORS.flatMap((name) => ADDRESSES.map((part) => `${name}_${part}` as const)),
-  ...(["statistics_base", "statistics_stride"] as const),
+  "inverse_at" as const,
 ];
 
 export type RowParams = { readonly [Name in (typeof ROW_PARAMS)[number]]?: number };

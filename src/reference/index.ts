@@ -20,6 +20,7 @@ export {
   type ReferenceMultiHeadOptions,
   type ReferenceMultiHeadResult,
 } from "./multi_head.ts";
+export { layerNorm, type ReferenceLayerNormOptions, softmaxAlong } from "./normalise.ts";
 export type {
   ReferenceOptions,
   ReferencePosition,

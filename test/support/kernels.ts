@@ -18,6 +18,7 @@ import {
 import { DECODE_SHAPES, decodeBindings, decodeModules } from "../../src/kernels/decode.ts";
 import { FORWARD_TILES, forwardModules } from "../../src/kernels/forward.ts";
 import { kvAccess } from "../../src/kernels/kv_access.ts";
+import { layerNormSpecialisation } from "../../src/kernels/layer_norm.ts";
 import {
   type LinearKernel,
   type LinearSpecialisation,
@@ -32,6 +33,7 @@ import { pointwiseSpecialisation } from "../../src/kernels/pointwise.ts";
 import { type EncodingSpecialisation, encodingBindings, encodingModules } from "../../src/kernels/position_encoding.ts";
 import { type RotarySpecialisation, rotaryKernelBindings, rotaryKernelModules } from "../../src/kernels/rotary.ts";
 import { ROW_NORMS_BINDINGS, rowNormsModules } from "../../src/kernels/row_norms.ts";
+import { softmaxSpecialisation } from "../../src/kernels/row_softmax.ts";
 import { type RowSpecialisation, rowBindings, rowModules } from "../../src/kernels/rows.ts";
 import { PLAIN, type SlotChoice, slotBindings } from "../../src/kernels/slots.ts";
 import { TABLES_MODULES, tablesKernel } from "../../src/kernels/tables.ts";
@@ -273,6 +275,33 @@ export const ROW_KERNELS: Readonly<Record<string, Readonly<Record<string, RowSpe
       "gelu",
     ),
     "gelu with tanh": pointwiseSpecialisation({ source: "strided", bias: "strided", o: "bf16-packed" }, "gelu-tanh"),
+  },
+  row_softmax: {
+    "lanes of a row side by side": softmaxSpecialisation(
+      { source: "dense", o: "dense" },
+      { lanes: 256, rowsAdjacent: false, logarithm: false },
+    ),
+    "rows side by side, logarithm, 16 bits": softmaxSpecialisation(
+      { source: "f16-packed-strided", o: "bf16-packed-strided" },
+      { lanes: 4, rowsAdjacent: true, logarithm: true },
+    ),
+  },
+  layer_norm: {
+    plain: layerNormSpecialisation(
+      { source: "dense", weight: "dense", bias: "dense", o: "dense" },
+      { lanes: 32, rowsAdjacent: false, centred: true },
+    ),
+    "all there is": layerNormSpecialisation(
+      {
+        ...{ source: "strided", residual: "f16-packed", shift: "bf16-packed", weight: "strided", bias: "strided" },
+        ...{ o: "f16-packed-strided", total: "bf16-packed-strided", statistics: "strided" },
+      },
+      { lanes: 256, rowsAdjacent: false, centred: true },
+    ),
+    "by the root mean square": layerNormSpecialisation(
+      { source: "dense", residual: "dense", o: "strided", total: "dense", statistics: "strided" },
+      { lanes: 4, rowsAdjacent: true, centred: false },
+    ),
   },
 };
 const ROW_VARIANTS = Object.entries(ROW_KERNELS).flatMap(([root, specs]) =>
