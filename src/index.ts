@@ -29,6 +29,15 @@ export {
   scoreFunction,
 } from "./attention/functions.ts";
 export {
+  type LayerNormOptions,
+  type LayerNormPlan,
+  type LayerNormResult,
+  layerNorm,
+  planLayerNorm,
+  rmsNorm,
+} from "./attention/layer_norm.ts";
+export type { LayerNormBindings, LayerNormProblem } from "./attention/layer_norm_problem.ts";
+export {
   causalMask,
   chunkMask,
   dilatedWindow,
@@ -79,6 +88,7 @@ export {
   multiplicativeAttention,
   planMultiplicativeAttention,
 } from "./attention/multiplicative.ts";
+export { OperationPlan } from "./attention/one_kernel.ts";
 export type { AttentionBindings } from "./attention/operands.ts";
 export type { Dropout, PerBatch, PerHead, RelativeBias, ScoreOptions } from "./attention/options.ts";
 export { PagedBatch } from "./attention/paged_batch.ts";
@@ -86,6 +96,18 @@ export { createPagedKvCache, PagedKvCache } from "./attention/paged_cache.ts";
 export type { PagedKvCacheOptions } from "./attention/paged_options.ts";
 export { AttentionPlan } from "./attention/plan.ts";
 export { planAttention } from "./attention/plan_attention.ts";
+export {
+  type Activation,
+  addBias,
+  copyTensor,
+  type GeluOptions,
+  gelu,
+  type PointwiseBindings,
+  type PointwiseOptions,
+  type PointwisePlan,
+  type PointwiseProblem,
+  planPointwise,
+} from "./attention/pointwise.ts";
 export {
   type PositionEncodingOptions,
   PositionEncodingPlan,
@@ -109,6 +131,15 @@ export type {
   SimilarityOptions,
 } from "./attention/similarity.ts";
 export { type SinusoidalOptions, sinusoidalPositions } from "./attention/sinusoidal.ts";
+export {
+  logSoftmax,
+  planSoftmax,
+  type SoftmaxBindings,
+  type SoftmaxOptions,
+  type SoftmaxPlan,
+  type SoftmaxProblem,
+  softmax,
+} from "./attention/softmax.ts";
 export { type PackedQkvSizes, splitHeads, unpackQkv } from "./attention/views.ts";
 export {
   attentionWeights,

@@ -8,8 +8,8 @@ import { PARAMS, type Params, packParams } from "../kernels/params.ts";
 import type { KernelSource } from "../types.ts";
 import { cutWork, UNIFORM_STRIDE } from "./dispatch.ts";
 import { checkOperand } from "./operand_checks.ts";
-import type { Operand, OperandName } from "./operands.ts";
-import { AttentionPlan } from "./plan.ts";
+import type { AttentionBindings, Operand, OperandName } from "./operands.ts";
+import { AttentionPlan, type Recording } from "./plan.ts";
 import { bindingBase, checkBindingLimit, type ResolvedSpec } from "./specs.ts";
 
 /** The tensors of a plan. */
@@ -62,13 +62,58 @@ export function checkUnbound(
   );
 }
 
+/** A compiled operation of one kernel. Its `plan...` function makes it; encode it as often as you like. */
+export class OperationPlan<Bindings> {
+  readonly #plan: AttentionPlan;
+
+  private constructor(plan: AttentionPlan) {
+    this.#plan = plan;
+  }
+
+  /** @internal Use the `plan...` function of the operation. */
+  static make<Bindings>(plan: AttentionPlan): OperationPlan<Bindings> {
+    return new OperationPlan(plan);
+  }
+
+  /**
+   * Records the operation into a compute pass, or into a pass of its own on a command encoder. Allocates no GPU memory and
+   * submits nothing. In a caller's pass it sets the pipeline and bind group 0.
+   *
+   * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or belongs to another
+   * device, or if an output shares its buffer with an input.
+   *
+   * @example
+   * plan.encode(pass, { x, output });
+   */
+  encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings?: Bindings): void {
+    this.#plan.encode(target, bindings as AttentionBindings | undefined);
+  }
+
+  /** @internal As {@link AttentionPlan.prepare}. */
+  prepare(bindings: Bindings): Recording | undefined {
+    return this.#plan.prepare(bindings as AttentionBindings);
+  }
+
+  /** Frees the plan's own small buffers. Work that was submitted before still runs. */
+  destroy(): void {
+    this.#plan.destroy();
+  }
+}
+
+/** Writes the uniform of a dispatch into `bytes` at `offset`. */
+export type Packer = (
+  grid: Pick<Params, "grid_x" | "first_workgroup" | "end_workgroup">,
+  bytes: ArrayBuffer,
+  offset: number,
+) => void;
+
 /** A kernel that runs once over all there is. */
 export interface OneKernel {
   readonly source: KernelSource;
   /** Our names of the shader's bindings, where they differ. */
   readonly names: Readonly<Record<string, OperandName>>;
-  /** The rest is 0. */
-  readonly params: Partial<Params>;
+  /** Those of attention, the rest being 0; or what writes those of the kernel, which are no longer. */
+  readonly params: Partial<Params> | Packer;
   readonly workgroups: number;
   /** Operations of a workgroup, and after how many a dispatch is cut in two. Default: little work, never cut. */
   readonly flops?: readonly [each: number, most: number];
@@ -84,11 +129,11 @@ export async function planOneKernel(
   try {
     const { source, names, params: some, workgroups, flops = [1, Number.POSITIVE_INFINITY] } = kernelOf();
     const compiled = await compileKernel(device, source);
-    const all = { ...(Object.fromEntries(PARAMS.map(([name]) => [name, 0])) as Params), ...some };
+    const pack = typeof some === "function" ? some : packerOf(some);
     const parts = cutWork(device, workgroups, ...flops);
     const bytes = new ArrayBuffer(Math.max(1, parts.length) * UNIFORM_STRIDE);
     const dispatches = parts.map(({ x, y, ...range }, index) => {
-      packParams({ ...all, ...range }, bytes, index * UNIFORM_STRIDE);
+      pack(range, bytes, index * UNIFORM_STRIDE);
       return { x, y, paramsOffset: index * UNIFORM_STRIDE };
     });
     const { value: params, done } = guarded(device, label, () => {
@@ -106,4 +151,10 @@ export async function planOneKernel(
     for (const one of owned) one.destroy();
     throw error;
   }
+}
+
+/** Writes the uniform of attention. */
+function packerOf(some: Partial<Params>): Packer {
+  const all = { ...(Object.fromEntries(PARAMS.map(([name]) => [name, 0])) as Params), ...some };
+  return (grid, bytes, offset) => packParams({ ...all, ...grid }, bytes, offset);
 }

@@ -59,6 +59,10 @@ export type OperandName =
   | Exclude<keyof AttentionBindings, "captures" | "cache">
   | `captures.${string}`
   | "x"
+  | "residual"
+  | "residualBias"
+  | "sum"
+  | "statistics"
   | "weight"
   | "table"
   | "cos"

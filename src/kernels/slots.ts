@@ -1,5 +1,6 @@
 // The slots of the attention kernels: which module fills each for a problem, and the bindings that it brings.
 
+import output from "../../shaders/slots/output.wesl?raw";
 import query from "../../shaders/slots/query.wesl?raw";
 import biasStored from "../../shaders/variants/bias_stored.wesl?raw";
 import dropoutThreefry from "../../shaders/variants/dropout_threefry.wesl?raw";
@@ -129,6 +130,10 @@ const moduleOf = (modules: typeof QUERIES, access: Access) => modules[access.rep
 /** The module of the slot `query` for an access, to be renamed for another tensor that is read alike. */
 export const queryModule = (access: Access): ModuleSource =>
   moduleOf(QUERIES, access) ?? { name: "slots/query.wesl", text: query };
+
+/** The module of the slot `output` for an access, likewise. */
+export const outputModule = (access: Access): ModuleSource =>
+  moduleOf(OUTPUTS, access) ?? { name: "slots/output.wesl", text: output };
 
 /** Modules that replace defaults. */
 export function slotModules(slots: SlotChoice): ModuleMap {

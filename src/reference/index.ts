@@ -20,6 +20,7 @@ export {
   type ReferenceMultiHeadOptions,
   type ReferenceMultiHeadResult,
 } from "./multi_head.ts";
+export { layerNorm, type ReferenceLayerNormOptions, softmaxAlong } from "./normalise.ts";
 export type {
   ReferenceOptions,
   ReferencePosition,
@@ -27,6 +28,7 @@ export type {
   ReferenceSimilarity,
   ReferenceTensor,
 } from "./options.ts";
+export { normalCdf, pointwise, type ReferencePointwiseOptions } from "./pointwise.ts";
 export { positionEncoding, type ReferenceEncodingOptions, sinusoidalEncoding } from "./positions.ts";
 export { project } from "./projection.ts";
 export { type ReferenceRotaryOptions, type ReferenceRotaryScaling, rotary, rotaryFrequencies } from "./rotary.ts";

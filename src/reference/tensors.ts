@@ -31,3 +31,19 @@ export function broadcast(tensor: ReferenceTensor, rank: number): Strided {
 /** Where the row [b, h, row] of a 4-D tensor starts. */
 export const at = ({ strides, offset }: Strided, b: number, h: number, row: number) =>
   offset + b * strides[0] + h * strides[1] + row * strides[2];
+
+/** The elements of a tensor broadcast to a shape, in row-major order. */
+export function elements(tensor: ReferenceTensor, shape: readonly number[]): Float64Array {
+  const { data, strides, offset } = broadcast(tensor, shape.length);
+  const values = new Float64Array(shape.reduce((product, size) => product * size, 1));
+  for (let i = 0; i < values.length; i++) {
+    let rest = i;
+    let at = offset;
+    for (let axis = shape.length - 1; axis >= 0; axis--) {
+      at += (rest % shape[axis]) * strides[axis];
+      rest = Math.floor(rest / shape[axis]);
+    }
+    values[i] = data[at];
+  }
+  return values;
+}

@@ -74,6 +74,28 @@ export const asOperand = (name: string, binding: number, text: string): string =
     ...{ q_stride_m: `${name}_stride_n`, q_stride_d: `${name}_stride_d` },
   });
 
+/**
+ * A module for q, or one for the output, as one for another tensor of rows, whose width is a uniform: `residual`,
+ * `load_residual`, `RESIDUAL_BF16`.
+ */
+export function asRows(name: string, binding: number, text: string): string {
+  const runtime = text.replace(/^import .*config::\{(?:HEAD_DIM|V_DIM)\};$/m, ""); // the width, and nothing else
+  const imported = runtime.replace(/^import .*$/gm, (line) => line.replace(/HEAD_DIM, |, V_DIM/, ""));
+  return renamed(imported, {
+    ...{ q: name, o: name, load_q: `load_${name}`, store_o: `store_${name}` },
+    ...{ "@binding(1)": `@binding(${binding})`, "@binding(6)": `@binding(${binding})` },
+    ...{ HEAD_DIM: "params.width", V_DIM: "params.width" },
+    ...Object.fromEntries(
+      ["q", "o"].flatMap((of) => [
+        [`${of.toUpperCase()}_BF16`, `${name.toUpperCase()}_BF16`],
+        ...["base", "stride_b", "stride_h", "stride_d"].map((part) => [`${of}_${part}`, `${name}_${part}`]),
+        [`${of}_stride_m`, `${name}_stride_n`],
+      ]),
+    ),
+    ...{ M: "N", D: "W", Dv: "W" },
+  });
+}
+
 const CACHED_VALUE_NAMES = {
   ...{ cache_k: "cache_v", store_cached_k: "store_cached_v", "@binding(16)": "@binding(17)" },
   ...{ CACHE_K_VECS: "CACHE_V_VECS", CACHE_K_ROW: "CACHE_V_ROW", CACHE_K_GROUPS: "CACHE_V_GROUPS" },

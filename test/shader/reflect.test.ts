@@ -42,12 +42,13 @@ import {
 import { PARAMS, PARAMS_BYTES, type Params, packParams } from "../../src/kernels/params.ts";
 import { ROTARY_HEADS, rotaryKernelModules } from "../../src/kernels/rotary.ts";
 import { angleTablesShape } from "../../src/kernels/rotary_angles.ts";
+import { packRowParams, ROW_PARAMS, ROW_PARAMS_BYTES, rowModules } from "../../src/kernels/rows.ts";
 import { PLAIN } from "../../src/kernels/slots.ts";
 import { COPY, TABLES_MODULES } from "../../src/kernels/tables.ts";
 import { MOST_KEYS, STAGES, scoreModules } from "../../src/kernels/weights.ts";
 import { link } from "../../src/shader/link.ts";
 import { blankComments } from "../../src/shader/source.ts";
-import { APPENDS, KERNEL_VARIANTS, LINEAR_SPECS } from "../support/kernels.ts";
+import { APPENDS, KERNEL_VARIANTS, LINEAR_SPECS, ROW_KERNELS } from "../support/kernels.ts";
 
 const reflect = (variant: Pick<(typeof KERNEL_VARIANTS)[number], "root" | "modules">) =>
   new WgslReflect(link(variant.root, variant.modules).code);
@@ -121,6 +122,26 @@ describe("the params of linear attention", () => {
       bytes,
       256,
     );
+    const view = new DataView(bytes, 256);
+    for (const [index, { name, offset, type }] of struct.members.entries()) {
+      if (type.name === "f32") expect(view.getFloat32(offset, true), name).toBe(0.5);
+      else expect(view.getUint32(offset, true), name).toBe(index);
+    }
+  });
+});
+
+describe("the params of rows", () => {
+  const spec = ROW_KERNELS.pointwise.copy;
+  const struct = uniformOf({ root: "package::pointwise", modules: rowModules(spec) });
+  it("have the members of the WGSL struct, in order and at their offsets", () => {
+    expect(struct.members.map(({ name }) => name)).toEqual([...ROW_PARAMS]);
+    expect(struct.members.map(({ offset }) => offset)).toEqual(ROW_PARAMS.map((_, index) => index * 4));
+    expect(ROW_PARAMS_BYTES).toBe(Math.ceil(struct.size / 16) * 16);
+    expect(ROW_PARAMS_BYTES).toBeLessThanOrEqual(PARAMS_BYTES); // plans lay out uniforms of that size
+  });
+  it("are packed by their types", () => {
+    const bytes = new ArrayBuffer(256 + ROW_PARAMS_BYTES);
+    packRowParams(Object.fromEntries(ROW_PARAMS.map((name, i) => [name, name === "epsilon" ? 0.5 : i])), bytes, 256);
     const view = new DataView(bytes, 256);
     for (const [index, { name, offset, type }] of struct.members.entries()) {
       if (type.name === "f32") expect(view.getFloat32(offset, true), name).toBe(0.5);

@@ -18,6 +18,7 @@ import {
 import { DECODE_SHAPES, decodeBindings, decodeModules } from "../../src/kernels/decode.ts";
 import { FORWARD_TILES, forwardModules } from "../../src/kernels/forward.ts";
 import { kvAccess } from "../../src/kernels/kv_access.ts";
+import { layerNormSpecialisation } from "../../src/kernels/layer_norm.ts";
 import {
   type LinearKernel,
   type LinearSpecialisation,
@@ -28,9 +29,12 @@ import {
 import { MASK_BITS_BINDINGS, MASK_BITS_MODULES } from "../../src/kernels/mask_bits.ts";
 import { MATMUL_TILES, type MatmulSpecialisation, matmulBindings, matmulModules } from "../../src/kernels/matmul.ts";
 import { MERGE_BINDINGS, MERGE_MODULES } from "../../src/kernels/merge.ts";
+import { pointwiseSpecialisation } from "../../src/kernels/pointwise.ts";
 import { type EncodingSpecialisation, encodingBindings, encodingModules } from "../../src/kernels/position_encoding.ts";
 import { type RotarySpecialisation, rotaryKernelBindings, rotaryKernelModules } from "../../src/kernels/rotary.ts";
 import { ROW_NORMS_BINDINGS, rowNormsModules } from "../../src/kernels/row_norms.ts";
+import { softmaxSpecialisation } from "../../src/kernels/row_softmax.ts";
+import { type RowSpecialisation, rowBindings, rowModules } from "../../src/kernels/rows.ts";
 import { PLAIN, type SlotChoice, slotBindings } from "../../src/kernels/slots.ts";
 import { TABLES_MODULES, tablesKernel } from "../../src/kernels/tables.ts";
 import { scoreBindings, scoreModules } from "../../src/kernels/weights.ts";
@@ -262,6 +266,53 @@ const LINEAR_VARIANTS = Object.entries(LINEAR_SPECS).flatMap(([slotName, spec]) 
   }));
 });
 
+/** Kernels of rows, by their root. */
+export const ROW_KERNELS: Readonly<Record<string, Readonly<Record<string, RowSpecialisation>>>> = {
+  pointwise: {
+    copy: pointwiseSpecialisation({ source: "dense", o: "dense" }),
+    "gelu of a sum, 16 bits at any strides": pointwiseSpecialisation(
+      { source: "bf16-packed-strided", bias: "f16-packed", residual: "strided", o: "f16-packed-strided" },
+      "gelu",
+    ),
+    "gelu with tanh": pointwiseSpecialisation({ source: "strided", bias: "strided", o: "bf16-packed" }, "gelu-tanh"),
+  },
+  row_softmax: {
+    "lanes of a row side by side": softmaxSpecialisation(
+      { source: "dense", o: "dense" },
+      { lanes: 256, rowsAdjacent: false, logarithm: false },
+    ),
+    "rows side by side, logarithm, 16 bits": softmaxSpecialisation(
+      { source: "f16-packed-strided", o: "bf16-packed-strided" },
+      { lanes: 4, rowsAdjacent: true, logarithm: true },
+    ),
+  },
+  layer_norm: {
+    plain: layerNormSpecialisation(
+      { source: "dense", weight: "dense", bias: "dense", o: "dense" },
+      { lanes: 32, rowsAdjacent: false, centred: true },
+    ),
+    "all there is": layerNormSpecialisation(
+      {
+        ...{ source: "strided", residual: "f16-packed", shift: "bf16-packed", weight: "strided", bias: "strided" },
+        ...{ o: "f16-packed-strided", total: "bf16-packed-strided", statistics: "strided" },
+      },
+      { lanes: 256, rowsAdjacent: false, centred: true },
+    ),
+    "by the root mean square": layerNormSpecialisation(
+      { source: "dense", residual: "dense", o: "strided", total: "dense", statistics: "strided" },
+      { lanes: 4, rowsAdjacent: true, centred: false },
+    ),
+  },
+};
+const ROW_VARIANTS = Object.entries(ROW_KERNELS).flatMap(([root, specs]) =>
+  Object.entries(specs).map(([name, spec]) => ({
+    name: `${root}, ${name}`,
+    root: `package::${root}`,
+    modules: rowModules(spec),
+    bindings: rowBindings(spec),
+  })),
+);
+
 export const KERNEL_VARIANTS: readonly KernelVariant[] = [
   ...ATTENTION_VARIANTS,
   ...FEATURE_VARIANTS,
@@ -286,6 +337,7 @@ export const KERNEL_VARIANTS: readonly KernelVariant[] = [
   })),
   { name: "tables", root: "package::tables", modules: TABLES_MODULES, bindings: tablesKernel().bindings },
   ...LINEAR_VARIANTS,
+  ...ROW_VARIANTS,
   {
     name: "linear copy",
     root: "package::linear_copy",

@@ -1,0 +1,245 @@
+// What is done to every element by itself: copies, conversions, sums and activations; the plan, and one-liners on top.
+
+import { check } from "../errors.ts";
+import { checkDevice } from "../gpu/buffers.ts";
+import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
+import { type ActivationModule, pointwiseSpecialisation, pointwiseWorkgroups } from "../kernels/pointwise.ts";
+import { rowKernel } from "../kernels/rows.ts";
+import type { Dtype, TensorSpec } from "../types.ts";
+import { type OneKernel, OperationPlan, planOneKernel, planTensors } from "./one_kernel.ts";
+import { broadcastTo, foldRows, layRows } from "./row_axes.ts";
+import { checkTensors, runOnce } from "./run.ts";
+import { checkedSpec, expectApart, FLOATS, type ResolvedSpec } from "./specs.ts";
+
+/**
+ * What is done to each sum: `"gelu"`, x Phi(x) by erf; `"gelu-tanh"`, 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
+ */
+export type Activation = ActivationModule;
+
+/** The pointwise operation that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
+export interface PointwiseProblem {
+  /** f32, f16 or bf16, of any shape; it broadcasts to that of the output. A tensor, or what it will look like. */
+  readonly x: TensorSpec;
+  /** Added to x; broadcasts to the shape of the output, as one row [W] does. f32, f16 or bf16. Default: none. */
+  readonly bias?: TensorSpec;
+  /** Likewise. */
+  readonly residual?: TensorSpec;
+  /** Default: none. */
+  readonly activation?: Activation;
+  /** f32, f16 or bf16. Default: dense, the shape and dtype of x. */
+  readonly output?: TensorSpec;
+  /** Name of the plan's GPU objects in errors and captures. Default `"pointwise"`. */
+  readonly label?: string;
+}
+
+/** Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are the default. */
+export interface PointwiseBindings {
+  readonly x?: Tensor;
+  readonly output?: Tensor;
+  /** These if the plan was made with them. */
+  readonly bias?: Tensor;
+  readonly residual?: Tensor;
+}
+
+/** A compiled pointwise operation. */
+export type PointwisePlan = OperationPlan<PointwiseBindings>;
+
+/**
+ * Compiles what is done to every element by itself:
+ *
+ * ```
+ * output = activation(x + bias + residual)
+ * ```
+ *
+ * x, bias and residual broadcast to the output by NumPy's rule. Each tensor has a dtype and strides of its own, so this
+ * copies, converts between f32, f16 and bf16, transposes, and writes into a slice of a larger tensor; rounding is to the
+ * nearest, ties to even, and sums are f32. Infinities and NaNs are copied. Sizes and strides compile nothing. Where strides
+ * keep more than four axes apart it is refused.
+ *
+ * Rejects with FoveaError, as {@link planAttention} does.
+ *
+ * @example
+ * // present = concat(past, new) along the tokens, f16
+ * const present = tensor(device, [1, 8, 12, 64], { dtype: "f16" });
+ * const plan = await planPointwise(device, { x: fresh, output: present.slice(2, 10, 12) });
+ * plan.encode(pass);
+ */
+export async function planPointwise(device: GPUDevice, problem: PointwiseProblem): Promise<PointwisePlan> {
+  const { plan, allocated } = await preparePointwise(device, problem, "pointwise");
+  await allocated;
+  return plan;
+}
+
+/** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
+async function preparePointwise(device: GPUDevice, problem: PointwiseProblem, name: string) {
+  const label = problem?.label ?? name;
+  checkDevice(device);
+  const specs = resolvePointwise(label, problem);
+  const tensors = planTensors(device, label, ({ add }) => {
+    for (const name of ["x", "bias", "residual", "output"] as const) {
+      const spec = specs[name];
+      if (spec) add(name, spec, problem[name], name === "output");
+    }
+  });
+  const { plan, allocated } = await planOneKernel(device, label, tensors, () => {
+    return kernelOf(device, label, specs, problem.activation);
+  });
+  return { plan: OperationPlan.make<PointwiseBindings>(plan), allocated, output: specs.output };
+}
+
+interface Specs {
+  readonly x: ResolvedSpec;
+  readonly bias: ResolvedSpec | undefined;
+  readonly residual: ResolvedSpec | undefined;
+  readonly output: ResolvedSpec;
+}
+
+function resolvePointwise(label: string, problem: PointwiseProblem): Specs {
+  check(
+    typeof problem === "object" && problem !== null,
+    "argument",
+    () => `${label}: expected a problem { x, ... }, got ${problem}.`,
+  );
+  const { activation } = problem;
+  check(
+    activation === undefined || activation === "gelu" || activation === "gelu-tanh",
+    "argument",
+    () => `${label}: activation must be "gelu" or "gelu-tanh", got ${JSON.stringify(activation)}.`,
+  );
+  const optional = (name: "bias" | "residual") =>
+    problem[name] === undefined ? undefined : checkedSpec(label, name, problem[name], FLOATS);
+  const x = checkedSpec(label, "x", problem.x, FLOATS);
+  const output = problem.output
+    ? checkedSpec(label, "output", problem.output, FLOATS)
+    : resolveSpec("output", { shape: x.shape, dtype: x.dtype });
+  expectApart(label, "output", output);
+  return { x, bias: optional("bias"), residual: optional("residual"), output };
+}
+
+function kernelOf(device: GPUDevice, label: string, specs: Specs, activation: Activation | undefined): OneKernel {
+  const { x, bias, residual, output } = specs;
+  const wide = (name: string, spec: ResolvedSpec) => broadcastTo(label, name, spec, output.shape);
+  const folded = foldRows(
+    label,
+    {
+      source: wide("x", x),
+      ...(bias && { bias: wide("bias", bias) }),
+      ...(residual && { residual: wide("residual", residual) }),
+      o: output,
+    },
+    0,
+  );
+  const { accesses, pack } = layRows(device, folded);
+  return {
+    source: rowKernel("pointwise", pointwiseSpecialisation(accesses, activation)),
+    names: { source: "x", o: "output" },
+    params: pack,
+    workgroups: pointwiseWorkgroups(folded.rows, folded.width),
+  };
+}
+
+/** Options of {@link copyTensor}, {@link addBias} and {@link gelu}. */
+export interface PointwiseOptions {
+  /** Added to x; broadcasts to the shape of the output. Default: none. */
+  readonly residual?: Tensor;
+  /** Where the result goes. Default: a new dense tensor of the shape of x, which is the caller's to destroy. */
+  readonly output?: Tensor;
+  /** Of the new tensor. Default that of x. */
+  readonly dtype?: Dtype;
+  /** Name in errors and captures. */
+  readonly label?: string;
+}
+
+/** Runs a pointwise operation once. */
+async function runPointwise(
+  name: string,
+  x: Tensor,
+  { output: given, dtype, ...options }: PointwiseOptions & Pick<PointwiseProblem, "activation"> & { bias?: Tensor },
+): Promise<{ readonly output: Tensor }> {
+  const { label = name, bias, residual } = options;
+  const inputs = { x, ...(bias !== undefined && { bias }), ...(residual !== undefined && { residual }) };
+  checkTensors(label, { ...inputs, ...(given !== undefined && { output: given }) });
+  check(
+    given === undefined || dtype === undefined,
+    "argument",
+    () => `${label}: dtype is that of a new output, and an output was given; leave one out.`,
+  );
+  const problem = { ...options, x, output: given ?? { shape: x.shape, dtype: dtype ?? x.dtype } };
+  const { plan, allocated, output } = await preparePointwise(x.device, problem, name);
+  return runOnce(x.device, label, { plan, allocated }, Object.values(inputs), (make) => ({
+    output: given ?? make("output", output.shape, output.dtype),
+  }));
+}
+
+/**
+ * Copies a tensor to other strides or another float dtype, or into a slice of a larger tensor, with a bias or another
+ * tensor added if asked. See {@link planPointwise} for the rules.
+ *
+ * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
+ *
+ * @param x f32, f16 or bf16, of any shape; it broadcasts to the shape of an output that is given
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @example
+ * const { output: dense } = await copyTensor(x.permute(0, 2, 1, 3), { dtype: "f16" });
+ * await copyTensor(k, { output: present.slice(2, 10, 12) });
+ */
+export function copyTensor(
+  x: Tensor,
+  options: PointwiseOptions & { readonly bias?: Tensor } = {},
+): Promise<{ readonly output: Tensor }> {
+  return runPointwise("copyTensor", x, options);
+}
+
+/**
+ * x + bias, or x + bias + residual. See {@link planPointwise} for the rules.
+ *
+ * @param x [..., W] f32, f16 or bf16
+ * @param bias [W], or what else broadcasts to the shape of x
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @example
+ * const { output } = await addBias(x, bias, { residual });
+ */
+export async function addBias(
+  x: Tensor,
+  bias: Tensor,
+  options: PointwiseOptions = {},
+): Promise<{ readonly output: Tensor }> {
+  checkTensors(options?.label ?? "addBias", { x, bias });
+  return runPointwise("addBias", x, { ...options, bias });
+}
+
+/** Options of {@link gelu}. */
+export interface GeluOptions extends PointwiseOptions {
+  /** `"tanh"`: the form with tanh in place of erf. Default `"none"`. */
+  readonly approximate?: "none" | "tanh";
+  /** Added to x before, as FastGelu has it; broadcasts to the shape of the output. Default: none. */
+  readonly bias?: Tensor;
+}
+
+/**
+ * The Gaussian error linear unit of each element:
+ *
+ * ```
+ * gelu(x) = x Phi(x) = 0.5 x (1 + erf(x / sqrt(2)))          or, with approximate: "tanh",
+ *           0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))
+ * ```
+ *
+ * Source: arXiv 1606.08415. Both are right to f32 where the result is small, too. See {@link planPointwise} for the rules.
+ *
+ * @param x f32, f16 or bf16, of any shape
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @example
+ * const { output } = await gelu(x, { approximate: "tanh", bias });
+ */
+export async function gelu(x: Tensor, options: GeluOptions = {}): Promise<{ readonly output: Tensor }> {
+  const { approximate = "none", ...rest } = options ?? {};
+  check(
+    approximate === "none" || approximate === "tanh",
+    "argument",
+    () => `${rest.label ?? "gelu"}: approximate must be "none" or "tanh", got ${JSON.stringify(approximate)}.`,
+  );
+  return runPointwise("gelu", x, { ...rest, activation: approximate === "tanh" ? "gelu-tanh" : "gelu" });
+}

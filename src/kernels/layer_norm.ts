@@ -1,0 +1,39 @@
+// The kernel that normalises rows, shaders/layer_norm.wesl: what is compiled.
+
+import layerNorm from "../../shaders/layer_norm.wesl?raw";
+import rowLanesModule from "../../shaders/lib/row_lanes.wesl?raw";
+import rowStatistics from "../../shaders/slots/row_statistics.wesl?raw";
+import rowStatisticsStored from "../../shaders/variants/row_statistics_stored.wesl?raw";
+import type { RowAccesses, RowSpecialisation } from "./rows.ts";
+
+export interface LayerNormChoice {
+  /** That share a row. */
+  readonly lanes: number;
+  /** Rows lie side by side in memory. */
+  readonly rowsAdjacent: boolean;
+  /** The mean is taken off. */
+  readonly centred: boolean;
+}
+
+export function layerNormSpecialisation(
+  tensors: RowAccesses,
+  { lanes, rowsAdjacent, centred }: LayerNormChoice,
+): RowSpecialisation {
+  const statistics = tensors.statistics !== undefined;
+  return {
+    tensors,
+    constants: {
+      ...{ LANES: lanes, ROWS_ADJACENT: rowsAdjacent, CENTRED: centred },
+      ...{ RESIDUAL: tensors.residual !== undefined, SHIFT: tensors.shift !== undefined },
+      ...{ WEIGHT: tensors.weight !== undefined, BIAS: tensors.bias !== undefined },
+      ...{ TOTAL: tensors.total !== undefined, STATISTICS: statistics },
+    },
+    modules: {
+      "package::layer_norm": layerNorm,
+      "package::lib::row_lanes": rowLanesModule,
+      "package::slots::row_statistics": statistics
+        ? { name: "variants/row_statistics_stored.wesl", text: rowStatisticsStored }
+        : rowStatistics,
+    },
+  };
+}

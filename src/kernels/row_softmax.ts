@@ -1,0 +1,22 @@
+// The kernel of the softmax of rows, shaders/row_softmax.wesl: what is compiled.
+
+import rowLanesModule from "../../shaders/lib/row_lanes.wesl?raw";
+import rowSoftmax from "../../shaders/row_softmax.wesl?raw";
+import type { RowAccesses, RowSpecialisation } from "./rows.ts";
+
+export interface SoftmaxChoice {
+  /** That share a row. */
+  readonly lanes: number;
+  /** Rows lie side by side in memory. */
+  readonly rowsAdjacent: boolean;
+  readonly logarithm: boolean;
+}
+
+export const softmaxSpecialisation = (
+  tensors: RowAccesses,
+  { lanes, rowsAdjacent, logarithm }: SoftmaxChoice,
+): RowSpecialisation => ({
+  tensors,
+  constants: { LANES: lanes, ROWS_ADJACENT: rowsAdjacent, LOGARITHM: logarithm },
+  modules: { "package::row_softmax": rowSoftmax, "package::lib::row_lanes": rowLanesModule },
+});

@@ -1,0 +1,115 @@
+// What the kernels of rows have in common, shaders/pointwise.wesl, row_softmax.wesl and layer_norm.wesl: the modules and
+// bindings of their tensors, and their uniform.
+
+import half from "../../shaders/lib/half.wesl?raw";
+import rowParams from "../../shaders/lib/row_params.wesl?raw";
+import rowConfig from "../../shaders/slots/row_config.wesl?raw";
+import outputNone from "../../shaders/variants/output_none.wesl?raw";
+import queryNone from "../../shaders/variants/query_none.wesl?raw";
+import { link, type ModuleMap } from "../shader/link.ts";
+import { asRows, constantsModule } from "../shader/modules.ts";
+import type { Binding, KernelSource } from "../types.ts";
+import { type Access, outputModule, queryModule } from "./slots.ts";
+
+/** The tensors of rows that these kernels have, by their bindings from 1 on. */
+const READ = ["source", "residual", "shift", "weight", "bias"] as const;
+const WRITTEN = ["o", "total"] as const;
+const SLOTS = [...READ, ...WRITTEN] as const;
+/** Those and the statistics of rows, which have no slot. */
+export const ROW_TENSORS = [...SLOTS, "statistics"] as const;
+export type RowTensor = (typeof ROW_TENSORS)[number];
+
+/** How each tensor that there is lies in memory. */
+export type RowAccesses = Readonly<Partial<Record<RowTensor, Access>>> & {
+  readonly source: Access;
+  readonly o: Access;
+};
+
+export interface RowSpecialisation {
+  readonly tensors: RowAccesses;
+  readonly constants: Readonly<Record<string, number | boolean>>;
+  /** Modules beside those of the tensors, and what tells them from others of the same kernel and constants. */
+  readonly modules: ModuleMap;
+  readonly variant?: string | undefined;
+}
+
+const NOT_READ = { name: "variants/query_none.wesl", text: queryNone };
+const NOT_WRITTEN = { name: "variants/output_none.wesl", text: outputNone };
+
+/** The modules of a kernel of rows; the root is among those that are given. */
+export function rowModules({ tensors, constants, modules }: RowSpecialisation): ModuleMap {
+  const slots = SLOTS.map((name, index) => {
+    const access = tensors[name];
+    const written = (WRITTEN as readonly string[]).includes(name);
+    const moduleOf = written ? outputModule : queryModule;
+    const module = access === undefined ? (written ? NOT_WRITTEN : NOT_READ) : moduleOf(access);
+    const text = asRows(name, index + 1, module.text);
+    return [`package::slots::row_${name}`, { name: `${module.name} as ${name}`, text }];
+  });
+  const bf16 = SLOTS.map((name) => [`${name.toUpperCase()}_BF16`, tensors[name]?.startsWith("bf16") ?? false]);
+  return {
+    "package::lib::params": rowParams,
+    "package::lib::half": half,
+    ...Object.fromEntries(slots),
+    ...constantsModule("config", rowConfig, { ...Object.fromEntries(bf16), ...constants }),
+    ...modules,
+  };
+}
+
+export function rowBindings({ tensors }: Pick<RowSpecialisation, "tensors">): Binding[] {
+  const used = ROW_TENSORS.flatMap((name, index): Binding[] => {
+    const type = (READ as readonly string[]).includes(name) ? "read-only-storage" : "storage";
+    return tensors[name] === undefined ? [] : [{ binding: index + 1, name, type }];
+  });
+  return [{ binding: 0, name: "params", type: "uniform" }, ...used];
+}
+
+/** Lanes of a workgroup of a kernel in which they share rows. */
+const ROW_WG_SIZE = 256;
+
+/** How many lanes share a row of `width` elements. Where `rowsAdjacent`, as many rows as can be are read side by side. */
+export function rowLanes(width: number, rowsAdjacent: boolean): number {
+  const [few, some] = rowsAdjacent ? [256, Number.POSITIVE_INFINITY] : [64, 1024];
+  return width <= few ? 4 : width <= some ? 32 : ROW_WG_SIZE;
+}
+
+/** Workgroups for so many rows. */
+export const rowWorkgroups = (rows: number, lanes: number): number => Math.ceil((rows * lanes) / ROW_WG_SIZE);
+
+/** Linked kernels by root and specialisation. */
+const linked = new Map<string, KernelSource>();
+
+export function rowKernel(root: string, spec: RowSpecialisation): KernelSource {
+  const { tensors, constants } = spec;
+  const key = JSON.stringify([root, tensors, constants, spec.variant]);
+  let source = linked.get(key);
+  if (!source) {
+    source = { label: root, ...link(`package::${root}`, rowModules(spec)), bindings: rowBindings(spec) };
+    linked.set(key, source);
+  }
+  return source;
+}
+
+const ADDRESSES = ["base", "stride_b", "stride_h", "stride_n", "stride_d"] as const;
+
+/** The uniform, field by field as in shaders/lib/row_params.wesl. A test compares the two. */
+export const ROW_PARAMS = [
+  ...(["grid_x", "first_workgroup", "rows_per_head", "n_heads", "all_rows", "width", "epsilon"] as const),
+  ...ROW_TENSORS.flatMap((name) => ADDRESSES.map((part) => `${name}_${part}` as const)),
+  "inverse_at" as const,
+];
+
+export type RowParams = { readonly [Name in (typeof ROW_PARAMS)[number]]?: number };
+
+/** Bytes of the struct: a uniform's size is a multiple of 16. */
+export const ROW_PARAMS_BYTES = Math.ceil((ROW_PARAMS.length * 4) / 16) * 16;
+
+/** Writes the struct into `bytes` at `offset`. What is not given is 0. */
+export function packRowParams(params: RowParams, bytes: ArrayBuffer, offset: number): void {
+  const view = new DataView(bytes, offset, ROW_PARAMS_BYTES);
+  ROW_PARAMS.forEach((name, index) => {
+    const value = params[name] ?? 0;
+    if (name === "epsilon") view.setFloat32(index * 4, value, true);
+    else view.setUint32(index * 4, value, true);
+  });
+}

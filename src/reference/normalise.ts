@@ -1,0 +1,86 @@
+// Softmax and normalisation of rows on the CPU: what the kernels of rows are measured against.
+
+import type { ReferenceTensor } from "./options.ts";
+import { pointwise } from "./pointwise.ts";
+import { roundingOf } from "./rounding.ts";
+import { softmax } from "./softmax.ts";
+import { elements } from "./tensors.ts";
+
+const product = (sizes: readonly number[]) => sizes.reduce((total, size) => total * size, 1);
+
+/**
+ * exp(x - m) / sum exp(x - m) along an axis, or its logarithm, row-major. -Infinity counts for nothing; where there is
+ * nothing else the softmax is 0.
+ */
+export function softmaxAlong(
+  x: ReferenceTensor,
+  { axis = -1, log = false, precision }: { axis?: number; log?: boolean; precision?: "f64" | "f32" } = {},
+): Float64Array {
+  const { round } = roundingOf(precision);
+  const { shape } = x;
+  const along = axis < 0 ? axis + shape.length : axis;
+  const width = shape[along];
+  const step = product(shape.slice(along + 1));
+  const values = elements(x, shape);
+  const output = new Float64Array(values.length);
+  for (let slice = 0; slice < values.length / Math.max(width, 1); slice++) {
+    const start = Math.floor(slice / step) * step * width + (slice % step);
+    const row = Float64Array.from({ length: width }, (_, d) => values[start + d * step]);
+    const weights = new Float64Array(width);
+    const { max, sum } = softmax(row, weights, [0, width], Number.NEGATIVE_INFINITY, round);
+    const logSum = round(Math.log(sum));
+    for (let d = 0; d < width; d++) {
+      const nothing = row[d] === Number.NEGATIVE_INFINITY;
+      const logarithm = nothing ? row[d] : round(round(row[d] - max) - logSum);
+      output[start + d * step] = log ? logarithm : round(weights[d] / sum);
+    }
+  }
+  return output;
+}
+
+export interface ReferenceLayerNormOptions {
+  /** Added to x before; they broadcast to its shape. */
+  readonly residual?: ReferenceTensor | undefined;
+  readonly residualBias?: ReferenceTensor | undefined;
+  readonly weight?: ReferenceTensor | undefined;
+  readonly bias?: ReferenceTensor | undefined;
+  /** The first of the axes that are normalised. Default -1. */
+  readonly axis?: number;
+  /** Default 1e-5. */
+  readonly epsilon?: number;
+  /** By the root mean square. Default false. */
+  readonly rms?: boolean;
+  /** `"f32"`: every operation rounded to f32. Default `"f64"`. */
+  readonly precision?: "f64" | "f32";
+}
+
+/**
+ * Layer normalisation of x + residual + residualBias, row-major. Sources: arXiv 1607.06450, 1910.07467.
+ *
+ * @returns output and sum, of the shape of x; mean (0 by the root mean square) and inverse deviation, one a row
+ */
+export function layerNorm(x: ReferenceTensor, options: ReferenceLayerNormOptions = {}) {
+  const { residual, residualBias, weight, bias, axis = -1, epsilon = 1e-5, rms = false, precision = "f64" } = options;
+  const { round } = roundingOf(precision);
+  const { shape } = x;
+  const sum = pointwise(x, { bias: residual, residual: residualBias, precision });
+  const [w, b] = [weight, bias].map((one) => one && elements(one, shape));
+  const width = product(shape.slice(axis < 0 ? axis + shape.length : axis));
+  const rows = width ? sum.length / width : 0;
+  const mean = new Float64Array(rows);
+  const inverseDeviation = new Float64Array(rows);
+  const output = new Float64Array(sum.length);
+  for (let row = 0; row < rows; row++) {
+    const values = sum.subarray(row * width, (row + 1) * width);
+    if (!rms) mean[row] = round(values.reduce((total, value) => round(total + value), 0) / width);
+    const off = values.map((value) => round(value - mean[row]));
+    const variance = round(off.reduce((total, value) => round(total + round(value * value)), 0) / width);
+    inverseDeviation[row] = round(1 / round(Math.sqrt(round(variance + epsilon))));
+    off.forEach((value, d) => {
+      const at = row * width + d;
+      const scaled = round(round(value * inverseDeviation[row]) * (w?.[at] ?? 1));
+      output[at] = round(scaled + (b?.[at] ?? 0));
+    });
+  }
+  return { output, sum, mean, inverseDeviation };
+}
