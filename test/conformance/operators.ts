@@ -3,6 +3,8 @@
 import type { Tensor } from "../../src/index.ts";
 import type { OnnxRun } from "../../src/interop/onnx/index.ts";
 import { operators as onnx } from "../../src/interop/onnx/index.ts";
+import { keras } from "./keras.ts";
+import { pytorch } from "./pytorch.ts";
 
 /** An operator as a vector has it. The outputs are the caller's to destroy. */
 export type Operator = (
@@ -12,7 +14,7 @@ export type Operator = (
   run: OnnxRun & { readonly device: GPUDevice; readonly outputs: readonly boolean[] },
 ) => Promise<(Tensor | undefined)[]>;
 
-const OPERATORS: Readonly<Record<string, Readonly<Record<string, Operator>>>> = { ...onnx };
+const OPERATORS: Readonly<Record<string, Readonly<Record<string, Operator>>>> = { ...onnx, keras, "torch.nn": pytorch };
 
 /** @param op Domain and name: `ai.onnx.preview.FlexAttention`. */
 export function operatorOf(op: string): Operator | undefined {
