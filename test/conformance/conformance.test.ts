@@ -11,6 +11,7 @@ import { type Case, casesOf } from "./cases.ts";
 import { describeWorst, isWithin, worstOf } from "./compare.ts";
 import { main, runCases, summarize } from "./conformance.ts";
 import type { Outcome } from "./runner.ts";
+import { countsOf, tableOf } from "./table.ts";
 import { parseVector } from "./vector.ts";
 
 let folder = "";
@@ -99,6 +100,28 @@ describe("a folder of vectors", () => {
   });
 });
 
+describe("the table", () => {
+  it("counts what passes of every version of an operator, in every engine", () => {
+    const row = (opset: number | null, status: Outcome["status"]) => ({ op: "ai.onnx.Gelu", opset, status });
+    const adapter = { description: "llvmpipe", software: true, features: [] };
+    const dawn = [row(20, "passed"), row(20, "skipped"), row(null, "passed"), row(20, "passed"), row(21, "failed")];
+    const results = new Map([
+      ["dawn", { adapter, engine: "Dawn 1", operators: countsOf(dawn) }],
+      ["deno", { adapter, engine: "Deno 2", operators: countsOf(dawn.slice(0, 3)) }],
+    ]);
+    expect(tableOf(results).split("\n")).toEqual([
+      "| operator | dawn | deno |",
+      "| --- | ---: | ---: |",
+      "| ai.onnx.Gelu | 1 of 1 | 1 of 1 |",
+      "| ai.onnx.Gelu-20 | 2 of 3 | 1 of 2 |",
+      "| ai.onnx.Gelu-21 | 0 of 1 |  |",
+      "| all | 3 of 5 | 2 of 3 |",
+      "",
+      "Vectors that pass, of all there are. Run in Dawn 1 (llvmpipe), Deno 2 (llvmpipe).",
+    ]);
+  });
+});
+
 describe("npm run conformance", () => {
   it("prints failures and what is not there, and exits with 1", async () => {
     write({
@@ -174,6 +197,8 @@ describe("npm run conformance", () => {
     await refusal(["--vectors", folder], "file", `there are no vectors in ${folder}.`);
     write({ a: TURN });
     const filtered = ["--vectors", folder, "--filter", "gelu"];
+    const recorded = ["--record", "--filter", "a", "--vectors", folder];
+    await refusal(recorded, "argument", "--record is of all vectors; leave --filter out.");
     await refusal(filtered, "argument", "--filter: none of the 1 vectors has gelu in it.");
     writeFileSync(join(folder, "manifest.json"), "{}");
     await refusal(["--vectors", folder], "file", /manifest\.json is no list of vectors: /);

@@ -12,14 +12,18 @@ import { FoveaError } from "../../src/index.ts";
 import { type Case, casesOf } from "./cases.ts";
 import { ENGINES, type Engine } from "./engines.ts";
 import type { Outcome } from "./runner.ts";
+import { keepResults, nameOf, renewTable } from "./table.ts";
 
 const HELP = `
 npm run conformance -- [--vectors DIR] [--engine ${Object.keys(ENGINES).join("|")}] [--filter TEXT] [--json FILE]
+npm run conformance -- --table
 
   --vectors DIR    a folder of vectors; may be repeated. Default: FOVEA_VECTORS, or ../shared/vectors
   --engine NAME    chromium (default), firefox, deno, or dawn: Node with npm webgpu
   --filter TEXT    only vectors with TEXT in the name of their file or operator
   --json FILE      a list of what became of each vector, as JSON
+  --record         keeps the counts in test/conformance/results, and renews the table
+  --table          only writes the table of the kept counts into README.md
   --help           this text
 
 A vector names an operator with its attributes, and holds its inputs, the outputs that its suite expects, and a tolerance:
@@ -33,6 +37,8 @@ const OPTIONS = {
   engine: { type: "string", default: "chromium" },
   filter: { type: "string", default: "" },
   json: { type: "string" },
+  record: { type: "boolean", default: false },
+  table: { type: "boolean", default: false },
   help: { type: "boolean" },
 } as const;
 
@@ -52,7 +58,13 @@ export async function main({ args, ...context }: Context): Promise<number> {
     console.log(HELP.trim());
     return 0;
   }
+  if (values.table) {
+    renewTable(context.root);
+    return 0;
+  }
   const name = engineOf(values.engine);
+  if (values.record && values.filter)
+    throw new FoveaError("argument", "--record is of all vectors; leave --filter out.");
   const cases = chosen(values.vectors?.map((folder) => resolve(folder)) ?? vectorFolders(), values.filter);
   const { report, stop } = progress();
   let engine = await ENGINES[name](context);
@@ -71,6 +83,10 @@ export async function main({ args, ...context }: Context): Promise<number> {
     const rows = await runCases(cases, name, attempt, report);
     stop();
     if (values.json) writeFileSync(resolve(values.json), `${JSON.stringify(rows, null, 1)}\n`);
+    if (values.record) {
+      keepResults(context.root, name, engine, rows);
+      renewTable(context.root);
+    }
     return summarize(rows) ? 1 : 0;
   } finally {
     stop();
@@ -114,8 +130,6 @@ export function summarize(rows: readonly Row[]): number {
   console.log(`${count("passed")} passed, ${count("failed")} failed, ${skipped.length} skipped`);
   return count("failed");
 }
-
-const nameOf = ({ op, opset }: Case) => (opset === null ? op : `${op}-${opset}`);
 
 /** The cases of folders whose file or operator has the text in its name. There is at least one. */
 function chosen(folders: readonly string[], filter: string): Case[] {
