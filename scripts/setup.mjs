@@ -1,5 +1,6 @@
 // Set-up, run by npm before `npm start` and `npm test`: the packages of the lockfile, and a browser with WebGPU; with
-// --tests, also the driver that some tests run on. Node built-ins only, since nothing else may be there yet. A second run checks two files and is done.
+// --tests, also the driver that some tests run on; with --firefox, that driver and Firefox. Node built-ins only, since
+// nothing else may be there yet. A second run checks two files and is done.
 
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -8,6 +9,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { findBrowser, rememberBrowser } from "./browser.mjs";
 import { lavapipe } from "./deno.mjs";
+import { findFirefox } from "./firefox.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const stamp = join(root, "node_modules/.cache/fovea/lockfile.sha256");
@@ -36,23 +38,33 @@ async function installBrowser() {
   const playwright = join(root, "node_modules/playwright/cli.js");
   if (run(process.execPath, [playwright, "install", "chromium"])) {
     run(process.execPath, [playwright, "install-deps", "chromium"]); // needs root; without it they are often there
-  } else if (process.platform === "linux" && process.getuid?.() === 0 && existsSync("/usr/bin/apt-get")) {
-    run("apt-get", ["update", "-q"]);
-    run("apt-get", ["install", "-y", "-q", "--no-install-recommends", "chromium"]);
+  } else {
+    installByApt("chromium");
   }
   return findBrowser();
 }
 
+/** Installs Debian's packages where that can be done, and else nothing. @param {...string} packages */
+function installByApt(...packages) {
+  if (process.platform !== "linux" || process.getuid?.() !== 0 || !existsSync("/usr/bin/apt-get")) return;
+  run("apt-get", ["update", "-q"]);
+  run("apt-get", ["install", "-y", "-q", "--no-install-recommends", ...packages]);
+}
+
 /** Tests of shader-f16 run on Mesa's software driver. Where it can't be had they are skipped, and say so. */
 function installLavapipe() {
-  if (lavapipe() || process.platform !== "linux" || process.getuid?.() !== 0 || !existsSync("/usr/bin/apt-get")) return;
-  run("apt-get", ["update", "-q"]);
-  run("apt-get", ["install", "-y", "-q", "--no-install-recommends", "mesa-vulkan-drivers", "libvulkan1"]);
+  if (!lavapipe()) installByApt("mesa-vulkan-drivers", "libvulkan1");
+}
+
+/** Only `npm run conformance -- --engine firefox` asks for it. */
+function installFirefox() {
+  if (!findFirefox()) installByApt("firefox-esr");
 }
 
 async function main() {
   installPackages();
-  if (process.argv.includes("--tests")) installLavapipe();
+  if (process.argv.some((word) => word === "--tests" || word === "--firefox")) installLavapipe();
+  if (process.argv.includes("--firefox")) installFirefox();
   const browser = (await findBrowser()) ?? (await installBrowser());
   if (!browser) {
     throw new Error(

@@ -160,6 +160,29 @@ async function bundle(code: string): Promise<{ text: string; gzipped: number }> 
   return { text, gzipped: gzipSync(text).length };
 }
 
+const lines = (text: string) => text.split("\n").map((line) => line.replace(/\s*\/\/.*$/, ""));
+
+/** The kernels whose text is in a bundle, each known by its longest line that no other shader has. */
+function kernelsIn(bundled: string): string[] {
+  const files = readdirSync(join(root, "shaders"), { recursive: true, encoding: "utf8" }).filter((f) =>
+    /\.wesl$/.test(f),
+  );
+  const shaders = files.map((file) => ({ file, own: lines(readFileSync(join(root, "shaders", file), "utf8")) }));
+  const owners = new Map<string, number>();
+  for (const line of shaders.flatMap(({ own }) => [...new Set(own)])) owners.set(line, (owners.get(line) ?? 0) + 1);
+  return shaders
+    .filter(({ own }) => own.some((line) => line.startsWith("@compute")))
+    .map(({ file, own }) => [file.replace(/\.wesl$/, ""), longest(own.filter((line) => owners.get(line) === 1))])
+    .flatMap(([name, line]) => (bundled.includes(line) ? [name] : []))
+    .sort();
+}
+const longest = (texts: readonly string[]) => texts.reduce((a, b) => (b.length > a.length ? b : a), "");
+
+/** Operators, the kernels that they run on, and KB of a bundle with nothing else. */
+const ONE_OPERATOR: readonly (readonly [name: string, kernels: readonly string[], limit: number])[] = [
+  ["RotaryEmbedding", ["rotary"], 30],
+];
+
 describe("bundles", () => {
   it("of attention are at most 38 KB, minified and gzipped", async () => {
     const { text, gzipped } = await bundle('import { attention } from "fovea"; console.log(attention);');
@@ -171,6 +194,14 @@ describe("bundles", () => {
     expect(text).not.toContain("workgroupBarrier");
     expect(gzipped).toBeLessThan(5_000);
   });
+  it.each(ONE_OPERATOR)(
+    "of %s from fovea/onnx hold no kernels but %j, in at most %d KB gzipped",
+    async (name, kernels, limit) => {
+      const { text, gzipped } = await bundle(`import { ${name} } from "fovea/onnx"; console.log(${name});`);
+      expect(kernelsIn(text)).toEqual(kernels);
+      expect(gzipped).toBeLessThan(limit * 1000);
+    },
+  );
   it("carry no comment of a shader, but their expansion marks", () => {
     const code = readFileSync(join(root, "dist/index.js"), "utf8");
     expect(code).toContain("// unroll");

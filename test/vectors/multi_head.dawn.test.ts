@@ -1,11 +1,9 @@
-// Multi-head attention on the vectors of PyTorch's TransformerEncoderLayer, and of ONNX Runtime's com.microsoft Attention
-// as far as it has no past: weights in the layouts of both.
+// Multi-head attention on the vectors of ONNX Runtime's com.microsoft Attention, as far as it has no past.
 
 import {
   MultiHeadAttention,
   type MultiHeadForwardOptions,
   multiHeadWeights,
-  project,
   type Tensor,
   tensor,
   type WeightSource,
@@ -24,57 +22,6 @@ const some = <T>(value: T | undefined): T => {
   if (value === undefined) throw new Error("the vector lacks an input");
   return value;
 };
-
-/** x -> (x - mean) / sqrt(variance + eps) * weight + bias, of each row. */
-function layerNorm(x: Float64Array, weight: Float64Array, bias: Float64Array, eps: number): Float64Array {
-  const E = weight.length;
-  return x.map((value, index) => {
-    const row = x.subarray(index - (index % E), index - (index % E) + E);
-    const mean = row.reduce((sum, y) => sum + y, 0) / E;
-    const variance = row.reduce((sum, y) => sum + (y - mean) ** 2, 0) / E;
-    return ((value - mean) / Math.sqrt(variance + eps)) * weight[index % E] + bias[index % E];
-  });
-}
-
-const plus = (a: ArrayLike<number>, b: ArrayLike<number>) => Float64Array.from(a, (value, index) => value + b[index]);
-
-async function encoderLayer(vector: Vector): Promise<void> {
-  const device = await testDevice();
-  const [src, padding, ...rest] = vector.inputs;
-  const [inWeight, inBias, outWeight, outBias, weight1, bias1, weight2, bias2, ...norms] = rest.map(some);
-  const { nhead, layer_norm_eps: eps } = vector.attributes;
-  const x = some(src);
-  const [S, B, E] = x.shape;
-  const used: Tensor[] = [];
-  const make = (shape: readonly number[], data: Float64Array, dtype: "f32" | "u8" = "f32") => {
-    used.push(tensor(device, shape, { data, dtype }));
-    return used[used.length - 1];
-  };
-  const weights = multiHeadWeights.fromPyTorch(device, {
-    in_proj_weight: Float32Array.from(inWeight.data), // arrays without a shape, as a state_dict may come
-    in_proj_bias: Float32Array.from(inBias.data),
-    "out_proj.weight": Float32Array.from(outWeight.data),
-    "out_proj.bias": source(outBias),
-  });
-  const layer = new MultiHeadAttention(device, weights, { heads: nhead });
-  const query = make(x.shape, x.data).permute(1, 0, 2); // batch_first is false: [S, B, E] is looked at as [B, S, E]
-  const output = make([S, B, E], new Float64Array(x.data.length).fill(Number.NaN));
-  const options = { output: output.permute(1, 0, 2), variant: "32x32" };
-  await layer.forward(query, padding ? { ...options, ignoreKeyMask: make([B, S], padding.data, "u8") } : options);
-
-  const first = layerNorm(plus(x.data, await output.read()), norms[0].data, norms[1].data, eps);
-  const linear = async (rows: Float64Array, weight: VectorTensor, bias: VectorTensor) => {
-    const w = make(weight.shape, weight.data);
-    const { output } = await project(make([S, B, w.shape[1]], rows), w, { bias: make(bias.shape, bias.data) });
-    used.push(output);
-    return Float64Array.from(await output.read());
-  };
-  const hidden = (await linear(first, weight1, bias1)).map((value) => Math.max(value, 0));
-  const second = plus(first, await linear(hidden, weight2, bias2));
-  expectVector(vector, layerNorm(second, norms[2].data, norms[3].data, eps));
-  for (const one of used) one.destroy();
-  layer.destroy();
-}
 
 async function onnxAttention(vector: Vector): Promise<void> {
   const device = await testDevice();
@@ -133,5 +80,4 @@ function maskOf(
 const TAKEN =
   /Attention(?:3DMask|Batch1|Batch1AttentionBias|Batch1WithQKVAttr1|Batch1_Float16|NoMaskIndex|MaskPartialSequence|(?:Batch2Left|Right)PaddingMaskIndex2)$/;
 
-describeVectors(["torch.nn.TransformerEncoderLayer"], encoderLayer);
 describeVectors(["com.microsoft.Attention"], onnxAttention, ({ name }) => TAKEN.test(name));

@@ -1,30 +1,10 @@
-// Position encodings on the vectors of ONNX, ONNX Runtime and Keras.
+// Position encodings on the vectors of ONNX and ONNX Runtime.
 
-import { expect } from "vitest";
-import {
-  alibiSlopes,
-  attentionWeights,
-  planPositionEncoding,
-  rotary,
-  sinusoidalPositions,
-  splitHeads,
-  t5Buckets,
-  tensor,
-} from "../../src/index.ts";
+import { rotary, splitHeads, t5Buckets, tensor } from "../../src/index.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { describeVectors, expectVector, floatDtype, type Vector, type VectorTensor } from "../support/vectors.ts";
 
 failOnGpuErrors();
-
-describeVectors(["keras.AlibiBias"], async (vector) => {
-  const { alibi_bias_max: max, num_heads: H, query_length: M, key_length: N } = vector.attributes;
-  const device = await testDevice();
-  const [q, k] = [M, N].map((rows) => tensor(device, [1, H, rows, 4])); // zeros: the bias is all of the score
-  const options = { stage: "scores", queryOffset: N - M, alibiSlopes: alibiSlopes(H, max) } as const;
-  const bias = await attentionWeights(q, k, options);
-  expectVector(vector, await bias.read());
-  for (const used of [q, k, bias]) used.destroy();
-});
 
 const attributesOf = ({ op, attributes, inputs }: Vector) => {
   const {
@@ -70,36 +50,6 @@ describeVectors(
     for (const used of [input, cos, sin, output]) used.destroy();
   },
 );
-
-describeVectors(["keras.RotaryEmbedding"], async (vector) => {
-  const { max_wavelength: base, layout, scaling_factor: factor, positions, positions2d } = vector.attributes;
-  expect(layout).toBe("half_split");
-  const x = vector.inputs[0] as VectorTensor;
-  const [B, M, ...rest] = x.shape;
-  const device = await testDevice();
-  // Keras' axes are batch, sequence, then heads if there are any.
-  const input = tensor(device, [B, M, rest.length > 1 ? rest[0] : 1, rest.at(-1) as number], { data: x.data });
-  const { output } = await rotary(input, {
-    ...{ base, layout: "bmhd", positionIds: positions ?? positions2d.flat() },
-    ...(factor && { scaling: { type: "linear", factor } }),
-  });
-  expectVector(vector, await output.read());
-  for (const used of [input, output]) used.destroy();
-});
-
-describeVectors(["keras.SinePositionEncoding"], async (vector) => {
-  const { max_wavelength: maxWavelength, dim, positions } = vector.attributes;
-  expectVector(vector, sinusoidalPositions(positions, dim, { maxWavelength }));
-  const device = await testDevice();
-  const output = tensor(device, [1, positions.length, dim]);
-  const plan = await planPositionEncoding(device, { output, maxWavelength, positionIds: positions });
-  const encoder = device.createCommandEncoder();
-  plan.encode(encoder);
-  device.queue.submit([encoder.finish()]);
-  expectVector(vector, await output.read());
-  plan.destroy();
-  output.destroy();
-});
 
 describeVectors(["com.microsoft.RelativePositionBias"], (vector) => {
   const [table, queries, keys] = vector.inputs as VectorTensor[];

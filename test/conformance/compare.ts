@@ -1,0 +1,52 @@
+// What came, beside what a vector expects.
+
+import type { VectorTensor } from "./vector.ts";
+
+/** The element of a vector's outputs that is furthest off. What JSON has no number for is a word: NaN, Infinity. */
+export interface Worst {
+  readonly output: number;
+  readonly index: readonly number[];
+  readonly got: number | string;
+  readonly expected: number | string;
+  /** |got - expected| in units of max(1, |expected|), which is what the tolerance is of. */
+  readonly error: number | string;
+  readonly tolerance: number;
+}
+
+/** |actual - expected| / max(1, |expected|): 0 where both are NaN or the same infinity, Infinity where one is. */
+function errorOf(actual: number, expected: number): number {
+  if (Object.is(actual, expected) || actual === expected) return 0;
+  const error = Math.abs(actual - expected) / Math.max(1, Math.abs(expected));
+  return Number.isFinite(actual) && Number.isFinite(expected) ? error : Number.POSITIVE_INFINITY;
+}
+
+const inJson = (value: number) => (Number.isFinite(value) ? value : String(value));
+
+/** The element that is furthest off in one output, and undefined where it has none. Both have the same shape. */
+export function worstOf(
+  output: number,
+  { shape, data }: VectorTensor,
+  actual: ArrayLike<number>,
+  tolerance: number,
+): Worst | undefined {
+  let [at, error] = [0, -1];
+  for (let i = 0; i < data.length; i++) {
+    const here = errorOf(actual[i], data[i]);
+    if (here > error) [at, error] = [i, here];
+  }
+  if (!data.length) return undefined;
+  const index: number[] = [];
+  for (let axis = shape.length - 1, rest = at; axis >= 0; axis--) {
+    index.unshift(rest % shape[axis]);
+    rest = Math.floor(rest / shape[axis]);
+  }
+  const [got, expected] = [actual[at], data[at]].map(inJson);
+  return { output, index, got, expected, error: inJson(error), tolerance };
+}
+
+/** Whether an output passes by its worst element. */
+export const isWithin = ({ error, tolerance }: Worst): boolean => Number(error) <= tolerance;
+
+/** Says what is wrong with an output. */
+export const describeWorst = ({ output, index, got, expected, tolerance }: Worst): string =>
+  `output ${output} at [${index.join(", ")}] is ${got}, expected ${expected}, tolerance ${tolerance}`;

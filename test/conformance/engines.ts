@@ -1,0 +1,101 @@
+// Where vectors run: in Chromium and Firefox a page that Vite serves, in Node on Dawn, and in Deno.
+
+import { spawn, spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { build } from "vite";
+import { openPage } from "../../bench/browser.ts";
+import { openDawn } from "../../bench/dawn.ts";
+import type { Adapter } from "../../bench/program.ts";
+import type { Context } from "../../bench/start.ts";
+import { denoProgram, lavapipe } from "../../scripts/deno.mjs";
+import { FoveaError } from "../../src/index.ts";
+import { openFirefox } from "./firefox.ts";
+import { type Outcome, Runner } from "./runner.ts";
+
+/** Something with WebGPU that runs vectors. */
+export interface Engine {
+  readonly adapter: Adapter;
+  /** Its name and version. */
+  readonly engine: string;
+  /** Runs the vector of a file. Rejects only where the engine itself is gone. */
+  run(path: string): Promise<Outcome>;
+  close(): Promise<void>;
+}
+
+type Server = Pick<Context, "server" | "root" | "files">;
+
+/** A page as an engine: vectors reach it as files of the server, one at a time. */
+function pageEngine(
+  page: Omit<Engine, "run"> & { call<T>(name: string, ...args: unknown[]): Promise<T> },
+  { files }: Server,
+) {
+  const run = async (path: string) => {
+    files.set("vector.json", readFileSync(path));
+    return page.call<Outcome>("run", "vector.json");
+  };
+  return { ...page, run };
+}
+
+const PAGE = "test/conformance/page/index.html";
+
+async function openChromium(context: Server): Promise<Engine> {
+  return pageEngine(await openPage(context.server, () => {}, PAGE), context);
+}
+
+async function openFirefoxPage(context: Server): Promise<Engine> {
+  return pageEngine(await openFirefox(`${context.server.resolvedUrls?.local[0]}${PAGE}`, context.root), context);
+}
+
+async function openNode(): Promise<Engine> {
+  const { device, adapter, engine } = await openDawn();
+  const runner = new Runner(async () => device);
+  return {
+    adapter,
+    engine,
+    run: (path) => runner.run(readFileSync(path, "utf8")),
+    close: async () => device.destroy(),
+  };
+}
+
+/** Deno runs on Mesa's software driver where that can be had: the one that is tested. */
+async function openDeno({ root }: Server): Promise<Engine> {
+  if (!lavapipe()) spawnSync(process.execPath, [join(root, "scripts/setup.mjs"), "--tests"], { stdio: "inherit" });
+  const driver = lavapipe();
+  const outDir = join(root, "node_modules/.cache/fovea/conformance");
+  const lib = { entry: join(root, "test/conformance/deno.ts"), formats: ["es" as const], fileName: "deno" };
+  // Without the config file, whose plugins keep the engine out of what is built on it.
+  await build({
+    root,
+    configFile: false,
+    logLevel: "warn",
+    build: { outDir, emptyOutDir: true, sourcemap: false, lib },
+  });
+  const child = spawn(denoProgram(), ["run", "--unstable-webgpu", "-A", join(outDir, "deno.js")], {
+    stdio: ["pipe", "pipe", "inherit"],
+    env: { ...process.env, ...(driver && { VK_ICD_FILENAMES: driver }), NO_COLOR: "1" },
+  });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const next = async () => {
+    const { value, done } = await lines.next();
+    if (done) throw new FoveaError("device", "Deno ended before it answered; what it said stands above.");
+    return JSON.parse(value);
+  };
+  const { adapter, engine } = await next();
+  return {
+    ...{ adapter, engine },
+    run: (path) => {
+      child.stdin.write(`${path}\n`);
+      return next();
+    },
+    close: async () => void child.kill(),
+  };
+}
+
+export const ENGINES = {
+  chromium: openChromium,
+  firefox: openFirefoxPage,
+  deno: openDeno,
+  dawn: openNode,
+} as const satisfies Readonly<Record<string, (context: Server) => Promise<Engine>>>;

@@ -1,0 +1,25 @@
+// Every operator that vectors can name, by domain and name.
+
+import type { Tensor } from "../../src/index.ts";
+import type { OnnxRun } from "../../src/interop/onnx/index.ts";
+import { operators as onnx } from "../../src/interop/onnx/index.ts";
+import { keras } from "./keras.ts";
+import { pytorch } from "./pytorch.ts";
+
+/** An operator as a vector has it. The outputs are the caller's to destroy. */
+export type Operator = (
+  inputs: readonly (Tensor | null)[],
+  // biome-ignore lint/suspicious/noExplicitAny: JSON of the operator's attributes
+  attributes: Readonly<Record<string, any>>,
+  run: OnnxRun & { readonly device: GPUDevice; readonly outputs: readonly boolean[] },
+) => Promise<(Tensor | undefined)[]>;
+
+const OPERATORS: Readonly<Record<string, Readonly<Record<string, Operator>>>> = { ...onnx, keras, "torch.nn": pytorch };
+
+/** @param op Domain and name: `ai.onnx.preview.FlexAttention`. */
+export function operatorOf(op: string): Operator | undefined {
+  const dot = op.lastIndexOf(".");
+  const [domain, name] = [op.slice(0, dot), op.slice(dot + 1)];
+  const operators = Object.hasOwn(OPERATORS, domain) ? OPERATORS[domain] : {};
+  return Object.hasOwn(operators, name) ? operators[name] : undefined;
+}

@@ -1,0 +1,110 @@
+// Vectors on a GPU, one after the other, compared on the host. Runs in pages, Node and Deno alike.
+
+import { type Tensor, tensor } from "../../src/index.ts";
+import { describeWorst, isWithin, type Worst, worstOf } from "./compare.ts";
+import { operatorOf } from "./operators.ts";
+import { ourDtype, parseVector, type Vector, type VectorTensor } from "./vector.ts";
+
+/** How a vector went. */
+export interface Outcome {
+  /** Skipped are operators and element types that are not there. */
+  readonly status: "passed" | "failed" | "skipped";
+  /** What failed, or why it was skipped; else empty. */
+  readonly message: string;
+  /** The element that is furthest off, null where there was none to look at. */
+  readonly worst: Worst | null;
+}
+
+/** Runs vectors on a device that it keeps, so that pipelines are shared, and replaces when it is lost. */
+export class Runner {
+  readonly #request: () => Promise<GPUDevice>;
+  #device: Promise<GPUDevice> | undefined;
+  #errors: string[] = [];
+
+  constructor(request: () => Promise<GPUDevice>) {
+    this.#request = request;
+  }
+
+  device(): Promise<GPUDevice> {
+    this.#device ??= this.#request().then((device) => this.#watched(device));
+    return this.#device;
+  }
+
+  /** @param text The vector's file. Never rejects: whatever is wrong with it, or with the run, is a failure. */
+  async run(text: string): Promise<Outcome> {
+    try {
+      const vector = parseVector(text);
+      const missing = missingFor(vector);
+      if (missing) return { status: "skipped", message: missing, worst: null };
+      this.#errors = [];
+      const worst = await runVector(await this.device(), vector);
+      if (this.#errors.length) throw new Error(`GPU errors that nobody caught: ${this.#errors.join("; ")}`);
+      return worst && !isWithin(worst)
+        ? { status: "failed", message: describeWorst(worst), worst }
+        : { status: "passed", message: "", worst };
+    } catch (error) {
+      return { status: "failed", message: error instanceof Error ? error.message : String(error), worst: null };
+    }
+  }
+
+  #watched(device: GPUDevice): GPUDevice {
+    device.addEventListener("uncapturederror", (event) => this.#errors.push(event.error.message));
+    device.lost.then(() => {
+      this.#device = undefined;
+    });
+    return device;
+  }
+}
+
+/** What a vector needs that is not there, if anything. */
+function missingFor({ op, inputs }: Vector): string | undefined {
+  if (!operatorOf(op)) return `no operator ${op}`;
+  const stranger = inputs.find((input) => input && !ourDtype(input.dtype));
+  return stranger && `no element type ${stranger.dtype}`;
+}
+
+/** Runs a vector and returns its worst element. Throws where an output is missing or has another shape or type. */
+async function runVector(device: GPUDevice, vector: Vector): Promise<Worst | null> {
+  const { op, opset, inputs, outputs, attributes, tolerance } = vector;
+  const given = Object.fromEntries(Object.entries(attributes).filter(([, value]) => value !== null));
+  const wanted = outputs.map((output) => output !== undefined);
+  const used: Tensor[] = [];
+  try {
+    const uploaded = inputs.map((input) => {
+      if (!input) return null;
+      used.push(upload(device, input));
+      return used[used.length - 1];
+    });
+    const operator = operatorOf(op) as NonNullable<ReturnType<typeof operatorOf>>;
+    const results = await operator(uploaded, given, { device, outputs: wanted, ...(opset !== null && { opset }) });
+    used.push(...results.filter((result) => result !== undefined));
+    let worst: Worst | null = null;
+    for (const [index, expected] of outputs.entries()) {
+      if (!expected) continue;
+      const actual = expectLike(index, expected, results[index]);
+      const found = worstOf(index, expected, await actual.read(), tolerance);
+      if (found && (!worst || Number(found.error) > Number(worst.error))) worst = found;
+    }
+    return worst;
+  } finally {
+    for (const one of used) one.destroy();
+  }
+}
+
+function upload(device: GPUDevice, { dtype, shape, data }: VectorTensor): Tensor {
+  const ours = ourDtype(dtype) ?? "f32";
+  if (ours === "i32" && data.some((value) => value !== (value | 0))) {
+    throw new Error(`${dtype} [${shape}] has values beyond 32 bits`);
+  }
+  return tensor(device, shape, { data, dtype: ours });
+}
+
+function expectLike(index: number, expected: VectorTensor, actual: Tensor | undefined): Tensor {
+  if (!actual) throw new Error(`output ${index} is missing`);
+  if (actual.shape.join() !== expected.shape.join()) {
+    throw new Error(`output ${index} is [${actual.shape.join(", ")}], expected [${expected.shape.join(", ")}]`);
+  }
+  const dtype = ourDtype(expected.dtype);
+  if (dtype && actual.dtype !== dtype) throw new Error(`output ${index} is ${actual.dtype}, expected ${dtype}`);
+  return actual;
+}

@@ -1,0 +1,85 @@
+// What passed where, kept as counts in results/, one file an engine, and as a table in the README.
+
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { writeJson } from "../../bench/start.ts";
+import { FoveaError } from "../../src/index.ts";
+import type { Row } from "./conformance.ts";
+import type { Engine } from "./engines.ts";
+import type { Outcome } from "./runner.ts";
+
+/** One version of an operator. */
+interface Count extends Record<Outcome["status"], number> {
+  readonly op: string;
+  readonly opset: number | null;
+}
+
+/** A file of results. */
+export interface Results extends Pick<Engine, "adapter" | "engine"> {
+  readonly operators: readonly Count[];
+}
+
+const MARKS = ["<!-- conformance -->", "<!-- /conformance -->"] as const;
+const folderOf = (root: string) => join(root, "test/conformance/results");
+
+/** Rows by operator and version. */
+export function countsOf(rows: readonly Pick<Row, "op" | "opset" | "status">[]): Count[] {
+  const counts = new Map<string, Count>();
+  for (const { op, opset, status } of rows) {
+    const key = nameOf({ op, opset });
+    const count = counts.get(key) ?? { op, opset, passed: 0, failed: 0, skipped: 0 };
+    count[status]++;
+    counts.set(key, count);
+  }
+  return [...counts].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, count]) => count);
+}
+
+/** Keeps the counts of a run of all vectors. */
+export function keepResults(root: string, name: string, engine: Engine, rows: readonly Row[]): void {
+  writeJson(join(folderOf(root), `${name}.json`), root, engine, { operators: countsOf(rows) });
+}
+
+/** The kept results, by engine. */
+export function readResults(root: string): Map<string, Results> {
+  const folder = folderOf(root);
+  const files = existsSync(folder) ? readdirSync(folder).sort() : [];
+  return new Map(
+    files.map((file) => [file.replace(/\.json$/, ""), JSON.parse(readFileSync(join(folder, file), "utf8"))]),
+  );
+}
+
+/** A line for each version of an operator: how many of its vectors pass in each engine. */
+export function tableOf(results: ReadonlyMap<string, Results>): string {
+  const engines = [...results.values()];
+  const operators = engines.flatMap(({ operators }) => operators).map(nameOf);
+  const line = (name: string, takes: (count: Count) => boolean) =>
+    `| ${[name, ...engines.map(({ operators }) => share(operators.filter(takes)))].join(" | ")} |`;
+  const where = engines.map(({ engine, adapter }) => `${engine} (${adapter.description})`);
+  return [
+    `| operator | ${[...results.keys()].join(" | ")} |`,
+    `| --- |${" ---: |".repeat(results.size)}`,
+    ...[...new Set(operators)].sort().map((name) => line(name, (count) => nameOf(count) === name)),
+    line("all", () => true),
+    "",
+    `Vectors that pass, of all there are. Run in ${where.join(", ")}.`,
+  ].join("\n");
+}
+
+function share(counts: readonly Count[]): string {
+  const sum = (status: Outcome["status"]) => counts.reduce((total, count) => total + count[status], 0);
+  return counts.length ? `${sum("passed")} of ${sum("passed") + sum("failed") + sum("skipped")}` : "";
+}
+
+/** Writes the table into the README, between its marks. */
+export function renewTable(root: string): void {
+  const file = join(root, "README.md");
+  const text = readFileSync(file, "utf8");
+  const [begin, end] = MARKS.map((mark) => text.indexOf(mark));
+  if (begin < 0 || end < begin)
+    throw new FoveaError("file", `README.md has no ${MARKS[0]} with a ${MARKS[1]} after it.`);
+  const table = tableOf(readResults(root));
+  writeFileSync(file, `${text.slice(0, begin + MARKS[0].length)}\n${table}\n${text.slice(end)}`);
+}
+
+/** Domain, operator and version. */
+export const nameOf = ({ op, opset }: Pick<Count, "op" | "opset">): string => (opset === null ? op : `${op}-${opset}`);
