@@ -69,7 +69,12 @@ export class AttentionFunction<Kind extends "score" | "mask" = "score" | "mask">
       const type: CaptureType = array ? (value.dtype as CaptureType) : numberOf(value).type;
       return { name, type, array };
     });
-    return { label: this.label, source: this.source, captures, ...(this.parts.length && { parts: this.parts }) };
+    const hides = this.kind === "score" && /\bHIDDEN\b/.test(blankComments(this.source));
+    return {
+      ...{ label: this.label, source: this.source, captures },
+      ...(this.parts.length && { parts: this.parts }),
+      ...(hides && { hides }),
+    };
   }
 }
 
@@ -86,7 +91,8 @@ interface FunctionOptions {
 /**
  * A function that changes scores, in WGSL: `fn score(s: f32, at: Position) -> f32`, with helpers of its own if it needs
  * any. `s` is scale * q.k after the softcap; biases and masks come after it. It has to be a function of its arguments
- * and captures; it may be called for keys that no query sees, whose score is then dropped.
+ * and captures; it may be called for keys that no query sees, whose score is then dropped. `HIDDEN` in place of a score
+ * hides the key from the query, as a mask does.
  *
  * ```wgsl
  * struct Position {

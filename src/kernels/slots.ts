@@ -44,6 +44,8 @@ export interface FunctionText {
   readonly label: string;
   readonly source: string;
   readonly captures: readonly { readonly name: string; readonly type: CaptureType; readonly array: boolean }[];
+  /** It may give HIDDEN. */
+  readonly hides?: boolean;
   /** Other functions that the source calls. */
   readonly parts?: readonly FunctionPart[];
 }
@@ -181,6 +183,7 @@ export function slotConstants(slots: SlotChoice): Readonly<Record<string, boolea
     LOG_TEMPERATURE: slots.temperature === "log",
     SOFTCAP: slots.softcap ?? false,
     SCORE_FUNCTION: slots.score !== undefined,
+    SCORE_HIDES: slots.score?.hides ?? false,
     MASK_FUNCTION: slots.mask !== undefined,
     BIAS: slots.bias ?? false,
     RELATIVE_BIAS: slots.relativeBias ?? false,
