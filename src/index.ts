@@ -25,6 +25,8 @@ export {
   type Captures,
   type MaskFunction,
   maskFunction,
+  type ProbabilityFunction,
+  probabilityFunction,
   type ScoreFunction,
   scoreFunction,
 } from "./attention/functions.ts";

@@ -1,8 +1,8 @@
-// Score and mask functions: a user's own WGSL inside the kernels ("programmable attention"), checked at the door.
+// Score, mask and probability functions: a user's own WGSL inside the kernels ("programmable attention"), checked at the door.
 
 import { check } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
-import type { CaptureType, FunctionPart, FunctionText } from "../kernels/slots.ts";
+import type { CaptureType, FunctionKind, FunctionPart, FunctionText } from "../kernels/slots.ts";
 import { blankComments } from "../shader/source.ts";
 import type { ScoreOptions } from "./options.ts";
 
@@ -14,13 +14,15 @@ import type { ScoreOptions } from "./options.ts";
 export type Captures = Readonly<Record<string, Tensor | CapturedNumber>>;
 export type CapturedNumber = number | { readonly i32: number } | { readonly u32: number };
 
-/** Texts of the two functions, as users have to write them. */
+/** Texts of the functions, as users have to write them. */
 const SIGNATURES = {
   score: "fn score(s: f32, at: Position) -> f32",
   mask: "fn mask(at: Position) -> bool",
+  probability: "fn probability(p: f32, at: Position) -> f32",
 } as const;
 const HEADS = {
   score: /\bfn\s+score\s*\(\s*\w+\s*:\s*f32\s*,\s*\w+\s*:\s*Position\s*,?\s*\)\s*->\s*f32\s*\{/,
+  probability: /\bfn\s+probability\s*\(\s*\w+\s*:\s*f32\s*,\s*\w+\s*:\s*Position\s*,?\s*\)\s*->\s*f32\s*\{/,
   mask: /\bfn\s+mask\s*\(\s*\w+\s*:\s*Position\s*,?\s*\)\s*->\s*bool\s*\{/,
 } as const;
 
@@ -36,8 +38,11 @@ const FORBIDDEN: readonly (readonly [RegExp, string])[] = [
   [/^\s*(enable|requires|diagnostic|import)\b/m, "directives and imports belong to the kernel"],
 ];
 
-/** A function in WGSL and what it captures. Make one with {@link scoreFunction} or {@link maskFunction}. */
-export class AttentionFunction<Kind extends "score" | "mask" = "score" | "mask"> {
+/**
+ * A function in WGSL and what it captures. Make one with {@link scoreFunction}, {@link maskFunction} or
+ * {@link probabilityFunction}.
+ */
+export class AttentionFunction<Kind extends FunctionKind = FunctionKind> {
   readonly kind: Kind;
   readonly source: string;
   readonly captures: Captures;
@@ -69,24 +74,31 @@ export class AttentionFunction<Kind extends "score" | "mask" = "score" | "mask">
       const type: CaptureType = array ? (value.dtype as CaptureType) : numberOf(value).type;
       return { name, type, array };
     });
-    return { label: this.label, source: this.source, captures, ...(this.parts.length && { parts: this.parts }) };
+    const hides = this.kind === "score" && /\bHIDDEN\b/.test(blankComments(this.source));
+    return {
+      ...{ label: this.label, source: this.source, captures },
+      ...(this.parts.length && { parts: this.parts }),
+      ...(hides && { hides }),
+    };
   }
 }
 
 export type ScoreFunction = AttentionFunction<"score">;
 export type MaskFunction = AttentionFunction<"mask">;
+export type ProbabilityFunction = AttentionFunction<"probability">;
 
 interface FunctionOptions {
   /** Default none. */
   readonly captures?: Captures;
-  /** Name in messages, where a file name would stand. Default `"score function"` or `"mask function"`. */
+  /** Name in messages, where a file name would stand. Default `"score function"` and so on. */
   readonly label?: string;
 }
 
 /**
  * A function that changes scores, in WGSL: `fn score(s: f32, at: Position) -> f32`, with helpers of its own if it needs
  * any. `s` is scale * q.k after the softcap; biases and masks come after it. It has to be a function of its arguments
- * and captures; it may be called for keys that no query sees, whose score is then dropped.
+ * and captures; it may be called for keys that no query sees, whose score is then dropped. `HIDDEN` in place of a score
+ * hides the key from the query, as a mask does.
  *
  * ```wgsl
  * struct Position {
@@ -127,6 +139,22 @@ export function maskFunction(source: string, { captures = {}, label }: FunctionO
   return new AttentionFunction("mask", source, captures, label ?? "mask function");
 }
 
+/**
+ * A function that changes probabilities, in WGSL: `fn probability(p: f32, at: Position) -> f32`. `p` is what the softmax
+ * gives, and 0 for a key that the query does not see, for which it is called, too. See {@link scoreFunction} for `at` and
+ * the rules.
+ *
+ * @example
+ * const sharper = probabilityFunction("fn probability(p: f32, at: Position) -> f32 { return p * p; }");
+ * const weights = await attentionWeights(q, k, { probabilityFunction: sharper });
+ */
+export function probabilityFunction(
+  source: string,
+  { captures = {}, label }: FunctionOptions = {},
+): ProbabilityFunction {
+  return new AttentionFunction("probability", source, captures, label ?? "probability function");
+}
+
 /** A captured number and its type. */
 export function numberOf(value: CapturedNumber): { type: CaptureType; value: number } {
   if (typeof value === "number") return { type: "f32", value };
@@ -147,13 +175,14 @@ export const maskFunctionOf = ({ maskFunction, blockMask }: ScoreOptions): MaskF
   maskFunction ?? blockMask?.maskFunction;
 
 /** The functions of a problem. */
-export function functionsOf(options: ScoreOptions): readonly AttentionFunction[] {
-  const { scoreFunction } = options;
-  const mask = maskFunctionOf(options);
-  return [...(scoreFunction ? [scoreFunction] : []), ...(mask ? [mask] : [])];
+export function functionsOf(
+  options: ScoreOptions & { readonly probabilityFunction?: ProbabilityFunction },
+): readonly AttentionFunction[] {
+  const { scoreFunction, probabilityFunction } = options;
+  return [scoreFunction, maskFunctionOf(options), probabilityFunction].filter((given) => given !== undefined);
 }
 
-function checkSource(kind: "score" | "mask", source: string, label: string): void {
+function checkSource(kind: FunctionKind, source: string, label: string): void {
   check(typeof source === "string", "argument", () => `${label}: expected WGSL text, got ${typeof source}.`);
   const code = blankComments(source);
   const found = new RegExp(`\\bfn\\s+${kind}\\s*\\([^)]*\\)[^{]*`).exec(code)?.[0].trim();

@@ -72,6 +72,8 @@ export class ProjectionPlan {
  * y[..., n] = sum_k x[..., k] weight[n, k] + bias[n]
  * ```
  *
+ * A weight with more axes than two is one for each batch entry or head of x: a product of matrices by pairs.
+ *
  * Each tensor is f32, f16 or bf16 and has strides of its own; products and sums are f32, in the order of k. So heads
  * are taken apart and joined, and weights are stored either way round, without copies. K may be 0: y is then the bias.
  * Sizes and strides compile nothing, but for rows of y that are no multiple of 4 long. The same inputs on the same device
@@ -150,11 +152,13 @@ export interface ProjectionOptions extends Pick<ProjectionProblem, "maxDispatchF
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
  * @param x [..., K]
- * @param weight [N, K]; one that is stored [K, N] as `weight.permute(1, 0)`
+ * @param weight [N, K], or one for each batch entry and head, [B | 1, H | 1, N, K]; one that is stored [K, N] as
+ *   `weight.permute(1, 0)`
  * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output } = await project(x, weight, { bias });
+ * const { output: weighted } = await project(probabilities, v.permute(0, 1, 3, 2)); // [B, H, M, N] times [B, H, N, Dv]
  */
 export async function project(
   x: Tensor,

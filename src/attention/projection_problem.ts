@@ -9,7 +9,10 @@ import { checkedSpec, expectApart, expectShape, FLOATS, type ResolvedSpec } from
 export interface ProjectionProblem {
   /** [..., K]: rows of K elements, with up to three axes before them. f32, f16 or bf16, as also all others, each its own. */
   readonly x: TensorSpec;
-  /** [N, K]: out x in, as in PyTorch. One that is stored [K, N], as in Keras and ONNX, is given as `permute(1, 0)`. */
+  /**
+   * [N, K]: out x in, as in PyTorch. One that is stored [K, N], as in Keras and ONNX, is given as `permute(1, 0)`. With the
+   * axes that x has before its rows, or 1 in place of one, a weight for each: [B, H, N, K] for x [B, H, M, K].
+   */
   readonly weight: TensorSpec;
   /** [N]. Default: nothing is added. */
   readonly bias?: TensorSpec;
@@ -43,7 +46,7 @@ export interface ResolvedProjection {
     readonly bias: ResolvedSpec | undefined;
     readonly output: ResolvedSpec;
   };
-  /** With four axes: x and output [b, h, rows, K or N], weight [1, 1, N, K], bias [1, 1, 1, N]. */
+  /** With four axes: x and output [b, h, rows, K or N], weight [b | 1, h | 1, N, K], bias [1, 1, 1, N]. */
   readonly folded: ResolvedProjection["given"];
 }
 
@@ -68,13 +71,21 @@ export function resolveProjection(problem: ProjectionProblem): ResolvedProjectio
     () => `${label}: x must have one to four axes, [..., K], got [${x.shape.join(", ")}].`,
   );
   const inner = x.shape[x.shape.length - 1];
+  const [columns, inputs] = weight.shape.slice(-2);
+  const each = weight.shape.slice(0, -2);
   check(
-    weight.shape.length === 2 && weight.shape[1] === inner && weight.shape[0] >= 1,
+    weight.shape.length >= 2 && inputs === inner && columns >= 1,
     "argument",
     () =>
       `${label}: weight must be [out, in] with in = ${inner} for x [${x.shape.join(", ")}], got [${weight.shape.join(", ")}]. One that is stored [in, out] is given as permute(1, 0).`,
   );
-  const columns = weight.shape[0];
+  check(
+    each.length === 0 ||
+      (weight.shape.length === x.shape.length && each.every((size, axis) => size === x.shape[axis] || size === 1)),
+    "argument",
+    () =>
+      `${label}: a weight for each batch entry or head has the axes of x [${x.shape.join(", ")}], or 1, before [out, in]; got [${weight.shape.join(", ")}].`,
+  );
   const bias = problem.bias && checkedSpec(label, "bias", problem.bias, FLOATS);
   if (bias) expectShape(label, "bias", bias, [columns], `for weight [${weight.shape.join(", ")}]`);
   const shape = [...x.shape.slice(0, -1), columns];
@@ -83,7 +94,7 @@ export function resolveProjection(problem: ProjectionProblem): ResolvedProjectio
     : resolveSpec(label, { shape, dtype: x.dtype });
   expectShape(label, "output", output, shape, `for x [${x.shape.join(", ")}] and weight [${weight.shape.join(", ")}]`);
   expectApart(label, "output", output);
-  const [foldedX, foldedOutput] = foldRows(x, output);
+  const [foldedX, foldedOutput] = each.length ? [padded(x), padded(output)] : foldRows(x, output);
   const folded = {
     ...{ x: foldedX, output: foldedOutput, weight: padded(weight) },
     bias: bias && padded(bias),

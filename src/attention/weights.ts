@@ -43,7 +43,8 @@ export interface TopKResult {
  * The scores or probabilities of attention, for inspection: every element, or those of some heads and queries.
  *
  * ```
- * s = scale * q.k ("raw") -> softcap ("capped") -> score function, biases, masks ("scores") -> softmax ("probabilities")
+ * s = scale * q.k ("raw") -> softcap ("capped") -> score function, biases, masks ("scores")
+ *   -> softmax -> probability function ("probabilities")
  * ```
  *
  * They are computed anew from q and k, so that attention itself never stores them; the options are those of the
@@ -152,7 +153,7 @@ async function prepareTopKeys(device: GPUDevice, problem: TopKeysProblem | Cache
 function prepare(
   device: GPUDevice,
   kernel: ScoreKernel,
-  problem: ScoreProblem | Cached<ScoreProblem>,
+  problem: (ScoreProblem | Cached<ScoreProblem>) & Pick<WeightsProblem, "probabilityFunction">,
   { scores, params, chosenRows }: ResolvedRequest,
   asked: readonly Asked[],
   split: boolean,
@@ -167,7 +168,8 @@ function prepare(
     const grid = scoreGrid(kernel, chosenRows, seqKv, split);
     const term = slots.similarity?.kind === "additive" ? ADDITIVE_TERM_FLOPS : 2;
     const flops = (term * grid.qTile * mostKeys * headDim * work) / grid.vSplits;
-    const source = scoreKernel(kernel, { headDim, ...slots });
+    const probability = problem.probabilityFunction && { probability: problem.probabilityFunction.text };
+    const source = scoreKernel(kernel, { headDim, ...slots, ...probability });
     return [{ source, grid: { ...grid, heads: params.grid_heads as number, flops } }];
   });
 }

@@ -5,6 +5,7 @@ import { resolveSpec } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
 import { ALL, MOST_KEYS, STAGES } from "../kernels/weights.ts";
 import type { TensorSpec } from "../types.ts";
+import { AttentionFunction, type ProbabilityFunction } from "./functions.ts";
 import { type Cached, type ResolvedScores, resolveScores, type ScoreProblem } from "./problem.ts";
 import { checkedSpec, expectApart, expectShape, type ResolvedSpec } from "./specs.ts";
 import type { Table } from "./tables.ts";
@@ -30,6 +31,8 @@ export interface WeightsProblem extends ScoreProblem, Chosen {
   readonly stage?: WeightsStage;
   /** The mean of the probabilities over the chosen heads, in place of each. Default false. */
   readonly meanOverHeads?: boolean;
+  /** WGSL that changes the probabilities. Default none. */
+  readonly probabilityFunction?: ProbabilityFunction;
   /**
    * The log-sum-exp that attention computed for the same options, [B, H, M] f32: saves half of the work for
    * probabilities, and is not read at other stages. Default: computed again.
@@ -72,6 +75,18 @@ export function resolveWeights(problem: WeightsProblem | Cached<WeightsProblem>)
     !mean || stage === "probabilities",
     "argument",
     () => `${label}: meanOverHeads is a mean of probabilities; it can't be combined with stage "${stage}".`,
+  );
+  const { probabilityFunction } = problem;
+  check(
+    probabilityFunction === undefined ||
+      (probabilityFunction instanceof AttentionFunction && probabilityFunction.kind === "probability"),
+    "argument",
+    () => `${label}: probabilityFunction must come from probabilityFunction(), got ${probabilityFunction}.`,
+  );
+  check(
+    probabilityFunction === undefined || stage === "probabilities",
+    "argument",
+    () => `${label}: probabilityFunction changes probabilities; it can't be combined with stage "${stage}".`,
   );
   const request = resolveRequest(label, problem);
   const { scores, chosenHeads, chosenRows } = request;

@@ -40,11 +40,16 @@ export const isAligned = (access: Access): boolean => access !== "words" && !acc
 /** Types that a function of a user may capture. */
 export type CaptureType = "f32" | "i32" | "u32";
 
+/** What a user's function is about. */
+export type FunctionKind = "score" | "mask" | "probability";
+
 /** What is compiled of a user's function: not the values that it captures. */
 export interface FunctionText {
   readonly label: string;
   readonly source: string;
   readonly captures: readonly { readonly name: string; readonly type: CaptureType; readonly array: boolean }[];
+  /** It may give HIDDEN. */
+  readonly hides?: boolean;
   /** Other functions that the source calls. */
   readonly parts?: readonly FunctionPart[];
 }
@@ -93,6 +98,8 @@ export interface SlotChoice {
   /** A user's functions. */
   readonly score?: FunctionText;
   readonly mask?: FunctionText;
+  /** Of the weights kernel. */
+  readonly probability?: FunctionText;
   /** Blocks of keys that are not visited. */
   readonly blocks?: boolean;
 }
@@ -156,6 +163,7 @@ export function slotModules(slots: SlotChoice): ModuleMap {
     ...slots.cache?.modules,
     ...functionModules("score", slots.score),
     ...functionModules("mask", slots.mask),
+    ...functionModules("probability", slots.probability),
     ...(slots.blocks && { "package::slots::walk": { name: "variants/walk_blocks.wesl", text: walkBlocks } }),
   };
 }
@@ -186,7 +194,9 @@ export function slotConstants(slots: SlotChoice): Readonly<Record<string, boolea
     LOG_TEMPERATURE: slots.temperature === "log",
     SOFTCAP: slots.softcap ?? false,
     SCORE_FUNCTION: slots.score !== undefined,
+    SCORE_HIDES: slots.score?.hides ?? false,
     MASK_FUNCTION: slots.mask !== undefined,
+    PROBABILITY_FUNCTION: slots.probability !== undefined,
     BIAS: slots.bias ?? false,
     RELATIVE_BIAS: slots.relativeBias ?? false,
     ALIBI: slots.alibi ?? false,
@@ -222,14 +232,15 @@ export function slotBindings(slots: SlotChoice): Binding[] {
     ...read(12, "kv_state", slots.cache),
     ...captureBindings("score", slots.score),
     ...captureBindings("mask", slots.mask),
+    ...captureBindings("probability", slots.probability),
   ];
 }
 
 /** The first binding of what each function captures. */
-const CAPTURES_AT = { score: 16, mask: 80 } as const;
+const CAPTURES_AT = { score: 16, mask: 80, probability: 144 } as const;
 
 /** A user's function as the module of its slot, and its captures as a module that it uses. */
-export function functionModules(kind: "score" | "mask", text: FunctionText | undefined): ModuleMap {
+export function functionModules(kind: FunctionKind, text: FunctionText | undefined): ModuleMap {
   if (!text) return {};
   const captures = `package::slots::${kind}_captures`;
   const declarations = text.captures.map(({ name, type, array }, index) => {
@@ -253,7 +264,7 @@ export function functionModules(kind: "score" | "mask", text: FunctionText | und
 }
 
 /** The bindings of what a function captures, in the order of its captures. */
-export function captureBindings(kind: "score" | "mask", text: FunctionText | undefined): Binding[] {
+export function captureBindings(kind: FunctionKind, text: FunctionText | undefined): Binding[] {
   return (text?.captures ?? []).map(({ name, array }, index) => ({
     binding: CAPTURES_AT[kind] + index,
     name: `captures.${name}`,

@@ -5,6 +5,7 @@ import products from "../../shaders/lib/products.wesl?raw";
 import statistics from "../../shaders/lib/statistics.wesl?raw";
 import blocks from "../../shaders/slots/blocks.wesl?raw";
 import knownLse from "../../shaders/slots/known_lse.wesl?raw";
+import probability from "../../shaders/slots/probability.wesl?raw";
 import topKeys from "../../shaders/top_keys.wesl?raw";
 import blocksListed from "../../shaders/variants/blocks_listed.wesl?raw";
 import knownLseStored from "../../shaders/variants/known_lse_stored.wesl?raw";
@@ -50,6 +51,7 @@ export function scoreModules(kernel: ScoreKernel, spec: ScoreSpecialisation): Mo
     ...{ ...MODULES, "package::weights": weights, "package::top_keys": topKeys },
     ...{ "package::lib::chosen": chosen, "package::lib::products": products, "package::lib::statistics": statistics },
     ...config,
+    "package::slots::probability": probability,
     ...slotModules(spec),
     "package::slots::rows": variant("rows_chosen", rowsChosen),
     "package::slots::value": variant("value_none", valueNone),

@@ -9,7 +9,7 @@ import { at, broadcast } from "./tensors.ts";
  * y[..., n] = sum_k x[..., k] weight[n, k] + bias[n], row-major.
  *
  * @param x [..., K], up to three axes before K
- * @param weight [N, K]
+ * @param weight [N, K], or with the axes of x before its rows, or 1, one for each
  * @param bias [N]
  */
 export function project(
@@ -24,9 +24,10 @@ export function project(
   const columns = w.shape[2];
   const y = new Float64Array(batch * heads * length * columns);
   for (let row = 0; row < batch * heads * length; row++) {
-    const xAt = at(rows, Math.floor(row / (heads * length)), Math.floor(row / length) % heads, row % length);
+    const [entry, head] = [Math.floor(row / (heads * length)), Math.floor(row / length) % heads];
+    const xAt = at(rows, entry, head, row % length);
     for (let n = 0; n < columns; n++) {
-      const sum = dot(rows, xAt, w, at(w, 0, 0, n), inner, single);
+      const sum = dot(rows, xAt, w, at(w, entry, head, n), inner, single);
       y[row * columns + n] = b ? round(sum + b.data[b.offset + n * b.strides[3]]) : sum;
     }
   }

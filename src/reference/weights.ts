@@ -1,7 +1,7 @@
 // What attention does not store: scores, probabilities, and the keys that matter most.
 
-import type { ReferenceOptions, ReferenceTensor } from "./options.ts";
-import type { Row } from "./rows.ts";
+import type { ReferenceOptions, ReferencePosition, ReferenceTensor } from "./options.ts";
+import { positionOf, type Row } from "./rows.ts";
 import { type ScoreStage, type Scores, scoresOf } from "./scores.ts";
 
 export interface ReferenceScoreOptions extends ReferenceOptions {
@@ -12,6 +12,8 @@ export interface ReferenceScoreOptions extends ReferenceOptions {
    * `"probabilities"`: after softmax, the sink included in the denominator, without dropout; 0 where masked.
    */
   readonly stage: ScoreStage | "probabilities";
+  /** Makes of a probability, 0 for a masked key, what takes its place. */
+  readonly probabilityFunction?: (p: number, at: ReferencePosition) => number;
 }
 
 /**
@@ -20,7 +22,7 @@ export interface ReferenceScoreOptions extends ReferenceOptions {
  * @returns [rows, N], by default [B, H, M, N]; packed, N is the number of keys of the longest entry
  */
 export function attentionScores(q: ReferenceTensor, k: ReferenceTensor, options: ReferenceScoreOptions): Float64Array {
-  const { stage } = options;
+  const { stage, probabilityFunction } = options;
   const problem = scoresOf(q, k, options);
   const { numbers, maxKeys: N } = problem.rows;
   const out = new Float64Array(numbers.length * N).fill(stage === "scores" ? Number.NEGATIVE_INFINITY : 0);
@@ -29,8 +31,13 @@ export function attentionScores(q: ReferenceTensor, k: ReferenceTensor, options:
     const row = problem.rows.find(numbers[index]);
     if (!row) continue;
     const into = out.subarray(index * N, (index + 1) * N);
-    if (stage === "probabilities") writeProbabilities(problem, row, scores, into);
-    else problem.write(row, stage, into);
+    if (stage !== "probabilities") {
+      problem.write(row, stage, into);
+      continue;
+    }
+    writeProbabilities(problem, row, scores, into);
+    if (!probabilityFunction) continue;
+    for (let j = 0; j < N; j++) into[j] = problem.rounding.round(probabilityFunction(into[j], positionOf(row, j)));
   }
   return out;
 }

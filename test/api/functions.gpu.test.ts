@@ -6,6 +6,7 @@ import {
   type Captures,
   maskFunction,
   planAttention,
+  probabilityFunction,
   scoreFunction,
   type Tensor,
   tensor,
@@ -21,7 +22,7 @@ const GOOD = { q: spec(2, 4, 5, 8), k: spec(2, 2, 7, 8), v: spec(2, 2, 7, 6) };
 const SCORE = "fn score(s: f32, at: Position) -> f32 { return s; }";
 const MASK = "fn mask(at: Position) -> bool { return true; }";
 
-describe("scoreFunction and maskFunction refuse", () => {
+describe("scoreFunction, maskFunction and probabilityFunction refuse", () => {
   const texts: readonly [what: string, make: () => unknown, message: string | RegExp][] = [
     ["no text", () => scoreFunction(((s: number) => s) as never), "score function: expected WGSL text, got function."],
     [
@@ -38,6 +39,11 @@ describe("scoreFunction and maskFunction refuse", () => {
       "another result",
       () => maskFunction("// a mask\nfn mask(at: Position) -> u32 {\n  return 1;\n}"),
       "mask function: expected `fn mask(at: Position) -> bool`, found `fn mask(at: Position) -> u32`.",
+    ],
+    [
+      "a probability without its place",
+      () => probabilityFunction("fn probability(p: f32) -> f32 { return p; }"),
+      "probability function: expected `fn probability(p: f32, at: Position) -> f32`, found `fn probability(p: f32) -> f32`.",
     ],
     ["a mask for a score", () => scoreFunction(MASK), /found no function score\.$/],
     ["a function in a comment", () => maskFunction(`// ${MASK}`), /found no function mask\.$/],

@@ -5,6 +5,7 @@ import { normal } from "../../bench/data.ts";
 import {
   attentionWeights,
   planAttentionWeights,
+  probabilityFunction,
   type Tensor,
   type TensorOptions,
   tensor,
@@ -14,6 +15,8 @@ import { failOnGpuErrors, overridden, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
 
 failOnGpuErrors();
+
+const PROBABILITY = "fn probability(p: f32, at: Position) -> f32 { return p; }";
 
 /** The device, the sizes of the buffers that it makes, and the number of pipelines. */
 function counted(real: GPUDevice) {
@@ -111,6 +114,16 @@ describe("refused", () => {
     await weights(
       { stage: "raw", meanOverHeads: true },
       'meanOverHeads is a mean of probabilities; it can\'t be combined with stage "raw".',
+    );
+  });
+  it("probability functions that are none, or not of probabilities", async () => {
+    await weights(
+      { probabilityFunction: "p * p" },
+      "probabilityFunction must come from probabilityFunction(), got p * p.",
+    );
+    await weights(
+      { probabilityFunction: probabilityFunction(PROBABILITY), stage: "scores" },
+      'probabilityFunction changes probabilities; it can\'t be combined with stage "scores".',
     );
   });
   it("heads and rows that there are not", async () => {

@@ -64,8 +64,11 @@ cases("scores", [
   { ...SMALL, N: 200, mask: { axes: "N", keep: 0.1 }, relativeBias: { buckets: 8 } },
 ]);
 cases(
-  "a score and a mask function",
-  [{ ...SMALL, N: 200, scoreFunction: "sloped", maskFunction: "dilated" }],
+  "functions",
+  [
+    { ...SMALL, N: 200, scoreFunction: "sloped", maskFunction: "dilated" },
+    { ...SMALL, N: 200, scoreFunction: "thresholded" },
+  ],
   SHAPES.slice(1),
 );
 

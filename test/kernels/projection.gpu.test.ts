@@ -17,6 +17,8 @@ interface Product {
   readonly K: number;
   readonly N: number;
   readonly dtypes?: readonly [x: Float, weight: Float, bias: Float, y: Float];
+  /** Axes of the weight before its own two. */
+  readonly each?: readonly number[];
   /** The weight is stored [K, N]. */
   readonly columns?: boolean;
   readonly bias?: boolean;
@@ -31,7 +33,7 @@ let seed = 100;
 /** Runs a product into a poisoned output and compares. */
 async function run(problem: Product): Promise<void> {
   const device = await testDevice();
-  const { rows, K, N, columns = false, bias = true, gap = 0, variant, maxDispatchFlops } = problem;
+  const { rows, K, N, each = [], columns = false, bias = true, gap = 0, variant, maxDispatchFlops } = problem;
   const dtypes = problem.dtypes ?? ["f32", "f32", "f32", "f32"];
   const used: Tensor[] = [];
   const make = (what: number, shape: readonly number[]) => {
@@ -48,8 +50,12 @@ async function run(problem: Product): Promise<void> {
     return { data, shape, gpu: whole.slice(wide.length - 1, 0, shape[shape.length - 1]) };
   };
   const x = make(0, [...rows, K]);
-  const stored = make(1, columns ? [K, N] : [N, K]);
-  const weight = columns ? { ...stored, shape: [N, K], strides: [1, N], gpu: stored.gpu.permute(1, 0) } : stored;
+  const stored = make(1, [...each, ...(columns ? [K, N] : [N, K])]);
+  const turned = () => {
+    const { shape, strides } = stored.gpu.permute(...each.keys(), each.length + 1, each.length);
+    return { ...stored, shape, strides, gpu: stored.gpu.view({ shape, strides }) };
+  };
+  const weight = columns ? turned() : stored;
   const b = bias ? make(2, [N]) : undefined;
   const poison = new Float32Array(product(rows) * (N + gap)).fill(Number.NaN);
   const wide = tensor(device, [...rows, N + gap], { data: poison, dtype: dtypes[3] });
@@ -89,6 +95,11 @@ describe("y = x W^T + b", () => {
   );
   it("without a bias", () => run({ rows: [5], K: 20, N: 12, bias: false }));
   it("with a weight that is stored [in, out]", () => run({ rows: [2, 35], K: 37, N: 68, columns: true }));
+  it("with a weight for each batch entry and head", async () => {
+    await run({ rows: [2, 3, 40], each: [2, 3], K: 37, N: 12 });
+    await run({ rows: [2, 3, 5], each: [1, 3], K: 37, N: 12, bias: false, columns: true });
+    await run({ rows: [3, 40], each: [3], K: 0, N: 12 });
+  });
   it("between rows that belong to nobody", async () => {
     await run({ rows: [3, 6], K: 20, N: 12, gap: 4 });
     await run({ rows: [3, 6], K: 21, N: 12, gap: 4 }); // NaN right behind the end of K
@@ -165,6 +176,10 @@ describe("a plan", () => {
     await refuse(
       { weight: { shape: [8, 12] } },
       "project: weight must be [out, in] with in = 8 for x [2, 5, 8], got [8, 12]. One that is stored [in, out] is given as permute(1, 0).",
+    );
+    await refuse(
+      { weight: { shape: [5, 12, 8] } },
+      "project: a weight for each batch entry or head has the axes of x [2, 5, 8], or 1, before [out, in]; got [5, 12, 8].",
     );
     await refuse({ bias: { shape: [8] } }, "project: bias must be [12] for weight [12, 8], got [8].");
     await refuse(

@@ -3,9 +3,17 @@
 
 import { describe, expect, it } from "vitest";
 import { normal } from "../../bench/data.ts";
-import { attentionWeights, planAttentionWeights, planTopKKeys, tensor, topKKeys } from "../../src/index.ts";
+import {
+  attentionWeights,
+  planAttentionWeights,
+  planTopKKeys,
+  probabilityFunction,
+  tensor,
+  topKKeys,
+} from "../../src/index.ts";
 import { attentionScores } from "../../src/reference/index.ts";
 import { title } from "../support/cases.ts";
+import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { type Asked, runTopKeys, runWeights, type WeightsCase } from "../support/weights.ts";
 
@@ -52,6 +60,7 @@ describe("weights", () => {
     { H: 2, M: 100, N: 300, maskFunction: "causal", blockSize: [64, 96] },
     { H: 2, M: 100, N: 300, maskFunction: "causal", blockSize: [64, 64], rows: [99, 0, 63, 64, 5], queryOffset: 11 },
     { M: 37, N: 70, mask: { axes: "MN", bits: true }, bias: { axes: "MN", blocked: 1 } },
+    { H: 2, M: 37, N: 70, scoreFunction: "thresholded" },
     { M: 20, N: 90, D: 136, spread: 3 },
     { M: 5, N: 40, D: 5, dtype: "f16" },
     { H: 2, M: 0, N: 5 },
@@ -116,6 +125,51 @@ describe("keys that a query does not see", () => {
     for (const key of await best.indices.read()) expect((key >= -1 && key < 20) || (key >= 30 && key < 61)).toBe(true);
     expect([...(await best.weights.read())].every((p) => p >= 0 && p <= 1)).toBe(true);
     for (const one of [...Object.values(gpu), best.indices, best.weights]) one.destroy();
+  });
+});
+
+describe("a probability function", () => {
+  it("has every key of the used rows, also those that are not seen", async () => {
+    const device = await testDevice();
+    const [B, H, M, N, D] = [2, 4, 37, 70, 8];
+    const [q, k] = [normal(31, B * H * M * D), normal(32, (B * H * N * D) / 2)];
+    const gains = [1, -0.5, 0.25, 3];
+    const gpu = {
+      q: tensor(device, [B, H, M, D], { data: q }),
+      k: tensor(device, [B, H / 2, N, D], { data: k }),
+      gains: tensor(device, [H], { data: gains }),
+    };
+    const probability = probabilityFunction(
+      `fn probability(p: f32, at: Position) -> f32 {
+  return gains[at.head] * p * p + step * f32(at.position - i32(at.kv_idx)) + f32(at.batch);
+}`,
+      { captures: { gains: gpu.gains, step: 0.125 } },
+    );
+    const options = { causal: true, qLengths: [30, 37], kvLengths: [70, 61] } as const;
+    const [heads, rows] = [[3, 0], [36, 2, 2, 29]]; // biome-ignore format: two lists
+    const given = { ...options, heads, rows, probabilityFunction: probability };
+    const numbers = [0, 1].flatMap((b) => heads.flatMap((h) => rows.map((m) => (b * H + h) * M + m)));
+    const expected = (precision: "f64" | "f32") =>
+      attentionScores(
+        { data: q, shape: [B, H, M, D] },
+        { data: k, shape: [B, H / 2, N, D] },
+        {
+          ...{ ...options, rows: numbers, stage: "probabilities", precision },
+          probabilityFunction: (p, { batch, head, position, kvIdx }) =>
+            gains[head] * p * p + 0.125 * (position - kvIdx) + batch,
+        },
+      );
+    const [f64, plain] = [expected("f64"), expected("f32")];
+    const weights = await attentionWeights(gpu.q, gpu.k, given);
+    expectClose("weights", await weights.read(), { f64, plain }, [B, 2, 4, N]);
+    const mean = await attentionWeights(gpu.q, gpu.k, { ...given, meanOverHeads: true });
+    const meanOf = (of: Float64Array) =>
+      Float64Array.from({ length: of.length / 2 }, (_, i) => {
+        const at = Math.floor(i / (4 * N)) * 8 * N + (i % (4 * N));
+        return (of[at] + of[at + 4 * N]) / 2;
+      });
+    expectClose("mean", await mean.read(), { f64: meanOf(f64), plain: meanOf(plain) }, [B, 4, N]);
+    for (const one of [...Object.values(gpu), weights, mean]) one.destroy();
   });
 });
 

@@ -50,6 +50,12 @@ describe("attentionScores", () => {
     close(run({ qLengths: [0], stage: "scores" }), [EMPTY, EMPTY, EMPTY]);
   });
 
+  it("applies a probability function to every key of the used rows", () => {
+    const options = { stage: "probabilities", causal: "top-left", qLengths: [1] } as const;
+    const queries = tensor([1, 1, 2, 1], [1, 1]);
+    const probabilityFunction = (p: number, { kvIdx }: { kvIdx: number }) => 2 * p + 10 * kvIdx;
+    close(attentionScores(queries, k, { ...options, probabilityFunction }), [2, 10, 20, 0, 0, 0]);
+  });
   it("computes chosen rows only", () => {
     const queries = tensor([1, 1, 3, 1], [1, 2, 3]);
     close(attentionScores(queries, k, { stage: "raw", rows: [2, 0] }), [0, 3, 6, 0, 1, 2]);

@@ -22,7 +22,7 @@ interface TwinMask {
 const none = () => ({});
 const WEIGHTS = [0.5, -1.25, 2, 0.75];
 
-export const SCORE_FUNCTIONS: Readonly<Record<"halved" | "sloped" | "weighted", TwinScore>> = {
+export const SCORE_FUNCTIONS: Readonly<Record<"halved" | "sloped" | "weighted" | "thresholded", TwinScore>> = {
   halved: {
     wgsl: "fn score(s: f32, at: Position) -> f32 { return 0.5 * s; }",
     js: (s) => 0.5 * s,
@@ -42,6 +42,12 @@ fn score(s: f32, at: Position) -> f32 {
 }`,
     js: (s, { head, qIdx, batch }) => s * WEIGHTS[head % 4] + (qIdx % 3) - batch,
     captures: (make) => ({ weights: make([4], { data: WEIGHTS }) }),
+  },
+  // No query of head 0 sees a key; of the others, only keys with a score above 0.
+  thresholded: {
+    wgsl: "fn score(s: f32, at: Position) -> f32 { return select(HIDDEN, s, s > 0.0 && at.head > 0u); }",
+    js: (s, { head }) => (s > 0 && head > 0 ? s : Number.NEGATIVE_INFINITY),
+    captures: none,
   },
 };
 
