@@ -1,5 +1,6 @@
 // Every operator by domain and name, for whoever walks a graph. Importing this takes them all.
 
+import { MicrosoftAttention } from "./microsoft_attention.ts";
 import type { OnnxOperator } from "./operator.ts";
 import { RotaryEmbedding } from "./rotary_embedding.ts";
 
@@ -9,4 +10,7 @@ import { RotaryEmbedding } from "./rotary_embedding.ts";
  */
 export const operators = {
   "ai.onnx": { RotaryEmbedding },
+  "com.microsoft": {
+    Attention: MicrosoftAttention,
+  },
 } as const satisfies Readonly<Record<string, Readonly<Record<string, OnnxOperator>>>>;

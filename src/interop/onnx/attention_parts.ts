@@ -1,0 +1,141 @@
+// What com.microsoft's attention operators do alike: heads of rows, packed projections, biases, and the call of attention.
+
+import {
+  type AttentionOptions,
+  attention,
+  copyTensor,
+  type Dtype,
+  project,
+  splitHeads,
+  type Tensor,
+} from "../../index.ts";
+import type { Call } from "./padding_mask.ts";
+
+/** `num_heads`, which has no default. */
+export function headsOf(call: Call, heads: number | undefined, name = "num_heads"): number {
+  call.expect(heads !== undefined && heads > 0, () => `attribute ${name} must be 1 or more, got ${heads}`);
+  return heads as number;
+}
+
+/** Checks how many axes an input has; `shape` says which. */
+export function expectRank(call: Call, name: string, given: Tensor, rank: number, shape: string): void {
+  call.expect(given.shape.length === rank, () => `${name} must be ${shape}, got [${given.shape}]`);
+}
+
+/** Checks the shape of an input; `named` are its axes. */
+export function expectAxes(call: Call, name: string, given: Tensor, shape: readonly number[], named: string): void {
+  call.expect(
+    given.shape.length === shape.length && shape.every((size, axis) => size === given.shape[axis]),
+    () => `${name} must be ${named} = [${shape}], got [${given.shape}]`,
+  );
+}
+
+/** Checks that two inputs were given, or neither. */
+export function expectBoth(call: Call, [a, b]: readonly string[], given: readonly (Tensor | undefined)[]): void {
+  const count = given.filter((one) => one !== undefined).length;
+  call.expect(count !== 1, () => `${a} and ${b} belong together; only one was given`);
+}
+
+/** Widths of q, k and v in packed weights [in, q + k + v]: `qkv_hidden_sizes`, or thirds. */
+export function packedWidths(
+  call: Call,
+  weights: Tensor,
+  heads: number,
+  sizes: readonly number[] | undefined,
+): readonly [q: number, k: number, v: number] {
+  expectRank(call, "weights", weights, 2, "[input hidden size, q + k + v]");
+  const columns = weights.shape[1];
+  const widths = sizes ?? [columns / 3, columns / 3, columns / 3];
+  const [q, k, v] = widths;
+  call.expect(widths.length === 3 && widths.every((width) => width > 0 && width % heads === 0) && q === k, () =>
+    sizes
+      ? `attribute qkv_hidden_sizes must be three multiples of num_heads = ${heads}, the first two alike, got [${sizes}]`
+      : `weights [${weights.shape}] are no q, k and v of one width for num_heads = ${heads}; qkv_hidden_sizes says others`,
+  );
+  call.expect(
+    q + k + v === columns,
+    () => `attribute qkv_hidden_sizes [${sizes}] must add up to the ${columns} columns of weights`,
+  );
+  return [q, k, v];
+}
+
+/** Takes the heads of q, k and v out of packed rows [B, S, q + k + v]. */
+export function splitPacked(rows: Tensor, heads: number, [q, k, v]: readonly number[]) {
+  const part = (start: number, width: number) => splitHeads(rows.slice(2, start, start + width), heads);
+  return { q: part(0, q), k: part(q, k), v: part(q + k, v) };
+}
+
+/** input [..., in] times packed weights [in, W], plus a bias [W]: [..., W] f32, which nothing is lost in. */
+export async function projectPacked(
+  call: Call,
+  input: Tensor,
+  weights: Tensor,
+  bias: Tensor | undefined,
+  [inputName, weightsName]: readonly [string, string] = ["input", "weights"],
+): Promise<Tensor> {
+  const [inner, columns] = weights.shape;
+  call.expect(
+    input.shape[input.shape.length - 1] === inner,
+    () => `${weightsName} must have as many rows as ${inputName} [${input.shape}] has columns, got [${weights.shape}]`,
+  );
+  if (bias) expectAxes(call, "bias", bias, [columns], "[q + k + v]");
+  const output = call.make([...input.shape.slice(0, -1), columns]);
+  await project(input, weights.permute(1, 0), { ...(bias && { bias }), output, label: call.label });
+  return output;
+}
+
+/** Parts of a bias [q + k + v] as [H, 1, D]. */
+export function splitBias(call: Call, bias: Tensor | undefined, heads: number, widths: readonly number[]) {
+  if (!bias) return [];
+  expectAxes(call, "bias", bias, [widths.reduce((sum, width) => sum + width, 0)], "[q + k + v]");
+  let end = 0;
+  return widths.map((width) => {
+    end += width;
+    const [step] = bias.strides;
+    const D = width / heads;
+    return bias.view({ shape: [heads, 1, D], strides: [D * step, step, step], offset: (end - width) * step });
+  });
+}
+
+/** rows [B, H, S, D] plus a bias [H, 1, D], if there is one, as f32. */
+export async function plusBias(call: Call, rows: Tensor, bias: Tensor | undefined): Promise<Tensor> {
+  if (!bias) return rows;
+  return call.own((await copyTensor(rows, { bias, dtype: "f32", label: call.label })).output);
+}
+
+/** `attention_bias` [B or 1, H or 1, S, T] as attention takes it: f32. */
+export async function attentionBias(
+  call: Call,
+  bias: Tensor | undefined,
+  shape: readonly [batch: number, heads: number, queries: number, keys: number],
+): Promise<{ readonly bias?: Tensor }> {
+  if (!bias) return {};
+  call.expect(
+    bias.shape.length === 4 &&
+      shape.every((size, axis) => bias.shape[axis] === size || (axis < 2 && bias.shape[axis] === 1)),
+    () => `attention_bias must be [B or 1, H or 1, S, T] = [${shape}], got [${bias.shape}]`,
+  );
+  return { bias: await cast(call, bias, "f32") };
+}
+
+/** The same numbers in a dtype. */
+export async function cast(call: Call, x: Tensor, dtype: Dtype): Promise<Tensor> {
+  if (x.dtype === dtype) return x;
+  return call.own((await copyTensor(x, { dtype, label: call.label })).output);
+}
+
+/** Attention of heads [B, H, S, D] into rows [B, S, H * Dv]: those given, or new ones of a dtype. */
+export async function attendRows(
+  call: Call,
+  { q, k, v }: { readonly q: Tensor; readonly k: Tensor; readonly v: Tensor },
+  options: AttentionOptions,
+  rows: Tensor | Dtype,
+): Promise<Tensor> {
+  const [batch, heads, queries] = q.shape;
+  const into = typeof rows === "string" ? call.make([batch, queries, heads * v.shape[3]], rows) : rows;
+  await attention(q, k, v, { ...options, output: splitHeads(into, heads), label: call.label });
+  return into;
+}
+
+/** `scale`, where 0 means the default. */
+export const scaleOf = (scale: number | undefined) => (scale ? { scale } : {});
