@@ -1,6 +1,7 @@
 // Every operator by domain and name, for whoever walks a graph. Importing this takes them all.
 
 import { MicrosoftAttention } from "./microsoft_attention.ts";
+import { MultiHeadAttention } from "./multi_head_attention.ts";
 import type { OnnxOperator } from "./operator.ts";
 import { RotaryEmbedding } from "./rotary_embedding.ts";
 
@@ -12,5 +13,6 @@ export const operators = {
   "ai.onnx": { RotaryEmbedding },
   "com.microsoft": {
     Attention: MicrosoftAttention,
+    MultiHeadAttention,
   },
 } as const satisfies Readonly<Record<string, Readonly<Record<string, OnnxOperator>>>>;
