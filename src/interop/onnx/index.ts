@@ -4,4 +4,5 @@ export { MicrosoftAttention } from "./microsoft_attention.ts";
 export { MultiHeadAttention } from "./multi_head_attention.ts";
 export type { OnnxAttributes, OnnxGraph, OnnxInput, OnnxOperator, OnnxRun } from "./operator.ts";
 export { operators } from "./operators.ts";
+export { PackedAttention, PackedMultiHeadAttention } from "./packed_attention.ts";
 export { RotaryEmbedding } from "./rotary_embedding.ts";

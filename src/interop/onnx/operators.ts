@@ -3,6 +3,7 @@
 import { MicrosoftAttention } from "./microsoft_attention.ts";
 import { MultiHeadAttention } from "./multi_head_attention.ts";
 import type { OnnxOperator } from "./operator.ts";
+import { PackedAttention, PackedMultiHeadAttention } from "./packed_attention.ts";
 import { RotaryEmbedding } from "./rotary_embedding.ts";
 
 /**
@@ -14,5 +15,7 @@ export const operators = {
   "com.microsoft": {
     Attention: MicrosoftAttention,
     MultiHeadAttention,
+    PackedAttention,
+    PackedMultiHeadAttention,
   },
 } as const satisfies Readonly<Record<string, Readonly<Record<string, OnnxOperator>>>>;
