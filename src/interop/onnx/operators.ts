@@ -1,5 +1,6 @@
 // Every operator by domain and name, for whoever walks a graph. Importing this takes them all.
 
+import { DecoderAttention } from "./decoder_attention.ts";
 import { MicrosoftAttention } from "./microsoft_attention.ts";
 import { MultiHeadAttention } from "./multi_head_attention.ts";
 import type { OnnxOperator } from "./operator.ts";
@@ -14,6 +15,7 @@ export const operators = {
   "ai.onnx": { RotaryEmbedding },
   "com.microsoft": {
     Attention: MicrosoftAttention,
+    DecoderAttention,
     MultiHeadAttention,
     PackedAttention,
     PackedMultiHeadAttention,
