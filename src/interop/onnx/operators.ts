@@ -1,6 +1,7 @@
 // Every operator by domain and name, for whoever walks a graph. Importing this takes them all.
 
 import { DecoderAttention } from "./decoder_attention.ts";
+import { GroupQueryAttention } from "./group_query_attention.ts";
 import { MicrosoftAttention } from "./microsoft_attention.ts";
 import { MultiHeadAttention } from "./multi_head_attention.ts";
 import type { OnnxOperator } from "./operator.ts";
@@ -16,6 +17,7 @@ export const operators = {
   "com.microsoft": {
     Attention: MicrosoftAttention,
     DecoderAttention,
+    GroupQueryAttention,
     MultiHeadAttention,
     PackedAttention,
     PackedMultiHeadAttention,

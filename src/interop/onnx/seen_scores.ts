@@ -1,0 +1,46 @@
+// Scores before the softmax as GroupQueryAttention gives them: 0, and not -Infinity, where a query doesn't see the key.
+
+import { type AttentionOptions, attentionWeights, scoreFunction, type Tensor, tensor } from "../../index.ts";
+import type { Call } from "./padding_mask.ts";
+
+const SEEN = `fn score(s: f32, at: Position) -> f32 {
+  let key = i32(at.kv_idx);
+  let last = select(lengths[at.batch] - 1, min(at.position, lengths[at.batch] - 1), is_causal > 0u);
+  return select(0.0, s + bias_of(at), key <= last && (window_size < 1 || key > last - window_size));
+}`;
+const PLAIN = `${SEEN}
+fn bias_of(at: Position) -> f32 { return 0.0; }`;
+const BIASED = `${SEEN}
+fn bias_of(at: Position) -> f32 {
+  return bias[first + at.batch * step_b + at.head * step_h + at.q_idx * step_m + at.kv_idx * step_n];
+}`;
+
+interface SeenOptions extends Omit<AttentionOptions, "output" | "lse" | "rowMax" | "window" | "kvLengths"> {
+  readonly bias?: Tensor;
+  /** Keys of each batch entry. */
+  readonly keys: readonly number[];
+  /** Keys that a query sees, its own included; none above 0 is no bound. */
+  readonly windowSize: number;
+}
+
+/** [B, H, S, T] f32. */
+export function scoresOfSeen(
+  call: Call,
+  { q, k }: { readonly q: Tensor; readonly k: Tensor },
+  { bias, keys, windowSize, causal, sinks: _, ...options }: SeenOptions,
+): Promise<Tensor> {
+  const captures = {
+    lengths: call.make([keys.length], "i32", { data: keys }),
+    window_size: { i32: windowSize },
+    is_causal: { u32: Number(causal !== false) },
+    ...(bias && biasCaptures(bias)),
+  };
+  const score = scoreFunction(bias ? BIASED : PLAIN, { captures, label: `${call.label} output_qk` });
+  return attentionWeights(q, k, { ...options, scoreFunction: score, stage: "scores", label: call.label });
+}
+
+function biasCaptures({ device, buffer, offset, shape, strides, label }: Tensor) {
+  const [b, h, m, n] = shape.map((size, axis) => ({ u32: size > 1 ? strides[axis] : 0 }));
+  const all = tensor(device, [Math.floor(buffer.size / 4)], { buffer, label });
+  return { bias: all, first: { u32: offset }, step_b: b, step_h: h, step_m: m, step_n: n };
+}
