@@ -46,7 +46,7 @@ const server = await createServer({
   server: { host: "127.0.0.1", port: 0, hmr: false, watch: null, headers: ISOLATED },
   resolve: { alias: built ? [{ find: /^.*\/src\/index\.ts$/, replacement: join(root, "dist/index.js") }] : [] },
   // What pages import of packages is bundled ahead, because a page that finds out later is loaded again.
-  optimizeDeps: { noDiscovery: true, include: program === "bench/bench.ts" ? PEERS : [] },
+  optimizeDeps: { noDiscovery: true, include: ["bench/bench.ts", "bench/isa/isa.ts"].includes(program) ? PEERS : [] },
   plugins: [{ name: "files", configureServer: ({ middlewares }) => void middlewares.use("/files", serveFiles) }],
 });
 try {

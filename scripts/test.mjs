@@ -7,13 +7,15 @@ import { tmpdir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { lavapipe } from "./deno.mjs";
+import { missingCompiler } from "./isa.mjs";
 import { skippedWithoutVectors } from "./vectors.mjs";
 
 /**
- * One test of set-up needs a system where every browser is on the path; one needs Mesa's software driver; some need test
- * vectors that are no part of the project.
+ * One test of set-up needs a system where every browser is on the path; one needs Mesa's software driver, and one its
+ * compiler for AMD's GPUs; some need test vectors that are no part of the project.
  */
-const EXPECTED_SKIPS = (process.platform === "linux" ? 0 : 1) + (lavapipe() ? 0 : 1) + skippedWithoutVectors();
+const EXPECTED_SKIPS =
+  (process.platform === "linux" ? 0 : 1) + (lavapipe() ? 0 : 1) + (missingCompiler() ? 1 : 0) + skippedWithoutVectors();
 
 /** Files that are named at the end, because the suite as a whole has to stay short. */
 const SLOWEST = 10;

@@ -2,6 +2,7 @@
 // server, since what a page is told and answers goes through JSON.
 
 import { requestFoveaDevice } from "../../src/index.ts";
+import { attentionContest } from "../attention.ts";
 import type { Dims } from "../cost.ts";
 import { describeAdapter, type Report, runInput, runSuites, type SuiteOptions } from "../program.ts";
 import { answer } from "./answer.ts";
@@ -31,6 +32,27 @@ const store = (name: string, data: Float32Array) =>
 const fovea = {
   adapter: () => answer(async () => describeAdapter(await theDevice())),
   suites: (options: SuiteOptions) => answer(async () => runSuites(await theDevice(), options, window.report)),
+  /** The shaders that onnxruntime-web compiles for a prefill. */
+  peerShaders: () =>
+    answer(async () => {
+      const prototype = GPUDevice.prototype;
+      const { createShaderModule } = prototype;
+      const codes: string[] = [];
+      prototype.createShaderModule = function record(descriptor) {
+        codes.push(descriptor.code);
+        return createShaderModule.call(this, descriptor);
+      };
+      try {
+        const dims = { B: 1, H: 8, Hkv: 8, M: 512, N: 512, D: 64, Dv: 64, causal: false };
+        const contest = attentionContest("shaders", dims);
+        const one = await contest.contestants["ort-webgpu"](await theDevice());
+        await one.run();
+        one.destroy();
+        return codes;
+      } finally {
+        prototype.createShaderModule = createShaderModule;
+      }
+    }),
   input: (dims: Dims) =>
     answer(async () => {
       const [q, k, v] = await Promise.all(["q", "k", "v"].map(fetchFloats));

@@ -27,16 +27,16 @@ export interface ForwardTile {
 }
 
 /**
- * The first row that fits the head dims and the device is taken. The evidence is the instruction report for RDNA2: the
- * share of multiply-adds among the vector instructions of the key loop (edge tiles aside), registers, and bytes of
- * workgroup memory. No row spills. SwiftShader's times are those of bench/results/swiftshader.json, suite forward.
+ * The first row that fits the head dims and the device is taken. The evidence is the instruction report for RDNA2
+ * (`npm run isa`): the share of multiply-adds among the vector instructions of a turn of the key loop, registers, and
+ * bytes of workgroup memory. No row spills. SwiftShader's times are those of bench/results/swiftshader.json, suite forward.
  */
 export const FORWARD_TILES: readonly ForwardTile[] = [
-  // D = 64: 88 %, 176 VGPRs, 31,236 B. SwiftShader takes 5.4 s to compile it and runs it no faster than the next row.
+  // D = 64: 89 %, 176 VGPRs, 31,236 B. SwiftShader takes 5.4 s to compile it and runs it no faster than the next row.
   { name: "64x32-resident", maxHeadDim: 64, maxVDim: 64, rows: 8, qResident: true, devices: "gpus" },
-  // D = 64: 85 %, 168 VGPRs, 14,852 B, 2.5 s. D = 128: 87 %, 90 % between rescales, 232 VGPRs, 14,852 B.
+  // D = 64: 86 %, 168 VGPRs, 14,852 B, 2.5 s. D = 128: 90 %, 232 VGPRs, 14,852 B.
   { name: "64x32", maxHeadDim: Number.POSITIVE_INFINITY, maxVDim: 128, rows: 8, qResident: false, devices: "all" },
-  // Four rows a lane leave registers for 8 vec4 columns of v. D = 256: 89 %, 192 VGPRs, 9,732 B, but only 1.8
+  // Four rows a lane leave registers for 8 vec4 columns of v. D = 256: 90 %, 192 VGPRs, 9,732 B, but only 1.8
   // multiply-adds for each word read from workgroup memory, where 64 rows have 2.4.
   { name: "32x32", maxHeadDim: Number.POSITIVE_INFINITY, maxVDim: 256, rows: 4, qResident: false, devices: "all" },
   // One row a lane, where compiling costs more than running, as in tests: SwiftShader takes a quarter of the time of 64

@@ -1,0 +1,94 @@
+// The hot kernels as devices get them, and what their instructions have to be.
+
+import { DECODE_SHAPES, type DecodeShape, decodeKernel } from "../../src/kernels/decode.ts";
+import { FORWARD_TILES, type ForwardTile, forwardKernel } from "../../src/kernels/forward.ts";
+import { MATMUL_TILES, type MatmulTile, matmulKernel } from "../../src/kernels/matmul.ts";
+import { PLAIN, type SlotChoice } from "../../src/kernels/slots.ts";
+import type { IsaKernel } from "./compiler.ts";
+import type { IsaReport } from "./disassembly.ts";
+
+/** What a report must keep to. None may spill. */
+export interface IsaLimits {
+  /** Least share of multiply-adds among the vector instructions of a turn of the key loop, rescales aside. */
+  readonly fmaShare?: number;
+  readonly vgprs: number;
+  readonly workgroupBytes: number;
+  /** Least multiply-adds for each word that moves to or from workgroup memory. */
+  readonly fmaPerWord?: number;
+}
+
+export interface HotKernel extends IsaKernel {
+  readonly limits: IsaLimits;
+}
+
+const HALF: SlotChoice = { q: "f16-packed", k: "f16-packed", v: "f16-packed", o: "f16-packed" };
+
+const named = <T extends { readonly name: string }>(rows: readonly T[], name: string): T => {
+  const found = rows.find((row) => row.name === name);
+  if (!found) throw new Error(`there is no ${name}`);
+  return found;
+};
+const tile = (name: string): ForwardTile => named(FORWARD_TILES, name);
+const shape = (name: string): DecodeShape => named(DECODE_SHAPES, name);
+const matmulTile = (name: string): MatmulTile => named(MATMUL_TILES, name);
+
+function forward(name: string, headDim: number, limits: IsaLimits, slots: SlotChoice = PLAIN): HotKernel {
+  const { code } = forwardKernel({ headDim, vDim: headDim, tile: tile(name), ...slots });
+  return { name: `forward ${name} D=${headDim}${slots === PLAIN ? "" : " f16"}`, code, limits };
+}
+
+function decode(rows: number, limits: IsaLimits): HotKernel {
+  const specialisation = { headDim: 64, vDim: 64, tile: { ...shape("decode-64"), rows }, ...PLAIN };
+  return { name: `decode-64 D=64 rows=${rows}`, code: decodeKernel("decode", specialisation).code, limits };
+}
+
+function matmul(name: string, limits: IsaLimits): HotKernel {
+  const access = { x: "dense", weight: "dense", bias: "dense", y: "dense" } as const;
+  const specialisation = { tile: matmulTile(name), ...access, columnsAdjacent: false, oddColumns: undefined };
+  return { name: `matmul ${name}`, code: matmulKernel(specialisation).code, limits };
+}
+
+/** The guaranteed limit of WebGPU. */
+const SMALL = 16384;
+
+export const hotKernels = (): HotKernel[] => [
+  forward("64x32-resident", 64, { fmaShare: 0.88, vgprs: 192, workgroupBytes: 32768, fmaPerWord: 2.4 }),
+  forward("64x32", 64, { fmaShare: 0.84, vgprs: 192, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
+  forward("64x32", 64, { fmaShare: 0.82, vgprs: 192, workgroupBytes: SMALL, fmaPerWord: 2.4 }, HALF),
+  forward("64x32", 128, { fmaShare: 0.87, vgprs: 256, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
+  forward("32x32", 256, { fmaShare: 0.88, vgprs: 256, workgroupBytes: SMALL }),
+  // Bound by memory: what counts are registers, for waves that hide its latency.
+  decode(1, { vgprs: 64, workgroupBytes: SMALL }),
+  decode(4, { vgprs: 128, workgroupBytes: SMALL }),
+  decode(8, { vgprs: 256, workgroupBytes: SMALL }),
+  matmul("64x64", { fmaShare: 0.87, vgprs: 168, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
+];
+
+/** Multiply-adds among vector instructions. */
+export const fmaShare = ({ loop }: IsaReport): number => loop.fma / loop.valu;
+/** The same without what most turns branch over. */
+export const steadyShare = ({ steady }: IsaReport): number => steady.fma / steady.valu;
+export const fmaPerWord = ({ loop }: IsaReport): number => loop.fmaOps / loop.ldsWords;
+
+/** What a report breaks, in words. */
+export function broken(report: IsaReport, limits: IsaLimits): string[] {
+  const checks: [holds: boolean, what: string][] = [
+    [report.spills === 0, `${report.spills} registers spilled`],
+    [report.vgprs <= limits.vgprs, `${report.vgprs} vector registers, at most ${limits.vgprs} allowed`],
+    [
+      report.workgroupBytes <= limits.workgroupBytes,
+      `${report.workgroupBytes} bytes of workgroup memory, at most ${limits.workgroupBytes} allowed`,
+    ],
+    [
+      !(steadyShare(report) < (limits.fmaShare ?? 0)),
+      `${percent(steadyShare(report))} multiply-adds, at least ${percent(limits.fmaShare ?? 0)} asked for`,
+    ],
+    [
+      !(fmaPerWord(report) < (limits.fmaPerWord ?? 0)),
+      `${fmaPerWord(report).toFixed(2)} multiply-adds a word, at least ${limits.fmaPerWord} asked for`,
+    ],
+  ];
+  return checks.filter(([holds]) => !holds).map(([, what]) => `${report.name}: ${what}`);
+}
+
+export const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
