@@ -10,6 +10,7 @@ import { runProgram } from "../support/programs.ts";
 import { type Case, casesOf } from "./cases.ts";
 import { describeWorst, isWithin, worstOf } from "./compare.ts";
 import { main, runCases, summarize } from "./conformance.ts";
+import { type Engine, lasting } from "./engines.ts";
 import type { Outcome } from "./runner.ts";
 import { countsOf, tableOf } from "./table.ts";
 import { parseVector } from "./vector.ts";
@@ -97,6 +98,31 @@ describe("a folder of vectors", () => {
     expect(parsed({ check: {} })).toThrow("the vector has no check.tol");
     expect(parsed({ outputs: [null] })).toThrow("the vector expects no output");
     expect(parsed({ outputs: [floats([3], 1)] })).toThrow("float32 [3] has 1 elements");
+  });
+});
+
+describe("an engine", () => {
+  it("is opened again where it ends or is stuck in a vector", async () => {
+    const log: string[] = [];
+    const passed: Outcome = { status: "passed", message: "", worst: null };
+    const answers: Readonly<Record<string, () => Promise<Outcome>>> = {
+      fine: async () => passed,
+      crash: () => Promise.reject(new Error("target closed")),
+      stuck: () => new Promise(() => {}),
+    };
+    const adapter = { description: "llvmpipe", software: true, features: [] };
+    const open = async (): Promise<Engine> => {
+      log.push("open");
+      return { adapter, engine: "one", run: (path) => answers[path](), close: async () => void log.push("close") };
+    };
+    const engine = await lasting(open, 50);
+    expect(await engine.run("fine")).toBe(passed);
+    const failed = (message: string) => ({ status: "failed", message: `the engine ended: ${message}`, worst: null });
+    expect(await engine.run("crash")).toEqual(failed("target closed"));
+    expect(await engine.run("fine")).toBe(passed);
+    expect(await engine.run("stuck")).toEqual(failed("no answer in 0.05 seconds"));
+    await engine.close();
+    expect(log).toEqual(["open", "close", "open", "close", "open", "close"]);
   });
 });
 

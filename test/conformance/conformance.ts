@@ -10,7 +10,7 @@ import { type Context, describe, parse } from "../../bench/start.ts";
 import { vectorFolders } from "../../scripts/vectors.mjs";
 import { FoveaError } from "../../src/index.ts";
 import { type Case, casesOf } from "./cases.ts";
-import { ENGINES, type Engine } from "./engines.ts";
+import { ENGINES, lasting } from "./engines.ts";
 import type { Outcome } from "./runner.ts";
 import { keepResults, nameOf, renewTable } from "./table.ts";
 
@@ -44,8 +44,6 @@ const OPTIONS = {
 
 /** Milliseconds between two lines that tell of progress. */
 const EVERY = 5000;
-/** A vector that takes longer than this has failed. Software adapters compile a kernel in seconds. */
-const PATIENCE = 300_000;
 
 /** What became of a vector: an entry of --json. */
 export interface Row extends Omit<Case, "path">, Outcome {
@@ -67,20 +65,10 @@ export async function main({ args, ...context }: Context): Promise<number> {
     throw new FoveaError("argument", "--record is of all vectors; leave --filter out.");
   const cases = chosen(values.vectors?.map((folder) => resolve(folder)) ?? vectorFolders(), values.filter);
   const { report, stop } = progress();
-  let engine = await ENGINES[name](context);
+  const engine = await lasting(() => ENGINES[name](context));
   try {
     console.log(`${describe(engine)}\n`);
-    const attempt = async ({ path }: Case): Promise<Outcome> => {
-      try {
-        return await soon(engine, path);
-      } catch (error) {
-        // The engine is gone, and another one takes its place for the next vector.
-        await engine.close().catch(() => {});
-        engine = await ENGINES[name](context);
-        return { status: "failed", message: `the engine ended: ${(error as Error).message}`, worst: null };
-      }
-    };
-    const rows = await runCases(cases, name, attempt, report);
+    const rows = await runCases(cases, name, ({ path }) => engine.run(path), report);
     stop();
     if (values.json) writeFileSync(resolve(values.json), `${JSON.stringify(rows, null, 1)}\n`);
     if (values.record) {
@@ -149,13 +137,4 @@ function engineOf(name: string): keyof typeof ENGINES {
   const engine = names.find((known) => known === name);
   if (engine) return engine;
   throw new FoveaError("argument", `--engine must be ${names.join(", ")}, got ${name}.`);
-}
-
-/** Runs a vector, and rejects when it takes too long. */
-async function soon(engine: Engine, path: string): Promise<Outcome> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`no answer in ${PATIENCE / 1000} seconds`)), PATIENCE);
-  });
-  return Promise.race([engine.run(path), late]).finally(() => clearTimeout(timer));
 }

@@ -24,6 +24,31 @@ export interface Engine {
   close(): Promise<void>;
 }
 
+/** Milliseconds after which a vector has failed. Software adapters compile a kernel in seconds. */
+const PATIENCE = 300_000;
+
+/** An engine that is opened again where it ends, or is stuck, in the middle of a vector, which has failed then. */
+export async function lasting(open: () => Promise<Engine>, patience = PATIENCE): Promise<Engine> {
+  let current = await open();
+  const { adapter, engine } = current;
+  const run = async (path: string): Promise<Outcome> => {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`no answer in ${patience / 1000} seconds`)), patience);
+    });
+    try {
+      return await Promise.race([current.run(path), late]);
+    } catch (error) {
+      await current.close().catch(() => {});
+      current = await open();
+      return { status: "failed", message: `the engine ended: ${(error as Error).message}`, worst: null };
+    } finally {
+      clearTimeout(timer);
+    }
+  };
+  return { adapter, engine, run, close: () => current.close() };
+}
+
 type Server = Pick<Context, "server" | "root" | "files">;
 
 /** A page as an engine: vectors reach it as files of the server, one at a time. */
@@ -50,7 +75,8 @@ async function openFirefoxPage(context: Server): Promise<Engine> {
 
 async function openNode(): Promise<Engine> {
   const { device, adapter, engine } = await openDawn();
-  const runner = new Runner(async () => device);
+  const devices = [device]; // others only where it was lost
+  const runner = new Runner(async () => devices.pop() ?? (await openDawn()).device);
   return {
     adapter,
     engine,
@@ -76,6 +102,7 @@ async function openDeno({ root }: Server): Promise<Engine> {
     stdio: ["pipe", "pipe", "inherit"],
     env: { ...process.env, ...(driver && { VK_ICD_FILENAMES: driver }), NO_COLOR: "1" },
   });
+  child.stdin.on("error", () => {}); // it has ended, and so have its answers
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const next = async () => {
     const { value, done } = await lines.next();

@@ -1,25 +1,15 @@
 // PyTorch's layers as operators of vectors: inputs are what the layer is called with, then its state_dict in its order.
 
-import { MultiHeadAttention, multiHeadWeights, project, type Tensor } from "../../src/index.ts";
+import {
+  addBias,
+  gelu,
+  layerNorm,
+  MultiHeadAttention,
+  multiHeadWeights,
+  project,
+  type Tensor,
+} from "../../src/index.ts";
 import { type OnnxCall, onnxOperator } from "../../src/interop/onnx/operator.ts";
-
-/** (x - mean) / sqrt(variance + eps) * weight + bias of each row, on the host. */
-function layerNorm(
-  x: Float32Array,
-  weight: readonly number[],
-  bias: readonly number[] | undefined,
-  eps: number,
-): Float32Array {
-  const E = weight.length;
-  return x.map((value, index) => {
-    const row = x.subarray(index - (index % E), index - (index % E) + E);
-    const mean = row.reduce((sum, y) => sum + y, 0) / E;
-    const variance = row.reduce((sum, y) => sum + (y - mean) ** 2, 0) / E;
-    return ((value - mean) / Math.sqrt(variance + eps)) * weight[index % E] + (bias?.[index % E] ?? 0);
-  });
-}
-
-const sum = (a: Float32Array, b: Float32Array) => a.map((value, index) => value + b[index]);
 
 const INPUTS = [
   ...(["src", "src_key_padding_mask?"] as const),
@@ -42,12 +32,27 @@ async function selfAttention(call: Call, x: Tensor): Promise<Tensor> {
   });
   const layer = new MultiHeadAttention(call.device, weights, { heads });
   const batched = (rows: Tensor) => (batchFirst ? rows : rows.permute(1, 0, 2));
-  const output = call.make(x.shape);
+  const output = call.make(x.shape, x.dtype);
   const padding = call.tensor("src_key_padding_mask");
   await layer.forward(batched(x), { output: batched(output), ...(padding && { ignoreKeyMask: padding }) });
   layer.destroy();
   return output;
 }
+
+/** Rows of x times the weight of a linear layer, plus its bias. */
+async function linear(call: Call, name: "linear1" | "linear2", x: Tensor): Promise<Tensor> {
+  const [weight, bias] = [call.tensor(`${name}.weight`), call.tensor(`${name}.bias`)];
+  return call.own((await project(x, weight, bias ? { bias } : {})).output);
+}
+
+/** The engine has no ReLU, so the host does it. */
+const ACTIVATIONS: Readonly<Record<string, (call: Call, x: Tensor) => Promise<Tensor>>> = {
+  gelu: async (_, x) => (await gelu(x)).output,
+  relu: async (call, x) => {
+    const data = Float32Array.from(await x.read(), (value) => Math.max(value, 0));
+    return call.make(x.shape, x.dtype, { data });
+  },
+};
 
 const TransformerEncoderLayer = onnxOperator(
   {
@@ -61,33 +66,28 @@ const TransformerEncoderLayer = onnxOperator(
     },
   },
   async (call) => {
-    const { activation = "relu", norm_first: normFirst = false, layer_norm_eps: eps = 1e-5 } = call.attributes;
-    call.expect(activation === "relu", () => `activation must be relu, got ${activation}`);
-    const src = call.tensor("src");
-    const put = (rows: Float32Array, shape = src.shape) => call.make(shape, "f32", { data: rows });
-    const floats = async (x: Tensor) => (await x.read()) as Float32Array;
-    const norm = async (name: "norm1" | "norm2", x: Float32Array) =>
-      layerNorm(x, await call.numbers(`${name}.weight`), await call.numbers(`${name}.bias`), eps);
-    const linear = async (name: "linear1" | "linear2", x: Float32Array) => {
-      const [weight, bias] = [call.tensor(`${name}.weight`), call.tensor(`${name}.bias`)];
-      const rows = put(x, [x.length / weight.shape[1], weight.shape[1]]);
-      const { output } = await project(rows, weight, bias ? { bias } : {});
-      return floats(call.own(output));
-    };
+    const { activation = "relu", norm_first: normFirst = false, layer_norm_eps: epsilon = 1e-5 } = call.attributes;
+    const activate = Object.hasOwn(ACTIVATIONS, activation) ? ACTIVATIONS[activation] : undefined;
+    call.expect(activate !== undefined, () => `activation must be relu or gelu, got ${activation}`);
     const blocks = {
-      norm1: async (x: Float32Array) => floats(await selfAttention(call, put(x))),
-      norm2: async (x: Float32Array) =>
-        linear(
-          "linear2",
-          (await linear("linear1", x)).map((value) => Math.max(value, 0)),
-        ),
+      norm1: (x: Tensor) => selfAttention(call, x),
+      norm2: async (x: Tensor) => {
+        const hidden = await linear(call, "linear1", x);
+        return linear(call, "linear2", call.own(await (activate as NonNullable<typeof activate>)(call, hidden)));
+      },
     };
-    let x = await floats(src);
+    const norm = async (name: "norm1" | "norm2", x: Tensor, residual?: Tensor) => {
+      const [weight, bias] = [call.tensor(`${name}.weight`), call.tensor(`${name}.bias`)];
+      const options = { epsilon, weight, ...(bias && { bias }), ...(residual && { residual }) };
+      return call.own((await layerNorm(x, options)).output);
+    };
+    let output = call.tensor("src");
     for (const name of ["norm1", "norm2"] as const) {
-      const block = blocks[name];
-      x = normFirst ? sum(x, await block(await norm(name, x))) : await norm(name, sum(x, await block(x)));
+      const x = output;
+      if (normFirst) output = call.own((await addBias(x, await blocks[name](await norm(name, x)))).output);
+      else output = await norm(name, x, await blocks[name](x));
     }
-    return { output: put(x) };
+    return { output };
   },
 );
 
