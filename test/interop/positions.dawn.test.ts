@@ -1,13 +1,15 @@
-// ONNX Runtime's rotary embeddings, and linear attention, where no vector of another suite goes.
+// ONNX Runtime's rotary embeddings and position biases, and linear attention, where no vector of another suite goes.
 
 import { describe, expect, it } from "vitest";
 import { normal } from "../../bench/data.ts";
-import { splitHeads, type Tensor, tensor } from "../../src/index.ts";
+import { splitHeads, type Tensor, t5Buckets, tensor } from "../../src/index.ts";
 import {
+  GatedRelativePositionBias,
   LinearAttention,
   MicrosoftLinearAttention,
   MicrosoftRotaryEmbedding,
   MRotaryEmbedding,
+  RelativePositionBias,
 } from "../../src/interop/onnx/index.ts";
 import {
   type ReferenceTensor,
@@ -228,6 +230,54 @@ describe("LinearAttention", () => {
       () => MicrosoftLinearAttention(inputs, { ...sizes, state_window: 9 }),
       "argument",
       "com.microsoft.LinearAttention: attribute state_window must be from 0 up to 8, got 9.",
+    );
+  });
+});
+
+describe("position biases", () => {
+  it("look buckets up head by head", async () => {
+    const device = await testDevice();
+    const table = Float32Array.from({ length: 24 }, (_, i) => i); // 8 buckets of 3 heads
+    const attributes = { max_distance: 20, is_bidirectional: true } as const;
+    const lengths = tensor(device, [1], { dtype: "i32", data: [5] });
+    const bias_table = tensor(device, [8, 3], { data: table });
+    const [bias] = await RelativePositionBias([bias_table, lengths, [7]], attributes);
+    const buckets = t5Buckets(5, 7, { buckets: 8, maxDistance: 20 });
+    expect(bias?.shape).toEqual([1, 3, 5, 7]);
+    expect([...(await (bias as Tensor).read())]).toEqual(
+      [0, 1, 2].flatMap((h) => Array.from(buckets, (b) => table[8 * h + b])),
+    );
+    await expectError(
+      () => RelativePositionBias([bias_table, [5, 5], [7]], attributes),
+      "argument",
+      "com.microsoft.RelativePositionBias: query_length must be one whole number from 0 up, got [5,5].",
+    );
+    await expectError(
+      () => RelativePositionBias([bias_table, [5], [7]]),
+      "argument",
+      "com.microsoft.RelativePositionBias: attribute max_distance is required.",
+    );
+  });
+  it("are gated by sums of halves", async () => {
+    // Head dim 1, one head: with u and r the sigmoids of 3 (1 + 2) and of 3 (3 + 4) + 1 - 1, for the query 3.
+    const device = await testDevice();
+    const put = (shape: number[], data: number[]) => tensor(device, shape, { data, dtype: "f16" });
+    const inputs = [
+      ...[put([1, 2, 1], [1, 0]), put([1], [2]), put([1, 1, 2, 2], [1, 2, 3, 4]), put([1, 4], [0.1, 0.2, 0.3, 0.4])],
+      ...[put([4], [0, 0, 1, -1]), put([1, 1, 1, 1], [5])],
+    ];
+    const [output] = await GatedRelativePositionBias(inputs, { num_heads: 1 });
+    const sigmoid = (x: number) => 1 / (1 + Math.exp(-x));
+    const gate = (q: number) => sigmoid(0.3 * q) * (5 * sigmoid(0.7 * q) - 1) + 2;
+    const values = await (output as Tensor).read();
+    expect(output?.dtype).toBe("f16");
+    for (const [i, value] of [gate(3), 2 * gate(3), 3 * gate(2), 4 * gate(2)].entries()) {
+      expect(values[i] / value).toBeCloseTo(1, 2.7);
+    }
+    await expectError(
+      () => GatedRelativePositionBias([...inputs, [0, 1]], { num_heads: 1 }),
+      "argument",
+      "com.microsoft.GatedRelativePositionBias: token_offset is not supported; give query_layer with its padding.",
     );
   });
 });

@@ -11,6 +11,7 @@ export { MultiHeadAttention } from "./multi_head_attention.ts";
 export type { OnnxAttributes, OnnxGraph, OnnxInput, OnnxOperator, OnnxRun } from "./operator.ts";
 export { operators } from "./operators.ts";
 export { PackedAttention, PackedMultiHeadAttention } from "./packed_attention.ts";
+export { GatedRelativePositionBias, RelativePositionBias } from "./relative_position_bias.ts";
 export { RotaryEmbedding } from "./rotary_embedding.ts";
 export { SkipLayerNormalization, SkipSimplifiedLayerNormalization } from "./skip_layer_normalization.ts";
 export { LogSoftmax, Softmax } from "./softmax.ts";

@@ -10,6 +10,7 @@ import { MicrosoftRotaryEmbedding, MRotaryEmbedding } from "./microsoft_rotary_e
 import { MultiHeadAttention } from "./multi_head_attention.ts";
 import type { OnnxOperator } from "./operator.ts";
 import { PackedAttention, PackedMultiHeadAttention } from "./packed_attention.ts";
+import { GatedRelativePositionBias, RelativePositionBias } from "./relative_position_bias.ts";
 import { RotaryEmbedding } from "./rotary_embedding.ts";
 import { SkipLayerNormalization, SkipSimplifiedLayerNormalization } from "./skip_layer_normalization.ts";
 import { LogSoftmax, Softmax } from "./softmax.ts";
@@ -33,6 +34,7 @@ export const operators = {
     BiasAdd,
     DecoderAttention,
     FastGelu,
+    GatedRelativePositionBias,
     Gelu: MicrosoftGelu,
     GroupQueryAttention,
     LinearAttention: MicrosoftLinearAttention,
@@ -40,6 +42,7 @@ export const operators = {
     MultiHeadAttention,
     PackedAttention,
     PackedMultiHeadAttention,
+    RelativePositionBias,
     RotaryEmbedding: MicrosoftRotaryEmbedding,
     SkipLayerNormalization,
     SkipSimplifiedLayerNormalization,
