@@ -111,6 +111,17 @@ export {
   planPointwise,
 } from "./attention/pointwise.ts";
 export {
+  type BiasGates,
+  type GatedPositionBiasOptions,
+  gatedPositionBias,
+  type PositionBiasBindings,
+  type PositionBiasPlan,
+  type PositionBiasProblem,
+  planPositionBias,
+  type RelativePositionBiasOptions,
+  relativePositionBias,
+} from "./attention/position_bias.ts";
+export {
   type PositionEncodingOptions,
   PositionEncodingPlan,
   planPositionEncoding,

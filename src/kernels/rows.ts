@@ -31,6 +31,8 @@ export interface RowSpecialisation {
   /** Modules beside those of the tensors, and what tells them from others of the same kernel and constants. */
   readonly modules: ModuleMap;
   readonly variant?: string | undefined;
+  /** Bindings beside those of the tensors. */
+  readonly bindings?: readonly Binding[];
 }
 
 const NOT_READ = { name: "variants/query_none.wesl", text: queryNone };
@@ -56,12 +58,12 @@ export function rowModules({ tensors, constants, modules }: RowSpecialisation): 
   };
 }
 
-export function rowBindings({ tensors }: Pick<RowSpecialisation, "tensors">): Binding[] {
+export function rowBindings({ tensors, bindings = [] }: Pick<RowSpecialisation, "tensors" | "bindings">): Binding[] {
   const used = ROW_TENSORS.flatMap((name, index): Binding[] => {
     const type = (READ as readonly string[]).includes(name) ? "read-only-storage" : "storage";
     return tensors[name] === undefined ? [] : [{ binding: index + 1, name, type }];
   });
-  return [{ binding: 0, name: "params", type: "uniform" }, ...used];
+  return [{ binding: 0, name: "params", type: "uniform" }, ...used, ...bindings];
 }
 
 /** Lanes of a workgroup of a kernel in which they share rows. */

@@ -29,6 +29,7 @@ export type {
   ReferenceTensor,
 } from "./options.ts";
 export { normalCdf, pointwise, type ReferencePointwiseOptions } from "./pointwise.ts";
+export { positionBias, type ReferenceBiasOptions } from "./position_bias.ts";
 export { positionEncoding, type ReferenceEncodingOptions, sinusoidalEncoding } from "./positions.ts";
 export { project } from "./projection.ts";
 export { type ReferenceRotaryOptions, type ReferenceRotaryScaling, rotary, rotaryFrequencies } from "./rotary.ts";

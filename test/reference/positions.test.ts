@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from "vitest";
 import { alibiSlopes, sinusoidalPositions, t5Buckets } from "../../src/index.ts";
-import { positionEncoding, relativeBucket, sinusoidalEncoding } from "../../src/reference/index.ts";
+import { positionBias, positionEncoding, relativeBucket, sinusoidalEncoding } from "../../src/reference/index.ts";
 import { close, tensor } from "./hand.ts";
 
 const { sin, cos } = Math;
@@ -37,6 +37,22 @@ describe("sinusoidal encodings", () => {
     }
     expect(sinusoidalPositions(3, 4)).toEqual(sinusoidalPositions([0, 1, 2], 4));
     expect(sinusoidalPositions(0, 4)).toEqual(new Float32Array(0));
+  });
+});
+
+describe("reference positionBias", () => {
+  it("looks buckets up by distance", () => {
+    // 4 buckets of both sides: 0 is the key's own and all before it but the next one, 1; 2 and 3 are for keys after.
+    const table = tensor([4, 2], [10, 20, 11, 21, 12, 22, 13, 23]);
+    const found = positionBias([1, 2, 2, 2], { table, maxDistance: 8, queryOffset: 1 });
+    const bucket = (distance: number) => relativeBucket(distance, 4, true, 8);
+    const of = (h: number) => [-1, 0, -2, -1].map((distance) => 10 + 10 * h + bucket(distance));
+    close(found, [...of(0), ...of(1)]);
+  });
+  it("is gated", () => {
+    // sigmoid(ln 3) = 3 / 4, sigmoid(0) = 1 / 2: 3 / 4 (1 / 2 * 6 - 1) + 2 = 7 / 2
+    const gates = { update: tensor([1, 1, 1, 1], [Math.log(3)]), reset: tensor([1], [0]), scale: tensor([1], [6]) };
+    close(positionBias([1, 1, 1, 2], { bias: tensor([2], [2, 4]), gates }), [7, 14]);
   });
 });
 

@@ -30,6 +30,7 @@ import { MASK_BITS_BINDINGS, MASK_BITS_MODULES } from "../../src/kernels/mask_bi
 import { MATMUL_TILES, type MatmulSpecialisation, matmulBindings, matmulModules } from "../../src/kernels/matmul.ts";
 import { MERGE_BINDINGS, MERGE_MODULES } from "../../src/kernels/merge.ts";
 import { pointwiseSpecialisation } from "../../src/kernels/pointwise.ts";
+import { positionBiasSpecialisation } from "../../src/kernels/position_bias.ts";
 import { type EncodingSpecialisation, encodingBindings, encodingModules } from "../../src/kernels/position_encoding.ts";
 import { type RotarySpecialisation, rotaryKernelBindings, rotaryKernelModules } from "../../src/kernels/rotary.ts";
 import { ROW_NORMS_BINDINGS, rowNormsModules } from "../../src/kernels/row_norms.ts";
@@ -275,6 +276,13 @@ export const ROW_KERNELS: Readonly<Record<string, Readonly<Record<string, RowSpe
       "gelu",
     ),
     "gelu with tanh": pointwiseSpecialisation({ source: "strided", bias: "strided", o: "bf16-packed" }, "gelu-tanh"),
+  },
+  position_bias: {
+    "of a table": positionBiasSpecialisation({ source: "strided", o: "dense" }, true),
+    gated: positionBiasSpecialisation(
+      { source: "f16-packed", residual: "strided", shift: "strided", weight: "strided", o: "f16-packed" },
+      false,
+    ),
   },
   row_softmax: {
     "lanes of a row side by side": softmaxSpecialisation(

@@ -1,10 +1,17 @@
 // `fovea/onnx`: the attention family of ONNX' operators and of ONNX Runtime's, on GPU tensors.
 
 export { DecoderAttention } from "./decoder_attention.ts";
+export { BiasAdd, FastGelu, Gelu, MicrosoftGelu } from "./gelu.ts";
 export { GroupQueryAttention } from "./group_query_attention.ts";
+export { LayerNormalization, RMSNormalization } from "./layer_normalization.ts";
+export { LinearAttention, MicrosoftLinearAttention } from "./linear_attention.ts";
 export { MicrosoftAttention } from "./microsoft_attention.ts";
+export { MicrosoftRotaryEmbedding, MRotaryEmbedding } from "./microsoft_rotary_embedding.ts";
 export { MultiHeadAttention } from "./multi_head_attention.ts";
 export type { OnnxAttributes, OnnxGraph, OnnxInput, OnnxOperator, OnnxRun } from "./operator.ts";
 export { operators } from "./operators.ts";
 export { PackedAttention, PackedMultiHeadAttention } from "./packed_attention.ts";
+export { GatedRelativePositionBias, RelativePositionBias } from "./relative_position_bias.ts";
 export { RotaryEmbedding } from "./rotary_embedding.ts";
+export { SkipLayerNormalization, SkipSimplifiedLayerNormalization } from "./skip_layer_normalization.ts";
+export { LogSoftmax, Softmax } from "./softmax.ts";

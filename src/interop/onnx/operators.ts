@@ -1,25 +1,50 @@
 // Every operator by domain and name, for whoever walks a graph. Importing this takes them all.
 
 import { DecoderAttention } from "./decoder_attention.ts";
+import { BiasAdd, FastGelu, Gelu, MicrosoftGelu } from "./gelu.ts";
 import { GroupQueryAttention } from "./group_query_attention.ts";
+import { LayerNormalization, RMSNormalization } from "./layer_normalization.ts";
+import { LinearAttention, MicrosoftLinearAttention } from "./linear_attention.ts";
 import { MicrosoftAttention } from "./microsoft_attention.ts";
+import { MicrosoftRotaryEmbedding, MRotaryEmbedding } from "./microsoft_rotary_embedding.ts";
 import { MultiHeadAttention } from "./multi_head_attention.ts";
 import type { OnnxOperator } from "./operator.ts";
 import { PackedAttention, PackedMultiHeadAttention } from "./packed_attention.ts";
+import { GatedRelativePositionBias, RelativePositionBias } from "./relative_position_bias.ts";
 import { RotaryEmbedding } from "./rotary_embedding.ts";
+import { SkipLayerNormalization, SkipSimplifiedLayerNormalization } from "./skip_layer_normalization.ts";
+import { LogSoftmax, Softmax } from "./softmax.ts";
 
 /**
  * The operators by domain, then by name: `operators["com.microsoft"].GroupQueryAttention`. A bundler that sees this used
  * takes every operator along; import those you need by name instead where that matters.
  */
 export const operators = {
-  "ai.onnx": { RotaryEmbedding },
+  "ai.onnx": {
+    Gelu,
+    LayerNormalization,
+    LinearAttention,
+    LogSoftmax,
+    RMSNormalization,
+    RotaryEmbedding,
+    Softmax,
+  },
   "com.microsoft": {
     Attention: MicrosoftAttention,
+    BiasAdd,
     DecoderAttention,
+    FastGelu,
+    GatedRelativePositionBias,
+    Gelu: MicrosoftGelu,
     GroupQueryAttention,
+    LinearAttention: MicrosoftLinearAttention,
+    MRotaryEmbedding,
     MultiHeadAttention,
     PackedAttention,
     PackedMultiHeadAttention,
+    RelativePositionBias,
+    RotaryEmbedding: MicrosoftRotaryEmbedding,
+    SkipLayerNormalization,
+    SkipSimplifiedLayerNormalization,
   },
 } as const satisfies Readonly<Record<string, Readonly<Record<string, OnnxOperator>>>>;

@@ -1,0 +1,103 @@
+// ai.onnx Gelu, com.microsoft Gelu, FastGelu and BiasAdd.
+
+import { addBias, gelu } from "../../index.ts";
+import { expectAxes, expectRank } from "./attention_parts.ts";
+import { onnxOperator } from "./operator.ts";
+import { inOrder } from "./rows.ts";
+
+/**
+ * ai.onnx Gelu-20: x Phi(x); with `approximate` "tanh" the form with tanh in place of erf. Default "none".
+ *
+ * @example
+ * const [Y] = await Gelu([X], { approximate: "tanh" });
+ */
+export const Gelu = /* @__PURE__ */ onnxOperator(
+  {
+    ...{ operator: "ai.onnx.Gelu", opsets: [20] },
+    ...{ inputs: ["X"], outputs: ["Y"], attributes: { approximate: "string" } },
+  },
+  async (call) => {
+    const { approximate = "none" } = call.attributes;
+    call.expect(
+      approximate === "none" || approximate === "tanh",
+      () => `attribute approximate must be "none" or "tanh", got "${approximate}"`,
+    );
+    const X = call.tensor("X");
+    const { output: Y } = await gelu(X, { approximate: approximate as "none" | "tanh", label: call.label });
+    return { Y: call.own(Y) };
+  },
+);
+
+/**
+ * com.microsoft Gelu: x Phi(x), by erf.
+ *
+ * @example
+ * const [Y] = await MicrosoftGelu([X]);
+ */
+export const MicrosoftGelu = /* @__PURE__ */ onnxOperator(
+  { operator: "com.microsoft.Gelu", opsets: [1], inputs: ["X"], outputs: ["Y"], attributes: {} },
+  async (call) => ({ Y: call.own((await gelu(call.tensor("X"), { label: call.label })).output) }),
+);
+
+/**
+ * com.microsoft FastGelu: the form with tanh, of X + bias. bias [C] counts again and again along the elements of X in their
+ * order; as a rule C is the last axis of X.
+ *
+ * @example
+ * const [Y] = await FastGelu([X, bias]);
+ */
+export const FastGelu = /* @__PURE__ */ onnxOperator(
+  {
+    ...{ operator: "com.microsoft.FastGelu", opsets: [1] },
+    ...{ inputs: ["X", "bias?"], outputs: ["Y"], attributes: {} },
+  },
+  async (call) => {
+    const [X, bias] = [call.tensor("X"), call.tensor("bias")];
+    const Y = call.make(X.shape, X.dtype);
+    const tanh = { approximate: "tanh", label: call.label } as const;
+    if (!bias) {
+      await gelu(X, { ...tanh, output: Y });
+      return { Y };
+    }
+    expectRank(call, "bias", bias, 1, "[C]");
+    const [width] = bias.shape;
+    call.expect(width > 0, () => "bias must have one element or more, got [0]");
+    if (X.shape.at(-1) === width) {
+      await gelu(X, { ...tanh, bias, output: Y });
+      return { Y };
+    }
+    const ordered = await inOrder(call, X);
+    const whole = Math.floor(X.size / width);
+    const rest = X.size % width;
+    const parts = [
+      { shape: [whole, width], offset: 0, bias },
+      { shape: [rest], offset: whole * width, bias: bias.slice(0, 0, rest) },
+    ];
+    for (const { shape, offset, bias: some } of parts) {
+      if (shape.includes(0)) continue;
+      await gelu(ordered.view({ shape, offset }), { ...tanh, bias: some, output: Y.view({ shape, offset }) });
+    }
+    return { Y };
+  },
+);
+
+/**
+ * com.microsoft BiasAdd: X [N, S, C] + bias [C] + skip [N, S, C].
+ *
+ * @example
+ * const [Y] = await BiasAdd([X, bias, skip]);
+ */
+export const BiasAdd = /* @__PURE__ */ onnxOperator(
+  {
+    ...{ operator: "com.microsoft.BiasAdd", opsets: [1] },
+    ...{ inputs: ["X", "bias", "skip"], outputs: ["Y"], attributes: {} },
+  },
+  async (call) => {
+    const [X, bias, skip] = [call.tensor("X"), call.tensor("bias"), call.tensor("skip")];
+    expectRank(call, "X", X, 3, "[N, S, C]");
+    expectAxes(call, "bias", bias, [X.shape[2]], "[C]");
+    expectAxes(call, "skip", skip, X.shape, "like X");
+    const { output: Y } = await addBias(X, bias, { residual: skip, label: call.label });
+    return { Y: call.own(Y) };
+  },
+);
