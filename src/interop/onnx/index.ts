@@ -1,5 +1,6 @@
 // `fovea/onnx`: the attention family of ONNX' operators and of ONNX Runtime's, on GPU tensors.
 
+export { Attention } from "./attention.ts";
 export { DecoderAttention } from "./decoder_attention.ts";
 export { GroupQueryAttention } from "./group_query_attention.ts";
 export { MicrosoftAttention } from "./microsoft_attention.ts";

@@ -1,5 +1,6 @@
 // Every operator by domain and name, for whoever walks a graph. Importing this takes them all.
 
+import { Attention } from "./attention.ts";
 import { DecoderAttention } from "./decoder_attention.ts";
 import { GroupQueryAttention } from "./group_query_attention.ts";
 import { MicrosoftAttention } from "./microsoft_attention.ts";
@@ -13,7 +14,7 @@ import { RotaryEmbedding } from "./rotary_embedding.ts";
  * takes every operator along; import those you need by name instead where that matters.
  */
 export const operators = {
-  "ai.onnx": { RotaryEmbedding },
+  "ai.onnx": { Attention, RotaryEmbedding },
   "com.microsoft": {
     Attention: MicrosoftAttention,
     DecoderAttention,
