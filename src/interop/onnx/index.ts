@@ -2,6 +2,7 @@
 
 export { Attention } from "./attention.ts";
 export { DecoderAttention } from "./decoder_attention.ts";
+export { FlexAttention } from "./flex_attention.ts";
 export { GroupQueryAttention } from "./group_query_attention.ts";
 export { MicrosoftAttention } from "./microsoft_attention.ts";
 export { MultiHeadAttention } from "./multi_head_attention.ts";

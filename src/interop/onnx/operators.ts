@@ -2,6 +2,7 @@
 
 import { Attention } from "./attention.ts";
 import { DecoderAttention } from "./decoder_attention.ts";
+import { FlexAttention } from "./flex_attention.ts";
 import { GroupQueryAttention } from "./group_query_attention.ts";
 import { MicrosoftAttention } from "./microsoft_attention.ts";
 import { MultiHeadAttention } from "./multi_head_attention.ts";
@@ -23,4 +24,5 @@ export const operators = {
     PackedAttention,
     PackedMultiHeadAttention,
   },
+  "ai.onnx.preview": { FlexAttention },
 } as const satisfies Readonly<Record<string, Readonly<Record<string, OnnxOperator>>>>;
