@@ -60,6 +60,10 @@ describe("an output", () => {
     expect(compared([], [])).toBeUndefined();
   });
 
+  it("passes -Infinity where ONNX Runtime's suite has the lowest number of the type", () => {
+    expect(compared([-Infinity], [-3.4028234663852886e38])?.[0]).toBe(true);
+    expect(compared([-3.4028234663852886e38], [-Infinity])?.[0]).toBe(false);
+  });
   it("passes what is no number only where the same is expected", () => {
     const [nan, infinity] = [Number.NaN, Number.POSITIVE_INFINITY];
     expect(compared([nan, infinity, -infinity], [nan, infinity, -infinity])?.[0]).toBe(true);

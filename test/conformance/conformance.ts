@@ -28,8 +28,8 @@ npm run conformance -- --table
 
 A vector names an operator with its attributes, and holds its inputs, the outputs that its suite expects, and a tolerance:
 |got - expected| <= tolerance * max(1, |expected|). Shapes and element types have to be the same, and what is not a number
-passes only where the vector has it, too. An operator that throws has failed. Skipped, and counted by name, are operators
-and element types that Fovea does not have.
+passes only where the vector has it, too; -Infinity also where it has the lowest number of its type, as ONNX Runtime's do.
+An operator that throws has failed. Skipped, and counted by name, are operators and element types that Fovea does not have.
 `;
 
 const OPTIONS = {

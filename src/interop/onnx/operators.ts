@@ -1,7 +1,9 @@
 // Every operator by domain and name, for whoever walks a graph. Importing this takes them all.
 
+import { Attention } from "./attention.ts";
 import { DecoderAttention } from "./decoder_attention.ts";
 import { BiasAdd, FastGelu, Gelu, MicrosoftGelu } from "./gelu.ts";
+import { FlexAttention } from "./flex_attention.ts";
 import { GroupQueryAttention } from "./group_query_attention.ts";
 import { LayerNormalization, RMSNormalization } from "./layer_normalization.ts";
 import { LinearAttention, MicrosoftLinearAttention } from "./linear_attention.ts";
@@ -29,6 +31,7 @@ export const operators = {
     RotaryEmbedding,
     Softmax,
   },
+  "ai.onnx": { Attention, RotaryEmbedding },
   "com.microsoft": {
     Attention: MicrosoftAttention,
     BiasAdd,
@@ -47,4 +50,5 @@ export const operators = {
     SkipLayerNormalization,
     SkipSimplifiedLayerNormalization,
   },
+  "ai.onnx.preview": { FlexAttention },
 } as const satisfies Readonly<Record<string, Readonly<Record<string, OnnxOperator>>>>;

@@ -1,0 +1,122 @@
+// ai.onnx.preview FlexAttention.
+
+import { attention, attentionWeights, probabilityFunction, project, scoreFunction, type Tensor } from "../../index.ts";
+import { FLOATS, PRECISIONS } from "./attention_inputs.ts";
+import { type GraphFunction, graphFunction } from "./graph.ts";
+import { GraphError } from "./graph_terms.ts";
+import { type OnnxCall, type OnnxGraph, onnxOperator } from "./operator.ts";
+
+/**
+ * ai.onnx.preview FlexAttention-1: prob_mod(softmax(score_mod(scale * Q K^T))) V. Q [B, Hq, S, D], K [B, Hkv, L, D] and
+ * V [B, Hkv, L, Dv], f32, f16 or bf16; Y [B, Hq, S, Dv]; sums are f32 whatever `softmax_precision` says.
+ *
+ * `score_mod` and `prob_mod` are graphs from [B, Hq, S, L] to the same, decoded:
+ *
+ * ```
+ * { inputs: [name], outputs: [name], nodes: [{ op, inputs, outputs, attributes }], initializers: [{ name, dtype, dims, data }] }
+ * ```
+ *
+ * with `dtype` as NumPy names it and `data` a list of numbers or base64 of little-endian values; likewise the `value` of a
+ * Constant. They become WGSL: elementwise operators, and those that make and move indices and constants. An element must
+ * come from the score at its own place; an operator that can't be followed is refused by name. A score of -Infinity
+ * hides its key; a query whose keys are all hidden gets 0.
+ *
+ * Without `prob_mod`, nothing of size S x L is in memory. With it the probabilities are, as f32, and a V that is not finite
+ * makes NaN wherever it lies.
+ *
+ * @example
+ * const halve = { op: "Mul", inputs: ["p", "half"], outputs: ["y"] };
+ * const half = { name: "half", dtype: "float32", dims: [], data: [0.5] };
+ * const [Y] = await FlexAttention([Q, K, V], {
+ *   prob_mod: { inputs: ["p"], outputs: ["y"], nodes: [halve], initializers: [half] },
+ * });
+ */
+export const FlexAttention = /* @__PURE__ */ onnxOperator(
+  {
+    operator: "ai.onnx.preview.FlexAttention",
+    opsets: [1],
+    inputs: ["Q", "K", "V"],
+    outputs: ["Y"],
+    attributes: { score_mod: "graph", prob_mod: "graph", scale: "float", softmax_precision: "int" },
+  },
+  async (call) => {
+    const [q, k, v] = [call.tensor("Q"), call.tensor("K"), call.tensor("V")];
+    checkInputs(call, { Q: q, K: k, V: v });
+    const { score_mod: scoreMod, prob_mod: probMod, scale, softmax_precision: precision } = call.attributes;
+    call.expect(
+      PRECISIONS.includes(precision),
+      () => `softmax_precision must be 1 (float), 10 (float16), 11 (double) or 16 (bfloat16), got ${precision}`,
+    );
+    const [batch, heads, rows] = q.shape;
+    const [, kvHeads, keys, width] = v.shape;
+    const shape = [batch, heads, rows, keys];
+    const score = scoreMod && translated(call, "score", scoreMod, shape);
+    const probability = probMod && translated(call, "probability", probMod, shape);
+    const options = {
+      ...(scale !== undefined && { scale }),
+      ...(score && { scoreFunction: scoreFunction(score.source, { captures: score.captures, label: "score_mod" }) }),
+      label: call.label,
+    };
+    const Y = call.make([batch, heads, rows, width], q.dtype);
+    if (!probability) {
+      await attention(q, k, v, { ...options, output: Y });
+      return { Y };
+    }
+    const { source, captures } = probability;
+    const weights = call.make(shape);
+    const changed = probabilityFunction(source, { captures, label: "prob_mod" });
+    await attentionWeights(q, k, { ...options, probabilityFunction: changed, output: weights });
+    // Heads that share keys are rows of one product.
+    const shared = [batch, kvHeads, (heads / kvHeads) * rows];
+    await project(weights.view({ shape: [...shared, keys] }), v.permute(0, 1, 3, 2), {
+      output: Y.view({ shape: [...shared, width] }),
+      label: call.label,
+    });
+    return { Y };
+  },
+);
+
+function checkInputs(call: OnnxCall, inputs: Readonly<Record<"Q" | "K" | "V", Tensor>>): void {
+  const { Q, K, V } = inputs;
+  const shapes = () => `Q [${Q.shape}], K [${K.shape}], V [${V.shape}]`;
+  for (const [name, { shape, dtype }] of Object.entries(inputs)) {
+    call.expect(shape.length === 4, () => `${name} must have 4 axes, got [${shape}]`);
+    call.expect(FLOATS.includes(dtype), () => `${name} must be f32, f16 or bf16, got ${dtype}`);
+  }
+  call.expect(
+    Q.dtype === K.dtype && Q.dtype === V.dtype,
+    () => `Q, K and V must have one dtype, got ${Q.dtype}, ${K.dtype} and ${V.dtype}`,
+  );
+  call.expect(
+    K.shape[0] === Q.shape[0] && K.shape[3] === Q.shape[3],
+    () => `Q and K must have the same batch size and head size, got ${shapes()}`,
+  );
+  call.expect(
+    [0, 1, 2].every((axis) => V.shape[axis] === K.shape[axis]),
+    () => `K and V must have the same batch size, heads and length, got ${shapes()}`,
+  );
+  call.expect(
+    K.shape[1] > 0 && Q.shape[1] % K.shape[1] === 0,
+    () => `the ${Q.shape[1]} heads of Q must be a multiple of the ${K.shape[1]} of K and V`,
+  );
+}
+
+/** A graph in WGSL. Throws FoveaError for one that has no translation. */
+function translated(
+  call: OnnxCall,
+  name: "score" | "probability",
+  graph: OnnxGraph,
+  shape: readonly number[],
+): GraphFunction {
+  try {
+    const found = graphFunction(call.device, name, graph, shape);
+    for (const memory of found.owned) call.own(memory);
+    return found;
+  } catch (error) {
+    call.expect(
+      !(error instanceof GraphError),
+      () => `${name === "score" ? "score_mod" : "prob_mod"}: ${(error as Error).message}`,
+    );
+    throw error;
+  }
+}
