@@ -229,9 +229,15 @@ describe("GroupQueryAttention", () => {
   it("looks at a past that has the new keys already", () =>
     run({ S: 3, keys: [7, 5], capacity: 7, keysInPast: true, seed: 13 }));
   it.each([1, 2])("gives scores before and after the softmax: %d", async (qk_output) => {
-    const attributes = { qk_output, local_window_size: 4 };
-    await run({ S: 3, keys: [9, 4], capacity: 6, bias: [2, 1, 3, 9], attributes, seed: 14 });
-    if (qk_output === 1) await run({ S: 3, keys: [3, 3], attributes: { qk_output, causal: 0 }, seed: 15 });
+    const attributes = { qk_output, local_window_size: 4, softcap: 2 };
+    await run({ S: 3, keys: [9, 4], capacity: 6, bias: [2, 1, 3, 9], sink: true, attributes, seed: 14 });
+    if (qk_output === 1)
+      await run({
+        S: 3,
+        keys: [3, 3],
+        attributes: { qk_output, causal: 0 },
+        seed: 15,
+      });
   });
   it("in f16", () =>
     run({
