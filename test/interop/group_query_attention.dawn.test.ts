@@ -8,6 +8,7 @@ import {
   attentionScores,
   type ReferenceOptions,
   type ReferenceTensor,
+  rmsNorm,
   rotary,
 } from "../../src/reference/index.ts";
 import { type Float, ROUND } from "../support/cases.ts";
@@ -33,6 +34,8 @@ interface Case {
   readonly positionIds?: readonly number[];
   readonly bias?: readonly number[];
   readonly sink?: boolean;
+  /** q and k are normalised. */
+  readonly norm?: boolean;
   readonly attributes?: Parameters<typeof GroupQueryAttention>[1];
   readonly dtype?: Float;
   /** seqlens_k and others as tensors. */
@@ -60,12 +63,13 @@ async function run(problem: Case): Promise<void> {
     : [];
   const bias = problem.bias && inputs.random(problem.bias);
   const sink = problem.sink ? inputs.random([H]) : undefined;
+  const norms = problem.norm ? [inputs.random([D]), inputs.random([D])] : [];
   const ints = (values: readonly number[]) => (onGpu ? inputs.given([values.length], values, "i32").gpu : values);
   const ids = problem.positionIds;
   const given = [
     ...[rows.gpu, k?.gpu, v?.gpu, pasts[0]?.gpu, pasts[1]?.gpu, ints(keys.map((count) => count - 1)), [total]],
     ...[angles[0]?.gpu, angles[1]?.gpu, ids && (onGpu ? inputs.given([B, S], ids, "i32").gpu : ids)],
-    ...[bias?.gpu, sink?.gpu],
+    ...[bias?.gpu, sink?.gpu, null, null, norms[0]?.gpu, norms[1]?.gpu],
   ];
   const shared = attributes.past_present_share_buffer;
   const qkOutput = attributes.qk_output ?? 0;
@@ -80,14 +84,15 @@ async function run(problem: Case): Promise<void> {
       !ids ? offsets[b] + row : isPrompt ? ids[0] + row : ids[b * S + row];
     const [cos, sin] = angles;
     const expected = (["f64", "f32"] as const).map((precision) => {
-      const turned = (x: ReferenceTensor) => {
+      const turned = (given: ReferenceTensor, index: 0 | 1) => {
+        const x = norms[index] ? normalised(given, norms[index], precision) : given;
         const options = { rotaryDim: problem.rotary ?? D, interleaved: Boolean(attributes.rotary_interleaved) };
         if (!cos || !sin) return x;
         return { data: rotary(x, { ...options, cos, sin, position, precision }), shape: x.shape };
       };
-      const q = turned(headsOf(rows, H, 0, D));
+      const q = turned(headsOf(rows, H, 0, D), 0);
       const fresh = [
-        turned(packed ? headsOf(rows, HKV, H * D, D) : headsOf(k as Input, HKV)),
+        turned(packed ? headsOf(rows, HKV, H * D, D) : headsOf(k as Input, HKV), 1),
         packed ? headsOf(rows, HKV, (H + HKV) * D, D) : headsOf(v as Input, HKV),
       ];
       const caches = fresh.map((one, index) => {
@@ -142,6 +147,20 @@ async function run(problem: Case): Promise<void> {
   } finally {
     inputs.destroy();
   }
+}
+
+/** Rows of heads divided by their root mean square, times a weight. */
+function normalised(x: ReferenceTensor, weight: Input, precision: "f64" | "f32"): ReferenceTensor {
+  const [B, heads, S] = x.shape;
+  const [b, h, s] = x.strides ?? [heads * S * D, S * D, D];
+  const data = new Float64Array(B * heads * S * D);
+  for (let row = 0; row < B * heads * S; row++) {
+    const from =
+      (x.offset ?? 0) + Math.floor(row / (heads * S)) * b + (Math.floor(row / S) % heads) * h + (row % S) * s;
+    const values = Array.from({ length: D }, (_, d) => x.data[from + d]);
+    data.set(rmsNorm(values, D, { weight: weight.data, precision }), row * D);
+  }
+  return { data, shape: x.shape };
 }
 
 /** Past and new rows in one, as they are stored. */
@@ -202,6 +221,8 @@ describe("GroupQueryAttention", () => {
     await run({ ...problem, seed: 6 });
     await run({ ...problem, onGpu: true, seed: 7 });
   });
+  it("with heads that are normalised before they are rotated", () =>
+    run({ S: 3, keys: [9, 5], capacity: 6, norm: true, rotary: D, seed: 17 }));
   it("with a packed query", () => run({ S: 3, keys: [6], capacity: 4, packed: true, rotary: D, seed: 8 }));
   it.each([1, 3, 20])("in windows of %d keys, the query's own counted", (window) =>
     run({ S: 3, keys: [11, 5], capacity: 8, attributes: { local_window_size: window }, seed: 9 }),
