@@ -1,6 +1,14 @@
 // com.microsoft GroupQueryAttention.
 
-import { attentionWeights, type RotaryRunOptions, rotary, splitHeads, type Tensor, unpackQkv } from "../../index.ts";
+import {
+  attentionWeights,
+  type RotaryRunOptions,
+  rmsNorm,
+  rotary,
+  splitHeads,
+  type Tensor,
+  unpackQkv,
+} from "../../index.ts";
 import {
   attendRows,
   attentionBias,
@@ -29,7 +37,8 @@ import { scoresOfSeen } from "./seen_scores.ts";
  *
  * `causal` is 1 unless told; `local_window_size` counts the key at the query's own position; `softcap` comes before
  * attention_bias [B or 1, H or 1, S, total or more]; head_sink [H], or zeros with `smooth_softmax`, joins the sum that
- * probabilities are divided by. With `do_rotary` q and k are rotated by cos_cache and sin_cache [positions, R / 2] at
+ * probabilities are divided by. With q_norm_weight and k_norm_weight [D] the heads of q and k are divided by their root mean
+ * square (of which `qk_norm_epsilon` is under the root, default 1e-6). With `do_rotary` q and k are then rotated by cos_cache and sin_cache [positions, R / 2] at
  * their positions, or at position_ids [B, S], of which a first prompt uses the first, and counts on from there.
  *
  * Output [B, S, H * D]; present_key and present_value [B, Hkv, N, D], N the larger of total_sequence_length and the rows
@@ -83,6 +92,9 @@ export const GroupQueryAttention = /* @__PURE__ */ onnxOperator(
     const interleaved = attributes.rotary_interleaved ?? false;
     const rotate = rotation(call, caches, { ...positions, interleaved, label: call.label });
 
+    const norms = [call.tensor("q_norm_weight"), call.tensor("k_norm_weight")] as const;
+    const normalise = normalisation(call, norms, D, attributes.qk_norm_epsilon ?? 1e-6);
+
     const shared = attributes.past_present_share_buffer ?? false;
     const present = async (index: 0 | 1, rows: Tensor) => {
       const past = pasts[index];
@@ -93,8 +105,9 @@ export const GroupQueryAttention = /* @__PURE__ */ onnxOperator(
       await writePresent(call, { rows, past, starts: lengths.starts, present: made, shared });
       return made;
     };
-    const q = await rotate(inputs.q);
-    const [present_key, present_value] = [await present(0, await rotate(inputs.k)), await present(1, inputs.v)];
+    const q = await rotate(await normalise(inputs.q, 0));
+    const k = await rotate(await normalise(inputs.k, 1));
+    const [present_key, present_value] = [await present(0, k), await present(1, inputs.v)];
     const used = { q, k: present_key.slice(2, 0, total), v: present_value.slice(2, 0, total) };
     const options = {
       ...{ ...scaleOf(scale), ...bias, ...(softcap && { softcap }), causal, queryOffset: offsets },
@@ -128,7 +141,7 @@ function checkAsked(call: Call, asked: number, wanted: boolean): void {
 function refuse(
   call: Call,
   attributes: { readonly [name: string]: unknown },
-  has: (name: "k_scale" | "v_scale" | "q_norm_weight" | "k_norm_weight") => boolean,
+  has: (name: "k_scale" | "v_scale") => boolean,
 ): void {
   for (const name of ["k_quant_type", "v_quant_type"] as const) {
     const type = attributes[name] ?? "NONE";
@@ -136,9 +149,6 @@ function refuse(
       type === "NONE",
       () => `attribute ${name} must be "NONE", got "${type}"; createKvCache has quantised caches`,
     );
-  }
-  for (const name of ["q_norm_weight", "k_norm_weight"] as const) {
-    call.expect(!has(name), () => `${name} is not taken; normalise the heads before`);
   }
   for (const name of ["k_scale", "v_scale"] as const) {
     call.expect(!has(name), () => `${name} is of quantised caches, which are not taken; createKvCache has them`);
@@ -178,6 +188,23 @@ function headsOfInputs(
 /** attention_bias with the keys that there are. */
 const sliced = (bias: Tensor | undefined, total: number): Tensor | undefined =>
   bias?.shape.length === 4 && bias.shape[3] > total ? bias.slice(3, 0, total) : bias;
+
+/** What divides rows of heads by their root mean square, with weights for q and for k: nothing without. f32. */
+function normalisation(
+  call: Call,
+  weights: readonly [q: Tensor | undefined, k: Tensor | undefined],
+  headDim: number,
+  epsilon: number,
+): (heads: Tensor, index: 0 | 1) => Promise<Tensor> {
+  const names = ["q_norm_weight", "k_norm_weight"] as const;
+  expectBoth(call, names, weights);
+  for (const [index, weight] of weights.entries()) if (weight) expectAxes(call, names[index], weight, [headDim], "[D]");
+  return async (heads, index) => {
+    const weight = weights[index];
+    if (!weight) return heads;
+    return (await rmsNorm(heads, { weight, epsilon, output: call.make(heads.shape), label: call.label })).output;
+  };
+}
 
 /** What turns heads by their positions: nothing without caches, [cos, sin]. The result is f32. */
 function rotation(

@@ -4,6 +4,7 @@ import { attentionWeights, splitHeads, type Tensor } from "../../index.ts";
 import {
   attendRows,
   attentionBias,
+  cast,
   expectAxes,
   expectBoth,
   expectRank,
@@ -22,7 +23,7 @@ import { pastLength, writePresent } from "./past_present.ts";
  * a packed query [B, S, H, 3, D] alone. bias [H * D + H * D + H * Dv] is added to q, k and v; key_padding_mask as
  * {@link paddingMask} has it, `mask_filter_value` (default -10000) added where it masks; attention_bias
  * [B or 1, H or 1, S, P + L]; past_key and past_value [B, H, P, D], to which present_key and present_value add the new
- * ones. With `unidirectional` the last query stands at the last key. Output [B, S, H * Dv]; qk [B, H, S, P + L], f32, are
+ * ones. With `unidirectional` the last query stands at the last key. Output [B, S, H * Dv]; qk [B, H, S, P + L] are
  * the scores before the softmax, biases and masks included.
  *
  * With past_sequence_length, past_key and past_value are [B, H, most tokens, D], of which so many count: new rows are
@@ -95,8 +96,9 @@ export const MultiHeadAttention = /* @__PURE__ */ onnxOperator(
     };
     const output = await attendRows(call, used, options, q.dtype);
     const scores = { ...options, stage: "scores", label: call.label } as const;
-    const qk = call.wants("qk") ? call.own(await attentionWeights(used.q, used.k, scores)) : undefined;
-    return { output, present_key: key, present_value: value, ...(qk && { qk }) };
+    if (!call.wants("qk")) return { output, present_key: key, present_value: value };
+    const qk = await cast(call, call.own(await attentionWeights(used.q, used.k, scores)), q.dtype);
+    return { output, present_key: key, present_value: value, qk };
   },
 );
 

@@ -1,21 +1,17 @@
 // Scores before the softmax as GroupQueryAttention gives them: 0, and not -Infinity, where a query doesn't see the key.
 
-import { type AttentionOptions, attentionWeights, scoreFunction, type Tensor, tensor } from "../../index.ts";
+import { attentionWeights, scoreFunction, type Tensor, tensor, type WeightsOptions } from "../../index.ts";
 import type { Call } from "./padding_mask.ts";
 
 const SEEN = `fn score(s: f32, at: Position) -> f32 {
   let key = i32(at.kv_idx);
   let last = select(lengths[at.batch] - 1, min(at.position, lengths[at.batch] - 1), is_causal > 0u);
-  return select(0.0, s + bias_of(at), key <= last && (window_size < 1 || key > last - window_size));
-}`;
-const PLAIN = `${SEEN}
-fn bias_of(at: Position) -> f32 { return 0.0; }`;
-const BIASED = `${SEEN}
-fn bias_of(at: Position) -> f32 {
-  return bias[first + at.batch * step_b + at.head * step_h + at.q_idx * step_m + at.kv_idx * step_n];
+  let added = bias[first + at.batch * step_b + at.head * step_h + at.q_idx * step_m + at.kv_idx * step_n];
+  return select(0.0, s + added, key <= last && (window_size < 1 || key > last - window_size));
 }`;
 
-interface SeenOptions extends Omit<AttentionOptions, "output" | "lse" | "rowMax" | "window" | "kvLengths"> {
+interface SeenOptions extends Pick<WeightsOptions, "scale" | "softcap" | "queryOffset"> {
+  readonly causal: boolean;
   readonly bias?: Tensor;
   /** Keys of each batch entry. */
   readonly keys: readonly number[];
@@ -27,16 +23,19 @@ interface SeenOptions extends Omit<AttentionOptions, "output" | "lse" | "rowMax"
 export function scoresOfSeen(
   call: Call,
   { q, k }: { readonly q: Tensor; readonly k: Tensor },
-  { bias, keys, windowSize, causal, sinks: _, ...options }: SeenOptions,
+  { bias, keys, windowSize, causal, scale, softcap, queryOffset }: SeenOptions,
 ): Promise<Tensor> {
   const captures = {
     lengths: call.make([keys.length], "i32", { data: keys }),
     window_size: { i32: windowSize },
-    is_causal: { u32: Number(causal !== false) },
-    ...(bias && biasCaptures(bias)),
+    is_causal: { u32: Number(causal) },
+    ...biasCaptures(bias ?? call.make([1, 1, 1, 1])),
   };
-  const score = scoreFunction(bias ? BIASED : PLAIN, { captures, label: `${call.label} output_qk` });
-  return attentionWeights(q, k, { ...options, scoreFunction: score, stage: "scores", label: call.label });
+  return attentionWeights(q, k, {
+    ...{ ...(scale && { scale }), ...(softcap && { softcap }), ...(queryOffset && { queryOffset }) },
+    scoreFunction: scoreFunction(SEEN, { captures, label: `${call.label} output_qk` }),
+    ...{ stage: "scores", label: call.label },
+  });
 }
 
 function biasCaptures({ device, buffer, offset, shape, strides, label }: Tensor) {
