@@ -2,8 +2,8 @@
 
 export { Attention } from "./attention.ts";
 export { DecoderAttention } from "./decoder_attention.ts";
-export { BiasAdd, FastGelu, Gelu, MicrosoftGelu } from "./gelu.ts";
 export { FlexAttention } from "./flex_attention.ts";
+export { BiasAdd, FastGelu, Gelu, MicrosoftGelu } from "./gelu.ts";
 export { GroupQueryAttention } from "./group_query_attention.ts";
 export { LayerNormalization, RMSNormalization } from "./layer_normalization.ts";
 export { LinearAttention, MicrosoftLinearAttention } from "./linear_attention.ts";

@@ -2,8 +2,8 @@
 
 import { Attention } from "./attention.ts";
 import { DecoderAttention } from "./decoder_attention.ts";
-import { BiasAdd, FastGelu, Gelu, MicrosoftGelu } from "./gelu.ts";
 import { FlexAttention } from "./flex_attention.ts";
+import { BiasAdd, FastGelu, Gelu, MicrosoftGelu } from "./gelu.ts";
 import { GroupQueryAttention } from "./group_query_attention.ts";
 import { LayerNormalization, RMSNormalization } from "./layer_normalization.ts";
 import { LinearAttention, MicrosoftLinearAttention } from "./linear_attention.ts";
@@ -23,6 +23,7 @@ import { LogSoftmax, Softmax } from "./softmax.ts";
  */
 export const operators = {
   "ai.onnx": {
+    Attention,
     Gelu,
     LayerNormalization,
     LinearAttention,
@@ -31,7 +32,6 @@ export const operators = {
     RotaryEmbedding,
     Softmax,
   },
-  "ai.onnx": { Attention, RotaryEmbedding },
   "com.microsoft": {
     Attention: MicrosoftAttention,
     BiasAdd,
