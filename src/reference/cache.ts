@@ -1,6 +1,6 @@
 // What a cache does to rows before it stores them, on the CPU: what the append kernel is measured against.
 
-import { roundingOf } from "./rounding.ts";
+import { layerNorm } from "./normalise.ts";
 
 /** Integers that stand for a row: `bits` of 8 or 4, and `group` channels to a scale, which divides the row. */
 export interface ReferenceQuantisation {
@@ -85,16 +85,12 @@ export interface ReferenceNormOptions {
  * @param x Rows of D channels, one after the other
  */
 export function rmsNorm(x: ArrayLike<number>, D: number, options: ReferenceNormOptions = {}): Float64Array {
-  const { weight, epsilon = 1e-6, precision } = options;
-  const { round } = roundingOf(precision);
-  const output = new Float64Array(x.length);
-  for (let start = 0; start < x.length; start += D) {
-    let squares = 0;
-    for (let d = 0; d < D; d++) squares = round(squares + round(x[start + d] * x[start + d]));
-    const factor = round(1 / round(Math.sqrt(round(round(squares / D) + epsilon))));
-    for (let d = 0; d < D; d++) output[start + d] = round(round(x[start + d] * factor) * (weight?.[d] ?? 1));
-  }
-  return output;
+  const { weight, epsilon = 1e-6, precision = "f64" } = options;
+  const shape = [x.length / D, D];
+  return layerNorm(
+    { data: x, shape },
+    { rms: true, epsilon, precision, weight: weight && { data: weight, shape: [D] } },
+  ).output;
 }
 
 /** The row of a cache that holds a token: its own, or of a ring one that is used again. */
