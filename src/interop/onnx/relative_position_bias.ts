@@ -83,12 +83,12 @@ export const GatedRelativePositionBias = /* @__PURE__ */ onnxOperator(
     const hidden = call.make([batch, heads, tokens, columns], "f32");
     const rows = splitHeads(call.own(shifted), heads);
     await project(rows, weight.permute(1, 0), { bias, output: hidden, label: call.label });
-    // The sums of halves are a product with ones and zeros.
-    const halves = call.make([2, columns], "f32", {
-      data: Array.from({ length: 2 * columns }, (_, i) => Number(i < columns / 2 || i >= (3 * columns) / 2)),
-    });
-    const gates = call.make([batch, heads, tokens, 2], "f32");
-    await project(hidden, halves, { output: gates, label: call.label });
+    // The sums of halves are a product with ones and zeros. It has two columns more, and zeros for a bias, so that its
+    // kernel is the same as the one before.
+    const ones = Array.from({ length: 4 * columns }, (_, i) => Number(i % 4 === Math.floor((2 * (i >> 2)) / columns)));
+    const halves = call.make([columns, 4], "f32", { data: ones });
+    const gates = call.make([batch, heads, tokens, 4]);
+    await project(hidden, halves.permute(1, 0), { bias: call.make([4]), output: gates, label: call.label });
     const gate = (index: number) => gates.slice(3, index, index + 1);
     const output = call.make([batch, heads, tokens, tokens], query.dtype);
     const scale = call.tensor("eco_a");
