@@ -181,6 +181,7 @@ const longest = (texts: readonly string[]) => texts.reduce((a, b) => (b.length >
 /** Operators, the kernels that they run on, and KB of a bundle with nothing else. */
 const ONE_OPERATOR: readonly (readonly [name: string, kernels: readonly string[], limit: number])[] = [
   ["RotaryEmbedding", ["rotary"], 30],
+  ["MultiHeadAttention", ["combine", "decode", "forward", "pointwise", "row_norms", "tables", "weights"], 55],
 ];
 
 describe("bundles", () => {
