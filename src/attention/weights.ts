@@ -3,7 +3,7 @@
 import { checkDevice } from "../gpu/buffers.ts";
 import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import { ADDITIVE_TERM_FLOPS } from "../kernels/forward.ts";
-import { type ScoreKernel, scoreGrid, scoreKernel } from "../kernels/weights.ts";
+import { type ScoreKernel, scoreGrid, scoreKernel, TOP_KEYS, WEIGHTS } from "../kernels/weights.ts";
 import { buildPlan } from "./build.ts";
 import { isCache } from "./cached.ts";
 import type { KvSourceOwner } from "./kv_source.ts";
@@ -136,7 +136,7 @@ async function prepareWeights(device: GPUDevice, problem: WeightsProblem | Cache
     ...(lse ? [{ name: "lse", spec: lse, given: problem.lse, written: false } as const] : []),
   ];
   const work = turns * (mean ? chosenHeads : 1);
-  return { ...(await prepare(device, "weights", problem, resolved, asked, turns === 1, work)), resolved };
+  return { ...(await prepare(device, WEIGHTS, problem, resolved, asked, turns === 1, work)), resolved };
 }
 
 async function prepareTopKeys(device: GPUDevice, problem: TopKeysProblem | Cached<TopKeysProblem>) {
@@ -146,7 +146,7 @@ async function prepareTopKeys(device: GPUDevice, problem: TopKeysProblem | Cache
     return { name, spec, given: undefined, written: true };
   };
   const asked = [result("indices", "i32"), result("weights", "f32")];
-  return { ...(await prepare(device, "top_keys", problem, resolved, asked, false, 1)), resolved };
+  return { ...(await prepare(device, TOP_KEYS, problem, resolved, asked, false, 1)), resolved };
 }
 
 /** @param work How often a workgroup goes over its keys */

@@ -28,27 +28,34 @@ export const ALL = 0xffffffff;
 export const MOST_KEYS = 64;
 
 const LANES_Y = 8;
-/** Rows of a lane. Sorted lists of 64 keys leave top_keys with workgroup memory for two. */
-const ROWS = { weights: 4, top_keys: 2 } as const;
 /** Keys that a workgroup of `weights` takes where it need not take all: enough to be worth a workgroup. */
 const SHARE = 512;
 
-export type ScoreKernel = keyof typeof ROWS;
+/** One of the two, with its shader: a bundle has those that its application uses. */
+export interface ScoreKernel {
+  readonly name: "weights" | "top_keys";
+  readonly text: string;
+  /** Of a lane. */
+  readonly rows: number;
+}
+export const WEIGHTS: ScoreKernel = { name: "weights", text: weights, rows: 4 };
+/** Sorted lists of 64 keys leave it with workgroup memory for two rows. */
+export const TOP_KEYS: ScoreKernel = { name: "top_keys", text: topKeys, rows: 2 };
 
 export interface ScoreSpecialisation extends SlotChoice {
   readonly headDim: number;
 }
 
 /** The modules of a specialisation, of which `package::weights` or `package::top_keys` is the root. */
-export function scoreModules(kernel: ScoreKernel, spec: ScoreSpecialisation): ModuleMap {
+export function scoreModules({ name, text, rows }: ScoreKernel, spec: ScoreSpecialisation): ModuleMap {
   const config = configModule({
-    ...{ HEAD_DIM: spec.headDim, V_DIM: 1, LANES_Y, ROWS: ROWS[kernel], V_COLS: 1 },
+    ...{ HEAD_DIM: spec.headDim, V_DIM: 1, LANES_Y, ROWS: rows, V_COLS: 1 },
     ...{ D_CHUNK: chunkOf(spec.headDim), Q_RESIDENT: false },
     ...slotConstants(spec),
   });
-  const variant = (name: string, text: string) => ({ name: `variants/${name}.wesl`, text });
+  const variant = (file: string, own: string) => ({ name: `variants/${file}.wesl`, text: own });
   return {
-    ...{ ...MODULES, "package::weights": weights, "package::top_keys": topKeys },
+    ...{ ...MODULES, [`package::${name}`]: text },
     ...{ "package::lib::chosen": chosen, "package::lib::products": products, "package::lib::statistics": statistics },
     ...config,
     "package::slots::probability": probability,
@@ -60,10 +67,12 @@ export function scoreModules(kernel: ScoreKernel, spec: ScoreSpecialisation): Mo
   };
 }
 
-export function scoreBindings(kernel: ScoreKernel, slots: SlotChoice): Binding[] {
-  const read = slotBindings({ ...slots, lse: false, rowMax: false }).filter(({ name }) => name !== "v" && name !== "o");
+export function scoreBindings({ name }: ScoreKernel, slots: SlotChoice): Binding[] {
+  const read = slotBindings({ ...slots, lse: false, rowMax: false }).filter(
+    (slot) => slot.name !== "v" && slot.name !== "o",
+  );
   const own: Binding[] =
-    kernel === "weights"
+    name === "weights"
       ? [
           { binding: 6, name: "output", type: "storage" },
           ...(slots.lse ? [{ binding: 7, name: "lse", type: "read-only-storage" } as const] : []),
@@ -79,11 +88,11 @@ export function scoreBindings(kernel: ScoreKernel, slots: SlotChoice): Binding[]
 const linked = new Map<string, KernelSource>();
 
 export function scoreKernel(kernel: ScoreKernel, spec: ScoreSpecialisation): KernelSource {
-  const key = `${kernel} ${JSON.stringify(spec)}`;
+  const key = `${kernel.name} ${JSON.stringify(spec)}`;
   let source = linked.get(key);
   if (!source) {
-    const text = link(`package::${kernel}`, scoreModules(kernel, spec));
-    source = { label: kernel, ...text, bindings: scoreBindings(kernel, spec) };
+    const text = link(`package::${kernel.name}`, scoreModules(kernel, spec));
+    source = { label: kernel.name, ...text, bindings: scoreBindings(kernel, spec) };
     linked.set(key, source);
   }
   return source;
@@ -91,6 +100,6 @@ export function scoreKernel(kernel: ScoreKernel, spec: ScoreSpecialisation): Ker
 
 /** Tiles of the chosen rows, and shares of the keys: all of them are one share where the rows' sums are not known. */
 export function scoreGrid(kernel: ScoreKernel, rows: number, seqKv: number, split: boolean) {
-  const qTile = LANES_Y * ROWS[kernel];
+  const qTile = LANES_Y * kernel.rows;
   return { qTile, qTiles: Math.ceil(rows / qTile), vSplits: split ? Math.max(1, Math.ceil(seqKv / SHARE)) : 1 };
 }

@@ -45,7 +45,7 @@ import { angleTablesShape } from "../../src/kernels/rotary_angles.ts";
 import { packRowParams, ROW_PARAMS, ROW_PARAMS_BYTES, rowModules } from "../../src/kernels/rows.ts";
 import { PLAIN } from "../../src/kernels/slots.ts";
 import { COPY, TABLES_MODULES } from "../../src/kernels/tables.ts";
-import { MOST_KEYS, STAGES, scoreModules } from "../../src/kernels/weights.ts";
+import { MOST_KEYS, STAGES, scoreModules, TOP_KEYS, WEIGHTS } from "../../src/kernels/weights.ts";
 import { link } from "../../src/shader/link.ts";
 import { blankComments } from "../../src/shader/source.ts";
 import { APPENDS, KERNEL_VARIANTS, LINEAR_SPECS, ROW_KERNELS } from "../support/kernels.ts";
@@ -287,10 +287,10 @@ describe("workgroup memory", () => {
     }
   });
   it.each([
-    ["weights", 10756],
-    ["top_keys", 15876],
-  ] as const)("%s takes what its header says, below the default limit of WebGPU", (kernel, bytes) => {
-    const { code } = link(`package::${kernel}`, scoreModules(kernel, { headDim: 64, ...PLAIN }));
+    { kernel: WEIGHTS, bytes: 10756 },
+    { kernel: TOP_KEYS, bytes: 15876 },
+  ])("$kernel.name takes what its header says, below the default limit of WebGPU", ({ kernel, bytes }) => {
+    const { code } = link(`package::${kernel.name}`, scoreModules(kernel, { headDim: 64, ...PLAIN }));
     expect(workgroupBytes(code)).toBe(bytes);
     expect(code).toContain(`${bytes.toLocaleString("en")}`);
   });
@@ -348,7 +348,7 @@ function evaluator(code: string): (expression: string) => number {
 
 describe("numbers that both sides know", () => {
   it("are the stages of a score and the most keys of a list", () => {
-    const { code } = link("package::top_keys", scoreModules("top_keys", { headDim: 8, ...PLAIN }));
+    const { code } = link("package::top_keys", scoreModules(TOP_KEYS, { headDim: 8, ...PLAIN }));
     for (const [index, stage] of STAGES.entries()) {
       if (stage !== "raw") expect(code).toContain(`const ${stage.toUpperCase()} = ${index}u;`);
     }

@@ -38,7 +38,7 @@ import { softmaxSpecialisation } from "../../src/kernels/row_softmax.ts";
 import { type RowSpecialisation, rowBindings, rowModules } from "../../src/kernels/rows.ts";
 import { PLAIN, type SlotChoice, slotBindings } from "../../src/kernels/slots.ts";
 import { TABLES_MODULES, tablesKernel } from "../../src/kernels/tables.ts";
-import { scoreBindings, scoreModules } from "../../src/kernels/weights.ts";
+import { scoreBindings, scoreModules, TOP_KEYS, WEIGHTS } from "../../src/kernels/weights.ts";
 import type { ModuleMap } from "../../src/shader/link.ts";
 import type { Binding } from "../../src/types.ts";
 
@@ -137,9 +137,9 @@ const SCORE_VARIANTS = [
   ...Object.entries(FEATURES),
   ...Object.entries(SLOTS).filter(([slotName]) => /^dense$|^strided with/.test(slotName)),
 ].flatMap(([slotName, slots]) =>
-  (["weights", "top_keys"] as const).map((kernel) => ({
-    name: `${kernel} with ${slotName}`,
-    root: `package::${kernel}`,
+  [WEIGHTS, TOP_KEYS].map((kernel) => ({
+    name: `${kernel.name} with ${slotName}`,
+    root: `package::${kernel.name}`,
     modules: scoreModules(kernel, { headDim: 40, ...slots }),
     bindings: scoreBindings(kernel, slots),
   })),
