@@ -52,7 +52,7 @@ describe("1,000 drawn problems", () => {
     expect(kinds("causal")).toEqual(["bottom-right", "false", "top-left", "true"]);
     expect(kinds("queryOffset")).toEqual(["list", "number"]);
     expect(kinds("variant")).toEqual(["32x32", "64x32", "64x32-resident", "8x32", "decode-16", "decode-64"]);
-    expect(kinds("scoreFunction")).toEqual(["halved", "sloped", "weighted"]);
+    expect(kinds("scoreFunction")).toEqual(["halved", "hiding", "sloped", "weighted"]);
     expect(kinds("maskFunction")).toEqual(["causal", "dilated", "heads", "nothing", "window"]);
     expect(kinds("alibi")).toEqual(["BH", "H"]);
     const lists: (keyof Case)[] = ["kvLengths", "qLengths", "cuSeqlensQ", "cuSeqlensKv", "window", "blockSize"];

@@ -67,7 +67,7 @@ cases(
   "functions",
   [
     { ...SMALL, N: 200, scoreFunction: "sloped", maskFunction: "dilated" },
-    { ...SMALL, N: 200, scoreFunction: "thresholded" },
+    { ...SMALL, N: 200, scoreFunction: "hiding" },
   ],
   SHAPES.slice(1),
 );

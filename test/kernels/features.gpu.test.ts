@@ -114,7 +114,7 @@ describe("functions", () => {
   all([
     { B: 2, H: 3, M: 37, N: 70, scoreFunction: "weighted", softcap: 4 },
     { H: 2, M: 70, N: 37, maskFunction: "causal", scoreFunction: "halved" },
-    { B: 2, H: 2, M: 37, N: 70, scoreFunction: "thresholded" }, // a head that sees nothing
+    { B: 2, H: 2, M: 37, N: 70, scoreFunction: "hiding" }, // and some queries see nothing
     { H: 2, M: 37, N: 70, maskFunction: "nothing", sinks: true },
     { H: 2, M: 37, N: 70, maskFunction: "heads", mask: { axes: "MN" } },
   ]);

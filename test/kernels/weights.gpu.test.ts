@@ -60,7 +60,7 @@ describe("weights", () => {
     { H: 2, M: 100, N: 300, maskFunction: "causal", blockSize: [64, 96] },
     { H: 2, M: 100, N: 300, maskFunction: "causal", blockSize: [64, 64], rows: [99, 0, 63, 64, 5], queryOffset: 11 },
     { M: 37, N: 70, mask: { axes: "MN", bits: true }, bias: { axes: "MN", blocked: 1 } },
-    { H: 2, M: 37, N: 70, scoreFunction: "thresholded" },
+    { H: 2, M: 37, N: 70, scoreFunction: "hiding" },
     { M: 20, N: 90, D: 136, spread: 3 },
     { M: 5, N: 40, D: 5, dtype: "f16" },
     { H: 2, M: 0, N: 5 },

@@ -22,7 +22,7 @@ interface TwinMask {
 const none = () => ({});
 const WEIGHTS = [0.5, -1.25, 2, 0.75];
 
-export const SCORE_FUNCTIONS: Readonly<Record<"halved" | "sloped" | "weighted" | "thresholded", TwinScore>> = {
+export const SCORE_FUNCTIONS: Readonly<Record<"halved" | "sloped" | "weighted" | "hiding", TwinScore>> = {
   halved: {
     wgsl: "fn score(s: f32, at: Position) -> f32 { return 0.5 * s; }",
     js: (s) => 0.5 * s,
@@ -43,10 +43,12 @@ fn score(s: f32, at: Position) -> f32 {
     js: (s, { head, qIdx, batch }) => s * WEIGHTS[head % 4] + (qIdx % 3) - batch,
     captures: (make) => ({ weights: make([4], { data: WEIGHTS }) }),
   },
-  // No query of head 0 sees a key; of the others, only keys with a score above 0.
-  thresholded: {
-    wgsl: "fn score(s: f32, at: Position) -> f32 { return select(HIDDEN, s, s > 0.0 && at.head > 0u); }",
-    js: (s, { head }) => (s > 0 && head > 0 ? s : Number.NEGATIVE_INFINITY),
+  // Of one query in five every key is hidden, of the others one in three.
+  hiding: {
+    wgsl: `fn score(s: f32, at: Position) -> f32 {
+  return select(s, HIDDEN, at.q_idx % 5u == 2u || (at.q_idx + at.kv_idx) % 3u == 1u);
+}`,
+    js: (s, { qIdx, kvIdx }) => (qIdx % 5 === 2 || (qIdx + kvIdx) % 3 === 1 ? Number.NEGATIVE_INFINITY : s),
     captures: none,
   },
 };

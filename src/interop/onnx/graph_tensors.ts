@@ -34,15 +34,15 @@ export function numbersTensor(
   values: ArrayLike<number>,
 ): GraphTensor {
   const alike = values.length > 0 && Array.prototype.every.call(values, (value) => value === values[0]);
-  let base: number | undefined;
+  let place: { readonly base: number; readonly mayHide: boolean } | undefined;
   return {
     ...{ shape, kind },
     at: (index) => {
       if (alike) return Term.constant(kind, values[0]);
       const flat = flatIndex(code, shape, index);
       if (flat.constant !== undefined) return Term.constant(kind, values[flat.constant]);
-      base ??= code.store(kind, values);
-      return code.load(kind, base, flat, Array.prototype.includes.call(values, -Infinity));
+      place ??= { base: code.store(kind, values), mayHide: Array.prototype.includes.call(values, -Infinity) };
+      return code.load(kind, place.base, flat, place.mayHide);
     },
   };
 }
