@@ -12,6 +12,7 @@ import {
 } from "../../src/interop/onnx/index.ts";
 import { attention, attentionScores, project, type ReferenceTensor, rotary } from "../../src/reference/index.ts";
 import { expectClose } from "../support/closeness.ts";
+import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
 import { headsOf, type Input, Inputs, rowsOf } from "../support/operators.ts";
@@ -446,7 +447,8 @@ describe("DecoderAttention", () => {
 
 describe("what does not fit is refused, by name", () => {
   it("of all five", async () => {
-    const inputs = await inputsOf(11);
+    const { device, count, buffers } = counted(await testDevice());
+    const inputs = new Inputs(device);
     const make = (...shape: number[]) => inputs.random(shape).gpu;
     const [x, w, q] = [make(2, 3, 12), make(12, 48), make(2, 3, 16)];
     const i32 = (...shape: number[]) =>
@@ -490,5 +492,8 @@ describe("what does not fit is refused, by name", () => {
       [() => DecoderAttention([...decoder, null, null, null, [0, 1], ...off.slice(1)], heads), "DecoderAttention: static_kv must be one flag, got 2."],
     ]; // biome-ignore format: a table
     for (const [work, message] of cases) await expectError(work, "argument", `com.microsoft.${message}`);
+    expect(count).toMatchObject({ pipelines: 0, submits: 0 }); // all of it before the GPU sees anything
+    inputs.destroy();
+    expect(buffers()).toBe(0);
   });
 });
