@@ -49,7 +49,7 @@ import { scoresOfSeen } from "./seen_scores.ts";
  *
  * @example
  * const inputs = [query, key, value, pastKey, pastValue, [12], [13], cos, sin];
- * const attributes = { num_heads: 32, kv_num_heads: 8, do_rotary: 1 };
+ * const attributes = { num_heads: 32, kv_num_heads: 8, do_rotary: true };
  * const [output, presentKey, presentValue] = await GroupQueryAttention(inputs, attributes, { outputs: 3 });
  */
 export const GroupQueryAttention = /* @__PURE__ */ onnxOperator(
