@@ -13,6 +13,7 @@ import {
 } from "../../src/reference/index.ts";
 import { type Float, ROUND } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
+import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
 import { headsOf, type Input, Inputs, rowsOf } from "../support/operators.ts";
@@ -293,7 +294,7 @@ describe("GroupQueryAttention", () => {
 
 describe("GroupQueryAttention refuses", () => {
   it("what does not fit, by name", async () => {
-    const device = await testDevice();
+    const { device, count, buffers } = counted(await testDevice());
     const inputs = new Inputs(device);
     const make = (...shape: number[]) => inputs.keep(tensor(device, shape));
     const [q, k, cache] = [make(2, 3, H * D), make(2, 3, HKV * D), make(2, HKV, 5, D)];
@@ -319,6 +320,7 @@ describe("GroupQueryAttention refuses", () => {
       [() => call({}, q, k, k, cache, cache, [9, 9], [10]), "past_key must have the 7 rows that seqlens_k and total_sequence_length say are there, got [2,2,5,8]."],
       [() => call({ local_window_size: 0 }, q, k, k, null, null, ...lengths), "attribute local_window_size must be -1, or 1 or more where causal is 1, got 0."],
       [() => call({ local_window_size: 2, causal: 0 }, q, k, k, null, null, ...lengths), "attribute local_window_size must be -1, or 1 or more where causal is 1, got 2."],
+      [() => call({ softcap: -1 }, q, k, k, null, null, ...lengths), "attribute softcap must be 0 for none, or more, got -1."],
       [() => call({ qk_output: 3 }, q, k, k, null, null, ...lengths), "attribute qk_output must be 0, 1 or 2, got 3."],
       [() => GroupQueryAttention([q, k, k, null, null, ...lengths], heads, { outputs: 4 }), "output_qk needs attribute qk_output: 1 for scores, 2 for probabilities."],
       [() => call({ do_rotary: 1 }, q, k, k, null, null, ...lengths), "cos_cache and sin_cache are required where do_rotary is 1."],
@@ -331,6 +333,8 @@ describe("GroupQueryAttention refuses", () => {
     for (const [work, message] of cases) {
       await expectError(work as () => unknown, "argument", `com.microsoft.GroupQueryAttention: ${message}`);
     }
+    expect(count).toMatchObject({ pipelines: 0, submits: 0 }); // all of it before the GPU sees anything
     inputs.destroy();
+    expect(buffers()).toBe(0);
   });
 });

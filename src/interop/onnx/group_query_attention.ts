@@ -71,11 +71,12 @@ export const GroupQueryAttention = /* @__PURE__ */ onnxOperator(
   },
   async (call) => {
     const { attributes } = call;
-    const { causal = true, local_window_size: window = -1, scale, softcap, qk_output: asked = 0 } = attributes;
+    const { causal = true, local_window_size: window = -1, scale, softcap = 0, qk_output: asked = 0 } = attributes;
     const heads = headsOf(call, attributes.num_heads);
     const kvHeads = headsOf(call, attributes.kv_num_heads, "kv_num_heads");
     refuse(call, attributes, (name) => call.has(name));
     checkWindow(call, window, causal);
+    call.expect(softcap >= 0, () => `attribute softcap must be 0 for none, or more, got ${softcap}`);
     checkAsked(call, asked, call.wants("output_qk"));
     const inputs = headsOfInputs(call, heads, kvHeads, call.tensor("query"), call.tensor("key"), call.tensor("value"));
     const [[B, , S, D], [, , L]] = [inputs.q.shape, inputs.k.shape];
@@ -94,6 +95,7 @@ export const GroupQueryAttention = /* @__PURE__ */ onnxOperator(
 
     const norms = [call.tensor("q_norm_weight"), call.tensor("k_norm_weight")] as const;
     const normalise = normalisation(call, norms, D, attributes.qk_norm_epsilon ?? 1e-6);
+    const sinks = await sinksOf(call, heads, call.tensor("head_sink"), attributes.smooth_softmax === 1);
 
     const shared = attributes.past_present_share_buffer ?? false;
     const present = async (index: 0 | 1, rows: Tensor) => {
@@ -110,10 +112,10 @@ export const GroupQueryAttention = /* @__PURE__ */ onnxOperator(
     const [present_key, present_value] = [await present(0, k), await present(1, inputs.v)];
     const used = { q, k: present_key.slice(2, 0, total), v: present_value.slice(2, 0, total) };
     const options = {
-      ...{ ...scaleOf(scale), ...bias, ...(softcap && { softcap }), causal, queryOffset: offsets },
+      ...{ ...scaleOf(scale), ...bias, ...(softcap > 0 && { softcap }), causal, queryOffset: offsets },
       ...(keys.some((count) => count < total) && { kvLengths: keys }),
       ...(window > 0 && { window: [window - 1, 0] as const }),
-      ...(await sinksOf(call, heads, call.tensor("head_sink"), attributes.smooth_softmax === 1)),
+      ...sinks,
     };
     const output = await attendRows(call, used, options, dtype);
     if (!call.wants("output_qk")) return { output, present_key, present_value };

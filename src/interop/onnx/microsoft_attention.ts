@@ -27,7 +27,8 @@ import { pastLength, writePresent } from "./past_present.ts";
  * default all) turn by their positions, in halves, to the base 10000.
  *
  * @example
- * const [output] = await MicrosoftAttention([input, weights, bias, [lengthOfTheFirst, lengthOfTheSecond]], { num_heads: 12 });
+ * const lengths = [128, 77]; // of two texts, padded to 128 tokens
+ * const [output] = await MicrosoftAttention([input, weights, bias, lengths], { num_heads: 12 });
  */
 export const MicrosoftAttention = /* @__PURE__ */ onnxOperator(
   {

@@ -16,7 +16,7 @@ export interface MaskSizes {
 }
 
 /** Added to the score of a key that is padding, unless `mask_filter_value` says otherwise. */
-export const FILTER_VALUE = -10_000;
+const FILTER_VALUE = -10_000;
 
 /** A value other than 0, or one above it, means that the key counts. */
 const OF_KEYS = `fn score(s: f32, at: Position) -> f32 {
@@ -65,59 +65,72 @@ export function paddingMask(
   const mask = given instanceof Tensor ? given : call.make([given.length], "i32", { data: given });
   const { shape, dtype } = mask;
   const { batch, queries, past, total } = sizes;
-  const is = (...expected: number[]) =>
-    shape.length === expected.length && expected.every((size, axis) => size === shape[axis]);
-  const { label } = call;
-  const filter_value = filterValue;
+  const label = `${call.label} ${name}`;
   const bytes = dtype === "u8";
   call.expect(dtype === "i32" || (bytes && shape.length > 1), () => `${name} must be i32, got ${dtype} [${shape}]`);
   if (shape.length === 1 && [batch, 2 * batch, 3 * batch + 2].includes(shape[0])) {
+    const { whole: ranges, first: ends } = captured(mask, "i32");
     const [step] = mask.strides;
-    const begins = shape[0] === 2 * batch && batch > 0;
-    const u32 = Object.fromEntries(
-      Object.entries({
-        ...{ step, ends: mask.offset, begins: mask.offset + (begins ? batch * step : 0) },
-        has_begins: Number(begins),
-      }).map(([key, value]) => [key, { u32: value }]),
-    );
-    const ranges = wholeBuffer(mask, "i32");
-    return scoreFunction(RANGES, { captures: { ranges, ...u32, filter_value }, label: `${label} ${name}` });
+    const hasBegins = shape[0] === 2 * batch;
+    const places = { step, ends, begins: hasBegins ? ends + batch * step : 0, has_begins: Number(hasBegins) };
+    return scoreFunction(RANGES, { captures: { ranges, ...integers(places), filter_value: filterValue }, label });
   }
-  const [b, m, n, firstRow, firstKey] = stepsOf(mask, sizes, is);
+  const steps = stepsOf(mask, sizes);
   call.expect(
-    b !== undefined,
+    steps !== undefined,
     () =>
       `${name} must be [B], [2B], [3B + 2], [B, T], [B, L], [B, S, T] or [B, 1, N, N] with N >= T, for B = ${batch}, S = ${queries}, L = ${total - past}, T = ${total}; got [${shape}]`,
   );
-  if (n === 0 && total > 1) return undefined;
+  const { entry, query, key, firstQuery = 0, firstKey = 0 } = steps as MaskSteps;
+  if (key === 0 && total > 1) return undefined;
+  const { whole, first } = captured(mask, bytes ? "u32" : "i32");
   const captures = {
-    first: { u32: mask.offset + firstRow * m },
-    first_key: { u32: firstKey },
-    ...{ batch_step: { u32: b }, query_step: { u32: m }, key_step: { u32: n }, filter_value },
-    mask_values: wholeBuffer(mask, bytes ? "u32" : "i32"),
-    ...(bytes && { set_means: { u32: ignored ? 0 : 1 } }),
+    ...integers({ first: first + firstQuery * query, first_key: firstKey }),
+    ...integers({ batch_step: entry, query_step: query, key_step: key }),
+    ...(bytes && integers({ set_means: ignored ? 0 : 1 })),
+    ...{ mask_values: whole, filter_value: filterValue },
   };
-  return scoreFunction(bytes ? BYTES : WORDS, { captures, label: `${label} ${name}` });
+  return scoreFunction(bytes ? BYTES : WORDS, { captures, label });
 }
 
-/** Steps from entry to entry, query to query and key to key; the row of the first query, and the first key. */
-function stepsOf(
-  { shape, strides }: Tensor,
-  { batch, queries, past, total }: MaskSizes,
-  is: (...expected: number[]) => boolean,
-): readonly number[] {
-  if (is(batch, total)) return [strides[0], 0, strides[1], 0, 0];
-  if (is(batch, total - past)) return [strides[0], 0, strides[1], 0, past];
-  if (is(batch, 1) || is(1, 1)) return [0, 0, 0, 0, 0];
-  if (is(batch, queries, total)) return [...strides, 0, 0];
+/** Steps in elements; the row of the mask that is the first query's, and the key that its first column is. */
+interface MaskSteps {
+  readonly entry: number;
+  readonly query: number;
+  readonly key: number;
+  readonly firstQuery?: number;
+  readonly firstKey?: number;
+}
+
+function stepsOf({ shape, strides }: Tensor, { batch, queries, past, total }: MaskSizes): MaskSteps | undefined {
+  const is = (...expected: number[]) =>
+    shape.length === expected.length && expected.every((size, axis) => size === shape[axis]);
+  const ofKeys = { entry: strides[0], query: 0, key: strides[1] };
+  if (is(batch, total)) return ofKeys;
+  if (is(batch, total - past)) return { ...ofKeys, firstKey: past };
+  if (is(batch, 1) || is(1, 1)) return { entry: 0, query: 0, key: 0 };
+  if (is(batch, queries, total)) return { entry: strides[0], query: strides[1], key: strides[2] };
   const longest = shape[3];
-  if (is(batch, 1, longest, longest) && longest >= total) {
-    return [strides[0], strides[2], strides[3], total - queries, 0];
-  }
-  return [];
+  if (!is(batch, 1, longest, longest) || longest < total) return undefined;
+  return { entry: strides[0], query: strides[2], key: strides[3], firstQuery: total - queries };
 }
 
-/** All of a tensor's buffer: functions count from its start, whatever the offset of a view is. */
-function wholeBuffer({ device, buffer, label }: Tensor, dtype: "i32" | "u32"): Tensor {
-  return tensor(device, [Math.floor(buffer.size / 4)], { buffer, dtype, label });
+const integers = (values: Readonly<Record<string, number>>) =>
+  Object.fromEntries(Object.entries(values).map(([name, value]) => [name, { u32: value }]));
+
+/**
+ * A tensor as functions capture it, in words, from where a binding may begin; and its first element, counted from there in
+ * elements of its own.
+ */
+export function captured(
+  { device, buffer, offset, shape, strides, dtype, label }: Tensor,
+  as: "f32" | "i32" | "u32",
+): { readonly whole: Tensor; readonly first: number } {
+  const bytes = dtype === "u8" ? 1 : 4;
+  const step = device.limits.minStorageBufferOffsetAlignment / bytes;
+  const first = offset % step;
+  const extent = shape.reduce((most, size, axis) => most + Math.max(0, size - 1) * strides[axis], 1);
+  const words = Math.ceil(((first + extent) * bytes) / 4);
+  const whole = tensor(device, [words], { buffer, offset: ((offset - first) * bytes) / 4, dtype: as, label });
+  return { whole, first };
 }

@@ -1,7 +1,7 @@
 // Scores before the softmax as GroupQueryAttention gives them: 0, and not -Infinity, where a query doesn't see the key.
 
-import { attentionWeights, scoreFunction, type Tensor, tensor, type WeightsOptions } from "../../index.ts";
-import type { Call } from "./padding_mask.ts";
+import { attentionWeights, scoreFunction, type Tensor, type WeightsOptions } from "../../index.ts";
+import { type Call, captured } from "./padding_mask.ts";
 
 const SEEN = `fn score(s: f32, at: Position) -> f32 {
   let key = i32(at.kv_idx);
@@ -38,8 +38,8 @@ export function scoresOfSeen(
   });
 }
 
-function biasCaptures({ device, buffer, offset, shape, strides, label }: Tensor) {
-  const [b, h, m, n] = shape.map((size, axis) => ({ u32: size > 1 ? strides[axis] : 0 }));
-  const all = tensor(device, [Math.floor(buffer.size / 4)], { buffer, label });
-  return { bias: all, first: { u32: offset }, step_b: b, step_h: h, step_m: m, step_n: n };
+function biasCaptures(bias: Tensor) {
+  const [b, h, m, n] = bias.shape.map((size, axis) => ({ u32: size > 1 ? bias.strides[axis] : 0 }));
+  const { whole, first } = captured(bias, "f32");
+  return { bias: whole, first: { u32: first }, step_b: b, step_h: h, step_m: m, step_n: n };
 }
