@@ -149,10 +149,10 @@ async function bundle(code: string): Promise<{ text: string; gzipped: number }> 
 }
 
 describe("bundles", () => {
-  it("of attention are at most 38 KB, minified and gzipped", async () => {
+  it("of attention are at most 41 KB, minified and gzipped", async () => {
     const { text, gzipped } = await bundle('import { attention } from "fovea"; console.log(attention);');
     expect(text).toContain("workgroupBarrier");
-    expect(gzipped).toBeLessThan(38_000);
+    expect(gzipped).toBeLessThan(41_500);
   });
   it("of what needs no kernel hold no kernel", async () => {
     const { text, gzipped } = await bundle('import { tensor } from "fovea"; console.log(tensor);');
