@@ -44,7 +44,7 @@ const ANY = Number.POSITIVE_INFINITY;
  */
 export const FORWARD_TILES: readonly ForwardTile[] = [
   // For software adapters: no barriers, no workgroup memory to speak of, few reads.
-  { ...QUADS, name: "32x4-quad", maxHeadDim: 64, maxVDim: 64, rows: 8, minQueries: 1024 },
+  { ...QUADS, name: "32x4-quad", maxHeadDim: 64, maxVDim: 64, rows: 8, minQueries: 512 },
   { ...QUADS, name: "16x4-quad", maxHeadDim: 128, maxVDim: 128, rows: 4 },
   { ...QUADS, name: "8x4-quad", maxHeadDim: 256, maxVDim: 256, rows: 2 },
   // D = 64: 88 %, 176 VGPRs, 31,236 B. SwiftShader takes 5.4 s to compile it and runs it no faster than the next row.
