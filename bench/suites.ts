@@ -83,7 +83,8 @@ export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Cont
     [64, 128].flatMap((D) =>
       [false, true].map((causal) => {
         const length = software ? 256 : 2048;
-        const able = FORWARD_TILES.filter(({ maxHeadDim, devices }) => D <= maxHeadDim && devices !== "none");
+        const devices = ["all", software ? "software" : "gpus"];
+        const able = FORWARD_TILES.filter((tile) => D <= tile.maxHeadDim && devices.includes(tile.devices));
         return {
           name: `N=${length} H=8 D=${D}${causal ? " causal" : ""}`,
           dims: square(length, D, causal),

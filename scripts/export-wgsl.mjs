@@ -12,7 +12,8 @@ const load = async (/** @type {string} */ path) =>
   (await runnerImport(join(root, path), { root, configFile: false })).module;
 
 /** @type {typeof import("../src/kernels/forward.ts")} */
-const { chooseForwardTile, forwardGrid, forwardKernel, forwardWorkgroupBytes } = await load("src/kernels/forward.ts");
+const { chooseForwardTile, FORWARD_TILES, forwardGrid, forwardKernel, forwardWorkgroupBytes } =
+  await load("src/kernels/forward.ts");
 /** @type {typeof import("../src/kernels/decode.ts")} */
 const { chooseDecodeTile, decodeGrid, decodeKernel, decodeWorkgroupBytes, recordFloats } =
   await load("src/kernels/decode.ts");
@@ -41,10 +42,11 @@ const kernels = [];
 rmSync(out, { recursive: true, force: true });
 mkdirSync(out, { recursive: true });
 for (const headDim of HEAD_DIMS) {
-  const tiles = MEMORY.map((workgroupBytes) =>
-    chooseForwardTile(headDim, headDim, { workgroupBytes, software: false }),
-  );
-  for (const tile of new Set(tiles)) {
+  const problem = { headDim, vDim: headDim, seqQ: 1 };
+  const gpus = MEMORY.map((workgroupBytes) => chooseForwardTile(problem, { workgroupBytes, software: false }));
+  const quads = chooseForwardTile(problem, { workgroupBytes: MEMORY[0], software: true, subgroups: true });
+  const scalar = FORWARD_TILES.filter(({ form, maxHeadDim }) => form === "rows" && headDim <= maxHeadDim);
+  for (const tile of new Set([...gpus, quads, ...scalar])) {
     for (const lse of [false, true]) {
       const slots = { ...PLAIN, lse };
       const { code, bindings } = forwardKernel({ headDim, vDim: headDim, tile, ...slots });
@@ -55,6 +57,7 @@ for (const headDim of HEAD_DIMS) {
         file,
         kernel: "forward",
         variant: tile.name,
+        features: tile.form === "quads" ? ["subgroups"] : [],
         headDim,
         vDim: headDim,
         entryPoint: "main",

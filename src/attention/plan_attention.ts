@@ -63,13 +63,17 @@ export async function planAttention(
 /** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
 export async function preparePlan(device: GPUDevice, problem: AttentionProblem | Cached<AttentionProblem>) {
   checkDevice(device);
-  const limits = { workgroupBytes: device.limits.maxComputeWorkgroupStorageSize, software: isSoftware(device) };
+  const limits = {
+    workgroupBytes: device.limits.maxComputeWorkgroupStorageSize,
+    software: isSoftware(device),
+    subgroups: device.features.has("subgroups"),
+  };
   const kernelsOf = (resolved: ResolvedProblem): Kernels => {
     if (isDecoded(resolved)) return decodeKernels(resolved, limits);
     const { headDim, vDim, seqQ, mostKeys, similarity } = resolved;
     const additive = similarity.kind === "additive";
     const few = additive && seqQ <= FEW_QUERIES.most ? FEW_QUERIES.variant : undefined;
-    const tile = chooseForwardTile(headDim, vDim, limits, resolved.variant ?? few, additive);
+    const tile = chooseForwardTile({ headDim, vDim, seqQ, additive, variant: resolved.variant ?? few }, limits);
     const grid = forwardGrid(tile, headDim, vDim, seqQ);
     const term = additive ? ADDITIVE_TERM_FLOPS : 2;
     const flops = grid.qTile * mostKeys * (term * headDim + (2 * vDim) / grid.vSplits);

@@ -1,6 +1,9 @@
-// The forward kernel, shaders/forward.wesl: tile table, specialisation and grid.
+// The forward kernels, shaders/forward.wesl and forward_rows.wesl: tile table, specialisation and grid.
 
 import forward from "../../shaders/forward.wesl?raw";
+import forwardRows from "../../shaders/forward_rows.wesl?raw";
+import keyBlock from "../../shaders/slots/key_block.wesl?raw";
+import keyBlockQuad from "../../shaders/variants/key_block_quad.wesl?raw";
 import { check } from "../errors.ts";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
@@ -8,7 +11,6 @@ import type { KernelSource } from "../types.ts";
 import { type SlotChoice, slotBindings, slotConstants, slotModules } from "./slots.ts";
 
 const LANES_X = 8;
-const LANES_Y = 8;
 const KV_TILE = 32;
 
 /** A row of the tile table. */
@@ -18,30 +20,46 @@ export interface ForwardTile {
   readonly maxHeadDim: number;
   /** The widest share of v that one workgroup takes; wider values are split over several. */
   readonly maxVDim: number;
-  /** Query rows of a lane; 8 lanes stand above each other. */
+  /** The kernel: forward.wesl, or forward_rows.wesl, where each lane reads all keys, or those of a quad share them. */
+  readonly form: "tiles" | "rows" | "quads";
+  /** Query rows of a lane, and lanes that stand above each other. */
   readonly rows: number;
+  readonly lanes: number;
   /** Q stays in workgroup memory, instead of being read again for every key tile. */
   readonly qResident: boolean;
   /** Devices for which the row is taken unless it is asked for by name. */
-  readonly devices: "all" | "gpus" | "none";
+  readonly devices: "all" | "gpus" | "software" | "none";
+  /** Queries from which on it is taken; default any number. */
+  readonly minQueries?: number;
 }
 
+const TILES = { form: "tiles", lanes: 8, qResident: false, devices: "all" } as const;
+const QUADS = { form: "quads", lanes: 4, qResident: false, devices: "software" } as const;
+const ANY = Number.POSITIVE_INFINITY;
+
 /**
- * The first row that fits the head dims and the device is taken. The evidence is the instruction report for RDNA2
+ * The first row that fits the problem and the device is taken. The evidence is the instruction report for RDNA2
  * (`npm run isa`): the share of multiply-adds among the vector instructions of a turn of the key loop, registers, and
  * bytes of workgroup memory. No row spills. SwiftShader's times are those of bench/results/swiftshader.json, suite forward.
  */
 export const FORWARD_TILES: readonly ForwardTile[] = [
+  // For software adapters: no barriers, no workgroup memory to speak of, few reads.
+  { ...QUADS, name: "32x4-quad", maxHeadDim: 64, maxVDim: 64, rows: 8, minQueries: 512 },
+  { ...QUADS, name: "16x4-quad", maxHeadDim: 128, maxVDim: 128, rows: 4 },
+  { ...QUADS, name: "8x4-quad", maxHeadDim: 256, maxVDim: 256, rows: 2 },
   // D = 64: 89 %, 176 VGPRs, 31,236 B. SwiftShader takes 5.4 s to compile it and runs it no faster than the next row.
-  { name: "64x32-resident", maxHeadDim: 64, maxVDim: 64, rows: 8, qResident: true, devices: "gpus" },
+  { ...TILES, name: "64x32-resident", maxHeadDim: 64, maxVDim: 64, rows: 8, qResident: true, devices: "gpus" },
   // D = 64: 86 %, 168 VGPRs, 14,852 B, 2.5 s. D = 128: 90 %, 232 VGPRs, 14,852 B.
-  { name: "64x32", maxHeadDim: Number.POSITIVE_INFINITY, maxVDim: 128, rows: 8, qResident: false, devices: "all" },
+  { ...TILES, name: "64x32", maxHeadDim: ANY, maxVDim: 128, rows: 8 },
   // Four rows a lane leave registers for 8 vec4 columns of v. D = 256: 90 %, 192 VGPRs, 9,732 B, but only 1.8
   // multiply-adds for each word read from workgroup memory, where 64 rows have 2.4.
-  { name: "32x32", maxHeadDim: Number.POSITIVE_INFINITY, maxVDim: 256, rows: 4, qResident: false, devices: "all" },
+  { ...TILES, name: "32x32", maxHeadDim: ANY, maxVDim: 256, rows: 4 },
   // One row a lane, where compiling costs more than running, as in tests: SwiftShader takes a quarter of the time of 64
   // rows to compile it, and two fifths of that of 32, but 2.4 times as long to run it (D = 64, processor time).
-  { name: "8x32", maxHeadDim: Number.POSITIVE_INFINITY, maxVDim: 128, rows: 1, qResident: false, devices: "none" },
+  { ...TILES, name: "8x32", maxHeadDim: ANY, maxVDim: 128, rows: 1, devices: "none" },
+  // Scalar loads instead of workgroup memory, to try on GPUs that have them: D = 64: 83 %, 93 % between rescales, 152
+  // VGPRs, 1,024 B; D = 96: 85 %, 95 %, 216. More columns spill.
+  { form: "rows", name: "64x4", maxHeadDim: 96, maxVDim: 96, rows: 1, lanes: 64, qResident: false, devices: "none" },
 ];
 
 /** Queries that are too few for the rows of other tiles, where scores are costly, and the tile for them. */
@@ -57,41 +75,70 @@ export const ADDITIVE_BYTES = 4;
 export interface TileLimits {
   readonly workgroupBytes: number;
   readonly software: boolean;
+  /** Default false. */
+  readonly subgroups?: boolean;
+}
+
+/** What of a problem it depends on. */
+export interface TileProblem {
+  readonly headDim: number;
+  readonly vDim: number;
+  readonly seqQ: number;
+  /** Scores of additive attention. */
+  readonly additive?: boolean;
+  /** A tile that was asked for by name. */
+  readonly variant?: string | undefined;
 }
 
 /** Chooses a tile, or finds the one that was asked for by name. Throws FoveaError if that one can't run. */
-export function chooseForwardTile(
-  headDim: number,
-  vDim: number,
-  limits: TileLimits,
-  name?: string,
-  additive = false,
-): ForwardTile {
+export function chooseForwardTile(problem: TileProblem, limits: TileLimits): ForwardTile {
+  const { headDim, vDim, seqQ, additive = false, variant } = problem;
   const fits = (tile: ForwardTile, widest: number) =>
     headDim <= tile.maxHeadDim &&
     vDim <= widest &&
     forwardWorkgroupBytes(tile, headDim, vDim) + (additive ? ADDITIVE_BYTES : 0) <= limits.workgroupBytes;
-  if (name !== undefined) {
-    const named = FORWARD_TILES.find((tile) => tile.name === name);
-    const names = FORWARD_TILES.map((tile) => tile.name).join(", ");
-    check(named !== undefined, "argument", () => `no variant ${name} of the forward kernel; there are ${names}.`);
+  if (variant !== undefined) {
+    const named = namedTile(variant, additive, limits);
     check(
-      fits(named, Number.POSITIVE_INFINITY),
+      fits(named, ANY),
       "limit",
       () =>
-        `variant ${name} can't run here: it takes head dims up to ${named.maxHeadDim} and, for this problem, ${forwardWorkgroupBytes(named, headDim, vDim)} bytes of workgroup memory; the device has ${limits.workgroupBytes}.`,
-    );
-    check(
-      !additive || !named.qResident,
-      "limit",
-      () => `variant ${name} keeps q in workgroup memory, which additive attention can't; take another.`,
+        `variant ${variant} can't run here: it takes head dims up to ${named.maxHeadDim} and, for this problem, ${forwardWorkgroupBytes(named, headDim, vDim)} bytes of workgroup memory; the device has ${limits.workgroupBytes}.`,
     );
     return named;
   }
-  const able = FORWARD_TILES.filter(({ devices, qResident }) =>
-    additive ? devices === "all" && !qResident : devices === "all" || (devices === "gpus" && !limits.software),
+  const taken = { all: true, gpus: !limits.software, software: limits.software, none: false };
+  const able = FORWARD_TILES.filter(
+    ({ devices, form, qResident, minQueries = 0 }) =>
+      taken[devices] &&
+      seqQ >= minQueries &&
+      (form !== "quads" || limits.subgroups) &&
+      !(additive && (form !== "tiles" || qResident)),
   );
   return able.find((tile) => fits(tile, tile.maxVDim)) ?? able[able.length - 1];
+}
+
+/** The tile of a name, if device and scores allow it. */
+function namedTile(name: string, additive: boolean, { subgroups = false }: TileLimits): ForwardTile {
+  const named = FORWARD_TILES.find((tile) => tile.name === name);
+  const names = FORWARD_TILES.map((tile) => tile.name).join(", ");
+  check(named !== undefined, "argument", () => `no variant ${name} of the forward kernel; there are ${names}.`);
+  check(
+    named.form !== "quads" || subgroups,
+    "limit",
+    () => `variant ${name} needs the feature subgroups, which the device does not have; take another.`,
+  );
+  check(
+    !additive || !named.qResident,
+    "limit",
+    () => `variant ${name} keeps q in workgroup memory, which additive attention can't; take another.`,
+  );
+  check(
+    !additive || named.form === "tiles",
+    "limit",
+    () => `variant ${name} multiplies rows, and additive attention does not; take another.`,
+  );
+  return named;
 }
 
 /** Vec4 columns of q and k in workgroup memory at a time: chunks as equal as they get, 10 are two of 5, not 8 and 2. */
@@ -107,14 +154,15 @@ function constantsOf(tile: ForwardTile, headDim: number, vDim: number) {
   return {
     dChunk: chunkOf(headDim),
     vSplits,
-    vCols: Math.ceil(v4 / LANES_X / vSplits),
+    vCols: Math.ceil(v4 / (tile.form === "tiles" ? LANES_X : 1) / vSplits),
   };
 }
 
 /** Bytes of workgroup memory, as shaders/forward.wesl declares it. */
 export function forwardWorkgroupBytes(tile: ForwardTile, headDim: number, vDim: number): number {
   const { dChunk } = constantsOf(tile, headDim, vDim);
-  const qTile = LANES_Y * tile.rows;
+  const qTile = tile.lanes * tile.rows;
+  if (tile.form !== "tiles") return qTile * 16;
   const resident = tile.qResident ? qTile * dChunk * Math.ceil(headDim / 4 / dChunk) : 0;
   const vec4s = resident + qTile * LANES_X + KV_TILE * (LANES_X + 1);
   return vec4s * 16 + qTile * LANES_X * 4 + 4;
@@ -132,15 +180,22 @@ export function forwardModules(spec: ForwardSpecialisation): ModuleMap {
   const config = configModule({
     HEAD_DIM: spec.headDim,
     V_DIM: spec.vDim,
-    LANES_Y,
+    LANES_Y: spec.tile.lanes,
     ROWS: spec.tile.rows,
     V_COLS: vCols,
     D_CHUNK: dChunk,
     Q_RESIDENT: spec.tile.qResident,
     ...slotConstants(spec),
   });
-  return { ...MODULES, "package::forward": forward, ...config, ...slotModules(spec) };
+  const modules = { ...MODULES, ...config, ...slotModules(spec) };
+  if (spec.tile.form === "tiles") return { ...modules, "package::forward": forward };
+  const quad = { name: "variants/key_block_quad.wesl", text: keyBlockQuad };
+  const block = { "package::slots::key_block": spec.tile.form === "quads" ? quad : keyBlock };
+  return { ...modules, ...block, "package::forward_rows": forwardRows };
 }
+
+/** The root module of a tile's kernel. */
+export const forwardRoot = ({ form }: ForwardTile) => `package::forward${form === "tiles" ? "" : "_rows"}`;
 
 /** Linked kernels by specialisation: linking costs a millisecond, and a call with other lengths needs the same text. */
 const linked = new Map<string, KernelSource>();
@@ -150,7 +205,7 @@ export function forwardKernel(spec: ForwardSpecialisation): KernelSource {
   const key = JSON.stringify(spec);
   let kernel = linked.get(key);
   if (!kernel) {
-    const { code, locate } = link("package::forward", forwardModules(spec));
+    const { code, locate } = link(forwardRoot(spec.tile), forwardModules(spec));
     kernel = { label: `forward ${spec.tile.name}`, code, locate, bindings: slotBindings(spec) };
     linked.set(key, kernel);
   }
@@ -159,6 +214,6 @@ export function forwardKernel(spec: ForwardSpecialisation): KernelSource {
 
 /** Tiles of one head, shares of v, and query rows of a tile. */
 export function forwardGrid(tile: ForwardTile, headDim: number, vDim: number, seqQ: number) {
-  const qTile = LANES_Y * tile.rows;
+  const qTile = tile.lanes * tile.rows;
   return { qTiles: Math.ceil(seqQ / qTile), vSplits: constantsOf(tile, headDim, vDim).vSplits, qTile };
 }

@@ -2,12 +2,15 @@
 // adds its root and its variants of the slots; what no kernel imports stays out of an application's bundle.
 
 import half from "../../shaders/lib/half.wesl?raw";
+import keyBlocks from "../../shaders/lib/key_blocks.wesl?raw";
+import kvTile from "../../shaders/lib/kv_tile.wesl?raw";
 import mask from "../../shaders/lib/mask.wesl?raw";
 import params from "../../shaders/lib/params.wesl?raw";
 import position from "../../shaders/lib/position.wesl?raw";
 import score from "../../shaders/lib/score.wesl?raw";
 import softmax from "../../shaders/lib/softmax.wesl?raw";
 import staged from "../../shaders/lib/staged.wesl?raw";
+import tainted from "../../shaders/lib/tainted.wesl?raw";
 import tanh from "../../shaders/lib/tanh.wesl?raw";
 import tiles from "../../shaders/lib/tiles.wesl?raw";
 import units from "../../shaders/lib/units.wesl?raw";
@@ -33,6 +36,7 @@ import type { ModuleMap } from "./link.ts";
 
 const KEY_NAMES = {
   ...{ q: "k", load_q: "load_k", "@binding(1)": "@binding(2)", Q_BF16: "K_BF16", Q_GROUP: "K_GROUP" },
+  ...{ start_of_q: "start_of_k", load_q_from: "load_k_from" },
   ...{ q_base: "k_base", q_stride_b: "k_stride_b", q_stride_h: "k_stride_h", q_stride_d: "k_stride_d" },
   ...{ q_stride_m: "k_stride_n", M: "N", H: "Hkv" },
 };
@@ -45,6 +49,7 @@ const VALUE_NAMES = {
     Q_GROUP: "V_GROUP",
     HEAD_DIM: "V_DIM",
   },
+  ...{ start_of_q: "start_of_v", load_q_from: "load_v_from" },
   ...{ q_base: "v_base", q_stride_b: "v_stride_b", q_stride_h: "v_stride_h", q_stride_d: "v_stride_d" },
   ...{ q_stride_m: "v_stride_n", M: "N", H: "Hkv", D: "Dv" },
 };
@@ -69,6 +74,7 @@ export const asValue = (text: string): string => renamed(text, VALUE_NAMES);
 export const asOperand = (name: string, binding: number, text: string): string =>
   renamed(text, {
     ...{ q: name, load_q: `load_${name}`, "@binding(1)": `@binding(${binding})`, M: "N", H: "Hkv" },
+    ...{ start_of_q: `start_of_${name}`, load_q_from: `load_${name}_from` },
     ...{ HEAD_DIM: `${name.toUpperCase()}_DIM`, Q_BF16: `${name.toUpperCase()}_BF16`, q_base: `${name}_base` },
     ...{ q_stride_b: `${name}_stride_b`, q_stride_h: `${name}_stride_h` },
     ...{ q_stride_m: `${name}_stride_n`, q_stride_d: `${name}_stride_d` },
@@ -112,12 +118,15 @@ function renamed(text: string, names: Readonly<Record<string, string>>): string 
 
 export const MODULES: ModuleMap = {
   "package::lib::half": half,
+  "package::lib::key_blocks": keyBlocks,
+  "package::lib::kv_tile": kvTile,
   "package::lib::mask": mask,
   "package::lib::params": params,
   "package::lib::position": position,
   "package::lib::score": score,
   "package::lib::softmax": softmax,
   "package::lib::staged": staged,
+  "package::lib::tainted": tainted,
   "package::lib::tanh": tanh,
   "package::lib::tiles": tiles,
   "package::lib::units": units,

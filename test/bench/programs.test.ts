@@ -37,7 +37,7 @@ describe("npm start -- --input", () => {
     expect(err).toBe("");
     expect(out).toContain("software adapter, on the CPU");
     expect(out).toContain("B=1 H=4/2 M=21 N=37 D=16/8 causal  (F32, F32, F32 in the file, f32 on the GPU)");
-    expect(out).toMatch(/^forward 64x32: .* GFLOP\/s$/m);
+    expect(out).toMatch(/^forward 16x4-quad: .* GFLOP\/s$/m);
     expect(out).toMatch(/^all 84 rows checked against float64: largest error \d\.\de-\d$/m);
     expect(code).toBe(0);
     const result = readSafetensors("out", readFileSync(file("out.safetensors")));

@@ -51,7 +51,17 @@ describe("1,000 drawn problems", () => {
     const kinds = (name: keyof Case) => [...(seen.get(name) ?? [])].sort();
     expect(kinds("causal")).toEqual(["bottom-right", "false", "top-left", "true"]);
     expect(kinds("queryOffset")).toEqual(["list", "number"]);
-    expect(kinds("variant")).toEqual(["32x32", "64x32", "64x32-resident", "8x32", "decode-16", "decode-64"]);
+    expect(kinds("variant")).toEqual([
+      "16x4-quad",
+      "32x32",
+      "64x32",
+      "64x32-resident",
+      "64x4",
+      "8x32",
+      "8x4-quad",
+      "decode-16",
+      "decode-64",
+    ]);
     expect(kinds("scoreFunction")).toEqual(["halved", "hiding", "sloped", "weighted"]);
     expect(kinds("maskFunction")).toEqual(["causal", "dilated", "heads", "nothing", "window"]);
     expect(kinds("alibi")).toEqual(["BH", "H"]);

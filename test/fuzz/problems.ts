@@ -44,12 +44,17 @@ const flag = maybe(fc.constant(true as const));
 const decodes = ({ variant }: { variant?: string | undefined }) => variant?.startsWith("decode") ?? false;
 const FEW = 4;
 
+/** Variants without tiles, and those for narrow heads. */
+const ROWS = ["16x4-quad", "8x4-quad", "64x4"];
+const NARROW = ["64x32-resident", "64x4"];
+
 const featureSet: fc.Arbitrary<FeatureSet> = fc
   .record({
     variant: weighted([
       [7, fc.constant("8x32")], // compiles fastest
       [3, fc.constant("32x32")],
       [2, fc.constantFrom(undefined, "64x32", "64x32-resident")],
+      [5, fc.constantFrom(...ROWS)],
       [4, fc.constantFrom("decode-16", "decode-64")],
     ]),
     D: headDim,
@@ -65,7 +70,7 @@ const featureSet: fc.Arbitrary<FeatureSet> = fc
   })
   .map(({ variant, ...set }) => ({
     ...set,
-    variant: variant === "64x32-resident" && set.D > 64 ? "64x32" : variant,
+    variant: NARROW.includes(variant ?? "") && set.D > 64 ? "64x32" : variant,
     // A block mask is for one position of the queries, needs a function, and has no blocks for decoding.
     blockMask: set.entries === "alike" && set.maskFunction && !decodes({ variant }) ? set.blockMask : undefined,
   })) as fc.Arbitrary<FeatureSet>;
@@ -96,9 +101,9 @@ export const similaritySets = (seed: number, count: number): FeatureSet[] =>
         ({ set, ...compared }): FeatureSet => ({
           ...set,
           ...compared,
-          // Additive scores have no tile that keeps q, and are not decoded.
+          // Additive scores have no tile that keeps q, are no products, and are not decoded.
           ...(set.variant === "64x32-resident" && { variant: "64x32" }),
-          ...(decodes(set) && { variant: "8x32" }),
+          ...((decodes(set) || ROWS.includes(set.variant ?? "")) && { variant: "8x32" }),
         }),
       ),
     { seed, numRuns: count },

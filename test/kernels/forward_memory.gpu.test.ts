@@ -13,6 +13,8 @@ import { failOnGpuErrors, testDevice } from "../support/device.ts";
 
 failOnGpuErrors();
 
+const LIMITS = { workgroupBytes: 16384, software: true, subgroups: true };
+
 /** The tile that compiles fastest, where the tile does not matter. */
 const small = { variant: "8x32" } as const;
 
@@ -197,7 +199,7 @@ fn load_v(batch: u32, head: u32, row: u32, d4: u32) -> vec4f {
         device,
         { q, k, v, output, ...options },
         ({ headDim, vDim, seqQ }, slots) => {
-          const tile = chooseForwardTile(headDim, vDim, { workgroupBytes: 16384, software: true }, "8x32");
+          const tile = chooseForwardTile({ headDim, vDim, seqQ, variant: "8x32" }, LIMITS);
           const modules = { ...forwardModules({ headDim, vDim, tile, ...slots }), ...noting };
           const { code, locate } = link("package::forward", modules);
           const { bindings } = forwardKernel({ headDim, vDim, tile, ...slots });
@@ -259,7 +261,7 @@ describe("loop expansion", () => {
     const results = [];
     for (const unroll of [true, false]) {
       const { plan } = await assemblePlan(device, problem, ({ headDim, vDim, seqQ }, slots) => {
-        const tile = chooseForwardTile(headDim, vDim, { workgroupBytes: 32768, software: false }, "32x32");
+        const tile = chooseForwardTile({ headDim, vDim, seqQ, variant: "32x32" }, LIMITS);
         const spec = { headDim, vDim, tile, ...slots };
         const source = { ...forwardKernel(spec), ...link("package::forward", forwardModules(spec), { unroll }) };
         return [{ source, grid: forwardGrid(tile, headDim, vDim, seqQ) }];

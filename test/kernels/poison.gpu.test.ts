@@ -128,7 +128,7 @@ function bitsOf(kept: readonly boolean[]): Uint32Array {
   return words;
 }
 
-describe("poison stays behind", () => {
+describe.each(["8x32", "16x4-quad"])("poison stays behind in %s", (variant) => {
   it.each(Object.entries(KINDS))(
     "%s",
     async (_, { B = 1, keys, queries = () => false, gpu, cpu, clean = B * H * M }) => {
@@ -151,7 +151,7 @@ describe("poison stays behind", () => {
       const options = await gpu(make, device);
       if (options.blockMask) used.push(options.blockMask);
       const tensors = [q, k, v].map(({ shape, data }) => make(shape, { data }));
-      const result = await attention(tensors[0], tensors[1], tensors[2], { variant: "8x32", lse: true, ...options });
+      const result = await attention(tensors[0], tensors[1], tensors[2], { variant, lse: true, ...options });
       used.push(result.output, result.lse as Tensor);
       const [output, lse] = [await result.output.read(), await (result.lse as Tensor).read()];
       const [f64, plain] = (["f64", "f32"] as const).map((precision) => reference(q, k, v, { ...cpu, precision }));
@@ -171,3 +171,27 @@ describe("poison stays behind", () => {
     },
   );
 });
+
+it.each(["8x32", "16x4-quad"])(
+  "an infinity or NaN reaches the rows that see it in %s, and only its column",
+  async (variant) => {
+    const device = await testDevice();
+    const shape = [1, 1, M, D];
+    const numbers = [1, 2, 3].map((seed) => normal(seed, product(shape)));
+    const spoilt = numbers[2].slice();
+    spoilt.set([Number.NaN, Number.POSITIVE_INFINITY], 30 * D + 3);
+    const run = async (values: Float32Array) => {
+      const tensors = [numbers[0], numbers[1], values].map((data) => tensor(device, shape, { data }));
+      const { output } = await attention(tensors[0], tensors[1], tensors[2], { causal: true, variant });
+      const read = Array.from(await output.read());
+      for (const one of [...tensors, output]) one.destroy();
+      return read;
+    };
+    const [clean, met] = [await run(numbers[2]), await run(spoilt)];
+    const expected = clean.map((value, i) =>
+      i < 30 * D || (i % D !== 3 && i % D !== 4) ? value : i % D === 3 ? Number.NaN : Number.POSITIVE_INFINITY,
+    );
+    const off = met.filter((value, i) => !(Object.is(value, expected[i]) || Math.abs(value - expected[i]) < 2e-6));
+    expect(off).toEqual([]);
+  },
+);

@@ -223,10 +223,10 @@ const ONE_OPERATOR: readonly (readonly [name: string, kernels: readonly string[]
 ];
 
 describe("bundles", () => {
-  it("of attention are at most 40 KB, minified and gzipped", async () => {
+  it("of attention are at most 43 KB, minified and gzipped", async () => {
     const { text, gzipped } = await bundle('import { attention } from "fovea"; console.log(attention);');
     expect(text).toContain("workgroupBarrier");
-    expect(gzipped).toBeLessThan(40_000);
+    expect(gzipped).toBeLessThan(43_500);
   });
   it("of what needs no kernel hold no kernel", async () => {
     const { text, gzipped } = await bundle('import { tensor } from "fovea"; console.log(tensor);');

@@ -21,7 +21,7 @@ interface Exported {
   grid: { qTile: number; vSplits: number };
 }
 const kernels: Exported[] = manifest.kernels;
-const chosen = ["forward_d64_64x32_lse.wgsl", "forward_d256_32x32.wgsl"];
+const chosen = ["forward_d64_64x32_lse.wgsl", "forward_d256_32x32.wgsl", "forward_d32_64x4_lse.wgsl"];
 
 describe("dist/wgsl", () => {
   it("lists every file once", () => {

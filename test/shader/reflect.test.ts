@@ -14,7 +14,13 @@ import {
   appendTile,
   packAppend,
 } from "../../src/kernels/cache.ts";
-import { ADDITIVE_BYTES, FORWARD_TILES, forwardModules, forwardWorkgroupBytes } from "../../src/kernels/forward.ts";
+import {
+  ADDITIVE_BYTES,
+  FORWARD_TILES,
+  forwardModules,
+  forwardRoot,
+  forwardWorkgroupBytes,
+} from "../../src/kernels/forward.ts";
 import {
   LINEAR_LANES,
   LINEAR_PARAMS,
@@ -282,7 +288,7 @@ describe("workgroup memory", () => {
   ])("D=%d Dv=%d is what the tile table says", (headDim, vDim) => {
     for (const tile of FORWARD_TILES.filter(({ maxHeadDim }) => headDim <= maxHeadDim)) {
       const modules = forwardModules({ headDim, vDim, tile, ...PLAIN });
-      const { code } = link("package::forward", modules);
+      const { code } = link(forwardRoot(tile), modules);
       expect(workgroupBytes(code), tile.name).toBe(forwardWorkgroupBytes(tile, headDim, vDim));
     }
   });
@@ -304,7 +310,7 @@ describe("workgroup memory", () => {
   });
   it("has a word more for additive scores", () => {
     const similarity = { kind: "additive", innerBias: false, unitVector: false } as const;
-    for (const tile of FORWARD_TILES.slice(1)) {
+    for (const tile of FORWARD_TILES.filter(({ form, qResident }) => form === "tiles" && !qResident)) {
       const modules = forwardModules({ headDim: 64, vDim: 64, tile, ...PLAIN, tables: true, similarity });
       const { code } = link("package::forward", modules);
       expect(workgroupBytes(code), tile.name).toBe(forwardWorkgroupBytes(tile, 64, 64) + ADDITIVE_BYTES);

@@ -16,7 +16,7 @@ import {
   CACHE_WRITE_MODULES,
 } from "../../src/kernels/cache_pages.ts";
 import { DECODE_SHAPES, decodeBindings, decodeModules } from "../../src/kernels/decode.ts";
-import { FORWARD_TILES, forwardModules } from "../../src/kernels/forward.ts";
+import { FORWARD_TILES, type ForwardTile, forwardModules, forwardRoot } from "../../src/kernels/forward.ts";
 import { kvAccess } from "../../src/kernels/kv_access.ts";
 import { layerNormSpecialisation } from "../../src/kernels/layer_norm.ts";
 import {
@@ -69,9 +69,12 @@ const HEAD_DIMS = [
 
 const ATTENTION_VARIANTS = Object.entries(SLOTS).flatMap(([slotName, slots]) =>
   HEAD_DIMS.filter(([d, dv]) => (d % 4 === 0 && dv % 4 === 0) || !slotName.startsWith("dense")).flatMap(([d, dv]) => [
-    ...FORWARD_TILES.filter((tile) => d <= tile.maxHeadDim).map((tile) => ({
+    // Tiles of rows differ in a number only; one has every slot.
+    ...FORWARD_TILES.filter(
+      ({ name, form, maxHeadDim }) => d <= maxHeadDim && (form !== "quads" || name === "16x4-quad" || slots === PLAIN),
+    ).map((tile) => ({
       name: `forward ${tile.name} D=${d} Dv=${dv} ${slotName}`,
-      root: "package::forward",
+      root: forwardRoot(tile),
       modules: forwardModules({ headDim: d, vDim: dv, tile, ...slots }),
       bindings: slotBindings(slots),
     })),
@@ -112,12 +115,17 @@ const FEATURES: Readonly<Record<string, SlotChoice>> = {
   },
 };
 
-const FEATURE_VARIANTS = Object.entries(FEATURES).map(([slotName, slots]) => ({
-  name: `forward with ${slotName}`,
-  root: "package::forward",
-  modules: forwardModules({ headDim: 64, vDim: 64, tile: FORWARD_TILES[1], ...slots }),
-  bindings: slotBindings(slots),
-}));
+const FEATURE_VARIANTS = Object.entries(FEATURES).flatMap(([slotName, slots]) =>
+  ["64x32", "16x4-quad", "64x4"]
+    .map((variant) => FORWARD_TILES.find(({ name }) => name === variant) as ForwardTile)
+    .filter(({ form }) => form === "tiles" || slots.similarity?.kind !== "additive")
+    .map((tile) => ({
+      name: `forward ${tile.name} with ${slotName}`,
+      root: forwardRoot(tile),
+      modules: forwardModules({ headDim: 64, vDim: 64, tile, ...slots }),
+      bindings: slotBindings(slots),
+    })),
+);
 
 const DECODE_VARIANTS = [
   ...Object.entries(FEATURES).filter(([slotName]) => slotName !== "blocks" && slotName !== "additive scores"),
