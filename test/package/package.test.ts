@@ -218,8 +218,13 @@ const ONE_OPERATOR: readonly (readonly [name: string, kernels: readonly string[]
   ["Softmax", ["pointwise", "row_softmax"], 23],
   ["LayerNormalization", ["layer_norm", "pointwise"], 24],
   ["RotaryEmbedding", ["rotary"], 33],
-  ["Attention", ["combine", "decode", "forward", "pointwise", "row_norms", "tables", "weights"], 57],
-  ["MicrosoftAttention", ["combine", "decode", "forward", "matmul", "pointwise", "rotary", "row_norms", "tables"], 60],
+  ["Attention", ["combine", "decode", "forward", "forward_rows", "pointwise", "row_norms", "tables", "weights"], 57],
+  ["FlexAttention", ["combine", "decode", "forward", "forward_rows", "matmul", "row_norms", "tables", "weights"], 60],
+  [
+    "MicrosoftAttention",
+    ["combine", "decode", "forward", "forward_rows", "matmul", "pointwise", "rotary", "row_norms", "tables"],
+    61,
+  ],
 ];
 
 describe("bundles", () => {
