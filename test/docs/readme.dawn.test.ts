@@ -31,7 +31,11 @@ describe("README.md", () => {
     async ({ text, name }) => {
       const webgpu = pathToFileURL(createRequire(import.meta.url).resolve("webgpu")).href;
       const file = join(folder, `${name.replace(" ", "-")}.ts`);
-      const places = { fovea: join(root, "src/index.ts"), "fovea/onnx": join(root, "src/interop/onnx/index.ts"), webgpu };
+      const places = {
+        fovea: join(root, "src/index.ts"),
+        "fovea/onnx": join(root, "src/interop/onnx/index.ts"),
+        webgpu,
+      };
       const placed = Object.entries(places).reduce(
         (all, [from, to]) => all.replaceAll(`"${from}"`, JSON.stringify(to)),
         text,
