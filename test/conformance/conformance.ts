@@ -71,11 +71,12 @@ export async function main({ args, ...context }: Context): Promise<number> {
     const rows = await runCases(cases, name, ({ path }) => engine.run(path), report);
     stop();
     if (values.json) writeFileSync(resolve(values.json), `${JSON.stringify(rows, null, 1)}\n`);
+    const failures = summarize(rows);
     if (values.record) {
       keepResults(context.root, name, engine, rows);
       renewTable(context.root);
     }
-    return summarize(rows) ? 1 : 0;
+    return failures ? 1 : 0;
   } finally {
     stop();
     await engine.close();

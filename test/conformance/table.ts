@@ -1,6 +1,6 @@
 // What passed where, kept as counts in results/, one file an engine, and as a table in the README.
 
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { writeJson } from "../../bench/start.ts";
 import { FoveaError } from "../../src/index.ts";
@@ -36,6 +36,7 @@ export function countsOf(rows: readonly Pick<Row, "op" | "opset" | "status">[]):
 
 /** Keeps the counts of a run of all vectors. */
 export function keepResults(root: string, name: string, engine: Engine, rows: readonly Row[]): void {
+  mkdirSync(folderOf(root), { recursive: true });
   writeJson(join(folderOf(root), `${name}.json`), root, engine, { operators: countsOf(rows) });
 }
 
@@ -48,20 +49,25 @@ export function readResults(root: string): Map<string, Results> {
   );
 }
 
-/** A line for each version of an operator: how many of its vectors pass in each engine. */
+/** How many vectors pass in each engine, and unfolded a line for each version of an operator. */
 export function tableOf(results: ReadonlyMap<string, Results>): string {
   const engines = [...results.values()];
   const operators = engines.flatMap(({ operators }) => operators).map(nameOf);
   const line = (name: string, takes: (count: Count) => boolean) =>
     `| ${[name, ...engines.map(({ operators }) => share(operators.filter(takes)))].join(" | ")} |`;
-  const where = engines.map(({ engine, adapter }) => `${engine} (${adapter.description})`);
+  const totals = engines.map(
+    ({ engine, adapter, operators }) => `${share(operators)} in ${engine} on ${adapter.description}`,
+  );
   return [
+    `Vectors that pass: ${totals.join("; ")}.`,
+    "",
+    "<details><summary>By operator</summary>",
+    "",
     `| operator | ${[...results.keys()].join(" | ")} |`,
     `| --- |${" ---: |".repeat(results.size)}`,
     ...[...new Set(operators)].sort().map((name) => line(name, (count) => nameOf(count) === name)),
-    line("all", () => true),
     "",
-    `Vectors that pass, of all there are. Run in ${where.join(", ")}.`,
+    "</details>",
   ].join("\n");
 }
 

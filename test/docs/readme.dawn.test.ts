@@ -31,8 +31,16 @@ describe("README.md", () => {
     async ({ text, name }) => {
       const webgpu = pathToFileURL(createRequire(import.meta.url).resolve("webgpu")).href;
       const file = join(folder, `${name.replace(" ", "-")}.ts`);
-      const ours = join(root, "src/index.ts");
-      writeFileSync(file, text.replaceAll('"fovea"', JSON.stringify(ours)).replace('"webgpu"', JSON.stringify(webgpu)));
+      const places = {
+        fovea: join(root, "src/index.ts"),
+        "fovea/onnx": join(root, "src/interop/onnx/index.ts"),
+        webgpu,
+      };
+      const placed = Object.entries(places).reduce(
+        (all, [from, to]) => all.replaceAll(`"${from}"`, JSON.stringify(to)),
+        text,
+      );
+      writeFileSync(file, placed);
       const printed: unknown[] = [];
       const log = vi.spyOn(console, "log").mockImplementation((value) => printed.push(value));
       await import(/* @vite-ignore */ file);
