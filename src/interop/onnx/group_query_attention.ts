@@ -18,6 +18,7 @@ import {
   expectRank,
   headsOf,
   scaleOf,
+  together,
 } from "./attention_parts.ts";
 import { lengthsOf, positionsOf } from "./group_query_lengths.ts";
 import { onnxOperator } from "./operator.ts";
@@ -107,9 +108,9 @@ export const GroupQueryAttention = /* @__PURE__ */ onnxOperator(
       await writePresent(call, { rows, past, starts: lengths.starts, present: made, shared });
       return made;
     };
-    const q = await rotate(await normalise(inputs.q, 0));
-    const k = await rotate(await normalise(inputs.k, 1));
-    const [present_key, present_value] = [await present(0, k), await present(1, inputs.v)];
+    const turned = async (rows: Tensor, index: 0 | 1) => rotate(await normalise(rows, index));
+    const [q, k] = await together([turned(inputs.q, 0), turned(inputs.k, 1)]);
+    const [present_key, present_value] = await together([present(0, k), present(1, inputs.v)]);
     const used = { q, k: present_key.slice(2, 0, total), v: present_value.slice(2, 0, total) };
     const options = {
       ...{ ...scaleOf(scale), ...bias, ...(softcap > 0 && { softcap }), causal, queryOffset: offsets },
