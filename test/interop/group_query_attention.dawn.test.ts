@@ -290,6 +290,70 @@ describe("GroupQueryAttention", () => {
     expectClose("tokens", tokens, { f64: Float64Array.from(expected), plain: expected }, [4, H * D]);
     inputs.destroy();
   });
+
+  it.each([
+    [5, 3, false],
+    [3, 3, true],
+    [6, 2, true],
+  ])("has caches of %d rows for windows of %d keys, shared: %s", async (capacity, window, shared) => {
+    const device = await testDevice();
+    const inputs = new Inputs(device, { seed: 21 });
+    const [cos, sin] = [inputs.random([MOST, D / 2]).gpu, inputs.random([MOST, D / 2]).gpu];
+    const heads = { num_heads: H, kv_num_heads: HKV, local_window_size: window, do_rotary: true };
+    const zeros = (rows: number) => [0, 1].map(() => inputs.keep(tensor(device, [2, HKV, rows, D])));
+    const full = zeros(16);
+    let few = zeros(capacity);
+    let lengths = [0, 0];
+    for (const [S, added] of [
+      [4, [4, 2]],
+      [1, [1, 1]],
+      [3, [3, 3]],
+      [1, [1, 1]],
+      [3, [3, 3]],
+    ] as const) {
+      lengths = lengths.map((length, b) => length + added[b]);
+      const rows = [H, HKV, HKV].map((count) => inputs.random([2, S, count * D]).gpu);
+      const sizes = [lengths.map((length) => length - 1), [Math.max(...lengths)], cos, sin];
+      const whole = { ...heads, past_present_share_buffer: true };
+      const part = { ...heads, sliding_window_cache: true, past_present_share_buffer: shared };
+      const [expected] = await GroupQueryAttention([...rows, ...full, ...sizes], whole);
+      const made = await GroupQueryAttention([...rows, ...few, ...sizes], part, { outputs: 3 });
+      few = made.slice(1, 3) as Tensor[];
+      for (const one of [...made, expected]) inputs.keep(one);
+      const f64 = await (expected as Tensor).read();
+      expectClose(`${lengths}`, await (made[0] as Tensor).read(), { f64, plain: f64 }, [2, S, H * D]);
+      for (const [index, cache] of few.entries()) {
+        expect(cache.shape).toEqual([2, HKV, capacity, D]);
+        for (const [b, T] of lengths.entries()) {
+          const freed = capacity - window + 1;
+          const L = T <= capacity ? T : T - freed * Math.ceil((T - capacity) / freed);
+          expect(L).toBeGreaterThanOrEqual(Math.min(T, window));
+          const entry = (of: Tensor, from: number) =>
+            of
+              .slice(0, b, b + 1)
+              .slice(2, from, from + L)
+              .read();
+          expect(await entry(cache, 0), `${index} of ${T} keys`).toEqual(await entry(full[index], T - L));
+        }
+      }
+    }
+    inputs.destroy();
+  });
+
+  it("has biases of the keys that a cache of a window holds", async () => {
+    const inputs = new Inputs(await testDevice(), { seed: 22 });
+    const rows = [H, HKV, HKV].map((count) => inputs.random([1, 3, count * D]).gpu);
+    const keys = [inputs.random([1, HKV, 6, D]).gpu, inputs.random([1, HKV, 6, D]).gpu];
+    const bias = inputs.random([1, H, 3, 9]).gpu;
+    const heads = { num_heads: H, kv_num_heads: HKV, local_window_size: 3, softcap: 2 };
+    const rest = [[8], [9], null, null, null, bias, inputs.random([H]).gpu];
+    const [expected] = await GroupQueryAttention([...rows, ...keys, ...rest], heads);
+    const lasts = keys.map((all) => all.slice(2, 2, 6)); // of 6 keys, 4 rows hold the last 4: G = 2, 6 - 2
+    const [output] = await GroupQueryAttention([...rows, ...lasts, ...rest], { ...heads, sliding_window_cache: 1 });
+    const f64 = await (inputs.keep(expected) as Tensor).read();
+    expectClose("biased", await (inputs.keep(output) as Tensor).read(), { f64, plain: f64 }, [1, 3, H * D]);
+    inputs.destroy();
+  });
 });
 
 describe("GroupQueryAttention refuses", () => {
@@ -324,7 +388,10 @@ describe("GroupQueryAttention refuses", () => {
       [() => call({ qk_output: 3 }, q, k, k, null, null, ...lengths), "attribute qk_output must be 0, 1 or 2, got 3."],
       [() => GroupQueryAttention([q, k, k, null, null, ...lengths], heads, { outputs: 4 }), "output_qk needs attribute qk_output: 1 for scores, 2 for probabilities."],
       [() => call({ do_rotary: 1 }, q, k, k, null, null, ...lengths), "cos_cache and sin_cache are required where do_rotary is 1."],
-      [() => call({ sliding_window_cache: 1 }, q, k, k, null, null, ...lengths), "attribute sliding_window_cache is not taken; a cache of full length goes with local_window_size."],
+      [() => call({ sliding_window_cache: 1 }, q, k, k, null, null, ...lengths), "attribute sliding_window_cache needs a local_window_size."],
+      [() => call({ sliding_window_cache: 1, local_window_size: 6 }, q, k, k, cache, cache, ...lengths), "attribute sliding_window_cache needs keys of all new tokens, and a past_key of at least local_window_size = 6 rows, got 3 tokens and [2,2,5,8]."],
+      [() => call({ sliding_window_cache: 1, local_window_size: 4 }, q, k, k, cache, cache, [5, 8], [9], null, null, null, make(1, 1, 3, 9)), "attention_bias needs pasts that begin at the same key where sliding_window_cache is 1, got keys 0,2."],
+      [() => GroupQueryAttention([q, k, k, cache, cache, ...lengths], { ...heads, qk_output: 2, local_window_size: 4, sliding_window_cache: 1 }, { outputs: 4 }), "output_qk is not to be had where sliding_window_cache is 1."],
       [() => call({ k_quant_type: "PER_TENSOR" }, q, k, k, null, null, ...lengths), 'attribute k_quant_type must be "NONE", got "PER_TENSOR"; createKvCache has quantised caches.'],
       [() => call({}, q, k, k, null, null, ...lengths, null, null, null, null, null, null, make(1)), "v_scale is of quantised caches, which are not taken; createKvCache has them."],
       [() => call({}, q, k, k, null, null, ...lengths, null, null, null, make(2, H, 3, 2)), "attention_bias must be [B or 1, H or 1, S, T] = [2,4,3,3], got [2,4,3,2]."],

@@ -36,6 +36,19 @@ export function expectBoth(call: Call, [a, b]: readonly string[], given: readonl
   call.expect(count !== 1, () => `${a} and ${b} belong together; only one was given`);
 }
 
+/**
+ * Work that does not depend on each other, at the same time. Where some of it fails the rest is waited for, so that nothing
+ * is made after the call has freed what it made.
+ */
+export async function together<const Results extends readonly unknown[]>(
+  work: {
+    readonly [Index in keyof Results]: Promise<Results[Index]>;
+  },
+): Promise<Results> {
+  await Promise.allSettled(work as readonly Promise<unknown>[]);
+  return Promise.all(work as readonly Promise<unknown>[]) as unknown as Promise<Results>;
+}
+
 /** Widths of q, k and v in packed weights [in, q + k + v]: `qkv_hidden_sizes`, or thirds. */
 export function packedWidths(
   call: Call,

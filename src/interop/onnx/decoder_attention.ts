@@ -1,7 +1,7 @@
 // com.microsoft DecoderAttention.
 
 import { project, splitHeads, type Tensor } from "../../index.ts";
-import { attendRows, expectAxes, expectRank, headsOf } from "./attention_parts.ts";
+import { attendRows, expectAxes, expectRank, headsOf, together } from "./attention_parts.ts";
 import { onnxOperator } from "./operator.ts";
 import { paddingMask } from "./padding_mask.ts";
 import { writePresent } from "./past_present.ts";
@@ -89,7 +89,7 @@ export const DecoderAttention = /* @__PURE__ */ onnxOperator(
       await writePresent(call, { rows: rows ?? (past as Tensor).slice(2, 0, 0), past, starts: P, present });
       return present;
     };
-    const [k, v] = [await all(0), await all(1)];
+    const [k, v] = await together([all(0), all(1)]);
     const output = call.make(query.shape, query.dtype);
     await attendRows(call, { q, k, v }, padding ? { scoreFunction: padding } : {}, output.permute(1, 0, 2));
     return { output, new_key_cache: k, new_value_cache: v };

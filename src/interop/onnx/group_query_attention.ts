@@ -18,11 +18,12 @@ import {
   expectRank,
   headsOf,
   scaleOf,
+  together,
 } from "./attention_parts.ts";
-import { lengthsOf, positionsOf } from "./group_query_lengths.ts";
+import { cachedRows, windowedRows } from "./group_query_cache.ts";
+import { type Lengths, lengthsOf, positionsOf } from "./group_query_lengths.ts";
 import { onnxOperator } from "./operator.ts";
 import type { Call } from "./padding_mask.ts";
-import { writePresent } from "./past_present.ts";
 import { scoresOfSeen } from "./seen_scores.ts";
 
 /**
@@ -45,7 +46,10 @@ import { scoresOfSeen } from "./seen_scores.ts";
  * of the past: rotated keys, rows in use, zeros after them. With `past_present_share_buffer` (which the operator has in
  * onnxruntime by binding both to the same memory) new rows are written into the past, and the presents are the pasts.
  * output_qk [B, H, S, total] are, with `qk_output` 1, the scores before the softmax, 0 where the query doesn't see the key;
- * with 2 the probabilities. Quantised caches and `sliding_window_cache` are not taken.
+ * with 2 the probabilities. Quantised caches are not taken.
+ *
+ * With `sliding_window_cache` past and present have C rows, as many as one likes from W = local_window_size up, and hold
+ * the last L keys in order: all T of them up to C, and T - G * ceil((T - C) / G) later, with G = C - W + 1.
  *
  * @example
  * const inputs = [query, key, value, pastKey, pastValue, [12], [13], cos, sin];
@@ -75,9 +79,10 @@ export const GroupQueryAttention = /* @__PURE__ */ onnxOperator(
     const heads = headsOf(call, attributes.num_heads);
     const kvHeads = headsOf(call, attributes.kv_num_heads, "kv_num_heads");
     refuse(call, attributes, (name) => call.has(name));
-    checkWindow(call, window, causal);
+    const { sliding_window_cache: isWindow = false } = attributes;
+    checkWindow(call, window, causal, isWindow);
     call.expect(softcap >= 0, () => `attribute softcap must be 0 for none, or more, got ${softcap}`);
-    checkAsked(call, asked, call.wants("output_qk"));
+    checkAsked(call, asked, call.wants("output_qk"), isWindow);
     const inputs = headsOfInputs(call, heads, kvHeads, call.tensor("query"), call.tensor("key"), call.tensor("value"));
     const [[B, , S, D], [, , L]] = [inputs.q.shape, inputs.k.shape];
     const { dtype } = inputs.q;
@@ -85,9 +90,16 @@ export const GroupQueryAttention = /* @__PURE__ */ onnxOperator(
     const lengths = lengthsOf(call, {
       ...{ B, S, L, pasts, shape: [B, kvHeads, pasts[0]?.shape[2] ?? 0, D] },
       ...{ seqlens: await call.numbers("seqlens_k"), totals: await call.numbers("total_sequence_length") },
+      window: isWindow ? window : undefined,
     });
-    const { total, keys, offsets } = lengths;
-    const bias = await attentionBias(call, sliced(call.tensor("attention_bias"), total), [B, heads, S, total]);
+    const { total, attended } = lengths;
+    const { bias: whole } = await attentionBias(call, sliced(call.tensor("attention_bias"), total), [
+      B,
+      heads,
+      S,
+      total,
+    ]);
+    const bias = whole && biasOf(call, whole, attended);
     const caches = attributes.do_rotary ? ([call.tensor("cos_cache"), call.tensor("sin_cache")] as const) : undefined;
     const positions = positionsOf(call, call.integers("position_ids"), lengths);
     const interleaved = attributes.rotary_interleaved ?? false;
@@ -98,45 +110,55 @@ export const GroupQueryAttention = /* @__PURE__ */ onnxOperator(
     const sinks = await sinksOf(call, heads, call.tensor("head_sink"), attributes.smooth_softmax === 1);
 
     const shared = attributes.past_present_share_buffer ?? false;
-    const present = async (index: 0 | 1, rows: Tensor) => {
-      const past = pasts[index];
+    const cacheRows = isWindow ? windowedRows : cachedRows;
+    const cached = (rows: Tensor, index: 0 | 1) => {
       const wanted = call.wants(index ? "present_value" : "present_key");
-      if (!past && !wanted) return rows;
-      if (past && L === 0 && (shared || !wanted)) return past;
-      const made = past && shared ? past : call.make([B, kvHeads, lengths.rows, D], dtype);
-      await writePresent(call, { rows, past, starts: lengths.starts, present: made, shared });
-      return made;
+      return cacheRows(call, lengths, { rows, past: pasts[index], wanted, shared, dtype });
     };
-    const q = await rotate(await normalise(inputs.q, 0));
-    const k = await rotate(await normalise(inputs.k, 1));
-    const [present_key, present_value] = [await present(0, k), await present(1, inputs.v)];
-    const used = { q, k: present_key.slice(2, 0, total), v: present_value.slice(2, 0, total) };
+    const turned = async (rows: Tensor, index: 0 | 1) => rotate(await normalise(rows, index));
+    const [q, k] = await together([turned(inputs.q, 0), turned(inputs.k, 1)]);
+    const [ofKeys, ofValues] = await together([cached(k, 0), cached(inputs.v, 1)]);
+    const presents = { present_key: ofKeys.present, present_value: ofValues.present };
+    const used = { q, k: ofKeys.attended, v: ofValues.attended };
+    const { keys } = attended;
     const options = {
-      ...{ ...scaleOf(scale), ...bias, ...(softcap > 0 && { softcap }), causal, queryOffset: offsets },
-      ...(keys.some((count) => count < total) && { kvLengths: keys }),
-      ...(window > 0 && { window: [window - 1, 0] as const }),
+      ...{ ...scaleOf(scale), ...(bias && { bias }), ...(softcap > 0 && { softcap }) },
+      ...{ causal, queryOffset: attended.offsets, ...(window > 0 && { window: [window - 1, 0] as const }) },
+      ...(keys.some((count) => count < used.k.shape[2]) && { kvLengths: keys }),
       ...sinks,
     };
     const output = await attendRows(call, used, options, dtype);
-    if (!call.wants("output_qk")) return { output, present_key, present_value };
+    if (!call.wants("output_qk")) return { output, ...presents };
     const qk =
       asked === 1
         ? await scoresOfSeen(call, used, { ...options, keys, windowSize: window })
         : await attentionWeights(used.q, used.k, { ...options, label: call.label });
-    return { output, present_key, present_value, output_qk: await cast(call, call.own(qk), dtype) };
+    return { output, ...presents, output_qk: await cast(call, call.own(qk), dtype) };
   },
 );
 
-function checkWindow(call: Call, window: number, causal: boolean): void {
+/** A bias of all keys as one of those that are attended to. */
+function biasOf(call: Call, bias: Tensor, { first }: Lengths["attended"]): Tensor {
+  const [begin = 0] = first;
+  call.expect(
+    first.every((position) => position === begin),
+    () => `attention_bias needs pasts that begin at the same key where sliding_window_cache is 1, got keys ${first}`,
+  );
+  return bias.slice(3, begin, bias.shape[3]);
+}
+
+function checkWindow(call: Call, window: number, causal: boolean, isCache: boolean): void {
   call.expect(
     window === -1 || (window >= 1 && causal),
     () => `attribute local_window_size must be -1, or 1 or more where causal is 1, got ${window}`,
   );
+  call.expect(!isCache || window > 0, () => "attribute sliding_window_cache needs a local_window_size");
 }
 
-function checkAsked(call: Call, asked: number, wanted: boolean): void {
+function checkAsked(call: Call, asked: number, wanted: boolean, isWindow: boolean): void {
   call.expect([0, 1, 2].includes(asked), () => `attribute qk_output must be 0, 1 or 2, got ${asked}`);
   call.expect(asked > 0 || !wanted, () => "output_qk needs attribute qk_output: 1 for scores, 2 for probabilities");
+  call.expect(!isWindow || !wanted, () => "output_qk is not to be had where sliding_window_cache is 1");
 }
 
 /** Refuses, by name, what there is no way to do. */
@@ -155,10 +177,6 @@ function refuse(
   for (const name of ["k_scale", "v_scale"] as const) {
     call.expect(!has(name), () => `${name} is of quantised caches, which are not taken; createKvCache has them`);
   }
-  call.expect(
-    !attributes.sliding_window_cache,
-    () => "attribute sliding_window_cache is not taken; a cache of full length goes with local_window_size",
-  );
 }
 
 function headsOfInputs(

@@ -10,12 +10,22 @@ export interface Lengths {
   readonly total: number;
   /** Keys of each entry. */
   readonly keys: readonly number[];
+  /** New tokens of each entry. */
+  readonly added: readonly number[];
   /** Rows of the present. */
   readonly rows: number;
   /** Rows of the past that count. */
   readonly starts: readonly number[];
+  /** Rows of the present that count. */
+  readonly kept: readonly number[];
   /** Position of the first query of each entry. */
   readonly offsets: readonly number[];
+  /** What is attended to: the keys of each entry, where its first query stands among them, and the position of the first. */
+  readonly attended: {
+    readonly keys: readonly number[];
+    readonly offsets: readonly number[];
+    readonly first: readonly number[];
+  };
   readonly isPrompt: boolean;
 }
 
@@ -31,9 +41,11 @@ export function lengthsOf(
     readonly shape: readonly number[];
     readonly seqlens: readonly number[];
     readonly totals: readonly number[];
+    /** Keys of a window, where the cache holds no more than that needs. */
+    readonly window: number | undefined;
   },
 ): Lengths {
-  const { B, S, L, pasts, shape, seqlens, totals } = given;
+  const { B, S, L, pasts, shape, seqlens, totals, window } = given;
   const [pastKey, pastValue] = pasts;
   const [total] = totals;
   call.expect(
@@ -50,16 +62,36 @@ export function lengthsOf(
     () =>
       `seqlens_k must be ${B} whole numbers from ${fewest - 1} to ${total - 1}, the keys of each entry less one (S = ${S}, total_sequence_length = ${total}), got ${seqlens}`,
   );
+  call.expect(
+    !window || (L === S && pastKey !== undefined && shape[2] >= window),
+    () =>
+      `attribute sliding_window_cache needs keys of all new tokens, and a past_key of at least local_window_size = ${window} rows, got ${L} tokens and ${pastKey ? `[${pastKey.shape}]` : "none"}`,
+  );
   const keys = seqlens.map((last) => last + 1);
   const offsets = keys.map((count) => (isPrompt ? 0 : count - S));
-  const starts = L > 0 || S === 0 ? offsets : keys;
+  const inCache = (count: number) => (window ? residentKeys(count, window, shape[2]) : count);
+  const starts = (L > 0 || S === 0 ? offsets : keys).map(inCache);
   const needed = Math.max(0, ...starts);
   call.expect(
     needed <= shape[2],
     () =>
       `past_key must have the ${needed} rows that seqlens_k and total_sequence_length say are there, got ${pastKey ? `[${pastKey.shape}]` : "none"}`,
   );
-  return { total, keys, rows: Math.max(total, shape[2]), starts, offsets, isPrompt };
+  const rows = window ? shape[2] : Math.max(total, shape[2]);
+  const added = keys.map((count) => (isPrompt ? count : S));
+  const attended = window
+    ? { keys: starts.map((start, b) => start + added[b]), offsets: starts, first: offsets.map((p, b) => p - starts[b]) }
+    : { keys, offsets, first: keys.map(() => 0) };
+  return { total, keys, added, rows, starts, kept: keys.map(inCache), offsets, attended, isPrompt };
+}
+
+/**
+ * How many of the last of so many keys a cache of a window has: it makes room for as many as it can at once, when it is
+ * full and only then.
+ */
+export function residentKeys(keys: number, window: number, capacity: number): number {
+  const freed = capacity - window + 1;
+  return keys <= capacity ? keys : keys - freed * Math.ceil((keys - capacity) / freed);
 }
 
 /** Where the new tokens stand, as rotary takes it. */

@@ -11,6 +11,7 @@ import {
   projectPacked,
   scaleOf,
   splitPacked,
+  together,
 } from "./attention_parts.ts";
 import { onnxOperator } from "./operator.ts";
 import { paddingMask } from "./padding_mask.ts";
@@ -73,8 +74,9 @@ export const MicrosoftAttention = /* @__PURE__ */ onnxOperator(
     if (keeps) {
       present = shared && past ? past : call.make([2, B, heads, T, D], input.dtype);
       const [kept, written] = [past, present].map((both) => [both && one(both, 0), both && one(both, 1)]);
-      await writePresent(call, { rows: k, past: kept[0], starts: P, present: written[0] as Tensor, shared });
-      await writePresent(call, { rows: v, past: kept[1], starts: P, present: written[1] as Tensor, shared });
+      const write = (rows: Tensor, index: 0 | 1) =>
+        writePresent(call, { rows, past: kept[index], starts: P, present: written[index] as Tensor, shared });
+      await together([write(k, 0), write(v, 1)]);
       [k, v] = written.map((all) => (all as Tensor).slice(2, 0, T));
     }
     const options = { ...scaleOf(call.attributes.scale), ...bias, ...(padding && { scoreFunction: padding }) };

@@ -12,6 +12,7 @@ import {
   plusBias,
   scaleOf,
   splitBias,
+  together,
 } from "./attention_parts.ts";
 import { onnxOperator } from "./operator.ts";
 import { type Call, paddingMask } from "./padding_mask.ts";
@@ -88,7 +89,7 @@ export const MultiHeadAttention = /* @__PURE__ */ onnxOperator(
       await writePresent(call, { rows, bias: added, past, starts: P, present: made, shared });
       return made;
     };
-    const [query, key, value] = [await plusBias(call, q, biases[0]), await present(k, 0), await present(v, 1)];
+    const [query, key, value] = await together([plusBias(call, q, biases[0]), present(k, 0), present(v, 1)]);
     const used = { q: query, k: key.slice(2, 0, T), v: value.slice(2, 0, T) };
     const options = {
       ...{ ...scaleOf(scale), ...bias, ...(padding && { scoreFunction: padding }) },

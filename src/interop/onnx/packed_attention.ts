@@ -13,6 +13,7 @@ import {
   scaleOf,
   splitBias,
   splitPacked,
+  together,
 } from "./attention_parts.ts";
 import { type OnnxInput, onnxOperator } from "./operator.ts";
 import type { Call } from "./padding_mask.ts";
@@ -79,12 +80,13 @@ export const PackedMultiHeadAttention = /* @__PURE__ */ onnxOperator(
       ...{ cumulative: call.integers("cumulative_sequence_length"), offsets: call.integers("token_offset") },
       ...{ bias: call.tensor("attention_bias"), tokens: q.shape[2] },
     });
-    const inputs = {
-      q: await plusBias(call, q, biases[0]),
-      k: await plusBias(call, k, biases[1]),
-      v: await plusBias(call, v, biases[2]),
-    };
-    const output = await attendRows(call, inputs, { ...scaleOf(call.attributes.scale), ...sequences }, q.dtype);
+    const [query, key, value] = await together([q, k, v].map((rows, i) => plusBias(call, rows, biases[i])));
+    const output = await attendRows(
+      call,
+      { q: query, k: key, v: value },
+      { ...scaleOf(call.attributes.scale), ...sequences },
+      q.dtype,
+    );
     return { output: asTokens(output) };
   },
 );
