@@ -89,6 +89,7 @@ export function asRows(name: string, binding: number, text: string): string {
   const imported = runtime.replace(/^import .*$/gm, (line) => line.replace(/HEAD_DIM, |, V_DIM/, ""));
   return renamed(imported, {
     ...{ q: name, o: name, load_q: `load_${name}`, store_o: `store_${name}` },
+    ...{ start_of_q: `start_of_${name}`, load_q_from: `load_${name}_from` },
     ...{ "@binding(1)": `@binding(${binding})`, "@binding(6)": `@binding(${binding})` },
     ...{ HEAD_DIM: "params.width", V_DIM: "params.width" },
     ...Object.fromEntries(
