@@ -19,12 +19,13 @@ const LONGEST = 16384;
 /** Whether there are libraries that need a page. */
 const inPage = () => typeof document !== "undefined";
 
-/** @param variants Whether token by token takes part */
+type Variant = "chunked" | "recurrent";
+
 export function linearContest(N: number, H: number, D: number, peers: boolean): Contest {
   const dims: Dims = { B: 1, H, Hkv: H, M: N, N, D, Dv: D, causal: true };
   const shape = [1, H, N, D];
   const [q, k, v] = [1, 2, 3].map((seed): Input => ({ data: normal(seed, H * N * D), shape }));
-  const fovea = (variant: "chunked" | "recurrent") => (device: GPUDevice) => foveaLinear(device, [q, k, v], variant);
+  const fovea = (variant?: Variant) => (device: GPUDevice) => foveaLinear(device, [q, k, v], variant);
   const libraries = peers && inPage() && N <= LONGEST && N % CHUNK === 0;
   return {
     name: `N=${N} H=${H} D=${D} causal`,
@@ -33,7 +34,8 @@ export function linearContest(N: number, H: number, D: number, peers: boolean): 
     flops: 4 * H * N * D * (D + 1),
     bytes: 4 * 4 * H * N * D,
     contestants: {
-      fovea: fovea("chunked"),
+      fovea: fovea(),
+      "fovea:chunked": fovea("chunked"),
       "fovea:recurrent": fovea("recurrent"),
       ...(libraries && {
         tfjs: () => tfjsContestant(chunked([q, k, v]), tfjsLinear),
@@ -54,11 +56,11 @@ export function linearContest(N: number, H: number, D: number, peers: boolean): 
 async function foveaLinear(
   device: GPUDevice,
   inputs: readonly Input[],
-  variant: "chunked" | "recurrent",
+  variant: Variant | undefined,
 ): Promise<Contestant> {
   const [q, k, v] = upload(device, inputs);
   const output = tensor(device, inputs[0].shape);
-  const plan = await planLinearAttention(device, { q, k, v, output, causal: true, variant });
+  const plan = await planLinearAttention(device, { q, k, v, output, causal: true, ...(variant && { variant }) });
   return foveaContestant(device, plan, output, [q, k, v, plan]);
 }
 

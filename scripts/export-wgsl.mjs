@@ -189,11 +189,12 @@ const cacheEntry = {
 const products = MATMUL_TILES.map((tile) => {
   const access = /** @type {const} */ ({ x: "dense", weight: "dense", bias: "dense", y: "dense" });
   const { code, bindings } = matmulKernel({ tile, ...access, columnsAdjacent: false, oddColumns: undefined });
-  const file = `matmul_${tile.name}.wgsl`;
+  const file = `matmul_${tile.name.replace("-", "_")}.wgsl`;
   writeFileSync(join(out, file), code);
   return {
     file,
     variant: tile.name,
+    features: tile.form === "quads" ? ["subgroups"] : [],
     entryPoint: "main",
     workgroupBytes: matmulWorkgroupBytes(tile),
     bindings: namesOf(bindings),

@@ -187,7 +187,7 @@ export async function planLinearAttention(
 /** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
 async function preparePlan(device: GPUDevice, problem: LinearAttentionProblem) {
   checkDevice(device);
-  const resolved = resolveLinear(problem);
+  const resolved = resolveLinear(problem, isSoftware(device));
   const { label } = resolved;
   const given = operandsOf(device, problem, resolved);
   const spec = specialisation(device, problem, resolved, given);

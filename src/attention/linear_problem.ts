@@ -51,7 +51,8 @@ export interface LinearAttentionSettings {
   readonly layout?: Layout;
   /**
    * Which kernels run a causal problem: `"chunked"`, all chunks of 32 or 64 tokens at once, for rules without delta and
-   * decays of a head; `"recurrent"`, token by token, for all. Default: chunked from 64 tokens on where it can be.
+   * decays of a head; `"recurrent"`, token by token, for all. Default: chunked from 64 tokens on where it can be, on
+   * software adapters with head dims beyond 64 only.
    */
   readonly variant?: "chunked" | "recurrent";
   /** Multiply-adds x 2 that one dispatch does at most, about, so that a GPU stays responsive. Default 2^36. */
@@ -123,9 +124,15 @@ export interface ResolvedLinear {
 
 /** Causal problems of fewer tokens run token by token. */
 const FEW = 64;
+/**
+ * On software adapters others do, too: a CPU's few threads have work with a state each. SwiftShader takes, of the time
+ * for chunks, a quarter at D = 16, three quarters at 64, the same at 128 and half as much again at 256.
+ */
+const WIDEST_SERIAL = 64;
+const LARGEST_SERIAL_GROUP = 16;
 
 /** Checks a problem and fills in its defaults. Throws FoveaError that names what is wrong. */
-export function resolveLinear(problem: LinearAttentionProblem): ResolvedLinear {
+export function resolveLinear(problem: LinearAttentionProblem, software = false): ResolvedLinear {
   check(
     typeof problem === "object" && problem !== null,
     "argument",
@@ -174,8 +181,9 @@ export function resolveLinear(problem: LinearAttentionProblem): ResolvedLinear {
     () => `${label}: variant "recurrent" is for causal attention.`,
   );
   const few = seqKv < FEW && sizes.headDim <= WIDEST_RECURRENT;
+  const serial = software && headDim <= WIDEST_SERIAL && heads / states <= LARGEST_SERIAL_GROUP;
   const chunked =
-    !settings.causal || seqKv === 0 || (able && (problem.variant ?? (few ? "" : "chunked")) === "chunked");
+    !settings.causal || seqKv === 0 || (able && (problem.variant ?? (few || serial ? "" : "chunked")) === "chunked");
   return {
     ...{ label, layout, specs, ...sizes, ...gates, ...settings, chunked, outputShape, stateShape, normalizerShape },
     scale: problem.scale ?? 1 / Math.sqrt(headDim),

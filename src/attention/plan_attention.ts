@@ -2,7 +2,7 @@
 
 import { check } from "../errors.ts";
 import { checkDevice } from "../gpu/buffers.ts";
-import { isSoftware } from "../gpu/device.ts";
+import { tileLimits } from "../gpu/device.ts";
 import {
   chooseDecodeTile,
   chooseKvSplits,
@@ -63,11 +63,7 @@ export async function planAttention(
 /** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
 export async function preparePlan(device: GPUDevice, problem: AttentionProblem | Cached<AttentionProblem>) {
   checkDevice(device);
-  const limits = {
-    workgroupBytes: device.limits.maxComputeWorkgroupStorageSize,
-    software: isSoftware(device),
-    subgroups: device.features.has("subgroups"),
-  };
+  const limits = tileLimits(device);
   const kernelsOf = (resolved: ResolvedProblem): Kernels => {
     if (isDecoded(resolved)) return decodeKernels(resolved, limits);
     const { headDim, vDim, seqQ, mostKeys, similarity } = resolved;

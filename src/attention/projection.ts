@@ -2,7 +2,7 @@
 
 import { check } from "../errors.ts";
 import { checkDevice } from "../gpu/buffers.ts";
-import { isSoftware } from "../gpu/device.ts";
+import { tileLimits } from "../gpu/device.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { chooseMatmulTile, type MatmulSpecialisation, matmulKernel, matmulTileSize } from "../kernels/matmul.ts";
 import type { Params } from "../kernels/params.ts";
@@ -108,7 +108,7 @@ export async function prepareProjection(device: GPUDevice, problem: ProjectionPr
 function kernelOf(device: GPUDevice, { folded, maxDispatchFlops, variant }: ResolvedProjection): OneKernel {
   const [batch, heads, rows, inner] = folded.x.shape;
   const columns = folded.output.shape[3];
-  const tile = chooseMatmulTile(batch * heads * rows, columns, isSoftware(device), variant);
+  const tile = chooseMatmulTile(batch * heads * rows, columns, tileLimits(device), variant);
   const size = matmulTileSize(tile);
   const at = <T extends ResolvedProjection["given"]["bias"]>(tensor: T) =>
     (tensor && { spec: tensor, base: bindingBase(device, tensor) }) as { spec: NonNullable<T>; base: number };

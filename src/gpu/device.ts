@@ -82,6 +82,13 @@ export async function requestFoveaDevice(options: RequestDeviceOptions = {}): Pr
   }
 }
 
+/** What the choice of a kernel's tile depends on. */
+export const tileLimits = (device: GPUDevice) => ({
+  workgroupBytes: device.limits.maxComputeWorkgroupStorageSize,
+  software: isSoftware(device),
+  subgroups: device.features.has("subgroups"),
+});
+
 /** Whether the device runs on the CPU. Where the browser does not say, it is taken for a GPU. */
 export function isSoftware(device: GPUDevice): boolean {
   return (device.adapterInfo as GPUAdapterInfo | undefined)?.isFallbackAdapter ?? false;

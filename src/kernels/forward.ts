@@ -2,6 +2,7 @@
 
 import forward from "../../shaders/forward.wesl?raw";
 import forwardRows from "../../shaders/forward_rows.wesl?raw";
+import quadLibrary from "../../shaders/lib/quad.wesl?raw";
 import keyBlock from "../../shaders/slots/key_block.wesl?raw";
 import keyBlockQuad from "../../shaders/variants/key_block_quad.wesl?raw";
 import { check } from "../errors.ts";
@@ -190,7 +191,10 @@ export function forwardModules(spec: ForwardSpecialisation): ModuleMap {
   const modules = { ...MODULES, ...config, ...slotModules(spec) };
   if (spec.tile.form === "tiles") return { ...modules, "package::forward": forward };
   const quad = { name: "variants/key_block_quad.wesl", text: keyBlockQuad };
-  const block = { "package::slots::key_block": spec.tile.form === "quads" ? quad : keyBlock };
+  const block = {
+    "package::slots::key_block": spec.tile.form === "quads" ? quad : keyBlock,
+    "package::lib::quad": quadLibrary,
+  };
   return { ...modules, ...block, "package::forward_rows": forwardRows };
 }
 

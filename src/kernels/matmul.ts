@@ -1,32 +1,37 @@
-// The matrix product, shaders/matmul.wesl: tile table, specialisation and grid.
+// The matrix product, shaders/matmul.wesl and matmul_rows.wesl: tile table, specialisation and grid.
 
+import quad from "../../shaders/lib/quad.wesl?raw";
 import matmul from "../../shaders/matmul.wesl?raw";
+import matmulRows from "../../shaders/matmul_rows.wesl?raw";
 import valueNone from "../../shaders/variants/value_none.wesl?raw";
 import { check } from "../errors.ts";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
+import type { TileLimits } from "./forward.ts";
 import { type Access, PLAIN, slotBindings, slotConstants, slotModules } from "./slots.ts";
 
-const LANES_X = 8;
-const LANES_Y = 8;
+/** Lanes of a workgroup. */
+const LANES = { tiles: { x: 8, y: 8 }, quads: { x: 1, y: 4 } } as const;
 const ANY = Number.POSITIVE_INFINITY;
 
 /** A row of the tile table. */
 export interface MatmulTile {
   /** Rows x columns of a tile. */
   readonly name: string;
-  /** Rows of a lane; 8 lanes stand above each other. */
+  /** The kernel: matmul.wesl, or matmul_rows.wesl, whose four lanes share what they read of the weight. */
+  readonly form: "tiles" | "quads";
+  /** Rows of a lane; 8 lanes stand above each other, or 4. */
   readonly rows: number;
-  /** Vec4 columns of a lane; 8 lanes stand side by side. */
+  /** Vec4 columns of a lane; 8 lanes stand side by side, or 1. */
   readonly vCols: number;
-  /** Vec4s of the inner dimension in workgroup memory at a time. */
+  /** Vec4s of the inner dimension in workgroup memory, or registers, at a time. */
   readonly dChunk: number;
   /** Most elements of y for which it is taken, and most rows. */
   readonly maxElements: number;
   readonly maxRows: number;
-  /** Also for software adapters, which take seconds to compile a kernel. */
-  readonly software: boolean;
+  /** Devices for which it is taken unless it is asked for by name; quads need the feature subgroups, too. */
+  readonly devices: "all" | "gpus" | "software";
 }
 
 /**
@@ -35,23 +40,45 @@ export interface MatmulTile {
  * within it), registers, bytes of workgroup memory, and multiply-adds for each word read from there. No row spills.
  */
 export const MATMUL_TILES: readonly MatmulTile[] = [
+  // For software adapters: no barriers, no workgroup memory.
+  {
+    name: "32x16-quad",
+    form: "quads",
+    rows: 8,
+    vCols: 4,
+    dChunk: 2,
+    maxElements: ANY,
+    maxRows: ANY,
+    devices: "software",
+  },
   // A few rows, as in decoding: bound by reading W once, and spread over many workgroups. 51 %, 64 VGPRs, 6,144 B, 0.8.
-  { name: "8x32", rows: 1, vCols: 1, dChunk: 8, maxElements: ANY, maxRows: 8, software: false },
+  { name: "8x32", form: "tiles", rows: 1, vCols: 1, dChunk: 8, maxElements: ANY, maxRows: 8, devices: "gpus" },
   // Below 64 tiles of the next row. 81 %, 56 VGPRs, 5,120 B, 2.0. SwiftShader compiles it in less than 1 s.
-  { name: "32x32", rows: 4, vCols: 1, dChunk: 4, maxElements: 2 ** 18, maxRows: ANY, software: true },
+  { name: "32x32", form: "tiles", rows: 4, vCols: 1, dChunk: 4, maxElements: 2 ** 18, maxRows: ANY, devices: "all" },
   // 89 % (98 % in the innermost loop), f16 86 %, W of columns 84 %; 136 VGPRs, 10,240 B, 4.0.
-  { name: "64x64", rows: 8, vCols: 2, dChunk: 4, maxElements: ANY, maxRows: ANY, software: false },
+  { name: "64x64", form: "tiles", rows: 8, vCols: 2, dChunk: 4, maxElements: ANY, maxRows: ANY, devices: "gpus" },
 ];
 
 /** Chooses a tile, or finds the one that was asked for by name. Throws FoveaError if there is none of that name. */
-export function chooseMatmulTile(rows: number, columns: number, software: boolean, name?: string): MatmulTile {
+export function chooseMatmulTile(
+  rows: number,
+  columns: number,
+  { software, subgroups = false }: Omit<TileLimits, "workgroupBytes">,
+  name?: string,
+): MatmulTile {
   if (name !== undefined) {
     const named = MATMUL_TILES.find((tile) => tile.name === name);
     const names = MATMUL_TILES.map((tile) => tile.name).join(", ");
     check(named !== undefined, "argument", () => `no variant ${name} of the matmul kernel; there are ${names}.`);
+    check(
+      named.form !== "quads" || subgroups,
+      "limit",
+      () => `variant ${name} needs the feature subgroups, which the device does not have; take another.`,
+    );
     return named;
   }
-  const able = MATMUL_TILES.filter((tile) => tile.software || !software);
+  const taken = { all: true, gpus: !software, software: software && subgroups };
+  const able = MATMUL_TILES.filter(({ devices }) => taken[devices]);
   const fits = ({ maxElements, maxRows }: MatmulTile) => rows <= maxRows && rows * columns <= maxElements;
   return able.find(fits) ?? able[able.length - 1];
 }
@@ -75,17 +102,27 @@ const slotsOf = ({ x, weight, bias, y }: MatmulSpecialisation) => ({
   ...{ q: x, k: weight, v: bias ?? "dense", o: y },
 });
 
-/** The modules of a specialisation, of which `package::matmul` is the root. */
+/** The root module of a tile's kernel. */
+export const matmulRoot = ({ form }: MatmulTile) => `package::matmul${form === "tiles" ? "" : "_rows"}`;
+
+/** The modules of a specialisation. */
 export function matmulModules(spec: MatmulSpecialisation): ModuleMap {
   const { tile, columnsAdjacent, oddColumns, bias } = spec;
   const config = configModule({
-    ...{ LANES_Y, ROWS: tile.rows, V_COLS: tile.vCols, D_CHUNK: tile.dChunk, COLUMNS_ADJACENT: columnsAdjacent },
+    ...{
+      LANES_Y: LANES[tile.form].y,
+      ROWS: tile.rows,
+      V_COLS: tile.vCols,
+      D_CHUNK: tile.dChunk,
+      COLUMNS_ADJACENT: columnsAdjacent,
+    },
     // The kernel itself drops what is past the end of the inner dimension. Any multiple of 4 says so to the slots.
     ...{ HEAD_DIM: 4, V_DIM: oddColumns ?? 4 },
     ...slotConstants(slotsOf(spec)),
   });
   return {
-    ...{ ...MODULES, "package::matmul": matmul, ...config },
+    ...{ ...MODULES, "package::lib::quad": quad, [matmulRoot(tile)]: tile.form === "tiles" ? matmul : matmulRows },
+    ...config,
     ...slotModules(slotsOf(spec)),
     ...(!bias && { "package::slots::value": { name: "variants/value_none.wesl", text: valueNone } }),
   };
@@ -101,7 +138,7 @@ export function matmulKernel(spec: MatmulSpecialisation): KernelSource {
   const key = JSON.stringify(spec);
   let kernel = linked.get(key);
   if (!kernel) {
-    const { code, locate } = link("package::matmul", matmulModules(spec));
+    const { code, locate } = link(matmulRoot(spec.tile), matmulModules(spec));
     kernel = { label: `matmul ${spec.tile.name}`, code, locate, bindings: matmulBindings(spec) };
     linked.set(key, kernel);
   }
@@ -109,13 +146,14 @@ export function matmulKernel(spec: MatmulSpecialisation): KernelSource {
 }
 
 /** Rows and columns of a tile. */
-export const matmulTileSize = ({ rows, vCols }: MatmulTile) => ({
-  rows: LANES_Y * rows,
-  columns: LANES_X * 4 * vCols,
+export const matmulTileSize = ({ form, rows, vCols }: MatmulTile) => ({
+  rows: LANES[form].y * rows,
+  columns: LANES[form].x * 4 * vCols,
 });
 
 /** Bytes of workgroup memory, as shaders/matmul.wesl declares it. */
 export function matmulWorkgroupBytes(tile: MatmulTile): number {
   const { rows, columns } = matmulTileSize(tile);
+  if (tile.form === "quads") return 0;
   return 16 * (rows + columns) * (tile.dChunk + 1);
 }

@@ -13,7 +13,7 @@ import {
 import { linearAttention as reference } from "../../src/reference/index.ts";
 import { expectClose } from "../support/closeness.ts";
 import { counted } from "../support/counted.ts";
-import { failOnGpuErrors, newDevice, testDevice, withLimits } from "../support/device.ts";
+import { failOnGpuErrors, newDevice, overridden, testDevice, withLimits } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
 
 failOnGpuErrors();
@@ -296,14 +296,30 @@ describe("decoding", () => {
     expect(buffers()).toBe(0);
   });
 
+  it("runs token by token where that is faster: few tokens, or narrow heads on a software adapter", async () => {
+    const device = await testDevice();
+    const { vendor, architecture, description } = device.adapterInfo;
+    const hardware = overridden(device, { adapterInfo: { vendor, architecture, description } });
+    const kernel = async (on: GPUDevice, N: number, D: number) => {
+      const shape = [1, 1, N, D];
+      const plan = await planLinearAttention(on, { q: { shape }, k: { shape }, v: { shape }, causal: true });
+      plan.destroy();
+      return plan.kernel;
+    };
+    expect(await kernel(device, 64, 16)).toBe("linear recurrent");
+    expect(await kernel(device, 64, 72)).toBe("linear chunked");
+    expect(await kernel(hardware, 63, 16)).toBe("linear recurrent");
+    expect(await kernel(hardware, 64, 16)).toBe("linear chunked");
+  });
+
   it("keeps memory and dispatches bounded while the tokens grow", async () => {
     const device = await testDevice();
     const planned = (N: number) => {
       const shape = [1, 8, N, 64];
-      return planLinearAttention(device, { q: { shape }, k: { shape }, v: { shape }, causal: true });
+      const problem = { q: { shape }, k: { shape }, v: { shape }, causal: true };
+      return planLinearAttention(device, { ...problem, variant: "chunked" });
     };
     const [short, long] = [await planned(2 ** 15), await planned(2 ** 17)];
-    expect(long.kernel).toBe("linear chunked");
     for (const plan of [short, long]) expect(plan.workspaceBytes).toBeLessThan(2 ** 26 + 2 ** 20);
     short.destroy();
     long.destroy();

@@ -40,7 +40,7 @@ describe("causal, in chunks", () => {
     { N: 200, maxDispatchFlops: 1, keeps: "place", past: true },
     { N: 0, past: true },
   ]);
-  run({ D: 40, Dv: 72, updateRule: "gated", H: 2, keeps: "present", past: true }, [
+  run({ D: 40, Dv: 72, updateRule: "gated", H: 2, variant: "chunked", keeps: "present", past: true }, [
     { N: 97 },
     { N: 97, decaySpread: 0.001 },
     { N: 131, decaySpread: 30 },
@@ -79,7 +79,9 @@ describe("causal, token by token", () => {
 });
 
 describe("16 bits", () => {
-  run({ D: 16, causal: true, dtype: ["f16", "bf16", "f16", "f32", "bf16"], keeps: "present" }, [{ N: 70, H: 2 }]);
+  run({ D: 16, causal: true, variant: "chunked", dtype: ["f16", "bf16", "f16", "f32", "bf16"], keeps: "present" }, [
+    { N: 70, H: 2 },
+  ]);
   run({ D: 5, Dv: 3, updateRule: "gated_delta", dtype: "f16", keeps: "present" }, [{ N: 3, H: 2 }]);
 });
 

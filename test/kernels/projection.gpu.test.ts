@@ -3,10 +3,11 @@
 import { describe, expect, it } from "vitest";
 import { normal } from "../../bench/data.ts";
 import { planProjection, project, type Tensor, tensor } from "../../src/index.ts";
+import { chooseMatmulTile } from "../../src/kernels/matmul.ts";
 import { project as reference } from "../../src/reference/index.ts";
 import { type Float, product, ROUND } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
-import { failOnGpuErrors, testDevice } from "../support/device.ts";
+import { failOnGpuErrors, overridden, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
 
 failOnGpuErrors();
@@ -106,9 +107,12 @@ describe("y = x W^T + b", () => {
   });
   it("with rows of y that are no multiple of 4 long", () => run({ rows: [9], K: 18, N: 7, gap: 2 }));
   it("cut into many dispatches", () => run({ rows: [70], K: 20, N: 68, maxDispatchFlops: 1 }));
-  it.each(["8x32", "64x64"])("in tiles of %s", async (variant) => {
+  it.each(["8x32", "32x32", "64x64"])("in tiles of %s", async (variant) => {
     await run({ rows: [3, 67], K: 70, N: 132, variant });
   });
+  it.each([1, 15, 16, 37])("in tiles, over K = %d elements, with NaN behind them", (K) =>
+    run({ rows: [2, 35], K, N: 36, gap: 1, variant: "32x32" }),
+  );
 });
 
 describe("storage", () => {
@@ -138,6 +142,24 @@ describe("heads", () => {
   });
 });
 
+describe("what a device gets", () => {
+  const chosen = (software: boolean, subgroups: boolean) =>
+    [1, 100, 5000].map((rows) => chooseMatmulTile(rows, 512, { software, subgroups }).name);
+  it("is quads on software adapters with subgroups, and tiles elsewhere", () => {
+    expect(chosen(true, true)).toEqual(["32x16-quad", "32x16-quad", "32x16-quad"]);
+    expect(chosen(true, false)).toEqual(["32x32", "32x32", "32x32"]);
+    expect(chosen(false, true)).toEqual(["8x32", "32x32", "64x64"]);
+  });
+  it("is a refusal where a variant can't run", async () => {
+    const without = overridden(await testDevice(), { features: new Set() });
+    await expectError(
+      () => planProjection(without, { x: { shape: [2, 8] }, weight: { shape: [8, 8] }, variant: "32x16-quad" }),
+      "limit",
+      "variant 32x16-quad needs the feature subgroups, which the device does not have; take another.",
+    );
+  });
+});
+
 describe("a plan", () => {
   it("runs as often as it is encoded, with other tensors, and gives the same bits", async () => {
     const device = await testDevice();
@@ -145,7 +167,7 @@ describe("a plan", () => {
     const weight = tensor(device, [12, 20], { data: normal(4, 240) });
     const outputs = [0, 1].map(() => tensor(device, [33, 12]));
     const plan = await planProjection(device, { x, weight });
-    expect(plan.kernel).toBe("matmul 32x32");
+    expect(plan.kernel).toBe("matmul 32x16-quad");
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass();
     plan.encode(pass, { output: outputs[0] });
@@ -191,7 +213,7 @@ describe("a plan", () => {
       "project: x must have one to four axes, [..., K], got [1, 1, 1, 1, 8].",
     );
     await refuse({ x: { shape: [8], dtype: "u8" } }, "project: x must be f32, f16 or bf16, got u8.");
-    await refuse({ variant: "9x9" }, "no variant 9x9 of the matmul kernel; there are 8x32, 32x32, 64x64.");
+    await refuse({ variant: "9x9" }, "no variant 9x9 of the matmul kernel; there are 32x16-quad, 8x32, 32x32, 64x64.");
     await refuse({ maxDispatchFlops: 0 }, "project: maxDispatchFlops must be a positive number, got 0.");
     await expectError(
       () => planProjection(device, { x, weight, output: { shape: [2, 5, 12], strides: [0, 12, 1] } }),

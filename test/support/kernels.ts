@@ -27,7 +27,13 @@ import {
   recurrentTile,
 } from "../../src/kernels/linear.ts";
 import { MASK_BITS_BINDINGS, MASK_BITS_MODULES } from "../../src/kernels/mask_bits.ts";
-import { MATMUL_TILES, type MatmulSpecialisation, matmulBindings, matmulModules } from "../../src/kernels/matmul.ts";
+import {
+  MATMUL_TILES,
+  type MatmulSpecialisation,
+  matmulBindings,
+  matmulModules,
+  matmulRoot,
+} from "../../src/kernels/matmul.ts";
 import { MERGE_BINDINGS, MERGE_MODULES } from "../../src/kernels/merge.ts";
 import { pointwiseSpecialisation } from "../../src/kernels/pointwise.ts";
 import { positionBiasSpecialisation } from "../../src/kernels/position_bias.ts";
@@ -159,17 +165,17 @@ const PRODUCT: Omit<MatmulSpecialisation, "tile"> = {
 const PRODUCTS: Readonly<Record<string, MatmulSpecialisation>> = {
   ...Object.fromEntries(MATMUL_TILES.map((tile) => [tile.name, { ...PRODUCT, tile }])),
   "a weight of columns and no bias": {
-    ...{ ...PRODUCT, tile: MATMUL_TILES[1], weight: "strided", bias: undefined, columnsAdjacent: true },
+    ...{ ...PRODUCT, tile: MATMUL_TILES[2], weight: "strided", bias: undefined, columnsAdjacent: true },
   },
   "16 bits and odd columns": {
-    ...{ tile: MATMUL_TILES[1], x: "bf16-packed-strided", weight: "f16-packed-strided", bias: "f16-packed-strided" },
+    ...{ tile: MATMUL_TILES[2], x: "bf16-packed-strided", weight: "f16-packed-strided", bias: "f16-packed-strided" },
     ...{ y: "f16-packed-strided", columnsAdjacent: false, oddColumns: 7 },
   },
 };
 
 const PRODUCT_VARIANTS = Object.entries(PRODUCTS).map(([name, spec]) => ({
   name: `matmul ${name}`,
-  root: "package::matmul",
+  root: matmulRoot(spec.tile),
   modules: matmulModules(spec),
   bindings: matmulBindings(spec),
 }));
