@@ -17,6 +17,7 @@ import {
   ADDITIVE_TERM_FLOPS,
   chooseForwardTile,
   FEW_QUERIES,
+  type ForwardTile,
   forwardGrid,
   forwardKernel,
   type TileLimits,
@@ -65,11 +66,12 @@ export async function preparePlan(device: GPUDevice, problem: AttentionProblem |
   checkDevice(device);
   const limits = tileLimits(device);
   const kernelsOf = (resolved: ResolvedProblem): Kernels => {
-    if (isDecoded(resolved)) return decodeKernels(resolved, limits);
+    if (isDecodeVariant(resolved.variant)) return decodeKernels(resolved, limits);
     const { headDim, vDim, seqQ, mostKeys, similarity } = resolved;
     const additive = similarity.kind === "additive";
     const few = additive && seqQ <= FEW_QUERIES.most ? FEW_QUERIES.variant : undefined;
     const tile = chooseForwardTile({ headDim, vDim, seqQ, additive, variant: resolved.variant ?? few }, limits);
+    if (isDecoded(resolved, tile)) return decodeKernels(resolved, limits);
     const grid = forwardGrid(tile, headDim, vDim, seqQ);
     const term = additive ? ADDITIVE_TERM_FLOPS : 2;
     const flops = grid.qTile * mostKeys * (term * headDim + (2 * vDim) / grid.vSplits);
@@ -91,10 +93,12 @@ interface Kernels {
   readonly workspace?: readonly number[];
 }
 
-/** Few queries; block masks and additive scores are for the forward kernel's tiles. */
-const isDecoded = ({ seqQ, variant, blockMask, similarity }: ResolvedProblem): boolean =>
-  isDecodeVariant(variant) ||
-  (variant === undefined && seqQ <= MOST_QUERIES && !blockMask && similarity.kind !== "additive");
+/** Few queries, or keys that the caller splits; block masks and additive scores are for the forward kernel. */
+const isDecoded = ({ seqQ, variant, kvSplits, blockMask, similarity }: ResolvedProblem, { form }: ForwardTile) =>
+  variant === undefined &&
+  seqQ <= MOST_QUERIES[form === "quads" && kvSplits === undefined ? "quads" : "tiles"] &&
+  !blockMask &&
+  similarity.kind !== "additive";
 
 /** Split keys: every workgroup leaves a partial result, and a second kernel combines them. */
 function decodeKernels(problem: ResolvedProblem, limits: TileLimits): Kernels {

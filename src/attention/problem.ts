@@ -48,7 +48,7 @@ export interface AttentionProblem extends ScoreProblem {
   /** Ask for the largest score of each row, [B, H, M] f32, natural units, -Infinity where a row sees no key. */
   readonly rowMax?: boolean | TensorSpec;
   /**
-   * Workgroups that share the keys of a row where M <= 16 queries are decoded. The default depends on shapes, batch size
+   * Workgroups that share the keys of a row where up to 16 queries are decoded. The default depends on shapes, batch size
    * and device; a number of your own gives the same bits for an entry, whatever else is in its batch.
    */
   readonly kvSplits?: number;

@@ -11,7 +11,7 @@ import {
   decodeWorkgroupBytes,
 } from "../../src/kernels/decode.ts";
 import { type Case, runCase, title } from "../support/cases.ts";
-import { testDevice } from "../support/device.ts";
+import { overridden, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
 
 const SHAPES = DECODE_SHAPES.map(({ name }) => name);
@@ -108,12 +108,23 @@ describe("the choice", () => {
     expect(chooseKvSplits(0, 0, false)).toBe(1);
   });
 
-  it("is the decode kernel for up to 16 queries, and states its workspace", async () => {
+  it("is the decode kernel for up to 16 queries, on software adapters with quads for up to 3, and states its workspace", async () => {
     const device = await testDevice();
+    const tiled = overridden(device, { features: new Set() });
     const specs = (M: number) => ({ q: { shape: [1, 2, M, 16] }, k: { shape: [1, 1, 500, 16] } });
-    const plan = (M: number, more = {}) =>
-      planAttention(device, { ...specs(M), v: { shape: [1, 1, 500, 16] }, ...more });
-    const [one, sixteen, seventeen] = await Promise.all([plan(1, { kvSplits: 3 }), plan(16), plan(17)]);
+    const plan = (M: number, more = {}, on = device) =>
+      planAttention(on, { ...specs(M), v: { shape: [1, 1, 500, 16] }, ...more });
+    const [one, sixteen, seventeen] = await Promise.all([plan(1, { kvSplits: 3 }), plan(16, {}, tiled), plan(17)]);
+    const quads = device.features.has("subgroups") && device.adapterInfo.isFallbackAdapter;
+    for (const [M, more] of [
+      [3, {}],
+      [4, {}],
+      [16, { kvSplits: 2 }],
+    ] as const) {
+      const made = await plan(M, more);
+      expect(made.kernel, `${M} queries`).toMatch(quads && M === 4 ? /^forward/ : /^decode/);
+      made.destroy();
+    }
     expect(one.kernel).toMatch(/^decode-\d+ 2$/);
     expect(one.workspaceBytes).toBe(2 * 3 * (16 + 4) * 4);
     expect(sixteen.kernel).toMatch(/^decode/);
