@@ -213,17 +213,20 @@ function kernelsIn(bundled: string): string[] {
 }
 const longest = (texts: readonly string[]) => texts.reduce((a, b) => (b.length > a.length ? b : a), "");
 
+/** What a projection may run on. */
+const MATMUL = ["matmul", "matmul_rows"];
+
 /** Operators, the kernels that they run on, and KB of a bundle with nothing else. */
 const ONE_OPERATOR: readonly (readonly [name: string, kernels: readonly string[], limit: number])[] = [
   ["Softmax", ["pointwise", "row_softmax"], 23],
   ["LayerNormalization", ["layer_norm", "pointwise"], 24],
   ["RotaryEmbedding", ["rotary"], 33],
   ["Attention", ["combine", "decode", "forward", "forward_rows", "pointwise", "row_norms", "tables", "weights"], 57],
-  ["FlexAttention", ["combine", "decode", "forward", "forward_rows", "matmul", "row_norms", "tables", "weights"], 60],
+  ["FlexAttention", ["combine", "decode", "forward", "forward_rows", ...MATMUL, "row_norms", "tables", "weights"], 61],
   [
     "MicrosoftAttention",
-    ["combine", "decode", "forward", "forward_rows", "matmul", "pointwise", "rotary", "row_norms", "tables"],
-    61,
+    ["combine", "decode", "forward", "forward_rows", ...MATMUL, "pointwise", "rotary", "row_norms", "tables"],
+    63,
   ],
 ];
 
