@@ -44,7 +44,9 @@ const ANY = Number.POSITIVE_INFINITY;
  * bytes of workgroup memory. No row spills. SwiftShader's times are those of bench/results/swiftshader.json, suite forward.
  */
 export const FORWARD_TILES: readonly ForwardTile[] = [
-  // For software adapters: no barriers, no workgroup memory to speak of, few reads.
+  // For software adapters: no barriers, no workgroup memory to speak of, few reads. SwiftShader's processor time at N = 512,
+  // D = 64, H = 8: 118, 175, 264 ms with 8, 4, 2 rows a lane, 590 in tiles of 64x32; and 3.0, 1.7, 1.4 and 3.6 s to compile.
+  // N = 256, D = 128: 97 and 120 ms with 4 and 2 rows (313; 3.1, 1.9 and 4.6 s). N = 128, D = 256: 70 ms with 2 (32x32: 203).
   { ...QUADS, name: "32x4-quad", maxHeadDim: 64, maxVDim: 64, rows: 8, minQueries: 512 },
   { ...QUADS, name: "16x4-quad", maxHeadDim: 128, maxVDim: 128, rows: 4 },
   { ...QUADS, name: "8x4-quad", maxHeadDim: 256, maxVDim: 256, rows: 2 },
@@ -58,8 +60,8 @@ export const FORWARD_TILES: readonly ForwardTile[] = [
   // One row a lane, where compiling costs more than running, as in tests: SwiftShader takes a quarter of the time of 64
   // rows to compile it, and two fifths of that of 32, but 2.4 times as long to run it (D = 64, processor time).
   { ...TILES, name: "8x32", maxHeadDim: ANY, maxVDim: 128, rows: 1, devices: "none" },
-  // Scalar loads instead of workgroup memory, to try on GPUs that have them: D = 64: 83 %, 93 % between rescales, 152
-  // VGPRs, 1,024 B; D = 96: 85 %, 95 %, 216. More columns spill.
+  // Scalar loads instead of workgroup memory, for GPUs that have them, by name until one has shown its time: D = 64: 95 %
+  // between rescales, 152 VGPRs, 1,024 B; D = 96: 96 %, 216 VGPRs. D = 128 spills.
   { form: "rows", name: "64x4", maxHeadDim: 96, maxVDim: 96, rows: 1, lanes: 64, qResident: false, devices: "none" },
 ];
 
