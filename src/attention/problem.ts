@@ -19,6 +19,7 @@ import {
   reorder,
   toBhmd,
 } from "./specs.ts";
+import type { TunedAttention } from "./tuned.ts";
 
 /** What scores are made of: the part of a problem that has no values. */
 export interface ScoreProblem extends ScoreOptions {
@@ -54,6 +55,11 @@ export interface AttentionProblem extends ScoreProblem {
   readonly kvSplits?: number;
   /** Take this row of the kernel's tile table instead of the one that fits the device. For benchmarks and tests. */
   readonly variant?: string;
+  /**
+   * What {@link tune} found for this problem on this adapter, in place of variant and kvSplits. Throws
+   * FoveaError("argument") for the result of another adapter or another problem.
+   */
+  readonly tuned?: TunedAttention;
 }
 
 /**
@@ -94,6 +100,7 @@ export interface ResolvedProblem extends ResolvedScores {
   readonly rowMax: ResolvedSpec | undefined;
   readonly variant: string | undefined;
   readonly kvSplits: number | undefined;
+  readonly tuned: TunedAttention | undefined;
 }
 
 /** Checks a problem and fills in its defaults. Throws FoveaError("argument") that names what is wrong. */
@@ -131,7 +138,7 @@ export function resolveProblem(problem: AttentionProblem | Cached<AttentionProbl
     ...{ output, lse: perRow("lse"), rowMax: perRow("rowMax") },
     outputShape: reorder(output, layout).shape,
     variant: problem.variant,
-    kvSplits,
+    ...{ kvSplits, tuned: problem.tuned },
   };
 }
 

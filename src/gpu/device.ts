@@ -86,3 +86,10 @@ export async function requestFoveaDevice(options: RequestDeviceOptions = {}): Pr
 export function isSoftware(device: GPUDevice): boolean {
   return (device.adapterInfo as GPUAdapterInfo | undefined)?.isFallbackAdapter ?? false;
 }
+
+/** The adapter of a device in the browser's words: vendor, architecture, and what else it tells. */
+export function adapterName(device: GPUDevice): string {
+  const info = device.adapterInfo as GPUAdapterInfo | undefined;
+  const words = [info?.vendor, info?.architecture, info?.description || info?.device].filter(Boolean);
+  return words.join(" ") || "unnamed adapter";
+}
