@@ -2,7 +2,7 @@
 // that a slow moment of the machine hits all of them alike.
 
 import { type AttentionProblem, createGpuTimer, type Tensor, type TimingSource, tensor } from "../src/index.ts";
-import { bytesOf, type Dims, flopsOf } from "./cost.ts";
+import { bytesOf, type Dims, flopsOf, windowOf } from "./cost.ts";
 import { inputs } from "./inputs.ts";
 import { type Verdict, verify } from "./verify.ts";
 
@@ -219,6 +219,7 @@ function poison(device: GPUDevice, output: Tensor): void {
   device.queue.writeBuffer(output.buffer, 0, new Float32Array(output.size).fill(Number.NaN));
 }
 
-function problemOf({ causal, kvLengths, similarity }: Dims, memory: Memory): AttentionProblem {
-  return { ...memory, causal, ...(kvLengths && { kvLengths }), ...(similarity && { similarity }) };
+function problemOf(dims: Dims, memory: Memory): AttentionProblem {
+  const { causal, kvLengths, similarity } = dims;
+  return { ...memory, causal, ...windowOf(dims), ...(kvLengths && { kvLengths }), ...(similarity && { similarity }) };
 }

@@ -91,17 +91,22 @@ export function kernelsOf(device: GPUDevice, problem: ResolvedProblem): Kernels 
   };
   const resolved = { ...problem, ...tunedChoice(device, problem) };
   if (isDecoded(resolved)) return decodeKernels(resolved, limits);
-  const { headDim, vDim, seqQ, mostKeys, similarity } = resolved;
+  const { headDim, vDim, seqQ, similarity } = resolved;
   const additive = similarity.kind === "additive";
   const few = additive && seqQ <= FEW_QUERIES.most ? FEW_QUERIES.variant : undefined;
   const tile = chooseForwardTile({ headDim, vDim, seqQ, additive, variant: resolved.variant ?? few }, limits);
   const grid = forwardGrid(tile, headDim, vDim, seqQ);
   const term = additive ? ADDITIVE_TERM_FLOPS : 2;
-  const flops = grid.qTile * mostKeys * (term * headDim + (2 * vDim) / grid.vSplits);
+  const flops = grid.qTile * keysOf(resolved, grid.qTile) * (term * headDim + (2 * vDim) / grid.vSplits);
   return {
     variant: tile.name,
     stagesOf: (slots) => [{ source: forwardKernel({ headDim, vDim, tile, ...slots }), grid: { ...grid, flops } }],
   };
+}
+
+/** The most keys that a tile of queries looks at. */
+function keysOf({ mostKeys, window: [left, right], sinkTokens }: ResolvedProblem, qTile: number): number {
+  return left < 0 || right < 0 ? mostKeys : Math.min(mostKeys, left + qTile + right + sinkTokens);
 }
 
 /** Few queries; block masks and additive scores are for the forward kernel's tiles. */

@@ -31,7 +31,7 @@ export interface ScoreProblem extends ScoreOptions {
   readonly layout?: Layout;
   /**
    * Floating-point operations after which a dispatch is cut in two, so that none runs long enough for a browser's or
-   * system's watchdog (2 s on Windows), or for a frame. Default 2^36.
+   * system's watchdog (2 s on Windows), or for a frame. Default 2^36, and 2^32 on software adapters.
    */
   readonly maxDispatchFlops?: number;
   /** Name of the plan's GPU objects in errors and captures. Default the name of the function, as `"attention"`. */
@@ -87,7 +87,7 @@ export interface ResolvedScores extends Features {
   /** The shape of the log-sum-exp. */
   readonly lseShape: readonly number[];
   readonly scale: number;
-  readonly maxDispatchFlops: number;
+  readonly maxDispatchFlops: number | undefined;
 }
 
 /** A checked problem. Tensors are in BHMD order. */
@@ -166,7 +166,7 @@ export function resolveScores<Values extends boolean>(
     ...{ v: v as Values extends true ? ResolvedSpec : undefined, vDim: v?.shape[3] ?? 0 },
     ...{ source: given.source, ...features },
     scale: problem.scale ?? defaultScale(features.similarity, headDim),
-    maxDispatchFlops: problem.maxDispatchFlops ?? 2 ** 36,
+    maxDispatchFlops: problem.maxDispatchFlops,
   };
 }
 
