@@ -2,7 +2,7 @@
 
 import { planAttention, tensor } from "../src/index.ts";
 import { attention as reference } from "../src/reference/index.ts";
-import { bytesOf, type Dims, flopsOf } from "./cost.ts";
+import { bytesOf, type Dims, flopsOf, windowOf } from "./cost.ts";
 import { normal } from "./data.ts";
 import { bareDispatch } from "./peers/bare.ts";
 import type { Contest, Contestant, Input } from "./peers/contest.ts";
@@ -17,6 +17,8 @@ export interface AttentionContestOptions {
   readonly variants?: readonly string[];
   /** Other libraries take part: not where a result would take them minutes, or all memory. Default true. */
   readonly libraries?: boolean;
+  /** Rounds that are enough, where a run takes seconds. Default any number. */
+  readonly mostRounds?: number;
   /** Small work: an empty dispatch takes part, and the shortest run of each turn counts. Default false. */
   readonly overhead?: boolean;
 }
@@ -25,65 +27,85 @@ export interface AttentionContestOptions {
 export function attentionContest(
   name: string,
   dims: Dims,
-  { variants = [], libraries = true, overhead = false }: AttentionContestOptions = {},
+  {
+    variants = [],
+    libraries = true,
+    overhead = false,
+    mostRounds = Number.POSITIVE_INFINITY,
+  }: AttentionContestOptions = {},
 ): Contest {
   const { B, H, M, N, D } = dims;
   const shapes = [[B, H, M, D], [B, H, N, D], [B, H, N, D]]; // biome-ignore format: q, k and v
-  const inputs = shapes.map((shape, index): Input => ({ data: normal(index + 1, product(shape), 1), shape }));
-  const ours = (variant?: string) => (device: GPUDevice) => foveaAttention(device, inputs, dims, variant);
+  const inputs = once(() => shapes.map((shape, seed): Input => ({ data: normal(seed + 1, product(shape), 1), shape })));
+  const ours = (variant?: string) => (device: GPUDevice) => foveaAttention(device, inputs(), dims, variant);
   return {
     name,
     dims,
-    ...{ flops: flopsOf(dims), bytes: bytesOf(dims), shortest: overhead },
+    ...{ flops: flopsOf(dims), bytes: bytesOf(dims), shortest: overhead, mostRounds },
     contestants: {
       fovea: ours(),
       ...Object.fromEntries(variants.map((variant) => [`fovea:${variant}`, ours(variant)])),
-      ...(overhead && { "bare dispatch": (device: GPUDevice) => bareDispatch(device, inputs) }),
+      ...(overhead && { "bare dispatch": (device: GPUDevice) => bareDispatch(device, inputs()) }),
       ...(libraries && typeof document !== "undefined" && peers(inputs, dims)),
     },
     expected: () => {
-      const rows = rowsToCheck(dims, 3e7);
+      const rows = rowsToCheck(dims, Math.max(3e7, LEAST_ROWS * 2 * N * (D + dims.Dv)));
       const at = rows.flatMap((row) => Array.from({ length: D }, (_, d) => row * D + d));
-      const [q, k, v] = inputs;
-      const result = (precision: "f64" | "f32") => reference(q, k, v, { causal: dims.causal, rows, precision }).output;
+      const [q, k, v] = inputs();
+      const result = (precision: "f64" | "f32") =>
+        reference(q, k, v, { causal: dims.causal, ...windowOf(dims), rows, precision }).output;
       return { at, f64: result("f64"), plain: result("f32") };
     },
   };
 }
 
+/** Rows that are compared, however long they are. */
+const LEAST_ROWS = 16;
+
+/** Makes something when it is asked for, and then keeps it: inputs of long cases take seconds and gigabytes. */
+function once<T>(make: () => T): () => T {
+  let made: { value: T } | undefined;
+  return () => {
+    made ??= { value: make() };
+    return made.value;
+  };
+}
+
 const product = (sizes: readonly number[]) => sizes.reduce((all, size) => all * size, 1);
 
-async function foveaAttention(device: GPUDevice, inputs: readonly Input[], { causal }: Dims, variant?: string) {
+async function foveaAttention(device: GPUDevice, inputs: readonly Input[], dims: Dims, variant?: string) {
   const [q, k, v] = upload(device, inputs);
   const output = tensor(device, inputs[0].shape, { data: new Float32Array(q.size).fill(Number.NaN) });
-  const plan = await planAttention(device, { q, k, v, output, causal, ...(variant && { variant }) });
+  const plan = await planAttention(device, {
+    ...{ q, k, v, output, causal: dims.causal, ...windowOf(dims) },
+    ...(variant && { variant }),
+  });
   return foveaContestant(device, plan, output, [q, k, v, plan]);
 }
 
 /** Each library in the layout that it takes. */
-function peers(inputs: readonly Input[], { B, H, M, N, D, causal }: Dims): Contest["contestants"] {
+function peers(inputs: () => readonly Input[], { B, H, M, N, D, causal }: Dims): Contest["contestants"] {
   const rows = [M, N, N];
-  const byRow = inputs.map(
-    ({ data }, index): Input => ({
-      data: swapped(data, B, H, rows[index], D),
-      shape: [B, rows[index], H, D],
-    }),
+  const byRow = once(() =>
+    inputs().map(
+      ({ data }, index): Input => ({ data: swapped(data, B, H, rows[index], D), shape: [B, rows[index], H, D] }),
+    ),
   );
-  const joined = byRow.map(({ data }, index): Input => ({ data, shape: [B, rows[index], H * D] }));
+  const joined = (): Input[] => byRow().map(({ data }, index) => ({ data, shape: [B, rows[index], H * D] }));
   const back = (values: ArrayLike<number>) => swapped(values, B, M, H, D);
   const node = {
     ...{ operator: "MultiHeadAttention", domain: "com.microsoft" },
     // Its rule for masks differs where queries and keys are of different number; a token of decoding sees all keys.
     attributes: { num_heads: H, ...(causal && M === N && { unidirectional: 1 }) },
-    inputs: joined.map(({ shape }, index) => ({ name: "qkv"[index], shape })),
+    inputs: rows.map((length, index) => ({ name: "qkv"[index], shape: [B, length, H * D] })),
     outputs: [{ name: "o", shape: [B, M, H * D] }],
   };
-  const ort = (provider: "webgpu" | "wasm") => () => ortContestant(provider, node, joined, back);
+  const ort = (provider: "webgpu" | "wasm") => () => ortContestant(provider, node, joined(), back);
   const jax = (backend: "webgpu" | "wasm") => async (): Promise<Contestant> => {
     const isCausal = causal && M === N;
     const attend: Parameters<typeof jaxContestant>[1] = ({ nn }, q, k, v) =>
       nn.dotProductAttention(q, k, v, { isCausal });
-    const one = await jaxContestant(byRow, attend, backend);
+    const one = await jaxContestant(byRow(), attend, backend);
     return { ...one, read: async () => back(await one.read()) };
   };
   return {
@@ -94,7 +116,7 @@ function peers(inputs: readonly Input[], { B, H, M, N, D, causal }: Dims): Conte
     // Causal masks are the user's to make there.
     ...((!causal || M === 1) && {
       tfjs: () =>
-        tfjsContestant(inputs, (tf, q, k, v) => {
+        tfjsContestant(inputs(), (tf, q, k, v) => {
           const scores = tf.mul(tf.matMul(q, k, false, true), 1 / Math.sqrt(D));
           return tf.matMul(tf.softmax(scores), v);
         }),

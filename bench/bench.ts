@@ -11,12 +11,16 @@ import type { Measurement } from "./harness.ts";
 import { LIBRARIES } from "./peers/contest.ts";
 import { type Report, runSuites, type SuiteOptions } from "./program.ts";
 import { type Context, describe, parse, positive, writeJson } from "./start.ts";
+import { startUp } from "./start_up.ts";
 import { SUITES } from "./suites.ts";
+
+/** Of the suites, `start` is no page's own: it opens one after the other. */
+const NAMES = [...Object.keys(SUITES), "start"];
 
 const HELP = `
 npm run bench -- [--suite NAME] [--peers NAMES] [--runtime chromium|dawn] [--rounds N] [--json FILE]
 
-  --suite NAME     ${Object.keys(SUITES).join(", ")}; may be repeated; all where left out
+  --suite NAME     ${NAMES.join(", ")}; may be repeated; all where left out
   --peers NAMES    libraries beside ours, with commas between: ${LIBRARIES.join(", ")}; "none"; all where left out
   --runtime NAME   chromium (default), or dawn: Node with npm webgpu
   --rounds N       timed rounds; in each, every implementation of a case has its turn (7)
@@ -33,21 +37,25 @@ const OPTIONS = {
   help: { type: "boolean" },
 } as const;
 
-export async function main({ server, root, args }: Context): Promise<number> {
+export async function main(context: Context): Promise<number> {
+  const { root, args } = context;
   const { values } = parse(() => parseArgs({ args, options: OPTIONS }), HELP);
   if (values.help) {
     console.log(HELP.trim());
     return 0;
   }
-  const suites = values.suite ?? Object.keys(SUITES);
+  const suites = values.suite ?? NAMES.filter((name) => name !== "start" || values.runtime === "chromium");
   for (const suite of suites) {
-    if (Object.hasOwn(SUITES, suite)) continue;
-    throw new FoveaError("argument", `there is no suite ${suite}; there are ${Object.keys(SUITES).join(", ")}.`);
+    if (NAMES.includes(suite)) continue;
+    throw new FoveaError("argument", `there is no suite ${suite}; there are ${NAMES.join(", ")}.`);
+  }
+  if (suites.includes("start") && values.runtime !== "chromium") {
+    throw new FoveaError("argument", "the suite start is of pages; take --runtime chromium for it.");
   }
   const rounds = positive("--rounds", values.rounds);
   const peers = peersOf(values.peers);
   const { report, stop } = progress();
-  const runtime = await open(values.runtime, server, report);
+  const runtime = await open(values.runtime, context, report);
   try {
     console.log(`${describe(runtime)}\n`);
     const measurements = await runtime.suites({ suites, rounds, peers });
@@ -72,10 +80,18 @@ function peersOf(given: string | undefined): readonly string[] {
 }
 
 /** Where the suites run. */
-async function open(runtime: string, server: Context["server"], report: Report) {
+async function open(runtime: string, context: Context, report: Report) {
   if (runtime === "chromium") {
-    const page = await openPage(server, report);
-    return { ...page, suites: (options: SuiteOptions) => page.call<Measurement[]>("suites", options) };
+    const page = await openPage(context.server, report);
+    return {
+      ...page,
+      async suites({ suites, ...options }: SuiteOptions) {
+        const inPage = suites.filter((suite) => suite !== "start");
+        const measured = inPage.length ? await page.call<Measurement[]>("suites", { suites: inPage, ...options }) : [];
+        if (inPage.length === suites.length) return measured;
+        return [...measured, ...(await startUp(context, page.args, options.rounds, report))];
+      },
+    };
   }
   if (runtime !== "dawn") throw new FoveaError("argument", `--runtime must be chromium or dawn, got ${runtime}.`);
   const { device, ...dawn } = await openDawn();
@@ -86,50 +102,48 @@ async function open(runtime: string, server: Context["server"], report: Report) 
   };
 }
 
-/** Libraries don't tell how much they take. */
-const scratch = ({ workspaceBytes }: Measurement) => (Number.isNaN(workspaceBytes) ? "" : bytes(workspaceBytes));
+/** Libraries don't tell how much they take; NaN is null once it went through JSON. */
+const scratch = ({ workspaceBytes }: Measurement) => (Number.isFinite(workspaceBytes) ? bytes(workspaceBytes) : "");
+
+/** The columns of the table; one that is empty in all rows is left out. */
+const COLUMNS: readonly [head: string, cell: (row: Measurement, all: readonly Measurement[]) => string][] = [
+  ["suite", ({ suite }) => suite],
+  ["case", (row) => row.case],
+  ["implementation", ({ impl }) => impl],
+  ["min", ({ ms }) => digits(ms.min)],
+  ["median", ({ ms }) => digits(ms.median)],
+  ["p90", ({ ms }) => digits(ms.p90)],
+  ["vs first", (row, all) => `${digits(firstOf(row, all).ms.median / row.ms.median)}x`],
+  ["GFLOP/s", ({ gflops }) => digits(gflops)],
+  ["GB/s", ({ gbps }) => digits(gbps)],
+  ["of copy", ({ ofCopy }) => (ofCopy === undefined ? "" : `${Math.round(100 * ofCopy)} %`)],
+  ["max error", ({ maxError, correct }) => `${maxError.toExponential(1)}${correct ? "" : " WRONG"}`],
+  ["scratch", scratch],
+  ["dispatches", ({ dispatches }) => dispatches?.toString() ?? ""],
+  [
+    "of it",
+    ({ phases = {} }) =>
+      Object.entries(phases)
+        .map(([name, ms]) => `${name} ${digits(ms)}`)
+        .join(", "),
+  ],
+];
+
+/** The first row of the same case. */
+const firstOf = (row: Measurement, all: readonly Measurement[]) =>
+  all.find((other) => other.case === row.case && other.suite === row.suite) ?? row;
 
 function print(measurements: readonly Measurement[]): void {
+  const columns = COLUMNS.map(([head, cell]) => ({ head, cells: measurements.map((row) => cell(row, measurements)) }));
+  const shown = columns.filter(({ cells }) => cells.some(Boolean));
   const table = new Table({
-    head: [
-      "suite",
-      "case",
-      "implementation",
-      "min",
-      "median",
-      "p90",
-      "vs first",
-      "GFLOP/s",
-      "GB/s",
-      "of copy",
-      "max error",
-      "scratch",
-    ],
+    head: shown.map(({ head }) => head),
     style: { head: [], border: [] },
-    colAligns: [
-      "left",
-      "left",
-      "left",
-      "right",
-      "right",
-      "right",
-      "right",
-      "right",
-      "right",
-      "right",
-      "right",
-      "right",
-    ],
+    colAligns: shown.map(({ head }) =>
+      ["suite", "case", "implementation", "of it"].includes(head) ? "left" : "right",
+    ),
   });
-  for (const row of measurements) {
-    const first = measurements.find((other) => other.case === row.case && other.suite === row.suite) ?? row;
-    const error = `${row.maxError.toExponential(1)}${row.correct ? "" : " WRONG"}`;
-    const times = [row.ms.min, row.ms.median, row.ms.p90].map(digits);
-    const ratio = `${digits(first.ms.median / row.ms.median)}x`;
-    const rates = [row.gflops, row.gbps].map(digits);
-    const ofCopy = row.ofCopy === undefined ? "" : `${Math.round(100 * row.ofCopy)} %`;
-    table.push([row.suite, row.case, row.impl, ...times, ratio, ...rates, ofCopy, error, scratch(row)]);
-  }
+  table.push(...measurements.map((_, row) => shown.map(({ cells }) => cells[row])));
   console.log(table.toString());
   console.log(
     `Milliseconds, by ${measurements[0]?.timing}; rounds are interleaved. Ratios hold within a case of one run.`,

@@ -15,32 +15,41 @@ export interface OpenPage {
   close(): Promise<void>;
 }
 
-/** Opens a page, the bench's by default. `report` hears what it reports. Rejects with FoveaError("device") if WebGPU does not work. */
+/**
+ * Opens a page, the bench's by default, and tells the flags with which its browser finds the adapter. `report` hears what it
+ * reports. Rejects with FoveaError("device") if WebGPU does not work.
+ */
 export async function openPage(
   server: ViteDevServer,
   report: Report,
   path = "bench/page/index.html",
-): Promise<OpenPage> {
+): Promise<OpenPage & { readonly args: readonly string[] }> {
   const address = `${server.resolvedUrls?.local[0]}${path}`;
   let failure = "";
   // A browser that may use a GPU finds none on many machines; then one with the software adapter is started.
   for (const args of [BROWSER_ARGS.hardware, BROWSER_ARGS.software]) {
-    const browser = await chromium.launch({ executablePath: browserPath(), args, headless: true });
-    const page = await browser.newPage();
-    page.on("pageerror", (error) => console.error(`page: ${error.message}`));
-    await page.exposeFunction("report", report);
-    await page.goto(address);
-    await page.waitForFunction(() => "fovea" in window);
+    const { browser, page } = await launchPage(args, address, "fovea", report);
     const call = <T>(name: string, ...args: unknown[]) => callPage<T>(page, name, args);
     try {
       const adapter = await call<Adapter>("adapter");
-      return { adapter, engine: engineOf(browser), call, close: () => browser.close() };
+      return { adapter, engine: engineOf(browser), args, call, close: () => browser.close() };
     } catch (error) {
       failure = (error as Error).message;
       await browser.close();
     }
   }
   throw new FoveaError("device", `${browserPath()} can't do WebGPU here, not even in software: ${failure}`);
+}
+
+/** A page in a browser of its own, once the global `name` is there. */
+export async function launchPage(args: readonly string[], address: string, name: string, report?: Report) {
+  const browser = await chromium.launch({ executablePath: browserPath(), args: [...args], headless: true });
+  const page = await browser.newPage();
+  page.on("pageerror", (error) => console.error(`page: ${error.message}`));
+  if (report) await page.exposeFunction("report", report);
+  await page.goto(address);
+  await page.waitForFunction((name) => name in window, name);
+  return { browser, page };
 }
 
 const engineOf = (browser: Browser) => `${browser.browserType().name()} ${browser.version()}`;

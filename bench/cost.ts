@@ -12,6 +12,8 @@ export interface Dims {
   readonly Dv: number;
   /** Causal, the last query at the last key. */
   readonly causal: boolean;
+  /** Keys before its own that a query sees; all where absent. */
+  readonly window?: number;
   /** Keys of each batch entry; all N where absent. */
   readonly kvLengths?: readonly number[];
   /** What a query and a key are compared by; their dot product where absent. */
@@ -23,8 +25,11 @@ export function flopsOf(dims: Dims): number {
   let pairs = 0;
   for (let b = 0; b < dims.B; b++) {
     const keys = dims.kvLengths?.[b] ?? dims.N;
-    if (!dims.causal) pairs += dims.M * keys;
-    else for (let i = 0; i < dims.M; i++) pairs += Math.min(Math.max(i + keys - dims.M + 1, 0), keys);
+    for (let i = 0; i < dims.M; i++) {
+      const position = i + keys - dims.M;
+      const end = dims.causal ? Math.min(position + 1, keys) : keys;
+      pairs += Math.max(0, end - Math.max(0, position - (dims.window ?? keys)));
+    }
   }
   return 2 * (dims.D + dims.Dv) * dims.H * pairs;
 }
@@ -33,6 +38,9 @@ export function flopsOf(dims: Dims): number {
 export function bytesOf({ B, H, Hkv, M, N, D, Dv }: Dims): number {
   return 4 * B * (H * M * (D + Dv) + Hkv * N * (D + Dv));
 }
+
+/** The window of a problem, as its options say it. */
+export const windowOf = ({ window }: Dims) => window !== undefined && { window: [window, -1] as const };
 
 /** Bytes of the scores that the naive way keeps in memory, f32. */
 export function naiveBytesOf({ B, H, M, N }: Dims): number {

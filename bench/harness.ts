@@ -2,9 +2,9 @@
 // that a slow moment of the machine hits all of them alike.
 
 import { type AttentionProblem, createGpuTimer, type Tensor, type TimingSource, tensor } from "../src/index.ts";
-import { bytesOf, type Dims, flopsOf } from "./cost.ts";
-import { normal } from "./data.ts";
-import { type Arrays, type Verdict, verify } from "./verify.ts";
+import { bytesOf, type Dims, flopsOf, windowOf } from "./cost.ts";
+import { inputs } from "./inputs.ts";
+import { type Verdict, verify } from "./verify.ts";
 
 /** What a plan of any implementation must be able to do. */
 export interface Runnable {
@@ -54,6 +54,10 @@ export interface Row {
   readonly maxError: number;
   readonly correct: boolean;
   readonly workspaceBytes: number;
+  /** Dispatches that a run is cut into. */
+  readonly dispatches?: number;
+  /** Median milliseconds of the parts of a start, in order. */
+  readonly phases?: Readonly<Record<string, number>>;
 }
 
 export interface Measurement extends Row {
@@ -197,15 +201,6 @@ export function summarize(times: readonly number[]): Times {
   return { min: sorted[0], p10: rank(0.1), median: rank(0.5), p90: rank(0.9) };
 }
 
-/** Seeded inputs of a problem. */
-export function inputs({ B, H, Hkv, M, N, D, Dv }: Dims, seed: number): Arrays & Record<"q" | "k" | "v", Float32Array> {
-  return {
-    q: normal(3 * seed, B * H * M * D),
-    k: normal(3 * seed + 1, B * Hkv * N * D),
-    v: normal(3 * seed + 2, B * Hkv * N * Dv),
-  };
-}
-
 const seedOf = (name: string) => [...name].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 1_000_003, 7);
 
 function upload(device: GPUDevice, dims: Dims, { q, k, v }: Record<"q" | "k" | "v", Float32Array>): Memory {
@@ -224,6 +219,7 @@ function poison(device: GPUDevice, output: Tensor): void {
   device.queue.writeBuffer(output.buffer, 0, new Float32Array(output.size).fill(Number.NaN));
 }
 
-function problemOf({ causal, kvLengths, similarity }: Dims, memory: Memory): AttentionProblem {
-  return { ...memory, causal, ...(kvLengths && { kvLengths }), ...(similarity && { similarity }) };
+function problemOf(dims: Dims, memory: Memory): AttentionProblem {
+  const { causal, kvLengths, similarity } = dims;
+  return { ...memory, causal, ...windowOf(dims), ...(kvLengths && { kvLengths }), ...(similarity && { similarity }) };
 }

@@ -1,5 +1,6 @@
 // What `npm start` and `npm run bench` do once they have a device. Runs in a page and in Node alike.
 
+import { adapterName, isSoftware } from "../src/gpu/device.ts";
 import { createGpuTimer, planAttention, type TensorOptions, tensor } from "../src/index.ts";
 import type { Dims } from "./cost.ts";
 import { type Measurement, measureTogether, stepsOf, summarize, type Times } from "./harness.ts";
@@ -18,10 +19,7 @@ export interface Adapter {
 export type Report = (event: { steps?: number; step?: string; done?: number }) => void;
 
 export function describeAdapter(device: GPUDevice): Adapter {
-  const info = device.adapterInfo as GPUAdapterInfo | undefined;
-  const words = [info?.vendor, info?.architecture, info?.description || info?.device].filter(Boolean);
-  const software = info?.isFallbackAdapter ?? false;
-  return { description: words.join(" ") || "unnamed adapter", software, features: [...device.features].sort() };
+  return { description: adapterName(device), software: isSoftware(device), features: [...device.features].sort() };
 }
 
 export interface SuiteOptions {

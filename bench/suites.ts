@@ -60,6 +60,20 @@ const generating = (length: number): Case[] =>
     together: true,
   }));
 
+/** Lengths of suite `scale` on a GPU, its window, and the longest N at which libraries take part, of a software adapter too. */
+const LENGTHS = [128, 512, 2048, 8192, 32768, 65536];
+const WINDOW = 1024;
+const LIBRARIES_TO = { gpu: 8192, software: 2048 };
+
+/** Attention of N queries to N keys, or to WINDOW of them. Libraries have no windows, and scores of size N x N. */
+function scaled(N: number, software: boolean, window?: number): Contest {
+  const H = software ? 1 : 8;
+  const dims = { ...square(N, 64, window !== undefined), H, Hkv: H, ...(window && { window }) };
+  const libraries = !window && N <= LIBRARIES_TO[software ? "software" : "gpu"];
+  const name = `N=${N} H=${H} D=64${window ? ` window ${window}` : ""}`;
+  return attentionContest(name, dims, { libraries, mostRounds: N > 1024 ? 3 : 7 });
+}
+
 /** A learned vector of additive attention, as layers initialise it. */
 const VECTOR = Array.from(normal(5, 128, Math.sqrt(1 / 128)));
 
@@ -113,6 +127,11 @@ export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Cont
   ],
   /** So little work that a call is all overhead. */
   small: () => [attentionContest("S=16 H=1 D=64", { ...square(16, 64, false), H: 1, Hkv: 1 }, { overhead: true })],
+  /** From short to long: all keys while that is quick enough, and a window, with which time is linear in N. */
+  scale: (software) => [
+    ...(software ? [128, 512, 2048, 8192] : LENGTHS).map((N) => scaled(N, software)),
+    ...(software ? [4096, 16384, 65536] : LENGTHS.filter((N) => N > WINDOW)).map((N) => scaled(N, software, WINDOW)),
+  ],
   /** A step of generation with so many keys in the cache. */
   generate: (software) => [128, 1024, 4096, 8192, ...(software ? [] : [65536])].flatMap(generating),
   /** Causal linear attention, whose time for a token must not grow with N; beside other libraries while N is short. */

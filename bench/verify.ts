@@ -1,7 +1,7 @@
 // Whether a result is right: compared with the float64 reference, all of it or an even sample of its rows.
 
 import { largest, attention as reference, type WorstElement, worstElement } from "../src/reference/index.ts";
-import type { Dims } from "./cost.ts";
+import { type Dims, windowOf } from "./cost.ts";
 
 /**
  * |kernel - f64| <= factor * max |plain - f64| + floor * max |f64|, where plain is the same formula with every operation
@@ -54,7 +54,13 @@ export function rowsToCheck({ B, H, M, N, D, Dv }: Dims, maxFlops: number): numb
 export function verify(dims: Dims, arrays: Arrays, output: ArrayLike<number>, maxFlops = 3e8): Verdict {
   const { B, H, Hkv, M, N, D, Dv, causal, kvLengths, similarity } = dims;
   const rows = rowsToCheck(dims, maxFlops);
-  const options = { causal, rows, ...(kvLengths && { kvLengths }), ...(similarity && { similarity }) };
+  const options = {
+    causal,
+    rows,
+    ...windowOf(dims),
+    ...(kvLengths && { kvLengths }),
+    ...(similarity && { similarity }),
+  };
   const q = { data: arrays.q, shape: [B, H, M, D] };
   const k = { data: arrays.k, shape: [B, Hkv, N, D] };
   const v = { data: arrays.v, shape: [B, Hkv, N, Dv] };

@@ -34,6 +34,7 @@ function serveFiles(request, response) {
   }
   const file = files.get(name);
   response.statusCode = file ? 200 : 404;
+  if (name.endsWith(".js")) response.setHeader("Content-Type", "text/javascript");
   response.end(file);
 }
 

@@ -129,6 +129,7 @@ export {
 } from "./attention/position_encoding.ts";
 export type { PositionEncodingBindings, PositionEncodingProblem } from "./attention/position_encoding_problem.ts";
 export type { PositionOptions } from "./attention/positions.ts";
+export { prewarm } from "./attention/prewarm.ts";
 export type { AttentionProblem, Cached, ScoreProblem } from "./attention/problem.ts";
 export { type ProjectionOptions, ProjectionPlan, planProjection, project } from "./attention/projection.ts";
 export type { ProjectionBindings, ProjectionProblem } from "./attention/projection_problem.ts";
@@ -153,6 +154,8 @@ export {
   type SoftmaxProblem,
   softmax,
 } from "./attention/softmax.ts";
+export { type TuneOptions, tune } from "./attention/tune.ts";
+export type { TunedAttention, TunedCandidate } from "./attention/tuned.ts";
 export { type PackedQkvSizes, splitHeads, unpackQkv } from "./attention/views.ts";
 export {
   attentionWeights,

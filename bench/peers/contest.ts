@@ -23,6 +23,8 @@ export interface Contestant {
   readonly kernel: string;
   /** Bytes of scratch memory; NaN where a library does not tell. */
   readonly workspaceBytes: number;
+  /** Dispatches of a run, where they are known. */
+  readonly dispatches?: number;
   /** It computes something else, for comparison, and its values are not checked. */
   readonly yardstick?: boolean;
   /** Computes once, and resolves when the GPU is done. */
@@ -41,6 +43,8 @@ export interface Contest {
   readonly bytes: number;
   /** Of the runs of a turn the shortest counts, not the mean: for work so small that polling for its end decides. */
   readonly shortest?: boolean;
+  /** Rounds that are enough. Default any number. */
+  readonly mostRounds?: number;
   /** By name, what makes a contestant. The first is what the others are compared with. */
   readonly contestants: Readonly<Record<string, (device: GPUDevice) => Promise<Contestant>>>;
   /** What the result must be, or some of it: elements `at` of the result, in float64 and in plain f32. */
@@ -65,16 +69,17 @@ export const among = (contest: Contest, peers: readonly string[]): Contest => ({
 });
 
 /** Steps that a contest takes, for progress bars. */
-export const contestSteps = ({ contestants }: Contest, rounds: number): number =>
-  Object.keys(contestants).length * (rounds + 1);
+export const contestSteps = ({ contestants, mostRounds = Number.POSITIVE_INFINITY }: Contest, rounds: number): number =>
+  Object.keys(contestants).length * (Math.min(rounds, mostRounds) + 1);
 
 /** Checks and times every contestant. One that its library can't run is left out, and `note` told why. */
 export async function runContest(
   device: GPUDevice,
   suite: string,
   contest: Contest,
-  { rounds, onStep, note }: { rounds: number; onStep: () => void; note: (text: string) => void },
+  { onStep, note, ...options }: { rounds: number; onStep: () => void; note: (text: string) => void },
 ): Promise<Measurement[]> {
+  const rounds = Math.min(options.rounds, contest.mostRounds ?? options.rounds);
   const { at, f64, plain } = contest.expected();
   const bound = errorBound(f64, plain, "f32");
   const entrants: { name: string; one: Contestant; times: number[]; repeats: number; worst: Worst }[] = [];
@@ -107,6 +112,7 @@ export async function runContest(
         ...{ suite, case: contest.name, impl: name, kernel: one.kernel, ms, rounds, dims: contest.dims, verdict },
         ...{ gflops: contest.flops / ms.median / 1e6, gbps: contest.bytes / ms.median / 1e6 },
         ...{ maxError: worst.error, correct, workspaceBytes: one.workspaceBytes, timing: "wall-clock" },
+        ...(one.dispatches !== undefined && { dispatches: one.dispatches }),
       };
     });
   } finally {

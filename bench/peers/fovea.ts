@@ -7,6 +7,7 @@ import type { Contestant, Input } from "./contest.ts";
 interface Recorded {
   readonly kernel: string;
   readonly workspaceBytes: number;
+  readonly dispatchCount?: number;
   encode(pass: GPUComputePassEncoder): void;
 }
 
@@ -23,6 +24,7 @@ export function foveaContestant(
   return {
     kernel: recorded.kernel,
     workspaceBytes: recorded.workspaceBytes,
+    ...(recorded.dispatchCount !== undefined && { dispatches: recorded.dispatchCount }),
     run() {
       const encoder = device.createCommandEncoder();
       const pass = encoder.beginComputePass();

@@ -1,5 +1,6 @@
 // The uniform of a plan: lengths and strides of the problem, once for every dispatch that its work is cut into.
 
+import { isSoftware } from "../gpu/device.ts";
 import { PARAMS_BYTES, type Params, packParams } from "../kernels/params.ts";
 import { isAligned, type SlotChoice } from "../kernels/slots.ts";
 import { COPY, tablesWorkgroups } from "../kernels/tables.ts";
@@ -10,6 +11,9 @@ import { reorder } from "./specs.ts";
 
 /** Offsets of uniforms are multiples of 256 at most; a device may ask for less, which buys nothing here. */
 export const UNIFORM_STRIDE = Math.ceil(PARAMS_BYTES / 256) * 256;
+
+/** Operations of a dispatch by default: below a second of a slow device of the kind. */
+const MOST_FLOPS = { gpu: 2 ** 36, software: 2 ** 32 };
 
 /** Workgroups of the folded grid, and where the params of the dispatch lie in the plan's uniform buffer. */
 export interface Dispatch {
@@ -47,7 +51,8 @@ export function dispatchesOf(
   // Below 2^30: every workgroup has an element of the output to itself, and a binding ends at 4 GiB.
   const total = grid.qTiles * grid.vSplits * problem.batch * (grid.heads ?? problem.heads);
   const flops = grid.flops ?? 2 * grid.qTile * problem.mostKeys * (problem.headDim + problem.vDim / grid.vSplits);
-  const parts = cutWork(device, total, flops, problem.maxDispatchFlops);
+  const { maxDispatchFlops = MOST_FLOPS[isSoftware(device) ? "software" : "gpu"] } = problem;
+  const parts = cutWork(device, total, flops, maxDispatchFlops);
   const stride = UNIFORM_STRIDE;
   const bytes = new ArrayBuffer(Math.max(1, parts.length) * stride);
   const shared = { ...PLACES, ...sharedParams(problem, operands, slots, grid), ...places };

@@ -77,6 +77,8 @@ export class AttentionPlan {
   readonly kernel: string;
   /** Bytes of scratch memory that the plan owns for its runs. The forward kernel needs none. */
   readonly workspaceBytes: number;
+  /** Dispatches that a run is cut into, of all its kernels: more of them where the work of one would exceed `maxDispatchFlops`. */
+  readonly dispatchCount: number;
   readonly #parts: PlanParts;
   readonly #groups = new WeakMap<Tensor, { tensors: readonly Tensor[]; groups: readonly GPUBindGroup[] }>();
   #destroyed = false;
@@ -84,6 +86,7 @@ export class AttentionPlan {
   private constructor(parts: PlanParts) {
     this.kernel = parts.stages.find(({ names }) => !names?.source)?.source.label ?? "";
     this.workspaceBytes = 4 * (parts.operands.get("workspace")?.fallback?.size ?? 0);
+    this.dispatchCount = parts.stages.reduce((count, { dispatches }) => count + dispatches.length, 0);
     this.#parts = parts;
   }
 

@@ -27,6 +27,7 @@ import { buildPlan } from "./build.ts";
 import { attentionTensors, operandsOf } from "./operands.ts";
 import type { AttentionPlan, Stage } from "./plan.ts";
 import { type AttentionProblem, type Cached, type ResolvedProblem, resolveProblem } from "./problem.ts";
+import { tunedChoice } from "./tuned.ts";
 
 /**
  * Compiles softmax(scale * Q K^T + mask) V for a problem: a checked, reusable recipe without any memory of size M x N.
@@ -64,33 +65,46 @@ export async function planAttention(
 /** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
 export async function preparePlan(device: GPUDevice, problem: AttentionProblem | Cached<AttentionProblem>) {
   checkDevice(device);
-  const limits = tileLimits(device);
-  const kernelsOf = (resolved: ResolvedProblem): Kernels => {
-    if (isDecodeVariant(resolved.variant)) return decodeKernels(resolved, limits);
-    const { headDim, vDim, seqQ, mostKeys, similarity } = resolved;
-    const additive = similarity.kind === "additive";
-    const few = additive && seqQ <= FEW_QUERIES.most ? FEW_QUERIES.variant : undefined;
-    const tile = chooseForwardTile({ headDim, vDim, seqQ, additive, variant: resolved.variant ?? few }, limits);
-    if (isDecoded(resolved, tile)) return decodeKernels(resolved, limits);
-    const grid = forwardGrid(tile, headDim, vDim, seqQ);
-    const term = additive ? ADDITIVE_TERM_FLOPS : 2;
-    const flops = grid.qTile * mostKeys * (term * headDim + (2 * vDim) / grid.vSplits);
-    return {
-      stagesOf: (slots) => [{ source: forwardKernel({ headDim, vDim, tile, ...slots }), grid: { ...grid, flops } }],
-    };
-  };
   return assemblePlan(
     device,
     problem,
-    (resolved, slots) => kernelsOf(resolved).stagesOf(slots),
-    (resolved) => kernelsOf(resolved).workspace,
+    (resolved, slots) => kernelsOf(device, resolved).stagesOf(slots),
+    (resolved) => kernelsOf(device, resolved).workspace,
   );
 }
 
-/** The stages of a problem, and the shape of the scratch memory that they share. */
-interface Kernels {
+/** The kernels of a problem: those that it asks for, or that the tables have for it. */
+export interface Kernels {
+  /** The row of the table, and the workgroups that share the keys of a row, where the kernel splits them. */
+  readonly variant: string;
+  readonly kvSplits?: number;
   stagesOf(slots: SlotChoice): readonly Stage[];
+  /** The shape of the scratch memory that the stages share. */
   readonly workspace?: readonly number[];
+}
+
+/** Chooses the kernels. Throws FoveaError for a variant that can't run here, and for a stored choice of another problem. */
+export function kernelsOf(device: GPUDevice, problem: ResolvedProblem): Kernels {
+  const limits = tileLimits(device);
+  const resolved = { ...problem, ...tunedChoice(device, problem) };
+  if (isDecodeVariant(resolved.variant)) return decodeKernels(resolved, limits);
+  const { headDim, vDim, seqQ, similarity } = resolved;
+  const additive = similarity.kind === "additive";
+  const few = additive && seqQ <= FEW_QUERIES.most ? FEW_QUERIES.variant : undefined;
+  const tile = chooseForwardTile({ headDim, vDim, seqQ, additive, variant: resolved.variant ?? few }, limits);
+  if (isDecoded(resolved, tile)) return decodeKernels(resolved, limits);
+  const grid = forwardGrid(tile, headDim, vDim, seqQ);
+  const term = additive ? ADDITIVE_TERM_FLOPS : 2;
+  const flops = grid.qTile * keysOf(resolved, grid.qTile) * (term * headDim + (2 * vDim) / grid.vSplits);
+  return {
+    variant: tile.name,
+    stagesOf: (slots) => [{ source: forwardKernel({ headDim, vDim, tile, ...slots }), grid: { ...grid, flops } }],
+  };
+}
+
+/** The most keys that a tile of queries looks at. */
+function keysOf({ mostKeys, window: [left, right], sinkTokens }: ResolvedProblem, qTile: number): number {
+  return left < 0 || right < 0 ? mostKeys : Math.min(mostKeys, left + qTile + right + sinkTokens);
 }
 
 /** Few queries, or keys that the caller splits; block masks and additive scores are for the forward kernel. */
@@ -123,6 +137,7 @@ function decodeKernels(problem: ResolvedProblem, limits: TileLimits): Kernels {
   const grid = { qTiles, qTile, kvSplits, vSplits: vSplits * kvSplits, heads: kvHeads, flops };
   const end = { ...combineGrid(vDim, seqQ), kvSplits, flops: 1 };
   return {
+    ...{ variant: tile.name, kvSplits },
     stagesOf: (slots) => [
       { source: decodeKernel("decode", { headDim, vDim, tile, ...slots }), grid },
       { source: decodeKernel("combine", { headDim, vDim, tile, ...slots }), grid: end },
@@ -146,5 +161,5 @@ export async function assemblePlan(
   const asked = attentionTensors(problem, resolved);
   const memory = operandsOf(device, problem, resolved, asked, workspaceOf?.(resolved));
   const built = await buildPlan(device, resolved, memory, (slots) => stagesOf(resolved, slots));
-  return { ...built, resolved };
+  return { ...built, resolved, operands: memory.operands };
 }

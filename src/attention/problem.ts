@@ -19,6 +19,7 @@ import {
   reorder,
   toBhmd,
 } from "./specs.ts";
+import type { TunedAttention } from "./tuned.ts";
 
 /** What scores are made of: the part of a problem that has no values. */
 export interface ScoreProblem extends ScoreOptions {
@@ -30,7 +31,7 @@ export interface ScoreProblem extends ScoreOptions {
   readonly layout?: Layout;
   /**
    * Floating-point operations after which a dispatch is cut in two, so that none runs long enough for a browser's or
-   * system's watchdog (2 s on Windows), or for a frame. Default 2^36.
+   * system's watchdog (2 s on Windows), or for a frame. Default 2^36, and 2^32 on software adapters.
    */
   readonly maxDispatchFlops?: number;
   /** Name of the plan's GPU objects in errors and captures. Default the name of the function, as `"attention"`. */
@@ -54,6 +55,11 @@ export interface AttentionProblem extends ScoreProblem {
   readonly kvSplits?: number;
   /** Take this row of the kernel's tile table instead of the one that fits the device. For benchmarks and tests. */
   readonly variant?: string;
+  /**
+   * What {@link tune} found for this problem on this adapter, in place of variant and kvSplits. Throws
+   * FoveaError("argument") for the result of another adapter or another problem.
+   */
+  readonly tuned?: TunedAttention;
 }
 
 /**
@@ -81,7 +87,7 @@ export interface ResolvedScores extends Features {
   /** The shape of the log-sum-exp. */
   readonly lseShape: readonly number[];
   readonly scale: number;
-  readonly maxDispatchFlops: number;
+  readonly maxDispatchFlops: number | undefined;
 }
 
 /** A checked problem. Tensors are in BHMD order. */
@@ -94,6 +100,7 @@ export interface ResolvedProblem extends ResolvedScores {
   readonly rowMax: ResolvedSpec | undefined;
   readonly variant: string | undefined;
   readonly kvSplits: number | undefined;
+  readonly tuned: TunedAttention | undefined;
 }
 
 /** Checks a problem and fills in its defaults. Throws FoveaError("argument") that names what is wrong. */
@@ -131,7 +138,7 @@ export function resolveProblem(problem: AttentionProblem | Cached<AttentionProbl
     ...{ output, lse: perRow("lse"), rowMax: perRow("rowMax") },
     outputShape: reorder(output, layout).shape,
     variant: problem.variant,
-    kvSplits,
+    ...{ kvSplits, tuned: problem.tuned },
   };
 }
 
@@ -159,7 +166,7 @@ export function resolveScores<Values extends boolean>(
     ...{ v: v as Values extends true ? ResolvedSpec : undefined, vDim: v?.shape[3] ?? 0 },
     ...{ source: given.source, ...features },
     scale: problem.scale ?? defaultScale(features.similarity, headDim),
-    maxDispatchFlops: problem.maxDispatchFlops ?? 2 ** 36,
+    maxDispatchFlops: problem.maxDispatchFlops,
   };
 }
 

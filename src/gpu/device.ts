@@ -93,3 +93,10 @@ export const tileLimits = (device: GPUDevice) => ({
 export function isSoftware(device: GPUDevice): boolean {
   return (device.adapterInfo as GPUAdapterInfo | undefined)?.isFallbackAdapter ?? false;
 }
+
+/** The adapter of a device in the browser's words: vendor, architecture, and what else it tells. */
+export function adapterName(device: GPUDevice): string {
+  const info = device.adapterInfo as GPUAdapterInfo | undefined;
+  const words = [info?.vendor, info?.architecture, info?.description || info?.device].filter(Boolean);
+  return words.join(" ") || "unnamed adapter";
+}

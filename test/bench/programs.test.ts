@@ -141,7 +141,33 @@ describe("npm run bench", () => {
       });
     }
   });
+  it("times the start of the package as built, in a browser of its own each time", async () => {
+    const { code } = await run("bench", "--suite", "start", "--rounds", "1", "--json", file("start.json"));
+    expect(code).toBe(0);
+    const { rows } = JSON.parse(readFileSync(file("start.json"), "utf8"));
+    const names = rows.map((row: { case: string; impl: string }) => `${row.case}: ${row.impl}`);
+    expect(names).toEqual([
+      "prefill S=512 H=8 D=64: fovea",
+      "prefill S=512 H=8 D=64: fovea, prewarmed",
+      "decode T=1024 H=8 D=64: fovea",
+      "decode T=1024 H=8 D=64: fovea, prewarmed",
+    ]);
+    for (const { impl, ms, phases, correct } of rows) {
+      expect(correct).toBe(true);
+      const ahead = impl === "fovea" ? [] : ["prewarm"];
+      expect(Object.keys(phases)).toEqual(["import", "device", ...ahead, "plan", "run"]);
+      const counted = impl === "fovea" ? ["import", "device", "plan", "run"] : ["plan", "run"];
+      expect(ms.median).toBeCloseTo(
+        counted.reduce((sum, phase) => sum + phases[phase], 0),
+        6,
+      );
+      // Compiling is what a start waits for, and what it does not wait for once it was done ahead.
+      expect(phases.prewarm ?? phases.plan).toBeGreaterThan(20);
+      if (phases.prewarm) expect(phases.plan).toBeLessThan(phases.prewarm / 2);
+    }
+  });
   it.each([
+    ["the suite of starts without pages", ["--suite", "start", "--runtime", "dawn"], "the suite start is of pages"],
     ["an unknown suite", ["--suite", "prefil"], "there is no suite prefil; there are ladder, forward, "],
     ["an unknown runtime", ["--runtime", "node"], "--runtime must be chromium or dawn, got node."],
   ])("refuses %s", async (_, args, message) => {

@@ -1,0 +1,49 @@
+// Compiling ahead of the first call.
+
+import { check, FoveaError } from "../errors.ts";
+import { checkDevice } from "../gpu/buffers.ts";
+import { preparePlan } from "./plan_attention.ts";
+import type { AttentionProblem, Cached } from "./problem.ts";
+
+/**
+ * Compiles the kernels that plans of these problems need, off the main thread and each of them once, so that the first
+ * call does not wait for a compiler. Descriptions are enough; lengths and batch sizes hardly matter, since kernels are
+ * compiled for head dims, dtypes and options: a prompt of a thousand tokens warms up for all prompts, and a problem of one
+ * query for decoding. Resolves when all are ready, and keeps no memory but the compiled kernels.
+ *
+ * Rejects with FoveaError that names the problem which can't be planned and says why; the others are compiled all the same.
+ *
+ * @param problems As for {@link planAttention}: tensors, descriptions, caches
+ *
+ * @example
+ * const q = { shape: [1, 8, 512, 64] };
+ * const token = { shape: [1, 8, 1, 64] };
+ * await prewarm(device, [{ q, k: q, v: q, causal: true }, { q: token, k: q, v: q, causal: true }]);
+ */
+export async function prewarm(
+  device: GPUDevice,
+  problems: readonly (AttentionProblem | Cached<AttentionProblem>)[],
+): Promise<void> {
+  checkDevice(device);
+  check(
+    Array.isArray(problems),
+    "argument",
+    () => `prewarm: problems must be a list of problems { q, k, v, ... }, got ${problems}.`,
+  );
+  const outcomes = await Promise.allSettled(problems.map((problem) => compileOnly(device, problem)));
+  for (const [index, outcome] of outcomes.entries()) {
+    if (outcome.status === "fulfilled") continue;
+    const { reason } = outcome;
+    if (!(reason instanceof FoveaError)) throw reason;
+    throw new FoveaError(reason.code, `prewarm: problems[${index}]: ${reason.message}`, { cause: reason });
+  }
+}
+
+async function compileOnly(device: GPUDevice, problem: AttentionProblem | Cached<AttentionProblem>): Promise<void> {
+  const { plan, allocated } = await preparePlan(device, problem);
+  plan.destroy();
+  await allocated.catch((error: unknown) => {
+    // That the scratch memory of so large a problem can't be had now says nothing of its kernels.
+    if (!(error instanceof FoveaError && error.code === "out-of-memory")) throw error;
+  });
+}

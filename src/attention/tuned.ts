@@ -1,0 +1,100 @@
+// What tuning found: for which adapter and problem it holds, and what it says.
+
+import { check } from "../errors.ts";
+import { adapterName } from "../gpu/device.ts";
+import type { TimingSource } from "../gpu/timing.ts";
+import { accessOf } from "./build.ts";
+import type { ResolvedProblem } from "./problem.ts";
+import { bindingBase, type ResolvedSpec } from "./specs.ts";
+
+/** A choice that {@link tune} tried. */
+export interface TunedCandidate {
+  /** Row of the kernels' tile tables. */
+  readonly variant: string;
+  /** Workgroups that share the keys of a row, where the kernel splits them. */
+  readonly kvSplits?: number;
+  /** Median milliseconds of a run; of its first one, if that took more than twice the fastest. */
+  readonly ms?: number;
+  /** Why it is out of the question, whatever its time: it failed, or its values are not the default's. */
+  readonly failure?: string;
+}
+
+/** What {@link tune} found. Plain data: JSON keeps it for the next visit. */
+export interface TunedAttention {
+  /** The adapter that it was found on, as the browser describes it. */
+  readonly adapter: string;
+  /** The problem that it was found for; lengths and batch sizes up to the same power of two share one. */
+  readonly problem: string;
+  readonly variant: string;
+  readonly kvSplits?: number;
+  /** How times were taken. */
+  readonly timing: TimingSource;
+  /** What was tried, the default first. */
+  readonly candidates: readonly TunedCandidate[];
+}
+
+/** The choice that a problem was given as the result of tuning. Throws FoveaError if that is of another one. */
+export function tunedChoice(
+  device: GPUDevice,
+  problem: ResolvedProblem,
+): { variant?: string; kvSplits?: number | undefined } {
+  const { label, tuned, variant, kvSplits } = problem;
+  if (tuned === undefined) return {};
+  check(
+    typeof tuned === "object" && tuned !== null && typeof tuned.variant === "string",
+    "argument",
+    () => `${label}: tuned must be a result of tune(), got ${JSON.stringify(tuned)}.`,
+  );
+  check(
+    variant === undefined,
+    "argument",
+    () => `${label}: tuned chooses the variant; leave out variant "${variant}", or tuned.`,
+  );
+  const here = { adapter: adapterName(device), problem: problemName(device, problem) };
+  for (const what of ["adapter", "problem"] as const) {
+    check(
+      tuned[what] === here[what],
+      "argument",
+      () => `${label}: tuned is of the ${what} "${tuned[what]}", and this is "${here[what]}". Call tune() for it.`,
+    );
+  }
+  return { variant: tuned.variant, kvSplits: kvSplits ?? tuned.kvSplits };
+}
+
+/** Lengths this close have one choice. */
+const powerOfTwo = (length: number) => (length <= 1 ? length : 2 ** Math.ceil(Math.log2(length)));
+
+/** Everything that the speed of kernels depends on, in words. */
+export function problemName(device: GPUDevice, problem: ResolvedProblem): string {
+  const { batch, heads, kvHeads, seqQ, seqKv, headDim, vDim, window, chunk, similarity, source } = problem;
+  const stored = (name: string, spec: ResolvedSpec) => `${name} ${accessName(device, spec)}`;
+  const cache = source?.quantised ? `int${source.quantised.bits}` : source?.k.dtype;
+  const [left, right] = window.map((keys) => (keys <= 0 ? keys : powerOfTwo(keys)));
+  const has = {
+    causal: right === 0 && left < 0,
+    [`window ${left} ${right}`]: left >= 0 || right > 0,
+    [`chunk ${powerOfTwo(chunk)}`]: chunk > 0,
+    [similarity.kind]: similarity.kind !== "dot",
+    temperature: similarity.temperature,
+    softcap: problem.softcap,
+    bias: problem.bias,
+    [`mask ${problem.mask?.dtype}`]: problem.mask,
+    dropout: problem.dropout,
+    scoreFunction: problem.scoreFunction,
+    maskFunction: problem.maskFunction,
+    blockMask: problem.blockMask,
+  };
+  return [
+    `B${powerOfTwo(batch)} H${heads}/${kvHeads} M${powerOfTwo(seqQ)} N${powerOfTwo(seqKv)} D${headDim}/${vDim}`,
+    stored("q", problem.q),
+    ...(source ? [`cache ${source.place} ${cache}`] : [stored("k", problem.k), stored("v", problem.v)]),
+    stored("o", problem.output),
+    ...Object.keys(has).filter((name) => has[name as keyof typeof has]),
+    ...new Set(problem.tables.map(({ name }) => name)),
+  ].join(", ");
+}
+
+const accessName = (device: GPUDevice, spec: ResolvedSpec) => {
+  const access = accessOf(device, { spec, base: bindingBase(device, spec) });
+  return access === "dense" || access === "strided" ? `${spec.dtype}${access === "dense" ? "" : " strided"}` : access;
+};
