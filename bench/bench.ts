@@ -1,5 +1,6 @@
 // `npm run bench`: suites of implementations, checked and then timed in turns, in Chromium or in Node on Dawn.
 
+import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import Table from "cli-table3";
 import { FoveaError } from "../src/errors.ts";
@@ -7,24 +8,29 @@ import { openPage } from "./browser.ts";
 import { progress } from "./console.ts";
 import { openDawn } from "./dawn.ts";
 import { bytes, digits } from "./format.ts";
-import type { Measurement } from "./harness.ts";
+import type { Measurement, Row } from "./harness.ts";
 import { LIBRARIES } from "./peers/contest.ts";
-import { type Report, runSuites, type SuiteOptions } from "./program.ts";
+import { type Adapter, type Report, runSuites, type SuiteOptions } from "./program.ts";
+import { writeDocuments } from "./readme.ts";
 import { type Context, describe, parse, positive, writeJson } from "./start.ts";
 import { startUp } from "./start_up.ts";
 import { SUITES } from "./suites.ts";
+import type { ResultFile } from "./tables.ts";
 
 /** Of the suites, `start` is no page's own: it opens one after the other. */
 const NAMES = [...Object.keys(SUITES), "start"];
 
 const HELP = `
-npm run bench -- [--suite NAME] [--peers NAMES] [--runtime chromium|dawn] [--rounds N] [--json FILE]
+npm run bench -- [--suite NAME] [--peers NAMES] [--runtime chromium|dawn] [--rounds N] [--json FILE] [--update FILE]
+npm run bench -- --readme
 
   --suite NAME     ${NAMES.join(", ")}; may be repeated; all where left out
   --peers NAMES    libraries beside ours, with commas between: ${LIBRARIES.join(", ")}; "none"; all where left out
   --runtime NAME   chromium (default), or dawn: Node with npm webgpu
   --rounds N       timed rounds; in each, every implementation of a case has its turn (7)
   --json FILE      results as JSON
+  --update FILE    a result file of this adapter, in which these suites take the place of what it has of them
+  --readme         only writes the tables and plots of the READMEs, from bench/results
   --help           this text
 `;
 
@@ -34,6 +40,8 @@ const OPTIONS = {
   runtime: { type: "string", default: "chromium" },
   rounds: { type: "string", default: "7" },
   json: { type: "string" },
+  update: { type: "string" },
+  readme: { type: "boolean" },
   help: { type: "boolean" },
 } as const;
 
@@ -42,6 +50,11 @@ export async function main(context: Context): Promise<number> {
   const { values } = parse(() => parseArgs({ args, options: OPTIONS }), HELP);
   if (values.help) {
     console.log(HELP.trim());
+    return 0;
+  }
+  if (values.readme) {
+    const changed = writeDocuments(root);
+    console.log(changed.length ? `Written: ${changed.join(", ")}` : "The READMEs hold what is in bench/results.");
     return 0;
   }
   const suites = values.suite ?? NAMES.filter((name) => name !== "start" || values.runtime === "chromium");
@@ -63,11 +76,24 @@ export async function main(context: Context): Promise<number> {
     print(measurements);
     const rows = measurements.map(({ dims: _dims, verdict: _verdict, timing: _timing, ...row }) => row);
     if (values.json) writeJson(values.json, root, runtime, { rows });
+    if (values.update) writeJson(values.update, root, runtime, { rows: updated(values.update, runtime.adapter, rows) });
     return measurements.every(({ correct, impl }) => correct || LIBRARIES.includes(impl)) ? 0 : 1;
   } finally {
     stop();
     await runtime.close();
   }
+}
+
+/** The rows of a result file with those of the suites that ran in place of its own; the others say when they were measured. */
+export function updated(path: string, { description }: Pick<Adapter, "description">, rows: readonly Row[]): Row[] {
+  const { adapter, commit, rows: before } = JSON.parse(readFileSync(path, "utf8")) as ResultFile;
+  if (adapter.description !== description) {
+    throw new FoveaError("file", `${path} is of ${adapter.description}; this is ${description}. Write another file.`);
+  }
+  const ran = new Set(rows.map(({ suite }) => suite));
+  const kept = before.filter(({ suite }) => !ran.has(suite)).map((row) => ({ ...row, commit: row.commit ?? commit }));
+  const order = [...new Set([...NAMES, ...kept.map(({ suite }) => suite)])];
+  return [...kept, ...rows].sort((a, b) => order.indexOf(a.suite) - order.indexOf(b.suite));
 }
 
 function peersOf(given: string | undefined): readonly string[] {

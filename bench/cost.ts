@@ -43,6 +43,6 @@ export function bytesOf({ B, H, Hkv, M, N, D, Dv }: Dims): number {
 export const windowOf = ({ window }: Dims) => window !== undefined && { window: [window, -1] as const };
 
 /** Bytes of the scores that the naive way keeps in memory, f32. */
-export function naiveBytesOf({ B, H, M, N }: Dims): number {
+export function naiveBytesOf({ B, H, M, N }: Pick<Dims, "B" | "H" | "M" | "N">): number {
   return 4 * B * H * M * N;
 }

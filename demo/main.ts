@@ -1,9 +1,9 @@
 // The demo: the ladder, live. Every rung is checked and timed in the visitor's own browser.
 
-import * as Plot from "@observablehq/plot";
 import { bytes, digits, milliseconds } from "../bench/format.ts";
 import { type Measurement, measure, stepsOf } from "../bench/harness.ts";
 import { LADDER } from "../bench/ladder.ts";
+import { ladderPlot } from "../bench/plots.ts";
 import { describeAdapter } from "../bench/program.ts";
 import { FoveaError, requestFoveaDevice } from "../src/index.ts";
 
@@ -108,20 +108,7 @@ function show(measurements: readonly Measurement[]): void {
   const [{ timing, verdict }] = measurements;
   footnote.textContent = `Medians of ${ROUNDS} interleaved rounds, by ${timing}. ${verdict.rows} of ${verdict.ofRows} rows of each output were checked.`;
   footnote.hidden = false;
-  figure.replaceChildren(
-    Plot.plot({
-      width: Math.min(figure.clientWidth, 860),
-      marginLeft: 90,
-      marginBottom: 50,
-      style: { fontSize: "14px", color: "inherit", background: "transparent" },
-      x: { label: "GFLOP/s", labelOffset: 45, grid: true, zero: true, ticks: 5 },
-      y: { label: null },
-      marks: [
-        Plot.barX(measurements, { x: "gflops", y: "impl", fill: "var(--accent)", sort: { y: null } }),
-        Plot.ruleX([0]),
-      ],
-    }),
-  );
+  figure.replaceChildren(ladderPlot(measurements, { width: Math.min(figure.clientWidth, 860), fill: "var(--accent)" }));
 }
 
 void start().catch((error: unknown) => {
