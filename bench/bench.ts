@@ -8,14 +8,14 @@ import { openPage } from "./browser.ts";
 import { progress } from "./console.ts";
 import { openDawn } from "./dawn.ts";
 import { bytes, digits } from "./format.ts";
-import type { Measurement, Row } from "./harness.ts";
+import type { Measurement } from "./harness.ts";
 import { LIBRARIES } from "./peers/contest.ts";
 import { type Adapter, type Report, runSuites, type SuiteOptions } from "./program.ts";
 import { writeDocuments } from "./readme.ts";
 import { type Context, describe, parse, positive, writeJson } from "./start.ts";
 import { startUp } from "./start_up.ts";
 import { SUITES } from "./suites.ts";
-import type { ResultFile } from "./tables.ts";
+import type { ResultFile, ResultRow } from "./tables.ts";
 
 /** Of the suites, `start` is no page's own: it opens one after the other. */
 const NAMES = [...Object.keys(SUITES), "start"];
@@ -85,7 +85,11 @@ export async function main(context: Context): Promise<number> {
 }
 
 /** The rows of a result file with those of the suites that ran in place of its own; the others say when they were measured. */
-export function updated(path: string, { description }: Pick<Adapter, "description">, rows: readonly Row[]): Row[] {
+export function updated(
+  path: string,
+  { description }: Pick<Adapter, "description">,
+  rows: readonly ResultRow[],
+): ResultRow[] {
   const { adapter, commit, rows: before } = JSON.parse(readFileSync(path, "utf8")) as ResultFile;
   if (adapter.description !== description) {
     throw new FoveaError("file", `${path} is of ${adapter.description}; this is ${description}. Write another file.`);

@@ -2,6 +2,7 @@
 
 import * as Plot from "@observablehq/plot";
 import type { Row } from "./harness.ts";
+import { LIBRARIES } from "./peers/contest.ts";
 
 /** Where a plot goes. */
 export interface Canvas {
@@ -43,7 +44,7 @@ export const scalePlot = (points: readonly Point[], canvas: Canvas) =>
     ...common(canvas),
     ...{ height: 420, marginLeft: 60, marginRight: 130, marginBottom: 50 },
     x: { type: "log", base: 2, label: "N", labelOffset: 45, ticks: lengthsOf(points), tickFormat: "," },
-    y: { type: "log", label: "ms", grid: true, ticks: 6, tickFormat: "~s" },
+    y: { type: "log", label: "ms", grid: true, ticks: 6, tickFormat: "," },
     marks: [
       Plot.lineY(points, { x: "n", y: "ms", stroke: "line", marker: "circle" }),
       Plot.text(points, Plot.selectLast({ x: "n", y: "ms", z: "line", text: "line", textAnchor: "start", dx: 10 })),
@@ -53,15 +54,20 @@ export const scalePlot = (points: readonly Point[], canvas: Canvas) =>
 const lengthsOf = (points: readonly Point[]) => [...new Set(points.map(({ n }) => n))].sort((a, b) => a - b);
 
 /** Implementations of several cases by their time, in powers: the shorter the better. */
-export const contestPlot = (rows: readonly (Pick<Row, "case" | "impl"> & { readonly ms: number })[], canvas: Canvas) =>
-  Plot.plot({
+export const contestPlot = (
+  rows: readonly (Pick<Row, "case" | "impl"> & { readonly ms: number })[],
+  canvas: Canvas,
+) => {
+  const ours = ({ impl }: { readonly impl: string }) => (LIBRARIES.includes(impl) ? "gray" : canvas.fill);
+  return Plot.plot({
     ...common(canvas),
-    ...{ marginLeft: 110, marginRight: 190, marginBottom: 50 },
-    x: { type: "log", label: "ms", labelOffset: 45, grid: true, ticks: 6, tickFormat: "~s" },
+    ...{ marginLeft: 110, marginRight: 270, marginBottom: 50 },
+    x: { type: "log", nice: true, label: "ms", labelOffset: 45, grid: true, ticks: 6, tickFormat: "," },
     y: { label: null },
     fy: { label: null },
     marks: [
-      Plot.dot(rows, { x: "ms", y: "impl", fy: "case", fill: canvas.fill, r: 5, sort: { y: null, fy: null } }),
+      Plot.dot(rows, { x: "ms", y: "impl", fy: "case", fill: ours, r: 5, sort: { y: null, fy: null } }),
       Plot.frame({ strokeOpacity: 0.2 }),
     ],
   });
+};

@@ -93,7 +93,11 @@ function plotsOf(file: ResultFile): Map<string, string> {
       drawn((canvas) => scalePlot(points, canvas)),
     );
   const beside = contests(file).flatMap((rows) =>
-    rows.map(({ suite, case: name, ms, ...row }) => ({ ...row, case: `${suite}, ${name}`, ms: ms.median })),
+    rows.map(({ suite, case: name, ms, ...row }) => ({
+      ...row,
+      case: `${suite}, ${name.replace(" beside others", "")}`,
+      ms: ms.median,
+    })),
   );
   const shown = beside.filter(({ impl, correct }) => correct && (impl === "fovea" || LIBRARIES.includes(impl)));
   if (shown.length)

@@ -8,14 +8,16 @@ import type { Adapter } from "./program.ts";
 import { SOFTWARE_FLOPS } from "./suites.ts";
 import { cutTo, WORKLOADS } from "./workloads.ts";
 
+/** A row, with the commit that it was measured at where that is not the file's. */
+export type ResultRow = Row & { readonly commit?: string };
+
 /** What `--json` writes. */
 export interface ResultFile {
   readonly schema: 1;
   readonly adapter: Adapter;
   readonly engine: string;
   readonly commit: string;
-  /** With the commit that they were measured at, where it is not the file's. */
-  readonly rows: readonly (Row & { readonly commit?: string })[];
+  readonly rows: readonly ResultRow[];
 }
 
 /** The rows of a suite, by case. */

@@ -1,8 +1,10 @@
 // Tables and plots of the READMEs: as they follow from bench/results, and how they are made.
 
-import { readdirSync, readFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { updated } from "../../bench/bench.ts";
 import { documents, rewritten } from "../../bench/readme.ts";
 import type { ResultFile } from "../../bench/tables.ts";
 import { expectError } from "../support/errors.ts";
@@ -52,6 +54,29 @@ describe("the READMEs", () => {
     expect(plots.map((name) => `bench/results/${name}`).sort()).toEqual(drawn.sort());
     const shown = [...(expected.get("bench/README.md") as string).matchAll(/\]\((results\/[\w-]+\.svg)\)/g)];
     expect(shown.map(([, name]) => `bench/${name}`).sort()).toEqual(drawn.sort());
+  });
+});
+
+describe("npm run bench -- --update", () => {
+  it("puts rows of the suites that ran in place of a file's own, and says when the others were measured", () => {
+    const path = join(mkdtempSync(join(tmpdir(), "fovea-update-")), "acme.json");
+    writeFileSync(path, JSON.stringify(FILE));
+    const rows = updated(path, FILE.adapter, [row("scale", "N=128", "fovea", 1), row("prefill", "S=512", "fovea", 9)]);
+    const told = rows.map(({ suite, case: name, commit }) => `${suite} ${name} ${commit}`);
+    expect(told.slice(0, 4)).toEqual([
+      "ladder N=64 H=8 D=64 c",
+      "ladder N=64 H=8 D=64 c",
+      "prefill S=512 undefined",
+      "small S=16 c",
+    ]);
+    expect(told.filter((text) => text.startsWith("scale"))).toEqual(["scale N=128 undefined"]);
+    expect(told).toHaveLength(FILE.rows.length - 3 + 2);
+  });
+  it("refuses a file of another adapter", async () => {
+    const path = join(mkdtempSync(join(tmpdir(), "fovea-update-")), "acme.json");
+    writeFileSync(path, JSON.stringify(FILE));
+    const message = `${path} is of acme anvil; this is other. Write another file.`;
+    await expectError(() => updated(path, { description: "other" }, []), "file", message);
   });
 });
 
