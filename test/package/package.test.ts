@@ -221,7 +221,7 @@ const ONE_OPERATOR: readonly (readonly [name: string, kernels: readonly string[]
   ["Softmax", ["pointwise", "row_softmax"], 23],
   ["LayerNormalization", ["layer_norm", "pointwise"], 24],
   ["RotaryEmbedding", ["rotary"], 33],
-  ["Attention", ["combine", "decode", "forward", "forward_rows", "pointwise", "row_norms", "tables", "weights"], 57],
+  ["Attention", ["combine", "decode", "forward", "forward_rows", "pointwise", "row_norms", "tables", "weights"], 58],
   ["FlexAttention", ["combine", "decode", "forward", "forward_rows", ...MATMUL, "row_norms", "tables", "weights"], 61],
   [
     "MicrosoftAttention",
