@@ -2,7 +2,7 @@
 // a machine's own say nothing twice; values and memory are real.
 
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { clearlyFaster } from "../../src/attention/tune.ts";
+import { clearlyFaster } from "../../src/attention/trial.ts";
 import {
   type AttentionProblem,
   attention,
@@ -111,6 +111,9 @@ describe("tune", () => {
       timing: "timestamp-query",
     });
     expect(taken).not.toHaveProperty("kvSplits");
+
+    script = () => 0; // too short for the clock
+    expect(`forward ${(await tune(device, PREFILL, ONE)).variant}`).toBe(standard);
 
     let turns = 0; // the comparison of all is won, the repetition is not
     script = (kernel) => (kernel !== "forward 8x32" ? 1 : turns++ < 20 ? 0.5 : 1);
