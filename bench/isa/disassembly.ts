@@ -6,7 +6,10 @@ export interface Counts {
   readonly all: number;
   /** Of the vector unit. */
   readonly valu: number;
-  /** Fused multiply-adds among those, and how many multiply-adds they do a lane (packed halves do two). */
+  /**
+   * Multiply-adds among those, and how many they do a lane: packed halves do two. A packed product is one: it begins the
+   * sum of a burst.
+   */
   readonly fma: number;
   readonly fmaOps: number;
   /** Reciprocals, exponentials and their like. */
@@ -191,8 +194,8 @@ function countsOf(instructions: readonly string[]): Counts {
     counts.all++;
     if (name.startsWith("v_")) {
       counts.valu++;
-      const packed = /^v_(?:pk_fma|dot2)/.test(name);
-      if (packed || /^v_(?:fma|fmac|fmaak|fmamk|mac|mad)_/.test(name)) {
+      const packed = /^v_(?:pk_(?:fma|fmac|mul)_f16|dot2)/.test(name);
+      if (packed || /^v_(?:fma_mix|(?:fma|fmac|fmaak|fmamk|mac|mad)_f)/.test(name)) {
         counts.fma++;
         counts.fmaOps += packed ? 2 : 1;
       }

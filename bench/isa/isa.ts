@@ -7,7 +7,16 @@ import { FoveaError } from "../../src/errors.ts";
 import { type Context, parse } from "../start.ts";
 import { compileForRdna2 } from "./compiler.ts";
 import type { IsaReport } from "./disassembly.ts";
-import { broken, fmaPerWord, fmaShare, hotKernels, percent, steadyShare } from "./kernels.ts";
+import {
+  broken,
+  fmaPerInstruction,
+  fmaPerWord,
+  fmaShare,
+  type HotKernel,
+  hotKernels,
+  percent,
+  steadyShare,
+} from "./kernels.ts";
 import { peerKernels } from "./peers.ts";
 
 const HELP = `
@@ -36,13 +45,13 @@ export async function main({ server, args }: Context): Promise<number> {
   const theirs = values.peers ? await peerKernels(server) : [];
   if (ours.length + theirs.length === 0) throw new FoveaError("argument", `no kernel has "${values.filter}" in it.`);
   const reports = compileForRdna2([...ours, ...theirs]);
-  print(reports);
+  print(reports, ours);
   const failures = ours.flatMap(({ limits }, index) => broken(reports[index], limits));
   for (const failure of failures) console.error(failure);
   return failures.length ? 1 : 0;
 }
 
-function print(reports: readonly IsaReport[]): void {
+function print(reports: readonly IsaReport[], ours: readonly HotKernel[]): void {
   const head = [
     "kernel",
     "FMA share",
@@ -60,10 +69,14 @@ function print(reports: readonly IsaReport[]): void {
     style: { head: [], border: [] },
     colAligns: ["left", ...[...head, ...more].slice(1).map(() => "right" as const)],
   });
-  for (const report of reports) {
+  for (const [index, report] of reports.entries()) {
     const { name, vgprs, spills, workgroupBytes, waves, loop } = report;
     const word = loop.ldsWords ? fmaPerWord(report).toFixed(2) : "";
-    const shares = [percent(fmaShare(report)), percent(steadyShare(report)), (loop.fmaOps / loop.valu).toFixed(2)];
+    const shares = [
+      percent(fmaShare(report)),
+      percent(steadyShare(report)),
+      fmaPerInstruction(report, ours[index]?.limits ?? {}).toFixed(2),
+    ];
     table.push([
       name,
       ...shares,

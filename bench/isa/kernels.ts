@@ -15,6 +15,11 @@ export interface IsaLimits {
   readonly workgroupBytes: number;
   /** Least multiply-adds for each word that moves to or from workgroup memory. */
   readonly fmaPerWord?: number;
+  /**
+   * Least multiply-adds of the formula for each vector instruction of such a turn, where one does two: `count` of them a
+   * lane. Sums of bursts don't count, though the compiler makes multiply-adds of them.
+   */
+  readonly fmaPerInstruction?: { readonly least: number; readonly count: number };
 }
 
 export interface HotKernel extends IsaKernel {
@@ -22,6 +27,8 @@ export interface HotKernel extends IsaKernel {
 }
 
 const HALF: SlotChoice = { q: "f16-packed", k: "f16-packed", v: "f16-packed", o: "f16-packed" };
+
+const READ_AS_HALF: SlotChoice = { q: "f16", k: "f16", v: "f16", o: "f16" };
 
 const named = <T extends { readonly name: string }>(rows: readonly T[], name: string): T => {
   const found = rows.find((row) => row.name === name);
@@ -35,6 +42,12 @@ const matmulTile = (name: string): MatmulTile => named(MATMUL_TILES, name);
 function forward(name: string, headDim: number, limits: IsaLimits, slots: SlotChoice = PLAIN): HotKernel {
   const { code } = forwardKernel({ headDim, vDim: headDim, tile: tile(name), ...slots });
   return { name: `forward ${name} D=${headDim}${slots === PLAIN ? "" : " f16"}`, code, limits };
+}
+
+/** A lane's share of a turn is 4 rows x 64 keys, or half as many of twice the head dim. */
+function half(name: string, headDim: number): HotKernel {
+  const kernel = forward(name, headDim, { vgprs: 192, workgroupBytes: 32768, fmaPerWord: 2.4 }, READ_AS_HALF);
+  return { ...kernel, limits: { ...kernel.limits, fmaPerInstruction: { least: 1.3, count: 4096 } } };
 }
 
 function decode(rows: number, limits: IsaLimits): HotKernel {
@@ -59,6 +72,8 @@ export const hotKernels = (): HotKernel[] => [
   forward("32x32", 256, { fmaShare: 0.88, vgprs: 256, workgroupBytes: SMALL }),
   forward("64x4", 64, { fmaShare: 0.94, vgprs: 168, workgroupBytes: 1024 }),
   forward("64x4", 96, { fmaShare: 0.94, vgprs: 232, workgroupBytes: 1024 }),
+  half("64x64-f16", 64),
+  half("64x32-f16", 128),
   // Bound by memory: what counts are registers, for waves that hide its latency.
   decode(1, { vgprs: 64, workgroupBytes: SMALL }),
   decode(4, { vgprs: 128, workgroupBytes: SMALL }),
@@ -71,6 +86,9 @@ export const fmaShare = ({ loop }: IsaReport): number => loop.fma / loop.valu;
 /** The same without what most turns branch over. */
 export const steadyShare = ({ steady }: IsaReport): number => steady.fma / steady.valu;
 export const fmaPerWord = ({ loop }: IsaReport): number => loop.fmaOps / loop.ldsWords;
+
+export const fmaPerInstruction = ({ steady }: IsaReport, { fmaPerInstruction: asked }: IsaLimits): number =>
+  (asked?.count ?? steady.fmaOps) / steady.valu;
 
 /** What a report breaks, in words. */
 export function broken(report: IsaReport, limits: IsaLimits): string[] {
@@ -88,6 +106,10 @@ export function broken(report: IsaReport, limits: IsaLimits): string[] {
     [
       !(fmaPerWord(report) < (limits.fmaPerWord ?? 0)),
       `${fmaPerWord(report).toFixed(2)} multiply-adds a word, at least ${limits.fmaPerWord} asked for`,
+    ],
+    [
+      !(fmaPerInstruction(report, limits) < (limits.fmaPerInstruction?.least ?? 0)),
+      `${fmaPerInstruction(report, limits).toFixed(3)} multiply-adds an instruction, at least ${limits.fmaPerInstruction?.least} asked for`,
     ],
   ];
   return checks.filter(([holds]) => !holds).map(([, what]) => `${report.name}: ${what}`);

@@ -23,10 +23,11 @@ import {
   type TileLimits,
 } from "../kernels/forward.ts";
 import type { SlotChoice } from "../kernels/slots.ts";
-import { buildPlan } from "./build.ts";
+import { accessOf, buildPlan } from "./build.ts";
 import { attentionTensors, operandsOf } from "./operands.ts";
 import type { AttentionPlan, Stage } from "./plan.ts";
 import { type AttentionProblem, type Cached, type ResolvedProblem, resolveProblem } from "./problem.ts";
+import { bindingBase } from "./specs.ts";
 import { tunedChoice } from "./tuned.ts";
 
 /**
@@ -91,7 +92,10 @@ export function kernelsOf(device: GPUDevice, problem: ResolvedProblem): Kernels 
   const { headDim, vDim, seqQ, similarity } = resolved;
   const additive = similarity.kind === "additive";
   const few = additive && seqQ <= FEW_QUERIES.most ? FEW_QUERIES.variant : undefined;
-  const tile = chooseForwardTile({ headDim, vDim, seqQ, additive, variant: resolved.variant ?? few }, limits);
+  const { allowF16Products } = resolved;
+  const half = { allowF16Products, f16Rows: hasF16Rows(device, resolved), plainScores: hasPlainScores(resolved) };
+  const asked = { headDim, vDim, seqQ, additive, ...half, variant: resolved.variant ?? few };
+  const tile = chooseForwardTile(asked, limits);
   if (isDecoded(resolved, tile)) return decodeKernels(resolved, limits);
   const grid = forwardGrid(tile, headDim, vDim, seqQ);
   const term = additive ? ADDITIVE_TERM_FLOPS : 2;
@@ -100,6 +104,21 @@ export function kernelsOf(device: GPUDevice, problem: ResolvedProblem): Kernels 
     variant: tile.name,
     stagesOf: (slots) => [{ source: forwardKernel({ headDim, vDim, tile, ...slots }), grid: { ...grid, flops } }],
   };
+}
+
+function hasF16Rows(device: GPUDevice, { q, k, v, source }: ResolvedProblem): boolean {
+  const read = [q, source?.k ?? k, source?.v ?? v];
+  return (
+    !source?.quantised && read.every((spec) => accessOf(device, { spec, base: bindingBase(device, spec) }) === "f16")
+  );
+}
+
+/** Whether a problem has no more than scale, causality, windows, lengths and sinks. */
+function hasPlainScores(problem: ResolvedProblem): boolean {
+  const { similarity, softcap, bias, mask, scoreFunction, maskFunction, blockMask, dropout, lse, rowMax } = problem;
+  const more = bias ?? mask ?? scoreFunction ?? maskFunction ?? blockMask ?? dropout ?? lse ?? rowMax;
+  const tables = problem.tables.some(({ name }) => name === "relativeBias" || name === "alibiSlopes");
+  return similarity.kind === "dot" && !similarity.temperature && softcap === undefined && !more && !tables;
 }
 
 /** The most keys that a tile of queries looks at. */

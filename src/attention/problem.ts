@@ -53,6 +53,14 @@ export interface AttentionProblem extends ScoreProblem {
    * and device; a number of your own gives the same bits for an entry, whatever else is in its batch.
    */
   readonly kvSplits?: number;
+  /**
+   * Where q, k and v are f16 in rows of multiples of 4 elements, up to 128, and the device has shader-f16: multiply in f16,
+   * twice as many at a time, and sum in f32 after 8 or 16 products. Errors are then about those of an evaluation that stores
+   * scores and probabilities in f16 (1 to 2.5 times), and up to 7 times those of the default, which rounds nothing but
+   * the output. Large scores are multiplied in f32, and so is everything where scores are modified or masked by more than
+   * causality, windows, lengths and sinks, and where dropout, lse or rowMax is asked for. Default false.
+   */
+  readonly allowF16Products?: boolean;
   /** Take this row of the kernel's tile table instead of the one that fits the device. For benchmarks and tests. */
   readonly variant?: string;
   /**
@@ -98,6 +106,7 @@ export interface ResolvedProblem extends ResolvedScores {
   readonly outputShape: readonly number[];
   readonly lse: ResolvedSpec | undefined;
   readonly rowMax: ResolvedSpec | undefined;
+  readonly allowF16Products: boolean;
   readonly variant: string | undefined;
   readonly kvSplits: number | undefined;
   readonly tuned: TunedAttention | undefined;
@@ -111,7 +120,12 @@ export function resolveProblem(problem: AttentionProblem | Cached<AttentionProbl
     () => `attention: expected a problem { q, k, v, ... }, got ${problem}.`,
   );
   const { label = "attention", layout = "bhmd" } = problem;
-  const { kvSplits } = problem;
+  const { kvSplits, allowF16Products = false } = problem;
+  check(
+    typeof allowF16Products === "boolean",
+    "argument",
+    () => `${label}: allowF16Products must be true or false, got ${JSON.stringify(allowF16Products)}.`,
+  );
   check(
     kvSplits === undefined || (Number.isInteger(kvSplits) && kvSplits >= 1 && kvSplits <= 4096),
     "argument",
@@ -138,7 +152,7 @@ export function resolveProblem(problem: AttentionProblem | Cached<AttentionProbl
     ...{ output, lse: perRow("lse"), rowMax: perRow("rowMax") },
     outputShape: reorder(output, layout).shape,
     variant: problem.variant,
-    ...{ kvSplits, tuned: problem.tuned },
+    ...{ allowF16Products, kvSplits, tuned: problem.tuned },
   };
 }
 

@@ -106,6 +106,7 @@ function checkOptions({ budget = 100, variants }: TuneOptions): number {
 
 const SHAPES = DECODE_SHAPES.map(({ name }) => name);
 const TABLES = [...FORWARD_TILES.map(({ name }) => name), ...SHAPES];
+const HALF = FORWARD_TILES.filter(({ form }) => form === "half").map(({ name }) => name);
 
 function choiceOf(device: GPUDevice, resolved: ResolvedProblem): Choice {
   const { variant, kvSplits } = kernelsOf(device, resolved);
@@ -116,6 +117,7 @@ function choiceOf(device: GPUDevice, resolved: ResolvedProblem): Choice {
 function runnable(device: GPUDevice, resolved: ResolvedProblem, among = TABLES as readonly string[]): string[] {
   const { seqQ } = resolved;
   return TABLES.filter((variant) => {
+    if (HALF.includes(variant) && !resolved.allowF16Products) return false; // faster, maybe, but less exact
     // Tiles of rows waste nearly all of their work on one query, and so does decoding if it takes rows a few at a time.
     if (!among.includes(variant) || (SHAPES.includes(variant) ? seqQ > MOST_QUERIES.tiles : seqQ === 1)) return false;
     try {

@@ -83,6 +83,7 @@ export function problemName(device: GPUDevice, problem: ResolvedProblem): string
     scoreFunction: problem.scoreFunction,
     maskFunction: problem.maskFunction,
     blockMask: problem.blockMask,
+    allowF16Products: problem.allowF16Products,
   };
   return [
     `B${powerOfTwo(batch)} H${heads}/${kvHeads} M${powerOfTwo(seqQ)} N${powerOfTwo(seqKv)} D${headDim}/${vDim}`,

@@ -1,10 +1,14 @@
-// The forward kernels, shaders/forward.wesl and forward_rows.wesl: tile table, specialisation and grid.
+// The forward kernels, shaders/forward.wesl, forward_rows.wesl and forward_half.wesl: tile table, specialisation and grid.
 
 import forward from "../../shaders/forward.wesl?raw";
+import forwardHalf from "../../shaders/forward_half.wesl?raw";
 import forwardRows from "../../shaders/forward_rows.wesl?raw";
+import halfProducts from "../../shaders/lib/half_products.wesl?raw";
+import halfTiles from "../../shaders/lib/half_tiles.wesl?raw";
 import quadLibrary from "../../shaders/lib/quad.wesl?raw";
 import keyBlock from "../../shaders/slots/key_block.wesl?raw";
 import keyBlockQuad from "../../shaders/variants/key_block_quad.wesl?raw";
+import kvTileWide from "../../shaders/variants/kv_tile_wide.wesl?raw";
 import { check } from "../errors.ts";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
@@ -21,8 +25,11 @@ export interface ForwardTile {
   readonly maxHeadDim: number;
   /** The widest share of v that one workgroup takes; wider values are split over several. */
   readonly maxVDim: number;
-  /** The kernel: forward.wesl, or forward_rows.wesl, where each lane reads all keys, or those of a quad share them. */
-  readonly form: "tiles" | "rows" | "quads";
+  /**
+   * The kernel: forward.wesl; forward_rows.wesl, where each lane reads all keys, or those of a quad share them; or
+   * forward_half.wesl, which multiplies in f16.
+   */
+  readonly form: "tiles" | "rows" | "quads" | "half";
   /** Query rows of a lane, and lanes that stand above each other. */
   readonly rows: number;
   readonly lanes: number;
@@ -30,12 +37,15 @@ export interface ForwardTile {
   readonly qResident: boolean;
   /** Devices for which the row is taken unless it is asked for by name. */
   readonly devices: "all" | "gpus" | "software" | "none";
+  /** Keys of a tile of the half form. */
+  readonly keys?: 32 | 64;
   /** Queries from which on it is taken; default any number. */
   readonly minQueries?: number;
 }
 
 const TILES = { form: "tiles", lanes: 8, qResident: false, devices: "all" } as const;
 const QUADS = { form: "quads", lanes: 4, qResident: false, devices: "software" } as const;
+const HALF = { form: "half", rows: 4, lanes: 16, qResident: true, devices: "gpus" } as const;
 const ANY = Number.POSITIVE_INFINITY;
 
 /**
@@ -51,6 +61,10 @@ export const FORWARD_TILES: readonly ForwardTile[] = [
   { ...QUADS, name: "32x4-quad", maxHeadDim: 64, maxVDim: 64, rows: 8, minQueries: 1024 },
   { ...QUADS, name: "16x4-quad", maxHeadDim: 128, maxVDim: 128, rows: 4 },
   { ...QUADS, name: "8x4-quad", maxHeadDim: 256, maxVDim: 256, rows: 2 },
+  // Products in f16, where they are allowed. D = 64: 1.30 multiply-adds an instruction, 152 VGPRs, 28,684 B. D = 128: 1.32,
+  // 176 VGPRs, 32,268 B. Errors, and what in f16 was tried beside it: shaders/README.md.
+  { ...HALF, name: "64x64-f16", maxHeadDim: 64, maxVDim: 64, keys: 64 },
+  { ...HALF, name: "64x32-f16", maxHeadDim: 128, maxVDim: 128, keys: 32 },
   // D = 64: 89 %, 176 VGPRs, 31,236 B. SwiftShader takes 5.4 s to compile it and runs it no faster than the next row.
   { ...TILES, name: "64x32-resident", maxHeadDim: 64, maxVDim: 64, rows: 8, qResident: true, devices: "gpus" },
   // D = 64: 86 %, 168 VGPRs, 14,852 B, 2.5 s. D = 128: 90 %, 232 VGPRs, 14,852 B.
@@ -90,6 +104,12 @@ export interface TileProblem {
   readonly seqQ: number;
   /** Scores of additive attention. */
   readonly additive?: boolean;
+  /** Products in f16 are allowed. Default false. */
+  readonly allowF16Products?: boolean;
+  /** q, k and v are rows that the device reads as f16. Default false. */
+  readonly f16Rows?: boolean;
+  /** What the half form has is all that the problem asks for. Default false. */
+  readonly plainScores?: boolean;
   /** A tile that was asked for by name. */
   readonly variant?: string | undefined;
 }
@@ -97,12 +117,13 @@ export interface TileProblem {
 /** Chooses a tile, or finds the one that was asked for by name. Throws FoveaError if that one can't run. */
 export function chooseForwardTile(problem: TileProblem, limits: TileLimits): ForwardTile {
   const { headDim, vDim, seqQ, additive = false, variant } = problem;
+  const half = problem.allowF16Products && problem.f16Rows && problem.plainScores;
   const fits = (tile: ForwardTile, widest: number) =>
     headDim <= tile.maxHeadDim &&
     vDim <= widest &&
     forwardWorkgroupBytes(tile, headDim, vDim) + (additive ? ADDITIVE_BYTES : 0) <= limits.workgroupBytes;
   if (variant !== undefined) {
-    const named = namedTile(variant, additive, limits);
+    const named = namedTile(variant, problem, limits);
     check(
       fits(named, ANY),
       "limit",
@@ -117,13 +138,15 @@ export function chooseForwardTile(problem: TileProblem, limits: TileLimits): For
       taken[devices] &&
       seqQ >= minQueries &&
       (form !== "quads" || limits.subgroups) &&
+      (form !== "half" || half) &&
       !(additive && (form !== "tiles" || qResident)),
   );
   return able.find((tile) => fits(tile, tile.maxVDim)) ?? able[able.length - 1];
 }
 
 /** The tile of a name, if device and scores allow it. */
-function namedTile(name: string, additive: boolean, { subgroups = false }: TileLimits): ForwardTile {
+function namedTile(name: string, problem: TileProblem, { subgroups = false }: TileLimits): ForwardTile {
+  const { additive = false, f16Rows = false, plainScores = false } = problem;
   const named = FORWARD_TILES.find((tile) => tile.name === name);
   const names = FORWARD_TILES.map((tile) => tile.name).join(", ");
   check(named !== undefined, "argument", () => `no variant ${name} of the forward kernel; there are ${names}.`);
@@ -142,6 +165,18 @@ function namedTile(name: string, additive: boolean, { subgroups = false }: TileL
     "limit",
     () => `variant ${name} multiplies rows, and additive attention does not; take another.`,
   );
+  check(
+    named.form !== "half" || f16Rows,
+    "limit",
+    () =>
+      `variant ${name} takes q, k and v of f16, with strides that are multiples of 4, and the feature shader-f16; take another.`,
+  );
+  check(
+    named.form !== "half" || plainScores,
+    "limit",
+    () =>
+      `variant ${name} has scale, causality, windows, lengths and sinks, but no other scores or masks, dropout, lse or rowMax; take another.`,
+  );
   return named;
 }
 
@@ -158,14 +193,20 @@ function constantsOf(tile: ForwardTile, headDim: number, vDim: number) {
   return {
     dChunk: chunkOf(headDim),
     vSplits,
-    vCols: Math.ceil(v4 / (tile.form === "tiles" ? LANES_X : 1) / vSplits),
+    vCols: Math.ceil(v4 / (tile.form === "tiles" || tile.form === "half" ? LANES_X : 1) / vSplits),
   };
 }
 
-/** Bytes of workgroup memory, as shaders/forward.wesl declares it. */
+/** Bytes of workgroup memory, as the shaders declare it. */
 export function forwardWorkgroupBytes(tile: ForwardTile, headDim: number, vDim: number): number {
-  const { dChunk } = constantsOf(tile, headDim, vDim);
+  const { dChunk, vCols } = constantsOf(tile, headDim, vDim);
   const qTile = tile.lanes * tile.rows;
+  if (tile.form === "half") {
+    const { keys = KV_TILE } = tile;
+    const kCols = Math.ceil(headDim / 16) * 4;
+    const vec4s = qTile * (kCols + 2) + keys * (Math.max(kCols, vCols * LANES_X) + 2) + (qTile * keys) / 4;
+    return vec4s * 8 + qTile * LANES_X * 4 + 12;
+  }
   if (tile.form !== "tiles") return qTile * 16;
   const resident = tile.qResident ? qTile * dChunk * Math.ceil(headDim / 4 / dChunk) : 0;
   const vec4s = resident + qTile * LANES_X + KV_TILE * (LANES_X + 1);
@@ -193,6 +234,11 @@ export function forwardModules(spec: ForwardSpecialisation): ModuleMap {
   });
   const modules = { ...MODULES, ...config, ...slotModules(spec) };
   if (spec.tile.form === "tiles") return { ...modules, "package::forward": forward };
+  if (spec.tile.form === "half") {
+    const wide = spec.tile.keys === 64 && { "package::lib::kv_tile": kvTileWide };
+    const half = { "package::lib::half_tiles": halfTiles, "package::lib::half_products": halfProducts };
+    return { ...modules, ...wide, ...half, "package::forward_half": forwardHalf };
+  }
   const quad = { name: "variants/key_block_quad.wesl", text: keyBlockQuad };
   const block = {
     "package::slots::key_block": spec.tile.form === "quads" ? quad : keyBlock,
@@ -202,7 +248,8 @@ export function forwardModules(spec: ForwardSpecialisation): ModuleMap {
 }
 
 /** The root module of a tile's kernel. */
-export const forwardRoot = ({ form }: ForwardTile) => `package::forward${form === "tiles" ? "" : "_rows"}`;
+export const forwardRoot = ({ form }: ForwardTile) =>
+  `package::forward${{ tiles: "", half: "_half", rows: "_rows", quads: "_rows" }[form]}`;
 
 /** Linked kernels by specialisation: linking costs a millisecond, and a call with other lengths needs the same text. */
 const linked = new Map<string, KernelSource>();

@@ -36,6 +36,7 @@ export function attention(
   const Dv = value.shape[3];
   const problem = scoresOf(q, k, options);
   const { round, single } = problem.rounding;
+  const { store = (x) => x } = options;
   const drop = dropper(options.dropout, round);
   const { numbers } = problem.rows;
   const output = new Float64Array(numbers.length * Dv);
@@ -53,10 +54,10 @@ export function attention(
     for (let j = row.begin; j < row.end; j++) {
       // A key that is not seen is skipped and not multiplied by 0, for its value may be NaN.
       if (scores[j] === Number.NEGATIVE_INFINITY) continue;
-      const p = drop ? drop(weights[j], row.number, j) : weights[j];
+      const p = drop ? drop(weights[j], row.number, j) : store(weights[j]);
       if (p !== undefined) accumulate(out, p, value, at(value, row.batch, kvHead, row.keyRow + j), single);
     }
-    for (let d = 0; d < Dv; d++) out[d] = round(out[d] / sum);
+    for (let d = 0; d < Dv; d++) out[d] = store(round(out[d] / sum));
     lse[index] = rowLse;
     rowMax[index] = max;
   }

@@ -66,6 +66,11 @@ export interface ReferenceOptions extends MaskOptions<ArrayLike<number>> {
    * fused multiply-adds would: the error that nobody can be blamed for.
    */
   readonly precision?: "f64" | "f32";
+  /**
+   * Rounds what an implementation that keeps scores and probabilities in memory would store: those, and the output. With
+   * `precision: "f32"`, the plain evaluation in half precision of FlashAttention's rule. Default: nothing is rounded.
+   */
+  readonly store?: (x: number) => number;
   /** Used queries of each entry; rows past them are as rows without a key. Default M for all. */
   readonly qLengths?: ArrayLike<number>;
   /** A query at position p sees the keys p - left .. p + right. -1 is unbounded on that side. */

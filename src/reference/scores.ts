@@ -34,6 +34,7 @@ export function scoresOf(q: ReferenceTensor, k: ReferenceTensor, options: Refere
   const [, kvHeads, N] = key.shape;
   const rounding = roundingOf(options.precision);
   const { round } = rounding;
+  const { store = (x) => x } = options;
   const { compare, defaultScale } = similarityOf(query, key, options, rounding);
   const scale = round(options.scale ?? defaultScale);
   const kvHead = (head: number) => Math.floor(head / (H / kvHeads));
@@ -53,7 +54,7 @@ export function scoresOf(q: ReferenceTensor, k: ReferenceTensor, options: Refere
         continue;
       }
       const raw = round(scale * compare(qAt, at(key, row.batch, kHead, row.keyRow + j), row.head));
-      scores[j] = afterSteps(stageSteps, raw, row, j);
+      scores[j] = store(afterSteps(stageSteps, raw, row, j));
     }
   }
   function softmaxOf(row: Row, scores: Float64Array, weights: Float64Array): RowSoftmax {

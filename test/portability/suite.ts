@@ -2,9 +2,12 @@
 // shader-f16, which Chromium's software adapter lacks, and one case of everything else. A program of its own: it prints
 // a line of JSON for the device, one for each kernel that is not valid there, then one for each case.
 
-import { requestFoveaDevice } from "../../src/index.ts";
+import { normal } from "../../bench/data.ts";
+import { attention, requestFoveaDevice, tensor } from "../../src/index.ts";
+import { attention as attentionReference } from "../../src/reference/index.ts";
 import { link } from "../../src/shader/link.ts";
-import { type Case, runCase, title } from "../support/cases.ts";
+import { type Case, ROUND, runCase, title } from "../support/cases.ts";
+import { expectClose } from "../support/closeness.ts";
 import { KERNEL_VARIANTS } from "../support/kernels.ts";
 
 const CASES: readonly Case[] = [
@@ -28,6 +31,40 @@ const CASES: readonly Case[] = [
   { H: 2, M: 130, N: 200, D: 8, scoreFunction: "sloped", maskFunction: "window", blockSize: [64, 64] },
 ];
 
+/** Products in f16: lengths at the edges of tiles, what the kernel has, and what it multiplies in f32. */
+const WIDE = { H: 4, dtype: "f16", D: 64, variant: "64x64-f16" } as const;
+const DEEP = { H: 4, dtype: "f16", D: 128, variant: "64x32-f16" } as const;
+const HALF_CASES: readonly Case[] = [
+  ...[1, 63, 64, 65, 130].map((N, index) => ({ ...WIDE, M: [1, 65, 64, 63, 129][index], N })),
+  { ...WIDE, Hkv: 2, M: 65, N: 129, causal: true },
+  { ...WIDE, M: 150, N: 300, window: [40, 9], sinkTokens: 5, queryOffset: -20 }, // rows that first see a key in later tiles
+  { ...WIDE, M: 70, N: 300, spread: 1.5, seed: 2 },
+  { ...WIDE, M: 70, N: 100, spread: 1e-4 },
+  { ...WIDE, M: 70, N: 100, spread: 5 },
+  { ...WIDE, M: 70, N: 100, spread: 50, causal: true },
+  { ...WIDE, M: 70, N: 100, spread: 1e4 }, // products are beyond f16, and scores
+  { ...WIDE, M: 70, N: 100, scale: 0 },
+  { ...WIDE, M: 70, N: 100, scale: -2 },
+  { ...WIDE, M: 70, N: 100, spread: 1e-3, scale: 1e5 }, // products are lost in f16, and scores are not
+  { ...WIDE, M: 70, N: 100, valueSpread: 1e4 },
+  { ...WIDE, M: 70, N: 100, valueSpread: 1e-4 },
+  {
+    ...WIDE,
+    B: 3,
+    M: 33,
+    N: 70,
+    layout: "bmhd",
+    kvLengths: [70, 31, 0],
+    qLengths: [33, 20, 5],
+    causal: true,
+    poison: true,
+  },
+  { ...WIDE, M: 61, N: 190, cuSeqlensQ: [0, 17, 61], cuSeqlensKv: [0, 150, 190], sinks: true, poison: true },
+  { ...DEEP, M: 70, N: 100 },
+  { ...DEEP, M: 33, N: 45, Dv: 40, causal: true, dtype: ["f16", "f16", "f16", "f32"] },
+  { ...DEEP, D: 40, M: 33, N: 45, Dv: 300 },
+];
+
 /** What a line says. */
 export type Line = { readonly features: readonly string[] } | { readonly name: string; readonly error?: string };
 
@@ -46,7 +83,7 @@ for (const { name, root, modules } of KERNEL_VARIANTS.filter(isForAny)) {
   const invalid = await device.popErrorScope();
   if (invalid) say({ name, error: invalid.message });
 }
-for (const problem of CASES) {
+for (const problem of [...CASES, ...HALF_CASES]) {
   try {
     // The smallest tile compiles fastest. The first case takes what the tile table says.
     await runCase(device, problem === CASES[0] ? problem : { variant: "32x32", ...problem });
@@ -54,4 +91,28 @@ for (const problem of CASES) {
   } catch (error) {
     say({ name: title(problem), error: String(error) });
   }
+}
+
+/** NaN in keys and values that some rows of a tile see, and others don't: those are as if it weren't there. */
+async function meetsNaN(variant: string): Promise<void> {
+  const [M, N, D, seen] = [40, 100, 64, 20];
+  const dense = (what: number, rows: number) => ({
+    shape: [1, 1, rows, D],
+    data: normal(what, rows * D).map(ROUND.f16),
+  });
+  const [q, k, v] = [dense(1, M), dense(2, N), dense(3, N)];
+  const options = { causal: "top-left", rows: Array.from({ length: seen }, (_, row) => row) } as const;
+  const f64 = attentionReference(q, k, v, options).output;
+  const plain = attentionReference(q, k, v, { ...options, precision: "f32", store: ROUND.f16 }).output;
+  for (const { data } of [k, v]) data.fill(Number.NaN, seen * D);
+  const [qGpu, kGpu, vGpu] = [q, k, v].map(({ shape, data }) => tensor(device, shape, { data, dtype: "f16" }));
+  const { output } = await attention(qGpu, kGpu, vGpu, { causal: "top-left", variant });
+  const values = (await output.read()).slice(0, seen * D);
+  expectClose("output", values, { f64, plain }, [1, 1, seen, D], "f16-products");
+}
+try {
+  await meetsNaN(WIDE.variant);
+  say({ name: "NaN in keys that only later rows see" });
+} catch (error) {
+  say({ name: "NaN in keys that only later rows see", error: String(error) });
 }

@@ -112,6 +112,14 @@ describe("reference attention", () => {
     expect(third.output[0]).toBe(Math.fround(1 / 3));
     expect(third.lse[0]).toBe(Math.fround(Math.log(3)));
   });
+
+  it("rounds scores, weights and output as they are stored when asked", () => {
+    const tenths = (x: number) => Math.round(x * 10) / 10;
+    // Scores 0.33 and -0.36 are stored as 0.3 and -0.4, weights 1 and e^-0.7 = 0.497 as 1 and 0.5.
+    const [q, k, v] = [[1], [0.33, -0.36], [400, 100]].map((data) => tensor([1, 1, data.length, 1], data));
+    expect(attention(q, k, v, { store: tenths }).output[0]).toBe(300.7); // 450 / 1.49659 = 300.684
+    expect(attention(q, k, v).output[0]).toBeCloseTo(299.79, 3); // (400 + 50.158) / 1.50158
+  });
 });
 
 describe("worstElement", () => {

@@ -327,7 +327,7 @@ describe("workgroup memory", () => {
 /** Bytes of workgroup memory that a kernel declares. */
 function workgroupBytes(code: string): number {
   const constants = evaluator(code);
-  const sizes: Readonly<Record<string, number>> = { vec4f: 16, vec2f: 8 };
+  const sizes: Readonly<Record<string, number>> = { vec4f: 16, vec2f: 8, vec4h: 8 };
   return [...code.matchAll(/var<workgroup> \w+: (?:array<(\w+), (.+)>|atomic<u32>);/g)].reduce(
     (total, [, element, count = "1u"]) => total + constants(count) * (sizes[element] ?? 4),
     0,

@@ -77,7 +77,8 @@ const ATTENTION_VARIANTS = Object.entries(SLOTS).flatMap(([slotName, slots]) =>
   HEAD_DIMS.filter(([d, dv]) => (d % 4 === 0 && dv % 4 === 0) || !slotName.startsWith("dense")).flatMap(([d, dv]) => [
     // Tiles of rows differ in a number only; one has every slot.
     ...FORWARD_TILES.filter(
-      ({ name, form, maxHeadDim }) => d <= maxHeadDim && (form !== "quads" || name === "16x4-quad" || slots === PLAIN),
+      ({ name, form, maxHeadDim }) =>
+        d <= maxHeadDim && form !== "half" && (form !== "quads" || name === "16x4-quad" || slots === PLAIN),
     ).map((tile) => ({
       name: `forward ${tile.name} D=${d} Dv=${dv} ${slotName}`,
       root: forwardRoot(tile),
@@ -131,6 +132,23 @@ const FEATURE_VARIANTS = Object.entries(FEATURES).flatMap(([slotName, slots]) =>
       modules: forwardModules({ headDim: 64, vDim: 64, tile, ...slots }),
       bindings: slotBindings(slots),
     })),
+);
+
+/** Tiles of f16, with what they have beside plain attention, at head dims with and without columns left over. */
+const HALF: SlotChoice = { q: "f16", k: "f16", v: "f16", o: "f16" };
+const HALF_VARIANTS = FORWARD_TILES.filter(({ form }) => form === "half").flatMap((tile) =>
+  (
+    [
+      ["f16", tile.maxHeadDim, tile.maxVDim, HALF],
+      ["packed sequences and sinks", 24, 300, { ...HALF, o: "dense", sequence: "packed", tables: true, sinks: true }],
+      ["a ring", 52, 20, { ...HALF, cache: kvAccess({ place: "ring", ring: 60, sinkTokens: 4 }) }],
+    ] as const
+  ).map(([slotName, headDim, vDim, slots]) => ({
+    name: `forward ${tile.name} D=${headDim} Dv=${vDim} with ${slotName}`,
+    root: forwardRoot(tile),
+    modules: forwardModules({ headDim, vDim, tile, ...slots }),
+    bindings: slotBindings(slots),
+  })),
 );
 
 const DECODE_VARIANTS = [
@@ -338,6 +356,7 @@ const ROW_VARIANTS = Object.entries(ROW_KERNELS).flatMap(([root, specs]) =>
 export const KERNEL_VARIANTS: readonly KernelVariant[] = [
   ...ATTENTION_VARIANTS,
   ...FEATURE_VARIANTS,
+  ...HALF_VARIANTS,
   ...DECODE_VARIANTS,
   ...SCORE_VARIANTS,
   ...ROTARY_VARIANTS,
