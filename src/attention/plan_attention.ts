@@ -90,8 +90,10 @@ export function kernelsOf(device: GPUDevice, problem: ResolvedProblem): Kernels 
   if (isDecodeVariant(resolved.variant)) return decodeKernels(resolved, limits);
   const { headDim, vDim, seqQ, similarity } = resolved;
   const additive = similarity.kind === "additive";
-  const few = additive && seqQ <= FEW_QUERIES.most ? FEW_QUERIES.variant : undefined;
-  const tile = chooseForwardTile({ headDim, vDim, seqQ, additive, variant: resolved.variant ?? few }, limits);
+  const choose = (variant?: string) => chooseForwardTile({ headDim, vDim, seqQ, additive, variant }, limits);
+  const chosen = choose(resolved.variant);
+  const few = additive && resolved.variant === undefined && chosen.form === "tiles" && seqQ <= FEW_QUERIES.most;
+  const tile = few ? choose(FEW_QUERIES.variant) : chosen;
   if (isDecoded(resolved, tile)) return decodeKernels(resolved, limits);
   const grid = forwardGrid(tile, headDim, vDim, seqQ);
   const term = additive ? ADDITIVE_TERM_FLOPS : 2;

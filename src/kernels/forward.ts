@@ -9,7 +9,7 @@ import { check } from "../errors.ts";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { KernelSource } from "../types.ts";
-import { type SlotChoice, slotBindings, slotConstants, slotModules } from "./slots.ts";
+import { ADDITIVE_ROWS, type SlotChoice, slotBindings, slotConstants, slotModules } from "./slots.ts";
 
 const LANES_X = 8;
 const KV_TILE = 32;
@@ -65,13 +65,13 @@ export const FORWARD_TILES: readonly ForwardTile[] = [
   { form: "rows", name: "64x4", maxHeadDim: 96, maxVDim: 96, rows: 1, lanes: 64, qResident: false, devices: "none" },
 ];
 
-/** Queries that are too few for the rows of other tiles, where scores are costly, and the tile for them. */
+/** Queries that are too few for the rows of other tiles in workgroup memory, where scores are costly, and the tile for them. */
 export const FEW_QUERIES = { most: 8, variant: "8x32" } as const;
 
 /** What a term of an additive score costs, in operations: a division among them. */
 export const ADDITIVE_TERM_FLOPS = 16;
 
-/** Bytes of workgroup memory of additive attention's own. */
+/** Bytes of workgroup memory of additive attention's own, in tiles. */
 export const ADDITIVE_BYTES = 4;
 
 /** What of a device the choice of a tile depends on. */
@@ -99,7 +99,8 @@ export function chooseForwardTile(problem: TileProblem, limits: TileLimits): For
   const fits = (tile: ForwardTile, widest: number) =>
     headDim <= tile.maxHeadDim &&
     vDim <= widest &&
-    forwardWorkgroupBytes(tile, headDim, vDim) + (additive ? ADDITIVE_BYTES : 0) <= limits.workgroupBytes;
+    forwardWorkgroupBytes(tile, headDim, vDim) + (additive && tile.form === "tiles" ? ADDITIVE_BYTES : 0) <=
+      limits.workgroupBytes;
   if (variant !== undefined) {
     const named = namedTile(variant, additive, limits);
     check(
@@ -113,10 +114,7 @@ export function chooseForwardTile(problem: TileProblem, limits: TileLimits): For
   const taken = { all: true, gpus: !limits.software, software: limits.software, none: false };
   const able = FORWARD_TILES.filter(
     ({ devices, form, qResident, minQueries = 0 }) =>
-      taken[devices] &&
-      seqQ >= minQueries &&
-      (form !== "quads" || limits.subgroups) &&
-      !(additive && (form !== "tiles" || qResident)),
+      taken[devices] && seqQ >= minQueries && (form !== "quads" || limits.subgroups) && !(additive && qResident),
   );
   return able.find((tile) => fits(tile, tile.maxVDim)) ?? able[able.length - 1];
 }
@@ -135,11 +133,6 @@ function namedTile(name: string, additive: boolean, { subgroups = false }: TileL
     !additive || !named.qResident,
     "limit",
     () => `variant ${name} keeps q in workgroup memory, which additive attention can't; take another.`,
-  );
-  check(
-    !additive || named.form === "tiles",
-    "limit",
-    () => `variant ${name} multiplies rows, and additive attention does not; take another.`,
   );
   return named;
 }
@@ -196,6 +189,7 @@ export function forwardModules(spec: ForwardSpecialisation): ModuleMap {
   const block = {
     "package::slots::key_block": spec.tile.form === "quads" ? quad : keyBlock,
     "package::lib::quad": quadLibrary,
+    ...(spec.similarity?.kind === "additive" && { "package::slots::similarity": ADDITIVE_ROWS }),
   };
   return { ...modules, ...block, "package::forward_rows": forwardRows };
 }
