@@ -91,11 +91,12 @@ export function kernelsOf(device: GPUDevice, problem: ResolvedProblem): Kernels 
   if (isDecodeVariant(resolved.variant)) return decodeKernels(resolved, limits);
   const { headDim, vDim, seqQ, similarity } = resolved;
   const additive = similarity.kind === "additive";
-  const few = additive && seqQ <= FEW_QUERIES.most ? FEW_QUERIES.variant : undefined;
   const { allowF16Products } = resolved;
   const half = { allowF16Products, f16Rows: hasF16Rows(device, resolved), plainScores: hasPlainScores(resolved) };
-  const asked = { headDim, vDim, seqQ, additive, ...half, variant: resolved.variant ?? few };
-  const tile = chooseForwardTile(asked, limits);
+  const choose = (variant?: string) => chooseForwardTile({ headDim, vDim, seqQ, additive, ...half, variant }, limits);
+  const chosen = choose(resolved.variant);
+  const few = additive && resolved.variant === undefined && chosen.form === "tiles" && seqQ <= FEW_QUERIES.most;
+  const tile = few ? choose(FEW_QUERIES.variant) : chosen;
   if (isDecoded(resolved, tile)) return decodeKernels(resolved, limits);
   const grid = forwardGrid(tile, headDim, vDim, seqQ);
   const term = additive ? ADDITIVE_TERM_FLOPS : 2;

@@ -13,7 +13,7 @@ import { check } from "../errors.ts";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { KernelSource } from "../types.ts";
-import { type SlotChoice, slotBindings, slotConstants, slotModules } from "./slots.ts";
+import { ADDITIVE_ROWS, type SlotChoice, slotBindings, slotConstants, slotModules } from "./slots.ts";
 
 const LANES_X = 8;
 const KV_TILE = 32;
@@ -80,13 +80,13 @@ export const FORWARD_TILES: readonly ForwardTile[] = [
   { form: "rows", name: "64x4", maxHeadDim: 96, maxVDim: 96, rows: 1, lanes: 64, qResident: false, devices: "none" },
 ];
 
-/** Queries that are too few for the rows of other tiles, where scores are costly, and the tile for them. */
+/** Queries that are too few for the rows of other tiles in workgroup memory, where scores are costly, and the tile for them. */
 export const FEW_QUERIES = { most: 8, variant: "8x32" } as const;
 
 /** What a term of an additive score costs, in operations: a division among them. */
 export const ADDITIVE_TERM_FLOPS = 16;
 
-/** Bytes of workgroup memory of additive attention's own. */
+/** Bytes of workgroup memory of additive attention's own, in tiles. */
 export const ADDITIVE_BYTES = 4;
 
 /** What of a device the choice of a tile depends on. */
@@ -121,7 +121,8 @@ export function chooseForwardTile(problem: TileProblem, limits: TileLimits): For
   const fits = (tile: ForwardTile, widest: number) =>
     headDim <= tile.maxHeadDim &&
     vDim <= widest &&
-    forwardWorkgroupBytes(tile, headDim, vDim) + (additive ? ADDITIVE_BYTES : 0) <= limits.workgroupBytes;
+    forwardWorkgroupBytes(tile, headDim, vDim) + (additive && tile.form === "tiles" ? ADDITIVE_BYTES : 0) <=
+      limits.workgroupBytes;
   if (variant !== undefined) {
     const named = namedTile(variant, problem, limits);
     check(
@@ -139,7 +140,7 @@ export function chooseForwardTile(problem: TileProblem, limits: TileLimits): For
       seqQ >= minQueries &&
       (form !== "quads" || limits.subgroups) &&
       (form !== "half" || half) &&
-      !(additive && (form !== "tiles" || qResident)),
+      !(additive && qResident),
   );
   return able.find((tile) => fits(tile, tile.maxVDim)) ?? able[able.length - 1];
 }
@@ -159,11 +160,6 @@ function namedTile(name: string, problem: TileProblem, { subgroups = false }: Ti
     !additive || !named.qResident,
     "limit",
     () => `variant ${name} keeps q in workgroup memory, which additive attention can't; take another.`,
-  );
-  check(
-    !additive || named.form === "tiles",
-    "limit",
-    () => `variant ${name} multiplies rows, and additive attention does not; take another.`,
   );
   check(
     named.form !== "half" || f16Rows,
@@ -243,6 +239,7 @@ export function forwardModules(spec: ForwardSpecialisation): ModuleMap {
   const block = {
     "package::slots::key_block": spec.tile.form === "quads" ? quad : keyBlock,
     "package::lib::quad": quadLibrary,
+    ...(spec.similarity?.kind === "additive" && { "package::slots::similarity": ADDITIVE_ROWS }),
   };
   return { ...modules, ...block, "package::forward_rows": forwardRows };
 }

@@ -19,6 +19,7 @@ import rowMaxStored from "../../shaders/variants/row_max_stored.wesl?raw";
 import sequenceBatch from "../../shaders/variants/sequence_batch.wesl?raw";
 import sequencePacked from "../../shaders/variants/sequence_packed.wesl?raw";
 import similarityAdditive from "../../shaders/variants/similarity_additive.wesl?raw";
+import similarityAdditiveRows from "../../shaders/variants/similarity_additive_rows.wesl?raw";
 import similarityNormalized from "../../shaders/variants/similarity_normalized.wesl?raw";
 import tablesStored from "../../shaders/variants/tables_stored.wesl?raw";
 import walkBlocks from "../../shaders/variants/walk_blocks.wesl?raw";
@@ -119,6 +120,13 @@ const SIMILARITIES = {
   additive: { name: "variants/similarity_additive.wesl", text: similarityAdditive },
   normalized: { name: "variants/similarity_normalized.wesl", text: similarityNormalized },
 };
+
+/** The module of additive scores for kernels that hold rows in registers. */
+export const ADDITIVE_ROWS: ModuleSource = {
+  name: "variants/similarity_additive_rows.wesl",
+  text: similarityAdditiveRows,
+};
+
 /** Modules of the slot `query`, and of `output`, for each access but the default. */
 const QUERIES: Readonly<Record<string, ModuleSource>> = {
   strided: { name: "variants/query_strided.wesl", text: queryStrided },

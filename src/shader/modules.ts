@@ -1,6 +1,7 @@
 // The shader modules that every attention kernel may import: the library, and the default text of each slot. A kernel
 // adds its root and its variants of the slots; what no kernel imports stays out of an application's bundle.
 
+import additive from "../../shaders/lib/additive.wesl?raw";
 import half from "../../shaders/lib/half.wesl?raw";
 import keyBlocks from "../../shaders/lib/key_blocks.wesl?raw";
 import kvTile from "../../shaders/lib/kv_tile.wesl?raw";
@@ -118,6 +119,7 @@ function renamed(text: string, names: Readonly<Record<string, string>>): string 
 }
 
 export const MODULES: ModuleMap = {
+  "package::lib::additive": additive,
   "package::lib::half": half,
   "package::lib::key_blocks": keyBlocks,
   "package::lib::kv_tile": kvTile,

@@ -101,9 +101,9 @@ export const similaritySets = (seed: number, count: number): FeatureSet[] =>
         ({ set, ...compared }): FeatureSet => ({
           ...set,
           ...compared,
-          // Additive scores have no tile that keeps q, are no products, and are not decoded.
+          // Additive scores have no tile that keeps q, and are not decoded.
           ...(set.variant === "64x32-resident" && { variant: "64x32" }),
-          ...((decodes(set) || ROWS.includes(set.variant ?? "")) && { variant: "8x32" }),
+          ...(decodes(set) && { variant: "8x32" }),
         }),
       ),
     { seed, numRuns: count },

@@ -41,6 +41,24 @@ describe("additive", () => {
   ]);
 });
 
+// Rows in registers, as software adapters take them.
+describe("additive in quads", () => {
+  all({ similarity: { kind: "additive" }, variant: "8x4-quad" }, [
+    { M: 1, N: 1 },
+    { M: 33, N: 97, H: 4, Hkv: 2, B: 2 },
+    { M: 70, N: 64, causal: true },
+    { window: [9, 3], attentionChunk: 23 },
+    { N: 0 },
+    { spread: 30 },
+    { spread: 12, N: 200, seed: 3 },
+    { spread: 0.01 },
+    { similarity: { kind: "additive", perHead: true, innerScale: -0.7 }, onGpu: true, layout: "bmhd" },
+    { maxDispatchFlops: 1 },
+  ]);
+  all({ similarity: { kind: "additive" }, variant: "64x4" }, [{ M: 70, causal: true }, { spread: 30 }]);
+  all({ similarity: { kind: "additive" }, variant: "16x4-quad", D: 36, Dv: 8 }, [{}, { spread: 8, seed: 4 }]);
+});
+
 describe("additive with everything", () => {
   const similarity = { kind: "additive", perHead: true, innerBias: true, normalize: true } as const;
   const other = {
@@ -52,6 +70,8 @@ describe("additive with everything", () => {
   all({ similarity, ...many, ...lengths, ...other, dtype: ["f16", "bf16", "f16", "f32"] }, [
     { onGpu: true },
     { spread: 25, causal: true, H: 4, Hkv: 2 },
+    { variant: "8x4-quad", onGpu: true, seed: 6 },
+    { variant: "8x4-quad", spread: 25, causal: true, H: 4, Hkv: 2 },
   ]);
 });
 
@@ -60,6 +80,7 @@ describe("additive of rows that fill no vec4, one after the other, with function
   all({ similarity: { kind: "additive", innerBias: true }, D: 5, Dv: 7, ...packed }, [
     functions,
     { ...functions, spread: 25 },
+    { ...functions, spread: 5, variant: "8x4-quad" },
   ]);
 });
 

@@ -1,17 +1,39 @@
 // The terms of additive scores by themselves: how far they are from tanh.
 
 import { expect, it } from "vitest";
-import { attentionWeights, tensor } from "../../src/index.ts";
+import { attention, attentionWeights, tensor } from "../../src/index.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 
 failOnGpuErrors();
 
-/** The largest distance of the GPU's tanh(q + k) from that of float64, over all pairs of these numbers. */
-async function worst(qs: readonly number[], ks: readonly number[]) {
+/** Scores of tanh(q + k), over all pairs of these numbers, from tiles in workgroup memory. */
+async function inTiles(qs: readonly number[], ks: readonly number[]) {
   const device = await testDevice();
   const [q, k] = [qs, ks].map((data) => tensor(device, [1, 1, data.length, 1], { data }));
   const scores = await attentionWeights(q, k, { stage: "raw", similarity: { kind: "additive" } });
   const values = await scores.read();
+  for (const one of [q, k, scores]) one.destroy();
+  return values;
+}
+
+/** The same from rows in registers: an entry of the batch has one key, whose score is the largest. ALiBi keeps its unit. */
+async function inRows(qs: readonly number[], ks: readonly number[]) {
+  const device = await testDevice();
+  const q = tensor(device, [1, 1, qs.length, 1], { data: qs }).view({
+    shape: [ks.length, 1, qs.length, 1],
+    strides: [0, 1, 1, 1],
+  });
+  const k = tensor(device, [ks.length, 1, 1, 1], { data: ks });
+  const options = { similarity: { kind: "additive" }, alibiSlopes: [0], rowMax: true, variant: "8x4-quad" } as const;
+  const { output, rowMax } = await attention(q, k, k, options);
+  const byKey = (await rowMax?.read()) ?? [];
+  for (const one of [q, k, output, rowMax]) one?.destroy();
+  return qs.flatMap((_, i) => ks.map((_, j) => byKey[j * qs.length + i]));
+}
+
+/** The largest distance of the GPU's tanh(q + k) from that of float64. */
+async function worst(scoresOf: typeof inRows | typeof inTiles, qs: readonly number[], ks: readonly number[]) {
+  const values = await scoresOf(qs, ks);
   const [qValues, kValues] = [Float32Array.from(qs), Float32Array.from(ks)];
   let error = 0;
   for (const [i, a] of qValues.entries()) {
@@ -20,22 +42,24 @@ async function worst(qs: readonly number[], ks: readonly number[]) {
       error = Number.isNaN(off) ? Number.POSITIVE_INFINITY : Math.max(error, off);
     }
   }
-  for (const one of [q, k, scores]) one.destroy();
   return error;
 }
 
 const spaced = (from: number, to: number, count: number) =>
   Array.from({ length: count }, (_, i) => from + ((to - from) * i) / (count - 1));
 
-it("is within 2e-7 of tanh, whatever the parts of the sum", async () => {
+it.each([
+  ["tiles", inTiles],
+  ["rows", inRows],
+] as const)("in %s is within 2e-7 of tanh, whatever the parts of the sum", async (_, scoresOf) => {
   const errors = {
-    usual: await worst(spaced(-4, 4.1, 301), spaced(-3.9, 4, 299)),
+    usual: await worst(scoresOf, spaced(-4, 4.1, 301), spaced(-3.9, 4, 299)),
     // Each far out, their sum is not.
-    opposite: await worst(spaced(8, 19.9, 201), spaced(-19.9, -8, 203)),
-    small: await worst(spaced(-0.01, 0.01, 101), spaced(-0.011, 0.01, 99)),
+    opposite: await worst(scoresOf, spaced(8, 19.9, 201), spaced(-19.9, -8, 203)),
+    small: await worst(scoresOf, spaced(-0.01, 0.01, 101), spaced(-0.011, 0.01, 99)),
     // Beyond the range of the product of exponentials.
-    large: await worst([20.1, 25, 1e3, 1e30, -3e38], [-20, -24.9, -1e3, -1e30, 0.5, 3e38]),
-    mixed: await worst(spaced(-40, 40, 101), spaced(-40, 40, 99)),
+    large: await worst(scoresOf, [20.1, 25, 1e3, 1e30, -3e38], [-20, -24.9, -1e3, -1e30, 0.5, 3e38]),
+    mixed: await worst(scoresOf, spaced(-40, 40, 101), spaced(-40, 40, 99)),
   };
   for (const [name, error] of Object.entries(errors)) expect(error, name).toBeLessThan(2e-7);
 });

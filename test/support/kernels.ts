@@ -125,7 +125,6 @@ const FEATURES: Readonly<Record<string, SlotChoice>> = {
 const FEATURE_VARIANTS = Object.entries(FEATURES).flatMap(([slotName, slots]) =>
   ["64x32", "16x4-quad", "64x4"]
     .map((variant) => FORWARD_TILES.find(({ name }) => name === variant) as ForwardTile)
-    .filter(({ form }) => form === "tiles" || slots.similarity?.kind !== "additive")
     .map((tile) => ({
       name: `forward ${tile.name} with ${slotName}`,
       root: forwardRoot(tile),
