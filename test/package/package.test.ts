@@ -221,21 +221,21 @@ const MATMUL = ["matmul", "matmul_rows"];
 const ONE_OPERATOR: readonly (readonly [name: string, kernels: readonly string[], limit: number])[] = [
   ["Softmax", ["pointwise", "row_softmax"], 23],
   ["LayerNormalization", ["layer_norm", "pointwise"], 24],
-  ["RotaryEmbedding", ["rotary"], 33],
-  ["Attention", ["combine", "decode", ...FORWARD, "pointwise", "row_norms", "tables", "weights"], 61],
-  ["FlexAttention", ["combine", "decode", ...FORWARD, ...MATMUL, "row_norms", "tables", "weights"], 64],
+  ["RotaryEmbedding", ["rotary"], 34],
+  ["Attention", ["combine", "decode", ...FORWARD, "pointwise", "row_norms", "tables", "weights"], 62],
+  ["FlexAttention", ["combine", "decode", ...FORWARD, ...MATMUL, "row_norms", "tables", "weights"], 65],
   [
     "MicrosoftAttention",
     ["combine", "decode", ...FORWARD, ...MATMUL, "pointwise", "rotary", "row_norms", "tables"],
-    66,
+    67,
   ],
 ];
 
 describe("bundles", () => {
-  it("of attention are at most 46 KB, minified and gzipped", async () => {
+  it("of attention are at most 47 KB, minified and gzipped", async () => {
     const { text, gzipped } = await bundle('import { attention } from "fovea"; console.log(attention);');
     expect(text).toContain("workgroupBarrier");
-    expect(gzipped).toBeLessThan(46_000);
+    expect(gzipped).toBeLessThan(47_000);
   });
   it("of what needs no kernel hold no kernel", async () => {
     const { text, gzipped } = await bundle('import { tensor } from "fovea"; console.log(tensor);');
