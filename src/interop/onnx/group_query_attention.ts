@@ -39,8 +39,9 @@ import { scoresOfSeen } from "./seen_scores.ts";
  * `causal` is 1 unless told; `local_window_size` counts the key at the query's own position; `softcap` comes before
  * attention_bias [B or 1, H or 1, S, total or more]; head_sink [H], or zeros with `smooth_softmax`, joins the sum that
  * probabilities are divided by. With q_norm_weight and k_norm_weight [D] the heads of q and k are divided by their root mean
- * square (of which `qk_norm_epsilon` is under the root, default 1e-6). With `do_rotary` q and k are then rotated by cos_cache and sin_cache [positions, R / 2] at
- * their positions, or at position_ids [B, S], of which a first prompt uses the first, and counts on from there.
+ * square (of which `qk_norm_epsilon` is under the root, default 1e-6). With `do_rotary` q and k are then rotated by cos_cache
+ * and sin_cache [positions, R / 2] at their positions, or at position_ids [B, S], of which a first prompt uses the first, and
+ * counts on from there.
  *
  * Output [B, S, H * D]; present_key and present_value [B, Hkv, N, D], N the larger of total_sequence_length and the rows
  * of the past: rotated keys, rows in use, zeros after them. With `past_present_share_buffer` (which the operator has in
