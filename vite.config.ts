@@ -77,7 +77,7 @@ function testProjects() {
   ];
 }
 
-/** Leaves comments out of the shaders of a build, all but the linker's own. Lines stay, so errors still name them. */
+/** Leaves comments and indents out of the shaders of a build, all but the linker's own. Lines stay, so errors still name them. */
 const bareShaders: Plugin = {
   name: "bare-shaders",
   apply: "build",
@@ -85,7 +85,7 @@ const bareShaders: Plugin = {
   load(id) {
     if (!id.endsWith(".wesl?raw")) return null;
     const lines = readFileSync(id.slice(0, -"?raw".length), "utf8").split("\n");
-    const bare = lines.map((line) => (/^\s*\/\/ unroll$/.test(line) ? line : line.replace(/\s*\/\/.*$/, "")));
+    const bare = lines.map((line) => (/^\s*\/\/ unroll$/.test(line) ? line : line.replace(/\s*\/\/.*$/, "")).trim());
     return `export default ${JSON.stringify(bare.join("\n"))};`;
   },
 };

@@ -11,7 +11,8 @@ import { assemblePlan } from "../src/attention/plan_attention.ts";
 import type { ResolvedProblem } from "../src/attention/problem.ts";
 import { check } from "../src/errors.ts";
 import { type AttentionPlan, type AttentionProblem, planAttention } from "../src/index.ts";
-import { type SlotChoice, slotBindings, slotModules } from "../src/kernels/slots.ts";
+import { slotModules } from "../src/kernels/slot_modules.ts";
+import { type SlotChoice, slotBindings } from "../src/kernels/slots.ts";
 import { link, type ModuleMap } from "../src/shader/link.ts";
 import { configModule, MODULES } from "../src/shader/modules.ts";
 import type { Binding, KernelSource } from "../src/types.ts";
@@ -113,10 +114,8 @@ function climb(
   workspaceOf?: (problem: ResolvedProblem) => number[],
 ): Rung["plan"] {
   return async (device, problem) => {
-    const { plan, allocated } = await assemblePlan(
-      device,
-      problem,
-      (resolved, slots) => {
+    const { plan, allocated } = await assemblePlan(device, problem, (resolved) => {
+      const stagesOf = (slots: SlotChoice) => {
         for (const feature of BEYOND_STEPS) {
           check(!slots[feature], "argument", () => `the steps of the ladder have no ${feature}; the real kernel has.`);
         }
@@ -130,9 +129,9 @@ function climb(
           const qTiles = Math.ceil(step.invocations(resolved) / 64);
           return { source, grid: { qTile: 64, qTiles, vSplits: 1 } };
         });
-      },
-      workspaceOf,
-    );
+      };
+      return { stagesOf, ...(workspaceOf && { workspace: workspaceOf(resolved) }) };
+    });
     await allocated;
     return plan;
   };

@@ -49,7 +49,7 @@ for (const headDim of HEAD_DIMS) {
   for (const tile of new Set([...gpus, quads, ...scalar])) {
     for (const lse of [false, true]) {
       const slots = { ...PLAIN, lse };
-      const { code, bindings } = forwardKernel({ headDim, vDim: headDim, tile, ...slots });
+      const { code, bindings } = await forwardKernel({ headDim, vDim: headDim, tile, ...slots });
       const { qTile, vSplits } = forwardGrid(tile, headDim, headDim, 1);
       const file = `forward_d${headDim}_${tile.name.replace("-", "_")}${lse ? "_lse" : ""}.wgsl`;
       writeFileSync(join(out, file), code);
@@ -77,7 +77,7 @@ for (const headDim of HEAD_DIMS) {
   for (const rows of ROWS) {
     const tile = chooseDecodeTile(headDim, rows, { workgroupBytes: MEMORY[0], software: false });
     if (tile.rows !== rows) continue; // it does not fit
-    const kernel = decodeKernel("decode", { headDim, vDim: headDim, tile, ...PLAIN });
+    const kernel = await decodeKernel("decode", { headDim, vDim: headDim, tile, ...PLAIN });
     const { vSplits } = decodeGrid(tile, headDim, rows);
     const file = `decode_d${headDim}_rows${rows}.wgsl`;
     writeFileSync(join(out, file), kernel.code);
@@ -85,7 +85,7 @@ for (const headDim of HEAD_DIMS) {
     decodeKernels.push({ file, headDim, rows, workgroupBytes, bindings: namesOf(kernel.bindings), grid: { vSplits } });
   }
   const tile = chooseDecodeTile(headDim, 1, { workgroupBytes: MEMORY[0], software: false });
-  const kernel = decodeKernel("combine", { headDim, vDim: headDim, tile, ...PLAIN, lse: true });
+  const kernel = await decodeKernel("combine", { headDim, vDim: headDim, tile, ...PLAIN, lse: true });
   const file = `combine_d${headDim}_lse.wgsl`;
   writeFileSync(join(out, file), kernel.code);
   const recordBytes = 4 * recordFloats(headDim);
@@ -224,7 +224,7 @@ const manifest = {
     "Rows of q, k, v and o are dense and start at multiples of 4 elements. Their strides and bases in params count vec4s, those of lse elements.",
   params: {
     bytes: PARAMS_BYTES,
-    members: PARAMS.map(([name, type], index) => ({ name, type, offset: 4 * index })),
+    members: PARAMS.map(({ name, type }, index) => ({ name, type, offset: 4 * index })),
     values: {
       scale_log2: "scale * log2(e)",
       group_size: "query heads / key heads",

@@ -41,7 +41,7 @@ export async function main({ server, args }: Context): Promise<number> {
   }
   const missing = missingCompiler();
   if (missing) throw new FoveaError("device", `no instruction report here: ${missing}.`);
-  const ours = hotKernels().filter(({ name }) => name.includes(values.filter));
+  const ours = (await hotKernels()).filter(({ name }) => name.includes(values.filter));
   const theirs = values.peers ? await peerKernels(server) : [];
   if (ours.length + theirs.length === 0) throw new FoveaError("argument", `no kernel has "${values.filter}" in it.`);
   const reports = compileForRdna2([...ours, ...theirs]);

@@ -39,20 +39,25 @@ const tile = (name: string): ForwardTile => named(FORWARD_TILES, name);
 const shape = (name: string): DecodeShape => named(DECODE_SHAPES, name);
 const matmulTile = (name: string): MatmulTile => named(MATMUL_TILES, name);
 
-function forward(name: string, headDim: number, limits: IsaLimits, slots: SlotChoice = PLAIN): HotKernel {
-  const { code } = forwardKernel({ headDim, vDim: headDim, tile: tile(name), ...slots });
+async function forward(
+  name: string,
+  headDim: number,
+  limits: IsaLimits,
+  slots: SlotChoice = PLAIN,
+): Promise<HotKernel> {
+  const { code } = await forwardKernel({ headDim, vDim: headDim, tile: tile(name), ...slots });
   return { name: `forward ${name} D=${headDim}${slots === PLAIN ? "" : " f16"}`, code, limits };
 }
 
 /** A lane's share of a turn is 4 rows x 64 keys, or half as many of twice the head dim. */
-function half(name: string, headDim: number): HotKernel {
-  const kernel = forward(name, headDim, { vgprs: 192, workgroupBytes: 32768, fmaPerWord: 2.4 }, READ_AS_HALF);
+async function half(name: string, headDim: number): Promise<HotKernel> {
+  const kernel = await forward(name, headDim, { vgprs: 192, workgroupBytes: 32768, fmaPerWord: 2.4 }, READ_AS_HALF);
   return { ...kernel, limits: { ...kernel.limits, fmaPerInstruction: { least: 1.3, count: 4096 } } };
 }
 
-function decode(rows: number, limits: IsaLimits): HotKernel {
+async function decode(rows: number, limits: IsaLimits): Promise<HotKernel> {
   const specialisation = { headDim: 64, vDim: 64, tile: { ...shape("decode-64"), rows }, ...PLAIN };
-  return { name: `decode-64 D=64 rows=${rows}`, code: decodeKernel("decode", specialisation).code, limits };
+  return { name: `decode-64 D=64 rows=${rows}`, code: (await decodeKernel("decode", specialisation)).code, limits };
 }
 
 function matmul(name: string, limits: IsaLimits): HotKernel {
@@ -64,22 +69,23 @@ function matmul(name: string, limits: IsaLimits): HotKernel {
 /** The guaranteed limit of WebGPU. */
 const SMALL = 16384;
 
-export const hotKernels = (): HotKernel[] => [
-  forward("64x32-resident", 64, { fmaShare: 0.88, vgprs: 192, workgroupBytes: 32768, fmaPerWord: 2.4 }),
-  forward("64x32", 64, { fmaShare: 0.84, vgprs: 192, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
-  forward("64x32", 64, { fmaShare: 0.82, vgprs: 192, workgroupBytes: SMALL, fmaPerWord: 2.4 }, HALF),
-  forward("64x32", 128, { fmaShare: 0.87, vgprs: 256, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
-  forward("32x32", 256, { fmaShare: 0.88, vgprs: 256, workgroupBytes: SMALL }),
-  forward("64x4", 64, { fmaShare: 0.94, vgprs: 168, workgroupBytes: 1024 }),
-  forward("64x4", 96, { fmaShare: 0.94, vgprs: 232, workgroupBytes: 1024 }),
-  half("64x64-f16", 64),
-  half("64x32-f16", 128),
-  // Bound by memory: what counts are registers, for waves that hide its latency.
-  decode(1, { vgprs: 64, workgroupBytes: SMALL }),
-  decode(4, { vgprs: 128, workgroupBytes: SMALL }),
-  decode(8, { vgprs: 256, workgroupBytes: SMALL }),
-  matmul("64x64", { fmaShare: 0.87, vgprs: 168, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
-];
+export const hotKernels = (): Promise<HotKernel[]> =>
+  Promise.all([
+    forward("64x32-resident", 64, { fmaShare: 0.88, vgprs: 192, workgroupBytes: 32768, fmaPerWord: 2.4 }),
+    forward("64x32", 64, { fmaShare: 0.84, vgprs: 192, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
+    forward("64x32", 64, { fmaShare: 0.82, vgprs: 192, workgroupBytes: SMALL, fmaPerWord: 2.4 }, HALF),
+    forward("64x32", 128, { fmaShare: 0.87, vgprs: 256, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
+    forward("32x32", 256, { fmaShare: 0.88, vgprs: 256, workgroupBytes: SMALL }),
+    forward("64x4", 64, { fmaShare: 0.94, vgprs: 168, workgroupBytes: 1024 }),
+    forward("64x4", 96, { fmaShare: 0.94, vgprs: 232, workgroupBytes: 1024 }),
+    half("64x64-f16", 64),
+    half("64x32-f16", 128),
+    // Bound by memory: what counts are registers, for waves that hide its latency.
+    decode(1, { vgprs: 64, workgroupBytes: SMALL }),
+    decode(4, { vgprs: 128, workgroupBytes: SMALL }),
+    decode(8, { vgprs: 256, workgroupBytes: SMALL }),
+    matmul("64x64", { fmaShare: 0.87, vgprs: 168, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
+  ]);
 
 /** Multiply-adds among vector instructions. */
 export const fmaShare = ({ loop }: IsaReport): number => loop.fma / loop.valu;

@@ -5,7 +5,8 @@ import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
 import { checkBindings, compileKernel } from "../gpu/pipelines.ts";
 import { Tensor, tensor } from "../gpu/tensor.ts";
 import { BLOCKS, blockMaskKernel } from "../kernels/block_mask.ts";
-import { AttentionFunction, type MaskFunction, writeNumber } from "./functions.ts";
+import { writeNumber } from "./captures.ts";
+import { AttentionFunction, type MaskFunction } from "./functions.ts";
 import { capturedOperand } from "./operand_checks.ts";
 import { bindingRange } from "./specs.ts";
 

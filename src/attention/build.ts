@@ -2,11 +2,9 @@
 
 import { guarded, USAGE } from "../gpu/buffers.ts";
 import { type CompiledKernel, checkBindings, compileKernel } from "../gpu/pipelines.ts";
-import { rowNormsKernel, rowNormsWorkgroups } from "../kernels/row_norms.ts";
 import type { Access, SlotChoice } from "../kernels/slots.ts";
-import { tablesKernel } from "../kernels/tables.ts";
-import { copyDispatch, dispatchesOf, UNIFORM_STRIDE } from "./dispatch.ts";
-import { writeNumber } from "./functions.ts";
+import { writeNumber } from "./captures.ts";
+import { dispatchesOf, UNIFORM_STRIDE } from "./dispatch.ts";
 import { isDense, type Operand, type OperandName, type Operands, type PlanMemory } from "./operands.ts";
 import { AttentionPlan, type CompiledStage, type Stage } from "./plan.ts";
 import type { ResolvedScores } from "./problem.ts";
@@ -16,7 +14,7 @@ export async function buildPlan(
   device: GPUDevice,
   resolved: ResolvedScores,
   memory: PlanMemory,
-  stagesOf: (slots: SlotChoice) => readonly Stage[],
+  stagesOf: (slots: SlotChoice) => readonly Stage[] | Promise<readonly Stage[]>,
 ) {
   const { label } = resolved;
   const { operands, owned, places, copies } = memory;
@@ -25,23 +23,27 @@ export async function buildPlan(
     const stages: CompiledStage[] = [];
     const chunks: ArrayBuffer[] = [];
     let offset = 0;
-    const planned = [...normStages(resolved, slots), ...stagesOf(slots)];
+    const copier = copies.length ? import("./table_copy.ts") : undefined;
+    const [norms, main, copying] = await Promise.all([normStages(resolved, slots), stagesOf(slots), copier]);
+    const planned = [...norms, ...main];
     for (const { source } of planned) checkBindings(device, label, source.bindings);
-    const copying = copies.length ? compileKernel(device, tablesKernel()) : undefined;
-    const compiled = await Promise.all(planned.map(({ source }) => compileKernel(device, source)));
+    const [copyStage, ...compiled] = await Promise.all([
+      copying?.compileTableCopy(device),
+      ...planned.map(({ source }) => compileKernel(device, source)),
+    ]);
     const add = (stage: Omit<CompiledStage, "dispatches">, laid: ReturnType<typeof dispatchesOf>) => {
       stages.push({ ...stage, dispatches: laid.dispatches });
       chunks.push(laid.bytes);
       offset += laid.bytes.byteLength;
     };
     for (const copy of copies) {
-      const names = { source: copy.from };
-      const stage = { source: tablesKernel(), compiled: (await copying) as CompiledKernel, names };
-      add(stage, copyDispatch(operands.get(copy.from) as Operand, copy.at, offset));
+      if (!copying || !copyStage) break;
+      const laid = copying.copyDispatch(operands.get(copy.from) as Operand, copy.at, offset);
+      add({ ...copyStage, names: { source: copy.from } }, laid);
     }
     for (const [index, { source, grid, names }] of planned.entries()) {
       const laid = dispatchesOf(device, resolved, operands, places, slots, grid, offset);
-      add({ source, compiled: compiled[index], ...(names && { names }) }, laid);
+      add({ source, compiled: compiled[index] as CompiledKernel, ...(names && { names }) }, laid);
     }
     const numbers = new Map<string, number>();
     for (const [name, number] of memory.numbers) {
@@ -89,8 +91,12 @@ export function accessOf(device: GPUDevice, operand: Pick<Operand, "spec" | "bas
 }
 
 /** What has to run before a kernel that looks up norms of rows. */
-function normStages({ similarity, batch, q, k, source, headDim }: ResolvedScores, slots: SlotChoice): Stage[] {
+async function normStages(
+  { similarity, batch, q, k, source, headDim }: ResolvedScores,
+  slots: SlotChoice,
+): Promise<Stage[]> {
   if (similarity.kind !== "normalized") return [];
+  const { rowNormsKernel, rowNormsWorkgroups } = await import("../kernels/row_norms.ts");
   const rows = [q, source?.k ?? k].reduce((total, { shape }) => total + shape[0] * shape[1] * shape[2], 0);
   const qTiles = Math.ceil(rowNormsWorkgroups(rows) / Math.max(batch, 1));
   const grid = { qTile: 1, qTiles, vSplits: 1, heads: 1, flops: 16 * headDim };

@@ -3,13 +3,13 @@
 import { check } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { ALL_ROWS, type AppendChoice, appendTile, packAppend } from "../kernels/cache.ts";
-import { PARAMS, type Params, packParams } from "../kernels/params.ts";
+import { type Params, packParams } from "../kernels/params.ts";
 import { ANGLE_POSITIONS, type RotaryChoice } from "../kernels/rotary_angles.ts";
 import { isAligned } from "../kernels/slots.ts";
 import type { Dtype, Layout, TensorSpec } from "../types.ts";
 import { accessOf } from "./build.ts";
 import { type CacheState, packAdvance } from "./cache_state.ts";
-import { addresses, copyDispatch, UNIFORM_STRIDE } from "./dispatch.ts";
+import { addresses, UNIFORM_STRIDE } from "./dispatch.ts";
 import type { KvSource } from "./kv_source.ts";
 import { checkOperand } from "./operand_checks.ts";
 import type { Operand } from "./operands.ts";
@@ -25,6 +25,7 @@ import {
   reorder,
   toBhmd,
 } from "./specs.ts";
+import { copyDispatch } from "./table_copy.ts";
 
 /** RMSNorm of the rows of q and k, as the kernels take it. */
 export interface ResolvedNorm {
@@ -241,8 +242,7 @@ export function appendUniforms(target: AppendTarget, append: ResolvedAppend, cho
   const bytes = new ArrayBuffer(UNIFORMS.append + appendBytes);
   const { q } = choice;
   const ids = operands.get("positionIds")?.spec;
-  const params: Params = {
-    ...(Object.fromEntries(PARAMS.map(([name]) => [name, 0])) as Params),
+  const params: Partial<Params> = {
     ...{ seq_q: seqQ, grid_x: grid.x, q_lengths_at: ALL_ROWS },
     ...addresses("k", "n", operands.get("k"), isAligned(choice.k), { layout }),
     ...addresses("v", "n", operands.get("v"), isAligned(choice.v), { layout }),

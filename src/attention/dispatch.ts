@@ -3,7 +3,6 @@
 import { isSoftware } from "../gpu/device.ts";
 import { PARAMS_BYTES, type Params, packParams } from "../kernels/params.ts";
 import { isAligned, type SlotChoice } from "../kernels/slots.ts";
-import { COPY, tablesWorkgroups } from "../kernels/tables.ts";
 import type { BlockMask } from "./block_mask.ts";
 import type { Operand, Operands, TablePlaces } from "./operands.ts";
 import type { ResolvedScores } from "./problem.ts";
@@ -55,7 +54,7 @@ export function dispatchesOf(
   const parts = cutWork(device, total, flops, maxDispatchFlops);
   const stride = UNIFORM_STRIDE;
   const bytes = new ArrayBuffer(Math.max(1, parts.length) * stride);
-  const shared = { ...PLACES, ...sharedParams(problem, operands, slots, grid), ...places };
+  const shared = { ...NO_TABLES, ...sharedParams(problem, operands, slots, grid), ...places };
   const dispatches = parts.map(({ x, y, ...range }, index): Dispatch => {
     packParams({ ...shared, ...range }, bytes, index * stride);
     return { x, y, paramsOffset: offset + index * stride };
@@ -75,47 +74,14 @@ export function cutWork(device: GPUDevice, total: number, flopsEach: number, max
   });
 }
 
-/** The dispatch that copies a tensor into the tables, to word `at`. */
-export function copyDispatch({ spec, base }: Operand, at: number, offset: number) {
-  const shape = spec.shape.length === 2 ? spec.shape : [1, spec.shape[0]];
-  const strides = spec.strides.length === 2 ? spec.strides : [0, spec.strides[0]];
-  const copy: Record<(typeof COPY)[number], number> = {
-    ...{ rows: shape[0], columns: shape[1], base, stride_row: strides[0], stride_column: strides[1], at },
-  };
-  const bytes = new ArrayBuffer(UNIFORM_STRIDE);
-  new Uint32Array(bytes).set(COPY.map((member) => copy[member]));
-  const dispatches: Dispatch[] = [{ x: tablesWorkgroups(shape[0] * shape[1]), y: 1, paramsOffset: offset }];
-  return { dispatches, bytes };
-}
-
 /** In place of where a table lies: there is none. */
 const NONE = 0xffffffff;
-
-/** Where nothing is in the tables, nothing chosen, and nothing rotated. */
-const PLACES = {
-  ...{ angle_rows: 0, cos_base: 0, cos_stride: 0, sin_base: 0, sin_stride: 0, angle_factor: 0, sin_sign: 0 },
-  ...{ positions_base: 0, positions_stride_s: 0, positions_stride_b: 0, positions_stride_m: 0, positions_step: 0 },
-  ...{ chosen_heads: 0, chosen_rows: 0, heads_at: 0, rows_at: 0, grid_heads: 0, stage: 0, best_keys: 0, inner: 0 },
+/** Where a kernel asks whether there is a table. */
+const NO_TABLES = {
   ...{ q_lengths_at: NONE, kv_lengths_at: NONE, q_offsets_at: NONE, cu_q_at: NONE, cu_kv_at: NONE },
-  ...{
-    slopes_at: 0,
-    slopes_stride_b: 0,
-    sinks_at: 0,
-    relative_reach: 0,
-    relative_buckets_at: 0,
-    relative_values_at: 0,
-  },
-  ...{ temperature_at: 0, vector_at: 0, vector_stride_h: 0, inner_bias_at: 0, inner_bias_stride_h: 0, gain_at: 0 },
-  ...{ q_weights_at: 0, k_weights_at: 0, q_norms_at: 0, k_norms_at: 0 },
 };
-type GridParams = "grid_x" | "first_workgroup" | "end_workgroup";
 
-function sharedParams(
-  problem: ResolvedScores,
-  operands: Operands,
-  slots: SlotChoice,
-  grid: Grid,
-): Omit<Params, GridParams | keyof typeof PLACES> {
+function sharedParams(problem: ResolvedScores, operands: Operands, slots: SlotChoice, grid: Grid): Partial<Params> {
   const { dropout, softcap = 1, similarity } = problem;
   const [kOuter, , kRows] = (problem.source?.k ?? problem.k).shape;
   return {

@@ -1,16 +1,14 @@
-// Positions, masks and scores of a problem: checked, and as numbers that the kernels take.
+// Positions, masks and scores of a problem: checked, and as numbers that the kernels take. What goes beyond causality and
+// windows is in extended_features.ts, which is loaded for problems that have any of it.
 
 import { check } from "../errors.ts";
-import { BlockMask } from "./block_mask.ts";
-import { resolveMemory } from "./broadcast.ts";
-import { checkCached } from "./cached.ts";
-import { AttentionFunction, type MaskFunction, type ScoreFunction } from "./functions.ts";
+import type { BlockMask } from "./block_mask.ts";
+import type { MaskFunction, ScoreFunction } from "./functions.ts";
 import type { KvSource } from "./kv_source.ts";
 import type { Dropout, ScoreOptions } from "./options.ts";
-import { sequenceTables } from "./sequences.ts";
-import { type ResolvedSimilarity, resolveSimilarity } from "./similarity.ts";
+import type { ResolvedSimilarity } from "./similarity.ts";
 import type { ResolvedSpec } from "./specs.ts";
-import { headTables, type Sizes, type Table } from "./tables.ts";
+import type { Table } from "./tables.ts";
 
 /** Everything that a problem says beside its tensors, shapes and scale. */
 export interface Features {
@@ -50,7 +48,7 @@ export interface Features {
 }
 
 /** Sizes of q and k. */
-interface TensorSizes {
+export interface TensorSizes {
   readonly batch: number;
   readonly heads: number;
   readonly headDim: number;
@@ -64,34 +62,59 @@ const CAUSAL: readonly unknown[] = [undefined, false, true, "bottom-right", "top
 /** Positions, lengths and windows stay below 2^31 together. */
 const FARTHEST = 2 ** 29;
 
-/** Checks what a problem says beside its shapes. Throws FoveaError("argument") that names the option. */
+/** Options that every problem may have. */
+type PlainOptions = "causal" | "scale" | "window" | "attentionChunk" | "sinkTokens" | "maxSeqlenQ" | "maxSeqlenKv";
+/** All others. */
+const EXTENDED: Readonly<Record<Exclude<keyof ScoreOptions, PlainOptions> | "cache", true>> = {
+  ...{ cache: true, queryOffset: true, kvLengths: true, qLengths: true, cuSeqlensQ: true, cuSeqlensKv: true },
+  ...{ similarity: true, temperature: true, logTemperature: true, maxTemperature: true, softcap: true },
+  ...{ mask: true, bias: true, scoreFunction: true, maskFunction: true, blockMask: true, alibiSlopes: true },
+  ...{ relativeBias: true, sinks: true, dropout: true },
+};
+
+/** What checks the options that few problems have. */
+export type Extension = typeof import("./extended_features.ts");
+
+/** Loads what a problem's options need beyond this file; nothing for plain attention. */
+export async function loadExtension(problem: ScoreOptions): Promise<Extension | undefined> {
+  const given = (problem ?? {}) as Readonly<Record<string, unknown>>;
+  const needed = Object.keys(EXTENDED).some((name) => given[name] !== undefined);
+  return needed ? import("./extended_features.ts") : undefined;
+}
+
+/** The features of a problem without any of the extended options. */
+const PLAIN = {
+  ...{ sequence: undefined, packed: false, tables: [], mask: undefined, bias: undefined, softcap: undefined },
+  ...{ dropout: undefined, scoreFunction: undefined, maskFunction: undefined, blockMask: undefined },
+  similarity: { kind: "dot", eps: 0, innerScale: 1, maxTemperature: 100, temperature: undefined },
+} as const;
+
+/**
+ * Checks what a problem says beside its shapes. Throws FoveaError that names the option.
+ *
+ * @param extension As {@link loadExtension} gives it for the problem
+ */
 export function resolveFeatures(
   label: string,
   options: ScoreOptions,
-  { batch, heads, headDim, rowsQ, rowsKv, normRows }: TensorSizes,
-  source?: KvSource,
+  tensors: TensorSizes,
+  source: KvSource | undefined,
+  extension: Extension | undefined,
 ): Features {
+  const { batch, rowsQ, rowsKv } = tensors;
   const positions = resolvePositions(label, options);
-  const sequence = sequenceTables(label, options, { batch, heads, seqQ: rowsQ, seqKv: rowsKv }, source);
-  const { sizes } = sequence;
-  if (source) checkCached(label, options, source, sizes.seqQ);
-  const scores = [sizes.batch, heads, sizes.seqQ, sizes.seqKv];
-  const { similarity, tables } = resolveSimilarity(label, options, { heads, headDim, rows: normRows });
   return {
-    ...{ batch: sizes.batch, seqQ: sizes.seqQ, seqKv: sizes.seqKv, totalQ: rowsQ, totalKv: rowsKv },
-    mostKeys: source?.place === "ring" ? Math.min(sizes.seqKv, source.sinkTokens + source.ring) : sizes.seqKv,
+    ...{ batch, seqQ: rowsQ, seqKv: rowsKv, totalQ: rowsQ, totalKv: rowsKv, mostKeys: rowsKv },
     ...positions,
-    ...{ sequence: sequence.kind, packed: sequence.packed },
-    tables: [...sequence.tables, ...headTables(label, options, sizes), ...tables],
-    similarity,
-    chunk: resolveChunk(label, options),
-    sinkTokens: resolveSinkTokens(label, options),
-    mask: options.mask === undefined ? undefined : resolveMemory(`${label}: mask`, options.mask, scores, "mask"),
-    bias: options.bias === undefined ? undefined : resolveMemory(`${label}: bias`, options.bias, scores, "bias"),
-    softcap: resolveSoftcap(label, options),
-    dropout: resolveDropout(label, options, heads * rowsQ * batch),
-    ...resolveFunctions(label, options, positions, (source ?? sequence.kind) !== undefined, sizes),
+    ...{ chunk: resolveChunk(label, options), sinkTokens: resolveSinkTokens(label, options) },
+    ...(extension?.resolveExtended(label, options, tensors, positions, source) ?? PLAIN),
   };
+}
+
+/** Factor of the scores that nobody gives: normalised rows and bounded terms need none. */
+export function defaultScale(similarity: ResolvedSimilarity, headDim: number): number {
+  const isUnscaled = similarity.kind !== "dot" && !(similarity.choice.kind === "normalized" && similarity.choice.rms);
+  return isUnscaled ? 1 : 1 / Math.sqrt(headDim);
 }
 
 function resolvePositions(label: string, { causal, queryOffset, window = [-1, -1] }: ScoreOptions) {
@@ -137,85 +160,4 @@ function resolveSinkTokens(label: string, { sinkTokens = 0 }: ScoreOptions): num
     () => `${label}: sinkTokens must be a whole number of keys from 0 up, got ${sinkTokens}.`,
   );
   return Math.min(sinkTokens, FARTHEST);
-}
-
-function resolveFunctions(
-  label: string,
-  options: ScoreOptions,
-  { alignEnd, offset }: { alignEnd: boolean; offset: number },
-  entriesDiffer: boolean,
-  { batch, heads, seqQ, seqKv }: Sizes,
-) {
-  const { scoreFunction, maskFunction, blockMask } = options;
-  const isFunction = (given: unknown, kind: string) => given instanceof AttentionFunction && given.kind === kind;
-  check(
-    scoreFunction === undefined || isFunction(scoreFunction, "score"),
-    "argument",
-    () => `${label}: scoreFunction must come from scoreFunction(), got ${scoreFunction}.`,
-  );
-  check(
-    maskFunction === undefined || isFunction(maskFunction, "mask"),
-    "argument",
-    () => `${label}: maskFunction must come from maskFunction(), got ${maskFunction}.`,
-  );
-  if (blockMask === undefined) return { scoreFunction, maskFunction, blockMask };
-  check(
-    blockMask instanceof BlockMask,
-    "argument",
-    () => `${label}: blockMask must come from createBlockMask() or blockMaskOf(), got ${blockMask}.`,
-  );
-  check(
-    maskFunction === undefined,
-    "argument",
-    () =>
-      `${label}: a block mask brings its own mask function; leave maskFunction out, or make the block mask from both with allOf().`,
-  );
-  const made = blockMask.options;
-  const oneOr = (size: number, all: number) => size === all || size === 1;
-  check(
-    made.seqQ === seqQ && made.seqKv === seqKv && oneOr(made.batch, batch) && oneOr(made.heads, heads),
-    "argument",
-    () =>
-      `${label}: the block mask is for B = ${made.batch}, H = ${made.heads}, M = ${made.seqQ}, N = ${made.seqKv}; the problem has B = ${batch}, H = ${heads}, M = ${seqQ}, N = ${seqKv}.`,
-  );
-  check(
-    !entriesDiffer,
-    "argument",
-    () => `${label}: a block mask can't be combined with lengths or positions of batch entries; use its mask function.`,
-  );
-  const first = alignEnd ? seqKv - seqQ : offset;
-  check(
-    first === made.queryOffset,
-    "argument",
-    () =>
-      `${label}: the block mask puts the first query at position ${made.queryOffset}, the problem at ${first}. Make the block mask with the same queryOffset.`,
-  );
-  return { scoreFunction, maskFunction: blockMask.maskFunction, blockMask };
-}
-
-function resolveSoftcap(label: string, { softcap }: ScoreOptions): number | undefined {
-  check(
-    softcap === undefined || (Number.isFinite(softcap) && softcap > 0),
-    "argument",
-    () => `${label}: softcap must be a positive number, got ${softcap}. Leave it out for none.`,
-  );
-  return softcap;
-}
-
-function resolveDropout(label: string, { dropout }: ScoreOptions, rows: number): Dropout | undefined {
-  if (dropout === undefined) return undefined;
-  check(
-    typeof dropout === "object" && dropout !== null,
-    "argument",
-    () => `${label}: dropout must be { p, seed }, got ${dropout}.`,
-  );
-  const { p, seed } = dropout;
-  check(p >= 0 && p <= 1, "argument", () => `${label}: dropout.p must be a probability from 0 to 1, got ${p}.`);
-  check(
-    Number.isSafeInteger(seed) && seed >= 0,
-    "argument",
-    () => `${label}: dropout.seed must be a whole number from 0 up to 2^53, got ${seed}.`,
-  );
-  check(rows < 2 ** 32, "limit", () => `${label}: dropout numbers rows of B * H * M below 2^32; there are ${rows}.`);
-  return 1 - p < 1 ? dropout : undefined;
 }

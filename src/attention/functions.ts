@@ -4,7 +4,7 @@ import { check } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { CaptureType, FunctionKind, FunctionPart, FunctionText } from "../kernels/slots.ts";
 import { blankComments } from "../shader/source.ts";
-import type { ScoreOptions } from "./options.ts";
+import { type CapturedNumber, numberOf } from "./captures.ts";
 
 /**
  * What a function may read beside its arguments, by the name that its text uses. A number is an f32, `{ i32: n }` and
@@ -12,7 +12,6 @@ import type { ScoreOptions } from "./options.ts";
  * encoded. Other values never compile again.
  */
 export type Captures = Readonly<Record<string, Tensor | CapturedNumber>>;
-export type CapturedNumber = number | { readonly i32: number } | { readonly u32: number };
 
 /** Texts of the functions, as users have to write them. */
 const SIGNATURES = {
@@ -153,33 +152,6 @@ export function probabilityFunction(
   { captures = {}, label }: FunctionOptions = {},
 ): ProbabilityFunction {
   return new AttentionFunction("probability", source, captures, label ?? "probability function");
-}
-
-/** A captured number and its type. */
-export function numberOf(value: CapturedNumber): { type: CaptureType; value: number } {
-  if (typeof value === "number") return { type: "f32", value };
-  return "i32" in value ? { type: "i32", value: value.i32 } : { type: "u32", value: value.u32 };
-}
-
-/** Writes a captured number where a uniform of its type reads it. */
-export function writeNumber(bytes: ArrayBuffer, offset: number, given: CapturedNumber): void {
-  const view = new DataView(bytes);
-  const { type, value } = numberOf(given);
-  if (type === "f32") view.setFloat32(offset, value, true);
-  else if (type === "i32") view.setInt32(offset, value, true);
-  else view.setUint32(offset, value, true);
-}
-
-/** The mask function of a problem: its own, or that of its block mask. */
-export const maskFunctionOf = ({ maskFunction, blockMask }: ScoreOptions): MaskFunction | undefined =>
-  maskFunction ?? blockMask?.maskFunction;
-
-/** The functions of a problem. */
-export function functionsOf(
-  options: ScoreOptions & { readonly probabilityFunction?: ProbabilityFunction },
-): readonly AttentionFunction[] {
-  const { scoreFunction, probabilityFunction } = options;
-  return [scoreFunction, maskFunctionOf(options), probabilityFunction].filter((given) => given !== undefined);
 }
 
 function checkSource(kind: FunctionKind, source: string, label: string): void {

@@ -4,7 +4,7 @@ import { check } from "../errors.ts";
 import { guarded, USAGE } from "../gpu/buffers.ts";
 import { compileKernel } from "../gpu/pipelines.ts";
 import { Tensor, type TensorOptions, tensor } from "../gpu/tensor.ts";
-import { PARAMS, type Params, packParams } from "../kernels/params.ts";
+import { type Params, packParams } from "../kernels/params.ts";
 import type { KernelSource } from "../types.ts";
 import { cutWork, UNIFORM_STRIDE } from "./dispatch.ts";
 import { checkOperand } from "./operand_checks.ts";
@@ -155,6 +155,5 @@ export async function planOneKernel(
 
 /** Writes the uniform of attention. */
 function packerOf(some: Partial<Params>): Packer {
-  const all = { ...(Object.fromEntries(PARAMS.map(([name]) => [name, 0])) as Params), ...some };
-  return (grid, bytes, offset) => packParams({ ...all, ...grid }, bytes, offset);
+  return (grid, bytes, offset) => packParams({ ...some, ...grid }, bytes, offset);
 }

@@ -2,12 +2,12 @@
 
 import { Tensor, type TensorOptions, tensor } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
-import { type CapturedNumber, functionsOf } from "./functions.ts";
+import { type CapturedNumber, functionsOf } from "./captures.ts";
 import type { KvSourceOwner } from "./kv_source.ts";
 import { capturedOperand, checkOperand } from "./operand_checks.ts";
 import type { AttentionProblem, Cached, ResolvedProblem, ResolvedScores, ScoreProblem } from "./problem.ts";
 import { bindingBase, checkBindingLimit, type ResolvedSpec, reorder } from "./specs.ts";
-import { layTables } from "./tables.ts";
+import { layTables } from "./table_memory.ts";
 
 /**
  * Memory for one run of a plan. Each tensor must look as the plan was told: same shape, strides and dtype, and the same

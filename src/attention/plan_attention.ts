@@ -24,11 +24,11 @@ import {
 } from "../kernels/forward.ts";
 import type { SlotChoice } from "../kernels/slots.ts";
 import { accessOf, buildPlan } from "./build.ts";
+import { loadExtension } from "./features.ts";
 import { attentionTensors, operandsOf } from "./operands.ts";
 import type { AttentionPlan, Stage } from "./plan.ts";
 import { type AttentionProblem, type Cached, type ResolvedProblem, resolveProblem } from "./problem.ts";
 import { bindingBase } from "./specs.ts";
-import { tunedChoice } from "./tuned.ts";
 
 /**
  * Compiles softmax(scale * Q K^T + mask) V for a problem: a checked, reusable recipe without any memory of size M x N.
@@ -66,12 +66,7 @@ export async function planAttention(
 /** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
 export async function preparePlan(device: GPUDevice, problem: AttentionProblem | Cached<AttentionProblem>) {
   checkDevice(device);
-  return assemblePlan(
-    device,
-    problem,
-    (resolved, slots) => kernelsOf(device, resolved).stagesOf(slots),
-    (resolved) => kernelsOf(device, resolved).workspace,
-  );
+  return assemblePlan(device, problem, async (resolved) => kernelsOf(device, await withTuned(device, resolved)));
 }
 
 /** The kernels of a problem: those that it asks for, or that the tables have for it. */
@@ -79,15 +74,21 @@ export interface Kernels {
   /** The row of the table, and the workgroups that share the keys of a row, where the kernel splits them. */
   readonly variant: string;
   readonly kvSplits?: number;
-  stagesOf(slots: SlotChoice): readonly Stage[];
+  readonly stagesOf: (slots: SlotChoice) => readonly Stage[] | Promise<readonly Stage[]>;
   /** The shape of the scratch memory that the stages share. */
   readonly workspace?: readonly number[];
 }
 
-/** Chooses the kernels. Throws FoveaError for a variant that can't run here, and for a stored choice of another problem. */
-export function kernelsOf(device: GPUDevice, problem: ResolvedProblem): Kernels {
+/** The problem as tuning chose for it. Throws FoveaError for a result of another problem. */
+async function withTuned(device: GPUDevice, problem: ResolvedProblem): Promise<ResolvedProblem> {
+  if (problem.tuned === undefined) return problem;
+  const { tunedChoice } = await import("./tuned.ts");
+  return { ...problem, ...tunedChoice(device, problem) };
+}
+
+/** Chooses the kernels. Throws FoveaError for a variant that can't run here. */
+export function kernelsOf(device: GPUDevice, resolved: ResolvedProblem): Kernels {
   const limits = tileLimits(device);
-  const resolved = { ...problem, ...tunedChoice(device, problem) };
   if (isDecodeVariant(resolved.variant)) return decodeKernels(resolved, limits);
   const { headDim, vDim, seqQ, similarity } = resolved;
   const additive = similarity.kind === "additive";
@@ -103,7 +104,9 @@ export function kernelsOf(device: GPUDevice, problem: ResolvedProblem): Kernels 
   const flops = grid.qTile * keysOf(resolved, grid.qTile) * (term * headDim + (2 * vDim) / grid.vSplits);
   return {
     variant: tile.name,
-    stagesOf: (slots) => [{ source: forwardKernel({ headDim, vDim, tile, ...slots }), grid: { ...grid, flops } }],
+    stagesOf: async (slots) => [
+      { source: await forwardKernel({ headDim, vDim, tile, ...slots }), grid: { ...grid, flops } },
+    ],
   };
 }
 
@@ -158,28 +161,24 @@ function decodeKernels(problem: ResolvedProblem, limits: TileLimits): Kernels {
   const end = { ...combineGrid(vDim, seqQ), kvSplits, flops: 1 };
   return {
     ...{ variant: tile.name, kvSplits },
-    stagesOf: (slots) => [
-      { source: decodeKernel("decode", { headDim, vDim, tile, ...slots }), grid },
-      { source: decodeKernel("combine", { headDim, vDim, tile, ...slots }), grid: end },
+    stagesOf: async (slots) => [
+      { source: await decodeKernel("decode", { headDim, vDim, tile, ...slots }), grid },
+      { source: await decodeKernel("combine", { headDim, vDim, tile, ...slots }), grid: end },
     ],
     workspace: [batch * heads * seqQ * kvSplits * recordFloats(vDim)],
   };
 }
 
-/** The stages of a problem's plan. */
-type StagesOf = (problem: ResolvedProblem, slots: SlotChoice) => readonly Stage[];
-
-/** The plan of an attention problem by the stages that `stagesOf` gives for it, with scratch memory of a shape. */
+/** The plan of an attention problem by the kernels that somebody chooses for it. */
 export async function assemblePlan(
   device: GPUDevice,
   problem: AttentionProblem | Cached<AttentionProblem>,
-  stagesOf: StagesOf,
-  workspaceOf?: (problem: ResolvedProblem) => readonly number[] | undefined,
+  kernelsFor: (problem: ResolvedProblem) => Omit<Kernels, "variant"> | Promise<Omit<Kernels, "variant">>,
 ) {
   checkDevice(device);
-  const resolved = resolveProblem(problem);
-  const asked = attentionTensors(problem, resolved);
-  const memory = operandsOf(device, problem, resolved, asked, workspaceOf?.(resolved));
-  const built = await buildPlan(device, resolved, memory, (slots) => stagesOf(resolved, slots));
+  const resolved = resolveProblem(problem, await loadExtension(problem));
+  const kernels = await kernelsFor(resolved);
+  const memory = operandsOf(device, problem, resolved, attentionTensors(problem, resolved), kernels.workspace);
+  const built = await buildPlan(device, resolved, memory, kernels.stagesOf);
   return { ...built, resolved, operands: memory.operands };
 }

@@ -4,10 +4,9 @@ import { check } from "../errors.ts";
 import { resolveSpec } from "../gpu/tensor.ts";
 import type { Dtype, Layout, TensorSpec } from "../types.ts";
 import { keysAndValues } from "./cached.ts";
-import { type Features, resolveFeatures } from "./features.ts";
+import { defaultScale, type Extension, type Features, resolveFeatures } from "./features.ts";
 import type { KvSource, KvSourceOwner } from "./kv_source.ts";
 import type { ScoreOptions } from "./options.ts";
-import { defaultScale } from "./similarity.ts";
 import {
   AXES,
   checkedSpec,
@@ -112,8 +111,15 @@ export interface ResolvedProblem extends ResolvedScores {
   readonly tuned: TunedAttention | undefined;
 }
 
-/** Checks a problem and fills in its defaults. Throws FoveaError("argument") that names what is wrong. */
-export function resolveProblem(problem: AttentionProblem | Cached<AttentionProblem>): ResolvedProblem {
+/**
+ * Checks a problem and fills in its defaults. Throws FoveaError("argument") that names what is wrong.
+ *
+ * @param extension What `loadExtension` gives for the problem
+ */
+export function resolveProblem(
+  problem: AttentionProblem | Cached<AttentionProblem>,
+  extension: Extension | undefined,
+): ResolvedProblem {
   check(
     typeof problem === "object" && problem !== null,
     "argument",
@@ -131,7 +137,7 @@ export function resolveProblem(problem: AttentionProblem | Cached<AttentionProbl
     "argument",
     () => `${label}: kvSplits must be a whole number from 1 to 4096, got ${kvSplits}.`,
   );
-  const scores = resolveScores(label, problem, true);
+  const scores = resolveScores(label, problem, true, extension);
   const { q, lseShape, vDim } = scores;
   const outputShape = [...lseShape, vDim];
   const output = problem.output
@@ -161,6 +167,7 @@ export function resolveScores<Values extends boolean>(
   label: string,
   problem: ScoreProblem | Cached<ScoreProblem>,
   values: Values,
+  extension: Extension | undefined,
 ) {
   const { layout = "bhmd" } = problem;
   checkOptions(label, problem);
@@ -174,7 +181,7 @@ export function resolveScores<Values extends boolean>(
   const rowsOf = ({ shape }: TensorSpec) => shape[0] * shape[1] * shape[2];
   const normRows = { q: rowsOf(q), k: rowsOf(given.source?.k ?? k) };
   const sizes = { batch, heads, headDim, rowsQ, rowsKv, normRows };
-  const features = resolveFeatures(label, problem, sizes, given.source);
+  const features = resolveFeatures(label, problem, sizes, given.source, extension);
   return {
     ...{ label, layout, heads, kvHeads, headDim, q, k, lseShape: [batch, heads, rowsQ] },
     ...{ v: v as Values extends true ? ResolvedSpec : undefined, vDim: v?.shape[3] ?? 0 },

@@ -4,7 +4,8 @@ import { check } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { KvSource } from "./kv_source.ts";
 import type { PerBatch, ScoreOptions } from "./options.ts";
-import { countOf, type Sizes, type Table } from "./tables.ts";
+import { countOf } from "./table_memory.ts";
+import type { Sizes, Table } from "./tables.ts";
 
 const i32 = (at: Table["at"], name: string, values: PerBatch): Table => ({ at, name, values, dtype: "i32" });
 

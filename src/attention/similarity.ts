@@ -76,13 +76,6 @@ export type ResolvedSimilarity = {
   readonly temperature: "plain" | "log" | undefined;
 } & ({ readonly kind: "dot" } | { readonly kind: SimilarityChoice["kind"]; readonly choice: SimilarityChoice });
 
-/** Factor of the scores that nobody gives: normalised rows and bounded terms need none. */
-export function defaultScale(similarity: ResolvedSimilarity, headDim: number): number {
-  if (similarity.kind === "dot") return 1 / Math.sqrt(headDim);
-  const { choice } = similarity;
-  return choice.kind === "normalized" && choice.rms ? 1 / Math.sqrt(headDim) : 1;
-}
-
 interface Sizes {
   readonly heads: number;
   readonly headDim: number;

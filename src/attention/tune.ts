@@ -6,6 +6,7 @@ import { adapterName } from "../gpu/device.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { DECODE_SHAPES, MOST_QUERIES } from "../kernels/decode.ts";
 import { FORWARD_TILES } from "../kernels/forward.ts";
+import { loadExtension } from "./features.ts";
 import { kernelsOf } from "./plan_attention.ts";
 import { type AttentionProblem, type Cached, type ResolvedProblem, resolveProblem } from "./problem.ts";
 import { type Choice, Trial } from "./trial.ts";
@@ -49,7 +50,7 @@ export async function tune(
 ): Promise<TunedAttention> {
   checkDevice(device);
   const budget = checkOptions(options);
-  const resolved = resolveProblem(problem);
+  const resolved = resolveProblem(problem, await loadExtension(problem));
   const { label, variant, tuned } = resolved;
   check(
     variant === undefined && tuned === undefined,

@@ -6,6 +6,7 @@ import { ADDITIVE_TERM_FLOPS } from "../kernels/forward.ts";
 import { type ScoreKernel, scoreGrid, scoreKernel, TOP_KEYS, WEIGHTS } from "../kernels/weights.ts";
 import { buildPlan } from "./build.ts";
 import { isCache } from "./cached.ts";
+import { loadExtension } from "./features.ts";
 import type { KvSourceOwner } from "./kv_source.ts";
 import { type Asked, operandsOf } from "./operands.ts";
 import type { AttentionPlan } from "./plan.ts";
@@ -128,7 +129,7 @@ export async function planTopKKeys(
 }
 
 async function prepareWeights(device: GPUDevice, problem: WeightsProblem | Cached<WeightsProblem>) {
-  const resolved = resolveWeights(problem);
+  const resolved = resolveWeights(problem, await loadExtension(problem));
   const { stage, mean, lse, output, chosenHeads } = resolved;
   const turns = stage === "probabilities" && !lse ? 2 : 1;
   const asked: Asked[] = [
@@ -140,7 +141,7 @@ async function prepareWeights(device: GPUDevice, problem: WeightsProblem | Cache
 }
 
 async function prepareTopKeys(device: GPUDevice, problem: TopKeysProblem | Cached<TopKeysProblem>) {
-  const resolved = resolveTopKeys(problem);
+  const resolved = resolveTopKeys(problem, await loadExtension(problem));
   const result = (name: "indices" | "weights", dtype: "i32" | "f32"): Asked => {
     const spec = resolveSpec(name, { shape: resolved.shape, dtype });
     return { name, spec, given: undefined, written: true };

@@ -5,6 +5,7 @@ import { resolveSpec } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
 import { ALL, MOST_KEYS, STAGES } from "../kernels/weights.ts";
 import type { TensorSpec } from "../types.ts";
+import type { Extension } from "./features.ts";
 import { AttentionFunction, type ProbabilityFunction } from "./functions.ts";
 import { type Cached, type ResolvedScores, resolveScores, type ScoreProblem } from "./problem.ts";
 import { checkedSpec, expectApart, expectShape, type ResolvedSpec } from "./specs.ts";
@@ -64,7 +65,10 @@ export interface ResolvedWeights extends ResolvedRequest {
   readonly output: ResolvedSpec;
 }
 
-export function resolveWeights(problem: WeightsProblem | Cached<WeightsProblem>): ResolvedWeights {
+export function resolveWeights(
+  problem: WeightsProblem | Cached<WeightsProblem>,
+  extension: Extension | undefined,
+): ResolvedWeights {
   const { label = "attentionWeights", stage = "probabilities", meanOverHeads: mean = false } = problem;
   check(
     STAGES.includes(stage),
@@ -88,7 +92,7 @@ export function resolveWeights(problem: WeightsProblem | Cached<WeightsProblem>)
     "argument",
     () => `${label}: probabilityFunction changes probabilities; it can't be combined with stage "${stage}".`,
   );
-  const request = resolveRequest(label, problem);
+  const request = resolveRequest(label, problem, extension);
   const { scores, chosenHeads, chosenRows } = request;
   const { batch, seqKv, lseShape } = scores;
   const shape = [batch, ...(mean ? [] : [chosenHeads]), chosenRows, seqKv];
@@ -111,14 +115,17 @@ export interface ResolvedTopKeys extends ResolvedRequest {
   readonly shape: readonly number[];
 }
 
-export function resolveTopKeys(problem: TopKeysProblem | Cached<TopKeysProblem>): ResolvedTopKeys {
+export function resolveTopKeys(
+  problem: TopKeysProblem | Cached<TopKeysProblem>,
+  extension: Extension | undefined,
+): ResolvedTopKeys {
   const { label = "topKKeys", count } = problem;
   check(
     Number.isInteger(count) && count >= 1 && count <= MOST_KEYS,
     "argument",
     () => `${label}: the number of keys must be a whole number from 1 to ${MOST_KEYS}, got ${count}.`,
   );
-  const request = resolveRequest(label, problem);
+  const request = resolveRequest(label, problem, extension);
   const { scores, chosenHeads, chosenRows } = request;
   const params = {
     ...request.params,
@@ -127,13 +134,17 @@ export function resolveTopKeys(problem: TopKeysProblem | Cached<TopKeysProblem>)
   return { ...request, params, shape: [scores.batch, chosenHeads, chosenRows, count] };
 }
 
-function resolveRequest(label: string, problem: (ScoreProblem | Cached<ScoreProblem>) & Chosen): ResolvedRequest {
+function resolveRequest(
+  label: string,
+  problem: (ScoreProblem | Cached<ScoreProblem>) & Chosen,
+  extension: Extension | undefined,
+): ResolvedRequest {
   check(
     typeof problem === "object" && problem !== null,
     "argument",
     () => `${label}: expected a problem { q, k, ... }, got ${problem}.`,
   );
-  const scores = resolveScores(label, problem, false);
+  const scores = resolveScores(label, problem, false, extension);
   const heads = listOf(label, "heads", problem.heads, scores.heads);
   const rows = listOf(label, "rows", problem.rows, scores.seqQ);
   const lists: Table[] = [];

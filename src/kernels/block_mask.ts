@@ -5,7 +5,8 @@ import position from "../../shaders/lib/position.wesl?raw";
 import mask from "../../shaders/slots/mask.wesl?raw";
 import { link, type ModuleMap } from "../shader/link.ts";
 import type { Binding, KernelSource } from "../types.ts";
-import { captureBindings, type FunctionText, functionModules } from "./slots.ts";
+import { functionModules } from "./slot_modules.ts";
+import { captureBindings, type FunctionText } from "./slots.ts";
 
 /** The members of the struct, in order. A test compares them with the shader. */
 export const BLOCKS = [

@@ -17,7 +17,8 @@ import type { Binding, KernelSource } from "../types.ts";
 import { type KvLayout, kvPlaceConstants, kvPlaceModules } from "./kv_access.ts";
 import { positionBindings, positionModules } from "./rotary.ts";
 import { type RotaryChoice, rotaryBindings, rotaryModules } from "./rotary_angles.ts";
-import { type Access, inPlaceModule, slotConstants, slotModules } from "./slots.ts";
+import { inPlaceModule, slotModules } from "./slot_modules.ts";
+import { type Access, slotConstants } from "./slots.ts";
 
 const WG_SIZE = 64;
 

@@ -8,7 +8,8 @@ import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
 import type { TileLimits } from "./forward.ts";
-import { type SlotChoice, slotBindings, slotConstants, slotModules } from "./slots.ts";
+import { KernelCache } from "./kernel_cache.ts";
+import { loadSlotModules, type SlotChoice, slotBindings, slotConstants } from "./slots.ts";
 
 /**
  * The most queries of a head that are decoded; with more of them the forward kernel is worth it. Its quads, on software
@@ -82,19 +83,20 @@ export interface DecodeSpecialisation extends SlotChoice {
 }
 
 /** The modules of a specialisation, of which `package::decode` and `package::combine` are roots. */
-export function decodeModules(spec: DecodeSpecialisation): ModuleMap {
+export async function decodeModules(spec: DecodeSpecialisation): Promise<ModuleMap> {
+  const { headDim, vDim, tile, ...slots } = spec;
   const config = configModule({
-    HEAD_DIM: spec.headDim,
-    V_DIM: spec.vDim,
-    ROWS: spec.tile.rows,
-    V_COLS: columnsOf(spec.tile, spec.vDim).vCols,
-    DECODE_LANES: spec.tile.lanes,
-    PARTS: spec.tile.parts,
-    ...slotConstants(spec),
+    HEAD_DIM: headDim,
+    V_DIM: vDim,
+    ROWS: tile.rows,
+    V_COLS: columnsOf(tile, vDim).vCols,
+    DECODE_LANES: tile.lanes,
+    PARTS: tile.parts,
+    ...slotConstants(slots),
   });
   const own = { "package::decode": decode, "package::combine": combine };
   const lib = { "package::lib::decode_tiles": decodeTiles, "package::lib::partials": partials };
-  return { ...MODULES, ...own, ...lib, ...config, ...slotModules(spec) };
+  return { ...MODULES, ...own, ...lib, ...config, ...(await loadSlotModules(slots)) };
 }
 
 /** What a row leaves outside is written by the end. */
@@ -110,19 +112,14 @@ export function decodeBindings(root: "decode" | "combine", slots: SlotChoice): B
   return [...own, { binding: 8, name: "workspace", type } as const].sort((a, b) => a.binding - b.binding);
 }
 
-/** Linked kernels by root and specialisation. */
-const linked = new Map<string, KernelSource>();
+const kernels = new KernelCache<DecodeSpecialisation & { readonly root: string }>();
 
-export function decodeKernel(root: "decode" | "combine", spec: DecodeSpecialisation): KernelSource {
+export function decodeKernel(root: "decode" | "combine", spec: DecodeSpecialisation): Promise<KernelSource> {
   const { name, rows } = spec.tile;
-  const key = `${root} ${JSON.stringify(spec)}`;
-  let kernel = linked.get(key);
-  if (!kernel) {
-    const text = link(`package::${root}`, decodeModules(spec));
-    kernel = { label: `${root === "decode" ? name : root} ${rows}`, ...text, bindings: decodeBindings(root, spec) };
-    linked.set(key, kernel);
-  }
-  return kernel;
+  return kernels.get({ root, ...spec }, async () => {
+    const text = link(`package::${root}`, await decodeModules(spec));
+    return { label: `${root === "decode" ? name : root} ${rows}`, ...text, bindings: decodeBindings(root, spec) };
+  });
 }
 
 /** Keys that are worth a workgroup. */

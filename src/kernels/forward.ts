@@ -1,19 +1,13 @@
 // The forward kernels, shaders/forward.wesl, forward_rows.wesl and forward_half.wesl: tile table, specialisation and grid.
+// The last two are loaded where the table chooses them.
 
 import forward from "../../shaders/forward.wesl?raw";
-import forwardHalf from "../../shaders/forward_half.wesl?raw";
-import forwardRows from "../../shaders/forward_rows.wesl?raw";
-import halfProducts from "../../shaders/lib/half_products.wesl?raw";
-import halfTiles from "../../shaders/lib/half_tiles.wesl?raw";
-import quadLibrary from "../../shaders/lib/quad.wesl?raw";
-import keyBlock from "../../shaders/slots/key_block.wesl?raw";
-import keyBlockQuad from "../../shaders/variants/key_block_quad.wesl?raw";
-import kvTileWide from "../../shaders/variants/kv_tile_wide.wesl?raw";
 import { check } from "../errors.ts";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { KernelSource } from "../types.ts";
-import { ADDITIVE_ROWS, type SlotChoice, slotBindings, slotConstants, slotModules } from "./slots.ts";
+import { KernelCache } from "./kernel_cache.ts";
+import { loadSlotModules, type SlotChoice, slotBindings, slotConstants } from "./slots.ts";
 
 const LANES_X = 8;
 const KV_TILE = 32;
@@ -215,52 +209,44 @@ export interface ForwardSpecialisation extends SlotChoice {
   readonly tile: ForwardTile;
 }
 
-/** The modules of a specialisation, of which `package::forward` is the root. */
-export function forwardModules(spec: ForwardSpecialisation): ModuleMap {
-  const { dChunk, vCols } = constantsOf(spec.tile, spec.headDim, spec.vDim);
+/** The modules of a specialisation, of which {@link forwardRoot} is the root. */
+export async function forwardModules(spec: ForwardSpecialisation): Promise<ModuleMap> {
+  const { headDim, vDim, tile, ...slots } = spec;
+  const { dChunk, vCols } = constantsOf(tile, headDim, vDim);
   const config = configModule({
-    HEAD_DIM: spec.headDim,
-    V_DIM: spec.vDim,
-    LANES_Y: spec.tile.lanes,
-    ROWS: spec.tile.rows,
+    HEAD_DIM: headDim,
+    V_DIM: vDim,
+    LANES_Y: tile.lanes,
+    ROWS: tile.rows,
     V_COLS: vCols,
     D_CHUNK: dChunk,
-    Q_RESIDENT: spec.tile.qResident,
-    ...slotConstants(spec),
+    Q_RESIDENT: tile.qResident,
+    ...slotConstants(slots),
   });
-  const modules = { ...MODULES, ...config, ...slotModules(spec) };
-  if (spec.tile.form === "tiles") return { ...modules, "package::forward": forward };
-  if (spec.tile.form === "half") {
-    const wide = spec.tile.keys === 64 && { "package::lib::kv_tile": kvTileWide };
-    const half = { "package::lib::half_tiles": halfTiles, "package::lib::half_products": halfProducts };
-    return { ...modules, ...wide, ...half, "package::forward_half": forwardHalf };
-  }
-  const quad = { name: "variants/key_block_quad.wesl", text: keyBlockQuad };
-  const block = {
-    "package::slots::key_block": spec.tile.form === "quads" ? quad : keyBlock,
-    "package::lib::quad": quadLibrary,
-    ...(spec.similarity?.kind === "additive" && { "package::slots::similarity": ADDITIVE_ROWS }),
-  };
-  return { ...modules, ...block, "package::forward_rows": forwardRows };
+  const [slotted, own] = await Promise.all([loadSlotModules(slots), loadForm(spec)]);
+  return { ...MODULES, ...config, ...slotted, ...own };
+}
+
+/** The modules of a kernel's form. */
+async function loadForm({ tile, similarity }: ForwardSpecialisation): Promise<ModuleMap> {
+  if (tile.form === "tiles") return { "package::forward": forward };
+  if (tile.form === "half") return (await import("./forward_half.ts")).halfModules(tile.keys === 64);
+  const { rowModules } = await import("./forward_rows.ts");
+  return rowModules(tile.form === "quads", similarity?.kind === "additive");
 }
 
 /** The root module of a tile's kernel. */
 export const forwardRoot = ({ form }: ForwardTile) =>
   `package::forward${{ tiles: "", half: "_half", rows: "_rows", quads: "_rows" }[form]}`;
 
-/** Linked kernels by specialisation: linking costs a millisecond, and a call with other lengths needs the same text. */
-const linked = new Map<string, KernelSource>();
+const kernels = new KernelCache<ForwardSpecialisation>();
 
 /** The linked kernel of a specialisation. */
-export function forwardKernel(spec: ForwardSpecialisation): KernelSource {
-  const key = JSON.stringify(spec);
-  let kernel = linked.get(key);
-  if (!kernel) {
-    const { code, locate } = link(forwardRoot(spec.tile), forwardModules(spec));
-    kernel = { label: `forward ${spec.tile.name}`, code, locate, bindings: slotBindings(spec) };
-    linked.set(key, kernel);
-  }
-  return kernel;
+export function forwardKernel(spec: ForwardSpecialisation): Promise<KernelSource> {
+  return kernels.get(spec, async () => {
+    const text = link(forwardRoot(spec.tile), await forwardModules(spec));
+    return { label: `forward ${spec.tile.name}`, ...text, bindings: slotBindings(spec) };
+  });
 }
 
 /** Tiles of one head, shares of v, and query rows of a tile. */

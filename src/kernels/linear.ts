@@ -22,7 +22,8 @@ import { check } from "../errors.ts";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { asOperand, constantsModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
-import { type Access, queryModule, slotModules } from "./slots.ts";
+import { queryModule, slotModules } from "./slot_modules.ts";
+import type { Access } from "./slots.ts";
 
 export type LinearKernel = "states" | "scan" | "output" | "recurrent" | "copy";
 

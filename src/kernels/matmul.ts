@@ -9,7 +9,8 @@ import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
 import type { TileLimits } from "./forward.ts";
-import { type Access, PLAIN, slotBindings, slotConstants, slotModules } from "./slots.ts";
+import { slotModules } from "./slot_modules.ts";
+import { type Access, PLAIN, slotBindings, slotConstants } from "./slots.ts";
 
 /** Lanes of a workgroup. */
 const LANES = { tiles: { x: 8, y: 8 }, quads: { x: 1, y: 4 } } as const;

@@ -1,135 +1,147 @@
-// The uniform of the attention kernels, field by field as in shaders/lib/params.wesl. A test compares the two.
+// The uniform of the attention kernels: its members are those of the struct in shaders/lib/params.wesl.
 
-export const PARAMS = [
-  ["seq_q", "u32"],
-  ["seq_kv", "u32"],
-  ["n_heads", "u32"],
-  ["group_size", "u32"],
-  ["q_tiles", "u32"],
-  ["v_splits", "u32"],
-  ["kv_splits", "u32"],
-  ["grid_x", "u32"],
-  ["first_workgroup", "u32"],
-  ["end_workgroup", "u32"],
-  ["total_q", "u32"],
-  ["total_kv", "u32"],
-  ["rows_per_batch", "u32"],
-  ["align_end", "u32"],
-  ["q_offset", "i32"],
-  ["window_left", "i32"],
-  ["window_right", "i32"],
-  ["chunk", "i32"],
-  ["sink_tokens", "u32"],
-  ["scale", "f32"],
-  ["scale_log2", "f32"],
-  ["q_base", "u32"],
-  ["q_stride_b", "u32"],
-  ["q_stride_h", "u32"],
-  ["q_stride_m", "u32"],
-  ["q_stride_d", "u32"],
-  ["k_base", "u32"],
-  ["k_stride_b", "u32"],
-  ["k_stride_h", "u32"],
-  ["k_stride_n", "u32"],
-  ["k_stride_d", "u32"],
-  ["v_base", "u32"],
-  ["v_stride_b", "u32"],
-  ["v_stride_h", "u32"],
-  ["v_stride_n", "u32"],
-  ["v_stride_d", "u32"],
-  ["o_base", "u32"],
-  ["o_stride_b", "u32"],
-  ["o_stride_h", "u32"],
-  ["o_stride_m", "u32"],
-  ["o_stride_d", "u32"],
-  ["lse_base", "u32"],
-  ["lse_stride_b", "u32"],
-  ["lse_stride_h", "u32"],
-  ["lse_stride_m", "u32"],
-  ["row_max_base", "u32"],
-  ["row_max_stride_b", "u32"],
-  ["row_max_stride_h", "u32"],
-  ["row_max_stride_m", "u32"],
-  ["bias_base", "u32"],
-  ["bias_stride_b", "u32"],
-  ["bias_stride_h", "u32"],
-  ["bias_stride_m", "u32"],
-  ["bias_stride_n", "u32"],
-  ["mask_base", "u32"],
-  ["mask_stride_b", "u32"],
-  ["mask_stride_h", "u32"],
-  ["mask_stride_m", "u32"],
-  ["mask_stride_n", "u32"],
-  ["block_q", "u32"],
-  ["block_kv", "u32"],
-  ["blocks_stride_b", "u32"],
-  ["blocks_stride_h", "u32"],
-  ["blocks_stride_m", "u32"],
-  ["q_lengths_at", "u32"],
-  ["kv_lengths_at", "u32"],
-  ["q_offsets_at", "u32"],
-  ["cu_q_at", "u32"],
-  ["cu_kv_at", "u32"],
-  ["slopes_at", "u32"],
-  ["slopes_stride_b", "u32"],
-  ["sinks_at", "u32"],
-  ["relative_reach", "u32"],
-  ["relative_buckets_at", "u32"],
-  ["relative_values_at", "u32"],
-  ["softcap", "f32"],
-  ["seed_low", "u32"],
-  ["seed_high", "u32"],
-  ["keep_below", "u32"],
-  ["keep_factor", "f32"],
-  ["chosen_heads", "u32"],
-  ["chosen_rows", "u32"],
-  ["heads_at", "u32"],
-  ["rows_at", "u32"],
-  ["grid_heads", "u32"],
-  ["stage", "u32"],
-  ["best_keys", "u32"],
-  ["inner", "u32"],
-  ["angle_rows", "u32"],
-  ["cos_base", "u32"],
-  ["cos_stride", "u32"],
-  ["sin_base", "u32"],
-  ["sin_stride", "u32"],
-  ["angle_factor", "f32"],
-  ["sin_sign", "f32"],
-  ["positions_base", "u32"],
-  ["positions_stride_s", "u32"],
-  ["positions_stride_b", "u32"],
-  ["positions_stride_m", "u32"],
-  ["positions_step", "u32"],
-  ["temperature_at", "u32"],
-  ["vector_at", "u32"],
-  ["vector_stride_h", "u32"],
-  ["inner_bias_at", "u32"],
-  ["inner_bias_stride_h", "u32"],
-  ["gain_at", "u32"],
-  ["q_weights_at", "u32"],
-  ["k_weights_at", "u32"],
-  ["q_norms_at", "u32"],
-  ["k_norms_at", "u32"],
-  ["q_outer", "u32"],
-  ["k_outer", "u32"],
-  ["k_rows", "u32"],
-  ["norm_eps", "f32"],
-  ["inner_scale", "f32"],
-  ["max_temperature", "f32"],
-] as const;
+import shader from "../../shaders/lib/params.wesl?raw";
+import { FoveaError } from "../errors.ts";
 
-export type Params = { -readonly [Name in (typeof PARAMS)[number][0]]: number };
+/** Names and types of the members, in order. */
+export const PARAMS = [...shader.matchAll(/^ *(\w+): ([fiu]32),/gm)].map(([, name, type]) => ({ name, type }));
+
+type Member =
+  | "seq_q"
+  | "seq_kv"
+  | "n_heads"
+  | "group_size"
+  | "q_tiles"
+  | "v_splits"
+  | "kv_splits"
+  | "grid_x"
+  | "first_workgroup"
+  | "end_workgroup"
+  | "total_q"
+  | "total_kv"
+  | "rows_per_batch"
+  | "align_end"
+  | "q_offset"
+  | "window_left"
+  | "window_right"
+  | "chunk"
+  | "sink_tokens"
+  | "scale"
+  | "scale_log2"
+  | "q_base"
+  | "q_stride_b"
+  | "q_stride_h"
+  | "q_stride_m"
+  | "q_stride_d"
+  | "k_base"
+  | "k_stride_b"
+  | "k_stride_h"
+  | "k_stride_n"
+  | "k_stride_d"
+  | "v_base"
+  | "v_stride_b"
+  | "v_stride_h"
+  | "v_stride_n"
+  | "v_stride_d"
+  | "o_base"
+  | "o_stride_b"
+  | "o_stride_h"
+  | "o_stride_m"
+  | "o_stride_d"
+  | "lse_base"
+  | "lse_stride_b"
+  | "lse_stride_h"
+  | "lse_stride_m"
+  | "row_max_base"
+  | "row_max_stride_b"
+  | "row_max_stride_h"
+  | "row_max_stride_m"
+  | "bias_base"
+  | "bias_stride_b"
+  | "bias_stride_h"
+  | "bias_stride_m"
+  | "bias_stride_n"
+  | "mask_base"
+  | "mask_stride_b"
+  | "mask_stride_h"
+  | "mask_stride_m"
+  | "mask_stride_n"
+  | "block_q"
+  | "block_kv"
+  | "blocks_stride_b"
+  | "blocks_stride_h"
+  | "blocks_stride_m"
+  | "q_lengths_at"
+  | "kv_lengths_at"
+  | "q_offsets_at"
+  | "cu_q_at"
+  | "cu_kv_at"
+  | "slopes_at"
+  | "slopes_stride_b"
+  | "sinks_at"
+  | "relative_reach"
+  | "relative_buckets_at"
+  | "relative_values_at"
+  | "softcap"
+  | "seed_low"
+  | "seed_high"
+  | "keep_below"
+  | "keep_factor"
+  | "chosen_heads"
+  | "chosen_rows"
+  | "heads_at"
+  | "rows_at"
+  | "grid_heads"
+  | "stage"
+  | "best_keys"
+  | "inner"
+  | "angle_rows"
+  | "cos_base"
+  | "cos_stride"
+  | "sin_base"
+  | "sin_stride"
+  | "angle_factor"
+  | "sin_sign"
+  | "positions_base"
+  | "positions_stride_s"
+  | "positions_stride_b"
+  | "positions_stride_m"
+  | "positions_step"
+  | "temperature_at"
+  | "vector_at"
+  | "vector_stride_h"
+  | "inner_bias_at"
+  | "inner_bias_stride_h"
+  | "gain_at"
+  | "q_weights_at"
+  | "k_weights_at"
+  | "q_norms_at"
+  | "k_norms_at"
+  | "q_outer"
+  | "k_outer"
+  | "k_rows"
+  | "norm_eps"
+  | "inner_scale"
+  | "max_temperature";
+
+export type Params = Record<Member, number>;
 
 /** Bytes of the struct: a uniform's size is a multiple of 16. */
 export const PARAMS_BYTES = Math.ceil((PARAMS.length * 4) / 16) * 16;
 
-/** Writes a Params struct into `bytes` at `offset`. Every member is a 4-byte scalar, so members follow each other. */
-export function packParams(params: Params, bytes: ArrayBuffer, offset: number): void {
+const PLACES = new Map(PARAMS.map(({ name, type }, index) => [name, { type, offset: 4 * index }]));
+
+/**
+ * Writes a Params struct into `bytes` at `offset`, where there are zeros: they stay for what is left out. Every member is a
+ * 4-byte scalar, so members follow each other.
+ */
+export function packParams(params: Partial<Params>, bytes: ArrayBuffer, offset: number): void {
   const view = new DataView(bytes, offset, PARAMS_BYTES);
-  PARAMS.forEach(([name, type], index) => {
-    if (type === "f32") view.setFloat32(index * 4, params[name], true);
-    else if (type === "i32") view.setInt32(index * 4, params[name], true);
-    else view.setUint32(index * 4, params[name], true);
-  });
+  for (const [name, value] of Object.entries(params)) {
+    const place = PLACES.get(name);
+    if (!place) throw new FoveaError("shader", `lib/params.wesl has no member ${name}`);
+    if (place.type === "f32") view.setFloat32(place.offset, value, true);
+    else if (place.type === "i32") view.setInt32(place.offset, value, true);
+    else view.setUint32(place.offset, value, true);
+  }
 }

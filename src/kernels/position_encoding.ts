@@ -9,7 +9,8 @@ import { configModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
 import { positionBindings, positionModules } from "./rotary.ts";
 import { type RotaryChoice, rotaryBindings, rotaryModules } from "./rotary_angles.ts";
-import { type Access, inPlaceModule, PLAIN, slotConstants, slotModules } from "./slots.ts";
+import { inPlaceModule, slotModules } from "./slot_modules.ts";
+import { type Access, PLAIN, slotConstants } from "./slots.ts";
 
 const WG_SIZE = 64;
 

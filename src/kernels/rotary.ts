@@ -7,7 +7,8 @@ import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
 import { type RotaryChoice, rotaryBindings, rotaryModules } from "./rotary_angles.ts";
-import { type Access, inPlaceModule, PLAIN, slotConstants, slotModules } from "./slots.ts";
+import { inPlaceModule, slotModules } from "./slot_modules.ts";
+import { type Access, PLAIN, slotConstants } from "./slots.ts";
 
 const WG_SIZE = 64;
 /** Heads that a lane turns by the same angles. */

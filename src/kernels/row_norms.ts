@@ -4,7 +4,8 @@ import rowNorms from "../../shaders/row_norms.wesl?raw";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
-import { type SlotChoice, slotConstants, slotModules } from "./slots.ts";
+import { slotModules } from "./slot_modules.ts";
+import { type SlotChoice, slotConstants } from "./slots.ts";
 
 /** Rows of a workgroup. */
 const ROW_TILE = 8;

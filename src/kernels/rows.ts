@@ -9,7 +9,8 @@ import queryNone from "../../shaders/variants/query_none.wesl?raw";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { asRows, constantsModule } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
-import { type Access, outputModule, queryModule } from "./slots.ts";
+import { outputModule, queryModule } from "./slot_modules.ts";
+import type { Access } from "./slots.ts";
 
 /** The tensors of rows that these kernels have, by their bindings from 1 on. */
 const READ = ["source", "residual", "shift", "weight", "bias"] as const;

@@ -1,30 +1,7 @@
-// The slots of the attention kernels: which module fills each for a problem, and the bindings that it brings.
+// What the slots of the attention kernels are filled by for a problem: the constants and bindings that it brings. The
+// modules are in slot_modules.ts.
 
-import output from "../../shaders/slots/output.wesl?raw";
-import query from "../../shaders/slots/query.wesl?raw";
-import biasStored from "../../shaders/variants/bias_stored.wesl?raw";
-import dropoutThreefry from "../../shaders/variants/dropout_threefry.wesl?raw";
-import lseStored from "../../shaders/variants/lse_stored.wesl?raw";
-import maskTensorBits from "../../shaders/variants/mask_tensor_bits.wesl?raw";
-import maskTensorBytes from "../../shaders/variants/mask_tensor_bytes.wesl?raw";
-import outputF16 from "../../shaders/variants/output_f16.wesl?raw";
-import outputHalf from "../../shaders/variants/output_half.wesl?raw";
-import outputHalfStrided from "../../shaders/variants/output_half_strided.wesl?raw";
-import outputStrided from "../../shaders/variants/output_strided.wesl?raw";
-import queryF16 from "../../shaders/variants/query_f16.wesl?raw";
-import queryHalf from "../../shaders/variants/query_half.wesl?raw";
-import queryHalfStrided from "../../shaders/variants/query_half_strided.wesl?raw";
-import queryStrided from "../../shaders/variants/query_strided.wesl?raw";
-import rowMaxStored from "../../shaders/variants/row_max_stored.wesl?raw";
-import sequenceBatch from "../../shaders/variants/sequence_batch.wesl?raw";
-import sequencePacked from "../../shaders/variants/sequence_packed.wesl?raw";
-import similarityAdditive from "../../shaders/variants/similarity_additive.wesl?raw";
-import similarityAdditiveRows from "../../shaders/variants/similarity_additive_rows.wesl?raw";
-import similarityNormalized from "../../shaders/variants/similarity_normalized.wesl?raw";
-import tablesStored from "../../shaders/variants/tables_stored.wesl?raw";
-import walkBlocks from "../../shaders/variants/walk_blocks.wesl?raw";
-import type { ModuleMap, ModuleSource } from "../shader/link.ts";
-import { asKey, asOutput, asValue } from "../shader/modules.ts";
+import type { ModuleMap } from "../shader/link.ts";
 import type { Binding } from "../types.ts";
 import type { KvAccess } from "./kv_access.ts";
 
@@ -108,83 +85,10 @@ export interface SlotChoice {
 /** Plain attention of dense tensors. */
 export const PLAIN: SlotChoice = { q: "dense", k: "dense", v: "dense", o: "dense" };
 
-const SEQUENCES = {
-  batch: { name: "variants/sequence_batch.wesl", text: sequenceBatch },
-  packed: { name: "variants/sequence_packed.wesl", text: sequencePacked },
-};
-const MASK_TENSORS = {
-  bytes: { name: "variants/mask_tensor_bytes.wesl", text: maskTensorBytes },
-  bits: { name: "variants/mask_tensor_bits.wesl", text: maskTensorBits },
-};
-const SIMILARITIES = {
-  additive: { name: "variants/similarity_additive.wesl", text: similarityAdditive },
-  normalized: { name: "variants/similarity_normalized.wesl", text: similarityNormalized },
-};
-
-/** The module of additive scores for kernels that hold rows in registers. */
-export const ADDITIVE_ROWS: ModuleSource = {
-  name: "variants/similarity_additive_rows.wesl",
-  text: similarityAdditiveRows,
-};
-
-/** Modules of the slot `query`, and of `output`, for each access but the default. */
-const QUERIES: Readonly<Record<string, ModuleSource>> = {
-  strided: { name: "variants/query_strided.wesl", text: queryStrided },
-  packed: { name: "variants/query_half.wesl", text: queryHalf },
-  "packed-strided": { name: "variants/query_half_strided.wesl", text: queryHalfStrided },
-  f16: { name: "variants/query_f16.wesl", text: queryF16 },
-};
-const OUTPUTS: Readonly<Record<string, ModuleSource>> = {
-  strided: { name: "variants/output_strided.wesl", text: outputStrided },
-  packed: { name: "variants/output_half.wesl", text: outputHalf },
-  "packed-strided": { name: "variants/output_half_strided.wesl", text: outputHalfStrided },
-  f16: { name: "variants/output_f16.wesl", text: outputF16 },
-};
-const moduleOf = (modules: typeof QUERIES, access: Access) => modules[access.replace(/^b?f16-/, "")];
-
-/** The module of the slot `query` for an access, to be renamed for another tensor that is read alike. */
-export const queryModule = (access: Access): ModuleSource =>
-  moduleOf(QUERIES, access) ?? { name: "slots/query.wesl", text: query };
-
-/** The module of the slot `output` for an access, likewise. */
-export const outputModule = (access: Access): ModuleSource =>
-  moduleOf(OUTPUTS, access) ?? { name: "slots/output.wesl", text: output };
-
-/** Modules that replace defaults. */
-export function slotModules(slots: SlotChoice): ModuleMap {
-  const { q, k, v, o, sequence, similarity, maskTensor } = slots;
-  return {
-    ...slotModule("query", moduleOf(QUERIES, q)),
-    ...slotModule("key", moduleOf(QUERIES, k), asKey),
-    ...slotModule("value", moduleOf(QUERIES, v), asValue),
-    ...slotModule("output", moduleOf(OUTPUTS, o)),
-    ...(sequence && { "package::slots::sequence": SEQUENCES[sequence] }),
-    ...(slots.tables && { "package::slots::tables": { name: "variants/tables_stored.wesl", text: tablesStored } }),
-    ...(similarity && { "package::slots::similarity": SIMILARITIES[similarity.kind] }),
-    ...(slots.lse && { "package::slots::lse": { name: "variants/lse_stored.wesl", text: lseStored } }),
-    ...(slots.rowMax && { "package::slots::row_max": { name: "variants/row_max_stored.wesl", text: rowMaxStored } }),
-    ...(slots.bias && { "package::slots::bias": { name: "variants/bias_stored.wesl", text: biasStored } }),
-    ...(slots.dropout && {
-      "package::slots::dropout": { name: "variants/dropout_threefry.wesl", text: dropoutThreefry },
-    }),
-    ...(maskTensor && { "package::slots::mask_tensor": MASK_TENSORS[maskTensor] }),
-    ...slots.cache?.modules,
-    ...functionModules("score", slots.score),
-    ...functionModules("mask", slots.mask),
-    ...functionModules("probability", slots.probability),
-    ...(slots.blocks && { "package::slots::walk": { name: "variants/walk_blocks.wesl", text: walkBlocks } }),
-  };
-}
-
-/** The slot `query` of a kernel that works in place: it reads what the output holds. */
-export function inPlaceModule(access: Access): ModuleMap {
-  return slotModule("query", queryModule(access), asOutput);
-}
-
-/** A module for a slot, under the names of the slot; nothing where the default stays. */
-function slotModule(slot: string, module: ModuleSource | undefined, rename = (text: string) => text): ModuleMap {
-  if (!module) return {};
-  return { [`package::slots::${slot}`]: { name: `${module.name} as ${slot}`, text: rename(module.text) } };
+/** Modules that replace the default ones. Plain attention has none, and loads none. */
+export async function loadSlotModules(slots: SlotChoice): Promise<ModuleMap> {
+  const isPlain = Object.values(slots).every((choice) => !choice || choice === "dense");
+  return isPlain ? {} : (await import("./slot_modules.ts")).slotModules(slots);
 }
 
 /** The constants of `slots/config` that say what happens to scores and probabilities. */
@@ -245,31 +149,7 @@ export function slotBindings(slots: SlotChoice): Binding[] {
 }
 
 /** The first binding of what each function captures. */
-const CAPTURES_AT = { score: 16, mask: 80, probability: 144 } as const;
-
-/** A user's function as the module of its slot, and its captures as a module that it uses. */
-export function functionModules(kind: FunctionKind, text: FunctionText | undefined): ModuleMap {
-  if (!text) return {};
-  const captures = `package::slots::${kind}_captures`;
-  const declarations = text.captures.map(({ name, type, array }, index) => {
-    const memory = array ? `var<storage, read> ${name}: array<${type}>` : `var<uniform> ${name}: ${type}`;
-    return `@group(0) @binding(${CAPTURES_AT[kind] + index}) ${memory};\n`;
-  });
-  const uses = ["package::lib::position", captures];
-  const parts = (text.parts ?? []).map(({ label, source, written }, index) => {
-    return [`package::slots::${kind}_${index}`, { name: label, text: source, written, uses, guest: true }] as const;
-  });
-  return {
-    [captures]: { name: `captures of the ${text.label}`, text: declarations.join(""), guest: true },
-    ...Object.fromEntries(parts),
-    [`package::slots::${kind}`]: {
-      name: text.label,
-      text: text.source,
-      uses: [...uses, ...parts.map(([path]) => path)],
-      guest: true,
-    },
-  };
-}
+export const CAPTURES_AT = { score: 16, mask: 80, probability: 144 } as const;
 
 /** The bindings of what a function captures, in the order of its captures. */
 export function captureBindings(kind: FunctionKind, text: FunctionText | undefined): Binding[] {

@@ -16,7 +16,8 @@ import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
 import { chunkOf } from "./forward.ts";
-import { type SlotChoice, slotBindings, slotConstants, slotModules } from "./slots.ts";
+import { slotModules } from "./slot_modules.ts";
+import { type SlotChoice, slotBindings, slotConstants } from "./slots.ts";
 
 /** Stages of a score, as numbered in the params. */
 export const STAGES = ["raw", "capped", "scores", "probabilities"] as const;

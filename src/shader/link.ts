@@ -18,8 +18,8 @@ export interface ModuleSource {
   readonly uses?: readonly string[];
   /** The text that messages point into, if names were changed in it: the same lines. */
   readonly written?: string;
-  /** Text of a user, whose names must not hide what WGSL has and the rest calls. */
-  readonly guest?: boolean;
+  /** For the text of a user: what to check of it beside the other modules. */
+  readonly guest?: GuestCheck;
 }
 
 export interface LinkOptions {
@@ -39,7 +39,10 @@ interface Import {
   readonly line: number;
 }
 
-interface Module {
+/** Throws FoveaError("shader") for a user's module that does not go together with the others. */
+export type GuestCheck = (guest: Module, modules: readonly Module[]) => void;
+
+export interface Module {
   readonly name: string;
   readonly imports: readonly Import[];
   readonly directives: readonly Line[];
@@ -48,7 +51,7 @@ interface Module {
   readonly lines: readonly Line[];
   /** The text without comments. */
   readonly code: string;
-  readonly guest: boolean;
+  readonly guest: GuestCheck | undefined;
 }
 
 const IMPORT = /\bimport\s+([^;]*);/g;
@@ -79,7 +82,7 @@ export function link(root: string, modules: ModuleMap, options: LinkOptions = {}
   };
   visit(root);
   rejectDuplicates(ordered);
-  rejectHiding(ordered);
+  for (const module of ordered) module.guest?.(module, ordered);
 
   const directives = new Map(ordered.flatMap((module) => module.directives).map((line) => [line.text, line]));
   const joined = [...directives.values(), ...ordered.flatMap((module) => module.lines)];
@@ -92,7 +95,7 @@ export function link(root: string, modules: ModuleMap, options: LinkOptions = {}
 
 function parse(path: string, source: string | ModuleSource): Module {
   const given: ModuleSource = typeof source === "string" ? { name: fileName(path), text: source } : source;
-  const { name, text, uses = [], guest = false } = given;
+  const { name, text, uses = [], guest } = given;
   const code = blankComments(text);
   const lineOf = (offset: number) => code.slice(0, offset).split("\n").length;
   const blanks: [start: number, end: number][] = [];
@@ -152,23 +155,6 @@ function rejectDuplicates(modules: readonly Module[]): void {
         throw located(module.name, line, `${name} is also declared at ${owner.name}:${owner.declared.get(name)}`);
       }
       owners.set(name, module);
-    }
-  }
-}
-
-/** A name at module scope hides the function or type of WGSL that has it, in every module. */
-function rejectHiding(modules: readonly Module[]): void {
-  for (const guest of modules.filter((module) => module.guest)) {
-    for (const [name, line] of guest.declared) {
-      const used = new RegExp(`(?<![\\w.])${name}[(<]|(?:(?<!:):|->)\\s*${name}\\b`);
-      const imports = ({ imports }: Module) => imports.some(({ names }) => names.includes(name));
-      const user = modules.find((module) => !module.guest && !imports(module) && used.test(module.code));
-      if (!user) continue;
-      throw located(
-        guest.name,
-        line,
-        `${name} would hide WGSL's own ${name}, which ${user.name} uses; take another name`,
-      );
     }
   }
 }

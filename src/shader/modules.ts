@@ -1,9 +1,6 @@
 // The shader modules that every attention kernel may import: the library, and the default text of each slot. A kernel
 // adds its root and its variants of the slots; what no kernel imports stays out of an application's bundle.
 
-import additive from "../../shaders/lib/additive.wesl?raw";
-import half from "../../shaders/lib/half.wesl?raw";
-import keyBlocks from "../../shaders/lib/key_blocks.wesl?raw";
 import kvTile from "../../shaders/lib/kv_tile.wesl?raw";
 import mask from "../../shaders/lib/mask.wesl?raw";
 import params from "../../shaders/lib/params.wesl?raw";
@@ -11,7 +8,6 @@ import position from "../../shaders/lib/position.wesl?raw";
 import score from "../../shaders/lib/score.wesl?raw";
 import softmax from "../../shaders/lib/softmax.wesl?raw";
 import staged from "../../shaders/lib/staged.wesl?raw";
-import tainted from "../../shaders/lib/tainted.wesl?raw";
 import tanh from "../../shaders/lib/tanh.wesl?raw";
 import tiles from "../../shaders/lib/tiles.wesl?raw";
 import units from "../../shaders/lib/units.wesl?raw";
@@ -119,9 +115,6 @@ function renamed(text: string, names: Readonly<Record<string, string>>): string 
 }
 
 export const MODULES: ModuleMap = {
-  "package::lib::additive": additive,
-  "package::lib::half": half,
-  "package::lib::key_blocks": keyBlocks,
   "package::lib::kv_tile": kvTile,
   "package::lib::mask": mask,
   "package::lib::params": params,
@@ -129,7 +122,6 @@ export const MODULES: ModuleMap = {
   "package::lib::score": score,
   "package::lib::softmax": softmax,
   "package::lib::staged": staged,
-  "package::lib::tainted": tainted,
   "package::lib::tanh": tanh,
   "package::lib::tiles": tiles,
   "package::lib::units": units,

@@ -64,10 +64,10 @@ describe("the instruction report", () => {
     expect(broken(good, { fmaShare: 0.6, vgprs: 24, workgroupBytes: 512, fmaPerWord: 0.5 })).toEqual([]);
   });
 
-  it("of every hot kernel keeps to its limits", (context) => {
+  it("of every hot kernel keeps to its limits", async (context) => {
     const missing = missingCompiler();
     if (missing) context.skip(missing);
-    const kernels = hotKernels();
+    const kernels = await hotKernels();
     const reports = compileForRdna2(kernels);
     expect(kernels.flatMap(({ limits }, index) => broken(reports[index], limits))).toEqual([]);
     for (const { vgprs, instructions } of reports) expect(vgprs * instructions).toBeGreaterThan(0);

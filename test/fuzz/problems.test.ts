@@ -2,6 +2,7 @@
 
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { loadExtension } from "../../src/attention/features.ts";
 import { resolveProblem } from "../../src/attention/problem.ts";
 import { createBlockMask, tensor } from "../../src/index.ts";
 import type { Case } from "../support/cases.ts";
@@ -116,10 +117,11 @@ async function expectValid(problem: Case): Promise<void> {
     maskFunction: undefined,
   };
   const given = Object.entries({ causal, scale, maxDispatchFlops, attentionChunk, softcap, variant });
-  resolveProblem({
+  const asked = {
     ...Object.fromEntries(given.filter(([, value]) => value !== undefined)),
     ...{ layout, q: { shape: shape(H, M, D) }, k: { shape: shape(Hkv, N, D) }, v: { shape: shape(Hkv, N, Dv) } },
     ...features.gpu((size, options) => tensor(nowhere, size, options)),
     ...blockMask,
-  } as Parameters<typeof resolveProblem>[0]);
+  } as Parameters<typeof resolveProblem>[0];
+  resolveProblem(asked, await loadExtension(asked));
 }

@@ -3,18 +3,11 @@
 
 import { describe, expect, it } from "vitest";
 import { normal } from "../../bench/data.ts";
-import { assemblePlan } from "../../src/attention/plan_attention.ts";
 import { planAttention, tensor } from "../../src/index.ts";
-import {
-  chooseForwardTile,
-  forwardGrid,
-  forwardKernel,
-  forwardModules,
-  forwardRoot,
-} from "../../src/kernels/forward.ts";
-import { link } from "../../src/shader/link.ts";
-import { type Case, product, runCase, title } from "../support/cases.ts";
+import { chooseForwardTile } from "../../src/kernels/forward.ts";
+import { type Case, runCase, title } from "../support/cases.ts";
 import { failOnGpuErrors, overridden, testDevice } from "../support/device.ts";
+import { expectSameUnrolled } from "../support/expansion.ts";
 
 failOnGpuErrors();
 
@@ -123,30 +116,5 @@ describe("what a device gets", () => {
 });
 
 describe("loop expansion", () => {
-  it("changes no bit of the result", async () => {
-    const device = await testDevice();
-    const shape = [1, 2, 21, 8];
-    const make = (seed: number) => tensor(device, shape, { data: normal(seed, product(shape)) });
-    const [q, k, v, output, lse] = [make(1), make(2), make(3), make(4), tensor(device, [1, 2, 21])];
-    const results = [];
-    for (const unroll of [true, false]) {
-      const { plan } = await assemblePlan(
-        device,
-        { q, k, v, output, lse, causal: true },
-        ({ headDim, vDim, seqQ }, slots) => {
-          const limits = { workgroupBytes: 16384, software: true, subgroups: true };
-          const tile = chooseForwardTile({ headDim, vDim, seqQ, variant: "8x4-quad" }, limits);
-          const spec = { headDim, vDim, tile, ...slots };
-          const source = { ...forwardKernel(spec), ...link(forwardRoot(tile), forwardModules(spec), { unroll }) };
-          return [{ source, grid: forwardGrid(tile, headDim, vDim, seqQ) }];
-        },
-      );
-      const encoder = device.createCommandEncoder();
-      plan.encode(encoder);
-      device.queue.submit([encoder.finish()]);
-      results.push([await output.read(), await lse.read()]);
-      plan.destroy();
-    }
-    expect(results[1]).toEqual(results[0]);
-  });
+  it("changes no bit of the result", () => expectSameUnrolled("8x4-quad", [1, 2, 21, 8]));
 });

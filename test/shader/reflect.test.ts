@@ -93,7 +93,7 @@ describe("Params", () => {
   const struct = uniformOf(KERNEL_VARIANTS[0]);
   it("has the members of the WGSL struct, in order and at their offsets", () => {
     expect(struct.members.map(({ name, type }) => [name, type.name])).toEqual(
-      PARAMS.map(([name, type]) => [name, type]),
+      PARAMS.map(({ name, type }) => [name, type]),
     );
     expect(struct.members.map(({ offset }) => offset)).toEqual(PARAMS.map((_, index) => index * 4));
     expect(PARAMS_BYTES).toBe(Math.ceil(struct.size / 16) * 16);
@@ -101,7 +101,7 @@ describe("Params", () => {
   it("packs every member by its type", () => {
     const bytes = new ArrayBuffer(256 + PARAMS_BYTES);
     const params = Object.fromEntries(
-      PARAMS.map(([name, type], i) => [name, type === "f32" ? 0.5 : type === "i32" ? -i : i]),
+      PARAMS.map(({ name, type }, i) => [name, type === "f32" ? 0.5 : type === "i32" ? -i : i]),
     );
     packParams(params as Params, bytes, 256);
     const view = new DataView(bytes);
@@ -285,9 +285,9 @@ describe("workgroup memory", () => {
     [40, 72],
     [4, 8],
     [2048, 2048],
-  ])("D=%d Dv=%d is what the tile table says", (headDim, vDim) => {
+  ])("D=%d Dv=%d is what the tile table says", async (headDim, vDim) => {
     for (const tile of FORWARD_TILES.filter(({ maxHeadDim }) => headDim <= maxHeadDim)) {
-      const modules = forwardModules({ headDim, vDim, tile, ...PLAIN });
+      const modules = await forwardModules({ headDim, vDim, tile, ...PLAIN });
       const { code } = link(forwardRoot(tile), modules);
       expect(workgroupBytes(code), tile.name).toBe(forwardWorkgroupBytes(tile, headDim, vDim));
     }
@@ -308,10 +308,10 @@ describe("workgroup memory", () => {
     const { rows, columns } = matmulTileSize(tile);
     expect(tile.name.replace("-quad", "")).toBe(`${rows}x${columns}`);
   });
-  it("has a word more for additive scores", () => {
+  it("has a word more for additive scores", async () => {
     const similarity = { kind: "additive", innerBias: false, unitVector: false } as const;
     for (const tile of FORWARD_TILES.filter(({ form, qResident }) => form === "tiles" && !qResident)) {
-      const modules = forwardModules({ headDim: 64, vDim: 64, tile, ...PLAIN, tables: true, similarity });
+      const modules = await forwardModules({ headDim: 64, vDim: 64, tile, ...PLAIN, tables: true, similarity });
       const { code } = link("package::forward", modules);
       expect(workgroupBytes(code), tile.name).toBe(forwardWorkgroupBytes(tile, 64, 64) + ADDITIVE_BYTES);
     }

@@ -352,7 +352,7 @@ const ROW_VARIANTS = Object.entries(ROW_KERNELS).flatMap(([root, specs]) =>
   })),
 );
 
-export const KERNEL_VARIANTS: readonly KernelVariant[] = [
+const VARIANTS: readonly (Omit<KernelVariant, "modules"> & { modules: ModuleMap | Promise<ModuleMap> })[] = [
   ...ATTENTION_VARIANTS,
   ...FEATURE_VARIANTS,
   ...HALF_VARIANTS,
@@ -395,3 +395,7 @@ export const KERNEL_VARIANTS: readonly KernelVariant[] = [
     bindings: CACHE_COPY_BINDINGS,
   },
 ];
+
+export const KERNEL_VARIANTS: readonly KernelVariant[] = await Promise.all(
+  VARIANTS.map(async (variant) => ({ ...variant, modules: await variant.modules })),
+);

@@ -1,0 +1,161 @@
+// What few problems say beyond causality and windows: lengths of entries, caches, similarities, biases, masks in memory,
+// functions, dropout. Plain attention is planned without loading this file.
+
+import { check } from "../errors.ts";
+import { BlockMask } from "./block_mask.ts";
+import { resolveMemory } from "./broadcast.ts";
+import type { Features, TensorSizes } from "./features.ts";
+import { AttentionFunction } from "./functions.ts";
+import type { KvSource } from "./kv_source.ts";
+import type { Dropout, ScoreOptions } from "./options.ts";
+import { sequenceTables } from "./sequences.ts";
+import { resolveSimilarity } from "./similarity.ts";
+import { headTables, type Sizes } from "./tables.ts";
+
+/** What the first query stands at, and whether the last one stands at the last key. */
+type Positions = Pick<Features, "alignEnd" | "offset">;
+
+/** Checks the options that few problems have. Throws FoveaError that names the option. */
+export function resolveExtended(
+  label: string,
+  options: ScoreOptions,
+  { batch, heads, headDim, rowsQ, rowsKv, normRows }: TensorSizes,
+  positions: Positions,
+  source: KvSource | undefined,
+) {
+  const sequence = sequenceTables(label, options, { batch, heads, seqQ: rowsQ, seqKv: rowsKv }, source);
+  const { sizes } = sequence;
+  if (source) checkCached(label, options, source, sizes.seqQ);
+  const scores = [sizes.batch, heads, sizes.seqQ, sizes.seqKv];
+  const { similarity, tables } = resolveSimilarity(label, options, { heads, headDim, rows: normRows });
+  return {
+    ...{ batch: sizes.batch, seqQ: sizes.seqQ, seqKv: sizes.seqKv },
+    mostKeys: source?.place === "ring" ? Math.min(sizes.seqKv, source.sinkTokens + source.ring) : sizes.seqKv,
+    ...{ sequence: sequence.kind, packed: sequence.packed },
+    tables: [...sequence.tables, ...headTables(label, options, sizes), ...tables],
+    similarity,
+    mask: options.mask === undefined ? undefined : resolveMemory(`${label}: mask`, options.mask, scores, "mask"),
+    bias: options.bias === undefined ? undefined : resolveMemory(`${label}: bias`, options.bias, scores, "bias"),
+    softcap: resolveSoftcap(label, options),
+    dropout: resolveDropout(label, options, heads * rowsQ * batch),
+    ...resolveFunctions(label, options, positions, (source ?? sequence.kind) !== undefined, sizes),
+  };
+}
+
+function resolveFunctions(
+  label: string,
+  options: ScoreOptions,
+  { alignEnd, offset }: Positions,
+  entriesDiffer: boolean,
+  { batch, heads, seqQ, seqKv }: Sizes,
+) {
+  const { scoreFunction, maskFunction, blockMask } = options;
+  const isFunction = (given: unknown, kind: string) => given instanceof AttentionFunction && given.kind === kind;
+  check(
+    scoreFunction === undefined || isFunction(scoreFunction, "score"),
+    "argument",
+    () => `${label}: scoreFunction must come from scoreFunction(), got ${scoreFunction}.`,
+  );
+  check(
+    maskFunction === undefined || isFunction(maskFunction, "mask"),
+    "argument",
+    () => `${label}: maskFunction must come from maskFunction(), got ${maskFunction}.`,
+  );
+  if (blockMask === undefined) return { scoreFunction, maskFunction, blockMask };
+  check(
+    blockMask instanceof BlockMask,
+    "argument",
+    () => `${label}: blockMask must come from createBlockMask() or blockMaskOf(), got ${blockMask}.`,
+  );
+  check(
+    maskFunction === undefined,
+    "argument",
+    () =>
+      `${label}: a block mask brings its own mask function; leave maskFunction out, or make the block mask from both with allOf().`,
+  );
+  const made = blockMask.options;
+  const oneOr = (size: number, all: number) => size === all || size === 1;
+  check(
+    made.seqQ === seqQ && made.seqKv === seqKv && oneOr(made.batch, batch) && oneOr(made.heads, heads),
+    "argument",
+    () =>
+      `${label}: the block mask is for B = ${made.batch}, H = ${made.heads}, M = ${made.seqQ}, N = ${made.seqKv}; the problem has B = ${batch}, H = ${heads}, M = ${seqQ}, N = ${seqKv}.`,
+  );
+  check(
+    !entriesDiffer,
+    "argument",
+    () => `${label}: a block mask can't be combined with lengths or positions of batch entries; use its mask function.`,
+  );
+  const first = alignEnd ? seqKv - seqQ : offset;
+  check(
+    first === made.queryOffset,
+    "argument",
+    () =>
+      `${label}: the block mask puts the first query at position ${made.queryOffset}, the problem at ${first}. Make the block mask with the same queryOffset.`,
+  );
+  return { scoreFunction, maskFunction: blockMask.maskFunction, blockMask };
+}
+
+function resolveSoftcap(label: string, { softcap }: ScoreOptions): number | undefined {
+  check(
+    softcap === undefined || (Number.isFinite(softcap) && softcap > 0),
+    "argument",
+    () => `${label}: softcap must be a positive number, got ${softcap}. Leave it out for none.`,
+  );
+  return softcap;
+}
+
+function resolveDropout(label: string, { dropout }: ScoreOptions, rows: number): Dropout | undefined {
+  if (dropout === undefined) return undefined;
+  check(
+    typeof dropout === "object" && dropout !== null,
+    "argument",
+    () => `${label}: dropout must be { p, seed }, got ${dropout}.`,
+  );
+  const { p, seed } = dropout;
+  check(p >= 0 && p <= 1, "argument", () => `${label}: dropout.p must be a probability from 0 to 1, got ${p}.`);
+  check(
+    Number.isSafeInteger(seed) && seed >= 0,
+    "argument",
+    () => `${label}: dropout.seed must be a whole number from 0 up to 2^53, got ${seed}.`,
+  );
+  check(rows < 2 ** 32, "limit", () => `${label}: dropout numbers rows of B * H * M below 2^32; there are ${rows}.`);
+  return 1 - p < 1 ? dropout : undefined;
+}
+
+/** Throws FoveaError("argument") for options that a cache has no use for, or keys that a ring may have lost. */
+function checkCached(label: string, options: ScoreOptions, source: KvSource, seqQ: number): void {
+  for (const name of ["kvLengths", "cuSeqlensKv"] as const) {
+    check(
+      options[name] === undefined,
+      "argument",
+      () => `${label}: the cache counts the keys of its entries; leave ${name} out.`,
+    );
+  }
+  if (source.place !== "ring") return;
+  const { window: [left] = [-1], attentionChunk = Number.POSITIVE_INFINITY, sinkTokens = 0, queryOffset } = options;
+  const behind = Math.min(left < 0 ? Number.POSITIVE_INFINITY : left, attentionChunk - 1);
+  const { window = source.ring } = source;
+  check(
+    !Number.isFinite(behind) || behind <= window,
+    "argument",
+    () =>
+      `${label}: the cache was made for a window of ${window} keys before each query, and may have overwritten older ones; ${behind} were asked for. Make the cache with that window.`,
+  );
+  check(
+    behind + seqQ <= source.ring,
+    "argument",
+    () =>
+      `${label}: the ring keeps the last ${source.ring} keys; ${seqQ} queries with ${Number.isFinite(behind) ? `${behind} keys behind each may look at ${behind + seqQ}` : "no bound behind them may look at any"}. Give a window of at most [${source.ring - seqQ}, ...], or make the cache with a larger ring.`,
+  );
+  check(
+    queryOffset === undefined,
+    "argument",
+    () => `${label}: queries of a ring stand at its last keys; leave queryOffset out.`,
+  );
+  check(
+    sinkTokens <= source.sinkTokens,
+    "argument",
+    () => `${label}: sinkTokens is ${sinkTokens}, but the ring keeps only the first ${source.sinkTokens} keys.`,
+  );
+}

@@ -1,0 +1,36 @@
+// The small tables of a problem as they lie in memory.
+
+import { Tensor } from "../gpu/tensor.ts";
+import type { Params } from "../kernels/params.ts";
+import type { OperandName } from "./operands.ts";
+import type { PerBatch } from "./options.ts";
+import type { Table } from "./tables.ts";
+
+/** All tables one after the other: the words known now, where each begins, and the tensors to copy in. */
+export function layTables(tables: readonly Table[]) {
+  const words: number[] = [];
+  const places: Partial<Params> = {};
+  const tensors: { from: OperandName; values: Tensor; at: number }[] = [];
+  const bits = new DataView(new ArrayBuffer(4));
+  const wordOf = (value: number, dtype: Table["dtype"]) => {
+    if (dtype === "i32") return Math.min(value, 2 ** 31 - 1);
+    bits.setFloat32(0, value);
+    return bits.getInt32(0);
+  };
+  for (const { at, name, dtype, values, stride } of tables) {
+    places[at] = words.length;
+    if (stride) places[stride[0]] = stride[1];
+    if ("reserved" in values) {
+      for (let i = 0; i < values.reserved; i++) words.push(0);
+      continue;
+    }
+    if (at === "relative_buckets_at") places.relative_reach = countOf(values) / 2 - 1;
+    if (values instanceof Tensor) {
+      tensors.push({ from: name as OperandName, values, at: words.length });
+      for (let i = 0; i < values.size; i++) words.push(0);
+    } else for (const value of values) words.push(wordOf(value, dtype));
+  }
+  return { words, places, tensors };
+}
+
+export const countOf = (values: PerBatch): number => (values instanceof Tensor ? values.size : values.length);
