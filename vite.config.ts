@@ -90,21 +90,8 @@ const bareShaders: Plugin = {
   },
 };
 
-/** Other entry points import the engine, dist/index.js, as any user of it does: it stays one file, and one class of each. */
-const engineOnce: Plugin = {
-  name: "engine-once",
-  apply: "build",
-  enforce: "pre",
-  resolveId(source, importer) {
-    if (!/\/index\.ts$/.test(source) || !importer?.includes("/src/interop/")) return null;
-    const engine = new URL("src/index.ts", import.meta.url).pathname;
-    const meant = new URL(source, `file://${importer}`).pathname;
-    return meant === engine ? { id: "./index.js", external: true } : null;
-  },
-};
-
 export default defineConfig(() => ({
-  plugins: [bareShaders, engineOnce],
+  plugins: [bareShaders],
   build: {
     target: "es2022",
     sourcemap: true,
@@ -112,6 +99,8 @@ export default defineConfig(() => ({
       entry: { index: "src/index.ts", reference: "src/reference/index.ts", onnx: "src/interop/onnx/index.ts" },
       formats: ["es" as const],
     },
+    // A file for each module, so that an application's bundler sees what to leave out and what to load later.
+    rolldownOptions: { output: { preserveModules: true, preserveModulesRoot: "src" } },
   },
   test: process.env.VITEST ? { projects: testProjects() } : {},
 }));

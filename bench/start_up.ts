@@ -1,8 +1,9 @@
 // Suite `start`: how long a page waits for its first result, from the import of the built package on. Every measurement
 // has a browser of its own, since browsers keep what they compiled.
 
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { build } from "vite";
 import { check, FoveaError } from "../src/errors.ts";
 import { launchPage } from "./browser.ts";
 import { bytesOf, type Dims, flopsOf } from "./cost.ts";
@@ -33,9 +34,7 @@ export async function startUp(
   rounds: number,
   report: Report,
 ): Promise<Measurement[]> {
-  const built = join(root, "dist/index.js");
-  check(existsSync(built), "file", () => `start: the package is not built: there is no ${built}. Run npm run build.`);
-  files.set("index.js", readFileSync(built));
+  for (const [name, code] of await application(root)) files.set(name, Buffer.from(code));
   const address = server.resolvedUrls?.local[0] as string;
   const found = CASES.flatMap((one) => IMPLEMENTATIONS.map((impl) => ({ ...one, impl, starts: [] as Start[] })));
   const verdicts = new Map<(typeof found)[number], Verdict>();
@@ -48,7 +47,7 @@ export async function startUp(
       try {
         const warm = entry.impl !== "fovea";
         const start = await page.evaluate(([url, dims, seed, warm]) => window.startUp(url, dims, seed, warm), [
-          `${address}files/index.js`,
+          `${address}files/application.js`,
           entry.dims,
           SEED,
           warm,
@@ -68,6 +67,29 @@ export async function startUp(
     }
   }
   return found.map((entry) => measurementOf(entry, verdicts.get(entry) as Verdict, count));
+}
+
+/** What an application's bundler makes of the built package, file by file; `application.js` is the first one. */
+async function application(root: string): Promise<[name: string, code: string][]> {
+  const built = join(root, "dist/index.js");
+  check(existsSync(built), "file", () => `start: the package is not built: there is no ${built}. Run npm run build.`);
+  const source = `export { planAttention, prewarm, requestFoveaDevice, tensor } from ${JSON.stringify(built)};`;
+  const id = "application";
+  const result = await build({
+    ...{ root, configFile: false, logLevel: "silent" },
+    plugins: [
+      { name: id, resolveId: (name) => (name === id ? id : null), load: (name) => (name === id ? source : null) },
+    ],
+    build: {
+      ...{ write: false, modulePreload: false },
+      rolldownOptions: {
+        ...{ input: { application: id }, preserveEntrySignatures: "strict" },
+        output: { entryFileNames: "[name].js", chunkFileNames: "[name].js" },
+      },
+    },
+  });
+  const { output } = result as { output: { fileName: string; code?: string }[] };
+  return output.flatMap(({ fileName, code }) => (code === undefined ? [] : [[fileName, code]]));
 }
 
 function measurementOf(

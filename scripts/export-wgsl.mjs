@@ -4,12 +4,16 @@
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { runnerImport } from "vite";
+import { createServer } from "vite";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const out = join(root, "dist/wgsl");
-const load = async (/** @type {string} */ path) =>
-  (await runnerImport(join(root, path), { root, configFile: false })).module;
+const server = await createServer({
+  ...{ root, configFile: false, appType: "custom", optimizeDeps: { noDiscovery: true } },
+  server: { middlewareMode: true, hmr: false, ws: false, watch: null },
+});
+/** @returns {Promise<any>} */
+const load = (/** @type {string} */ path) => server.ssrLoadModule(join(root, path));
 
 /** @type {typeof import("../src/kernels/forward.ts")} */
 const { chooseForwardTile, FORWARD_TILES, forwardGrid, forwardKernel, forwardWorkgroupBytes } =
@@ -247,4 +251,5 @@ const manifest = {
   matmul: matmulEntry,
 };
 writeFileSync(join(out, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
+await server.close();
 console.log(`dist/wgsl: ${readdirSync(out).length - 1} kernels and manifest.json`);

@@ -6,6 +6,7 @@ import { ALL_ROWS, type AppendChoice, appendTile, packAppend } from "../kernels/
 import { type Params, packParams } from "../kernels/params.ts";
 import { ANGLE_POSITIONS, type RotaryChoice } from "../kernels/rotary_angles.ts";
 import { isAligned } from "../kernels/slots.ts";
+import { packCopy } from "../kernels/tables.ts";
 import type { Dtype, Layout, TensorSpec } from "../types.ts";
 import { accessOf } from "./build.ts";
 import { type CacheState, packAdvance } from "./cache_state.ts";
@@ -25,7 +26,6 @@ import {
   reorder,
   toBhmd,
 } from "./specs.ts";
-import { copyDispatch } from "./table_copy.ts";
 
 /** RMSNorm of the rows of q and k, as the kernels take it. */
 export interface ResolvedNorm {
@@ -259,7 +259,7 @@ export function appendUniforms(target: AppendTarget, append: ResolvedAppend, cho
   packAdvance(state.advanceParams("addRows", seqQ), bytes, UNIFORMS.advanceRows);
   packAdvance(state.advanceParams("addCounts", seqQ), bytes, UNIFORMS.advanceCounts);
   const counts = operands.get("counts");
-  if (counts) new Uint8Array(bytes).set(new Uint8Array(copyDispatch(counts, state.countsAt, 0).bytes), UNIFORMS.copy);
+  if (counts) new Uint32Array(bytes, UNIFORMS.copy).set(packCopy(counts.spec, counts.base, state.countsAt));
   const sizes = {
     ...{ batch: source.batch, kv_heads: source.kvHeads, q_heads: heads, cache_rows: source.k.shape[2] },
     epsilon: norm?.epsilon ?? 0,

@@ -10,7 +10,7 @@ import { loadExtension } from "./features.ts";
 import { kernelsOf } from "./plan_attention.ts";
 import { type AttentionProblem, type Cached, type ResolvedProblem, resolveProblem } from "./problem.ts";
 import { type Choice, Trial } from "./trial.ts";
-import { problemName, type TunedAttention } from "./tuned.ts";
+import type { TunedAttention } from "./tuned.ts";
 
 export interface TuneOptions {
   /**
@@ -79,6 +79,7 @@ export async function tune(
       await trial.check();
       best = await trial.fastest(budget / 3);
     }
+    const { problemName } = await import("./tuned.ts"); // with the plans that tuning makes, and not before
     if (best !== standard && !(await trial.duel(best, budget / 3))) best = standard;
     return {
       ...{ adapter: adapterName(device), problem: problemName(device, resolved) },

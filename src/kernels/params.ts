@@ -1,10 +1,11 @@
 // The uniform of the attention kernels: its members are those of the struct in shaders/lib/params.wesl.
 
 import shader from "../../shaders/lib/params.wesl?raw";
-import { FoveaError } from "../errors.ts";
 
 /** Names and types of the members, in order. */
-export const PARAMS = [...shader.matchAll(/^ *(\w+): ([fiu]32),/gm)].map(([, name, type]) => ({ name, type }));
+export const PARAMS = [...shader.matchAll(/^ *(\w+): ([fiu]32),/gm)].map(([, name, type]) => {
+  return { name: name as keyof Params, type };
+});
 
 type Member =
   | "seq_q"
@@ -129,19 +130,16 @@ export type Params = Record<Member, number>;
 /** Bytes of the struct: a uniform's size is a multiple of 16. */
 export const PARAMS_BYTES = Math.ceil((PARAMS.length * 4) / 16) * 16;
 
-const PLACES = new Map(PARAMS.map(({ name, type }, index) => [name, { type, offset: 4 * index }]));
-
 /**
- * Writes a Params struct into `bytes` at `offset`, where there are zeros: they stay for what is left out. Every member is a
- * 4-byte scalar, so members follow each other.
+ * Writes a Params struct into `bytes` at `offset`, 0 for what is left out. Every member is a 4-byte scalar, so members
+ * follow each other.
  */
 export function packParams(params: Partial<Params>, bytes: ArrayBuffer, offset: number): void {
   const view = new DataView(bytes, offset, PARAMS_BYTES);
-  for (const [name, value] of Object.entries(params)) {
-    const place = PLACES.get(name);
-    if (!place) throw new FoveaError("shader", `lib/params.wesl has no member ${name}`);
-    if (place.type === "f32") view.setFloat32(place.offset, value, true);
-    else if (place.type === "i32") view.setInt32(place.offset, value, true);
-    else view.setUint32(place.offset, value, true);
+  for (const [index, { name, type }] of PARAMS.entries()) {
+    const value = params[name] ?? 0;
+    if (type === "f32") view.setFloat32(index * 4, value, true);
+    else if (type === "i32") view.setInt32(index * 4, value, true);
+    else view.setUint32(index * 4, value, true);
   }
 }

@@ -3,8 +3,13 @@
 
 import additive from "../../shaders/lib/additive.wesl?raw";
 import half from "../../shaders/lib/half.wesl?raw";
+import tanh from "../../shaders/lib/tanh.wesl?raw";
+import bias from "../../shaders/slots/bias.wesl?raw";
+import maskFunction from "../../shaders/slots/mask.wesl?raw";
+import maskTensor from "../../shaders/slots/mask_tensor.wesl?raw";
 import output from "../../shaders/slots/output.wesl?raw";
 import query from "../../shaders/slots/query.wesl?raw";
+import scoreFunction from "../../shaders/slots/score.wesl?raw";
 import biasStored from "../../shaders/variants/bias_stored.wesl?raw";
 import dropoutThreefry from "../../shaders/variants/dropout_threefry.wesl?raw";
 import lseStored from "../../shaders/variants/lse_stored.wesl?raw";
@@ -25,6 +30,7 @@ import similarityAdditive from "../../shaders/variants/similarity_additive.wesl?
 import similarityAdditiveRows from "../../shaders/variants/similarity_additive_rows.wesl?raw";
 import similarityNormalized from "../../shaders/variants/similarity_normalized.wesl?raw";
 import tablesStored from "../../shaders/variants/tables_stored.wesl?raw";
+import termsModified from "../../shaders/variants/terms_modified.wesl?raw";
 import walkBlocks from "../../shaders/variants/walk_blocks.wesl?raw";
 import { rejectHiding } from "../shader/guests.ts";
 import type { ModuleMap, ModuleSource } from "../shader/link.ts";
@@ -74,11 +80,20 @@ export const outputModule = (access: Access): ModuleSource =>
   moduleOf(OUTPUTS, access) ?? { name: "slots/output.wesl", text: output };
 
 /** What variants import beside the library of every kernel. */
-const LIBRARY: ModuleMap = { "package::lib::additive": additive, "package::lib::half": half };
+const LIBRARY: ModuleMap = {
+  "package::lib::additive": additive,
+  "package::lib::half": half,
+  "package::lib::tanh": tanh,
+  "package::slots::bias": bias,
+  "package::slots::mask": maskFunction,
+  "package::slots::mask_tensor": maskTensor,
+  "package::slots::score": scoreFunction,
+  "package::slots::terms": { name: "variants/terms_modified.wesl", text: termsModified },
+};
 
 /** Modules that replace defaults, and those that they import. */
 export function slotModules(slots: SlotChoice): ModuleMap {
-  const { q, k, v, o, sequence, similarity, maskTensor } = slots;
+  const { q, k, v, o, sequence, similarity } = slots;
   return {
     ...LIBRARY,
     ...slotModule("query", moduleOf(QUERIES, q)),
@@ -94,7 +109,7 @@ export function slotModules(slots: SlotChoice): ModuleMap {
     ...(slots.dropout && {
       "package::slots::dropout": { name: "variants/dropout_threefry.wesl", text: dropoutThreefry },
     }),
-    ...(maskTensor && { "package::slots::mask_tensor": MASK_TENSORS[maskTensor] }),
+    ...(slots.maskTensor && { "package::slots::mask_tensor": MASK_TENSORS[slots.maskTensor] }),
     ...slots.cache?.modules,
     ...functionModules("score", slots.score),
     ...functionModules("mask", slots.mask),

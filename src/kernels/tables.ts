@@ -2,7 +2,7 @@
 
 import tables from "../../shaders/tables.wesl?raw";
 import { link } from "../shader/link.ts";
-import type { KernelSource } from "../types.ts";
+import type { KernelSource, TensorSpec } from "../types.ts";
 
 const WG_SIZE = 64;
 
@@ -25,6 +25,14 @@ export function tablesKernel(): KernelSource {
     ],
   };
   return linked;
+}
+
+/** The struct's bytes for a tensor of one or two axes, `base` elements into its binding, that goes to word `at`. */
+export function packCopy({ shape, strides }: Required<TensorSpec>, base: number, at: number): Uint32Array {
+  const [rows, columns] = shape.length === 2 ? shape : [1, shape[0]];
+  const [stride_row, stride_column] = strides.length === 2 ? strides : [0, strides[0]];
+  const copy: Record<(typeof COPY)[number], number> = { rows, columns, base, stride_row, stride_column, at };
+  return Uint32Array.from(COPY, (member) => copy[member]);
 }
 
 export const tablesWorkgroups = (elements: number): number => Math.ceil(elements / WG_SIZE);

@@ -5,28 +5,23 @@ import kvTile from "../../shaders/lib/kv_tile.wesl?raw";
 import mask from "../../shaders/lib/mask.wesl?raw";
 import params from "../../shaders/lib/params.wesl?raw";
 import position from "../../shaders/lib/position.wesl?raw";
-import score from "../../shaders/lib/score.wesl?raw";
 import softmax from "../../shaders/lib/softmax.wesl?raw";
 import staged from "../../shaders/lib/staged.wesl?raw";
-import tanh from "../../shaders/lib/tanh.wesl?raw";
 import tiles from "../../shaders/lib/tiles.wesl?raw";
 import units from "../../shaders/lib/units.wesl?raw";
 import work from "../../shaders/lib/work.wesl?raw";
-import bias from "../../shaders/slots/bias.wesl?raw";
 import config from "../../shaders/slots/config.wesl?raw";
 import dropout from "../../shaders/slots/dropout.wesl?raw";
 import kvPlace from "../../shaders/slots/kv_place.wesl?raw";
 import lse from "../../shaders/slots/lse.wesl?raw";
-import maskFunction from "../../shaders/slots/mask.wesl?raw";
-import maskTensor from "../../shaders/slots/mask_tensor.wesl?raw";
 import output from "../../shaders/slots/output.wesl?raw";
 import query from "../../shaders/slots/query.wesl?raw";
 import rowMax from "../../shaders/slots/row_max.wesl?raw";
 import rows from "../../shaders/slots/rows.wesl?raw";
-import scoreFunction from "../../shaders/slots/score.wesl?raw";
 import sequence from "../../shaders/slots/sequence.wesl?raw";
 import similarity from "../../shaders/slots/similarity.wesl?raw";
 import tables from "../../shaders/slots/tables.wesl?raw";
+import terms from "../../shaders/slots/terms.wesl?raw";
 import walk from "../../shaders/slots/walk.wesl?raw";
 import { FoveaError } from "../errors.ts";
 import type { ModuleMap } from "./link.ts";
@@ -119,29 +114,24 @@ export const MODULES: ModuleMap = {
   "package::lib::mask": mask,
   "package::lib::params": params,
   "package::lib::position": position,
-  "package::lib::score": score,
   "package::lib::softmax": softmax,
   "package::lib::staged": staged,
-  "package::lib::tanh": tanh,
   "package::lib::tiles": tiles,
   "package::lib::units": units,
   "package::lib::work": work,
-  "package::slots::bias": bias,
   "package::slots::config": config,
   "package::slots::dropout": dropout,
   "package::slots::key": { name: "slots/query.wesl as key", text: asKey(query) },
   "package::slots::kv_place": kvPlace,
   "package::slots::lse": lse,
-  "package::slots::mask": maskFunction,
-  "package::slots::mask_tensor": maskTensor,
   "package::slots::output": output,
   "package::slots::query": query,
   "package::slots::row_max": rowMax,
   "package::slots::rows": rows,
-  "package::slots::score": scoreFunction,
   "package::slots::sequence": sequence,
   "package::slots::similarity": similarity,
   "package::slots::tables": tables,
+  "package::slots::terms": terms,
   "package::slots::value": { name: "slots/query.wesl as value", text: asValue(query) },
   "package::slots::walk": walk,
 };
