@@ -1,6 +1,7 @@
 // Vectors on a GPU, one after the other, compared on the host. Runs in pages, Node and Deno alike.
 
 import { type Tensor, tensor } from "../../src/index.ts";
+import { KeptDevice } from "../support/kept_device.ts";
 import { describeWorst, isWithin, type Worst, worstOf } from "./compare.ts";
 import { operatorOf } from "./operators.ts";
 import { ourDtype, parseVector, type Vector, type VectorTensor } from "./vector.ts";
@@ -15,19 +16,16 @@ export interface Outcome {
   readonly worst: Worst | null;
 }
 
-/** Runs vectors on a device that it keeps, so that pipelines are shared, and replaces when it is lost. */
+/** Runs vectors on a device that it keeps. */
 export class Runner {
-  readonly #request: () => Promise<GPUDevice>;
-  #device: Promise<GPUDevice> | undefined;
-  #errors: string[] = [];
+  readonly #kept: KeptDevice;
 
   constructor(request: () => Promise<GPUDevice>) {
-    this.#request = request;
+    this.#kept = new KeptDevice(request);
   }
 
   device(): Promise<GPUDevice> {
-    this.#device ??= this.#request().then((device) => this.#watched(device));
-    return this.#device;
+    return this.#kept.get();
   }
 
   /** @param text The vector's file. Never rejects: whatever is wrong with it, or with the run, is a failure. */
@@ -36,23 +34,13 @@ export class Runner {
       const vector = parseVector(text);
       const missing = missingFor(vector);
       if (missing) return { status: "skipped", message: missing, worst: null };
-      this.#errors = [];
-      const worst = await runVector(await this.device(), vector);
-      if (this.#errors.length) throw new Error(`GPU errors that nobody caught: ${this.#errors.join("; ")}`);
+      const worst = await this.#kept.run((device) => runVector(device, vector));
       return worst && !isWithin(worst)
         ? { status: "failed", message: describeWorst(worst), worst }
         : { status: "passed", message: "", worst };
     } catch (error) {
       return { status: "failed", message: error instanceof Error ? error.message : String(error), worst: null };
     }
-  }
-
-  #watched(device: GPUDevice): GPUDevice {
-    device.addEventListener("uncapturederror", (event) => this.#errors.push(event.error.message));
-    device.lost.then(() => {
-      this.#device = undefined;
-    });
-    return device;
   }
 }
 

@@ -1,6 +1,7 @@
 // Problems on a GPU, one after the other, each compared with the float64 reference. Runs in a page and in Node alike.
 
 import { FoveaError } from "../../src/index.ts";
+import { KeptDevice } from "../support/kept_device.ts";
 import { RUNS, type SuiteName } from "./runs.ts";
 import type { Problem } from "./suites.ts";
 
@@ -14,47 +15,28 @@ export interface Outcome {
   readonly compiled: number;
 }
 
-/** Runs problems on a device that it keeps, and replaces when it is lost. */
+/** Runs problems on a device that it keeps. */
 export class Trials {
-  readonly #request: () => Promise<GPUDevice>;
-  #device: Promise<GPUDevice> | undefined;
-  #compiled = 0;
-  #errors: string[] = [];
+  readonly #kept: KeptDevice;
 
   constructor(request: () => Promise<GPUDevice>) {
-    this.#request = request;
+    this.#kept = new KeptDevice(request);
   }
 
   device(): Promise<GPUDevice> {
-    this.#device ??= this.#request().then((device) => this.#watched(device));
-    return this.#device;
+    return this.#kept.get();
   }
 
   async try(suite: SuiteName, problem: Problem): Promise<Outcome> {
-    this.#errors = [];
-    const device = await this.device();
+    const run = RUNS[suite] as (device: GPUDevice, problem: Problem) => Promise<void>;
+    await this.device(); // without one nothing can be tried
     try {
-      await (RUNS[suite] as (device: GPUDevice, problem: Problem) => Promise<void>)(device, problem);
-      if (this.#errors.length) throw new Error(`GPU errors that nobody caught: ${this.#errors.join("; ")}`);
-      return { result: "passed", message: "", compiled: this.#compiled };
+      await this.#kept.run((device) => run(device, problem));
+      return { result: "passed", message: "", compiled: this.#kept.compiled };
     } catch (error) {
       const refused = error instanceof FoveaError && error.code === "limit";
       const message = error instanceof Error ? error.message : String(error);
-      return { result: refused ? "skipped" : "failed", message, compiled: this.#compiled };
+      return { result: refused ? "skipped" : "failed", message, compiled: this.#kept.compiled };
     }
-  }
-
-  /** Counts its compilations, and hears its errors and its end. */
-  #watched(device: GPUDevice): GPUDevice {
-    const compile = device.createComputePipelineAsync.bind(device);
-    device.createComputePipelineAsync = (descriptor) => {
-      this.#compiled++;
-      return compile(descriptor);
-    };
-    device.addEventListener("uncapturederror", (event) => this.#errors.push(event.error.message));
-    device.lost.then(() => {
-      this.#device = undefined;
-    });
-    return device;
   }
 }
