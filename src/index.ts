@@ -51,13 +51,12 @@ export {
 } from "./attention/library.ts";
 export { alibiScore, alibiSlopes, softcapScore, type T5Table, t5Score } from "./attention/library_scores.ts";
 export {
-  type LinearAttentionBindings,
   type LinearAttentionOptions,
-  LinearAttentionPlan,
   type LinearAttentionResult,
   linearAttention,
   planLinearAttention,
 } from "./attention/linear.ts";
+export { type LinearAttentionBindings, LinearAttentionPlan } from "./attention/linear_plan.ts";
 export type { LinearAttentionProblem, LinearAttentionSettings, UpdateRule } from "./attention/linear_problem.ts";
 export type { BooleanMasks } from "./attention/masks.ts";
 export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./attention/merge.ts";

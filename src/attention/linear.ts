@@ -1,150 +1,23 @@
-// Linear attention: the plan, and the one-liner on top of it.
+// Linear attention: from a problem to its plan, and the one-liner on top of it.
 
-import { check } from "../errors.ts";
 import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
 import { isSoftware } from "../gpu/device.ts";
-import { type CompiledKernel, checkBindings, compileKernel } from "../gpu/pipelines.ts";
-import { resolveSpec, Tensor, tensor } from "../gpu/tensor.ts";
-import {
-  LINEAR_PARAMS_BYTES,
-  type LinearKernel,
-  type LinearSpecialisation,
-  linearKernel,
-  recurrentTile,
-  stateVec4s,
-} from "../kernels/linear.ts";
-import type { KernelSource } from "../types.ts";
+import { checkBindings, compileKernel } from "../gpu/pipelines.ts";
+import { Tensor } from "../gpu/tensor.ts";
+import { type LinearKernel, type LinearSpecialisation, linearKernel, recurrentTile } from "../kernels/linear.ts";
 import { accessOf } from "./build.ts";
+import { linearOperands, withOwn } from "./linear_memory.ts";
+import { LinearAttentionPlan } from "./linear_plan.ts";
 import {
-  givenTensor,
   type LinearAttentionProblem,
   type LinearAttentionSettings,
-  type LinearTensor,
   type ResolvedLinear,
   resolveLinear,
 } from "./linear_problem.ts";
 import { type LinearStep, linearSteps, packSteps, segmentsOf } from "./linear_steps.ts";
-import { checkOperand, checkOverlap } from "./operand_checks.ts";
 import type { Operand } from "./operands.ts";
-import type { PerBatch } from "./options.ts";
 import { checkTensors, type MakeResult, runOnce } from "./run.ts";
-import { bindingBase, bindingRange, checkBindingLimit, type ResolvedSpec } from "./specs.ts";
-
-/**
- * Memory for one run of a plan of linear attention: tensors that look as the plan was told. Those that it was made with
- * are the default.
- */
-export type LinearAttentionBindings = { readonly [Name in LinearTensor | "kvLengths"]?: Tensor };
-
-interface PlanParts {
-  readonly device: GPUDevice;
-  readonly label: string;
-  readonly kernel: string;
-  /** The tensors by the caller's names, and the plan's own. */
-  readonly operands: ReadonlyMap<string, Operand>;
-  /** What the caller may bind. */
-  readonly bindable: ReadonlySet<string>;
-  readonly groups: readonly { source: KernelSource; compiled: CompiledKernel; names: LinearStep["names"] }[];
-  readonly dispatches: readonly { group: number; x: number; y: number; paramsOffset: number }[];
-  readonly params: GPUBuffer;
-  readonly owned: readonly Tensor[];
-}
-
-/** Compiled linear attention. Make one with {@link planLinearAttention}; encode it as often as you like. */
-export class LinearAttentionPlan {
-  /** What runs: `"linear chunked"`, all tokens at once, or `"linear recurrent"`, one after the other. */
-  readonly kernel: string;
-  /** Bytes of scratch memory that the plan owns for its runs, states that the caller does not keep included. */
-  readonly workspaceBytes: number;
-  readonly #parts: PlanParts;
-  readonly #bound = new WeakMap<Tensor, { tensors: readonly Tensor[]; groups: readonly GPUBindGroup[] }>();
-  #destroyed = false;
-
-  private constructor(parts: PlanParts) {
-    this.kernel = parts.kernel;
-    this.workspaceBytes = parts.owned.reduce((bytes, { size }) => bytes + 4 * size, 0);
-    this.#parts = parts;
-  }
-
-  /** @internal Use {@link planLinearAttention}. */
-  static make(parts: PlanParts): LinearAttentionPlan {
-    return new LinearAttentionPlan(parts);
-  }
-
-  /**
-   * Records the attention into a compute pass, or into a pass of its own on a command encoder. Allocates no GPU memory
-   * and submits nothing. In a caller's pass it sets the pipeline and bind group 0.
-   *
-   * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or belongs to another
-   * device, or if what is written shares its buffer with what is read; a state in place is one tensor, and may be.
-   *
-   * @example
-   * const decode = await planLinearAttention(device, { q, k, v, updateRule: "linear", state: { shape: [1, 8, 64, 64] } });
-   * decode.encode(encoder, { output, state: tensor(device, [1, 8, 64, 64]) });
-   */
-  encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: LinearAttentionBindings = {}): void {
-    const { device, label, dispatches } = this.#parts;
-    check(!this.#destroyed, "destroyed", () => `${label}: the plan was destroyed.`);
-    checkDevice(device);
-    const groups = this.#bindGroups(bindings);
-    if (dispatches.length === 0) return;
-    if ("dispatchWorkgroups" in target) {
-      this.#record(target, groups);
-    } else {
-      const pass = target.beginComputePass({ label });
-      this.#record(pass, groups);
-      pass.end();
-    }
-  }
-
-  /** Frees the plan's own buffers. Work that was submitted before still runs. */
-  destroy(): void {
-    if (this.#destroyed) return;
-    this.#destroyed = true;
-    this.#parts.params.destroy();
-    for (const owned of this.#parts.owned) owned.destroy();
-  }
-
-  #record(pass: GPUComputePassEncoder, groups: readonly GPUBindGroup[]): void {
-    for (const { group, x, y, paramsOffset } of this.#parts.dispatches) {
-      pass.setPipeline(this.#parts.groups[group].compiled.pipeline);
-      pass.setBindGroup(0, groups[group], [paramsOffset]);
-      pass.dispatchWorkgroups(x, y);
-    }
-  }
-
-  /** The bind groups for these tensors: the last ones of the same output, if the other tensors are the same too. */
-  #bindGroups(bindings: LinearAttentionBindings): readonly GPUBindGroup[] {
-    const { device, label, operands, bindable, groups, params } = this.#parts;
-    const tensors = new Map<string, Tensor>();
-    for (const name of Object.keys(bindings)) {
-      const unknown = bindings[name as LinearTensor] !== undefined && !bindable.has(name);
-      check(!unknown, "argument", () => `${label}: the plan has no ${name}; it has ${[...bindable].join(", ")}.`);
-    }
-    for (const [name, operand] of operands) {
-      const given = (bindable.has(name) && bindings[name as LinearTensor]) || operand.fallback;
-      checkOperand(`${label}: ${name}`, device, operand, given);
-      tensors.set(name, given);
-    }
-    checkOverlap(label, operands, tensors);
-    const list = [...tensors.values()];
-    const output = tensors.get("output") as Tensor;
-    const known = this.#bound.get(output);
-    if (known?.tensors.every((used, index) => used === list[index])) return known.groups;
-
-    const made = groups.map(({ source, compiled, names }) => {
-      const entries = source.bindings.map(({ binding, name, type }): GPUBindGroupEntry => {
-        const bound = type === "uniform" ? undefined : tensors.get(names[name] ?? name);
-        // With no keys there is no byte of k and v to bind; the params stand in for them, unread.
-        if (!bound?.size) return { binding, resource: { buffer: params, size: LINEAR_PARAMS_BYTES } };
-        return { binding, resource: { buffer: bound.buffer, ...bindingRange(bound) } };
-      });
-      return device.createBindGroup({ label, layout: compiled.layout, entries });
-    });
-    this.#bound.set(output, { tensors: list, groups: made });
-    return made;
-  }
-}
+import type { ResolvedSpec } from "./specs.ts";
 
 /**
  * Compiles linear attention for a problem: keys and values are summed up in a state of D x Dv numbers a head, which
@@ -189,7 +62,7 @@ async function preparePlan(device: GPUDevice, problem: LinearAttentionProblem) {
   checkDevice(device);
   const resolved = resolveLinear(problem, isSoftware(device));
   const { label } = resolved;
-  const given = operandsOf(device, problem, resolved);
+  const given = linearOperands(device, problem, resolved);
   const spec = specialisation(device, problem, resolved, given);
   const segments = segmentsOf(resolved, spec);
   const { operands, owned, names } = withOwn(device, problem, resolved, given, segments.slots);
@@ -228,95 +101,6 @@ async function preparePlan(device: GPUDevice, problem: LinearAttentionProblem) {
     for (const made of owned) made.destroy();
     throw error;
   }
-}
-
-const WRITTEN: readonly string[] = ["output", "state", "normalizer", "presentState", "presentNormalizer"];
-
-/** The tensors that a caller binds. */
-function operandsOf(device: GPUDevice, problem: LinearAttentionProblem, { label, specs }: ResolvedLinear) {
-  const operands = new Map<string, Operand>();
-  for (const [name, spec] of specs) {
-    checkBindingLimit(label, name, device, spec);
-    const fallback = givenTensor(problem, name);
-    const operand = { spec, base: bindingBase(device, spec), fallback, written: WRITTEN.includes(name) };
-    if (fallback) checkOperand(`${label}: ${name}`, device, operand, fallback);
-    operands.set(name, operand);
-  }
-  return operands;
-}
-
-/** The operands with the plan's own: lengths given as numbers, states that nobody keeps, states of chunks. */
-function withOwn(
-  device: GPUDevice,
-  problem: LinearAttentionProblem,
-  resolved: ResolvedLinear,
-  given: Map<string, Operand>,
-  slots: number,
-) {
-  const { label, batch, states, headDim, vDim, normalized, stateShape, normalizerShape, chunked } = resolved;
-  const lengths = problem.kvLengths && resolveLengths(device, resolved, problem.kvLengths);
-  if (lengths && !("values" in lengths)) given.set("kvLengths", lengths);
-  const place = (inPlace: LinearTensor, after: LinearTensor) =>
-    [inPlace, after].find((name) => given.has(name)) ?? `own ${inPlace}`;
-  const names = { state: place("state", "presentState"), normalizer: place("normalizer", "presentNormalizer") };
-  const operands = new Map(given);
-  const owned: Tensor[] = [];
-  const own = (name: string, shape: readonly number[], values?: readonly number[]) => {
-    const spec = resolveSpec(label, { shape, dtype: values ? "i32" : "f32" });
-    checkBindingLimit(label, name, device, spec);
-    const made = tensor(device, shape, {
-      dtype: spec.dtype,
-      label: `${label} ${name}`,
-      ...(values && { data: values }),
-    });
-    owned.push(made);
-    operands.set(name, { spec, base: 0, fallback: made, written: !values });
-  };
-  // Last, when nothing of the caller's is wrong: there is nobody yet to free them.
-  try {
-    if (lengths && "values" in lengths) own("kvLengths", [batch], lengths.values);
-    if (!given.has(names.state)) own(names.state, stateShape);
-    if (normalized && !given.has(names.normalizer)) own(names.normalizer, normalizerShape);
-    if (normalized && !chunked) own("nextNormalizer", normalizerShape);
-    if (chunked) own("workspace", [batch, states, slots, 4 * stateVec4s(headDim, vDim)]);
-  } catch (error) {
-    for (const made of owned) made.destroy();
-    throw error;
-  }
-  return { operands, owned, names };
-}
-
-/** Lengths as a tensor of the caller's, or as numbers to write down once. */
-function resolveLengths(
-  device: GPUDevice,
-  { label, batch, seqKv }: ResolvedLinear,
-  lengths: PerBatch,
-): Operand | { readonly values: readonly number[] } {
-  if (lengths instanceof Tensor) {
-    const { shape, strides, offset, dtype } = lengths;
-    check(
-      (dtype === "i32" || dtype === "u32") &&
-        shape.length === 1 &&
-        shape[0] === batch &&
-        (batch <= 1 || strides[0] === 1),
-      "argument",
-      () =>
-        `${label}: kvLengths must be dense i32 or u32 [${batch}], got ${dtype} [${shape}] with strides [${strides}].`,
-    );
-    const spec: ResolvedSpec = { shape, strides, offset, dtype };
-    const operand = { spec, base: bindingBase(device, spec), fallback: lengths, written: false };
-    checkOperand(`${label}: kvLengths`, device, operand, lengths);
-    return operand;
-  }
-  check(
-    Array.isArray(lengths) &&
-      lengths.length === batch &&
-      lengths.every((length) => Number.isInteger(length) && length >= 0 && length <= seqKv),
-    "argument",
-    () =>
-      `${label}: kvLengths must be ${batch} whole numbers from 0 to ${seqKv}, or a tensor, got ${JSON.stringify(lengths)}.`,
-  );
-  return { values: lengths };
 }
 
 function specialisation(
