@@ -56,8 +56,8 @@ export {
   linearAttention,
   planLinearAttention,
 } from "./attention/linear.ts";
+export type { LinearAttentionProblem, LinearAttentionSettings, UpdateRule } from "./attention/linear_options.ts";
 export { type LinearAttentionBindings, LinearAttentionPlan } from "./attention/linear_plan.ts";
-export type { LinearAttentionProblem, LinearAttentionSettings, UpdateRule } from "./attention/linear_problem.ts";
 export type { BooleanMasks } from "./attention/masks.ts";
 export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./attention/merge.ts";
 export type { MergeBindings, MergeProblem } from "./attention/merge_problem.ts";

@@ -7,13 +7,9 @@ import { Tensor } from "../gpu/tensor.ts";
 import { type LinearKernel, type LinearSpecialisation, linearKernel, recurrentTile } from "../kernels/linear.ts";
 import { accessOf } from "./build.ts";
 import { linearOperands, withOwn } from "./linear_memory.ts";
+import type { LinearAttentionProblem, LinearAttentionSettings } from "./linear_options.ts";
 import { LinearAttentionPlan } from "./linear_plan.ts";
-import {
-  type LinearAttentionProblem,
-  type LinearAttentionSettings,
-  type ResolvedLinear,
-  resolveLinear,
-} from "./linear_problem.ts";
+import { type ResolvedLinear, resolveLinear } from "./linear_problem.ts";
 import { type LinearStep, linearSteps, packSteps, segmentsOf } from "./linear_steps.ts";
 import type { Operand } from "./operands.ts";
 import { checkTensors, type MakeResult, runOnce } from "./run.ts";

@@ -3,7 +3,8 @@
 import { check } from "../errors.ts";
 import { resolveSpec, Tensor, tensor } from "../gpu/tensor.ts";
 import { stateVec4s } from "../kernels/linear.ts";
-import { givenTensor, type LinearAttentionProblem, type LinearTensor, type ResolvedLinear } from "./linear_problem.ts";
+import type { LinearAttentionProblem, LinearTensor } from "./linear_options.ts";
+import { givenTensor, type ResolvedLinear } from "./linear_problem.ts";
 import { checkOperand } from "./operand_checks.ts";
 import type { Operand } from "./operands.ts";
 import type { PerBatch } from "./options.ts";

@@ -6,7 +6,7 @@ import type { CompiledKernel } from "../gpu/pipelines.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { LINEAR_PARAMS_BYTES } from "../kernels/linear.ts";
 import type { KernelSource } from "../types.ts";
-import type { LinearTensor } from "./linear_problem.ts";
+import type { LinearTensor } from "./linear_options.ts";
 import type { LinearStep } from "./linear_steps.ts";
 import { checkOperand, checkOverlap } from "./operand_checks.ts";
 import type { Operand } from "./operands.ts";
