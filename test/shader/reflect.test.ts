@@ -21,6 +21,7 @@ import {
   forwardRoot,
   forwardWorkgroupBytes,
 } from "../../src/kernels/forward.ts";
+import { type MatrixTile, matrixKernel, matrixTile, matrixWorkgroupBytes } from "../../src/kernels/forward_matrix.ts";
 import {
   LINEAR_LANES,
   LINEAR_PARAMS,
@@ -308,6 +309,25 @@ describe("workgroup memory", () => {
     const { rows, columns } = matmulTileSize(tile);
     expect(tile.name.replace("-quad", "")).toBe(`${rows}x${columns}`);
   });
+  it.each([
+    ["f16", 16, 16, 16, 32],
+    ["f16", 8, 16, 16, 64],
+    ["f32", 8, 8, 8, 32],
+  ] as const)("of matrices of %s, %d x %d x %d, is what the tile says", async (component, M, N, K, lanes) => {
+    const configs = [{ componentType: component, resultComponentType: "f32", M, N, K }];
+    const limits = { configs, subgroupMinSize: 8, subgroupMaxSize: lanes, workgroupBytes: 49152, invocations: 256 };
+    for (const [headDim, vDim] of [
+      [64, 64],
+      [40, 72],
+      [5, 132],
+      [128, 128],
+    ]) {
+      const tile = matrixTile(component, headDim, vDim, limits) as MatrixTile;
+      const { code } = await matrixKernel({ headDim, vDim, tile, ...PLAIN });
+      const bytes = Math.ceil(workgroupBytes(code) / 16) * 16; // one variable is no multiple of 16 bytes
+      expect(bytes, `${headDim}, ${vDim}`).toBe(matrixWorkgroupBytes(tile, headDim, vDim));
+    }
+  });
   it("has a word more for additive scores", async () => {
     const similarity = { kind: "additive", innerBias: false, unitVector: false } as const;
     for (const tile of FORWARD_TILES.filter(({ form, qResident }) => form === "tiles" && !qResident)) {
@@ -327,7 +347,8 @@ describe("workgroup memory", () => {
 /** Bytes of workgroup memory that a kernel declares. */
 function workgroupBytes(code: string): number {
   const constants = evaluator(code);
-  const sizes: Readonly<Record<string, number>> = { vec4f: 16, vec2f: 8, vec4h: 8 };
+  const component = code.includes("alias Component = f16;") ? 2 : 4;
+  const sizes: Readonly<Record<string, number>> = { vec4f: 16, vec2f: 8, vec4h: 8, Component: component };
   return [...code.matchAll(/var<workgroup> \w+: (?:array<(\w+), (.+)>|atomic<u32>);/g)].reduce(
     (total, [, element, count = "1u"]) => total + constants(count) * (sizes[element] ?? 4),
     0,

@@ -1,0 +1,150 @@
+// The forward kernel of subgroup matrices against the float64 reference. No software adapter has them, so lib/matrix is
+// one that does the same by other means (test/support/matrix_emulated.wesl); the real text is compiled, for every
+// configuration, in test/gpu/matrix.dawn.test.ts.
+
+import { describe, expect, it } from "vitest";
+import { normal } from "../../bench/data.ts";
+import { assemblePlan } from "../../src/attention/plan_attention.ts";
+import { type AttentionProblem, tensor } from "../../src/index.ts";
+import {
+  type Component,
+  type MatrixTile,
+  matrixGrid,
+  matrixKernel,
+  matrixTile,
+} from "../../src/kernels/forward_matrix.ts";
+import type { SlotChoice } from "../../src/kernels/slots.ts";
+import { attention as reference } from "../../src/reference/index.ts";
+import { type Case, runCase, title } from "../support/cases.ts";
+import { expectClose } from "../support/closeness.ts";
+import { failOnGpuErrors, testDevice } from "../support/device.ts";
+import { standIns } from "../support/matrices.ts";
+
+failOnGpuErrors();
+
+type Shape = readonly [component: Component, M: number, N: number, K: number, lanes: number];
+
+/** Plans a problem on matrices of a shape. */
+const planOn =
+  ([component, M, N, K, lanes]: Shape) =>
+  async (device: GPUDevice, problem: AttentionProblem) => {
+    const configs = [{ componentType: component, resultComponentType: "f32", M, N, K }];
+    const limits = {
+      configs,
+      subgroupMinSize: lanes,
+      subgroupMaxSize: lanes,
+      workgroupBytes: 32768,
+      invocations: 2 * lanes,
+    };
+    const { plan } = await assemblePlan(device, problem, ({ headDim, vDim, seqQ }) => {
+      const tile = matrixTile(component, headDim, vDim, limits) as MatrixTile;
+      const stagesOf = async (slots: SlotChoice) => [
+        {
+          source: await matrixKernel({ headDim, vDim, tile, ...slots }, standIns(component)),
+          grid: matrixGrid(tile, headDim, vDim, seqQ),
+        },
+      ];
+      return { stagesOf };
+    });
+    return plan;
+  };
+
+const all = (shape: Shape, problems: readonly Case[]) => {
+  for (const problem of problems) {
+    it(title(problem), async () => runCase(await testDevice(), problem, planOn(shape)));
+  }
+};
+
+// Rows of a tile (32), keys of one (32), and what is next to them.
+const LENGTHS = [
+  [1, 1],
+  [31, 33],
+  [32, 32],
+  [33, 31],
+  [70, 130],
+  [5, 509],
+] as const;
+
+describe("16 x 16 x 16 of f16", () => {
+  const half = { D: 32, dtype: "f16" } as const;
+  all(
+    ["f16", 16, 16, 16, 32],
+    [
+      ...LENGTHS.flatMap(([M, N]) => [false, true].map((causal) => ({ ...half, H: 2, M, N, causal }))),
+      { ...half, M: 3, N: 0 },
+      { ...half, M: 0, N: 3 },
+      { ...half, B: 2, H: 6, Hkv: 2, M: 33, N: 40, causal: "top-left" },
+      { ...half, M: 70, N: 100, causal: true, queryOffset: -70 }, // every row is empty
+      { ...half, B: 3, M: 66, N: 90, window: [5, 7], queryOffset: [-70, 0, 24] },
+      { ...half, M: 70, N: 200, window: [5, 0], sinkTokens: 37, causal: true },
+      { ...half, M: 100, N: 70, attentionChunk: 33 },
+      { ...half, H: 2, M: 65, N: 130, spread: 50, causal: true },
+      { ...half, H: 2, M: 65, N: 130, spread: 3, valueSpread: 1e4 },
+      { ...half, H: 2, M: 65, N: 130, scale: 0 },
+      { ...half, H: 2, M: 65, N: 130, scale: -2, maxDispatchFlops: 1e5 },
+    ],
+  );
+  all(
+    ["f16", 16, 16, 16, 32],
+    [
+      {
+        ...{ ...half, B: 5, H: 2, M: 40, N: 70, kvLengths: [70, 0, 1, 32, 33], qLengths: [40, 40, 7, 0, 40] },
+        ...{ causal: true, poison: true, layout: "bmhd" },
+      },
+      { H: 2, M: 37, N: 145, D: 40, Dv: 132, dtype: "f16", spread: 3, causal: true }, // two shares of v
+      {
+        ...{ H: 3, M: 70, N: 37, D: 24, dtype: "f16", sinks: true, rowMax: true, causal: true }, // empty rows with a sink
+        ...{ dropout: { p: 0.3, seed: 7 }, mask: { axes: "MN", bits: true, keep: 0.1 } },
+      },
+    ],
+  );
+});
+
+describe("8 x 8 x 8 of f32", () => {
+  const shape = ["f32", 8, 8, 8, 32] as const;
+  all(shape, [
+    ...LENGTHS.map(([M, N]) => ({ H: 2, M, N, D: 12, causal: true })),
+    { H: 2, M: 65, N: 130, D: 12, spread: 50 },
+    {
+      ...{ D: 12, B: 2, H: 4, Hkv: 2, M: 70, N: 90, causal: true, kvLengths: [90, 61] },
+      ...{ qLengths: [70, 50], window: [40, 9], softcap: 8, alibi: "BH", relativeBias: { buckets: 8 }, sinks: true },
+      ...{ rowMax: true, mask: { axes: "HMN" }, bias: { axes: "BMN", blocked: 0.1 }, dropout: { p: 0.25, seed: 9 } },
+      ...{ scoreFunction: "sloped", maskFunction: "heads" },
+    },
+    { D: 12, H: 2, M: 200, N: 300, maskFunction: "causal", blockSize: [64, 96], window: [30, 10] },
+  ]);
+});
+
+describe("other shapes and subgroups", () => {
+  const wide = { H: 2, M: 37, N: 70, D: 24, Dv: 30, causal: true } as const;
+  all(["f16", 8, 16, 16, 16], [{ ...wide, dtype: "f16" }]);
+  all(["f32", 8, 8, 8, 8], [wide]);
+  all(["f32", 32, 32, 8, 32], [{ ...wide, D: 7, Dv: 5 }]);
+});
+
+describe("values that are not finite", () => {
+  it("reach the rows that see them, and no others", async () => {
+    const device = await testDevice();
+    const [M, D, nan, infinity] = [70, 12, 20, 40];
+    const shape = [1, 1, M, D];
+    const [q, k, v] = [1, 2, 3].map((seed) => ({ shape, data: normal(seed, M * D) }));
+    const f64 = reference(q, k, v, { causal: true }).output;
+    const plain = reference(q, k, v, { causal: true, precision: "f32" }).output;
+    v.data[nan * D + 3] = Number.NaN;
+    v.data[infinity * D + 5] = Number.POSITIVE_INFINITY;
+    const [qGpu, kGpu, vGpu] = [q, k, v].map(({ data }) => tensor(device, shape, { data }));
+    const [output, lse] = [tensor(device, shape), tensor(device, [1, 1, M])];
+    const problem = { q: qGpu, k: kGpu, v: vGpu, output, lse, causal: true };
+    const plan = await planOn(["f32", 8, 8, 8, 32])(device, problem);
+    const encoder = device.createCommandEncoder();
+    plan.encode(encoder);
+    device.queue.submit([encoder.finish()]);
+    const values = await output.read();
+    const meets = (index: number) =>
+      (index % D === 3 && index >= nan * D) || (index % D === 5 && index >= infinity * D);
+    expect(Array.from(values, (value, index) => Number.isFinite(value) !== meets(index)).every(Boolean)).toBe(true);
+    const finite = (array: ArrayLike<number>) => Array.from(array, (value, index) => (meets(index) ? 0 : value));
+    expectClose("output", finite(values), { f64: finite(f64), plain: finite(plain) }, shape);
+    plan.destroy();
+  });
+});
