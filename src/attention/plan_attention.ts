@@ -2,7 +2,7 @@
 
 import { check } from "../errors.ts";
 import { checkDevice } from "../gpu/buffers.ts";
-import { tileLimits } from "../gpu/device.ts";
+import { MATRIX_FEATURE, tileLimits } from "../gpu/device.ts";
 import {
   chooseDecodeTile,
   chooseKvSplits,
@@ -20,6 +20,7 @@ import {
   type ForwardTile,
   forwardGrid,
   forwardKernel,
+  isMatrixVariant,
   type TileLimits,
 } from "../kernels/forward.ts";
 import type { SlotChoice } from "../kernels/slots.ts";
@@ -66,7 +67,7 @@ export async function planAttention(
 /** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
 export async function preparePlan(device: GPUDevice, problem: AttentionProblem | Cached<AttentionProblem>) {
   checkDevice(device);
-  return assemblePlan(device, problem, async (resolved) => kernelsOf(device, await withTuned(device, resolved)));
+  return assemblePlan(device, problem, async (resolved) => chooseKernels(device, await withTuned(device, resolved)));
 }
 
 /** The kernels of a problem: those that it asks for, or that the tables have for it. */
@@ -87,7 +88,15 @@ async function withTuned(device: GPUDevice, problem: ResolvedProblem): Promise<R
 }
 
 /** Chooses the kernels. Throws FoveaError for a variant that can't run here. */
-export function kernelsOf(device: GPUDevice, resolved: ResolvedProblem): Kernels {
+export async function chooseKernels(device: GPUDevice, resolved: ResolvedProblem): Promise<Kernels> {
+  const plain = isMatrixVariant(resolved.variant) ? undefined : kernelsOf(device, resolved);
+  if (plain && (!device.features.has(MATRIX_FEATURE) || resolved.variant)) return plain;
+  const { matrixKernels } = await import("./matrices.ts");
+  return matrixKernels(device, resolved, plain);
+}
+
+/** Those of the tables. */
+function kernelsOf(device: GPUDevice, resolved: ResolvedProblem): Kernels {
   const limits = tileLimits(device);
   if (isDecodeVariant(resolved.variant)) return decodeKernels(resolved, limits);
   const { headDim, vDim, seqQ, similarity } = resolved;
@@ -126,7 +135,7 @@ function hasPlainScores(problem: ResolvedProblem): boolean {
 }
 
 /** The most keys that a tile of queries looks at. */
-function keysOf({ mostKeys, window: [left, right], sinkTokens }: ResolvedProblem, qTile: number): number {
+export function keysOf({ mostKeys, window: [left, right], sinkTokens }: ResolvedProblem, qTile: number): number {
   return left < 0 || right < 0 ? mostKeys : Math.min(mostKeys, left + qTile + right + sinkTokens);
 }
 

@@ -2,12 +2,12 @@
 
 import { check, FoveaError } from "../errors.ts";
 import { checkDevice } from "../gpu/buffers.ts";
-import { adapterName } from "../gpu/device.ts";
+import { adapterName, MATRIX_FEATURE } from "../gpu/device.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { DECODE_SHAPES, MOST_QUERIES } from "../kernels/decode.ts";
-import { FORWARD_TILES } from "../kernels/forward.ts";
+import { FORWARD_TILES, isMatrixVariant, MATRIX_VARIANTS } from "../kernels/forward.ts";
 import { loadExtension } from "./features.ts";
-import { kernelsOf } from "./plan_attention.ts";
+import { chooseKernels } from "./plan_attention.ts";
 import { type AttentionProblem, type Cached, type ResolvedProblem, resolveProblem } from "./problem.ts";
 import { type Choice, Trial } from "./trial.ts";
 import type { TunedAttention } from "./tuned.ts";
@@ -66,9 +66,9 @@ export async function tune(
   }
   const trial = new Trial(device, problem);
   try {
-    const standard = await trial.enter(choiceOf(device, resolved));
-    const others = runnable(device, resolved, options.variants).filter((name) => name !== standard.choice.variant);
-    const choices = others.map((name) => choiceOf(device, { ...resolved, variant: name }));
+    const standard = await trial.enter(await choiceOf(device, resolved));
+    const others = await runnable(device, resolved, options.variants);
+    const choices = others.filter(({ variant }) => variant !== standard.choice.variant);
     await Promise.all(choices.map((choice) => trial.enter(choice)));
     await trial.check();
     let best = await trial.fastest(budget / 3);
@@ -107,29 +107,30 @@ function checkOptions({ budget = 100, variants }: TuneOptions): number {
 }
 
 const SHAPES = DECODE_SHAPES.map(({ name }) => name);
-const TABLES = [...FORWARD_TILES.map(({ name }) => name), ...SHAPES];
+const TABLES = [...FORWARD_TILES.map(({ name }) => name), ...MATRIX_VARIANTS, ...SHAPES];
 const HALF = FORWARD_TILES.filter(({ form }) => form === "half").map(({ name }) => name);
 
-function choiceOf(device: GPUDevice, resolved: ResolvedProblem): Choice {
-  const { variant, kvSplits } = kernelsOf(device, resolved);
+async function choiceOf(device: GPUDevice, resolved: ResolvedProblem): Promise<Choice> {
+  const { variant, kvSplits } = await chooseKernels(device, resolved);
   return { variant, ...(kvSplits !== undefined && { kvSplits }) };
 }
 
 /** The rows of the tables that can run this problem here, and may be worth it. */
-function runnable(device: GPUDevice, resolved: ResolvedProblem, among = TABLES as readonly string[]): string[] {
+async function runnable(device: GPUDevice, resolved: ResolvedProblem, among = TABLES as readonly string[]) {
   const { seqQ } = resolved;
-  return TABLES.filter((variant) => {
+  const promising = TABLES.filter((variant) => {
     if (HALF.includes(variant) && !resolved.allowF16Products) return false; // faster, maybe, but less exact
+    if (isMatrixVariant(variant) && !device.features.has(MATRIX_FEATURE)) return false;
     // Tiles of rows waste nearly all of their work on one query, and so does decoding if it takes rows a few at a time.
-    if (!among.includes(variant) || (SHAPES.includes(variant) ? seqQ > MOST_QUERIES.tiles : seqQ === 1)) return false;
-    try {
-      kernelsOf(device, { ...resolved, variant });
-      return true;
-    } catch (error) {
-      if (error instanceof FoveaError) return false; // the tables say why it can't
-      throw error;
-    }
+    return among.includes(variant) && (SHAPES.includes(variant) ? seqQ <= MOST_QUERIES.tiles : seqQ !== 1);
   });
+  const choices = promising.map((variant) =>
+    choiceOf(device, { ...resolved, variant }).catch((error: unknown) => {
+      if (error instanceof FoveaError) return undefined; // the tables say why it can't
+      throw error;
+    }),
+  );
+  return (await Promise.all(choices)).filter((choice) => choice !== undefined);
 }
 
 /** Other numbers of splits than the default. */

@@ -12,8 +12,11 @@ const LIMITS = [
   "maxBufferSize",
 ] as const;
 
+/** An experiment of Chromium and Dawn, which WebGPU's types don't have yet. */
+export const MATRIX_FEATURE = "chromium-experimental-subgroup-matrix" as GPUFeatureName;
+
 /** Features that kernels or timing use where they are present. None is needed. */
-const FEATURES = ["shader-f16", "subgroups", "timestamp-query"] as const;
+const FEATURES: readonly GPUFeatureName[] = ["shader-f16", "subgroups", "timestamp-query", MATRIX_FEATURE];
 
 export interface RequestDeviceOptions {
   /** Which GPU of several. Default `"high-performance"`. */

@@ -74,6 +74,12 @@ export const FORWARD_TILES: readonly ForwardTile[] = [
   { form: "rows", name: "64x4", maxHeadDim: 96, maxVDim: 96, rows: 1, lanes: 64, qResident: false, devices: "none" },
 ];
 
+/** Kernels of subgroup matrices of f16 or f32, forward_matrix.ts; they are loaded with what chooses them. */
+export const MATRIX_VARIANTS = ["matrix-f16", "matrix-f32"] as const;
+export type MatrixVariant = (typeof MATRIX_VARIANTS)[number];
+export const isMatrixVariant = (variant: string | undefined): variant is MatrixVariant =>
+  MATRIX_VARIANTS.includes(variant as MatrixVariant);
+
 /** Queries that are too few for the rows of other tiles in workgroup memory, where scores are costly, and the tile for them. */
 export const FEW_QUERIES = { most: 8, variant: "8x32" } as const;
 
@@ -143,7 +149,7 @@ export function chooseForwardTile(problem: TileProblem, limits: TileLimits): For
 function namedTile(name: string, problem: TileProblem, { subgroups = false }: TileLimits): ForwardTile {
   const { additive = false, f16Rows = false, plainScores = false } = problem;
   const named = FORWARD_TILES.find((tile) => tile.name === name);
-  const names = FORWARD_TILES.map((tile) => tile.name).join(", ");
+  const names = [...FORWARD_TILES.map((tile) => tile.name), ...MATRIX_VARIANTS].join(", ");
   check(named !== undefined, "argument", () => `no variant ${name} of the forward kernel; there are ${names}.`);
   check(
     named.form !== "quads" || subgroups,

@@ -241,7 +241,7 @@ function kernelsIn(bundled: string): string[] {
 const longest = (texts: readonly string[]) => texts.reduce((a, b) => (b.length > a.length ? b : a), "");
 
 /** What a projection may run on. */
-const FORWARD = ["forward", "forward_half", "forward_rows"];
+const FORWARD = ["forward", "forward_half", "forward_matrix", "forward_rows"];
 const MATMUL = ["matmul", "matmul_rows"];
 
 /** Operators, the kernels that they may run on, and KB of what a bundle with nothing else starts with. */
@@ -264,7 +264,7 @@ describe("bundles", () => {
     expect(kernelsIn(start.text)).toEqual(["combine", "decode", "forward"]);
     expect(start.gzipped).toBeLessThan(30_000);
     expect(kernelsIn(all.text)).toEqual(["combine", "decode", ...FORWARD, "row_norms", "tables"]);
-    expect(all.gzipped).toBeLessThan(53_000);
+    expect(all.gzipped).toBeLessThan(60_000);
   });
   it("of what needs no kernel hold no kernel", async () => {
     const { all } = await bundle('import { tensor } from "fovea"; console.log(tensor);');
