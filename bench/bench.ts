@@ -68,12 +68,17 @@ export async function main(context: Context): Promise<number> {
   const rounds = positive("--rounds", values.rounds);
   const peers = peersOf(values.peers);
   const { report, stop } = progress();
-  const runtime = await open(values.runtime, context, report);
+  const missing: string[] = [];
+  const runtime = await open(values.runtime, context, (event) => {
+    if (event.missing) missing.push(event.missing);
+    report(event);
+  });
   try {
     console.log(`${describe(runtime)}\n`);
     const measurements = await runtime.suites({ suites, rounds, peers });
     stop();
     print(measurements);
+    for (const text of missing) console.log(text);
     const rows = measurements.map(({ dims: _dims, verdict: _verdict, timing: _timing, ...row }) => row);
     if (values.json) writeJson(values.json, root, runtime, { rows });
     if (values.update) writeJson(values.update, root, runtime, { rows: updated(values.update, runtime.adapter, rows) });
@@ -147,6 +152,7 @@ const COLUMNS: readonly [head: string, cell: (row: Measurement, all: readonly Me
   ["GFLOP/s", ({ gflops }) => digits(gflops)],
   ["GB/s", ({ gbps }) => digits(gbps)],
   ["of copy", ({ ofCopy }) => (ofCopy === undefined ? "" : `${Math.round(100 * ofCopy)} %`)],
+  ["of FMA peak", ({ ofPeak }) => (ofPeak === undefined ? "" : `${Math.round(100 * ofPeak)} %`)],
   ["max error", ({ maxError, correct }) => `${maxError.toExponential(1)}${correct ? "" : " WRONG"}`],
   ["scratch", scratch],
   ["dispatches", ({ dispatches }) => dispatches?.toString() ?? ""],

@@ -16,6 +16,8 @@ export interface Dims {
   readonly window?: number;
   /** Keys of each batch entry; all N where absent. */
   readonly kvLengths?: readonly number[];
+  /** How q, k, v and the output are stored; f32 where absent. */
+  readonly dtype?: "f16";
   /** What a query and a key are compared by; their dot product where absent. */
   readonly similarity?: { readonly kind: "additive"; readonly vector: readonly number[] };
 }
@@ -34,9 +36,9 @@ export function flopsOf(dims: Dims): number {
   return 2 * (dims.D + dims.Dv) * dims.H * pairs;
 }
 
-/** Bytes that have to move at least once: q, k, v in and the output out, f32. */
-export function bytesOf({ B, H, Hkv, M, N, D, Dv }: Dims): number {
-  return 4 * B * (H * M * (D + Dv) + Hkv * N * (D + Dv));
+/** Bytes that have to move at least once: q, k, v in and the output out. */
+export function bytesOf({ B, H, Hkv, M, N, D, Dv, dtype }: Dims): number {
+  return (dtype === "f16" ? 2 : 4) * B * (H * M * (D + Dv) + Hkv * N * (D + Dv));
 }
 
 /** The window of a problem, as its options say it. */

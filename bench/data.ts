@@ -1,6 +1,7 @@
 // Seeded data for benches and tests. Never zeros.
 
 import { xoroshiro128plus } from "pure-rand/generator/xoroshiro128plus";
+import { float16Bits, float16Value } from "../src/gpu/elements.ts";
 
 /** `count` normal numbers of the given standard deviation. */
 export function normal(seed: number, count: number, deviation = 1): Float32Array<ArrayBuffer> {
@@ -12,6 +13,9 @@ export function normal(seed: number, count: number, deviation = 1): Float32Array
   }
   return values;
 }
+
+/** The nearest number of f16. */
+export const toF16 = (value: number): number => float16Value(float16Bits(value));
 
 /** Whole numbers from `low` up to and including `high`. */
 export function integers(seed: number, count: number, low: number, high: number): number[] {

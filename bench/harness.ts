@@ -1,8 +1,10 @@
 // Measuring, on whatever WebGPU this runs on: implementations of one problem are checked first, then timed in turns, so
 // that a slow moment of the machine hits all of them alike.
 
+import { FoveaError } from "../src/errors.ts";
 import { type AttentionProblem, createGpuTimer, type Tensor, type TimingSource, tensor } from "../src/index.ts";
 import { bytesOf, type Dims, flopsOf, windowOf } from "./cost.ts";
+import { toF16 } from "./data.ts";
 import { inputs } from "./inputs.ts";
 import { type Verdict, verify } from "./verify.ts";
 
@@ -19,9 +21,12 @@ export interface Runnable {
 /** An implementation: its name in tables, and how it gets ready for a problem. */
 export interface Implementation {
   readonly name: string;
-  /** Bytes that it moves. Default those of attention. */
+  /** Bytes that it moves, and operations. Default those of attention. */
   bytes?(dims: Dims): number;
-  plan(device: GPUDevice, problem: AttentionProblem): Promise<Runnable>;
+  flops?(dims: Dims): number;
+  /** Not every device has what it takes: where it is refused with "limit", that is noted, and the others go on. */
+  readonly optional?: boolean;
+  plan(device: GPUDevice, problem: AttentionProblem, dims: Dims): Promise<Runnable>;
 }
 
 export interface Memory {
@@ -51,6 +56,8 @@ export interface Row {
   readonly gbps: number;
   /** GB/s as a share of those of the copy kernel, where the case has it. */
   readonly ofCopy?: number;
+  /** GFLOP/s as a share of those of the kernel of multiply-adds, where the case has it. */
+  readonly ofPeak?: number;
   readonly maxError: number;
   readonly correct: boolean;
   readonly workspaceBytes: number;
@@ -78,6 +85,8 @@ export interface MeasureOptions {
   readonly verifyFlops?: number;
   /** Called when a step of `stepsOf` is done. */
   readonly onStep?: () => void;
+  /** Told of an implementation that the device does not have. */
+  readonly note?: (text: string) => void;
   /** Called after every round with what is known so far. */
   readonly onRound?: (measurements: Measurement[]) => void;
 }
@@ -90,6 +99,7 @@ export const stepsOf = ({ implementations, rounds }: Pick<MeasureOptions, "imple
 interface Entrant {
   readonly name: string;
   readonly bytes: number;
+  readonly flops: number;
   readonly runnable: Runnable;
   readonly verdict: Verdict;
   /** Runs of one measurement. */
@@ -142,14 +152,24 @@ async function enter(
   timer: ReturnType<typeof createGpuTimer>,
   used: { destroy(): void }[],
 ): Promise<Contest> {
-  const { name, dims, implementations, verifyFlops, onStep = () => {} } = options;
-  const arrays = inputs(dims, seedOf(name));
+  const { name, dims, implementations, rounds, verifyFlops, onStep = () => {}, note = () => {} } = options;
+  const given = inputs(dims, seedOf(name));
+  // Numbers that the tensors hold as they are.
+  const arrays = dims.dtype ? { q: given.q.map(toF16), k: given.k.map(toF16), v: given.v.map(toF16) } : given;
   const setCount = Math.min(8, Math.ceil((options.rotate ?? 2 ** 26) / Math.max(1, bytesOf(dims))));
   const sets = Array.from({ length: setCount }, () => upload(device, dims, arrays));
   used.push(...sets.flatMap((set) => Object.values(set)));
   const entrants: Entrant[] = [];
-  for (const { name: impl, plan, bytes = bytesOf } of implementations) {
-    const runnable = await plan(device, problemOf(dims, sets[0]));
+  for (const { name: impl, optional, plan, bytes = bytesOf, flops = flopsOf } of implementations) {
+    let runnable: Runnable;
+    try {
+      runnable = await plan(device, problemOf(dims, sets[0]), dims);
+    } catch (error) {
+      if (!optional || !(error instanceof FoveaError) || error.code !== "limit") throw error;
+      note(`${options.suite}, ${name}: ${impl} is not offered by this adapter: ${error.message}`);
+      for (let step = 0; step <= rounds; step++) onStep();
+      continue;
+    }
     used.push(runnable);
     const once = await timer.time((pass) => runnable.encode(pass, sets[0]));
     const verdict =
@@ -157,7 +177,7 @@ async function enter(
     poison(device, sets[0].output);
     // Clocks tick in tenths of a millisecond, so a measurement lasts 5 ms or longer.
     const repeats = Math.min(200, Math.max(1, Math.ceil(5 / Math.max(once, 0.01))));
-    entrants.push({ name: impl, bytes: bytes(dims), runnable, verdict, repeats, times: [] });
+    entrants.push({ name: impl, bytes: bytes(dims), flops: flops(dims), runnable, verdict, repeats, times: [] });
     onStep();
   }
   return { options, entrants, sets };
@@ -166,11 +186,16 @@ async function enter(
 function resultsOf({ options, entrants }: Contest, timing: TimingSource): Measurement[] {
   const found = entrants.map((entrant) => measurementOf(entrant, options, timing));
   const copy = found.find(({ impl }) => impl === "copy");
-  return found.map((row) => (copy ? { ...row, ofCopy: row.gbps / copy.gbps } : row));
+  const peak = found.find(({ impl }) => impl === "fma");
+  return found.map((row) => ({
+    ...row,
+    ...(copy && { ofCopy: row.gbps / copy.gbps }),
+    ...(peak && { ofPeak: row.gflops / peak.gflops }),
+  }));
 }
 
 function measurementOf(
-  { name, bytes, runnable, verdict, times }: Entrant,
+  { name, bytes, flops, runnable, verdict, times }: Entrant,
   { suite, name: case_, dims, rounds }: MeasureOptions,
   timing: TimingSource,
 ): Measurement {
@@ -182,7 +207,7 @@ function measurementOf(
     kernel: runnable.kernel,
     ms,
     rounds,
-    gflops: flopsOf(dims) / ms.median / 1e6,
+    gflops: flops / ms.median / 1e6,
     gbps: bytes / ms.median / 1e6,
     maxError: verdict.maxError,
     correct: verdict.correct,
@@ -204,19 +229,19 @@ export function summarize(times: readonly number[]): Times {
 const seedOf = (name: string) => [...name].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 1_000_003, 7);
 
 function upload(device: GPUDevice, dims: Dims, { q, k, v }: Record<"q" | "k" | "v", Float32Array>): Memory {
-  const { B, H, Hkv, M, N, D, Dv } = dims;
+  const { B, H, Hkv, M, N, D, Dv, dtype = "f32" } = dims;
   const output = new Float32Array(B * H * M * Dv).fill(Number.NaN);
   return {
-    q: tensor(device, [B, H, M, D], { data: q, label: "q" }),
-    k: tensor(device, [B, Hkv, N, D], { data: k, label: "k" }),
-    v: tensor(device, [B, Hkv, N, Dv], { data: v, label: "v" }),
-    output: tensor(device, [B, H, M, Dv], { data: output, label: "output" }),
+    q: tensor(device, [B, H, M, D], { data: q, dtype, label: "q" }),
+    k: tensor(device, [B, Hkv, N, D], { data: k, dtype, label: "k" }),
+    v: tensor(device, [B, Hkv, N, Dv], { data: v, dtype, label: "v" }),
+    output: tensor(device, [B, H, M, Dv], { data: output, dtype, label: "output" }),
   };
 }
 
 /** Makes sure that the next implementation can't pass with the output of the one before. */
 function poison(device: GPUDevice, output: Tensor): void {
-  device.queue.writeBuffer(output.buffer, 0, new Float32Array(output.size).fill(Number.NaN));
+  device.queue.writeBuffer(output.buffer, 0, new Uint32Array(output.buffer.size / 4).fill(0x7fff7fff)); // NaN of any dtype
 }
 
 function problemOf(dims: Dims, memory: Memory): AttentionProblem {

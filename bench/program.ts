@@ -16,7 +16,13 @@ export interface Adapter {
 }
 
 /** Told as it happens. */
-export type Report = (event: { steps?: number; step?: string; done?: number }) => void;
+export type Report = (event: {
+  steps?: number;
+  step?: string;
+  done?: number;
+  /** Something that was to be measured, and was not. */
+  missing?: string;
+}) => void;
 
 export function describeAdapter(device: GPUDevice): Adapter {
   return { description: adapterName(device), software: isSoftware(device), features: [...device.features].sort() };
@@ -44,7 +50,7 @@ export async function runSuites(device: GPUDevice, options: SuiteOptions, report
   report({ steps: cases.reduce((sum, [, item]) => sum + steps(item), 0) });
   const measurements: Measurement[] = [];
   const onStep = () => report({ done: 1 });
-  const note = (step: string) => report({ step });
+  const note = (text: string) => report({ step: text, missing: text });
   let left = [...cases];
   while (left.length) {
     const [[suite, item]] = left;
@@ -56,7 +62,7 @@ export async function runSuites(device: GPUDevice, options: SuiteOptions, report
     }
     const turns = ([other, one]: (typeof left)[number]) =>
       one === item || (item.together && other === suite && "together" in one && one.together);
-    const together = left.filter(turns).map(([, one]) => ({ suite, rounds, onStep, ...(one as Case) }));
+    const together = left.filter(turns).map(([, one]) => ({ suite, rounds, onStep, note, ...(one as Case) }));
     left = left.filter((entry) => !turns(entry));
     measurements.push(...(await measureTogether(device, together)));
   }

@@ -12,6 +12,7 @@ import type { Implementation } from "./harness.ts";
 import { ADDITIVE_LADDER, LADDER } from "./ladder.ts";
 import { layerContest } from "./layers.ts";
 import { linearContest } from "./linear.ts";
+import { PEAK } from "./peak.ts";
 import type { Contest } from "./peers/contest.ts";
 import { cutTo, WORKLOADS } from "./workloads.ts";
 
@@ -30,6 +31,9 @@ const variant = (name: string): Implementation => ({
   name: `fovea:${name}`,
   plan: (device, problem) => planAttention(device, { ...problem, variant: name }),
 });
+
+/** One by matrices of the device's, where it has them. */
+const matrices = (component: "f16" | "f32"): Implementation => ({ ...variant(`matrix-${component}`), optional: true });
 
 const square = (length: number, D: number, causal: boolean): Dims => ({
   B: 1,
@@ -117,9 +121,21 @@ export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Cont
     ...[false, true].map((causal): Case => {
       const length = software ? 1024 : 4096;
       const name = `S=${length} H=8 D=64${causal ? " causal" : ""}`;
-      return { name, dims: square(length, 64, causal), implementations: [FOVEA], together: true };
+      const implementations = [FOVEA, matrices("f32"), PEAK];
+      return { name, dims: square(length, 64, causal), implementations, together: true };
     }),
   ],
+  /** A whole prompt in f16: products in f32, in f16 where that is allowed, and by subgroup matrices. */
+  half: (software) =>
+    PREFILLS.map(({ short, long, D }): Case => {
+      const length = software ? short : long;
+      const inF16 = { ...variant(D === 64 ? "64x64-f16" : "64x32-f16"), optional: true };
+      return {
+        name: `S=${length} H=8 D=${D} f16`,
+        dims: { ...square(length, D, false), dtype: "f16" },
+        implementations: [FOVEA, variant("64x32"), inF16, matrices("f16"), PEAK],
+      };
+    }),
   /** One token after many, beside a copy of as many bytes, and beside other libraries. */
   decode: (software) => [
     ...(software ? [1024, 2048, 4096, 8192] : [1024, 4096, 16384, 65536]).flatMap(decoding),

@@ -2,6 +2,7 @@
 
 import { largest, attention as reference, type WorstElement, worstElement } from "../src/reference/index.ts";
 import { type Dims, windowOf } from "./cost.ts";
+import { toF16 } from "./data.ts";
 
 /**
  * |kernel - f64| <= factor * max |plain - f64| + floor * max |f64|, where plain is the same formula with every operation
@@ -55,7 +56,7 @@ export function rowsToCheck({ B, H, M, N, D, Dv }: Dims, maxFlops: number): numb
 
 /** Compares an output, dense [B, H, M, Dv], with the reference. */
 export function verify(dims: Dims, arrays: Arrays, output: ArrayLike<number>, maxFlops = 3e8): Verdict {
-  const { B, H, Hkv, M, N, D, Dv, causal, kvLengths, similarity } = dims;
+  const { B, H, Hkv, M, N, D, Dv, causal, kvLengths, similarity, dtype } = dims;
   const rows = rowsToCheck(dims, maxFlops);
   const options = {
     causal,
@@ -68,13 +69,15 @@ export function verify(dims: Dims, arrays: Arrays, output: ArrayLike<number>, ma
   const k = { data: arrays.k, shape: [B, Hkv, N, D] };
   const v = { data: arrays.v, shape: [B, Hkv, N, Dv] };
   const f64 = reference(q, k, v, options).output;
-  const plain = reference(q, k, v, { ...options, precision: "f32" }).output;
+  // Of f16 any kernel may multiply in f16.
+  const store = dtype && { store: toF16 };
+  const plain = reference(q, k, v, { ...options, ...store, precision: "f32" }).output;
   const actual = new Float64Array(rows.length * Dv);
   rows.forEach((row, index) => {
     for (let d = 0; d < Dv; d++) actual[index * Dv + d] = output[row * Dv + d];
   });
   const found = worstElement(actual, f64, [rows.length, Dv]);
-  const bound = errorBound(f64, plain, "f32");
+  const bound = errorBound(f64, plain, dtype ? "f16-products" : "f32");
   const row = rows[found.index[0]] ?? 0;
   const index = [Math.floor(row / (H * M)), Math.floor(row / M) % H, row % M, found.index[1]];
   const worst = { ...found, index };

@@ -43,8 +43,8 @@ export async function matrixKernels(
   const tile = matrixTile(component, headDim, vDim, limits);
   const able =
     isAble(problem.similarity.kind === "dot", "has dot products, and no other similarity") &&
-    isAble(component === "f32" || isF16(device, problem), "takes q, k and v of f16, and the feature shader-f16") &&
     isAble(tile !== undefined, `needs ${needs(component)}; the device has ${listed(limits)}`) &&
+    isAble(component === "f32" || isF16(device, problem), "takes q, k and v of f16, and the feature shader-f16") &&
     isAble(
       await isProven(device, component, limits, standIns),
       "is switched off, because a small problem came out wrong by this device's subgroup matrices",
