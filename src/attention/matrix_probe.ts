@@ -12,9 +12,9 @@ const [HEADS, SEQ_Q, SEQ_KV, HEAD_DIM] = [2, 37, 101, 40];
 const SCALE = 0.5;
 
 /**
- * The largest error of an output whose values are up to 2: with f16 each probability is rounded by 2^-12 to 2^-11 of
- * itself, and hardware may cut off what sums in f32 have beyond their digits. Numbers in the wrong place are off by 0.1 and
- * more, products of f32 that are rounded to 11 digits by 10^-3.
+ * The largest error of an output whose values are up to 2: with f16 each probability is rounded by up to 2^-11 of itself,
+ * and hardware may cut off what sums in f32 have beyond their digits. Numbers in the wrong place are off by 0.1 and more,
+ * products of f32 that are rounded to 11 digits by 10^-3.
  */
 const ALLOWED = { f16: 2 ** -9, f32: 2 ** -15 };
 

@@ -1,11 +1,11 @@
 // The forward kernel of subgroup matrices against the float64 reference. No software adapter has them, so lib/matrix is
 // one that does the same by other means (test/support/matrix_emulated.wesl); the real text is compiled, for every
-// configuration, in test/gpu/matrix.dawn.test.ts.
+// configuration, in forward_matrix.dawn.test.ts.
 
 import { describe, expect, it } from "vitest";
 import { normal } from "../../bench/data.ts";
 import { assemblePlan } from "../../src/attention/plan_attention.ts";
-import { type AttentionProblem, tensor } from "../../src/index.ts";
+import { type AttentionPlan, type AttentionProblem, tensor } from "../../src/index.ts";
 import {
   type Component,
   type MatrixTile,
@@ -14,8 +14,8 @@ import {
   matrixTile,
 } from "../../src/kernels/forward_matrix.ts";
 import type { SlotChoice } from "../../src/kernels/slots.ts";
-import { attention as reference } from "../../src/reference/index.ts";
-import { type Case, runCase, title } from "../support/cases.ts";
+import { largest, attention as reference, worstElement } from "../../src/reference/index.ts";
+import { type Case, ROUND, runCase, title } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { standIns } from "../support/matrices.ts";
@@ -48,6 +48,13 @@ const planOn =
     });
     return plan;
   };
+
+function run(device: GPUDevice, plan: AttentionPlan): void {
+  const encoder = device.createCommandEncoder();
+  plan.encode(encoder);
+  device.queue.submit([encoder.finish()]);
+  plan.destroy();
+}
 
 const all = (shape: Shape, problems: readonly Case[]) => {
   for (const problem of problems) {
@@ -93,8 +100,10 @@ describe("16 x 16 x 16 of f16", () => {
       },
       { H: 2, M: 37, N: 145, D: 40, Dv: 132, dtype: "f16", spread: 3, causal: true }, // two shares of v
       {
-        ...{ H: 3, M: 70, N: 37, D: 24, dtype: "f16", sinks: true, rowMax: true, causal: true }, // empty rows with a sink
-        ...{ dropout: { p: 0.3, seed: 7 }, mask: { axes: "MN", bits: true, keep: 0.1 } },
+        ...{ D: 12, B: 2, H: 4, Hkv: 2, M: 70, N: 90, causal: true, kvLengths: [90, 61], dtype: "f16" },
+        ...{ qLengths: [70, 50], window: [40, 9], softcap: 8, alibi: "BH", relativeBias: { buckets: 8 }, sinks: true },
+        ...{ rowMax: true, mask: { axes: "HMN" }, bias: { axes: "BMN", blocked: 0.1 } },
+        ...{ dropout: { p: 0.25, seed: 9 }, scoreFunction: "sloped", maskFunction: "heads" },
       },
     ],
   );
@@ -105,21 +114,32 @@ describe("8 x 8 x 8 of f32", () => {
   all(shape, [
     ...LENGTHS.map(([M, N]) => ({ H: 2, M, N, D: 12, causal: true })),
     { H: 2, M: 65, N: 130, D: 12, spread: 50 },
-    {
-      ...{ D: 12, B: 2, H: 4, Hkv: 2, M: 70, N: 90, causal: true, kvLengths: [90, 61] },
-      ...{ qLengths: [70, 50], window: [40, 9], softcap: 8, alibi: "BH", relativeBias: { buckets: 8 }, sinks: true },
-      ...{ rowMax: true, mask: { axes: "HMN" }, bias: { axes: "BMN", blocked: 0.1 }, dropout: { p: 0.25, seed: 9 } },
-      ...{ scoreFunction: "sloped", maskFunction: "heads" },
-    },
     { D: 12, H: 2, M: 200, N: 300, maskFunction: "causal", blockSize: [64, 96], window: [30, 10] },
   ]);
 });
 
 describe("other shapes and subgroups", () => {
-  const wide = { H: 2, M: 37, N: 70, D: 24, Dv: 30, causal: true } as const;
-  all(["f16", 8, 16, 16, 16], [{ ...wide, dtype: "f16" }]);
-  all(["f32", 8, 8, 8, 8], [wide]);
-  all(["f32", 32, 32, 8, 32], [{ ...wide, D: 7, Dv: 5 }]);
+  all(["f32", 8, 8, 8, 8], [{ H: 2, M: 37, N: 70, D: 24, Dv: 30, causal: true }]);
+  all(["f32", 16, 32, 16, 16], [{ H: 2, M: 37, N: 70, D: 7, Dv: 5, causal: true }]);
+});
+
+describe("8 x 16 x 16 of f16", () => {
+  it("rounds probabilities, and nothing else", async () => {
+    const device = await testDevice();
+    const [M, D, scale] = [70, 24, 0.7];
+    const shape = [1, 1, M, D];
+    const [q, k, v] = [1, 2, 3].map((seed) => ({ shape, data: normal(seed, M * D).map(ROUND.f16) }));
+    const [qGpu, kGpu, vGpu] = [q, k, v].map(({ data }) => tensor(device, shape, { data, dtype: "f16" }));
+    const [output, lse] = [tensor(device, shape), tensor(device, [1, 1, M])];
+    const problem = { q: qGpu, k: kGpu, v: vGpu, output, lse, causal: true, scale };
+    run(device, await planOn(["f16", 8, 16, 16, 16])(device, problem));
+    const f64 = reference(q, k, v, { causal: true, scale });
+    const plain = reference(q, k, v, { causal: true, scale, precision: "f32" });
+    expectClose("lse", await lse.read(), { f64: f64.lse, plain: plain.lse }, [1, 1, M]);
+    const worst = worstElement(await output.read(), f64.output, shape);
+    expect(worst.error).toBeLessThan(2 ** -11 * largest(v.data));
+    expect(worst.error).toBeGreaterThan(2 ** -16); // it was f16 indeed
+  });
 });
 
 describe("values that are not finite", () => {
@@ -136,15 +156,12 @@ describe("values that are not finite", () => {
     const [output, lse] = [tensor(device, shape), tensor(device, [1, 1, M])];
     const problem = { q: qGpu, k: kGpu, v: vGpu, output, lse, causal: true };
     const plan = await planOn(["f32", 8, 8, 8, 32])(device, problem);
-    const encoder = device.createCommandEncoder();
-    plan.encode(encoder);
-    device.queue.submit([encoder.finish()]);
+    run(device, plan);
     const values = await output.read();
     const meets = (index: number) =>
       (index % D === 3 && index >= nan * D) || (index % D === 5 && index >= infinity * D);
     expect(Array.from(values, (value, index) => Number.isFinite(value) !== meets(index)).every(Boolean)).toBe(true);
     const finite = (array: ArrayLike<number>) => Array.from(array, (value, index) => (meets(index) ? 0 : value));
     expectClose("output", finite(values), { f64: finite(f64), plain: finite(plain) }, shape);
-    plan.destroy();
   });
 });
