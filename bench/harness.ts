@@ -171,7 +171,9 @@ async function enter(
       continue;
     }
     used.push(runnable);
-    const once = await timer.time((pass) => runnable.encode(pass, sets[0]));
+    // The first run may have waited for a compiler.
+    const first = await timer.time((pass) => runnable.encode(pass, sets[0]));
+    const once = Math.min(first, await timer.time((pass) => runnable.encode(pass, sets[0])));
     const verdict =
       (await runnable.verify?.(sets[0])) ?? verify(dims, arrays, await sets[0].output.read(), verifyFlops);
     poison(device, sets[0].output);

@@ -21,7 +21,8 @@ import type { ResolvedProblem } from "./problem.ts";
 
 /**
  * The kernels of a problem by subgroup matrices, where it asks for them. Otherwise `plain`, unless q, k and v are f16, the
- * device multiplies f16 into sums of f32, and `plain` is no decoding: matrices of f32 are taken by name only, until some
+ * device multiplies f16 into sums of f32, and `plain` is no decoding; an output of f32, which would show that
+ * probabilities are rounded, has to allow products in f16, too. Matrices of f32 are taken by name only, until some
  * hardware has shown that they are worth it. Throws FoveaError for a variant that can't run here.
  *
  * `standIns`: modules in place of the device's own, for tests.
@@ -32,8 +33,9 @@ export async function matrixKernels(
   plain: Kernels | undefined,
   standIns?: ModuleMap,
 ): Promise<Kernels> {
-  const { variant, headDim, vDim } = problem;
-  if (plain && (headDim > MAX_HEAD_DIM || isDecodeVariant(plain.variant))) return plain;
+  const { variant, headDim, vDim, output, allowF16Products } = problem;
+  const isPrecise = output.dtype === "f32" && !allowF16Products;
+  if (plain && (headDim > MAX_HEAD_DIM || isPrecise || isDecodeVariant(plain.variant))) return plain;
   const component = plain || variant === "matrix-f16" ? "f16" : "f32";
   const isAble = (able: boolean, otherwise: string) => {
     check(able || plain !== undefined, "limit", () => `variant ${variant} ${otherwise}; take another.`);

@@ -44,8 +44,8 @@ import { bindingBase } from "./specs.ts";
  *
  * Source: Attention Is All You Need (arXiv 1706.03762), computed as in FlashAttention-2 (arXiv 2307.08691).
  *
- * Scores, softmax and sums are f32. Where the device has subgroup matrices for q, k and v of f16, probabilities are rounded
- * to f16 before they weight values. A query that sees no key gets output 0 and LSE -Infinity. A key that a query does not
+ * Scores, softmax and sums are f32. Where q, k, v and output are f16 and the device has subgroup matrices for them,
+ * probabilities are rounded to f16 before they weight values. A query that sees no key gets output 0 and LSE -Infinity. A key that a query does not
  * see never reaches its output, whatever it holds. The same inputs on the same device give the same bits.
  *
  * Rejects with FoveaError: `"argument"` and `"limit"` before the GPU sees anything; `"shader"`, `"device-lost"`,

@@ -111,9 +111,8 @@ describe("on a device whose matrices are right", () => {
   it("attention of f16 runs on them", async () => {
     const device = await pretender();
     const output = tensor(device, spec.shape);
-    const { plan } = await assemblePlan(device, { ...F16, output }, (resolved) =>
-      matrixKernels(device, resolved, TABLES, RIGHT),
-    );
+    const problem = { ...F16, output, allowF16Products: true };
+    const { plan } = await assemblePlan(device, problem, (resolved) => matrixKernels(device, resolved, TABLES, RIGHT));
     expect(plan.kernel).toBe("forward matrix-f16");
     plan.destroy();
     output.destroy();
@@ -125,6 +124,7 @@ describe("on a device whose matrices are right", () => {
     expect(await chosen(device, { q: wide, k: wide, v: wide })).toBe("64x32");
     expect(await chosen(device, { ...F16, v: { ...spec, dtype: "bf16" } })).toBe("64x32");
     expect(await chosen(device, { ...F16, similarity: "cosine" })).toBe("64x32");
+    expect(await chosen(device, { ...F16, output: { ...spec, dtype: "f32" } })).toBe("64x32");
     expect(await chosen(device, F16, RIGHT, { ...TABLES, variant: "decode-64" })).toBe("decode-64");
   });
 });
