@@ -264,7 +264,7 @@ describe("bundles", () => {
     expect(kernelsIn(start.text)).toEqual(["combine", "decode", "forward"]);
     expect(start.gzipped).toBeLessThan(30_000);
     expect(kernelsIn(all.text)).toEqual(["combine", "decode", "decode_quads", ...FORWARD, "row_norms", "tables"]);
-    expect(all.gzipped).toBeLessThan(53_000);
+    expect(all.gzipped).toBeLessThan(56_000);
   });
   it("of what needs no kernel hold no kernel", async () => {
     const { all } = await bundle('import { tensor } from "fovea"; console.log(tensor);');
