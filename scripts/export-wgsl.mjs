@@ -19,7 +19,7 @@ const load = (/** @type {string} */ path) => server.ssrLoadModule(join(root, pat
 const { chooseForwardTile, FORWARD_TILES, forwardGrid, forwardKernel, forwardWorkgroupBytes } =
   await load("src/kernels/forward.ts");
 /** @type {typeof import("../src/kernels/decode.ts")} */
-const { chooseDecodeTile, decodeGrid, decodeKernel, decodeWorkgroupBytes, recordFloats } =
+const { chooseDecodeTile, DECODE_SHAPES, decodeGrid, decodeKernel, decodeWorkgroupBytes, recordFloats } =
   await load("src/kernels/decode.ts");
 /** @type {typeof import("../src/kernels/slots.ts")} */
 const { PLAIN } = await load("src/kernels/slots.ts");
@@ -78,15 +78,27 @@ const ROWS = [1, 4, 8];
 const decodeKernels = [];
 const combineKernels = [];
 for (const headDim of HEAD_DIMS) {
+  const gpu = { workgroupBytes: MEMORY[0], software: false, subgroups: true };
+  const quads = DECODE_SHAPES.filter(({ form, maxHeadDim }) => form === "quads" && headDim <= maxHeadDim);
   for (const rows of ROWS) {
-    const tile = chooseDecodeTile(headDim, rows, { workgroupBytes: MEMORY[0], software: false });
-    if (tile.rows !== rows) continue; // it does not fit
-    const kernel = await decodeKernel("decode", { headDim, vDim: headDim, tile, ...PLAIN });
-    const { vSplits } = decodeGrid(tile, headDim, rows);
-    const file = `decode_d${headDim}_rows${rows}.wgsl`;
-    writeFileSync(join(out, file), kernel.code);
-    const workgroupBytes = decodeWorkgroupBytes(tile, headDim);
-    decodeKernels.push({ file, headDim, rows, workgroupBytes, bindings: namesOf(kernel.bindings), grid: { vSplits } });
+    for (const name of [undefined, ...quads.map((shape) => shape.name)]) {
+      const tile = chooseDecodeTile(headDim, rows, gpu, name);
+      if (tile.rows !== rows) continue; // it does not fit
+      const { code, bindings } = await decodeKernel("decode", { headDim, vDim: headDim, tile, ...PLAIN });
+      const { vSplits } = decodeGrid(tile, headDim, rows);
+      const file = `decode_d${headDim}_rows${rows}${name ? name.replace("decode", "").replaceAll("-", "_") : ""}.wgsl`;
+      writeFileSync(join(out, file), code);
+      decodeKernels.push({
+        file,
+        variant: tile.name,
+        features: tile.form === "quads" ? ["subgroups"] : [],
+        headDim,
+        rows,
+        workgroupBytes: decodeWorkgroupBytes(tile, headDim),
+        bindings: namesOf(bindings),
+        grid: { vSplits },
+      });
+    }
   }
   const tile = chooseDecodeTile(headDim, 1, { workgroupBytes: MEMORY[0], software: false });
   const kernel = await decodeKernel("combine", { headDim, vDim: headDim, tile, ...PLAIN, lse: true });

@@ -55,9 +55,9 @@ async function half(name: string, headDim: number): Promise<HotKernel> {
   return { ...kernel, limits: { ...kernel.limits, fmaPerInstruction: { least: 1.3, count: 4096 } } };
 }
 
-async function decode(rows: number, limits: IsaLimits): Promise<HotKernel> {
-  const specialisation = { headDim: 64, vDim: 64, tile: { ...shape("decode-64"), rows }, ...PLAIN };
-  return { name: `decode-64 D=64 rows=${rows}`, code: (await decodeKernel("decode", specialisation)).code, limits };
+async function decode(name: string, rows: number, limits: IsaLimits): Promise<HotKernel> {
+  const specialisation = { headDim: 64, vDim: 64, tile: { ...shape(name), rows }, ...PLAIN };
+  return { name: `${name} D=64 rows=${rows}`, code: (await decodeKernel("decode", specialisation)).code, limits };
 }
 
 function matmul(name: string, limits: IsaLimits): HotKernel {
@@ -81,9 +81,11 @@ export const hotKernels = (): Promise<HotKernel[]> =>
     half("64x64-f16", 64),
     half("64x32-f16", 128),
     // Bound by memory: what counts are registers, for waves that hide its latency.
-    decode(1, { vgprs: 64, workgroupBytes: SMALL }),
-    decode(4, { vgprs: 128, workgroupBytes: SMALL }),
-    decode(8, { vgprs: 256, workgroupBytes: SMALL }),
+    decode("decode-64", 1, { vgprs: 64, workgroupBytes: SMALL }),
+    decode("decode-64", 4, { vgprs: 128, workgroupBytes: SMALL }),
+    decode("decode-64", 8, { vgprs: 256, workgroupBytes: SMALL }),
+    decode("decode-64-quad", 1, { vgprs: 128, workgroupBytes: 2048 }),
+    decode("decode-64-quad", 4, { vgprs: 256, workgroupBytes: 2048 }),
     matmul("64x64", { fmaShare: 0.87, vgprs: 168, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
   ]);
 

@@ -12,6 +12,7 @@ import {
   isDecodeVariant,
   MOST_QUERIES,
   recordFloats,
+  WIDEST_QUADS,
 } from "../kernels/decode.ts";
 import {
   ADDITIVE_TERM_FLOPS,
@@ -141,11 +142,14 @@ export function keysOf({ mostKeys, window: [left, right], sinkTokens }: Resolved
 }
 
 /** Few queries, or keys that the caller splits; block masks and additive scores are for the forward kernel. */
-const isDecoded = ({ seqQ, variant, kvSplits, blockMask, similarity }: ResolvedProblem, { form }: ForwardTile) =>
-  variant === undefined &&
-  seqQ <= MOST_QUERIES[form === "quads" && kvSplits === undefined ? "quads" : "tiles"] &&
-  !blockMask &&
-  similarity.kind !== "additive";
+function isDecoded(
+  { seqQ, headDim, variant, kvSplits, blockMask, similarity }: ResolvedProblem,
+  { form }: ForwardTile,
+) {
+  if (variant !== undefined || blockMask || similarity.kind === "additive") return false;
+  const quads = form === "quads" && kvSplits === undefined;
+  return seqQ <= MOST_QUERIES[quads ? (headDim <= WIDEST_QUADS ? "quads" : "wide") : "tiles"];
+}
 
 /** Split keys: every workgroup leaves a partial result, and a second kernel combines them. */
 function decodeKernels(problem: ResolvedProblem, limits: TileLimits): Kernels {

@@ -1,9 +1,12 @@
-// The decode kernel, shaders/decode.wesl, and its end, shaders/combine.wesl: tiles, specialisation and grid.
+// The decode kernels, shaders/decode.wesl and decode_quads.wesl, and their end, shaders/combine.wesl: tiles,
+// specialisation and grid.
 
 import combine from "../../shaders/combine.wesl?raw";
 import decode from "../../shaders/decode.wesl?raw";
 import decodeTiles from "../../shaders/lib/decode_tiles.wesl?raw";
+import packedRows from "../../shaders/lib/packed_rows.wesl?raw";
 import partials from "../../shaders/lib/partials.wesl?raw";
+import { check } from "../errors.ts";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
@@ -12,18 +15,25 @@ import { KernelCache } from "./kernel_cache.ts";
 import { loadSlotModules, type SlotChoice, slotBindings, slotConstants } from "./slots.ts";
 
 /**
- * The most queries of a head that are decoded; with more of them the forward kernel is worth it. Its quads, on software
- * adapters, are from 4 queries on: with 16 and 256 keys they take a third of the time.
+ * The most queries of a head that are decoded; with more of them the forward kernel is worth it. Where that has quads, on
+ * software adapters, it is from fewer on: with 8 queries, 256 keys and D = 64 both take the same time, with 16 it takes
+ * three fifths. Decoding in tiles, of wide heads, takes three times as long there with 16.
  */
-export const MOST_QUERIES = { tiles: 16, quads: 3 } as const;
+export const MOST_QUERIES = { tiles: 16, quads: 8, wide: 3 } as const;
 
 /** How a workgroup covers keys: a row of the table of shapes. */
 export interface DecodeShape {
   readonly name: string;
+  /** The kernel: decode.wesl, or decode_quads.wesl. */
+  readonly form: "tiles" | "quads";
+  readonly maxHeadDim: number;
   readonly lanes: number;
   /** Lanes that share a key. */
   readonly parts: number;
-  readonly software: boolean;
+  /** Vec4s that a lane holds: of q and as many of the output in quads, of the output in tiles. */
+  readonly held: number;
+  /** Devices for which the row is taken unless it is asked for by name. */
+  readonly devices: "gpus" | "software" | "none";
 }
 
 /** A shape, and its packed rows: queries of the heads that share a key head. */
@@ -31,18 +41,28 @@ export interface DecodeTile extends DecodeShape {
   readonly rows: number;
 }
 
-/** The first one that is for the kind of device is taken. Times are those of bench/results/swiftshader.json, suite decode. */
+const TILES = { form: "tiles", maxHeadDim: Number.POSITIVE_INFINITY, held: 32 } as const;
+/** The widest heads that quads decode. */
+export const WIDEST_QUADS = 128;
+const QUADS = { form: "quads", maxHeadDim: WIDEST_QUADS, parts: 4 } as const;
+
+/** The first row that the device and the head dim can have is taken. */
 export const DECODE_SHAPES: readonly DecodeShape[] = [
+  // SwiftShader charges for every read alike, for barriers by the lane, and for every variable that a loop changes: of
+  // those a lane of a quad has a quarter of a row. Milliseconds of all dispatches at N = 1024, and of decode-16: H = 8,
+  // D = 64: 1.68 and 2.33; 4 rows 5.5 and 8.4; 8 rows 1.3 and 2.1; D = 128: 4.0 and 4.8. D = 256: 5.4 and 4.8.
+  { ...QUADS, name: "decode-4-quad", lanes: 4, held: 32, devices: "software" },
+  { ...TILES, name: "decode-16", lanes: 16, parts: 1, devices: "software" },
   // Four lanes a key: a load is of 64 bytes side by side.
-  { name: "decode-64", lanes: 64, parts: 4, software: false },
-  // SwiftShader charges for barriers by the lane, and not for scattered loads.
-  { name: "decode-16", lanes: 16, parts: 1, software: true },
+  { ...TILES, name: "decode-64", lanes: 64, parts: 4, devices: "gpus" },
+  // The same without barriers, by name until a GPU has shown its time.
+  { ...QUADS, name: "decode-64-quad", lanes: 64, held: 16, devices: "none" },
 ];
 
 /** Rows of a tile. More would not leave registers for four keys and a vec4 column each. */
 const MOST_ROWS = 16;
-/** Vec4s of output that a lane holds. */
-const MOST_OUTPUTS = 32;
+/** Columns of output in vec4s that a lane of a quad has: a text to compile for each. */
+const QUAD_COLUMNS = 8;
 /** Lanes that share the columns of a row at the end. */
 const COMBINE_LANES = 64;
 
@@ -50,29 +70,61 @@ const COMBINE_LANES = 64;
 export const isDecodeVariant = (name: string | undefined): boolean =>
   name === "decode" || DECODE_SHAPES.some((shape) => shape.name === name);
 
-/** The tile for so many packed rows: all of them, up to the most that fit. */
+/**
+ * The tile for so many packed rows: all of them, up to the most that fit. Throws FoveaError if a shape that was asked for
+ * by name can't run.
+ */
 export function chooseDecodeTile(headDim: number, rows: number, limits: TileLimits, name?: string): DecodeTile {
   const named = DECODE_SHAPES.find((shape) => shape.name === name);
-  const shape = named ?? (DECODE_SHAPES.find(({ software }) => software === limits.software) as DecodeShape);
-  let most = 1;
-  while (2 * most <= MOST_ROWS && most < rows) {
-    if (decodeWorkgroupBytes({ ...shape, rows: 2 * most }, headDim) > limits.workgroupBytes) break;
-    most *= 2;
-  }
-  return { ...shape, rows: most };
+  if (named) checkShape(named, headDim, limits);
+  const device = limits.software ? "software" : "gpus";
+  const shape = named ?? DECODE_SHAPES.find((one) => one.devices === device && canRun(one, headDim, limits));
+  return withRows(shape as DecodeShape, headDim, rows, limits);
 }
 
-/** Bytes of workgroup memory, as shaders/lib/decode_tiles.wesl declares it. */
-export function decodeWorkgroupBytes({ lanes, parts, rows }: DecodeTile, headDim: number): number {
+const canRun = ({ form, maxHeadDim }: DecodeShape, headDim: number, { subgroups = false }: TileLimits): boolean =>
+  headDim <= maxHeadDim && (form !== "quads" || subgroups);
+
+function checkShape({ name, form, maxHeadDim }: DecodeShape, headDim: number, { subgroups = false }: TileLimits): void {
+  check(
+    form !== "quads" || subgroups,
+    "limit",
+    () => `variant ${name} needs the feature subgroups, which the device does not have; take another.`,
+  );
+  check(
+    headDim <= maxHeadDim,
+    "limit",
+    () => `variant ${name} takes head dims up to ${maxHeadDim}, and this is ${headDim}; take another.`,
+  );
+}
+
+function withRows(shape: DecodeShape, headDim: number, rows: number, { workgroupBytes }: TileLimits): DecodeTile {
+  const most = shape.form === "quads" ? Math.min(MOST_ROWS, shape.held / quadColumns(headDim)) : MOST_ROWS;
+  let taken = 1;
+  while (2 * taken <= most && taken < rows) {
+    if (decodeWorkgroupBytes({ ...shape, rows: 2 * taken }, headDim) > workgroupBytes) break;
+    taken *= 2;
+  }
+  return { ...shape, rows: taken };
+}
+
+/** Columns in vec4s of a row of which a lane of a quad has its share. */
+const quadColumns = (width: number) => Math.ceil(Math.ceil(width / 4) / 4);
+
+/** Bytes of workgroup memory, as shaders/lib/decode_tiles.wesl and shaders/variants/quads_many.wesl declare it. */
+export function decodeWorkgroupBytes({ form, lanes, parts, rows }: DecodeTile, headDim: number): number {
+  if (form === "quads") return lanes > 4 ? 4 + 2 * lanes + 16 * lanes : 0;
   const q = rows * Math.ceil(Math.ceil(headDim / 4) / parts) * parts;
   const planes = (parts === 1 ? 0 : parts) + 1;
   return 16 * (q + Math.max((planes * rows * lanes) / parts, rows * lanes)) + 4 * rows;
 }
 
-function columnsOf({ lanes, rows }: DecodeTile, vDim: number) {
+/** Shares of v, and the columns in vec4s that a lane has of one. */
+function columnsOf({ form, lanes, rows, held }: DecodeTile, vDim: number) {
   const v4 = Math.ceil(vDim / 4);
-  const columns = Math.min(v4, lanes);
-  const vSplits = Math.ceil(v4 / (columns * Math.max(1, Math.floor(MOST_OUTPUTS / rows))));
+  const columns = Math.min(v4, form === "quads" ? 4 : lanes);
+  const most = Math.max(1, Math.floor(form === "quads" ? Math.min(QUAD_COLUMNS, held / rows) : held / rows));
+  const vSplits = Math.ceil(v4 / (columns * most));
   return { vSplits, vCols: Math.ceil(v4 / columns / vSplits) };
 }
 
@@ -94,10 +146,21 @@ export async function decodeModules(spec: DecodeSpecialisation): Promise<ModuleM
     PARTS: tile.parts,
     ...slotConstants(slots),
   });
-  const own = { "package::decode": decode, "package::combine": combine };
-  const lib = { "package::lib::decode_tiles": decodeTiles, "package::lib::partials": partials };
-  return { ...MODULES, ...own, ...lib, ...config, ...(await loadSlotModules(slots)) };
+  const own = { "package::combine": combine, ...LIBRARY };
+  const [slotted, form] = await Promise.all([loadSlotModules(slots), loadForm(tile)]);
+  return { ...MODULES, ...own, ...form, ...config, ...slotted };
 }
+
+const LIBRARY: ModuleMap = { "package::lib::packed_rows": packedRows, "package::lib::partials": partials };
+
+/** The modules of a kernel's form. */
+async function loadForm({ form, lanes }: DecodeTile): Promise<ModuleMap> {
+  if (form === "quads") return (await import("./decode_quads.ts")).quadModules(lanes);
+  return { "package::decode": decode, "package::lib::decode_tiles": decodeTiles };
+}
+
+/** The root module of a shape's kernel. */
+export const decodeRoot = ({ form }: DecodeShape) => `package::decode${form === "quads" ? "_quads" : ""}`;
 
 /** What a row leaves outside is written by the end. */
 const WRITTEN: readonly string[] = ["o", "lse", "row_max"];
@@ -117,7 +180,7 @@ const kernels = new KernelCache<DecodeSpecialisation & { readonly root: string }
 export function decodeKernel(root: "decode" | "combine", spec: DecodeSpecialisation): Promise<KernelSource> {
   const { name, rows } = spec.tile;
   return kernels.get({ root, ...spec }, async () => {
-    const text = link(`package::${root}`, await decodeModules(spec));
+    const text = link(root === "decode" ? decodeRoot(spec.tile) : "package::combine", await decodeModules(spec));
     return { label: `${root === "decode" ? name : root} ${rows}`, ...text, bindings: decodeBindings(root, spec) };
   });
 }

@@ -225,7 +225,7 @@ describe("tune", () => {
     await expectError(
       () => tune(device, PREFILL, { variants: ["9x9"] }),
       "argument",
-      /^tune: there is no variant 9x9; there are .*64x32, .*decode-64, decode-16\.$/,
+      /^tune: there is no variant 9x9; there are .*64x32, .*decode-16, decode-64, decode-64-quad\.$/,
     );
     expect(buffers()).toBe(0);
   });

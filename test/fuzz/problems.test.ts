@@ -61,7 +61,9 @@ describe("1,000 drawn problems", () => {
       "8x32",
       "8x4-quad",
       "decode-16",
+      "decode-4-quad",
       "decode-64",
+      "decode-64-quad",
     ]);
     expect(kinds("scoreFunction")).toEqual(["halved", "hiding", "sloped", "weighted"]);
     expect(kinds("maskFunction")).toEqual(["causal", "dilated", "heads", "nothing", "window"]);

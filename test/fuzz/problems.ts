@@ -55,7 +55,7 @@ const featureSet: fc.Arbitrary<FeatureSet> = fc
       [3, fc.constant("32x32")],
       [2, fc.constantFrom(undefined, "64x32", "64x32-resident")],
       [5, fc.constantFrom(...ROWS)],
-      [4, fc.constantFrom("decode-16", "decode-64")],
+      [6, fc.constantFrom("decode-4-quad", "decode-16", "decode-64", "decode-64-quad")],
     ]),
     D: headDim,
     Dv: maybe(headDim, 40),

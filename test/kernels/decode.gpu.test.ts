@@ -15,6 +15,8 @@ import { overridden, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
 
 const SHAPES = DECODE_SHAPES.map(({ name }) => name);
+/** Those whose kernels differ in how they get at scores: many quads differ from one in what comes after. */
+const FORMS = ["decode-4-quad", "decode-16", "decode-64"];
 
 function cases(what: string, problems: readonly Case[], variants: readonly string[] = SHAPES): void {
   describe(what, () => {
@@ -51,33 +53,48 @@ cases("few queries", [
   { B: 2, H: 2, M: 2, N: 90, D: 16, qLengths: [1, 2], kvLengths: [40, 90], poison: true, causal: true },
 ]);
 
-cases("packed rows", [
-  { H: 8, Hkv: 2, M: 4, N: 200, D: 16, causal: true }, // 16 rows
-  { H: 3, Hkv: 1, M: 7, N: 200, D: 16, causal: true }, // 21, in two tiles
-]);
+cases(
+  "packed rows",
+  [
+    { H: 8, Hkv: 2, M: 4, N: 200, D: 16, causal: true }, // 16 rows
+    { H: 3, Hkv: 1, M: 7, N: 200, D: 16, causal: true }, // 21, in two tiles
+  ],
+  FORMS,
+);
 
 const FEATURES: Partial<Case> = { alibi: "BH", sinks: true, softcap: 3, rowMax: true };
-cases("scores", [
+cases("scores of all shapes", [
   { ...SMALL, B: 2, N: 200, ...FEATURES, onGpu: true },
   { ...SMALL, B: 2, N: 200, ...FEATURES, onGpu: true, causal: true, kvLengths: [1, 200], spread: 10 },
-  { ...SMALL, N: 200, bias: { axes: "HMN", blocked: 0.5 }, dropout: { p: 0.3, seed: 5 } },
-  { ...SMALL, N: 200, mask: { axes: "N", keep: 0.1 }, relativeBias: { buckets: 8 } },
 ]);
+cases(
+  "scores",
+  [
+    { ...SMALL, N: 200, bias: { axes: "HMN", blocked: 0.5 }, dropout: { p: 0.3, seed: 5 }, poison: true },
+    { ...SMALL, N: 200, mask: { axes: "N", keep: 0.1 }, relativeBias: { buckets: 8 }, poison: true },
+  ],
+  FORMS,
+);
 cases(
   "functions",
   [
     { ...SMALL, N: 200, scoreFunction: "sloped", maskFunction: "dilated" },
     { ...SMALL, N: 200, scoreFunction: "hiding" },
   ],
-  SHAPES.slice(1),
+  ["decode-4-quad", "decode-16"],
 );
 
-cases("head dims", [
-  { H: 2, Hkv: 1, M: 1, N: 90, D: 5, Dv: 7 },
-  { H: 1, M: 1, N: 90, D: 40, Dv: 80 },
-  { H: 1, M: 1, N: 90, D: 576, Dv: 512 },
-]);
-cases("storage", [{ ...SMALL, N: 90, dtype: ["bf16", "f16", "bf16", "f16"] }], SHAPES.slice(0, 1));
+cases(
+  "head dims",
+  [
+    { H: 2, Hkv: 1, M: 1, N: 90, D: 5, Dv: 7 },
+    { H: 1, M: 1, N: 90, D: 40, Dv: 80 },
+  ],
+  FORMS,
+);
+cases("values in two shares", [{ H: 1, M: 1, N: 90, D: 100, Dv: 130 }], ["decode-4-quad"]);
+cases("wide heads", [{ H: 1, M: 1, N: 90, D: 576, Dv: 512 }], ["decode-16", "decode-64"]);
+cases("storage", [{ ...SMALL, N: 90, dtype: ["bf16", "f16", "bf16", "f16"] }], ["decode-4-quad", "decode-64"]);
 
 describe("the choice", () => {
   const gpu = { workgroupBytes: 16384, software: false };
@@ -108,7 +125,39 @@ describe("the choice", () => {
     expect(chooseKvSplits(0, 0, false)).toBe(1);
   });
 
-  it("is the decode kernel for up to 16 queries, on software adapters with quads for up to 3, and states its workspace", async () => {
+  it("takes quads on software adapters that have them, for heads up to 128", () => {
+    const software = { workgroupBytes: 16384, software: true };
+    const chosen = (headDim: number, limits: Parameters<typeof chooseDecodeTile>[2], name?: string) => {
+      const { rows, ...tile } = chooseDecodeTile(headDim, 16, limits, name);
+      return `${tile.name} ${rows}`;
+    };
+    expect(chosen(64, { ...software, subgroups: true })).toBe("decode-4-quad 8");
+    expect(chosen(128, { ...software, subgroups: true })).toBe("decode-4-quad 4");
+    expect(chosen(129, { ...software, subgroups: true })).toMatch(/^decode-16/);
+    expect(chosen(64, software)).toMatch(/^decode-16/);
+    expect(chosen(64, { ...gpu, subgroups: true })).toMatch(/^decode-64 /);
+    expect(chosen(64, { ...gpu, subgroups: true }, "decode-64-quad")).toBe("decode-64-quad 4");
+  });
+
+  it("says why a shape can't run", async () => {
+    const device = await testDevice();
+    const plan = (D: number, on: GPUDevice) => () => {
+      const [q, k] = [{ shape: [1, 1, 1, D] }, { shape: [1, 1, 9, D] }];
+      return planAttention(on, { q, k, v: k, variant: "decode-4-quad" });
+    };
+    await expectError(
+      plan(16, overridden(device, { features: new Set() })),
+      "limit",
+      "variant decode-4-quad needs the feature subgroups, which the device does not have; take another.",
+    );
+    await expectError(
+      plan(129, device),
+      "limit",
+      "variant decode-4-quad takes head dims up to 128, and this is 129; take another.",
+    );
+  });
+
+  it("is the decode kernel for up to 16 queries, on software adapters with quads for up to 8, and states its workspace", async () => {
     const device = await testDevice();
     const tiled = overridden(device, { features: new Set() });
     const specs = (M: number) => ({ q: { shape: [1, 2, M, 16] }, k: { shape: [1, 1, 500, 16] } });
@@ -117,15 +166,15 @@ describe("the choice", () => {
     const [one, sixteen, seventeen] = await Promise.all([plan(1, { kvSplits: 3 }), plan(16, {}, tiled), plan(17)]);
     const quads = device.features.has("subgroups") && device.adapterInfo.isFallbackAdapter;
     for (const [M, more] of [
-      [3, {}],
-      [4, {}],
+      [8, {}],
+      [9, {}],
       [16, { kvSplits: 2 }],
     ] as const) {
       const made = await plan(M, more);
-      expect(made.kernel, `${M} queries`).toMatch(quads && M === 4 ? /^forward/ : /^decode/);
+      expect(made.kernel, `${M} queries`).toMatch(quads && M === 9 ? /^forward/ : /^decode/);
       made.destroy();
     }
-    expect(one.kernel).toMatch(/^decode-\d+ 2$/);
+    expect(one.kernel).toMatch(quads ? /^decode-4-quad 2$/ : /^decode-\d+ 2$/);
     expect(one.workspaceBytes).toBe(2 * 3 * (16 + 4) * 4);
     expect(sixteen.kernel).toMatch(/^decode/);
     expect(seventeen.kernel).toMatch(/^forward/);

@@ -14,6 +14,7 @@ import {
   appendTile,
   packAppend,
 } from "../../src/kernels/cache.ts";
+import { DECODE_SHAPES, decodeModules, decodeRoot, decodeWorkgroupBytes } from "../../src/kernels/decode.ts";
 import {
   ADDITIVE_BYTES,
   FORWARD_TILES,
@@ -301,6 +302,16 @@ describe("workgroup memory", () => {
     expect(workgroupBytes(code)).toBe(bytes);
     expect(code).toContain(`${bytes.toLocaleString("en")}`);
   });
+  it.each(DECODE_SHAPES)("$name takes what the table of shapes says", async (shape) => {
+    for (const [headDim, rows] of [
+      [64, 1],
+      [40, 4],
+    ]) {
+      const tile = { ...shape, rows };
+      const { code } = link(decodeRoot(shape), await decodeModules({ headDim, vDim: headDim, tile, ...PLAIN }));
+      expect(workgroupBytes(code)).toBe(decodeWorkgroupBytes(tile, headDim));
+    }
+  });
   it.each(MATMUL_TILES)("matmul $name takes what the tile table says, below the default limit of WebGPU", (tile) => {
     const variant = KERNEL_VARIANTS.find(({ name }) => name === `matmul ${tile.name}`);
     const { code } = link(matmulRoot(tile), variant?.modules ?? {});
@@ -349,7 +360,7 @@ function workgroupBytes(code: string): number {
   const constants = evaluator(code);
   const component = code.includes("alias Component = f16;") ? 2 : 4;
   const sizes: Readonly<Record<string, number>> = { vec4f: 16, vec2f: 8, vec4h: 8, Component: component };
-  return [...code.matchAll(/var<workgroup> \w+: (?:array<(\w+), (.+)>|atomic<u32>);/g)].reduce(
+  return [...code.matchAll(/var<workgroup> \w+: (?:array<(\w+(?:<u32>)?), (.+)>|atomic<u32>);/g)].reduce(
     (total, [, element, count = "1u"]) => total + constants(count) * (sizes[element] ?? 4),
     0,
   );
@@ -360,8 +371,8 @@ function evaluator(code: string): (expression: string) => number {
   const constants = new Map([...blankComments(code).matchAll(/^const (\w+) = (.+?);/gm)].map(([, n, e]) => [n, e]));
   return function evaluate(expression: string): number {
     const text = expression
-      .replace(/select\((.+), (.+), (\w+)\)/, (_, no, yes, flag) =>
-        constants.get(flag) === "true" ? `(${yes})` : `(${no})`,
+      .replace(/select\((.+), (.+), (\w+)( == \w+)?\)/, (_, no, yes, flag, equal) =>
+        equal ? `(${flag}${equal} ? ${yes} : ${no})` : constants.get(flag) === "true" ? `(${yes})` : `(${no})`,
       )
       .replace(/(\d+)u\b/g, "$1")
       .replace(/\b[A-Z]\w*/g, (name) => `${evaluate(constants.get(name) ?? "NaN")}`);

@@ -15,7 +15,7 @@ import {
   CACHE_WRITE_BINDINGS,
   CACHE_WRITE_MODULES,
 } from "../../src/kernels/cache_pages.ts";
-import { DECODE_SHAPES, decodeBindings, decodeModules } from "../../src/kernels/decode.ts";
+import { DECODE_SHAPES, decodeBindings, decodeModules, decodeRoot } from "../../src/kernels/decode.ts";
 import { FORWARD_TILES, type ForwardTile, forwardModules, forwardRoot } from "../../src/kernels/forward.ts";
 import { kvAccess } from "../../src/kernels/kv_access.ts";
 import { layerNormSpecialisation } from "../../src/kernels/layer_norm.ts";
@@ -157,8 +157,8 @@ const DECODE_VARIANTS = [
   DECODE_SHAPES.flatMap((shape, index) =>
     (["decode", "combine"] as const).map((root) => ({
       name: `${root} of ${shape.name} with ${slotName}`,
-      root: `package::${root}`,
-      modules: decodeModules({ headDim: 40, vDim: 40, tile: { ...shape, rows: 1 + 3 * index }, ...slots }),
+      root: root === "decode" ? decodeRoot(shape) : "package::combine",
+      modules: decodeModules({ headDim: 40, vDim: 40, tile: { ...shape, rows: 1 + 3 * (index % 2) }, ...slots }),
       bindings: decodeBindings(root, slots),
     })),
   ),

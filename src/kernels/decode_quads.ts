@@ -1,0 +1,14 @@
+// The modules of shaders/decode_quads.wesl: few queries, quads of lanes that share keys.
+
+import decodeQuads from "../../shaders/decode_quads.wesl?raw";
+import quad from "../../shaders/lib/quad.wesl?raw";
+import quads from "../../shaders/slots/quads.wesl?raw";
+import quadsMany from "../../shaders/variants/quads_many.wesl?raw";
+import type { ModuleMap } from "../shader/link.ts";
+
+/** The modules beside those of every decode kernel. */
+export const quadModules = (lanes: number): ModuleMap => ({
+  "package::decode_quads": decodeQuads,
+  "package::lib::quad": quad,
+  "package::slots::quads": lanes > 4 ? { name: "variants/quads_many.wesl", text: quadsMany } : quads,
+});
