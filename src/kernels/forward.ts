@@ -49,9 +49,9 @@ const ANY = Number.POSITIVE_INFINITY;
  */
 export const FORWARD_TILES: readonly ForwardTile[] = [
   // For software adapters: no barriers, no workgroup memory to speak of, few reads. SwiftShader's processor time at N = 512,
-  // D = 64, H = 8: 118, 175, 264 ms with 8, 4, 2 rows a lane, 590 in tiles of 64x32; and 3.0, 1.7, 1.4 and 3.6 s to compile,
-  // which short prompts are not worth. N = 256, D = 128: 97 and 120 ms with 4 and 2 rows (313; 3.1, 1.9 and 4.6 s).
-  // N = 128, D = 256: 70 ms with 2 (32x32: 203).
+  // D = 64, H = 8: 108, 134, 185 ms with 8, 4, 2 rows a lane, 572 in tiles of 64x32; and 2.7, 1.5, 1.1 and 3.4 s to compile,
+  // which short prompts are not worth. N = 256, D = 128: 67 and 89 ms with 4 and 2 rows (271; 2.7, 1.7 and 3.9 s).
+  // N = 128, D = 256: 51 ms with 2 (32x32: 172).
   { ...QUADS, name: "32x4-quad", maxHeadDim: 64, maxVDim: 64, rows: 8, minQueries: 512 },
   { ...QUADS, name: "16x4-quad", maxHeadDim: 128, maxVDim: 128, rows: 4 },
   { ...QUADS, name: "8x4-quad", maxHeadDim: 256, maxVDim: 256, rows: 2 },

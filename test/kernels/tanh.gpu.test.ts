@@ -6,25 +6,26 @@ import { failOnGpuErrors, testDevice } from "../support/device.ts";
 
 failOnGpuErrors();
 
-/** Scores of tanh(q + k), over all pairs of these numbers, from tiles in workgroup memory. */
-async function inTiles(qs: readonly number[], ks: readonly number[]) {
+/** Scores vector * tanh(q + k), over all pairs of these numbers, from tiles in workgroup memory. */
+async function inTiles(qs: readonly number[], ks: readonly number[], vector = 1) {
   const device = await testDevice();
   const [q, k] = [qs, ks].map((data) => tensor(device, [1, 1, data.length, 1], { data }));
-  const scores = await attentionWeights(q, k, { stage: "raw", similarity: { kind: "additive" } });
+  const scores = await attentionWeights(q, k, { stage: "raw", similarity: { kind: "additive", vector } });
   const values = await scores.read();
   for (const one of [q, k, scores]) one.destroy();
   return values;
 }
 
 /** The same from rows in registers: an entry of the batch has one key, whose score is the largest. ALiBi keeps its unit. */
-async function inRows(qs: readonly number[], ks: readonly number[]) {
+async function inRows(qs: readonly number[], ks: readonly number[], vector = 1) {
   const device = await testDevice();
   const q = tensor(device, [1, 1, qs.length, 1], { data: qs }).view({
     shape: [ks.length, 1, qs.length, 1],
     strides: [0, 1, 1, 1],
   });
   const k = tensor(device, [ks.length, 1, 1, 1], { data: ks });
-  const options = { similarity: { kind: "additive" }, alibiSlopes: [0], rowMax: true, variant: "8x4-quad" } as const;
+  const similarity = { kind: "additive", vector } as const;
+  const options = { similarity, alibiSlopes: [0], rowMax: true, variant: "8x4-quad" } as const;
   const { output, rowMax } = await attention(q, k, k, options);
   const byKey = (await rowMax?.read()) ?? [];
   for (const one of [q, k, output, rowMax]) one?.destroy();
@@ -32,13 +33,18 @@ async function inRows(qs: readonly number[], ks: readonly number[]) {
 }
 
 /** The largest distance of the GPU's tanh(q + k) from that of float64. */
-async function worst(scoresOf: typeof inRows | typeof inTiles, qs: readonly number[], ks: readonly number[]) {
-  const values = await scoresOf(qs, ks);
+async function worst(
+  scoresOf: typeof inRows | typeof inTiles,
+  qs: readonly number[],
+  ks: readonly number[],
+  vector = 1,
+) {
+  const values = await scoresOf(qs, ks, vector);
   const [qValues, kValues] = [Float32Array.from(qs), Float32Array.from(ks)];
   let error = 0;
   for (const [i, a] of qValues.entries()) {
     for (const [j, b] of kValues.entries()) {
-      const off = Math.abs(values[i * ks.length + j] - Math.tanh(a + b));
+      const off = Math.abs(values[i * ks.length + j] / vector - Math.tanh(a + b));
       error = Number.isNaN(off) ? Number.POSITIVE_INFINITY : Math.max(error, off);
     }
   }
@@ -62,4 +68,14 @@ it.each([
     mixed: await worst(scoresOf, spaced(-40, 40, 101), spaced(-40, 40, 99)),
   };
   for (const [name, error] of Object.entries(errors)) expect(error, name).toBeLessThan(2e-7);
+});
+
+it.each([
+  ["tiles", inTiles],
+  ["rows", inRows],
+] as const)("in %s is so with elements of the vector of any size", async (_, scoresOf) => {
+  for (const vector of [1e-30, 1e-11, 3e-10, -1e19, 2e19, 1e30]) {
+    const error = await worst(scoresOf, spaced(-19.9, 19.9, 81), spaced(-19.9, 19.9, 83), vector);
+    expect(error, `vector ${vector}`).toBeLessThan(3e-7); // products with the vector round, too
+  }
 });

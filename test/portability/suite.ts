@@ -29,6 +29,8 @@ const CASES: readonly Case[] = [
   { H: 2, M: 37, N: 70, D: 8, mask: { axes: "HMN" }, bias: { axes: "MN", blocked: 0.2 }, rowMax: true },
   { H: 2, M: 37, N: 70, D: 8, relativeBias: { buckets: 8 }, dropout: { p: 0.2, seed: 4 }, onGpu: true },
   { H: 2, M: 130, N: 200, D: 8, scoreFunction: "sloped", maskFunction: "window", blockSize: [64, 64] },
+  { H: 2, M: 37, N: 70, D: 16, similarity: { kind: "additive", innerBias: true }, causal: true, spread: 5 },
+  { H: 2, M: 70, N: 70, D: 16, similarity: { kind: "additive" }, variant: "64x4", spread: 12 },
 ];
 
 /** Products in f16: lengths at the edges of tiles, what the kernel has, and what it multiplies in f32. */
