@@ -12,7 +12,7 @@ import {
   isDecodeVariant,
   MOST_QUERIES,
   recordFloats,
-  WIDEST_QUADS,
+  WIDE,
 } from "../kernels/decode.ts";
 import {
   ADDITIVE_TERM_FLOPS,
@@ -148,7 +148,7 @@ function isDecoded(
 ) {
   if (variant !== undefined || blockMask || similarity.kind === "additive") return false;
   const quads = form === "quads" && kvSplits === undefined;
-  return seqQ <= MOST_QUERIES[quads ? (headDim <= WIDEST_QUADS ? "quads" : "wide") : "tiles"];
+  return seqQ <= MOST_QUERIES[quads ? (headDim > WIDE ? "wideQuads" : "quads") : "tiles"];
 }
 
 /** Split keys: every workgroup leaves a partial result, and a second kernel combines them. */

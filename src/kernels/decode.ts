@@ -16,10 +16,12 @@ import { loadSlotModules, type SlotChoice, slotBindings, slotConstants } from ".
 
 /**
  * The most queries of a head that are decoded; with more of them the forward kernel is worth it. Where that has quads, on
- * software adapters, it is from fewer on: with 8 queries, 256 keys and D = 64 both take the same time, with 16 it takes
- * three fifths. Decoding in tiles, of wide heads, takes three times as long there with 16.
+ * software adapters, it is from fewer on: with 8 queries and D = 64 or 128 both take the same time, with 16 it takes three
+ * fifths; of heads wider than 128 it takes the same with 4, and half with 8.
  */
-export const MOST_QUERIES = { tiles: 16, quads: 8, wide: 3 } as const;
+export const MOST_QUERIES = { tiles: 16, quads: 8, wideQuads: 3 } as const;
+/** The widest heads that are not wide. */
+export const WIDE = 128;
 
 /** How a workgroup covers keys: a row of the table of shapes. */
 export interface DecodeShape {
@@ -42,27 +44,26 @@ export interface DecodeTile extends DecodeShape {
 }
 
 const TILES = { form: "tiles", maxHeadDim: Number.POSITIVE_INFINITY, held: 32 } as const;
-/** The widest heads that quads decode. */
-export const WIDEST_QUADS = 128;
-const QUADS = { form: "quads", maxHeadDim: WIDEST_QUADS, parts: 4 } as const;
+const QUADS = { form: "quads", maxHeadDim: 256, parts: 4 } as const;
 
 /** The first row that the device and the head dim can have is taken. */
 export const DECODE_SHAPES: readonly DecodeShape[] = [
   // SwiftShader charges for every read alike, for barriers by the lane, and for every variable that a loop changes: of
   // those a lane of a quad has a quarter of a row. Milliseconds of all dispatches at N = 1024, and of decode-16: H = 8,
-  // D = 64: 1.68 and 2.33; 4 rows 5.5 and 8.4; 8 rows 1.3 and 2.1; D = 128: 4.0 and 4.8. D = 256: 5.4 and 4.8.
+  // D = 64: 1.68 and 2.33; 4 rows 5.5 and 8.4; 8 rows 1.3 and 2.1; D = 128: 4.0 and 4.8; H = 4, D = 256: 7.2 and 9.1.
   { ...QUADS, name: "decode-4-quad", lanes: 4, held: 32, devices: "software" },
   { ...TILES, name: "decode-16", lanes: 16, parts: 1, devices: "software" },
   // Four lanes a key: a load is of 64 bytes side by side.
   { ...TILES, name: "decode-64", lanes: 64, parts: 4, devices: "gpus" },
-  // The same without barriers, by name until a GPU has shown its time.
+  // The same without barriers, by name until a GPU has shown its time. RDNA2, one row: 41 % multiply-adds in the key loop
+  // (decode-64 has 31 %), 80 VGPRs (48), 1,156 B; with 4 rows 49 % (46 %) and 256 VGPRs (128).
   { ...QUADS, name: "decode-64-quad", lanes: 64, held: 16, devices: "none" },
 ];
 
 /** Rows of a tile. More would not leave registers for four keys and a vec4 column each. */
 const MOST_ROWS = 16;
 /** Columns of output in vec4s that a lane of a quad has: a text to compile for each. */
-const QUAD_COLUMNS = 8;
+const QUAD_COLUMNS = 16;
 /** Lanes that share the columns of a row at the end. */
 const COMBINE_LANES = 64;
 

@@ -92,7 +92,7 @@ cases(
   ],
   FORMS,
 );
-cases("values in two shares", [{ H: 1, M: 1, N: 90, D: 100, Dv: 130 }], ["decode-4-quad"]);
+cases("values in two shares", [{ H: 1, M: 1, N: 90, D: 16, Dv: 260 }], ["decode-4-quad"]);
 cases("wide heads", [{ H: 1, M: 1, N: 90, D: 576, Dv: 512 }], ["decode-16", "decode-64"]);
 cases("storage", [{ ...SMALL, N: 90, dtype: ["bf16", "f16", "bf16", "f16"] }], ["decode-4-quad", "decode-64"]);
 
@@ -125,7 +125,7 @@ describe("the choice", () => {
     expect(chooseKvSplits(0, 0, false)).toBe(1);
   });
 
-  it("takes quads on software adapters that have them, for heads up to 128", () => {
+  it("takes quads on software adapters that have them, for heads up to 256", () => {
     const software = { workgroupBytes: 16384, software: true };
     const chosen = (headDim: number, limits: Parameters<typeof chooseDecodeTile>[2], name?: string) => {
       const { rows, ...tile } = chooseDecodeTile(headDim, 16, limits, name);
@@ -133,7 +133,8 @@ describe("the choice", () => {
     };
     expect(chosen(64, { ...software, subgroups: true })).toBe("decode-4-quad 8");
     expect(chosen(128, { ...software, subgroups: true })).toBe("decode-4-quad 4");
-    expect(chosen(129, { ...software, subgroups: true })).toMatch(/^decode-16/);
+    expect(chosen(256, { ...software, subgroups: true })).toBe("decode-4-quad 2");
+    expect(chosen(257, { ...software, subgroups: true })).toMatch(/^decode-16/);
     expect(chosen(64, software)).toMatch(/^decode-16/);
     expect(chosen(64, { ...gpu, subgroups: true })).toMatch(/^decode-64 /);
     expect(chosen(64, { ...gpu, subgroups: true }, "decode-64-quad")).toBe("decode-64-quad 4");
@@ -151,9 +152,9 @@ describe("the choice", () => {
       "variant decode-4-quad needs the feature subgroups, which the device does not have; take another.",
     );
     await expectError(
-      plan(129, device),
+      plan(257, device),
       "limit",
-      "variant decode-4-quad takes head dims up to 128, and this is 129; take another.",
+      "variant decode-4-quad takes head dims up to 256, and this is 257; take another.",
     );
   });
 
