@@ -173,8 +173,16 @@ function decodeKernels(problem: ResolvedProblem, limits: TileLimits): Kernels {
   const flops = (2 * qTile * problem.mostKeys * (headDim + vDim / vSplits)) / kvSplits;
   const grid = { qTiles, qTile, kvSplits, vSplits: vSplits * kvSplits, heads: kvHeads, flops };
   const end = { ...combineGrid(vDim, seqQ), kvSplits, flops: 1 };
+  const chosen = { variant: tile.name, kvSplits };
+  if (kvSplits === 1 && tile.form === "quads") {
+    const whole = { headDim, vDim, tile, whole: true };
+    return {
+      ...chosen,
+      stagesOf: async (slots) => [{ source: await decodeKernel("decode", { ...whole, ...slots }), grid }],
+    };
+  }
   return {
-    ...{ variant: tile.name, kvSplits },
+    ...chosen,
     stagesOf: async (slots) => [
       { source: await decodeKernel("decode", { headDim, vDim, tile, ...slots }), grid },
       { source: await decodeKernel("combine", { headDim, vDim, tile, ...slots }), grid: end },

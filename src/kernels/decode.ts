@@ -133,11 +133,13 @@ export interface DecodeSpecialisation extends SlotChoice {
   readonly headDim: number;
   readonly vDim: number;
   readonly tile: DecodeTile;
+  /** Every workgroup has all keys of its rows and writes the output itself, which only quads do. Default false. */
+  readonly whole?: boolean;
 }
 
 /** The modules of a specialisation, of which `package::decode` and `package::combine` are roots. */
 export async function decodeModules(spec: DecodeSpecialisation): Promise<ModuleMap> {
-  const { headDim, vDim, tile, ...slots } = spec;
+  const { headDim, vDim, tile, whole = false, ...slots } = spec;
   const config = configModule({
     HEAD_DIM: headDim,
     V_DIM: vDim,
@@ -148,15 +150,15 @@ export async function decodeModules(spec: DecodeSpecialisation): Promise<ModuleM
     ...slotConstants(slots),
   });
   const own = { "package::combine": combine, ...LIBRARY };
-  const [slotted, form] = await Promise.all([loadSlotModules(slots), loadForm(tile)]);
+  const [slotted, form] = await Promise.all([loadSlotModules(slots), loadForm(tile, whole)]);
   return { ...MODULES, ...own, ...form, ...config, ...slotted };
 }
 
 const LIBRARY: ModuleMap = { "package::lib::packed_rows": packedRows, "package::lib::partials": partials };
 
 /** The modules of a kernel's form. */
-async function loadForm({ form, lanes }: DecodeTile): Promise<ModuleMap> {
-  if (form === "quads") return (await import("./decode_quads.ts")).quadModules(lanes);
+async function loadForm({ form, lanes }: DecodeTile, whole: boolean): Promise<ModuleMap> {
+  if (form === "quads") return (await import("./decode_quads.ts")).quadModules(lanes, whole);
   return { "package::decode": decode, "package::lib::decode_tiles": decodeTiles };
 }
 
@@ -168,7 +170,8 @@ const WRITTEN: readonly string[] = ["o", "lse", "row_max"];
 /** What the end reads beside the workspace. */
 const COMBINED: readonly string[] = ["params", "tables", "kv_state", ...WRITTEN];
 
-export function decodeBindings(root: "decode" | "combine", slots: SlotChoice): Binding[] {
+export function decodeBindings(root: "decode" | "combine", slots: SlotChoice, whole = false): Binding[] {
+  if (whole) return slotBindings(slots);
   const own = slotBindings(slots).filter(({ name }) =>
     root === "decode" ? !WRITTEN.includes(name) : COMBINED.includes(name),
   );
@@ -182,7 +185,11 @@ export function decodeKernel(root: "decode" | "combine", spec: DecodeSpecialisat
   const { name, rows } = spec.tile;
   return kernels.get({ root, ...spec }, async () => {
     const text = link(root === "decode" ? decodeRoot(spec.tile) : "package::combine", await decodeModules(spec));
-    return { label: `${root === "decode" ? name : root} ${rows}`, ...text, bindings: decodeBindings(root, spec) };
+    return {
+      label: `${root === "decode" ? name : root} ${rows}`,
+      ...text,
+      bindings: decodeBindings(root, spec, spec.whole),
+    };
   });
 }
 

@@ -76,6 +76,11 @@ cases(
   FORMS,
 );
 cases(
+  "scores, of keys in splits",
+  [{ ...SMALL, B: 2, N: 200, ...FEATURES, onGpu: true, kvSplits: 3, causal: true, kvLengths: [1, 200] }],
+  ["decode-4-quad"],
+);
+cases(
   "functions",
   [
     { ...SMALL, N: 200, scoreFunction: "sloped", maskFunction: "dilated" },

@@ -154,14 +154,23 @@ const DECODE_VARIANTS = [
   ...Object.entries(FEATURES).filter(([slotName]) => slotName !== "blocks" && slotName !== "additive scores"),
   ...Object.entries(SLOTS),
 ].flatMap(([slotName, slots]) =>
-  DECODE_SHAPES.flatMap((shape, index) =>
-    (["decode", "combine"] as const).map((root) => ({
+  DECODE_SHAPES.flatMap((shape, index) => {
+    const spec = { headDim: 40, vDim: 40, tile: { ...shape, rows: 1 + 3 * (index % 2) }, ...slots };
+    const split = (["decode", "combine"] as const).map((root) => ({
       name: `${root} of ${shape.name} with ${slotName}`,
       root: root === "decode" ? decodeRoot(shape) : "package::combine",
-      modules: decodeModules({ headDim: 40, vDim: 40, tile: { ...shape, rows: 1 + 3 * (index % 2) }, ...slots }),
+      modules: decodeModules(spec),
       bindings: decodeBindings(root, slots),
-    })),
-  ),
+    }));
+    if (shape.form === "tiles") return split;
+    const whole = {
+      name: `${shape.name} of all keys with ${slotName}`,
+      root: decodeRoot(shape),
+      modules: decodeModules({ ...spec, whole: true }),
+      bindings: decodeBindings("decode", slots, true),
+    };
+    return [...split, whole];
+  }),
 );
 
 const SCORE_VARIANTS = [
