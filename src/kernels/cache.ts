@@ -17,7 +17,7 @@ import type { Binding, KernelSource } from "../types.ts";
 import { type KvLayout, kvPlaceConstants, kvPlaceModules } from "./kv_access.ts";
 import { positionBindings, positionModules } from "./rotary.ts";
 import { type RotaryChoice, rotaryBindings, rotaryModules } from "./rotary_angles.ts";
-import { inPlaceModule, slotModules } from "./slot_modules.ts";
+import { inPlaceModule, outputModule, slotModules } from "./slot_modules.ts";
 import { type Access, slotConstants } from "./slots.ts";
 
 const WG_SIZE = 64;
@@ -52,6 +52,12 @@ export function appendTile({ headDim, vDim }: Pick<AppendChoice, "headDim" | "vD
 
 const variant = (name: string, text: string): ModuleSource => ({ name: `variants/${name}.wesl`, text });
 
+/** The slot `output` of rows that are as wide as those of q, not of v. */
+function outputOfQueries(access: Access): ModuleSource {
+  const { name, text } = outputModule(access);
+  return { name, text: text.replaceAll("V_DIM", "HEAD_DIM") };
+}
+
 /** The modules of a specialisation, of which `package::cache_append` is the root. */
 export function appendModules(choice: AppendChoice): ModuleMap {
   const { headDim, vDim, k, v, q, qNorm, kNorm, rotary, positions, layout, dtype } = choice;
@@ -83,6 +89,7 @@ export function appendModules(choice: AppendChoice): ModuleMap {
       "package::slots::query": variant("query_none", queryNone),
       "package::slots::output": variant("output_none", outputNone),
     }),
+    ...(q && { "package::slots::output": outputOfQueries(q.output) }),
     ...(q?.inPlace && inPlaceModule(q.output)),
     ...rotaryModules(rotary),
     ...(positions

@@ -82,6 +82,16 @@ describe("rows of q and k", () => {
   it("are rotated into another tensor, some channels in neighbours", () =>
     expectTurned({ rotary: { rotaryDim: 6, interleaved: true }, inPlace: false }));
   it("are normalised and then rotated", () => expectTurned({ qkNorm: WEIGHTS, rotary: { base: 500 } }));
+  it("are normalised to their last channel, where those of v have fewer", async () => {
+    const device = await testDevice();
+    const cache = await createKvCache(device, { batch: 1, kvHeads: 1, headDim: 5, vDim: 3, capacity: 2, qkNorm: {} });
+    const data = normal(7, 10);
+    const [q, k, v] = [5, 5, 3].map((width) => tensor(device, [1, 1, 2, width], { data: data.slice(0, 2 * width) }));
+    await cache.append(k, v, { q });
+    const both = (["f64", "f32"] as const).map((precision) => rmsNorm(data, 5, { epsilon: 1e-6, precision }));
+    expectClose("q", await q.read(), { f64: both[0], plain: both[1] }, [1, 1, 2, 5]);
+    for (const used of [q, k, v, cache]) used.destroy();
+  });
   it("are normalised without weights", () => expectTurned({ qkNorm: {} }));
   it("are rotated from an offset on", async () => {
     const position = (_: number, __: number, row: number) => SIZES.past + row + 100_000;
