@@ -83,8 +83,8 @@ const VECTOR = Array.from(normal(5, 128, Math.sqrt(1 / 128)));
 
 /** Prompts that fit a software adapter, and a GPU. */
 const PREFILLS = [
-  { short: 512, long: 4096, D: 64, variants: ["64x32", "64x32-resident"] },
-  { short: 256, long: 2048, D: 128, variants: ["64x32"] },
+  { short: 512, long: 4096, D: 64, variants: ["64x32", "64x32-wide"] },
+  { short: 256, long: 2048, D: 128, variants: ["64x32", "64x32-wide"] },
 ] as const;
 
 /** Cases of each suite. A software adapter gets lengths that it can compute in a second. */
@@ -162,7 +162,7 @@ export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Cont
     software ? [layerContest(1, 128, 8, 64)] : [layerContest(32, 512, 8, 64), layerContest(1, 2048, 8, 64)],
   /** Additive attention by naive steps and fused, and beside other libraries. */
   additive: (software) =>
-    (software ? [64, 256] : [64, 1024, 4096]).flatMap((length) => {
+    (software ? [256, 1024] : [64, 1024, 4096]).flatMap((length) => {
       const similarity = { kind: "additive", vector: VECTOR } as const;
       const dims = { ...square(length, 128, false), H: 2, Hkv: 2, similarity };
       const name = `N=${length} H=2 D=128`;

@@ -75,6 +75,8 @@ export const hotKernels = (): Promise<HotKernel[]> =>
     forward("64x32", 64, { fmaShare: 0.84, vgprs: 192, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
     forward("64x32", 64, { fmaShare: 0.82, vgprs: 192, workgroupBytes: SMALL, fmaPerWord: 2.4 }, HALF),
     forward("64x32", 128, { fmaShare: 0.87, vgprs: 256, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
+    forward("64x32-wide", 64, { fmaShare: 0.84, vgprs: 192, workgroupBytes: 32768, fmaPerWord: 2.9 }),
+    forward("64x32-wide", 128, { fmaShare: 0.87, vgprs: 256, workgroupBytes: 32768, fmaPerWord: 2.9 }),
     forward("32x32", 256, { fmaShare: 0.88, vgprs: 256, workgroupBytes: SMALL }),
     forward("64x4", 64, { fmaShare: 0.94, vgprs: 168, workgroupBytes: 1024 }),
     forward("64x4", 96, { fmaShare: 0.94, vgprs: 232, workgroupBytes: 1024 }),

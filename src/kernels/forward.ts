@@ -31,6 +31,8 @@ export interface ForwardTile {
   readonly qResident: boolean;
   /** Devices for which the row is taken unless it is asked for by name. */
   readonly devices: "all" | "gpus" | "software" | "none";
+  /** Vec4 columns of a lane whose v is in workgroup memory at a time, where the lane has an even number of them. Default 1. */
+  readonly vAtOnce?: 2;
   /** Keys of a tile of the half form. */
   readonly keys?: 32 | 64;
   /** Queries from which on it is taken; default any number. */
@@ -61,6 +63,9 @@ export const FORWARD_TILES: readonly ForwardTile[] = [
   { ...HALF, name: "64x32-f16", maxHeadDim: 128, maxVDim: 128, keys: 32 },
   // D = 64: 89 %, 176 VGPRs, 31,236 B. SwiftShader takes 5.4 s to compile it and runs it no faster than the next row.
   { ...TILES, name: "64x32-resident", maxHeadDim: 64, maxVDim: 64, rows: 8, qResident: true, devices: "gpus" },
+  // A fifth less to and from workgroup memory than the next row, two barriers less a tile, for 18,948 B. By name until a GPU
+  // has shown its time. D = 64: 85 %, 168 VGPRs; D = 128: 89 %, 232 VGPRs. SwiftShader takes 94 % of the next row's time.
+  { ...TILES, name: "64x32-wide", maxHeadDim: 128, maxVDim: 128, rows: 8, vAtOnce: 2, devices: "none" },
   // D = 64: 86 %, 168 VGPRs, 14,852 B, 2.5 s. D = 128: 90 %, 232 VGPRs, 14,852 B.
   { ...TILES, name: "64x32", maxHeadDim: ANY, maxVDim: 128, rows: 8 },
   // Four rows a lane leave registers for 8 vec4 columns of v. D = 256: 90 %, 192 VGPRs, 9,732 B, but only 1.8
@@ -186,16 +191,13 @@ export function chunkOf(headDim: number): number {
 function constantsOf(tile: ForwardTile, headDim: number, vDim: number) {
   const v4 = Math.ceil(vDim / 4);
   const vSplits = Math.ceil(vDim / tile.maxVDim);
-  return {
-    dChunk: chunkOf(headDim),
-    vSplits,
-    vCols: Math.ceil(v4 / (tile.form === "tiles" || tile.form === "half" ? LANES_X : 1) / vSplits),
-  };
+  const vCols = Math.ceil(v4 / (tile.form === "tiles" || tile.form === "half" ? LANES_X : 1) / vSplits);
+  return { dChunk: chunkOf(headDim), vSplits, vCols, vAtOnce: vCols % 2 === 0 ? (tile.vAtOnce ?? 1) : 1 };
 }
 
 /** Bytes of workgroup memory, as the shaders declare it. */
 export function forwardWorkgroupBytes(tile: ForwardTile, headDim: number, vDim: number): number {
-  const { dChunk, vCols } = constantsOf(tile, headDim, vDim);
+  const { dChunk, vCols, vAtOnce } = constantsOf(tile, headDim, vDim);
   const qTile = tile.lanes * tile.rows;
   if (tile.form === "half") {
     const { keys = KV_TILE } = tile;
@@ -205,7 +207,7 @@ export function forwardWorkgroupBytes(tile: ForwardTile, headDim: number, vDim: 
   }
   if (tile.form !== "tiles") return qTile * 16;
   const resident = tile.qResident ? qTile * dChunk * Math.ceil(headDim / 4 / dChunk) : 0;
-  const vec4s = resident + qTile * LANES_X + KV_TILE * (LANES_X + 1);
+  const vec4s = resident + qTile * LANES_X + KV_TILE * (LANES_X * vAtOnce + 1);
   return vec4s * 16 + qTile * LANES_X * 4 + 4;
 }
 
@@ -218,13 +220,14 @@ export interface ForwardSpecialisation extends SlotChoice {
 /** The modules of a specialisation, of which {@link forwardRoot} is the root. */
 export async function forwardModules(spec: ForwardSpecialisation): Promise<ModuleMap> {
   const { headDim, vDim, tile, ...slots } = spec;
-  const { dChunk, vCols } = constantsOf(tile, headDim, vDim);
+  const { dChunk, vCols, vAtOnce } = constantsOf(tile, headDim, vDim);
   const config = configModule({
     HEAD_DIM: headDim,
     V_DIM: vDim,
     LANES_Y: tile.lanes,
     ROWS: tile.rows,
     V_COLS: vCols,
+    V_AT_ONCE: vAtOnce,
     D_CHUNK: dChunk,
     Q_RESIDENT: tile.qResident,
     ...slotConstants(slots),

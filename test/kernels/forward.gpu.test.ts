@@ -43,6 +43,7 @@ describe("variants of the tile table", () => {
   for (const [variant, D] of [
     ["64x32-resident", 64],
     ["64x32", 24],
+    ["64x32-wide", 64],
     ["32x32", 64],
     ["8x32", 40],
   ] as const) {
