@@ -108,7 +108,7 @@ const PROBLEMS: readonly [what: string, change: object, message: string | RegExp
   [
     "an unknown variant",
     { variant: "9x9" },
-    "no variant 9x9 of the forward kernel; there are 32x4-quad, 16x4-quad, 8x4-quad, 64x64-f16, 64x32-f16, 64x32-resident, 64x32, 32x32, 8x32, 64x4, matrix-f16, matrix-f32.",
+    "no variant 9x9 of the forward kernel; there are 32x4-quad, 16x4-quad, 8x4-quad, 64x64-f16, 64x32-f16, 64x32-resident, 64x32-wide, 64x32, 32x32, 8x32, 64x4, matrix-f16, matrix-f32.",
   ],
   ["a label of its own", { label: "layer 3", scale: Number.NaN }, /^layer 3: scale must be/],
 ];

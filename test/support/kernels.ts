@@ -75,10 +75,13 @@ const HEAD_DIMS = [
 
 const ATTENTION_VARIANTS = Object.entries(SLOTS).flatMap(([slotName, slots]) =>
   HEAD_DIMS.filter(([d, dv]) => (d % 4 === 0 && dv % 4 === 0) || !slotName.startsWith("dense")).flatMap(([d, dv]) => [
-    // Tiles of rows differ in a number only; one has every slot.
+    // Tiles that differ in a number only: one has every slot.
     ...FORWARD_TILES.filter(
       ({ name, form, maxHeadDim }) =>
-        d <= maxHeadDim && form !== "half" && (form !== "quads" || name === "16x4-quad" || slots === PLAIN),
+        d <= maxHeadDim &&
+        form !== "half" &&
+        (slots === PLAIN || form !== "quads" || name === "16x4-quad") &&
+        (slots === PLAIN || name !== "64x32-wide"),
     ).map((tile) => ({
       name: `forward ${tile.name} D=${d} Dv=${dv} ${slotName}`,
       root: forwardRoot(tile),
