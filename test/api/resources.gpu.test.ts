@@ -33,7 +33,9 @@ describe("a thousand calls", () => {
     await call(0);
     const before = [buffers(), bytes(), count.pipelines, count.modules];
     expect(count.pipelines).toBe(1);
-    for (let index = 1; index < 1000; index++) await call(index);
+    for (let index = 1; index < 1000; index += 27) {
+      await Promise.all(Array.from({ length: 27 }, (_, next) => call(index + next)));
+    }
     expect([buffers(), bytes(), count.pipelines, count.modules]).toEqual(before);
     expect(count.buffersMade).toBeGreaterThan(4000); // the count counts
     for (const used of [q, k, v]) used.destroy();

@@ -62,8 +62,6 @@ const HEAD_DIMS: readonly (readonly [D: number, Dv: number])[] = [
   [128, 128],
   [64, 132],
   [8, 260],
-  [512, 512],
-  [16, 2048],
   [2048, 2048],
 ];
 /** For the tile that compiles fastest: the loads of a row are the same text in all. */
