@@ -1,7 +1,7 @@
 // From a checked problem to a plan: which modules fill the slots, the kernels compiled, the uniforms laid out.
 
 import { guarded, USAGE } from "../gpu/buffers.ts";
-import { type CompiledKernel, checkBindings, compileKernel } from "../gpu/pipelines.ts";
+import { checkBindings, compileKernel } from "../gpu/pipelines.ts";
 import type { Access, SlotChoice } from "../kernels/slots.ts";
 import { writeNumber } from "./captures.ts";
 import { dispatchesOf, UNIFORM_STRIDE } from "./dispatch.ts";
@@ -27,23 +27,24 @@ export async function buildPlan(
     const [norms, main, copying] = await Promise.all([normStages(resolved, slots), stagesOf(slots), copier]);
     const planned = [...norms, ...main];
     for (const { source } of planned) checkBindings(device, label, source.bindings);
-    const [copyStage, ...compiled] = await Promise.all([
+    const [copyStage, compiled] = await Promise.all([
       copying?.compileTableCopy(device),
-      ...planned.map(({ source }) => compileKernel(device, source)),
+      Promise.all(planned.map(({ source }) => compileKernel(device, source))),
     ]);
     const add = (stage: Omit<CompiledStage, "dispatches">, laid: ReturnType<typeof dispatchesOf>) => {
       stages.push({ ...stage, dispatches: laid.dispatches });
       chunks.push(laid.bytes);
       offset += laid.bytes.byteLength;
     };
-    for (const copy of copies) {
-      if (!copying || !copyStage) break;
-      const laid = copying.copyDispatch(operands.get(copy.from) as Operand, copy.at, offset);
-      add({ ...copyStage, names: { source: copy.from } }, laid);
+    if (copying && copyStage) {
+      for (const { from, at } of copies) {
+        const laid = copying.copyDispatch(operands.get(from) as Operand, at, offset);
+        add({ ...copyStage, names: { source: from } }, laid);
+      }
     }
     for (const [index, { source, grid, names }] of planned.entries()) {
       const laid = dispatchesOf(device, resolved, operands, places, slots, grid, offset);
-      add({ source, compiled: compiled[index] as CompiledKernel, ...(names && { names }) }, laid);
+      add({ source, compiled: compiled[index], ...(names && { names }) }, laid);
     }
     const numbers = new Map<string, number>();
     for (const [name, number] of memory.numbers) {
