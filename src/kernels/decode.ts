@@ -179,7 +179,7 @@ export function decodeBindings(root: "decode" | "combine", slots: SlotChoice, wh
   return [...own, { binding: 8, name: "workspace", type } as const].sort((a, b) => a.binding - b.binding);
 }
 
-const kernels = new KernelCache<DecodeSpecialisation & { readonly root: string }>();
+const kernels = new KernelCache<DecodeSpecialisation & { readonly root: string }, Promise<KernelSource>>();
 
 export function decodeKernel(root: "decode" | "combine", spec: DecodeSpecialisation): Promise<KernelSource> {
   const { name, rows } = spec.tile;

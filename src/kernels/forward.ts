@@ -248,7 +248,7 @@ async function loadForm({ tile, similarity }: ForwardSpecialisation): Promise<Mo
 export const forwardRoot = ({ form }: ForwardTile) =>
   `package::forward${{ tiles: "", half: "_half", rows: "_rows", quads: "_rows" }[form]}`;
 
-const kernels = new KernelCache<ForwardSpecialisation>();
+const kernels = new KernelCache<ForwardSpecialisation, Promise<KernelSource>>();
 
 /** The linked kernel of a specialisation. */
 export function forwardKernel(spec: ForwardSpecialisation): Promise<KernelSource> {

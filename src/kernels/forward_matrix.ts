@@ -125,7 +125,7 @@ export interface MatrixSpecialisation extends SlotChoice {
   readonly tile: MatrixTile;
 }
 
-const kernels = new KernelCache<MatrixSpecialisation>();
+const kernels = new KernelCache<MatrixSpecialisation, Promise<KernelSource>>();
 
 /** The linked kernel of a specialisation. `standIns` take the place of some of its modules. */
 export function matrixKernel(spec: MatrixSpecialisation, standIns?: ModuleMap): Promise<KernelSource> {

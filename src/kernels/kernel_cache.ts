@@ -2,18 +2,18 @@
 
 import type { KernelSource } from "../types.ts";
 
-/** Kernels by specialisation, which is plain data. */
-export class KernelCache<Specialisation> {
-  readonly #kernels = new Map<string, Promise<KernelSource>>();
+/** Kernels by specialisation, which is plain data: as they are, or as promises where modules are loaded for them. */
+export class KernelCache<Specialisation, Kernel extends KernelSource | Promise<KernelSource> = KernelSource> {
+  readonly #kernels = new Map<string, Kernel>();
 
   /** The kernel of a specialisation, made if it is not there. One that can't be loaded is tried again. */
-  get(spec: Specialisation, make: () => Promise<KernelSource>): Promise<KernelSource> {
+  get(spec: Specialisation, make: () => Kernel): Kernel {
     const key = JSON.stringify(spec);
     let kernel = this.#kernels.get(key);
     if (!kernel) {
       kernel = make();
-      kernel.catch(() => this.#kernels.delete(key));
       this.#kernels.set(key, kernel);
+      if (kernel instanceof Promise) kernel.catch(() => this.#kernels.delete(key));
     }
     return kernel;
   }

@@ -22,6 +22,7 @@ import { check } from "../errors.ts";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { asOperand, constantsModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
+import { KernelCache } from "./kernel_cache.ts";
 import { queryModule, slotModules } from "./slot_modules.ts";
 import type { Access } from "./slots.ts";
 
@@ -247,22 +248,13 @@ export function linearBindings(kernel: LinearKernel, spec: LinearSpecialisation)
   ];
 }
 
-/** Linked kernels by specialisation: a call with other lengths needs the same text. */
-const linked = new Map<string, KernelSource>();
+const kernels = new KernelCache<LinearSpecialisation & { readonly kernel: LinearKernel }>();
 
 export function linearKernel(kernel: LinearKernel, spec: LinearSpecialisation): KernelSource {
-  const key = `${kernel} ${JSON.stringify(spec)}`;
-  let source = linked.get(key);
-  if (!source) {
-    const root = `package::linear_${kernel}`;
-    source = {
-      label: `linear ${kernel}`,
-      ...link(root, linearModules(kernel, spec)),
-      bindings: linearBindings(kernel, spec),
-    };
-    linked.set(key, source);
-  }
-  return source;
+  return kernels.get({ kernel, ...spec }, () => {
+    const text = link(`package::linear_${kernel}`, linearModules(kernel, spec));
+    return { label: `linear ${kernel}`, ...text, bindings: linearBindings(kernel, spec) };
+  });
 }
 
 /** The uniform of these kernels, field by field as in shaders/lib/linear_params.wesl. A test compares the two. */

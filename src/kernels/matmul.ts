@@ -9,6 +9,7 @@ import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
 import type { TileLimits } from "./forward.ts";
+import { KernelCache } from "./kernel_cache.ts";
 import { slotModules } from "./slot_modules.ts";
 import { type Access, PLAIN, slotBindings, slotConstants } from "./slots.ts";
 
@@ -132,18 +133,13 @@ export function matmulModules(spec: MatmulSpecialisation): ModuleMap {
 export const matmulBindings = (spec: MatmulSpecialisation): Binding[] =>
   slotBindings(slotsOf(spec)).filter(({ name }) => spec.bias || name !== "v");
 
-/** Linked kernels by specialisation. */
-const linked = new Map<string, KernelSource>();
+const kernels = new KernelCache<MatmulSpecialisation>();
 
 export function matmulKernel(spec: MatmulSpecialisation): KernelSource {
-  const key = JSON.stringify(spec);
-  let kernel = linked.get(key);
-  if (!kernel) {
-    const { code, locate } = link(matmulRoot(spec.tile), matmulModules(spec));
-    kernel = { label: `matmul ${spec.tile.name}`, code, locate, bindings: matmulBindings(spec) };
-    linked.set(key, kernel);
-  }
-  return kernel;
+  return kernels.get(spec, () => {
+    const text = link(matmulRoot(spec.tile), matmulModules(spec));
+    return { label: `matmul ${spec.tile.name}`, ...text, bindings: matmulBindings(spec) };
+  });
 }
 
 /** Rows and columns of a tile. */

@@ -7,6 +7,7 @@ import queryNone from "../../shaders/variants/query_none.wesl?raw";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
+import { KernelCache } from "./kernel_cache.ts";
 import { positionBindings, positionModules } from "./rotary.ts";
 import { type RotaryChoice, rotaryBindings, rotaryModules } from "./rotary_angles.ts";
 import { inPlaceModule, slotModules } from "./slot_modules.ts";
@@ -56,18 +57,13 @@ export function encodingBindings({ x, encoding: source, positions }: EncodingSpe
   ];
 }
 
-/** Linked kernels by specialisation. */
-const linked = new Map<string, KernelSource>();
+const kernels = new KernelCache<EncodingSpecialisation>();
 
 export function encodingKernel(spec: EncodingSpecialisation): KernelSource {
-  const key = JSON.stringify(spec);
-  let source = linked.get(key);
-  if (!source) {
+  return kernels.get(spec, () => {
     const text = link("package::position_encoding", encodingModules(spec));
-    source = { label: "position_encoding", ...text, bindings: encodingBindings(spec) };
-    linked.set(key, source);
-  }
-  return source;
+    return { label: "position_encoding", ...text, bindings: encodingBindings(spec) };
+  });
 }
 
 /** Workgroups for so many rows of D elements. */

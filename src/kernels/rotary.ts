@@ -6,6 +6,7 @@ import positionsStored from "../../shaders/variants/positions_stored.wesl?raw";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
+import { KernelCache } from "./kernel_cache.ts";
 import { type RotaryChoice, rotaryBindings, rotaryModules } from "./rotary_angles.ts";
 import { inPlaceModule, slotModules } from "./slot_modules.ts";
 import { type Access, PLAIN, slotConstants } from "./slots.ts";
@@ -55,18 +56,13 @@ export function rotaryKernelBindings({ rotary: choice, positions }: RotarySpecia
   ];
 }
 
-/** Linked kernels by specialisation. */
-const linked = new Map<string, KernelSource>();
+const kernels = new KernelCache<RotarySpecialisation>();
 
 export function rotaryKernel(spec: RotarySpecialisation): KernelSource {
-  const key = JSON.stringify(spec);
-  let source = linked.get(key);
-  if (!source) {
+  return kernels.get(spec, () => {
     const text = link("package::rotary", rotaryKernelModules(spec));
-    source = { label: "rotary", ...text, bindings: rotaryKernelBindings(spec) };
-    linked.set(key, source);
-  }
-  return source;
+    return { label: "rotary", ...text, bindings: rotaryKernelBindings(spec) };
+  });
 }
 
 /** Parts of a row that a lane takes, as the shader cuts it. */

@@ -4,6 +4,7 @@ import rowNorms from "../../shaders/row_norms.wesl?raw";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
+import { KernelCache } from "./kernel_cache.ts";
 import { slotModules } from "./slot_modules.ts";
 import { type SlotChoice, slotConstants } from "./slots.ts";
 
@@ -27,8 +28,8 @@ export const ROW_NORMS_BINDINGS: readonly Binding[] = [
   { binding: 4, name: "tables", type: "storage" },
 ];
 
-/** Linked kernels by what they depend on: the norm, and how q and k are read. */
-const linked = new Map<string, KernelSource>();
+/** By the norm, and how q and k are read. */
+const kernels = new KernelCache<RowNormsSpecialisation>();
 
 export function rowNormsKernel(headDim: number, { q, k, cache, similarity }: SlotChoice): KernelSource {
   const rms = similarity?.kind === "normalized" && similarity.rms;
@@ -42,14 +43,10 @@ export function rowNormsKernel(headDim: number, { q, k, cache, similarity }: Slo
     ...(cache && { cache }),
     similarity: norm,
   };
-  const key = JSON.stringify(spec);
-  let kernel = linked.get(key);
-  if (!kernel) {
+  return kernels.get(spec, () => {
     const text = link("package::row_norms", rowNormsModules(spec));
-    kernel = { label: "row_norms", ...text, bindings: ROW_NORMS_BINDINGS };
-    linked.set(key, kernel);
-  }
-  return kernel;
+    return { label: "row_norms", ...text, bindings: ROW_NORMS_BINDINGS };
+  });
 }
 
 /** Workgroups for so many rows of q and k together. */

@@ -9,6 +9,7 @@ import queryNone from "../../shaders/variants/query_none.wesl?raw";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { asRows, constantsModule } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
+import { KernelCache } from "./kernel_cache.ts";
 import { outputModule, queryModule } from "./slot_modules.ts";
 import type { Access } from "./slots.ts";
 
@@ -79,18 +80,14 @@ export function rowLanes(width: number, rowsAdjacent: boolean): number {
 /** Workgroups for so many rows. */
 export const rowWorkgroups = (rows: number, lanes: number): number => Math.ceil((rows * lanes) / ROW_WG_SIZE);
 
-/** Linked kernels by root and specialisation. */
-const linked = new Map<string, KernelSource>();
+/** By root, and what of the specialisation the text depends on. */
+const kernels = new KernelCache<Pick<RowSpecialisation, "tensors" | "constants" | "variant"> & { root: string }>();
 
 export function rowKernel(root: string, spec: RowSpecialisation): KernelSource {
-  const { tensors, constants } = spec;
-  const key = JSON.stringify([root, tensors, constants, spec.variant]);
-  let source = linked.get(key);
-  if (!source) {
-    source = { label: root, ...link(`package::${root}`, rowModules(spec)), bindings: rowBindings(spec) };
-    linked.set(key, source);
-  }
-  return source;
+  const { tensors, constants, variant } = spec;
+  return kernels.get({ root, tensors, constants, variant }, () => {
+    return { label: root, ...link(`package::${root}`, rowModules(spec)), bindings: rowBindings(spec) };
+  });
 }
 
 const ADDRESSES = ["base", "stride_b", "stride_h", "stride_n", "stride_d"] as const;

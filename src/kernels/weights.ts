@@ -16,6 +16,7 @@ import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
 import { chunkOf } from "./forward.ts";
+import { KernelCache } from "./kernel_cache.ts";
 import { slotModules } from "./slot_modules.ts";
 import { type SlotChoice, slotBindings, slotConstants } from "./slots.ts";
 
@@ -85,18 +86,14 @@ export function scoreBindings({ name }: ScoreKernel, slots: SlotChoice): Binding
   return [...read, ...own].sort((a, b) => a.binding - b.binding);
 }
 
-/** Linked kernels by kernel and specialisation. */
-const linked = new Map<string, KernelSource>();
+const kernels = new KernelCache<ScoreSpecialisation & { readonly name: string }>();
 
 export function scoreKernel(kernel: ScoreKernel, spec: ScoreSpecialisation): KernelSource {
-  const key = `${kernel.name} ${JSON.stringify(spec)}`;
-  let source = linked.get(key);
-  if (!source) {
-    const text = link(`package::${kernel.name}`, scoreModules(kernel, spec));
-    source = { label: kernel.name, ...text, bindings: scoreBindings(kernel, spec) };
-    linked.set(key, source);
-  }
-  return source;
+  const { name } = kernel;
+  return kernels.get({ name, ...spec }, () => {
+    const text = link(`package::${name}`, scoreModules(kernel, spec));
+    return { label: name, ...text, bindings: scoreBindings(kernel, spec) };
+  });
 }
 
 /** Tiles of the chosen rows, and shares of the keys: all of them are one share where the rows' sums are not known. */
