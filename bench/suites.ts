@@ -83,8 +83,8 @@ const VECTOR = Array.from(normal(5, 128, Math.sqrt(1 / 128)));
 
 /** Prompts that fit a software adapter, and a GPU. */
 const PREFILLS = [
-  { short: 512, long: 4096, D: 64, variants: ["64x32", "64x32-wide"] },
-  { short: 256, long: 2048, D: 128, variants: ["64x32", "64x32-wide"] },
+  { short: 512, long: 4096, D: 64, variants: ["64x64", "64x32"] },
+  { short: 256, long: 2048, D: 128, variants: ["64x32-wide", "64x32"] },
 ] as const;
 
 /** Cases of each suite. A software adapter gets lengths that it can compute in a second. */

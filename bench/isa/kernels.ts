@@ -71,11 +71,10 @@ const SMALL = 16384;
 
 export const hotKernels = (): Promise<HotKernel[]> =>
   Promise.all([
-    forward("64x32-resident", 64, { fmaShare: 0.88, vgprs: 192, workgroupBytes: 32768, fmaPerWord: 2.4 }),
+    forward("64x64", 64, { fmaShare: 0.88, vgprs: 224, workgroupBytes: 32768, fmaPerWord: 3.5 }),
     forward("64x32", 64, { fmaShare: 0.84, vgprs: 192, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
     forward("64x32", 64, { fmaShare: 0.82, vgprs: 192, workgroupBytes: SMALL, fmaPerWord: 2.4 }, HALF),
     forward("64x32", 128, { fmaShare: 0.87, vgprs: 256, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
-    forward("64x32-wide", 64, { fmaShare: 0.84, vgprs: 192, workgroupBytes: 32768, fmaPerWord: 2.9 }),
     forward("64x32-wide", 128, { fmaShare: 0.87, vgprs: 256, workgroupBytes: 32768, fmaPerWord: 2.9 }),
     forward("32x32", 256, { fmaShare: 0.88, vgprs: 256, workgroupBytes: SMALL }),
     forward("64x4", 64, { fmaShare: 0.94, vgprs: 168, workgroupBytes: 1024 }),

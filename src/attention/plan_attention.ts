@@ -101,11 +101,12 @@ export async function chooseKernels(device: GPUDevice, resolved: ResolvedProblem
 function kernelsOf(device: GPUDevice, resolved: ResolvedProblem): Kernels {
   const limits = tileLimits(device);
   if (isDecodeVariant(resolved.variant)) return decodeKernels(resolved, limits);
-  const { headDim, vDim, seqQ, similarity } = resolved;
+  const { headDim, vDim, seqQ, similarity, blockMask } = resolved;
   const additive = similarity.kind === "additive";
   const { allowF16Products } = resolved;
   const half = { allowF16Products, f16Rows: hasF16Rows(device, resolved), plainScores: hasPlainScores(resolved) };
-  const choose = (variant?: string) => chooseForwardTile({ headDim, vDim, seqQ, additive, ...half, variant }, limits);
+  const scores = { additive, blockKeys: blockMask?.options.blockSize[1] };
+  const choose = (variant?: string) => chooseForwardTile({ headDim, vDim, seqQ, ...scores, ...half, variant }, limits);
   const chosen = choose(resolved.variant);
   const few = additive && resolved.variant === undefined && chosen.form === "tiles" && seqQ <= FEW_QUERIES.most;
   const tile = few ? choose(FEW_QUERIES.variant) : chosen;

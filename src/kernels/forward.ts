@@ -27,21 +27,19 @@ export interface ForwardTile {
   /** Query rows of a lane, and lanes that stand above each other. */
   readonly rows: number;
   readonly lanes: number;
-  /** Q stays in workgroup memory, instead of being read again for every key tile. */
-  readonly qResident: boolean;
   /** Devices for which the row is taken unless it is asked for by name. */
   readonly devices: "all" | "gpus" | "software" | "none";
   /** Vec4 columns of a lane whose v is in workgroup memory at a time, where the lane has an even number of them. Default 1. */
   readonly vAtOnce?: 2;
-  /** Keys of a tile of the half form. */
-  readonly keys?: 32 | 64;
+  /** Keys of a tile. Default 32. */
+  readonly keys?: 64;
   /** Queries from which on it is taken; default any number. */
   readonly minQueries?: number;
 }
 
-const TILES = { form: "tiles", lanes: 8, qResident: false, devices: "all" } as const;
-const QUADS = { form: "quads", lanes: 4, qResident: false, devices: "software" } as const;
-const HALF = { form: "half", rows: 4, lanes: 16, qResident: true, devices: "gpus" } as const;
+const TILES = { form: "tiles", lanes: 8, devices: "all" } as const;
+const QUADS = { form: "quads", lanes: 4, devices: "software" } as const;
+const HALF = { form: "half", rows: 4, lanes: 16, devices: "gpus" } as const;
 const ANY = Number.POSITIVE_INFINITY;
 
 /**
@@ -60,13 +58,14 @@ export const FORWARD_TILES: readonly ForwardTile[] = [
   // Products in f16, where they are allowed. D = 64: 1.30 multiply-adds an instruction, 152 VGPRs, 28,684 B. D = 128: 1.32,
   // 176 VGPRs, 32,268 B. Errors, and what in f16 was tried beside it: shaders/README.md.
   { ...HALF, name: "64x64-f16", maxHeadDim: 64, maxVDim: 64, keys: 64 },
-  { ...HALF, name: "64x32-f16", maxHeadDim: 128, maxVDim: 128, keys: 32 },
-  // D = 64: 89 %, 176 VGPRs, 31,236 B. SwiftShader takes 5.4 s to compile it and runs it no faster than the next row.
-  { ...TILES, name: "64x32-resident", maxHeadDim: 64, maxVDim: 64, rows: 8, qResident: true, devices: "gpus" },
-  // A fifth less to and from workgroup memory than the next row, two barriers less a tile, for 18,948 B. By name until a GPU
-  // has shown its time. D = 64: 85 %, 168 VGPRs; D = 128: 89 %, 232 VGPRs. SwiftShader takes 94 % of the next row's time.
-  { ...TILES, name: "64x32-wide", maxHeadDim: 128, maxVDim: 128, rows: 8, vAtOnce: 2, devices: "none" },
-  // D = 64: 86 %, 168 VGPRs, 14,852 B, 2.5 s. D = 128: 90 %, 232 VGPRs, 14,852 B.
+  { ...HALF, name: "64x32-f16", maxHeadDim: 128, maxVDim: 128 },
+  // 3.6 multiply-adds for each word to or from workgroup memory, where the 64x32 tiles have 2.4 and, with twice as much of v
+  // there, 3.0, and half as many barriers a key. D = 64: 90 %, 216 VGPRs, 19,460 B, as many waves as before. SwiftShader: 77 %
+  // of the time of 64x32 (3.3 s to compile), 4.2 s. D = 128 would split v over workgroups that multiply q and k twice.
+  { ...TILES, name: "64x64", maxHeadDim: ANY, maxVDim: 64, rows: 8, keys: 64, vAtOnce: 2 },
+  // D = 128: 90 %, 232 VGPRs, 18,948 B, 3.1 multiply-adds a word.
+  { ...TILES, name: "64x32-wide", maxHeadDim: ANY, maxVDim: 128, rows: 8, vAtOnce: 2 },
+  // For devices with 16 KiB. D = 64: 86 %, 168 VGPRs, 14,852 B; D = 128: 90 %, 232 VGPRs.
   { ...TILES, name: "64x32", maxHeadDim: ANY, maxVDim: 128, rows: 8 },
   // Four rows a lane leave registers for 8 vec4 columns of v. D = 256: 90 %, 192 VGPRs, 9,732 B, but only 1.8
   // multiply-adds for each word read from workgroup memory, where 64 rows have 2.4.
@@ -76,7 +75,7 @@ export const FORWARD_TILES: readonly ForwardTile[] = [
   { ...TILES, name: "8x32", maxHeadDim: ANY, maxVDim: 128, rows: 1, devices: "none" },
   // Scalar loads instead of workgroup memory, for GPUs that have them, by name until one has shown its time: D = 64: 95 %
   // between rescales, 152 VGPRs, 1,024 B; D = 96: 96 %, 216 VGPRs. D = 128 spills.
-  { form: "rows", name: "64x4", maxHeadDim: 96, maxVDim: 96, rows: 1, lanes: 64, qResident: false, devices: "none" },
+  { form: "rows", name: "64x4", maxHeadDim: 96, maxVDim: 96, rows: 1, lanes: 64, devices: "none" },
 ];
 
 /** Kernels of subgroup matrices of f16 or f32, forward_matrix.ts; they are loaded with what chooses them. */
@@ -115,13 +114,15 @@ export interface TileProblem {
   readonly f16Rows?: boolean;
   /** What the half form has is all that the problem asks for. Default false. */
   readonly plainScores?: boolean;
+  /** Keys of a block of the block mask, which is a whole number of tiles. */
+  readonly blockKeys?: number | undefined;
   /** A tile that was asked for by name. */
   readonly variant?: string | undefined;
 }
 
 /** Chooses a tile, or finds the one that was asked for by name. Throws FoveaError if that one can't run. */
 export function chooseForwardTile(problem: TileProblem, limits: TileLimits): ForwardTile {
-  const { headDim, vDim, seqQ, additive = false, variant } = problem;
+  const { headDim, vDim, seqQ, additive = false, blockKeys = 0, variant } = problem;
   const half = problem.allowF16Products && problem.f16Rows && problem.plainScores;
   const fits = (tile: ForwardTile, widest: number) =>
     headDim <= tile.maxHeadDim &&
@@ -134,25 +135,30 @@ export function chooseForwardTile(problem: TileProblem, limits: TileLimits): For
       fits(named, ANY),
       "limit",
       () =>
-        `variant ${variant} can't run here: it takes head dims up to ${named.maxHeadDim} and, for this problem, ${forwardWorkgroupBytes(named, headDim, vDim)} bytes of workgroup memory; the device has ${limits.workgroupBytes}.`,
+        `variant ${variant} can't run here: ${
+          headDim > named.maxHeadDim
+            ? `it takes head dims up to ${named.maxHeadDim}, and this is ${headDim}`
+            : `for this problem it takes ${forwardWorkgroupBytes(named, headDim, vDim)} bytes of workgroup memory; the device has ${limits.workgroupBytes}`
+        }.`,
     );
     return named;
   }
   const taken = { all: true, gpus: !limits.software, software: limits.software, none: false };
   const able = FORWARD_TILES.filter(
-    ({ devices, form, qResident, minQueries = 0 }) =>
+    ({ devices, form, keys = KV_TILE, minQueries = 0 }) =>
       taken[devices] &&
       seqQ >= minQueries &&
+      blockKeys % keys === 0 &&
+      !(additive && keys !== KV_TILE) && // twice the text, which is long as it is, for the same share of products
       (form !== "quads" || limits.subgroups) &&
-      (form !== "half" || half) &&
-      !(additive && qResident),
+      (form !== "half" || half),
   );
   return able.find((tile) => fits(tile, tile.maxVDim)) ?? able[able.length - 1];
 }
 
 /** The tile of a name, if device and scores allow it. */
 function namedTile(name: string, problem: TileProblem, { subgroups = false }: TileLimits): ForwardTile {
-  const { additive = false, f16Rows = false, plainScores = false } = problem;
+  const { f16Rows = false, plainScores = false, blockKeys = 0 } = problem;
   const named = FORWARD_TILES.find((tile) => tile.name === name);
   const names = [...FORWARD_TILES.map((tile) => tile.name), ...MATRIX_VARIANTS].join(", ");
   check(named !== undefined, "argument", () => `no variant ${name} of the forward kernel; there are ${names}.`);
@@ -162,9 +168,10 @@ function namedTile(name: string, problem: TileProblem, { subgroups = false }: Ti
     () => `variant ${name} needs the feature subgroups, which the device does not have; take another.`,
   );
   check(
-    !additive || !named.qResident,
+    blockKeys % (named.keys ?? KV_TILE) === 0,
     "limit",
-    () => `variant ${name} keeps q in workgroup memory, which additive attention can't; take another.`,
+    () =>
+      `variant ${name} takes block masks of a multiple of ${named.keys} keys, and this has ${blockKeys}; take another.`,
   );
   check(
     named.form !== "half" || f16Rows,
@@ -197,17 +204,16 @@ function constantsOf(tile: ForwardTile, headDim: number, vDim: number) {
 
 /** Bytes of workgroup memory, as the shaders declare it. */
 export function forwardWorkgroupBytes(tile: ForwardTile, headDim: number, vDim: number): number {
-  const { dChunk, vCols, vAtOnce } = constantsOf(tile, headDim, vDim);
+  const { vCols, vAtOnce } = constantsOf(tile, headDim, vDim);
+  const { keys = KV_TILE } = tile;
   const qTile = tile.lanes * tile.rows;
   if (tile.form === "half") {
-    const { keys = KV_TILE } = tile;
     const kCols = Math.ceil(headDim / 16) * 4;
     const vec4s = qTile * (kCols + 2) + keys * (Math.max(kCols, vCols * LANES_X) + 2) + (qTile * keys) / 4;
     return vec4s * 8 + qTile * LANES_X * 4 + 12;
   }
   if (tile.form !== "tiles") return qTile * 16;
-  const resident = tile.qResident ? qTile * dChunk * Math.ceil(headDim / 4 / dChunk) : 0;
-  const vec4s = resident + qTile * LANES_X + KV_TILE * (LANES_X * vAtOnce + 1);
+  const vec4s = qTile * LANES_X + Math.max(keys * (LANES_X + 1), KV_TILE * (LANES_X * vAtOnce + 1));
   return vec4s * 16 + qTile * LANES_X * 4 + 4;
 }
 
@@ -224,12 +230,12 @@ export async function forwardModules(spec: ForwardSpecialisation): Promise<Modul
   const config = configModule({
     HEAD_DIM: headDim,
     V_DIM: vDim,
+    KV_TILE: tile.keys ?? KV_TILE,
     LANES_Y: tile.lanes,
     ROWS: tile.rows,
     V_COLS: vCols,
     V_AT_ONCE: vAtOnce,
     D_CHUNK: dChunk,
-    Q_RESIDENT: tile.qResident,
     ...slotConstants(slots),
   });
   const [slotted, own] = await Promise.all([loadSlotModules(slots), loadForm(spec)]);
@@ -239,7 +245,7 @@ export async function forwardModules(spec: ForwardSpecialisation): Promise<Modul
 /** The modules of a kernel's form. */
 async function loadForm({ tile, similarity }: ForwardSpecialisation): Promise<ModuleMap> {
   if (tile.form === "tiles") return { "package::forward": forward };
-  if (tile.form === "half") return (await import("./forward_half.ts")).halfModules(tile.keys === 64);
+  if (tile.form === "half") return (await import("./forward_half.ts")).HALF_MODULES;
   const { rowModules } = await import("./forward_rows.ts");
   return rowModules(tile.form === "quads", similarity?.kind === "additive");
 }

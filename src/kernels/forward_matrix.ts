@@ -54,7 +54,7 @@ export interface MatrixTile {
 
 /** The widest share of v that one workgroup takes: 64 registers of a lane of 32, for the output. */
 const MAX_V_DIM = 128;
-/** As in shaders/lib/kv_tile.wesl. */
+/** As in shaders/slots/config.wesl. */
 const KV_TILE = 32;
 /** Rows of a strip, where lanes allow it: as many as let a matrix of keys or values be used twice, or hardware have one. */
 const STRIP_ROWS = 16;

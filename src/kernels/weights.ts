@@ -52,7 +52,7 @@ export interface ScoreSpecialisation extends SlotChoice {
 export function scoreModules({ name, text, rows }: ScoreKernel, spec: ScoreSpecialisation): ModuleMap {
   const config = configModule({
     ...{ HEAD_DIM: spec.headDim, V_DIM: 1, LANES_Y, ROWS: rows, V_COLS: 1 },
-    ...{ D_CHUNK: chunkOf(spec.headDim), Q_RESIDENT: false },
+    ...{ D_CHUNK: chunkOf(spec.headDim) },
     ...slotConstants(spec),
   });
   const variant = (file: string, own: string) => ({ name: `variants/${file}.wesl`, text: own });

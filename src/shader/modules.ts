@@ -1,7 +1,6 @@
 // The shader modules that every attention kernel may import: the library, and the default text of each slot. A kernel
 // adds its root and its variants of the slots; what no kernel imports stays out of an application's bundle.
 
-import kvTile from "../../shaders/lib/kv_tile.wesl?raw";
 import mask from "../../shaders/lib/mask.wesl?raw";
 import params from "../../shaders/lib/params.wesl?raw";
 import position from "../../shaders/lib/position.wesl?raw";
@@ -110,7 +109,6 @@ function renamed(text: string, names: Readonly<Record<string, string>>): string 
 }
 
 export const MODULES: ModuleMap = {
-  "package::lib::kv_tile": kvTile,
   "package::lib::mask": mask,
   "package::lib::params": params,
   "package::lib::position": position,

@@ -108,7 +108,7 @@ const PROBLEMS: readonly [what: string, change: object, message: string | RegExp
   [
     "an unknown variant",
     { variant: "9x9" },
-    "no variant 9x9 of the forward kernel; there are 32x4-quad, 16x4-quad, 8x4-quad, 64x64-f16, 64x32-f16, 64x32-resident, 64x32-wide, 64x32, 32x32, 8x32, 64x4, matrix-f16, matrix-f32.",
+    "no variant 9x9 of the forward kernel; there are 32x4-quad, 16x4-quad, 8x4-quad, 64x64-f16, 64x32-f16, 64x64, 64x32-wide, 64x32, 32x32, 8x32, 64x4, matrix-f16, matrix-f32.",
   ],
   ["a label of its own", { label: "layer 3", scale: Number.NaN }, /^layer 3: scale must be/],
 ];
@@ -158,10 +158,10 @@ describe("planAttention refuses", () => {
           q: spec(1, 1, 1, 64),
           k: spec(1, 1, 1, 64),
           v: spec(1, 1, 1, 64),
-          variant: "64x32-resident",
+          variant: "64x64",
         }),
       "limit",
-      "variant 64x32-resident can't run here: it takes head dims up to 64 and, for this problem, 31236 bytes of workgroup memory; the device has 16384.",
+      "variant 64x64 can't run here: for this problem it takes 19460 bytes of workgroup memory; the device has 16384.",
     );
   });
   it("an axis of 2^29", async () => {

@@ -44,16 +44,16 @@ const flag = maybe(fc.constant(true as const));
 const decodes = ({ variant }: { variant?: string | undefined }) => variant?.startsWith("decode") ?? false;
 const FEW = 4;
 
-/** Variants without tiles, and those for narrow heads. */
+/** Variants without tiles, and the one for narrow heads. */
 const ROWS = ["16x4-quad", "8x4-quad", "64x4"];
-const NARROW = ["64x32-resident", "64x4"];
+const NARROW = "64x4";
 
 const featureSet: fc.Arbitrary<FeatureSet> = fc
   .record({
     variant: weighted([
       [7, fc.constant("8x32")], // compiles fastest
       [3, fc.constant("32x32")],
-      [2, fc.constantFrom(undefined, "64x32", "64x32-resident")],
+      [2, fc.constantFrom(undefined, "64x32", "64x64")],
       [5, fc.constantFrom(...ROWS)],
       [6, fc.constantFrom("decode-4-quad", "decode-16", "decode-64", "decode-64-quad")],
     ]),
@@ -70,7 +70,7 @@ const featureSet: fc.Arbitrary<FeatureSet> = fc
   })
   .map(({ variant, ...set }) => ({
     ...set,
-    variant: NARROW.includes(variant ?? "") && set.D > 64 ? "64x32" : variant,
+    variant: variant === NARROW && set.D > 64 ? "64x32" : variant,
     // A block mask is for one position of the queries, needs a function, and has no blocks for decoding.
     blockMask: set.entries === "alike" && set.maskFunction && !decodes({ variant }) ? set.blockMask : undefined,
   })) as fc.Arbitrary<FeatureSet>;
@@ -101,8 +101,7 @@ export const similaritySets = (seed: number, count: number): FeatureSet[] =>
         ({ set, ...compared }): FeatureSet => ({
           ...set,
           ...compared,
-          // Additive scores have no tile that keeps q, and are not decoded.
-          ...(set.variant === "64x32-resident" && { variant: "64x32" }),
+          // Additive scores are not decoded.
           ...(decodes(set) && { variant: "8x32" }),
         }),
       ),
@@ -195,7 +194,8 @@ function problemOf(set: FeatureSet, drawn: Draws): Case {
     relativeBias: set.relativeBias && relativeBiasOf(drawn.relativeBias),
     scoreFunction: set.scoreFunction,
     maskFunction: set.maskFunction,
-    blockSize: set.blockMask && drawn.blockSize,
+    // Of whole tiles.
+    blockSize: set.blockMask && (set.variant === "64x64" ? ([drawn.blockSize[0], 64] as const) : drawn.blockSize),
   };
   return defined<Case>(problem as Partial<Case>) as Case;
 }

@@ -85,8 +85,8 @@ describe("additive of rows that fill no vec4, one after the other, with function
 });
 
 describe("additive in chunks that q and k do not fill", () => {
-  all({ similarity: { kind: "additive", innerBias: true }, D: 36, Dv: 8, variant: "64x32" }, [
-    { M: 65, N: 33 },
+  all({ similarity: { kind: "additive", innerBias: true }, D: 36, Dv: 8, variant: "64x64" }, [
+    { M: 65, N: 97 },
     { spread: 25 },
   ]);
 });

@@ -149,12 +149,12 @@ describe("everything at once", () => {
       ...company,
       variant: "32x32",
     },
-    { B: 2, H: 2, M: 40, N: 90, layout: "bmhd", attentionChunk: 32, onGpu: true, ...company, variant: "64x32" },
+    { B: 2, H: 2, M: 40, N: 90, layout: "bmhd", attentionChunk: 32, onGpu: true, ...company, variant: "64x64" },
     {
       ...{ H: 4, Hkv: 2, M: 131, N: 190, cuSeqlensQ: [0, 17, 17, 100, 131], cuSeqlensKv: [0, 40, 55, 130, 190] },
       ...{ causal: true, window: [30, 0], sinkTokens: 5, mask: { axes: "HMN", bits: true }, sinks: true },
-      variant: "64x32",
+      variant: "64x64",
     },
-    { H: 2, M: 200, N: 300, maskFunction: "dilated", blockSize: [64, 64], queryOffset: 11, variant: "64x32" },
+    { H: 2, M: 200, N: 300, maskFunction: "dilated", blockSize: [64, 128], queryOffset: 11, variant: "64x64" },
   ]);
 });

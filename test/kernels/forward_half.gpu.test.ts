@@ -24,11 +24,11 @@ describe("the tile table", () => {
   });
   it("has none where one of it all is missing", () => {
     for (const missing of ["allowF16Products", "f16Rows", "plainScores"]) {
-      expect(chosen({ [missing]: false }), missing).toBe("64x32-resident");
+      expect(chosen({ [missing]: false }), missing).toBe("64x64");
     }
     expect(chosen({ headDim: 132, vDim: 132 })).toBe("32x32");
     expect(chosen({}, { workgroupBytes: 16384 })).toBe("64x32");
-    expect(chosen({}, { software: true })).toBe("64x32");
+    expect(chosen({}, { software: true })).toBe("64x64");
     expect(chosen({}, { software: true, subgroups: true })).toBe("16x4-quad");
   });
 });

@@ -89,12 +89,14 @@ describe("what a device gets", () => {
     expect(chosen(64, 64, 512)).toBe("32x4-quad");
     expect(chosen(128, 128, 4096)).toBe("16x4-quad");
     expect(chosen(256, 8, 100)).toBe("8x4-quad");
-    expect(chosen(260, 8, 100)).toBe("64x32");
+    expect(chosen(260, 256, 100)).toBe("32x32");
     expect(chosen(64, 64, 100, {}, true)).toBe("16x4-quad");
   });
   it("are tiles elsewhere", () => {
     expect(chosen(64, 64, 100, { subgroups: false })).toBe("64x32");
-    expect(chosen(64, 64, 100, { software: false, workgroupBytes: 32768 })).toBe("64x32-resident");
+    expect(chosen(64, 64, 100, { software: false, workgroupBytes: 32768 })).toBe("64x64");
+    expect(chosen(64, 128, 100, { software: false, workgroupBytes: 32768 })).toBe("64x32-wide");
+    expect(chosen(64, 64, 100, { software: false })).toBe("64x32");
     expect(chosen(64, 64, 100, { subgroups: false }, true)).toBe("64x32");
   });
   it("is a refusal where a variant can't run", async () => {
@@ -108,9 +110,7 @@ describe("what a device gets", () => {
     });
     await expect(planAttention(device, { q, k, v, variant: "64x4" })).rejects.toMatchObject({
       code: "limit",
-      message:
-        "variant 64x4 can't run here: it takes head dims up to 96 and, for this problem, 1024 bytes of workgroup memory; the device has " +
-        `${device.limits.maxComputeWorkgroupStorageSize}.`,
+      message: "variant 64x4 can't run here: it takes head dims up to 96, and this is 128.",
     });
   });
 });

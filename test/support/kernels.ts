@@ -81,7 +81,7 @@ const ATTENTION_VARIANTS = Object.entries(SLOTS).flatMap(([slotName, slots]) =>
         d <= maxHeadDim &&
         form !== "half" &&
         (slots === PLAIN || form !== "quads" || name === "16x4-quad") &&
-        (slots === PLAIN || name !== "64x32-wide"),
+        (slots === PLAIN || !["64x64", "64x32-wide"].includes(name)),
     ).map((tile) => ({
       name: `forward ${tile.name} D=${d} Dv=${dv} ${slotName}`,
       root: forwardRoot(tile),
