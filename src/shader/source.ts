@@ -18,7 +18,7 @@ export const located = (module: string, line: number, message: string) =>
 export function blankComments(text: string): string {
   let depth = 0;
   let inLine = false;
-  return text.replace(/\/\/|\/\*|\*\/|\n|./g, (token) => {
+  return text.replace(/\/\/|\/\*|\*\/|\n|[^/*\n]+|./g, (token) => {
     if (token === "\n") inLine = false;
     if (token === "\n" || (!inLine && depth === 0 && token !== "//" && token !== "/*")) return token;
     if (!inLine && token === "/*") depth++;

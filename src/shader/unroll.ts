@@ -135,6 +135,7 @@ function scopeEnd(code: readonly string[], start: number): number {
 
 /** The line with `name[1u][2u]` as `name_1_2`; undefined if any use has another form or an index out of range. */
 function splitUses(text: string, name: string, sizes: readonly number[], constants: Constants): string | undefined {
+  if (!text.includes(name)) return text; // most lines
   const use = new RegExp(`(?<![\\w.])${name}(?!\\w)`, "g");
   let out = "";
   let last = 0;
