@@ -256,7 +256,7 @@ describe("a serving loop", () => {
     const [q, k, v] = [rows(device, 2, 1, 4), rows(device, 2, 1), rows(device, 2, 1)];
     const output = tensor(device, [2, 4, 1, 8]);
     const append = await running.planAppend({ k, v });
-    const attend = await planAttention(device, { q, cache: running, causal: true, variant: "32x32" });
+    const attend = await planAttention(device, { q, cache: running, causal: true, variant: "8x32" });
     const token = () => {
       const encoder = device.createCommandEncoder();
       const pass = encoder.beginComputePass();

@@ -7,7 +7,7 @@ import { failOnGpuErrors, testDevice } from "../support/device.ts";
 failOnGpuErrors();
 
 const FLOATS = {
-  ...({ place: "paged", variant: "32x32" } as const),
+  ...({ place: "paged", variant: "8x32" } as const),
   ...{ entries: 4, Hkv: 2, G: 2, D: 8, maxTokens: 100, pages: 40, pageSize: 4 },
 };
 

@@ -236,7 +236,7 @@ class History {
     const entries = this.#batchOf(step.batch);
     if (!entries.length) return;
     const { M, window, sinkTokens, causal } = this.#seen(step, entries);
-    const variant = this.#problem.variant ?? (M > FEW_QUERIES ? "32x32" : undefined);
+    const variant = this.#problem.variant ?? (M > FEW_QUERIES ? "8x32" : undefined);
     const H = Hkv * G;
     const shape = [entries.length, H, M, D];
     const data = normal(++this.#seed, product(shape));
