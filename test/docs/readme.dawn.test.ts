@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { failOnGpuErrors, gpu } from "../support/device.ts";
+import { failOnGpuErrors, gpu, overridden } from "../support/device.ts";
 import { programs } from "../support/docs.ts";
 
 failOnGpuErrors();
@@ -14,7 +14,26 @@ failOnGpuErrors();
 const root = resolve(import.meta.dirname, "../..");
 const folder = mkdtempSync(join(tmpdir(), "fovea-readme-"));
 
-beforeAll(async () => vi.stubGlobal("navigator", { gpu: await gpu }));
+/** An entry that gives one device to all programs that ask for the same, since they have kernels in common. */
+function sharing(entry: GPU): GPU {
+  const devices = new Map<string, Promise<GPUDevice>>();
+  return overridden(entry, {
+    async requestAdapter(options: GPURequestAdapterOptions) {
+      const adapter = await entry.requestAdapter(options);
+      if (!adapter) return null;
+      return overridden(adapter, {
+        requestDevice(descriptor: GPUDeviceDescriptor) {
+          const asked = JSON.stringify([options, descriptor]);
+          const device = devices.get(asked) ?? adapter.requestDevice(descriptor);
+          devices.set(asked, device);
+          return device;
+        },
+      });
+    },
+  });
+}
+
+beforeAll(async () => vi.stubGlobal("navigator", { gpu: sharing(await gpu) }));
 afterAll(() => {
   vi.unstubAllGlobals();
   rmSync(folder, { recursive: true, force: true });

@@ -34,9 +34,9 @@ export async function newDevice(): Promise<GPUDevice> {
   return watch(await requestFoveaDevice({ gpu: await gpu }));
 }
 
-/** The same device with some members replaced, as far as anyone who asks it can tell. */
-export function overridden(device: GPUDevice, members: Record<string, unknown>): GPUDevice {
-  return new Proxy(device, {
+/** The same device (or entry, or adapter) with some members replaced, as far as anyone who asks it can tell. */
+export function overridden<Whole extends object>(whole: Whole, members: Record<string, unknown>): Whole {
+  return new Proxy(whole, {
     get(target, name) {
       if (name in members) return members[name as string];
       const value = Reflect.get(target, name, target);
