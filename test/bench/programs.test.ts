@@ -4,9 +4,11 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { main as bench } from "../../bench/bench.ts";
 import { normal } from "../../bench/data.ts";
 import { readNpy, writeNpy } from "../../bench/files/npy.ts";
 import { readSafetensors, writeSafetensors } from "../../bench/files/safetensors.ts";
+import { type Context, main as start } from "../../bench/start.ts";
 import { attention as reference, worstElement } from "../../src/reference/index.ts";
 import { runProgram } from "../support/programs.ts";
 
@@ -19,6 +21,12 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const run = (program: string, ...args: string[]) => runProgram(`bench/${program}.ts`, ...args);
+/** Why a program refuses to run: said before it asks its process for a server. */
+const refusal = (main: (context: Context) => Promise<number>, ...args: string[]) =>
+  main({ args } as unknown as Context).then(
+    () => "it ran",
+    (error) => `${error}`,
+  );
 
 const [H, Hkv, M, N, D, Dv] = [4, 2, 21, 37, 16, 8];
 const q = { shape: [H, M, D], data: normal(1, H * M * D) };
@@ -73,28 +81,29 @@ describe("npm start -- --input", () => {
       /^FoveaError: expected three \.npy files as q\.npy,k\.npy,v\.npy; got q\.npy,k\.npy\./,
     ],
     ["an unknown option", ["--casual"], /^FoveaError: Unknown option '--casual'.*npm start -- --input/s],
-    ["a broken number", ["--rounds", "many"], /^FoveaError: --rounds must be a whole number from 1 up, got many\./],
     ["an option without its other half", ["--output", "o.npy"], /^FoveaError: --output and --causal go with --input/],
-  ])("refuses %s", async (_, args, message) => {
-    const { code, err } = await run("start", ...args);
-    expect(err).toMatch(message);
+  ])("refuses %s", async (_, args, message) => expect(await refusal(start, ...args)).toMatch(message));
+
+  it("prints why it refuses, and exits with 1", async () => {
+    const { code, err } = await run("start", "--rounds", "many");
+    expect(err).toBe("FoveaError: --rounds must be a whole number from 1 up, got many.\n");
     expect(code).toBe(1);
   });
 
   it("refuses tensors that are missing or don't go together, before a browser is opened", async () => {
     writeFileSync(file("two.safetensors"), writeSafetensors({ q, k }));
-    expect((await run("start", "--input", file("two.safetensors"))).err).toMatch(
+    expect(await refusal(start, "--input", file("two.safetensors"))).toMatch(
       /has no tensor named v or value or values; it has q, k\./,
     );
     writeFileSync(
       file("bad.safetensors"),
       writeSafetensors({ q, k, v: { shape: [Hkv, 1, Dv], data: normal(1, Hkv * Dv) } }),
     );
-    expect((await run("start", "--input", file("bad.safetensors"))).err).toMatch(
+    expect(await refusal(start, "--input", file("bad.safetensors"))).toMatch(
       /k and v must have the same number of keys/,
     );
     writeFileSync(file("flat.safetensors"), writeSafetensors({ q, k, v: { shape: [3], data: normal(1, 3) } }));
-    expect((await run("start", "--input", file("flat.safetensors"))).err).toMatch(
+    expect(await refusal(start, "--input", file("flat.safetensors"))).toMatch(
       /v has shape \[3\]; expected \[B, H, M, D\]/,
     );
   });
@@ -171,9 +180,13 @@ describe("npm run bench", () => {
     ["the suite of starts without pages", ["--suite", "start", "--runtime", "dawn"], "the suite start is of pages"],
     ["an unknown suite", ["--suite", "prefil"], "there is no suite prefil; there are ladder, forward, "],
     ["an unknown runtime", ["--runtime", "node"], "--runtime must be chromium or dawn, got node."],
-  ])("refuses %s", async (_, args, message) => {
-    const { code, err } = await run("bench", ...args);
-    expect(err).toContain(`FoveaError: ${message}`);
+  ])("refuses %s", async (_, args, message) =>
+    expect(await refusal(bench, ...args)).toContain(`FoveaError: ${message}`),
+  );
+
+  it("prints why it refuses, and exits with 1", async () => {
+    const { code, err } = await run("bench", "--rounds", "many");
+    expect(err).toBe("FoveaError: --rounds must be a whole number from 1 up, got many.\n");
     expect(code).toBe(1);
   });
 });
