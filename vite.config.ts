@@ -64,6 +64,8 @@ function testProjects() {
         include: ["test/**/*.gpu.test.ts"],
         // Two pages keep two cores busy, once the others are done.
         fileParallelism: true,
+        // The files of a page share their modules, and with them the device and its pipelines.
+        isolate: false,
         sequence: { groupOrder: 1 },
         browser: {
           enabled: true,
