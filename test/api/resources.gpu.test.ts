@@ -20,10 +20,11 @@ describe("a thousand calls", () => {
   it("of any lengths leave memory and objects as they were, and compile once", async () => {
     const { device, count, buffers, bytes } = counted(await testDevice());
     const [k, v] = [1, 2].map((seed) => make(device, seed, [2, 2, 64, 8]));
-    const q = make(device, 3, [2, 4, 64, 8]);
+    const q = make(device, 3, [2, 4, 16, 8]);
     const sizes = integers(7, 3000, 1, 64);
     const call = async (index: number) => {
-      const [m, n, kept] = sizes.slice(3 * index, 3 * index + 3);
+      const [queries, n, kept] = sizes.slice(3 * index, 3 * index + 3);
+      const m = Math.ceil(queries / 4); // few, since time goes by them and memory by the call
       const lengths = [Math.min(n, kept), n];
       const options = { causal: index % 2 === 0, kvLengths: lengths, lse: true, variant: "8x32" } as const;
       const { output, lse } = await attention(q.slice(2, 0, m), k.slice(2, 0, n), v.slice(2, 0, n), options);
