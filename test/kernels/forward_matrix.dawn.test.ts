@@ -98,8 +98,8 @@ it("is switched off on a device that computes nothing, and attention has its oth
     },
   });
   const plans = await Promise.all([1, 2].map(() => planAttention(watched, { q: spec, k: spec, v: spec })));
-  expect(plans.map(({ kernel }) => kernel)).toEqual(["forward 64x32", "forward 64x32"]);
-  expect(compiled).toEqual(["forward matrix-f16", "forward 64x32"]); // each once
+  expect(plans.map(({ kernel }) => kernel)).toEqual(["forward 64x32-wide", "forward 64x32-wide"]);
+  expect(compiled).toEqual(["forward matrix-f16", "forward 64x32-wide"]); // each once
   const asked = planAttention(watched, { q: spec, k: spec, v: spec, variant: "matrix-f16" });
   await expect(asked).rejects.toMatchObject({ code: "limit" });
 });
