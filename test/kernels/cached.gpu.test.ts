@@ -18,9 +18,11 @@ import {
 } from "../../src/reference/index.ts";
 import { product } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
-import { testDevice } from "../support/device.ts";
+import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
 import { makeSource, type SourceSpec } from "../support/sources.ts";
+
+failOnGpuErrors();
 
 interface Case extends SourceSpec {
   readonly name: string;

@@ -11,8 +11,10 @@ import {
   decodeWorkgroupBytes,
 } from "../../src/kernels/decode.ts";
 import { type Case, runCase, title } from "../support/cases.ts";
-import { overridden, testDevice } from "../support/device.ts";
+import { failOnGpuErrors, overridden, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
+
+failOnGpuErrors();
 
 const SHAPES = DECODE_SHAPES.map(({ name }) => name);
 /** Those whose kernels differ in how they get at scores: many quads differ from one in what comes after. */
