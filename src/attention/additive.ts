@@ -27,6 +27,9 @@ export interface AdditiveProblem extends Omit<AttentionProblem, "similarity">, A
  *
  * q and k are projected already, q' = W_q q and k' = W_k k. The scale is 1 by default.
  *
+ * On software adapters a plan for many queries takes the exponentials of the keys in a pass of their own: a dispatch more,
+ * and scratch memory of the size of dense keys of f32 (`workspaceBytes`).
+ *
  * Source: Neural Machine Translation by Jointly Learning to Align and Translate (arXiv 1409.0473), appendix A.1.2.
  *
  * Rejects with FoveaError: `"argument"` and `"limit"` before the GPU sees anything; `"shader"`, `"device-lost"`,

@@ -15,8 +15,8 @@ import {
   matrixTile,
 } from "../kernels/forward_matrix.ts";
 import type { ModuleMap } from "../shader/link.ts";
+import { type Kernels, keysOf } from "./forward_kernels.ts";
 import { areRight } from "./matrix_probe.ts";
-import { type Kernels, keysOf } from "./plan_attention.ts";
 import type { ResolvedProblem } from "./problem.ts";
 
 /**

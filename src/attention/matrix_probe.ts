@@ -3,7 +3,8 @@
 import { guarded } from "../gpu/buffers.ts";
 import { type Tensor, tensor } from "../gpu/tensor.ts";
 import type { Component } from "../kernels/forward_matrix.ts";
-import { assemblePlan, type Kernels } from "./plan_attention.ts";
+import type { Kernels } from "./forward_kernels.ts";
+import { assemblePlan } from "./plan_attention.ts";
 import type { ResolvedProblem } from "./problem.ts";
 
 /** Rows that fill no tile, and a head dim that fills no matrix. */

@@ -75,7 +75,7 @@ interface PlanParts {
 export class AttentionPlan {
   /** Kernel and variant that the tile table chose: `forward 64x32`. */
   readonly kernel: string;
-  /** Bytes of scratch memory that the plan owns for its runs. The forward kernel needs none. */
+  /** Bytes of scratch memory that the plan owns for its runs: of split keys, and of keys that are prepared for many queries. */
   readonly workspaceBytes: number;
   /** Dispatches that a run is cut into, of all its kernels: more of them where the work of one would exceed `maxDispatchFlops`. */
   readonly dispatchCount: number;
@@ -84,7 +84,7 @@ export class AttentionPlan {
   #destroyed = false;
 
   private constructor(parts: PlanParts) {
-    this.kernel = parts.stages.find(({ names }) => !names?.source)?.source.label ?? "";
+    this.kernel = (parts.stages.find(({ names }) => !names) ?? parts.stages.at(-1))?.source.label ?? "";
     this.workspaceBytes = 4 * (parts.operands.get("workspace")?.fallback?.size ?? 0);
     this.dispatchCount = parts.stages.reduce((count, { dispatches }) => count + dispatches.length, 0);
     this.#parts = parts;

@@ -14,21 +14,12 @@ import {
   recordFloats,
   WIDE,
 } from "../kernels/decode.ts";
-import {
-  ADDITIVE_TERM_FLOPS,
-  chooseForwardTile,
-  FEW_QUERIES,
-  type ForwardTile,
-  forwardGrid,
-  forwardKernel,
-  isMatrixVariant,
-  type TileLimits,
-} from "../kernels/forward.ts";
-import type { SlotChoice } from "../kernels/slots.ts";
+import { chooseForwardTile, type ForwardTile, isMatrixVariant, type TileLimits } from "../kernels/forward.ts";
 import { accessOf, buildPlan } from "./build.ts";
 import { loadExtension } from "./features.ts";
+import { forwardKernels, type Kernels } from "./forward_kernels.ts";
 import { attentionTensors, operandsOf } from "./operands.ts";
-import type { AttentionPlan, Stage } from "./plan.ts";
+import type { AttentionPlan } from "./plan.ts";
 import { type AttentionProblem, type Cached, type ResolvedProblem, resolveProblem } from "./problem.ts";
 import { bindingBase } from "./specs.ts";
 
@@ -72,16 +63,6 @@ export async function preparePlan(device: GPUDevice, problem: AttentionProblem |
   return assemblePlan(device, problem, async (resolved) => chooseKernels(device, await withTuned(device, resolved)));
 }
 
-/** The kernels of a problem: those that it asks for, or that the tables have for it. */
-export interface Kernels {
-  /** The row of the table, and the workgroups that share the keys of a row, where the kernel splits them. */
-  readonly variant: string;
-  readonly kvSplits?: number;
-  readonly stagesOf: (slots: SlotChoice) => readonly Stage[] | Promise<readonly Stage[]>;
-  /** The shape of the scratch memory that the stages share. */
-  readonly workspace?: readonly number[];
-}
-
 /** The problem as tuning chose for it. Throws FoveaError for a result of another problem. */
 async function withTuned(device: GPUDevice, problem: ResolvedProblem): Promise<ResolvedProblem> {
   if (problem.tuned === undefined) return problem;
@@ -91,35 +72,24 @@ async function withTuned(device: GPUDevice, problem: ResolvedProblem): Promise<R
 
 /** Chooses the kernels. Throws FoveaError for a variant that can't run here. */
 export async function chooseKernels(device: GPUDevice, resolved: ResolvedProblem): Promise<Kernels> {
-  const plain = isMatrixVariant(resolved.variant) ? undefined : kernelsOf(device, resolved);
+  const plain = isMatrixVariant(resolved.variant) ? undefined : await kernelsOf(device, resolved);
   if (plain && (!device.features.has(MATRIX_FEATURE) || resolved.variant)) return plain;
   const { matrixKernels } = await import("./matrices.ts");
   return matrixKernels(device, resolved, plain);
 }
 
 /** Those of the tables. */
-function kernelsOf(device: GPUDevice, resolved: ResolvedProblem): Kernels {
+async function kernelsOf(device: GPUDevice, resolved: ResolvedProblem): Promise<Kernels> {
   const limits = tileLimits(device);
+  if (resolved.similarity.kind === "additive") {
+    const { additiveKernels } = await import("./additive_kernels.ts");
+    return additiveKernels(device, resolved, limits);
+  }
   if (isDecodeVariant(resolved.variant)) return decodeKernels(resolved, limits);
-  const { headDim, vDim, seqQ, similarity, blockMask } = resolved;
-  const additive = similarity.kind === "additive";
-  const { allowF16Products } = resolved;
-  const half = { allowF16Products, f16Rows: hasF16Rows(device, resolved), plainScores: hasPlainScores(resolved) };
-  const scores = { additive, blockKeys: blockMask?.options.blockSize[1] };
-  const choose = (variant?: string) => chooseForwardTile({ headDim, vDim, seqQ, ...scores, ...half, variant }, limits);
-  const chosen = choose(resolved.variant);
-  const few = additive && resolved.variant === undefined && chosen.form === "tiles" && seqQ <= FEW_QUERIES.most;
-  const tile = few ? choose(FEW_QUERIES.variant) : chosen;
-  if (isDecoded(resolved, tile)) return decodeKernels(resolved, limits);
-  const grid = forwardGrid(tile, headDim, vDim, seqQ);
-  const term = additive ? ADDITIVE_TERM_FLOPS : 2;
-  const flops = grid.qTile * keysOf(resolved, grid.qTile) * (term * headDim + (2 * vDim) / grid.vSplits);
-  return {
-    variant: tile.name,
-    stagesOf: async (slots) => [
-      { source: await forwardKernel({ headDim, vDim, tile, ...slots }), grid: { ...grid, flops } },
-    ],
-  };
+  const blockKeys = resolved.blockMask?.options.blockSize[1];
+  const half = { f16Rows: hasF16Rows(device, resolved), plainScores: hasPlainScores(resolved) };
+  const tile = chooseForwardTile({ ...resolved, ...half, blockKeys }, limits);
+  return isDecoded(resolved, tile) ? decodeKernels(resolved, limits) : forwardKernels(resolved, tile, 2);
 }
 
 function hasF16Rows(device: GPUDevice, { q, k, v, source }: ResolvedProblem): boolean {
@@ -137,33 +107,20 @@ function hasPlainScores(problem: ResolvedProblem): boolean {
   return similarity.kind === "dot" && !similarity.temperature && softcap === undefined && !more && !tables;
 }
 
-/** The most keys that a tile of queries looks at. */
-export function keysOf({ mostKeys, window: [left, right], sinkTokens }: ResolvedProblem, qTile: number): number {
-  return left < 0 || right < 0 ? mostKeys : Math.min(mostKeys, left + qTile + right + sinkTokens);
-}
-
-/** Few queries, or keys that the caller splits; block masks and additive scores are for the forward kernel. */
-function isDecoded(
-  { seqQ, headDim, variant, kvSplits, blockMask, similarity }: ResolvedProblem,
-  { form }: ForwardTile,
-) {
-  if (variant !== undefined || blockMask || similarity.kind === "additive") return false;
+/** Few queries, or keys that the caller splits; block masks are for the forward kernel. */
+function isDecoded({ seqQ, headDim, variant, kvSplits, blockMask }: ResolvedProblem, { form }: ForwardTile) {
+  if (variant !== undefined || blockMask) return false;
   const quads = form === "quads" && kvSplits === undefined;
   return seqQ <= MOST_QUERIES[quads ? (headDim > WIDE ? "wideQuads" : "quads") : "tiles"];
 }
 
 /** Split keys: every workgroup leaves a partial result, and a second kernel combines them. */
 function decodeKernels(problem: ResolvedProblem, limits: TileLimits): Kernels {
-  const { headDim, vDim, seqQ, batch, heads, kvHeads, window, sinkTokens, label, blockMask, similarity } = problem;
+  const { headDim, vDim, seqQ, batch, heads, kvHeads, window, sinkTokens, label, blockMask } = problem;
   check(
     !blockMask,
     "argument",
     () => `${label}: variant ${problem.variant} takes no block mask; use its mask function, or another variant.`,
-  );
-  check(
-    similarity.kind !== "additive",
-    "argument",
-    () => `${label}: variant ${problem.variant} has no additive scores; take another variant, or leave it out.`,
   );
   const packedRows = (heads / kvHeads) * seqQ;
   const tile = chooseDecodeTile(headDim, packedRows, limits, problem.variant);

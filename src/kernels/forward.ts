@@ -84,9 +84,6 @@ export type MatrixVariant = (typeof MATRIX_VARIANTS)[number];
 export const isMatrixVariant = (variant: string | undefined): variant is MatrixVariant =>
   MATRIX_VARIANTS.includes(variant as MatrixVariant);
 
-/** Queries that are too few for the rows of other tiles in workgroup memory, where scores are costly, and the tile for them. */
-export const FEW_QUERIES = { most: 8, variant: "8x32" } as const;
-
 /** What a term of an additive score costs, in operations: a division among them. */
 export const ADDITIVE_TERM_FLOPS = 16;
 
@@ -247,7 +244,7 @@ async function loadForm({ tile, similarity }: ForwardSpecialisation): Promise<Mo
   if (tile.form === "tiles") return { "package::forward": forward };
   if (tile.form === "half") return (await import("./forward_half.ts")).HALF_MODULES;
   const { rowModules } = await import("./forward_rows.ts");
-  return rowModules(tile.form === "quads", similarity?.kind === "additive");
+  return rowModules(tile.form === "quads", similarity);
 }
 
 /** The root module of a tile's kernel. */

@@ -11,6 +11,7 @@ import output from "../../shaders/slots/output.wesl?raw";
 import query from "../../shaders/slots/query.wesl?raw";
 import scoreFunction from "../../shaders/slots/score.wesl?raw";
 import biasStored from "../../shaders/variants/bias_stored.wesl?raw";
+import comparedKeyStored from "../../shaders/variants/compared_key_stored.wesl?raw";
 import dropoutThreefry from "../../shaders/variants/dropout_threefry.wesl?raw";
 import lseStored from "../../shaders/variants/lse_stored.wesl?raw";
 import maskTensorBits from "../../shaders/variants/mask_tensor_bits.wesl?raw";
@@ -54,6 +55,12 @@ const SIMILARITIES = {
 export const ADDITIVE_ROWS: ModuleSource = {
   name: "variants/similarity_additive_rows.wesl",
   text: similarityAdditiveRows,
+};
+
+/** The module of `slots/compared_key` where another kernel has left what it gives. */
+export const COMPARED_KEY_STORED: ModuleSource = {
+  name: "variants/compared_key_stored.wesl",
+  text: comparedKeyStored,
 };
 
 /** Modules of the slot `query`, and of `output`, for each access but the default. */

@@ -43,7 +43,13 @@ export interface FunctionPart {
 /** What a similarity's module depends on. */
 export type SimilarityChoice =
   | { readonly kind: "normalized"; readonly rms: boolean; readonly qWeights: boolean; readonly kWeights: boolean }
-  | { readonly kind: "additive"; readonly innerBias: boolean; readonly unitVector: boolean };
+  | {
+      readonly kind: "additive";
+      readonly innerBias: boolean;
+      readonly unitVector: boolean;
+      /** For kernels that hold rows in registers: another kernel has left the exponentials of the keys. */
+      readonly storedKeys?: true;
+    };
 
 /** What the slots of a kernel depend on. Lengths and strides are not among it. */
 export interface SlotChoice {

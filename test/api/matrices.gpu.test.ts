@@ -3,8 +3,9 @@
 
 import { describe, expect, it } from "vitest";
 import { loadExtension } from "../../src/attention/features.ts";
+import type { Kernels } from "../../src/attention/forward_kernels.ts";
 import { matrixKernels } from "../../src/attention/matrices.ts";
-import { assemblePlan, type Kernels } from "../../src/attention/plan_attention.ts";
+import { assemblePlan } from "../../src/attention/plan_attention.ts";
 import { resolveProblem } from "../../src/attention/problem.ts";
 import { type AttentionProblem, planAttention, tensor } from "../../src/index.ts";
 import { type MatrixLimits, matrixTile } from "../../src/kernels/forward_matrix.ts";

@@ -1,6 +1,7 @@
 // Every kernel in every variant that the tests look at: roots x head dims x slots.
 
 import { STEPS, stepBindings, stepModules } from "../../bench/ladder.ts";
+import { ADDITIVE_KEYS_BINDINGS, additiveKeysModules, STORED_KEYS_BINDING } from "../../src/kernels/additive_keys.ts";
 import { blockMaskBindings, blockMaskModules } from "../../src/kernels/block_mask.ts";
 import {
   ADVANCE_MODULES,
@@ -135,6 +136,26 @@ const FEATURE_VARIANTS = Object.entries(FEATURES).flatMap(([slotName, slots]) =>
       bindings: slotBindings(slots),
     })),
 );
+
+/** Additive scores whose keys' exponentials are in memory, and the kernel that leaves them there. */
+const STORED_KEYS: SlotChoice = {
+  ...{ ...PLAIN, k: "bf16-packed-strided", tables: true },
+  similarity: { kind: "additive", innerBias: true, unitVector: false, storedKeys: true },
+};
+const STORED_KEYS_VARIANTS = [
+  ...FORWARD_TILES.filter(({ name }) => name === "16x4-quad" || name === "64x4").map((tile) => ({
+    name: `forward ${tile.name} with stored keys`,
+    root: forwardRoot(tile),
+    modules: forwardModules({ headDim: 40, vDim: 40, tile, ...STORED_KEYS }),
+    bindings: [...slotBindings(STORED_KEYS), STORED_KEYS_BINDING],
+  })),
+  ...(["dense", "bf16-packed-strided"] as const).map((k) => ({
+    name: `additive keys of ${k} rows`,
+    root: "package::additive_keys",
+    modules: additiveKeysModules({ headDim: k === "dense" ? 40 : 5, k }),
+    bindings: ADDITIVE_KEYS_BINDINGS,
+  })),
+];
 
 /** Tiles of f16, with what they have beside plain attention, at head dims with and without columns left over. */
 const HALF: SlotChoice = { q: "f16", k: "f16", v: "f16", o: "f16" };
@@ -367,6 +388,7 @@ const ROW_VARIANTS = Object.entries(ROW_KERNELS).flatMap(([root, specs]) =>
 const VARIANTS: readonly (Omit<KernelVariant, "modules"> & { modules: ModuleMap | Promise<ModuleMap> })[] = [
   ...ATTENTION_VARIANTS,
   ...FEATURE_VARIANTS,
+  ...STORED_KEYS_VARIANTS,
   ...HALF_VARIANTS,
   ...DECODE_VARIANTS,
   ...SCORE_VARIANTS,

@@ -1,0 +1,34 @@
+// The stages of a plan that is one forward kernel.
+
+import { type ForwardTile, forwardGrid, forwardKernel } from "../kernels/forward.ts";
+import type { SlotChoice } from "../kernels/slots.ts";
+import type { Stage } from "./plan.ts";
+import type { ResolvedProblem } from "./problem.ts";
+
+/** The kernels of a problem: those that it asks for, or that the tables have for it. */
+export interface Kernels {
+  /** The row of the table, and the workgroups that share the keys of a row, where the kernel splits them. */
+  readonly variant: string;
+  readonly kvSplits?: number;
+  readonly stagesOf: (slots: SlotChoice) => readonly Stage[] | Promise<readonly Stage[]>;
+  /** The shape of the scratch memory that the stages share. */
+  readonly workspace?: readonly number[];
+}
+
+/** The forward kernel with a tile. `term`: operations of a column of a score. */
+export function forwardKernels(resolved: ResolvedProblem, tile: ForwardTile, term: number): Kernels {
+  const { headDim, vDim, seqQ } = resolved;
+  const grid = forwardGrid(tile, headDim, vDim, seqQ);
+  const flops = grid.qTile * keysOf(resolved, grid.qTile) * (term * headDim + (2 * vDim) / grid.vSplits);
+  return {
+    variant: tile.name,
+    stagesOf: async (slots) => [
+      { source: await forwardKernel({ headDim, vDim, tile, ...slots }), grid: { ...grid, flops } },
+    ],
+  };
+}
+
+/** The most keys that a tile of queries looks at. */
+export function keysOf({ mostKeys, window: [left, right], sinkTokens }: ResolvedProblem, qTile: number): number {
+  return left < 0 || right < 0 ? mostKeys : Math.min(mostKeys, left + qTile + right + sinkTokens);
+}
