@@ -60,6 +60,9 @@ const SHORTEST = 5;
 /** Runs of a turn where the shortest counts. */
 const SHORT_RUNS = 20;
 
+/** Milliseconds before a turn, in which the browser gives back the memory of the turn before: it is not for the next to wait. */
+const PAUSE = 50;
+
 /** The contest without the libraries that are not among `peers`. */
 export const among = (contest: Contest, peers: readonly string[]): Contest => ({
   ...contest,
@@ -132,6 +135,7 @@ async function worstOf(one: Contestant, at: readonly number[], f64: ArrayLike<nu
 /** Milliseconds of a run: the mean of several, or the shortest. */
 async function timed(one: Contestant, repeats: number, shortest = false): Promise<number> {
   const times: number[] = [];
+  await new Promise((resolve) => setTimeout(resolve, PAUSE));
   const started = performance.now();
   for (let run = 0; run < repeats; run++) {
     const begun = performance.now();
