@@ -60,8 +60,11 @@ const SHORTEST = 5;
 /** Runs of a turn where the shortest counts. */
 const SHORT_RUNS = 20;
 
-/** Milliseconds before a turn, in which the browser gives back the memory of the turn before: it is not for the next to wait. */
-const PAUSE = 50;
+/**
+ * A run so long or longer needs none before it that is not timed. For others there is one in each turn, which waits for
+ * what the turn before has left to give back, and finds caches as that one left them.
+ */
+const LONG = 200;
 
 /** The contest without the libraries that are not among `peers`. */
 export const among = (contest: Contest, peers: readonly string[]): Contest => ({
@@ -85,13 +88,14 @@ export async function runContest(
   const rounds = Math.min(options.rounds, contest.mostRounds ?? options.rounds);
   const { at, f64, plain } = contest.expected();
   const bound = errorBound(f64, plain, "f32");
-  const entrants: { name: string; one: Contestant; times: number[]; repeats: number; worst: Worst }[] = [];
+  const entrants: { name: string; one: Contestant; times: number[]; repeats: number; short: boolean; worst: Worst }[] =
+    [];
   try {
     for (const [name, make] of Object.entries(contest.contestants)) {
       try {
         const one = await make(device);
         const worst = one.yardstick ? { ...worstElement([], [], [0]), error: 0 } : await worstOf(one, at, f64);
-        entrants.push({ name, one, times: [], repeats: 1, worst });
+        entrants.push({ name, one, times: [], repeats: 1, short: false, worst });
       } catch (error) {
         note(`${contest.name}: ${name} can't run: ${error instanceof Error ? error.message : error}`);
       }
@@ -99,10 +103,12 @@ export async function runContest(
     }
     for (const entrant of entrants) {
       const once = await timed(entrant.one, 1, contest.shortest);
+      entrant.short = once < LONG;
       entrant.repeats = contest.shortest ? SHORT_RUNS : Math.max(1, Math.ceil(SHORTEST / Math.max(once, 0.05)));
     }
     for (let round = 0; round < rounds; round++) {
-      for (const { one, times, repeats } of entrants) {
+      for (const { one, times, repeats, short } of entrants) {
+        if (short) await one.run();
         times.push(await timed(one, repeats, contest.shortest));
         onStep();
       }
@@ -135,7 +141,6 @@ async function worstOf(one: Contestant, at: readonly number[], f64: ArrayLike<nu
 /** Milliseconds of a run: the mean of several, or the shortest. */
 async function timed(one: Contestant, repeats: number, shortest = false): Promise<number> {
   const times: number[] = [];
-  await new Promise((resolve) => setTimeout(resolve, PAUSE));
   const started = performance.now();
   for (let run = 0; run < repeats; run++) {
     const begun = performance.now();
