@@ -29,3 +29,39 @@ export class FoveaError extends Error {
 export function check(condition: boolean, code: FoveaErrorCode, message: () => string): asserts condition {
   if (!condition) throw new FoveaError(code, message());
 }
+
+/** The most characters of a value in a message. */
+const SHOWN = 100;
+
+/**
+ * A value as messages name it: short, on one line, and without running code that could throw. Use it for whatever a
+ * caller gave; numbers and strings that were checked before need it not.
+ */
+export function show(value: unknown): string {
+  let text: string;
+  try {
+    if (typeof value === "string") text = JSON.stringify(value);
+    else if (typeof value === "bigint") text = `${value}n`;
+    else if (typeof value === "function") text = "a function";
+    else if (Array.isArray(value))
+      text = `[${value
+        .slice(0, SHOWN)
+        .map((item) => (Array.isArray(item) ? "[...]" : show(item)))
+        .join(", ")}]`;
+    else if (ArrayBuffer.isView(value)) text = `${value.constructor.name} of ${value.byteLength} bytes`;
+    else if (typeof value === "object" && value !== null) text = shownObject(value);
+    else text = String(value);
+  } catch {
+    text = "a value that cannot be read";
+  }
+  // What would move the cursor of a terminal is escaped.
+  text = text.replace(/[\p{Cc}\u2028\u2029]/gu, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  return text.length > SHOWN ? `${text.slice(0, SHOWN)}...` : text;
+}
+
+/** Plain objects by their names, all others by their class. */
+function shownObject(value: object): string {
+  const prototype = Object.getPrototypeOf(value);
+  const name = prototype?.constructor?.name;
+  return prototype === null || prototype === Object.prototype ? `{ ${Object.keys(value).join(", ")} }` : `a ${name}`;
+}
