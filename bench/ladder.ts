@@ -10,6 +10,7 @@ import tiles from "../shaders/steps/forward_3_tiles.wesl?raw";
 import { assemblePlan } from "../src/attention/plan_attention.ts";
 import type { ResolvedProblem } from "../src/attention/problem.ts";
 import { check } from "../src/errors.ts";
+import type { Taken } from "../src/given.ts";
 import { type AttentionPlan, type AttentionProblem, planAttention } from "../src/index.ts";
 import { slotModules } from "../src/kernels/slot_modules.ts";
 import { type SlotChoice, slotBindings } from "../src/kernels/slots.ts";
@@ -114,7 +115,7 @@ function climb(
   workspaceOf?: (problem: ResolvedProblem) => number[],
 ): Rung["plan"] {
   return async (device, problem) => {
-    const { plan, allocated } = await assemblePlan(device, problem, (resolved) => {
+    const { plan, allocated } = await assemblePlan(device, problem as Taken<AttentionProblem>, (resolved) => {
       const stagesOf = (slots: SlotChoice) => {
         for (const feature of BEYOND_STEPS) {
           check(!slots[feature], "argument", () => `the steps of the ladder have no ${feature}; the real kernel has.`);

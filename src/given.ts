@@ -20,11 +20,28 @@ type NumberArray =
 /** A list of numbers: an array, or a typed array of any kind. */
 export type Numbers = readonly number[] | NumberArray;
 
+/** Options as they are read: without null, and with arrays in place of typed arrays. */
+export type Taken<T> = T extends unknown ? { [Name in keyof T]: Exclude<T[Name], null | NumberArray> } : never;
+
 /** The members of a type, or of each type of a union. */
 type NameOf<T> = T extends unknown ? keyof T & string : never;
 
-/** The names of all options: the compiler holds the list to the type, so that no option can be forgotten. */
-export type OptionNames<T> = Readonly<Record<NameOf<T>, true>>;
+type Member<T, Name> = T extends unknown ? (Name extends keyof T ? T[Name] : never) : never;
+
+/** What an option has to be, where its type says so: the rest is for its function to check. */
+type Kind<Value> = [NonNullable<Value>] extends [boolean]
+  ? "boolean"
+  : [NonNullable<Value>] extends [number]
+    ? "number"
+    : [NonNullable<Value>] extends [string]
+      ? "string"
+      : true;
+
+/** The names of all options, and their kinds: the compiler holds the list to the type, so that nothing is forgotten. */
+export type OptionNames<T> = { readonly [Name in NameOf<T>]: Kind<Member<T, Name>> };
+
+/** Such a list, of whatever options. */
+export type AnyNames = Readonly<Record<string, true | "boolean" | "number" | "string">>;
 
 /** A list of numbers as an array; anything else as it is. Elements of BigInt64Array become numbers. */
 export function numbersOf<T>(value: T): Exclude<T, NumberArray> | (T extends NumberArray ? readonly number[] : never) {
@@ -41,46 +58,83 @@ const LONGEST = 2 ** 26;
 
 /**
  * Reads the options that a function knows. `unknown` is the first name, if any, that it does not. A member that is null,
- * as configurations in JSON have it, is the same as none. Lists and plain objects are copied, typed arrays become arrays;
- * tensors and other objects stay what they are.
+ * as configurations in JSON have it, is the same as none. Lists and plain objects are copied, typed arrays become arrays,
+ * BigInts numbers; tensors and other objects stay what they are.
  *
- * Throws FoveaError for what is no object, holds itself, or cannot be read.
+ * What is read can be compared and shown without running code that throws. Throws FoveaError for anything else: for what
+ * is no object, holds itself or a function, or cannot be read.
  */
 export function readGiven<T extends object>(
   label: string,
   given: T | null | undefined,
   names: OptionNames<T>,
-): { readonly options: T; readonly unknown: string | undefined } {
-  const refuse = (what: string, cause?: unknown) => {
-    throw new FoveaError("argument", `${label}: ${what}`, { cause });
-  };
-  const copy = (value: unknown, depth: number): unknown => {
-    if (typeof value !== "object" || value === null) return value;
-    const list = numbersOf(value) as object;
-    const isArray = Array.isArray(list);
-    const prototype = Object.getPrototypeOf(list);
-    if (!isArray && prototype !== Object.prototype && prototype !== null) return value;
-    if (depth > DEEPEST) refuse("the options are nested too deeply, or hold themselves.");
-    if (isArray && list.length > LONGEST) refuse(`a list of ${list.length} numbers is too long.`);
-    if (isArray) return Array.from(list, (item) => copy(item, depth + 1));
-    return members(list, Object.keys(list), depth + 1);
-  };
-  const members = (from: object, keys: readonly string[], depth: number) => {
-    const entries = keys.map((key) => [key, copy((from as Record<string, unknown>)[key], depth)] as const);
-    return Object.fromEntries(entries.filter(([, value]) => value !== undefined && value !== null));
-  };
+): { readonly options: Taken<T>; readonly unknown: string | undefined } {
   const isObject = typeof given === "object" && !Array.isArray(given);
-  if (given !== undefined && !isObject) refuse(`options are an object { name: value }, got ${show(given)}.`);
-  let options = {};
+  if (given !== undefined && !isObject) refuse(label, `options are an object { name: value }, got ${show(given)}.`);
+  let options: Record<string, unknown> = {};
   let unknown: string | undefined;
   try {
     for (const name in given) unknown ??= Object.hasOwn(names, name) ? undefined : name;
-    options = members(given ?? {}, Object.keys(names), 0);
+    options = members(label, given ?? {}, Object.keys(names), 0);
+    checkKinds(label, options, names);
   } catch (cause) {
     if (cause instanceof FoveaError) throw cause;
-    refuse("an option cannot be read: reading it throws an error.", cause);
+    refuse(label, "an option cannot be read: it throws an error.", cause);
   }
-  const named = (options as { label?: unknown }).label;
-  if (named !== undefined && typeof named !== "string") refuse(`label must be a string, got ${show(named)}.`);
-  return { options: options as T, unknown };
+  return { options: options as Taken<T>, unknown };
 }
+
+/**
+ * The options of an asynchronous call, read before it returns. Rejects with FoveaError for a name that the function does
+ * not know; what that error says is loaded when it is needed. Synchronous functions have `takeOptions` for the same.
+ */
+export async function readOptions<T extends object>(
+  label: string,
+  given: T | null | undefined,
+  names: OptionNames<NoInfer<T>>,
+): Promise<Taken<T>> {
+  const { options, unknown } = readGiven(label, given, names);
+  if (unknown === undefined) return options;
+  const { unknownOption } = await import("./unknown_option.ts");
+  throw unknownOption((options as { label?: string }).label ?? label, unknown, names);
+}
+
+/** Throws FoveaError for a member that is not of the kind that it must be. */
+export function checkKinds(label: string, options: object, names: AnyNames): void {
+  for (const [name, value] of Object.entries(options)) {
+    const kind = names[name] ?? true;
+    if (kind !== true && typeof value !== kind) refuse(label, `${name} must be a ${kind}, got ${show(value)}.`);
+  }
+}
+
+function members(label: string, from: object, names: readonly string[], depth: number): Record<string, unknown> {
+  const all = names.map((name) => [name, copy(label, name, (from as Record<string, unknown>)[name], depth)] as const);
+  return Object.fromEntries(all.filter(([, value]) => value !== undefined && value !== null));
+}
+
+/** A copy of plain data; other objects as they are. */
+function copy(label: string, name: string, value: unknown, depth: number): unknown {
+  if (typeof value === "bigint" && Number.isSafeInteger(Number(value))) return Number(value);
+  if (typeof value === "bigint" || typeof value === "symbol" || typeof value === "function") {
+    refuse(label, `${name} cannot be ${show(value)}.`);
+  }
+  if (typeof value !== "object" || value === null) return value;
+  const list = numbersOf(value) as object;
+  const isArray = Array.isArray(list);
+  const prototype = Object.getPrototypeOf(list);
+  if (!isArray && prototype !== Object.prototype && prototype !== null) {
+    `${value}${+value}`; // throws for an object that messages could not show, or checks not compare
+    return value;
+  }
+  if (depth > DEEPEST) refuse(label, `${name} is nested too deeply, or holds itself.`);
+  if (isArray && list.length > LONGEST) refuse(label, `${name} is too long: ${list.length} elements.`);
+  if (isArray) return Array.from(list, (item) => copy(label, name, item, depth + 1));
+  return members(label, list, Object.keys(list), depth + 1);
+}
+
+function refuse(label: string, what: string, cause?: unknown): never {
+  throw new FoveaError("argument", `${label}: ${what}`, { cause });
+}
+
+/** Whether a value is a whole number from 0 up that counts something. */
+export const isLength = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;

@@ -38,7 +38,7 @@ export interface MaskOptions<PerBatch> {
    * stands at the last key (offset = key length - M, for each batch entry by its own key length; the FlashAttention
    * rule). `"top-left"` is offset 0. Default `false`: every query sees every key.
    */
-  readonly causal?: boolean | CausalAlignment;
+  readonly causal?: boolean | CausalAlignment | null;
   /** Position of the first query, for all batch entries or one each; may be negative. Replaces the alignment. */
   readonly queryOffset?: number | PerBatch;
   /** Keys of each batch entry, counted from the first; the rest is padding and is never read. Default N for all. */

@@ -9,8 +9,9 @@ const root = resolve(import.meta.dirname, "..");
 const LAW: Readonly<Record<string, readonly string[]>> = {
   "src/types.ts": [],
   "src/errors.ts": [],
-  "src/given.ts": ["src/errors.ts"],
-  "src/options.ts": ["src/given.ts", "src/errors.ts"],
+  "src/unknown_option.ts": ["src/errors.ts"],
+  "src/given.ts": ["src/errors.ts", "src/unknown_option.ts"],
+  "src/options.ts": ["src/given.ts", "src/unknown_option.ts"],
   "src/index.ts": ["src/attention", "src/gpu", "src/types.ts", "src/errors.ts", "src/given.ts"],
   "src/attention": [
     "src/kernels",

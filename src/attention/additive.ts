@@ -1,11 +1,12 @@
 // Additive attention under its own name, and the other mechanisms of scores that are attention with a similarity.
 
-import { check } from "../errors.ts";
+import type { OptionNames } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { type AttentionOptions, type AttentionResult, attention } from "./attention.ts";
+import { takeOptions } from "../options.ts";
+import { ATTENTION_OPTIONS, type AttentionOptions, type AttentionResult, attention } from "./attention.ts";
 import type { AttentionPlan } from "./plan.ts";
 import { planAttention } from "./plan_attention.ts";
-import type { AttentionProblem } from "./problem.ts";
+import { ATTENTION_PROBLEM, type AttentionProblem } from "./problem.ts";
 import type { AdditiveSimilarity } from "./similarity.ts";
 
 /** The layer between a query and a key: vector, innerBias, innerScale, normalize, gain. */
@@ -40,8 +41,21 @@ export interface AdditiveProblem extends Omit<AttentionProblem, "similarity">, A
  * plan.encode(encoder, { output });
  */
 export async function planAdditiveAttention(device: GPUDevice, problem: AdditiveProblem): Promise<AttentionPlan> {
-  return planAttention(device, withLayer("planAdditiveAttention", problem));
+  return planAttention(device, withLayer(takeOptions(LABEL, problem, ADDITIVE_PROBLEM)) as AttentionProblem);
 }
+
+const LABEL = "additiveAttention";
+
+/** The names of all members of a problem, and of all options. */
+const LAYER: OptionNames<AdditiveLayer> = {
+  vector: true,
+  innerBias: true,
+  innerScale: "number",
+  normalize: "boolean",
+  gain: true,
+};
+const { similarity: _p, ...ADDITIVE_PROBLEM } = { ...ATTENTION_PROBLEM, ...LAYER };
+const { similarity: _o, ...ADDITIVE_OPTIONS } = { ...ATTENTION_OPTIONS, ...LAYER };
 
 /**
  * Additive attention on the GPU; see {@link planAdditiveAttention} for the formula. Weights and best keys are those of
@@ -61,23 +75,13 @@ export async function additiveAttention(
   v: Tensor,
   options: AdditiveOptions = {},
 ): Promise<AttentionResult> {
-  return attention(q, k, v, withLayer("additiveAttention", options));
+  return attention(q, k, v, withLayer(takeOptions(LABEL, options, ADDITIVE_OPTIONS)));
 }
 
 /** The layer's options as a similarity. */
-function withLayer<Options extends AdditiveLayer & { readonly label?: string }>(name: string, options: Options) {
-  check(
-    typeof options === "object" && options !== null,
-    "argument",
-    () => `${name}: expected an object of options, got ${options}.`,
-  );
-  check(
-    !("similarity" in options),
-    "argument",
-    () => `${name}: similarity is additive here; call attention() for another one.`,
-  );
+function withLayer<Options extends AdditiveLayer & { readonly label?: string }>(options: Options) {
   const { vector, innerBias, innerScale, normalize, gain, ...rest } = options;
   const layer = { vector, innerBias, innerScale, normalize, gain };
   const given = Object.fromEntries(Object.entries(layer).filter(([, value]) => value !== undefined));
-  return { ...rest, label: options.label ?? "additiveAttention", similarity: { kind: "additive" as const, ...given } };
+  return { ...rest, label: options.label ?? LABEL, similarity: { kind: "additive" as const, ...given } };
 }

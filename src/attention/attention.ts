@@ -1,10 +1,11 @@
 // The one-liner: plan, allocate, encode, submit.
 
+import { type OptionNames, readOptions } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { isCache } from "./cached.ts";
 import type { KvSourceOwner } from "./kv_source.ts";
 import { preparePlan } from "./plan_attention.ts";
-import type { AttentionProblem } from "./problem.ts";
+import { ATTENTION_PROBLEM, type AttentionProblem } from "./problem.ts";
 import { checkTensors, runOnce } from "./run.ts";
 
 /** Options of {@link attention}: those of a problem, with tensors where memory is meant. */
@@ -15,6 +16,13 @@ export interface AttentionOptions extends Omit<AttentionProblem, "q" | "k" | "v"
   readonly lse?: boolean | Tensor;
   /** Likewise for the largest score of each row. */
   readonly rowMax?: boolean | Tensor;
+}
+
+/** The names of the options. */
+export const ATTENTION_OPTIONS: OptionNames<AttentionOptions> = withoutTensors(ATTENTION_PROBLEM);
+
+function withoutTensors({ q, k, v, cache, ...options }: typeof ATTENTION_PROBLEM) {
+  return options;
 }
 
 export interface AttentionResult {
@@ -58,7 +66,7 @@ export async function attention(
   const cached = isCache(keys);
   const tensors = cached ? { q } : { q, k: keys, v: values as Tensor };
   checkTensors("attention", tensors);
-  const options = ((cached ? values : more) ?? {}) as AttentionOptions;
+  const options = await readOptions("attention", (cached ? values : more) as AttentionOptions, ATTENTION_OPTIONS);
   const problem = { ...options, ...(cached ? { q, cache: keys } : { q, k: keys, v: values as Tensor }) };
   const { device } = q;
   const { plan, allocated, resolved } = await preparePlan(device, problem);

@@ -1,10 +1,12 @@
 // Block masks: which blocks of scores a mask leaves, found once on the GPU and kept by the caller.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
+import type { OptionNames } from "../given.ts";
 import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
 import { checkBindings, compileKernel } from "../gpu/pipelines.ts";
 import { Tensor, tensor } from "../gpu/tensor.ts";
 import { BLOCKS, blockMaskKernel } from "../kernels/block_mask.ts";
+import { takeOptions } from "../options.ts";
 import { writeNumber } from "./captures.ts";
 import { AttentionFunction, type MaskFunction } from "./functions.ts";
 import { capturedOperand } from "./operand_checks.ts";
@@ -92,9 +94,9 @@ export async function createBlockMask(
   check(
     isMaskFunction(maskFunction),
     "argument",
-    () => `createBlockMask: expected a function from maskFunction(), got ${maskFunction}.`,
+    () => `createBlockMask: expected a function from maskFunction(), got ${show(maskFunction)}.`,
   );
-  const options = resolveOptions(given);
+  const options = resolveOptions(takeOptions("createBlockMask", given, BLOCK_MASK_OPTIONS));
   const { label, seqQ, seqKv, batch, heads, queryOffset, blockSize } = options;
   const source = blockMaskKernel(maskFunction.text);
   checkBindings(device, label, source.bindings);
@@ -158,13 +160,14 @@ export function blockMaskOf(
   kinds: readonly BlockKind[],
   given: BlockMaskOptions & { readonly maskFunction?: MaskFunction },
 ): BlockMask {
-  const options = resolveOptions(given);
+  const taken = takeOptions("blockMaskOf", given, { ...BLOCK_MASK_OPTIONS, maskFunction: true });
+  const options = resolveOptions(taken);
   const { batch, heads, label } = options;
-  const { maskFunction } = given;
+  const { maskFunction } = taken;
   check(
     maskFunction === undefined || isMaskFunction(maskFunction),
     "argument",
-    () => `${label}: maskFunction must come from maskFunction(), got ${maskFunction}.`,
+    () => `${label}: maskFunction must come from maskFunction(), got ${show(maskFunction)}.`,
   );
   const [qBlocks, kvBlocks] = blocksOf(options);
   const count = batch * heads * qBlocks * kvBlocks;
@@ -172,7 +175,7 @@ export function blockMaskOf(
     Array.isArray(kinds) && kinds.length === count,
     "argument",
     () =>
-      `${label}: expected ${count} kinds [B, H, blocks of queries, blocks of keys] = [${[batch, heads, qBlocks, kvBlocks]}], got ${kinds?.length}.`,
+      `${label}: expected ${count} kinds [B, H, blocks of queries, blocks of keys] = [${[batch, heads, qBlocks, kvBlocks]}], got ${show(kinds)}.`,
   );
   const width = 1 + kvBlocks;
   const words = new Uint32Array(batch * heads * qBlocks * width);
@@ -180,7 +183,7 @@ export function blockMaskOf(
     check(
       kind === "empty" || kind === "partial" || kind === "full",
       "argument",
-      () => `${label}: kind ${index} must be "empty", "partial" or "full", got ${JSON.stringify(kind)}.`,
+      () => `${label}: kind ${index} must be "empty", "partial" or "full", got ${show(kind)}.`,
     );
     if (kind === "empty") return;
     const row = Math.floor(index / kvBlocks) * width;
@@ -196,12 +199,18 @@ const blocksOf = ({ seqQ, seqKv, blockSize }: Required<BlockMaskOptions>) => [
   Math.ceil(seqKv / blockSize[1]),
 ];
 
+/** The names of the options. */
+const BLOCK_MASK_OPTIONS: OptionNames<BlockMaskOptions> = {
+  seqQ: "number",
+  seqKv: "number",
+  batch: "number",
+  heads: "number",
+  blockSize: true,
+  queryOffset: "number",
+  label: "string",
+};
+
 function resolveOptions(given: BlockMaskOptions): Required<BlockMaskOptions> {
-  check(
-    typeof given === "object" && given !== null,
-    "argument",
-    () => `block mask: expected { seqQ, seqKv, ... }, got ${given}.`,
-  );
   const { seqQ, seqKv, batch = 1, heads = 1, blockSize = [64, 64], label = "block mask" } = given;
   const { queryOffset = seqKv - seqQ } = given;
   for (const [name, value] of Object.entries({ seqQ, seqKv, batch, heads })) {
@@ -218,7 +227,7 @@ function resolveOptions(given: BlockMaskOptions): Required<BlockMaskOptions> {
       isMultiple(blockSize[1], KV_TILE),
     "argument",
     () =>
-      `${label}: blockSize must be [rows, keys], multiples of ${Q_TILE} and ${KV_TILE} up to ${LARGEST}, got ${JSON.stringify(blockSize)}.`,
+      `${label}: blockSize must be [rows, keys], multiples of ${Q_TILE} and ${KV_TILE} up to ${LARGEST}, got ${show(blockSize)}.`,
   );
   check(
     Number.isInteger(queryOffset) && Math.abs(queryOffset) <= 2 ** 29,

@@ -1,6 +1,6 @@
 // Masks and biases: tensors over the scores [B, H, M, N] in which any axis may be 1.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
 import { resolveSpec } from "../gpu/tensor.ts";
 import type { TensorSpec } from "../types.ts";
 import type { ResolvedSpec } from "./specs.ts";
@@ -21,7 +21,7 @@ export function resolveMemory(
   check(
     typeof given === "object" && given !== null && Array.isArray(given.shape),
     "argument",
-    () => `${what} must be a tensor, or { shape, strides?, offset?, dtype? }, got ${given}.`,
+    () => `${what} must be a tensor, or { shape, strides?, offset?, dtype? }, got ${show(given)}.`,
   );
   const spec = resolveSpec(what, { ...given, dtype: given.dtype ?? (kind === "mask" ? "u8" : "f32") });
   const dtypes = kind === "mask" ? ["u8", "u32"] : ["f32"];

@@ -1,6 +1,8 @@
 // The buckets of T5's relative bias: exact up to a distance, then as wide as the logarithm says.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
+import { isLength, type OptionNames } from "../given.ts";
+import { takeOptions } from "../options.ts";
 import type { RelativeBias } from "./options.ts";
 
 /** Buckets of one side of the query. */
@@ -45,6 +47,14 @@ export interface T5BucketOptions extends Pick<RelativeBias, "bidirectional" | "m
   readonly queryOffset?: number;
 }
 
+/** Their names. */
+const BUCKET_OPTIONS: OptionNames<T5BucketOptions> = {
+  bidirectional: "boolean",
+  maxDistance: "number",
+  buckets: "number",
+  queryOffset: "number",
+};
+
 /**
  * T5's bucket of every key for every query, to look a learned bias up by. The option `relativeBias` of attention does so
  * inside the kernel; this is for biases in memory, and for looking at them.
@@ -57,12 +67,19 @@ export interface T5BucketOptions extends Pick<RelativeBias, "bidirectional" | "m
  * const values = new Float32Array(32); // of one head, learned
  * const bias = Float32Array.from(t5Buckets(128, 128), (bucket) => values[bucket]);
  */
-export function t5Buckets(seqQ: number, seqKv: number, options: T5BucketOptions = {}): Int32Array<ArrayBuffer> {
+export function t5Buckets(seqQ: number, seqKv: number, given: T5BucketOptions = {}): Int32Array<ArrayBuffer> {
+  const options = takeOptions("t5Buckets", given, BUCKET_OPTIONS);
   const { buckets = 32, bidirectional = true, queryOffset = 0 } = options;
   check(
-    [seqQ, seqKv].every((n) => Number.isInteger(n) && n >= 0) && Number.isInteger(queryOffset),
+    [seqQ, seqKv].every(isLength) && Number.isInteger(queryOffset),
     "argument",
-    () => `t5Buckets: queries, keys and queryOffset are whole numbers, got ${seqQ}, ${seqKv} and ${queryOffset}.`,
+    () =>
+      `t5Buckets: queries, keys and queryOffset are whole numbers, got ${show(seqQ)}, ${show(seqKv)} and ${queryOffset}.`,
+  );
+  check(
+    seqQ * seqKv < 2 ** 31,
+    "limit",
+    () => `t5Buckets: ${seqQ} queries of ${seqKv} keys are too many for an array; option relativeBias needs no memory.`,
   );
   const { side, behind } = distanceBuckets("t5Buckets", options, buckets);
   const found = new Int32Array(seqQ * seqKv);

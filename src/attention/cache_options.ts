@@ -5,9 +5,10 @@ import { Tensor, tensor } from "../gpu/tensor.ts";
 import { quantisedWords } from "../kernels/cache.ts";
 import type { Quantisation } from "../kernels/kv_access.ts";
 import { ANGLE_POSITIONS, angleTables, angleTablesShape } from "../kernels/rotary_angles.ts";
+import { takeOptions } from "../options.ts";
 import type { CacheRotary, ResolvedNorm } from "./cache_append_problem.ts";
 import { STATE_LIMIT } from "./cache_state.ts";
-import { type ResolvedRotary, type RotaryOptions, resolveRotary } from "./rotary_options.ts";
+import { type ResolvedRotary, ROTARY_OPTIONS, type RotaryOptions, resolveRotary } from "./rotary_options.ts";
 
 /** How a cache stores the elements of k and v. */
 export type CacheDtype = "f32" | "f16" | "bf16" | "int8" | "int4";
@@ -224,7 +225,7 @@ export function resolveRotation(
     "argument",
     () => `${label}: rotary positions end at ${ANGLE_POSITIONS}; a capacity of ${capacity} goes beyond.`,
   );
-  return resolveRotary(`${label}: rotary`, headDim, options);
+  return resolveRotary(`${label}: rotary`, headDim, takeOptions(`${label}: rotary`, options, ROTARY_OPTIONS));
 }
 
 /** Its angles on the GPU. */

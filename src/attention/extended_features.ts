@@ -1,13 +1,14 @@
 // What few problems say beyond causality and windows: lengths of entries, caches, similarities, biases, masks in memory,
 // functions, dropout. Plain attention is planned without loading this file.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
+import { checkNames } from "../options.ts";
 import { BlockMask } from "./block_mask.ts";
 import { resolveMemory } from "./broadcast.ts";
 import type { Features, TensorSizes } from "./features.ts";
 import { AttentionFunction } from "./functions.ts";
 import type { KvSource } from "./kv_source.ts";
-import type { Dropout, ScoreOptions } from "./options.ts";
+import type { Dropout, TakenScores } from "./options.ts";
 import { sequenceTables } from "./sequences.ts";
 import { resolveSimilarity } from "./similarity.ts";
 import { headTables, type Sizes } from "./tables.ts";
@@ -18,7 +19,7 @@ type Positions = Pick<Features, "alignEnd" | "offset">;
 /** Checks the options that few problems have. Throws FoveaError that names the option. */
 export function resolveExtended(
   label: string,
-  options: ScoreOptions,
+  options: TakenScores,
   { batch, heads, headDim, rowsQ, rowsKv, normRows }: TensorSizes,
   positions: Positions,
   source: KvSource | undefined,
@@ -44,7 +45,7 @@ export function resolveExtended(
 
 function resolveFunctions(
   label: string,
-  options: ScoreOptions,
+  options: TakenScores,
   { alignEnd, offset }: Positions,
   entriesDiffer: boolean,
   { batch, heads, seqQ, seqKv }: Sizes,
@@ -96,22 +97,23 @@ function resolveFunctions(
   return { scoreFunction, maskFunction: blockMask.maskFunction, blockMask };
 }
 
-function resolveSoftcap(label: string, { softcap }: ScoreOptions): number | undefined {
+function resolveSoftcap(label: string, { softcap }: TakenScores): number | undefined {
   check(
-    softcap === undefined || (Number.isFinite(softcap) && softcap > 0),
+    softcap === undefined || (Number.isFinite(softcap) && softcap >= 0),
     "argument",
-    () => `${label}: softcap must be a positive number, got ${softcap}. Leave it out for none.`,
+    () => `${label}: softcap must be a positive number, or 0 for none, got ${softcap}.`,
   );
-  return softcap;
+  return softcap || undefined;
 }
 
-function resolveDropout(label: string, { dropout }: ScoreOptions, rows: number): Dropout | undefined {
+function resolveDropout(label: string, { dropout }: TakenScores, rows: number): Dropout | undefined {
   if (dropout === undefined) return undefined;
   check(
     typeof dropout === "object" && dropout !== null,
     "argument",
-    () => `${label}: dropout must be { p, seed }, got ${dropout}.`,
+    () => `${label}: dropout must be { p, seed }, got ${show(dropout)}.`,
   );
+  checkNames(`${label}: dropout`, dropout, { p: "number", seed: "number" });
   const { p, seed } = dropout;
   check(p >= 0 && p <= 1, "argument", () => `${label}: dropout.p must be a probability from 0 to 1, got ${p}.`);
   check(
@@ -124,7 +126,7 @@ function resolveDropout(label: string, { dropout }: ScoreOptions, rows: number):
 }
 
 /** Throws FoveaError("argument") for options that a cache has no use for, or keys that a ring may have lost. */
-function checkCached(label: string, options: ScoreOptions, source: KvSource, seqQ: number): void {
+function checkCached(label: string, options: TakenScores, source: KvSource, seqQ: number): void {
   for (const name of ["kvLengths", "cuSeqlensKv"] as const) {
     check(
       options[name] === undefined,

@@ -1,11 +1,12 @@
 // Positions, masks and scores of a problem: checked, and as numbers that the kernels take. What goes beyond causality and
 // windows is in extended_features.ts, which is loaded for problems that have any of it.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
+import type { OptionNames } from "../given.ts";
 import type { BlockMask } from "./block_mask.ts";
 import type { MaskFunction, ScoreFunction } from "./functions.ts";
 import type { KvSource } from "./kv_source.ts";
-import type { Dropout, ScoreOptions } from "./options.ts";
+import type { Dropout, ScoreOptions, TakenScores } from "./options.ts";
 import type { ResolvedSimilarity } from "./similarity.ts";
 import type { ResolvedSpec } from "./specs.ts";
 import type { Table } from "./tables.ts";
@@ -65,20 +66,46 @@ const FARTHEST = 2 ** 29;
 /** Options that every problem may have. */
 type PlainOptions = "causal" | "scale" | "window" | "attentionChunk" | "sinkTokens" | "maxSeqlenQ" | "maxSeqlenKv";
 /** All others. */
-const EXTENDED: Readonly<Record<Exclude<keyof ScoreOptions, PlainOptions> | "cache", true>> = {
-  ...{ cache: true, queryOffset: true, kvLengths: true, qLengths: true, cuSeqlensQ: true, cuSeqlensKv: true },
-  ...{ similarity: true, temperature: true, logTemperature: true, maxTemperature: true, softcap: true },
-  ...{ mask: true, bias: true, scoreFunction: true, maskFunction: true, blockMask: true, alibiSlopes: true },
-  ...{ relativeBias: true, sinks: true, dropout: true },
+const EXTENDED: Omit<OptionNames<ScoreOptions>, PlainOptions> = {
+  queryOffset: true,
+  kvLengths: true,
+  qLengths: true,
+  cuSeqlensQ: true,
+  cuSeqlensKv: true,
+  similarity: true,
+  temperature: true,
+  logTemperature: true,
+  maxTemperature: "number",
+  softcap: "number",
+  mask: true,
+  bias: true,
+  scoreFunction: true,
+  maskFunction: true,
+  blockMask: true,
+  alibiSlopes: true,
+  relativeBias: true,
+  sinks: true,
+  dropout: true,
+};
+
+/** The names of all options of scores. */
+export const SCORE_OPTIONS: OptionNames<ScoreOptions> = {
+  causal: true,
+  scale: "number",
+  window: true,
+  attentionChunk: "number",
+  sinkTokens: "number",
+  maxSeqlenQ: "number",
+  maxSeqlenKv: "number",
+  ...EXTENDED,
 };
 
 /** What checks the options that few problems have. */
 export type Extension = typeof import("./extended_features.ts");
 
 /** Loads what a problem's options need beyond this file; nothing for plain attention. */
-export async function loadExtension(problem: ScoreOptions): Promise<Extension | undefined> {
-  const given = (problem ?? {}) as Readonly<Record<string, unknown>>;
-  const needed = Object.keys(EXTENDED).some((name) => given[name] !== undefined);
+export async function loadExtension(problem: TakenScores): Promise<Extension | undefined> {
+  const needed = "cache" in problem || Object.keys(EXTENDED).some((name) => name in problem);
   return needed ? import("./extended_features.ts") : undefined;
 }
 
@@ -96,7 +123,7 @@ const PLAIN = {
  */
 export function resolveFeatures(
   label: string,
-  options: ScoreOptions,
+  options: TakenScores,
   tensors: TensorSizes,
   source: KvSource | undefined,
   extension: Extension | undefined,
@@ -117,11 +144,11 @@ export function defaultScale(similarity: ResolvedSimilarity, headDim: number): n
   return isUnscaled ? 1 : 1 / Math.sqrt(headDim);
 }
 
-function resolvePositions(label: string, { causal, queryOffset, window = [-1, -1] }: ScoreOptions) {
+function resolvePositions(label: string, { causal, queryOffset, window = [-1, -1] }: TakenScores) {
   check(
     CAUSAL.includes(causal),
     "argument",
-    () => `${label}: causal must be a boolean, "bottom-right" or "top-left", got ${JSON.stringify(causal)}.`,
+    () => `${label}: causal must be a boolean, "bottom-right" or "top-left", got ${show(causal)}.`,
   );
   check(
     queryOffset === undefined || typeof causal !== "string",
@@ -132,7 +159,7 @@ function resolvePositions(label: string, { causal, queryOffset, window = [-1, -1
     Array.isArray(window) && window.length === 2 && window.every((keys) => Number.isInteger(keys) && keys >= -1),
     "argument",
     () =>
-      `${label}: window must be two whole numbers [left, right], keys before and after a query's own or -1 for no bound, got ${JSON.stringify(window)}.`,
+      `${label}: window must be two whole numbers [left, right], keys before and after a query's own or -1 for no bound, got ${show(window)}.`,
   );
   const [left, right] = window.map((keys) => Math.min(keys, FARTHEST));
   const offset = typeof queryOffset === "number" ? queryOffset : 0;
@@ -143,7 +170,7 @@ function resolvePositions(label: string, { causal, queryOffset, window = [-1, -1
   };
 }
 
-function resolveChunk(label: string, { attentionChunk }: ScoreOptions): number {
+function resolveChunk(label: string, { attentionChunk }: TakenScores): number {
   if (attentionChunk === undefined) return 0;
   check(
     Number.isInteger(attentionChunk) && attentionChunk >= 1,
@@ -153,7 +180,7 @@ function resolveChunk(label: string, { attentionChunk }: ScoreOptions): number {
   return Math.min(attentionChunk, FARTHEST);
 }
 
-function resolveSinkTokens(label: string, { sinkTokens = 0 }: ScoreOptions): number {
+function resolveSinkTokens(label: string, { sinkTokens = 0 }: TakenScores): number {
   check(
     Number.isInteger(sinkTokens) && sinkTokens >= 0,
     "argument",

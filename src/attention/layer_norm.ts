@@ -1,10 +1,12 @@
 // Layer normalisation and root mean square normalisation, of a sum if asked: the plan, and the one-liners on top of it.
 
+import { readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { layerNormSpecialisation } from "../kernels/layer_norm.ts";
 import { rowKernel, rowWorkgroups } from "../kernels/rows.ts";
 import {
+  LAYER_NORM_PROBLEM,
   type LayerNormBindings,
   type LayerNormProblem,
   type ResolvedLayerNorm,
@@ -38,7 +40,8 @@ export type LayerNormPlan = OperationPlan<LayerNormBindings>;
  * plan.encode(pass, { x, output, sum });
  */
 export async function planLayerNorm(device: GPUDevice, problem: LayerNormProblem): Promise<LayerNormPlan> {
-  const { plan, allocated } = await prepareLayerNorm(device, problem, "layerNorm");
+  const taken = await readOptions("layerNorm", problem, LAYER_NORM_PROBLEM);
+  const { plan, allocated } = await prepareLayerNorm(device, taken, "layerNorm");
   await allocated;
   return plan;
 }
@@ -125,17 +128,17 @@ export interface LayerNormResult {
   readonly inverseDeviation?: Tensor;
 }
 
-async function runLayerNorm(
-  name: string,
-  x: Tensor,
-  options: LayerNormOptions & Pick<LayerNormProblem, "rms">,
-): Promise<LayerNormResult> {
+/** The names of the options. */
+const { x: _x, rms: _rms, ...LAYER_NORM_OPTIONS } = LAYER_NORM_PROBLEM;
+
+async function runLayerNorm(name: string, x: Tensor, given: LayerNormOptions, rms: boolean): Promise<LayerNormResult> {
+  const options = await readOptions(name, given, LAYER_NORM_OPTIONS);
   const { label = name, weight, bias, residual, residualBias, output: into, sum, statistics } = options;
-  const given = Object.entries({ weight, bias, residual, residualBias, output: into });
-  const optional = Object.fromEntries(given.filter(([, one]) => one !== undefined));
+  const named = Object.entries({ weight, bias, residual, residualBias, output: into });
+  const optional = Object.fromEntries(named.filter(([, one]) => one !== undefined));
   const flags = Object.entries({ sum, statistics }).filter(([, one]) => one !== undefined && typeof one !== "boolean");
   checkTensors(label, { x, ...optional, ...Object.fromEntries(flags) });
-  const { plan, allocated, resolved } = await prepareLayerNorm(x.device, { ...options, x }, name);
+  const { plan, allocated, resolved } = await prepareLayerNorm(x.device, { ...options, x, rms }, name);
   const { specs } = resolved;
   const inputs = [x, ...(Object.values(optional) as Tensor[])];
   const results = await runOnce(x.device, label, { plan, allocated }, inputs, (make) => ({
@@ -145,7 +148,7 @@ async function runLayerNorm(
       statistics: typeof statistics === "object" ? statistics : made(make, "statistics", specs.statistics),
     }),
   }));
-  return { ...results, ...(results.statistics && viewsOf(results.statistics, options.rms ?? false)) };
+  return { ...results, ...(results.statistics && viewsOf(results.statistics, rms)) };
 }
 
 const made = (make: MakeResult, name: string, { shape, dtype }: ResolvedSpec) => make(name, shape, dtype);
@@ -170,7 +173,7 @@ function viewsOf(statistics: Tensor, rms: boolean): Pick<LayerNormResult, "mean"
  * const { output, sum } = await layerNorm(x, { weight, bias, residual, sum: true });
  */
 export function layerNorm(x: Tensor, options: LayerNormOptions = {}): Promise<LayerNormResult> {
-  return runLayerNorm("layerNorm", x, options);
+  return runLayerNorm("layerNorm", x, options, false);
 }
 
 /**
@@ -184,5 +187,5 @@ export function layerNorm(x: Tensor, options: LayerNormOptions = {}): Promise<La
  * const { output } = await rmsNorm(x, { weight, epsilon: 1e-6 });
  */
 export function rmsNorm(x: Tensor, options: LayerNormOptions = {}): Promise<LayerNormResult> {
-  return runLayerNorm("rmsNorm", x, { ...options, rms: true });
+  return runLayerNorm("rmsNorm", x, options, true);
 }

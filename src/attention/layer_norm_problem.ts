@@ -1,6 +1,7 @@
 // What is normalised: its tensors, checked before the GPU sees any of them.
 
 import { check } from "../errors.ts";
+import type { OptionNames } from "../given.ts";
 import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import type { TensorSpec } from "../types.ts";
 import { axisFromStart, broadcastTo } from "./row_axes.ts";
@@ -38,6 +39,22 @@ export interface LayerNormProblem {
   readonly label?: string;
 }
 
+/** The names of all members of a problem. */
+export const LAYER_NORM_PROBLEM: OptionNames<LayerNormProblem> = {
+  x: true,
+  residual: true,
+  residualBias: true,
+  weight: true,
+  bias: true,
+  axis: "number",
+  epsilon: "number",
+  rms: "boolean",
+  output: true,
+  sum: true,
+  statistics: true,
+  label: "string",
+};
+
 /** Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are the default. */
 export interface LayerNormBindings {
   readonly x?: Tensor;
@@ -64,12 +81,7 @@ export interface ResolvedLayerNorm {
 
 /** Checks a normalisation and fills in its defaults. Throws FoveaError that names what is wrong. */
 export function resolveLayerNorm(problem: LayerNormProblem, name: string): ResolvedLayerNorm {
-  const { label = name, epsilon = 1e-5, rms = false } = problem ?? {};
-  check(
-    typeof problem === "object" && problem !== null,
-    "argument",
-    () => `${label}: expected a problem { x, ... }, got ${problem}.`,
-  );
+  const { label = name, epsilon = 1e-5, rms = false } = problem;
   const x = checkedSpec(label, "x", problem.x, FLOATS);
   const axis = axisFromStart(label, problem.axis ?? -1, x.shape);
   check(

@@ -1,7 +1,9 @@
 // Ready score functions, in the form that any user's has; and the usual slopes of ALiBi.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
+import type { OptionNames } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
+import { takeOptions } from "../options.ts";
 import { distanceBuckets } from "./buckets.ts";
 import { type ScoreFunction, scoreFunction } from "./functions.ts";
 import { checkArray } from "./library_checks.ts";
@@ -21,9 +23,9 @@ export function alibiSlopes(heads: number, max = 8): number[] {
   check(
     Number.isInteger(heads) && heads >= 1,
     "argument",
-    () => `alibiSlopes: heads must be a whole number from 1 up, got ${heads}.`,
+    () => `alibiSlopes: heads must be a whole number from 1 up, got ${show(heads)}.`,
   );
-  check(Number.isFinite(max), "argument", () => `alibiSlopes: max must be a finite number, got ${max}.`);
+  check(Number.isFinite(max), "argument", () => `alibiSlopes: max must be a finite number, got ${show(max)}.`);
   const power = 2 ** Math.floor(Math.log2(heads));
   const ofPower = (count: number) => Array.from({ length: count }, (_, head) => 2 ** ((-max * (head + 1)) / count));
   const between = ofPower(2 * power).filter((_, head) => head % 2 === 0);
@@ -56,6 +58,9 @@ export interface T5Table extends Omit<RelativeBias, "table" | "buckets"> {
   readonly table: Tensor;
 }
 
+/** Their names. */
+const T5_TABLE: OptionNames<T5Table> = { table: true, bidirectional: "boolean", maxDistance: "number" };
+
 /**
  * T5's relative bias as a function: s + table[bucket of j - p][head]. The option `relativeBias` does the same. The
  * bounds of the buckets are part of the text: another number of them, or another `maxDistance`, compiles again.
@@ -65,7 +70,8 @@ export interface T5Table extends Omit<RelativeBias, "table" | "buckets"> {
  * const table = tensor(device, [32, 12], { data: new Float32Array(32 * 12) });
  * const { output } = await attention(q, k, v, { scale: 1, scoreFunction: t5Score({ table }) });
  */
-export function t5Score({ table, bidirectional = true, maxDistance = 128 }: T5Table): ScoreFunction {
+export function t5Score(given: T5Table): ScoreFunction {
+  const { table, bidirectional = true, maxDistance = 128 } = takeOptions("t5Score", given, T5_TABLE);
   checkArray("t5Score: table", table, ["f32"], ["[buckets, H]"]);
   const { side, exact, behind } = distanceBuckets("t5Score", { bidirectional, maxDistance }, table.shape[0]);
   // The bucket grows by one at each of these distances.
@@ -90,7 +96,11 @@ fn score(s: f32, at: Position) -> f32 {
  * const { output } = await attention(q, k, v, { scoreFunction: softcapScore(50) });
  */
 export function softcapScore(cap: number): ScoreFunction {
-  check(Number.isFinite(cap) && cap > 0, "argument", () => `softcapScore: cap must be a positive number, got ${cap}.`);
+  check(
+    Number.isFinite(cap) && cap > 0,
+    "argument",
+    () => `softcapScore: cap must be a positive number, got ${show(cap)}.`,
+  );
   // `tanh_of` is that of lib/tanh: the hardware's has three digits on some GPUs, or is NaN for a large x.
   const source = "fn score(s: f32, at: Position) -> f32 {\n  return softcap_limit * tanh_of(s / softcap_limit);\n}";
   return scoreFunction(source, { captures: { softcap_limit: cap }, label: "softcapScore" });

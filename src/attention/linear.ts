@@ -1,5 +1,6 @@
 // Linear attention: from a problem to its plan, and the one-liner on top of it.
 
+import { readOptions } from "../given.ts";
 import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
 import { isSoftware } from "../gpu/device.ts";
 import { checkBindings, compileKernel } from "../gpu/pipelines.ts";
@@ -7,7 +8,7 @@ import { Tensor } from "../gpu/tensor.ts";
 import { type LinearKernel, type LinearSpecialisation, linearKernel, recurrentTile } from "../kernels/linear.ts";
 import { accessOf } from "./build.ts";
 import { linearOperands, withOwn } from "./linear_memory.ts";
-import type { LinearAttentionProblem, LinearAttentionSettings } from "./linear_options.ts";
+import { LINEAR_PROBLEM, type LinearAttentionProblem, type LinearAttentionSettings } from "./linear_options.ts";
 import { LinearAttentionPlan } from "./linear_plan.ts";
 import { type ResolvedLinear, resolveLinear } from "./linear_problem.ts";
 import { type LinearStep, linearSteps, packSteps, segmentsOf } from "./linear_steps.ts";
@@ -48,7 +49,8 @@ export async function planLinearAttention(
   device: GPUDevice,
   problem: LinearAttentionProblem,
 ): Promise<LinearAttentionPlan> {
-  const { plan, allocated } = await preparePlan(device, problem);
+  const taken = await readOptions("linearAttention", problem, LINEAR_PROBLEM);
+  const { plan, allocated } = await preparePlan(device, taken as LinearAttentionProblem);
   await allocated;
   return plan;
 }
@@ -151,6 +153,9 @@ export interface LinearAttentionResult {
   readonly presentNormalizer?: Tensor;
 }
 
+/** The names of the options. */
+const { q: _q, k: _k, v: _v, ...LINEAR_OPTIONS } = LINEAR_PROBLEM;
+
 /**
  * Linear attention on the GPU. See {@link planLinearAttention} for the formula, the rules and the shapes.
  *
@@ -169,18 +174,19 @@ export async function linearAttention(
   q: Tensor,
   k: Tensor,
   v: Tensor,
-  options: LinearAttentionOptions = {},
+  asked: LinearAttentionOptions = {},
 ): Promise<LinearAttentionResult> {
+  const options = await readOptions("linearAttention", asked, LINEAR_OPTIONS);
   const { label = "linearAttention" } = options;
   const { presentState, presentNormalizer, ...rest } = options;
   checkTensors(label, { q, k, v });
   const { normalized = options.updateRule === undefined } = options;
   const shape = [v.shape[0], v.shape[options.layout === "bmhd" ? 2 : 1], k.shape[3]];
-  const asked = (given: boolean | Tensor | undefined, size: readonly number[]) =>
+  const wanted = (given: boolean | Tensor | undefined, size: readonly number[]) =>
     given === true ? { shape: size } : given || undefined;
   const present = {
-    presentState: asked(presentState, [...shape, v.shape[3]]),
-    presentNormalizer: asked(presentNormalizer ?? (presentState === true && normalized), shape),
+    presentState: wanted(presentState, [...shape, v.shape[3]]),
+    presentNormalizer: wanted(presentNormalizer ?? (presentState === true && normalized), shape),
   };
   const problem = Object.fromEntries(
     Object.entries({ ...rest, ...present, q, k, v }).filter(([, given]) => given !== undefined),

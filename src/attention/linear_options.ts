@@ -1,5 +1,6 @@
 // What a caller can say of linear attention: tensors and options.
 
+import type { OptionNames } from "../given.ts";
 import type { Layout, TensorSpec } from "../types.ts";
 import type { PerBatch } from "./options.ts";
 
@@ -74,6 +75,33 @@ export interface LinearAttentionProblem extends LinearAttentionSettings {
   readonly pastNormalizer?: TensorSpec;
   readonly presentNormalizer?: TensorSpec;
 }
+
+/** The names of all members of a problem. */
+export const LINEAR_PROBLEM: OptionNames<LinearAttentionProblem> = {
+  updateRule: "string",
+  causal: "boolean",
+  featureMap: "string",
+  normalized: "boolean",
+  scale: "number",
+  kvLengths: true,
+  layout: "string",
+  variant: "string",
+  maxDispatchFlops: "number",
+  label: "string",
+  q: true,
+  k: true,
+  v: true,
+  decay: true,
+  beta: true,
+  output: true,
+  keyMask: true,
+  state: true,
+  pastState: true,
+  presentState: true,
+  normalizer: true,
+  pastNormalizer: true,
+  presentNormalizer: true,
+};
 
 /** Tensors of a problem beside lengths, by the caller's names. */
 export type LinearTensor = Exclude<keyof LinearAttentionProblem, keyof LinearAttentionSettings>;

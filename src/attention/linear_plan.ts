@@ -8,7 +8,7 @@ import { LINEAR_PARAMS_BYTES } from "../kernels/linear.ts";
 import type { KernelSource } from "../types.ts";
 import type { LinearTensor } from "./linear_options.ts";
 import type { LinearStep } from "./linear_steps.ts";
-import { checkOperand, checkOverlap } from "./operand_checks.ts";
+import { checkOperand, checkOverlap, checkUsed } from "./operand_checks.ts";
 import type { Operand } from "./operands.ts";
 import { recordInto } from "./plan.ts";
 import { bindingRange } from "./specs.ts";
@@ -69,7 +69,7 @@ export class LinearAttentionPlan {
     const { device, label, dispatches } = this.#parts;
     check(!this.#destroyed, "destroyed", () => `${label}: the plan was destroyed.`);
     checkDevice(device);
-    const groups = this.#bindGroups(bindings);
+    const groups = this.#bindGroups(bindings ?? {});
     recordInto(target, label, dispatches.length === 0 ? undefined : (pass) => this.#record(pass, groups));
   }
 
@@ -93,10 +93,7 @@ export class LinearAttentionPlan {
   #bindGroups(bindings: LinearAttentionBindings): readonly GPUBindGroup[] {
     const { device, label, operands, bindable, groups, params } = this.#parts;
     const tensors = new Map<string, Tensor>();
-    for (const name of Object.keys(bindings)) {
-      const unknown = bindings[name as LinearTensor] !== undefined && !bindable.has(name);
-      check(!unknown, "argument", () => `${label}: the plan has no ${name}; it has ${[...bindable].join(", ")}.`);
-    }
+    checkUsed(label, bindable, bindings);
     for (const [name, operand] of operands) {
       const given = (bindable.has(name) && bindings[name as LinearTensor]) || operand.fallback;
       checkOperand(`${label}: ${name}`, device, operand, given);

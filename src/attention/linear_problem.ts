@@ -58,11 +58,6 @@ const LARGEST_SERIAL_GROUP = 16;
 
 /** Checks a problem and fills in its defaults. Throws FoveaError that names what is wrong. */
 export function resolveLinear(problem: LinearAttentionProblem, software = false): ResolvedLinear {
-  check(
-    typeof problem === "object" && problem !== null,
-    "argument",
-    () => `linearAttention: expected a problem { q, k, v, ... }, got ${problem}.`,
-  );
   const { label = "linearAttention", layout = "bhmd" } = problem;
   checkLayout(label, layout);
   const settings = resolveSettings(label, problem);

@@ -1,21 +1,24 @@
 // Merging attention over disjoint sets of keys: the plan, and the one-liner on top of it.
 
 import { check } from "../errors.ts";
+import { readOptions } from "../given.ts";
 import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
 import { type CompiledKernel, compileKernel } from "../gpu/pipelines.ts";
 import { Tensor, tensor } from "../gpu/tensor.ts";
 import { MERGE_BINDINGS, MERGE_FOLD, MERGE_PARAMS_BYTES, mergeKernel } from "../kernels/merge.ts";
+import { takeOptions } from "../options.ts";
 import type { Layout } from "../types.ts";
 import type { AttentionResult } from "./attention.ts";
 import {
   checkPartials,
+  MERGE_PROBLEM,
   type MergeBindings,
   type MergeProblem,
   mergeDispatches,
   type ResolvedMerge,
   resolveMerge,
 } from "./merge_problem.ts";
-import { checkOperand, checkOverlap } from "./operand_checks.ts";
+import { checkOperand, checkOverlap, checkUsed } from "./operand_checks.ts";
 import type { Operand } from "./operands.ts";
 import { type Recording, recordInto } from "./plan.ts";
 import { bindingRange } from "./specs.ts";
@@ -62,7 +65,7 @@ export class MergePlan {
    * pass.end();
    */
   encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: MergeBindings = {}): void {
-    recordInto(target, this.#parts.merge.label, this.prepare(bindings));
+    recordInto(target, this.#parts.merge.label, this.prepare(bindings ?? {}));
   }
 
   /** @internal All that can fail of an encode, and what is left to record: for operations that are several plans. */
@@ -70,6 +73,7 @@ export class MergePlan {
     const { device, merge } = this.#parts;
     check(!this.#destroyed, "destroyed", () => `${merge.label}: the plan was destroyed.`);
     checkDevice(device);
+    checkUsed(merge.label, BINDABLE, bindings);
     const groups = this.#bindGroups(bindings);
     return groups && ((pass) => this.#record(pass, groups));
   }
@@ -146,7 +150,8 @@ export class MergePlan {
  * const merge = await planMerge(device, { partials: [partial, partial] });
  */
 export async function planMerge(device: GPUDevice, problem: MergeProblem): Promise<MergePlan> {
-  const { plan, allocated } = await preparePlan(device, problem);
+  const taken = await readOptions("mergeAttention", problem, MERGE_PROBLEM);
+  const { plan, allocated } = await preparePlan(device, taken);
   await allocated;
   return plan;
 }
@@ -172,6 +177,9 @@ async function preparePlan(device: GPUDevice, problem: MergeProblem) {
   return { plan, allocated: done, merge };
 }
 
+/** What a run may bind. */
+const BINDABLE: ReadonlySet<string> = new Set<keyof MergeBindings>(["partials", "output", "lse"]);
+
 /** Options of {@link mergeAttention}. */
 export interface MergeOptions {
   /** Where the output goes, in a buffer that holds no partial. Default: a new tensor, the caller's to destroy. */
@@ -183,6 +191,11 @@ export interface MergeOptions {
   /** Name of the GPU objects in errors and captures. Default `"mergeAttention"`. */
   readonly label?: string;
 }
+
+/** The names of the options. */
+const { partials: _partials, ...MERGE_OPTIONS } = MERGE_PROBLEM;
+
+type Partial = Required<Pick<AttentionResult, "output" | "lse">>;
 
 /**
  * Merges attention of the same queries over disjoint sets of keys into attention over all of these keys. See
@@ -203,18 +216,20 @@ export interface MergeOptions {
  */
 export async function mergeAttention(
   partials: readonly AttentionResult[],
-  options: MergeOptions = {},
+  asked: MergeOptions = {},
 ): Promise<Required<Pick<AttentionResult, "output" | "lse">>> {
+  const options = takeOptions("mergeAttention", asked, MERGE_OPTIONS);
   const { label = "mergeAttention" } = options;
   checkPartials(label, partials);
-  for (const [index, partial] of partials.entries()) {
+  const parts = partials.map(({ output, lse }) => ({ output, lse }) as Partial);
+  for (const [index, partial] of parts.entries()) {
     for (const name of ["output", "lse"] as const) {
       const what = `${label}: partials[${index}].${name}`;
       check(partial[name] instanceof Tensor, "argument", () => `${what} must be a Tensor; make one with tensor().`);
     }
   }
-  const { device } = partials[0].output;
-  const { plan, allocated, merge } = await preparePlan(device, { ...options, partials });
+  const { device } = parts[0].output;
+  const { plan, allocated, merge } = await preparePlan(device, { ...options, partials: parts });
   const made: Tensor[] = [];
   const make = (name: string, shape: readonly number[]) => {
     const result = tensor(device, shape, { label: `${label} ${name}` });
@@ -229,7 +244,7 @@ export async function mergeAttention(
       plan.encode(encoder, { output, lse });
       device.queue.submit([encoder.finish()]);
     });
-    const inputs = partials.flatMap((partial) => [partial.output, partial.lse as Tensor]);
+    const inputs = parts.flatMap(({ output, lse }) => [output, lse]);
     await Promise.all([allocated, done, ...[...inputs, ...made].map((used) => used.allocated)]);
     return { output, lse };
   } catch (error) {

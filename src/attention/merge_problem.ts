@@ -1,6 +1,7 @@
 // What is merged: the tensors of a merge, checked before the GPU sees any of them, and the uniform of each dispatch.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
+import type { OptionNames } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { MERGE_FOLD, MERGE_PARAMS_BYTES, MERGE_ROW_TILE, packMergeParams } from "../kernels/merge.ts";
 import type { Layout, TensorSpec } from "../types.ts";
@@ -35,6 +36,15 @@ export interface MergeProblem {
   /** Name of the plan's GPU objects in errors and captures. Default `"mergeAttention"`. */
   readonly label?: string;
 }
+
+/** The names of all members of a problem. */
+export const MERGE_PROBLEM: OptionNames<MergeProblem> = {
+  partials: true,
+  output: true,
+  lse: true,
+  layout: "string",
+  label: "string",
+};
 
 /** Memory for one run of a merge plan: tensors that look as the plan was told. Those it was made with are the default. */
 export interface MergeBindings {
@@ -72,7 +82,7 @@ export interface ResolvedMerge {
 
 /** Checks a merge and fills in its defaults. Throws FoveaError that names what is wrong. */
 export function resolveMerge(device: GPUDevice, problem: MergeProblem): ResolvedMerge {
-  const { partials, layout = "bhmd", label = "mergeAttention" } = problem ?? {};
+  const { partials, layout = "bhmd", label = "mergeAttention" } = problem;
   checkPartials(label, partials);
   checkLayout(label, layout);
   const first = toBhmd(label, "partials[0].output", partials[0].output, layout);
@@ -111,13 +121,13 @@ export function checkPartials(label: string, partials: MergeProblem["partials"])
     Array.isArray(partials) && partials.length > 0,
     "argument",
     () =>
-      `${label}: partials must be a list of one or more results { output, lse }, got ${Array.isArray(partials) ? "an empty one" : partials}.`,
+      `${label}: partials must be a list of one or more results { output, lse }, got ${Array.isArray(partials) ? "an empty one" : show(partials)}.`,
   );
   for (const [index, partial] of partials.entries()) {
     check(
       typeof partial === "object" && partial !== null,
       "argument",
-      () => `${label}: partials[${index}] must be { output, lse }, got ${partial}.`,
+      () => `${label}: partials[${index}] must be { output, lse }, got ${show(partial)}.`,
     );
     check(
       partial.lse !== undefined,

@@ -1,12 +1,16 @@
 // Multi-head attention as a layer: projections, heads, attention and the projection behind it.
 
 import { check } from "../errors.ts";
+import { readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { Tensor } from "../gpu/tensor.ts";
+import { takeOptions } from "../options.ts";
 import type { BooleanMasks } from "./masks.ts";
 import type { Layer } from "./multi_head_parts.ts";
 import { type MultiHeadPlan, prepareMultiHead } from "./multi_head_plan.ts";
 import {
+  MULTI_HEAD_OPTIONS,
+  MULTI_HEAD_PROBLEM,
   type MultiHeadOptions,
   type MultiHeadProblem,
   type MultiHeadSizes,
@@ -31,6 +35,9 @@ export interface MultiHeadForwardOptions
   /** Where the weights go. Default: a new tensor. */
   readonly weightsOutput?: Tensor;
 }
+
+/** The names of the options of a run. */
+const { query: _query, ...FORWARD_OPTIONS } = MULTI_HEAD_PROBLEM;
 
 export interface MultiHeadResult {
   /** [B, M, output width] */
@@ -86,8 +93,9 @@ export class MultiHeadAttention implements MultiHeadSizes {
    */
   constructor(device: GPUDevice, weights: MultiHeadWeights, options: MultiHeadOptions) {
     checkDevice(device);
-    const { label = "multiHeadAttention", zeroAttention = false } = options ?? {};
-    const sizes = resolveSizes(label, weights, options);
+    const given = takeOptions("multiHeadAttention", options, MULTI_HEAD_OPTIONS);
+    const { label = "multiHeadAttention", zeroAttention = false } = given;
+    const sizes = resolveSizes(label, weights, given);
     this.device = device;
     this.weights = weights;
     this.heads = sizes.heads;
@@ -113,7 +121,8 @@ export class MultiHeadAttention implements MultiHeadSizes {
    * device.queue.submit([encoder.finish()]);
    */
   async plan(problem: MultiHeadProblem): Promise<MultiHeadPlan> {
-    return (await prepareMultiHead(this.#layer, problem)).plan;
+    const taken = await readOptions(this.#layer.label, problem, MULTI_HEAD_PROBLEM);
+    return (await prepareMultiHead(this.#layer, taken)).plan;
   }
 
   /**
@@ -126,13 +135,14 @@ export class MultiHeadAttention implements MultiHeadSizes {
    * @example
    * const { output, weights } = await layer.forward(x, { key: memory, ignoreKeyMask: padding, weights: "mean" });
    */
-  async forward(query: Tensor, options: MultiHeadForwardOptions = {}): Promise<MultiHeadResult> {
+  async forward(query: Tensor, given: MultiHeadForwardOptions = {}): Promise<MultiHeadResult> {
     const { label } = this.#layer;
+    const options = await readOptions(label, given, FORWARD_OPTIONS);
     const inputs = [query];
-    for (const [name, given] of Object.entries({ query, key: options.key, value: options.value })) {
-      if (given === undefined && name !== "query") continue;
-      check(given instanceof Tensor, "argument", () => `${label}: ${name} must be a Tensor; make one with tensor().`);
-      inputs.push(given);
+    for (const [name, one] of Object.entries({ query, key: options.key, value: options.value })) {
+      if (one === undefined && name !== "query") continue;
+      check(one instanceof Tensor, "argument", () => `${label}: ${name} must be a Tensor; make one with tensor().`);
+      inputs.push(one);
     }
     const { plan, resolved } = await prepareMultiHead(this.#layer, { ...options, query });
     const { output, lse, weights } = resolved;

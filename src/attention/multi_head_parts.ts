@@ -97,7 +97,7 @@ export class Builder {
     this.#attend({ ...options, ...sinks.own }, { q, k, v }, own, mask);
     if (extra && total) {
       const added = partial("added");
-      this.#attend({ ...addedOptions(options), ...sinks.added }, { q, ...extra }, added, undefined);
+      this.#attend({ ...addedOptions(options), ...sinks.added }, { q, ...extra }, added, undefined, addedBindings);
       this.#merge([own, added] as Partial[], { output: o, lse: total });
     }
     if (total) this.#writeWeights(q, k, { ...options, ...sinks.own }, total, mask);
@@ -148,6 +148,7 @@ export class Builder {
     tensors: Record<"q" | "k" | "v", Tensor>,
     { output, lse }: { output: Place; lse: Place | undefined },
     mask: Place | undefined,
+    bindingsOf = optionsOf,
   ): void {
     const problem = {
       ...options,
@@ -160,7 +161,7 @@ export class Builder {
       planAttention(this.#layer.device, { ...problem, ...this.#problem.run, ...this.#shared }),
       (plan, given, bindings) =>
         plan.prepare({
-          ...optionsOf(bindings),
+          ...bindingsOf(bindings),
           ...{ output: output.of(given), ...(lse && { lse: lse.of(given) }), ...(mask && { mask: mask.of(given) }) },
         }),
     );
@@ -184,24 +185,31 @@ export class Builder {
     const { weights, mean, rowsKv } = this.#problem;
     if (!weights || weights.shape.includes(0)) return;
     const { device, weights: layer, zeroAttention, sizes } = this.#layer;
-    const write = (k: Tensor, from: number, count: number, options: ScoreOptions, mask?: Place) => {
+    const write = (
+      k: Tensor,
+      from: number,
+      count: number,
+      options: ScoreOptions,
+      bindingsOf = optionsOf,
+      mask?: Place,
+    ) => {
       const output = columnsPlace(bound("weightsOutput", weights), from, count);
       const problem = { ...options, q, k, lse: lse.spec, output: output.spec, meanOverHeads: mean, ...this.#shared };
       this.#add(
         planAttentionWeights(device, { ...problem, ...(mask && { mask: mask.spec }) }),
         (plan, given, bindings) =>
           plan.prepare({
-            ...optionsOf(bindings),
+            ...bindingsOf(bindings),
             ...{ lse: lse.of(given), output: output.of(given), ...(mask && { mask: mask.of(given) }) },
           }),
       );
     };
-    write(k, 0, rowsKv, options, mask);
+    write(k, 0, rowsKv, options, optionsOf, mask);
     const added = [
       ...(layer.biasK ? [this.#overBatch(layer.biasK, sizes.headDim)] : []),
       ...(zeroAttention ? [this.#zeros(sizes.headDim)] : []),
     ];
-    for (const [index, key] of added.entries()) write(key, rowsKv + index, 1, addedOptions(options));
+    for (const [index, key] of added.entries()) write(key, rowsKv + index, 1, addedOptions(options), addedBindings);
   }
 
   /** The key and value that attention over the added ones is computed from, where a sink does not do. */
@@ -307,6 +315,9 @@ function addedOptions({ scale, softcap, qLengths, dropout }: ScoreOptions): Scor
     ...(dropout && { dropout: { p: dropout.p, seed: (dropout.seed + 1) % 2 ** 53 } }),
   };
 }
+
+/** Those of them that are bound. */
+const addedBindings = ({ qLengths }: MultiHeadBindings): AttentionBindings => (qLengths ? { qLengths } : {});
 
 /** The bindings that options of attention have. */
 function optionsOf(bindings: MultiHeadBindings): AttentionBindings {

@@ -1,8 +1,10 @@
 // What multi-head attention is made of: the layer's sizes from its weights, and the tensors of a problem, checked.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
+import type { OptionNames } from "../given.ts";
 import { resolveSpec, Tensor } from "../gpu/tensor.ts";
 import type { Dtype, TensorSpec } from "../types.ts";
+import { SCORE_OPTIONS } from "./features.ts";
 import { type BooleanMasks, type ResolvedMask, resolveMasks } from "./masks.ts";
 import type { LinearWeights, MultiHeadWeights } from "./multi_head_weights.ts";
 import type { AttentionBindings } from "./operands.ts";
@@ -51,6 +53,32 @@ export interface MultiHeadProblem extends Omit<ScoreOptions, "mask">, BooleanMas
   readonly variant?: string;
 }
 
+/** The names of the options of a layer. */
+export const MULTI_HEAD_OPTIONS: OptionNames<MultiHeadOptions> = {
+  heads: "number",
+  kvHeads: "number",
+  zeroAttention: "boolean",
+  label: "string",
+};
+
+/** The names of all members of a problem. */
+export const MULTI_HEAD_PROBLEM: OptionNames<MultiHeadProblem> = {
+  ...SCORE_OPTIONS,
+  query: true,
+  key: true,
+  value: true,
+  ignoreMask: true,
+  keyMask: true,
+  ignoreKeyMask: true,
+  output: true,
+  lse: true,
+  weights: "string",
+  weightsOutput: true,
+  storage: "string",
+  maxDispatchFlops: "number",
+  variant: "string",
+};
+
 /** Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are the default. */
 export interface MultiHeadBindings
   extends BooleanMasks<Tensor>,
@@ -96,13 +124,13 @@ export function resolveSizes(label: string, weights: MultiHeadWeights, options: 
   check(
     Number.isInteger(heads) && heads >= 1,
     "argument",
-    () => `${label}: heads must be a whole number from 1 up, got ${heads}.`,
+    () => `${label}: heads must be a whole number from 1 up, got ${show(heads)}.`,
   );
   for (const name of ["query", "key", "value"] as const) {
     check(
       typeof weights?.[name] === "object",
       "argument",
-      () => `${label}: weights.${name} must be { weight, bias? }, got ${weights?.[name]}.`,
+      () => `${label}: weights.${name} must be { weight, bias? }, got ${show(weights?.[name])}.`,
     );
   }
   for (const [name, tensor] of weightTensors(weights)) {
@@ -190,11 +218,6 @@ export function resolveMultiHead(
   sizes: MultiHeadSizes,
   extraKeys: { readonly learned: boolean; readonly zero: boolean },
 ): ResolvedMultiHead {
-  check(
-    typeof problem === "object" && problem !== null,
-    "argument",
-    () => `${label}: expected a problem { query, ... }, got ${problem}.`,
-  );
   const { query, key, value, output, lse, weights, weightsOutput, storage = "f32", ...rest } = problem;
   const { maxDispatchFlops, variant, ...described } = rest;
   const { mask, ignoreMask, keyMask, ignoreKeyMask, ...options } = described;
@@ -217,12 +240,12 @@ export function resolveMultiHead(
   check(
     FLOATS.includes(storage),
     "argument",
-    () => `${label}: storage must be "f32", "f16" or "bf16", got ${JSON.stringify(storage)}.`,
+    () => `${label}: storage must be "f32", "f16" or "bf16", got ${show(storage)}.`,
   );
   check(
     weights === undefined || weights === "perHead" || weights === "mean",
     "argument",
-    () => `${label}: weights must be "perHead" or "mean", got ${JSON.stringify(weights)}.`,
+    () => `${label}: weights must be "perHead" or "mean", got ${show(weights)}.`,
   );
   const packed = options.cuSeqlensQ !== undefined || options.cuSeqlensKv !== undefined;
   const given = {

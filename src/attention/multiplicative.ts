@@ -1,14 +1,15 @@
 // Multiplicative attention (Luong's general score): the queries projected once, then dot products.
 
 import { check } from "../errors.ts";
+import { readOptions, type Taken } from "../given.ts";
 import { checkDevice, guarded } from "../gpu/buffers.ts";
 import { resolveSpec, type Tensor, tensor } from "../gpu/tensor.ts";
 import type { TensorSpec } from "../types.ts";
-import type { AttentionOptions, AttentionResult } from "./attention.ts";
+import { ATTENTION_OPTIONS, type AttentionOptions, type AttentionResult } from "./attention.ts";
 import type { AttentionBindings } from "./operands.ts";
 import { type AttentionPlan, recordInto } from "./plan.ts";
 import { preparePlan } from "./plan_attention.ts";
-import type { AttentionProblem } from "./problem.ts";
+import { ATTENTION_PROBLEM, type AttentionProblem } from "./problem.ts";
 import { prepareProjection } from "./projection.ts";
 import { checkTensors, runOnce } from "./run.ts";
 import { checkedSpec, checkLayout, FLOATS, type ResolvedSpec, toBhmd } from "./specs.ts";
@@ -18,6 +19,9 @@ export interface MultiplicativeProblem extends AttentionProblem {
   /** W: [Dq, Dk] for all heads, or [H, Dq, Dk]. f32, f16 or bf16. */
   readonly weight: TensorSpec;
 }
+
+/** The names of all members of a problem: keys in a cache can't be projected. */
+const { cache: _cache, ...MULTIPLICATIVE_PROBLEM } = { ...ATTENTION_PROBLEM, weight: true as const };
 
 /** Options of {@link multiplicativeAttention}: those of attention. */
 export interface MultiplicativeOptions extends AttentionOptions {}
@@ -134,7 +138,8 @@ export async function planMultiplicativeAttention(
   device: GPUDevice,
   problem: MultiplicativeProblem,
 ): Promise<MultiplicativePlan> {
-  const { plan, allocated } = await prepareMultiplicative(device, problem);
+  const taken = await readOptions(LABEL, problem, MULTIPLICATIVE_PROBLEM);
+  const { plan, allocated } = await prepareMultiplicative(device, taken as Taken<MultiplicativeProblem>);
   await allocated;
   return plan;
 }
@@ -156,9 +161,10 @@ export async function multiplicativeAttention(
   k: Tensor,
   v: Tensor,
   weight: Tensor,
-  options: MultiplicativeOptions = {},
+  asked: MultiplicativeOptions = {},
 ): Promise<AttentionResult> {
-  const label = options?.label ?? LABEL;
+  const options = await readOptions(LABEL, asked, ATTENTION_OPTIONS);
+  const { label = LABEL } = options;
   checkTensors(label, { q, k, v, weight });
   const { plan, allocated, resolved } = await prepareMultiplicative(q.device, { ...options, q, k, v, weight });
   return runOnce(q.device, label, { plan, allocated }, [q, k, v, weight], (make) => {
@@ -173,7 +179,7 @@ export async function multiplicativeAttention(
 
 const LABEL = "multiplicativeAttention";
 
-async function prepareMultiplicative(device: GPUDevice, problem: MultiplicativeProblem) {
+async function prepareMultiplicative(device: GPUDevice, problem: Taken<MultiplicativeProblem>) {
   checkDevice(device);
   const { label, layout, q, weight } = resolve(problem);
   const perHead = weight.shape.length === 3;
@@ -215,12 +221,7 @@ async function prepareMultiplicative(device: GPUDevice, problem: MultiplicativeP
 }
 
 /** Checks q and the weights; the rest is attention's to check. */
-function resolve(problem: MultiplicativeProblem) {
-  check(
-    typeof problem === "object" && problem !== null,
-    "argument",
-    () => `${LABEL}: expected a problem { q, k, v, weight, ... }, got ${problem}.`,
-  );
+function resolve(problem: Taken<MultiplicativeProblem>) {
   const { label = LABEL, layout = "bhmd" } = problem;
   checkLayout(label, layout);
   check(

@@ -1,8 +1,8 @@
 // The tensors that a plan is made with and encoded with: live, of its device, and as planned; outputs apart from the rest.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
-import type { AttentionBindings, Operand, Operands } from "./operands.ts";
+import { type AttentionBindings, type Operand, type Operands, OWN } from "./operands.ts";
 import { bindingRange, bindingStep, checkBindingLimit } from "./specs.ts";
 
 /** Throws FoveaError unless `given` is a live tensor of the device that looks as planned. */
@@ -69,6 +69,30 @@ export function checkOverlap(
         () => `${label}: ${name} and ${other} overlap in their buffer (bindings start at multiples of 256 bytes).`,
       );
     }
+  }
+}
+
+/** The names that a caller may bind: all of a plan's but its own, and those of a cache as a whole. */
+export function bindableOf(operands: ReadonlyMap<string, Operand>): ReadonlySet<string> {
+  const hidden: readonly string[] = operands.has("kvState") ? [...OWN, "k", "v"] : OWN;
+  const names = [...operands.keys()].filter((name) => !hidden.includes(name) && !name.startsWith("captures."));
+  return new Set(operands.has("kvState") ? [...names, "cache"] : names);
+}
+
+/** Throws FoveaError for a binding that the plan has no use for. */
+export function checkUsed(label: string, bindable: ReadonlySet<string>, bindings: object): void {
+  check(
+    typeof bindings === "object",
+    "argument",
+    () => `${label}: bindings are { name: tensor }, got ${show(bindings)}.`,
+  );
+  for (const name in bindings) {
+    check(
+      bindable.has(name) || name === "captures" || (bindings as Readonly<Record<string, unknown>>)[name] === undefined,
+      "argument",
+      () =>
+        `${label}: the plan has no use for ${show(name)}; it takes ${[...bindable].join(", ")}. What else a problem has is said when its plan is made.`,
+    );
   }
 }
 

@@ -5,7 +5,14 @@ import type { Params } from "../kernels/params.ts";
 import { type CapturedNumber, functionsOf } from "./captures.ts";
 import type { KvSourceOwner } from "./kv_source.ts";
 import { capturedOperand, checkOperand } from "./operand_checks.ts";
-import type { AttentionProblem, Cached, ResolvedProblem, ResolvedScores, ScoreProblem } from "./problem.ts";
+import type {
+  AttentionProblem,
+  ResolvedProblem,
+  ResolvedScores,
+  ScoreProblem,
+  TakenProblem,
+  TakenScoreProblem,
+} from "./problem.ts";
 import { bindingBase, checkBindingLimit, type ResolvedSpec, reorder } from "./specs.ts";
 import { layTables } from "./table_memory.ts";
 
@@ -86,6 +93,9 @@ export type OperandName =
   | "kvState"
   | "blocks";
 
+/** What is a plan's own, and not the caller's to bind. */
+export const OWN: readonly OperandName[] = ["workspace", "tables", "blocks", "positions", "angles", "kvState"];
+
 /** A tensor of the plan. */
 export interface Operand {
   /** In the caller's axis order. */
@@ -131,10 +141,7 @@ export interface Asked {
 }
 
 /** What attention reads and writes. */
-export function attentionTensors(
-  problem: AttentionProblem | Cached<AttentionProblem>,
-  resolved: ResolvedProblem,
-): Asked[] {
+export function attentionTensors(problem: TakenProblem, resolved: ResolvedProblem): Asked[] {
   const { layout, v, output, lse, rowMax, source } = resolved;
   const given = source?.v ?? (problem as AttentionProblem).v;
   return [
@@ -148,7 +155,7 @@ export function attentionTensors(
 /** The operands of a problem, and the tensors that the plan has to own for them. */
 export function operandsOf(
   device: GPUDevice,
-  problem: ScoreProblem | Cached<ScoreProblem>,
+  problem: TakenScoreProblem,
   resolved: ResolvedScores,
   asked: readonly Asked[],
   workspace?: readonly number[],

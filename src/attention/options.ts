@@ -1,5 +1,6 @@
 // What a caller can say of an attention problem, beside its tensors: positions, masks, scores, dropout.
 
+import type { Numbers, Taken } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { MaskOptions, TensorSpec } from "../types.ts";
 import type { BlockMask } from "./block_mask.ts";
@@ -7,10 +8,16 @@ import type { MaskFunction, ScoreFunction } from "./functions.ts";
 import type { SimilarityOptions } from "./similarity.ts";
 
 /** Numbers for each batch entry, or a dense tensor of i32 (or u32) that stays on the GPU. */
-export type PerBatch = readonly number[] | Tensor;
+export type PerBatch = Numbers | Tensor;
 
 /** Numbers for each head, or an f32 tensor that stays on the GPU. */
-export type PerHead = readonly number[] | Tensor;
+export type PerHead = Numbers | Tensor;
+
+/** Either of them as it is read: typed arrays have become arrays. */
+export type ListOrTensor = readonly number[] | Tensor;
+
+/** {@link ScoreOptions} as they are read. */
+export type TakenScores = Taken<ScoreOptions>;
 
 /** T5's bias by relative position (arXiv 1910.10683, section 2.1). */
 export interface RelativeBias {
@@ -55,9 +62,9 @@ export interface ScoreOptions extends MaskOptions<PerBatch>, SimilarityOptions {
   readonly maxSeqlenQ?: number;
   readonly maxSeqlenKv?: number;
   /** Sees keys from p - left to p + right, its own position included; -1 is no bound. Default [-1, -1]. */
-  readonly window?: readonly [left: number, right: number];
+  readonly window?: readonly [left: number, right: number] | null;
   /** Sees only keys of its own chunk of so many positions: j with floor(j / C) = floor(p / C). Default none. */
-  readonly attentionChunk?: number;
+  readonly attentionChunk?: number | null;
   /**
    * The first keys of the sequence, which neither window nor chunk hides from later queries, as StreamingLLM keeps them
    * (arXiv 2309.17453). Default 0.
@@ -80,8 +87,8 @@ export interface ScoreOptions extends MaskOptions<PerBatch>, SimilarityOptions {
   readonly maskFunction?: MaskFunction;
   /** Likewise, with the blocks of scores that no query sees known beforehand, and skipped. */
   readonly blockMask?: BlockMask;
-  /** s becomes softcap * tanh(s / softcap), as in Gemma 2. Default none. */
-  readonly softcap?: number;
+  /** s becomes softcap * tanh(s / softcap), as in Gemma 2. Default, and 0, none. */
+  readonly softcap?: number | null;
   /** ALiBi (arXiv 2108.12409): slopes [H] or [B, H]; s - slope * |p - j|. `alibiSlopes(H)` gives the usual ones. */
   readonly alibiSlopes?: PerHead;
   readonly relativeBias?: RelativeBias;

@@ -9,8 +9,8 @@ import { PARAMS_BYTES } from "../kernels/params.ts";
 import type { KernelSource } from "../types.ts";
 import type { Dispatch, Grid } from "./dispatch.ts";
 import type { KvSource } from "./kv_source.ts";
-import { checkCaptures, checkOperand, checkOverlap } from "./operand_checks.ts";
-import type { AttentionBindings, OperandName, Operands } from "./operands.ts";
+import { bindableOf, checkCaptures, checkOperand, checkOverlap, checkUsed } from "./operand_checks.ts";
+import { type AttentionBindings, type OperandName, type Operands, OWN } from "./operands.ts";
 import { bindingRange } from "./specs.ts";
 
 /** Our names of the shader's bindings, where they differ. */
@@ -80,6 +80,7 @@ export class AttentionPlan {
   /** Dispatches that a run is cut into, of all its kernels: more of them where the work of one would exceed `maxDispatchFlops`. */
   readonly dispatchCount: number;
   readonly #parts: PlanParts;
+  readonly #bindable: ReadonlySet<string>;
   readonly #groups = new WeakMap<Tensor, { tensors: readonly Tensor[]; groups: readonly GPUBindGroup[] }>();
   #destroyed = false;
 
@@ -88,6 +89,7 @@ export class AttentionPlan {
     this.workspaceBytes = 4 * (parts.operands.get("workspace")?.fallback?.size ?? 0);
     this.dispatchCount = parts.stages.reduce((count, { dispatches }) => count + dispatches.length, 0);
     this.#parts = parts;
+    this.#bindable = bindableOf(parts.operands);
   }
 
   /** @internal Use {@link planAttention}. */
@@ -108,7 +110,7 @@ export class AttentionPlan {
    * pass.end();
    */
   encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: AttentionBindings = {}): void {
-    recordInto(target, this.#parts.label, this.prepare(bindings));
+    recordInto(target, this.#parts.label, this.prepare(bindings ?? {}));
   }
 
   /** @internal All that can fail of an encode, and what is left to record: for operations that are several plans. */
@@ -145,6 +147,7 @@ export class AttentionPlan {
   #bindGroups(bindings: AttentionBindings): readonly GPUBindGroup[] | undefined {
     const { device, label, operands, stages, params, numbers } = this.#parts;
     const tensors = new Map<OperandName, Tensor>();
+    checkUsed(label, this.#bindable, bindings);
     checkCaptures(label, operands, bindings);
     for (const [name, operand] of operands) {
       const given = boundBy(bindings, name) ?? operand.fallback;
@@ -179,9 +182,6 @@ export class AttentionPlan {
 
 /** What of a cache stands for which operand. */
 const CACHED = { k: "k", v: "v", kvState: "state" } as const;
-
-/** What is the plan's own, and not the caller's to bind. */
-const OWN: readonly OperandName[] = ["workspace", "tables", "blocks", "positions", "angles"];
 
 /** The tensor that the caller binds for an operand. */
 function boundBy(bindings: AttentionBindings, name: OperandName): Tensor | undefined {

@@ -1,6 +1,7 @@
 // The plan of attention itself: one forward kernel, or the stages that somebody else gives for the same problem.
 
 import { check } from "../errors.ts";
+import { readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { MATRIX_FEATURE, tileLimits } from "../gpu/device.ts";
 import {
@@ -20,7 +21,14 @@ import { loadExtension } from "./features.ts";
 import { forwardKernels, type Kernels } from "./forward_kernels.ts";
 import { attentionTensors, operandsOf } from "./operands.ts";
 import type { AttentionPlan } from "./plan.ts";
-import { type AttentionProblem, type Cached, type ResolvedProblem, resolveProblem } from "./problem.ts";
+import {
+  ATTENTION_PROBLEM,
+  type AttentionProblem,
+  type Cached,
+  type ResolvedProblem,
+  resolveProblem,
+  type TakenProblem,
+} from "./problem.ts";
 import { bindingBase } from "./specs.ts";
 
 /**
@@ -52,13 +60,14 @@ export async function planAttention(
   device: GPUDevice,
   problem: AttentionProblem | Cached<AttentionProblem>,
 ): Promise<AttentionPlan> {
-  const { plan, allocated } = await preparePlan(device, problem);
+  const taken = await readOptions("attention", problem, ATTENTION_PROBLEM);
+  const { plan, allocated } = await preparePlan(device, taken);
   await allocated;
   return plan;
 }
 
 /** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
-export async function preparePlan(device: GPUDevice, problem: AttentionProblem | Cached<AttentionProblem>) {
+export async function preparePlan(device: GPUDevice, problem: TakenProblem) {
   checkDevice(device);
   return assemblePlan(device, problem, async (resolved) => chooseKernels(device, await withTuned(device, resolved)));
 }
@@ -152,7 +161,7 @@ function decodeKernels(problem: ResolvedProblem, limits: TileLimits): Kernels {
 /** The plan of an attention problem by the kernels that somebody chooses for it. */
 export async function assemblePlan(
   device: GPUDevice,
-  problem: AttentionProblem | Cached<AttentionProblem>,
+  problem: TakenProblem,
   kernelsFor: (problem: ResolvedProblem) => Omit<Kernels, "variant"> | Promise<Omit<Kernels, "variant">>,
 ) {
   checkDevice(device);

@@ -1,6 +1,7 @@
 // What is done to every element by itself: copies, conversions, sums and activations; the plan, and one-liners on top.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
+import { type OptionNames, readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import { type ActivationModule, pointwiseSpecialisation, pointwiseWorkgroups } from "../kernels/pointwise.ts";
@@ -31,6 +32,16 @@ export interface PointwiseProblem {
   /** Name of the plan's GPU objects in errors and captures. Default `"pointwise"`. */
   readonly label?: string;
 }
+
+/** The names of all members of a problem. */
+const POINTWISE_PROBLEM: OptionNames<PointwiseProblem> = {
+  x: true,
+  bias: true,
+  residual: true,
+  activation: "string",
+  output: true,
+  label: "string",
+};
 
 /** Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are the default. */
 export interface PointwiseBindings {
@@ -65,14 +76,15 @@ export type PointwisePlan = OperationPlan<PointwiseBindings>;
  * plan.encode(pass);
  */
 export async function planPointwise(device: GPUDevice, problem: PointwiseProblem): Promise<PointwisePlan> {
-  const { plan, allocated } = await preparePointwise(device, problem, "pointwise");
+  const taken = await readOptions("pointwise", problem, POINTWISE_PROBLEM);
+  const { plan, allocated } = await preparePointwise(device, taken, "pointwise");
   await allocated;
   return plan;
 }
 
 /** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
 async function preparePointwise(device: GPUDevice, problem: PointwiseProblem, name: string) {
-  const label = problem?.label ?? name;
+  const { label = name } = problem;
   checkDevice(device);
   const specs = resolvePointwise(label, problem);
   const tensors = planTensors(device, label, ({ add }) => {
@@ -95,16 +107,11 @@ interface Specs {
 }
 
 function resolvePointwise(label: string, problem: PointwiseProblem): Specs {
-  check(
-    typeof problem === "object" && problem !== null,
-    "argument",
-    () => `${label}: expected a problem { x, ... }, got ${problem}.`,
-  );
   const { activation } = problem;
   check(
     activation === undefined || activation === "gelu" || activation === "gelu-tanh",
     "argument",
-    () => `${label}: activation must be "gelu" or "gelu-tanh", got ${JSON.stringify(activation)}.`,
+    () => `${label}: activation must be "gelu" or "gelu-tanh", got ${show(activation)}.`,
   );
   const optional = (name: "bias" | "residual") =>
     problem[name] === undefined ? undefined : checkedSpec(label, name, problem[name], FLOATS);
@@ -150,6 +157,16 @@ export interface PointwiseOptions {
   readonly label?: string;
 }
 
+/** The names of the options. */
+const POINTWISE_OPTIONS: OptionNames<PointwiseOptions> = {
+  residual: true,
+  output: true,
+  dtype: "string",
+  label: "string",
+};
+const BIASED_OPTIONS = { ...POINTWISE_OPTIONS, bias: true } as const;
+const GELU_OPTIONS: OptionNames<GeluOptions> = { ...BIASED_OPTIONS, approximate: "string" };
+
 /** Runs a pointwise operation once. */
 async function runPointwise(
   name: string,
@@ -184,11 +201,11 @@ async function runPointwise(
  * const { output: dense } = await copyTensor(x.permute(0, 2, 1, 3), { dtype: "f16" });
  * await copyTensor(k, { output: present.slice(2, 10, 12) });
  */
-export function copyTensor(
+export async function copyTensor(
   x: Tensor,
   options: PointwiseOptions & { readonly bias?: Tensor } = {},
 ): Promise<{ readonly output: Tensor }> {
-  return runPointwise("copyTensor", x, options);
+  return runPointwise("copyTensor", x, await readOptions("copyTensor", options, BIASED_OPTIONS));
 }
 
 /**
@@ -206,8 +223,9 @@ export async function addBias(
   bias: Tensor,
   options: PointwiseOptions = {},
 ): Promise<{ readonly output: Tensor }> {
-  checkTensors(options?.label ?? "addBias", { x, bias });
-  return runPointwise("addBias", x, { ...options, bias });
+  const taken = await readOptions("addBias", options, POINTWISE_OPTIONS);
+  checkTensors(taken.label ?? "addBias", { x, bias });
+  return runPointwise("addBias", x, { ...taken, bias });
 }
 
 /** Options of {@link gelu}. */
@@ -235,11 +253,11 @@ export interface GeluOptions extends PointwiseOptions {
  * const { output } = await gelu(x, { approximate: "tanh", bias });
  */
 export async function gelu(x: Tensor, options: GeluOptions = {}): Promise<{ readonly output: Tensor }> {
-  const { approximate = "none", ...rest } = options ?? {};
+  const { approximate = "none", ...rest } = await readOptions("gelu", options, GELU_OPTIONS);
   check(
     approximate === "none" || approximate === "tanh",
     "argument",
-    () => `${rest.label ?? "gelu"}: approximate must be "none" or "tanh", got ${JSON.stringify(approximate)}.`,
+    () => `${rest.label ?? "gelu"}: approximate must be "none" or "tanh", got ${show(approximate)}.`,
   );
   return runPointwise("gelu", x, { ...rest, activation: approximate === "tanh" ? "gelu-tanh" : "gelu" });
 }

@@ -1,6 +1,7 @@
 // Biases of scores in memory: T5's, and those that gates of the queries change; the plan, and one-liners on top of it.
 
 import { check } from "../errors.ts";
+import { type OptionNames, readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import { pointwiseWorkgroups } from "../kernels/pointwise.ts";
@@ -40,6 +41,20 @@ export interface PositionBiasProblem
   readonly label?: string;
 }
 
+/** The names of all members of a problem. */
+const POSITION_BIAS_PROBLEM: OptionNames<PositionBiasProblem> = {
+  update: true,
+  reset: true,
+  scale: true,
+  bidirectional: "boolean",
+  maxDistance: "number",
+  table: true,
+  queryOffset: "number",
+  bias: true,
+  output: true,
+  label: "string",
+};
+
 /** Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are the default. */
 export interface PositionBiasBindings extends Partial<BiasGates<Tensor>> {
   readonly table?: Tensor;
@@ -69,7 +84,8 @@ export type PositionBiasPlan = OperationPlan<PositionBiasBindings>;
  * plan.encode(pass, { output });
  */
 export async function planPositionBias(device: GPUDevice, problem: PositionBiasProblem): Promise<PositionBiasPlan> {
-  const { plan, allocated } = await prepareBias(device, problem, "positionBias");
+  const taken = await readOptions("positionBias", problem, POSITION_BIAS_PROBLEM);
+  const { plan, allocated } = await prepareBias(device, taken, "positionBias");
   await allocated;
   return plan;
 }
@@ -78,7 +94,7 @@ const GATES = ["update", "reset", "scale"] as const;
 
 /** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
 async function prepareBias(device: GPUDevice, problem: PositionBiasProblem, name: string) {
-  const label = problem?.label ?? name;
+  const { label = name } = problem;
   checkDevice(device);
   const resolved = resolveBias(label, problem);
   const { output, source, isTable, gates, buckets } = resolved;
@@ -104,11 +120,6 @@ interface ResolvedBias {
 }
 
 function resolveBias(label: string, problem: PositionBiasProblem): ResolvedBias {
-  check(
-    typeof problem === "object" && problem !== null,
-    "argument",
-    () => `${label}: expected a problem { table or bias, output, ... }, got ${problem}.`,
-  );
   const { table, bias, queryOffset = 0 } = problem;
   const isTable = table !== undefined;
   check(isTable !== (bias !== undefined), "argument", () => `${label}: give a table or a bias, one of the two.`);
@@ -186,6 +197,17 @@ export interface RelativePositionBiasOptions
   readonly dtype?: Dtype;
 }
 
+/** The names of the options. */
+const RELATIVE_OPTIONS: OptionNames<RelativePositionBiasOptions> = {
+  bidirectional: "boolean",
+  maxDistance: "number",
+  queryOffset: "number",
+  label: "string",
+  seqQ: "number",
+  seqKv: "number",
+  dtype: "string",
+};
+
 /**
  * T5's bias of every key for every query, in memory. See {@link planPositionBias} for the formula.
  *
@@ -202,7 +224,8 @@ export async function relativePositionBias(
   table: Tensor,
   options: RelativePositionBiasOptions,
 ): Promise<{ readonly output: Tensor }> {
-  const { seqQ, seqKv, dtype, label = "relativePositionBias", ...rest } = options ?? {};
+  const name = "relativePositionBias";
+  const { seqQ, seqKv, dtype, label = name, ...rest } = await readOptions(name, options, RELATIVE_OPTIONS);
   checkTensors(label, { table });
   const shape = [1, table.shape[1] ?? 0, seqQ, seqKv];
   const problem = { ...rest, table, label, output: { shape, dtype: dtype ?? table.dtype } };
@@ -219,6 +242,15 @@ export interface GatedPositionBiasOptions extends BiasGates<Tensor> {
   readonly label?: string;
 }
 
+/** The names of the options. */
+const GATED_OPTIONS: OptionNames<GatedPositionBiasOptions> = {
+  update: true,
+  reset: true,
+  scale: true,
+  output: true,
+  label: "string",
+};
+
 /**
  * A bias that gates of each query change, as in WavLM. See {@link planPositionBias} for the formula.
  *
@@ -233,7 +265,8 @@ export async function gatedPositionBias(
   bias: Tensor,
   options: GatedPositionBiasOptions,
 ): Promise<{ readonly output: Tensor }> {
-  const { output: given, label = "gatedPositionBias", ...gates } = options ?? {};
+  const name = "gatedPositionBias";
+  const { output: given, label = name, ...gates } = await readOptions(name, options, GATED_OPTIONS);
   const { update, reset, scale } = gates;
   checkTensors(label, { bias, update, reset, scale, ...(given !== undefined && { output: given }) });
   const shape = [update.shape[0], ...bias.shape.slice(1)];

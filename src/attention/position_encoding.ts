@@ -1,6 +1,7 @@
 // Absolute position encodings, sinusoidal or learned, added to rows or alone: the plan, and the one-liner on top of it.
 
 import { check } from "../errors.ts";
+import { readOptions, type Taken } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { type EncodingSpecialisation, encodingKernel, encodingWorkgroups } from "../kernels/position_encoding.ts";
@@ -12,6 +13,7 @@ import { checkUnbound, type OneKernel, type PlanTensors, planOneKernel, planTens
 import type { AttentionBindings, OperandName } from "./operands.ts";
 import type { AttentionPlan } from "./plan.ts";
 import {
+  POSITION_ENCODING_PROBLEM,
   type PositionEncodingBindings,
   type PositionEncodingProblem,
   type ResolvedEncoding,
@@ -82,13 +84,14 @@ export async function planPositionEncoding(
   device: GPUDevice,
   problem: PositionEncodingProblem,
 ): Promise<PositionEncodingPlan> {
-  const { plan, allocated } = await prepareEncoding(device, problem);
+  const taken = await readOptions("positionEncoding", problem, POSITION_ENCODING_PROBLEM);
+  const { plan, allocated } = await prepareEncoding(device, taken);
   await allocated;
   return plan;
 }
 
 /** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
-async function prepareEncoding(device: GPUDevice, problem: PositionEncodingProblem) {
+async function prepareEncoding(device: GPUDevice, problem: Taken<PositionEncodingProblem>) {
   checkDevice(device);
   const resolved = resolveEncoding(problem);
   const { label } = resolved;
@@ -100,7 +103,7 @@ async function prepareEncoding(device: GPUDevice, problem: PositionEncodingProbl
 }
 
 /** Adds the tensors of the plan; gives the name of the one that has the positions. */
-function collect({ add, own }: PlanTensors, problem: PositionEncodingProblem, resolved: ResolvedEncoding) {
+function collect({ add, own }: PlanTensors, problem: Taken<PositionEncodingProblem>, resolved: ResolvedEncoding) {
   const { x, output, inPlace, table, sinusoidal, positions } = resolved;
   if (x) add("x", x, problem.x, inPlace);
   if (!inPlace) add("output", output, problem.output, true);
@@ -163,6 +166,9 @@ export interface PositionEncodingOptions extends Omit<PositionEncodingProblem, "
   readonly output?: Tensor;
 }
 
+/** The names of the options. */
+const { x: _x, ...POSITION_ENCODING_OPTIONS } = POSITION_ENCODING_PROBLEM;
+
 /**
  * Adds sinusoidal or learned position encodings. See {@link planPositionEncoding} for the formula, the rules and the shapes.
  *
@@ -178,9 +184,10 @@ export interface PositionEncodingOptions extends Omit<PositionEncodingProblem, "
  */
 export async function positionEncoding(
   x: Tensor,
-  options: PositionEncodingOptions = {},
+  asked: PositionEncodingOptions = {},
 ): Promise<{ readonly output: Tensor }> {
-  const label = options?.label ?? "positionEncoding";
+  const options = await readOptions("positionEncoding", asked, POSITION_ENCODING_OPTIONS);
+  const { label = "positionEncoding" } = options;
   check(x instanceof Tensor, "argument", () => `${label}: x must be a Tensor; make one with tensor().`);
   const { plan, allocated, resolved } = await prepareEncoding(x.device, { ...options, x });
   const given = [options.output, options.table, options.positionIds, options.positionOffset];

@@ -1,11 +1,12 @@
 // What gets a position encoding: its tensors, checked before the GPU sees any of them.
 
 import { check } from "../errors.ts";
+import type { OptionNames, Taken } from "../given.ts";
 import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import { ANGLE_POSITIONS } from "../kernels/rotary_angles.ts";
 import type { TensorSpec } from "../types.ts";
-import { type PositionOptions, type ResolvedPositions, resolvePositions } from "./positions.ts";
-import { resolveSinusoidal, type SinusoidalOptions } from "./sinusoidal.ts";
+import { POSITION_OPTIONS, type PositionOptions, type ResolvedPositions, resolvePositions } from "./positions.ts";
+import { resolveSinusoidal, SINUSOIDAL_OPTIONS, type SinusoidalOptions } from "./sinusoidal.ts";
 import { checkedSpec, expectApart, expectShape, FLOATS, type ResolvedSpec } from "./specs.ts";
 
 /** The position encoding that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
@@ -23,6 +24,18 @@ export interface PositionEncodingProblem extends SinusoidalOptions, PositionOpti
   /** Name of the plan's GPU objects in errors and captures. Default `"positionEncoding"`. */
   readonly label?: string;
 }
+
+/** The names of all members of a problem. */
+export const POSITION_ENCODING_PROBLEM: OptionNames<PositionEncodingProblem> = {
+  ...SINUSOIDAL_OPTIONS,
+  ...POSITION_OPTIONS,
+  x: true,
+  output: true,
+  inPlace: "boolean",
+  table: true,
+  scale: "number",
+  label: "string",
+};
 
 /** Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are the default. */
 export interface PositionEncodingBindings {
@@ -50,13 +63,8 @@ export interface ResolvedEncoding {
 }
 
 /** Checks a position encoding and fills in its defaults. Throws FoveaError that names what is wrong. */
-export function resolveEncoding(problem: PositionEncodingProblem): ResolvedEncoding {
-  const { label = "positionEncoding", inPlace = false, scale = 1 } = problem ?? {};
-  check(
-    typeof problem === "object" && problem !== null,
-    "argument",
-    () => `${label}: expected a problem { x, ... }, got ${problem}.`,
-  );
+export function resolveEncoding(problem: Taken<PositionEncodingProblem>): ResolvedEncoding {
+  const { label = "positionEncoding", inPlace = false, scale = 1 } = problem;
   check(
     problem.x !== undefined || problem.output !== undefined,
     "argument",
@@ -103,7 +111,7 @@ export function resolveEncoding(problem: PositionEncodingProblem): ResolvedEncod
   };
 }
 
-function learned(label: string, problem: PositionEncodingProblem, width: number): ResolvedSpec {
+function learned(label: string, problem: Taken<PositionEncodingProblem>, width: number): ResolvedSpec {
   for (const name of ["maxWavelength", "frequencies", "order"] as const) {
     check(
       problem[name] === undefined,

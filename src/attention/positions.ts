@@ -1,11 +1,12 @@
 // Where the rows of a tensor stand, for encodings of positions: numbers, or what a caller keeps on the GPU.
 
 import { check } from "../errors.ts";
+import type { Numbers, OptionNames, Taken } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
 import type { PlanTensors } from "./one_kernel.ts";
 import type { OperandName } from "./operands.ts";
-import type { PerBatch } from "./options.ts";
+import type { ListOrTensor, PerBatch } from "./options.ts";
 import { bindingBase, expectShape, type ResolvedSpec } from "./specs.ts";
 
 /** Positions of the rows. Default: row i of every batch entry stands at position i. */
@@ -16,8 +17,11 @@ export interface PositionOptions {
    * The position of each row: an i32 (or u32) tensor [B, M], or [M] for all entries alike, or numbers in that order. With
    * sections, of time, height and width: [3, B, M], or a tensor [3, 1, M].
    */
-  readonly positionIds?: readonly number[] | Tensor;
+  readonly positionIds?: Numbers | Tensor;
 }
+
+/** Their names. */
+export const POSITION_OPTIONS: OptionNames<PositionOptions> = { positionOffset: true, positionIds: true };
 
 /** What positions are needed for. */
 export interface PositionSizes {
@@ -44,7 +48,11 @@ export interface ResolvedPositions {
 }
 
 /** Checks positions. Throws FoveaError("argument") that names what is wrong. */
-export function resolvePositions(label: string, options: PositionOptions, sizes: PositionSizes): ResolvedPositions {
+export function resolvePositions(
+  label: string,
+  options: Taken<PositionOptions>,
+  sizes: PositionSizes,
+): ResolvedPositions {
   const { positionIds, positionOffset } = options;
   check(
     positionIds === undefined || positionOffset === undefined,
@@ -84,7 +92,7 @@ function ids(label: string, given: readonly number[] | Tensor, sizes: PositionSi
   return { offset: 0, stored: { name, values: given, strides, step: 0 } };
 }
 
-function offsets(label: string, given: number | PerBatch, sizes: PositionSizes): ResolvedPositions {
+function offsets(label: string, given: number | ListOrTensor, sizes: PositionSizes): ResolvedPositions {
   const name = "positionOffset";
   if (given instanceof Tensor) {
     checkIntegers(label, name, given);

@@ -1,9 +1,10 @@
 // Compiling ahead of the first call.
 
-import { check, FoveaError } from "../errors.ts";
+import { check, FoveaError, show } from "../errors.ts";
 import { checkDevice } from "../gpu/buffers.ts";
+import { takeOptions } from "../options.ts";
 import { preparePlan } from "./plan_attention.ts";
-import type { AttentionProblem, Cached } from "./problem.ts";
+import { ATTENTION_PROBLEM, type AttentionProblem, type Cached } from "./problem.ts";
 
 /**
  * Compiles the kernels that plans of these problems need, off the main thread and each of them once, so that the first
@@ -28,7 +29,7 @@ export async function prewarm(
   check(
     Array.isArray(problems),
     "argument",
-    () => `prewarm: problems must be a list of problems { q, k, v, ... }, got ${problems}.`,
+    () => `prewarm: problems must be a list of problems { q, k, v, ... }, got ${show(problems)}.`,
   );
   const outcomes = await Promise.allSettled(problems.map((problem) => compileOnly(device, problem)));
   for (const [index, outcome] of outcomes.entries()) {
@@ -40,7 +41,7 @@ export async function prewarm(
 }
 
 async function compileOnly(device: GPUDevice, problem: AttentionProblem | Cached<AttentionProblem>): Promise<void> {
-  const { plan, allocated } = await preparePlan(device, problem);
+  const { plan, allocated } = await preparePlan(device, takeOptions("attention", problem, ATTENTION_PROBLEM));
   plan.destroy();
   await allocated.catch((error: unknown) => {
     // That the scratch memory of so large a problem can't be had now says nothing of its kernels.

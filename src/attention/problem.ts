@@ -1,10 +1,11 @@
 // From what the caller says to numbers that the kernels take. All input is checked here, before the GPU sees any of it.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
+import type { OptionNames, Taken } from "../given.ts";
 import { resolveSpec } from "../gpu/tensor.ts";
 import type { Dtype, Layout, TensorSpec } from "../types.ts";
 import { keysAndValues } from "./cached.ts";
-import { defaultScale, type Extension, type Features, resolveFeatures } from "./features.ts";
+import { defaultScale, type Extension, type Features, resolveFeatures, SCORE_OPTIONS } from "./features.ts";
 import type { KvSource, KvSourceOwner } from "./kv_source.ts";
 import type { ScoreOptions } from "./options.ts";
 import {
@@ -78,6 +79,34 @@ export type Cached<Problem extends ScoreProblem> = Omit<Problem, "k" | "v"> & {
   readonly cache: KvSourceOwner;
 };
 
+/** Problems as they are read. */
+export type TakenScoreProblem = Taken<ScoreProblem | Cached<ScoreProblem>>;
+export type TakenProblem = Taken<AttentionProblem | Cached<AttentionProblem>>;
+
+/** The names of all members of a problem without values. */
+export const SCORE_PROBLEM: OptionNames<ScoreProblem | Cached<ScoreProblem>> = {
+  ...SCORE_OPTIONS,
+  q: true,
+  k: true,
+  cache: true,
+  layout: "string",
+  maxDispatchFlops: "number",
+  label: "string",
+};
+
+/** The names of all members of a problem. */
+export const ATTENTION_PROBLEM: OptionNames<AttentionProblem | Cached<AttentionProblem>> = {
+  ...SCORE_PROBLEM,
+  v: true,
+  output: true,
+  lse: true,
+  rowMax: true,
+  kvSplits: "number",
+  allowF16Products: "boolean",
+  variant: "string",
+  tuned: true,
+};
+
 /** The checked part of a problem that has no values. Tensors are in BHMD order. */
 export interface ResolvedScores extends Features {
   readonly label: string;
@@ -116,21 +145,13 @@ export interface ResolvedProblem extends ResolvedScores {
  *
  * @param extension What `loadExtension` gives for the problem
  */
-export function resolveProblem(
-  problem: AttentionProblem | Cached<AttentionProblem>,
-  extension: Extension | undefined,
-): ResolvedProblem {
-  check(
-    typeof problem === "object" && problem !== null,
-    "argument",
-    () => `attention: expected a problem { q, k, v, ... }, got ${problem}.`,
-  );
+export function resolveProblem(problem: TakenProblem, extension: Extension | undefined): ResolvedProblem {
   const { label = "attention", layout = "bhmd" } = problem;
   const { kvSplits, allowF16Products = false } = problem;
   check(
     typeof allowF16Products === "boolean",
     "argument",
-    () => `${label}: allowF16Products must be true or false, got ${JSON.stringify(allowF16Products)}.`,
+    () => `${label}: allowF16Products must be true or false, got ${show(allowF16Products)}.`,
   );
   check(
     kvSplits === undefined || (Number.isInteger(kvSplits) && kvSplits >= 1 && kvSplits <= 4096),
@@ -165,7 +186,7 @@ export function resolveProblem(
 /** Checks what scores are made of, and v where there is one. */
 export function resolveScores<Values extends boolean>(
   label: string,
-  problem: ScoreProblem | Cached<ScoreProblem>,
+  problem: TakenScoreProblem,
   values: Values,
   extension: Extension | undefined,
 ) {
@@ -191,10 +212,7 @@ export function resolveScores<Values extends boolean>(
   };
 }
 
-function checkOptions(
-  label: string,
-  { layout = "bhmd", scale, maxDispatchFlops = 1 }: Omit<ScoreProblem, "q" | "k">,
-): void {
+function checkOptions(label: string, { layout = "bhmd", scale, maxDispatchFlops = 1 }: TakenScoreProblem): void {
   checkLayout(label, layout);
   check(
     scale === undefined || Number.isFinite(scale),

@@ -1,6 +1,7 @@
 // Linear projections, y = x W^T + b: the plan, and the one-liner on top of it.
 
 import { check } from "../errors.ts";
+import { readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { tileLimits } from "../gpu/device.ts";
 import { Tensor } from "../gpu/tensor.ts";
@@ -13,6 +14,7 @@ import { type OneKernel, planOneKernel, planTensors } from "./one_kernel.ts";
 import type { AttentionBindings } from "./operands.ts";
 import type { AttentionPlan, Recording } from "./plan.ts";
 import {
+  PROJECTION_PROBLEM,
   type ProjectionBindings,
   type ProjectionProblem,
   type ResolvedProjection,
@@ -85,7 +87,8 @@ export class ProjectionPlan {
  * const projection = await planProjection(device, { x: { shape: [2, 128, 512] }, weight, bias });
  */
 export async function planProjection(device: GPUDevice, problem: ProjectionProblem): Promise<ProjectionPlan> {
-  const { plan, allocated } = await prepareProjection(device, problem);
+  const taken = await readOptions("project", problem, PROJECTION_PROBLEM);
+  const { plan, allocated } = await prepareProjection(device, taken);
   await allocated;
   return ProjectionPlan.make(plan);
 }
@@ -146,6 +149,9 @@ export interface ProjectionOptions extends Pick<ProjectionProblem, "maxDispatchF
   readonly output?: Tensor;
 }
 
+/** The names of the options. */
+const { x: _x, weight: _weight, ...PROJECTION_OPTIONS } = PROJECTION_PROBLEM;
+
 /**
  * y = x W^T + b on the GPU. See {@link planProjection} for the formula, the rules and the shapes.
  *
@@ -163,8 +169,9 @@ export interface ProjectionOptions extends Pick<ProjectionProblem, "maxDispatchF
 export async function project(
   x: Tensor,
   weight: Tensor,
-  options: ProjectionOptions = {},
+  asked: ProjectionOptions = {},
 ): Promise<{ readonly output: Tensor }> {
+  const options = await readOptions("project", asked, PROJECTION_OPTIONS);
   const { label = "project" } = options;
   for (const [name, given] of Object.entries({ x, weight })) {
     check(given instanceof Tensor, "argument", () => `${label}: ${name} must be a Tensor; make one with tensor().`);

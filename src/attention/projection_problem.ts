@@ -1,6 +1,7 @@
 // What a projection is made of, checked before the GPU sees any of it, and as the kernel takes it: four axes each.
 
 import { check } from "../errors.ts";
+import type { OptionNames } from "../given.ts";
 import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import type { TensorSpec } from "../types.ts";
 import { checkedSpec, expectApart, expectShape, FLOATS, type ResolvedSpec } from "./specs.ts";
@@ -25,6 +26,17 @@ export interface ProjectionProblem {
   /** Name of the plan's GPU objects in errors and captures. Default `"project"`. */
   readonly label?: string;
 }
+
+/** The names of all members of a problem. */
+export const PROJECTION_PROBLEM: OptionNames<ProjectionProblem> = {
+  x: true,
+  weight: true,
+  bias: true,
+  output: true,
+  maxDispatchFlops: "number",
+  variant: "string",
+  label: "string",
+};
 
 /** Memory for one run of a projection plan: tensors that look as the plan was told. Those it was made with are the default. */
 export interface ProjectionBindings {
@@ -52,11 +64,6 @@ export interface ResolvedProjection {
 
 /** Checks a projection and fills in its defaults. Throws FoveaError that names what is wrong. */
 export function resolveProjection(problem: ProjectionProblem): ResolvedProjection {
-  check(
-    typeof problem === "object" && problem !== null,
-    "argument",
-    () => `project: expected a problem { x, weight, ... }, got ${problem}.`,
-  );
   const { label = "project", maxDispatchFlops = 2 ** 36, variant } = problem;
   check(
     maxDispatchFlops > 0,

@@ -1,6 +1,7 @@
 // Rotary position embedding: the plan, and the one-liner on top of it.
 
 import { check } from "../errors.ts";
+import { readOptions, type Taken } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { type RotarySpecialisation, rotaryKernel, rotaryWorkgroups } from "../kernels/rotary.ts";
@@ -15,6 +16,7 @@ import type { AttentionPlan } from "./plan.ts";
 import { addPositions, positionParams } from "./positions.ts";
 import {
   type ResolvedRotaryProblem,
+  ROTARY_PROBLEM,
   type RotaryBindings,
   type RotaryProblem,
   resolveRotaryProblem,
@@ -84,13 +86,14 @@ export class RotaryPlan {
  * plan.encode(encoder);
  */
 export async function planRotary(device: GPUDevice, problem: RotaryProblem): Promise<RotaryPlan> {
-  const { plan, allocated } = await prepareRotary(device, problem);
+  const taken = await readOptions("rotary", problem, ROTARY_PROBLEM);
+  const { plan, allocated } = await prepareRotary(device, taken);
   await allocated;
   return plan;
 }
 
 /** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
-async function prepareRotary(device: GPUDevice, problem: RotaryProblem) {
+async function prepareRotary(device: GPUDevice, problem: Taken<RotaryProblem>) {
   checkDevice(device);
   const resolved = resolveRotaryProblem(problem);
   const { label } = resolved;
@@ -102,7 +105,7 @@ async function prepareRotary(device: GPUDevice, problem: RotaryProblem) {
 }
 
 /** Adds the tensors of the plan; gives the name of the one that has the positions. */
-function collect({ add, own }: PlanTensors, problem: RotaryProblem, resolved: ResolvedRotaryProblem) {
+function collect({ add, own }: PlanTensors, problem: Taken<RotaryProblem>, resolved: ResolvedRotaryProblem) {
   const { label, layout, x, output, inPlace, caches, rotary, positions } = resolved;
   add("x", reorder(x, layout), problem.x, inPlace);
   if (!inPlace) add("output", reorder(output, layout), problem.output, true);
@@ -161,6 +164,9 @@ export interface RotaryRunOptions extends Omit<RotaryProblem, "x" | "output" | "
   readonly sin?: Tensor;
 }
 
+/** The names of the options. */
+const { x: _x, ...ROTARY_RUN_OPTIONS } = ROTARY_PROBLEM;
+
 /**
  * Rotary position embedding of queries or keys. See {@link planRotary} for the formula, the rules and the shapes.
  *
@@ -173,8 +179,9 @@ export interface RotaryRunOptions extends Omit<RotaryProblem, "x" | "output" | "
  * @example
  * const { output: rotated } = await rotary(q, { base: 500_000, positionOffset: 100 });
  */
-export async function rotary(x: Tensor, options: RotaryRunOptions = {}): Promise<{ readonly output: Tensor }> {
-  const label = options?.label ?? "rotary";
+export async function rotary(x: Tensor, asked: RotaryRunOptions = {}): Promise<{ readonly output: Tensor }> {
+  const options = await readOptions("rotary", asked, ROTARY_RUN_OPTIONS);
+  const { label = "rotary" } = options;
   check(x instanceof Tensor, "argument", () => `${label}: x must be a Tensor; make one with tensor().`);
   const { plan, allocated, resolved } = await prepareRotary(x.device, { ...options, x });
   const given = [options.output, options.cos, options.sin, options.positionIds, options.positionOffset];

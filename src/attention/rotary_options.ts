@@ -1,6 +1,8 @@
 // Rotary embedding as a caller describes it, checked: which channels turn together, and how fast.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
+import type { OptionNames, Taken } from "../given.ts";
+import { takeOptions } from "../options.ts";
 import { checkPositive, plainFrequencies, type RotaryScaling, scaledFrequencies } from "./rotary_scaling.ts";
 
 /** A rotary position embedding. The defaults are those of Llama. */
@@ -31,6 +33,18 @@ export interface RotaryOptions {
   readonly sectionLayout?: "blocks" | "interleaved";
 }
 
+/** Their names. */
+export const ROTARY_OPTIONS: OptionNames<RotaryOptions> = {
+  rotaryDim: "number",
+  interleaved: "boolean",
+  base: "number",
+  scaling: true,
+  frequencies: true,
+  attentionFactor: "number",
+  sections: true,
+  sectionLayout: "string",
+};
+
 /** A checked rotary embedding. */
 export interface ResolvedRotary {
   readonly rotaryDim: number;
@@ -54,14 +68,17 @@ export interface ResolvedRotary {
  */
 export function rotaryFrequencies(
   rotaryDim: number,
-  options: Pick<RotaryOptions, "base" | "scaling" | "frequencies" | "attentionFactor"> = {},
+  given: Pick<RotaryOptions, "base" | "scaling" | "frequencies" | "attentionFactor"> = {},
 ): Pick<ResolvedRotary, "frequencies" | "attentionFactor"> {
+  const { base, scaling, frequencies: own, attentionFactor: factor } = ROTARY_OPTIONS;
+  const names = { base, scaling, frequencies: own, attentionFactor: factor };
+  const options = takeOptions("rotaryFrequencies", given, names);
   const { frequencies, attentionFactor } = resolveRotary("rotaryFrequencies", rotaryDim, { ...options, rotaryDim });
   return { frequencies, attentionFactor };
 }
 
 /** Checks a rotary embedding of rows of `headDim` elements. Throws FoveaError("argument") that names what is wrong. */
-export function resolveRotary(label: string, headDim: number, options: RotaryOptions = {}): ResolvedRotary {
+export function resolveRotary(label: string, headDim: number, options: Taken<RotaryOptions> = {}): ResolvedRotary {
   check(
     typeof options === "object" && options !== null,
     "argument",
@@ -86,7 +103,7 @@ export function resolveRotary(label: string, headDim: number, options: RotaryOpt
   check(
     sectionLayout === "blocks" || sectionLayout === "interleaved",
     "argument",
-    () => `${label}: sectionLayout must be "blocks" or "interleaved", got ${JSON.stringify(sectionLayout)}.`,
+    () => `${label}: sectionLayout must be "blocks" or "interleaved", got ${show(sectionLayout)}.`,
   );
   if (sections !== undefined) checkSections(label, sections, pairs, sectionLayout);
   const scaled = scaling === undefined ? undefined : scaledFrequencies(label, rotaryDim, base, scaling);
@@ -104,7 +121,11 @@ export function resolveRotary(label: string, headDim: number, options: RotaryOpt
   };
 }
 
-function ownFrequencies(label: string, { frequencies, base, scaling }: RotaryOptions, pairs: number): Float64Array {
+function ownFrequencies(
+  label: string,
+  { frequencies, base, scaling }: Taken<RotaryOptions>,
+  pairs: number,
+): Float64Array {
   check(
     base === undefined && scaling === undefined,
     "argument",

@@ -1,12 +1,13 @@
 // What is rotated: the tensors of a rotary embedding, checked before the GPU sees any of them.
 
 import { check } from "../errors.ts";
+import type { OptionNames, Taken } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { ANGLE_POSITIONS, type RotaryChoice } from "../kernels/rotary_angles.ts";
 import type { Layout, TensorSpec } from "../types.ts";
-import { type PositionOptions, type ResolvedPositions, resolvePositions } from "./positions.ts";
+import { POSITION_OPTIONS, type PositionOptions, type ResolvedPositions, resolvePositions } from "./positions.ts";
 import { dense } from "./problem.ts";
-import { type ResolvedRotary, type RotaryOptions, resolveRotary } from "./rotary_options.ts";
+import { type ResolvedRotary, ROTARY_OPTIONS, type RotaryOptions, resolveRotary } from "./rotary_options.ts";
 import {
   checkedSpec,
   checkLayout,
@@ -43,6 +44,20 @@ export interface RotaryProblem extends RotaryOptions, PositionOptions {
   readonly label?: string;
 }
 
+/** The names of all members of a problem. */
+export const ROTARY_PROBLEM: OptionNames<RotaryProblem> = {
+  ...ROTARY_OPTIONS,
+  ...POSITION_OPTIONS,
+  x: true,
+  output: true,
+  inPlace: "boolean",
+  cos: true,
+  sin: true,
+  conjugate: "boolean",
+  layout: "string",
+  label: "string",
+};
+
 /** Memory for one run of a rotary plan: tensors that look as the plan was told. Those it was made with are the default. */
 export interface RotaryBindings {
   readonly x?: Tensor;
@@ -73,13 +88,8 @@ export interface ResolvedRotaryProblem {
 }
 
 /** Checks a rotary embedding and fills in its defaults. Throws FoveaError that names what is wrong. */
-export function resolveRotaryProblem(problem: RotaryProblem): ResolvedRotaryProblem {
-  const { label = "rotary", layout = "bhmd", inPlace = false, conjugate = false } = problem ?? {};
-  check(
-    typeof problem === "object" && problem !== null,
-    "argument",
-    () => `${label}: expected a problem { x, ... }, got ${problem}.`,
-  );
+export function resolveRotaryProblem(problem: Taken<RotaryProblem>): ResolvedRotaryProblem {
+  const { label = "rotary", layout = "bhmd", inPlace = false, conjugate = false } = problem;
   checkLayout(label, layout);
   const x = toBhmd(label, "x", problem.x, layout, FLOATS);
   const [batch, , rows, headDim] = x.shape;
@@ -119,7 +129,7 @@ export function resolveRotaryProblem(problem: RotaryProblem): ResolvedRotaryProb
 }
 
 /** A caller's cos and sin: checked, with the rows of all batch entries in one axis. */
-function givenAngles(label: string, problem: RotaryProblem, batch: number, rows: number) {
+function givenAngles(label: string, problem: Taken<RotaryProblem>, batch: number, rows: number) {
   for (const name of ["base", "scaling", "frequencies"] as const) {
     check(
       problem[name] === undefined,

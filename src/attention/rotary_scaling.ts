@@ -1,6 +1,8 @@
 // The frequencies of rotary embedding, and the ways to change them for longer texts than a model was trained with.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
+import type { OptionNames } from "../given.ts";
+import { checkNames } from "../options.ts";
 
 /**
  * How the frequencies that a model was trained with are changed for longer texts. L is the number of positions that it
@@ -58,6 +60,29 @@ export type RotaryScaling =
       readonly highFreqFactor?: number;
     };
 
+/** The names of what each type has. */
+const LINEAR = { type: "string", factor: "number" } as const;
+const LLAMA3 = {
+  ...LINEAR,
+  originalMaxPositions: "number",
+  lowFreqFactor: "number",
+  highFreqFactor: "number",
+} as const;
+const SCALING: { readonly [Type in RotaryScaling["type"]]: OptionNames<Extract<RotaryScaling, { type: Type }>> } = {
+  linear: LINEAR,
+  ntk: LINEAR,
+  yarn: {
+    ...LINEAR,
+    originalMaxPositions: "number",
+    betaFast: "number",
+    betaSlow: "number",
+    truncate: "boolean",
+    mscale: "number",
+    mscaleAllDim: "number",
+  },
+  llama3: LLAMA3,
+};
+
 /** base^(-2k / R) for each pair k. */
 export const plainFrequencies = (rotaryDim: number, base: number) =>
   Float64Array.from({ length: rotaryDim / 2 }, (_, pair) => base ** ((-2 * pair) / rotaryDim));
@@ -76,8 +101,9 @@ export function scaledFrequencies(label: string, rotaryDim: number, base: number
   check(
     type === "linear" || type === "ntk" || type === "yarn" || type === "llama3",
     "argument",
-    () => `${label}: scaling.type must be "linear", "ntk", "yarn" or "llama3", got ${JSON.stringify(type)}.`,
+    () => `${label}: scaling.type must be "linear", "ntk", "yarn" or "llama3", got ${show(type)}.`,
   );
+  checkNames(`${label}: scaling`, scaling, SCALING[type]);
   const { factor } = scaling;
   checkPositive(label, "scaling.factor", factor);
   const plain = plainFrequencies(rotaryDim, base);

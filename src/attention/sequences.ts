@@ -3,14 +3,14 @@
 import { check } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { KvSource } from "./kv_source.ts";
-import type { PerBatch, ScoreOptions } from "./options.ts";
+import type { ListOrTensor, TakenScores } from "./options.ts";
 import { countOf } from "./table_memory.ts";
 import type { Sizes, Table } from "./tables.ts";
 
-const i32 = (at: Table["at"], name: string, values: PerBatch): Table => ({ at, name, values, dtype: "i32" });
+const i32 = (at: Table["at"], name: string, values: ListOrTensor): Table => ({ at, name, values, dtype: "i32" });
 
 /** The tables of `slots/sequence`, if entries differ, and the sizes of the largest entry. */
-export function sequenceTables(label: string, options: ScoreOptions, tensors: Sizes, source?: KvSource) {
+export function sequenceTables(label: string, options: TakenScores, tensors: Sizes, source?: KvSource) {
   const packed = source ? packedQueries(label, options, tensors, source) : packedTables(label, options, tensors);
   const sizes = packed?.sizes ?? tensors;
   const { batch, seqQ, seqKv } = sizes;
@@ -40,7 +40,7 @@ export function sequenceTables(label: string, options: ScoreOptions, tensors: Si
   return { kind: packed ? ("packed" as const) : ("batch" as const), packed: packed !== undefined, sizes, tables };
 }
 
-function packedTables(label: string, options: ScoreOptions, { batch, heads, seqQ, seqKv }: Sizes) {
+function packedTables(label: string, options: TakenScores, { batch, heads, seqQ, seqKv }: Sizes) {
   const { cuSeqlensQ, cuSeqlensKv, maxSeqlenQ, maxSeqlenKv } = options;
   if (!cuSeqlensQ && !cuSeqlensKv) return undefined;
   check(
@@ -54,7 +54,7 @@ function packedTables(label: string, options: ScoreOptions, { batch, heads, seqQ
     () => `${label}: sequences that lie one after the other are one batch, but q has a batch axis of ${batch}.`,
   );
   const entries = countOf(cuSeqlensQ) - 1;
-  const longest = (name: "Q" | "Kv", cumulative: PerBatch, rows: number, given: number | undefined) => {
+  const longest = (name: "Q" | "Kv", cumulative: ListOrTensor, rows: number, given: number | undefined) => {
     check(
       countOf(cumulative) === entries + 1 && entries >= 0,
       "argument",
@@ -72,7 +72,7 @@ function packedTables(label: string, options: ScoreOptions, { batch, heads, seqQ
 }
 
 /** Queries one after the other, of the entries of a cache. */
-function packedQueries(label: string, options: ScoreOptions, { heads, seqQ, seqKv }: Sizes, { batch }: KvSource) {
+function packedQueries(label: string, options: TakenScores, { heads, seqQ, seqKv }: Sizes, { batch }: KvSource) {
   const { cuSeqlensQ, maxSeqlenQ } = options;
   if (!cuSeqlensQ) return undefined;
   check(
@@ -86,7 +86,7 @@ function packedQueries(label: string, options: ScoreOptions, { heads, seqQ, seqK
 }
 
 /** Rows of the longest of several sequences that lie one after the other. */
-function longestOf(label: string, name: "Q" | "Kv", cumulative: PerBatch, rows: number, given: number | undefined) {
+function longestOf(label: string, name: "Q" | "Kv", cumulative: ListOrTensor, rows: number, given: number | undefined) {
   const what = `${label}: cuSeqlens${name}`;
   if (cumulative instanceof Tensor) {
     checkIntegers(what, cumulative, cumulative.size);
@@ -110,7 +110,7 @@ function longestOf(label: string, name: "Q" | "Kv", cumulative: PerBatch, rows: 
 function checkLengths(
   label: string,
   name: string,
-  values: PerBatch | undefined,
+  values: ListOrTensor | undefined,
   batch: number,
   most: number,
   what: string,
@@ -128,7 +128,7 @@ function checkLengths(
   );
 }
 
-function checkOffsets(label: string, queryOffset: number | PerBatch | undefined, batch: number): void {
+function checkOffsets(label: string, queryOffset: number | ListOrTensor | undefined, batch: number): void {
   if (queryOffset === undefined) return;
   if (queryOffset instanceof Tensor) {
     checkIntegers(`${label}: queryOffset`, queryOffset, batch);

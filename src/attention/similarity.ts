@@ -1,13 +1,15 @@
 // What a query and a key are compared by: their dot product, the cosine of their angle, or a layer of tanh between them.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
+import type { Numbers, OptionNames } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { SimilarityChoice } from "../kernels/slots.ts";
-import type { PerHead, ScoreOptions } from "./options.ts";
+import { checkNames } from "../options.ts";
+import type { PerHead, TakenScores } from "./options.ts";
 import { checkNumbers, type Table } from "./tables.ts";
 
 /** Numbers for each column of a row, [D], or for each head and column, [H, D]: an array, or an f32 tensor. */
-export type PerColumn = readonly number[] | Tensor;
+export type PerColumn = Numbers | Tensor;
 
 /**
  * Rows that are normalised before they meet (QK-norm):
@@ -83,10 +85,21 @@ interface Sizes {
   readonly rows: { readonly q: number; readonly k: number };
 }
 
+/** The names of what each kind has. */
+const NORMALIZED: OptionNames<NormalizedSimilarity> = { kind: "string", eps: "number", qWeights: true, kWeights: true };
+const ADDITIVE: OptionNames<AdditiveSimilarity> = {
+  kind: "string",
+  vector: true,
+  innerBias: true,
+  innerScale: "number",
+  normalize: "boolean",
+  gain: true,
+};
+
 /** Throws FoveaError("argument") that names the option. */
 export function resolveSimilarity(
   label: string,
-  options: ScoreOptions,
+  options: TakenScores,
   sizes: Sizes,
 ): { similarity: ResolvedSimilarity; tables: Table[] } {
   const temperature = resolveTemperature(label, options, sizes);
@@ -99,14 +112,14 @@ export function resolveSimilarity(
     known,
     "argument",
     () =>
-      `${label}: similarity must be "dot", "cosine", or { kind: "l2", "rms" or "additive", ... }, got ${JSON.stringify(given)}.`,
+      `${label}: similarity must be "dot", "cosine", or { kind: "l2", "rms" or "additive", ... }, got ${show(given)}.`,
   );
   const found = given.kind === "additive" ? additive(label, given, sizes) : normalized(label, given, sizes);
   const { tables, ...similarity } = found;
   return { similarity: { ...common, ...similarity }, tables: [...temperature.tables, ...tables] };
 }
 
-function resolveTemperature(label: string, options: ScoreOptions, { heads }: Sizes) {
+function resolveTemperature(label: string, options: TakenScores, { heads }: Sizes) {
   const { temperature, logTemperature, maxTemperature } = options;
   check(
     temperature === undefined || logTemperature === undefined,
@@ -130,7 +143,7 @@ function resolveTemperature(label: string, options: ScoreOptions, { heads }: Siz
 
 function normalized(label: string, given: NormalizedSimilarity, { headDim, rows }: Sizes) {
   const { kind, eps = kind === "l2" ? 1e-12 : 1e-6, qWeights, kWeights } = given;
-  expectOnly(label, given, ["kind", "eps", "qWeights", "kWeights"]);
+  checkNames(`${label}: similarity`, given, NORMALIZED);
   check(
     Number.isFinite(eps) && eps >= 1e-30,
     "argument",
@@ -154,7 +167,7 @@ function normalized(label: string, given: NormalizedSimilarity, { headDim, rows 
 
 function additive(label: string, given: AdditiveSimilarity, { heads, headDim }: Sizes) {
   const { vector = 1, innerBias, innerScale = 1, normalize = false, gain } = given;
-  expectOnly(label, given, ["kind", "vector", "innerBias", "innerScale", "normalize", "gain"]);
+  checkNames(`${label}: similarity`, given, ADDITIVE);
   check(
     Number.isFinite(innerScale),
     "argument",
@@ -185,12 +198,3 @@ function additive(label: string, given: AdditiveSimilarity, { heads, headDim }: 
 
 const perHead = (values: number | PerHead, heads: number): PerHead =>
   typeof values === "number" ? new Array<number>(heads).fill(values) : values;
-
-function expectOnly(label: string, given: object, names: readonly string[]): void {
-  const other = Object.keys(given).find((name) => !names.includes(name));
-  check(
-    other === undefined,
-    "argument",
-    () => `${label}: similarity ${JSON.stringify((given as { kind: string }).kind)} has no ${other}; it has ${names}.`,
-  );
-}

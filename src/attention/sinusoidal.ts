@@ -1,6 +1,8 @@
 // Sinusoidal position encodings: their frequencies, and the encodings themselves on the CPU.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
+import { isLength, type Numbers, numbersOf, type OptionNames, type Taken } from "../given.ts";
+import { takeOptions } from "../options.ts";
 
 /** A sinusoidal position encoding. The defaults are those of Attention Is All You Need (arXiv 1706.03762), section 3.5. */
 export interface SinusoidalOptions {
@@ -18,18 +20,25 @@ export interface SinusoidalOptions {
   readonly order?: "interleaved" | "halves";
 }
 
+/** Their names. */
+export const SINUSOIDAL_OPTIONS: OptionNames<SinusoidalOptions> = {
+  maxWavelength: "number",
+  frequencies: true,
+  order: "string",
+};
+
 /** Checks the options for rows of `width` elements. Throws FoveaError("argument") that names what is wrong. */
-export function resolveSinusoidal(label: string, width: number, options: SinusoidalOptions) {
+export function resolveSinusoidal(label: string, width: number, options: Taken<SinusoidalOptions>) {
   const { maxWavelength = 10_000, order = "interleaved" } = options;
   check(
     order === "interleaved" || order === "halves",
     "argument",
-    () => `${label}: order must be "interleaved" or "halves", got ${JSON.stringify(order)}.`,
+    () => `${label}: order must be "interleaved" or "halves", got ${show(order)}.`,
   );
   check(
     order === "interleaved" || width % 2 === 0,
     "argument",
-    () => `${label}: halves need an even number of elements in a row, got ${width}.`,
+    () => `${label}: halves need an even number of elements in a row, got ${show(width)}.`,
   );
   check(
     Number.isFinite(maxWavelength) && maxWavelength > 0,
@@ -73,25 +82,34 @@ export function resolveSinusoidal(label: string, width: number, options: Sinusoi
  * const encodings = tensor(device, [512, 64], { data: sinusoidalPositions(512, 64) });
  */
 export function sinusoidalPositions(
-  positions: number | readonly number[],
+  positions: number | Numbers,
   width: number,
-  options: SinusoidalOptions = {},
+  given: SinusoidalOptions = {},
 ): Float32Array<ArrayBuffer> {
   const label = "sinusoidalPositions";
-  const list = typeof positions === "number" ? Array.from({ length: Math.max(0, positions) }, (_, p) => p) : positions;
+  const options = takeOptions(label, given, SINUSOIDAL_OPTIONS);
+  const isCount = typeof positions === "number";
+  const list = isCount ? [] : numbersOf(positions);
   check(
     Number.isInteger(width) && width >= 1,
     "argument",
-    () => `${label}: a row has a whole number of elements from 1 up, got ${width}.`,
+    () => `${label}: a row has a whole number of elements from 1 up, got ${show(width)}.`,
   );
   check(
-    (typeof positions !== "number" || (Number.isInteger(positions) && positions >= 0)) && list.every(Number.isFinite),
+    isCount ? isLength(positions) : Array.isArray(list) && list.every(Number.isFinite),
     "argument",
-    () => `${label}: positions must be a list of numbers, or how many there are from 0 up, got ${positions}.`,
+    () => `${label}: positions must be a list of numbers, or how many there are from 0 up, got ${show(positions)}.`,
+  );
+  const count = isCount ? positions : list.length;
+  check(
+    count * width < 2 ** 31,
+    "limit",
+    () => `${label}: ${count} rows of ${width} elements are too many for an array.`,
   );
   const { frequencies, interleaved } = resolveSinusoidal(label, width, options);
-  const encodings = new Float32Array(list.length * width);
-  for (const [row, position] of list.entries()) {
+  const encodings = new Float32Array(count * width);
+  for (let row = 0; row < count; row++) {
+    const position = isCount ? row : list[row];
     for (const [pair, frequency] of frequencies.entries()) {
       const [sine, cosine] = interleaved ? [2 * pair, 2 * pair + 1] : [pair, pair + frequencies.length];
       encodings[row * width + sine] = Math.sin(position * frequency);

@@ -1,6 +1,6 @@
 // The softmax along an axis and its logarithm: the plan, and the one-liners on top of it.
 
-import { check } from "../errors.ts";
+import { type OptionNames, readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import { softmaxSpecialisation } from "../kernels/row_softmax.ts";
@@ -24,6 +24,15 @@ export interface SoftmaxProblem {
   /** Name of the plan's GPU objects in errors and captures. Default `"softmax"`. */
   readonly label?: string;
 }
+
+/** The names of all members of a problem. */
+const SOFTMAX_PROBLEM: OptionNames<SoftmaxProblem> = {
+  x: true,
+  axis: "number",
+  log: "boolean",
+  output: true,
+  label: "string",
+};
 
 /** Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are the default. */
 export interface SoftmaxBindings {
@@ -54,14 +63,15 @@ export type SoftmaxPlan = OperationPlan<SoftmaxBindings>;
  * plan.encode(pass, { x: scores, output });
  */
 export async function planSoftmax(device: GPUDevice, problem: SoftmaxProblem): Promise<SoftmaxPlan> {
-  const { plan, allocated } = await prepareSoftmax(device, problem, "softmax");
+  const taken = await readOptions("softmax", problem, SOFTMAX_PROBLEM);
+  const { plan, allocated } = await prepareSoftmax(device, taken, "softmax");
   await allocated;
   return plan;
 }
 
 /** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
 async function prepareSoftmax(device: GPUDevice, problem: SoftmaxProblem, name: string) {
-  const label = problem?.label ?? name;
+  const { label = name } = problem;
   checkDevice(device);
   const resolved = resolveSoftmax(label, problem);
   const { x, output } = resolved;
@@ -82,11 +92,6 @@ interface ResolvedSoftmax {
 }
 
 function resolveSoftmax(label: string, problem: SoftmaxProblem): ResolvedSoftmax {
-  check(
-    typeof problem === "object" && problem !== null,
-    "argument",
-    () => `${label}: expected a problem { x, ... }, got ${problem}.`,
-  );
   const { log = false } = problem;
   const x = checkedSpec(label, "x", problem.x, FLOATS);
   const axis = axisFromStart(label, problem.axis ?? -1, x.shape);
@@ -122,10 +127,14 @@ export interface SoftmaxOptions {
   readonly label?: string;
 }
 
-async function runSoftmax(name: string, x: Tensor, options: SoftmaxOptions & { readonly log?: boolean }) {
+/** The names of the options. */
+const { x: _x, log: _log, ...SOFTMAX_OPTIONS } = SOFTMAX_PROBLEM;
+
+async function runSoftmax(name: string, x: Tensor, asked: SoftmaxOptions, log: boolean) {
+  const options = await readOptions(name, asked, SOFTMAX_OPTIONS);
   const { label = name, output: given } = options;
   checkTensors(label, { x, ...(given !== undefined && { output: given }) });
-  const { plan, allocated, output } = await prepareSoftmax(x.device, { ...options, x }, name);
+  const { plan, allocated, output } = await prepareSoftmax(x.device, { ...options, x, log }, name);
   return runOnce(x.device, label, { plan, allocated }, [x], (make) => ({
     output: given ?? make("output", output.shape, output.dtype),
   }));
@@ -144,7 +153,7 @@ async function runSoftmax(name: string, x: Tensor, options: SoftmaxOptions & { r
  * const { output } = await softmax(logits, { axis: 1 });
  */
 export function softmax(x: Tensor, options: SoftmaxOptions = {}): Promise<{ readonly output: Tensor }> {
-  return runSoftmax("softmax", x, options);
+  return runSoftmax("softmax", x, options, false);
 }
 
 /**
@@ -159,5 +168,5 @@ export function softmax(x: Tensor, options: SoftmaxOptions = {}): Promise<{ read
  * const { output } = await logSoftmax(logits);
  */
 export function logSoftmax(x: Tensor, options: SoftmaxOptions = {}): Promise<{ readonly output: Tensor }> {
-  return runSoftmax("logSoftmax", x, { ...options, log: true });
+  return runSoftmax("logSoftmax", x, options, true);
 }

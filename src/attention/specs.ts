@@ -1,6 +1,6 @@
 // Checks of single tensors that every operation makes: axes and layout, shape, places of their own, binding size.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
 import { BYTES } from "../gpu/elements.ts";
 import { extentOf, resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import type { Dtype, Layout, TensorSpec } from "../types.ts";
@@ -13,7 +13,11 @@ export const FLOATS: readonly Dtype[] = ["f32", "f16", "bf16"];
 export const AXES: Readonly<Record<Layout, string>> = { bhmd: "BHMD", bmhd: "BMHD" };
 
 export function checkLayout(label: string, layout: Layout): void {
-  check(layout in AXES, "argument", () => `${label}: layout must be "bhmd" or "bmhd", got ${JSON.stringify(layout)}.`);
+  check(
+    Object.hasOwn(AXES, layout),
+    "argument",
+    () => `${label}: layout must be "bhmd" or "bmhd", got ${show(layout)}.`,
+  );
 }
 
 /** From the caller's layout to BHMD or back: both ways the axes in the middle are swapped. */
@@ -33,7 +37,7 @@ export function checkedSpec(
   check(
     typeof spec === "object" && spec !== null && Array.isArray(spec.shape),
     "argument",
-    () => `${label}: ${name} must be a tensor, or { shape, strides?, offset?, dtype? }, got ${spec}.`,
+    () => `${label}: ${name} must be a tensor, or { shape, strides?, offset?, dtype? }, got ${show(spec)}.`,
   );
   const resolved = resolveSpec(`${label}: ${name}`, spec);
   check(

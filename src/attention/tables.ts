@@ -2,11 +2,13 @@
 // They share one buffer, because a kernel may bind eight. Numbers are written when the plan is made; what a caller keeps
 // on the GPU is copied there in every run.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
+import type { OptionNames } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
+import { checkNames } from "../options.ts";
 import { distanceBuckets } from "./buckets.ts";
-import type { PerHead, RelativeBias, ScoreOptions } from "./options.ts";
+import type { ListOrTensor, PerHead, RelativeBias, TakenScores } from "./options.ts";
 
 /** A part of the tables. */
 export interface Table {
@@ -29,8 +31,16 @@ export interface Sizes {
   readonly seqKv: number;
 }
 
+/** The names of its members. */
+const RELATIVE_BIAS: OptionNames<RelativeBias> = {
+  table: true,
+  buckets: "number",
+  bidirectional: "boolean",
+  maxDistance: "number",
+};
+
 /** The tables of ALiBi, sinks and T5's bias. */
-export function headTables(label: string, options: ScoreOptions, { batch, heads }: Sizes): Table[] {
+export function headTables(label: string, options: TakenScores, { batch, heads }: Sizes): Table[] {
   const { alibiSlopes, sinks, relativeBias } = options;
   const tables: Table[] = [];
   const add = (at: Table["at"], name: string, values: PerHead, shapes: number[][], what = name) => {
@@ -49,8 +59,9 @@ export function headTables(label: string, options: ScoreOptions, { batch, heads 
     check(
       typeof relativeBias === "object" && relativeBias !== null && relativeBias.table !== undefined,
       "argument",
-      () => `${label}: relativeBias must be { table, bidirectional?, maxDistance? }, got ${relativeBias}.`,
+      () => `${label}: relativeBias must be { table, bidirectional?, maxDistance? }, got ${show(relativeBias)}.`,
     );
+    checkNames(`${label}: relativeBias`, relativeBias, RELATIVE_BIAS);
     const { table, buckets = table instanceof Tensor ? table.shape[0] : table.length / heads } = relativeBias;
     add("relative_values_at", "relativeBias", table, [[buckets, heads]], "relativeBias.table");
     tables.push(bucketTable(label, relativeBias, buckets));
@@ -65,7 +76,11 @@ function bucketTable(label: string, bias: RelativeBias, buckets: number): Table 
   return { at: "relative_buckets_at", name: "buckets", values: [...behind, ...ahead], dtype: "i32" };
 }
 
-export function checkNumbers(what: string, values: PerHead, shapes: readonly number[][]): void {
+export function checkNumbers(
+  what: string,
+  values: PerHead,
+  shapes: readonly number[][],
+): asserts values is ListOrTensor {
   const expected = shapes.map((shape) => `[${shape.join(", ")}]`).join(" or ");
   const fits = (count: number) => shapes.some((shape) => shape.reduce((product, size) => product * size, 1) === count);
   if (values instanceof Tensor) {
@@ -81,8 +96,8 @@ export function checkNumbers(what: string, values: PerHead, shapes: readonly num
     Array.isArray(values) && fits(values.length),
     "argument",
     () =>
-      `${what} must be a tensor or an array of numbers ${expected}, got ${Array.isArray(values) ? values.length : values}.`,
+      `${what} must be a tensor or an array of numbers ${expected}, got ${Array.isArray(values) ? values.length : show(values)}.`,
   );
   const wrong = values.findIndex((value) => !Number.isFinite(value));
-  check(wrong < 0, "argument", () => `${what} must be finite numbers, got ${values[wrong]} at ${wrong}.`);
+  check(wrong < 0, "argument", () => `${what} must be finite numbers, got ${show(values[wrong])} at ${wrong}.`);
 }

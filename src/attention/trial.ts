@@ -8,7 +8,7 @@ import type { Dtype } from "../types.ts";
 import type { AttentionBindings, OperandName, Operands } from "./operands.ts";
 import type { AttentionPlan } from "./plan.ts";
 import { preparePlan } from "./plan_attention.ts";
-import type { AttentionProblem, Cached } from "./problem.ts";
+import type { TakenProblem } from "./problem.ts";
 import type { TunedCandidate } from "./tuned.ts";
 
 /** What makes the kernels of a problem. */
@@ -51,14 +51,14 @@ export interface Entrant {
 /** Candidates, and the memory that they run on. */
 export class Trial {
   readonly #device: GPUDevice;
-  readonly #problem: AttentionProblem | Cached<AttentionProblem>;
+  readonly #problem: TakenProblem;
   readonly #entrants: Entrant[] = [];
   readonly #made: { destroy(): void }[] = [];
   readonly #timer: GpuTimer;
   #bindings: AttentionBindings & { readonly output?: Tensor } = {};
   #values: ArrayLike<number> | undefined;
 
-  constructor(device: GPUDevice, problem: AttentionProblem | Cached<AttentionProblem>) {
+  constructor(device: GPUDevice, problem: TakenProblem) {
     this.#device = device;
     this.#problem = problem;
     this.#timer = createGpuTimer(device);

@@ -1,14 +1,22 @@
 // Which kernel is the fastest here, by trying: the rows of the tile tables, and the splits of the keys.
 
-import { check, FoveaError } from "../errors.ts";
+import { check, FoveaError, show } from "../errors.ts";
+import type { OptionNames } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { adapterName, MATRIX_FEATURE } from "../gpu/device.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { DECODE_SHAPES, MOST_QUERIES } from "../kernels/decode.ts";
 import { FORWARD_TILES, isMatrixVariant, MATRIX_VARIANTS } from "../kernels/forward.ts";
+import { takeOptions } from "../options.ts";
 import { loadExtension } from "./features.ts";
 import { chooseKernels } from "./plan_attention.ts";
-import { type AttentionProblem, type Cached, type ResolvedProblem, resolveProblem } from "./problem.ts";
+import {
+  ATTENTION_PROBLEM,
+  type AttentionProblem,
+  type Cached,
+  type ResolvedProblem,
+  resolveProblem,
+} from "./problem.ts";
 import { type Choice, Trial } from "./trial.ts";
 import type { TunedAttention } from "./tuned.ts";
 
@@ -45,10 +53,12 @@ export interface TuneOptions {
  */
 export async function tune(
   device: GPUDevice,
-  problem: AttentionProblem | Cached<AttentionProblem>,
-  options: TuneOptions = {},
+  given: AttentionProblem | Cached<AttentionProblem>,
+  asked: TuneOptions = {},
 ): Promise<TunedAttention> {
   checkDevice(device);
+  const options = takeOptions("tune", asked, TUNE_OPTIONS);
+  const problem = takeOptions("tune", given, ATTENTION_PROBLEM);
   const budget = checkOptions(options);
   const resolved = resolveProblem(problem, await loadExtension(problem));
   const { label, variant, tuned } = resolved;
@@ -90,7 +100,14 @@ export async function tune(
   }
 }
 
+const TUNE_OPTIONS: OptionNames<TuneOptions> = { budget: "number", variants: true };
+
 function checkOptions({ budget = 100, variants }: TuneOptions): number {
+  check(
+    variants === undefined || Array.isArray(variants),
+    "argument",
+    () => `tune: variants must be a list of names, got ${show(variants)}.`,
+  );
   check(
     Number.isFinite(budget) && budget > 0,
     "argument",
@@ -100,7 +117,7 @@ function checkOptions({ budget = 100, variants }: TuneOptions): number {
     check(
       TABLES.includes(name),
       "argument",
-      () => `tune: there is no variant ${name}; there are ${TABLES.join(", ")}.`,
+      () => `tune: there is no variant ${show(name)}; there are ${TABLES.join(", ")}.`,
     );
   }
   return budget;

@@ -1,7 +1,9 @@
 // Views of tensors that hold several heads, or q, k and v together, in one row. Nothing is copied.
 
-import { check } from "../errors.ts";
-import type { Tensor } from "../gpu/tensor.ts";
+import { check, show } from "../errors.ts";
+import type { OptionNames } from "../given.ts";
+import { Tensor } from "../gpu/tensor.ts";
+import { takeOptions } from "../options.ts";
 
 /**
  * Takes the heads of a row apart: [B, M, H * D] as [B, H, M, D].
@@ -9,11 +11,12 @@ import type { Tensor } from "../gpu/tensor.ts";
  * @param heads H; must divide the last axis.
  */
 export function splitHeads(tensor: Tensor, heads: number): Tensor {
+  check(tensor instanceof Tensor, "argument", () => "splitHeads: expected a Tensor; make one with tensor().");
   const [batch, rows, width] = tensor.shape;
   check(
     tensor.shape.length === 3 && Number.isInteger(heads) && heads >= 1 && width % heads === 0,
     "argument",
-    () => `splitHeads: can't take ${heads} heads out of [${tensor.shape}]; expected [B, M, H * D].`,
+    () => `splitHeads: can't take ${show(heads)} heads out of [${tensor.shape}]; expected [B, M, H * D].`,
   );
   const [b, m, d] = tensor.strides;
   const headDim = width / heads;
@@ -32,6 +35,14 @@ export interface PackedQkvSizes {
   readonly vDim?: number;
 }
 
+/** Their names. */
+const PACKED_SIZES: OptionNames<PackedQkvSizes> = {
+  heads: "number",
+  kvHeads: "number",
+  headDim: "number",
+  vDim: "number",
+};
+
 /**
  * The q, k and v of a packed projection: rows [B, M, H * D | Hkv * D | Hkv * Dv] as three BHMD tensors.
  *
@@ -39,7 +50,15 @@ export interface PackedQkvSizes {
  * const { q, k, v } = unpackQkv(qkv, { heads: 12, headDim: 64 });
  */
 export function unpackQkv(packed: Tensor, sizes: PackedQkvSizes): { q: Tensor; k: Tensor; v: Tensor } {
-  const { heads, kvHeads = heads, headDim, vDim = headDim } = sizes;
+  check(packed instanceof Tensor, "argument", () => "unpackQkv: expected a Tensor; make one with tensor().");
+  const { heads, kvHeads = heads, headDim, vDim = headDim } = takeOptions("unpackQkv", sizes, PACKED_SIZES);
+  for (const [name, value] of Object.entries({ heads, kvHeads, headDim, vDim })) {
+    check(
+      Number.isInteger(value) && value >= 1,
+      "argument",
+      () => `unpackQkv: ${name} must be a whole number from 1 up, got ${show(value)}.`,
+    );
+  }
   const widths = [heads * headDim, kvHeads * headDim, kvHeads * vDim];
   const total = widths[0] + widths[1] + widths[2];
   check(

@@ -1,5 +1,6 @@
 // Outputs on request, in a second pass: nothing of size M x N exists unless somebody asks for it here.
 
+import { type OptionNames, readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import { ADDITIVE_TERM_FLOPS } from "../kernels/forward.ts";
@@ -10,13 +11,17 @@ import { loadExtension } from "./features.ts";
 import type { KvSourceOwner } from "./kv_source.ts";
 import { type Asked, operandsOf } from "./operands.ts";
 import type { AttentionPlan } from "./plan.ts";
-import type { Cached, ScoreProblem } from "./problem.ts";
+import type { Cached, TakenScoreProblem } from "./problem.ts";
 import { checkTensors, runOnce } from "./run.ts";
 import {
   type ResolvedRequest,
   resolveTopKeys,
   resolveWeights,
+  type TakenTopKeys,
+  type TakenWeights,
+  TOP_KEYS_PROBLEM,
   type TopKeysProblem,
+  WEIGHTS_PROBLEM,
   type WeightsProblem,
 } from "./weights_problem.ts";
 
@@ -31,6 +36,14 @@ export interface WeightsOptions extends Omit<WeightsProblem, "q" | "k" | "lse" |
 export interface TopKOptions extends Omit<TopKeysProblem, "q" | "k" | "count"> {
   /** Keys to find for each row, 1 to 64. */
   readonly k: number;
+}
+
+/** The names of the options. */
+const { q: _q, k: _k, cache: _cache, ...WEIGHTS_OPTIONS } = WEIGHTS_PROBLEM;
+const TOP_K_OPTIONS = topKOptions(TOP_KEYS_PROBLEM);
+
+function topKOptions({ q, cache, count, ...others }: typeof TOP_KEYS_PROBLEM): OptionNames<TopKOptions> {
+  return { ...others, k: count };
 }
 
 export interface TopKResult {
@@ -64,9 +77,10 @@ export interface TopKResult {
 export async function attentionWeights(
   q: Tensor,
   keys: Tensor | KvSourceOwner,
-  options: WeightsOptions = {},
+  asked: WeightsOptions = {},
 ): Promise<Tensor> {
-  const label = options.label ?? "attentionWeights";
+  const options = await readOptions("attentionWeights", asked, WEIGHTS_OPTIONS);
+  const { label = "attentionWeights" } = options;
   const { problem, inputs } = queriesAndKeys(label, q, keys);
   const prepared = await prepareWeights(q.device, { ...options, ...problem });
   const { output } = await runOnce(q.device, label, prepared, inputs, (make) => ({
@@ -87,7 +101,8 @@ export async function planAttentionWeights(
   device: GPUDevice,
   problem: WeightsProblem | Cached<WeightsProblem>,
 ): Promise<AttentionPlan> {
-  const { plan, allocated } = await prepareWeights(device, problem);
+  const taken = await readOptions("attentionWeights", problem, WEIGHTS_PROBLEM);
+  const { plan, allocated } = await prepareWeights(device, taken);
   await allocated;
   return plan;
 }
@@ -103,10 +118,11 @@ export async function planAttentionWeights(
  * @example
  * const { indices, weights } = await topKKeys(q, k, { k: 8, causal: true });
  */
-export async function topKKeys(q: Tensor, keys: Tensor | KvSourceOwner, options: TopKOptions): Promise<TopKResult> {
-  const label = options?.label ?? "topKKeys";
+export async function topKKeys(q: Tensor, keys: Tensor | KvSourceOwner, asked: TopKOptions): Promise<TopKResult> {
+  const options = await readOptions("topKKeys", asked, TOP_K_OPTIONS);
+  const { label = "topKKeys" } = options;
   const { problem, inputs } = queriesAndKeys(label, q, keys);
-  const { k: count, ...rest } = options ?? {};
+  const { k: count, ...rest } = options;
   const prepared = await prepareTopKeys(q.device, { ...rest, ...problem, count });
   const { shape } = prepared.resolved;
   return runOnce(q.device, label, prepared, inputs, (make) => ({
@@ -123,12 +139,13 @@ export async function planTopKKeys(
   device: GPUDevice,
   problem: TopKeysProblem | Cached<TopKeysProblem>,
 ): Promise<AttentionPlan> {
-  const { plan, allocated } = await prepareTopKeys(device, problem);
+  const taken = await readOptions("topKKeys", problem, TOP_KEYS_PROBLEM);
+  const { plan, allocated } = await prepareTopKeys(device, taken);
   await allocated;
   return plan;
 }
 
-async function prepareWeights(device: GPUDevice, problem: WeightsProblem | Cached<WeightsProblem>) {
+async function prepareWeights(device: GPUDevice, problem: TakenWeights) {
   const resolved = resolveWeights(problem, await loadExtension(problem));
   const { stage, mean, lse, output, chosenHeads } = resolved;
   const turns = stage === "probabilities" && !lse ? 2 : 1;
@@ -140,7 +157,7 @@ async function prepareWeights(device: GPUDevice, problem: WeightsProblem | Cache
   return { ...(await prepare(device, WEIGHTS, problem, resolved, asked, turns === 1, work)), resolved };
 }
 
-async function prepareTopKeys(device: GPUDevice, problem: TopKeysProblem | Cached<TopKeysProblem>) {
+async function prepareTopKeys(device: GPUDevice, problem: TakenTopKeys) {
   const resolved = resolveTopKeys(problem, await loadExtension(problem));
   const result = (name: "indices" | "weights", dtype: "i32" | "f32"): Asked => {
     const spec = resolveSpec(name, { shape: resolved.shape, dtype });
@@ -154,7 +171,7 @@ async function prepareTopKeys(device: GPUDevice, problem: TopKeysProblem | Cache
 function prepare(
   device: GPUDevice,
   kernel: ScoreKernel,
-  problem: (ScoreProblem | Cached<ScoreProblem>) & Pick<WeightsProblem, "probabilityFunction">,
+  problem: TakenScoreProblem & Pick<WeightsProblem, "probabilityFunction">,
   { scores, params, chosenRows }: ResolvedRequest,
   asked: readonly Asked[],
   split: boolean,

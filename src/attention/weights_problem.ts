@@ -1,13 +1,14 @@
 // What can be asked for beside the output, of which heads and which queries: checked, and as params of the kernels.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
+import type { Numbers, OptionNames, Taken } from "../given.ts";
 import { resolveSpec } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
 import { ALL, MOST_KEYS, STAGES } from "../kernels/weights.ts";
 import type { TensorSpec } from "../types.ts";
 import type { Extension } from "./features.ts";
 import { AttentionFunction, type ProbabilityFunction } from "./functions.ts";
-import { type Cached, type ResolvedScores, resolveScores, type ScoreProblem } from "./problem.ts";
+import { type Cached, type ResolvedScores, resolveScores, SCORE_PROBLEM, type ScoreProblem } from "./problem.ts";
 import { checkedSpec, expectApart, expectShape, type ResolvedSpec } from "./specs.ts";
 import type { Table } from "./tables.ts";
 
@@ -21,9 +22,9 @@ export type WeightsStage = (typeof STAGES)[number];
 /** Whose scores are asked for. */
 export interface Chosen {
   /** Query heads, in the order of the result. Default all. Another list of the same length compiles nothing. */
-  readonly heads?: readonly number[];
+  readonly heads?: Numbers;
   /** Queries, in the order of the result; of packed sequences counted in each entry. Default all. Likewise. */
-  readonly rows?: readonly number[];
+  readonly rows?: Numbers;
 }
 
 /** Scores or probabilities to write to memory. Dropout is ignored: weights are those before it. */
@@ -49,6 +50,27 @@ export interface TopKeysProblem extends ScoreProblem, Chosen {
   readonly count: number;
 }
 
+/** The names of all members of both problems. */
+const CHOSEN: OptionNames<Chosen> = { heads: true, rows: true };
+export const WEIGHTS_PROBLEM: OptionNames<WeightsProblem | Cached<WeightsProblem>> = {
+  ...SCORE_PROBLEM,
+  ...CHOSEN,
+  stage: "string",
+  meanOverHeads: "boolean",
+  probabilityFunction: true,
+  lse: true,
+  output: true,
+};
+export const TOP_KEYS_PROBLEM: OptionNames<TopKeysProblem | Cached<TopKeysProblem>> = {
+  ...SCORE_PROBLEM,
+  ...CHOSEN,
+  count: "number",
+};
+
+/** Problems as they are read. */
+export type TakenWeights = Taken<WeightsProblem | Cached<WeightsProblem>>;
+export type TakenTopKeys = Taken<TopKeysProblem | Cached<TopKeysProblem>>;
+
 /** A checked request: the scores, the lists of heads and rows as tables, and what the params say of them. */
 export interface ResolvedRequest {
   readonly scores: ResolvedScores;
@@ -65,15 +87,12 @@ export interface ResolvedWeights extends ResolvedRequest {
   readonly output: ResolvedSpec;
 }
 
-export function resolveWeights(
-  problem: WeightsProblem | Cached<WeightsProblem>,
-  extension: Extension | undefined,
-): ResolvedWeights {
+export function resolveWeights(problem: TakenWeights, extension: Extension | undefined): ResolvedWeights {
   const { label = "attentionWeights", stage = "probabilities", meanOverHeads: mean = false } = problem;
   check(
     STAGES.includes(stage),
     "argument",
-    () => `${label}: stage must be ${STAGES.map((name) => `"${name}"`).join(", ")}, got ${JSON.stringify(stage)}.`,
+    () => `${label}: stage must be ${STAGES.map((name) => `"${name}"`).join(", ")}, got ${show(stage)}.`,
   );
   check(
     !mean || stage === "probabilities",
@@ -115,10 +134,7 @@ export interface ResolvedTopKeys extends ResolvedRequest {
   readonly shape: readonly number[];
 }
 
-export function resolveTopKeys(
-  problem: TopKeysProblem | Cached<TopKeysProblem>,
-  extension: Extension | undefined,
-): ResolvedTopKeys {
+export function resolveTopKeys(problem: TakenTopKeys, extension: Extension | undefined): ResolvedTopKeys {
   const { label = "topKKeys", count } = problem;
   check(
     Number.isInteger(count) && count >= 1 && count <= MOST_KEYS,
@@ -136,14 +152,9 @@ export function resolveTopKeys(
 
 function resolveRequest(
   label: string,
-  problem: (ScoreProblem | Cached<ScoreProblem>) & Chosen,
+  problem: TakenWeights | TakenTopKeys,
   extension: Extension | undefined,
 ): ResolvedRequest {
-  check(
-    typeof problem === "object" && problem !== null,
-    "argument",
-    () => `${label}: expected a problem { q, k, ... }, got ${problem}.`,
-  );
   const scores = resolveScores(label, problem, false, extension);
   const heads = listOf(label, "heads", problem.heads, scores.heads);
   const rows = listOf(label, "rows", problem.rows, scores.seqQ);
@@ -166,8 +177,7 @@ function listOf(label: string, name: string, list: readonly number[] | undefined
     list === undefined ||
       (Array.isArray(list) && list.length > 0 && list.every((n) => Number.isInteger(n) && n >= 0 && n < count)),
     "argument",
-    () =>
-      `${label}: ${name} must list whole numbers from 0 to ${count - 1}, at least one, got ${JSON.stringify(list)}.`,
+    () => `${label}: ${name} must list whole numbers from 0 to ${count - 1}, at least one, got ${show(list)}.`,
   );
   return list;
 }

@@ -74,17 +74,17 @@ export interface ReferenceOptions extends MaskOptions<ArrayLike<number>> {
   /** Used queries of each entry; rows past them are as rows without a key. Default M for all. */
   readonly qLengths?: ArrayLike<number>;
   /** A query at position p sees the keys p - left .. p + right. -1 is unbounded on that side. */
-  readonly window?: readonly [left: number, right: number];
+  readonly window?: readonly [left: number, right: number] | null;
   /** A query sees the keys of its own chunk of this many positions, chunk 0 starting at position 0. */
-  readonly attentionChunk?: number;
+  readonly attentionChunk?: number | null;
   /** The first keys, which neither window nor chunk hides from later queries. Default 0. */
   readonly sinkTokens?: number;
   /** [B|1, H|1, M|1, N|1], one number per element: non-zero where the query sees the key. */
   readonly mask?: ReferenceTensor;
   /** [B|1, H|1, M|1, N|1]. Only -Infinity masks a key; a finite value, however negative, does not. */
   readonly bias?: ReferenceTensor;
-  /** softcap * tanh(s / softcap) bounds the scores. */
-  readonly softcap?: number;
+  /** softcap * tanh(s / softcap) bounds the scores. Default, and 0, none. */
+  readonly softcap?: number | null;
   /** What stands for q.k. Default the dot product; with others but `"rms"` the scale is 1 by default. */
   readonly similarity?: ReferenceSimilarity;
   /** Factor of the scores of a head: a number, or one a head. */

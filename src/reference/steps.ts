@@ -11,7 +11,7 @@ export type Step = (s: number, row: Row, key: number) => number;
 
 /** The softcap, as the only step of its list. */
 export function capSteps({ softcap }: ReferenceOptions, { round }: Rounding): Step[] {
-  if (softcap === undefined) return [];
+  if (!softcap) return [];
   const cap = round(softcap);
   return [(s) => round(cap * round(Math.tanh(round(s / cap))))];
 }

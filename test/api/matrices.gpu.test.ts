@@ -7,6 +7,7 @@ import type { Kernels } from "../../src/attention/forward_kernels.ts";
 import { matrixKernels } from "../../src/attention/matrices.ts";
 import { assemblePlan } from "../../src/attention/plan_attention.ts";
 import { resolveProblem } from "../../src/attention/problem.ts";
+import type { Taken } from "../../src/given.ts";
 import { type AttentionProblem, planAttention, tensor } from "../../src/index.ts";
 import { type MatrixLimits, matrixTile } from "../../src/kernels/forward_matrix.ts";
 import { slotModules } from "../../src/kernels/slot_modules.ts";
@@ -89,18 +90,18 @@ const WRONG: ModuleMap = {
 
 // The kernel of the check has these head dims, too: it compiles once.
 const spec = { shape: [1, 2, 100, 40], dtype: "f16" } as const;
-const F16: AttentionProblem = { q: spec, k: spec, v: spec };
+const F16: Taken<AttentionProblem> = { q: spec, k: spec, v: spec };
 
 const TABLES: Kernels = { variant: "64x32", stagesOf: () => [] };
 
 /** The variant that a problem gets on a device with stand-ins. */
-async function chosen(device: GPUDevice, problem: AttentionProblem, modules?: ModuleMap, tables = TABLES) {
+async function chosen(device: GPUDevice, problem: Taken<AttentionProblem>, modules?: ModuleMap, tables = TABLES) {
   const resolved = resolveProblem(problem, await loadExtension(problem));
   return (await matrixKernels(device, resolved, problem.variant ? undefined : tables, modules)).variant;
 }
 
 /** What a device has against a variant. */
-const refusal = (device: GPUDevice, problem: Partial<AttentionProblem>, modules?: ModuleMap) =>
+const refusal = (device: GPUDevice, problem: Partial<Taken<AttentionProblem>>, modules?: ModuleMap) =>
   chosen(device, { ...F16, ...problem }, modules).then(
     () => "nothing",
     (error: { code: string; message: string }) => `${error.code}: ${error.message}`,

@@ -6,6 +6,7 @@ import { normal } from "../../bench/data.ts";
 import { loadExtension } from "../../src/attention/features.ts";
 import { chooseKernels, preparePlan } from "../../src/attention/plan_attention.ts";
 import { resolveProblem } from "../../src/attention/problem.ts";
+import type { Taken } from "../../src/given.ts";
 import { type AttentionProblem, createKvCache, planAttention, tensor } from "../../src/index.ts";
 import { attention as reference } from "../../src/reference/index.ts";
 import { type Case, runCase, title } from "../support/cases.ts";
@@ -97,7 +98,7 @@ describe("scratch memory", () => {
   const floats = async (over: object, device?: GPUDevice, length = 512) => {
     const on = device ?? withLimits(await testDevice(), {});
     const rows = { shape: [2, 4, length, 30] };
-    const problem = { q: rows, k: rows, v: rows, similarity, variant: "16x4-quad", ...over } as AttentionProblem;
+    const problem = { q: rows, k: rows, v: rows, similarity, variant: "16x4-quad", ...over } as Taken<AttentionProblem>;
     return (await chooseKernels(on, resolveProblem(problem, await loadExtension(problem)))).workspace;
   };
   it("is as large as dense keys of f32", async () => {

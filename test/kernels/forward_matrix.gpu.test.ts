@@ -5,6 +5,7 @@
 import { describe, expect, it } from "vitest";
 import { normal } from "../../bench/data.ts";
 import { assemblePlan } from "../../src/attention/plan_attention.ts";
+import type { Taken } from "../../src/given.ts";
 import { type AttentionPlan, type AttentionProblem, tensor } from "../../src/index.ts";
 import {
   type Component,
@@ -36,7 +37,7 @@ const planOn =
       workgroupBytes: 32768,
       invocations: 2 * lanes,
     };
-    const { plan } = await assemblePlan(device, problem, ({ headDim, vDim, seqQ }) => {
+    const { plan } = await assemblePlan(device, problem as Taken<AttentionProblem>, ({ headDim, vDim, seqQ }) => {
       const tile = matrixTile(component, headDim, vDim, limits) as MatrixTile;
       const stagesOf = async (slots: SlotChoice) => [
         {
