@@ -35,13 +35,16 @@ type Kind<Value> = [NonNullable<Value>] extends [boolean]
     ? "number"
     : [NonNullable<Value>] extends [string]
       ? "string"
-      : true;
+      : "any";
+
+/** With a question mark where null means none, as in configurations of models. */
+type Nullable<Value> = null extends Value ? `${Kind<Value>}?` : Kind<Value>;
 
 /** The names of all options, and their kinds: the compiler holds the list to the type, so that nothing is forgotten. */
-export type OptionNames<T> = { readonly [Name in NameOf<T>]: Kind<Member<T, Name>> };
+export type OptionNames<T> = { readonly [Name in NameOf<T>]: Nullable<Member<T, Name>> };
 
 /** Such a list, of whatever options. */
-export type AnyNames = Readonly<Record<string, true | "boolean" | "number" | "string">>;
+export type AnyNames = Readonly<Record<string, `${"any" | "boolean" | "number" | "string"}${"" | "?"}`>>;
 
 /** A list of numbers as an array; anything else as it is. Elements of BigInt64Array become numbers. */
 export function numbersOf<T>(value: T): Exclude<T, NumberArray> | (T extends NumberArray ? readonly number[] : never) {
@@ -57,9 +60,9 @@ const DEEPEST = 6;
 const LONGEST = 2 ** 26;
 
 /**
- * Reads the options that a function knows. `unknown` is the first name, if any, that it does not. A member that is null,
- * as configurations in JSON have it, is the same as none. Lists and plain objects are copied, typed arrays become arrays,
- * BigInts numbers; tensors and other objects stay what they are.
+ * Reads the options that a function knows. `unknown` is the first name, if any, that it does not. A member that is
+ * undefined is the same as none, and so is null where the type has it. Lists and plain objects are copied, typed arrays
+ * become arrays, BigInts numbers; tensors and other objects stay what they are.
  *
  * What is read can be compared and shown without running code that throws. Throws FoveaError for anything else: for what
  * is no object, holds itself or a function, or cannot be read.
@@ -76,7 +79,9 @@ export function readGiven<T extends object>(
   try {
     for (const name in given) unknown ??= Object.hasOwn(names, name) ? undefined : name;
     options = members(label, given ?? {}, Object.keys(names), 0);
-    checkKinds(label, options, names);
+    const kinds: AnyNames = names;
+    for (const name in kinds) if (options[name] === null && kinds[name].endsWith("?")) delete options[name];
+    checkKinds(label, options, kinds);
   } catch (cause) {
     if (cause instanceof FoveaError) throw cause;
     refuse(label, "an option cannot be read: it throws an error.", cause);
@@ -102,14 +107,14 @@ export async function readOptions<T extends object>(
 /** Throws FoveaError for a member that is not of the kind that it must be. */
 export function checkKinds(label: string, options: object, names: AnyNames): void {
   for (const [name, value] of Object.entries(options)) {
-    const kind = names[name] ?? true;
-    if (kind !== true && typeof value !== kind) refuse(label, `${name} must be a ${kind}, got ${show(value)}.`);
+    const kind = names[name].replace("?", "");
+    if (kind !== "any" && typeof value !== kind) refuse(label, `${name} must be a ${kind}, got ${show(value)}.`);
   }
 }
 
 function members(label: string, from: object, names: readonly string[], depth: number): Record<string, unknown> {
   const all = names.map((name) => [name, copy(label, name, (from as Record<string, unknown>)[name], depth)] as const);
-  return Object.fromEntries(all.filter(([, value]) => value !== undefined && value !== null));
+  return Object.fromEntries(all.filter(([, value]) => value !== undefined));
 }
 
 /** A copy of plain data; other objects as they are. */

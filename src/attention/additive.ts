@@ -48,11 +48,11 @@ const LABEL = "additiveAttention";
 
 /** The names of all members of a problem, and of all options. */
 const LAYER: OptionNames<AdditiveLayer> = {
-  vector: true,
-  innerBias: true,
+  vector: "any",
+  innerBias: "any",
   innerScale: "number",
   normalize: "boolean",
-  gain: true,
+  gain: "any",
 };
 const { similarity: _p, ...ADDITIVE_PROBLEM } = { ...ATTENTION_PROBLEM, ...LAYER };
 const { similarity: _o, ...ADDITIVE_OPTIONS } = { ...ATTENTION_OPTIONS, ...LAYER };

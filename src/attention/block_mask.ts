@@ -160,7 +160,7 @@ export function blockMaskOf(
   kinds: readonly BlockKind[],
   given: BlockMaskOptions & { readonly maskFunction?: MaskFunction },
 ): BlockMask {
-  const taken = takeOptions("blockMaskOf", given, { ...BLOCK_MASK_OPTIONS, maskFunction: true });
+  const taken = takeOptions("blockMaskOf", given, { ...BLOCK_MASK_OPTIONS, maskFunction: "any" });
   const options = resolveOptions(taken);
   const { batch, heads, label } = options;
   const { maskFunction } = taken;
@@ -205,7 +205,7 @@ const BLOCK_MASK_OPTIONS: OptionNames<BlockMaskOptions> = {
   seqKv: "number",
   batch: "number",
   heads: "number",
-  blockSize: true,
+  blockSize: "any",
   queryOffset: "number",
   label: "string",
 };

@@ -41,17 +41,17 @@ export interface LayerNormProblem {
 
 /** The names of all members of a problem. */
 export const LAYER_NORM_PROBLEM: OptionNames<LayerNormProblem> = {
-  x: true,
-  residual: true,
-  residualBias: true,
-  weight: true,
-  bias: true,
+  x: "any",
+  residual: "any",
+  residualBias: "any",
+  weight: "any",
+  bias: "any",
   axis: "number",
   epsilon: "number",
   rms: "boolean",
-  output: true,
-  sum: true,
-  statistics: true,
+  output: "any",
+  sum: "any",
+  statistics: "any",
   label: "string",
 };
 

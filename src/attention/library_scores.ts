@@ -59,7 +59,7 @@ export interface T5Table extends Omit<RelativeBias, "table" | "buckets"> {
 }
 
 /** Their names. */
-const T5_TABLE: OptionNames<T5Table> = { table: true, bidirectional: "boolean", maxDistance: "number" };
+const T5_TABLE: OptionNames<T5Table> = { table: "any", bidirectional: "boolean", maxDistance: "number" };
 
 /**
  * T5's relative bias as a function: s + table[bucket of j - p][head]. The option `relativeBias` does the same. The

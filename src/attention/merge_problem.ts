@@ -39,9 +39,9 @@ export interface MergeProblem {
 
 /** The names of all members of a problem. */
 export const MERGE_PROBLEM: OptionNames<MergeProblem> = {
-  partials: true,
-  output: true,
-  lse: true,
+  partials: "any",
+  output: "any",
+  lse: "any",
   layout: "string",
   label: "string",
 };

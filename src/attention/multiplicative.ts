@@ -21,7 +21,7 @@ export interface MultiplicativeProblem extends AttentionProblem {
 }
 
 /** The names of all members of a problem: keys in a cache can't be projected. */
-const { cache: _cache, ...MULTIPLICATIVE_PROBLEM } = { ...ATTENTION_PROBLEM, weight: true as const };
+const { cache: _cache, ...MULTIPLICATIVE_PROBLEM } = { ...ATTENTION_PROBLEM, weight: "any" as const };
 
 /** Options of {@link multiplicativeAttention}: those of attention. */
 export interface MultiplicativeOptions extends AttentionOptions {}

@@ -35,11 +35,11 @@ export interface PointwiseProblem {
 
 /** The names of all members of a problem. */
 const POINTWISE_PROBLEM: OptionNames<PointwiseProblem> = {
-  x: true,
-  bias: true,
-  residual: true,
+  x: "any",
+  bias: "any",
+  residual: "any",
   activation: "string",
-  output: true,
+  output: "any",
   label: "string",
 };
 
@@ -159,12 +159,12 @@ export interface PointwiseOptions {
 
 /** The names of the options. */
 const POINTWISE_OPTIONS: OptionNames<PointwiseOptions> = {
-  residual: true,
-  output: true,
+  residual: "any",
+  output: "any",
   dtype: "string",
   label: "string",
 };
-const BIASED_OPTIONS = { ...POINTWISE_OPTIONS, bias: true } as const;
+const BIASED_OPTIONS = { ...POINTWISE_OPTIONS, bias: "any" } as const;
 const GELU_OPTIONS: OptionNames<GeluOptions> = { ...BIASED_OPTIONS, approximate: "string" };
 
 /** Runs a pointwise operation once. */

@@ -43,15 +43,15 @@ export interface PositionBiasProblem
 
 /** The names of all members of a problem. */
 const POSITION_BIAS_PROBLEM: OptionNames<PositionBiasProblem> = {
-  update: true,
-  reset: true,
-  scale: true,
+  update: "any",
+  reset: "any",
+  scale: "any",
   bidirectional: "boolean",
   maxDistance: "number",
-  table: true,
+  table: "any",
   queryOffset: "number",
-  bias: true,
-  output: true,
+  bias: "any",
+  output: "any",
   label: "string",
 };
 
@@ -244,10 +244,10 @@ export interface GatedPositionBiasOptions extends BiasGates<Tensor> {
 
 /** The names of the options. */
 const GATED_OPTIONS: OptionNames<GatedPositionBiasOptions> = {
-  update: true,
-  reset: true,
-  scale: true,
-  output: true,
+  update: "any",
+  reset: "any",
+  scale: "any",
+  output: "any",
   label: "string",
 };
 

@@ -29,10 +29,10 @@ export interface PositionEncodingProblem extends SinusoidalOptions, PositionOpti
 export const POSITION_ENCODING_PROBLEM: OptionNames<PositionEncodingProblem> = {
   ...SINUSOIDAL_OPTIONS,
   ...POSITION_OPTIONS,
-  x: true,
-  output: true,
+  x: "any",
+  output: "any",
   inPlace: "boolean",
-  table: true,
+  table: "any",
   scale: "number",
   label: "string",
 };

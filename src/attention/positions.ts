@@ -21,7 +21,7 @@ export interface PositionOptions {
 }
 
 /** Their names. */
-export const POSITION_OPTIONS: OptionNames<PositionOptions> = { positionOffset: true, positionIds: true };
+export const POSITION_OPTIONS: OptionNames<PositionOptions> = { positionOffset: "any", positionIds: "any" };
 
 /** What positions are needed for. */
 export interface PositionSizes {

@@ -86,9 +86,9 @@ export type TakenProblem = Taken<AttentionProblem | Cached<AttentionProblem>>;
 /** The names of all members of a problem without values. */
 export const SCORE_PROBLEM: OptionNames<ScoreProblem | Cached<ScoreProblem>> = {
   ...SCORE_OPTIONS,
-  q: true,
-  k: true,
-  cache: true,
+  q: "any",
+  k: "any",
+  cache: "any",
   layout: "string",
   maxDispatchFlops: "number",
   label: "string",
@@ -97,14 +97,14 @@ export const SCORE_PROBLEM: OptionNames<ScoreProblem | Cached<ScoreProblem>> = {
 /** The names of all members of a problem. */
 export const ATTENTION_PROBLEM: OptionNames<AttentionProblem | Cached<AttentionProblem>> = {
   ...SCORE_PROBLEM,
-  v: true,
-  output: true,
-  lse: true,
-  rowMax: true,
+  v: "any",
+  output: "any",
+  lse: "any",
+  rowMax: "any",
   kvSplits: "number",
   allowF16Products: "boolean",
   variant: "string",
-  tuned: true,
+  tuned: "any",
 };
 
 /** The checked part of a problem that has no values. Tensors are in BHMD order. */

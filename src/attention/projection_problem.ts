@@ -29,10 +29,10 @@ export interface ProjectionProblem {
 
 /** The names of all members of a problem. */
 export const PROJECTION_PROBLEM: OptionNames<ProjectionProblem> = {
-  x: true,
-  weight: true,
-  bias: true,
-  output: true,
+  x: "any",
+  weight: "any",
+  bias: "any",
+  output: "any",
   maxDispatchFlops: "number",
   variant: "string",
   label: "string",

@@ -38,10 +38,10 @@ export const ROTARY_OPTIONS: OptionNames<RotaryOptions> = {
   rotaryDim: "number",
   interleaved: "boolean",
   base: "number",
-  scaling: true,
-  frequencies: true,
+  scaling: "any",
+  frequencies: "any",
   attentionFactor: "number",
-  sections: true,
+  sections: "any",
   sectionLayout: "string",
 };
 

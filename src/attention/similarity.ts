@@ -86,14 +86,19 @@ interface Sizes {
 }
 
 /** The names of what each kind has. */
-const NORMALIZED: OptionNames<NormalizedSimilarity> = { kind: "string", eps: "number", qWeights: true, kWeights: true };
+const NORMALIZED: OptionNames<NormalizedSimilarity> = {
+  kind: "string",
+  eps: "number",
+  qWeights: "any",
+  kWeights: "any",
+};
 const ADDITIVE: OptionNames<AdditiveSimilarity> = {
   kind: "string",
-  vector: true,
-  innerBias: true,
+  vector: "any",
+  innerBias: "any",
   innerScale: "number",
   normalize: "boolean",
-  gain: true,
+  gain: "any",
 };
 
 /** Throws FoveaError("argument") that names the option. */

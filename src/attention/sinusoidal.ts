@@ -23,7 +23,7 @@ export interface SinusoidalOptions {
 /** Their names. */
 export const SINUSOIDAL_OPTIONS: OptionNames<SinusoidalOptions> = {
   maxWavelength: "number",
-  frequencies: true,
+  frequencies: "any",
   order: "string",
 };
 

@@ -27,10 +27,10 @@ export interface SoftmaxProblem {
 
 /** The names of all members of a problem. */
 const SOFTMAX_PROBLEM: OptionNames<SoftmaxProblem> = {
-  x: true,
+  x: "any",
   axis: "number",
   log: "boolean",
-  output: true,
+  output: "any",
   label: "string",
 };
 

@@ -33,7 +33,7 @@ export interface Sizes {
 
 /** The names of its members. */
 const RELATIVE_BIAS: OptionNames<RelativeBias> = {
-  table: true,
+  table: "any",
   buckets: "number",
   bidirectional: "boolean",
   maxDistance: "number",

@@ -100,7 +100,7 @@ export async function tune(
   }
 }
 
-const TUNE_OPTIONS: OptionNames<TuneOptions> = { budget: "number", variants: true };
+const TUNE_OPTIONS: OptionNames<TuneOptions> = { budget: "number", variants: "any" };
 
 function checkOptions({ budget = 100, variants }: TuneOptions): number {
   check(

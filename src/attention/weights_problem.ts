@@ -51,15 +51,15 @@ export interface TopKeysProblem extends ScoreProblem, Chosen {
 }
 
 /** The names of all members of both problems. */
-const CHOSEN: OptionNames<Chosen> = { heads: true, rows: true };
+const CHOSEN: OptionNames<Chosen> = { heads: "any", rows: "any" };
 export const WEIGHTS_PROBLEM: OptionNames<WeightsProblem | Cached<WeightsProblem>> = {
   ...SCORE_PROBLEM,
   ...CHOSEN,
   stage: "string",
   meanOverHeads: "boolean",
-  probabilityFunction: true,
-  lse: true,
-  output: true,
+  probabilityFunction: "any",
+  lse: "any",
+  output: "any",
 };
 export const TOP_KEYS_PROBLEM: OptionNames<TopKeysProblem | Cached<TopKeysProblem>> = {
   ...SCORE_PROBLEM,

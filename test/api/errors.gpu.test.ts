@@ -305,7 +305,7 @@ describe("attention refuses", () => {
     await expectError(
       () => planAttention(device, undefined as never),
       "argument",
-      "attention: expected a problem { q, k, v, ... }, got undefined.",
+      "attention: q must be a tensor, or { shape, strides?, offset?, dtype? }, got undefined.",
     );
   });
   it("what is no tensor", async () => {

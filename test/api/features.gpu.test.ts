@@ -42,8 +42,12 @@ const OPTIONS: Refusals = [
     "attention: sinkTokens must be a whole number of keys from 0 up, got -1.",
   ],
   ["half a position in a chunk", { attentionChunk: 2.5 }, /attentionChunk must be .* got 2\.5\.$/],
-  ["a cap of 0", { softcap: 0 }, "attention: softcap must be a positive number, got 0. Leave it out for none."],
-  ["an infinite cap", { softcap: Number.POSITIVE_INFINITY }, /softcap must be a positive number, got Infinity/],
+  ["a cap below 0", { softcap: -1 }, "attention: softcap must be a positive number, or 0 for none, got -1."],
+  [
+    "an infinite cap",
+    { softcap: Number.POSITIVE_INFINITY },
+    /softcap must be a positive number, or 0 for none, got Infinity/,
+  ],
   ["dropout by a number", { dropout: 0.1 }, "attention: dropout must be { p, seed }, got 0.1."],
   [
     "a probability above 1",

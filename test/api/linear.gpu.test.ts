@@ -27,7 +27,11 @@ const SHAPES = "(axes BHMD): q is [2, 4, 5, 8], k";
 
 /** Each message names what is wrong. */
 const PROBLEMS: readonly [what: string, problem: unknown, message: string | RegExp][] = [
-  ["no problem", undefined, "linearAttention: expected a problem { q, k, v, ... }, got undefined."],
+  [
+    "no problem",
+    undefined,
+    "linearAttention: q must be a tensor, or { shape, strides?, offset?, dtype? }, got undefined.",
+  ],
   ["a layout that is none", { ...GOOD, layout: "bhnd" }, /layout must be "bhmd" or "bmhd", got "bhnd"/],
   [
     "a rule that is none",

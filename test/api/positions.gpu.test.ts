@@ -28,7 +28,7 @@ const yarn = { type: "yarn", factor: 4, originalMaxPositions: 4096 };
 
 /** Each message names what is wrong. */
 const ROTARY: readonly [what: string, problem: unknown, message: string][] = [
-  ["no problem", null, "rotary: expected a problem { x, ... }, got null."],
+  ["no problem", null, "rotary: x must be a tensor, or { shape, strides?, offset?, dtype? }, got undefined."],
   ["no x", {}, "rotary: x must be a tensor, or { shape, strides?, offset?, dtype? }, got undefined."],
   [
     "an x of three axes",
@@ -186,7 +186,7 @@ const ROTARY: readonly [what: string, problem: unknown, message: string][] = [
 ];
 
 const ENCODING: readonly [what: string, problem: unknown, message: string][] = [
-  ["no problem", null, "positionEncoding: expected a problem { x, ... }, got null."],
+  ["no problem", null, "positionEncoding: there is neither x to add encodings to nor an output to write them to."],
   [
     "neither x nor output",
     {},

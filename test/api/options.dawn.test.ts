@@ -1,0 +1,235 @@
+// Unknown options and bindings of every public function: refused, with the name that was meant.
+
+import { describe, expect, it } from "vitest";
+import * as fovea from "../../src/index.ts";
+import { type Tensor, tensor } from "../../src/index.ts";
+import { type ReferenceOptions, attention as reference } from "../../src/reference/index.ts";
+import { failOnGpuErrors, testDevice } from "../support/device.ts";
+import { expectError } from "../support/errors.ts";
+
+failOnGpuErrors();
+
+const rows = { shape: [1, 2, 4, 8] };
+const qkv = { q: rows, k: rows, v: rows };
+/** A number of every element from -1 to 1. */
+const wave = (count: number, step: number) => Float32Array.from({ length: count }, (_, i) => Math.sin(1 + step * i));
+
+type Call = (device: GPUDevice, x: Tensor, options: object) => unknown;
+/** Every public function that has options, called with nothing wrong but the options. */
+const CALLS: Readonly<Record<string, Call>> = {
+  attention: (_, x, options) => fovea.attention(x, x, x, options),
+  planAttention: (device, _, options) => fovea.planAttention(device, { ...qkv, ...options }),
+  prewarm: (device, _, options) => fovea.prewarm(device, [{ ...qkv, ...options }]),
+  tune: (device, _, options) => fovea.tune(device, qkv, options),
+  additiveAttention: (_, x, options) => fovea.additiveAttention(x, x, x, options),
+  planAdditiveAttention: (device, _, options) => fovea.planAdditiveAttention(device, { ...qkv, ...options }),
+  multiplicativeAttention: (_, x, options) => fovea.multiplicativeAttention(x, x, x, x, options),
+  planMultiplicativeAttention: (device, _, options) =>
+    fovea.planMultiplicativeAttention(device, { ...qkv, weight: { shape: [8, 8] }, ...options }),
+  attentionWeights: (_, x, options) => fovea.attentionWeights(x, x, options),
+  planAttentionWeights: (device, _, options) => fovea.planAttentionWeights(device, { q: rows, k: rows, ...options }),
+  topKKeys: (_, x, options) => fovea.topKKeys(x, x, { k: 1, ...options }),
+  planTopKKeys: (device, _, options) => fovea.planTopKKeys(device, { q: rows, k: rows, count: 1, ...options }),
+  linearAttention: (_, x, options) => fovea.linearAttention(x, x, x, options),
+  planLinearAttention: (device, _, options) => fovea.planLinearAttention(device, { ...qkv, ...options }),
+  mergeAttention: (_, x, options) =>
+    fovea.mergeAttention([{ output: x, lse: x.view({ shape: [1, 2, 4], strides: [64, 32, 8] }) }], options),
+  planMerge: (device, _, options) =>
+    fovea.planMerge(device, { partials: [{ output: rows, lse: { shape: [1, 2, 4] } }], ...options }),
+  softmax: (_, x, options) => fovea.softmax(x, options),
+  logSoftmax: (_, x, options) => fovea.logSoftmax(x, options),
+  planSoftmax: (device, _, options) => fovea.planSoftmax(device, { x: rows, ...options }),
+  layerNorm: (_, x, options) => fovea.layerNorm(x, options),
+  rmsNorm: (_, x, options) => fovea.rmsNorm(x, options),
+  planLayerNorm: (device, _, options) => fovea.planLayerNorm(device, { x: rows, ...options }),
+  gelu: (_, x, options) => fovea.gelu(x, options),
+  copyTensor: (_, x, options) => fovea.copyTensor(x, options),
+  addBias: (_, x, options) => fovea.addBias(x, x, options),
+  planPointwise: (device, _, options) => fovea.planPointwise(device, { x: rows, ...options }),
+  relativePositionBias: (_, x, options) =>
+    fovea.relativePositionBias(x.view({ shape: [32, 2] }), { seqQ: 2, seqKv: 2, ...options }),
+  gatedPositionBias: (_, x, options) => fovea.gatedPositionBias(x, { update: x, reset: x, scale: x, ...options }),
+  planPositionBias: (device, _, options) =>
+    fovea.planPositionBias(device, { table: { shape: [32, 2] }, output: { shape: [1, 2, 2, 2] }, ...options }),
+  project: (_, x, options) => fovea.project(x, x, options),
+  planProjection: (device, _, options) =>
+    fovea.planProjection(device, { x: rows, weight: { shape: [3, 8] }, ...options }),
+  rotary: (_, x, options) => fovea.rotary(x, options),
+  planRotary: (device, _, options) => fovea.planRotary(device, { x: rows, ...options }),
+  rotaryFrequencies: (_device, _x, options) => fovea.rotaryFrequencies(8, options),
+  positionEncoding: (_, x, options) => fovea.positionEncoding(x, options),
+  planPositionEncoding: (device, _, options) =>
+    fovea.planPositionEncoding(device, { x: { shape: [1, 4, 8] }, ...options }),
+  sinusoidalPositions: (_device, _x, options) => fovea.sinusoidalPositions(2, 4, options),
+  t5Buckets: (_device, _x, options) => fovea.t5Buckets(2, 2, options),
+  t5Score: (_, x, options) => fovea.t5Score({ table: x.view({ shape: [32, 2] }), ...options }),
+  createBlockMask: (device, _, options) =>
+    fovea.createBlockMask(device, fovea.causalMask(), { seqQ: 64, seqKv: 64, ...options }),
+  blockMaskOf: (device, _, options) => fovea.blockMaskOf(device, ["full"], { seqQ: 64, seqKv: 64, ...options }),
+  createKvCache: (device, _, options) =>
+    fovea.createKvCache(device, { batch: 1, kvHeads: 2, headDim: 8, capacity: 8, ...options }),
+  createPagedKvCache: (device, _, options) =>
+    fovea.createPagedKvCache(device, { entries: 1, kvHeads: 2, headDim: 8, pages: 2, ...options }),
+  scoreFunction: (_device, _x, options) =>
+    fovea.scoreFunction("fn score(s: f32, at: Position) -> f32 { return s; }", options),
+  maskFunction: (_device, _x, options) => fovea.maskFunction("fn mask(at: Position) -> bool { return true; }", options),
+  probabilityFunction: (_device, _x, options) =>
+    fovea.probabilityFunction("fn probability(p: f32, at: Position) -> f32 { return p; }", options),
+  unpackQkv: (_, x, options) => fovea.unpackQkv(x.view({ shape: [1, 2, 24] }), { heads: 1, headDim: 8, ...options }),
+  tensor: (device, _, options) => fovea.tensor(device, [1], options),
+  requestFoveaDevice: (_device, _x, options) => fovea.requestFoveaDevice(options),
+};
+
+/** Public functions and classes without options of their own. */
+const WITHOUT = [
+  ...["AttentionPlan", "BlockMask", "FoveaError", "KvCache", "LinearAttentionPlan", "MergePlan", "MultiHeadPlan"],
+  ...["MultiplicativePlan", "OperationPlan", "PagedBatch", "PagedKvCache", "PositionEncodingPlan", "ProjectionPlan"],
+  ...["RotaryPlan", "Tensor", "alibiScore", "alibiSlopes", "allOf", "anyOf", "causalMask", "chunkMask"],
+  ...["createGpuTimer", "dilatedWindow", "documentMask", "globalWindow", "neighborhood2d", "prefixLm", "slidingWindow"],
+  ...["softcapScore", "splitHeads", "release", "deviceDescriptor"],
+  ...["MultiHeadAttention", "multiHeadWeights"], // below
+];
+
+describe("a name that there is not", () => {
+  it("every public function is in the table", () => {
+    expect(Object.keys(fovea).filter((name) => !(name in CALLS) && !WITHOUT.includes(name))).toEqual([]);
+  });
+
+  it.each(Object.keys(CALLS))("is refused by %s", async (name) => {
+    const device = await testDevice();
+    const x = tensor(device, [1, 2, 4, 8], { data: wave(64, 0.3) });
+    await expectError(() => CALLS[name](device, x, { nonsense: 1 }), "argument", /there is no option "nonsense"/);
+    x.destroy();
+  });
+
+  it.each<[foreign: string, call: string, advice: RegExp]>([
+    ["is_causal", "attention", /Here it is causal\.|Did you mean causal/],
+    ["attn_mask", "attention", /Here it is mask or bias\./],
+    ["alibi", "planAttention", /Here it is alibiSlopes\./],
+    ["dropout_p", "attention", /Here it is dropout\./],
+    ["softmax_scale", "additiveAttention", /Here it is scale\./],
+    ["window_size", "attentionWeights", /Here it is window\./],
+    ["sliding_window", "topKKeys", /Here it is window\./],
+    ["similarity", "additiveAttention", /there is no option "similarity"/],
+    ["rope", "createKvCache", /Here it is rotary\./],
+    ["rope", "createPagedKvCache", /Here it is rotary\./],
+    ["eps", "layerNorm", /Here it is epsilon\./],
+    ["dim", "softmax", /Here it is axis\./],
+    ["rope_theta", "rotary", /Here it is base\./],
+    ["rms", "layerNorm", /there is no option "rms"/],
+    ["log", "softmax", /there is no option "log"/],
+    ["q", "attention", /there is no option "q"/],
+  ])("%s of %s", async (foreign, call, advice) => {
+    const device = await testDevice();
+    const x = tensor(device, [1, 2, 4, 8], { data: wave(64, 0.3) });
+    await expectError(() => CALLS[call](device, x, { [foreign]: true }), "argument", advice);
+    x.destroy();
+  });
+
+  it.each<[what: string, options: object, message: RegExp]>([
+    [
+      "dropout",
+      { dropout: { rate: 0.1, seed: 1 } },
+      /attention: dropout: there is no option "rate"\. Options: p, seed/,
+    ],
+    ["dropout", { dropout: { p: "0.1", seed: 1 } }, /dropout: p must be a number, got "0\.1"/],
+    ["dropout", { dropout: { p: [], seed: 1 } }, /dropout: p must be a number, got \[\]/],
+    ["dropout", { dropout: { p: null, seed: 1 } }, /dropout: p must be a number, got null/],
+    ["relativeBias", { relativeBias: { table: [1], bidirectionnal: true } }, /Did you mean bidirectional\?/],
+    ["similarity", { similarity: { kind: "l2", epsilon: 1 } }, /similarity: there is no option "epsilon"/],
+    ["allowF16Products", { allowF16Products: "no" }, /allowF16Products must be a boolean, got "no"/],
+  ])("of %s within the options", async (_, options, message) => {
+    const device = await testDevice();
+    await expectError(() => fovea.planAttention(device, { ...qkv, ...options }), "argument", message);
+  });
+
+  it("of a layer and of its runs is refused", async () => {
+    const device = await testDevice();
+    const weights = fovea.multiHeadWeights.glorot(device, { embedDim: 8, heads: 2 });
+    const make = (options: object) => new fovea.MultiHeadAttention(device, weights, { heads: 2, ...options });
+    await expectError(
+      () => make({ num_heads: 2 }),
+      "argument",
+      /no option "num_heads"\. (Here it is|Did you mean) heads/,
+    );
+    const layer = make({});
+    const x = tensor(device, [1, 4, 8], { data: wave(32, 0.7) });
+    const given = (options: object) => options as fovea.MultiHeadForwardOptions;
+    await expectError(
+      () => layer.forward(x, given({ key_padding_mask: x })),
+      "argument",
+      /no option "key_padding_mask"\. Here it is ignoreKeyMask or kvLengths\./,
+    );
+    await expectError(() => layer.forward(x, given({ rotary: {} })), "argument", /rotary\(\) turns queries and keys/);
+    await expectError(
+      () => layer.plan({ query: x, is_causal: true } as fovea.MultiHeadProblem),
+      "argument",
+      /no option "is_causal"/,
+    );
+    x.destroy();
+    layer.destroy();
+  });
+});
+
+describe("bindings that a plan has no use for", () => {
+  it.each(["mask", "bias", "kvLengths", "sinks", "temperature", "cache", "lse", "workspace", "nonsense"])(
+    "are refused: %s",
+    async (name) => {
+      const device = await testDevice();
+      const x = tensor(device, [1, 2, 4, 8], { data: wave(64, 0.3) });
+      const output = tensor(device, [1, 2, 4, 8]);
+      const plan = await fovea.planAttention(device, { q: x, k: x, v: x, variant: "8x32" });
+      const encoder = device.createCommandEncoder();
+      await expectError(
+        () => plan.encode(encoder, { output, [name]: x }),
+        "argument",
+        `attention: the plan has no use for "${name}"; it takes q, k, v, output. What else a problem has is said when its plan is made.`,
+      );
+      plan.encode(encoder, { output, [name]: undefined });
+      for (const one of [plan, x, output]) one.destroy();
+    },
+  );
+});
+
+describe("options that mean nothing by being there", () => {
+  it("null, 0 and undefined are as left out, and typed arrays as lists", async () => {
+    const device = await testDevice();
+    const shape = [1, 2, 5, 8];
+    const data = [wave(80, 0.31), wave(80, 0.57), wave(80, 0.93)];
+    const [q, k, v] = data.map((one) => tensor(device, shape, { data: one }));
+    const cases: readonly [given: fovea.AttentionOptions, same: fovea.AttentionOptions][] = [
+      [{ softcap: 0, causal: null, window: null, attentionChunk: null }, {}],
+      [{ softcap: null, causal: true, scale: undefined } as never, { causal: true }],
+      [{ kvLengths: new Int32Array([3]) }, { kvLengths: [3] }],
+      [
+        { queryOffset: BigInt64Array.of(-1n), causal: true },
+        { queryOffset: -1, causal: true },
+      ],
+      [{ sinks: Float32Array.of(0.5, -1) }, { sinks: [0.5, -1] }],
+      [{ alibiSlopes: Float64Array.of(0.5, 0.25) }, { alibiSlopes: [0.5, 0.25] }],
+    ];
+    for (const [given, same] of cases) {
+      const { output } = await fovea.attention(q, k, v, { ...given, variant: "8x32" });
+      const [q64, k64, v64] = data.map((one) => ({ data: one, shape }));
+      const expected = reference(q64, k64, v64, same as object as ReferenceOptions).output;
+      const values = await output.read();
+      for (const [index, value] of expected.entries()) expect(values[index]).toBeCloseTo(value, 5);
+      output.destroy();
+    }
+    for (const one of [q, k, v]) one.destroy();
+  });
+
+  it("a call means the moment when it was made", async () => {
+    const device = await testDevice();
+    const x = tensor(device, [1, 2, 5, 8], { data: wave(80, 0.31) });
+    const kvLengths = [2];
+    const options = { kvLengths, causal: false, variant: "8x32" };
+    const running = fovea.attention(x, x, x, options);
+    kvLengths[0] = 5;
+    options.causal = true;
+    const { output } = await running;
+    const { output: expected } = await fovea.attention(x, x, x, { kvLengths: [2], variant: "8x32" });
+    expect(await output.read()).toEqual(await expected.read());
+    for (const one of [x, output, expected]) one.destroy();
+  });
+});
