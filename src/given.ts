@@ -72,11 +72,11 @@ export function readGiven<T extends object>(
   given: T | null | undefined,
   names: OptionNames<T>,
 ): { readonly options: Taken<T>; readonly unknown: string | undefined } {
-  const isObject = typeof given === "object" && !Array.isArray(given);
-  if (given !== undefined && !isObject) refuse(label, `options are an object { name: value }, got ${show(given)}.`);
   let options: Record<string, unknown> = {};
   let unknown: string | undefined;
   try {
+    const isObject = typeof given === "object" && !Array.isArray(given);
+    if (given !== undefined && !isObject) refuse(label, `options are an object { name: value }, got ${show(given)}.`);
     for (const name in given) unknown ??= Object.hasOwn(names, name) ? undefined : name;
     options = members(label, given ?? {}, Object.keys(names), 0);
     const kinds: AnyNames = names;
