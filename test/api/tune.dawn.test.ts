@@ -166,7 +166,17 @@ describe("tune", () => {
       planAttention(device, { ...TOKEN, kvSplits: most }),
     ]);
     expect(chosen.workspaceBytes).toBe(by.workspaceBytes);
-    for (const plan of [chosen, by]) plan.destroy();
+    const asked = await planAttention(device, { ...TOKEN, tuned: stored, kvSplits: 2 });
+    expect(asked.workspaceBytes * most).toBe(by.workspaceBytes * 2);
+    for (const plan of [chosen, by, asked]) plan.destroy();
+  });
+
+  it("tries no splits that have fewer than 16 keys", async () => {
+    const device = await testDevice();
+    script = () => 1;
+    const few = { ...TOKEN, k: rows(2, 32), v: rows(2, 32) };
+    const { candidates } = await tune(device, few, { variants: [] });
+    expect(candidates.map(({ kvSplits }) => kvSplits)).toEqual([1, 2]);
   });
 
   it("times tensors of the caller's, of a cache too, by the GPU's clock, and writes to none", async () => {

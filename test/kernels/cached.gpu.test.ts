@@ -52,6 +52,10 @@ const CASES: readonly Case[] = [
     ...{ name: "a ring with sink tokens", ...SIZES, capacity: 500, lengths: [333, 2, 40], place: "ring", ring: 31 },
     ...{ sinkTokens: 4, M: 1, options: { causal: true, window: [30, 0], sinkTokens: 4 }, variant: "64x32" },
   },
+  {
+    ...{ name: "a part of a ring", ...SIZES, capacity: 500, lengths: [333, 2, 40], place: "ring", ring: 31 },
+    ...{ sinkTokens: 4, M: 1, options: { causal: true, window: [20, 0], sinkTokens: 4 }, variant: "64x32" },
+  },
   { name: "bf16 in pages", ...ROWS, place: "paged", pageSize: 7, dtype: "bf16", M: 40, options: { causal: true } },
   { name: "int8", ...ROWS, place: "rows", quantised: { bits: 8, groupK: 16, groupV: 16 }, M: 40, variant: "64x32" },
   {

@@ -37,6 +37,7 @@ cases("keys", [
   ...[1, 3, 15, 16, 17, 63, 64, 65, 127, 128, 129, 1021].map((N) => ({ ...SMALL, N })),
   { ...SMALL, N: 0 },
   { ...SMALL, B: 3, N: 300, kvLengths: [300, 0, 77], poison: true, causal: true },
+  { ...SMALL, B: 2, H: 4, Hkv: 2, N: 70 }, // key heads that are neither the batch entry nor the query head
 ]);
 
 cases("splits of the keys", [
@@ -193,6 +194,17 @@ describe("the choice", () => {
       "attention: kvSplits must be a whole number from 1 to 4096, got 0.",
     );
   });
+});
+
+it("splits the keys that a window leaves, and not those that nobody sees", async () => {
+  const device = await testDevice();
+  const rows = (heads: number, count: number) => ({ shape: [1, heads, count, 16] });
+  const tokens = { q: rows(2, 1), k: rows(1, 4000), v: rows(1, 4000), causal: true, variant: "decode-16" };
+  const plans = [await planAttention(device, tokens), await planAttention(device, { ...tokens, window: [20, 0] })];
+  const [all, few] = plans.map(({ workspaceBytes }) => workspaceBytes);
+  expect(few).toBe(2 * (16 + 4) * 4); // one split
+  expect(all).toBeGreaterThanOrEqual(4 * few);
+  for (const plan of plans) plan.destroy();
 });
 
 it("gives an entry the same bits alone and in a batch, with a fixed number of splits", async () => {

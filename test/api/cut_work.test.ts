@@ -1,0 +1,34 @@
+// Into which dispatches work is cut: all of it once, no dispatch over its share of the operations, no grid over the limit.
+
+import { describe, expect, it } from "vitest";
+import { cutWork } from "../../src/attention/dispatch.ts";
+
+const device = (limit: number) => ({ limits: { maxComputeWorkgroupsPerDimension: limit } }) as GPUDevice;
+
+describe("cutWork", () => {
+  it.each([
+    [10, 3, 10, 65535],
+    [10, 3, 11, 65535],
+    [10, 3, 2, 65535],
+    [1000, 1, 1e9, 7],
+    [100, 1, 37, 5],
+    [1, 1, 1, 1],
+    [0, 5, 5, 8],
+  ])(
+    "of %d workgroups of %d operations each, at most %d in a dispatch, in grids of up to %d",
+    (total, each, most, limit) => {
+      let next = 0;
+      for (const { x, y, grid_x, first_workgroup, end_workgroup } of cutWork(device(limit), total, each, most)) {
+        expect(first_workgroup).toBe(next);
+        expect(end_workgroup).toBeGreaterThan(first_workgroup);
+        const count = end_workgroup - first_workgroup;
+        if (count > 1) expect(count * each).toBeLessThanOrEqual(most);
+        expect(grid_x).toBe(x);
+        expect(Math.max(x, y)).toBeLessThanOrEqual(limit);
+        expect(x * y).toBeGreaterThanOrEqual(count);
+        next = end_workgroup;
+      }
+      expect(next).toBe(total);
+    },
+  );
+});
