@@ -35,6 +35,11 @@ export class WholeNumber extends fc.Arbitrary<number> {
   }
 }
 
+/** Percent of the problems that have hostile values: one kind of those given, two or three. */
+export const EXTREME_PERCENT = 30;
+export const extremesOf = <Kind>(kinds: readonly Kind[]): fc.Arbitrary<readonly Kind[] | undefined> =>
+  maybe(fc.uniqueArray(fc.constantFrom(...kinds), { minLength: 1, maxLength: 3 }), EXTREME_PERCENT);
+
 // Around the tiles, 32 and 64 rows and 32 keys, and numbers that divide nothing.
 const EDGES = [0, 1, 2, 7, 13, 31, 32, 33, 63, 64, 65, 95, 96, 97, 127, 128, 129, 191, 257];
 export const size = (most: number) => {

@@ -86,7 +86,15 @@ describe("npm run fuzz", () => {
     expect(code).toBe(1);
     expect(JSON.parse(readFileSync(json, "utf8"))).toEqual({
       ...{ schema: 1, suite: "forward", seed: 5, adapter: expect.anything(), engine: expect.stringContaining("Dawn") },
-      ...{ commit: expect.any(String), cases: 1, passed: 0, failed: 1, skipped: 0, seconds: expect.any(Number) },
+      ...{
+        commit: expect.any(String),
+        cases: 1,
+        passed: 0,
+        failed: 1,
+        skipped: 0,
+        hostile: {},
+        seconds: expect.any(Number),
+      },
       failures: [{ case: problem, message: expect.stringContaining("window must be") }],
     });
     rmSync(folder, { recursive: true });

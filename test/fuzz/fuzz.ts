@@ -8,6 +8,8 @@ import { openDawn } from "../../bench/dawn.ts";
 import type { Report } from "../../bench/program.ts";
 import { type Context, describe, parse, positive, writeJson } from "../../bench/start.ts";
 import { FoveaError } from "../../src/index.ts";
+import { EXTREME_PERCENT } from "./draws.ts";
+import { HOSTILE_ROWS } from "./row_problems.ts";
 import type { SuiteName } from "./runs.ts";
 import { drawn, type Try } from "./shrink.ts";
 import { POOL, type Problem, SUITES } from "./suites.ts";
@@ -33,6 +35,13 @@ Kernels take seconds to compile on software adapters, and depend on head dims, t
 So a run draws a pool of feature sets from its seed (of attention ${POOL}), and for every problem one of them; sizes,
 lengths, strides and values are drawn freely. Another seed is another pool. A failure is shrunk, sizes first and then
 features, and printed as the command that runs it again. Skipped are problems that are beyond the device's limits.
+
+${EXTREME_PERCENT} percent of the problems of attention, linear and multi-head attention have one to three kinds of hostile values, a row in
+eight each: NaN in queries, keys or values (right is NaN in exactly the rows that see one); rows of q, k or v times 1e18
+(1e9 if q and k both are, 100 with f16) or 1e-20; constant rows; keys that are all alike; finite biases of -1e30; sinks of
+50 and -50. Left out are huge rows with dropout or a score function, in linear and multi-head attention, and scores beyond
+1e36, for which no bound is known or promised. Rows without them are held to the bound of ordinary problems.
+Of the suite rows it is ${HOSTILE_ROWS} percent. A run ends by saying how many cases had which.
 `;
 
 const OPTIONS = {
@@ -72,6 +81,7 @@ export async function main({ server, root, args }: Context): Promise<number> {
     stop();
     const seconds = Math.round((performance.now() - started) / 100) / 10;
     if (values.json) writeJson(values.json, root, runtime, { suite, seed, cases, ...counts, seconds });
+    if (!repro) console.log(hostileText(counts.hostile, cases));
     console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
     return counts.failed ? 1 : 0;
   } finally {
@@ -81,6 +91,8 @@ export async function main({ server, root, args }: Context): Promise<number> {
 }
 
 export interface Counts extends Record<Outcome["result"], number> {
+  /** Cases that had each kind of hostile values, and in `any` those that had some. */
+  readonly hostile: Record<string, number>;
   readonly failures: { readonly case: Problem; readonly message: string }[];
 }
 
@@ -92,15 +104,16 @@ export async function fuzz(
   report: Report,
 ): Promise<Counts> {
   console.log(`seed ${seed}\n`);
-  const counts: Counts = { passed: 0, failed: 0, skipped: 0, failures: [] };
+  const counts: Counts = { passed: 0, failed: 0, skipped: 0, hostile: {}, failures: [] };
   const problems = SUITES[suite].problems(seed);
   let told = performance.now();
   report({ steps: cases });
   for (let index = 0; index < cases; index++) {
     const own = (seed + Math.imul(index + 1, 0x9e3779b1)) | 0; // far from the seeds of neighbours
     const effort = counts.failed < SHRUNK ? EFFORT : 0;
-    const { outcome, failure } = await drawn(SUITES[suite], problems(own), { seed: own, attempt, effort });
+    const { problem, outcome, failure } = await drawn(SUITES[suite], problems(own), { seed: own, attempt, effort });
     counts[outcome.result]++;
+    countHostile(counts.hostile, problem);
     if (failure) {
       counts.failures.push(failure);
       console.log(failureText(suite, failure));
@@ -118,11 +131,21 @@ async function again(attempt: Try, problem: Problem): Promise<Counts> {
   const { result, message } = await attempt(problem);
   if (message) console.log(`${result}: ${message}`);
   const failures = result === "failed" ? [{ case: problem, message }] : [];
-  return { ...{ passed: 0, failed: 0, skipped: 0 }, [result]: 1, failures };
+  return { passed: 0, failed: 0, skipped: 0, hostile: {}, [result]: 1, failures };
 }
 
 const failureText = (suite: SuiteName, { case: problem, message }: Counts["failures"][number]) =>
   `failed: ${message}\n  npm run fuzz -- ${suite === "forward" ? "" : `--suite ${suite} `}--repro '${JSON.stringify(problem)}'`;
+
+function countHostile(hostile: Record<string, number>, problem: Problem): void {
+  const { extremes = [] } = problem as { extremes?: readonly string[] };
+  for (const kind of extremes.length ? ["any", ...extremes] : []) hostile[kind] = (hostile[kind] ?? 0) + 1;
+}
+
+function hostileText({ any = 0, ...kinds }: Record<string, number>, cases: number): string {
+  const each = Object.entries(kinds).sort(([a], [b]) => a.localeCompare(b));
+  return `hostile values in ${any} of ${cases} cases${any ? `: ${each.map(([kind, count]) => `${kind} ${count}`).join(", ")}` : ""}`;
+}
 
 /** Where problems are tried. */
 async function open(suite: SuiteName, runtime: string, server: Context["server"]) {

@@ -3,7 +3,7 @@
 import fc from "fast-check";
 import { defined } from "../support/features.ts";
 import type { MultiHeadCase } from "../support/multi_head.ts";
-import { maybe, perEntry, size } from "./draws.ts";
+import { extremesOf, maybe, perEntry, size } from "./draws.ts";
 
 /** What the texts of kernels depend on. Everything else of a problem is free, and compiles nothing. */
 interface MhaSet
@@ -48,6 +48,9 @@ const width = fc.integer({ min: 1, max: 12 });
 const axes = fc.subarray([..."BHMN"]).map((chosen) => chosen.join(""));
 const reach = fc.constantFrom(-1, 0, 1, 5, 40);
 
+/** Of what goes into the projections: queries, keys, values. Sinks are the layer's. */
+const MHA_EXTREMES = ["nanQ", "nanK", "nanV", "tinyQ", "tinyK", "tinyV", "constant", "equalKeys", "farSinks"] as const;
+
 const draws = fc.record({
   ...{ N: size(150), M: size(100), B: fc.integer({ min: 1, max: 3 }) },
   ...{ kvHeads: fc.integer({ min: 1, max: 2 }), groups: fc.constantFrom(1, 1, 2, 3) },
@@ -60,6 +63,7 @@ const draws = fc.record({
   keys: perEntry(size(150)),
   ...{ axes, biasAxes: axes, bits: fc.boolean(), keyBits: fc.boolean(), onGpu: flag(30) },
   p: fc.constantFrom(0.1, 0.5, 0.9),
+  extremes: extremesOf(MHA_EXTREMES),
   seed: fc.integer({ min: 1, max: 2 ** 20 }),
 });
 type Draws = typeof draws extends fc.Arbitrary<infer T> ? T : never;
@@ -84,6 +88,7 @@ function problemOf(set: MhaSet, drawn: Draws): MultiHeadCase {
     values.slice(0, B).map((length) => Math.min(Math.abs(length), most));
   const hasScores = masks !== "none" && (masks === "both" || !drawn.keyBits);
   const { softcap, bias, dropout } = set;
+  const extremes = drawn.extremes?.filter((kind) => kind !== "farSinks" || sinks);
   return defined<MultiHeadCase>({
     ...{ B, H: kvHeads * groups, Hkv: kvHeads, M, D, Dv, E },
     ...(!isSelf && { N, Ek: wide(drawn.Ek) }),
@@ -98,6 +103,7 @@ function problemOf(set: MhaSet, drawn: Draws): MultiHeadCase {
     ...((masks === "both" || (masks !== "none" && !hasScores)) && {
       keys: { means: masks === "keep" || drawn.onGpu ? "keep" : "ignore", bits: drawn.keyBits },
     }),
+    extremes: extremes?.length ? extremes : undefined,
     softcap: softcap ? 2 : undefined,
     bias: bias ? { axes: drawn.biasAxes } : undefined,
     dropout: dropout ? { p: drawn.p, seed: drawn.seed } : undefined,

@@ -2,9 +2,10 @@
 
 import fc from "fast-check";
 import type { Case } from "../support/cases.ts";
+import { EXTREMES, type Extreme } from "../support/extremes.ts";
 import { type Axes, defined, type SimilarityFeature } from "../support/features.ts";
 import { MASK_FUNCTIONS, SCORE_FUNCTIONS } from "../support/functions.ts";
-import { MOST_ENTRIES, maybe, perEntry, size, WholeNumber, weighted } from "./draws.ts";
+import { extremesOf, MOST_ENTRIES, maybe, perEntry, size, WholeNumber, weighted } from "./draws.ts";
 
 /** What the text of a kernel depends on. Everything else of a problem is free, and compiles nothing. */
 export interface FeatureSet extends Pick<Case, "variant" | "D" | "Dv" | "dtype" | "rowMax" | "sinks"> {
@@ -152,6 +153,7 @@ const draws = fc.record({
   scale: maybe(fc.constantFrom(1, 0.1, -0.5, 0, 3)),
   spread: maybe(fc.constantFrom(3, 0.1, 10, 30), 30),
   maxDispatchFlops: maybe(fc.constantFrom(1e6, 1e5, 1), 10),
+  extremes: extremesOf(EXTREMES),
   seed: fc.noShrink(fc.integer({ min: 1, max: 1e6 })),
   mask: fc.record({ axes, keep: share }),
   bias: fc.record({ axes, blocked: maybe(share, 70) }),
@@ -186,7 +188,7 @@ function problemOf(set: FeatureSet, drawn: Draws): Case {
     kvSplits: decodes(set) ? drawn.kvSplits : undefined,
     poison: padded && drawn.poison,
     ...{ attentionChunk, sinkTokens, layout, onGpu, scale, spread, maxDispatchFlops, seed, window, dropout },
-    ...{ similarity: set.similarity, temperature: set.temperature },
+    ...{ similarity: set.similarity, temperature: set.temperature, extremes: allowed(set, drawn.extremes) },
     mask: set.mask && maskOf(set.mask, drawn.mask),
     bias: set.bias && defined(drawn.bias),
     softcap: set.softcap && drawn.softcap,
@@ -198,6 +200,18 @@ function problemOf(set: FeatureSet, drawn: Draws): Case {
     blockSize: set.blockMask && (set.variant === "64x64" ? ([drawn.blockSize[0], 64] as const) : drawn.blockSize),
   };
   return defined<Case>(problem as Partial<Case>) as Case;
+}
+
+/**
+ * Hostile values that a set has a meaning for. Huge ones go with neither dropout nor a score function: how far a right
+ * result may be from float64 there is not known for any score function, nor for weights that no longer are an average's.
+ */
+function allowed(set: FeatureSet, extremes: readonly Extreme[] | undefined): readonly Extreme[] | undefined {
+  const left = extremes?.filter((kind) => {
+    if (kind.startsWith("huge")) return !set.dropout && !set.scoreFunction;
+    return kind === "farBias" ? set.bias && !set.dropout && !set.scoreFunction : kind !== "farSinks" || set.sinks;
+  });
+  return left?.length ? left : undefined;
 }
 
 /** Shapes, with packed sequences where the set has them, cut to an amount of work that any adapter does soon. */

@@ -6,6 +6,7 @@ import { cacheSets, historiesOf } from "./cache.ts";
 import { linearProblemsOf, linearSets } from "./linear_problems.ts";
 import { mhaProblemsOf, mhaSets } from "./mha_problems.ts";
 import { featureSets, problemsOf, similaritySets } from "./problems.ts";
+import { rowProblemsOf, rowSets, scoreProblemsOf } from "./row_problems.ts";
 import type { SuiteName } from "./runs.ts";
 
 /** A problem as plain data, which JSON keeps. */
@@ -97,4 +98,20 @@ const cache: Suite = {
   ],
 };
 
-export const SUITES: Readonly<Record<SuiteName, Suite>> = { forward, linear, mha, additive, cache };
+/** Twice, or they were rare. */
+const SCORE_OPERATIONS = [
+  ...(["mergeAttention", "attentionWeights", "topKKeys"] as const),
+  ...(["mergeAttention", "attentionWeights", "topKKeys"] as const),
+];
+
+const rows: Suite = {
+  about: "softmax, norms, gelu, copies, projections, positions, merging, weights: axes, strides, magnitudes",
+  problems(seed) {
+    const pool = [...rowSets(seed, 40).map(rowProblemsOf), ...SCORE_OPERATIONS.map(scoreProblemsOf)];
+    return (own) => pool[(own >>> 8) % pool.length];
+  },
+  required: ["M", "N"],
+  sizes: ["op", "B", "H", "M", "N", "K", "seed"],
+};
+
+export const SUITES: Readonly<Record<SuiteName, Suite>> = { forward, linear, mha, additive, cache, rows };

@@ -15,6 +15,8 @@ import {
 } from "../../src/index.ts";
 import { type ReferenceOptions, attention as reference } from "../../src/reference/index.ts";
 import { expectClose } from "./closeness.ts";
+import { expectExtremeClose, rowBounds } from "./extreme_bounds.ts";
+import { addNans, makeExtreme } from "./extremes.ts";
 import { defined, type Features, featuresOf } from "./features.ts";
 import { poisonRows, unusedRows } from "./padding.ts";
 
@@ -73,7 +75,11 @@ export async function runCase(
   const dtypes = Array.isArray(problem.dtype) ? problem.dtype : new Array(4).fill(problem.dtype ?? "f32");
   const make = (what: number, size: number[], deviation = 1) => {
     const dtype: Float = dtypes[what];
-    const data = normal(seed * 8 + what, product(size), deviation).map(ROUND[dtype]);
+    const drawn = normal(seed * 8 + what, product(size), deviation);
+    const extreme = { of: ("QKV" as const)[what] as "Q" | "K" | "V", seed, ...defined({ extremes: problem.extremes }) };
+    makeExtreme(drawn, size[3], { ...extreme, f16: dtypes.includes("f16") });
+    const data = drawn.map(ROUND[dtype]);
+    addNans(data, size[3], extreme);
     if (problem.poison) {
       const { qLengths, kvLengths, cuSeqlensQ, cuSeqlensKv } = problem;
       const unused = what ? unusedRows(B, N, kvLengths, cuSeqlensKv) : unusedRows(B, M, qLengths, cuSeqlensQ);
@@ -112,11 +118,28 @@ export async function runCase(
     const plain = reference(q, k, v, { ...options64, ...(halved && { store: ROUND.f16 }), precision: "f32" });
     const stored = plain.output.map(ROUND[dtypes[3] as Float]);
     const precision = halved ? "f16-products" : dtypes[3];
-    expectClose("output", values, { f64: f64.output, plain: stored }, [B, H, M, Dv], precision);
-    if (lse && storesLse) expectClose("lse", await lse.read(), { f64: f64.lse, plain: plain.lse }, [B, H, M]);
+    const bounds = problem.extremes && rowBounds(q, k, v, options64);
+    const compare = (name: "output" | "lse" | "rowMax", actual: ArrayLike<number>, both: Both, shape: number[]) => {
+      const as = name === "output" ? precision : "f32";
+      if (!bounds) return expectClose(name, actual, both, shape, as);
+      expectExtremeClose(
+        name,
+        actual,
+        both,
+        shape,
+        as,
+        bounds.map((row) => row?.[name]),
+      );
+    };
+    compare("output", values, { f64: f64.output, plain: stored }, [B, H, M, Dv]);
+    if (lse && storesLse) compare("lse", await lse.read(), { f64: f64.lse, plain: plain.lse }, [B, H, M]);
     if (rowMax.rowMax) {
-      const both = { f64: f64.rowMax, plain: plain.rowMax };
-      expectClose("rowMax", await rowMax.rowMax.read(), both, [B, H, M]);
+      // Nothing is promised of the largest of scores that are no numbers.
+      const known = (values: ArrayLike<number>) =>
+        Float64Array.from(values, (x, row) => (Number.isNaN(f64.lse[row]) ? Number.NaN : x));
+      const both = { f64: known(f64.rowMax), plain: plain.rowMax };
+      const given = await rowMax.rowMax.read();
+      compare("rowMax", problem.extremes ? known(given) : given, both, [B, H, M]);
     }
   } finally {
     for (const one of used) one.destroy();
@@ -129,6 +152,11 @@ export const ROUND: Readonly<Record<Float, (value: number) => number>> = {
   f16: (value) => float16Value(float16Bits(value)),
   bf16: (value) => bfloat16Value(bfloat16Bits(value)),
 };
+
+interface Both {
+  readonly f64: ArrayLike<number>;
+  readonly plain: ArrayLike<number>;
+}
 
 async function runPlan(device: GPUDevice, plan: AttentionPlan): Promise<void> {
   const encoder = device.createCommandEncoder();

@@ -10,6 +10,7 @@ import {
   type TensorOptions,
 } from "../../src/index.ts";
 import type { ReferenceOptions } from "../../src/reference/index.ts";
+import { type Extreme, farBias, farSinks } from "./extremes.ts";
 import { MASK_FUNCTIONS, SCORE_FUNCTIONS } from "./functions.ts";
 
 /** Axes of a mask or a bias that are not 1, of "BHMN". */
@@ -36,6 +37,8 @@ export interface Features {
   readonly maskFunction?: keyof typeof MASK_FUNCTIONS;
   /** The mask function through a block mask, with blocks of so many rows and keys. */
   readonly blockSize?: readonly [number, number];
+  /** Hostile values among the ordinary ones. */
+  readonly extremes?: readonly Extreme[];
   /** Small numbers (lengths, slopes, sinks, table) are given as tensors on the GPU. */
   readonly onGpu?: boolean;
 }
@@ -77,10 +80,13 @@ export function featuresOf(
   });
 
   const mask = features.mask && maskOf(random(3, shapeOf(features.mask.axes)), features.mask.keep ?? 0.7);
-  const bias = features.bias && biasOf(random(4, shapeOf(features.bias.axes)), features.bias.blocked ?? 0);
+  const given = features.bias && biasOf(random(4, shapeOf(features.bias.axes)), features.bias.blocked ?? 0);
+  const has = (kind: Extreme) => features.extremes?.includes(kind) ?? false;
+  const bias = given && has("farBias") ? { ...given, data: farBias(given.data, seed) } : given;
   const slopes = features.alibi && random(5, features.alibi === "H" ? [H] : [entries, H], 0.2);
   const table = relativeBias && random(6, [relativeBias.buckets, H]);
-  const sinks = features.sinks && random(7, [H]);
+  const drawnSinks = features.sinks && random(7, [H]);
+  const sinks = drawnSinks && has("farSinks") ? { ...drawnSinks, data: farSinks(drawnSinks.data) } : drawnSinks;
   const compared = similarity && similarityOf(similarity, H, D, random);
   const factors = temperature && random(14, [H], 0.5);
   const factorName = temperature === "log" ? "logTemperature" : "temperature";

@@ -13,6 +13,8 @@ import {
 import { type ReferenceLinearOptions, linearAttention as reference } from "../../src/reference/index.ts";
 import { type Float, product, ROUND } from "./cases.ts";
 import { expectClose } from "./closeness.ts";
+import { expectExtremeClose } from "./extreme_bounds.ts";
+import { addNans, type Extreme, makeExtreme } from "./extremes.ts";
 import { defined } from "./features.ts";
 import { poisonRows } from "./padding.ts";
 
@@ -52,6 +54,8 @@ export interface LinearCase extends Omit<LinearAttentionSettings, "kvLengths" | 
   /** Standard deviation of q and k. Default 1; for delta rules keys have length 1 whatever it is. */
   readonly spread?: number;
   readonly seed?: number;
+  /** Hostile values among the ordinary ones. */
+  readonly extremes?: readonly Extreme[];
   /** Made as a plan, with tensors given at encode. */
   readonly planned?: boolean;
 }
@@ -88,12 +92,13 @@ export async function runLinearCase(device: GPUDevice, problem: LinearCase): Pro
       precision: "f32",
     });
     const stored = plain.output.map(ROUND[data.dtypes[4]]);
-    expectClose("output", await bhmd.read(), { f64: f64.output, plain: stored }, [B, H, M, Dv], data.dtypes[4]);
+    const expectRight = problem.extremes ? expectExtremeClose : expectClose;
+    expectRight("output", await bhmd.read(), { f64: f64.output, plain: stored }, [B, H, M, Dv], data.dtypes[4]);
     for (const [name, tensorOf] of Object.entries(states)) {
       if (name.startsWith("past")) continue;
       const which = name.endsWith("tate") ? "state" : "normalizer";
       const shape = which === "state" ? [B, Hkv, D, Dv] : [B, Hkv, D];
-      expectClose(name, await (tensorOf as Tensor).read(), { f64: f64[which], plain: plain[which] }, shape);
+      expectRight(name, await (tensorOf as Tensor).read(), { f64: f64[which], plain: plain[which] }, shape);
     }
   } finally {
     for (const one of used) one.destroy();
@@ -164,7 +169,12 @@ function dataOf(problem: LinearCase) {
   const shape = (h: number, n: number, d: number) => (layout === "bhmd" ? [B, h, n, d] : [B, n, h, d]);
   const make = (what: number, size: number[], values: ArrayLike<number>) => {
     const dtype: Float = dtypes[what];
-    return { shape: size, values: Float32Array.from(values, ROUND[dtype]), dtype };
+    const drawn = Float32Array.from(values);
+    const extreme = { of: "QKV"[what] as "Q" | "K" | "V", seed, ...defined({ extremes: problem.extremes }) };
+    if (what < 3) makeExtreme(drawn, size[3], { ...extreme, f16: true });
+    const rounded = drawn.map(ROUND[dtype]);
+    if (what < 3) addNans(rounded, size[3], extreme);
+    return { shape: size, values: rounded, dtype };
   };
   const draw = (what: number, size: number[], deviation: number) => normal(seed * 16 + what, product(size), deviation);
   const kShape = shape(Hk, N, D);

@@ -20,6 +20,8 @@ import {
 } from "../../src/reference/index.ts";
 import { type Float, product, ROUND } from "./cases.ts";
 import { expectClose } from "./closeness.ts";
+import { expectExtremeClose } from "./extreme_bounds.ts";
+import { addNans, makeExtreme } from "./extremes.ts";
 import { defined, type Features, featuresOf } from "./features.ts";
 
 export interface MultiHeadCase
@@ -75,8 +77,12 @@ export async function runMultiHead(device: GPUDevice, problem: MultiHeadCase): P
     return made;
   };
   let next = seed * 64;
-  const make = (shape: readonly number[], deviation = 1, as: Float = dtype): Both => {
-    const data = normal(next++, product(shape), deviation).map(ROUND[as]);
+  const make = (shape: readonly number[], deviation = 1, as: Float = dtype, of?: "Q" | "K" | "V"): Both => {
+    const drawn = normal(next++, product(shape), deviation);
+    const extremes = problem.extremes ?? [];
+    if (of) makeExtreme(drawn, shape[2], { of, extremes, seed, f16: true });
+    const data = drawn.map(ROUND[as]);
+    if (of) addNans(data, shape[2], { of, extremes, seed });
     return { shape, data, gpu: keep(tensor(device, shape, { data, dtype: as })) };
   };
   const linear = (name: string, out: number, width: number) => {
@@ -90,10 +96,10 @@ export async function runMultiHead(device: GPUDevice, problem: MultiHeadCase): P
     return { gpu, cpu };
   };
   try {
-    const query = make([B, M, E]);
+    const query = make([B, M, E], 1, dtype, "Q");
     const isSelf = problem.N === undefined;
-    const key = isSelf ? query : make([B, N, Ek]);
-    const value = isSelf || Ev === Ek ? key : make([B, N, Ev]);
+    const key = isSelf ? query : make([B, N, Ek], 1, dtype, "K");
+    const value = isSelf || Ev === Ek ? key : make([B, N, Ev], 1, dtype, "V");
     const [wq, wk] = [linear("q", H * D, E), linear("k", Hkv * D, isSelf ? E : Ek)];
     const wv = linear("v", Hkv * Dv, value.shape[2]);
     const wo = Eo ? linear("o", Eo, H * Dv) : undefined;
@@ -143,12 +149,17 @@ export async function runMultiHead(device: GPUDevice, problem: MultiHeadCase): P
     const plain = reference(query, key, value, layer64, { ...options64, precision: "f32", stored: ROUND[storage] });
     const precision = output.dtype as Float;
     const stored = plain.output.map(ROUND[precision]);
-    expectClose("output", await result.output.read(), { f64: f64.output, plain: stored }, output.shape, precision);
-    expectClose("lse", await lse.read(), { f64: f64.lse, plain: plain.lse }, [B, H, M]);
+    const expectRight = problem.extremes ? expectExtremeClose : expectClose;
+    expectRight("output", await result.output.read(), { f64: f64.output, plain: stored }, output.shape, precision);
+    expectRight("lse", await lse.read(), { f64: f64.lse, plain: plain.lse }, [B, H, M]);
     if (result.weights) {
       const mean = (values: Float64Array) => (problem.weights === "mean" ? meanOf(values, B, H) : values);
       const both = { f64: mean(f64.weights), plain: mean(plain.weights) };
-      expectClose("weights", await result.weights.read(), both, weightsShape);
+      // Where a row is NaN, a key that it does not see may weigh nothing.
+      const values = Array.from(await result.weights.read(), (x, i) =>
+        x === 0 && Number.isNaN(both.f64[i]) ? Number.NaN : x,
+      );
+      expectRight("weights", values, both, weightsShape);
     }
   } finally {
     for (const one of used) one.destroy();
