@@ -1,0 +1,39 @@
+// Options that no caller means: of every public function each option with each hostile value ends in a FoveaError, or
+// gives the values of the plain call, or those that float64 gives for what was said; never in a TypeError, an unhandled
+// rejection or a hang. A new function is a line in one of the tables.
+
+import { describe, expect, it } from "vitest";
+import { failOnGpuErrors, testDevice } from "../support/device.ts";
+import { attack, type Call } from "../support/hostile.ts";
+import { attentionCalls } from "../support/hostile_attention.ts";
+import { cacheCalls } from "../support/hostile_caches.ts";
+import { hostCalls } from "../support/hostile_host.ts";
+import { operatorCalls } from "../support/hostile_operators.ts";
+import { layerCalls, tensorCalls } from "../support/hostile_tensors.ts";
+
+failOnGpuErrors();
+
+const device = await testDevice();
+const calls: readonly Call[] = [
+  ...attentionCalls(device),
+  ...operatorCalls(device),
+  ...tensorCalls(device),
+  ...layerCalls(device),
+  ...hostCalls(device),
+  ...cacheCalls(device),
+];
+const counted = { tried: 0, taken: 0 };
+
+describe("hostile values", () => {
+  it.each(calls.map((call) => [call.name, call] as const))("in %s", async (_, call) => {
+    const { faults, tried, taken } = await attack(call, device);
+    counted.tried += tried;
+    counted.taken += taken;
+    expect(faults).toEqual([]);
+  });
+
+  it("are many, and some are taken", () => {
+    expect(counted.tried).toBeGreaterThanOrEqual(2368);
+    expect(counted.taken).toBeGreaterThan(100);
+  });
+});

@@ -1,0 +1,174 @@
+// Calls of operators on rows and elements, for hostile values.
+
+import { normal } from "../../bench/data.ts";
+import {
+  addBias,
+  copyTensor,
+  gatedPositionBias,
+  gelu,
+  layerNorm,
+  logSoftmax,
+  positionEncoding,
+  project,
+  relativePositionBias,
+  rmsNorm,
+  rotary,
+  softmax,
+  type Tensor,
+  tensor,
+} from "../../src/index.ts";
+import {
+  layerNorm as norm64,
+  positionEncoding as positions64,
+  type ReferenceLayerNormOptions,
+  rotary as rotary64,
+  softmaxAlong,
+} from "../../src/reference/index.ts";
+import { type Call, type Given, taken } from "./hostile.ts";
+
+// biome-ignore lint/suspicious/noExplicitAny: what a call is given here is of no type
+type Any = any;
+
+/** A call of a function that gives a tensor as `output`. */
+export const operator = (
+  name: string,
+  work: (...given: Any[]) => Promise<{ readonly output: Tensor }>,
+  args: Given,
+  options: Given,
+  names: readonly string[],
+  right?: Call["right"],
+): Call => ({
+  name,
+  args,
+  options,
+  names,
+  run: async (given, options) => {
+    const { output, ...more } = (await work(...given, options)) as Record<string, Tensor> & { output: Tensor };
+    for (const one of Object.values(more)) if (!Object.values((options ?? {}) as Given).includes(one)) one.destroy();
+    return taken(output, ...given, (options as Given | undefined)?.output);
+  },
+  ...(right && { right }),
+});
+
+export function operatorCalls(device: GPUDevice): Call[] {
+  const make = (shape: readonly number[], seed: number) => {
+    const data = normal(
+      seed,
+      shape.reduce((a, b) => a * b, 1),
+    );
+    return { shape, data, gpu: tensor(device, shape, { data, label: "hostile" }) };
+  };
+  const x = make([2, 3, 8], 1);
+  const heads = make([2, 2, 3, 8], 2);
+  const bias = make([8], 3);
+  const table = make([8, 2], 4);
+  const gates = {
+    update: make([2, 2, 3, 1], 5).gpu,
+    reset: make([2, 2, 3, 1], 6).gpu,
+    scale: make([1, 2, 1, 1], 7).gpu,
+  };
+  const norm =
+    (rms: boolean) =>
+    (_: Given, { axis, epsilon }: Given) =>
+      norm64(x, {
+        rms,
+        ...(axis !== undefined && { axis }),
+        ...(epsilon !== undefined && { epsilon }),
+      } as ReferenceLayerNormOptions).output;
+  const rows =
+    (log: boolean) =>
+    (_: Given, { axis }: Given) =>
+      softmaxAlong(x, { axis: (axis ?? -1) as number, log });
+  const norms = [
+    "axis",
+    "epsilon",
+    "weight",
+    "bias",
+    "residual",
+    "residualBias",
+    "output",
+    "sum",
+    "statistics",
+    "label",
+  ];
+  const added = ["bias", "residual", "output", "dtype", "label"];
+  const given = { x: x.gpu };
+  /** What may write to its input gets a copy of it. */
+  const inPlace =
+    (work: (x: Tensor, options: Any) => Promise<{ readonly output: Tensor }>, kept: typeof x) =>
+    (x: Tensor, options: Any) =>
+      work(x === kept.gpu ? tensor(device, kept.shape, { data: kept.data }) : x, options);
+  const numbers = (value: unknown) => Array.from(value as ArrayLike<number>, Number);
+  const at = (offset: unknown) => (_: number, batch: number, row: number) =>
+    row + (offset === undefined ? 0 : typeof offset === "number" ? offset : numbers(offset)[batch]);
+  return [
+    operator("softmax", softmax, given, {}, ["axis", "output", "label"], rows(false)),
+    operator("logSoftmax", logSoftmax, given, {}, ["axis", "output", "label"], rows(true)),
+    operator("layerNorm", layerNorm, given, {}, norms, norm(false)),
+    operator("rmsNorm", rmsNorm, given, {}, norms, norm(true)),
+    operator("gelu", gelu, given, {}, ["approximate", ...added]),
+    operator("addBias", addBias, { ...given, bias: bias.gpu }, {}, added.slice(1)),
+    operator("copyTensor", copyTensor, given, {}, added),
+    operator("project", project, { ...given, weight: make([4, 8], 8).gpu }, {}, [
+      ...["bias", "output", "maxDispatchFlops", "variant", "label"],
+    ]),
+    operator(
+      "rotary",
+      inPlace(rotary, heads),
+      { x: heads.gpu },
+      {},
+      [
+        ...[
+          "rotaryDim",
+          "interleaved",
+          "base",
+          "scaling",
+          "frequencies",
+          "attentionFactor",
+          "sections",
+          "sectionLayout",
+        ],
+        ...["positionOffset", "positionIds", "output", "inPlace", "cos", "sin", "conjugate", "layout", "label"],
+      ],
+      (_, { positionOffset, rotaryDim, interleaved, conjugate, ...rest }) =>
+        rotary64(heads, {
+          ...(rest.base !== undefined && { base: rest.base as number }),
+          ...(rest.attentionFactor !== undefined && { attentionFactor: rest.attentionFactor as number }),
+          ...(rotaryDim !== undefined && { rotaryDim: rotaryDim as number }),
+          ...(interleaved !== undefined && { interleaved: interleaved as boolean }),
+          ...(conjugate !== undefined && { conjugate: conjugate as boolean }),
+          position: at(positionOffset),
+        }),
+    ),
+    operator(
+      "positionEncoding",
+      inPlace(positionEncoding, x),
+      given,
+      {},
+      [
+        ...[
+          "maxWavelength",
+          "frequencies",
+          "order",
+          "positionOffset",
+          "positionIds",
+          "scale",
+          "table",
+          "output",
+          "label",
+        ],
+        "inPlace",
+      ],
+      (_, { maxWavelength, positionOffset, scale = 1 }) =>
+        positions64(x, {
+          ...(maxWavelength !== undefined && { maxWavelength: maxWavelength as number }),
+          scale: scale as number,
+          position: (batch, row) => at(positionOffset)(0, batch, row),
+        }),
+    ),
+    operator("relativePositionBias", relativePositionBias, { table: table.gpu }, { seqQ: 2, seqKv: 3 }, [
+      ...["bidirectional", "maxDistance", "queryOffset", "dtype", "label"],
+    ]),
+    operator("gatedPositionBias", gatedPositionBias, { bias: make([1, 2, 3, 4], 9).gpu }, gates, ["output", "label"]),
+  ];
+}
