@@ -33,6 +33,14 @@ export type LayerNormPlan = OperationPlan<LayerNormBindings>;
  * bf16 and has strides of its own; the sum and its statistics are f32 whatever the storage, and `sum` is rounded when it is
  * written. Lengths and strides compile nothing. The same inputs on the same device give the same bits.
  *
+ * Results are right to f32 wherever the mean lies and whatever the magnitude of a row, from the smallest normal numbers to
+ * the largest, also where only the sum is beyond f32 (`sum` then holds an infinity). A row of equal numbers is exactly 0
+ * before its bias. So is a row without deviation where epsilon is 0, and zeros by the root mean square; its inverse
+ * deviation is Infinity. Numbers below 2^-126 may count as 0, which WGSL leaves to the device.
+ *
+ * A row with NaN is NaN, and one with an infinity too, as the formula gives; by the root mean square, which is infinite
+ * there, finite elements are 0 and the infinite ones NaN. Other rows are as without.
+ *
  * Rejects with FoveaError, as {@link planAttention} does.
  *
  * @example

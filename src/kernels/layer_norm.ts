@@ -1,7 +1,9 @@
 // The kernel that normalises rows, shaders/layer_norm.wesl: what is compiled.
 
 import layerNorm from "../../shaders/layer_norm.wesl?raw";
+import magnitude from "../../shaders/lib/magnitude.wesl?raw";
 import rowLanesModule from "../../shaders/lib/row_lanes.wesl?raw";
+import rowSums from "../../shaders/lib/row_sums.wesl?raw";
 import rowStatistics from "../../shaders/slots/row_statistics.wesl?raw";
 import rowStatisticsStored from "../../shaders/variants/row_statistics_stored.wesl?raw";
 import type { RowAccesses, RowSpecialisation } from "./rows.ts";
@@ -30,7 +32,9 @@ export function layerNormSpecialisation(
     },
     modules: {
       "package::layer_norm": layerNorm,
+      "package::lib::magnitude": magnitude,
       "package::lib::row_lanes": rowLanesModule,
+      "package::lib::row_sums": rowSums,
       "package::slots::row_statistics": statistics
         ? { name: "variants/row_statistics_stored.wesl", text: rowStatisticsStored }
         : rowStatistics,

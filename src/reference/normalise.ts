@@ -10,7 +10,7 @@ const product = (sizes: readonly number[]) => sizes.reduce((total, size) => tota
 
 /**
  * exp(x - m) / sum exp(x - m) along an axis, or its logarithm, row-major. -Infinity counts for nothing; where there is
- * nothing else the softmax is 0.
+ * nothing else the softmax is 0. A slice with NaN or Infinity is NaN.
  */
 export function softmaxAlong(
   x: ReferenceTensor,
@@ -30,7 +30,7 @@ export function softmaxAlong(
     const { max, sum } = softmax(row, weights, [0, width], Number.NEGATIVE_INFINITY, round);
     const logSum = round(Math.log(sum));
     for (let d = 0; d < width; d++) {
-      const nothing = row[d] === Number.NEGATIVE_INFINITY;
+      const nothing = row[d] === Number.NEGATIVE_INFINITY && !Number.isNaN(sum);
       const logarithm = nothing ? row[d] : round(round(row[d] - max) - logSum);
       output[start + d * step] = log ? logarithm : round(weights[d] / sum);
     }
@@ -55,7 +55,9 @@ export interface ReferenceLayerNormOptions {
 }
 
 /**
- * Layer normalisation of x + residual + residualBias, row-major. Sources: arXiv 1607.06450, 1910.07467.
+ * Layer normalisation of x + residual + residualBias, row-major. Sources: arXiv 1607.06450, 1910.07467. The mean is found
+ * from the distances to the first element, so that a row of equal numbers has no deviation. A row without deviation and
+ * epsilon is 0 before its bias.
  *
  * @returns output and sum, of the shape of x; mean (0 by the root mean square) and inverse deviation, one a row
  */
@@ -72,13 +74,17 @@ export function layerNorm(x: ReferenceTensor, options: ReferenceLayerNormOptions
   const output = new Float64Array(sum.length);
   for (let row = 0; row < rows; row++) {
     const values = sum.subarray(row * width, (row + 1) * width);
-    if (!rms) mean[row] = round(values.reduce((total, value) => round(total + value), 0) / width);
+    if (!rms) {
+      const apart = values.reduce((total, value) => round(total + round(value - values[0])), 0);
+      mean[row] = round(values[0] + round(apart / width));
+    }
     const off = values.map((value) => round(value - mean[row]));
     const variance = round(off.reduce((total, value) => round(total + round(value * value)), 0) / width);
     inverseDeviation[row] = round(1 / round(Math.sqrt(round(variance + epsilon))));
+    const factor = variance + epsilon === 0 ? 0 : inverseDeviation[row];
     off.forEach((value, d) => {
       const at = row * width + d;
-      const scaled = round(round(value * inverseDeviation[row]) * (w?.[at] ?? 1));
+      const scaled = round(round(value * factor) * (w?.[at] ?? 1));
       output[at] = round(scaled + (b?.[at] ?? 0));
     });
   }

@@ -22,6 +22,14 @@ describe("reference softmaxAlong", () => {
     close(softmaxAlong(tensor([2, 2], [NONE, 1000, NONE, NONE])), [0, 1, 0, 0]);
     expect([...softmaxAlong(tensor([2, 2], [NONE, 1000, NONE, NONE]), { log: true })]).toEqual([NONE, 0, NONE, NONE]);
   });
+  it("is NaN where there is NaN or Infinity", () => {
+    const { NaN: nan, POSITIVE_INFINITY: infinite } = Number;
+    for (const log of [false, true]) {
+      const values = softmaxAlong(tensor([3, 3], [1, nan, NONE, infinite, NONE, 2, 0, NONE, NONE]), { log });
+      expect([...values.slice(0, 6)]).toEqual(new Array(6).fill(nan));
+      expect([...values.slice(6)]).toEqual(log ? [0, NONE, NONE] : [1, 0, 0]);
+    }
+  });
 });
 
 describe("reference layerNorm", () => {
@@ -36,6 +44,15 @@ describe("reference layerNorm", () => {
   it("has weights and a bias of each element", () => {
     const options = { epsilon: 0, weight: tensor([2], [2, 3]), bias: tensor([2], [10, 20]) };
     close(layerNorm(x, options).output, [8, 23, 8, 23]);
+  });
+  it("of a row without deviation is 0, or its bias, without an epsilon too", () => {
+    const equal = tensor([2, 3], [0.1, 0.1, 0.1, 7e8, 7e8, 7e8]);
+    for (const epsilon of [0, 1e-12]) {
+      const { output, mean } = layerNorm(equal, { epsilon, bias: tensor([3], [1, 2, 3]) });
+      expect([...output]).toEqual([1, 2, 3, 1, 2, 3]);
+      expect([...mean]).toEqual([0.1, 7e8]);
+    }
+    expect([...layerNorm(tensor([1, 2], [0, 0]), { rms: true, epsilon: 0 }).output]).toEqual([0, 0]);
   });
   it("divides by the root mean square", () => {
     const { output, mean } = layerNorm(tensor([1, 2], [1, 7]), { rms: true, epsilon: 0 }); // mean square 25
