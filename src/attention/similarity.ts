@@ -19,6 +19,9 @@ export type PerColumn = Numbers | Tensor;
  * |x| = max(sqrt(sum x_d^2), eps)  for "l2",   sqrt(mean x_d^2 + eps)  for "rms"
  * ```
  *
+ * Rows may be of any length that f32 has numbers for, up to a head dim of 65,536; a row of zeros has the score 0. NaN and
+ * infinities in a row are NaN in its scores.
+ *
  * Sources: Query-Key Normalization (arXiv 2010.04245), Swin Transformer V2 (arXiv 2111.09883), RMSNorm (arXiv 1910.07467).
  */
 export interface NormalizedSimilarity {
@@ -50,7 +53,10 @@ export interface AdditiveSimilarity {
   readonly innerBias?: PerColumn;
   /** Factor of q + k. Default 1. */
   readonly innerScale?: number;
-  /** The vector in use is gain * vector / |vector| for each head (arXiv 1602.07868; TensorFlow's `normalize=True`). */
+  /**
+   * The vector in use is gain * vector / |vector| for each head (arXiv 1602.07868; TensorFlow's `normalize=True`). A vector of
+   * zeros stays one. Elements may be as large as 1e38 / D, for they are summed before they are divided.
+   */
   readonly normalize?: boolean;
   /** Goes with `normalize`: a number, or one a head [H]. Default 1. */
   readonly gain?: number | PerHead;

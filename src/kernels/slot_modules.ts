@@ -3,6 +3,7 @@
 
 import additive from "../../shaders/lib/additive.wesl?raw";
 import half from "../../shaders/lib/half.wesl?raw";
+import magnitude from "../../shaders/lib/magnitude.wesl?raw";
 import tanh from "../../shaders/lib/tanh.wesl?raw";
 import bias from "../../shaders/slots/bias.wesl?raw";
 import maskFunction from "../../shaders/slots/mask.wesl?raw";
@@ -90,6 +91,7 @@ export const outputModule = (access: Access): ModuleSource =>
 const LIBRARY: ModuleMap = {
   "package::lib::additive": additive,
   "package::lib::half": half,
+  "package::lib::magnitude": magnitude,
   "package::lib::tanh": tanh,
   "package::slots::bias": bias,
   "package::slots::mask": maskFunction,

@@ -1,8 +1,12 @@
 // Similarities other than the dot product, with every feature of the forward kernel: additive attention, cosine
 // similarity and normalised rows.
 
-import { describe, it } from "vitest";
+import { describe, expect, it } from "vitest";
+import { normal } from "../../bench/data.ts";
+import { attention, attentionWeights, tensor } from "../../src/index.ts";
+import { attention as reference, attentionScores as weights } from "../../src/reference/index.ts";
 import { type Case, runCase, title } from "../support/cases.ts";
+import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { runTopKeys, runWeights } from "../support/weights.ts";
 
@@ -106,6 +110,69 @@ describe("normalised rows", () => {
     { onGpu: true },
   ]);
   all({ similarity: { kind: "l2", weights: true }, ...many, ...lengths, dtype: "f16" }, [{}]);
+});
+
+describe("rows of any length", () => {
+  const D = 16;
+  const scales = [1, 1e19, 1e30, 3e38, 1e-20, 1e-29, 0];
+  const noise = (seed: number, rows: number) => normal(seed, rows * D).map((x) => Math.max(-1, Math.min(1, x)));
+  const scaled = (seed: number) => noise(seed, scales.length).map((x, i) => x * scales[Math.floor(i / D)]);
+  const shape = [1, 1, scales.length, D];
+  const [q, k] = [scaled(31), scaled(32)].map((data) => ({ shape, data }));
+  const v = { shape, data: noise(33, scales.length) };
+
+  it.each([
+    ["8x32", "cosine"],
+    ["8x4-quad", "cosine"],
+    ["decode", "cosine"],
+    ["decode-64-quad", "cosine"],
+    ["8x32", { kind: "l2", eps: 1e-30 }],
+    ["8x32", { kind: "rms", eps: 1e-30 }],
+  ] as const)("%s: %j is what float64 has", async (variant, similarity) => {
+    const device = await testDevice();
+    const queries = variant.startsWith("decode") ? 4 : 0; // few queries are decoded: of the first rows and the last ones
+    for (const start of queries ? [0, scales.length - queries] : [0]) {
+      const rows = queries || scales.length;
+      const some = { shape: [1, 1, rows, D], data: q.data.slice(start * D, (start + rows) * D) };
+      const inputs = [some, k, v].map(({ shape, data }) => tensor(device, shape, { data }));
+      const { output } = await attention(inputs[0], inputs[1], inputs[2], { similarity, variant, scale: 3 });
+      const f64 = reference(some, k, v, { similarity, scale: 3 }).output;
+      expectClose("output", await output.read(), { f64, plain: f64.map(Math.fround) }, some.shape);
+      for (const one of [...inputs, output]) one.destroy();
+    }
+  });
+  it("have the scores of float64, and zeros the score 0", async () => {
+    const device = await testDevice();
+    const inputs = [q, k].map(({ shape, data }) => tensor(device, shape, { data }));
+    for (const similarity of ["cosine", { kind: "l2", eps: 1e-30 }] as const) {
+      const scores = await attentionWeights(inputs[0], inputs[1], { stage: "raw", similarity });
+      const f64 = weights(q, k, { stage: "raw", similarity });
+      const found = await scores.read();
+      expectClose("scores", found, { f64, plain: f64.map(Math.fround) }, [scales.length, scales.length]);
+      expect(new Set(found.slice(-scales.length))).toEqual(new Set([0]));
+      scores.destroy();
+    }
+    for (const one of inputs) one.destroy();
+  });
+  it("vectors are of unit length whatever their own", async () => {
+    const device = await testDevice();
+    const inputs = [q, k].map((_, i) => tensor(device, shape, { data: noise(34 + i, scales.length) }));
+    const [a, b] = await Promise.all(inputs.map((one) => one.read()));
+    for (const scale of [1e-30, 1e-20, 1e20, 1e30]) {
+      const vector = Array.from(normal(36, D), (x) => x * scale);
+      const similarity = { kind: "additive", vector, normalize: true } as const;
+      const scores = await attentionWeights(inputs[0], inputs[1], { stage: "raw", similarity });
+      const f64 = weights(
+        { shape, data: a as Float32Array },
+        { shape, data: b as Float32Array },
+        { stage: "raw", similarity },
+      );
+      const both = { f64, plain: f64.map(Math.fround) };
+      expectClose(`vector of ${scale}`, await scores.read(), both, [scales.length, scales.length]);
+      scores.destroy();
+    }
+    for (const one of inputs) one.destroy();
+  });
 });
 
 describe("weights and best keys", () => {
