@@ -13,12 +13,15 @@ import { type ResolvedRotary, ROTARY_OPTIONS, type RotaryOptions, resolveRotary 
 /** How a cache stores the elements of k and v. */
 export type CacheDtype = "f32" | "f16" | "bf16" | "int8" | "int4";
 
-/** RMSNorm of the rows of q and k, before they are rotated: x / sqrt(mean x^2 + epsilon) * weight. */
+/**
+ * RMSNorm of the rows of q and k, before they are rotated: x / sqrt(mean x^2 + epsilon) * weight. Right to f32 for rows of any
+ * magnitude; zeros stay zeros, without an epsilon too.
+ */
 export interface QkNorm {
   /** [D], numbers or a tensor, which is read once when the cache is made. Default 1 throughout. */
   readonly q?: readonly number[] | Float32Array | Tensor;
   readonly k?: readonly number[] | Float32Array | Tensor;
-  /** Default 1e-6. */
+  /** Added to the mean square; a number from 0 up. Default 1e-6. */
   readonly epsilon?: number;
 }
 

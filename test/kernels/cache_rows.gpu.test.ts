@@ -93,6 +93,29 @@ describe("rows of q and k", () => {
     for (const used of [q, k, v, cache]) used.destroy();
   });
   it("are normalised without weights", () => expectTurned({ qkNorm: {} }));
+  it("are normalised at any magnitude, zeros to zeros", async () => {
+    const device = await testDevice();
+    const D = 16;
+    const scales = [1, 1e19, 1e30, 1e38, 1e-19, 1e-25, 1e-30, 0];
+    const M = scales.length;
+    const noise = normal(21, M * D).map((x) => Math.max(-3, Math.min(3, x)));
+    const data = noise.map((x, i) => x * scales[Math.floor(i / D)]);
+    for (const epsilon of [0, 1e-6]) {
+      const options = { batch: 1, kvHeads: 1, headDim: D, capacity: M, qkNorm: { epsilon } };
+      const cache = await createKvCache(device, options);
+      const [k, q] = [1, 2].map(() => tensor(device, [1, 1, M, D], { data }));
+      await cache.append(k, k, { q });
+      const f64 = rmsNorm(data, D, { epsilon: Math.fround(epsilon) });
+      for (const found of [await cache.source.k.read(), await q.read()]) {
+        for (let m = 0; m < M; m++) {
+          const expected = f64.slice(m * D, (m + 1) * D);
+          const both = { f64: expected, plain: expected.map(Math.fround) };
+          expectClose(`${scales[m]}, epsilon ${epsilon}`, Array.from(found).slice(m * D, (m + 1) * D), both, [D]);
+        }
+      }
+      for (const used of [k, q, cache]) used.destroy();
+    }
+  });
   it("are rotated from an offset on", async () => {
     const position = (_: number, __: number, row: number) => SIZES.past + row + 100_000;
     await expectTurned({ rotary: { base: 500 }, options: { positionOffset: 100_000 }, position });
