@@ -53,8 +53,8 @@ export type SoftmaxPlan = OperationPlan<SoftmaxBindings>;
  *
  * Nothing overflows: no exponent is above 0. An element of -Infinity counts for nothing: its probability is 0, and so are
  * all of a slice that has nothing else, as in attention a row without keys is 0 (the formula, and ONNX' reference, would
- * give NaN there); its logarithm is -Infinity. A slice with NaN or +Infinity is NaN. Sums are f32, whatever the storage;
- * lengths and strides compile nothing. The same inputs on the same device give the same bits.
+ * give NaN there); its logarithm is -Infinity. A slice with NaN or +Infinity is NaN, all of it, logarithms too. Sums are
+ * f32, whatever the storage; lengths and strides compile nothing. The same inputs on the same device give the same bits.
  *
  * Source: arXiv 1805.02867, algorithm 3. Rejects with FoveaError, as {@link planAttention} does.
  *

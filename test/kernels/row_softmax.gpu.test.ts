@@ -102,6 +102,56 @@ describe("logSoftmax", () => {
   });
 });
 
+describe("slices with NaN or Infinity", () => {
+  // 4, 32 and 256 lanes a row, 4 lanes of rows that fill no vec4, and rows side by side in memory.
+  it.each([
+    [64, -1],
+    [63, -1],
+    [68, -1],
+    [1028, -1],
+    [70, 0],
+  ])("of %d along axis %d are NaN, and their neighbours what they are alone", async (width, axis) => {
+    const device = await testDevice();
+    const spoilt: readonly Readonly<Record<number, number>>[] = [
+      {},
+      { 0: Number.NaN },
+      { [width - 1]: Number.NaN },
+      { 5: Number.POSITIVE_INFINITY },
+      {},
+      { 1: NONE, [width - 2]: Number.NaN },
+      { 0: Number.POSITIVE_INFINITY, 2: NONE },
+      { 3: NONE },
+    ];
+    const rows = spoilt.map((set, row) => {
+      return Array.from(normal(row, width), (value, d) => set[d] ?? value);
+    });
+    for (const log of [false, true]) {
+      const operation = log ? logSoftmax : softmax;
+      const resultOf = async (some: readonly number[][]) => {
+        const shape = axis === 0 ? [width, some.length] : [some.length, width];
+        const at = (i: number) => (axis === 0 ? some[i % some.length][Math.floor(i / some.length)] : some.flat()[i]);
+        const x = tensor(device, shape, { data: Array.from({ length: width * some.length }, (_, i) => at(i)) });
+        const { output } = await operation(x, { axis });
+        const values = [...(await output.read())];
+        x.destroy();
+        output.destroy();
+        return some.map((_, row) =>
+          Array.from({ length: width }, (_, d) => values[axis === 0 ? d * some.length + row : row * width + d]),
+        );
+      };
+      const found = await resultOf(rows);
+      const clean = [0, 4, 7];
+      const alone = await resultOf(clean.map((row) => rows[row]));
+      expect(clean.map((row) => found[row])).toEqual(alone);
+      for (const [row, values] of rows.entries()) {
+        const expected = reference({ data: values, shape: [width] }, { log });
+        expect(found[row].every(Number.isNaN), `row ${row}`).toBe(!clean.includes(row));
+        expect(Array.from(expected).every(Number.isNaN), `reference of row ${row}`).toBe(!clean.includes(row));
+      }
+    }
+  });
+});
+
 describe("plans of softmax", () => {
   it("cover more rows than a dimension of a grid has workgroups", async () => {
     const device = withLimits(await testDevice(), { maxComputeWorkgroupsPerDimension: 3 });
