@@ -64,7 +64,7 @@ export type PointwisePlan = OperationPlan<PointwiseBindings>;
  *
  * x, bias and residual broadcast to the output by NumPy's rule. Each tensor has a dtype and strides of its own, so this
  * copies, converts between f32, f16 and bf16, transposes, and writes into a slice of a larger tensor; rounding is to the
- * nearest, ties to even, and sums are f32. Infinities and NaNs are copied. Sizes and strides compile nothing. Where strides
+ * nearest, ties to even, and sums are f32. Infinities and NaNs are copied, a NaN as some NaN. Sizes and strides compile nothing. Where strides
  * keep more than four axes apart it is refused.
  *
  * Rejects with FoveaError, as {@link planAttention} does.
@@ -244,7 +244,8 @@ export interface GeluOptions extends PointwiseOptions {
  *           0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))
  * ```
  *
- * Source: arXiv 1606.08415. Both are right to f32 where the result is small, too. See {@link planPointwise} for the rules.
+ * Source: arXiv 1606.08415. Both are right to f32 where the result is small, too. NaN stays NaN, Infinity stays Infinity,
+ * and -Infinity gives NaN, which the formulas have there. See {@link planPointwise} for the rules.
  *
  * @param x f32, f16 or bf16, of any shape
  * Rejects with FoveaError, and then has allocated nothing.

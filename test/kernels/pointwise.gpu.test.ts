@@ -20,6 +20,19 @@ const poison = (device: GPUDevice, shape: readonly number[], dtype: Float = "f32
   return tensor(device, shape, { data, dtype, ...(strides && { strides }) });
 };
 
+/** The bytes of a dense tensor, as they are. */
+async function bytesOf({ device, buffer, size, dtype }: Tensor): Promise<ArrayBuffer> {
+  const bytes = Math.ceil((size * (dtype === "f32" ? 4 : 2)) / 4) * 4;
+  const staging = device.createBuffer({ size: bytes, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ });
+  const encoder = device.createCommandEncoder();
+  encoder.copyBufferToBuffer(buffer, 0, staging, 0, bytes);
+  device.queue.submit([encoder.finish()]);
+  await staging.mapAsync(GPUMapMode.READ);
+  const copy = staging.getMappedRange().slice(0);
+  staging.destroy();
+  return copy;
+}
+
 describe("copyTensor", () => {
   it("converts between any two dtypes, as the CPU rounds", async () => {
     const device = await testDevice();
@@ -149,6 +162,50 @@ describe("gelu", () => {
     expect(values[0]).toBeNaN();
     const f64 = reference({ data: data.slice(1), shape: [6] }, { activation: "gelu" });
     for (const [i, expected] of f64.entries()) expect(values[i + 1] / expected).toBeCloseTo(1, 4.8);
+  });
+});
+
+describe("gelu of the ends of f32", () => {
+  it.each(["none", "tanh"] as const)("approximate %s is x, or nothing, or NaN", async (approximate) => {
+    const device = await testDevice();
+    const large = [12, 1e5, 1e20, 3.4028234663852886e38, Number.POSITIVE_INFINITY];
+    const data = [...large, ...large.map((x) => -x), Number.NaN, 0, 1e-30, -1e-30, 3e-38];
+    const { output } = await gelu(tensor(device, [data.length], { data }), { approximate });
+    const values = [...(await output.read())];
+    expect(values.slice(0, 5)).toEqual(large.map(Math.fround));
+    for (const value of values.slice(5, 9)) expect(Math.abs(value)).toBeLessThan(1e-30);
+    // -Infinity times 0, as in every library.
+    expect(values.slice(9, 11)).toEqual([Number.NaN, Number.NaN]);
+    expect(values[11] + 0).toBe(0);
+    for (const [i, value] of values.slice(12).entries()) expect(value / (data[12 + i] / 2)).toBeCloseTo(1, 6);
+  });
+});
+
+describe("NaN in 16 bits", () => {
+  // Rounding would carry the first out of its exponent, and leave no bit of the second; others are quiet and negative.
+  const NANS = [0x7fffffff, 0x7f800001, 0x7fc00000, 0xffffffff, 0xff800001, 0x7f80ffff, 0xffff8000];
+  it.each([
+    ["f16", 0x7c00, 8],
+    ["bf16", 0x7f80, 8],
+    ["f16", 0x7c00, 7],
+    ["bf16", 0x7f80, 7],
+  ] as const)("is NaN of its sign in %s (exponent %d) in rows of %d", async (dtype, exponent, width) => {
+    const device = await testDevice();
+    const bits = Uint32Array.from([...NANS, 0x7f800000].slice(0, width));
+    const x = tensor(device, [width]);
+    device.queue.writeBuffer(x.buffer, 0, bits);
+    const { output } = await copyTensor(x, { dtype });
+    const copies = [output, (await copyTensor(output)).output];
+    for (const copy of copies) {
+      const words = new Uint16Array(await bytesOf(copy));
+      for (const [i, word] of [...words.slice(0, width)].entries()) {
+        const nan = (bits[i] & 0x7fffffff) > 0x7f800000;
+        expect(word & exponent, `element ${i}`).toBe(exponent);
+        expect((word & 0x7fff) > exponent, `element ${i}`).toBe(nan);
+        if (dtype === "bf16") expect(word >>> 15, `sign of element ${i}`).toBe(bits[i] >>> 31);
+      }
+    }
+    for (const one of [x, ...copies]) one.destroy();
   });
 });
 
