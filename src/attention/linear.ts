@@ -29,7 +29,8 @@ import type { ResolvedSpec } from "./specs.ts";
  * ONNX LinearAttention-27: `updateRule`. Causal sums run in chunks, all of them at once (arXiv 2312.06635, section 4.2);
  * few tokens, delta rules, and decays of their own for each row of the state run token by token.
  *
- * States, sums and products are f32. A query that no key has any weight for gets output 0. A key past its entry's length
+ * States, sums and products are f32, and so is phi: of numbers below about -87 it is 0. A query that no key has any weight
+ * for gets output 0. NaN in q, k, v or a decay is NaN in the outputs that it counts for. A key past its entry's length
  * or hidden by `keyMask` leaves the state as it is, decay included, whatever it holds. The same inputs on the same
  * device give the same bits.
  *

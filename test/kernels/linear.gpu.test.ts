@@ -127,6 +127,29 @@ describe("linear attention", () => {
     destroy(q, k, v, whole.output, first.output, first.presentState, first.presentNormalizer, second.output);
   });
 
+  it.each(["recurrent", "chunked"] as const)("shows a NaN of q, k or decay wherever it counts, %s", async (variant) => {
+    const device = await testDevice();
+    const N = 40;
+    const [H, D] = [2, 16];
+    const run = async (what: "q" | "k" | "decay") => {
+      const put = (name: string, seed: number, width: number) => {
+        const data = normal(seed, H * N * width).map((x) => (name === "decay" ? -Math.abs(x) / 8 : x));
+        if (name === what) data[17 * width] = Number.NaN; // token 17 of the first head
+        return tensor(device, [1, H, N, width], { data });
+      };
+      const [q, k, v, decay] = [put("q", 1, D), put("k", 2, D), put("v", 3, D), put("decay", 4, 1)];
+      const options = { updateRule: "gated", featureMap: "elu", normalized: true, decay, variant } as const;
+      const { output } = await linearAttention(q, k, v, options);
+      const values = await output.read();
+      destroy(q, k, v, decay, output);
+      return Array.from({ length: H * N }, (_, row) => values.slice(row * D, (row + 1) * D).every(Number.isNaN));
+    };
+    const rows = Array.from({ length: H * N }, (_, row) => row);
+    expect(await run("q")).toEqual(rows.map((row) => row === 17));
+    expect(await run("k")).toEqual(rows.map((row) => row >= 17 && row < N));
+    expect(await run("decay")).toEqual(rows.map((row) => row >= 17 && row < N));
+  });
+
   it("of equal values is that value, and does not mind the order of the keys", async () => {
     const [q, k, v] = await inputs(150);
     const device = q.device;
