@@ -2,7 +2,7 @@
 
 import { type OptionNames, readOptions } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { isCache } from "./cached.ts";
+import { inTurn, isCache } from "./cached.ts";
 import type { KvSourceOwner } from "./kv_source.ts";
 import { preparePlan } from "./plan_attention.ts";
 import { ATTENTION_PROBLEM, type AttentionProblem } from "./problem.ts";
@@ -66,17 +66,19 @@ export async function attention(
   const cached = isCache(keys);
   const tensors = cached ? { q } : { q, k: keys, v: values as Tensor };
   checkTensors("attention", tensors);
-  const options = await readOptions("attention", (cached ? values : more) as AttentionOptions, ATTENTION_OPTIONS);
-  const problem = { ...options, ...(cached ? { q, cache: keys } : { q, k: keys, v: values as Tensor }) };
+  const reading = readOptions("attention", (cached ? values : more) as AttentionOptions, ATTENTION_OPTIONS);
   const { device } = q;
-  const { plan, allocated, resolved } = await preparePlan(device, problem);
-  const inputs = Object.values(tensors);
-  return runOnce(device, resolved.label, { plan, allocated }, inputs, (make) => {
-    const output = options.output ?? make("output", resolved.outputShape, resolved.output.dtype);
-    const perRow = (name: "lse" | "rowMax") => {
-      const asked = options[name] === true ? make(name, resolved.lseShape) : options[name];
-      return asked ? { [name]: asked } : {};
-    };
-    return { output, ...perRow("lse"), ...perRow("rowMax") };
-  });
+  const run = async (given: { q: Tensor; k: Tensor; v: Tensor } | { q: Tensor; cache: KvSourceOwner }) => {
+    const options = await reading;
+    const { plan, allocated, resolved } = await preparePlan(device, { ...options, ...given });
+    return runOnce(device, resolved.label, { plan, allocated }, Object.values(tensors), (make) => {
+      const output = options.output ?? make("output", resolved.outputShape, resolved.output.dtype);
+      const perRow = (name: "lse" | "rowMax") => {
+        const asked = options[name] === true ? make(name, resolved.lseShape) : options[name];
+        return asked ? { [name]: asked } : {};
+      };
+      return { output, ...perRow("lse"), ...perRow("rowMax") } as AttentionResult;
+    });
+  };
+  return cached ? inTurn(keys, reading, (cache) => run({ q, cache })) : run({ q, k: keys, v: values as Tensor });
 }

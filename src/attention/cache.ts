@@ -1,41 +1,25 @@
 // Keys and values of the tokens so far, in memory that is allocated once: appended in place, taken back, forked, grown.
 
-import { check } from "../errors.ts";
-import { checkDevice, guarded } from "../gpu/buffers.ts";
+import { check, show } from "../errors.ts";
+import { type Numbers, numbersOf } from "../given.ts";
+import { checkDevice } from "../gpu/buffers.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { ANGLE_POSITIONS } from "../kernels/rotary_angles.ts";
 import { type AppendOptions, AppendQueue } from "./append_queue.ts";
 import { type CacheAppendPlan, makeAppendPlan } from "./cache_append.ts";
-import type { AppendProblem, CacheRotary, ResolvedNorm } from "./cache_append_problem.ts";
-import { type CopyPlan, copyEntryRows, copyRotary, copyRows, sourceOf } from "./cache_memory.ts";
-import {
-  anglesOf,
-  type KvCacheOptions,
-  type ResolvedCache,
-  resolveCache,
-  resolveNorm,
-  resolveRotation,
-} from "./cache_options.ts";
-import { CacheState, inPass, STATE_LIMIT } from "./cache_state.ts";
-import type { KvSource } from "./kv_source.ts";
+import type { AppendProblem } from "./cache_append_problem.ts";
+import { CacheCore } from "./cache_core.ts";
+import { CacheLengths } from "./cache_lengths.ts";
+import { checkCacheMemory } from "./cache_memory.ts";
+import { anglesOf, type KvCacheOptions, resolveCache, resolveNorm, resolveRotation } from "./cache_options.ts";
+import { checkTarget, STATE_LIMIT } from "./cache_state.ts";
+import type { KvSource, KvSourceOwner } from "./kv_source.ts";
 
 /** Options of {@link KvCache.fork}. */
 export interface ForkOptions {
   /** Tokens to keep, for all entries or one each; entries with fewer keep theirs. Default all. */
-  readonly lengths?: number | readonly number[];
+  readonly lengths?: number | Numbers;
   /** Default that of the cache. */
   readonly label?: string;
-}
-
-/** Tokens that capacities which a cache chooses itself are a multiple of. */
-const BLOCK = 64;
-
-interface CacheParts {
-  readonly device: GPUDevice;
-  readonly resolved: ResolvedCache;
-  readonly state: CacheState;
-  readonly norm: ResolvedNorm | undefined;
-  readonly rotary: CacheRotary | undefined;
 }
 
 /**
@@ -44,84 +28,59 @@ interface CacheParts {
  * Lengths are on the GPU, where appends and attention read them, and mirrored here in `lengths`, so that nothing is ever
  * read back. The mirror counts what is encoded: submit commands in the order of encoding, and after one that is never
  * submitted `truncate` to what the entries had before. Where counts come from the GPU the mirror is a bound from above.
+ *
+ * Calls:
+ *
+ * - A call means the moment when it was made: the tensors, what they hold, and numbers in arrays. What is done to them
+ *   while the call waits changes nothing, with two exceptions: tensors that a call writes to (`q` in place, `qOutput`) are
+ *   the caller's to leave alone until it resolves, and so are buffers of the caller's without GPUBufferUsage.COPY_SRC.
+ * - Asynchronous calls (`append`, `truncate`, `reset`, `fork`, `forkEntry`, `reorder`, `grow`, and `attention`,
+ *   `attentionWeights` and `topKKeys` of the cache) run in the order in which they were made, awaited or not. `lengths`
+ *   tells of all of them.
+ * - A call that throws or is rejected has changed nothing that a later one could see.
+ * - What is encoded (`encode` of plans, `encodeTruncate`) would run before calls that still wait, and throws FoveaError
+ *   until these are awaited.
  */
-export class KvCache {
+export class KvCache implements KvSourceOwner {
   readonly device: GPUDevice;
   readonly label: string;
-  /** @internal */
-  readonly state: CacheState;
-  /** @internal */
-  readonly norm: ResolvedNorm | undefined;
-  /** @internal */
-  readonly rotary: CacheRotary | undefined;
-  #resolved: ResolvedCache;
-  #source: KvSource;
-  #lengths: number[];
-  /** The most tokens that each entry had since it was empty: what a ring has lost depends on it. */
-  #peaks: number[];
-  readonly #queue = new AppendQueue(this);
-  #destroyed = false;
+  readonly #core: CacheCore;
+  readonly #queue: AppendQueue;
 
-  private constructor({ device, resolved, state, norm, rotary }: CacheParts) {
-    this.device = device;
-    this.label = resolved.label;
-    this.state = state;
-    this.norm = norm;
-    this.rotary = rotary;
-    this.#resolved = resolved;
-    this.#source = sourceOf(device, resolved, state.tensor);
-    this.#lengths = new Array<number>(resolved.batch).fill(0);
-    this.#peaks = [...this.#lengths];
+  private constructor(core: CacheCore) {
+    this.device = core.device;
+    this.label = core.label;
+    this.#core = core;
+    this.#queue = new AppendQueue(core);
   }
 
   /** @internal Use {@link createKvCache}. */
-  static async make(parts: CacheParts): Promise<KvCache> {
-    try {
-      const { value: cache, done } = guarded(parts.device, parts.resolved.label, () => new KvCache(parts));
-      try {
-        await Promise.all([done, ...cache.#tensors.map((used) => used.allocated)]);
-        return cache;
-      } catch (error) {
-        cache.destroy();
-        throw error;
-      }
-    } catch (error) {
-      parts.state.destroy();
-      parts.rotary?.angles.destroy();
-      throw error;
-    }
+  static make(core: CacheCore): KvCache {
+    return new KvCache(core);
   }
 
   /** Where keys and values lie, for attention. Another object after the cache has grown. */
   get source(): KvSource {
-    return this.#source;
+    return this.#core.source;
   }
 
-  /** Tokens of each entry, as far as is encoded. */
+  /** Tokens of each entry: as far as is encoded, and once all calls that were made have run. */
   get lengths(): readonly number[] {
-    return [...this.#lengths];
+    return [...this.#core.ledger.projected.lengths];
   }
 
   /** The most tokens of an entry. */
   get capacity(): number {
-    return this.#resolved.capacity;
+    return this.#core.resolved.capacity;
   }
 
   /** Bytes of GPU memory that the cache owns, without its plans (some KiB each). */
   get bytes(): number {
-    return (
-      this.state.bytes +
-      [this.#source.k, this.#source.v].reduce((total, { buffer }) => total + buffer.size, 0) +
-      (this.rotary?.angles.buffer.size ?? 0)
-    );
+    return this.#core.bytes;
   }
 
   get destroyed(): boolean {
-    return this.#destroyed;
-  }
-
-  get #tensors(): readonly Tensor[] {
-    return [this.#source.k, this.#source.v, this.state.tensor, ...(this.rotary ? [this.rotary.angles] : [])];
+    return this.#core.destroyed;
   }
 
   /**
@@ -132,7 +91,8 @@ export class KvCache {
    * ```
    *
    * Rows of k are normalised (`qkNorm`) and rotated (`rotary`) first, if the cache does that, and so are those of q. Rows of
-   * more tokens than a ring has: the last ones stay.
+   * more tokens than a ring has: the last ones stay. Memory of the cache past an entry's last token stays as it was.
+   * Rows of k, v and q from `counts[b]` on are not read, and those rows of q and `qOutput` are not written.
    *
    * Rejects with FoveaError, as {@link planAttention} does.
    *
@@ -140,13 +100,14 @@ export class KvCache {
    * const append = await cache.planAppend({ k: { shape: [1, 8, 1, 64] }, v: { shape: [1, 8, 1, 64] } });
    * append.encode(pass, { k, v });
    */
-  planAppend(problem: AppendProblem): Promise<CacheAppendPlan> {
-    return makeAppendPlan(this, problem);
+  async planAppend(problem: AppendProblem): Promise<CacheAppendPlan> {
+    return makeAppendPlan(this.#core, problem);
   }
 
   /**
    * Appends tokens, submits the work and resolves once the GPU has accepted it. If there is no room and the cache was made
-   * with a `maxCapacity`, it grows first. Calls run in their order, awaited or not. See {@link KvCache.planAppend}.
+   * with a `maxCapacity`, it grows first. Calls run in their order, awaited or not; k and v may be overwritten or destroyed
+   * once this has returned. See {@link KvCache.planAppend}.
    *
    * @param k [B, Hkv, M, D]
    * @param v [B, Hkv, M, Dv]
@@ -159,57 +120,30 @@ export class KvCache {
     return this.#queue.append(k, v, options);
   }
 
-  /** @internal Grows, if the cache may, where tokens would find no room. */
-  async makeRoom(counts: readonly number[]): Promise<void> {
-    const { maxCapacity } = this.#resolved;
-    const needed = Math.max(...this.#lengths.map((length, entry) => length + counts[entry]));
-    if (needed <= this.capacity || needed > maxCapacity) return;
-    const roomy = BLOCK * Math.ceil(Math.max(needed, 1.5 * this.capacity) / BLOCK);
-    await this.grow(Math.min(maxCapacity, roomy));
-  }
-
   /**
    * Takes tokens back: entries longer than their limit get that length; what they lose may be overwritten. Commands that
    * were encoded before still see it. As {@link KvCache.encodeTruncate}, in a submission of its own.
    *
    * @param lengths Limits from 0 up, for all entries or one each.
    */
-  async truncate(lengths: number | readonly number[]): Promise<void> {
-    await this.#submit((pass) => this.encodeTruncate(pass, lengths)).done;
+  async truncate(lengths: number | Numbers): Promise<void> {
+    this.#core.checkAlive();
+    return this.#core.truncate(this.#perEntry("truncate", lengths));
   }
 
   /**
    * Records that tokens are taken back, as when a speculation fails: entries longer than their limit get that length.
-   * Synchronous; allocates nothing and submits nothing.
+   * Synchronous; allocates nothing and submits nothing. Throws FoveaError, and then has changed nothing.
    *
    * A ring has overwritten old tokens; `"limit"` if the next query would miss one of them: at most ring - window tokens
    * can be taken back.
    *
    * @param lengths Limits from 0 up, for all entries or one each.
    */
-  encodeTruncate(target: GPUComputePassEncoder | GPUCommandEncoder, lengths: number | readonly number[]): void {
-    this.#checkAlive();
-    const limits = this.#perEntry("truncate", lengths).map((limit, entry) => Math.min(limit, this.#lengths[entry]));
-    for (const [entry, limit] of limits.entries()) this.#checkKept(entry, limit);
-    inPass(target, this.label, (pass) => this.state.limitLengths(pass, limits));
-    this.#lengths = limits;
-    const { sinkTokens } = this.#resolved;
-    // An entry that has nothing but sink tokens writes the ring anew before it looks at it.
-    this.#peaks = this.#peaks.map((peak, entry) => (limits[entry] <= sinkTokens ? limits[entry] : peak));
-  }
-
-  /** Throws FoveaError if a ring has lost a key that the query after `limit` tokens sees. */
-  #checkKept(entry: number, limit: number): void {
-    const { ring, sinkTokens, window = 0 } = this.#resolved;
-    const peak = this.#peaks[entry];
-    if (ring === 0 || limit <= sinkTokens) return;
-    const oldest = Math.max(sinkTokens, peak - ring);
-    check(
-      limit - window >= oldest || oldest === sinkTokens,
-      "limit",
-      () =>
-        `${this.label}: entry ${entry} had ${peak} tokens and its ring keeps the last ${ring}; a query after ${limit} of them would miss keys of its window of ${window}. Take back at most ring - window = ${ring - window} tokens, or all of them with reset().`,
-    );
+  encodeTruncate(target: GPUComputePassEncoder | GPUCommandEncoder, lengths: number | Numbers): void {
+    this.#core.checkAlive();
+    checkTarget(`${this.label}.encodeTruncate`, target);
+    this.#core.encodeTruncate(target, this.#perEntry("truncate", lengths));
   }
 
   /** Forgets all tokens. In a submission of its own; `encodeTruncate(pass, 0)` is the same as a command. */
@@ -222,33 +156,10 @@ export class KvCache {
    * rows (`createPagedKvCache` shares pages). What is encoded and not yet submitted is not in the copy.
    */
   async fork(options: ForkOptions = {}): Promise<KvCache> {
-    this.#checkAlive();
+    this.#core.checkAlive();
     const { lengths, label = this.label } = options;
-    const limits = lengths === undefined ? this.#lengths : this.#perEntry("fork", lengths);
-    const kept = limits.map((limit, entry) => Math.min(limit, this.#lengths[entry]));
-    for (const [entry, limit] of kept.entries()) this.#checkKept(entry, limit);
-    const { device, norm } = this;
-    const resolved = { ...this.#resolved, label };
-    const { batch } = resolved;
-    const rotary = this.rotary && copyRotary(device, label, this.rotary);
-    const state = await CacheState.make(device, label, batch, 0);
-    const fork = await KvCache.make({ device, resolved, state, norm, rotary });
-    try {
-      const { done } = guarded(device, label, () => {
-        const encoder = device.createCommandEncoder({ label });
-        copyRows(encoder, this.#copyPlan(Math.max(...this.#peaks)), this.#source, fork.#source);
-        encoder.copyBufferToBuffer(this.state.tensor.buffer, 0, state.tensor.buffer, 0, 4 * state.countsAt);
-        fork.#lengths = [...this.#lengths];
-        fork.#peaks = [...this.#peaks];
-        fork.encodeTruncate(encoder, kept);
-        device.queue.submit([encoder.finish()]);
-      });
-      await done;
-    } catch (error) {
-      fork.destroy();
-      throw error;
-    }
-    return fork;
+    const limits = lengths === undefined ? undefined : this.#perEntry("fork", lengths);
+    return KvCache.make(await this.#core.fork(label, limits));
   }
 
   /**
@@ -258,38 +169,45 @@ export class KvCache {
    * @param tokens How many of them. Default all.
    */
   async forkEntry(from: number, to: number, tokens?: number): Promise<void> {
-    this.#checkAlive();
-    const { device, label } = this;
-    const { batch } = this.#resolved;
-    for (const [name, entry] of Object.entries({ from, to })) {
-      check(
-        Number.isInteger(entry) && entry >= 0 && entry < batch,
-        "argument",
-        () => `${label}.forkEntry: ${name} must be a batch entry, 0 to ${batch - 1}, got ${entry}.`,
-      );
-    }
-    const length = this.#lengths[from];
+    this.#core.checkAlive();
+    const what = `${this.label}.forkEntry`;
+    this.#checkEntry(`${what}: from`, from);
+    this.#checkEntry(`${what}: to`, to);
     check(
       tokens === undefined || (Number.isInteger(tokens) && tokens >= 0),
       "argument",
-      () => `${label}.forkEntry: tokens must be a whole number from 0 up, got ${tokens}.`,
+      () => `${what}: tokens must be a whole number from 0 up, got ${show(tokens)}.`,
     );
-    const kept = Math.min(tokens ?? length, length);
-    this.#checkKept(from, kept);
-    const { done } = guarded(device, label, () => {
-      const encoder = device.createCommandEncoder({ label });
-      const freed =
-        from === to ? [] : copyEntryRows(device, encoder, this.#copyPlan(this.#peaks[from]), this, from, to);
-      this.#lengths[to] = length;
-      this.#peaks[to] = this.#peaks[from];
-      this.encodeTruncate(
-        encoder,
-        this.#lengths.map((other, entry) => (entry === to ? kept : other)),
-      );
-      device.queue.submit([encoder.finish()]);
-      for (const buffer of freed) buffer.destroy();
-    });
-    await done;
+    const every = Array.from({ length: this.#core.resolved.batch }, (_, entry) => entry);
+    const sources = every.map((entry) => (entry === to ? from : entry));
+    const limits = every.map((entry) => (entry === to && tokens !== undefined ? tokens : STATE_LIMIT));
+    return this.#core.rearrange(sources, limits);
+  }
+
+  /**
+   * Gives every entry the tokens of another one, or of itself, all at once: entry i those that `entries[i]` had. Any
+   * mapping, so beams of a search go on as `reorder([0, 0, 2, 1])`. Copied on the GPU through at most 16 MiB, which are
+   * freed again; entries that stay cost nothing, and memory past their tokens stays as it was. In a submission of its own;
+   * what is encoded and not yet submitted is not in the copy. (`createPagedKvCache` reorders without a copy.)
+   *
+   * @param entries One for each entry, from 0 up.
+   *
+   * @example
+   * await cache.reorder([2, 2, 0]); // beams 0 and 1 go on from what was beam 2, beam 2 from what was beam 0
+   */
+  async reorder(entries: Numbers): Promise<void> {
+    this.#core.checkAlive();
+    const { batch } = this.#core.resolved;
+    const what = `${this.label}.reorder`;
+    const list = numbersOf(entries);
+    check(
+      Array.isArray(list) && list.length === batch,
+      "argument",
+      () => `${what}: entries must be ${batch} batch entries, one for each, got ${show(entries)}.`,
+    );
+    const sources = [...list];
+    for (const entry of sources) this.#checkEntry(`${what}: each of entries`, entry);
+    return this.#core.rearrange(sources, undefined);
   }
 
   /**
@@ -300,113 +218,46 @@ export class KvCache {
    * @param capacity Tokens; no fewer than now.
    */
   async grow(capacity: number): Promise<void> {
-    this.#checkAlive();
-    const { device, label } = this;
-    const before = this.#resolved;
-    const resolved = resolveCapacity(before, capacity, this.rotary ? ANGLE_POSITIONS : STATE_LIMIT - 1);
-    if (capacity === before.capacity) return;
-    const { value: source, done: made } = guarded(device, label, () => sourceOf(device, resolved, this.state.tensor));
-    const free = ({ k, v }: KvSource) => [k, v].map((used) => used.destroy());
-    try {
-      await Promise.all([made, source.k.allocated, source.v.allocated]);
-      this.#checkAlive();
-      check(
-        this.#resolved === before,
-        "argument",
-        () => `${label}: the cache grew to ${this.capacity} tokens meanwhile; await one grow() before the next.`,
-      );
-    } catch (error) {
-      free(source);
-      throw error;
-    }
-    const { done } = guarded(device, label, () => {
-      const encoder = device.createCommandEncoder({ label });
-      copyRows(encoder, this.#copyPlan(Math.max(...this.#peaks)), this.#source, source);
-      device.queue.submit([encoder.finish()]);
-    });
-    free(this.#source);
-    this.#source = source;
-    this.#resolved = resolved;
-    await done;
+    this.#core.checkAlive();
+    return this.#core.grow(capacity);
   }
 
-  /** @internal For plans: takes the room, or throws FoveaError and changes nothing. */
-  reserve(label: string, counts: readonly number[]): void {
-    const { capacity, maxCapacity } = this.#resolved;
-    const longer = this.#lengths.map((length, entry) => length + counts[entry]);
-    const full = longer.findIndex((length) => length > capacity);
-    check(
-      full < 0,
-      "limit",
-      () =>
-        `${label}: the cache is full: entry ${full} has ${this.#lengths[full]} of ${capacity} tokens, and ${counts[full]} more were given. ${
-          longer[full] <= maxCapacity
-            ? `Call grow(${longer[full]} or more) first, or append(), which does.`
-            : "Take tokens back with truncate() or reset(), call grow(), or make the cache with a larger capacity or a window."
-        }`,
-    );
-    this.#lengths = longer;
-    this.#peaks = this.#peaks.map((peak, entry) => Math.max(peak, longer[entry]));
+  /** @internal See {@link KvSourceOwner}. */
+  inTurn<T>(work: (cache: KvSourceOwner) => Promise<T>): Promise<T> {
+    return this.#core.inTurn(work);
   }
 
-  /** Frees the cache's memory. Work that was submitted before still runs. */
+  /** Frees the cache's memory. Work that was submitted before still runs; calls that wait are rejected. */
   destroy(): void {
-    this.#destroyed = true;
     this.#queue.destroy();
-    this.#source.k.destroy();
-    this.#source.v.destroy();
-    this.state.destroy();
-    this.rotary?.angles.destroy();
+    this.#core.destroy();
   }
 
-  #checkAlive(): void {
-    check(!this.#destroyed, "destroyed", () => `${this.label}: the cache was destroyed.`);
-    checkDevice(this.device);
+  /** As `destroy`, at the end of a block that has the cache by `using`. */
+  [Symbol.dispose](): void {
+    this.destroy();
   }
 
-  #perEntry(what: string, given: number | readonly number[]): number[] {
-    const { batch } = this.#resolved;
-    const list = typeof given === "number" ? new Array<number>(batch).fill(given) : given;
+  #checkEntry(what: string, entry: number): void {
+    const last = this.#core.resolved.batch - 1;
+    check(
+      Number.isInteger(entry) && entry >= 0 && entry <= last,
+      "argument",
+      () => `${what} must be a batch entry, 0 to ${last}, got ${show(entry)}.`,
+    );
+  }
+
+  #perEntry(what: string, given: number | Numbers): number[] {
+    const { batch } = this.#core.resolved;
+    const list = typeof given === "number" ? new Array<number>(batch).fill(given) : numbersOf(given);
     check(
       Array.isArray(list) && list.length === batch && list.every((n) => Number.isInteger(n) && n >= 0),
       "argument",
       () =>
-        `${this.label}.${what}: lengths must be a whole number from 0 up, or ${batch} of them (one a batch entry), got ${given}.`,
+        `${this.label}.${what}: lengths must be a whole number from 0 up, or ${batch} of them (one a batch entry), got ${show(given)}.`,
     );
     return [...list];
   }
-
-  /** What to copy of entries that have had so many tokens. */
-  #copyPlan(tokens: number): CopyPlan {
-    const { batch, kvHeads, rows } = this.#resolved;
-    return { batch, kvHeads, used: Math.min(tokens, this.#source.k.shape[2]), rows };
-  }
-
-  #submit(record: (pass: GPUComputePassEncoder) => void) {
-    const { device, label } = this;
-    this.#checkAlive();
-    return guarded(device, label, () => {
-      const encoder = device.createCommandEncoder({ label });
-      inPass(encoder, label, record);
-      device.queue.submit([encoder.finish()]);
-    });
-  }
-}
-
-function resolveCapacity(before: ResolvedCache, capacity: number, most: number): ResolvedCache {
-  const { label } = before;
-  check(
-    before.ring === 0,
-    "argument",
-    () => `${label}.grow: a ring does not grow; give createKvCache a larger capacity, which costs it no memory.`,
-  );
-  check(
-    Number.isInteger(capacity) && capacity >= before.capacity && capacity <= most,
-    "argument",
-    () =>
-      `${label}.grow: capacity must be a whole number from ${before.capacity}, what it is, to ${most}, got ${capacity}.`,
-  );
-  return { ...before, capacity, maxCapacity: Math.max(before.maxCapacity, capacity) };
 }
 
 /**
@@ -428,10 +279,11 @@ function resolveCapacity(before: ResolvedCache, capacity: number, most: number):
 export async function createKvCache(device: GPUDevice, options: KvCacheOptions): Promise<KvCache> {
   checkDevice(device);
   const resolved = resolveCache(options);
-  const { label, batch, headDim } = resolved;
-  const norm = await resolveNorm(label, options.qkNorm, headDim);
+  const { label, headDim } = resolved;
   const rotation = resolveRotation(label, options.rotary, { headDim, capacity: resolved.maxCapacity });
-  const state = await CacheState.make(device, label, batch, 0);
+  checkCacheMemory(device, resolved);
+  const norm = await resolveNorm(label, options.qkNorm, headDim);
   const rotary = rotation && anglesOf(device, label, rotation);
-  return KvCache.make({ device, resolved, state, norm, rotary });
+  const tokens = CacheLengths.empty(resolved, resolved);
+  return KvCache.make(await CacheCore.make({ device, resolved, norm, rotary, tokens }));
 }

@@ -8,6 +8,7 @@ import { type AppendChoice, appendKernel } from "../kernels/cache.ts";
 import { PARAMS_BYTES } from "../kernels/params.ts";
 import { tablesKernel } from "../kernels/tables.ts";
 import type { KernelSource } from "../types.ts";
+import { boundTensors, countsOf } from "./cache_append_bindings.ts";
 import {
   type AppendBindings,
   type AppendProblem,
@@ -17,13 +18,12 @@ import {
   choiceOf,
   type ResolvedAppend,
   resolveAppend,
+  type TakeRoom,
   UNIFORMS,
 } from "./cache_append_problem.ts";
-import { inPass } from "./cache_state.ts";
+import { checkTarget, inPass, ready } from "./cache_state.ts";
 import { UNIFORM_STRIDE } from "./dispatch.ts";
 import type { KvSource } from "./kv_source.ts";
-import { checkOperand, checkOverlap } from "./operand_checks.ts";
-import type { OperandName, Operands } from "./operands.ts";
 import { bindingRange } from "./specs.ts";
 
 interface PlanParts {
@@ -48,7 +48,6 @@ export class CacheAppendPlan {
   #groups = new WeakMap<Tensor, { tensors: readonly Tensor[]; group: GPUBindGroup }>();
   readonly #copies = new WeakMap<Tensor, GPUBindGroup>();
   readonly #advance: GPUBindGroup;
-  readonly #operands: Operands;
   #destroyed = false;
 
   private constructor(parts: PlanParts) {
@@ -56,7 +55,6 @@ export class CacheAppendPlan {
     this.#parts = parts;
     this.#source = target.source;
     this.#advance = target.state.advanceGroup(target.device, append.label, params, 0);
-    this.#operands = append.operands as Operands; // names are only compared and printed
   }
 
   /** @internal Use the cache's `planAppend`. */
@@ -72,7 +70,8 @@ export class CacheAppendPlan {
    * A cache may have grown since the plan was made; the plan follows it.
    *
    * Throws FoveaError, with nothing recorded and nothing counted, if there is no room for the rows (`"limit"`), if a tensor
-   * does not fit the plan, was destroyed or belongs to another device, or if tensors overlap that must not.
+   * does not fit the plan, was destroyed or belongs to another device, if tensors overlap that must not, if the target is
+   * none, or while calls of the cache such as `append` are not done, which would run after what is encoded.
    *
    * @example
    * const pass = encoder.beginComputePass();
@@ -80,20 +79,25 @@ export class CacheAppendPlan {
    * pass.end();
    */
   encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: AppendBindings = {}): void {
+    checkTarget(this.#parts.append.label, target);
+    this.#checkAlive();
+    this.#parts.target.moment().now(this.#parts.append.label, (take) => this.record(target, bindings, take));
+  }
+
+  /** @internal Takes the room and records the append. Whoever calls gives the room back if this throws. */
+  record(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: AppendBindings, take: TakeRoom): void {
     const { target: cache, append, compiled } = this.#parts;
     const { label } = append;
-    check(!this.#destroyed, "destroyed", () => `${label}: the plan was destroyed.`);
-    checkDevice(cache.device);
-    check(!cache.destroyed, "destroyed", () => `${label}: the cache was destroyed.`);
-    const { counts, most } = this.#countsOf(bindings);
-    const source = cache.source;
+    this.#checkAlive();
+    const { source } = cache;
+    const { counts, most } = countsOf(append, source.batch, bindings.counts ?? append.operands.get("counts")?.fallback);
     if (source !== this.#source) this.#follow(source);
     const group = this.#group(bindings, source);
-    cache.reserve(label, most);
+    const prepare = take(label, most);
     if (!group || most.every((count) => count === 0)) return;
     const { x, y } = append.grid;
     inPass(target, label, (pass) => {
-      cache.prepare?.(pass, most);
+      prepare?.(pass);
       if (counts instanceof Tensor) this.#copyCounts(pass, counts);
       else if (counts) cache.state.writeCounts(pass, counts);
       pass.setPipeline(compiled.pipeline);
@@ -103,29 +107,23 @@ export class CacheAppendPlan {
     });
   }
 
+  #checkAlive(): void {
+    const { target: cache, append } = this.#parts;
+    const { label } = append;
+    check(!this.#destroyed, "destroyed", () => `${label}: the plan was destroyed.`);
+    checkDevice(cache.device);
+    check(!cache.destroyed, "destroyed", () => `${label}: the cache was destroyed.`);
+  }
+
   /** Frees the plan's own small buffer. Work that was submitted before still runs. */
   destroy(): void {
     this.#destroyed = true;
     this.#parts.params.destroy();
   }
 
-  /** Counts as the kernel needs them, undefined for all rows; and the most rows that each entry can get. */
-  #countsOf({ counts }: AppendBindings) {
-    const { target, append } = this.#parts;
-    const { label, seqQ } = append;
-    const { batch } = target.source;
-    const all = (count: number) => new Array<number>(batch).fill(count);
-    const given = counts ?? append.operands.get("counts")?.fallback;
-    if (given === undefined) return { counts: undefined, most: all(seqQ) };
-    if (given instanceof Tensor) return { counts: given, most: all(seqQ) };
-    const list = typeof given === "number" ? all(given) : given;
-    check(
-      Array.isArray(list) && list.length === batch && list.every((n) => Number.isInteger(n) && n >= 0 && n <= seqQ),
-      "argument",
-      () =>
-        `${label}: counts must be ${batch} whole numbers (one a batch entry) from 0 to ${seqQ}, the rows of k, or a tensor of them, got ${given}.`,
-    );
-    return { counts: list.every((count) => count === seqQ) ? undefined : list, most: list };
+  /** As `destroy`, at the end of a block that has the plan by `using`. */
+  [Symbol.dispose](): void {
+    this.destroy();
   }
 
   /** The cache has grown: other memory, other strides. */
@@ -140,28 +138,7 @@ export class CacheAppendPlan {
   #group(bindings: AppendBindings, cached: KvSource): GPUBindGroup | undefined {
     const { target, append, source, compiled, params } = this.#parts;
     const { label } = append;
-    const tensors = new Map<string, Tensor>();
-    for (const [name, operand] of append.operands) {
-      const given = bindings[name as keyof AppendBindings] ?? operand.fallback;
-      if (name === "counts" && !(given instanceof Tensor)) continue;
-      checkOperand(`${label}: ${name}`, target.device, operand, given as Tensor | undefined);
-      tensors.set(name, given as Tensor);
-    }
-    for (const name of ["counts", "q", "qOutput", "positionIds"] as const) {
-      check(
-        bindings[name] === undefined || !(bindings[name] instanceof Tensor) || append.operands.has(name),
-        "argument",
-        () => `${label}: the plan was made without a tensor for ${name}.`,
-      );
-    }
-    for (const [name, tensor] of tensors) {
-      check(
-        [cached.k, cached.v, cached.state].every(({ buffer }) => buffer !== tensor.buffer),
-        "overlap",
-        () => `${label}: ${name} is in the memory of ${target.label}; copy rows within a cache with forkEntry().`,
-      );
-    }
-    checkOverlap(label, this.#operands, tensors as ReadonlyMap<OperandName, Tensor>);
+    const tensors = boundTensors(target, append, bindings);
     const k = tensors.get("k") as Tensor;
     if (!k.size) return undefined;
     const list = [...tensors.values()];
@@ -216,6 +193,7 @@ export async function makeAppendPlan(target: AppendTarget, problem: AppendProble
   const choice = choiceOf(target, append);
   const source = appendKernel(choice);
   checkBindings(device, label, source.bindings);
+  const given = [...append.operands.values()].flatMap(({ fallback }) => fallback ?? []);
   const [compiled, copying] = await Promise.all([
     compileKernel(device, source),
     append.operands.has("counts") ? compileKernel(device, tablesKernel()) : undefined,
@@ -228,7 +206,11 @@ export async function makeAppendPlan(target: AppendTarget, problem: AppendProble
     device.queue.writeBuffer(params, 0, bytes);
     return CacheAppendPlan.make({ target, append, choice, source, compiled, copying, params });
   });
-  done.catch(() => plan.destroy());
-  await done;
-  return plan;
+  try {
+    await ready(done, given);
+    return plan;
+  } catch (error) {
+    plan.destroy();
+    throw error;
+  }
 }

@@ -1,6 +1,7 @@
 // What is appended to a cache: its tensors, checked before the GPU sees any of them, and the uniforms of the append.
 
 import { check } from "../errors.ts";
+import type { Numbers } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { ALL_ROWS, type AppendChoice, appendTile, packAppend } from "../kernels/cache.ts";
 import { type Params, packParams } from "../kernels/params.ts";
@@ -52,13 +53,34 @@ export interface AppendTarget {
   readonly state: CacheState;
   readonly norm: ResolvedNorm | undefined;
   readonly rotary: CacheRotary | undefined;
+  /** What a call means that is made now. */
+  moment(): AppendMoment;
+}
+
+/**
+ * Takes the room for so many tokens more of each entry and counts the lengths up. Throws FoveaError, whose message `label`
+ * begins, if there is none. Gives what must be recorded before rows are written there.
+ */
+export type TakeRoom = (
+  label: string,
+  counts: readonly number[],
+) => ((pass: GPUComputePassEncoder) => void) | undefined;
+
+/** The entries of a cache that an append is about, and its place among the calls. */
+export interface AppendMoment {
+  /** Whether no call waits or runs, and there is room without growing. */
+  isReady(counts: readonly number[]): boolean;
+  /** Encodes at once. If `work` throws, the room is given back. Throws FoveaError while calls wait. */
+  now(label: string, work: (take: TakeRoom) => void): void;
   /**
-   * Takes the room for so many tokens more of each entry and counts the lengths up. Throws FoveaError, and has changed
-   * nothing, if there is none. Called before anything is recorded.
+   * Runs `work` once the calls before it are done, at once if there are none. If it rejects, the room is given back, and
+   * memory that `makeRoom` made, if the cache grows by itself.
    */
-  reserve(label: string, counts: readonly number[]): void;
-  /** Records what has to be done before rows are written to the room that was taken. */
-  prepare?(pass: GPUComputePassEncoder, counts: readonly number[]): void;
+  call(
+    label: string,
+    counts: readonly number[],
+    work: (take: TakeRoom, makeRoom: () => Promise<void>) => Promise<void>,
+  ): Promise<void>;
 }
 
 /** The append that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
@@ -98,7 +120,7 @@ export interface AppendBindings {
    * the plan was made for that. Default M. The host counts a tensor as M for each entry, because it cannot know: `lengths`
    * and the room that is left are then bounds. Numbers on the GPU are limited to 0..M.
    */
-  readonly counts?: number | readonly number[] | Tensor;
+  readonly counts?: number | Numbers | Tensor;
 }
 
 /** A checked append. */

@@ -1,5 +1,6 @@
 // The memory of contiguous caches: how it is laid out, and copies of rows within and between them.
 
+import { check } from "../errors.ts";
 import { USAGE } from "../gpu/buffers.ts";
 import { BYTES } from "../gpu/elements.ts";
 import { type Tensor, tensor } from "../gpu/tensor.ts";
@@ -9,19 +10,40 @@ import type { ResolvedCache, ResolvedRows } from "./cache_options.ts";
 import type { KvSource } from "./kv_source.ts";
 import { checkBindingLimit } from "./specs.ts";
 
+/** Rows of a head that a cache has. */
+const rowsOf = ({ capacity, ring, sinkTokens }: ResolvedCache) => (ring > 0 ? sinkTokens + ring : capacity);
+
+/** Throws FoveaError("limit") if the device cannot have the keys and values of a contiguous cache. */
+export function checkCacheMemory(device: GPUDevice, resolved: ResolvedCache): void {
+  const { label, batch, kvHeads, rows } = resolved;
+  checkRowMemory(device, label, batch * kvHeads * rowsOf(resolved), rows);
+}
+
+/** Throws FoveaError("limit") if the device cannot have so many rows of k and of v. */
+export function checkRowMemory(device: GPUDevice, label: string, count: number, rows: ResolvedRows): void {
+  const { dtype, kElements, vElements } = rows;
+  const sizes = { k: kElements, v: vElements };
+  for (const [name, elements] of Object.entries(sizes)) {
+    const spec = { shape: [count, elements], strides: [elements, 1], offset: 0, dtype };
+    checkBindingLimit(label, name, device, spec);
+    const bytes = count * elements * BYTES[dtype];
+    const { maxBufferSize } = device.limits;
+    check(
+      bytes <= maxBufferSize,
+      "limit",
+      () =>
+        `${label}: ${name} has ${bytes} bytes, which are more than this device's maxBufferSize of ${maxBufferSize}. requestFoveaDevice asks for the adapter's highest.`,
+    );
+  }
+}
+
 /** Memory for keys and values, and what attention has to know of it. */
 export function sourceOf(device: GPUDevice, resolved: ResolvedCache, state: Tensor): KvSource {
   const { label, batch, kvHeads, headDim, vDim, capacity, window, ring, sinkTokens, rows } = resolved;
+  checkCacheMemory(device, resolved);
   const { dtype, quantised } = rows;
-  const count = ring > 0 ? sinkTokens + ring : capacity;
+  const count = rowsOf(resolved);
   const shape = (elements: number) => [batch, kvHeads, count, elements];
-  for (const [name, elements] of [
-    ["k", rows.kElements],
-    ["v", rows.vElements],
-  ] as const) {
-    const strides = [kvHeads * count * elements, count * elements, elements, 1];
-    checkBindingLimit(label, name, device, { shape: shape(elements), strides, offset: 0, dtype });
-  }
   const allocate = (name: string, elements: number, dim: number) => {
     const padded = tensor(device, shape(elements), { dtype, label: `${label} ${name}` });
     // Rows end in padding that is no part of them.
@@ -45,13 +67,14 @@ export function sourceOf(device: GPUDevice, resolved: ResolvedCache, state: Tens
   }
 }
 
-/** A copy of the angles of a rotary embedding. */
-export function copyRotary(device: GPUDevice, label: string, { choice, angles }: CacheRotary): CacheRotary {
-  const copy = tensor(device, angles.shape, { label: `${label} angles` });
-  const encoder = device.createCommandEncoder({ label });
-  encoder.copyBufferToBuffer(angles.buffer, 0, copy.buffer, 0, angles.buffer.size);
-  device.queue.submit([encoder.finish()]);
-  return { choice, angles: copy };
+/** Memory for a copy of the angles of a rotary embedding. */
+export function likeRotary(device: GPUDevice, label: string, { choice, angles }: CacheRotary): CacheRotary {
+  return { choice, angles: tensor(device, angles.shape, { label: `${label} angles` }) };
+}
+
+/** Records a copy of all of a tensor's memory, if there is one. */
+export function copyAll(encoder: GPUCommandEncoder, from: Tensor | undefined, to: Tensor | undefined): void {
+  if (from && to) encoder.copyBufferToBuffer(from.buffer, 0, to.buffer, 0, from.buffer.size);
 }
 
 /** What is copied: the first rows of every head. */
@@ -81,40 +104,49 @@ export function copyRows(encoder: GPUCommandEncoder, plan: CopyPlan, from: KvSou
   }
 }
 
+/** The most bytes of memory between: entries that move are read and written through it in parts. */
+const BETWEEN_BYTES = 2 ** 24;
+
 /**
- * Records copies of an entry's used rows and length to another entry. WebGPU copies nothing within a buffer, so they go
- * through buffers that the caller frees once this is submitted.
+ * Records that entries get the used rows and the lengths of others: entry i those of `sources[i]`, any mapping. WebGPU
+ * copies nothing within a buffer, so they go through a buffer that the caller frees once this is submitted: a part of
+ * every entry that moves is copied there before it is written anywhere. Undefined if no entry moves.
  */
-export function copyEntryRows(
+export function copyEntries(
   device: GPUDevice,
   encoder: GPUCommandEncoder,
   { kvHeads, used, rows }: CopyPlan,
   { source }: { readonly source: KvSource },
-  from: number,
-  to: number,
-): GPUBuffer[] {
+  sources: readonly number[],
+): GPUBuffer | undefined {
+  const moves = sources.map((from, to) => ({ from, to })).filter(({ from, to }) => from !== to);
+  if (moves.length === 0) return undefined;
   const bytes = rowBytes(rows);
-  const made: GPUBuffer[] = [];
-  const move = (buffer: GPUBuffer, places: readonly (readonly [from: number, to: number])[], size: number) => {
-    if (size === 0) return;
-    const usage = USAGE.COPY_SRC | USAGE.COPY_DST;
-    const between = device.createBuffer({ label: "cache entry", size: size * places.length, usage });
-    made.push(between);
-    for (const [index, [begin]] of places.entries()) {
-      encoder.copyBufferToBuffer(buffer, begin, between, index * size, size);
-    }
-    for (const [index, [, end]] of places.entries()) {
-      encoder.copyBufferToBuffer(between, index * size, buffer, end, size);
+  const froms = [...new Set(moves.map(({ from }) => from))];
+  const places = new Map(froms.map((from, index) => [from, index]));
+  const largest = Math.max(4, used * Math.max(bytes.k, bytes.v));
+  // Copies are whole words, and so are rows.
+  const part = Math.min(largest, 4 * Math.max(1, Math.floor(BETWEEN_BYTES / froms.length / 4)));
+  const usage = USAGE.COPY_SRC | USAGE.COPY_DST;
+  const between = device.createBuffer({ label: "cache entries", size: part * froms.length, usage });
+  const move = (buffer: GPUBuffer, at: (entry: number) => number, size: number) => {
+    for (let begin = 0; begin < size; begin += part) {
+      const copied = Math.min(part, size - begin);
+      for (const [from, place] of places) {
+        encoder.copyBufferToBuffer(buffer, at(from) + begin, between, place * part, copied);
+      }
+      for (const { from, to } of moves) {
+        const place = places.get(from) as number;
+        encoder.copyBufferToBuffer(between, place * part, buffer, at(to) + begin, copied);
+      }
     }
   };
   for (const name of ["k", "v"] as const) {
     const head = source[name].shape[2] * bytes[name];
-    const places = Array.from({ length: kvHeads }, (_, h) => {
-      return [(from * kvHeads + h) * head, (to * kvHeads + h) * head] as const;
-    });
-    move(source[name].buffer, places, used * bytes[name]);
+    for (let h = 0; h < kvHeads; h++) {
+      move(source[name].buffer, (entry) => (entry * kvHeads + h) * head, used * bytes[name]);
+    }
   }
-  const lengthAt = (entry: number) => 4 * (1 + entry);
-  move(source.state.buffer, [[lengthAt(from), lengthAt(to)]], 4);
-  return made;
+  move(source.state.buffer, (entry) => 4 * (1 + entry), 4);
+  return between;
 }

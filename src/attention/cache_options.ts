@@ -1,13 +1,13 @@
 // What a cache is made for: checked sizes, and where its rows lie.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
 import { Tensor, tensor } from "../gpu/tensor.ts";
 import { quantisedWords } from "../kernels/cache.ts";
 import type { Quantisation } from "../kernels/kv_access.ts";
 import { ANGLE_POSITIONS, angleTables, angleTablesShape } from "../kernels/rotary_angles.ts";
 import { takeOptions } from "../options.ts";
 import type { CacheRotary, ResolvedNorm } from "./cache_append_problem.ts";
-import { STATE_LIMIT } from "./cache_state.ts";
+import { checkStateSize, STATE_LIMIT } from "./cache_state.ts";
 import { type ResolvedRotary, ROTARY_OPTIONS, type RotaryOptions, resolveRotary } from "./rotary_options.ts";
 
 /** How a cache stores the elements of k and v. */
@@ -111,10 +111,11 @@ export function resolveCache(options: KvCacheOptions): ResolvedCache {
   check(
     typeof options === "object" && options !== null,
     "argument",
-    () => `${label}: a cache is made from { batch, kvHeads, headDim, capacity, ... }, got ${options}.`,
+    () => `${label}: a cache is made from { batch, kvHeads, headDim, capacity, ... }, got ${show(options)}.`,
   );
   const { batch, kvHeads, headDim, vDim = headDim, window, sinkTokens = 0 } = options;
   for (const [name, value] of Object.entries({ batch, kvHeads, headDim, vDim })) whole(label, name, value, 1);
+  checkStateSize(`${label}: lengths and counts of ${batch} sequences`, "Make several caches.", batch, 0);
   check(
     window !== undefined || (options.ring === undefined && options.sinkTokens === undefined),
     "argument",
@@ -141,7 +142,7 @@ export function whole(label: string, name: string, value: unknown, least: number
   check(
     Number.isInteger(value) && (value as number) >= least && (value as number) <= most,
     "argument",
-    () => `${label}: ${name} must be a whole number from ${least} to ${most}, got ${value}.`,
+    () => `${label}: ${name} must be a whole number from ${least} to ${most}, got ${show(value)}.`,
   );
 }
 
@@ -151,7 +152,7 @@ export function resolveRows(label: string, options: RowOptions, headDim: number,
   check(
     ["f32", "f16", "bf16", "int8", "int4"].includes(dtype),
     "argument",
-    () => `${label}: dtype must be "f32", "f16", "bf16", "int8" or "int4", got ${JSON.stringify(dtype)}.`,
+    () => `${label}: dtype must be "f32", "f16", "bf16", "int8" or "int4", got ${show(dtype)}.`,
   );
   if (dtype === "f32" || dtype === "f16" || dtype === "bf16") {
     check(
@@ -170,7 +171,7 @@ export function resolveRows(label: string, options: RowOptions, headDim: number,
       size === dim || (Number.isInteger(size) && size > 0 && size % 8 === 0 && dim % size === 0),
       "argument",
       () =>
-        `${label}: groupSize of ${name} must be ${dim}, its head dim, or a multiple of 8 that divides it, got ${size}.`,
+        `${label}: groupSize of ${name} must be ${dim}, its head dim, or a multiple of 8 that divides it, got ${show(size)}.`,
     );
     return size;
   };
@@ -194,13 +195,13 @@ export async function resolveNorm(
   check(
     typeof norm === "object" && norm !== null,
     "argument",
-    () => `${label}: qkNorm must be { q?, k?, epsilon? }, got ${norm}.`,
+    () => `${label}: qkNorm must be { q?, k?, epsilon? }, got ${show(norm)}.`,
   );
   const { epsilon = 1e-6 } = norm;
   check(
     typeof epsilon === "number" && Number.isFinite(epsilon) && epsilon >= 0,
     "argument",
-    () => `${label}: qkNorm.epsilon must be a number from 0 up, got ${epsilon}.`,
+    () => `${label}: qkNorm.epsilon must be a number from 0 up, got ${show(epsilon)}.`,
   );
   const weights = async (name: "q" | "k") => {
     const given = norm[name];

@@ -1,6 +1,7 @@
 // The state of a cache on the GPU: lengths, page tables, and the counts of an append; and how commands change it.
 
-import { USAGE } from "../gpu/buffers.ts";
+import { check, show } from "../errors.ts";
+import { guarded, USAGE } from "../gpu/buffers.ts";
 import { type CompiledKernel, compileKernel } from "../gpu/pipelines.ts";
 import { type Tensor, tensor } from "../gpu/tensor.ts";
 import { ADVANCE, ADVANCE_PARAMS, type AdvanceParams, advanceKernel } from "../kernels/cache.ts";
@@ -13,8 +14,22 @@ const UNIFORM_STRIDE = 256;
 /** A number of a command is below this: lengths, and counts. */
 export const STATE_LIMIT = NUMBER_LIMIT;
 
+/** Workgroups of a dispatch in one dimension, on any device: the most words that one command writes. */
+export const LONGEST_RUN = 65535;
+
 /** Words of the state before the counts. */
 export const countsAt = (batch: number, pagesPerEntry: number): number => 1 + batch * (1 + pagesPerEntry);
+
+/**
+ * Throws FoveaError("limit") if a state has more words than commands can name.
+ *
+ * @param what Begins the message
+ * @param advice Ends it
+ */
+export function checkStateSize(what: string, advice: string, batch: number, pagesPerEntry: number): void {
+  const words = countsAt(batch, pagesPerEntry) + batch;
+  check(words <= NUMBER_LIMIT, "limit", () => `${what} are more than ${NUMBER_LIMIT} words. ${advice}`);
+}
 
 /** Writes the params of cache_advance into `bytes` at `offset`. */
 export function packAdvance(params: AdvanceParams, bytes: ArrayBuffer, offset: number): void {
@@ -75,7 +90,16 @@ export class CacheState {
       compileKernel(device, cacheWriteKernel()),
       compileKernel(device, advanceKernel()),
     ]);
-    return new CacheState(device, label, batch, pagesPerEntry, { write, advance });
+    const { value: state, done } = guarded(device, label, () => {
+      return new CacheState(device, label, batch, pagesPerEntry, { write, advance });
+    });
+    try {
+      await ready(done, [state.tensor]);
+      return state;
+    } catch (error) {
+      state.destroy();
+      throw error;
+    }
   }
 
   /** The first word of the counts. */
@@ -124,7 +148,7 @@ export class CacheState {
   writeCounts(pass: GPUComputePassEncoder, counts: readonly number[]): void {
     for (let first = 0; first < counts.length; ) {
       let end = first + 1;
-      while (end < counts.length && counts[end] === counts[first]) end++;
+      while (end < counts.length && end - first < LONGEST_RUN && counts[end] === counts[first]) end++;
       this.write(pass, this.countsAt + first, end - first, counts[first]);
       first = end;
     }
@@ -140,6 +164,26 @@ export class CacheState {
     this.tensor.destroy();
     this.#digits.destroy();
   }
+}
+
+/**
+ * Waits for memory, and for the commands that use it. Rejects once, with what was wrong first: memory that was refused
+ * makes commands invalid that use it.
+ */
+export async function ready(done: Promise<void>, tensors: readonly Tensor[]): Promise<void> {
+  const outcomes = await Promise.allSettled([...tensors.map((used) => used.allocated), done]);
+  for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
+}
+
+/** Throws FoveaError("argument") unless commands can be encoded into the target. */
+export function checkTarget(label: string, target: GPUComputePassEncoder | GPUCommandEncoder): void {
+  const has = (name: string) => typeof (target as unknown as Record<string, unknown>)[name] === "function";
+  const isObject = typeof target === "object" && target !== null;
+  check(
+    isObject && (has("beginComputePass") || (has("dispatchWorkgroups") && has("setPipeline") && has("setBindGroup"))),
+    "argument",
+    () => `${label}: encode into a GPUComputePassEncoder or a GPUCommandEncoder, got ${show(target)}.`,
+  );
 }
 
 /** Runs `record` in a compute pass: the caller's, or one of its own on a command encoder. */

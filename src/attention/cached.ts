@@ -9,6 +9,20 @@ import type { PerBatch } from "./options.ts";
 export const isCache = (keys: unknown): keys is KvSourceOwner =>
   typeof keys === "object" && keys !== null && "source" in keys;
 
+/**
+ * Runs `work` in the order of the calls of a cache, with the cache as it is now.
+ *
+ * @param reading What `work` awaits when its turn has come
+ */
+export function inTurn<T>(
+  cache: KvSourceOwner,
+  reading: Promise<unknown>,
+  work: (cache: KvSourceOwner) => Promise<T>,
+): Promise<T> {
+  reading.catch(() => {}); // which `work` will see
+  return cache.inTurn?.(work) ?? work(cache);
+}
+
 /** What a problem says of its keys and values. */
 interface Given {
   readonly k?: TensorSpec;

@@ -40,10 +40,17 @@ export interface KvSource {
   readonly access: KvAccess;
   /** Records what brings the state up to date, if the cache has changed on the host; plans do so before they read it. */
   readonly update?: (pass: GPUComputePassEncoder) => void;
+  /** Throws FoveaError while calls of the cache wait, which would run after what is encoded; plans ask before they record. */
+  readonly checkIdle?: ((label: string) => void) | undefined;
 }
 
 /** A cache of keys and values. */
 export interface KvSourceOwner {
   /** As it is now: a cache that grows has another one then. */
   readonly source: KvSource;
+  /**
+   * @internal Runs `work` once the calls of the cache that were made before are done, at once if there are none, and
+   * before those that are made later: with the cache as of this moment, whatever happens to it meanwhile.
+   */
+  inTurn?<T>(work: (cache: KvSourceOwner) => Promise<T>): Promise<T>;
 }

@@ -1,12 +1,12 @@
 // The pages of a cache on the GPU: the memory of keys and values, and copies of pages within it.
 
-import { USAGE } from "../gpu/buffers.ts";
+import { guarded, USAGE } from "../gpu/buffers.ts";
 import { type CompiledKernel, compileKernel } from "../gpu/pipelines.ts";
-import { denseStrides, resolveSpec, type Tensor, tensor } from "../gpu/tensor.ts";
+import { denseStrides, type Tensor, tensor } from "../gpu/tensor.ts";
 import { cacheCopyGrid, cacheCopyKernel, digitBytes, placeDigits } from "../kernels/cache_pages.ts";
+import { ready } from "./cache_state.ts";
 import type { ResolvedPagedCache } from "./paged_options.ts";
 import type { PageCopy } from "./pages.ts";
-import { checkBindingLimit } from "./specs.ts";
 
 /** Bytes from one number in the uniform buffer to the next. */
 const UNIFORM_STRIDE = 256;
@@ -33,14 +33,18 @@ export class PageMemory {
     const { label, pages, kvHeads, pageSize, headDim, vDim, rows } = cache;
     const made = (name: string, dim: number, elements: number) => {
       const stored = [pages, kvHeads, pageSize, elements];
-      checkBindingLimit(label, name, device, resolveSpec(label, { shape: stored, dtype: rows.dtype }));
       const whole = tensor(device, stored, { dtype: rows.dtype, label: `${label} ${name}` });
       return rows.quantised
         ? whole
         : whole.view({ shape: [pages, kvHeads, pageSize, dim], strides: denseStrides(stored) });
     };
     this.k = made("k", headDim, rows.kElements);
-    this.v = made("v", vDim, rows.vElements);
+    try {
+      this.v = made("v", vDim, rows.vElements);
+    } catch (error) {
+      this.k.destroy();
+      throw error;
+    }
     const digits = digitBytes();
     const bytes = new ArrayBuffer(digits.byteLength + 2 * UNIFORM_STRIDE);
     new Uint8Array(bytes).set(new Uint8Array(digits));
@@ -61,10 +65,17 @@ export class PageMemory {
     device.queue.writeBuffer(this.#numbers, 0, bytes);
   }
 
-  /** Compiles what copies pages. The memory is made by what it gives, synchronously. */
-  static async prepare(device: GPUDevice, cache: ResolvedPagedCache): Promise<() => PageMemory> {
+  /** Memory for all pages, once it is known to be there, and what copies them. */
+  static async make(device: GPUDevice, cache: ResolvedPagedCache): Promise<PageMemory> {
     const copy = await compileKernel(device, cacheCopyKernel());
-    return () => new PageMemory(device, cache, copy);
+    const { value: memory, done } = guarded(device, cache.label, () => new PageMemory(device, cache, copy));
+    try {
+      await ready(done, [memory.k, memory.v]);
+      return memory;
+    } catch (error) {
+      memory.destroy();
+      throw error;
+    }
   }
 
   /** Bytes on the GPU. */

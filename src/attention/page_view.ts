@@ -1,13 +1,10 @@
 // What the GPU knows of some entries of a paged cache, and the commands that bring it up to date.
 
-import type { CacheState } from "./cache_state.ts";
+import { type CacheState, LONGEST_RUN } from "./cache_state.ts";
 import type { PageTables } from "./pages.ts";
 
 /** No length, page number or entry. */
 const UNKNOWN = -1;
-
-/** The most words of a run: workgroups of a dispatch in one dimension. */
-const LONGEST_RUN = 65535;
 
 /**
  * The lengths and page tables of some entries, as the GPU will have them once it has run what is encoded. `update` encodes
@@ -35,13 +32,34 @@ export class PageView {
 
   /**
    * Encodes what makes the GPU see these entries. `counts` are tokens of each that the tables have and the GPU will add
-   * to the lengths itself, by the next command.
+   * to the lengths itself, by the next command. If this throws, the GPU is told everything again.
    */
   update(
     pass: GPUComputePassEncoder,
     tables: PageTables,
     entries: readonly number[],
     counts: readonly number[] = [],
+  ): void {
+    try {
+      this.#update(pass, tables, entries, counts);
+    } catch (error) {
+      this.forget();
+      throw error;
+    }
+  }
+
+  /** The GPU may not have run what was encoded: it is told everything again. */
+  forget(): void {
+    this.#words.fill(UNKNOWN);
+    this.#entries.fill(UNKNOWN);
+    this.#count = 0;
+  }
+
+  #update(
+    pass: GPUComputePassEncoder,
+    tables: PageTables,
+    entries: readonly number[],
+    counts: readonly number[],
   ): void {
     for (let index = 0; index < entries.length; index++) {
       const entry = entries[index];
@@ -57,12 +75,6 @@ export class PageView {
     }
     this.#flush(pass);
     this.#version = tables.version;
-  }
-
-  /** The GPU may not have run what was encoded: it is told everything again. */
-  forget(): void {
-    this.#words.fill(UNKNOWN);
-    this.#entries.fill(UNKNOWN);
   }
 
   #set(pass: GPUComputePassEncoder, at: number, value: number): void {

@@ -1,13 +1,22 @@
 // Some entries of a paged cache, as attention and appends see them.
 
-import { check } from "../errors.ts";
+import { check, FoveaError, show } from "../errors.ts";
+import { type Numbers, numbersOf } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { kvAccess } from "../kernels/kv_access.ts";
 import { type AppendOptions, AppendQueue } from "./append_queue.ts";
 import { type CacheAppendPlan, makeAppendPlan } from "./cache_append.ts";
-import type { AppendProblem, CacheRotary, ResolvedNorm } from "./cache_append_problem.ts";
+import type {
+  AppendMoment,
+  AppendProblem,
+  AppendTarget,
+  CacheRotary,
+  ResolvedNorm,
+  TakeRoom,
+} from "./cache_append_problem.ts";
 import { CacheState } from "./cache_state.ts";
-import type { KvSource } from "./kv_source.ts";
+import type { KvSource, KvSourceOwner } from "./kv_source.ts";
+import type { Ledger, Turn } from "./ledger.ts";
 import type { PageMemory } from "./page_memory.ts";
 import { PageView } from "./page_view.ts";
 import type { ResolvedPagedCache } from "./paged_options.ts";
@@ -19,6 +28,8 @@ export interface PagedParts {
   readonly resolved: ResolvedPagedCache;
   readonly memory: PageMemory;
   readonly tables: PageTables;
+  /** Through which alone the tables change. */
+  readonly ledger: Ledger<PageTables>;
   readonly norm: ResolvedNorm | undefined;
   readonly rotary: CacheRotary | undefined;
   /** Those that the cache has to free. */
@@ -30,9 +41,10 @@ export interface PagedParts {
 /**
  * Entries of a {@link PagedKvCache} in an order: entry b of the batch axis of q, k and v is entry `entries[b]` of the
  * cache. Make one with `cache.batch()`; attention takes it as `cache` of its problem. It owns lengths and a page table on
- * the GPU and no keys or values, and follows whatever happens to its entries.
+ * the GPU and no keys or values, and follows whatever happens to its entries. For the order of calls, and what a rejected
+ * one leaves behind, see {@link PagedKvCache}.
  */
-export class PagedBatch {
+export class PagedBatch implements KvSourceOwner, AppendTarget {
   readonly device: GPUDevice;
   readonly label: string;
   /** Where keys and values lie, for attention. */
@@ -46,9 +58,8 @@ export class PagedBatch {
   readonly #parts: PagedParts;
   readonly #view: PageView;
   readonly #queue = new AppendQueue(this);
+  /** Never changed, only replaced: calls hold the list of their moment. */
   #entries: readonly number[];
-  /** Of the append that is being encoded. */
-  #copies: readonly PageCopy[] = [];
   #destroyed = false;
 
   private constructor(parts: PagedParts, label: string, state: CacheState, entries: readonly number[]) {
@@ -69,24 +80,21 @@ export class PagedBatch {
       ...{ k: memory.k, v: memory.v, state: state.tensor, sinkTokens: 0, ring: 0 },
       access: kvAccess(layout),
       update: (pass) => this.#view.update(pass, parts.tables, this.#entries),
+      checkIdle: (what) => parts.ledger.checkIdle(what),
     };
   }
 
   /** @internal Use `cache.batch()`. */
-  static async make(parts: PagedParts, entries: readonly number[], what: string): Promise<PagedBatch> {
+  static async make(parts: PagedParts, entries: Numbers, what: string): Promise<PagedBatch> {
     const { device, resolved } = parts;
     const { label } = resolved;
     const checked = checkedEntries(`${label}.${what}`, entries, resolved.entries);
     const state = await CacheState.make(device, label, checked.length, resolved.pagesPerEntry);
     const batch = new PagedBatch(parts, label, state, checked);
     parts.batches.add(batch);
-    try {
-      await state.tensor.allocated;
-    } catch (error) {
-      batch.destroy();
-      throw error;
-    }
-    return batch;
+    if (!parts.isDestroyed()) return batch;
+    batch.destroy();
+    throw new FoveaError("destroyed", `${label}.${what}: the cache was destroyed.`);
   }
 
   /** Entries of the cache, in the order of the batch. */
@@ -94,9 +102,10 @@ export class PagedBatch {
     return this.#entries;
   }
 
-  /** Tokens of each of them, as far as is encoded. */
+  /** Tokens of each of them: as far as is encoded, and once all calls that were made have run. */
   get lengths(): readonly number[] {
-    return this.#entries.map((entry) => this.#parts.tables.length(entry));
+    const { projected } = this.#parts.ledger;
+    return this.#entries.map((entry) => projected.length(entry));
   }
 
   get destroyed(): boolean {
@@ -105,11 +114,12 @@ export class PagedBatch {
 
   /**
    * Takes other entries, as many as before: plans stay as they are, nothing is allocated, and commands that were encoded
-   * before still mean the entries of then. An entry may be there twice as long as it gets no tokens.
+   * and calls that were made before, awaited or not, still mean the entries of then. An entry may be there twice as long as
+   * it gets no tokens.
    *
    * Throws FoveaError for entries that the cache does not have, and has changed nothing then.
    */
-  select(entries: readonly number[]): void {
+  select(entries: Numbers): void {
     const what = `${this.label}.select`;
     check(!this.destroyed, "destroyed", () => `${what}: the batch was destroyed.`);
     const checked = checkedEntries(what, entries, this.#parts.resolved.entries);
@@ -150,7 +160,7 @@ export class PagedBatch {
 
   /**
    * Appends tokens to these entries, submits the work and resolves once the GPU has accepted it. Calls run in their order,
-   * awaited or not. See `planAppend`.
+   * awaited or not; k and v may be overwritten or destroyed once this has returned. See `planAppend`.
    *
    * @param k [B, Hkv, M, D]
    * @param v [B, Hkv, M, Dv]
@@ -168,32 +178,134 @@ export class PagedBatch {
     this.#view.forget();
   }
 
-  /** @internal Takes pages for tokens of each entry, or throws and has changed nothing. */
-  reserve(label: string, counts: readonly number[]): void {
-    const grown = this.#entries.filter((_, index) => counts[index] > 0);
-    for (const [index, entry] of grown.entries()) {
-      check(
-        grown.indexOf(entry) === index,
-        "argument",
-        () =>
-          `${label}: entry ${entry} of the cache is twice in the batch [${this.#entries}] and would get tokens twice.`,
-      );
-    }
-    this.#copies = this.#parts.tables.append(this.#entries, counts, label);
+  /**
+   * Gives every entry of the batch the tokens of another one of them, or of itself, all at once: row b of the batch gets
+   * those that row `rows[b]` had. Nothing is copied: pages get other owners. See {@link PagedKvCache.reorder}.
+   *
+   * Throws FoveaError, and then has changed nothing, for rows that the batch does not have, and if it has an entry twice.
+   *
+   * @example
+   * beams.reorder([0, 0, 2]); // the second beam goes on from the first one
+   */
+  reorder(rows: Numbers): void {
+    const what = `${this.label}.reorder`;
+    check(!this.destroyed, "destroyed", () => `${what}: the batch was destroyed.`);
+    const entries = this.#entries;
+    const list = numbersOf(rows);
+    const { length } = entries;
+    check(
+      Array.isArray(list) &&
+        list.length === length &&
+        list.every((row) => Number.isInteger(row) && row >= 0 && row < length),
+      "argument",
+      () => `${what}: expected ${length} rows of the batch, 0 to ${length - 1}, got ${show(rows)}.`,
+    );
+    checkOnce(what, entries, entries);
+    const sources = list.map((row) => entries[row]);
+    const change = (tables: PageTables) => tables.reorder(entries, sources);
+    this.#parts.ledger.change(change, change);
   }
 
-  /** @internal Records what has to be done before the tokens are written: page tables, and pages of their own. */
-  prepare(pass: GPUComputePassEncoder, counts: readonly number[]): void {
-    this.#view.update(pass, this.#parts.tables, this.#entries, counts);
-    this.#parts.memory.copy(pass, this.#copies);
+  /** @internal See {@link AppendTarget}. */
+  moment(): AppendMoment {
+    const entries = this.#entries;
+    const { ledger } = this.#parts;
+    return {
+      isReady: () => ledger.isIdle,
+      now: (label, work) =>
+        ledger.now(label, (tables) => {
+          const told = { isTold: false };
+          try {
+            work(this.#taker(entries, told, (change) => change(tables)));
+          } catch (error) {
+            if (told.isTold) this.#view.forget();
+            throw error;
+          }
+        }),
+      call: (label, counts, work) =>
+        ledger.call(
+          async (turn) => {
+            const told = { isTold: false };
+            try {
+              await work(this.#taker(entries, told, turn.apply), async () => {});
+            } catch (error) {
+              if (told.isTold) this.#view.forget();
+              throw error;
+            }
+          },
+          (tables) => appendTo(tables, label, entries, counts),
+        ),
+    };
   }
 
-  /** Frees the lengths and the page table of the batch. The entries stay in the cache. */
+  /** @internal See {@link KvSourceOwner}. */
+  inTurn<T>(work: (cache: KvSourceOwner) => Promise<T>): Promise<T> {
+    const entries = this.#entries;
+    const { ledger, tables } = this.#parts;
+    return ledger.call(async () => {
+      let isTold = false;
+      const update = (pass: GPUComputePassEncoder) => {
+        isTold = true;
+        this.#view.update(pass, tables, entries);
+      };
+      try {
+        return await work({ source: { ...this.source, update, checkIdle: undefined } });
+      } catch (error) {
+        if (isTold) this.#view.forget();
+        throw error;
+      }
+    });
+  }
+
+  /** Takes pages for tokens, and then tells the GPU of them and copies those that others own too. */
+  #taker(entries: readonly number[], told: { isTold: boolean }, apply: Turn<PageTables>["apply"]): TakeRoom {
+    const { tables, memory } = this.#parts;
+    return (label, counts) => {
+      const copies = apply((changed) => appendTo(changed, label, entries, counts));
+      return (pass) => {
+        told.isTold = true;
+        this.#view.update(pass, tables, entries, counts);
+        memory.copy(pass, copies);
+      };
+    };
+  }
+
+  /** Frees the lengths and the page table of the batch. The entries stay in the cache; calls that wait are rejected. */
   destroy(): void {
     this.#destroyed = true;
     this.#parts.batches.delete(this);
     this.#queue.destroy();
     this.state.destroy();
+  }
+
+  /** As `destroy`, at the end of a block that has the batch by `using`. */
+  [Symbol.dispose](): void {
+    this.destroy();
+  }
+}
+
+/** Takes pages for tokens of each entry. Gives those to copy first. */
+function appendTo(
+  tables: PageTables,
+  label: string,
+  entries: readonly number[],
+  counts: readonly number[],
+): readonly PageCopy[] {
+  const grown = entries.filter((_, index) => counts[index] > 0);
+  checkOnce(label, grown, entries);
+  return tables.append(entries, counts, label);
+}
+
+/** Throws FoveaError("argument") if an entry is there twice that gets tokens. */
+function checkOnce(label: string, changed: readonly number[], entries: readonly number[]): void {
+  const seen = new Set<number>();
+  for (const entry of changed) {
+    check(
+      !seen.has(entry),
+      "argument",
+      () => `${label}: entry ${entry} of the cache is twice in the batch [${entries}] and would get tokens twice.`,
+    );
+    seen.add(entry);
   }
 }
 
@@ -202,14 +314,15 @@ export function checkAlive(what: string, { destroyed }: PagedBatch): void {
   check(!destroyed, "destroyed", () => `${what}: the cache was destroyed.`);
 }
 
-/** Entries of a cache that has `count` of them. Throws FoveaError("argument") for others. */
-export function checkedEntries(what: string, entries: readonly number[], count: number): readonly number[] {
+/** Entries of a cache that has `count` of them, copied. Throws FoveaError("argument") for others. */
+export function checkedEntries(what: string, entries: Numbers, count: number): readonly number[] {
+  const list = numbersOf(entries);
   check(
-    Array.isArray(entries) &&
-      entries.length > 0 &&
-      entries.every((entry) => Number.isInteger(entry) && entry >= 0 && entry < count),
+    Array.isArray(list) &&
+      list.length > 0 &&
+      list.every((entry) => Number.isInteger(entry) && entry >= 0 && entry < count),
     "argument",
-    () => `${what}: entries of this cache are whole numbers from 0 to ${count - 1}, got [${entries}].`,
+    () => `${what}: entries of this cache are whole numbers from 0 to ${count - 1}, got ${show(entries)}.`,
   );
-  return [...entries];
+  return [...list];
 }

@@ -1,12 +1,16 @@
 // Key-value caches in pages: memory that sequences share, and hand back page by page.
 
-import { checkDevice, guarded } from "../gpu/buffers.ts";
+import { check } from "../errors.ts";
+import type { Numbers } from "../given.ts";
+import { checkDevice } from "../gpu/buffers.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { AppendOptions } from "./append_queue.ts";
 import type { CacheAppendPlan } from "./cache_append.ts";
 import type { AppendProblem } from "./cache_append_problem.ts";
+import { checkRowMemory } from "./cache_memory.ts";
 import { anglesOf, resolveNorm, resolveRotation } from "./cache_options.ts";
 import type { KvSource, KvSourceOwner } from "./kv_source.ts";
+import { Ledger } from "./ledger.ts";
 import { PageMemory } from "./page_memory.ts";
 import { checkAlive, checkedEntries, PagedBatch, type PagedParts } from "./paged_batch.ts";
 import { type PagedKvCacheOptions, resolvePagedCache } from "./paged_options.ts";
@@ -20,6 +24,22 @@ import { PageTables } from "./pages.ts";
  * GPU. The GPU is told by commands, just before what depends on it: appends and plans of attention record what has
  * changed. So commands mean the entries as they were when they were encoded, whenever they are submitted. Submit all that
  * is encoded, in that order.
+ *
+ * Calls of a cache and of all its batches:
+ *
+ * - A call means the moment when it was made: the entries of its batch, the tensors, what they hold, and numbers in arrays.
+ *   What is done to them while the call waits changes nothing, with two exceptions: tensors that a call writes to (`q` in
+ *   place, `qOutput`) are the caller's to leave alone until it resolves, and so are buffers of the caller's without
+ *   GPUBufferUsage.COPY_SRC.
+ * - Asynchronous calls (`append`, and `attention`, `attentionWeights` and `topKKeys` of the cache or a batch) run in the
+ *   order in which they were made, awaited or not. `truncate`, `free`, `fork` and `reorder` are synchronous, but take their
+ *   place in that order: `append(k, v); free(0)` frees the new tokens too. They are checked against the state after all
+ *   calls before them, of which `lengths`, `pagesOf` and `freePages` tell as well.
+ * - A call that throws or is rejected has changed nothing that a later one could see: tokens, pages, lengths, and what the
+ *   GPU was told are as before. Of an append that is rejected while a `truncate` or `fork` waits behind it, these take
+ *   what is there without its tokens.
+ * - What is encoded (`encode` of plans) would run before calls that still wait, and throws FoveaError until these are
+ *   awaited.
  */
 export class PagedKvCache implements KvSourceOwner {
   readonly device: GPUDevice;
@@ -46,14 +66,14 @@ export class PagedKvCache implements KvSourceOwner {
     return this.#all.source;
   }
 
-  /** Tokens of each entry, as far as is encoded. */
+  /** Tokens of each entry: as far as is encoded, and once all calls that were made have run. */
   get lengths(): readonly number[] {
     return this.#all.lengths;
   }
 
   /** Pages that no entry has. */
   get freePages(): number {
-    return this.#parts.tables.freePages;
+    return this.#parts.ledger.projected.freePages;
   }
 
   /** Bytes of GPU memory that the cache owns, without its plans (some KiB each) and its batches (64 KiB and their page tables). */
@@ -69,7 +89,7 @@ export class PagedKvCache implements KvSourceOwner {
   /** The pages of an entry, in the order of its tokens. Entries that were forked have some in common. */
   pagesOf(entry: number): readonly number[] {
     this.#checkEntry("pagesOf", entry);
-    return [...this.#parts.tables.pages(entry)];
+    return [...this.#parts.ledger.projected.pages(entry)];
   }
 
   /** Compiles an append to all entries; see {@link PagedBatch.planAppend}. Entries may get 0 tokens. */
@@ -93,23 +113,25 @@ export class PagedKvCache implements KvSourceOwner {
    * running.select([3, 5, 7]); // entry 0 has ended, 5 takes its place
    * attend.encode(encoder, { output });
    */
-  async batch(entries: readonly number[]): Promise<PagedBatch> {
+  async batch(entries: Numbers): Promise<PagedBatch> {
     checkAlive(`${this.label}.batch`, this.#all);
-    const batch = await PagedBatch.make(this.#parts, entries, "batch");
-    if (this.destroyed) batch.destroy();
-    return batch;
+    return PagedBatch.make(this.#parts, entries, "batch");
   }
 
   /** Takes back all tokens of an entry from number `length` on, and the pages that nobody else has. */
   truncate(entry: number, length: number): void {
     this.#checkEntry("truncate", entry);
-    this.#parts.tables.truncate(entry, length);
+    this.#parts.ledger.change(
+      (tables) => tables.truncate(entry, length),
+      (tables) => tables.truncate(entry, Math.min(length, tables.length(entry))),
+    );
   }
 
   /** Takes back all tokens of an entry: it is empty, and its pages are free unless a fork has them. */
   free(entry: number): void {
     this.#checkEntry("free", entry);
-    this.#parts.tables.truncate(entry, 0);
+    const change = (tables: PageTables) => tables.truncate(entry, 0);
+    this.#parts.ledger.change(change, change);
   }
 
   /**
@@ -123,8 +145,34 @@ export class PagedKvCache implements KvSourceOwner {
   fork(from: number, to: number, tokens?: number): void {
     this.#checkEntry("fork", from);
     this.#checkEntry("fork", to);
-    const { tables } = this.#parts;
-    tables.fork(from, to, tokens ?? tables.length(from));
+    this.#parts.ledger.change(
+      (tables) => tables.fork(from, to, tokens ?? tables.length(from)),
+      (tables) => tables.fork(from, to, Math.min(tokens ?? tables.length(from), tables.length(from))),
+    );
+  }
+
+  /**
+   * Gives every entry the tokens of another one, or of itself, all at once: entry i those that `entries[i]` had. Any
+   * mapping, so beams of a search go on as `reorder([0, 0, 2, 1])`; of some entries, see {@link PagedBatch.reorder}. Nothing
+   * is copied: pages get other owners, and one that is partly filled is copied when the first of several appends to it.
+   *
+   * Throws FoveaError, and then has changed nothing.
+   *
+   * @param entries One for each entry, from 0 up.
+   */
+  reorder(entries: Numbers): void {
+    const what = `${this.label}.reorder`;
+    checkAlive(what, this.#all);
+    const count = this.#parts.resolved.entries;
+    const sources = checkedEntries(what, entries, count);
+    check(
+      sources.length === count,
+      "argument",
+      () => `${what}: expected ${count} entries, one for each, got ${sources.length}.`,
+    );
+    const every = sources.map((_, entry) => entry);
+    const change = (tables: PageTables) => tables.reorder(every, sources);
+    this.#parts.ledger.change(change, change);
   }
 
   /**
@@ -136,9 +184,19 @@ export class PagedKvCache implements KvSourceOwner {
     for (const batch of this.#parts.batches) batch.forget();
   }
 
-  /** Frees the memory of the cache and its batches. Work that was submitted before still runs. */
+  /** @internal See {@link KvSourceOwner}. */
+  inTurn<T>(work: (cache: KvSourceOwner) => Promise<T>): Promise<T> {
+    return this.#all.inTurn(work);
+  }
+
+  /** Frees the memory of the cache and its batches. Work that was submitted before still runs; calls that wait are rejected. */
   destroy(): void {
     this.#free();
+  }
+
+  /** As `destroy`, at the end of a block that has the cache by `using`. */
+  [Symbol.dispose](): void {
+    this.destroy();
   }
 
   #checkEntry(what: string, entry: number): void {
@@ -167,7 +225,9 @@ export class PagedKvCache implements KvSourceOwner {
 export async function createPagedKvCache(device: GPUDevice, options: PagedKvCacheOptions): Promise<PagedKvCache> {
   checkDevice(device);
   const resolved = resolvePagedCache(options);
-  const { label, entries, headDim, maxTokens } = resolved;
+  const { label, entries, headDim, maxTokens, pages, kvHeads, pageSize, rows } = resolved;
+  const rotation = resolveRotation(label, options.rotary, { headDim, capacity: maxTokens });
+  checkRowMemory(device, label, pages * kvHeads * pageSize, rows);
   const made: { destroy(): void }[] = [];
   let destroyed = false;
   const batches = new Set<PagedBatch>();
@@ -176,18 +236,18 @@ export async function createPagedKvCache(device: GPUDevice, options: PagedKvCach
     for (const one of [...batches, ...made]) one.destroy();
   };
   try {
-    const rotation = resolveRotation(label, options.rotary, { headDim, capacity: maxTokens });
     const norm = await resolveNorm(label, options.qkNorm, headDim);
-    const makeMemory = await PageMemory.prepare(device, resolved);
-    const { value: memory, done } = guarded(device, label, makeMemory);
+    const memory = await PageMemory.make(device, resolved);
     made.push(memory);
     const rotary = rotation && anglesOf(device, label, rotation);
     if (rotary) made.push(rotary.angles);
     const tables = new PageTables(resolved);
-    const parts: PagedParts = { device, resolved, memory, tables, norm, rotary, batches, isDestroyed: () => destroyed };
+    const ledger = new Ledger(label, tables);
+    const isDestroyed = () => destroyed;
+    const parts: PagedParts = { device, resolved, memory, tables, ledger, norm, rotary, batches, isDestroyed };
     const every = Array.from({ length: entries }, (_, entry) => entry);
     const all = await PagedBatch.make(parts, every, "batch");
-    await Promise.all([done, memory.k.allocated, memory.v.allocated, rotary?.angles.allocated]);
+    await rotary?.angles.allocated;
     return PagedKvCache.make(parts, all, free);
   } catch (error) {
     free();

@@ -1,8 +1,9 @@
 // What a paged cache is made for: checked sizes.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
 import { NUMBER_LIMIT } from "../kernels/cache_pages.ts";
 import { type ResolvedRows, type RowOptions, resolveRows, whole } from "./cache_options.ts";
+import { checkStateSize } from "./cache_state.ts";
 
 /** Options of {@link createPagedKvCache}. */
 export interface PagedKvCacheOptions extends RowOptions {
@@ -49,7 +50,7 @@ export function resolvePagedCache(options: PagedKvCacheOptions): ResolvedPagedCa
   check(
     typeof options === "object" && options !== null,
     "argument",
-    () => `${label}: a cache is made from { entries, kvHeads, headDim, pages, ... }, got ${options}.`,
+    () => `${label}: a cache is made from { entries, kvHeads, headDim, pages, ... }, got ${show(options)}.`,
   );
   const { entries, kvHeads, headDim, vDim = headDim, pages, pageSize = 16 } = options;
   for (const [name, value] of Object.entries({ entries, kvHeads, headDim, vDim })) whole(label, name, value, 1);
@@ -59,12 +60,8 @@ export function resolvePagedCache(options: PagedKvCacheOptions): ResolvedPagedCa
   const { maxTokens = Math.min(pages * pageSize, NUMBER_LIMIT - 1) } = options;
   whole(label, "maxTokens", maxTokens, 1, NUMBER_LIMIT - 1);
   const pagesPerEntry = Math.ceil(maxTokens / pageSize);
-  check(
-    1 + entries * (2 + pagesPerEntry) <= NUMBER_LIMIT,
-    "limit",
-    () =>
-      `${label}: ${entries} page tables of ${pagesPerEntry} pages are more than ${NUMBER_LIMIT} words. Give larger pages, or fewer maxTokens.`,
-  );
+  const tables = `${label}: ${entries} page tables of ${pagesPerEntry} pages`;
+  checkStateSize(tables, "Give larger pages, or fewer maxTokens.", entries, pagesPerEntry);
   const rows = resolveRows(label, options, headDim, vDim);
   return { label, entries, kvHeads, headDim, vDim, pages, pageSize, maxTokens, pagesPerEntry, rows };
 }

@@ -1,56 +1,13 @@
 // Which pages of a cache belong to which of its entries. Bookkeeping only: nothing here knows of a GPU.
 
-import { check } from "../errors.ts";
-
-/** Pages with the number of their owners. A page without one is free. */
-class PagePool {
-  readonly #owners: Uint32Array;
-  /** Free pages, the next one to be taken last. */
-  readonly #free: number[];
-
-  constructor(pages: number) {
-    this.#owners = new Uint32Array(pages);
-    this.#free = Array.from({ length: pages }, (_, index) => pages - 1 - index);
-  }
-
-  get free(): number {
-    return this.#free.length;
-  }
-
-  owners(page: number): number {
-    return this.#owners[page];
-  }
-
-  /** A page that nobody had, with one owner. Callers ask `free` first. */
-  take(): number {
-    const page = this.#free.pop();
-    if (page === undefined) throw new Error("there is no free page"); // a bug of the caller
-    this.#owners[page] = 1;
-    return page;
-  }
-
-  share(page: number): void {
-    if (this.#owners[page] === 0) throw new Error(`page ${page} is free and cannot be shared`);
-    this.#owners[page]++;
-  }
-
-  release(page: number): void {
-    if (this.#owners[page] === 0) throw new Error(`page ${page} is released twice`);
-    if (--this.#owners[page] === 0) this.#free.push(page);
-  }
-}
+import { check, show } from "../errors.ts";
+import type { Journaled } from "./ledger.ts";
+import { PagePool } from "./page_pool.ts";
 
 /** A page that an entry is about to write and that others own too: its rows in use are copied to a page of its own. */
 export interface PageCopy {
   readonly from: number;
   readonly to: number;
-}
-
-interface Sequence {
-  length: number;
-  readonly pages: number[];
-  /** When each page came to its place. Only last ones come and go, so these never fall along the list. */
-  readonly since: number[];
 }
 
 export interface PageTablesOptions {
@@ -68,17 +25,29 @@ export interface PageTablesOptions {
  * The pages of every entry, in the order of its tokens. Entries that were forked share pages; a page is written by its
  * only owner. Whatever throws has changed nothing.
  */
-export class PageTables {
+export class PageTables implements Journaled<PageTables> {
   readonly #options: PageTablesOptions;
   readonly #pool: PagePool;
-  readonly #sequences: readonly Sequence[];
-  /** Counts changes of pages. */
-  #version = 0;
 
-  constructor(options: PageTablesOptions) {
+  constructor(options: PageTablesOptions, pool = PagePool.of(options.pages)) {
     this.#options = options;
-    this.#pool = new PagePool(options.pages);
-    this.#sequences = Array.from({ length: options.entries }, () => ({ length: 0, pages: [], since: [] }));
+    this.#pool = pool;
+  }
+
+  begin(): void {
+    this.#pool.begin();
+  }
+
+  commit(): void {
+    this.#pool.commit();
+  }
+
+  rollBack(): void {
+    this.#pool.rollBack();
+  }
+
+  clone(): PageTables {
+    return new PageTables(this.#options, this.#pool.clone());
   }
 
   /** Pages that no entry has. */
@@ -92,22 +61,22 @@ export class PageTables {
   }
 
   length(entry: number): number {
-    return this.#sequences[entry].length;
+    return this.#pool.sequence(entry).length;
   }
 
   /** The pages of an entry: token j is in row j mod pageSize of page number floor(j / pageSize) of the list. */
   pages(entry: number): readonly number[] {
-    return this.#sequences[entry].pages;
+    return this.#pool.sequence(entry).pages;
   }
 
   /** Grows with every page that an entry gets. */
   get version(): number {
-    return this.#version;
+    return this.#pool.version;
   }
 
   /** The first place in the list of an entry's pages that has got another page since a version, or the list's length. */
   firstChanged(entry: number, version: number): number {
-    const { since } = this.#sequences[entry];
+    const { since } = this.#pool.sequence(entry);
     let first = since.length;
     while (first > 0 && since[first - 1] > version) first--;
     return first;
@@ -120,7 +89,7 @@ export class PageTables {
   append(entries: readonly number[], counts: readonly number[], label = this.#options.label): PageCopy[] {
     const { pages, maxTokens } = this.#options;
     for (const [index, entry] of entries.entries()) {
-      const length = this.#sequences[entry].length;
+      const { length } = this.#pool.sequence(entry);
       check(
         length + counts[index] <= maxTokens,
         "limit",
@@ -136,32 +105,31 @@ export class PageTables {
         `${label}: these tokens take ${needed} more pages, and ${this.freePages} of ${pages} are free. Free or truncate entries first, or make a cache with more pages.`,
     );
     const copies: PageCopy[] = [];
-    for (const [index, entry] of entries.entries()) this.#grow(this.#sequences[entry], counts[index], copies);
+    for (const [index, entry] of entries.entries()) this.#grow(entry, counts[index], copies);
     return copies;
   }
 
   /** Takes back all tokens of an entry from number `length` on. */
   truncate(entry: number, length: number): void {
     const { label, pageSize } = this.#options;
-    const sequence = this.#sequences[entry];
+    const sequence = this.#pool.sequence(entry);
     check(
       Number.isInteger(length) && length >= 0 && length <= sequence.length,
       "argument",
-      () => `${label}.truncate: entry ${entry} can be cut to 0 up to ${sequence.length} tokens, got ${length}.`,
+      () => `${label}.truncate: entry ${entry} can be cut to 0 up to ${sequence.length} tokens, got ${show(length)}.`,
     );
-    sequence.length = length;
+    if (length === sequence.length) return;
+    this.#pool.setLength(entry, length);
     const kept = Math.ceil(length / pageSize);
     // From the last one on, so that pages are taken again in the order in which they stood.
-    while (sequence.pages.length > kept) {
-      this.#pool.release(sequence.pages.pop() as number);
-      sequence.since.pop();
-    }
+    while (sequence.pages.length > kept) this.#pool.release(this.#pool.pop(entry));
   }
 
   /** Gives the empty entry `to` the first `tokens` tokens of another one, in the same pages. */
   fork(from: number, to: number, tokens: number): void {
     const { label, pageSize } = this.#options;
-    const [source, target] = [this.#sequences[from], this.#sequences[to]];
+    const source = this.#pool.sequence(from);
+    const target = this.#pool.sequence(to);
     check(
       target.length === 0 && from !== to,
       "argument",
@@ -171,12 +139,30 @@ export class PageTables {
     check(
       Number.isInteger(tokens) && tokens >= 0 && tokens <= source.length,
       "argument",
-      () => `${label}.fork: entry ${from} has ${source.length} tokens to share, got ${tokens}.`,
+      () => `${label}.fork: entry ${from} has ${source.length} tokens to share, got ${show(tokens)}.`,
     );
-    target.length = tokens;
-    for (const page of source.pages.slice(0, Math.ceil(tokens / pageSize))) {
+    if (tokens === 0) return;
+    this.#pool.setLength(to, tokens);
+    for (const [place, page] of source.pages.slice(0, Math.ceil(tokens / pageSize)).entries()) {
       this.#pool.share(page);
-      this.#set(target, target.pages.length, page);
+      this.#pool.put(to, place, page);
+    }
+  }
+
+  /** Each of some entries gets the pages that another one of them has, `sources[i]` for `entries[i]`, different ones. */
+  reorder(entries: readonly number[], sources: readonly number[]): void {
+    const moved = entries
+      .map((to, index) => ({ to, from: sources[index] }))
+      .filter(({ to, from }) => to !== from)
+      .map(({ to, from }) => {
+        const { length, pages } = this.#pool.sequence(from);
+        return { to, length, pages: [...pages] };
+      });
+    for (const { pages } of moved) for (const page of pages) this.#pool.share(page);
+    for (const { to } of moved) this.truncate(to, 0);
+    for (const { to, length, pages } of moved) {
+      if (length > 0) this.#pool.setLength(to, length);
+      for (const [place, page] of pages.entries()) this.#pool.put(to, place, page);
     }
   }
 
@@ -187,7 +173,7 @@ export class PageTables {
     // Of the owners of a page the last one that is left writes it in place.
     const left = new Map<number, number>();
     for (const [index, entry] of entries.entries()) {
-      const { length, pages } = this.#sequences[entry];
+      const { length, pages } = this.#pool.sequence(entry);
       needed += Math.ceil((length + counts[index]) / pageSize) - pages.length;
       if (counts[index] === 0 || length % pageSize === 0) continue;
       const page = pages[pages.length - 1];
@@ -198,22 +184,20 @@ export class PageTables {
     return needed;
   }
 
-  #grow(sequence: Sequence, count: number, copies: PageCopy[]): void {
+  #grow(entry: number, count: number, copies: PageCopy[]): void {
+    if (count === 0) return;
     const { pageSize } = this.#options;
-    const { length, pages } = sequence;
+    const { length, pages } = this.#pool.sequence(entry);
     const last = pages.length - 1;
-    if (count > 0 && length % pageSize > 0 && this.#pool.owners(pages[last]) > 1) {
+    if (length % pageSize > 0 && this.#pool.owners(pages[last]) > 1) {
       const copy = { from: pages[last], to: this.#pool.take() };
       this.#pool.release(copy.from);
-      this.#set(sequence, last, copy.to);
+      this.#pool.put(entry, last, copy.to);
       copies.push(copy);
     }
-    sequence.length = length + count;
-    while (pages.length * pageSize < sequence.length) this.#set(sequence, pages.length, this.#pool.take());
-  }
-
-  #set({ pages, since }: Sequence, place: number, page: number): void {
-    pages[place] = page;
-    since[place] = ++this.#version;
+    const longer = length + count;
+    this.#pool.setLength(entry, longer);
+    const needed = Math.ceil(longer / pageSize);
+    for (let place = pages.length; place < needed; place++) this.#pool.put(entry, place, this.#pool.take());
   }
 }

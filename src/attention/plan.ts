@@ -118,9 +118,10 @@ export class AttentionPlan {
     const { device, label } = this.#parts;
     check(!this.#destroyed, "destroyed", () => `${label}: the plan was destroyed.`);
     checkDevice(device);
+    const source = bindings.cache?.source ?? this.#parts.source;
+    source?.checkIdle?.(label);
     const groups = this.#bindGroups(bindings);
     if (!groups) return undefined; // there is no output element
-    const source = bindings.cache?.source ?? this.#parts.source;
     return (pass) => this.#record(pass, groups, source);
   }
 

@@ -6,7 +6,7 @@ import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import { ADDITIVE_TERM_FLOPS } from "../kernels/forward.ts";
 import { type ScoreKernel, scoreGrid, scoreKernel, TOP_KEYS, WEIGHTS } from "../kernels/weights.ts";
 import { buildPlan } from "./build.ts";
-import { isCache } from "./cached.ts";
+import { inTurn, isCache } from "./cached.ts";
 import { loadExtension } from "./features.ts";
 import type { KvSourceOwner } from "./kv_source.ts";
 import { type Asked, operandsOf } from "./operands.ts";
@@ -79,13 +79,13 @@ export async function attentionWeights(
   keys: Tensor | KvSourceOwner,
   asked: WeightsOptions = {},
 ): Promise<Tensor> {
-  const options = await readOptions("attentionWeights", asked, WEIGHTS_OPTIONS);
-  const { label = "attentionWeights" } = options;
-  const { problem, inputs } = queriesAndKeys(label, q, keys);
-  const prepared = await prepareWeights(q.device, { ...options, ...problem });
-  const { output } = await runOnce(q.device, label, prepared, inputs, (make) => ({
-    output: options.output ?? make("output", prepared.resolved.output.shape),
-  }));
+  const reading = readOptions("attentionWeights", asked, WEIGHTS_OPTIONS);
+  const { output } = await withKeys("attentionWeights", reading, q, keys, async (options, label, problem, inputs) => {
+    const prepared = await prepareWeights(q.device, { ...options, ...problem });
+    return runOnce(q.device, label, prepared, inputs, (make) => ({
+      output: options.output ?? make("output", prepared.resolved.output.shape),
+    }));
+  });
   return output;
 }
 
@@ -119,16 +119,15 @@ export async function planAttentionWeights(
  * const { indices, weights } = await topKKeys(q, k, { k: 8, causal: true });
  */
 export async function topKKeys(q: Tensor, keys: Tensor | KvSourceOwner, asked: TopKOptions): Promise<TopKResult> {
-  const options = await readOptions("topKKeys", asked, TOP_K_OPTIONS);
-  const { label = "topKKeys" } = options;
-  const { problem, inputs } = queriesAndKeys(label, q, keys);
-  const { k: count, ...rest } = options;
-  const prepared = await prepareTopKeys(q.device, { ...rest, ...problem, count });
-  const { shape } = prepared.resolved;
-  return runOnce(q.device, label, prepared, inputs, (make) => ({
-    indices: make("indices", shape, "i32"),
-    weights: make("weights", shape),
-  }));
+  const reading = readOptions("topKKeys", asked, TOP_K_OPTIONS);
+  return withKeys("topKKeys", reading, q, keys, async ({ k: count, ...rest }, label, problem, inputs) => {
+    const prepared = await prepareTopKeys(q.device, { ...rest, ...problem, count });
+    const { shape } = prepared.resolved;
+    return runOnce(q.device, label, prepared, inputs, (make) => ({
+      indices: make("indices", shape, "i32"),
+      weights: make("weights", shape),
+    }));
+  });
 }
 
 /**
@@ -192,10 +191,29 @@ function prepare(
   });
 }
 
-/** The part of a problem that the one-liners take as arguments. Throws FoveaError("argument") for what is no tensor. */
-function queriesAndKeys(label: string, q: Tensor, keys: Tensor | KvSourceOwner) {
-  const problem = isCache(keys) ? { q, cache: keys } : { q, k: keys };
-  const tensors = isCache(keys) ? { q } : { q, k: keys };
-  checkTensors(label, tensors);
-  return { problem, inputs: Object.values(tensors) };
+/**
+ * Runs a one-liner with its options and the part of its problem that it takes as arguments; of a cache in the order of the
+ * cache's calls. Rejects with FoveaError("argument") for what is no tensor.
+ */
+async function withKeys<T, Options extends { readonly label?: string }>(
+  name: string,
+  reading: Promise<Options>,
+  q: Tensor,
+  keys: Tensor | KvSourceOwner,
+  run: (
+    options: Options,
+    label: string,
+    problem: { q: Tensor; k: Tensor } | { q: Tensor; cache: KvSourceOwner },
+    inputs: Tensor[],
+  ) => Promise<T>,
+): Promise<T> {
+  const work = async (cache: KvSourceOwner | undefined) => {
+    const options = await reading;
+    const { label = name } = options;
+    const tensors = cache ? { q } : { q, k: keys as Tensor };
+    checkTensors(label, tensors);
+    const problem = cache ? { q, cache } : { q, k: keys as Tensor };
+    return run(options, label, problem, Object.values(tensors));
+  };
+  return isCache(keys) ? inTurn(keys, reading, work) : work(undefined);
 }

@@ -131,7 +131,7 @@ describe("appends", () => {
     await refused(
       { k, counts: [1, 4] },
       "argument",
-      "kvCache append: counts must be 2 whole numbers (one a batch entry) from 0 to 3, the rows of k, or a tensor of them, got 1,4.",
+      "kvCache append: counts must be 2 whole numbers (one a batch entry) from 0 to 3, the rows of k, or a tensor of them, got [1, 4].",
     );
     const counts = keep(tensor(device, [2], { dtype: "i32" }));
     await refused({ k, counts }, "argument", "kvCache append: the plan was made without a tensor for counts.");
@@ -195,7 +195,7 @@ describe("caches", () => {
     await expectError(
       () => cache.truncate([1]),
       "argument",
-      "kvCache.truncate: lengths must be a whole number from 0 up, or 2 of them (one a batch entry), got 1.",
+      "kvCache.truncate: lengths must be a whole number from 0 up, or 2 of them (one a batch entry), got [1].",
     );
     await expectError(
       () => cache.fork({ lengths: -1 }),

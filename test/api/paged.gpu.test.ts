@@ -161,9 +161,9 @@ describe("entries of a paged cache", () => {
       const entries = (what: string, got: string) =>
         `pagedKvCache.${what}: entries of this cache are whole numbers from 0 to 3, got [${got}].`;
       await expectError(() => cache.batch([]), "argument", entries("batch", ""));
-      await expectError(() => cache.batch([1, 4]), "argument", entries("batch", "1,4"));
+      await expectError(() => cache.batch([1, 4]), "argument", entries("batch", "1, 4"));
       const batch = await cache.batch([3, 1]);
-      await expectError(() => batch.select([0, -1]), "argument", entries("select", "0,-1"));
+      await expectError(() => batch.select([0, -1]), "argument", entries("select", "0, -1"));
       await expectError(
         () => batch.select([0]),
         "argument",
