@@ -89,18 +89,21 @@ export class Ledger<State extends Journaled<State>> {
    * all calls that were made before.
    *
    * @param later The change if calls before it were rejected meanwhile, which must not throw
+   * @param needs What the change relies on: a call before it that finds no room is then refused for good, also if another
+   *   one is rejected and leaves it room. Default: nothing.
    */
-  change(exact: (state: State) => void, later: (state: State) => void): void {
+  change(exact: (state: State) => void, later = exact, needs: "refusals" | undefined = undefined): void {
     if (this.isIdle) {
       this.#transaction(exact);
       return;
     }
     const { projected } = this;
     exact(projected);
-    // What is answered here relies on what was found out of the calls before.
-    const alone = this.#state.clone();
-    for (const call of this.#calls) {
-      if (!call.applied && !call.refused) call.refused = project(alone, call);
+    if (needs === "refusals") {
+      const alone = this.#state.clone();
+      for (const call of this.#calls) {
+        if (!call.applied && !call.refused) call.refused = project(alone, call);
+      }
     }
     void this.call(async (turn) => turn.apply(later), later);
     this.#projected = projected;

@@ -202,8 +202,7 @@ export class PagedBatch implements KvSourceOwner, AppendTarget {
     );
     checkOnce(what, entries, entries);
     const sources = list.map((row) => entries[row]);
-    const change = (tables: PageTables) => tables.reorder(entries, sources);
-    this.#parts.ledger.change(change, change);
+    this.#parts.ledger.change((tables) => tables.reorder(entries, sources));
   }
 
   /** @internal See {@link AppendTarget}. */

@@ -130,8 +130,7 @@ export class PagedKvCache implements KvSourceOwner {
   /** Takes back all tokens of an entry: it is empty, and its pages are free unless a fork has them. */
   free(entry: number): void {
     this.#checkEntry("free", entry);
-    const change = (tables: PageTables) => tables.truncate(entry, 0);
-    this.#parts.ledger.change(change, change);
+    this.#parts.ledger.change((tables) => tables.truncate(entry, 0));
   }
 
   /**
@@ -148,6 +147,7 @@ export class PagedKvCache implements KvSourceOwner {
     this.#parts.ledger.change(
       (tables) => tables.fork(from, to, tokens ?? tables.length(from)),
       (tables) => tables.fork(from, to, Math.min(tokens ?? tables.length(from), tables.length(from))),
+      "refusals", // of appends to what is empty because of them
     );
   }
 
@@ -171,8 +171,7 @@ export class PagedKvCache implements KvSourceOwner {
       () => `${what}: expected ${count} entries, one for each, got ${sources.length}.`,
     );
     const every = sources.map((_, entry) => entry);
-    const change = (tables: PageTables) => tables.reorder(every, sources);
-    this.#parts.ledger.change(change, change);
+    this.#parts.ledger.change((tables) => tables.reorder(every, sources));
   }
 
   /**
