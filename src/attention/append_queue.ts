@@ -1,18 +1,20 @@
 // Appends that are submitted for the caller, by plans that are kept.
 
-import { check, show } from "../errors.ts";
+import { check } from "../errors.ts";
 import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
 import { BYTES } from "../gpu/elements.ts";
 import { Tensor, tensor } from "../gpu/tensor.ts";
+import { takeOptions } from "../options.ts";
 import type { TensorSpec } from "../types.ts";
+import type { TakeRoom } from "./append_moment.ts";
 import { type CacheAppendPlan, makeAppendPlan } from "./cache_append.ts";
 import { boundTensors, countsOf } from "./cache_append_bindings.ts";
 import {
+  APPEND_PROBLEM,
   type AppendBindings,
   type AppendProblem,
   type AppendTarget,
   resolveAppend,
-  type TakeRoom,
 } from "./cache_append_problem.ts";
 import { ready } from "./cache_state.ts";
 import { checkTensors } from "./run.ts";
@@ -21,6 +23,8 @@ import { bindingRange, bindingStep } from "./specs.ts";
 /** Options of `append`: what `planAppend` takes beside k and v, and the counts. */
 export type AppendOptions = Pick<AppendBindings, "q" | "qOutput" | "positionIds" | "counts"> &
   Pick<AppendProblem, "layout" | "positionOffset" | "label">;
+
+const { k: _k, v: _v, ...APPEND_OPTIONS } = APPEND_PROBLEM;
 
 /** Plans that are kept, so that a token after the first costs no more than its commands. */
 const KEPT_PLANS = 8;
@@ -92,12 +96,11 @@ export class AppendQueue {
   /** Checks what was given and takes it down. */
   #requested(k: Tensor, v: Tensor, options: AppendOptions): Request {
     const target = this.#target;
-    check(
-      typeof options === "object" && options !== null,
-      "argument",
-      () => `${target.label} append: options are an object { q, counts, ... }, got ${show(options)}.`,
+    const { q, qOutput, positionIds, counts, layout, positionOffset, label } = takeOptions(
+      `${target.label} append`,
+      options,
+      APPEND_OPTIONS,
     );
-    const { q, qOutput, positionIds, counts, layout, positionOffset, label } = options;
     checkTensors(`${target.label} append`, { k, v });
     const named = { k, v, q, qOutput, positionIds, counts: counts instanceof Tensor ? counts : undefined };
     const tensors: AppendTensors = Object.fromEntries(Object.entries(named).filter(([, given]) => given !== undefined));

@@ -1,16 +1,24 @@
 // Keys and values of the tokens so far, in memory that is allocated once: appended in place, taken back, forked, grown.
 
 import { check, show } from "../errors.ts";
-import { type Numbers, numbersOf } from "../given.ts";
+import { type Numbers, numbersOf, type OptionNames } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import type { Tensor } from "../gpu/tensor.ts";
+import { takeOptions } from "../options.ts";
 import { type AppendOptions, AppendQueue } from "./append_queue.ts";
 import { type CacheAppendPlan, makeAppendPlan } from "./cache_append.ts";
 import type { AppendProblem } from "./cache_append_problem.ts";
 import { CacheCore } from "./cache_core.ts";
 import { CacheLengths } from "./cache_lengths.ts";
 import { checkCacheMemory } from "./cache_memory.ts";
-import { anglesOf, type KvCacheOptions, resolveCache, resolveNorm, resolveRotation } from "./cache_options.ts";
+import {
+  anglesOf,
+  type KvCacheOptions,
+  resolveCache,
+  resolveNorm,
+  resolveRotation,
+  takeCacheOptions,
+} from "./cache_options.ts";
 import { checkTarget, STATE_LIMIT } from "./cache_state.ts";
 import type { KvSource, KvSourceOwner } from "./kv_source.ts";
 
@@ -21,6 +29,8 @@ export interface ForkOptions {
   /** Default that of the cache. */
   readonly label?: string;
 }
+
+const FORK_OPTIONS: OptionNames<ForkOptions> = { lengths: true, label: "string" };
 
 /**
  * A cache of keys and values. Make one with {@link createKvCache}; attention reads it as `cache` of its problem.
@@ -157,7 +167,7 @@ export class KvCache implements KvSourceOwner {
    */
   async fork(options: ForkOptions = {}): Promise<KvCache> {
     this.#core.checkAlive();
-    const { lengths, label = this.label } = options;
+    const { lengths, label = this.label } = takeOptions(`${this.label}.fork`, options, FORK_OPTIONS);
     const limits = lengths === undefined ? undefined : this.#perEntry("fork", lengths);
     return KvCache.make(await this.#core.fork(label, limits));
   }
@@ -276,8 +286,9 @@ export class KvCache implements KvSourceOwner {
  * const cache = await createKvCache(device, { batch: 1, kvHeads: 8, headDim: 64, capacity: 4096, rotary: {} });
  * await cache.append(k, v, { q }); // k and q are rotated
  */
-export async function createKvCache(device: GPUDevice, options: KvCacheOptions): Promise<KvCache> {
+export async function createKvCache(device: GPUDevice, given: KvCacheOptions): Promise<KvCache> {
   checkDevice(device);
+  const options = takeCacheOptions(given);
   const resolved = resolveCache(options);
   const { label, headDim } = resolved;
   const rotation = resolveRotation(label, options.rotary, { headDim, capacity: resolved.maxCapacity });

@@ -7,9 +7,12 @@ import { Tensor } from "../gpu/tensor.ts";
 import { type AppendChoice, appendKernel } from "../kernels/cache.ts";
 import { PARAMS_BYTES } from "../kernels/params.ts";
 import { tablesKernel } from "../kernels/tables.ts";
+import { takeOptions } from "../options.ts";
 import type { KernelSource } from "../types.ts";
+import type { TakeRoom } from "./append_moment.ts";
 import { boundTensors, countsOf } from "./cache_append_bindings.ts";
 import {
+  APPEND_PROBLEM,
   type AppendBindings,
   type AppendProblem,
   type AppendTarget,
@@ -18,7 +21,6 @@ import {
   choiceOf,
   type ResolvedAppend,
   resolveAppend,
-  type TakeRoom,
   UNIFORMS,
 } from "./cache_append_problem.ts";
 import { checkTarget, inPass, ready } from "./cache_state.ts";
@@ -81,7 +83,7 @@ export class CacheAppendPlan {
   encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: AppendBindings = {}): void {
     checkTarget(this.#parts.append.label, target);
     this.#checkAlive();
-    this.#parts.target.moment().now(this.#parts.append.label, (take) => this.record(target, bindings, take));
+    this.#parts.target.moment().now(this.#parts.append.label, (take) => this.record(target, bindings ?? {}, take));
   }
 
   /** @internal Takes the room and records the append. Whoever calls gives the room back if this throws. */
@@ -188,7 +190,7 @@ export async function makeAppendPlan(target: AppendTarget, problem: AppendProble
   const { device } = target;
   checkDevice(device);
   check(!target.destroyed, "destroyed", () => `${target.label}: the cache was destroyed.`);
-  const append = resolveAppend(target, problem);
+  const append = resolveAppend(target, takeOptions(`${target.label} append`, problem, APPEND_PROBLEM));
   const { label } = append;
   const choice = choiceOf(target, append);
   const source = appendKernel(choice);

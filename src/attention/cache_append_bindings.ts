@@ -4,7 +4,7 @@ import { check, show } from "../errors.ts";
 import { numbersOf } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { AppendBindings, AppendTarget, ResolvedAppend } from "./cache_append_problem.ts";
-import { checkOperand, checkOverlap } from "./operand_checks.ts";
+import { checkOperand, checkOverlap, checkUsed } from "./operand_checks.ts";
 import type { OperandName, Operands } from "./operands.ts";
 
 /** Counts as the kernel needs them, undefined for all rows; and the most rows that each entry can get. */
@@ -12,6 +12,8 @@ export interface AppendCounts {
   readonly counts: readonly number[] | Tensor | undefined;
   readonly most: readonly number[];
 }
+
+const BINDABLE: ReadonlySet<string> = new Set(["k", "v", "q", "qOutput", "positionIds", "counts"]);
 
 /** Checked counts, copied. */
 export function countsOf(
@@ -39,6 +41,7 @@ export function countsOf(
  */
 export function boundTensors(target: AppendTarget, append: ResolvedAppend, bindings: AppendBindings) {
   const { label, operands } = append;
+  checkUsed(label, BINDABLE, bindings);
   const tensors = new Map<string, Tensor>();
   for (const [name, operand] of operands) {
     const given = bindings[name as keyof AppendBindings] ?? operand.fallback;

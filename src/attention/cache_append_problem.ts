@@ -1,7 +1,7 @@
 // What is appended to a cache: its tensors, checked before the GPU sees any of them, and the uniforms of the append.
 
 import { check } from "../errors.ts";
-import type { Numbers } from "../given.ts";
+import type { Numbers, OptionNames, Taken } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { ALL_ROWS, type AppendChoice, appendTile, packAppend } from "../kernels/cache.ts";
 import { type Params, packParams } from "../kernels/params.ts";
@@ -9,6 +9,7 @@ import { ANGLE_POSITIONS, type RotaryChoice } from "../kernels/rotary_angles.ts"
 import { isAligned } from "../kernels/slots.ts";
 import { packCopy } from "../kernels/tables.ts";
 import type { Dtype, Layout, TensorSpec } from "../types.ts";
+import type { AppendMoment } from "./append_moment.ts";
 import { accessOf } from "./build.ts";
 import { type CacheState, packAdvance } from "./cache_state.ts";
 import { addresses, UNIFORM_STRIDE } from "./dispatch.ts";
@@ -57,32 +58,6 @@ export interface AppendTarget {
   moment(): AppendMoment;
 }
 
-/**
- * Takes the room for so many tokens more of each entry and counts the lengths up. Throws FoveaError, whose message `label`
- * begins, if there is none. Gives what must be recorded before rows are written there.
- */
-export type TakeRoom = (
-  label: string,
-  counts: readonly number[],
-) => ((pass: GPUComputePassEncoder) => void) | undefined;
-
-/** The entries of a cache that an append is about, and its place among the calls. */
-export interface AppendMoment {
-  /** Whether no call waits or runs, and there is room without growing. */
-  isReady(counts: readonly number[]): boolean;
-  /** Encodes at once. If `work` throws, the room is given back. Throws FoveaError while calls wait. */
-  now(label: string, work: (take: TakeRoom) => void): void;
-  /**
-   * Runs `work` once the calls before it are done, at once if there are none. If it rejects, the room is given back, and
-   * memory that `makeRoom` made, if the cache grows by itself.
-   */
-  call(
-    label: string,
-    counts: readonly number[],
-    work: (take: TakeRoom, makeRoom: () => Promise<void>) => Promise<void>,
-  ): Promise<void>;
-}
-
 /** The append that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
 export interface AppendProblem {
   /** [B, Hkv, M, D], M tokens for each entry, or as many of them as `counts` says. f32, f16 or bf16, each its own. */
@@ -107,6 +82,19 @@ export interface AppendProblem {
   /** Name of the plan's GPU objects in errors and captures. Default that of the cache and `" append"`. */
   readonly label?: string;
 }
+
+/** The names of its members. */
+export const APPEND_PROBLEM: OptionNames<AppendProblem> = {
+  k: true,
+  v: true,
+  q: true,
+  qOutput: true,
+  counts: true,
+  positionOffset: "number",
+  positionIds: true,
+  layout: "string",
+  label: "string",
+};
 
 /** Memory for one run of an append: tensors that look as the plan was told. Those it was made with are the default. */
 export interface AppendBindings {
@@ -141,9 +129,9 @@ export interface ResolvedAppend {
 }
 
 /** Checks an append and fills in its defaults. Throws FoveaError that names what is wrong. */
-export function resolveAppend(target: AppendTarget, problem: AppendProblem): ResolvedAppend {
+export function resolveAppend(target: AppendTarget, problem: Taken<AppendProblem>): ResolvedAppend {
   const { device, source, norm, rotary } = target;
-  const { layout = "bhmd", label = `${target.label} append` } = problem ?? {};
+  const { layout = "bhmd", label = `${target.label} append` } = problem;
   checkLayout(label, layout);
   const { batch, kvHeads, headDim, vDim } = source;
   const operands = new Map<string, Operand>();

@@ -1,9 +1,10 @@
 // A contiguous cache behind its public face: memory, bookkeeping, and the commands that change both.
 
-import { check, show } from "../errors.ts";
+import { check } from "../errors.ts";
 import { checkDevice, guarded } from "../gpu/buffers.ts";
 import { ANGLE_POSITIONS } from "../kernels/rotary_angles.ts";
-import type { AppendMoment, AppendTarget, CacheRotary, ResolvedNorm } from "./cache_append_problem.ts";
+import type { AppendMoment } from "./append_moment.ts";
+import type { AppendTarget, CacheRotary, ResolvedNorm } from "./cache_append_problem.ts";
 import type { CacheLengths } from "./cache_lengths.ts";
 import { type CopyPlan, copyAll, copyEntries, copyRows, likeRotary, sourceOf } from "./cache_memory.ts";
 import type { ResolvedCache } from "./cache_options.ts";
@@ -92,6 +93,11 @@ export class CacheCore implements AppendTarget {
     return this.#destroyed;
   }
 
+  /** The largest capacity that there is. */
+  get #most(): number {
+    return this.rotary ? ANGLE_POSITIONS : STATE_LIMIT - 1;
+  }
+
   get bytes(): number {
     const { k, v } = this.#source;
     return this.state.bytes + k.buffer.size + v.buffer.size + (this.rotary?.angles.buffer.size ?? 0);
@@ -176,10 +182,7 @@ export class CacheCore implements AppendTarget {
         const growth = await this.#grow(turn, capacity);
         growth?.keep();
       },
-      (tokens) => {
-        this.#checkCapacity(tokens.capacity, capacity);
-        tokens.grow(capacity);
-      },
+      (tokens) => tokens.grow(capacity, this.#most),
     );
   }
 
@@ -229,7 +232,7 @@ export class CacheCore implements AppendTarget {
   /** Memory for more tokens, with those that there are. */
   async #grow(turn: Turn<CacheLengths>, capacity: number): Promise<Growth | undefined> {
     const before = { resolved: this.#resolved, source: this.#source };
-    this.#checkCapacity(before.resolved.capacity, capacity);
+    this.#tokens.checkCapacity(capacity, this.#most);
     if (capacity === before.resolved.capacity) return undefined;
     const { device, label } = this;
     const resolved = { ...before.resolved, capacity, maxCapacity: Math.max(before.resolved.maxCapacity, capacity) };
@@ -248,7 +251,7 @@ export class CacheCore implements AppendTarget {
       const copied = this.#copyPlan(this.#tokens.mostOf());
       await this.#submit((encoder) => copyRows(encoder, copied, before.source, source));
       this.checkAlive();
-      turn.apply((tokens) => tokens.grow(capacity));
+      turn.apply((tokens) => tokens.grow(capacity, this.#most));
     } catch (error) {
       settle(before, source);
       throw error;
@@ -267,22 +270,6 @@ export class CacheCore implements AppendTarget {
     const needed = this.#tokens.needed(counts);
     if (needed <= capacity || needed > maxCapacity) return undefined;
     return Math.min(maxCapacity, BLOCK * Math.ceil(Math.max(needed, 1.5 * capacity) / BLOCK));
-  }
-
-  #checkCapacity(now: number, capacity: number): void {
-    const { label } = this;
-    const most = this.rotary ? ANGLE_POSITIONS : STATE_LIMIT - 1;
-    check(
-      this.#resolved.ring === 0,
-      "argument",
-      () => `${label}.grow: a ring does not grow; give createKvCache a larger capacity, which costs it no memory.`,
-    );
-    check(
-      Number.isInteger(capacity) && capacity >= now && capacity <= most,
-      "argument",
-      () =>
-        `${label}.grow: capacity must be a whole number from ${now}, what it is, to ${most}, got ${show(capacity)}.`,
-    );
   }
 
   /** A source whose plans refuse to encode while calls wait. */

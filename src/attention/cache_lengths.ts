@@ -1,7 +1,7 @@
 // How many tokens the entries of a contiguous cache have, and what its ring has lost. Bookkeeping only: nothing here knows
 // of a GPU.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
 import type { Journaled } from "./ledger.ts";
 
 /** What the bookkeeping has to know of a cache. */
@@ -81,7 +81,24 @@ export class CacheLengths implements Journaled<CacheLengths> {
     return this.lengths.reduce((most, length, entry) => Math.max(most, length + counts[entry]), 0);
   }
 
-  grow(capacity: number): void {
+  /** Throws FoveaError("argument") for a capacity that the cache cannot grow to. */
+  checkCapacity(capacity: number, most: number): void {
+    const { label, ring } = this.#rules;
+    check(
+      ring === 0,
+      "argument",
+      () => `${label}.grow: a ring does not grow; give createKvCache a larger capacity, which costs it no memory.`,
+    );
+    check(
+      Number.isInteger(capacity) && capacity >= this.capacity && capacity <= most,
+      "argument",
+      () =>
+        `${label}.grow: capacity must be a whole number from ${this.capacity}, what it is, to ${most}, got ${show(capacity)}.`,
+    );
+  }
+
+  grow(capacity: number, most: number): void {
+    this.checkCapacity(capacity, most);
     this.#now = { ...this.#now, capacity, maxCapacity: Math.max(this.maxCapacity, capacity) };
   }
 

@@ -111,6 +111,8 @@ const BETWEEN_BYTES = 2 ** 24;
  * Records that entries get the used rows and the lengths of others: entry i those of `sources[i]`, any mapping. WebGPU
  * copies nothing within a buffer, so they go through a buffer that the caller frees once this is submitted: a part of
  * every entry that moves is copied there before it is written anywhere. Undefined if no entry moves.
+ *
+ * @param most Bytes of that buffer
  */
 export function copyEntries(
   device: GPUDevice,
@@ -118,6 +120,7 @@ export function copyEntries(
   { kvHeads, used, rows }: CopyPlan,
   { source }: { readonly source: KvSource },
   sources: readonly number[],
+  most = BETWEEN_BYTES,
 ): GPUBuffer | undefined {
   const moves = sources.map((from, to) => ({ from, to })).filter(({ from, to }) => from !== to);
   if (moves.length === 0) return undefined;
@@ -126,7 +129,7 @@ export function copyEntries(
   const places = new Map(froms.map((from, index) => [from, index]));
   const largest = Math.max(4, used * Math.max(bytes.k, bytes.v));
   // Copies are whole words, and so are rows.
-  const part = Math.min(largest, 4 * Math.max(1, Math.floor(BETWEEN_BYTES / froms.length / 4)));
+  const part = Math.min(largest, 4 * Math.max(1, Math.floor(most / froms.length / 4)));
   const usage = USAGE.COPY_SRC | USAGE.COPY_DST;
   const between = device.createBuffer({ label: "cache entries", size: part * froms.length, usage });
   const move = (buffer: GPUBuffer, at: (entry: number) => number, size: number) => {

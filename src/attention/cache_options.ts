@@ -1,11 +1,12 @@
 // What a cache is made for: checked sizes, and where its rows lie.
 
 import { check, show } from "../errors.ts";
+import type { OptionNames, Taken } from "../given.ts";
 import { Tensor, tensor } from "../gpu/tensor.ts";
 import { quantisedWords } from "../kernels/cache.ts";
 import type { Quantisation } from "../kernels/kv_access.ts";
 import { ANGLE_POSITIONS, angleTables, angleTablesShape } from "../kernels/rotary_angles.ts";
-import { takeOptions } from "../options.ts";
+import { checkNames, takeOptions } from "../options.ts";
 import type { CacheRotary, ResolvedNorm } from "./cache_append_problem.ts";
 import { checkStateSize, STATE_LIMIT } from "./cache_state.ts";
 import { type ResolvedRotary, ROTARY_OPTIONS, type RotaryOptions, resolveRotary } from "./rotary_options.ts";
@@ -76,6 +77,23 @@ export interface KvCacheOptions extends RowOptions {
   readonly label?: string;
 }
 
+/** The names of the options. */
+export const ROW_OPTIONS: OptionNames<RowOptions> = { dtype: "string", groupSize: true, rotary: true, qkNorm: true };
+export const KV_CACHE_OPTIONS: OptionNames<KvCacheOptions> = {
+  ...ROW_OPTIONS,
+  batch: "number",
+  kvHeads: "number",
+  headDim: "number",
+  vDim: "number",
+  capacity: "number",
+  maxCapacity: "number",
+  window: "number",
+  ring: "number",
+  sinkTokens: "number",
+  label: "string",
+};
+const QK_NORM = { q: true, k: true, epsilon: "number" } as const;
+
 /** Positions that a ring can count to, if nothing is said. */
 const RING_CAPACITY = 2 ** 23;
 const RING_SLACK = 256;
@@ -105,14 +123,19 @@ export interface ResolvedRows {
   readonly vElements: number;
 }
 
-/** Checks the options of a cache and fills in the defaults. Throws FoveaError("argument") that names what is wrong. */
-export function resolveCache(options: KvCacheOptions): ResolvedCache {
-  const { label = "kvCache" } = options ?? {};
+/** The options of a cache as they are at the call. Throws FoveaError("argument") for names that there are not. */
+export function takeCacheOptions(given: KvCacheOptions): Taken<KvCacheOptions> {
   check(
-    typeof options === "object" && options !== null,
+    typeof given === "object" && given !== null,
     "argument",
-    () => `${label}: a cache is made from { batch, kvHeads, headDim, capacity, ... }, got ${show(options)}.`,
+    () => `kvCache: a cache is made from { batch, kvHeads, headDim, capacity, ... }, got ${show(given)}.`,
   );
+  return takeOptions("kvCache", given, KV_CACHE_OPTIONS);
+}
+
+/** Checks the options of a cache and fills in the defaults. Throws FoveaError("argument") that names what is wrong. */
+export function resolveCache(options: Taken<KvCacheOptions>): ResolvedCache {
+  const { label = "kvCache" } = options;
   const { batch, kvHeads, headDim, vDim = headDim, window, sinkTokens = 0 } = options;
   for (const [name, value] of Object.entries({ batch, kvHeads, headDim, vDim })) whole(label, name, value, 1);
   checkStateSize(`${label}: lengths and counts of ${batch} sequences`, "Make several caches.", batch, 0);
@@ -197,6 +220,7 @@ export async function resolveNorm(
     "argument",
     () => `${label}: qkNorm must be { q?, k?, epsilon? }, got ${show(norm)}.`,
   );
+  checkNames(`${label}: qkNorm`, norm, QK_NORM);
   const { epsilon = 1e-6 } = norm;
   check(
     typeof epsilon === "number" && Number.isFinite(epsilon) && epsilon >= 0,

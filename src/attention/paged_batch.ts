@@ -4,23 +4,18 @@ import { check, FoveaError, show } from "../errors.ts";
 import { type Numbers, numbersOf } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { kvAccess } from "../kernels/kv_access.ts";
+import type { AppendMoment, TakeRoom } from "./append_moment.ts";
 import { type AppendOptions, AppendQueue } from "./append_queue.ts";
 import { type CacheAppendPlan, makeAppendPlan } from "./cache_append.ts";
-import type {
-  AppendMoment,
-  AppendProblem,
-  AppendTarget,
-  CacheRotary,
-  ResolvedNorm,
-  TakeRoom,
-} from "./cache_append_problem.ts";
+import type { AppendProblem, AppendTarget, CacheRotary, ResolvedNorm } from "./cache_append_problem.ts";
 import { CacheState } from "./cache_state.ts";
 import type { KvSource, KvSourceOwner } from "./kv_source.ts";
 import type { Ledger, Turn } from "./ledger.ts";
 import type { PageMemory } from "./page_memory.ts";
 import { PageView } from "./page_view.ts";
+import { appendTo, checkedEntries, checkOnce } from "./paged_entries.ts";
 import type { ResolvedPagedCache } from "./paged_options.ts";
-import type { PageCopy, PageTables } from "./pages.ts";
+import type { PageTables } from "./pages.ts";
 
 /** What a paged cache and its batches share. */
 export interface PagedParts {
@@ -283,45 +278,7 @@ export class PagedBatch implements KvSourceOwner, AppendTarget {
   }
 }
 
-/** Takes pages for tokens of each entry. Gives those to copy first. */
-function appendTo(
-  tables: PageTables,
-  label: string,
-  entries: readonly number[],
-  counts: readonly number[],
-): readonly PageCopy[] {
-  const grown = entries.filter((_, index) => counts[index] > 0);
-  checkOnce(label, grown, entries);
-  return tables.append(entries, counts, label);
-}
-
-/** Throws FoveaError("argument") if an entry is there twice that gets tokens. */
-function checkOnce(label: string, changed: readonly number[], entries: readonly number[]): void {
-  const seen = new Set<number>();
-  for (const entry of changed) {
-    check(
-      !seen.has(entry),
-      "argument",
-      () => `${label}: entry ${entry} of the cache is twice in the batch [${entries}] and would get tokens twice.`,
-    );
-    seen.add(entry);
-  }
-}
-
 /** Throws FoveaError("destroyed") if the batch, or its cache, was destroyed. */
 export function checkAlive(what: string, { destroyed }: PagedBatch): void {
   check(!destroyed, "destroyed", () => `${what}: the cache was destroyed.`);
-}
-
-/** Entries of a cache that has `count` of them, copied. Throws FoveaError("argument") for others. */
-export function checkedEntries(what: string, entries: Numbers, count: number): readonly number[] {
-  const list = numbersOf(entries);
-  check(
-    Array.isArray(list) &&
-      list.length > 0 &&
-      list.every((entry) => Number.isInteger(entry) && entry >= 0 && entry < count),
-    "argument",
-    () => `${what}: entries of this cache are whole numbers from 0 to ${count - 1}, got ${show(entries)}.`,
-  );
-  return [...list];
 }

@@ -12,8 +12,9 @@ import { anglesOf, resolveNorm, resolveRotation } from "./cache_options.ts";
 import type { KvSource, KvSourceOwner } from "./kv_source.ts";
 import { Ledger } from "./ledger.ts";
 import { PageMemory } from "./page_memory.ts";
-import { checkAlive, checkedEntries, PagedBatch, type PagedParts } from "./paged_batch.ts";
-import { type PagedKvCacheOptions, resolvePagedCache } from "./paged_options.ts";
+import { checkAlive, PagedBatch, type PagedParts } from "./paged_batch.ts";
+import { checkedEntries } from "./paged_entries.ts";
+import { type PagedKvCacheOptions, resolvePagedCache, takePagedOptions } from "./paged_options.ts";
 import { PageTables } from "./pages.ts";
 
 /**
@@ -221,8 +222,9 @@ export class PagedKvCache implements KvSourceOwner {
  * const cache = await createPagedKvCache(device, { entries: 16, kvHeads: 8, headDim: 64, pages: 512, pageSize: 16 });
  * const append = await cache.planAppend({ k: { shape: [16, 8, 1, 64] }, v: { shape: [16, 8, 1, 64] } });
  */
-export async function createPagedKvCache(device: GPUDevice, options: PagedKvCacheOptions): Promise<PagedKvCache> {
+export async function createPagedKvCache(device: GPUDevice, given: PagedKvCacheOptions): Promise<PagedKvCache> {
   checkDevice(device);
+  const options = takePagedOptions(given);
   const resolved = resolvePagedCache(options);
   const { label, entries, headDim, maxTokens, pages, kvHeads, pageSize, rows } = resolved;
   const rotation = resolveRotation(label, options.rotary, { headDim, capacity: maxTokens });

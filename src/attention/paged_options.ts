@@ -1,8 +1,10 @@
 // What a paged cache is made for: checked sizes.
 
 import { check, show } from "../errors.ts";
+import type { OptionNames, Taken } from "../given.ts";
 import { NUMBER_LIMIT } from "../kernels/cache_pages.ts";
-import { type ResolvedRows, type RowOptions, resolveRows, whole } from "./cache_options.ts";
+import { takeOptions } from "../options.ts";
+import { type ResolvedRows, ROW_OPTIONS, type RowOptions, resolveRows, whole } from "./cache_options.ts";
 import { checkStateSize } from "./cache_state.ts";
 
 /** Options of {@link createPagedKvCache}. */
@@ -28,6 +30,19 @@ export interface PagedKvCacheOptions extends RowOptions {
   readonly label?: string;
 }
 
+/** The names of the options. */
+const PAGED_OPTIONS: OptionNames<PagedKvCacheOptions> = {
+  ...ROW_OPTIONS,
+  entries: "number",
+  kvHeads: "number",
+  headDim: "number",
+  vDim: "number",
+  pages: "number",
+  pageSize: "number",
+  maxTokens: "number",
+  label: "string",
+};
+
 const LARGEST_PAGE = 256;
 
 /** Checked options. */
@@ -44,14 +59,19 @@ export interface ResolvedPagedCache {
   readonly rows: ResolvedRows;
 }
 
-/** Checks the options of a paged cache and fills in the defaults. Throws FoveaError that names what is wrong. */
-export function resolvePagedCache(options: PagedKvCacheOptions): ResolvedPagedCache {
-  const { label = "pagedKvCache" } = options ?? {};
+/** The options of a paged cache as they are at the call. Throws FoveaError("argument") for names that there are not. */
+export function takePagedOptions(given: PagedKvCacheOptions): Taken<PagedKvCacheOptions> {
   check(
-    typeof options === "object" && options !== null,
+    typeof given === "object" && given !== null,
     "argument",
-    () => `${label}: a cache is made from { entries, kvHeads, headDim, pages, ... }, got ${show(options)}.`,
+    () => `pagedKvCache: a cache is made from { entries, kvHeads, headDim, pages, ... }, got ${show(given)}.`,
   );
+  return takeOptions("pagedKvCache", given, PAGED_OPTIONS);
+}
+
+/** Checks the options of a paged cache and fills in the defaults. Throws FoveaError that names what is wrong. */
+export function resolvePagedCache(options: Taken<PagedKvCacheOptions>): ResolvedPagedCache {
+  const { label = "pagedKvCache" } = options;
   const { entries, kvHeads, headDim, vDim = headDim, pages, pageSize = 16 } = options;
   for (const [name, value] of Object.entries({ entries, kvHeads, headDim, vDim })) whole(label, name, value, 1);
   // Page numbers, lengths and places in the state travel in commands.

@@ -248,6 +248,28 @@ describe("commands that are never submitted", () => {
     }));
 });
 
+describe("commands that are never submitted, of entries that get the same pages again", () => {
+  it("are made good as well: the GPU is told the pages that it never had", () =>
+    withCache(async (cache, device) => {
+      const k = rows(device, 4, 5);
+      await cache.append(k, k, { counts: [5, 0, 0, 0] });
+      const append = await cache.planAppend({ k, v: k });
+      append.encode(device.createCommandEncoder(), { counts: [0, 0, 5, 0] });
+      const pages = cache.pagesOf(2);
+      cache.free(2);
+      cache.resync();
+      const encoder = device.createCommandEncoder();
+      append.encode(encoder, { counts: [0, 0, 5, 0] });
+      device.queue.submit([encoder.finish()]);
+      expect([cache.pagesOf(2), pages.includes(0)]).toEqual([pages, false]);
+      const state = await cache.source.state.read();
+      const at = 1 + 2 * (1 + cache.source.pagesPerEntry);
+      expect(Array.from(state.slice(at, at + 3))).toEqual([5, ...pages]);
+      append.destroy();
+      k.destroy();
+    }));
+});
+
 describe("a serving loop", () => {
   it("of two hundred steps allocates, compiles and reads back nothing", async () => {
     const { device, count, buffers } = counted(await testDevice());

@@ -20,10 +20,14 @@ class Real {
   readonly known: { version: number; pages: readonly number[] }[];
   #token = 0;
 
-  constructor(options: PageTablesOptions) {
+  constructor(
+    options: PageTablesOptions,
+    tables = new PageTables(options),
+    memory: number[][] = Array.from({ length: options.pages }, () => []),
+  ) {
     this.options = options;
-    this.tables = new PageTables(options);
-    this.memory = Array.from({ length: options.pages }, () => []);
+    this.tables = tables;
+    this.memory = memory;
     this.known = Array.from({ length: options.entries }, () => ({ version: 0, pages: [] }));
   }
 
@@ -170,6 +174,68 @@ class Fork implements Command {
   toString = () => `fork(${this.from}, ${this.to}, ${this.share} of it)`;
 }
 
+class Reorder implements Command {
+  readonly sources: readonly number[];
+
+  constructor(sources: readonly number[]) {
+    this.sources = sources;
+  }
+  check = () => true;
+  run(model: Model, real: Real): void {
+    const every = model.entries.map((_, entry) => entry);
+    const sources = every.map((entry) => this.sources[entry] % every.length);
+    real.tables.reorder(every, sources);
+    const before = model.entries.map((tokens) => [...tokens]);
+    for (const [to, from] of sources.entries()) model.entries[to] = [...before[from]];
+    real.expectSound(model);
+  }
+  toString = () => `reorder(${JSON.stringify(this.sources)})`;
+}
+
+/** Commands whose changes are all given back. */
+class GivenBack implements Command {
+  readonly commands: readonly Command[];
+
+  constructor(commands: readonly Command[]) {
+    this.commands = commands;
+  }
+  check = () => true;
+  run(model: Model, real: Real): void {
+    const { tables } = real;
+    const before = { ...real.state(), next: nextPages(tables, real.options) };
+    const aside = tables.clone();
+    const other = new Real(real.options, aside, real.memory.map((page) => [...page])); // biome-ignore format: one idea
+    const entries = model.entries.map((tokens) => [...tokens]);
+    tables.begin();
+    const scratch = new Real(real.options, tables, other.memory);
+    for (const command of this.commands) {
+      const changed = { entries };
+      if (command.check(changed)) command.run(changed, scratch);
+    }
+    tables.rollBack();
+    expect({ ...real.state(), next: nextPages(tables, real.options) }).toEqual(before);
+    expect(nextPages(aside, real.options)).toEqual(before.next);
+    real.expectSound(model);
+  }
+  toString = () => `giveBack(${this.commands.map(String).join("; ")})`;
+}
+
+/** The pages in the order in which they would be taken. */
+function nextPages(tables: PageTables, options: PageTablesOptions): number[] {
+  const copy = tables.clone();
+  const { pageSize, maxTokens, entries } = options;
+  const next: number[] = [];
+  for (let entry = 0; entry < entries; entry++) {
+    copy.truncate(entry, 0);
+    for (let count = Math.min(maxTokens, copy.freePages * pageSize); count > 0; ) {
+      copy.append([entry], [count]);
+      next.push(...copy.pages(entry));
+      count = 0;
+    }
+  }
+  return next;
+}
+
 class Ask implements Command {
   readonly entry: number;
 
@@ -191,15 +257,20 @@ const entry = fc.nat({ max: 4 });
 /** Of an entry's tokens; whole and none often. */
 const share = fc.oneof(fc.constantFrom(0, 1), fc.double({ min: 0, max: 1, noNaN: true }));
 const count = fc.oneof(fc.constantFrom(0, 1, 1, 2), fc.nat({ max: 20 }));
+const changes: fc.Arbitrary<Command>[] = [
+  fc
+    .tuple(fc.shuffledSubarray([0, 1, 2, 3, 4]), fc.array(count, { minLength: 5, maxLength: 5 }))
+    .map(([order, counts]) => new Append(order, counts)),
+  fc.tuple(entry, share).map(([at, kept]) => new Truncate(at, kept)),
+  entry.map((at) => new Truncate(at, 0)),
+  fc.tuple(entry, entry, share).map(([from, to, kept]) => new Fork(from, to, kept)),
+  fc.array(entry, { minLength: 5, maxLength: 5 }).map((sources) => new Reorder(sources)),
+];
 const commands = fc.commands(
   [
-    fc
-      .tuple(fc.shuffledSubarray([0, 1, 2, 3, 4]), fc.array(count, { minLength: 5, maxLength: 5 }))
-      .map(([order, counts]) => new Append(order, counts)),
-    fc.tuple(entry, share).map(([at, kept]) => new Truncate(at, kept)),
-    entry.map((at) => new Truncate(at, 0)),
+    ...changes,
     entry.map((at) => new Ask(at)),
-    fc.tuple(entry, entry, share).map(([from, to, kept]) => new Fork(from, to, kept)),
+    fc.array(fc.oneof(...changes), { maxLength: 6 }).map((given) => new GivenBack(given)),
   ],
   { maxCommands: 60, size: "max" },
 );

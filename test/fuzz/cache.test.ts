@@ -25,7 +25,18 @@ describe("histories of caches", () => {
         expect(history.pages === undefined).toBe(history.place !== "paged");
       }
     }
-    expect([...seen].sort()).toEqual(["append", "attend", "fork", "free", "submit", "truncate"]);
+    expect([...seen].sort()).toEqual([
+      "append",
+      "attend",
+      "calls",
+      "fork",
+      "free",
+      "lost",
+      "reject",
+      "reorder",
+      "submit",
+      "truncate",
+    ]);
   });
 
   it("shrink to one step of the same cache", async () => {

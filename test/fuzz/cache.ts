@@ -1,7 +1,8 @@
 // Random histories of caches of every kind.
 
 import fc from "fast-check";
-import type { CacheCase, Step } from "../support/cache_history.ts";
+import type { BurstCall, Rejection } from "../support/cache_bursts.ts";
+import type { CacheCase, Step } from "../support/cache_steps.ts";
 import { defined } from "../support/features.ts";
 import { maybe, WholeNumber, weighted } from "./draws.ts";
 
@@ -90,6 +91,22 @@ const entry = fc.nat({ max: MOST_ENTRIES - 1 });
 const counts = fc.array(small([0, 1, 1, 1, 2, 5, 16, 31, 32, 33], 60), { minLength: 1, maxLength: MOST_ENTRIES });
 const batch = maybe(fc.shuffledSubarray([0, 1, 2, 3, 4], { minLength: 1 }), 50);
 
+const sources = fc.array(entry, { minLength: MOST_ENTRIES, maxLength: MOST_ENTRIES });
+const rejection = fc.constantFrom<Rejection>("shape", "destroyed", "buffer", "counts", "target");
+/** Calls that are not awaited. */
+const burstCall: fc.Arbitrary<BurstCall> = weighted<BurstCall>([
+  [
+    5,
+    fc
+      .record({ append: counts, batch, rejected: maybe(fc.constantFrom<Rejection>("shape", "buffer", "counts"), 20) })
+      .map((drawn) => defined(drawn) as BurstCall),
+  ],
+  [2, fc.record({ truncate: fc.tuple(entry, small([0, 1, 2, 8], 60)) })],
+  [1, fc.record({ free: entry })],
+  [1, fc.record({ fork: fc.tuple(entry, entry) })],
+  [1, fc.record({ reorder: sources })],
+]);
+
 const step: fc.Arbitrary<Step> = weighted<Step>([
   [
     7,
@@ -109,6 +126,10 @@ const step: fc.Arbitrary<Step> = weighted<Step>([
       })
       .map((drawn) => defined(drawn) as Step),
   ],
+  [1, fc.record({ reorder: sources })],
+  [1, fc.record({ lost: counts, batch }).map((drawn) => defined(drawn) as Step)],
+  [1, fc.record({ reject: rejection, batch }).map((drawn) => defined(drawn) as Step)],
+  [2, fc.record({ calls: fc.array(burstCall, { minLength: 1, maxLength: 8 }) })],
   [2, fc.record({ truncate: fc.tuple(entry, small([0, 1, 2, 8, 17], 200)) })],
   [2, fc.record({ fork: fc.tuple(entry, entry, small([0, 0, 0, 1, 5, 16], 40)) })],
   [1, fc.record({ free: entry })],

@@ -82,7 +82,8 @@ const additive: Suite = {
 const CACHES = 2;
 
 const cache: Suite = {
-  about: "histories of caches of every kind: append, attend, truncate, fork, free",
+  about:
+    "histories of caches of every kind, awaited or not: append, attend, truncate, fork, reorder, calls that are rejected",
   problems(seed) {
     const pool = cacheSets(seed, CACHES);
     return (own) => historiesOf(pool[(own >>> 8) % pool.length]);

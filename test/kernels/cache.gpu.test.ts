@@ -150,6 +150,7 @@ describe("counts", () => {
     await cache.append(k, v, { counts });
     image.append(rows, [2, 0, 4]);
     expect(cache.lengths).toEqual([4, 4, 4]);
+    expect(Array.from(await cache.source.state.read()).slice(1, 4)).toEqual([2, 0, 4]);
     await cache.truncate(3); // of what the host counted: the GPU has 2, 0 and 4
     image.truncate([3, 3, 3]);
     const strided = tensor(device, [3, 2], { dtype: "i32", data: [1, 9, 0, 9, 2, 9] }).slice(1, 0, 1).view({ shape: [3], strides: [2] }); // biome-ignore format: one idea

@@ -145,6 +145,22 @@ describe("attention to a cache", () => {
   });
 });
 
+describe("queries of different numbers", () => {
+  it("end at the last key of their entry, if they are causal", async () => {
+    const device = await testDevice();
+    const spec = { ...ROWS, name: "", place: "rows", M: 5 } as const;
+    const { source, q, k, v, shape, destroy } = problemOf(device, spec);
+    const options = { causal: true, qLengths: [3, 5, 1] };
+    const { output } = await attention(q.gpu, { source }, { ...options, variant: SIZES.variant });
+    const cpu = { ...options, kvLengths: ROWS.lengths };
+    const f64 = reference(q, k, v, cpu).output;
+    const plain = reference(q, k, v, { ...cpu, precision: "f32" }).output;
+    expectClose("output", await output.read(), { f64, plain }, shape);
+    for (const used of [q.gpu, output]) used.destroy();
+    destroy();
+  });
+});
+
 const RING = { ...SIZES, capacity: 500, lengths: [40, 2, 40], place: "ring", ring: 31, sinkTokens: 2 } as const;
 
 describe("what a cache does not take", () => {

@@ -1,7 +1,8 @@
 // Paged caches: fixed histories against the model of test/support/cache_history.ts, which fuzzing runs at random.
 
 import { describe, it } from "vitest";
-import { type CacheCase, runHistory } from "../support/cache_history.ts";
+import { runHistory } from "../support/cache_history.ts";
+import type { CacheCase } from "../support/cache_steps.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 
 failOnGpuErrors();

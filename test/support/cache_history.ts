@@ -6,51 +6,14 @@ import { normal } from "../../bench/data.ts";
 import type { KvSourceOwner } from "../../src/attention/kv_source.ts";
 import { type CacheAppendPlan, FoveaError, planAttention, type Tensor, tensor } from "../../src/index.ts";
 import type { ReferenceOptions } from "../../src/reference/index.ts";
-import { compareLook, type Look, type Token } from "./cache_looks.ts";
-import { isNear, plainRow, type Row, type RowTransform, transformed } from "./cache_rows.ts";
-import { type CacheMake, makeCache, type Subject } from "./cache_subjects.ts";
+import { type Burst, runBurst, runRejected } from "./cache_bursts.ts";
+import { compareLook, type Look } from "./cache_looks.ts";
+import { CacheModel, type Drawing, newRows, newTokens } from "./cache_model.ts";
+import { isNear, type Row, type RowTransform, transformed } from "./cache_rows.ts";
+import type { CacheCase, Step } from "./cache_steps.ts";
+import { makeCache, type Subject } from "./cache_subjects.ts";
 import { product } from "./cases.ts";
 import { defined } from "./features.ts";
-
-export type Step =
-  /** So many new tokens for each entry of the batch, all of them by default. */
-  | {
-      readonly append: readonly number[];
-      readonly batch?: readonly number[];
-      readonly spread?: number;
-      /** They are NaN and taken back at once: memory past the end of entries is not what it was. Not of a ring. */
-      readonly poison?: boolean;
-    }
-  /** So many queries of each entry, the last one at its last token. */
-  | {
-      readonly attend: number;
-      readonly batch?: readonly number[];
-      readonly causal?: boolean;
-      readonly window?: number;
-      readonly sinkTokens?: number;
-    }
-  /** Takes back the last tokens of an entry. */
-  | { readonly truncate: readonly [entry: number, tokens: number] }
-  /** The second entry, if it is empty, gets all tokens of the first one but the last few. */
-  | { readonly fork: readonly [from: number, to: number, fewer: number] }
-  | { readonly free: number }
-  /** What is encoded so far is submitted. */
-  | { readonly submit: true };
-
-/** A cache, what attention does to its scores, and what happens to it. */
-export interface CacheCase extends CacheMake {
-  /** Query heads of a key head. */
-  readonly G: number;
-  /** Default what attention chooses for few queries, and the tile that compiles fastest for many. */
-  readonly variant?: string;
-  /** Appends normalise and rotate queries as well. */
-  readonly queries?: boolean;
-  readonly softcap?: number;
-  readonly alibi?: boolean;
-  readonly sinks?: boolean;
-  readonly seed?: number;
-  readonly steps: readonly Step[];
-}
 
 /** What attention has a kernel of its own for. */
 const FEW_QUERIES = 16;
@@ -75,11 +38,8 @@ export async function runHistory(device: GPUDevice, problem: CacheCase): Promise
 class History {
   readonly #device: GPUDevice;
   readonly #problem: CacheCase;
-  readonly #entries: Token[][];
-  /** What lies in each row of a ring. */
-  readonly #rings: Map<number, Token>[];
-  /** Tokens that each entry ever had at once: a ring has lost those far behind. */
-  readonly #peaks: number[];
+  readonly #model: CacheModel;
+  readonly #drawing: Drawing;
   readonly #looks: Look[] = [];
   readonly #turned: Turned[] = [];
   readonly #made: { destroy(): void }[] = [];
@@ -90,9 +50,8 @@ class History {
   constructor(device: GPUDevice, problem: CacheCase) {
     this.#device = device;
     this.#problem = problem;
-    this.#entries = Array.from({ length: problem.entries }, () => []);
-    this.#rings = this.#entries.map(() => new Map());
-    this.#peaks = new Array(problem.entries).fill(0);
+    this.#model = new CacheModel(problem);
+    this.#drawing = { device, make: problem, nextSeed: () => ++this.#seed, made: this.#made };
     this.#encoder = device.createCommandEncoder();
     this.#seed = (problem.seed ?? 1) * 1000;
   }
@@ -126,19 +85,51 @@ class History {
     return this.#subject;
   }
 
-  #take(step: Step, index: number): Promise<void> | void {
+  async #take(step: Step, index: number): Promise<void> {
     if ("append" in step) return this.#append(step, index);
     if ("attend" in step) return this.#attend(step, index);
     if ("truncate" in step) return this.#truncate(step.truncate);
     if ("fork" in step) return this.#fork(step.fork);
     if ("free" in step) {
-      if (step.free >= this.#entries.length) return;
+      if (step.free >= this.#model.entries.length) return;
       this.#cache.truncate(this.#encoder, step.free, 0);
-      this.#entries[step.free] = [];
-      this.#peaks[step.free] = 0;
-      return;
+      return this.#model.truncate(step.free, 0);
     }
-    return this.#submit();
+    this.#submit(); // what follows has commands of its own
+    if ("reorder" in step) {
+      const { length } = this.#model.entries;
+      const sources = this.#model.entries.map((_, entry) => (step.reorder[entry] ?? entry) % length);
+      await this.#cache.reorder(sources);
+      this.#model.reorder(sources);
+    }
+    if ("lost" in step) await this.#lose(step);
+    if ("reject" in step) await runRejected(this.#burst, step.reject, step.batch);
+    if ("calls" in step) await runBurst(this.#burst, step.calls);
+  }
+
+  get #burst(): Burst {
+    return {
+      drawing: this.#drawing,
+      model: this.#model,
+      subject: this.#cache,
+      batchOf: (batch) => this.#batchOf(batch),
+    };
+  }
+
+  /** Encodes an append that is never submitted. */
+  async #lose({ lost, batch }: Extract<Step, { lost: unknown }>): Promise<void> {
+    const entries = this.#batchOf(batch);
+    if (!entries.length) return;
+    const counts = entries.map((_, i) => lost[i] ?? 0);
+    if (!this.#cache.hasRoom(entries, counts)) return;
+    const lengths = entries.map((entry) => this.#model.entries[entry].length);
+    const { k, v } = newTokens(this.#drawing, lengths, counts);
+    await this.#cache.resync(async (_, encoder) => {
+      const target = await this.#cache.batch(entries);
+      const plan = await target.planAppend({ k, v });
+      this.#made.push(plan);
+      plan.encode(encoder, { counts });
+    });
   }
 
   #submit(): void {
@@ -148,7 +139,7 @@ class History {
 
   /** The entries that a step is about: those of its batch that there are, each once. */
   #batchOf(batch: readonly number[] | undefined): number[] {
-    const all = this.#entries.map((_, entry) => entry);
+    const all = this.#model.entries.map((_, entry) => entry);
     return batch && this.#problem.place === "paged" ? [...new Set(batch.filter((entry) => entry in all))] : all;
   }
 
@@ -162,44 +153,19 @@ class History {
     { append, batch, spread, poison = false }: Extract<Step, { append: unknown }>,
     index: number,
   ): Promise<void> {
-    const { place, D, Dv = D, Hkv, G, qkNorm, rotary, queries } = this.#problem;
+    const { place, D, Hkv, G, qkNorm, rotary, queries } = this.#problem;
     const entries = this.#batchOf(batch);
     if (!entries.length) return;
     const counts = entries.map((_, i) => append[i] ?? 0);
-    const M = Math.max(1, ...counts);
     const isPoison = poison && place !== "ring";
-    const rows = (heads: number, dim: number, deviation = spread ?? 1) => {
-      const shape = [entries.length, heads, M, dim];
-      const data = normal(++this.#seed, product(shape), deviation);
-      const at = (b: number, h: number, i: number) => ((b * heads + h) * M + i) * dim;
-      // What is not appended must not be read.
-      for (let b = 0; b < entries.length; b++) {
-        for (let h = 0; h < heads; h++) data.fill(Number.NaN, at(b, h, counts[b]), at(b, h, M));
-      }
-      const row = (b: number, h: number, i: number) => data.slice(at(b, h, i), at(b, h, i) + dim);
-      return { at, row, gpu: this.#tensor(shape, data) };
-    };
-    const [k, v] = [D, Dv].map((dim) => rows(Hkv, dim, isPoison ? Number.NaN : undefined));
+    const lengths = entries.map((entry) => this.#model.entries[entry].length);
+    const { k, v, tokens } = newTokens(this.#drawing, lengths, counts, isPoison ? Number.NaN : spread);
     const how: RowTransform = defined({ qkNorm, rotary });
-    const turned = queries && (qkNorm || rotary) ? rows(Hkv * G, D) : undefined;
+    const asked = { heads: Hkv * G, dim: D, deviation: spread };
+    const turned = queries && (qkNorm || rotary) ? newRows(this.#drawing, counts, asked) : undefined;
     const target = await this.#cache.batch(entries);
-    const plan: CacheAppendPlan = await target.planAppend({
-      ...{ k: k.gpu, v: v.gpu },
-      ...(turned && { q: turned.gpu }),
-    });
+    const plan: CacheAppendPlan = await target.planAppend({ k, v, ...(turned && { q: turned.gpu }) });
     this.#made.push(plan);
-    const tokens = entries.map((entry, b) =>
-      Array.from({ length: counts[b] }, (_, i): Token => {
-        const position = this.#entries[entry].length + i;
-        const heads = Array.from({ length: Hkv }, (_, h) => h);
-        return {
-          k: heads.map((h) =>
-            qkNorm || rotary ? transformed(k.row(b, h, i), position, "k", how) : plainRow(k.row(b, h, i)),
-          ),
-          v: heads.map((h) => plainRow(v.row(b, h, i))),
-        };
-      }),
-    );
     const room = this.#cache.hasRoom(entries, counts);
     const before = this.#cache.lengths;
     try {
@@ -211,22 +177,17 @@ class History {
     }
     if (!room) throw new Error("the append ought to be refused, for there is no room");
     if (turned) {
-      const list = entries.flatMap((entry, b) =>
+      const list = entries.flatMap((_entry, b) =>
         Array.from({ length: Hkv * G * counts[b] }, (_, n) => {
           const [h, i] = [Math.floor(n / counts[b]), n % counts[b]];
-          const position = this.#entries[entry].length + i;
+          const position = lengths[b] + i;
           return { at: turned.at(b, h, i), row: transformed(turned.row(b, h, i), position, "q", how) };
         }),
       );
       this.#turned.push({ step: index, rows: list, tensor: turned.gpu });
     }
     for (const [b, entry] of entries.entries()) {
-      for (const token of tokens[b]) {
-        const { sinkTokens = 0, ring = 0 } = this.#problem;
-        const j = this.#entries[entry].push(token) - 1;
-        this.#rings[entry].set(ring && j >= sinkTokens ? sinkTokens + ((j - sinkTokens) % ring) : j, token);
-      }
-      this.#peaks[entry] = Math.max(this.#peaks[entry], this.#entries[entry].length);
+      this.#model.append(entry, tokens[b]);
       if (isPoison) this.#truncate([entry, counts[b]]);
     }
   }
@@ -269,8 +230,9 @@ class History {
       this.#made.push(copy);
       return copy;
     });
-    const tokens = entries.map((entry) => [...this.#entries[entry]]);
-    const held = entries.map((entry) => new Set(place === "ring" ? this.#rings[entry].values() : this.#entries[entry]));
+    const tokens = entries.map((entry) => [...this.#model.entries[entry]]);
+    const { entries: lists, rings } = this.#model;
+    const held = entries.map((entry) => new Set(place === "ring" ? rings[entry].values() : lists[entry]));
     const options = { ...features, kvLengths: tokens.map((list) => list.length) };
     this.#looks.push({ step: index, source, tokens, held, q: { data, shape }, options, output, lse, copies });
   }
@@ -282,37 +244,32 @@ class History {
       const left = window === undefined ? undefined : ([window, causal ? 0 : -1] as const);
       return { M: attend, window: left, sinkTokens: left && sinkTokens, causal };
     }
-    const lost = Math.max(0, ...entries.map((entry) => this.#peaks[entry] - this.#entries[entry].length));
+    const lost = Math.max(0, ...entries.map((entry) => this.#model.peaks[entry] - this.#model.entries[entry].length));
     const left = Math.min(window ?? kept, kept, Math.max(0, ring - lost - 1));
     const M = Math.max(0, Math.min(attend, ring - lost - left));
     return { M, window: [left, 0] as const, sinkTokens: Math.min(sinkTokens ?? 0, first), causal: true };
   }
 
   #truncate([entry, tokens]: readonly [number, number]): void {
-    const { place, ring = 0, window = 0 } = this.#problem;
-    if (entry >= this.#entries.length) return;
-    const { length } = this.#entries[entry];
-    // Of a ring, no more than it has beside its window.
-    const most = place === "ring" ? Math.max(0, ring - window - 1 - (this.#peaks[entry] - length)) : length;
-    const left = length - Math.min(tokens, length, most);
+    if (entry >= this.#model.entries.length) return;
+    const left = this.#model.cut(entry, tokens);
     this.#cache.truncate(this.#encoder, entry, left);
-    this.#entries[entry].length = left;
+    this.#model.truncate(entry, left);
   }
 
   async #fork([from, to, fewer]: readonly [number, number, number]): Promise<void> {
-    const source = this.#entries[from];
-    if (!source || from === to || this.#entries[to]?.length !== 0) return;
+    const { entries } = this.#model;
+    const source = entries[from];
+    if (!source || from === to || entries[to]?.length !== 0) return;
     if (this.#problem.place !== "paged") fewer = 0;
     const tokens = Math.max(0, source.length - fewer);
     if (this.#problem.place !== "paged") this.#submit(); // it copies by commands of its own
     await this.#cache.fork(from, to, tokens);
-    this.#entries[to] = source.slice(0, tokens);
-    this.#rings[to] = new Map(this.#rings[from]);
-    this.#peaks[to] = this.#problem.place === "ring" ? this.#peaks[from] : tokens;
+    this.#model.fork(from, to, tokens);
   }
 
   #expectLengths(): void {
-    const expected = this.#entries.map((tokens) => tokens.length);
+    const expected = this.#model.lengths;
     const { lengths } = this.#cache;
     if (`${lengths}` !== `${expected}`) throw new Error(`lengths are ${lengths}, expected ${expected}`);
   }

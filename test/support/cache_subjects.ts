@@ -2,12 +2,14 @@
 
 import type { KvSourceOwner } from "../../src/attention/kv_source.ts";
 import {
+  type AppendOptions,
   type AppendProblem,
   type CacheAppendPlan,
   type CacheDtype,
   createKvCache,
   createPagedKvCache,
   type PagedBatch,
+  type Tensor,
 } from "../../src/index.ts";
 import { EPSILON, normWeights, type RowTransform } from "./cache_rows.ts";
 import { defined } from "./features.ts";
@@ -42,10 +44,21 @@ export interface Subject {
   truncate(encoder: GPUCommandEncoder, entry: number, length: number): void;
   /** The target is empty. */
   fork(from: number, to: number, tokens: number): Promise<void> | void;
+  /** As a call of its own: that of the cache which is awaited, or synchronous. */
+  cut(entry: number, length: number): Promise<void> | undefined;
+  reorder(sources: readonly number[]): Promise<void> | void;
+  /** Appends to these entries that are encoded and never submitted are made good. */
+  resync(encode: (target: Appendable, encoder: GPUCommandEncoder) => Promise<void>): Promise<void>;
+  /** Makes what `batch` gave mean other entries, as many as before. */
+  select(target: Appendable, entries: readonly number[]): void;
+  /** All that the host knows, as text. */
+  known(): string;
+  readonly isPaged: boolean;
   destroy(): void;
 }
 
 export interface Appendable extends KvSourceOwner {
+  append(k: Tensor, v: Tensor, options: AppendOptions): Promise<void>;
   planAppend(problem: AppendProblem): Promise<CacheAppendPlan>;
 }
 
@@ -77,6 +90,22 @@ async function subject(device: GPUDevice, make: CacheMake, shared: Shared): Prom
         cache.lengths.map((other, index) => (index === entry ? length : other)),
       ),
     fork: (from, to, tokens) => cache.forkEntry(from, to, tokens),
+    cut: (entry, length) => {
+      const limits = cache.lengths.map((_, index) => (index === entry ? length : maxTokens));
+      const done = cache.truncate(limits);
+      limits.fill(0);
+      return done;
+    },
+    reorder: (sources) => cache.reorder(sources),
+    async resync(encode) {
+      if (place === "ring") return; // which has lost what the tokens would have overwritten
+      const before = cache.lengths;
+      await encode(cache, device.createCommandEncoder());
+      await cache.truncate(before);
+    },
+    select: () => {},
+    known: () => `${cache.lengths}`,
+    isPaged: false,
     destroy: () => cache.destroy(),
   };
 }
@@ -103,6 +132,23 @@ async function pagedSubject(device: GPUDevice, make: CacheMake, shared: Shared):
     },
     truncate: (_, entry, length) => (length === 0 ? cache.free(entry) : cache.truncate(entry, length)),
     fork: (from, to, tokens) => cache.fork(from, to, tokens),
+    cut(entry, length) {
+      cache.truncate(entry, length);
+      return undefined;
+    },
+    reorder: (sources) => cache.reorder(sources),
+    async resync(encode) {
+      const before = cache.lengths;
+      await encode(cache, device.createCommandEncoder());
+      for (const [entry, length] of before.entries()) cache.truncate(entry, length);
+      cache.resync();
+    },
+    select(target, asked) {
+      if (target !== cache) (target as PagedBatch).select(asked);
+    },
+    known: () =>
+      JSON.stringify([cache.lengths, cache.freePages, cache.lengths.map((_, entry) => cache.pagesOf(entry))]),
+    isPaged: true,
     destroy: () => cache.destroy(),
   };
 }

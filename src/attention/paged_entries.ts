@@ -1,0 +1,43 @@
+// The entries that calls of a paged cache are about, checked.
+
+import { check, show } from "../errors.ts";
+import { type Numbers, numbersOf } from "../given.ts";
+import type { PageCopy, PageTables } from "./pages.ts";
+
+/** Takes pages for tokens of each entry. Gives those to copy first. */
+export function appendTo(
+  tables: PageTables,
+  label: string,
+  entries: readonly number[],
+  counts: readonly number[],
+): readonly PageCopy[] {
+  const grown = entries.filter((_, index) => counts[index] > 0);
+  checkOnce(label, grown, entries);
+  return tables.append(entries, counts, label);
+}
+
+/** Throws FoveaError("argument") if an entry is there twice that gets tokens. */
+export function checkOnce(label: string, changed: readonly number[], entries: readonly number[]): void {
+  const seen = new Set<number>();
+  for (const entry of changed) {
+    check(
+      !seen.has(entry),
+      "argument",
+      () => `${label}: entry ${entry} of the cache is twice in the batch [${entries}] and would get tokens twice.`,
+    );
+    seen.add(entry);
+  }
+}
+
+/** Entries of a cache that has `count` of them, copied. Throws FoveaError("argument") for others. */
+export function checkedEntries(what: string, entries: Numbers, count: number): readonly number[] {
+  const list = numbersOf(entries);
+  check(
+    Array.isArray(list) &&
+      list.length > 0 &&
+      list.every((entry) => Number.isInteger(entry) && entry >= 0 && entry < count),
+    "argument",
+    () => `${what}: entries of this cache are whole numbers from 0 to ${count - 1}, got ${show(entries)}.`,
+  );
+  return [...list];
+}

@@ -1,0 +1,106 @@
+// Faults of caches: their calls, bookkeeping, pages and memory.
+
+import type { Mutant } from "./mutant.ts";
+
+const CALLS = "test/api/cache_calls.gpu.test.ts";
+const MEMORY = "test/api/cache_memory.gpu.test.ts";
+const LEDGER = "test/api/ledger.test.ts";
+const PAGES = "test/api/pages.test.ts";
+
+export const MUTANTS: readonly Mutant[] = [
+  {
+    file: "shaders/variants/sequence_cached.wesl",
+    text: "q_offset = kv_len - q_len;",
+    replacement: "q_offset = kv_len - q_rows;",
+    tests: ["test/kernels/cached.gpu.test.ts"],
+    filter: "end at the last key of their entry",
+  },
+  {
+    file: "shaders/cache_advance.wesl",
+    text: "length + min(count, params.rows)",
+    replacement: "length + count",
+    tests: ["test/kernels/cache.gpu.test.ts"],
+    filter: "on the GPU are limited to the rows",
+  },
+  {
+    file: "src/attention/cache_lengths.ts",
+    text: "kept[entry] <= sinkTokens ? kept[entry] : peak",
+    replacement: "kept[entry]",
+    tests: [LEDGER],
+  },
+  {
+    file: "src/attention/cache_lengths.ts",
+    text: "peaks: entries.map((from) => peaks[from]),",
+    replacement: "peaks,",
+    tests: [LEDGER],
+  },
+  {
+    file: "src/attention/page_view.ts",
+    text: "this.#words.fill(UNKNOWN);",
+    replacement: "",
+    tests: ["test/api/paged.gpu.test.ts"],
+    filter: "told the pages that it never had",
+  },
+  {
+    file: "src/attention/paged_batch.ts",
+    text: "if (isTold) this.#view.forget();",
+    replacement: "",
+    tests: [CALLS],
+    filter: "by an attention that is rejected",
+  },
+  {
+    file: "src/attention/ledger.ts",
+    text: `    } catch (error) {
+      state.rollBack();
+      throw error;
+    } finally {`,
+    replacement: "    } finally {",
+    tests: [LEDGER],
+  },
+  {
+    file: "src/attention/ledger.ts",
+    text: "const done = waits ? this.#tail.then(run) : run();",
+    replacement: "const done = this.#tail.then(run);",
+    tests: [LEDGER],
+  },
+  {
+    file: "src/attention/append_queue.ts",
+    text: "await this.#submit(made, request, { ...tensors, ...kept }, take);",
+    replacement: "await this.#submit(made, request, tensors, take);",
+    tests: [CALLS],
+    filter: "with what its tensors hold",
+  },
+  {
+    file: "src/attention/cache_core.ts",
+    text: "              growth?.undo();",
+    replacement: "",
+    tests: [CALLS],
+    filter: "takes the growth that it asked for",
+  },
+  {
+    file: "src/attention/page_pool.ts",
+    text: "if (change.isFree) this.#free.pop();",
+    replacement: "",
+    tests: [PAGES],
+  },
+  {
+    file: "src/attention/pages.ts",
+    text: "    for (const { pages } of moved) for (const page of pages) this.#pool.share(page);\n",
+    replacement: "",
+    tests: [PAGES],
+  },
+  {
+    file: "src/attention/cache_memory.ts",
+    text: "encoder.copyBufferToBuffer(between, place * part, buffer, at(to) + begin, copied);",
+    replacement: "encoder.copyBufferToBuffer(between, place * part, buffer, at(to), copied);",
+    tests: [MEMORY],
+    filter: "are copied in parts",
+  },
+  {
+    file: "src/attention/cache_state.ts",
+    text: "end - first < LONGEST_RUN && ",
+    replacement: "",
+    tests: [MEMORY],
+    filter: "that one command cannot count",
+  },
+];
