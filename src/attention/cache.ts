@@ -30,7 +30,7 @@ export interface ForkOptions {
   readonly label?: string;
 }
 
-const FORK_OPTIONS: OptionNames<ForkOptions> = { lengths: true, label: "string" };
+const FORK_OPTIONS: OptionNames<ForkOptions> = { lengths: "any", label: "string" };
 
 /**
  * A cache of keys and values. Make one with {@link createKvCache}; attention reads it as `cache` of its problem.

@@ -85,13 +85,13 @@ export interface AppendProblem {
 
 /** The names of its members. */
 export const APPEND_PROBLEM: OptionNames<AppendProblem> = {
-  k: true,
-  v: true,
-  q: true,
-  qOutput: true,
-  counts: true,
+  k: "any",
+  v: "any",
+  q: "any",
+  qOutput: "any",
+  counts: "any",
   positionOffset: "number",
-  positionIds: true,
+  positionIds: "any",
   layout: "string",
   label: "string",
 };

@@ -78,7 +78,7 @@ export interface KvCacheOptions extends RowOptions {
 }
 
 /** The names of the options. */
-export const ROW_OPTIONS: OptionNames<RowOptions> = { dtype: "string", groupSize: true, rotary: true, qkNorm: true };
+export const ROW_OPTIONS: OptionNames<RowOptions> = { dtype: "string", groupSize: "any", rotary: "any", qkNorm: "any" };
 export const KV_CACHE_OPTIONS: OptionNames<KvCacheOptions> = {
   ...ROW_OPTIONS,
   batch: "number",
@@ -92,7 +92,7 @@ export const KV_CACHE_OPTIONS: OptionNames<KvCacheOptions> = {
   sinkTokens: "number",
   label: "string",
 };
-const QK_NORM = { q: true, k: true, epsilon: "number" } as const;
+const QK_NORM = { q: "any", k: "any", epsilon: "number" } as const;
 
 /** Positions that a ring can count to, if nothing is said. */
 const RING_CAPACITY = 2 ** 23;
