@@ -177,7 +177,9 @@ export class PagedKvCache implements KvSourceOwner {
 
   /**
    * For when something that was encoded is not going to be submitted: the next commands tell the GPU all lengths and page
-   * tables again, and not only what has changed. Tokens of appends that never ran are to be taken back by `truncate`.
+   * tables again, and not only what has changed. Tokens of appends that never ran are to be taken back by `truncate`. Of an
+   * entry that shared its last page with a fork, partly filled, such an append has put a copy in its place, which was never
+   * made: free that entry, and fork it again.
    */
   resync(): void {
     checkAlive(`${this.label}.resync`, this.#all);

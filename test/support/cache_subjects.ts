@@ -139,6 +139,10 @@ async function pagedSubject(device: GPUDevice, make: CacheMake, shared: Shared):
     reorder: (sources) => cache.reorder(sources),
     async resync(encode) {
       const before = cache.lengths;
+      // A page that is shared and partly filled would be replaced by a copy that never runs: see `resync`.
+      const last = before.map((length, entry) => (length % pageSize ? cache.pagesOf(entry).at(-1) : undefined));
+      const pages = before.flatMap((_, entry) => cache.pagesOf(entry));
+      if (last.some((page) => page !== undefined && pages.filter((other) => other === page).length > 1)) return;
       await encode(cache, device.createCommandEncoder());
       for (const [entry, length] of before.entries()) cache.truncate(entry, length);
       cache.resync();
