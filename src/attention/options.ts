@@ -54,7 +54,8 @@ export interface ScoreOptions extends MaskOptions<PerBatch>, SimilarityOptions {
   readonly qLengths?: PerBatch;
   /**
    * Sequences of different lengths one after the other, without padding: entry b owns the rows cuSeqlensQ[b] up to
-   * cuSeqlensQ[b + 1] of q and output, and likewise of k and v, whose batch axis is then 1. B + 1 numbers each.
+   * cuSeqlensQ[b + 1] of q and output, and likewise of k and v, whose batch axis is then 1. B + 1 numbers each. Rows of
+   * the outputs that no entry owns, such as those past the last one, stay as they were: zeros in a new tensor.
    */
   readonly cuSeqlensQ?: PerBatch;
   readonly cuSeqlensKv?: PerBatch;
