@@ -7,8 +7,8 @@ import { checkBindings, compileKernel } from "../gpu/pipelines.ts";
 import { Tensor, tensor } from "../gpu/tensor.ts";
 import { BLOCKS, blockMaskKernel } from "../kernels/block_mask.ts";
 import { takeOptions } from "../options.ts";
+import { AttentionFunction, type MaskFunction } from "./attention_function.ts";
 import { writeNumber } from "./captures.ts";
-import { AttentionFunction, type MaskFunction } from "./functions.ts";
 import { capturedOperand } from "./operand_checks.ts";
 import { bindingRange } from "./specs.ts";
 

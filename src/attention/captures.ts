@@ -1,7 +1,7 @@
 // What the functions of a problem capture, for plans: numbers as uniforms hold them, and the functions themselves.
 
 import type { CaptureType } from "../kernels/slots.ts";
-import type { AttentionFunction, MaskFunction, ProbabilityFunction } from "./functions.ts";
+import type { AttentionFunction, MaskFunction, ProbabilityFunction } from "./attention_function.ts";
 import type { ScoreOptions } from "./options.ts";
 
 /** A number is an f32. */

@@ -3,10 +3,10 @@
 
 import { check, show } from "../errors.ts";
 import { checkNames } from "../options.ts";
+import { AttentionFunction, checkCaptureNames } from "./attention_function.ts";
 import { BlockMask } from "./block_mask.ts";
 import { resolveMemory } from "./broadcast.ts";
 import type { Features, TensorSizes } from "./features.ts";
-import { AttentionFunction } from "./functions.ts";
 import type { KvSource } from "./kv_source.ts";
 import type { Dropout, TakenScores } from "./options.ts";
 import { sequenceTables } from "./sequences.ts";
@@ -55,18 +55,19 @@ function resolveFunctions(
   check(
     scoreFunction === undefined || isFunction(scoreFunction, "score"),
     "argument",
-    () => `${label}: scoreFunction must come from scoreFunction(), got ${scoreFunction}.`,
+    () => `${label}: scoreFunction must come from scoreFunction(), got ${show(scoreFunction)}.`,
   );
   check(
     maskFunction === undefined || isFunction(maskFunction, "mask"),
     "argument",
-    () => `${label}: maskFunction must come from maskFunction(), got ${maskFunction}.`,
+    () => `${label}: maskFunction must come from maskFunction(), got ${show(maskFunction)}.`,
   );
+  checkCaptureNames(label, [scoreFunction, maskFunction]);
   if (blockMask === undefined) return { scoreFunction, maskFunction, blockMask };
   check(
     blockMask instanceof BlockMask,
     "argument",
-    () => `${label}: blockMask must come from createBlockMask() or blockMaskOf(), got ${blockMask}.`,
+    () => `${label}: blockMask must come from createBlockMask() or blockMaskOf(), got ${show(blockMask)}.`,
   );
   check(
     maskFunction === undefined,
@@ -94,6 +95,7 @@ function resolveFunctions(
     () =>
       `${label}: the block mask puts the first query at position ${made.queryOffset}, the problem at ${first}. Make the block mask with the same queryOffset.`,
   );
+  checkCaptureNames(label, [scoreFunction, blockMask.maskFunction]);
   return { scoreFunction, maskFunction: blockMask.maskFunction, blockMask };
 }
 

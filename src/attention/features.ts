@@ -3,8 +3,8 @@
 
 import { check, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
+import type { MaskFunction, ScoreFunction } from "./attention_function.ts";
 import type { BlockMask } from "./block_mask.ts";
-import type { MaskFunction, ScoreFunction } from "./functions.ts";
 import type { KvSource } from "./kv_source.ts";
 import type { Dropout, ScoreOptions, TakenScores } from "./options.ts";
 import type { ResolvedSimilarity } from "./similarity.ts";

@@ -1,17 +1,21 @@
 // Score, mask and probability functions: a user's own WGSL inside the kernels ("programmable attention"), checked at the door.
 
-import { check } from "../errors.ts";
+import { check, FoveaError, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
-import type { CaptureType, FunctionKind, FunctionPart, FunctionText } from "../kernels/slots.ts";
-import { blankComments } from "../shader/source.ts";
-import { type CapturedNumber, numberOf } from "./captures.ts";
+import type { FunctionKind } from "../kernels/slots.ts";
+import { GuestText } from "../shader/guest_text.ts";
+import type { GuestPart } from "../shader/guests.ts";
+import { isType, whyNoName } from "../shader/wgsl_names.ts";
+import {
+  AttentionFunction,
+  type Captures,
+  type MaskFunction,
+  type ProbabilityFunction,
+  type ScoreFunction,
+} from "./attention_function.ts";
+import { numberOf } from "./captures.ts";
 
-/**
- * What a function may read beside its arguments, by the name that its text uses. A number is an f32, `{ i32: n }` and
- * `{ u32: n }` are integers; a tensor is an array of its elements (`name[index]`), which may be replaced when a plan is
- * encoded. Other values never compile again.
- */
-export type Captures = Readonly<Record<string, Tensor | CapturedNumber>>;
+export { AttentionFunction, type Captures, type MaskFunction, type ProbabilityFunction, type ScoreFunction };
 
 /** Texts of the functions, as users have to write them. */
 const SIGNATURES = {
@@ -19,72 +23,17 @@ const SIGNATURES = {
   mask: "fn mask(at: Position) -> bool",
   probability: "fn probability(p: f32, at: Position) -> f32",
 } as const;
+/** The same as tokens without blanks. */
 const HEADS = {
-  score: /\bfn\s+score\s*\(\s*\w+\s*:\s*f32\s*,\s*\w+\s*:\s*Position\s*,?\s*\)\s*->\s*f32\s*\{/,
-  probability: /\bfn\s+probability\s*\(\s*\w+\s*:\s*f32\s*,\s*\w+\s*:\s*Position\s*,?\s*\)\s*->\s*f32\s*\{/,
-  mask: /\bfn\s+mask\s*\(\s*\w+\s*:\s*Position\s*,?\s*\)\s*->\s*bool\s*\{/,
+  score: /^\([^:,()]+:f32,[^:,()]+:Position,?\)->f32$/,
+  mask: /^\([^:,()]+:Position,?\)->bool$/,
+  probability: /^\([^:,()]+:f32,[^:,()]+:Position,?\)->f32$/,
 } as const;
 
-/** What has no place in a function of a kernel, and why. */
-const FORBIDDEN: readonly (readonly [RegExp, string])[] = [
-  [
-    /@\s*(group|binding|compute|workgroup_size|builtin|id)\b/,
-    "attributes belong to the kernel; pass memory as captures",
-  ],
-  [/\bvar\s*<\s*(storage|uniform|workgroup|immediate)\b/, "memory comes in by captures"],
-  [/\b\w*[bB]arrier\s*\(/, "barriers would stop the kernel"],
-  [/\b(subgroup|quad)[A-Z]\w*\s*\(/, "lanes of a subgroup may be anywhere in the scores"],
-  [/^\s*(enable|requires|diagnostic|import)\b/m, "directives and imports belong to the kernel"],
-];
-
-/**
- * A function in WGSL and what it captures. Make one with {@link scoreFunction}, {@link maskFunction} or
- * {@link probabilityFunction}.
- */
-export class AttentionFunction<Kind extends FunctionKind = FunctionKind> {
-  readonly kind: Kind;
-  readonly source: string;
-  readonly captures: Captures;
-  /** Name in error messages. */
-  readonly label: string;
-  /** @internal Functions that the source calls, of which this one is made. */
-  readonly parts: readonly FunctionPart[];
-
-  /** @internal */
-  constructor(kind: Kind, source: string, captures: Captures, label: string, parts: readonly FunctionPart[] = []) {
-    this.kind = kind;
-    this.source = source;
-    this.captures = captures;
-    this.label = label;
-    this.parts = parts;
-    checkSource(kind, source, label);
-    check(
-      typeof captures === "object" && captures !== null,
-      "argument",
-      () => `${label}: captures must be { name: tensor or number }, got ${captures}.`,
-    );
-    for (const [name, value] of Object.entries(captures)) checkCapture(label, name, value);
-  }
-
-  /** @internal What of it is compiled: the text, and the types of the captures. */
-  get text(): FunctionText {
-    const captures = Object.entries(this.captures).map(([name, value]) => {
-      const array = value instanceof Tensor;
-      const type: CaptureType = array ? (value.dtype as CaptureType) : numberOf(value).type;
-      return { name, type, array };
-    });
-    const hides = this.kind === "score" && /\bHIDDEN\b/.test(blankComments(this.source));
-    return {
-      ...{ label: this.label, source: this.source, captures },
-      ...(this.parts.length && { parts: this.parts }),
-      ...(hides && { hides }),
-    };
-  }
-}
-
-export type ScoreFunction = AttentionFunction<"score">;
-export type MaskFunction = AttentionFunction<"mask">;
-export type ProbabilityFunction = AttentionFunction<"probability">;
+/** What a text may name of ours. */
+const GIVEN: readonly string[] = ["Position", "HIDDEN"];
+/** As many bindings are kept free for each function. */
+const MOST_CAPTURES = 64;
 
 interface FunctionOptions {
   /** Default none. */
@@ -109,8 +58,14 @@ interface FunctionOptions {
  * }
  * ```
  *
- * Throws FoveaError("argument") for a text that is no such function. Errors of the GPU's compiler come with the plan, as
- * FoveaError("shader"), and point into this text.
+ * The text may have functions, structs, constants, aliases and `const_assert` beside it, and may name these, what it
+ * captures, `Position`, `HIDDEN` and what WGSL offers, but nothing else: no entry points, attributes, directives, imports
+ * or variables outside of functions, no barriers, atomics, textures, derivatives, subgroup operations or f16. Its names may
+ * be any: where the kernel has the same ones, they are told apart. `// unroll` means nothing in it. Lengths that are taken:
+ * 2^22 characters, names of 1,000, brackets 127 deep, 64 captures.
+ *
+ * Throws FoveaError("argument"), with line and column, for a text that is no such function. Other errors of the GPU's
+ * compiler come with the plan, as FoveaError("shader"), and point into this text.
  *
  * @example
  * const alibi = scoreFunction(
@@ -120,8 +75,8 @@ interface FunctionOptions {
  *   { captures: { slopes: tensor(device, [8], { data: alibiSlopes(8) }) } },
  * );
  */
-export function scoreFunction(source: string, { captures = {}, label }: FunctionOptions = {}): ScoreFunction {
-  return new AttentionFunction("score", source, captures, label ?? "score function");
+export function scoreFunction(source: string, options: FunctionOptions = {}): ScoreFunction {
+  return makeFunction("score", source, options);
 }
 
 /**
@@ -134,8 +89,8 @@ export function scoreFunction(source: string, { captures = {}, label }: Function
  *   { captures: { prefix: { u32: 16 } } },
  * );
  */
-export function maskFunction(source: string, { captures = {}, label }: FunctionOptions = {}): MaskFunction {
-  return new AttentionFunction("mask", source, captures, label ?? "mask function");
+export function maskFunction(source: string, options: FunctionOptions = {}): MaskFunction {
+  return makeFunction("mask", source, options);
 }
 
 /**
@@ -147,61 +102,112 @@ export function maskFunction(source: string, { captures = {}, label }: FunctionO
  * const sharper = probabilityFunction("fn probability(p: f32, at: Position) -> f32 { return p * p; }");
  * const weights = await attentionWeights(q, k, { probabilityFunction: sharper });
  */
-export function probabilityFunction(
-  source: string,
-  { captures = {}, label }: FunctionOptions = {},
-): ProbabilityFunction {
-  return new AttentionFunction("probability", source, captures, label ?? "probability function");
+export function probabilityFunction(source: string, options: FunctionOptions = {}): ProbabilityFunction {
+  return makeFunction("probability", source, options);
 }
 
-function checkSource(kind: FunctionKind, source: string, label: string): void {
-  check(typeof source === "string", "argument", () => `${label}: expected WGSL text, got ${typeof source}.`);
-  const code = blankComments(source);
-  const found = new RegExp(`\\bfn\\s+${kind}\\s*\\([^)]*\\)[^{]*`).exec(code)?.[0].trim();
+/** What a function has beyond its text and options. */
+export interface MoreOfFunction {
+  /** Texts that it is made of. */
+  readonly parts?: readonly GuestPart[];
+  /** Functions of ours that it calls, by name, and their modules. */
+  readonly library?: Readonly<Record<string, string>>;
+}
+
+/** @internal Checks a function, and makes it. */
+export function makeFunction<Kind extends FunctionKind>(
+  kind: Kind,
+  source: string,
+  { captures = {}, label = `${kind} function` }: FunctionOptions,
+  { parts = [], library = {} }: MoreOfFunction = {},
+): AttentionFunction<Kind> {
+  check(typeof label === "string", "argument", () => `${kind} function: label must be a string, got ${show(label)}.`);
+  check(typeof source === "string", "argument", () => `${label}: expected WGSL text, got ${show(source)}.`);
+  const captured = checkCaptures(label, captures);
+  const ofParts = parts.flatMap(({ text, suffix }) => [...text.declared.keys()].map((name) => name + suffix));
+  const names = new Set([...GIVEN, ...Object.keys(captured), ...Object.keys(library), ...ofParts]);
+  const text = new GuestText(label, source, { entry: kind, names });
+  const found = text.head ? `\`${text.head.written.slice(0, 200)}\`` : `no function ${kind}`;
   check(
-    HEADS[kind].test(code),
+    text.head !== undefined && HEADS[kind].test(text.head.signature),
     "argument",
-    () => `${label}: expected \`${SIGNATURES[kind]}\`, found ${found ? `\`${found}\`` : `no function ${kind}`}.`,
+    () => `${label}: expected \`${SIGNATURES[kind]}\`, found ${found}.`,
   );
-  for (const [pattern, why] of FORBIDDEN) {
-    const match = pattern.exec(code);
-    const text = match?.[0].trimStart() ?? "";
-    const line = () => code.slice(0, (match?.index ?? 0) + (match?.[0].length ?? 0) - text.length).split("\n").length;
-    check(!match, "argument", () => `${label}:${line()}: \`${text}\` can't be in a function: ${why}.`);
-  }
-  let depth = 0;
-  for (const brace of code.match(/[{}]/g) ?? []) {
-    depth += brace === "{" ? 1 : -1;
-    if (depth < 0) break;
-  }
-  check(depth === 0, "argument", () => `${label}: the braces do not match.`);
+  return new AttentionFunction(kind, {
+    source,
+    label,
+    captures: captured,
+    parts: [{ text, suffix: "" }, ...parts],
+    uses: Object.values(library),
+  });
 }
 
 const ARRAYS: readonly string[] = ["f32", "i32", "u32"];
 
-function checkCapture(label: string, name: string, value: Captures[string]): void {
-  const what = `${label}: capture ${name}`;
-  check(/^[A-Za-z]\w*$/.test(name), "argument", () => `${what}: the name is no WGSL identifier.`);
+/** A copy of what is captured. Throws FoveaError("argument") for what can't be. */
+function checkCaptures(label: string, given: Captures): Captures {
+  const isRecord = typeof given === "object" && given !== null && !(Symbol.iterator in given);
+  const expected = `${label}: captures must be { name: tensor or number }`;
+  check(isRecord && !(given instanceof Tensor), "argument", () => `${expected}, got ${show(given)}.`);
+  let entries: [string, Captures[string]][];
+  try {
+    entries = Object.entries(given);
+  } catch (cause) {
+    throw new FoveaError("argument", `${expected}, got an object whose values can't be read.`, { cause });
+  }
+  check(
+    entries.length <= MOST_CAPTURES,
+    "argument",
+    () =>
+      `${label}: there are ${entries.length} captures; at most ${MOST_CAPTURES} are taken. Capture several numbers as a tensor.`,
+  );
+  const copy = entries.map(([name, value]) => [name, checkCapture(label, name, value)] as const);
+  return Object.freeze(Object.fromEntries(copy));
+}
+
+function checkCapture(label: string, name: string, value: Captures[string]): Captures[string] {
+  const what = `${label}: capture ${/^\w{1,100}$/.test(name) ? name : show(name)}`;
+  check(
+    /^\p{XID_Start}\p{XID_Continue}{0,999}$/u.test(name),
+    "argument",
+    () => `${what}: the name is no WGSL identifier.`,
+  );
+  const why = whyNoName(name) ?? (isType(name) || GIVEN.includes(name) ? "it has a meaning already" : undefined);
+  check(why === undefined, "argument", () => `${what}: take another name; ${why}.`);
   if (value instanceof Tensor) {
     check(
       ARRAYS.includes(value.dtype),
       "argument",
       () => `${what} must be a tensor of ${ARRAYS.join(", ")}, got ${value.dtype}.`,
     );
-    return;
+    return value;
   }
-  const isNumber = typeof value === "number";
-  const isInteger = typeof value === "object" && value !== null && ("i32" in value || "u32" in value);
+  const number = typeof value === "number" ? value : integerOf(value);
   check(
-    isNumber || isInteger,
+    number !== undefined,
     "argument",
-    () => `${what} must be a tensor, a number, { i32: n } or { u32: n }, got ${JSON.stringify(value)}.`,
+    () => `${what} must be a tensor, a number, { i32: n } or { u32: n }, got ${show(value)}.`,
   );
-  const { type, value: number } = numberOf(value);
-  const [low, high] = type === "i32" ? [-(2 ** 31), 2 ** 31 - 1] : [0, 2 ** 32 - 1];
+  const { type, value: written } = numberOf(number);
+  const low = type === "i32" ? -(2 ** 31) : 0;
+  const high = type === "i32" ? 2 ** 31 - 1 : 2 ** 32 - 1;
+  const fits = Number.isInteger(written) && written >= low && written <= high;
   check(
-    type === "f32" ? Number.isFinite(Math.fround(number)) : Number.isInteger(number) && number >= low && number <= high,
+    type === "f32" ? Number.isFinite(Math.fround(written)) : fits,
     "argument",
-    () => `${what}: ${number} is no ${type}.`,
+    () => `${what}: ${show(written)} is no ${type}.`,
   );
+  return number;
+}
+
+/** A copy of an integer; undefined for anything else. */
+function integerOf(value: unknown): { readonly i32: number } | { readonly u32: number } | undefined {
+  try {
+    if (typeof value !== "object" || value === null) return undefined;
+    const [[type, number], ...others] = Object.entries(value);
+    if (others.length) return undefined;
+    return type === "i32" ? { i32: number } : type === "u32" ? { u32: number } : undefined;
+  } catch {
+    return undefined;
+  }
 }

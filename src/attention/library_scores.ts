@@ -5,7 +5,7 @@ import type { OptionNames } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { takeOptions } from "../options.ts";
 import { distanceBuckets } from "./buckets.ts";
-import { type ScoreFunction, scoreFunction } from "./functions.ts";
+import { makeFunction, type ScoreFunction, scoreFunction } from "./functions.ts";
 import { checkArray } from "./library_checks.ts";
 import type { RelativeBias } from "./options.ts";
 
@@ -103,5 +103,6 @@ export function softcapScore(cap: number): ScoreFunction {
   );
   // `tanh_of` is that of lib/tanh: the hardware's has three digits on some GPUs, or is NaN for a large x.
   const source = "fn score(s: f32, at: Position) -> f32 {\n  return softcap_limit * tanh_of(s / softcap_limit);\n}";
-  return scoreFunction(source, { captures: { softcap_limit: cap }, label: "softcapScore" });
+  const options = { captures: { softcap_limit: cap }, label: "softcapScore" };
+  return makeFunction("score", source, options, { library: { tanh_of: "package::lib::tanh" } });
 }

@@ -6,8 +6,9 @@ import { resolveSpec } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
 import { ALL, MOST_KEYS, STAGES } from "../kernels/weights.ts";
 import type { TensorSpec } from "../types.ts";
+import { AttentionFunction, checkCaptureNames, type ProbabilityFunction } from "./attention_function.ts";
+import { functionsOf } from "./captures.ts";
 import type { Extension } from "./features.ts";
-import { AttentionFunction, type ProbabilityFunction } from "./functions.ts";
 import { type Cached, type ResolvedScores, resolveScores, SCORE_PROBLEM, type ScoreProblem } from "./problem.ts";
 import { checkedSpec, expectApart, expectShape, type ResolvedSpec } from "./specs.ts";
 import type { Table } from "./tables.ts";
@@ -104,7 +105,7 @@ export function resolveWeights(problem: TakenWeights, extension: Extension | und
     probabilityFunction === undefined ||
       (probabilityFunction instanceof AttentionFunction && probabilityFunction.kind === "probability"),
     "argument",
-    () => `${label}: probabilityFunction must come from probabilityFunction(), got ${probabilityFunction}.`,
+    () => `${label}: probabilityFunction must come from probabilityFunction(), got ${show(probabilityFunction)}.`,
   );
   check(
     probabilityFunction === undefined || stage === "probabilities",
@@ -112,6 +113,7 @@ export function resolveWeights(problem: TakenWeights, extension: Extension | und
     () => `${label}: probabilityFunction changes probabilities; it can't be combined with stage "${stage}".`,
   );
   const request = resolveRequest(label, problem, extension);
+  checkCaptureNames(label, functionsOf(problem));
   const { scores, chosenHeads, chosenRows } = request;
   const { batch, seqKv, lseShape } = scores;
   const shape = [batch, ...(mean ? [] : [chosenHeads]), chosenRows, seqKv];
@@ -142,6 +144,7 @@ export function resolveTopKeys(problem: TakenTopKeys, extension: Extension | und
     () => `${label}: the number of keys must be a whole number from 1 to ${MOST_KEYS}, got ${count}.`,
   );
   const request = resolveRequest(label, problem, extension);
+  checkCaptureNames(label, functionsOf(problem));
   const { scores, chosenHeads, chosenRows } = request;
   const params = {
     ...request.params,

@@ -34,7 +34,7 @@ import similarityNormalized from "../../shaders/variants/similarity_normalized.w
 import tablesStored from "../../shaders/variants/tables_stored.wesl?raw";
 import termsModified from "../../shaders/variants/terms_modified.wesl?raw";
 import walkBlocks from "../../shaders/variants/walk_blocks.wesl?raw";
-import { rejectHiding } from "../shader/guests.ts";
+import { type Guest, guestLines } from "../shader/guests.ts";
 import type { ModuleMap, ModuleSource } from "../shader/link.ts";
 import { asKey, asOutput, asValue } from "../shader/modules.ts";
 import { type Access, CAPTURES_AT, type FunctionKind, type FunctionText, type SlotChoice } from "./slots.ts";
@@ -138,29 +138,18 @@ function slotModule(slot: string, module: ModuleSource | undefined, rename = (te
   return { [`package::slots::${slot}`]: { name: `${module.name} as ${slot}`, text: rename(module.text) } };
 }
 
-/** A user's function as the module of its slot, and its captures as a module that it uses. */
+/** A user's function as the module of its slot, with the memory that it captures. */
 export function functionModules(kind: FunctionKind, text: FunctionText | undefined): ModuleMap {
   if (!text) return {};
-  const captures = `package::slots::${kind}_captures`;
-  const declarations = text.captures.map(({ name, type, array }, index) => {
-    const memory = array ? `var<storage, read> ${name}: array<${type}>` : `var<uniform> ${name}: ${type}`;
-    return `@group(0) @binding(${CAPTURES_AT[kind] + index}) ${memory};\n`;
-  });
-  const uses = ["package::lib::position", captures];
-  const parts = (text.parts ?? []).map(({ label, source, written }, index) => {
-    return [
-      `package::slots::${kind}_${index}`,
-      { name: label, text: source, written, uses, guest: rejectHiding },
-    ] as const;
-  });
-  return {
-    [captures]: { name: `captures of the ${text.label}`, text: declarations.join(""), guest: rejectHiding },
-    ...Object.fromEntries(parts),
-    [`package::slots::${kind}`]: {
-      name: text.label,
-      text: text.source,
-      uses: [...uses, ...parts.map(([path]) => path)],
-      guest: rejectHiding,
+  const memory = text.captures.map(({ name, type, array }, index) => ({
+    name,
+    declared: (as: string) => {
+      const variable = array ? `var<storage, read> ${as}: array<${type}>` : `var<uniform> ${as}: ${type}`;
+      return `@group(0) @binding(${CAPTURES_AT[kind] + index}) ${variable};`;
     },
-  };
+  }));
+  const guest: Guest = { entry: kind, parts: text.parts, memory, memoryLabel: `captures of the ${text.label}` };
+  const uses = ["package::lib::position", ...text.uses];
+  const lines = (taken: Set<string>) => guestLines(guest, taken);
+  return { [`package::slots::${kind}`]: { name: text.label, text: "", uses, guest: { entry: kind, lines } } };
 }

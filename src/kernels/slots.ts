@@ -1,6 +1,7 @@
 // What the slots of the attention kernels are filled by for a problem: the constants and bindings that it brings. The
 // modules are in slot_modules.ts.
 
+import type { GuestPart } from "../shader/guests.ts";
 import type { ModuleMap } from "../shader/link.ts";
 import type { Binding } from "../types.ts";
 import type { KvAccess } from "./kv_access.ts";
@@ -24,20 +25,13 @@ export type FunctionKind = "score" | "mask" | "probability";
 /** What is compiled of a user's function: not the values that it captures. */
 export interface FunctionText {
   readonly label: string;
-  readonly source: string;
+  /** Its text, and those that it is made of. */
+  readonly parts: readonly GuestPart[];
   readonly captures: readonly { readonly name: string; readonly type: CaptureType; readonly array: boolean }[];
   /** It may give HIDDEN. */
-  readonly hides?: boolean;
-  /** Other functions that the source calls. */
-  readonly parts?: readonly FunctionPart[];
-}
-
-/** A function that is a part of another one, with names that no other part has. */
-export interface FunctionPart {
-  readonly label: string;
-  readonly source: string;
-  /** The source with the names that its author gave. */
-  readonly written: string;
+  readonly hides: boolean;
+  /** Our modules whose functions it calls. */
+  readonly uses: readonly string[];
 }
 
 /** What a similarity's module depends on. */
@@ -154,7 +148,7 @@ export function slotBindings(slots: SlotChoice): Binding[] {
   ];
 }
 
-/** The first binding of what each function captures. */
+/** The first binding of what each function captures; it has room for 64. */
 export const CAPTURES_AT = { score: 16, mask: 80, probability: 144 } as const;
 
 /** The bindings of what a function captures, in the order of its captures. */

@@ -1,22 +1,67 @@
-// Modules of users among ours.
+// Texts of users among our modules. Names of users give way: what the kernel has, or WGSL, gets another name in the text.
 
-import type { Module } from "./link.ts";
-import { located } from "./source.ts";
+import type { GuestText } from "./guest_text.ts";
+import type { Line } from "./source.ts";
 
-/**
- * A name at module scope hides the function or type of WGSL that has it, in every module. Throws FoveaError("shader") for a
- * name of the guest that hides what one of our modules uses.
- */
-export function rejectHiding(guest: Module, modules: readonly Module[]): void {
-  for (const [name, line] of guest.declared) {
-    const used = new RegExp(`(?<![\\w.])${name}[(<]|(?:(?<!:):|->)\\s*${name}\\b`);
-    const imports = ({ imports }: Module) => imports.some(({ names }) => names.includes(name));
-    const user = modules.find((module) => !module.guest && !imports(module) && used.test(module.code));
-    if (!user) continue;
-    throw located(
-      guest.name,
-      line,
-      `${name} would hide WGSL's own ${name}, which ${user.name} uses; take another name`,
-    );
+/** One text of a guest. */
+export interface GuestPart {
+  readonly text: GuestText;
+  /** What its names have behind them, so that those of parts differ. */
+  readonly suffix: string;
+}
+
+/** Texts that are linked together, and what they read beside their arguments. */
+export interface Guest {
+  /** The function that the kernel calls, which is in the first text. */
+  readonly entry: string;
+  readonly parts: readonly GuestPart[];
+  /** Declarations of captured memory: names as the parts have them, suffix included. */
+  readonly memory: readonly { readonly name: string; readonly declared: (name: string) => string }[];
+  /** What messages call the memory. */
+  readonly memoryLabel: string;
+}
+
+/** The lines of a guest, with names that no other module has; its own are added to `taken`. */
+export function guestLines({ entry, parts, memory, memoryLabel }: Guest, taken: Set<string>): Line[] {
+  const names = chosenNames(
+    entry,
+    parts,
+    memory.map(({ name }) => name),
+    taken,
+  );
+  const nameOf = (key: string, name: string) => names.get(key) ?? name;
+  return [
+    ...memory.map(({ name, declared }, index) => {
+      return { text: declared(nameOf(name, name)), module: memoryLabel, line: index + 1, rewritten: true };
+    }),
+    ...parts.flatMap(({ text, suffix }) => text.lines((name) => nameOf(name + suffix, name))),
+  ];
+}
+
+/** A name for each that is declared, by what its text and suffix make of it. */
+function chosenNames(
+  entry: string,
+  parts: readonly GuestPart[],
+  captures: readonly string[],
+  taken: Set<string>,
+): Map<string, string> {
+  const locals = new Set(parts.flatMap(({ text }) => [...text.locals]));
+  const keys = new Set([
+    ...captures,
+    ...parts.flatMap(({ text, suffix }) => [...text.declared.keys()].map((name) => name + suffix)),
+  ]);
+  const chosen = new Map<string, string>();
+  for (const key of keys) {
+    // A parameter or variable of the name hides it only where it does so in the text.
+    const isWritten = parts.length === 1;
+    let name = key;
+    const isFree = () =>
+      !taken.has(name) &&
+      !parts[0].text.isPredeclared(name) &&
+      (name === key ? isWritten || !locals.has(name) : !locals.has(name) && !keys.has(name));
+    for (let n = 2; key !== entry && !isFree(); n++) name = `${key}_${n}`;
+    chosen.set(key, name);
+    taken.add(name);
   }
+  return chosen;
 }

@@ -16,10 +16,16 @@ export interface ModuleSource {
   readonly text: string;
   /** Modules that the text uses without importing them. */
   readonly uses?: readonly string[];
-  /** The text that messages point into, if names were changed in it: the same lines. */
-  readonly written?: string;
-  /** For the text of a user: what to check of it beside the other modules. */
-  readonly guest?: GuestCheck;
+  /** For the text of a user, in place of `text`. */
+  readonly guest?: GuestModule;
+}
+
+/** A module whose lines are made when the names of all others are known. */
+export interface GuestModule {
+  /** What others import. */
+  readonly entry: string;
+  /** Lines whose names are not among `taken`, and are added to it. */
+  lines(taken: Set<string>): readonly Line[];
 }
 
 export interface LinkOptions {
@@ -39,19 +45,14 @@ interface Import {
   readonly line: number;
 }
 
-/** Throws FoveaError("shader") for a user's module that does not go together with the others. */
-export type GuestCheck = (guest: Module, modules: readonly Module[]) => void;
-
-export interface Module {
+interface Module {
   readonly name: string;
   readonly imports: readonly Import[];
   readonly directives: readonly Line[];
   /** Module-scope names and the lines that declare them. */
   readonly declared: ReadonlyMap<string, number>;
   readonly lines: readonly Line[];
-  /** The text without comments. */
-  readonly code: string;
-  readonly guest: GuestCheck | undefined;
+  readonly guest: GuestModule | undefined;
 }
 
 const IMPORT = /\bimport\s+([^;]*);/g;
@@ -82,20 +83,24 @@ export function link(root: string, modules: ModuleMap, options: LinkOptions = {}
   };
   visit(root);
   rejectDuplicates(ordered);
-  for (const module of ordered) module.guest?.(module, ordered);
-
   const directives = new Map(ordered.flatMap((module) => module.directives).map((line) => [line.text, line]));
   const joined = [...directives.values(), ...ordered.flatMap((module) => module.lines)];
+  // The loops of users stay loops.
   const lines = (options.unroll ?? true) ? expandLoops(joined) : joined;
+  const taken = new Set(ordered.flatMap(({ declared }) => [...declared.keys()]));
+  for (const { guest } of ordered) if (guest) for (const line of guest.lines(taken)) lines.push(line);
+  const places = lines.map(({ module, line, rewritten = false }) => ({ module, line, rewritten }));
   return {
     code: `${lines.map((line) => line.text).join("\n")}\n`,
-    locate: (line) => lines[Math.min(Math.max(line, 1), lines.length) - 1] ?? { module: root, line: 1 },
+    locate: (line) => places[Math.min(Math.max(line, 1), places.length) - 1] ?? { module: root, line: 1 },
   };
 }
 
 function parse(path: string, source: string | ModuleSource): Module {
   const given: ModuleSource = typeof source === "string" ? { name: fileName(path), text: source } : source;
   const { name, text, uses = [], guest } = given;
+  const used = uses.map((from): Import => ({ from, names: [], line: 1 }));
+  if (guest) return { name, imports: used, directives: [], declared: new Map([[guest.entry, 1]]), lines: [], guest };
   const code = blankComments(text);
   const lineOf = (offset: number) => code.slice(0, offset).split("\n").length;
   const blanks: [start: number, end: number][] = [];
@@ -124,18 +129,12 @@ function parse(path: string, source: string | ModuleSource): Module {
   for (const [start, end] of blanks) {
     body = body.slice(0, start) + body.slice(start, end).replace(/[^\n]/g, " ") + body.slice(end);
   }
-  const written = given.written?.split("\n");
-  const textLines = text.split("\n");
-  const lines = body.split("\n").map((line, index): Line => {
-    const rewritten = written !== undefined && written[index] !== textLines[index];
-    return { text: line.trimEnd(), module: name, line: index + 1, ...(rewritten && { rewritten }) };
-  });
-  const used = uses.map((from): Import => ({ from, names: [], line: 1 }));
-  return { name, imports: [...used, ...imports], directives, declared, lines, code, guest };
+  const lines = body.split("\n").map((line, index): Line => ({ text: line.trimEnd(), module: name, line: index + 1 }));
+  return { name, imports: [...used, ...imports], directives, declared, lines, guest };
 }
 
 /** The module-scope names of a text without comments, and where they are declared. */
-export function declarations(code: string): { name: string; offset: number }[] {
+function declarations(code: string): { name: string; offset: number }[] {
   let depth = 0;
   const found: { name: string; offset: number }[] = [];
   for (const match of code.matchAll(DECLARATION)) {

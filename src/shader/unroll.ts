@@ -15,15 +15,18 @@ const CONST = /^\s*const\s+(\w+)\s*(?::\s*\w+)?\s*=\s*(.+?);/gm;
 const ARRAY = /^(\s*)var (\w+) = (array<.*>)\(\);$/;
 const ARRAY_TYPE = /^array\s*<(.*),([^,]*)>$/;
 
+/** Lines that an expansion may have: ten times those of our largest kernel. */
+const MOST_LINES = 150_000;
+
 type Constants = (expression: string) => number | undefined;
 
 /** Expands every loop under `// unroll` and splits the arrays that this leaves with constant indices only. */
 export function expandLoops(lines: readonly Line[]): Line[] {
   const constants = constantsOf(lines);
-  return splitArrays(expand(lines, constants), constants);
+  return splitArrays(expand(lines, constants, { lines: MOST_LINES }), constants);
 }
 
-function expand(lines: readonly Line[], constants: Constants): Line[] {
+function expand(lines: readonly Line[], constants: Constants, left: { lines: number }): Line[] {
   const out: Line[] = [];
   for (let index = 0; index < lines.length; index++) {
     const mark = lines[index];
@@ -48,7 +51,11 @@ function expand(lines: readonly Line[], constants: Constants): Line[] {
     const use = new RegExp(`(?<![\\w.])${name}(?!\\w)`, "g");
     for (let copy = 0; copy < count; copy++) {
       const unrolled = body.map((line) => ({ ...line, text: line.text.replace(use, `${copy}u`), rewritten: true }));
-      out.push({ ...head, text: "{" }, ...expand(unrolled, constants), { ...head, text: "}" });
+      left.lines -= body.length;
+      if (left.lines < 0) throw located(head.module, head.line, `unrolled loops have more than ${MOST_LINES} lines`);
+      out.push({ ...head, text: "{" });
+      for (const line of expand(unrolled, constants, left)) out.push(line);
+      out.push({ ...head, text: "}" });
     }
     index = end;
   }

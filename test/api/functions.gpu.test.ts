@@ -3,6 +3,7 @@
 import { describe, expect, it } from "vitest";
 import {
   type AttentionProblem,
+  attentionWeights,
   type Captures,
   maskFunction,
   planAttention,
@@ -24,7 +25,11 @@ const MASK = "fn mask(at: Position) -> bool { return true; }";
 
 describe("scoreFunction, maskFunction and probabilityFunction refuse", () => {
   const texts: readonly [what: string, make: () => unknown, message: string | RegExp][] = [
-    ["no text", () => scoreFunction(((s: number) => s) as never), "score function: expected WGSL text, got function."],
+    [
+      "no text",
+      () => scoreFunction(((s: number) => s) as never),
+      "score function: expected WGSL text, got a function.",
+    ],
     [
       "another name",
       () => scoreFunction("fn scores(s: f32, at: Position) -> f32 { return s; }"),
@@ -50,35 +55,54 @@ describe("scoreFunction, maskFunction and probabilityFunction refuse", () => {
     [
       "a binding",
       () => maskFunction(`@group(0) @binding(3) var<storage> x: array<u32>;\n${MASK}`),
-      "mask function:1: `@group` can't be in a function: attributes belong to the kernel; pass memory as captures.",
+      "mask function:1:1: `@group` can't be in a function: attributes belong to the kernel; pass memory as captures.",
     ],
     [
       "workgroup memory",
       () => maskFunction(`${MASK}\n\nvar<workgroup> x: u32;`),
-      "mask function:3: `var<workgroup` can't be in a function: memory comes in by captures.",
+      "mask function:3:1: `var` can't be in a function: outside of functions memory comes in by captures, and nothing is kept between calls.",
     ],
     [
       "a barrier",
       () => scoreFunction("fn score(s: f32, at: Position) -> f32 {\n  workgroupBarrier();\n  return s;\n}"),
-      "score function:2: `workgroupBarrier(` can't be in a function: barriers would stop the kernel.",
+      "score function:2:3: `workgroupBarrier` can't be in a function: barriers would stop the kernel.",
     ],
     [
       "a subgroup operation",
       () => scoreFunction("fn score(s: f32, at: Position) -> f32 {\n  return subgroupAdd(s);\n}"),
-      "score function:2: `subgroupAdd(` can't be in a function: lanes of a subgroup may be anywhere in the scores.",
+      "score function:2:10: `subgroupAdd` can't be in a function: lanes of a subgroup may be anywhere in the scores.",
     ],
     [
       "a directive",
       () => scoreFunction(`enable f16;\n${SCORE}`),
-      "score function:1: `enable` can't be in a function: directives and imports belong to the kernel.",
+      "score function:1:1: `enable` can't be in a function: directives and imports belong to the kernel.",
     ],
     [
       "an import",
       () => scoreFunction(`\n  import package::lib::work::{Work};\n${SCORE}`),
-      /^score function:2: `import` can't be in a function/,
+      /^score function:2:3: `import` can't be in a function/,
     ],
-    ["braces that do not match", () => scoreFunction(`${SCORE} }`), "score function: the braces do not match."],
-    ["an open brace", () => scoreFunction(SCORE.slice(0, -1)), "score function: the braces do not match."],
+    [
+      "a brace too many",
+      () => scoreFunction(`${SCORE} }`),
+      'score function:1:53: expected fn, struct, const, alias or const_assert, found "}".',
+    ],
+    ["an open brace", () => scoreFunction(SCORE.slice(0, -1)), "score function:1:39: the text ends before a `}`."],
+    [
+      "an output of the kernel",
+      () => scoreFunction("fn score(s: f32, at: Position) -> f32 {\n  o[0] = s;\n  return s;\n}"),
+      'score function:2:3: there is no "o" here; a function has its own declarations, WGSL\'s functions, and Position, HIDDEN.',
+    ],
+    [
+      "an entry point behind a carriage return",
+      () => scoreFunction(`// a comment\r@compute @workgroup_size(1) fn f() {}\n${SCORE}`),
+      /^score function:2:1: `@compute` can't be in a function/,
+    ],
+    [
+      "a label that is none",
+      () => scoreFunction(SCORE, { label: 5 as never }),
+      "score function: label must be a string, got 5.",
+    ],
     ["a label of its own", () => scoreFunction("", { label: "my score" }), /^my score: expected/],
   ];
   it.each(texts)("%s", async (_, make, message) => {
@@ -87,13 +111,34 @@ describe("scoreFunction, maskFunction and probabilityFunction refuse", () => {
 
   const captures: readonly [what: string, captures: unknown, message: string | RegExp][] = [
     ["captures that are none", null, "score function: captures must be { name: tensor or number }, got null."],
-    ["a name that is none", { "a b": 1 }, "score function: capture a b: the name is no WGSL identifier."],
+    ["a name that is none", { "a b": 1 }, 'score function: capture "a b": the name is no WGSL identifier.'],
     [
       "a capture that is no number",
       { x: "1" },
       'score function: capture x must be a tensor, a number, { i32: n } or { u32: n }, got "1".',
     ],
-    ["an array", { x: [1, 2] }, /capture x must be a tensor, .* got \[1,2\]\.$/],
+    ["an array", { x: [1, 2] }, /capture x must be a tensor, .* got \[1, 2\]\.$/],
+    ["a list of captures", [1], "score function: captures must be { name: tensor or number }, got [1]."],
+    ["a map", new Map([["x", 1]]), "score function: captures must be { name: tensor or number }, got a Map."],
+    ["a keyword", { loop: 1 }, "score function: capture loop: take another name; it is a keyword of WGSL."],
+    ["a reserved word", { final: 1 }, "score function: capture final: take another name; WGSL reserves the word."],
+    ["a type", { u32: 1 }, "score function: capture u32: take another name; it has a meaning already."],
+    ["our struct", { Position: 1 }, "score function: capture Position: take another name; it has a meaning already."],
+    ["a bigint", { x: 1n }, /capture x must be a tensor, .* got 1n\.$/],
+    ["a bigint as an integer", { x: { i32: 1n } }, "score function: capture x: 1n is no i32."],
+    ["two integers in one", { x: { i32: 1, u32: 1 } }, /capture x must be .* got \{ i32, u32 \}\.$/],
+    ["typed arrays", { x: new Float32Array(2) }, /capture x must be .* got Float32Array of 8 bytes\.$/],
+    ["a symbol", { x: Symbol("x") }, /capture x must be .* got Symbol\(x\)\.$/],
+    [
+      "what can't be read",
+      Object.defineProperty({}, "x", { enumerable: true, get: () => JSON.parse("{") }),
+      "score function: captures must be { name: tensor or number }, got an object whose values can't be read.",
+    ],
+    [
+      "thousands",
+      Object.fromEntries(Array.from({ length: 50_000 }, (_, i) => [`x${i}`, i])),
+      "score function: there are 50000 captures; at most 64 are taken. Capture several numbers as a tensor.",
+    ],
     ["null", { x: null }, /got null\.$/],
     ["NaN", { x: Number.NaN }, "score function: capture x: NaN is no f32."],
     ["a number too large for f32", { x: 1e39 }, "score function: capture x: 1e+39 is no f32."],
@@ -112,6 +157,28 @@ describe("scoreFunction, maskFunction and probabilityFunction refuse", () => {
   });
 });
 
+describe("functions with names that others have", () => {
+  it("give what they say: helpers, captures and types called like the kernel's and WGSL's, and like each other's", async () => {
+    const device = await testDevice();
+    const q = tensor(device, [1, 1, 2, 4], { data: [1, 0, 0, 0, 0, 1, 0, 0] });
+    const k = tensor(device, [1, 1, 3, 4], { data: [1, 2, 3, 4, -1, 0.5, 2, 1, 0.25, -2, 1, 0] });
+    const scores = scoreFunction(
+      `struct Params { q: f32, o: f32 }
+fn sees(p: Params) -> f32 { return p.q + p.o; }
+fn max(a: f32) -> f32 { return sees(Params(a, distance)); }
+fn mask(params: f32) -> f32 { let sees_2 = max(params); return sees_2; }
+fn score(s: f32, at: Position) -> f32 { return mask(s) + f32(at.kv_idx) * kv_len; }`,
+      { captures: { distance: 0.5, kv_len: 0.25 } },
+    );
+    const all = maskFunction("fn sees() -> bool { return true; }\nfn mask(at: Position) -> bool { return sees(); }");
+    const options = { scoreFunction: scores, maskFunction: all, stage: "scores" } as const;
+    const weights = await attentionWeights(q, k, { ...options, scale: 1 });
+    const products = [1, -1, 0.25, 2, 0.5, -2];
+    expect(Array.from(await weights.read())).toEqual(products.map((s, i) => s + 0.5 + (i % 3) * 0.25));
+    for (const used of [q, k, weights]) used.destroy();
+  });
+});
+
 describe("a plan with functions refuses", () => {
   const plan = async (options: object, device?: GPUDevice) =>
     planAttention(device ?? (await testDevice()), { ...GOOD, ...options } as AttentionProblem);
@@ -120,7 +187,7 @@ describe("a plan with functions refuses", () => {
     await expectError(
       () => plan({ scoreFunction: SCORE }),
       "argument",
-      `attention: scoreFunction must come from scoreFunction(), got ${SCORE}.`,
+      `attention: scoreFunction must come from scoreFunction(), got "${SCORE}".`,
     );
     await expectError(
       () => plan({ scoreFunction: maskFunction(MASK) }),
@@ -130,7 +197,7 @@ describe("a plan with functions refuses", () => {
     await expectError(
       () => plan({ maskFunction: () => true }),
       "argument",
-      "attention: maskFunction must come from maskFunction(), got () => true.",
+      "attention: maskFunction must come from maskFunction(), got a function.",
     );
     await expectError(() => plan({ maskFunction: null }), "argument", /got null\.$/);
   });
@@ -209,34 +276,15 @@ describe("a plan with functions refuses", () => {
     );
     for (const used of [x, longer, whole, ...Object.values(memory), one]) used.destroy();
   });
-  it("names that two functions have, or the kernel", async () => {
+  it("a capture of two functions", async () => {
     const twice = {
       scoreFunction: scoreFunction(SCORE, { captures: { x: 1 } }),
       maskFunction: maskFunction(MASK, { captures: { x: 2 } }),
     };
     await expectError(
       () => plan(twice),
-      "shader",
-      /^captures of the (score|mask) function:1: x is also declared at captures of the (mask|score) function:1$/,
-    );
-    const helper = scoreFunction(`fn sees(x: f32) -> f32 { return x; }\n${SCORE}`, { label: "mine" });
-    await expectError(
-      () => plan({ scoreFunction: helper }),
-      "shader",
-      /sees is also declared at (mine:1|lib\/score\.wesl:\d+)$/,
-    );
-    const hidden = "take another name";
-    const select = scoreFunction(`${SCORE}\nfn max(a: f32) -> f32 { return a; }`);
-    await expectError(
-      () => plan({ scoreFunction: select }),
-      "shader",
-      new RegExp(`^score function:2: max would hide WGSL's own max, which .*; ${hidden}$`),
-    );
-    const bool = maskFunction(MASK, { captures: { bool: 1 } });
-    await expectError(
-      () => plan({ maskFunction: bool }),
-      "shader",
-      new RegExp(`^captures of the mask function:1: bool would hide WGSL's own bool, which .*; ${hidden}$`),
+      "argument",
+      'attention: the score function and the mask function both have a capture "x"; give one of them another name.',
     );
   });
   it("what does not compile, at its line and column", async () => {
@@ -246,19 +294,15 @@ describe("a plan with functions refuses", () => {
       "shader",
       /^forward 8x32 does not compile:\nscore function:3:10: .*/,
     );
-    const unknown = maskFunction("fn mask(at: Position) -> bool {\n  return at.kv_idx < nowhere;\n}", {
-      label: "my mask",
-    });
-    await expectError(
-      () => plan({ maskFunction: unknown, variant: "8x32" }),
-      "shader",
-      /^forward 8x32 does not compile:\nmy mask:2:22: .*nowhere/,
+    // Names that the kernel has are others in what is compiled, and every column is the author's.
+    const renamed = maskFunction(
+      "fn sees(key: u32) -> u32 { return key; }\nfn mask(at: Position) -> bool {\n\treturn sees(at.kv_idx) < sees(1.5);\n}",
+      { label: "my mask" },
     );
-    const keyword = scoreFunction(SCORE, { captures: { loop: 1 } });
     await expectError(
-      () => plan({ scoreFunction: keyword, variant: "8x32" }),
+      () => plan({ maskFunction: renamed, variant: "8x32" }),
       "shader",
-      /^forward 8x32 does not compile:\ncaptures of the score function:1:\d+: /,
+      /^forward 8x32 does not compile:\nmy mask:3:32: /,
     );
   });
   it("more buffers than the device binds", async () => {

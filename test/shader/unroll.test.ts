@@ -119,6 +119,13 @@ describe("the expander refuses", () => {
     );
     expect(failure("const A = A;\n// unroll\nfor (var i = 0u; i < A; i++) {\n}")).toContain("`A` is not a constant");
   });
+  it("more lines than a kernel has, also of loops in loops", () => {
+    const loop = (count: string, body: string) => `// unroll\nfor (var i = 0u; i < ${count}; i++) {\n${body}\n}`;
+    const message = "main.wesl:2: unrolled loops have more than 150000 lines";
+    expect(failure(loop("300000u", "f(i);"))).toBe(message);
+    const inner = loop("1000u", "f(i);").replaceAll("i ", "j ").replaceAll("i+", "j+");
+    expect(failure(loop("1000u", inner))).toBe(message.replace(":2:", ":4:"));
+  });
   it("jumps out of a loop that will not be one", () => {
     expect(failure("// unroll\nfor (var i = 0u; i < 2u; i++) {\n  continue;\n}")).toContain("main.wesl:3: an unrolled");
   });

@@ -3,28 +3,15 @@
 // that it comes from.
 
 import { type Captures, type Tensor, tensor } from "../../index.ts";
+import { checkedGraph, checkedTensor, type GraphNode, MOST_AXES, type StoredTensor } from "./graph_checks.ts";
 import { ELEMENTWISE } from "./graph_elements.ts";
 import { SHAPES } from "./graph_shapes.ts";
 import { broadcastAt, commonShape, type GraphTensor, numbersTensor, remembered, sizeOf } from "./graph_tensors.ts";
-import { Code, expect, GraphError, type Kind, Term } from "./graph_terms.ts";
+import { Code, expect, GraphError, type Kind, shown, shownName, Term } from "./graph_terms.ts";
 import type { OnnxGraph } from "./operator.ts";
 
-/** A tensor in a graph: a list of numbers, or base64 of little-endian values. */
-interface StoredTensor {
-  readonly name?: string;
-  /** As NumPy has it: float32, int64, bool, ... */
-  readonly dtype: string;
-  readonly dims: readonly number[];
-  readonly data: string | readonly number[];
-}
-
-interface GraphNode {
-  readonly op: string;
-  readonly domain?: string;
-  readonly inputs: readonly string[];
-  readonly outputs: readonly string[];
-  readonly attributes?: Readonly<Record<string, unknown>>;
-}
+/** Operators that may follow one another: the translation goes back through them one in the other. */
+const MOST_DEPTH = 500;
 
 /** A translated graph. */
 export interface GraphFunction {
@@ -47,21 +34,26 @@ export function graphFunction(
   shape: readonly number[],
 ): GraphFunction {
   const code = new Code(name);
-  const { nodes = [], inputs, outputs, initializers = [] } = graph as Readonly<Record<string, never[] | undefined>>;
-  const nameOf = (value: unknown) => (typeof value === "string" ? value : (value as { name: string }).name);
-  expect(inputs?.length === 1 && outputs?.length === 1, () => "must have one input and one output");
+  const { input, output, nodes, initializers } = checkedGraph(graph);
   const values = new Map<string, GraphTensor>();
-  for (const stored of initializers as StoredTensor[]) values.set(nameOf(stored), storedTensor(code, stored));
-  values.set(nameOf(inputs[0]), scoresTensor(name === "score" ? "s" : "p", shape));
-  for (const [index, node] of (nodes as GraphNode[]).entries()) {
+  for (const stored of initializers) values.set(stored.name, storedTensor(code, stored));
+  values.set(input, scoresTensor(name === "score" ? "s" : "p", shape));
+  const depths = new Map<string, number>();
+  for (const [index, node] of nodes.entries()) {
     try {
-      values.set(node.outputs[0], remembered(applyNode(code, node, values)));
+      const depth = 1 + node.inputs.reduce((most, input) => Math.max(most, depths.get(input) ?? 0), 0);
+      expect(depth <= MOST_DEPTH, () => `operators follow one another more than ${MOST_DEPTH} deep`);
+      const made = applyNode(code, node, values);
+      const isShape = made.shape.length <= MOST_AXES && made.shape.every((size) => Number.isInteger(size) && size >= 0);
+      expect(isShape, () => `gives the shape ${shown(made.shape)}; at most ${MOST_AXES} axes are taken`);
+      values.set(node.output, remembered(made));
+      depths.set(node.output, depth);
     } catch (error) {
-      throw named(error, `node ${index}, ${node.op}`);
+      throw named(error, `node ${index}, ${shownName(node.op)}`);
     }
   }
-  const result = values.get(nameOf(outputs[0]));
-  expect(result !== undefined, () => `nothing gives the output ${nameOf(outputs[0])}`);
+  const result = values.get(output);
+  expect(result !== undefined, () => `nothing gives the output ${shownName(output)}`);
   expect(
     result.shape.length === 4 && result.shape.every((size, axis) => size === shape[axis]) && result.kind === "f32",
     () => `must give floats [${shape.join(", ")}], as it takes, not ${result.kind} [${result.shape.join(", ")}]`,
@@ -108,19 +100,19 @@ function written(device: GPUDevice, name: "score" | "probability", code: Code, r
 }
 
 function applyNode(code: Code, node: GraphNode, values: ReadonlyMap<string, GraphTensor>): GraphTensor {
-  const { op, domain = "", inputs, attributes: given = {} } = node;
+  const { op, domain, inputs, attributes: given } = node;
   const known = () => ["Constant", ...Object.keys(SHAPES), ...Object.keys(ELEMENTWISE)].join(", ");
   const isKnown = op === "Constant" || Object.hasOwn(SHAPES, op) || Object.hasOwn(ELEMENTWISE, op);
   expect((domain === "" || domain === "ai.onnx") && isKnown, () => `there is no such operator here, but ${known()}`);
   const operands = inputs.map((input) => {
     if (!input) return undefined;
     const value = values.get(input);
-    expect(value !== undefined, () => `nothing gives its input ${input}`);
+    expect(value !== undefined, () => `nothing gives its input ${shownName(input)}`);
     return value;
   });
   if (op === "Constant") return constantOf(code, given);
   const { value, ...rest } = given;
-  const attributes = value === undefined ? given : { ...rest, value: storedTensor(code, value as StoredTensor) };
+  const attributes = value === undefined ? given : { ...rest, value: storedTensor(code, checkedTensor(value)) };
   if (Object.hasOwn(SHAPES, op)) return SHAPES[op](code, operands, attributes);
   return elementwise(code, op, op === "Clip" ? withBounds(code, operands, given) : operands, given);
 }
@@ -172,11 +164,13 @@ const CONSTANTS: Readonly<Record<string, Kind>> = {
 };
 
 function constantOf(code: Code, attributes: Readonly<Record<string, unknown>>): GraphTensor {
-  if (attributes.value !== undefined) return storedTensor(code, attributes.value as StoredTensor);
+  if (attributes.value !== undefined) return storedTensor(code, checkedTensor(attributes.value));
   const [name] = Object.keys(attributes);
-  expect(Object.hasOwn(CONSTANTS, name ?? ""), () => `has no value that is understood: ${name}`);
-  const value = attributes[name] as number | readonly number[];
+  expect(Object.hasOwn(CONSTANTS, name ?? ""), () => `has no value that is understood: ${shown(name)}`);
+  const value = attributes[name];
   if (typeof value === "number") return numbersTensor(code, CONSTANTS[name], [], [value]);
+  const isList = Array.isArray(value) && value.every((one) => typeof one === "number");
+  expect(isList, () => `${name} must be a number or a list of numbers, got ${shown(value)}`);
   return numbersTensor(code, CONSTANTS[name], [value.length], value);
 }
 
@@ -205,13 +199,25 @@ const READ: Readonly<Record<string, (bytes: ArrayBuffer) => ArrayLike<number>>> 
   bool: (bytes) => new Uint8Array(bytes),
 };
 
-function storedTensor(code: Code, { name = "a constant", dtype, dims, data }: StoredTensor): GraphTensor {
-  expect(Object.hasOwn(READ, dtype), () => `${name} is of ${dtype}; there are ${Object.keys(READ).join(", ")}`);
-  const bytes = () => Uint8Array.from(atob(data as string), (character) => character.charCodeAt(0)).buffer;
-  const values = typeof data === "string" ? READ[dtype](bytes()) : data;
-  expect(values.length === sizeOf(dims), () => `${name} [${dims}] has ${values.length} elements`);
+function storedTensor(code: Code, { name, dtype, dims, data }: StoredTensor): GraphTensor {
+  const what = shownName(name);
+  expect(
+    Object.hasOwn(READ, dtype),
+    () => `${what} is of ${shownName(dtype)}; there are ${Object.keys(READ).join(", ")}`,
+  );
+  const values = typeof data === "string" ? decoded(what, dtype, data) : data;
+  expect(values.length === sizeOf(dims), () => `${what} [${dims}] has ${values.length} elements`);
   const kind = /float/.test(dtype) ? "f32" : dtype === "bool" ? "bool" : "i32";
   return numbersTensor(code, kind, dims, values);
+}
+
+/** The values of base64. */
+function decoded(what: string, dtype: string, data: string): ArrayLike<number> {
+  try {
+    return READ[dtype](Uint8Array.from(atob(data), (character) => character.charCodeAt(0)).buffer);
+  } catch {
+    throw new GraphError(`${what}: its data is no base64 of whole elements of ${dtype}`);
+  }
 }
 
 const named = (error: unknown, where: string): unknown =>

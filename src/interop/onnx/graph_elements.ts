@@ -1,7 +1,7 @@
 // Operators of a graph that work element by element: in JavaScript for what the host knows, and as WGSL.
 
 import { ERF, erf, POW, TANH } from "./graph_helpers.ts";
-import { and, type Code, expect, type Kind, or, Term } from "./graph_terms.ts";
+import { and, type Code, expect, type Kind, or, shown, Term } from "./graph_terms.ts";
 
 type Attributes = Readonly<Record<string, unknown>>;
 
@@ -14,7 +14,14 @@ export interface ElementOperator {
   readonly make: Elementwise;
 }
 
-const number = (attributes: Attributes, name: string, otherwise: number) => Number(attributes[name] ?? otherwise);
+function number(attributes: Attributes, name: string, otherwise: number): number {
+  const given = attributes[name] ?? otherwise;
+  expect(
+    typeof given === "number" && Number.isFinite(Math.fround(given)),
+    () => `${name} must be a finite number, got ${shown(given)}`,
+  );
+  return given;
+}
 const known = (terms: readonly Term[]) =>
   terms.every(({ constant }) => constant !== undefined) ? terms.map(({ constant }) => constant as number) : undefined;
 const anyHidden = (terms: readonly Term[]) => terms.some(({ hidden }) => hidden !== undefined);

@@ -1,6 +1,7 @@
 // Operators of a graph that make, move or choose elements. What they do is known on the host, but for the indices of a
 // Gather.
 
+import { MOST_AXES, wholeOf } from "./graph_checks.ts";
 import {
   broadcastAt,
   commonShape,
@@ -13,7 +14,7 @@ import {
   sizeOf,
   unflatten,
 } from "./graph_tensors.ts";
-import { type Code, expect, Term } from "./graph_terms.ts";
+import { type Code, expect, shown, Term } from "./graph_terms.ts";
 
 type Attributes = Readonly<Record<string, unknown>>;
 
@@ -30,7 +31,10 @@ const required = (inputs: readonly (GraphTensor | undefined)[], index: number): 
 function listOf(name: string, input: GraphTensor | undefined, attributes: Attributes): readonly number[] | undefined {
   const attribute = attributes[name];
   if (input) return numbersOf(input, name);
-  return attribute === undefined || attribute === null ? undefined : (attribute as readonly number[]);
+  if (attribute === undefined || attribute === null) return undefined;
+  const isList = Array.isArray(attribute) && attribute.length <= MOST_AXES && attribute.every(Number.isInteger);
+  expect(isList, () => `${name} must be a list of up to ${MOST_AXES} whole numbers, got ${shown(attribute)}`);
+  return attribute;
 }
 
 const axisOf = (axis: number, rank: number): number => {
@@ -63,15 +67,17 @@ function reshapedTo({ shape }: GraphTensor, given: readonly number[], allowZero:
 
 /** The operators by name. */
 export const SHAPES: Readonly<Record<string, ShapeOperator>> = {
-  Shape: (code, inputs, { start = 0, end }) => {
+  Shape: (code, inputs, attributes) => {
     const { shape } = required(inputs, 0);
-    return shapeTensor(code, shape.slice(Number(start), end === undefined ? undefined : Number(end)));
+    const end = wholeOf(attributes, "end", shape.length);
+    return shapeTensor(code, shape.slice(wholeOf(attributes, "start", 0), end));
   },
   Size: (code, inputs) => numbersTensor(code, "i32", [], [sizeOf(required(inputs, 0).shape)]),
   Range: (code, inputs) => {
     const [start, limit, delta] = [0, 1, 2].map((i) => required(inputs, i));
     const [from, to, step] = [start, limit, delta].map((one, i) => numbersOf(one, ["start", "limit", "delta"][i])[0]);
     const { kind } = start;
+    expect((to - from) / step < 2 ** 31, () => `from ${from} to ${to} by ${step} is too long or endless`);
     return {
       ...{ kind, shape: [Math.max(0, Math.ceil((to - from) / step))] },
       at: ([i]) => {
@@ -118,7 +124,9 @@ export const SHAPES: Readonly<Record<string, ShapeOperator>> = {
   },
   Transpose: (_code, inputs, { perm }) => {
     const x = required(inputs, 0);
-    const order = (perm as readonly number[] | undefined) ?? x.shape.map((_, axis) => axis).reverse();
+    const order = listOf("perm", undefined, { perm }) ?? x.shape.map((_, axis) => axis).reverse();
+    const isOrder = order.length === x.shape.length && x.shape.every((_, axis) => order.includes(axis));
+    expect(isOrder, () => `perm [${order}] is no order of ${x.shape.length} axes`);
     const at = (index: readonly Term[]) => x.at(x.shape.map((_, axis) => index[order.indexOf(axis)]));
     return { kind: x.kind, shape: order.map((axis) => x.shape[axis]), at };
   },
@@ -130,6 +138,7 @@ export const SHAPES: Readonly<Record<string, ShapeOperator>> = {
     for (const [i, given] of axes.entries()) {
       const axis = axisOf(given, x.shape.length);
       const [size, step] = [x.shape[axis], steps[i]];
+      expect(Boolean(step) && i < starts.length && i < ends.length, () => "starts, ends and steps must go together");
       const within = (end: number) => {
         const counted = end < 0 ? end + size : end;
         return step > 0 ? Math.min(Math.max(counted, 0), size) : Math.min(Math.max(counted, -1), size - 1);
@@ -142,7 +151,7 @@ export const SHAPES: Readonly<Record<string, ShapeOperator>> = {
   },
   Gather: (code, inputs, attributes) => {
     const [x, indices] = [required(inputs, 0), required(inputs, 1)];
-    const axis = axisOf(Number(attributes.axis ?? 0), x.shape.length);
+    const axis = axisOf(wholeOf(attributes, "axis", 0), x.shape.length);
     const [before, after] = [x.shape.slice(0, axis), x.shape.slice(axis + 1)];
     const size = x.shape[axis];
     const shape = [...before, ...indices.shape, ...after];
@@ -157,10 +166,15 @@ export const SHAPES: Readonly<Record<string, ShapeOperator>> = {
     return { kind: x.kind, shape, at };
   },
   Concat: (code, inputs, attributes) => {
+    expect(inputs.length > 0, () => "input 0 is missing");
     const parts = inputs.map((_, i) => required(inputs, i));
     const [{ kind, shape }] = parts;
-    const axis = axisOf(Number(attributes.axis), shape.length);
-    const ends = parts.map((_, i) => parts.slice(0, i + 1).reduce((sum, part) => sum + part.shape[axis], 0));
+    const axis = axisOf(wholeOf(attributes, "axis"), shape.length);
+    let end = 0;
+    const ends = parts.map((part) => {
+      end += part.shape[axis];
+      return end;
+    });
     const from = (part: number, index: readonly Term[]): Term => {
       const begin = ends[part] - parts[part].shape[axis];
       const place = scaledIndex(code, index[axis], 1, integer(-begin));
@@ -179,7 +193,7 @@ export const SHAPES: Readonly<Record<string, ShapeOperator>> = {
   Trilu: (code, inputs, attributes) => {
     const x = required(inputs, 0);
     const k = inputs[1] ? numbersOf(inputs[1], "k")[0] : 0;
-    const upper = Number(attributes.upper ?? 1) !== 0;
+    const upper = wholeOf(attributes, "upper", 1) !== 0;
     const at = (index: readonly Term[]) => {
       const [row, column] = index.slice(-2);
       const ahead = code.let("bool", `${column.text} - ${row.text} ${upper ? ">=" : "<="} ${integer(k).text}`);

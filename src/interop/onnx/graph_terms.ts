@@ -6,6 +6,22 @@ export type Kind = "f32" | "i32" | "bool";
 /** What a graph can't be translated for; the operator says which graph. */
 export class GraphError extends Error {}
 
+/** The most characters of a value in a message. */
+const SHOWN = 100;
+
+/** A value of a model in a message: short, on one line, and what would move a terminal's cursor escaped. */
+export function shown(given: unknown): string {
+  const isPlain = given === null || ["string", "number", "boolean", "undefined"].includes(typeof given);
+  const list =
+    Array.isArray(given) && `[${given.slice(0, SHOWN).map((one) => (Array.isArray(one) ? "[...]" : shown(one)))}]`;
+  const text = list || (isPlain ? `${JSON.stringify(given)}` : `a value of type ${typeof given}`);
+  const safe = text.replace(/[\p{Cc}\u2028\u2029]/gu, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  return safe.length > SHOWN ? `${safe.slice(0, SHOWN)}...` : safe;
+}
+
+/** A name of a model in a message. */
+export const shownName = (name: string): string => shown(name).replace(/^"|"$/g, "");
+
 export function expect(condition: boolean, message: () => string): asserts condition {
   if (!condition) throw new GraphError(message());
 }

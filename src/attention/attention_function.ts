@@ -1,0 +1,80 @@
+// A user's function as problems hold it: its checked text, and what it captures. functions.ts makes them.
+
+import { check, show } from "../errors.ts";
+import { Tensor } from "../gpu/tensor.ts";
+import type { CaptureType, FunctionKind, FunctionText } from "../kernels/slots.ts";
+import type { GuestPart } from "../shader/guests.ts";
+import { type CapturedNumber, numberOf } from "./captures.ts";
+
+/**
+ * What a function may read beside its arguments, by the name that its text uses: up to 64 values. A number is an f32,
+ * `{ i32: n }` and `{ u32: n }` are integers; a tensor is an array of its elements (`name[index]`), which may be replaced
+ * when a plan is encoded. Other values never compile again.
+ */
+export type Captures = Readonly<Record<string, Tensor | CapturedNumber>>;
+
+/** What a function is made of. */
+export interface FunctionParts {
+  readonly source: string;
+  readonly label: string;
+  /** As they were when the function was made. */
+  readonly captures: Captures;
+  /** Its text, and those that it is made of. */
+  readonly parts: readonly GuestPart[];
+  /** Our modules whose functions it calls. */
+  readonly uses: readonly string[];
+}
+
+/**
+ * A function in WGSL and what it captures. Make one with {@link scoreFunction}, {@link maskFunction} or
+ * {@link probabilityFunction}.
+ */
+export class AttentionFunction<Kind extends FunctionKind = FunctionKind> {
+  readonly kind: Kind;
+  readonly source: string;
+  readonly captures: Captures;
+  /** Name in error messages. */
+  readonly label: string;
+  /** @internal Its text, and those that it is made of. */
+  readonly parts: readonly GuestPart[];
+  /** @internal What of it is compiled: the text, and the types of the captures. */
+  readonly text: FunctionText;
+
+  /** @internal */
+  constructor(kind: Kind, { source, label, captures, parts, uses }: FunctionParts) {
+    this.kind = kind;
+    this.source = source;
+    this.label = label;
+    this.captures = captures;
+    this.parts = parts;
+    const types = Object.entries(captures).map(([name, value]) => {
+      const array = value instanceof Tensor;
+      const type: CaptureType = array ? (value.dtype as CaptureType) : numberOf(value).type;
+      return { name, type, array };
+    });
+    const hides = kind === "score" && parts.some(({ text }) => text.used.has("HIDDEN"));
+    this.text = { label, parts, captures: types, hides, uses };
+  }
+}
+
+export type ScoreFunction = AttentionFunction<"score">;
+export type MaskFunction = AttentionFunction<"mask">;
+export type ProbabilityFunction = AttentionFunction<"probability">;
+
+/** Throws FoveaError if two functions of a problem capture something by the same name. */
+export function checkCaptureNames(label: string, functions: readonly (AttentionFunction | undefined)[]): void {
+  const owners = new Map<string, AttentionFunction>();
+  for (const given of functions) {
+    if (!given) continue;
+    for (const name of Object.keys(given.captures)) {
+      const owner = owners.get(name);
+      check(
+        owner === undefined,
+        "argument",
+        () =>
+          `${label}: the ${owner?.label} and the ${given.label} both have a capture ${show(name)}; give one of them another name.`,
+      );
+      owners.set(name, given);
+    }
+  }
+}
