@@ -3,7 +3,7 @@
 
 import { type FoveaError, show } from "../errors.ts";
 import type { Tokens } from "./tokens.ts";
-import { ATTRIBUTES, isPromised, isType, STATEMENTS, whyNoName, whyNot } from "./wgsl_names.ts";
+import { ATTRIBUTES, FORBIDDEN, isPromised, isType, MEMORY, STATEMENTS, whyNoName, whyNot } from "./wgsl_names.ts";
 
 /** WGSL lets statements nest so deep; brackets of all kinds count here. */
 const MOST_DEPTH = 127;
@@ -11,20 +11,7 @@ const MOST_DEPTH = 127;
 const MOST_NAME = 1000;
 
 const CLOSING: Readonly<Record<string, string>> = { "(": ")", "[": "]", "{": "}" };
-const DIRECTIVES = "directives and imports belong to the kernel";
-const MEMORY = "outside of functions memory comes in by captures, and nothing is kept between calls";
-/** Words that begin what a text must not have, and why. */
-const FORBIDDEN: Readonly<Record<string, string>> = {
-  enable: DIRECTIVES,
-  requires: DIRECTIVES,
-  diagnostic: DIRECTIVES,
-  import: DIRECTIVES,
-  package: DIRECTIVES,
-  override: "constants of a pipeline belong to the kernel; take a capture",
-  discard: "it is for fragment shaders",
-};
-
-/** A stretch of the text: what may stand in it. */
+/** What may stand in a stretch of the text. */
 type Stretch = "body" | "head" | "members" | "expression";
 
 interface Bracket {
@@ -136,7 +123,7 @@ export class GuestReader {
       if (kind === "end") throw tokens.error(open.at(-1)?.start ?? began, `the text ends before a \`${stop}\``);
       if (open.length === 0 && text === stop) return;
       seen?.(text);
-      if (loop === "body" && text !== "{") throw tokens.error(start, `expected { after the head of the loop`);
+      if (loop === "body" && text !== "{") throw tokens.error(start, "expected { after the head of the loop");
       if (kind === "name") {
         if (stretch === "head" || stretch === "members") this.#readMember(text, start, stretch);
         else if (stretch === "body" && STATEMENTS.has(text)) {
@@ -205,6 +192,7 @@ export class GuestReader {
     }
     if (this.declared.has(name)) throw this.#tokens.error(start, `${name} is declared twice`);
     this.declared.set(name, start);
+    this.outer.push(start);
     this.#declaration = new Set();
     this.#uses.set(name, this.#declaration);
     return name;

@@ -50,6 +50,19 @@ const REFUSED: readonly (readonly [RegExp, string])[] = [
   [/^(?:chromium_|subgroup_matrix|ray_|acceleration_structure)/, "it needs a directive, which belongs to the kernel"],
 ];
 
+const DIRECTIVES = "directives and imports belong to the kernel";
+export const MEMORY = "outside of functions memory comes in by captures, and nothing is kept between calls";
+/** Words that begin what a text must not have, and why. */
+export const FORBIDDEN: Readonly<Record<string, string>> = {
+  enable: DIRECTIVES,
+  requires: DIRECTIVES,
+  diagnostic: DIRECTIVES,
+  import: DIRECTIVES,
+  package: DIRECTIVES,
+  override: "constants of a pipeline belong to the kernel; take a capture",
+  discard: "it is for fragment shaders",
+};
+
 /** Attributes that declarations of a user may have. */
 export const ATTRIBUTES = words("align must_use size");
 

@@ -3,7 +3,7 @@
 import { describe, expect, it } from "vitest";
 import {
   type AttentionProblem,
-  attentionWeights,
+  attention,
   type Captures,
   maskFunction,
   planAttention,
@@ -171,11 +171,18 @@ fn score(s: f32, at: Position) -> f32 { return mask(s) + f32(at.kv_idx) * kv_len
       { captures: { distance: 0.5, kv_len: 0.25 } },
     );
     const all = maskFunction("fn sees() -> bool { return true; }\nfn mask(at: Position) -> bool { return sees(); }");
-    const options = { scoreFunction: scores, maskFunction: all, stage: "scores" } as const;
-    const weights = await attentionWeights(q, k, { ...options, scale: 1 });
-    const products = [1, -1, 0.25, 2, 0.5, -2];
-    expect(Array.from(await weights.read())).toEqual(products.map((s, i) => s + 0.5 + (i % 3) * 0.25));
-    for (const used of [q, k, weights]) used.destroy();
+    const options = { scoreFunction: scores, maskFunction: all, scale: 1, lse: true, variant: "8x32" } as const;
+    const { output, lse } = await attention(q, k, k, options);
+    const products = [
+      [1, -1, 0.25],
+      [2, 0.5, -2],
+    ];
+    const found = await (lse as Tensor).read();
+    for (const [row, ofRow] of products.entries()) {
+      const sum = ofRow.reduce((total, s, key) => total + Math.exp(s + 0.5 + key * 0.25), 0);
+      expect(found[row]).toBeCloseTo(Math.log(sum), 5);
+    }
+    for (const used of [q, k, output, lse as Tensor]) used.destroy();
   });
 });
 

@@ -279,7 +279,7 @@ fn mask(at: Position) -> bool { return helper(Pair(i32(at.kv_idx), at.position))
     await expectError(
       () => createBlockMask(device, mask, { seqQ: 64, seqKv: 64 }),
       "shader",
-      /^block_mask does not compile:\nmy mask:2:16: .*u32/,
+      /^block_mask does not compile:\nmy mask:2:7: .*u32/,
     );
     const mixed = maskFunction("fn mask(at: Position) -> bool {\n  return far < 1.5;\n}", {
       label: "my mask",
@@ -289,7 +289,7 @@ fn mask(at: Position) -> bool { return helper(Pair(i32(at.kv_idx), at.position))
     await expectError(
       () => createBlockMask(device, allOf(mixed), { seqQ: 64, seqKv: 64 }),
       "shader",
-      /^block_mask does not compile:\nmy mask:2:14: /,
+      /^block_mask does not compile:\nmy mask:2:10: /,
     );
   });
 });

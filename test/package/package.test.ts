@@ -251,8 +251,8 @@ const ONE_OPERATOR: readonly (readonly [name: string, kernels: readonly string[]
   ["LayerNormalization", ["layer_norm", "pointwise"], 20],
   ["RotaryEmbedding", ["rotary"], 30],
   ["Attention", [...ATTENTION, "pointwise", "row_norms", "tables", "weights"], 51],
-  ["FlexAttention", [...ATTENTION, ...MATMUL, "row_norms", "tables", "weights"], 56],
-  ["MicrosoftAttention", [...ATTENTION, ...MATMUL, "pointwise", "rotary", "row_norms", "tables"], 56],
+  ["FlexAttention", [...ATTENTION, ...MATMUL, "row_norms", "tables", "weights"], 64],
+  ["MicrosoftAttention", [...ATTENTION, ...MATMUL, "pointwise", "rotary", "row_norms", "tables"], 64],
 ];
 
 describe("bundles", () => {
