@@ -150,7 +150,8 @@ export class GuestReader {
       } else if (text === "@") this.#readAttribute();
       else if (text === ".") {
         const member = tokens.next();
-        if (member.kind !== "name") throw tokens.error(member.start, `expected a name after \`.\``);
+        if (member.kind !== "name") throw tokens.error(member.start, "expected a name after `.`");
+        this.#checkName(member.text, member.start);
       }
     }
   }
