@@ -77,7 +77,7 @@ it("names and values of a model never reach the text", () => {
   for (const alpha of ["1.0; o[0] = s", Number.NaN, Infinity, 1e39, null, {}, [1]]) {
     const graph = { inputs: ["x"], outputs: ["y"], nodes: [node("LeakyRelu", ["x"], "y", { alpha })] };
     if (alpha === null) expect(translate(graph).source).toContain("0.01 * s");
-    else expect(() => translate(graph)).toThrow(/^node 0, LeakyRelu: .*alpha must be a finite number, got /);
+    else expect(() => translate(graph)).toThrow(/LeakyRelu: alpha must be a finite number, got /);
   }
 });
 
@@ -91,7 +91,7 @@ it("what is no graph is refused with a reason", () => {
   const graphs: readonly (readonly [unknown, RegExp])[] = [
     [null, /^expected \{ inputs, outputs, nodes \}, got null$/],
     [{ ...x, inputs: "x" }, /^inputs must be a list, got "x"$/],
-    [{ ...x, outputs: [{}] }, /^the output must be a name, got undefined$/],
+    [{ ...x, outputs: [{}] }, /^the output must be a name, got a value of type object$/],
     [{ ...x, nodes: {} }, /^nodes must be a list, got a value of type object$/],
     [{ ...x, nodes: [null] }, /^node 0 must be \{ op, inputs, outputs \}, got null$/],
     [{ ...x, nodes: [{ op: 5, outputs: ["y"] }] }, /^node 0: op must be a name, got 5$/],
@@ -113,11 +113,11 @@ it("what is no graph is refused with a reason", () => {
     ],
     [{ ...x, nodes: [node("Trilu", ["x"], "y", { upper: "no" })] }, /upper must be a whole number, got "no"$/],
     [{ ...x, nodes: [node("Constant", [], "y", { value_floats: 5n })] }, /value_floats must be a number or a list/],
-    [stored("not base64!"), /^c\\u000a: its data is no base64 of whole elements of float32$/],
+    [stored("not base64!"), /^c\\n: its data is no base64 of whole elements of float32$/],
     [stored("AAA="), /its data is no base64 of whole elements/],
-    [stored([1n]), /^c\\u000a: data must be numbers or base64, got \[a value of type bigint\]$/],
-    [stored([1], [-1]), /^c\\u000a: dims must be sizes, got \[-1\]$/],
-    [stored([1], [1], null), /^c\\u000a: dtype must be a name, got null$/],
+    [stored([1n]), /^c\\n: data must be numbers or base64, got \[a value of type bigint\]$/],
+    [stored([1], [-1]), /^c\\n: dims must be sizes, got \[-1\]$/],
+    [stored([1], [1], null), /^c\\n: dtype must be a name, got null$/],
   ];
   for (const [graph, message] of graphs) expect(() => translate(graph as object), String(message)).toThrow(message);
 });

@@ -11,10 +11,11 @@ const SHOWN = 100;
 
 /** A value of a model in a message: short, on one line, and what would move a terminal's cursor escaped. */
 export function shown(given: unknown): string {
-  const isPlain = given === null || ["string", "number", "boolean", "undefined"].includes(typeof given);
+  const isPlain = given === null || ["number", "boolean", "undefined"].includes(typeof given);
+  const quoted = typeof given === "string" && JSON.stringify(given);
   const list =
     Array.isArray(given) && `[${given.slice(0, SHOWN).map((one) => (Array.isArray(one) ? "[...]" : shown(one)))}]`;
-  const text = list || (isPlain ? `${JSON.stringify(given)}` : `a value of type ${typeof given}`);
+  const text = list || quoted || (isPlain ? String(given) : `a value of type ${typeof given}`);
   const safe = text.replace(/[\p{Cc}\u2028\u2029]/gu, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
   return safe.length > SHOWN ? `${safe.slice(0, SHOWN)}...` : safe;
 }
