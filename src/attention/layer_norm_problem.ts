@@ -119,6 +119,12 @@ function statisticsOf(
   rms: boolean,
 ): { statistics: ResolvedSpec } {
   const all = [rms ? 1 : 2, ...shape.map((size, index) => (index < axis ? size : 1))];
+  check(
+    !shape.slice(axis).includes(0) || all.includes(0),
+    "argument",
+    () =>
+      `${label}: rows of no elements, x [${shape.join(", ")}], have no mean and no deviation; leave out statistics.`,
+  );
   const statistics =
     typeof given === "object" ? checkedSpec(label, "statistics", given) : resolveSpec("statistics", { shape: all });
   expectShape(label, "statistics", statistics, all, "for mean and inverse deviation of each row of x");

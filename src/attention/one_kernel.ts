@@ -128,7 +128,10 @@ export async function planOneKernel(
 ): Promise<{ plan: AttentionPlan; allocated: Promise<unknown> }> {
   try {
     const { source, names, params: some, workgroups, flops = [1, Number.POSITIVE_INFINITY] } = kernelOf();
-    const compiled = await compileKernel(device, source);
+    // Where there is no output element nothing runs, and kernels of no row or column need not compile.
+    const [output] = [...operands.values()].filter(({ written }) => written);
+    const isEmpty = output.spec.shape.includes(0);
+    const compiled = isEmpty ? undefined : await compileKernel(device, source);
     const pack = typeof some === "function" ? some : packerOf(some);
     const parts = cutWork(device, workgroups, ...flops);
     const bytes = new ArrayBuffer(Math.max(1, parts.length) * UNIFORM_STRIDE);
@@ -142,7 +145,7 @@ export async function planOneKernel(
       device.queue.writeBuffer(buffer, 0, bytes);
       return buffer;
     });
-    const stages = [{ source, compiled, names, dispatches }];
+    const stages = compiled ? [{ source, compiled, names, dispatches }] : [];
     const plan = AttentionPlan.make({ device, label, operands, stages, params, numbers: new Map(), owned });
     const allocated = Promise.all([done, ...owned.map((one) => one.allocated)]);
     allocated.catch(() => plan.destroy());

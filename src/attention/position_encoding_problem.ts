@@ -84,11 +84,7 @@ export function resolveEncoding(problem: Taken<PositionEncodingProblem>): Resolv
   const rows = (name: "x" | "output") => {
     const spec = checkedSpec(label, name, problem[name] as TensorSpec, FLOATS);
     const { shape } = spec;
-    check(
-      shape.length === 3 && shape[2] >= 1,
-      "argument",
-      () => `${label}: ${name} must be [B, M, D] with rows of one element or more, got [${shape}].`,
-    );
+    check(shape.length === 3, "argument", () => `${label}: ${name} must be [B, M, D], got [${shape}].`);
     return spec;
   };
   const x = problem.x && rows("x");

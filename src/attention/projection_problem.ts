@@ -81,7 +81,7 @@ export function resolveProjection(problem: ProjectionProblem): ResolvedProjectio
   const [columns, inputs] = weight.shape.slice(-2);
   const each = weight.shape.slice(0, -2);
   check(
-    weight.shape.length >= 2 && inputs === inner && columns >= 1,
+    weight.shape.length >= 2 && inputs === inner,
     "argument",
     () =>
       `${label}: weight must be [out, in] with in = ${inner} for x [${x.shape.join(", ")}], got [${weight.shape.join(", ")}]. One that is stored [in, out] is given as permute(1, 0).`,

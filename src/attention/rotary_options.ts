@@ -93,7 +93,7 @@ export function resolveRotary(label: string, headDim: number, options: Taken<Rot
     sectionLayout = "blocks",
   } = options;
   check(
-    Number.isInteger(rotaryDim) && rotaryDim % 2 === 0 && rotaryDim >= 2 && rotaryDim <= headDim,
+    Number.isInteger(rotaryDim) && rotaryDim % 2 === 0 && rotaryDim >= Math.min(2, headDim) && rotaryDim <= headDim,
     "argument",
     () =>
       `${label}: rotaryDim must be an even number from 2 to the head dim ${headDim}, got ${rotaryDim}${options.rotaryDim === undefined ? " (the head dim)" : ""}.`,

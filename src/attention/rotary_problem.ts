@@ -180,7 +180,7 @@ function givenAngles(label: string, problem: Taken<RotaryProblem>, batch: number
 function flattened(label: string, name: string, spec: ResolvedSpec): ResolvedSpec {
   const { shape, strides } = spec;
   const last = shape.length - 1;
-  const joins = last === 1 || shape[0] <= 1 || strides[0] === shape[1] * strides[1];
+  const joins = last === 1 || shape.includes(0) || shape[0] <= 1 || strides[0] === shape[1] * strides[1];
   check(
     joins && (strides[last] === 1 || shape[last] <= 1),
     "argument",

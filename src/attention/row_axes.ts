@@ -46,7 +46,8 @@ export interface FoldedRows {
  */
 export function foldRows(label: string, specs: Specs, rowAxes: number): FoldedRows {
   const tensors = Object.entries(specs) as [RowTensor, ResolvedSpec][];
-  const { shape } = specs.o;
+  // What has no elements has no axes that could be kept apart.
+  const shape = specs.o.shape.includes(0) ? [0] : specs.o.shape;
   const axes = shape.map((_, axis) => axis);
   const inner = joined(tensors, shape, axes.slice(shape.length - rowAxes), false);
   const outer = joined(tensors, shape, axes.slice(0, shape.length - rowAxes), true);
@@ -143,6 +144,11 @@ export function lanesOf({ specs, width }: FoldedRows) {
 
 /** An axis counted from the first; negative ones count from the end. Throws FoveaError("argument") if there is none such. */
 export function axisFromStart(label: string, axis: number, shape: readonly number[]): number {
+  check(
+    shape.length > 0,
+    "argument",
+    () => `${label}: x must have one axis or more, got a scalar, []; view({ shape: [1] }) gives it one.`,
+  );
   check(
     Number.isInteger(axis) && -shape.length <= axis && axis < shape.length,
     "argument",

@@ -51,7 +51,9 @@ export class Tensor implements TensorSpec {
     this.offset = spec.offset;
     this.label = label;
     this.#storage = storage;
-    const needed = (spec.offset + extentOf(spec.shape, spec.strides)) * BYTES[spec.dtype];
+    const extent = extentOf(spec.shape, spec.strides);
+    // A tensor without elements begins nowhere, so that a slice of one is one, wherever the slice would begin.
+    const needed = extent && (spec.offset + extent) * BYTES[spec.dtype];
     check(
       Math.ceil(needed / 4) * 4 <= storage.buffer.size, // kernels bind whole words
       "argument",

@@ -201,7 +201,7 @@ const ENCODING: readonly [what: string, problem: unknown, message: string][] = [
   [
     "an x of four axes",
     { x },
-    "positionEncoding: x must be [B, M, D] with rows of one element or more, got [2,3,5,16].",
+    "positionEncoding: x must be [B, M, D], got [2,3,5,16].",
   ],
   [
     "an output of another shape",
