@@ -68,6 +68,7 @@ export type OperandName =
   | "x"
   | "residual"
   | "residualBias"
+  | "factor"
   | "update"
   | "reset"
   | "scale"

@@ -27,6 +27,8 @@ export interface PointwiseProblem {
   readonly residual?: TensorSpec;
   /** Default: none. */
   readonly activation?: Activation;
+  /** Multiplies what the activation gives; broadcasts to the shape of the output. f32, f16 or bf16. Default 1. */
+  readonly factor?: TensorSpec;
   /** f32, f16 or bf16. Default: dense, the shape and dtype of x. */
   readonly output?: TensorSpec;
   /** Name of the plan's GPU objects in errors and captures. Default `"pointwise"`. */
@@ -50,6 +52,7 @@ export interface PointwiseBindings {
   /** These if the plan was made with them. */
   readonly bias?: Tensor;
   readonly residual?: Tensor;
+  readonly factor?: Tensor;
 }
 
 /** A compiled pointwise operation. */
@@ -59,10 +62,10 @@ export type PointwisePlan = OperationPlan<PointwiseBindings>;
  * Compiles what is done to every element by itself:
  *
  * ```
- * output = activation(x + bias + residual)
+ * output = activation(x + bias + residual) * factor
  * ```
  *
- * x, bias and residual broadcast to the output by NumPy's rule. Each tensor has a dtype and strides of its own, so this
+ * x, bias, residual and factor broadcast to the output by NumPy's rule. Each tensor has a dtype and strides of its own, so this
  * copies, converts between f32, f16 and bf16, transposes, and writes into a slice of a larger tensor; rounding is to the
  * nearest, ties to even, and sums are f32. Infinities and NaNs are copied, a NaN as some NaN. Sizes and strides compile nothing. Where strides
  * keep more than four axes apart it is refused.
@@ -88,7 +91,7 @@ async function preparePointwise(device: GPUDevice, problem: PointwiseProblem, na
   checkDevice(device);
   const specs = resolvePointwise(label, problem);
   const tensors = planTensors(device, label, ({ add }) => {
-    for (const name of ["x", "bias", "residual", "output"] as const) {
+    for (const name of ["x", "bias", "residual", "factor", "output"] as const) {
       const spec = specs[name];
       if (spec) add(name, spec, problem[name], name === "output");
     }
@@ -103,6 +106,7 @@ interface Specs {
   readonly x: ResolvedSpec;
   readonly bias: ResolvedSpec | undefined;
   readonly residual: ResolvedSpec | undefined;
+  readonly factor: ResolvedSpec | undefined;
   readonly output: ResolvedSpec;
 }
 
@@ -113,18 +117,18 @@ function resolvePointwise(label: string, problem: PointwiseProblem): Specs {
     "argument",
     () => `${label}: activation must be "gelu" or "gelu-tanh", got ${show(activation)}.`,
   );
-  const optional = (name: "bias" | "residual") =>
+  const optional = (name: "bias" | "residual" | "factor") =>
     problem[name] === undefined ? undefined : checkedSpec(label, name, problem[name], FLOATS);
   const x = checkedSpec(label, "x", problem.x, FLOATS);
   const output = problem.output
     ? checkedSpec(label, "output", problem.output, FLOATS)
     : resolveSpec("output", { shape: x.shape, dtype: x.dtype });
   expectApart(label, "output", output);
-  return { x, bias: optional("bias"), residual: optional("residual"), output };
+  return { x, bias: optional("bias"), residual: optional("residual"), factor: optional("factor"), output };
 }
 
 function kernelOf(device: GPUDevice, label: string, specs: Specs, activation: Activation | undefined): OneKernel {
-  const { x, bias, residual, output } = specs;
+  const { x, bias, residual, factor, output } = specs;
   const wide = (name: string, spec: ResolvedSpec) => broadcastTo(label, name, spec, output.shape);
   const folded = foldRows(
     label,
@@ -132,14 +136,16 @@ function kernelOf(device: GPUDevice, label: string, specs: Specs, activation: Ac
       source: wide("x", x),
       ...(bias && { bias: wide("bias", bias) }),
       ...(residual && { residual: wide("residual", residual) }),
+      ...(factor && { weight: wide("factor", factor) }),
       o: output,
     },
     0,
+    { weight: "factor" },
   );
   const { accesses, pack } = layRows(device, folded);
   return {
     source: rowKernel("pointwise", pointwiseSpecialisation(accesses, activation)),
-    names: { source: "x", o: "output" },
+    names: { source: "x", weight: "factor", o: "output" },
     params: pack,
     workgroups: pointwiseWorkgroups(folded.rows, folded.width),
   };
@@ -149,6 +155,8 @@ function kernelOf(device: GPUDevice, label: string, specs: Specs, activation: Ac
 export interface PointwiseOptions {
   /** Added to x; broadcasts to the shape of the output. Default: none. */
   readonly residual?: Tensor;
+  /** Multiplies the result, as the other half of a gated unit does; broadcasts to its shape. Default 1. */
+  readonly factor?: Tensor;
   /** Where the result goes. Default: a new dense tensor of the shape of x, which is the caller's to destroy. */
   readonly output?: Tensor;
   /** Of the new tensor. Default that of x. */
@@ -173,8 +181,9 @@ async function runPointwise(
   x: Tensor,
   { output: given, dtype, ...options }: PointwiseOptions & Pick<PointwiseProblem, "activation"> & { bias?: Tensor },
 ): Promise<{ readonly output: Tensor }> {
-  const { label = name, bias, residual } = options;
-  const inputs = { x, ...(bias !== undefined && { bias }), ...(residual !== undefined && { residual }) };
+  const { label = name, bias, residual, factor } = options;
+  const present = Object.entries({ x, bias, residual, factor }).filter(([, one]) => one !== undefined);
+  const inputs = Object.fromEntries(present) as Readonly<Record<string, Tensor>>;
   checkTensors(label, { ...inputs, ...(given !== undefined && { output: given }) });
   check(
     given === undefined || dtype === undefined,

@@ -43,26 +43,34 @@ export interface FoldedRows {
  * them in memory. With no row axes all take part, and the one along which the output is densest is the row.
  *
  * Throws FoveaError("argument") where strides leave too many axes.
+ *
+ * @param names What callers call the tensors, where that differs from NAMES.
  */
-export function foldRows(label: string, specs: Specs, rowAxes: number): FoldedRows {
+export function foldRows(
+  label: string,
+  specs: Specs,
+  rowAxes: number,
+  names: Readonly<Partial<Record<RowTensor, string>>> = {},
+): FoldedRows {
   const tensors = Object.entries(specs) as [RowTensor, ResolvedSpec][];
   // What has no elements has no axes that could be kept apart.
   const shape = specs.o.shape.includes(0) ? [0] : specs.o.shape;
   const axes = shape.map((_, axis) => axis);
+  const listed = tensors.map(([name]) => names[name] ?? NAMES[name]).join(", ");
   const inner = joined(tensors, shape, axes.slice(shape.length - rowAxes), false);
   const outer = joined(tensors, shape, axes.slice(0, shape.length - rowAxes), true);
   check(
     inner.length <= 1,
     "argument",
     () =>
-      `${label}: the strides of ${tensors.map(([name]) => NAMES[name]).join(", ")} leave ${inner.length} axes of a row of [${shape.slice(shape.length - rowAxes).join(", ")}], and a kernel takes one; copy them with copyTensor() first.`,
+      `${label}: the strides of ${listed} leave ${inner.length} axes of a row of [${shape.slice(shape.length - rowAxes).join(", ")}], and a kernel takes one; copy them with copyTensor() first.`,
   );
   if (rowAxes > 0) outer.push(...(inner.length ? inner : [ONE(tensors)]));
   check(
     outer.length <= OUTER + 1,
     "argument",
     () =>
-      `${label}: the strides of ${tensors.map(([name]) => NAMES[name]).join(", ")} leave ${outer.length} axes of [${shape.join(", ")}], and a kernel takes ${OUTER + 1}; copy a part of the axes at a time, or make the tensors dense.`,
+      `${label}: the strides of ${listed} leave ${outer.length} axes of [${shape.join(", ")}], and a kernel takes ${OUTER + 1}; copy a part of the axes at a time, or make the tensors dense.`,
   );
   while (outer.length <= OUTER) outer.unshift(ONE(tensors));
   const sizes = outer.map(({ size }) => size);

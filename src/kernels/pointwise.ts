@@ -20,7 +20,11 @@ export type ActivationModule = keyof typeof ACTIVATIONS;
 export const pointwiseSpecialisation = (tensors: RowAccesses, what?: ActivationModule): RowSpecialisation => ({
   tensors,
   variant: what,
-  constants: { BIAS: tensors.bias !== undefined, RESIDUAL: tensors.residual !== undefined },
+  constants: {
+    BIAS: tensors.bias !== undefined,
+    RESIDUAL: tensors.residual !== undefined,
+    WEIGHT: tensors.weight !== undefined,
+  },
   modules: {
     "package::pointwise": pointwise,
     "package::slots::activation": what ? ACTIVATIONS[what] : activation,

@@ -9,22 +9,30 @@ export interface ReferencePointwiseOptions {
   readonly bias?: ReferenceTensor | undefined;
   readonly residual?: ReferenceTensor | undefined;
   readonly activation?: "gelu" | "gelu-tanh" | undefined;
+  /** Multiplies what the activation gives; broadcasts to the shape. */
+  readonly factor?: ReferenceTensor | undefined;
   /** `"f32"`: every operation, and the functions, rounded to f32. Default `"f64"`. */
   readonly precision?: "f64" | "f32";
 }
 
 /**
- * activation(x + bias + residual), row-major.
+ * activation(x + bias + residual) * factor, row-major.
  *
  * @param x Broadcasts to the shape
  * @param shape Of the result. Default that of x.
  */
 export function pointwise(
   x: ReferenceTensor,
-  { bias, residual, activation, precision }: ReferencePointwiseOptions = {},
+  { bias, residual, activation, factor, precision }: ReferencePointwiseOptions = {},
   shape: readonly number[] = x.shape,
 ): Float64Array {
   const { round } = roundingOf(precision);
+  if (factor) {
+    const factors = elements(factor, shape);
+    return pointwise(x, { bias, residual, activation, ...(precision && { precision }) }, shape).map((value, i) =>
+      round(value * factors[i]),
+    );
+  }
   const sums = elements(x, shape);
   for (const added of [bias, residual]) {
     for (const [i, value] of added ? elements(added, shape).entries() : []) sums[i] = round(sums[i] + value);
