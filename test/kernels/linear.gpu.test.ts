@@ -46,6 +46,9 @@ describe("causal, in chunks", () => {
     { N: 131, decaySpread: 30 },
     { N: 100, forget: 0.1 },
   ]);
+  // Tokens past the end of an entry neither are written nor make what came before them decay.
+  const lengths = { kvLengths: [70, 40, 0], poison: true } as const;
+  run({ D: 16, B: 3, updateRule: "gated", variant: "chunked", keeps: "present", past: true, ...lengths }, [{ N: 70 }]);
 });
 
 describe("with the tiles for GPUs, in chunks of 64", () => {
