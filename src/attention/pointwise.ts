@@ -40,6 +40,7 @@ const POINTWISE_PROBLEM: OptionNames<PointwiseProblem> = {
   x: "any",
   bias: "any",
   residual: "any",
+  factor: "any",
   activation: "string",
   output: "any",
   label: "string",
@@ -168,6 +169,7 @@ export interface PointwiseOptions {
 /** The names of the options. */
 const POINTWISE_OPTIONS: OptionNames<PointwiseOptions> = {
   residual: "any",
+  factor: "any",
   output: "any",
   dtype: "string",
   label: "string",

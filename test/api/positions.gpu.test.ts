@@ -198,11 +198,7 @@ const ENCODING: readonly [what: string, problem: unknown, message: string][] = [
     "positionEncoding: in place there is an x and no output; leave out output or inPlace.",
   ],
   ["a scale that is none", { x: rows, scale: Number.NaN }, "positionEncoding: scale must be a finite number, got NaN."],
-  [
-    "an x of four axes",
-    { x },
-    "positionEncoding: x must be [B, M, D], got [2,3,5,16].",
-  ],
+  ["an x of four axes", { x }, "positionEncoding: x must be [B, M, D], got [2,3,5,16]."],
   [
     "an output of another shape",
     { x: rows, output: { shape: [2, 5, 8] } },

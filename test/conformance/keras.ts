@@ -4,13 +4,15 @@
 import {
   type AttentionOptions,
   alibiSlopes,
-  attention,
   attentionWeights,
+  MultiHeadAttention,
+  multiHeadWeights,
   planPositionEncoding,
   rotary,
   type Similarity,
   type Tensor,
 } from "../../src/index.ts";
+import { attend, weightsOf } from "../../src/interop/onnx/attention_parts.ts";
 import { type OnnxCall, onnxOperator } from "../../src/interop/onnx/operator.ts";
 
 /** Keras' layers know no heads: [B, rows, D] is [B, 1, rows, D]. */
@@ -35,8 +37,14 @@ function scoresOf(call: OnnxCall<string, string, typeof SCORE_ATTRIBUTES>): Scor
 
 /** Raw scores [B, M, N]. */
 async function rawScores(call: OnnxCall, q: Tensor, k: Tensor, options: Scores): Promise<Tensor> {
-  return withoutHead(call.own(await attentionWeights(withHead(q), withHead(k), { ...options, stage: "raw" })));
+  const heads = { q: withHead(q), k: withHead(k) };
+  return withoutHead(call.own(await weightsOf(call, heads, { ...options, stage: "raw" })));
 }
+
+/** An argument of the call; that of tf-keras' layers is the constructor's. */
+const CAUSAL = { use_causal_mask: "flag", causal: "flag" } as const;
+const isCausal = ({ attributes }: OnnxCall<string, string, typeof CAUSAL>) =>
+  attributes.use_causal_mask ?? attributes.causal ?? false;
 
 const LAYER_INPUTS = ["query", "key?", "value", "query_mask?", "value_mask?"] as const;
 /** What Keras takes from the scores of keys that are masked. */
@@ -47,7 +55,7 @@ const MASKED = -1e9;
  * their mean; a masked query's output is 0, and its probabilities know nothing of that.
  */
 async function layer(
-  call: OnnxCall<(typeof LAYER_INPUTS)[number], "output" | "scores?", { use_causal_mask: "flag" }>,
+  call: OnnxCall<(typeof LAYER_INPUTS)[number], "output" | "scores?", typeof CAUSAL>,
   options: Scores,
 ): Promise<{ output: Tensor; scores?: Tensor }> {
   const value = call.tensor("value");
@@ -55,7 +63,7 @@ async function layer(
   const [B, , M] = q.shape;
   const N = k.shape[2];
   const seen = await call.numbers("value_mask");
-  const causal = call.attributes.use_causal_mask ?? false;
+  const causal = isCausal(call);
   const isMasked = (i: number) => {
     const row = Math.floor(i / N); // of [B, M]
     return (causal && i % N > row % M) || seen?.[Math.floor(row / M) * N + (i % N)] === 0;
@@ -63,10 +71,10 @@ async function layer(
   const data = Float32Array.from({ length: B * M * N }, (_, i) => (isMasked(i) ? MASKED : 0));
   const masked = { ...options, ...((seen || causal) && { bias: call.make([B, 1, M, N], "f32", { data }) }) };
   const queryMask = call.tensor("query_mask")?.view({ shape: [B, 1, M, 1] });
-  const { output } = await attention(q, k, v, { ...masked, ...(queryMask && { mask: queryMask }) });
-  call.own(output);
+  const output = call.make([B, 1, M, v.shape[3]], q.dtype);
+  await attend(call, { q, k, v }, { ...masked, output, ...(queryMask && { mask: queryMask }) });
   if (!call.wants("scores")) return { output: withoutHead(output) };
-  return { output: withoutHead(output), scores: withoutHead(call.own(await attentionWeights(q, k, masked))) };
+  return { output: withoutHead(output), scores: withoutHead(call.own(await weightsOf(call, { q, k }, masked))) };
 }
 
 const Attention = onnxOperator(
@@ -75,7 +83,7 @@ const Attention = onnxOperator(
     opsets: [1],
     inputs: LAYER_INPUTS,
     outputs: ["output", "scores?"],
-    attributes: { ...SCORE_ATTRIBUTES, use_causal_mask: "flag" },
+    attributes: { ...SCORE_ATTRIBUTES, ...CAUSAL },
   },
   (call) => layer(call, scoresOf(call)),
 );
@@ -97,7 +105,7 @@ const AdditiveAttention = onnxOperator(
     opsets: [1],
     inputs: [...LAYER_INPUTS, "v?"],
     outputs: ["output", "scores?"],
-    attributes: { use_scale: "flag", use_causal_mask: "flag" },
+    attributes: { use_scale: "flag", ...CAUSAL },
   },
   async (call) => {
     const vector = await call.numbers("v");
@@ -117,6 +125,79 @@ const AdditiveAttentionScores = onnxOperator(
     const vector = await call.numbers("v");
     const options = additive(vector ? { vector } : {});
     return { scores: await rawScores(call, call.tensor("query"), call.tensor("key"), options) };
+  },
+);
+
+const MULTI_HEAD_INPUTS = [
+  ...(["query", "key?", "value", "query_mask?", "value_mask?", "key_mask?", "attention_mask?"] as const),
+  ...(["query/kernel", "query/bias?", "key/kernel", "key/bias?", "value/kernel", "value/bias?"] as const),
+  ...(["attention_output/kernel", "attention_output/bias?"] as const),
+] as const;
+
+/**
+ * query [B, M, E], value [B, N, ..], key like value, which it is by default; masks [B, M] or [B, N], attention_mask [B, M, N] or what
+ * broadcasts to it, u8; kernels [in, H, D] and [H, Dv, out] with their biases. A query sees the keys that no mask hides, and without
+ * any its heads are 0. scores [B, H, M, N] are the probabilities.
+ */
+const KerasMultiHeadAttention = onnxOperator(
+  {
+    operator: "keras.MultiHeadAttention",
+    opsets: [1],
+    inputs: MULTI_HEAD_INPUTS,
+    outputs: ["output", "scores?"],
+    attributes: {
+      ...{ num_heads: "int", key_dim: "int", value_dim: "int", use_bias: "flag", dropout: "float" },
+      ...{ use_causal_mask: "flag", return_attention_scores: "flag" },
+    },
+  },
+  async (call) => {
+    const { num_heads: asked, key_dim: keyDim, value_dim: valueDim, use_causal_mask: causal = false } = call.attributes;
+    const value = call.tensor("value");
+    const query = call.tensor("query");
+    const [B, M] = query.shape;
+    const N = value.shape[1];
+    const kernel = call.tensor("query/kernel");
+    const heads = asked ?? kernel.shape[1];
+    call.expect(
+      kernel.shape[1] === heads && (keyDim ?? kernel.shape[2]) === kernel.shape[2],
+      () => `query/kernel must be [in, num_heads, key_dim] = [in, ${heads}, ${keyDim}], got [${kernel.shape}]`,
+    );
+    const out = call.tensor("attention_output/kernel");
+    call.expect(
+      (valueDim ?? out.shape[1]) === out.shape[1],
+      () =>
+        `attention_output/kernel must be [num_heads, value_dim, out] with value_dim = ${valueDim}, got [${out.shape}]`,
+    );
+    const part = (name: "query" | "key" | "value" | "attention_output") => {
+      const bias = call.tensor(`${name}/bias`);
+      return [[`${name}/kernel`, call.tensor(`${name}/kernel`)], ...(bias ? [[`${name}/bias`, bias]] : [])];
+    };
+    const state = Object.fromEntries([part("query"), part("key"), part("value"), part("attention_output")].flat());
+    const weights = multiHeadWeights.fromKeras(call.device, state);
+    const layer = new MultiHeadAttention(call.device, weights, { heads });
+    const names = ["query_mask", "value_mask", "key_mask", "attention_mask"] as const;
+    const masks = await Promise.all(names.map((name) => call.numbers(name)));
+    const given = call.tensor("attention_mask")?.shape ?? [];
+    const sizes = [B, M, N].slice(3 - given.length);
+    call.expect(
+      given.length <= 3 && given.every((size, axis) => size === sizes[axis] || size === 1),
+      () => `attention_mask must broadcast to [B, M, N] = [${[B, M, N]}], got [${given}]`,
+    );
+    const sees = (b: number, m: number, n: number) => {
+      const [ofQuery, ofValue, ofKey, whole] = masks;
+      const index = [b, m, n].slice(3 - given.length);
+      const at = given.reduce((flat, size, axis) => flat * size + (size === 1 ? 0 : index[axis]), 0);
+      const hidden = [ofQuery?.[b * M + m], ofValue?.[b * N + n], ofKey?.[b * N + n], whole?.[at]].includes(0);
+      return !hidden && !(causal && n > m);
+    };
+    const data = Array.from({ length: B * M * N }, (_, i) => {
+      return Number(sees(Math.floor(i / (M * N)), Math.floor(i / N) % M, i % N));
+    });
+    const { output, weights: scores } = await layer.forward(query, {
+      ...{ key: call.tensor("key") ?? value, value, mask: call.make([B, 1, M, N], "u8", { data }) },
+      ...(call.wants("scores") && { weights: "perHead" }),
+    });
+    return { output: call.own(output), ...(scores && { scores: call.own(scores) }) };
   },
 );
 
@@ -181,6 +262,7 @@ const AlibiBias = onnxOperator(
   },
   async (call) => {
     const { alibi_bias_max: max = 8, num_heads: H = 1, query_length: M = 1, key_length: N = 1 } = call.attributes;
+    if (H * N === 0) return { output: call.make([1, H, M, N]) };
     const [q, k] = [1, N].map((rows) => call.make([1, H, rows, 4]));
     const slopes = { queryOffset: N - 1, alibiSlopes: alibiSlopes(H, max) };
     const row = call.own(await attentionWeights(q, k, { ...slopes, stage: "scores" }));
@@ -194,6 +276,7 @@ export const keras = {
   AlibiBias,
   Attention,
   AttentionScores,
+  MultiHeadAttention: KerasMultiHeadAttention,
   RotaryEmbedding,
   SinePositionEncoding,
 };

@@ -39,6 +39,80 @@ it("keras.Attention masks by -1e9, so that a row without a key is the mean of al
   expect((await attend([0, 0], 0))[0]).toEqual([2, 2]);
 });
 
+it("keras.Attention knows tf-keras' causal, which use_causal_mask overrules", async () => {
+  const [q, v] = [await put([1, 2, 1], [0.5, 0.25]), await put([1, 2, 1], [1, 3])];
+  const attend = (attributes: object) => outputsOf("keras.Attention", [q, v, v], attributes, 2);
+  const masked = await attend({ use_causal_mask: true });
+  expect(masked[1].slice(0, 2)).toEqual([1, 0]);
+  expect(await attend({ causal: true })).toEqual(masked);
+  const whole = await attend({});
+  expect(await attend({ causal: true, use_causal_mask: false })).toEqual(whole);
+  expect(whole).not.toEqual(masked);
+});
+
+it("keras.MultiHeadAttention has all of Keras' masks, and 0 for a query that sees no key", async () => {
+  const [B, M, N, H, D, Dv, widths] = [2, 3, 4, 2, 4, 3, [5, 6, 7, 8]];
+  const [queryWidth, keyWidth, valueWidth, outputWidth] = widths;
+  const product = (shape: readonly number[]) => shape.reduce((all, size) => all * size, 1);
+  const value = (seed: number, shape: number[]) => ({ shape, data: normal(seed, product(shape)) });
+  const [query, key, values] = [value(1, [B, M, queryWidth]), value(2, [B, N, keyWidth]), value(3, [B, N, valueWidth])];
+  const kernels = [
+    value(4, [queryWidth, H, D]),
+    value(5, [H, D]),
+    value(6, [keyWidth, H, D]),
+    value(7, [H, D]),
+    value(8, [valueWidth, H, Dv]),
+    value(9, [H, Dv]),
+    value(10, [H, Dv, outputWidth]),
+    value(11, [outputWidth]),
+  ];
+  const masks = { query: [1, 1, 0, 1, 1, 1], value: [1, 1, 0, 1, 1, 1, 1, 1], key: [1, 1, 1, 1, 0, 1, 1, 1] };
+  const whole = Array.from({ length: M * N }, (_, i) => Number(i % 5 !== 3));
+  /** [in, ...] as [.., in]. */
+  const turned = ({ data, shape: [width] }: (typeof kernels)[0]) => {
+    const out = data.length / width;
+    return {
+      shape: [out, width],
+      data: Float32Array.from(data, (_, i) => data[(i % width) * out + Math.floor(i / width)]),
+    };
+  };
+  const flat = ({ data }: (typeof kernels)[0]) => ({ data, shape: [data.length] });
+  const joined = { ...kernels[6], shape: [H * Dv, outputWidth] };
+  const weights = {
+    query: { weight: turned(kernels[0]), bias: flat(kernels[1]) },
+    key: { weight: turned(kernels[2]), bias: flat(kernels[3]) },
+    value: { weight: turned(kernels[4]), bias: flat(kernels[5]) },
+    output: { weight: turned(joined), bias: kernels[7] },
+  };
+  const seen = Array.from({ length: B * M * N }, (_, i) => {
+    const [n, m, b] = [i % N, Math.floor(i / N) % M, Math.floor(i / (M * N))];
+    return Number(
+      masks.query[b * M + m] && masks.value[b * N + n] && masks.key[b * N + n] && whole[m * N + n] && n <= m,
+    );
+  });
+  const mask = { data: seen, shape: [B, 1, M, N] };
+  const expected = multiHeadAttention(query, key, values, weights, { heads: H, mask });
+  const tensors = await Promise.all([query, key, values].map(({ shape, data }) => put(shape, data)));
+  const given = await Promise.all([
+    put([B, M], masks.query, "u8"),
+    put([B, N], masks.value, "u8"),
+    put([B, N], masks.key, "u8"),
+    put([M, N], whole, "u8"),
+  ]);
+  const layer = await Promise.all(kernels.map(({ shape, data }) => put(shape, data)));
+  const attributes = { num_heads: H, key_dim: D, value_dim: Dv, use_causal_mask: true };
+  const op = "keras.MultiHeadAttention";
+  const [output, scores] = await outputsOf(op, [...tensors, ...given, ...layer], attributes, 2);
+  for (const [i, one] of output.entries()) expect(Math.abs(one - expected.output[i])).toBeLessThan(2e-5);
+  for (const [i, one] of scores.entries()) expect(Math.abs(one - expected.weights[i])).toBeLessThan(1e-5);
+  expect(output.slice(2 * outputWidth, 3 * outputWidth)).toEqual(Array.from(kernels[7].data)); // the bias alone
+  await expectError(
+    () => outputsOf(op, [...tensors, ...given, ...layer], { num_heads: 3 }),
+    "argument",
+    `${op}: query/kernel must be [in, num_heads, key_dim] = [in, 3, undefined], got [5,2,4].`,
+  );
+});
+
 it("keras.AlibiBias depends on the key only", async () => {
   const attributes = { num_heads: 2, query_length: 2, key_length: 3 };
   const rows = [1 / 16, 1 / 256].flatMap((slope) => [-2 * slope, -slope, 0, -2 * slope, -slope, 0]);

@@ -395,6 +395,16 @@ describe("refused", () => {
         /^score_mod: n is of complex64; there are float32, /,
       ],
       [{ inputs: ["a", "b"], outputs: ["a"] }, "score_mod: must have one input and one output."],
+      [{ inputs: "a", outputs: ["a"] }, 'score_mod: inputs must be a list, got "a".'],
+      [
+        { inputs: ["a"], outputs: ["a"], node: [] },
+        'score_mod: a graph has no member "node", but inputs, outputs, nodes, initializers, name, doc_string.',
+      ],
+      [
+        { inputs: ["a"], outputs: ["b"], nodes: [5] },
+        "score_mod: node 0 must be { op, inputs, outputs, attributes? }, got 5.",
+      ],
+      [{ inputs: ["a"], outputs: ["a"], initializers: [null] }, /^score_mod: the graph cannot be read; "TypeError: /],
     ];
     const X = "ai.onnx.preview.FlexAttention: ";
     for (const [score_mod, message] of cases) {

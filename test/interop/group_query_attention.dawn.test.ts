@@ -37,7 +37,17 @@ interface Case {
   readonly sink?: boolean;
   /** q and k are normalised. */
   readonly norm?: boolean;
-  readonly attributes?: Parameters<typeof GroupQueryAttention>[1];
+  readonly attributes?: {
+    readonly past_present_share_buffer?: 1;
+    readonly rotary_interleaved?: 1;
+    readonly smooth_softmax?: 0 | 1;
+    readonly causal?: 0 | 1;
+    readonly qk_output?: number;
+    readonly local_window_size?: number;
+    readonly softcap?: number;
+    readonly scale?: number;
+    readonly [name: string]: number | undefined;
+  };
   readonly dtype?: Float;
   /** seqlens_k and others as tensors. */
   readonly onGpu?: boolean;

@@ -160,6 +160,21 @@ describe("a mask of com.microsoft", () => {
   });
 });
 
+it("MultiHeadAttention adds key and value [B, H, L, D] to a past", async () => {
+  const inputs = await inputsOf(31);
+  const q = inputs.random([B, S, E]);
+  const [k, v] = [inputs.random([B, H, S, D]), inputs.random([B, H, S, D])];
+  const past = [inputs.random([B, H, P, D]), inputs.random([B, H, P, D])] as const;
+  const given = [q.gpu, k.gpu, v.gpu, null, null, null, past[0].gpu, past[1].gpu];
+  const attributes = { num_heads: H, unidirectional: 1 } as const;
+  const results = keep(inputs, await MultiHeadAttention(given, attributes, { outputs: 4 }));
+  const all = expected(() => ({ q: headsOf(q, H), k, v, past, causal: true }));
+  await compare("output", results[0], all, (one) => one.output, [B, S, E]);
+  await compare("present_key", results[1], all, (one) => one.k.data, [B, H, T, D]);
+  await compare("present_value", results[2], all, (one) => one.v.data, [B, H, T, D]);
+  await compare("qk", results[3], all, (one) => one.scores, [B, H, S, T]);
+});
+
 describe("MultiHeadAttention", () => {
   it("adds biases, keeps a past, and gives scores", async () => {
     const inputs = await inputsOf(3);
@@ -476,7 +491,6 @@ describe("what does not fit is refused, by name", () => {
       [() => MultiHeadAttention([q, q, make(2, 4, 16)], heads), "MultiHeadAttention: value must be [B, L, H * Dv] = [2,3,16], got [2,4,16]."],
       [() => MultiHeadAttention([q, make(2, 3, 2, 2, 8), q], heads), "MultiHeadAttention: value must be left out where key is packed, [B, L, H, 2, D]."],
       [() => MultiHeadAttention([q, q, q, null, null, null, make(2, 2, 4, 8)], heads), "MultiHeadAttention: past_key and past_value belong together; only one was given."],
-      [() => MultiHeadAttention([q, make(2, 2, 3, 8), make(2, 2, 3, 8), null, null, null, make(2, 2, 4, 8), make(2, 2, 4, 8)], heads), "MultiHeadAttention: past_key and past_value don't go with key and value [B, H, L, D], which are a past already."],
       [() => MultiHeadAttention([q, make(2, 2, 3, 8), make(2, 2, 3, 8), make(48)], heads), "MultiHeadAttention: bias doesn't go with key and value [B, H, L, D], which have theirs."],
       [() => MultiHeadAttention([q, q, q, null, null, null, null, null, null, i32(2)], heads), "MultiHeadAttention: cache_indirection is not taken; put the beams in order yourself."],
       [() => PackedAttention([make(6, 12), w, make(48), i32(2, 2), [0, 2, 6]], heads), "PackedAttention: token_offset must be [B, S] with S at least the longest of the sequences, got S = 2 for cumulative_sequence_length 0,2,6."],

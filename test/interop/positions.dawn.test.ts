@@ -274,10 +274,48 @@ describe("position biases", () => {
     for (const [i, value] of [gate(3), 2 * gate(3), 3 * gate(2), 4 * gate(2)].entries()) {
       expect(values[i] / value).toBeCloseTo(1, 6);
     }
-    await expectError(
-      () => GatedRelativePositionBias([...inputs, [0, 1]], { num_heads: 1 }),
-      "argument",
-      "com.microsoft.GatedRelativePositionBias: token_offset is not supported; give query_layer with its padding.",
-    );
+  });
+  it("puts tokens without padding into their rows, and the bias alone into the others", async () => {
+    const [B, S, H, D, K] = [2, 3, 2, 4, 8];
+    const device = await testDevice();
+    const tokens = await made(21, [4, H * D]);
+    const given = [await made(22, [H * D]), await made(23, [1, H, S, S]), await made(24, [D, K]), await made(25, [K])];
+    const rest = [...given.map(({ gpu }) => gpu), (await made(26, [1, H, 1, 1])).gpu];
+    const offsets = [0, 1, 2, 4, 3, 5]; // of four tokens; then the rows that are padding
+    const padded = new Float32Array(B * S * H * D);
+    for (const [token, row] of offsets.slice(0, 4).entries()) {
+      for (let d = 0; d < H * D; d++) padded[row * H * D + d] = tokens.cpu.data[token * H * D + d];
+    }
+    const query = tensor(device, [B, S, H * D], { data: padded });
+    const [whole] = await GatedRelativePositionBias([query, ...rest], { num_heads: H });
+    const expected = Array.from(await (whole as Tensor).read());
+    for (const places of [
+      tensor(device, [B, S], { dtype: "i32", data: offsets }),
+      BigInt64Array.from(offsets, BigInt),
+    ]) {
+      const [output] = await GatedRelativePositionBias([tokens.gpu, ...rest, places], { num_heads: H });
+      expect((output as Tensor).shape).toEqual([B, H, S, S]);
+      expect(Array.from(await (output as Tensor).read())).toEqual(expected);
+      output?.destroy();
+    }
+    const name = "com.microsoft.GatedRelativePositionBias: ";
+    const call = (places: readonly number[] | Tensor) => () =>
+      GatedRelativePositionBias([tokens.gpu, ...rest, places], { num_heads: H });
+    const rows =
+      "token_offset must begin with the rows of the 4 tokens of query_layer, each another one below B * S = 6";
+    const cases: [() => unknown, string][] = [
+      [call([0, 1, 2, 6, 3, 5]), `${name}${rows}, got [0,1,2,6].`],
+      [call([0, 1, 2, 2, 3, 5]), `${name}${rows}, got [0,1,2,2].`],
+      [call([0, 1, 2, 3]), `${name}token_offset must be [B, S] with S = 3 as in rel_pos, got 4 numbers.`],
+      [
+        call(tensor(device, [3, 2], { dtype: "i32" })),
+        `${name}token_offset must be [B, S] with S = 3 as in rel_pos, got [3,2].`,
+      ],
+      [
+        () => GatedRelativePositionBias([query, ...rest, offsets], { num_heads: H }),
+        `${name}query_layer must be [tokens, H * D], got [2,3,8].`,
+      ],
+    ];
+    for (const [work, message] of cases) await expectError(work, "argument", message);
   });
 });

@@ -5,12 +5,14 @@ import { normal } from "../../bench/data.ts";
 import { type Tensor, tensor } from "../../src/index.ts";
 import {
   BiasAdd,
+  BiasSplitGelu,
   FastGelu,
   Gelu,
   LayerNormalization,
   LogSoftmax,
   MicrosoftGelu,
   RMSNormalization,
+  SimplifiedLayerNormalization,
   SkipLayerNormalization,
   SkipSimplifiedLayerNormalization,
   Softmax,
@@ -107,18 +109,41 @@ describe("LayerNormalization and RMSNormalization", () => {
     await compare("Mean", Mean, (precision) => found(precision).mean, [2, 1, 1]);
     await compare("InvStdDev", InvStdDev, (precision) => found(precision).inverseDeviation, [2, 1, 1]);
   });
-  it("refuse other types of the statistics, and what does not broadcast", async () => {
-    const { gpu } = await made(8, [2, 3]);
+  it("give statistics of the type that is asked for, and refuse others and what does not broadcast", async () => {
+    const { gpu, cpu } = await made(8, [2, 3]);
+    for (const [stash_type, dtype] of [
+      [1, "f32"],
+      [10, "f16"],
+      [16n, "bf16"],
+    ] as const) {
+      const [Y, Mean] = await LayerNormalization([gpu, (await made(9, [1])).gpu], { stash_type }, { outputs: 2 });
+      expect((Mean as Tensor).dtype).toBe(dtype);
+      await compare("Mean", Mean, (precision) => layerNorm(cpu, { precision }).mean, [2, 1], dtype);
+      Y?.destroy();
+    }
     await expectError(
-      () => LayerNormalization([gpu, gpu], { stash_type: 10 }),
+      () => LayerNormalization([gpu, gpu], { stash_type: 11 }),
       "argument",
-      "ai.onnx.LayerNormalization: attribute stash_type must be 1 (float), got 10.",
+      "ai.onnx.LayerNormalization: attribute stash_type must be 1 (float), 10 (float16) or 16 (bfloat16), got 11.",
     );
     await expectError(
       () => RMSNormalization([gpu, tensor(gpu.device, [2])], {}),
       "argument",
       "ai.onnx.RMSNormalization: scale must broadcast to [2,3], got [2].",
     );
+  });
+  it("SimplifiedLayerNormalization has the dtype of its scale, and the inverse root mean square", async () => {
+    const [X, scale] = [await made(27, [2, 3, 4], "f16"), await made(28, [3, 4])];
+    const [Y, inverse] = await SimplifiedLayerNormalization(
+      [X.gpu, scale.gpu],
+      { axis: 1, epsilon: 0.25 },
+      { outputs: 2 },
+    );
+    const options = { axis: 1, epsilon: 0.25, rms: true, weight: scale.cpu };
+    const found = (precision: "f64" | "f32") => layerNorm(X.cpu, { ...options, precision });
+    expect(Y?.dtype).toBe("f32");
+    await compare("Y", Y, (precision) => found(precision).output, [2, 3, 4]);
+    await compare("inv_std_var", inverse, (precision) => found(precision).inverseDeviation, [2, 1, 1]);
   });
 });
 
@@ -210,6 +235,30 @@ describe("the gelu family", () => {
       () => BiasAdd([X.gpu, bias.gpu, bias.gpu]),
       "argument",
       "com.microsoft.BiasAdd: skip must be like X = [2,3,4], got [4].",
+    );
+  });
+  it("has BiasSplitGelu: one half times the activation of the other", async () => {
+    for (const dtype of ["f32", "f16"] as const) {
+      const [X, bias] = [await made(29, [2, 3, 10], dtype), await made(30, [10], dtype)];
+      const [Y] = await BiasSplitGelu([X.gpu, bias.gpu]);
+      const half = ({ data, shape }: typeof X.cpu, first: number) => ({
+        data,
+        shape: [...shape.slice(0, -1), 5],
+        strides: shape.length > 1 ? [30, 10, 1] : [1],
+        offset: first,
+      });
+      const found = (precision: "f64" | "f32") => {
+        const left = { data: pointwise(half(X.cpu, 0), { bias: half(bias.cpu, 0), precision }), shape: [2, 3, 5] };
+        const options = { activation: "gelu", bias: half(bias.cpu, 5), factor: left, precision } as const;
+        return pointwise(half(X.cpu, 5), options);
+      };
+      await compare(dtype, Y, found, [2, 3, 5], dtype);
+    }
+    const { gpu } = await made(31, [2, 3, 5]);
+    await expectError(
+      () => BiasSplitGelu([gpu, gpu]),
+      "argument",
+      "com.microsoft.BiasSplitGelu: X must be [N, S, C] with C even, got [2,3,5].",
     );
   });
 });

@@ -1,6 +1,6 @@
 // ai.onnx Attention.
 
-import { attention, attentionWeights, type ScoreOptions, splitHeads, type Tensor } from "../../index.ts";
+import { type ScoreOptions, splitHeads, type Tensor } from "../../index.ts";
 import {
   type Call,
   checkAttributes,
@@ -11,7 +11,7 @@ import {
   heads,
   STAGES,
 } from "./attention_inputs.ts";
-import { cast } from "./attention_parts.ts";
+import { attend, cast, weightsOf } from "./attention_parts.ts";
 import { onnxOperator } from "./operator.ts";
 import { writePresent } from "./past_present.ts";
 
@@ -53,17 +53,16 @@ export const Attention = /* @__PURE__ */ onnxOperator(definition, async (call) =
   const width = v.shape[3];
   const Y = call.make(folded ? [batch, rows, qHeads * width] : [batch, qHeads, rows, width], q.dtype);
   const output = folded ? splitHeads(Y, qHeads) : Y;
-  await attention(q, k.slice(2, 0, reach), v.slice(2, 0, reach), { ...masked, output });
+  const seen = { q, k: k.slice(2, 0, reach) };
+  await attend(call, { ...seen, v: v.slice(2, 0, reach) }, { ...masked, output });
   if (!call.wants("qk_matmul_output")) return { Y, present_key: k, present_value: v };
 
   const mode = call.attributes.qk_matmul_output_mode ?? 0;
   const hidden = mode === 2 && reach < keys && new Float32Array(batch * qHeads * rows * keys).fill(-Infinity);
   const weights = call.make([batch, qHeads, rows, keys], "f32", hidden ? { data: hidden } : {});
   const stage = STAGES[mode];
-  if (mode < 2) await attentionWeights(q, k, { ...scores, stage, output: weights });
-  else {
-    await attentionWeights(q, k.slice(2, 0, reach), { ...masked, stage, output: weights.slice(3, 0, reach) });
-  }
+  if (mode < 2) await weightsOf(call, { q, k }, { ...scores, stage, output: weights });
+  else await weightsOf(call, seen, { ...masked, stage, output: weights.slice(3, 0, reach) });
   return { Y, present_key: k, present_value: v, qk_matmul_output: await cast(call, weights, q.dtype) };
 });
 

@@ -107,7 +107,7 @@ export function heads(call: Call): Heads {
     () => `K and V must have the same batch size, heads and length, got ${shapes()}`,
   );
   call.expect(
-    q.shape[1] % k.shape[1] === 0,
+    q.shape[1] === k.shape[1] || q.shape[1] % k.shape[1] === 0,
     () => `the ${q.shape[1]} heads of Q must be a multiple of the ${k.shape[1]} of K and V`,
   );
   return all;

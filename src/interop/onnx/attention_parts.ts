@@ -3,11 +3,13 @@
 import {
   type AttentionOptions,
   attention,
+  attentionWeights,
   copyTensor,
   type Dtype,
   project,
   splitHeads,
   type Tensor,
+  type WeightsOptions,
 } from "../../index.ts";
 import type { Call } from "./padding_mask.ts";
 
@@ -60,7 +62,7 @@ export function packedWidths(
   const columns = weights.shape[1];
   const widths = sizes ?? [columns / 3, columns / 3, columns / 3];
   const [q, k, v] = widths;
-  call.expect(widths.length === 3 && widths.every((width) => width > 0 && width % heads === 0) && q === k, () =>
+  call.expect(widths.length === 3 && widths.every((width) => width >= 0 && width % heads === 0) && q === k, () =>
     sizes
       ? `attribute qkv_hidden_sizes must be three multiples of num_heads = ${heads}, the first two alike, got [${sizes}]`
       : `weights [${weights.shape}] are no q, k and v of one width for num_heads = ${heads}; qkv_hidden_sizes says others`,
@@ -137,6 +139,44 @@ export async function cast(call: Call, x: Tensor, dtype: Dtype): Promise<Tensor>
   return call.own((await copyTensor(x, { dtype, label: call.label })).output);
 }
 
+/** Queries and keys [B, H, rows, D]. */
+interface Compared {
+  readonly q: Tensor;
+  readonly k: Tensor;
+}
+
+/** Heads without channels have scores of 0, sums of no products; the engine takes them as a channel of zeros. */
+function withChannels<Options extends Pick<AttentionOptions, "scale" | "similarity">>(
+  call: Call,
+  { q, k }: Compared,
+  options: Options,
+): Compared & { readonly options: Options } {
+  if (q.shape[3] > 0) return { q, k, options };
+  const [zeroQ, zeroK] = [q, k].map(({ shape }) => call.make([...shape.slice(0, 3), 1]));
+  const { similarity: _, ...rest } = options;
+  return { q: zeroQ, k: zeroK, options: { ...rest, scale: 1 } as Options };
+}
+
+/** Attention into `output`. No heads, no rows and no channels are nothing to do. */
+export async function attend(
+  call: Call,
+  { v, ...compared }: Compared & { readonly v: Tensor },
+  given: AttentionOptions & { readonly output: Tensor },
+): Promise<void> {
+  if (given.output.size === 0) return;
+  const { q, k, options } = withChannels(call, compared, given);
+  await attention(q, k, v, { label: call.label, ...options });
+}
+
+/** Weights or scores [B, H, S, T], into `output` or a new tensor. */
+export async function weightsOf(call: Call, compared: Compared, given: WeightsOptions): Promise<Tensor> {
+  const [batch, heads, queries] = compared.q.shape;
+  const output = given.output ?? call.make([batch, heads, queries, compared.k.shape[2]]);
+  if (output.size === 0) return output;
+  const { q, k, options } = withChannels(call, compared, given);
+  return attentionWeights(q, k, { label: call.label, ...options, output });
+}
+
 /** Attention of heads [B, H, S, D] into rows [B, S, H * Dv]: those given, or new ones of a dtype. */
 export async function attendRows(
   call: Call,
@@ -146,7 +186,7 @@ export async function attendRows(
 ): Promise<Tensor> {
   const [batch, heads, queries] = q.shape;
   const into = typeof rows === "string" ? call.make([batch, queries, heads * v.shape[3]], rows) : rows;
-  await attention(q, k, v, { ...options, output: splitHeads(into, heads), label: call.label });
+  await attend(call, { q, k, v }, { ...options, output: splitHeads(into, heads) });
   return into;
 }
 

@@ -1,7 +1,9 @@
 // ai.onnx.preview FlexAttention.
 
-import { attention, attentionWeights, probabilityFunction, project, scoreFunction, type Tensor } from "../../index.ts";
+import { show } from "../../errors.ts";
+import { FoveaError, probabilityFunction, project, scoreFunction, type Tensor } from "../../index.ts";
 import { FLOATS, PRECISIONS } from "./attention_inputs.ts";
+import { attend, weightsOf } from "./attention_parts.ts";
 import { type GraphFunction, graphFunction } from "./graph.ts";
 import { GraphError } from "./graph_terms.ts";
 import { type OnnxCall, type OnnxGraph, onnxOperator } from "./operator.ts";
@@ -60,13 +62,14 @@ export const FlexAttention = /* @__PURE__ */ onnxOperator(
     };
     const Y = call.make([batch, heads, rows, width], q.dtype);
     if (!probability) {
-      await attention(q, k, v, { ...options, output: Y });
+      await attend(call, { q, k, v }, { ...options, output: Y });
       return { Y };
     }
+    if (Y.size === 0) return { Y };
     const { source, captures } = probability;
     const weights = call.make(shape);
     const changed = probabilityFunction(source, { captures, label: "prob_mod" });
-    await attentionWeights(q, k, { ...options, probabilityFunction: changed, output: weights });
+    await weightsOf(call, { q, k }, { ...options, probabilityFunction: changed, output: weights });
     // Heads that share keys are rows of one product.
     const shared = [batch, kvHeads, (heads / kvHeads) * rows];
     await project(weights.view({ shape: [...shared, keys] }), v.permute(0, 1, 3, 2), {
@@ -97,7 +100,7 @@ function checkInputs(call: OnnxCall, inputs: Readonly<Record<"Q" | "K" | "V", Te
     () => `K and V must have the same batch size, heads and length, got ${shapes()}`,
   );
   call.expect(
-    K.shape[1] > 0 && Q.shape[1] % K.shape[1] === 0,
+    Q.shape[1] === K.shape[1] || Q.shape[1] % K.shape[1] === 0,
     () => `the ${Q.shape[1]} heads of Q must be a multiple of the ${K.shape[1]} of K and V`,
   );
 }
@@ -114,10 +117,9 @@ function translated(
     for (const memory of found.owned) call.own(memory);
     return found;
   } catch (error) {
-    call.expect(
-      !(error instanceof GraphError),
-      () => `${name === "score" ? "score_mod" : "prob_mod"}: ${(error as Error).message}`,
-    );
-    throw error;
+    if (error instanceof FoveaError) throw error;
+    const what = error instanceof GraphError ? error.message : `the graph cannot be read; ${show(String(error))}`;
+    const cause = error instanceof GraphError ? {} : { cause: error };
+    throw new FoveaError("argument", `${call.label}: ${name === "score" ? "score_mod" : "prob_mod"}: ${what}.`, cause);
   }
 }

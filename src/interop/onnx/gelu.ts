@@ -1,6 +1,6 @@
-// ai.onnx Gelu, com.microsoft Gelu, FastGelu and BiasAdd.
+// ai.onnx Gelu, com.microsoft Gelu, FastGelu, BiasSplitGelu and BiasAdd.
 
-import { addBias, gelu } from "../../index.ts";
+import { addBias, copyTensor, gelu } from "../../index.ts";
 import { expectAxes, expectRank } from "./attention_parts.ts";
 import { onnxOperator } from "./operator.ts";
 import { inOrder } from "./rows.ts";
@@ -61,7 +61,8 @@ export const FastGelu = /* @__PURE__ */ onnxOperator(
     }
     expectRank(call, "bias", bias, 1, "[C]");
     const [width] = bias.shape;
-    call.expect(width > 0, () => "bias must have one element or more, got [0]");
+    call.expect(width > 0 || X.size === 0, () => `bias must have one element or more for X [${X.shape}], got [0]`);
+    if (X.size === 0) return { Y };
     if (X.shape.at(-1) === width) {
       await gelu(X, { ...tanh, bias, output: Y });
       return { Y };
@@ -99,5 +100,37 @@ export const BiasAdd = /* @__PURE__ */ onnxOperator(
     expectAxes(call, "skip", skip, X.shape, "like X");
     const { output: Y } = await addBias(X, bias, { residual: skip, label: call.label });
     return { Y: call.own(Y) };
+  },
+);
+
+/**
+ * com.microsoft BiasSplitGelu, of diffusion models: of the halves l and r of X + bias, l * r Phi(r), by erf. X [N, S, C] with C even,
+ * bias [C], Y [N, S, C / 2].
+ *
+ * @example
+ * const [Y] = await BiasSplitGelu([X, bias]);
+ */
+export const BiasSplitGelu = /* @__PURE__ */ onnxOperator(
+  {
+    operator: "com.microsoft.BiasSplitGelu",
+    opsets: [1],
+    inputs: ["X", "bias"],
+    outputs: ["Y"],
+    attributes: {},
+  },
+  async (call) => {
+    const X = call.tensor("X");
+    const bias = call.tensor("bias");
+    expectRank(call, "X", X, 3, "[N, S, C]");
+    const [batch, rows, columns] = X.shape;
+    call.expect(columns % 2 === 0, () => `X must be [N, S, C] with C even, got [${X.shape}]`);
+    expectAxes(call, "bias", bias, [columns], "[C]");
+    const half = columns / 2;
+    const { label } = call;
+    const left = await copyTensor(X.slice(2, 0, half), { bias: bias.slice(0, 0, half), dtype: "f32", label });
+    const Y = call.make([batch, rows, half], X.dtype);
+    const right = { bias: bias.slice(0, half, columns), factor: call.own(left.output), output: Y, label };
+    await gelu(X.slice(2, half, columns), right);
+    return { Y };
   },
 );

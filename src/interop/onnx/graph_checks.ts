@@ -1,9 +1,10 @@
 // The form of a graph that came from a model's file: nothing of it is believed.
 
+import { numbersOf } from "../../given.ts";
 import { expect, shown, shownName } from "./graph_terms.ts";
 import type { OnnxGraph } from "./operator.ts";
 
-/** A tensor in a graph: a list of numbers, or base64 of little-endian values. */
+/** A tensor in a graph: a list of numbers, which may be BigInts, or base64 of little-endian values. */
 export interface StoredTensor {
   readonly name: string;
   /** As NumPy has it: float32, int64, bool, ... */
@@ -49,9 +50,14 @@ function nameOf(what: string, given: unknown): string {
   return name;
 }
 
+const MEMBERS: readonly string[] = ["inputs", "outputs", "nodes", "initializers", "name", "doc_string"];
+
 /** The parts of a graph. Throws GraphError for what is none. */
 export function checkedGraph(graph: OnnxGraph): CheckedGraph {
   expect(isRecord(graph), () => `expected { inputs, outputs, nodes }, got ${shown(graph)}`);
+  for (const member in graph) {
+    expect(MEMBERS.includes(member), () => `a graph has no member ${shown(member)}, but ${MEMBERS.join(", ")}`);
+  }
   const inputs = listOf("inputs", graph.inputs, MOST_INPUTS);
   const outputs = listOf("outputs", graph.outputs, MOST_INPUTS);
   expect(inputs.length === 1 && outputs.length === 1, () => "must have one input and one output");
@@ -94,8 +100,9 @@ export function wholeOf(attributes: Readonly<Record<string, unknown>>, name: str
 /** A stored tensor. @param name What messages call it */
 export function checkedTensor(stored: unknown, name = "a constant"): StoredTensor {
   expect(isRecord(stored), () => `${shownName(name)} must be { dtype, dims, data }, got ${shown(stored)}`);
-  const { dtype, data } = stored;
-  const dims = listOf(`dims of ${shownName(name)}`, stored.dims, MOST_AXES);
+  const { dtype } = stored;
+  const data = numbered(stored.data);
+  const dims = numbered(listOf(`dims of ${shownName(name)}`, numbersOf(stored.dims), MOST_AXES)) as readonly unknown[];
   expect(typeof dtype === "string", () => `${shownName(name)}: dtype must be a name, got ${shown(dtype)}`);
   expect(
     dims.every((size) => Number.isInteger(size) && (size as number) >= 0 && (size as number) < 2 ** 31),
@@ -107,3 +114,9 @@ export function checkedTensor(stored: unknown, name = "a constant"): StoredTenso
   );
   return { name, dtype, dims: dims as readonly number[], data };
 }
+
+/** A list with numbers in place of BigInts, as files with int64 are read. */
+const numbered = (given: unknown): unknown => {
+  const list = numbersOf(given);
+  return Array.isArray(list) ? list.map((value) => (typeof value === "bigint" ? Number(value) : value)) : list;
+};

@@ -1,14 +1,6 @@
 // com.microsoft GroupQueryAttention.
 
-import {
-  attentionWeights,
-  type RotaryRunOptions,
-  rmsNorm,
-  rotary,
-  splitHeads,
-  type Tensor,
-  unpackQkv,
-} from "../../index.ts";
+import { type RotaryRunOptions, rmsNorm, rotary, splitHeads, type Tensor, unpackQkv } from "../../index.ts";
 import {
   attendRows,
   attentionBias,
@@ -19,6 +11,7 @@ import {
   headsOf,
   scaleOf,
   together,
+  weightsOf,
 } from "./attention_parts.ts";
 import { cachedRows, windowedRows } from "./group_query_cache.ts";
 import { type Lengths, lengthsOf, positionsOf } from "./group_query_lengths.ts";
@@ -133,7 +126,7 @@ export const GroupQueryAttention = /* @__PURE__ */ onnxOperator(
     const qk =
       asked === 1
         ? await scoresOfSeen(call, used, { ...options, keys, windowSize: window })
-        : await attentionWeights(used.q, used.k, { ...options, label: call.label });
+        : await weightsOf(call, used, options);
     return { output, ...presents, output_qk: await cast(call, call.own(qk), dtype) };
   },
 );
@@ -194,7 +187,7 @@ function headsOfInputs(
   const [B, S, width] = query.shape;
   const parts = key ? heads : heads + 2 * kvHeads;
   const headDim = width / parts;
-  call.expect(Number.isInteger(headDim) && headDim > 0, () =>
+  call.expect(Number.isInteger(headDim), () =>
     key
       ? `query [${query.shape}] can't be split into num_heads = ${heads}`
       : `query [${query.shape}] without key must be packed, [B, S, (H + 2 Hkv) * D] with H + 2 Hkv = ${parts}`,

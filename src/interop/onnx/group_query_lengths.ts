@@ -56,7 +56,7 @@ export function lengthsOf(
   if (pastKey) expectAxes(call, "past_key", pastKey, shape, "[B, Hkv, P, D]");
   if (pastValue) expectAxes(call, "past_value", pastValue, shape, "[B, Hkv, P, D], as past_key has it,");
   const isPrompt = S === total;
-  const fewest = isPrompt ? 1 : S;
+  const fewest = isPrompt ? Math.min(1, S) : S;
   call.expect(
     seqlens.length === B && seqlens.every((last) => Number.isInteger(last) && last + 1 >= fewest && last < total),
     () =>

@@ -3,9 +3,9 @@
 export { Attention } from "./attention.ts";
 export { DecoderAttention } from "./decoder_attention.ts";
 export { FlexAttention } from "./flex_attention.ts";
-export { BiasAdd, FastGelu, Gelu, MicrosoftGelu } from "./gelu.ts";
+export { BiasAdd, BiasSplitGelu, FastGelu, Gelu, MicrosoftGelu } from "./gelu.ts";
 export { GroupQueryAttention } from "./group_query_attention.ts";
-export { LayerNormalization, RMSNormalization } from "./layer_normalization.ts";
+export { LayerNormalization, RMSNormalization, SimplifiedLayerNormalization } from "./layer_normalization.ts";
 export { LinearAttention, MicrosoftLinearAttention } from "./linear_attention.ts";
 export { MicrosoftAttention } from "./microsoft_attention.ts";
 export { MicrosoftRotaryEmbedding, MRotaryEmbedding } from "./microsoft_rotary_embedding.ts";

@@ -98,7 +98,7 @@ async function attendLinear(
   expectAxes(call, "key", key, [batch, tokens, key.shape[2]], "[B, T, Hk * D]");
   expectAxes(call, "value", value, [batch, tokens, value.shape[2]], "[B, T, Hkv * Dv]");
   call.expect(
-    key.shape[2] % headDim === 0,
+    headDim > 0 ? key.shape[2] % headDim === 0 : key.shape[2] === 0,
     () => `key [${key.shape}] can't be split into heads of ${headDim}, as query has them`,
   );
   call.expect(
@@ -122,6 +122,8 @@ async function attendLinear(
 
   const output = call.make([batch, tokens, Math.max(heads, states) * vDim], query.dtype);
   const present = call.make(whole, (past ?? query).dtype);
+  // Without channels the states hold nothing, and what is read from them is 0.
+  if (present.size === 0) return { output, present_state: present };
   const slot = (index: number) => (window ? present.slice(0, index, index + 1).view({ shape: stateShape }) : present);
   const slots = Math.max(1, window);
   let before = past && (await stateOf(call, window ? past.slice(0, window - 1, window) : past, stateShape));

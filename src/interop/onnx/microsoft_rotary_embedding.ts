@@ -124,7 +124,8 @@ function inHeads(call: Call, x: Tensor, rotaryDim: number, attributes: Attribute
   });
   call.expect(partial === 0 || heads > 0, () => "attribute num_heads is required where rotary_embedding_dim is given");
   if (shape.length === 4) return x;
-  const count = partial > 0 ? heads : shape[2] / rotaryDim;
+  const whole = shape[2] + rotaryDim === 0 ? Math.max(1, heads) : shape[2] / rotaryDim;
+  const count = partial > 0 ? heads : whole;
   call.expect(
     Number.isInteger(count) && shape[2] % count === 0,
     () => `input [${shape}] can't be split into heads of ${rotaryDim}${partial ? ` or more, ${heads} of them` : ""}`,

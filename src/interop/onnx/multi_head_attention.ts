@@ -1,6 +1,6 @@
 // com.microsoft MultiHeadAttention.
 
-import { attentionWeights, splitHeads, type Tensor } from "../../index.ts";
+import { splitHeads, type Tensor } from "../../index.ts";
 import {
   attendRows,
   attentionBias,
@@ -13,6 +13,7 @@ import {
   scaleOf,
   splitBias,
   together,
+  weightsOf,
 } from "./attention_parts.ts";
 import { onnxOperator } from "./operator.ts";
 import { type Call, paddingMask } from "./padding_mask.ts";
@@ -24,7 +25,7 @@ import { pastLength, writePresent } from "./past_present.ts";
  * a packed query [B, S, H, 3, D] alone. bias [H * D + H * D + H * Dv] is added to q, k and v; key_padding_mask as
  * {@link paddingMask} has it, `mask_filter_value` (default -10000) added where it masks; attention_bias
  * [B or 1, H or 1, S, P + L]; past_key and past_value [B, H, P, D], to which present_key and present_value add the new
- * ones. With `unidirectional` the last query stands at the last key. Output [B, S, H * Dv]; qk [B, H, S, P + L] are
+ * ones, also to key and value [B, H, L, D]. With `unidirectional` the last query stands at the last key. Output [B, S, H * Dv]; qk [B, H, S, P + L] are
  * the scores before the softmax, biases and masks included.
  *
  * With past_sequence_length, past_key and past_value are [B, H, most tokens, D], of which so many count: new rows are
@@ -59,10 +60,6 @@ export const MultiHeadAttention = /* @__PURE__ */ onnxOperator(
     const [[B, , S, D], [, , L], [, , , Dv]] = [q.shape, k.shape, v.shape];
     const pasts = [call.tensor("past_key"), call.tensor("past_value")];
     expectBoth(call, ["past_key", "past_value"], pasts);
-    call.expect(
-      !(cross && pasts[0]),
-      () => "past_key and past_value don't go with key and value [B, H, L, D], which are a past already",
-    );
     const rows = pasts[0]?.shape[2] ?? 0;
     if (pasts[0]) expectAxes(call, "past_key", pasts[0], [B, heads, rows, D], "[B, H, P, D]");
     if (pasts[1]) expectAxes(call, "past_value", pasts[1], [B, heads, rows, Dv], "[B, H, P, Dv]");
@@ -96,9 +93,8 @@ export const MultiHeadAttention = /* @__PURE__ */ onnxOperator(
       causal: unidirectional ?? false,
     };
     const output = await attendRows(call, used, options, q.dtype);
-    const scores = { ...options, stage: "scores", label: call.label } as const;
     if (!call.wants("qk")) return { output, present_key: key, present_value: value };
-    const qk = await cast(call, call.own(await attentionWeights(used.q, used.k, scores)), q.dtype);
+    const qk = await cast(call, call.own(await weightsOf(call, used, { ...options, stage: "scores" })), q.dtype);
     return { output, present_key: key, present_value: value, qk };
   },
 );

@@ -1,38 +1,57 @@
 // What an ONNX operator is here: named inputs, outputs and attributes, checked at one place, and a function that
 // translates them to the engine.
 
-import { type Dtype, FoveaError, Tensor, type TensorOptions, tensor } from "../../index.ts";
+import { show } from "../../errors.ts";
+import { type Dtype, Tensor, type TensorOptions, tensor } from "../../index.ts";
+import {
+  type AttributeKinds,
+  check,
+  type Kinds,
+  type Named,
+  namedInputs,
+  plain,
+  type Resolved,
+  resolveAttributes,
+  resolveRun,
+} from "./operator_checks.ts";
+
+export type { OnnxGraph } from "./operator_checks.ts";
 
 /**
  * One input of an operator: a tensor on the GPU; or, for integers and booleans that the host knows (lengths, positions,
- * flags), numbers. An optional input that is left out is null or undefined. int64 is i32 on the GPU, bool is u8.
+ * flags), a number or a list of them, which may be a typed array, BigInt64Array included. An optional input that is left
+ * out is null or undefined. int64 is i32 on the GPU, bool is u8.
  */
-export type OnnxInput = Tensor | readonly number[] | null | undefined;
+export type OnnxInput =
+  | Tensor
+  | number
+  | bigint
+  | boolean
+  | readonly (number | bigint | boolean)[]
+  | Int32Array
+  | Uint32Array
+  | Uint8Array
+  | Int8Array
+  | Int16Array
+  | Uint16Array
+  | BigInt64Array
+  | BigUint64Array
+  | null
+  | undefined;
 
-/** A model's graph as an attribute: that of FlexAttention's `score_mod` and `prob_mod`. */
-export interface OnnxGraph {
-  readonly [member: string]: unknown;
-}
+/** A whole number or a list of them as callers have them: BigInts are int64. */
+type Given<Kind> = Kind extends number
+  ? number | bigint
+  : Kind extends readonly number[]
+    ? readonly (number | bigint)[] | Int32Array | BigInt64Array
+    : Kind;
 
-/** What an attribute may be. A flag is 0 or 1, or a boolean. */
-interface AttributeKinds {
-  readonly float: number;
-  readonly int: number;
-  readonly flag: boolean;
-  readonly ints: readonly number[];
-  readonly string: string;
-  readonly graph: OnnxGraph;
-}
-
-type Kinds = Readonly<Record<string, keyof AttributeKinds>>;
-
-/** Attributes as a caller gives them. */
+/** Attributes as a caller gives them. null is none. */
 export type OnnxAttributes<K extends Kinds = Kinds> = {
-  readonly [Name in keyof K]?: K[Name] extends "flag" ? boolean | 0 | 1 : AttributeKinds[K[Name]];
+  readonly [Name in keyof K]?:
+    | (K[Name] extends "flag" ? boolean | 0 | 1 | 0n | 1n : Given<AttributeKinds[K[Name]]>)
+    | null;
 };
-
-/** Attributes as an operator gets them: checked, and undefined where they were left out. */
-type Resolved<K extends Kinds> = { readonly [Name in keyof K]: AttributeKinds[K[Name]] | undefined };
 
 /** What a call may say beside inputs and attributes. */
 export interface OnnxRun {
@@ -61,7 +80,6 @@ export type OnnxOperator<K extends Kinds = Kinds> = ((
   readonly operator: string;
 };
 
-type Named<Name extends string> = Name extends `${infer Plain}?` ? Plain : Name;
 type Required_<Name extends string> = Name extends `${string}?` ? never : Name;
 type Optional_<Name extends string> = Name extends `${infer Plain}?` ? Plain : never;
 
@@ -91,20 +109,27 @@ export class OnnxCall<In extends string = string, Out extends string = string, K
   constructor(
     { operator, opsets, inputs, outputs, attributes }: OnnxDefinition<In, Out, K>,
     given: readonly OnnxInput[],
-    attributesGiven: OnnxAttributes<K>,
-    run: OnnxRun,
+    attributesGiven: OnnxAttributes<K> | undefined,
+    run: OnnxRun | undefined,
   ) {
     this.label = operator;
-    this.opset = run.opset ?? (opsets.at(-1) as number);
+    const { opset = opsets.at(-1), wanted, device: asked } = resolveRun(operator, run, outputs);
     check(
-      Number.isInteger(this.opset) && this.opset >= opsets[0],
-      () => `${operator}: known from opset ${opsets[0]} on, got opset ${run.opset}.`,
+      Number.isSafeInteger(opset) && (opset as number) >= opsets[0],
+      () => `${operator}: known from opset ${opsets[0]} on, got opset ${show(opset)}.`,
     );
+    this.opset = opset as number;
     this.#inputs = namedInputs(operator, inputs, given);
-    this.attributes = resolveAttributes(operator, attributes, attributesGiven);
-    this.#wanted = wantedOutputs(operator, outputs, run.outputs);
-    const device = [...this.#inputs.values()].find((input) => input instanceof Tensor)?.device ?? run.device;
+    this.attributes = resolveAttributes(operator, attributes, attributesGiven, inputs);
+    this.#wanted = wanted;
+    const tensors = [...this.#inputs.values()].filter((input) => input instanceof Tensor);
+    const device = tensors[0]?.device ?? asked;
     check(device !== undefined, () => `${operator}: no input is a tensor; say which device to run on.`);
+    check(
+      tensors.every((input) => input.device === device) && (asked ?? device) === device,
+      () => `${operator}: its inputs, and the device that it is to run on, are of different devices.`,
+      "device",
+    );
     this.device = device;
   }
 
@@ -127,11 +152,14 @@ export class OnnxCall<In extends string = string, Out extends string = string, K
     return given as Tensor | undefined;
   }
 
-  /** An input of integers as what was given: a tensor stays on the GPU. */
+  /** An input of integers as what was given: a tensor stays on the GPU; numbers fit into 32 bits. */
   integers(input: Required_<In>): Tensor | readonly number[];
   integers(input: Optional_<In>): Tensor | readonly number[] | undefined;
   integers(input: string): Tensor | readonly number[] | undefined {
-    return this.#inputs.get(input);
+    const given = this.#inputs.get(input);
+    const wrong = given instanceof Tensor ? undefined : given?.find((value) => (value | 0) !== value);
+    this.expect(wrong === undefined, () => `${input} must be whole numbers of 32 bits, got ${wrong}`);
+    return given;
   }
 
   /** An input as numbers on the host, which waits for the GPU where it is a tensor. */
@@ -175,8 +203,8 @@ export function onnxOperator<const In extends string, const Out extends string, 
   const { operator } = definition;
   const run = async (
     inputs: readonly OnnxInput[],
-    attributes: OnnxAttributes<K> = {},
-    options: OnnxRun = {},
+    attributes?: OnnxAttributes<K>,
+    options?: OnnxRun,
   ): Promise<(Tensor | undefined)[]> => {
     const call = new OnnxCall(definition, inputs, attributes, options);
     let results: (Tensor | undefined)[] = [];
@@ -189,76 +217,4 @@ export function onnxOperator<const In extends string, const Out extends string, 
     }
   };
   return Object.assign(run, { operator });
-}
-
-function check(condition: boolean, message: () => string): asserts condition {
-  if (!condition) throw new FoveaError("argument", message());
-}
-
-const plain = <Name extends string>(name: Name) => name.replace(/\?$/, "") as Named<Name>;
-
-function namedInputs(operator: string, names: readonly string[], given: readonly OnnxInput[]) {
-  check(
-    Array.isArray(given) && given.length <= names.length,
-    () =>
-      `${operator}: expected at most ${names.length} inputs (${names.map(plain).join(", ")}), got ${given?.length}.`,
-  );
-  const inputs = new Map<string, Tensor | readonly number[]>();
-  for (const [index, name] of names.entries()) {
-    const input = given[index] ?? undefined;
-    check(input !== undefined || name.endsWith("?"), () => `${operator}: input ${index}, ${name}, is required.`);
-    if (input === undefined) continue;
-    check(
-      input instanceof Tensor || (Array.isArray(input) && input.every((value) => typeof value === "number")),
-      () => `${operator}: ${plain(name)} must be a Tensor (make one with tensor()) or a list of numbers, got ${input}.`,
-    );
-    inputs.set(plain(name), input);
-  }
-  return inputs;
-}
-
-const KINDS: { readonly [Kind in keyof AttributeKinds]: (value: unknown) => boolean } = {
-  float: (value) => typeof value === "number" && Number.isFinite(value),
-  int: Number.isSafeInteger,
-  flag: (value) => value === 0 || value === 1 || typeof value === "boolean",
-  ints: (value) => Array.isArray(value) && value.every(Number.isSafeInteger),
-  string: (value) => typeof value === "string",
-  graph: (value) => typeof value === "object" && value !== null,
-};
-const KIND_NAMES: { readonly [Kind in keyof AttributeKinds]: string } = {
-  float: "a finite number",
-  int: "a whole number",
-  flag: "0 or 1",
-  ints: "a list of whole numbers",
-  string: "a string",
-  graph: "a graph",
-};
-
-function resolveAttributes<K extends Kinds>(operator: string, kinds: K, given: OnnxAttributes<K>): Resolved<K> {
-  const resolved: Record<string, unknown> = {};
-  for (const [name, value] of Object.entries(given)) {
-    const kind = Object.hasOwn(kinds, name) ? kinds[name] : undefined;
-    const known = Object.keys(kinds).join(", ") || "none";
-    check(kind !== undefined, () => `${operator}: no attribute ${name}; there are: ${known}.`);
-    if (value === undefined) continue;
-    check(
-      KINDS[kind](value),
-      () => `${operator}: attribute ${name} must be ${KIND_NAMES[kind]}, got ${JSON.stringify(value)}.`,
-    );
-    resolved[name] = kind === "flag" ? Boolean(value) : value;
-  }
-  return resolved as Resolved<K>;
-}
-
-function wantedOutputs(operator: string, names: readonly string[], asked: OnnxRun["outputs"]): ReadonlySet<string> {
-  const count = typeof asked === "number" ? asked : asked?.length;
-  check(
-    count === undefined || (Number.isInteger(count) && count >= 0 && count <= names.length),
-    () => `${operator}: has ${names.length} outputs (${names.map(plain).join(", ")}), asked for ${count}.`,
-  );
-  const wanted = (name: string, index: number) => {
-    if (asked === undefined) return !name.endsWith("?");
-    return typeof asked === "number" ? index < asked : asked[index] === true;
-  };
-  return new Set(names.filter(wanted).map(plain));
 }

@@ -3,9 +3,9 @@
 import { Attention } from "./attention.ts";
 import { DecoderAttention } from "./decoder_attention.ts";
 import { FlexAttention } from "./flex_attention.ts";
-import { BiasAdd, FastGelu, Gelu, MicrosoftGelu } from "./gelu.ts";
+import { BiasAdd, BiasSplitGelu, FastGelu, Gelu, MicrosoftGelu } from "./gelu.ts";
 import { GroupQueryAttention } from "./group_query_attention.ts";
-import { LayerNormalization, RMSNormalization } from "./layer_normalization.ts";
+import { LayerNormalization, RMSNormalization, SimplifiedLayerNormalization } from "./layer_normalization.ts";
 import { LinearAttention, MicrosoftLinearAttention } from "./linear_attention.ts";
 import { MicrosoftAttention } from "./microsoft_attention.ts";
 import { MicrosoftRotaryEmbedding, MRotaryEmbedding } from "./microsoft_rotary_embedding.ts";
@@ -30,11 +30,13 @@ export const operators = {
     LogSoftmax,
     RMSNormalization,
     RotaryEmbedding,
+    SimplifiedLayerNormalization,
     Softmax,
   },
   "com.microsoft": {
     Attention: MicrosoftAttention,
     BiasAdd,
+    BiasSplitGelu,
     DecoderAttention,
     FastGelu,
     GatedRelativePositionBias,

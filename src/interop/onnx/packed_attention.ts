@@ -15,7 +15,7 @@ import {
   splitPacked,
   together,
 } from "./attention_parts.ts";
-import { type OnnxInput, onnxOperator } from "./operator.ts";
+import { onnxOperator } from "./operator.ts";
 import type { Call } from "./padding_mask.ts";
 
 /**
@@ -133,7 +133,7 @@ async function packedSequences(
   heads: number,
   given: {
     readonly cumulative: Tensor | readonly number[];
-    readonly offsets: OnnxInput;
+    readonly offsets: Tensor | readonly number[];
     readonly bias: Tensor | undefined;
     readonly tokens: number;
   },

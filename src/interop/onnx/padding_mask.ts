@@ -2,7 +2,7 @@
 // that a query whose keys are all padding attends to them as if none were.
 
 import { type ScoreFunction, scoreFunction, Tensor, tensor } from "../../index.ts";
-import type { OnnxCall, OnnxInput } from "./operator.ts";
+import type { OnnxCall } from "./operator.ts";
 
 /** What helpers of several operators need of a call. */
 export type Call = Pick<OnnxCall, "device" | "label" | "expect" | "make" | "own">;
@@ -57,7 +57,7 @@ interface MaskOptions {
 export function paddingMask(
   call: Call,
   name: string,
-  given: OnnxInput,
+  given: Tensor | readonly number[] | null | undefined,
   sizes: MaskSizes,
   { filterValue = FILTER_VALUE, ignored = false }: MaskOptions = {},
 ): ScoreFunction | undefined {
@@ -129,7 +129,7 @@ export function captured(
   const bytes = dtype === "u8" ? 1 : 4;
   const step = device.limits.minStorageBufferOffsetAlignment / bytes;
   const first = offset % step;
-  const extent = shape.reduce((most, size, axis) => most + Math.max(0, size - 1) * strides[axis], 1);
+  const extent = shape.includes(0) ? 0 : shape.reduce((most, size, axis) => most + (size - 1) * strides[axis], 1);
   const words = Math.ceil(((first + extent) * bytes) / 4);
   const whole = tensor(device, [words], { buffer, offset: ((offset - first) * bytes) / 4, dtype: as, label });
   return { whole, first };

@@ -1,8 +1,17 @@
 // com.microsoft RelativePositionBias and GatedRelativePositionBias: biases of scores, in memory.
 
-import { copyTensor, gatedPositionBias, project, relativePositionBias, splitHeads } from "../../index.ts";
+import {
+  copyTensor,
+  gatedPositionBias,
+  positionEncoding,
+  project,
+  relativePositionBias,
+  splitHeads,
+  Tensor,
+} from "../../index.ts";
 import { expectAxes, expectRank, headsOf } from "./attention_parts.ts";
 import { onnxOperator } from "./operator.ts";
+import type { Call } from "./padding_mask.ts";
 import { inOrder } from "./rows.ts";
 
 /**
@@ -50,8 +59,9 @@ export const RelativePositionBias = /* @__PURE__ */ onnxOperator(
  * output = (u * (r * eco_a - 1) + 2) * rel_pos                                               [B, H, S, S]
  * ```
  *
- * query_layer [B, S, H * D], query_bias [H * D], weight [D, K] and bias [K] with K even, eco_a [1, H, 1, 1]. Tokens without
- * padding (token_offset) are not supported.
+ * query_layer [B, S, H * D], query_bias [H * D], weight [D, K] and bias [K] with K even, eco_a [1, H, 1, 1]. With
+ * token_offset [B, S], query_layer is [tokens, H * D] without padding: token t belongs in row token_offset[t] of all B * S,
+ * and rows without one are 0 before query_bias. The offsets are read back where they are on the GPU.
  *
  * @example
  * const [bias] = await GatedRelativePositionBias([query, queryBias, relPos, weight, gateBias, ecoA], { num_heads: 12 });
@@ -64,24 +74,32 @@ export const GatedRelativePositionBias = /* @__PURE__ */ onnxOperator(
   },
   async (call) => {
     const heads = headsOf(call, call.attributes.num_heads);
-    call.expect(!call.has("token_offset"), () => "token_offset is not supported; give query_layer with its padding");
     const query = call.tensor("query_layer");
-    expectRank(call, "query_layer", query, 3, "[B, S, H * D]");
-    const [batch, tokens, width] = query.shape;
+    const isPacked = call.has("token_offset");
+    expectRank(call, "query_layer", query, isPacked ? 2 : 3, isPacked ? "[tokens, H * D]" : "[B, S, H * D]");
+    const width = query.shape.at(-1) as number;
     call.expect(width % heads === 0, () => `query_layer [${query.shape}] can't be split into num_heads = ${heads}`);
+    const tokens = isPacked ? (call.tensor("rel_pos").shape[2] ?? 0) : query.shape[1];
+    const places = isPacked ? await placesOf(call, query.shape[0], tokens) : undefined;
+    const batch = places ? places.batch : query.shape[0];
     const [weight, bias] = [call.tensor("weight"), call.tensor("bias")];
     const queryBias = call.tensor("query_bias");
     expectAxes(call, "query_bias", queryBias, [width], "[H * D]");
     expectAxes(call, "rel_pos", call.tensor("rel_pos"), [1, heads, tokens, tokens], "[1, H, S, S]");
     expectAxes(call, "weight", weight, [width / heads, weight.shape[1]], "[D, K]");
     const columns = weight.shape[1];
-    call.expect(columns > 0 && columns % 2 === 0, () => `weight must have an even number of columns, got ${columns}`);
+    call.expect(
+      columns > 0 && columns % 2 === 0,
+      () => `weight must have two columns or more, an even number, got ${columns}`,
+    );
     expectAxes(call, "bias", bias, [columns], "[K]");
     expectAxes(call, "eco_a", call.tensor("eco_a"), [1, heads, 1, 1], "[1, H, 1, 1]");
 
-    const { output: shifted } = await copyTensor(query, { bias: queryBias, dtype: "f32", label: call.label });
+    const shifted = places
+      ? await withPadding(call, query, queryBias, places)
+      : call.own((await copyTensor(query, { bias: queryBias, dtype: "f32", label: call.label })).output);
     const hidden = call.make([batch, heads, tokens, columns], "f32");
-    const rows = splitHeads(call.own(shifted), heads);
+    const rows = splitHeads(shifted, heads);
     await project(rows, weight.permute(1, 0), { bias, output: hidden, label: call.label });
     // The sums of halves are a product with ones and zeros. It has two columns more, and zeros for a bias, so that its
     // kernel is the same as the one before.
@@ -98,3 +116,52 @@ export const GatedRelativePositionBias = /* @__PURE__ */ onnxOperator(
     return { output };
   },
 );
+
+/** Where tokens without padding belong: B, S, and the token of each row of B * S, or a number beyond all for none. */
+interface Places {
+  readonly batch: number;
+  readonly rows: number;
+  readonly tokens: readonly number[];
+}
+
+/** `token_offset`, of which as many count as there are tokens. */
+async function placesOf(
+  call: Pick<Call, "expect"> & {
+    integers(name: "token_offset"): Tensor | readonly number[] | undefined;
+    numbers(name: "token_offset"): Promise<readonly number[] | undefined>;
+  },
+  count: number,
+  rows: number,
+): Promise<Places> {
+  const given = call.integers("token_offset");
+  const offsets = (await call.numbers("token_offset")) ?? [];
+  const batch =
+    given instanceof Tensor && given.shape.length === 2 ? given.shape[0] : offsets.length / Math.max(1, rows);
+  call.expect(
+    given instanceof Tensor ? String(given.shape) === String([batch, rows]) : Number.isInteger(batch),
+    () =>
+      `token_offset must be [B, S] with S = ${rows} as in rel_pos, got ${given instanceof Tensor ? `[${given.shape}]` : `${offsets.length} numbers`}`,
+  );
+  const used = offsets.slice(0, count);
+  const areRows = used.every((row) => Number.isInteger(row) && row >= 0 && row < batch * rows);
+  call.expect(
+    areRows && used.length === count && new Set(used).size === count,
+    () =>
+      `token_offset must begin with the rows of the ${count} tokens of query_layer, each another one below B * S = ${batch * rows}, got [${used}]`,
+  );
+  const tokens = new Array<number>(batch * rows).fill(count);
+  for (const [token, row] of used.entries()) tokens[row] = token;
+  return { batch, rows, tokens };
+}
+
+/** Tokens in their rows plus a bias, and the bias alone in rows without one: [B, S, W] f32. */
+async function withPadding(call: Call, packed: Tensor, bias: Tensor, places: Places): Promise<Tensor> {
+  const { batch, rows, tokens } = places;
+  const shape = [batch, rows, packed.shape[1]];
+  const output = call.make(shape);
+  // An id without a row in the table adds nothing.
+  const positionIds = call.make([batch, rows], "i32", { data: tokens });
+  const biases = bias.view({ shape, strides: [0, 0, bias.strides[0]] });
+  await positionEncoding(biases, { table: packed, positionIds, output, label: call.label });
+  return output;
+}

@@ -1,6 +1,6 @@
 // What the operators of rows do alike: dense inputs, axes that are normalised together, and what is broadcast over them.
 
-import { copyTensor, type Tensor } from "../../index.ts";
+import { copyTensor, type Dtype, type Tensor } from "../../index.ts";
 import type { Call } from "./padding_mask.ts";
 
 const product = (sizes: readonly number[]) => sizes.reduce((total, size) => total * size, 1);
@@ -11,9 +11,17 @@ export async function inOrder(call: Call, x: Tensor): Promise<Tensor> {
   return dense ? x : call.own((await copyTensor(x, { label: call.label })).output);
 }
 
+/** A copy of a part of what was computed: outputs are destroyed one by one, so each has its own memory. */
+export async function alone(call: Call, view: Tensor, dtype: Dtype = "f32"): Promise<Tensor> {
+  const output = call.make(view.shape, dtype);
+  await copyTensor(view, { output, label: call.label });
+  return output;
+}
+
 /** An axis counted from the first one. */
 export function axisOf(call: Call, axis: number, { shape }: Tensor, name: string): number {
   const rank = shape.length;
+  call.expect(rank > 0, () => `${name} must have one axis or more, got a scalar, []`);
   call.expect(-rank <= axis && axis < rank, () => {
     return `attribute axis must be from ${-rank} up to ${rank - 1} for ${name} [${shape}], got ${axis}`;
   });

@@ -1,6 +1,7 @@
 // Scores before the softmax as GroupQueryAttention gives them: 0, and not -Infinity, where a query doesn't see the key.
 
-import { attentionWeights, scoreFunction, type Tensor, type WeightsOptions } from "../../index.ts";
+import { scoreFunction, type Tensor, type WeightsOptions } from "../../index.ts";
+import { weightsOf } from "./attention_parts.ts";
 import { type Call, captured } from "./padding_mask.ts";
 
 const SEEN = `fn score(s: f32, at: Position) -> f32 {
@@ -31,11 +32,15 @@ export function scoresOfSeen(
     is_causal: { u32: Number(causal) },
     ...biasCaptures(bias ?? call.make([1, 1, 1, 1])),
   };
-  return attentionWeights(q, k, {
-    ...{ ...(scale && { scale }), ...(softcap && { softcap }), ...(queryOffset && { queryOffset }) },
-    scoreFunction: scoreFunction(SEEN, { captures, label: `${call.label} output_qk` }),
-    ...{ stage: "scores", label: call.label },
-  });
+  return weightsOf(
+    call,
+    { q, k },
+    {
+      ...{ ...(scale && { scale }), ...(softcap && { softcap }), ...(queryOffset && { queryOffset }) },
+      scoreFunction: scoreFunction(SEEN, { captures, label: `${call.label} output_qk` }),
+      stage: "scores",
+    },
+  );
 }
 
 function biasCaptures(bias: Tensor) {

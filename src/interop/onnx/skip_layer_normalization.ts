@@ -1,9 +1,10 @@
 // com.microsoft SkipLayerNormalization and SkipSimplifiedLayerNormalization: of the sum of two tensors.
 
-import { copyTensor, layerNorm, rmsNorm, type Tensor } from "../../index.ts";
+import { layerNorm, rmsNorm, type Tensor } from "../../index.ts";
 import { expectAxes } from "./attention_parts.ts";
 import { onnxOperator } from "./operator.ts";
 import type { Call } from "./padding_mask.ts";
+import { alone } from "./rows.ts";
 
 /**
  * com.microsoft SkipLayerNormalization: layer normalisation, over the last axis, of the sum input + skip + bias, with factors
@@ -95,18 +96,13 @@ function optionsOf(call: Call, input: Tensor, { skip, gamma, bias }: Given, beta
   };
 }
 
-/** The optional outputs. They are destroyed one by one, so each has memory of its own. */
+/** The optional outputs. */
 async function others(call: Call, result: Awaited<ReturnType<typeof layerNorm>>) {
-  const alone = async (view: Tensor) => {
-    const made = call.make(view.shape);
-    await copyTensor(view, { output: made, label: call.label });
-    return made;
-  };
   const { sum, statistics, mean, inverseDeviation } = result;
   if (statistics) call.own(statistics);
   return {
     ...(sum && { input_skip_bias_sum: call.own(sum) }),
-    ...(mean && { mean: await alone(mean) }),
-    ...(inverseDeviation && { inv_std_var: await alone(inverseDeviation) }),
+    ...(mean && { mean: await alone(call, mean) }),
+    ...(inverseDeviation && { inv_std_var: await alone(call, inverseDeviation) }),
   };
 }

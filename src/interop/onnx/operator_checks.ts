@@ -1,0 +1,206 @@
+// What a caller gives an operator, read once and checked: whatever is wrong with it, it is a FoveaError that names it.
+
+import { show } from "../../errors.ts";
+import { FoveaError, type FoveaErrorCode, Tensor } from "../../index.ts";
+import type { OnnxAttributes, OnnxInput, OnnxRun } from "./operator.ts";
+import { adviceFor } from "./operator_advice.ts";
+
+/** A model's graph as an attribute: that of FlexAttention's `score_mod` and `prob_mod`. */
+export interface OnnxGraph {
+  readonly [member: string]: unknown;
+}
+
+/** What an attribute may be. A flag is 0 or 1, or a boolean. */
+export interface AttributeKinds {
+  readonly float: number;
+  readonly int: number;
+  readonly flag: boolean;
+  readonly ints: readonly number[];
+  readonly string: string;
+  readonly graph: OnnxGraph;
+}
+
+export type Kinds = Readonly<Record<string, keyof AttributeKinds>>;
+
+/** Attributes as an operator gets them: checked, and undefined where they were left out. */
+export type Resolved<K extends Kinds> = { readonly [Name in keyof K]: AttributeKinds[K[Name]] | undefined };
+
+export function check(condition: boolean, message: () => string, code: FoveaErrorCode = "argument"): asserts condition {
+  if (!condition) throw new FoveaError(code, message());
+}
+
+export type Named<Name extends string> = Name extends `${infer Plain}?` ? Plain : Name;
+
+/** The name of an input or output whose name ends in `?` where it is optional. */
+export const plain = <Name extends string>(name: Name) => name.replace(/\?$/, "") as Named<Name>;
+
+/** What `read` gives; where it throws anything but a FoveaError, a FoveaError that says that this can't be read. */
+function reading<T>(what: string, read: () => T): T {
+  try {
+    return read();
+  } catch (cause) {
+    if (cause instanceof FoveaError) throw cause;
+    throw new FoveaError("argument", `${what} cannot be read: it throws an error.`, { cause });
+  }
+}
+
+/** The members of what a caller gave as an object of names, by those that are known. */
+function readMembers(what: string, given: unknown, known: readonly string[], unknown: (name: string) => string) {
+  return reading(what, () => {
+    if (given === undefined || given === null) return {};
+    check(
+      typeof given === "object" && !(Symbol.iterator in given),
+      () => `${what} are an object { name: value }, got ${show(given)}.`,
+    );
+    for (const name in given) check(known.includes(name), () => unknown(name));
+    const from = given as Readonly<Record<string, unknown>>;
+    const all = known.map((name) => [name, from[name]] as const);
+    return Object.fromEntries(all.filter(([, value]) => value !== undefined && value !== null));
+  });
+}
+
+/** The longest list of numbers that an input may be. */
+const LONGEST = 2 ** 26;
+
+/** A list of integers, however it was given: BigInts of int64 and booleans, too. Undefined where it is none. */
+function integersOf(given: unknown): readonly number[] | undefined {
+  if (ArrayBuffer.isView(given) && given instanceof DataView) return undefined;
+  const isList = Array.isArray(given) || ArrayBuffer.isView(given);
+  if (isList && (given as unknown as ArrayLike<unknown>).length > LONGEST) return undefined;
+  const list = isList ? Array.from(given as unknown as ArrayLike<unknown>) : [given];
+  const areNumbers = list.every((value) => ["number", "bigint", "boolean"].includes(typeof value));
+  return areNumbers ? list.map(Number) : undefined;
+}
+
+/** The inputs by name; lists are copied. */
+export function namedInputs(operator: string, names: readonly string[], given: readonly OnnxInput[]) {
+  const list = reading(`${operator}: the list of inputs`, () => {
+    check(
+      Array.isArray(given) && given.length <= names.length,
+      () =>
+        `${operator}: expected a list of at most ${names.length} inputs (${names.map(plain).join(", ")}), got ${Array.isArray(given) ? given.length : show(given)}.`,
+    );
+    return Array.from(given);
+  });
+  const inputs = new Map<string, Tensor | readonly number[]>();
+  for (const [index, name] of names.entries()) {
+    const input = list[index] ?? undefined;
+    check(input !== undefined || name.endsWith("?"), () => `${operator}: input ${index}, ${name}, is required.`);
+    if (input === undefined) continue;
+    const taken = reading(`${operator}: ${plain(name)}`, () => {
+      if (!(input instanceof Tensor)) return integersOf(input);
+      input.destroyed; // throws for a Proxy of a tensor, as reactive state makes them: it has no memory
+      return input;
+    });
+    check(
+      taken !== undefined,
+      () =>
+        `${operator}: ${plain(name)} must be a Tensor (make one with tensor()) or a list of numbers, got ${show(input)}.`,
+    );
+    const wrong = taken instanceof Tensor ? undefined : taken.find((value) => !Number.isFinite(value));
+    check(wrong === undefined, () => `${operator}: ${plain(name)} must be finite numbers, got ${wrong}.`);
+    inputs.set(plain(name), taken);
+  }
+  return inputs;
+}
+
+const isFloat = (value: unknown) => typeof value === "number" && Number.isFinite(Math.fround(value));
+
+const KINDS: { readonly [Kind in keyof AttributeKinds]: (value: unknown) => boolean } = {
+  float: isFloat,
+  int: Number.isSafeInteger,
+  flag: (value) => value === 0 || value === 1 || typeof value === "boolean",
+  ints: (value) => Array.isArray(value) && value.every(Number.isSafeInteger),
+  string: (value) => typeof value === "string",
+  graph: (value) => typeof value === "object" && value !== null && !Array.isArray(value),
+};
+const KIND_NAMES: { readonly [Kind in keyof AttributeKinds]: string } = {
+  float: "a finite number (of 32 bits)",
+  int: "a whole number",
+  flag: "0 or 1",
+  ints: "a list of whole numbers",
+  string: "a string",
+  graph: "a graph",
+};
+
+/** A BigInt, as int64 comes, as the number that it is; one beyond 2^53 stays what it is, and is refused. */
+const numberOf = (value: unknown): unknown =>
+  typeof value === "bigint" && Number.isSafeInteger(Number(value)) ? Number(value) : value;
+
+/** A list as a new array; anything else as it is. */
+const listOf = (value: unknown): unknown =>
+  Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView))
+    ? Array.from(value as unknown as ArrayLike<unknown>, numberOf)
+    : value;
+
+export function resolveAttributes<K extends Kinds>(
+  operator: string,
+  kinds: K,
+  given: OnnxAttributes<K> | undefined,
+  inputs: readonly string[],
+): Resolved<K> {
+  const names = Object.keys(kinds);
+  const unknown = (name: string) => {
+    const place = inputs.map(plain).indexOf(name);
+    if (place >= 0) return `${operator}: ${name} is no attribute; it is input ${place}.`;
+    if (name in RUN_NAMES) return `${operator}: ${name} is no attribute; it goes into the third argument, { ${name} }.`;
+    return `${operator}: no attribute ${shownName(name)}${adviceFor(name, names)}.`;
+  };
+  const read = readMembers(`${operator}: attributes`, given, names, unknown);
+  const resolved: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(read)) {
+    const kind = kinds[name];
+    const plainValue = reading(`${operator}: attribute ${name}`, () => listOf(numberOf(value)));
+    check(
+      KINDS[kind](plainValue),
+      () => `${operator}: attribute ${name} must be ${KIND_NAMES[kind]}, got ${show(value)}.`,
+    );
+    resolved[name] = kind === "flag" ? Boolean(plainValue) : plainValue;
+  }
+  return resolved as Resolved<K>;
+}
+
+/** A name as it is, unless it is one that no operator would have. */
+const shownName = (name: string) => (/^\w{1,64}$/.test(name) ? name : show(name));
+
+const RUN_NAMES: { readonly [Name in keyof Required<OnnxRun>]: true } = { opset: true, outputs: true, device: true };
+
+/** What a call says beside inputs and attributes. */
+export function resolveRun(operator: string, given: OnnxRun | undefined, outputs: readonly string[]) {
+  const names = Object.keys(RUN_NAMES);
+  const unknown = (name: string) => `${operator}: there is no option ${shownName(name)}${adviceFor(name, names)}.`;
+  const read = readMembers(`${operator}: options`, given, names, unknown);
+  const { opset, outputs: asked, device } = read as { readonly [Name in keyof OnnxRun]?: unknown };
+  const isDevice = reading(
+    `${operator}: device`,
+    () => typeof device === "object" && "createBuffer" in (device as object),
+  );
+  check(device === undefined || isDevice, () => `${operator}: device must be a GPUDevice, got ${show(device)}.`);
+  return {
+    opset: numberOf(opset),
+    wanted: wantedOutputs(operator, outputs, asked),
+    device: device as GPUDevice | undefined,
+  };
+}
+
+function wantedOutputs(operator: string, names: readonly string[], asked: unknown): ReadonlySet<string> {
+  const { list, count } = reading(`${operator}: outputs`, () => {
+    const flags = listOf(asked);
+    const isList = Array.isArray(flags);
+    return { list: isList ? flags : undefined, count: isList ? flags.length : numberOf(asked) };
+  });
+  check(
+    count === undefined || (Number.isInteger(count) && (count as number) >= 0 && (count as number) <= names.length),
+    () => `${operator}: has ${names.length} outputs (${names.map(plain).join(", ")}), asked for ${show(count)}.`,
+  );
+  const strange = list?.find((flag) => !KINDS.flag(flag));
+  check(
+    !list?.some((flag) => !KINDS.flag(flag)),
+    () => `${operator}: outputs must be a number, or a flag for each, got ${show(strange)} in it.`,
+  );
+  const wanted = (name: string, index: number) => {
+    if (count === undefined) return !name.endsWith("?");
+    return list ? Boolean(list[index]) : index < (count as number);
+  };
+  return new Set(names.filter(wanted).map(plain));
+}
