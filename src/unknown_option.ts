@@ -88,7 +88,8 @@ const FOREIGN: Readonly<Record<string, readonly string[] | string>> = {
   rotary: "rotary() turns queries and keys before attention, and a cache made with `rotary` does as it takes them.",
 };
 
-const plain = (name: string) => name.toLowerCase().replace(/[^a-z0-9]/g, "");
+/** A name without what people write it differently by. */
+export const plain = (name: string) => name.toLowerCase().replace(/[^a-z0-9]/g, "");
 const FOREIGN_PLAIN = new Map(Object.entries(FOREIGN).map(([name, ours]) => [plain(name), ours]));
 
 /** A sentence that says which of the right names, or what else, is meant. */
@@ -103,11 +104,16 @@ function adviceFor(name: string, right: readonly string[]): string {
   if (known.length) return `Here it is ${known.join(" or ")}.`;
   const instead = foreign?.map((ours) => FOREIGN_PLAIN.get(plain(ours))).find((text) => typeof text === "string");
   if (instead) return instead as string;
+  const nearest = nearestName(word, right);
+  return nearest ? `Did you mean ${nearest}?` : all;
+}
+
+/** The one of the right names that a plain word is a few letters away from. */
+export function nearestName(word: string, right: readonly string[]): string | undefined {
   const [nearest] = right
     .map((one) => ({ one, steps: editDistance(word, plain(one)) }))
     .sort((a, b) => a.steps - b.steps);
-  const isNear = nearest && nearest.steps <= Math.max(1, Math.floor(word.length / 3));
-  return isNear ? `Did you mean ${nearest.one}?` : all;
+  return nearest && nearest.steps <= Math.max(1, Math.floor(word.length / 3)) ? nearest.one : undefined;
 }
 
 /** Letters to insert, drop, replace or swap with their neighbour to get from one word to the other. */

@@ -26,7 +26,7 @@ const LAW: Readonly<Record<string, readonly string[]>> = {
   "src/shader": ["src/types.ts", "src/errors.ts", "shaders"],
   "src/gpu": ["src/types.ts", "src/errors.ts", "src/given.ts", "src/options.ts"],
   "src/reference": ["src/types.ts"],
-  "src/interop": ["src/index.ts", "src/errors.ts", "src/given.ts"],
+  "src/interop": ["src/index.ts", "src/errors.ts", "src/given.ts", "src/unknown_option.ts"],
 };
 
 const files = (folder: string, pattern: RegExp) =>

@@ -42,6 +42,7 @@ const POINTWISE_PROBLEM: OptionNames<PointwiseProblem> = {
   residual: "any",
   factor: "any",
   activation: "string",
+  factor: "any",
   output: "any",
   label: "string",
 };

@@ -13,6 +13,7 @@ import {
   type Resolved,
   resolveAttributes,
   resolveRun,
+  UnknownName,
 } from "./operator_checks.ts";
 
 export type { OnnxGraph } from "./operator_checks.ts";
@@ -206,7 +207,7 @@ export function onnxOperator<const In extends string, const Out extends string, 
     attributes?: OnnxAttributes<K>,
     options?: OnnxRun,
   ): Promise<(Tensor | undefined)[]> => {
-    const call = new OnnxCall(definition, inputs, attributes, options);
+    const call = await made(() => new OnnxCall(definition, inputs, attributes, options));
     let results: (Tensor | undefined)[] = [];
     try {
       const named = (await translate(call)) as Readonly<Record<string, Tensor | undefined>>;
@@ -217,4 +218,13 @@ export function onnxOperator<const In extends string, const Out extends string, 
     }
   };
   return Object.assign(run, { operator });
+}
+
+/** What `make` makes, at once; where a name is unknown, the error that says which is meant. */
+async function made<T>(make: () => T): Promise<T> {
+  try {
+    return make();
+  } catch (error) {
+    throw error instanceof UnknownName ? await error.explained() : error;
+  }
 }

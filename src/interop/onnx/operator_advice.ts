@@ -1,5 +1,7 @@
 // What a name means that an operator does not know: another library's word, an input, or a misspelt attribute.
 
+import { nearestName, plain } from "../../unknown_option.ts";
+
 /** What attributes are called elsewhere, and here: the first one that an operator knows counts. */
 const FOREIGN: Readonly<Record<string, readonly string[]>> = {
   causal: ["is_causal", "unidirectional", "use_causal_mask", "causal"],
@@ -41,32 +43,15 @@ const FOREIGN: Readonly<Record<string, readonly string[]>> = {
   approximation: ["approximate"],
 };
 
-const letters = (name: string) => name.toLowerCase().replace(/[^a-z0-9]/g, "");
-const FOREIGN_LETTERS = new Map(Object.entries(FOREIGN).map(([name, ours]) => [letters(name), ours]));
+const FOREIGN_PLAIN = new Map(Object.entries(FOREIGN).map(([name, ours]) => [plain(name), ours]));
 
 /** The end of a sentence about a name that is none of `right`. */
 export function adviceFor(name: string, right: readonly string[]): string {
-  const word = letters(name.slice(0, 64));
-  const same = right.find((known) => letters(known) === word);
+  const word = plain(name.slice(0, 64));
+  const same = right.find((known) => plain(known) === word);
   if (same) return `; did you mean ${same}`;
-  const foreign = FOREIGN_LETTERS.get(word)?.find((ours) => right.includes(ours));
+  const foreign = FOREIGN_PLAIN.get(word)?.find((ours) => right.includes(ours));
   if (foreign) return `; here it is ${foreign}`;
-  const [nearest] = right
-    .map((known) => ({ known, steps: editDistance(word, letters(known)) }))
-    .sort((a, b) => a.steps - b.steps);
-  const isNear = nearest && nearest.steps <= Math.max(1, Math.floor(word.length / 3));
-  return isNear ? `; did you mean ${nearest.known}` : `; there are: ${right.join(", ") || "none"}`;
-}
-
-/** Letters to insert, drop or replace to get from one word to the other. */
-function editDistance(a: string, b: string): number {
-  let last = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const row = [i];
-    for (let j = 1; j <= b.length; j++) {
-      row.push(Math.min(last[j] + 1, row[j - 1] + 1, last[j - 1] + Number(a[i - 1] !== b[j - 1])));
-    }
-    last = row;
-  }
-  return last[b.length];
+  const nearest = nearestName(word, right);
+  return nearest ? `; did you mean ${nearest}` : `; there are: ${right.join(", ") || "none"}`;
 }

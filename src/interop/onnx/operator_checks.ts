@@ -3,7 +3,6 @@
 import { show } from "../../errors.ts";
 import { FoveaError, type FoveaErrorCode, Tensor } from "../../index.ts";
 import type { OnnxAttributes, OnnxInput, OnnxRun } from "./operator.ts";
-import { adviceFor } from "./operator_advice.ts";
 
 /** A model's graph as an attribute: that of FlexAttention's `score_mod` and `prob_mod`. */
 export interface OnnxGraph {
@@ -34,25 +33,42 @@ export type Named<Name extends string> = Name extends `${infer Plain}?` ? Plain 
 /** The name of an input or output whose name ends in `?` where it is optional. */
 export const plain = <Name extends string>(name: Name) => name.replace(/\?$/, "") as Named<Name>;
 
+/** A name that an operator does not know: what there is in its place is looked up when that has to be said. */
+export class UnknownName extends Error {
+  readonly #right: readonly string[];
+  readonly #unknown: string;
+
+  constructor(what: string, unknown: string, right: readonly string[]) {
+    super(what);
+    this.#unknown = unknown;
+    this.#right = right;
+  }
+
+  async explained(): Promise<FoveaError> {
+    const { adviceFor } = await import("./operator_advice.ts");
+    return new FoveaError("argument", `${this.message}${adviceFor(this.#unknown, this.#right)}.`);
+  }
+}
+
 /** What `read` gives; where it throws anything but a FoveaError, a FoveaError that says that this can't be read. */
 function reading<T>(what: string, read: () => T): T {
   try {
     return read();
   } catch (cause) {
-    if (cause instanceof FoveaError) throw cause;
+    if (cause instanceof FoveaError || cause instanceof UnknownName) throw cause;
     throw new FoveaError("argument", `${what} cannot be read: it throws an error.`, { cause });
   }
 }
 
 /** The members of what a caller gave as an object of names, by those that are known. */
-function readMembers(what: string, given: unknown, known: readonly string[], unknown: (name: string) => string) {
+function readMembers(what: string, given: unknown, known: readonly string[], unknown: (name: string) => Error) {
   return reading(what, () => {
     if (given === undefined || given === null) return {};
     check(
       typeof given === "object" && !(Symbol.iterator in given),
       () => `${what} are an object { name: value }, got ${show(given)}.`,
     );
-    for (const name in given) check(known.includes(name), () => unknown(name));
+    for (const name in given) if (!known.includes(name)) throw unknown(name);
     const from = given as Readonly<Record<string, unknown>>;
     const all = known.map((name) => [name, from[name]] as const);
     return Object.fromEntries(all.filter(([, value]) => value !== undefined && value !== null));
@@ -142,9 +158,11 @@ export function resolveAttributes<K extends Kinds>(
   const names = Object.keys(kinds);
   const unknown = (name: string) => {
     const place = inputs.map(plain).indexOf(name);
-    if (place >= 0) return `${operator}: ${name} is no attribute; it is input ${place}.`;
-    if (name in RUN_NAMES) return `${operator}: ${name} is no attribute; it goes into the third argument, { ${name} }.`;
-    return `${operator}: no attribute ${shownName(name)}${adviceFor(name, names)}.`;
+    const what = `${operator}: ${name} is no attribute; it`;
+    if (place >= 0) return new FoveaError("argument", `${what} is input ${place}.`);
+    if (Object.hasOwn(RUN_NAMES, name))
+      return new FoveaError("argument", `${what} goes into the third argument, { ${name} }.`);
+    return new UnknownName(`${operator}: no attribute ${shownName(name)}`, name, names);
   };
   const read = readMembers(`${operator}: attributes`, given, names, unknown);
   const resolved: Record<string, unknown> = {};
@@ -168,7 +186,7 @@ const RUN_NAMES: { readonly [Name in keyof Required<OnnxRun>]: true } = { opset:
 /** What a call says beside inputs and attributes. */
 export function resolveRun(operator: string, given: OnnxRun | undefined, outputs: readonly string[]) {
   const names = Object.keys(RUN_NAMES);
-  const unknown = (name: string) => `${operator}: there is no option ${shownName(name)}${adviceFor(name, names)}.`;
+  const unknown = (name: string) => new UnknownName(`${operator}: there is no option ${shownName(name)}`, name, names);
   const read = readMembers(`${operator}: options`, given, names, unknown);
   const { opset, outputs: asked, device } = read as { readonly [Name in keyof OnnxRun]?: unknown };
   const isDevice = reading(
