@@ -2,11 +2,11 @@
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { resolveProblem } from "../src/attention/problem.ts";
-import { FoveaError } from "../src/errors.ts";
+import { FoveaError, show } from "../src/errors.ts";
 import type { Dims } from "./cost.ts";
 import { readNpy, writeNpy } from "./files/npy.ts";
 import { readSafetensors, writeSafetensors } from "./files/safetensors.ts";
-import type { FileTensor } from "./files/tensors.ts";
+import { type FileTensor, named } from "./files/tensors.ts";
 
 export interface LoadedInput {
   readonly dims: Dims;
@@ -21,6 +21,9 @@ const NAMES = [
   ["k", "key", "keys"],
   ["v", "value", "values"],
 ] as const;
+
+/** Names of a file that a message has room for. */
+const LISTED = 20;
 
 /**
  * Loads q, k and v: [B, H, M, D], [H, M, D] or [M, D] each.
@@ -60,9 +63,15 @@ function loadSafetensors(path: string): FileTensor[] {
     const name = names.find((candidate) => tensors.has(candidate));
     const found = name && tensors.get(name);
     if (found) return found;
-    const there = [...tensors.keys()].slice(0, 20).join(", ") || "nothing";
-    throw new FoveaError("file", `${path} has no tensor named ${names.join(" or ")}; it has ${there}.`);
+    throw new FoveaError("file", `${path} has no tensor named ${names.join(" or ")}; it has ${listed(tensors)}.`);
   });
+}
+
+/** The first names of a file, and how many more there are. */
+function listed(tensors: ReadonlyMap<string, unknown>): string {
+  const names = [...tensors.keys()].slice(0, LISTED).map(named);
+  if (tensors.size > LISTED) names.push(`${tensors.size - LISTED} more`);
+  return names.join(", ") || "nothing";
 }
 
 function loadNpy(paths: readonly string[]): FileTensor[] {
@@ -83,7 +92,7 @@ function readBytes(path: string): Uint8Array {
 /** The shape with axes of size 1 in front where it has fewer than four. */
 function fourAxes(name: string, { shape }: FileTensor): number[] {
   if (shape.length < 2 || shape.length > 4) {
-    throw new FoveaError("file", `${name} has shape [${shape}]; expected [B, H, M, D], [H, M, D] or [M, D].`);
+    throw new FoveaError("file", `${name} has shape ${show(shape)}; expected [B, H, M, D], [H, M, D] or [M, D].`);
   }
   return [...new Array<number>(4 - shape.length).fill(1), ...shape];
 }

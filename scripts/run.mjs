@@ -55,7 +55,10 @@ try {
   const { main } = await server.ssrLoadModule(resolve(root, program));
   process.exitCode = await main({ server, root, files, args: args.filter((arg) => arg !== "--built") });
 } catch (error) {
-  console.error(/** @type {Error} */ (error)?.name === "FoveaError" ? `${error}` : error);
+  // What paths and files are called may move the cursor of a terminal, or colour it: only lines and tabs are printed raw.
+  const escaped = (/** @type {string} */ letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  const text = `${error}`.replace(/(?![\n\t])\p{Cc}/gu, escaped);
+  console.error(/** @type {Error} */ (error)?.name === "FoveaError" ? text : error);
   process.exitCode = 1;
 } finally {
   await server.close();

@@ -1,8 +1,10 @@
-// NumPy files, by npm `npyjs`, which trusts its input: everything that a file can get wrong is checked around it.
+// NumPy files with one array each. They are written by npm `npyjs`, whose reader takes whatever it is given; so they are
+// read here, and everything that a file can get wrong is checked.
+// Source of the rules: numpy.lib.format of NumPy's documentation.
 
-import { dump, parse } from "npyjs";
-import { check, FoveaError } from "../../src/errors.ts";
-import { decodeElements, type FileTensor } from "./tensors.ts";
+import { dump } from "npyjs";
+import { check, FoveaError, show } from "../../src/errors.ts";
+import { checkShape, decode, elementCount, type FileTensor, named } from "./tensors.ts";
 
 const DTYPES = new Map([
   ["<f8", "F64"],
@@ -11,51 +13,95 @@ const DTYPES = new Map([
 ]);
 const MAGIC = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59]; // "\x93NUMPY"
 
+/** Longest header that is read: what version 1 can have. Longer ones are of dtypes with many fields. */
+const MAX_HEADER = 0xffff;
+
+/** As many axes as NumPy's arrays can have. */
+const MAX_AXES = 64;
+
+/** An entry of the header, a Python literal: a name, and text, True, False or a tuple of whole numbers. */
+const ENTRY =
+  /\s*(?:'(?<name>\w{0,20})'|"(?<name2>\w{0,20})")\s*:\s*(?:'(?<text>[^'\\]*)'|"(?<text2>[^"\\]*)"|(?<flag>True|False)|\((?<sizes>[^()]*)\))\s*(?<more>,?)/y;
+
+const CLOSE = /\s*\}\s*$/y;
+
 /** Reads a file with one array. Throws FoveaError("file") for anything but a well-formed one of a float dtype. */
 export function readNpy(name: string, bytes: Uint8Array): FileTensor {
-  const fail = (what: string, cause?: unknown): never => {
-    throw new FoveaError("file", `${name}: ${what}`, { cause });
+  const fail = (what: string): never => {
+    throw new FoveaError("file", `${name}: ${what}`);
   };
+  if (bytes[0] === 0x50 && bytes[1] === 0x4b) fail("this is no .npy file but an archive; unzip a .npz first.");
   if (bytes.length < 12 || MAGIC.some((byte, index) => bytes[index] !== byte)) fail("this is no .npy file.");
+  const [, , , , , , major, minor] = bytes;
+  if (major < 1 || major > 3 || minor !== 0) fail(`version ${major}.${minor} is unknown; there are 1.0, 2.0 and 3.0.`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const [start, length] = bytes[6] <= 1 ? [10, view.getUint16(8, true)] : [12, view.getUint32(8, true)];
-  const data = start + length;
-  if (data > bytes.length) fail(`the header claims ${length} bytes; the file has ${bytes.length - start}.`);
-  const header = new TextDecoder("latin1").decode(bytes.subarray(start, data));
-  const descr = /'descr'\s*:\s*'([^']*)'/.exec(header)?.[1] ?? fail(`the header has no dtype: ${header.trim()}`);
-  const dtype = DTYPES.get(descr) ?? fail(`the array is ${descr}; attention takes ${[...DTYPES.keys()].join(", ")}.`);
+  const start = major === 1 ? 10 : 12;
+  const length = major === 1 ? view.getUint16(8, true) : view.getUint32(8, true);
+  const end = start + length;
+  if (end > bytes.length) fail(`the header claims ${length} bytes; the file has ${bytes.length - start}.`);
+  if (length > MAX_HEADER) fail(`the header has ${length} bytes; headers up to ${MAX_HEADER} are read.`);
+  const header = parseHeader(name, new TextDecoder("latin1").decode(bytes.subarray(start, end)));
+  const dtype =
+    DTYPES.get(header.descr) ??
+    fail(`the array is ${named(header.descr)}; attention takes ${[...DTYPES.keys()].join(", ")}.`);
+  const { shape, fortranOrder } = header;
+  const data = decode(name, { shape, dtype, bytes: bytes.subarray(end) });
+  return { shape, dtype, data: fortranOrder ? fromFortran(data, shape) : data };
+}
 
-  // The library reads the header; the elements are read from the bytes, since it would take any number of them. It wants
-  // the data aligned, so it gets the header alone, padded.
-  let parsed: ReturnType<typeof parse>;
-  try {
-    parsed = parse(paddedHeader(header), { convertFloat16: false });
-  } catch (cause) {
-    return fail(`the header can't be read: ${(cause as Error).message}`, cause);
+/** The dict of a header: exactly `descr`, `fortran_order` and `shape`, in any order. */
+function parseHeader(name: string, header: string): { descr: string; fortranOrder: boolean; shape: number[] } {
+  const malformed = () =>
+    new FoveaError("file", `${name}: the header is not that of a plain array: ${show(header.trim())}.`);
+  const open = /^\s*\{/.exec(header);
+  if (!open) throw malformed();
+  let [{ length: at }] = open;
+  const found = new Map<string, Record<string, string | undefined>>();
+  for (let more = true; more && !closes(header, at); ) {
+    ENTRY.lastIndex = at;
+    const groups = ENTRY.exec(header)?.groups;
+    const key = groups?.name ?? groups?.name2;
+    if (!groups || key === undefined || found.has(key)) throw malformed();
+    found.set(key, groups);
+    at = ENTRY.lastIndex;
+    more = groups.more === ",";
   }
-  const { shape, fortranOrder } = parsed;
+  if (!closes(header, at)) throw malformed();
+  const descr = found.get("descr")?.text ?? found.get("descr")?.text2;
+  const flag = found.get("fortran_order")?.flag;
+  const sizes = found.get("shape")?.sizes;
+  check(descr !== undefined, "file", () => `${name}: the header has no dtype: ${show(header.trim())}.`);
+  check(
+    flag !== undefined && sizes !== undefined && found.size === 3,
+    "file",
+    () => `${name}: the header must have descr, fortran_order and shape, and nothing else: ${show(header.trim())}.`,
+  );
+  return { descr, fortranOrder: flag === "True", shape: parseShape(name, sizes) };
+}
+
+function closes(header: string, at: number): boolean {
+  CLOSE.lastIndex = at;
+  return CLOSE.test(header);
+}
+
+/** Python's tuple of sizes, without its parentheses. Python 2 wrote L behind a long number. */
+function parseShape(name: string, sizes: string): number[] {
+  const parts = sizes.trim() === "" ? [] : sizes.split(",");
+  if (parts.length > 1 && parts.at(-1)?.trim() === "") parts.pop();
+  const shape = parts.map((part) => (/^\s*-?\d+L?\s*$/.test(part) ? Number.parseInt(part, 10) : Number.NaN));
   check(
     shape.every((size) => Number.isSafeInteger(size) && size >= 0),
     "file",
-    () => `${name}: a shape is a list of whole numbers, got (${shape}).`,
+    () => `${name}: a shape is a list of whole numbers, got (${show(sizes).slice(1, -1)}).`,
   );
-  const decoded = decodeElements(name, dtype, shape, bytes.subarray(data));
-  return { shape, ...decoded, data: fortranOrder ? fromFortran(decoded.data, shape) : decoded.data };
-}
-
-/** A file of no data with this header, which ends at a multiple of 64. */
-function paddedHeader(header: string): ArrayBuffer {
-  const length = Math.ceil((12 + header.length) / 64) * 64 - 12;
-  const bytes = new Uint8Array(12 + length).fill(0x20);
-  bytes.set([...MAGIC, 2, 0]);
-  new DataView(bytes.buffer).setUint32(8, length, true);
-  bytes.set(new TextEncoder().encode(header.replace(/[^\x20-\x7e]/g, " ")), 12);
-  return bytes.buffer;
+  check(shape.length <= MAX_AXES, "file", () => `${name}: ${shape.length} axes are more than NumPy's ${MAX_AXES}.`);
+  checkShape(name, shape);
+  return shape;
 }
 
 /** Column-major elements in row-major order. */
 function fromFortran(data: Float32Array, shape: readonly number[]): Float32Array<ArrayBuffer> {
-  const ordered = new Float32Array(data.length);
+  const ordered = new Float32Array(elementCount(shape));
   const index = shape.map(() => 0);
   for (let element = 0; element < data.length; element++) {
     const at = index.reduceRight((sum, position, axis) => sum * shape[axis] + position, 0);

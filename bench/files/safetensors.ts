@@ -1,53 +1,145 @@
 // Safetensors files: 8 bytes of header length, a JSON header, the bytes of the tensors. The format is small and the
 // npm packages that read it check nothing, so it is read here, and everything that a file can get wrong is checked.
+// Source of the rules: the README of github.com/safetensors/safetensors, section Format.
 
-import { check, FoveaError } from "../../src/errors.ts";
-import { decodeElements, type FileTensor } from "./tensors.ts";
+import { check, FoveaError, show } from "../../src/errors.ts";
+import { scanJson } from "./json.ts";
+import { checkLength, checkShape, decode, type FileTensor, isNaturals, named, type StoredTensor } from "./tensors.ts";
 
-/** Longest header that is read; the reference implementation has the same limit. */
-const MAX_HEADER = 100_000_000;
+/** Longest header that is read, which is one of some 100,000 tensors. */
+const MAX_HEADER = 2 ** 24;
 
-/** Reads every tensor of a file. Throws FoveaError("file") for anything but a well-formed file. */
+/** Levels of brackets of a well-formed header: all tensors, one tensor, its shape. */
+const MAX_DEPTH = 3;
+
+/** Bits of an element. Other dtypes may stand in a file, too, as long as nobody asks for them. */
+const BITS = new Map<string, number>([
+  ...["F64", "I64", "U64", "C64"].map((dtype) => [dtype, 64] as const),
+  ...["F32", "I32", "U32"].map((dtype) => [dtype, 32] as const),
+  ...["F16", "BF16", "I16", "U16"].map((dtype) => [dtype, 16] as const),
+  ...["BOOL", "I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0"].map((dtype) => [dtype, 8] as const),
+]);
+
+/**
+ * Finds every tensor of a file. Elements are read when they are asked for, so that time and memory go with the length of
+ * the header, and a tensor that nobody wants may be of any dtype. Throws FoveaError("file") for anything but a well-formed
+ * file.
+ */
 export function readSafetensors(name: string, bytes: Uint8Array): Map<string, FileTensor> {
-  const fail = (what: string): never => {
-    throw new FoveaError("file", `${name}: ${what}`);
+  const { header, data } = split(name, bytes);
+  const places: Place[] = [];
+  const tensors = new Map<string, FileTensor>();
+  for (const [key, entry] of Object.entries(header)) {
+    const what = `${name}: ${named(key)}`;
+    if (key === "__metadata__") {
+      checkMetadata(name, entry);
+      continue;
+    }
+    const { begin, end, ...described } = describe(what, entry, data.length);
+    const stored = { ...described, bytes: data.subarray(begin, end) };
+    const bits = BITS.get(stored.dtype);
+    if (bits !== undefined) checkLength(what, stored, bits);
+    places.push({ key, begin, end });
+    tensors.set(key, readLater(what, stored));
+  }
+  checkPlaces(name, places, data.length);
+  return tensors;
+}
+
+/** A tensor that reads its elements once, at the first look. */
+function readLater(what: string, stored: StoredTensor): FileTensor {
+  const { shape, dtype } = stored;
+  let data: FileTensor["data"] | undefined;
+  return {
+    shape,
+    dtype,
+    get data() {
+      data ??= decode(what, stored);
+      return data;
+    },
+  };
+}
+
+/** The header as an object, and the bytes behind it. */
+function split(name: string, bytes: Uint8Array): { header: object; data: Uint8Array } {
+  const fail = (what: string, cause?: unknown): never => {
+    throw new FoveaError("file", `${name}: ${what}`, { cause });
   };
   if (bytes.length < 8) fail(`${bytes.length} bytes are no safetensors file; it starts with 8 bytes of header length.`);
   const length = new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true);
-  if (length > BigInt(MAX_HEADER) || Number(length) > bytes.length - 8) {
+  if (length > BigInt(bytes.length - 8)) {
     fail(
       `the header claims ${length} bytes; the file has ${bytes.length - 8} after its first 8. Is it a safetensors file?`,
     );
   }
+  if (length > BigInt(MAX_HEADER)) fail(`the header has ${length} bytes; headers up to ${MAX_HEADER} are read.`);
   const start = 8 + Number(length);
   let header: unknown;
   try {
-    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(8, start)));
+    const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes.subarray(8, start));
+    const { depth, duplicate } = scanJson(text, MAX_DEPTH);
+    if (depth > MAX_DEPTH) fail(`the header nests brackets more than ${MAX_DEPTH} deep.`);
+    if (duplicate !== undefined) fail(`the header has ${duplicate} twice.`);
+    header = JSON.parse(text);
+    if (typeof header !== "object" || header === null || Array.isArray(header)) fail("the header is no JSON object.");
+    if (!text.startsWith("{")) fail("the header must begin with {.");
   } catch (cause) {
-    throw new FoveaError("file", `${name}: the header is no JSON: ${(cause as Error).message}`, { cause });
+    if (cause instanceof FoveaError) throw cause;
+    // The message of the parser quotes the file.
+    fail(`the header is no JSON: ${show((cause as Error).message)}`, cause);
   }
-  if (typeof header !== "object" || header === null || Array.isArray(header)) fail("the header is no JSON object.");
-  const tensors = new Map<string, FileTensor>();
-  for (const [key, entry] of Object.entries(header as Record<string, unknown>)) {
-    if (key !== "__metadata__") tensors.set(key, readEntry(`${name}: ${key}`, entry, bytes.subarray(start)));
-  }
-  return tensors;
+  return { header: header as object, data: bytes.subarray(start) };
 }
 
-function readEntry(what: string, entry: unknown, data: Uint8Array): FileTensor {
+/** Bytes of one tensor within the data. */
+interface Place {
+  readonly key: string;
+  readonly begin: number;
+  readonly end: number;
+}
+
+function describe(what: string, entry: unknown, length: number) {
   const { dtype, shape, data_offsets: offsets } = (entry ?? {}) as Record<string, unknown>;
   check(typeof dtype === "string", "file", () => `${what} has no dtype.`);
-  check(isNaturals(shape), "file", () => `${what}: a shape is a list of whole numbers, got ${JSON.stringify(shape)}.`);
+  checkShape(what, shape);
   check(
-    isNaturals(offsets) && offsets.length === 2 && offsets[0] <= offsets[1] && offsets[1] <= data.length,
+    isNaturals(offsets) && offsets.length === 2 && offsets[0] <= offsets[1] && offsets[1] <= length,
     "file",
-    () => `${what}: data_offsets ${JSON.stringify(offsets)} are not inside the file's ${data.length} bytes of data.`,
+    () => `${what}: data_offsets ${show(offsets)} are not inside the file's ${length} bytes of data.`,
   );
-  return { shape, ...decodeElements(what, dtype, shape, data.subarray(offsets[0], offsets[1])) };
+  return { dtype, shape, begin: offsets[0], end: offsets[1] };
 }
 
-const isNaturals = (value: unknown): value is number[] =>
-  Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) && item >= 0);
+function checkMetadata(name: string, metadata: unknown): void {
+  check(
+    typeof metadata === "object" &&
+      metadata !== null &&
+      !Array.isArray(metadata) &&
+      Object.values(metadata).every((value) => typeof value === "string"),
+    "file",
+    () => `${name}: __metadata__ must be an object of strings, got ${show(metadata)}.`,
+  );
+}
+
+/** The format's own rule: every byte of data belongs to exactly one tensor. */
+function checkPlaces(name: string, places: readonly Place[], length: number): void {
+  const sorted = [...places].sort((a, b) => a.begin - b.begin || a.end - b.end);
+  let end = 0;
+  for (const [index, place] of sorted.entries()) {
+    check(
+      place.begin >= end,
+      "file",
+      () => `${name}: ${named(sorted[index - 1].key)} and ${named(place.key)} overlap in the file.`,
+    );
+    check(
+      place.begin === end,
+      "file",
+      () => `${name}: bytes ${end} to ${place.begin} of the data belong to no tensor.`,
+    );
+    end = place.end;
+  }
+  check(end === length, "file", () => `${name}: bytes ${end} to ${length} of the data belong to no tensor.`);
+}
 
 /** A file with f32 tensors. */
 export function writeSafetensors(

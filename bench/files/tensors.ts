@@ -1,43 +1,84 @@
-// Tensors from files, whatever their dtype, as f32.
+// Tensors from files, whatever their dtype, as f32. Files are not trusted: every number of theirs is checked before use.
 
-import { check } from "../../src/errors.ts";
-import { float16Value } from "../../src/gpu/elements.ts";
+import { check, FoveaError, show } from "../../src/errors.ts";
+import { bfloat16Value, float16Value } from "../../src/gpu/elements.ts";
 
 export interface FileTensor {
   readonly shape: readonly number[];
-  /** Row-major. */
-  readonly data: Float32Array<ArrayBuffer>;
   /** The dtype in the file. */
   readonly dtype: string;
+  /** Row-major. Of a safetensors file it is read when it is asked for, and throws what {@link decode} throws. */
+  readonly data: Float32Array<ArrayBuffer>;
 }
 
-/** Bytes of an element and how it is read, by the names of safetensors. */
-const READERS = new Map<string, [bytes: number, read: (view: DataView, at: number) => number]>([
-  ["F64", [8, (view, at) => view.getFloat64(at, true)]],
-  ["F32", [4, (view, at) => view.getFloat32(at, true)]],
-  ["F16", [2, (view, at) => float16Value(view.getUint16(at, true))]],
-  ["BF16", [2, (view, at) => bfloat16Value(view.getUint16(at, true))]],
+/** A tensor as it lies in a file. */
+export interface StoredTensor {
+  readonly shape: readonly number[];
+  readonly dtype: string;
+  /** Row-major, little-endian. A part of the file's own memory. */
+  readonly bytes: Uint8Array;
+}
+
+/** A name from a file as messages give it: as it is where it is a plain word, else quoted, escaped and cut. */
+export const named = (name: string) => (/^[\w./:|<>=-]{1,80}$/.test(name) ? name : show(name));
+
+/** How an element is read, by the names of safetensors. */
+const READERS = new Map<string, { bytes: number; read: (view: DataView, at: number) => number }>([
+  ["F64", { bytes: 8, read: (view, at) => view.getFloat64(at, true) }],
+  ["F32", { bytes: 4, read: (view, at) => view.getFloat32(at, true) }],
+  ["F16", { bytes: 2, read: (view, at) => float16Value(view.getUint16(at, true)) }],
+  ["BF16", { bytes: 2, read: (view, at) => bfloat16Value(view.getUint16(at, true)) }],
 ]);
 
-const scratch = new DataView(new ArrayBuffer(4));
-
-/** bf16 is the upper half of an f32. */
-function bfloat16Value(bits: number): number {
-  scratch.setUint32(0, bits << 16);
-  return scratch.getFloat32(0);
+/** The shape of a file: whole numbers, the product of which is one that numbers count exactly. */
+export function checkShape(what: string, shape: unknown): asserts shape is number[] {
+  check(isNaturals(shape), "file", () => `${what}: a shape is a list of whole numbers, got ${show(shape)}.`);
+  check(
+    elementCount(shape) <= Number.MAX_SAFE_INTEGER,
+    "file",
+    () => `${what}: shape ${show(shape)} has more elements than can be counted.`,
+  );
 }
 
-/** Little-endian bytes as f32 values. Throws FoveaError("file") for another dtype or another number of bytes. */
-export function decodeElements(what: string, dtype: string, shape: readonly number[], bytes: Uint8Array) {
-  const reader = READERS.get(dtype);
-  check(reader !== undefined, "file", () => `${what} is ${dtype}; attention takes ${[...READERS.keys()].join(", ")}.`);
-  const [size, read] = reader;
-  const count = shape.reduce((product, length) => product * length, 1);
+export const isNaturals = (value: unknown): value is number[] =>
+  Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) && item >= 0);
+
+/** Elements of a checked shape. Without its test for 0, sizes beside it could multiply to Infinity, and that to NaN. */
+export const elementCount = (shape: readonly number[]) =>
+  shape.includes(0) ? 0 : shape.reduce((product, size) => product * size, 1);
+
+/** Throws FoveaError("file") unless a checked shape takes that many bytes. */
+export function checkLength(what: string, { shape, dtype, bytes }: StoredTensor, bitsPerElement: number): void {
+  const expected = (elementCount(shape) * bitsPerElement) / 8;
   check(
-    count * size === bytes.length,
+    expected === bytes.length,
     "file",
-    () => `${what}: shape [${shape}] of ${dtype} takes ${count * size} bytes; the file has ${bytes.length} for it.`,
+    () =>
+      `${what}: shape ${show(shape)} of ${named(dtype)} takes ${expected} bytes; the file has ${bytes.length} for it.`,
   );
+}
+
+/**
+ * The elements as f32. Throws FoveaError("file") for a dtype that attention does not take, another number of bytes than the
+ * shape takes, and a value beyond f32.
+ */
+export function decode(what: string, stored: StoredTensor): Float32Array<ArrayBuffer> {
+  const { dtype, bytes } = stored;
+  const reader = READERS.get(dtype);
+  check(
+    reader !== undefined,
+    "file",
+    () => `${what} is ${named(dtype)}; attention takes ${[...READERS.keys()].join(", ")}.`,
+  );
+  checkLength(what, stored, 8 * reader.bytes);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  return { dtype, data: Float32Array.from({ length: count }, (_, element) => read(view, element * size)) };
+  const data = new Float32Array(bytes.length / reader.bytes);
+  for (let element = 0; element < data.length; element++) {
+    const value = reader.read(view, element * reader.bytes);
+    data[element] = value;
+    if (Number.isFinite(value) && !Number.isFinite(data[element])) {
+      throw new FoveaError("file", `${what}: element ${element} is ${value}, which f32 can't hold.`);
+    }
+  }
+  return data;
 }

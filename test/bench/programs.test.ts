@@ -39,7 +39,8 @@ const expected = (causal: boolean) => {
 
 describe("npm start -- --input", () => {
   it("computes a safetensors file, with the package as built, and writes another", async () => {
-    writeFileSync(file("qkv.safetensors"), writeSafetensors({ query: q, key: k, value: v }));
+    const unused = { shape: [2], data: Float32Array.of(8, 9) };
+    writeFileSync(file("qkv.safetensors"), writeSafetensors({ query: q, unused, key: k, value: v }));
     const args = ["--built", "--input", file("qkv.safetensors"), "--causal", "--output", file("out.safetensors")];
     const { code, out, err } = await run("start", ...args, "--json", file("out.json"));
     expect(err).toBe("");
@@ -84,9 +85,9 @@ describe("npm start -- --input", () => {
     ["an option without its other half", ["--output", "o.npy"], /^FoveaError: --output and --causal go with --input/],
   ])("refuses %s", async (_, args, message) => expect(await refusal(start, ...args)).toMatch(message));
 
-  it("prints why it refuses, and exits with 1", async () => {
-    const { code, err } = await run("start", "--rounds", "many");
-    expect(err).toBe("FoveaError: --rounds must be a whole number from 1 up, got many.\n");
+  it("prints why it refuses, without what would move the cursor, and exits with 1", async () => {
+    const { code, err } = await run("start", "--rounds", "many\u001b[2J");
+    expect(err).toBe("FoveaError: --rounds must be a whole number from 1 up, got many\\u001b[2J.\n");
     expect(code).toBe(1);
   });
 
