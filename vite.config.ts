@@ -6,8 +6,6 @@ import { defineConfig } from "vitest/config";
 import type { TestProject } from "vitest/node";
 import { BROWSER_ARGS, browserPath, softwareVulkan } from "./scripts/browser.mjs";
 
-const LAUNCH = { executablePath: browserPath(), args: BROWSER_ARGS.software };
-
 /**
  * A Chromium of its own for each page, since nearly all the time of the tests goes into compiling: SwiftShader compiles
  * one kernel at a time in a process, and all pages of a Chromium share its GPU process.
@@ -17,7 +15,8 @@ class ChromiumPerPage extends PlaywrightBrowserProvider {
 
   override async openPage(...[session, url, options]: Parameters<PlaywrightBrowserProvider["openPage"]>) {
     const { chromium } = await import("playwright");
-    const launched = await chromium.launch(LAUNCH);
+    // Only here: builds and servers read this file, too, where there may be no browser.
+    const launched = await chromium.launch({ executablePath: browserPath(), args: BROWSER_ARGS.software });
     this.#launched.push(launched);
     this.contexts.set(session, await launched.newContext());
     await super.openPage(session, url, options);
