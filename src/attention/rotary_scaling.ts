@@ -1,7 +1,7 @@
 // The frequencies of rotary embedding, and the ways to change them for longer texts than a model was trained with.
 
 import { check, show } from "../errors.ts";
-import type { OptionNames } from "../given.ts";
+import type { Numbers, OptionNames } from "../given.ts";
 import { checkNames } from "../options.ts";
 
 /**
@@ -17,10 +17,24 @@ export type RotaryScaling =
   | {
       /**
        * The base becomes base * factor^(R / (R - 2)): the slowest pair turns `factor` times slower, the fastest as before.
-       * "Dynamic" NTK is this one with another factor as the text grows: factor * length / L - (factor - 1).
        */
       readonly type: "ntk";
       readonly factor: number;
+    }
+  | {
+      /**
+       * "Dynamic" NTK: `"ntk"` by the factor that a text of this length needs, factor * length / L - (factor - 1), and no
+       * change up to L. Source: Hugging Face's rope_type "dynamic".
+       */
+      readonly type: "dynamic";
+      readonly factor: number;
+      /** L */
+      readonly originalMaxPositions: number;
+      /**
+       * Tokens that the text has, or will have at most. Frequencies are fixed by it: rows that were rotated for another
+       * length, as in a cache, don't go with these.
+       */
+      readonly length: number;
     }
   | {
       /**
@@ -58,6 +72,24 @@ export type RotaryScaling =
       readonly lowFreqFactor?: number;
       /** Default 4. */
       readonly highFreqFactor?: number;
+    }
+  | {
+      /**
+       * LongRoPE: each frequency is divided by a factor that comes with the model, one list of them for texts up to L and
+       * one for longer texts. cos and sin are multiplied by the attention factor, by default
+       * sqrt(1 + ln(factor) / ln(L)). Source: LongRoPE (arXiv 2402.13753), and Hugging Face's rope_type "longrope".
+       */
+      readonly type: "longrope";
+      /** Positions that the model is made for, divided by L: max_position_embeddings / original_max_position_embeddings. */
+      readonly factor: number;
+      /** L */
+      readonly originalMaxPositions: number;
+      /** R / 2 divisors for texts up to L. */
+      readonly shortFactor: Numbers;
+      /** R / 2 divisors for longer texts. */
+      readonly longFactor: Numbers;
+      /** Tokens that the text has, or will have at most, as for `"dynamic"`. */
+      readonly length: number;
     };
 
 /** The names of what each type has. */
@@ -71,6 +103,7 @@ const LLAMA3 = {
 const SCALING: { readonly [Type in RotaryScaling["type"]]: OptionNames<Extract<RotaryScaling, { type: Type }>> } = {
   linear: LINEAR,
   ntk: LINEAR,
+  dynamic: { ...LINEAR, originalMaxPositions: "number", length: "number" },
   yarn: {
     ...LINEAR,
     originalMaxPositions: "number",
@@ -81,6 +114,16 @@ const SCALING: { readonly [Type in RotaryScaling["type"]]: OptionNames<Extract<R
     mscaleAllDim: "number",
   },
   llama3: LLAMA3,
+  longrope: { ...LINEAR, originalMaxPositions: "number", shortFactor: true, longFactor: true, length: "number" },
+};
+
+/** What models' configurations have in rope_type, and what it is here. */
+const FOREIGN: Readonly<Record<string, string>> = {
+  default: 'leave scaling out: "default" changes nothing',
+  su: 'it is called "longrope" here',
+  deepseek_yarn: 'it is called "yarn" here, with mscale and mscaleAllDim',
+  mrope: "M-RoPE is no scaling; give sections",
+  "": 'rope_type is called "type" here',
 };
 
 /** base^(-2k / R) for each pair k. */
@@ -98,24 +141,59 @@ export function checkPositive(label: string, name: string, value: unknown): void
 /** Frequencies and attention factor. Throws FoveaError("argument") for a scaling that is none. */
 export function scaledFrequencies(label: string, rotaryDim: number, base: number, scaling: RotaryScaling) {
   const type = scaling?.type;
-  check(
-    type === "linear" || type === "ntk" || type === "yarn" || type === "llama3",
-    "argument",
-    () => `${label}: scaling.type must be "linear", "ntk", "yarn" or "llama3", got ${show(type)}.`,
-  );
+  check(typeof type === "string" && Object.hasOwn(SCALING, type), "argument", () => unknownType(label, scaling));
   checkNames(`${label}: scaling`, scaling, SCALING[type]);
   const { factor } = scaling;
   checkPositive(label, "scaling.factor", factor);
   const plain = plainFrequencies(rotaryDim, base);
   if (type === "linear") return { frequencies: plain.map((theta) => theta / factor), attentionFactor: 1 };
-  if (type === "ntk") {
-    // Of a single pair there is no slowest one: its frequency is 1 whatever the base.
-    const changed = rotaryDim > 2 ? base * factor ** (rotaryDim / (rotaryDim - 2)) : base;
-    return { frequencies: plainFrequencies(rotaryDim, changed), attentionFactor: 1 };
+  if (type === "ntk") return { frequencies: ntk(rotaryDim, base, factor), attentionFactor: 1 };
+  const { originalMaxPositions } = scaling;
+  checkPositive(label, "scaling.originalMaxPositions", originalMaxPositions);
+  if (type === "dynamic") {
+    checkPositive(label, "scaling.length", scaling.length);
+    const needed = (factor * Math.max(scaling.length, originalMaxPositions)) / originalMaxPositions - (factor - 1);
+    return { frequencies: ntk(rotaryDim, base, needed), attentionFactor: 1 };
   }
-  checkPositive(label, "scaling.originalMaxPositions", scaling.originalMaxPositions);
+  if (type === "longrope") return longRope(label, plain, scaling);
   if (type === "llama3") return { frequencies: llamaFrequencies(label, plain, scaling), attentionFactor: 1 };
   return yarn(label, plain, base, scaling);
+}
+
+function unknownType(label: string, scaling: unknown): string {
+  const { type, rope_type } = (scaling ?? {}) as { type?: unknown; rope_type?: unknown };
+  const word = type === undefined && rope_type !== undefined ? "" : type;
+  const advice = typeof word === "string" && Object.hasOwn(FOREIGN, word) ? FOREIGN[word] : undefined;
+  const names = Object.keys(SCALING).map((name) => `"${name}"`);
+  const all = `${names.slice(0, -1).join(", ")} or ${names.at(-1)}`;
+  return `${label}: scaling.type must be ${all}, got ${show(type)}; ${advice ?? "others can be given as frequencies and attentionFactor"}.`;
+}
+
+/** The slowest pair turns `factor` times slower. Of a single pair there is no slowest one: it turns by 1, always. */
+function ntk(rotaryDim: number, base: number, factor: number): Float64Array {
+  return plainFrequencies(rotaryDim, rotaryDim > 2 ? base * factor ** (rotaryDim / (rotaryDim - 2)) : base);
+}
+
+function longRope(label: string, plain: Float64Array, scaling: RotaryScaling & { type: "longrope" }) {
+  const { factor, originalMaxPositions, length } = scaling;
+  checkPositive(label, "scaling.length", length);
+  for (const name of ["shortFactor", "longFactor"] as const) {
+    const divisors = scaling[name] as unknown;
+    check(
+      Array.isArray(divisors) && divisors.length === plain.length && divisors.every((one) => one > 0 && one < Infinity),
+      "argument",
+      () =>
+        `${label}: scaling.${name} must be ${plain.length} positive numbers, one for each pair, got ${show(divisors)}.`,
+    );
+  }
+  check(
+    factor <= 1 || originalMaxPositions > 1,
+    "argument",
+    () => `${label}: scaling.originalMaxPositions must be above 1, got ${originalMaxPositions}.`,
+  );
+  const divisors = length > originalMaxPositions ? scaling.longFactor : scaling.shortFactor;
+  const attentionFactor = factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(originalMaxPositions));
+  return { frequencies: plain.map((theta, pair) => theta / Number(divisors[pair])), attentionFactor };
 }
 
 function llamaFrequencies(label: string, plain: Float64Array, scaling: RotaryScaling & { type: "llama3" }) {

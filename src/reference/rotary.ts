@@ -7,7 +7,7 @@ import { at, toBhmd } from "./tensors.ts";
 
 /** How frequencies are changed for longer texts. */
 export interface ReferenceRotaryScaling {
-  readonly type: "linear" | "ntk" | "yarn" | "llama3";
+  readonly type: "linear" | "ntk" | "dynamic" | "yarn" | "llama3" | "longrope";
   readonly factor: number;
   readonly originalMaxPositions?: number;
   readonly betaFast?: number;
@@ -17,6 +17,10 @@ export interface ReferenceRotaryScaling {
   readonly mscaleAllDim?: number;
   readonly lowFreqFactor?: number;
   readonly highFreqFactor?: number;
+  readonly shortFactor?: ArrayLike<number | bigint>;
+  readonly longFactor?: ArrayLike<number | bigint>;
+  /** Tokens of the text. */
+  readonly length?: number;
 }
 
 export interface ReferenceRotaryOptions {
@@ -66,6 +70,15 @@ const SCALED: Readonly<Record<ReferenceRotaryScaling["type"], Scaled>> = {
   linear: (plain, { factor }) => plain.map((theta) => theta / factor),
   // Every frequency falls geometrically more than the one before; the last one by the whole factor.
   ntk: (plain, { factor }) => plain.map((theta, k) => theta / factor ** (k / Math.max(1, plain.length - 1))),
+  // Hugging Face's _compute_dynamic_ntk_parameters: the base, and not the factor, is what grows with the text
+  dynamic: (plain, { factor, originalMaxPositions: L = 0, length = 0 }, base) => {
+    const R = 2 * plain.length;
+    const grown = ((factor * Math.max(length, L)) / L - (factor - 1)) ** (R / (R - 2));
+    return plain.map((_, k) => (k === 0 ? 1 : (base * grown) ** ((-2 * k) / R)));
+  },
+  // Hugging Face's _compute_longrope_parameters
+  longrope: (plain, { originalMaxPositions = 0, length = 0, shortFactor = [], longFactor = [] }) =>
+    plain.map((theta, k) => theta / Number(length <= originalMaxPositions ? shortFactor[k] : longFactor[k])),
   // YaRN, arXiv 2309.00071, section 3.2, and the authors' code, in which the ramp runs over k
   yarn: (plain, { factor, originalMaxPositions = 0, betaFast = 32, betaSlow = 1, truncate = true }, base) => {
     // base^(-k / pairs) * positions = 2 pi turns, solved for k
@@ -92,7 +105,9 @@ const SCALED: Readonly<Record<ReferenceRotaryScaling["type"], Scaled>> = {
     }),
 };
 
-function factorOf({ type, factor, mscale = 1, mscaleAllDim = 0 }: ReferenceRotaryScaling): number {
+function factorOf({ type, factor, originalMaxPositions: L = 0, ...scaling }: ReferenceRotaryScaling): number {
+  const { mscale = 1, mscaleAllDim = 0 } = scaling;
+  if (type === "longrope") return factor > 1 ? Math.sqrt(Math.log(L * factor) / Math.log(L)) : 1;
   if (type !== "yarn" || factor <= 1) return 1;
   return (0.1 * mscale * Math.log(factor) + 1) / (0.1 * mscaleAllDim * Math.log(factor) + 1);
 }

@@ -26,8 +26,11 @@ const cos = { shape: [50, 4] };
 const perRow = { shape: [2, 5, 4] };
 const yarn = { type: "yarn", factor: 4, originalMaxPositions: 4096 };
 
+const SCALING_TYPES = 'rotary: scaling.type must be "linear", "ntk", "dynamic", "yarn", "llama3" or "longrope", got ';
+
+type Refusal = [what: string, problem: unknown, message: string];
 /** Each message names what is wrong. */
-const ROTARY: readonly [what: string, problem: unknown, message: string][] = [
+const ROTARY: readonly Refusal[] = [
   ["no problem", null, "rotary: x must be a tensor, or { shape, strides?, offset?, dtype? }, got undefined."],
   ["no x", {}, "rotary: x must be a tensor, or { shape, strides?, offset?, dtype? }, got undefined."],
   [
@@ -63,10 +66,36 @@ const ROTARY: readonly [what: string, problem: unknown, message: string][] = [
     { x, attentionFactor: -1 },
     "rotary: attentionFactor must be a positive number, got -1.",
   ],
+  ...Object.entries({
+    fancy: "others can be given as frequencies and attentionFactor",
+    toString: "others can be given as frequencies and attentionFactor",
+    default: 'leave scaling out: "default" changes nothing',
+    su: 'it is called "longrope" here',
+    mrope: "M-RoPE is no scaling; give sections",
+    deepseek_yarn: 'it is called "yarn" here, with mscale and mscaleAllDim',
+  }).map(
+    ([type, advice]) =>
+      [`the scaling ${type}`, { x, scaling: { type, factor: 2 } }, `${SCALING_TYPES}"${type}"; ${advice}.`] as Refusal,
+  ),
   [
-    "an unknown scaling",
-    { x, scaling: { type: "longrope", factor: 2 } },
-    'rotary: scaling.type must be "linear", "ntk", "yarn" or "llama3", got "longrope".',
+    "a scaling by the name of configurations",
+    { x, scaling: { rope_type: "llama3", factor: 2 } },
+    `${SCALING_TYPES}undefined; rope_type is called "type" here.`,
+  ],
+  [
+    "LongRoPE with too few factors",
+    { x, scaling: { ...yarn, type: "longrope", length: 5, shortFactor: [1, 2], longFactor: [] } },
+    "rotary: scaling.shortFactor must be 8 positive numbers, one for each pair, got [1, 2].",
+  ],
+  [
+    "dynamic NTK without a length",
+    { x, scaling: { type: "dynamic", factor: 2, originalMaxPositions: 4096 } },
+    "rotary: scaling.length must be a positive number, got undefined.",
+  ],
+  [
+    "LongRoPE with the names of configurations",
+    { x, scaling: { type: "longrope", factor: 2, short_factor: [1] } },
+    'rotary: scaling: there is no option "short_factor". Did you mean shortFactor?',
   ],
   ["no factor", { x, scaling: { type: "linear" } }, "rotary: scaling.factor must be a positive number, got undefined."],
   [

@@ -31,6 +31,22 @@ describe("rotary frequencies", () => {
     frequencies(6, { base: 512, scaling: { type: "ntk", factor: 4 } }, [1, 1 / 16, 1 / 256]);
     frequencies(2, { scaling: { type: "ntk", factor: 8 } }, [1]);
   });
+  it("of dynamic NTK are those of the factor that the length needs, and plain ones up to L", () => {
+    const scaling = { type: "dynamic", factor: 4, originalMaxPositions: 100 } as const;
+    // 4 * 275 / 100 - 3 = 8, so as above
+    frequencies(4, { base: 16, scaling: { ...scaling, length: 275 } }, [1, 1 / 32]);
+    for (const length of [1, 100]) frequencies(4, { base: 16, scaling: { ...scaling, length } }, [1, 1 / 4]);
+    frequencies(2, { scaling: { ...scaling, length: 275 } }, [1]);
+  });
+  it("of LongRoPE are divided by the model's factors for this length, with an attention factor", () => {
+    const lists = { shortFactor: Float32Array.of(1, 2), longFactor: [4, 8] };
+    const scaling = { type: "longrope", factor: 32, originalMaxPositions: 4096, ...lists } as const;
+    const factor = Math.sqrt(1 + 5 / 12); // logarithms of 2^5 and 2^12: Phi-3's 1.1902
+    frequencies(4, { base: 16, scaling: { ...scaling, length: 4096 } }, [1, 1 / 8], factor);
+    frequencies(4, { base: 16, scaling: { ...scaling, length: 4097 } }, [1 / 4, 1 / 32], factor);
+    frequencies(4, { base: 16, scaling: { ...scaling, factor: 1, length: 1 } }, [1, 1 / 8]);
+    frequencies(4, { base: 16, scaling: { ...scaling, length: 1 }, attentionFactor: 1.5 }, [1, 1 / 8], 1.5);
+  });
   it("of Llama 3.1 are kept, mixed or divided by how often they turn", () => {
     // Of 10 turns, 2.5, 0.625 and 0.15625: the second is halfway from 1 to 4, and so half kept and half divided.
     const scaling = { type: "llama3", factor: 8, originalMaxPositions: turns(10) } as const;
