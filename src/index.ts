@@ -68,10 +68,11 @@ export {
 } from "./attention/multi_head.ts";
 export {
   type KerasMultiHead,
+  type KerasSizes,
   multiHeadWeights,
   type OnnxAttention,
   type OnnxLinear,
-  type PyTorchMultiHead,
+  type OnnxMatMuls,
 } from "./attention/multi_head_layouts.ts";
 export { MultiHeadPlan } from "./attention/multi_head_plan.ts";
 export type {
@@ -80,6 +81,7 @@ export type {
   MultiHeadProblem,
   MultiHeadSizes,
 } from "./attention/multi_head_problem.ts";
+export type { PyTorchMultiHead, PyTorchOptions } from "./attention/multi_head_state.ts";
 export type { LinearWeights, MultiHeadWeights, NewMultiHead, WeightSource } from "./attention/multi_head_weights.ts";
 export {
   type MultiplicativeBindings,
@@ -153,6 +155,7 @@ export {
   type SoftmaxProblem,
   softmax,
 } from "./attention/softmax.ts";
+export type { StateDict } from "./attention/state_dict.ts";
 export { type TuneOptions, tune } from "./attention/tune.ts";
 export type { TunedAttention, TunedCandidate } from "./attention/tuned.ts";
 export { type PackedQkvSizes, splitHeads, unpackQkv } from "./attention/views.ts";

@@ -1,9 +1,12 @@
 // The weights of multi-head attention, how they come from numbers or tensors, and new ones.
 
-import { check } from "../errors.ts";
+import { check, FoveaError, show } from "../errors.ts";
+import { numbersOf, type OptionNames } from "../given.ts";
 import type { TensorData } from "../gpu/elements.ts";
 import { Tensor, tensor } from "../gpu/tensor.ts";
+import { checkNames, takeOptions } from "../options.ts";
 import type { Dtype } from "../types.ts";
+import { FLOATS } from "./specs.ts";
 
 /** A linear layer: y = x W^T + b. */
 export interface LinearWeights {
@@ -44,37 +47,37 @@ export class Loader {
     this.#device = device;
   }
 
-  /** A tensor of this shape, in which one size may be left to be found. */
-  load(name: string, source: WeightSource, shape: readonly (number | undefined)[]): Tensor {
+  /**
+   * A tensor of this shape. Sizes may be left to be found; one of an array without a shape.
+   *
+   * @param given A {@link WeightSource}, if the caller's own checks are to be believed
+   */
+  load(name: string, given: unknown, shape: readonly (number | undefined)[]): Tensor {
+    const source = readSource(name, given);
     const known = shape.reduce<number>((product, size) => product * (size ?? 1), 1);
-    const bare = source instanceof Float32Array;
-    check(
-      bare || (typeof source === "object" && source !== null && Array.isArray(source.shape)),
-      "argument",
-      () => `multiHeadWeights: ${name} must be a Tensor, a Float32Array or { data, shape }, got ${source}.`,
-    );
-    const actual = bare ? shape.map((size) => size ?? source.length / known) : squeezed(source.shape, shape.length);
-    const holds = !bare || actual.reduce((product, size) => product * size, 1) === source.length;
-    const fits = actual.every((size, axis) => size === (shape[axis] ?? size) && Number.isInteger(size));
+    const length = "data" in source ? source.data.length : 0;
+    const actual = source.shape ? squeezed(source.shape, shape.length) : shape.map((size) => size ?? length / known);
+    const holds = source.shape !== undefined || actual.reduce((product, size) => product * size, 1) === length;
+    const fits = actual.every((size, axis) => size === (shape[axis] ?? size) && Number.isSafeInteger(size));
     check(
       actual.length === shape.length && fits && holds,
       "argument",
       () =>
-        `multiHeadWeights: ${name} must be [${shape.map((size) => size ?? "any").join(", ")}], got ${bare ? `${source.length} elements` : `[${source.shape.join(", ")}]`}.`,
+        `multiHeadWeights: ${name} must be [${shape.map((size) => size ?? "any").join(", ")}], got ${source.shape ? show(source.shape) : `${length} elements`}.`,
     );
     if (source instanceof Tensor) {
       if (source.shape.length === actual.length) return source;
       return source.view({ shape: actual, strides: source.strides.slice(source.shape.length - actual.length) });
     }
-    const { data, dtype = "f32" } = bare ? { data: source } : source;
+    const { data, dtype } = source;
     const made = tensor(this.#device, actual, { data, dtype, label: name });
     this.#made.push(made);
     return made;
   }
 
   /** Like `load`, for what need not be there. */
-  maybe(name: string, source: WeightSource | undefined, shape: readonly (number | undefined)[]): Tensor | undefined {
-    return source && this.load(name, source, shape);
+  maybe(name: string, given: unknown, shape: readonly (number | undefined)[]): Tensor | undefined {
+    return given === undefined || given === null ? undefined : this.load(name, given, shape);
   }
 
   free(): void {
@@ -82,10 +85,65 @@ export class Loader {
   }
 }
 
+/** Numbers and their dtype; without a shape, if it is left to others to say. */
+interface ArraySource {
+  readonly data: TensorData;
+  readonly shape?: readonly number[];
+  readonly dtype: Dtype;
+}
+
+/** What a caller gave, read once. */
+function readSource(name: string, given: unknown): Tensor | ArraySource {
+  if (given instanceof Tensor) return given;
+  if (given instanceof Float32Array) return { data: given, dtype: "f32" };
+  let read: { data: unknown; shape: unknown; dtype: unknown };
+  try {
+    const { data, shape, dtype = "f32" } = (given ?? {}) as Record<string, unknown>;
+    read = { data, shape: numbersOf(shape), dtype };
+  } catch (cause) {
+    throw new FoveaError("argument", `multiHeadWeights: ${name} cannot be read: it throws an error.`, { cause });
+  }
+  const { data, shape, dtype } = read;
+  const isList = Array.isArray(data) || (ArrayBuffer.isView(data) && !(data instanceof DataView));
+  check(
+    typeof given === "object" && isList && Array.isArray(shape),
+    "argument",
+    () => `multiHeadWeights: ${name} must be a Tensor, a Float32Array or { data, shape }, got ${show(given)}.`,
+  );
+  check(
+    shape.every((size) => Number.isSafeInteger(size) && size >= 0),
+    "argument",
+    () => `multiHeadWeights: the shape of ${name} must be whole numbers from 0 up, got ${show(shape)}.`,
+  );
+  check(
+    FLOATS.includes(dtype as Dtype),
+    "argument",
+    () => `multiHeadWeights: the dtype of ${name} must be "f32", "f16" or "bf16", got ${show(dtype)}.`,
+  );
+  return { data: data as TensorData, shape: [...shape], dtype: dtype as Dtype };
+}
+
 /** The last axes of a shape, where those before them are of size 1: bias_k is [1, 1, E]. */
 function squeezed(shape: readonly number[], axes: number): readonly number[] {
   const extra = shape.slice(0, Math.max(0, shape.length - axes));
   return extra.every((size) => size === 1) ? shape.slice(extra.length) : shape;
+}
+
+/** The members of an object of weights, read once. Throws FoveaError for a name that is not one of them. */
+export function partsOf<Name extends string>(what: string, given: unknown, names: readonly Name[]) {
+  check(
+    typeof given === "object" && given !== null && !Array.isArray(given) && !ArrayBuffer.isView(given),
+    "argument",
+    () => `multiHeadWeights: ${what} must be an object { ${names.join(", ")} }, got ${show(given)}.`,
+  );
+  const known = Object.fromEntries(names.map((name) => [name, true] as const));
+  checkNames(`multiHeadWeights: ${what}`, given, known);
+  try {
+    const read = names.map((name) => [name, (given as Record<string, unknown>)[name]]);
+    return Object.fromEntries(read) as Partial<Record<Name, unknown>>;
+  } catch (cause) {
+    throw new FoveaError("argument", `multiHeadWeights: ${what} cannot be read: it throws an error.`, { cause });
+  }
 }
 
 /** Weights from a loader, or none of its tensors. */
@@ -105,6 +163,7 @@ export const linear = (weight: Tensor, bias: Tensor | undefined): LinearWeights 
 export interface NewMultiHead {
   /** Width of the queries; also of keys, values and output where those are not said. */
   readonly embedDim: number;
+  /** Query heads H. */
   readonly heads: number;
   /** Default `heads`. */
   readonly kvHeads?: number;
@@ -114,6 +173,7 @@ export interface NewMultiHead {
   readonly valueDim?: number;
   /** Widths of keys and values that come in. Default embedDim, and that of the keys. */
   readonly keyWidth?: number;
+  /** Width of the values that come in. Default that of the keys. */
   readonly valueWidth?: number;
   /** Width of the output, or `"heads"` for no projection behind the heads. Default embedDim. */
   readonly outputWidth?: number | "heads";
@@ -123,6 +183,19 @@ export interface NewMultiHead {
   readonly seed?: number;
 }
 
+const NEW_MULTI_HEAD: OptionNames<NewMultiHead> = {
+  embedDim: "number",
+  heads: "number",
+  kvHeads: "number",
+  keyDim: "number",
+  valueDim: "number",
+  keyWidth: "number",
+  valueWidth: "number",
+  outputWidth: true,
+  bias: "boolean",
+  seed: "number",
+};
+
 /**
  * New weights, uniform in +-sqrt(6 / (in + out)) as PyTorch and Keras start with (Glorot and Bengio 2010, equation 16).
  *
@@ -131,14 +204,15 @@ export interface NewMultiHead {
  * const layer = new MultiHeadAttention(device, weights, { heads: 8 });
  */
 export function glorot(device: GPUDevice, sizes: NewMultiHead): MultiHeadWeights {
-  const { embedDim, heads, kvHeads = heads, keyDim = embedDim / heads, valueDim = keyDim } = sizes;
-  const { keyWidth = embedDim, valueWidth = keyWidth, outputWidth = embedDim, bias = true, seed = 0 } = sizes;
+  const options = takeOptions("multiHeadWeights", sizes, NEW_MULTI_HEAD);
+  const { embedDim, heads, kvHeads = heads, keyDim = embedDim / heads, valueDim = keyDim } = options;
+  const { keyWidth = embedDim, valueWidth = keyWidth, outputWidth = embedDim, bias = true, seed = 0 } = options;
   const numbers = { embedDim, heads, kvHeads, keyDim, valueDim, keyWidth, valueWidth };
   for (const [name, size] of Object.entries(outputWidth === "heads" ? numbers : { ...numbers, outputWidth })) {
     check(
       Number.isInteger(size) && (size as number) >= 1,
       "argument",
-      () => `multiHeadWeights: ${name} must be a whole number from 1 up, got ${size}.`,
+      () => `multiHeadWeights: ${name} must be a whole number from 1 up, got ${show(size)}.`,
     );
   }
   return loaded(device, (loader) => {
