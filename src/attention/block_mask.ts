@@ -24,14 +24,17 @@ const UNIFORM_STRIDE = 256;
 export interface BlockMaskOptions {
   /** Queries M and keys N. */
   readonly seqQ: number;
+  /** N, keys. */
   readonly seqKv: number;
   /** Batch entries and heads that differ from each other. Default 1: one mask for all. */
   readonly batch?: number;
+  /** Heads that the mask is asked for, one block mask each. Default 1: all heads alike. */
   readonly heads?: number;
   /** Rows and keys of a block, multiples of 64 and 32. Default [64, 64]. */
   readonly blockSize?: readonly [rows: number, keys: number];
   /** Position of the first query. Default seqKv - seqQ: the last query stands at the last key. */
   readonly queryOffset?: number;
+  /** Name of the GPU objects in errors and captures. */
   readonly label?: string;
 }
 

@@ -129,15 +129,21 @@ function specialisation(
 
 /** Options of {@link linearAttention}: those of a problem, with tensors where memory is meant. */
 export interface LinearAttentionOptions extends LinearAttentionSettings {
+  /** As in {@link LinearAttentionProblem}, in memory. */
   readonly decay?: Tensor;
+  /** As in {@link LinearAttentionProblem}, in memory. */
   readonly beta?: Tensor;
+  /** As in {@link LinearAttentionProblem}, in memory. */
   readonly keyMask?: Tensor;
   /** Where the output goes. Default: a new tensor, which is the caller's to destroy. */
   readonly output?: Tensor;
   /** The state before and after, in place, and z likewise. */
   readonly state?: Tensor;
+  /** z before and after, in place, as in {@link LinearAttentionProblem}. */
   readonly normalizer?: Tensor;
+  /** The state of what came before, as in {@link LinearAttentionProblem}. */
   readonly pastState?: Tensor;
+  /** The normaliser of what came before, as in {@link LinearAttentionProblem}. */
   readonly pastNormalizer?: Tensor;
   /** `true` for a new tensor with the state after, or where it goes. Default: none. */
   readonly presentState?: boolean | Tensor;

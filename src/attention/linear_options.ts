@@ -72,7 +72,9 @@ export interface LinearAttentionProblem extends LinearAttentionSettings {
   readonly presentState?: TensorSpec;
   /** z, part of the state where the attention is normalised: [B, Hkv, D], dense f32; in place, before, after. */
   readonly normalizer?: TensorSpec;
+  /** z before. Default zeros. */
   readonly pastNormalizer?: TensorSpec;
+  /** z after. Default: not kept. */
   readonly presentNormalizer?: TensorSpec;
 }
 

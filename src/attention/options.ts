@@ -58,9 +58,11 @@ export interface ScoreOptions extends MaskOptions<PerBatch>, SimilarityOptions {
    * the outputs that no entry owns, such as those past the last one, stay as they were: zeros in a new tensor.
    */
   readonly cuSeqlensQ?: PerBatch;
+  /** The same of k and v. */
   readonly cuSeqlensKv?: PerBatch;
   /** Rows of the longest entry, needed where the cumulative lengths are tensors. */
   readonly maxSeqlenQ?: number;
+  /** Keys of the longest entry, needed where the cumulative lengths are tensors. */
   readonly maxSeqlenKv?: number;
   /** Sees keys from p - left to p + right, its own position included; -1 is no bound. Default [-1, -1]. */
   readonly window?: readonly [left: number, right: number] | null;
@@ -92,11 +94,13 @@ export interface ScoreOptions extends MaskOptions<PerBatch>, SimilarityOptions {
   readonly softcap?: number | null;
   /** ALiBi (arXiv 2108.12409): slopes [H] or [B, H]; s - slope * |p - j|. `alibiSlopes(H)` gives the usual ones. */
   readonly alibiSlopes?: PerHead;
+  /** T5's bias by the distance of query and key, from a learned table. */
   readonly relativeBias?: RelativeBias;
   /**
    * One logit a head [H], as learned by gpt-oss: exp(sink) joins the sum that probabilities are divided by, with no key
    * and no value. Not scaled, not capped. Part of the log-sum-exp.
    */
   readonly sinks?: PerHead;
+  /** Dropout of the probabilities, which a CPU can replay. Default: none. */
   readonly dropout?: Dropout;
 }

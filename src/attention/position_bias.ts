@@ -192,6 +192,7 @@ export interface RelativePositionBiasOptions
   extends Pick<PositionBiasProblem, "bidirectional" | "maxDistance" | "queryOffset" | "label"> {
   /** M and N. */
   readonly seqQ: number;
+  /** N, keys. */
   readonly seqKv: number;
   /** Of the new tensor. Default that of the table. */
   readonly dtype?: Dtype;
@@ -239,6 +240,7 @@ export async function relativePositionBias(
 export interface GatedPositionBiasOptions extends BiasGates<Tensor> {
   /** [B, H, M, N]. Default: a new dense tensor of the dtype of the bias, which is the caller's to destroy. */
   readonly output?: Tensor;
+  /** Name of GPU objects in errors and captures. Default `"positionBias"`. */
   readonly label?: string;
 }
 

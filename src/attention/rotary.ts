@@ -160,7 +160,9 @@ function kernelOf(
 export interface RotaryRunOptions extends Omit<RotaryProblem, "x" | "output" | "cos" | "sin"> {
   /** Where the result goes. Default: a new dense tensor of the dtype of x, which is the caller's to destroy. */
   readonly output?: Tensor;
+  /** cos that you computed, in place of the frequencies: [P, R / 2] or [B, M, R / 2], as in {@link RotaryProblem}. */
   readonly cos?: Tensor;
+  /** Like `cos`, and with it. */
   readonly sin?: Tensor;
 }
 

@@ -13,6 +13,7 @@ export interface RotaryOptions {
   readonly interleaved?: boolean;
   /** The frequency of pair k is base^(-2k / R) radians a position. Default 10000. */
   readonly base?: number;
+  /** How the frequencies of the base change for longer texts. Default: not at all. */
   readonly scaling?: RotaryScaling;
   /**
    * The R / 2 frequencies themselves, in radians a position, in place of `base` and `scaling`. LongRoPE's are those of the

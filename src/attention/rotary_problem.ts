@@ -32,6 +32,7 @@ export interface RotaryProblem extends RotaryOptions, PositionOptions {
    * each row; rows dense, f32, f16 or bf16. An id on the GPU that has no row leaves its tokens as they are.
    */
   readonly cos?: TensorSpec;
+  /** Like `cos`, and with it. */
   readonly sin?: TensorSpec;
   /**
    * Turns the other way. That is the inverse where the attention factor is 1, and always the transpose: the gradient of x

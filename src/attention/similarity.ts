@@ -65,6 +65,7 @@ export interface AdditiveSimilarity {
 /** What stands for q.k in the scores. `"cosine"` is `{ kind: "l2" }`. */
 export type Similarity = "dot" | "cosine" | NormalizedSimilarity | AdditiveSimilarity;
 
+/** Options that say what stands for q.k in the scores, and their temperature. */
 export interface SimilarityOptions {
   /** What a query and a key are compared by. Default `"dot"`, their dot product. */
   readonly similarity?: Similarity;

@@ -20,6 +20,7 @@ import {
 import { type Choice, Trial } from "./trial.ts";
 import type { TunedAttention } from "./tuned.ts";
 
+/** Options of {@link tune}. */
 export interface TuneOptions {
   /**
    * Milliseconds of GPU time for the comparison, once all is compiled; slow candidates are dropped after one run, the

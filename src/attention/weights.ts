@@ -27,6 +27,7 @@ import {
 
 /** Options of {@link attentionWeights}: those of a problem, with tensors where memory is meant. */
 export interface WeightsOptions extends Omit<WeightsProblem, "q" | "k" | "lse" | "output"> {
+  /** [B, H, M] f32: the log-sum-exp that attention of the same problem gave. Default: computed first. */
   readonly lse?: Tensor;
   /** Where the weights go. Default: a new tensor, which is the caller's to destroy. */
   readonly output?: Tensor;

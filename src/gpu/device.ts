@@ -18,6 +18,7 @@ export const MATRIX_FEATURE = "chromium-experimental-subgroup-matrix" as GPUFeat
 /** Features that kernels or timing use where they are present. None is needed. */
 const FEATURES: readonly GPUFeatureName[] = ["shader-f16", "subgroups", "timestamp-query", MATRIX_FEATURE];
 
+/** Options of {@link requestFoveaDevice}. */
 export interface RequestDeviceOptions {
   /** Which GPU of several. Default `"high-performance"`. */
   readonly powerPreference?: GPUPowerPreference;

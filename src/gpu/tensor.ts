@@ -5,6 +5,7 @@ import type { Dtype, TensorSpec } from "../types.ts";
 import { checkDevice, guarded, readBuffer, USAGE } from "./buffers.ts";
 import { BYTES, decode, encode, type TensorData, type TensorValues } from "./elements.ts";
 
+/** Options of {@link tensor}. */
 export interface TensorOptions {
   /** Default `"f32"`. */
   readonly dtype?: Dtype;
