@@ -46,6 +46,12 @@ describe("safetensors", () => {
     expect(["b", "h", "d"].map((name) => read.get(name)?.data[0])).toEqual([1, 1, -0.25]);
   });
 
+  it("are read where they are empty, however large their other sizes", () => {
+    const shape = [...new Array<number>(30).fill(2 ** 50), 0];
+    const read = readSafetensors("f", safetensors({ q: { dtype: "F32", shape, data_offsets: [0, 0] } }));
+    expect(read.get("q")).toEqual({ shape, dtype: "F32", data: new Float32Array(0) });
+  });
+
   const entry = (change: object) => ({ q: { dtype: "F32", shape: [2], data_offsets: [0, 8], ...change } });
   const BAD: readonly [what: string, file: Uint8Array, message: string | RegExp][] = [
     [

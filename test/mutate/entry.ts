@@ -1,0 +1,73 @@
+// Faults in what a user meets first: files, state dicts, frequencies for long texts, the build.
+
+import type { Mutant } from "./mutant.ts";
+
+const FILES = ["test/bench/files.test.ts"];
+const STATES = ["test/api/multi_head_state.gpu.test.ts"];
+const ROTARY = ["test/reference/rotary.test.ts"];
+
+export const MUTANTS: readonly Mutant[] = [
+  {
+    file: "bench/files/safetensors.ts",
+    text: "place.begin >= end,",
+    replacement: "true,",
+    tests: FILES,
+    filter: "overlap|share",
+  },
+  {
+    file: "bench/files/safetensors.ts",
+    text: "const MAX_DEPTH = 3;",
+    replacement: "const MAX_DEPTH = 1e9;",
+    tests: FILES,
+    filter: "nested",
+  },
+  {
+    file: "bench/files/json.ts",
+    text: 'text[at] === "\\\\" ? 2 : 1',
+    replacement: "1",
+    tests: ["test/bench/files_hostile.test.ts"],
+    filter: "whatever the names",
+  },
+  {
+    file: "bench/files/tensors.ts",
+    text: "shape.includes(0) ? 0 : ",
+    replacement: "",
+    tests: ["test/bench/files_hostile.test.ts", ...FILES],
+    filter: "empty",
+  },
+  {
+    file: "bench/files/npy.ts",
+    text: "fortranOrder ? fromFortran(data, shape) : data",
+    replacement: "data",
+    tests: FILES,
+    filter: "column-major",
+  },
+  {
+    file: "src/attention/rotary_scaling.ts",
+    text: "Math.max(scaling.length, originalMaxPositions)",
+    replacement: "scaling.length",
+    tests: ROTARY,
+    filter: "dynamic",
+  },
+  {
+    file: "src/attention/rotary_scaling.ts",
+    text: "length > originalMaxPositions ?",
+    replacement: "length >= originalMaxPositions ?",
+    tests: ROTARY,
+    filter: "LongRoPE",
+  },
+  {
+    file: "src/attention/multi_head_state.ts",
+    text: "key: partOf(all, before, each),",
+    replacement: "key: partOf(all, before + each, each),",
+    tests: STATES,
+    filter: "Phi-3",
+  },
+  {
+    file: "src/attention/state_dict.ts",
+    text: "!other.startsWith(`${name}.`) ||",
+    replacement: "true ||",
+    tests: STATES,
+    filter: "an adapter",
+  },
+];
