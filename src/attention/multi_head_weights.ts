@@ -136,7 +136,7 @@ export function partsOf<Name extends string>(what: string, given: unknown, names
     "argument",
     () => `multiHeadWeights: ${what} must be an object { ${names.join(", ")} }, got ${show(given)}.`,
   );
-  const known = Object.fromEntries(names.map((name) => [name, true] as const));
+  const known = Object.fromEntries(names.map((name) => [name, "any?"] as const));
   checkNames(`multiHeadWeights: ${what}`, given, known);
   try {
     const read = names.map((name) => [name, (given as Record<string, unknown>)[name]]);
@@ -191,7 +191,7 @@ const NEW_MULTI_HEAD: OptionNames<NewMultiHead> = {
   valueDim: "number",
   keyWidth: "number",
   valueWidth: "number",
-  outputWidth: true,
+  outputWidth: "any",
   bias: "boolean",
   seed: "number",
 };

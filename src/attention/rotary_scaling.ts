@@ -114,7 +114,7 @@ const SCALING: { readonly [Type in RotaryScaling["type"]]: OptionNames<Extract<R
     mscaleAllDim: "number",
   },
   llama3: LLAMA3,
-  longrope: { ...LINEAR, originalMaxPositions: "number", shortFactor: true, longFactor: true, length: "number" },
+  longrope: { ...LINEAR, originalMaxPositions: "number", shortFactor: "any", longFactor: "any", length: "number" },
 };
 
 /** What models' configurations have in rope_type, and what it is here. */

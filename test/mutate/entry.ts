@@ -65,7 +65,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "src/attention/state_dict.ts",
-    text: "!other.startsWith(`${name}.`) ||",
+    text: `!other.startsWith(\`\${name}.\`) ||`,
     replacement: "true ||",
     tests: STATES,
     filter: "an adapter",
