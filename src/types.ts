@@ -43,7 +43,10 @@ export interface MaskOptions<PerBatch> {
   readonly queryOffset?: number | PerBatch;
   /** Keys of each batch entry, counted from the first; the rest is padding and is never read. Default N for all. */
   readonly kvLengths?: PerBatch;
-  /** Factor of the scores. Default 1 / sqrt(D); of cosine and additive similarity 1. */
+  /**
+   * Factor of the scores, a number of f32. Default 1 / sqrt(D); of cosine and additive similarity 1. Beyond 2^64 it goes
+   * with attention of plain scores, a softcap or normalised rows only.
+   */
   readonly scale?: number;
 }
 

@@ -7,7 +7,7 @@ import { writeNumber } from "./captures.ts";
 import { dispatchesOf, UNIFORM_STRIDE } from "./dispatch.ts";
 import { isDense, type Operand, type OperandName, type Operands, type PlanMemory } from "./operands.ts";
 import { AttentionPlan, type CompiledStage, type Stage } from "./plan.ts";
-import type { ResolvedScores } from "./problem.ts";
+import { isLargeScale, type ResolvedScores } from "./problem.ts";
 
 /** Compiles the stages of a plan and lays out their uniforms. Whatever fails, the memory that the plan owns is freed. */
 export async function buildPlan(
@@ -129,6 +129,7 @@ function slotChoice(device: GPUDevice, problem: ResolvedScores, operands: Operan
     alibi: has("alibiSlopes"),
     sinks: has("sinks"),
     dropout: problem.dropout !== undefined,
+    largeScale: isLargeScale(problem),
     ...(mask && { maskTensor: mask.dtype === "u8" ? "bytes" : "bits" }),
     ...(problem.scoreFunction && { score: problem.scoreFunction.text }),
     ...(problem.maskFunction && { mask: problem.maskFunction.text }),

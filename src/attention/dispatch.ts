@@ -81,6 +81,9 @@ const NO_TABLES = {
   ...{ q_lengths_at: NONE, kv_lengths_at: NONE, q_offsets_at: NONE, cu_q_at: NONE, cu_kv_at: NONE },
 };
 
+/** Smaller numbers a device may take for 0. */
+const SMALLEST_NORMAL = 2 ** -126;
+
 function sharedParams(problem: ResolvedScores, operands: Operands, slots: SlotChoice, grid: Grid): Partial<Params> {
   const { dropout, softcap = 1, similarity } = problem;
   const [kOuter, , kRows] = (problem.source?.k ?? problem.k).shape;
@@ -102,8 +105,8 @@ function sharedParams(problem: ResolvedScores, operands: Operands, slots: SlotCh
     chunk: problem.chunk,
     sink_tokens: problem.sinkTokens,
     scale: problem.scale,
-    scale_log2: problem.scale * Math.LOG2E,
-    softcap,
+    scale_log2: (problem.scale * Math.LOG2E) / (slots.largeScale ? 2 ** 128 : 1),
+    softcap: Math.max(softcap, SMALLEST_NORMAL),
     q_outer: problem.q.shape[0],
     k_outer: kOuter,
     k_rows: kRows,

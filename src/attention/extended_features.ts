@@ -101,9 +101,9 @@ function resolveFunctions(
 
 function resolveSoftcap(label: string, { softcap }: TakenScores): number | undefined {
   check(
-    softcap === undefined || (Number.isFinite(softcap) && softcap >= 0),
+    softcap === undefined || (Number.isFinite(Math.fround(softcap)) && softcap >= 0),
     "argument",
-    () => `${label}: softcap must be a positive number, or 0 for none, got ${softcap}.`,
+    () => `${label}: softcap must be a positive number of f32, or 0 for none, got ${softcap}.`,
   );
   return softcap || undefined;
 }

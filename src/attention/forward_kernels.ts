@@ -15,15 +15,19 @@ export interface Kernels {
   readonly workspace?: readonly number[];
 }
 
+/** Keys of a row from which on sums have totals: two blocks of shaders/lib/long_sums.wesl. */
+const LONG_ROW = 256;
+
 /** The forward kernel with a tile. `term`: operations of a column of a score. */
 export function forwardKernels(resolved: ResolvedProblem, tile: ForwardTile, term: number): Kernels {
   const { headDim, vDim, seqQ } = resolved;
+  const longRows = tile.form !== "half" && resolved.mostKeys > LONG_ROW;
   const grid = forwardGrid(tile, headDim, vDim, seqQ);
   const flops = grid.qTile * keysOf(resolved, grid.qTile) * (term * headDim + (2 * vDim) / grid.vSplits);
   return {
     variant: tile.name,
     stagesOf: async (slots) => [
-      { source: await forwardKernel({ headDim, vDim, tile, ...slots }), grid: { ...grid, flops } },
+      { source: await forwardKernel({ headDim, vDim, tile, ...slots, longRows }), grid: { ...grid, flops } },
     ],
   };
 }

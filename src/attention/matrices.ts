@@ -17,7 +17,7 @@ import {
 import type { ModuleMap } from "../shader/link.ts";
 import { type Kernels, keysOf } from "./forward_kernels.ts";
 import { areRight } from "./matrix_probe.ts";
-import type { ResolvedProblem } from "./problem.ts";
+import { isLargeScale, type ResolvedProblem } from "./problem.ts";
 
 /**
  * The kernels of a problem by subgroup matrices, where it asks for them. Otherwise `plain`, unless q, k and v are f16, the
@@ -45,6 +45,7 @@ export async function matrixKernels(
   const tile = matrixTile(component, headDim, vDim, limits);
   const able =
     isAble(problem.similarity.kind === "dot", "has dot products, and no other similarity") &&
+    isAble(!isLargeScale(problem), "has scales up to 2^64") &&
     isAble(tile !== undefined, `needs ${needs(component)}; the device has ${listed(limits)}`) &&
     isAble(component === "f32" || isF16(device, problem), "takes q, k and v of f16, and the feature shader-f16") &&
     isAble(

@@ -181,7 +181,7 @@ async function preparePlan(device: GPUDevice, problem: MergeProblem) {
 const BINDABLE: ReadonlySet<string> = new Set<keyof MergeBindings>(["partials", "output", "lse"]);
 
 /** Options of {@link mergeAttention}. */
-export interface MergeOptions {
+export interface MergeOptions extends Pick<MergeProblem, "infinityIsEmpty"> {
   /** Where the output goes, in a buffer that holds no partial. Default: a new tensor, the caller's to destroy. */
   readonly output?: Tensor;
   /** Where the log-sum-exp goes, likewise. */

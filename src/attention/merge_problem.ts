@@ -24,13 +24,20 @@ import {
 export interface MergeProblem {
   /**
    * Results of attention over disjoint sets of keys, one or more: output [B, H, M, Dv] and lse [B, H, M], f32, all of
-   * the same shape. Tensors, or what they will look like. A result without its `lse` is refused.
+   * the same shape. Tensors, or what they will look like. A result without its `lse` is refused. A row that has
+   * no key has LSE -Infinity (see `infinityIsEmpty`), and its output is not read. Sinks are part of an LSE: give them
+   * to one of the results only, for what every one has is counted that many times.
    */
   readonly partials: readonly { readonly output: TensorSpec; readonly lse?: TensorSpec }[];
   /** [B, H, M, Dv]. Default: dense. */
   readonly output?: TensorSpec;
   /** [B, H, M]. Default: dense. */
   readonly lse?: TensorSpec;
+  /**
+   * Take an LSE of +Infinity for a row without a key, as FlashAttention 2 marks one, like -Infinity. Default false: it
+   * makes the merged row NaN, as does an LSE that is NaN.
+   */
+  readonly infinityIsEmpty?: boolean;
   /** Axis order of all outputs; their shapes are then given in that order. Default `"bhmd"`. */
   readonly layout?: Layout;
   /** Name of the plan's GPU objects in errors and captures. Default `"mergeAttention"`. */
@@ -42,6 +49,7 @@ export const MERGE_PROBLEM: OptionNames<MergeProblem> = {
   partials: "any",
   output: "any",
   lse: "any",
+  infinityIsEmpty: "boolean",
   layout: "string",
   label: "string",
 };
@@ -78,13 +86,19 @@ export interface ResolvedMerge {
   readonly vDim: number;
   /** B * H * M */
   readonly rows: number;
+  readonly infinityIsEmpty: boolean;
 }
 
 /** Checks a merge and fills in its defaults. Throws FoveaError that names what is wrong. */
 export function resolveMerge(device: GPUDevice, problem: MergeProblem): ResolvedMerge {
-  const { partials, layout = "bhmd", label = "mergeAttention" } = problem;
+  const { partials, layout = "bhmd", label = "mergeAttention", infinityIsEmpty = false } = problem;
   checkPartials(label, partials);
   checkLayout(label, layout);
+  check(
+    typeof infinityIsEmpty === "boolean",
+    "argument",
+    () => `${label}: infinityIsEmpty must be true or false, got ${show(infinityIsEmpty)}.`,
+  );
   const first = toBhmd(label, "partials[0].output", partials[0].output, layout);
   const [batch, heads, seqQ, vDim] = first.shape;
   const outputShape = reorder(first, layout).shape;
@@ -112,7 +126,18 @@ export function resolveMerge(device: GPUDevice, problem: MergeProblem): Resolved
   add("output", problem.output ?? { shape: outputShape }, (bindings) => bindings.output, true);
   add("lse", problem.lse ?? { shape: lseShape }, (bindings) => bindings.lse, true);
   const rows = batch * heads * seqQ;
-  return { label, operands, partials: partials.length, outputShape, lseShape, heads, seqQ, vDim, rows };
+  return {
+    label,
+    operands,
+    partials: partials.length,
+    outputShape,
+    lseShape,
+    heads,
+    seqQ,
+    vDim,
+    rows,
+    infinityIsEmpty,
+  };
 }
 
 /** Throws FoveaError unless there are partial results, each with an LSE. */
@@ -141,6 +166,10 @@ export function checkPartials(label: string, partials: MergeProblem["partials"])
 const stridesOf = ({ shape, strides }: ResolvedSpec): number[] =>
   [0, 1, 2, 3].map((axis) => (shape[axis] > 1 ? strides[axis] : 0));
 
+/** Bits of f32. */
+const INFINITY_BITS = 0x7f800000;
+const NEGATIVE_INFINITY_BITS = 0xff800000;
+
 /** One dispatch of a merge. */
 export interface MergeDispatch {
   /** The operand behind each binding of the kernel; the workspace is the plan's own. */
@@ -150,7 +179,10 @@ export interface MergeDispatch {
 }
 
 /** The dispatches of a merge, all of the same grid, and the bytes of their uniforms. */
-export function mergeDispatches(device: GPUDevice, { operands, partials, heads, seqQ, vDim, rows }: ResolvedMerge) {
+export function mergeDispatches(
+  device: GPUDevice,
+  { operands, partials, heads, seqQ, vDim, rows, infinityIsEmpty }: ResolvedMerge,
+) {
   const count = Math.ceil(partials / MERGE_FOLD);
   const workgroups = Math.max(1, Math.ceil(rows / MERGE_ROW_TILE));
   const x = Math.min(workgroups, device.limits.maxComputeWorkgroupsPerDimension);
@@ -171,6 +203,7 @@ export function mergeDispatches(device: GPUDevice, { operands, partials, heads, 
       ...{ lse_base: lse.base, lse_0_base: lse_0.base, lse_1_base: lse_1.base },
       ...{ n_heads: heads, seq_q: seqQ, v_dim: vDim, rows, grid_x: x },
       ...{ partials: last - first + 1, first: Number(index === 0), last: Number(index === count - 1) },
+      empty: infinityIsEmpty ? INFINITY_BITS : NEGATIVE_INFINITY_BITS,
     };
     packMergeParams(params, bytes, index * stride);
     return { bound: { o_0, lse_0, o_1, lse_1, o, lse }, paramsOffset: index * stride };

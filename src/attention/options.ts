@@ -46,6 +46,10 @@ export interface Dropout {
  * s = scale * temperature * q.k -> softcap -> score function -> + bias + relative bias + ALiBi -> masks -> softmax -> dropout
  * ```
  *
+ * Scores are f32: a NaN that a query sees, of q, k, v, a bias or anything else, makes its row NaN (output, LSE, row
+ * maximum), and so does a score of +Infinity, as a product or a sum beyond f32 is. Finite scores are kept apart down to
+ * the lowest f32, and up to 2.3e38 in size where nothing but the scale changes them.
+ *
  * A query sees a key if every mask allows it; the masks win over whatever a bias says. Query i of a batch entry stands
  * at position p = i + offset (see `causal` and `queryOffset`), key j at position j.
  */
@@ -90,7 +94,7 @@ export interface ScoreOptions extends MaskOptions<PerBatch>, SimilarityOptions {
   readonly maskFunction?: MaskFunction;
   /** Likewise, with the blocks of scores that no query sees known beforehand, and skipped. */
   readonly blockMask?: BlockMask;
-  /** s becomes softcap * tanh(s / softcap), as in Gemma 2. Default, and 0, none. */
+  /** s becomes softcap * tanh(s / softcap), as in Gemma 2; a number of f32. Default, and 0, none. */
   readonly softcap?: number | null;
   /** ALiBi (arXiv 2108.12409): slopes [H] or [B, H]; s - slope * |p - j|. `alibiSlopes(H)` gives the usual ones. */
   readonly alibiSlopes?: PerHead;
@@ -98,7 +102,8 @@ export interface ScoreOptions extends MaskOptions<PerBatch>, SimilarityOptions {
   readonly relativeBias?: RelativeBias;
   /**
    * One logit a head [H], as learned by gpt-oss: exp(sink) joins the sum that probabilities are divided by, with no key
-   * and no value. Not scaled, not capped. Part of the log-sum-exp.
+   * and no value. Not scaled, not capped. Part of the log-sum-exp. Numbers up to 2e38 in size; of a tensor on the GPU
+   * -Infinity is no sink, and +Infinity or NaN makes the rows NaN.
    */
   readonly sinks?: PerHead;
   /** Dropout of the probabilities, which a CPU can replay. Default: none. */

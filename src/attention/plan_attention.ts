@@ -25,6 +25,8 @@ import {
   ATTENTION_PROBLEM,
   type AttentionProblem,
   type Cached,
+  hasPlainScores,
+  isLargeScale,
   type ResolvedProblem,
   resolveProblem,
   type TakenProblem,
@@ -96,7 +98,7 @@ async function kernelsOf(device: GPUDevice, resolved: ResolvedProblem): Promise<
   }
   if (isDecodeVariant(resolved.variant)) return decodeKernels(resolved, limits);
   const blockKeys = resolved.blockMask?.options.blockSize[1];
-  const half = { f16Rows: hasF16Rows(device, resolved), plainScores: hasPlainScores(resolved) };
+  const half = { f16Rows: hasF16Rows(device, resolved), plainScores: isPlain(resolved) };
   const tile = chooseForwardTile({ ...resolved, ...half, blockKeys }, limits);
   return isDecoded(resolved, tile) ? decodeKernels(resolved, limits) : forwardKernels(resolved, tile, 2);
 }
@@ -108,12 +110,11 @@ function hasF16Rows(device: GPUDevice, { q, k, v, source }: ResolvedProblem): bo
   );
 }
 
-/** Whether a problem has no more than scale, causality, windows, lengths and sinks. */
-function hasPlainScores(problem: ResolvedProblem): boolean {
-  const { similarity, softcap, bias, mask, scoreFunction, maskFunction, blockMask, dropout, lse, rowMax } = problem;
-  const more = bias ?? mask ?? scoreFunction ?? maskFunction ?? blockMask ?? dropout ?? lse ?? rowMax;
-  const tables = problem.tables.some(({ name }) => name === "relativeBias" || name === "alibiSlopes");
-  return similarity.kind === "dot" && !similarity.temperature && softcap === undefined && !more && !tables;
+/** Whether a problem has no more than a scale, causality, windows, lengths and sinks. */
+function isPlain(problem: ResolvedProblem): boolean {
+  const { similarity, blockMask, dropout, lse, rowMax } = problem;
+  const more = similarity.temperature ?? blockMask ?? dropout ?? lse ?? rowMax;
+  return hasPlainScores(problem) && !isLargeScale(problem) && !more;
 }
 
 /** Few queries, or keys that the caller splits; block masks are for the forward kernel. */

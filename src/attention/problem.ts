@@ -203,21 +203,43 @@ export function resolveScores<Values extends boolean>(
   const normRows = { q: rowsOf(q), k: rowsOf(given.source?.k ?? k) };
   const sizes = { batch, heads, headDim, rowsQ, rowsKv, normRows };
   const features = resolveFeatures(label, problem, sizes, given.source, extension);
+  const scale = problem.scale ?? defaultScale(features.similarity, headDim);
+  const bounded = features.softcap !== undefined || features.similarity.kind === "normalized";
+  check(
+    Math.abs(scale) <= LARGE_SCALE || bounded || (values && hasPlainScores(features)),
+    "argument",
+    () => `${label}: a scale beyond ${LARGE_SCALE} goes with plain scores or a softcap only, got ${scale}.`,
+  );
   return {
     ...{ label, layout, heads, kvHeads, headDim, q, k, lseShape: [batch, heads, rowsQ] },
     ...{ v: v as Values extends true ? ResolvedSpec : undefined, vDim: v?.shape[3] ?? 0 },
     ...{ source: given.source, ...features },
-    scale: problem.scale ?? defaultScale(features.similarity, headDim),
+    scale,
     maxDispatchFlops: problem.maxDispatchFlops,
   };
+}
+
+/** Beyond it plain scores have a unit of their own: shaders/variants/similarity_scaled.wesl. */
+const LARGE_SCALE = 2 ** 64;
+
+export const isLargeScale = (problem: Features & { readonly scale: number }): boolean =>
+  Math.abs(problem.scale) > LARGE_SCALE && hasPlainScores(problem);
+
+/** Whether scores are products with a scale and temperature, and masked by their places only. */
+export function hasPlainScores(features: Features): boolean {
+  const { similarity, softcap, bias, mask, scoreFunction, maskFunction, tables } = features;
+  const more = softcap ?? bias ?? mask ?? scoreFunction ?? maskFunction;
+  return (
+    similarity.kind === "dot" && !more && !tables.some(({ at }) => at === "slopes_at" || at === "relative_values_at")
+  );
 }
 
 function checkOptions(label: string, { layout = "bhmd", scale, maxDispatchFlops = 1 }: TakenScoreProblem): void {
   checkLayout(label, layout);
   check(
-    scale === undefined || Number.isFinite(scale),
+    scale === undefined || Number.isFinite(Math.fround(scale)),
     "argument",
-    () => `${label}: scale must be a finite number, got ${scale}. Leave it out for the default.`,
+    () => `${label}: scale must be a finite number of f32, got ${show(scale)}. Leave it out for the default.`,
   );
   check(
     maxDispatchFlops > 0,

@@ -6,7 +6,7 @@ import { Tensor } from "../gpu/tensor.ts";
 import type { SimilarityChoice } from "../kernels/slots.ts";
 import { checkNames } from "../options.ts";
 import type { PerHead, TakenScores } from "./options.ts";
-import { checkNumbers, type Table } from "./tables.ts";
+import { checkNumbers, LARGEST, type Table } from "./tables.ts";
 
 /** Numbers for each column of a row, [D], or for each head and column, [H, D]: an array, or an f32 tensor. */
 export type PerColumn = Numbers | Tensor;
@@ -73,7 +73,7 @@ export interface SimilarityOptions {
   readonly temperature?: number | PerHead;
   /** The same as its natural logarithm, as Swin Transformer V2 learns it: min(exp(logTemperature), maxTemperature). */
   readonly logTemperature?: number | PerHead;
-  /** Goes with `logTemperature`. Default 100. */
+  /** Goes with `logTemperature`; up to 2^64, as is a temperature. Default 100. */
   readonly maxTemperature?: number;
 }
 
@@ -131,6 +131,9 @@ export function resolveSimilarity(
   return { similarity: { ...common, ...similarity }, tables: [...temperature.tables, ...tables] };
 }
 
+/** Beyond it scores of ordinary q and k leave f32. */
+const LARGEST_TEMPERATURE = 2 ** 64;
+
 function resolveTemperature(label: string, options: TakenScores, { heads }: Sizes) {
   const { temperature, logTemperature, maxTemperature } = options;
   check(
@@ -139,16 +142,18 @@ function resolveTemperature(label: string, options: TakenScores, { heads }: Size
     () => `${label}: temperature and logTemperature say the same; give one of them.`,
   );
   check(
-    maxTemperature === undefined || (logTemperature !== undefined && maxTemperature > 0),
+    maxTemperature === undefined ||
+      (logTemperature !== undefined && maxTemperature > 0 && maxTemperature <= LARGEST_TEMPERATURE),
     "argument",
-    () => `${label}: maxTemperature is a positive number beside logTemperature, got ${maxTemperature}.`,
+    () =>
+      `${label}: maxTemperature is a positive number up to ${LARGEST_TEMPERATURE} beside logTemperature, got ${show(maxTemperature)}.`,
   );
   const kind = temperature !== undefined ? "plain" : logTemperature !== undefined ? "log" : undefined;
   const resolved = { temperature: kind, maxTemperature: maxTemperature ?? 100 } as const;
   if (!kind) return { resolved, tables: [] };
   const name = kind === "log" ? "logTemperature" : "temperature";
   const values = perHead(options[name] as number | PerHead, heads);
-  checkNumbers(`${label}: ${name}`, values, [[heads]]);
+  checkNumbers(`${label}: ${name}`, values, [[heads]], kind === "log" ? LARGEST : LARGEST_TEMPERATURE);
   const tables: Table[] = [{ at: "temperature_at", name, values, dtype: "f32" }];
   return { resolved, tables };
 }
@@ -157,9 +162,9 @@ function normalized(label: string, given: NormalizedSimilarity, { headDim, rows 
   const { kind, eps = kind === "l2" ? 1e-12 : 1e-6, qWeights, kWeights } = given;
   checkNames(`${label}: similarity`, given, NORMALIZED);
   check(
-    Number.isFinite(eps) && eps >= 1e-30,
+    typeof eps === "number" && eps >= 1e-30 && eps <= LARGEST,
     "argument",
-    () => `${label}: similarity.eps must be a number of 1e-30 or more, got ${eps}.`,
+    () => `${label}: similarity.eps must be a number of 1e-30 or more, got ${show(eps)}.`,
   );
   const tables: Table[] = [
     { at: "q_norms_at", name: "norms of q", dtype: "f32", values: { reserved: rows.q } },
@@ -181,9 +186,9 @@ function additive(label: string, given: AdditiveSimilarity, { heads, headDim }: 
   const { vector = 1, innerBias, innerScale = 1, normalize = false, gain } = given;
   checkNames(`${label}: similarity`, given, ADDITIVE);
   check(
-    Number.isFinite(innerScale),
+    typeof innerScale === "number" && Math.abs(innerScale) <= LARGEST,
     "argument",
-    () => `${label}: innerScale must be a finite number, got ${innerScale}.`,
+    () => `${label}: innerScale must be a finite number of f32, got ${show(innerScale)}.`,
   );
   check(
     gain === undefined || normalize,

@@ -39,12 +39,15 @@ const RELATIVE_BIAS: OptionNames<RelativeBias> = {
   maxDistance: "number",
 };
 
+/** A sink is kept in log2 units, too. */
+const LARGEST_SINK = 2e38;
+
 /** The tables of ALiBi, sinks and T5's bias. */
 export function headTables(label: string, options: TakenScores, { batch, heads }: Sizes): Table[] {
   const { alibiSlopes, sinks, relativeBias } = options;
   const tables: Table[] = [];
-  const add = (at: Table["at"], name: string, values: PerHead, shapes: number[][], what = name) => {
-    checkNumbers(`${label}: ${what}`, values, shapes);
+  const add = (at: Table["at"], name: string, values: PerHead, shapes: number[][], largest = LARGEST, what = name) => {
+    checkNumbers(`${label}: ${what}`, values, shapes, largest);
     tables.push({ at, name, values, dtype: "f32" });
   };
   if (alibiSlopes !== undefined) {
@@ -54,7 +57,7 @@ export function headTables(label: string, options: TakenScores, { batch, heads }
     const slopes = { at: "slopes_at", name: "alibiSlopes", values: alibiSlopes, dtype: "f32" } as const;
     tables.push({ ...slopes, stride: ["slopes_stride_b", stride] });
   }
-  if (sinks !== undefined) add("sinks_at", "sinks", sinks, [[heads]]);
+  if (sinks !== undefined) add("sinks_at", "sinks", sinks, [[heads]], LARGEST_SINK);
   if (relativeBias !== undefined) {
     check(
       typeof relativeBias === "object" && relativeBias !== null && relativeBias.table !== undefined,
@@ -63,7 +66,7 @@ export function headTables(label: string, options: TakenScores, { batch, heads }
     );
     checkNames(`${label}: relativeBias`, relativeBias, RELATIVE_BIAS);
     const { table, buckets = table instanceof Tensor ? table.shape[0] : table.length / heads } = relativeBias;
-    add("relative_values_at", "relativeBias", table, [[buckets, heads]], "relativeBias.table");
+    add("relative_values_at", "relativeBias", table, [[buckets, heads]], LARGEST, "relativeBias.table");
     tables.push(bucketTable(label, relativeBias, buckets));
   }
   return tables;
@@ -76,10 +79,15 @@ function bucketTable(label: string, bias: RelativeBias, buckets: number): Table 
   return { at: "relative_buckets_at", name: "buckets", values: [...behind, ...ahead], dtype: "i32" };
 }
 
+/** The largest f32. */
+export const LARGEST = 3.4028234663852886e38;
+
+/** @param largest The largest magnitude that is allowed */
 export function checkNumbers(
   what: string,
   values: PerHead,
   shapes: readonly number[][],
+  largest: number = LARGEST,
 ): asserts values is ListOrTensor {
   const expected = shapes.map((shape) => `[${shape.join(", ")}]`).join(" or ");
   const fits = (count: number) => shapes.some((shape) => shape.reduce((product, size) => product * size, 1) === count);
@@ -98,6 +106,11 @@ export function checkNumbers(
     () =>
       `${what} must be a tensor or an array of numbers ${expected}, got ${Array.isArray(values) ? values.length : show(values)}.`,
   );
-  const wrong = values.findIndex((value) => !Number.isFinite(value));
-  check(wrong < 0, "argument", () => `${what} must be finite numbers, got ${show(values[wrong])} at ${wrong}.`);
+  const wrong = values.findIndex((value) => !(typeof value === "number" && Math.abs(value) <= largest));
+  const bound = largest < LARGEST ? ` of at most ${largest}` : "";
+  check(
+    wrong < 0,
+    "argument",
+    () => `${what} must be finite numbers of f32${bound}, got ${show(values[wrong])} at ${wrong}.`,
+  );
 }

@@ -150,8 +150,9 @@ export async function decodeModules(spec: DecodeSpecialisation): Promise<ModuleM
     ...slotConstants(slots),
   });
   const own = { "package::combine": combine, ...LIBRARY };
+  const totals = import("./totals.ts");
   const [slotted, form] = await Promise.all([loadSlotModules(slots), loadForm(tile, whole)]);
-  return { ...MODULES, ...own, ...form, ...config, ...slotted };
+  return { ...MODULES, ...own, ...form, ...config, ...slotted, ...(await totals).TOTALS_MODULES };
 }
 
 const LIBRARY: ModuleMap = { "package::lib::packed_rows": packedRows, "package::lib::partials": partials };

@@ -235,8 +235,9 @@ export async function forwardModules(spec: ForwardSpecialisation): Promise<Modul
     D_CHUNK: dChunk,
     ...slotConstants(slots),
   });
+  const totals = slots.longRows ? (await import("./totals.ts")).TOTALS_MODULES : {};
   const [slotted, own] = await Promise.all([loadSlotModules(slots), loadForm(spec)]);
-  return { ...MODULES, ...config, ...slotted, ...own };
+  return { ...MODULES, ...config, ...slotted, ...own, ...totals };
 }
 
 /** The modules of a kernel's form. */

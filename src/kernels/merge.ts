@@ -31,6 +31,7 @@ export const MERGE_PARAMS = [
   ["partials", "u32"],
   ["first", "u32"],
   ["last", "u32"],
+  ["empty", "u32"],
 ] as const;
 
 export type MergeParams = {

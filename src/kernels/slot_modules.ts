@@ -31,6 +31,7 @@ import sequencePacked from "../../shaders/variants/sequence_packed.wesl?raw";
 import similarityAdditive from "../../shaders/variants/similarity_additive.wesl?raw";
 import similarityAdditiveRows from "../../shaders/variants/similarity_additive_rows.wesl?raw";
 import similarityNormalized from "../../shaders/variants/similarity_normalized.wesl?raw";
+import similarityScaled from "../../shaders/variants/similarity_scaled.wesl?raw";
 import tablesStored from "../../shaders/variants/tables_stored.wesl?raw";
 import termsModified from "../../shaders/variants/terms_modified.wesl?raw";
 import walkBlocks from "../../shaders/variants/walk_blocks.wesl?raw";
@@ -111,6 +112,9 @@ export function slotModules(slots: SlotChoice): ModuleMap {
     ...slotModule("output", moduleOf(OUTPUTS, o)),
     ...(sequence && { "package::slots::sequence": SEQUENCES[sequence] }),
     ...(slots.tables && { "package::slots::tables": { name: "variants/tables_stored.wesl", text: tablesStored } }),
+    ...(slots.largeScale && {
+      "package::slots::similarity": { name: "variants/similarity_scaled.wesl", text: similarityScaled },
+    }),
     ...(similarity && { "package::slots::similarity": SIMILARITIES[similarity.kind] }),
     ...(slots.lse && { "package::slots::lse": { name: "variants/lse_stored.wesl", text: lseStored } }),
     ...(slots.rowMax && { "package::slots::row_max": { name: "variants/row_max_stored.wesl", text: rowMaxStored } }),

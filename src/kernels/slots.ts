@@ -71,6 +71,10 @@ export interface SlotChoice {
   readonly alibi?: boolean;
   readonly sinks?: boolean;
   readonly dropout?: boolean;
+  /** The scale is so large that plain scores might leave f32. */
+  readonly largeScale?: boolean;
+  /** There are keys enough for sums to lose digits: they have totals. */
+  readonly longRows?: boolean;
   /** A boolean mask in memory. */
   readonly maskTensor?: "bytes" | "bits";
   /** A user's functions. */
@@ -116,6 +120,7 @@ export function slotConstants(slots: SlotChoice): Readonly<Record<string, boolea
     SINKS: slots.sinks ?? false,
     DROPOUT: slots.dropout ?? false,
     ROW_MAX: slots.rowMax ?? false,
+    LARGE_SCALE: slots.largeScale ?? false,
     Q_BF16: slots.q.startsWith("bf16"),
     K_BF16: slots.k.startsWith("bf16"),
     V_BF16: slots.v.startsWith("bf16"),

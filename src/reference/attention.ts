@@ -54,8 +54,9 @@ export function attention(
     for (let j = row.begin; j < row.end; j++) {
       // A key that is not seen is skipped and not multiplied by 0, for its value may be NaN.
       if (scores[j] === Number.NEGATIVE_INFINITY) continue;
+      // A dropped one is seen: its NaN shows.
       const p = drop ? drop(weights[j], row.number, j) : store(weights[j]);
-      if (p !== undefined) accumulate(out, p, value, at(value, row.batch, kvHead, row.keyRow + j), single);
+      accumulate(out, p, value, at(value, row.batch, kvHead, row.keyRow + j), single);
     }
     for (let d = 0; d < Dv; d++) out[d] = store(round(out[d] / sum));
     lse[index] = rowLse;
@@ -64,10 +65,10 @@ export function attention(
   return { output, lse, rowMax };
 }
 
-/** Makes of a weight the one after dropout, `undefined` where it is dropped. */
+/** Makes of a weight the one after dropout. */
 function dropper(dropout: ReferenceOptions["dropout"], round: (x: number) => number) {
   if (!dropout) return undefined;
   const keeps = dropoutKeeps(dropout.seed, dropout.p);
   const factor = round(1 / round(1 - dropout.p));
-  return (p: number, row: number, key: number) => (keeps(row, key) ? round(p * factor) : undefined);
+  return (p: number, row: number, key: number) => (keeps(row, key) ? round(p * factor) : 0);
 }

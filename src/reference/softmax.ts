@@ -2,7 +2,7 @@
 
 /** What a row's weights have in common. */
 export interface RowSoftmax {
-  /** Largest score, -Infinity for a row without a key. */
+  /** Largest score, -Infinity for a row without a key, NaN where a score is NaN. */
   readonly max: number;
   /** What the weights are to be divided by. */
   readonly sum: number;
@@ -12,7 +12,8 @@ export interface RowSoftmax {
 
 /**
  * Writes exp(score - m) over the keys begin .. end into `weights`, m the largest score or the sink if that is larger.
- * Scores of -Infinity are keys that are not seen. A sink of -Infinity is none.
+ * Scores of -Infinity are keys that are not seen, and weigh 0. A sink of -Infinity is none. A score of NaN or +Infinity
+ * makes the sum NaN, and with it the row.
  */
 export function softmax(
   scores: Float64Array,
@@ -25,7 +26,7 @@ export function softmax(
   let seen = false;
   for (let j = begin; j < end; j++) {
     if (scores[j] !== Number.NEGATIVE_INFINITY) seen = true;
-    if (scores[j] > max) max = scores[j];
+    if (scores[j] > max || Number.isNaN(scores[j])) max = scores[j];
   }
   if (!seen) {
     weights.fill(0, begin, end);
@@ -34,7 +35,8 @@ export function softmax(
   const top = Math.max(max, sink);
   let sum = 0;
   for (let j = begin; j < end; j++) {
-    weights[j] = round(Math.exp(round(scores[j] - top)));
+    const seesKey = scores[j] !== Number.NEGATIVE_INFINITY;
+    weights[j] = seesKey ? round(Math.exp(round(scores[j] - top))) : 0;
     sum = round(sum + weights[j]);
   }
   sum = round(sum + round(Math.exp(round(sink - top))));

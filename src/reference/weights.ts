@@ -49,7 +49,7 @@ export interface ReferenceTopK {
   readonly weights: Float64Array;
 }
 
-/** The `count` keys of each row with the largest scores, the smaller index first among equals. */
+/** The `count` keys of each row with the largest scores, NaN before all, the smaller index first among equals. */
 export function topKKeys(
   q: ReferenceTensor,
   k: ReferenceTensor,
@@ -67,7 +67,7 @@ export function topKKeys(
     writeProbabilities(problem, row, scores, probabilities);
     const best = Array.from({ length: row.end - row.begin }, (_, j) => row.begin + j)
       .filter((j) => scores[j] !== Number.NEGATIVE_INFINITY)
-      .sort((a, b) => scores[b] - scores[a]) // stable, so equals stay in order
+      .sort((a, b) => compareScores(scores[b], scores[a])) // stable, so equals stay in order
       .slice(0, count);
     best.forEach((j, place) => {
       indices[index * count + place] = j;
@@ -77,8 +77,14 @@ export function topKKeys(
   return { indices, weights };
 }
 
+/** A NaN stands above all scores. */
+const compareScores = (a: number, b: number) => Number(Number.isNaN(a)) - Number(Number.isNaN(b)) || a - b || 0;
+
 /** Writes scores and probabilities of the keys row.begin .. row.end. */
 function writeProbabilities(problem: Scores, row: Row, scores: Float64Array, probabilities: Float64Array): void {
   const { sum } = problem.softmax(row, scores, probabilities);
-  for (let j = row.begin; j < row.end; j++) probabilities[j] = problem.rounding.round(probabilities[j] / sum);
+  for (let j = row.begin; j < row.end; j++) {
+    const seesKey = scores[j] !== Number.NEGATIVE_INFINITY;
+    probabilities[j] = seesKey ? problem.rounding.round(probabilities[j] / sum) : 0;
+  }
 }

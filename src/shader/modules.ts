@@ -1,6 +1,7 @@
 // The shader modules that every attention kernel may import: the library, and the default text of each slot. A kernel
 // adds its root and its variants of the slots; what no kernel imports stays out of an application's bundle.
 
+import finite from "../../shaders/lib/finite.wesl?raw";
 import mask from "../../shaders/lib/mask.wesl?raw";
 import params from "../../shaders/lib/params.wesl?raw";
 import position from "../../shaders/lib/position.wesl?raw";
@@ -21,6 +22,7 @@ import sequence from "../../shaders/slots/sequence.wesl?raw";
 import similarity from "../../shaders/slots/similarity.wesl?raw";
 import tables from "../../shaders/slots/tables.wesl?raw";
 import terms from "../../shaders/slots/terms.wesl?raw";
+import totals from "../../shaders/slots/totals.wesl?raw";
 import walk from "../../shaders/slots/walk.wesl?raw";
 import { FoveaError } from "../errors.ts";
 import type { ModuleMap } from "./link.ts";
@@ -109,6 +111,7 @@ function renamed(text: string, names: Readonly<Record<string, string>>): string 
 }
 
 export const MODULES: ModuleMap = {
+  "package::lib::finite": finite,
   "package::lib::mask": mask,
   "package::lib::params": params,
   "package::lib::position": position,
@@ -130,6 +133,7 @@ export const MODULES: ModuleMap = {
   "package::slots::similarity": similarity,
   "package::slots::tables": tables,
   "package::slots::terms": terms,
+  "package::slots::totals": totals,
   "package::slots::value": { name: "slots/query.wesl as value", text: asValue(query) },
   "package::slots::walk": walk,
 };
