@@ -68,9 +68,9 @@ const PROBLEMS: readonly [what: string, change: object, message: string | RegExp
   [
     "a NaN scale",
     { scale: Number.NaN },
-    "attention: scale must be a finite number, got NaN. Leave it out for the default.",
+    "attention: scale must be a finite number of f32, got NaN. Leave it out for the default.",
   ],
-  ["an infinite scale", { scale: Number.POSITIVE_INFINITY }, /scale must be a finite number, got Infinity/],
+  ["an infinite scale", { scale: Number.POSITIVE_INFINITY }, /scale must be a finite number of f32, got Infinity/],
   [
     "an alignment and an offset",
     { causal: "top-left", queryOffset: 1 },

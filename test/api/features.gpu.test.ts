@@ -42,11 +42,11 @@ const OPTIONS: Refusals = [
     "attention: sinkTokens must be a whole number of keys from 0 up, got -1.",
   ],
   ["half a position in a chunk", { attentionChunk: 2.5 }, /attentionChunk must be .* got 2\.5\.$/],
-  ["a cap below 0", { softcap: -1 }, "attention: softcap must be a positive number, or 0 for none, got -1."],
+  ["a cap below 0", { softcap: -1 }, "attention: softcap must be a positive number of f32, or 0 for none, got -1."],
   [
     "an infinite cap",
     { softcap: Number.POSITIVE_INFINITY },
-    /softcap must be a positive number, or 0 for none, got Infinity/,
+    /softcap must be a positive number of f32, or 0 for none, got Infinity/,
   ],
   ["dropout by a number", { dropout: 0.1 }, "attention: dropout must be { p, seed }, got 0.1."],
   [
@@ -171,7 +171,7 @@ const MEMORY: Refusals = [
   [
     "slopes that are NaN",
     { alibiSlopes: [1, 2, Number.NaN, 3] },
-    "attention: alibiSlopes must be finite numbers, got NaN at 2.",
+    "attention: alibiSlopes must be finite numbers of f32, got NaN at 2.",
   ],
   ["a number for slopes", { alibiSlopes: 0 }, /alibiSlopes must be .* got 0\.$/],
   ["null for slopes", { alibiSlopes: null }, /alibiSlopes must be .* got null\.$/],
@@ -193,7 +193,7 @@ const MEMORY: Refusals = [
   [
     "an infinite sink",
     { sinks: [0, 0, 0, Number.NEGATIVE_INFINITY] },
-    /sinks must be finite numbers, got -Infinity at 3/,
+    /sinks must be finite numbers of f32 of at most 2e\+38, got -Infinity at 3/,
   ],
   [
     "a table for a relative bias",

@@ -39,12 +39,12 @@ const PROBLEMS: readonly [what: string, options: object, message: string | RegEx
   [
     "an inner bias that is not finite",
     { similarity: { kind: "additive", innerBias: [0, 1, 2, 3, 4, 5, 6, Number.NaN] } },
-    "attention: innerBias must be finite numbers, got NaN at 7.",
+    "attention: innerBias must be finite numbers of f32, got NaN at 7.",
   ],
   [
     "an inner scale that is none",
     { similarity: { kind: "additive", innerScale: Number.NaN } },
-    "attention: innerScale must be a finite number, got NaN.",
+    "attention: innerScale must be a finite number of f32, got NaN.",
   ],
   [
     "a gain of no unit vector",
@@ -69,7 +69,7 @@ const PROBLEMS: readonly [what: string, options: object, message: string | RegEx
   [
     "a bound of no logarithm",
     { temperature: 1, maxTemperature: 100 },
-    "attention: maxTemperature is a positive number beside logTemperature, got 100.",
+    "attention: maxTemperature is a positive number up to 18446744073709552000 beside logTemperature, got 100.",
   ],
   [
     "temperatures of other heads",

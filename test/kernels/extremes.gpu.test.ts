@@ -203,7 +203,7 @@ describe("numbers that f32 can't hold are refused", () => {
   const problem = { q: spec(1, 2, 3, 8), k: spec(1, 2, 5, 8), v: spec(1, 2, 5, 8) };
   it.each([
     [{ scale: 1e39 }, "attention: scale must be a finite number of f32, got 1e+39. Leave it out for the default."],
-    [{ softcap: 1e39 }, "attention: softcap must be a positive number of f32, got 1e+39. Leave it out for none."],
+    [{ softcap: 1e39 }, "attention: softcap must be a positive number of f32, or 0 for none, got 1e+39."],
     [{ scale: 1e38, alibiSlopes: [1, 1] }, /a scale beyond 18446744073709552000 goes with plain scores or a softcap/],
     [{ alibiSlopes: [1, 1e39] }, "attention: alibiSlopes must be finite numbers of f32, got 1e+39 at 1."],
     [{ sinks: [1, 3e38] }, "attention: sinks must be finite numbers of f32 of at most 2e+38, got 3e+38 at 1."],
