@@ -10,8 +10,8 @@ import type { LinearTensor } from "./linear_options.ts";
 import type { LinearStep } from "./linear_steps.ts";
 import { checkOperand, checkOverlap, checkUsed } from "./operand_checks.ts";
 import type { Operand } from "./operands.ts";
-import { recordInto } from "./plan.ts";
 import { bindingRange } from "./specs.ts";
+import { checkTarget, type EncodeTarget, recordInto } from "./target.ts";
 
 /**
  * Memory for one run of a plan of linear attention: tensors that look as the plan was told. Those that it was made with
@@ -65,8 +65,9 @@ export class LinearAttentionPlan {
    * const decode = await planLinearAttention(device, { q, k, v, updateRule: "linear", state: { shape: [1, 8, 64, 64] } });
    * decode.encode(encoder, { output, state: tensor(device, [1, 8, 64, 64]) });
    */
-  encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: LinearAttentionBindings = {}): void {
+  encode(target: EncodeTarget, bindings: LinearAttentionBindings = {}): void {
     const { device, label, dispatches } = this.#parts;
+    checkTarget(label, target);
     check(!this.#destroyed, "destroyed", () => `${label}: the plan was destroyed.`);
     checkDevice(device);
     const groups = this.#bindGroups(bindings ?? {});

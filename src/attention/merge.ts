@@ -20,8 +20,8 @@ import {
 } from "./merge_problem.ts";
 import { checkOperand, checkOverlap, checkUsed } from "./operand_checks.ts";
 import type { Operand } from "./operands.ts";
-import { type Recording, recordInto } from "./plan.ts";
 import { bindingRange } from "./specs.ts";
+import { checkTarget, type EncodeTarget, type Recording, recordInto } from "./target.ts";
 
 interface PlanParts {
   readonly device: GPUDevice;
@@ -64,7 +64,8 @@ export class MergePlan {
    * merge.encode(pass, { output });
    * pass.end();
    */
-  encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: MergeBindings = {}): void {
+  encode(target: EncodeTarget, bindings: MergeBindings = {}): void {
+    checkTarget(this.#parts.merge.label, target);
     recordInto(target, this.#parts.merge.label, this.prepare(bindings ?? {}));
   }
 

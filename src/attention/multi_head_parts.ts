@@ -16,10 +16,10 @@ import { weightTensors } from "./multi_head_problem.ts";
 import type { LinearWeights, MultiHeadWeights } from "./multi_head_weights.ts";
 import type { AttentionBindings, OperandName } from "./operands.ts";
 import type { ScoreOptions } from "./options.ts";
-import type { Recording } from "./plan.ts";
 import { planAttention } from "./plan_attention.ts";
 import { planProjection } from "./projection.ts";
 import type { ResolvedSpec } from "./specs.ts";
+import type { Recording } from "./target.ts";
 import { splitHeads } from "./views.ts";
 import { planAttentionWeights } from "./weights.ts";
 

@@ -10,8 +10,8 @@ import { resolveMultiHead, weightTensors } from "./multi_head_problem.ts";
 import { planTensors } from "./one_kernel.ts";
 import { checkOperand, checkOverlap } from "./operand_checks.ts";
 import type { OperandName, Operands } from "./operands.ts";
-import { recordInto } from "./plan.ts";
 import type { ResolvedSpec } from "./specs.ts";
+import { checkTarget, type EncodeTarget, recordInto } from "./target.ts";
 
 interface PlanParts {
   readonly layer: Layer;
@@ -51,9 +51,10 @@ export class MultiHeadPlan {
    * plan.encode(pass, { query, output });
    * pass.end();
    */
-  encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: MultiHeadBindings = {}): void {
+  encode(target: EncodeTarget, bindings: MultiHeadBindings = {}): void {
     const { layer, operands, parts } = this.#parts;
     const { device, label } = layer;
+    checkTarget(label, target);
     check(!this.#destroyed, "destroyed", () => `${label}: the plan was destroyed.`);
     checkDevice(device);
     const given = new Map<OperandName, Tensor>();

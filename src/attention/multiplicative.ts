@@ -7,12 +7,13 @@ import { resolveSpec, type Tensor, tensor } from "../gpu/tensor.ts";
 import type { TensorSpec } from "../types.ts";
 import { ATTENTION_OPTIONS, type AttentionOptions, type AttentionResult } from "./attention.ts";
 import type { AttentionBindings } from "./operands.ts";
-import { type AttentionPlan, recordInto } from "./plan.ts";
+import type { AttentionPlan } from "./plan.ts";
 import { preparePlan } from "./plan_attention.ts";
 import { ATTENTION_PROBLEM, type AttentionProblem } from "./problem.ts";
 import { prepareProjection } from "./projection.ts";
 import { checkTensors, runOnce } from "./run.ts";
 import { checkedSpec, checkLayout, FLOATS, type ResolvedSpec, toBhmd } from "./specs.ts";
+import { checkTarget, type EncodeTarget, recordInto } from "./target.ts";
 
 /** A problem of {@link planMultiplicativeAttention}: one of attention, and the weights between q and k. */
 export interface MultiplicativeProblem extends AttentionProblem {
@@ -64,8 +65,9 @@ export class MultiplicativePlan {
    * const plan = await planMultiplicativeAttention(device, { q, k, v, weight });
    * plan.encode(encoder, { q, output });
    */
-  encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: MultiplicativeBindings = {}): void {
+  encode(target: EncodeTarget, bindings: MultiplicativeBindings = {}): void {
     const { label, attention, projections, given } = this.#parts;
+    checkTarget(label, target);
     const { q = given.q, weight = given.weight, ...rest } = bindings;
     const attend = attention.prepare(rest);
     if (!attend) return; // there is no output element

@@ -9,8 +9,9 @@ import type { KernelSource } from "../types.ts";
 import { cutWork, UNIFORM_STRIDE } from "./dispatch.ts";
 import { checkOperand } from "./operand_checks.ts";
 import type { AttentionBindings, Operand, OperandName } from "./operands.ts";
-import { AttentionPlan, type Recording } from "./plan.ts";
+import { AttentionPlan } from "./plan.ts";
 import { bindingBase, checkBindingLimit, type ResolvedSpec } from "./specs.ts";
+import type { EncodeTarget, Recording } from "./target.ts";
 
 /** The tensors of a plan. */
 export interface PlanTensors {
@@ -85,7 +86,7 @@ export class OperationPlan<Bindings> {
    * @example
    * plan.encode(pass, { x, output });
    */
-  encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings?: Bindings): void {
+  encode(target: EncodeTarget, bindings?: Bindings): void {
     this.#plan.encode(target, bindings as AttentionBindings | undefined);
   }
 

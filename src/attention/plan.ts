@@ -12,6 +12,7 @@ import type { KvSource } from "./kv_source.ts";
 import { bindableOf, checkCaptures, checkOperand, checkOverlap, checkUsed } from "./operand_checks.ts";
 import { type AttentionBindings, type OperandName, type Operands, OWN } from "./operands.ts";
 import { bindingRange } from "./specs.ts";
+import { checkTarget, type EncodeTarget, type Recording, recordInto } from "./target.ts";
 
 /** Our names of the shader's bindings, where they differ. */
 const OPERAND_NAMES: Readonly<Record<string, OperandName>> = {
@@ -36,25 +37,6 @@ export interface CompiledStage {
   readonly names?: Readonly<Record<string, OperandName>>;
   readonly compiled: CompiledKernel;
   readonly dispatches: readonly Dispatch[];
-}
-
-/** Records into a pass. */
-export type Recording = (pass: GPUComputePassEncoder) => void;
-
-/** Records into a caller's pass, or into a pass of its own; nothing where there is nothing to compute. */
-export function recordInto(
-  target: GPUComputePassEncoder | GPUCommandEncoder,
-  label: string,
-  recording: Recording | undefined,
-): void {
-  if (!recording) return;
-  if ("dispatchWorkgroups" in target) {
-    recording(target);
-  } else {
-    const pass = target.beginComputePass({ label });
-    recording(pass);
-    pass.end();
-  }
 }
 
 interface PlanParts {
@@ -109,7 +91,8 @@ export class AttentionPlan {
    * plan.encode(pass, { q, k, v, output });
    * pass.end();
    */
-  encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: AttentionBindings = {}): void {
+  encode(target: EncodeTarget, bindings: AttentionBindings = {}): void {
+    checkTarget(this.#parts.label, target);
     recordInto(target, this.#parts.label, this.prepare(bindings ?? {}));
   }
 

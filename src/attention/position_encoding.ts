@@ -22,6 +22,7 @@ import {
 import { addPositions, positionParams } from "./positions.ts";
 import { runOnce } from "./run.ts";
 import { bindingBase, type ResolvedSpec } from "./specs.ts";
+import type { EncodeTarget } from "./target.ts";
 
 /** A compiled position encoding. Make one with {@link planPositionEncoding}; encode it as often as you like. */
 export class PositionEncodingPlan {
@@ -48,7 +49,7 @@ export class PositionEncodingPlan {
    * @example
    * plan.encode(pass, { x: embeddings, output });
    */
-  encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: PositionEncodingBindings = {}): void {
+  encode(target: EncodeTarget, bindings: PositionEncodingBindings = {}): void {
     checkUnbound(this.#resolved, bindings);
     this.#plan.encode(target, bindings as AttentionBindings);
   }

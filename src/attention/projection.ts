@@ -12,7 +12,7 @@ import { accessOf } from "./build.ts";
 import { addresses } from "./dispatch.ts";
 import { type OneKernel, planOneKernel, planTensors } from "./one_kernel.ts";
 import type { AttentionBindings } from "./operands.ts";
-import type { AttentionPlan, Recording } from "./plan.ts";
+import type { AttentionPlan } from "./plan.ts";
 import {
   PROJECTION_PROBLEM,
   type ProjectionBindings,
@@ -22,6 +22,7 @@ import {
 } from "./projection_problem.ts";
 import { runOnce } from "./run.ts";
 import { bindingBase } from "./specs.ts";
+import type { EncodeTarget, Recording } from "./target.ts";
 
 /** A compiled projection. Make one with {@link planProjection}; encode it as often as you like. */
 export class ProjectionPlan {
@@ -51,7 +52,7 @@ export class ProjectionPlan {
    * projection.encode(pass, { x, output });
    * pass.end();
    */
-  encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: ProjectionBindings = {}): void {
+  encode(target: EncodeTarget, bindings: ProjectionBindings = {}): void {
     this.#plan.encode(target, bindings as AttentionBindings);
   }
 

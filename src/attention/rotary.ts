@@ -23,6 +23,7 @@ import {
 } from "./rotary_problem.ts";
 import { runOnce } from "./run.ts";
 import { bindingBase, checkedSpec, FLOATS, reorder } from "./specs.ts";
+import type { EncodeTarget } from "./target.ts";
 
 /** A compiled rotary embedding. Make one with {@link planRotary}; encode it as often as you like. */
 export class RotaryPlan {
@@ -51,7 +52,7 @@ export class RotaryPlan {
    * plan.encode(pass, { x: q, output: rotated });
    * pass.end();
    */
-  encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: RotaryBindings = {}): void {
+  encode(target: EncodeTarget, bindings: RotaryBindings = {}): void {
     checkUnbound(this.#resolved, bindings);
     this.#plan.encode(target, bindings as AttentionBindings);
   }

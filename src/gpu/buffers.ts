@@ -1,13 +1,15 @@
 // Buffers, and the errors that WebGPU reports late. Numeric usage flags: the named ones are globals of the browser that
 // Node does not have.
 
-import { check, FoveaError } from "../errors.ts";
+import { check, FoveaError, type FoveaErrorCode, show } from "../errors.ts";
 
 export const USAGE = { MAP_READ: 1, COPY_SRC: 4, COPY_DST: 8, UNIFORM: 64, STORAGE: 128, QUERY_RESOLVE: 512 } as const;
 
 /** What is known of a device beyond what WebGPU tells synchronously. */
 interface DeviceState {
   lost: GPUDeviceLostInfo | undefined;
+  /** What is made once for the device and kept, by its maker's name. Dropped when the device is lost. */
+  readonly kept: Map<string, unknown>;
 }
 const states = new WeakMap<GPUDevice, DeviceState>();
 
@@ -15,9 +17,11 @@ const states = new WeakMap<GPUDevice, DeviceState>();
 function stateOf(device: GPUDevice): DeviceState {
   let state = states.get(device);
   if (!state) {
-    const created: DeviceState = { lost: undefined };
+    // What waits for the loss must not hold the device, or it would never be collected.
+    const created: DeviceState = { lost: undefined, kept: new Map() };
     void device.lost.then((info) => {
       created.lost = info;
+      created.kept.clear();
     });
     states.set(device, created);
     state = created;
@@ -25,12 +29,22 @@ function stateOf(device: GPUDevice): DeviceState {
   return state;
 }
 
+/** What is kept for a device under a name, made the first time. */
+export function keptFor<T>(device: GPUDevice, name: string, make: () => T): T {
+  const { kept } = stateOf(device);
+  if (!kept.has(name)) kept.set(name, make());
+  return kept.get(name) as T;
+}
+
+/** Drops all that is kept for a device. */
+export const dropKept = (device: GPUDevice): void => stateOf(device).kept.clear();
+
 /** Throws FoveaError if this is no device, or one that is known to be lost. */
 export function checkDevice(device: GPUDevice): void {
   check(
     typeof device?.createBuffer === "function",
     "device",
-    () => `expected a GPUDevice, got ${device}. requestFoveaDevice() gives one; it is asynchronous, so await it.`,
+    () => `expected a GPUDevice, got ${show(device)}. requestFoveaDevice() gives one; it is asynchronous, so await it.`,
   );
   const { lost } = stateOf(device);
   if (lost) throw deviceLost(lost);
@@ -46,23 +60,25 @@ const SCOPES: readonly GPUErrorFilter[] = ["out-of-memory", "validation", "inter
 
 /**
  * Runs `work` inside error scopes and gives its result and a promise that rejects with a FoveaError if the GPU reports
- * an error or is lost. Only synchronous work is covered: scopes of a device are a stack.
+ * an error or is lost. Only synchronous work is covered: scopes of a device are a stack. Nobody has to wait for the promise.
  */
 export function guarded<T>(device: GPUDevice, what: string, work: () => T): { value: T; done: Promise<void> } {
   checkDevice(device);
   for (const filter of SCOPES) device.pushErrorScope(filter);
-  let pending: Promise<GPUError | null>[] = [];
+  let done: Promise<void>;
   let value: T;
   try {
     value = work();
   } finally {
-    pending = SCOPES.map(() => device.popErrorScope()).reverse();
+    done = firstError(device, what, SCOPES.map(() => device.popErrorScope()).reverse());
+    done.catch(() => {});
   }
-  return { value, done: firstError(device, what, pending) };
+  return { value, done };
 }
 
 async function firstError(device: GPUDevice, what: string, pending: Promise<GPUError | null>[]): Promise<void> {
   const results = await Promise.allSettled(pending);
+  if (results.some(({ status }) => status === "rejected")) await toldOfLoss(device);
   checkDevice(device);
   for (const [scope, result] of results.entries()) {
     const cause = result.status === "fulfilled" ? result.value : result.reason;
@@ -70,6 +86,22 @@ async function firstError(device: GPUDevice, what: string, pending: Promise<GPUE
     const code = SCOPES[scope] === "out-of-memory" ? "out-of-memory" : "validation";
     throw new FoveaError(code, `${what}: ${cause.message}`, { cause });
   }
+}
+
+/** A lost device rejects what waits for it before it settles `lost`; this gives that a turn, for the better message. */
+const toldOfLoss = (device: GPUDevice) =>
+  Promise.race([device.lost, new Promise((resolve) => setTimeout(resolve, 50))]);
+
+/** What explains other errors: a lost device, and memory that was refused. */
+const CAUSES: readonly FoveaErrorCode[] = ["device-lost", "out-of-memory"];
+
+/** Waits for all of the promises. Rejects, if any did, with the error that explains the others, or with the first. */
+export async function settle(promises: Iterable<Promise<unknown>>): Promise<void> {
+  const outcomes = await Promise.allSettled(promises);
+  const failures = outcomes.flatMap((outcome) => (outcome.status === "rejected" ? [outcome.reason] : []));
+  if (!failures.length) return;
+  const [cause] = CAUSES.flatMap((code) => failures.filter((failure) => failure?.code === code));
+  throw cause ?? failures[0];
 }
 
 /** Copies `size` bytes of `source` from `offset` on (both multiples of 4) to the CPU. */
@@ -98,8 +130,7 @@ export async function readBuffer(
 /** The bytes of a buffer with MAP_READ usage, once the GPU is done with it. */
 export async function mappedBytes(device: GPUDevice, buffer: GPUBuffer, what: string): Promise<ArrayBuffer> {
   await buffer.mapAsync(1 /* GPUMapMode.READ */).catch(async (cause: unknown) => {
-    // A lost device rejects the mapping before it settles `lost`; give that a turn, for the better message.
-    await Promise.race([device.lost, new Promise((resolve) => setTimeout(resolve, 50))]);
+    await toldOfLoss(device);
     checkDevice(device);
     throw new FoveaError("validation", `${what}: the result could not be mapped (${cause})`, { cause });
   });
