@@ -1,7 +1,8 @@
 // Seeded data for benches and tests. Never zeros.
 
 import { xoroshiro128plus } from "pure-rand/generator/xoroshiro128plus";
-import { float16Bits, float16Value } from "../src/gpu/elements.ts";
+import { float16Bits } from "../src/gpu/elements.ts";
+import { float16Value } from "../src/gpu/read.ts";
 
 /** `count` normal numbers of the given standard deviation. */
 export function normal(seed: number, count: number, deviation = 1): Float32Array<ArrayBuffer> {

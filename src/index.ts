@@ -60,7 +60,7 @@ export type { LinearAttentionProblem, LinearAttentionSettings, UpdateRule } from
 export { type LinearAttentionBindings, LinearAttentionPlan } from "./attention/linear_plan.ts";
 export type { BooleanMasks } from "./attention/masks.ts";
 export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./attention/merge.ts";
-export type { MergeBindings, MergeProblem } from "./attention/merge_problem.ts";
+export type { MergeBindings, MergeProblem, PartialAttention } from "./attention/merge_problem.ts";
 export {
   MultiHeadAttention,
   type MultiHeadForwardOptions,
@@ -138,6 +138,7 @@ export { planRotary, RotaryPlan, type RotaryRunOptions, rotary } from "./attenti
 export { type RotaryOptions, rotaryFrequencies } from "./attention/rotary_options.ts";
 export type { RotaryBindings, RotaryProblem } from "./attention/rotary_problem.ts";
 export type { RotaryScaling } from "./attention/rotary_scaling.ts";
+export type { RunOptions } from "./attention/run.ts";
 export type {
   AdditiveSimilarity,
   NormalizedSimilarity,
@@ -156,6 +157,7 @@ export {
   softmax,
 } from "./attention/softmax.ts";
 export type { StateDict } from "./attention/state_dict.ts";
+export type { EncodeTarget } from "./attention/target.ts";
 export { type TuneOptions, tune } from "./attention/tune.ts";
 export type { TunedAttention, TunedCandidate } from "./attention/tuned.ts";
 export { type PackedQkvSizes, splitHeads, unpackQkv } from "./attention/views.ts";
@@ -170,8 +172,8 @@ export {
 } from "./attention/weights.ts";
 export type { Chosen, TopKeysProblem, WeightsProblem, WeightsStage } from "./attention/weights_problem.ts";
 export { FoveaError, type FoveaErrorCode } from "./errors.ts";
-export { type RequestDeviceOptions, requestFoveaDevice } from "./gpu/device.ts";
-export type { TensorData, TensorValues } from "./gpu/elements.ts";
-export { Tensor, type TensorOptions, tensor } from "./gpu/tensor.ts";
+export { deviceDescriptor, type RequestDeviceOptions, release, requestFoveaDevice } from "./gpu/device.ts";
+export type { NestedNumbers, TensorData, TensorValues, ValuesOf } from "./gpu/elements.ts";
+export { type FloatTensor, Tensor, type TensorOptions, tensor } from "./gpu/tensor.ts";
 export { createGpuTimer, type GpuTimer, type TimingSource } from "./gpu/timing.ts";
-export type { CausalAlignment, Dtype, Layout, MaskOptions, TensorSpec } from "./types.ts";
+export type { CausalAlignment, Dtype, FloatDtype, Layout, MaskOptions, TensorSpec } from "./types.ts";

@@ -3,6 +3,9 @@
 /** Element types of a tensor. */
 export type Dtype = "f32" | "f16" | "bf16" | "u32" | "i32" | "u8";
 
+/** Element types of attention's inputs and outputs. */
+export type FloatDtype = "f32" | "f16" | "bf16";
+
 /**
  * The order of the axes of a 4-D tensor: B batch, H heads, M (queries) or N (keys) sequence, D head dim.
  * A layout is a reading of shapes and strides; nothing is ever copied to get from one to the other.

@@ -9,6 +9,7 @@ const root = resolve(import.meta.dirname, "..");
 const LAW: Readonly<Record<string, readonly string[]>> = {
   "src/types.ts": [],
   "src/errors.ts": [],
+  "src/recent.ts": [],
   "src/unknown_option.ts": ["src/errors.ts"],
   "src/given.ts": ["src/errors.ts", "src/unknown_option.ts"],
   "src/options.ts": ["src/given.ts", "src/unknown_option.ts"],
@@ -22,9 +23,9 @@ const LAW: Readonly<Record<string, readonly string[]>> = {
     "src/given.ts",
     "src/options.ts",
   ],
-  "src/kernels": ["src/shader", "src/types.ts", "src/errors.ts", "shaders"],
+  "src/kernels": ["src/shader", "src/types.ts", "src/errors.ts", "src/recent.ts", "shaders"],
   "src/shader": ["src/types.ts", "src/errors.ts", "shaders"],
-  "src/gpu": ["src/types.ts", "src/errors.ts", "src/given.ts", "src/options.ts"],
+  "src/gpu": ["src/types.ts", "src/errors.ts", "src/given.ts", "src/options.ts", "src/recent.ts"],
   "src/reference": ["src/types.ts"],
   "src/interop": ["src/index.ts", "src/errors.ts", "src/given.ts", "src/unknown_option.ts"],
 };

@@ -1,7 +1,7 @@
 // Tensors from files, whatever their dtype, as f32. Files are not trusted: every number of theirs is checked before use.
 
 import { check, FoveaError, show } from "../../src/errors.ts";
-import { bfloat16Value, float16Value } from "../../src/gpu/elements.ts";
+import { bfloat16Value, float16Value } from "../../src/gpu/read.ts";
 
 export interface FileTensor {
   readonly shape: readonly number[];

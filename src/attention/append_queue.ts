@@ -2,7 +2,7 @@
 
 import { check } from "../errors.ts";
 import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
-import { BYTES } from "../gpu/elements.ts";
+import { BYTES } from "../gpu/shapes.ts";
 import { Tensor, tensor } from "../gpu/tensor.ts";
 import { takeOptions } from "../options.ts";
 import type { TensorSpec } from "../types.ts";

@@ -1,15 +1,17 @@
 // The one-liner: plan, allocate, encode, submit.
 
 import { type OptionNames, readOptions } from "../given.ts";
-import type { Tensor } from "../gpu/tensor.ts";
+import type { FloatTensor, Tensor } from "../gpu/tensor.ts";
 import { inTurn, isCache } from "./cached.ts";
 import type { KvSourceOwner } from "./kv_source.ts";
 import { preparePlan } from "./plan_attention.ts";
 import { ATTENTION_PROBLEM, type AttentionProblem } from "./problem.ts";
-import { checkTensors, runOnce } from "./run.ts";
+import { checkTensors, RUN_OPTIONS, type RunOptions, runOnce } from "./run.ts";
 
 /** Options of {@link attention}: those of a problem, with tensors where memory is meant. */
-export interface AttentionOptions extends Omit<AttentionProblem, "q" | "k" | "v" | "output" | "lse" | "rowMax"> {
+export interface AttentionOptions
+  extends Omit<AttentionProblem, "q" | "k" | "v" | "output" | "lse" | "rowMax">,
+    RunOptions {
   /** Where the output goes. Default: a new tensor, which is the caller's to destroy. */
   readonly output?: Tensor;
   /** `true` for a new log-sum-exp tensor, or where it goes. Default: none. */
@@ -22,16 +24,16 @@ export interface AttentionOptions extends Omit<AttentionProblem, "q" | "k" | "v"
 export const ATTENTION_OPTIONS: OptionNames<AttentionOptions> = withoutTensors(ATTENTION_PROBLEM);
 
 function withoutTensors({ q, k, v, cache, ...options }: typeof ATTENTION_PROBLEM) {
-  return options;
+  return { ...options, ...RUN_OPTIONS };
 }
 
 export interface AttentionResult {
   /** [B, H, M, Dv], in the layout of the call. */
-  readonly output: Tensor;
+  readonly output: FloatTensor;
   /** [B, H, M], where it was asked for. Natural log; -Infinity for a query that sees no key. */
-  readonly lse?: Tensor;
+  readonly lse?: Tensor<"f32">;
   /** [B, H, M], where it was asked for. -Infinity for a query that sees no key. */
-  readonly rowMax?: Tensor;
+  readonly rowMax?: Tensor<"f32">;
 }
 
 /**
@@ -71,14 +73,14 @@ export async function attention(
   const run = async (given: { q: Tensor; k: Tensor; v: Tensor } | { q: Tensor; cache: KvSourceOwner }) => {
     const options = await reading;
     const { plan, allocated, resolved } = await preparePlan(device, { ...options, ...given });
-    return runOnce(device, resolved.label, { plan, allocated }, Object.values(tensors), (make) => {
+    return runOnce(device, resolved.label, { plan, allocated }, options, (make) => {
       const output = options.output ?? make("output", resolved.outputShape, resolved.output.dtype);
       const perRow = (name: "lse" | "rowMax") => {
         const asked = options[name] === true ? make(name, resolved.lseShape) : options[name];
         return asked ? { [name]: asked } : {};
       };
-      return { output, ...perRow("lse"), ...perRow("rowMax") } as AttentionResult;
-    });
+      return { output, ...perRow("lse"), ...perRow("rowMax") };
+    }) as Promise<AttentionResult>;
   };
   return cached ? inTurn(keys, reading, (cache) => run({ q, cache })) : run({ q, k: keys, v: values as Tensor });
 }

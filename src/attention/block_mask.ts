@@ -2,23 +2,21 @@
 
 import { check, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
-import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
+import { checkDevice, guarded, settle, USAGE } from "../gpu/buffers.ts";
 import { checkBindings, compileKernel } from "../gpu/pipelines.ts";
-import { Tensor, tensor } from "../gpu/tensor.ts";
+import { resolveSpec, Tensor, tensor } from "../gpu/tensor.ts";
 import { BLOCKS, blockMaskKernel } from "../kernels/block_mask.ts";
 import { takeOptions } from "../options.ts";
 import { AttentionFunction, type MaskFunction } from "./attention_function.ts";
-import { writeNumber } from "./captures.ts";
-import { capturedOperand } from "./operand_checks.ts";
-import { bindingRange } from "./specs.ts";
+import { checkCaptured, NUMBER_STRIDE, numberBytes } from "./captures.ts";
+import { checkOperand } from "./operand_checks.ts";
+import { bindingRange, checkBindingLimit } from "./specs.ts";
 
 /** Rows and keys of a block are multiples of these: the tiles of the kernels. */
 const Q_TILE = 64;
 const KV_TILE = 32;
 /** So that the scores of a block count below 2^32. */
 const LARGEST = 2 ** 15;
-/** Uniforms start at multiples of this. */
-const UNIFORM_STRIDE = 256;
 
 /** For which scores a block mask is. */
 export interface BlockMaskOptions {
@@ -48,12 +46,12 @@ export type BlockKind = "empty" | "partial" | "full";
  */
 export class BlockMask {
   /** [B, H, blocks of queries, 1 + blocks of keys] u32: how many follow, then 2 * block + (1 if full). */
-  readonly blocks: Tensor;
+  readonly blocks: Tensor<"u32">;
   readonly maskFunction: MaskFunction | undefined;
   readonly options: Required<BlockMaskOptions>;
 
   /** @internal */
-  constructor(blocks: Tensor, maskFunction: MaskFunction | undefined, options: Required<BlockMaskOptions>) {
+  constructor(blocks: Tensor<"u32">, maskFunction: MaskFunction | undefined, options: Required<BlockMaskOptions>) {
     this.blocks = blocks;
     this.maskFunction = maskFunction;
     this.options = options;
@@ -76,6 +74,10 @@ export class BlockMask {
   /** Frees the memory. */
   destroy(): void {
     this.blocks.destroy();
+  }
+
+  [Symbol.dispose](): void {
+    this.destroy();
   }
 }
 
@@ -105,51 +107,64 @@ export async function createBlockMask(
   checkBindings(device, label, source.bindings);
   const captures = Object.values(maskFunction.captures);
   for (const [name, value] of Object.entries(maskFunction.captures)) {
-    if (value instanceof Tensor) capturedOperand(label, name, device, value);
+    if (!(value instanceof Tensor)) continue;
+    checkCaptured(label, name, device, value);
+    checkBindingLimit(label, `capture ${name}`, device, value);
+    checkOperand(`${label}: capture ${name}`, device, { spec: value, base: 0, fallback: value, written: false }, value);
   }
-  const kernel = await compileKernel(device, source);
   const [qBlocks, kvBlocks] = blocksOf(options);
-  const blocks = tensor(device, [batch, heads, qBlocks, 1 + kvBlocks], { dtype: "u32", label });
+  const shape = [batch, heads, qBlocks, 1 + kvBlocks];
+  checkBindingLimit(label, "the list of blocks", device, resolveSpec(label, { shape, dtype: "u32" }));
+  const kernel = await compileKernel(device, source);
+  const blocks = tensor(device, shape, { dtype: "u32", label });
   const workgroups = batch * heads * qBlocks;
   if (!workgroups) return new BlockMask(blocks, maskFunction, options);
   const x = Math.min(workgroups, device.limits.maxComputeWorkgroupsPerDimension);
-  const shape: Record<(typeof BLOCKS)[number], number> = {
+  const members: Record<(typeof BLOCKS)[number], number> = {
     ...{ seq_q: seqQ, seq_kv: seqKv, n_heads: heads, q_offset: queryOffset, block_q: blockSize[0] },
     ...{ block_kv: blockSize[1], q_blocks: qBlocks, kv_blocks: kvBlocks, grid_x: x, workgroups },
   };
   const numbers = captures.flatMap((value) => (value instanceof Tensor ? [] : [value]));
-  const { value: uniform, done } = guarded(device, label, () => {
-    const size = UNIFORM_STRIDE * (1 + numbers.length);
-    const buffer = device.createBuffer({ label, size, usage: USAGE.UNIFORM | USAGE.COPY_DST });
-    const bytes = new ArrayBuffer(size);
-    new Int32Array(bytes).set(BLOCKS.map((member) => shape[member]));
-    for (const [index, value] of numbers.entries()) writeNumber(bytes, UNIFORM_STRIDE * (1 + index), value);
-    device.queue.writeBuffer(buffer, 0, bytes);
-    let at = 0;
-    const resources = captures.map((value) => {
-      // A tensor without elements has no range, and is never read.
-      if (value instanceof Tensor) return { buffer: value.buffer, ...(value.size && bindingRange(value)) };
-      at += UNIFORM_STRIDE;
-      return { buffer, offset: at, size: 4 };
-    });
-    const all = [{ buffer, size: UNIFORM_STRIDE }, { buffer: blocks.buffer }, ...resources];
-    const entries = all.map((resource, index) => ({ binding: source.bindings[index].binding, resource }));
-    const encoder = device.createCommandEncoder({ label });
-    const pass = encoder.beginComputePass({ label });
-    pass.setPipeline(kernel.pipeline);
-    pass.setBindGroup(0, device.createBindGroup({ label, layout: kernel.layout, entries }), [0]);
-    pass.dispatchWorkgroups(x, Math.ceil(workgroups / x));
-    pass.end();
-    device.queue.submit([encoder.finish()]);
-    return buffer;
-  });
+  let uniform: GPUBuffer | undefined;
   try {
-    await Promise.all([done, blocks.allocated]);
+    const { done } = guarded(device, label, () => {
+      const tensors = captures.map((value) => {
+        if (!(value instanceof Tensor)) return undefined;
+        // A tensor without elements has no range, and is never read.
+        return { buffer: value.buffer, ...(value.size && bindingRange(value)) };
+      });
+      const size = NUMBER_STRIDE * (1 + numbers.length);
+      const buffer = device.createBuffer({ label, size, usage: USAGE.UNIFORM | USAGE.COPY_DST });
+      uniform = buffer;
+      const bytes = new ArrayBuffer(size);
+      new Int32Array(bytes).set(BLOCKS.map((member) => members[member]));
+      for (const [index, value] of numbers.entries()) {
+        new Uint8Array(bytes).set(new Uint8Array(numberBytes(value)), NUMBER_STRIDE * (1 + index));
+      }
+      device.queue.writeBuffer(buffer, 0, bytes);
+      let at = 0;
+      const resources = tensors.map((bound) => {
+        if (bound) return bound;
+        at += NUMBER_STRIDE;
+        return { buffer, offset: at, size: 4 };
+      });
+      const all = [{ buffer, size: NUMBER_STRIDE }, { buffer: blocks.buffer }, ...resources];
+      const entries = all.map((resource, index) => ({ binding: source.bindings[index].binding, resource }));
+      const encoder = device.createCommandEncoder({ label });
+      const pass = encoder.beginComputePass({ label });
+      pass.setPipeline(kernel.pipeline);
+      pass.setBindGroup(0, device.createBindGroup({ label, layout: kernel.layout, entries }), [0]);
+      pass.dispatchWorkgroups(x, Math.ceil(workgroups / x));
+      pass.end();
+      device.queue.submit([encoder.finish()]);
+    });
+    const captured = captures.flatMap((value) => (value instanceof Tensor ? [value.allocated] : []));
+    await settle([done, blocks.allocated, ...captured]);
   } catch (error) {
     blocks.destroy();
     throw error;
   } finally {
-    uniform.destroy();
+    uniform?.destroy();
   }
   return new BlockMask(blocks, maskFunction, options);
 }
@@ -181,6 +196,8 @@ export function blockMaskOf(
       `${label}: expected ${count} kinds [B, H, blocks of queries, blocks of keys] = [${[batch, heads, qBlocks, kvBlocks]}], got ${show(kinds)}.`,
   );
   const width = 1 + kvBlocks;
+  const spec = resolveSpec(label, { shape: [batch, heads, qBlocks, width], dtype: "u32" });
+  checkBindingLimit(label, "the list of blocks", device, spec);
   const words = new Uint32Array(batch * heads * qBlocks * width);
   kinds.forEach((kind, index) => {
     check(
@@ -193,7 +210,7 @@ export function blockMaskOf(
     words[row] += 1;
     words[row + words[row]] = 2 * (index % kvBlocks) + Number(kind === "full");
   });
-  const blocks = tensor(device, [batch, heads, qBlocks, width], { dtype: "u32", data: words, label });
+  const blocks = tensor(device, spec.shape, { dtype: "u32", data: words, label });
   return new BlockMask(blocks, maskFunction, options);
 }
 

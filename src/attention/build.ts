@@ -1,10 +1,10 @@
 // From a checked problem to a plan: which modules fill the slots, the kernels compiled, the uniforms laid out.
 
-import { guarded, USAGE } from "../gpu/buffers.ts";
+import { paramsBuffer, settle } from "../gpu/buffers.ts";
 import { checkBindings, compileKernel } from "../gpu/pipelines.ts";
 import type { Access, SlotChoice } from "../kernels/slots.ts";
-import { writeNumber } from "./captures.ts";
-import { dispatchesOf, UNIFORM_STRIDE } from "./dispatch.ts";
+import { dispatchesOf } from "./dispatch.ts";
+import { memoryOf } from "./operand_checks.ts";
 import { isDense, type Operand, type OperandName, type Operands, type PlanMemory } from "./operands.ts";
 import { AttentionPlan, type CompiledStage, type Stage } from "./plan.ts";
 import { isLargeScale, type ResolvedScores } from "./problem.ts";
@@ -24,7 +24,8 @@ export async function buildPlan(
     const chunks: ArrayBuffer[] = [];
     let offset = 0;
     const copier = copies.length ? import("./table_copy.ts") : undefined;
-    const [norms, main, copying] = await Promise.all([normStages(resolved, slots), stagesOf(slots), copier]);
+    const chosen = Promise.resolve(slots).then(stagesOf);
+    const [norms, main, copying] = await Promise.all([normStages(resolved, slots), chosen, copier]);
     const planned = [...norms, ...main];
     for (const { source } of planned) checkBindings(device, label, source.bindings);
     const [copyStage, compiled] = await Promise.all([
@@ -47,22 +48,12 @@ export async function buildPlan(
       add({ source, compiled: compiled[index], ...(names && { names }) }, laid);
     }
     const numbers = new Map<string, number>();
-    for (const [name, number] of memory.numbers) {
-      const bytes = new ArrayBuffer(UNIFORM_STRIDE);
-      writeNumber(bytes, 0, number);
+    for (const [name, bytes] of memory.numbers) {
       numbers.set(name, offset);
       chunks.push(bytes);
-      offset += UNIFORM_STRIDE;
+      offset += bytes.byteLength;
     }
-    const { value: params, done } = guarded(device, label, () => {
-      const usage = USAGE.UNIFORM | USAGE.STORAGE | USAGE.COPY_DST;
-      const buffer = device.createBuffer({ label: `${label} params`, size: offset, usage });
-      chunks.reduce((at, bytes) => {
-        device.queue.writeBuffer(buffer, at, bytes);
-        return at + bytes.byteLength;
-      }, 0);
-      return buffer;
-    });
+    const { value: params, done } = paramsBuffer(device, label, chunks);
     const plan = AttentionPlan.make({
       device,
       label,
@@ -73,7 +64,7 @@ export async function buildPlan(
       owned,
       source: resolved.source,
     });
-    const allocated = Promise.all([done, ...owned.map((tensor) => tensor.allocated)]);
+    const allocated = settle([done, ...memoryOf(operands)]);
     allocated.catch(() => plan.destroy());
     return { plan, allocated, owned };
   } catch (error) {
@@ -112,8 +103,7 @@ function slotChoice(device: GPUDevice, problem: ResolvedScores, operands: Operan
     if ((name === "k" || name === "v") && problem.source?.access.quantised) return "words";
     return accessOf(device, operand);
   };
-  const has = (option: string) => problem.tables.some(({ name }) => name === option);
-  const { mask, sequence, similarity } = problem;
+  const { sequence, extension } = problem;
   return {
     ...{ q: access("q"), k: access("k"), v: access("v"), o: access("output") },
     ...(sequence && { sequence }),
@@ -121,18 +111,7 @@ function slotChoice(device: GPUDevice, problem: ResolvedScores, operands: Operan
     tables: operands.has("tables"),
     lse: operands.has("lse"),
     rowMax: operands.has("rowMax"),
-    ...(similarity.kind !== "dot" && { similarity: similarity.choice }),
-    ...(similarity.temperature && { temperature: similarity.temperature }),
-    softcap: problem.softcap !== undefined,
-    bias: problem.bias !== undefined,
-    relativeBias: has("relativeBias"),
-    alibi: has("alibiSlopes"),
-    sinks: has("sinks"),
-    dropout: problem.dropout !== undefined,
     largeScale: isLargeScale(problem),
-    ...(mask && { maskTensor: mask.dtype === "u8" ? "bytes" : "bits" }),
-    ...(problem.scoreFunction && { score: problem.scoreFunction.text }),
-    ...(problem.maskFunction && { mask: problem.maskFunction.text }),
-    blocks: problem.blockMask !== undefined,
+    ...extension?.extendedSlots(problem),
   };
 }

@@ -2,7 +2,7 @@
 
 import { check } from "../errors.ts";
 import { USAGE } from "../gpu/buffers.ts";
-import { BYTES } from "../gpu/elements.ts";
+import { BYTES } from "../gpu/shapes.ts";
 import { type Tensor, tensor } from "../gpu/tensor.ts";
 import { kvAccess } from "../kernels/kv_access.ts";
 import type { CacheRotary } from "./cache_append_problem.ts";

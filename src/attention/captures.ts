@@ -1,5 +1,7 @@
 // What the functions of a problem capture, for plans: numbers as uniforms hold them, and the functions themselves.
 
+import { check } from "../errors.ts";
+import type { Tensor } from "../gpu/tensor.ts";
 import type { CaptureType } from "../kernels/slots.ts";
 import type { AttentionFunction, MaskFunction, ProbabilityFunction } from "./attention_function.ts";
 import type { ScoreOptions } from "./options.ts";
@@ -13,13 +15,30 @@ export function numberOf(value: CapturedNumber): { type: CaptureType; value: num
   return "i32" in value ? { type: "i32", value: value.i32 } : { type: "u32", value: value.u32 };
 }
 
-/** Writes a captured number where a uniform of its type reads it. */
-export function writeNumber(bytes: ArrayBuffer, offset: number, given: CapturedNumber): void {
+/** Bytes of a uniform: offsets of uniforms are multiples of 256 at most. */
+export const NUMBER_STRIDE = 256;
+
+/** A captured number as a uniform of its type holds it. */
+export function numberBytes(given: CapturedNumber): ArrayBuffer {
+  const bytes = new ArrayBuffer(NUMBER_STRIDE);
   const view = new DataView(bytes);
   const { type, value } = numberOf(given);
-  if (type === "f32") view.setFloat32(offset, value, true);
-  else if (type === "i32") view.setInt32(offset, value, true);
-  else view.setUint32(offset, value, true);
+  if (type === "f32") view.setFloat32(0, value, true);
+  else if (type === "i32") view.setInt32(0, value, true);
+  else view.setUint32(0, value, true);
+  return bytes;
+}
+
+/** Throws FoveaError unless a binding can start at a captured tensor, since functions index it from the binding's start. */
+export function checkCaptured(label: string, name: string, device: GPUDevice, { offset }: Tensor): void {
+  const bytes = device.limits.minStorageBufferOffsetAlignment;
+  const step = bytes / 4; // captured tensors have 32-bit elements
+  check(
+    offset % step === 0,
+    "argument",
+    () =>
+      `${label}: capture ${name} starts at element ${offset} of its buffer; a captured tensor must start at a multiple of ${step} (${bytes} bytes).`,
+  );
 }
 
 /** The mask function of a problem: its own, or that of its block mask. */

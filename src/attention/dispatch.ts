@@ -1,9 +1,9 @@
 // The uniform of a plan: lengths and strides of the problem, once for every dispatch that its work is cut into.
 
+import { check } from "../errors.ts";
 import { isSoftware } from "../gpu/device.ts";
 import { PARAMS_BYTES, type Params, packParams } from "../kernels/params.ts";
 import { isAligned, type SlotChoice } from "../kernels/slots.ts";
-import type { BlockMask } from "./block_mask.ts";
 import type { Operand, Operands, TablePlaces } from "./operands.ts";
 import type { ResolvedScores } from "./problem.ts";
 import { reorder } from "./specs.ts";
@@ -62,11 +62,26 @@ export function dispatchesOf(
   return { dispatches, bytes };
 }
 
+/** Dispatches that a kernel is cut into at most: each has its uniforms in memory. */
+const MOST_DISPATCHES = 2 ** 18;
+
+/** Throws FoveaError("limit") for more dispatches than that, before there is memory for them. */
+export function checkDispatches(count: number): void {
+  check(
+    count <= MOST_DISPATCHES,
+    "limit",
+    () =>
+      `${count} dispatches are too many; a kernel is cut into ${MOST_DISPATCHES} at most. Give a larger maxDispatchFlops.`,
+  );
+}
+
 /** Cuts workgroups into dispatches of at most `maxFlops` each, and folds each into two dimensions. */
 export function cutWork(device: GPUDevice, total: number, flopsEach: number, maxFlops: number) {
   const perDimension = device.limits.maxComputeWorkgroupsPerDimension;
   const share = Math.max(1, Math.min(Math.floor(maxFlops / flopsEach), perDimension ** 2));
-  return Array.from({ length: Math.ceil(total / share) }, (_, index) => {
+  const count = Math.ceil(total / share);
+  checkDispatches(count);
+  return Array.from({ length: count }, (_, index) => {
     const first = index * share;
     const end = Math.min(first + share, total);
     const x = Math.min(end - first, perDimension);
@@ -81,11 +96,7 @@ const NO_TABLES = {
   ...{ q_lengths_at: NONE, kv_lengths_at: NONE, q_offsets_at: NONE, cu_q_at: NONE, cu_kv_at: NONE },
 };
 
-/** Smaller numbers a device may take for 0. */
-const SMALLEST_NORMAL = 2 ** -126;
-
 function sharedParams(problem: ResolvedScores, operands: Operands, slots: SlotChoice, grid: Grid): Partial<Params> {
-  const { dropout, softcap = 1, similarity } = problem;
   const [kOuter, , kRows] = (problem.source?.k ?? problem.k).shape;
   return {
     seq_q: problem.seqQ,
@@ -106,26 +117,16 @@ function sharedParams(problem: ResolvedScores, operands: Operands, slots: SlotCh
     sink_tokens: problem.sinkTokens,
     scale: problem.scale,
     scale_log2: (problem.scale * Math.LOG2E) / (slots.largeScale ? 2 ** 128 : 1),
-    softcap: Math.max(softcap, SMALLEST_NORMAL),
     q_outer: problem.q.shape[0],
     k_outer: kOuter,
     k_rows: kRows,
-    norm_eps: similarity.eps,
-    inner_scale: similarity.innerScale,
-    max_temperature: similarity.maxTemperature,
-    seed_low: (dropout?.seed ?? 0) % 2 ** 32,
-    seed_high: Math.floor((dropout?.seed ?? 0) / 2 ** 32),
-    keep_below: Math.floor((1 - (dropout?.p ?? 0)) * 2 ** 32),
-    keep_factor: dropout && dropout.p < 1 ? 1 / (1 - dropout.p) : 0,
     ...addresses("q", "m", operands.get("q"), isAligned(slots.q), problem),
     ...addresses("k", "n", operands.get("k"), isAligned(slots.k), problem.source ? CACHE : problem),
     ...addresses("v", "n", operands.get("v"), isAligned(slots.v), problem.source ? CACHE : problem),
     ...addresses("o", "m", operands.get("output"), isAligned(slots.o), problem),
     ...addresses("lse", "m", operands.get("lse"), false, problem),
     ...addresses("row_max", "m", operands.get("rowMax"), false, problem),
-    ...overScores("bias", operands.get("bias")),
-    ...overScores("mask", operands.get("mask")),
-    ...blockParams(problem.blockMask),
+    ...problem.extension?.extendedParams(problem, operands),
   };
 }
 
@@ -155,28 +156,4 @@ export function addresses<Name extends string, Row extends "m" | "n">(
     [`${name}_stride_${row}`]: m,
     [`${name}_stride_d`]: dense ? 0 : d,
   } as ReturnType<typeof addresses<Name, Row>>;
-}
-
-/** The params of a block mask. */
-function blockParams(blockMask: BlockMask | undefined) {
-  if (!blockMask) return { block_q: 1, block_kv: 1, blocks_stride_b: 0, blocks_stride_h: 0, blocks_stride_m: 0 };
-  const { shape, strides } = blockMask.blocks;
-  const [b, h] = strides.map((stride, axis) => (shape[axis] > 1 ? stride : 0));
-  const [block_q, block_kv] = blockMask.options.blockSize;
-  return { block_q, block_kv, blocks_stride_b: b, blocks_stride_h: h, blocks_stride_m: strides[2] };
-}
-
-/** The params of a mask or a bias. */
-function overScores<Name extends "mask" | "bias">(
-  name: Name,
-  operand: Operand | undefined,
-): Record<`${Name}_base` | `${Name}_stride_${"b" | "h" | "m" | "n"}`, number> {
-  const [b = 0, h = 0, m = 0, n = 0] = operand?.spec.strides ?? [];
-  return {
-    [`${name}_base`]: operand?.base ?? 0,
-    [`${name}_stride_b`]: b,
-    [`${name}_stride_h`]: h,
-    [`${name}_stride_m`]: m,
-    [`${name}_stride_n`]: n,
-  } as ReturnType<typeof overScores<Name>>;
 }

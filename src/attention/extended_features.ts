@@ -13,6 +13,9 @@ import { sequenceTables } from "./sequences.ts";
 import { resolveSimilarity } from "./similarity.ts";
 import { headTables, type Sizes } from "./tables.ts";
 
+export { capturesOf, extendedParams, extendedSlots } from "./extended_plan.ts";
+export { layTables } from "./table_memory.ts";
+
 /** What the first query stands at, and whether the last one stands at the last key. */
 type Positions = Pick<Features, "alignEnd" | "offset">;
 

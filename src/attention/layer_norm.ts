@@ -2,7 +2,7 @@
 
 import { readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
-import type { Tensor } from "../gpu/tensor.ts";
+import type { FloatTensor, Tensor } from "../gpu/tensor.ts";
 import { layerNormSpecialisation } from "../kernels/layer_norm.ts";
 import { rowKernel, rowWorkgroups } from "../kernels/rows.ts";
 import {
@@ -14,7 +14,7 @@ import {
 } from "./layer_norm_problem.ts";
 import { type OneKernel, OperationPlan, planOneKernel, planTensors } from "./one_kernel.ts";
 import { broadcastTo, foldRows, lanesOf, layRows } from "./row_axes.ts";
-import { checkTensors, type MakeResult, runOnce } from "./run.ts";
+import { checkTensors, type MakeResult, RUN_OPTIONS, type RunOptions, runOnce } from "./run.ts";
 import type { ResolvedSpec } from "./specs.ts";
 
 /** A compiled normalisation. */
@@ -107,7 +107,7 @@ const ofFirst = ({ shape, strides, ...rest }: ResolvedSpec): ResolvedSpec => ({
 });
 
 /** Options of {@link layerNorm} and {@link rmsNorm}. */
-export interface LayerNormOptions extends Pick<LayerNormProblem, "axis" | "epsilon" | "label"> {
+export interface LayerNormOptions extends Pick<LayerNormProblem, "axis" | "epsilon" | "label">, RunOptions {
   /** Factor of each element of a row. Default 1. */
   readonly weight?: Tensor;
   /** Added to each element of a row at the end. Default: none. */
@@ -125,19 +125,19 @@ export interface LayerNormOptions extends Pick<LayerNormProblem, "axis" | "epsil
 }
 
 export interface LayerNormResult {
-  readonly output: Tensor;
+  readonly output: FloatTensor;
   /** x + residual + residualBias, if asked for. */
-  readonly sum?: Tensor;
+  readonly sum?: FloatTensor;
   /** f32 [2, ...], mean and inverse deviation of each row, if asked for; of a root mean square [1, ...]. */
-  readonly statistics?: Tensor;
+  readonly statistics?: Tensor<"f32">;
   /** Views of `statistics`, of the shape of x with the normalised axes 1: the mean, unless by the root mean square, */
-  readonly mean?: Tensor;
+  readonly mean?: Tensor<"f32">;
   /** and 1 / sqrt(variance + epsilon), or 1 / sqrt(mean square + epsilon). */
-  readonly inverseDeviation?: Tensor;
+  readonly inverseDeviation?: Tensor<"f32">;
 }
 
 /** The names of the options. */
-const { x: _x, rms: _rms, ...LAYER_NORM_OPTIONS } = LAYER_NORM_PROBLEM;
+const { x: _x, rms: _rms, ...LAYER_NORM_OPTIONS } = { ...LAYER_NORM_PROBLEM, ...RUN_OPTIONS };
 
 async function runLayerNorm(name: string, x: Tensor, given: LayerNormOptions, rms: boolean): Promise<LayerNormResult> {
   const options = await readOptions(name, given, LAYER_NORM_OPTIONS);
@@ -148,20 +148,20 @@ async function runLayerNorm(name: string, x: Tensor, given: LayerNormOptions, rm
   checkTensors(label, { x, ...optional, ...Object.fromEntries(flags) });
   const { plan, allocated, resolved } = await prepareLayerNorm(x.device, { ...options, x, rms }, name);
   const { specs } = resolved;
-  const inputs = [x, ...(Object.values(optional) as Tensor[])];
-  const results = await runOnce(x.device, label, { plan, allocated }, inputs, (make) => ({
+  const results = await runOnce(x.device, label, { plan, allocated }, options, (make) => ({
     output: into ?? made(make, "output", specs.output),
     ...(specs.sum && { sum: typeof sum === "object" ? sum : made(make, "sum", specs.sum) }),
     ...(specs.statistics && {
       statistics: typeof statistics === "object" ? statistics : made(make, "statistics", specs.statistics),
     }),
   }));
-  return { ...results, ...(results.statistics && viewsOf(results.statistics, rms)) };
+  const views = results.statistics && viewsOf(results.statistics, rms);
+  return { ...results, ...views } as LayerNormResult;
 }
 
 const made = (make: MakeResult, name: string, { shape, dtype }: ResolvedSpec) => make(name, shape, dtype);
 
-function viewsOf(statistics: Tensor, rms: boolean): Pick<LayerNormResult, "mean" | "inverseDeviation"> {
+function viewsOf(statistics: Tensor, rms: boolean): { readonly mean?: Tensor; readonly inverseDeviation: Tensor } {
   const [first, ...strides] = statistics.strides;
   const shape = statistics.shape.slice(1);
   const inverseDeviation = statistics.view({ shape, strides, offset: rms ? 0 : first });

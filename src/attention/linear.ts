@@ -1,10 +1,10 @@
 // Linear attention: from a problem to its plan, and the one-liner on top of it.
 
 import { readOptions } from "../given.ts";
-import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
+import { checkDevice, paramsBuffer, settle } from "../gpu/buffers.ts";
 import { isSoftware } from "../gpu/device.ts";
 import { checkBindings, compileKernel } from "../gpu/pipelines.ts";
-import { Tensor } from "../gpu/tensor.ts";
+import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
 import { type LinearKernel, type LinearSpecialisation, linearKernel, recurrentTile } from "../kernels/linear.ts";
 import { accessOf } from "./build.ts";
 import { linearOperands, withOwn } from "./linear_memory.ts";
@@ -12,8 +12,9 @@ import { LINEAR_PROBLEM, type LinearAttentionProblem, type LinearAttentionSettin
 import { LinearAttentionPlan } from "./linear_plan.ts";
 import { type ResolvedLinear, resolveLinear } from "./linear_problem.ts";
 import { type LinearStep, linearSteps, packSteps, segmentsOf } from "./linear_steps.ts";
+import { memoryOf } from "./operand_checks.ts";
 import type { Operand } from "./operands.ts";
-import { checkTensors, type MakeResult, runOnce } from "./run.ts";
+import { checkTensors, type MakeResult, RUN_OPTIONS, type RunOptions, runOnce } from "./run.ts";
 import type { ResolvedSpec } from "./specs.ts";
 
 /**
@@ -80,12 +81,7 @@ async function preparePlan(device: GPUDevice, problem: LinearAttentionProblem) {
     });
     for (const { source } of sources) checkBindings(device, label, source.bindings);
     const compiled = await Promise.all(sources.map(({ source }) => compileKernel(device, source)));
-    const { value: params, done } = guarded(device, label, () => {
-      const usage = USAGE.UNIFORM | USAGE.STORAGE | USAGE.COPY_DST;
-      const buffer = device.createBuffer({ label: `${label} params`, size: bytes.byteLength, usage });
-      device.queue.writeBuffer(buffer, 0, bytes);
-      return buffer;
-    });
+    const { value: params, done } = paramsBuffer(device, label, [bytes]);
     const plan = LinearAttentionPlan.make({
       ...{ device, label, operands, owned, params },
       kernel: resolved.chunked ? "linear chunked" : "linear recurrent",
@@ -93,7 +89,7 @@ async function preparePlan(device: GPUDevice, problem: LinearAttentionProblem) {
       groups: sources.map((source, index) => ({ ...source, compiled: compiled[index] })),
       dispatches: grids.map((grid, index) => ({ ...grid, group: distinct.indexOf(keys[index]) })),
     });
-    const allocated = Promise.all([done, ...owned.map((made) => made.allocated)]);
+    const allocated = settle([done, ...memoryOf(operands)]);
     allocated.catch(() => plan.destroy());
     return { plan, allocated, resolved };
   } catch (error) {
@@ -128,7 +124,7 @@ function specialisation(
 }
 
 /** Options of {@link linearAttention}: those of a problem, with tensors where memory is meant. */
-export interface LinearAttentionOptions extends LinearAttentionSettings {
+export interface LinearAttentionOptions extends LinearAttentionSettings, RunOptions {
   /** As in {@link LinearAttentionProblem}, in memory. */
   readonly decay?: Tensor;
   /** As in {@link LinearAttentionProblem}, in memory. */
@@ -153,15 +149,15 @@ export interface LinearAttentionOptions extends LinearAttentionSettings {
 
 export interface LinearAttentionResult {
   /** [B, max(H, Hkv), M, Dv], in the layout of the call. */
-  readonly output: Tensor;
+  readonly output: FloatTensor;
   /** [B, Hkv, D, Dv] f32, where it was asked for. */
-  readonly presentState?: Tensor;
+  readonly presentState?: Tensor<"f32">;
   /** [B, Hkv, D] f32, where the state was asked for and the attention is normalised. */
-  readonly presentNormalizer?: Tensor;
+  readonly presentNormalizer?: Tensor<"f32">;
 }
 
 /** The names of the options. */
-const { q: _q, k: _k, v: _v, ...LINEAR_OPTIONS } = LINEAR_PROBLEM;
+const { q: _q, k: _k, v: _v, ...LINEAR_OPTIONS } = { ...LINEAR_PROBLEM, ...RUN_OPTIONS };
 
 /**
  * Linear attention on the GPU. See {@link planLinearAttention} for the formula, the rules and the shapes.
@@ -185,7 +181,7 @@ export async function linearAttention(
 ): Promise<LinearAttentionResult> {
   const options = await readOptions("linearAttention", asked, LINEAR_OPTIONS);
   const { label = "linearAttention" } = options;
-  const { presentState, presentNormalizer, ...rest } = options;
+  const { presentState, presentNormalizer, encoder: _, ...rest } = options;
   checkTensors(label, { q, k, v });
   const { normalized = options.updateRule === undefined } = options;
   const shape = [v.shape[0], v.shape[options.layout === "bmhd" ? 2 : 1], k.shape[3]];
@@ -199,11 +195,11 @@ export async function linearAttention(
     Object.entries({ ...rest, ...present, q, k, v }).filter(([, given]) => given !== undefined),
   );
   const { plan, allocated, resolved } = await preparePlan(q.device, problem as unknown as LinearAttentionProblem);
-  return runOnce(q.device, label, { plan, allocated }, [q, k, v], (make) => {
+  return runOnce(q.device, label, { plan, allocated }, options, (make) => {
     const spec = resolved.specs.get("output") as ResolvedSpec;
     const output = options.output ?? make("output", resolved.outputShape, spec.dtype);
     return { output, ...presentOf(present, make) };
-  });
+  }) as Promise<LinearAttentionResult>;
 }
 
 /** The tensors of a state after, made where they were only asked for. */

@@ -8,7 +8,7 @@ import { LINEAR_PARAMS_BYTES } from "../kernels/linear.ts";
 import type { KernelSource } from "../types.ts";
 import type { LinearTensor } from "./linear_options.ts";
 import type { LinearStep } from "./linear_steps.ts";
-import { checkOperand, checkOverlap, checkUsed } from "./operand_checks.ts";
+import { checkOperand, checkOverlap, checkUsed, tieResults } from "./operand_checks.ts";
 import type { Operand } from "./operands.ts";
 import { bindingRange } from "./specs.ts";
 import { checkTarget, type EncodeTarget, recordInto } from "./target.ts";
@@ -82,6 +82,10 @@ export class LinearAttentionPlan {
     for (const owned of this.#parts.owned) owned.destroy();
   }
 
+  [Symbol.dispose](): void {
+    this.destroy();
+  }
+
   #record(pass: GPUComputePassEncoder, groups: readonly GPUBindGroup[]): void {
     for (const { group, x, y, paramsOffset } of this.#parts.dispatches) {
       pass.setPipeline(this.#parts.groups[group].compiled.pipeline);
@@ -101,6 +105,7 @@ export class LinearAttentionPlan {
       tensors.set(name, given);
     }
     checkOverlap(label, operands, tensors);
+    tieResults(operands, tensors);
     const list = [...tensors.values()];
     const output = tensors.get("output") as Tensor;
     const known = this.#bound.get(output);

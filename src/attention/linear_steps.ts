@@ -14,6 +14,7 @@ import {
   stateVec4s,
 } from "../kernels/linear.ts";
 import { isAligned } from "../kernels/slots.ts";
+import { checkDispatches } from "./dispatch.ts";
 import type { ResolvedLinear } from "./linear_problem.ts";
 import type { Operand } from "./operands.ts";
 import { reorder } from "./specs.ts";
@@ -50,6 +51,7 @@ export interface Segments {
 /** Parts of at most `most`, as equal as they get; at least one. */
 function partsOf(count: number, most: number): { first: number; count: number }[] {
   const parts = Math.max(1, Math.ceil(count / Math.max(1, Math.floor(most))));
+  checkDispatches(parts);
   const size = Math.ceil(count / parts);
   return Array.from({ length: parts }, (_, part) => ({
     first: part * size,

@@ -2,7 +2,7 @@
 // of keys alone. One mask that counts is left as it is; anything else is joined into one of bits, before each run.
 
 import { check } from "../errors.ts";
-import { guarded, USAGE } from "../gpu/buffers.ts";
+import { paramsBuffer, settle } from "../gpu/buffers.ts";
 import { compileKernel } from "../gpu/pipelines.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { MASK_KINDS, MASKS, MASKS_BYTES, maskBitsKernel, maskBitsWorkgroups, WORD_KEYS } from "../kernels/mask_bits.ts";
@@ -10,6 +10,7 @@ import type { TensorSpec } from "../types.ts";
 import { resolveMemory } from "./broadcast.ts";
 import { UNIFORM_STRIDE } from "./dispatch.ts";
 import { planTensors } from "./one_kernel.ts";
+import { memoryOf } from "./operand_checks.ts";
 import { AttentionPlan } from "./plan.ts";
 import { checkedSpec, type ResolvedSpec } from "./specs.ts";
 
@@ -125,16 +126,13 @@ export async function prepareMasks(device: GPUDevice, label: string, masks: read
   const words = wordsOf(masks, sizes, (name) => operands.get(name)?.base ?? 0);
   const names = { bits: "output", mask_0: masks[0].name, ...(masks[1] && { mask_1: masks[1].name }) } as const;
   try {
-    const { value: params, done } = guarded(device, label, () => {
-      const usage = USAGE.UNIFORM | USAGE.STORAGE | USAGE.COPY_DST;
-      const buffer = device.createBuffer({ label: `${label} mask params`, size: UNIFORM_STRIDE, usage });
-      device.queue.writeBuffer(buffer, 0, words);
-      return buffer;
-    });
+    const chunk = new Uint8Array(UNIFORM_STRIDE);
+    chunk.set(new Uint8Array(words.buffer));
+    const { value: params, done } = paramsBuffer(device, `${label} mask`, [chunk]);
     const dispatches = [{ x, y: Math.ceil(workgroups / x), paramsOffset: 0 }];
     const stages = [{ source: maskBitsKernel(), compiled, names, dispatches }];
     const plan = AttentionPlan.make({ device, label, operands, stages, params, numbers: new Map(), owned });
-    const allocated = Promise.all([done, bits.allocated]);
+    const allocated = settle([done, ...memoryOf(operands)]);
     allocated.catch(() => plan.destroy());
     return { plan, allocated, bits };
   } catch (error) {

@@ -1,7 +1,8 @@
 // Attention by subgroup matrices: for which problems, and on which devices. Loaded by the first plan on a device that has
 // such matrices.
 
-import { check } from "../errors.ts";
+import { check, FoveaError } from "../errors.ts";
+import { keptFor } from "../gpu/buffers.ts";
 import { MATRIX_FEATURE } from "../gpu/device.ts";
 import { compileKernel } from "../gpu/pipelines.ts";
 import { isDecodeVariant } from "../kernels/decode.ts";
@@ -104,19 +105,20 @@ function isF16(device: GPUDevice, { q, k, v, source }: ResolvedProblem): boolean
   return device.features.has("shader-f16") && dtypes.every((dtype) => dtype === "f16");
 }
 
-const proofs = new WeakMap<GPUDevice, Map<Component, Promise<boolean>>>();
-
 /** Whether a device's matrices are right. Found out once; that they don't compile or run is a no. */
 function isProven(device: GPUDevice, component: Component, limits: MatrixLimits, standIns?: ModuleMap) {
-  const known = proofs.get(device) ?? new Map<Component, Promise<boolean>>();
-  proofs.set(device, known);
+  const known = keptFor(device, "proofs of matrices", () => new Map<Component, Promise<boolean>>());
   const proof =
     known.get(component) ??
     areRight(device, component, (problem) => {
       const tile = matrixTile(component, problem.headDim, problem.vDim, limits);
       check(tile !== undefined, "limit", () => needs(component));
       return kernelsOn(device, tile, problem, undefined, standIns);
-    }).catch(() => false);
+    }).catch((error) => {
+      // There may be memory the next time.
+      if (error instanceof FoveaError && error.code === "out-of-memory") known.delete(component);
+      return false;
+    });
   known.set(component, proof);
   return proof;
 }

@@ -2,9 +2,9 @@
 
 import { check } from "../errors.ts";
 import { readOptions } from "../given.ts";
-import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
+import { checkDevice, guarded, settle, USAGE } from "../gpu/buffers.ts";
 import { type CompiledKernel, compileKernel } from "../gpu/pipelines.ts";
-import { Tensor, tensor } from "../gpu/tensor.ts";
+import { Tensor } from "../gpu/tensor.ts";
 import { MERGE_BINDINGS, MERGE_FOLD, MERGE_PARAMS_BYTES, mergeKernel } from "../kernels/merge.ts";
 import { takeOptions } from "../options.ts";
 import type { Layout } from "../types.ts";
@@ -15,11 +15,13 @@ import {
   type MergeBindings,
   type MergeProblem,
   mergeDispatches,
+  type PartialAttention,
   type ResolvedMerge,
   resolveMerge,
 } from "./merge_problem.ts";
-import { checkOperand, checkOverlap, checkUsed } from "./operand_checks.ts";
+import { checkOperand, checkOverlap, checkUsed, memoryOf, tieResults } from "./operand_checks.ts";
 import type { Operand } from "./operands.ts";
+import { RUN_OPTIONS, type RunOptions, runOnce } from "./run.ts";
 import { bindingRange } from "./specs.ts";
 import { checkTarget, type EncodeTarget, type Recording, recordInto } from "./target.ts";
 
@@ -86,6 +88,10 @@ export class MergePlan {
     this.#parts.workspace.destroy();
   }
 
+  [Symbol.dispose](): void {
+    this.destroy();
+  }
+
   #record(pass: GPUComputePassEncoder, groups: readonly GPUBindGroup[]): void {
     const { compiled, grid } = this.#parts;
     pass.setPipeline(compiled.pipeline);
@@ -108,6 +114,7 @@ export class MergePlan {
       tensors.set(operand.name, used);
     }
     checkOverlap(label, named, tensors);
+    tieResults(named, tensors);
     if (rows === 0) return undefined;
     const list = [...tensors.values()];
     const output = tensors.get("output") as Tensor;
@@ -174,15 +181,16 @@ async function preparePlan(device: GPUDevice, problem: MergeProblem) {
   });
   const named = new Map(operands.map((operand) => [operand.name, operand]));
   const plan = MergePlan.make({ device, merge, named, compiled, grid, ...value });
-  done.catch(() => plan.destroy());
-  return { plan, allocated: done, merge };
+  const allocated = settle([done, ...memoryOf(named)]);
+  allocated.catch(() => plan.destroy());
+  return { plan, allocated, merge };
 }
 
 /** What a run may bind. */
 const BINDABLE: ReadonlySet<string> = new Set<keyof MergeBindings>(["partials", "output", "lse"]);
 
 /** Options of {@link mergeAttention}. */
-export interface MergeOptions extends Pick<MergeProblem, "infinityIsEmpty"> {
+export interface MergeOptions extends RunOptions, Pick<MergeProblem, "infinityIsEmpty"> {
   /** Where the output goes, in a buffer that holds no partial. Default: a new tensor, the caller's to destroy. */
   readonly output?: Tensor;
   /** Where the log-sum-exp goes, likewise. */
@@ -194,7 +202,7 @@ export interface MergeOptions extends Pick<MergeProblem, "infinityIsEmpty"> {
 }
 
 /** The names of the options. */
-const { partials: _partials, ...MERGE_OPTIONS } = MERGE_PROBLEM;
+const { partials: _partials, ...MERGE_OPTIONS } = { ...MERGE_PROBLEM, ...RUN_OPTIONS };
 
 type Partial = Required<Pick<AttentionResult, "output" | "lse">>;
 
@@ -216,7 +224,7 @@ type Partial = Required<Pick<AttentionResult, "output" | "lse">>;
  * const { output, lse } = await mergeAttention(partials);
  */
 export async function mergeAttention(
-  partials: readonly AttentionResult[],
+  partials: readonly PartialAttention[],
   asked: MergeOptions = {},
 ): Promise<Required<Pick<AttentionResult, "output" | "lse">>> {
   const options = takeOptions("mergeAttention", asked, MERGE_OPTIONS);
@@ -231,27 +239,8 @@ export async function mergeAttention(
   }
   const { device } = parts[0].output;
   const { plan, allocated, merge } = await preparePlan(device, { ...options, partials: parts });
-  const made: Tensor[] = [];
-  const make = (name: string, shape: readonly number[]) => {
-    const result = tensor(device, shape, { label: `${label} ${name}` });
-    made.push(result);
-    return result;
-  };
-  try {
-    const output = options.output ?? make("output", merge.outputShape);
-    const lse = options.lse ?? make("lse", merge.lseShape);
-    const { done } = guarded(device, label, () => {
-      const encoder = device.createCommandEncoder({ label });
-      plan.encode(encoder, { output, lse });
-      device.queue.submit([encoder.finish()]);
-    });
-    const inputs = parts.flatMap(({ output, lse }) => [output, lse]);
-    await Promise.all([allocated, done, ...[...inputs, ...made].map((used) => used.allocated)]);
-    return { output, lse };
-  } catch (error) {
-    for (const result of made) result.destroy();
-    throw error;
-  } finally {
-    plan.destroy();
-  }
+  return runOnce(device, label, { plan, allocated }, options, (make) => ({
+    output: options.output ?? make("output", merge.outputShape),
+    lse: options.lse ?? make("lse", merge.lseShape),
+  })) as Promise<Required<Pick<AttentionResult, "output" | "lse">>>;
 }

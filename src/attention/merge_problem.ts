@@ -5,7 +5,6 @@ import type { OptionNames } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { MERGE_FOLD, MERGE_PARAMS_BYTES, MERGE_ROW_TILE, packMergeParams } from "../kernels/merge.ts";
 import type { Layout, TensorSpec } from "../types.ts";
-import type { AttentionResult } from "./attention.ts";
 import { checkOperand } from "./operand_checks.ts";
 import type { Operand } from "./operands.ts";
 import {
@@ -53,11 +52,16 @@ export const MERGE_PROBLEM: OptionNames<MergeProblem> = {
   layout: "string",
   label: "string",
 };
+/** Attention over a part of the keys: a result of `attention` with the option `{ lse: true }`, or tensors like it. */
+export interface PartialAttention {
+  readonly output: Tensor;
+  readonly lse?: Tensor;
+}
 
 /** Memory for one run of a merge plan: tensors that look as the plan was told. Those it was made with are the default. */
 export interface MergeBindings {
   /** As many as the plan merges. */
-  readonly partials?: readonly AttentionResult[];
+  readonly partials?: readonly PartialAttention[];
   readonly output?: Tensor;
   readonly lse?: Tensor;
 }

@@ -3,7 +3,7 @@
 import { check } from "../errors.ts";
 import { readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
-import { Tensor } from "../gpu/tensor.ts";
+import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
 import { takeOptions } from "../options.ts";
 import type { BooleanMasks } from "./masks.ts";
 import type { Layer } from "./multi_head_parts.ts";
@@ -18,12 +18,13 @@ import {
   weightTensors,
 } from "./multi_head_problem.ts";
 import type { MultiHeadWeights } from "./multi_head_weights.ts";
-import { runOnce } from "./run.ts";
+import { RUN_OPTIONS, type RunOptions, runOnce } from "./run.ts";
 
 /** Options of {@link MultiHeadAttention.forward}: those of a problem, with tensors where memory is meant. */
 export interface MultiHeadForwardOptions
   extends Omit<MultiHeadProblem, "query" | "key" | "value" | "output" | "lse" | "weightsOutput" | keyof BooleanMasks>,
-    BooleanMasks<Tensor> {
+    BooleanMasks<Tensor>,
+    RunOptions {
   /** [B, N, key width]. Default: the query, for self-attention. */
   readonly key?: Tensor;
   /** [B, N, value width]. Default: the key. */
@@ -37,15 +38,15 @@ export interface MultiHeadForwardOptions
 }
 
 /** The names of the options of a run. */
-const { query: _query, ...FORWARD_OPTIONS } = MULTI_HEAD_PROBLEM;
+const { query: _query, ...FORWARD_OPTIONS } = { ...MULTI_HEAD_PROBLEM, ...RUN_OPTIONS };
 
 export interface MultiHeadResult {
   /** [B, M, output width] */
-  readonly output: Tensor;
+  readonly output: FloatTensor;
   /** [B, H, M], where it was asked for. */
-  readonly lse?: Tensor;
+  readonly lse?: Tensor<"f32">;
   /** [B, H, M, N'] or [B, M, N'], where they were asked for. */
-  readonly weights?: Tensor;
+  readonly weights?: Tensor<"f32">;
 }
 
 /**
@@ -138,25 +139,27 @@ export class MultiHeadAttention implements MultiHeadSizes {
   async forward(query: Tensor, given: MultiHeadForwardOptions = {}): Promise<MultiHeadResult> {
     const { label } = this.#layer;
     const options = await readOptions(label, given, FORWARD_OPTIONS);
-    const inputs = [query];
     for (const [name, one] of Object.entries({ query, key: options.key, value: options.value })) {
       if (one === undefined && name !== "query") continue;
       check(one instanceof Tensor, "argument", () => `${label}: ${name} must be a Tensor; make one with tensor().`);
-      inputs.push(one);
     }
     const { plan, resolved } = await prepareMultiHead(this.#layer, { ...options, query });
     const { output, lse, weights } = resolved;
-    const made = await runOnce(this.device, label, { plan, allocated: Promise.resolve() }, inputs, (make) => ({
+    const made = await runOnce(this.device, label, { plan, allocated: Promise.resolve() }, options, (make) => ({
       output: options.output ?? make("output", output.shape, output.dtype),
       ...(lse && { lse: options.lse instanceof Tensor ? options.lse : make("lse", lse.shape) }),
       ...(weights && { weightsOutput: options.weightsOutput ?? make("weights", weights.shape) }),
     }));
     const { weightsOutput, ...results } = made;
-    return { ...results, ...(weightsOutput && { weights: weightsOutput }) };
+    return { ...results, ...(weightsOutput && { weights: weightsOutput }) } as MultiHeadResult;
   }
 
   /** Frees the weights. Tensors of the caller's that they look at are unusable then, too. */
   destroy(): void {
     for (const [, tensor] of weightTensors(this.weights)) tensor.destroy();
+  }
+
+  [Symbol.dispose](): void {
+    this.destroy();
   }
 }

@@ -1,14 +1,14 @@
 // The plan of multi-head attention: its parts (multi_head_parts.ts), and the tensors that a caller binds.
 
 import { check } from "../errors.ts";
-import { checkDevice } from "../gpu/buffers.ts";
-import { BYTES } from "../gpu/elements.ts";
+import { checkDevice, settle } from "../gpu/buffers.ts";
+import { BYTES } from "../gpu/shapes.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { Builder, type Layer, type Part } from "./multi_head_parts.ts";
 import type { MultiHeadBindings, MultiHeadProblem, ResolvedMultiHead } from "./multi_head_problem.ts";
 import { resolveMultiHead, weightTensors } from "./multi_head_problem.ts";
 import { planTensors } from "./one_kernel.ts";
-import { checkOperand, checkOverlap } from "./operand_checks.ts";
+import { checkOperand, checkOverlap, memoryOf } from "./operand_checks.ts";
 import type { OperandName, Operands } from "./operands.ts";
 import type { ResolvedSpec } from "./specs.ts";
 import { checkTarget, type EncodeTarget, recordInto } from "./target.ts";
@@ -77,6 +77,10 @@ export class MultiHeadPlan {
     for (const { plan } of this.#parts.parts) plan.destroy();
     for (const owned of this.#parts.owned) owned.destroy();
   }
+
+  [Symbol.dispose](): void {
+    this.destroy();
+  }
 }
 
 /** Compiles a layer for a problem. Whatever fails, nothing is left allocated. */
@@ -95,6 +99,7 @@ export async function prepareMultiHead(layer: Layer, problem: MultiHeadProblem) 
   const builder = new Builder(layer, resolved);
   try {
     const parts = await builder.build();
+    await settle(memoryOf(operands));
     const plan = MultiHeadPlan.make({ layer, operands, parts, owned: builder.owned });
     return { plan, resolved };
   } catch (error) {

@@ -2,7 +2,7 @@
 
 import { check } from "../errors.ts";
 import { readOptions, type Taken } from "../given.ts";
-import { checkDevice, guarded } from "../gpu/buffers.ts";
+import { checkDevice, settle } from "../gpu/buffers.ts";
 import { resolveSpec, type Tensor, tensor } from "../gpu/tensor.ts";
 import type { TensorSpec } from "../types.ts";
 import { ATTENTION_OPTIONS, type AttentionOptions, type AttentionResult } from "./attention.ts";
@@ -69,11 +69,11 @@ export class MultiplicativePlan {
     const { label, attention, projections, given } = this.#parts;
     checkTarget(label, target);
     const { q = given.q, weight = given.weight, ...rest } = bindings;
-    const attend = attention.prepare(rest);
-    if (!attend) return; // there is no output element
     checkTensors(label, { q, weight });
     const views = this.#viewsOf(q as Tensor, weight as Tensor);
     const project = projections.map(({ plan }, index) => plan.prepare(views[index] as AttentionBindings));
+    const attend = attention.prepare(rest);
+    if (!attend) return; // there is no output element
     recordInto(target, label, (pass) => {
       for (const record of project) record?.(pass);
       attend(pass);
@@ -84,6 +84,10 @@ export class MultiplicativePlan {
   destroy(): void {
     const { attention, projections, projected } = this.#parts;
     for (const one of [attention, ...projections.map(({ plan }) => plan), projected]) one.destroy();
+  }
+
+  [Symbol.dispose](): void {
+    this.destroy();
   }
 
   /** The views that the projections read and write: of all heads together, or of each. */
@@ -169,14 +173,14 @@ export async function multiplicativeAttention(
   const { label = LABEL } = options;
   checkTensors(label, { q, k, v, weight });
   const { plan, allocated, resolved } = await prepareMultiplicative(q.device, { ...options, q, k, v, weight });
-  return runOnce(q.device, label, { plan, allocated }, [q, k, v, weight], (make) => {
+  return runOnce(q.device, label, { plan, allocated }, options ?? {}, (make) => {
     const output = options.output ?? make("output", resolved.outputShape, resolved.output.dtype);
     const perRow = (name: "lse" | "rowMax") => {
       const asked = options[name] === true ? make(name, resolved.lseShape) : options[name];
       return asked ? { [name]: asked } : {};
     };
     return { output, ...perRow("lse"), ...perRow("rowMax") };
-  });
+  }) as Promise<AttentionResult>;
 }
 
 const LABEL = "multiplicativeAttention";
@@ -188,31 +192,29 @@ async function prepareMultiplicative(device: GPUDevice, problem: Taken<Multiplic
   const headAxis = layout === "bhmd" ? 1 : 2;
   const inLayout = problem.q.shape.slice(0, 3);
   const columns = weight.shape[weight.shape.length - 1];
-  const { value: projected, done } = guarded(device, label, () =>
-    tensor(device, [...inLayout, columns], { label: `${label} projected q` }),
-  );
+  const projected = tensor(device, [...inLayout, columns], { label: `${label} projected q` });
   const made: { destroy(): void }[] = [projected];
   try {
     const xAll = resolveSpec(`${label}: q`, problem.q);
-    const projections = await Promise.all(
-      Array.from({ length: perHead ? q.shape[1] : 1 }, async (_, head) => {
-        const at = (spec: ResolvedSpec, axis: number) => (perHead ? slice(spec, axis, head) : spec);
-        const own = perHead ? withoutAxis(slice(weight, 0, head)) : weight;
-        const x = at(xAll, headAxis);
-        const output = perHead ? projected.slice(headAxis, head, head + 1) : projected;
-        const projection = await prepareProjection(device, { x, weight: transposed(own), output, label });
-        made.push(projection.plan);
-        return projection;
-      }),
-    );
+    const begun = Array.from({ length: perHead ? q.shape[1] : 1 }, async (_, head) => {
+      const at = (spec: ResolvedSpec, axis: number) => (perHead ? slice(spec, axis, head) : spec);
+      const own = perHead ? withoutAxis(slice(weight, 0, head)) : weight;
+      const x = at(xAll, headAxis);
+      const output = perHead ? projected.slice(headAxis, head, head + 1) : projected;
+      const projection = await prepareProjection(device, { x, weight: transposed(own), output, label });
+      made.push(projection.plan);
+      return projection;
+    });
+    await settle(begun); // all of them, so that all are freed if one fails
+    const projections = await Promise.all(begun);
     const { weight: _, ...rest } = problem;
     const attention = await preparePlan(device, { ...rest, label, scale: problem.scale ?? 1, q: projected });
     made.push(attention.plan);
     const isTensor = (spec: TensorSpec) => ("device" in spec ? (spec as Tensor) : undefined);
     const given = { q: isTensor(problem.q), weight: isTensor(problem.weight) };
     const parts = { label, attention: attention.plan, projections, projected, headAxis, perHead, given };
-    const waits = [done, projected.allocated, attention.allocated, ...projections.map(({ allocated }) => allocated)];
-    const allocated = Promise.all(waits);
+    const waits = [projected.allocated, attention.allocated, ...projections.map(({ allocated }) => allocated)];
+    const allocated = settle(waits);
     const plan = MultiplicativePlan.make(parts);
     allocated.catch(() => plan.destroy());
     return { plan, allocated, resolved: attention.resolved };

@@ -1,13 +1,13 @@
 // Plans of one kernel that has no keys: their tensors, and the way from those to a plan.
 
 import { check } from "../errors.ts";
-import { guarded, USAGE } from "../gpu/buffers.ts";
+import { paramsBuffer, settle } from "../gpu/buffers.ts";
 import { compileKernel } from "../gpu/pipelines.ts";
 import { Tensor, type TensorOptions, tensor } from "../gpu/tensor.ts";
 import { type Params, packParams } from "../kernels/params.ts";
 import type { KernelSource } from "../types.ts";
 import { cutWork, UNIFORM_STRIDE } from "./dispatch.ts";
-import { checkOperand } from "./operand_checks.ts";
+import { checkOperand, memoryOf } from "./operand_checks.ts";
 import type { AttentionBindings, Operand, OperandName } from "./operands.ts";
 import { AttentionPlan } from "./plan.ts";
 import { bindingBase, checkBindingLimit, type ResolvedSpec } from "./specs.ts";
@@ -99,6 +99,10 @@ export class OperationPlan<Bindings> {
   destroy(): void {
     this.#plan.destroy();
   }
+
+  [Symbol.dispose](): void {
+    this.destroy();
+  }
 }
 
 /** Writes the uniform of a dispatch into `bytes` at `offset`. */
@@ -140,15 +144,10 @@ export async function planOneKernel(
       pack(range, bytes, index * UNIFORM_STRIDE);
       return { x, y, paramsOffset: index * UNIFORM_STRIDE };
     });
-    const { value: params, done } = guarded(device, label, () => {
-      const usage = USAGE.UNIFORM | USAGE.STORAGE | USAGE.COPY_DST;
-      const buffer = device.createBuffer({ label: `${label} params`, size: bytes.byteLength, usage });
-      device.queue.writeBuffer(buffer, 0, bytes);
-      return buffer;
-    });
+    const { value: params, done } = paramsBuffer(device, label, [bytes]);
     const stages = compiled ? [{ source, compiled, names, dispatches }] : [];
     const plan = AttentionPlan.make({ device, label, operands, stages, params, numbers: new Map(), owned });
-    const allocated = Promise.all([done, ...owned.map((one) => one.allocated)]);
+    const allocated = settle([done, ...memoryOf(operands)]);
     allocated.catch(() => plan.destroy());
     return { plan, allocated };
   } catch (error) {

@@ -1,9 +1,9 @@
 // The tensors that a plan is made with and encoded with: live, of its device, and as planned; outputs apart from the rest.
 
-import { check, show } from "../errors.ts";
+import { check, FoveaError, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { type AttentionBindings, type Operand, type Operands, OWN } from "./operands.ts";
-import { bindingRange, bindingStep, checkBindingLimit } from "./specs.ts";
+import { bindingRange, bindingStep } from "./specs.ts";
 
 /** Throws FoveaError unless `given` is a live tensor of the device that looks as planned. */
 export function checkOperand(
@@ -15,6 +15,8 @@ export function checkOperand(
   check(given !== undefined, "argument", () => `${what} is missing: the plan was made without a tensor for it.`);
   check(given instanceof Tensor, "argument", () => `${what} must be a Tensor; wrap a buffer with tensor().`);
   check(!given.destroyed, "destroyed", () => `${what}: the tensor was destroyed.`);
+  const { refused } = given;
+  if (refused) throw new FoveaError(refused.code, `${what}: ${refused.message}`, { cause: refused });
   check(
     given.device === device,
     "device",
@@ -45,6 +47,10 @@ export function checkOperand(
       `${what} starts ${offset % bindingStep(device, spec.dtype)} elements after a multiple of the binding alignment of ${device.limits.minStorageBufferOffsetAlignment} bytes; the plan was made for ${base}. Plan with a tensor of that offset.`,
   );
 }
+
+/** Settles when the memory of all tensors that a plan was made with is known to be there. */
+export const memoryOf = (operands: ReadonlyMap<string, Operand>): Promise<void>[] =>
+  [...operands.values()].flatMap(({ fallback }) => (fallback ? [fallback.allocated] : []));
 
 /** Throws FoveaError if an output shares its buffer with an input, or its elements with another output. */
 export function checkOverlap(
@@ -96,6 +102,12 @@ export function checkUsed(label: string, bindable: ReadonlySet<string>, bindings
   }
 }
 
+/** What a run writes is right if there was memory for all of its tensors: whoever reads it is told. */
+export function tieResults(operands: ReadonlyMap<string, Operand>, tensors: ReadonlyMap<string, Tensor>): void {
+  const written = [...tensors].flatMap(([name, one]) => (operands.get(name)?.written ? [one] : []));
+  Tensor.tie(written, [...tensors.values()]);
+}
+
 /** Throws FoveaError if a run gives a tensor for something that no function captured as a tensor. */
 export function checkCaptures(label: string, operands: Operands, { captures = {} }: AttentionBindings): void {
   for (const name of Object.keys(captures)) {
@@ -106,20 +118,4 @@ export function checkCaptures(label: string, operands: Operands, { captures = {}
       () => `${label}: no function captured a tensor ${name}; those captured are: ${known().join(", ") || "none"}.`,
     );
   }
-}
-
-/** A captured tensor. Functions index it from the start of the binding. */
-export function capturedOperand(label: string, name: string, device: GPUDevice, captured: Tensor): Operand {
-  const what = `${label}: capture ${name}`;
-  const { offset, dtype } = captured;
-  const operand = { spec: captured, base: 0, fallback: captured, written: false };
-  check(
-    offset % bindingStep(device, dtype) === 0,
-    "argument",
-    () =>
-      `${what} starts at element ${offset} of its buffer; a captured tensor must start at a multiple of ${bindingStep(device, dtype)} (${device.limits.minStorageBufferOffsetAlignment} bytes).`,
-  );
-  checkBindingLimit(label, `capture ${name}`, device, captured);
-  checkOperand(what, device, operand, captured);
-  return operand;
 }

@@ -2,9 +2,8 @@
 
 import { Tensor, type TensorOptions, tensor } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
-import { type CapturedNumber, functionsOf } from "./captures.ts";
 import type { KvSourceOwner } from "./kv_source.ts";
-import { capturedOperand, checkOperand } from "./operand_checks.ts";
+import { checkOperand } from "./operand_checks.ts";
 import type {
   AttentionProblem,
   ResolvedProblem,
@@ -14,7 +13,6 @@ import type {
   TakenScoreProblem,
 } from "./problem.ts";
 import { bindingBase, checkBindingLimit, type ResolvedSpec, reorder } from "./specs.ts";
-import { layTables } from "./table_memory.ts";
 
 /**
  * Memory for one run of a plan. Each tensor must look as the plan was told: same shape, strides and dtype, and the same
@@ -127,8 +125,8 @@ export interface PlanMemory {
   readonly owned: readonly Tensor[];
   readonly places: TablePlaces;
   readonly copies: readonly TableCopy[];
-  /** Captured numbers, by the names of their bindings. */
-  readonly numbers: ReadonlyMap<string, CapturedNumber>;
+  /** Captured numbers, by the names of their bindings, as uniforms hold them. */
+  readonly numbers: readonly (readonly [name: string, bytes: ArrayBuffer])[];
 }
 
 /** A tensor that the caller binds beside q, k and what the options bring. */
@@ -170,7 +168,7 @@ export function operandsOf(
     if (fallback) checkOperand(`${resolved.label}: ${name}`, device, operand, fallback);
     operands.set(name, operand);
   };
-  const { layout, tables, source } = resolved;
+  const { layout, tables, source, extension } = resolved;
   add("q", reorder(resolved.q, layout), given(problem.q));
   if (source) {
     add("k", source.k, source.k);
@@ -179,17 +177,10 @@ export function operandsOf(
   for (const { name, spec, given: tensorOrNot, written } of asked) add(name, spec, given(tensorOrNot), written);
   if (resolved.mask) add("mask", resolved.mask, given(problem.mask));
   if (resolved.bias) add("bias", resolved.bias, given(problem.bias));
-  const laid = layTables(tables);
-  for (const { from, values } of laid.tensors) add(from, values, values);
+  const laid = extension?.layTables(tables);
+  for (const { from, values } of laid?.tensors ?? []) add(from, values, values);
   if (problem.blockMask) add("blocks", problem.blockMask.blocks, problem.blockMask.blocks);
-  const numbers = new Map<string, CapturedNumber>();
-  for (const { captures } of functionsOf(problem)) {
-    for (const [name, value] of Object.entries(captures)) {
-      if (value instanceof Tensor) {
-        operands.set(`captures.${name}`, capturedOperand(resolved.label, name, device, value));
-      } else numbers.set(`captures.${name}`, value);
-    }
-  }
+  const numbers = extension?.capturesOf(device, resolved.label, problem, add) ?? [];
   const own = (name: OperandName, shape: readonly number[], options: TensorOptions, written = false) => {
     const made = tensor(device, shape, { ...options, label: `${resolved.label} ${name}` });
     owned.push(made);
@@ -197,13 +188,13 @@ export function operandsOf(
   };
   // Last, when nothing of the caller's is wrong: there is nobody yet to free them.
   try {
-    if (tables.length) own("tables", [laid.words.length], { dtype: "i32", data: laid.words }, true);
+    if (laid?.words.length) own("tables", [laid.words.length], { dtype: "i32", data: laid.words }, true);
     if (workspace) own("workspace", workspace, {}, true);
   } catch (error) {
     for (const made of owned) made.destroy();
     throw error;
   }
-  return { operands, owned, places: laid.places, copies: laid.tensors, numbers };
+  return { operands, owned, places: laid?.places ?? {}, copies: laid?.tensors ?? [], numbers };
 }
 
 /** Whether the rows of a tensor are sequences of aligned vec4s. */

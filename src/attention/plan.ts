@@ -9,7 +9,7 @@ import { PARAMS_BYTES } from "../kernels/params.ts";
 import type { KernelSource } from "../types.ts";
 import type { Dispatch, Grid } from "./dispatch.ts";
 import type { KvSource } from "./kv_source.ts";
-import { bindableOf, checkCaptures, checkOperand, checkOverlap, checkUsed } from "./operand_checks.ts";
+import { bindableOf, checkCaptures, checkOperand, checkOverlap, checkUsed, tieResults } from "./operand_checks.ts";
 import { type AttentionBindings, type OperandName, type Operands, OWN } from "./operands.ts";
 import { bindingRange } from "./specs.ts";
 import { checkTarget, type EncodeTarget, type Recording, recordInto } from "./target.ts";
@@ -116,6 +116,10 @@ export class AttentionPlan {
     for (const owned of this.#parts.owned) owned.destroy();
   }
 
+  [Symbol.dispose](): void {
+    this.destroy();
+  }
+
   #record(pass: GPUComputePassEncoder, groups: readonly GPUBindGroup[], source: KvSource | undefined): void {
     source?.update?.(pass);
     for (const [index, { compiled, dispatches }] of this.#parts.stages.entries()) {
@@ -139,6 +143,7 @@ export class AttentionPlan {
       tensors.set(name, given);
     }
     checkOverlap(label, operands, tensors);
+    tieResults(operands, tensors);
     const [output] = [...tensors].flatMap(([name, tensor]) =>
       operands.get(name)?.written && !OWN.includes(name) ? [tensor] : [],
     );

@@ -3,13 +3,13 @@
 import { check, show } from "../errors.ts";
 import { type OptionNames, readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
-import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
+import { type FloatTensor, resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import { type ActivationModule, pointwiseSpecialisation, pointwiseWorkgroups } from "../kernels/pointwise.ts";
 import { rowKernel } from "../kernels/rows.ts";
 import type { Dtype, TensorSpec } from "../types.ts";
 import { type OneKernel, OperationPlan, planOneKernel, planTensors } from "./one_kernel.ts";
 import { broadcastTo, foldRows, layRows } from "./row_axes.ts";
-import { checkTensors, runOnce } from "./run.ts";
+import { checkTensors, RUN_OPTIONS, type RunOptions, runOnce } from "./run.ts";
 import { checkedSpec, expectApart, FLOATS, type ResolvedSpec } from "./specs.ts";
 
 /**
@@ -42,7 +42,6 @@ const POINTWISE_PROBLEM: OptionNames<PointwiseProblem> = {
   residual: "any",
   factor: "any",
   activation: "string",
-  factor: "any",
   output: "any",
   label: "string",
 };
@@ -154,7 +153,7 @@ function kernelOf(device: GPUDevice, label: string, specs: Specs, activation: Ac
 }
 
 /** Options of {@link copyTensor}, {@link addBias} and {@link gelu}. */
-export interface PointwiseOptions {
+export interface PointwiseOptions extends RunOptions {
   /** Added to x; broadcasts to the shape of the output. Default: none. */
   readonly residual?: Tensor;
   /** Multiplies the result, as the other half of a gated unit does; broadcasts to its shape. Default 1. */
@@ -169,6 +168,7 @@ export interface PointwiseOptions {
 
 /** The names of the options. */
 const POINTWISE_OPTIONS: OptionNames<PointwiseOptions> = {
+  ...RUN_OPTIONS,
   residual: "any",
   factor: "any",
   output: "any",
@@ -183,7 +183,7 @@ async function runPointwise(
   name: string,
   x: Tensor,
   { output: given, dtype, ...options }: PointwiseOptions & Pick<PointwiseProblem, "activation"> & { bias?: Tensor },
-): Promise<{ readonly output: Tensor }> {
+): Promise<{ readonly output: FloatTensor }> {
   const { label = name, bias, residual, factor } = options;
   const present = Object.entries({ x, bias, residual, factor }).filter(([, one]) => one !== undefined);
   const inputs = Object.fromEntries(present) as Readonly<Record<string, Tensor>>;
@@ -195,9 +195,9 @@ async function runPointwise(
   );
   const problem = { ...options, x, output: given ?? { shape: x.shape, dtype: dtype ?? x.dtype } };
   const { plan, allocated, output } = await preparePointwise(x.device, problem, name);
-  return runOnce(x.device, label, { plan, allocated }, Object.values(inputs), (make) => ({
+  return runOnce(x.device, label, { plan, allocated }, options, (make) => ({
     output: given ?? make("output", output.shape, output.dtype),
-  }));
+  })) as Promise<{ output: FloatTensor }>;
 }
 
 /**
@@ -216,7 +216,7 @@ async function runPointwise(
 export async function copyTensor(
   x: Tensor,
   options: PointwiseOptions & { readonly bias?: Tensor } = {},
-): Promise<{ readonly output: Tensor }> {
+): Promise<{ readonly output: FloatTensor }> {
   return runPointwise("copyTensor", x, await readOptions("copyTensor", options, BIASED_OPTIONS));
 }
 
@@ -234,7 +234,7 @@ export async function addBias(
   x: Tensor,
   bias: Tensor,
   options: PointwiseOptions = {},
-): Promise<{ readonly output: Tensor }> {
+): Promise<{ readonly output: FloatTensor }> {
   const taken = await readOptions("addBias", options, POINTWISE_OPTIONS);
   checkTensors(taken.label ?? "addBias", { x, bias });
   return runPointwise("addBias", x, { ...taken, bias });
@@ -265,7 +265,7 @@ export interface GeluOptions extends PointwiseOptions {
  * @example
  * const { output } = await gelu(x, { approximate: "tanh", bias });
  */
-export async function gelu(x: Tensor, options: GeluOptions = {}): Promise<{ readonly output: Tensor }> {
+export async function gelu(x: Tensor, options: GeluOptions = {}): Promise<{ readonly output: FloatTensor }> {
   const { approximate = "none", ...rest } = await readOptions("gelu", options, GELU_OPTIONS);
   check(
     approximate === "none" || approximate === "tanh",

@@ -3,7 +3,7 @@
 import { check } from "../errors.ts";
 import { type OptionNames, readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
-import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
+import { type FloatTensor, resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import { pointwiseWorkgroups } from "../kernels/pointwise.ts";
 import { positionBiasSpecialisation } from "../kernels/position_bias.ts";
 import { rowKernel } from "../kernels/rows.ts";
@@ -12,7 +12,7 @@ import { distanceBuckets, t5Buckets } from "./buckets.ts";
 import { type OneKernel, OperationPlan, planOneKernel, planTensors } from "./one_kernel.ts";
 import type { RelativeBias } from "./options.ts";
 import { broadcastTo, layRows } from "./row_axes.ts";
-import { checkTensors, runOnce } from "./run.ts";
+import { checkTensors, RUN_OPTIONS, type RunOptions, runOnce } from "./run.ts";
 import { checkedSpec, expectApart, expectShape, FLOATS, type ResolvedSpec } from "./specs.ts";
 
 /** Gates of a bias: f32, f16 or bf16, as all three broadcast to [B, H, M, 1]. */
@@ -189,7 +189,8 @@ function kernelOf(device: GPUDevice, label: string, { output, source, isTable, g
 
 /** Options of {@link relativePositionBias}. */
 export interface RelativePositionBiasOptions
-  extends Pick<PositionBiasProblem, "bidirectional" | "maxDistance" | "queryOffset" | "label"> {
+  extends Pick<PositionBiasProblem, "bidirectional" | "maxDistance" | "queryOffset" | "label">,
+    RunOptions {
   /** M and N. */
   readonly seqQ: number;
   /** N, keys. */
@@ -200,6 +201,7 @@ export interface RelativePositionBiasOptions
 
 /** The names of the options. */
 const RELATIVE_OPTIONS: OptionNames<RelativePositionBiasOptions> = {
+  ...RUN_OPTIONS,
   bidirectional: "boolean",
   maxDistance: "number",
   queryOffset: "number",
@@ -224,20 +226,20 @@ const RELATIVE_OPTIONS: OptionNames<RelativePositionBiasOptions> = {
 export async function relativePositionBias(
   table: Tensor,
   options: RelativePositionBiasOptions,
-): Promise<{ readonly output: Tensor }> {
+): Promise<{ readonly output: FloatTensor }> {
   const name = "relativePositionBias";
-  const { seqQ, seqKv, dtype, label = name, ...rest } = await readOptions(name, options, RELATIVE_OPTIONS);
+  const { seqQ, seqKv, dtype, label = name, encoder, ...rest } = await readOptions(name, options, RELATIVE_OPTIONS);
   checkTensors(label, { table });
   const shape = [1, table.shape[1] ?? 0, seqQ, seqKv];
   const problem = { ...rest, table, label, output: { shape, dtype: dtype ?? table.dtype } };
   const { plan, allocated, output } = await prepareBias(table.device, problem, label);
-  return runOnce(table.device, label, { plan, allocated }, [table], (make) => ({
+  return runOnce(table.device, label, { plan, allocated }, { encoder }, (make) => ({
     output: make("output", output.shape, output.dtype),
-  }));
+  })) as Promise<{ output: FloatTensor }>;
 }
 
 /** Options of {@link gatedPositionBias}: the gates, and where the result goes. */
-export interface GatedPositionBiasOptions extends BiasGates<Tensor> {
+export interface GatedPositionBiasOptions extends BiasGates<Tensor>, RunOptions {
   /** [B, H, M, N]. Default: a new dense tensor of the dtype of the bias, which is the caller's to destroy. */
   readonly output?: Tensor;
   /** Name of GPU objects in errors and captures. Default `"positionBias"`. */
@@ -246,6 +248,7 @@ export interface GatedPositionBiasOptions extends BiasGates<Tensor> {
 
 /** The names of the options. */
 const GATED_OPTIONS: OptionNames<GatedPositionBiasOptions> = {
+  ...RUN_OPTIONS,
   update: "any",
   reset: "any",
   scale: "any",
@@ -266,15 +269,15 @@ const GATED_OPTIONS: OptionNames<GatedPositionBiasOptions> = {
 export async function gatedPositionBias(
   bias: Tensor,
   options: GatedPositionBiasOptions,
-): Promise<{ readonly output: Tensor }> {
+): Promise<{ readonly output: FloatTensor }> {
   const name = "gatedPositionBias";
-  const { output: given, label = name, ...gates } = await readOptions(name, options, GATED_OPTIONS);
+  const { output: given, label = name, encoder, ...gates } = await readOptions(name, options, GATED_OPTIONS);
   const { update, reset, scale } = gates;
   checkTensors(label, { bias, update, reset, scale, ...(given !== undefined && { output: given }) });
   const shape = [update.shape[0], ...bias.shape.slice(1)];
   const problem = { ...gates, bias, label, output: given ?? { shape, dtype: bias.dtype } };
   const { plan, allocated, output } = await prepareBias(bias.device, problem, label);
-  return runOnce(bias.device, label, { plan, allocated }, [bias, update, reset, scale], (make) => ({
+  return runOnce(bias.device, label, { plan, allocated }, { encoder }, (make) => ({
     output: given ?? make("output", output.shape, output.dtype),
-  }));
+  })) as Promise<{ output: FloatTensor }>;
 }

@@ -3,7 +3,7 @@
 import { check } from "../errors.ts";
 import { readOptions, type Taken } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
-import { Tensor } from "../gpu/tensor.ts";
+import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
 import { type EncodingSpecialisation, encodingKernel, encodingWorkgroups } from "../kernels/position_encoding.ts";
 import { angleTables, angleTablesShape } from "../kernels/rotary_angles.ts";
 import { isAligned } from "../kernels/slots.ts";
@@ -20,7 +20,7 @@ import {
   resolveEncoding,
 } from "./position_encoding_problem.ts";
 import { addPositions, positionParams } from "./positions.ts";
-import { runOnce } from "./run.ts";
+import { RUN_OPTIONS, type RunOptions, runOnce } from "./run.ts";
 import { bindingBase, type ResolvedSpec } from "./specs.ts";
 import type { EncodeTarget } from "./target.ts";
 
@@ -57,6 +57,10 @@ export class PositionEncodingPlan {
   /** Frees the plan's own small buffers. Work that was submitted before still runs. */
   destroy(): void {
     this.#plan.destroy();
+  }
+
+  [Symbol.dispose](): void {
+    this.destroy();
   }
 }
 
@@ -160,7 +164,7 @@ function kernelOf(
 }
 
 /** Options of {@link positionEncoding}: those of a problem, with tensors where memory is meant. */
-export interface PositionEncodingOptions extends Omit<PositionEncodingProblem, "x" | "output" | "table"> {
+export interface PositionEncodingOptions extends Omit<PositionEncodingProblem, "x" | "output" | "table">, RunOptions {
   /** [P, D], learned. Default: the encoding is sinusoidal. */
   readonly table?: Tensor;
   /** Where the result goes. Default: a new dense tensor of the dtype of x, which is the caller's to destroy. */
@@ -168,7 +172,7 @@ export interface PositionEncodingOptions extends Omit<PositionEncodingProblem, "
 }
 
 /** The names of the options. */
-const { x: _x, ...POSITION_ENCODING_OPTIONS } = POSITION_ENCODING_PROBLEM;
+const { x: _x, ...POSITION_ENCODING_OPTIONS } = { ...POSITION_ENCODING_PROBLEM, ...RUN_OPTIONS };
 
 /**
  * Adds sinusoidal or learned position encodings. See {@link planPositionEncoding} for the formula, the rules and the shapes.
@@ -186,19 +190,17 @@ const { x: _x, ...POSITION_ENCODING_OPTIONS } = POSITION_ENCODING_PROBLEM;
 export async function positionEncoding(
   x: Tensor,
   asked: PositionEncodingOptions = {},
-): Promise<{ readonly output: Tensor }> {
+): Promise<{ readonly output: FloatTensor }> {
   const options = await readOptions("positionEncoding", asked, POSITION_ENCODING_OPTIONS);
   const { label = "positionEncoding" } = options;
   check(x instanceof Tensor, "argument", () => `${label}: x must be a Tensor; make one with tensor().`);
   const { plan, allocated, resolved } = await prepareEncoding(x.device, { ...options, x });
-  const given = [options.output, options.table, options.positionIds, options.positionOffset];
-  const inputs = [x, ...given.filter((one): one is Tensor => one instanceof Tensor)];
   const { inPlace, output } = resolved;
   if (inPlace) {
-    await runOnce(x.device, label, { plan, allocated }, inputs, () => ({}));
-    return { output: x };
+    await runOnce(x.device, label, { plan, allocated }, options, () => ({}));
+    return { output: x as FloatTensor };
   }
-  return runOnce(x.device, label, { plan, allocated }, inputs, (make) => ({
+  return runOnce(x.device, label, { plan, allocated }, options, (make) => ({
     output: options.output ?? make("output", output.shape, output.dtype),
-  }));
+  })) as Promise<{ output: FloatTensor }>;
 }

@@ -124,6 +124,8 @@ export interface ResolvedScores extends Features {
   readonly lseShape: readonly number[];
   readonly scale: number;
   readonly maxDispatchFlops: number | undefined;
+  /** What plans need for the options that few problems have; undefined if it has none of them. */
+  readonly extension: Extension | undefined;
 }
 
 /** A checked problem. Tensors are in BHMD order. */
@@ -213,7 +215,7 @@ export function resolveScores<Values extends boolean>(
   return {
     ...{ label, layout, heads, kvHeads, headDim, q, k, lseShape: [batch, heads, rowsQ] },
     ...{ v: v as Values extends true ? ResolvedSpec : undefined, vDim: v?.shape[3] ?? 0 },
-    ...{ source: given.source, ...features },
+    ...{ source: given.source, ...features, extension },
     scale,
     maxDispatchFlops: problem.maxDispatchFlops,
   };

@@ -4,7 +4,7 @@ import { check } from "../errors.ts";
 import { readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { tileLimits } from "../gpu/device.ts";
-import { Tensor } from "../gpu/tensor.ts";
+import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
 import { chooseMatmulTile, type MatmulSpecialisation, matmulKernel, matmulTileSize } from "../kernels/matmul.ts";
 import type { Params } from "../kernels/params.ts";
 import { isAligned } from "../kernels/slots.ts";
@@ -20,7 +20,7 @@ import {
   type ResolvedProjection,
   resolveProjection,
 } from "./projection_problem.ts";
-import { runOnce } from "./run.ts";
+import { RUN_OPTIONS, type RunOptions, runOnce } from "./run.ts";
 import { bindingBase } from "./specs.ts";
 import type { EncodeTarget, Recording } from "./target.ts";
 
@@ -64,6 +64,10 @@ export class ProjectionPlan {
   /** Frees the plan's own small buffers. Work that was submitted before still runs. */
   destroy(): void {
     this.#plan.destroy();
+  }
+
+  [Symbol.dispose](): void {
+    this.destroy();
   }
 }
 
@@ -143,7 +147,9 @@ function kernelOf(device: GPUDevice, { folded, maxDispatchFlops, variant }: Reso
 }
 
 /** Options of {@link project}. */
-export interface ProjectionOptions extends Pick<ProjectionProblem, "maxDispatchFlops" | "variant" | "label"> {
+export interface ProjectionOptions
+  extends Pick<ProjectionProblem, "maxDispatchFlops" | "variant" | "label">,
+    RunOptions {
   /** [N], added to each row. Default: none. */
   readonly bias?: Tensor;
   /** Where the result goes. Default: a new dense tensor of the dtype of x, which is the caller's to destroy. */
@@ -151,7 +157,7 @@ export interface ProjectionOptions extends Pick<ProjectionProblem, "maxDispatchF
 }
 
 /** The names of the options. */
-const { x: _x, weight: _weight, ...PROJECTION_OPTIONS } = PROJECTION_PROBLEM;
+const { x: _x, weight: _weight, ...PROJECTION_OPTIONS } = { ...PROJECTION_PROBLEM, ...RUN_OPTIONS };
 
 /**
  * y = x W^T + b on the GPU. See {@link planProjection} for the formula, the rules and the shapes.
@@ -171,16 +177,15 @@ export async function project(
   x: Tensor,
   weight: Tensor,
   asked: ProjectionOptions = {},
-): Promise<{ readonly output: Tensor }> {
+): Promise<{ readonly output: FloatTensor }> {
   const options = await readOptions("project", asked, PROJECTION_OPTIONS);
   const { label = "project" } = options;
   for (const [name, given] of Object.entries({ x, weight })) {
     check(given instanceof Tensor, "argument", () => `${label}: ${name} must be a Tensor; make one with tensor().`);
   }
   const { plan, allocated, resolved } = await prepareProjection(x.device, { ...options, x, weight });
-  const inputs = [x, weight, ...(options.bias ? [options.bias] : [])];
-  return runOnce(x.device, label, { plan, allocated }, inputs, (make) => {
+  return runOnce(x.device, label, { plan, allocated }, options, (make) => {
     const { shape, dtype } = resolved.given.output;
     return { output: options.output ?? make("output", shape, dtype) };
-  });
+  }) as Promise<{ output: FloatTensor }>;
 }

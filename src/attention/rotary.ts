@@ -3,7 +3,7 @@
 import { check } from "../errors.ts";
 import { readOptions, type Taken } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
-import { Tensor } from "../gpu/tensor.ts";
+import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
 import { type RotarySpecialisation, rotaryKernel, rotaryWorkgroups } from "../kernels/rotary.ts";
 import { angleTables, angleTablesShape } from "../kernels/rotary_angles.ts";
 import { isAligned } from "../kernels/slots.ts";
@@ -21,7 +21,7 @@ import {
   type RotaryProblem,
   resolveRotaryProblem,
 } from "./rotary_problem.ts";
-import { runOnce } from "./run.ts";
+import { RUN_OPTIONS, type RunOptions, runOnce } from "./run.ts";
 import { bindingBase, checkedSpec, FLOATS, reorder } from "./specs.ts";
 import type { EncodeTarget } from "./target.ts";
 
@@ -60,6 +60,10 @@ export class RotaryPlan {
   /** Frees the plan's own small buffers. Work that was submitted before still runs. */
   destroy(): void {
     this.#plan.destroy();
+  }
+
+  [Symbol.dispose](): void {
+    this.destroy();
   }
 }
 
@@ -158,7 +162,7 @@ function kernelOf(
 }
 
 /** Options of {@link rotary}: those of a problem, with tensors where memory is meant. */
-export interface RotaryRunOptions extends Omit<RotaryProblem, "x" | "output" | "cos" | "sin"> {
+export interface RotaryRunOptions extends Omit<RotaryProblem, "x" | "output" | "cos" | "sin">, RunOptions {
   /** Where the result goes. Default: a new dense tensor of the dtype of x, which is the caller's to destroy. */
   readonly output?: Tensor;
   /** cos that you computed, in place of the frequencies: [P, R / 2] or [B, M, R / 2], as in {@link RotaryProblem}. */
@@ -168,7 +172,7 @@ export interface RotaryRunOptions extends Omit<RotaryProblem, "x" | "output" | "
 }
 
 /** The names of the options. */
-const { x: _x, ...ROTARY_RUN_OPTIONS } = ROTARY_PROBLEM;
+const { x: _x, ...ROTARY_RUN_OPTIONS } = { ...ROTARY_PROBLEM, ...RUN_OPTIONS };
 
 /**
  * Rotary position embedding of queries or keys. See {@link planRotary} for the formula, the rules and the shapes.
@@ -182,19 +186,17 @@ const { x: _x, ...ROTARY_RUN_OPTIONS } = ROTARY_PROBLEM;
  * @example
  * const { output: rotated } = await rotary(q, { base: 500_000, positionOffset: 100 });
  */
-export async function rotary(x: Tensor, asked: RotaryRunOptions = {}): Promise<{ readonly output: Tensor }> {
+export async function rotary(x: Tensor, asked: RotaryRunOptions = {}): Promise<{ readonly output: FloatTensor }> {
   const options = await readOptions("rotary", asked, ROTARY_RUN_OPTIONS);
   const { label = "rotary" } = options;
   check(x instanceof Tensor, "argument", () => `${label}: x must be a Tensor; make one with tensor().`);
   const { plan, allocated, resolved } = await prepareRotary(x.device, { ...options, x });
-  const given = [options.output, options.cos, options.sin, options.positionIds, options.positionOffset];
-  const inputs = [x, ...given.filter((one): one is Tensor => one instanceof Tensor)];
   if (resolved.inPlace) {
-    await runOnce(x.device, label, { plan, allocated }, inputs, () => ({}));
-    return { output: x };
+    await runOnce(x.device, label, { plan, allocated }, options, () => ({}));
+    return { output: x as FloatTensor };
   }
-  return runOnce(x.device, label, { plan, allocated }, inputs, (make) => {
+  return runOnce(x.device, label, { plan, allocated }, options, (make) => {
     const { shape, dtype } = reorder(resolved.output, resolved.layout);
     return { output: options.output ?? make("output", shape, dtype) };
-  });
+  }) as Promise<{ output: FloatTensor }>;
 }

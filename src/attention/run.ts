@@ -1,9 +1,26 @@
 // One run of a plan that is not kept.
 
 import { check } from "../errors.ts";
-import { guarded } from "../gpu/buffers.ts";
+import type { OptionNames } from "../given.ts";
+import { guarded, settle } from "../gpu/buffers.ts";
 import { Tensor, tensor } from "../gpu/tensor.ts";
 import type { Dtype } from "../types.ts";
+import { checkTarget, type EncodeTarget } from "./target.ts";
+
+/** What every one-line call can be told. */
+export interface RunOptions {
+  /**
+   * A compute pass or command encoder of the caller's to record into, in place of a submission by Fovea, so that many calls
+   * go into one. It must stay open until the promise resolves: then the commands are recorded, and the results have their
+   * values once the caller has submitted them. Results are the caller's to destroy, after the submission; what else the call
+   * needs on the GPU is freed with the first result that it made, or, if all went into tensors of the caller's, when it is
+   * garbage. If the promise rejects, the commands so far are of no use. Default: the call submits.
+   */
+  readonly encoder?: EncodeTarget | undefined;
+}
+
+/** The names of the options. */
+export const RUN_OPTIONS: OptionNames<RunOptions> = { encoder: "any" };
 
 /** Throws FoveaError("argument") for what a one-liner was given in place of a tensor. */
 export function checkTensors(label: string, tensors: Readonly<Record<string, unknown>>): void {
@@ -17,40 +34,43 @@ export type MakeResult = (name: string, shape: readonly number[], dtype?: Dtype)
 
 /** A plan of any operation. */
 interface RunnablePlan<Results> {
-  encode(target: GPUCommandEncoder, results: Results): void;
+  encode(target: EncodeTarget, results: Results): void;
   destroy(): void;
 }
 
 /**
- * Encodes a plan into results, submits it and destroys it. Resolves once the GPU has accepted the work; rejects with
- * FoveaError, and then has freed what `make` allocated.
+ * Encodes a plan into results, submits it and destroys it; or records it into the caller's `encoder`, and leaves the plan to
+ * the results. Resolves once the GPU has accepted the work; rejects with FoveaError, and then has freed what `make` allocated.
  */
 export async function runOnce<Results>(
   device: GPUDevice,
   label: string,
   { plan, allocated }: { plan: RunnablePlan<NoInfer<Results>>; allocated: Promise<unknown> },
-  inputs: readonly Tensor[],
+  { encoder: target }: RunOptions,
   resultsOf: (make: MakeResult) => Results,
 ): Promise<Results> {
-  const made: Tensor[] = [];
+  const made: { destroy(): void }[] = [plan];
+  const waits = [allocated];
   const make: MakeResult = (name, shape, dtype = "f32") => {
     const result = tensor(device, shape, { dtype, label: `${label} ${name}` });
+    if (target) result.keep(plan);
     made.push(result);
+    waits.push(result.allocated);
     return result;
   };
   try {
+    if (target !== undefined) checkTarget(label, target);
     const results = resultsOf(make);
     const { done } = guarded(device, label, () => {
-      const encoder = device.createCommandEncoder({ label });
+      const encoder = target ?? device.createCommandEncoder({ label });
       plan.encode(encoder, results);
-      device.queue.submit([encoder.finish()]);
+      if (!target) device.queue.submit([(encoder as GPUCommandEncoder).finish()]);
     });
-    await Promise.all([allocated, done, ...[...inputs, ...made].map((used) => used.allocated)]);
+    await settle([...waits, done]);
+    if (!target) plan.destroy();
     return results;
   } catch (error) {
-    for (const result of made) result.destroy();
+    for (const one of made) one.destroy();
     throw error;
-  } finally {
-    plan.destroy();
   }
 }

@@ -2,13 +2,13 @@
 
 import { type OptionNames, readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
-import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
+import { type FloatTensor, resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import { softmaxSpecialisation } from "../kernels/row_softmax.ts";
 import { rowKernel, rowWorkgroups } from "../kernels/rows.ts";
 import type { TensorSpec } from "../types.ts";
 import { type OneKernel, OperationPlan, planOneKernel, planTensors } from "./one_kernel.ts";
 import { axisFromStart, foldRows, lanesOf, layRows } from "./row_axes.ts";
-import { checkTensors, runOnce } from "./run.ts";
+import { checkTensors, RUN_OPTIONS, type RunOptions, runOnce } from "./run.ts";
 import { checkedSpec, expectApart, expectShape, FLOATS, type ResolvedSpec } from "./specs.ts";
 
 /** The softmax that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
@@ -118,7 +118,7 @@ function kernelOf(device: GPUDevice, label: string, { x, output, axis, log }: Re
 }
 
 /** Options of {@link softmax} and {@link logSoftmax}. */
-export interface SoftmaxOptions {
+export interface SoftmaxOptions extends RunOptions {
   /** The axis whose elements sum to 1; -1 is the last one. Default -1. */
   readonly axis?: number;
   /** Where the result goes. Default: a new dense tensor of the shape and dtype of x, which is the caller's to destroy. */
@@ -128,16 +128,16 @@ export interface SoftmaxOptions {
 }
 
 /** The names of the options. */
-const { x: _x, log: _log, ...SOFTMAX_OPTIONS } = SOFTMAX_PROBLEM;
+const { x: _x, log: _log, ...SOFTMAX_OPTIONS } = { ...SOFTMAX_PROBLEM, ...RUN_OPTIONS };
 
 async function runSoftmax(name: string, x: Tensor, asked: SoftmaxOptions, log: boolean) {
   const options = await readOptions(name, asked, SOFTMAX_OPTIONS);
   const { label = name, output: given } = options;
   checkTensors(label, { x, ...(given !== undefined && { output: given }) });
   const { plan, allocated, output } = await prepareSoftmax(x.device, { ...options, x, log }, name);
-  return runOnce(x.device, label, { plan, allocated }, [x], (make) => ({
+  return runOnce(x.device, label, { plan, allocated }, options, (make) => ({
     output: given ?? make("output", output.shape, output.dtype),
-  }));
+  })) as Promise<{ output: FloatTensor }>;
 }
 
 /**
@@ -152,7 +152,7 @@ async function runSoftmax(name: string, x: Tensor, asked: SoftmaxOptions, log: b
  * @example
  * const { output } = await softmax(logits, { axis: 1 });
  */
-export function softmax(x: Tensor, options: SoftmaxOptions = {}): Promise<{ readonly output: Tensor }> {
+export function softmax(x: Tensor, options: SoftmaxOptions = {}): Promise<{ readonly output: FloatTensor }> {
   return runSoftmax("softmax", x, options, false);
 }
 
@@ -167,6 +167,6 @@ export function softmax(x: Tensor, options: SoftmaxOptions = {}): Promise<{ read
  * @example
  * const { output } = await logSoftmax(logits);
  */
-export function logSoftmax(x: Tensor, options: SoftmaxOptions = {}): Promise<{ readonly output: Tensor }> {
+export function logSoftmax(x: Tensor, options: SoftmaxOptions = {}): Promise<{ readonly output: FloatTensor }> {
   return runSoftmax("logSoftmax", x, options, true);
 }

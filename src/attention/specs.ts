@@ -1,7 +1,8 @@
 // Checks of single tensors that every operation makes: axes and layout, shape, places of their own, binding size.
 
 import { check, show } from "../errors.ts";
-import { BYTES } from "../gpu/elements.ts";
+import { ASK_FOR_LIMITS } from "../gpu/buffers.ts";
+import { BYTES } from "../gpu/shapes.ts";
 import { extentOf, resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import type { Dtype, Layout, TensorSpec } from "../types.ts";
 
@@ -35,7 +36,7 @@ export function checkedSpec(
   dtypes: readonly Dtype[] = ["f32"],
 ): ResolvedSpec {
   check(
-    typeof spec === "object" && spec !== null && Array.isArray(spec.shape),
+    typeof spec === "object" && spec !== null && typeof spec.shape === "object",
     "argument",
     () => `${label}: ${name} must be a tensor, or { shape, strides?, offset?, dtype? }, got ${show(spec)}.`,
   );
@@ -112,7 +113,7 @@ export function checkBindingLimit(label: string, name: string, device: GPUDevice
     bytes <= limit,
     "limit",
     () =>
-      `${label}: ${name} spans ${bytes} bytes; this device binds at most ${limit} at a time (maxStorageBufferBindingSize). Use a device from requestFoveaDevice, which asks for the adapter's highest limit, or run batch entries or heads one after the other on slices.`,
+      `${label}: ${name} spans ${bytes} bytes; this device binds at most ${limit} at a time (maxStorageBufferBindingSize). Run batch entries or heads one after the other on slices. ${ASK_FOR_LIMITS}`,
   );
 }
 

@@ -4,13 +4,14 @@ import { check, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { takeOptions } from "../options.ts";
+import type { Dtype } from "../types.ts";
 
 /**
  * Takes the heads of a row apart: [B, M, H * D] as [B, H, M, D].
  *
  * @param heads H; must divide the last axis.
  */
-export function splitHeads(tensor: Tensor, heads: number): Tensor {
+export function splitHeads<D extends Dtype>(tensor: Tensor<D>, heads: number): Tensor<D> {
   check(tensor instanceof Tensor, "argument", () => "splitHeads: expected a Tensor; make one with tensor().");
   const [batch, rows, width] = tensor.shape;
   check(
@@ -49,7 +50,10 @@ const PACKED_SIZES: OptionNames<PackedQkvSizes> = {
  * @example
  * const { q, k, v } = unpackQkv(qkv, { heads: 12, headDim: 64 });
  */
-export function unpackQkv(packed: Tensor, sizes: PackedQkvSizes): { q: Tensor; k: Tensor; v: Tensor } {
+export function unpackQkv<D extends Dtype>(
+  packed: Tensor<D>,
+  sizes: PackedQkvSizes,
+): { q: Tensor<D>; k: Tensor<D>; v: Tensor<D> } {
   check(packed instanceof Tensor, "argument", () => "unpackQkv: expected a Tensor; make one with tensor().");
   const { heads, kvHeads = heads, headDim, vDim = headDim } = takeOptions("unpackQkv", sizes, PACKED_SIZES);
   for (const [name, value] of Object.entries({ heads, kvHeads, headDim, vDim })) {

@@ -12,7 +12,7 @@ import type { KvSourceOwner } from "./kv_source.ts";
 import { type Asked, operandsOf } from "./operands.ts";
 import type { AttentionPlan } from "./plan.ts";
 import type { Cached, TakenScoreProblem } from "./problem.ts";
-import { checkTensors, runOnce } from "./run.ts";
+import { checkTensors, RUN_OPTIONS, type RunOptions, runOnce } from "./run.ts";
 import {
   type ResolvedRequest,
   resolveTopKeys,
@@ -26,7 +26,7 @@ import {
 } from "./weights_problem.ts";
 
 /** Options of {@link attentionWeights}: those of a problem, with tensors where memory is meant. */
-export interface WeightsOptions extends Omit<WeightsProblem, "q" | "k" | "lse" | "output"> {
+export interface WeightsOptions extends Omit<WeightsProblem, "q" | "k" | "lse" | "output">, RunOptions {
   /** [B, H, M] f32: the log-sum-exp that attention of the same problem gave. Default: computed first. */
   readonly lse?: Tensor;
   /** Where the weights go. Default: a new tensor, which is the caller's to destroy. */
@@ -34,24 +34,24 @@ export interface WeightsOptions extends Omit<WeightsProblem, "q" | "k" | "lse" |
 }
 
 /** Options of {@link topKKeys}. */
-export interface TopKOptions extends Omit<TopKeysProblem, "q" | "k" | "count"> {
+export interface TopKOptions extends Omit<TopKeysProblem, "q" | "k" | "count">, RunOptions {
   /** Keys to find for each row, 1 to 64. */
   readonly k: number;
 }
 
 /** The names of the options. */
-const { q: _q, k: _k, cache: _cache, ...WEIGHTS_OPTIONS } = WEIGHTS_PROBLEM;
+const { q: _q, k: _k, cache: _cache, ...WEIGHTS_OPTIONS } = { ...WEIGHTS_PROBLEM, ...RUN_OPTIONS };
 const TOP_K_OPTIONS = topKOptions(TOP_KEYS_PROBLEM);
 
 function topKOptions({ q, cache, count, ...others }: typeof TOP_KEYS_PROBLEM): OptionNames<TopKOptions> {
-  return { ...others, k: count };
+  return { ...others, ...RUN_OPTIONS, k: count };
 }
 
 export interface TopKResult {
   /** [B, heads, rows, k] i32, best key first; -1 where the row sees fewer keys. Of packed sequences counted in each. */
-  readonly indices: Tensor;
+  readonly indices: Tensor<"i32">;
   /** Likewise, f32: the probabilities of these keys, 0 beside -1. */
-  readonly weights: Tensor;
+  readonly weights: Tensor<"f32">;
 }
 
 /**
@@ -79,15 +79,15 @@ export async function attentionWeights(
   q: Tensor,
   keys: Tensor | KvSourceOwner,
   asked: WeightsOptions = {},
-): Promise<Tensor> {
+): Promise<Tensor<"f32">> {
   const reading = readOptions("attentionWeights", asked, WEIGHTS_OPTIONS);
-  const { output } = await withKeys("attentionWeights", reading, q, keys, async (options, label, problem, inputs) => {
+  const { output } = await withKeys("attentionWeights", reading, q, keys, async (options, label, problem) => {
     const prepared = await prepareWeights(q.device, { ...options, ...problem });
-    return runOnce(q.device, label, prepared, inputs, (make) => ({
+    return runOnce(q.device, label, prepared, options, (make) => ({
       output: options.output ?? make("output", prepared.resolved.output.shape),
     }));
   });
-  return output;
+  return output as Tensor<"f32">;
 }
 
 /**
@@ -121,13 +121,14 @@ export async function planAttentionWeights(
  */
 export async function topKKeys(q: Tensor, keys: Tensor | KvSourceOwner, asked: TopKOptions): Promise<TopKResult> {
   const reading = readOptions("topKKeys", asked, TOP_K_OPTIONS);
-  return withKeys("topKKeys", reading, q, keys, async ({ k: count, ...rest }, label, problem, inputs) => {
+  return withKeys("topKKeys", reading, q, keys, async (options, label, problem) => {
+    const { k: count, ...rest } = options;
     const prepared = await prepareTopKeys(q.device, { ...rest, ...problem, count });
     const { shape } = prepared.resolved;
-    return runOnce(q.device, label, prepared, inputs, (make) => ({
+    return runOnce(q.device, label, prepared, options, (make) => ({
       indices: make("indices", shape, "i32"),
       weights: make("weights", shape),
-    }));
+    })) as Promise<TopKResult>;
   });
 }
 
@@ -205,16 +206,13 @@ async function withKeys<T, Options extends { readonly label?: string }>(
     options: Options,
     label: string,
     problem: { q: Tensor; k: Tensor } | { q: Tensor; cache: KvSourceOwner },
-    inputs: Tensor[],
   ) => Promise<T>,
 ): Promise<T> {
   const work = async (cache: KvSourceOwner | undefined) => {
     const options = await reading;
     const { label = name } = options;
-    const tensors = cache ? { q } : { q, k: keys as Tensor };
-    checkTensors(label, tensors);
-    const problem = cache ? { q, cache } : { q, k: keys as Tensor };
-    return run(options, label, problem, Object.values(tensors));
+    checkTensors(label, cache ? { q } : { q, k: keys as Tensor });
+    return run(options, label, cache ? { q, cache } : { q, k: keys as Tensor });
   };
   return isCache(keys) ? inTurn(keys, reading, work) : work(undefined);
 }

@@ -5,6 +5,9 @@ import { check, FoveaError, type FoveaErrorCode, show } from "../errors.ts";
 
 export const USAGE = { MAP_READ: 1, COPY_SRC: 4, COPY_DST: 8, UNIFORM: 64, STORAGE: 128, QUERY_RESOLVE: 512 } as const;
 
+/** What whoever has another device can do about its limits. */
+export const ASK_FOR_LIMITS = "To have the adapter's highest, request the device with deviceDescriptor(adapter).";
+
 /** What is known of a device beyond what WebGPU tells synchronously. */
 interface DeviceState {
   lost: GPUDeviceLostInfo | undefined;
@@ -39,13 +42,18 @@ export function keptFor<T>(device: GPUDevice, name: string, make: () => T): T {
 /** Drops all that is kept for a device. */
 export const dropKept = (device: GPUDevice): void => stateOf(device).kept.clear();
 
-/** Throws FoveaError if this is no device, or one that is known to be lost. */
-export function checkDevice(device: GPUDevice): void {
+/** Throws FoveaError if this is no device. */
+export function checkIsDevice(device: GPUDevice): void {
   check(
     typeof device?.createBuffer === "function",
     "device",
     () => `expected a GPUDevice, got ${show(device)}. requestFoveaDevice() gives one; it is asynchronous, so await it.`,
   );
+}
+
+/** Throws FoveaError if this is no device, or one that is known to be lost. */
+export function checkDevice(device: GPUDevice): void {
+  checkIsDevice(device);
   const { lost } = stateOf(device);
   if (lost) throw deviceLost(lost);
 }
@@ -89,14 +97,14 @@ async function firstError(device: GPUDevice, what: string, pending: Promise<GPUE
 }
 
 /** A lost device rejects what waits for it before it settles `lost`; this gives that a turn, for the better message. */
-const toldOfLoss = (device: GPUDevice) =>
+export const toldOfLoss = (device: GPUDevice) =>
   Promise.race([device.lost, new Promise((resolve) => setTimeout(resolve, 50))]);
 
 /** What explains other errors: a lost device, and memory that was refused. */
 const CAUSES: readonly FoveaErrorCode[] = ["device-lost", "out-of-memory"];
 
 /** Waits for all of the promises. Rejects, if any did, with the error that explains the others, or with the first. */
-export async function settle(promises: Iterable<Promise<unknown>>): Promise<void> {
+export async function settle(promises: Iterable<Promise<unknown> | undefined>): Promise<void> {
   const outcomes = await Promise.allSettled(promises);
   const failures = outcomes.flatMap((outcome) => (outcome.status === "rejected" ? [outcome.reason] : []));
   if (!failures.length) return;
@@ -104,37 +112,43 @@ export async function settle(promises: Iterable<Promise<unknown>>): Promise<void
   throw cause ?? failures[0];
 }
 
-/** Copies `size` bytes of `source` from `offset` on (both multiples of 4) to the CPU. */
-export async function readBuffer(
+/** Throws FoveaError("limit") for more bytes than a buffer of the device can have; call it before anything is allocated. */
+export function checkBufferSize(device: GPUDevice, label: string, size: number): void {
+  const { maxBufferSize } = device.limits;
+  check(
+    size <= maxBufferSize,
+    "limit",
+    () => `${label}: ${size} bytes are more than this device's maxBufferSize of ${maxBufferSize}. ${ASK_FOR_LIMITS}`,
+  );
+}
+
+/** The uniforms of a plan: a buffer that holds `chunks`, one after the other. */
+export function paramsBuffer(
   device: GPUDevice,
-  source: GPUBuffer,
-  offset: number,
-  size: number,
   label: string,
-): Promise<ArrayBuffer> {
-  const { value: staging, done } = guarded(device, `${label}.read`, () => {
-    const buffer = device.createBuffer({ label: `${label} staging`, size, usage: USAGE.MAP_READ | USAGE.COPY_DST });
-    const encoder = device.createCommandEncoder({ label: `${label} read` });
+  chunks: readonly ArrayBufferView<ArrayBuffer>[] | readonly ArrayBuffer[],
+) {
+  const size = chunks.reduce((total, { byteLength }) => total + byteLength, 0);
+  checkBufferSize(device, label, size);
+  return guarded(device, label, () => {
+    const usage = USAGE.UNIFORM | USAGE.STORAGE | USAGE.COPY_DST;
+    const buffer = device.createBuffer({ label: `${label} params`, size, usage });
+    let at = 0;
+    for (const bytes of chunks) {
+      device.queue.writeBuffer(buffer, at, bytes);
+      at += bytes.byteLength;
+    }
+    return buffer;
+  });
+}
+
+/** Copies `size` bytes of `source` from `offset` on (both multiples of 4), as they are now, where they can be mapped. */
+export function copyOut(device: GPUDevice, source: GPUBuffer, offset: number, size: number, what: string) {
+  return guarded(device, what, () => {
+    const buffer = device.createBuffer({ label: `${what} staging`, size, usage: USAGE.MAP_READ | USAGE.COPY_DST });
+    const encoder = device.createCommandEncoder({ label: what });
     encoder.copyBufferToBuffer(source, offset, buffer, 0, size);
     device.queue.submit([encoder.finish()]);
     return buffer;
   });
-  try {
-    await done;
-    return await mappedBytes(device, staging, `${label}.read`);
-  } finally {
-    staging.destroy();
-  }
-}
-
-/** The bytes of a buffer with MAP_READ usage, once the GPU is done with it. */
-export async function mappedBytes(device: GPUDevice, buffer: GPUBuffer, what: string): Promise<ArrayBuffer> {
-  await buffer.mapAsync(1 /* GPUMapMode.READ */).catch(async (cause: unknown) => {
-    await toldOfLoss(device);
-    checkDevice(device);
-    throw new FoveaError("validation", `${what}: the result could not be mapped (${cause})`, { cause });
-  });
-  const bytes = buffer.getMappedRange().slice(0);
-  buffer.unmap();
-  return bytes;
 }

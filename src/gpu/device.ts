@@ -1,6 +1,7 @@
 // Getting a device that is good for attention.
 
-import { FoveaError } from "../errors.ts";
+import { check, FoveaError, show } from "../errors.ts";
+import { checkIsDevice, dropKept } from "./buffers.ts";
 
 /** Limits that attention can use: more workgroup memory, larger tensors, more tensors per kernel. */
 const LIMITS = [
@@ -40,9 +41,37 @@ export interface RequestDeviceOptions {
  */
 const origins = new WeakMap<GPUDevice, readonly [GPU, GPUAdapter]>();
 
+const refuse = (message: string, cause?: unknown) => new FoveaError("device", message, { cause });
+
+/**
+ * What to request of an adapter for attention: the features that Fovea can use where it has them, and its highest limits of
+ * those that matter. None of it is needed; with less, some problems are refused, and some kernels not chosen. For whoever
+ * requests the device without {@link requestFoveaDevice}.
+ *
+ * Throws FoveaError("device") for what is no adapter.
+ *
+ * @example
+ * const adapter = await navigator.gpu.requestAdapter();
+ * const device = await adapter?.requestDevice({ ...deviceDescriptor(adapter), label: "mine" });
+ */
+export function deviceDescriptor(adapter: GPUAdapter): {
+  requiredFeatures: GPUFeatureName[];
+  requiredLimits: Record<string, number>;
+} {
+  try {
+    const requiredLimits = Object.fromEntries(
+      LIMITS.map((name) => [name, adapter.limits[name]] as const).filter(([, limit]) => limit !== undefined),
+    );
+    return { requiredFeatures: FEATURES.filter((name) => adapter.features.has(name)), requiredLimits };
+  } catch (cause) {
+    throw refuse(`deviceDescriptor: expected a GPUAdapter, got ${show(adapter)}.`, cause);
+  }
+}
+
 /**
  * Requests a GPU device with the adapter's highest useful limits and the features that Fovea can use. It is an ordinary
- * `GPUDevice`; every function of Fovea also takes any other one, with whatever limits and features that has.
+ * `GPUDevice`; every function of Fovea also takes any other one, with whatever limits and features that has, and
+ * {@link deviceDescriptor} gives what to request for one of your own.
  *
  * Rejects with FoveaError("device") where WebGPU or an adapter is missing, or an option can't be met.
  *
@@ -52,38 +81,57 @@ const origins = new WeakMap<GPUDevice, readonly [GPU, GPUAdapter]>();
 export async function requestFoveaDevice(options: RequestDeviceOptions = {}): Promise<GPUDevice> {
   const gpu = options.gpu ?? (globalThis.navigator as Navigator | undefined)?.gpu;
   if (!gpu) {
-    throw new FoveaError(
-      "device",
+    throw refuse(
       "requestFoveaDevice: WebGPU is not available here. Use a browser that has it, on a secure page (https or localhost); in Node pass { gpu: create([]) } from npm `webgpu`.",
     );
   }
-  const adapter = await gpu.requestAdapter({
-    powerPreference: options.powerPreference ?? "high-performance",
-    forceFallbackAdapter: options.forceFallbackAdapter ?? false,
-  });
-  if (!adapter) {
-    throw new FoveaError("device", "requestFoveaDevice: WebGPU has no adapter here: no GPU, or its driver is blocked.");
-  }
-  const missing = (options.requiredFeatures ?? []).filter((feature) => !adapter.features.has(feature));
-  if (missing.length) {
-    throw new FoveaError("device", `requestFoveaDevice: the adapter has no ${missing.join(", ")}.`);
-  }
+  const adapter = await requestAdapter(gpu, options);
+  const { requiredFeatures = [], requiredLimits } = options;
+  check(
+    Array.isArray(requiredFeatures),
+    "argument",
+    () => `requestFoveaDevice: requiredFeatures must be a list of names, got ${show(requiredFeatures)}.`,
+  );
+  const missing = requiredFeatures.filter((feature) => !adapter.features.has(feature));
+  if (missing.length) throw refuse(`requestFoveaDevice: the adapter has no ${missing.map(String).join(", ")}.`);
+  const descriptor = deviceDescriptor(adapter);
   try {
     const device = await adapter.requestDevice({
       label: options.label ?? "fovea",
-      requiredFeatures: [
-        ...new Set([...FEATURES.filter((name) => adapter.features.has(name)), ...(options.requiredFeatures ?? [])]),
-      ],
-      requiredLimits: {
-        ...Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]])),
-        ...options.requiredLimits,
-      },
+      requiredFeatures: [...new Set([...descriptor.requiredFeatures, ...requiredFeatures])],
+      requiredLimits: { ...descriptor.requiredLimits, ...requiredLimits },
     });
     origins.set(device, [gpu, adapter]);
     return device;
   } catch (cause) {
-    throw new FoveaError("device", `requestFoveaDevice: the adapter gave no device: ${cause}`, { cause });
+    throw refuse(`requestFoveaDevice: the adapter gave no device: ${cause}`, cause);
   }
+}
+
+async function requestAdapter(gpu: GPU, options: RequestDeviceOptions): Promise<GPUAdapter> {
+  let adapter: GPUAdapter | null;
+  try {
+    adapter = await gpu.requestAdapter({
+      powerPreference: options.powerPreference ?? "high-performance",
+      forceFallbackAdapter: options.forceFallbackAdapter ?? false,
+    });
+  } catch (cause) {
+    throw refuse(`requestFoveaDevice: no adapter can be requested of ${show(gpu)}: ${cause}`, cause);
+  }
+  if (!adapter) throw refuse("requestFoveaDevice: WebGPU has no adapter here: no GPU, or its driver is blocked.");
+  return adapter;
+}
+
+/**
+ * Drops what Fovea keeps for a device: its compiled kernels, the last 256 texts' worth, and what was found out about it. The
+ * device stays as it is, and so do tensors, plans and caches, which are yours to destroy; what is called afterwards compiles
+ * again. What is kept for a device also goes with the device, when it is lost or collected.
+ *
+ * Throws FoveaError("device") for what is no device.
+ */
+export function release(device: GPUDevice): void {
+  checkIsDevice(device);
+  dropKept(device);
 }
 
 /** What the choice of a kernel's tile depends on. */

@@ -1,23 +1,45 @@
 // Elements of tensors as JavaScript numbers and as bytes of a buffer.
 
+import { check, show } from "../errors.ts";
 import type { Dtype, TensorSpec } from "../types.ts";
+import { countOf, isContiguous } from "./shapes.ts";
 
-/** What a tensor can be filled from. Numbers are rounded to the dtype; a Uint16Array given for f16 or bf16 is taken as bits. */
+/** Numbers of a nested list, as deep as a tensor has axes. */
+export type NestedNumbers = readonly (number | NestedNumbers)[];
+
+/**
+ * What a tensor can be filled from: numbers in row-major order, or nested lists that have its shape. Numbers are rounded to
+ * f32, f16 and bf16; for the other dtypes they must be whole and in range. A Uint16Array given for f16 or bf16 is taken as
+ * bits. BigInts count as the numbers that they are.
+ */
 export type TensorData =
-  | readonly number[]
+  | NestedNumbers
+  | readonly bigint[]
   | Float32Array
   | Float64Array
+  | Int8Array
   | Uint8Array
+  | Uint8ClampedArray
+  | Int16Array
   | Uint16Array
   | Uint32Array
-  | Int32Array;
+  | Int32Array
+  | BigInt64Array
+  | BigUint64Array;
 
-/** What `read` returns: f32, f16 and bf16 as Float32Array, the others as arrays of their own kind. */
+/** What `read` returns for a dtype: f32, f16 and bf16 as Float32Array, the others as arrays of their own kind. */
+export type ValuesOf<D extends Dtype> = D extends "u32"
+  ? Uint32Array<ArrayBuffer>
+  : D extends "i32"
+    ? Int32Array<ArrayBuffer>
+    : D extends "u8"
+      ? Uint8Array<ArrayBuffer>
+      : Float32Array<ArrayBuffer>;
+
+/** What `read` returns for a tensor of any dtype. */
 export type TensorValues = Float32Array | Uint32Array | Int32Array | Uint8Array;
 
-export const BYTES: Readonly<Record<Dtype, number>> = { f32: 4, f16: 2, bf16: 2, u32: 4, i32: 4, u8: 1 };
-
-const STORAGE = {
+export const STORAGE = {
   f32: Float32Array,
   f16: Uint16Array,
   bf16: Uint16Array,
@@ -25,22 +47,14 @@ const STORAGE = {
   i32: Int32Array,
   u8: Uint8Array,
 } as const;
-const VALUES = {
-  f32: Float32Array,
-  f16: Float32Array,
-  bf16: Float32Array,
-  u32: Uint32Array,
-  i32: Int32Array,
-  u8: Uint8Array,
-} as const;
 
 /** Calls `visit(element, at)` for every element in row-major order, with its distance from the first in the buffer. */
-function forEachElement(
+export function forEachElement(
   shape: readonly number[],
   strides: readonly number[],
   visit: (element: number, at: number) => void,
 ): void {
-  const count = shape.reduce((product, size) => product * size, 1);
+  const count = countOf(shape);
   const inner = shape.at(-1) ?? 1;
   const step = strides.at(-1) ?? 0;
   const index = shape.map(() => 0);
@@ -56,26 +70,84 @@ function forEachElement(
   }
 }
 
-/** Bytes of a buffer of `size` bytes that holds `data` by the strides of `spec`. */
-export function encode(data: TensorData, spec: Required<TensorSpec>, size: number): ArrayBuffer {
-  const bytes = new ArrayBuffer(size);
-  const stored = new STORAGE[spec.dtype](bytes);
-  const convert = data instanceof Uint16Array ? undefined : TO_BITS[spec.dtype];
-  forEachElement(spec.shape, spec.strides, (element, at) => {
-    stored[spec.offset + at] = convert ? convert(data[element]) : data[element];
-  });
-  return bytes;
+/**
+ * The elements that `data` gives for a shape, one after the other. Throws FoveaError unless they are as many, nested as the
+ * shape says.
+ */
+export function elementsOf(label: string, data: unknown, shape: readonly number[]): ArrayLike<unknown> {
+  const isNested = Array.isArray(data) && isList(data[0]);
+  const elements: unknown[] = [];
+  const collect = (part: unknown, axis: number): void => {
+    if (axis === shape.length) {
+      elements.push(part);
+      return;
+    }
+    check(
+      isList(part) && part.length === shape[axis],
+      "argument",
+      () =>
+        `${label}: data must be nested as the shape [${shape}] says: axis ${axis} has lists of ${shape[axis]}, got ${isList(part) ? part.length : show(part)}.`,
+    );
+    for (let i = 0; i < part.length; i++) collect(part[i], axis + 1);
+  };
+  if (isNested) collect(data, 0);
+  const flat = isNested ? elements : data;
+  const count = countOf(shape);
+  check(
+    isList(flat) && flat.length === count,
+    "argument",
+    () =>
+      `${label}: shape [${shape}] has ${count} elements; data has ${isList(flat) ? flat.length : `none: it is ${show(data)}, and no array`}.`,
+  );
+  return flat;
 }
 
-/** The elements of `spec` in row-major order, from the bytes of a buffer. */
-export function decode(bytes: ArrayBuffer, spec: Required<TensorSpec>): TensorValues {
-  const stored = new STORAGE[spec.dtype](bytes);
-  const values = new VALUES[spec.dtype](spec.shape.reduce((product, size) => product * size, 1));
-  const convert = FROM_BITS[spec.dtype];
-  forEachElement(spec.shape, spec.strides, (element, at) => {
-    values[element] = convert ? convert(stored[spec.offset + at]) : stored[spec.offset + at];
+const isList = (value: unknown): value is ArrayLike<unknown> =>
+  Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
+
+/** What whole numbers of a dtype may be. */
+const RANGES: Partial<Record<Dtype, readonly [least: number, most: number]>> = {
+  u32: [0, 2 ** 32 - 1],
+  i32: [-(2 ** 31), 2 ** 31 - 1],
+  u8: [0, 255],
+};
+
+/**
+ * Bytes of a buffer of `size` bytes that holds `data` by the strides of `spec`; and which of the elements there are of the
+ * tensor, as 1, or undefined if they lie one after the other. Throws FoveaError for what is no element of the dtype.
+ */
+export function encode(label: string, data: unknown, spec: Required<TensorSpec>, size: number) {
+  const { dtype, shape, strides, offset } = spec;
+  const elements = elementsOf(label, data, shape);
+  const bytes = new ArrayBuffer(size);
+  const stored = new STORAGE[dtype](bytes);
+  const asStored = elements instanceof STORAGE[dtype];
+  const marks = isContiguous(shape, strides) ? undefined : new Uint8Array(stored.length);
+  if (asStored && !marks) {
+    stored.set(elements, offset);
+    return { bytes, marks };
+  }
+  const range = RANGES[dtype];
+  const convert = TO_BITS[dtype];
+  forEachElement(shape, strides, (index, at) => {
+    const given = elements[index];
+    const value = typeof given === "bigint" || typeof given === "boolean" ? Number(given) : (given as number);
+    check(
+      typeof value === "number" && (!range || (Number.isInteger(value) && value >= range[0] && value <= range[1])),
+      "argument",
+      () =>
+        `${label}: data must be ${range ? `whole numbers from ${range[0]} to ${range[1]}` : "numbers"}, got ${show(given)} at ${index}.`,
+    );
+    check(
+      !marks?.[offset + at],
+      "overlap",
+      () =>
+        `${label}: elements of shape [${shape}] with strides [${strides}] share memory; they can't be given values.`,
+    );
+    if (marks) marks[offset + at] = 1;
+    stored[offset + at] = convert && !asStored ? convert(value) : value;
   });
-  return values;
+  return { bytes, marks };
 }
 
 const scratch = new Float32Array(1);
@@ -100,15 +172,6 @@ function roundToEven(value: number): number {
   return rest > 0.5 || (rest === 0.5 && floor % 2 === 1) ? floor + 1 : floor;
 }
 
-/** The number that the IEEE 754 binary16 `bits` stand for. */
-export function float16Value(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 31;
-  const mantissa = bits & 1023;
-  if (exponent === 31) return mantissa ? Number.NaN : sign * Number.POSITIVE_INFINITY;
-  return exponent ? sign * (1 + mantissa / 1024) * 2 ** (exponent - 15) : sign * mantissa * 2 ** -24;
-}
-
 /** The bfloat16 nearest to `value`, ties to even: the upper half of an f32. */
 export function bfloat16Bits(value: number): number {
   scratch[0] = value;
@@ -117,12 +180,5 @@ export function bfloat16Bits(value: number): number {
   return ((bits + 0x7fff + ((bits >>> 16) & 1)) / 2 ** 16) & 0xffff;
 }
 
-/** The number that the bfloat16 `bits` stand for. */
-export function bfloat16Value(bits: number): number {
-  scratchBits[0] = bits * 2 ** 16;
-  return scratch[0];
-}
-
-/** Numbers to the bits of 16-bit floats, and back. */
+/** Numbers to the bits of 16-bit floats. */
 const TO_BITS: Partial<Record<Dtype, (value: number) => number>> = { f16: float16Bits, bf16: bfloat16Bits };
-const FROM_BITS: Partial<Record<Dtype, (bits: number) => number>> = { f16: float16Value, bf16: bfloat16Value };

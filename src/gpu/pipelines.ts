@@ -1,26 +1,33 @@
 // Compute pipelines: compiled off the main thread, once per device and text, with errors that point into the sources.
 
 import { check, FoveaError } from "../errors.ts";
+import { Recent } from "../recent.ts";
 import type { Binding, KernelSource } from "../types.ts";
-import { checkDevice } from "./buffers.ts";
+import { ASK_FOR_LIMITS, checkDevice, keptFor } from "./buffers.ts";
 
 export interface CompiledKernel {
   readonly pipeline: GPUComputePipeline;
   readonly layout: GPUBindGroupLayout;
 }
 
-/** Pipelines of a device by text, and by bindings: a layout may name bindings that the text leaves unused. */
-const caches = new WeakMap<GPUDevice, Map<string, Map<string, Promise<CompiledKernel>>>>();
+/** Texts whose pipelines are kept for a device: those that were used last. Plans have theirs as long as they live. */
+const KEPT = 256;
+
+/** Pipelines of a text by bindings: a layout may name bindings that the text leaves unused. */
+type Pipelines = Map<string, Promise<CompiledKernel>>;
 
 /** Compiles a kernel, or gives the pipeline of the same text and bindings. A failed compilation is not kept. */
 export function compileKernel(device: GPUDevice, source: KernelSource): Promise<CompiledKernel> {
-  const byText = entry(caches, device, () => new Map());
-  const byBindings = entry(byText, source.code, () => new Map());
-  return entry(byBindings, bindingsText(source.bindings), (key) => {
-    const compiled = compile(device, source);
-    compiled.catch(() => byBindings.delete(key));
-    return compiled;
-  });
+  const texts = keptFor(device, "pipelines", () => new Recent<Pipelines>(KEPT));
+  const pipelines = texts.get(source.code, () => new Map());
+  const key = bindingsText(source.bindings);
+  let compiled = pipelines.get(key);
+  if (!compiled) {
+    compiled = compile(device, source);
+    compiled.catch(() => pipelines.delete(key));
+    pipelines.set(key, compiled);
+  }
+  return compiled;
 }
 
 const bindingsText = (bindings: readonly Binding[]) =>
@@ -37,26 +44,13 @@ export function checkBindings(device: GPUDevice, label: string, bindings: readon
       bound.length <= device.limits[limit],
       "limit",
       () =>
-        `${label}: this combination of options binds ${bound.length} ${kind} buffers (${bound.map(({ name }) => name).join(", ")}); the device allows ${device.limits[limit]} (${limit}). ${kind === "storage" ? "Use a device from requestFoveaDevice, which asks for the adapter's highest limit." : "Every captured number is one; capture several as a tensor."}`,
+        `${label}: this combination of options binds ${bound.length} ${kind} buffers (${bound.map(({ name }) => name).join(", ")}); the device allows ${device.limits[limit]} (${limit}). ${kind === "storage" ? `Leave an option out. ${ASK_FOR_LIMITS}` : "Every captured number is one; capture several as a tensor."}`,
     );
   }
 }
 
-/** The value of a key, made if it is not there. */
-function entry<K, V>(
-  map: { get(key: K): V | undefined; set(key: K, value: V): unknown },
-  key: K,
-  make: (key: K) => V,
-): V {
-  let value = map.get(key);
-  if (value === undefined) {
-    value = make(key);
-    map.set(key, value);
-  }
-  return value;
-}
-
-async function compile(device: GPUDevice, { label, code, locate, bindings }: KernelSource): Promise<CompiledKernel> {
+async function compile(device: GPUDevice, source: KernelSource): Promise<CompiledKernel> {
+  const { label, code, bindings } = source;
   checkDevice(device);
   // The scope is for the layouts and the module; createComputePipelineAsync reports through its promise.
   device.pushErrorScope("validation");
@@ -76,20 +70,11 @@ async function compile(device: GPUDevice, { label, code, locate, bindings }: Ker
     compute: { module, entryPoint: "main" },
   });
   const scope = device.popErrorScope();
-  const [compiled, invalid] = await Promise.allSettled([pipeline, scope]);
+  const [compiled] = await Promise.allSettled([pipeline, scope]);
   if (compiled.status === "fulfilled") return { pipeline: compiled.value, layout };
 
-  checkDevice(device);
-  const { messages } = await module.getCompilationInfo();
-  const errors = messages.filter((message) => message.type === "error");
-  // Copies of an unrolled line fail alike, and are reported once.
-  const details = errors.map(({ lineNum, linePos, message }) => {
-    const { module: file, line, rewritten } = locate(lineNum);
-    return `${file}:${line}${rewritten ? "" : `:${linePos}`}: ${message}`;
-  });
-  if (!details.length && invalid.status === "fulfilled" && invalid.value) details.push(invalid.value.message);
-  if (!details.length) details.push(String(compiled.reason?.message ?? compiled.reason));
-  throw new FoveaError("shader", `${label} does not compile:\n${[...new Set(details)].join("\n")}`, {
-    cause: compiled.reason,
-  });
+  const { compileErrors } = await import("./compile_errors.ts");
+  const errors = await compileErrors(source, module, compiled.reason, scope);
+  checkDevice(device); // the compiler has nothing to say for a lost one
+  throw new FoveaError("shader", `${label} does not compile:\n${errors.join("\n")}`, { cause: compiled.reason });
 }

@@ -1,41 +1,25 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 // Tensors: a dtype, a shape and strides over a GPUBuffer that Fovea allocated or that the caller brought.
 
-import { check } from "../errors.ts";
-import type { Dtype, TensorSpec } from "../types.ts";
-import { checkDevice, guarded, readBuffer, USAGE } from "./buffers.ts";
-import { BYTES, decode, encode, type TensorData, type TensorValues } from "./elements.ts";
+import { check, type FoveaError, show } from "../errors.ts";
+import type { Dtype, FloatDtype, TensorSpec } from "../types.ts";
+import { checkBufferSize, checkDevice, copyOut, guarded, settle, USAGE } from "./buffers.ts";
+import { encode, type TensorData, type ValuesOf } from "./elements.ts";
+import { decode, mappedBytes, writeAmong } from "./read.ts";
+import { BYTES, countOf, extentOf, isContiguous } from "./shapes.ts";
+import { forget, free, type Storage, storageOf, waitFor } from "./storage.ts";
+import { opened, resolveSpec, type TensorOptions, wrapped } from "./tensor_options.ts";
 
-/** Options of {@link tensor}. */
-export interface TensorOptions {
-  /** Default `"f32"`. */
-  readonly dtype?: Dtype;
-  /** Initial elements in row-major order, as many as the shape has. Default: zeros. Not with `buffer`. */
-  readonly data?: TensorData;
-  /** A buffer of the caller's to look at instead of allocating one. It stays the caller's. Not with `data`. */
-  readonly buffer?: GPUBuffer;
-  /** Elements of the buffer before the first one. Default 0. */
-  readonly offset?: number;
-  /** Elements from one index to the next along each axis. Default: dense, last axis fastest. */
-  readonly strides?: readonly number[];
-  /** Name of the buffer in errors and captures. Default `"tensor"`. */
-  readonly label?: string;
-}
-
-/** The memory behind a tensor and its views. */
-interface Storage {
-  readonly buffer: GPUBuffer;
-  readonly owned: boolean;
-  destroyed: boolean;
-  /** Settles when the allocation is known to have worked; rejects with FoveaError("out-of-memory"). */
-  readonly allocated: Promise<void>;
-}
+export { denseStrides, extentOf } from "./shapes.ts";
+export { resolveSpec, type TensorOptions } from "./tensor_options.ts";
 
 /**
- * A tensor on the GPU. Make one with {@link tensor}; views share its memory.
+ * A tensor on the GPU. Make one with {@link tensor}; views share its memory. `using` destroys it at the end of a block, and
+ * `String(t)` says what it is.
  */
-export class Tensor implements TensorSpec {
+export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
   readonly device: GPUDevice;
-  readonly dtype: Dtype;
+  readonly dtype: D;
   readonly shape: readonly number[];
   /** Elements from one index to the next along each axis. */
   readonly strides: readonly number[];
@@ -46,7 +30,7 @@ export class Tensor implements TensorSpec {
 
   private constructor(device: GPUDevice, storage: Storage, spec: Required<TensorSpec>, label: string) {
     this.device = device;
-    this.dtype = spec.dtype;
+    this.dtype = spec.dtype as D;
     this.shape = spec.shape;
     this.strides = spec.strides;
     this.offset = spec.offset;
@@ -64,8 +48,14 @@ export class Tensor implements TensorSpec {
   }
 
   /** @internal Use {@link tensor}. */
-  static make(device: GPUDevice, storage: Storage, spec: Required<TensorSpec>, label: string): Tensor {
-    return new Tensor(device, storage, spec, label);
+  static make(
+    device: GPUDevice,
+    { value, done }: { value: GPUBuffer; done: Promise<void> },
+    owned: boolean,
+    spec: Required<TensorSpec>,
+    label: string,
+  ): Tensor {
+    return new Tensor(device, storageOf(value, owned, done), spec, label);
   }
 
   /** The buffer that holds the elements. Throws FoveaError("destroyed") after `destroy()`. */
@@ -76,7 +66,7 @@ export class Tensor implements TensorSpec {
 
   /** Number of elements. */
   get size(): number {
-    return this.shape.reduce((product, size) => product * size, 1);
+    return countOf(this.shape);
   }
 
   /** Whether `destroy()` was called on this tensor or on one that it shares memory with. */
@@ -89,33 +79,53 @@ export class Tensor implements TensorSpec {
     return this.#storage.allocated;
   }
 
+  /** @internal Why the tensor has no memory, if that is known by now. */
+  get refused(): FoveaError | undefined {
+    return this.#storage.refused;
+  }
+
+  /** @internal Commands that write some of these tensors were recorded: what they write is right if all of them are. */
+  static tie(written: readonly Tensor[], all: readonly Tensor[]): void {
+    for (const one of written) one.#forget();
+    for (const one of all) {
+      for (const wait of one.#storage.open) for (const target of written) waitFor(target.#storage, wait);
+    }
+  }
+
+  /** @internal Has a plan live as long as this tensor's memory. */
+  keep(plan: { destroy(): void }): void {
+    this.#storage.plans ??= [];
+    this.#storage.plans.push(plan);
+  }
+
   /**
    * Another tensor over the same memory. Strides and offset count elements; the offset is from this tensor's first
    * element. Nothing is copied.
    */
-  view(spec: { shape: readonly number[]; strides?: readonly number[]; offset?: number; label?: string }): Tensor {
+  view(spec: { shape: readonly number[]; strides?: readonly number[]; offset?: number; label?: string }): Tensor<D> {
     const label = spec.label ?? this.label;
     const { shape, strides, offset } = resolveSpec(label, { ...spec, dtype: this.dtype });
     const moved = { shape, strides, offset: this.offset + offset, dtype: this.dtype };
-    return new Tensor(this.device, this.#storage, moved, label);
+    return new Tensor<D>(this.device, this.#storage, moved, label);
   }
 
   /** The same elements with the axes in another order: `permute(0, 2, 1, 3)` turns BMHD into BHMD. */
-  permute(...axes: number[]): Tensor {
+  permute(...axes: number[]): Tensor<D> {
     check(
-      axes.length === this.shape.length && axes.every((_, axis) => axes.includes(axis)),
+      axes.length === this.shape.length && this.shape.every((_, axis) => axes.includes(axis)),
       "argument",
-      () => `${this.label}.permute: expected each of the axes 0..${this.shape.length - 1} once, got (${axes}).`,
+      () => `${this.label}.permute: expected each of the axes 0..${this.shape.length - 1} once, got ${show(axes)}.`,
     );
     return this.view({ shape: axes.map((a) => this.shape[a]), strides: axes.map((a) => this.strides[a]) });
   }
 
   /** The elements `start` up to but not including `end` of an axis. */
-  slice(axis: number, start: number, end: number): Tensor {
+  slice(axis: number, start: number, end: number): Tensor<D> {
     check(
-      axis in this.shape && 0 <= start && start <= end && end <= this.shape[axis],
+      [axis, start, end].every(Number.isInteger) && 0 <= start && start <= end && end <= this.shape[axis],
       "argument",
-      () => `${this.label}.slice: no range ${start}..${end} of axis ${axis} in shape [${this.shape}].`,
+      () =>
+        `${this.label}.slice: no range ${show(start)}..${show(end)} of axis ${show(axis)} in shape [${this.shape}].`,
     );
     return this.view({
       shape: this.shape.map((size, a) => (a === axis ? end - start : size)),
@@ -125,27 +135,65 @@ export class Tensor implements TensorSpec {
   }
 
   /**
-   * The elements in row-major order, copied to the CPU: f32 and f16 as Float32Array, u32 as Uint32Array, i32 as
+   * The elements in row-major order, copied to the CPU: f32, f16 and bf16 as Float32Array, u32 as Uint32Array, i32 as
    * Int32Array, u8 as Uint8Array. Waits for everything submitted before.
+   *
+   * Rejects with FoveaError, also if memory was refused (`"out-of-memory"`) to any tensor that this one was computed from.
    */
-  async read(): Promise<TensorValues> {
-    const buffer = this.buffer;
-    checkDevice(this.device);
-    check(
-      (buffer.usage & USAGE.COPY_SRC) !== 0,
-      "argument",
-      () => `${this.label}.read: the buffer was created without GPUBufferUsage.COPY_SRC.`,
-    );
-    await this.allocated;
-    const bytes = BYTES[this.dtype];
-    const extent = extentOf(this.shape, this.strides);
-    if (extent === 0) return decode(new ArrayBuffer(0), this);
+  async read(): Promise<ValuesOf<D>> {
+    const buffer = this.#usable("read", USAGE.COPY_SRC, "COPY_SRC");
+    const storage = this.#storage;
+    await storage.writing;
+    const { device, dtype, shape, strides, label } = this;
+    const bytes = BYTES[dtype];
+    const extent = extentOf(shape, strides);
     // Copies start and end at multiples of 4 bytes.
     const first = Math.floor((this.offset * bytes) / 4) * 4;
-    const end = Math.ceil(((this.offset + extent) * bytes) / 4) * 4;
-    const copied = await readBuffer(this.device, buffer, first, end - first, this.label);
-    const { dtype, shape, strides } = this;
-    return decode(copied, { dtype, shape, strides, offset: this.offset - first / bytes });
+    const size = extent && Math.ceil(((this.offset + extent) * bytes) / 4) * 4 - first;
+    const what = `${label}.read`;
+    const copy = size ? copyOut(device, buffer, first, size, what) : undefined;
+    try {
+      await settle([...storage.open, copy?.done]);
+      const copied = copy ? await mappedBytes(device, copy.value, what) : new ArrayBuffer(0);
+      return decode(label, copied, { dtype, shape, strides, offset: this.offset - first / bytes }) as ValuesOf<D>;
+    } finally {
+      copy?.value.destroy();
+    }
+  }
+
+  /**
+   * Gives all elements other values, as `tensor` does its `data`: converted to the dtype, laid out by the strides. `data` is
+   * copied at the call, and what is submitted afterwards finds the new values. Elements that do not lie one after the other,
+   * or share a 32-bit word with others, are the exception: their memory is read first, so await the promise before any other
+   * work writes near them.
+   *
+   * Rejects with FoveaError, and then has written nothing: for data that does not fit, elements that share memory
+   * (`"overlap"`), a buffer without GPUBufferUsage.COPY_DST, and what the GPU reports.
+   *
+   * @example
+   * await q.write(new Float32Array(q.size));
+   */
+  async write(data: TensorData): Promise<void> {
+    const buffer = this.#usable("write", USAGE.COPY_DST, "COPY_DST");
+    const { device, dtype, shape, strides, label } = this;
+    const what = `${label}.write`;
+    const bytes = BYTES[dtype];
+    const first = Math.floor((this.offset * bytes) / 4) * 4;
+    const end = (this.offset + extentOf(shape, strides)) * bytes;
+    const spec = { dtype, shape, strides, offset: this.offset - first / bytes };
+    const encoded = encode(what, data, spec, Math.ceil((end - first) / 4) * 4);
+    if (!this.size) return;
+    const storage = this.#storage;
+    if (isContiguous(shape, strides) && !spec.offset && end % 4 === 0) {
+      const { done } = guarded(device, what, () => device.queue.writeBuffer(buffer, first, encoded.bytes));
+      this.#forget();
+      return settle([storage.allocated, done]);
+    }
+    const before = settle(storage.open);
+    const done = before.then(() => writeAmong(device, what, buffer, first, encoded, spec));
+    waitFor(storage, done);
+    storage.writing = done;
+    await done;
   }
 
   /**
@@ -153,92 +201,86 @@ export class Tensor implements TensorSpec {
    * tensors that share its memory are unusable afterwards.
    */
   destroy(): void {
-    if (this.#storage.owned && !this.#storage.destroyed) this.#storage.buffer.destroy();
-    this.#storage.destroyed = true;
+    free(this.#storage);
+  }
+
+  [Symbol.dispose](): void {
+    this.destroy();
+  }
+
+  get [Symbol.toStringTag](): string {
+    return `Tensor ${this.label}: ${this.dtype} [${this.shape.join(", ")}]`;
+  }
+
+  toString(): string {
+    return this[Symbol.toStringTag];
+  }
+
+  /** Nothing is left of what was written before, if this tensor is all of its memory. */
+  #forget(): void {
+    const storage = this.#storage;
+    if (this.size * BYTES[this.dtype] > storage.buffer.size - 4) forget(storage);
+  }
+
+  /** The buffer, for a method that needs a usage of it. */
+  #usable(method: string, usage: number, name: string): GPUBuffer {
+    const buffer = this.buffer;
+    checkDevice(this.device);
+    check(
+      (buffer.usage & usage) !== 0,
+      "argument",
+      () => `${this.label}.${method}: the buffer was created without GPUBufferUsage.${name}.`,
+    );
+    return buffer;
   }
 }
+
+/** A tensor whose elements are read as a Float32Array. */
+export type FloatTensor = Tensor<FloatDtype>;
 
 /**
  * Allocates a tensor, or wraps a buffer of the caller's.
  *
  * @param shape Sizes of the axes, any number of them; 0 is a size.
- * @throws FoveaError for a malformed shape or strides, data of the wrong length, a buffer that is too small or lacks
- *   GPUBufferUsage.STORAGE, and a size beyond the device's limits. An allocation that the GPU refuses shows in
- *   `allocated`, and in the promise of the first call that uses the tensor.
+ * @throws FoveaError for a malformed shape or strides, data of another size, a buffer that is too small or lacks
+ *   GPUBufferUsage.STORAGE, and a size beyond the device's limits. An allocation that the GPU refuses, and a buffer of
+ *   another device or a destroyed one, show in `allocated`, and in the promise of the first call that uses the tensor.
  *
  * @example
  * const q = tensor(device, [1, 12, 1024, 64], { data: new Float32Array(12 * 1024 * 64) });
  * const k = tensor(device, [1, 12, 1024, 64], { buffer: myBuffer, offset: 4096 });
+ * const bias = tensor(device, [2, 3], { data: [[1, 2, 3], [4, 5, 6]], dtype: "f16" });
  */
+export function tensor<D extends Dtype>(
+  device: GPUDevice,
+  shape: readonly number[],
+  options: TensorOptions & { readonly dtype: D },
+): Tensor<D>;
+export function tensor(
+  device: GPUDevice,
+  shape: readonly number[],
+  options?: TensorOptions & { readonly dtype?: "f32" },
+): Tensor<"f32">;
+export function tensor(device: GPUDevice, shape: readonly number[], options?: TensorOptions): Tensor;
 export function tensor(device: GPUDevice, shape: readonly number[], options: TensorOptions = {}): Tensor {
-  const { data, buffer, label = "tensor" } = options;
   checkDevice(device);
-  const spec = resolveSpec(label, { ...options, shape });
-  check(!(data && buffer), "argument", () => `${label}: give data to allocate or buffer to wrap, not both.`);
-  if (buffer) {
-    check(
-      (buffer.usage & USAGE.STORAGE) !== 0,
-      "argument",
-      () => `${label}: the buffer was created without GPUBufferUsage.STORAGE.`,
-    );
-    check(buffer.mapState === "unmapped", "argument", () => `${label}: the buffer is mapped; unmap it first.`);
-    const storage = { buffer, owned: false, destroyed: false, allocated: Promise.resolve() };
-    return Tensor.make(device, storage, spec, label);
-  }
-  const count = spec.shape.reduce((product, size) => product * size, 1);
+  const { data, buffer, label, ...rest } = opened(options);
+  const spec = resolveSpec(label, { ...rest, shape });
   check(
-    !data || data.length === count,
+    data === undefined || buffer === undefined,
     "argument",
-    () => `${label}: shape [${spec.shape}] has ${count} elements; data has ${data?.length}.`,
+    () => `${label}: give data to allocate or buffer to wrap, not both.`,
   );
+  if (buffer !== undefined) return Tensor.make(device, wrapped(device, label, buffer), false, spec, label);
   const elements = spec.offset + extentOf(spec.shape, spec.strides);
   const size = Math.max(4, Math.ceil((elements * BYTES[spec.dtype]) / 4) * 4);
-  check(
-    size <= device.limits.maxBufferSize,
-    "limit",
-    () =>
-      `${label}: ${size} bytes are more than this device's maxBufferSize of ${device.limits.maxBufferSize}. requestFoveaDevice asks for the adapter's highest.`,
-  );
-  const bytes = data && encode(data, spec, size);
-  const { value, done } = guarded(device, label, () => {
+  checkBufferSize(device, label, size);
+  const bytes = data === undefined ? undefined : encode(label, data, spec, size).bytes;
+  const allocation = guarded(device, label, () => {
     const usage = USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST;
     const allocated = device.createBuffer({ label, size, usage });
     if (bytes) device.queue.writeBuffer(allocated, 0, bytes);
     return allocated;
   });
-  done.catch(() => {}); // reported by whoever awaits `allocated`
-  return Tensor.make(device, { buffer: value, owned: true, destroyed: false, allocated: done }, spec, label);
-}
-
-/** Elements from the first one to one past the last one. */
-export function extentOf(shape: readonly number[], strides: readonly number[]): number {
-  if (shape.includes(0)) return 0;
-  return shape.reduce((extent, size, axis) => extent + (size - 1) * strides[axis], 1);
-}
-
-/** Strides of a dense tensor, last axis fastest. */
-export function denseStrides(shape: readonly number[]): number[] {
-  const strides = shape.map(() => 1);
-  for (let axis = shape.length - 2; axis >= 0; axis--) strides[axis] = strides[axis + 1] * Math.max(1, shape[axis + 1]);
-  return strides;
-}
-
-/** Fills in the defaults of a spec and checks it. */
-export function resolveSpec(label: string, spec: TensorSpec): Required<TensorSpec> {
-  const { shape, dtype = "f32", offset = 0 } = spec;
-  const naturals = (values: readonly number[]) => values.every((value) => Number.isSafeInteger(value) && value >= 0);
-  check(
-    Array.isArray(shape) && naturals(shape),
-    "argument",
-    () => `${label}: a shape is a list of whole numbers from 0 up, got [${shape}].`,
-  );
-  const strides = spec.strides ?? denseStrides(shape);
-  check(
-    Array.isArray(strides) && strides.length === shape.length && naturals(strides),
-    "argument",
-    () => `${label}: strides are whole numbers from 0 up, one for each of the ${shape.length} axes, got [${strides}].`,
-  );
-  check(naturals([offset]), "argument", () => `${label}: the offset is a whole number from 0 up, got ${offset}.`);
-  check(dtype in BYTES, "argument", () => `${label}: dtype must be ${Object.keys(BYTES).join(", ")}, got ${dtype}.`);
-  return { shape: [...shape], strides: [...strides], offset, dtype };
+  return Tensor.make(device, allocation, true, spec, label);
 }

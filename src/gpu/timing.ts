@@ -1,6 +1,8 @@
 // How long the GPU takes: by its own clock where the device has timestamp queries, by the queue's where it has not.
 
-import { guarded, mappedBytes, USAGE } from "./buffers.ts";
+import { check, show } from "../errors.ts";
+import { checkDevice, guarded, settle, USAGE } from "./buffers.ts";
+import { mappedBytes } from "./read.ts";
 
 /** Where a time comes from. Wall-clock times include the submission and the browser's notice that the GPU is done. */
 export type TimingSource = "timestamp-query" | "wall-clock";
@@ -14,25 +16,68 @@ export interface GpuTimer {
   /** Milliseconds that one submission of the compute pass takes on the GPU. Rejects with a FoveaError if it fails. */
   time(encode: (pass: GPUComputePassEncoder) => void): Promise<number>;
   destroy(): void;
+  [Symbol.dispose](): void;
 }
 
-/** Makes a timer for a device; destroy it when done. One `time` at a time. */
+/**
+ * Makes a timer for a device; destroy it when done. One `time` at a time.
+ *
+ * Throws FoveaError for what is no device, or a lost one.
+ */
 export function createGpuTimer(device: GPUDevice): GpuTimer {
-  return device.features.has("timestamp-query") ? timestampTimer(device) : wallClockTimer(device);
+  checkDevice(device);
+  const timer = device.features.has("timestamp-query") ? timestampTimer(device) : wallClockTimer(device);
+  let state: "ready" | "busy" | "destroyed" = "ready";
+  return {
+    source: timer.source,
+    async time(encode) {
+      check(
+        typeof encode === "function",
+        "argument",
+        () => `time: expected a function that records into a pass, got ${show(encode)}.`,
+      );
+      check(state !== "destroyed", "destroyed", () => "time: the timer was destroyed.");
+      check(state !== "busy", "argument", () => "time: the last measurement is not done; await it first.");
+      state = "busy";
+      try {
+        return await timer.time(encode);
+      } finally {
+        if (state === "busy") state = "ready";
+      }
+    },
+    destroy() {
+      state = "destroyed";
+      timer.destroy();
+    },
+    [Symbol.dispose]() {
+      this.destroy();
+    },
+  };
 }
 
-function timestampTimer(device: GPUDevice): GpuTimer {
+type Timer = Omit<GpuTimer, typeof Symbol.dispose>;
+
+function timestampTimer(device: GPUDevice): Timer {
   const label = "fovea timer";
-  const querySet = device.createQuerySet({ label, type: "timestamp", count: 2 });
-  const resolved = device.createBuffer({ label, size: 16, usage: USAGE.QUERY_RESOLVE | USAGE.COPY_SRC });
-  const staging = device.createBuffer({ label, size: 16, usage: USAGE.MAP_READ | USAGE.COPY_DST });
+  const { value, done: made } = guarded(device, label, () => ({
+    querySet: device.createQuerySet({ label, type: "timestamp", count: 2 }),
+    resolved: device.createBuffer({ label, size: 16, usage: USAGE.QUERY_RESOLVE | USAGE.COPY_SRC }),
+    staging: device.createBuffer({ label, size: 16, usage: USAGE.MAP_READ | USAGE.COPY_DST }),
+  }));
+  const { querySet, resolved, staging } = value;
   return {
     source: "timestamp-query",
     async time(encode) {
-      await submit(device, encode, { querySet, beginningOfPassWriteIndex: 0, endOfPassWriteIndex: 1 }, (encoder) => {
-        encoder.resolveQuerySet(querySet, 0, 2, resolved, 0);
-        encoder.copyBufferToBuffer(resolved, 0, staging, 0, 16);
-      });
+      const done = submit(
+        device,
+        encode,
+        { querySet, beginningOfPassWriteIndex: 0, endOfPassWriteIndex: 1 },
+        (encoder) => {
+          encoder.resolveQuerySet(querySet, 0, 2, resolved, 0);
+          encoder.copyBufferToBuffer(resolved, 0, staging, 0, 16);
+        },
+      );
+      await settle([made, done]);
       const [begin, end] = new BigUint64Array(await mappedBytes(device, staging, "time"));
       return Number(end - begin) / 1e6;
     },
@@ -44,13 +89,14 @@ function timestampTimer(device: GPUDevice): GpuTimer {
   };
 }
 
-function wallClockTimer(device: GPUDevice): GpuTimer {
+function wallClockTimer(device: GPUDevice): Timer {
+  const idle = () => device.queue.onSubmittedWorkDone().catch(() => checkDevice(device));
   return {
     source: "wall-clock",
     async time(encode) {
-      await device.queue.onSubmittedWorkDone();
+      await idle();
       const begin = performance.now();
-      await Promise.all([submit(device, encode), device.queue.onSubmittedWorkDone()]);
+      await settle([submit(device, encode), idle()]);
       return performance.now() - begin;
     },
     destroy() {},

@@ -1,8 +1,9 @@
 // Linked kernels by what they depend on: linking costs a millisecond, and a call with other lengths needs the same text.
 
+import { Recent } from "../recent.ts";
 import type { KernelSource } from "../types.ts";
 
-/** Kernels that a cache holds: more than a model's layers need, and a few megabytes at most. */
+/** Linked texts that each kernel keeps: more than a model's layers need, and a few megabytes at most. They are of no device. */
 export const MOST_KERNELS = 64;
 
 /**
@@ -10,21 +11,15 @@ export const MOST_KERNELS = 64;
  * than {@link MOST_KERNELS} those that were asked for longest ago are forgotten, and linked again when they are needed.
  */
 export class KernelCache<Specialisation, Kernel extends KernelSource | Promise<KernelSource> = KernelSource> {
-  readonly #kernels = new Map<string, Kernel>();
+  readonly #kernels = new Recent<Kernel>(MOST_KERNELS);
 
   /** The kernel of a specialisation, made if it is not there. One that can't be loaded is tried again. */
   get(spec: Specialisation, make: () => Kernel): Kernel {
-    const kernels = this.#kernels;
     const key = JSON.stringify(spec);
-    const known = kernels.get(key);
-    const kernel = known ?? make();
-    // A map keeps the order in which keys came; the one that is used goes to its end.
-    kernels.delete(key);
-    kernels.set(key, kernel);
-    if (kernels.size > MOST_KERNELS) kernels.delete(kernels.keys().next().value as string);
-    if (!known && kernel instanceof Promise) {
-      kernel.catch(() => kernels.get(key) === kernel && kernels.delete(key));
-    }
-    return kernel;
+    return this.#kernels.get(key, () => {
+      const kernel = make();
+      if (kernel instanceof Promise) kernel.catch(() => this.#kernels.drop(key, kernel));
+      return kernel;
+    });
   }
 }

@@ -35,7 +35,7 @@ const PROBLEMS: readonly [what: string, change: object, message: string | RegExp
   [
     "an axis that is no number",
     { v: spec(2, 2, 7, Number.NaN) },
-    "attention: v: a shape is a list of whole numbers from 0 up, got [2,2,7,NaN].",
+    "attention: v: a shape is a list of whole numbers from 0 up, got [2, 2, 7, NaN].",
   ],
   [
     "other batch sizes",
@@ -56,7 +56,7 @@ const PROBLEMS: readonly [what: string, change: object, message: string | RegExp
   [
     "an unknown dtype",
     { q: { ...GOOD.q, dtype: "f8" } },
-    "attention: q: dtype must be f32, f16, bf16, u32, i32, u8, got f8.",
+    'attention: q: dtype must be f32, f16, bf16, u32, i32, u8, got "f8".',
   ],
   ["an unknown layout", { layout: "bhdm" }, 'attention: layout must be "bhmd" or "bmhd", got "bhdm".'],
   ["a layout that the shapes don't have", { layout: "bmhd" }, /\(axes BMHD\): q is \[2, 4, 5, 8\]/],
@@ -147,7 +147,7 @@ describe("planAttention refuses", () => {
     await expectError(
       () => planAttention(device, { q: spec(1, 8, 1, 64), k: long, v: long }),
       "limit",
-      "attention: k spans 268435456 bytes; this device binds at most 134217728 at a time (maxStorageBufferBindingSize). Use a device from requestFoveaDevice, which asks for the adapter's highest limit, or run batch entries or heads one after the other on slices.",
+      "attention: k spans 268435456 bytes; this device binds at most 134217728 at a time (maxStorageBufferBindingSize). Run batch entries or heads one after the other on slices. To have the adapter's highest, request the device with deviceDescriptor(adapter).",
     );
   });
   it("a variant that the device has no room for", async () => {
@@ -294,7 +294,7 @@ describe("attention refuses", () => {
   it("what is no device and no problem", async () => {
     const device = await testDevice();
     const promise = Promise.resolve(device) as never;
-    const message = /^expected a GPUDevice, got \[object Promise\]\. .* await it\.$/;
+    const message = /^expected a GPUDevice, got a Promise\. .* await it\.$/;
     await expectError(() => planAttention(promise, GOOD), "device", message);
     await expectError(() => tensor(promise, [1]), "device", message);
     await expectError(

@@ -228,11 +228,11 @@ describe("a plan with functions refuses", () => {
       "argument",
       "attention: capture x starts at element 1 of its buffer; a captured tensor must start at a multiple of 64 (256 bytes).",
     );
-    await refused(gone, "destroyed", "attention: capture x: the tensor was destroyed.");
+    await refused(gone, "destroyed", "attention: captures.x: the tensor was destroyed.");
     await refused(
       foreign,
       "device",
-      "attention: capture x belongs to another GPUDevice; tensors can't move between devices.",
+      "attention: captures.x belongs to another GPUDevice; tensors can't move between devices.",
     );
     expect(buffers()).toBe(before);
     x.destroy();
@@ -319,7 +319,7 @@ describe("a plan with functions refuses", () => {
     await expectError(
       () => plan(all, device),
       "limit",
-      "attention: this combination of options binds 9 storage buffers (q, k, v, tables, bias, o, lse, mask_tensor, row_max); the device allows 8 (maxStorageBuffersPerShaderStage). Use a device from requestFoveaDevice, which asks for the adapter's highest limit.",
+      "attention: this combination of options binds 9 storage buffers (q, k, v, tables, bias, o, lse, mask_tensor, row_max); the device allows 8 (maxStorageBuffersPerShaderStage). Leave an option out. To have the adapter's highest, request the device with deviceDescriptor(adapter).",
     );
     const captures = Object.fromEntries(Array.from({ length: 12 }, (_, index) => [`n${index}`, index]));
     await expectError(

@@ -67,7 +67,7 @@ describe("createPagedKvCache", () => {
     await expectError(
       () => createPagedKvCache(small, OPTIONS),
       "limit",
-      "pagedKvCache: k spans 1536 bytes; this device binds at most 1024 at a time (maxStorageBufferBindingSize). Use a device from requestFoveaDevice, which asks for the adapter's highest limit, or run batch entries or heads one after the other on slices.",
+      "pagedKvCache: k spans 1536 bytes; this device binds at most 1024 at a time (maxStorageBufferBindingSize). Run batch entries or heads one after the other on slices. To have the adapter's highest, request the device with deviceDescriptor(adapter).",
     );
     expect(buffers()).toBe(0);
   });

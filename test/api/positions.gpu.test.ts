@@ -11,6 +11,7 @@ import {
   rotary,
   rotaryFrequencies,
   sinusoidalPositions,
+  type Tensor,
   t5Buckets,
   tensor,
 } from "../../src/index.ts";
@@ -287,7 +288,7 @@ describe("planRotary refuses", () => {
   it("positions on the GPU that are not those of x", async () => {
     const device = await testDevice();
     const ids = tensor(device, [5, 2], { dtype: "i32" });
-    const attempt = (positionIds: typeof ids) => planRotary(device, { x, positionIds });
+    const attempt = (positionIds: Tensor) => planRotary(device, { x, positionIds });
     await expectError(() => attempt(ids), "argument", "rotary: positionIds must be [2, 5], [1, 5], [5], got [5,2].");
     await expectError(
       () => attempt(tensor(device, [2, 5])),

@@ -1,7 +1,7 @@
 // A test vector of a peer's own suite: one JSON object, with an operator's inputs, the outputs that are expected, and a
 // tolerance. Read the same way in pages, Node and Deno.
 
-import { bfloat16Value, float16Value } from "../../src/gpu/elements.ts";
+import { bfloat16Value, float16Value } from "../../src/gpu/read.ts";
 import type { Dtype } from "../../src/index.ts";
 
 export interface VectorTensor {

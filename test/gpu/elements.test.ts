@@ -1,7 +1,8 @@
 // Elements of tensors of any shape and strides, by their index.
 
 import { expect, it } from "vitest";
-import { decode, encode } from "../../src/gpu/elements.ts";
+import { encode } from "../../src/gpu/elements.ts";
+import { decode } from "../../src/gpu/read.ts";
 
 it.each([
   [[], [], 3],
@@ -15,7 +16,7 @@ it.each([
   const spec = { shape, strides, offset, dtype: "f32" as const };
   const count = shape.reduce((product: number, size) => product * size, 1);
   const data = Array.from({ length: count }, (_, element) => element + 1);
-  const words = new Float32Array(encode(data, spec, 1200));
+  const words = new Float32Array(encode("test", data, spec, 1200).bytes);
   for (let element = 0; element < count; element++) {
     let rest = element;
     let at: number = offset;
@@ -26,5 +27,5 @@ it.each([
     expect(words[at], `element ${element}`).toBe(element + 1);
   }
   expect(words.filter((x) => x !== 0)).toHaveLength(count);
-  expect(Array.from(decode(words.buffer, spec))).toEqual(data);
+  expect(Array.from(decode("test", words.buffer, spec))).toEqual(data);
 });

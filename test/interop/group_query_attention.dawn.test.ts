@@ -312,7 +312,7 @@ describe("GroupQueryAttention", () => {
     const heads = { num_heads: H, kv_num_heads: HKV, local_window_size: window, do_rotary: true };
     const zeros = (rows: number) => [0, 1].map(() => inputs.keep(tensor(device, [2, HKV, rows, D])));
     const full = zeros(16);
-    let few = zeros(capacity);
+    let few: Tensor[] = zeros(capacity);
     let lengths = [0, 0];
     for (const [S, added] of [
       [4, [4, 2]],

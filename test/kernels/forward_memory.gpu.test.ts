@@ -52,7 +52,7 @@ describe("strides", () => {
     const data = normal(1, B * M * width);
     const packed = tensor(device, [B, M, width], { data });
     const views = unpackQkv(packed, sizes);
-    const as = (gpu: Tensor): Strided => ({
+    const as = (gpu: Strided["gpu"]): Strided => ({
       gpu,
       cpu: { data, shape: [...gpu.shape], strides: [...gpu.strides], offset: gpu.offset },
     });

@@ -2,7 +2,7 @@
 // f32, and what lies in the cache, read back.
 
 import type { KvSource } from "../../src/attention/kv_source.ts";
-import { bfloat16Value, float16Value } from "../../src/gpu/elements.ts";
+import { bfloat16Value, float16Value } from "../../src/gpu/read.ts";
 import type { CacheDtype } from "../../src/index.ts";
 import type { Quantisation } from "../../src/kernels/kv_access.ts";
 import { quantiseRow, rotary as referenceRotary, rmsNorm } from "../../src/reference/index.ts";

@@ -1,7 +1,8 @@
 // Attention problems as tests and fuzzing describe them: plain data, run on the GPU and compared with the reference.
 
 import { normal } from "../../bench/data.ts";
-import { bfloat16Bits, bfloat16Value, float16Bits, float16Value } from "../../src/gpu/elements.ts";
+import { bfloat16Bits, float16Bits } from "../../src/gpu/elements.ts";
+import { bfloat16Value, float16Value } from "../../src/gpu/read.ts";
 import {
   type AttentionOptions,
   type AttentionPlan,

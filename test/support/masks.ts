@@ -1,6 +1,6 @@
 // Mask functions by themselves: every value of one over [B, H, M, N], from a small kernel that does nothing else.
 
-import { writeNumber } from "../../src/attention/captures.ts";
+import { numberBytes } from "../../src/attention/captures.ts";
 import { guarded } from "../../src/gpu/buffers.ts";
 import { compileKernel } from "../../src/gpu/pipelines.ts";
 import { type MaskFunction, Tensor, tensor } from "../../src/index.ts";
@@ -60,7 +60,9 @@ export async function maskValues(device: GPUDevice, mask: MaskFunction, scores: 
     uniform((bytes) => new Int32Array(bytes).set([H, M, N, offset])),
     { buffer: seen.buffer },
     ...Object.values(captures).map((value) =>
-      value instanceof Tensor ? { buffer: value.buffer } : uniform((bytes) => writeNumber(bytes, 0, value)),
+      value instanceof Tensor
+        ? { buffer: value.buffer }
+        : uniform((bytes) => new Uint8Array(bytes).set(new Uint8Array(numberBytes(value)).subarray(0, 4))),
     ),
   ];
   const entries = resources.map((resource, index) => ({ binding: bindings[index].binding, resource }));

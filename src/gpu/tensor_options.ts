@@ -1,0 +1,110 @@
+// What a caller says of a tensor: the options, and a buffer to wrap.
+
+import { check, FoveaError, show } from "../errors.ts";
+import type { Dtype, TensorSpec } from "../types.ts";
+import { guarded, USAGE } from "./buffers.ts";
+import type { TensorData } from "./elements.ts";
+import { BYTES, denseStrides } from "./shapes.ts";
+
+export interface TensorOptions {
+  /** Default `"f32"`. */
+  readonly dtype?: Dtype;
+  /**
+   * Initial elements: in row-major order, as many as the shape has, or in lists nested as the shape says. Default: zeros.
+   * Not with `buffer`.
+   */
+  readonly data?: TensorData;
+  /** A buffer of the caller's to look at instead of allocating one. It stays the caller's. Not with `data`. */
+  readonly buffer?: GPUBuffer;
+  /** Elements of the buffer before the first one. Default 0. */
+  readonly offset?: number;
+  /** Elements from one index to the next along each axis. Default: dense, last axis fastest. */
+  readonly strides?: readonly number[];
+  /** Name of the buffer in errors and captures. Default `"tensor"`. */
+  readonly label?: string;
+}
+
+/** The options of a tensor, read once. */
+export function opened(options: TensorOptions): TensorOptions & { readonly label: string } {
+  let read: TensorOptions | undefined;
+  let cause: unknown;
+  try {
+    read = typeof options === "object" && options ? { ...options } : undefined;
+  } catch (error) {
+    cause = error;
+  }
+  const { label = "tensor" } = read ?? {};
+  if (read && typeof label === "string") return { ...read, label };
+  throw new FoveaError(
+    "argument",
+    `tensor: options must be an object with a label that is text, got ${show(options)}.`,
+    { cause },
+  );
+}
+
+/** A buffer of the caller's, and what the GPU says of it: that it is another device's, say, or destroyed. */
+export function wrapped(
+  device: GPUDevice,
+  label: string,
+  buffer: GPUBuffer,
+): { value: GPUBuffer; done: Promise<void> } {
+  const foreign = (cause?: unknown) =>
+    new FoveaError("argument", `${label}: buffer must be a GPUBuffer, got ${show(buffer)}.`, { cause });
+  if (typeof buffer?.size !== "number") throw foreign();
+  check(
+    (buffer.usage & USAGE.STORAGE) !== 0,
+    "argument",
+    () => `${label}: the buffer was created without GPUBufferUsage.STORAGE.`,
+  );
+  check(buffer.mapState === "unmapped", "argument", () => `${label}: the buffer is mapped; unmap it first.`);
+  try {
+    // Commands on nothing, which WebGPU takes of no other object.
+    return guarded(device, label, () => {
+      if (buffer.usage & USAGE.COPY_DST) device.queue.writeBuffer(buffer, 0, new Uint8Array());
+      else device.createCommandEncoder().clearBuffer(buffer, 0, 0);
+      return buffer;
+    });
+  } catch (cause) {
+    throw cause instanceof FoveaError ? cause : foreign(cause);
+  }
+}
+
+/** Whole numbers from 0 up as an array of one's own, or undefined for what is no list of them. */
+function naturals(values: unknown): number[] | undefined {
+  const isList = Array.isArray(values) || (ArrayBuffer.isView(values) && !(values instanceof DataView));
+  try {
+    const list = isList ? Array.from(values as ArrayLike<number>, (value) => value + 0) : undefined; // no -0
+    return list?.every((value) => Number.isSafeInteger(value) && value >= 0) ? list : undefined;
+  } catch {
+    return undefined; // BigInts, symbols, and what throws when it is read
+  }
+}
+
+/** Fills in the defaults of a spec and checks it. Lists may be typed arrays. */
+export function resolveSpec(label: string, spec: TensorSpec): Required<TensorSpec> {
+  const { dtype = "f32", offset = 0 } = spec;
+  const shape = naturals(spec.shape);
+  check(
+    shape !== undefined,
+    "argument",
+    () => `${label}: a shape is a list of whole numbers from 0 up, got ${show(spec.shape)}.`,
+  );
+  const strides = spec.strides === undefined ? denseStrides(shape) : naturals(spec.strides);
+  check(
+    strides?.length === shape.length,
+    "argument",
+    () =>
+      `${label}: strides are whole numbers from 0 up, one for each of the ${shape.length} axes, got ${show(spec.strides)}.`,
+  );
+  check(
+    naturals([offset]) !== undefined,
+    "argument",
+    () => `${label}: the offset is a whole number from 0 up, got ${show(offset)}.`,
+  );
+  check(
+    typeof dtype === "string" && Object.hasOwn(BYTES, dtype),
+    "argument",
+    () => `${label}: dtype must be ${Object.keys(BYTES).join(", ")}, got ${show(dtype)}.`,
+  );
+  return { shape, strides, offset, dtype };
+}
