@@ -143,7 +143,7 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
   async read(): Promise<ValuesOf<D>> {
     const buffer = this.#usable("read", USAGE.COPY_SRC, "COPY_SRC");
     const storage = this.#storage;
-    await storage.writing;
+    if (storage.writing) await storage.writing;
     const { device, dtype, shape, strides, label } = this;
     const bytes = BYTES[dtype];
     const extent = extentOf(shape, strides);
