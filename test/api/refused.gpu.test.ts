@@ -51,7 +51,7 @@ const INPUTS: readonly (readonly [name: string, shape: readonly number[], of: (t
     "a capture",
     [4],
     (t) => ({
-      scoreFunction: scoreFunction("fn score(s: f32, at: Position) -> f32 { return s * t[at.query]; }", {
+      scoreFunction: scoreFunction("fn score(s: f32, at: Position) -> f32 { return s * t[at.q_idx]; }", {
         captures: { t },
       }),
     }),
@@ -60,7 +60,7 @@ const INPUTS: readonly (readonly [name: string, shape: readonly number[], of: (t
     "a capture of a mask",
     [4],
     (t) => ({
-      maskFunction: maskFunction("fn mask(at: Position) -> bool { return t[at.query] > 0.0; }", { captures: { t } }),
+      maskFunction: maskFunction("fn mask(at: Position) -> bool { return t[at.q_idx] > 0.0; }", { captures: { t } }),
     }),
   ],
 ];
