@@ -70,12 +70,14 @@ export async function runBurst(burst: Burst, calls: readonly BurstCall[]): Promi
 
 function append(
   { drawing, model, subject, batchOf }: Burst,
-  { append: asked, batch, rejected }: Extract<BurstCall, { append: unknown }>,
+  { append: asked, batch, rejected: wish }: Extract<BurstCall, { append: unknown }>,
   target: Awaited<ReturnType<Subject["batch"]>>,
   unsure: Set<number>,
 ): Made | undefined {
   const entries = batchOf(batch);
   const counts = entries.map((_, index) => asked[index] ?? 0);
+  // Nobody reads a tensor of which no row is asked for.
+  const rejected = wish === "buffer" && counts.every((count) => count === 0) ? undefined : wish;
   subject.select(target, entries);
   const { k, v, tokens } = newTokens(
     drawing,
