@@ -19,6 +19,7 @@ export { createKvCache, type ForkOptions, KvCache } from "./attention/cache.ts";
 export type { CacheAppendPlan } from "./attention/cache_append.ts";
 export type { AppendBindings, AppendProblem } from "./attention/cache_append_problem.ts";
 export type { CacheDtype, KvCacheOptions, QkNorm, RowOptions } from "./attention/cache_options.ts";
+export type { CapturedNumber } from "./attention/captures.ts";
 export { allOf, anyOf } from "./attention/combine.ts";
 export {
   type AttentionFunction,
@@ -30,6 +31,7 @@ export {
   type ScoreFunction,
   scoreFunction,
 } from "./attention/functions.ts";
+export type { KvSourceOwner } from "./attention/kv_source.ts";
 export {
   type LayerNormOptions,
   type LayerNormPlan,
@@ -56,7 +58,12 @@ export {
   linearAttention,
   planLinearAttention,
 } from "./attention/linear.ts";
-export type { LinearAttentionProblem, LinearAttentionSettings, UpdateRule } from "./attention/linear_options.ts";
+export type {
+  LinearAttentionProblem,
+  LinearAttentionSettings,
+  LinearTensor,
+  UpdateRule,
+} from "./attention/linear_options.ts";
 export { type LinearAttentionBindings, LinearAttentionPlan } from "./attention/linear_plan.ts";
 export type { BooleanMasks } from "./attention/masks.ts";
 export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./attention/merge.ts";
@@ -172,8 +179,10 @@ export {
 } from "./attention/weights.ts";
 export type { Chosen, TopKeysProblem, WeightsProblem, WeightsStage } from "./attention/weights_problem.ts";
 export { FoveaError, type FoveaErrorCode } from "./errors.ts";
+export type { Numbers } from "./given.ts";
 export { deviceDescriptor, type RequestDeviceOptions, release, requestFoveaDevice } from "./gpu/device.ts";
 export type { NestedNumbers, TensorData, TensorValues, ValuesOf } from "./gpu/elements.ts";
 export { type FloatTensor, Tensor, type TensorOptions, tensor } from "./gpu/tensor.ts";
 export { createGpuTimer, type GpuTimer, type TimingSource } from "./gpu/timing.ts";
+export type { FunctionKind } from "./kernels/slots.ts";
 export type { CausalAlignment, Dtype, FloatDtype, Layout, MaskOptions, TensorSpec } from "./types.ts";

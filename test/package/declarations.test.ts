@@ -39,7 +39,9 @@ describe("declarations", () => {
 
   it("tell of every option what it means", () => {
     const bare: string[] = [];
-    const options = exported.filter(({ name }) => /(Options|Problem|Settings|Sizes|^NewMultiHead)$/.test(name));
+    const options = exported.filter(({ name }) =>
+      /(Options|Problem|Settings|KerasSizes|QkvSizes|NewMultiHead)$/.test(name),
+    );
     expect(options.length).toBeGreaterThan(30);
     for (const { name, file } of options) {
       const lines = declaration(file, name);
@@ -53,13 +55,16 @@ describe("declarations", () => {
   });
 
   it("name no type that has no exported name", () => {
-    const names = new Set(ENTRIES.flatMap(exportsOf).map(({ name }) => name));
+    // Names of literal types, of the members of an object, and of a cache's inside, which nobody has to name
+    const written = ["ActivationModule", "STAGES", "fromPyTorch", "glorot", "KvSource"];
+    const names = new Set([...written, ...exported.map(({ name }) => name)]);
     const hidden = new Set<string>();
     for (const { name, file } of exported) {
       const imported = [...read(file).matchAll(/^import (?:type )?\{([^}]*)\} from/gm)].flatMap(([, list]) =>
         list.split(",").map((one) => one.trim().replace(/^type /, "")),
       );
       const text = declaration(file, name)
+        .slice(1)
         .filter((line) => !/#private|private |@internal/.test(line))
         .join("\n");
       for (const one of imported)
