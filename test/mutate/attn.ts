@@ -70,8 +70,8 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "shaders/decode_quads.wesl",
-    text: "marked(vec4f(exp2((own_score[r] - m_next) * SCORE_LOG2)), vec4f(own_score[r])).x",
-    replacement: "exp2((own_score[r] - m_next) * SCORE_LOG2)",
+    text: "marked(weight, vec4f(own_score[r])).x",
+    replacement: "weight.x",
     tests,
     filter: "a NaN that a row sees.*decode-4-quad",
   },
