@@ -36,7 +36,13 @@ async function setUp(more: (label: string) => boolean = () => false) {
     const count = shape.reduce((product, size) => product * size, 1);
     return tensor(device, shape, { data: normal(1, count), label });
   };
-  return { device, make, gone: (shape: readonly number[] = SHAPE) => make(shape, GONE), buffers };
+  let refused = 0;
+  const gone = (shape: readonly number[] = SHAPE) => {
+    refused++;
+    return make(shape, GONE);
+  };
+  /** Buffers that are alive beside those that were refused, which are the test's. */
+  return { device, make, gone, buffers: () => buffers() - refused };
 }
 
 const outOfMemory = (work: () => unknown, message: RegExp) => expectError(work, "out-of-memory", message);
