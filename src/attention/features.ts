@@ -105,8 +105,7 @@ export type Extension = typeof import("./extended_features.ts");
 
 /** Loads what a problem's options need beyond this file; nothing for plain attention. */
 export async function loadExtension(problem: TakenScores): Promise<Extension | undefined> {
-  const needed =
-    "cache" in problem || "probabilityFunction" in problem || Object.keys(EXTENDED).some((name) => name in problem);
+  const needed = "cache" in problem || Object.keys(EXTENDED).some((name) => name in problem);
   return needed ? import("./extended_features.ts") : undefined;
 }
 

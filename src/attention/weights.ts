@@ -7,7 +7,6 @@ import { ADDITIVE_TERM_FLOPS } from "../kernels/forward.ts";
 import { type ScoreKernel, scoreGrid, scoreKernel, TOP_KEYS, WEIGHTS } from "../kernels/weights.ts";
 import { buildPlan } from "./build.ts";
 import { inTurn, isCache } from "./cached.ts";
-import { loadExtension } from "./features.ts";
 import type { KvSourceOwner } from "./kv_source.ts";
 import { type Asked, operandsOf } from "./operands.ts";
 import type { AttentionPlan } from "./plan.ts";
@@ -147,7 +146,8 @@ export async function planTopKKeys(
 }
 
 async function prepareWeights(device: GPUDevice, problem: TakenWeights) {
-  const resolved = resolveWeights(problem, await loadExtension(problem));
+  // Lists of heads and rows are tables, whatever the options.
+  const resolved = resolveWeights(problem, await import("./extended_features.ts"));
   const { stage, mean, lse, output, chosenHeads } = resolved;
   const turns = stage === "probabilities" && !lse ? 2 : 1;
   const asked: Asked[] = [
@@ -159,7 +159,7 @@ async function prepareWeights(device: GPUDevice, problem: TakenWeights) {
 }
 
 async function prepareTopKeys(device: GPUDevice, problem: TakenTopKeys) {
-  const resolved = resolveTopKeys(problem, await loadExtension(problem));
+  const resolved = resolveTopKeys(problem, await import("./extended_features.ts"));
   const result = (name: "indices" | "weights", dtype: "i32" | "f32"): Asked => {
     const spec = resolveSpec(name, { shape: resolved.shape, dtype });
     return { name, spec, given: undefined, written: true };
