@@ -32,14 +32,14 @@ const HOST: readonly Mutant[] = [
     tests: ["test/api/cut_work.test.ts"],
   },
   {
-    file: "src/attention/dispatch.ts",
+    file: "src/attention/extended_plan.ts",
     text: "seed_high: Math.floor((dropout?.seed ?? 0) / 2 ** 32)",
     replacement: "seed_high: 0",
     tests: FEATURES,
     filter: "dropout H=2",
   },
   {
-    file: "src/attention/dispatch.ts",
+    file: "src/attention/extended_plan.ts",
     text: "const [b, h] = strides.map((stride, axis) => (shape[axis] > 1 ? stride : 0));",
     replacement: "const [b, h] = strides;",
     tests: FEATURES,

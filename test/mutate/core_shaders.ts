@@ -134,8 +134,8 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "shaders/combine.wesl",
-    text: "l = fma(w, partial.y, l);",
-    replacement: "l += partial.y;",
+    text: "fma(vec4f(w), vec4f(partial.y), l_rest)",
+    replacement: "fma(vec4f(1.0), vec4f(partial.y), l_rest)",
     tests: DECODE,
     filter: "splits of the keys .*kvSplits=3 .*decode-16$",
   },

@@ -10,8 +10,8 @@ const ENGINE = "test/kernels/empty.dawn.test.ts";
 export const MUTANTS: readonly Mutant[] = [
   {
     file: "shaders/lib/linear_gates.wesl",
-    text: "select(0.0, log_decay(decay), key_used(batch, kv_idx))",
-    replacement: "log_decay(decay)",
+    text: "select(0.0, log_decays(decays).x, key_used(batch, kv_idx))",
+    replacement: "log_decays(decays).x",
     tests: ["test/kernels/linear.gpu.test.ts"],
     filter: "causal, in chunks N:70",
   },

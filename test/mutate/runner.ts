@@ -16,7 +16,6 @@ import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Mutant, Rooms } from "./mutant.ts";
-
 /** A mutant with the name that reports give it: its room and its number there, counted from 1. */
 export interface Named extends Mutant {
   readonly name: string;
@@ -37,7 +36,7 @@ export interface Settings {
   readonly workers: number;
   readonly print: (line: string) => void;
   /** Milliseconds that a mutant's tests may take. Default a minute more than five times what they take without it. */
-  readonly patience?: number;
+  readonly patience?: (mutant: Mutant) => number;
 }
 
 /** What a process is told, as worker.mjs says it. */
@@ -117,9 +116,10 @@ export async function mutate(mutants: readonly Named[], settings: Settings): Pro
     await inParallel(copies, runnable, async (copy, mutant) => {
       const trouble = cleanTrouble(mutant, clean);
       if (trouble) return fail(mutant, trouble);
-      const usual = mutant.tests.reduce((sum, file) => sum + (clean.get(file)?.milliseconds ?? 0), 0);
       const inBrowser = (file: string) => clean.get(file)?.inBrowser ?? false;
-      const { killer, survived } = await tryMutant(copy, mutant, inBrowser, settings.patience ?? usual * 5 + 60_000);
+      const usual = mutant.tests.reduce((sum, file) => sum + (clean.get(file)?.milliseconds ?? 0), 0);
+      const limit = settings.patience?.(mutant) ?? usual * 5 + 60_000;
+      const { killer, survived } = await tryMutant(copy, mutant, inBrowser, limit);
       if (survived) return fail(mutant, survived);
       counts.killed++;
       print(`killed  ${describeMutant(mutant)}\n        by ${killer}`);

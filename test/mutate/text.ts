@@ -77,9 +77,9 @@ export const MUTANTS: readonly Mutant[] = [
     filter: "more lines",
   },
   {
-    file: "src/kernels/kernel_cache.ts",
-    text: "kernels.delete(key);\n    kernels.set(key, kernel);",
-    replacement: "kernels.set(key, kernel);",
+    file: "src/recent.ts",
+    text: "this.#values.delete(key);\n    this.#values.set(key, value);",
+    replacement: "this.#values.set(key, value);",
     tests: ["test/kernels/kernel_cache.test.ts"],
     filter: "asked for last",
   },
