@@ -7,6 +7,7 @@ export {
 } from "./attention/additive.ts";
 export type { AppendOptions } from "./attention/append_queue.ts";
 export { type AttentionOptions, type AttentionResult, attention } from "./attention/attention.ts";
+export type { AttentionFunction } from "./attention/attention_function.ts";
 export {
   type BlockKind,
   BlockMask,
@@ -22,7 +23,6 @@ export type { CacheDtype, KvCacheOptions, QkNorm, RowOptions } from "./attention
 export type { CapturedNumber } from "./attention/captures.ts";
 export { allOf, anyOf } from "./attention/combine.ts";
 export {
-  type AttentionFunction,
   type Captures,
   type MaskFunction,
   maskFunction,
@@ -182,7 +182,8 @@ export { FoveaError, type FoveaErrorCode } from "./errors.ts";
 export type { Numbers } from "./given.ts";
 export { deviceDescriptor, type RequestDeviceOptions, release, requestFoveaDevice } from "./gpu/device.ts";
 export type { NestedNumbers, TensorData, TensorValues, ValuesOf } from "./gpu/elements.ts";
-export { type FloatTensor, Tensor, type TensorOptions, tensor } from "./gpu/tensor.ts";
+export { type FloatTensor, Tensor, tensor } from "./gpu/tensor.ts";
+export type { TensorOptions } from "./gpu/tensor_options.ts";
 export { createGpuTimer, type GpuTimer, type TimingSource } from "./gpu/timing.ts";
 export type { FunctionKind } from "./kernels/slots.ts";
 export type { CausalAlignment, Dtype, FloatDtype, Layout, MaskOptions, TensorSpec } from "./types.ts";

@@ -13,7 +13,7 @@ const LAW: Readonly<Record<string, readonly string[]>> = {
   "src/unknown_option.ts": ["src/errors.ts"],
   "src/given.ts": ["src/errors.ts", "src/unknown_option.ts"],
   "src/options.ts": ["src/given.ts", "src/unknown_option.ts"],
-  "src/index.ts": ["src/attention", "src/gpu", "src/types.ts", "src/errors.ts", "src/given.ts"],
+  "src/index.ts": ["src/attention", "src/gpu", "src/kernels/slots.ts", "src/types.ts", "src/errors.ts", "src/given.ts"],
   "src/attention": [
     "src/kernels",
     "src/gpu",

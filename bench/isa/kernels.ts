@@ -94,7 +94,7 @@ export const hotKernels = (): Promise<HotKernel[]> =>
 export const fmaShare = ({ loop }: IsaReport): number => loop.fma / loop.valu;
 /** The same without what most turns branch over. */
 export const steadyShare = ({ steady }: IsaReport): number => steady.fma / steady.valu;
-export const fmaPerWord = ({ loop }: IsaReport): number => loop.fmaOps / loop.ldsWords;
+export const fmaPerWord = ({ steady }: IsaReport): number => steady.fmaOps / steady.ldsWords;
 
 export const fmaPerInstruction = ({ steady }: IsaReport, { fmaPerInstruction: asked }: IsaLimits): number =>
   (asked?.count ?? steady.fmaOps) / steady.valu;

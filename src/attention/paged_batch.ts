@@ -39,7 +39,7 @@ export interface PagedParts {
  * the GPU and no keys or values, and follows whatever happens to its entries. For the order of calls, and what a rejected
  * one leaves behind, see {@link PagedKvCache}.
  */
-export class PagedBatch implements KvSourceOwner, AppendTarget {
+export class PagedBatch implements KvSourceOwner {
   readonly device: GPUDevice;
   readonly label: string;
   /** Where keys and values lie, for attention. */

@@ -13,7 +13,10 @@ import { featureSets, problemsOf } from "./problems.ts";
 const nowhere = {
   limits: {
     ...{ maxBufferSize: 2 ** 31, maxComputeWorkgroupsPerDimension: 65535, minStorageBufferOffsetAlignment: 256 },
-    ...{ maxStorageBuffersPerShaderStage: 8, maxUniformBuffersPerShaderStage: 12 },
+    maxStorageBuffersPerShaderStage: 8,
+    maxUniformBuffersPerShaderStage: 12,
+    maxStorageBufferBindingSize: 2 ** 31 - 4,
+    maxUniformBufferBindingSize: 2 ** 16,
   },
   lost: new Promise(() => {}),
   queue: { writeBuffer: () => {}, submit: () => {} },

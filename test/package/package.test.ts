@@ -180,7 +180,8 @@ describe("the package", () => {
     ]) {
       expect(paths).toContain(path);
     }
-    expect(paths.filter((path) => !/^(dist|shaders)\/|^[A-Z]+(\.md)?$|^package\.json$/.test(path))).toEqual([]);
+    const promised = /^(dist|shaders)\/|^[A-Z]+(\.md)?$|^package\.json$|^bench\/(README\.md|results\/[\w-]+\.svg)$/;
+    expect(paths.filter((path) => !promised.test(path))).toEqual([]);
   });
 });
 
@@ -251,26 +252,26 @@ const MATMUL = ["matmul", "matmul_rows"];
 
 /** Operators, the kernels that they may run on, and KB of what a bundle with nothing else starts with. */
 const ONE_OPERATOR: readonly (readonly [name: string, kernels: readonly string[], limit: number])[] = [
-  ["Softmax", ["pointwise", "row_softmax"], 19],
-  ["LayerNormalization", ["layer_norm", "pointwise"], 20],
-  ["RotaryEmbedding", ["rotary"], 30],
-  ["Attention", [...ATTENTION, "pointwise", "row_norms", "tables", "weights"], 51],
-  ["FlexAttention", [...ATTENTION, ...MATMUL, "row_norms", "tables", "weights"], 64],
-  ["MicrosoftAttention", [...ATTENTION, ...MATMUL, "pointwise", "rotary", "row_norms", "tables"], 64],
+  ["Softmax", ["pointwise", "row_softmax"], 24],
+  ["LayerNormalization", ["layer_norm", "pointwise"], 26],
+  ["RotaryEmbedding", ["rotary"], 38],
+  ["Attention", [...ATTENTION, "pointwise", "row_norms", "tables", "weights"], 63],
+  ["FlexAttention", [...ATTENTION, ...MATMUL, "row_norms", "tables", "weights"], 70],
+  ["MicrosoftAttention", [...ATTENTION, ...MATMUL, "pointwise", "rotary", "row_norms", "tables"], 71],
 ];
 
 describe("bundles", () => {
-  it("of attention start with the kernels of plain attention, in at most 30 KB minified and gzipped", async () => {
+  it("of attention start with the kernels of plain attention, in at most 35 KB minified and gzipped", async () => {
     const { start, all } = await bundle('import { attention } from "fovea"; console.log(attention);');
     expect(kernelsIn(start.text)).toEqual(["combine", "decode", "forward"]);
-    expect(start.gzipped).toBeLessThan(30_000);
+    expect(start.gzipped).toBeLessThan(35_000);
     expect(kernelsIn(all.text)).toEqual([...ATTENTION, "row_norms", "tables"]);
-    expect(all.gzipped).toBeLessThan(66_000);
+    expect(all.gzipped).toBeLessThan(74_000);
   });
   it("of what needs no kernel hold no kernel", async () => {
     const { all } = await bundle('import { tensor } from "fovea"; console.log(tensor);');
     expect(all.text).not.toContain("workgroupBarrier");
-    expect(all.gzipped).toBeLessThan(5_000);
+    expect(all.gzipped).toBeLessThan(5_200);
   });
   it.each(ONE_OPERATOR)(
     "of %s from fovea/onnx hold no kernels but %j, and start with at most %d KB gzipped",
