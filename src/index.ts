@@ -7,7 +7,13 @@ export {
 } from "./attention/additive.ts";
 export type { AppendOptions } from "./attention/append_queue.ts";
 export { type AttentionOptions, type AttentionResult, attention } from "./attention/attention.ts";
-export type { AttentionFunction } from "./attention/attention_function.ts";
+export type {
+  AttentionFunction,
+  Captures,
+  MaskFunction,
+  ProbabilityFunction,
+  ScoreFunction,
+} from "./attention/attention_function.ts";
 export {
   type BlockKind,
   BlockMask,
@@ -23,12 +29,8 @@ export type { CacheDtype, KvCacheOptions, QkNorm, RowOptions } from "./attention
 export type { CapturedNumber } from "./attention/captures.ts";
 export { allOf, anyOf } from "./attention/combine.ts";
 export {
-  type Captures,
-  type MaskFunction,
   maskFunction,
-  type ProbabilityFunction,
   probabilityFunction,
-  type ScoreFunction,
   scoreFunction,
 } from "./attention/functions.ts";
 export type { KvSourceOwner } from "./attention/kv_source.ts";

@@ -6,6 +6,7 @@ import { guarded, USAGE } from "./buffers.ts";
 import type { TensorData } from "./elements.ts";
 import { BYTES, denseStrides } from "./shapes.ts";
 
+/** Options of {@link tensor}. */
 export interface TensorOptions {
   /** Default `"f32"`. */
   readonly dtype?: Dtype;
