@@ -98,11 +98,6 @@ export function resolveMerge(device: GPUDevice, problem: MergeProblem): Resolved
   const { partials, layout = "bhmd", label = "mergeAttention", infinityIsEmpty = false } = problem;
   checkPartials(label, partials);
   checkLayout(label, layout);
-  check(
-    typeof infinityIsEmpty === "boolean",
-    "argument",
-    () => `${label}: infinityIsEmpty must be true or false, got ${show(infinityIsEmpty)}.`,
-  );
   const first = toBhmd(label, "partials[0].output", partials[0].output, layout);
   const [batch, heads, seqQ, vDim] = first.shape;
   const outputShape = reorder(first, layout).shape;

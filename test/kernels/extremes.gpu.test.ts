@@ -112,7 +112,7 @@ describe("merged LSEs", () => {
     await expectError(
       () => mergeAttention([one], { infinityIsEmpty: 1 as unknown as boolean }),
       "argument",
-      "mergeAttention: infinityIsEmpty must be true or false, got 1.",
+      "mergeAttention: infinityIsEmpty must be a boolean, got 1.",
     );
   });
 });
