@@ -42,7 +42,7 @@ export function show(value: unknown): string {
   try {
     if (typeof value === "string") text = JSON.stringify(value);
     else if (typeof value === "bigint") text = `${value}n`;
-    else if (typeof value === "function") text = "a function";
+    else if (typeof value === "function") text = "a JavaScript function";
     else if (Array.isArray(value))
       text = `[${value
         .slice(0, SHOWN)
@@ -63,5 +63,7 @@ export function show(value: unknown): string {
 function shownObject(value: object): string {
   const prototype = Object.getPrototypeOf(value);
   const name = prototype?.constructor?.name;
-  return prototype === null || prototype === Object.prototype ? `{ ${Object.keys(value).join(", ")} }` : `a ${name}`;
+  return prototype === null || prototype === Object.prototype
+    ? `{ ${Object.keys(value).join(", ")} }`
+    : `${/^[AEIOU]/.test(name) ? "an" : "a"} ${name}`;
 }

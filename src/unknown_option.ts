@@ -42,6 +42,7 @@ const FOREIGN: Readonly<Record<string, readonly string[] | string>> = {
   s_aux: ["sinks"],
   num_splits: ["kvSplits"],
   block_table: "createPagedKvCache() makes a cache in pages, which attention takes in place of k and v.",
+  similarity: "attention() takes other similarities.",
   deterministic: "The same inputs always give the same bits: leave it out.",
   // Keras
   use_causal_mask: ["causal"],

@@ -35,7 +35,7 @@ describe("block masks refuse", () => {
     await expectError(
       () => make({}, scoreFunction(SCORE)),
       "argument",
-      "createBlockMask: expected a function from maskFunction(), got [object Object].",
+      "createBlockMask: expected a function from maskFunction(), got an AttentionFunction.",
     );
     await expectError(() => make({}, null), "argument", /got null\.$/);
   });
@@ -47,7 +47,7 @@ describe("block masks refuse", () => {
     [
       "a block that is no multiple of a tile",
       { blockSize: [64, 48] },
-      "block mask: blockSize must be [rows, keys], multiples of 64 and 32 up to 32768, got [64,48].",
+      "block mask: blockSize must be [rows, keys], multiples of 64 and 32 up to 32768, got [64, 48].",
     ],
     ["one size of a block", { blockSize: 64 }, /blockSize must be .* got 64\.$/],
     ["a block beyond counting", { blockSize: [2 ** 16, 2 ** 16] }, /blockSize must be .* up to 32768/],
@@ -66,7 +66,7 @@ describe("block masks refuse", () => {
     await expectError(
       () => createBlockMask(device, causalMask(), undefined as never),
       "argument",
-      "block mask: expected { seqQ, seqKv, ... }, got undefined.",
+      "block mask: seqQ must be a whole number from 0 up to 2^29, got undefined.",
     );
   });
   it("captured tensors that they can't bind, and more than they can", async () => {
@@ -97,7 +97,7 @@ describe("block masks refuse", () => {
     await expectError(
       () => blockMaskOf(device, ["full"], { seqQ: 65, seqKv: 64 }),
       "argument",
-      "block mask: expected 2 kinds [B, H, blocks of queries, blocks of keys] = [1,1,2,1], got 1.",
+      'block mask: expected 2 kinds [B, H, blocks of queries, blocks of keys] = [1,1,2,1], got ["full"].',
     );
     await expectError(
       () => blockMaskOf(device, ["none"] as never, good),
@@ -173,7 +173,7 @@ describe("block masks refuse", () => {
     await expectError(
       () => planAttention(device, { ...GOOD, blockMask: none }),
       "argument",
-      "attention: blockMask must come from createBlockMask() or blockMaskOf(), got [object Object].",
+      "attention: blockMask must come from createBlockMask() or blockMaskOf(), got an AttentionFunction.",
     );
     await expectError(() => planAttention(device, { ...GOOD, blockMask: null as never }), "argument", /got null\.$/);
   });

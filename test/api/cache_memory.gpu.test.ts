@@ -259,7 +259,7 @@ describe("reordered entries", () => {
     for (const mapping of MAPPINGS) {
       await cache.reorder(mapping);
       const before = entries.map((list) => [...list]);
-      for (const [to, from] of mapping.entries()) entries[to] = before[from];
+      for (const [to, from] of mapping.entries()) entries[to] = [...before[from]];
       await append([1, 0, 1, 1]);
       expect(cache.lengths).toEqual(entries.map((list) => list.length));
       expect(Array.from(await cache.source.state.read()).slice(1, 5)).toEqual(cache.lengths);

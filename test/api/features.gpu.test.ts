@@ -26,11 +26,11 @@ const OPTIONS: Refusals = [
   [
     "half a key of a window",
     { window: [1.5, 0] },
-    "attention: window must be two whole numbers [left, right], keys before and after a query's own or -1 for no bound, got [1.5,0].",
+    "attention: window must be two whole numbers [left, right], keys before and after a query's own or -1 for no bound, got [1.5, 0].",
   ],
   ["one number for a window", { window: 3 }, /^attention: window must be two whole numbers .* got 3\.$/],
-  ["a window of three", { window: [1, 2, 3] }, /got \[1,2,3\]\.$/],
-  ["a window below -1", { window: [-2, 0] }, /got \[-2,0\]\.$/],
+  ["a window of three", { window: [1, 2, 3] }, /got \[1, 2, 3\]\.$/],
+  ["a window below -1", { window: [-2, 0] }, /got \[-2, 0\]\.$/],
   [
     "no positions in a chunk",
     { attentionChunk: 0 },
@@ -127,7 +127,7 @@ const MEMORY: Refusals = [
   [
     "a mask that is no tensor",
     { mask: [1, 0] },
-    "attention: mask must be a tensor, or { shape, strides?, offset?, dtype? }, got 1,0.",
+    "attention: mask must be a tensor, or { shape, strides?, offset?, dtype? }, got [1, 0].",
   ],
   ["null for a mask", { mask: null }, /mask must be a tensor, .* got null\.$/],
   ["null for a bias", { bias: null }, /bias must be a tensor, .* got null\.$/],
@@ -198,7 +198,7 @@ const MEMORY: Refusals = [
   [
     "a table for a relative bias",
     (make) => ({ relativeBias: make([8, 4]) }),
-    "attention: relativeBias must be { table, bidirectional?, maxDistance? }, got [object Object].",
+    "attention: relativeBias must be { table, bidirectional?, maxDistance? }, got a Tensor.",
   ],
   ["null for a relative bias", { relativeBias: null }, /relativeBias must be \{ table, .* got null\.$/],
   [

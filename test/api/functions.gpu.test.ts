@@ -204,7 +204,7 @@ describe("a plan with functions refuses", () => {
     await expectError(
       () => plan({ maskFunction: () => true }),
       "argument",
-      "attention: maskFunction must come from maskFunction(), got a function.",
+      "attention: maskFunction cannot be a JavaScript function.",
     );
     await expectError(() => plan({ maskFunction: null }), "argument", /got null\.$/);
   });

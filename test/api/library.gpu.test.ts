@@ -41,7 +41,7 @@ describe("the library refuses", () => {
     [
       "ids that are no tensor",
       () => documentMask([0, 0, 1] as never),
-      "documentMask: ids must be a Tensor; make one with tensor(). Got 0,0,1.",
+      "documentMask: ids must be a Tensor; make one with tensor(). Got [0, 0, 1].",
     ],
     [
       "ids with strides",

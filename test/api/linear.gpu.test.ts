@@ -243,7 +243,7 @@ describe("what goes wrong at a run", () => {
     await expectError(
       () => plan.encode(encoder, { v: V, state: S }),
       "argument",
-      "linearAttention: the plan has no state; it has q, k, v, output.",
+      'linearAttention: the plan has no use for "state"; it takes q, k, v, output. What else a problem has is said when its plan is made.',
     );
     plan.destroy();
     await expectError(() => plan.encode(encoder), "destroyed", "linearAttention: the plan was destroyed.");

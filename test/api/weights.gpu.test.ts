@@ -119,7 +119,7 @@ describe("refused", () => {
   it("probability functions that are none, or not of probabilities", async () => {
     await weights(
       { probabilityFunction: "p * p" },
-      "probabilityFunction must come from probabilityFunction(), got p * p.",
+      'probabilityFunction must come from probabilityFunction(), got "p * p".',
     );
     await weights(
       { probabilityFunction: probabilityFunction(PROBABILITY), stage: "scores" },
@@ -127,7 +127,7 @@ describe("refused", () => {
     );
   });
   it("heads and rows that there are not", async () => {
-    await weights({ heads: [0, 2] }, "heads must list whole numbers from 0 to 1, at least one, got [0,2].");
+    await weights({ heads: [0, 2] }, "heads must list whole numbers from 0 to 1, at least one, got [0, 2].");
     await weights({ heads: [] }, "heads must list whole numbers from 0 to 1, at least one, got [].");
     await weights({ rows: [1.5] }, "rows must list whole numbers from 0 to 4, at least one, got [1.5].");
     await weights({ rows: 3 }, "rows must list whole numbers from 0 to 4, at least one, got 3.");

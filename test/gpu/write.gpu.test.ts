@@ -25,7 +25,12 @@ const TAKEN: readonly (readonly [what: string, data: () => unknown, dtype: Dtype
   ["Float64Array of whole numbers", () => Float64Array.of(255, 0), "u8", [255, 0]],
   ["truth values", () => [true, false], "u8", [1, 0]],
   ["-0 and NaN", () => [-0, Number.NaN], "f32", [-0, Number.NaN]],
-  ["shared memory", () => new Float32Array(new SharedArrayBuffer(8)).fill(5), "f32", [5, 5]],
+  [
+    "shared memory", // which a page that is not isolated makes in this way only
+    () => new Float32Array(new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true }).buffer, 0, 2).fill(5),
+    "f32",
+    [5, 5],
+  ],
   ["a proxy", () => new Proxy([8, 9], {}), "f32", [8, 9]],
 ];
 

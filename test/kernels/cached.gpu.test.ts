@@ -101,7 +101,8 @@ describe("attention to a cache", () => {
 
   it("gives weights and the keys that matter", async () => {
     const device = await testDevice();
-    const { source, q, k, cpu, gpu, destroy } = problemOf(device, CASES[2]);
+    const { variant: _, ...scored } = CASES[2];
+    const { source, q, k, cpu, gpu, destroy } = problemOf(device, scored);
     const stage = "probabilities";
     const weights = await attentionWeights(q.gpu, { source }, gpu);
     const f64 = attentionScores(q, k, { ...cpu, stage });

@@ -79,7 +79,7 @@ describe("a plan", () => {
     const problem = { ...F16, allowF16Products: "yes" } as unknown as AttentionProblem;
     await expect(planAttention(await testDevice(), problem)).rejects.toMatchObject({
       code: "argument",
-      message: 'attention: allowF16Products must be true or false, got "yes".',
+      message: 'attention: allowF16Products must be a boolean, got "yes".',
     });
   });
 });
