@@ -107,7 +107,7 @@ describe("block masks refuse", () => {
     await expectError(
       () => blockMaskOf(device, ["full"], { ...good, maskFunction: scoreFunction(SCORE) as never }),
       "argument",
-      "block mask: maskFunction must come from maskFunction(), got [object Object].",
+      "block mask: maskFunction must come from maskFunction(), got an AttentionFunction.",
     );
   });
 

@@ -28,7 +28,7 @@ describe("scoreFunction, maskFunction and probabilityFunction refuse", () => {
     [
       "no text",
       () => scoreFunction(((s: number) => s) as never),
-      "score function: expected WGSL text, got a function.",
+      "score function: expected WGSL text, got a JavaScript function.",
     ],
     [
       "another name",

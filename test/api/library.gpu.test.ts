@@ -114,7 +114,7 @@ describe("the library refuses", () => {
     await expectError(
       () => allOf(causalMask(), softcapScore(1) as never),
       "argument",
-      "allOf: part 2 must come from maskFunction(), got a AttentionFunction.",
+      "allOf: part 2 must come from maskFunction(), got an AttentionFunction.",
     );
     await expectError(() => anyOf(null as never), "argument", "anyOf: part 1 must come from maskFunction(), got null.");
   });

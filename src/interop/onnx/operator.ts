@@ -16,8 +16,6 @@ import {
   UnknownName,
 } from "./operator_checks.ts";
 
-export type { OnnxGraph } from "./operator_checks.ts";
-
 /**
  * One input of an operator: a tensor on the GPU; or, for integers and booleans that the host knows (lengths, positions,
  * flags), a number or a list of them, which may be a typed array, BigInt64Array included. An optional input that is left
