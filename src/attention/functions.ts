@@ -1,8 +1,10 @@
 // Score, mask and probability functions: a user's own WGSL inside the kernels ("programmable attention"), checked at the door.
 
 import { check, FoveaError, show } from "../errors.ts";
+import type { OptionNames } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { FunctionKind } from "../kernels/slots.ts";
+import { takeOptions } from "../options.ts";
 import { GuestText } from "../shader/guest_text.ts";
 import type { GuestPart } from "../shader/guests.ts";
 import { isType, whyNoName } from "../shader/wgsl_names.ts";
@@ -41,6 +43,9 @@ interface FunctionOptions {
   /** Name in messages, where a file name would stand. Default `"score function"` and so on. */
   readonly label?: string;
 }
+
+/** Their names. */
+const FUNCTION_OPTIONS: OptionNames<FunctionOptions> = { captures: "any", label: "string" };
 
 /**
  * A function that changes scores, in WGSL: `fn score(s: f32, at: Position) -> f32`, with helpers of its own if it needs
@@ -118,10 +123,11 @@ export interface MoreOfFunction {
 export function makeFunction<Kind extends FunctionKind>(
   kind: Kind,
   source: string,
-  { captures = {}, label = `${kind} function` }: FunctionOptions,
+  options: FunctionOptions,
   { parts = [], library = {} }: MoreOfFunction = {},
 ): AttentionFunction<Kind> {
-  check(typeof label === "string", "argument", () => `${kind} function: label must be a string, got ${show(label)}.`);
+  const { label = `${kind} function` } = takeOptions(`${kind} function`, options, FUNCTION_OPTIONS);
+  const captures = options?.captures ?? {};
   check(typeof source === "string", "argument", () => `${label}: expected WGSL text, got ${show(source)}.`);
   const captured = checkCaptures(label, captures);
   const ofParts = parts.flatMap(({ text, suffix }) => [...text.declared.keys()].map((name) => name + suffix));

@@ -9,8 +9,9 @@ import { ATTENTION_PROBLEM, type AttentionProblem, type Cached } from "./problem
 /**
  * Compiles the kernels that plans of these problems need, off the main thread and each of them once, so that the first
  * call does not wait for a compiler. Descriptions are enough; lengths and batch sizes hardly matter, since kernels are
- * compiled for head dims, dtypes and options: a prompt of a thousand tokens warms up for all prompts, and a problem of one
- * query for decoding. Resolves when all are ready, and keeps no memory but the compiled kernels.
+ * compiled for head dims, dtypes and options, and once more for more than 256 keys, whose sums keep their digits in another
+ * way: a prompt of a thousand tokens warms up for all longer than that, one of a hundred for the others, and a problem of
+ * one query for decoding. Resolves when all are ready, and keeps no memory but the compiled kernels.
  *
  * Rejects with FoveaError that names the problem which can't be planned and says why; the others are compiled all the same.
  *

@@ -185,7 +185,8 @@ export class Trial {
       if (fallback && !isResult) continue;
       const count = spec.shape.reduce((product, size) => product * size, 1);
       const data = isResult ? {} : { data: randomNumbers(count, INPUTS.indexOf(name)) };
-      made[name] = tensor(this.#device, spec.shape, { ...spec, ...data, label: `tune ${name}` });
+      const { shape, ...looks } = spec;
+      made[name] = tensor(this.#device, shape, { ...looks, ...data, label: `tune ${name}` });
       this.#made.push(made[name]);
     }
     return made as AttentionBindings;

@@ -57,10 +57,11 @@ export function unpackQkv<D extends Dtype>(
   check(packed instanceof Tensor, "argument", () => "unpackQkv: expected a Tensor; make one with tensor().");
   const { heads, kvHeads = heads, headDim, vDim = headDim } = takeOptions("unpackQkv", sizes, PACKED_SIZES);
   for (const [name, value] of Object.entries({ heads, kvHeads, headDim, vDim })) {
+    const least = name.endsWith("eads") ? 1 : 0;
     check(
-      Number.isInteger(value) && value >= 1,
+      Number.isInteger(value) && value >= least,
       "argument",
-      () => `unpackQkv: ${name} must be a whole number from 1 up, got ${show(value)}.`,
+      () => `unpackQkv: ${name} must be a whole number from ${least} up, got ${show(value)}.`,
     );
   }
   const widths = [heads * headDim, kvHeads * headDim, kvHeads * vDim];

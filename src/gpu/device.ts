@@ -1,6 +1,7 @@
 // Getting a device that is good for attention.
 
 import { check, FoveaError, show } from "../errors.ts";
+import { type OptionNames, readOptions } from "../given.ts";
 import { checkIsDevice, dropKept } from "./buffers.ts";
 
 /** Limits that attention can use: more workgroup memory, larger tensors, more tensors per kernel. */
@@ -34,6 +35,15 @@ export interface RequestDeviceOptions {
   /** Label of the device. Default `"fovea"`. */
   readonly label?: string;
 }
+
+/** Their names. */
+const DEVICE_OPTIONS: OptionNames<Omit<RequestDeviceOptions, "gpu">> = {
+  powerPreference: "string",
+  forceFallbackAdapter: "boolean",
+  requiredFeatures: "any",
+  requiredLimits: "any",
+  label: "string",
+};
 
 /**
  * A device does not keep its GPU entry and its adapter alive. In Node on Dawn a collected entry takes the process with it,
@@ -78,8 +88,10 @@ export function deviceDescriptor(adapter: GPUAdapter): {
  * @example
  * const device = await requestFoveaDevice();
  */
-export async function requestFoveaDevice(options: RequestDeviceOptions = {}): Promise<GPUDevice> {
-  const gpu = options.gpu ?? (globalThis.navigator as Navigator | undefined)?.gpu;
+export async function requestFoveaDevice(given: RequestDeviceOptions = {}): Promise<GPUDevice> {
+  const { gpu: entry, ...others } = given ?? {}; // an entry may be any object that has adapters
+  const options = await readOptions("requestFoveaDevice", others, DEVICE_OPTIONS);
+  const gpu = entry ?? (globalThis.navigator as Navigator | undefined)?.gpu;
   if (!gpu) {
     throw refuse(
       "requestFoveaDevice: WebGPU is not available here. Use a browser that has it, on a secure page (https or localhost); in Node pass { gpu: create([]) } from npm `webgpu`.",
@@ -108,7 +120,10 @@ export async function requestFoveaDevice(options: RequestDeviceOptions = {}): Pr
   }
 }
 
-async function requestAdapter(gpu: GPU, options: RequestDeviceOptions): Promise<GPUAdapter> {
+async function requestAdapter(
+  gpu: GPU,
+  options: Pick<RequestDeviceOptions, "powerPreference" | "forceFallbackAdapter">,
+): Promise<GPUAdapter> {
   let adapter: GPUAdapter | null;
   try {
     adapter = await gpu.requestAdapter({

@@ -26,6 +26,8 @@ export interface TensorOptions {
 }
 
 /** The options of a tensor, read once. */
+const NAMES: readonly string[] = ["dtype", "data", "buffer", "offset", "strides", "label"];
+
 export function opened(options: TensorOptions): TensorOptions & { readonly label: string } {
   let read: TensorOptions | undefined;
   let cause: unknown;
@@ -35,6 +37,10 @@ export function opened(options: TensorOptions): TensorOptions & { readonly label
     cause = error;
   }
   const { label = "tensor" } = read ?? {};
+  const unknown = Object.keys(read ?? {}).find((name) => !NAMES.includes(name));
+  check(unknown === undefined, "argument", () => {
+    return `tensor: there is no option ${show(unknown)}. Options: ${NAMES.join(", ")}.`;
+  });
   if (read && typeof label === "string") return { ...read, label };
   throw new FoveaError(
     "argument",

@@ -275,12 +275,13 @@ describe("prewarm", () => {
   it("compiles each kernel once, keeps nothing else, and plans find all of it", async () => {
     const { device, count, buffers } = counted(await testDevice());
     const small = { ...PREFILL, variant: "8x32" };
+    // Rows of more than 256 keys have a kernel that keeps the digits of long sums.
     await prewarm(device, [small, { ...small, ...TOKEN }, small]);
-    expect(count.pipelines).toBe(1);
+    expect(count.pipelines).toBe(2);
     await prewarm(device, [TOKEN]);
-    expect([count.pipelines, buffers()]).toEqual([3, 0]);
+    expect([count.pipelines, buffers()]).toEqual([4, 0]);
     const plans = [await planAttention(device, small), await planAttention(device, TOKEN)];
-    expect(count.pipelines).toBe(3);
+    expect(count.pipelines).toBe(4);
     for (const plan of plans) plan.destroy();
     await prewarm(device, []);
   });

@@ -61,7 +61,7 @@ describe("README.md", () => {
       );
       writeFileSync(file, placed);
       const printed: unknown[] = [];
-      const log = vi.spyOn(console, "log").mockImplementation((value) => printed.push(value));
+      const log = vi.spyOn(console, "log").mockImplementation((...values) => printed.push(values.at(-1)));
       await import(/* @vite-ignore */ file);
       log.mockRestore();
       if (!text.includes("console.log")) return;
