@@ -178,6 +178,7 @@ export function blockMaskOf(
   kinds: readonly BlockKind[],
   given: BlockMaskOptions & { readonly maskFunction?: MaskFunction },
 ): BlockMask {
+  checkDevice(device);
   const taken = takeOptions("blockMaskOf", given, { ...BLOCK_MASK_OPTIONS, maskFunction: "any" });
   const options = resolveOptions(taken);
   const { batch, heads, label } = options;

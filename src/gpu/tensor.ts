@@ -47,6 +47,11 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
     );
   }
 
+  /** @internal So that `instanceof` asks the object itself, whatever its prototype or a proxy around it says. */
+  static [Symbol.hasInstance](value: unknown): value is Tensor {
+    return typeof value === "object" && value !== null && #storage in value;
+  }
+
   /** @internal Use {@link tensor}. */
   static make(
     device: GPUDevice,

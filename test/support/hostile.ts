@@ -239,7 +239,7 @@ async function judged(
   if (isClose(result, good)) return undefined;
   if (!call.right)
     return `is taken, and gives [${Array.from(result).slice(0, 4)}] for [${Array.from(good).slice(0, 4)}]`;
-  const right = call.right(args, meant(options) as Given);
+  const right = call.right(args, (meant(options) ?? {}) as Given);
   if (isClose(result, right)) return undefined;
   return `gives [${Array.from(result).slice(0, 4)}], expected [${Array.from(right).slice(0, 4)}]`;
 }
