@@ -127,7 +127,7 @@ export function makeFunction<Kind extends FunctionKind>(
   { parts = [], library = {} }: MoreOfFunction = {},
 ): AttentionFunction<Kind> {
   const { label = `${kind} function` } = takeOptions(`${kind} function`, options, FUNCTION_OPTIONS);
-  const captures = options?.captures ?? {};
+  const captures = options?.captures === undefined ? {} : options.captures;
   check(typeof source === "string", "argument", () => `${label}: expected WGSL text, got ${show(source)}.`);
   const captured = checkCaptures(label, captures);
   const ofParts = parts.flatMap(({ text, suffix }) => [...text.declared.keys()].map((name) => name + suffix));

@@ -1,7 +1,7 @@
 // Getting a device that is good for attention.
 
 import { check, FoveaError, show } from "../errors.ts";
-import { type OptionNames, readOptions } from "../given.ts";
+import type { OptionNames } from "../given.ts";
 import { checkIsDevice, dropKept } from "./buffers.ts";
 
 /** Limits that attention can use: more workgroup memory, larger tensors, more tensors per kernel. */
@@ -90,6 +90,8 @@ export function deviceDescriptor(adapter: GPUAdapter): {
  */
 export async function requestFoveaDevice(given: RequestDeviceOptions = {}): Promise<GPUDevice> {
   const { gpu: entry, ...others } = given ?? {}; // an entry may be any object that has adapters
+  // Loaded here, because bundlers else cut the entry of attention into more files than it needs.
+  const { readOptions } = await import("../given.ts");
   const options = await readOptions("requestFoveaDevice", others, DEVICE_OPTIONS);
   const gpu = entry ?? (globalThis.navigator as Navigator | undefined)?.gpu;
   if (!gpu) {

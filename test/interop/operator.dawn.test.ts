@@ -108,7 +108,10 @@ describe("an operator of fovea/onnx", () => {
       [() => Made([X, [Number.NaN]]), "test.Made: lengths must be finite numbers, got NaN."],
       [() => Made([X, [2.5]], { fail: 1 }), "test.Made: lengths must be whole numbers of 32 bits, got 2.5."],
       [() => Made([X, 2n ** 31n], { fail: 1 }), "test.Made: lengths must be whole numbers of 32 bits, got 2147483648."],
-      [() => Made([new Proxy(X, {})]), "test.Made: X cannot be read: it throws an error."],
+      [
+        () => Made([new Proxy(X, {})]),
+        "test.Made: X must be a Tensor (make one with tensor()) or a list of numbers, got a Tensor.",
+      ],
       [
         () => Made([X], {}, { outputs: ["Y"] as never }),
         'test.Made: outputs must be a number, or a flag for each, got "Y" in it.',
