@@ -256,7 +256,7 @@ const ONE_OPERATOR: readonly (readonly [name: string, kernels: readonly string[]
   ["LayerNormalization", ["layer_norm", "pointwise"], 26],
   ["RotaryEmbedding", ["rotary"], 38],
   ["Attention", [...ATTENTION, "pointwise", "row_norms", "tables", "weights"], 63],
-  ["FlexAttention", [...ATTENTION, ...MATMUL, "row_norms", "tables", "weights"], 70],
+  ["FlexAttention", [...ATTENTION, ...MATMUL, "row_norms", "tables", "weights"], 71],
   ["MicrosoftAttention", [...ATTENTION, ...MATMUL, "pointwise", "rotary", "row_norms", "tables"], 71],
 ];
 
