@@ -191,6 +191,26 @@ describe("bindings that a plan has no use for", () => {
   );
 });
 
+it("keys beside a cache, and what is the cache's own, are refused as bindings", async () => {
+  const device = await testDevice();
+  const cache = await fovea.createKvCache(device, { batch: 1, kvHeads: 2, headDim: 8, capacity: 8 });
+  const x = tensor(device, [1, 2, 4, 8], { data: wave(64, 0.3) });
+  await cache.append(x, x);
+  const output = tensor(device, [1, 2, 4, 8]);
+  const plan = await fovea.planAttention(device, { q: x, cache, variant: "8x32" });
+  const encoder = device.createCommandEncoder();
+  for (const name of ["k", "v", "kvState"]) {
+    const given = { output, [name]: x };
+    await expectError(
+      () => plan.encode(encoder, given),
+      "argument",
+      new RegExp(`no use for "${name}"; it takes q, output, cache`),
+    );
+  }
+  plan.encode(encoder, { output, cache });
+  for (const one of [plan, x, output, cache]) one.destroy();
+});
+
 describe("options that mean nothing by being there", () => {
   it("null, 0 and undefined are as left out, and typed arrays as lists", async () => {
     const device = await testDevice();
