@@ -1,12 +1,12 @@
 // The one-liner: plan, allocate, encode, submit.
 
-import { type OptionNames, readOptions } from "../given.ts";
+import { type OptionNames, readOptions, type Taken } from "../given.ts";
 import type { FloatTensor, Tensor } from "../gpu/tensor.ts";
 import { inTurn, isCache } from "./cached.ts";
 import type { KvSourceOwner } from "./kv_source.ts";
 import { preparePlan } from "./plan_attention.ts";
-import { ATTENTION_PROBLEM, type AttentionProblem } from "./problem.ts";
-import { checkTensors, RUN_OPTIONS, type RunOptions, runOnce } from "./run.ts";
+import { ATTENTION_PROBLEM, type AttentionProblem, type ResolvedProblem } from "./problem.ts";
+import { checkTensors, type MakeResult, RUN_OPTIONS, type RunOptions, runOnce } from "./run.ts";
 
 /** Options of {@link attention}: those of a problem, with tensors where memory is meant. */
 export interface AttentionOptions
@@ -73,14 +73,22 @@ export async function attention(
   const run = async (given: { q: Tensor; k: Tensor; v: Tensor } | { q: Tensor; cache: KvSourceOwner }) => {
     const options = await reading;
     const { plan, allocated, resolved } = await preparePlan(device, { ...options, ...given });
-    return runOnce(device, resolved.label, { plan, allocated }, options, (make) => {
-      const output = options.output ?? make("output", resolved.outputShape, resolved.output.dtype);
-      const perRow = (name: "lse" | "rowMax") => {
-        const asked = options[name] === true ? make(name, resolved.lseShape) : options[name];
-        return asked ? { [name]: asked } : {};
-      };
-      return { output, ...perRow("lse"), ...perRow("rowMax") };
-    }) as Promise<AttentionResult>;
+    const results = (make: MakeResult) => resultsOf(options, resolved, make);
+    return runOnce(device, resolved.label, { plan, allocated }, options, results) as Promise<AttentionResult>;
   };
   return cached ? inTurn(keys, reading, (cache) => run({ q, cache })) : run({ q, k: keys, v: values as Tensor });
+}
+
+/** The results of a call: the tensors that the caller gave for them, and new ones for what is only asked for. */
+export function resultsOf(
+  options: Taken<AttentionOptions>,
+  resolved: ResolvedProblem,
+  make: MakeResult,
+): Partial<Record<"output" | "lse" | "rowMax", Tensor>> {
+  const output = options.output ?? make("output", resolved.outputShape, resolved.output.dtype);
+  const perRow = (name: "lse" | "rowMax") => {
+    const asked = options[name] === true ? make(name, resolved.lseShape) : options[name];
+    return asked ? { [name]: asked } : {};
+  };
+  return { output, ...perRow("lse"), ...perRow("rowMax") };
 }

@@ -5,13 +5,13 @@ import { readOptions, type Taken } from "../given.ts";
 import { checkDevice, settle } from "../gpu/buffers.ts";
 import { resolveSpec, type Tensor, tensor } from "../gpu/tensor.ts";
 import type { TensorSpec } from "../types.ts";
-import { ATTENTION_OPTIONS, type AttentionOptions, type AttentionResult } from "./attention.ts";
+import { ATTENTION_OPTIONS, type AttentionOptions, type AttentionResult, resultsOf } from "./attention.ts";
 import type { AttentionBindings } from "./operands.ts";
 import type { AttentionPlan } from "./plan.ts";
 import { preparePlan } from "./plan_attention.ts";
 import { ATTENTION_PROBLEM, type AttentionProblem } from "./problem.ts";
 import { prepareProjection } from "./projection.ts";
-import { checkTensors, runOnce } from "./run.ts";
+import { checkTensors, type MakeResult, runOnce } from "./run.ts";
 import { checkedSpec, checkLayout, FLOATS, type ResolvedSpec, toBhmd } from "./specs.ts";
 import { checkTarget, type EncodeTarget, recordInto } from "./target.ts";
 
@@ -173,14 +173,8 @@ export async function multiplicativeAttention(
   const { label = LABEL } = options;
   checkTensors(label, { q, k, v, weight });
   const { plan, allocated, resolved } = await prepareMultiplicative(q.device, { ...options, q, k, v, weight });
-  return runOnce(q.device, label, { plan, allocated }, options ?? {}, (make) => {
-    const output = options.output ?? make("output", resolved.outputShape, resolved.output.dtype);
-    const perRow = (name: "lse" | "rowMax") => {
-      const asked = options[name] === true ? make(name, resolved.lseShape) : options[name];
-      return asked ? { [name]: asked } : {};
-    };
-    return { output, ...perRow("lse"), ...perRow("rowMax") };
-  }) as Promise<AttentionResult>;
+  const results = (make: MakeResult) => resultsOf(options, resolved, make);
+  return runOnce(q.device, label, { plan, allocated }, options, results) as Promise<AttentionResult>;
 }
 
 const LABEL = "multiplicativeAttention";
