@@ -19,8 +19,9 @@ import {
   resolveRotation,
   takeCacheOptions,
 } from "./cache_options.ts";
-import { checkTarget, STATE_LIMIT } from "./cache_state.ts";
+import { STATE_LIMIT } from "./cache_state.ts";
 import type { KvSource, KvSourceOwner } from "./kv_source.ts";
+import { checkTarget } from "./target.ts";
 
 /** Options of {@link KvCache.fork}. */
 export interface ForkOptions {

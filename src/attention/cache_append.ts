@@ -23,10 +23,11 @@ import {
   resolveAppend,
   UNIFORMS,
 } from "./cache_append_problem.ts";
-import { checkTarget, inPass, ready } from "./cache_state.ts";
+import { ready } from "./cache_state.ts";
 import { UNIFORM_STRIDE } from "./dispatch.ts";
 import type { KvSource } from "./kv_source.ts";
 import { bindingRange } from "./specs.ts";
+import { checkTarget, recordInto } from "./target.ts";
 
 interface PlanParts {
   readonly target: AppendTarget;
@@ -98,7 +99,7 @@ export class CacheAppendPlan {
     const prepare = take(label, most);
     if (!group || most.every((count) => count === 0)) return;
     const { x, y } = append.grid;
-    inPass(target, label, (pass) => {
+    recordInto(target, label, (pass) => {
       prepare?.(pass);
       if (counts instanceof Tensor) this.#copyCounts(pass, counts);
       else if (counts) cache.state.writeCounts(pass, counts);

@@ -8,9 +8,10 @@ import type { AppendTarget, CacheRotary, ResolvedNorm } from "./cache_append_pro
 import type { CacheLengths } from "./cache_lengths.ts";
 import { type CopyPlan, copyAll, copyEntries, copyRows, likeRotary, sourceOf } from "./cache_memory.ts";
 import type { ResolvedCache } from "./cache_options.ts";
-import { CacheState, inPass, ready, STATE_LIMIT } from "./cache_state.ts";
+import { CacheState, ready, STATE_LIMIT } from "./cache_state.ts";
 import type { KvSource, KvSourceOwner } from "./kv_source.ts";
 import { Ledger, type Turn } from "./ledger.ts";
+import { recordInto } from "./target.ts";
 
 /** Tokens that capacities which a cache chooses itself are a multiple of. */
 const BLOCK = 64;
@@ -114,14 +115,14 @@ export class CacheCore implements AppendTarget {
     return this.ledger.call(async (turn) => {
       this.checkAlive();
       const kept = turn.apply(change);
-      await this.#submit((encoder) => inPass(encoder, this.label, (pass) => this.state.limitLengths(pass, kept)));
+      await this.#submit((encoder) => recordInto(encoder, this.label, (pass) => this.state.limitLengths(pass, kept)));
     }, change);
   }
 
   encodeTruncate(target: GPUComputePassEncoder | GPUCommandEncoder, limits: readonly number[]): void {
     this.ledger.now(`${this.label}.encodeTruncate`, (tokens) => {
       const kept = tokens.truncate(limits);
-      inPass(target, this.label, (pass) => this.state.limitLengths(pass, kept));
+      recordInto(target, this.label, (pass) => this.state.limitLengths(pass, kept));
     });
   }
 
@@ -143,7 +144,7 @@ export class CacheCore implements AppendTarget {
           copyRows(encoder, copied, this.#source, fork.#source);
           copyAll(encoder, this.rotary?.angles, rotary?.angles);
           encoder.copyBufferToBuffer(this.state.tensor.buffer, 0, state.tensor.buffer, 0, 4 * state.countsAt);
-          inPass(encoder, label, (pass) => state.limitLengths(pass, kept));
+          recordInto(encoder, label, (pass) => state.limitLengths(pass, kept));
         });
         return fork;
       } catch (error) {
@@ -167,7 +168,7 @@ export class CacheCore implements AppendTarget {
       try {
         await this.#submit((encoder) => {
           between = copyEntries(this.device, encoder, copied, this, sources);
-          if (kept) inPass(encoder, this.label, (pass) => this.state.limitLengths(pass, kept));
+          if (kept) recordInto(encoder, this.label, (pass) => this.state.limitLengths(pass, kept));
         });
       } finally {
         between?.destroy();

@@ -1,6 +1,6 @@
 // The state of a cache on the GPU: lengths, page tables, and the counts of an append; and how commands change it.
 
-import { check, show } from "../errors.ts";
+import { check } from "../errors.ts";
 import { guarded, USAGE } from "../gpu/buffers.ts";
 import { type CompiledKernel, compileKernel } from "../gpu/pipelines.ts";
 import { type Tensor, tensor } from "../gpu/tensor.ts";
@@ -173,30 +173,4 @@ export class CacheState {
 export async function ready(done: Promise<void>, tensors: readonly Tensor[]): Promise<void> {
   const outcomes = await Promise.allSettled([...tensors.map((used) => used.allocated), done]);
   for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
-}
-
-/** Throws FoveaError("argument") unless commands can be encoded into the target. */
-export function checkTarget(label: string, target: GPUComputePassEncoder | GPUCommandEncoder): void {
-  const has = (name: string) => typeof (target as unknown as Record<string, unknown>)[name] === "function";
-  const isObject = typeof target === "object" && target !== null;
-  check(
-    isObject && (has("beginComputePass") || (has("dispatchWorkgroups") && has("setPipeline") && has("setBindGroup"))),
-    "argument",
-    () => `${label}: encode into a GPUComputePassEncoder or a GPUCommandEncoder, got ${show(target)}.`,
-  );
-}
-
-/** Runs `record` in a compute pass: the caller's, or one of its own on a command encoder. */
-export function inPass(
-  target: GPUComputePassEncoder | GPUCommandEncoder,
-  label: string,
-  record: (pass: GPUComputePassEncoder) => void,
-): void {
-  if ("dispatchWorkgroups" in target) {
-    record(target);
-    return;
-  }
-  const pass = target.beginComputePass({ label });
-  record(pass);
-  pass.end();
 }
