@@ -30,6 +30,19 @@ export function check(condition: boolean, code: FoveaErrorCode, message: () => s
   if (!condition) throw new FoveaError(code, message());
 }
 
+/**
+ * Runs what reads a caller's values, whose getters, traps and conversions may throw anything: what they throw becomes a
+ * FoveaError("argument") that says that `what` cannot be read.
+ */
+export function reading<Value>(what: string, read: () => Value): Value {
+  try {
+    return read();
+  } catch (cause) {
+    if (cause instanceof FoveaError) throw cause;
+    throw new FoveaError("argument", `${what} cannot be read: it throws an error.`, { cause });
+  }
+}
+
 /** The most characters of a value in a message. */
 const SHOWN = 100;
 

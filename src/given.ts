@@ -54,6 +54,16 @@ export function numbersOf<T>(value: T): Exclude<T, NumberArray> | (T extends Num
   >;
 }
 
+/** The elements of an array or a typed array, copied; undefined for anything else, and for a list that cannot be read. */
+export function elementsOfList(value: unknown): readonly unknown[] | undefined {
+  try {
+    const list = numbersOf(value);
+    return Array.isArray(list) ? Array.from(list) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** Objects within objects that options may have: enough for every option, and an end to those that hold themselves. */
 const DEEPEST = 6;
 /** Numbers of a list, above all that an option can mean. */
@@ -75,8 +85,8 @@ export function readGiven<T extends object>(
   let options: Record<string, unknown> = {};
   let unknown: string | undefined;
   try {
-    const isObject = typeof given === "object" && !Array.isArray(given);
-    if (given !== undefined && !isObject) refuse(label, `options are an object { name: value }, got ${show(given)}.`);
+    if (given !== undefined && given !== null && !isRecord(given))
+      refuse(label, `options are an object { name: value }, got ${show(given)}.`);
     for (const name in given) unknown ??= Object.hasOwn(names, name) ? undefined : name;
     options = members(label, given ?? {}, Object.keys(names), 0);
     const kinds: AnyNames = names;
@@ -102,6 +112,15 @@ export async function readOptions<T extends object>(
   if (unknown === undefined) return options;
   const { unknownOption } = await import("./unknown_option.ts");
   throw unknownOption((options as { label?: string }).label ?? label, unknown, names);
+}
+
+/** Whether a value has options as its members: a plain object, or an instance of a class of the caller's. */
+export function isRecord(value: unknown): value is object {
+  try {
+    return /Object|Module/.test(Object.prototype.toString.call(value).slice(8));
+  } catch {
+    return false; // a revoked proxy
+  }
 }
 
 /** Throws FoveaError for a member that is not of the kind that it must be. */

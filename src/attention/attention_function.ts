@@ -39,6 +39,7 @@ export class AttentionFunction<Kind extends FunctionKind = FunctionKind> {
   readonly parts: readonly GuestPart[];
   /** @internal What of it is compiled: the text, and the types of the captures. */
   readonly text: FunctionText;
+  readonly #made = true;
 
   /** @internal */
   constructor(kind: Kind, { source, label, captures, parts, uses }: FunctionParts) {
@@ -54,6 +55,15 @@ export class AttentionFunction<Kind extends FunctionKind = FunctionKind> {
     });
     const hides = kind === "score" && parts.some(({ text }) => text.used.has("HIDDEN"));
     this.text = { label, parts, captures: types, hides, uses };
+  }
+
+  /** @internal So that `instanceof` asks the object itself, and throws for none. */
+  static [Symbol.hasInstance](value: unknown): value is AttentionFunction {
+    try {
+      return typeof value === "object" && value !== null && #made in value;
+    } catch {
+      return false; // a revoked proxy
+    }
   }
 }
 

@@ -1,7 +1,7 @@
 // Block masks: which blocks of scores a mask leaves, found once on the GPU and kept by the caller.
 
 import { check, show } from "../errors.ts";
-import type { OptionNames } from "../given.ts";
+import { elementsOfList, type OptionNames } from "../given.ts";
 import { checkDevice, guarded, settle, USAGE } from "../gpu/buffers.ts";
 import { checkBindings, compileKernel } from "../gpu/pipelines.ts";
 import { resolveSpec, Tensor, tensor } from "../gpu/tensor.ts";
@@ -190,8 +190,9 @@ export function blockMaskOf(
   );
   const [qBlocks, kvBlocks] = blocksOf(options);
   const count = batch * heads * qBlocks * kvBlocks;
+  const list = elementsOfList(kinds) as typeof kinds | undefined;
   check(
-    Array.isArray(kinds) && kinds.length === count,
+    list?.length === count,
     "argument",
     () =>
       `${label}: expected ${count} kinds [B, H, blocks of queries, blocks of keys] = [${[batch, heads, qBlocks, kvBlocks]}], got ${show(kinds)}.`,
@@ -200,7 +201,7 @@ export function blockMaskOf(
   const spec = resolveSpec(label, { shape: [batch, heads, qBlocks, width], dtype: "u32" });
   checkBindingLimit(label, "the list of blocks", device, spec);
   const words = new Uint32Array(batch * heads * qBlocks * width);
-  kinds.forEach((kind, index) => {
+  list.forEach((kind, index) => {
     check(
       kind === "empty" || kind === "partial" || kind === "full",
       "argument",

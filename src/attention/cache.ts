@@ -1,7 +1,7 @@
 // Keys and values of the tokens so far, in memory that is allocated once: appended in place, taken back, forked, grown.
 
 import { check, show } from "../errors.ts";
-import { type Numbers, numbersOf, type OptionNames } from "../given.ts";
+import { elementsOfList, type Numbers, type OptionNames } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { takeOptions } from "../options.ts";
@@ -210,9 +210,9 @@ export class KvCache implements KvSourceOwner {
     this.#core.checkAlive();
     const { batch } = this.#core.resolved;
     const what = `${this.label}.reorder`;
-    const list = numbersOf(entries);
+    const list = elementsOfList(entries) as readonly number[] | undefined;
     check(
-      Array.isArray(list) && list.length === batch,
+      list?.length === batch,
       "argument",
       () => `${what}: entries must be ${batch} batch entries, one for each, got ${show(entries)}.`,
     );
@@ -260,9 +260,10 @@ export class KvCache implements KvSourceOwner {
 
   #perEntry(what: string, given: number | Numbers): number[] {
     const { batch } = this.#core.resolved;
-    const list = typeof given === "number" ? new Array<number>(batch).fill(given) : numbersOf(given);
+    const each = typeof given === "number" ? new Array<number>(batch).fill(given) : elementsOfList(given);
+    const list = each as readonly number[] | undefined;
     check(
-      Array.isArray(list) && list.length === batch && list.every((n) => Number.isInteger(n) && n >= 0),
+      list?.length === batch && list.every((n) => Number.isInteger(n) && n >= 0),
       "argument",
       () =>
         `${this.label}.${what}: lengths must be a whole number from 0 up, or ${batch} of them (one a batch entry), got ${show(given)}.`,

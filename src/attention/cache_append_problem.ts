@@ -153,8 +153,8 @@ export function resolveAppend(target: AppendTarget, problem: Taken<AppendProblem
   add("k", problem.k, [batch, kvHeads, seqQ, headDim], false);
   add("v", problem.v, [batch, kvHeads, seqQ, vDim], false);
   const inPlace = problem.qOutput === undefined;
-  const heads = problem.q ? queryHeads(label, problem.q, layout, target) : 0;
-  if (problem.q) add("q", problem.q, [batch, heads, seqQ, headDim], inPlace);
+  const heads = problem.q !== undefined ? queryHeads(label, problem.q, layout, target) : 0;
+  if (problem.q !== undefined) add("q", problem.q, [batch, heads, seqQ, headDim], inPlace);
   check(
     problem.q !== undefined || inPlace,
     "argument",
@@ -165,7 +165,7 @@ export function resolveAppend(target: AppendTarget, problem: Taken<AppendProblem
     "argument",
     () => `${label}: ${target.label} neither normalises nor rotates rows, so q would stay as it is; leave q out.`,
   );
-  if (problem.qOutput) add("qOutput", problem.qOutput, [batch, heads, seqQ, headDim], true);
+  if (problem.qOutput !== undefined) add("qOutput", problem.qOutput, [batch, heads, seqQ, headDim], true);
   if (problem.counts !== undefined) {
     const spec = checkedSpec(label, "counts", problem.counts, ["i32"]);
     expectShape(label, "counts", spec, [batch], "one a batch entry");

@@ -248,6 +248,7 @@ export function resolveRotation(
   { headDim, capacity }: Pick<ResolvedCache, "headDim" | "capacity">,
 ): ResolvedRotary | undefined {
   if (options === undefined) return undefined;
+  check(options !== null, "argument", () => `${label}: rotary must be options of a rotary embedding, got null.`);
   check(
     capacity <= ANGLE_POSITIONS,
     "argument",

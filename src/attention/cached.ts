@@ -1,25 +1,25 @@
 // Problems whose keys and values are in a cache, as problems of tensors.
 
-import { check } from "../errors.ts";
+import { check, reading } from "../errors.ts";
 import type { Layout, TensorSpec } from "../types.ts";
 import type { KvSourceOwner } from "./kv_source.ts";
 import type { PerBatch } from "./options.ts";
 
 /** Whether what a one-liner was given for keys is a cache. */
 export const isCache = (keys: unknown): keys is KvSourceOwner =>
-  typeof keys === "object" && keys !== null && "source" in keys;
+  typeof keys === "object" && keys !== null && reading("attention: k", () => "source" in keys);
 
 /**
  * Runs `work` in the order of the calls of a cache, with the cache as it is now.
  *
- * @param reading What `work` awaits when its turn has come
+ * @param awaited What `work` awaits when its turn has come
  */
 export function inTurn<T>(
   cache: KvSourceOwner,
-  reading: Promise<unknown>,
+  awaited: Promise<unknown>,
   work: (cache: KvSourceOwner) => Promise<T>,
 ): Promise<T> {
-  reading.catch(() => {}); // which `work` will see
+  awaited.catch(() => {}); // which `work` will see
   return cache.inTurn?.(work) ?? work(cache);
 }
 

@@ -105,8 +105,8 @@ export function resolveLayerNorm(problem: LayerNormProblem, name: string): Resol
   const specs = {
     ...{ x, ...input("residual"), ...input("residualBias"), ...input("weight"), ...input("bias") },
     ...written("output", problem.output),
-    ...(problem.sum && written("sum", problem.sum)),
-    ...(problem.statistics && statisticsOf(label, problem.statistics, x.shape, axis, rms)),
+    ...(problem.sum !== undefined && written("sum", problem.sum)),
+    ...(problem.statistics !== undefined && statisticsOf(label, problem.statistics, x.shape, axis, rms)),
   } as ResolvedLayerNorm["specs"];
   return { label, specs, axis, epsilon, rms };
 }

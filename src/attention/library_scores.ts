@@ -21,9 +21,9 @@ import type { RelativeBias } from "./options.ts";
  */
 export function alibiSlopes(heads: number, max = 8): number[] {
   check(
-    Number.isInteger(heads) && heads >= 1,
+    Number.isInteger(heads) && heads >= 1 && heads < 2 ** 29,
     "argument",
-    () => `alibiSlopes: heads must be a whole number from 1 up, got ${show(heads)}.`,
+    () => `alibiSlopes: heads must be a whole number from 1 to 2^29 - 1, got ${show(heads)}.`,
   );
   check(Number.isFinite(max), "argument", () => `alibiSlopes: max must be a finite number, got ${show(max)}.`);
   const power = 2 ** Math.floor(Math.log2(heads));

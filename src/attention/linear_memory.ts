@@ -34,7 +34,7 @@ export function withOwn(
   slots: number,
 ) {
   const { label, batch, states, headDim, vDim, normalized, stateShape, normalizerShape, chunked } = resolved;
-  const lengths = problem.kvLengths && resolveLengths(device, resolved, problem.kvLengths);
+  const lengths = problem.kvLengths === undefined ? undefined : resolveLengths(device, resolved, problem.kvLengths);
   if (lengths && !("values" in lengths)) given.set("kvLengths", lengths);
   const place = (inPlace: LinearTensor, after: LinearTensor) =>
     [inPlace, after].find((name) => given.has(name)) ?? `own ${inPlace}`;

@@ -76,12 +76,12 @@ export function resolveLinear(problem: LinearAttentionProblem, software = false)
   const inLayout = (shape: readonly number[]) =>
     reorder({ shape, strides: shape, offset: 0, dtype: "f32" }, layout).shape;
   const outputShape = inLayout([batch, heads, seqQ, vDim]);
-  if (problem.output) add("output");
+  if (problem.output !== undefined) add("output");
   else specs.set("output", resolveSpec(label, { shape: outputShape, dtype: q.dtype }));
   const output = specs.get("output") as ResolvedSpec;
   expectShape(label, "output", output, outputShape, `(axes ${AXES[layout]})`);
   expectApart(label, "output", output);
-  if (problem.keyMask) resolveMask(label, problem.keyMask, batch, seqKv, specs);
+  if (problem.keyMask !== undefined) resolveMask(label, problem.keyMask, batch, seqKv, specs);
 
   const stateShape = [batch, states, headDim, vDim];
   const normalizerShape = [batch, states, headDim];

@@ -10,7 +10,6 @@ import { takeOptions } from "../options.ts";
 import type { Layout } from "../types.ts";
 import type { AttentionResult } from "./attention.ts";
 import {
-  checkPartials,
   MERGE_PROBLEM,
   type MergeBindings,
   type MergeProblem,
@@ -18,6 +17,7 @@ import {
   type PartialAttention,
   type ResolvedMerge,
   resolveMerge,
+  takePartials,
 } from "./merge_problem.ts";
 import { checkOperand, checkOverlap, checkUsed, memoryOf, tieResults } from "./operand_checks.ts";
 import type { Operand } from "./operands.ts";
@@ -229,8 +229,7 @@ export async function mergeAttention(
 ): Promise<Required<Pick<AttentionResult, "output" | "lse">>> {
   const options = takeOptions("mergeAttention", asked, MERGE_OPTIONS);
   const { label = "mergeAttention" } = options;
-  checkPartials(label, partials);
-  const parts = partials.map(({ output, lse }) => ({ output, lse }) as Partial);
+  const parts = takePartials(label, partials) as readonly Partial[];
   for (const [index, partial] of parts.entries()) {
     for (const name of ["output", "lse"] as const) {
       const what = `${label}: partials[${index}].${name}`;

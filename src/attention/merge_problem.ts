@@ -1,7 +1,7 @@
 // What is merged: the tensors of a merge, checked before the GPU sees any of them, and the uniform of each dispatch.
 
 import { check, show } from "../errors.ts";
-import type { OptionNames } from "../given.ts";
+import { elementsOfList, type OptionNames, readGiven } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { MERGE_FOLD, MERGE_PARAMS_BYTES, MERGE_ROW_TILE, packMergeParams } from "../kernels/merge.ts";
 import type { Layout, TensorSpec } from "../types.ts";
@@ -95,8 +95,8 @@ export interface ResolvedMerge {
 
 /** Checks a merge and fills in its defaults. Throws FoveaError that names what is wrong. */
 export function resolveMerge(device: GPUDevice, problem: MergeProblem): ResolvedMerge {
-  const { partials, layout = "bhmd", label = "mergeAttention", infinityIsEmpty = false } = problem;
-  checkPartials(label, partials);
+  const { layout = "bhmd", label = "mergeAttention", infinityIsEmpty = false } = problem;
+  const partials = takePartials(label, problem.partials);
   checkLayout(label, layout);
   const first = toBhmd(label, "partials[0].output", partials[0].output, layout);
   const [batch, heads, seqQ, vDim] = first.shape;
@@ -139,26 +139,30 @@ export function resolveMerge(device: GPUDevice, problem: MergeProblem): Resolved
   };
 }
 
-/** Throws FoveaError unless there are partial results, each with an LSE. */
-export function checkPartials(label: string, partials: MergeProblem["partials"]): void {
+/** The names of a partial result. */
+const PARTIAL: OptionNames<MergeProblem["partials"][number]> = { output: "any", lse: "any" };
+
+/** A copy of partial results. Throws FoveaError unless there are some, each with an LSE. */
+export function takePartials<Partial extends MergeProblem["partials"][number]>(
+  label: string,
+  given: readonly Partial[],
+): readonly Partial[] {
+  const partials = elementsOfList(given) as readonly Partial[] | undefined;
   check(
-    Array.isArray(partials) && partials.length > 0,
+    partials !== undefined && partials.length > 0,
     "argument",
     () =>
-      `${label}: partials must be a list of one or more results { output, lse }, got ${Array.isArray(partials) ? "an empty one" : show(partials)}.`,
+      `${label}: partials must be a list of one or more results { output, lse }, got ${partials ? "an empty one" : show(given)}.`,
   );
-  for (const [index, partial] of partials.entries()) {
+  return partials.map((partial, index) => {
+    const { options } = readGiven<MergeProblem["partials"][number]>(`${label}: partials[${index}]`, partial, PARTIAL);
     check(
-      typeof partial === "object" && partial !== null,
-      "argument",
-      () => `${label}: partials[${index}] must be { output, lse }, got ${show(partial)}.`,
-    );
-    check(
-      partial.lse !== undefined,
+      options.lse !== undefined,
       "argument",
       () => `${label}: partials[${index}] has no lse. attention() gives it with the option { lse: true }.`,
     );
-  }
+    return options as Partial;
+  });
 }
 
 /** The stride of an axis with one index is never taken; an LSE has no columns. */

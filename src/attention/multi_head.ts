@@ -1,6 +1,6 @@
 // Multi-head attention as a layer: projections, heads, attention and the projection behind it.
 
-import { check } from "../errors.ts";
+import { check, reading } from "../errors.ts";
 import { readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
@@ -96,7 +96,7 @@ export class MultiHeadAttention implements MultiHeadSizes {
     checkDevice(device);
     const given = takeOptions("multiHeadAttention", options, MULTI_HEAD_OPTIONS);
     const { label = "multiHeadAttention", zeroAttention = false } = given;
-    const sizes = resolveSizes(label, weights, given);
+    const sizes = reading(`${label}: weights`, () => resolveSizes(label, weights, given));
     this.device = device;
     this.weights = weights;
     this.heads = sizes.heads;

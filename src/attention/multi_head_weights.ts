@@ -1,7 +1,8 @@
 // The weights of multi-head attention, how they come from numbers or tensors, and new ones.
 
-import { check, FoveaError, show } from "../errors.ts";
-import { numbersOf, type OptionNames } from "../given.ts";
+import { check, reading, show } from "../errors.ts";
+import { isRecord, numbersOf, type OptionNames } from "../given.ts";
+import { checkBufferSize, checkDevice } from "../gpu/buffers.ts";
 import type { TensorData } from "../gpu/elements.ts";
 import { Tensor, tensor } from "../gpu/tensor.ts";
 import { checkNames, takeOptions } from "../options.ts";
@@ -96,14 +97,10 @@ interface ArraySource {
 function readSource(name: string, given: unknown): Tensor | ArraySource {
   if (given instanceof Tensor) return given;
   if (given instanceof Float32Array) return { data: given, dtype: "f32" };
-  let read: { data: unknown; shape: unknown; dtype: unknown };
-  try {
+  const { data, shape, dtype } = reading(`multiHeadWeights: ${name}`, () => {
     const { data, shape, dtype = "f32" } = (given ?? {}) as Record<string, unknown>;
-    read = { data, shape: numbersOf(shape), dtype };
-  } catch (cause) {
-    throw new FoveaError("argument", `multiHeadWeights: ${name} cannot be read: it throws an error.`, { cause });
-  }
-  const { data, shape, dtype } = read;
+    return { data, shape: numbersOf(shape), dtype };
+  });
   const isList = Array.isArray(data) || (ArrayBuffer.isView(data) && !(data instanceof DataView));
   check(
     typeof given === "object" && isList && Array.isArray(shape),
@@ -132,18 +129,16 @@ function squeezed(shape: readonly number[], axes: number): readonly number[] {
 /** The members of an object of weights, read once. Throws FoveaError for a name that is not one of them. */
 export function partsOf<Name extends string>(what: string, given: unknown, names: readonly Name[]) {
   check(
-    typeof given === "object" && given !== null && !Array.isArray(given) && !ArrayBuffer.isView(given),
+    isRecord(given),
     "argument",
     () => `multiHeadWeights: ${what} must be an object { ${names.join(", ")} }, got ${show(given)}.`,
   );
   const known = Object.fromEntries(names.map((name) => [name, "any?"] as const));
-  checkNames(`multiHeadWeights: ${what}`, given, known);
-  try {
+  return reading(`multiHeadWeights: ${what}`, () => {
+    checkNames(`multiHeadWeights: ${what}`, given, known);
     const read = names.map((name) => [name, (given as Record<string, unknown>)[name]]);
     return Object.fromEntries(read) as Partial<Record<Name, unknown>>;
-  } catch (cause) {
-    throw new FoveaError("argument", `multiHeadWeights: ${what} cannot be read: it throws an error.`, { cause });
-  }
+  });
 }
 
 /** Weights from a loader, or none of its tensors. */
@@ -204,6 +199,7 @@ const NEW_MULTI_HEAD: OptionNames<NewMultiHead> = {
  * const layer = new MultiHeadAttention(device, weights, { heads: 8 });
  */
 export function glorot(device: GPUDevice, sizes: NewMultiHead): MultiHeadWeights {
+  checkDevice(device);
   const options = takeOptions("multiHeadWeights", sizes, NEW_MULTI_HEAD);
   const { embedDim, heads, kvHeads = heads, keyDim = embedDim / heads, valueDim = keyDim } = options;
   const { keyWidth = embedDim, valueWidth = keyWidth, outputWidth = embedDim, bias = true, seed = 0 } = options;
@@ -217,6 +213,7 @@ export function glorot(device: GPUDevice, sizes: NewMultiHead): MultiHeadWeights
   }
   return loaded(device, (loader) => {
     const layer = (name: string, rows: number, width: number, index: number) => {
+      checkBufferSize(device, `multiHeadWeights: ${name} weight`, 4 * rows * width);
       const data = uniform(4 * seed + index, rows * width, Math.sqrt(6 / (rows + width)));
       const zeros = bias ? loader.load(`${name} bias`, new Float32Array(rows), [rows]) : undefined;
       return linear(loader.load(`${name} weight`, data, [rows, width]), zeros);

@@ -1,6 +1,6 @@
 // The tensors that a plan is made with and encoded with: live, of its device, and as planned; outputs apart from the rest.
 
-import { check, FoveaError, show } from "../errors.ts";
+import { check, FoveaError, reading, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { type AttentionBindings, type Operand, type Operands, OWN } from "./operands.ts";
 import { bindingRange, bindingStep } from "./specs.ts";
@@ -92,14 +92,22 @@ export function checkUsed(label: string, bindable: ReadonlySet<string>, bindings
     "argument",
     () => `${label}: bindings are { name: tensor }, got ${show(bindings)}.`,
   );
+  const unused = reading(`${label}: bindings`, () => unusedOf(bindable, bindings));
+  check(
+    unused === undefined,
+    "argument",
+    () =>
+      `${label}: the plan has no use for ${show(unused)}; it takes ${[...bindable].join(", ")}. What else a problem has is said when its plan is made.`,
+  );
+}
+
+/** The first binding that is given and not among those that are known. */
+function unusedOf(bindable: ReadonlySet<string>, bindings: object): string | undefined {
   for (const name in bindings) {
-    check(
-      bindable.has(name) || name === "captures" || (bindings as Readonly<Record<string, unknown>>)[name] === undefined,
-      "argument",
-      () =>
-        `${label}: the plan has no use for ${show(name)}; it takes ${[...bindable].join(", ")}. What else a problem has is said when its plan is made.`,
-    );
+    const given = (bindings as Readonly<Record<string, unknown>>)[name];
+    if (given !== undefined && !bindable.has(name) && name !== "captures") return name;
   }
+  return undefined;
 }
 
 /** What a run writes is right if there was memory for all of its tensors: whoever reads it is told. */

@@ -1,7 +1,7 @@
 // Some entries of a paged cache, as attention and appends see them.
 
 import { check, FoveaError, show } from "../errors.ts";
-import { type Numbers, numbersOf } from "../given.ts";
+import { elementsOfList, type Numbers } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { kvAccess } from "../kernels/kv_access.ts";
 import type { AppendMoment, TakeRoom } from "./append_moment.ts";
@@ -186,12 +186,10 @@ export class PagedBatch implements KvSourceOwner {
     const what = `${this.label}.reorder`;
     check(!this.destroyed, "destroyed", () => `${what}: the batch was destroyed.`);
     const entries = this.#entries;
-    const list = numbersOf(rows);
+    const list = elementsOfList(rows) as readonly number[] | undefined;
     const { length } = entries;
     check(
-      Array.isArray(list) &&
-        list.length === length &&
-        list.every((row) => Number.isInteger(row) && row >= 0 && row < length),
+      list?.length === length && list.every((row) => Number.isInteger(row) && row >= 0 && row < length),
       "argument",
       () => `${what}: expected ${length} rows of the batch, 0 to ${length - 1}, got ${show(rows)}.`,
     );

@@ -1,7 +1,7 @@
 // The entries that calls of a paged cache are about, checked.
 
 import { check, show } from "../errors.ts";
-import { type Numbers, numbersOf } from "../given.ts";
+import { elementsOfList, type Numbers } from "../given.ts";
 import type { PageCopy, PageTables } from "./pages.ts";
 
 /** Takes pages for tokens of each entry. Gives those to copy first. */
@@ -31,9 +31,9 @@ export function checkOnce(label: string, changed: readonly number[], entries: re
 
 /** Entries of a cache that has `count` of them, copied. Throws FoveaError("argument") for others. */
 export function checkedEntries(what: string, entries: Numbers, count: number): readonly number[] {
-  const list = numbersOf(entries);
+  const list = elementsOfList(entries) as readonly number[] | undefined;
   check(
-    Array.isArray(list) &&
+    list !== undefined &&
       list.length > 0 &&
       list.every((entry) => Number.isInteger(entry) && entry >= 0 && entry < count),
     "argument",

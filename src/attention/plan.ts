@@ -101,6 +101,7 @@ export class AttentionPlan {
     const { device, label } = this.#parts;
     check(!this.#destroyed, "destroyed", () => `${label}: the plan was destroyed.`);
     checkDevice(device);
+    checkUsed(label, this.#bindable, bindings);
     const source = bindings.cache?.source ?? this.#parts.source;
     source?.checkIdle?.(label);
     const groups = this.#bindGroups(bindings);
@@ -135,7 +136,6 @@ export class AttentionPlan {
   #bindGroups(bindings: AttentionBindings): readonly GPUBindGroup[] | undefined {
     const { device, label, operands, stages, params, numbers } = this.#parts;
     const tensors = new Map<OperandName, Tensor>();
-    checkUsed(label, this.#bindable, bindings);
     checkCaptures(label, operands, bindings);
     for (const [name, operand] of operands) {
       const given = boundBy(bindings, name) ?? operand.fallback;

@@ -121,9 +121,10 @@ function resolvePointwise(label: string, problem: PointwiseProblem): Specs {
   const optional = (name: "bias" | "residual" | "factor") =>
     problem[name] === undefined ? undefined : checkedSpec(label, name, problem[name], FLOATS);
   const x = checkedSpec(label, "x", problem.x, FLOATS);
-  const output = problem.output
-    ? checkedSpec(label, "output", problem.output, FLOATS)
-    : resolveSpec("output", { shape: x.shape, dtype: x.dtype });
+  const output =
+    problem.output !== undefined
+      ? checkedSpec(label, "output", problem.output, FLOATS)
+      : resolveSpec("output", { shape: x.shape, dtype: x.dtype });
   expectApart(label, "output", output);
   return { x, bias: optional("bias"), residual: optional("residual"), factor: optional("factor"), output };
 }
@@ -185,6 +186,7 @@ async function runPointwise(
   { output: given, dtype, ...options }: PointwiseOptions & Pick<PointwiseProblem, "activation"> & { bias?: Tensor },
 ): Promise<{ readonly output: FloatTensor }> {
   const { label = name, bias, residual, factor } = options;
+  checkTensors(label, { x });
   const present = Object.entries({ x, bias, residual, factor }).filter(([, one]) => one !== undefined);
   const inputs = Object.fromEntries(present) as Readonly<Record<string, Tensor>>;
   checkTensors(label, { ...inputs, ...(given !== undefined && { output: given }) });

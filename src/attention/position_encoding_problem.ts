@@ -80,23 +80,24 @@ export function resolveEncoding(problem: Taken<PositionEncodingProblem>): Resolv
     "overlap",
     () => `${label}: output is x itself; { inPlace: true } writes the result there.`,
   );
-  check(Number.isFinite(scale), "argument", () => `${label}: scale must be a finite number, got ${scale}.`);
+  check(
+    Number.isFinite(Math.fround(scale)),
+    "argument",
+    () => `${label}: scale must be a finite number of f32, got ${scale}.`,
+  );
   const rows = (name: "x" | "output") => {
     const spec = checkedSpec(label, name, problem[name] as TensorSpec, FLOATS);
     const { shape } = spec;
     check(shape.length === 3, "argument", () => `${label}: ${name} must be [B, M, D], got [${shape}].`);
     return spec;
   };
-  const x = problem.x && rows("x");
-  const output = problem.output
-    ? rows("output")
-    : inPlace
-      ? (x as ResolvedSpec)
-      : resolveSpec("output", { shape: x?.shape ?? [], dtype: x?.dtype ?? "f32" });
+  const x = problem.x === undefined ? undefined : rows("x");
+  const fresh = () => resolveSpec("output", { shape: x?.shape ?? [], dtype: x?.dtype ?? "f32" });
+  const output = problem.output !== undefined ? rows("output") : inPlace && x ? x : fresh();
   if (x) expectShape(label, "output", output, x.shape, "like x");
   expectApart(label, inPlace ? "x" : "output", output);
   const [batch, count, width] = output.shape;
-  const table = problem.table && learned(label, problem, width);
+  const table = problem.table === undefined ? undefined : learned(label, problem, width);
   const range = table
     ? ([0, table.shape[0], "rows of the table"] as const)
     : ([-ANGLE_POSITIONS, ANGLE_POSITIONS, "those that tables of angles cover"] as const);

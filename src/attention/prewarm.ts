@@ -1,6 +1,7 @@
 // Compiling ahead of the first call.
 
 import { check, FoveaError, show } from "../errors.ts";
+import { elementsOfList } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { takeOptions } from "../options.ts";
 import { preparePlan } from "./plan_attention.ts";
@@ -15,7 +16,7 @@ import { ATTENTION_PROBLEM, type AttentionProblem, type Cached } from "./problem
  *
  * Rejects with FoveaError that names the problem which can't be planned and says why; the others are compiled all the same.
  *
- * @param problems As for {@link planAttention}: tensors, descriptions, caches
+ * @param given The problems, as for {@link planAttention}: tensors, descriptions, caches
  *
  * @example
  * const q = { shape: [1, 8, 512, 64] };
@@ -24,13 +25,14 @@ import { ATTENTION_PROBLEM, type AttentionProblem, type Cached } from "./problem
  */
 export async function prewarm(
   device: GPUDevice,
-  problems: readonly (AttentionProblem | Cached<AttentionProblem>)[],
+  given: readonly (AttentionProblem | Cached<AttentionProblem>)[],
 ): Promise<void> {
   checkDevice(device);
+  const problems = elementsOfList(given) as typeof given | undefined;
   check(
-    Array.isArray(problems),
+    problems !== undefined,
     "argument",
-    () => `prewarm: problems must be a list of problems { q, k, v, ... }, got ${show(problems)}.`,
+    () => `prewarm: problems must be a list of problems { q, k, v, ... }, got ${show(given)}.`,
   );
   const outcomes = await Promise.allSettled(problems.map((problem) => compileOnly(device, problem)));
   for (const [index, outcome] of outcomes.entries()) {

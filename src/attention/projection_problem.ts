@@ -93,12 +93,13 @@ export function resolveProjection(problem: ProjectionProblem): ResolvedProjectio
     () =>
       `${label}: a weight for each batch entry or head has the axes of x [${x.shape.join(", ")}], or 1, before [out, in]; got [${weight.shape.join(", ")}].`,
   );
-  const bias = problem.bias && checkedSpec(label, "bias", problem.bias, FLOATS);
+  const bias = problem.bias === undefined ? undefined : checkedSpec(label, "bias", problem.bias, FLOATS);
   if (bias) expectShape(label, "bias", bias, [columns], `for weight [${weight.shape.join(", ")}]`);
   const shape = [...x.shape.slice(0, -1), columns];
-  const output = problem.output
-    ? checkedSpec(label, "output", problem.output, FLOATS)
-    : resolveSpec(label, { shape, dtype: x.dtype });
+  const output =
+    problem.output !== undefined
+      ? checkedSpec(label, "output", problem.output, FLOATS)
+      : resolveSpec(label, { shape, dtype: x.dtype });
   expectShape(label, "output", output, shape, `for x [${x.shape.join(", ")}] and weight [${weight.shape.join(", ")}]`);
   expectApart(label, "output", output);
   const [foldedX, foldedOutput] = each.length ? [padded(x), padded(output)] : foldRows(x, output);

@@ -3,6 +3,7 @@
 import { check, show } from "../errors.ts";
 import type { OptionNames, Taken } from "../given.ts";
 import { takeOptions } from "../options.ts";
+import { checkFrequencies, ownFrequencies } from "./frequencies.ts";
 import { checkPositive, plainFrequencies, type RotaryScaling, scaledFrequencies } from "./rotary_scaling.ts";
 
 /** A rotary position embedding. The defaults are those of Llama. */
@@ -74,6 +75,11 @@ export function rotaryFrequencies(
   const { base, scaling, frequencies: own, attentionFactor: factor } = ROTARY_OPTIONS;
   const names = { base, scaling, frequencies: own, attentionFactor: factor };
   const options = takeOptions("rotaryFrequencies", given, names);
+  check(
+    Number.isInteger(rotaryDim) && rotaryDim % 2 === 0 && rotaryDim >= 0 && rotaryDim < 2 ** 29,
+    "argument",
+    () => `rotaryFrequencies: rotaryDim must be an even number below 2^29, got ${show(rotaryDim)}.`,
+  );
   const { frequencies, attentionFactor } = resolveRotary("rotaryFrequencies", rotaryDim, { ...options, rotaryDim });
   return { frequencies, attentionFactor };
 }
@@ -110,35 +116,27 @@ export function resolveRotary(label: string, headDim: number, options: Taken<Rot
   const scaled = scaling === undefined ? undefined : scaledFrequencies(label, rotaryDim, base, scaling);
   const attentionFactor = options.attentionFactor ?? scaled?.attentionFactor ?? 1;
   checkPositive(label, "attentionFactor", attentionFactor);
+  check(
+    Number.isFinite(Math.fround(attentionFactor)),
+    "argument",
+    () => `${label}: attentionFactor must be a number of f32, got ${attentionFactor}.`,
+  );
+  check(
+    options.frequencies === undefined || (options.base === undefined && scaling === undefined),
+    "argument",
+    () => `${label}: frequencies take the place of base and scaling; give one or the other.`,
+  );
   return {
     rotaryDim,
     interleaved,
     ...(sections && { sections }),
     sectionsInterleaved: sectionLayout === "interleaved",
-    frequencies: options.frequencies
-      ? ownFrequencies(label, options, pairs)
-      : (scaled?.frequencies ?? plainFrequencies(rotaryDim, base)),
+    frequencies:
+      options.frequencies === undefined
+        ? checkFrequencies(label, scaled?.frequencies ?? plainFrequencies(rotaryDim, base))
+        : ownFrequencies(label, options.frequencies, pairs),
     attentionFactor,
   };
-}
-
-function ownFrequencies(
-  label: string,
-  { frequencies, base, scaling }: Taken<RotaryOptions>,
-  pairs: number,
-): Float64Array {
-  check(
-    base === undefined && scaling === undefined,
-    "argument",
-    () => `${label}: frequencies take the place of base and scaling; give one or the other.`,
-  );
-  const own = Float64Array.from(frequencies as ArrayLike<number>);
-  check(
-    own.length === pairs && own.every(Number.isFinite),
-    "argument",
-    () => `${label}: frequencies must be ${pairs} finite numbers, one for each pair, got [${own}].`,
-  );
-  return own;
 }
 
 function checkSections(label: string, sections: readonly number[], pairs: number, layout: string): void {

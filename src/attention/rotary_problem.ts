@@ -112,7 +112,8 @@ export function resolveRotaryProblem(problem: Taken<RotaryProblem>): ResolvedRot
   const shapeOf = (spec: ResolvedSpec) => reorder(spec, layout).shape;
   expectShape(label, "output", reorder(output, layout), shapeOf(x), "like x");
   expectApart(label, inPlace ? "x" : "output", output);
-  const given = problem.cos || problem.sin ? givenAngles(label, problem, batch, rows) : undefined;
+  const given =
+    problem.cos !== undefined || problem.sin !== undefined ? givenAngles(label, problem, batch, rows) : undefined;
   const rotary = resolveRotary(label, headDim, given ? { ...problem, rotaryDim: given.rotaryDim } : problem);
   const range = given
     ? ([0, given.caches.rows, "rows of cos and sin"] as const)

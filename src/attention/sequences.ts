@@ -1,6 +1,6 @@
 // Lengths and positions of batch entries: checked, and as tables; one after the other in one row, or of a cache.
 
-import { check } from "../errors.ts";
+import { check, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { KvSource } from "./kv_source.ts";
 import type { ListOrTensor, TakenScores } from "./options.ts";
@@ -136,10 +136,12 @@ function checkOffsets(label: string, queryOffset: number | ListOrTensor | undefi
   }
   const offsets = typeof queryOffset === "number" ? [queryOffset] : queryOffset;
   check(
-    (typeof queryOffset === "number" || offsets.length === batch) &&
+    Array.isArray(offsets) &&
+      (typeof queryOffset === "number" || offsets.length === batch) &&
       offsets.every((offset) => Number.isInteger(offset) && Math.abs(offset) < 2 ** 31),
     "argument",
-    () => `${label}: queryOffset must be a whole number, or ${batch} of them (one a batch entry), got ${offsets}.`,
+    () =>
+      `${label}: queryOffset must be a whole number, or ${batch} of them (one a batch entry), got ${show(queryOffset)}.`,
   );
 }
 

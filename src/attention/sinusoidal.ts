@@ -1,8 +1,9 @@
 // Sinusoidal position encodings: their frequencies, and the encodings themselves on the CPU.
 
 import { check, show } from "../errors.ts";
-import { isLength, type Numbers, numbersOf, type OptionNames, type Taken } from "../given.ts";
+import { elementsOfList, isLength, type Numbers, type OptionNames, type Taken } from "../given.ts";
 import { takeOptions } from "../options.ts";
+import { checkFrequencies, ownFrequencies } from "./frequencies.ts";
 
 /** A sinusoidal position encoding. The defaults are those of Attention Is All You Need (arXiv 1706.03762), section 3.5. */
 export interface SinusoidalOptions {
@@ -46,21 +47,16 @@ export function resolveSinusoidal(label: string, width: number, options: Taken<S
     () => `${label}: maxWavelength must be a positive number, got ${maxWavelength}.`,
   );
   const pairs = Math.ceil(width / 2);
-  if (!options.frequencies) {
+  if (options.frequencies === undefined) {
     const frequencies = Float64Array.from({ length: pairs }, (_, pair) => maxWavelength ** ((-2 * pair) / width));
-    return { frequencies, interleaved: order === "interleaved" };
+    return { frequencies: checkFrequencies(label, frequencies), interleaved: order === "interleaved" };
   }
   check(
     options.maxWavelength === undefined,
     "argument",
     () => `${label}: frequencies take the place of maxWavelength; give one or the other.`,
   );
-  const frequencies = Float64Array.from(options.frequencies);
-  check(
-    frequencies.length === pairs && frequencies.every(Number.isFinite),
-    "argument",
-    () => `${label}: frequencies must be ${pairs} finite numbers, one for each pair, got [${frequencies}].`,
-  );
+  const frequencies = ownFrequencies(label, options.frequencies, pairs);
   return { frequencies, interleaved: order === "interleaved" };
 }
 
@@ -89,14 +85,14 @@ export function sinusoidalPositions(
   const label = "sinusoidalPositions";
   const options = takeOptions(label, given, SINUSOIDAL_OPTIONS);
   const isCount = typeof positions === "number";
-  const list = isCount ? [] : numbersOf(positions);
+  const list = isCount ? [] : (elementsOfList(positions) as readonly number[] | undefined);
   check(
     Number.isInteger(width) && width >= 1,
     "argument",
     () => `${label}: a row has a whole number of elements from 1 up, got ${show(width)}.`,
   );
   check(
-    isCount ? isLength(positions) : Array.isArray(list) && list.every(Number.isFinite),
+    list !== undefined && (isCount ? isLength(positions) : list.every(Number.isFinite)),
     "argument",
     () => `${label}: positions must be a list of numbers, or how many there are from 0 up, got ${show(positions)}.`,
   );

@@ -117,10 +117,12 @@ export function resolveWeights(problem: TakenWeights, extension: Extension | und
   const { scores, chosenHeads, chosenRows } = request;
   const { batch, seqKv, lseShape } = scores;
   const shape = [batch, ...(mean ? [] : [chosenHeads]), chosenRows, seqKv];
-  const output = problem.output ? checkedSpec(label, "output", problem.output) : resolveSpec(label, { shape });
+  const output =
+    problem.output !== undefined ? checkedSpec(label, "output", problem.output) : resolveSpec(label, { shape });
   expectShape(label, "output", output, shape, `[B, ${mean ? "" : "heads, "}rows, N]`);
   expectApart(label, "output", output);
-  const lse = problem.lse && stage === "probabilities" ? checkedSpec(label, "lse", problem.lse) : undefined;
+  const lse =
+    problem.lse !== undefined && stage === "probabilities" ? checkedSpec(label, "lse", problem.lse) : undefined;
   if (lse) expectShape(label, "lse", lse, lseShape, "[B, H, M]");
   const [b, h, m, n] = mean ? [output.strides[0], 0, ...output.strides.slice(1)] : output.strides;
   const params: Partial<Params> = {

@@ -44,8 +44,14 @@ export const dropKept = (device: GPUDevice): void => stateOf(device).kept.clear(
 
 /** Throws FoveaError if this is no device. */
 export function checkIsDevice(device: GPUDevice): void {
+  let isDevice: boolean;
+  try {
+    isDevice = typeof device?.createBuffer === "function" && typeof device.lost?.then === "function";
+  } catch {
+    isDevice = false; // a proxy whose traps throw
+  }
   check(
-    typeof device?.createBuffer === "function",
+    isDevice,
     "device",
     () => `expected a GPUDevice, got ${show(device)}. requestFoveaDevice() gives one; it is asynchronous, so await it.`,
   );

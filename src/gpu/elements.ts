@@ -1,7 +1,8 @@
 // Elements of tensors as JavaScript numbers and as bytes of a buffer.
 
-import { check, show } from "../errors.ts";
+import { check, reading, show } from "../errors.ts";
 import type { Dtype, TensorSpec } from "../types.ts";
+import { hostArray } from "./host_array.ts";
 import { countOf, isContiguous } from "./shapes.ts";
 
 /** Numbers of a nested list, as deep as a tensor has axes. */
@@ -117,9 +118,13 @@ const RANGES: Partial<Record<Dtype, readonly [least: number, most: number]>> = {
  * tensor, as 1, or undefined if they lie one after the other. Throws FoveaError for what is no element of the dtype.
  */
 export function encode(label: string, data: unknown, spec: Required<TensorSpec>, size: number) {
+  return reading(`${label}: data`, () => encodeElements(label, data, spec, size));
+}
+
+function encodeElements(label: string, data: unknown, spec: Required<TensorSpec>, size: number) {
   const { dtype, shape, strides, offset } = spec;
   const elements = elementsOf(label, data, shape);
-  const bytes = new ArrayBuffer(size);
+  const bytes = hostArray(label, () => new ArrayBuffer(size));
   const stored = new STORAGE[dtype](bytes);
   const asStored = elements instanceof STORAGE[dtype];
   const marks = isContiguous(shape, strides) ? undefined : new Uint8Array(stored.length);

@@ -8,7 +8,7 @@ import { encode, type TensorData, type ValuesOf } from "./elements.ts";
 import { decode, mappedBytes, writeAmong } from "./read.ts";
 import { BYTES, countOf, extentOf, isContiguous } from "./shapes.ts";
 import { forget, free, type Storage, storageOf, waitFor } from "./storage.ts";
-import { opened, resolveSpec, type TensorOptions, wrapped } from "./tensor_options.ts";
+import { opened, resolveSpec, TENSOR_NAMES, type TensorOptions, VIEW_NAMES, wrapped } from "./tensor_options.ts";
 
 export { denseStrides, extentOf } from "./shapes.ts";
 export { resolveSpec, type TensorOptions } from "./tensor_options.ts";
@@ -49,7 +49,11 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
 
   /** @internal So that `instanceof` asks the object itself, whatever its prototype or a proxy around it says. */
   static [Symbol.hasInstance](value: unknown): value is Tensor {
-    return typeof value === "object" && value !== null && #storage in value;
+    try {
+      return typeof value === "object" && value !== null && #storage in value;
+    } catch {
+      return false; // a revoked proxy
+    }
   }
 
   /** @internal Use {@link tensor}. */
@@ -108,8 +112,8 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
    * element. Nothing is copied.
    */
   view(spec: { shape: readonly number[]; strides?: readonly number[]; offset?: number; label?: string }): Tensor<D> {
-    const label = spec.label ?? this.label;
-    const { shape, strides, offset } = resolveSpec(label, { ...spec, dtype: this.dtype });
+    const { label, ...taken } = opened<Omit<TensorSpec, "dtype"> & { label?: string }>(this.label, spec, VIEW_NAMES);
+    const { shape, strides, offset } = resolveSpec(label, { ...taken, dtype: this.dtype });
     const moved = { shape, strides, offset: this.offset + offset, dtype: this.dtype };
     return new Tensor<D>(this.device, this.#storage, moved, label);
   }
@@ -269,7 +273,7 @@ export function tensor(
 export function tensor(device: GPUDevice, shape: readonly number[], options?: TensorOptions): Tensor;
 export function tensor(device: GPUDevice, shape: readonly number[], options: TensorOptions = {}): Tensor {
   checkDevice(device);
-  const { data, buffer, label, ...rest } = opened(options);
+  const { data, buffer, label, ...rest } = opened<TensorOptions>("tensor", options, TENSOR_NAMES);
   const spec = resolveSpec(label, { ...rest, shape });
   check(
     data === undefined || buffer === undefined,

@@ -25,26 +25,35 @@ export interface TensorOptions {
   readonly label?: string;
 }
 
-/** The options of a tensor, read once. */
-const NAMES: readonly string[] = ["dtype", "data", "buffer", "offset", "strides", "label"];
+/** The names of the options of {@link tensor}, and of those of a view. */
+export const TENSOR_NAMES: readonly string[] = ["dtype", "data", "buffer", "offset", "strides", "label"];
+export const VIEW_NAMES: readonly string[] = ["shape", "strides", "offset", "label"];
 
-export function opened(options: TensorOptions): TensorOptions & { readonly label: string } {
-  let read: TensorOptions | undefined;
+/**
+ * Options read once; `label` is by default `named`. Throws FoveaError("argument") for a name that is not among `names`, and
+ * for what cannot be read.
+ */
+export function opened<Options extends { readonly label?: string }>(
+  named: string,
+  options: Options,
+  names: readonly string[],
+): Options & { readonly label: string } {
+  let read: Options | undefined;
   let cause: unknown;
   try {
     read = typeof options === "object" && options ? { ...options } : undefined;
   } catch (error) {
     cause = error;
   }
-  const { label = "tensor" } = read ?? {};
-  const unknown = Object.keys(read ?? {}).find((name) => !NAMES.includes(name));
+  const unknown = Object.keys(read ?? {}).find((name) => !names.includes(name));
   check(unknown === undefined, "argument", () => {
-    return `tensor: there is no option ${show(unknown)}. Options: ${NAMES.join(", ")}.`;
+    return `${named}: there is no option ${show(unknown)}. Options: ${names.join(", ")}.`;
   });
+  const { label = named } = read ?? {};
   if (read && typeof label === "string") return { ...read, label };
   throw new FoveaError(
     "argument",
-    `tensor: options must be an object with a label that is text, got ${show(options)}.`,
+    `${named}: options must be an object with a label that is text, got ${show(options)}.`,
     { cause },
   );
 }
@@ -78,8 +87,8 @@ export function wrapped(
 
 /** Whole numbers from 0 up as an array of one's own, or undefined for what is no list of them. */
 function naturals(values: unknown): number[] | undefined {
-  const isList = Array.isArray(values) || (ArrayBuffer.isView(values) && !(values instanceof DataView));
   try {
+    const isList = Array.isArray(values) || (ArrayBuffer.isView(values) && !(values instanceof DataView));
     const list = isList ? Array.from(values as ArrayLike<number>, (value) => value + 0) : undefined; // no -0
     return list?.every((value) => Number.isSafeInteger(value) && value >= 0) ? list : undefined;
   } catch {

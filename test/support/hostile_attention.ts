@@ -127,7 +127,7 @@ export function attentionCalls(device: GPUDevice): Call[] {
       name: "tune",
       args: { device, problem: { ...tensors, causal: true } },
       options: { budget: 0.001, variants: ["8x32"] },
-      slow: ["undefined"],
+      slow: ["undefined", "null", "{}", "an object without prototype", "Symbol.toPrimitive that throws"],
       run: async ([device, problem], options) => {
         await tune(device as GPUDevice, problem as AttentionProblem, options as { budget: number });
         return [1];
@@ -169,10 +169,7 @@ function plan(device: GPUDevice, tensors: Tensors, right: NonNullable<Call["righ
       const output = tensor(tensors.q.device, SHAPE.q, { data: new Float32Array(96).fill(Number.NaN) });
       try {
         const encoder = tensors.q.device.createCommandEncoder();
-        plan.encode(
-          encoder,
-          bindings === null || typeof bindings !== "object" ? (bindings as object) : { ...bindings, output },
-        );
+        plan.encode(encoder, withOutput(bindings, output));
         tensors.q.device.queue.submit([encoder.finish()]);
         return Float32Array.from(await output.read());
       } finally {
@@ -182,6 +179,16 @@ function plan(device: GPUDevice, tensors: Tensors, right: NonNullable<Call["righ
     },
     right,
   };
+}
+
+/** Bindings with an output, if it can be added to them. */
+function withOutput(bindings: unknown, output: Tensor): object {
+  if (bindings === null || typeof bindings !== "object") return bindings as unknown as object;
+  try {
+    return Object.assign({}, bindings, { output });
+  } catch {
+    return bindings; // what cannot be read is for the plan to refuse
+  }
 }
 
 const weights = (q: ReferenceTensor, k: ReferenceTensor, tensors: Tensors): Call => ({

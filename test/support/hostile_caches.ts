@@ -9,11 +9,19 @@ import {
   type PagedKvCacheOptions,
   tensor,
 } from "../../src/index.ts";
-import { attention as reference } from "../../src/reference/index.ts";
+import { attention as reference, rotary as rotary64 } from "../../src/reference/index.ts";
 import { type Call, type Given, type Numbers, taken } from "./hostile.ts";
 
 // biome-ignore lint/suspicious/noExplicitAny: what a call is given here is of no type
 type Any = any;
+
+const cpu = (shape: readonly number[], seed: number) => ({
+  shape,
+  data: normal(
+    seed,
+    shape.reduce((a, b) => a * b, 1),
+  ),
+});
 
 /** Options of the rows of both kinds of cache. */
 const ROWS = ["vDim", "dtype", "groupSize", "rotary", "qkNorm", "label"];
@@ -81,16 +89,21 @@ export function cacheCalls(device: GPUDevice): Call[] {
     },
     right: (_, { counts = 2 }) => attended(counts),
   });
-  const attended = (counts: unknown): Numbers => {
+  const attended = (counts: unknown, rotated = false): Numbers => {
     const each = typeof counts === "number" ? [counts, counts] : Array.from(counts as ArrayLike<number>, Number);
-    const cpu = (shape: readonly number[], seed: number) => ({
-      shape,
-      data: normal(
-        seed,
-        shape.reduce((a, b) => a * b, 1),
-      ),
+    const keys = cpu([2, 1, 2, 8], 1);
+    const turned = rotated ? { ...keys, data: rotary64(keys, { position: (_stream, _batch, row) => row }) } : keys;
+    return reference(cpu([2, 1, 1, 8], 3), turned, cpu([2, 1, 2, 8], 2), { kvLengths: each }).output;
+  };
+  /** After entry `to` has become the first tokens of entry `from`. */
+  const forked = ({ from, to, tokens = 2 }: Any): Numbers => {
+    const entries = [0, 1].map((entry) => (entry === to ? from : entry));
+    const of = (x: ReturnType<typeof cpu>) => ({
+      shape: x.shape,
+      data: entries.flatMap((entry) => Array.from(x.data.slice(16 * entry, 16 * entry + 16))),
     });
-    return reference(cpu([2, 1, 1, 8], 3), cpu([2, 1, 2, 8], 1), cpu([2, 1, 2, 8], 2), { kvLengths: each }).output;
+    const kvLengths = [0, 1].map((entry) => (entry === to ? tokens : 2));
+    return reference(cpu([2, 1, 1, 8], 3), of(cpu([2, 1, 2, 8], 1)), of(cpu([2, 1, 2, 8], 2)), { kvLengths }).output;
   };
   const tokensAfter = (name: string, given: Given): Numbers => {
     const { lengths, entry, length } = given as Any;
@@ -119,7 +132,7 @@ export function cacheCalls(device: GPUDevice): Call[] {
           cache.destroy();
         }
       },
-      right: () => [0],
+      right: (_, { rotary }) => (rotary === undefined ? [0] : attended(2, true)),
     },
     {
       name: "createPagedKvCache",
@@ -147,11 +160,19 @@ export function cacheCalls(device: GPUDevice): Call[] {
     },
     {
       ...doing("forkEntry", { from: 0, to: 1, tokens: 2 }, (cache, ...given) => cache.forkEntry(...given)),
-      right: () => [],
+      right: forked,
     },
     {
-      ...doing("fork of pages", { from: 0, to: 1, tokens: 2 }, (cache, ...given) => cache.fork(...given), paged as Any),
-      right: () => [],
+      ...doing(
+        "fork of pages",
+        { from: 0, to: 1, tokens: 2 },
+        (cache, ...given) => {
+          cache.free(1);
+          cache.fork(...given);
+        },
+        paged as Any,
+      ),
+      right: forked,
     },
     {
       ...doing("free", { entry: 1 }, (cache, entry) => cache.free(entry), paged as Any),

@@ -19,8 +19,10 @@ import {
 } from "../../src/index.ts";
 import {
   layerNorm as norm64,
+  positionBias,
   positionEncoding as positions64,
   type ReferenceLayerNormOptions,
+  type ReferenceTensor,
   rotary as rotary64,
   softmaxAlong,
 } from "../../src/reference/index.ts";
@@ -49,6 +51,10 @@ export const operator = (
   },
   ...(right && { right }),
 });
+
+/** [1, H, M, N] of a table of biases. */
+const relativeBias64 = (table: ReferenceTensor, { seqQ, seqKv, bidirectional, maxDistance, queryOffset }: Any) =>
+  positionBias([1, table.shape[1], seqQ, seqKv], { table, bidirectional, maxDistance, queryOffset });
 
 export function operatorCalls(device: GPUDevice): Call[] {
   const make = (shape: readonly number[], seed: number) => {
@@ -166,9 +172,14 @@ export function operatorCalls(device: GPUDevice): Call[] {
           position: (batch, row) => at(positionOffset)(0, batch, row),
         }),
     ),
-    operator("relativePositionBias", relativePositionBias, { table: table.gpu }, { seqQ: 2, seqKv: 3 }, [
-      ...["bidirectional", "maxDistance", "queryOffset", "dtype", "label"],
-    ]),
+    operator(
+      "relativePositionBias",
+      relativePositionBias,
+      { table: table.gpu },
+      { seqQ: 2, seqKv: 3 },
+      ["bidirectional", "maxDistance", "queryOffset", "dtype", "label"],
+      (_, options) => relativeBias64(table, options),
+    ),
     operator("gatedPositionBias", gatedPositionBias, { bias: make([1, 2, 3, 4], 9).gpu }, gates, ["output", "label"]),
   ];
 }
