@@ -41,7 +41,10 @@ export function attentionContest(
   return {
     name,
     dims,
-    ...{ flops: flopsOf(dims), bytes: bytesOf(dims), shortest: overhead, mostRounds },
+    flops: flopsOf(dims),
+    bytes: bytesOf(dims),
+    shortest: overhead,
+    mostRounds,
     contestants: {
       fovea: ours(),
       ...Object.fromEntries(variants.map((variant) => [`fovea:${variant}`, ours(variant)])),
@@ -77,7 +80,12 @@ async function foveaAttention(device: GPUDevice, inputs: readonly Input[], dims:
   const [q, k, v] = upload(device, inputs);
   const output = tensor(device, inputs[0].shape, { data: new Float32Array(q.size).fill(Number.NaN) });
   const plan = await planAttention(device, {
-    ...{ q, k, v, output, causal: dims.causal, ...windowOf(dims) },
+    q,
+    k,
+    v,
+    output,
+    causal: dims.causal,
+    ...windowOf(dims),
     ...(variant && { variant }),
   });
   return foveaContestant(device, plan, output, [q, k, v, plan]);
@@ -94,7 +102,8 @@ function peers(inputs: () => readonly Input[], { B, H, M, N, D, causal }: Dims):
   const joined = (): Input[] => byRow().map(({ data }, index) => ({ data, shape: [B, rows[index], H * D] }));
   const back = (values: ArrayLike<number>) => swapped(values, B, M, H, D);
   const node = {
-    ...{ operator: "MultiHeadAttention", domain: "com.microsoft" },
+    operator: "MultiHeadAttention",
+    domain: "com.microsoft",
     // Its rule for masks differs where queries and keys are of different number; a token of decoding sees all keys.
     attributes: { num_heads: H, ...(causal && M === N && { unidirectional: 1 }) },
     inputs: rows.map((length, index) => ({ name: "qkv"[index], shape: [B, length, H * D] })),

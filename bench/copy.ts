@@ -64,7 +64,7 @@ export const COPY: Implementation = {
         ]);
         const size = k.size + v.size;
         const worst = worstElement(actual.flat(), expected.flat(), [size]);
-        return { ...{ correct: worst.error === 0, maxError: worst.error, bound: 0, worst }, rows: size, ofRows: size };
+        return { correct: worst.error === 0, maxError: worst.error, bound: 0, worst, rows: size, ofRows: size };
       },
       destroy() {
         for (const one of made) one.destroy();

@@ -8,7 +8,8 @@ export const milliseconds = (ms: number): string => (ms >= 1000 ? `${digits(ms /
 
 export function bytes(count: number): string {
   const units = ["B", "KiB", "MiB", "GiB"];
-  let [value, unit] = [count, 0];
+  let value = count;
+  let unit = 0;
   for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024;
   return `${unit ? digits(value) : value} ${units[unit]}`;
 }

@@ -34,7 +34,9 @@ const LISTED = 20;
 export function loadInput(input: string, causal: boolean): LoadedInput {
   const paths = input.split(",").map((path) => path.trim());
   const [q, k, v] = paths.length === 1 ? loadSafetensors(paths[0]) : loadNpy(paths);
-  const [qShape, kShape, vShape] = [fourAxes("q", q), fourAxes("k", k), fourAxes("v", v)];
+  const qShape = fourAxes("q", q);
+  const kShape = fourAxes("k", k);
+  const vShape = fourAxes("v", v);
   resolveProblem({ q: { shape: qShape }, k: { shape: kShape }, v: { shape: vShape }, label: input }, undefined);
   const [B, H, M, D] = qShape;
   return { dims: { B, H, Hkv: kShape[1], M, N: kShape[2], D, Dv: vShape[3], causal }, q, k, v };

@@ -49,20 +49,18 @@ const NAIVE_ADDITIVE: readonly Step[] = [
 
 /** What only the real kernel does to scores and probabilities. */
 const BEYOND_STEPS = [
-  ...[
-    "softcap",
-    "bias",
-    "relativeBias",
-    "alibi",
-    "sinks",
-    "dropout",
-    "maskTensor",
-    "blocks",
-    "score",
-    "mask",
-    "rowMax",
-    "temperature",
-  ],
+  "softcap",
+  "bias",
+  "relativeBias",
+  "alibi",
+  "sinks",
+  "dropout",
+  "maskTensor",
+  "blocks",
+  "score",
+  "mask",
+  "rowMax",
+  "temperature",
 ] as readonly (keyof SlotChoice)[];
 
 /** Roots and texts of the steps. */

@@ -89,7 +89,9 @@ const tfjsLayer =
     const project = (from: typeof x, index: number) =>
       tf.matMul(tf.reshape(from, [B * M, E]), weights[index], false, true);
     const heads = (index: number) => tf.transpose(tf.reshape(project(x, index), [B, M, H, E / H]), [0, 2, 1, 3]);
-    const [q, k, v] = [heads(0), heads(1), heads(2)];
+    const q = heads(0);
+    const k = heads(1);
+    const v = heads(2);
     const scores = tf.mul(tf.matMul(q, k, false, true), 1 / Math.sqrt(E / H));
     const joined = tf.transpose(tf.matMul(tf.softmax(scores), v), [0, 2, 1, 3]);
     return project(tf.reshape(joined, [B, M, E]) as typeof x, 3);
@@ -101,7 +103,9 @@ const jaxLayer =
     const [B, M, E] = x.shape;
     const project = (from: JaxArray, index: number) => np.matmul(from, np.swapaxes(weights[index], 0, 1));
     const heads = (from: JaxArray, index: number) => np.swapaxes(project(from, index).reshape([B, M, H, E / H]), 1, 2);
-    const [q, k, v] = [heads(x.ref, 0), heads(x.ref, 1), heads(x, 2)];
+    const q = heads(x.ref, 0);
+    const k = heads(x.ref, 1);
+    const v = heads(x, 2);
     const scores = np.matmul(q, np.swapaxes(k, 2, 3)).mul(1 / Math.sqrt(E / H));
     const joined = np.swapaxes(np.matmul(nn.softmax(scores, -1), v), 1, 2).reshape([B, M, E]);
     return project(joined, 3);

@@ -88,7 +88,8 @@ function chunked(inputs: readonly Input[]): Input[] {
 }
 
 const tfjsLinear: Parameters<typeof tfjsContestant>[1] = (tf, q, k, v, mask, earlier) => {
-  const [phiQ, phiK] = [tf.add(tf.elu(q), 1), tf.add(tf.elu(k), 1)];
+  const phiQ = tf.add(tf.elu(q), 1);
+  const phiK = tf.add(tf.elu(k), 1);
   const within = tf.matMul(tf.mul(tf.matMul(phiQ, phiK, false, true), mask), v);
   const added = tf.matMul(phiK, v, true, false);
   const [heads, chunks] = added.shape;
@@ -103,7 +104,8 @@ const tfjsLinear: Parameters<typeof tfjsContestant>[1] = (tf, q, k, v, mask, ear
 
 const jaxLinear: Parameters<typeof jaxContestant>[1] = (jax, q, k, v, mask, earlier) => {
   const { numpy: np, nn } = jax;
-  const [phiQ, phiK] = [nn.elu(q).add(1), nn.elu(k).add(1)];
+  const phiQ = nn.elu(q).add(1);
+  const phiK = nn.elu(k).add(1);
   const turned = np.swapaxes(phiK, 2, 3);
   const within = np.matmul(np.matmul(phiQ.ref, turned.ref).mul(mask), v.ref);
   const added = np.matmul(turned, v);

@@ -15,7 +15,8 @@ export interface Canvas {
 }
 
 const common = ({ width, document, background = "transparent" }: Canvas) => ({
-  ...{ width, ...(document && { document }) },
+  width,
+  ...(document && { document }),
   style: { fontSize: "14px", color: "inherit", background },
 });
 
@@ -25,7 +26,8 @@ type Bar = Pick<Row, "impl" | "gflops">;
 export const ladderPlot = (rows: readonly Bar[], canvas: Canvas) =>
   Plot.plot({
     ...common(canvas),
-    ...{ marginLeft: 90, marginBottom: 50 },
+    marginLeft: 90,
+    marginBottom: 50,
     x: { label: "GFLOP/s", labelOffset: 45, grid: true, zero: true, ticks: 5 },
     y: { label: null },
     marks: [Plot.barX(rows, { x: "gflops", y: "impl", fill: canvas.fill, sort: { y: null } }), Plot.ruleX([0])],
@@ -42,7 +44,10 @@ export interface Point {
 export const scalePlot = (points: readonly Point[], canvas: Canvas) =>
   Plot.plot({
     ...common(canvas),
-    ...{ height: 420, marginLeft: 60, marginRight: 130, marginBottom: 50 },
+    height: 420,
+    marginLeft: 60,
+    marginRight: 130,
+    marginBottom: 50,
     x: { type: "log", base: 2, label: "N", labelOffset: 45, ticks: lengthsOf(points), tickFormat: "," },
     y: { type: "log", label: "ms", grid: true, ticks: 6, tickFormat: "," },
     marks: [
@@ -61,7 +66,9 @@ export const contestPlot = (
   const ours = ({ impl }: { readonly impl: string }) => (LIBRARIES.includes(impl) ? "gray" : canvas.fill);
   return Plot.plot({
     ...common(canvas),
-    ...{ marginLeft: 110, marginRight: 270, marginBottom: 50 },
+    marginLeft: 110,
+    marginRight: 270,
+    marginBottom: 50,
     x: { type: "log", nice: true, label: "ms", labelOffset: 45, grid: true, ticks: 6, tickFormat: "," },
     y: { label: null },
     fy: { label: null },

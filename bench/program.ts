@@ -108,7 +108,8 @@ export async function runInput(device: GPUDevice, { dims, ...arrays }: OwnInput,
     const verdict = verify(dims, arrays, values);
     const times: number[] = [];
     for (let round = 0; round < rounds; round++) times.push(await timer.time((pass) => plan.encode(pass)));
-    const [kernel, sums] = [plan.kernel, (await lse.read()) as Float32Array];
+    const kernel = plan.kernel;
+    const sums = (await lse.read()) as Float32Array;
     return { kernel, output: values, lse: sums, verdict, ms: summarize(times) };
   } finally {
     for (const one of made) one.destroy();

@@ -76,14 +76,18 @@ async function application(root: string): Promise<[name: string, code: string][]
   const source = `export { planAttention, prewarm, requestFoveaDevice, tensor } from ${JSON.stringify(built)};`;
   const id = "application";
   const result = await build({
-    ...{ root, configFile: false, logLevel: "silent" },
+    root,
+    configFile: false,
+    logLevel: "silent",
     plugins: [
       { name: id, resolveId: (name) => (name === id ? id : null), load: (name) => (name === id ? source : null) },
     ],
     build: {
-      ...{ write: false, modulePreload: false },
+      write: false,
+      modulePreload: false,
       rolldownOptions: {
-        ...{ input: { application: id }, preserveEntrySignatures: "strict" },
+        input: { application: id },
+        preserveEntrySignatures: "strict",
         output: { entryFileNames: "[name].js", chunkFileNames: "[name].js" },
       },
     },
@@ -103,9 +107,20 @@ function measurementOf(
   const median = (phase: keyof Phases) => summarize(starts.map(({ phases }) => phases[phase] as number)).median;
   const { kernel, workspaceBytes } = starts[0];
   return {
-    ...{ suite: "start", case: name, impl, kernel, ms, rounds, workspaceBytes, dims, verdict, timing: "wall-clock" },
-    ...{ gflops: flopsOf(dims) / ms.median / 1e6, gbps: bytesOf(dims) / ms.median / 1e6 },
-    ...{ maxError: verdict.maxError, correct: verdict.correct },
+    suite: "start",
+    case: name,
+    impl,
+    kernel,
+    ms,
+    rounds,
+    workspaceBytes,
+    dims,
+    verdict,
+    timing: "wall-clock",
+    gflops: flopsOf(dims) / ms.median / 1e6,
+    gbps: bytesOf(dims) / ms.median / 1e6,
+    maxError: verdict.maxError,
+    correct: verdict.correct,
     phases: Object.fromEntries(names.map((phase) => [phase, median(phase)])),
   };
 }

@@ -56,7 +56,8 @@ async function start(): Promise<void> {
 /** Runs the ladder on the problem that the form describes. */
 async function climb(device: GPUDevice): Promise<void> {
   const data = new FormData(form);
-  const [length, D] = [Number(data.get("length")), Number(data.get("headDim"))];
+  const length = Number(data.get("length"));
+  const D = Number(data.get("headDim"));
   const dims = { B: 1, H: 8, Hkv: 8, M: length, N: length, D, Dv: D, causal: data.has("causal") };
   const button = form.querySelector("button") as HTMLButtonElement;
   button.disabled = true;

@@ -9,7 +9,10 @@ import { createServer } from "vite";
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const out = join(root, "dist/wgsl");
 const server = await createServer({
-  ...{ root, configFile: false, appType: "custom", optimizeDeps: { noDiscovery: true } },
+  root,
+  configFile: false,
+  appType: "custom",
+  optimizeDeps: { noDiscovery: true },
   server: { middlewareMode: true, hmr: false, ws: false, watch: null },
 });
 /** @returns {Promise<any>} */
@@ -147,8 +150,15 @@ const appends = [64, 128].flatMap((headDim) =>
   /** @type {const} */ (["f32", "f16", "int8"]).map((stored) => {
     const quantised = { bits: /** @type {const} */ (8), groupK: headDim, groupV: headDim };
     const { code, bindings } = appendKernel({
-      ...{ headDim, vDim: headDim, k: "dense", v: "dense", qNorm: false, kNorm: false },
-      ...{ rotary: undefined, positions: false, dtype: stored === "int8" ? "f32" : stored },
+      headDim,
+      vDim: headDim,
+      k: "dense",
+      v: "dense",
+      qNorm: false,
+      kNorm: false,
+      rotary: undefined,
+      positions: false,
+      dtype: stored === "int8" ? "f32" : stored,
       layout: { place: "rows", ...(stored === "int8" && { quantised }) },
     });
     const file = `cache_append_d${headDim}_${stored}.wgsl`;

@@ -119,7 +119,8 @@ export function nearestName(word: string, right: readonly string[]): string | un
 
 /** Letters to insert, drop, replace or swap with their neighbour to get from one word to the other. */
 function editDistance(a: string, b: string): number {
-  let [before, last] = [[] as number[], Array.from({ length: b.length + 1 }, (_, j) => j)];
+  let before = [] as number[];
+  let last = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {
     const row = [i];
     for (let j = 1; j <= b.length; j++) {

@@ -30,8 +30,12 @@ export function compileForRdna2(kernels: readonly IsaKernel[]): IsaReport[] {
       maxBuffer: 2 ** 29,
       env: {
         ...process.env,
-        ...{ VK_ICD_FILENAMES: driver, VK_DRIVER_FILES: driver, XDG_RUNTIME_DIR: tmpdir() },
-        ...{ RADV_FORCE_FAMILY: FAMILY, RADV_DEBUG: "shaders,shaderstats,nocache", MESA_SHADER_CACHE_DISABLE: "true" },
+        VK_ICD_FILENAMES: driver,
+        VK_DRIVER_FILES: driver,
+        XDG_RUNTIME_DIR: tmpdir(),
+        RADV_FORCE_FAMILY: FAMILY,
+        RADV_DEBUG: "shaders,shaderstats,nocache",
+        MESA_SHADER_CACHE_DISABLE: "true",
       },
     });
     if (status !== 0) throw new FoveaError("device", `the compiler ended with ${status}: ${stderr.slice(-500)}`);
@@ -49,7 +53,8 @@ export function compileForRdna2(kernels: readonly IsaKernel[]): IsaReport[] {
 /** Builds the driver unless it is there, and gives the path of its manifest. */
 function builtDriver(source: string): string {
   const folder = join(dirname(source), "../../node_modules/.cache/fovea/isa");
-  const [library, manifest] = [join(folder, "driver.so"), join(folder, "driver.json")];
+  const library = join(folder, "driver.so");
+  const manifest = join(folder, "driver.json");
   if (!existsSync(library) || statSync(library).mtimeMs < statSync(source).mtimeMs) {
     mkdirSync(folder, { recursive: true });
     const flags = ["-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-o", library, source, "-ldl"];

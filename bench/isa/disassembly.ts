@@ -51,8 +51,16 @@ interface Loop {
 }
 
 const zero = (): Mutable<Counts> => ({
-  ...{ all: 0, valu: 0, fma: 0, fmaOps: 0, transcendental: 0, lane: 0 },
-  ...{ ldsWords: 0, loads: 0, scalarLoads: 0, barriers: 0 },
+  all: 0,
+  valu: 0,
+  fma: 0,
+  fmaOps: 0,
+  transcendental: 0,
+  lane: 0,
+  ldsWords: 0,
+  loads: 0,
+  scalarLoads: 0,
+  barriers: 0,
 });
 
 function add(to: Mutable<Counts>, counts: Counts, times = 1): void {
@@ -72,8 +80,11 @@ export function parseReport(name: string, text: string): IsaReport {
   for (const block of blocks) add(whole, countsOf(block.instructions));
   return {
     name,
-    ...{ vgprs: number("VGPRs"), spills: number("Spilled VGPRs"), workgroupBytes: number("LDS size") },
-    ...{ waves: number("Subgroups per SIMD"), instructions: number("Instructions") },
+    vgprs: number("VGPRs"),
+    spills: number("Spilled VGPRs"),
+    workgroupBytes: number("LDS size"),
+    waves: number("Subgroups per SIMD"),
+    instructions: number("Instructions"),
     loop: counted[most] ?? whole,
     steady: outermost[most] ? steadyTurn(outermost[most], blocks, loops) : whole,
   };

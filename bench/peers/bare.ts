@@ -24,7 +24,9 @@ export async function bareDispatch(device: GPUDevice, inputs: readonly Input[]):
   const entries = tensors.map(({ buffer }, binding) => ({ binding, resource: { buffer } }));
   const group = device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
   return {
-    ...{ kernel: "bare dispatch", workspaceBytes: 0, yardstick: true },
+    kernel: "bare dispatch",
+    workspaceBytes: 0,
+    yardstick: true,
     run() {
       const encoder = device.createCommandEncoder();
       const pass = encoder.beginComputePass();

@@ -118,9 +118,20 @@ export async function runContest(
       const correct = worst.error <= bound;
       const verdict = { correct, maxError: worst.error, bound, worst, rows: at.length, ofRows: at.length };
       return {
-        ...{ suite, case: contest.name, impl: name, kernel: one.kernel, ms, rounds, dims: contest.dims, verdict },
-        ...{ gflops: contest.flops / ms.median / 1e6, gbps: contest.bytes / ms.median / 1e6 },
-        ...{ maxError: worst.error, correct, workspaceBytes: one.workspaceBytes, timing: "wall-clock" },
+        suite,
+        case: contest.name,
+        impl: name,
+        kernel: one.kernel,
+        ms,
+        rounds,
+        dims: contest.dims,
+        verdict,
+        gflops: contest.flops / ms.median / 1e6,
+        gbps: contest.bytes / ms.median / 1e6,
+        maxError: worst.error,
+        correct,
+        workspaceBytes: one.workspaceBytes,
+        timing: "wall-clock",
         ...(one.dispatches !== undefined && { dispatches: one.dispatches }),
       };
     });

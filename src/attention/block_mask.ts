@@ -121,8 +121,16 @@ export async function createBlockMask(
   if (!workgroups) return new BlockMask(blocks, maskFunction, options);
   const x = Math.min(workgroups, device.limits.maxComputeWorkgroupsPerDimension);
   const members: Record<(typeof BLOCKS)[number], number> = {
-    ...{ seq_q: seqQ, seq_kv: seqKv, n_heads: heads, q_offset: queryOffset, block_q: blockSize[0] },
-    ...{ block_kv: blockSize[1], q_blocks: qBlocks, kv_blocks: kvBlocks, grid_x: x, workgroups },
+    seq_q: seqQ,
+    seq_kv: seqKv,
+    n_heads: heads,
+    q_offset: queryOffset,
+    block_q: blockSize[0],
+    block_kv: blockSize[1],
+    q_blocks: qBlocks,
+    kv_blocks: kvBlocks,
+    grid_x: x,
+    workgroups,
   };
   const numbers = captures.flatMap((value) => (value instanceof Tensor ? [] : [value]));
   let uniform: GPUBuffer | undefined;

@@ -105,7 +105,10 @@ function slotChoice(device: GPUDevice, problem: ResolvedScores, operands: Operan
   };
   const { sequence, extension } = problem;
   return {
-    ...{ q: access("q"), k: access("k"), v: access("v"), o: access("output") },
+    q: access("q"),
+    k: access("k"),
+    v: access("v"),
+    o: access("output"),
     ...(sequence && { sequence }),
     ...(problem.source && { cache: problem.source.access }),
     tables: operands.has("tables"),

@@ -222,12 +222,17 @@ export function choiceOf(target: AppendTarget, { operands, inPlace }: ResolvedAp
   const access = (name: string) => accessOf(device, operands.get(name) as Operand);
   const { headDim, vDim } = source;
   return {
-    ...{ headDim, vDim, k: access("k"), v: access("v") },
+    headDim,
+    vDim,
+    k: access("k"),
+    v: access("v"),
     ...(operands.has("q") && {
       q: { access: access("q"), output: access(inPlace ? "q" : "qOutput"), inPlace },
     }),
-    ...{ qNorm: norm !== undefined && operands.has("q"), kNorm: norm !== undefined },
-    ...{ rotary: rotary?.choice, positions: operands.has("positionIds") },
+    qNorm: norm !== undefined && operands.has("q"),
+    kNorm: norm !== undefined,
+    rotary: rotary?.choice,
+    positions: operands.has("positionIds"),
     layout: source,
     dtype: source.quantised ? "f32" : (source.k.dtype as Exclude<Dtype, "u32" | "i32" | "u8">),
   };
@@ -253,7 +258,9 @@ export function appendUniforms(target: AppendTarget, append: ResolvedAppend, cho
   const { q } = choice;
   const ids = operands.get("positionIds")?.spec;
   const params: Partial<Params> = {
-    ...{ seq_q: seqQ, grid_x: grid.x, q_lengths_at: ALL_ROWS },
+    seq_q: seqQ,
+    grid_x: grid.x,
+    q_lengths_at: ALL_ROWS,
     ...addresses("k", "n", operands.get("k"), isAligned(choice.k), { layout }),
     ...addresses("v", "n", operands.get("v"), isAligned(choice.v), { layout }),
     ...(q && addresses("q", "m", operands.get("q"), isAligned(q.access), { layout })),
@@ -271,7 +278,10 @@ export function appendUniforms(target: AppendTarget, append: ResolvedAppend, cho
   const counts = operands.get("counts");
   if (counts) new Uint32Array(bytes, UNIFORMS.copy).set(packCopy(counts.spec, counts.base, state.countsAt));
   const sizes = {
-    ...{ batch: source.batch, kv_heads: source.kvHeads, q_heads: heads, cache_rows: source.k.shape[2] },
+    batch: source.batch,
+    kv_heads: source.kvHeads,
+    q_heads: heads,
+    cache_rows: source.k.shape[2],
     epsilon: norm?.epsilon ?? 0,
   };
   new Uint8Array(bytes).set(

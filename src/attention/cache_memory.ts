@@ -55,7 +55,14 @@ export function sourceOf(device: GPUDevice, resolved: ResolvedCache, state: Tens
   try {
     const v = allocate("v", rows.vElements, vDim);
     return {
-      ...{ batch, kvHeads, headDim, vDim, capacity, k, v, state },
+      batch,
+      kvHeads,
+      headDim,
+      vDim,
+      capacity,
+      k,
+      v,
+      state,
       pagesPerEntry: 0,
       ...(window !== undefined && { window }),
       ...layout,
@@ -96,7 +103,8 @@ export function copyRows(encoder: GPUCommandEncoder, plan: CopyPlan, from: KvSou
   const bytes = rowBytes(plan.rows);
   if (plan.used === 0) return;
   for (const name of ["k", "v"] as const) {
-    const [source, target] = [from[name], to[name]];
+    const source = from[name];
+    const target = to[name];
     for (let head = 0; head < plan.batch * plan.kvHeads; head++) {
       const at = ({ shape }: typeof source) => head * shape[2] * bytes[name];
       encoder.copyBufferToBuffer(source.buffer, at(source), target.buffer, at(target), plan.used * bytes[name]);

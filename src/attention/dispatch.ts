@@ -93,7 +93,11 @@ export function cutWork(device: GPUDevice, total: number, flopsEach: number, max
 const NONE = 0xffffffff;
 /** Where a kernel asks whether there is a table. */
 const NO_TABLES = {
-  ...{ q_lengths_at: NONE, kv_lengths_at: NONE, q_offsets_at: NONE, cu_q_at: NONE, cu_kv_at: NONE },
+  q_lengths_at: NONE,
+  kv_lengths_at: NONE,
+  q_offsets_at: NONE,
+  cu_q_at: NONE,
+  cu_kv_at: NONE,
 };
 
 function sharedParams(problem: ResolvedScores, operands: Operands, slots: SlotChoice, grid: Grid): Partial<Params> {

@@ -33,9 +33,12 @@ export function resolveExtended(
   const scores = [sizes.batch, heads, sizes.seqQ, sizes.seqKv];
   const { similarity, tables } = resolveSimilarity(label, options, { heads, headDim, rows: normRows });
   return {
-    ...{ batch: sizes.batch, seqQ: sizes.seqQ, seqKv: sizes.seqKv },
+    batch: sizes.batch,
+    seqQ: sizes.seqQ,
+    seqKv: sizes.seqKv,
     mostKeys: source?.place === "ring" ? Math.min(sizes.seqKv, source.sinkTokens + source.ring) : sizes.seqKv,
-    ...{ sequence: sequence.kind, packed: sequence.packed },
+    sequence: sequence.kind,
+    packed: sequence.packed,
     tables: [...sequence.tables, ...headTables(label, options, sizes), ...tables],
     similarity,
     mask: options.mask === undefined ? undefined : resolveMemory(`${label}: mask`, options.mask, scores, "mask"),

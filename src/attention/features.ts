@@ -111,8 +111,16 @@ export async function loadExtension(problem: TakenScores): Promise<Extension | u
 
 /** The features of a problem without any of the extended options. */
 const PLAIN = {
-  ...{ sequence: undefined, packed: false, tables: [], mask: undefined, bias: undefined, softcap: undefined },
-  ...{ dropout: undefined, scoreFunction: undefined, maskFunction: undefined, blockMask: undefined },
+  sequence: undefined,
+  packed: false,
+  tables: [],
+  mask: undefined,
+  bias: undefined,
+  softcap: undefined,
+  dropout: undefined,
+  scoreFunction: undefined,
+  maskFunction: undefined,
+  blockMask: undefined,
   similarity: { kind: "dot", eps: 0, innerScale: 1, maxTemperature: 100, temperature: undefined },
 } as const;
 
@@ -131,9 +139,15 @@ export function resolveFeatures(
   const { batch, rowsQ, rowsKv } = tensors;
   const positions = resolvePositions(label, options);
   return {
-    ...{ batch, seqQ: rowsQ, seqKv: rowsKv, totalQ: rowsQ, totalKv: rowsKv, mostKeys: rowsKv },
+    batch,
+    seqQ: rowsQ,
+    seqKv: rowsKv,
+    totalQ: rowsQ,
+    totalKv: rowsKv,
+    mostKeys: rowsKv,
     ...positions,
-    ...{ chunk: resolveChunk(label, options), sinkTokens: resolveSinkTokens(label, options) },
+    chunk: resolveChunk(label, options),
+    sinkTokens: resolveSinkTokens(label, options),
     ...(extension?.resolveExtended(label, options, tensors, positions, source) ?? PLAIN),
   };
 }

@@ -103,7 +103,8 @@ function kernelOf(device: GPUDevice, { label, specs, axis, epsilon, rms }: Resol
 /** What the first of the statistics look like: [2, ...] without the first axis. */
 const ofFirst = ({ shape, strides, ...rest }: ResolvedSpec): ResolvedSpec => ({
   ...rest,
-  ...{ shape: shape.slice(1), strides: strides.slice(1) },
+  shape: shape.slice(1),
+  strides: strides.slice(1),
 });
 
 /** Options of {@link layerNorm} and {@link rmsNorm}. */

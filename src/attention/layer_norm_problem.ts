@@ -103,7 +103,11 @@ export function resolveLayerNorm(problem: LayerNormProblem, name: string): Resol
     return { [name]: spec };
   };
   const specs = {
-    ...{ x, ...input("residual"), ...input("residualBias"), ...input("weight"), ...input("bias") },
+    x,
+    ...input("residual"),
+    ...input("residualBias"),
+    ...input("weight"),
+    ...input("bias"),
     ...written("output", problem.output),
     ...(problem.sum !== undefined && written("sum", problem.sum)),
     ...(problem.statistics !== undefined && statisticsOf(label, problem.statistics, x.shape, axis, rms)),

@@ -70,8 +70,12 @@ async function preparePlan(device: GPUDevice, problem: LinearAttentionProblem) {
     const steps = linearSteps(resolved, spec, segments, operands, names);
     const { bytes, grids } = packSteps(steps, device.limits.maxComputeWorkgroupsPerDimension);
     const shared = {
-      ...{ o: "output", key_mask: "keyMask", lengths: "kvLengths", next_normalizer: "nextNormalizer" },
-      ...{ state: names.state, normalizer: names.normalizer },
+      o: "output",
+      key_mask: "keyMask",
+      lengths: "kvLengths",
+      next_normalizer: "nextNormalizer",
+      state: names.state,
+      normalizer: names.normalizer,
     };
     const keys = steps.map(({ kernel, names: own }) => JSON.stringify([kernel, own]));
     const distinct = [...new Set(keys)];
@@ -83,7 +87,11 @@ async function preparePlan(device: GPUDevice, problem: LinearAttentionProblem) {
     const compiled = await Promise.all(sources.map(({ source }) => compileKernel(device, source)));
     const { value: params, done } = paramsBuffer(device, label, [bytes]);
     const plan = LinearAttentionPlan.make({
-      ...{ device, label, operands, owned, params },
+      device,
+      label,
+      operands,
+      owned,
+      params,
       kernel: resolved.chunked ? "linear chunked" : "linear recurrent",
       bindable: new Set(given.keys()),
       groups: sources.map((source, index) => ({ ...source, compiled: compiled[index] })),
@@ -114,10 +122,19 @@ function specialisation(
   // Of a chunked problem nothing runs token by token; its sizes may be too large for that.
   const tileSizes = resolved.chunked ? { headDim: 1, vDim: 1, decayDim: 0, group } : sizes;
   return {
-    ...{ ...sizes, elu, normalized, causal, delta },
-    ...{ q: access("q"), k: access("k"), v: access("v"), o: access("output") },
-    ...{ decay: access("decay"), beta: access("beta") },
-    ...{ lengths: problem.kvLengths !== undefined, mask: operands.has("keyMask") },
+    ...sizes,
+    elu,
+    normalized,
+    causal,
+    delta,
+    q: access("q"),
+    k: access("k"),
+    v: access("v"),
+    o: access("output"),
+    decay: access("decay"),
+    beta: access("beta"),
+    lengths: problem.kvLengths !== undefined,
+    mask: operands.has("keyMask"),
     rows: isSoftware(device) ? 4 : 8,
     recurrent: recurrentTile(label, tileSizes, seqKv),
   };

@@ -68,7 +68,9 @@ export function resolveLinear(problem: LinearAttentionProblem, software = false)
     specs.set(name, axes === 4 ? reorder(spec, layout) : spec);
     return spec;
   };
-  const [q, k, v] = [add("q"), add("k"), add("v")];
+  const q = add("q");
+  const k = add("k");
+  const v = add("v");
   const sizes = sizesOf(label, layout, settings, q, k, v);
   const { batch, states, heads, seqQ, seqKv, headDim, vDim } = sizes;
   const gates = resolveGates(label, layout, problem, settings, sizes, add);
@@ -105,7 +107,16 @@ export function resolveLinear(problem: LinearAttentionProblem, software = false)
   const chunked =
     !settings.causal || seqKv === 0 || (able && (problem.variant ?? (few || serial ? "" : "chunked")) === "chunked");
   return {
-    ...{ label, layout, specs, ...sizes, ...gates, ...settings, chunked, outputShape, stateShape, normalizerShape },
+    label,
+    layout,
+    specs,
+    ...sizes,
+    ...gates,
+    ...settings,
+    chunked,
+    outputShape,
+    stateShape,
+    normalizerShape,
     scale: problem.scale ?? 1 / Math.sqrt(headDim),
     maxDispatchFlops: problem.maxDispatchFlops ?? 2 ** 36,
   };
@@ -131,7 +142,8 @@ function resolveSettings(label: string, problem: LinearAttentionProblem): Settin
     () => `updateRule must be one of ${list(UPDATE_RULES)}, got ${JSON.stringify(updateRule)}.`,
   );
   const rule = updateRule ?? "linear";
-  const [gated, delta] = [rule.startsWith("gated"), rule.endsWith("delta")];
+  const gated = rule.startsWith("gated");
+  const delta = rule.endsWith("delta");
   expect(
     featureMap === "elu" || featureMap === "none",
     () => `featureMap must be "elu" or "none", got ${JSON.stringify(featureMap)}.`,

@@ -90,7 +90,8 @@ export function linearSteps(
     if (workgroups > 0) steps.push({ kernel, names: own, workgroups, params: { ...shared, ...params } });
   };
   const copy = (source: string, result: string, elements: number) => {
-    const [from, to] = [operands.get(source), operands.get(result)];
+    const from = operands.get(source);
+    const to = operands.get(result);
     const params = { elements, from_base: from?.base ?? 0, to_base: to?.base ?? 0 };
     add("copy", Math.ceil(elements / LINEAR_WG_SIZE), params, { source, result });
   };
@@ -149,23 +150,37 @@ function sharedParams(
     const [b, h, m, d] = strides.map((stride, axis) => (shape[axis] > 1 ? stride / unit : 0));
     return {
       [`${name}_base`]: operand.base / unit,
-      ...{ [`${name}_stride_b`]: b, [`${name}_stride_h`]: h, [`${name}_stride_${row}`]: m },
+      [`${name}_stride_b`]: b,
+      [`${name}_stride_h`]: h,
+      [`${name}_stride_${row}`]: m,
       [`${name}_stride_d`]: dense ? 0 : d,
     };
   };
   const mask = operands.get("keyMask");
   const [maskB = 0, maskN = 0] = mask?.spec.strides.map((s, axis) => (mask.spec.shape[axis] > 1 ? s : 0)) ?? [];
   return {
-    ...{ seq_q: problem.seqQ, seq_kv: problem.seqKv, n_heads: heads, n_states: states },
-    ...{ q_group: heads / qHeads, state_group: heads / states, k_group: states / kHeads },
-    ...{ beta_group: states / betaHeads, chunk, slots, scale: problem.scale },
+    seq_q: problem.seqQ,
+    seq_kv: problem.seqKv,
+    n_heads: heads,
+    n_states: states,
+    q_group: heads / qHeads,
+    state_group: heads / states,
+    k_group: states / kHeads,
+    beta_group: states / betaHeads,
+    chunk,
+    slots,
+    scale: problem.scale,
     ...addresses("q", operands.get("q"), "m", isAligned(spec.q)),
     ...addresses("k", operands.get("k"), "n", isAligned(spec.k)),
     ...addresses("v", operands.get("v"), "n", isAligned(spec.v)),
     ...addresses("o", operands.get("output"), "m", isAligned(spec.o)),
     ...addresses("decay", operands.get("decay"), "n", isAligned(spec.decay)),
     ...addresses("beta", operands.get("beta"), "n", isAligned(spec.beta)),
-    ...{ mask_base: base("keyMask"), mask_stride_b: maskB, mask_stride_n: maskN, lengths_base: base("kvLengths") },
-    ...{ state_base: base(names.state), normalizer_base: base(names.normalizer) },
+    mask_base: base("keyMask"),
+    mask_stride_b: maskB,
+    mask_stride_n: maskN,
+    lengths_base: base("kvLengths"),
+    state_base: base(names.state),
+    normalizer_base: base(names.normalizer),
   };
 }

@@ -97,7 +97,8 @@ function checkKeyMask(what: string, { shape, dtype }: ResolvedSpec, [batch, , , 
 
 /** A mask of keys as one of scores. */
 const overKeys = (spec: ResolvedSpec): ResolvedSpec => {
-  const [[batch, keys], [b, n]] = [spec.shape, spec.strides];
+  const [batch, keys] = spec.shape;
+  const [b, n] = spec.strides;
   return { ...spec, shape: [batch, 1, 1, keys], strides: [b, 0, 0, n] };
 };
 

@@ -83,7 +83,8 @@ function matrixLimits({ adapterInfo, features, limits }: GPUDevice): MatrixLimit
   const { subgroupMatrixConfigs = [], subgroupMinSize = 4, subgroupMaxSize = 128 } = info;
   return {
     configs: features.has(MATRIX_FEATURE) ? [...subgroupMatrixConfigs] : [],
-    ...{ subgroupMinSize, subgroupMaxSize },
+    subgroupMinSize,
+    subgroupMaxSize,
     workgroupBytes: limits.maxComputeWorkgroupStorageSize,
     invocations: limits.maxComputeInvocationsPerWorkgroup,
   };

@@ -8,7 +8,10 @@ import { assemblePlan } from "./plan_attention.ts";
 import type { ResolvedProblem } from "./problem.ts";
 
 /** Rows that fill no tile, and a head dim that fills no matrix. */
-const [HEADS, SEQ_Q, SEQ_KV, HEAD_DIM] = [2, 37, 101, 40];
+const HEADS = 2;
+const SEQ_Q = 37;
+const SEQ_KV = 101;
+const HEAD_DIM = 40;
 /** With it scores have a deviation of 4, so that maxima move. */
 const SCALE = 0.5;
 

@@ -200,12 +200,26 @@ export function mergeDispatches(
     const [o_0, lse_0] = operands.slice(2 * first);
     const [o_1, lse_1] = operands.slice(2 * last);
     const params = {
-      ...{ o_strides: o.strides, o_0_strides: o_0.strides, o_1_strides: o_1.strides },
-      ...{ lse_strides: lse.strides, lse_0_strides: lse_0.strides, lse_1_strides: lse_1.strides },
-      ...{ o_base: o.base, o_0_base: o_0.base, o_1_base: o_1.base },
-      ...{ lse_base: lse.base, lse_0_base: lse_0.base, lse_1_base: lse_1.base },
-      ...{ n_heads: heads, seq_q: seqQ, v_dim: vDim, rows, grid_x: x },
-      ...{ partials: last - first + 1, first: Number(index === 0), last: Number(index === count - 1) },
+      o_strides: o.strides,
+      o_0_strides: o_0.strides,
+      o_1_strides: o_1.strides,
+      lse_strides: lse.strides,
+      lse_0_strides: lse_0.strides,
+      lse_1_strides: lse_1.strides,
+      o_base: o.base,
+      o_0_base: o_0.base,
+      o_1_base: o_1.base,
+      lse_base: lse.base,
+      lse_0_base: lse_0.base,
+      lse_1_base: lse_1.base,
+      n_heads: heads,
+      seq_q: seqQ,
+      v_dim: vDim,
+      rows,
+      grid_x: x,
+      partials: last - first + 1,
+      first: Number(index === 0),
+      last: Number(index === count - 1),
       empty: infinityIsEmpty ? INFINITY_BITS : NEGATIVE_INFINITY_BITS,
     };
     packMergeParams(params, bytes, index * stride);

@@ -162,7 +162,9 @@ export class Builder {
       (plan, given, bindings) =>
         plan.prepare({
           ...bindingsOf(bindings),
-          ...{ output: output.of(given), ...(lse && { lse: lse.of(given) }), ...(mask && { mask: mask.of(given) }) },
+          output: output.of(given),
+          ...(lse && { lse: lse.of(given) }),
+          ...(mask && { mask: mask.of(given) }),
         }),
     );
   }
@@ -170,12 +172,15 @@ export class Builder {
   #merge(partials: readonly Partial[], to: Partial): void {
     const problem = {
       partials: partials.map(({ output, lse }) => ({ output: output.spec, lse: lse.spec })),
-      ...{ output: to.output.spec, lse: to.lse.spec, label: this.#layer.label },
+      output: to.output.spec,
+      lse: to.lse.spec,
+      label: this.#layer.label,
     };
     this.#add(planMerge(this.#layer.device, problem), (plan, given) =>
       plan.prepare({
         partials: partials.map(({ output, lse }) => ({ output: output.of(given), lse: lse.of(given) })),
-        ...{ output: to.output.of(given), lse: to.lse.of(given) },
+        output: to.output.of(given),
+        lse: to.lse.of(given),
       }),
     );
   }
@@ -200,7 +205,9 @@ export class Builder {
         (plan, given, bindings) =>
           plan.prepare({
             ...bindingsOf(bindings),
-            ...{ lse: lse.of(given), output: output.of(given), ...(mask && { mask: mask.of(given) }) },
+            lse: lse.of(given),
+            output: output.of(given),
+            ...(mask && { mask: mask.of(given) }),
           }),
       );
     };
@@ -291,7 +298,8 @@ function viewed(place: Place, view: (tensor: Tensor) => Tensor, spec: ResolvedSp
 /** [B, rows, H * D] as [B, H, rows, D]. */
 function splitPlace(place: Place, heads: number): Place {
   const { shape, strides } = place.spec;
-  const [[batch, rows, width], [b, m, d]] = [shape, strides];
+  const [batch, rows, width] = shape;
+  const [b, m, d] = strides;
   const dim = width / heads;
   const spec = { ...place.spec, shape: [batch, heads, rows, dim], strides: [b, dim * d, m, d] };
   return viewed(place, (whole) => splitHeads(whole, heads), spec);

@@ -263,7 +263,14 @@ export function resolveMultiHead(
   const keys = rowsKv + Number(extraKeys.learned) + Number(extraKeys.zero);
   const heads = weights === "perHead" ? [sizes.heads] : [];
   return {
-    ...{ batch, rowsQ, rowsKv, query: q, key: k, value: v, storage, mean: weights === "mean" },
+    batch,
+    rowsQ,
+    rowsKv,
+    query: q,
+    key: k,
+    value: v,
+    storage,
+    mean: weights === "mean",
     output: result(label, "output", output, [batch, rowsQ, sizes.outputWidth], q.dtype, FLOATS) as ResolvedSpec,
     lse: lse ? result(label, "lse", lse === true ? undefined : lse, [batch, sizes.heads, rowsQ]) : undefined,
     weights: weights && result(label, "weightsOutput", weightsOutput, [batch, ...heads, rowsQ, keys]),

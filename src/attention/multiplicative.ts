@@ -230,7 +230,9 @@ function resolve(problem: Taken<MultiplicativeProblem>) {
   const q = toBhmd(label, "q", problem.q, layout, FLOATS);
   const k = toBhmd(label, "k", problem.k, layout, FLOATS);
   const weight = checkedSpec(label, "weight", problem.weight, FLOATS);
-  const [heads, inner, columns] = [q.shape[1], q.shape[3], k.shape[3]];
+  const heads = q.shape[1];
+  const inner = q.shape[3];
+  const columns = k.shape[3];
   const { shape } = weight;
   const expected = shape.length === 3 ? [heads, inner, columns] : [inner, columns];
   check(

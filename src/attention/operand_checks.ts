@@ -68,7 +68,8 @@ export function checkOverlap(
         () =>
           `${label}: ${name} and ${other} are in the same GPUBuffer, and WebGPU lets a kernel write no part of a buffer that it reads. Give ${name} a buffer of its own.`,
       );
-      const [a, b] = [bindingRange(written), bindingRange(tensor)];
+      const a = bindingRange(written);
+      const b = bindingRange(tensor);
       check(
         a.offset + a.size <= b.offset || b.offset + b.size <= a.offset,
         "overlap",

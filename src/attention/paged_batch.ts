@@ -71,8 +71,18 @@ export class PagedBatch implements KvSourceOwner {
     const { quantised } = rows;
     const layout = { place: "paged" as const, pageSize, ...(quantised && { quantised }) };
     this.source = {
-      ...{ ...layout, batch: entries.length, kvHeads, headDim, vDim, capacity: maxTokens, pagesPerEntry },
-      ...{ k: memory.k, v: memory.v, state: state.tensor, sinkTokens: 0, ring: 0 },
+      ...layout,
+      batch: entries.length,
+      kvHeads,
+      headDim,
+      vDim,
+      capacity: maxTokens,
+      pagesPerEntry,
+      k: memory.k,
+      v: memory.v,
+      state: state.tensor,
+      sinkTokens: 0,
+      ring: 0,
       access: kvAccess(layout),
       update: (pass) => this.#view.update(pass, parts.tables, this.#entries),
       checkIdle: (what) => parts.ledger.checkIdle(what),

@@ -170,7 +170,8 @@ function kernelOf(device: GPUDevice, label: string, { output, source, isTable, g
   const specs = {
     source: rows,
     ...(gates && {
-      ...{ residual: gate("update", gates.update), shift: gate("reset", gates.reset) },
+      residual: gate("update", gates.update),
+      shift: gate("reset", gates.reset),
       weight: gate("scale", gates.scale),
     }),
     o: output,
@@ -179,7 +180,11 @@ function kernelOf(device: GPUDevice, label: string, { output, source, isTable, g
   return {
     source: rowKernel("position_bias", positionBiasSpecialisation(accesses, isTable)),
     names: {
-      ...{ source: isTable ? "table" : "bias", residual: "update", shift: "reset", weight: "scale", o: "output" },
+      source: isTable ? "table" : "bias",
+      residual: "update",
+      shift: "reset",
+      weight: "scale",
+      o: "output",
       buckets: "tables",
     },
     params: pack,

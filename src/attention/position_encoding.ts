@@ -138,22 +138,32 @@ function kernelOf(
   const [batch, rows, width] = output.shape;
   const at = (spec: ResolvedSpec | undefined) => spec && { spec: withHeads(spec), base: bindingBase(device, spec) };
   const access = (one: ReturnType<typeof at>) => (one ? accessOf(device, one) : "dense");
-  const [from, rowsOf, into] = [at(x), at(table), at(output)];
+  const from = at(x);
+  const rowsOf = at(table);
+  const into = at(output);
   const { frequencies, interleaved } = sinusoidal ?? { frequencies: [], interleaved: false };
   const pairs = { rotaryDim: 2 * frequencies.length, interleaved, angles: "tables" } as const;
   const spec: EncodingSpecialisation = {
-    ...{ width, x: inPlace ? "in place" : from && access(from), o: access(into), positions: stored !== undefined },
+    width,
+    x: inPlace ? "in place" : from && access(from),
+    o: access(into),
+    positions: stored !== undefined,
     encoding: table ? { table: access(rowsOf) } : { pairs },
   };
   const bhmd = { layout: "bhmd" } as const;
   return {
     source: encodingKernel(spec),
     names: {
-      ...{ q: "x", k: "table", o: inPlace ? "x" : "output" },
+      q: "x",
+      k: "table",
+      o: inPlace ? "x" : "output",
       ...(stored && { positions: stored }),
     },
     params: {
-      ...{ seq_q: rows, total_q: batch * rows, seq_kv: table?.shape[0] ?? 0, scale },
+      seq_q: rows,
+      total_q: batch * rows,
+      seq_kv: table?.shape[0] ?? 0,
+      scale,
       ...addresses("q", "m", from, isAligned(access(from)), bhmd),
       ...addresses("k", "n", rowsOf, isAligned(access(rowsOf)), bhmd),
       ...addresses("o", "m", into, isAligned(spec.o), bhmd),

@@ -102,7 +102,12 @@ export function resolveEncoding(problem: Taken<PositionEncodingProblem>): Resolv
     ? ([0, table.shape[0], "rows of the table"] as const)
     : ([-ANGLE_POSITIONS, ANGLE_POSITIONS, "those that tables of angles cover"] as const);
   return {
-    ...{ label, x, output, inPlace, table, scale },
+    label,
+    x,
+    output,
+    inPlace,
+    table,
+    scale,
     sinusoidal: table ? undefined : resolveSinusoidal(label, width, problem),
     positions: resolvePositions(label, problem, { batch, rows: count, streams: 1, range }),
   };

@@ -156,7 +156,11 @@ export function positionParams(
 ): Pick<Params, "q_offset" | `positions_${"base" | "stride_s" | "stride_b" | "stride_m" | "step"}`> {
   const [positions_stride_s, positions_stride_b, positions_stride_m] = stored?.strides ?? [0, 0, 0];
   return {
-    ...{ q_offset: offset, positions_base: spec ? bindingBase(device, spec) : 0, positions_step: stored?.step ?? 0 },
-    ...{ positions_stride_s, positions_stride_b, positions_stride_m },
+    q_offset: offset,
+    positions_base: spec ? bindingBase(device, spec) : 0,
+    positions_step: stored?.step ?? 0,
+    positions_stride_s,
+    positions_stride_b,
+    positions_stride_m,
   };
 }

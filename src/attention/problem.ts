@@ -178,10 +178,14 @@ export function resolveProblem(problem: TakenProblem, extension: Extension | und
   };
   return {
     ...scores,
-    ...{ output, lse: perRow("lse"), rowMax: perRow("rowMax") },
+    output,
+    lse: perRow("lse"),
+    rowMax: perRow("rowMax"),
     outputShape: reorder(output, layout).shape,
     variant: problem.variant,
-    ...{ allowF16Products, kvSplits, tuned: problem.tuned },
+    allowF16Products,
+    kvSplits,
+    tuned: problem.tuned,
   };
 }
 
@@ -213,9 +217,19 @@ export function resolveScores<Values extends boolean>(
     () => `${label}: a scale beyond ${LARGE_SCALE} goes with plain scores or a softcap only, got ${scale}.`,
   );
   return {
-    ...{ label, layout, heads, kvHeads, headDim, q, k, lseShape: [batch, heads, rowsQ] },
-    ...{ v: v as Values extends true ? ResolvedSpec : undefined, vDim: v?.shape[3] ?? 0 },
-    ...{ source: given.source, ...features, extension },
+    label,
+    layout,
+    heads,
+    kvHeads,
+    headDim,
+    q,
+    k,
+    lseShape: [batch, heads, rowsQ],
+    v: v as Values extends true ? ResolvedSpec : undefined,
+    vDim: v?.shape[3] ?? 0,
+    source: given.source,
+    ...features,
+    extension,
     scale,
     maxDispatchFlops: problem.maxDispatchFlops,
   };

@@ -120,27 +120,40 @@ function kernelOf(device: GPUDevice, { folded, maxDispatchFlops, variant }: Reso
   const size = matmulTileSize(tile);
   const at = <T extends ResolvedProjection["given"]["bias"]>(tensor: T) =>
     (tensor && { spec: tensor, base: bindingBase(device, tensor) }) as { spec: NonNullable<T>; base: number };
-  const [x, weight, output] = [at(folded.x), at(folded.weight), at(folded.output)];
+  const x = at(folded.x);
+  const weight = at(folded.weight);
+  const output = at(folded.output);
   const bias = folded.bias && at(folded.bias);
   const [, , byColumn, byInner] = folded.weight.strides;
   const spec: MatmulSpecialisation = {
-    ...{ tile, x: accessOf(device, x), weight: accessOf(device, weight), y: accessOf(device, output) },
+    tile,
+    x: accessOf(device, x),
+    weight: accessOf(device, weight),
+    y: accessOf(device, output),
     bias: bias && accessOf(device, bias),
     columnsAdjacent: byColumn === 1 && byInner !== 1,
     oddColumns: columns % 4 === 0 ? undefined : columns,
   };
   const bhmd = { layout: "bhmd" } as const;
-  const [rowTiles, columnTiles] = [Math.ceil(rows / size.rows), Math.ceil(columns / size.columns)];
+  const rowTiles = Math.ceil(rows / size.rows);
+  const columnTiles = Math.ceil(columns / size.columns);
   const params: Partial<Params> = {
-    ...{ seq_q: rows, seq_kv: columns, n_heads: heads, group_size: 1, inner },
-    ...{ q_tiles: rowTiles, v_splits: columnTiles },
+    seq_q: rows,
+    seq_kv: columns,
+    n_heads: heads,
+    group_size: 1,
+    inner,
+    q_tiles: rowTiles,
+    v_splits: columnTiles,
     ...addresses("q", "m", x, isAligned(spec.x), bhmd),
     ...addresses("k", "n", weight, isAligned(spec.weight), bhmd),
     ...addresses("v", "n", bias, isAligned(spec.bias ?? "dense"), bhmd),
     ...addresses("o", "m", output, isAligned(spec.y), bhmd),
   };
   return {
-    ...{ source: matmulKernel(spec), names: { q: "x", k: "weight", v: "bias" }, params },
+    source: matmulKernel(spec),
+    names: { q: "x", k: "weight", v: "bias" },
+    params,
     workgroups: batch * heads * rowTiles * columnTiles,
     flops: [Math.max(1, 2 * size.rows * size.columns * inner), maxDispatchFlops],
   };

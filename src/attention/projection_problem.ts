@@ -104,7 +104,9 @@ export function resolveProjection(problem: ProjectionProblem): ResolvedProjectio
   expectApart(label, "output", output);
   const [foldedX, foldedOutput] = each.length ? [padded(x), padded(output)] : foldRows(x, output);
   const folded = {
-    ...{ x: foldedX, output: foldedOutput, weight: padded(weight) },
+    x: foldedX,
+    output: foldedOutput,
+    weight: padded(weight),
     bias: bias && padded(bias),
   };
   return { label, maxDispatchFlops, variant, given: { x, weight, bias, output }, folded };

@@ -135,7 +135,10 @@ function kernelOf(
   const [batch, heads, rows, headDim] = x.shape;
   const [from, into] = [x, output].map((spec) => ({ spec, base: bindingBase(device, spec) }));
   const spec: RotarySpecialisation = {
-    ...{ headDim, x: accessOf(device, from), o: accessOf(device, into), rotary: choice },
+    headDim,
+    x: accessOf(device, from),
+    o: accessOf(device, into),
+    rotary: choice,
     positions: stored !== undefined,
   };
   const bhmd = { layout: "bhmd" } as const;
@@ -146,15 +149,23 @@ function kernelOf(
   return {
     source: rotaryKernel(spec),
     names: {
-      ...{ q: "x", o: inPlace ? "x" : "output", cos_cache: "cos", sin_cache: "sin" },
+      q: "x",
+      o: inPlace ? "x" : "output",
+      cos_cache: "cos",
+      sin_cache: "sin",
       ...(stored && { positions: stored }),
     },
     params: {
-      ...{ seq_q: rows, total_q: batch * rows, n_heads: heads },
+      seq_q: rows,
+      total_q: batch * rows,
+      n_heads: heads,
       ...addresses("q", "m", from, isAligned(spec.x), bhmd),
       ...addresses("o", "m", into, isAligned(spec.o), bhmd),
-      ...{ angle_rows: caches?.rows ?? 0, ...cache("cos"), ...cache("sin") },
-      ...{ angle_factor: rotary.attentionFactor, sin_sign: conjugate ? -1 : 1 },
+      angle_rows: caches?.rows ?? 0,
+      ...cache("cos"),
+      ...cache("sin"),
+      angle_factor: rotary.attentionFactor,
+      sin_sign: conjugate ? -1 : 1,
       ...positionParams(device, positions, stored && operands.get(stored)?.spec),
     },
     workgroups: x.shape.includes(0) ? 0 : rotaryWorkgroups(spec, batch * rows, heads),

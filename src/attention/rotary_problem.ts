@@ -123,7 +123,13 @@ export function resolveRotaryProblem(problem: Taken<RotaryProblem>): ResolvedRot
   const { rotaryDim, interleaved, sections, sectionsInterleaved } = rotary;
   const angles = given ? (given.caches.cos.dtype as "f32" | "f16" | "bf16") : "tables";
   return {
-    ...{ label, layout, x, output, inPlace, conjugate, rotary },
+    label,
+    layout,
+    x,
+    output,
+    inPlace,
+    conjugate,
+    rotary,
     choice: { rotaryDim, interleaved, inPlace, angles, ...(sections && { sections, sectionsInterleaved }) },
     positions: resolvePositions(label, where, { batch, rows, streams, range }),
     ...(given && { caches: given.caches }),

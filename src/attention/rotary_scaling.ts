@@ -225,7 +225,8 @@ function yarn(label: string, plain: Float64Array, base: number, scaling: RotaryS
   /** The pair, of any real number, that turns so often in the texts of the training. */
   const pairOf = (turns: number) =>
     (rotaryDim * Math.log(originalMaxPositions / (turns * 2 * Math.PI))) / (2 * Math.log(base));
-  const [first, last] = [pairOf(betaFast), pairOf(betaSlow)];
+  const first = pairOf(betaFast);
+  const last = pairOf(betaSlow);
   const low = Math.max(truncate ? Math.floor(first) : first, 0);
   const high = Math.min(truncate ? Math.ceil(last) : last, rotaryDim - 1);
   const width = high === low ? 0.001 : high - low; // a step, as in the authors' code

@@ -87,8 +87,14 @@ export function foldRows(
 
 /** What callers call the tensors. */
 const NAMES: Readonly<Record<RowTensor, string>> = {
-  ...{ source: "x", residual: "residual", shift: "residualBias", weight: "weight", bias: "bias" },
-  ...{ o: "output", total: "sum", statistics: "statistics" },
+  source: "x",
+  residual: "residual",
+  shift: "residualBias",
+  weight: "weight",
+  bias: "bias",
+  o: "output",
+  total: "sum",
+  statistics: "statistics",
 };
 
 /** Axes that are one for the kernel. */

@@ -64,7 +64,8 @@ function packedTables(label: string, options: TakenScores, { batch, heads, seqQ,
     return longestOf(label, name, cumulative, rows, given);
   };
   const sizes: Sizes = {
-    ...{ batch: entries, heads },
+    batch: entries,
+    heads,
     seqQ: longest("Q", cuSeqlensQ, seqQ, maxSeqlenQ),
     seqKv: longest("Kv", cuSeqlensKv, seqKv, maxSeqlenKv),
   };

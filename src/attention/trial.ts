@@ -205,7 +205,8 @@ const AGREEMENT: Partial<Record<Dtype, number>> = { f32: 1e-4, f16: 2 ** -9, bf1
 
 /** The largest difference, as a share of the largest value of `expected`. */
 function differenceOf(values: ArrayLike<number>, expected: ArrayLike<number>): number {
-  let [largest, difference] = [0, 0];
+  let largest = 0;
+  let difference = 0;
   for (let i = 0; i < expected.length; i++) {
     if (Number.isNaN(values[i]) && Number.isNaN(expected[i])) continue; // the caller's own tensors hold NaN
     largest = Math.max(largest, Math.abs(expected[i]));

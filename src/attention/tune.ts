@@ -93,8 +93,11 @@ export async function tune(
     const { problemName } = await import("./tuned.ts"); // with the plans that tuning makes, and not before
     if (best !== standard && !(await trial.duel(best, budget / 3))) best = standard;
     return {
-      ...{ adapter: adapterName(device), problem: problemName(device, resolved) },
-      ...{ ...best.choice, timing: trial.timing, candidates: trial.candidates() },
+      adapter: adapterName(device),
+      problem: problemName(device, resolved),
+      ...best.choice,
+      timing: trial.timing,
+      candidates: trial.candidates(),
     };
   } finally {
     trial.destroy();

@@ -127,8 +127,12 @@ export function resolveWeights(problem: TakenWeights, extension: Extension | und
   const [b, h, m, n] = mean ? [output.strides[0], 0, ...output.strides.slice(1)] : output.strides;
   const params: Partial<Params> = {
     ...request.params,
-    ...{ stage: STAGES.indexOf(stage), grid_heads: mean ? 1 : chosenHeads },
-    ...{ o_stride_b: b, o_stride_h: h, o_stride_m: m, o_stride_d: n },
+    stage: STAGES.indexOf(stage),
+    grid_heads: mean ? 1 : chosenHeads,
+    o_stride_b: b,
+    o_stride_h: h,
+    o_stride_m: m,
+    o_stride_d: n,
   };
   return { ...request, params, stage, mean, lse, output };
 }
@@ -150,7 +154,9 @@ export function resolveTopKeys(problem: TakenTopKeys, extension: Extension | und
   const { scores, chosenHeads, chosenRows } = request;
   const params = {
     ...request.params,
-    ...{ stage: STAGES.indexOf("probabilities"), grid_heads: chosenHeads, best_keys: count },
+    stage: STAGES.indexOf("probabilities"),
+    grid_heads: chosenHeads,
+    best_keys: count,
   };
   return { ...request, params, shape: [scores.batch, chosenHeads, chosenRows, count] };
 }
@@ -166,9 +172,11 @@ function resolveRequest(
   const lists: Table[] = [];
   if (heads) lists.push({ at: "heads_at", name: "heads", values: heads, dtype: "i32" });
   if (rows) lists.push({ at: "rows_at", name: "rows", values: rows, dtype: "i32" });
-  const [chosenHeads, chosenRows] = [heads?.length ?? scores.heads, rows?.length ?? scores.seqQ];
+  const chosenHeads = heads?.length ?? scores.heads;
+  const chosenRows = rows?.length ?? scores.seqQ;
   const params: Partial<Params> = {
-    ...{ chosen_heads: chosenHeads, chosen_rows: chosenRows },
+    chosen_heads: chosenHeads,
+    chosen_rows: chosenRows,
     ...(!heads && { heads_at: ALL }),
     ...(!rows && { rows_at: ALL }),
   };

@@ -10,8 +10,16 @@ import { captureBindings, type FunctionText } from "./slots.ts";
 
 /** The members of the struct, in order. A test compares them with the shader. */
 export const BLOCKS = [
-  ...["seq_q", "seq_kv", "n_heads", "q_offset", "block_q", "block_kv"],
-  ...["q_blocks", "kv_blocks", "grid_x", "workgroups"],
+  "seq_q",
+  "seq_kv",
+  "n_heads",
+  "q_offset",
+  "block_q",
+  "block_kv",
+  "q_blocks",
+  "kv_blocks",
+  "grid_x",
+  "workgroups",
 ] as const;
 
 /** The modules, of which `package::block_mask` is the root; with the default mask where there is no function. */

@@ -25,10 +25,15 @@ export function layerNormSpecialisation(
   return {
     tensors,
     constants: {
-      ...{ LANES: lanes, ROWS_ADJACENT: rowsAdjacent, CENTRED: centred },
-      ...{ RESIDUAL: tensors.residual !== undefined, SHIFT: tensors.shift !== undefined },
-      ...{ WEIGHT: tensors.weight !== undefined, BIAS: tensors.bias !== undefined },
-      ...{ TOTAL: tensors.total !== undefined, STATISTICS: statistics },
+      LANES: lanes,
+      ROWS_ADJACENT: rowsAdjacent,
+      CENTRED: centred,
+      RESIDUAL: tensors.residual !== undefined,
+      SHIFT: tensors.shift !== undefined,
+      WEIGHT: tensors.weight !== undefined,
+      BIAS: tensors.bias !== undefined,
+      TOTAL: tensors.total !== undefined,
+      STATISTICS: statistics,
     },
     modules: {
       "package::layer_norm": layerNorm,

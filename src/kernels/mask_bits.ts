@@ -10,8 +10,18 @@ export const WORD_KEYS = 32;
 
 /** The members of the struct after its two vec4u, in order; all u32. A test compares them with the shader. */
 export const MASKS = [
-  ...["base_0", "base_1", "kind_0", "kind_1", "ignored_0", "ignored_1"],
-  ...["heads", "rows", "row_words", "keys", "words", "grid_x"],
+  "base_0",
+  "base_1",
+  "kind_0",
+  "kind_1",
+  "ignored_0",
+  "ignored_1",
+  "heads",
+  "rows",
+  "row_words",
+  "keys",
+  "words",
+  "grid_x",
 ] as const;
 
 /** How a mask is stored, as the params number it. */

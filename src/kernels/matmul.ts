@@ -101,7 +101,10 @@ export interface MatmulSpecialisation {
 
 const slotsOf = ({ x, weight, bias, y }: MatmulSpecialisation) => ({
   ...PLAIN,
-  ...{ q: x, k: weight, v: bias ?? "dense", o: y },
+  q: x,
+  k: weight,
+  v: bias ?? "dense",
+  o: y,
 });
 
 /** The root module of a tile's kernel. */
@@ -111,19 +114,20 @@ export const matmulRoot = ({ form }: MatmulTile) => `package::matmul${form === "
 export function matmulModules(spec: MatmulSpecialisation): ModuleMap {
   const { tile, columnsAdjacent, oddColumns, bias } = spec;
   const config = configModule({
-    ...{
-      LANES_Y: LANES[tile.form].y,
-      ROWS: tile.rows,
-      V_COLS: tile.vCols,
-      D_CHUNK: tile.dChunk,
-      COLUMNS_ADJACENT: columnsAdjacent,
-    },
+    LANES_Y: LANES[tile.form].y,
+    ROWS: tile.rows,
+    V_COLS: tile.vCols,
+    D_CHUNK: tile.dChunk,
+    COLUMNS_ADJACENT: columnsAdjacent,
     // The kernel itself drops what is past the end of the inner dimension. Any multiple of 4 says so to the slots.
-    ...{ HEAD_DIM: 4, V_DIM: oddColumns ?? 4 },
+    HEAD_DIM: 4,
+    V_DIM: oddColumns ?? 4,
     ...slotConstants(slotsOf(spec)),
   });
   return {
-    ...{ ...MODULES, "package::lib::quad": quad, [matmulRoot(tile)]: tile.form === "tiles" ? matmul : matmulRows },
+    ...MODULES,
+    "package::lib::quad": quad,
+    [matmulRoot(tile)]: tile.form === "tiles" ? matmul : matmulRows,
     ...config,
     ...slotModules(slotsOf(spec)),
     ...(!bias && { "package::slots::value": { name: "variants/value_none.wesl", text: valueNone } }),

@@ -33,7 +33,8 @@ export function encodingModules(spec: EncodingSpecialisation): ModuleMap {
   const table = "table" in source ? source.table : "dense";
   const slots = { ...PLAIN, q: x && x !== "in place" ? x : "dense", k: table, o } as const;
   return {
-    ...{ ...MODULES, "package::position_encoding": positionEncoding },
+    ...MODULES,
+    "package::position_encoding": positionEncoding,
     ...configModule({ HEAD_DIM: width, V_DIM: width, ...slotConstants(slots) }),
     ...slotModules(slots),
     ...(x === "in place" && inPlaceModule(o)),

@@ -37,7 +37,8 @@ export const positionBindings = (stored: boolean): Binding[] =>
 export function rotaryKernelModules({ headDim, x, o, rotary: choice, positions }: RotarySpecialisation): ModuleMap {
   const slots = { ...PLAIN, q: x, o };
   return {
-    ...{ ...MODULES, "package::rotary": rotary },
+    ...MODULES,
+    "package::rotary": rotary,
     ...configModule({ HEAD_DIM: headDim, V_DIM: headDim, ...slotConstants(slots) }),
     ...slotModules(slots),
     ...(choice.inPlace && inPlaceModule(o)),

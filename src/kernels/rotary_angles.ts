@@ -42,10 +42,16 @@ export function rotaryModules(choice?: RotaryChoice): ModuleMap {
     ...modules,
     "package::slots::angles": variant,
     ...constantsModule("rotary", constants, {
-      ...{ ROTARY_DIM: rotaryDim, ROTARY_INTERLEAVED: interleaved, ROTARY_IN_PLACE: choice.inPlace ?? false },
-      ...{ SECTIONS: choice.sections !== undefined, SECTIONS_INTERLEAVED: sectionsInterleaved },
-      ...{ SECTION_T: sections[0], SECTION_H: sections[1], SECTION_W: sections[2] },
-      ...{ ANGLES_HALF: /16/.test(choice.angles), ANGLES_BF16: choice.angles === "bf16" },
+      ROTARY_DIM: rotaryDim,
+      ROTARY_INTERLEAVED: interleaved,
+      ROTARY_IN_PLACE: choice.inPlace ?? false,
+      SECTIONS: choice.sections !== undefined,
+      SECTIONS_INTERLEAVED: sectionsInterleaved,
+      SECTION_T: sections[0],
+      SECTION_H: sections[1],
+      SECTION_W: sections[2],
+      ANGLES_HALF: /16/.test(choice.angles),
+      ANGLES_BF16: choice.angles === "bf16",
     }),
   };
 }

@@ -101,10 +101,14 @@ export function slotConstants(slots: SlotChoice): Readonly<Record<string, boolea
   return {
     ...slots.cache?.constants,
     ...(similarity?.kind === "normalized" && {
-      ...{ NORMALIZED: true, RMS: similarity.rms, Q_WEIGHTS: similarity.qWeights, K_WEIGHTS: similarity.kWeights },
+      NORMALIZED: true,
+      RMS: similarity.rms,
+      Q_WEIGHTS: similarity.qWeights,
+      K_WEIGHTS: similarity.kWeights,
     }),
     ...(similarity?.kind === "additive" && {
-      ...{ INNER_BIAS: similarity.innerBias, UNIT_VECTOR: similarity.unitVector },
+      INNER_BIAS: similarity.innerBias,
+      UNIT_VECTOR: similarity.unitVector,
     }),
     TEMPERATURE: slots.temperature !== undefined,
     LOG_TEMPERATURE: slots.temperature === "log",

@@ -51,14 +51,21 @@ export interface ScoreSpecialisation extends SlotChoice {
 /** The modules of a specialisation, of which `package::weights` or `package::top_keys` is the root. */
 export function scoreModules({ name, text, rows }: ScoreKernel, spec: ScoreSpecialisation): ModuleMap {
   const config = configModule({
-    ...{ HEAD_DIM: spec.headDim, V_DIM: 1, LANES_Y, ROWS: rows, V_COLS: 1 },
-    ...{ D_CHUNK: chunkOf(spec.headDim) },
+    HEAD_DIM: spec.headDim,
+    V_DIM: 1,
+    LANES_Y,
+    ROWS: rows,
+    V_COLS: 1,
+    D_CHUNK: chunkOf(spec.headDim),
     ...slotConstants(spec),
   });
   const variant = (file: string, own: string) => ({ name: `variants/${file}.wesl`, text: own });
   return {
-    ...{ ...MODULES, [`package::${name}`]: text },
-    ...{ "package::lib::chosen": chosen, "package::lib::products": products, "package::lib::statistics": statistics },
+    ...MODULES,
+    [`package::${name}`]: text,
+    "package::lib::chosen": chosen,
+    "package::lib::products": products,
+    "package::lib::statistics": statistics,
     ...config,
     "package::slots::probability": probability,
     ...slotModules(spec),

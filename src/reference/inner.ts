@@ -4,7 +4,10 @@
 import type { Strided } from "./tensors.ts";
 
 export function dot(a: Strided, aAt: number, b: Strided, bAt: number, length: number, single: boolean): number {
-  const [x, y, dx, dy] = [a.data, b.data, a.strides[3], b.strides[3]];
+  const x = a.data;
+  const y = b.data;
+  const dx = a.strides[3];
+  const dy = b.strides[3];
   let sum = 0;
   if (single) {
     for (let d = 0; d < length; d++) sum = Math.fround(sum + Math.fround(x[aAt + d * dx] * y[bAt + d * dy]));
@@ -15,7 +18,8 @@ export function dot(a: Strided, aAt: number, b: Strided, bAt: number, length: nu
 }
 
 export function accumulate(out: Float64Array, p: number, v: Strided, vAt: number, single: boolean): void {
-  const [x, dx] = [v.data, v.strides[3]];
+  const x = v.data;
+  const dx = v.strides[3];
   if (single) {
     for (let d = 0; d < out.length; d++) out[d] = Math.fround(out[d] + Math.fround(p * x[vAt + d * dx]));
   } else {

@@ -71,9 +71,12 @@ export function multiHeadAttention(
     const strides = [rows * count * width, width, count * width, 1];
     return { data, shape: [batch, count, rows, width], strides };
   };
-  const [q, k, v] = [linear(query, layer.query, H), linear(key, layer.key, Hkv), linear(value, layer.value, Hkv)];
+  const q = linear(query, layer.query, H);
+  const k = linear(key, layer.key, Hkv);
+  const v = linear(value, layer.value, Hkv);
   const [B, , M, D] = q.shape;
-  const [N, Dv] = [k.shape[2], v.shape[3]];
+  const N = k.shape[2];
+  const Dv = v.shape[3];
   const { biasK, biasV } = layer;
   const scale = attention.scale ?? 1 / Math.sqrt(D);
   const keys = N + Number(biasK !== undefined) + Number(zeroAttention);
@@ -91,7 +94,9 @@ export function multiHeadAttention(
   const row = new Float64Array(keys);
   const p = new Float64Array(keys);
   for (let index = 0; index < B * H * M; index++) {
-    const [b, h, i] = [Math.floor(index / (H * M)), Math.floor(index / M) % H, index % M];
+    const b = Math.floor(index / (H * M));
+    const h = Math.floor(index / M) % H;
+    const i = index % M;
     if (qLengths && i >= qLengths[b]) continue;
     const g = Math.floor((h * Hkv) / H);
     row.set(scores.subarray(index * N, (index + 1) * N));

@@ -19,12 +19,15 @@ export function project(
   options: Pick<ReferenceOptions, "precision"> = {},
 ): Float64Array {
   const { single, round } = roundingOf(options.precision);
-  const [rows, w, b] = [broadcast(x, 4), broadcast(weight, 4), bias && broadcast(bias, 4)];
+  const rows = broadcast(x, 4);
+  const w = broadcast(weight, 4);
+  const b = bias && broadcast(bias, 4);
   const [batch, heads, length, inner] = rows.shape;
   const columns = w.shape[2];
   const y = new Float64Array(batch * heads * length * columns);
   for (let row = 0; row < batch * heads * length; row++) {
-    const [entry, head] = [Math.floor(row / (heads * length)), Math.floor(row / length) % heads];
+    const entry = Math.floor(row / (heads * length));
+    const head = Math.floor(row / length) % heads;
     const xAt = at(rows, entry, head, row % length);
     for (let n = 0; n < columns; n++) {
       const sum = dot(rows, xAt, w, at(w, entry, head, n), inner, single);

@@ -84,7 +84,8 @@ const SCALED: Readonly<Record<ReferenceRotaryScaling["type"], Scaled>> = {
     // base^(-k / pairs) * positions = 2 pi turns, solved for k
     const k = (turns: number) =>
       (plain.length * Math.log(originalMaxPositions / (2 * Math.PI * turns))) / Math.log(base);
-    let [low, high] = [k(betaFast), k(betaSlow)];
+    let low = k(betaFast);
+    let high = k(betaSlow);
     if (truncate) [low, high] = [Math.floor(low), Math.ceil(high)];
     low = Math.max(low, 0);
     high = Math.min(high, 2 * plain.length - 1);
@@ -144,16 +145,20 @@ export function rotary(x: ReferenceTensor, options: ReferenceRotaryOptions = {})
   };
   const output = new Float64Array(B * H * M * D);
   for (let row = 0; row < B * H * M; row++) {
-    const [b, h, m] = [Math.floor(row / (H * M)), Math.floor(row / M) % H, row % M];
+    const b = Math.floor(row / (H * M));
+    const h = Math.floor(row / M) % H;
+    const m = row % M;
     const start = at(source, b, h, m);
     const out = output.subarray(row * D, (row + 1) * D);
     for (let d = 0; d < D; d++) out[d] = source.data[start + d * source.strides[3]];
     for (let k = 0; k < rotaryDim / 2; k++) {
       const p = position(streamOf(k, options), b, m);
-      const [cos, sine] = [angle(options.cos, p, k, Math.cos, 1), angle(options.sin, p, k, Math.sin, 0)];
+      const cos = angle(options.cos, p, k, Math.cos, 1);
+      const sine = angle(options.sin, p, k, Math.sin, 0);
       const sin = conjugate ? -sine : sine;
       const [i, j] = interleaved ? [2 * k, 2 * k + 1] : [k, k + rotaryDim / 2];
-      const [a, c] = [out[i], out[j]];
+      const a = out[i];
+      const c = out[j];
       out[i] = round(round(a * cos) - round(c * sin));
       out[j] = round(round(a * sin) + round(c * cos));
     }

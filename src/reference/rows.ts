@@ -100,7 +100,8 @@ function ownersOf(cuSeqlens: ArrayLike<number>, total: number): Int32Array {
 function keysSeen(position: number, keys: number, options: ReferenceOptions) {
   const { causal = false, window, attentionChunk, sinkTokens } = options;
   const [left, right] = window ?? [-1, -1];
-  let [begin, end] = [0, keys];
+  let begin = 0;
+  let end = keys;
   if (causal) end = Math.min(end, position + 1);
   if (left >= 0) begin = Math.max(begin, position - left);
   if (right >= 0) end = Math.min(end, position + right + 1);

@@ -29,7 +29,8 @@ export interface Scores {
 /** @param q,k in the layout of the options */
 export function scoresOf(q: ReferenceTensor, k: ReferenceTensor, options: ReferenceOptions): Scores {
   const layout = options.layout ?? "bhmd";
-  const [query, key] = [toBhmd(q, layout), toBhmd(k, layout)];
+  const query = toBhmd(q, layout);
+  const key = toBhmd(k, layout);
   const [B, H, M] = query.shape;
   const [, kvHeads, N] = key.shape;
   const rounding = roundingOf(options.precision);
@@ -47,7 +48,8 @@ export function scoresOf(q: ReferenceTensor, k: ReferenceTensor, options: Refere
     const qAt = at(query, row.batch, row.head, row.qRow);
     const kHead = kvHead(row.head);
     const [begin, end] = stage === "scores" ? [row.begin, row.end] : [0, row.keys];
-    const [stageMasks, stageSteps] = [masks[stage], steps[stage]];
+    const stageMasks = masks[stage];
+    const stageSteps = steps[stage];
     for (let j = begin; j < end; j++) {
       if (!sees(stageMasks, row, j)) {
         scores[j] = Number.NEGATIVE_INFINITY;

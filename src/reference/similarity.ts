@@ -56,7 +56,8 @@ function normalized(q: Strided, k: Strided, similarity: Normalized, { round, sin
       : round(Math.sqrt(round(round(squares / D) + round(eps))));
   };
   return (qAt, kAt) => {
-    const [qNorm, kNorm] = [norm(q, qAt), norm(k, kAt)];
+    const qNorm = norm(q, qAt);
+    const kNorm = norm(k, kAt);
     let sum = 0;
     for (let d = 0; d < D; d++) {
       const a = round(round(q.data[qAt + d * q.strides[3]] / qNorm) * round(qWeights?.[d] ?? 1));

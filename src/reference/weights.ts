@@ -60,7 +60,8 @@ export function topKKeys(
   const { numbers, maxKeys } = problem.rows;
   const indices = new Int32Array(numbers.length * count).fill(-1);
   const weights = new Float64Array(numbers.length * count);
-  const [scores, probabilities] = [new Float64Array(maxKeys), new Float64Array(maxKeys)];
+  const scores = new Float64Array(maxKeys);
+  const probabilities = new Float64Array(maxKeys);
   for (let index = 0; index < numbers.length; index++) {
     const row = problem.rows.find(numbers[index]);
     if (!row) continue;

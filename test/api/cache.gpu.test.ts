@@ -45,7 +45,8 @@ function tokens(device: GPUDevice, M: number) {
     const data = normal(seed++, 2 * 2 * M * 8);
     return { data, gpu: keep(tensor(device, [2, 2, M, 8], { data })) };
   };
-  const [k, v] = [make(), make()];
+  const k = make();
+  const v = make();
   return { k: k.gpu, v: v.gpu, rows: { k: k.data, v: v.data, M } };
 }
 
@@ -230,7 +231,8 @@ describe("growth", () => {
     const q = keep(tensor(cache.device, [2, 2, 1, 8]));
     const plan = keep(await planAttention(cache.device, { q, cache }));
     await cache.grow(20);
-    const [encoder, output] = [cache.device.createCommandEncoder(), keep(tensor(cache.device, [2, 2, 1, 8]))];
+    const encoder = cache.device.createCommandEncoder();
+    const output = keep(tensor(cache.device, [2, 2, 1, 8]));
     await expectError(() => plan.encode(encoder, { output }), "destroyed", "attention: k: the tensor was destroyed.");
     await expectError(
       () => plan.encode(encoder, { output, cache }),

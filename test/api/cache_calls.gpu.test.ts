@@ -86,7 +86,8 @@ async function entryValue(cache: PagedKvCache, entry: number): Promise<number> {
 describe("an append that is rejected", () => {
   it("for memory that was refused leaves the pages of others alone", async () => {
     const cache = await paged();
-    const [zero, one] = [keep(await cache.batch([0])), keep(await cache.batch([1]))];
+    const zero = keep(await cache.batch([0]));
+    const one = keep(await cache.batch([1]));
     const ones = constant(1, 3, 1);
     await zero.append(ones, ones);
     for (const M of [3, 3]) {
@@ -107,7 +108,8 @@ describe("an append that is rejected", () => {
   it("to a contiguous cache is not counted, whether its plan is kept or not", async () => {
     const { cache, image } = await contiguous();
     const good = async (M: number) => {
-      const [k, v] = [rows(2, M), rows(2, M)];
+      const k = rows(2, M);
+      const v = rows(2, M);
       await cache.append(k.gpu, v.gpu);
       image.append({ k: k.data, v: v.data, M });
     };
@@ -203,7 +205,8 @@ describe("a call means the moment when it was made", () => {
 
   it("with the numbers in its arrays", async () => {
     const { cache, image } = await contiguous();
-    const [k, v] = [rows(2, 3), rows(2, 3)];
+    const k = rows(2, 3);
+    const v = rows(2, 3);
     const counts = [3, 1];
     const limits = new Int32Array([2, 9]);
     const order = [1, 0];
@@ -224,11 +227,13 @@ describe("a call means the moment when it was made", () => {
     for (const kept of [false, true]) {
       const { cache, image } = await contiguous();
       if (kept) {
-        const [k, v] = [rows(2, 2), rows(2, 2)];
+        const k = rows(2, 2);
+        const v = rows(2, 2);
         await cache.append(k.gpu, v.gpu);
         image.append({ k: k.data, v: v.data, M: 2 });
       }
-      const [k, v] = [rows(2, 2), rows(2, 2)];
+      const k = rows(2, 2);
+      const v = rows(2, 2);
       const calls: Promise<void>[] = [];
       for (let turn = 0; turn < 3; turn++) {
         const next = { k: normal(seed++, 64), v: normal(seed++, 64), M: 2 };
@@ -246,7 +251,8 @@ describe("a call means the moment when it was made", () => {
 
   it("and the calls before it: appends, cuts, forks, growth", async () => {
     const { cache } = await contiguous();
-    const [k, v] = [rows(2, 4), rows(2, 4)];
+    const k = rows(2, 4);
+    const v = rows(2, 4);
     const calls: Promise<unknown>[] = [cache.append(k.gpu, v.gpu), cache.reset(), cache.append(k.gpu, v.gpu)];
     const forked = cache.fork({ lengths: [3, 1] });
     calls.push(cache.truncate([1, 3]), cache.append(k.gpu, v.gpu), cache.append(k.gpu, v.gpu));
@@ -265,7 +271,8 @@ describe("a call means the moment when it was made", () => {
 
   it("and the pages of then, though others are freed before its turn", async () => {
     const cache = await paged();
-    const [k, v] = [constant(3, 4, 1), constant(3, 4, 1)];
+    const k = constant(3, 4, 1);
+    const v = constant(3, 4, 1);
     const first = cache.append(k, v, { counts: [4, 3, 0] });
     cache.fork(1, 2);
     cache.free(0);
@@ -286,7 +293,8 @@ describe("a call means the moment when it was made", () => {
   it("of attention too: it sees the appends before it, and none after", async () => {
     const cache = await paged();
     const batch = keep(await cache.batch([0]));
-    const [ones, threes] = [constant(1, 2, 1), constant(1, 2, 3)];
+    const ones = constant(1, 2, 1);
+    const threes = constant(1, 2, 3);
     const q = rows(1, 1).gpu;
     const calls = [batch.append(ones, ones)];
     const looked = attention(q, batch);

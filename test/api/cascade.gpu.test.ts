@@ -13,13 +13,20 @@ failOnGpuErrors();
 
 it("merges a shared prefix with keys of one's own", async () => {
   const device = await testDevice();
-  const [B, H, Hkv, M, D] = [3, 2, 1, 1, 16];
-  const [shared, own] = [150, 40];
+  const B = 3;
+  const H = 2;
+  const Hkv = 1;
+  const M = 1;
+  const D = 16;
+  const shared = 150;
+  const own = 40;
   const lengths = [40, 1, 17];
   const make = (what: number, shape: number[]) => ({ shape, data: normal(what, product(shape)) });
   const q = make(1, [B, H, M, D]);
-  const [prefixK, prefixV] = [make(2, [1, Hkv, shared, D]), make(3, [1, Hkv, shared, D])];
-  const [k, v] = [make(4, [B, Hkv, own, D]), make(5, [B, Hkv, own, D])];
+  const prefixK = make(2, [1, Hkv, shared, D]);
+  const prefixV = make(3, [1, Hkv, shared, D]);
+  const k = make(4, [B, Hkv, own, D]);
+  const v = make(5, [B, Hkv, own, D]);
   const gpu = (given: typeof q) => tensor(device, given.shape, { data: given.data });
   const [queries, ...keys] = [q, prefixK, prefixV, k, v].map(gpu);
 

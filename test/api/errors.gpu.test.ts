@@ -274,7 +274,9 @@ describe("encode refuses, and records nothing,", () => {
       "attention: output and lse overlap in their buffer (bindings start at multiples of 256 bytes).",
     );
     await attention(memory.q, memory.k, memory.v, {
-      ...{ output, lse: both.view({ shape: [1, 2, 9], offset: 192 }), ...small },
+      output,
+      lse: both.view({ shape: [1, 2, 9], offset: 192 }),
+      ...small,
     });
   });
   it("anything, once the plan is destroyed", async () => {

@@ -124,14 +124,15 @@ describe("memory at 4096 keys grows with M + N, not with M * N, by", () => {
   const kinds: Readonly<Record<string, AttentionOptions>> = {
     "windows, chunks and causality": { window: [100, 3], attentionChunk: 512, causal: true, lse: true },
     "biases and lengths of all kinds": {
-      ...{
-        softcap: 5,
-        alibiSlopes: [1, 2],
-        relativeBias: { table: range(64) },
-        sinks: [1, 2],
-        dropout: { p: 0.5, seed: 1 },
-      },
-      ...{ qLengths: [7], kvLengths: [4000], lse: true, rowMax: true },
+      softcap: 5,
+      alibiSlopes: [1, 2],
+      relativeBias: { table: range(64) },
+      sinks: [1, 2],
+      dropout: { p: 0.5, seed: 1 },
+      qLengths: [7],
+      kvLengths: [4000],
+      lse: true,
+      rowMax: true,
     },
     "packed sequences": { cuSeqlensQ: [0, 3, 8], cuSeqlensKv: [0, 1000, N], window: [9, 9] },
     functions: {

@@ -252,7 +252,8 @@ describe("a plan with functions refuses", () => {
       "attention: no function captured a tensor z; those captured are: x.",
     );
     await expectError(encode({ y: x }), "argument", /no function captured a tensor y/);
-    const [longer, whole] = [tensor(device, [5]), tensor(device, [4], { dtype: "i32" })];
+    const longer = tensor(device, [5]);
+    const whole = tensor(device, [4], { dtype: "i32" });
     const memory = {
       q: tensor(device, GOOD.q.shape),
       k: tensor(device, GOOD.k.shape),

@@ -12,7 +12,9 @@ failOnGpuErrors();
 
 it("of 2,000 tokens: no allocation, no compilation and no readback after the first", async () => {
   const { device, count, bytes } = counted(await testDevice());
-  const [H, D, TOKENS] = [4, 8, 2000];
+  const H = 4;
+  const D = 8;
+  const TOKENS = 2000;
   const cache = await createKvCache(device, { batch: 1, kvHeads: 1, headDim: D, capacity: TOKENS });
   const [q, k, v] = [H, 1, 1].map((heads) => tensor(device, [1, heads, 1, D]));
   const output = tensor(device, [1, H, 1, D], { data: new Float32Array(H * D).fill(Number.NaN) });

@@ -56,7 +56,8 @@ describe("calls", () => {
     for (const step of ["ready", "done"] as const) {
       const state = tables();
       const ledger = new Ledger("cache", state);
-      const [one, two] = [append(ledger, 0, 5), append(ledger, 1, 3)];
+      const one = append(ledger, 0, 5);
+      const two = append(ledger, 1, 3);
       expect(lengthsOf(ledger.projected)).toEqual([5, 3, 0]);
       if (step === "done") one.ready.open();
       await Promise.resolve();

@@ -18,7 +18,9 @@ import { expectError } from "../support/errors.ts";
 
 failOnGpuErrors();
 
-const [q, k, v] = [{ shape: [2, 4, 5, 8] }, { shape: [2, 2, 5, 8] }, { shape: [2, 2, 5, 6] }];
+const q = { shape: [2, 4, 5, 8] };
+const k = { shape: [2, 2, 5, 8] };
+const v = { shape: [2, 2, 5, 6] };
 const GOOD = { q, k, v };
 const gate = { shape: [2, 2, 5, 1] };
 const state = { shape: [2, 2, 8, 6] };
@@ -183,7 +185,8 @@ describe("planLinearAttention refuses", () => {
       "limit",
       "linearAttention: head dim 4000 is too large to run token by token; the largest is 1024.",
     );
-    const [many, one] = [{ shape: [1, 100, 100, 1000] }, { shape: [1, 1, 100, 1000] }];
+    const many = { shape: [1, 100, 100, 1000] };
+    const one = { shape: [1, 1, 100, 1000] };
     await expectError(
       () => planLinearAttention(device, { q: many, k: one, v: one, causal: true, variant: "recurrent" }),
       "limit",
@@ -254,7 +257,10 @@ describe("what goes wrong at a run", () => {
 describe("decoding", () => {
   it("goes on from a prompt token by token, in place, and allocates, compiles and binds nothing on the way", async () => {
     const { device, count, buffers } = counted(await testDevice());
-    const [B, H, N, D] = [1, 2, 12, 16];
+    const B = 1;
+    const H = 2;
+    const N = 12;
+    const D = 16;
     const prompt = 8;
     const [Q, K, V] = [1, 2, 3].map((seed) => make(device, seed, [B, H, N, D]));
     const S = tensor(device, [B, H, D, D]);
@@ -264,7 +270,10 @@ describe("decoding", () => {
     const first = await linearAttention(head(Q), head(K), head(V), shared);
 
     const one = () => tensor(device, [B, H, 1, D]);
-    const [qOne, kOne, vOne, output] = [one(), one(), one(), one()];
+    const qOne = one();
+    const kOne = one();
+    const vOne = one();
+    const output = one();
     const plan = await planLinearAttention(device, { q: qOne, k: kOne, v: vOne, output, ...shared });
     expect(plan.kernel).toBe("linear recurrent");
     const results: number[][] = [];
@@ -323,7 +332,8 @@ describe("decoding", () => {
       const problem = { q: { shape }, k: { shape }, v: { shape }, causal: true };
       return planLinearAttention(device, { ...problem, variant: "chunked" });
     };
-    const [short, long] = [await planned(2 ** 15), await planned(2 ** 17)];
+    const short = await planned(2 ** 15);
+    const long = await planned(2 ** 17);
     for (const plan of [short, long]) expect(plan.workspaceBytes).toBeLessThan(2 ** 26 + 2 ** 20);
     short.destroy();
     long.destroy();

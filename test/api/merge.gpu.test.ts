@@ -127,7 +127,8 @@ describe("mergeAttention refuses", () => {
     message: string | RegExp,
   ) => {
     const device = await testDevice();
-    const [a, b] = [make(device), make(device)];
+    const a = make(device);
+    const b = make(device);
     const { partials = [a, b], ...options } = (await change(a, b, device)) as { partials?: readonly Partial[] };
     await expectError(() => mergeAttention(partials, options), code, message);
     for (const used of [a, b]) for (const each of [used.output, used.lse]) each.destroy();
@@ -258,7 +259,8 @@ describe("a merge", () => {
 
     const plan = await planMerge(device, { partials: [GOOD, GOOD, GOOD] });
     expect(plan.workspaceBytes).toBe(4 * 2 * 4 * 5);
-    const [buffers, made] = [alive.size, groups];
+    const buffers = alive.size;
+    const made = groups;
     const encoder = device.createCommandEncoder();
     for (let again = 0; again < 50; again++) plan.encode(encoder, { partials, ...merged });
     device.queue.submit([encoder.finish()]);

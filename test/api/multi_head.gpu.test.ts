@@ -18,7 +18,11 @@ import { expectError } from "../support/errors.ts";
 
 failOnGpuErrors();
 
-const [B, M, E, H, D] = [2, 5, 16, 2, 8];
+const B = 2;
+const M = 5;
+const E = 16;
+const H = 2;
+const D = 8;
 const SMALL = { variant: "8x32" } as const; // takes the least time to compile
 
 /** Rows by columns, transposed. */
@@ -46,7 +50,10 @@ describe("weights", () => {
   }
   const pytorch = (device: GPUDevice) =>
     multiHeadWeights.fromPyTorch(device, {
-      ...{ in_proj_weight: packed, in_proj_bias: bias, "out_proj.weight": out, "out_proj.bias": outBias },
+      in_proj_weight: packed,
+      in_proj_bias: bias,
+      "out_proj.weight": out,
+      "out_proj.bias": outBias,
     });
 
   it("are the same layer from every layout", async () => {
@@ -60,7 +67,9 @@ describe("weights", () => {
         q_proj_weight: tensor(device, [E, E], { data: part(packed, 0) }),
         k_proj_weight: part(packed, 1),
         v_proj_weight: { data: part(packed, 2), shape: [E, E] },
-        ...{ in_proj_bias: bias, "out_proj.weight": { data: out, shape: [E, E] }, "out_proj.bias": outBias },
+        in_proj_bias: bias,
+        "out_proj.weight": { data: out, shape: [E, E] },
+        "out_proj.bias": outBias,
       }),
     );
     const kernel = (index: number) => transposed(part(packed, index), E, E); // [E, H * D], which is [E, H, D]
@@ -144,7 +153,9 @@ describe("weights", () => {
       layer.destroy();
       return values;
     };
-    const [one, again, other] = [await valuesOf(1), await valuesOf(1), await valuesOf(2)];
+    const one = await valuesOf(1);
+    const again = await valuesOf(1);
+    const other = await valuesOf(2);
     expect(one).toEqual(again);
     expect(one).not.toEqual(other);
     const limit = Math.sqrt(6 / (2 * E));

@@ -10,7 +10,9 @@ import { expectError } from "../support/errors.ts";
 
 failOnGpuErrors();
 
-const [B, M, D] = [2, 5, 8];
+const B = 2;
+const M = 5;
+const D = 8;
 
 /** A linear layer [out, in], with a bias where there is one. */
 interface Linear {
@@ -80,7 +82,10 @@ async function expectLayer(state: StateDict, prefix: string | undefined, { q, k,
     given,
     { query: q, key: k, value: v, output: o },
     {
-      ...{ heads, kvHeads: layer.kvHeads, causal: true, ...(scale && { scale }) },
+      heads,
+      kvHeads: layer.kvHeads,
+      causal: true,
+      ...(scale && { scale }),
     },
   );
   expect(worstElement(await output.read(), expected, [B, M, o.weight.shape[0]]).error).toBeLessThan(1e-5);

@@ -82,12 +82,40 @@ const CALLS: Readonly<Record<string, Call>> = {
 
 /** Public functions and classes without options of their own. */
 const WITHOUT = [
-  ...["AttentionPlan", "BlockMask", "FoveaError", "KvCache", "LinearAttentionPlan", "MergePlan", "MultiHeadPlan"],
-  ...["MultiplicativePlan", "OperationPlan", "PagedBatch", "PagedKvCache", "PositionEncodingPlan", "ProjectionPlan"],
-  ...["RotaryPlan", "Tensor", "alibiScore", "alibiSlopes", "allOf", "anyOf", "causalMask", "chunkMask"],
-  ...["createGpuTimer", "dilatedWindow", "documentMask", "globalWindow", "neighborhood2d", "prefixLm", "slidingWindow"],
-  ...["softcapScore", "splitHeads", "release", "deviceDescriptor"],
-  ...["MultiHeadAttention", "multiHeadWeights"], // below
+  "AttentionPlan",
+  "BlockMask",
+  "FoveaError",
+  "KvCache",
+  "LinearAttentionPlan",
+  "MergePlan",
+  "MultiHeadPlan",
+  "MultiplicativePlan",
+  "OperationPlan",
+  "PagedBatch",
+  "PagedKvCache",
+  "PositionEncodingPlan",
+  "ProjectionPlan",
+  "RotaryPlan",
+  "Tensor",
+  "alibiScore",
+  "alibiSlopes",
+  "allOf",
+  "anyOf",
+  "causalMask",
+  "chunkMask",
+  "createGpuTimer",
+  "dilatedWindow",
+  "documentMask",
+  "globalWindow",
+  "neighborhood2d",
+  "prefixLm",
+  "slidingWindow",
+  "softcapScore",
+  "splitHeads",
+  "release",
+  "deviceDescriptor",
+  "MultiHeadAttention",
+  "multiHeadWeights", // below
 ];
 
 describe("a name that there is not", () => {

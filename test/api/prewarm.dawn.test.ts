@@ -11,7 +11,8 @@ const TOKEN: AttentionProblem = { q: rows(2, 1), k: rows(2, 600), v: rows(2, 600
 
 it("prewarm compiles the kernels of a problem whose memory can't be had now", async () => {
   const real = await testDevice();
-  let [asked, popped] = [false, 0];
+  let asked = false;
+  let popped = 0;
   const poor = overridden(real, {
     createBuffer: (descriptor: GPUBufferDescriptor) => {
       asked ||= (descriptor.usage & 0x80) !== 0; // GPUBufferUsage.STORAGE

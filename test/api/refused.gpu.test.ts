@@ -138,7 +138,8 @@ describe("memory refused", () => {
 
   it("is thrown at encode once it is known", async () => {
     const { device, make, gone } = await setUp();
-    const [q, output] = [make(), make()];
+    const q = make();
+    const output = make();
     const plan = await planAttention(device, { q, k: q, v: q, output, variant: "8x32" });
     const bound = gone();
     const error = await bound.allocated.catch((cause: FoveaError) => cause);
@@ -152,7 +153,9 @@ describe("memory refused", () => {
 
   it("that is known too late for encode shows where the result is read, and of what is computed from it", async () => {
     const { device, make, gone } = await setUp();
-    const [q, output, next] = [make(), make(), make()];
+    const q = make();
+    const output = make();
+    const next = make();
     const plan = await planAttention(device, { q, k: q, v: q, output, variant: "8x32" });
     device.pushErrorScope("validation"); // of the commands that can't run
     const encoder = device.createCommandEncoder();

@@ -40,12 +40,14 @@ describe.each(Object.entries(OPERATIONS))("%s", (_, operation) => {
       const size = shape.reduce((a, b) => a * b, 1);
       return tensor(device, shape, { data: normal(seed, size), ...(strides && { strides }) });
     };
-    const [x, row] = [put(1, [3, 12]), put(2, [12])];
+    const x = put(1, [3, 12]);
+    const row = put(2, [12]);
     const first = (await operation(x, row)).output;
     const compiled = { pipelines: count.pipelines, modules: count.modules };
     const again = (await operation(x, row)).output;
     expect(await again.read()).toEqual(await first.read());
-    const [other, wide] = [put(1, [7, 2, 40], [200, 80, 1]), put(2, [40])];
+    const other = put(1, [7, 2, 40], [200, 80, 1]);
+    const wide = put(2, [40]);
     const third = (await operation(other, wide)).output;
     expect({ pipelines: count.pipelines, modules: count.modules }).toEqual(compiled);
     const made = [x, row, first, again, other, wide, third];
@@ -62,7 +64,8 @@ describe("gates of a position bias", () => {
   it("that are NaN make the biases of their query NaN", async () => {
     const device = await testDevice();
     const put = (data: number[]) => tensor(device, [1, 1, data.length, 1], { data });
-    const [update, reset] = [put([Number.NaN, 0, 0, -1e30]), put([0, Number.NaN, 0, 1e30])];
+    const update = put([Number.NaN, 0, 0, -1e30]);
+    const reset = put([0, Number.NaN, 0, 1e30]);
     const { output } = await gatedPositionBias(put([1, 1, 1, Number.NaN]), { update, reset, scale: put([1]) });
     expect([...(await output.read())]).toEqual([Number.NaN, Number.NaN, 1.75, Number.NaN]);
   });

@@ -105,7 +105,9 @@ describe("additive attention by its own name", () => {
           1,
         ),
       });
-    const [q, k, v] = [make([1, 2, 5, 16], 1), make([1, 2, 9, 16], 2), make([1, 2, 9, 16], 3)];
+    const q = make([1, 2, 5, 16], 1);
+    const k = make([1, 2, 9, 16], 2);
+    const v = make([1, 2, 9, 16], 3);
     const vector = make([2, 16], 4);
     const shared = { variant: "8x32" } as const;
     const bits = async (output: Tensor) => [...(await output.read())];

@@ -38,7 +38,9 @@ vi.mock("../../src/gpu/timing.ts", async (original) => {
       return {
         ...timer,
         async time(encode: (pass: GPUComputePassEncoder) => void) {
-          let [total, kernel, isFirst] = [0, "", true];
+          let total = 0;
+          let kernel = "";
+          let isFirst = true;
           const watched = (pass: GPUComputePassEncoder) => {
             const watch = {
               setPipeline: (pipeline: GPUComputePipeline) => {

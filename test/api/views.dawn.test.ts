@@ -6,7 +6,8 @@ import { failOnGpuErrors, testDevice } from "../support/device.ts";
 
 failOnGpuErrors();
 
-const [B, M] = [2, 3];
+const B = 2;
+const M = 3;
 /** A tensor [B, M, width] whose elements say where they are: batch, row and column. */
 const numbered = async (width: number) =>
   tensor(await testDevice(), [B, M, width], {
@@ -18,8 +19,10 @@ const numbered = async (width: number) =>
 /** What a view [B, heads, M, dim] of the columns from `first` on holds. */
 const expected = (heads: number, dim: number, first: number) =>
   Array.from({ length: B * heads * M * dim }, (_, i) => {
-    const [d, m] = [i % dim, Math.floor(i / dim) % M];
-    const [h, b] = [Math.floor(i / (dim * M)) % heads, Math.floor(i / (dim * M * heads))];
+    const d = i % dim;
+    const m = Math.floor(i / dim) % M;
+    const h = Math.floor(i / (dim * M)) % heads;
+    const b = Math.floor(i / (dim * M * heads));
     return 10_000 * b + 100 * m + first + h * dim + d;
   });
 

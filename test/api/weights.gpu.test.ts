@@ -46,8 +46,12 @@ const random = (device: GPUDevice, seed: number, shape: number[]) =>
 describe("memory", () => {
   it("of the best keys among 4096 is linear in the queries", async () => {
     const { device, sizes } = counted(await testDevice());
-    const [M, N, D, count] = [4096, 4096, 4, 3];
-    const [q, k] = [random(device, 1, [1, 1, M, D]), random(device, 2, [1, 1, N, D])];
+    const M = 4096;
+    const N = 4096;
+    const D = 4;
+    const count = 3;
+    const q = random(device, 1, [1, 1, M, D]);
+    const k = random(device, 2, [1, 1, N, D]);
     sizes.length = 0;
     // A window keeps the work small, and takes nothing from what the problem could need.
     const { indices, weights } = await topKKeys(q, k, { k: count, window: [31, 0] });
@@ -55,7 +59,7 @@ describe("memory", () => {
     expect(Math.max(...sizes)).toBe(most);
     expect(sizes.reduce((total, size) => total + size, 0)).toBeLessThan(2 * most + 4096);
     const found = await indices.read();
-    expect(found.slice(0, 6)).toEqual(Int32Array.from([0, -1, -1, ...[...found.slice(3, 5)], -1]));
+    expect(found.slice(0, 6)).toEqual(Int32Array.from([0, -1, -1, ...found.slice(3, 5), -1]));
     for (let place = 300; place < found.length; place++) {
       const query = Math.floor(place / count);
       expect(query - found[place]).toBeGreaterThanOrEqual(0);
@@ -65,7 +69,8 @@ describe("memory", () => {
   });
   it("of weights is the weights, and of those that were asked for", async () => {
     const { device, sizes } = counted(await testDevice());
-    const [q, k] = [random(device, 1, [1, 2, 300, 4]), random(device, 2, [1, 2, 300, 4])];
+    const q = random(device, 1, [1, 2, 300, 4]);
+    const k = random(device, 2, [1, 2, 300, 4]);
     sizes.length = 0;
     const whole = await attentionWeights(q, k);
     expect(Math.max(...sizes)).toBe(4 * 2 * 300 * 300);
@@ -81,7 +86,8 @@ describe("memory", () => {
 describe("compilation", () => {
   it("happens once for all stages and lists", async () => {
     const { device, count } = counted(await testDevice());
-    const [q, k] = [random(device, 1, [1, 2, 9, 4]), random(device, 2, [1, 2, 9, 4])];
+    const q = random(device, 1, [1, 2, 9, 4]);
+    const k = random(device, 2, [1, 2, 9, 4]);
     const lists: [number[], number[]][] = [
       [[0], [1, 2]],
       [[1, 0], [8]],

@@ -16,8 +16,12 @@ it("counts multiply-adds beside attention of f16, and notes what is missing", as
   const notes: string[] = [];
   const steps: string[] = [];
   const options = {
-    ...{ suite: "half", name: "small", dims: { ...dims, dtype: "f16" as const }, rounds: 2 },
-    ...{ note: (text: string) => notes.push(text), onStep: () => steps.push("step") },
+    suite: "half",
+    name: "small",
+    dims: { ...dims, dtype: "f16" as const },
+    rounds: 2,
+    note: (text: string) => notes.push(text),
+    onStep: () => steps.push("step"),
   };
   const rows = await measure(await testDevice(), { ...options, implementations: [FOVEA, ...matrices, PEAK] });
   const [fovea, fma] = rows as [Measurement, Measurement];

@@ -28,7 +28,12 @@ const refusal = (main: (context: Context) => Promise<number>, ...args: string[])
     (error) => `${error}`,
   );
 
-const [H, Hkv, M, N, D, Dv] = [4, 2, 21, 37, 16, 8];
+const H = 4;
+const Hkv = 2;
+const M = 21;
+const N = 37;
+const D = 16;
+const Dv = 8;
 const q = { shape: [H, M, D], data: normal(1, H * M * D) };
 const k = { shape: [Hkv, N, D], data: normal(2, Hkv * N * D) };
 const v = { shape: [Hkv, N, Dv], data: normal(3, Hkv * N * Dv) };

@@ -13,11 +13,24 @@ const root = join(import.meta.dirname, "../..");
 
 const times = (median: number) => ({ min: median / 2, p10: median, median, p90: 2 * median });
 const row = (suite: string, name: string, impl: string, ms: number, more: object = {}) => ({
-  ...{ suite, case: name, impl, kernel: "k", ms: times(ms), rounds: 3, gflops: 1.25, gbps: 2, maxError: 1.5e-7 },
-  ...{ correct: true, workspaceBytes: 0, ...more },
+  suite,
+  case: name,
+  impl,
+  kernel: "k",
+  ms: times(ms),
+  rounds: 3,
+  gflops: 1.25,
+  gbps: 2,
+  maxError: 1.5e-7,
+  correct: true,
+  workspaceBytes: 0,
+  ...more,
 });
 const FILE: ResultFile = {
-  ...{ schema: 1, adapter: { description: "acme anvil", software: true, features: [] }, engine: "e", commit: "c" },
+  schema: 1,
+  adapter: { description: "acme anvil", software: true, features: [] },
+  engine: "e",
+  commit: "c",
   rows: [
     row("ladder", "N=64 H=8 D=64", "1 naive", 20),
     row("ladder", "N=64 H=8 D=64", "4 forward", 8),

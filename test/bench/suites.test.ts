@@ -5,7 +5,14 @@ import { type Dims, flopsOf } from "../../bench/cost.ts";
 import { SUITES } from "../../bench/suites.ts";
 
 const dims = (problem: Partial<Dims>): Dims => ({
-  ...{ B: 1, H: 3, Hkv: 3, M: 5, N: 9, D: 4, Dv: 8, causal: false },
+  B: 1,
+  H: 3,
+  Hkv: 3,
+  M: 5,
+  N: 9,
+  D: 4,
+  Dv: 8,
+  causal: false,
   ...problem,
 });
 

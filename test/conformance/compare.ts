@@ -33,7 +33,8 @@ export function worstOf(
   actual: ArrayLike<number>,
   tolerance: number,
 ): Worst | undefined {
-  let [at, error] = [0, -1];
+  let at = 0;
+  let error = -1;
   for (let i = 0; i < data.length; i++) {
     const here = errorOf(actual[i], data[i], LOWEST[dtype]);
     if (here > error) [at, error] = [i, here];

@@ -27,11 +27,17 @@ afterEach(() => {
 const base64 = (array: ArrayBufferView) =>
   Buffer.from(array.buffer, array.byteOffset, array.byteLength).toString("base64");
 const floats = (dims: number[], ...data: number[]) => ({
-  ...{ dtype: "float32", dims, data: base64(Float32Array.from(data)) },
+  dtype: "float32",
+  dims,
+  data: base64(Float32Array.from(data)),
 });
 /** A quarter turn of (1, 0). */
 const TURN = {
-  ...{ op: "RotaryEmbedding", domain: "", opset: 23, attributes: {}, check: { tol: 1e-5 } },
+  op: "RotaryEmbedding",
+  domain: "",
+  opset: 23,
+  attributes: {},
+  check: { tol: 1e-5 },
   inputs: [floats([1, 1, 1, 2], 1, 0), floats([1, 1, 1], 0), floats([1, 1, 1], 1)],
   outputs: [floats([1, 1, 1, 2], 0, 1)],
 };
@@ -65,7 +71,8 @@ describe("an output", () => {
     expect(compared([-3.4028234663852886e38], [-Infinity])?.[0]).toBe(false);
   });
   it("passes what is no number only where the same is expected", () => {
-    const [nan, infinity] = [Number.NaN, Number.POSITIVE_INFINITY];
+    const nan = Number.NaN;
+    const infinity = Number.POSITIVE_INFINITY;
     expect(compared([nan, infinity, -infinity], [nan, infinity, -infinity])?.[0]).toBe(true);
     for (const [actual, expected] of [
       [nan, 0],
@@ -168,7 +175,8 @@ describe("npm run conformance", () => {
       shape: { ...TURN, outputs: [floats([1, 1, 2], 0, 1)] },
       refused: { ...TURN, attributes: { turns: 2 } },
       broken: { ...TURN, check: undefined },
-      ...{ unknown: { ...TURN, op: "Sinkhorn" }, unknown2: { ...TURN, op: "Sinkhorn" } },
+      unknown: { ...TURN, op: "Sinkhorn" },
+      unknown2: { ...TURN, op: "Sinkhorn" },
       double: { ...TURN, inputs: TURN.inputs.map((input) => ({ ...input, dtype: "float64", dims: [0], data: "" })) },
     });
     rmSync(join(folder, "suite/broken.json"));
@@ -199,12 +207,10 @@ describe("npm run conformance", () => {
         worst: expect.objectContaining({ error: 0 }),
       },
       {
-        ...{
-          file: "suite/wrong.json",
-          ...named,
-          status: "failed",
-          worst,
-        },
+        file: "suite/wrong.json",
+        ...named,
+        status: "failed",
+        worst,
         message: "output 0 at [0, 0, 0, 1] is 1, expected 0.5, tolerance 0.00001",
       },
     ]);

@@ -111,7 +111,8 @@ async function openDeno({ root }: Server): Promise<Engine> {
   };
   const { adapter, engine } = await next();
   return {
-    ...{ adapter, engine },
+    adapter,
+    engine,
     run: (path) => {
       child.stdin.write(`${path}\n`);
       return next();

@@ -146,8 +146,13 @@ const KerasMultiHeadAttention = onnxOperator(
     inputs: MULTI_HEAD_INPUTS,
     outputs: ["output", "scores?"],
     attributes: {
-      ...{ num_heads: "int", key_dim: "int", value_dim: "int", use_bias: "flag", dropout: "float" },
-      ...{ use_causal_mask: "flag", return_attention_scores: "flag" },
+      num_heads: "int",
+      key_dim: "int",
+      value_dim: "int",
+      use_bias: "flag",
+      dropout: "float",
+      use_causal_mask: "flag",
+      return_attention_scores: "flag",
     },
   },
   async (call) => {
@@ -194,7 +199,9 @@ const KerasMultiHeadAttention = onnxOperator(
       return Number(sees(Math.floor(i / (M * N)), Math.floor(i / N) % M, i % N));
     });
     const { output, weights: scores } = await layer.forward(query, {
-      ...{ key: call.tensor("key") ?? value, value, mask: call.make([B, 1, M, N], "u8", { data }) },
+      key: call.tensor("key") ?? value,
+      value,
+      mask: call.make([B, 1, M, N], "u8", { data }),
       ...(call.wants("scores") && { weights: "perHead" }),
     });
     return { output: call.own(output), ...(scores && { scores: call.own(scores) }) };
@@ -209,8 +216,12 @@ const RotaryEmbedding = onnxOperator(
     inputs: ["x"],
     outputs: ["output"],
     attributes: {
-      ...{ max_wavelength: "float", scaling_factor: "float", layout: "string" },
-      ...{ positions: "ints", positions2d: "graph", start_index: "int" },
+      max_wavelength: "float",
+      scaling_factor: "float",
+      layout: "string",
+      positions: "ints",
+      positions2d: "graph",
+      start_index: "int",
     },
   },
   async (call) => {
@@ -223,7 +234,10 @@ const RotaryEmbedding = onnxOperator(
     const output = call.make(x.shape, x.dtype);
     const positionIds = positions ?? (positions2d as unknown as number[][] | undefined)?.flat();
     await rotary(x.view(heads), {
-      ...{ base, layout: "bmhd", output: output.view(heads), ...(positionIds ? { positionIds } : { positionOffset }) },
+      base,
+      layout: "bmhd",
+      output: output.view(heads),
+      ...(positionIds ? { positionIds } : { positionOffset }),
       ...(factor !== 1 && { scaling: { type: "linear", factor } }),
     });
     return { output };

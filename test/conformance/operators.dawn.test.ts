@@ -29,7 +29,8 @@ async function outputsOf(op: string, inputs: (Tensor | null)[], attributes: obje
 }
 
 it("keras.Attention masks by -1e9, so that a row without a key is the mean of all", async () => {
-  const [q, v] = [await put([1, 2, 1], [0.5, 0.25]), await put([1, 2, 1], [1, 3])];
+  const q = await put([1, 2, 1], [0.5, 0.25]);
+  const v = await put([1, 2, 1], [1, 3]);
   const attend = async (mask: number[], causal: number) =>
     outputsOf("keras.Attention", [q, v, v, null, await put([1, 2], mask, "u8")], { use_causal_mask: causal }, 2);
   expect(await attend([0, 1], 1)).toEqual([
@@ -40,7 +41,8 @@ it("keras.Attention masks by -1e9, so that a row without a key is the mean of al
 });
 
 it("keras.Attention knows tf-keras' causal, which use_causal_mask overrules", async () => {
-  const [q, v] = [await put([1, 2, 1], [0.5, 0.25]), await put([1, 2, 1], [1, 3])];
+  const q = await put([1, 2, 1], [0.5, 0.25]);
+  const v = await put([1, 2, 1], [1, 3]);
   const attend = (attributes: object) => outputsOf("keras.Attention", [q, v, v], attributes, 2);
   const masked = await attend({ use_causal_mask: true });
   expect(masked[1].slice(0, 2)).toEqual([1, 0]);
@@ -51,11 +53,19 @@ it("keras.Attention knows tf-keras' causal, which use_causal_mask overrules", as
 });
 
 it("keras.MultiHeadAttention has all of Keras' masks, and 0 for a query that sees no key", async () => {
-  const [B, M, N, H, D, Dv, widths] = [2, 3, 4, 2, 4, 3, [5, 6, 7, 8]];
+  const B = 2;
+  const M = 3;
+  const N = 4;
+  const H = 2;
+  const D = 4;
+  const Dv = 3;
+  const widths = [5, 6, 7, 8];
   const [queryWidth, keyWidth, valueWidth, outputWidth] = widths;
   const product = (shape: readonly number[]) => shape.reduce((all, size) => all * size, 1);
   const value = (seed: number, shape: number[]) => ({ shape, data: normal(seed, product(shape)) });
-  const [query, key, values] = [value(1, [B, M, queryWidth]), value(2, [B, N, keyWidth]), value(3, [B, N, valueWidth])];
+  const query = value(1, [B, M, queryWidth]);
+  const key = value(2, [B, N, keyWidth]);
+  const values = value(3, [B, N, valueWidth]);
   const kernels = [
     value(4, [queryWidth, H, D]),
     value(5, [H, D]),
@@ -85,7 +95,9 @@ it("keras.MultiHeadAttention has all of Keras' masks, and 0 for a query that see
     output: { weight: turned(joined), bias: kernels[7] },
   };
   const seen = Array.from({ length: B * M * N }, (_, i) => {
-    const [n, m, b] = [i % N, Math.floor(i / N) % M, Math.floor(i / (M * N))];
+    const n = i % N;
+    const m = Math.floor(i / N) % M;
+    const b = Math.floor(i / (M * N));
     return Number(
       masks.query[b * M + m] && masks.value[b * N + n] && masks.key[b * N + n] && whole[m * N + n] && n <= m,
     );
@@ -127,7 +139,10 @@ it("keras.RotaryEmbedding counts from start_index", async () => {
 });
 
 it("torch.nn.TransformerEncoderLayer normalises first, with GELU, batch first", async () => {
-  const [B, S, E, F] = [2, 3, 4, 5];
+  const B = 2;
+  const S = 3;
+  const E = 4;
+  const F = 5;
   const shapes = [[B, S, E], [3 * E, E], [3 * E], [E, E], [E], [F, E], [F], [E, F], [E], [E], [E], [E], [E]];
   const values = shapes.map((shape, index) => ({
     shape,

@@ -19,7 +19,8 @@ const OPERATORS: Readonly<Record<string, Readonly<Record<string, Operator>>>> = 
 /** @param op Domain and name: `ai.onnx.preview.FlexAttention`. */
 export function operatorOf(op: string): Operator | undefined {
   const dot = op.lastIndexOf(".");
-  const [domain, name] = [op.slice(0, dot), op.slice(dot + 1)];
+  const domain = op.slice(0, dot);
+  const name = op.slice(dot + 1);
   const operators = Object.hasOwn(OPERATORS, domain) ? OPERATORS[domain] : {};
   return Object.hasOwn(operators, name) ? operators[name] : undefined;
 }

@@ -23,7 +23,8 @@ type Call = OnnxCall<(typeof INPUTS)[number], "output", { nhead: "int"; batch_fi
 /** Self-attention of x [S, B, E], or [B, S, E] where `batch_first` is set. */
 async function selfAttention(call: Call, x: Tensor): Promise<Tensor> {
   const { nhead: heads = 1, batch_first: batchFirst = false } = call.attributes;
-  const [inBias, outBias] = [call.tensor("self_attn.in_proj_bias"), call.tensor("self_attn.out_proj.bias")];
+  const inBias = call.tensor("self_attn.in_proj_bias");
+  const outBias = call.tensor("self_attn.out_proj.bias");
   const weights = multiHeadWeights.fromPyTorch(call.device, {
     in_proj_weight: call.tensor("self_attn.in_proj_weight"),
     "out_proj.weight": call.tensor("self_attn.out_proj.weight"),
@@ -41,7 +42,8 @@ async function selfAttention(call: Call, x: Tensor): Promise<Tensor> {
 
 /** Rows of x times the weight of a linear layer, plus its bias. */
 async function linear(call: Call, name: "linear1" | "linear2", x: Tensor): Promise<Tensor> {
-  const [weight, bias] = [call.tensor(`${name}.weight`), call.tensor(`${name}.bias`)];
+  const weight = call.tensor(`${name}.weight`);
+  const bias = call.tensor(`${name}.bias`);
   return call.own((await project(x, weight, bias ? { bias } : {})).output);
 }
 
@@ -61,8 +63,13 @@ const TransformerEncoderLayer = onnxOperator(
     inputs: INPUTS,
     outputs: ["output"],
     attributes: {
-      ...{ d_model: "int", nhead: "int", dim_feedforward: "int", activation: "string" },
-      ...{ norm_first: "flag", layer_norm_eps: "float", batch_first: "flag" },
+      d_model: "int",
+      nhead: "int",
+      dim_feedforward: "int",
+      activation: "string",
+      norm_first: "flag",
+      layer_norm_eps: "float",
+      batch_first: "flag",
     },
   },
   async (call) => {
@@ -77,7 +84,8 @@ const TransformerEncoderLayer = onnxOperator(
       },
     };
     const norm = async (name: "norm1" | "norm2", x: Tensor, residual?: Tensor) => {
-      const [weight, bias] = [call.tensor(`${name}.weight`), call.tensor(`${name}.bias`)];
+      const weight = call.tensor(`${name}.weight`);
+      const bias = call.tensor(`${name}.bias`);
       const options = { epsilon, weight, ...(bias && { bias }), ...(residual && { residual }) };
       return call.own((await layerNorm(x, options)).output);
     };

@@ -35,7 +35,8 @@ it("an attention module with d_q = d_k = 512 and d_v = 2048 on (1, 10, 512)", as
 
 it("multi-head attention with 8 heads and key dim 64 on (32, 512, 512)", async () => {
   const device = await testDevice();
-  const [B, M] = [32, 512];
+  const B = 32;
+  const M = 512;
   const weights = multiHeadWeights.glorot(device, { embedDim: 512, heads: 8, keyDim: 64 });
   const layer = new MultiHeadAttention(device, weights, { heads: 8 });
   const data = normal(2, B * M * 512);

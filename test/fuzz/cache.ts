@@ -57,14 +57,19 @@ const cacheSet = (place: CacheCase["place"], numbers: keyof typeof DTYPES): fc.A
           .map(({ part, ...rest }) => defined({ ...rest, rotaryDim: part ? 4 : undefined })),
         50,
       ),
-      ...{ qkNorm: flag(30), queries: flag(60), softcap: maybe(fc.constant(20), 20), alibi: flag(20), sinks: flag(20) },
+      qkNorm: flag(30),
+      queries: flag(60),
+      softcap: maybe(fc.constant(20), 20),
+      alibi: flag(20),
+      sinks: flag(20),
       variant: maybe(fc.constant("32x32"), 40),
     })
     .map(({ grouped, slack, pageSize, window, sinkTokens, ...set }) => {
       const { D, rotary, qkNorm } = set;
       const isOdd = D % 2 !== 0; // its channels are no pairs
       return defined<CacheSet>({
-        ...{ ...set, place },
+        ...set,
+        place,
         groupSize: grouped && numbers === "integers" && D % 8 === 0 && (set.Dv ?? D) % 8 === 0 ? 8 : undefined,
         rotary: isOdd && rotary && !rotary.rotaryDim ? undefined : rotary,
         queries: rotary || qkNorm ? set.queries : undefined,

@@ -43,7 +43,10 @@ function looksOf(problem: LinearCase): LinearAttentionProblem {
   const settings = { updateRule, causal, scale, featureMap, normalized, variant, maxDispatchFlops };
   return {
     ...Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined)),
-    ...{ layout, q: shape(H, M, D), k: shape(Hk, N, D), v: shape(Hkv, N, Dv) },
+    layout,
+    q: shape(H, M, D),
+    k: shape(Hk, N, D),
+    v: shape(Hkv, N, Dv),
     ...(updateRule?.startsWith("gated") && { decay: shape(Hkv, N, problem.rowDecay ? D : 1) }),
     ...(updateRule?.endsWith("delta") && { beta: shape(problem.sharedBeta ? 1 : Hkv, N, 1) }),
     ...(keyMask && { keyMask: { shape: [keyMask.shared ? 1 : B, N], dtype: "u8" as const } }),

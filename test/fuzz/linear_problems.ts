@@ -43,7 +43,8 @@ const linearSet: fc.Arbitrary<LinearSet> = fc
     rowDecay: maybe(fc.constant(true as const), 40),
     variant: maybe(fc.constantFrom("recurrent" as const, "chunked" as const), 50),
     group: fc.constantFrom(1, 1, 1, 2, 3),
-    ...{ lengths: fc.boolean(), mask: fc.boolean() },
+    lengths: fc.boolean(),
+    mask: fc.boolean(),
   })
   .map((set) => {
     const { updateRule } = set;
@@ -58,8 +59,12 @@ const linearSet: fc.Arbitrary<LinearSet> = fc
     const rowDecay = updateRule?.startsWith("gated") ? set.rowDecay : undefined;
     const able = set.variant === "recurrent" ? inOrder : !delta && !rowDecay;
     return {
-      ...{ ...set, causal, featureMap, normalized },
-      ...{ rowDecay, variant: able ? set.variant : undefined },
+      ...set,
+      causal,
+      featureMap,
+      normalized,
+      rowDecay,
+      variant: able ? set.variant : undefined,
     };
   }) as fc.Arbitrary<LinearSet>;
 
@@ -112,16 +117,34 @@ export const linearProblemsOf = (set: LinearSet): fc.Arbitrary<LinearCase> =>
     const masked = set.lengths || set.mask;
     const gated = updateRule?.startsWith("gated");
     const problem = {
-      ...{ B, H, Hkv, Hk: kHeads, N, D, Dv: set.Dv, seed, layout, planned, maxDispatchFlops },
-      ...{ dtype: set.dtype, updateRule, causal: set.causal, featureMap: set.featureMap, normalized: set.normalized },
-      ...{ rowDecay: set.rowDecay, variant: set.variant },
+      B,
+      H,
+      Hkv,
+      Hk: kHeads,
+      N,
+      D,
+      Dv: set.Dv,
+      seed,
+      layout,
+      planned,
+      maxDispatchFlops,
+      dtype: set.dtype,
+      updateRule,
+      causal: set.causal,
+      featureMap: set.featureMap,
+      normalized: set.normalized,
+      rowDecay: set.rowDecay,
+      variant: set.variant,
       M: causal ? undefined : drawn.M,
       scale: normalized ? undefined : drawn.scale,
       kvLengths: set.lengths ? drawn.lengths.slice(0, B).map((length) => Math.min(length, N)) : undefined,
       onGpu: set.lengths ? drawn.onGpu : undefined,
       keyMask: set.mask ? drawn.keyMask : undefined,
       poison: masked ? drawn.poison : undefined,
-      ...{ past: drawn.past, keeps: drawn.keeps, spread: drawn.spread, extremes: drawn.extremes },
+      past: drawn.past,
+      keeps: drawn.keeps,
+      spread: drawn.spread,
+      extremes: drawn.extremes,
       ...(gated && { decaySpread: drawn.decaySpread, forget: drawn.forget }),
       sharedBeta: updateRule?.endsWith("delta") ? drawn.sharedBeta : undefined,
     };

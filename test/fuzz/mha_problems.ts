@@ -34,11 +34,19 @@ const mhaSet: fc.Arbitrary<MhaSet> = fc.record({
   Dv: maybe(fc.constantFrom(8, 12, 10), 30),
   dtype: maybe(float, 20),
   storage: maybe(float, 20),
-  ...{ columns: flag(30), learnedKey: flag(30), zeroAttention: flag(30), sinks: flag(15) },
+  columns: flag(30),
+  learnedKey: flag(30),
+  zeroAttention: flag(30),
+  sinks: flag(15),
   weights: maybe(fc.constantFrom("perHead" as const, "mean" as const), 35),
   masks: fc.constantFrom("none" as const, "keep" as const, "ignore" as const, "both" as const),
-  ...{ lengths: often(30), biased: often(80), projected: often(85), odd: often(10) },
-  ...{ softcap: often(15), bias: often(15), dropout: often(15) },
+  lengths: often(30),
+  biased: often(80),
+  projected: often(85),
+  odd: often(10),
+  softcap: often(15),
+  bias: often(15),
+  dropout: often(15),
 }) as fc.Arbitrary<MhaSet>;
 
 /** The feature sets of a run: few, because each is several kernels to compile. */
@@ -52,16 +60,26 @@ const reach = fc.constantFrom(-1, 0, 1, 5, 40);
 const MHA_EXTREMES = ["nanQ", "nanK", "nanV", "tinyQ", "tinyK", "tinyV", "constant", "equalKeys", "farSinks"] as const;
 
 const draws = fc.record({
-  ...{ N: size(150), M: size(100), B: fc.integer({ min: 1, max: 3 }) },
-  ...{ kvHeads: fc.integer({ min: 1, max: 2 }), groups: fc.constantFrom(1, 1, 2, 3) },
-  ...{ E: width, Ek: width, Ev: width, Eo: width },
+  N: size(150),
+  M: size(100),
+  B: fc.integer({ min: 1, max: 3 }),
+  kvHeads: fc.integer({ min: 1, max: 2 }),
+  groups: fc.constantFrom(1, 1, 2, 3),
+  E: width,
+  Ek: width,
+  Ev: width,
+  Eo: width,
   cross: fc.constantFrom("self", "keys", "values"),
   causal: fc.constantFrom(undefined, undefined, true, "top-left" as const),
   window: maybe(fc.tuple(reach, reach), 25),
   scale: maybe(fc.constantFrom(0, 0.5, 1), 20),
   queries: perEntry(size(100)),
   keys: perEntry(size(150)),
-  ...{ axes, biasAxes: axes, bits: fc.boolean(), keyBits: fc.boolean(), onGpu: flag(30) },
+  axes,
+  biasAxes: axes,
+  bits: fc.boolean(),
+  keyBits: fc.boolean(),
+  onGpu: flag(30),
   p: fc.constantFrom(0.1, 0.5, 0.9),
   extremes: extremesOf(MHA_EXTREMES),
   seed: fc.integer({ min: 1, max: 2 ** 20 }),
@@ -78,7 +96,9 @@ function problemOf(set: MhaSet, drawn: Draws): MultiHeadCase {
   const wide = (units: number) => 4 * units + (set.odd ? 1 : 0);
   const E = wide(drawn.E);
   const work = (B: number, H: number) => B * H * (M * N * 2 * (Dv ?? D) + (M + N) * 48 * D);
-  let [B, kvHeads, groups] = [drawn.B, drawn.kvHeads, drawn.groups];
+  let B = drawn.B;
+  let kvHeads = drawn.kvHeads;
+  let groups = drawn.groups;
   while (work(B, kvHeads * groups) > MOST_WORK && B * kvHeads * groups > 1) {
     if (groups > 1) groups = 1;
     else if (B > 1) B--;
@@ -90,13 +110,29 @@ function problemOf(set: MhaSet, drawn: Draws): MultiHeadCase {
   const { softcap, bias, dropout } = set;
   const extremes = drawn.extremes?.filter((kind) => kind !== "farSinks" || sinks);
   return defined<MultiHeadCase>({
-    ...{ B, H: kvHeads * groups, Hkv: kvHeads, M, D, Dv, E },
+    B,
+    H: kvHeads * groups,
+    Hkv: kvHeads,
+    M,
+    D,
+    Dv,
+    E,
     ...(!isSelf && { N, Ek: wide(drawn.Ek) }),
     ...(drawn.cross === "values" && { Ev: wide(drawn.Ev) }),
     Eo: set.projected ? wide(drawn.Eo) : 0,
-    ...{ dtype, storage, columns, learnedKey, zeroAttention, sinks, weights, onGpu: drawn.onGpu },
+    dtype,
+    storage,
+    columns,
+    learnedKey,
+    zeroAttention,
+    sinks,
+    weights,
+    onGpu: drawn.onGpu,
     biases: set.biased ? undefined : "",
-    ...{ causal: drawn.causal, window: drawn.window, scale: drawn.scale, seed: drawn.seed },
+    causal: drawn.causal,
+    window: drawn.window,
+    scale: drawn.scale,
+    seed: drawn.seed,
     ...(set.lengths && { qLengths: lengths(drawn.queries, M), kvLengths: lengths(drawn.keys, N) }),
     ...(hasScores && { mask: { axes: drawn.axes, bits: drawn.bits && drawn.axes.includes("N") } }),
     ...(hasScores && masks !== "keep" && { ignores: masks === "ignore" || drawn.bits }),

@@ -12,7 +12,9 @@ import { featureSets, problemsOf } from "./problems.ts";
 /** A device on which everything can be made and nothing runs. */
 const nowhere = {
   limits: {
-    ...{ maxBufferSize: 2 ** 31, maxComputeWorkgroupsPerDimension: 65535, minStorageBufferOffsetAlignment: 256 },
+    maxBufferSize: 2 ** 31,
+    maxComputeWorkgroupsPerDimension: 65535,
+    minStorageBufferOffsetAlignment: 256,
     maxStorageBuffersPerShaderStage: 8,
     maxUniformBuffersPerShaderStage: 12,
     maxStorageBufferBindingSize: 2 ** 31 - 4,
@@ -124,7 +126,10 @@ async function expectValid(problem: Case): Promise<void> {
   const given = Object.entries({ causal, scale, maxDispatchFlops, attentionChunk, softcap, variant });
   const asked = {
     ...Object.fromEntries(given.filter(([, value]) => value !== undefined)),
-    ...{ layout, q: { shape: shape(H, M, D) }, k: { shape: shape(Hkv, N, D) }, v: { shape: shape(Hkv, N, Dv) } },
+    layout,
+    q: { shape: shape(H, M, D) },
+    k: { shape: shape(Hkv, N, D) },
+    v: { shape: shape(Hkv, N, Dv) },
     ...features.gpu((size, options) => tensor(nowhere, size, options)),
     ...blockMask,
   } as Parameters<typeof resolveProblem>[0];

@@ -63,7 +63,8 @@ describe("pipelines of a device", () => {
     expect(count.pipelines).toBe(1002);
   });
   it("are dropped by release, and that of another device are not", async () => {
-    const [one, other] = [stub(), stub()];
+    const one = stub();
+    const other = stub();
     for (const { device } of [one, other]) await compileKernel(device, kernel("text"));
     release(one.device);
     for (const { device } of [one, other]) await compileKernel(device, kernel("text"));

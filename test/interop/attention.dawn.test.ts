@@ -51,7 +51,8 @@ function maskOf({ mask, hides = 0.3, poison = [] }: Problem, sizes: readonly num
   if (!mask) return { added: () => 0 };
   const { shape, dtype } = mask;
   const reach = shape[shape.length - 1];
-  const [values, chance] = [normal(7, product(shape)), integers(8, product(shape), 0, 99)];
+  const values = normal(7, product(shape));
+  const chance = integers(8, product(shape), 0, 99);
   const data = Array.from(values, (value, i) => {
     const hidden = chance[i] < 100 * hides || poison.includes(i % reach);
     if (dtype === "u8") return hidden ? 0 : 7;
@@ -71,7 +72,8 @@ function maskOf({ mask, hides = 0.3, poison = [] }: Problem, sizes: readonly num
 async function run(problem: Problem): Promise<void> {
   const { B = 2, H = 4, Hkv = 2, S = 2, L, past, D = 8, Dv = D, flat = false, dtypes = ["f32", "f32"] } = problem;
   const { causal = false, window = [-1, -1], nonpad, softcap = 0, scale, modes = [], poison = [], opset } = problem;
-  const [P, device] = [past ?? 0, await testDevice()];
+  const P = past ?? 0;
+  const device = await testDevice();
   const T = P + L;
   const used: Tensor[] = [];
   const keep = <One extends Tensor | undefined>(made: One): One => {
@@ -87,18 +89,18 @@ async function run(problem: Problem): Promise<void> {
       const padding = nonpad && seed > 1 && row >= nonpad[Math.floor(i / (heads * rows * width))];
       return padding || unseen.includes(row) ? BAD[i % 3] : ROUND[dtype](value);
     });
-  const [q, k, v] = [
-    random(1, H, S, D, dtypes[0], []),
-    random(2, Hkv, T, D, dtypes[0], poison),
-    random(3, Hkv, T, Dv, dtypes[1], poison),
-  ];
+  const q = random(1, H, S, D, dtypes[0], []);
+  const k = random(2, Hkv, T, D, dtypes[0], poison);
+  const v = random(3, Hkv, T, Dv, dtypes[1], poison);
   /** Rows `from` .. `to` of a tensor [B, heads, rows, width]. */
   const input = (all: readonly number[], heads: number, [from, to]: readonly number[], dtype: Float, folds = flat) => {
     const rows = all === q ? S : T;
     const width = all === v ? Dv : D;
     const order = Array.from({ length: B * heads * (to - from) * width }, (_, i) => {
-      const [count, c] = [to - from, i % width];
-      const [outer, b] = [Math.floor(i / width), Math.floor(i / (width * heads * count))];
+      const count = to - from;
+      const c = i % width;
+      const outer = Math.floor(i / width);
+      const b = Math.floor(i / (width * heads * count));
       const [h, m] = folds
         ? [outer % heads, Math.floor(outer / heads) % count]
         : [Math.floor(outer / count) % heads, outer % count];
@@ -118,20 +120,23 @@ async function run(problem: Problem): Promise<void> {
     );
   };
   const bias = Float64Array.from({ length: product(sizes) }, (_, i) => {
-    const [b, h, m, n] = [Math.floor(i / (H * S * T)), Math.floor(i / (S * T)) % H, Math.floor(i / T) % S, i % T];
+    const b = Math.floor(i / (H * S * T));
+    const h = Math.floor(i / (S * T)) % H;
+    const m = Math.floor(i / T) % S;
+    const n = i % T;
     return mask.added([b, h, m, n]);
   });
   const unmasked = { ...(scale !== undefined && { scale }), ...(softcap > 0 && { softcap }) };
   const masked = { ...unmasked, maskFunction: sees, bias: { data: bias, shape: sizes } };
-  const [Q, K, V] = [
-    { data: q, shape: [B, H, S, D] },
-    { data: k, shape: [B, Hkv, T, D] },
-    { data: v, shape: [B, Hkv, T, Dv] },
-  ];
+  const Q = { data: q, shape: [B, H, S, D] };
+  const K = { data: k, shape: [B, Hkv, T, D] };
+  const V = { data: v, shape: [B, Hkv, T, Dv] };
   try {
     const lengths = nonpad && problem.onGpu ? upload([B], nonpad, "i32") : nonpad;
     const inputs: OnnxInput[] = [
-      ...[input(q, H, [0, S], dtypes[0]), input(k, Hkv, [P, T], dtypes[0]), input(v, Hkv, [P, T], dtypes[1])],
+      input(q, H, [0, S], dtypes[0]),
+      input(k, Hkv, [P, T], dtypes[0]),
+      input(v, Hkv, [P, T], dtypes[1]),
       problem.mask ? upload(problem.mask.shape, mask.data as number[], problem.mask.dtype) : null,
       past === undefined ? null : input(k, Hkv, [0, P], dtypes[0], false),
       past === undefined ? null : input(v, Hkv, [0, P], dtypes[1], false),
@@ -139,7 +144,9 @@ async function run(problem: Problem): Promise<void> {
     ];
     for (const mode of modes.length ? modes : [0]) {
       const attributes = {
-        ...{ is_causal: causal, softcap, qk_matmul_output_mode: mode },
+        is_causal: causal,
+        softcap,
+        qk_matmul_output_mode: mode,
         ...(flat && { q_num_heads: H, kv_num_heads: Hkv }),
         ...(scale !== undefined && { scale }),
         ...(problem.window && { left_window_size: window[0], right_window_size: window[1] }),
@@ -152,7 +159,10 @@ async function run(problem: Problem): Promise<void> {
         const { output } = reference(Q, K, V, { ...masked, precision });
         if (!flat) return output;
         return output.map((_, i) => {
-          const [c, h, m, b] = [i % Dv, Math.floor(i / Dv) % H, Math.floor(i / (Dv * H)) % S, Math.floor(i / (Dv * H * S))]; // biome-ignore format: an index
+          const c = i % Dv;
+          const h = Math.floor(i / Dv) % H;
+          const m = Math.floor(i / (Dv * H)) % S;
+          const b = Math.floor(i / (Dv * H * S)); // biome-ignore format: an index
           return output[((b * H + h) * S + m) * Dv + c];
         });
       };
@@ -241,8 +251,13 @@ describe("shapes and types", () => {
   });
   it("in f16, with a mask of f16 and a past", () =>
     run({
-      ...{ L: 5, past: 9, dtypes: ["f16", "f16"], softcap: 3, scale: 0.25 },
-      ...{ mask: { shape: [1, 2, 13], dtype: "f16" }, modes: [2, 3] },
+      L: 5,
+      past: 9,
+      dtypes: ["f16", "f16"],
+      softcap: 3,
+      scale: 0.25,
+      mask: { shape: [1, 2, 13], dtype: "f16" },
+      modes: [2, 3],
     }));
   it("with values of another type than keys", () => run({ L: 9, dtypes: ["f32", "f16"], causal: true }));
 });
@@ -256,8 +271,11 @@ describe("refused", () => {
       used.push(tensor(device, shape, { dtype }));
       return used[used.length - 1];
     };
-    const [q, k, v] = [make([2, 4, 3, 8]), make([2, 2, 6, 8]), make([2, 2, 6, 8])];
-    const [q3, k3] = [make([2, 3, 32]), make([2, 6, 16])];
+    const q = make([2, 4, 3, 8]);
+    const k = make([2, 2, 6, 8]);
+    const v = make([2, 2, 6, 8]);
+    const q3 = make([2, 3, 32]);
+    const k3 = make([2, 6, 16]);
     const past = make([2, 2, 4, 8]);
     const heads = { q_num_heads: 4, kv_num_heads: 2 };
     type Run = Parameters<typeof Attention>;

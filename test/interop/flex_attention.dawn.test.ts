@@ -24,15 +24,21 @@ type Attributes = Readonly<Record<string, unknown>>;
 type Line = readonly [op: string, inputs: string, output: string, attributes?: Attributes];
 
 const initializer = (name: string, dims: readonly number[], data: readonly number[], dtype = "float32") => ({
-  ...{ name, dims, data, dtype },
+  name,
+  dims,
+  data,
+  dtype,
 });
 /** A graph from x to y. */
 const graph = (lines: readonly Line[], initializers: readonly object[] = []): OnnxGraph => ({
   inputs: ["x"],
   outputs: ["y"],
   nodes: lines.map(([op, inputs, output, attributes = {}]) => ({
-    ...{ op, domain: "", attributes },
-    ...{ inputs: inputs.split(" "), outputs: [output] },
+    op,
+    domain: "",
+    attributes,
+    inputs: inputs.split(" "),
+    outputs: [output],
   })),
   initializers,
 });
@@ -49,11 +55,19 @@ const PLACES: readonly Line[] = [
   ["Range", "zero N one", "j"],
 ];
 const NUMBERS = [
-  ...[integers("zero", [], [0]), integers("one", [], [1]), integers("two", [], [2]), integers("minus_one", [], [-1])],
+  integers("zero", [], [0]),
+  integers("one", [], [1]),
+  integers("two", [], [2]),
+  integers("minus_one", [], [-1]),
   integers("minus_ones", [1], [-1]),
 ];
 
-const [B, H, Hkv, M, N, D] = [2, 4, 2, 4, 21, 8];
+const B = 2;
+const H = 4;
+const Hkv = 2;
+const M = 4;
+const N = 21;
+const D = 8;
 
 interface Problem {
   readonly score?: { readonly graph: OnnxGraph; readonly js?: ReferenceOptions["scoreFunction"] };
@@ -65,7 +79,8 @@ interface Problem {
 /** V weighted by [B, H, M, N], in float64 or with every operation rounded to f32. */
 function weighted(weights: Float64Array, v: ReferenceTensor, Dv: number, round: (x: number) => number): Float64Array {
   return Float64Array.from({ length: B * H * M * Dv }, (_, element) => {
-    const [row, d] = [Math.floor(element / Dv), element % Dv];
+    const row = Math.floor(element / Dv);
+    const d = element % Dv;
     const head = Math.floor(row / M) % H;
     const at = (Math.floor(row / (M * H)) * Hkv + Math.floor(head / (H / Hkv))) * N;
     let sum = 0;
@@ -80,7 +95,9 @@ async function run({ score, prob, scale, Dv = D }: Problem): Promise<void> {
     const data = normal(seed, product(shape));
     return { data, shape, gpu: tensor(device, shape, { data }) };
   };
-  const [q, k, v] = [made(1, [B, H, M, D]), made(2, [B, Hkv, N, D]), made(3, [B, Hkv, N, Dv])];
+  const q = made(1, [B, H, M, D]);
+  const k = made(2, [B, Hkv, N, D]);
+  const v = made(3, [B, Hkv, N, Dv]);
   const [Y] = (await FlexAttention([q.gpu, k.gpu, v.gpu], {
     ...(score && { score_mod: score.graph }),
     ...(prob && { prob_mod: prob.graph }),
@@ -145,7 +162,8 @@ describe("score_mod", () => {
   it("with a mask in memory that has -Infinity, for entries, and rows that see nothing", () => {
     const mask = Array.from({ length: B * M * N }, (_, i) => (i % 5 === 0 || i < 2 * N ? HIDDEN : table[i % 20]));
     return run({
-      ...{ scale: 0.75, Dv: 12 },
+      scale: 0.75,
+      Dv: 12,
       score: {
         graph: graph(
           [
@@ -247,7 +265,9 @@ describe("operators", () => {
     const js = (x: number, { qIdx, kvIdx }: ReferencePosition) => {
       const ahead = kvIdx - qIdx;
       const mod = ((ahead % 5) + 5) % 5;
-      const [less, notAhead, far] = [mod < 2, ahead % 5 <= 0, Math.trunc(ahead / 5)];
+      const less = mod < 2;
+      const notAhead = ahead % 5 <= 0;
+      const far = Math.trunc(ahead / 5);
       const flag = Number(less === notAhead && less);
       const round = Math.floor(x + 0.5); // no draw lies between two whole numbers
       const exp = Math.exp(x);
@@ -284,12 +304,19 @@ describe("operators", () => {
       ["Sum", "x cut all along", "y"],
     ];
     const numbers = [
-      ...[integers("two_1", [1], [2]), integers("four_1", [1], [4]), integers("one_1", [1], [1])],
-      ...[integers("zero_1", [1], [0]), integers("last", [1], [M - 1]), integers("minus_99", [1], [-99])],
+      integers("two_1", [1], [2]),
+      integers("four_1", [1], [4]),
+      integers("one_1", [1], [1]),
+      integers("zero_1", [1], [0]),
+      integers("last", [1], [M - 1]),
+      integers("minus_99", [1], [-99]),
       initializer("stored", [N, 8], [...normal(4, 8 * N).map(Math.fround)]),
       initializer("flat", [H * N], [...table]),
-      ...[integers("by_pairs", [2], [2, -1]), integers("by_head", [4], [1, H, 1, N])],
-      ...[integers("expanded", [4], [1, 1, M, 1]), initializer("start", [], [0]), initializer("stop", [], [11])],
+      integers("by_pairs", [2], [2, -1]),
+      integers("by_head", [4], [1, H, 1, N]),
+      integers("expanded", [4], [1, 1, M, 1]),
+      initializer("start", [], [0]),
+      initializer("stop", [], [11]),
       initializer("step", [], [0.5]),
     ];
     const stored = normal(4, 8 * N).map(Math.fround);
@@ -427,7 +454,8 @@ describe("refused", () => {
 
 /** Error function by its series. */
 function erf(x: number): number {
-  let [term, sum] = [x, x];
+  let term = x;
+  let sum = x;
   for (let n = 1; n < 80; n++) {
     term *= (-x * x) / n;
     sum += term / (2 * n + 1);

@@ -5,7 +5,9 @@ import { graphFunction } from "../../src/interop/onnx/graph.ts";
 
 const scalar = (name: string, dtype: string, value: number) => ({ name, dtype, dims: [], data: [value] });
 const node = (op: string, inputs: string[], output: string, attributes = {}) => ({
-  ...{ op, inputs, attributes },
+  op,
+  inputs,
+  attributes,
   outputs: [output],
 });
 const CAUSAL = {
@@ -22,7 +24,10 @@ const CAUSAL = {
     node("Where", ["seen", "scores", "minus_infinity"], "out"),
   ],
   initializers: [
-    ...[scalar("zero", "int64", 0), scalar("one", "int64", 1), scalar("two", "int64", 2), scalar("three", "int64", 3)],
+    scalar("zero", "int64", 0),
+    scalar("one", "int64", 1),
+    scalar("two", "int64", 2),
+    scalar("three", "int64", 3),
     { name: "last", dtype: "int64", dims: [1], data: [-1] },
     { ...scalar("minus_infinity", "float32", 0), data: "AACA/w==" },
   ],

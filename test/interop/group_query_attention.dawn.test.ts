@@ -20,7 +20,9 @@ import { headsOf, type Input, Inputs, rowsOf } from "../support/operators.ts";
 
 failOnGpuErrors();
 
-const [H, HKV, D] = [4, 2, 8];
+const H = 4;
+const HKV = 2;
+const D = 8;
 const MOST = 24; // positions that cos and sin have
 
 interface Case {
@@ -78,9 +80,22 @@ async function run(problem: Case): Promise<void> {
   const ints = (values: readonly number[]) => (onGpu ? inputs.given([values.length], values, "i32").gpu : values);
   const ids = problem.positionIds;
   const given = [
-    ...[rows.gpu, k?.gpu, v?.gpu, pasts[0]?.gpu, pasts[1]?.gpu, ints(keys.map((count) => count - 1)), [total]],
-    ...[angles[0]?.gpu, angles[1]?.gpu, ids && (onGpu ? inputs.given([B, S], ids, "i32").gpu : ids)],
-    ...[bias?.gpu, sink?.gpu, null, null, norms[0]?.gpu, norms[1]?.gpu],
+    rows.gpu,
+    k?.gpu,
+    v?.gpu,
+    pasts[0]?.gpu,
+    pasts[1]?.gpu,
+    ints(keys.map((count) => count - 1)),
+    [total],
+    angles[0]?.gpu,
+    angles[1]?.gpu,
+    ids && (onGpu ? inputs.given([B, S], ids, "i32").gpu : ids),
+    bias?.gpu,
+    sink?.gpu,
+    null,
+    null,
+    norms[0]?.gpu,
+    norms[1]?.gpu,
   ];
   const shared = attributes.past_present_share_buffer;
   const qkOutput = attributes.qk_output ?? 0;
@@ -187,12 +202,10 @@ function cached(
   const steps = fresh.strides ?? [heads * S * D, S * D, D, 1];
   const P = past?.shape[2] ?? 0;
   return Float64Array.from({ length: B * heads * rows * D }, (_, i) => {
-    const [d, row, h, b] = [
-      i % D,
-      Math.floor(i / D) % rows,
-      Math.floor(i / (D * rows)) % heads,
-      Math.floor(i / (D * rows * heads)),
-    ];
+    const d = i % D;
+    const row = Math.floor(i / D) % rows;
+    const h = Math.floor(i / (D * rows)) % heads;
+    const b = Math.floor(i / (D * rows * heads));
     const fromNew = row - starts[b];
     if (fromNew >= 0 && fromNew < S) {
       return ROUND[dtype](fresh.data[(fresh.offset ?? 0) + b * steps[0] + h * steps[1] + fromNew * steps[2] + d]);
@@ -206,7 +219,9 @@ function optionsOf(problem: Case, offsets: readonly number[], bias?: Input, sink
   const { attributes: { causal = 1, local_window_size: window = -1, softcap, scale, smooth_softmax: smooth } = {} } =
     problem;
   return {
-    ...{ causal: Boolean(causal), queryOffset: offsets, kvLengths: problem.keys },
+    causal: Boolean(causal),
+    queryOffset: offsets,
+    kvLengths: problem.keys,
     ...(window > 0 && { window: [window - 1, 0] as const }),
     ...(softcap && { softcap }),
     ...(scale && { scale }),
@@ -286,7 +301,9 @@ describe("GroupQueryAttention", () => {
   it("is the same a token at a time as at once", async () => {
     const device = await testDevice();
     const inputs = new Inputs(device, { seed: 20 });
-    const [q, k, v] = [inputs.random([1, 4, H * D]), inputs.random([1, 4, HKV * D]), inputs.random([1, 4, HKV * D])];
+    const q = inputs.random([1, 4, H * D]);
+    const k = inputs.random([1, 4, HKV * D]);
+    const v = inputs.random([1, 4, HKV * D]);
     const heads = { num_heads: H, kv_num_heads: HKV, past_present_share_buffer: true, local_window_size: 3 };
     const caches = [0, 1].map(() => inputs.keep(tensor(device, [1, HKV, 8, D])));
     const tokens: number[] = [];
@@ -308,7 +325,8 @@ describe("GroupQueryAttention", () => {
   ])("has caches of %d rows for windows of %d keys, shared: %s", async (capacity, window, shared) => {
     const device = await testDevice();
     const inputs = new Inputs(device, { seed: 21 });
-    const [cos, sin] = [inputs.random([MOST, D / 2]).gpu, inputs.random([MOST, D / 2]).gpu];
+    const cos = inputs.random([MOST, D / 2]).gpu;
+    const sin = inputs.random([MOST, D / 2]).gpu;
     const heads = { num_heads: H, kv_num_heads: HKV, local_window_size: window, do_rotary: true };
     const zeros = (rows: number) => [0, 1].map(() => inputs.keep(tensor(device, [2, HKV, rows, D])));
     const full = zeros(16);
@@ -371,7 +389,9 @@ describe("GroupQueryAttention refuses", () => {
     const { device, count, buffers } = counted(await testDevice());
     const inputs = new Inputs(device);
     const make = (...shape: number[]) => inputs.keep(tensor(device, shape));
-    const [q, k, cache] = [make(2, 3, H * D), make(2, 3, HKV * D), make(2, HKV, 5, D)];
+    const q = make(2, 3, H * D);
+    const k = make(2, 3, HKV * D);
+    const cache = make(2, HKV, 5, D);
     const heads = { num_heads: H, kv_num_heads: HKV };
     const call = (attributes: Record<string, unknown>, ...given: readonly unknown[]) =>
       GroupQueryAttention(given as never, { ...heads, ...attributes } as never);

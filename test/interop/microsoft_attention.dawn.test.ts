@@ -19,7 +19,10 @@ import { headsOf, type Input, Inputs, rowsOf } from "../support/operators.ts";
 
 failOnGpuErrors();
 
-const [B, S, H, D] = [3, 3, 2, 8];
+const B = 3;
+const S = 3;
+const H = 2;
+const D = 8;
 const E = H * D;
 type Precision = "f64" | "f32";
 const PRECISIONS = ["f64", "f32"] as const;
@@ -45,11 +48,15 @@ function expected(problem: (precision: Precision) => Problem) {
     const [batch, heads, rows] = q.shape;
     const keys = all.shape[2];
     const biases = Float64Array.from({ length: batch * heads * rows * keys }, (_, i) => {
-      const [t, s, h] = [i % keys, Math.floor(i / keys) % rows, Math.floor(i / (keys * rows)) % heads];
+      const t = i % keys;
+      const s = Math.floor(i / keys) % rows;
+      const h = Math.floor(i / (keys * rows)) % heads;
       return bias?.(Math.floor(i / (keys * rows * heads)), h, s, t) ?? 0;
     });
     const options = {
-      ...{ causal, precision, bias: { data: biases, shape: [batch, heads, rows, keys] } },
+      causal,
+      precision,
+      bias: { data: biases, shape: [batch, heads, rows, keys] },
       ...(scale && { scale }),
     };
     const { output } = attention(q, all, values, options);
@@ -69,7 +76,9 @@ function concat(past: ReferenceTensor | undefined, rows: ReferenceTensor) {
     return one.data[(one.offset ?? 0) + b * sb + h * sh + row * sn + d * sd];
   };
   const data = Float64Array.from({ length: batch * heads * N * width }, (_, i) => {
-    const [d, row, h] = [i % width, Math.floor(i / width) % N, Math.floor(i / (width * N)) % heads];
+    const d = i % width;
+    const row = Math.floor(i / width) % N;
+    const h = Math.floor(i / (width * N)) % heads;
     const b = Math.floor(i / (width * N * heads));
     if (past && row < P) return value(past, b, h, row, d);
     return value(rows, b, h, row - P, d);
@@ -144,7 +153,10 @@ describe("a mask of com.microsoft", () => {
     const given = [q.gpu, k.gpu, v.gpu, null, mask, null, past[0].gpu, past[1].gpu];
     const [output] = keep(inputs, await MultiHeadAttention(given, { num_heads: H, mask_filter_value: filter }));
     const results = expected(() => ({
-      ...{ q: headsOf(q, H), k: headsOf(k, H), v: headsOf(v, H), past },
+      q: headsOf(q, H),
+      k: headsOf(k, H),
+      v: headsOf(v, H),
+      past,
       bias: (b, _, s, t) => (counts(b, s, t) ? 0 : filter),
     }));
     await compare(`mask [${shape}]`, output, results, (one) => one.output, [B, S, E]);
@@ -163,7 +175,8 @@ describe("a mask of com.microsoft", () => {
 it("MultiHeadAttention adds key and value [B, H, L, D] to a past", async () => {
   const inputs = await inputsOf(31);
   const q = inputs.random([B, S, E]);
-  const [k, v] = [inputs.random([B, H, S, D]), inputs.random([B, H, S, D])];
+  const k = inputs.random([B, H, S, D]);
+  const v = inputs.random([B, H, S, D]);
   const past = [inputs.random([B, H, P, D]), inputs.random([B, H, P, D])] as const;
   const given = [q.gpu, k.gpu, v.gpu, null, null, null, past[0].gpu, past[1].gpu];
   const attributes = { num_heads: H, unidirectional: 1 } as const;
@@ -177,7 +190,8 @@ it("MultiHeadAttention adds key and value [B, H, L, D] to a past", async () => {
 describe("MultiHeadAttention", () => {
   it("adds biases, keeps a past, and gives scores", async () => {
     const inputs = await inputsOf(3);
-    const [q, k] = [inputs.random([B, S, E]), inputs.random([B, S, E])];
+    const q = inputs.random([B, S, E]);
+    const k = inputs.random([B, S, E]);
     const v = inputs.random([B, S, E]);
     const bias = inputs.random([3 * E]);
     const past = [inputs.random([B, H, P, D]), inputs.random([B, H, P, D])] as const;
@@ -189,7 +203,9 @@ describe("MultiHeadAttention", () => {
       q: headsOf(plus(q, bias, 0, precision), H),
       k: headsOf(plus(k, bias, E, precision), H),
       v: headsOf(plus(v, bias, 2 * E, precision), H),
-      ...{ past, causal: true, scale: 0.3 },
+      past,
+      causal: true,
+      scale: 0.3,
       bias: (_, h, s, t) => scores.data[(h * S + s) * T + t],
     }));
     await compare("output", made[0], results, (one) => one.output, [B, S, E]);
@@ -228,12 +244,14 @@ describe("MultiHeadAttention", () => {
     }));
     await compare("packed", alone, results, (one) => one.output, [B, S, E]);
 
-    const [q, kv] = [inputs.random([B, S, E]), inputs.random([B, S, H, 2, D])];
+    const q = inputs.random([B, S, E]);
+    const kv = inputs.random([B, S, H, 2, D]);
     const [both] = keep(inputs, await MultiHeadAttention([q.gpu, kv.gpu], heads));
     const ofBoth = expected(() => ({ q: headsOf(q, H), k: part(kv, 2, 0), v: part(kv, 2, 1) }));
     await compare("packed keys and values", both, ofBoth, (one) => one.output, [B, S, E]);
 
-    const [k, v] = [inputs.random([B, H, S, D]), inputs.random([B, H, S, D])];
+    const k = inputs.random([B, H, S, D]);
+    const v = inputs.random([B, H, S, D]);
     const made = keep(inputs, await MultiHeadAttention([q.gpu, k.gpu, v.gpu], heads, { outputs: 2 }));
     const ofHeads = expected(() => ({ q: headsOf(q, H), k, v }));
     await compare("heads", made[0], ofHeads, (one) => one.output, [B, S, E]);
@@ -250,7 +268,11 @@ describe("MultiHeadAttention", () => {
     inputs.keep(made[0]);
     const used = past.map(({ data }) => ({ data, shape: [B, H, P, D], strides: [H * 9 * D, 9 * D, D, 1] }));
     const results = expected(() => ({
-      ...{ q: headsOf(q, H), k: headsOf(k, H), v: headsOf(v, H), past: [used[0], used[1]], causal: true },
+      q: headsOf(q, H),
+      k: headsOf(k, H),
+      v: headsOf(v, H),
+      past: [used[0], used[1]],
+      causal: true,
     }));
     await compare("output", made[0], results, (one) => one.output, [B, S, E]);
     expect(made[1]).toBe(past[0].gpu);
@@ -273,17 +295,17 @@ function projected(x: Input, weights: Input, bias: Input | undefined, precision:
 describe("MicrosoftAttention", () => {
   it.each([false, true])("projects, rotates, and keeps a past, that it shares: %s", async (shared) => {
     const inputs = await inputsOf(6);
-    const [x, weights, bias] = [inputs.random([B, S, 12]), inputs.random([12, 3 * E], 0.3), inputs.random([3 * E])];
+    const x = inputs.random([B, S, 12]);
+    const weights = inputs.random([12, 3 * E], 0.3);
+    const bias = inputs.random([3 * E]);
     const room = shared ? 9 : P;
     const past = inputs.random([2, B, H, room, D]);
     const attributes = {
-      ...{
-        num_heads: H,
-        unidirectional: true,
-        do_rotary: true,
-        rotary_embedding_dim: 6,
-        past_present_share_buffer: shared,
-      },
+      num_heads: H,
+      unidirectional: true,
+      do_rotary: true,
+      rotary_embedding_dim: 6,
+      past_present_share_buffer: shared,
       mask_filter_value: -50,
     } as const;
     const mask = { ends: [5, 4, 3], begins: [0, 2, 1] };
@@ -303,8 +325,12 @@ describe("MicrosoftAttention", () => {
         return { data: past.data, shape: [B, H, P, D], strides, offset: index * B * H * room * D };
       };
       return {
-        ...{ q: turned(0), k: turned(E), v: headsOf(rows, H, 2 * E, D), past: [pastOf(0), pastOf(1)], causal: true },
-        ...{ bias: (b, _, __, t) => (t < mask.ends[b] && t >= mask.begins[b] ? 0 : -50) },
+        q: turned(0),
+        k: turned(E),
+        v: headsOf(rows, H, 2 * E, D),
+        past: [pastOf(0), pastOf(1)],
+        causal: true,
+        bias: (b, _, __, t) => (t < mask.ends[b] && t >= mask.begins[b] ? 0 : -50),
       };
     });
     await compare("output", made[0], results, (one) => one.output, [B, S, E]);
@@ -317,7 +343,8 @@ describe("MicrosoftAttention", () => {
 
   it("has values of another width, and no bias", async () => {
     const inputs = await inputsOf(7);
-    const [x, weights] = [inputs.random([B, S, 12]), inputs.random([12, 4 * E], 0.3)];
+    const x = inputs.random([B, S, 12]);
+    const weights = inputs.random([12, 4 * E], 0.3);
     const scores = inputs.random([B, 1, S, S]);
     const sizes = { num_heads: H, qkv_hidden_sizes: [E, E, 2 * E] };
     const given = [x.gpu, weights.gpu, null, null, null, scores.gpu];
@@ -325,7 +352,9 @@ describe("MicrosoftAttention", () => {
     const results = expected((precision) => {
       const rows = projected(x, weights, undefined, precision);
       return {
-        ...{ q: headsOf(rows, H, 0, D), k: headsOf(rows, H, E, D), v: headsOf(rows, H, 2 * E, 2 * D) },
+        q: headsOf(rows, H, 0, D),
+        k: headsOf(rows, H, E, D),
+        v: headsOf(rows, H, 2 * E, 2 * D),
         bias: (b, _, s, t) => scores.data[(b * S + s) * S + t],
       };
     });
@@ -346,7 +375,9 @@ describe("sequences one after the other", () => {
       const output = new Float64Array(6 * E);
       for (const [b, length] of lengths.entries()) {
         const [q, k, v] = heads.map((one) => ({
-          ...{ ...one, shape: [1, H, length, D], offset: one.offset + starts[b] * one.strides[2] },
+          ...one,
+          shape: [1, H, length, D],
+          offset: one.offset + starts[b] * one.strides[2],
         }));
         const own = biases && { ...biases, shape: [1, H, length, length], offset: b * H * 25 };
         if (length === 0) continue;
@@ -359,13 +390,16 @@ describe("sequences one after the other", () => {
 
   it("are projected and attended to by PackedAttention", async () => {
     const inputs = await inputsOf(8);
-    const [x, weights, bias] = [inputs.random([6, 12]), inputs.random([12, 3 * E], 0.3), inputs.random([3 * E])];
+    const x = inputs.random([6, 12]);
+    const weights = inputs.random([12, 3 * E], 0.3);
+    const bias = inputs.random([3 * E]);
     const offsets = inputs.given([3, PADDED], new Array(15).fill(0), "i32");
     const scores = inputs.random([3, H, PADDED, PADDED]);
     const results = expectedOf((precision) => {
       const rows = projected({ ...x, shape: [1, 6, 12] }, weights, bias, precision).data;
       return [0, 1, 2].map((part) => ({
-        ...{ shape: [1, 6, E], gpu: undefined as never },
+        shape: [1, 6, E],
+        gpu: undefined as never,
         data: Float64Array.from({ length: 6 * E }, (_, i) => rows[Math.floor(i / E) * 3 * E + part * E + (i % E)]),
       }));
     }, scores);
@@ -394,9 +428,12 @@ describe("sequences one after the other", () => {
       await PackedMultiHeadAttention([packed.gpu, null, null, null, offsets, starts], heads),
     );
     const part = (index: number): Input => ({
-      ...{ shape: [1, 6, E], gpu: undefined as never },
+      shape: [1, 6, E],
+      gpu: undefined as never,
       data: Float64Array.from({ length: 6 * E }, (_, i) => {
-        const [d, h, token] = [i % D, Math.floor(i / D) % H, Math.floor(i / E)];
+        const d = i % D;
+        const h = Math.floor(i / D) % H;
+        const token = Math.floor(i / E);
         return packed.data[((token * H + h) * 3 + index) * D + d];
       }),
     });
@@ -414,8 +451,10 @@ describe("DecoderAttention", () => {
   ])("static_kv: %d, use_past: %d", async (isStatic, usesPast) => {
     const inputs = await inputsOf(10);
     const L = 4;
-    const [query, key] = [inputs.random([S, B, E]), inputs.random([L, B, E])];
-    const [qWeight, kvWeight] = [inputs.random([E, E], 0.3), inputs.random([E, 2 * E], 0.3)];
+    const query = inputs.random([S, B, E]);
+    const key = inputs.random([L, B, E]);
+    const qWeight = inputs.random([E, E], 0.3);
+    const kvWeight = inputs.random([E, 2 * E], 0.3);
     const bias = inputs.random([3 * E]);
     const caches = [inputs.random([B, H, P, D]), inputs.random([B, H, P, D])];
     const keys = isStatic ? (usesPast ? P : L) : usesPast ? P + S : S;
@@ -431,9 +470,12 @@ describe("DecoderAttention", () => {
     const made = keep(inputs, await DecoderAttention([...given, ...flags, onGpu], attributes, { outputs: 3 }));
     const results = expected((precision) => {
       const first = (x: Input, count: number): Input => ({
-        ...{ shape: [B, count, E], gpu: undefined as never },
+        shape: [B, count, E],
+        gpu: undefined as never,
         data: Float64Array.from({ length: B * count * E }, (_, i) => {
-          const [e, row, b] = [i % E, Math.floor(i / E) % count, Math.floor(i / (E * count))];
+          const e = i % E;
+          const row = Math.floor(i / E) % count;
+          const b = Math.floor(i / (E * count));
           return x.data[(row * B + b) * E + e];
         }),
       });
@@ -444,7 +486,9 @@ describe("DecoderAttention", () => {
       const rows = (begin: number) => ({ ...headsOf(kv, H, begin, D), shape: [B, H, added, D] });
       return {
         q: headsOf(projected(first(query, S), qWeight, { ...biasOf(0), shape: [E] }, precision), H),
-        ...{ k: rows(0), v: rows(E), ...(usesPast && { past: [caches[0], caches[1]] as const }) },
+        k: rows(0),
+        v: rows(E),
+        ...(usesPast && { past: [caches[0], caches[1]] as const }),
         bias: (b, _, __, t) => ((b * keys + t) % 3 === 1 ? -50 : 0),
       };
     });
@@ -461,11 +505,14 @@ describe("what does not fit is refused, by name", () => {
     const { device, count, buffers } = counted(await testDevice());
     const inputs = new Inputs(device);
     const make = (...shape: number[]) => inputs.random(shape).gpu;
-    const [x, w, q] = [make(2, 3, 12), make(12, 48), make(2, 3, 16)];
+    const x = make(2, 3, 12);
+    const w = make(12, 48);
+    const q = make(2, 3, 16);
     const i32 = (...shape: number[]) =>
       inputs.given(shape, new Array(shape.reduce((a, b) => a * b)).fill(1), "i32").gpu;
     const heads = { num_heads: 2 };
-    const [tokens, cache] = [make(6, 16), make(3, 2, 4, 8)];
+    const tokens = make(6, 16);
+    const cache = make(3, 2, 4, 8);
     const decoder = [make(3, 2, 16), make(4, 2, 16), make(16, 16), make(16, 32), make(48)];
     const off = [[0], [0], [0], [0]] as const;
     const cases: [() => unknown, string][] = [

@@ -40,7 +40,8 @@ const outOfHeads = async (output: Tensor, heads: number) => splitHeads(output, h
 describe("MicrosoftRotaryEmbedding", () => {
   it("takes one position for all entries or one a token, from the host or the GPU", async () => {
     const input = await made(1, [2, 3, 16]);
-    const [cos, sin] = [await made(2, [9, 4]), await made(3, [9, 4])];
+    const cos = await made(2, [9, 4]);
+    const sin = await made(3, [9, 4]);
     const ids = [4, 0, 8, 7, 1, 1];
     const device = await testDevice();
     const i32 = (shape: number[], data: number[]) => tensor(device, shape, { dtype: "i32", data });
@@ -61,21 +62,25 @@ describe("MicrosoftRotaryEmbedding", () => {
   });
   it("copies channels past R, and tokens whose position has no row", async () => {
     const input = await made(4, [1, 2, 16]);
-    const [cos, sin] = [await made(5, [3, 2]), await made(6, [3, 2])];
+    const cos = await made(5, [3, 2]);
+    const sin = await made(6, [3, 2]);
     const attributes = { num_heads: 2, rotary_embedding_dim: 4, interleaved: 1 } as const;
     const [output] = await MicrosoftRotaryEmbedding([input.gpu, [3, 1], cos.gpu, sin.gpu], attributes);
     const options = { rotaryDim: 4, interleaved: true, cos: cos.cpu, sin: sin.cpu, position: () => 1 };
     const turned = reference(inHeads(input.cpu, 2), options);
     const heads = inHeads(input.cpu, 2);
     const expected = turned.map((value, i) => {
-      const [h, row, d] = [Math.floor(i / 16), Math.floor(i / 8) % 2, i % 8];
+      const h = Math.floor(i / 16);
+      const row = Math.floor(i / 8) % 2;
+      const d = i % 8;
       return row === 0 ? heads.data[16 * row + 8 * h + d] : value;
     });
     expectClose("output", await outOfHeads(output as Tensor, 2), { f64: expected, plain: expected }, [1, 2, 2, 8]);
   });
   it("names what is wrong", async () => {
     const device = await testDevice();
-    const [input, cos] = [tensor(device, [1, 3, 16]), tensor(device, [9, 4])];
+    const input = tensor(device, [1, 3, 16]);
+    const cos = tensor(device, [9, 4]);
     const name = "com.microsoft.RotaryEmbedding";
     const cases: [() => unknown, string][] = [
       [
@@ -106,7 +111,8 @@ describe("MicrosoftRotaryEmbedding", () => {
 describe("MRotaryEmbedding", () => {
   it("gives time what does not fit where sections alternate", async () => {
     const input = await made(7, [2, 2, 3, 8]);
-    const [cos, sin] = [await made(8, [9, 4]), await made(9, [9, 4])];
+    const cos = await made(8, [9, 4]);
+    const sin = await made(9, [9, 4]);
     const ids = Array.from({ length: 18 }, (_, i) => (5 * i) % 9);
     for (const [sections, streams] of [
       [
@@ -123,7 +129,9 @@ describe("MRotaryEmbedding", () => {
       // Column by column: a cache per token, of the stream that the column has.
       const { data } = input.cpu;
       const expected = data.map((value, i) => {
-        const [b, row, d] = [Math.floor(i / 48), Math.floor(i / 8) % 3, i % 8];
+        const b = Math.floor(i / 48);
+        const row = Math.floor(i / 8) % 3;
+        const d = i % 8;
         const column = d % 4;
         const at = 4 * ids[6 * streams[column] + 3 * b + row] + column;
         const other = d < 4 ? -data[i + 4] : data[i - 4];
@@ -135,7 +143,8 @@ describe("MRotaryEmbedding", () => {
   });
   it("names what is wrong", async () => {
     const device = await testDevice();
-    const [input, cos] = [tensor(device, [1, 3, 16]), tensor(device, [9, 4])];
+    const input = tensor(device, [1, 3, 16]);
+    const cos = tensor(device, [9, 4]);
     const name = "com.microsoft.MRotaryEmbedding";
     const ids = new Array(9).fill(0);
     const cases: [() => unknown, string][] = [
@@ -173,7 +182,9 @@ describe("LinearAttention", () => {
         const spec = inHeads(given, heads);
         return { ...spec, shape: [batch, heads, count, spec.shape[3]] };
       };
-      const [q, k, v] = [first(query.cpu, 2), first(key.cpu, 1), first(value.cpu, 1)];
+      const q = first(query.cpu, 2);
+      const k = first(key.cpu, 1);
+      const v = first(value.cpu, 1);
       const options = { updateRule: "delta", pastState, precision } as const;
       return referenceLinear(q, k, v, { ...options, beta: first(beta.cpu, 1) });
     };
@@ -264,8 +275,12 @@ describe("position biases", () => {
     const put = (shape: number[], data: number[]) => tensor(device, shape, { data });
     const first = (...row: number[]) => [...row, ...new Array(12).fill(0)];
     const inputs = [
-      ...[put([1, 2, 4], [1, 0, 0, 0, 0, 0, 0, 0]), put([4], [2, 0, 0, 0]), put([1, 1, 2, 2], [1, 2, 3, 4])],
-      ...[put([4, 4], first(0.1, 0.2, 0.3, 0.4)), put([4], [0, 0, 1, -1]), put([1, 1, 1, 1], [5])],
+      put([1, 2, 4], [1, 0, 0, 0, 0, 0, 0, 0]),
+      put([4], [2, 0, 0, 0]),
+      put([1, 1, 2, 2], [1, 2, 3, 4]),
+      put([4, 4], first(0.1, 0.2, 0.3, 0.4)),
+      put([4], [0, 0, 1, -1]),
+      put([1, 1, 1, 1], [5]),
     ];
     const [output] = await GatedRelativePositionBias(inputs, { num_heads: 1 });
     const sigmoid = (x: number) => 1 / (1 + Math.exp(-x));
@@ -276,7 +291,11 @@ describe("position biases", () => {
     }
   });
   it("puts tokens without padding into their rows, and the bias alone into the others", async () => {
-    const [B, S, H, D, K] = [2, 3, 2, 4, 8];
+    const B = 2;
+    const S = 3;
+    const H = 2;
+    const D = 4;
+    const K = 8;
     const device = await testDevice();
     const tokens = await made(21, [4, H * D]);
     const given = [await made(22, [H * D]), await made(23, [1, H, S, S]), await made(24, [D, K]), await made(25, [K])];

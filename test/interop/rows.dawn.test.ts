@@ -85,7 +85,8 @@ describe("LayerNormalization and RMSNormalization", () => {
         [2, 1, 4],
       ],
     ] as const) {
-      const [Scale, B] = [await made(3, scale), await made(4, bias)];
+      const Scale = await made(3, scale);
+      const B = await made(4, bias);
       const [Y] = await LayerNormalization([X.gpu, Scale.gpu, B.gpu], { axis: 1 });
       const options = { axis: 1, weight: Scale.cpu, bias: B.cpu };
       await compare("Y", Y, (precision) => layerNorm(X.cpu, { ...options, precision }).output, [2, 3, 4]);
@@ -133,7 +134,8 @@ describe("LayerNormalization and RMSNormalization", () => {
     );
   });
   it("SimplifiedLayerNormalization has the dtype of its scale, and the inverse root mean square", async () => {
-    const [X, scale] = [await made(27, [2, 3, 4], "f16"), await made(28, [3, 4])];
+    const X = await made(27, [2, 3, 4], "f16");
+    const scale = await made(28, [3, 4]);
     const [Y, inverse] = await SimplifiedLayerNormalization(
       [X.gpu, scale.gpu],
       { axis: 1, epsilon: 0.25 },
@@ -149,8 +151,11 @@ describe("LayerNormalization and RMSNormalization", () => {
 
 describe("SkipLayerNormalization and SkipSimplifiedLayerNormalization", () => {
   it("have the sum and its statistics as outputs", async () => {
-    const [input, skip] = [await made(9, [2, 3, 8]), await made(10, [3, 8])];
-    const [gamma, beta, bias] = [await made(11, [8]), await made(12, [8]), await made(13, [8])];
+    const input = await made(9, [2, 3, 8]);
+    const skip = await made(10, [3, 8]);
+    const gamma = await made(11, [8]);
+    const beta = await made(12, [8]);
+    const bias = await made(13, [8]);
     const inputs = [input, skip, gamma, beta, bias].map(({ gpu }) => gpu);
     const results = await SkipLayerNormalization(inputs, {}, { outputs: 4 });
     const shared = { residual: skip.cpu, residualBias: bias.cpu, weight: gamma.cpu, epsilon: 1e-12 };
@@ -181,7 +186,8 @@ describe("SkipLayerNormalization and SkipSimplifiedLayerNormalization", () => {
   });
   it("name what is wrong", async () => {
     const device = await testDevice();
-    const [input, gamma] = [tensor(device, [2, 3, 8]), tensor(device, [8])];
+    const input = tensor(device, [2, 3, 8]);
+    const gamma = tensor(device, [8]);
     const cases: [() => unknown, string][] = [
       [
         () => SkipLayerNormalization([input, tensor(device, [2, 1, 8]), gamma]),
@@ -227,7 +233,9 @@ describe("the gelu family", () => {
     }
   });
   it("has BiasAdd, whose shapes are checked", async () => {
-    const [X, skip, bias] = [await made(17, [2, 3, 4]), await made(18, [2, 3, 4]), await made(19, [4])];
+    const X = await made(17, [2, 3, 4]);
+    const skip = await made(18, [2, 3, 4]);
+    const bias = await made(19, [4]);
     const [Y] = await BiasAdd([X.gpu, bias.gpu, skip.gpu]);
     const options = { bias: bias.cpu, residual: skip.cpu };
     await compare("Y", Y, (precision) => pointwise(X.cpu, { ...options, precision }), [2, 3, 4]);
@@ -239,7 +247,8 @@ describe("the gelu family", () => {
   });
   it("has BiasSplitGelu: one half times the activation of the other", async () => {
     for (const dtype of ["f32", "f16"] as const) {
-      const [X, bias] = [await made(29, [2, 3, 10], dtype), await made(30, [10], dtype)];
+      const X = await made(29, [2, 3, 10], dtype);
+      const bias = await made(30, [10], dtype);
       const [Y] = await BiasSplitGelu([X.gpu, bias.gpu]);
       const half = ({ data, shape }: typeof X.cpu, first: number) => ({
         data,

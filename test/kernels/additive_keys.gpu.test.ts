@@ -48,7 +48,10 @@ describe("keys in a pass before", () => {
 });
 
 describe("what a key holds", () => {
-  const [H, M, N, D] = [4, 230, 230, 16];
+  const H = 4;
+  const M = 230;
+  const N = 230;
+  const D = 16;
   const HOSTILE = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 3e38, -20.1, 20, -20, -1e-40, -0];
 
   it("gives the bits that it gives without the pass, whatever the scratch memory held before", async () => {
@@ -62,8 +65,11 @@ describe("what a key holds", () => {
     for (const buffers of [6, 7]) {
       const device = withLimits(shared, { maxStorageBuffersPerShaderStage: buffers });
       const make = (rows: number, data: Float32Array) => tensor(device, [1, H, rows, D], { data });
-      const [q, k, v] = [make(M, normal(2, H * M * D)), make(N, keys), make(N, normal(3, H * N * D))];
-      const [output, lse] = [make(M, new Float32Array(H * M * D).fill(7)), tensor(device, [1, H, M])];
+      const q = make(M, normal(2, H * M * D));
+      const k = make(N, keys);
+      const v = make(N, normal(3, H * N * D));
+      const output = make(M, new Float32Array(H * M * D).fill(7));
+      const lse = tensor(device, [1, H, M]);
       const problem = { q, k, v, output, lse, similarity, causal: true, variant: "8x4-quad" };
       const { plan, allocated, owned } = await preparePlan(device, problem);
       await allocated;

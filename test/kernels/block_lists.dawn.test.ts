@@ -20,9 +20,12 @@ failOnGpuErrors();
 /** Compares the weights of a mask of four blocks of queries and three of keys with those of the blocks that are `seen`. */
 async function compare(kinds: readonly (readonly BlockKind[])[], seen: BlockKind, function_?: MaskFunction) {
   const device = await testDevice();
-  const [M, N, D] = [200, 192, 8]; // whole blocks of keys: where one ends early, keys are looked at one by one
+  const M = 200;
+  const N = 192;
+  const D = 8; // whole blocks of keys: where one ends early, keys are looked at one by one
   const cpu = (rows: number, seed: number) => ({ shape: [1, 1, rows, D], data: normal(seed, rows * D) });
-  const [q, k] = [cpu(M, 1), cpu(N, 2)];
+  const q = cpu(M, 1);
+  const k = cpu(N, 2);
   const own = function_ ? { maskFunction: function_ } : {};
   const blockMask = blockMaskOf(device, kinds.flat(), { seqQ: M, seqKv: N, ...own });
   const gpu = [q, k].map(({ shape, data }) => tensor(device, shape, { data }));

@@ -108,7 +108,10 @@ describe("what is stored", () => {
     const view = (at: number) => packed.view({ shape: [2, 3, 2, 8], strides: [96, 32, 8, 1], offset: at });
     const fill = new Float32Array(192);
     for (let at = 0; at < 96; at++) {
-      const [b, h, m, d] = [Math.floor(at / 48), Math.floor(at / 24) % 2, Math.floor(at / 8) % 3, at % 8];
+      const b = Math.floor(at / 48);
+      const h = Math.floor(at / 24) % 2;
+      const m = Math.floor(at / 8) % 3;
+      const d = at % 8;
       fill[b * 96 + m * 32 + h * 8 + d] = rows.k[at];
       fill[b * 96 + m * 32 + 16 + h * 8 + d] = rows.v[at];
     }

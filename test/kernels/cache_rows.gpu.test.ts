@@ -46,7 +46,11 @@ async function expectTurned(turned: Turned): Promise<void> {
   const { qkNorm, rotary: rotation, options = {}, inPlace = true } = turned;
   const device = await testDevice();
   const cache = await createKvCache(device, {
-    ...{ batch: B, kvHeads: Hkv, headDim: D, vDim: 4, capacity: past + M },
+    batch: B,
+    kvHeads: Hkv,
+    headDim: D,
+    vDim: 4,
+    capacity: past + M,
     ...(qkNorm && { qkNorm }),
     ...(rotation && { rotary: rotation }),
   });
@@ -57,9 +61,12 @@ async function expectTurned(turned: Turned): Promise<void> {
     used.push(gpu);
     return { data, gpu };
   };
-  const [before, values] = [make(1, [B, Hkv, past, D]), make(2, [B, Hkv, past, 4])];
+  const before = make(1, [B, Hkv, past, D]);
+  const values = make(2, [B, Hkv, past, 4]);
   await cache.append(before.gpu, values.gpu);
-  const [k, v, q] = [make(3, [B, Hkv, M, D]), make(4, [B, Hkv, M, 4]), make(5, [B, H, M, D], turned.qDtype)];
+  const k = make(3, [B, Hkv, M, D]);
+  const v = make(4, [B, Hkv, M, 4]);
+  const q = make(5, [B, H, M, D], turned.qDtype);
   const output = make(6, [B, H, M, D]).gpu;
   await cache.append(k.gpu, v.gpu, { ...options, q: q.gpu, ...(!inPlace && { qOutput: output }) });
   const rows = (of: Tensor) => of.slice(2, past, past + M).read();
@@ -224,7 +231,8 @@ describe("integers", () => {
     ["int4", 4],
   ] as const)("of %s are half a scale from rows that were rotated", async (dtype, bits) => {
     const device = await testDevice();
-    const [M, D] = [6, 64];
+    const M = 6;
+    const D = 64;
     const options = { batch: 1, kvHeads: 1, headDim: D, capacity: M, rotary: {}, qkNorm: {} };
     const k = normal(13, M * D, 3);
     const gpu = tensor(device, [1, 1, M, D], { data: k });

@@ -151,7 +151,8 @@ describe("the choice", () => {
   it("says why a shape can't run", async () => {
     const device = await testDevice();
     const plan = (D: number, on: GPUDevice) => () => {
-      const [q, k] = [{ shape: [1, 1, 1, D] }, { shape: [1, 1, 9, D] }];
+      const q = { shape: [1, 1, 1, D] };
+      const k = { shape: [1, 1, 9, D] };
       return planAttention(on, { q, k, v: k, variant: "decode-4-quad" });
     };
     await expectError(
@@ -216,7 +217,9 @@ it("gives an entry the same bits alone and in a batch, with a fixed number of sp
         shape.reduce((a, b) => a * b, 1),
       ),
     });
-  const [q, k, v] = [make(1, [4, 2, 1, 16]), make(2, [4, 1, 700, 16]), make(3, [4, 1, 700, 16])];
+  const q = make(1, [4, 2, 1, 16]);
+  const k = make(2, [4, 1, 700, 16]);
+  const v = make(3, [4, 1, 700, 16]);
   const options = { kvSplits: 5, lse: true };
   const all = await attention(q, k, v, options);
   const one = await attention(q.slice(0, 2, 3), k.slice(0, 2, 3), v.slice(0, 2, 3), options);

@@ -51,7 +51,8 @@ describe("a NaN that a row sees makes it NaN, and no other row", () => {
 
   it("in scores, probabilities and best keys", async () => {
     const device = await testDevice();
-    const [q, k] = [dense(1, [1, 2, 5, 8]), dense(2, [1, 2, 9, 8])];
+    const q = dense(1, [1, 2, 5, 8]);
+    const k = dense(2, [1, 2, 9, 8]);
     q.data[2 * 8] = Number.NaN;
     k.data[(9 + 3) * 8] = Number.NaN;
     const options = { causal: true, softcap: 4 };
@@ -120,7 +121,8 @@ describe("merged LSEs", () => {
 describe("sums over many keys are exact to the last digits", () => {
   it.each(VARIANTS)("%s", async (variant) => {
     const device = await testDevice();
-    const [N, D] = [20_000, 8];
+    const N = 20_000;
+    const D = 8;
     // A probability that is no round number, as often as there are keys: the errors of a plain sum all have one sign.
     const k = new Float32Array(N * D).fill(0.9).fill(0, 0, 64 * D);
     const used = [new Float32Array(D).fill(1), k, new Float32Array(N * D).fill(1)].map((data) =>

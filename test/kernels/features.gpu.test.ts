@@ -132,9 +132,17 @@ describe("block masks", () => {
 
 describe("everything at once", () => {
   const company: Partial<Case> = {
-    ...{ window: [40, 9], softcap: 8, alibi: "BH", relativeBias: { buckets: 8 }, sinks: true, rowMax: true },
-    ...{ mask: { axes: "HMN" }, bias: { axes: "BMN", blocked: 0.1 }, dropout: { p: 0.25, seed: 9 } },
-    ...{ scoreFunction: "sloped", maskFunction: "heads" },
+    window: [40, 9],
+    softcap: 8,
+    alibi: "BH",
+    relativeBias: { buckets: 8 },
+    sinks: true,
+    rowMax: true,
+    mask: { axes: "HMN" },
+    bias: { axes: "BMN", blocked: 0.1 },
+    dropout: { p: 0.25, seed: 9 },
+    scoreFunction: "sloped",
+    maskFunction: "heads",
   };
   all([
     {
@@ -151,8 +159,17 @@ describe("everything at once", () => {
     },
     { B: 2, H: 2, M: 40, N: 90, layout: "bmhd", attentionChunk: 32, onGpu: true, ...company, variant: "64x64" },
     {
-      ...{ H: 4, Hkv: 2, M: 131, N: 190, cuSeqlensQ: [0, 17, 17, 100, 131], cuSeqlensKv: [0, 40, 55, 130, 190] },
-      ...{ causal: true, window: [30, 0], sinkTokens: 5, mask: { axes: "HMN", bits: true }, sinks: true },
+      H: 4,
+      Hkv: 2,
+      M: 131,
+      N: 190,
+      cuSeqlensQ: [0, 17, 17, 100, 131],
+      cuSeqlensKv: [0, 40, 55, 130, 190],
+      causal: true,
+      window: [30, 0],
+      sinkTokens: 5,
+      mask: { axes: "HMN", bits: true },
+      sinks: true,
       variant: "64x64",
     },
     { H: 2, M: 200, N: 300, maskFunction: "dilated", blockSize: [64, 128], queryOffset: 11, variant: "64x64" },

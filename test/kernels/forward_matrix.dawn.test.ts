@@ -26,8 +26,16 @@ function tileOf(component: Component, M: number, N: number, K: number, lanes: nu
 
 const F16: SlotChoice = { q: "f16", k: "f16", v: "f16", o: "f16" };
 const MORE: SlotChoice = {
-  ...{ ...F16, tables: true, sequence: "batch", lse: true, rowMax: true, softcap: true, alibi: true, sinks: true },
-  ...{ maskTensor: "bytes", dropout: true },
+  ...F16,
+  tables: true,
+  sequence: "batch",
+  lse: true,
+  rowMax: true,
+  softcap: true,
+  alibi: true,
+  sinks: true,
+  maskTensor: "bytes",
+  dropout: true,
 };
 
 // NVIDIA, AMD (64 lanes), Intel and Apple offer these.
@@ -85,7 +93,8 @@ it("is switched off on a device that computes nothing, and attention has its oth
   const real = await opened;
   const device = overridden(real, {
     adapterInfo: {
-      ...{ subgroupMinSize: 4, subgroupMaxSize: 64 },
+      subgroupMinSize: 4,
+      subgroupMaxSize: 64,
       subgroupMatrixConfigs: [{ componentType: "f16", resultComponentType: "f32", M: 16, N: 16, K: 16 }],
     },
   });

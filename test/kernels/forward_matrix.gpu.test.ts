@@ -96,15 +96,40 @@ describe("16 x 16 x 16 of f16", () => {
     ["f16", 16, 16, 16, 32],
     [
       {
-        ...{ ...half, B: 5, H: 2, M: 40, N: 70, kvLengths: [70, 0, 1, 32, 33], qLengths: [40, 40, 7, 0, 40] },
-        ...{ causal: true, poison: true, layout: "bmhd" },
+        ...half,
+        B: 5,
+        H: 2,
+        M: 40,
+        N: 70,
+        kvLengths: [70, 0, 1, 32, 33],
+        qLengths: [40, 40, 7, 0, 40],
+        causal: true,
+        poison: true,
+        layout: "bmhd",
       },
       { H: 2, M: 37, N: 145, D: 40, Dv: 132, dtype: "f16", spread: 3, causal: true }, // two shares of v
       {
-        ...{ D: 12, B: 2, H: 4, Hkv: 2, M: 70, N: 90, causal: true, kvLengths: [90, 61], dtype: "f16" },
-        ...{ qLengths: [70, 50], window: [40, 9], softcap: 8, alibi: "BH", relativeBias: { buckets: 8 }, sinks: true },
-        ...{ rowMax: true, mask: { axes: "HMN" }, bias: { axes: "BMN", blocked: 0.1 } },
-        ...{ dropout: { p: 0.25, seed: 9 }, scoreFunction: "sloped", maskFunction: "heads" },
+        D: 12,
+        B: 2,
+        H: 4,
+        Hkv: 2,
+        M: 70,
+        N: 90,
+        causal: true,
+        kvLengths: [90, 61],
+        dtype: "f16",
+        qLengths: [70, 50],
+        window: [40, 9],
+        softcap: 8,
+        alibi: "BH",
+        relativeBias: { buckets: 8 },
+        sinks: true,
+        rowMax: true,
+        mask: { axes: "HMN" },
+        bias: { axes: "BMN", blocked: 0.1 },
+        dropout: { p: 0.25, seed: 9 },
+        scoreFunction: "sloped",
+        maskFunction: "heads",
       },
     ],
   );
@@ -127,11 +152,14 @@ describe("other shapes and subgroups", () => {
 describe("8 x 16 x 16 of f16", () => {
   it("rounds probabilities, and nothing else", async () => {
     const device = await testDevice();
-    const [M, D, scale] = [70, 24, 0.7];
+    const M = 70;
+    const D = 24;
+    const scale = 0.7;
     const shape = [1, 1, M, D];
     const [q, k, v] = [1, 2, 3].map((seed) => ({ shape, data: normal(seed, M * D).map(ROUND.f16) }));
     const [qGpu, kGpu, vGpu] = [q, k, v].map(({ data }) => tensor(device, shape, { data, dtype: "f16" }));
-    const [output, lse] = [tensor(device, shape), tensor(device, [1, 1, M])];
+    const output = tensor(device, shape);
+    const lse = tensor(device, [1, 1, M]);
     const problem = { q: qGpu, k: kGpu, v: vGpu, output, lse, causal: true, scale };
     run(device, await planOn(["f16", 8, 16, 16, 16])(device, problem));
     const f64 = reference(q, k, v, { causal: true, scale });
@@ -146,7 +174,10 @@ describe("8 x 16 x 16 of f16", () => {
 describe("values that are not finite", () => {
   it("reach the rows that see them, and no others", async () => {
     const device = await testDevice();
-    const [M, D, nan, infinity] = [70, 12, 20, 40];
+    const M = 70;
+    const D = 12;
+    const nan = 20;
+    const infinity = 40;
     const shape = [1, 1, M, D];
     const [q, k, v] = [1, 2, 3].map((seed) => ({ shape, data: normal(seed, M * D) }));
     const f64 = reference(q, k, v, { causal: true }).output;
@@ -154,7 +185,8 @@ describe("values that are not finite", () => {
     v.data[nan * D + 3] = Number.NaN;
     v.data[infinity * D + 5] = Number.POSITIVE_INFINITY;
     const [qGpu, kGpu, vGpu] = [q, k, v].map(({ data }) => tensor(device, shape, { data }));
-    const [output, lse] = [tensor(device, shape), tensor(device, [1, 1, M])];
+    const output = tensor(device, shape);
+    const lse = tensor(device, [1, 1, M]);
     const problem = { q: qGpu, k: kGpu, v: vGpu, output, lse, causal: true };
     const plan = await planOn(["f32", 8, 8, 8, 32])(device, problem);
     run(device, plan);

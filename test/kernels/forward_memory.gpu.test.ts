@@ -48,7 +48,9 @@ describe("strides", () => {
   it("of a packed projection with grouped heads", async () => {
     const device = await testDevice();
     const sizes = { heads: 4, kvHeads: 2, headDim: 16, vDim: 8 };
-    const [B, M, width] = [2, 37, 4 * 16 + 2 * 16 + 2 * 8];
+    const B = 2;
+    const M = 37;
+    const width = 4 * 16 + 2 * 16 + 2 * 8;
     const data = normal(1, B * M * width);
     const packed = tensor(device, [B, M, width], { data });
     const views = unpackQkv(packed, sizes);
@@ -105,7 +107,9 @@ describe("a buffer of the caller's", () => {
       const gpu = tensor(device, [1, 1, 40, 4], { buffer, offset });
       return { gpu, cpu: { ...cpu(offset), strides: [160, 160, 4, 1] } };
     };
-    const [q, k, v] = [part(5), part(165), part(325)];
+    const q = part(5);
+    const k = part(165);
+    const v = part(325);
     await expectAttention(q, k, v);
     q.gpu.destroy();
     await expectAttention(part(5), k, v);
@@ -122,7 +126,10 @@ describe("keys that a query does not see", () => {
     { D: 5, variant: "64x32" },
   ])("never reach its output, whatever they hold, at head dim $D", async ({ D, variant }) => {
     const device = await testDevice();
-    const [B, H, M, N] = [2, 1, 70, 100];
+    const B = 2;
+    const H = 1;
+    const M = 70;
+    const N = 100;
     const kvLengths = [61, 100];
     const queryOffset = [-5, 20];
     const clean = [normal(1, B * M * D), normal(2, B * N * D), normal(3, B * N * D)];
@@ -134,7 +141,8 @@ describe("keys that a query does not see", () => {
     );
     // Batch entry 0 sees keys up to 60, by its length; entry 1 up to 89, by the position of its last query.
     for (const poison of poisons) {
-      const [k, v] = [clean[1].slice(), clean[2].slice()];
+      const k = clean[1].slice();
+      const v = clean[2].slice();
       for (const part of [k, v]) {
         part.fill(poison, 61 * D, N * D);
         part.fill(poison, N * D + 90 * D);
@@ -151,12 +159,14 @@ describe("keys that a query does not see", () => {
 
   it("may be poisoned in the very tile that other queries see", async () => {
     const device = await testDevice();
-    const [M, D] = [40, 4];
+    const M = 40;
+    const D = 4;
     const data = [normal(1, M * D), normal(2, M * D), normal(3, M * D)];
     const at = (part: number) => ({ data: data[part], shape: [1, 1, M, D] });
     const expected = reference(at(0), at(1), at(2), { causal: true });
     for (const poison of poisons) {
-      const [k, v] = [data[1].slice(), data[2].slice()];
+      const k = data[1].slice();
+      const v = data[2].slice();
       for (const part of [k, v]) part.fill(poison, 20 * D, 21 * D); // seen by rows 20 and on
       const { output } = await attention(
         tensor(device, [1, 1, M, D], { data: data[0] }),
@@ -192,11 +202,16 @@ fn load_v(batch: u32, head: u32, row: u32, d4: u32) -> vec4f {
   return v[row * params.v_stride_n + d4];
 }`;
     const noting = { "package::slots::key": notingKey, "package::slots::value": notingValue };
-    const [M, N, D] = [64, 200, 8];
+    const M = 64;
+    const N = 200;
+    const D = 8;
     const read = async (options: object) => {
       const notes = new Uint32Array(N);
       const make = (seed: number, rows: number) => tensor(device, [1, 1, rows, D], { data: normal(seed, rows * D) });
-      const [q, k, v, output] = [make(1, M), make(2, N), make(3, N), make(4, M)];
+      const q = make(1, M);
+      const k = make(2, N);
+      const v = make(3, N);
+      const output = make(4, M);
       const { plan, owned } = await assemblePlan(device, { q, k, v, output, ...options }, ({ headDim, vDim, seqQ }) => {
         const tile = chooseForwardTile({ headDim, vDim, seqQ, variant: "8x32" }, LIMITS);
         const stagesOf = async (slots: SlotChoice) => {
@@ -233,8 +248,11 @@ fn load_v(batch: u32, head: u32, row: u32, d4: u32) -> vec4f {
 describe("order", () => {
   it("of the keys does not matter", async () => {
     const device = await testDevice();
-    const [N, D] = [90, 16];
-    const [q, k, v] = [normal(1, N * D), normal(2, N * D), normal(3, N * D)];
+    const N = 90;
+    const D = 16;
+    const q = normal(1, N * D);
+    const k = normal(2, N * D);
+    const v = normal(3, N * D);
     const order = integers(4, N, 0, 1e6)
       .map((weight, index) => ({ weight, index }))
       .sort((a, b) => a.weight - b.weight)
@@ -280,8 +298,13 @@ describe("plans", () => {
   });
   it("read lengths and positions that change on the GPU", async () => {
     const device = await testDevice();
-    const [B, M, N, D] = [2, 3, 60, 8];
-    const [dq, dk, dv] = [normal(1, B * M * D), normal(2, B * N * D), normal(3, B * N * D)];
+    const B = 2;
+    const M = 3;
+    const N = 60;
+    const D = 8;
+    const dq = normal(1, B * M * D);
+    const dk = normal(2, B * N * D);
+    const dv = normal(3, B * N * D);
     const q = tensor(device, [B, 1, M, D], { data: dq });
     const k = tensor(device, [B, 1, N, D], { data: dk });
     const v = tensor(device, [B, 1, N, D], { data: dv });

@@ -72,10 +72,27 @@ describe("features", () => {
     { ...quads, H: 2, M: 200, N: 300, maskFunction: "causal", blockSize: [64, 96], window: [30, 10] },
     { ...quads, H: 2, M: 37, N: 70, similarity: "cosine", temperature: "log" },
     {
-      ...{ ...quads, variant: "64x4", B: 2, H: 4, Hkv: 2, M: 70, N: 90, causal: true, kvLengths: [90, 61] },
-      ...{ qLengths: [70, 50], window: [40, 9], softcap: 8, alibi: "BH", relativeBias: { buckets: 8 }, sinks: true },
-      ...{ rowMax: true, mask: { axes: "HMN" }, bias: { axes: "BMN", blocked: 0.1 }, dropout: { p: 0.25, seed: 9 } },
-      ...{ scoreFunction: "sloped", maskFunction: "heads" },
+      ...quads,
+      variant: "64x4",
+      B: 2,
+      H: 4,
+      Hkv: 2,
+      M: 70,
+      N: 90,
+      causal: true,
+      kvLengths: [90, 61],
+      qLengths: [70, 50],
+      window: [40, 9],
+      softcap: 8,
+      alibi: "BH",
+      relativeBias: { buckets: 8 },
+      sinks: true,
+      rowMax: true,
+      mask: { axes: "HMN" },
+      bias: { axes: "BMN", blocked: 0.1 },
+      dropout: { p: 0.25, seed: 9 },
+      scoreFunction: "sloped",
+      maskFunction: "heads",
     },
   ]);
 });
@@ -102,7 +119,9 @@ describe("what a device gets", () => {
   it("is a refusal where a variant can't run", async () => {
     const device = await testDevice();
     const make = () => tensor(device, [1, 1, 4, 128], { data: normal(1, 512) });
-    const [q, k, v] = [make(), make(), make()];
+    const q = make();
+    const k = make();
+    const v = make();
     const without = overridden(device, { features: new Set() });
     await expect(planAttention(without, { q, k, v, variant: "16x4-quad" })).rejects.toMatchObject({
       code: "limit",

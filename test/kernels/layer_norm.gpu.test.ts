@@ -44,13 +44,17 @@ async function run(device: GPUDevice, { shape, axis, epsilon, rms = false, dtype
   const output = tensor(device, sizes, { data: nan, dtype }).permute(...shape.map((_, i) => order.indexOf(i)));
   const shared = { ...(axis !== undefined && { axis }), ...(epsilon !== undefined && { epsilon }) };
   const options: LayerNormOptions = {
-    ...{ ...shared, output, sum: more, statistics: more },
+    ...shared,
+    output,
+    sum: more,
+    statistics: more,
     ...Object.fromEntries(beside.map(([name, { gpu }]) => [name, gpu])),
   };
   const result = await (rms ? rmsNorm : layerNorm)(x.gpu, options);
   expect(result.output).toBe(output);
   const cpu: ReferenceLayerNormOptions = {
-    ...{ ...shared, rms },
+    ...shared,
+    rms,
     ...Object.fromEntries(beside.map(([name, values]) => [name, values.cpu])),
   };
   const f64 = reference(x.cpu, cpu);
@@ -90,11 +94,13 @@ describe("layerNorm", () => {
   it("of a sum, with what it found on the way", () =>
     all(
       {
-        ...{ shape: [2, 5, 64], more: true },
+        shape: [2, 5, 64],
+        more: true,
         parts: { residual: [5, 64], residualBias: [64], weight: [64], bias: [64] },
       },
       {
-        ...{ shape: [2, 5, 64], more: true },
+        shape: [2, 5, 64],
+        more: true,
         parts: { residual: [2, 5, 64], residualBias: [1], weight: [64], bias: [2, 1, 64] },
       },
     ));

@@ -88,7 +88,8 @@ describe("a function gives what the option gives", () => {
   ];
   it.each(masks)("%s", async (_, option, mask) => {
     await withQkv({ H: 2, M: 70, N: 60 }, async (run) => {
-      const [byOption, byFunction] = [await run(option), await run({ maskFunction: mask })];
+      const byOption = await run(option);
+      const byFunction = await run({ maskFunction: mask });
       expect(largestDifference(byOption, byFunction)).toBeLessThan(1e-6);
       expect(byFunction.some((value) => value !== 0)).toBe(true);
     });
@@ -97,10 +98,8 @@ describe("a function gives what the option gives", () => {
     await withQkv({ B: 2, H: 3, M: 37, N: 70 }, async (run, _, make) => {
       for (const shape of [[3], [2, 3]]) {
         const slopes = make(shape, normal(5, product(shape), 0.3));
-        const [byOption, byFunction] = [
-          await run({ alibiSlopes: slopes }),
-          await run({ scoreFunction: alibiScore(slopes) }),
-        ];
+        const byOption = await run({ alibiSlopes: slopes });
+        const byFunction = await run({ scoreFunction: alibiScore(slopes) });
         expect(largestDifference(byOption, byFunction)).toBeLessThan(1e-6);
       }
     });
@@ -112,17 +111,16 @@ describe("a function gives what the option gives", () => {
   ])("T5's bias $buckets $bidirectional $maxDistance", async ({ buckets, ...rest }) => {
     await withQkv({ H: 2, M: 140, N: 290 }, async (run, _, make) => {
       const table = make([buckets, 2], normal(6, 2 * buckets, 1));
-      const [byOption, byFunction] = [
-        await run({ relativeBias: { table, ...rest } }),
-        await run({ scoreFunction: t5Score({ table, ...rest }) }),
-      ];
+      const byOption = await run({ relativeBias: { table, ...rest } });
+      const byFunction = await run({ scoreFunction: t5Score({ table, ...rest }) });
       expect(largestDifference(byOption, byFunction)).toBeLessThan(1e-6);
     });
   });
   it("softcap", async () => {
     await withQkv({ H: 2, M: 37, N: 70, spread: 4 }, async (run) => {
       for (const cap of [3, 50]) {
-        const [byOption, byFunction] = [await run({ softcap: cap }), await run({ scoreFunction: softcapScore(cap) })];
+        const byOption = await run({ softcap: cap });
+        const byFunction = await run({ scoreFunction: softcapScore(cap) });
         expect(largestDifference(byOption, byFunction)).toBeLessThan(1e-6);
       }
     });

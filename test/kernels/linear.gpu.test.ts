@@ -117,13 +117,16 @@ describe("linear attention", () => {
       [q, k, v].map((one) => one.slice(2, from, to)) as [Tensor, Tensor, Tensor];
     const first = await linearAttention(...part(0, 90), { causal: true, presentState: true });
     const second = await linearAttention(...part(90, 200), {
-      ...{ causal: true, pastState: first.presentState as Tensor, pastNormalizer: first.presentNormalizer as Tensor },
+      causal: true,
+      pastState: first.presentState as Tensor,
+      pastNormalizer: first.presentNormalizer as Tensor,
     });
     for (const [result, from, to] of [
       [first, 0, 90],
       [second, 90, 200],
     ] as const) {
-      const [values, expected] = [await result.output.read(), await whole.output.slice(2, from, to).read()];
+      const values = await result.output.read();
+      const expected = await whole.output.slice(2, from, to).read();
       const worst = Math.max(...Array.from(values, (x, i) => Math.abs(x - expected[i])));
       expect(worst).toBeLessThan(1e-5);
     }
@@ -133,14 +136,18 @@ describe("linear attention", () => {
   it.each(["recurrent", "chunked"] as const)("shows a NaN of q, k or decay wherever it counts, %s", async (variant) => {
     const device = await testDevice();
     const N = 40;
-    const [H, D] = [2, 16];
+    const H = 2;
+    const D = 16;
     const run = async (what: "q" | "k" | "decay") => {
       const put = (name: string, seed: number, width: number) => {
         const data = normal(seed, H * N * width).map((x) => (name === "decay" ? -Math.abs(x) / 8 : x));
         if (name === what) data[17 * width] = Number.NaN; // token 17 of the first head
         return tensor(device, [1, H, N, width], { data });
       };
-      const [q, k, v, decay] = [put("q", 1, D), put("k", 2, D), put("v", 3, D), put("decay", 4, 1)];
+      const q = put("q", 1, D);
+      const k = put("k", 2, D);
+      const v = put("v", 3, D);
+      const decay = put("decay", 4, 1);
       const options = { updateRule: "gated", featureMap: "elu", normalized: true, decay, variant } as const;
       const { output } = await linearAttention(q, k, v, options);
       const values = await output.read();
@@ -161,13 +168,17 @@ describe("linear attention", () => {
     for (const value of await equal.output.read()) expect(value).toBeCloseTo(3, 4);
     const turned = (one: Tensor, values: ArrayLike<number>) => {
       const back = Array.from({ length: 2 * 150 * 16 }, (_, i) => {
-        const [h, n, d] = [Math.floor(i / (150 * 16)), Math.floor(i / 16) % 150, i % 16];
+        const h = Math.floor(i / (150 * 16));
+        const n = Math.floor(i / 16) % 150;
+        const d = i % 16;
         return values[(h * 150 + 149 - n) * 16 + d];
       });
       return tensor(device, one.shape, { data: back });
     };
-    const [kBack, vBack] = [turned(k, await k.read()), turned(v, await v.read())];
-    const [ahead, back] = [await linearAttention(q, k, v), await linearAttention(q, kBack, vBack)];
+    const kBack = turned(k, await k.read());
+    const vBack = turned(v, await v.read());
+    const ahead = await linearAttention(q, k, v);
+    const back = await linearAttention(q, kBack, vBack);
     const expected = await ahead.output.read();
     const worst = Math.max(...Array.from(await back.output.read(), (x, i) => Math.abs(x - expected[i])));
     expect(worst).toBeLessThan(1e-5);

@@ -62,7 +62,8 @@ async function expectMerged(result: { output: Tensor; lse: Tensor }, sizes: Size
 /** Merges into poisoned outputs and compares. */
 async function run(device: GPUDevice, sizes: Sizes, parts: readonly Part[]) {
   const partials = parts.map((part) => upload(device, sizes, part));
-  const [output, lse] = [poisoned(device, sizes), poisoned(device, lseShape(sizes))];
+  const output = poisoned(device, sizes);
+  const lse = poisoned(device, lseShape(sizes));
   const result = await mergeAttention(partials, { output, lse });
   expect(result).toEqual({ output, lse });
   await expectMerged(result, sizes, parts);
@@ -72,7 +73,12 @@ async function run(device: GPUDevice, sizes: Sizes, parts: readonly Part[]) {
 }
 
 describe("attention over some keys, merged, is attention over all", () => {
-  const [B, H, Hkv, M, N, D] = [2, 4, 2, 9, 70, 16];
+  const B = 2;
+  const H = 4;
+  const Hkv = 2;
+  const M = 9;
+  const N = 70;
+  const D = 16;
 
   async function expectWhole(cuts: readonly number[], Dv: number, layout: Layout, spread = 1): Promise<void> {
     const device = await testDevice();
@@ -294,7 +300,8 @@ describe("the same bits", () => {
     const encoder = device.createCommandEncoder();
     const runs = [0, 1].map((index) => {
       const parts = randomParts(sizes, [index, 0, 2]);
-      const [output, lse] = [poisoned(device, sizes), poisoned(device, lseShape(sizes))];
+      const output = poisoned(device, sizes);
+      const lse = poisoned(device, lseShape(sizes));
       const partials = parts.map((part) => upload(device, sizes, part));
       plan.encode(encoder, { partials, output, lse });
       return { parts, output, lse };
@@ -302,7 +309,8 @@ describe("the same bits", () => {
     const pass = encoder.beginComputePass();
     // Merged with itself, the second result weighs twice as much; the output stays.
     const twice = { output: runs[1].output, lse: runs[1].lse };
-    const [output, lse] = [poisoned(device, sizes), poisoned(device, lseShape(sizes))];
+    const output = poisoned(device, sizes);
+    const lse = poisoned(device, lseShape(sizes));
     const empty = upload(device, sizes, randomParts(sizes, [0], () => true)[0]);
     plan.encode(pass, { partials: [twice, empty, twice], output, lse });
     pass.end();

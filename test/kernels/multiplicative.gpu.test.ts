@@ -17,7 +17,14 @@ import { expectError } from "../support/errors.ts";
 
 failOnGpuErrors();
 
-const [B, H, Hkv, M, N, Dq, Dk, Dv] = [2, 4, 2, 19, 37, 12, 8, 4];
+const B = 2;
+const H = 4;
+const Hkv = 2;
+const M = 19;
+const N = 37;
+const Dq = 12;
+const Dk = 8;
+const Dv = 4;
 
 interface Numbers {
   readonly shape: readonly number[];
@@ -32,7 +39,8 @@ const random = (seed: number, shape: readonly number[]): Numbers => ({
 function projected(q: Numbers, weight: Numbers, round: (x: number) => number): Float64Array {
   const perHead = weight.shape.length === 3;
   return Float64Array.from({ length: B * H * M * Dk }, (_, index) => {
-    const [row, column] = [Math.floor(index / Dk), index % Dk];
+    const row = Math.floor(index / Dk);
+    const column = index % Dk;
     const from = perHead ? (Math.floor(row / M) % H) * Dq * Dk : 0;
     let sum = 0;
     for (let d = 0; d < Dq; d++) {
@@ -49,7 +57,9 @@ describe("multiplicative attention", () => {
     [[H, Dq, Dk], "bmhd"],
   ] as const)("with weights %j in %s", async (weightShape, layout) => {
     const device = await testDevice();
-    const [q, k, v] = [random(1, [B, H, M, Dq]), random(2, [B, Hkv, N, Dk]), random(3, [B, Hkv, N, Dv])];
+    const q = random(1, [B, H, M, Dq]);
+    const k = random(2, [B, Hkv, N, Dk]);
+    const v = random(3, [B, Hkv, N, Dv]);
     const weight = random(4, weightShape);
     const used: Tensor[] = [];
     const upload = ({ shape, data }: Numbers, order = [0, 1, 2, 3]) => {
@@ -67,7 +77,8 @@ describe("multiplicative attention", () => {
       const rows = { shape: [B, H, M, Dk], data: projected(q, weight, round) };
       return reference(rows, k, v, { causal: true, kvLengths: [N, 11], scale: 1, precision });
     };
-    const [f64, plain] = [both("f64"), both("f32")];
+    const f64 = both("f64");
+    const plain = both("f32");
     const values = await output.permute(...order).read();
     expectClose("output", values, { f64: f64.output, plain: plain.output }, [B, H, M, Dv]);
     expectClose("lse", await (lse as Tensor).read(), { f64: f64.lse, plain: plain.lse }, [B, H, M]);
@@ -77,8 +88,11 @@ describe("multiplicative attention", () => {
   it("is planned once, for tensors that change", async () => {
     const device = await testDevice();
     const make = (seed: number, shape: number[]) => tensor(device, shape, { data: random(seed, shape).data });
-    const [k, v] = [make(2, [1, H, N, Dk]), make(3, [1, H, N, Dv])];
-    const [weight, q, other] = [make(4, [H, Dq, Dk]), make(1, [1, H, M, Dq]), make(9, [1, H, M, Dq])];
+    const k = make(2, [1, H, N, Dk]);
+    const v = make(3, [1, H, N, Dv]);
+    const weight = make(4, [H, Dq, Dk]);
+    const q = make(1, [1, H, M, Dq]);
+    const other = make(9, [1, H, M, Dq]);
     const output = tensor(device, [1, H, M, Dv]);
     const plan = await planMultiplicativeAttention(device, { q, k, v, weight, variant: "8x32" });
     const run = async (given: Tensor) => {
@@ -87,7 +101,9 @@ describe("multiplicative attention", () => {
       device.queue.submit([encoder.finish()]);
       return [...(await output.read())];
     };
-    const [first, second, third] = [await run(q), await run(other), await run(q)];
+    const first = await run(q);
+    const second = await run(other);
+    const third = await run(q);
     expect(third).toEqual(first);
     expect(second).not.toEqual(first);
     const once = await multiplicativeAttention(other, k, v, weight, { variant: "8x32" });

@@ -9,7 +9,8 @@ import { failOnGpuErrors, testDevice } from "../support/device.ts";
 failOnGpuErrors();
 
 const { NaN: NAN, POSITIVE_INFINITY: INFINITE } = Number;
-const [M, D] = [5, 12];
+const M = 5;
+const D = 12;
 
 /** Reads the result of rows [.., 5, 12] as they are, and with elements of them replaced. */
 async function both(
@@ -30,7 +31,8 @@ it("project: in the row of x, by the signs of the weight", async () => {
     return output.read();
   });
   const expected = clean.map((value, i) => {
-    const [row, column] = [Math.floor(i / 8), i % 8];
+    const row = Math.floor(i / 8);
+    const column = i % 8;
     if (row === 1) return NAN;
     if (row === 2) return Math.sign(w[column * D + 4]) * INFINITE;
     return row === 3 ? Math.fround(3e38 * w[column * D]) : value;
@@ -49,7 +51,8 @@ it("rotary: in the pair of channels", async () => {
     return output.read();
   });
   for (const [i, value] of met.entries()) {
-    const [row, pair] = [Math.floor(i / D), i % (D / 2)];
+    const row = Math.floor(i / D);
+    const pair = i % (D / 2);
     if (row === 2 && pair === 1) expect(value).toBeNaN();
     else if (row === 4 && pair === 1) expect(Math.abs(value)).toBe(INFINITE);
     else expect(value).toBe(clean[i]);

@@ -9,7 +9,13 @@ failOnGpuErrors();
 
 const FLOATS = {
   ...({ place: "paged", variant: "8x32" } as const),
-  ...{ entries: 4, Hkv: 2, G: 2, D: 8, maxTokens: 100, pages: 40, pageSize: 4 },
+  entries: 4,
+  Hkv: 2,
+  G: 2,
+  D: 8,
+  maxTokens: 100,
+  pages: 40,
+  pageSize: 4,
 };
 
 describe("a paged cache", () => {
@@ -86,7 +92,12 @@ describe("a paged cache", () => {
       "keeps integers, normalised and rotated, in pages of one token",
       {
         ...FLOATS,
-        ...{ dtype: "int8", pageSize: 1, pages: 90, qkNorm: true, rotary: {}, queries: true },
+        dtype: "int8",
+        pageSize: 1,
+        pages: 90,
+        qkNorm: true,
+        rotary: {},
+        queries: true,
         steps: [
           { append: [9, 0, 4], spread: 3 },
           { append: [1, 9, 0, 5], poison: true },

@@ -129,10 +129,12 @@ describe("gelu", () => {
   it.each(["none", "tanh"] as const)("approximate %s, of sums and of far numbers", async (approximate) => {
     const device = await testDevice();
     const shape = [3, 37];
-    const [data, more] = [made(9, shape, "f32", 3), made(10, [37])];
+    const data = made(9, shape, "f32", 3);
+    const more = made(10, [37]);
     data.set(far, 60);
     more.fill(0, 23, 23 + far.length);
-    const [x, bias] = [tensor(device, shape, { data }), tensor(device, [37], { data: more })];
+    const x = tensor(device, shape, { data });
+    const bias = tensor(device, [37], { data: more });
     const { output } = await gelu(x, { approximate, bias });
     const activation = approximate === "none" ? "gelu" : "gelu-tanh";
     const values = await output.read();
@@ -212,12 +214,12 @@ describe("NaN in 16 bits", () => {
 describe("addBias", () => {
   it("adds a row and a residual", async () => {
     const device = await testDevice();
-    const [data, row, more] = [made(11, [2, 3, 8]), made(12, [8]), made(13, [2, 3, 8])];
-    const [x, bias, residual] = [
-      tensor(device, [2, 3, 8], { data }),
-      tensor(device, [8], { data: row }),
-      tensor(device, [2, 3, 8], { data: more }),
-    ];
+    const data = made(11, [2, 3, 8]);
+    const row = made(12, [8]);
+    const more = made(13, [2, 3, 8]);
+    const x = tensor(device, [2, 3, 8], { data });
+    const bias = tensor(device, [8], { data: row });
+    const residual = tensor(device, [2, 3, 8], { data: more });
     const { output } = await addBias(x, bias, { residual });
     const plain = data.map((value, i) => Math.fround(Math.fround(value + row[i % 8]) + more[i]));
     expect(await output.read()).toEqual(plain);

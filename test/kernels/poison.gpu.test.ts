@@ -25,7 +25,10 @@ import { range } from "../support/masks.ts";
 
 failOnGpuErrors();
 
-const [M, N, D, H] = [70, 100, 8, 2];
+const M = 70;
+const N = 100;
+const D = 8;
+const H = 2;
 const POISON = [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 3e38];
 
 type Make = (shape: number[], options: TensorOptions) => Tensor;
@@ -153,7 +156,8 @@ describe.each(["8x32", "16x4-quad"])("poison stays behind in %s", (variant) => {
       const tensors = [q, k, v].map(({ shape, data }) => make(shape, { data }));
       const result = await attention(tensors[0], tensors[1], tensors[2], { variant, lse: true, ...options });
       used.push(result.output, result.lse as Tensor);
-      const [output, lse] = [await result.output.read(), await (result.lse as Tensor).read()];
+      const output = await result.output.read();
+      const lse = await (result.lse as Tensor).read();
       const [f64, plain] = (["f64", "f32"] as const).map((precision) => reference(q, k, v, { ...cpu, precision }));
       // Rows that see poison are the caller's concern; the reference knows them.
       const rows = range(B * H * M).filter((row) => f64.output.slice(row * D, (row + 1) * D).every(Number.isFinite));
@@ -187,7 +191,8 @@ it.each(["8x32", "16x4-quad"])(
       for (const one of [...tensors, output]) one.destroy();
       return read;
     };
-    const [clean, met] = [await run(numbers[2]), await run(spoilt)];
+    const clean = await run(numbers[2]);
+    const met = await run(spoilt);
     const expected = clean.map((value, i) =>
       i < 30 * D || (i % D !== 3 && i % D !== 4) ? value : i % D === 3 ? Number.NaN : Number.POSITIVE_INFINITY,
     );

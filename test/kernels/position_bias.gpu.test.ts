@@ -52,7 +52,8 @@ describe("gatedPositionBias", () => {
       [1, 67, 30],
     ]) {
       const bias = made(device, 3, [1, 2, M, N]);
-      const [update, reset] = [made(device, 4, [B, 2, M, 1]), made(device, 5, [B, 2, M, 1])];
+      const update = made(device, 4, [B, 2, M, 1]);
+      const reset = made(device, 5, [B, 2, M, 1]);
       const scale = made(device, 6, [1, 2, 1, 1]);
       const { output } = await gatedPositionBias(bias.gpu, { update: update.gpu, reset: reset.gpu, scale: scale.gpu });
       const options = { bias: bias.cpu, gates: { update: update.cpu, reset: reset.cpu, scale: scale.cpu } };
@@ -64,7 +65,8 @@ describe("gatedPositionBias", () => {
   it("takes far gates for 0 and 1", async () => {
     const device = await testDevice();
     const put = (data: number[]) => tensor(device, [1, 1, data.length, 1], { data });
-    const [update, reset] = [put([-1e30, 1e30, 1e30]), put([1e30, -1e30, 1e30])];
+    const update = put([-1e30, 1e30, 1e30]);
+    const reset = put([1e30, -1e30, 1e30]);
     const { output } = await gatedPositionBias(put([1, 1, 1]), { update, reset, scale: put([5]) });
     expect([...(await output.read())]).toEqual([2, 1, 6]);
   });
@@ -73,7 +75,8 @@ describe("gatedPositionBias", () => {
 describe("errors of position biases", () => {
   it("name what is wrong", async () => {
     const device = await testDevice();
-    const [table, bias] = [tensor(device, [8, 3]), tensor(device, [1, 3, 4, 4])];
+    const table = tensor(device, [8, 3]);
+    const bias = tensor(device, [1, 3, 4, 4]);
     const gate = tensor(device, [1, 3, 4, 1]);
     const output = { shape: [1, 3, 4, 4] };
     const cases: [() => unknown, string][] = [

@@ -125,17 +125,19 @@ describe("storage", () => {
 describe("heads", () => {
   it("are taken apart and joined by strides alone", async () => {
     const device = await testDevice();
-    const [B, H, M, D, N] = [2, 3, 10, 8, 12];
+    const B = 2;
+    const H = 3;
+    const M = 10;
+    const D = 8;
+    const N = 12;
     const heads = normal(1, B * H * M * D);
     const w = normal(2, N * H * D);
     const x = tensor(device, [B, M, H, D], { data: heads });
     const weight = tensor(device, [N, H * D], { data: w });
     const joined = x.view({ shape: [B, M, H * D] });
     const { output } = await project(joined, weight);
-    const [X, W] = [
-      { data: heads, shape: [B, M, H * D] },
-      { data: w, shape: [N, H * D] },
-    ];
+    const X = { data: heads, shape: [B, M, H * D] };
+    const W = { data: w, shape: [N, H * D] };
     const plain = reference(X, W, undefined, { precision: "f32" });
     expectClose("y", await output.read(), { f64: reference(X, W), plain }, [B, M, N]);
     for (const used of [x, weight, output]) used.destroy();

@@ -37,7 +37,14 @@ async function run(device: GPUDevice, problem: Case): Promise<Float32Array> {
   const { inPlace = false, conjugate = false, idsShape = [], ...rest } = problem;
   const { rotaryDim, interleaved, base, scaling, frequencies, attentionFactor, sections, sectionLayout } = rest;
   const options = defined<RotaryOptions>({
-    ...{ rotaryDim, interleaved, base, scaling, frequencies, attentionFactor, sections, sectionLayout },
+    rotaryDim,
+    interleaved,
+    base,
+    scaling,
+    frequencies,
+    attentionFactor,
+    sections,
+    sectionLayout,
   });
   const used: Tensor[] = [];
   const keep = (made: Tensor) => {
@@ -159,7 +166,10 @@ describe("places", () => {
   ])("%j", (options) => all({ D: 16, offset: 100, ...options }, size));
   it("in place of q in a packed projection, whose k and v stay", async () => {
     const device = await testDevice();
-    const [B, H, M, D] = [2, 2, 3, 16];
+    const B = 2;
+    const H = 2;
+    const M = 3;
+    const D = 16;
     const data = normal(9, B * M * 3 * H * D);
     const qkv = tensor(device, [B, M, 3 * H * D], { data });
     const { q, k, v } = unpackQkv(qkv, { heads: H, headDim: D });
@@ -196,7 +206,12 @@ describe("the other way", () => {
 });
 
 describe("cos and sin of the caller's", () => {
-  const [B, H, M, D, half, rows] = [2, 3, 5, 16, 4, 50];
+  const B = 2;
+  const H = 3;
+  const M = 5;
+  const D = 16;
+  const half = 4;
+  const rows = 50;
   const data = normal(5, B * H * M * D);
 
   async function compare(
@@ -214,12 +229,10 @@ describe("cos and sin of the caller's", () => {
     const { output } = await rotary(x, { ...options, cos, sin, ...(positionIds && { positionIds }) });
     const flat = [product(cacheShape) / half, half];
     const cpu = {
-      ...{
-        ...options,
-        rotaryDim: 2 * half,
-        cos: { data: values[0], shape: flat },
-        sin: { data: values[1], shape: flat },
-      },
+      ...options,
+      rotaryDim: 2 * half,
+      cos: { data: values[0], shape: flat },
+      sin: { data: values[1], shape: flat },
       position: (_: number, b: number, row: number) => {
         if (ids) return ids[b * M + row];
         return cacheShape.length === 3 ? b * M + row : row;

@@ -40,7 +40,8 @@ async function run(rows: Rows, { rms = false, epsilon = 1e-5, residual }: Option
   ]);
   for (const one of [x, options.residual, result.sum, result.statistics, output]) one?.destroy();
   const found = names.map((name, row) => {
-    const [from, to] = [row * width, (row + 1) * width];
+    const from = row * width;
+    const to = (row + 1) * width;
     const statistics = { mean: means?.[row] ?? 0, inverseDeviation: inverses?.[row] as number };
     return [name, { output: values.slice(from, to), sum: sums?.slice(from, to), ...statistics }] as const;
   });
@@ -132,7 +133,8 @@ describe.each(WIDTHS)("rows of %d", (width) => {
         "of both signs": spoilt({ 0: Number.NEGATIVE_INFINITY, 9: Number.POSITIVE_INFINITY }),
         last: clean.last,
       };
-      const [found, alone] = [await run(rows, { rms }), await run(clean, { rms })];
+      const found = await run(rows, { rms });
+      const alone = await run(clean, { rms });
       for (const name of Object.keys(clean)) expect(found[name], name).toEqual(alone[name]);
       for (const name of Object.keys(rows).filter((name) => !(name in clean))) {
         const { output } = float64(rows[name], { rms });

@@ -160,7 +160,8 @@ describe("plans of softmax", () => {
   it("run on other memory", async () => {
     const device = await testDevice();
     const plan = await planSoftmax(device, { x: { shape: [1, 4] } });
-    const [x, output] = [tensor(device, [1, 4], { data: [1, 1, 1, 1] }), tensor(device, [1, 4])];
+    const x = tensor(device, [1, 4], { data: [1, 1, 1, 1] });
+    const output = tensor(device, [1, 4]);
     const encoder = device.createCommandEncoder();
     plan.encode(encoder, { x, output });
     device.queue.submit([encoder.finish()]);

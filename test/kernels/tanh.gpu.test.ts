@@ -40,7 +40,8 @@ async function worst(
   vector = 1,
 ) {
   const values = await scoresOf(qs, ks, vector);
-  const [qValues, kValues] = [Float32Array.from(qs), Float32Array.from(ks)];
+  const qValues = Float32Array.from(qs);
+  const kValues = Float32Array.from(ks);
   let error = 0;
   for (const [i, a] of qValues.entries()) {
     for (const [j, b] of kValues.entries()) {

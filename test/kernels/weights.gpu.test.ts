@@ -45,9 +45,16 @@ const topKeys = (problems: readonly (Problem & { count?: number; exact?: boolean
 
 const CU = { cuSeqlensQ: [0, 17, 17, 60, 61], cuSeqlensKv: [0, 40, 55, 55, 90] };
 const COMPANY: Partial<WeightsCase> = {
-  ...{ window: [40, 9], softcap: 8, alibi: "BH", relativeBias: { buckets: 8 }, sinks: true },
-  ...{ mask: { axes: "HMN" }, bias: { axes: "BMN", blocked: 0.1 }, dropout: { p: 0.25, seed: 9 } },
-  ...{ scoreFunction: "sloped", maskFunction: "heads" },
+  window: [40, 9],
+  softcap: 8,
+  alibi: "BH",
+  relativeBias: { buckets: 8 },
+  sinks: true,
+  mask: { axes: "HMN" },
+  bias: { axes: "BMN", blocked: 0.1 },
+  dropout: { p: 0.25, seed: 9 },
+  scoreFunction: "sloped",
+  maskFunction: "heads",
 };
 
 describe("weights", () => {
@@ -98,8 +105,12 @@ describe("best keys", () => {
 describe("keys that a query does not see", () => {
   it("reach no score, whatever they hold", async () => {
     const device = await testDevice();
-    const [M, N, D, kvLengths] = [40, 100, 8, [61]];
-    const [q, k] = [normal(1, M * D), normal(2, N * D)];
+    const M = 40;
+    const N = 100;
+    const D = 8;
+    const kvLengths = [61];
+    const q = normal(1, M * D);
+    const k = normal(2, N * D);
     const poisoned = k.map((x, i) => (i / D >= 20 && i / D < 30 ? Number.NaN : i / D >= 61 ? 3e38 : x));
     const mask = Uint8Array.from({ length: N }, (_, j) => Number(j < 20 || j >= 30));
     const gpu = {
@@ -131,8 +142,13 @@ describe("keys that a query does not see", () => {
 describe("a probability function", () => {
   it("has every key of the used rows, also those that are not seen", async () => {
     const device = await testDevice();
-    const [B, H, M, N, D] = [2, 4, 37, 70, 8];
-    const [q, k] = [normal(31, B * H * M * D), normal(32, (B * H * N * D) / 2)];
+    const B = 2;
+    const H = 4;
+    const M = 37;
+    const N = 70;
+    const D = 8;
+    const q = normal(31, B * H * M * D);
+    const k = normal(32, (B * H * N * D) / 2);
     const gains = [1, -0.5, 0.25, 3];
     const gpu = {
       q: tensor(device, [B, H, M, D], { data: q }),
@@ -146,7 +162,8 @@ describe("a probability function", () => {
       { captures: { gains: gpu.gains, step: 0.125 } },
     );
     const options = { causal: true, qLengths: [30, 37], kvLengths: [70, 61] } as const;
-    const [heads, rows] = [[3, 0], [36, 2, 2, 29]]; // biome-ignore format: two lists
+    const heads = [3, 0];
+    const rows = [36, 2, 2, 29]; // biome-ignore format: two lists
     const given = { ...options, heads, rows, probabilityFunction: probability };
     const numbers = [0, 1].flatMap((b) => heads.flatMap((h) => rows.map((m) => (b * H + h) * M + m)));
     const expected = (precision: "f64" | "f32") =>
@@ -154,12 +171,16 @@ describe("a probability function", () => {
         { data: q, shape: [B, H, M, D] },
         { data: k, shape: [B, H / 2, N, D] },
         {
-          ...{ ...options, rows: numbers, stage: "probabilities", precision },
+          ...options,
+          rows: numbers,
+          stage: "probabilities",
+          precision,
           probabilityFunction: (p, { batch, head, position, kvIdx }) =>
             gains[head] * p * p + 0.125 * (position - kvIdx) + batch,
         },
       );
-    const [f64, plain] = [expected("f64"), expected("f32")];
+    const f64 = expected("f64");
+    const plain = expected("f32");
     const weights = await attentionWeights(gpu.q, gpu.k, given);
     expectClose("weights", await weights.read(), { f64, plain }, [B, 2, 4, N]);
     const mean = await attentionWeights(gpu.q, gpu.k, { ...given, meanOverHeads: true });

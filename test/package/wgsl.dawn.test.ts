@@ -46,7 +46,8 @@ describe("dist/wgsl", () => {
     const { kernels: decoders, combine: ends } = manifest.decode;
     const decode = decoders.find(({ file }: Exported) => file === "decode_d64_rows4.wgsl");
     const end = ends.find(({ file }: Exported) => file === "combine_d64_lse.wgsl");
-    const [M, kv_splits] = [3, 2];
+    const M = 3;
+    const kv_splits = 2;
     const size = end.recordBytes * B * H * M * kv_splits;
     const foreign = await foreignEngine(decode.workgroupBytes, { M, N: 150, D: 64 }, size);
     const q_tiles = Math.ceil(((H / Hkv) * M) / decode.rows);
@@ -60,17 +61,33 @@ describe("dist/wgsl", () => {
   it("matmul_32x32.wgsl multiplies by a weight and adds a bias, from its manifest alone", async () => {
     const kernel = manifest.matmul.kernels.find(({ variant }: { variant: string }) => variant === "32x32");
     const device = await plainDevice();
-    const [B, M, N, K] = [2, 35, 40, 20];
+    const B = 2;
+    const M = 35;
+    const N = 40;
+    const K = 20;
     const tiles = [Math.ceil(M / kernel.grid.rows), Math.ceil(N / kernel.grid.columns)];
     const workgroups = B * tiles[0] * tiles[1];
     const values: Record<string, number> = {
-      ...{ seq_q: M, seq_kv: N, inner: K, n_heads: 1, group_size: 1, q_tiles: tiles[0], v_splits: tiles[1] },
-      ...{ grid_x: 3, end_workgroup: workgroups },
-      ...{ q_stride_b: (M * K) / 4, q_stride_m: K / 4, k_stride_n: K / 4, o_stride_b: (M * N) / 4, o_stride_m: N / 4 },
+      seq_q: M,
+      seq_kv: N,
+      inner: K,
+      n_heads: 1,
+      group_size: 1,
+      q_tiles: tiles[0],
+      v_splits: tiles[1],
+      grid_x: 3,
+      end_workgroup: workgroups,
+      q_stride_b: (M * K) / 4,
+      q_stride_m: K / 4,
+      k_stride_n: K / 4,
+      o_stride_b: (M * N) / 4,
+      o_stride_m: N / 4,
     };
     const params = new DataView(new ArrayBuffer(manifest.params.bytes));
     for (const { name, offset } of manifest.params.members) params.setUint32(offset, values[name] ?? 0, true);
-    const [x, weight, bias] = [normal(1, B * M * K), normal(2, N * K), normal(3, N)];
+    const x = normal(1, B * M * K);
+    const weight = normal(2, N * K);
+    const bias = normal(3, N);
     const upload = (data: Float32Array<ArrayBuffer> | ArrayBuffer, usage: number) => {
       const buffer = device.createBuffer({ size: data.byteLength, usage: usage | 8 });
       device.queue.writeBuffer(buffer, 0, data);
@@ -109,7 +126,9 @@ describe("dist/wgsl", () => {
   it("merge.wgsl merges three partial results, from its manifest alone", async () => {
     const { file, bindings, params: struct } = manifest.merge;
     const device = await plainDevice();
-    const [H, M, Dv] = [2, 5, 6];
+    const H = 2;
+    const M = 5;
+    const Dv = 6;
     const parts = [1, 2, 3].map((seed) => ({ output: normal(seed, H * M * Dv), lse: normal(seed + 3, H * M) }));
     const buffer = (size: number, usage: number, data?: ArrayBuffer | Float32Array<ArrayBuffer>) => {
       const made = device.createBuffer({ size, usage: usage | 8 });
@@ -163,7 +182,10 @@ describe("dist/wgsl", () => {
     const { append, advance } = manifest.cache;
     const [kernel] = append.kernels;
     const device = await plainDevice();
-    const [B, Hkv, D, rows] = [2, 2, 64, 5];
+    const B = 2;
+    const Hkv = 2;
+    const D = 64;
+    const rows = 5;
     const buffer = (
       size: number,
       usage: number,
@@ -183,7 +205,8 @@ describe("dist/wgsl", () => {
       const compute = { module: device.createShaderModule({ code }), entryPoint: "main" };
       return device.createComputePipelineAsync({ layout: "auto", compute });
     };
-    const [appending, advancing] = [await pipelineOf(kernel.file), await pipelineOf(advance.file)];
+    const appending = await pipelineOf(kernel.file);
+    const advancing = await pipelineOf(advance.file);
     const memory: Record<string, GPUBuffer> = {
       kv_state: buffer(4 * (1 + 2 * B), 128, new Int32Array([1, 0, 0, 0, 0])),
       cache_k: buffer(4 * B * Hkv * rows * D, 128 | 4),
@@ -233,7 +256,9 @@ describe("dist/wgsl", () => {
   });
 });
 
-const [B, H, Hkv] = [2, 4, 2];
+const B = 2;
+const H = 4;
+const Hkv = 2;
 
 /** An engine that knows nothing but the manifest, with a causal problem at some offset. */
 async function foreignEngine(
@@ -246,9 +271,21 @@ async function foreignEngine(
   });
   const inputs = { q: normal(1, B * H * M * D), k: normal(2, B * Hkv * N * D), v: normal(3, B * Hkv * N * D) };
   const shared: Record<string, number> = {
-    ...{ seq_q: M, seq_kv: N, n_heads: H, group_size: H / Hkv, total_q: M, total_kv: N },
-    ...{ window_left: -1, window_right: 0, q_offset: N - M - 3, align_end: 0, grid_x: 5 },
-    ...{ scale_log2: Math.LOG2E / Math.sqrt(D), lse_stride_b: H * M, lse_stride_h: M, lse_stride_m: 1 },
+    seq_q: M,
+    seq_kv: N,
+    n_heads: H,
+    group_size: H / Hkv,
+    total_q: M,
+    total_kv: N,
+    window_left: -1,
+    window_right: 0,
+    q_offset: N - M - 3,
+    align_end: 0,
+    grid_x: 5,
+    scale_log2: Math.LOG2E / Math.sqrt(D),
+    lse_stride_b: H * M,
+    lse_stride_h: M,
+    lse_stride_m: 1,
   };
   for (const [name, heads, row, rows] of [
     ["q", H, "m", M],
@@ -267,8 +304,12 @@ async function foreignEngine(
   };
   const poison = (size: number) => upload(new Float32Array(size).fill(Number.NaN), 128 | 4);
   const buffers: Record<string, GPUBuffer> = {
-    ...{ q: upload(inputs.q, 128), k: upload(inputs.k, 128), v: upload(inputs.v, 128) },
-    ...{ o: poison(B * H * M * D), lse: poison(B * H * M), workspace: poison(workspaceBytes / 4) },
+    q: upload(inputs.q, 128),
+    k: upload(inputs.k, 128),
+    v: upload(inputs.v, 128),
+    o: poison(B * H * M * D),
+    lse: poison(B * H * M),
+    workspace: poison(workspaceBytes / 4),
   };
 
   async function dispatch({ file, bindings }: Pick<Exported, "file" | "bindings">, own: object, workgroups: number) {

@@ -97,12 +97,17 @@ for (const problem of [...CASES, ...HALF_CASES]) {
 
 /** NaN in keys and values that some rows of a tile see, and others don't: those are as if it weren't there. */
 async function meetsNaN(variant: string): Promise<void> {
-  const [M, N, D, seen] = [40, 100, 64, 20];
+  const M = 40;
+  const N = 100;
+  const D = 64;
+  const seen = 20;
   const dense = (what: number, rows: number) => ({
     shape: [1, 1, rows, D],
     data: normal(what, rows * D).map(ROUND.f16),
   });
-  const [q, k, v] = [dense(1, M), dense(2, N), dense(3, N)];
+  const q = dense(1, M);
+  const k = dense(2, N);
+  const v = dense(3, N);
   const options = { causal: "top-left", rows: Array.from({ length: seen }, (_, row) => row) } as const;
   const f64 = attentionReference(q, k, v, options).output;
   const plain = attentionReference(q, k, v, { ...options, precision: "f32", store: ROUND.f16 }).output;
@@ -115,7 +120,8 @@ async function meetsNaN(variant: string): Promise<void> {
 
 /** NaN in slices of softmax and in rows of norms: there and nowhere else. lavapipe's max drops one of its operands. */
 async function showsNaN(): Promise<void> {
-  const [{ NaN: nan }, width] = [Number, 68];
+  const { NaN: nan } = Number;
+  const width = 68;
   const rows = Array.from({ length: 3 }, (_, row) => Array.from(normal(row, width)));
   rows[1][width - 1] = nan;
   const x = tensor(device, [3, width], { data: rows.flat() });

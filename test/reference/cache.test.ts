@@ -55,7 +55,10 @@ describe("ringRow", () => {
 });
 
 describe("what integers cost", () => {
-  const [H, M, N, D] = [2, 16, 512, 64];
+  const H = 2;
+  const M = 16;
+  const N = 512;
+  const D = 64;
   const rms = (x: Float64Array) => Math.sqrt(x.reduce((sum, y) => sum + y * y, 0) / x.length);
   const stored = (x: Float32Array, options: ReferenceQuantisation) => {
     const values = new Float64Array(x.length);
@@ -68,7 +71,9 @@ describe("what integers cost", () => {
   function cost(options: ReferenceQuantisation, outlier: number): string {
     const scaled = (seed: number, rows: number, factor: number) =>
       normal(seed, H * rows * D).map((x, i) => (i % D === 5 ? factor * x : x));
-    const [q, k, v] = [scaled(1, M, 1 / outlier), scaled(2, N, outlier), scaled(3, N, 1)];
+    const q = scaled(1, M, 1 / outlier);
+    const k = scaled(2, N, outlier);
+    const v = scaled(3, N, 1);
     const run = (keys: ArrayLike<number>, values: ArrayLike<number>) =>
       attention({ data: q, shape: [1, H, M, D] }, { data: keys, shape: [1, H, N, D] }, { data: values, shape: [1, H, N, D] }).output; // biome-ignore format: one line
     const exact = run(k, v);

@@ -18,7 +18,8 @@ describe("dropoutKeeps", () => {
     // Seed 0, row 0, key 0 draw 0x6b200159, which is 0.4185 of 2^32.
     expect(dropoutKeeps(0, 0.58)(0, 0)).toBe(true);
     expect(dropoutKeeps(0, 0.59)(0, 0)).toBe(false);
-    const [edge, whole] = [0x6b200159, 2 ** 32];
+    const edge = 0x6b200159;
+    const whole = 2 ** 32;
     expect(dropoutKeeps(0, 1 - edge / whole)(0, 0)).toBe(false);
     expect(dropoutKeeps(0, 1 - (edge + 1) / whole)(0, 0)).toBe(true);
   });
@@ -47,7 +48,8 @@ describe("dropoutKeeps", () => {
 });
 
 describe("dropout in attention", () => {
-  const [M, N] = [3, 8];
+  const M = 3;
+  const N = 8;
   const values = Array.from({ length: N }, (_, j) => 2 ** j);
   const run = (options: Parameters<typeof attention>[3]) =>
     attention(zeros(1, 2, M, 1), zeros(1, 1, N, 1), tensor([1, 1, N, 1], values), options);

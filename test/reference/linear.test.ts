@@ -18,10 +18,8 @@ const gates = (values: number[]) => tensor([1, 1, values.length, 1], values);
 
 describe("reference linearAttention, mapped and normalised", () => {
   // phi(0) = 1, phi(1) = 2, phi(-ln 2) = 1/2.
-  const [k, v] = [
-    [0, 1, HALF],
-    [4, 1, 6],
-  ];
+  const k = [0, 1, HALF];
+  const v = [4, 1, 6];
   it("divides sum phi(q).phi(k) v by sum phi(q).phi(k)", () => {
     const { output, state, normalizer } = run([0, 1], k, v);
     close(output, [18 / 7, 18 / 7]); // (4 + 2 + 3) / (1 + 2 + 1/2)
@@ -55,11 +53,9 @@ describe("reference linearAttention, mapped and normalised", () => {
 });
 
 describe("reference linearAttention by update rules", () => {
-  const [q, k, v] = [
-    [1, 1, 1],
-    [1, 1, 1],
-    [8, 4, 2],
-  ];
+  const q = [1, 1, 1];
+  const k = [1, 1, 1];
+  const v = [8, 4, 2];
   const decay = gates([HALF, HALF, HALF]);
   const beta = gates([0.5, 0.5, 0.5]);
   it.each([
@@ -110,7 +106,8 @@ describe("reference linearAttention over heads", () => {
   it("lets neighbours share what has fewer heads", () => {
     // Keys 1; values of the two states 10 and 20; query heads 1, 2, 3, 4.
     const q = tensor([1, 4, 1, 1], [1, 2, 3, 4]);
-    const [k, v] = [tensor([1, 1, 1, 1], [1]), tensor([1, 2, 1, 1], [10, 20])];
+    const k = tensor([1, 1, 1, 1], [1]);
+    const v = tensor([1, 2, 1, 1], [10, 20]);
     close(linearAttention(q, k, v, { updateRule: "linear" }).output, [10, 20, 60, 80]);
     const fewer = tensor([1, 1, 1, 1], [5]);
     close(linearAttention(fewer, k, v, { updateRule: "linear" }).output, [50, 100]);

@@ -79,8 +79,12 @@ describe("qLengths", () => {
     const two = { B: 2, M: 3, N: 4 };
     expect(seen(two, { qLengths: [1, 0] })).toEqual(["xxxx", "....", "....", "....", "....", "...."]);
     expect(seen(two, { qLengths: [2, 3], kvLengths: [3, 4], causal: true })).toEqual([
-      ...["xx..", "xxx.", "...."],
-      ...["xx..", "xxx.", "xxxx"],
+      "xx..",
+      "xxx.",
+      "....",
+      "xx..",
+      "xxx.",
+      "xxxx",
     ]);
     expect(seen(two, { qLengths: [9, -1] })).toEqual(["xxxx", "xxxx", "xxxx", "....", "....", "...."]);
   });
@@ -116,7 +120,10 @@ describe("maskFunction", () => {
       { batch: 0, head: 0, qIdx: 0, kvIdx: 1, position: 5 },
     ]);
     expect(seen({ B: 2, H: 2, M: 1, N: 1 }, { maskFunction: ({ batch, head }) => batch !== head })).toEqual([
-      ...[".", "x", "x", "."],
+      ".",
+      "x",
+      "x",
+      ".",
     ]);
   });
 });

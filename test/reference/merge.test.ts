@@ -43,7 +43,12 @@ describe("reference mergeAttention", () => {
     expect(mergeAttention([{ output: [], lse: [] }])).toEqual({ output: new Float64Array(), lse: new Float64Array() });
   });
   it("equals attention over all keys, in f64 to the last digits and in f32 to its precision", () => {
-    const [B, H, M, N, D, Dv] = [2, 3, 7, 40, 8, 5];
+    const B = 2;
+    const H = 3;
+    const M = 7;
+    const N = 40;
+    const D = 8;
+    const Dv = 5;
     const q = { data: normal(1, B * H * M * D), shape: [B, H, M, D] };
     const keys = (from: number, to: number, data: Float32Array, width: number) => ({
       data,
@@ -51,7 +56,8 @@ describe("reference mergeAttention", () => {
       strides: [H * N * width, N * width, width, 1],
       offset: from * width,
     });
-    const [k, v] = [normal(2, B * H * N * D), normal(3, B * H * N * Dv)];
+    const k = normal(2, B * H * N * D);
+    const v = normal(3, B * H * N * Dv);
     const over = (from: number, to: number) => attention(q, keys(from, to, k, D), keys(from, to, v, Dv));
     const whole = over(0, N);
     const cuts = [0, ...integers(4, 6, 0, N).sort((a, b) => a - b), N];

@@ -12,7 +12,10 @@ import {
 import { close, tensor, zeros } from "./hand.ts";
 
 const EMPTY = Number.NEGATIVE_INFINITY;
-const [H, Hkv, D, Dv] = [4, 2, 3, 2];
+const H = 4;
+const Hkv = 2;
+const D = 3;
+const Dv = 2;
 const packed = { cuSeqlensQ: [0, 2, 2, 5, 6], cuSeqlensKv: [0, 3, 4, 4, 9] };
 
 const random = (seed: number, shape: number[]): ReferenceTensor => {
@@ -96,7 +99,8 @@ describe("packed sequences", () => {
   it.each(Object.entries(cases))("are as their entries alone: %s", (_, [all, alone]) => {
     const together = attention(q, k, v, { ...all, ...packed });
     for (let b = 0; b < 4; b++) {
-      const [keyStart, keyEnd] = [packed.cuSeqlensKv[b], packed.cuSeqlensKv[b + 1]];
+      const keyStart = packed.cuSeqlensKv[b];
+      const keyEnd = packed.cuSeqlensKv[b + 1];
       const entry = attention(
         slice(q, packed.cuSeqlensQ[b], packed.cuSeqlensQ[b + 1]),
         slice(k, keyStart, keyEnd),

@@ -106,7 +106,9 @@ describe("ALiBi", () => {
     const values = tensor([2, 1, 3, 1], [70, 7, 21, 70, 7, 21]);
     const run = (alibiSlopes: NonNullable<Parameters<typeof attention>[3]>["alibiSlopes"]) =>
       attention(queries, keys, values, { ...(alibiSlopes && { alibiSlopes }) }).output;
-    const [mean, half, quarter] = [98 / 3, 24, (70 + 4 * 7 + 16 * 21) / 21];
+    const mean = 98 / 3;
+    const half = 24;
+    const quarter = (70 + 4 * 7 + 16 * 21) / 21;
     close(run([0, LN2]), [mean, half, mean, half]);
     close(run(Float64Array.of(0, LN2, 2 * LN2, LN2)), [mean, half, quarter, half]);
     close(run(tensor([2, 2], [0, LN2, 2 * LN2, LN2])), [mean, half, quarter, half]);
@@ -206,7 +208,10 @@ describe("f32 precision", () => {
   });
 
   it("rounds every step", () => {
-    const [x, cap, slope, bias] = [f(0.7), 0.3, 0.1, f(1.1)];
+    const x = f(0.7);
+    const cap = 0.3;
+    const slope = 0.1;
+    const bias = f(1.1);
     const capped = f(f(cap) * f(Math.tanh(f(x / f(cap)))));
     const one = tensor([1, 1, 1, 1], [1]);
     const { rowMax, lse } = attention(one, tensor([1, 1, 1, 1], [x]), one, {
@@ -221,7 +226,8 @@ describe("f32 precision", () => {
     });
     const s = f(f(f(f(capped / 3) + bias) + f(0.4)) - f(f(slope) * 3));
     expect(rowMax[0]).toBe(s);
-    const [top, sink] = [s, f(0.2)];
+    const top = s;
+    const sink = f(0.2);
     expect(lse[0]).toBe(f(top + f(Math.log(f(1 + f(Math.exp(f(sink - top))))))));
   });
 });

@@ -179,7 +179,8 @@ class History {
     if (turned) {
       const list = entries.flatMap((_entry, b) =>
         Array.from({ length: Hkv * G * counts[b] }, (_, n) => {
-          const [h, i] = [Math.floor(n / counts[b]), n % counts[b]];
+          const h = Math.floor(n / counts[b]);
+          const i = n % counts[b];
           const position = lengths[b] + i;
           return { at: turned.at(b, h, i), row: transformed(turned.row(b, h, i), position, "q", how) };
         }),
@@ -203,7 +204,10 @@ class History {
     const data = normal(++this.#seed, product(shape));
     const numbers = (factor: number) => Float32Array.from({ length: H }, (_, h) => factor * (h + 1));
     const features = defined<ReferenceOptions>({
-      ...{ causal, window, sinkTokens, softcap },
+      causal,
+      window,
+      sinkTokens,
+      softcap,
       alibiSlopes: this.#problem.alibi ? numbers(0.03) : undefined,
       sinks: this.#problem.sinks ? numbers(0.5) : undefined,
     });

@@ -55,7 +55,8 @@ export async function compareLook(device: GPUDevice, look: Look, dtype: CacheDty
     }
     return { data, shape };
   };
-  const [k, v] = [keys("k"), keys("v")];
+  const k = keys("k");
+  const v = keys("v");
   const f64 = reference(q, k, v, options);
   const plain = reference(q, k, v, { ...options, precision: "f32" });
   expectClose("output", await output.read(), { f64: f64.output, plain: plain.output }, output.shape);

@@ -111,9 +111,11 @@ export function expectStored(what: string, stored: StoredRow, row: Row, dtype: C
   };
   if (dtype === "int8" || dtype === "int4") {
     const { scales, integers } = quantiseRow(row.exact, { bits: dtype === "int8" ? 8 : 4, group });
-    const [gotScales, gotIntegers] = [stored.scales as Float32Array, stored.integers as Int32Array];
+    const gotScales = stored.scales as Float32Array;
+    const gotIntegers = stored.integers as Int32Array;
     for (let d = 0; d < row.exact.length; d++) {
-      const [got, scale] = [gotScales[Math.floor(d / group)], scales[Math.floor(d / group)]];
+      const got = gotScales[Math.floor(d / group)];
+      const scale = scales[Math.floor(d / group)];
       if (untouched) {
         if (got !== scale) fail(d, got, scale);
         if (gotIntegers[d] !== integers[d]) fail(d, gotIntegers[d], integers[d]);

@@ -65,7 +65,8 @@ export interface Appendable extends KvSourceOwner {
 export function makeCache(device: GPUDevice, make: CacheMake): Promise<Subject> {
   const { Hkv, D, Dv, dtype, groupSize, rotary, qkNorm } = make;
   const shared = {
-    ...{ kvHeads: Hkv, headDim: D },
+    kvHeads: Hkv,
+    headDim: D,
     ...defined({ vDim: Dv, dtype, groupSize, rotary }),
     ...(qkNorm && { qkNorm: { q: normWeights("q", D), k: normWeights("k", D), epsilon: EPSILON } }),
   };

@@ -82,7 +82,8 @@ export class CacheImage {
     const words = ({ buffer }: { buffer: GPUBuffer }) =>
       tensor(device, [buffer.size / 4], { buffer, dtype: "u32" }).read();
     for (const which of ["k", "v"] as const) {
-      const [actual, expected] = [await words(source[which]), this.#words[which]];
+      const actual = await words(source[which]);
+      const expected = this.#words[which];
       if (actual.length !== expected.length) return `${which} has ${actual.length} words, expected ${expected.length}`;
       const wrong = expected.findIndex((word, at) => actual[at] !== word);
       if (wrong < 0) continue;

@@ -20,7 +20,11 @@ import { testDevice } from "./device.ts";
 export async function expectSameUnrolled(variant: string, shape: readonly number[]): Promise<void> {
   const device = await testDevice();
   const make = (seed: number) => tensor(device, shape, { data: normal(seed, product(shape)) });
-  const [q, k, v, output, lse] = [make(1), make(2), make(3), make(4), tensor(device, shape.slice(0, 3))];
+  const q = make(1);
+  const k = make(2);
+  const v = make(3);
+  const output = make(4);
+  const lse = tensor(device, shape.slice(0, 3));
   const results = [];
   for (const unroll of [true, false]) {
     const problem = { q, k, v, output, lse, causal: true };

@@ -150,7 +150,8 @@ export function expectExtremeClose(
   const [share, least] = STORED[precision];
   const ordinary: number[] = [];
   for (let i = 0; i < count; i++) {
-    const [is, right] = [actual[i], f64[i]];
+    const is = actual[i];
+    const right = f64[i];
     const place = () => `${what}: element [${indexOf(i, shape)}] of [${shape}] is ${is}, expected ${right}`;
     if (Number.isNaN(right) || !Number.isFinite(right)) {
       if (!Object.is(is, right)) throw new Error(`${place()}: what is not finite must be the same`);
@@ -168,7 +169,8 @@ export function expectExtremeClose(
       throw new Error(`${place()}: off by ${error.toExponential(2)}, allowed ${allowed.toExponential(2)}`);
   }
   const pick = (values: ArrayLike<number>) => Float64Array.from(ordinary, (i) => values[i]);
-  const [mine, right] = [pick(actual), pick(f64)];
+  const mine = pick(actual);
+  const right = pick(f64);
   // Where a plain evaluation overflows it says nothing of what f32 costs.
   const evaluated = pick(plain).map((x, at) => (Number.isFinite(x) ? x : right[at]));
   const bound = errorBound(right, evaluated, precision);

@@ -31,17 +31,57 @@ const SHAPE = { q: [2, 2, 3, 8], k: [2, 2, 5, 8], v: [2, 2, 5, 8] } as const;
 
 /** Options that attention and everything with its scores has. */
 const SCORES = [
-  ...["layout", "scale", "causal", "queryOffset", "kvLengths", "qLengths", "cuSeqlensQ", "cuSeqlensKv"],
-  ...["maxSeqlenQ", "maxSeqlenKv", "window", "attentionChunk", "sinkTokens", "mask", "bias", "scoreFunction"],
-  ...["maskFunction", "blockMask", "softcap", "alibiSlopes", "relativeBias", "sinks", "dropout", "similarity"],
-  ...["temperature", "logTemperature", "maxTemperature", "maxDispatchFlops", "label"],
+  "layout",
+  "scale",
+  "causal",
+  "queryOffset",
+  "kvLengths",
+  "qLengths",
+  "cuSeqlensQ",
+  "cuSeqlensKv",
+  "maxSeqlenQ",
+  "maxSeqlenKv",
+  "window",
+  "attentionChunk",
+  "sinkTokens",
+  "mask",
+  "bias",
+  "scoreFunction",
+  "maskFunction",
+  "blockMask",
+  "softcap",
+  "alibiSlopes",
+  "relativeBias",
+  "sinks",
+  "dropout",
+  "similarity",
+  "temperature",
+  "logTemperature",
+  "maxTemperature",
+  "maxDispatchFlops",
+  "label",
 ];
 const OUTPUTS = ["output", "lse", "rowMax", "kvSplits", "allowF16Products", "variant", "tuned"];
 
 /** Those of them that are numbers, or lists and objects of numbers: the reference has them, too. */
 const KNOWN64 = [
-  ...["layout", "scale", "causal", "queryOffset", "kvLengths", "qLengths", "window", "attentionChunk", "sinkTokens"],
-  ...["softcap", "alibiSlopes", "relativeBias", "sinks", "dropout", "similarity", "temperature", "logTemperature"],
+  "layout",
+  "scale",
+  "causal",
+  "queryOffset",
+  "kvLengths",
+  "qLengths",
+  "window",
+  "attentionChunk",
+  "sinkTokens",
+  "softcap",
+  "alibiSlopes",
+  "relativeBias",
+  "sinks",
+  "dropout",
+  "similarity",
+  "temperature",
+  "logTemperature",
   "maxTemperature",
 ];
 
@@ -80,7 +120,10 @@ export function attentionCalls(device: GPUDevice): Call[] {
     { name: "attention", args: tensors, options: { variant: "8x32" }, names: [...SCORES, ...OUTPUTS], run, right },
     {
       ...call("relativeBias", { relativeBias: { table, buckets: 8 } }, [
-        ...["relativeBias.table", "relativeBias.buckets", "relativeBias.bidirectional", "relativeBias.maxDistance"],
+        "relativeBias.table",
+        "relativeBias.buckets",
+        "relativeBias.bidirectional",
+        "relativeBias.maxDistance",
       ]),
       right: (_, { relativeBias, ...rest }) => {
         const { bidirectional, maxDistance } = (relativeBias ?? {}) as { bidirectional: boolean; maxDistance: number };
@@ -90,11 +133,18 @@ export function attentionCalls(device: GPUDevice): Call[] {
     },
     call("dropout", { dropout: { p: 0.5, seed: 3 } }, ["dropout.p", "dropout.seed"]),
     call("rms similarity", { similarity: { kind: "rms" } }, [
-      ...["similarity.kind", "similarity.eps", "similarity.qWeights", "similarity.kWeights"],
+      "similarity.kind",
+      "similarity.eps",
+      "similarity.qWeights",
+      "similarity.kWeights",
     ]),
     call("additive similarity", { similarity: { kind: "additive", vector } }, [
-      ...["similarity.kind", "similarity.vector", "similarity.innerBias", "similarity.innerScale"],
-      ...["similarity.normalize", "similarity.gain"],
+      "similarity.kind",
+      "similarity.vector",
+      "similarity.innerBias",
+      "similarity.innerScale",
+      "similarity.normalize",
+      "similarity.gain",
     ]),
     call("temperatures", { logTemperature: [0.5, 1], maxTemperature: 2 }),
     {
@@ -254,7 +304,8 @@ function merges(device: GPUDevice): Call[] {
     output: tensor(device, [1, 2, 3, 4], { data: normal(seed, 24) }),
     lse: tensor(device, [1, 2, 3], { data: normal(seed + 1, 6) }),
   });
-  const [one, two] = [part(20), part(30)];
+  const one = part(20);
+  const two = part(30);
   const run = async (partials: unknown, options: unknown) => {
     const { output, lse } = await mergeAttention(partials as [], options as object);
     lse.destroy();
@@ -286,9 +337,25 @@ function linear(device: GPUDevice, tensors: Tensors, cpu: Readonly<Record<"q" | 
       args: { q: tensors.q, k, v },
       options: { causal: true },
       names: [
-        ...["updateRule", "featureMap", "normalized", "scale", "kvLengths", "layout", "variant", "maxDispatchFlops"],
-        ...["label", "decay", "beta", "keyMask", "output", "state", "normalizer", "pastState", "pastNormalizer"],
-        ...["presentState", "presentNormalizer"],
+        "updateRule",
+        "featureMap",
+        "normalized",
+        "scale",
+        "kvLengths",
+        "layout",
+        "variant",
+        "maxDispatchFlops",
+        "label",
+        "decay",
+        "beta",
+        "keyMask",
+        "output",
+        "state",
+        "normalizer",
+        "pastState",
+        "pastNormalizer",
+        "presentState",
+        "presentNormalizer",
       ],
       run: async ([q, k, v], options) => {
         const made = await linearAttention(q as Tensor, k as Tensor, v as Tensor, options as object);

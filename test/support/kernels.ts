@@ -108,21 +108,31 @@ const FEATURES: Readonly<Record<string, SlotChoice>> = {
   blocks: { ...PLAIN, blocks: true },
   "a ring": { ...PLAIN, cache: kvAccess({ place: "ring", ring: 60, sinkTokens: 4 }) },
   "int8 in pages": {
-    ...{ ...PLAIN, k: "words", v: "words" },
+    ...PLAIN,
+    k: "words",
+    v: "words",
     cache: kvAccess({ place: "paged", pageSize: 16, quantised: { bits: 8, groupK: 8, groupV: 40 } }),
   },
   int4: { ...PLAIN, cache: kvAccess({ place: "rows", quantised: { bits: 4, groupK: 40, groupV: 40 } }) },
   "additive scores": {
     ...PLAIN,
-    ...{ tables: true, softcap: true, similarity: { kind: "additive", innerBias: true, unitVector: true } },
+    tables: true,
+    softcap: true,
+    similarity: { kind: "additive", innerBias: true, unitVector: true },
   },
   "normalised rows": {
-    ...{ ...PLAIN, tables: true, sequence: "packed", temperature: "log" },
+    ...PLAIN,
+    tables: true,
+    sequence: "packed",
+    temperature: "log",
     similarity: { kind: "normalized", rms: true, qWeights: true, kWeights: true },
   },
   "16 bits": { q: "f16-packed", k: "f16-packed", v: "bf16-packed", o: "bf16-packed" },
   "16 bits at any strides": {
-    ...{ q: "f16-packed-strided", k: "bf16-packed-strided", v: "f16-packed-strided", o: "f16-packed-strided" },
+    q: "f16-packed-strided",
+    k: "bf16-packed-strided",
+    v: "f16-packed-strided",
+    o: "f16-packed-strided",
   },
 };
 
@@ -139,7 +149,9 @@ const FEATURE_VARIANTS = Object.entries(FEATURES).flatMap(([slotName, slots]) =>
 
 /** Additive scores whose keys' exponentials are in memory, and the kernel that leaves them there. */
 const STORED_KEYS: SlotChoice = {
-  ...{ ...PLAIN, k: "bf16-packed-strided", tables: true },
+  ...PLAIN,
+  k: "bf16-packed-strided",
+  tables: true,
   similarity: { kind: "additive", innerBias: true, unitVector: false, storedKeys: true },
 };
 const STORED_KEYS_VARIANTS = [
@@ -210,16 +222,30 @@ const SCORE_VARIANTS = [
 );
 
 const PRODUCT: Omit<MatmulSpecialisation, "tile"> = {
-  ...{ x: "dense", weight: "dense", bias: "dense", y: "dense", columnsAdjacent: false, oddColumns: undefined },
+  x: "dense",
+  weight: "dense",
+  bias: "dense",
+  y: "dense",
+  columnsAdjacent: false,
+  oddColumns: undefined,
 };
 const PRODUCTS: Readonly<Record<string, MatmulSpecialisation>> = {
   ...Object.fromEntries(MATMUL_TILES.map((tile) => [tile.name, { ...PRODUCT, tile }])),
   "a weight of columns and no bias": {
-    ...{ ...PRODUCT, tile: MATMUL_TILES[2], weight: "strided", bias: undefined, columnsAdjacent: true },
+    ...PRODUCT,
+    tile: MATMUL_TILES[2],
+    weight: "strided",
+    bias: undefined,
+    columnsAdjacent: true,
   },
   "16 bits and odd columns": {
-    ...{ tile: MATMUL_TILES[2], x: "bf16-packed-strided", weight: "f16-packed-strided", bias: "f16-packed-strided" },
-    ...{ y: "f16-packed-strided", columnsAdjacent: false, oddColumns: 7 },
+    tile: MATMUL_TILES[2],
+    x: "bf16-packed-strided",
+    weight: "f16-packed-strided",
+    bias: "f16-packed-strided",
+    y: "f16-packed-strided",
+    columnsAdjacent: false,
+    oddColumns: 7,
   },
 };
 
@@ -231,21 +257,31 @@ const PRODUCT_VARIANTS = Object.entries(PRODUCTS).map(([name, spec]) => ({
 }));
 
 const TURNED: RotarySpecialisation = {
-  ...{ headDim: 64, x: "dense", o: "dense", positions: false },
+  headDim: 64,
+  x: "dense",
+  o: "dense",
+  positions: false,
   rotary: { rotaryDim: 64, interleaved: false, angles: "tables" },
 };
 const ROTARY: Readonly<Record<string, RotarySpecialisation>> = {
   "half pairs": TURNED,
   "half pairs in place, positions in memory": {
-    ...{ ...TURNED, positions: true },
+    ...TURNED,
+    positions: true,
     rotary: { ...TURNED.rotary, inPlace: true },
   },
   "odd half pairs in place, 16 bits at any strides": {
-    ...{ headDim: 11, x: "f16-packed-strided", o: "f16-packed-strided", positions: false },
+    headDim: 11,
+    x: "f16-packed-strided",
+    o: "f16-packed-strided",
+    positions: false,
     rotary: { rotaryDim: 6, interleaved: false, inPlace: true, angles: "f16" },
   },
   "interleaved pairs, sections": {
-    ...{ headDim: 20, x: "strided", o: "bf16-packed", positions: true },
+    headDim: 20,
+    x: "strided",
+    o: "bf16-packed",
+    positions: true,
     rotary: { rotaryDim: 10, interleaved: true, sections: [3, 1, 1], sectionsInterleaved: true, angles: "f32" },
   },
 };
@@ -260,7 +296,10 @@ const PAIRS = { rotaryDim: 8, interleaved: true, angles: "tables" } as const;
 const ENCODINGS: Readonly<Record<string, EncodingSpecialisation>> = {
   sinusoidal: { width: 8, x: "dense", o: "dense", encoding: { pairs: PAIRS }, positions: false },
   "sinusoidal, in place, all sines first": {
-    ...{ width: 8, x: "in place", o: "strided", positions: false },
+    width: 8,
+    x: "in place",
+    o: "strided",
+    positions: false,
     encoding: { pairs: { ...PAIRS, interleaved: false } },
   },
   "learned, alone": { width: 7, x: undefined, o: "strided", encoding: { table: "strided" }, positions: true },
@@ -273,23 +312,46 @@ const ENCODING_VARIANTS = Object.entries(ENCODINGS).map(([name, spec]) => ({
 }));
 
 const APPEND: AppendChoice = {
-  ...{ headDim: 64, vDim: 64, k: "dense", v: "dense", qNorm: false, kNorm: false, rotary: undefined, positions: false },
-  ...{ layout: { place: "rows" }, dtype: "f32" },
+  headDim: 64,
+  vDim: 64,
+  k: "dense",
+  v: "dense",
+  qNorm: false,
+  kNorm: false,
+  rotary: undefined,
+  positions: false,
+  layout: { place: "rows" },
+  dtype: "f32",
 };
 const TURNS = { ...TURNED.rotary, rotaryDim: 32 };
 export const APPENDS: Readonly<Record<string, AppendChoice>> = {
   f32: APPEND,
   "bf16 to a ring, odd head dims": {
-    ...{ ...APPEND, headDim: 5, vDim: 7, k: "strided", v: "bf16-packed-strided", dtype: "bf16" },
+    ...APPEND,
+    headDim: 5,
+    vDim: 7,
+    k: "strided",
+    v: "bf16-packed-strided",
+    dtype: "bf16",
     layout: { place: "ring", ring: 9, sinkTokens: 2 },
   },
   "int4 in pages, q in place": {
-    ...{ ...APPEND, headDim: 2048, vDim: 80, qNorm: true, kNorm: true, rotary: TURNS, positions: true },
+    ...APPEND,
+    headDim: 2048,
+    vDim: 80,
+    qNorm: true,
+    kNorm: true,
+    rotary: TURNS,
+    positions: true,
     q: { access: "f16-packed-strided", output: "f16-packed-strided", inPlace: true },
     layout: { place: "paged", pageSize: 16, quantised: { bits: 4, groupK: 32, groupV: 80 } },
   },
   "int8, q to another place": {
-    ...{ ...APPEND, headDim: 260, kNorm: true, qNorm: true, rotary: { ...TURNS, interleaved: true } },
+    ...APPEND,
+    headDim: 260,
+    kNorm: true,
+    qNorm: true,
+    rotary: { ...TURNS, interleaved: true },
     q: { access: "dense", output: "bf16-packed", inPlace: false },
     layout: { place: "rows", quantised: { bits: 8, groupK: 260, groupV: 64 } },
   },
@@ -301,9 +363,23 @@ const CACHE_VARIANTS = Object.entries(APPENDS).map(([name, choice]) => ({
   bindings: appendBindings(choice),
 }));
 const LINEAR_PLAIN: LinearSpecialisation = {
-  ...{ headDim: 64, vDim: 64, decayDim: 0, elu: true, normalized: true, causal: true, delta: false, group: 1 },
-  ...{ q: "dense", k: "dense", v: "dense", o: "dense", decay: "dense", beta: "dense" },
-  ...{ lengths: false, mask: false, rows: 8 },
+  headDim: 64,
+  vDim: 64,
+  decayDim: 0,
+  elu: true,
+  normalized: true,
+  causal: true,
+  delta: false,
+  group: 1,
+  q: "dense",
+  k: "dense",
+  v: "dense",
+  o: "dense",
+  decay: "dense",
+  beta: "dense",
+  lengths: false,
+  mask: false,
+  rows: 8,
   recurrent: recurrentTile("test", { headDim: 64, vDim: 64, decayDim: 0, group: 1 }, 64),
 };
 const gatedDelta = { headDim: 130, vDim: 70, decayDim: 130, group: 3 };
@@ -312,13 +388,28 @@ export const LINEAR_SPECS: Readonly<Record<string, LinearSpecialisation>> = {
   plain: LINEAR_PLAIN,
   "in no order, with lengths and a mask": { ...LINEAR_PLAIN, causal: false, lengths: true, mask: true, rows: 4 },
   gated: {
-    ...{ ...LINEAR_PLAIN, decayDim: 1, decay: "strided", elu: false, normalized: false, vDim: 20 },
+    ...LINEAR_PLAIN,
+    decayDim: 1,
+    decay: "strided",
+    elu: false,
+    normalized: false,
+    vDim: 20,
     recurrent: recurrentTile("test", { headDim: 64, vDim: 20, decayDim: 1, group: 1 }, 64),
   },
   "gated delta, 16 bits": {
-    ...{ ...LINEAR_PLAIN, ...gatedDelta, delta: true, elu: false, normalized: false, lengths: true },
-    ...{ q: "f16-packed-strided", k: "bf16-packed-strided", v: "strided", o: "f16-packed-strided" },
-    ...{ decay: "strided", beta: "bf16-packed-strided", recurrent: recurrentTile("test", gatedDelta, 64) },
+    ...LINEAR_PLAIN,
+    ...gatedDelta,
+    delta: true,
+    elu: false,
+    normalized: false,
+    lengths: true,
+    q: "f16-packed-strided",
+    k: "bf16-packed-strided",
+    v: "strided",
+    o: "f16-packed-strided",
+    decay: "strided",
+    beta: "bf16-packed-strided",
+    recurrent: recurrentTile("test", gatedDelta, 64),
   },
 };
 const LINEAR_VARIANTS = Object.entries(LINEAR_SPECS).flatMap(([slotName, spec]) => {
@@ -365,8 +456,14 @@ export const ROW_KERNELS: Readonly<Record<string, Readonly<Record<string, RowSpe
     ),
     "all there is": layerNormSpecialisation(
       {
-        ...{ source: "strided", residual: "f16-packed", shift: "bf16-packed", weight: "strided", bias: "strided" },
-        ...{ o: "f16-packed-strided", total: "bf16-packed-strided", statistics: "strided" },
+        source: "strided",
+        residual: "f16-packed",
+        shift: "bf16-packed",
+        weight: "strided",
+        bias: "strided",
+        o: "f16-packed-strided",
+        total: "bf16-packed-strided",
+        statistics: "strided",
       },
       { lanes: 256, rowsAdjacent: false, centred: true },
     ),
@@ -421,11 +518,15 @@ const VARIANTS: readonly (Omit<KernelVariant, "modules"> & { modules: ModuleMap 
   { name: "mask bits", root: "package::mask_bits", modules: MASK_BITS_MODULES, bindings: MASK_BITS_BINDINGS },
   { name: "merge", root: "package::merge", modules: MERGE_MODULES, bindings: MERGE_BINDINGS },
   {
-    ...{ name: "cache write", root: "package::cache_write", modules: CACHE_WRITE_MODULES },
+    name: "cache write",
+    root: "package::cache_write",
+    modules: CACHE_WRITE_MODULES,
     bindings: CACHE_WRITE_BINDINGS,
   },
   {
-    ...{ name: "cache copy", root: "package::cache_copy", modules: CACHE_COPY_MODULES },
+    name: "cache copy",
+    root: "package::cache_copy",
+    modules: CACHE_COPY_MODULES,
     bindings: CACHE_COPY_BINDINGS,
   },
 ];

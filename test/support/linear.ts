@@ -133,7 +133,14 @@ const settingsOf = ({
   maxDispatchFlops,
 }: LinearCase) =>
   defined<LinearAttentionSettings>({
-    ...{ updateRule, causal, featureMap, normalized, scale, layout, variant, maxDispatchFlops },
+    updateRule,
+    causal,
+    featureMap,
+    normalized,
+    scale,
+    layout,
+    variant,
+    maxDispatchFlops,
   });
 
 type Data = ReturnType<typeof dataOf>;
@@ -213,7 +220,8 @@ function dataOf(problem: LinearCase) {
     beta: beta && cpu(beta),
     kvLengths: problem.kvLengths,
     keyMask: keyMask && { data: keyMask.values, shape: keyMask.shape },
-    ...{ pastState: past.State, pastNormalizer: past.Normalizer },
+    pastState: past.State,
+    pastNormalizer: past.Normalizer,
   });
   const reference = [cpu(q), cpu(k), cpu(v), options] as const;
   if (problem.poison) {

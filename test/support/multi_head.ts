@@ -100,16 +100,23 @@ export async function runMultiHead(device: GPUDevice, problem: MultiHeadCase): P
     const isSelf = problem.N === undefined;
     const key = isSelf ? query : make([B, N, Ek], 1, dtype, "K");
     const value = isSelf || Ev === Ek ? key : make([B, N, Ev], 1, dtype, "V");
-    const [wq, wk] = [linear("q", H * D, E), linear("k", Hkv * D, isSelf ? E : Ek)];
+    const wq = linear("q", H * D, E);
+    const wk = linear("k", Hkv * D, isSelf ? E : Ek);
     const wv = linear("v", Hkv * Dv, value.shape[2]);
     const wo = Eo ? linear("o", Eo, H * Dv) : undefined;
     const learned = learnedKey ? { biasK: make([Hkv * D]), biasV: make([Hkv * Dv]) } : {};
     const weights: MultiHeadWeights = {
-      ...{ query: wq.gpu, key: wk.gpu, value: wv.gpu, ...(wo && { output: wo.gpu }) },
+      query: wq.gpu,
+      key: wk.gpu,
+      value: wv.gpu,
+      ...(wo && { output: wo.gpu }),
       ...(learned.biasK && { biasK: learned.biasK.gpu, biasV: learned.biasV.gpu }),
     };
     const layer64: ReferenceMultiHead = {
-      ...{ query: wq.cpu, key: wk.cpu, value: wv.cpu, ...(wo && { output: wo.cpu }) },
+      query: wq.cpu,
+      key: wk.cpu,
+      value: wv.cpu,
+      ...(wo && { output: wo.cpu }),
       ...learned,
     };
 
@@ -133,7 +140,10 @@ export async function runMultiHead(device: GPUDevice, problem: MultiHeadCase): P
       variant: "8x32", // takes the least time to compile
       ...defined({ ...shared, storage, weights: problem.weights }),
       ...(masks.gpu.mask || masks.gpu.ignoreMask || !mask ? {} : { mask }),
-      ...{ ...options, ...masks.gpu, output, lse },
+      ...options,
+      ...masks.gpu,
+      output,
+      lse,
       ...(!isSelf && { key: key.gpu }),
       ...(value !== key && { value: value.gpu }),
       ...(problem.weights && { weightsOutput: poison(weightsShape) }),
@@ -143,7 +153,9 @@ export async function runMultiHead(device: GPUDevice, problem: MultiHeadCase): P
     const options64 = {
       ...defined<ReferenceMultiHeadOptions>({ ...shared, ...features.cpu }),
       ...(masks.cpu && { mask: masks.cpu }),
-      ...{ heads: H, kvHeads: Hkv, zeroAttention },
+      heads: H,
+      kvHeads: Hkv,
+      zeroAttention,
     };
     const f64 = reference(query, key, value, layer64, options64);
     const plain = reference(query, key, value, layer64, { ...options64, precision: "f32", stored: ROUND[storage] });
@@ -199,8 +211,10 @@ function masksOf(
     [b, h, m, n].reduce((index, place, axis) => index * shape[axis] + (shape[axis] === 1 ? 0 : place), 0);
   const both = new Uint8Array(B * H * M * N);
   for (let index = 0; index < both.length; index++) {
-    const [n, m] = [index % N, Math.floor(index / N) % M];
-    const [h, b] = [Math.floor(index / (N * M)) % H, Math.floor(index / (N * M * H))];
+    const n = index % N;
+    const m = Math.floor(index / N) % M;
+    const h = Math.floor(index / (N * M)) % H;
+    const b = Math.floor(index / (N * M * H));
     both[index] = Number((mask ? mask.data[at(b, h, m, n)] : 1) !== 0 && kept[b * N + n] !== 0);
   }
   return { gpu, cpu: { data: both, shape: [B, H, M, N] } };

@@ -57,7 +57,10 @@ export function headsOf({ data, shape }: Pick<Input, "data" | "shape">, heads: n
 export function rowsOf(data: ArrayLike<number>, [B, H, S, D]: readonly number[]): Float64Array {
   const rows = new Float64Array(B * H * S * D);
   for (let i = 0; i < rows.length; i++) {
-    const [d, s, h, b] = [i % D, Math.floor(i / D) % S, Math.floor(i / (D * S)) % H, Math.floor(i / (D * S * H))];
+    const d = i % D;
+    const s = Math.floor(i / D) % S;
+    const h = Math.floor(i / (D * S)) % H;
+    const b = Math.floor(i / (D * S * H));
     rows[((b * S + s) * H + h) * D + d] = data[i];
   }
   return rows;

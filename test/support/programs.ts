@@ -14,7 +14,8 @@ export function runProgram(
     const child = spawn(process.execPath, [join(root, "scripts/run.mjs"), program, ...args], {
       env: { ...process.env, VITEST: "" },
     });
-    let [out, err] = ["", ""];
+    let out = "";
+    let err = "";
     child.stdout.on("data", (text) => {
       out += text;
     });

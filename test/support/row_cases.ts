@@ -160,7 +160,8 @@ function expected(problem: RowCase, { x, weight, bias, residual }: Operands): Ex
     };
   }
   if (op === "project") {
-    const [K, w] = [N, weight as ReferenceTensor];
+    const K = N;
+    const w = weight as ReferenceTensor;
     const absolute = (t: ReferenceTensor) => ({ ...t, data: Float64Array.from(t.data, Math.abs) });
     const sizes = project64(absolute(x), absolute(w));
     const results = both((precision) => project64(x, w, bias, { precision }));

@@ -93,7 +93,8 @@ async function runScores(device: GPUDevice, problem: ScoreCase, keep: Keep): Pro
     const shape = [B, H, rows, K];
     return { shape, data, gpu: keep(tensor(device, shape, { data })) };
   };
-  const [q, k] = [make("Q", M), make("K", N)];
+  const q = make("Q", M);
+  const k = make("K", N);
   if (op === "attentionWeights") {
     const f64 = attentionScores(q, k, { causal, stage: "probabilities" });
     const plain = attentionScores(q, k, { causal, stage: "probabilities", precision: "f32" });
@@ -121,7 +122,8 @@ async function runScores(device: GPUDevice, problem: ScoreCase, keep: Keep): Pro
     if (new Set(keys).size !== expected)
       throw new Error(`row ${row}: keys ${keys}, expected ${expected} different ones`);
     for (const [place, key] of keys.entries()) {
-      const [is, own] = [values[row * count + place], all[row * N + key]];
+      const is = values[row * count + place];
+      const own = all[row * N + key];
       if (!(Math.abs(is - own) <= 1e-4))
         throw new Error(`row ${row}: key ${key} has the weight ${is}, expected ${own}`);
     }

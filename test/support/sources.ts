@@ -89,9 +89,20 @@ export function makeSource(device: GPUDevice, spec: SourceSpec) {
     ...lengths.flatMap((length, b) => [length, ...Array.from({ length: pagesPerEntry }, (_, page) => pageOf(b, page))]),
   ];
   const source: KvSource = {
-    ...{ place, batch: B, kvHeads: Hkv, headDim: D, vDim: Dv, capacity, k: k.gpu, v: v.gpu },
+    place,
+    batch: B,
+    kvHeads: Hkv,
+    headDim: D,
+    vDim: Dv,
+    capacity,
+    k: k.gpu,
+    v: v.gpu,
     state: tensor(device, [state.length], { dtype: "i32", data: state }),
-    ...{ sinkTokens, ring, pageSize, pagesPerEntry, ...(quantised && { quantised }) },
+    sinkTokens,
+    ring,
+    pageSize,
+    pagesPerEntry,
+    ...(quantised && { quantised }),
     access: kvAccess(spec),
   };
   return { source, k: k.cpu, v: v.cpu, destroy: () => destroyAll([k.gpu, v.gpu, source.state]) };

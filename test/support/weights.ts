@@ -39,7 +39,8 @@ async function prepare(device: GPUDevice, problem: WeightsCase) {
     const data = dtype === "f16" ? exact.map((x) => Math.round(x * 64) / 64) : exact;
     return { shape, data, gpu: keep(tensor(device, shape, { data, dtype })) };
   };
-  const [q, k] = [make(0, H, M), make(1, Hkv, N)];
+  const q = make(0, H, M);
+  const k = make(1, Hkv, N);
   const { causal, scale, attentionChunk, sinkTokens, softcap, heads, rows, maxDispatchFlops, cuSeqlensQ, cuSeqlensKv } =
     problem;
   const shared = defined<ReferenceOptions>({ causal, scale, attentionChunk, sinkTokens, softcap, layout });
@@ -49,7 +50,8 @@ async function prepare(device: GPUDevice, problem: WeightsCase) {
     maskFunction: undefined,
   };
   const gpu = {
-    ...{ ...shared, ...defined({ maxDispatchFlops }) },
+    ...shared,
+    ...defined({ maxDispatchFlops }),
     ...features.gpu((size, options) => keep(tensor(device, size, options))),
     ...blockMask,
   } as WeightsOptions;
@@ -155,7 +157,8 @@ export async function runTopKeys(device: GPUDevice, problem: WeightsCase, count:
         weights: spread(found.weights, numbers, count, 0),
       };
     };
-    const [f64, plain] = [best("f64"), best("f32")];
+    const f64 = best("f64");
+    const plain = best("f32");
     const found = await indices.read();
     expectClose("weights", await weights.read(), { f64: f64.weights, plain: plain.weights }, resultShape);
     if (exact) {

@@ -40,7 +40,9 @@ export const DecoderAttention = /* @__PURE__ */ onnxOperator(
   },
   async (call) => {
     const heads = headsOf(call, call.attributes.num_heads);
-    const [query, key, bias] = [call.tensor("query"), call.tensor("key"), call.tensor("bias")];
+    const query = call.tensor("query");
+    const key = call.tensor("key");
+    const bias = call.tensor("bias");
     expectRank(call, "query", query, 3, "[S, B, E]");
     const [S, B, E] = query.shape;
     const D = E / heads;

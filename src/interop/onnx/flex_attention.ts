@@ -44,7 +44,9 @@ export const FlexAttention = /* @__PURE__ */ onnxOperator(
     attributes: { score_mod: "graph", prob_mod: "graph", scale: "float", softmax_precision: "int" },
   },
   async (call) => {
-    const [q, k, v] = [call.tensor("Q"), call.tensor("K"), call.tensor("V")];
+    const q = call.tensor("Q");
+    const k = call.tensor("K");
+    const v = call.tensor("V");
     checkInputs(call, { Q: q, K: k, V: v });
     const { score_mod: scoreMod, prob_mod: probMod, scale, softmax_precision: precision } = call.attributes;
     call.expect(

@@ -13,8 +13,11 @@ import { inOrder } from "./rows.ts";
  */
 export const Gelu = /* @__PURE__ */ onnxOperator(
   {
-    ...{ operator: "ai.onnx.Gelu", opsets: [20] },
-    ...{ inputs: ["X"], outputs: ["Y"], attributes: { approximate: "string" } },
+    operator: "ai.onnx.Gelu",
+    opsets: [20],
+    inputs: ["X"],
+    outputs: ["Y"],
+    attributes: { approximate: "string" },
   },
   async (call) => {
     const { approximate = "none" } = call.attributes;
@@ -48,11 +51,15 @@ export const MicrosoftGelu = /* @__PURE__ */ onnxOperator(
  */
 export const FastGelu = /* @__PURE__ */ onnxOperator(
   {
-    ...{ operator: "com.microsoft.FastGelu", opsets: [1] },
-    ...{ inputs: ["X", "bias?"], outputs: ["Y"], attributes: {} },
+    operator: "com.microsoft.FastGelu",
+    opsets: [1],
+    inputs: ["X", "bias?"],
+    outputs: ["Y"],
+    attributes: {},
   },
   async (call) => {
-    const [X, bias] = [call.tensor("X"), call.tensor("bias")];
+    const X = call.tensor("X");
+    const bias = call.tensor("bias");
     const Y = call.make(X.shape, X.dtype);
     const tanh = { approximate: "tanh", label: call.label } as const;
     if (!bias) {
@@ -90,11 +97,16 @@ export const FastGelu = /* @__PURE__ */ onnxOperator(
  */
 export const BiasAdd = /* @__PURE__ */ onnxOperator(
   {
-    ...{ operator: "com.microsoft.BiasAdd", opsets: [1] },
-    ...{ inputs: ["X", "bias", "skip"], outputs: ["Y"], attributes: {} },
+    operator: "com.microsoft.BiasAdd",
+    opsets: [1],
+    inputs: ["X", "bias", "skip"],
+    outputs: ["Y"],
+    attributes: {},
   },
   async (call) => {
-    const [X, bias, skip] = [call.tensor("X"), call.tensor("bias"), call.tensor("skip")];
+    const X = call.tensor("X");
+    const bias = call.tensor("bias");
+    const skip = call.tensor("skip");
     expectRank(call, "X", X, 3, "[N, S, C]");
     expectAxes(call, "bias", bias, [X.shape[2]], "[C]");
     expectAxes(call, "skip", skip, X.shape, "like X");

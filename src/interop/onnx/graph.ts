@@ -68,7 +68,8 @@ const COORDINATES = ["batch", "head", "q_idx", "kv_idx"].map((axis) => Term.of("
 function scoresTensor(name: string, shape: readonly number[]): GraphTensor {
   const element = Term.of("f32", name);
   return {
-    ...{ shape, kind: "f32" },
+    shape,
+    kind: "f32",
     at: (index) => {
       expect(
         index.every(({ text }, axis) => shape[axis] === 1 || text === COORDINATES[axis].text),

@@ -48,10 +48,12 @@ const shapeTensor = (code: Code, shape: readonly number[]) => numbersTensor(code
 function reshaped(code: Code, x: GraphTensor, shape: readonly number[]): GraphTensor {
   expect(sizeOf(shape) === sizeOf(x.shape), () => `[${x.shape}] has not the elements of [${shape}]`);
   const wide = (one: readonly number[]) => one.flatMap((size, axis) => (size === 1 ? [] : [axis]));
-  const [from, to] = [wide(x.shape), wide(shape)];
+  const from = wide(x.shape);
+  const to = wide(shape);
   const alike = from.length === to.length && from.every((axis, i) => x.shape[axis] === shape[to[i]]);
   return {
-    ...{ shape, kind: x.kind },
+    shape,
+    kind: x.kind,
     at: (index) => {
       if (!alike) return x.at(unflatten(code, x.shape, flatIndex(code, shape, index)));
       return x.at(x.shape.map((_, axis) => (from.includes(axis) ? index[to[from.indexOf(axis)]] : integer(0))));
@@ -79,7 +81,8 @@ export const SHAPES: Readonly<Record<string, ShapeOperator>> = {
     const { kind } = start;
     expect((to - from) / step < 2 ** 31, () => `from ${from} to ${to} by ${step} is too long or endless`);
     return {
-      ...{ kind, shape: [Math.max(0, Math.ceil((to - from) / step))] },
+      kind,
+      shape: [Math.max(0, Math.ceil((to - from) / step))],
       at: ([i]) => {
         if (i.constant !== undefined) return Term.constant(kind, from + i.constant * step);
         if (kind === "i32") return scaledIndex(code, i, step, integer(from));
@@ -137,7 +140,8 @@ export const SHAPES: Readonly<Record<string, ShapeOperator>> = {
     const cuts = x.shape.map((size) => ({ first: 0, step: 1, size }));
     for (const [i, given] of axes.entries()) {
       const axis = axisOf(given, x.shape.length);
-      const [size, step] = [x.shape[axis], steps[i]];
+      const size = x.shape[axis];
+      const step = steps[i];
       expect(Boolean(step) && i < starts.length && i < ends.length, () => "starts, ends and steps must go together");
       const within = (end: number) => {
         const counted = end < 0 ? end + size : end;
@@ -150,9 +154,11 @@ export const SHAPES: Readonly<Record<string, ShapeOperator>> = {
     return { kind: x.kind, shape: cuts.map(({ size }) => size), at: (index) => x.at(index.map(place)) };
   },
   Gather: (code, inputs, attributes) => {
-    const [x, indices] = [required(inputs, 0), required(inputs, 1)];
+    const x = required(inputs, 0);
+    const indices = required(inputs, 1);
     const axis = axisOf(wholeOf(attributes, "axis", 0), x.shape.length);
-    const [before, after] = [x.shape.slice(0, axis), x.shape.slice(axis + 1)];
+    const before = x.shape.slice(0, axis);
+    const after = x.shape.slice(axis + 1);
     const size = x.shape[axis];
     const shape = [...before, ...indices.shape, ...after];
     const inside = (found: Term) => {

@@ -16,7 +16,8 @@ export const sizeOf = (shape: readonly number[]): number => shape.reduce((produc
 export function remembered({ shape, kind, at }: GraphTensor): GraphTensor {
   const known = new Map<string, Term>();
   return {
-    ...{ shape, kind },
+    shape,
+    kind,
     at: (index) => {
       const key = index.map(({ text }) => text).join();
       const found = known.get(key) ?? at(index);
@@ -36,7 +37,8 @@ export function numbersTensor(
   const alike = values.length > 0 && Array.prototype.every.call(values, (value) => value === values[0]);
   let place: { readonly base: number; readonly mayHide: boolean } | undefined;
   return {
-    ...{ shape, kind },
+    shape,
+    kind,
     at: (index) => {
       if (alike) return Term.constant(kind, values[0]);
       const flat = flatIndex(code, shape, index);
@@ -77,7 +79,8 @@ export function scaledIndex(code: Code, a: Term, b: number, c: Term): Term {
 
 /** The place of an element in row-major order. */
 export function flatIndex(code: Code, shape: readonly number[], index: readonly Term[]): Term {
-  let [flat, stride] = [integer(0), 1];
+  let flat = integer(0);
+  let stride = 1;
   for (let axis = shape.length - 1; axis >= 0; axis--) {
     flat = scaledIndex(code, index[axis], stride, flat);
     stride *= shape[axis];

@@ -61,10 +61,22 @@ export const GroupQueryAttention = /* @__PURE__ */ onnxOperator(
     ],
     outputs: ["output", "present_key?", "present_value?", "output_qk?"],
     attributes: {
-      ...{ num_heads: "int", kv_num_heads: "int", causal: "flag", scale: "float", softcap: "float" },
-      ...{ local_window_size: "int", sliding_window_cache: "flag", do_rotary: "flag", rotary_interleaved: "flag" },
-      ...{ smooth_softmax: "int", qk_output: "int", k_quant_type: "string", v_quant_type: "string" },
-      ...{ kv_cache_bit_width: "int", qk_norm_epsilon: "float", past_present_share_buffer: "flag" },
+      num_heads: "int",
+      kv_num_heads: "int",
+      causal: "flag",
+      scale: "float",
+      softcap: "float",
+      local_window_size: "int",
+      sliding_window_cache: "flag",
+      do_rotary: "flag",
+      rotary_interleaved: "flag",
+      smooth_softmax: "int",
+      qk_output: "int",
+      k_quant_type: "string",
+      v_quant_type: "string",
+      kv_cache_bit_width: "int",
+      qk_norm_epsilon: "float",
+      past_present_share_buffer: "flag",
     },
   },
   async (call) => {
@@ -78,12 +90,18 @@ export const GroupQueryAttention = /* @__PURE__ */ onnxOperator(
     call.expect(softcap >= 0, () => `attribute softcap must be 0 for none, or more, got ${softcap}`);
     checkAsked(call, asked, call.wants("output_qk"), isWindow);
     const inputs = headsOfInputs(call, heads, kvHeads, call.tensor("query"), call.tensor("key"), call.tensor("value"));
-    const [[B, , S, D], [, , L]] = [inputs.q.shape, inputs.k.shape];
+    const [B, , S, D] = inputs.q.shape;
+    const [, , L] = inputs.k.shape;
     const { dtype } = inputs.q;
     const pasts = [call.tensor("past_key"), call.tensor("past_value")] as const;
     const lengths = lengthsOf(call, {
-      ...{ B, S, L, pasts, shape: [B, kvHeads, pasts[0]?.shape[2] ?? 0, D] },
-      ...{ seqlens: await call.numbers("seqlens_k"), totals: await call.numbers("total_sequence_length") },
+      B,
+      S,
+      L,
+      pasts,
+      shape: [B, kvHeads, pasts[0]?.shape[2] ?? 0, D],
+      seqlens: await call.numbers("seqlens_k"),
+      totals: await call.numbers("total_sequence_length"),
       window: isWindow ? window : undefined,
     });
     const { total, attended } = lengths;
@@ -116,8 +134,12 @@ export const GroupQueryAttention = /* @__PURE__ */ onnxOperator(
     const used = { q, k: ofKeys.attended, v: ofValues.attended };
     const { keys } = attended;
     const options = {
-      ...{ ...scaleOf(scale), ...(bias && { bias }), ...(softcap > 0 && { softcap }) },
-      ...{ causal, queryOffset: attended.offsets, ...(window > 0 && { window: [window - 1, 0] as const }) },
+      ...scaleOf(scale),
+      ...(bias && { bias }),
+      ...(softcap > 0 && { softcap }),
+      causal,
+      queryOffset: attended.offsets,
+      ...(window > 0 && { window: [window - 1, 0] as const }),
       ...(keys.some((count) => count < used.k.shape[2]) && { kvLengths: keys }),
       ...sinks,
     };

@@ -30,7 +30,11 @@ export const LayerNormalization = /* @__PURE__ */ onnxOperator(
     const bias = await overRows(call, "B", call.tensor("B"), X, axis);
     const Y = call.make(X.shape, X.dtype);
     const result = await layerNorm(X, {
-      ...{ axis, epsilon, output: Y, label: call.label, statistics: call.wants("Mean") || call.wants("InvStdDev") },
+      axis,
+      epsilon,
+      output: Y,
+      label: call.label,
+      statistics: call.wants("Mean") || call.wants("InvStdDev"),
       ...(weight && { weight }),
       ...(bias && { bias }),
     });

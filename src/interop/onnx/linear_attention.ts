@@ -28,7 +28,10 @@ const ATTRIBUTES = {
  */
 export const LinearAttention = /* @__PURE__ */ onnxOperator(
   {
-    ...{ operator: "ai.onnx.LinearAttention", opsets: [27], inputs: [...INPUTS, "erase_gate?"], outputs: OUTPUTS },
+    operator: "ai.onnx.LinearAttention",
+    opsets: [27],
+    inputs: [...INPUTS, "erase_gate?"],
+    outputs: OUTPUTS,
     attributes: ATTRIBUTES,
   },
   async (call) => {
@@ -40,8 +43,12 @@ export const LinearAttention = /* @__PURE__ */ onnxOperator(
       () => `attribute q_num_heads = ${q} must be a multiple of kv_num_heads = ${kv}`,
     );
     const given = {
-      ...{ query: call.tensor("query"), key: call.tensor("key"), value: call.tensor("value") },
-      ...{ past: call.tensor("past_state"), decay: call.tensor("decay"), beta: call.tensor("beta") },
+      query: call.tensor("query"),
+      key: call.tensor("key"),
+      value: call.tensor("value"),
+      past: call.tensor("past_state"),
+      decay: call.tensor("decay"),
+      beta: call.tensor("beta"),
     };
     return attendLinear(call, given, call.attributes, heads, 0);
   },
@@ -58,7 +65,10 @@ export const LinearAttention = /* @__PURE__ */ onnxOperator(
  */
 export const MicrosoftLinearAttention = /* @__PURE__ */ onnxOperator(
   {
-    ...{ operator: "com.microsoft.LinearAttention", opsets: [1], inputs: INPUTS, outputs: OUTPUTS },
+    operator: "com.microsoft.LinearAttention",
+    opsets: [1],
+    inputs: INPUTS,
+    outputs: OUTPUTS,
     attributes: { ...ATTRIBUTES, state_window: "int" },
   },
   async (call) => {
@@ -66,8 +76,12 @@ export const MicrosoftLinearAttention = /* @__PURE__ */ onnxOperator(
     call.expect(0 <= window && window <= 8, () => `attribute state_window must be from 0 up to 8, got ${window}`);
     const heads = [headsOf(call, q, "q_num_heads"), headsOf(call, kv, "kv_num_heads")] as const;
     const given = {
-      ...{ query: call.tensor("query"), key: call.tensor("key"), value: call.tensor("value") },
-      ...{ past: call.tensor("past_state"), decay: call.tensor("decay"), beta: call.tensor("beta") },
+      query: call.tensor("query"),
+      key: call.tensor("key"),
+      value: call.tensor("value"),
+      past: call.tensor("past_state"),
+      decay: call.tensor("decay"),
+      beta: call.tensor("beta"),
     };
     return attendLinear(call, given, call.attributes, heads, window);
   },
@@ -135,7 +149,8 @@ async function attendLinear(
     const some = (rows: Tensor, count: number) => splitHeads(rows.slice(1, begin, end), count);
     const after = window || present.dtype !== "f32" ? call.make(stateShape) : present;
     await linearAttention(some(query, heads), some(key, key.shape[2] / headDim), some(value, states), {
-      ...{ updateRule: updateRule as (typeof RULES)[number], label: call.label },
+      updateRule: updateRule as (typeof RULES)[number],
+      label: call.label,
       ...(scale !== 0 && { scale }),
       ...(decay && { decay: some(decay, states) }),
       ...(beta && { beta: some(beta, beta.shape[2]) }),

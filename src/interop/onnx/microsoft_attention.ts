@@ -38,14 +38,22 @@ export const MicrosoftAttention = /* @__PURE__ */ onnxOperator(
     inputs: ["input", "weights", "bias?", "mask_index?", "past?", "attention_bias?", "past_sequence_length?"],
     outputs: ["output", "present?"],
     attributes: {
-      ...{ num_heads: "int", unidirectional: "flag", qkv_hidden_sizes: "ints", past_present_share_buffer: "flag" },
-      ...{ do_rotary: "flag", rotary_embedding_dim: "int", mask_filter_value: "float", scale: "float" },
+      num_heads: "int",
+      unidirectional: "flag",
+      qkv_hidden_sizes: "ints",
+      past_present_share_buffer: "flag",
+      do_rotary: "flag",
+      rotary_embedding_dim: "int",
+      mask_filter_value: "float",
+      scale: "float",
     },
   },
   async (call) => {
     const { unidirectional, past_present_share_buffer: shared = false, do_rotary: rotates } = call.attributes;
     const heads = headsOf(call, call.attributes.num_heads);
-    const [input, weights, past] = [call.tensor("input"), call.tensor("weights"), call.tensor("past")];
+    const input = call.tensor("input");
+    const weights = call.tensor("weights");
+    const past = call.tensor("past");
     expectRank(call, "input", input, 3, "[B, S, input hidden size]");
     const widths = packedWidths(call, weights, heads, call.attributes.qkv_hidden_sizes);
     const [B, S] = input.shape;

@@ -24,13 +24,18 @@ const ATTRIBUTES = {
  */
 export const MicrosoftRotaryEmbedding = /* @__PURE__ */ onnxOperator(
   {
-    ...{ operator: "com.microsoft.RotaryEmbedding", opsets: [1] },
-    ...{ inputs: ["input", "position_ids", "cos_cache", "sin_cache"], outputs: ["output"], attributes: ATTRIBUTES },
+    operator: "com.microsoft.RotaryEmbedding",
+    opsets: [1],
+    inputs: ["input", "position_ids", "cos_cache", "sin_cache"],
+    outputs: ["output"],
+    attributes: ATTRIBUTES,
   },
   async (call) => {
     const { interleaved = false, scale = 1 } = call.attributes;
     call.expect(scale === 1, () => `attribute scale must be 1, got ${scale}`);
-    const [input, cos, sin] = [call.tensor("input"), call.tensor("cos_cache"), call.tensor("sin_cache")];
+    const input = call.tensor("input");
+    const cos = call.tensor("cos_cache");
+    const sin = call.tensor("sin_cache");
     const rotaryDim = rotatedOf(call, call.attributes, cos, sin);
     const output = call.make(input.shape, input.dtype);
     const [x, into] = [input, output].map((one) => inHeads(call, one, rotaryDim, call.attributes));
@@ -39,7 +44,12 @@ export const MicrosoftRotaryEmbedding = /* @__PURE__ */ onnxOperator(
     // One id is the position of the first token.
     const isFirst = ids.size === 1;
     await rotary(x, {
-      ...{ interleaved, cos, sin, rotaryDim, output: into, label: call.label },
+      interleaved,
+      cos,
+      sin,
+      rotaryDim,
+      output: into,
+      label: call.label,
       ...(isFirst ? { positionOffset: ids.view({ shape: [batch], strides: [0] }) } : { positionIds: ids }),
     });
     return { output };
@@ -57,13 +67,17 @@ export const MicrosoftRotaryEmbedding = /* @__PURE__ */ onnxOperator(
  */
 export const MRotaryEmbedding = /* @__PURE__ */ onnxOperator(
   {
-    ...{ operator: "com.microsoft.MRotaryEmbedding", opsets: [1] },
-    ...{ inputs: ["input", "position_ids", "cos_cache", "sin_cache"], outputs: ["output"] },
+    operator: "com.microsoft.MRotaryEmbedding",
+    opsets: [1],
+    inputs: ["input", "position_ids", "cos_cache", "sin_cache"],
+    outputs: ["output"],
     attributes: { ...ATTRIBUTES, mrope_section: "ints", mrope_layout: "int" },
   },
   async (call) => {
     const { interleaved = false, scale = 1, mrope_section: given, mrope_layout: layout = 0 } = call.attributes;
-    const [input, cos, sin] = [call.tensor("input"), call.tensor("cos_cache"), call.tensor("sin_cache")];
+    const input = call.tensor("input");
+    const cos = call.tensor("cos_cache");
+    const sin = call.tensor("sin_cache");
     const rotaryDim = rotatedOf(call, call.attributes, cos, sin);
     const [t = -1, h = -1, w = -1, ...rest] = given ?? [];
     const sections = [t, h, w] as const;
@@ -83,8 +97,14 @@ export const MRotaryEmbedding = /* @__PURE__ */ onnxOperator(
     const [x, into] = [input, output].map((one) => (one.shape.length === 3 ? splitHeads(one, heads) : one));
     const [batch, , tokens] = x.shape;
     await rotary(x, {
-      ...{ interleaved, cos, sin, rotaryDim, output: into, label: call.label, attentionFactor: scale },
-      ...{ sections: layout === 1 ? thirds(sections, rotaryDim / 2) : sections },
+      interleaved,
+      cos,
+      sin,
+      rotaryDim,
+      output: into,
+      label: call.label,
+      attentionFactor: scale,
+      sections: layout === 1 ? thirds(sections, rotaryDim / 2) : sections,
       sectionLayout: layout === 1 ? "interleaved" : "blocks",
       positionIds: positions(call, call.integers("position_ids"), [3, batch, tokens]),
     });
@@ -94,7 +114,8 @@ export const MRotaryEmbedding = /* @__PURE__ */ onnxOperator(
 
 /** Where the sections alternate, height and width have at most every third column; what does not fit is of time. */
 function thirds([, height, width]: readonly number[], columns: number): [number, number, number] {
-  const [h, w] = [Math.min(height, Math.floor((columns + 1) / 3)), Math.min(width, Math.floor(columns / 3))];
+  const h = Math.min(height, Math.floor((columns + 1) / 3));
+  const w = Math.min(width, Math.floor(columns / 3));
   return [columns - h - w, h, w];
 }
 

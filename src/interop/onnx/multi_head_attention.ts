@@ -57,7 +57,9 @@ export const MultiHeadAttention = /* @__PURE__ */ onnxOperator(
     );
     const parts = headsOfInputs(call, heads, call.tensor("query"), call.tensor("key"), call.tensor("value"));
     const { q, k, v, cross } = parts;
-    const [[B, , S, D], [, , L], [, , , Dv]] = [q.shape, k.shape, v.shape];
+    const [B, , S, D] = q.shape;
+    const [, , L] = k.shape;
+    const [, , , Dv] = v.shape;
     const pasts = [call.tensor("past_key"), call.tensor("past_value")];
     expectBoth(call, ["past_key", "past_value"], pasts);
     const rows = pasts[0]?.shape[2] ?? 0;
@@ -80,7 +82,8 @@ export const MultiHeadAttention = /* @__PURE__ */ onnxOperator(
     const bias = await attentionBias(call, call.tensor("attention_bias"), [B, heads, S, T]);
 
     const present = async (rows: Tensor, index: 0 | 1) => {
-      const [past, added] = [pasts[index], biases[1 + index]];
+      const past = pasts[index];
+      const added = biases[1 + index];
       if (!past && !call.wants(index ? "present_value" : "present_key")) return plusBias(call, rows, added);
       const made = shared ? (past as Tensor) : call.make([B, heads, T, rows.shape[3]], rows.dtype);
       await writePresent(call, { rows, bias: added, past, starts: P, present: made, shared });
@@ -89,7 +92,9 @@ export const MultiHeadAttention = /* @__PURE__ */ onnxOperator(
     const [query, key, value] = await together([plusBias(call, q, biases[0]), present(k, 0), present(v, 1)]);
     const used = { q: query, k: key.slice(2, 0, T), v: value.slice(2, 0, T) };
     const options = {
-      ...{ ...scaleOf(scale), ...bias, ...(padding && { scoreFunction: padding }) },
+      ...scaleOf(scale),
+      ...bias,
+      ...(padding && { scoreFunction: padding }),
       causal: unidirectional ?? false,
     };
     const output = await attendRows(call, used, options, q.dtype);

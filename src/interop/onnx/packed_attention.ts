@@ -37,12 +37,16 @@ export const PackedAttention = /* @__PURE__ */ onnxOperator(
   },
   async (call) => {
     const heads = headsOf(call, call.attributes.num_heads);
-    const [input, weights, bias] = [call.tensor("input"), call.tensor("weights"), call.tensor("bias")];
+    const input = call.tensor("input");
+    const weights = call.tensor("weights");
+    const bias = call.tensor("bias");
     expectRank(call, "input", input, 2, "[tokens, input hidden size]");
     const widths = packedWidths(call, weights, heads, call.attributes.qkv_hidden_sizes);
     const sequences = await packedSequences(call, heads, {
-      ...{ cumulative: call.integers("cumulative_sequence_length"), offsets: call.integers("token_offset") },
-      ...{ bias: call.tensor("attention_bias"), tokens: input.shape[0] },
+      cumulative: call.integers("cumulative_sequence_length"),
+      offsets: call.integers("token_offset"),
+      bias: call.tensor("attention_bias"),
+      tokens: input.shape[0],
     });
     const rows = await projectPacked(call, input, weights, bias);
     const options = { ...scaleOf(call.attributes.scale), ...sequences };
@@ -77,8 +81,10 @@ export const PackedMultiHeadAttention = /* @__PURE__ */ onnxOperator(
     const widths = [q, k, v].map(({ shape }) => heads * shape[3]);
     const biases = splitBias(call, call.tensor("bias"), heads, widths);
     const sequences = await packedSequences(call, heads, {
-      ...{ cumulative: call.integers("cumulative_sequence_length"), offsets: call.integers("token_offset") },
-      ...{ bias: call.tensor("attention_bias"), tokens: q.shape[2] },
+      cumulative: call.integers("cumulative_sequence_length"),
+      offsets: call.integers("token_offset"),
+      bias: call.tensor("attention_bias"),
+      tokens: q.shape[2],
     });
     const [query, key, value] = await together([q, k, v].map((rows, i) => plusBias(call, rows, biases[i])));
     const output = await attendRows(
@@ -158,7 +164,10 @@ async function packedSequences(
   const { bias: whole } = await attentionBias(call, bias, [B, heads, S, S]);
   const longest = lengths ? Math.max(0, ...lengths) : Math.min(S, tokens);
   return {
-    ...{ cuSeqlensQ: cumulative, cuSeqlensKv: cumulative, maxSeqlenQ: longest, maxSeqlenKv: longest },
+    cuSeqlensQ: cumulative,
+    cuSeqlensKv: cumulative,
+    maxSeqlenQ: longest,
+    maxSeqlenKv: longest,
     ...(whole && { bias: whole.slice(2, 0, longest).slice(3, 0, longest) }),
   };
 }

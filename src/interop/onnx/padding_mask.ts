@@ -88,7 +88,8 @@ export function paddingMask(
     ...integers({ first: first + firstQuery * query, first_key: firstKey }),
     ...integers({ batch_step: entry, query_step: query, key_step: key }),
     ...(bytes && integers({ set_means: ignored ? 0 : 1 })),
-    ...{ mask_values: whole, filter_value: filterValue },
+    mask_values: whole,
+    filter_value: filterValue,
   };
   return scoreFunction(bytes ? BYTES : WORDS, { captures, label });
 }

@@ -25,8 +25,10 @@ import { inOrder } from "./rows.ts";
  */
 export const RelativePositionBias = /* @__PURE__ */ onnxOperator(
   {
-    ...{ operator: "com.microsoft.RelativePositionBias", opsets: [1] },
-    ...{ inputs: ["bias_table", "query_length", "key_length"], outputs: ["output"] },
+    operator: "com.microsoft.RelativePositionBias",
+    opsets: [1],
+    inputs: ["bias_table", "query_length", "key_length"],
+    outputs: ["output"],
     attributes: { max_distance: "int", is_bidirectional: "flag" },
   },
   async (call) => {
@@ -42,7 +44,8 @@ export const RelativePositionBias = /* @__PURE__ */ onnxOperator(
       );
       return values[0];
     };
-    const [queries, keys] = [await length("query_length"), await length("key_length")];
+    const queries = await length("query_length");
+    const keys = await length("key_length");
     const [buckets, heads] = table.shape;
     const columns = (await inOrder(call, table)).view({ shape: [buckets, heads], strides: [1, buckets] });
     const sizes = { seqQ: queries, seqKv: keys, bidirectional, maxDistance: maxDistance as number };
@@ -68,9 +71,11 @@ export const RelativePositionBias = /* @__PURE__ */ onnxOperator(
  */
 export const GatedRelativePositionBias = /* @__PURE__ */ onnxOperator(
   {
-    ...{ operator: "com.microsoft.GatedRelativePositionBias", opsets: [1] },
+    operator: "com.microsoft.GatedRelativePositionBias",
+    opsets: [1],
     inputs: ["query_layer", "query_bias", "rel_pos", "weight", "bias", "eco_a", "token_offset?"],
-    ...{ outputs: ["output"], attributes: { num_heads: "int" } },
+    outputs: ["output"],
+    attributes: { num_heads: "int" },
   },
   async (call) => {
     const heads = headsOf(call, call.attributes.num_heads);
@@ -82,7 +87,8 @@ export const GatedRelativePositionBias = /* @__PURE__ */ onnxOperator(
     const tokens = isPacked ? (call.tensor("rel_pos").shape[2] ?? 0) : query.shape[1];
     const places = isPacked ? await placesOf(call, query.shape[0], tokens) : undefined;
     const batch = places ? places.batch : query.shape[0];
-    const [weight, bias] = [call.tensor("weight"), call.tensor("bias")];
+    const weight = call.tensor("weight");
+    const bias = call.tensor("bias");
     const queryBias = call.tensor("query_bias");
     expectAxes(call, "query_bias", queryBias, [width], "[H * D]");
     expectAxes(call, "rel_pos", call.tensor("rel_pos"), [1, heads, tokens, tokens], "[1, H, S, S]");
@@ -111,7 +117,11 @@ export const GatedRelativePositionBias = /* @__PURE__ */ onnxOperator(
     const output = call.make([batch, heads, tokens, tokens], query.dtype);
     const scale = call.tensor("eco_a");
     await gatedPositionBias(call.tensor("rel_pos"), {
-      ...{ update: gate(0), reset: gate(1), scale, output, label: call.label },
+      update: gate(0),
+      reset: gate(1),
+      scale,
+      output,
+      label: call.label,
     });
     return { output };
   },

@@ -27,7 +27,10 @@ export const RotaryEmbedding = /* @__PURE__ */ onnxOperator(
     const Y = call.make(X.shape, X.dtype);
     const positionIds = call.integers("position_ids");
     await rotary(rank === 3 ? splitHeads(X, heads) : X, {
-      ...{ interleaved, cos: call.tensor("cos_cache"), sin: call.tensor("sin_cache"), label: call.label },
+      interleaved,
+      cos: call.tensor("cos_cache"),
+      sin: call.tensor("sin_cache"),
+      label: call.label,
       ...(rotaryDim > 0 && { rotaryDim }),
       ...(positionIds && { positionIds }),
       output: rank === 3 ? splitHeads(Y, heads) : Y,

@@ -36,7 +36,9 @@ export function scoresOfSeen(
     call,
     { q, k },
     {
-      ...{ ...(scale && { scale }), ...(softcap && { softcap }), ...(queryOffset && { queryOffset }) },
+      ...(scale && { scale }),
+      ...(softcap && { softcap }),
+      ...(queryOffset && { queryOffset }),
       scoreFunction: scoreFunction(SEEN, { captures, label: `${call.label} output_qk` }),
       stage: "scores",
     },

@@ -90,7 +90,9 @@ function optionsOf(call: Call, input: Tensor, { skip, gamma, bias }: Given, beta
   if (beta) expectAxes(call, "beta", beta, width, "[C]");
   if (bias) expectAxes(call, "bias", bias, width, "[C]");
   return {
-    ...{ residual: skip, weight: gamma, label: call.label },
+    residual: skip,
+    weight: gamma,
+    label: call.label,
     ...(bias && { residualBias: bias }),
     ...(beta && { bias: beta }),
   };
