@@ -27,15 +27,17 @@ const { chooseDecodeTile, DECODE_SHAPES, decodeGrid, decodeKernel, decodeWorkgro
 /** @type {typeof import("../src/kernels/slots.ts")} */
 const { PLAIN } = await load("src/kernels/slots.ts");
 /** @type {typeof import("../src/kernels/merge.ts")} */
-const { MERGE_FOLD, MERGE_PARAMS_BYTES, MERGE_ROW_TILE, mergeKernel, mergeParamMembers } =
-  await load("src/kernels/merge.ts");
+const { MERGE_FOLD, MERGE_PARAMS, MERGE_ROW_TILE, mergeKernel } = await load("src/kernels/merge.ts");
 /** @type {typeof import("../src/kernels/matmul.ts")} */
 const { MATMUL_TILES, matmulKernel, matmulTileSize, matmulWorkgroupBytes } = await load("src/kernels/matmul.ts");
 /** @type {typeof import("../src/kernels/params.ts")} */
-const { PARAMS, PARAMS_BYTES } = await load("src/kernels/params.ts");
+const { PARAMS } = await load("src/kernels/params.ts");
 /** @type {typeof import("../src/kernels/cache.ts")} */
-const { ADVANCE, ADVANCE_PARAMS, advanceKernel, ALL_ROWS, APPEND, appendKernel, appendTile, packAppend } =
+const { ADVANCE, ADVANCE_PARAMS, advanceKernel, ALL_ROWS, appendKernel, appendStruct, appendTile } =
   await load("src/kernels/cache.ts");
+
+/** @param {import("../src/kernels/uniform.ts").UniformStruct} struct */
+const membersOf = ({ members }) => members.map(({ name, type, offset }) => ({ name, type, offset }));
 
 /** The head dims that the tile table is tuned for. */
 const HEAD_DIMS = [32, 40, 64, 80, 96, 128, 192, 256];
@@ -132,8 +134,8 @@ const mergeEntry = {
   workgroupBytes: 16 * MERGE_ROW_TILE,
   bindings: namesOf(merge.bindings),
   params: {
-    bytes: MERGE_PARAMS_BYTES,
-    members: mergeParamMembers(),
+    bytes: MERGE_PARAMS.bytes,
+    members: membersOf(MERGE_PARAMS),
     values: {
       strides: "elements from one batch entry, head, row and column to the next; an LSE has no columns",
       rows: "batch * n_heads * seq_q",
@@ -181,13 +183,8 @@ const cacheEntry = {
     kernels: appends,
     params: `The struct of forward: seq_q = new rows; grid_x; strides and bases of k and v; q_lengths_at = ${ALL_ROWS} to append all rows, or the word of kv_state where the counts begin`,
     append: {
-      members: APPEND.map((name, index) => ({ name, type: name === "epsilon" ? "f32" : "u32", offset: 4 * index })),
-      bytes: Object.fromEntries(
-        [64, 128].map((headDim) => [
-          headDim,
-          packAppend({ batch: 0, kv_heads: 0, q_heads: 0, cache_rows: 0, epsilon: 0 }, headDim, {}).byteLength,
-        ]),
-      ),
+      members: membersOf(appendStruct(64)).filter(({ name }) => !name.endsWith("weights")),
+      bytes: Object.fromEntries([64, 128].map((headDim) => [headDim, appendStruct(headDim).bytes])),
       values: { q_heads: "0", epsilon: "0", others: "0" },
     },
     grid: "workgroups = ceil(2 * batch * kv_heads * seq_q / rows), dispatched as (x, y) with x = params.grid_x, at most 65535, and x * y >= workgroups.",
@@ -197,12 +194,8 @@ const cacheEntry = {
     entryPoint: "main",
     bindings: namesOf(advance.bindings),
     params: {
-      bytes: 4 * ADVANCE_PARAMS.length,
-      members: ADVANCE_PARAMS.map((name, index) => ({
-        name,
-        type: name === "rows" ? "i32" : "u32",
-        offset: 4 * index,
-      })),
+      bytes: ADVANCE_PARAMS.bytes,
+      members: membersOf(ADVANCE_PARAMS),
       values: {
         operation: `${ADVANCE.addRows}: lengths grow by \`rows\`; ${ADVANCE.addCounts}: by the counts, at most \`rows\`; ${ADVANCE.limit}: they become the counts where these are less`,
         counts_at: "1 + batch",
@@ -249,8 +242,8 @@ const manifest = {
   tensors:
     "Rows of q, k, v and o are dense and start at multiples of 4 elements. Their strides and bases in params count vec4s, those of lse elements.",
   params: {
-    bytes: PARAMS_BYTES,
-    members: PARAMS.map(({ name, type }, index) => ({ name, type, offset: 4 * index })),
+    bytes: PARAMS.bytes,
+    members: membersOf(PARAMS),
     values: {
       scale_log2: "scale * log2(e)",
       group_size: "query heads / key heads",

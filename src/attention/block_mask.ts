@@ -120,7 +120,7 @@ export async function createBlockMask(
   const workgroups = batch * heads * qBlocks;
   if (!workgroups) return new BlockMask(blocks, maskFunction, options);
   const x = Math.min(workgroups, device.limits.maxComputeWorkgroupsPerDimension);
-  const members: Record<(typeof BLOCKS)[number], number> = {
+  const members = {
     seq_q: seqQ,
     seq_kv: seqKv,
     n_heads: heads,
@@ -145,7 +145,7 @@ export async function createBlockMask(
       const buffer = device.createBuffer({ label, size, usage: USAGE.UNIFORM | USAGE.COPY_DST });
       uniform = buffer;
       const bytes = new ArrayBuffer(size);
-      new Int32Array(bytes).set(BLOCKS.map((member) => members[member]));
+      BLOCKS.pack(members, bytes);
       for (const [index, value] of numbers.entries()) {
         new Uint8Array(bytes).set(new Uint8Array(numberBytes(value)), NUMBER_STRIDE * (1 + index));
       }

@@ -43,8 +43,9 @@ export async function buildPlan(
         add({ ...copyStage, names: { source: from } }, laid);
       }
     }
+    const inputs = { device, problem: resolved, operands, places, slots };
     for (const [index, { source, grid, names }] of planned.entries()) {
-      const laid = dispatchesOf(device, resolved, operands, places, slots, grid, offset);
+      const laid = dispatchesOf(inputs, { source, grid }, offset);
       add({ source, compiled: compiled[index], ...(names && { names }) }, laid);
     }
     const numbers = new Map<string, number>();

@@ -5,7 +5,7 @@ import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
 import { type CompiledKernel, checkBindings, compileKernel } from "../gpu/pipelines.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { type AppendChoice, appendKernel } from "../kernels/cache.ts";
-import { PARAMS_BYTES } from "../kernels/params.ts";
+import { PARAMS } from "../kernels/params.ts";
 import { tablesKernel } from "../kernels/tables.ts";
 import { takeOptions } from "../options.ts";
 import type { KernelSource } from "../types.ts";
@@ -131,8 +131,8 @@ export class CacheAppendPlan {
 
   /** The cache has grown: other memory, other strides. */
   #follow(source: KvSource): void {
-    const { target, append, choice, params } = this.#parts;
-    target.device.queue.writeBuffer(params, 0, appendUniforms(target, append, choice));
+    const { target, append, params } = this.#parts;
+    target.device.queue.writeBuffer(params, 0, appendUniforms(target, append, this.#parts));
     this.#source = source;
     this.#groups = new WeakMap();
   }
@@ -152,7 +152,7 @@ export class CacheAppendPlan {
     const cache: Readonly<Record<string, Tensor>> = { kv_state: cached.state, cache_k: cached.k, cache_v: cached.v };
     const output = tensors.get("qOutput") ?? tensors.get("q");
     const entries = source.bindings.map(({ binding, name }): GPUBindGroupEntry => {
-      if (name === "params") return { binding, resource: { buffer: params, size: PARAMS_BYTES } };
+      if (name === "params") return { binding, resource: { buffer: params, size: PARAMS.bytes } };
       if (name === "append") {
         return { binding, resource: { buffer: params, offset: UNIFORMS.append, size: append.appendBytes } };
       }
@@ -202,7 +202,7 @@ export async function makeAppendPlan(target: AppendTarget, problem: AppendProble
     append.operands.has("counts") ? compileKernel(device, tablesKernel()) : undefined,
   ]);
   // The cache may have grown meanwhile.
-  const bytes = appendUniforms(target, append, choice);
+  const bytes = appendUniforms(target, append, { choice, source });
   const { value: plan, done } = guarded(device, label, () => {
     const usage = USAGE.UNIFORM | USAGE.COPY_DST;
     const params = device.createBuffer({ label: `${label} params`, size: bytes.byteLength, usage });

@@ -3,15 +3,15 @@
 import { check } from "../errors.ts";
 import type { Numbers, OptionNames, Taken } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
-import { ALL_ROWS, type AppendChoice, appendTile, packAppend } from "../kernels/cache.ts";
-import { type Params, packParams } from "../kernels/params.ts";
+import { ADVANCE_PARAMS, ALL_ROWS, type AppendChoice, appendStruct, appendTile, rowWeights } from "../kernels/cache.ts";
+import { PARAMS, type Params } from "../kernels/params.ts";
 import { ANGLE_POSITIONS, type RotaryChoice } from "../kernels/rotary_angles.ts";
 import { isAligned } from "../kernels/slots.ts";
-import { packCopy } from "../kernels/tables.ts";
-import type { Dtype, Layout, TensorSpec } from "../types.ts";
+import { COPY, copyValues } from "../kernels/tables.ts";
+import type { Dtype, KernelSource, Layout, TensorSpec } from "../types.ts";
 import type { AppendMoment } from "./append_moment.ts";
 import { accessOf } from "./build.ts";
-import { type CacheState, packAdvance } from "./cache_state.ts";
+import type { CacheState } from "./cache_state.ts";
 import { addresses, UNIFORM_STRIDE } from "./dispatch.ts";
 import type { KvSource } from "./kv_source.ts";
 import { checkOperand } from "./operand_checks.ts";
@@ -181,7 +181,7 @@ export function resolveAppend(target: AppendTarget, problem: Taken<AppendProblem
   const rows = batch * (2 * kvHeads + heads) * seqQ;
   const workgroups = Math.max(1, Math.ceil(rows / appendTile({ headDim, vDim }).rows));
   const x = Math.min(workgroups, device.limits.maxComputeWorkgroupsPerDimension);
-  const appendBytes = packAppend(NO_SIZES, headDim, {}).byteLength;
+  const appendBytes = appendStruct(headDim).bytes;
   const grid = { x, y: Math.ceil(workgroups / x) };
   return { label, layout, operands, seqQ, heads, inPlace, positionOffset, grid, appendBytes };
 }
@@ -238,8 +238,6 @@ export function choiceOf(target: AppendTarget, { operands, inPlace }: ResolvedAp
   };
 }
 
-const NO_SIZES = { batch: 0, kv_heads: 0, q_heads: 0, cache_rows: 0, epsilon: 0 };
-
 /** Where each uniform of an append lies in its buffer. */
 export const UNIFORMS = {
   params: 0,
@@ -251,7 +249,11 @@ export const UNIFORMS = {
 } as const;
 
 /** The bytes of all uniforms. */
-export function appendUniforms(target: AppendTarget, append: ResolvedAppend, choice: AppendChoice): ArrayBuffer {
+export function appendUniforms(
+  target: AppendTarget,
+  append: ResolvedAppend,
+  { choice, source: kernel }: { readonly choice: AppendChoice; readonly source: KernelSource },
+): ArrayBuffer {
   const { source, state, norm } = target;
   const { operands, layout, seqQ, heads, inPlace, grid, appendBytes } = append;
   const bytes = new ArrayBuffer(UNIFORMS.append + appendBytes);
@@ -271,23 +273,22 @@ export function appendUniforms(target: AppendTarget, append: ResolvedAppend, cho
       ids,
     ),
   };
-  packParams(params, bytes, UNIFORMS.params);
-  packParams({ ...params, q_lengths_at: state.countsAt }, bytes, UNIFORMS.countedParams);
-  packAdvance(state.advanceParams("addRows", seqQ), bytes, UNIFORMS.advanceRows);
-  packAdvance(state.advanceParams("addCounts", seqQ), bytes, UNIFORMS.advanceCounts);
+  PARAMS.pack(params, bytes, UNIFORMS.params, kernel);
+  PARAMS.pack({ ...params, q_lengths_at: state.countsAt }, bytes, UNIFORMS.countedParams, kernel);
+  ADVANCE_PARAMS.pack(state.advanceParams("addRows", seqQ), bytes, UNIFORMS.advanceRows);
+  ADVANCE_PARAMS.pack(state.advanceParams("addCounts", seqQ), bytes, UNIFORMS.advanceCounts);
   const counts = operands.get("counts");
-  if (counts) new Uint32Array(bytes, UNIFORMS.copy).set(packCopy(counts.spec, counts.base, state.countsAt));
-  const sizes = {
+  if (counts) COPY.pack(copyValues(counts.spec, counts.base, state.countsAt), bytes, UNIFORMS.copy);
+  const values = {
     batch: source.batch,
     kv_heads: source.kvHeads,
     q_heads: heads,
     cache_rows: source.k.shape[2],
     epsilon: norm?.epsilon ?? 0,
+    k_weights: rowWeights(source.headDim, norm?.k),
+    q_weights: rowWeights(source.headDim, norm?.q),
   };
-  new Uint8Array(bytes).set(
-    new Uint8Array(packAppend(sizes, source.headDim, { k: norm?.k, q: norm?.q })),
-    UNIFORMS.append,
-  );
+  appendStruct(source.headDim).pack(values, bytes, UNIFORMS.append);
   return bytes;
 }
 

@@ -4,11 +4,11 @@ import { check } from "../errors.ts";
 import { guarded, USAGE } from "../gpu/buffers.ts";
 import { type CompiledKernel, compileKernel } from "../gpu/pipelines.ts";
 import { type Tensor, tensor } from "../gpu/tensor.ts";
-import { ADVANCE, ADVANCE_PARAMS, type AdvanceParams, advanceKernel } from "../kernels/cache.ts";
+import { ADVANCE, ADVANCE_PARAMS, advanceKernel } from "../kernels/cache.ts";
 import { cacheWriteKernel, digitBytes, digitOffset, NUMBER_LIMIT, placeDigits } from "../kernels/cache_pages.ts";
 
 /** Bytes of the params of cache_advance, and their distance in a buffer. */
-export const ADVANCE_BYTES = 4 * ADVANCE_PARAMS.length;
+export const ADVANCE_BYTES = ADVANCE_PARAMS.bytes;
 const UNIFORM_STRIDE = 256;
 
 /** A number of a command is below this: lengths, and counts. */
@@ -29,11 +29,6 @@ export const countsAt = (batch: number, pagesPerEntry: number): number => 1 + ba
 export function checkStateSize(what: string, advice: string, batch: number, pagesPerEntry: number): void {
   const words = countsAt(batch, pagesPerEntry) + batch;
   check(words <= NUMBER_LIMIT, "limit", () => `${what} are more than ${NUMBER_LIMIT} words. ${advice}`);
-}
-
-/** Writes the params of cache_advance into `bytes` at `offset`. */
-export function packAdvance(params: AdvanceParams, bytes: ArrayBuffer, offset: number): void {
-  new Uint32Array(bytes, offset, ADVANCE_PARAMS.length).set(ADVANCE_PARAMS.map((name) => params[name]));
 }
 
 /** What all caches on a device need to change their state. */
@@ -69,7 +64,7 @@ export class CacheState {
     const size = digits.byteLength + UNIFORM_STRIDE;
     const bytes = new ArrayBuffer(size);
     new Uint8Array(bytes).set(new Uint8Array(digits));
-    packAdvance(this.advanceParams("limit", 0), bytes, digits.byteLength);
+    ADVANCE_PARAMS.pack(this.advanceParams("limit", 0), bytes, digits.byteLength);
     this.#digits = device.createBuffer({ label: `${label} numbers`, size, usage: USAGE.UNIFORM | USAGE.COPY_DST });
     device.queue.writeBuffer(this.#digits, 0, bytes);
     const digit = { buffer: this.#digits, size: 4 };
@@ -111,7 +106,7 @@ export class CacheState {
     return this.tensor.buffer.size + this.#digits.size;
   }
 
-  advanceParams(operation: keyof typeof ADVANCE, rows: number): AdvanceParams {
+  advanceParams(operation: keyof typeof ADVANCE, rows: number) {
     return { operation: ADVANCE[operation], batch: this.batch, counts_at: this.countsAt, rows };
   }
 

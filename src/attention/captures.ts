@@ -3,6 +3,7 @@
 import { check } from "../errors.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { CaptureType } from "../kernels/slots.ts";
+import { writeScalar } from "../kernels/uniform.ts";
 import type { AttentionFunction, MaskFunction, ProbabilityFunction } from "./attention_function.ts";
 import type { ScoreOptions } from "./options.ts";
 
@@ -21,11 +22,8 @@ export const NUMBER_STRIDE = 256;
 /** A captured number as a uniform of its type holds it. */
 export function numberBytes(given: CapturedNumber): ArrayBuffer {
   const bytes = new ArrayBuffer(NUMBER_STRIDE);
-  const view = new DataView(bytes);
   const { type, value } = numberOf(given);
-  if (type === "f32") view.setFloat32(0, value, true);
-  else if (type === "i32") view.setInt32(0, value, true);
-  else view.setUint32(0, value, true);
+  writeScalar(new DataView(bytes), 0, type, value);
   return bytes;
 }
 

@@ -2,14 +2,15 @@
 
 import { check } from "../errors.ts";
 import { isSoftware } from "../gpu/device.ts";
-import { PARAMS_BYTES, type Params, packParams } from "../kernels/params.ts";
+import { PARAMS, type Params } from "../kernels/params.ts";
 import { isAligned, type SlotChoice } from "../kernels/slots.ts";
+import type { KernelSource } from "../types.ts";
 import type { Operand, Operands, TablePlaces } from "./operands.ts";
 import type { ResolvedScores } from "./problem.ts";
 import { reorder } from "./specs.ts";
 
 /** Offsets of uniforms are multiples of 256 at most; a device may ask for less, which buys nothing here. */
-export const UNIFORM_STRIDE = Math.ceil(PARAMS_BYTES / 256) * 256;
+export const UNIFORM_STRIDE = Math.ceil(PARAMS.bytes / 256) * 256;
 
 /** Operations of a dispatch by default: below a second of a slow device of the kind. */
 const MOST_FLOPS = { gpu: 2 ** 36, software: 2 ** 32 };
@@ -37,14 +38,19 @@ export interface Grid {
   readonly flops?: number;
 }
 
+/** What the uniforms of all kernels of a plan are made from. */
+export interface UniformInputs {
+  readonly device: GPUDevice;
+  readonly problem: ResolvedScores;
+  readonly operands: Operands;
+  readonly places: TablePlaces;
+  readonly slots: SlotChoice;
+}
+
 /** The dispatches of a kernel, and the bytes of the uniform buffer that they read from `offset` on. */
 export function dispatchesOf(
-  device: GPUDevice,
-  problem: ResolvedScores,
-  operands: Operands,
-  places: TablePlaces,
-  slots: SlotChoice,
-  grid: Grid,
+  { device, problem, operands, places, slots }: UniformInputs,
+  { source, grid }: { readonly source: KernelSource; readonly grid: Grid },
   offset: number,
 ): { dispatches: Dispatch[]; bytes: ArrayBuffer } {
   // Below 2^30: every workgroup has an element of the output to itself, and a binding ends at 4 GiB.
@@ -56,7 +62,7 @@ export function dispatchesOf(
   const bytes = new ArrayBuffer(Math.max(1, parts.length) * stride);
   const shared = { ...NO_TABLES, ...sharedParams(problem, operands, slots, grid), ...places };
   const dispatches = parts.map(({ x, y, ...range }, index): Dispatch => {
-    packParams({ ...shared, ...range }, bytes, index * stride);
+    PARAMS.pack({ ...shared, ...range }, bytes, index * stride, source);
     return { x, y, paramsOffset: offset + index * stride };
   });
   return { dispatches, bytes };

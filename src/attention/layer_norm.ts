@@ -87,7 +87,7 @@ function kernelOf(device: GPUDevice, { label, specs, axis, epsilon, rms }: Resol
   };
   const used = Object.fromEntries(Object.entries(inputs).filter(([, spec]) => spec !== undefined));
   const folded = foldRows(label, { source: specs.x, ...used, o: specs.output }, shape.length - axis);
-  const { accesses, pack } = layRows(device, folded, {
+  const { accesses, params } = layRows(device, folded, {
     epsilon,
     inverse_at: statistics && !rms ? statistics.strides[0] : 0,
   });
@@ -95,7 +95,7 @@ function kernelOf(device: GPUDevice, { label, specs, axis, epsilon, rms }: Resol
   return {
     source: rowKernel("layer_norm", layerNormSpecialisation(accesses, { ...shared, centred: !rms })),
     names: { source: "x", shift: "residualBias", o: "output", total: "sum" },
-    params: pack,
+    params,
     workgroups: rowWorkgroups(folded.rows, shared.lanes),
   };
 }

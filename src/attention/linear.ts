@@ -68,7 +68,11 @@ async function preparePlan(device: GPUDevice, problem: LinearAttentionProblem) {
   const { operands, owned, names } = withOwn(device, problem, resolved, given, segments.slots);
   try {
     const steps = linearSteps(resolved, spec, segments, operands, names);
-    const { bytes, grids } = packSteps(steps, device.limits.maxComputeWorkgroupsPerDimension);
+    const { bytes, grids } = packSteps(
+      steps,
+      (kernel) => linearKernel(kernel, spec),
+      device.limits.maxComputeWorkgroupsPerDimension,
+    );
     const shared = {
       o: "output",
       key_mask: "keyMask",

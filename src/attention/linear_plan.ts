@@ -4,7 +4,7 @@ import { check } from "../errors.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import type { CompiledKernel } from "../gpu/pipelines.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { LINEAR_PARAMS_BYTES } from "../kernels/linear.ts";
+import { LINEAR_PARAMS } from "../kernels/linear.ts";
 import type { KernelSource } from "../types.ts";
 import type { LinearTensor } from "./linear_options.ts";
 import type { LinearStep } from "./linear_steps.ts";
@@ -115,7 +115,7 @@ export class LinearAttentionPlan {
       const entries = source.bindings.map(({ binding, name, type }): GPUBindGroupEntry => {
         const bound = type === "uniform" ? undefined : tensors.get(names[name] ?? name);
         // With no keys there is no byte of k and v to bind; the params stand in for them, unread.
-        if (!bound?.size) return { binding, resource: { buffer: params, size: LINEAR_PARAMS_BYTES } };
+        if (!bound?.size) return { binding, resource: { buffer: params, size: LINEAR_PARAMS.bytes } };
         return { binding, resource: { buffer: bound.buffer, ...bindingRange(bound) } };
       });
       return device.createBindGroup({ label, layout: compiled.layout, entries });

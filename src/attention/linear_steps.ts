@@ -3,17 +3,17 @@
 
 import {
   LINEAR_LANES,
-  LINEAR_PARAMS_BYTES,
+  LINEAR_PARAMS,
   LINEAR_WG_SIZE,
   type LinearKernel,
-  type LinearParams,
   type LinearSpecialisation,
   linearTiles,
-  packLinearParams,
   scanBlocks,
   stateVec4s,
 } from "../kernels/linear.ts";
 import { isAligned } from "../kernels/slots.ts";
+import type { UniformValues } from "../kernels/uniform.ts";
+import type { KernelSource } from "../types.ts";
 import { checkDispatches } from "./dispatch.ts";
 import type { ResolvedLinear } from "./linear_problem.ts";
 import type { Operand } from "./operands.ts";
@@ -27,7 +27,7 @@ const UNORDERED_CHUNK = 256;
 const MOST_STEPS = 4096;
 
 /** Offsets of uniforms are multiples of 256 at most. */
-export const LINEAR_STRIDE = Math.ceil(LINEAR_PARAMS_BYTES / 256) * 256;
+export const LINEAR_STRIDE = Math.ceil(LINEAR_PARAMS.bytes / 256) * 256;
 
 /** One dispatch. */
 export interface LinearStep {
@@ -35,7 +35,7 @@ export interface LinearStep {
   /** The operands that it binds, by the shader's names, where the plan says nothing else. */
   readonly names: Readonly<Record<string, string>>;
   readonly workgroups: number;
-  readonly params: LinearParams;
+  readonly params: UniformValues;
 }
 
 /** How the tokens are cut. */
@@ -86,7 +86,7 @@ export function linearSteps(
   const { kTiles, vTiles } = linearTiles(headDim, vDim);
   const shared = sharedParams(problem, spec, segments, operands, names);
   const steps: LinearStep[] = [];
-  const add = (kernel: LinearKernel, workgroups: number, params: LinearParams, own: LinearStep["names"] = {}) => {
+  const add = (kernel: LinearKernel, workgroups: number, params: UniformValues, own: LinearStep["names"] = {}) => {
     if (workgroups > 0) steps.push({ kernel, names: own, workgroups, params: { ...shared, ...params } });
   };
   const copy = (source: string, result: string, elements: number) => {
@@ -122,11 +122,16 @@ export function linearSteps(
 }
 
 /** The params of each step, folded into two dimensions, one after the other in one buffer. */
-export function packSteps(steps: readonly LinearStep[], perDimension: number) {
+export function packSteps(
+  steps: readonly LinearStep[],
+  sourceOf: (kernel: LinearKernel) => KernelSource,
+  perDimension: number,
+) {
   const bytes = new ArrayBuffer(Math.max(1, steps.length) * LINEAR_STRIDE);
-  const grids = steps.map(({ workgroups, params }, index) => {
+  const grids = steps.map(({ kernel, workgroups, params }, index) => {
     const x = Math.min(workgroups, perDimension);
-    packLinearParams({ ...params, workgroups, grid_x: x }, bytes, index * LINEAR_STRIDE);
+    const values = { ...params, workgroups, grid_x: x };
+    LINEAR_PARAMS.pack(values, bytes, index * LINEAR_STRIDE, sourceOf(kernel));
     return { x, y: Math.ceil(workgroups / x), paramsOffset: index * LINEAR_STRIDE };
   });
   return { bytes, grids };
@@ -138,7 +143,7 @@ function sharedParams(
   { chunk, slots }: Segments,
   operands: ReadonlyMap<string, Operand>,
   names: { readonly state: string; readonly normalizer: string },
-): LinearParams {
+): UniformValues {
   const { layout, heads, states, qHeads, kHeads, betaHeads } = problem;
   const base = (name: string) => operands.get(name)?.base ?? 0;
   /** Base and strides in the units of the slot: vec4s in the dense ones, elements otherwise. */

@@ -5,7 +5,8 @@ import { check } from "../errors.ts";
 import { paramsBuffer, settle } from "../gpu/buffers.ts";
 import { compileKernel } from "../gpu/pipelines.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { MASK_KINDS, MASKS, MASKS_BYTES, maskBitsKernel, maskBitsWorkgroups, WORD_KEYS } from "../kernels/mask_bits.ts";
+import { MASK_KINDS, MASKS, maskBitsKernel, maskBitsWorkgroups, WORD_KEYS } from "../kernels/mask_bits.ts";
+import type { UniformValues } from "../kernels/uniform.ts";
 import type { TensorSpec } from "../types.ts";
 import { resolveMemory } from "./broadcast.ts";
 import { UNIFORM_STRIDE } from "./dispatch.ts";
@@ -124,11 +125,10 @@ export async function prepareMasks(device: GPUDevice, label: string, masks: read
   const workgroups = Math.max(1, maskBitsWorkgroups(bits.size));
   const x = Math.min(workgroups, device.limits.maxComputeWorkgroupsPerDimension);
   const sizes = { heads: h, rows: m, row_words: rowWords, keys, words: bits.size, grid_x: x };
-  const words = wordsOf(masks, sizes, (name) => operands.get(name)?.base ?? 0);
   const names = { bits: "output", mask_0: masks[0].name, ...(masks[1] && { mask_1: masks[1].name }) } as const;
   try {
-    const chunk = new Uint8Array(UNIFORM_STRIDE);
-    chunk.set(new Uint8Array(words.buffer));
+    const chunk = new ArrayBuffer(UNIFORM_STRIDE);
+    MASKS.pack({ ...sizes, ...valuesOf(masks, (name) => operands.get(name)?.base ?? 0) }, chunk);
     const { value: params, done } = paramsBuffer(device, `${label} mask`, [chunk]);
     const dispatches = [{ x, y: Math.ceil(workgroups / x), paramsOffset: 0 }];
     const stages = [{ source: maskBitsKernel(), compiled, names, dispatches }];
@@ -142,23 +142,16 @@ export async function prepareMasks(device: GPUDevice, label: string, masks: read
   }
 }
 
-/** The uniform of the kernel: strides of both masks, then the rest by name. */
-function wordsOf(
-  masks: readonly ResolvedMask[],
-  sizes: Readonly<Record<string, number>>,
-  baseOf: (name: MaskName) => number,
-): Uint32Array<ArrayBuffer> {
-  const words = new Uint32Array(MASKS_BYTES / 4);
-  const members: Record<string, number> = { ...sizes };
-  for (const [index, { name, spec, overScores, ignored }] of masks.entries()) {
-    words.set(overScores.strides, 4 * index);
-    members[`base_${index}`] = baseOf(name);
-    members[`kind_${index}`] = spec.dtype === "u8" ? MASK_KINDS.bytes : MASK_KINDS.bits;
-    members[`ignored_${index}`] = Number(ignored);
-  }
-  words.set(
-    MASKS.map((member) => members[member] ?? 0),
-    8,
-  );
-  return words;
+/** The members of the uniform for both masks, of which the second may be none. */
+function valuesOf(masks: readonly ResolvedMask[], baseOf: (name: MaskName) => number): UniformValues {
+  const each = [0, 1].map((index) => {
+    const mask = masks[index] as ResolvedMask | undefined;
+    return {
+      [`strides_${index}`]: mask?.overScores.strides ?? [0, 0, 0, 0],
+      [`base_${index}`]: mask ? baseOf(mask.name) : 0,
+      [`kind_${index}`]: mask ? MASK_KINDS[mask.spec.dtype === "u8" ? "bytes" : "bits"] : MASK_KINDS.none,
+      [`ignored_${index}`]: Number(mask?.ignored ?? false),
+    };
+  });
+  return Object.assign({}, ...each);
 }

@@ -5,7 +5,7 @@ import { readOptions } from "../given.ts";
 import { checkDevice, guarded, settle, USAGE } from "../gpu/buffers.ts";
 import { type CompiledKernel, compileKernel } from "../gpu/pipelines.ts";
 import { Tensor } from "../gpu/tensor.ts";
-import { MERGE_BINDINGS, MERGE_FOLD, MERGE_PARAMS_BYTES, mergeKernel } from "../kernels/merge.ts";
+import { MERGE_BINDINGS, MERGE_FOLD, MERGE_PARAMS, mergeKernel } from "../kernels/merge.ts";
 import { takeOptions } from "../options.ts";
 import type { Layout } from "../types.ts";
 import type { AttentionResult } from "./attention.ts";
@@ -123,7 +123,7 @@ export class MergePlan {
 
     const groups = grid.dispatches.map(({ bound }) => {
       const entries = MERGE_BINDINGS.map(({ binding, name, type }): GPUBindGroupEntry => {
-        if (type === "uniform") return { binding, resource: { buffer: params, size: MERGE_PARAMS_BYTES } };
+        if (type === "uniform") return { binding, resource: { buffer: params, size: MERGE_PARAMS.bytes } };
         const used = name === "workspace" ? undefined : (tensors.get(bound[name].name) as Tensor);
         return { binding, resource: used ? { buffer: used.buffer, ...bindingRange(used) } : { buffer: workspace } };
       });

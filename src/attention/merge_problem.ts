@@ -3,7 +3,7 @@
 import { check, show } from "../errors.ts";
 import { elementsOfList, type OptionNames, readGiven } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
-import { MERGE_FOLD, MERGE_PARAMS_BYTES, MERGE_ROW_TILE, packMergeParams } from "../kernels/merge.ts";
+import { MERGE_FOLD, MERGE_PARAMS, MERGE_ROW_TILE } from "../kernels/merge.ts";
 import type { Layout, TensorSpec } from "../types.ts";
 import { checkOperand } from "./operand_checks.ts";
 import type { Operand } from "./operands.ts";
@@ -190,7 +190,7 @@ export function mergeDispatches(
   const workgroups = Math.max(1, Math.ceil(rows / MERGE_ROW_TILE));
   const x = Math.min(workgroups, device.limits.maxComputeWorkgroupsPerDimension);
   // Offsets of uniforms are multiples of 256 at most.
-  const stride = Math.ceil(MERGE_PARAMS_BYTES / 256) * 256;
+  const stride = Math.ceil(MERGE_PARAMS.bytes / 256) * 256;
   const bytes = new ArrayBuffer(count * stride);
   const [o, lse] = operands.slice(2 * partials);
   const dispatches = Array.from({ length: count }, (_, index): MergeDispatch => {
@@ -222,7 +222,7 @@ export function mergeDispatches(
       last: Number(index === count - 1),
       empty: infinityIsEmpty ? INFINITY_BITS : NEGATIVE_INFINITY_BITS,
     };
-    packMergeParams(params, bytes, index * stride);
+    MERGE_PARAMS.pack(params, bytes, index * stride);
     return { bound: { o_0, lse_0, o_1, lse_1, o, lse }, paramsOffset: index * stride };
   });
   return { dispatches, bytes, x, y: Math.ceil(workgroups / x) };

@@ -4,7 +4,8 @@ import { check } from "../errors.ts";
 import { paramsBuffer, settle } from "../gpu/buffers.ts";
 import { compileKernel } from "../gpu/pipelines.ts";
 import { Tensor, type TensorOptions, tensor } from "../gpu/tensor.ts";
-import { type Params, packParams } from "../kernels/params.ts";
+import { PARAMS, type Params } from "../kernels/params.ts";
+import type { UniformStruct, UniformValues } from "../kernels/uniform.ts";
 import type { KernelSource } from "../types.ts";
 import { cutWork, UNIFORM_STRIDE } from "./dispatch.ts";
 import { checkOperand, memoryOf } from "./operand_checks.ts";
@@ -105,20 +106,19 @@ export class OperationPlan<Bindings> {
   }
 }
 
-/** Writes the uniform of a dispatch into `bytes` at `offset`. */
-export type Packer = (
-  grid: Pick<Params, "grid_x" | "first_workgroup" | "end_workgroup">,
-  bytes: ArrayBuffer,
-  offset: number,
-) => void;
+/** The params of a kernel, by the struct that it shares with its family. */
+export interface KernelParams {
+  readonly struct: UniformStruct;
+  readonly values: UniformValues;
+}
 
 /** A kernel that runs once over all there is. */
 export interface OneKernel {
   readonly source: KernelSource;
   /** Our names of the shader's bindings, where they differ. */
   readonly names: Readonly<Record<string, OperandName>>;
-  /** Those of attention, the rest being 0; or what writes those of the kernel, which are no longer. */
-  readonly params: Partial<Params> | Packer;
+  /** Those of attention; or those of another family, of which none has a longer struct. */
+  readonly params: Partial<Params> | KernelParams;
   readonly workgroups: number;
   /** Operations of a workgroup, and after how many a dispatch is cut in two. Default: little work, never cut. */
   readonly flops?: readonly [each: number, most: number];
@@ -137,11 +137,11 @@ export async function planOneKernel(
     const [output] = [...operands.values()].filter(({ written }) => written);
     const isEmpty = output.spec.shape.includes(0);
     const compiled = isEmpty ? undefined : await compileKernel(device, source);
-    const pack = typeof some === "function" ? some : packerOf(some);
+    const { struct, values } = "struct" in some ? some : { struct: PARAMS, values: some };
     const parts = cutWork(device, workgroups, ...flops);
     const bytes = new ArrayBuffer(Math.max(1, parts.length) * UNIFORM_STRIDE);
     const dispatches = parts.map(({ x, y, ...range }, index) => {
-      pack(range, bytes, index * UNIFORM_STRIDE);
+      struct.pack({ ...values, ...shareOf(struct, range) }, bytes, index * UNIFORM_STRIDE, source);
       return { x, y, paramsOffset: index * UNIFORM_STRIDE };
     });
     const { value: params, done } = paramsBuffer(device, label, [bytes]);
@@ -156,7 +156,6 @@ export async function planOneKernel(
   }
 }
 
-/** Writes the uniform of attention. */
-function packerOf(some: Partial<Params>): Packer {
-  return (grid, bytes, offset) => packParams({ ...some, ...grid }, bytes, offset);
-}
+/** What of a dispatch's place in the work the struct has members for. */
+const shareOf = ({ members }: UniformStruct, range: Readonly<Record<string, number>>): UniformValues =>
+  Object.fromEntries(Object.entries(range).filter(([name]) => members.some((member) => member.name === name)));

@@ -5,7 +5,7 @@ import { check } from "../errors.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import type { CompiledKernel } from "../gpu/pipelines.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { PARAMS_BYTES } from "../kernels/params.ts";
+import { PARAMS } from "../kernels/params.ts";
 import type { KernelSource } from "../types.ts";
 import type { Dispatch, Grid } from "./dispatch.ts";
 import type { KvSource } from "./kv_source.ts";
@@ -159,7 +159,7 @@ export class AttentionPlan {
         if (number !== undefined) return { binding, resource: { buffer: params, offset: number, size: 4 } };
         const bound = type === "uniform" ? undefined : tensors.get(operand);
         // With no keys there is no byte of k and v to bind; the params stand in for them, unread.
-        if (!bound?.size) return { binding, resource: { buffer: params, size: PARAMS_BYTES } };
+        if (!bound?.size) return { binding, resource: { buffer: params, size: PARAMS.bytes } };
         return { binding, resource: { buffer: bound.buffer, ...bindingRange(bound) } };
       });
       return device.createBindGroup({ label, layout: compiled.layout, entries });

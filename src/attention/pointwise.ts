@@ -144,11 +144,11 @@ function kernelOf(device: GPUDevice, label: string, specs: Specs, activation: Ac
     0,
     { weight: "factor" },
   );
-  const { accesses, pack } = layRows(device, folded);
+  const { accesses, params } = layRows(device, folded);
   return {
     source: rowKernel("pointwise", pointwiseSpecialisation(accesses, activation)),
     names: { source: "x", weight: "factor", o: "output" },
-    params: pack,
+    params,
     workgroups: pointwiseWorkgroups(folded.rows, folded.width),
   };
 }

@@ -176,7 +176,7 @@ function kernelOf(device: GPUDevice, label: string, { output, source, isTable, g
     }),
     o: output,
   };
-  const { accesses, pack } = layRows(device, { specs, rows: batch * heads * queries, width: keys });
+  const { accesses, params } = layRows(device, { specs, rows: batch * heads * queries, width: keys });
   return {
     source: rowKernel("position_bias", positionBiasSpecialisation(accesses, isTable)),
     names: {
@@ -187,7 +187,7 @@ function kernelOf(device: GPUDevice, label: string, { output, source, isTable, g
       o: "output",
       buckets: "tables",
     },
-    params: pack,
+    params,
     workgroups: shape.includes(0) ? 0 : pointwiseWorkgroups(batch * heads * queries, keys),
   };
 }

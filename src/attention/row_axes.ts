@@ -2,11 +2,11 @@
 // tensor's memory tells them apart.
 
 import { check } from "../errors.ts";
-import { packRowParams, type RowAccesses, type RowParams, type RowTensor, rowLanes } from "../kernels/rows.ts";
+import { ROW_PARAMS, type RowAccesses, type RowTensor, rowLanes } from "../kernels/rows.ts";
 import { isAligned } from "../kernels/slots.ts";
+import type { UniformValues } from "../kernels/uniform.ts";
 import { accessOf } from "./build.ts";
 import { addresses } from "./dispatch.ts";
-import type { Packer } from "./one_kernel.ts";
 import { bindingBase, type ResolvedSpec } from "./specs.ts";
 
 /** [B, H, N] of the rows [B, H, N, W]: a kernel knows three axes beside that of its row. */
@@ -131,7 +131,7 @@ function joined(
 }
 
 /** How the kernel reads or writes each tensor, and the uniform that says where each lies. */
-export function layRows(device: GPUDevice, { specs, rows, width }: FoldedRows, more: RowParams = {}) {
+export function layRows(device: GPUDevice, { specs, rows, width }: FoldedRows, more: UniformValues = {}) {
   const operands = Object.entries(specs).map(([name, spec]) => {
     const operand = { spec, base: bindingBase(device, spec) };
     return [name as RowTensor, operand, accessOf(device, operand)] as const;
@@ -140,12 +140,10 @@ export function layRows(device: GPUDevice, { specs, rows, width }: FoldedRows, m
   const params = Object.assign(
     { rows_per_head: perHead, n_heads: heads, all_rows: rows, width, ...more },
     ...operands.map(([name, operand, access]) => addresses(name, "n", operand, isAligned(access), { layout: "bhmd" })),
-  ) as RowParams;
-  const pack: Packer = ({ grid_x, first_workgroup }, bytes, offset) =>
-    packRowParams({ ...params, grid_x, first_workgroup }, bytes, offset);
+  ) as UniformValues;
   return {
     accesses: Object.fromEntries(operands.map(([name, , access]) => [name, access])) as unknown as RowAccesses,
-    pack,
+    params: { struct: ROW_PARAMS, values: params },
   };
 }
 

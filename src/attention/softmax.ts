@@ -107,12 +107,12 @@ function kernelOf(device: GPUDevice, label: string, { x, output, axis, log }: Re
   const last = <T>(list: readonly T[]) => [...list.slice(0, axis), ...list.slice(axis + 1), list[axis]];
   const turned = (spec: ResolvedSpec) => ({ ...spec, shape: last(spec.shape), strides: last(spec.strides) });
   const folded = foldRows(label, { source: turned(x), o: turned(output) }, 1);
-  const { accesses, pack } = layRows(device, folded);
+  const { accesses, params } = layRows(device, folded);
   const shared = lanesOf(folded);
   return {
     source: rowKernel("row_softmax", softmaxSpecialisation(accesses, { ...shared, logarithm: log })),
     names: { source: "x", o: "output" },
-    params: pack,
+    params,
     workgroups: rowWorkgroups(folded.rows, shared.lanes),
   };
 }

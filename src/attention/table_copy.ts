@@ -1,7 +1,7 @@
 // Tables that a caller keeps on the GPU are copied to the others in every run, by a kernel that plans load if they have any.
 
 import { compileKernel } from "../gpu/pipelines.ts";
-import { packCopy, tablesKernel, tablesWorkgroups } from "../kernels/tables.ts";
+import { COPY, copyValues, tablesKernel, tablesWorkgroups } from "../kernels/tables.ts";
 import { type Dispatch, UNIFORM_STRIDE } from "./dispatch.ts";
 import type { Operand } from "./operands.ts";
 
@@ -14,7 +14,7 @@ export async function compileTableCopy(device: GPUDevice) {
 /** The dispatch that copies a tensor into the tables, to word `at`. */
 export function copyDispatch({ spec, base }: Operand, at: number, offset: number) {
   const bytes = new ArrayBuffer(UNIFORM_STRIDE);
-  new Uint32Array(bytes).set(packCopy(spec, base, at));
+  COPY.pack(copyValues(spec, base, at), bytes);
   const elements = spec.shape.reduce((product, size) => product * size, 1);
   const dispatches: Dispatch[] = [{ x: tablesWorkgroups(elements), y: 1, paramsOffset: offset }];
   return { dispatches, bytes };

@@ -7,20 +7,10 @@ import { link, type ModuleMap } from "../shader/link.ts";
 import type { Binding, KernelSource } from "../types.ts";
 import { functionModules } from "./slot_modules.ts";
 import { captureBindings, type FunctionText } from "./slots.ts";
+import { UniformStruct } from "./uniform.ts";
 
-/** The members of the struct, in order. A test compares them with the shader. */
-export const BLOCKS = [
-  "seq_q",
-  "seq_kv",
-  "n_heads",
-  "q_offset",
-  "block_q",
-  "block_kv",
-  "q_blocks",
-  "kv_blocks",
-  "grid_x",
-  "workgroups",
-] as const;
+/** The uniform. */
+export const BLOCKS = new UniformStruct(blockMask, "Blocks");
 
 /** The modules, of which `package::block_mask` is the root; with the default mask where there is no function. */
 export function blockMaskModules(text?: FunctionText): ModuleMap {

@@ -19,6 +19,7 @@ import { positionBindings, positionModules } from "./rotary.ts";
 import { type RotaryChoice, rotaryBindings, rotaryModules } from "./rotary_angles.ts";
 import { inPlaceModule, outputModule, slotModules } from "./slot_modules.ts";
 import { type Access, slotConstants } from "./slots.ts";
+import { UniformStruct } from "./uniform.ts";
 
 const WG_SIZE = 64;
 
@@ -130,28 +131,13 @@ export function appendKernel(choice: AppendChoice): KernelSource {
   return { label, ...link("package::cache_append", appendModules(choice)), bindings: appendBindings(choice) };
 }
 
-/** The members of the struct Append but for its weights, in order. A test compares them with the shader. */
-export const APPEND = ["batch", "kv_heads", "q_heads", "cache_rows", "epsilon"] as const;
+/** The uniform Append of rows of `headDim` elements. */
+export const appendStruct = (headDim: number) =>
+  new UniformStruct(cacheAppend, "Append", { HEAD_VECS: Math.ceil(headDim / 4) });
 
-/** The uniform Append: the sizes, and weights of rows of k and q, 1 where there are none. */
-export function packAppend(
-  sizes: Readonly<Record<(typeof APPEND)[number], number>>,
-  headDim: number,
-  weights: { readonly k?: ArrayLike<number> | undefined; readonly q?: ArrayLike<number> | undefined },
-): ArrayBuffer {
-  const row = 4 * Math.ceil(headDim / 4);
-  const start = 4 * Math.ceil(APPEND.length / 4); // vec4s are aligned
-  const bytes = new ArrayBuffer(4 * (start + 2 * row));
-  const view = new DataView(bytes);
-  for (const [index, name] of APPEND.entries()) {
-    if (name === "epsilon") view.setFloat32(4 * index, sizes[name], true);
-    else view.setUint32(4 * index, sizes[name], true);
-  }
-  for (const [index, values] of [weights.k, weights.q].entries()) {
-    for (let d = 0; d < headDim; d++) view.setFloat32(4 * (start + index * row + d), values?.[d] ?? 1, true);
-  }
-  return bytes;
-}
+/** Weights of a row, 1 where there are none, as long as the uniform has them. */
+export const rowWeights = (headDim: number, given: ArrayLike<number> | undefined): number[] =>
+  Array.from({ length: 4 * Math.ceil(headDim / 4) }, (_, d) => given?.[d] ?? 1);
 
 /** Words of a row of integers: scales of its groups, then the integers. */
 export const quantisedWords = (dim: number, bits: 8 | 4, group: number): number =>
@@ -160,9 +146,8 @@ export const quantisedWords = (dim: number, bits: 8 | 4, group: number): number 
 /** What cache_advance does, as numbered in its params. */
 export const ADVANCE = { addRows: 0, addCounts: 1, limit: 2 } as const;
 
-/** The members of its params, in order. A test compares them with the shader. */
-export const ADVANCE_PARAMS = ["operation", "batch", "counts_at", "rows"] as const;
-export type AdvanceParams = Readonly<Record<(typeof ADVANCE_PARAMS)[number], number>>;
+/** Its uniform. */
+export const ADVANCE_PARAMS = new UniformStruct(cacheAdvance, "Advance");
 
 export const ADVANCE_MODULES: ModuleMap = { "package::cache_advance": cacheAdvance };
 

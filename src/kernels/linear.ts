@@ -25,6 +25,7 @@ import type { Binding, KernelSource } from "../types.ts";
 import { KernelCache } from "./kernel_cache.ts";
 import { queryModule, slotModules } from "./slot_modules.ts";
 import type { Access } from "./slots.ts";
+import { UniformStruct } from "./uniform.ts";
 
 export type LinearKernel = "states" | "scan" | "output" | "recurrent" | "copy";
 
@@ -257,76 +258,5 @@ export function linearKernel(kernel: LinearKernel, spec: LinearSpecialisation): 
   });
 }
 
-/** The uniform of these kernels, field by field as in shaders/lib/linear_params.wesl. A test compares the two. */
-export const LINEAR_PARAMS = [
-  "seq_q",
-  "seq_kv",
-  "n_heads",
-  "n_states",
-  "q_group",
-  "state_group",
-  "k_group",
-  "beta_group",
-  "grid_x",
-  "workgroups",
-  "first",
-  "count",
-  "chunk",
-  "slots",
-  "has_state",
-  "elements",
-  "scale",
-  "q_base",
-  "q_stride_b",
-  "q_stride_h",
-  "q_stride_m",
-  "q_stride_d",
-  "k_base",
-  "k_stride_b",
-  "k_stride_h",
-  "k_stride_n",
-  "k_stride_d",
-  "v_base",
-  "v_stride_b",
-  "v_stride_h",
-  "v_stride_n",
-  "v_stride_d",
-  "o_base",
-  "o_stride_b",
-  "o_stride_h",
-  "o_stride_m",
-  "o_stride_d",
-  "decay_base",
-  "decay_stride_b",
-  "decay_stride_h",
-  "decay_stride_n",
-  "decay_stride_d",
-  "beta_base",
-  "beta_stride_b",
-  "beta_stride_h",
-  "beta_stride_n",
-  "beta_stride_d",
-  "mask_base",
-  "mask_stride_b",
-  "mask_stride_n",
-  "lengths_base",
-  "state_base",
-  "normalizer_base",
-  "from_base",
-  "to_base",
-] as const;
-
-export type LinearParams = { readonly [Name in (typeof LINEAR_PARAMS)[number]]?: number };
-
-/** Bytes of the struct: a uniform's size is a multiple of 16. */
-export const LINEAR_PARAMS_BYTES = Math.ceil((LINEAR_PARAMS.length * 4) / 16) * 16;
-
-/** Writes the struct into `bytes` at `offset`. What is not given is 0. */
-export function packLinearParams(params: LinearParams, bytes: ArrayBuffer, offset: number): void {
-  const view = new DataView(bytes, offset, LINEAR_PARAMS_BYTES);
-  LINEAR_PARAMS.forEach((name, index) => {
-    const value = params[name] ?? 0;
-    if (name === "scale") view.setFloat32(index * 4, value, true);
-    else view.setUint32(index * 4, value, true);
-  });
-}
+/** The uniform of these kernels. A kernel reads some of its members; the others are 0. */
+export const LINEAR_PARAMS = new UniformStruct(linearParams, "Params");

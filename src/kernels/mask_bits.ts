@@ -3,32 +3,17 @@
 import maskBits from "../../shaders/mask_bits.wesl?raw";
 import { link, type ModuleMap } from "../shader/link.ts";
 import type { Binding, KernelSource } from "../types.ts";
+import { UniformStruct } from "./uniform.ts";
 
 const WG_SIZE = 64;
 /** Keys of a word. */
 export const WORD_KEYS = 32;
 
-/** The members of the struct after its two vec4u, in order; all u32. A test compares them with the shader. */
-export const MASKS = [
-  "base_0",
-  "base_1",
-  "kind_0",
-  "kind_1",
-  "ignored_0",
-  "ignored_1",
-  "heads",
-  "rows",
-  "row_words",
-  "keys",
-  "words",
-  "grid_x",
-] as const;
+/** The uniform. */
+export const MASKS = new UniformStruct(maskBits, "Masks");
 
 /** How a mask is stored, as the params number it. */
 export const MASK_KINDS = { none: 0, bytes: 1, bits: 2 } as const;
-
-/** Bytes of the struct. */
-export const MASKS_BYTES = 4 * (8 + MASKS.length);
 
 export const MASK_BITS_MODULES: ModuleMap = { "package::mask_bits": maskBits };
 

@@ -1,11 +1,7 @@
 // The uniform of the attention kernels: its members are those of the struct in shaders/lib/params.wesl.
 
 import shader from "../../shaders/lib/params.wesl?raw";
-
-/** Names and types of the members, in order. */
-export const PARAMS = [...shader.matchAll(/^ *(\w+): ([fiu]32),/gm)].map(([, name, type]) => {
-  return { name: name as keyof Params, type };
-});
+import { UniformStruct } from "./uniform.ts";
 
 type Member =
   | "seq_q"
@@ -127,19 +123,5 @@ type Member =
 
 export type Params = Record<Member, number>;
 
-/** Bytes of the struct: a uniform's size is a multiple of 16. */
-export const PARAMS_BYTES = Math.ceil((PARAMS.length * 4) / 16) * 16;
-
-/**
- * Writes a Params struct into `bytes` at `offset`, 0 for what is left out. Every member is a 4-byte scalar, so members
- * follow each other.
- */
-export function packParams(params: Partial<Params>, bytes: ArrayBuffer, offset: number): void {
-  const view = new DataView(bytes, offset, PARAMS_BYTES);
-  for (const [index, { name, type }] of PARAMS.entries()) {
-    const value = params[name] ?? 0;
-    if (type === "f32") view.setFloat32(index * 4, value, true);
-    else if (type === "i32") view.setInt32(index * 4, value, true);
-    else view.setUint32(index * 4, value, true);
-  }
-}
+/** The struct. A kernel of the family reads some of its members; the others of a dispatch are 0. */
+export const PARAMS = new UniformStruct<Member>(shader, "Params");

@@ -12,6 +12,7 @@ import type { Binding, KernelSource } from "../types.ts";
 import { KernelCache } from "./kernel_cache.ts";
 import { outputModule, queryModule } from "./slot_modules.ts";
 import type { Access } from "./slots.ts";
+import { UniformStruct } from "./uniform.ts";
 
 /** The tensors of rows that these kernels have, by their bindings from 1 on. */
 const READ = ["source", "residual", "shift", "weight", "bias"] as const;
@@ -90,26 +91,5 @@ export function rowKernel(root: string, spec: RowSpecialisation): KernelSource {
   });
 }
 
-const ADDRESSES = ["base", "stride_b", "stride_h", "stride_n", "stride_d"] as const;
-
-/** The uniform, field by field as in shaders/lib/row_params.wesl. A test compares the two. */
-export const ROW_PARAMS = [
-  ...(["grid_x", "first_workgroup", "rows_per_head", "n_heads", "all_rows", "width", "epsilon"] as const),
-  ...ROW_TENSORS.flatMap((name) => ADDRESSES.map((part) => `${name}_${part}` as const)),
-  "inverse_at" as const,
-];
-
-export type RowParams = { readonly [Name in (typeof ROW_PARAMS)[number]]?: number };
-
-/** Bytes of the struct: a uniform's size is a multiple of 16. */
-export const ROW_PARAMS_BYTES = Math.ceil((ROW_PARAMS.length * 4) / 16) * 16;
-
-/** Writes the struct into `bytes` at `offset`. What is not given is 0. */
-export function packRowParams(params: RowParams, bytes: ArrayBuffer, offset: number): void {
-  const view = new DataView(bytes, offset, ROW_PARAMS_BYTES);
-  ROW_PARAMS.forEach((name, index) => {
-    const value = params[name] ?? 0;
-    if (name === "epsilon") view.setFloat32(index * 4, value, true);
-    else view.setUint32(index * 4, value, true);
-  });
-}
+/** The uniform of these kernels. A kernel reads some of its members; the others are 0. */
+export const ROW_PARAMS = new UniformStruct(rowParams, "Params");

@@ -3,11 +3,12 @@
 import tables from "../../shaders/tables.wesl?raw";
 import { link } from "../shader/link.ts";
 import type { KernelSource, TensorSpec } from "../types.ts";
+import { UniformStruct } from "./uniform.ts";
 
 const WG_SIZE = 64;
 
-/** The members of the struct, in order; all u32. A test compares them with the shader. */
-export const COPY = ["rows", "columns", "base", "stride_row", "stride_column", "at"] as const;
+/** The uniform. */
+export const COPY = new UniformStruct(tables, "Copy");
 
 export const TABLES_MODULES = { "package::tables": tables };
 
@@ -27,12 +28,11 @@ export function tablesKernel(): KernelSource {
   return linked;
 }
 
-/** The struct's bytes for a tensor of one or two axes, `base` elements into its binding, that goes to word `at`. */
-export function packCopy({ shape, strides }: Required<TensorSpec>, base: number, at: number): Uint32Array {
+/** The uniform for a tensor of one or two axes, `base` elements into its binding, that goes to word `at`. */
+export function copyValues({ shape, strides }: Required<TensorSpec>, base: number, at: number) {
   const [rows, columns] = shape.length === 2 ? shape : [1, shape[0]];
   const [stride_row, stride_column] = strides.length === 2 ? strides : [0, strides[0]];
-  const copy: Record<(typeof COPY)[number], number> = { rows, columns, base, stride_row, stride_column, at };
-  return Uint32Array.from(COPY, (member) => copy[member]);
+  return { rows, columns, base, stride_row, stride_column, at };
 }
 
 export const tablesWorkgroups = (elements: number): number => Math.ceil(elements / WG_SIZE);

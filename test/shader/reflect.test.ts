@@ -4,16 +4,9 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { WgslReflect } from "wgsl_reflect";
+import { type ArrayInfo, type StructInfo, WgslReflect } from "wgsl_reflect";
 import { BLOCKS, blockMaskModules } from "../../src/kernels/block_mask.ts";
-import {
-  ADVANCE_MODULES,
-  ADVANCE_PARAMS,
-  APPEND,
-  appendModules,
-  appendTile,
-  packAppend,
-} from "../../src/kernels/cache.ts";
+import { ADVANCE_MODULES, ADVANCE_PARAMS, appendModules, appendStruct, appendTile } from "../../src/kernels/cache.ts";
 import { DECODE_SHAPES, decodeModules, decodeRoot, decodeWorkgroupBytes } from "../../src/kernels/decode.ts";
 import {
   ADDITIVE_BYTES,
@@ -26,35 +19,25 @@ import { type MatrixTile, matrixKernel, matrixTile, matrixWorkgroupBytes } from 
 import {
   LINEAR_LANES,
   LINEAR_PARAMS,
-  LINEAR_PARAMS_BYTES,
   LINEAR_WG_SIZE,
   linearModules,
   linearTiles,
-  packLinearParams,
   recurrentTile,
   scanBlocks,
   stateVec4s,
 } from "../../src/kernels/linear.ts";
-import { MASK_BITS_MODULES, MASK_KINDS, MASKS, MASKS_BYTES } from "../../src/kernels/mask_bits.ts";
+import { MASK_BITS_MODULES, MASK_KINDS, MASKS } from "../../src/kernels/mask_bits.ts";
 import { MATMUL_TILES, matmulRoot, matmulTileSize, matmulWorkgroupBytes } from "../../src/kernels/matmul.ts";
-import {
-  MERGE_BINDINGS,
-  MERGE_FOLD,
-  MERGE_MODULES,
-  MERGE_PARAMS_BYTES,
-  MERGE_ROW_TILE,
-  type MergeParams,
-  mergeParamMembers,
-  packMergeParams,
-} from "../../src/kernels/merge.ts";
-import { PARAMS, PARAMS_BYTES, type Params, packParams } from "../../src/kernels/params.ts";
+import { MERGE_BINDINGS, MERGE_FOLD, MERGE_MODULES, MERGE_PARAMS, MERGE_ROW_TILE } from "../../src/kernels/merge.ts";
+import { PARAMS } from "../../src/kernels/params.ts";
 import { ROTARY_HEADS, rotaryKernelModules } from "../../src/kernels/rotary.ts";
 import { angleTablesShape } from "../../src/kernels/rotary_angles.ts";
-import { packRowParams, ROW_PARAMS, ROW_PARAMS_BYTES, rowModules } from "../../src/kernels/rows.ts";
+import { ROW_PARAMS, rowModules } from "../../src/kernels/rows.ts";
 import { PLAIN } from "../../src/kernels/slots.ts";
 import { COPY, TABLES_MODULES } from "../../src/kernels/tables.ts";
+import { UniformStruct } from "../../src/kernels/uniform.ts";
 import { MOST_KEYS, STAGES, scoreModules, TOP_KEYS, WEIGHTS } from "../../src/kernels/weights.ts";
-import { link } from "../../src/shader/link.ts";
+import { link, type ModuleMap } from "../../src/shader/link.ts";
 import { blankComments } from "../../src/shader/source.ts";
 import { APPENDS, KERNEL_VARIANTS, LINEAR_SPECS, ROW_KERNELS } from "../support/kernels.ts";
 
@@ -84,77 +67,76 @@ describe.each(KERNEL_VARIANTS)("$name", (variant) => {
   });
 });
 
-/** The struct of a kernel's uniform. */
-const uniformOf = (variant: Parameters<typeof reflect>[0]) =>
-  reflect(variant).uniforms[0].type as unknown as {
-    size: number;
-    members: { name: string; offset: number; type: { name: string } }[];
-  };
+/** Each uniform struct as the host writes it, and a kernel that has it. */
+const UNIFORMS: readonly (readonly [name: string, host: UniformStruct, root: string, modules: ModuleMap])[] = [
+  ["Params", PARAMS, KERNEL_VARIANTS[0].root, KERNEL_VARIANTS[0].modules],
+  ["Params", LINEAR_PARAMS, "package::linear_scan", linearModules("scan", LINEAR_SPECS.plain)],
+  ["Params", ROW_PARAMS, "package::pointwise", rowModules(ROW_KERNELS.pointwise.copy)],
+  ["MergeParams", MERGE_PARAMS, "package::merge", MERGE_MODULES],
+  ["Masks", MASKS, "package::mask_bits", MASK_BITS_MODULES],
+  ["Blocks", BLOCKS, "package::block_mask", blockMaskModules()],
+  ["Copy", COPY, "package::tables", TABLES_MODULES],
+  ["Advance", ADVANCE_PARAMS, "package::cache_advance", ADVANCE_MODULES],
+  ...Object.values(APPENDS).map(
+    (choice) => ["Append", appendStruct(choice.headDim), "package::cache_append", appendModules(choice)] as const,
+  ),
+];
 
-describe("Params", () => {
-  const struct = uniformOf(KERNEL_VARIANTS[0]);
-  it("has the members of the WGSL struct, in order and at their offsets", () => {
-    expect(struct.members.map(({ name, type }) => [name, type.name])).toEqual(
-      PARAMS.map(({ name, type }) => [name, type]),
-    );
-    expect(struct.members.map(({ offset }) => offset)).toEqual(PARAMS.map((_, index) => index * 4));
-    expect(PARAMS_BYTES).toBe(Math.ceil(struct.size / 16) * 16);
+describe.each(UNIFORMS)("the uniform %s", (name, host, root, modules) => {
+  const struct = reflect({ root, modules }).structs.find((one) => one.name === name) as StructInfo;
+  const read = { u: "getUint32", i: "getInt32", f: "getFloat32" } as const;
+  it(`of ${root} has the members of the WGSL struct, in order, at their offsets and of their types`, () => {
+    const members = struct.members.map(({ name, offset, type, size }) => ({
+      name,
+      type: (type as ArrayInfo).format?.name ?? type.name,
+      offset,
+      count: size / 4,
+    }));
+    expect(host.members).toEqual(members);
+    expect(host.bytes).toBe(Math.ceil(struct.size / 16) * 16);
   });
-  it("packs every member by its type", () => {
-    const bytes = new ArrayBuffer(256 + PARAMS_BYTES);
-    const params = Object.fromEntries(
-      PARAMS.map(({ name, type }, i) => [name, type === "f32" ? 0.5 : type === "i32" ? -i : i]),
-    );
-    packParams(params as Params, bytes, 256);
-    const view = new DataView(bytes);
-    for (const { name, offset, type } of struct.members) {
-      const read = { u32: view.getUint32, i32: view.getInt32, f32: view.getFloat32 }[
-        type.name
-      ] as DataView["getUint32"];
-      expect(read.call(view, 256 + offset, true), name).toBe(params[name]);
+  it(`of ${root} is packed by the types of its members`, () => {
+    const wordOf = (type: string, word: number) =>
+      /f/.test(type.slice(-3)) ? word + 0.5 : type === "i32" ? -word : word;
+    const values = host.members.map(({ name, type, count, offset }) => {
+      return [name, Array.from({ length: count }, (_, i) => wordOf(type, offset + i))] as const;
+    });
+    const bytes = new ArrayBuffer(256 + host.bytes);
+    host.pack(Object.fromEntries(values), bytes, 256);
+    const view = new DataView(bytes, 256);
+    for (const [index, { name, type, offset, count }] of host.members.entries()) {
+      const kind = type.startsWith("vec") ? type.at(-1) : type[0];
+      const found = Array.from({ length: count }, (_, i) => view[read[kind as "u"]](offset + 4 * i, true));
+      expect(found, name).toEqual(values[index][1].map((x) => x + 0));
     }
   });
 });
 
-describe("the params of linear attention", () => {
-  const struct = uniformOf({ root: "package::linear_scan", modules: linearModules("scan", LINEAR_SPECS.plain) });
-  it("have the members of the WGSL struct, in order and at their offsets", () => {
-    expect(struct.members.map(({ name }) => name)).toEqual([...LINEAR_PARAMS]);
-    expect(struct.members.map(({ offset }) => offset)).toEqual(LINEAR_PARAMS.map((_, index) => index * 4));
-    expect(LINEAR_PARAMS_BYTES).toBe(Math.ceil(struct.size / 16) * 16);
+describe("a uniform", () => {
+  const struct = new UniformStruct("struct Some {\n  a: u32,\n  b: vec4f, // four\n  c: i32,\n}", "Some");
+  const source = (code: string) => ({
+    label: "some kernel",
+    code,
+    bindings: [],
+    locate: () => ({ module: "", line: 1 }),
   });
-  it("are packed by their types", () => {
-    const bytes = new ArrayBuffer(256 + LINEAR_PARAMS_BYTES);
-    packLinearParams(
-      Object.fromEntries(LINEAR_PARAMS.map((name, i) => [name, name === "scale" ? 0.5 : i])),
-      bytes,
-      256,
-    );
-    const view = new DataView(bytes, 256);
-    for (const [index, { name, offset, type }] of struct.members.entries()) {
-      if (type.name === "f32") expect(view.getFloat32(offset, true), name).toBe(0.5);
-      else expect(view.getUint32(offset, true), name).toBe(index);
-    }
+  const bytes = new ArrayBuffer(48);
+  it("refuses values that it has no member for, members without a value, and too few numbers", () => {
+    const b = [1, 2, 3, 4];
+    expect(() => struct.pack({ a: 1, b, c: 2, d: 3 }, bytes)).toThrow("the uniform Some has no member d.");
+    expect(() => struct.pack({ a: 1, b }, bytes)).toThrow("the uniform Some gets no value for c.");
+    expect(() => struct.pack({ a: 1, b, c: undefined }, bytes)).toThrow("gets no value for c");
+    expect(() => struct.pack({ a: 1, b: [1, 2], c: 2 }, bytes)).toThrow("the uniform Some gets 2 numbers for b.");
   });
-});
-
-describe("the params of rows", () => {
-  const spec = ROW_KERNELS.pointwise.copy;
-  const struct = uniformOf({ root: "package::pointwise", modules: rowModules(spec) });
-  it("have the members of the WGSL struct, in order and at their offsets", () => {
-    expect(struct.members.map(({ name }) => name)).toEqual([...ROW_PARAMS]);
-    expect(struct.members.map(({ offset }) => offset)).toEqual(ROW_PARAMS.map((_, index) => index * 4));
-    expect(ROW_PARAMS_BYTES).toBe(Math.ceil(struct.size / 16) * 16);
-    expect(ROW_PARAMS_BYTES).toBeLessThanOrEqual(PARAMS_BYTES); // plans lay out uniforms of that size
+  it("of several kernels asks for what the kernel reads, and has 0 for the rest", () => {
+    new Uint8Array(bytes).fill(255);
+    struct.pack({ a: 7 }, bytes, 0, source("let x = params.a;"));
+    expect([...new Uint32Array(bytes).subarray(0, 9)]).toEqual([7, 0xffffffff, 0xffffffff, 0xffffffff, 0, 0, 0, 0, 0]);
+    const reads = source("let x = params.a + params.c;");
+    expect(() => struct.pack({ a: 7 }, bytes, 0, reads)).toThrow("gets no value for c of some kernel");
   });
-  it("are packed by their types", () => {
-    const bytes = new ArrayBuffer(256 + ROW_PARAMS_BYTES);
-    packRowParams(Object.fromEntries(ROW_PARAMS.map((name, i) => [name, name === "epsilon" ? 0.5 : i])), bytes, 256);
-    const view = new DataView(bytes, 256);
-    for (const [index, { name, offset, type }] of struct.members.entries()) {
-      if (type.name === "f32") expect(view.getFloat32(offset, true), name).toBe(0.5);
-      else expect(view.getUint32(offset, true), name).toBe(index);
-    }
+  it("of rows or of attention fits where plans lay them out", () => {
+    expect(ROW_PARAMS.bytes).toBeLessThanOrEqual(PARAMS.bytes);
   });
 });
 
@@ -197,30 +179,8 @@ describe("linear attention's tiles", () => {
   });
 });
 
-describe("small structs", () => {
-  it.each([
-    ["package::tables", TABLES_MODULES, COPY],
-    ["package::block_mask", blockMaskModules(), BLOCKS],
-    ["package::cache_advance", ADVANCE_MODULES, ADVANCE_PARAMS],
-  ] as const)("of %s have the members that the host writes, in order", (root, modules, members) => {
-    const { name } = reflect({ root, modules }).uniforms[0].type as unknown as { name: string };
-    const struct = reflect({ root, modules }).structs.find((one) => one.name === name);
-    expect(struct?.members.map((member) => member.name)).toEqual([...members]);
-    expect(struct?.size).toBeLessThanOrEqual(256);
-  });
-});
-
-describe("Masks", () => {
+describe("the kernel that joins masks", () => {
   const variant = { root: "package::mask_bits", modules: MASK_BITS_MODULES };
-  const struct = uniformOf(variant);
-  it("has two vec4u, then the members that the host writes, in order", () => {
-    expect(struct.members.map(({ name, type }) => [name, type.name])).toEqual([
-      ["strides_0", "vec4u"],
-      ["strides_1", "vec4u"],
-      ...MASKS.map((name) => [name, "u32"]),
-    ]);
-    expect(struct.size).toBe(MASKS_BYTES);
-  });
   it("numbers the kinds of masks as the host does", () => {
     const { code } = link(variant.root, variant.modules);
     expect(code).toContain(`const BYTES = ${MASK_KINDS.bytes}u;`);
@@ -228,25 +188,8 @@ describe("Masks", () => {
   });
 });
 
-describe("MergeParams", () => {
+describe("the merge kernel", () => {
   const variant = { root: "package::merge", modules: MERGE_MODULES };
-  const struct = uniformOf(variant);
-  it("has the members of the WGSL struct, in order and at their offsets", () => {
-    const members = struct.members.map(({ name, offset, type }) => ({ name, type: type.name, offset }));
-    expect(mergeParamMembers()).toEqual(members);
-    expect(MERGE_PARAMS_BYTES).toBe(struct.size);
-  });
-  it("packs every member at its offset", () => {
-    const bytes = new ArrayBuffer(256 + MERGE_PARAMS_BYTES);
-    const words = (offset: number, type: string) => (type === "vec4u" ? [0, 1, 2, 3] : [0]).map((x) => offset + x);
-    const values = mergeParamMembers().map(({ name, type, offset }) => [name, words(offset, type)]);
-    packMergeParams(Object.fromEntries(values) as MergeParams, bytes, 256);
-    const view = new DataView(bytes, 256);
-    for (const { name, offset, type } of struct.members) {
-      const read = words(offset, type.name).map((_, word) => view.getUint32(offset + 4 * word, true));
-      expect(read, name).toEqual(words(offset, type.name));
-    }
-  });
   it("comes with the kernel's own tile of rows", () => {
     const { code } = link(variant.root, variant.modules);
     expect(code).toContain(`const ROW_TILE = ${MERGE_ROW_TILE}u;`);
@@ -256,22 +199,6 @@ describe("MergeParams", () => {
 
 describe.each(Object.entries(APPENDS))("the append of %s", (_, choice) => {
   const modules = appendModules(choice);
-  it("has a uniform with the members that the host writes, at their offsets", () => {
-    const struct = reflect({ root: "package::cache_append", modules }).structs.find(({ name }) => name === "Append");
-    const members = struct?.members.map(({ name, offset }) => [name, offset]);
-    const weights = 16 * Math.ceil(APPEND.length / 4);
-    expect(members).toEqual([
-      ...APPEND.map((name, index) => [name, 4 * index]),
-      ["k_weights", weights],
-      ["q_weights", weights + 16 * Math.ceil(choice.headDim / 4)],
-    ]);
-    const sizes = { batch: 1, kv_heads: 2, q_heads: 3, cache_rows: 4, epsilon: 0.5 };
-    const k = Float32Array.from({ length: choice.headDim }, (_, d) => d);
-    const view = new DataView(packAppend(sizes, choice.headDim, { k }));
-    expect(view.byteLength).toBe(struct?.size);
-    expect([0, 4, 8, 12].map((at) => view.getUint32(at, true))).toEqual([1, 2, 3, 4]);
-    expect([16, weights + 8, members?.[6][1] as number].map((at) => view.getFloat32(at, true))).toEqual([0.5, 2, 1]);
-  });
   it("takes the workgroup memory that its header says", () => {
     const columns = Math.ceil(Math.max(choice.headDim, choice.vDim) / 4);
     const { lanes, rows } = appendTile(choice);

@@ -1,0 +1,106 @@
+// Uniform structs as the host writes them: names, types and places are read from the shader's own text.
+
+import { FoveaError } from "../errors.ts";
+import type { KernelSource } from "../types.ts";
+
+type Scalar = "u32" | "i32" | "f32";
+
+/** A member of a struct: one number, or four, or an array of fours. */
+export interface UniformMember {
+  readonly name: string;
+  /** As WGSL names it; of an array that of its elements. */
+  readonly type: string;
+  /** Numbers that it holds. */
+  readonly count: number;
+  /** Bytes from the start of the struct. */
+  readonly offset: number;
+}
+
+/** What members are given: a number, or as many as the member holds. */
+export type UniformValues<Name extends string = string> = {
+  readonly [Member in Name]?: number | ArrayLike<number> | undefined;
+};
+
+/** Bytes of a vec4, and what its place is a multiple of. */
+const VEC4_BYTES = 16;
+const TYPES: Readonly<Record<string, { readonly scalar: Scalar; readonly count: number }>> = {
+  u32: { scalar: "u32", count: 1 },
+  i32: { scalar: "i32", count: 1 },
+  f32: { scalar: "f32", count: 1 },
+  vec4u: { scalar: "u32", count: 4 },
+  vec4f: { scalar: "f32", count: 4 },
+};
+const WRITERS = { u32: "setUint32", i32: "setInt32", f32: "setFloat32" } as const;
+
+/** Writes a number as the GPU reads it. */
+export function writeScalar(view: DataView, offset: number, scalar: Scalar, value: number): void {
+  view[WRITERS[scalar]](offset, value, true);
+}
+
+/** A struct that a uniform holds. */
+export class UniformStruct<Name extends string = string> {
+  readonly members: readonly UniformMember[];
+  /** Bytes of the struct: a uniform's size is a multiple of 16. */
+  readonly bytes: number;
+  readonly #name: string;
+  readonly #known: ReadonlySet<string>;
+
+  /**
+   * @param shader The text that declares the struct
+   * @param name The struct's
+   * @param lengths Of its arrays, by the names of the constants that the text has there
+   */
+  constructor(shader: string, name: string, lengths: Readonly<Record<string, number>> = {}) {
+    const body = new RegExp(`\\bstruct ${name} \\{([^}]*)\\}`).exec(shader)?.[1] ?? "";
+    let end = 0;
+    this.members = [...body.matchAll(/^ *(\w+): (?:array<(\w+), (\w+)>|(\w+)),/gm)].map(
+      ([, member, element, length, type]) => {
+        const { count } = TYPES[element ?? type];
+        const offset = count > 1 ? Math.ceil(end / VEC4_BYTES) * VEC4_BYTES : end;
+        const all = element ? count * lengths[length] : count;
+        end = offset + 4 * all;
+        return { name: member, type: element ?? type, count: all, offset };
+      },
+    );
+    this.bytes = Math.ceil(end / VEC4_BYTES) * VEC4_BYTES;
+    this.#name = name;
+    this.#known = new Set(this.members.map((member) => member.name));
+  }
+
+  /**
+   * Writes the struct into `bytes` at `offset`.
+   *
+   * Throws FoveaError("shader") for a value that the struct has no member for, and for a member without a value: of a struct
+   * that several kernels share, for one that the kernel `source` reads as `params.member`. The others are then 0.
+   */
+  pack(values: UniformValues<Name>, bytes: ArrayBuffer, offset = 0, source?: KernelSource): void {
+    const given = values as UniformValues;
+    for (const name in given) if (!this.#known.has(name)) this.#refuse(`has no member ${name}`);
+    const read = source && membersRead(source);
+    const view = new DataView(bytes, offset, this.bytes);
+    for (const member of this.members) {
+      const value = given[member.name] ?? (read?.has(member.name) === false ? 0 : undefined);
+      if (value === undefined) this.#refuse(`gets no value for ${member.name}${source ? ` of ${source.label}` : ""}`);
+      const numbers = typeof value === "number" ? new Array<number>(member.count).fill(value) : value;
+      if (numbers.length !== member.count) this.#refuse(`gets ${numbers.length} numbers for ${member.name}`);
+      for (let i = 0; i < member.count; i++)
+        writeScalar(view, member.offset + 4 * i, TYPES[member.type].scalar, numbers[i]);
+    }
+  }
+
+  #refuse(what: string): never {
+    throw new FoveaError("shader", `the uniform ${this.#name} ${what}.`);
+  }
+}
+
+const readBy = new WeakMap<KernelSource, ReadonlySet<string>>();
+
+/** The members of its uniform `params` that a kernel reads. */
+function membersRead(source: KernelSource): ReadonlySet<string> {
+  let members = readBy.get(source);
+  if (!members) {
+    members = new Set([...source.code.matchAll(/\bparams\.(\w+)/g)].map(([, name]) => name));
+    readBy.set(source, members);
+  }
+  return members;
+}
