@@ -3,8 +3,8 @@
 import type { OptionNames } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { takeOptions } from "../options.ts";
+import type { AttentionPlan } from "../plan/plan.ts";
 import { ATTENTION_OPTIONS, type AttentionOptions, type AttentionResult, attention } from "./attention.ts";
-import type { AttentionPlan } from "./plan.ts";
 import { planAttention } from "./plan_attention.ts";
 import { ATTENTION_PROBLEM, type AttentionProblem } from "./problem.ts";
 import type { AdditiveSimilarity } from "./similarity.ts";

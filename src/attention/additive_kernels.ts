@@ -18,8 +18,8 @@ import {
   forwardGrid,
   type TileLimits,
 } from "../kernels/forward.ts";
+import type { Stage } from "../plan/plan.ts";
 import { forwardKernels, type Kernels, keysOf } from "./forward_kernels.ts";
-import type { Stage } from "./plan.ts";
 import type { ResolvedProblem } from "./problem.ts";
 
 /** Queries that are too few for the rows of other tiles in workgroup memory, scores being costly, and the tile for them. */

@@ -2,11 +2,11 @@
 
 import { type OptionNames, readOptions, type Taken } from "../given.ts";
 import type { FloatTensor, Tensor } from "../gpu/tensor.ts";
+import { checkTensors, type MakeResult, RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
 import { inTurn, isCache } from "./cached.ts";
 import type { KvSourceOwner } from "./kv_source.ts";
 import { preparePlan } from "./plan_attention.ts";
 import { ATTENTION_PROBLEM, type AttentionProblem, type ResolvedProblem } from "./problem.ts";
-import { checkTensors, type MakeResult, RUN_OPTIONS, type RunOptions, runOnce } from "./run.ts";
 
 /** Options of {@link attention}: those of a problem, with tensors where memory is meant. */
 export interface AttentionOptions

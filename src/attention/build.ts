@@ -3,11 +3,11 @@
 import { paramsBuffer, settle } from "../gpu/buffers.ts";
 import { checkBindings, compileKernel } from "../gpu/pipelines.ts";
 import type { Access, SlotChoice } from "../kernels/slots.ts";
-import { dispatchesOf } from "./dispatch.ts";
-import { memoryOf } from "./operand_checks.ts";
-import { isDense, type Operand, type OperandName, type Operands, type PlanMemory } from "./operands.ts";
-import { AttentionPlan, type CompiledStage, type Stage } from "./plan.ts";
+import { memoryOf } from "../plan/operand_checks.ts";
+import { AttentionPlan, type CompiledStage, type Stage } from "../plan/plan.ts";
+import { isDense, type Operand, type OperandName, type Operands, type PlanMemory } from "./memory.ts";
 import { isLargeScale, type ResolvedScores } from "./problem.ts";
+import { dispatchesOf } from "./uniform.ts";
 
 /** Compiles the stages of a plan and lays out their uniforms. Whatever fails, the memory that the plan owns is freed. */
 export async function buildPlan(

@@ -2,10 +2,10 @@
 // functions, dropout. Plain attention is planned without loading this file.
 
 import { check, show } from "../errors.ts";
+import { AttentionFunction, checkCaptureNames } from "../functions/attention_function.ts";
+import { BlockMask } from "../functions/block_mask.ts";
 import { checkNames } from "../options.ts";
-import { AttentionFunction, checkCaptureNames } from "./attention_function.ts";
-import { BlockMask } from "./block_mask.ts";
-import { resolveMemory } from "./broadcast.ts";
+import { resolveMemory } from "../plan/broadcast.ts";
 import type { Features, TensorSizes } from "./features.ts";
 import type { KvSource } from "./kv_source.ts";
 import type { Dropout, TakenScores } from "./options.ts";

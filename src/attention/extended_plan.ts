@@ -1,13 +1,13 @@
 // What plans need for the options that few problems have, beyond checking them: tensors and numbers that functions captured,
 // params, and the modules that fill the slots. Loaded with extended_features.ts.
 
+import type { BlockMask } from "../functions/block_mask.ts";
+import { checkCaptured, functionsOf, numberBytes } from "../functions/captures.ts";
+import type { ProbabilityFunction } from "../functions/functions.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
 import type { SlotChoice } from "../kernels/slots.ts";
-import type { BlockMask } from "./block_mask.ts";
-import { checkCaptured, functionsOf, numberBytes } from "./captures.ts";
-import type { ProbabilityFunction } from "./functions.ts";
-import type { Operand, OperandName, Operands } from "./operands.ts";
+import type { Operand, OperandName, Operands } from "./memory.ts";
 import type { ScoreOptions } from "./options.ts";
 import type { ResolvedScores } from "./problem.ts";
 

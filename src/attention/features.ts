@@ -2,13 +2,13 @@
 // windows is in extended_features.ts, which is loaded for problems that have any of it.
 
 import { check, show } from "../errors.ts";
+import type { MaskFunction, ScoreFunction } from "../functions/attention_function.ts";
+import type { BlockMask } from "../functions/block_mask.ts";
 import type { OptionNames } from "../given.ts";
-import type { MaskFunction, ScoreFunction } from "./attention_function.ts";
-import type { BlockMask } from "./block_mask.ts";
+import type { ResolvedSpec } from "../plan/specs.ts";
 import type { KvSource } from "./kv_source.ts";
 import type { Dropout, ScoreOptions, TakenScores } from "./options.ts";
 import type { ResolvedSimilarity } from "./similarity.ts";
-import type { ResolvedSpec } from "./specs.ts";
 import type { Table } from "./tables.ts";
 
 /** Everything that a problem says beside its tensors, shapes and scale. */

@@ -2,7 +2,7 @@
 
 import { type ForwardTile, forwardGrid, forwardKernel } from "../kernels/forward.ts";
 import type { SlotChoice } from "../kernels/slots.ts";
-import type { Stage } from "./plan.ts";
+import type { Stage } from "../plan/plan.ts";
 import type { ResolvedProblem } from "./problem.ts";
 
 /** The kernels of a problem: those that it asks for, or that the tables have for it. */

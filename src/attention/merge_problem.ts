@@ -4,9 +4,7 @@ import { check, show } from "../errors.ts";
 import { elementsOfList, type OptionNames, readGiven } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { MERGE_FOLD, MERGE_PARAMS, MERGE_ROW_TILE } from "../kernels/merge.ts";
-import type { Layout, TensorSpec } from "../types.ts";
-import { checkOperand } from "./operand_checks.ts";
-import type { Operand } from "./operands.ts";
+import { checkOperand } from "../plan/operand_checks.ts";
 import {
   bindingBase,
   checkBindingLimit,
@@ -17,7 +15,9 @@ import {
   type ResolvedSpec,
   reorder,
   toBhmd,
-} from "./specs.ts";
+} from "../plan/specs.ts";
+import type { Layout, TensorSpec } from "../types.ts";
+import type { Operand } from "./memory.ts";
 
 /** The merge that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
 export interface MergeProblem {

@@ -1,10 +1,10 @@
 // What a caller can say of an attention problem, beside its tensors: positions, masks, scores, dropout.
 
+import type { MaskFunction, ScoreFunction } from "../functions/attention_function.ts";
+import type { BlockMask } from "../functions/block_mask.ts";
 import type { Numbers, Taken } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { MaskOptions, TensorSpec } from "../types.ts";
-import type { MaskFunction, ScoreFunction } from "./attention_function.ts";
-import type { BlockMask } from "./block_mask.ts";
 import type { SimilarityOptions } from "./similarity.ts";
 
 /** Numbers for each batch entry, or a dense tensor of i32 (or u32) that stays on the GPU. */

@@ -16,11 +16,12 @@ import {
   WIDE,
 } from "../kernels/decode.ts";
 import { chooseForwardTile, type ForwardTile, isMatrixVariant, type TileLimits } from "../kernels/forward.ts";
+import type { AttentionPlan } from "../plan/plan.ts";
+import { bindingBase } from "../plan/specs.ts";
 import { accessOf, buildPlan } from "./build.ts";
 import { loadExtension } from "./features.ts";
 import { forwardKernels, type Kernels } from "./forward_kernels.ts";
-import { attentionTensors, operandsOf } from "./operands.ts";
-import type { AttentionPlan } from "./plan.ts";
+import { attentionTensors, operandsOf } from "./memory.ts";
 import {
   ATTENTION_PROBLEM,
   type AttentionProblem,
@@ -31,7 +32,6 @@ import {
   resolveProblem,
   type TakenProblem,
 } from "./problem.ts";
-import { bindingBase } from "./specs.ts";
 
 /**
  * Compiles softmax(scale * Q K^T + mask) V for a problem: a checked, reusable recipe without any memory of size M x N.

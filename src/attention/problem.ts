@@ -3,11 +3,6 @@
 import { check, show } from "../errors.ts";
 import type { OptionNames, Taken } from "../given.ts";
 import { resolveSpec } from "../gpu/tensor.ts";
-import type { Dtype, Layout, TensorSpec } from "../types.ts";
-import { keysAndValues } from "./cached.ts";
-import { defaultScale, type Extension, type Features, resolveFeatures, SCORE_OPTIONS } from "./features.ts";
-import type { KvSource, KvSourceOwner } from "./kv_source.ts";
-import type { ScoreOptions } from "./options.ts";
 import {
   AXES,
   checkedSpec,
@@ -18,7 +13,12 @@ import {
   type ResolvedSpec,
   reorder,
   toBhmd,
-} from "./specs.ts";
+} from "../plan/specs.ts";
+import type { Dtype, Layout, TensorSpec } from "../types.ts";
+import { keysAndValues } from "./cached.ts";
+import { defaultScale, type Extension, type Features, resolveFeatures, SCORE_OPTIONS } from "./features.ts";
+import type { KvSource, KvSourceOwner } from "./kv_source.ts";
+import type { ScoreOptions } from "./options.ts";
 import type { TunedAttention } from "./tuned.ts";
 
 /** What scores are made of: the part of a problem that has no values. */

@@ -2,8 +2,8 @@
 
 import { compileKernel } from "../gpu/pipelines.ts";
 import { COPY, copyValues, tablesKernel, tablesWorkgroups } from "../kernels/tables.ts";
-import { type Dispatch, UNIFORM_STRIDE } from "./dispatch.ts";
-import type { Operand } from "./operands.ts";
+import type { Operand } from "./memory.ts";
+import { type Dispatch, UNIFORM_STRIDE } from "./uniform.ts";
 
 /** The kernel that copies a tensor into the tables. */
 export async function compileTableCopy(device: GPUDevice) {

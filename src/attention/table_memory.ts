@@ -2,7 +2,7 @@
 
 import { Tensor } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
-import type { OperandName } from "./operands.ts";
+import type { OperandName } from "./memory.ts";
 import type { PerBatch } from "./options.ts";
 import type { Table } from "./tables.ts";
 

@@ -7,7 +7,7 @@ import type { OptionNames } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
 import { checkNames } from "../options.ts";
-import { distanceBuckets } from "./buckets.ts";
+import { distanceBuckets } from "../positions/buckets.ts";
 import type { ListOrTensor, PerHead, RelativeBias, TakenScores } from "./options.ts";
 
 /** A part of the tables. */

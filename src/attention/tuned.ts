@@ -3,9 +3,9 @@
 import { check } from "../errors.ts";
 import { adapterName } from "../gpu/device.ts";
 import type { TimingSource } from "../gpu/timing.ts";
+import { bindingBase, type ResolvedSpec } from "../plan/specs.ts";
 import { accessOf } from "./build.ts";
 import type { ResolvedProblem } from "./problem.ts";
-import { bindingBase, type ResolvedSpec } from "./specs.ts";
 
 /** A choice that {@link tune} tried. */
 export interface TunedCandidate {

@@ -5,13 +5,13 @@ import { checkDevice } from "../gpu/buffers.ts";
 import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import { ADDITIVE_TERM_FLOPS } from "../kernels/forward.ts";
 import { type ScoreKernel, scoreGrid, scoreKernel, TOP_KEYS, WEIGHTS } from "../kernels/weights.ts";
+import type { AttentionPlan } from "../plan/plan.ts";
+import { checkTensors, RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
 import { buildPlan } from "./build.ts";
 import { inTurn, isCache } from "./cached.ts";
 import type { KvSourceOwner } from "./kv_source.ts";
-import { type Asked, operandsOf } from "./operands.ts";
-import type { AttentionPlan } from "./plan.ts";
+import { type Asked, operandsOf } from "./memory.ts";
 import type { Cached, TakenScoreProblem } from "./problem.ts";
-import { checkTensors, RUN_OPTIONS, type RunOptions, runOnce } from "./run.ts";
 import {
   type ResolvedRequest,
   resolveTopKeys,

@@ -2,7 +2,7 @@
 
 import { afterEach, describe, expect, it } from "vitest";
 import { integers, normal } from "../../bench/data.ts";
-import { copyEntries } from "../../src/attention/cache_memory.ts";
+import { copyEntries } from "../../src/cache/memory.ts";
 import {
   createKvCache,
   createPagedKvCache,

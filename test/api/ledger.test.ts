@@ -1,9 +1,9 @@
 // The order of a cache's calls, and the bookkeeping that they take and give back.
 
 import { describe, expect, it } from "vitest";
-import { CacheLengths } from "../../src/attention/cache_lengths.ts";
-import { Ledger } from "../../src/attention/ledger.ts";
-import { PageTables } from "../../src/attention/pages.ts";
+import { Ledger } from "../../src/cache/ledger.ts";
+import { CacheLengths } from "../../src/cache/lengths.ts";
+import { PageTables } from "../../src/cache/pages.ts";
 import { expectError } from "../support/errors.ts";
 
 const tables = () => new PageTables({ label: "cache", entries: 3, pages: 4, pageSize: 4, maxTokens: 12 });

@@ -2,7 +2,6 @@
 // a machine's own say nothing twice; values and memory are real.
 
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { clearlyFaster } from "../../src/attention/trial.ts";
 import {
   type AttentionProblem,
   attention,
@@ -13,6 +12,7 @@ import {
   tensor,
   tune,
 } from "../../src/index.ts";
+import { clearlyFaster } from "../../src/tune/trial.ts";
 import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, overridden, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";

@@ -2,8 +2,8 @@
 
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { LinearAttentionProblem } from "../../src/attention/linear_options.ts";
-import { resolveLinear } from "../../src/attention/linear_problem.ts";
+import type { LinearAttentionProblem } from "../../src/linear/options.ts";
+import { resolveLinear } from "../../src/linear/problem.ts";
 import type { LinearCase } from "../support/linear.ts";
 import { linearProblemsOf, linearSets } from "./linear_problems.ts";
 

@@ -2,7 +2,6 @@
 
 import { expect, it } from "vitest";
 import { integers } from "../../bench/data.ts";
-import { rotaryFrequencies } from "../../src/attention/rotary_options.ts";
 import { compileKernel } from "../../src/gpu/pipelines.ts";
 import { tensor } from "../../src/index.ts";
 import {
@@ -12,6 +11,7 @@ import {
   rotaryBindings,
   rotaryModules,
 } from "../../src/kernels/rotary_angles.ts";
+import { rotaryFrequencies } from "../../src/positions/rotary_options.ts";
 import { link } from "../../src/shader/link.ts";
 import type { Binding } from "../../src/types.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";

@@ -20,13 +20,13 @@ const HOST: readonly Mutant[] = [
     tests: ["test/shader/reflect.test.ts"],
   },
   {
-    file: "src/attention/dispatch.ts",
+    file: "src/attention/uniform.ts",
     text: "const end = Math.min(first + share, total);",
     replacement: "const end = Math.min(first + share - 1, total);",
     tests: ["test/api/cut_work.test.ts"],
   },
   {
-    file: "src/attention/dispatch.ts",
+    file: "src/attention/uniform.ts",
     text: "Math.floor(maxFlops / flopsEach)",
     replacement: "Math.ceil(maxFlops / flopsEach)",
     tests: ["test/api/cut_work.test.ts"],
@@ -46,7 +46,7 @@ const HOST: readonly Mutant[] = [
     filter: "block masks H=2 M=200 N=300 maskFunction=window",
   },
   {
-    file: "src/attention/block_mask.ts",
+    file: "src/functions/block_mask.ts",
     text: 'words[row + words[row]] = 2 * (index % kvBlocks) + Number(kind === "full");',
     replacement: 'words[row + words[row]] = 2 * (index % kvBlocks) + Number(kind === "partial");',
     tests: ["test/kernels/block_lists.dawn.test.ts"],
@@ -86,7 +86,7 @@ const HOST: readonly Mutant[] = [
     tests: ["test/api/prewarm.dawn.test.ts"],
   },
   {
-    file: "src/attention/tune.ts",
+    file: "src/tune/tune.ts",
     text: "const most = Math.min(4096, Math.max(1, Math.ceil(keys / 16)));",
     replacement: "const most = Math.min(4096, Math.max(1, keys));",
     tests: ["test/api/tune.dawn.test.ts"],
@@ -100,20 +100,20 @@ const HOST: readonly Mutant[] = [
     filter: "tuned|tries splits|its adapter",
   },
   {
-    file: "src/attention/operand_checks.ts",
+    file: "src/plan/operand_checks.ts",
     text: "strides.every((stride, axis) => stride === spec.strides[axis] || shape[axis] <= 1)",
     replacement: "strides.every((stride, axis) => stride === spec.strides[axis] || shape[axis] > 1)",
     tests: ["test/api/errors.gpu.test.ts"],
     filter: "encode refuses",
   },
   {
-    file: "src/attention/views.ts",
+    file: "src/layers/heads.ts",
     text: "strides: [b, headDim * d, m, d]",
     replacement: "strides: [b, heads * d, m, d]",
     tests: ["test/api/views.dawn.test.ts"],
   },
   {
-    file: "src/attention/buckets.ts",
+    file: "src/positions/buckets.ts",
     text: "Math.log(maxDistance / exact) + 1e-9",
     replacement: "Math.log(maxDistance / exact)",
     tests: ["test/api/buckets.test.ts"],

@@ -30,7 +30,7 @@ export const MUTANTS: readonly Mutant[] = [
     filter: "slices what is empty",
   },
   {
-    file: "src/attention/row_axes.ts",
+    file: "src/operations/row_axes.ts",
     text: "specs.o.shape.includes(0) ? [0] : specs.o.shape",
     replacement: "specs.o.shape",
     tests: [ENGINE],

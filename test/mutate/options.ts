@@ -43,7 +43,7 @@ export const MUTANTS: readonly Mutant[] = [
     tests: TESTS,
   },
   {
-    file: "src/attention/operand_checks.ts",
+    file: "src/plan/operand_checks.ts",
     text: 'const hidden: readonly string[] = operands.has("kvState") ? [...OWN, "k", "v"] : OWN;',
     replacement: "const hidden: readonly string[] = [];",
     tests: ["test/api/options.dawn.test.ts"],

@@ -1,7 +1,7 @@
 // The reference rotary embedding, and the engine's frequencies, against numbers worked by hand.
 
 import { describe, expect, it } from "vitest";
-import { rotaryFrequencies as ours, type RotaryOptions } from "../../src/attention/rotary_options.ts";
+import { rotaryFrequencies as ours, type RotaryOptions } from "../../src/positions/rotary_options.ts";
 import { rotary, rotaryFrequencies } from "../../src/reference/index.ts";
 import { close, tensor } from "./hand.ts";
 

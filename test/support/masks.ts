@@ -1,6 +1,6 @@
 // Mask functions by themselves: every value of one over [B, H, M, N], from a small kernel that does nothing else.
 
-import { numberBytes } from "../../src/attention/captures.ts";
+import { numberBytes } from "../../src/functions/captures.ts";
 import { guarded } from "../../src/gpu/buffers.ts";
 import { compileKernel } from "../../src/gpu/pipelines.ts";
 import { type MaskFunction, Tensor, tensor } from "../../src/index.ts";

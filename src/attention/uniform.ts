@@ -1,0 +1,169 @@
+// The uniform of a plan: lengths and strides of the problem, once for every dispatch that its work is cut into.
+
+import { check } from "../errors.ts";
+import { isSoftware } from "../gpu/device.ts";
+import { PARAMS, type Params } from "../kernels/params.ts";
+import { isAligned, type SlotChoice } from "../kernels/slots.ts";
+import { reorder } from "../plan/specs.ts";
+import type { KernelSource } from "../types.ts";
+import type { Operand, Operands, TablePlaces } from "./memory.ts";
+import type { ResolvedScores } from "./problem.ts";
+
+/** Offsets of uniforms are multiples of 256 at most; a device may ask for less, which buys nothing here. */
+export const UNIFORM_STRIDE = Math.ceil(PARAMS.bytes / 256) * 256;
+
+/** Operations of a dispatch by default: below a second of a slow device of the kind. */
+const MOST_FLOPS = { gpu: 2 ** 36, software: 2 ** 32 };
+
+/** Workgroups of the folded grid, and where the params of the dispatch lie in the plan's uniform buffer. */
+export interface Dispatch {
+  readonly x: number;
+  readonly y: number;
+  readonly paramsOffset: number;
+}
+
+/** How a kernel covers the problem. */
+export interface Grid {
+  /** Query rows of a tile. */
+  readonly qTile: number;
+  /** Query tiles of one head. */
+  readonly qTiles: number;
+  /** Workgroups that share a query tile. */
+  readonly vSplits: number;
+  /** Those of them that share the keys, each with its own. Default 1. */
+  readonly kvSplits?: number;
+  /** Default those of the problem. */
+  readonly heads?: number;
+  /** Operations of a workgroup. Default those of attention. */
+  readonly flops?: number;
+}
+
+/** What the uniforms of all kernels of a plan are made from. */
+export interface UniformInputs {
+  readonly device: GPUDevice;
+  readonly problem: ResolvedScores;
+  readonly operands: Operands;
+  readonly places: TablePlaces;
+  readonly slots: SlotChoice;
+}
+
+/** The dispatches of a kernel, and the bytes of the uniform buffer that they read from `offset` on. */
+export function dispatchesOf(
+  { device, problem, operands, places, slots }: UniformInputs,
+  { source, grid }: { readonly source: KernelSource; readonly grid: Grid },
+  offset: number,
+): { dispatches: Dispatch[]; bytes: ArrayBuffer } {
+  // Below 2^30: every workgroup has an element of the output to itself, and a binding ends at 4 GiB.
+  const total = grid.qTiles * grid.vSplits * problem.batch * (grid.heads ?? problem.heads);
+  const flops = grid.flops ?? 2 * grid.qTile * problem.mostKeys * (problem.headDim + problem.vDim / grid.vSplits);
+  const { maxDispatchFlops = MOST_FLOPS[isSoftware(device) ? "software" : "gpu"] } = problem;
+  const parts = cutWork(device, total, flops, maxDispatchFlops);
+  const stride = UNIFORM_STRIDE;
+  const bytes = new ArrayBuffer(Math.max(1, parts.length) * stride);
+  const shared = { ...NO_TABLES, ...sharedParams(problem, operands, slots, grid), ...places };
+  const dispatches = parts.map(({ x, y, ...range }, index): Dispatch => {
+    PARAMS.pack({ ...shared, ...range }, bytes, index * stride, source);
+    return { x, y, paramsOffset: offset + index * stride };
+  });
+  return { dispatches, bytes };
+}
+
+/** Dispatches that a kernel is cut into at most: each has its uniforms in memory. */
+const MOST_DISPATCHES = 2 ** 18;
+
+/** Throws FoveaError("limit") for more dispatches than that, before there is memory for them. */
+export function checkDispatches(count: number): void {
+  check(
+    count <= MOST_DISPATCHES,
+    "limit",
+    () =>
+      `${count} dispatches are too many; a kernel is cut into ${MOST_DISPATCHES} at most. Give a larger maxDispatchFlops.`,
+  );
+}
+
+/** Cuts workgroups into dispatches of at most `maxFlops` each, and folds each into two dimensions. */
+export function cutWork(device: GPUDevice, total: number, flopsEach: number, maxFlops: number) {
+  const perDimension = device.limits.maxComputeWorkgroupsPerDimension;
+  const share = Math.max(1, Math.min(Math.floor(maxFlops / flopsEach), perDimension ** 2));
+  const count = Math.ceil(total / share);
+  checkDispatches(count);
+  return Array.from({ length: count }, (_, index) => {
+    const first = index * share;
+    const end = Math.min(first + share, total);
+    const x = Math.min(end - first, perDimension);
+    return { x, y: Math.ceil((end - first) / x), grid_x: x, first_workgroup: first, end_workgroup: end };
+  });
+}
+
+/** In place of where a table lies: there is none. */
+const NONE = 0xffffffff;
+/** Where a kernel asks whether there is a table. */
+const NO_TABLES = {
+  q_lengths_at: NONE,
+  kv_lengths_at: NONE,
+  q_offsets_at: NONE,
+  cu_q_at: NONE,
+  cu_kv_at: NONE,
+};
+
+function sharedParams(problem: ResolvedScores, operands: Operands, slots: SlotChoice, grid: Grid): Partial<Params> {
+  const [kOuter, , kRows] = (problem.source?.k ?? problem.k).shape;
+  return {
+    seq_q: problem.seqQ,
+    seq_kv: problem.seqKv,
+    n_heads: problem.heads,
+    group_size: problem.heads / problem.kvHeads,
+    q_tiles: grid.qTiles,
+    v_splits: grid.vSplits,
+    kv_splits: grid.kvSplits ?? 1,
+    total_q: problem.totalQ,
+    total_kv: problem.totalKv,
+    rows_per_batch: problem.packed ? 0 : problem.heads * problem.totalQ,
+    align_end: Number(problem.alignEnd),
+    q_offset: problem.offset,
+    window_left: problem.window[0],
+    window_right: problem.window[1],
+    chunk: problem.chunk,
+    sink_tokens: problem.sinkTokens,
+    scale: problem.scale,
+    scale_log2: (problem.scale * Math.LOG2E) / (slots.largeScale ? 2 ** 128 : 1),
+    q_outer: problem.q.shape[0],
+    k_outer: kOuter,
+    k_rows: kRows,
+    ...addresses("q", "m", operands.get("q"), isAligned(slots.q), problem),
+    ...addresses("k", "n", operands.get("k"), isAligned(slots.k), problem.source ? CACHE : problem),
+    ...addresses("v", "n", operands.get("v"), isAligned(slots.v), problem.source ? CACHE : problem),
+    ...addresses("o", "m", operands.get("output"), isAligned(slots.o), problem),
+    ...addresses("lse", "m", operands.get("lse"), false, problem),
+    ...addresses("row_max", "m", operands.get("rowMax"), false, problem),
+    ...problem.extension?.extendedParams(problem, operands),
+  };
+}
+
+/** The axes of a cache are in this order, whatever those of the queries. */
+const CACHE = { layout: "bhmd" } as const;
+
+/** The params of a tensor: base and strides in the units of its slot, vec4s in the dense ones and elements otherwise. */
+export function addresses<Name extends string, Row extends "m" | "n">(
+  name: Name,
+  row: Row,
+  operand: Pick<Operand, "spec" | "base"> | undefined,
+  dense: boolean,
+  { layout }: Pick<ResolvedScores, "layout">,
+): Record<`${Name}_base` | `${Name}_stride_${"b" | "h" | Row | "d"}`, number> {
+  const { shape, strides } = operand
+    ? operand.spec.shape.length === 4
+      ? reorder(operand.spec, layout)
+      : operand.spec
+    : { shape: [], strides: [] };
+  const unit = dense ? 4 : 1;
+  // The stride of an axis with one index is never taken, and need not be a whole number of units.
+  const [b = 0, h = 0, m = 0, d = 0] = strides.map((stride, axis) => (shape[axis] > 1 ? stride / unit : 0));
+  return {
+    [`${name}_base`]: (operand?.base ?? 0) / unit,
+    [`${name}_stride_b`]: b,
+    [`${name}_stride_h`]: h,
+    [`${name}_stride_${row}`]: m,
+    [`${name}_stride_d`]: dense ? 0 : d,
+  } as ReturnType<typeof addresses<Name, Row>>;
+}

@@ -1,0 +1,300 @@
+// What is appended to a cache: its tensors, checked before the GPU sees any of them, and the uniforms of the append.
+
+import { accessOf } from "../attention/build.ts";
+import type { KvSource } from "../attention/kv_source.ts";
+import type { Operand } from "../attention/memory.ts";
+import { addresses, UNIFORM_STRIDE } from "../attention/uniform.ts";
+import { check } from "../errors.ts";
+import type { Numbers, OptionNames, Taken } from "../given.ts";
+import { Tensor } from "../gpu/tensor.ts";
+import { ADVANCE_PARAMS, ALL_ROWS, type AppendChoice, appendStruct, appendTile, rowWeights } from "../kernels/cache.ts";
+import { PARAMS, type Params } from "../kernels/params.ts";
+import { ANGLE_POSITIONS, type RotaryChoice } from "../kernels/rotary_angles.ts";
+import { isAligned } from "../kernels/slots.ts";
+import { COPY, copyValues } from "../kernels/tables.ts";
+import { checkOperand } from "../plan/operand_checks.ts";
+import {
+  bindingBase,
+  checkBindingLimit,
+  checkedSpec,
+  checkLayout,
+  expectApart,
+  expectShape,
+  FLOATS,
+  reorder,
+  toBhmd,
+} from "../plan/specs.ts";
+import { positionParams } from "../positions/positions.ts";
+import type { Dtype, KernelSource, Layout, TensorSpec } from "../types.ts";
+import type { AppendMoment } from "./append_moment.ts";
+import type { CacheState } from "./state.ts";
+
+/** RMSNorm of the rows of q and k, as the kernels take it. */
+export interface ResolvedNorm {
+  readonly epsilon: number;
+  /** [D]; undefined is 1 throughout. */
+  readonly q: Float32Array | undefined;
+  readonly k: Float32Array | undefined;
+}
+
+/** Rotary embedding of the rows of q and k, as the kernels take it. */
+export interface CacheRotary {
+  readonly choice: RotaryChoice;
+  /** Tables of angles; the cache's own. */
+  readonly angles: Tensor;
+}
+
+/** A cache, as appends see it. */
+export interface AppendTarget {
+  readonly device: GPUDevice;
+  readonly label: string;
+  readonly destroyed: boolean;
+  /** As it is now. */
+  readonly source: KvSource;
+  readonly state: CacheState;
+  readonly norm: ResolvedNorm | undefined;
+  readonly rotary: CacheRotary | undefined;
+  /** What a call means that is made now. */
+  moment(): AppendMoment;
+}
+
+/** The append that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
+export interface AppendProblem {
+  /** [B, Hkv, M, D], M tokens for each entry, or as many of them as `counts` says. f32, f16 or bf16, each its own. */
+  readonly k: TensorSpec;
+  /** [B, Hkv, M, Dv] */
+  readonly v: TensorSpec;
+  /** [B, H, M, D]: queries of the same tokens, to be normalised and rotated as k is, if the cache does either. */
+  readonly q?: TensorSpec;
+  /** Where they go, in a buffer of its own. Default: where they are. */
+  readonly qOutput?: TensorSpec;
+  /** [B] i32, if counts will be on the GPU: a tensor, or what it will look like. */
+  readonly counts?: TensorSpec;
+  /** Added to the positions that tokens are rotated by, which otherwise count from the start of the sequence. Default 0. */
+  readonly positionOffset?: number;
+  /**
+   * [B, M] i32, if the positions to rotate by come from the GPU; [3, B, M], of time, height and width, if the rotary
+   * embedding has sections (without it the three are the token's own). A tensor, or what it will look like.
+   */
+  readonly positionIds?: TensorSpec;
+  /** Axis order of k, v and q. Default `"bhmd"`. */
+  readonly layout?: Layout;
+  /** Name of the plan's GPU objects in errors and captures. Default that of the cache and `" append"`. */
+  readonly label?: string;
+}
+
+/** The names of its members. */
+export const APPEND_PROBLEM: OptionNames<AppendProblem> = {
+  k: "any",
+  v: "any",
+  q: "any",
+  qOutput: "any",
+  counts: "any",
+  positionOffset: "number",
+  positionIds: "any",
+  layout: "string",
+  label: "string",
+};
+
+/** Memory for one run of an append: tensors that look as the plan was told. Those it was made with are the default. */
+export interface AppendBindings {
+  readonly k?: Tensor;
+  readonly v?: Tensor;
+  readonly q?: Tensor;
+  readonly qOutput?: Tensor;
+  readonly positionIds?: Tensor;
+  /**
+   * How many of the M rows each entry gets, the first ones: one number for all, one for each, or i32 [B] on the GPU, if
+   * the plan was made for that. Default M. The host counts a tensor as M for each entry, because it cannot know: `lengths`
+   * and the room that is left are then bounds. Numbers on the GPU are limited to 0..M.
+   */
+  readonly counts?: number | Numbers | Tensor;
+}
+
+/** A checked append. */
+export interface ResolvedAppend {
+  readonly label: string;
+  readonly layout: Layout;
+  /** By the names of the bindings. */
+  readonly operands: ReadonlyMap<string, Operand>;
+  /** M */
+  readonly seqQ: number;
+  /** H; 0 without q. */
+  readonly heads: number;
+  readonly inPlace: boolean;
+  readonly positionOffset: number;
+  readonly grid: { readonly x: number; readonly y: number };
+  /** Bytes of the uniform `append`. */
+  readonly appendBytes: number;
+}
+
+/** Checks an append and fills in its defaults. Throws FoveaError that names what is wrong. */
+export function resolveAppend(target: AppendTarget, problem: Taken<AppendProblem>): ResolvedAppend {
+  const { device, source, norm, rotary } = target;
+  const { layout = "bhmd", label = `${target.label} append` } = problem;
+  checkLayout(label, layout);
+  const { batch, kvHeads, headDim, vDim } = source;
+  const operands = new Map<string, Operand>();
+  const add = (name: keyof AppendBindings, given: TensorSpec, shape: readonly number[], written: boolean) => {
+    const spec = reorder(toBhmd(label, name, given, layout, FLOATS), layout);
+    expectShape(label, name, spec, reorder({ ...spec, shape }, layout).shape, `for ${target.label}`);
+    if (written) expectApart(label, name, spec);
+    addOperand(name, given, spec, written);
+  };
+  const addOperand = (name: keyof AppendBindings, given: TensorSpec, spec: Operand["spec"], written: boolean) => {
+    checkBindingLimit(label, name, device, spec);
+    const fallback = given instanceof Tensor ? given : undefined;
+    const operand = { spec, base: bindingBase(device, spec), fallback, written };
+    if (fallback) checkOperand(`${label}: ${name}`, device, operand, fallback);
+    operands.set(name, operand);
+  };
+  const { shape: kShape } = toBhmd(label, "k", problem.k, layout, FLOATS);
+  const seqQ = kShape[2];
+  add("k", problem.k, [batch, kvHeads, seqQ, headDim], false);
+  add("v", problem.v, [batch, kvHeads, seqQ, vDim], false);
+  const inPlace = problem.qOutput === undefined;
+  const heads = problem.q !== undefined ? queryHeads(label, problem.q, layout, target) : 0;
+  if (problem.q !== undefined) add("q", problem.q, [batch, heads, seqQ, headDim], inPlace);
+  check(
+    problem.q !== undefined || inPlace,
+    "argument",
+    () => `${label}: qOutput is given, but no q to be written there.`,
+  );
+  check(
+    problem.q === undefined || norm !== undefined || rotary !== undefined,
+    "argument",
+    () => `${label}: ${target.label} neither normalises nor rotates rows, so q would stay as it is; leave q out.`,
+  );
+  if (problem.qOutput !== undefined) add("qOutput", problem.qOutput, [batch, heads, seqQ, headDim], true);
+  if (problem.counts !== undefined) {
+    const spec = checkedSpec(label, "counts", problem.counts, ["i32"]);
+    expectShape(label, "counts", spec, [batch], "one a batch entry");
+    addOperand("counts", problem.counts, spec, false);
+  }
+  const { positionIds, positionOffset = 0 } = problem;
+  checkPositions(label, problem, target);
+  if (positionIds !== undefined) {
+    const spec = checkedSpec(label, "positionIds", positionIds, ["i32"]);
+    expectShape(label, "positionIds", spec, [...(rotary?.choice.sections ? [3] : []), batch, seqQ]);
+    addOperand("positionIds", positionIds, spec, false);
+  }
+  const rows = batch * (2 * kvHeads + heads) * seqQ;
+  const workgroups = Math.max(1, Math.ceil(rows / appendTile({ headDim, vDim }).rows));
+  const x = Math.min(workgroups, device.limits.maxComputeWorkgroupsPerDimension);
+  const appendBytes = appendStruct(headDim).bytes;
+  const grid = { x, y: Math.ceil(workgroups / x) };
+  return { label, layout, operands, seqQ, heads, inPlace, positionOffset, grid, appendBytes };
+}
+
+function checkPositions(label: string, { positionIds, positionOffset }: AppendProblem, target: AppendTarget): void {
+  if (positionIds === undefined && positionOffset === undefined) return;
+  check(
+    target.rotary !== undefined,
+    "argument",
+    () => `${label}: ${target.label} does not rotate rows; leave positionIds and positionOffset out.`,
+  );
+  check(
+    positionIds === undefined || positionOffset === undefined,
+    "argument",
+    () => `${label}: give positionIds or positionOffset, not both.`,
+  );
+  check(
+    positionOffset === undefined || (Number.isInteger(positionOffset) && Math.abs(positionOffset) < ANGLE_POSITIONS),
+    "argument",
+    () =>
+      `${label}: positionOffset must be a whole number between -${ANGLE_POSITIONS} and ${ANGLE_POSITIONS}, got ${positionOffset}.`,
+  );
+}
+
+function queryHeads(label: string, q: TensorSpec, layout: Layout, { source }: AppendTarget): number {
+  const [, heads] = toBhmd(label, "q", q, layout, FLOATS).shape;
+  check(
+    heads > 0 && heads % source.kvHeads === 0,
+    "argument",
+    () => `${label}: q must have a multiple of the cache's ${source.kvHeads} heads, got ${heads} (q is [${q.shape}]).`,
+  );
+  return heads;
+}
+
+/** What the kernel is specialised by. */
+export function choiceOf(target: AppendTarget, { operands, inPlace }: ResolvedAppend): AppendChoice {
+  const { device, source, norm, rotary } = target;
+  const access = (name: string) => accessOf(device, operands.get(name) as Operand);
+  const { headDim, vDim } = source;
+  return {
+    headDim,
+    vDim,
+    k: access("k"),
+    v: access("v"),
+    ...(operands.has("q") && {
+      q: { access: access("q"), output: access(inPlace ? "q" : "qOutput"), inPlace },
+    }),
+    qNorm: norm !== undefined && operands.has("q"),
+    kNorm: norm !== undefined,
+    rotary: rotary?.choice,
+    positions: operands.has("positionIds"),
+    layout: source,
+    dtype: source.quantised ? "f32" : (source.k.dtype as Exclude<Dtype, "u32" | "i32" | "u8">),
+  };
+}
+
+/** Where each uniform of an append lies in its buffer. */
+export const UNIFORMS = {
+  params: 0,
+  countedParams: UNIFORM_STRIDE,
+  advanceRows: 2 * UNIFORM_STRIDE,
+  advanceCounts: 3 * UNIFORM_STRIDE,
+  copy: 4 * UNIFORM_STRIDE,
+  append: 5 * UNIFORM_STRIDE,
+} as const;
+
+/** The bytes of all uniforms. */
+export function appendUniforms(
+  target: AppendTarget,
+  append: ResolvedAppend,
+  { choice, source: kernel }: { readonly choice: AppendChoice; readonly source: KernelSource },
+): ArrayBuffer {
+  const { source, state, norm } = target;
+  const { operands, layout, seqQ, heads, inPlace, grid, appendBytes } = append;
+  const bytes = new ArrayBuffer(UNIFORMS.append + appendBytes);
+  const { q } = choice;
+  const ids = operands.get("positionIds")?.spec;
+  const params: Partial<Params> = {
+    seq_q: seqQ,
+    grid_x: grid.x,
+    q_lengths_at: ALL_ROWS,
+    ...addresses("k", "n", operands.get("k"), isAligned(choice.k), { layout }),
+    ...addresses("v", "n", operands.get("v"), isAligned(choice.v), { layout }),
+    ...(q && addresses("q", "m", operands.get("q"), isAligned(q.access), { layout })),
+    ...(q && addresses("o", "m", operands.get(inPlace ? "q" : "qOutput"), isAligned(q.output), { layout })),
+    ...positionParams(
+      target.device,
+      { offset: append.positionOffset, ...(ids && { stored: storedPositions(ids) }) },
+      ids,
+    ),
+  };
+  PARAMS.pack(params, bytes, UNIFORMS.params, kernel);
+  PARAMS.pack({ ...params, q_lengths_at: state.countsAt }, bytes, UNIFORMS.countedParams, kernel);
+  ADVANCE_PARAMS.pack(state.advanceParams("addRows", seqQ), bytes, UNIFORMS.advanceRows);
+  ADVANCE_PARAMS.pack(state.advanceParams("addCounts", seqQ), bytes, UNIFORMS.advanceCounts);
+  const counts = operands.get("counts");
+  if (counts) COPY.pack(copyValues(counts.spec, counts.base, state.countsAt), bytes, UNIFORMS.copy);
+  const values = {
+    batch: source.batch,
+    kv_heads: source.kvHeads,
+    q_heads: heads,
+    cache_rows: source.k.shape[2],
+    epsilon: norm?.epsilon ?? 0,
+    k_weights: rowWeights(source.headDim, norm?.k),
+    q_weights: rowWeights(source.headDim, norm?.q),
+  };
+  appendStruct(source.headDim).pack(values, bytes, UNIFORMS.append);
+  return bytes;
+}
+
+/** Positions that a caller stores, as slots/positions reads them. */
+function storedPositions({ shape, strides }: Operand["spec"]) {
+  const steps = strides.map((stride, axis) => (shape[axis] > 1 ? stride : 0));
+  const [stream, entry, row] = [...new Array<number>(3 - steps.length).fill(0), ...steps];
+  return { strides: [stream, entry, row], step: 0 } as const;
+}

@@ -1,0 +1,52 @@
+// What the functions of a problem capture, for plans: numbers as uniforms hold them, and the functions themselves.
+
+import type { ScoreOptions } from "../attention/options.ts";
+import { check } from "../errors.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+import type { CaptureType } from "../kernels/slots.ts";
+import { writeScalar } from "../kernels/uniform.ts";
+import type { AttentionFunction, MaskFunction, ProbabilityFunction } from "./attention_function.ts";
+
+/** A number is an f32. */
+export type CapturedNumber = number | { readonly i32: number } | { readonly u32: number };
+
+/** A captured number and its type. */
+export function numberOf(value: CapturedNumber): { type: CaptureType; value: number } {
+  if (typeof value === "number") return { type: "f32", value };
+  return "i32" in value ? { type: "i32", value: value.i32 } : { type: "u32", value: value.u32 };
+}
+
+/** Bytes of a uniform: offsets of uniforms are multiples of 256 at most. */
+export const NUMBER_STRIDE = 256;
+
+/** A captured number as a uniform of its type holds it. */
+export function numberBytes(given: CapturedNumber): ArrayBuffer {
+  const bytes = new ArrayBuffer(NUMBER_STRIDE);
+  const { type, value } = numberOf(given);
+  writeScalar(new DataView(bytes), 0, type, value);
+  return bytes;
+}
+
+/** Throws FoveaError unless a binding can start at a captured tensor, since functions index it from the binding's start. */
+export function checkCaptured(label: string, name: string, device: GPUDevice, { offset }: Tensor): void {
+  const bytes = device.limits.minStorageBufferOffsetAlignment;
+  const step = bytes / 4; // captured tensors have 32-bit elements
+  check(
+    offset % step === 0,
+    "argument",
+    () =>
+      `${label}: capture ${name} starts at element ${offset} of its buffer; a captured tensor must start at a multiple of ${step} (${bytes} bytes).`,
+  );
+}
+
+/** The mask function of a problem: its own, or that of its block mask. */
+export const maskFunctionOf = ({ maskFunction, blockMask }: ScoreOptions): MaskFunction | undefined =>
+  maskFunction ?? blockMask?.maskFunction;
+
+/** The functions of a problem. */
+export function functionsOf(
+  options: ScoreOptions & { readonly probabilityFunction?: ProbabilityFunction },
+): readonly AttentionFunction[] {
+  const { scoreFunction, probabilityFunction } = options;
+  return [scoreFunction, maskFunctionOf(options), probabilityFunction].filter((given) => given !== undefined);
+}

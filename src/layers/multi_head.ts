@@ -1,0 +1,165 @@
+// Multi-head attention as a layer: projections, heads, attention and the projection behind it.
+
+import { check, reading } from "../errors.ts";
+import { readOptions } from "../given.ts";
+import { checkDevice } from "../gpu/buffers.ts";
+import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
+import { takeOptions } from "../options.ts";
+import { RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
+import type { BooleanMasks } from "./boolean_masks.ts";
+import type { Layer } from "./multi_head_parts.ts";
+import { type MultiHeadPlan, prepareMultiHead } from "./multi_head_plan.ts";
+import {
+  MULTI_HEAD_OPTIONS,
+  MULTI_HEAD_PROBLEM,
+  type MultiHeadOptions,
+  type MultiHeadProblem,
+  type MultiHeadSizes,
+  resolveSizes,
+  weightTensors,
+} from "./multi_head_problem.ts";
+import type { MultiHeadWeights } from "./multi_head_weights.ts";
+
+/** Options of {@link MultiHeadAttention.forward}: those of a problem, with tensors where memory is meant. */
+export interface MultiHeadForwardOptions
+  extends Omit<MultiHeadProblem, "query" | "key" | "value" | "output" | "lse" | "weightsOutput" | keyof BooleanMasks>,
+    BooleanMasks<Tensor>,
+    RunOptions {
+  /** [B, N, key width]. Default: the query, for self-attention. */
+  readonly key?: Tensor;
+  /** [B, N, value width]. Default: the key. */
+  readonly value?: Tensor;
+  /** Where the output goes. Default: a new tensor, which is the caller's to destroy. */
+  readonly output?: Tensor;
+  /** `true` for a new log-sum-exp tensor, or where it goes. Default: none. */
+  readonly lse?: boolean | Tensor;
+  /** Where the weights go. Default: a new tensor. */
+  readonly weightsOutput?: Tensor;
+}
+
+/** The names of the options of a run. */
+const { query: _query, ...FORWARD_OPTIONS } = { ...MULTI_HEAD_PROBLEM, ...RUN_OPTIONS };
+
+export interface MultiHeadResult {
+  /** [B, M, output width] */
+  readonly output: FloatTensor;
+  /** [B, H, M], where it was asked for. */
+  readonly lse?: Tensor<"f32">;
+  /** [B, H, M, N'] or [B, M, N'], where they were asked for. */
+  readonly weights?: Tensor<"f32">;
+}
+
+/**
+ * Multi-head attention, the layer of Attention Is All You Need (arXiv 1706.03762, section 3.2.2), with projections:
+ *
+ * ```
+ * q_h = query Wq_h^T + bq_h,   k_g = key Wk_g^T + bk_g,   v_g = value Wv_g^T + bv_g        g = floor(h * Hkv / H)
+ * output = concat_h(softmax(scale * q_h k_g^T + mask) v_g) Wo^T + bo                       scale = 1 / sqrt(D)
+ * ```
+ *
+ * Self-attention or cross-attention; widths of query, key, value and output, and head dims of q/k and v, each their own;
+ * as many key heads as divide the query heads; biases or none. Every option of attention is there. Heads are taken apart
+ * by strides, and no scores are in memory. A learned key (`biasK`) and a key of zeros (`zeroAttention`) are seen by every
+ * query in use, whatever masks, lengths, windows and biases say of the others; their scores are scaled and capped like
+ * the others'.
+ *
+ * A query that sees no key gets the bias of the output projection, never NaN; PyTorch gives NaN there.
+ *
+ * @example
+ * const weights = multiHeadWeights.glorot(device, { embedDim: 512, heads: 8 });
+ * const layer = new MultiHeadAttention(device, weights, { heads: 8 });
+ * const { output } = await layer.forward(x); // [B, M, 512] from [B, M, 512]
+ */
+export class MultiHeadAttention implements MultiHeadSizes {
+  readonly device: GPUDevice;
+  readonly weights: MultiHeadWeights;
+  /** H */
+  readonly heads: number;
+  /** Hkv */
+  readonly kvHeads: number;
+  /** D, of q and k */
+  readonly headDim: number;
+  /** Dv */
+  readonly vDim: number;
+  readonly queryWidth: number;
+  readonly keyWidth: number;
+  readonly valueWidth: number;
+  readonly outputWidth: number;
+  readonly #layer: Layer;
+
+  /**
+   * @param weights Tensors, looked at by strides; {@link multiHeadWeights} makes them from other libraries' layouts. They
+   *   may change between runs, as in training.
+   * @throws FoveaError if their shapes do not go together.
+   */
+  constructor(device: GPUDevice, weights: MultiHeadWeights, options: MultiHeadOptions) {
+    checkDevice(device);
+    const given = takeOptions("multiHeadAttention", options, MULTI_HEAD_OPTIONS);
+    const { label = "multiHeadAttention", zeroAttention = false } = given;
+    const sizes = reading(`${label}: weights`, () => resolveSizes(label, weights, given));
+    this.device = device;
+    this.weights = weights;
+    this.heads = sizes.heads;
+    this.kvHeads = sizes.kvHeads;
+    this.headDim = sizes.headDim;
+    this.vDim = sizes.vDim;
+    this.queryWidth = sizes.queryWidth;
+    this.keyWidth = sizes.keyWidth;
+    this.valueWidth = sizes.valueWidth;
+    this.outputWidth = sizes.outputWidth;
+    this.#layer = { device, label, sizes, weights, zeroAttention };
+  }
+
+  /**
+   * Compiles the layer for a problem. The plan owns the memory between its kernels (`workspaceBytes`), and encoding it
+   * allocates nothing.
+   *
+   * Rejects with FoveaError, as {@link planAttention} does, and then has allocated nothing.
+   *
+   * @example
+   * const plan = await layer.plan({ query: { shape: [2, 128, 512] }, causal: true });
+   * plan.encode(encoder, { query, output });
+   * device.queue.submit([encoder.finish()]);
+   */
+  async plan(problem: MultiHeadProblem): Promise<MultiHeadPlan> {
+    const taken = await readOptions(this.#layer.label, problem, MULTI_HEAD_PROBLEM);
+    return (await prepareMultiHead(this.#layer, taken)).plan;
+  }
+
+  /**
+   * Runs the layer once. Resolves once the GPU has accepted the work; `output.read()` waits for the result itself. For
+   * calls in a loop make a plan and encode it: that waits for nothing and allocates nothing.
+   *
+   * @param query [B, M, query width]
+   * Rejects with FoveaError, and then has allocated nothing.
+   *
+   * @example
+   * const { output, weights } = await layer.forward(x, { key: memory, ignoreKeyMask: padding, weights: "mean" });
+   */
+  async forward(query: Tensor, given: MultiHeadForwardOptions = {}): Promise<MultiHeadResult> {
+    const { label } = this.#layer;
+    const options = await readOptions(label, given, FORWARD_OPTIONS);
+    for (const [name, one] of Object.entries({ query, key: options.key, value: options.value })) {
+      if (one === undefined && name !== "query") continue;
+      check(one instanceof Tensor, "argument", () => `${label}: ${name} must be a Tensor; make one with tensor().`);
+    }
+    const { plan, resolved } = await prepareMultiHead(this.#layer, { ...options, query });
+    const { output, lse, weights } = resolved;
+    const made = await runOnce(this.device, label, { plan, allocated: Promise.resolve() }, options, (make) => ({
+      output: options.output ?? make("output", output.shape, output.dtype),
+      ...(lse && { lse: options.lse instanceof Tensor ? options.lse : make("lse", lse.shape) }),
+      ...(weights && { weightsOutput: options.weightsOutput ?? make("weights", weights.shape) }),
+    }));
+    const { weightsOutput, ...results } = made;
+    return { ...results, ...(weightsOutput && { weights: weightsOutput }) } as MultiHeadResult;
+  }
+
+  /** Frees the weights. Tensors of the caller's that they look at are unusable then, too. */
+  destroy(): void {
+    for (const [, tensor] of weightTensors(this.weights)) tensor.destroy();
+  }
+
+  [Symbol.dispose](): void {
+    this.destroy();
+  }
+}

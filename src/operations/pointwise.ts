@@ -1,0 +1,278 @@
+// What is done to every element by itself: copies, conversions, sums and activations; the plan, and one-liners on top.
+
+import { check, show } from "../errors.ts";
+import { type OptionNames, readOptions } from "../given.ts";
+import { checkDevice } from "../gpu/buffers.ts";
+import { type FloatTensor, resolveSpec, type Tensor } from "../gpu/tensor.ts";
+import { type ActivationModule, pointwiseSpecialisation, pointwiseWorkgroups } from "../kernels/pointwise.ts";
+import { rowKernel } from "../kernels/rows.ts";
+import { type OneKernel, OperationPlan, planOneKernel, planTensors } from "../plan/one_kernel.ts";
+import { checkTensors, RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
+import { checkedSpec, expectApart, FLOATS, type ResolvedSpec } from "../plan/specs.ts";
+import type { Dtype, TensorSpec } from "../types.ts";
+import { broadcastTo, foldRows, layRows } from "./row_axes.ts";
+
+/**
+ * What is done to each sum: `"gelu"`, x Phi(x) by erf; `"gelu-tanh"`, 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
+ */
+export type Activation = ActivationModule;
+
+/** The pointwise operation that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
+export interface PointwiseProblem {
+  /** f32, f16 or bf16, of any shape; it broadcasts to that of the output. A tensor, or what it will look like. */
+  readonly x: TensorSpec;
+  /** Added to x; broadcasts to the shape of the output, as one row [W] does. f32, f16 or bf16. Default: none. */
+  readonly bias?: TensorSpec;
+  /** Likewise. */
+  readonly residual?: TensorSpec;
+  /** Default: none. */
+  readonly activation?: Activation;
+  /** Multiplies what the activation gives; broadcasts to the shape of the output. f32, f16 or bf16. Default 1. */
+  readonly factor?: TensorSpec;
+  /** f32, f16 or bf16. Default: dense, the shape and dtype of x. */
+  readonly output?: TensorSpec;
+  /** Name of the plan's GPU objects in errors and captures. Default `"pointwise"`. */
+  readonly label?: string;
+}
+
+/** The names of all members of a problem. */
+const POINTWISE_PROBLEM: OptionNames<PointwiseProblem> = {
+  x: "any",
+  bias: "any",
+  residual: "any",
+  factor: "any",
+  activation: "string",
+  output: "any",
+  label: "string",
+};
+
+/** Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are the default. */
+export interface PointwiseBindings {
+  readonly x?: Tensor;
+  readonly output?: Tensor;
+  /** These if the plan was made with them. */
+  readonly bias?: Tensor;
+  readonly residual?: Tensor;
+  readonly factor?: Tensor;
+}
+
+/** A compiled pointwise operation. */
+export type PointwisePlan = OperationPlan<PointwiseBindings>;
+
+/**
+ * Compiles what is done to every element by itself:
+ *
+ * ```
+ * output = activation(x + bias + residual) * factor
+ * ```
+ *
+ * x, bias, residual and factor broadcast to the output by NumPy's rule. Each tensor has a dtype and strides of its own, so this
+ * copies, converts between f32, f16 and bf16, transposes, and writes into a slice of a larger tensor; rounding is to the
+ * nearest, ties to even, and sums are f32. Infinities and NaNs are copied, a NaN as some NaN. Sizes and strides compile nothing. Where strides
+ * keep more than four axes apart it is refused.
+ *
+ * Rejects with FoveaError, as {@link planAttention} does.
+ *
+ * @example
+ * // present = concat(past, new) along the tokens, f16
+ * const present = tensor(device, [1, 8, 12, 64], { dtype: "f16" });
+ * const plan = await planPointwise(device, { x: fresh, output: present.slice(2, 10, 12) });
+ * plan.encode(pass);
+ */
+export async function planPointwise(device: GPUDevice, problem: PointwiseProblem): Promise<PointwisePlan> {
+  const taken = await readOptions("pointwise", problem, POINTWISE_PROBLEM);
+  const { plan, allocated } = await preparePointwise(device, taken, "pointwise");
+  await allocated;
+  return plan;
+}
+
+/** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
+async function preparePointwise(device: GPUDevice, problem: PointwiseProblem, name: string) {
+  const { label = name } = problem;
+  checkDevice(device);
+  const specs = resolvePointwise(label, problem);
+  const tensors = planTensors(device, label, ({ add }) => {
+    for (const name of ["x", "bias", "residual", "factor", "output"] as const) {
+      const spec = specs[name];
+      if (spec) add(name, spec, problem[name], name === "output");
+    }
+  });
+  const { plan, allocated } = await planOneKernel(device, label, tensors, () => {
+    return kernelOf(device, label, specs, problem.activation);
+  });
+  return { plan: OperationPlan.make<PointwiseBindings>(plan), allocated, output: specs.output };
+}
+
+interface Specs {
+  readonly x: ResolvedSpec;
+  readonly bias: ResolvedSpec | undefined;
+  readonly residual: ResolvedSpec | undefined;
+  readonly factor: ResolvedSpec | undefined;
+  readonly output: ResolvedSpec;
+}
+
+function resolvePointwise(label: string, problem: PointwiseProblem): Specs {
+  const { activation } = problem;
+  check(
+    activation === undefined || activation === "gelu" || activation === "gelu-tanh",
+    "argument",
+    () => `${label}: activation must be "gelu" or "gelu-tanh", got ${show(activation)}.`,
+  );
+  const optional = (name: "bias" | "residual" | "factor") =>
+    problem[name] === undefined ? undefined : checkedSpec(label, name, problem[name], FLOATS);
+  const x = checkedSpec(label, "x", problem.x, FLOATS);
+  const output =
+    problem.output !== undefined
+      ? checkedSpec(label, "output", problem.output, FLOATS)
+      : resolveSpec("output", { shape: x.shape, dtype: x.dtype });
+  expectApart(label, "output", output);
+  return { x, bias: optional("bias"), residual: optional("residual"), factor: optional("factor"), output };
+}
+
+function kernelOf(device: GPUDevice, label: string, specs: Specs, activation: Activation | undefined): OneKernel {
+  const { x, bias, residual, factor, output } = specs;
+  const wide = (name: string, spec: ResolvedSpec) => broadcastTo(label, name, spec, output.shape);
+  const folded = foldRows(
+    label,
+    {
+      source: wide("x", x),
+      ...(bias && { bias: wide("bias", bias) }),
+      ...(residual && { residual: wide("residual", residual) }),
+      ...(factor && { weight: wide("factor", factor) }),
+      o: output,
+    },
+    0,
+    { weight: "factor" },
+  );
+  const { accesses, params } = layRows(device, folded);
+  return {
+    source: rowKernel("pointwise", pointwiseSpecialisation(accesses, activation)),
+    names: { source: "x", weight: "factor", o: "output" },
+    params,
+    workgroups: pointwiseWorkgroups(folded.rows, folded.width),
+  };
+}
+
+/** Options of {@link copyTensor}, {@link addBias} and {@link gelu}. */
+export interface PointwiseOptions extends RunOptions {
+  /** Added to x; broadcasts to the shape of the output. Default: none. */
+  readonly residual?: Tensor;
+  /** Multiplies the result, as the other half of a gated unit does; broadcasts to its shape. Default 1. */
+  readonly factor?: Tensor;
+  /** Where the result goes. Default: a new dense tensor of the shape of x, which is the caller's to destroy. */
+  readonly output?: Tensor;
+  /** Of the new tensor. Default that of x. */
+  readonly dtype?: Dtype;
+  /** Name in errors and captures. */
+  readonly label?: string;
+}
+
+/** The names of the options. */
+const POINTWISE_OPTIONS: OptionNames<PointwiseOptions> = {
+  ...RUN_OPTIONS,
+  residual: "any",
+  factor: "any",
+  output: "any",
+  dtype: "string",
+  label: "string",
+};
+const BIASED_OPTIONS = { ...POINTWISE_OPTIONS, bias: "any" } as const;
+const GELU_OPTIONS: OptionNames<GeluOptions> = { ...BIASED_OPTIONS, approximate: "string" };
+
+/** Runs a pointwise operation once. */
+async function runPointwise(
+  name: string,
+  x: Tensor,
+  { output: given, dtype, ...options }: PointwiseOptions & Pick<PointwiseProblem, "activation"> & { bias?: Tensor },
+): Promise<{ readonly output: FloatTensor }> {
+  const { label = name, bias, residual, factor } = options;
+  checkTensors(label, { x });
+  const present = Object.entries({ x, bias, residual, factor }).filter(([, one]) => one !== undefined);
+  const inputs = Object.fromEntries(present) as Readonly<Record<string, Tensor>>;
+  checkTensors(label, { ...inputs, ...(given !== undefined && { output: given }) });
+  check(
+    given === undefined || dtype === undefined,
+    "argument",
+    () => `${label}: dtype is that of a new output, and an output was given; leave one out.`,
+  );
+  const problem = { ...options, x, output: given ?? { shape: x.shape, dtype: dtype ?? x.dtype } };
+  const { plan, allocated, output } = await preparePointwise(x.device, problem, name);
+  return runOnce(x.device, label, { plan, allocated }, options, (make) => ({
+    output: given ?? make("output", output.shape, output.dtype),
+  })) as Promise<{ output: FloatTensor }>;
+}
+
+/**
+ * Copies a tensor to other strides or another float dtype, or into a slice of a larger tensor, with a bias or another
+ * tensor added if asked. See {@link planPointwise} for the rules.
+ *
+ * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
+ *
+ * @param x f32, f16 or bf16, of any shape; it broadcasts to the shape of an output that is given
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @example
+ * const { output: dense } = await copyTensor(x.permute(0, 2, 1, 3), { dtype: "f16" });
+ * await copyTensor(k, { output: present.slice(2, 10, 12) });
+ */
+export async function copyTensor(
+  x: Tensor,
+  options: PointwiseOptions & { readonly bias?: Tensor } = {},
+): Promise<{ readonly output: FloatTensor }> {
+  return runPointwise("copyTensor", x, await readOptions("copyTensor", options, BIASED_OPTIONS));
+}
+
+/**
+ * x + bias, or x + bias + residual. See {@link planPointwise} for the rules.
+ *
+ * @param x [..., W] f32, f16 or bf16
+ * @param bias [W], or what else broadcasts to the shape of x
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @example
+ * const { output } = await addBias(x, bias, { residual });
+ */
+export async function addBias(
+  x: Tensor,
+  bias: Tensor,
+  options: PointwiseOptions = {},
+): Promise<{ readonly output: FloatTensor }> {
+  const taken = await readOptions("addBias", options, POINTWISE_OPTIONS);
+  checkTensors(taken.label ?? "addBias", { x, bias });
+  return runPointwise("addBias", x, { ...taken, bias });
+}
+
+/** Options of {@link gelu}. */
+export interface GeluOptions extends PointwiseOptions {
+  /** `"tanh"`: the form with tanh in place of erf. Default `"none"`. */
+  readonly approximate?: "none" | "tanh";
+  /** Added to x before, as FastGelu has it; broadcasts to the shape of the output. Default: none. */
+  readonly bias?: Tensor;
+}
+
+/**
+ * The Gaussian error linear unit of each element:
+ *
+ * ```
+ * gelu(x) = x Phi(x) = 0.5 x (1 + erf(x / sqrt(2)))          or, with approximate: "tanh",
+ *           0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))
+ * ```
+ *
+ * Source: arXiv 1606.08415. Both are right to f32 where the result is small, too. NaN stays NaN, Infinity stays Infinity,
+ * and -Infinity gives NaN, which the formulas have there. See {@link planPointwise} for the rules.
+ *
+ * @param x f32, f16 or bf16, of any shape
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @example
+ * const { output } = await gelu(x, { approximate: "tanh", bias });
+ */
+export async function gelu(x: Tensor, options: GeluOptions = {}): Promise<{ readonly output: FloatTensor }> {
+  const { approximate = "none", ...rest } = await readOptions("gelu", options, GELU_OPTIONS);
+  check(
+    approximate === "none" || approximate === "tanh",
+    "argument",
+    () => `${rest.label ?? "gelu"}: approximate must be "none" or "tanh", got ${show(approximate)}.`,
+  );
+  return runPointwise("gelu", x, { ...rest, activation: approximate === "tanh" ? "gelu-tanh" : "gelu" });
+}

@@ -1,0 +1,204 @@
+// Linear projections, y = x W^T + b: the plan, and the one-liner on top of it.
+
+import { accessOf } from "../attention/build.ts";
+import type { AttentionBindings } from "../attention/memory.ts";
+import { addresses } from "../attention/uniform.ts";
+import { check } from "../errors.ts";
+import { readOptions } from "../given.ts";
+import { checkDevice } from "../gpu/buffers.ts";
+import { tileLimits } from "../gpu/device.ts";
+import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
+import { chooseMatmulTile, type MatmulSpecialisation, matmulKernel, matmulTileSize } from "../kernels/matmul.ts";
+import type { Params } from "../kernels/params.ts";
+import { isAligned } from "../kernels/slots.ts";
+import { type OneKernel, planOneKernel, planTensors } from "../plan/one_kernel.ts";
+import type { AttentionPlan } from "../plan/plan.ts";
+import { RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
+import { bindingBase } from "../plan/specs.ts";
+import type { EncodeTarget, Recording } from "../plan/target.ts";
+import {
+  PROJECTION_PROBLEM,
+  type ProjectionBindings,
+  type ProjectionProblem,
+  type ResolvedProjection,
+  resolveProjection,
+} from "./projection_problem.ts";
+
+/** A compiled projection. Make one with {@link planProjection}; encode it as often as you like. */
+export class ProjectionPlan {
+  /** Kernel and variant that the tile table chose: `matmul 64x64`. */
+  readonly kernel: string;
+  readonly #plan: AttentionPlan;
+
+  private constructor(plan: AttentionPlan) {
+    this.kernel = plan.kernel;
+    this.#plan = plan;
+  }
+
+  /** @internal Use {@link planProjection}. */
+  static make(plan: AttentionPlan): ProjectionPlan {
+    return new ProjectionPlan(plan);
+  }
+
+  /**
+   * Records the projection into a compute pass, or into a pass of its own on a command encoder. Allocates no GPU memory
+   * and submits nothing. In a caller's pass it sets the pipeline and bind group 0.
+   *
+   * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or belongs to another
+   * device, or if the output shares its buffer with an input.
+   *
+   * @example
+   * const pass = encoder.beginComputePass();
+   * projection.encode(pass, { x, output });
+   * pass.end();
+   */
+  encode(target: EncodeTarget, bindings: ProjectionBindings = {}): void {
+    this.#plan.encode(target, bindings as AttentionBindings);
+  }
+
+  /** @internal As {@link AttentionPlan.prepare}. */
+  prepare(bindings: ProjectionBindings): Recording | undefined {
+    return this.#plan.prepare(bindings as AttentionBindings);
+  }
+
+  /** Frees the plan's own small buffers. Work that was submitted before still runs. */
+  destroy(): void {
+    this.#plan.destroy();
+  }
+
+  [Symbol.dispose](): void {
+    this.destroy();
+  }
+}
+
+/**
+ * Compiles a linear projection: a matrix product with a bias, the layer that transformers have before and after
+ * attention.
+ *
+ * ```
+ * y[..., n] = sum_k x[..., k] weight[n, k] + bias[n]
+ * ```
+ *
+ * A weight with more axes than two is one for each batch entry or head of x: a product of matrices by pairs.
+ *
+ * Each tensor is f32, f16 or bf16 and has strides of its own; products and sums are f32, in the order of k. So heads
+ * are taken apart and joined, and weights are stored either way round, without copies. K may be 0: y is then the bias.
+ * Sizes and strides compile nothing, but for rows of y that are no multiple of 4 long. The same inputs on the same device
+ * give the same bits.
+ *
+ * Rejects with FoveaError, as {@link planAttention} does.
+ *
+ * @example
+ * const projection = await planProjection(device, { x: { shape: [2, 128, 512] }, weight, bias });
+ */
+export async function planProjection(device: GPUDevice, problem: ProjectionProblem): Promise<ProjectionPlan> {
+  const taken = await readOptions("project", problem, PROJECTION_PROBLEM);
+  const { plan, allocated } = await prepareProjection(device, taken);
+  await allocated;
+  return ProjectionPlan.make(plan);
+}
+
+/** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
+export async function prepareProjection(device: GPUDevice, problem: ProjectionProblem) {
+  checkDevice(device);
+  const resolved = resolveProjection(problem);
+  const { label, given } = resolved;
+  const tensors = planTensors(device, label, ({ add }) => {
+    for (const name of ["x", "weight", "bias", "output"] as const) {
+      const spec = given[name];
+      if (spec) add(name, spec, problem[name], name === "output");
+    }
+  });
+  return { ...(await planOneKernel(device, label, tensors, () => kernelOf(device, resolved))), resolved };
+}
+
+/** What is compiled for a projection, and how it covers the rows. */
+function kernelOf(device: GPUDevice, { folded, maxDispatchFlops, variant }: ResolvedProjection): OneKernel {
+  const [batch, heads, rows, inner] = folded.x.shape;
+  const columns = folded.output.shape[3];
+  const tile = chooseMatmulTile(batch * heads * rows, columns, tileLimits(device), variant);
+  const size = matmulTileSize(tile);
+  const at = <T extends ResolvedProjection["given"]["bias"]>(tensor: T) =>
+    (tensor && { spec: tensor, base: bindingBase(device, tensor) }) as { spec: NonNullable<T>; base: number };
+  const x = at(folded.x);
+  const weight = at(folded.weight);
+  const output = at(folded.output);
+  const bias = folded.bias && at(folded.bias);
+  const [, , byColumn, byInner] = folded.weight.strides;
+  const spec: MatmulSpecialisation = {
+    tile,
+    x: accessOf(device, x),
+    weight: accessOf(device, weight),
+    y: accessOf(device, output),
+    bias: bias && accessOf(device, bias),
+    columnsAdjacent: byColumn === 1 && byInner !== 1,
+    oddColumns: columns % 4 === 0 ? undefined : columns,
+  };
+  const bhmd = { layout: "bhmd" } as const;
+  const rowTiles = Math.ceil(rows / size.rows);
+  const columnTiles = Math.ceil(columns / size.columns);
+  const params: Partial<Params> = {
+    seq_q: rows,
+    seq_kv: columns,
+    n_heads: heads,
+    group_size: 1,
+    inner,
+    q_tiles: rowTiles,
+    v_splits: columnTiles,
+    ...addresses("q", "m", x, isAligned(spec.x), bhmd),
+    ...addresses("k", "n", weight, isAligned(spec.weight), bhmd),
+    ...addresses("v", "n", bias, isAligned(spec.bias ?? "dense"), bhmd),
+    ...addresses("o", "m", output, isAligned(spec.y), bhmd),
+  };
+  return {
+    source: matmulKernel(spec),
+    names: { q: "x", k: "weight", v: "bias" },
+    params,
+    workgroups: batch * heads * rowTiles * columnTiles,
+    flops: [Math.max(1, 2 * size.rows * size.columns * inner), maxDispatchFlops],
+  };
+}
+
+/** Options of {@link project}. */
+export interface ProjectionOptions
+  extends Pick<ProjectionProblem, "maxDispatchFlops" | "variant" | "label">,
+    RunOptions {
+  /** [N], added to each row. Default: none. */
+  readonly bias?: Tensor;
+  /** Where the result goes. Default: a new dense tensor of the dtype of x, which is the caller's to destroy. */
+  readonly output?: Tensor;
+}
+
+/** The names of the options. */
+const { x: _x, weight: _weight, ...PROJECTION_OPTIONS } = { ...PROJECTION_PROBLEM, ...RUN_OPTIONS };
+
+/**
+ * y = x W^T + b on the GPU. See {@link planProjection} for the formula, the rules and the shapes.
+ *
+ * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
+ *
+ * @param x [..., K]
+ * @param weight [N, K], or one for each batch entry and head, [B | 1, H | 1, N, K]; one that is stored [K, N] as
+ *   `weight.permute(1, 0)`
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @example
+ * const { output } = await project(x, weight, { bias });
+ * const { output: weighted } = await project(probabilities, v.permute(0, 1, 3, 2)); // [B, H, M, N] times [B, H, N, Dv]
+ */
+export async function project(
+  x: Tensor,
+  weight: Tensor,
+  asked: ProjectionOptions = {},
+): Promise<{ readonly output: FloatTensor }> {
+  const options = await readOptions("project", asked, PROJECTION_OPTIONS);
+  const { label = "project" } = options;
+  for (const [name, given] of Object.entries({ x, weight })) {
+    check(given instanceof Tensor, "argument", () => `${label}: ${name} must be a Tensor; make one with tensor().`);
+  }
+  const { plan, allocated, resolved } = await prepareProjection(x.device, { ...options, x, weight });
+  return runOnce(x.device, label, { plan, allocated }, options, (make) => {
+    const { shape, dtype } = resolved.given.output;
+    return { output: options.output ?? make("output", shape, dtype) };
+  }) as Promise<{ output: FloatTensor }>;
+}

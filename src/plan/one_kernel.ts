@@ -1,0 +1,161 @@
+// Plans of one kernel that has no keys: their tensors, and the way from those to a plan.
+
+import type { AttentionBindings, Operand, OperandName } from "../attention/memory.ts";
+import { cutWork, UNIFORM_STRIDE } from "../attention/uniform.ts";
+import { check } from "../errors.ts";
+import { paramsBuffer, settle } from "../gpu/buffers.ts";
+import { compileKernel } from "../gpu/pipelines.ts";
+import { Tensor, type TensorOptions, tensor } from "../gpu/tensor.ts";
+import { PARAMS, type Params } from "../kernels/params.ts";
+import type { UniformStruct, UniformValues } from "../kernels/uniform.ts";
+import type { KernelSource } from "../types.ts";
+import { checkOperand, memoryOf } from "./operand_checks.ts";
+import { AttentionPlan } from "./plan.ts";
+import { bindingBase, checkBindingLimit, type ResolvedSpec } from "./specs.ts";
+import type { EncodeTarget, Recording } from "./target.ts";
+
+/** The tensors of a plan. */
+export interface PlanTensors {
+  readonly operands: Map<OperandName, Operand>;
+  /** Those that the plan owns. */
+  readonly owned: Tensor[];
+  /** Adds a tensor that the caller binds, and checks the one that is given for it, if there is one. */
+  add(name: OperandName, spec: ResolvedSpec, given: unknown, written?: boolean): void;
+  /** Adds a tensor that the plan allocates. */
+  own(name: OperandName, shape: readonly number[], options: TensorOptions, written?: boolean): void;
+}
+
+/**
+ * Collects the tensors of a plan. Where `collect` throws, what the plan owns by then is freed; it allocates last, when
+ * nothing of the caller's is wrong.
+ */
+export function planTensors<T>(device: GPUDevice, label: string, collect: (tensors: PlanTensors) => T) {
+  const operands = new Map<OperandName, Operand>();
+  const owned: Tensor[] = [];
+  const add: PlanTensors["add"] = (name, spec, given, written = false) => {
+    const fallback = given instanceof Tensor ? given : undefined;
+    const operand = { spec, base: bindingBase(device, spec), fallback, written };
+    checkBindingLimit(label, name, device, spec);
+    if (fallback) checkOperand(`${label}: ${name}`, device, operand, fallback);
+    operands.set(name, operand);
+  };
+  const own: PlanTensors["own"] = (name, shape, options, written) => {
+    const made = tensor(device, shape, { ...options, label: `${label} ${name}` });
+    owned.push(made);
+    add(name, made, made, written);
+  };
+  try {
+    return { operands, owned, collected: collect({ operands, owned, add, own }) };
+  } catch (error) {
+    for (const one of owned) one.destroy();
+    throw error;
+  }
+}
+
+/** Throws FoveaError if a run gives an output for a plan that works in place. */
+export function checkUnbound(
+  { label, inPlace }: { readonly label: string; readonly inPlace: boolean },
+  { output }: { readonly output?: Tensor },
+): void {
+  check(
+    !inPlace || output === undefined,
+    "argument",
+    () => `${label}: the plan works in place, and has no output to bind.`,
+  );
+}
+
+/** A compiled operation of one kernel. Its `plan...` function makes it; encode it as often as you like. */
+export class OperationPlan<Bindings> {
+  readonly #plan: AttentionPlan;
+
+  private constructor(plan: AttentionPlan) {
+    this.#plan = plan;
+  }
+
+  /** @internal Use the `plan...` function of the operation. */
+  static make<Bindings>(plan: AttentionPlan): OperationPlan<Bindings> {
+    return new OperationPlan(plan);
+  }
+
+  /**
+   * Records the operation into a compute pass, or into a pass of its own on a command encoder. Allocates no GPU memory and
+   * submits nothing. In a caller's pass it sets the pipeline and bind group 0.
+   *
+   * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or belongs to another
+   * device, or if an output shares its buffer with an input.
+   *
+   * @example
+   * plan.encode(pass, { x, output });
+   */
+  encode(target: EncodeTarget, bindings?: Bindings): void {
+    this.#plan.encode(target, bindings as AttentionBindings | undefined);
+  }
+
+  /** @internal As {@link AttentionPlan.prepare}. */
+  prepare(bindings: Bindings): Recording | undefined {
+    return this.#plan.prepare(bindings as AttentionBindings);
+  }
+
+  /** Frees the plan's own small buffers. Work that was submitted before still runs. */
+  destroy(): void {
+    this.#plan.destroy();
+  }
+
+  [Symbol.dispose](): void {
+    this.destroy();
+  }
+}
+
+/** The params of a kernel, by the struct that it shares with its family. */
+export interface KernelParams {
+  readonly struct: UniformStruct;
+  readonly values: UniformValues;
+}
+
+/** A kernel that runs once over all there is. */
+export interface OneKernel {
+  readonly source: KernelSource;
+  /** Our names of the shader's bindings, where they differ. */
+  readonly names: Readonly<Record<string, OperandName>>;
+  /** Those of attention; or those of another family, of which none has a longer struct. */
+  readonly params: Partial<Params> | KernelParams;
+  readonly workgroups: number;
+  /** Operations of a workgroup, and after how many a dispatch is cut in two. Default: little work, never cut. */
+  readonly flops?: readonly [each: number, most: number];
+}
+
+/** Compiles the kernel and lays out its uniform. Whatever fails, the memory that the plan owns is freed. */
+export async function planOneKernel(
+  device: GPUDevice,
+  label: string,
+  { operands, owned }: Pick<PlanTensors, "operands" | "owned">,
+  kernelOf: () => OneKernel,
+): Promise<{ plan: AttentionPlan; allocated: Promise<unknown> }> {
+  try {
+    const { source, names, params: some, workgroups, flops = [1, Number.POSITIVE_INFINITY] } = kernelOf();
+    // Where there is no output element nothing runs, and kernels of no row or column need not compile.
+    const [output] = [...operands.values()].filter(({ written }) => written);
+    const isEmpty = output.spec.shape.includes(0);
+    const compiled = isEmpty ? undefined : await compileKernel(device, source);
+    const { struct, values } = "struct" in some ? some : { struct: PARAMS, values: some };
+    const parts = cutWork(device, workgroups, ...flops);
+    const bytes = new ArrayBuffer(Math.max(1, parts.length) * UNIFORM_STRIDE);
+    const dispatches = parts.map(({ x, y, ...range }, index) => {
+      struct.pack({ ...values, ...shareOf(struct, range) }, bytes, index * UNIFORM_STRIDE, source);
+      return { x, y, paramsOffset: index * UNIFORM_STRIDE };
+    });
+    const { value: params, done } = paramsBuffer(device, label, [bytes]);
+    const stages = compiled ? [{ source, compiled, names, dispatches }] : [];
+    const plan = AttentionPlan.make({ device, label, operands, stages, params, numbers: new Map(), owned });
+    const allocated = settle([done, ...memoryOf(operands)]);
+    allocated.catch(() => plan.destroy());
+    return { plan, allocated };
+  } catch (error) {
+    for (const one of owned) one.destroy();
+    throw error;
+  }
+}
+
+/** What of a dispatch's place in the work the struct has members for. */
+const shareOf = ({ members }: UniformStruct, range: Readonly<Record<string, number>>): UniformValues =>
+  Object.fromEntries(Object.entries(range).filter(([name]) => members.some((member) => member.name === name)));

@@ -1,0 +1,130 @@
+// The tensors that a plan is made with and encoded with: live, of its device, and as planned; outputs apart from the rest.
+
+import { type AttentionBindings, type Operand, type Operands, OWN } from "../attention/memory.ts";
+import { check, FoveaError, reading, show } from "../errors.ts";
+import { Tensor } from "../gpu/tensor.ts";
+import { bindingRange, bindingStep } from "./specs.ts";
+
+/** Throws FoveaError unless `given` is a live tensor of the device that looks as planned. */
+export function checkOperand(
+  what: string,
+  device: GPUDevice,
+  { spec, base }: Operand,
+  given: Tensor | undefined,
+): asserts given is Tensor {
+  check(given !== undefined, "argument", () => `${what} is missing: the plan was made without a tensor for it.`);
+  check(given instanceof Tensor, "argument", () => `${what} must be a Tensor; wrap a buffer with tensor().`);
+  check(!given.destroyed, "destroyed", () => `${what}: the tensor was destroyed.`);
+  const { refused } = given;
+  if (refused) throw new FoveaError(refused.code, `${what}: ${refused.message}`, { cause: refused });
+  check(
+    given.device === device,
+    "device",
+    () => `${what} belongs to another GPUDevice; tensors can't move between devices.`,
+  );
+  const { dtype, offset } = given;
+  // A mask or bias may have been given without its leading axes of size 1.
+  const missing = Math.max(0, spec.shape.length - given.shape.length);
+  const leading = spec.shape.slice(0, missing).every((size) => size === 1);
+  const shape = [...new Array<number>(missing).fill(1), ...given.shape];
+  const strides = [...new Array<number>(missing).fill(0), ...given.strides];
+  const sameShape =
+    leading && shape.length === spec.shape.length && shape.every((size, axis) => size === spec.shape[axis]);
+  check(
+    sameShape && dtype === spec.dtype,
+    "argument",
+    () => `${what} is ${dtype} [${given.shape}]; the plan was made for ${spec.dtype} [${spec.shape}].`,
+  );
+  check(
+    strides.every((stride, axis) => stride === spec.strides[axis] || shape[axis] <= 1),
+    "argument",
+    () => `${what} has strides [${strides}]; the plan was made for [${spec.strides}].`,
+  );
+  check(
+    offset % bindingStep(device, spec.dtype) === base,
+    "argument",
+    () =>
+      `${what} starts ${offset % bindingStep(device, spec.dtype)} elements after a multiple of the binding alignment of ${device.limits.minStorageBufferOffsetAlignment} bytes; the plan was made for ${base}. Plan with a tensor of that offset.`,
+  );
+}
+
+/** Settles when the memory of all tensors that a plan was made with is known to be there. */
+export const memoryOf = (operands: ReadonlyMap<string, Operand>): Promise<void>[] =>
+  [...operands.values()].flatMap(({ fallback }) => (fallback ? [fallback.allocated] : []));
+
+/** Throws FoveaError if an output shares its buffer with an input, or its elements with another output. */
+export function checkOverlap(
+  label: string,
+  operands: ReadonlyMap<string, Operand>,
+  tensors: ReadonlyMap<string, Tensor>,
+): void {
+  for (const [name, written] of tensors) {
+    if (!operands.get(name)?.written) continue;
+    for (const [other, tensor] of tensors) {
+      if (other === name || tensor.buffer !== written.buffer) continue;
+      check(
+        operands.get(other)?.written === true,
+        "overlap",
+        () =>
+          `${label}: ${name} and ${other} are in the same GPUBuffer, and WebGPU lets a kernel write no part of a buffer that it reads. Give ${name} a buffer of its own.`,
+      );
+      const a = bindingRange(written);
+      const b = bindingRange(tensor);
+      check(
+        a.offset + a.size <= b.offset || b.offset + b.size <= a.offset,
+        "overlap",
+        () => `${label}: ${name} and ${other} overlap in their buffer (bindings start at multiples of 256 bytes).`,
+      );
+    }
+  }
+}
+
+/** The names that a caller may bind: all of a plan's but its own, and those of a cache as a whole. */
+export function bindableOf(operands: ReadonlyMap<string, Operand>): ReadonlySet<string> {
+  const hidden: readonly string[] = operands.has("kvState") ? [...OWN, "k", "v"] : OWN;
+  const names = [...operands.keys()].filter((name) => !hidden.includes(name) && !name.startsWith("captures."));
+  return new Set(operands.has("kvState") ? [...names, "cache"] : names);
+}
+
+/** Throws FoveaError for a binding that the plan has no use for. */
+export function checkUsed(label: string, bindable: ReadonlySet<string>, bindings: object): void {
+  check(
+    typeof bindings === "object",
+    "argument",
+    () => `${label}: bindings are { name: tensor }, got ${show(bindings)}.`,
+  );
+  const unused = reading(`${label}: bindings`, () => unusedOf(bindable, bindings));
+  check(
+    unused === undefined,
+    "argument",
+    () =>
+      `${label}: the plan has no use for ${show(unused)}; it takes ${[...bindable].join(", ")}. What else a problem has is said when its plan is made.`,
+  );
+}
+
+/** The first binding that is given and not among those that are known. */
+function unusedOf(bindable: ReadonlySet<string>, bindings: object): string | undefined {
+  for (const name in bindings) {
+    const given = (bindings as Readonly<Record<string, unknown>>)[name];
+    if (given !== undefined && !bindable.has(name) && name !== "captures") return name;
+  }
+  return undefined;
+}
+
+/** What a run writes is right if there was memory for all of its tensors: whoever reads it is told. */
+export function tieResults(operands: ReadonlyMap<string, Operand>, tensors: ReadonlyMap<string, Tensor>): void {
+  const written = [...tensors].flatMap(([name, one]) => (operands.get(name)?.written ? [one] : []));
+  Tensor.tie(written, [...tensors.values()]);
+}
+
+/** Throws FoveaError if a run gives a tensor for something that no function captured as a tensor. */
+export function checkCaptures(label: string, operands: Operands, { captures = {} }: AttentionBindings): void {
+  for (const name of Object.keys(captures)) {
+    const known = () => [...operands.keys()].filter((key) => key.startsWith("captures.")).map((key) => key.slice(9));
+    check(
+      operands.has(`captures.${name}`),
+      "argument",
+      () => `${label}: no function captured a tensor ${name}; those captured are: ${known().join(", ") || "none"}.`,
+    );
+  }
+}

@@ -1,0 +1,182 @@
+// A plan: a problem, its compiled kernel and its uniform. Encoding a plan is synchronous and touches nothing but the
+// caller's pass.
+
+import type { KvSource } from "../attention/kv_source.ts";
+import { type AttentionBindings, type OperandName, type Operands, OWN } from "../attention/memory.ts";
+import type { Dispatch, Grid } from "../attention/uniform.ts";
+import { check } from "../errors.ts";
+import { checkDevice } from "../gpu/buffers.ts";
+import type { CompiledKernel } from "../gpu/pipelines.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+import { PARAMS } from "../kernels/params.ts";
+import type { KernelSource } from "../types.ts";
+import { bindableOf, checkCaptures, checkOperand, checkOverlap, checkUsed, tieResults } from "./operand_checks.ts";
+import { bindingRange } from "./specs.ts";
+import { checkTarget, type EncodeTarget, type Recording, recordInto } from "./target.ts";
+
+/** Our names of the shader's bindings, where they differ. */
+const OPERAND_NAMES: Readonly<Record<string, OperandName>> = {
+  o: "output",
+  row_max: "rowMax",
+  mask_tensor: "mask",
+  kv_state: "kvState",
+};
+
+/** One kernel of a plan, and how it covers the problem. */
+export interface Stage {
+  readonly source: KernelSource;
+  /** As of a stage that is ready; a stage that has them is none of the plan's main ones. */
+  readonly names?: CompiledStage["names"];
+  readonly grid: Grid;
+}
+
+/** A stage that is ready to run. */
+export interface CompiledStage {
+  readonly source: KernelSource;
+  /** The operands that it binds under other names than attention does. */
+  readonly names?: Readonly<Record<string, OperandName>>;
+  readonly compiled: CompiledKernel;
+  readonly dispatches: readonly Dispatch[];
+}
+
+interface PlanParts {
+  readonly device: GPUDevice;
+  readonly label: string;
+  readonly operands: Operands;
+  readonly stages: readonly CompiledStage[];
+  readonly params: GPUBuffer;
+  /** Where captured numbers lie in the params, by the names of their bindings. */
+  readonly numbers: ReadonlyMap<string, number>;
+  /** Tensors of the plan's own. */
+  readonly owned: readonly Tensor[];
+  /** The cache that the plan was made with. */
+  readonly source?: KvSource | undefined;
+}
+
+/** A compiled attention problem. Make one with {@link planAttention}; encode it as often as you like. */
+export class AttentionPlan {
+  /** Kernel and variant that the tile table chose: `forward 64x32`. */
+  readonly kernel: string;
+  /** Bytes of scratch memory that the plan owns for its runs: of split keys, and of keys that are prepared for many queries. */
+  readonly workspaceBytes: number;
+  /** Dispatches that a run is cut into, of all its kernels: more of them where the work of one would exceed `maxDispatchFlops`. */
+  readonly dispatchCount: number;
+  readonly #parts: PlanParts;
+  readonly #bindable: ReadonlySet<string>;
+  readonly #groups = new WeakMap<Tensor, { tensors: readonly Tensor[]; groups: readonly GPUBindGroup[] }>();
+  #destroyed = false;
+
+  private constructor(parts: PlanParts) {
+    this.kernel = (parts.stages.find(({ names }) => !names) ?? parts.stages.at(-1))?.source.label ?? "";
+    this.workspaceBytes = 4 * (parts.operands.get("workspace")?.fallback?.size ?? 0);
+    this.dispatchCount = parts.stages.reduce((count, { dispatches }) => count + dispatches.length, 0);
+    this.#parts = parts;
+    this.#bindable = bindableOf(parts.operands);
+  }
+
+  /** @internal Use {@link planAttention}. */
+  static make(parts: PlanParts): AttentionPlan {
+    return new AttentionPlan(parts);
+  }
+
+  /**
+   * Records the attention into a compute pass, or into a pass of its own on a command encoder. Allocates no GPU memory
+   * and submits nothing. In a caller's pass it sets the pipeline and bind group 0.
+   *
+   * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or belongs to another
+   * device, or if an output shares its buffer with an input.
+   *
+   * @example
+   * const pass = encoder.beginComputePass();
+   * plan.encode(pass, { q, k, v, output });
+   * pass.end();
+   */
+  encode(target: EncodeTarget, bindings: AttentionBindings = {}): void {
+    checkTarget(this.#parts.label, target);
+    recordInto(target, this.#parts.label, this.prepare(bindings ?? {}));
+  }
+
+  /** @internal All that can fail of an encode, and what is left to record: for operations that are several plans. */
+  prepare(bindings: AttentionBindings): Recording | undefined {
+    const { device, label } = this.#parts;
+    check(!this.#destroyed, "destroyed", () => `${label}: the plan was destroyed.`);
+    checkDevice(device);
+    checkUsed(label, this.#bindable, bindings);
+    const source = bindings.cache?.source ?? this.#parts.source;
+    source?.checkIdle?.(label);
+    const groups = this.#bindGroups(bindings);
+    if (!groups) return undefined; // there is no output element
+    return (pass) => this.#record(pass, groups, source);
+  }
+
+  /** Frees the plan's own small buffers. Work that was submitted before still runs. */
+  destroy(): void {
+    if (this.#destroyed) return;
+    this.#destroyed = true;
+    this.#parts.params.destroy();
+    for (const owned of this.#parts.owned) owned.destroy();
+  }
+
+  [Symbol.dispose](): void {
+    this.destroy();
+  }
+
+  #record(pass: GPUComputePassEncoder, groups: readonly GPUBindGroup[], source: KvSource | undefined): void {
+    source?.update?.(pass);
+    for (const [index, { compiled, dispatches }] of this.#parts.stages.entries()) {
+      pass.setPipeline(compiled.pipeline);
+      for (const { x, y, paramsOffset } of dispatches) {
+        pass.setBindGroup(0, groups[index], [paramsOffset]);
+        pass.dispatchWorkgroups(x, y);
+      }
+    }
+  }
+
+  /** The bind groups for these tensors: the last ones of the same output, if the other tensors are the same too. */
+  #bindGroups(bindings: AttentionBindings): readonly GPUBindGroup[] | undefined {
+    const { device, label, operands, stages, params, numbers } = this.#parts;
+    const tensors = new Map<OperandName, Tensor>();
+    checkCaptures(label, operands, bindings);
+    for (const [name, operand] of operands) {
+      const given = boundBy(bindings, name) ?? operand.fallback;
+      checkOperand(`${label}: ${name}`, device, operand, given);
+      tensors.set(name, given);
+    }
+    checkOverlap(label, operands, tensors);
+    tieResults(operands, tensors);
+    const [output] = [...tensors].flatMap(([name, tensor]) =>
+      operands.get(name)?.written && !OWN.includes(name) ? [tensor] : [],
+    );
+    if (!output?.size) return undefined;
+    const list = [...tensors.values()];
+    const known = this.#groups.get(output);
+    if (known?.tensors.every((tensor, index) => tensor === list[index])) return known.groups;
+
+    const groups = stages.map(({ source, compiled, names }) => {
+      const entries = source.bindings.map(({ binding, name, type }): GPUBindGroupEntry => {
+        const operand = names?.[name] ?? OPERAND_NAMES[name] ?? (name as OperandName);
+        const number = numbers.get(name);
+        if (number !== undefined) return { binding, resource: { buffer: params, offset: number, size: 4 } };
+        const bound = type === "uniform" ? undefined : tensors.get(operand);
+        // With no keys there is no byte of k and v to bind; the params stand in for them, unread.
+        if (!bound?.size) return { binding, resource: { buffer: params, size: PARAMS.bytes } };
+        return { binding, resource: { buffer: bound.buffer, ...bindingRange(bound) } };
+      });
+      return device.createBindGroup({ label, layout: compiled.layout, entries });
+    });
+    this.#groups.set(output, { tensors: list, groups });
+    return groups;
+  }
+}
+
+/** What of a cache stands for which operand. */
+const CACHED = { k: "k", v: "v", kvState: "state" } as const;
+
+/** The tensor that the caller binds for an operand. */
+function boundBy(bindings: AttentionBindings, name: OperandName): Tensor | undefined {
+  if (OWN.includes(name)) return undefined;
+  if (name.startsWith("captures.")) return bindings.captures?.[name.slice("captures.".length)];
+  if (bindings.cache && name in CACHED) return bindings.cache.source[CACHED[name as keyof typeof CACHED]];
+  if (name === "kvState") return undefined;
+  return (bindings as Readonly<Record<string, Tensor | undefined>>)[name];
+}

@@ -1,0 +1,92 @@
+// The buckets of T5's relative bias: exact up to a distance, then as wide as the logarithm says.
+
+import type { RelativeBias } from "../attention/options.ts";
+import { check, show } from "../errors.ts";
+import { isLength, type OptionNames } from "../given.ts";
+import { takeOptions } from "../options.ts";
+
+/** Buckets of one side of the query. */
+export interface DistanceBuckets {
+  /** Their number. */
+  readonly side: number;
+  /** Distances below it have buckets of their own. */
+  readonly exact: number;
+  /** The bucket of every distance up to `maxDistance`, from which on all are alike. */
+  readonly behind: readonly number[];
+}
+
+/** Throws FoveaError("argument") for a number of buckets or a distance that make none. */
+export function distanceBuckets(
+  what: string,
+  { bidirectional = true, maxDistance = 128 }: Pick<RelativeBias, "bidirectional" | "maxDistance">,
+  buckets: number,
+): DistanceBuckets {
+  const side = bidirectional ? buckets / 2 : buckets;
+  const exact = Math.floor(side / 2);
+  check(
+    Number.isInteger(side) && exact >= 1,
+    "argument",
+    () => `${what} needs at least ${bidirectional ? "4 buckets, an even number" : "2 buckets"}, got ${buckets}.`,
+  );
+  check(
+    Number.isInteger(maxDistance) && maxDistance > exact && maxDistance <= 2 ** 16,
+    "argument",
+    () => `${what}.maxDistance must be a whole number above ${exact} and up to 65536, got ${maxDistance}.`,
+  );
+  // The quotient of two logarithms may come out a little low.
+  const share = (r: number) => Math.log(r / exact) / Math.log(maxDistance / exact) + 1e-9;
+  const bucket = (r: number) => (r < exact ? r : Math.min(side - 1, exact + Math.floor(share(r) * (side - exact))));
+  return { side, exact, behind: Array.from({ length: maxDistance + 1 }, (_, r) => bucket(r)) };
+}
+
+/** Which buckets {@link t5Buckets} gives. */
+export interface T5BucketOptions extends Pick<RelativeBias, "bidirectional" | "maxDistance"> {
+  /** Default 32. */
+  readonly buckets?: number;
+  /** Position of the first query. Default 0. */
+  readonly queryOffset?: number;
+}
+
+/** Their names. */
+const BUCKET_OPTIONS: OptionNames<T5BucketOptions> = {
+  bidirectional: "boolean",
+  maxDistance: "number",
+  buckets: "number",
+  queryOffset: "number",
+};
+
+/**
+ * T5's bucket of every key for every query, to look a learned bias up by. The option `relativeBias` of attention does so
+ * inside the kernel; this is for biases in memory, and for looking at them.
+ * Source: Exploring the Limits of Transfer Learning (arXiv 1910.10683), section 2.1, and its code.
+ *
+ * @returns [M, N], row by row: the bucket of j - p, where query i stands at p = i + queryOffset.
+ * @throws FoveaError for buckets that there are not.
+ *
+ * @example
+ * const values = new Float32Array(32); // of one head, learned
+ * const bias = Float32Array.from(t5Buckets(128, 128), (bucket) => values[bucket]);
+ */
+export function t5Buckets(seqQ: number, seqKv: number, given: T5BucketOptions = {}): Int32Array<ArrayBuffer> {
+  const options = takeOptions("t5Buckets", given, BUCKET_OPTIONS);
+  const { buckets = 32, bidirectional = true, queryOffset = 0 } = options;
+  check(
+    [seqQ, seqKv].every(isLength) && Number.isInteger(queryOffset),
+    "argument",
+    () =>
+      `t5Buckets: queries, keys and queryOffset are whole numbers, got ${show(seqQ)}, ${show(seqKv)} and ${queryOffset}.`,
+  );
+  check(
+    seqQ * seqKv < 2 ** 31,
+    "limit",
+    () => `t5Buckets: ${seqQ} queries of ${seqKv} keys are too many for an array; option relativeBias needs no memory.`,
+  );
+  const { side, behind } = distanceBuckets("t5Buckets", options, buckets);
+  const found = new Int32Array(seqQ * seqKv);
+  for (let at = 0; at < found.length; at++) {
+    const ahead = (at % seqKv) - Math.floor(at / seqKv) - queryOffset;
+    const distance = bidirectional ? Math.abs(ahead) : Math.max(-ahead, 0);
+    found[at] = behind[Math.min(distance, behind.length - 1)] + (bidirectional && ahead > 0 ? side : 0);
+  }
+  return found;
+}
