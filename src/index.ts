@@ -6,22 +6,24 @@ export {
   planAdditiveAttention,
 } from "./attention/additive.ts";
 export { type AttentionOptions, type AttentionResult, attention } from "./attention/attention.ts";
+export { type AttentionBindings, AttentionPlan } from "./attention/bindings.ts";
 export type { KvSourceOwner } from "./attention/kv_source.ts";
-export type { AttentionBindings } from "./attention/memory.ts";
 export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./attention/merge.ts";
 export type { MergeBindings, MergeProblem, PartialAttention } from "./attention/merge_problem.ts";
-export type { Dropout, PerBatch, PerHead, RelativeBias, ScoreOptions } from "./attention/options.ts";
+export type {
+  AdditiveSimilarity,
+  Dropout,
+  NormalizedSimilarity,
+  PerColumn,
+  ScoreOptions,
+  Similarity,
+  SimilarityOptions,
+  TunedAttention,
+  TunedCandidate,
+} from "./attention/options.ts";
 export { planAttention } from "./attention/plan_attention.ts";
 export { prewarm } from "./attention/prewarm.ts";
 export type { AttentionProblem, Cached, ScoreProblem } from "./attention/problem.ts";
-export type {
-  AdditiveSimilarity,
-  NormalizedSimilarity,
-  PerColumn,
-  Similarity,
-  SimilarityOptions,
-} from "./attention/similarity.ts";
-export type { TunedAttention, TunedCandidate } from "./attention/tuned.ts";
 export {
   attentionWeights,
   planAttentionWeights,
@@ -158,9 +160,9 @@ export {
   type SoftmaxProblem,
   softmax,
 } from "./operations/softmax.ts";
-export { OperationPlan } from "./plan/one_kernel.ts";
-export { AttentionPlan } from "./plan/plan.ts";
+export { Plan as OperationPlan } from "./plan/plan.ts";
 export type { RunOptions } from "./plan/run.ts";
+export type { PerBatch, PerHead } from "./plan/specs.ts";
 export type { EncodeTarget } from "./plan/target.ts";
 export {
   type BiasGates,
@@ -173,7 +175,7 @@ export {
   type RelativePositionBiasOptions,
   relativePositionBias,
 } from "./positions/bias.ts";
-export { type T5BucketOptions, t5Buckets } from "./positions/buckets.ts";
+export { type RelativeBias, type T5BucketOptions, t5Buckets } from "./positions/buckets.ts";
 export {
   type PositionEncodingOptions,
   PositionEncodingPlan,

@@ -1,11 +1,28 @@
-// The import law of the house: who may know whom. A folder may import from itself and from the folders named here.
+// The law of the house: who may know whom, and what the tree has.
 
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
 import { describe, expect, it } from "vitest";
+import { blankComments } from "../src/shader/source.ts";
 
 const root = resolve(import.meta.dirname, "..");
 
+/** What any room may know. */
+const COMMON = [
+  "src/types.ts",
+  "src/errors.ts",
+  "src/given.ts",
+  "src/options.ts",
+  "src/recent.ts",
+  "src/unknown_option.ts",
+];
+/** Rooms of operations, from the lowest up: each may know those before it. */
+const OPERATIONS = ["operations", "positions", "functions", "attention"].map((room) => `src/${room}`);
+/** What every operation stands on. */
+const GROUND = ["src/plan", "src/kernels", "src/shader", "src/gpu"];
+const below = (room: string) => [...OPERATIONS.slice(0, OPERATIONS.indexOf(`src/${room}`)), ...GROUND, ...COMMON];
+
+/** A folder may import from itself and from what stands here: arrows go down only, also those of types and `import()`. */
 const LAW: Readonly<Record<string, readonly string[]>> = {
   "src/types.ts": [],
   "src/errors.ts": [],
@@ -13,20 +30,20 @@ const LAW: Readonly<Record<string, readonly string[]>> = {
   "src/unknown_option.ts": ["src/errors.ts"],
   "src/given.ts": ["src/errors.ts", "src/unknown_option.ts"],
   "src/options.ts": ["src/given.ts", "src/unknown_option.ts"],
-  "src/index.ts": ["src/attention", "src/gpu", "src/kernels/slots.ts", "src/types.ts", "src/errors.ts", "src/given.ts"],
-  "src/attention": [
-    "src/kernels",
-    "src/gpu",
-    "src/shader",
-    "src/types.ts",
-    "src/errors.ts",
-    "src/given.ts",
-    "src/options.ts",
-  ],
-  "src/kernels": ["src/shader", "src/types.ts", "src/errors.ts", "src/recent.ts", "shaders"],
   "src/shader": ["src/types.ts", "src/errors.ts", "shaders"],
-  "src/gpu": ["src/types.ts", "src/errors.ts", "src/given.ts", "src/options.ts", "src/recent.ts"],
+  "src/kernels": ["src/shader", "src/types.ts", "src/errors.ts", "src/recent.ts", "shaders"],
+  "src/gpu": COMMON,
+  "src/plan": ["src/kernels", "src/gpu", ...COMMON],
+  "src/operations": below("operations"),
+  "src/positions": below("positions"),
+  "src/functions": below("functions"),
+  "src/attention": below("attention"),
+  "src/linear": [...GROUND, ...COMMON],
+  "src/tune": [...OPERATIONS, ...GROUND, ...COMMON],
+  "src/cache": [...OPERATIONS, ...GROUND, ...COMMON],
+  "src/layers": [...OPERATIONS, "src/cache", "src/linear", ...GROUND, ...COMMON],
   "src/reference": ["src/types.ts"],
+  "src/index.ts": [...OPERATIONS, "src/cache", "src/layers", "src/linear", "src/tune", ...GROUND, ...COMMON],
   "src/interop": ["src/index.ts", "src/errors.ts", "src/given.ts", "src/unknown_option.ts"],
 };
 
@@ -35,15 +52,29 @@ const files = (folder: string, pattern: RegExp) =>
     .filter((file) => pattern.test(file))
     .map((file) => join(folder, file));
 
-/** Everything that a TypeScript file imports, as paths from the root or as package names. */
+/** Everything that a TypeScript file imports, types and `import()` included, as paths from the root or package names. */
 function imports(file: string): string[] {
-  const text = readFileSync(join(root, file), "utf8");
-  const specifiers = [...text.matchAll(/^(?:import|export)\b[^;]*?from\s+"([^"]+)"|^import\s+"([^"]+)"/gm)];
-  return specifiers.map((match) => {
-    const specifier = match[1] ?? match[2];
+  const text = blankComments(readFileSync(join(root, file), "utf8"));
+  const specifiers = [...text.matchAll(/(?:\bfrom|\bimport)\s*\(?\s*"([^"]+)"/g)].map(([, specifier]) => specifier);
+  return specifiers.map((specifier) => {
     if (!specifier.startsWith(".")) return specifier;
     return relative(root, resolve(join(root, dirname(file)), specifier.replace(/\?\w+$/, "")));
   });
+}
+
+/** Files that import each other in a circle, each circle once. */
+function circles(graph: ReadonlyMap<string, readonly string[]>): string[][] {
+  const done = new Set<string>();
+  const found: string[][] = [];
+  const visit = (file: string, path: readonly string[]): void => {
+    const at = path.indexOf(file);
+    if (at >= 0) found.push(path.slice(at));
+    if (at >= 0 || done.has(file)) return;
+    for (const next of graph.get(file) ?? []) visit(next, [...path, file]);
+    done.add(file);
+  };
+  for (const file of graph.keys()) visit(file, []);
+  return found;
 }
 
 describe("import law", () => {
@@ -51,6 +82,29 @@ describe("import law", () => {
   it("covers every source file", () => {
     expect(sources.length).toBeGreaterThan(10);
     for (const file of sources) expect(ownerOf(file), file).toBeDefined();
+  });
+
+  it("has no folder that the law does not name", () => {
+    const folders = new Set(sources.map((file) => file.split("/").slice(0, 2).join("/")));
+    expect([...folders].filter((place) => !(place in LAW))).toEqual([]);
+  });
+
+  it("sees types, import() and what is exported on, and no comments", () => {
+    const file = sources.find((one) => one.endsWith("attention/features.ts")) as string;
+    expect(imports(file)).toEqual(expect.arrayContaining(["src/attention/extended_features.ts", "src/errors.ts"]));
+    expect(imports("src/index.ts")).toContain("src/types.ts");
+  });
+
+  it("has no circle of files", () => {
+    const graph = new Map(sources.map((file) => [file, imports(file).filter((target) => target.endsWith(".ts"))]));
+    expect(circles(graph)).toEqual([]);
+    const edges = [
+      ["a", ["b"]],
+      ["b", ["c", "d"]],
+      ["c", ["b"]],
+      ["d", ["d"]],
+    ] as const;
+    expect(circles(new Map(edges))).toEqual([["b", "c"], ["d"]]);
   });
 
   it.each(sources)("%s", (file) => {

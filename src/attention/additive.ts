@@ -3,11 +3,11 @@
 import type { OptionNames } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { takeOptions } from "../options.ts";
-import type { AttentionPlan } from "../plan/plan.ts";
 import { ATTENTION_OPTIONS, type AttentionOptions, type AttentionResult, attention } from "./attention.ts";
+import type { AttentionPlan } from "./bindings.ts";
+import type { AdditiveSimilarity } from "./options.ts";
 import { planAttention } from "./plan_attention.ts";
 import { ATTENTION_PROBLEM, type AttentionProblem } from "./problem.ts";
-import type { AdditiveSimilarity } from "./similarity.ts";
 
 /** The layer between a query and a key: vector, innerBias, innerScale, normalize, gain. */
 export type AdditiveLayer = Omit<AdditiveSimilarity, "kind">;

@@ -18,9 +18,9 @@ import {
   forwardGrid,
   type TileLimits,
 } from "../kernels/forward.ts";
-import type { Stage } from "../plan/plan.ts";
 import { forwardKernels, type Kernels, keysOf } from "./forward_kernels.ts";
-import type { ResolvedProblem } from "./problem.ts";
+import type { ResolvedProblem } from "./resolved.ts";
+import type { Stage } from "./uniform.ts";
 
 /** Queries that are too few for the rows of other tiles in workgroup memory, scores being costly, and the tile for them. */
 const FEW_QUERIES = { most: 8, variant: "8x32" } as const;

@@ -6,7 +6,8 @@ import { checkTensors, type MakeResult, RUN_OPTIONS, type RunOptions, runOnce } 
 import { inTurn, isCache } from "./cached.ts";
 import type { KvSourceOwner } from "./kv_source.ts";
 import { preparePlan } from "./plan_attention.ts";
-import { ATTENTION_PROBLEM, type AttentionProblem, type ResolvedProblem } from "./problem.ts";
+import { ATTENTION_PROBLEM, type AttentionProblem } from "./problem.ts";
+import type { ResolvedProblem } from "./resolved.ts";
 
 /** Options of {@link attention}: those of a problem, with tensors where memory is meant. */
 export interface AttentionOptions

@@ -3,11 +3,15 @@
 import { paramsBuffer, settle } from "../gpu/buffers.ts";
 import { checkBindings, compileKernel } from "../gpu/pipelines.ts";
 import type { Access, SlotChoice } from "../kernels/slots.ts";
+import { accessOf } from "../plan/access.ts";
+import type { Operand, Operands } from "../plan/operand.ts";
 import { memoryOf } from "../plan/operand_checks.ts";
-import { AttentionPlan, type CompiledStage, type Stage } from "../plan/plan.ts";
-import { isDense, type Operand, type OperandName, type Operands, type PlanMemory } from "./memory.ts";
-import { isLargeScale, type ResolvedScores } from "./problem.ts";
-import { dispatchesOf } from "./uniform.ts";
+import { type CompiledStage, Plan } from "../plan/plan.ts";
+import { attentionHooks } from "./bindings.ts";
+import type { PlanMemory } from "./memory.ts";
+import { isLargeScale } from "./problem.ts";
+import type { ResolvedScores } from "./resolved.ts";
+import { dispatchesOf, type Stage } from "./uniform.ts";
 
 /** Compiles the stages of a plan and lays out their uniforms. Whatever fails, the memory that the plan owns is freed. */
 export async function buildPlan(
@@ -55,7 +59,7 @@ export async function buildPlan(
       offset += bytes.byteLength;
     }
     const { value: params, done } = paramsBuffer(device, label, chunks);
-    const plan = AttentionPlan.make({
+    const plan = Plan.make({
       device,
       label,
       operands,
@@ -63,7 +67,7 @@ export async function buildPlan(
       params,
       numbers,
       owned,
-      source: resolved.source,
+      hooks: attentionHooks(label, operands, resolved.source),
     });
     const allocated = settle([done, ...memoryOf(operands)]);
     allocated.catch(() => plan.destroy());
@@ -72,15 +76,6 @@ export async function buildPlan(
     for (const tensor of owned) tensor.destroy();
     throw error;
   }
-}
-
-/** How the rows of an operand are read or written on this device. */
-export function accessOf(device: GPUDevice, operand: Pick<Operand, "spec" | "base">): Access {
-  const { dtype } = operand.spec;
-  const aligned = isDense(operand);
-  if (dtype !== "f16" && dtype !== "bf16") return aligned ? "dense" : "strided";
-  if (dtype === "f16" && aligned && device.features.has("shader-f16")) return "f16";
-  return aligned ? `${dtype}-packed` : `${dtype}-packed-strided`;
 }
 
 /** What has to run before a kernel that looks up norms of rows. */
@@ -98,7 +93,7 @@ async function normStages(
 
 function slotChoice(device: GPUDevice, problem: ResolvedScores, operands: Operands): SlotChoice {
   // Where there is no operand, no kernel of the plan reads or writes it.
-  const access = (name: OperandName): Access => {
+  const access = (name: string): Access => {
     const operand = operands.get(name);
     if (!operand) return "dense";
     if ((name === "k" || name === "v") && problem.source?.access.quantised) return "words";

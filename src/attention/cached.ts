@@ -1,9 +1,9 @@
 // Problems whose keys and values are in a cache, as problems of tensors.
 
 import { check, reading } from "../errors.ts";
+import type { PerBatch } from "../plan/specs.ts";
 import type { Layout, TensorSpec } from "../types.ts";
 import type { KvSourceOwner } from "./kv_source.ts";
-import type { PerBatch } from "./options.ts";
 
 /** Whether what a one-liner was given for keys is a cache. */
 export const isCache = (keys: unknown): keys is KvSourceOwner =>

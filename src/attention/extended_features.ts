@@ -6,9 +6,9 @@ import { AttentionFunction, checkCaptureNames } from "../functions/attention_fun
 import { BlockMask } from "../functions/block_mask.ts";
 import { checkNames } from "../options.ts";
 import { resolveMemory } from "../plan/broadcast.ts";
-import type { Features, TensorSizes } from "./features.ts";
 import type { KvSource } from "./kv_source.ts";
 import type { Dropout, TakenScores } from "./options.ts";
+import type { Features, TensorSizes } from "./resolved.ts";
 import { sequenceTables } from "./sequences.ts";
 import { resolveSimilarity } from "./similarity.ts";
 import { headTables, type Sizes } from "./tables.ts";

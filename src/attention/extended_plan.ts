@@ -1,15 +1,16 @@
 // What plans need for the options that few problems have, beyond checking them: tensors and numbers that functions captured,
 // params, and the modules that fill the slots. Loaded with extended_features.ts.
 
+import { functionsOf } from "../functions/attention_function.ts";
 import type { BlockMask } from "../functions/block_mask.ts";
-import { checkCaptured, functionsOf, numberBytes } from "../functions/captures.ts";
+import { checkCaptured, numberBytes } from "../functions/captures.ts";
 import type { ProbabilityFunction } from "../functions/functions.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
 import type { SlotChoice } from "../kernels/slots.ts";
-import type { Operand, OperandName, Operands } from "./memory.ts";
+import type { Operand, Operands } from "../plan/operand.ts";
 import type { ScoreOptions } from "./options.ts";
-import type { ResolvedScores } from "./problem.ts";
+import type { ResolvedScores } from "./resolved.ts";
 
 /**
  * Adds the tensors that the functions of a problem captured, by their names with `add`, and gives the numbers as uniforms
@@ -19,7 +20,7 @@ export function capturesOf(
   device: GPUDevice,
   label: string,
   problem: ScoreOptions & { readonly probabilityFunction?: ProbabilityFunction },
-  add: (name: OperandName, spec: Tensor, fallback: Tensor) => void,
+  add: (name: string, spec: Tensor, fallback: Tensor) => void,
 ): (readonly [name: string, bytes: ArrayBuffer])[] {
   const numbers: [string, ArrayBuffer][] = [];
   for (const { captures } of functionsOf(problem)) {

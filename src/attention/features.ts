@@ -2,62 +2,10 @@
 // windows is in extended_features.ts, which is loaded for problems that have any of it.
 
 import { check, show } from "../errors.ts";
-import type { MaskFunction, ScoreFunction } from "../functions/attention_function.ts";
-import type { BlockMask } from "../functions/block_mask.ts";
 import type { OptionNames } from "../given.ts";
-import type { ResolvedSpec } from "../plan/specs.ts";
 import type { KvSource } from "./kv_source.ts";
-import type { Dropout, ScoreOptions, TakenScores } from "./options.ts";
-import type { ResolvedSimilarity } from "./similarity.ts";
-import type { Table } from "./tables.ts";
-
-/** Everything that a problem says beside its tensors, shapes and scale. */
-export interface Features {
-  /** Batch entries: the batch axis, or the number of sequences that lie one after the other. */
-  readonly batch: number;
-  /** Rows of the longest entry. */
-  readonly seqQ: number;
-  readonly seqKv: number;
-  /** The most keys that a query may have to look at. */
-  readonly mostKeys: number;
-  /** Rows of the tensors. */
-  readonly totalQ: number;
-  readonly totalKv: number;
-  /** Where entries have lengths or positions of their own; `"packed"`: where they lie one after the other. */
-  readonly sequence: "batch" | "packed" | undefined;
-  /** Queries of entries lie one after the other. */
-  readonly packed: boolean;
-  /** The last query stands at the last key; otherwise the first one at `offset`, or where a table says. */
-  readonly alignEnd: boolean;
-  readonly offset: number;
-  /** Keys before and after its own that a query sees; -1 for all. Causal is 0 after. */
-  readonly window: readonly [left: number, right: number];
-  /** Keys of a chunk; 0 for none. */
-  readonly chunk: number;
-  /** First keys that window and chunk do not hide. */
-  readonly sinkTokens: number;
-  readonly mask: ResolvedSpec | undefined;
-  readonly bias: ResolvedSpec | undefined;
-  readonly similarity: ResolvedSimilarity;
-  readonly softcap: number | undefined;
-  readonly dropout: Dropout | undefined;
-  readonly scoreFunction: ScoreFunction | undefined;
-  readonly maskFunction: MaskFunction | undefined;
-  readonly blockMask: BlockMask | undefined;
-  /** Small tables, by the member of the params that says where each lies. */
-  readonly tables: readonly Table[];
-}
-
-/** Sizes of q and k. */
-export interface TensorSizes {
-  readonly batch: number;
-  readonly heads: number;
-  readonly headDim: number;
-  readonly rowsQ: number;
-  readonly rowsKv: number;
-  /** Rows of all heads and entries of q, and those of k, wherever they lie. */
-  readonly normRows: { readonly q: number; readonly k: number };
-}
+import type { ScoreOptions, TakenScores } from "./options.ts";
+import type { Features, ResolvedSimilarity, TensorSizes } from "./resolved.ts";
 
 const CAUSAL: readonly unknown[] = [undefined, false, true, "bottom-right", "top-left"];
 /** Positions, lengths and windows stay below 2^31 together. */

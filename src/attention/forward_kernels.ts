@@ -2,8 +2,8 @@
 
 import { type ForwardTile, forwardGrid, forwardKernel } from "../kernels/forward.ts";
 import type { SlotChoice } from "../kernels/slots.ts";
-import type { Stage } from "../plan/plan.ts";
-import type { ResolvedProblem } from "./problem.ts";
+import type { ResolvedProblem } from "./resolved.ts";
+import type { Stage } from "./uniform.ts";
 
 /** The kernels of a problem: those that it asks for, or that the tables have for it. */
 export interface Kernels {

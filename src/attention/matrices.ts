@@ -18,7 +18,8 @@ import {
 import type { ModuleMap } from "../shader/link.ts";
 import { type Kernels, keysOf } from "./forward_kernels.ts";
 import { areRight } from "./matrix_probe.ts";
-import { isLargeScale, type ResolvedProblem } from "./problem.ts";
+import { isLargeScale } from "./problem.ts";
+import type { ResolvedProblem } from "./resolved.ts";
 
 /**
  * The kernels of a problem by subgroup matrices, where it asks for them. Otherwise `plain`, unless q, k and v are f16, the

@@ -3,9 +3,9 @@
 import { guarded } from "../gpu/buffers.ts";
 import { type Tensor, tensor } from "../gpu/tensor.ts";
 import type { Component } from "../kernels/forward_matrix.ts";
+import { assemblePlan } from "./assemble.ts";
 import type { Kernels } from "./forward_kernels.ts";
-import { assemblePlan } from "./plan_attention.ts";
-import type { ResolvedProblem } from "./problem.ts";
+import type { ResolvedProblem } from "./resolved.ts";
 
 /** Rows that fill no tile, and a head dim that fills no matrix. */
 const HEADS = 2;

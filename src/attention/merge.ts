@@ -7,13 +7,13 @@ import { type CompiledKernel, compileKernel } from "../gpu/pipelines.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { MERGE_BINDINGS, MERGE_FOLD, MERGE_PARAMS, mergeKernel } from "../kernels/merge.ts";
 import { takeOptions } from "../options.ts";
+import type { Operand } from "../plan/operand.ts";
 import { checkOperand, checkOverlap, checkUsed, memoryOf, tieResults } from "../plan/operand_checks.ts";
 import { RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
 import { bindingRange } from "../plan/specs.ts";
 import { checkTarget, type EncodeTarget, type Recording, recordInto } from "../plan/target.ts";
 import type { Layout } from "../types.ts";
 import type { AttentionResult } from "./attention.ts";
-import type { Operand } from "./memory.ts";
 import {
   MERGE_PROBLEM,
   type MergeBindings,

@@ -4,6 +4,7 @@ import { check, show } from "../errors.ts";
 import { elementsOfList, type OptionNames, readGiven } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { MERGE_FOLD, MERGE_PARAMS, MERGE_ROW_TILE } from "../kernels/merge.ts";
+import type { Operand } from "../plan/operand.ts";
 import { checkOperand } from "../plan/operand_checks.ts";
 import {
   bindingBase,
@@ -17,7 +18,6 @@ import {
   toBhmd,
 } from "../plan/specs.ts";
 import type { Layout, TensorSpec } from "../types.ts";
-import type { Operand } from "./memory.ts";
 
 /** The merge that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
 export interface MergeProblem {

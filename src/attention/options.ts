@@ -4,32 +4,82 @@ import type { MaskFunction, ScoreFunction } from "../functions/attention_functio
 import type { BlockMask } from "../functions/block_mask.ts";
 import type { Numbers, Taken } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
+import type { TimingSource } from "../gpu/timing.ts";
+import type { PerBatch, PerHead } from "../plan/specs.ts";
+import type { RelativeBias } from "../positions/buckets.ts";
 import type { MaskOptions, TensorSpec } from "../types.ts";
-import type { SimilarityOptions } from "./similarity.ts";
 
-/** Numbers for each batch entry, or a dense tensor of i32 (or u32) that stays on the GPU. */
-export type PerBatch = Numbers | Tensor;
+/** Numbers for each column of a row, [D], or for each head and column, [H, D]: an array, or an f32 tensor. */
+export type PerColumn = Numbers | Tensor;
 
-/** Numbers for each head, or an f32 tensor that stays on the GPU. */
-export type PerHead = Numbers | Tensor;
+/**
+ * Rows that are normalised before they meet (QK-norm):
+ *
+ * ```
+ * q.k = sum_d qWeights_d q_d kWeights_d k_d / (|q| |k|)
+ * |x| = max(sqrt(sum x_d^2), eps)  for "l2",   sqrt(mean x_d^2 + eps)  for "rms"
+ * ```
+ *
+ * Rows may be of any length that f32 has numbers for, up to a head dim of 65,536; a row of zeros has the score 0. NaN and
+ * infinities in a row are NaN in its scores.
+ *
+ * Sources: Query-Key Normalization (arXiv 2010.04245), Swin Transformer V2 (arXiv 2111.09883), RMSNorm (arXiv 1910.07467).
+ */
+export interface NormalizedSimilarity {
+  readonly kind: "l2" | "rms";
+  /** A positive number. Default 1e-12 for `"l2"`, 1e-6 for `"rms"`. */
+  readonly eps?: number;
+  /** Learned factors of the normalised columns, [D]. Default 1. */
+  readonly qWeights?: PerColumn;
+  readonly kWeights?: PerColumn;
+}
 
-/** Either of them as it is read: typed arrays have become arrays. */
-export type ListOrTensor = readonly number[] | Tensor;
+/**
+ * Additive attention (Bahdanau, arXiv 1409.0473), of rows that are projected already:
+ *
+ * ```
+ * q.k = sum_d vector_d tanh(innerScale * (q_d + k_d) + innerBias_d)
+ * ```
+ *
+ * tanh is computed to 2e-7, absolute.
+ *
+ * Keras' `AdditiveAttention` is `vector: scale`. Keras' `Attention` with `score_mode="concat"` is
+ * `{ vector: concatWeight, innerScale: scale }`, each a number.
+ */
+export interface AdditiveSimilarity {
+  readonly kind: "additive";
+  /** [D] for all heads, [H, D], or one number for all columns. Default 1. */
+  readonly vector?: number | PerColumn;
+  /** [D] or [H, D]. Default none. */
+  readonly innerBias?: PerColumn;
+  /** Factor of q + k. Default 1. */
+  readonly innerScale?: number;
+  /**
+   * The vector in use is gain * vector / |vector| for each head (arXiv 1602.07868; TensorFlow's `normalize=True`). A vector of
+   * zeros stays one. Elements may be as large as 1e38 / D, for they are summed before they are divided.
+   */
+  readonly normalize?: boolean;
+  /** Goes with `normalize`: a number, or one a head [H]. Default 1. */
+  readonly gain?: number | PerHead;
+}
+
+/** What stands for q.k in the scores. `"cosine"` is `{ kind: "l2" }`. */
+export type Similarity = "dot" | "cosine" | NormalizedSimilarity | AdditiveSimilarity;
+
+/** Options that say what stands for q.k in the scores, and their temperature. */
+export interface SimilarityOptions {
+  /** What a query and a key are compared by. Default `"dot"`, their dot product. */
+  readonly similarity?: Similarity;
+  /** Learned factor of the scores of each head [H], beside the scale; or a number for all. Default 1. */
+  readonly temperature?: number | PerHead;
+  /** The same as its natural logarithm, as Swin Transformer V2 learns it: min(exp(logTemperature), maxTemperature). */
+  readonly logTemperature?: number | PerHead;
+  /** Goes with `logTemperature`; up to 2^64, as is a temperature. Default 100. */
+  readonly maxTemperature?: number;
+}
 
 /** {@link ScoreOptions} as they are read. */
 export type TakenScores = Taken<ScoreOptions>;
-
-/** T5's bias by relative position (arXiv 1910.10683, section 2.1). */
-export interface RelativeBias {
-  /** [buckets, H] f32, added to the scores unscaled: a tensor, or numbers in that order. */
-  readonly table: PerHead;
-  /** Number of buckets. Needed where `table` is numbers; a tensor has it in its shape. */
-  readonly buckets?: number;
-  /** Keys after the query have buckets of their own, half of them. Default true; false where the mask is causal. */
-  readonly bidirectional?: boolean;
-  /** Distance from which on all keys share the last bucket. Default 128. */
-  readonly maxDistance?: number;
-}
 
 /** Dropout of the probabilities by a counter-based generator, which a CPU or a backward pass can compute again. */
 export interface Dropout {
@@ -108,4 +158,30 @@ export interface ScoreOptions extends MaskOptions<PerBatch>, SimilarityOptions {
   readonly sinks?: PerHead;
   /** Dropout of the probabilities, which a CPU can replay. Default: none. */
   readonly dropout?: Dropout;
+}
+
+/** A choice that {@link tune} tried. */
+export interface TunedCandidate {
+  /** Row of the kernels' tile tables. */
+  readonly variant: string;
+  /** Workgroups that share the keys of a row, where the kernel splits them. */
+  readonly kvSplits?: number;
+  /** Median milliseconds of a run; of its first one, if that took more than twice the fastest. */
+  readonly ms?: number;
+  /** Why it is out of the question, whatever its time: it failed, or its values are not the default's. */
+  readonly failure?: string;
+}
+
+/** What {@link tune} found. Plain data: JSON keeps it for the next visit. */
+export interface TunedAttention {
+  /** The adapter that it was found on, as the browser describes it. */
+  readonly adapter: string;
+  /** The problem that it was found for; lengths and batch sizes up to the same power of two share one. */
+  readonly problem: string;
+  readonly variant: string;
+  readonly kvSplits?: number;
+  /** How times were taken. */
+  readonly timing: TimingSource;
+  /** What was tried, the default first. */
+  readonly candidates: readonly TunedCandidate[];
 }

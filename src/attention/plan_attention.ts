@@ -16,22 +16,20 @@ import {
   WIDE,
 } from "../kernels/decode.ts";
 import { chooseForwardTile, type ForwardTile, isMatrixVariant, type TileLimits } from "../kernels/forward.ts";
-import type { AttentionPlan } from "../plan/plan.ts";
+import { accessOf } from "../plan/access.ts";
 import { bindingBase } from "../plan/specs.ts";
-import { accessOf, buildPlan } from "./build.ts";
-import { loadExtension } from "./features.ts";
+import { assemblePlan } from "./assemble.ts";
+import type { AttentionPlan } from "./bindings.ts";
 import { forwardKernels, type Kernels } from "./forward_kernels.ts";
-import { attentionTensors, operandsOf } from "./memory.ts";
 import {
   ATTENTION_PROBLEM,
   type AttentionProblem,
   type Cached,
   hasPlainScores,
   isLargeScale,
-  type ResolvedProblem,
-  resolveProblem,
   type TakenProblem,
 } from "./problem.ts";
+import type { ResolvedProblem } from "./resolved.ts";
 
 /**
  * Compiles softmax(scale * Q K^T + mask) V for a problem: a checked, reusable recipe without any memory of size M x N.
@@ -157,18 +155,4 @@ function decodeKernels(problem: ResolvedProblem, limits: TileLimits): Kernels {
     ],
     workspace: [batch * heads * seqQ * kvSplits * recordFloats(vDim)],
   };
-}
-
-/** The plan of an attention problem by the kernels that somebody chooses for it. */
-export async function assemblePlan(
-  device: GPUDevice,
-  problem: TakenProblem,
-  kernelsFor: (problem: ResolvedProblem) => Omit<Kernels, "variant"> | Promise<Omit<Kernels, "variant">>,
-) {
-  checkDevice(device);
-  const resolved = resolveProblem(problem, await loadExtension(problem));
-  const kernels = await kernelsFor(resolved);
-  const memory = operandsOf(device, problem, resolved, attentionTensors(problem, resolved), kernels.workspace);
-  const built = await buildPlan(device, resolved, memory, kernels.stagesOf);
-  return { ...built, resolved, operands: memory.operands };
 }

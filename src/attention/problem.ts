@@ -2,11 +2,11 @@
 
 import { check, show } from "../errors.ts";
 import type { OptionNames, Taken } from "../given.ts";
-import { resolveSpec } from "../gpu/tensor.ts";
 import {
   AXES,
   checkedSpec,
   checkLayout,
+  dense,
   expectApart,
   expectShape,
   FLOATS,
@@ -14,12 +14,12 @@ import {
   reorder,
   toBhmd,
 } from "../plan/specs.ts";
-import type { Dtype, Layout, TensorSpec } from "../types.ts";
+import type { Layout, TensorSpec } from "../types.ts";
 import { keysAndValues } from "./cached.ts";
-import { defaultScale, type Extension, type Features, resolveFeatures, SCORE_OPTIONS } from "./features.ts";
-import type { KvSource, KvSourceOwner } from "./kv_source.ts";
-import type { ScoreOptions } from "./options.ts";
-import type { TunedAttention } from "./tuned.ts";
+import { defaultScale, type Extension, resolveFeatures, SCORE_OPTIONS } from "./features.ts";
+import type { KvSourceOwner } from "./kv_source.ts";
+import type { ScoreOptions, TunedAttention } from "./options.ts";
+import type { Features, ResolvedProblem } from "./resolved.ts";
 
 /** What scores are made of: the part of a problem that has no values. */
 export interface ScoreProblem extends ScoreOptions {
@@ -106,41 +106,6 @@ export const ATTENTION_PROBLEM: OptionNames<AttentionProblem | Cached<AttentionP
   variant: "string",
   tuned: "any",
 };
-
-/** The checked part of a problem that has no values. Tensors are in BHMD order. */
-export interface ResolvedScores extends Features {
-  readonly label: string;
-  readonly layout: Layout;
-  readonly heads: number;
-  readonly kvHeads: number;
-  readonly headDim: number;
-  /** 0 where there are no values. */
-  readonly vDim: number;
-  readonly q: ResolvedSpec;
-  readonly k: ResolvedSpec;
-  /** The cache that k and v are in. */
-  readonly source: KvSource | undefined;
-  /** The shape of the log-sum-exp. */
-  readonly lseShape: readonly number[];
-  readonly scale: number;
-  readonly maxDispatchFlops: number | undefined;
-  /** What plans need for the options that few problems have; undefined if it has none of them. */
-  readonly extension: Extension | undefined;
-}
-
-/** A checked problem. Tensors are in BHMD order. */
-export interface ResolvedProblem extends ResolvedScores {
-  readonly v: ResolvedSpec;
-  readonly output: ResolvedSpec;
-  /** The shape of the output in the caller's layout. */
-  readonly outputShape: readonly number[];
-  readonly lse: ResolvedSpec | undefined;
-  readonly rowMax: ResolvedSpec | undefined;
-  readonly allowF16Products: boolean;
-  readonly variant: string | undefined;
-  readonly kvSplits: number | undefined;
-  readonly tuned: TunedAttention | undefined;
-}
 
 /**
  * Checks a problem and fills in its defaults. Throws FoveaError("argument") that names what is wrong.
@@ -280,11 +245,5 @@ function checkShapes(label: string, layout: Layout, q: ResolvedSpec, k: Resolved
   expect(heads >= 1 && kvHeads >= 1, "there must be a head");
   expect(heads % kvHeads === 0, `the ${heads} query heads must be a multiple of the ${kvHeads} key heads`);
 }
-
-/** A dense tensor of this shape, given in BHMD order, that is dense in the caller's. */
-export const dense = (shape: readonly number[], layout: Layout, dtype: Dtype): ResolvedSpec => {
-  const inLayout = reorder({ shape, strides: shape, offset: 0, dtype }, layout).shape;
-  return reorder(resolveSpec("output", { shape: inLayout, dtype }), layout);
-};
 
 const shapeText = (spec: ResolvedSpec, layout: Layout) => `[${reorder(spec, layout).shape.join(", ")}]`;

@@ -2,10 +2,12 @@
 
 import { check, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
+import type { ListOrTensor } from "../plan/specs.ts";
 import type { KvSource } from "./kv_source.ts";
-import type { ListOrTensor, TakenScores } from "./options.ts";
+import type { TakenScores } from "./options.ts";
+import type { Table } from "./resolved.ts";
 import { countOf } from "./table_memory.ts";
-import type { Sizes, Table } from "./tables.ts";
+import type { Sizes } from "./tables.ts";
 
 const i32 = (at: Table["at"], name: string, values: ListOrTensor): Table => ({ at, name, values, dtype: "i32" });
 

@@ -1,89 +1,13 @@
 // What a query and a key are compared by: their dot product, the cosine of their angle, or a layer of tanh between them.
 
 import { check, show } from "../errors.ts";
-import type { Numbers, OptionNames } from "../given.ts";
+import type { OptionNames } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
-import type { SimilarityChoice } from "../kernels/slots.ts";
 import { checkNames } from "../options.ts";
-import type { PerHead, TakenScores } from "./options.ts";
-import { checkNumbers, LARGEST, type Table } from "./tables.ts";
-
-/** Numbers for each column of a row, [D], or for each head and column, [H, D]: an array, or an f32 tensor. */
-export type PerColumn = Numbers | Tensor;
-
-/**
- * Rows that are normalised before they meet (QK-norm):
- *
- * ```
- * q.k = sum_d qWeights_d q_d kWeights_d k_d / (|q| |k|)
- * |x| = max(sqrt(sum x_d^2), eps)  for "l2",   sqrt(mean x_d^2 + eps)  for "rms"
- * ```
- *
- * Rows may be of any length that f32 has numbers for, up to a head dim of 65,536; a row of zeros has the score 0. NaN and
- * infinities in a row are NaN in its scores.
- *
- * Sources: Query-Key Normalization (arXiv 2010.04245), Swin Transformer V2 (arXiv 2111.09883), RMSNorm (arXiv 1910.07467).
- */
-export interface NormalizedSimilarity {
-  readonly kind: "l2" | "rms";
-  /** A positive number. Default 1e-12 for `"l2"`, 1e-6 for `"rms"`. */
-  readonly eps?: number;
-  /** Learned factors of the normalised columns, [D]. Default 1. */
-  readonly qWeights?: PerColumn;
-  readonly kWeights?: PerColumn;
-}
-
-/**
- * Additive attention (Bahdanau, arXiv 1409.0473), of rows that are projected already:
- *
- * ```
- * q.k = sum_d vector_d tanh(innerScale * (q_d + k_d) + innerBias_d)
- * ```
- *
- * tanh is computed to 2e-7, absolute.
- *
- * Keras' `AdditiveAttention` is `vector: scale`. Keras' `Attention` with `score_mode="concat"` is
- * `{ vector: concatWeight, innerScale: scale }`, each a number.
- */
-export interface AdditiveSimilarity {
-  readonly kind: "additive";
-  /** [D] for all heads, [H, D], or one number for all columns. Default 1. */
-  readonly vector?: number | PerColumn;
-  /** [D] or [H, D]. Default none. */
-  readonly innerBias?: PerColumn;
-  /** Factor of q + k. Default 1. */
-  readonly innerScale?: number;
-  /**
-   * The vector in use is gain * vector / |vector| for each head (arXiv 1602.07868; TensorFlow's `normalize=True`). A vector of
-   * zeros stays one. Elements may be as large as 1e38 / D, for they are summed before they are divided.
-   */
-  readonly normalize?: boolean;
-  /** Goes with `normalize`: a number, or one a head [H]. Default 1. */
-  readonly gain?: number | PerHead;
-}
-
-/** What stands for q.k in the scores. `"cosine"` is `{ kind: "l2" }`. */
-export type Similarity = "dot" | "cosine" | NormalizedSimilarity | AdditiveSimilarity;
-
-/** Options that say what stands for q.k in the scores, and their temperature. */
-export interface SimilarityOptions {
-  /** What a query and a key are compared by. Default `"dot"`, their dot product. */
-  readonly similarity?: Similarity;
-  /** Learned factor of the scores of each head [H], beside the scale; or a number for all. Default 1. */
-  readonly temperature?: number | PerHead;
-  /** The same as its natural logarithm, as Swin Transformer V2 learns it: min(exp(logTemperature), maxTemperature). */
-  readonly logTemperature?: number | PerHead;
-  /** Goes with `logTemperature`; up to 2^64, as is a temperature. Default 100. */
-  readonly maxTemperature?: number;
-}
-
-/** A checked similarity: the numbers that kernels take from the params, and what their text depends on. */
-export type ResolvedSimilarity = {
-  readonly eps: number;
-  readonly innerScale: number;
-  readonly maxTemperature: number;
-  readonly temperature: "plain" | "log" | undefined;
-} & ({ readonly kind: "dot" } | { readonly kind: SimilarityChoice["kind"]; readonly choice: SimilarityChoice });
+import type { PerHead } from "../plan/specs.ts";
+import type { AdditiveSimilarity, NormalizedSimilarity, PerColumn, TakenScores } from "./options.ts";
+import type { ResolvedSimilarity, Table } from "./resolved.ts";
+import { checkNumbers, LARGEST } from "./tables.ts";
 
 interface Sizes {
   readonly heads: number;

@@ -2,8 +2,8 @@
 
 import { compileKernel } from "../gpu/pipelines.ts";
 import { COPY, copyValues, tablesKernel, tablesWorkgroups } from "../kernels/tables.ts";
-import type { Operand } from "./memory.ts";
-import { type Dispatch, UNIFORM_STRIDE } from "./uniform.ts";
+import type { Operand } from "../plan/operand.ts";
+import { type Dispatch, UNIFORM_STRIDE } from "../plan/work.ts";
 
 /** The kernel that copies a tensor into the tables. */
 export async function compileTableCopy(device: GPUDevice) {

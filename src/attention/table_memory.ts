@@ -2,15 +2,14 @@
 
 import { Tensor } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
-import type { OperandName } from "./memory.ts";
-import type { PerBatch } from "./options.ts";
-import type { Table } from "./tables.ts";
+import type { PerBatch } from "../plan/specs.ts";
+import type { Table } from "./resolved.ts";
 
 /** All tables one after the other: the words known now, where each begins, and the tensors to copy in. */
 export function layTables(tables: readonly Table[]) {
   const words: number[] = [];
   const places: Partial<Params> = {};
-  const tensors: { from: OperandName; values: Tensor; at: number }[] = [];
+  const tensors: { from: string; values: Tensor; at: number }[] = [];
   const bits = new DataView(new ArrayBuffer(4));
   const wordOf = (value: number, dtype: Table["dtype"]) => {
     if (dtype === "i32") return Math.min(value, 2 ** 31 - 1);
@@ -26,7 +25,7 @@ export function layTables(tables: readonly Table[]) {
     }
     if (at === "relative_buckets_at") places.relative_reach = countOf(values) / 2 - 1;
     if (values instanceof Tensor) {
-      tensors.push({ from: name as OperandName, values, at: words.length });
+      tensors.push({ from: name, values, at: words.length });
       for (let i = 0; i < values.size; i++) words.push(0);
     } else for (const value of values) words.push(wordOf(value, dtype));
   }

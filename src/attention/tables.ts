@@ -5,23 +5,11 @@
 import { check, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
-import type { Params } from "../kernels/params.ts";
 import { checkNames } from "../options.ts";
-import { distanceBuckets } from "../positions/buckets.ts";
-import type { ListOrTensor, PerHead, RelativeBias, TakenScores } from "./options.ts";
-
-/** A part of the tables. */
-export interface Table {
-  /** The member of the params that says where it lies. */
-  readonly at: keyof Params & `${string}_at`;
-  /** The caller's name for it: an option, and a binding if the values are a tensor. */
-  readonly name: string;
-  readonly dtype: "i32" | "f32";
-  /** Numbers, a tensor to copy them from in every run, or how many words a kernel of the plan will write. */
-  readonly values: readonly number[] | Tensor | { readonly reserved: number };
-  /** Elements from a batch entry or head to the next, where those differ, and the member of the params that says so. */
-  readonly stride?: readonly [member: keyof Params, elements: number];
-}
+import type { ListOrTensor, PerHead } from "../plan/specs.ts";
+import { distanceBuckets, type RelativeBias } from "../positions/buckets.ts";
+import type { TakenScores } from "./options.ts";
+import type { Table } from "./resolved.ts";
 
 /** Sizes of the scores. */
 export interface Sizes {

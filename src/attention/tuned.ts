@@ -2,36 +2,9 @@
 
 import { check } from "../errors.ts";
 import { adapterName } from "../gpu/device.ts";
-import type { TimingSource } from "../gpu/timing.ts";
+import { accessOf } from "../plan/access.ts";
 import { bindingBase, type ResolvedSpec } from "../plan/specs.ts";
-import { accessOf } from "./build.ts";
-import type { ResolvedProblem } from "./problem.ts";
-
-/** A choice that {@link tune} tried. */
-export interface TunedCandidate {
-  /** Row of the kernels' tile tables. */
-  readonly variant: string;
-  /** Workgroups that share the keys of a row, where the kernel splits them. */
-  readonly kvSplits?: number;
-  /** Median milliseconds of a run; of its first one, if that took more than twice the fastest. */
-  readonly ms?: number;
-  /** Why it is out of the question, whatever its time: it failed, or its values are not the default's. */
-  readonly failure?: string;
-}
-
-/** What {@link tune} found. Plain data: JSON keeps it for the next visit. */
-export interface TunedAttention {
-  /** The adapter that it was found on, as the browser describes it. */
-  readonly adapter: string;
-  /** The problem that it was found for; lengths and batch sizes up to the same power of two share one. */
-  readonly problem: string;
-  readonly variant: string;
-  readonly kvSplits?: number;
-  /** How times were taken. */
-  readonly timing: TimingSource;
-  /** What was tried, the default first. */
-  readonly candidates: readonly TunedCandidate[];
-}
+import type { ResolvedProblem } from "./resolved.ts";
 
 /** The choice that a problem was given as the result of tuning. Throws FoveaError if that is of another one. */
 export function tunedChoice(

@@ -1,26 +1,17 @@
 // The uniform of a plan: lengths and strides of the problem, once for every dispatch that its work is cut into.
 
-import { check } from "../errors.ts";
 import { isSoftware } from "../gpu/device.ts";
 import { PARAMS, type Params } from "../kernels/params.ts";
 import { isAligned, type SlotChoice } from "../kernels/slots.ts";
-import { reorder } from "../plan/specs.ts";
+import { addresses } from "../plan/access.ts";
+import type { Operands } from "../plan/operand.ts";
+import type { CompiledStage } from "../plan/plan.ts";
+import { cutWork, type Dispatch, UNIFORM_STRIDE } from "../plan/work.ts";
 import type { KernelSource } from "../types.ts";
-import type { Operand, Operands, TablePlaces } from "./memory.ts";
-import type { ResolvedScores } from "./problem.ts";
-
-/** Offsets of uniforms are multiples of 256 at most; a device may ask for less, which buys nothing here. */
-export const UNIFORM_STRIDE = Math.ceil(PARAMS.bytes / 256) * 256;
+import type { ResolvedScores, TablePlaces } from "./resolved.ts";
 
 /** Operations of a dispatch by default: below a second of a slow device of the kind. */
 const MOST_FLOPS = { gpu: 2 ** 36, software: 2 ** 32 };
-
-/** Workgroups of the folded grid, and where the params of the dispatch lie in the plan's uniform buffer. */
-export interface Dispatch {
-  readonly x: number;
-  readonly y: number;
-  readonly paramsOffset: number;
-}
 
 /** How a kernel covers the problem. */
 export interface Grid {
@@ -36,6 +27,14 @@ export interface Grid {
   readonly heads?: number;
   /** Operations of a workgroup. Default those of attention. */
   readonly flops?: number;
+}
+
+/** A kernel of a plan, and how it covers the problem. */
+export interface Stage {
+  readonly source: KernelSource;
+  /** As of a stage that is ready; a stage that has them is none of the plan's main ones. */
+  readonly names?: CompiledStage["names"];
+  readonly grid: Grid;
 }
 
 /** What the uniforms of all kernels of a plan are made from. */
@@ -66,33 +65,6 @@ export function dispatchesOf(
     return { x, y, paramsOffset: offset + index * stride };
   });
   return { dispatches, bytes };
-}
-
-/** Dispatches that a kernel is cut into at most: each has its uniforms in memory. */
-const MOST_DISPATCHES = 2 ** 18;
-
-/** Throws FoveaError("limit") for more dispatches than that, before there is memory for them. */
-export function checkDispatches(count: number): void {
-  check(
-    count <= MOST_DISPATCHES,
-    "limit",
-    () =>
-      `${count} dispatches are too many; a kernel is cut into ${MOST_DISPATCHES} at most. Give a larger maxDispatchFlops.`,
-  );
-}
-
-/** Cuts workgroups into dispatches of at most `maxFlops` each, and folds each into two dimensions. */
-export function cutWork(device: GPUDevice, total: number, flopsEach: number, maxFlops: number) {
-  const perDimension = device.limits.maxComputeWorkgroupsPerDimension;
-  const share = Math.max(1, Math.min(Math.floor(maxFlops / flopsEach), perDimension ** 2));
-  const count = Math.ceil(total / share);
-  checkDispatches(count);
-  return Array.from({ length: count }, (_, index) => {
-    const first = index * share;
-    const end = Math.min(first + share, total);
-    const x = Math.min(end - first, perDimension);
-    return { x, y: Math.ceil((end - first) / x), grid_x: x, first_workgroup: first, end_workgroup: end };
-  });
 }
 
 /** In place of where a table lies: there is none. */
@@ -142,28 +114,3 @@ function sharedParams(problem: ResolvedScores, operands: Operands, slots: SlotCh
 
 /** The axes of a cache are in this order, whatever those of the queries. */
 const CACHE = { layout: "bhmd" } as const;
-
-/** The params of a tensor: base and strides in the units of its slot, vec4s in the dense ones and elements otherwise. */
-export function addresses<Name extends string, Row extends "m" | "n">(
-  name: Name,
-  row: Row,
-  operand: Pick<Operand, "spec" | "base"> | undefined,
-  dense: boolean,
-  { layout }: Pick<ResolvedScores, "layout">,
-): Record<`${Name}_base` | `${Name}_stride_${"b" | "h" | Row | "d"}`, number> {
-  const { shape, strides } = operand
-    ? operand.spec.shape.length === 4
-      ? reorder(operand.spec, layout)
-      : operand.spec
-    : { shape: [], strides: [] };
-  const unit = dense ? 4 : 1;
-  // The stride of an axis with one index is never taken, and need not be a whole number of units.
-  const [b = 0, h = 0, m = 0, d = 0] = strides.map((stride, axis) => (shape[axis] > 1 ? stride / unit : 0));
-  return {
-    [`${name}_base`]: (operand?.base ?? 0) / unit,
-    [`${name}_stride_b`]: b,
-    [`${name}_stride_h`]: h,
-    [`${name}_stride_${row}`]: m,
-    [`${name}_stride_d`]: dense ? 0 : d,
-  } as ReturnType<typeof addresses<Name, Row>>;
-}

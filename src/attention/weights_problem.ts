@@ -1,8 +1,12 @@
 // What can be asked for beside the output, of which heads and which queries: checked, and as params of the kernels.
 
 import { check, show } from "../errors.ts";
-import { AttentionFunction, checkCaptureNames, type ProbabilityFunction } from "../functions/attention_function.ts";
-import { functionsOf } from "../functions/captures.ts";
+import {
+  AttentionFunction,
+  checkCaptureNames,
+  functionsOf,
+  type ProbabilityFunction,
+} from "../functions/attention_function.ts";
 import type { Numbers, OptionNames, Taken } from "../given.ts";
 import { resolveSpec } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
@@ -10,8 +14,8 @@ import { ALL, MOST_KEYS, STAGES } from "../kernels/weights.ts";
 import { checkedSpec, expectApart, expectShape, type ResolvedSpec } from "../plan/specs.ts";
 import type { TensorSpec } from "../types.ts";
 import type { Extension } from "./features.ts";
-import { type Cached, type ResolvedScores, resolveScores, SCORE_PROBLEM, type ScoreProblem } from "./problem.ts";
-import type { Table } from "./tables.ts";
+import { type Cached, resolveScores, SCORE_PROBLEM, type ScoreProblem } from "./problem.ts";
+import type { ResolvedScores, Table } from "./resolved.ts";
 
 /**
  * How far a score has come: `"raw"` is scale * q.k of every used key, masked or not, and 0 past the lengths; `"capped"`

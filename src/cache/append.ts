@@ -1,7 +1,6 @@
 // Appending to a cache: the plan that every kind of cache makes.
 
 import type { KvSource } from "../attention/kv_source.ts";
-import { UNIFORM_STRIDE } from "../attention/uniform.ts";
 import { check } from "../errors.ts";
 import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
 import { type CompiledKernel, checkBindings, compileKernel } from "../gpu/pipelines.ts";
@@ -12,6 +11,7 @@ import { tablesKernel } from "../kernels/tables.ts";
 import { takeOptions } from "../options.ts";
 import { bindingRange } from "../plan/specs.ts";
 import { checkTarget, recordInto } from "../plan/target.ts";
+import { UNIFORM_STRIDE } from "../plan/work.ts";
 import type { KernelSource } from "../types.ts";
 import { boundTensors, countsOf } from "./append_bindings.ts";
 import type { TakeRoom } from "./append_moment.ts";

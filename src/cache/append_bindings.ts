@@ -1,9 +1,9 @@
 // What one run of an append is given: counts and tensors, checked before anything is counted or recorded.
 
-import type { OperandName, Operands } from "../attention/memory.ts";
 import { check, show } from "../errors.ts";
 import { numbersOf } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
+import type { Operands } from "../plan/operand.ts";
 import { checkOperand, checkOverlap, checkUsed } from "../plan/operand_checks.ts";
 import type { AppendBindings, AppendTarget, ResolvedAppend } from "./append_problem.ts";
 
@@ -64,6 +64,6 @@ export function boundTensors(target: AppendTarget, append: ResolvedAppend, bindi
       () => `${label}: ${name} is in the memory of ${target.label}; copy rows within a cache with forkEntry().`,
     );
   }
-  checkOverlap(label, operands as Operands, tensors as ReadonlyMap<OperandName, Tensor>); // names are only printed
+  checkOverlap(label, operands as Operands, tensors as ReadonlyMap<string, Tensor>); // names are only printed
   return tensors;
 }

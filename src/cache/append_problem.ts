@@ -1,9 +1,6 @@
 // What is appended to a cache: its tensors, checked before the GPU sees any of them, and the uniforms of the append.
 
-import { accessOf } from "../attention/build.ts";
 import type { KvSource } from "../attention/kv_source.ts";
-import type { Operand } from "../attention/memory.ts";
-import { addresses, UNIFORM_STRIDE } from "../attention/uniform.ts";
 import { check } from "../errors.ts";
 import type { Numbers, OptionNames, Taken } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
@@ -12,6 +9,8 @@ import { PARAMS, type Params } from "../kernels/params.ts";
 import { ANGLE_POSITIONS, type RotaryChoice } from "../kernels/rotary_angles.ts";
 import { isAligned } from "../kernels/slots.ts";
 import { COPY, copyValues } from "../kernels/tables.ts";
+import { accessOf, addresses } from "../plan/access.ts";
+import type { Operand } from "../plan/operand.ts";
 import { checkOperand } from "../plan/operand_checks.ts";
 import {
   bindingBase,
@@ -24,6 +23,7 @@ import {
   reorder,
   toBhmd,
 } from "../plan/specs.ts";
+import { UNIFORM_STRIDE } from "../plan/work.ts";
 import { positionParams } from "../positions/positions.ts";
 import type { Dtype, KernelSource, Layout, TensorSpec } from "../types.ts";
 import type { AppendMoment } from "./append_moment.ts";

@@ -88,3 +88,21 @@ export function checkCaptureNames(label: string, functions: readonly (AttentionF
     }
   }
 }
+
+/** The functions that options can have. */
+interface FunctionsOf {
+  readonly scoreFunction?: ScoreFunction;
+  readonly maskFunction?: MaskFunction;
+  readonly blockMask?: { readonly maskFunction: MaskFunction | undefined };
+  readonly probabilityFunction?: ProbabilityFunction;
+}
+
+/** The mask function of a problem: its own, or that of its block mask. */
+export const maskFunctionOf = ({ maskFunction, blockMask }: FunctionsOf): MaskFunction | undefined =>
+  maskFunction ?? blockMask?.maskFunction;
+
+/** The functions of a problem. */
+export function functionsOf(options: FunctionsOf): readonly AttentionFunction[] {
+  const { scoreFunction, probabilityFunction } = options;
+  return [scoreFunction, maskFunctionOf(options), probabilityFunction].filter((given) => given !== undefined);
+}

@@ -1,11 +1,9 @@
 // What the functions of a problem capture, for plans: numbers as uniforms hold them, and the functions themselves.
 
-import type { ScoreOptions } from "../attention/options.ts";
 import { check } from "../errors.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { CaptureType } from "../kernels/slots.ts";
 import { writeScalar } from "../kernels/uniform.ts";
-import type { AttentionFunction, MaskFunction, ProbabilityFunction } from "./attention_function.ts";
 
 /** A number is an f32. */
 export type CapturedNumber = number | { readonly i32: number } | { readonly u32: number };
@@ -37,16 +35,4 @@ export function checkCaptured(label: string, name: string, device: GPUDevice, { 
     () =>
       `${label}: capture ${name} starts at element ${offset} of its buffer; a captured tensor must start at a multiple of ${step} (${bytes} bytes).`,
   );
-}
-
-/** The mask function of a problem: its own, or that of its block mask. */
-export const maskFunctionOf = ({ maskFunction, blockMask }: ScoreOptions): MaskFunction | undefined =>
-  maskFunction ?? blockMask?.maskFunction;
-
-/** The functions of a problem. */
-export function functionsOf(
-  options: ScoreOptions & { readonly probabilityFunction?: ProbabilityFunction },
-): readonly AttentionFunction[] {
-  const { scoreFunction, probabilityFunction } = options;
-  return [scoreFunction, maskFunctionOf(options), probabilityFunction].filter((given) => given !== undefined);
 }

@@ -1,11 +1,10 @@
 // Ready score functions, in the form that any user's has; and the usual slopes of ALiBi.
 
-import type { RelativeBias } from "../attention/options.ts";
 import { check, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { takeOptions } from "../options.ts";
-import { distanceBuckets } from "../positions/buckets.ts";
+import { distanceBuckets, type RelativeBias } from "../positions/buckets.ts";
 import { checkArray } from "./checks.ts";
 import { makeFunction, type ScoreFunction, scoreFunction } from "./functions.ts";
 

@@ -12,7 +12,8 @@ import { configModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
 import type { TileLimits } from "./forward.ts";
 import { KernelCache } from "./kernel_cache.ts";
-import { loadSlotModules, type SlotChoice, slotBindings, slotConstants } from "./slots.ts";
+import { loadSlotModules } from "./load_slots.ts";
+import { type SlotChoice, slotBindings, slotConstants } from "./slots.ts";
 
 /**
  * The most queries of a head that are decoded; with more of them the forward kernel is worth it. Where that has quads, on

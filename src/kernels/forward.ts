@@ -7,7 +7,8 @@ import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { KernelSource } from "../types.ts";
 import { KernelCache } from "./kernel_cache.ts";
-import { loadSlotModules, type SlotChoice, slotBindings, slotConstants } from "./slots.ts";
+import { loadSlotModules } from "./load_slots.ts";
+import { type SlotChoice, slotBindings, slotConstants } from "./slots.ts";
 
 const LANES_X = 8;
 const KV_TILE = 32;

@@ -12,7 +12,8 @@ import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, constantsModule, MODULES } from "../shader/modules.ts";
 import type { KernelSource } from "../types.ts";
 import { KernelCache } from "./kernel_cache.ts";
-import { loadSlotModules, type SlotChoice, slotBindings, slotConstants } from "./slots.ts";
+import { loadSlotModules } from "./load_slots.ts";
+import { type SlotChoice, slotBindings, slotConstants } from "./slots.ts";
 
 /** What matrices hold before they are multiplied. Sums are f32. */
 export type Component = "f16" | "f32";

@@ -2,7 +2,6 @@
 // modules are in slot_modules.ts.
 
 import type { GuestPart } from "../shader/guests.ts";
-import type { ModuleMap } from "../shader/link.ts";
 import type { Binding } from "../types.ts";
 import type { KvAccess } from "./kv_access.ts";
 
@@ -88,12 +87,6 @@ export interface SlotChoice {
 
 /** Plain attention of dense tensors. */
 export const PLAIN: SlotChoice = { q: "dense", k: "dense", v: "dense", o: "dense" };
-
-/** Modules that replace the default ones. Plain attention has none, and loads none. */
-export async function loadSlotModules(slots: SlotChoice): Promise<ModuleMap> {
-  const isPlain = Object.values(slots).every((choice) => !choice || choice === "dense");
-  return isPlain ? {} : (await import("./slot_modules.ts")).slotModules(slots);
-}
 
 /** The constants of `slots/config` that say what happens to scores and probabilities. */
 export function slotConstants(slots: SlotChoice): Readonly<Record<string, boolean | number>> {

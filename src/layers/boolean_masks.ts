@@ -1,7 +1,6 @@
 // Boolean masks in both conventions that libraries have: what is true counts, or what is true is ignored; of scores, or
 // of keys alone. One mask that counts is left as it is; anything else is joined into one of bits, before each run.
 
-import { UNIFORM_STRIDE } from "../attention/uniform.ts";
 import { check } from "../errors.ts";
 import { paramsBuffer, settle } from "../gpu/buffers.ts";
 import { compileKernel } from "../gpu/pipelines.ts";
@@ -11,8 +10,9 @@ import type { UniformValues } from "../kernels/uniform.ts";
 import { resolveMemory } from "../plan/broadcast.ts";
 import { planTensors } from "../plan/one_kernel.ts";
 import { memoryOf } from "../plan/operand_checks.ts";
-import { AttentionPlan } from "../plan/plan.ts";
+import { Plan } from "../plan/plan.ts";
 import { checkedSpec, type ResolvedSpec } from "../plan/specs.ts";
+import { UNIFORM_STRIDE } from "../plan/work.ts";
 import type { TensorSpec } from "../types.ts";
 
 /**
@@ -132,7 +132,15 @@ export async function prepareMasks(device: GPUDevice, label: string, masks: read
     const { value: params, done } = paramsBuffer(device, `${label} mask`, [chunk]);
     const dispatches = [{ x, y: Math.ceil(workgroups / x), paramsOffset: 0 }];
     const stages = [{ source: maskBitsKernel(), compiled, names, dispatches }];
-    const plan = AttentionPlan.make({ device, label, operands, stages, params, numbers: new Map(), owned });
+    const plan = Plan.make<Readonly<Record<string, Tensor | undefined>>>({
+      device,
+      label,
+      operands,
+      stages,
+      params,
+      numbers: new Map(),
+      owned,
+    });
     const allocated = settle([done, ...memoryOf(operands)]);
     allocated.catch(() => plan.destroy());
     return { plan, allocated, bits };

@@ -7,7 +7,7 @@
 // q, k, v and heads are [B, rows, heads * dim]; attention looks at them as [B, heads, rows, dim] by strides. What keys
 // the layer adds are attended to on their own and merged, exactly, so that no mask, length or position is about them.
 
-import type { AttentionBindings, OperandName } from "../attention/memory.ts";
+import type { AttentionBindings } from "../attention/bindings.ts";
 import { planMerge } from "../attention/merge.ts";
 import type { ScoreOptions } from "../attention/options.ts";
 import { planAttention } from "../attention/plan_attention.ts";
@@ -33,7 +33,7 @@ export interface Layer {
 }
 
 /** The tensors of a run, by the names that the caller gives them. */
-export type Given = ReadonlyMap<OperandName, Tensor>;
+export type Given = ReadonlyMap<string, Tensor>;
 
 /** A part of a plan: what is left to record of it with these tensors. */
 export interface Part {
@@ -265,8 +265,7 @@ export class Builder {
     const { plan, allocated, bits } = await prepareMasks(device, label, masks, rowsKv);
     this.#add(
       allocated.then(() => plan),
-      (made, given) =>
-        made.prepare(Object.fromEntries(masks.map(({ name }) => [name, given.get(name)])) as AttentionBindings),
+      (made, given) => made.prepare(Object.fromEntries(masks.map(({ name }) => [name, given.get(name)]))),
     );
     return { spec: bits, of: () => bits };
   }
@@ -278,7 +277,7 @@ interface Partial {
 }
 
 /** What the caller binds under a name. */
-const bound = (name: OperandName, spec: ResolvedSpec): Place => ({ spec, of: (given) => given.get(name) as Tensor });
+const bound = (name: string, spec: ResolvedSpec): Place => ({ spec, of: (given) => given.get(name) as Tensor });
 
 /** A place looked at in another way. Views are kept, so that bind groups are found again. */
 function viewed(place: Place, view: (tensor: Tensor) => Tensor, spec: ResolvedSpec): Place {

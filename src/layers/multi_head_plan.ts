@@ -1,11 +1,11 @@
 // The plan of multi-head attention: its parts (multi_head_parts.ts), and the tensors that a caller binds.
 
-import type { OperandName, Operands } from "../attention/memory.ts";
 import { check } from "../errors.ts";
 import { checkDevice, settle } from "../gpu/buffers.ts";
 import { BYTES } from "../gpu/shapes.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { planTensors } from "../plan/one_kernel.ts";
+import type { Operands } from "../plan/operand.ts";
 import { checkOperand, checkOverlap, memoryOf } from "../plan/operand_checks.ts";
 import type { ResolvedSpec } from "../plan/specs.ts";
 import { checkTarget, type EncodeTarget, recordInto } from "../plan/target.ts";
@@ -57,7 +57,7 @@ export class MultiHeadPlan {
     checkTarget(label, target);
     check(!this.#destroyed, "destroyed", () => `${label}: the plan was destroyed.`);
     checkDevice(device);
-    const given = new Map<OperandName, Tensor>();
+    const given = new Map<string, Tensor>();
     for (const [name, operand] of operands) {
       const tensor = (bindings as Record<string, Tensor | undefined>)[name] ?? operand.fallback;
       checkOperand(`${label}: ${name}`, device, operand, tensor);
@@ -111,7 +111,7 @@ export async function prepareMultiHead(layer: Layer, problem: MultiHeadProblem) 
 /** What the caller binds. */
 function operandsOf({ device, label }: Layer, problem: MultiHeadProblem, resolved: ResolvedMultiHead) {
   const { operands } = planTensors(device, label, ({ add }) => {
-    const some = (name: OperandName, spec: ResolvedSpec | undefined, given: unknown, written = false) =>
+    const some = (name: string, spec: ResolvedSpec | undefined, given: unknown, written = false) =>
       spec && add(name, spec, given, written);
     some("query", resolved.query, problem.query);
     some("key", resolved.key, problem.key);

@@ -1,7 +1,7 @@
 // What multi-head attention is made of: the layer's sizes from its weights, and the tensors of a problem, checked.
 
+import type { AttentionBindings } from "../attention/bindings.ts";
 import { SCORE_OPTIONS } from "../attention/features.ts";
-import type { AttentionBindings } from "../attention/memory.ts";
 import type { ScoreOptions } from "../attention/options.ts";
 import { check, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";

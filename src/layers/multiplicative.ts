@@ -1,7 +1,7 @@
 // Multiplicative attention (Luong's general score): the queries projected once, then dot products.
 
 import { ATTENTION_OPTIONS, type AttentionOptions, type AttentionResult, resultsOf } from "../attention/attention.ts";
-import type { AttentionBindings } from "../attention/memory.ts";
+import type { AttentionBindings, AttentionPlan } from "../attention/bindings.ts";
 import { preparePlan } from "../attention/plan_attention.ts";
 import { ATTENTION_PROBLEM, type AttentionProblem } from "../attention/problem.ts";
 import { check } from "../errors.ts";
@@ -9,7 +9,6 @@ import { readOptions, type Taken } from "../given.ts";
 import { checkDevice, settle } from "../gpu/buffers.ts";
 import { resolveSpec, type Tensor, tensor } from "../gpu/tensor.ts";
 import { prepareProjection } from "../operations/projection.ts";
-import type { AttentionPlan } from "../plan/plan.ts";
 import { checkTensors, type MakeResult, runOnce } from "../plan/run.ts";
 import { checkedSpec, checkLayout, FLOATS, type ResolvedSpec, toBhmd } from "../plan/specs.ts";
 import { checkTarget, type EncodeTarget, recordInto } from "../plan/target.ts";

@@ -1,13 +1,13 @@
 // Linear attention: from a problem to its plan, and the one-liner on top of it.
 
-import { accessOf } from "../attention/build.ts";
-import type { Operand } from "../attention/memory.ts";
 import { readOptions } from "../given.ts";
 import { checkDevice, paramsBuffer, settle } from "../gpu/buffers.ts";
 import { isSoftware } from "../gpu/device.ts";
 import { checkBindings, compileKernel } from "../gpu/pipelines.ts";
 import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
 import { type LinearKernel, type LinearSpecialisation, linearKernel, recurrentTile } from "../kernels/linear.ts";
+import { accessOf } from "../plan/access.ts";
+import type { Operand } from "../plan/operand.ts";
 import { memoryOf } from "../plan/operand_checks.ts";
 import { checkTensors, type MakeResult, RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
 import type { ResolvedSpec } from "../plan/specs.ts";

@@ -1,12 +1,11 @@
 // The tensors of linear attention: those that a caller binds, and those that a plan has to own.
 
-import type { Operand } from "../attention/memory.ts";
-import type { PerBatch } from "../attention/options.ts";
 import { check } from "../errors.ts";
 import { resolveSpec, Tensor, tensor } from "../gpu/tensor.ts";
 import { stateVec4s } from "../kernels/linear.ts";
+import type { Operand } from "../plan/operand.ts";
 import { checkOperand } from "../plan/operand_checks.ts";
-import { bindingBase, checkBindingLimit, type ResolvedSpec } from "../plan/specs.ts";
+import { bindingBase, checkBindingLimit, type PerBatch, type ResolvedSpec } from "../plan/specs.ts";
 import type { LinearAttentionProblem, LinearTensor } from "./options.ts";
 import { givenTensor, type ResolvedLinear } from "./problem.ts";
 

@@ -1,7 +1,7 @@
 // What a caller can say of linear attention: tensors and options.
 
-import type { PerBatch } from "../attention/options.ts";
 import type { OptionNames } from "../given.ts";
+import type { PerBatch } from "../plan/specs.ts";
 import type { Layout, TensorSpec } from "../types.ts";
 
 /** How a token changes the state, by the names of ONNX LinearAttention-27. */

@@ -1,11 +1,11 @@
 // The plan of linear attention: compiled kernels, their uniforms and the tensors that they bind.
 
-import type { Operand } from "../attention/memory.ts";
 import { check } from "../errors.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import type { CompiledKernel } from "../gpu/pipelines.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { LINEAR_PARAMS } from "../kernels/linear.ts";
+import type { Operand } from "../plan/operand.ts";
 import { checkOperand, checkOverlap, checkUsed, tieResults } from "../plan/operand_checks.ts";
 import { bindingRange } from "../plan/specs.ts";
 import { checkTarget, type EncodeTarget, recordInto } from "../plan/target.ts";

@@ -1,8 +1,6 @@
 // The dispatches of linear attention. The tokens run in segments that share one workspace and hand a state on, so that
 // neither memory nor the work of a dispatch grows with their number.
 
-import type { Operand } from "../attention/memory.ts";
-import { checkDispatches } from "../attention/uniform.ts";
 import {
   LINEAR_LANES,
   LINEAR_PARAMS,
@@ -15,7 +13,9 @@ import {
 } from "../kernels/linear.ts";
 import { isAligned } from "../kernels/slots.ts";
 import type { UniformValues } from "../kernels/uniform.ts";
+import type { Operand } from "../plan/operand.ts";
 import { reorder } from "../plan/specs.ts";
+import { checkDispatches } from "../plan/work.ts";
 import type { KernelSource } from "../types.ts";
 import type { ResolvedLinear } from "./problem.ts";
 

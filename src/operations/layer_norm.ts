@@ -5,7 +5,8 @@ import { checkDevice } from "../gpu/buffers.ts";
 import type { FloatTensor, Tensor } from "../gpu/tensor.ts";
 import { layerNormSpecialisation } from "../kernels/layer_norm.ts";
 import { rowKernel, rowWorkgroups } from "../kernels/rows.ts";
-import { type OneKernel, OperationPlan, planOneKernel, planTensors } from "../plan/one_kernel.ts";
+import { type OneKernel, planOneKernel, planTensors } from "../plan/one_kernel.ts";
+import type { Plan } from "../plan/plan.ts";
 import { checkTensors, type MakeResult, RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
 import type { ResolvedSpec } from "../plan/specs.ts";
 import {
@@ -18,7 +19,7 @@ import {
 import { broadcastTo, foldRows, lanesOf, layRows } from "./row_axes.ts";
 
 /** A compiled normalisation. */
-export type LayerNormPlan = OperationPlan<LayerNormBindings>;
+export type LayerNormPlan = Plan<LayerNormBindings>;
 
 /**
  * Compiles a normalisation of rows, the elements of the trailing axes, by mean and variance or by the root mean square:
@@ -69,8 +70,10 @@ async function prepareLayerNorm(device: GPUDevice, problem: LayerNormProblem, na
       if (spec) add(name, spec, problem[name]);
     }
   });
-  const { plan, allocated } = await planOneKernel(device, label, tensors, () => kernelOf(device, resolved));
-  return { plan: OperationPlan.make<LayerNormBindings>(plan), allocated, resolved };
+  const { plan, allocated } = await planOneKernel<LayerNormBindings>(device, label, tensors, () =>
+    kernelOf(device, resolved),
+  );
+  return { plan, allocated, resolved };
 }
 
 function kernelOf(device: GPUDevice, { label, specs, axis, epsilon, rms }: ResolvedLayerNorm): OneKernel {

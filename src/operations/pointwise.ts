@@ -6,7 +6,8 @@ import { checkDevice } from "../gpu/buffers.ts";
 import { type FloatTensor, resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import { type ActivationModule, pointwiseSpecialisation, pointwiseWorkgroups } from "../kernels/pointwise.ts";
 import { rowKernel } from "../kernels/rows.ts";
-import { type OneKernel, OperationPlan, planOneKernel, planTensors } from "../plan/one_kernel.ts";
+import { type OneKernel, planOneKernel, planTensors } from "../plan/one_kernel.ts";
+import type { Plan } from "../plan/plan.ts";
 import { checkTensors, RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
 import { checkedSpec, expectApart, FLOATS, type ResolvedSpec } from "../plan/specs.ts";
 import type { Dtype, TensorSpec } from "../types.ts";
@@ -57,7 +58,7 @@ export interface PointwiseBindings {
 }
 
 /** A compiled pointwise operation. */
-export type PointwisePlan = OperationPlan<PointwiseBindings>;
+export type PointwisePlan = Plan<PointwiseBindings>;
 
 /**
  * Compiles what is done to every element by itself:
@@ -97,10 +98,10 @@ async function preparePointwise(device: GPUDevice, problem: PointwiseProblem, na
       if (spec) add(name, spec, problem[name], name === "output");
     }
   });
-  const { plan, allocated } = await planOneKernel(device, label, tensors, () => {
+  const { plan, allocated } = await planOneKernel<PointwiseBindings>(device, label, tensors, () => {
     return kernelOf(device, label, specs, problem.activation);
   });
-  return { plan: OperationPlan.make<PointwiseBindings>(plan), allocated, output: specs.output };
+  return { plan, allocated, output: specs.output };
 }
 
 interface Specs {

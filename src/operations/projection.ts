@@ -1,8 +1,5 @@
 // Linear projections, y = x W^T + b: the plan, and the one-liner on top of it.
 
-import { accessOf } from "../attention/build.ts";
-import type { AttentionBindings } from "../attention/memory.ts";
-import { addresses } from "../attention/uniform.ts";
 import { check } from "../errors.ts";
 import { readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
@@ -11,8 +8,9 @@ import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
 import { chooseMatmulTile, type MatmulSpecialisation, matmulKernel, matmulTileSize } from "../kernels/matmul.ts";
 import type { Params } from "../kernels/params.ts";
 import { isAligned } from "../kernels/slots.ts";
+import { accessOf, addresses } from "../plan/access.ts";
 import { type OneKernel, planOneKernel, planTensors } from "../plan/one_kernel.ts";
-import type { AttentionPlan } from "../plan/plan.ts";
+import type { Plan } from "../plan/plan.ts";
 import { RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
 import { bindingBase } from "../plan/specs.ts";
 import type { EncodeTarget, Recording } from "../plan/target.ts";
@@ -28,15 +26,15 @@ import {
 export class ProjectionPlan {
   /** Kernel and variant that the tile table chose: `matmul 64x64`. */
   readonly kernel: string;
-  readonly #plan: AttentionPlan;
+  readonly #plan: Plan<ProjectionBindings>;
 
-  private constructor(plan: AttentionPlan) {
+  private constructor(plan: Plan<ProjectionBindings>) {
     this.kernel = plan.kernel;
     this.#plan = plan;
   }
 
   /** @internal Use {@link planProjection}. */
-  static make(plan: AttentionPlan): ProjectionPlan {
+  static make(plan: Plan<ProjectionBindings>): ProjectionPlan {
     return new ProjectionPlan(plan);
   }
 
@@ -53,12 +51,12 @@ export class ProjectionPlan {
    * pass.end();
    */
   encode(target: EncodeTarget, bindings: ProjectionBindings = {}): void {
-    this.#plan.encode(target, bindings as AttentionBindings);
+    this.#plan.encode(target, bindings);
   }
 
-  /** @internal As {@link AttentionPlan.prepare}. */
+  /** @internal As {@link Plan.prepare}. */
   prepare(bindings: ProjectionBindings): Recording | undefined {
-    return this.#plan.prepare(bindings as AttentionBindings);
+    return this.#plan.prepare(bindings);
   }
 
   /** Frees the plan's own small buffers. Work that was submitted before still runs. */
@@ -109,7 +107,10 @@ export async function prepareProjection(device: GPUDevice, problem: ProjectionPr
       if (spec) add(name, spec, problem[name], name === "output");
     }
   });
-  return { ...(await planOneKernel(device, label, tensors, () => kernelOf(device, resolved))), resolved };
+  return {
+    ...(await planOneKernel<ProjectionBindings>(device, label, tensors, () => kernelOf(device, resolved))),
+    resolved,
+  };
 }
 
 /** What is compiled for a projection, and how it covers the rows. */

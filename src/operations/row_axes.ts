@@ -1,12 +1,11 @@
 // Tensors of any number of axes as the kernels of rows see them: broadcast to one shape, with axes joined where no
 // tensor's memory tells them apart.
 
-import { accessOf } from "../attention/build.ts";
-import { addresses } from "../attention/uniform.ts";
 import { check } from "../errors.ts";
 import { ROW_PARAMS, type RowAccesses, type RowTensor, rowLanes } from "../kernels/rows.ts";
 import { isAligned } from "../kernels/slots.ts";
 import type { UniformValues } from "../kernels/uniform.ts";
+import { accessOf, addresses } from "../plan/access.ts";
 import { bindingBase, type ResolvedSpec } from "../plan/specs.ts";
 
 /** [B, H, N] of the rows [B, H, N, W]: a kernel knows three axes beside that of its row. */

@@ -5,7 +5,8 @@ import { checkDevice } from "../gpu/buffers.ts";
 import { type FloatTensor, resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import { softmaxSpecialisation } from "../kernels/row_softmax.ts";
 import { rowKernel, rowWorkgroups } from "../kernels/rows.ts";
-import { type OneKernel, OperationPlan, planOneKernel, planTensors } from "../plan/one_kernel.ts";
+import { type OneKernel, planOneKernel, planTensors } from "../plan/one_kernel.ts";
+import type { Plan } from "../plan/plan.ts";
 import { checkTensors, RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
 import { checkedSpec, expectApart, expectShape, FLOATS, type ResolvedSpec } from "../plan/specs.ts";
 import type { TensorSpec } from "../types.ts";
@@ -41,7 +42,7 @@ export interface SoftmaxBindings {
 }
 
 /** A compiled softmax. */
-export type SoftmaxPlan = OperationPlan<SoftmaxBindings>;
+export type SoftmaxPlan = Plan<SoftmaxBindings>;
 
 /**
  * Compiles the softmax along an axis, or its logarithm:
@@ -79,8 +80,10 @@ async function prepareSoftmax(device: GPUDevice, problem: SoftmaxProblem, name: 
     add("x", x, problem.x);
     add("output", output, problem.output, true);
   });
-  const { plan, allocated } = await planOneKernel(device, label, tensors, () => kernelOf(device, label, resolved));
-  return { plan: OperationPlan.make<SoftmaxBindings>(plan), allocated, output };
+  const { plan, allocated } = await planOneKernel<SoftmaxBindings>(device, label, tensors, () =>
+    kernelOf(device, label, resolved),
+  );
+  return { plan, allocated, output };
 }
 
 interface ResolvedSoftmax {

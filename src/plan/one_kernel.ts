@@ -1,7 +1,5 @@
 // Plans of one kernel that has no keys: their tensors, and the way from those to a plan.
 
-import type { AttentionBindings, Operand, OperandName } from "../attention/memory.ts";
-import { cutWork, UNIFORM_STRIDE } from "../attention/uniform.ts";
 import { check } from "../errors.ts";
 import { paramsBuffer, settle } from "../gpu/buffers.ts";
 import { compileKernel } from "../gpu/pipelines.ts";
@@ -9,20 +7,21 @@ import { Tensor, type TensorOptions, tensor } from "../gpu/tensor.ts";
 import { PARAMS, type Params } from "../kernels/params.ts";
 import type { UniformStruct, UniformValues } from "../kernels/uniform.ts";
 import type { KernelSource } from "../types.ts";
+import type { Operand } from "./operand.ts";
 import { checkOperand, memoryOf } from "./operand_checks.ts";
-import { AttentionPlan } from "./plan.ts";
+import { Plan } from "./plan.ts";
 import { bindingBase, checkBindingLimit, type ResolvedSpec } from "./specs.ts";
-import type { EncodeTarget, Recording } from "./target.ts";
+import { cutWork, UNIFORM_STRIDE } from "./work.ts";
 
 /** The tensors of a plan. */
 export interface PlanTensors {
-  readonly operands: Map<OperandName, Operand>;
+  readonly operands: Map<string, Operand>;
   /** Those that the plan owns. */
   readonly owned: Tensor[];
   /** Adds a tensor that the caller binds, and checks the one that is given for it, if there is one. */
-  add(name: OperandName, spec: ResolvedSpec, given: unknown, written?: boolean): void;
+  add(name: string, spec: ResolvedSpec, given: unknown, written?: boolean): void;
   /** Adds a tensor that the plan allocates. */
-  own(name: OperandName, shape: readonly number[], options: TensorOptions, written?: boolean): void;
+  own(name: string, shape: readonly number[], options: TensorOptions, written?: boolean): void;
 }
 
 /**
@@ -30,7 +29,7 @@ export interface PlanTensors {
  * nothing of the caller's is wrong.
  */
 export function planTensors<T>(device: GPUDevice, label: string, collect: (tensors: PlanTensors) => T) {
-  const operands = new Map<OperandName, Operand>();
+  const operands = new Map<string, Operand>();
   const owned: Tensor[] = [];
   const add: PlanTensors["add"] = (name, spec, given, written = false) => {
     const fallback = given instanceof Tensor ? given : undefined;
@@ -64,48 +63,6 @@ export function checkUnbound(
   );
 }
 
-/** A compiled operation of one kernel. Its `plan...` function makes it; encode it as often as you like. */
-export class OperationPlan<Bindings> {
-  readonly #plan: AttentionPlan;
-
-  private constructor(plan: AttentionPlan) {
-    this.#plan = plan;
-  }
-
-  /** @internal Use the `plan...` function of the operation. */
-  static make<Bindings>(plan: AttentionPlan): OperationPlan<Bindings> {
-    return new OperationPlan(plan);
-  }
-
-  /**
-   * Records the operation into a compute pass, or into a pass of its own on a command encoder. Allocates no GPU memory and
-   * submits nothing. In a caller's pass it sets the pipeline and bind group 0.
-   *
-   * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or belongs to another
-   * device, or if an output shares its buffer with an input.
-   *
-   * @example
-   * plan.encode(pass, { x, output });
-   */
-  encode(target: EncodeTarget, bindings?: Bindings): void {
-    this.#plan.encode(target, bindings as AttentionBindings | undefined);
-  }
-
-  /** @internal As {@link AttentionPlan.prepare}. */
-  prepare(bindings: Bindings): Recording | undefined {
-    return this.#plan.prepare(bindings as AttentionBindings);
-  }
-
-  /** Frees the plan's own small buffers. Work that was submitted before still runs. */
-  destroy(): void {
-    this.#plan.destroy();
-  }
-
-  [Symbol.dispose](): void {
-    this.destroy();
-  }
-}
-
 /** The params of a kernel, by the struct that it shares with its family. */
 export interface KernelParams {
   readonly struct: UniformStruct;
@@ -116,7 +73,7 @@ export interface KernelParams {
 export interface OneKernel {
   readonly source: KernelSource;
   /** Our names of the shader's bindings, where they differ. */
-  readonly names: Readonly<Record<string, OperandName>>;
+  readonly names: Readonly<Record<string, string>>;
   /** Those of attention; or those of another family, of which none has a longer struct. */
   readonly params: Partial<Params> | KernelParams;
   readonly workgroups: number;
@@ -125,12 +82,12 @@ export interface OneKernel {
 }
 
 /** Compiles the kernel and lays out its uniform. Whatever fails, the memory that the plan owns is freed. */
-export async function planOneKernel(
+export async function planOneKernel<Bindings extends object>(
   device: GPUDevice,
   label: string,
   { operands, owned }: Pick<PlanTensors, "operands" | "owned">,
   kernelOf: () => OneKernel,
-): Promise<{ plan: AttentionPlan; allocated: Promise<unknown> }> {
+): Promise<{ plan: Plan<Bindings>; allocated: Promise<unknown> }> {
   try {
     const { source, names, params: some, workgroups, flops = [1, Number.POSITIVE_INFINITY] } = kernelOf();
     // Where there is no output element nothing runs, and kernels of no row or column need not compile.
@@ -146,7 +103,7 @@ export async function planOneKernel(
     });
     const { value: params, done } = paramsBuffer(device, label, [bytes]);
     const stages = compiled ? [{ source, compiled, names, dispatches }] : [];
-    const plan = AttentionPlan.make({ device, label, operands, stages, params, numbers: new Map(), owned });
+    const plan = Plan.make<Bindings>({ device, label, operands, stages, params, numbers: new Map(), owned });
     const allocated = settle([done, ...memoryOf(operands)]);
     allocated.catch(() => plan.destroy());
     return { plan, allocated };

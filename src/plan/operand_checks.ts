@@ -1,8 +1,8 @@
 // The tensors that a plan is made with and encoded with: live, of its device, and as planned; outputs apart from the rest.
 
-import { type AttentionBindings, type Operand, type Operands, OWN } from "../attention/memory.ts";
 import { check, FoveaError, reading, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
+import { type Operand, type Operands, OWN } from "./operand.ts";
 import { bindingRange, bindingStep } from "./specs.ts";
 
 /** Throws FoveaError unless `given` is a live tensor of the device that looks as planned. */
@@ -49,15 +49,11 @@ export function checkOperand(
 }
 
 /** Settles when the memory of all tensors that a plan was made with is known to be there. */
-export const memoryOf = (operands: ReadonlyMap<string, Operand>): Promise<void>[] =>
+export const memoryOf = (operands: Operands): Promise<void>[] =>
   [...operands.values()].flatMap(({ fallback }) => (fallback ? [fallback.allocated] : []));
 
 /** Throws FoveaError if an output shares its buffer with an input, or its elements with another output. */
-export function checkOverlap(
-  label: string,
-  operands: ReadonlyMap<string, Operand>,
-  tensors: ReadonlyMap<string, Tensor>,
-): void {
+export function checkOverlap(label: string, operands: Operands, tensors: ReadonlyMap<string, Tensor>): void {
   for (const [name, written] of tensors) {
     if (!operands.get(name)?.written) continue;
     for (const [other, tensor] of tensors) {
@@ -79,12 +75,9 @@ export function checkOverlap(
   }
 }
 
-/** The names that a caller may bind: all of a plan's but its own, and those of a cache as a whole. */
-export function bindableOf(operands: ReadonlyMap<string, Operand>): ReadonlySet<string> {
-  const hidden: readonly string[] = operands.has("kvState") ? [...OWN, "k", "v"] : OWN;
-  const names = [...operands.keys()].filter((name) => !hidden.includes(name) && !name.startsWith("captures."));
-  return new Set(operands.has("kvState") ? [...names, "cache"] : names);
-}
+/** The names that a caller may bind: all of a plan's but its own. */
+export const bindableOf = (operands: Operands): ReadonlySet<string> =>
+  new Set([...operands.keys()].filter((name) => !OWN.includes(name)));
 
 /** Throws FoveaError for a binding that the plan has no use for. */
 export function checkUsed(label: string, bindable: ReadonlySet<string>, bindings: object): void {
@@ -98,7 +91,7 @@ export function checkUsed(label: string, bindable: ReadonlySet<string>, bindings
     unused === undefined,
     "argument",
     () =>
-      `${label}: the plan has no use for ${show(unused)}; it takes ${[...bindable].join(", ")}. What else a problem has is said when its plan is made.`,
+      `${label}: the plan has no use for ${show(unused)}; it takes ${[...bindable].filter((name) => name !== "captures").join(", ")}. What else a problem has is said when its plan is made.`,
   );
 }
 
@@ -106,25 +99,13 @@ export function checkUsed(label: string, bindable: ReadonlySet<string>, bindings
 function unusedOf(bindable: ReadonlySet<string>, bindings: object): string | undefined {
   for (const name in bindings) {
     const given = (bindings as Readonly<Record<string, unknown>>)[name];
-    if (given !== undefined && !bindable.has(name) && name !== "captures") return name;
+    if (given !== undefined && !bindable.has(name)) return name;
   }
   return undefined;
 }
 
 /** What a run writes is right if there was memory for all of its tensors: whoever reads it is told. */
-export function tieResults(operands: ReadonlyMap<string, Operand>, tensors: ReadonlyMap<string, Tensor>): void {
+export function tieResults(operands: Operands, tensors: ReadonlyMap<string, Tensor>): void {
   const written = [...tensors].flatMap(([name, one]) => (operands.get(name)?.written ? [one] : []));
   Tensor.tie(written, [...tensors.values()]);
-}
-
-/** Throws FoveaError if a run gives a tensor for something that no function captured as a tensor. */
-export function checkCaptures(label: string, operands: Operands, { captures = {} }: AttentionBindings): void {
-  for (const name of Object.keys(captures)) {
-    const known = () => [...operands.keys()].filter((key) => key.startsWith("captures.")).map((key) => key.slice(9));
-    check(
-      operands.has(`captures.${name}`),
-      "argument",
-      () => `${label}: no function captured a tensor ${name}; those captured are: ${known().join(", ") || "none"}.`,
-    );
-  }
 }

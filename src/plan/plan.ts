@@ -1,45 +1,36 @@
-// A plan: a problem, its compiled kernel and its uniform. Encoding a plan is synchronous and touches nothing but the
+// A plan: a problem, its compiled kernels and their uniforms. Encoding a plan is synchronous and touches nothing but the
 // caller's pass.
 
-import type { KvSource } from "../attention/kv_source.ts";
-import { type AttentionBindings, type OperandName, type Operands, OWN } from "../attention/memory.ts";
-import type { Dispatch, Grid } from "../attention/uniform.ts";
 import { check } from "../errors.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import type { CompiledKernel } from "../gpu/pipelines.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { PARAMS } from "../kernels/params.ts";
 import type { KernelSource } from "../types.ts";
-import { bindableOf, checkCaptures, checkOperand, checkOverlap, checkUsed, tieResults } from "./operand_checks.ts";
+import { type Operands, OWN } from "./operand.ts";
+import { bindableOf, checkOperand, checkOverlap, checkUsed, tieResults } from "./operand_checks.ts";
 import { bindingRange } from "./specs.ts";
 import { checkTarget, type EncodeTarget, type Recording, recordInto } from "./target.ts";
+import type { Dispatch } from "./work.ts";
 
 /** Our names of the shader's bindings, where they differ. */
-const OPERAND_NAMES: Readonly<Record<string, OperandName>> = {
+const OPERAND_NAMES: Readonly<Record<string, string>> = {
   o: "output",
   row_max: "rowMax",
   mask_tensor: "mask",
   kv_state: "kvState",
 };
 
-/** One kernel of a plan, and how it covers the problem. */
-export interface Stage {
-  readonly source: KernelSource;
-  /** As of a stage that is ready; a stage that has them is none of the plan's main ones. */
-  readonly names?: CompiledStage["names"];
-  readonly grid: Grid;
-}
-
 /** A stage that is ready to run. */
 export interface CompiledStage {
   readonly source: KernelSource;
   /** The operands that it binds under other names than attention does. */
-  readonly names?: Readonly<Record<string, OperandName>>;
+  readonly names?: Readonly<Record<string, string>>;
   readonly compiled: CompiledKernel;
   readonly dispatches: readonly Dispatch[];
 }
 
-interface PlanParts {
+interface PlanParts<Bindings> {
   readonly device: GPUDevice;
   readonly label: string;
   readonly operands: Operands;
@@ -49,38 +40,49 @@ interface PlanParts {
   readonly numbers: ReadonlyMap<string, number>;
   /** Tensors of the plan's own. */
   readonly owned: readonly Tensor[];
-  /** The cache that the plan was made with. */
-  readonly source?: KvSource | undefined;
+  readonly hooks?: PlanHooks<Bindings>;
 }
 
-/** A compiled attention problem. Make one with {@link planAttention}; encode it as often as you like. */
-export class AttentionPlan {
+/** What an operation does with its bindings beyond taking each tensor by its name. */
+export interface PlanHooks<Bindings> {
+  /** The names that a caller may bind. */
+  readonly bindable: ReadonlySet<string>;
+  /** The tensor that the caller binds for an operand. */
+  boundBy(bindings: Bindings, name: string): Tensor | undefined;
+  /** Throws FoveaError for bindings that the operands know nothing of. */
+  check(bindings: Bindings): void;
+  /** Throws FoveaError for what forbids a run now; gives what is recorded before the stages. */
+  before(bindings: Bindings): Recording | undefined;
+}
+
+/** A compiled problem. Its `plan...` function makes it, such as {@link planAttention}; encode it as often as you like. */
+export class Plan<Bindings extends object> {
   /** Kernel and variant that the tile table chose: `forward 64x32`. */
   readonly kernel: string;
   /** Bytes of scratch memory that the plan owns for its runs: of split keys, and of keys that are prepared for many queries. */
   readonly workspaceBytes: number;
   /** Dispatches that a run is cut into, of all its kernels: more of them where the work of one would exceed `maxDispatchFlops`. */
   readonly dispatchCount: number;
-  readonly #parts: PlanParts;
+  readonly #parts: PlanParts<Bindings>;
   readonly #bindable: ReadonlySet<string>;
   readonly #groups = new WeakMap<Tensor, { tensors: readonly Tensor[]; groups: readonly GPUBindGroup[] }>();
   #destroyed = false;
 
-  private constructor(parts: PlanParts) {
+  private constructor(parts: PlanParts<Bindings>) {
     this.kernel = (parts.stages.find(({ names }) => !names) ?? parts.stages.at(-1))?.source.label ?? "";
     this.workspaceBytes = 4 * (parts.operands.get("workspace")?.fallback?.size ?? 0);
     this.dispatchCount = parts.stages.reduce((count, { dispatches }) => count + dispatches.length, 0);
     this.#parts = parts;
-    this.#bindable = bindableOf(parts.operands);
+    this.#bindable = parts.hooks?.bindable ?? bindableOf(parts.operands);
   }
 
-  /** @internal Use {@link planAttention}. */
-  static make(parts: PlanParts): AttentionPlan {
-    return new AttentionPlan(parts);
+  /** @internal Use the `plan...` function of the operation. */
+  static make<Bindings extends object>(parts: PlanParts<Bindings>): Plan<Bindings> {
+    return new Plan(parts);
   }
 
   /**
-   * Records the attention into a compute pass, or into a pass of its own on a command encoder. Allocates no GPU memory
+   * Records the operation into a compute pass, or into a pass of its own on a command encoder. Allocates no GPU memory
    * and submits nothing. In a caller's pass it sets the pipeline and bind group 0.
    *
    * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or belongs to another
@@ -91,22 +93,24 @@ export class AttentionPlan {
    * plan.encode(pass, { q, k, v, output });
    * pass.end();
    */
-  encode(target: EncodeTarget, bindings: AttentionBindings = {}): void {
+  encode(target: EncodeTarget, bindings?: Bindings): void {
     checkTarget(this.#parts.label, target);
-    recordInto(target, this.#parts.label, this.prepare(bindings ?? {}));
+    recordInto(target, this.#parts.label, this.prepare(bindings ?? ({} as Bindings)));
   }
 
   /** @internal All that can fail of an encode, and what is left to record: for operations that are several plans. */
-  prepare(bindings: AttentionBindings): Recording | undefined {
+  prepare(bindings: Bindings): Recording | undefined {
     const { device, label } = this.#parts;
     check(!this.#destroyed, "destroyed", () => `${label}: the plan was destroyed.`);
     checkDevice(device);
     checkUsed(label, this.#bindable, bindings);
-    const source = bindings.cache?.source ?? this.#parts.source;
-    source?.checkIdle?.(label);
+    const before = this.#parts.hooks?.before(bindings);
     const groups = this.#bindGroups(bindings);
     if (!groups) return undefined; // there is no output element
-    return (pass) => this.#record(pass, groups, source);
+    return (pass) => {
+      before?.(pass);
+      this.#record(pass, groups);
+    };
   }
 
   /** Frees the plan's own small buffers. Work that was submitted before still runs. */
@@ -121,8 +125,7 @@ export class AttentionPlan {
     this.destroy();
   }
 
-  #record(pass: GPUComputePassEncoder, groups: readonly GPUBindGroup[], source: KvSource | undefined): void {
-    source?.update?.(pass);
+  #record(pass: GPUComputePassEncoder, groups: readonly GPUBindGroup[]): void {
     for (const [index, { compiled, dispatches }] of this.#parts.stages.entries()) {
       pass.setPipeline(compiled.pipeline);
       for (const { x, y, paramsOffset } of dispatches) {
@@ -133,12 +136,13 @@ export class AttentionPlan {
   }
 
   /** The bind groups for these tensors: the last ones of the same output, if the other tensors are the same too. */
-  #bindGroups(bindings: AttentionBindings): readonly GPUBindGroup[] | undefined {
-    const { device, label, operands, stages, params, numbers } = this.#parts;
-    const tensors = new Map<OperandName, Tensor>();
-    checkCaptures(label, operands, bindings);
+  #bindGroups(bindings: Bindings): readonly GPUBindGroup[] | undefined {
+    const { device, label, operands, stages, params, numbers, hooks } = this.#parts;
+    const tensors = new Map<string, Tensor>();
+    hooks?.check(bindings);
     for (const [name, operand] of operands) {
-      const given = boundBy(bindings, name) ?? operand.fallback;
+      const bound = hooks ? hooks.boundBy(bindings, name) : boundByName(bindings, name);
+      const given = bound ?? operand.fallback;
       checkOperand(`${label}: ${name}`, device, operand, given);
       tensors.set(name, given);
     }
@@ -154,7 +158,7 @@ export class AttentionPlan {
 
     const groups = stages.map(({ source, compiled, names }) => {
       const entries = source.bindings.map(({ binding, name, type }): GPUBindGroupEntry => {
-        const operand = names?.[name] ?? OPERAND_NAMES[name] ?? (name as OperandName);
+        const operand = names?.[name] ?? OPERAND_NAMES[name] ?? name;
         const number = numbers.get(name);
         if (number !== undefined) return { binding, resource: { buffer: params, offset: number, size: 4 } };
         const bound = type === "uniform" ? undefined : tensors.get(operand);
@@ -169,14 +173,6 @@ export class AttentionPlan {
   }
 }
 
-/** What of a cache stands for which operand. */
-const CACHED = { k: "k", v: "v", kvState: "state" } as const;
-
-/** The tensor that the caller binds for an operand. */
-function boundBy(bindings: AttentionBindings, name: OperandName): Tensor | undefined {
-  if (OWN.includes(name)) return undefined;
-  if (name.startsWith("captures.")) return bindings.captures?.[name.slice("captures.".length)];
-  if (bindings.cache && name in CACHED) return bindings.cache.source[CACHED[name as keyof typeof CACHED]];
-  if (name === "kvState") return undefined;
-  return (bindings as Readonly<Record<string, Tensor | undefined>>)[name];
-}
+/** The tensor that a caller binds by the operand's name. */
+export const boundByName = (bindings: object, name: string): Tensor | undefined =>
+  OWN.includes(name) ? undefined : (bindings as Readonly<Record<string, Tensor | undefined>>)[name];

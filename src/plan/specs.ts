@@ -1,12 +1,22 @@
 // Checks of single tensors that every operation makes: axes and layout, shape, places of their own, binding size.
 
 import { check, show } from "../errors.ts";
+import type { Numbers } from "../given.ts";
 import { ASK_FOR_LIMITS } from "../gpu/buffers.ts";
 import { BYTES } from "../gpu/shapes.ts";
 import { extentOf, resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import type { Dtype, Layout, TensorSpec } from "../types.ts";
 
 export type ResolvedSpec = Required<TensorSpec>;
+
+/** Numbers for each batch entry, or a dense tensor of i32 (or u32) that stays on the GPU. */
+export type PerBatch = Numbers | Tensor;
+
+/** Numbers for each head, or an f32 tensor that stays on the GPU. */
+export type PerHead = Numbers | Tensor;
+
+/** Either of them as it is read: typed arrays have become arrays. */
+export type ListOrTensor = readonly number[] | Tensor;
 
 /** What the elements of q, k, v and output may be stored as; the arithmetic is f32. */
 export const FLOATS: readonly Dtype[] = ["f32", "f16", "bf16"];
@@ -26,6 +36,12 @@ export const reorder = (spec: ResolvedSpec, layout: Layout): ResolvedSpec => {
   if (layout === "bhmd") return spec;
   const swap = ([a, b, c, d]: readonly number[]) => [a, c, b, d];
   return { ...spec, shape: swap(spec.shape), strides: swap(spec.strides) };
+};
+
+/** A dense tensor of this shape, given in BHMD order, that is dense in the caller's. */
+export const dense = (shape: readonly number[], layout: Layout, dtype: Dtype): ResolvedSpec => {
+  const inLayout = reorder({ shape, strides: shape, offset: 0, dtype }, layout).shape;
+  return reorder(resolveSpec("output", { shape: inLayout, dtype }), layout);
 };
 
 /** A checked spec, of whatever axes and one of the dtypes. */

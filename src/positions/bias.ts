@@ -1,6 +1,5 @@
 // Biases of scores in memory: T5's, and those that gates of the queries change; the plan, and one-liners on top of it.
 
-import type { RelativeBias } from "../attention/options.ts";
 import { check } from "../errors.ts";
 import { type OptionNames, readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
@@ -9,11 +8,12 @@ import { pointwiseWorkgroups } from "../kernels/pointwise.ts";
 import { positionBiasSpecialisation } from "../kernels/position_bias.ts";
 import { rowKernel } from "../kernels/rows.ts";
 import { broadcastTo, layRows } from "../operations/row_axes.ts";
-import { type OneKernel, OperationPlan, planOneKernel, planTensors } from "../plan/one_kernel.ts";
+import { type OneKernel, planOneKernel, planTensors } from "../plan/one_kernel.ts";
+import type { Plan } from "../plan/plan.ts";
 import { checkTensors, RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
 import { checkedSpec, expectApart, expectShape, FLOATS, type ResolvedSpec } from "../plan/specs.ts";
 import type { Dtype, TensorSpec } from "../types.ts";
-import { distanceBuckets, t5Buckets } from "./buckets.ts";
+import { distanceBuckets, type RelativeBias, t5Buckets } from "./buckets.ts";
 
 /** Gates of a bias: f32, f16 or bf16, as all three broadcast to [B, H, M, 1]. */
 export interface BiasGates<T> {
@@ -63,7 +63,7 @@ export interface PositionBiasBindings extends Partial<BiasGates<Tensor>> {
 }
 
 /** A compiled bias. */
-export type PositionBiasPlan = OperationPlan<PositionBiasBindings>;
+export type PositionBiasPlan = Plan<PositionBiasBindings>;
 
 /**
  * Compiles a bias of scores in memory, to give to attention as `bias`:
@@ -105,8 +105,10 @@ async function prepareBias(device: GPUDevice, problem: PositionBiasProblem, name
     for (const name of GATES) if (gates) add(name, gates[name], problem[name]);
     if (buckets) own("tables", [buckets.length], { dtype: "i32", data: buckets });
   });
-  const { plan, allocated } = await planOneKernel(device, label, tensors, () => kernelOf(device, label, resolved));
-  return { plan: OperationPlan.make<PositionBiasBindings>(plan), allocated, output };
+  const { plan, allocated } = await planOneKernel<PositionBiasBindings>(device, label, tensors, () =>
+    kernelOf(device, label, resolved),
+  );
+  return { plan, allocated, output };
 }
 
 interface ResolvedBias {

@@ -1,9 +1,21 @@
 // The buckets of T5's relative bias: exact up to a distance, then as wide as the logarithm says.
 
-import type { RelativeBias } from "../attention/options.ts";
 import { check, show } from "../errors.ts";
 import { isLength, type OptionNames } from "../given.ts";
 import { takeOptions } from "../options.ts";
+import type { PerHead } from "../plan/specs.ts";
+
+/** T5's bias by relative position (arXiv 1910.10683, section 2.1). */
+export interface RelativeBias {
+  /** [buckets, H] f32, added to the scores unscaled: a tensor, or numbers in that order. */
+  readonly table: PerHead;
+  /** Number of buckets. Needed where `table` is numbers; a tensor has it in its shape. */
+  readonly buckets?: number;
+  /** Keys after the query have buckets of their own, half of them. Default true; false where the mask is causal. */
+  readonly bidirectional?: boolean;
+  /** Distance from which on all keys share the last bucket. Default 128. */
+  readonly maxDistance?: number;
+}
 
 /** Buckets of one side of the query. */
 export interface DistanceBuckets {

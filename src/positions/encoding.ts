@@ -1,8 +1,5 @@
 // Absolute position encodings, sinusoidal or learned, added to rows or alone: the plan, and the one-liner on top of it.
 
-import { accessOf } from "../attention/build.ts";
-import type { AttentionBindings, OperandName } from "../attention/memory.ts";
-import { addresses } from "../attention/uniform.ts";
 import { check } from "../errors.ts";
 import { readOptions, type Taken } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
@@ -10,8 +7,9 @@ import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
 import { type EncodingSpecialisation, encodingKernel, encodingWorkgroups } from "../kernels/position_encoding.ts";
 import { angleTables, angleTablesShape } from "../kernels/rotary_angles.ts";
 import { isAligned } from "../kernels/slots.ts";
+import { accessOf, addresses } from "../plan/access.ts";
 import { checkUnbound, type OneKernel, type PlanTensors, planOneKernel, planTensors } from "../plan/one_kernel.ts";
-import type { AttentionPlan } from "../plan/plan.ts";
+import type { Plan } from "../plan/plan.ts";
 import { RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
 import { bindingBase, type ResolvedSpec } from "../plan/specs.ts";
 import type { EncodeTarget } from "../plan/target.ts";
@@ -26,16 +24,16 @@ import { addPositions, positionParams } from "./positions.ts";
 
 /** A compiled position encoding. Make one with {@link planPositionEncoding}; encode it as often as you like. */
 export class PositionEncodingPlan {
-  readonly #plan: AttentionPlan;
+  readonly #plan: Plan<PositionEncodingBindings>;
   readonly #resolved: ResolvedEncoding;
 
-  private constructor(plan: AttentionPlan, resolved: ResolvedEncoding) {
+  private constructor(plan: Plan<PositionEncodingBindings>, resolved: ResolvedEncoding) {
     this.#plan = plan;
     this.#resolved = resolved;
   }
 
   /** @internal Use {@link planPositionEncoding}. */
-  static make(plan: AttentionPlan, resolved: ResolvedEncoding): PositionEncodingPlan {
+  static make(plan: Plan<PositionEncodingBindings>, resolved: ResolvedEncoding): PositionEncodingPlan {
     return new PositionEncodingPlan(plan, resolved);
   }
 
@@ -51,7 +49,7 @@ export class PositionEncodingPlan {
    */
   encode(target: EncodeTarget, bindings: PositionEncodingBindings = {}): void {
     checkUnbound(this.#resolved, bindings);
-    this.#plan.encode(target, bindings as AttentionBindings);
+    this.#plan.encode(target, bindings);
   }
 
   /** Frees the plan's own small buffers. Work that was submitted before still runs. */
@@ -101,7 +99,7 @@ async function prepareEncoding(device: GPUDevice, problem: Taken<PositionEncodin
   const resolved = resolveEncoding(problem);
   const { label } = resolved;
   const tensors = planTensors(device, label, (into) => collect(into, problem, resolved));
-  const { plan, allocated } = await planOneKernel(device, label, tensors, () =>
+  const { plan, allocated } = await planOneKernel<PositionEncodingBindings>(device, label, tensors, () =>
     kernelOf(device, resolved, tensors.operands, tensors.collected),
   );
   return { plan: PositionEncodingPlan.make(plan, resolved), allocated, resolved };
@@ -133,7 +131,7 @@ function kernelOf(
   device: GPUDevice,
   { x, output, inPlace, table, sinusoidal, positions, scale }: ResolvedEncoding,
   operands: PlanTensors["operands"],
-  stored: OperandName | undefined,
+  stored: string | undefined,
 ): OneKernel {
   const [batch, rows, width] = output.shape;
   const at = (spec: ResolvedSpec | undefined) => spec && { spec: withHeads(spec), base: bindingBase(device, spec) };
@@ -167,7 +165,7 @@ function kernelOf(
       ...addresses("q", "m", from, isAligned(access(from)), bhmd),
       ...addresses("k", "n", rowsOf, isAligned(access(rowsOf)), bhmd),
       ...addresses("o", "m", into, isAligned(spec.o), bhmd),
-      ...positionParams(device, positions, stored && operands.get(stored)?.spec),
+      ...positionParams(device, positions, stored === undefined ? undefined : operands.get(stored)?.spec),
     },
     workgroups: encodingWorkgroups(width, batch * rows),
   };

@@ -1,13 +1,11 @@
 // Where the rows of a tensor stand, for encodings of positions: numbers, or what a caller keeps on the GPU.
 
-import type { OperandName } from "../attention/memory.ts";
-import type { ListOrTensor, PerBatch } from "../attention/options.ts";
 import { check } from "../errors.ts";
 import type { Numbers, OptionNames, Taken } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
 import type { PlanTensors } from "../plan/one_kernel.ts";
-import { bindingBase, expectShape, type ResolvedSpec } from "../plan/specs.ts";
+import { bindingBase, expectShape, type ListOrTensor, type PerBatch, type ResolvedSpec } from "../plan/specs.ts";
 
 /** Positions of the rows. Default: row i of every batch entry stands at position i. */
 export interface PositionOptions {
@@ -137,7 +135,7 @@ function checkRange(label: string, name: string, values: readonly number[], more
 export function addPositions(
   { stored }: ResolvedPositions,
   { add, own }: Pick<PlanTensors, "add" | "own">,
-): OperandName | undefined {
+): string | undefined {
   if (!stored) return undefined;
   const { name, values } = stored;
   if (values instanceof Tensor) {

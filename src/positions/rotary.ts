@@ -1,8 +1,5 @@
 // Rotary position embedding: the plan, and the one-liner on top of it.
 
-import { accessOf } from "../attention/build.ts";
-import type { AttentionBindings, OperandName } from "../attention/memory.ts";
-import { addresses } from "../attention/uniform.ts";
 import { check } from "../errors.ts";
 import { readOptions, type Taken } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
@@ -10,8 +7,9 @@ import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
 import { type RotarySpecialisation, rotaryKernel, rotaryWorkgroups } from "../kernels/rotary.ts";
 import { angleTables, angleTablesShape } from "../kernels/rotary_angles.ts";
 import { isAligned } from "../kernels/slots.ts";
+import { accessOf, addresses } from "../plan/access.ts";
 import { checkUnbound, type OneKernel, type PlanTensors, planOneKernel, planTensors } from "../plan/one_kernel.ts";
-import type { AttentionPlan } from "../plan/plan.ts";
+import type { Plan } from "../plan/plan.ts";
 import { RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
 import { bindingBase, checkedSpec, FLOATS, reorder } from "../plan/specs.ts";
 import type { EncodeTarget } from "../plan/target.ts";
@@ -27,16 +25,16 @@ import {
 
 /** A compiled rotary embedding. Make one with {@link planRotary}; encode it as often as you like. */
 export class RotaryPlan {
-  readonly #plan: AttentionPlan;
+  readonly #plan: Plan<RotaryBindings>;
   readonly #resolved: ResolvedRotaryProblem;
 
-  private constructor(plan: AttentionPlan, resolved: ResolvedRotaryProblem) {
+  private constructor(plan: Plan<RotaryBindings>, resolved: ResolvedRotaryProblem) {
     this.#plan = plan;
     this.#resolved = resolved;
   }
 
   /** @internal Use {@link planRotary}. */
-  static make(plan: AttentionPlan, resolved: ResolvedRotaryProblem): RotaryPlan {
+  static make(plan: Plan<RotaryBindings>, resolved: ResolvedRotaryProblem): RotaryPlan {
     return new RotaryPlan(plan, resolved);
   }
 
@@ -54,7 +52,7 @@ export class RotaryPlan {
    */
   encode(target: EncodeTarget, bindings: RotaryBindings = {}): void {
     checkUnbound(this.#resolved, bindings);
-    this.#plan.encode(target, bindings as AttentionBindings);
+    this.#plan.encode(target, bindings);
   }
 
   /** Frees the plan's own small buffers. Work that was submitted before still runs. */
@@ -103,7 +101,7 @@ async function prepareRotary(device: GPUDevice, problem: Taken<RotaryProblem>) {
   const resolved = resolveRotaryProblem(problem);
   const { label } = resolved;
   const tensors = planTensors(device, label, (into) => collect(into, problem, resolved));
-  const { plan, allocated } = await planOneKernel(device, label, tensors, () =>
+  const { plan, allocated } = await planOneKernel<RotaryBindings>(device, label, tensors, () =>
     kernelOf(device, resolved, tensors.operands, tensors.collected),
   );
   return { plan: RotaryPlan.make(plan, resolved), allocated, resolved };
@@ -130,7 +128,7 @@ function kernelOf(
   device: GPUDevice,
   { x, output, inPlace, choice, rotary, positions, caches, conjugate }: ResolvedRotaryProblem,
   operands: PlanTensors["operands"],
-  stored: OperandName | undefined,
+  stored: string | undefined,
 ): OneKernel {
   const [batch, heads, rows, headDim] = x.shape;
   const [from, into] = [x, output].map((spec) => ({ spec, base: bindingBase(device, spec) }));
@@ -166,7 +164,7 @@ function kernelOf(
       ...cache("sin"),
       angle_factor: rotary.attentionFactor,
       sin_sign: conjugate ? -1 : 1,
-      ...positionParams(device, positions, stored && operands.get(stored)?.spec),
+      ...positionParams(device, positions, stored === undefined ? undefined : operands.get(stored)?.spec),
     },
     workgroups: x.shape.includes(0) ? 0 : rotaryWorkgroups(spec, batch * rows, heads),
   };

@@ -1,6 +1,5 @@
 // What is rotated: the tensors of a rotary embedding, checked before the GPU sees any of them.
 
-import { dense } from "../attention/problem.ts";
 import { check } from "../errors.ts";
 import type { OptionNames, Taken } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
@@ -8,6 +7,7 @@ import { ANGLE_POSITIONS, type RotaryChoice } from "../kernels/rotary_angles.ts"
 import {
   checkedSpec,
   checkLayout,
+  dense,
   expectApart,
   expectShape,
   FLOATS,

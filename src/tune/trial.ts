@@ -1,14 +1,14 @@
 // A comparison of kernels on one problem: values first, then times, turn by turn.
 
-import type { AttentionBindings, OperandName, Operands } from "../attention/memory.ts";
+import type { AttentionBindings, AttentionPlan } from "../attention/bindings.ts";
+import type { TunedCandidate } from "../attention/options.ts";
 import { preparePlan } from "../attention/plan_attention.ts";
 import type { TakenProblem } from "../attention/problem.ts";
-import type { TunedCandidate } from "../attention/tuned.ts";
 import { FoveaError } from "../errors.ts";
 import { guarded } from "../gpu/buffers.ts";
 import { type Tensor, tensor } from "../gpu/tensor.ts";
 import { createGpuTimer, type GpuTimer } from "../gpu/timing.ts";
-import type { AttentionPlan } from "../plan/plan.ts";
+import type { Operands } from "../plan/operand.ts";
 import type { Dtype } from "../types.ts";
 
 /** What makes the kernels of a problem. */
@@ -179,7 +179,7 @@ export class Trial {
 
   /** Outputs, and random numbers for what of q, k and v is only described. */
   #memory(operands: Operands): AttentionBindings {
-    const made: Partial<Record<OperandName, Tensor>> = {};
+    const made: Partial<Record<string, Tensor>> = {};
     for (const [name, { spec, fallback }] of operands) {
       const isResult = RESULTS.includes(name);
       if (fallback && !isResult) continue;
@@ -197,8 +197,8 @@ export class Trial {
   }
 }
 
-const INPUTS: readonly OperandName[] = ["q", "k", "v"];
-const RESULTS: readonly OperandName[] = ["output", "lse", "rowMax"];
+const INPUTS: readonly string[] = ["q", "k", "v"];
+const RESULTS: readonly string[] = ["output", "lse", "rowMax"];
 
 /** Differences that other orders of the same sums explain, as shares of the largest value. */
 const AGREEMENT: Partial<Record<Dtype, number>> = { f32: 1e-4, f16: 2 ** -9, bf16: 2 ** -6 };

@@ -1,15 +1,10 @@
 // Which kernel is the fastest here, by trying: the rows of the tile tables, and the splits of the keys.
 
 import { loadExtension } from "../attention/features.ts";
+import type { TunedAttention } from "../attention/options.ts";
 import { chooseKernels } from "../attention/plan_attention.ts";
-import {
-  ATTENTION_PROBLEM,
-  type AttentionProblem,
-  type Cached,
-  type ResolvedProblem,
-  resolveProblem,
-} from "../attention/problem.ts";
-import type { TunedAttention } from "../attention/tuned.ts";
+import { ATTENTION_PROBLEM, type AttentionProblem, type Cached, resolveProblem } from "../attention/problem.ts";
+import type { ResolvedProblem } from "../attention/resolved.ts";
 import { check, FoveaError, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";

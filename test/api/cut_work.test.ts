@@ -1,7 +1,7 @@
 // Into which dispatches work is cut: all of it once, no dispatch over its share of the operations, no grid over the limit.
 
 import { describe, expect, it } from "vitest";
-import { cutWork } from "../../src/attention/uniform.ts";
+import { cutWork } from "../../src/plan/work.ts";
 
 const device = (limit: number) => ({ limits: { maxComputeWorkgroupsPerDimension: limit } }) as GPUDevice;
 

@@ -2,10 +2,10 @@
 // check. A software adapter has no matrices, so that one pretends to, with stand-ins for its modules.
 
 import { describe, expect, it } from "vitest";
+import { assemblePlan } from "../../src/attention/assemble.ts";
 import { loadExtension } from "../../src/attention/features.ts";
 import type { Kernels } from "../../src/attention/forward_kernels.ts";
 import { matrixKernels } from "../../src/attention/matrices.ts";
-import { assemblePlan } from "../../src/attention/plan_attention.ts";
 import { resolveProblem } from "../../src/attention/problem.ts";
 import type { Taken } from "../../src/given.ts";
 import { type AttentionProblem, planAttention, tensor } from "../../src/index.ts";

@@ -4,7 +4,7 @@
 
 import { describe, expect, it } from "vitest";
 import { normal } from "../../bench/data.ts";
-import { assemblePlan } from "../../src/attention/plan_attention.ts";
+import { assemblePlan } from "../../src/attention/assemble.ts";
 import type { Taken } from "../../src/given.ts";
 import { type AttentionPlan, type AttentionProblem, tensor } from "../../src/index.ts";
 import {

@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from "vitest";
 import { integers, normal } from "../../bench/data.ts";
-import { assemblePlan } from "../../src/attention/plan_attention.ts";
+import { assemblePlan } from "../../src/attention/assemble.ts";
 import { attention, planAttention, type Tensor, tensor, unpackQkv } from "../../src/index.ts";
 import { chooseForwardTile, forwardGrid, forwardKernel, forwardModules } from "../../src/kernels/forward.ts";
 import type { SlotChoice } from "../../src/kernels/slots.ts";

@@ -2,7 +2,7 @@
 
 import { expect } from "vitest";
 import { normal } from "../../bench/data.ts";
-import { assemblePlan } from "../../src/attention/plan_attention.ts";
+import { assemblePlan } from "../../src/attention/assemble.ts";
 import { tensor } from "../../src/index.ts";
 import {
   chooseForwardTile,

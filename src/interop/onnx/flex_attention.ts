@@ -7,7 +7,7 @@ import { attend, weightsOf } from "./attention_parts.ts";
 import { type GraphFunction, graphFunction } from "./graph.ts";
 import { GraphError } from "./graph_terms.ts";
 import { type OnnxCall, onnxOperator } from "./operator.ts";
-import type { OnnxGraph } from "./operator_checks.ts";
+import type { OnnxGraph } from "./operator_types.ts";
 
 /**
  * ai.onnx.preview FlexAttention-1: prob_mod(softmax(score_mod(scale * Q K^T))) V. Q [B, Hq, S, D], K [B, Hkv, L, D] and

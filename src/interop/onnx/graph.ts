@@ -8,7 +8,7 @@ import { ELEMENTWISE } from "./graph_elements.ts";
 import { SHAPES } from "./graph_shapes.ts";
 import { broadcastAt, commonShape, type GraphTensor, numbersTensor, remembered, sizeOf } from "./graph_tensors.ts";
 import { Code, expect, GraphError, type Kind, shown, shownName, Term } from "./graph_terms.ts";
-import type { OnnxGraph } from "./operator_checks.ts";
+import type { OnnxGraph } from "./operator_types.ts";
 
 /** Operators that may follow one another: the translation goes back through them one in the other. */
 const MOST_DEPTH = 500;

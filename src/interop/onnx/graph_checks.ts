@@ -2,7 +2,7 @@
 
 import { numbersOf } from "../../given.ts";
 import { expect, shown, shownName } from "./graph_terms.ts";
-import type { OnnxGraph } from "./operator_checks.ts";
+import type { OnnxGraph } from "./operator_types.ts";
 
 /** A tensor in a graph: a list of numbers, which may be BigInts, or base64 of little-endian values. */
 export interface StoredTensor {

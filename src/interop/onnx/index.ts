@@ -10,8 +10,8 @@ export { LinearAttention, MicrosoftLinearAttention } from "./linear_attention.ts
 export { MicrosoftAttention } from "./microsoft_attention.ts";
 export { MicrosoftRotaryEmbedding, MRotaryEmbedding } from "./microsoft_rotary_embedding.ts";
 export { MultiHeadAttention } from "./multi_head_attention.ts";
-export type { OnnxAttributes, OnnxInput, OnnxOperator, OnnxRun } from "./operator.ts";
-export type { OnnxGraph } from "./operator_checks.ts";
+export type { OnnxOperator } from "./operator.ts";
+export type { OnnxAttributes, OnnxGraph, OnnxInput, OnnxRun } from "./operator_types.ts";
 export { operators } from "./operators.ts";
 export { PackedAttention, PackedMultiHeadAttention } from "./packed_attention.ts";
 export { GatedRelativePositionBias, RelativePositionBias } from "./relative_position_bias.ts";

@@ -4,9 +4,7 @@
 import { show } from "../../errors.ts";
 import { type Dtype, Tensor, type TensorOptions, tensor } from "../../index.ts";
 import {
-  type AttributeKinds,
   check,
-  type Kinds,
   type Named,
   namedInputs,
   plain,
@@ -15,55 +13,7 @@ import {
   resolveRun,
   UnknownName,
 } from "./operator_checks.ts";
-
-/**
- * One input of an operator: a tensor on the GPU; or, for integers and booleans that the host knows (lengths, positions,
- * flags), a number or a list of them, which may be a typed array, BigInt64Array included. An optional input that is left
- * out is null or undefined. int64 is i32 on the GPU, bool is u8.
- */
-export type OnnxInput =
-  | Tensor
-  | number
-  | bigint
-  | boolean
-  | readonly (number | bigint | boolean)[]
-  | Int32Array
-  | Uint32Array
-  | Uint8Array
-  | Int8Array
-  | Int16Array
-  | Uint16Array
-  | BigInt64Array
-  | BigUint64Array
-  | null
-  | undefined;
-
-/** A whole number or a list of them as callers have them: BigInts are int64. */
-type Given<Kind> = Kind extends number
-  ? number | bigint
-  : Kind extends readonly number[]
-    ? readonly (number | bigint)[] | Int32Array | BigInt64Array
-    : Kind;
-
-/** Attributes as a caller gives them. null is none. */
-export type OnnxAttributes<K extends Kinds = Kinds> = {
-  readonly [Name in keyof K]?:
-    | (K[Name] extends "flag" ? boolean | 0 | 1 | 0n | 1n : Given<AttributeKinds[K[Name]]>)
-    | null;
-};
-
-/** What a call may say beside inputs and attributes. */
-export interface OnnxRun {
-  /** The operator's version. Default: the newest known. */
-  readonly opset?: number;
-  /**
-   * The outputs that are wanted: the first so many, or a flag for each. Optional ones cost nothing unless they are
-   * asked for. Default: those that the operator always has.
-   */
-  readonly outputs?: number | readonly boolean[];
-  /** Where the inputs are all numbers, or none are given, the device that the outputs go to. */
-  readonly device?: GPUDevice;
-}
+import type { Kinds, OnnxAttributes, OnnxInput, OnnxRun } from "./operator_types.ts";
 
 /**
  * An operator of ONNX: inputs in its order, attributes by its names, outputs in its order (undefined where one was not

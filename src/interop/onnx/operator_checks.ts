@@ -2,24 +2,7 @@
 
 import { show } from "../../errors.ts";
 import { FoveaError, type FoveaErrorCode, Tensor } from "../../index.ts";
-import type { OnnxAttributes, OnnxInput, OnnxRun } from "./operator.ts";
-
-/** A model's graph as an attribute: that of FlexAttention's `score_mod` and `prob_mod`. */
-export interface OnnxGraph {
-  readonly [member: string]: unknown;
-}
-
-/** What an attribute may be. A flag is 0 or 1, or a boolean. */
-export interface AttributeKinds {
-  readonly float: number;
-  readonly int: number;
-  readonly flag: boolean;
-  readonly ints: readonly number[];
-  readonly string: string;
-  readonly graph: OnnxGraph;
-}
-
-export type Kinds = Readonly<Record<string, keyof AttributeKinds>>;
+import type { AttributeKinds, Kinds, OnnxAttributes, OnnxInput, OnnxRun } from "./operator_types.ts";
 
 /** Attributes as an operator gets them: checked, and undefined where they were left out. */
 export type Resolved<K extends Kinds> = { readonly [Name in keyof K]: AttributeKinds[K[Name]] | undefined };

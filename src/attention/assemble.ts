@@ -1,0 +1,23 @@
+// The way from a problem to a plan, by whatever kernels somebody chooses.
+
+import { checkDevice } from "../gpu/buffers.ts";
+import { buildPlan } from "./build.ts";
+import { loadExtension } from "./features.ts";
+import type { Kernels } from "./forward_kernels.ts";
+import { attentionTensors, operandsOf } from "./memory.ts";
+import { resolveProblem, type TakenProblem } from "./problem.ts";
+import type { ResolvedProblem } from "./resolved.ts";
+
+/** The plan of an attention problem by the kernels that somebody chooses for it. */
+export async function assemblePlan(
+  device: GPUDevice,
+  problem: TakenProblem,
+  kernelsFor: (problem: ResolvedProblem) => Omit<Kernels, "variant"> | Promise<Omit<Kernels, "variant">>,
+) {
+  checkDevice(device);
+  const resolved = resolveProblem(problem, await loadExtension(problem));
+  const kernels = await kernelsFor(resolved);
+  const memory = operandsOf(device, problem, resolved, attentionTensors(problem, resolved), kernels.workspace);
+  const built = await buildPlan(device, resolved, memory, kernels.stagesOf);
+  return { ...built, resolved, operands: memory.operands };
+}

@@ -1,0 +1,99 @@
+// What a caller binds for one run of attention, and which tensor of the plan each is.
+
+import { check } from "../errors.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+import { type Operands, OWN } from "../plan/operand.ts";
+import { boundByName, Plan, type PlanHooks } from "../plan/plan.ts";
+import type { KvSource, KvSourceOwner } from "./kv_source.ts";
+
+/**
+ * Memory for one run of a plan. Each tensor must look as the plan was told: same shape, strides and dtype, and the same
+ * distance from a multiple of the device's binding alignment (256 bytes). A tensor that the plan was made with is the
+ * default.
+ */
+export interface AttentionBindings {
+  readonly q?: Tensor;
+  readonly k?: Tensor;
+  readonly v?: Tensor;
+  readonly output?: Tensor;
+  /** Another cache than the plan was made with, of the same make. */
+  readonly cache?: KvSourceOwner;
+  /** If the plan was asked for it. */
+  readonly lse?: Tensor;
+  readonly rowMax?: Tensor;
+  /** Of the best keys. */
+  readonly indices?: Tensor;
+  readonly weights?: Tensor;
+  /** These if the plan was made with a tensor for it. */
+  readonly mask?: Tensor;
+  readonly bias?: Tensor;
+  readonly qLengths?: Tensor;
+  readonly kvLengths?: Tensor;
+  readonly queryOffset?: Tensor;
+  readonly cuSeqlensQ?: Tensor;
+  readonly cuSeqlensKv?: Tensor;
+  readonly alibiSlopes?: Tensor;
+  readonly sinks?: Tensor;
+  /** Of the similarity. */
+  readonly temperature?: Tensor;
+  readonly logTemperature?: Tensor;
+  readonly qWeights?: Tensor;
+  readonly kWeights?: Tensor;
+  readonly vector?: Tensor;
+  readonly innerBias?: Tensor;
+  readonly gain?: Tensor;
+  /** The table of the relative bias. */
+  readonly relativeBias?: Tensor;
+  /** Tensors in place of those that the functions captured, by name. */
+  readonly captures?: Readonly<Record<string, Tensor>>;
+}
+
+/** A compiled attention problem. Make one with {@link planAttention}; encode it as often as you like. */
+export type AttentionPlan = Plan<AttentionBindings>;
+export const AttentionPlan = Plan;
+
+/** What of a cache stands for which operand. */
+const CACHED = { k: "k", v: "v", kvState: "state" } as const;
+const CAPTURED = "captures.";
+
+/** What attention does with its bindings. `made` is the cache that the plan was made with. */
+export const attentionHooks = (
+  label: string,
+  operands: Operands,
+  made: KvSource | undefined,
+): PlanHooks<AttentionBindings> => ({
+  bindable: bindableOf(operands),
+  check: (bindings) => checkCaptures(label, operands, bindings),
+  boundBy(bindings, name) {
+    const { cache, captures } = bindings;
+    if (name.startsWith(CAPTURED)) return captures?.[name.slice(CAPTURED.length)];
+    if (cache && name in CACHED) return cache.source[CACHED[name as keyof typeof CACHED]];
+    return boundByName(bindings, name);
+  },
+  before({ cache }) {
+    const source = cache?.source ?? made;
+    source?.checkIdle?.(label);
+    return source?.update;
+  },
+});
+
+/** All names but those of the plan's own, with a cache as a whole in place of its tensors. */
+function bindableOf(operands: Operands): ReadonlySet<string> {
+  const cached = operands.has("kvState");
+  const hidden: readonly string[] = cached ? [...OWN, "k", "v"] : OWN;
+  const names = [...operands.keys()].filter((name) => !hidden.includes(name) && !name.startsWith(CAPTURED));
+  return new Set([...names, ...(cached ? ["cache"] : []), "captures"]);
+}
+
+/** Throws FoveaError if a run gives a tensor for something that no function captured as a tensor. */
+function checkCaptures(label: string, operands: Operands, { captures = {} }: AttentionBindings): void {
+  for (const name of Object.keys(captures)) {
+    const all = [...operands.keys()].filter((key) => key.startsWith(CAPTURED));
+    check(
+      operands.has(`${CAPTURED}${name}`),
+      "argument",
+      () =>
+        `${label}: no function captured a tensor ${name}; those captured are: ${all.map((key) => key.slice(CAPTURED.length)).join(", ") || "none"}.`,
+    );
+  }
+}

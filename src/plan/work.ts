@@ -1,0 +1,41 @@
+// The dispatches that a kernel's work is cut into.
+
+import { check } from "../errors.ts";
+import { PARAMS } from "../kernels/params.ts";
+
+/** Offsets of uniforms are multiples of 256 at most; a device may ask for less, which buys nothing here. */
+export const UNIFORM_STRIDE = Math.ceil(PARAMS.bytes / 256) * 256;
+
+/** Workgroups of the folded grid, and where the params of the dispatch lie in the plan's uniform buffer. */
+export interface Dispatch {
+  readonly x: number;
+  readonly y: number;
+  readonly paramsOffset: number;
+}
+
+/** Dispatches that a kernel is cut into at most: each has its uniforms in memory. */
+const MOST_DISPATCHES = 2 ** 18;
+
+/** Throws FoveaError("limit") for more dispatches than that, before there is memory for them. */
+export function checkDispatches(count: number): void {
+  check(
+    count <= MOST_DISPATCHES,
+    "limit",
+    () =>
+      `${count} dispatches are too many; a kernel is cut into ${MOST_DISPATCHES} at most. Give a larger maxDispatchFlops.`,
+  );
+}
+
+/** Cuts workgroups into dispatches of at most `maxFlops` each, and folds each into two dimensions. */
+export function cutWork(device: GPUDevice, total: number, flopsEach: number, maxFlops: number) {
+  const perDimension = device.limits.maxComputeWorkgroupsPerDimension;
+  const share = Math.max(1, Math.min(Math.floor(maxFlops / flopsEach), perDimension ** 2));
+  const count = Math.ceil(total / share);
+  checkDispatches(count);
+  return Array.from({ length: count }, (_, index) => {
+    const first = index * share;
+    const end = Math.min(first + share, total);
+    const x = Math.min(end - first, perDimension);
+    return { x, y: Math.ceil((end - first) / x), grid_x: x, first_workgroup: first, end_workgroup: end };
+  });
+}
