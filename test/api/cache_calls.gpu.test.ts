@@ -364,17 +364,24 @@ describe("what is encoded", () => {
     await expectTold(cache, cache, [0, 1, 2]);
   });
 
-  it("by an attention that is rejected is not taken for what the GPU knows", async () => {
-    const cache = await paged();
-    const k = rows(3, 2).gpu;
-    await cache.append(k, k);
-    cache.free(0);
-    cache.fork(1, 0);
-    await expectError(() => attention(refused(3, 1), cache), "out-of-memory", /no memory left/);
-    const { output } = await attention(rows(3, 1).gpu, cache);
-    keep(output);
-    await expectTold(cache, cache, [0, 1, 2]);
-  });
+  // Memory of q is known to be refused before anything is encoded, that of a new output only once all is submitted.
+  it.each(["q", "output"])(
+    "by an attention that is rejected for its %s is not taken for what the GPU knows",
+    async (name) => {
+      const cache = await paged();
+      const k = rows(3, 2).gpu;
+      await cache.append(k, k);
+      cache.free(0);
+      cache.fork(1, 0);
+      const q = name === "q" ? refused(3, 1) : rows(3, 1).gpu;
+      memory.refuse(({ label }) => label === "attention output");
+      await expectError(() => attention(q, cache), "out-of-memory", /no memory left/);
+      memory.refuse(() => false);
+      const { output } = await attention(rows(3, 1).gpu, cache);
+      keep(output);
+      await expectTold(cache, cache, [0, 1, 2]);
+    },
+  );
 });
 
 describe("calls of a cache that is destroyed meanwhile", () => {

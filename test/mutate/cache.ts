@@ -46,7 +46,7 @@ export const MUTANTS: readonly Mutant[] = [
     text: "if (isTold) this.#view.forget();",
     replacement: "",
     tests: [CALLS],
-    filter: "by an attention that is rejected",
+    filter: "by an attention that is rejected for its output",
   },
   {
     file: "src/attention/ledger.ts",
