@@ -345,24 +345,28 @@ describe("what is encoded", () => {
     },
   );
 
-  it("and fails midway is taken back, and the GPU is told everything again", async () => {
-    const cache = await paged();
-    const k = rows(3, 2).gpu;
-    const plan = keep(await cache.planAppend({ k, v: k }));
-    const before = known(cache);
-    let calls = 0;
-    const broken = {
-      setPipeline() {},
-      setBindGroup() {
-        if (++calls > 1) throw new Error("no more");
-      },
-      dispatchWorkgroups() {},
-    } as unknown as GPUComputePassEncoder;
-    expect(() => plan.encode(broken)).toThrow("no more");
-    expect(known(cache)).toEqual(before);
-    await cache.append(k, k, { counts: [0, 1, 2] });
-    await expectTold(cache, cache, [0, 1, 2]);
-  });
+  // Its first commands tell the GPU of pages, the others are those of the append itself.
+  it.each([1, 2, 3, 4])(
+    "and fails midway, at command %d, is taken back, and the GPU is told everything again",
+    async (last) => {
+      const cache = await paged();
+      const k = rows(3, 2).gpu;
+      const plan = keep(await cache.planAppend({ k, v: k }));
+      const before = known(cache);
+      let commands = 0;
+      const broken = {
+        setPipeline() {},
+        setBindGroup() {
+          if (++commands === last) throw new Error("no more");
+        },
+        dispatchWorkgroups() {},
+      } as unknown as GPUComputePassEncoder;
+      expect(() => plan.encode(broken)).toThrow("no more");
+      expect(known(cache)).toEqual(before);
+      await cache.append(k, k);
+      await expectTold(cache, cache, [0, 1, 2]);
+    },
+  );
 
   // Memory of q is known to be refused before anything is encoded, that of a new output only once all is submitted.
   it.each(["q", "output"])(

@@ -49,6 +49,26 @@ export const MUTANTS: readonly Mutant[] = [
     filter: "by an attention that is rejected for its output",
   },
   {
+    file: "src/attention/paged_batch.ts",
+    text: `            work(this.#taker(entries, told, (change) => change(tables)));
+          } catch (error) {
+            if (told.isTold) this.#view.forget();`,
+    replacement: `            work(this.#taker(entries, told, (change) => change(tables)));
+          } catch (error) {`,
+    tests: [CALLS],
+    filter: "and fails midway",
+  },
+  {
+    file: "src/attention/paged_batch.ts",
+    text: `              await work(this.#taker(entries, told, turn.apply), async () => {});
+            } catch (error) {
+              if (told.isTold) this.#view.forget();`,
+    replacement: `              await work(this.#taker(entries, told, turn.apply), async () => {});
+            } catch (error) {`,
+    tests: [CALLS],
+    filter: "an append that is rejected",
+  },
+  {
     file: "src/attention/ledger.ts",
     text: `    } catch (error) {
       state.rollBack();
