@@ -104,7 +104,7 @@ describe.each(WIDTHS)("rows of %d", (width) => {
     }
   });
   it.each([false, true])("are normalised at any magnitude, by the mean square %s", async (rms) => {
-    const large = [1e15, 1e19, 1e25, 1e30, 1e37, 1e38];
+    const large = [1e15, 1e18, 1e19, 1e25, 1e30, 1e37, 1e38];
     const small = [1e-10, 1e-19, 1e-20, 1e-25, 1e-30];
     const rows: Rows = {
       ...Object.fromEntries([...large, ...small].map((scale) => [`${scale}`, scaled(scale)])),
