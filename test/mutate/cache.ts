@@ -84,6 +84,13 @@ export const MUTANTS: readonly Mutant[] = [
     tests: [LEDGER],
   },
   {
+    file: "src/attention/cache_append_bindings.ts",
+    text: "[k, v, state].every",
+    replacement: "[k, v].every",
+    tests: ["test/api/cache_errors.gpu.test.ts"],
+    filter: "of the wrong tensors, counts and memory",
+  },
+  {
     file: "src/attention/append_queue.ts",
     text: "await this.#submit(made, request, { ...tensors, ...kept }, take);",
     replacement: "await this.#submit(made, request, tensors, take);",
