@@ -353,36 +353,47 @@ describe("what is encoded", () => {
     },
   );
 
-  it("and fails midway is taken back, and the GPU is told everything again", async () => {
-    const cache = await paged();
-    const k = rows(3, 2).gpu;
-    const plan = keep(await cache.planAppend({ k, v: k }));
-    const before = known(cache);
-    let calls = 0;
-    const broken = {
-      setPipeline() {},
-      setBindGroup() {
-        if (++calls > 1) throw new Error("no more");
-      },
-      dispatchWorkgroups() {},
-    } as unknown as GPUComputePassEncoder;
-    expect(() => plan.encode(broken)).toThrow("no more");
-    expect(known(cache)).toEqual(before);
-    await cache.append(k, k, { counts: [0, 1, 2] });
-    await expectTold(cache, cache, [0, 1, 2]);
-  });
+  // Its first commands tell the GPU of pages, the others are those of the append itself.
+  it.each([1, 2, 3, 4])(
+    "and fails midway, at command %d, is taken back, and the GPU is told everything again",
+    async (last) => {
+      const cache = await paged();
+      const k = rows(3, 2).gpu;
+      const plan = keep(await cache.planAppend({ k, v: k }));
+      const before = known(cache);
+      let commands = 0;
+      const broken = {
+        setPipeline() {},
+        setBindGroup() {
+          if (++commands === last) throw new Error("no more");
+        },
+        dispatchWorkgroups() {},
+      } as unknown as GPUComputePassEncoder;
+      expect(() => plan.encode(broken)).toThrow("no more");
+      expect(known(cache)).toEqual(before);
+      await cache.append(k, k);
+      await expectTold(cache, cache, [0, 1, 2]);
+    },
+  );
 
-  it("by an attention that is rejected is not taken for what the GPU knows", async () => {
-    const cache = await paged();
-    const k = rows(3, 2).gpu;
-    await cache.append(k, k);
-    cache.free(0);
-    cache.fork(1, 0);
-    await expectError(() => attention(refused(3, 1), cache), "out-of-memory", /no memory left/);
-    const { output } = await attention(rows(3, 1).gpu, cache);
-    keep(output);
-    await expectTold(cache, cache, [0, 1, 2]);
-  });
+  // Memory of q is known to be refused before anything is encoded, that of a new output only once all is submitted.
+  it.each(["q", "output"])(
+    "by an attention that is rejected for its %s is not taken for what the GPU knows",
+    async (name) => {
+      const cache = await paged();
+      const k = rows(3, 2).gpu;
+      await cache.append(k, k);
+      cache.free(0);
+      cache.fork(1, 0);
+      const q = name === "q" ? refused(3, 1) : rows(3, 1).gpu;
+      memory.refuse(({ label }) => label === "attention output");
+      await expectError(() => attention(q, cache), "out-of-memory", /no memory left/);
+      memory.refuse(() => false);
+      const { output } = await attention(rows(3, 1).gpu, cache);
+      keep(output);
+      await expectTold(cache, cache, [0, 1, 2]);
+    },
+  );
 });
 
 describe("calls of a cache that is destroyed meanwhile", () => {

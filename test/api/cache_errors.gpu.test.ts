@@ -146,6 +146,12 @@ describe("appends", () => {
       "overlap",
       "kvCache append: k is in the memory of kvCache; copy rows within a cache with forkEntry().",
     );
+    const counted = keep(await cache.planAppend({ k, v, counts }));
+    await expectError(
+      () => counted.encode(encoder, { k, counts: cache.source.state.slice(0, 0, 2) }),
+      "overlap",
+      /counts is in the memory of kvCache/,
+    );
     expect(cache.lengths).toEqual([0, 0]);
     plan.encode(encoder, { k });
     expect(cache.lengths).toEqual([3, 3]);

@@ -73,6 +73,15 @@ describe("safetensors", () => {
     );
   });
 
+  it("have names with quotes, backslashes and brackets", () => {
+    const names = ['a"', "a\\", 'a\\"', '":[[[["', '{"a":[{"a":', "a\u2028]}"];
+    for (const name of names) {
+      const written = { [name]: { shape: [1], data: Float32Array.of(7) }, a: { shape: [], data: Float32Array.of(8) } };
+      const read = readSafetensors("f", writeSafetensors(written));
+      expect([...read.keys()]).toEqual([name, "a"]);
+    }
+  });
+
   it("that were changed are read or refused", () => {
     const q = { shape: [2, 3], data: Float32Array.from({ length: 6 }, (_, i) => i) };
     const good = writeSafetensors({ q, k: q, "a.b": { shape: [], data: Float32Array.of(7) } });

@@ -36,7 +36,10 @@ async function bytesOf({ device, buffer, size, dtype }: Tensor): Promise<ArrayBu
 describe("copyTensor", () => {
   it("converts between any two dtypes, as the CPU rounds", async () => {
     const device = await testDevice();
-    const values = [...normal(1, 56, 300), 65519, -65520, 1e-6, 6e-8, -0, Number.NEGATIVE_INFINITY, Number.NaN, 1e-40];
+    const ends = [65519, -65520, 1e-6, 6e-8, -0, Number.NEGATIVE_INFINITY, Number.NaN, 1e-40];
+    // Halfway between two numbers of bf16, of f16, and of f16 below its normal ones: above an even one, and below it.
+    const ties = [257, -259, 2049, 2051, -(1 + 2 ** -11), 1 + 3 * 2 ** -11, 2.5 * 2 ** -24, -3.5 * 2 ** -24];
+    const values = [...normal(1, 56, 300), ...ties, ...ends];
     for (const from of FLOATS) {
       for (const to of FLOATS) {
         const x = tensor(device, [values.length], { data: values, dtype: from });

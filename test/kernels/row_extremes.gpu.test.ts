@@ -94,7 +94,7 @@ describe.each(WIDTHS)("rows of %d", (width) => {
     const values = [1000.1, 5.1, -3.3e7, 1 / 3, 3.3e38, LARGEST, -1.7e-20, 1.2e-38, 0];
     const rows = Object.fromEntries(values.map((value) => [String(value), equal(width, value)]));
     for (const epsilon of [1e-5, 1e-12, 0]) {
-      const found = await run(rows, { epsilon });
+      const found = await run({ ...rows, "one that its workgroup reads twice": scaled(1e30) }, { epsilon });
       for (const value of values) {
         const { output, mean, inverseDeviation } = found[String(value)];
         expect(new Set(output), `${value}`).toEqual(new Set([0]));
@@ -105,13 +105,14 @@ describe.each(WIDTHS)("rows of %d", (width) => {
     }
   });
   it.each([false, true])("are normalised at any magnitude, by the mean square %s", async (rms) => {
-    const large = [1e15, 1e19, 1e25, 1e30, 1e37, 1e38];
+    const large = [1e15, 1e18, 1e19, 1e25, 1e30, 1e37, 1e38];
     const small = [1e-10, 1e-19, 1e-20, 1e-25, 1e-30];
     const rows: Rows = {
       ...Object.fromEntries([...large, ...small].map((scale) => [`${scale}`, scaled(scale)])),
       "near 1e30": list(width, (i) => 1e30 * (1 + noise[i] / 1000)),
       "the largest, of both signs": list(width, (i) => (i % 3 ? LARGEST : -LARGEST)),
       "huge, tiny and 0": list(width, (i) => [1e30, 1e-30, 1, -1e20, 5e29, 0, 1e-38, 7][i % 8]),
+      "1e30 among small ones": list(width, (i) => (i < width - 1 ? noise[i] : 1e30)),
       "tiny and 0": list(width, (i) => [1e-20, 1e-30, 3e-20, 0][i % 4]),
       zeros: equal(width, 0),
     };

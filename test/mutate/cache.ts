@@ -46,7 +46,27 @@ export const MUTANTS: readonly Mutant[] = [
     text: "if (isTold) this.#view.forget();",
     replacement: "",
     tests: [CALLS],
-    filter: "by an attention that is rejected",
+    filter: "by an attention that is rejected for its output",
+  },
+  {
+    file: "src/cache/batch.ts",
+    text: `            work(this.#taker(entries, told, (change) => change(tables)));
+          } catch (error) {
+            if (told.isTold) this.#view.forget();`,
+    replacement: `            work(this.#taker(entries, told, (change) => change(tables)));
+          } catch (error) {`,
+    tests: [CALLS],
+    filter: "and fails midway",
+  },
+  {
+    file: "src/cache/batch.ts",
+    text: `              await work(this.#taker(entries, told, turn.apply), async () => {});
+            } catch (error) {
+              if (told.isTold) this.#view.forget();`,
+    replacement: `              await work(this.#taker(entries, told, turn.apply), async () => {});
+            } catch (error) {`,
+    tests: [CALLS],
+    filter: "an append that is rejected",
   },
   {
     file: "src/cache/ledger.ts",
@@ -62,6 +82,13 @@ export const MUTANTS: readonly Mutant[] = [
     text: "const done = waits ? this.#tail.then(run) : run();",
     replacement: "const done = this.#tail.then(run);",
     tests: [LEDGER],
+  },
+  {
+    file: "src/cache/append_bindings.ts",
+    text: "[k, v, state].every",
+    replacement: "[k, v].every",
+    tests: ["test/api/cache_errors.gpu.test.ts"],
+    filter: "of the wrong tensors, counts and memory",
   },
   {
     file: "src/cache/append_queue.ts",

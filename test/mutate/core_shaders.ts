@@ -230,4 +230,11 @@ export const MUTANTS: readonly Mutant[] = [
     tests: ["test/kernels/pointwise.gpu.test.ts"],
     filter: "converts between any two dtypes",
   },
+  {
+    file: "shaders/lib/half.wesl",
+    text: "bits + 0x7fffu + ((bits >> vec4u(16u)) & vec4u(1u))",
+    replacement: "bits + 0x8000u",
+    tests: ["test/kernels/pointwise.gpu.test.ts"],
+    filter: "converts between any two dtypes",
+  },
 ];

@@ -26,7 +26,7 @@ export const MUTANTS: readonly Mutant[] = [
     text: 'text[at] === "\\\\" ? 2 : 1',
     replacement: "1",
     tests: ["test/bench/files_hostile.test.ts"],
-    filter: "whatever the names",
+    filter: "names with quotes",
   },
   {
     file: "bench/files/tensors.ts",

@@ -69,7 +69,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     file: "src/plan/operand_checks.ts",
     text: "fallback ? [fallback.allocated] : []",
-    replacement: "fallback && fallback === undefined ? [fallback] : []",
+    replacement: "[]",
     tests: ["test/api/refused.gpu.test.ts"],
     filter: "of q rejects",
   },
@@ -79,5 +79,33 @@ export const MUTANTS: readonly Mutant[] = [
     replacement: "",
     tests: ["test/api/refused.gpu.test.ts"],
     filter: "too late for encode",
+  },
+  {
+    file: "src/plan/plan.ts",
+    text: "known?.tensors.every((tensor, index) => tensor === list[index])",
+    replacement: "known",
+    tests: ["test/api/features_resources.gpu.test.ts"],
+    filter: "makes nothing but the bind groups",
+  },
+  {
+    file: "src/plan/run.ts",
+    text: "    if (target) result.keep(plan);\n",
+    replacement: "",
+    tests: ["test/api/encoder.gpu.test.ts"],
+    filter: "many calls into one submission",
+  },
+  {
+    file: "src/plan/run.ts",
+    text: "    for (const one of made) one.destroy();\n",
+    replacement: "",
+    tests: ["test/api/encoder.gpu.test.ts"],
+    filter: "refuses what is no encoder",
+  },
+  {
+    file: "src/plan/run.ts",
+    text: "    waits.push(result.allocated);\n",
+    replacement: "",
+    tests: ["test/api/cache_calls.gpu.test.ts"],
+    filter: "rejected for its output",
   },
 ];

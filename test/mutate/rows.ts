@@ -50,6 +50,27 @@ export const MUTANTS: readonly Mutant[] = [
     filter: "rows of 4096 are normalised at any magnitude",
   },
   {
+    file: "shaders/lib/row_sums.wesl",
+    text: "sum += bitcast<f32>(block_shares[at / LANES * BLOCKS + i]);",
+    replacement: "sum += bitcast<f32>(block_shares[i]);",
+    tests: EXTREMES,
+    filter: "rows of 768 are normalised wherever",
+  },
+  {
+    file: "shaders/layer_norm.wesl",
+    text: "(pivot + offset) * unscaled(scale)",
+    replacement: "pivot + offset",
+    tests: EXTREMES,
+    filter: "rows of 64 are normalised at any magnitude",
+  },
+  {
+    file: "shaders/lib/magnitude.wesl",
+    text: "const MOST_OF_SHARE = 0x7a800000u;",
+    replacement: "const MOST_OF_SHARE = 0x7e800000u;",
+    tests: EXTREMES,
+    filter: "rows of 4096 are normalised at any magnitude",
+  },
+  {
     file: "shaders/lib/magnitude.wesl",
     text: "const NORM_UNIT = 256.0;",
     replacement: "const NORM_UNIT = 1.0;",
