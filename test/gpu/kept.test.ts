@@ -1,8 +1,8 @@
 // What is kept for a device, on a device that only counts: bounded, and gone with the device or on request. And errors that
 // come late: nobody has to wait for them.
 
-import { describe, expect, it } from "vitest";
-import { guarded, settle } from "../../src/gpu/buffers.ts";
+import { describe, expect, it, vi } from "vitest";
+import { guarded, settle, toldOfLoss } from "../../src/gpu/buffers.ts";
 import { compileKernel } from "../../src/gpu/pipelines.ts";
 import { FoveaError, release } from "../../src/index.ts";
 import { KernelCache } from "../../src/kernels/kernel_cache.ts";
@@ -108,6 +108,19 @@ describe("a device that is lost in flight", () => {
     await expectError(() => guarded(device, "more", () => {}), "device-lost", /lost/);
     await expectError(() => compileKernel(device, kernel("text")), "device-lost", /lost/);
     release(device);
+    await expectError(() => guarded(device, "more", () => {}), "device-lost", /lost/);
+  });
+  it("is waited for by as many as like to, and the device keeps none of them", async () => {
+    const { device, lose } = stub();
+    const waits = vi.spyOn(device.lost, "then");
+    await Promise.all(Array.from({ length: 20 }, () => toldOfLoss(device)));
+    expect(waits.mock.calls.length).toBeLessThan(2);
+    const started = performance.now();
+    const told = Array.from({ length: 20 }, () => toldOfLoss(device));
+    lose();
+    await Promise.all(told);
+    await toldOfLoss(device);
+    expect(performance.now() - started).toBeLessThan(40); // not the 50 ms that others wait
     await expectError(() => guarded(device, "more", () => {}), "device-lost", /lost/);
   });
   it("is no unhandled rejection where nobody waits", async () => {
