@@ -70,15 +70,16 @@ export async function main({ args }: Pick<Context, "args">): Promise<number> {
     report({ steps: cases.length });
     for (const [index, one] of cases.entries()) {
       report({ step: `${index + 1} of ${cases.length}: ${one.name}` });
-      results.push(await measure(lab, one, calls));
+      const leakage = await measure(lab, one, calls);
+      results.push(leakage);
+      if (leakage.faults.length) console.log(`${one.name}: ${leakage.faults.join("; ")}`); // a run is long
       report({ done: 1 });
     }
     stop();
     console.log(tableOf(results));
-    const leaking = results.filter(({ faults }) => faults.length);
-    for (const { name, faults } of leaking) console.log(`${name}: ${faults.join("; ")}`);
-    console.log(`${results.length - leaking.length} of ${results.length} cases leave nothing behind`);
-    return leaking.length ? 1 : 0;
+    const flat = results.filter(({ faults }) => !faults.length).length;
+    console.log(`${flat} of ${results.length} cases leave nothing behind`);
+    return flat === results.length ? 0 : 1;
   } finally {
     stop();
     device.destroy();
