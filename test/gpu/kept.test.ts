@@ -4,6 +4,7 @@
 import { describe, expect, it, vi } from "vitest";
 import { guarded, settle, toldOfLoss } from "../../src/gpu/buffers.ts";
 import { compileKernel } from "../../src/gpu/pipelines.ts";
+import { storageOf, waitFor } from "../../src/gpu/storage.ts";
 import { FoveaError, release } from "../../src/index.ts";
 import { KernelCache } from "../../src/kernels/kernel_cache.ts";
 import type { KernelSource } from "../../src/types.ts";
@@ -149,5 +150,21 @@ describe("settle", () => {
     const both = [Promise.reject(error("out-of-memory")), Promise.reject(error("device-lost"))];
     await expectError(() => settle(both), "device-lost", "device-lost");
     await expect(settle([Promise.resolve(), undefined])).resolves.toBeUndefined();
+  });
+});
+
+describe("what the content of a memory waits for", () => {
+  it("is of all that failed the first, and the allocation whatever else failed", async () => {
+    const refused = Promise.reject(new FoveaError("out-of-memory", "no memory"));
+    const allocated = new Promise<void>((_, reject) => setTimeout(() => reject(new Error("late")), 5));
+    const storage = storageOf({} as GPUBuffer, true, allocated);
+    waitFor(storage, refused);
+    for (let again = 0; again < 20; again++) {
+      waitFor(storage, Promise.reject(new Error(`${again}`)));
+      waitFor(storage, Promise.resolve());
+    }
+    await allocated.catch(() => {});
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    expect([...storage.open]).toEqual([allocated, refused]);
   });
 });
