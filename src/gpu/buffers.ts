@@ -11,6 +11,8 @@ export const ASK_FOR_LIMITS = "To have the adapter's highest, request the device
 /** What is known of a device beyond what WebGPU tells synchronously. */
 interface DeviceState {
   lost: GPUDeviceLostInfo | undefined;
+  /** Whom to tell of the loss, while they wait. A promise would keep all who ever waited. */
+  readonly waiting: Set<() => void>;
   /** What is made once for the device and kept, by its maker's name. Dropped when the device is lost. */
   readonly kept: Map<string, unknown>;
 }
@@ -21,10 +23,11 @@ function stateOf(device: GPUDevice): DeviceState {
   let state = states.get(device);
   if (!state) {
     // What waits for the loss must not hold the device, or it would never be collected.
-    const created: DeviceState = { lost: undefined, kept: new Map() };
+    const created: DeviceState = { lost: undefined, waiting: new Set(), kept: new Map() };
     void device.lost.then((info) => {
       created.lost = info;
       created.kept.clear();
+      for (const tell of created.waiting) tell();
     });
     states.set(device, created);
     state = created;
@@ -103,8 +106,19 @@ async function firstError(device: GPUDevice, what: string, pending: Promise<GPUE
 }
 
 /** A lost device rejects what waits for it before it settles `lost`; this gives that a turn, for the better message. */
-export const toldOfLoss = (device: GPUDevice) =>
-  Promise.race([device.lost, new Promise((resolve) => setTimeout(resolve, 50))]);
+export async function toldOfLoss(device: GPUDevice): Promise<void> {
+  const { lost, waiting } = stateOf(device);
+  if (lost) return;
+  let tell = () => {};
+  const told = new Promise<void>((resolve) => {
+    tell = resolve;
+  });
+  waiting.add(tell);
+  const clock = setTimeout(tell, 50);
+  await told;
+  clearTimeout(clock);
+  waiting.delete(tell);
+}
 
 /** What explains other errors: a lost device, and memory that was refused. */
 const CAUSES: readonly FoveaErrorCode[] = ["device-lost", "out-of-memory"];

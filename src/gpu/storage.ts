@@ -11,8 +11,10 @@ export interface Storage {
   readonly allocated: Promise<void>;
   /** Why there is no memory, once that is known. */
   refused?: FoveaError;
-  /** What has to come true for the content to be right, and has not yet; what came out false stays. */
+  /** What has to come true for the content to be right, and has not yet; of what came out false the first one stays. */
   readonly open: Set<Promise<void>>;
+  /** That one. */
+  failed?: Promise<void>;
   /** The last write that has to read first. */
   writing?: Promise<void>;
   /** Plans of calls into a caller's encoder, which are freed with the memory that they write. */
@@ -29,12 +31,18 @@ export function storageOf(buffer: GPUBuffer, owned: boolean, allocated: Promise<
 }
 
 /** Has the content of a memory wait for a promise. */
-export function waitFor({ open }: Storage, promise: Promise<void>): void {
+export function waitFor(storage: Storage, promise: Promise<void>): void {
+  const { open } = storage;
   if (open.has(promise)) return;
   open.add(promise);
   promise.then(
     () => open.delete(promise),
-    () => {}, // whoever reads is told
+    () => {
+      // Whoever reads is told, of one failure: a memory that is written in parts may see any number of them.
+      const { failed, allocated } = storage;
+      if (failed && open.has(failed) && promise !== allocated) open.delete(promise);
+      else if (open.has(promise)) storage.failed = promise;
+    },
   );
 }
 

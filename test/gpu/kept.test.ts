@@ -1,9 +1,10 @@
 // What is kept for a device, on a device that only counts: bounded, and gone with the device or on request. And errors that
 // come late: nobody has to wait for them.
 
-import { describe, expect, it } from "vitest";
-import { guarded, settle } from "../../src/gpu/buffers.ts";
+import { describe, expect, it, vi } from "vitest";
+import { guarded, settle, toldOfLoss } from "../../src/gpu/buffers.ts";
 import { compileKernel } from "../../src/gpu/pipelines.ts";
+import { storageOf, waitFor } from "../../src/gpu/storage.ts";
 import { FoveaError, release } from "../../src/index.ts";
 import { KernelCache } from "../../src/kernels/kernel_cache.ts";
 import type { KernelSource } from "../../src/types.ts";
@@ -111,6 +112,19 @@ describe("a device that is lost in flight", () => {
     release(device);
     await expectError(() => guarded(device, "more", () => {}), "device-lost", /lost/);
   });
+  it("is waited for by as many as like to, and the device keeps none of them", async () => {
+    const { device, lose } = stub();
+    const waits = vi.spyOn(device.lost, "then");
+    await Promise.all(Array.from({ length: 20 }, () => toldOfLoss(device)));
+    expect(waits.mock.calls.length).toBeLessThan(2);
+    const started = performance.now();
+    const told = Array.from({ length: 20 }, () => toldOfLoss(device));
+    lose();
+    await Promise.all(told);
+    await toldOfLoss(device);
+    expect(performance.now() - started).toBeLessThan(40); // not the 50 ms that others wait
+    await expectError(() => guarded(device, "more", () => {}), "device-lost", /lost/);
+  });
   it("is no unhandled rejection where nobody waits", async () => {
     const unhandled: unknown[] = [];
     const listen = (reason: unknown) => unhandled.push(reason);
@@ -137,5 +151,21 @@ describe("settle", () => {
     const both = [Promise.reject(error("out-of-memory")), Promise.reject(error("device-lost"))];
     await expectError(() => settle(both), "device-lost", "device-lost");
     await expect(settle([Promise.resolve(), undefined])).resolves.toBeUndefined();
+  });
+});
+
+describe("what the content of a memory waits for", () => {
+  it("is of all that failed the first, and the allocation whatever else failed", async () => {
+    const refused = Promise.reject(new FoveaError("out-of-memory", "no memory"));
+    const allocated = new Promise<void>((_, reject) => setTimeout(() => reject(new Error("late")), 5));
+    const storage = storageOf({} as GPUBuffer, true, allocated);
+    waitFor(storage, refused);
+    for (let again = 0; again < 20; again++) {
+      waitFor(storage, Promise.reject(new Error(`${again}`)));
+      waitFor(storage, Promise.resolve());
+    }
+    await allocated.catch(() => {});
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    expect([...storage.open]).toEqual([allocated, refused]);
   });
 });

@@ -1,10 +1,20 @@
 // A device that counts what is made on it.
 
-import { overridden } from "./device.ts";
+import { overridden } from "./overridden.ts";
 
-/** The device, and what is alive of the buffers that it made. */
+/** The device, and what is alive of the buffers that it made, and of all objects that have to be destroyed. */
 export function counted(real: GPUDevice) {
   const alive = new Map<GPUBuffer, number>();
+  const others = new Set<GPUTexture | GPUQuerySet>();
+  const counting = <Made extends GPUTexture | GPUQuerySet>(made: Made): Made => {
+    const destroy = made.destroy.bind(made) as () => undefined;
+    made.destroy = (): undefined => {
+      others.delete(made);
+      return destroy();
+    };
+    others.add(made);
+    return made;
+  };
   const count = { pipelines: 0, modules: 0, bindGroups: 0, submits: 0, buffersMade: 0 };
   const bytes = () => [...alive.values()].reduce((total, size) => total + size, 0);
   let largest = 0;
@@ -29,6 +39,8 @@ export function counted(real: GPUDevice) {
       largest = Math.max(largest, bytes());
       return buffer;
     },
+    createTexture: (descriptor: GPUTextureDescriptor) => counting(real.createTexture(descriptor)),
+    createQuerySet: (descriptor: GPUQuerySetDescriptor) => counting(real.createQuerySet(descriptor)),
     createComputePipelineAsync(descriptor: GPUComputePipelineDescriptor) {
       count.pipelines++;
       return real.createComputePipelineAsync(descriptor);
@@ -42,5 +54,6 @@ export function counted(real: GPUDevice) {
       return real.createBindGroup(descriptor);
     },
   });
-  return { device, count, buffers: () => alive.size, bytes, peakBytes: () => largest };
+  const buffers = () => alive.size;
+  return { device, count, buffers, objects: () => alive.size + others.size, bytes, peakBytes: () => largest };
 }

@@ -3,6 +3,9 @@
 
 import { afterAll, beforeEach, expect } from "vitest";
 import { requestFoveaDevice } from "../../src/index.ts";
+import { overridden } from "./overridden.ts";
+
+export { overridden } from "./overridden.ts";
 
 /** The entry to WebGPU of this environment. Kept alive: a collected entry takes its devices with it in Node. */
 export const gpu: Promise<GPU> = (async () => {
@@ -32,17 +35,6 @@ export async function plainDevice(descriptor: GPUDeviceDescriptor = {}): Promise
 /** Another device with the highest limits. The caller destroys it. */
 export async function newDevice(): Promise<GPUDevice> {
   return watch(await requestFoveaDevice({ gpu: await gpu }));
-}
-
-/** The same device (or entry, or adapter) with some members replaced, as far as anyone who asks it can tell. */
-export function overridden<Whole extends object>(whole: Whole, members: Record<string, unknown>): Whole {
-  return new Proxy(whole, {
-    get(target, name) {
-      if (name in members) return members[name as string];
-      const value = Reflect.get(target, name, target);
-      return typeof value === "function" ? value.bind(target) : value;
-    },
-  });
 }
 
 /** The same device with other limits. */

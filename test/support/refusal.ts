@@ -1,7 +1,7 @@
 // A device that refuses memory when a test says so, as one that has none left does: the buffer is invalid, and the scope
 // for out of memory tells.
 
-import { overridden } from "./device.ts";
+import { overridden } from "./overridden.ts";
 
 interface Scope {
   readonly filter: GPUErrorFilter;

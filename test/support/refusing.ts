@@ -1,7 +1,7 @@
 // A device that refuses memory for some buffers, as a GPU without any left does: the buffer is invalid, the scope around its
 // making reports that memory ran out, and whatever uses it later is a validation error.
 
-import { overridden } from "./device.ts";
+import { overridden } from "./overridden.ts";
 
 /** Refuses buffers whose label `isRefused`. */
 export function refusing(real: GPUDevice, isRefused: (label: string) => boolean): GPUDevice {
