@@ -78,7 +78,8 @@ export const ATTENTION_CASES: readonly LeakCase[] = [
   {
     name: "attention: a destroyed tensor",
     start: (lab) => {
-      const [q, gone] = [lab.rows(SHAPE), lab.rows(SHAPE)];
+      const q = lab.rows(SHAPE);
+      const gone = lab.rows(SHAPE);
       gone.destroy();
       return async () => {
         await rejected("destroyed", () => attention(q, gone, q, { kvLengths: [3] }));
@@ -143,7 +144,8 @@ export const ATTENTION_CASES: readonly LeakCase[] = [
     name: "planAttention, encode, destroy",
     start: (lab) => {
       const q = lab.rows(SHAPE);
-      const [output, lse] = [lab.rows(SHAPE), lab.rows([1, 2, 4])];
+      const output = lab.rows(SHAPE);
+      const lse = lab.rows([1, 2, 4]);
       return async (n) => {
         const plan = await planAttention(lab.device, {
           q,

@@ -78,7 +78,9 @@ export const CACHE_CASES: readonly LeakCase[] = [
     name: "caches: rejected appends",
     start: async (lab) => {
       const cache = await kept(lab);
-      const [k, long, gone] = [lab.rows(NEW), lab.rows([2, 2, 13, 8]), lab.rows(NEW)];
+      const k = lab.rows(NEW);
+      const long = lab.rows([2, 2, 13, 8]);
+      const gone = lab.rows(NEW);
       gone.destroy();
       return async () => {
         await rejected("limit", () => cache.append(long, long));
@@ -106,7 +108,8 @@ export const CACHE_CASES: readonly LeakCase[] = [
     name: "caches: attention that is rejected",
     start: async (lab) => {
       const cache = await kept(lab);
-      const [k, gone] = [lab.rows(NEW), lab.rows(NEW)];
+      const k = lab.rows(NEW);
+      const gone = lab.rows(NEW);
       gone.destroy();
       return async () => {
         await rejected("argument", () => attention(k, cache, { is_causal: true } as never));
@@ -119,7 +122,8 @@ export const CACHE_CASES: readonly LeakCase[] = [
     name: "caches: plans",
     start: async (lab) => {
       const cache = await kept(lab);
-      const [k, output] = [lab.rows(NEW), lab.rows(NEW)];
+      const k = lab.rows(NEW);
+      const output = lab.rows(NEW);
       return async () => {
         runPlan(lab.device, await cache.planAppend({ k, v: k }), {});
         runPlan(lab.device, await planAttention(lab.device, { q: k, cache, causal: true }), { output });

@@ -26,7 +26,9 @@ export const ONNX_CASES: readonly LeakCase[] = [
   {
     name: "ONNX: rows and positions",
     start: (lab) => {
-      const [x, weight, angles] = [lab.rows([1, 4, 8]), lab.rows([8]), lab.rows([9, 4])];
+      const x = lab.rows([1, 4, 8]);
+      const weight = lab.rows([8]);
+      const angles = lab.rows([9, 4]);
       const { Gelu, LayerNormalization, LogSoftmax, RMSNormalization, RotaryEmbedding, Softmax } = operators["ai.onnx"];
       const { SkipLayerNormalization } = operators["com.microsoft"];
       return async (n) => {

@@ -37,7 +37,8 @@ export const OPERATION_CASES: readonly LeakCase[] = [
   {
     name: "rows: softmax, norms, GELU, biases, copies",
     start: (lab) => {
-      const [x, bias] = [lab.rows(ROWS), lab.rows([8])];
+      const x = lab.rows(ROWS);
+      const bias = lab.rows([8]);
       return async (n) => {
         drop(await softmax(x, { axis: n % 3 }));
         drop(await logSoftmax(x));
@@ -67,7 +68,8 @@ export const OPERATION_CASES: readonly LeakCase[] = [
   {
     name: "rows: plans",
     start: (lab) => {
-      const [x, output] = [lab.rows(ROWS), lab.rows(ROWS)];
+      const x = lab.rows(ROWS);
+      const output = lab.rows(ROWS);
       return async () => {
         runPlan(lab.device, await planLayerNorm(lab.device, { x }), { output });
         await rejected("out-of-memory", () => lab.without(() => planLayerNorm(lab.device, { x })));
@@ -77,7 +79,8 @@ export const OPERATION_CASES: readonly LeakCase[] = [
   {
     name: "positions: rotary, encodings, biases",
     start: (lab) => {
-      const [x, heads] = [lab.rows(ROWS), lab.rows(HEADS)];
+      const x = lab.rows(ROWS);
+      const heads = lab.rows(HEADS);
       const table = lab.rows([32, 2]);
       const gates = { update: lab.rows([1, 2, 4, 1]), reset: lab.rows([1, 2, 4, 1]), scale: lab.rows([2, 1, 1]) };
       const bias = lab.rows([1, 2, 4, 4]);
@@ -93,7 +96,8 @@ export const OPERATION_CASES: readonly LeakCase[] = [
   {
     name: "project",
     start: (lab) => {
-      const [x, weight] = [lab.rows(ROWS), lab.rows([5, 8])];
+      const x = lab.rows(ROWS);
+      const weight = lab.rows([5, 8]);
       return async () => {
         drop(await project(x, weight));
         await rejected("argument", () => project(x, x.slice(2, 0, 3).slice(0, 0, 1).slice(1, 0, 1)));
@@ -118,7 +122,8 @@ export const OPERATION_CASES: readonly LeakCase[] = [
     name: "MultiHeadAttention: plans, refusals",
     start: (lab) => {
       const layer = layerOf(lab);
-      const [query, output] = [lab.rows(ROWS), lab.rows(ROWS)];
+      const query = lab.rows(ROWS);
+      const output = lab.rows(ROWS);
       return async () => {
         runPlan(lab.device, await layer.plan({ query, causal: true }), { output });
         await rejected("argument", () => layer.forward(query, { kvLengths: [9, 9, 9] }));

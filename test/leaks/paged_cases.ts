@@ -98,7 +98,9 @@ export const PAGED_CASES: readonly LeakCase[] = [
     name: "pages: rejected calls",
     start: async (lab) => {
       const cache = await kept(lab);
-      const [k, long, gone] = [lab.rows(NEW), lab.rows([2, 2, 13, 8]), lab.rows(NEW)];
+      const k = lab.rows(NEW);
+      const long = lab.rows([2, 2, 13, 8]);
+      const gone = lab.rows(NEW);
       gone.destroy();
       const batch = lab.keep(await cache.batch([0, 1]));
       const all = lab.rows([4, 2, 12, 8]);
