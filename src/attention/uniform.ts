@@ -3,7 +3,7 @@
 import { isSoftware } from "../gpu/device.ts";
 import { PARAMS, type Params } from "../kernels/params.ts";
 import { isAligned, type SlotChoice } from "../kernels/slots.ts";
-import { addresses } from "../plan/access.ts";
+import { addresses, rowAddresses } from "../plan/access.ts";
 import type { Operands } from "../plan/operand.ts";
 import type { CompiledStage } from "../plan/plan.ts";
 import { cutWork, type Dispatch, UNIFORM_STRIDE } from "../plan/work.ts";
@@ -106,8 +106,8 @@ function sharedParams(problem: ResolvedScores, operands: Operands, slots: SlotCh
     ...addresses("k", "n", operands.get("k"), isAligned(slots.k), problem.source ? CACHE : problem),
     ...addresses("v", "n", operands.get("v"), isAligned(slots.v), problem.source ? CACHE : problem),
     ...addresses("o", "m", operands.get("output"), isAligned(slots.o), problem),
-    ...addresses("lse", "m", operands.get("lse"), false, problem),
-    ...addresses("row_max", "m", operands.get("rowMax"), false, problem),
+    ...rowAddresses("lse", operands.get("lse")),
+    ...rowAddresses("row_max", operands.get("rowMax")),
     ...problem.extension?.extendedParams(problem, operands),
   };
 }

@@ -112,7 +112,8 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
    * element. Nothing is copied.
    */
   view(spec: { shape: readonly number[]; strides?: readonly number[]; offset?: number; label?: string }): Tensor<D> {
-    const { label, ...taken } = opened<Omit<TensorSpec, "dtype"> & { label?: string }>(this.label, spec, VIEW_NAMES);
+    const given = spec instanceof Tensor ? spec.#place : spec;
+    const { label, ...taken } = opened<Omit<TensorSpec, "dtype"> & { label?: string }>(this.label, given, VIEW_NAMES);
     const { shape, strides, offset } = resolveSpec(label, { ...taken, dtype: this.dtype });
     const moved = { shape, strides, offset: this.offset + offset, dtype: this.dtype };
     return new Tensor<D>(this.device, this.#storage, moved, label);
@@ -223,6 +224,12 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
 
   toString(): string {
     return this[Symbol.toStringTag];
+  }
+
+  /** Where its elements lie, as a view of another tensor takes it. */
+  get #place() {
+    const { shape, strides, offset, label } = this;
+    return { shape, strides, offset, label };
   }
 
   /** Nothing is left of what was written before, if this tensor is all of its memory. */

@@ -109,8 +109,8 @@ export function resolveLayerNorm(problem: LayerNormProblem, name: string): Resol
     ...input("weight"),
     ...input("bias"),
     ...written("output", problem.output),
-    ...(problem.sum !== undefined && written("sum", problem.sum)),
-    ...(problem.statistics !== undefined && statisticsOf(label, problem.statistics, x.shape, axis, rms)),
+    ...(isAsked(problem.sum) && written("sum", problem.sum)),
+    ...(isAsked(problem.statistics) && statisticsOf(label, problem.statistics, x.shape, axis, rms)),
   } as ResolvedLayerNorm["specs"];
   return { label, specs, axis, epsilon, rms };
 }
@@ -135,3 +135,7 @@ function statisticsOf(
   expectApart(label, "statistics", statistics);
   return { statistics };
 }
+
+/** Whether a result that is not always wanted is: one-line calls say so by true or false. */
+const isAsked = <Given>(given: Given): given is Exclude<Given, undefined | false> =>
+  given !== undefined && (given as unknown) !== false;

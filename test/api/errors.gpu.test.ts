@@ -84,7 +84,7 @@ const PROBLEMS: readonly [what: string, change: object, message: string | RegExp
   [
     "too few offsets",
     { causal: true, queryOffset: [1] },
-    "attention: queryOffset must be a whole number, or 2 of them (one a batch entry), got 1.",
+    "attention: queryOffset must be a whole number, or 2 of them (one a batch entry), got [1].",
   ],
   [
     "too few lengths",
