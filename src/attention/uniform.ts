@@ -59,7 +59,7 @@ export function dispatchesOf(
   const parts = cutWork(device, total, flops, maxDispatchFlops);
   const stride = UNIFORM_STRIDE;
   const bytes = new ArrayBuffer(Math.max(1, parts.length) * stride);
-  const shared = { ...NO_TABLES, ...sharedParams(problem, operands, slots, grid), ...places };
+  const shared = { ...NO_OPTIONS, ...NO_TABLES, ...sharedParams(problem, operands, slots, grid), ...places };
   const dispatches = parts.map(({ x, y, ...range }, index): Dispatch => {
     PARAMS.pack({ ...shared, ...range }, bytes, index * stride, source);
     return { x, y, paramsOffset: offset + index * stride };
@@ -77,6 +77,48 @@ const NO_TABLES = {
   cu_q_at: NONE,
   cu_kv_at: NONE,
 };
+/** Options that a problem does not have: kernels have the code for them behind constants, and never run it. */
+const NO_OPTIONS = {
+  bias_base: 0,
+  bias_stride_b: 0,
+  bias_stride_h: 0,
+  bias_stride_m: 0,
+  bias_stride_n: 0,
+  mask_base: 0,
+  mask_stride_b: 0,
+  mask_stride_h: 0,
+  mask_stride_m: 0,
+  mask_stride_n: 0,
+  block_q: 0,
+  block_kv: 0,
+  blocks_stride_b: 0,
+  blocks_stride_h: 0,
+  blocks_stride_m: 0,
+  slopes_at: 0,
+  slopes_stride_b: 0,
+  sinks_at: 0,
+  relative_reach: 0,
+  relative_buckets_at: 0,
+  relative_values_at: 0,
+  softcap: 0,
+  seed_low: 0,
+  seed_high: 0,
+  keep_below: 0,
+  keep_factor: 0,
+  temperature_at: 0,
+  vector_at: 0,
+  vector_stride_h: 0,
+  inner_bias_at: 0,
+  inner_bias_stride_h: 0,
+  gain_at: 0,
+  q_weights_at: 0,
+  k_weights_at: 0,
+  q_norms_at: 0,
+  k_norms_at: 0,
+  norm_eps: 0,
+  inner_scale: 0,
+  max_temperature: 0,
+} satisfies Partial<Params>;
 
 function sharedParams(problem: ResolvedScores, operands: Operands, slots: SlotChoice, grid: Grid): Partial<Params> {
   const [kOuter, , kRows] = (problem.source?.k ?? problem.k).shape;

@@ -265,8 +265,8 @@ export function appendUniforms(
     q_lengths_at: ALL_ROWS,
     ...addresses("k", "n", operands.get("k"), isAligned(choice.k), { layout }),
     ...addresses("v", "n", operands.get("v"), isAligned(choice.v), { layout }),
-    ...(q && addresses("q", "m", operands.get("q"), isAligned(q.access), { layout })),
-    ...(q && addresses("o", "m", operands.get(inPlace ? "q" : "qOutput"), isAligned(q.output), { layout })),
+    ...addresses("q", "m", operands.get("q"), isAligned(q?.access ?? "dense"), { layout }),
+    ...addresses("o", "m", operands.get(inPlace ? "q" : "qOutput"), isAligned(q?.output ?? "dense"), { layout }),
     ...positionParams(
       target.device,
       { offset: append.positionOffset, ...(ids && { stored: storedPositions(ids) }) },

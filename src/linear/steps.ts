@@ -13,8 +13,8 @@ import {
 } from "../kernels/linear.ts";
 import { isAligned } from "../kernels/slots.ts";
 import type { UniformValues } from "../kernels/uniform.ts";
+import { addresses } from "../plan/access.ts";
 import type { Operand } from "../plan/operand.ts";
-import { reorder } from "../plan/specs.ts";
 import { checkDispatches } from "../plan/work.ts";
 import type { KernelSource } from "../types.ts";
 import type { ResolvedLinear } from "./problem.ts";
@@ -144,23 +144,10 @@ function sharedParams(
   operands: ReadonlyMap<string, Operand>,
   names: { readonly state: string; readonly normalizer: string },
 ): UniformValues {
-  const { layout, heads, states, qHeads, kHeads, betaHeads } = problem;
+  const { heads, states, qHeads, kHeads, betaHeads } = problem;
   const base = (name: string) => operands.get(name)?.base ?? 0;
-  /** Base and strides in the units of the slot: vec4s in the dense ones, elements otherwise. */
-  const addresses = (name: string, operand: Operand | undefined, row: string, dense: boolean) => {
-    if (!operand) return {};
-    const { shape, strides } = reorder(operand.spec, layout);
-    const unit = dense ? 4 : 1;
-    // The stride of an axis with one index is never taken, and need not be a whole number of units.
-    const [b, h, m, d] = strides.map((stride, axis) => (shape[axis] > 1 ? stride / unit : 0));
-    return {
-      [`${name}_base`]: operand.base / unit,
-      [`${name}_stride_b`]: b,
-      [`${name}_stride_h`]: h,
-      [`${name}_stride_${row}`]: m,
-      [`${name}_stride_d`]: dense ? 0 : d,
-    };
-  };
+  const at = (name: string, row: "m" | "n", operand: Operand | undefined, dense: boolean) =>
+    addresses(name, row, operand, dense, problem);
   const mask = operands.get("keyMask");
   const [maskB = 0, maskN = 0] = mask?.spec.strides.map((s, axis) => (mask.spec.shape[axis] > 1 ? s : 0)) ?? [];
   return {
@@ -175,12 +162,12 @@ function sharedParams(
     chunk,
     slots,
     scale: problem.scale,
-    ...addresses("q", operands.get("q"), "m", isAligned(spec.q)),
-    ...addresses("k", operands.get("k"), "n", isAligned(spec.k)),
-    ...addresses("v", operands.get("v"), "n", isAligned(spec.v)),
-    ...addresses("o", operands.get("output"), "m", isAligned(spec.o)),
-    ...addresses("decay", operands.get("decay"), "n", isAligned(spec.decay)),
-    ...addresses("beta", operands.get("beta"), "n", isAligned(spec.beta)),
+    ...at("q", "m", operands.get("q"), isAligned(spec.q)),
+    ...at("k", "n", operands.get("k"), isAligned(spec.k)),
+    ...at("v", "n", operands.get("v"), isAligned(spec.v)),
+    ...at("o", "m", operands.get("output"), isAligned(spec.o)),
+    ...at("decay", "n", operands.get("decay"), isAligned(spec.decay)),
+    ...at("beta", "n", operands.get("beta"), isAligned(spec.beta)),
     mask_base: base("keyMask"),
     mask_stride_b: maskB,
     mask_stride_n: maskN,

@@ -140,11 +140,8 @@ function kernelOf(device: GPUDevice, { folded, maxDispatchFlops, variant }: Reso
   const columnTiles = Math.ceil(columns / size.columns);
   const params: Partial<Params> = {
     seq_q: rows,
-    total_q: rows,
-    rows_per_batch: heads * rows,
     seq_kv: columns,
     n_heads: heads,
-    group_size: 1,
     inner,
     q_tiles: rowTiles,
     v_splits: columnTiles,

@@ -2,7 +2,7 @@
 // tensor's memory tells them apart.
 
 import { check } from "../errors.ts";
-import { ROW_PARAMS, type RowAccesses, type RowTensor, rowLanes } from "../kernels/rows.ts";
+import { ROW_PARAMS, ROW_TENSORS, type RowAccesses, type RowTensor, rowLanes } from "../kernels/rows.ts";
 import { isAligned } from "../kernels/slots.ts";
 import type { UniformValues } from "../kernels/uniform.ts";
 import { accessOf, addresses } from "../plan/access.ts";
@@ -138,6 +138,7 @@ export function layRows(device: GPUDevice, { specs, rows, width }: FoldedRows, m
   const [, heads, perHead] = specs.o.shape;
   const params = Object.assign(
     { rows_per_head: perHead, n_heads: heads, all_rows: rows, width, ...more },
+    ...ROW_TENSORS.map((name) => addresses(name, "n", undefined, false, { layout: "bhmd" })), // of tensors that there are not
     ...operands.map(([name, operand, access]) => addresses(name, "n", operand, isAligned(access), { layout: "bhmd" })),
   ) as UniformValues;
   return {

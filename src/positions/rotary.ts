@@ -157,7 +157,6 @@ function kernelOf(
       seq_q: rows,
       total_q: batch * rows,
       n_heads: heads,
-      group_size: 1,
       ...addresses("q", "m", from, isAligned(spec.x), bhmd),
       ...addresses("o", "m", into, isAligned(spec.o), bhmd),
       angle_rows: caches?.rows ?? 0,
