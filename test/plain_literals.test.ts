@@ -5,6 +5,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseAst } from "vite";
 import { describe, expect, it } from "vitest";
+import { pagesOf } from "./support/docs.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const FOLDERS = ["src", "test", "bench", "demo", "scripts"];
@@ -56,9 +57,7 @@ const sources = (folder: string) =>
   readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
     .filter((file) => /\.m?ts$|\.mjs$/.test(file))
     .map((file) => join(folder, file));
-const pages = readdirSync(root, { encoding: "utf8" })
-  .filter((file) => file.endsWith(".md"))
-  .concat(["bench/README.md"]);
+const pages = pagesOf(root);
 
 describe("literals are written out", () => {
   it("finds what is packed", () => {

@@ -23,7 +23,7 @@ npm run conformance -- --table
   --filter TEXT    only vectors with TEXT in the name of their file or operator
   --json FILE      a list of what became of each vector, as JSON
   --record         keeps the counts in test/conformance/results, and renews the table
-  --table          only writes the table of the kept counts into README.md
+  --table          only writes the table of the kept counts into docs/onnx.md
   --help           this text
 
 A vector names an operator with its attributes, and holds its inputs, the outputs that its suite expects, and a tolerance:

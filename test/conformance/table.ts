@@ -1,4 +1,4 @@
-// What passed where, kept as counts in results/, one file an engine, and as a table in the README.
+// What passed where, kept as counts in results/, one file an engine, and as a table in docs/onnx.md.
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -76,13 +76,13 @@ function share(counts: readonly Count[]): string {
   return counts.length ? `${sum("passed")} of ${sum("passed") + sum("failed") + sum("skipped")}` : "";
 }
 
-/** Writes the table into the README, between its marks. */
+/** Writes the table into its page, between its marks. */
 export function renewTable(root: string): void {
-  const file = join(root, "README.md");
+  const file = join(root, "docs/onnx.md");
   const text = readFileSync(file, "utf8");
   const [begin, end] = MARKS.map((mark) => text.indexOf(mark));
   if (begin < 0 || end < begin)
-    throw new FoveaError("file", `README.md has no ${MARKS[0]} with a ${MARKS[1]} after it.`);
+    throw new FoveaError("file", `docs/onnx.md has no ${MARKS[0]} with a ${MARKS[1]} after it.`);
   const table = tableOf(readResults(root));
   writeFileSync(file, `${text.slice(0, begin + MARKS[0].length)}\n${table}\n${text.slice(end)}`);
 }

@@ -17,7 +17,7 @@ import { pathToFileURL } from "node:url";
 import { gzipSync } from "node:zlib";
 import { build } from "vite";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { examples, programs } from "../support/docs.ts";
+import { examples, pagesOf, programs } from "../support/docs.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 let folder = "";
@@ -138,7 +138,7 @@ describe("the package", () => {
     expect(typeErrors()).toBe("");
   });
 
-  it("has examples that hold, in the README and in doc comments", async () => {
+  it("has examples that hold, in its pages and in doc comments", async () => {
     const namesOf = async (file: string) => Object.keys(await import(pathToFileURL(join(root, file)).href));
     const engine = await namesOf("dist/index.js");
     const onnx = await namesOf("dist/onnx.js");
@@ -148,7 +148,7 @@ describe("the package", () => {
       const imports = `import { ${names} } from "fovea"; import { ${ours} } from "fovea/onnx";`;
       return `${imports}\nvoid [${[...names, ...ours]}];${GIVEN}`;
     };
-    const readme = programs(readFileSync(join(root, "README.md"), "utf8"));
+    const readme = pagesOf(root).flatMap((page) => programs(readFileSync(join(root, page), "utf8")));
     const sources = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" }).filter((f) =>
       f.endsWith(".ts"),
     );
@@ -199,7 +199,8 @@ describe("the package", () => {
     ]) {
       expect(paths).toContain(path);
     }
-    const promised = /^(dist|shaders)\/|^[A-Z]+(\.md)?$|^package\.json$|^bench\/(README\.md|results\/[\w-]+\.svg)$/;
+    const promised =
+      /^(dist|docs|shaders)\/|^[A-Z]+(\.md)?$|^package\.json$|^bench\/(README\.md|results\/[\w-]+\.svg)$/;
     expect(paths.filter((path) => !promised.test(path))).toEqual([]);
   });
 });

@@ -1,4 +1,15 @@
-// The programs in prose.
+// The pages of the project, and the programs in them.
+
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+
+/** The pages that users and contributors read, as paths from the root. */
+export const pagesOf = (root: string): string[] => [
+  ...readdirSync(root).filter((name) => name.endsWith(".md")),
+  ...readdirSync(join(root, "docs")).map((name) => `docs/${name}`),
+  "bench/README.md",
+  "shaders/README.md",
+];
 
 /** The TypeScript blocks of a Markdown text. */
 export const programs = (markdown: string): string[] =>
