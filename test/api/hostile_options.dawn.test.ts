@@ -4,7 +4,7 @@
 
 import { describe, expect, it } from "vitest";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
-import { attack, type Call } from "../support/hostile.ts";
+import { attack, type Call, isClose } from "../support/hostile.ts";
 import { attentionCalls } from "../support/hostile_attention.ts";
 import { cacheCalls } from "../support/hostile_caches.ts";
 import { hostCalls } from "../support/hostile_host.ts";
@@ -23,6 +23,17 @@ const calls: readonly Call[] = [
   ...cacheCalls(device),
 ];
 const counted = { tried: 0, taken: 0 };
+
+/** One call of every operation, for whoever changes something: `npm test -- --quick` runs these alone. */
+describe("good calls", () => {
+  it.each(calls.map((call) => [call.name, call] as const))("of %s give what float64 gives", async (_, call) => {
+    const { args = {}, options } = call;
+    const found = await call.run(Object.values(args), options);
+    expect(found.length).toBeGreaterThan(0);
+    expect(Array.from(found).every(Number.isFinite)).toBe(true);
+    if (call.right) expect(isClose(found, call.right(args, options ?? {})), `${Array.from(found)}`).toBe(true);
+  });
+});
 
 describe("hostile values", () => {
   it.each(calls.map((call) => [call.name, call] as const))("in %s", async (_, call) => {

@@ -244,7 +244,8 @@ async function judged(
   return `gives [${Array.from(result).slice(0, 4)}], expected [${Array.from(right).slice(0, 4)}]`;
 }
 
-const isClose = (actual: Numbers, expected: Numbers) =>
+/** Whether results are those that are expected: to 1e-4, which tells other meanings apart, and is no bound of an error. */
+export const isClose = (actual: Numbers, expected: Numbers) =>
   actual.length === expected.length &&
   Array.from(actual).every(
     (x, i) => Object.is(x, expected[i]) || Math.abs(x - expected[i]) <= 1e-4 * (1 + Math.abs(expected[i])),
