@@ -8,25 +8,37 @@ const DECODE = ["test/kernels/decode.gpu.test.ts"];
 
 const HOST: readonly Mutant[] = [
   {
-    file: "src/kernels/params.ts",
-    text: 'else if (type === "i32") view.setInt32(index * 4, value, true);',
-    replacement: 'else if (type === "i32") view.setUint32(index * 4, Math.abs(value), true);',
+    file: "src/kernels/uniform.ts",
+    text: 'i32: "setInt32"',
+    replacement: 'i32: "setUint8"',
     tests: ["test/shader/reflect.test.ts"],
   },
   {
-    file: "src/kernels/merge.ts",
-    text: "view.setUint32(offset + 4 * word, value, true)",
-    replacement: "view.setUint32(offset, value, true)",
+    file: "src/kernels/uniform.ts",
+    text: "writeScalar(view, member.offset + 4 * i,",
+    replacement: "writeScalar(view, member.offset,",
     tests: ["test/shader/reflect.test.ts"],
   },
   {
-    file: "src/attention/uniform.ts",
+    file: "src/kernels/uniform.ts",
+    text: "for (const name in given) if (!this.#known.has(name)) this.#refuse(`has no member ${name}`);",
+    replacement: "",
+    tests: ["test/shader/reflect.test.ts"],
+  },
+  {
+    file: "src/kernels/uniform.ts",
+    text: "given[member.name] ?? (read?.has(member.name) === false ? 0 : undefined)",
+    replacement: "given[member.name] ?? 0",
+    tests: ["test/shader/reflect.test.ts"],
+  },
+  {
+    file: "src/plan/work.ts",
     text: "const end = Math.min(first + share, total);",
     replacement: "const end = Math.min(first + share - 1, total);",
     tests: ["test/api/cut_work.test.ts"],
   },
   {
-    file: "src/attention/uniform.ts",
+    file: "src/plan/work.ts",
     text: "Math.floor(maxFlops / flopsEach)",
     replacement: "Math.ceil(maxFlops / flopsEach)",
     tests: ["test/api/cut_work.test.ts"],

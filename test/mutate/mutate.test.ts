@@ -89,9 +89,8 @@ describe("npm run mutate", () => {
     const rooms = await loadRooms(import.meta.dirname, (path) => import(path));
     const mutants = namedMutants(rooms);
     expect(mutants.length).toBeGreaterThan(50);
-    for (const { name, file, text } of mutants) {
-      expect(readFileSync(join(root, file), "utf8").split(text).length - 1, name).toBe(1);
-    }
+    const wrong = mutants.filter(({ file, text }) => readFileSync(join(root, file), "utf8").split(text).length !== 2);
+    expect(wrong.map(({ name, file, text }) => `${name}: ${file}: ${text}`)).toEqual([]);
   });
 
   it("runs those that are asked for, and refuses to run none", () => {

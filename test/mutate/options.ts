@@ -43,8 +43,8 @@ export const MUTANTS: readonly Mutant[] = [
     tests: TESTS,
   },
   {
-    file: "src/plan/operand_checks.ts",
-    text: 'const hidden: readonly string[] = operands.has("kvState") ? [...OWN, "k", "v"] : OWN;',
+    file: "src/attention/bindings.ts",
+    text: 'const hidden: readonly string[] = cached ? [...OWN, "k", "v"] : OWN;',
     replacement: "const hidden: readonly string[] = [];",
     tests: ["test/api/options.dawn.test.ts"],
     filter: "keys beside a cache",
