@@ -38,8 +38,8 @@ export type { CacheAppendPlan } from "./cache/append.ts";
 export type { AppendBindings, AppendProblem } from "./cache/append_problem.ts";
 export type { AppendOptions } from "./cache/append_queue.ts";
 export { PagedBatch } from "./cache/batch.ts";
-export { createKvCache, type ForkOptions, KvCache } from "./cache/contiguous.ts";
-export type { CacheDtype, KvCacheOptions, QkNorm, RowOptions } from "./cache/options.ts";
+export { createKvCache, KvCache } from "./cache/contiguous.ts";
+export type { CacheDtype, ForkOptions, KvCacheOptions, QkNorm, RowOptions } from "./cache/options.ts";
 export { createPagedKvCache, PagedKvCache } from "./cache/paged.ts";
 export type { PagedKvCacheOptions } from "./cache/paged_options.ts";
 export { FoveaError, type FoveaErrorCode } from "./errors.ts";
@@ -98,12 +98,8 @@ export {
   type OnnxMatMuls,
 } from "./layers/multi_head_layouts.ts";
 export { MultiHeadPlan } from "./layers/multi_head_plan.ts";
-export type {
-  MultiHeadBindings,
-  MultiHeadOptions,
-  MultiHeadProblem,
-  MultiHeadSizes,
-} from "./layers/multi_head_problem.ts";
+export type { MultiHeadBindings, MultiHeadOptions, MultiHeadProblem } from "./layers/multi_head_problem.ts";
+export type { MultiHeadSizes } from "./layers/multi_head_sizes.ts";
 export type { PyTorchMultiHead, PyTorchOptions } from "./layers/multi_head_state.ts";
 export type { LinearWeights, MultiHeadWeights, NewMultiHead, WeightSource } from "./layers/multi_head_weights.ts";
 export {

@@ -84,6 +84,11 @@ describe("import law", () => {
     for (const file of sources) expect(ownerOf(file), file).toBeDefined();
   });
 
+  it("has no file above 300 lines", () => {
+    const long = sources.filter((file) => readFileSync(join(root, file), "utf8").split("\n").length > 301);
+    expect(long).toEqual([]);
+  });
+
   it("has no folder that the law does not name", () => {
     const folders = new Set(sources.map((file) => file.split("/").slice(0, 2).join("/")));
     expect([...folders].filter((place) => !(place in LAW))).toEqual([]);

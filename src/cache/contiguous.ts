@@ -2,7 +2,7 @@
 
 import type { KvSource, KvSourceOwner } from "../attention/kv_source.ts";
 import { check, show } from "../errors.ts";
-import { elementsOfList, type Numbers, type OptionNames } from "../given.ts";
+import { elementsOfList, type Numbers } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { takeOptions } from "../options.ts";
@@ -15,6 +15,8 @@ import { CacheLengths } from "./lengths.ts";
 import { checkCacheMemory } from "./memory.ts";
 import {
   anglesOf,
+  FORK_OPTIONS,
+  type ForkOptions,
   type KvCacheOptions,
   resolveCache,
   resolveNorm,
@@ -22,16 +24,6 @@ import {
   takeCacheOptions,
 } from "./options.ts";
 import { STATE_LIMIT } from "./state.ts";
-
-/** Options of {@link KvCache.fork}. */
-export interface ForkOptions {
-  /** Tokens to keep, for all entries or one each; entries with fewer keep theirs. Default all. */
-  readonly lengths?: number | Numbers;
-  /** Default that of the cache. */
-  readonly label?: string;
-}
-
-const FORK_OPTIONS: OptionNames<ForkOptions> = { lengths: "any", label: "string" };
 
 /**
  * A cache of keys and values. Make one with {@link createKvCache}; attention reads it as `cache` of its problem.

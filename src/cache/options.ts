@@ -1,7 +1,7 @@
 // What a cache is made for: checked sizes, and where its rows lie.
 
 import { check, show } from "../errors.ts";
-import type { OptionNames, Taken } from "../given.ts";
+import type { Numbers, OptionNames, Taken } from "../given.ts";
 import { Tensor, tensor } from "../gpu/tensor.ts";
 import { quantisedWords } from "../kernels/cache.ts";
 import type { Quantisation } from "../kernels/kv_access.ts";
@@ -10,6 +10,17 @@ import { checkNames, takeOptions } from "../options.ts";
 import { type ResolvedRotary, ROTARY_OPTIONS, type RotaryOptions, resolveRotary } from "../positions/rotary_options.ts";
 import type { CacheRotary, ResolvedNorm } from "./append_problem.ts";
 import { checkStateSize, STATE_LIMIT } from "./state.ts";
+
+/** Options of `fork` of a cache. */
+export interface ForkOptions {
+  /** Tokens to keep, for all entries or one each; entries with fewer keep theirs. Default all. */
+  readonly lengths?: number | Numbers;
+  /** Default that of the cache. */
+  readonly label?: string;
+}
+
+/** Their names. */
+export const FORK_OPTIONS: OptionNames<ForkOptions> = { lengths: "any", label: "string" };
 
 /** How a cache stores the elements of k and v. */
 export type CacheDtype = "f32" | "f16" | "bf16" | "int8" | "int4";

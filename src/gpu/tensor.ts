@@ -112,7 +112,10 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
    * element. Nothing is copied.
    */
   view(spec: { shape: readonly number[]; strides?: readonly number[]; offset?: number; label?: string }): Tensor<D> {
-    const given = spec instanceof Tensor ? spec.#place : spec;
+    const given =
+      spec instanceof Tensor
+        ? { shape: spec.shape, strides: spec.strides, offset: spec.offset, label: spec.label }
+        : spec;
     const { label, ...taken } = opened<Omit<TensorSpec, "dtype"> & { label?: string }>(this.label, given, VIEW_NAMES);
     const { shape, strides, offset } = resolveSpec(label, { ...taken, dtype: this.dtype });
     const moved = { shape, strides, offset: this.offset + offset, dtype: this.dtype };
@@ -224,12 +227,6 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
 
   toString(): string {
     return this[Symbol.toStringTag];
-  }
-
-  /** Where its elements lie, as a view of another tensor takes it. */
-  get #place() {
-    const { shape, strides, offset, label } = this;
-    return { shape, strides, offset, label };
   }
 
   /** Nothing is left of what was written before, if this tensor is all of its memory. */

@@ -14,10 +14,8 @@ import {
   MULTI_HEAD_PROBLEM,
   type MultiHeadOptions,
   type MultiHeadProblem,
-  type MultiHeadSizes,
-  resolveSizes,
-  weightTensors,
 } from "./multi_head_problem.ts";
+import { type MultiHeadSizes, resolveSizes, weightTensors } from "./multi_head_sizes.ts";
 import type { MultiHeadWeights } from "./multi_head_weights.ts";
 
 /** Options of {@link MultiHeadAttention.forward}: those of a problem, with tensors where memory is meant. */

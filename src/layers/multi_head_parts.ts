@@ -14,14 +14,14 @@ import { planAttention } from "../attention/plan_attention.ts";
 import { planAttentionWeights } from "../attention/weights.ts";
 import { Tensor, tensor } from "../gpu/tensor.ts";
 import { planProjection } from "../operations/projection.ts";
-import type { ResolvedSpec } from "../plan/specs.ts";
 import type { Recording } from "../plan/target.ts";
 import type { Dtype } from "../types.ts";
 import { isPlainMask, keyMaskView, prepareMasks } from "./boolean_masks.ts";
 import { splitHeads } from "./heads.ts";
-import type { MultiHeadBindings, MultiHeadSizes, ResolvedMultiHead } from "./multi_head_problem.ts";
-import { weightTensors } from "./multi_head_problem.ts";
+import type { MultiHeadBindings, ResolvedMultiHead } from "./multi_head_problem.ts";
+import { type MultiHeadSizes, weightTensors } from "./multi_head_sizes.ts";
 import type { LinearWeights, MultiHeadWeights } from "./multi_head_weights.ts";
+import { bound, columnsPlace, type Given, type Place, splitPlace, viewed } from "./places.ts";
 
 /** A layer, as its plans see it. */
 export interface Layer {
@@ -32,19 +32,10 @@ export interface Layer {
   readonly zeroAttention: boolean;
 }
 
-/** The tensors of a run, by the names that the caller gives them. */
-export type Given = ReadonlyMap<string, Tensor>;
-
 /** A part of a plan: what is left to record of it with these tensors. */
 export interface Part {
   prepare(given: Given, bindings: MultiHeadBindings): Recording | undefined;
   readonly plan: { destroy(): void; readonly workspaceBytes?: number };
-}
-
-/** A tensor of the plan's own, or what the caller binds under a name, looked at in some way. */
-interface Place {
-  readonly spec: ResolvedSpec;
-  of(given: Given): Tensor;
 }
 
 /** Builds the parts of a plan. */
@@ -274,42 +265,6 @@ export class Builder {
 interface Partial {
   readonly output: Place;
   readonly lse: Place;
-}
-
-/** What the caller binds under a name. */
-const bound = (name: string, spec: ResolvedSpec): Place => ({ spec, of: (given) => given.get(name) as Tensor });
-
-/** A place looked at in another way. Views are kept, so that bind groups are found again. */
-function viewed(place: Place, view: (tensor: Tensor) => Tensor, spec: ResolvedSpec): Place {
-  const views = new WeakMap<Tensor, Tensor>();
-  const of = (given: Given) => {
-    const whole = place.of(given);
-    let found = views.get(whole);
-    if (!found) {
-      found = view(whole);
-      views.set(whole, found);
-    }
-    return found;
-  };
-  return { spec, of };
-}
-
-/** [B, rows, H * D] as [B, H, rows, D]. */
-function splitPlace(place: Place, heads: number): Place {
-  const { shape, strides } = place.spec;
-  const [batch, rows, width] = shape;
-  const [b, m, d] = strides;
-  const dim = width / heads;
-  const spec = { ...place.spec, shape: [batch, heads, rows, dim], strides: [b, dim * d, m, d] };
-  return viewed(place, (whole) => splitHeads(whole, heads), spec);
-}
-
-/** Some columns of a place: of its last axis. */
-function columnsPlace(place: Place, from: number, count: number): Place {
-  const { shape, strides, offset } = place.spec;
-  const axis = shape.length - 1;
-  const spec = { ...place.spec, shape: [...shape.slice(0, axis), count], offset: offset + from * strides[axis] };
-  return viewed(place, (whole) => whole.slice(axis, from, from + count), spec);
 }
 
 /** What is true of added keys, too: their scores are scaled and capped, and unused queries stay unused. */

@@ -11,7 +11,8 @@ import type { ResolvedSpec } from "../plan/specs.ts";
 import { checkTarget, type EncodeTarget, recordInto } from "../plan/target.ts";
 import { Builder, type Layer, type Part } from "./multi_head_parts.ts";
 import type { MultiHeadBindings, MultiHeadProblem, ResolvedMultiHead } from "./multi_head_problem.ts";
-import { resolveMultiHead, weightTensors } from "./multi_head_problem.ts";
+import { resolveMultiHead } from "./multi_head_problem.ts";
+import { weightTensors } from "./multi_head_sizes.ts";
 
 interface PlanParts {
   readonly layer: Layer;

@@ -15,6 +15,7 @@ import {
   toBhmd,
 } from "../plan/specs.ts";
 import type { Layout, TensorSpec } from "../types.ts";
+import { resolveGates } from "./gates.ts";
 import { type LinearAttentionProblem, type LinearTensor, UPDATE_RULES, type UpdateRule } from "./options.ts";
 
 /** A checked problem. q, k, v, decay, beta and output are in BHMD order. */
@@ -198,45 +199,6 @@ function sizesOf(
     "causal attention has a query for each key; what came before is in the state (pastState)",
   );
   return { batch, qHeads, kHeads, states, heads: Math.max(qHeads, states), seqQ, seqKv, headDim, vDim };
-}
-
-type Sizes = ReturnType<typeof sizesOf>;
-
-/** Decay and beta: there if the rule has them, and only then. */
-function resolveGates(
-  label: string,
-  layout: Layout,
-  problem: LinearAttentionProblem,
-  { rule, gated, delta }: Settings,
-  { batch, states, seqKv, headDim }: Sizes,
-  add: (name: "decay" | "beta") => ResolvedSpec,
-) {
-  const gate = (name: "decay" | "beta", used: boolean, shapes: readonly (readonly number[])[]) => {
-    check((problem[name] !== undefined) === used, "argument", () =>
-      used
-        ? `${label}: updateRule "${rule}" needs ${name}.`
-        : `${label}: updateRule "${rule}" has no ${name}; ${name === "decay" ? '"gated" and "gated_delta" have' : '"delta" and "gated_delta" have'}.`,
-    );
-    if (!used) return undefined;
-    const spec = add(name);
-    const inLayout = (shape: readonly number[]) => `[${reorder({ ...spec, shape }, layout).shape.join(", ")}]`;
-    check(
-      shapes.some((shape) => shape.every((size, axis) => size === spec.shape[axis])),
-      "argument",
-      () =>
-        `${label}: ${name} must be ${[...new Set(shapes.map(inLayout))].join(" or ")} (axes ${AXES[layout]}), got ${inLayout(spec.shape)}.`,
-    );
-    return spec;
-  };
-  const decay = gate("decay", gated, [
-    [batch, states, seqKv, 1],
-    [batch, states, seqKv, headDim],
-  ]);
-  const beta = gate("beta", delta, [
-    [batch, states, seqKv, 1],
-    [batch, 1, seqKv, 1],
-  ]);
-  return { decayDim: decay?.shape[3] ?? 0, betaHeads: beta?.shape[1] ?? states };
 }
 
 function resolveMask(
