@@ -10,10 +10,9 @@ import type { Params } from "../kernels/params.ts";
 import { isAligned } from "../kernels/slots.ts";
 import { accessOf, addresses } from "../plan/access.ts";
 import { type OneKernel, planOneKernel, planTensors } from "../plan/one_kernel.ts";
-import type { Plan } from "../plan/plan.ts";
+import { Plan } from "../plan/plan.ts";
 import { RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
 import { bindingBase } from "../plan/specs.ts";
-import type { EncodeTarget, Recording } from "../plan/target.ts";
 import {
   PROJECTION_PROBLEM,
   type ProjectionBindings,
@@ -23,51 +22,8 @@ import {
 } from "./projection_problem.ts";
 
 /** A compiled projection. Make one with {@link planProjection}; encode it as often as you like. */
-export class ProjectionPlan {
-  /** Kernel and variant that the tile table chose: `matmul 64x64`. */
-  readonly kernel: string;
-  readonly #plan: Plan<ProjectionBindings>;
-
-  private constructor(plan: Plan<ProjectionBindings>) {
-    this.kernel = plan.kernel;
-    this.#plan = plan;
-  }
-
-  /** @internal Use {@link planProjection}. */
-  static make(plan: Plan<ProjectionBindings>): ProjectionPlan {
-    return new ProjectionPlan(plan);
-  }
-
-  /**
-   * Records the projection into a compute pass, or into a pass of its own on a command encoder. Allocates no GPU memory
-   * and submits nothing. In a caller's pass it sets the pipeline and bind group 0.
-   *
-   * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or belongs to another
-   * device, or if the output shares its buffer with an input.
-   *
-   * @example
-   * const pass = encoder.beginComputePass();
-   * projection.encode(pass, { x, output });
-   * pass.end();
-   */
-  encode(target: EncodeTarget, bindings: ProjectionBindings = {}): void {
-    this.#plan.encode(target, bindings);
-  }
-
-  /** @internal As {@link Plan.prepare}. */
-  prepare(bindings: ProjectionBindings): Recording | undefined {
-    return this.#plan.prepare(bindings);
-  }
-
-  /** Frees the plan's own small buffers. Work that was submitted before still runs. */
-  destroy(): void {
-    this.#plan.destroy();
-  }
-
-  [Symbol.dispose](): void {
-    this.destroy();
-  }
-}
+export type ProjectionPlan = Plan<ProjectionBindings>;
+export const ProjectionPlan = Plan;
 
 /**
  * Compiles a linear projection: a matrix product with a bias, the layer that transformers have before and after
@@ -93,7 +49,7 @@ export async function planProjection(device: GPUDevice, problem: ProjectionProbl
   const taken = await readOptions("project", problem, PROJECTION_PROBLEM);
   const { plan, allocated } = await prepareProjection(device, taken);
   await allocated;
-  return ProjectionPlan.make(plan);
+  return plan;
 }
 
 /** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */

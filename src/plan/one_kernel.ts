@@ -1,6 +1,5 @@
 // Plans of one kernel that has no keys: their tensors, and the way from those to a plan.
 
-import { check } from "../errors.ts";
 import { paramsBuffer, settle } from "../gpu/buffers.ts";
 import { compileKernel } from "../gpu/pipelines.ts";
 import { Tensor, type TensorOptions, tensor } from "../gpu/tensor.ts";
@@ -49,18 +48,6 @@ export function planTensors<T>(device: GPUDevice, label: string, collect: (tenso
     for (const one of owned) one.destroy();
     throw error;
   }
-}
-
-/** Throws FoveaError if a run gives an output for a plan that works in place. */
-export function checkUnbound(
-  { label, inPlace }: { readonly label: string; readonly inPlace: boolean },
-  { output }: { readonly output?: Tensor },
-): void {
-  check(
-    !inPlace || output === undefined,
-    "argument",
-    () => `${label}: the plan works in place, and has no output to bind.`,
-  );
 }
 
 /** The params of a kernel, by the struct that it shares with its family. */

@@ -8,11 +8,10 @@ import { type EncodingSpecialisation, encodingKernel, encodingWorkgroups } from 
 import { angleTables, angleTablesShape } from "../kernels/rotary_angles.ts";
 import { isAligned } from "../kernels/slots.ts";
 import { accessOf, addresses } from "../plan/access.ts";
-import { checkUnbound, type OneKernel, type PlanTensors, planOneKernel, planTensors } from "../plan/one_kernel.ts";
-import type { Plan } from "../plan/plan.ts";
+import { type OneKernel, type PlanTensors, planOneKernel, planTensors } from "../plan/one_kernel.ts";
+import { Plan } from "../plan/plan.ts";
 import { RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
 import { bindingBase, type ResolvedSpec } from "../plan/specs.ts";
-import type { EncodeTarget } from "../plan/target.ts";
 import {
   POSITION_ENCODING_PROBLEM,
   type PositionEncodingBindings,
@@ -23,44 +22,8 @@ import {
 import { addPositions, positionParams } from "./positions.ts";
 
 /** A compiled position encoding. Make one with {@link planPositionEncoding}; encode it as often as you like. */
-export class PositionEncodingPlan {
-  readonly #plan: Plan<PositionEncodingBindings>;
-  readonly #resolved: ResolvedEncoding;
-
-  private constructor(plan: Plan<PositionEncodingBindings>, resolved: ResolvedEncoding) {
-    this.#plan = plan;
-    this.#resolved = resolved;
-  }
-
-  /** @internal Use {@link planPositionEncoding}. */
-  static make(plan: Plan<PositionEncodingBindings>, resolved: ResolvedEncoding): PositionEncodingPlan {
-    return new PositionEncodingPlan(plan, resolved);
-  }
-
-  /**
-   * Records the encoding into a compute pass, or into a pass of its own on a command encoder. Allocates no GPU memory and
-   * submits nothing. In a caller's pass it sets the pipeline and bind group 0.
-   *
-   * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or belongs to another
-   * device, or if the output shares its buffer with an input.
-   *
-   * @example
-   * plan.encode(pass, { x: embeddings, output });
-   */
-  encode(target: EncodeTarget, bindings: PositionEncodingBindings = {}): void {
-    checkUnbound(this.#resolved, bindings);
-    this.#plan.encode(target, bindings);
-  }
-
-  /** Frees the plan's own small buffers. Work that was submitted before still runs. */
-  destroy(): void {
-    this.#plan.destroy();
-  }
-
-  [Symbol.dispose](): void {
-    this.destroy();
-  }
-}
+export type PositionEncodingPlan = Plan<PositionEncodingBindings>;
+export const PositionEncodingPlan = Plan;
 
 /**
  * Compiles an absolute position encoding: what tells a model where a token stands, added to its embedding.
@@ -102,7 +65,7 @@ async function prepareEncoding(device: GPUDevice, problem: Taken<PositionEncodin
   const { plan, allocated } = await planOneKernel<PositionEncodingBindings>(device, label, tensors, () =>
     kernelOf(device, resolved, tensors.operands, tensors.collected),
   );
-  return { plan: PositionEncodingPlan.make(plan, resolved), allocated, resolved };
+  return { plan, allocated, resolved };
 }
 
 /** Adds the tensors of the plan; gives the name of the one that has the positions. */

@@ -8,11 +8,10 @@ import { type RotarySpecialisation, rotaryKernel, rotaryWorkgroups } from "../ke
 import { angleTables, angleTablesShape } from "../kernels/rotary_angles.ts";
 import { isAligned } from "../kernels/slots.ts";
 import { accessOf, addresses } from "../plan/access.ts";
-import { checkUnbound, type OneKernel, type PlanTensors, planOneKernel, planTensors } from "../plan/one_kernel.ts";
-import type { Plan } from "../plan/plan.ts";
+import { type OneKernel, type PlanTensors, planOneKernel, planTensors } from "../plan/one_kernel.ts";
+import { Plan } from "../plan/plan.ts";
 import { RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
 import { bindingBase, checkedSpec, FLOATS, reorder } from "../plan/specs.ts";
-import type { EncodeTarget } from "../plan/target.ts";
 import type { TensorSpec } from "../types.ts";
 import { addPositions, positionParams } from "./positions.ts";
 import {
@@ -24,46 +23,8 @@ import {
 } from "./rotary_problem.ts";
 
 /** A compiled rotary embedding. Make one with {@link planRotary}; encode it as often as you like. */
-export class RotaryPlan {
-  readonly #plan: Plan<RotaryBindings>;
-  readonly #resolved: ResolvedRotaryProblem;
-
-  private constructor(plan: Plan<RotaryBindings>, resolved: ResolvedRotaryProblem) {
-    this.#plan = plan;
-    this.#resolved = resolved;
-  }
-
-  /** @internal Use {@link planRotary}. */
-  static make(plan: Plan<RotaryBindings>, resolved: ResolvedRotaryProblem): RotaryPlan {
-    return new RotaryPlan(plan, resolved);
-  }
-
-  /**
-   * Records the rotation into a compute pass, or into a pass of its own on a command encoder. Allocates no GPU memory and
-   * submits nothing. In a caller's pass it sets the pipeline and bind group 0.
-   *
-   * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or belongs to another
-   * device, or if the output shares its buffer with an input.
-   *
-   * @example
-   * const pass = encoder.beginComputePass();
-   * plan.encode(pass, { x: q, output: rotated });
-   * pass.end();
-   */
-  encode(target: EncodeTarget, bindings: RotaryBindings = {}): void {
-    checkUnbound(this.#resolved, bindings);
-    this.#plan.encode(target, bindings);
-  }
-
-  /** Frees the plan's own small buffers. Work that was submitted before still runs. */
-  destroy(): void {
-    this.#plan.destroy();
-  }
-
-  [Symbol.dispose](): void {
-    this.destroy();
-  }
-}
+export type RotaryPlan = Plan<RotaryBindings>;
+export const RotaryPlan = Plan;
 
 /**
  * Compiles a rotary position embedding (RoPE), of queries or of keys: the two channels of each pair turn by an angle that
@@ -104,7 +65,7 @@ async function prepareRotary(device: GPUDevice, problem: Taken<RotaryProblem>) {
   const { plan, allocated } = await planOneKernel<RotaryBindings>(device, label, tensors, () =>
     kernelOf(device, resolved, tensors.operands, tensors.collected),
   );
-  return { plan: RotaryPlan.make(plan, resolved), allocated, resolved };
+  return { plan, allocated, resolved };
 }
 
 /** Adds the tensors of the plan; gives the name of the one that has the positions. */
