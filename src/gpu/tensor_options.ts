@@ -1,6 +1,6 @@
 // What a caller says of a tensor: the options, and a buffer to wrap.
 
-import { check, FoveaError, show } from "../errors.ts";
+import { check, FoveaError, reading, show } from "../errors.ts";
 import type { Dtype, TensorSpec } from "../types.ts";
 import { guarded, USAGE } from "./buffers.ts";
 import type { TensorData } from "./elements.ts";
@@ -38,24 +38,19 @@ export function opened<Options extends { readonly label?: string }>(
   options: Options,
   names: readonly string[],
 ): Options & { readonly label: string } {
-  let read: Options | undefined;
-  let cause: unknown;
-  try {
-    read = typeof options === "object" && options ? { ...options } : undefined;
-  } catch (error) {
-    cause = error;
-  }
-  const unknown = Object.keys(read ?? {}).find((name) => !names.includes(name));
+  check(
+    typeof options === "object" && options !== null,
+    "argument",
+    () => `${named}: options must be an object, got ${show(options)}.`,
+  );
+  const read = reading(`${named}: options`, () => ({ ...options }));
+  const unknown = Object.keys(read).find((name) => !names.includes(name));
   check(unknown === undefined, "argument", () => {
     return `${named}: there is no option ${show(unknown)}. Options: ${names.join(", ")}.`;
   });
-  const { label = named } = read ?? {};
-  if (read && typeof label === "string") return { ...read, label };
-  throw new FoveaError(
-    "argument",
-    `${named}: options must be an object with a label that is text, got ${show(options)}.`,
-    { cause },
-  );
+  const { label = named } = read;
+  check(typeof label === "string", "argument", () => `${named}: label must be text, got ${show(label)}.`);
+  return { ...read, label };
 }
 
 /** A buffer of the caller's, and what the GPU says of it: that it is another device's, say, or destroyed. */

@@ -288,12 +288,12 @@ describe("bundles", () => {
     expect(kernelsIn(start.text)).toEqual(["combine", "decode", "forward"]);
     expect(start.gzipped).toBeLessThan(35_000);
     expect(kernelsIn(all.text)).toEqual([...ATTENTION, "row_norms", "tables"]);
-    expect(all.gzipped).toBeLessThan(74_000);
+    expect(all.gzipped).toBeLessThan(74_500);
   });
   it("of what needs no kernel hold no kernel", async () => {
     const { all } = await bundle('import { tensor } from "fovea"; console.log(tensor);');
     expect(all.text).not.toContain("workgroupBarrier");
-    expect(all.gzipped).toBeLessThan(5_200);
+    expect(all.gzipped).toBeLessThan(5_400);
   });
   it.each(ONE_OPERATOR)(
     "of %s from fovea/onnx hold no kernels but %j, and start with at most %d KB gzipped",
