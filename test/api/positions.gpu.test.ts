@@ -29,7 +29,7 @@ const yarn = { type: "yarn", factor: 4, originalMaxPositions: 4096 };
 
 const SCALING_TYPES = 'rotary: scaling.type must be "linear", "ntk", "dynamic", "yarn", "llama3" or "longrope", got ';
 
-type Refusal = [what: string, problem: unknown, message: string];
+type Refusal = [what: string, problem: unknown, message: string | RegExp];
 /** Each message names what is wrong. */
 const ROTARY: readonly Refusal[] = [
   ["no problem", null, "rotary: x must be a tensor, or { shape, strides?, offset?, dtype? }, got undefined."],
@@ -128,7 +128,18 @@ const ROTARY: readonly Refusal[] = [
   [
     "too few frequencies",
     { x, frequencies: [1, 2] },
-    "rotary: frequencies must be 8 finite numbers, one for each pair, got [1,2].",
+    "rotary: frequencies must be 8 finite numbers, one for each pair, got [1, 2].",
+  ],
+  [
+    "frequencies beyond what angles are right for",
+    { x, frequencies: [1, 1, 1, 1, 1, 1, -257, 1] },
+    /^rotary: pair 6 would turn by -257 radians a position; at most 256 are taken/,
+  ],
+  ["a base that turns too fast", { x, base: 1e-300 }, /^rotary: pair 1 would turn by .* at most 256 are taken/],
+  [
+    "an attention factor beyond f32",
+    { x, attentionFactor: 1e39 },
+    /attentionFactor must be a number of f32, got 1e\+39/,
   ],
   [
     "sections that do not add up",
@@ -215,7 +226,7 @@ const ROTARY: readonly Refusal[] = [
   ],
 ];
 
-const ENCODING: readonly [what: string, problem: unknown, message: string][] = [
+const ENCODING: readonly [what: string, problem: unknown, message: string | RegExp][] = [
   ["no problem", null, "positionEncoding: there is neither x to add encodings to nor an output to write them to."],
   [
     "neither x nor output",
@@ -227,7 +238,11 @@ const ENCODING: readonly [what: string, problem: unknown, message: string][] = [
     { x: rows, output: rows, inPlace: true },
     "positionEncoding: in place there is an x and no output; leave out output or inPlace.",
   ],
-  ["a scale that is none", { x: rows, scale: Number.NaN }, "positionEncoding: scale must be a finite number, got NaN."],
+  [
+    "a scale that is none",
+    { x: rows, scale: Number.NaN },
+    "positionEncoding: scale must be a finite number of f32, got NaN.",
+  ],
   ["an x of four axes", { x }, "positionEncoding: x must be [B, M, D], got [2,3,5,16]."],
   [
     "an output of another shape",
@@ -360,7 +375,7 @@ describe("helpers refuse", () => {
     await expectError(
       () => rotaryFrequencies(7),
       "argument",
-      "rotaryFrequencies: rotaryDim must be an even number from 2 to the head dim 7, got 7.",
+      "rotaryFrequencies: rotaryDim must be an even number below 2^29, got 7.",
     );
     await expectError(
       () => sinusoidalPositions(-1, 4),
