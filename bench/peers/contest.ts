@@ -6,10 +6,10 @@
 // (./tfjs.ts) and `jaxContestant` (./jax.ts), which take the inputs and a function of their tensors. A suite in
 // ../suites.ts may list contests like cases. Libraries run in browsers only; on Dawn in Node Fovea is alone.
 
+import { errorBound } from "../../src/reference/bounds.ts";
 import { worstElement } from "../../src/reference/index.ts";
 import type { Dims } from "../cost.ts";
 import { type Measurement, summarize } from "../harness.ts";
-import { errorBound } from "../verify.ts";
 
 /** Dense input of a contest. */
 export interface Input {

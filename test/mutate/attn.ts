@@ -2,7 +2,7 @@
 
 import type { Mutant } from "./mutant.ts";
 
-const tests = ["test/kernels/extremes.gpu.test.ts"];
+const tests = ["test/attention/extremes.gpu.test.ts"];
 
 export const MUTANTS: readonly Mutant[] = [
   {

@@ -2,24 +2,24 @@
 
 import type { Mutant } from "./mutant.ts";
 
-const CALLS = "test/api/cache_calls.gpu.test.ts";
-const MEMORY = "test/api/cache_memory.gpu.test.ts";
-const LEDGER = "test/api/ledger.test.ts";
-const PAGES = "test/api/pages.test.ts";
+const CALLS = "test/cache/calls.gpu.test.ts";
+const MEMORY = "test/cache/memory.gpu.test.ts";
+const LEDGER = "test/cache/ledger.test.ts";
+const PAGES = "test/cache/pages.test.ts";
 
 export const MUTANTS: readonly Mutant[] = [
   {
     file: "shaders/variants/sequence_cached.wesl",
     text: "q_offset = kv_len - q_len;",
     replacement: "q_offset = kv_len - q_rows;",
-    tests: ["test/kernels/cached.gpu.test.ts"],
+    tests: ["test/cache/attention.gpu.test.ts"],
     filter: "end at the last key of their entry",
   },
   {
     file: "shaders/cache_advance.wesl",
     text: "length + min(count, params.rows)",
     replacement: "length + count",
-    tests: ["test/kernels/cache.gpu.test.ts"],
+    tests: ["test/cache/append.gpu.test.ts"],
     filter: "on the GPU are limited to the rows",
   },
   {
@@ -38,7 +38,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: "src/cache/page_view.ts",
     text: "this.#words.fill(UNKNOWN);",
     replacement: "",
-    tests: ["test/api/paged.gpu.test.ts"],
+    tests: ["test/cache/paged.gpu.test.ts"],
     filter: "told the pages that it never had",
   },
   {
@@ -87,7 +87,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: "src/cache/append_bindings.ts",
     text: "[k, v, state].every",
     replacement: "[k, v].every",
-    tests: ["test/api/cache_errors.gpu.test.ts"],
+    tests: ["test/cache/errors.gpu.test.ts"],
     filter: "of the wrong tensors, counts and memory",
   },
   {

@@ -3,8 +3,8 @@
 
 import type { Mutant } from "./mutant.ts";
 
-const FEATURES = ["test/kernels/features.gpu.test.ts"];
-const DECODE = ["test/kernels/decode.gpu.test.ts"];
+const FEATURES = ["test/attention/features_values.gpu.test.ts"];
+const DECODE = ["test/attention/decode.gpu.test.ts"];
 
 const HOST: readonly Mutant[] = [
   {
@@ -35,13 +35,13 @@ const HOST: readonly Mutant[] = [
     file: "src/plan/work.ts",
     text: "const end = Math.min(first + share, total);",
     replacement: "const end = Math.min(first + share - 1, total);",
-    tests: ["test/api/cut_work.test.ts"],
+    tests: ["test/plan/work.test.ts"],
   },
   {
     file: "src/plan/work.ts",
     text: "Math.floor(maxFlops / flopsEach)",
     replacement: "Math.ceil(maxFlops / flopsEach)",
-    tests: ["test/api/cut_work.test.ts"],
+    tests: ["test/plan/work.test.ts"],
   },
   {
     file: "src/attention/extended_plan.ts",
@@ -61,7 +61,7 @@ const HOST: readonly Mutant[] = [
     file: "src/functions/block_mask.ts",
     text: 'words[row + words[row]] = 2 * (index % kvBlocks) + Number(kind === "full");',
     replacement: 'words[row + words[row]] = 2 * (index % kvBlocks) + Number(kind === "partial");',
-    tests: ["test/kernels/block_lists.dawn.test.ts"],
+    tests: ["test/attention/block_lists.dawn.test.ts"],
   },
   {
     file: "src/attention/sequences.ts",
@@ -95,20 +95,20 @@ const HOST: readonly Mutant[] = [
     file: "src/attention/prewarm.ts",
     text: 'if (!(error instanceof FoveaError && error.code === "out-of-memory")) throw error;',
     replacement: "throw error;",
-    tests: ["test/api/prewarm.dawn.test.ts"],
+    tests: ["test/attention/prewarm.dawn.test.ts"],
   },
   {
     file: "src/tune/tune.ts",
     text: "const most = Math.min(4096, Math.max(1, Math.ceil(keys / 16)));",
     replacement: "const most = Math.min(4096, Math.max(1, keys));",
-    tests: ["test/api/tune.dawn.test.ts"],
+    tests: ["test/tune/tune.dawn.test.ts"],
     filter: "tries no splits",
   },
   {
     file: "src/attention/tuned.ts",
     text: "kvSplits: kvSplits ?? tuned.kvSplits",
     replacement: "kvSplits: tuned.kvSplits",
-    tests: ["test/api/tune.dawn.test.ts"],
+    tests: ["test/tune/tune.dawn.test.ts"],
     filter: "tuned|tries splits|its adapter",
   },
   {
@@ -122,13 +122,13 @@ const HOST: readonly Mutant[] = [
     file: "src/layers/heads.ts",
     text: "strides: [b, headDim * d, m, d]",
     replacement: "strides: [b, heads * d, m, d]",
-    tests: ["test/api/views.dawn.test.ts"],
+    tests: ["test/layers/heads.dawn.test.ts"],
   },
   {
     file: "src/positions/buckets.ts",
     text: "Math.log(maxDistance / exact) + 1e-9",
     replacement: "Math.log(maxDistance / exact)",
-    tests: ["test/api/buckets.test.ts"],
+    tests: ["test/positions/buckets.test.ts"],
   },
   {
     file: "src/gpu/elements.ts",

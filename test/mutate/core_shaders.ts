@@ -3,9 +3,9 @@
 
 import type { Mutant } from "./mutant.ts";
 
-const FEATURES = ["test/kernels/features.gpu.test.ts"];
-const DECODE = ["test/kernels/decode.gpu.test.ts"];
-const WEIGHTS = ["test/kernels/weights.gpu.test.ts"];
+const FEATURES = ["test/attention/features_values.gpu.test.ts"];
+const DECODE = ["test/attention/decode.gpu.test.ts"];
+const WEIGHTS = ["test/attention/weights_values.gpu.test.ts"];
 
 export const MUTANTS: readonly Mutant[] = [
   {
@@ -103,7 +103,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: "shaders/variants/mask_tensor_bits.wesl",
     text: "at.kv_idx / 32u * params.mask_stride_n",
     replacement: "at.kv_idx / 32u",
-    tests: ["test/kernels/mask_strides.dawn.test.ts"],
+    tests: ["test/attention/mask_strides.dawn.test.ts"],
   },
   {
     file: "shaders/variants/walk_blocks.wesl",
@@ -116,7 +116,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: "shaders/variants/blocks_listed.wesl",
     text: "if (first >= list_end || blocks[first] / 2u != sought) {",
     replacement: "if (first > list_end || blocks[first] / 2u != sought) {",
-    tests: ["test/kernels/block_lists.dawn.test.ts"],
+    tests: ["test/attention/block_lists.dawn.test.ts"],
   },
   {
     file: "shaders/lib/packed_rows.wesl",
@@ -150,49 +150,49 @@ export const MUTANTS: readonly Mutant[] = [
     file: "shaders/merge.wesl",
     text: "w = select(vec3f(), exp(values - m) * vec3f(l, 1.0, 1.0), has_key)",
     replacement: "w = select(vec3f(), exp(values - m), has_key)",
-    tests: ["test/kernels/merge.gpu.test.ts"],
+    tests: ["test/attention/merge_values.gpu.test.ts"],
     filter: "in \\d+ parts",
   },
   {
     file: "shaders/matmul_rows.wesl",
     text: "min(first_column + 4u * j, params.seq_kv - 1u)",
     replacement: "min(first_column + j, params.seq_kv - 1u)",
-    tests: ["test/kernels/projection.gpu.test.ts"],
+    tests: ["test/operations/projection.gpu.test.ts"],
     filter: "with a weight that is stored|without a bias|sums over K = 37",
   },
   {
     file: "shaders/pointwise.wesl",
     text: "let batch = head_of_all / params.n_heads;",
     replacement: "let batch = head_of_all / params.rows_per_head;",
-    tests: ["test/kernels/pointwise.gpu.test.ts"],
+    tests: ["test/operations/pointwise.gpu.test.ts"],
     filter: "takes any order of axes|broadcasts to the output",
   },
   {
     file: "shaders/rotary.wesl",
     text: "return rotary_angle(place.positions, pair) * vec2f(1.0, params.sin_sign);",
     replacement: "return rotary_angle(place.positions, pair);",
-    tests: ["test/kernels/rotary.gpu.test.ts"],
+    tests: ["test/positions/rotary.gpu.test.ts"],
     filter: "the other way",
   },
   {
     file: "shaders/lib/rotary.wesl",
     text: "let section = select(SECTION_H, SECTION_W, stream == 2u);",
     replacement: "let section = select(SECTION_W, SECTION_H, stream == 2u);",
-    tests: ["test/kernels/rotary.gpu.test.ts"],
+    tests: ["test/positions/rotary.gpu.test.ts"],
     filter: "of time, height and width",
   },
   {
     file: "shaders/position_bias.wesl",
     text: "bias *= fma(u, fma(r, load_weight(batch, head, row, 0u).x, -1.0), 2.0);",
     replacement: "bias *= fma(r, fma(u, load_weight(batch, head, row, 0u).x, -1.0), 2.0);",
-    tests: ["test/kernels/position_bias.gpu.test.ts"],
+    tests: ["test/positions/bias.gpu.test.ts"],
     filter: "gatedPositionBias",
   },
   {
     file: "shaders/variants/buckets_stored.wesl",
     text: "params.rows_per_head - 1u - row",
     replacement: "params.rows_per_head - row",
-    tests: ["test/kernels/position_bias.gpu.test.ts"],
+    tests: ["test/positions/bias.gpu.test.ts"],
     filter: "relativePositionBias",
   },
   {
@@ -206,14 +206,14 @@ export const MUTANTS: readonly Mutant[] = [
     file: "shaders/variants/kv_place_ring.wesl",
     text: "RING_START + (max(kv_idx, RING_START) - RING_START) % RING_ROWS",
     replacement: "RING_START + kv_idx % RING_ROWS",
-    tests: ["test/kernels/cached.gpu.test.ts"],
+    tests: ["test/cache/attention.gpu.test.ts"],
     filter: "a part of a ring",
   },
   {
     file: "shaders/variants/kv_place_paged.wesl",
     text: "kv_page(batch, kv_idx / PAGE_SIZE)",
     replacement: "kv_page(0u, kv_idx / PAGE_SIZE)",
-    tests: ["test/kernels/cached.gpu.test.ts"],
+    tests: ["test/cache/attention.gpu.test.ts"],
     filter: "pages of 1'",
   },
   {
@@ -227,14 +227,14 @@ export const MUTANTS: readonly Mutant[] = [
     file: "shaders/lib/half.wesl",
     text: "magnitude - 0x38000000u + 0xfffu + ((magnitude >> vec4u(13u)) & vec4u(1u))",
     replacement: "magnitude - 0x38000000u + 0x1000u",
-    tests: ["test/kernels/pointwise.gpu.test.ts"],
+    tests: ["test/operations/pointwise.gpu.test.ts"],
     filter: "converts between any two dtypes",
   },
   {
     file: "shaders/lib/half.wesl",
     text: "bits + 0x7fffu + ((bits >> vec4u(16u)) & vec4u(1u))",
     replacement: "bits + 0x8000u",
-    tests: ["test/kernels/pointwise.gpu.test.ts"],
+    tests: ["test/operations/pointwise.gpu.test.ts"],
     filter: "converts between any two dtypes",
   },
 ];

@@ -3,7 +3,7 @@
 import type { Mutant } from "./mutant.ts";
 
 const FILES = ["test/bench/files.test.ts"];
-const STATES = ["test/api/multi_head_state.gpu.test.ts"];
+const STATES = ["test/layers/multi_head_state.gpu.test.ts"];
 const ROTARY = ["test/reference/rotary.test.ts"];
 
 export const MUTANTS: readonly Mutant[] = [

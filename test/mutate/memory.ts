@@ -84,7 +84,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: "src/plan/plan.ts",
     text: "known?.tensors.every((tensor, index) => tensor === list[index])",
     replacement: "known",
-    tests: ["test/api/features_resources.gpu.test.ts"],
+    tests: ["test/attention/features_resources.gpu.test.ts"],
     filter: "makes nothing but the bind groups",
   },
   {
@@ -105,7 +105,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: "src/plan/run.ts",
     text: "    waits.push(result.allocated);\n",
     replacement: "",
-    tests: ["test/api/cache_calls.gpu.test.ts"],
+    tests: ["test/cache/calls.gpu.test.ts"],
     filter: "rejected for its output",
   },
 ];

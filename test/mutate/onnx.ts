@@ -5,14 +5,14 @@ import type { Mutant } from "./mutant.ts";
 const OPERATOR = "test/interop/operator.dawn.test.ts";
 const EMPTY = "test/interop/empty.dawn.test.ts";
 const ROWS = "test/interop/rows.dawn.test.ts";
-const ENGINE = "test/kernels/empty.dawn.test.ts";
+const ENGINE = "test/attention/empty.dawn.test.ts";
 
 export const MUTANTS: readonly Mutant[] = [
   {
     file: "shaders/lib/linear_gates.wesl",
     text: "select(0.0, log_decays(decays).x, key_used(batch, kv_idx))",
     replacement: "log_decays(decays).x",
-    tests: ["test/kernels/linear.gpu.test.ts"],
+    tests: ["test/linear/linear_values.gpu.test.ts"],
     filter: "causal, in chunks N:70",
   },
   {

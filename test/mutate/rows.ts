@@ -2,9 +2,9 @@
 
 import type { Mutant } from "./mutant.ts";
 
-const EXTREMES = ["test/kernels/row_extremes.gpu.test.ts"];
-const POINTWISE = ["test/kernels/pointwise.gpu.test.ts"];
-const ADDITIVE = ["test/kernels/additive.gpu.test.ts"];
+const EXTREMES = ["test/operations/row_extremes.gpu.test.ts"];
+const POINTWISE = ["test/operations/pointwise.gpu.test.ts"];
+const ADDITIVE = ["test/attention/additive.gpu.test.ts"];
 
 export const MUTANTS: readonly Mutant[] = [
   {
@@ -95,14 +95,14 @@ export const MUTANTS: readonly Mutant[] = [
     file: "shaders/cache_append.wesl",
     text: "scale = scale_of(largest, epsilon);",
     replacement: "scale = 1.0;",
-    tests: ["test/kernels/cache_rows.gpu.test.ts"],
+    tests: ["test/cache/rows.gpu.test.ts"],
     filter: "are normalised at any magnitude",
   },
   {
     file: "shaders/row_softmax.wesl",
     text: "spoilt |= spoils(x);",
     replacement: "spoilt = false;",
-    tests: ["test/kernels/row_softmax.gpu.test.ts"],
+    tests: ["test/operations/softmax.gpu.test.ts"],
     filter: "slices with NaN or Infinity of 64",
   },
   {
@@ -123,14 +123,14 @@ export const MUTANTS: readonly Mutant[] = [
     file: "shaders/lib/linear.wesl",
     text: "value = select(exp(x), x + 1.0, x > vec4f());",
     replacement: "value = select(exp(min(x, vec4f())), x + 1.0, x > vec4f());",
-    tests: ["test/kernels/linear.gpu.test.ts"],
+    tests: ["test/linear/linear_values.gpu.test.ts"],
     filter: "shows a NaN of q, k or decay wherever it counts, recurrent",
   },
   {
     file: "shaders/position_bias.wesl",
     text: "let e = exp(-abs(x));",
     replacement: "let e = exp(-clamp(abs(x), 0.0, 80.0));",
-    tests: ["test/api/rows.gpu.test.ts"],
+    tests: ["test/operations/rows.gpu.test.ts"],
     filter: "gates of a position bias",
   },
 ];

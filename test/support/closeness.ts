@@ -1,7 +1,7 @@
 // How tests say that two arrays are close: by the bound of the benches, with the worst element in the message. Without
 // vitest, because fuzzing and tests on other runtimes use it too.
 
-import { errorBound, type Precision } from "../../bench/verify.ts";
+import { errorBound, type Precision } from "../../src/reference/bounds.ts";
 import { worstElement } from "../../src/reference/index.ts";
 
 /** Fails with the worst element, its index and both values unless `actual` is within the bound of its precision. */

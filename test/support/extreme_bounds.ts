@@ -2,7 +2,7 @@
 // of ordinary problems, from their own rows only; a row of large scores or values is held to a bound of its own, because
 // one for all would hide errors of every other row.
 
-import { errorBound, type Precision } from "../../bench/verify.ts";
+import { errorBound, type Precision } from "../../src/reference/bounds.ts";
 import {
   attentionScores,
   type ReferenceOptions,
