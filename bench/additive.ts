@@ -2,8 +2,8 @@
 
 import { planAdditiveAttention, tensor } from "../src/index.ts";
 import { attention as reference } from "../src/reference/index.ts";
+import { normal } from "../src/reference/random.ts";
 import { bytesOf, type Dims, flopsOf } from "./cost.ts";
-import { normal } from "./data.ts";
 import type { Contest, Contestant, Input } from "./peers/contest.ts";
 import { foveaContestant, upload } from "./peers/fovea.ts";
 import { jaxContestant } from "./peers/jax.ts";

@@ -2,8 +2,8 @@
 
 import { planAttention, tensor } from "../src/index.ts";
 import { attention as reference } from "../src/reference/index.ts";
+import { normal } from "../src/reference/random.ts";
 import { bytesOf, type Dims, flopsOf, windowOf } from "./cost.ts";
-import { normal } from "./data.ts";
 import { bareDispatch } from "./peers/bare.ts";
 import type { Contest, Contestant, Input } from "./peers/contest.ts";
 import { foveaContestant, upload } from "./peers/fovea.ts";

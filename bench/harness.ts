@@ -4,7 +4,7 @@
 import { FoveaError } from "../src/errors.ts";
 import { type AttentionProblem, createGpuTimer, type Tensor, type TimingSource, tensor } from "../src/index.ts";
 import { bytesOf, type Dims, flopsOf, windowOf } from "./cost.ts";
-import { toF16 } from "./data.ts";
+import { toF16 } from "./half.ts";
 import { inputs } from "./inputs.ts";
 import { type Verdict, verify } from "./verify.ts";
 

@@ -1,7 +1,7 @@
 // The inputs of a problem: seeded, and without anything of the engine.
 
+import { normal } from "../src/reference/random.ts";
 import type { Dims } from "./cost.ts";
-import { normal } from "./data.ts";
 
 /** q, k and v, dense [B, H, rows, D]. */
 export interface InputArrays {

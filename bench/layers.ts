@@ -9,7 +9,7 @@ import {
   tensor,
 } from "../src/index.ts";
 import { multiHeadAttention as reference } from "../src/reference/index.ts";
-import { normal } from "./data.ts";
+import { normal } from "../src/reference/random.ts";
 import { LADDER } from "./ladder.ts";
 import type { Contest, Contestant, Input } from "./peers/contest.ts";
 import { foveaContestant, upload } from "./peers/fovea.ts";

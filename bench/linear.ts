@@ -2,8 +2,8 @@
 
 import { planLinearAttention, tensor } from "../src/index.ts";
 import { linearAttention as reference } from "../src/reference/index.ts";
+import { normal } from "../src/reference/random.ts";
 import type { Dims } from "./cost.ts";
-import { normal } from "./data.ts";
 import type { Contest, Contestant, Input } from "./peers/contest.ts";
 import { foveaContestant, upload } from "./peers/fovea.ts";
 import { type JaxArray, jaxContestant } from "./peers/jax.ts";

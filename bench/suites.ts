@@ -2,11 +2,11 @@
 
 import { planAttention } from "../src/index.ts";
 import { FORWARD_TILES } from "../src/kernels/forward.ts";
+import { normal } from "../src/reference/random.ts";
 import { additiveContest } from "./additive.ts";
 import { attentionContest } from "./attention.ts";
 import { COPY } from "./copy.ts";
 import type { Dims } from "./cost.ts";
-import { normal } from "./data.ts";
 import { GENERATION } from "./generation.ts";
 import type { Implementation } from "./harness.ts";
 import { ADDITIVE_LADDER, LADDER } from "./ladder.ts";

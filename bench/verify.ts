@@ -3,7 +3,7 @@
 import { errorBound } from "../src/reference/bounds.ts";
 import { attention as reference, type WorstElement, worstElement } from "../src/reference/index.ts";
 import { type Dims, windowOf } from "./cost.ts";
-import { toF16 } from "./data.ts";
+import { toF16 } from "./half.ts";
 
 /** Dense [B, H, rows, D] arrays of a problem. */
 export interface Arrays {

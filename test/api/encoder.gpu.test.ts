@@ -1,8 +1,8 @@
 // One-line calls into a caller's encoder: recorded, not submitted, right once the caller has submitted, and nothing left.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { attention, copyTensor, gelu, mergeAttention, softmax, type Tensor, tensor } from "../../src/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";

@@ -2,7 +2,6 @@
 // "validation"; and what has memory is freed.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import {
   type AttentionOptions,
   attention,
@@ -18,6 +17,7 @@ import {
   type Tensor,
   tensor,
 } from "../../src/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";

@@ -1,8 +1,8 @@
 // What a call leaves behind: nothing. Objects and bytes are counted at the device.
 
 import { describe, expect, it } from "vitest";
-import { integers, normal } from "../../bench/data.ts";
 import { attention, planAttention, type Tensor, tensor } from "../../src/index.ts";
+import { integers, normal } from "../../src/reference/random.ts";
 import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, overridden, testDevice } from "../support/device.ts";
 

@@ -2,9 +2,9 @@
 // similarity and normalised rows.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { attention, attentionWeights, tensor } from "../../src/index.ts";
 import { attention as reference, attentionScores as weights } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Case, runCase, title } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";

@@ -2,7 +2,6 @@
 // a function is asked in partial blocks only.
 
 import { expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import {
   attentionWeights,
   type BlockKind,
@@ -12,6 +11,7 @@ import {
   tensor,
 } from "../../src/index.ts";
 import { attentionScores } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 

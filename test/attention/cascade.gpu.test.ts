@@ -2,9 +2,9 @@
 // entry has of its own, and the merge of both.
 
 import { expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { attention, mergeAttention, tensor } from "../../src/index.ts";
 import { attention as reference } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { product } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";

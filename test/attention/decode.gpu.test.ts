@@ -1,7 +1,6 @@
 // The decode kernel: few queries, packed heads, split keys, in both shapes, with every option.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { attention, planAttention, tensor } from "../../src/index.ts";
 import {
   chooseDecodeTile,
@@ -10,6 +9,7 @@ import {
   decodeGrid,
   decodeWorkgroupBytes,
 } from "../../src/kernels/decode.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Case, runCase, title } from "../support/cases.ts";
 import { failOnGpuErrors, overridden, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";

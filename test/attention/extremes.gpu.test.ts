@@ -2,7 +2,6 @@
 // size, and sums over many keys.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import {
   type AttentionOptions,
   attention,
@@ -20,6 +19,7 @@ import {
   attentionScores as referenceScores,
   topKKeys as referenceTopK,
 } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Case, product, title } from "../support/cases.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";

@@ -2,7 +2,6 @@
 // size M x N.
 
 import { describe, expect, it } from "vitest";
-import { integers, normal } from "../../bench/data.ts";
 import {
   type AttentionOptions,
   type AttentionProblem,
@@ -18,6 +17,7 @@ import {
   type TensorData,
   tensor,
 } from "../../src/index.ts";
+import { integers, normal } from "../../src/reference/random.ts";
 import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 

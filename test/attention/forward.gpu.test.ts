@@ -1,9 +1,9 @@
 // The forward kernel against the float64 reference, over the shapes and inputs at which tiled kernels break.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { LADDER } from "../../bench/ladder.ts";
 import { attention, tensor } from "../../src/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Case, product, runCase, title } from "../support/cases.ts";
 import { failOnGpuErrors, newDevice, plainDevice, testDevice, withLimits } from "../support/device.ts";
 

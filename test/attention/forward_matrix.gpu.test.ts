@@ -3,7 +3,6 @@
 // configuration, in forward_matrix.dawn.test.ts.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { assemblePlan } from "../../src/attention/assemble.ts";
 import type { Taken } from "../../src/given.ts";
 import { type AttentionPlan, type AttentionProblem, tensor } from "../../src/index.ts";
@@ -16,6 +15,7 @@ import {
 } from "../../src/kernels/forward_matrix.ts";
 import type { SlotChoice } from "../../src/kernels/slots.ts";
 import { largest, attention as reference, worstElement } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Case, ROUND, runCase, title } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";

@@ -1,12 +1,12 @@
 // Which memory the forward kernel reads and writes: strides, views, padding, poison, and nothing that is not its own.
 
 import { describe, expect, it } from "vitest";
-import { integers, normal } from "../../bench/data.ts";
 import { assemblePlan } from "../../src/attention/assemble.ts";
 import { attention, planAttention, type Tensor, tensor, unpackQkv } from "../../src/index.ts";
 import { chooseForwardTile, forwardGrid, forwardKernel, forwardModules } from "../../src/kernels/forward.ts";
 import type { SlotChoice } from "../../src/kernels/slots.ts";
 import { attention as reference, worstElement } from "../../src/reference/index.ts";
+import { integers, normal } from "../../src/reference/random.ts";
 import { link } from "../../src/shader/link.ts";
 import { product } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";

@@ -2,9 +2,9 @@
 // default form, which needs no feature.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { planAttention, tensor } from "../../src/index.ts";
 import { chooseForwardTile } from "../../src/kernels/forward.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Case, runCase, title } from "../support/cases.ts";
 import { failOnGpuErrors, overridden, testDevice } from "../support/device.ts";
 import { expectSameUnrolled } from "../support/expansion.ts";

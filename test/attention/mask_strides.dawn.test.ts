@@ -1,9 +1,9 @@
 // Masks of bits whose words do not lie side by side.
 
 import { expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { attention, tensor } from "../../src/index.ts";
 import { attention as reference } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 

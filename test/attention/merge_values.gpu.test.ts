@@ -1,13 +1,13 @@
 // The merge kernel against attention over all keys, and against the float64 merge of the same partial results.
 
 import { describe, expect, it } from "vitest";
-import { integers, normal } from "../../bench/data.ts";
 import { attention, type Layout, mergeAttention, planMerge, type Tensor, tensor } from "../../src/index.ts";
 import {
   attention as referenceAttention,
   mergeAttention as referenceMerge,
   worstElement,
 } from "../../src/reference/index.ts";
+import { integers, normal } from "../../src/reference/random.ts";
 import { product } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, plainDevice, testDevice, withLimits } from "../support/device.ts";

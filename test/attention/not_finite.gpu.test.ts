@@ -2,8 +2,8 @@
 // position encodings, whose rows or elements are each their own.
 
 import { expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { positionEncoding, project, rotary, tensor } from "../../src/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 
 failOnGpuErrors();

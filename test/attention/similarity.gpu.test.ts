@@ -1,7 +1,6 @@
 // What attention refuses of similarities, in whole sentences, and the functions with names of their own.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import {
   type AttentionProblem,
   additiveAttention,
@@ -11,6 +10,7 @@ import {
   type Tensor,
   tensor,
 } from "../../src/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
 

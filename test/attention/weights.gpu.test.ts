@@ -1,7 +1,6 @@
 // Outputs on request: what they refuse, what they allocate, and what compiles again.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import {
   attentionWeights,
   planAttentionWeights,
@@ -11,6 +10,7 @@ import {
   tensor,
   topKKeys,
 } from "../../src/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { failOnGpuErrors, overridden, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
 

@@ -2,7 +2,6 @@
 // and rows, and rows that see nothing.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import {
   attentionWeights,
   planAttentionWeights,
@@ -12,6 +11,7 @@ import {
   topKKeys,
 } from "../../src/index.ts";
 import { attentionScores } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { title } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";

@@ -5,11 +5,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { main as bench } from "../../bench/bench.ts";
-import { normal } from "../../bench/data.ts";
 import { readNpy, writeNpy } from "../../bench/files/npy.ts";
 import { readSafetensors, writeSafetensors } from "../../bench/files/safetensors.ts";
 import { type Context, main as start } from "../../bench/start.ts";
 import { attention as reference, worstElement } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { runProgram } from "../support/programs.ts";
 
 let folder = "";

@@ -1,8 +1,8 @@
 // The library needs no document: the same code runs in a worker.
 
 import { expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { attention as reference, worstElement } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 
 it("attention runs in a worker", async () => {
   const shape = [1, 2, 40, 16];

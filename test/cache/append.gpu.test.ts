@@ -2,8 +2,8 @@
 // over the whole memory of the cache: rows that are no part of an append stay as they were.
 
 import { describe, expect, it } from "vitest";
-import { integers, normal } from "../../bench/data.ts";
 import { createKvCache, type KvCacheOptions, type Tensor, type TensorOptions, tensor } from "../../src/index.ts";
+import { integers, normal } from "../../src/reference/random.ts";
 import { CacheImage, type NewRows } from "../support/caches.ts";
 import { ROUND } from "../support/cases.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";

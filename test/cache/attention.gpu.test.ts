@@ -1,7 +1,6 @@
 // Attention to caches, read where they lie: contiguous, in rings, in pages, as floats and as integers.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import {
   type AttentionOptions,
   attention,
@@ -16,6 +15,7 @@ import {
   attention as reference,
   topKKeys as referenceTopK,
 } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { product } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";

@@ -2,7 +2,6 @@
 // on the GPU.
 
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import {
   attention,
   createKvCache,
@@ -13,6 +12,7 @@ import {
   type Tensor,
   tensor,
 } from "../../src/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { CacheImage } from "../support/caches.ts";
 import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";

@@ -1,7 +1,6 @@
 // Caches as their users handle them: tokens taken back, forks, growth, what it costs, and what is refused.
 
 import { afterEach, describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import {
   type AttentionOptions,
   attention,
@@ -12,6 +11,7 @@ import {
   tensor,
 } from "../../src/index.ts";
 import { type ReferenceOptions, attention as reference } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { CacheImage, type NewRows } from "../support/caches.ts";
 import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";

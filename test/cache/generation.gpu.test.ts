@@ -1,9 +1,9 @@
 // Generation: tokens join a cache one by one and attend to all before them, recorded by plans that were made once.
 
 import { expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { createKvCache, planAttention, type Tensor, tensor } from "../../src/index.ts";
 import { attention as reference } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { expectClose } from "../support/closeness.ts";
 import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";

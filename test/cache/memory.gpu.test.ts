@@ -1,7 +1,6 @@
 // The memory of caches: refused, beyond limits, lost, freed again; and entries that change places.
 
 import { afterEach, describe, expect, it } from "vitest";
-import { integers, normal } from "../../bench/data.ts";
 import { copyEntries } from "../../src/cache/memory.ts";
 import {
   createKvCache,
@@ -10,6 +9,7 @@ import {
   type PagedKvCacheOptions,
   tensor,
 } from "../../src/index.ts";
+import { integers, normal } from "../../src/reference/random.ts";
 import { CacheImage } from "../support/caches.ts";
 import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, newDevice, testDevice, withLimits } from "../support/device.ts";

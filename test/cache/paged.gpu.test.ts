@@ -1,7 +1,6 @@
 // Paged caches as callers meet them: what they refuse, and what they leave behind.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import {
   createPagedKvCache,
   type PagedKvCache,
@@ -9,6 +8,7 @@ import {
   planAttention,
   tensor,
 } from "../../src/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { product } from "../support/cases.ts";
 import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, testDevice, withLimits } from "../support/device.ts";

@@ -1,7 +1,6 @@
 // What the append kernel does to rows: normalised, rotated and quantised ones against the float64 reference.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import {
   type AppendOptions,
   createKvCache,
@@ -11,6 +10,7 @@ import {
   tensor,
 } from "../../src/index.ts";
 import { dequantiseRow, quantisedWords, quantiseRow, rmsNorm, rotary } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { product } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";

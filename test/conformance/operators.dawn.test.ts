@@ -1,9 +1,9 @@
 // Keras' and PyTorch's operators where no vector of their suites goes: numbers worked by hand, and the reference.
 
 import { afterEach, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { type Tensor, tensor } from "../../src/index.ts";
 import { layerNorm, multiHeadAttention, pointwise, project } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
 import { operatorOf } from "./operators.ts";

@@ -1,9 +1,9 @@
 // The programs that textbooks show for attention, with the same shapes out.
 
 import { expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { type LinearWeights, MultiHeadAttention, multiHeadWeights, tensor } from "../../src/index.ts";
 import { type ReferenceMultiHead, multiHeadAttention as reference } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 

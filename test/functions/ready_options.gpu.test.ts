@@ -1,7 +1,6 @@
 // The ready score and mask functions in attention: what the options give that say the same, and what the reference gives.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import {
   type AttentionOptions,
   alibiScore,
@@ -24,6 +23,7 @@ import {
   tensor,
 } from "../../src/index.ts";
 import { type ReferenceOptions, attention as reference } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { product } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";

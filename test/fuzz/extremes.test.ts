@@ -2,8 +2,8 @@
 
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { type ReferenceOptions, type ReferenceTensor, attention as reference } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import type { Case } from "../support/cases.ts";
 import { product } from "../support/cases.ts";
 import { expectExtremeClose, rowBounds } from "../support/extreme_bounds.ts";

@@ -1,8 +1,8 @@
 // Tensors: what goes in comes out, through every dtype, stride and view; and what can't be made says why.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { type Dtype, tensor } from "../../src/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { failOnGpuErrors, newDevice, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
 

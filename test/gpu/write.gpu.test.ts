@@ -1,8 +1,8 @@
 // Values given to tensors: nested, of every kind of array, and later by write(); and what no value is.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { type Dtype, type TensorData, tensor } from "../../src/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
 

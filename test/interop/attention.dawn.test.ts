@@ -2,10 +2,10 @@
 // refuses.
 
 import { describe, expect, it } from "vitest";
-import { integers, normal } from "../../bench/data.ts";
 import { type Tensor, tensor } from "../../src/index.ts";
 import { Attention, type OnnxInput } from "../../src/interop/onnx/index.ts";
 import { attentionScores, type ReferencePosition, attention as reference } from "../../src/reference/index.ts";
+import { integers, normal } from "../../src/reference/random.ts";
 import { type Float, product, ROUND } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";

@@ -2,7 +2,6 @@
 // has no translation.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { type Tensor, tensor } from "../../src/index.ts";
 import { FlexAttention, type OnnxGraph } from "../../src/interop/onnx/index.ts";
 import {
@@ -12,6 +11,7 @@ import {
   type ReferenceTensor,
   attention as reference,
 } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { product } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";

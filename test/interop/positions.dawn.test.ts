@@ -1,7 +1,6 @@
 // ONNX Runtime's rotary embeddings and position biases, and linear attention, where no vector of another suite goes.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { splitHeads, type Tensor, t5Buckets, tensor } from "../../src/index.ts";
 import {
   GatedRelativePositionBias,
@@ -16,6 +15,7 @@ import {
   rotary as reference,
   linearAttention as referenceLinear,
 } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Float, product, ROUND } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";

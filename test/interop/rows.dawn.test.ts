@@ -1,7 +1,6 @@
 // ONNX' operators of rows, where no vector of another suite goes: against the float64 reference, or by hand.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { type Tensor, tensor } from "../../src/index.ts";
 import {
   BiasAdd,
@@ -18,6 +17,7 @@ import {
   Softmax,
 } from "../../src/interop/onnx/index.ts";
 import { layerNorm, pointwise, softmaxAlong } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Float, product, ROUND } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";

@@ -1,7 +1,6 @@
 // cos and sin of rotary embedding from the tables of angles, at positions near and far.
 
 import { expect, it } from "vitest";
-import { integers } from "../../bench/data.ts";
 import { compileKernel } from "../../src/gpu/pipelines.ts";
 import { tensor } from "../../src/index.ts";
 import {
@@ -12,6 +11,7 @@ import {
   rotaryModules,
 } from "../../src/kernels/rotary_angles.ts";
 import { rotaryFrequencies } from "../../src/positions/rotary_options.ts";
+import { integers } from "../../src/reference/random.ts";
 import { link } from "../../src/shader/link.ts";
 import type { Binding } from "../../src/types.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";

@@ -1,7 +1,6 @@
 // The layer as users meet it: weights in other libraries' layouts, plans, what they own, and what is refused.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import {
   MultiHeadAttention,
   type MultiHeadOptions,
@@ -12,6 +11,7 @@ import {
   tensor,
 } from "../../src/index.ts";
 import { worstElement } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";

@@ -1,9 +1,9 @@
 // State dicts of PyTorch models, by the names of Hugging Face: the layer that they make against the float64 reference.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { MultiHeadAttention, multiHeadWeights, type StateDict, tensor, type WeightSource } from "../../src/index.ts";
 import { multiHeadAttention as reference, worstElement } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";

@@ -1,7 +1,6 @@
 // Multiplicative attention: q^T W k by a projection and dot products, against the reference of both.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import {
   type MultiplicativeProblem,
   multiplicativeAttention,
@@ -10,6 +9,7 @@ import {
   tensor,
 } from "../../src/index.ts";
 import { attention as reference } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { product } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";

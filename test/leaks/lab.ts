@@ -1,8 +1,8 @@
 // Where calls are watched for what they leave behind: a device of Dawn's that counts its objects, refuses memory on request,
 // and, since nothing that is counted depends on what kernels write, runs kernels that are compiled in no time and write nothing.
 
-import { normal } from "../../bench/data.ts";
 import { type Dtype, FoveaError, type FoveaErrorCode, type Tensor, tensor } from "../../src/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { counted } from "../support/counted.ts";
 import { overridden } from "../support/overridden.ts";
 import { refusing } from "../support/refusal.ts";

@@ -1,7 +1,6 @@
 // What linearAttention and planLinearAttention refuse, in whole sentences, what they leave behind, and decoding.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import {
   type LinearAttentionOptions,
   type LinearAttentionProblem,
@@ -11,6 +10,7 @@ import {
   tensor,
 } from "../../src/index.ts";
 import { linearAttention as reference } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { expectClose } from "../support/closeness.ts";
 import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, newDevice, overridden, testDevice, withLimits } from "../support/device.ts";

@@ -1,8 +1,8 @@
 // The kernels of linear attention against the float64 reference. Cases vary in what compiles nothing.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { linearAttention, type Tensor, tensor } from "../../src/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { failOnGpuErrors, overridden, testDevice } from "../support/device.ts";
 import { type LinearCase, runLinearCase } from "../support/linear.ts";
 

@@ -1,9 +1,9 @@
 // The pointwise kernel against the float64 reference: copies between dtypes and strides, sums, activations.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { addBias, copyTensor, gelu, planPointwise, type Tensor, tensor } from "../../src/index.ts";
 import { pointwise as reference } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Float, product, ROUND } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice, withLimits } from "../support/device.ts";

@@ -1,10 +1,10 @@
 // The matmul kernel against the float64 reference.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { planProjection, project, type Tensor, tensor } from "../../src/index.ts";
 import { chooseMatmulTile } from "../../src/kernels/matmul.ts";
 import { project as reference } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Float, product, ROUND } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, overridden, testDevice } from "../support/device.ts";

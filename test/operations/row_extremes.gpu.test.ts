@@ -2,9 +2,9 @@
 // itself with float64, and its neighbours in a workgroup with themselves alone.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { type LayerNormOptions, layerNorm, rmsNorm, tensor } from "../../src/index.ts";
 import { layerNorm as reference } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 

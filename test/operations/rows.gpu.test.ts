@@ -1,7 +1,6 @@
 // What the operations of rows promise beside their numbers: what they compile and allocate, and that results repeat.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import {
   addBias,
   copyTensor,
@@ -14,6 +13,7 @@ import {
   type Tensor,
   tensor,
 } from "../../src/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 

@@ -3,8 +3,8 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { mergeAttention, project, attention as reference, worstElement } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { failOnGpuErrors, plainDevice } from "../support/device.ts";
 
 failOnGpuErrors();

@@ -2,9 +2,9 @@
 // shader-f16, which Chromium's software adapter lacks, and one case of everything else. A program of its own: it prints
 // a line of JSON for the device, one for each kernel that is not valid there, then one for each case.
 
-import { normal } from "../../bench/data.ts";
 import { attention, layerNorm, logSoftmax, requestFoveaDevice, rmsNorm, softmax, tensor } from "../../src/index.ts";
 import { attention as attentionReference, layerNorm as layerNormReference } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { link } from "../../src/shader/link.ts";
 import { type Case, ROUND, runCase, title } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";

@@ -1,9 +1,9 @@
 // The kernel of absolute position encodings against the float64 reference.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { planPositionEncoding, positionEncoding, sinusoidalPositions, type Tensor, tensor } from "../../src/index.ts";
 import { type ReferenceEncodingOptions, positionEncoding as reference } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Float, product, ROUND } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice, withLimits } from "../support/device.ts";

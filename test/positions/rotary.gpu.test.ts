@@ -1,9 +1,9 @@
 // The rotary kernel against the float64 reference.
 
 import { describe, expect, it } from "vitest";
-import { integers, normal } from "../../bench/data.ts";
 import { planRotary, type RotaryOptions, rotary, type Tensor, tensor, unpackQkv } from "../../src/index.ts";
 import { type ReferenceRotaryOptions, rotary as reference } from "../../src/reference/index.ts";
+import { integers, normal } from "../../src/reference/random.ts";
 import { type Float, product, ROUND } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice, withLimits } from "../support/device.ts";

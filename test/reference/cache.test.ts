@@ -3,7 +3,6 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import {
   attention,
   dequantiseRow,
@@ -13,6 +12,7 @@ import {
   ringRow,
   rmsNorm,
 } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 
 describe("quantiseRow", () => {
   it("gives the largest magnitude 127, and rounds ties to even", () => {

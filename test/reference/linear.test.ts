@@ -1,8 +1,8 @@
 // The reference of linear attention against numbers worked by hand.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { linearAttention, type ReferenceLinearOptions } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { close, tensor } from "./hand.ts";
 
 const HALF = Math.log(0.5);

@@ -1,8 +1,8 @@
 // The reference merge against numbers worked by hand, and against attention over all keys.
 
 import { describe, expect, it } from "vitest";
-import { integers, normal } from "../../bench/data.ts";
 import { attention, largest, mergeAttention, worstElement } from "../../src/reference/index.ts";
+import { integers, normal } from "../../src/reference/random.ts";
 
 const NONE = Number.NEGATIVE_INFINITY;
 

@@ -1,7 +1,6 @@
 // Packed sequences: every entry is what it would be on its own.
 
 import { describe, expect, it } from "vitest";
-import { normal } from "../../bench/data.ts";
 import {
   attention,
   attentionScores,
@@ -9,6 +8,7 @@ import {
   type ReferencePosition,
   type ReferenceTensor,
 } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { close, tensor, zeros } from "./hand.ts";
 
 const EMPTY = Number.NEGATIVE_INFINITY;

@@ -2,10 +2,10 @@
 // every token in a list. What lies in the cache at each attention is compared with the model's tokens, and the attention
 // with the float64 reference over what lies there.
 
-import { normal } from "../../bench/data.ts";
 import type { KvSourceOwner } from "../../src/attention/kv_source.ts";
 import { type CacheAppendPlan, FoveaError, planAttention, type Tensor, tensor } from "../../src/index.ts";
 import type { ReferenceOptions } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Burst, runBurst, runRejected } from "./cache_bursts.ts";
 import { compareLook, type Look } from "./cache_looks.ts";
 import { CacheModel, type Drawing, newRows, newTokens } from "./cache_model.ts";

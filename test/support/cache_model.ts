@@ -1,7 +1,7 @@
 // The tokens of a cache as a model that keeps every one of them in a list; and new tokens for it, as tensors and as rows.
 
-import { normal } from "../../bench/data.ts";
 import { type Tensor, tensor } from "../../src/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import type { Token } from "./cache_looks.ts";
 import { plainRow, type RowTransform, transformed } from "./cache_rows.ts";
 import type { CacheMake } from "./cache_subjects.ts";

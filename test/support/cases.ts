@@ -1,6 +1,5 @@
 // Attention problems as tests and fuzzing describe them: plain data, run on the GPU and compared with the reference.
 
-import { normal } from "../../bench/data.ts";
 import { bfloat16Bits, float16Bits } from "../../src/gpu/elements.ts";
 import { bfloat16Value, float16Value } from "../../src/gpu/read.ts";
 import {
@@ -15,6 +14,7 @@ import {
   tensor,
 } from "../../src/index.ts";
 import { type ReferenceOptions, attention as reference } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { expectClose } from "./closeness.ts";
 import { expectExtremeClose, rowBounds } from "./extreme_bounds.ts";
 import { addNans, makeExtreme } from "./extremes.ts";

@@ -1,7 +1,6 @@
 // Loops marked `// unroll`: the meaning of a kernel is the same with them expanded and without.
 
 import { expect } from "vitest";
-import { normal } from "../../bench/data.ts";
 import { assemblePlan } from "../../src/attention/assemble.ts";
 import { tensor } from "../../src/index.ts";
 import {
@@ -12,6 +11,7 @@ import {
   forwardRoot,
 } from "../../src/kernels/forward.ts";
 import type { SlotChoice } from "../../src/kernels/slots.ts";
+import { normal } from "../../src/reference/random.ts";
 import { link } from "../../src/shader/link.ts";
 import { product } from "./cases.ts";
 import { testDevice } from "./device.ts";

@@ -1,7 +1,6 @@
 // The features of a test case as plain data, and what they are for the GPU and for the reference: seeded tensors, and
 // functions that are written twice.
 
-import { normal } from "../../bench/data.ts";
 import {
   type AttentionOptions,
   maskFunction,
@@ -10,6 +9,7 @@ import {
   type TensorOptions,
 } from "../../src/index.ts";
 import type { ReferenceOptions } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Extreme, farBias, farSinks } from "./extremes.ts";
 import { MASK_FUNCTIONS, SCORE_FUNCTIONS } from "./functions.ts";
 

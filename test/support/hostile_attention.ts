@@ -1,6 +1,5 @@
 // Calls of attention and its kin, for hostile values.
 
-import { normal } from "../../bench/data.ts";
 import {
   type AttentionOptions,
   type AttentionProblem,
@@ -25,6 +24,7 @@ import {
   type ReferenceTensor,
   attention as reference,
 } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Call, type Given, type Numbers, taken } from "./hostile.ts";
 
 const SHAPE = { q: [2, 2, 3, 8], k: [2, 2, 5, 8], v: [2, 2, 5, 8] } as const;

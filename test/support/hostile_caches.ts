@@ -1,6 +1,5 @@
 // Calls of caches and of what a device is asked for, for hostile values.
 
-import { normal } from "../../bench/data.ts";
 import {
   attention,
   createKvCache,
@@ -10,6 +9,7 @@ import {
   tensor,
 } from "../../src/index.ts";
 import { attention as reference, rotary as rotary64 } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Call, type Given, type Numbers, taken } from "./hostile.ts";
 
 // biome-ignore lint/suspicious/noExplicitAny: what a call is given here is of no type

@@ -1,6 +1,5 @@
 // Calls of what runs on no GPU, or makes text for one, for hostile values.
 
-import { normal } from "../../bench/data.ts";
 import {
   alibiScore,
   alibiSlopes,
@@ -27,6 +26,7 @@ import {
   t5Score,
   tensor,
 } from "../../src/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import type { Call, Given } from "./hostile.ts";
 
 // biome-ignore lint/suspicious/noExplicitAny: what a call is given here is of no type

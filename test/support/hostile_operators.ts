@@ -1,6 +1,5 @@
 // Calls of operators on rows and elements, for hostile values.
 
-import { normal } from "../../bench/data.ts";
 import {
   addBias,
   copyTensor,
@@ -26,6 +25,7 @@ import {
   rotary as rotary64,
   softmaxAlong,
 } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Call, type Given, taken } from "./hostile.ts";
 
 // biome-ignore lint/suspicious/noExplicitAny: what a call is given here is of no type

@@ -1,6 +1,5 @@
 // Calls of tensors themselves and of multi-head layers, for hostile values.
 
-import { normal } from "../../bench/data.ts";
 import {
   createGpuTimer,
   MultiHeadAttention,
@@ -12,6 +11,7 @@ import {
   tensor,
   unpackQkv,
 } from "../../src/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Call, type Numbers, taken } from "./hostile.ts";
 import { operator } from "./hostile_operators.ts";
 

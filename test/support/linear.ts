@@ -1,6 +1,5 @@
 // Problems of linear attention as tests and fuzzing describe them: plain data, run on the GPU, compared with the reference.
 
-import { integers, normal } from "../../bench/data.ts";
 import {
   type LinearAttentionOptions,
   type LinearAttentionProblem,
@@ -11,6 +10,7 @@ import {
   tensor,
 } from "../../src/index.ts";
 import { type ReferenceLinearOptions, linearAttention as reference } from "../../src/reference/index.ts";
+import { integers, normal } from "../../src/reference/random.ts";
 import { type Float, product, ROUND } from "./cases.ts";
 import { expectClose } from "./closeness.ts";
 import { expectExtremeClose } from "./extreme_bounds.ts";

@@ -1,7 +1,6 @@
 // Problems of multi-head attention as tests and fuzzing describe them: plain data, run on the GPU and compared with the
 // reference.
 
-import { normal } from "../../bench/data.ts";
 import {
   type AttentionOptions,
   type LinearWeights,
@@ -18,6 +17,7 @@ import {
   type ReferenceTensor,
   multiHeadAttention as reference,
 } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Float, product, ROUND } from "./cases.ts";
 import { expectClose } from "./closeness.ts";
 import { expectExtremeClose } from "./extreme_bounds.ts";

@@ -1,8 +1,8 @@
 // NaN in q, k or v of a case: the rows that see it become NaN, and all others are as if it weren't there.
 
-import { normal } from "../../bench/data.ts";
 import { type AttentionOptions, attention, type Tensor, tensor } from "../../src/index.ts";
 import { type ReferenceOptions, attention as reference } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Case, type Float, product, ROUND } from "./cases.ts";
 import { expectClose } from "./closeness.ts";
 import { defined, featuresOf } from "./features.ts";

@@ -1,7 +1,7 @@
 // Seeded inputs of ONNX operators, on the CPU as they are stored, and on the GPU.
 
-import { normal } from "../../bench/data.ts";
 import { type Dtype, type Tensor, tensor } from "../../src/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Float, product, ROUND } from "./cases.ts";
 
 /** An input: what the reference takes, and the tensor. */

@@ -1,7 +1,6 @@
 // Problems of everything that works on rows or single elements, as fuzzing describes them: plain data, run on the GPU and
 // compared with the reference slice by slice, so that a huge row hides nothing of the others.
 
-import { normal } from "../../bench/data.ts";
 import {
   addBias,
   copyTensor,
@@ -25,6 +24,7 @@ import {
   rotary as rotary64,
   softmaxAlong,
 } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { elements } from "../../src/reference/tensors.ts";
 import { type Float, product, ROUND } from "./cases.ts";
 

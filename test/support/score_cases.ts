@@ -1,8 +1,8 @@
 // Problems of what has rows of scores beside attention, for fuzzing of rows: merging, weights and best keys.
 
-import { normal } from "../../bench/data.ts";
 import { attentionWeights, mergeAttention, type Tensor, tensor, topKKeys } from "../../src/index.ts";
 import { attentionScores, topKKeys as keys64, mergeAttention as merge64 } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { product } from "./cases.ts";
 import { expectExtremeClose } from "./extreme_bounds.ts";
 import { addNans, type Extreme, makeExtreme } from "./extremes.ts";

@@ -1,9 +1,9 @@
 // Caches made by hand, as attention reads them: keys and values of a test at their places in memory, the rest poisoned.
 
-import { normal } from "../../bench/data.ts";
 import type { KvSource } from "../../src/attention/kv_source.ts";
 import { type Tensor, tensor } from "../../src/index.ts";
 import { type KvLayout, kvAccess } from "../../src/kernels/kv_access.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Float, product, ROUND } from "./cases.ts";
 
 export interface SourceSpec extends KvLayout {

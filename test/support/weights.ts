@@ -1,7 +1,6 @@
 // Cases of what attention does not store: scores, probabilities and best keys, run and compared with the reference.
 
 import { expect } from "vitest";
-import { normal } from "../../bench/data.ts";
 import {
   attention,
   attentionWeights,
@@ -14,6 +13,7 @@ import {
   type WeightsStage,
 } from "../../src/index.ts";
 import { attentionScores, type ReferenceOptions, topKKeys as referenceKeys } from "../../src/reference/index.ts";
+import { normal } from "../../src/reference/random.ts";
 import { type Case, product } from "./cases.ts";
 import { expectClose } from "./closeness.ts";
 import { defined, featuresOf } from "./features.ts";

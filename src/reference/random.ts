@@ -1,8 +1,6 @@
-// Seeded data for benches and tests. Never zeros.
+// Seeded random numbers for benches and tests, which are never zeros. Nothing of it is in the package.
 
 import { xoroshiro128plus } from "pure-rand/generator/xoroshiro128plus";
-import { float16Bits } from "../src/gpu/elements.ts";
-import { float16Value } from "../src/gpu/read.ts";
 
 /** `count` normal numbers of the given standard deviation. */
 export function normal(seed: number, count: number, deviation = 1): Float32Array<ArrayBuffer> {
@@ -14,9 +12,6 @@ export function normal(seed: number, count: number, deviation = 1): Float32Array
   }
   return values;
 }
-
-/** The nearest number of f16. */
-export const toF16 = (value: number): number => float16Value(float16Bits(value));
 
 /** Whole numbers from `low` up to and including `high`. */
 export function integers(seed: number, count: number, low: number, high: number): number[] {
