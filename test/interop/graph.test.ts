@@ -1,7 +1,7 @@
 // What graphs of ONNX become in WGSL.
 
 import { expect, it } from "vitest";
-import { graphFunction } from "../../src/interop/onnx/graph.ts";
+import { graphFunction } from "../../src/interop/onnx/graph/graph.ts";
 
 const scalar = (name: string, dtype: string, value: number) => ({ name, dtype, dims: [], data: [value] });
 const node = (op: string, inputs: string[], output: string, attributes = {}) => ({

@@ -4,8 +4,8 @@ import { show } from "../../errors.ts";
 import { FoveaError, probabilityFunction, project, scoreFunction, type Tensor } from "../../index.ts";
 import { FLOATS, PRECISIONS } from "./attention_inputs.ts";
 import { attend, weightsOf } from "./attention_parts.ts";
-import { type GraphFunction, graphFunction } from "./graph.ts";
-import { GraphError } from "./graph_terms.ts";
+import { type GraphFunction, graphFunction } from "./graph/graph.ts";
+import { GraphError } from "./graph/terms.ts";
 import { type OnnxCall, onnxOperator } from "./operator.ts";
 import type { OnnxGraph } from "./operator_types.ts";
 

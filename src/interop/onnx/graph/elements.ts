@@ -1,7 +1,7 @@
 // Operators of a graph that work element by element: in JavaScript for what the host knows, and as WGSL.
 
-import { ERF, erf, POW, TANH } from "./graph_helpers.ts";
-import { and, type Code, expect, type Kind, or, shown, Term } from "./graph_terms.ts";
+import { ERF, erf, POW, TANH } from "./helpers.ts";
+import { and, type Code, expect, type Kind, or, shown, Term } from "./terms.ts";
 
 type Attributes = Readonly<Record<string, unknown>>;
 

@@ -1,6 +1,6 @@
 // Tensors of a graph as functions from an index to an element: nothing is computed before an element is asked for.
 
-import { type Code, expect, type Kind, Term } from "./graph_terms.ts";
+import { type Code, expect, type Kind, Term } from "./terms.ts";
 
 export interface GraphTensor {
   readonly shape: readonly number[];

@@ -1,8 +1,8 @@
 // The form of a graph that came from a model's file: nothing of it is believed.
 
-import { numbersOf } from "../../given.ts";
-import { expect, shown, shownName } from "./graph_terms.ts";
-import type { OnnxGraph } from "./operator_types.ts";
+import { numbersOf } from "../../../given.ts";
+import type { OnnxGraph } from "../operator_types.ts";
+import { expect, shown, shownName } from "./terms.ts";
 
 /** A tensor in a graph: a list of numbers, which may be BigInts, or base64 of little-endian values. */
 export interface StoredTensor {

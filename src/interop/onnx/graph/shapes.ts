@@ -1,7 +1,7 @@
 // Operators of a graph that make, move or choose elements. What they do is known on the host, but for the indices of a
 // Gather.
 
-import { MOST_AXES, wholeOf } from "./graph_checks.ts";
+import { MOST_AXES, wholeOf } from "./checks.ts";
 import {
   broadcastAt,
   commonShape,
@@ -13,8 +13,8 @@ import {
   scaledIndex,
   sizeOf,
   unflatten,
-} from "./graph_tensors.ts";
-import { type Code, expect, shown, Term } from "./graph_terms.ts";
+} from "./tensors.ts";
+import { type Code, expect, shown, Term } from "./terms.ts";
 
 type Attributes = Readonly<Record<string, unknown>>;
 

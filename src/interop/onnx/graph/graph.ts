@@ -2,13 +2,13 @@
 // function of one score in WGSL: every element of the result is followed back to the scores, constants and positions
 // that it comes from.
 
-import { type Captures, type Tensor, tensor } from "../../index.ts";
-import { checkedGraph, checkedTensor, type GraphNode, MOST_AXES, type StoredTensor } from "./graph_checks.ts";
-import { ELEMENTWISE } from "./graph_elements.ts";
-import { SHAPES } from "./graph_shapes.ts";
-import { broadcastAt, commonShape, type GraphTensor, numbersTensor, remembered, sizeOf } from "./graph_tensors.ts";
-import { Code, expect, GraphError, type Kind, shown, shownName, Term } from "./graph_terms.ts";
-import type { OnnxGraph } from "./operator_types.ts";
+import { type Captures, type Tensor, tensor } from "../../../index.ts";
+import type { OnnxGraph } from "../operator_types.ts";
+import { checkedGraph, checkedTensor, type GraphNode, MOST_AXES, type StoredTensor } from "./checks.ts";
+import { ELEMENTWISE } from "./elements.ts";
+import { SHAPES } from "./shapes.ts";
+import { broadcastAt, commonShape, type GraphTensor, numbersTensor, remembered, sizeOf } from "./tensors.ts";
+import { Code, expect, GraphError, type Kind, shown, shownName, Term } from "./terms.ts";
 
 /** Operators that may follow one another: the translation goes back through them one in the other. */
 const MOST_DEPTH = 500;
