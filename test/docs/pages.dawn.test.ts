@@ -85,9 +85,14 @@ describe("links of the pages", () => {
         .replace(/[^\w\s-]/g, "")
         .replaceAll(" ", "-"),
     );
+  /** An entry of package.json's files, in which * stands for any name. */
+  const matchesGlob = (path: string, entry: string) =>
+    new RegExp(`^${entry.replace(/\./g, "\\.").replace("*", "[^/]*")}$`).test(path);
   const { files } = JSON.parse(read("package.json")) as { files: readonly string[] };
   const isPublished = (path: string) =>
-    path === "README.md" || path === "LICENSE" || files.some((entry) => path === entry || path.startsWith(`${entry}/`));
+    path === "README.md" ||
+    path === "LICENSE" ||
+    files.some((entry) => matchesGlob(path, entry) || path.startsWith(`${entry}/`));
 
   it.each(pages)("of %s lead to files and headings that are there, in the package, too", (page) => {
     for (const [, target] of read(page).matchAll(/\]\((?!https?:)([^)\s]+)\)/g)) {
