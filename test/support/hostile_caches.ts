@@ -23,6 +23,13 @@ const cpu = (shape: readonly number[], seed: number) => ({
   ),
 });
 
+/** Whether a cache holds the rows of these tests as they are; a cache of other sizes is made, and not looked at. */
+function isPlain(options: Any): boolean {
+  const { batch, kvHeads, headDim, vDim = headDim, qkNorm, dtype } = options;
+  const sizes = [batch, kvHeads, headDim, vDim].map(Number); // a BigInt is a number to a cache
+  return String(sizes) === "2,1,8,8" && !qkNorm && !dtype;
+}
+
 /** Options of the rows of both kinds of cache. */
 const ROWS = ["vDim", "dtype", "groupSize", "rotary", "qkNorm", "label"];
 
@@ -124,15 +131,14 @@ export function cacheCalls(device: GPUDevice): Call[] {
       run: async ([device], options) => {
         const cache = await createKvCache(device as GPUDevice, options as KvCacheOptions);
         try {
-          const { batch, kvHeads, headDim, vDim = headDim, qkNorm, dtype } = options as Any;
-          if (batch !== 2 || kvHeads !== 1 || headDim !== 8 || vDim !== 8 || qkNorm || dtype) return [0];
+          if (!isPlain(options)) return [0];
           await cache.append(k, v);
           return await look(cache);
         } finally {
           cache.destroy();
         }
       },
-      right: (_, { rotary }) => (rotary === undefined ? [0] : attended(2, true)),
+      right: (_, options) => (isPlain(options) ? attended(2, options.rotary !== undefined) : [0]),
     },
     {
       name: "createPagedKvCache",
