@@ -1,7 +1,7 @@
 // What is merged: the tensors of a merge, checked before the GPU sees any of them, and the uniform of each dispatch.
 
 import { check, show } from "../errors.ts";
-import { elementsOfList, type OptionNames, readGiven } from "../given.ts";
+import { elementsOfList, isRecord, type OptionNames, readGiven } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { MERGE_FOLD, MERGE_PARAMS, MERGE_ROW_TILE } from "../kernels/merge.ts";
 import type { Operand } from "../plan/operand.ts";
@@ -155,6 +155,11 @@ export function takePartials<Partial extends MergeProblem["partials"][number]>(
       `${label}: partials must be a list of one or more results { output, lse }, got ${partials ? "an empty one" : show(given)}.`,
   );
   return partials.map((partial, index) => {
+    check(
+      isRecord(partial),
+      "argument",
+      () => `${label}: partials[${index}] must be { output, lse }, got ${show(partial)}.`,
+    );
     const { options } = readGiven<MergeProblem["partials"][number]>(`${label}: partials[${index}]`, partial, PARTIAL);
     check(
       options.lse !== undefined,

@@ -103,7 +103,7 @@ describe("the library refuses", () => {
       "t5Score.maxDistance must be a whole number above 8 and up to 65536, got 8.",
     ],
     ["a cap of 0", () => softcapScore(0), "softcapScore: cap must be a positive number, got 0."],
-    ["no heads", () => alibiSlopes(0), "alibiSlopes: heads must be a whole number from 1 up, got 0."],
+    ["no heads", () => alibiSlopes(0), "alibiSlopes: heads must be a whole number from 1 to 2^29 - 1, got 0."],
     ["no largest slope", () => alibiSlopes(8, Number.NaN), "alibiSlopes: max must be a finite number, got NaN."],
   ];
   it.each(refusals)("%s", async (_, work, message) => {

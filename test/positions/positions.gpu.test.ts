@@ -392,7 +392,11 @@ describe("helpers refuse", () => {
       "argument",
       "t5Buckets needs at least 4 buckets, an even number, got 3.",
     );
-    await expectError(() => alibiSlopes(0), "argument", "alibiSlopes: heads must be a whole number from 1 up, got 0.");
+    await expectError(
+      () => alibiSlopes(0),
+      "argument",
+      "alibiSlopes: heads must be a whole number from 1 to 2^29 - 1, got 0.",
+    );
   });
 });
 
