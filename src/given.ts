@@ -1,7 +1,7 @@
 // What a caller gives to a public function, as it was at the moment of the call: known members, read once and copied, so
 // that nothing which the caller does afterwards changes what the call means.
 
-import { FoveaError, show } from "./errors.ts";
+import { FoveaError, reading, show } from "./errors.ts";
 
 /** The typed arrays that stand for lists of numbers. */
 type NumberArray =
@@ -55,7 +55,7 @@ export function numbersOf<T>(value: T): Exclude<T, NumberArray> | (T extends Num
 }
 
 /** The elements of an array or a typed array, copied; undefined for anything else, and for a list that cannot be read. */
-export function elementsOfList(value: unknown): readonly unknown[] | undefined {
+export function elementsOfList<Element>(value: unknown): Element[] | undefined {
   try {
     const list = numbersOf(value);
     return Array.isArray(list) ? Array.from(list) : undefined;
@@ -82,21 +82,17 @@ export function readGiven<T extends object>(
   given: T | null | undefined,
   names: OptionNames<T>,
 ): { readonly options: Taken<T>; readonly unknown: string | undefined } {
-  let options: Record<string, unknown> = {};
-  let unknown: string | undefined;
-  try {
+  return reading(`${label}: an option`, () => {
     if (given !== undefined && given !== null && !isRecord(given))
       refuse(label, `options are an object { name: value }, got ${show(given)}.`);
+    let unknown: string | undefined;
     for (const name in given) unknown ??= Object.hasOwn(names, name) ? undefined : name;
-    options = members(label, given ?? {}, Object.keys(names), 0);
+    const options = members(label, given ?? {}, Object.keys(names), 0);
     const kinds: AnyNames = names;
     for (const name in kinds) if (options[name] === null && kinds[name].endsWith("?")) delete options[name];
     checkKinds(label, options, kinds);
-  } catch (cause) {
-    if (cause instanceof FoveaError) throw cause;
-    refuse(label, "an option cannot be read: it throws an error.", cause);
-  }
-  return { options: options as Taken<T>, unknown };
+    return { options: options as Taken<T>, unknown };
+  });
 }
 
 /**
@@ -156,8 +152,8 @@ function copy(label: string, name: string, value: unknown, depth: number): unkno
   return members(label, list, Object.keys(list), depth + 1);
 }
 
-function refuse(label: string, what: string, cause?: unknown): never {
-  throw new FoveaError("argument", `${label}: ${what}`, { cause });
+function refuse(label: string, what: string): never {
+  throw new FoveaError("argument", `${label}: ${what}`);
 }
 
 /** Whether a value is a whole number from 0 up that counts something. */

@@ -63,6 +63,7 @@ export const attentionHooks = (
   made: KvSource | undefined,
 ): PlanHooks<AttentionBindings> => ({
   bindable: bindableOf(operands),
+  others: ["captures"],
   check: (bindings) => checkCaptures(label, operands, bindings),
   boundBy(bindings, name) {
     const { cache, captures } = bindings;
@@ -82,7 +83,7 @@ function bindableOf(operands: Operands): ReadonlySet<string> {
   const cached = operands.has("kvState");
   const hidden: readonly string[] = cached ? [...OWN, "k", "v"] : OWN;
   const names = [...operands.keys()].filter((name) => !hidden.includes(name) && !name.startsWith(CAPTURED));
-  return new Set([...names, ...(cached ? ["cache"] : []), "captures"]);
+  return new Set([...names, ...(cached ? ["cache"] : [])]);
 }
 
 /** Throws FoveaError if a run gives a tensor for something that no function captured as a tensor. */

@@ -147,7 +147,7 @@ export function takePartials<Partial extends MergeProblem["partials"][number]>(
   label: string,
   given: readonly Partial[],
 ): readonly Partial[] {
-  const partials = elementsOfList(given) as readonly Partial[] | undefined;
+  const partials = elementsOfList<Partial>(given);
   check(
     partials !== undefined && partials.length > 0,
     "argument",
@@ -194,8 +194,7 @@ export function mergeDispatches(
   const count = Math.ceil(partials / MERGE_FOLD);
   const workgroups = Math.max(1, Math.ceil(rows / MERGE_ROW_TILE));
   const x = Math.min(workgroups, device.limits.maxComputeWorkgroupsPerDimension);
-  // Offsets of uniforms are multiples of 256 at most.
-  const stride = Math.ceil(MERGE_PARAMS.bytes / 256) * 256;
+  const { stride } = MERGE_PARAMS;
   const bytes = new ArrayBuffer(count * stride);
   const [o, lse] = operands.slice(2 * partials);
   const dispatches = Array.from({ length: count }, (_, index): MergeDispatch => {

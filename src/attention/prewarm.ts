@@ -16,7 +16,7 @@ import { ATTENTION_PROBLEM, type AttentionProblem, type Cached } from "./problem
  *
  * Rejects with FoveaError that names the problem which can't be planned and says why; the others are compiled all the same.
  *
- * @param given The problems, as for {@link planAttention}: tensors, descriptions, caches
+ * @param problems As for {@link planAttention}: tensors, descriptions, caches
  *
  * @example
  * const q = { shape: [1, 8, 512, 64] };
@@ -25,16 +25,16 @@ import { ATTENTION_PROBLEM, type AttentionProblem, type Cached } from "./problem
  */
 export async function prewarm(
   device: GPUDevice,
-  given: readonly (AttentionProblem | Cached<AttentionProblem>)[],
+  problems: readonly (AttentionProblem | Cached<AttentionProblem>)[],
 ): Promise<void> {
   checkDevice(device);
-  const problems = elementsOfList(given) as typeof given | undefined;
+  const list = elementsOfList<(typeof problems)[number]>(problems);
   check(
-    problems !== undefined,
+    list !== undefined,
     "argument",
-    () => `prewarm: problems must be a list of problems { q, k, v, ... }, got ${show(given)}.`,
+    () => `prewarm: problems must be a list of problems { q, k, v, ... }, got ${show(problems)}.`,
   );
-  const outcomes = await Promise.allSettled(problems.map((problem) => compileOnly(device, problem)));
+  const outcomes = await Promise.allSettled(list.map((problem) => compileOnly(device, problem)));
   for (const [index, outcome] of outcomes.entries()) {
     if (outcome.status === "fulfilled") continue;
     const { reason } = outcome;

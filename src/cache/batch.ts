@@ -196,7 +196,7 @@ export class PagedBatch implements KvSourceOwner {
     const what = `${this.label}.reorder`;
     check(!this.destroyed, "destroyed", () => `${what}: the batch was destroyed.`);
     const entries = this.#entries;
-    const list = elementsOfList(rows) as readonly number[] | undefined;
+    const list = elementsOfList<number>(rows);
     const { length } = entries;
     check(
       list?.length === length && list.every((row) => Number.isInteger(row) && row >= 0 && row < length),

@@ -202,15 +202,14 @@ export class KvCache implements KvSourceOwner {
     this.#core.checkAlive();
     const { batch } = this.#core.resolved;
     const what = `${this.label}.reorder`;
-    const list = elementsOfList(entries) as readonly number[] | undefined;
+    const list = elementsOfList<number>(entries);
     check(
       list?.length === batch,
       "argument",
       () => `${what}: entries must be ${batch} batch entries, one for each, got ${show(entries)}.`,
     );
-    const sources = [...list];
-    for (const entry of sources) this.#checkEntry(`${what}: each of entries`, entry);
-    return this.#core.rearrange(sources, undefined);
+    for (const entry of list) this.#checkEntry(`${what}: each of entries`, entry);
+    return this.#core.rearrange(list, undefined);
   }
 
   /**
@@ -252,15 +251,14 @@ export class KvCache implements KvSourceOwner {
 
   #perEntry(what: string, given: number | Numbers): number[] {
     const { batch } = this.#core.resolved;
-    const each = typeof given === "number" ? new Array<number>(batch).fill(given) : elementsOfList(given);
-    const list = each as readonly number[] | undefined;
+    const list = typeof given === "number" ? new Array<number>(batch).fill(given) : elementsOfList<number>(given);
     check(
       list?.length === batch && list.every((n) => Number.isInteger(n) && n >= 0),
       "argument",
       () =>
         `${this.label}.${what}: lengths must be a whole number from 0 up, or ${batch} of them (one a batch entry), got ${show(given)}.`,
     );
-    return [...list];
+    return list;
   }
 }
 

@@ -31,7 +31,7 @@ export function checkOnce(label: string, changed: readonly number[], entries: re
 
 /** Entries of a cache that has `count` of them, copied. Throws FoveaError("argument") for others. */
 export function checkedEntries(what: string, entries: Numbers, count: number): readonly number[] {
-  const list = elementsOfList(entries) as readonly number[] | undefined;
+  const list = elementsOfList<number>(entries);
   check(
     list !== undefined &&
       list.length > 0 &&
@@ -39,5 +39,5 @@ export function checkedEntries(what: string, entries: Numbers, count: number): r
     "argument",
     () => `${what}: entries of this cache are whole numbers from 0 to ${count - 1}, got ${show(entries)}.`,
   );
-  return [...list];
+  return list;
 }

@@ -198,7 +198,7 @@ export function blockMaskOf(
   );
   const [qBlocks, kvBlocks] = blocksOf(options);
   const count = batch * heads * qBlocks * kvBlocks;
-  const list = elementsOfList(kinds) as typeof kinds | undefined;
+  const list = elementsOfList<(typeof kinds)[number]>(kinds);
   check(
     list?.length === count,
     "argument",

@@ -75,17 +75,27 @@ export class UniformStruct<Name extends string = string> {
    */
   pack(values: UniformValues<Name>, bytes: ArrayBuffer, offset = 0, source?: KernelSource): void {
     const given = values as UniformValues;
-    for (const name in given) if (!this.#known.has(name)) this.#refuse(`has no member ${name}`);
+    for (const name in given) if (!this.has(name)) this.#refuse(`has no member ${name}`);
     const read = source && membersRead(source);
     const view = new DataView(bytes, offset, this.bytes);
     for (const member of this.members) {
       const value = given[member.name] ?? (read?.has(member.name) === false ? 0 : undefined);
       if (value === undefined) this.#refuse(`gets no value for ${member.name}${source ? ` of ${source.label}` : ""}`);
-      const numbers = typeof value === "number" ? new Array<number>(member.count).fill(value) : value;
-      if (numbers.length !== member.count) this.#refuse(`gets ${numbers.length} numbers for ${member.name}`);
+      const isNumber = typeof value === "number";
+      if (!isNumber && value.length !== member.count) this.#refuse(`gets ${value.length} numbers for ${member.name}`);
+      const { scalar } = TYPES[member.type];
       for (let i = 0; i < member.count; i++)
-        writeScalar(view, member.offset + 4 * i, TYPES[member.type].scalar, numbers[i]);
+        writeScalar(view, member.offset + 4 * i, scalar, isNumber ? value : value[i]);
     }
+  }
+
+  has(name: string): boolean {
+    return this.#known.has(name);
+  }
+
+  /** Bytes from the uniform of one dispatch to the next: offsets of uniforms are multiples of 256 at most. */
+  get stride(): number {
+    return Math.ceil(this.bytes / 256) * 256;
   }
 
   #refuse(what: string): never {

@@ -1,6 +1,6 @@
 // The entries of a state dict: a model's weights by their names, of which an operation takes those under a prefix.
 
-import { check, FoveaError, show } from "../errors.ts";
+import { check, reading, show } from "../errors.ts";
 import type { WeightSource } from "./multi_head_weights.ts";
 
 /** A model's weights by their names: a plain object or a Map. Names that are not asked for may have any value. */
@@ -36,12 +36,10 @@ export class Entries {
   get(name: string): WeightSource | undefined {
     if (!this.names.has(name)) return undefined;
     const key = this.prefix + name;
-    try {
+    return reading(`multiHeadWeights: ${show(key)}`, () => {
       const state = this.#state as StateDict;
       return (state instanceof Map ? state.get(key) : (state as Record<string, WeightSource>)[key]) ?? undefined;
-    } catch (cause) {
-      throw new FoveaError("argument", `multiHeadWeights: ${show(key)} cannot be read: it throws an error.`, { cause });
-    }
+    });
   }
 
   has(name: string): boolean {

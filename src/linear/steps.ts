@@ -26,9 +26,6 @@ const UNORDERED_CHUNK = 256;
 /** Tokens that one dispatch of the recurrent kernel runs through: each waits for the one before. */
 const MOST_STEPS = 4096;
 
-/** Offsets of uniforms are multiples of 256 at most. */
-export const LINEAR_STRIDE = Math.ceil(LINEAR_PARAMS.bytes / 256) * 256;
-
 /** One dispatch. */
 export interface LinearStep {
   readonly kernel: LinearKernel;
@@ -127,12 +124,13 @@ export function packSteps(
   sourceOf: (kernel: LinearKernel) => KernelSource,
   perDimension: number,
 ) {
-  const bytes = new ArrayBuffer(Math.max(1, steps.length) * LINEAR_STRIDE);
+  const { stride } = LINEAR_PARAMS;
+  const bytes = new ArrayBuffer(Math.max(1, steps.length) * stride);
   const grids = steps.map(({ kernel, workgroups, params }, index) => {
     const x = Math.min(workgroups, perDimension);
     const values = { ...params, workgroups, grid_x: x };
-    LINEAR_PARAMS.pack(values, bytes, index * LINEAR_STRIDE, sourceOf(kernel));
-    return { x, y: Math.ceil(workgroups / x), paramsOffset: index * LINEAR_STRIDE };
+    LINEAR_PARAMS.pack(values, bytes, index * stride, sourceOf(kernel));
+    return { x, y: Math.ceil(workgroups / x), paramsOffset: index * stride };
   });
   return { bytes, grids };
 }

@@ -55,12 +55,7 @@ export function rowAddresses<Name extends string>(
   name: Name,
   operand: Pick<Operand, "spec" | "base"> | undefined,
 ): Record<`${Name}_base` | `${Name}_stride_${"b" | "h" | "m"}`, number> {
-  const { shape = [], strides = [] } = operand?.spec ?? {};
-  const [b = 0, h = 0, m = 0] = strides.map((stride, axis) => (shape[axis] > 1 ? stride : 0));
-  return {
-    [`${name}_base`]: operand?.base ?? 0,
-    [`${name}_stride_b`]: b,
-    [`${name}_stride_h`]: h,
-    [`${name}_stride_m`]: m,
-  } as ReturnType<typeof rowAddresses<Name>>;
+  const params: Record<string, number> = addresses(name, "m", operand, false, { layout: "bhmd" });
+  delete params[`${name}_stride_d`];
+  return params as ReturnType<typeof rowAddresses<Name>>;
 }

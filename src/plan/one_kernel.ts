@@ -82,10 +82,11 @@ export async function planOneKernel<Bindings extends object>(
     const isEmpty = output.spec.shape.includes(0);
     const compiled = isEmpty ? undefined : await compileKernel(device, source);
     const { struct, values } = "struct" in some ? some : { struct: PARAMS, values: { ...NO_TILES, ...some } };
+    const shareOf = (range: object) => Object.fromEntries(Object.entries(range).filter(([name]) => struct.has(name)));
     const parts = cutWork(device, workgroups, ...flops);
     const bytes = new ArrayBuffer(Math.max(1, parts.length) * UNIFORM_STRIDE);
     const dispatches = parts.map(({ x, y, ...range }, index) => {
-      struct.pack({ ...values, ...shareOf(struct, range) }, bytes, index * UNIFORM_STRIDE, source);
+      struct.pack({ ...values, ...shareOf(range) }, bytes, index * UNIFORM_STRIDE, source);
       return { x, y, paramsOffset: index * UNIFORM_STRIDE };
     });
     const { value: params, done } = paramsBuffer(device, label, [bytes]);
@@ -102,7 +103,3 @@ export async function planOneKernel<Bindings extends object>(
 
 /** Tiles of heads and rows that share keys, as attention has them: the code is there, and kernels without keys never run it. */
 const NO_TILES = { group_size: 1, n_heads: 1, q_tiles: 1, v_splits: 1, rows_per_batch: 0, total_q: 0 };
-
-/** What of a dispatch's place in the work the struct has members for. */
-const shareOf = ({ members }: UniformStruct, range: Readonly<Record<string, number>>): UniformValues =>
-  Object.fromEntries(Object.entries(range).filter(([name]) => members.some((member) => member.name === name)));

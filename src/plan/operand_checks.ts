@@ -80,26 +80,33 @@ export const bindableOf = (operands: Operands): ReadonlySet<string> =>
   new Set([...operands.keys()].filter((name) => !OWN.includes(name)));
 
 /** Throws FoveaError for a binding that the plan has no use for. */
-export function checkUsed(label: string, bindable: ReadonlySet<string>, bindings: object): void {
+export function checkUsed(
+  label: string,
+  bindable: ReadonlySet<string>,
+  bindings: object,
+  others: readonly string[] = [],
+): void {
   check(
     typeof bindings === "object",
     "argument",
     () => `${label}: bindings are { name: tensor }, got ${show(bindings)}.`,
   );
-  const unused = reading(`${label}: bindings`, () => unusedOf(bindable, bindings));
+  const unused = reading(`${label}: bindings`, () =>
+    unusedOf(bindings, (name) => bindable.has(name) || others.includes(name)),
+  );
   check(
     unused === undefined,
     "argument",
     () =>
-      `${label}: the plan has no use for ${show(unused)}; it takes ${[...bindable].filter((name) => name !== "captures").join(", ")}. What else a problem has is said when its plan is made.`,
+      `${label}: the plan has no use for ${show(unused)}; it takes ${[...bindable].join(", ")}. What else a problem has is said when its plan is made.`,
   );
 }
 
 /** The first binding that is given and not among those that are known. */
-function unusedOf(bindable: ReadonlySet<string>, bindings: object): string | undefined {
+function unusedOf(bindings: object, isKnown: (name: string) => boolean): string | undefined {
   for (const name in bindings) {
     const given = (bindings as Readonly<Record<string, unknown>>)[name];
-    if (given !== undefined && !bindable.has(name)) return name;
+    if (given !== undefined && !isKnown(name)) return name;
   }
   return undefined;
 }

@@ -45,8 +45,9 @@ interface PlanParts<Bindings> {
 
 /** What an operation does with its bindings beyond taking each tensor by its name. */
 export interface PlanHooks<Bindings> {
-  /** The names that a caller may bind. */
+  /** The names that a caller may bind, and of members that are no tensors. */
   readonly bindable: ReadonlySet<string>;
+  readonly others: readonly string[];
   /** The tensor that the caller binds for an operand. */
   boundBy(bindings: Bindings, name: string): Tensor | undefined;
   /** Throws FoveaError for bindings that the operands know nothing of. */
@@ -64,7 +65,7 @@ export class Plan<Bindings extends object> {
   /** Dispatches that a run is cut into, of all its kernels: more of them where the work of one would exceed `maxDispatchFlops`. */
   readonly dispatchCount: number;
   readonly #parts: PlanParts<Bindings>;
-  readonly #bindable: ReadonlySet<string>;
+  readonly #hooks: PlanHooks<Bindings>;
   readonly #groups = new WeakMap<Tensor, { tensors: readonly Tensor[]; groups: readonly GPUBindGroup[] }>();
   #destroyed = false;
 
@@ -73,7 +74,7 @@ export class Plan<Bindings extends object> {
     this.workspaceBytes = 4 * (parts.operands.get("workspace")?.fallback?.size ?? 0);
     this.dispatchCount = parts.stages.reduce((count, { dispatches }) => count + dispatches.length, 0);
     this.#parts = parts;
-    this.#bindable = parts.hooks?.bindable ?? bindableOf(parts.operands);
+    this.#hooks = parts.hooks ?? plainHooks(parts.operands);
   }
 
   /** @internal Use the `plan...` function of the operation. */
@@ -103,8 +104,9 @@ export class Plan<Bindings extends object> {
     const { device, label } = this.#parts;
     check(!this.#destroyed, "destroyed", () => `${label}: the plan was destroyed.`);
     checkDevice(device);
-    checkUsed(label, this.#bindable, bindings);
-    const before = this.#parts.hooks?.before(bindings);
+    const { bindable, others } = this.#hooks;
+    checkUsed(label, bindable, bindings, others);
+    const before = this.#hooks.before(bindings);
     const groups = this.#bindGroups(bindings);
     if (!groups) return undefined; // there is no output element
     return (pass) => {
@@ -137,12 +139,11 @@ export class Plan<Bindings extends object> {
 
   /** The bind groups for these tensors: the last ones of the same output, if the other tensors are the same too. */
   #bindGroups(bindings: Bindings): readonly GPUBindGroup[] | undefined {
-    const { device, label, operands, stages, params, numbers, hooks } = this.#parts;
+    const { device, label, operands, stages, params, numbers } = this.#parts;
     const tensors = new Map<string, Tensor>();
-    hooks?.check(bindings);
+    this.#hooks.check(bindings);
     for (const [name, operand] of operands) {
-      const bound = hooks ? hooks.boundBy(bindings, name) : boundByName(bindings, name);
-      const given = bound ?? operand.fallback;
+      const given = this.#hooks.boundBy(bindings, name) ?? operand.fallback;
       checkOperand(`${label}: ${name}`, device, operand, given);
       tensors.set(name, given);
     }
@@ -176,3 +177,12 @@ export class Plan<Bindings extends object> {
 /** The tensor that a caller binds by the operand's name. */
 export const boundByName = (bindings: object, name: string): Tensor | undefined =>
   OWN.includes(name) ? undefined : (bindings as Readonly<Record<string, Tensor | undefined>>)[name];
+
+/** The hooks of an operation whose bindings are its tensors by name. */
+const plainHooks = (operands: Operands): PlanHooks<object> => ({
+  bindable: bindableOf(operands),
+  others: [],
+  boundBy: boundByName,
+  check() {},
+  before: () => undefined,
+});

@@ -4,7 +4,7 @@ import { check } from "../errors.ts";
 import { PARAMS } from "../kernels/params.ts";
 
 /** Offsets of uniforms are multiples of 256 at most; a device may ask for less, which buys nothing here. */
-export const UNIFORM_STRIDE = Math.ceil(PARAMS.bytes / 256) * 256;
+export const UNIFORM_STRIDE = PARAMS.stride;
 
 /** Workgroups of the folded grid, and where the params of the dispatch lie in the plan's uniform buffer. */
 export interface Dispatch {

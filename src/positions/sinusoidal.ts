@@ -85,7 +85,7 @@ export function sinusoidalPositions(
   const label = "sinusoidalPositions";
   const options = takeOptions(label, given, SINUSOIDAL_OPTIONS);
   const isCount = typeof positions === "number";
-  const list = isCount ? [] : (elementsOfList(positions) as readonly number[] | undefined);
+  const list = isCount ? [] : elementsOfList<number>(positions);
   check(
     Number.isInteger(width) && width >= 1,
     "argument",

@@ -21,7 +21,7 @@ const HOST: readonly Mutant[] = [
   },
   {
     file: "src/kernels/uniform.ts",
-    text: "if (!this.#known.has(name))",
+    text: "if (!this.has(name))",
     replacement: 'if (name === "")',
     tests: ["test/shader/reflect.test.ts"],
   },

@@ -1,6 +1,6 @@
 // What a caller gives an operator, read once and checked: whatever is wrong with it, it is a FoveaError that names it.
 
-import { show } from "../../errors.ts";
+import { reading, show } from "../../errors.ts";
 import { FoveaError, type FoveaErrorCode, Tensor } from "../../index.ts";
 import type { AttributeKinds, Kinds, OnnxAttributes, OnnxInput, OnnxRun } from "./operator_types.ts";
 
@@ -17,12 +17,12 @@ export type Named<Name extends string> = Name extends `${infer Plain}?` ? Plain 
 export const plain = <Name extends string>(name: Name) => name.replace(/\?$/, "") as Named<Name>;
 
 /** A name that an operator does not know: what there is in its place is looked up when that has to be said. */
-export class UnknownName extends Error {
+export class UnknownName extends FoveaError {
   readonly #right: readonly string[];
   readonly #unknown: string;
 
   constructor(what: string, unknown: string, right: readonly string[]) {
-    super(what);
+    super("argument", what);
     this.#unknown = unknown;
     this.#right = right;
   }
@@ -30,16 +30,6 @@ export class UnknownName extends Error {
   async explained(): Promise<FoveaError> {
     const { adviceFor } = await import("./operator_advice.ts");
     return new FoveaError("argument", `${this.message}${adviceFor(this.#unknown, this.#right)}.`);
-  }
-}
-
-/** What `read` gives; where it throws anything but a FoveaError, a FoveaError that says that this can't be read. */
-function reading<T>(what: string, read: () => T): T {
-  try {
-    return read();
-  } catch (cause) {
-    if (cause instanceof FoveaError || cause instanceof UnknownName) throw cause;
-    throw new FoveaError("argument", `${what} cannot be read: it throws an error.`, { cause });
   }
 }
 
