@@ -7,16 +7,22 @@ import type { TestProject } from "vitest/node";
 import { BROWSER_ARGS, browserPath, softwareVulkan } from "./scripts/browser.mjs";
 
 /**
- * A Chromium of its own for each page, since nearly all the time of the tests goes into compiling: SwiftShader compiles
- * one kernel at a time in a process, and all pages of a Chromium share its GPU process.
+ * A Chromium of its own for each page, since nearly all the time of the tests goes into compiling:
+ * SwiftShader compiles one kernel at a time in a process, and all pages of a Chromium share its GPU
+ * process.
  */
 class ChromiumPerPage extends PlaywrightBrowserProvider {
   readonly #launched: Browser[] = [];
 
-  override async openPage(...[session, url, options]: Parameters<PlaywrightBrowserProvider["openPage"]>) {
+  override async openPage(
+    ...[session, url, options]: Parameters<PlaywrightBrowserProvider["openPage"]>
+  ) {
     const { chromium } = await import("playwright");
     // Only here: builds and servers read this file, too, where there may be no browser.
-    const launched = await chromium.launch({ executablePath: browserPath(), args: BROWSER_ARGS.software });
+    const launched = await chromium.launch({
+      executablePath: browserPath(),
+      args: BROWSER_ARGS.software,
+    });
     this.#launched.push(launched);
     this.contexts.set(session, await launched.newContext());
     await super.openPage(session, url, options);
@@ -29,8 +35,8 @@ class ChromiumPerPage extends PlaywrightBrowserProvider {
 }
 
 /**
- * Tests by the end of their name: `.gpu.test.ts` needs a GPU device and runs in Chromium, some of it also in Node on
- * Dawn; `.dawn.test.ts` runs on Dawn only; the rest runs in Node.
+ * Tests by the end of their name: `.gpu.test.ts` needs a GPU device and runs in Chromium, some of
+ * it also in Node on Dawn; `.dawn.test.ts` runs on Dawn only; the rest runs in Node.
  */
 function testProjects() {
   const common = { testTimeout: 120_000, hookTimeout: 120_000, maxWorkers: 2 };
@@ -51,7 +57,11 @@ function testProjects() {
       test: {
         ...common,
         name: "dawn",
-        include: ["test/gpu/*.gpu.test.ts", "test/api/errors.gpu.test.ts", "test/**/*.dawn.test.ts"],
+        include: [
+          "test/gpu/*.gpu.test.ts",
+          "test/api/errors.gpu.test.ts",
+          "test/**/*.dawn.test.ts",
+        ],
         env: softwareVulkan(),
       },
     },
@@ -70,7 +80,10 @@ function testProjects() {
           enabled: true,
           headless: true,
           screenshotFailures: false,
-          provider: { ...playwright(), providerFactory: (project: TestProject) => new ChromiumPerPage(project, {}) },
+          provider: {
+            ...playwright(),
+            providerFactory: (project: TestProject) => new ChromiumPerPage(project, {}),
+          },
           instances: [{ browser: "chromium" as const }],
         },
       },
@@ -78,7 +91,10 @@ function testProjects() {
   ];
 }
 
-/** Leaves comments and indents out of the shaders of a build, all but the linker's own. Lines stay, so errors still name them. */
+/**
+ * Leaves comments and indents out of the shaders of a build, all but the linker's own. Lines stay,
+ * so errors still name them.
+ */
 const bareShaders: Plugin = {
   name: "bare-shaders",
   apply: "build",
@@ -86,7 +102,9 @@ const bareShaders: Plugin = {
   load(id) {
     if (!id.endsWith(".wesl?raw")) return null;
     const lines = readFileSync(id.slice(0, -"?raw".length), "utf8").split("\n");
-    const bare = lines.map((line) => (/^\s*\/\/ unroll$/.test(line) ? line : line.replace(/\s*\/\/.*$/, "")).trim());
+    const bare = lines.map((line) =>
+      (/^\s*\/\/ unroll$/.test(line) ? line : line.replace(/\s*\/\/.*$/, "")).trim(),
+    );
     return `export default ${JSON.stringify(bare.join("\n"))};`;
   },
 };
@@ -97,10 +115,15 @@ export default defineConfig(() => ({
     target: "es2022",
     sourcemap: true,
     lib: {
-      entry: { index: "src/index.ts", reference: "src/reference/index.ts", onnx: "src/interop/onnx/index.ts" },
+      entry: {
+        index: "src/index.ts",
+        reference: "src/reference/index.ts",
+        onnx: "src/interop/onnx/index.ts",
+      },
       formats: ["es" as const],
     },
-    // A file for each module, so that an application's bundler sees what to leave out and what to load later.
+    // A file for each module, so that an application's bundler sees what to leave out and what to
+    // load later.
     rolldownOptions: { output: { preserveModules: true, preserveModulesRoot: "src" } },
   },
   test: process.env.VITEST ? { projects: testProjects() } : {},

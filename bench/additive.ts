@@ -10,7 +10,10 @@ import { jaxContestant } from "./peers/jax.ts";
 import { tfjsContestant } from "./peers/tfjs.ts";
 import { rowsToCheck } from "./verify.ts";
 
-/** Bytes of terms that a library may be asked to keep; tfjs takes a minute for as many as jax-js may have. */
+/**
+ * Bytes of terms that a library may be asked to keep; tfjs takes a minute for as many as jax-js may
+ * have.
+ */
 const MOST_TERMS = { "jax-js": 2 ** 30, tfjs: 2 ** 28 };
 
 /** Whether there are libraries that need a page. */
@@ -27,7 +30,8 @@ export function additiveContest(dims: Dims, vector: readonly number[]): Contest 
     { data: v.data, shape: [H, N, D] },
     weights,
   ];
-  const isAsked = (library: keyof typeof MOST_TERMS) => inPage() && 4 * H * N * N * D <= MOST_TERMS[library];
+  const isAsked = (library: keyof typeof MOST_TERMS) =>
+    inPage() && 4 * H * N * N * D <= MOST_TERMS[library];
   return {
     name: `N=${N} H=${H} D=${D} beside others`,
     dims,
@@ -42,7 +46,8 @@ export function additiveContest(dims: Dims, vector: readonly number[]): Contest 
       const rows = rowsToCheck(dims, 3e7);
       const options = { similarity: { kind: "additive", vector }, rows } as const;
       const at = rows.flatMap((row) => Array.from({ length: D }, (_, d) => row * D + d));
-      const result = (precision: "f64" | "f32") => reference(q, k, v, { ...options, precision }).output;
+      const result = (precision: "f64" | "f32") =>
+        reference(q, k, v, { ...options, precision }).output;
       return { at, f64: result("f64"), plain: result("f32") };
     },
   };

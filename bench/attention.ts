@@ -15,11 +15,17 @@ import { rowsToCheck } from "./verify.ts";
 export interface AttentionContestOptions {
   /** Variants of ours beside what the table chooses. */
   readonly variants?: readonly string[];
-  /** Other libraries take part: not where a result would take them minutes, or all memory. Default true. */
+  /**
+   * Other libraries take part: not where a result would take them minutes, or all memory. Default
+   * true.
+   */
   readonly libraries?: boolean;
   /** Rounds that are enough, where a run takes seconds. Default any number. */
   readonly mostRounds?: number;
-  /** Small work: an empty dispatch takes part, and the shortest run of each turn counts. Default false. */
+  /**
+   * Small work: an empty dispatch takes part, and the shortest run of each turn counts. Default
+   * false.
+   */
   readonly overhead?: boolean;
 }
 
@@ -36,8 +42,11 @@ export function attentionContest(
 ): Contest {
   const { B, H, M, N, D } = dims;
   const shapes = [[B, H, M, D], [B, H, N, D], [B, H, N, D]]; // biome-ignore format: q, k and v
-  const inputs = once(() => shapes.map((shape, seed): Input => ({ data: normal(seed + 1, product(shape), 1), shape })));
-  const ours = (variant?: string) => (device: GPUDevice) => foveaAttention(device, inputs(), dims, variant);
+  const inputs = once(() =>
+    shapes.map((shape, seed): Input => ({ data: normal(seed + 1, product(shape), 1), shape })),
+  );
+  const ours = (variant?: string) => (device: GPUDevice) =>
+    foveaAttention(device, inputs(), dims, variant);
   return {
     name,
     dims,
@@ -65,7 +74,10 @@ export function attentionContest(
 /** Rows that are compared, however long they are. */
 const LEAST_ROWS = 16;
 
-/** Makes something when it is asked for, and then keeps it: inputs of long cases take seconds and gigabytes. */
+/**
+ * Makes something when it is asked for, and then keeps it: inputs of long cases take seconds and
+ * gigabytes.
+ */
 function once<T>(make: () => T): () => T {
   let made: { value: T } | undefined;
   return () => {
@@ -76,9 +88,16 @@ function once<T>(make: () => T): () => T {
 
 const product = (sizes: readonly number[]) => sizes.reduce((all, size) => all * size, 1);
 
-async function foveaAttention(device: GPUDevice, inputs: readonly Input[], dims: Dims, variant?: string) {
+async function foveaAttention(
+  device: GPUDevice,
+  inputs: readonly Input[],
+  dims: Dims,
+  variant?: string,
+) {
   const [q, k, v] = upload(device, inputs);
-  const output = tensor(device, inputs[0].shape, { data: new Float32Array(q.size).fill(Number.NaN) });
+  const output = tensor(device, inputs[0].shape, {
+    data: new Float32Array(q.size).fill(Number.NaN),
+  });
   const plan = await planAttention(device, {
     q,
     k,
@@ -92,19 +111,27 @@ async function foveaAttention(device: GPUDevice, inputs: readonly Input[], dims:
 }
 
 /** Each library in the layout that it takes. */
-function peers(inputs: () => readonly Input[], { B, H, M, N, D, causal }: Dims): Contest["contestants"] {
+function peers(
+  inputs: () => readonly Input[],
+  { B, H, M, N, D, causal }: Dims,
+): Contest["contestants"] {
   const rows = [M, N, N];
   const byRow = once(() =>
     inputs().map(
-      ({ data }, index): Input => ({ data: swapped(data, B, H, rows[index], D), shape: [B, rows[index], H, D] }),
+      ({ data }, index): Input => ({
+        data: swapped(data, B, H, rows[index], D),
+        shape: [B, rows[index], H, D],
+      }),
     ),
   );
-  const joined = (): Input[] => byRow().map(({ data }, index) => ({ data, shape: [B, rows[index], H * D] }));
+  const joined = (): Input[] =>
+    byRow().map(({ data }, index) => ({ data, shape: [B, rows[index], H * D] }));
   const back = (values: ArrayLike<number>) => swapped(values, B, M, H, D);
   const node = {
     operator: "MultiHeadAttention",
     domain: "com.microsoft",
-    // Its rule for masks differs where queries and keys are of different number; a token of decoding sees all keys.
+    // Its rule for masks differs where queries and keys are of different number; a token of
+    // decoding sees all keys.
     attributes: { num_heads: H, ...(causal && M === N && { unidirectional: 1 }) },
     inputs: rows.map((length, index) => ({ name: "qkv"[index], shape: [B, length, H * D] })),
     outputs: [{ name: "o", shape: [B, M, H * D] }],
@@ -134,12 +161,19 @@ function peers(inputs: () => readonly Input[], { B, H, M, N, D, causal }: Dims):
 }
 
 /** [B, X, Y, D] as [B, Y, X, D]. */
-function swapped(values: ArrayLike<number>, B: number, X: number, Y: number, D: number): Float32Array<ArrayBuffer> {
+function swapped(
+  values: ArrayLike<number>,
+  B: number,
+  X: number,
+  Y: number,
+  D: number,
+): Float32Array<ArrayBuffer> {
   const result = new Float32Array(values.length);
   for (let b = 0; b < B; b++) {
     for (let x = 0; x < X; x++) {
       for (let y = 0; y < Y; y++) {
-        for (let d = 0; d < D; d++) result[((b * Y + y) * X + x) * D + d] = values[((b * X + x) * Y + y) * D + d];
+        for (let d = 0; d < D; d++)
+          result[((b * Y + y) * X + x) * D + d] = values[((b * X + x) * Y + y) * D + d];
       }
     }
   }

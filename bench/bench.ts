@@ -1,4 +1,5 @@
-// `npm run bench`: suites of implementations, checked and then timed in turns, in Chromium or in Node on Dawn.
+// `npm run bench`: suites of implementations, checked and then timed in turns, in Chromium or in
+// Node on Dawn.
 
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -54,16 +55,24 @@ export async function main(context: Context): Promise<number> {
   }
   if (values.readme) {
     const changed = writeDocuments(root);
-    console.log(changed.length ? `Written: ${changed.join(", ")}` : "The READMEs hold what is in bench/results.");
+    console.log(
+      changed.length
+        ? `Written: ${changed.join(", ")}`
+        : "The READMEs hold what is in bench/results.",
+    );
     return 0;
   }
-  const suites = values.suite ?? NAMES.filter((name) => name !== "start" || values.runtime === "chromium");
+  const suites =
+    values.suite ?? NAMES.filter((name) => name !== "start" || values.runtime === "chromium");
   for (const suite of suites) {
     if (NAMES.includes(suite)) continue;
     throw new FoveaError("argument", `there is no suite ${suite}; there are ${NAMES.join(", ")}.`);
   }
   if (suites.includes("start") && values.runtime !== "chromium") {
-    throw new FoveaError("argument", "the suite start is of pages; take --runtime chromium for it.");
+    throw new FoveaError(
+      "argument",
+      "the suite start is of pages; take --runtime chromium for it.",
+    );
   }
   const rounds = positive("--rounds", values.rounds);
   const peers = peersOf(values.peers);
@@ -79,9 +88,14 @@ export async function main(context: Context): Promise<number> {
     stop();
     print(measurements);
     for (const text of missing) console.log(text);
-    const rows = measurements.map(({ dims: _dims, verdict: _verdict, timing: _timing, ...row }) => row);
+    const rows = measurements.map(
+      ({ dims: _dims, verdict: _verdict, timing: _timing, ...row }) => row,
+    );
     if (values.json) writeJson(values.json, root, runtime, { rows });
-    if (values.update) writeJson(values.update, root, runtime, { rows: updated(values.update, runtime.adapter, rows) });
+    if (values.update)
+      writeJson(values.update, root, runtime, {
+        rows: updated(values.update, runtime.adapter, rows),
+      });
     return measurements.every(({ correct, impl }) => correct || LIBRARIES.includes(impl)) ? 0 : 1;
   } finally {
     stop();
@@ -89,7 +103,10 @@ export async function main(context: Context): Promise<number> {
   }
 }
 
-/** The rows of a result file with those of the suites that ran in place of its own; the others say when they were measured. */
+/**
+ * The rows of a result file with those of the suites that ran in place of its own; the others say
+ * when they were measured.
+ */
 export function updated(
   path: string,
   { description }: Pick<Adapter, "description">,
@@ -97,19 +114,28 @@ export function updated(
 ): ResultRow[] {
   const { adapter, commit, rows: before } = JSON.parse(readFileSync(path, "utf8")) as ResultFile;
   if (adapter.description !== description) {
-    throw new FoveaError("file", `${path} is of ${adapter.description}; this is ${description}. Write another file.`);
+    throw new FoveaError(
+      "file",
+      `${path} is of ${adapter.description}; this is ${description}. Write another file.`,
+    );
   }
   const ran = new Set(rows.map(({ suite }) => suite));
-  const kept = before.filter(({ suite }) => !ran.has(suite)).map((row) => ({ ...row, commit: row.commit ?? commit }));
+  const kept = before
+    .filter(({ suite }) => !ran.has(suite))
+    .map((row) => ({ ...row, commit: row.commit ?? commit }));
   const order = [...new Set([...NAMES, ...kept.map(({ suite }) => suite)])];
   return [...kept, ...rows].sort((a, b) => order.indexOf(a.suite) - order.indexOf(b.suite));
 }
 
 function peersOf(given: string | undefined): readonly string[] {
-  const peers = given === undefined ? LIBRARIES : given.split(",").filter((name) => name && name !== "none");
+  const peers =
+    given === undefined ? LIBRARIES : given.split(",").filter((name) => name && name !== "none");
   for (const peer of peers) {
     if (LIBRARIES.includes(peer)) continue;
-    throw new FoveaError("argument", `there is no library ${peer}; there are ${LIBRARIES.join(", ")}, and none.`);
+    throw new FoveaError(
+      "argument",
+      `there is no library ${peer}; there are ${LIBRARIES.join(", ")}, and none.`,
+    );
   }
   return peers;
 }
@@ -122,13 +148,16 @@ async function open(runtime: string, context: Context, report: Report) {
       ...page,
       async suites({ suites, ...options }: SuiteOptions) {
         const inPage = suites.filter((suite) => suite !== "start");
-        const measured = inPage.length ? await page.call<Measurement[]>("suites", { suites: inPage, ...options }) : [];
+        const measured = inPage.length
+          ? await page.call<Measurement[]>("suites", { suites: inPage, ...options })
+          : [];
         if (inPage.length === suites.length) return measured;
         return [...measured, ...(await startUp(context, page.args, options.rounds, report))];
       },
     };
   }
-  if (runtime !== "dawn") throw new FoveaError("argument", `--runtime must be chromium or dawn, got ${runtime}.`);
+  if (runtime !== "dawn")
+    throw new FoveaError("argument", `--runtime must be chromium or dawn, got ${runtime}.`);
   const { device, ...dawn } = await openDawn();
   return {
     ...dawn,
@@ -138,10 +167,14 @@ async function open(runtime: string, context: Context, report: Report) {
 }
 
 /** Libraries don't tell how much they take; NaN is null once it went through JSON. */
-const scratch = ({ workspaceBytes }: Measurement) => (Number.isFinite(workspaceBytes) ? bytes(workspaceBytes) : "");
+const scratch = ({ workspaceBytes }: Measurement) =>
+  Number.isFinite(workspaceBytes) ? bytes(workspaceBytes) : "";
 
 /** The columns of the table; one that is empty in all rows is left out. */
-const COLUMNS: readonly [head: string, cell: (row: Measurement, all: readonly Measurement[]) => string][] = [
+const COLUMNS: readonly [
+  head: string,
+  cell: (row: Measurement, all: readonly Measurement[]) => string,
+][] = [
   ["suite", ({ suite }) => suite],
   ["case", (row) => row.case],
   ["implementation", ({ impl }) => impl],
@@ -153,7 +186,10 @@ const COLUMNS: readonly [head: string, cell: (row: Measurement, all: readonly Me
   ["GB/s", ({ gbps }) => digits(gbps)],
   ["of copy", ({ ofCopy }) => (ofCopy === undefined ? "" : `${Math.round(100 * ofCopy)} %`)],
   ["of FMA peak", ({ ofPeak }) => (ofPeak === undefined ? "" : `${Math.round(100 * ofPeak)} %`)],
-  ["max error", ({ maxError, correct }) => `${maxError.toExponential(1)}${correct ? "" : " WRONG"}`],
+  [
+    "max error",
+    ({ maxError, correct }) => `${maxError.toExponential(1)}${correct ? "" : " WRONG"}`,
+  ],
   ["scratch", scratch],
   ["dispatches", ({ dispatches }) => dispatches?.toString() ?? ""],
   [
@@ -170,7 +206,10 @@ const firstOf = (row: Measurement, all: readonly Measurement[]) =>
   all.find((other) => other.case === row.case && other.suite === row.suite) ?? row;
 
 function print(measurements: readonly Measurement[]): void {
-  const columns = COLUMNS.map(([head, cell]) => ({ head, cells: measurements.map((row) => cell(row, measurements)) }));
+  const columns = COLUMNS.map(([head, cell]) => ({
+    head,
+    cells: measurements.map((row) => cell(row, measurements)),
+  }));
   const shown = columns.filter(({ cells }) => cells.some(Boolean));
   const table = new Table({
     head: shown.map(({ head }) => head),

@@ -10,14 +10,17 @@ export interface OpenPage {
   readonly adapter: Adapter;
   /** Browser and version. */
   readonly engine: string;
-  /** Calls a function of `window.fovea`. Rejects with a FoveaError that carries the page's message. */
+  /**
+   * Calls a function of `window.fovea`. Rejects with a FoveaError that carries the page's message.
+   */
   call<T>(name: string, ...args: unknown[]): Promise<T>;
   close(): Promise<void>;
 }
 
 /**
- * Opens a page, the bench's by default, and tells the flags with which its browser finds the adapter. `report` hears what it
- * reports. Rejects with FoveaError("device") if WebGPU does not work.
+ * Opens a page, the bench's by default, and tells the flags with which its browser finds the
+ * adapter. `report` hears what it reports. Rejects with FoveaError("device") if WebGPU does not
+ * work.
  */
 export async function openPage(
   server: ViteDevServer,
@@ -26,7 +29,8 @@ export async function openPage(
 ): Promise<OpenPage & { readonly args: readonly string[] }> {
   const address = `${server.resolvedUrls?.local[0]}${path}`;
   let failure = "";
-  // A browser that may use a GPU finds none on many machines; then one with the software adapter is started.
+  // A browser that may use a GPU finds none on many machines; then one with the software adapter is
+  // started.
   for (const args of [BROWSER_ARGS.hardware, BROWSER_ARGS.software]) {
     const { browser, page } = await launchPage(args, address, "fovea", report);
     const call = <T>(name: string, ...args: unknown[]) => callPage<T>(page, name, args);
@@ -38,12 +42,24 @@ export async function openPage(
       await browser.close();
     }
   }
-  throw new FoveaError("device", `${browserPath()} can't do WebGPU here, not even in software: ${failure}`);
+  throw new FoveaError(
+    "device",
+    `${browserPath()} can't do WebGPU here, not even in software: ${failure}`,
+  );
 }
 
 /** A page in a browser of its own, once the global `name` is there. */
-export async function launchPage(args: readonly string[], address: string, name: string, report?: Report) {
-  const browser = await chromium.launch({ executablePath: browserPath(), args: [...args], headless: true });
+export async function launchPage(
+  args: readonly string[],
+  address: string,
+  name: string,
+  report?: Report,
+) {
+  const browser = await chromium.launch({
+    executablePath: browserPath(),
+    args: [...args],
+    headless: true,
+  });
   const page = await browser.newPage();
   page.on("pageerror", (error) => console.error(`page: ${error.message}`));
   if (report) await page.exposeFunction("report", report);
@@ -57,7 +73,9 @@ const engineOf = (browser: Browser) => `${browser.browserType().name()} ${browse
 async function callPage<T>(page: Page, name: string, args: unknown[]): Promise<T> {
   const answer = await page.evaluate(
     ([method, values]) =>
-      (window.fovea as unknown as Record<string, (...args: unknown[]) => unknown>)[method](...values),
+      (window.fovea as unknown as Record<string, (...args: unknown[]) => unknown>)[method](
+        ...values,
+      ),
     [name, args] as const,
   );
   const { value, error } = answer as { value: T; error?: string };

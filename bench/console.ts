@@ -13,7 +13,11 @@ export function progress(): { report: Report; stop: () => void } {
       stop: () => {},
     };
   }
-  const bar = new SingleBar({ format: "{bar} {percentage} %  {step}", stream: process.stderr, clearOnComplete: true });
+  const bar = new SingleBar({
+    format: "{bar} {percentage} %  {step}",
+    stream: process.stderr,
+    clearOnComplete: true,
+  });
   let started = false;
   return {
     report: ({ steps, step, done }) => {

@@ -31,7 +31,8 @@ export const COPY: Implementation = {
       const workgroups = Math.ceil(vec4s / WG_SIZE);
       const x = Math.min(workgroups, 65535);
       const copied = tensor(device, [given.size], { label: "copied" });
-      const shape = device.createBuffer({ label: "copy", size: 16, usage: 0x40 | 0x8 }); // UNIFORM | COPY_DST
+      // UNIFORM | COPY_DST
+      const shape = device.createBuffer({ label: "copy", size: 16, usage: 0x40 | 0x8 });
       device.queue.writeBuffer(shape, 0, new Uint32Array([vec4s, x, 0, 0]));
       made.push(copied, shape);
       const entries = [shape, given.buffer, copied.buffer].map((buffer, binding) => ({
@@ -64,7 +65,14 @@ export const COPY: Implementation = {
         ]);
         const size = k.size + v.size;
         const worst = worstElement(actual.flat(), expected.flat(), [size]);
-        return { correct: worst.error === 0, maxError: worst.error, bound: 0, worst, rows: size, ofRows: size };
+        return {
+          correct: worst.error === 0,
+          maxError: worst.error,
+          bound: 0,
+          worst,
+          rows: size,
+          ofRows: size,
+        };
       },
       destroy() {
         for (const one of made) one.destroy();

@@ -22,7 +22,10 @@ export interface Dims {
   readonly similarity?: { readonly kind: "additive"; readonly vector: readonly number[] };
 }
 
-/** Multiply-adds count two: 2 (D + Dv) operations for every query and key that it sees; exp and the rest count none. */
+/**
+ * Multiply-adds count two: 2 (D + Dv) operations for every query and key that it sees; exp and the
+ * rest count none.
+ */
 export function flopsOf(dims: Dims): number {
   let pairs = 0;
   for (let b = 0; b < dims.B; b++) {
@@ -42,7 +45,8 @@ export function bytesOf({ B, H, Hkv, M, N, D, Dv, dtype }: Dims): number {
 }
 
 /** The window of a problem, as its options say it. */
-export const windowOf = ({ window }: Dims) => window !== undefined && { window: [window, -1] as const };
+export const windowOf = ({ window }: Dims) =>
+  window !== undefined && { window: [window, -1] as const };
 
 /** Bytes of the scores that the naive way keeps in memory, f32. */
 export function naiveBytesOf({ B, H, M, N }: Pick<Dims, "B" | "H" | "M" | "N">): number {

@@ -1,4 +1,5 @@
-// A device in Node, by Dawn (npm webgpu): on a GPU if there is one, otherwise on the browser's software Vulkan.
+// A device in Node, by Dawn (npm webgpu): on a GPU if there is one, otherwise on the browser's
+// software Vulkan.
 
 import { spawnSync } from "node:child_process";
 import { softwareVulkan } from "../scripts/browser.mjs";
@@ -13,9 +14,14 @@ export async function openDawn(): Promise<{ device: GPUDevice; adapter: Adapter;
     if (process.env.FOVEA_SOFTWARE_VULKAN) throw error;
     return undefined;
   });
-  // A driver has to be in the environment when a process starts, so the software one takes another process.
+  // A driver has to be in the environment when a process starts, so the software one takes another
+  // process.
   if (!device) return again({ ...softwareVulkan(), FOVEA_SOFTWARE_VULKAN: "1" });
-  return { device, adapter: describeAdapter(device), engine: `Dawn in Node ${process.versions.node}` };
+  return {
+    device,
+    adapter: describeAdapter(device),
+    engine: `Dawn in Node ${process.versions.node}`,
+  };
 }
 
 /** Runs this very command again, with more in its environment, and ends with it. */

@@ -4,7 +4,8 @@
 export const digits = (value: number): string =>
   value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2);
 
-export const milliseconds = (ms: number): string => (ms >= 1000 ? `${digits(ms / 1000)} s` : `${digits(ms)} ms`);
+export const milliseconds = (ms: number): string =>
+  ms >= 1000 ? `${digits(ms / 1000)} s` : `${digits(ms)} ms`;
 
 export function bytes(count: number): string {
   const units = ["B", "KiB", "MiB", "GiB"];

@@ -4,15 +4,21 @@ import { type AttentionProblem, createKvCache, planAttention, type Tensor } from
 import type { Implementation, Memory } from "./harness.ts";
 
 /**
- * The cache holds all keys but the last; a run takes back what the run before appended, appends the last key, and attends.
- * None of that allocates, compiles or reads back.
+ * The cache holds all keys but the last; a run takes back what the run before appended, appends the
+ * last key, and attends. None of that allocates, compiles or reads back.
  */
 export const GENERATION: Implementation = {
   name: "fovea:cache",
   async plan(device: GPUDevice, problem: AttentionProblem) {
     const { q, k, v, output } = problem as AttentionProblem & Memory;
     const [batch, kvHeads, length, headDim] = k.shape;
-    const cache = await createKvCache(device, { batch, kvHeads, headDim, vDim: v.shape[3], capacity: length });
+    const cache = await createKvCache(device, {
+      batch,
+      kvHeads,
+      headDim,
+      vDim: v.shape[3],
+      capacity: length,
+    });
     const lasts = new Map<Tensor, Tensor>();
     const last = (given: Tensor) => {
       const view = lasts.get(given) ?? given.slice(2, length - 1, length);

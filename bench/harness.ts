@@ -1,8 +1,14 @@
-// Measuring, on whatever WebGPU this runs on: implementations of one problem are checked first, then timed in turns, so
-// that a slow moment of the machine hits all of them alike.
+// Measuring, on whatever WebGPU this runs on: implementations of one problem are checked first,
+// then timed in turns, so that a slow moment of the machine hits all of them alike.
 
 import { FoveaError } from "../src/errors.ts";
-import { type AttentionProblem, createGpuTimer, type Tensor, type TimingSource, tensor } from "../src/index.ts";
+import {
+  type AttentionProblem,
+  createGpuTimer,
+  type Tensor,
+  type TimingSource,
+  tensor,
+} from "../src/index.ts";
 import { bytesOf, type Dims, flopsOf, windowOf } from "./cost.ts";
 import { toF16 } from "./half.ts";
 import { inputs } from "./inputs.ts";
@@ -24,7 +30,10 @@ export interface Implementation {
   /** Bytes that it moves, and operations. Default those of attention. */
   bytes?(dims: Dims): number;
   flops?(dims: Dims): number;
-  /** Not every device has what it takes: where it is refused with "limit", that is noted, and the others go on. */
+  /**
+   * Not every device has what it takes: where it is refused with "limit", that is noted, and the
+   * others go on.
+   */
   readonly optional?: boolean;
   plan(device: GPUDevice, problem: AttentionProblem, dims: Dims): Promise<Runnable>;
 }
@@ -79,7 +88,10 @@ export interface MeasureOptions {
   readonly dims: Dims;
   readonly implementations: readonly Implementation[];
   readonly rounds: number;
-  /** Memory to rotate through, so that a run does not find its inputs in a cache. Default 64 MiB, at most 8 sets. */
+  /**
+   * Memory to rotate through, so that a run does not find its inputs in a cache. Default 64 MiB, at
+   * most 8 sets.
+   */
   readonly rotate?: number;
   /** Operations that the check on the CPU may cost. */
   readonly verifyFlops?: number;
@@ -91,8 +103,14 @@ export interface MeasureOptions {
   readonly onRound?: (measurements: Measurement[]) => void;
 }
 
-/** Steps that measuring takes, for progress bars: per implementation one for its check and one for each round. */
-export const stepsOf = ({ implementations, rounds }: Pick<MeasureOptions, "implementations" | "rounds">): number =>
+/**
+ * Steps that measuring takes, for progress bars: per implementation one for its check and one for
+ * each round.
+ */
+export const stepsOf = ({
+  implementations,
+  rounds,
+}: Pick<MeasureOptions, "implementations" | "rounds">): number =>
   implementations.length * (rounds + 1);
 
 /** An implementation that has been checked and is being timed. */
@@ -118,8 +136,14 @@ interface Contest {
 export const measure = (device: GPUDevice, options: MeasureOptions): Promise<Measurement[]> =>
   measureTogether(device, [options]);
 
-/** Checks every implementation of several cases, and times them in turns, so that the cases can be compared too. */
-export async function measureTogether(device: GPUDevice, cases: readonly MeasureOptions[]): Promise<Measurement[]> {
+/**
+ * Checks every implementation of several cases, and times them in turns, so that the cases can be
+ * compared too.
+ */
+export async function measureTogether(
+  device: GPUDevice,
+  cases: readonly MeasureOptions[],
+): Promise<Measurement[]> {
   const timer = createGpuTimer(device);
   const used: { destroy(): void }[] = [timer];
   const contests: Contest[] = [];
@@ -152,10 +176,20 @@ async function enter(
   timer: ReturnType<typeof createGpuTimer>,
   used: { destroy(): void }[],
 ): Promise<Contest> {
-  const { name, dims, implementations, rounds, verifyFlops, onStep = () => {}, note = () => {} } = options;
+  const {
+    name,
+    dims,
+    implementations,
+    rounds,
+    verifyFlops,
+    onStep = () => {},
+    note = () => {},
+  } = options;
   const given = inputs(dims, seedOf(name));
   // Numbers that the tensors hold as they are.
-  const arrays = dims.dtype ? { q: given.q.map(toF16), k: given.k.map(toF16), v: given.v.map(toF16) } : given;
+  const arrays = dims.dtype
+    ? { q: given.q.map(toF16), k: given.k.map(toF16), v: given.v.map(toF16) }
+    : given;
   const setCount = Math.min(8, Math.ceil((options.rotate ?? 2 ** 26) / Math.max(1, bytesOf(dims))));
   const sets = Array.from({ length: setCount }, () => upload(device, dims, arrays));
   used.push(...sets.flatMap((set) => Object.values(set)));
@@ -175,11 +209,20 @@ async function enter(
     const first = await timer.time((pass) => runnable.encode(pass, sets[0]));
     const once = Math.min(first, await timer.time((pass) => runnable.encode(pass, sets[0])));
     const verdict =
-      (await runnable.verify?.(sets[0])) ?? verify(dims, arrays, await sets[0].output.read(), verifyFlops);
+      (await runnable.verify?.(sets[0])) ??
+      verify(dims, arrays, await sets[0].output.read(), verifyFlops);
     poison(device, sets[0].output);
     // Clocks tick in tenths of a millisecond, so a measurement lasts 5 ms or longer.
     const repeats = Math.min(200, Math.max(1, Math.ceil(5 / Math.max(once, 0.01))));
-    entrants.push({ name: impl, bytes: bytes(dims), flops: flops(dims), runnable, verdict, repeats, times: [] });
+    entrants.push({
+      name: impl,
+      bytes: bytes(dims),
+      flops: flops(dims),
+      runnable,
+      verdict,
+      repeats,
+      times: [],
+    });
     onStep();
   }
   return { options, entrants, sets };
@@ -228,9 +271,14 @@ export function summarize(times: readonly number[]): Times {
   return { min: sorted[0], p10: rank(0.1), median: rank(0.5), p90: rank(0.9) };
 }
 
-const seedOf = (name: string) => [...name].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 1_000_003, 7);
+const seedOf = (name: string) =>
+  [...name].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 1_000_003, 7);
 
-function upload(device: GPUDevice, dims: Dims, { q, k, v }: Record<"q" | "k" | "v", Float32Array>): Memory {
+function upload(
+  device: GPUDevice,
+  dims: Dims,
+  { q, k, v }: Record<"q" | "k" | "v", Float32Array>,
+): Memory {
   const { B, H, Hkv, M, N, D, Dv, dtype = "f32" } = dims;
   const output = new Float32Array(B * H * M * Dv).fill(Number.NaN);
   return {
@@ -243,10 +291,20 @@ function upload(device: GPUDevice, dims: Dims, { q, k, v }: Record<"q" | "k" | "
 
 /** Makes sure that the next implementation can't pass with the output of the one before. */
 function poison(device: GPUDevice, output: Tensor): void {
-  device.queue.writeBuffer(output.buffer, 0, new Uint32Array(output.buffer.size / 4).fill(0x7fff7fff)); // NaN of any dtype
+  device.queue.writeBuffer(
+    output.buffer,
+    0,
+    new Uint32Array(output.buffer.size / 4).fill(0x7fff7fff),
+  ); // NaN of any dtype
 }
 
 function problemOf(dims: Dims, memory: Memory): AttentionProblem {
   const { causal, kvLengths, similarity } = dims;
-  return { ...memory, causal, ...windowOf(dims), ...(kvLengths && { kvLengths }), ...(similarity && { similarity }) };
+  return {
+    ...memory,
+    causal,
+    ...windowOf(dims),
+    ...(kvLengths && { kvLengths }),
+    ...(similarity && { similarity }),
+  };
 }

@@ -1,4 +1,5 @@
-// Someone's own tensors: q, k and v from a safetensors file or from three .npy files, and the result into either.
+// Someone's own tensors: q, k and v from a safetensors file or from three .npy files, and the
+// result into either.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { resolveProblem } from "../src/attention/problem.ts";
@@ -37,13 +38,21 @@ export function loadInput(input: string, causal: boolean): LoadedInput {
   const qShape = fourAxes("q", q);
   const kShape = fourAxes("k", k);
   const vShape = fourAxes("v", v);
-  resolveProblem({ q: { shape: qShape }, k: { shape: kShape }, v: { shape: vShape }, label: input }, undefined);
+  resolveProblem(
+    { q: { shape: qShape }, k: { shape: kShape }, v: { shape: vShape }, label: input },
+    undefined,
+  );
   const [B, H, M, D] = qShape;
   return { dims: { B, H, Hkv: kShape[1], M, N: kShape[2], D, Dv: vShape[3], causal }, q, k, v };
 }
 
 /** Writes the output, shaped like q, and into safetensors also the log-sum-exp. */
-export function saveOutput(path: string, { q, v }: LoadedInput, output: Float32Array, lse: Float32Array): void {
+export function saveOutput(
+  path: string,
+  { q, v }: LoadedInput,
+  output: Float32Array,
+  lse: Float32Array,
+): void {
   const rows = q.shape.slice(0, -1);
   const shape = [...rows, v.shape[v.shape.length - 1]];
   const bytes = path.endsWith(".npy")
@@ -58,14 +67,20 @@ export function saveOutput(path: string, { q, v }: LoadedInput, output: Float32A
 
 function loadSafetensors(path: string): FileTensor[] {
   if (!path.endsWith(".safetensors")) {
-    throw new FoveaError("file", `${path}: give one .safetensors file, or three .npy files as q.npy,k.npy,v.npy.`);
+    throw new FoveaError(
+      "file",
+      `${path}: give one .safetensors file, or three .npy files as q.npy,k.npy,v.npy.`,
+    );
   }
   const tensors = readSafetensors(path, readBytes(path));
   return NAMES.map((names) => {
     const name = names.find((candidate) => tensors.has(candidate));
     const found = name && tensors.get(name);
     if (found) return found;
-    throw new FoveaError("file", `${path} has no tensor named ${names.join(" or ")}; it has ${listed(tensors)}.`);
+    throw new FoveaError(
+      "file",
+      `${path} has no tensor named ${names.join(" or ")}; it has ${listed(tensors)}.`,
+    );
   });
 }
 
@@ -78,7 +93,10 @@ function listed(tensors: ReadonlyMap<string, unknown>): string {
 
 function loadNpy(paths: readonly string[]): FileTensor[] {
   if (paths.length !== 3 || !paths.every((path) => path.endsWith(".npy"))) {
-    throw new FoveaError("file", `expected three .npy files as q.npy,k.npy,v.npy; got ${paths.join(",")}.`);
+    throw new FoveaError(
+      "file",
+      `expected three .npy files as q.npy,k.npy,v.npy; got ${paths.join(",")}.`,
+    );
   }
   return paths.map((path) => readNpy(path, readBytes(path)));
 }
@@ -94,7 +112,10 @@ function readBytes(path: string): Uint8Array {
 /** The shape with axes of size 1 in front where it has fewer than four. */
 function fourAxes(name: string, { shape }: FileTensor): number[] {
   if (shape.length < 2 || shape.length > 4) {
-    throw new FoveaError("file", `${name} has shape ${show(shape)}; expected [B, H, M, D], [H, M, D] or [M, D].`);
+    throw new FoveaError(
+      "file",
+      `${name} has shape ${show(shape)}; expected [B, H, M, D], [H, M, D] or [M, D].`,
+    );
   }
   return [...new Array<number>(4 - shape.length).fill(1), ...shape];
 }

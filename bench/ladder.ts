@@ -1,5 +1,6 @@
-// The ladder: the same attention from three naive kernels up to the real one. Every rung runs the same problem on the
-// same tensors. Steps are read, tested and timed; they are not part of the package.
+// The ladder: the same attention from three naive kernels up to the real one. Every rung runs the
+// same problem on the same tensors. Steps are read, tested and timed; they are not part of the
+// package.
 
 import additiveScores from "../shaders/steps/additive_1_scores.wesl?raw";
 import scores from "../shaders/steps/forward_1_scores.wesl?raw";
@@ -37,10 +38,17 @@ interface Step {
 const NAIVE: readonly Step[] = [
   { root: "package::steps::forward_1_scores", invocations: ({ seqQ, seqKv }) => seqQ * seqKv },
   { root: "package::steps::forward_1_softmax", invocations: ({ seqQ }) => seqQ },
-  { root: "package::steps::forward_1_values", invocations: ({ seqQ, vDim }) => seqQ * Math.ceil(vDim / 4) },
+  {
+    root: "package::steps::forward_1_values",
+    invocations: ({ seqQ, vDim }) => seqQ * Math.ceil(vDim / 4),
+  },
 ];
-const ROWS: readonly Step[] = [{ root: "package::steps::forward_2_rows", invocations: ({ seqQ }) => seqQ }];
-const TILES: readonly Step[] = [{ root: "package::steps::forward_3_tiles", invocations: ({ seqQ }) => seqQ }];
+const ROWS: readonly Step[] = [
+  { root: "package::steps::forward_2_rows", invocations: ({ seqQ }) => seqQ },
+];
+const TILES: readonly Step[] = [
+  { root: "package::steps::forward_3_tiles", invocations: ({ seqQ }) => seqQ },
+];
 
 const NAIVE_ADDITIVE: readonly Step[] = [
   { root: "package::steps::additive_1_scores", invocations: ({ seqQ, seqKv }) => seqQ * seqKv },
@@ -75,7 +83,11 @@ export const STEPS: ModuleMap = {
 
 /** The rungs, from the bottom. */
 export const LADDER: readonly Rung[] = [
-  { name: "1 naive", idea: "three kernels, every score in memory", plan: climb("naive", NAIVE, scoresOf) },
+  {
+    name: "1 naive",
+    idea: "three kernels, every score in memory",
+    plan: climb("naive", NAIVE, scoresOf),
+  },
   { name: "2 rows", idea: "online softmax, one row an invocation", plan: climb("rows", ROWS) },
   { name: "3 tiles", idea: "k and v shared through workgroup memory", plan: climb("tiles", TILES) },
   { name: "4 forward", idea: "a 2-D register tile: the real kernel", plan: planAttention },
@@ -88,7 +100,11 @@ export const ADDITIVE_LADDER: readonly Rung[] = [
     idea: "a tanh for each term, every score in memory",
     plan: climb("additive", NAIVE_ADDITIVE, scoresOf),
   },
-  { name: "fovea", idea: "one fused kernel, an exponential for each element of q and k", plan: planAttention },
+  {
+    name: "fovea",
+    idea: "one fused kernel, an exponential for each element of q and k",
+    plan: planAttention,
+  },
 ];
 
 function scoresOf({ batch, heads, seqQ, seqKv }: ResolvedProblem): number[] {
@@ -97,10 +113,18 @@ function scoresOf({ batch, heads, seqQ, seqKv }: ResolvedProblem): number[] {
 
 /** The modules of a step for a problem's head dims. */
 export function stepModules(headDim: number, vDim: number, slots: SlotChoice): ModuleMap {
-  return { ...MODULES, ...STEPS, ...configModule({ HEAD_DIM: headDim, V_DIM: vDim }), ...slotModules(slots) };
+  return {
+    ...MODULES,
+    ...STEPS,
+    ...configModule({ HEAD_DIM: headDim, V_DIM: vDim }),
+    ...slotModules(slots),
+  };
 }
 
-/** The bindings of a step's kernels. Those of the naive one share the scores, and each leaves some bindings unused. */
+/**
+ * The bindings of a step's kernels. Those of the naive one share the scores, and each leaves some
+ * bindings unused.
+ */
 export function stepBindings(slots: SlotChoice, keepsScores: boolean): Binding[] {
   const bindings = slotBindings(slots);
   if (keepsScores) bindings.push({ binding: 8, name: "workspace", type: "storage" });
@@ -113,24 +137,36 @@ function climb(
   workspaceOf?: (problem: ResolvedProblem) => number[],
 ): Rung["plan"] {
   return async (device, problem) => {
-    const { plan, allocated } = await assemblePlan(device, problem as Taken<AttentionProblem>, (resolved) => {
-      const stagesOf = (slots: SlotChoice) => {
-        for (const feature of BEYOND_STEPS) {
-          check(!slots[feature], "argument", () => `the steps of the ladder have no ${feature}; the real kernel has.`);
-        }
-        checkSimilarity(name, slots);
-        check(slots.sequence !== "packed", "argument", () => "the steps of the ladder take no packed sequences.");
-        const modules = stepModules(resolved.headDim, resolved.vDim, slots);
-        return steps.map((step) => {
-          const { code, locate } = link(step.root, modules);
-          const bindings = stepBindings(slots, workspaceOf !== undefined);
-          const source: KernelSource = { label: `step ${name}`, code, locate, bindings };
-          const qTiles = Math.ceil(step.invocations(resolved) / 64);
-          return { source, grid: { qTile: 64, qTiles, vSplits: 1 } };
-        });
-      };
-      return { stagesOf, ...(workspaceOf && { workspace: workspaceOf(resolved) }) };
-    });
+    const { plan, allocated } = await assemblePlan(
+      device,
+      problem as Taken<AttentionProblem>,
+      (resolved) => {
+        const stagesOf = (slots: SlotChoice) => {
+          for (const feature of BEYOND_STEPS) {
+            check(
+              !slots[feature],
+              "argument",
+              () => `the steps of the ladder have no ${feature}; the real kernel has.`,
+            );
+          }
+          checkSimilarity(name, slots);
+          check(
+            slots.sequence !== "packed",
+            "argument",
+            () => "the steps of the ladder take no packed sequences.",
+          );
+          const modules = stepModules(resolved.headDim, resolved.vDim, slots);
+          return steps.map((step) => {
+            const { code, locate } = link(step.root, modules);
+            const bindings = stepBindings(slots, workspaceOf !== undefined);
+            const source: KernelSource = { label: `step ${name}`, code, locate, bindings };
+            const qTiles = Math.ceil(step.invocations(resolved) / 64);
+            return { source, grid: { qTile: 64, qTiles, vSplits: 1 } };
+          });
+        };
+        return { stagesOf, ...(workspaceOf && { workspace: workspaceOf(resolved) }) };
+      },
+    );
     await allocated;
     return plan;
   };
@@ -142,6 +178,7 @@ function checkSimilarity(name: string, { similarity }: SlotChoice): void {
   check(
     name === "additive" ? plain : !similarity,
     "argument",
-    () => `the steps ${name} of the ladder have no similarity ${similarity?.kind ?? "dot"}; the real kernel has.`,
+    () =>
+      `the steps ${name} of the ladder have no similarity ${similarity?.kind ?? "dot"}; the real kernel has.`,
   );
 }

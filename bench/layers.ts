@@ -21,7 +21,9 @@ export function layerContest(B: number, M: number, H: number, D: number): Contes
   const E = H * D;
   const x: Input = { data: normal(1, B * M * E), shape: [B, M, E] };
   // [out, in], for q, k, v and output.
-  const weights = [2, 3, 4, 5].map((seed): Input => ({ data: normal(seed, E * E, 1 / Math.sqrt(E)), shape: [E, E] }));
+  const weights = [2, 3, 4, 5].map(
+    (seed): Input => ({ data: normal(seed, E * E, 1 / Math.sqrt(E)), shape: [E, E] }),
+  );
   const inputs = [x, ...weights];
   return {
     name: `x=(${B}, ${M}, ${E}) H=${H}`,
@@ -50,7 +52,11 @@ export function layerContest(B: number, M: number, H: number, D: number): Contes
 }
 
 /** The layer's own plan. */
-async function foveaLayer(device: GPUDevice, inputs: readonly Input[], heads: number): Promise<Contestant> {
+async function foveaLayer(
+  device: GPUDevice,
+  inputs: readonly Input[],
+  heads: number,
+): Promise<Contestant> {
   const [x, ...loaded] = upload(device, inputs);
   const [query, key, value, last] = loaded.map((weight) => ({ weight }));
   const weights: MultiHeadWeights = { query, key, value, output: last };
@@ -60,17 +66,29 @@ async function foveaLayer(device: GPUDevice, inputs: readonly Input[], heads: nu
   const made = [x, layer, plan];
   const { workspaceBytes } = plan;
   const encode = (pass: GPUComputePassEncoder) => plan.encode(pass);
-  return foveaContestant(device, { kernel: "multi-head attention", workspaceBytes, encode }, output, made);
+  return foveaContestant(
+    device,
+    { kernel: "multi-head attention", workspaceBytes, encode },
+    output,
+    made,
+  );
 }
 
 /** The same projections around attention as three kernels with every score in memory. */
-async function naiveLayer(device: GPUDevice, inputs: readonly Input[], heads: number): Promise<Contestant> {
+async function naiveLayer(
+  device: GPUDevice,
+  inputs: readonly Input[],
+  heads: number,
+): Promise<Contestant> {
   const [x, ...weights] = upload(device, inputs);
   const between = Array.from({ length: 4 }, () => tensor(device, x.shape));
   const [q, k, v, o] = between.map((one) => splitHeads(one, heads));
   const output = tensor(device, x.shape);
-  const project = (from: Tensor, weight: Tensor, to: Tensor) => planProjection(device, { x: from, weight, output: to });
-  const inward = await Promise.all(between.slice(0, 3).map((to, index) => project(x, weights[index], to)));
+  const project = (from: Tensor, weight: Tensor, to: Tensor) =>
+    planProjection(device, { x: from, weight, output: to });
+  const inward = await Promise.all(
+    between.slice(0, 3).map((to, index) => project(x, weights[index], to)),
+  );
   const attention = await LADDER[0].plan(device, { q, k, v, output: o });
   const plans = [...inward, attention, await project(between[3], weights[3], output)];
   const workspaceBytes = attention.workspaceBytes + 4 * 4 * x.size;
@@ -88,7 +106,8 @@ const tfjsLayer =
     const [B, M, E] = x.shape as [number, number, number];
     const project = (from: typeof x, index: number) =>
       tf.matMul(tf.reshape(from, [B * M, E]), weights[index], false, true);
-    const heads = (index: number) => tf.transpose(tf.reshape(project(x, index), [B, M, H, E / H]), [0, 2, 1, 3]);
+    const heads = (index: number) =>
+      tf.transpose(tf.reshape(project(x, index), [B, M, H, E / H]), [0, 2, 1, 3]);
     const q = heads(0);
     const k = heads(1);
     const v = heads(2);
@@ -101,8 +120,10 @@ const jaxLayer =
   (H: number): Parameters<typeof jaxContestant>[1] =>
   ({ numpy: np, nn }, x, ...weights) => {
     const [B, M, E] = x.shape;
-    const project = (from: JaxArray, index: number) => np.matmul(from, np.swapaxes(weights[index], 0, 1));
-    const heads = (from: JaxArray, index: number) => np.swapaxes(project(from, index).reshape([B, M, H, E / H]), 1, 2);
+    const project = (from: JaxArray, index: number) =>
+      np.matmul(from, np.swapaxes(weights[index], 0, 1));
+    const heads = (from: JaxArray, index: number) =>
+      np.swapaxes(project(from, index).reshape([B, M, H, E / H]), 1, 2);
     const q = heads(x.ref, 0);
     const k = heads(x.ref, 1);
     const v = heads(x, 2);

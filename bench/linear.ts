@@ -13,7 +13,10 @@ import { tfjsContestant } from "./peers/tfjs.ts";
 const CHUNK = 64;
 /** Heads that the check on the CPU computes: the first ones. */
 const CHECKED_HEADS = 1;
-/** The longest case that the libraries take part in: their memory is a state for every chunk, and more. */
+/**
+ * The longest case that the libraries take part in: their memory is a state for every chunk, and
+ * more.
+ */
 const LONGEST = 16384;
 
 /** Whether there are libraries that need a page. */
@@ -25,12 +28,14 @@ export function linearContest(N: number, H: number, D: number, peers: boolean): 
   const dims: Dims = { B: 1, H, Hkv: H, M: N, N, D, Dv: D, causal: true };
   const shape = [1, H, N, D];
   const [q, k, v] = [1, 2, 3].map((seed): Input => ({ data: normal(seed, H * N * D), shape }));
-  const fovea = (variant?: Variant) => (device: GPUDevice) => foveaLinear(device, [q, k, v], variant);
+  const fovea = (variant?: Variant) => (device: GPUDevice) =>
+    foveaLinear(device, [q, k, v], variant);
   const libraries = peers && inPage() && N <= LONGEST && N % CHUNK === 0;
   return {
     name: `N=${N} H=${H} D=${D} causal`,
     dims,
-    // Writing a token to the state and reading it: 2 D Dv each, and D more for the sum of the weights.
+    // Writing a token to the state and reading it: 2 D Dv each, and D more for the sum of the
+    // weights.
     flops: 4 * H * N * D * (D + 1),
     bytes: 4 * 4 * H * N * D,
     contestants: {
@@ -44,7 +49,10 @@ export function linearContest(N: number, H: number, D: number, peers: boolean): 
     },
     expected: () => {
       const heads = Math.min(H, CHECKED_HEADS);
-      const some = ({ data }: Input) => ({ data: data.subarray(0, heads * N * D), shape: [1, heads, N, D] });
+      const some = ({ data }: Input) => ({
+        data: data.subarray(0, heads * N * D),
+        shape: [1, heads, N, D],
+      });
       const result = (precision: "f64" | "f32") =>
         reference(some(q), some(k), some(v), { causal: true, precision }).output;
       const at = Array.from({ length: heads * N * D }, (_, index) => index);
@@ -60,23 +68,35 @@ async function foveaLinear(
 ): Promise<Contestant> {
   const [q, k, v] = upload(device, inputs);
   const output = tensor(device, inputs[0].shape);
-  const plan = await planLinearAttention(device, { q, k, v, output, causal: true, ...(variant && { variant }) });
+  const plan = await planLinearAttention(device, {
+    q,
+    k,
+    v,
+    output,
+    causal: true,
+    ...(variant && { variant }),
+  });
   return foveaContestant(device, plan, output, [q, k, v, plan]);
 }
 
 /**
- * The inputs of the libraries' programs, which do in whole-array operations what our kernels do: [H, chunks, CHUNK, D], v
- * with a column of ones behind it, whose sums are the weights, the causal mask of a chunk, and which chunks come before
- * which: a product with that is the running sum.
+ * The inputs of the libraries' programs, which do in whole-array operations what our kernels do:
+ * [H, chunks, CHUNK, D], v with a column of ones behind it, whose sums are the weights, the causal
+ * mask of a chunk, and which chunks come before which: a product with that is the running sum.
  */
 function chunked(inputs: readonly Input[]): Input[] {
   const [q, k, v] = inputs;
   const [, H, N, D] = q.shape;
   const ones = new Float32Array(H * N * (D + 1)).fill(1);
-  for (let row = 0; row < H * N; row++) ones.set(v.data.subarray(row * D, (row + 1) * D), row * (D + 1));
-  const mask = Float32Array.from({ length: CHUNK * CHUNK }, (_, at) => Number(at % CHUNK <= Math.floor(at / CHUNK)));
+  for (let row = 0; row < H * N; row++)
+    ones.set(v.data.subarray(row * D, (row + 1) * D), row * (D + 1));
+  const mask = Float32Array.from({ length: CHUNK * CHUNK }, (_, at) =>
+    Number(at % CHUNK <= Math.floor(at / CHUNK)),
+  );
   const count = N / CHUNK;
-  const before = Float32Array.from({ length: count * count }, (_, at) => Number(at % count < Math.floor(at / count)));
+  const before = Float32Array.from({ length: count * count }, (_, at) =>
+    Number(at % count < Math.floor(at / count)),
+  );
   const shape = (width: number) => [H, N / CHUNK, CHUNK, width];
   return [
     { data: q.data, shape: shape(D) },
@@ -99,7 +119,10 @@ const tfjsLinear: Parameters<typeof tfjsContestant>[1] = (tf, q, k, v, mask, ear
   );
   const sums = tf.add(within, tf.matMul(phiQ, before));
   const width = (v.shape[3] as number) - 1;
-  return tf.div(tf.slice(sums, [0, 0, 0, 0], [-1, -1, -1, width]), tf.slice(sums, [0, 0, 0, width], [-1, -1, -1, 1]));
+  return tf.div(
+    tf.slice(sums, [0, 0, 0, 0], [-1, -1, -1, width]),
+    tf.slice(sums, [0, 0, 0, width], [-1, -1, -1, 1]),
+  );
 };
 
 const jaxLinear: Parameters<typeof jaxContestant>[1] = (jax, q, k, v, mask, earlier) => {

@@ -39,13 +39,17 @@ export const PEAK: Implementation = {
       ],
     });
     const sums = tensor(device, [invocations, 4], { label: "sums" });
-    const shape = device.createBuffer({ label: "fma", size: 16, usage: 0x40 | 0x8 }); // UNIFORM | COPY_DST
+    // UNIFORM | COPY_DST
+    const shape = device.createBuffer({ label: "fma", size: 16, usage: 0x40 | 0x8 });
     const bytes = new DataView(new ArrayBuffer(16));
     bytes.setUint32(0, turns, true);
     bytes.setFloat32(4, 1, true);
     bytes.setFloat32(8, 1, true);
     device.queue.writeBuffer(shape, 0, bytes.buffer);
-    const entries = [shape, sums.buffer].map((buffer, binding) => ({ binding, resource: { buffer } }));
+    const entries = [shape, sums.buffer].map((buffer, binding) => ({
+      binding,
+      resource: { buffer },
+    }));
     const group = device.createBindGroup({ label: "fma", layout, entries });
     return {
       kernel: "fma",
@@ -63,7 +67,14 @@ export const PEAK: Implementation = {
         );
         const worst = worstElement(await sums.read(), expected, [sums.size]);
         const rows = sums.size;
-        return { correct: worst.error === 0, maxError: worst.error, bound: 0, worst, rows, ofRows: rows };
+        return {
+          correct: worst.error === 0,
+          maxError: worst.error,
+          bound: 0,
+          worst,
+          rows,
+          ofRows: rows,
+        };
       },
       destroy() {
         sums.destroy();

@@ -30,7 +30,10 @@ export const ladderPlot = (rows: readonly Bar[], canvas: Canvas) =>
     marginBottom: 50,
     x: { label: "GFLOP/s", labelOffset: 45, grid: true, zero: true, ticks: 5 },
     y: { label: null },
-    marks: [Plot.barX(rows, { x: "gflops", y: "impl", fill: canvas.fill, sort: { y: null } }), Plot.ruleX([0])],
+    marks: [
+      Plot.barX(rows, { x: "gflops", y: "impl", fill: canvas.fill, sort: { y: null } }),
+      Plot.ruleX([0]),
+    ],
   });
 
 /** A point of a line. */
@@ -48,32 +51,59 @@ export const scalePlot = (points: readonly Point[], canvas: Canvas) =>
     marginLeft: 60,
     marginRight: 130,
     marginBottom: 50,
-    x: { type: "log", base: 2, label: "N", labelOffset: 45, ticks: lengthsOf(points), tickFormat: "," },
+    x: {
+      type: "log",
+      base: 2,
+      label: "N",
+      labelOffset: 45,
+      ticks: lengthsOf(points),
+      tickFormat: ",",
+    },
     y: { type: "log", label: "ms", grid: true, ticks: 6, tickFormat: "," },
     marks: [
       Plot.lineY(points, { x: "n", y: "ms", stroke: "line", marker: "circle" }),
-      Plot.text(points, Plot.selectLast({ x: "n", y: "ms", z: "line", text: "line", textAnchor: "start", dx: 10 })),
+      Plot.text(
+        points,
+        Plot.selectLast({ x: "n", y: "ms", z: "line", text: "line", textAnchor: "start", dx: 10 }),
+      ),
     ],
   });
 
-const lengthsOf = (points: readonly Point[]) => [...new Set(points.map(({ n }) => n))].sort((a, b) => a - b);
+const lengthsOf = (points: readonly Point[]) =>
+  [...new Set(points.map(({ n }) => n))].sort((a, b) => a - b);
 
 /** Implementations of several cases by their time, in powers: the shorter the better. */
 export const contestPlot = (
   rows: readonly (Pick<Row, "case" | "impl"> & { readonly ms: number })[],
   canvas: Canvas,
 ) => {
-  const ours = ({ impl }: { readonly impl: string }) => (LIBRARIES.includes(impl) ? "gray" : canvas.fill);
+  const ours = ({ impl }: { readonly impl: string }) =>
+    LIBRARIES.includes(impl) ? "gray" : canvas.fill;
   return Plot.plot({
     ...common(canvas),
     marginLeft: 110,
     marginRight: 270,
     marginBottom: 50,
-    x: { type: "log", nice: true, label: "ms", labelOffset: 45, grid: true, ticks: 6, tickFormat: "," },
+    x: {
+      type: "log",
+      nice: true,
+      label: "ms",
+      labelOffset: 45,
+      grid: true,
+      ticks: 6,
+      tickFormat: ",",
+    },
     y: { label: null },
     fy: { label: null },
     marks: [
-      Plot.dot(rows, { x: "ms", y: "impl", fy: "case", fill: ours, r: 5, sort: { y: null, fy: null } }),
+      Plot.dot(rows, {
+        x: "ms",
+        y: "impl",
+        fy: "case",
+        fill: ours,
+        r: 5,
+        sort: { y: null, fy: null },
+      }),
       Plot.frame({ strokeOpacity: 0.2 }),
     ],
   });

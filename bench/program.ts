@@ -1,4 +1,5 @@
-// What `npm start` and `npm run bench` do once they have a device. Runs in a page and in Node alike.
+// What `npm start` and `npm run bench` do once they have a device. Runs in a page and in Node
+// alike.
 
 import { adapterName, isSoftware } from "../src/gpu/device.ts";
 import { createGpuTimer, planAttention, type TensorOptions, tensor } from "../src/index.ts";
@@ -25,7 +26,11 @@ export type Report = (event: {
 }) => void;
 
 export function describeAdapter(device: GPUDevice): Adapter {
-  return { description: adapterName(device), software: isSoftware(device), features: [...device.features].sort() };
+  return {
+    description: adapterName(device),
+    software: isSoftware(device),
+    features: [...device.features].sort(),
+  };
 }
 
 export interface SuiteOptions {
@@ -36,7 +41,11 @@ export interface SuiteOptions {
 }
 
 /** Runs suites, case after case. */
-export async function runSuites(device: GPUDevice, options: SuiteOptions, report: Report): Promise<Measurement[]> {
+export async function runSuites(
+  device: GPUDevice,
+  options: SuiteOptions,
+  report: Report,
+): Promise<Measurement[]> {
   const { software } = describeAdapter(device);
   const cases = options.suites.flatMap((suite) =>
     SUITES[suite](software).map((item): [string, Case | Contest] => [
@@ -46,7 +55,9 @@ export async function runSuites(device: GPUDevice, options: SuiteOptions, report
   );
   const { rounds } = options;
   const steps = (item: Case | Contest) =>
-    "contestants" in item ? contestSteps(item, rounds) : stepsOf({ implementations: item.implementations, rounds });
+    "contestants" in item
+      ? contestSteps(item, rounds)
+      : stepsOf({ implementations: item.implementations, rounds });
   report({ steps: cases.reduce((sum, [, item]) => sum + steps(item), 0) });
   const measurements: Measurement[] = [];
   const onStep = () => report({ done: 1 });
@@ -62,7 +73,9 @@ export async function runSuites(device: GPUDevice, options: SuiteOptions, report
     }
     const turns = ([other, one]: (typeof left)[number]) =>
       one === item || (item.together && other === suite && "together" in one && one.together);
-    const together = left.filter(turns).map(([, one]) => ({ suite, rounds, onStep, note, ...(one as Case) }));
+    const together = left
+      .filter(turns)
+      .map(([, one]) => ({ suite, rounds, onStep, note, ...(one as Case) }));
     left = left.filter((entry) => !turns(entry));
     measurements.push(...(await measureTogether(device, together)));
   }
@@ -86,7 +99,11 @@ export interface OwnResult {
 }
 
 /** Computes attention of one's own tensors, checks it and times it. */
-export async function runInput(device: GPUDevice, { dims, ...arrays }: OwnInput, rounds = 5): Promise<OwnResult> {
+export async function runInput(
+  device: GPUDevice,
+  { dims, ...arrays }: OwnInput,
+  rounds = 5,
+): Promise<OwnResult> {
   const { B, H, Hkv, M, N, D, Dv } = dims;
   const made: { destroy(): void }[] = [];
   const make = (shape: number[], options: TensorOptions) => {
@@ -107,7 +124,8 @@ export async function runInput(device: GPUDevice, { dims, ...arrays }: OwnInput,
     const values = (await output.read()) as Float32Array;
     const verdict = verify(dims, arrays, values);
     const times: number[] = [];
-    for (let round = 0; round < rounds; round++) times.push(await timer.time((pass) => plan.encode(pass)));
+    for (let round = 0; round < rounds; round++)
+      times.push(await timer.time((pass) => plan.encode(pass)));
     const kernel = plan.kernel;
     const sums = (await lse.read()) as Float32Array;
     return { kernel, output: values, lse: sums, verdict, ms: summarize(times) };

@@ -1,5 +1,6 @@
-// `npm run bench -- --readme`: tables and plots of the READMEs, from bench/results/*.json. A section of Markdown is between
-// `<!-- bench:NAME FILE -->` and `<!-- /bench -->`, of which what stands between is written here.
+// `npm run bench -- --readme`: tables and plots of the READMEs, from bench/results/*.json. A
+// section of Markdown is between `<!-- bench:NAME FILE -->` and `<!-- /bench -->`, of which what
+// stands between is written here.
 
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -12,15 +13,22 @@ import { casesOf, contests, type ResultFile, SECTIONS, scaleCase } from "./table
 const RESULTS = "bench/results";
 const PAGES = ["README.md", "shaders/README.md", "bench/README.md"];
 
-/** Everything that follows from the result files, by path: the READMEs, and plots beside the results. */
+/**
+ * Everything that follows from the result files, by path: the READMEs, and plots beside the
+ * results.
+ */
 export function documents(root: string): Map<string, string> {
   const names = readdirSync(join(root, RESULTS)).filter((name) => name.endsWith(".json"));
   const results = new Map<string, ResultFile>();
   for (const name of names.sort()) {
-    results.set(name.replace(/\.json$/, ""), JSON.parse(readFileSync(join(root, RESULTS, name), "utf8")));
+    results.set(
+      name.replace(/\.json$/, ""),
+      JSON.parse(readFileSync(join(root, RESULTS, name), "utf8")),
+    );
   }
   const written = new Map<string, string>();
-  for (const page of PAGES) written.set(page, rewritten(page, readFileSync(join(root, page), "utf8"), results));
+  for (const page of PAGES)
+    written.set(page, rewritten(page, readFileSync(join(root, page), "utf8"), results));
   for (const [name, file] of results) {
     for (const [plot, svg] of plotsOf(file)) written.set(`${RESULTS}/${name}-${plot}.svg`, svg);
   }
@@ -41,29 +49,43 @@ export function writeDocuments(root: string): string[] {
   });
 }
 
-/** A page with its sections filled in. Throws FoveaError for a section that is not known, or does not end. */
-export function rewritten(page: string, text: string, results: ReadonlyMap<string, ResultFile>): string {
+/**
+ * A page with its sections filled in. Throws FoveaError for a section that is not known, or does
+ * not end.
+ */
+export function rewritten(
+  page: string,
+  text: string,
+  results: ReadonlyMap<string, ResultFile>,
+): string {
   const opened = [...text.matchAll(/^<!-- bench:/gm)].length;
-  const sections = /^(<!-- bench:(\w+) ([\w-]+) -->\n)(?:(?!^<!-- bench:)[\s\S])*?^(<!-- \/bench -->)$/gm;
+  const sections =
+    /^(<!-- bench:(\w+) ([\w-]+) -->\n)(?:(?!^<!-- bench:)[\s\S])*?^(<!-- \/bench -->)$/gm;
   let closed = 0;
-  const filled = text.replace(sections, (_, begin: string, name: string, file: string, end: string) => {
-    closed++;
-    const section = SECTIONS[name];
-    check(
-      section !== undefined,
-      "file",
-      () => `${page}: there is no section bench:${name}; there are ${Object.keys(SECTIONS).join(", ")}.`,
-    );
-    const found = results.get(file);
-    check(
-      found !== undefined,
-      "file",
-      () => `${page}: bench:${name} is of ${RESULTS}/${file}.json, which is not there.`,
-    );
-    const missing = section.suites.find((suite) => !casesOf(found, suite).size);
-    const body = missing ? `Not measured yet: \`npm run bench -- --suite ${missing}\`.` : section.render(found);
-    return `${begin}${body}\n${end}`;
-  });
+  const filled = text.replace(
+    sections,
+    (_, begin: string, name: string, file: string, end: string) => {
+      closed++;
+      const section = SECTIONS[name];
+      check(
+        section !== undefined,
+        "file",
+        () =>
+          `${page}: there is no section bench:${name}; there are ${Object.keys(SECTIONS).join(", ")}.`,
+      );
+      const found = results.get(file);
+      check(
+        found !== undefined,
+        "file",
+        () => `${page}: bench:${name} is of ${RESULTS}/${file}.json, which is not there.`,
+      );
+      const missing = section.suites.find((suite) => !casesOf(found, suite).size);
+      const body = missing
+        ? `Not measured yet: \`npm run bench -- --suite ${missing}\`.`
+        : section.render(found);
+      return `${begin}${body}\n${end}`;
+    },
+  );
   check(
     opened === closed,
     "file",
@@ -85,7 +107,9 @@ function plotsOf(file: ResultFile): Map<string, string> {
   const points = [...casesOf(file, "scale")].flatMap(([name, rows]) => {
     const { n, keys } = scaleCase(name);
     const measured = rows.filter(({ correct }) => correct);
-    return measured.map(({ impl, ms }): Point => ({ n, ms: ms.median, line: keys ? `${impl}, window` : impl }));
+    return measured.map(
+      ({ impl, ms }): Point => ({ n, ms: ms.median, line: keys ? `${impl}, window` : impl }),
+    );
   });
   if (points.length)
     plots.set(
@@ -99,7 +123,9 @@ function plotsOf(file: ResultFile): Map<string, string> {
       ms: ms.median,
     })),
   );
-  const shown = beside.filter(({ impl, correct }) => correct && (impl === "fovea" || LIBRARIES.includes(impl)));
+  const shown = beside.filter(
+    ({ impl, correct }) => correct && (impl === "fovea" || LIBRARIES.includes(impl)),
+  );
   if (shown.length)
     plots.set(
       "others",
@@ -111,7 +137,12 @@ function plotsOf(file: ResultFile): Map<string, string> {
 /** A plot as a file of its own, on white, for pages of either colour. */
 function drawn(plot: (canvas: Canvas) => Element): string {
   const { document } = parseHTML("<!doctype html><html><body></body></html>");
-  const svg = plot({ width: 860, fill: "#2a6fdb", background: "white", document: document as unknown as Document });
+  const svg = plot({
+    width: 860,
+    fill: "#2a6fdb",
+    background: "white",
+    document: document as unknown as Document,
+  });
   svg.setAttribute("xmlns", "http://www.w3.org/2000/svg");
   return `${svg.outerHTML}\n`;
 }

@@ -1,4 +1,5 @@
-// `npm start`: attention of real models, or of one's own tensors, computed in a browser, checked against float64, timed.
+// `npm start`: attention of real models, or of one's own tensors, computed in a browser, checked
+// against float64, timed.
 
 import { execFileSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
@@ -55,9 +56,13 @@ export async function main({ server, root, files, args }: Context): Promise<numb
     return 0;
   }
   const rounds = positive("--rounds", values.rounds);
-  const input = values.input === undefined ? undefined : loadInput(values.input, values.causal ?? false);
+  const input =
+    values.input === undefined ? undefined : loadInput(values.input, values.causal ?? false);
   if (!input && (values.output || values.causal)) {
-    throw new FoveaError("argument", "--output and --causal go with --input; the workloads have masks of their own.");
+    throw new FoveaError(
+      "argument",
+      "--output and --causal go with --input; the workloads have masks of their own.",
+    );
   }
   const { report, stop } = progress();
   const page = await openPage(server, report);
@@ -67,10 +72,15 @@ export async function main({ server, root, files, args }: Context): Promise<numb
       const result = await runOwn(page, files, input);
       if (values.output) saveOutput(resolve(values.output), input, result.output, result.lse);
       if (values.json)
-        writeJson(values.json, root, page, { rows: [{ suite: "start", case: values.input, ...result.row }] });
+        writeJson(values.json, root, page, {
+          rows: [{ suite: "start", case: values.input, ...result.row }],
+        });
       return result.row.correct ? 0 : 1;
     }
-    const measurements = await page.call<Measurement[]>("suites", { suites: ["workloads"], rounds });
+    const measurements = await page.call<Measurement[]>("suites", {
+      suites: ["workloads"],
+      rounds,
+    });
     stop();
     printWorkloads(measurements, page.adapter);
     if (values.json)
@@ -100,7 +110,9 @@ export function positive(name: string, text: string): number {
 }
 
 export function describe({ adapter, engine }: Pick<OpenPage, "adapter" | "engine">): string {
-  const software = adapter.software ? "\nThere is no GPU here: this is a software adapter, on the CPU." : "";
+  const software = adapter.software
+    ? "\nThere is no GPU here: this is a software adapter, on the CPU."
+    : "";
   return `Fovea on ${adapter.description}, ${engine}${software}`;
 }
 
@@ -133,7 +145,16 @@ function printWorkloads(measurements: readonly Measurement[], { software }: Adap
     colAligns: ["left", "left", "left", "right", "right", "right", "right", "right"],
   });
   let cut = false;
-  for (const { case: name, dims, kernel, ms, gflops, maxError, correct, workspaceBytes } of measurements) {
+  for (const {
+    case: name,
+    dims,
+    kernel,
+    ms,
+    gflops,
+    maxError,
+    correct,
+    workspaceBytes,
+  } of measurements) {
     const full = WORKLOADS.find((workload) => workload.name === name);
     const isCut = full !== undefined && (full.M !== dims.M || full.N !== dims.N);
     cut ||= isCut;
@@ -154,7 +175,9 @@ function printWorkloads(measurements: readonly Measurement[], { software }: Adap
   if (cut && software) {
     const lengths = measurements.flatMap(({ case: name, dims }) => {
       const full = WORKLOADS.find((workload) => workload.name === name);
-      return full && (full.M !== dims.M || full.N !== dims.N) ? [`${name} ${full.M}x${full.N}`] : [];
+      return full && (full.M !== dims.M || full.N !== dims.N)
+        ? [`${name} ${full.M}x${full.N}`]
+        : [];
     });
     console.log(`* Cut for the software adapter. At full length: ${lengths.join(", ")}.`);
   }
@@ -167,20 +190,31 @@ function printWorkloads(measurements: readonly Measurement[], { software }: Adap
   console.log(
     `Times are medians of ${first.rounds} runs by ${first.timing}. Scratch is what attention itself allocates; naive is the M x N scores it avoids.`,
   );
-  for (const { case: name, verdict, correct } of measurements) if (!correct) console.error(wrong(name, verdict));
+  for (const { case: name, verdict, correct } of measurements)
+    if (!correct) console.error(wrong(name, verdict));
 }
 
 const wrong = (name: string, { worst, bound }: Verdict) =>
   `${name} is WRONG: output [${worst.index}] is ${worst.actual}, expected ${worst.expected}; the error may be ${bound.toExponential(1)}.`;
 
-async function runOwn(page: OpenPage, files: Context["files"], { dims, q, k, v }: ReturnType<typeof loadInput>) {
-  for (const [name, { data }] of Object.entries({ q, k, v })) files.set(name, new Uint8Array(data.buffer));
-  const { verdict, kernel, ms } = await page.call<{ verdict: Verdict; kernel: string; ms: Times }>("input", dims);
+async function runOwn(
+  page: OpenPage,
+  files: Context["files"],
+  { dims, q, k, v }: ReturnType<typeof loadInput>,
+) {
+  for (const [name, { data }] of Object.entries({ q, k, v }))
+    files.set(name, new Uint8Array(data.buffer));
+  const { verdict, kernel, ms } = await page.call<{ verdict: Verdict; kernel: string; ms: Times }>(
+    "input",
+    dims,
+  );
   // A copy, because a small Buffer is a part of a larger one.
   const floats = (name: string) => new Float32Array(new Uint8Array(files.get(name) ?? []).buffer);
   const gflops = flopsOf(dims) / ms.median / 1e6;
   const { rows, ofRows, correct, maxError } = verdict;
-  console.log(`${shapeText(dims)}  (${[q, k, v].map(({ dtype }) => dtype).join(", ")} in the file, f32 on the GPU)`);
+  console.log(
+    `${shapeText(dims)}  (${[q, k, v].map(({ dtype }) => dtype).join(", ")} in the file, f32 on the GPU)`,
+  );
   console.log(`${kernel}: ${milliseconds(ms.median)}, ${digits(gflops)} GFLOP/s`);
   console.log(
     `${rows === ofRows ? `all ${rows} rows` : `${rows} of ${ofRows} rows`} checked against float64: largest error ${maxError.toExponential(1)}`,

@@ -1,5 +1,5 @@
-// Suite `start`: how long a page waits for its first result, from the import of the built package on. Every measurement
-// has a browser of its own, since browsers keep what they compiled.
+// Suite `start`: how long a page waits for its first result, from the import of the built package
+// on. Every measurement has a browser of its own, since browsers keep what they compiled.
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -27,7 +27,10 @@ const IMPLEMENTATIONS = ["fovea", "fovea, prewarmed"] as const;
 const MOST_ROUNDS = 5;
 const SEED = 11;
 
-/** Starts the package as built, again and again. @param args The flags with which a browser finds its adapter. */
+/**
+ * Starts the package as built, again and again. @param args The flags with which a browser finds
+ * its adapter.
+ */
 export async function startUp(
   { server, root, files }: Context,
   args: readonly string[],
@@ -36,25 +39,31 @@ export async function startUp(
 ): Promise<Measurement[]> {
   for (const [name, code] of await application(root)) files.set(name, Buffer.from(code));
   const address = server.resolvedUrls?.local[0] as string;
-  const found = CASES.flatMap((one) => IMPLEMENTATIONS.map((impl) => ({ ...one, impl, starts: [] as Start[] })));
+  const found = CASES.flatMap((one) =>
+    IMPLEMENTATIONS.map((impl) => ({ ...one, impl, starts: [] as Start[] })),
+  );
   const verdicts = new Map<(typeof found)[number], Verdict>();
   const count = Math.min(rounds, MOST_ROUNDS);
   report({ steps: count * found.length });
   for (let round = 0; round < count; round++) {
     for (const entry of found) {
       report({ step: `start: ${entry.name}, ${entry.impl}` });
-      const { browser, page } = await launchPage(args, `${address}bench/page/start_up.html`, "startUp");
+      const { browser, page } = await launchPage(
+        args,
+        `${address}bench/page/start_up.html`,
+        "startUp",
+      );
       try {
         const warm = entry.impl !== "fovea";
-        const start = await page.evaluate(([url, dims, seed, warm]) => window.startUp(url, dims, seed, warm), [
-          `${address}files/application.js`,
-          entry.dims,
-          SEED,
-          warm,
-        ] as const);
+        const start = await page.evaluate(
+          ([url, dims, seed, warm]) => window.startUp(url, dims, seed, warm),
+          [`${address}files/application.js`, entry.dims, SEED, warm] as const,
+        );
         entry.starts.push(start);
       } catch (error) {
-        throw new FoveaError("device", `start: ${entry.name}: ${(error as Error).message}`, { cause: error });
+        throw new FoveaError("device", `start: ${entry.name}: ${(error as Error).message}`, {
+          cause: error,
+        });
       } finally {
         await browser.close();
       }
@@ -69,10 +78,17 @@ export async function startUp(
   return found.map((entry) => measurementOf(entry, verdicts.get(entry) as Verdict, count));
 }
 
-/** What an application's bundler makes of the built package, file by file; `application.js` is the first one. */
+/**
+ * What an application's bundler makes of the built package, file by file; `application.js` is the
+ * first one.
+ */
 async function application(root: string): Promise<[name: string, code: string][]> {
   const built = join(root, "dist/index.js");
-  check(existsSync(built), "file", () => `start: the package is not built: there is no ${built}. Run npm run build.`);
+  check(
+    existsSync(built),
+    "file",
+    () => `start: the package is not built: there is no ${built}. Run npm run build.`,
+  );
   const source = `export { planAttention, prewarm, requestFoveaDevice, tensor } from ${JSON.stringify(built)};`;
   const id = "application";
   const result = await build({
@@ -80,7 +96,11 @@ async function application(root: string): Promise<[name: string, code: string][]
     configFile: false,
     logLevel: "silent",
     plugins: [
-      { name: id, resolveId: (name) => (name === id ? id : null), load: (name) => (name === id ? source : null) },
+      {
+        name: id,
+        resolveId: (name) => (name === id ? id : null),
+        load: (name) => (name === id ? source : null),
+      },
     ],
     build: {
       write: false,
@@ -97,14 +117,23 @@ async function application(root: string): Promise<[name: string, code: string][]
 }
 
 function measurementOf(
-  { name, impl, dims, starts }: { name: string; impl: string; dims: Dims; starts: readonly Start[] },
+  {
+    name,
+    impl,
+    dims,
+    starts,
+  }: { name: string; impl: string; dims: Dims; starts: readonly Start[] },
   verdict: Verdict,
   rounds: number,
 ): Measurement {
-  const counted: readonly (keyof Phases)[] = impl === "fovea" ? ["import", "device", "plan", "run"] : ["plan", "run"];
-  const ms = summarize(starts.map(({ phases }) => counted.reduce((sum, phase) => sum + (phases[phase] ?? 0), 0)));
+  const counted: readonly (keyof Phases)[] =
+    impl === "fovea" ? ["import", "device", "plan", "run"] : ["plan", "run"];
+  const ms = summarize(
+    starts.map(({ phases }) => counted.reduce((sum, phase) => sum + (phases[phase] ?? 0), 0)),
+  );
   const names = Object.keys(starts[0].phases) as (keyof Phases)[];
-  const median = (phase: keyof Phases) => summarize(starts.map(({ phases }) => phases[phase] as number)).median;
+  const median = (phase: keyof Phases) =>
+    summarize(starts.map(({ phases }) => phases[phase] as number)).median;
   const { kernel, workspaceBytes } = starts[0];
   return {
     suite: "start",

@@ -33,7 +33,10 @@ const variant = (name: string): Implementation => ({
 });
 
 /** One by matrices of the device's, where it has them. */
-const matrices = (component: "f16" | "f32"): Implementation => ({ ...variant(`matrix-${component}`), optional: true });
+const matrices = (component: "f16" | "f32"): Implementation => ({
+  ...variant(`matrix-${component}`),
+  optional: true,
+});
 
 const square = (length: number, D: number, causal: boolean): Dims => ({
   B: 1,
@@ -55,7 +58,9 @@ const decoding = (length: number): Case[] =>
     together: true,
   }));
 
-/** A token of 8 heads appended to a cache and attended to, with key heads of its own or one for all. */
+/**
+ * A token of 8 heads appended to a cache and attended to, with key heads of its own or one for all.
+ */
 const generating = (length: number): Case[] =>
   [8, 1].map((Hkv) => ({
     name: `${length} keys, H=8/${Hkv} D=64`,
@@ -64,12 +69,18 @@ const generating = (length: number): Case[] =>
     together: true,
   }));
 
-/** Lengths of suite `scale` on a GPU, its window, and the longest N at which libraries take part, of a software adapter too. */
+/**
+ * Lengths of suite `scale` on a GPU, its window, and the longest N at which libraries take part, of
+ * a software adapter too.
+ */
 const LENGTHS = [128, 512, 2048, 8192, 32768, 65536];
 const WINDOW = 1024;
 const LIBRARIES_TO = { gpu: 8192, software: 2048 };
 
-/** Attention of N queries to N keys, or to WINDOW of them. Libraries have no windows, and scores of size N x N. */
+/**
+ * Attention of N queries to N keys, or to WINDOW of them. Libraries have no windows, and scores of
+ * size N x N.
+ */
 function scaled(N: number, software: boolean, window?: number): Contest {
   const H = software ? 1 : 8;
   const dims = { ...square(N, 64, window !== undefined), H, Hkv: H, ...(window && { window }) };
@@ -96,7 +107,10 @@ export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Cont
       dims: square(length, 64, false),
       implementations: LADDER,
     })),
-  /** Every variant of the forward kernel that a device may get for the head dim, and what the table chooses. */
+  /**
+   * Every variant of the forward kernel that a device may get for the head dim, and what the table
+   * chooses.
+   */
   forward: (software) =>
     [64, 128].flatMap((D) =>
       [false, true].map((causal) => {
@@ -125,7 +139,9 @@ export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Cont
       return { name, dims: square(length, 64, causal), implementations, together: true };
     }),
   ],
-  /** A whole prompt in f16: products in f32, in f16 where that is allowed, and by subgroup matrices. */
+  /**
+   * A whole prompt in f16: products in f32, in f16 where that is allowed, and by subgroup matrices.
+   */
   half: (software) =>
     PREFILLS.map(({ short, long, D }): Case => {
       const length = software ? short : long;
@@ -144,22 +160,41 @@ export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Cont
     ),
   ],
   /** So little work that a call is all overhead. */
-  small: () => [attentionContest("S=16 H=1 D=64", { ...square(16, 64, false), H: 1, Hkv: 1 }, { overhead: true })],
-  /** From short to long: all keys while that is quick enough, and a window, with which time is linear in N. */
+  small: () => [
+    attentionContest(
+      "S=16 H=1 D=64",
+      { ...square(16, 64, false), H: 1, Hkv: 1 },
+      { overhead: true },
+    ),
+  ],
+  /**
+   * From short to long: all keys while that is quick enough, and a window, with which time is
+   * linear in N.
+   */
   scale: (software) => [
     ...(software ? [128, 512, 2048, 8192] : LENGTHS).map((N) => scaled(N, software)),
-    ...(software ? [4096, 16384, 65536] : LENGTHS.filter((N) => N > WINDOW)).map((N) => scaled(N, software, WINDOW)),
+    ...(software ? [4096, 16384, 65536] : LENGTHS.filter((N) => N > WINDOW)).map((N) =>
+      scaled(N, software, WINDOW),
+    ),
   ],
   /** A step of generation with so many keys in the cache. */
   generate: (software) => [128, 1024, 4096, 8192, ...(software ? [] : [65536])].flatMap(generating),
-  /** Causal linear attention, whose time for a token must not grow with N; beside other libraries while N is short. */
+  /**
+   * Causal linear attention, whose time for a token must not grow with N; beside other libraries
+   * while N is short.
+   */
   linear: (software) =>
     [1024, 4096, 16384, 65536].map((length) =>
       linearContest(length, software ? 1 : 8, 64, !software || length <= 4096),
     ),
-  /** Multi-head attention with its projections: the textbooks' layer of 8 heads on (32, 512, 512), and a longer one. */
+  /**
+   * Multi-head attention with its projections: the textbooks' layer of 8 heads on (32, 512, 512),
+   * and a longer one.
+   */
   mha: (software) =>
-    software ? [layerContest(1, 128, 8, 64)] : [layerContest(32, 512, 8, 64), layerContest(1, 2048, 8, 64)],
+    software
+      ? [layerContest(1, 128, 8, 64)]
+      : [layerContest(32, 512, 8, 64), layerContest(1, 2048, 8, 64)],
   /** Additive attention by naive steps and fused, and beside other libraries. */
   additive: (software) =>
     (software ? [256, 1024] : [64, 1024, 4096]).flatMap((length) => {
@@ -170,7 +205,9 @@ export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Cont
     }),
   /** One layer of real models. */
   workloads: (software) =>
-    WORKLOADS.map((workload) => cutTo(workload, software ? SOFTWARE_FLOPS : Number.POSITIVE_INFINITY)).map((dims) => ({
+    WORKLOADS.map((workload) =>
+      cutTo(workload, software ? SOFTWARE_FLOPS : Number.POSITIVE_INFINITY),
+    ).map((dims) => ({
       name: dims.name,
       dims,
       implementations: [FOVEA],

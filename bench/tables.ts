@@ -37,7 +37,8 @@ const table = (head: readonly string[], rows: readonly (readonly string[])[]): s
 
 const faster = (factor: number) => factor.toFixed(factor >= 10 ? 0 : 1);
 const thousands = (count: number | string) => Number(count).toLocaleString("en-US");
-const errorOf = ({ maxError, correct }: Row) => `${maxError.toExponential(1)}${correct ? "" : " WRONG"}`;
+const errorOf = ({ maxError, correct }: Row) =>
+  `${maxError.toExponential(1)}${correct ? "" : " WRONG"}`;
 
 /** Attention of real models. */
 function workloads(file: ResultFile): string {
@@ -48,10 +49,22 @@ function workloads(file: ResultFile): string {
     if (!row) return [];
     const heads = dims.H === dims.Hkv ? dims.H : `${dims.H}/${dims.Hkv}`;
     const shape = `B${dims.B} H${heads} M${dims.M} N${dims.N} D${dims.D}`;
-    return [[row.case, shape, digits(row.ms.median), digits(row.gflops), errorOf(row), bytes(naiveBytesOf(dims))]];
+    return [
+      [
+        row.case,
+        shape,
+        digits(row.ms.median),
+        digits(row.gflops),
+        errorOf(row),
+        bytes(naiveBytesOf(dims)),
+      ],
+    ];
   });
   const shape = `shape here${file.adapter.software ? " (cut)" : ""}`;
-  return table(["attention of", shape, "ms", "GFLOP/s", "max error", "scores the naive way would store"], rows);
+  return table(
+    ["attention of", shape, "ms", "GFLOP/s", "max error", "scores the naive way would store"],
+    rows,
+  );
 }
 
 /** A token of generation by the keys in the cache and the heads. */
@@ -59,7 +72,13 @@ function generate(file: ResultFile): string {
   const found = [...casesOf(file, "generate")].flatMap(([name, [row]]) => {
     const match = /^(\d+) keys, H=(\d+)\/(\d+)/.exec(name);
     return match
-      ? [{ keys: match[1], heads: `${match[2]} query heads, ${match[3]} key head${match[3] === "1" ? "" : "s"}`, row }]
+      ? [
+          {
+            keys: match[1],
+            heads: `${match[2]} query heads, ${match[3]} key head${match[3] === "1" ? "" : "s"}`,
+            row,
+          },
+        ]
       : [];
   });
   const lengths = [...new Set(found.map(({ keys }) => keys))];
@@ -103,7 +122,9 @@ function start(file: ResultFile): string {
       row.case,
       row.impl,
       digits(row.ms.median),
-      ...phases.map((phase) => (row.phases?.[phase] === undefined ? "" : digits(row.phases[phase]))),
+      ...phases.map((phase) =>
+        row.phases?.[phase] === undefined ? "" : digits(row.phases[phase]),
+      ),
     ]);
   return table(["first result", "", "ms", ...phases], rows);
 }
@@ -111,7 +132,9 @@ function start(file: ResultFile): string {
 /** Time and memory by length: ours, and the libraries' where they took part. */
 function scale(file: ResultFile): string {
   const cases = [...casesOf(file, "scale")];
-  const peers = LIBRARIES.filter((name) => cases.some(([, rows]) => rows.some(({ impl }) => impl === name)));
+  const peers = LIBRARIES.filter((name) =>
+    cases.some(([, rows]) => rows.some(({ impl }) => impl === name)),
+  );
   const rows = cases.map(([name, rows]) => {
     const { n, heads, keys } = scaleCase(name);
     const ours = rows.find(({ impl }) => impl === "fovea") as Row;
@@ -121,14 +144,25 @@ function scale(file: ResultFile): string {
     };
     const scores = bytes(naiveBytesOf({ B: 1, H: heads, M: n, N: n }));
     const cost = [digits(ours.gflops), `${ours.dispatches}`, bytes(ours.workspaceBytes), scores];
-    return [thousands(n), keys ? thousands(keys) : "all", digits(ours.ms.median), ...cost, ...peers.map(timeOf)];
+    return [
+      thousands(n),
+      keys ? thousands(keys) : "all",
+      digits(ours.ms.median),
+      ...cost,
+      ...peers.map(timeOf),
+    ];
   });
-  return table(["N", "keys of a query", "ms", "GFLOP/s", "dispatches", "scratch", "scores", ...peers], rows);
+  return table(
+    ["N", "keys of a query", "ms", "GFLOP/s", "dispatches", "scratch", "scores", ...peers],
+    rows,
+  );
 }
 
 /** What the name of a case of suite `scale` says. */
 export function scaleCase(name: string): { n: number; heads: number; keys: number | undefined } {
-  const [, n, heads, window] = /^N=(\d+) H=(\d+) D=64(?: window (\d+))?$/.exec(name) as RegExpExecArray;
+  const [, n, heads, window] = /^N=(\d+) H=(\d+) D=64(?: window (\d+))?$/.exec(
+    name,
+  ) as RegExpExecArray;
   return { n: Number(n), heads: Number(heads), keys: window ? Number(window) + 1 : undefined };
 }
 
@@ -157,7 +191,9 @@ function others(file: ResultFile): string {
 }
 
 /** Sections of Markdown by name, and the suites that each shows. */
-export const SECTIONS: Readonly<Record<string, { suites: readonly string[]; render: (file: ResultFile) => string }>> = {
+export const SECTIONS: Readonly<
+  Record<string, { suites: readonly string[]; render: (file: ResultFile) => string }>
+> = {
   workloads: { suites: ["workloads"], render: workloads },
   generate: { suites: ["generate"], render: generate },
   ladder: { suites: ["ladder"], render: ladder },

@@ -1,4 +1,5 @@
-// Whether a result is right: compared with the float64 reference, all of it or an even sample of its rows.
+// Whether a result is right: compared with the float64 reference, all of it or an even sample of
+// its rows.
 
 import { errorBound } from "../src/reference/bounds.ts";
 import { attention as reference, type WorstElement, worstElement } from "../src/reference/index.ts";
@@ -23,16 +24,25 @@ export interface Verdict {
   readonly ofRows: number;
 }
 
-/** Rows to check: all, or as many as `maxFlops` pays for, spread evenly from the first to the last. */
+/**
+ * Rows to check: all, or as many as `maxFlops` pays for, spread evenly from the first to the last.
+ */
 export function rowsToCheck({ B, H, M, N, D, Dv }: Dims, maxFlops: number): number[] {
   const all = B * H * M;
   const affordable = Math.max(2, Math.floor(maxFlops / (2 * Math.max(N, 1) * (D + Dv))));
   const count = Math.min(all, affordable);
-  return Array.from({ length: count }, (_, i) => (count === all ? i : Math.round((i * (all - 1)) / (count - 1))));
+  return Array.from({ length: count }, (_, i) =>
+    count === all ? i : Math.round((i * (all - 1)) / (count - 1)),
+  );
 }
 
 /** Compares an output, dense [B, H, M, Dv], with the reference. */
-export function verify(dims: Dims, arrays: Arrays, output: ArrayLike<number>, maxFlops = 3e8): Verdict {
+export function verify(
+  dims: Dims,
+  arrays: Arrays,
+  output: ArrayLike<number>,
+  maxFlops = 3e8,
+): Verdict {
   const { B, H, Hkv, M, N, D, Dv, causal, kvLengths, similarity, dtype } = dims;
   const rows = rowsToCheck(dims, maxFlops);
   const options = {
@@ -58,5 +68,12 @@ export function verify(dims: Dims, arrays: Arrays, output: ArrayLike<number>, ma
   const row = rows[found.index[0]] ?? 0;
   const index = [Math.floor(row / (H * M)), Math.floor(row / M) % H, row % M, found.index[1]];
   const worst = { ...found, index };
-  return { correct: found.error <= bound, maxError: found.error, bound, worst, rows: rows.length, ofRows: B * H * M };
+  return {
+    correct: found.error <= bound,
+    maxError: found.error,
+    bound,
+    worst,
+    rows: rows.length,
+    ofRows: B * H * M,
+  };
 }

@@ -14,7 +14,17 @@ const self = { causal: true, cuttable: ["M", "N"] as const };
 export const WORKLOADS: readonly Workload[] = [
   { name: "GPT-2 small, prefill", B: 1, H: 12, Hkv: 12, M: 1024, N: 1024, D: 64, Dv: 64, ...self },
   { name: "Llama-3.2-1B, prefill", B: 1, H: 32, Hkv: 8, M: 2048, N: 2048, D: 64, Dv: 64, ...self },
-  { name: "Llama-3.1-8B, prefill", B: 1, H: 32, Hkv: 8, M: 2048, N: 2048, D: 128, Dv: 128, ...self },
+  {
+    name: "Llama-3.1-8B, prefill",
+    B: 1,
+    H: 32,
+    Hkv: 8,
+    M: 2048,
+    N: 2048,
+    D: 128,
+    Dv: 128,
+    ...self,
+  },
   {
     name: "BERT-base, padded batch",
     B: 4,
@@ -28,7 +38,18 @@ export const WORKLOADS: readonly Workload[] = [
     cuttable: ["M", "N"],
     kvLengths: [512, 384, 211, 64],
   },
-  { name: "ViT-B/16", B: 1, H: 12, Hkv: 12, M: 197, N: 197, D: 64, Dv: 64, causal: false, cuttable: [] },
+  {
+    name: "ViT-B/16",
+    B: 1,
+    H: 12,
+    Hkv: 12,
+    M: 197,
+    N: 197,
+    D: 64,
+    Dv: 64,
+    causal: false,
+    cuttable: [],
+  },
   {
     name: "Whisper small, cross",
     B: 1,
@@ -72,7 +93,9 @@ export function cutTo(workload: Workload, maxFlops: number): Workload {
   let cut = workload;
   while (flopsOf(cut) > maxFlops && cut.cuttable.length) {
     const halved = Object.fromEntries(cut.cuttable.map((axis) => [axis, Math.ceil(cut[axis] / 2)]));
-    const lengths = cut.kvLengths && { kvLengths: cut.kvLengths.map((length) => Math.ceil(length / 2)) };
+    const lengths = cut.kvLengths && {
+      kvLengths: cut.kvLengths.map((length) => Math.ceil(length / 2)),
+    };
     cut = { ...cut, ...halved, ...lengths };
   }
   return cut;

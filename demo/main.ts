@@ -21,7 +21,8 @@ const footnote = element<HTMLParagraphElement>("footnote");
 /** Shows what went wrong, in words that help. */
 function fail(error: unknown): void {
   message.hidden = false;
-  message.textContent = error instanceof FoveaError ? error.message : `Something went wrong: ${error}`;
+  message.textContent =
+    error instanceof FoveaError ? error.message : `Something went wrong: ${error}`;
 }
 
 async function start(): Promise<void> {
@@ -100,7 +101,9 @@ function show(measurements: readonly Measurement[]): void {
       correct ? maxError.toExponential(1) : `wrong: ${maxError.toExponential(1)}`,
       bytes(workspaceBytes),
     ];
-    row.append(...cells.map((text) => Object.assign(document.createElement("td"), { textContent: text })));
+    row.append(
+      ...cells.map((text) => Object.assign(document.createElement("td"), { textContent: text })),
+    );
     row.children[5].classList.toggle("wrong", !correct);
     return row;
   });
@@ -109,7 +112,9 @@ function show(measurements: readonly Measurement[]): void {
   const [{ timing, verdict }] = measurements;
   footnote.textContent = `Medians of ${ROUNDS} interleaved rounds, by ${timing}. ${verdict.rows} of ${verdict.ofRows} rows of each output were checked.`;
   footnote.hidden = false;
-  figure.replaceChildren(ladderPlot(measurements, { width: Math.min(figure.clientWidth, 860), fill: "var(--accent)" }));
+  figure.replaceChildren(
+    ladderPlot(measurements, { width: Math.min(figure.clientWidth, 860), fill: "var(--accent)" }),
+  );
 }
 
 void start().catch((error: unknown) => {

@@ -1,5 +1,5 @@
-// Where Deno and Mesa's software Vulkan driver (lavapipe) are: another WebGPU than Chromium's, with shader-f16. Node
-// built-ins only.
+// Where Deno and Mesa's software Vulkan driver (lavapipe) are: another WebGPU than Chromium's, with
+// shader-f16. Node built-ins only.
 
 import { existsSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -16,4 +16,5 @@ export function lavapipe() {
 }
 
 /** The program that npm installed. */
-export const denoProgram = () => join(root, "node_modules/.bin", process.platform === "win32" ? "deno.cmd" : "deno");
+export const denoProgram = () =>
+  join(root, "node_modules/.bin", process.platform === "win32" ? "deno.cmd" : "deno");

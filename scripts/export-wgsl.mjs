@@ -1,5 +1,5 @@
-// Last step of `npm run build`: the kernels as plain WGSL with a manifest, in dist/wgsl/, for engines that are not in
-// JavaScript or that bring their own dispatcher.
+// Last step of `npm run build`: the kernels as plain WGSL with a manifest, in dist/wgsl/, for
+// engines that are not in JavaScript or that bring their own dispatcher.
 
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -22,14 +22,22 @@ const load = (/** @type {string} */ path) => server.ssrLoadModule(join(root, pat
 const { chooseForwardTile, FORWARD_TILES, forwardGrid, forwardKernel, forwardWorkgroupBytes } =
   await load("src/kernels/forward.ts");
 /** @type {typeof import("../src/kernels/decode.ts")} */
-const { chooseDecodeTile, DECODE_SHAPES, decodeGrid, decodeKernel, decodeWorkgroupBytes, recordFloats } =
-  await load("src/kernels/decode.ts");
+const {
+  chooseDecodeTile,
+  DECODE_SHAPES,
+  decodeGrid,
+  decodeKernel,
+  decodeWorkgroupBytes,
+  recordFloats,
+} = await load("src/kernels/decode.ts");
 /** @type {typeof import("../src/kernels/slots.ts")} */
 const { PLAIN } = await load("src/kernels/slots.ts");
 /** @type {typeof import("../src/kernels/merge.ts")} */
-const { MERGE_FOLD, MERGE_PARAMS, MERGE_ROW_TILE, mergeKernel } = await load("src/kernels/merge.ts");
+const { MERGE_FOLD, MERGE_PARAMS, MERGE_ROW_TILE, mergeKernel } =
+  await load("src/kernels/merge.ts");
 /** @type {typeof import("../src/kernels/matmul.ts")} */
-const { MATMUL_TILES, matmulKernel, matmulTileSize, matmulWorkgroupBytes } = await load("src/kernels/matmul.ts");
+const { MATMUL_TILES, matmulKernel, matmulTileSize, matmulWorkgroupBytes } =
+  await load("src/kernels/matmul.ts");
 /** @type {typeof import("../src/kernels/params.ts")} */
 const { PARAMS } = await load("src/kernels/params.ts");
 /** @type {typeof import("../src/kernels/cache.ts")} */
@@ -37,24 +45,37 @@ const { ADVANCE, ADVANCE_PARAMS, advanceKernel, ALL_ROWS, appendKernel, appendSt
   await load("src/kernels/cache.ts");
 
 /** @param {import("../src/kernels/uniform.ts").UniformStruct} struct */
-const membersOf = ({ members }) => members.map(({ name, type, offset }) => ({ name, type, offset }));
+const membersOf = ({ members }) =>
+  members.map(({ name, type, offset }) => ({ name, type, offset }));
 
 /** The head dims that the tile table is tuned for. */
 const HEAD_DIMS = [32, 40, 64, 80, 96, 128, 192, 256];
-/** Workgroup memory of the devices to write a variant for: WebGPU's default limit, and what most GPUs have. */
+/**
+ * Workgroup memory of the devices to write a variant for: WebGPU's default limit, and what most
+ * GPUs have.
+ */
 const MEMORY = [16384, 32768];
 
 /** @param {readonly import("../src/types.ts").Binding[]} bindings */
-const namesOf = (bindings) => bindings.map(({ binding, name, type }) => ({ group: 0, binding, name, type }));
+const namesOf = (bindings) =>
+  bindings.map(({ binding, name, type }) => ({ group: 0, binding, name, type }));
 
 const kernels = [];
 rmSync(out, { recursive: true, force: true });
 mkdirSync(out, { recursive: true });
 for (const headDim of HEAD_DIMS) {
   const problem = { headDim, vDim: headDim, seqQ: 1 };
-  const gpus = MEMORY.map((workgroupBytes) => chooseForwardTile(problem, { workgroupBytes, software: false }));
-  const quads = chooseForwardTile(problem, { workgroupBytes: MEMORY[0], software: true, subgroups: true });
-  const scalar = FORWARD_TILES.filter(({ form, maxHeadDim }) => form === "rows" && headDim <= maxHeadDim);
+  const gpus = MEMORY.map((workgroupBytes) =>
+    chooseForwardTile(problem, { workgroupBytes, software: false }),
+  );
+  const quads = chooseForwardTile(problem, {
+    workgroupBytes: MEMORY[0],
+    software: true,
+    subgroups: true,
+  });
+  const scalar = FORWARD_TILES.filter(
+    ({ form, maxHeadDim }) => form === "rows" && headDim <= maxHeadDim,
+  );
   for (const tile of new Set([...gpus, quads, ...scalar])) {
     for (const lse of [false, true]) {
       const slots = { ...PLAIN, lse };
@@ -78,18 +99,28 @@ for (const headDim of HEAD_DIMS) {
   }
 }
 
-/** Packed rows to write a decode kernel for: one head alone, and usual numbers of heads that share a key head. */
+/**
+ * Packed rows to write a decode kernel for: one head alone, and usual numbers of heads that share a
+ * key head.
+ */
 const ROWS = [1, 4, 8];
 const decodeKernels = [];
 const combineKernels = [];
 for (const headDim of HEAD_DIMS) {
   const gpu = { workgroupBytes: MEMORY[0], software: false, subgroups: true };
-  const quads = DECODE_SHAPES.filter(({ form, maxHeadDim }) => form === "quads" && headDim <= maxHeadDim);
+  const quads = DECODE_SHAPES.filter(
+    ({ form, maxHeadDim }) => form === "quads" && headDim <= maxHeadDim,
+  );
   for (const rows of ROWS) {
     for (const name of [undefined, ...quads.map((shape) => shape.name)]) {
       const tile = chooseDecodeTile(headDim, rows, gpu, name);
       if (tile.rows !== rows) continue; // it does not fit
-      const { code, bindings } = await decodeKernel("decode", { headDim, vDim: headDim, tile, ...PLAIN });
+      const { code, bindings } = await decodeKernel("decode", {
+        headDim,
+        vDim: headDim,
+        tile,
+        ...PLAIN,
+      });
       const { vSplits } = decodeGrid(tile, headDim, rows);
       const file = `decode_d${headDim}_rows${rows}${name ? name.replace("decode", "").replaceAll("-", "_") : ""}.wgsl`;
       writeFileSync(join(out, file), code);
@@ -106,11 +137,23 @@ for (const headDim of HEAD_DIMS) {
     }
   }
   const tile = chooseDecodeTile(headDim, 1, { workgroupBytes: MEMORY[0], software: false });
-  const kernel = await decodeKernel("combine", { headDim, vDim: headDim, tile, ...PLAIN, lse: true });
+  const kernel = await decodeKernel("combine", {
+    headDim,
+    vDim: headDim,
+    tile,
+    ...PLAIN,
+    lse: true,
+  });
   const file = `combine_d${headDim}_lse.wgsl`;
   writeFileSync(join(out, file), kernel.code);
   const recordBytes = 4 * recordFloats(headDim);
-  combineKernels.push({ file, headDim, recordBytes, workgroupBytes: 0, bindings: namesOf(kernel.bindings) });
+  combineKernels.push({
+    file,
+    headDim,
+    recordBytes,
+    workgroupBytes: 0,
+    bindings: namesOf(kernel.bindings),
+  });
 }
 const decodeEntry = {
   what: "The same for few queries: `kernels` leave partial results of kv_splits shares of the keys in the workspace, the one of `combine` makes o and lse of them. Every kernel has params of its own.",
@@ -137,7 +180,8 @@ const mergeEntry = {
     bytes: MERGE_PARAMS.bytes,
     members: membersOf(MERGE_PARAMS),
     values: {
-      strides: "elements from one batch entry, head, row and column to the next; an LSE has no columns",
+      strides:
+        "elements from one batch entry, head, row and column to the next; an LSE has no columns",
       rows: "batch * n_heads * seq_q",
       partials: `of this dispatch: ${MERGE_FOLD}, or 1; o_1 and lse_1 are then not read`,
       first: "1 in the first dispatch",
@@ -207,7 +251,12 @@ const cacheEntry = {
 
 const products = MATMUL_TILES.map((tile) => {
   const access = /** @type {const} */ ({ x: "dense", weight: "dense", bias: "dense", y: "dense" });
-  const { code, bindings } = matmulKernel({ tile, ...access, columnsAdjacent: false, oddColumns: undefined });
+  const { code, bindings } = matmulKernel({
+    tile,
+    ...access,
+    columnsAdjacent: false,
+    oddColumns: undefined,
+  });
   const file = `matmul_${tile.name.replace("-", "_")}.wgsl`;
   writeFileSync(join(out, file), code);
   return {
@@ -230,7 +279,8 @@ const matmulEntry = {
       n_heads: "heads of x, 1 where there are none; group_size is 1",
       q_tiles: "ceil(M / grid.rows)",
       v_splits: "ceil(N / grid.columns)",
-      others: "bases and strides as `tensors` says, v_stride_d of the bias being 0; the grid as for attention",
+      others:
+        "bases and strides as `tensors` says, v_stride_d of the bias being 0; the grid as for attention",
     },
   },
   kernels: products,

@@ -5,7 +5,10 @@ import { delimiter, join } from "node:path";
 
 /** Names on the PATH, Debian's among them, and places where installers put it. */
 const NAMES = ["firefox", "firefox-esr"];
-const PLACES = ["/Applications/Firefox.app/Contents/MacOS/firefox", "C:\\Program Files\\Mozilla Firefox\\firefox.exe"];
+const PLACES = [
+  "/Applications/Firefox.app/Contents/MacOS/firefox",
+  "C:\\Program Files\\Mozilla Firefox\\firefox.exe",
+];
 
 /** The program: FOVEA_FIREFOX, or an installed one. @returns {string | undefined} */
 export function findFirefox() {
@@ -14,6 +17,8 @@ export function findFirefox() {
     if (existsSync(named)) return named;
     throw new Error(`FOVEA_FIREFOX names ${named}, and there is no such file.`);
   }
-  const onPath = (process.env.PATH ?? "").split(delimiter).flatMap((folder) => NAMES.map((name) => join(folder, name)));
+  const onPath = (process.env.PATH ?? "")
+    .split(delimiter)
+    .flatMap((folder) => NAMES.map((name) => join(folder, name)));
   return [...onPath, ...PLACES].find((path) => existsSync(path));
 }

@@ -5,10 +5,15 @@ import { existsSync } from "node:fs";
 
 const RADV = ["/usr/lib/x86_64-linux-gnu/libvulkan_radeon.so", "/usr/lib64/libvulkan_radeon.so"];
 
-/** Why there is no instruction report here: what would have to be installed. @returns {string | undefined} */
+/**
+ * Why there is no instruction report here: what would have to be installed. @returns
+ * {string | undefined}
+ */
 export function missingCompiler() {
   if (process.platform !== "linux") return "RADV, which compiles for RDNA2, is Linux' own";
-  if (!RADV.some((path) => existsSync(path))) return "Mesa's RADV is missing (Debian: mesa-vulkan-drivers)";
-  if (spawnSync("gcc", ["--version"]).status !== 0) return "gcc is missing, which builds bench/isa/driver.c";
+  if (!RADV.some((path) => existsSync(path)))
+    return "Mesa's RADV is missing (Debian: mesa-vulkan-drivers)";
+  if (spawnSync("gcc", ["--version"]).status !== 0)
+    return "gcc is missing, which builds bench/isa/driver.c";
   return undefined;
 }

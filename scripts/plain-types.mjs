@@ -1,5 +1,6 @@
-// A step of `npm run build`: declarations that compilers before TypeScript 5.7 can read, too. There typed arrays are not
-// generic over their memory, and newer compilers write that down wherever they infer a type.
+// A step of `npm run build`: declarations that compilers before TypeScript 5.7 can read, too. There
+// typed arrays are not generic over their memory, and newer compilers write that down wherever they
+// infer a type.
 
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -9,6 +10,9 @@ const types = join(dirname(dirname(fileURLToPath(import.meta.url))), "dist/types
 for (const file of readdirSync(types, { recursive: true, encoding: "utf8" })) {
   if (!file.endsWith(".d.ts")) continue;
   const text = readFileSync(join(types, file), "utf8");
-  const plain = text.replace(/\b((?:Int|Uint|Float|BigInt|BigUint)\d+(?:Clamped)?Array)<ArrayBuffer(?:Like)?>/g, "$1");
+  const plain = text.replace(
+    /\b((?:Int|Uint|Float|BigInt|BigUint)\d+(?:Clamped)?Array)<ArrayBuffer(?:Like)?>/g,
+    "$1",
+  );
   if (plain !== text) writeFileSync(join(types, file), plain);
 }

@@ -1,6 +1,7 @@
-// Set-up, run by npm before `npm start` and `npm test`: the packages of the lockfile, and a browser with WebGPU; with
-// --tests, also the driver that some tests run on; with --firefox, that driver and Firefox. Node built-ins only, since
-// nothing else may be there yet. A second run checks two files and is done.
+// Set-up, run by npm before `npm start` and `npm test`: the packages of the lockfile, and a browser
+// with WebGPU; with --tests, also the driver that some tests run on; with --firefox, that driver
+// and Firefox. Node built-ins only, since nothing else may be there yet. A second run checks two
+// files and is done.
 
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -14,10 +15,16 @@ import { findFirefox } from "./firefox.mjs";
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const stamp = join(root, "node_modules/.cache/fovea/lockfile.sha256");
 
-/** Runs a command and shows what it prints. @param {string} command @param {string[]} args @returns {boolean} */
+/**
+ * Runs a command and shows what it prints. @param {string} command @param {string[]} args @returns
+ * {boolean}
+ */
 function run(command, args) {
   console.log(`setup: ${[command, ...args].join(" ")}`);
-  return spawnSync(command, args, { cwd: root, stdio: "inherit", shell: process.platform === "win32" }).status === 0;
+  return (
+    spawnSync(command, args, { cwd: root, stdio: "inherit", shell: process.platform === "win32" })
+      .status === 0
+  );
 }
 
 /** Installs the packages if the lockfile is not the one that was installed last. */
@@ -27,7 +34,9 @@ function installPackages() {
     .digest("hex");
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === hash) return;
   if (!run("npm", ["ci", "--no-audit", "--no-fund"])) {
-    throw new Error("`npm ci` failed: see above. It needs the npm registry, and Node 20.19 or later.");
+    throw new Error(
+      "`npm ci` failed: see above. It needs the npm registry, and Node 20.19 or later.",
+    );
   }
   mkdirSync(dirname(stamp), { recursive: true });
   writeFileSync(stamp, hash);
@@ -37,21 +46,28 @@ function installPackages() {
 async function installBrowser() {
   const playwright = join(root, "node_modules/playwright/cli.js");
   if (run(process.execPath, [playwright, "install", "chromium"])) {
-    run(process.execPath, [playwright, "install-deps", "chromium"]); // needs root; without it they are often there
+    // needs root; without it they are often there
+    run(process.execPath, [playwright, "install-deps", "chromium"]);
   } else {
     installByApt("chromium");
   }
   return findBrowser();
 }
 
-/** Installs Debian's packages where that can be done, and else nothing. @param {...string} packages */
+/**
+ * Installs Debian's packages where that can be done, and else nothing. @param {...string} packages
+ */
 function installByApt(...packages) {
-  if (process.platform !== "linux" || process.getuid?.() !== 0 || !existsSync("/usr/bin/apt-get")) return;
+  if (process.platform !== "linux" || process.getuid?.() !== 0 || !existsSync("/usr/bin/apt-get"))
+    return;
   run("apt-get", ["update", "-q"]);
   run("apt-get", ["install", "-y", "-q", "--no-install-recommends", ...packages]);
 }
 
-/** Tests of shader-f16 run on Mesa's software driver. Where it can't be had they are skipped, and say so. */
+/**
+ * Tests of shader-f16 run on Mesa's software driver. Where it can't be had they are skipped, and
+ * say so.
+ */
 function installLavapipe() {
   if (!lavapipe()) installByApt("mesa-vulkan-drivers", "libvulkan1");
 }

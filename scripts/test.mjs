@@ -1,5 +1,6 @@
-// `npm test`: every test of every project, and a closing line that counts them. A test that is skipped is named with
-// its reason, and more or fewer skips than expected are a failure: nothing drops out of the suite silently.
+// `npm test`: every test of every project, and a closing line that counts them. A test that is
+// skipped is named with its reason, and more or fewer skips than expected are a failure: nothing
+// drops out of the suite silently.
 // `npm test -- --quick` runs a small part of them, for people who change something.
 
 import { spawnSync } from "node:child_process";
@@ -12,13 +13,20 @@ import { missingCompiler } from "./isa.mjs";
 import { skippedWithoutVectors } from "./vectors.mjs";
 
 /**
- * One test of set-up needs a system where every browser is on the path; one needs Mesa's software driver, and one its
- * compiler for AMD's GPUs; some need test vectors that are no part of the project.
+ * One test of set-up needs a system where every browser is on the path; one needs Mesa's software
+ * driver, and one its compiler for AMD's GPUs; some need test vectors that are no part of the
+ * project.
  */
 const EXPECTED_SKIPS =
-  (process.platform === "linux" ? 0 : 1) + (lavapipe() ? 0 : 1) + (missingCompiler() ? 1 : 0) + skippedWithoutVectors();
+  (process.platform === "linux" ? 0 : 1) +
+  (lavapipe() ? 0 : 1) +
+  (missingCompiler() ? 1 : 0) +
+  skippedWithoutVectors();
 
-/** What `npm test -- --quick` runs, for who changes something: law, linker, reference, and one GPU case of each operation. */
+/**
+ * What `npm test -- --quick` runs, for who changes something: law, linker, reference, and one GPU
+ * case of each operation.
+ */
 const QUICK = [
   "test/law.test.ts",
   "test/plain_literals.test.ts",
@@ -45,14 +53,25 @@ const vitest = join(root, "node_modules/vitest/vitest.mjs");
 const quick = process.argv.includes("--quick");
 const filters = quick ? QUICK : process.argv.slice(2);
 // Some tests are about what gets published; the quick ones are about the types instead.
-const build = spawnSync("npm", quick ? ["exec", "--", "tsc", "--noEmit"] : ["run", "--silent", "build"], {
-  cwd: root,
-  stdio: "inherit",
-  shell: process.platform === "win32",
-});
+const build = spawnSync(
+  "npm",
+  quick ? ["exec", "--", "tsc", "--noEmit"] : ["run", "--silent", "build"],
+  {
+    cwd: root,
+    stdio: "inherit",
+    shell: process.platform === "win32",
+  },
+);
 const { status } = spawnSync(
   process.execPath,
-  [vitest, "run", "--reporter=default", "--reporter=json", `--outputFile.json=${report}`, ...filters],
+  [
+    vitest,
+    "run",
+    "--reporter=default",
+    "--reporter=json",
+    `--outputFile.json=${report}`,
+    ...filters,
+  ],
   { cwd: root, stdio: "inherit" },
 );
 
@@ -64,7 +83,8 @@ let skipped = 0;
 try {
   for (const file of JSON.parse(readFileSync(report, "utf8")).testResults) {
     files.push([relative(root, file.name), (file.endTime - file.startTime) / 1000]);
-    if (file.status === "failed" && !file.assertionResults.length) failed++; // the file did not even load
+    // the file did not even load
+    if (file.status === "failed" && !file.assertionResults.length) failed++;
     for (const { status: result, fullName, meta } of file.assertionResults) {
       if (result === "passed") passed++;
       else if (result === "failed") failed++;

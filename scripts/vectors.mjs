@@ -1,5 +1,5 @@
-// Where the test vectors of peers are: beside the project, or in the folders that FOVEA_VECTORS names. They are no part
-// of the project. Node built-ins only.
+// Where the test vectors of peers are: beside the project, or in the folders that FOVEA_VECTORS
+// names. They are no part of the project. Node built-ins only.
 
 import { existsSync, readdirSync } from "node:fs";
 import { delimiter, dirname, join, resolve } from "node:path";
@@ -9,7 +9,9 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
 /** The folders, none where they are missing. @returns {string[]} */
 export function vectorFolders() {
-  const given = process.env.FOVEA_VECTORS?.split(delimiter).filter(Boolean) ?? [join(root, "../shared/vectors")];
+  const given = process.env.FOVEA_VECTORS?.split(delimiter).filter(Boolean) ?? [
+    join(root, "../shared/vectors"),
+  ];
   return given.map((folder) => resolve(folder)).filter((folder) => existsSync(folder));
 }
 

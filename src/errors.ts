@@ -12,8 +12,8 @@ export type FoveaErrorCode =
   | "file"; // a file is malformed or does not hold what was asked for
 
 /**
- * The one error class of Fovea. Whatever is thrown or rejected with is one of these; the message names the
- * argument, what was expected, what came, and what to do.
+ * The one error class of Fovea. Whatever is thrown or rejected with is one of these; the message
+ * names the argument, what was expected, what came, and what to do.
  */
 export class FoveaError extends Error {
   override readonly name = "FoveaError";
@@ -25,14 +25,21 @@ export class FoveaError extends Error {
   }
 }
 
-/** Throws a FoveaError unless `condition` holds. The message is a function so that a passing check costs nothing. */
-export function check(condition: boolean, code: FoveaErrorCode, message: () => string): asserts condition {
+/**
+ * Throws a FoveaError unless `condition` holds. The message is a function so that a passing check
+ * costs nothing.
+ */
+export function check(
+  condition: boolean,
+  code: FoveaErrorCode,
+  message: () => string,
+): asserts condition {
   if (!condition) throw new FoveaError(code, message());
 }
 
 /**
- * Runs what reads a caller's values, whose getters, traps and conversions may throw anything: what they throw becomes a
- * FoveaError("argument") that says that `what` cannot be read.
+ * Runs what reads a caller's values, whose getters, traps and conversions may throw anything: what
+ * they throw becomes a FoveaError("argument") that says that `what` cannot be read.
  */
 export function reading<Value>(what: string, read: () => Value): Value {
   try {
@@ -47,8 +54,8 @@ export function reading<Value>(what: string, read: () => Value): Value {
 const SHOWN = 100;
 
 /**
- * A value as messages name it: short, on one line, and without running code that could throw. Use it for whatever a
- * caller gave; numbers and strings that were checked before need it not.
+ * A value as messages name it: short, on one line, and without running code that could throw. Use
+ * it for whatever a caller gave; numbers and strings that were checked before need it not.
  */
 export function show(value: unknown): string {
   let text: string;
@@ -61,14 +68,18 @@ export function show(value: unknown): string {
         .slice(0, SHOWN)
         .map((item) => (Array.isArray(item) ? "[...]" : show(item)))
         .join(", ")}]`;
-    else if (ArrayBuffer.isView(value)) text = `${value.constructor.name} of ${value.byteLength} bytes`;
+    else if (ArrayBuffer.isView(value))
+      text = `${value.constructor.name} of ${value.byteLength} bytes`;
     else if (typeof value === "object" && value !== null) text = shownObject(value);
     else text = String(value);
   } catch {
     text = "a value that cannot be read";
   }
   // What would move the cursor of a terminal is escaped.
-  text = text.replace(/[\p{Cc}\u2028\u2029]/gu, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  text = text.replace(
+    /[\p{Cc}\u2028\u2029]/gu,
+    (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
   return text.length > SHOWN ? `${text.slice(0, SHOWN)}...` : text;
 }
 

@@ -1,5 +1,6 @@
-// What a caller gives to a public function, as it was at the moment of the call: known members, read once and copied, so
-// that nothing which the caller does afterwards changes what the call means.
+// What a caller gives to a public function, as it was at the moment of the call: known members,
+// read once and copied, so that nothing which the caller does afterwards changes what the call
+// means.
 
 import { FoveaError, reading, show } from "./errors.ts";
 
@@ -21,7 +22,9 @@ type NumberArray =
 export type Numbers = readonly number[] | NumberArray;
 
 /** Options as they are read: without null, and with arrays in place of typed arrays. */
-export type Taken<T> = T extends unknown ? { [Name in keyof T]: Exclude<T[Name], null | NumberArray> } : never;
+export type Taken<T> = T extends unknown
+  ? { [Name in keyof T]: Exclude<T[Name], null | NumberArray> }
+  : never;
 
 /** The members of a type, or of each type of a union. */
 type NameOf<T> = T extends unknown ? keyof T & string : never;
@@ -40,21 +43,33 @@ type Kind<Value> = [NonNullable<Value>] extends [boolean]
 /** With a question mark where null means none, as in configurations of models. */
 type Nullable<Value> = null extends Value ? `${Kind<Value>}?` : Kind<Value>;
 
-/** The names of all options, and their kinds: the compiler holds the list to the type, so that nothing is forgotten. */
+/**
+ * The names of all options, and their kinds: the compiler holds the list to the type, so that
+ * nothing is forgotten.
+ */
 export type OptionNames<T> = { readonly [Name in NameOf<T>]: Nullable<Member<T, Name>> };
 
 /** Such a list, of whatever options. */
-export type AnyNames = Readonly<Record<string, `${"any" | "boolean" | "number" | "string"}${"" | "?"}`>>;
+export type AnyNames = Readonly<
+  Record<string, `${"any" | "boolean" | "number" | "string"}${"" | "?"}`>
+>;
 
-/** A list of numbers as an array; anything else as it is. Elements of BigInt64Array become numbers. */
-export function numbersOf<T>(value: T): Exclude<T, NumberArray> | (T extends NumberArray ? readonly number[] : never) {
+/**
+ * A list of numbers as an array; anything else as it is. Elements of BigInt64Array become numbers.
+ */
+export function numbersOf<T>(
+  value: T,
+): Exclude<T, NumberArray> | (T extends NumberArray ? readonly number[] : never) {
   const list = ArrayBuffer.isView(value) && !(value instanceof DataView);
-  return (list ? Array.from(value as unknown as ArrayLike<number | bigint>, Number) : value) as ReturnType<
-    typeof numbersOf<T>
-  >;
+  return (
+    list ? Array.from(value as unknown as ArrayLike<number | bigint>, Number) : value
+  ) as ReturnType<typeof numbersOf<T>>;
 }
 
-/** The elements of an array or a typed array, copied; undefined for anything else, and for a list that cannot be read. */
+/**
+ * The elements of an array or a typed array, copied; undefined for anything else, and for a list
+ * that cannot be read.
+ */
 export function elementsOfList<Element>(value: unknown): Element[] | undefined {
   try {
     const list = numbersOf(value);
@@ -64,18 +79,22 @@ export function elementsOfList<Element>(value: unknown): Element[] | undefined {
   }
 }
 
-/** Objects within objects that options may have: enough for every option, and an end to those that hold themselves. */
+/**
+ * Objects within objects that options may have: enough for every option, and an end to those that
+ * hold themselves.
+ */
 const DEEPEST = 6;
 /** Numbers of a list, above all that an option can mean. */
 const LONGEST = 2 ** 26;
 
 /**
- * Reads the options that a function knows. `unknown` is the first name, if any, that it does not. A member that is
- * undefined is the same as none, and so is null where the type has it. Lists and plain objects are copied, typed arrays
- * become arrays, BigInts numbers; tensors and other objects stay what they are.
+ * Reads the options that a function knows. `unknown` is the first name, if any, that it does not. A
+ * member that is undefined is the same as none, and so is null where the type has it. Lists and
+ * plain objects are copied, typed arrays become arrays, BigInts numbers; tensors and other objects
+ * stay what they are.
  *
- * What is read can be compared and shown without running code that throws. Throws FoveaError for anything else: for what
- * is no object, holds itself or a function, or cannot be read.
+ * What is read can be compared and shown without running code that throws. Throws FoveaError for
+ * anything else: for what is no object, holds itself or a function, or cannot be read.
  */
 export function readGiven<T extends object>(
   label: string,
@@ -89,15 +108,17 @@ export function readGiven<T extends object>(
     for (const name in given) unknown ??= Object.hasOwn(names, name) ? undefined : name;
     const options = members(label, given ?? {}, Object.keys(names), 0);
     const kinds: AnyNames = names;
-    for (const name in kinds) if (options[name] === null && kinds[name].endsWith("?")) delete options[name];
+    for (const name in kinds)
+      if (options[name] === null && kinds[name].endsWith("?")) delete options[name];
     checkKinds(label, options, kinds);
     return { options: options as Taken<T>, unknown };
   });
 }
 
 /**
- * The options of an asynchronous call, read before it returns. Rejects with FoveaError for a name that the function does
- * not know; what that error says is loaded when it is needed. Synchronous functions have `takeOptions` for the same.
+ * The options of an asynchronous call, read before it returns. Rejects with FoveaError for a name
+ * that the function does not know; what that error says is loaded when it is needed. Synchronous
+ * functions have `takeOptions` for the same.
  */
 export async function readOptions<T extends object>(
   label: string,
@@ -110,7 +131,10 @@ export async function readOptions<T extends object>(
   throw unknownOption((options as { label?: string }).label ?? label, unknown, names);
 }
 
-/** Whether a value has options as its members: a plain object, or an instance of a class of the caller's. */
+/**
+ * Whether a value has options as its members: a plain object, or an instance of a class of the
+ * caller's.
+ */
 export function isRecord(value: unknown): value is object {
   try {
     return /Object|Module/.test(Object.prototype.toString.call(value).slice(8));
@@ -123,12 +147,20 @@ export function isRecord(value: unknown): value is object {
 export function checkKinds(label: string, options: object, names: AnyNames): void {
   for (const [name, value] of Object.entries(options)) {
     const kind = names[name].replace("?", "");
-    if (kind !== "any" && typeof value !== kind) refuse(label, `${name} must be a ${kind}, got ${show(value)}.`);
+    if (kind !== "any" && typeof value !== kind)
+      refuse(label, `${name} must be a ${kind}, got ${show(value)}.`);
   }
 }
 
-function members(label: string, from: object, names: readonly string[], depth: number): Record<string, unknown> {
-  const all = names.map((name) => [name, copy(label, name, (from as Record<string, unknown>)[name], depth)] as const);
+function members(
+  label: string,
+  from: object,
+  names: readonly string[],
+  depth: number,
+): Record<string, unknown> {
+  const all = names.map(
+    (name) => [name, copy(label, name, (from as Record<string, unknown>)[name], depth)] as const,
+  );
   return Object.fromEntries(all.filter(([, value]) => value !== undefined));
 }
 
@@ -147,7 +179,8 @@ function copy(label: string, name: string, value: unknown, depth: number): unkno
     return value;
   }
   if (depth > DEEPEST) refuse(label, `${name} is nested too deeply, or holds itself.`);
-  if (isArray && list.length > LONGEST) refuse(label, `${name} is too long: ${list.length} elements.`);
+  if (isArray && list.length > LONGEST)
+    refuse(label, `${name} is too long: ${list.length} elements.`);
   if (isArray) return Array.from(list, (item) => copy(label, name, item, depth + 1));
   return members(label, list, Object.keys(list), depth + 1);
 }
@@ -157,4 +190,5 @@ function refuse(label: string, what: string): never {
 }
 
 /** Whether a value is a whole number from 0 up that counts something. */
-export const isLength = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
+export const isLength = (value: unknown): value is number =>
+  Number.isSafeInteger(value) && (value as number) >= 0;

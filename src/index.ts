@@ -33,13 +33,24 @@ export {
   topKKeys,
   type WeightsOptions,
 } from "./attention/weights.ts";
-export type { Chosen, TopKeysProblem, WeightsProblem, WeightsStage } from "./attention/weights_problem.ts";
+export type {
+  Chosen,
+  TopKeysProblem,
+  WeightsProblem,
+  WeightsStage,
+} from "./attention/weights_problem.ts";
 export type { CacheAppendPlan } from "./cache/append.ts";
 export type { AppendBindings, AppendProblem } from "./cache/append_problem.ts";
 export type { AppendOptions } from "./cache/append_queue.ts";
 export { PagedBatch } from "./cache/batch.ts";
 export { createKvCache, KvCache } from "./cache/contiguous.ts";
-export type { CacheDtype, ForkOptions, KvCacheOptions, QkNorm, RowOptions } from "./cache/options.ts";
+export type {
+  CacheDtype,
+  ForkOptions,
+  KvCacheOptions,
+  QkNorm,
+  RowOptions,
+} from "./cache/options.ts";
 export { createPagedKvCache, PagedKvCache } from "./cache/paged.ts";
 export type { PagedKvCacheOptions } from "./cache/paged_options.ts";
 export { FoveaError, type FoveaErrorCode } from "./errors.ts";
@@ -74,9 +85,20 @@ export {
   prefixLm,
   slidingWindow,
 } from "./functions/masks.ts";
-export { alibiScore, alibiSlopes, softcapScore, type T5Table, t5Score } from "./functions/scores.ts";
+export {
+  alibiScore,
+  alibiSlopes,
+  softcapScore,
+  type T5Table,
+  t5Score,
+} from "./functions/scores.ts";
 export type { Numbers } from "./given.ts";
-export { deviceDescriptor, type RequestDeviceOptions, release, requestFoveaDevice } from "./gpu/device.ts";
+export {
+  deviceDescriptor,
+  type RequestDeviceOptions,
+  release,
+  requestFoveaDevice,
+} from "./gpu/device.ts";
 export type { NestedNumbers, TensorData, TensorValues, ValuesOf } from "./gpu/elements.ts";
 export { type FloatTensor, Tensor, tensor } from "./gpu/tensor.ts";
 export type { TensorOptions } from "./gpu/tensor_options.ts";
@@ -98,10 +120,19 @@ export {
   type OnnxMatMuls,
 } from "./layers/multi_head_layouts.ts";
 export { MultiHeadPlan } from "./layers/multi_head_plan.ts";
-export type { MultiHeadBindings, MultiHeadOptions, MultiHeadProblem } from "./layers/multi_head_problem.ts";
+export type {
+  MultiHeadBindings,
+  MultiHeadOptions,
+  MultiHeadProblem,
+} from "./layers/multi_head_problem.ts";
 export type { MultiHeadSizes } from "./layers/multi_head_sizes.ts";
 export type { PyTorchMultiHead, PyTorchOptions } from "./layers/multi_head_state.ts";
-export type { LinearWeights, MultiHeadWeights, NewMultiHead, WeightSource } from "./layers/multi_head_weights.ts";
+export type {
+  LinearWeights,
+  MultiHeadWeights,
+  NewMultiHead,
+  WeightSource,
+} from "./layers/multi_head_weights.ts";
 export {
   type MultiplicativeBindings,
   type MultiplicativeOptions,
@@ -145,7 +176,12 @@ export {
   type PointwiseProblem,
   planPointwise,
 } from "./operations/pointwise.ts";
-export { type ProjectionOptions, ProjectionPlan, planProjection, project } from "./operations/projection.ts";
+export {
+  type ProjectionOptions,
+  ProjectionPlan,
+  planProjection,
+  project,
+} from "./operations/projection.ts";
 export type { ProjectionBindings, ProjectionProblem } from "./operations/projection_problem.ts";
 export {
   logSoftmax,
@@ -178,7 +214,10 @@ export {
   planPositionEncoding,
   positionEncoding,
 } from "./positions/encoding.ts";
-export type { PositionEncodingBindings, PositionEncodingProblem } from "./positions/encoding_problem.ts";
+export type {
+  PositionEncodingBindings,
+  PositionEncodingProblem,
+} from "./positions/encoding_problem.ts";
 export type { PositionOptions } from "./positions/positions.ts";
 export { planRotary, RotaryPlan, type RotaryRunOptions, rotary } from "./positions/rotary.ts";
 export { type RotaryOptions, rotaryFrequencies } from "./positions/rotary_options.ts";
@@ -186,4 +225,11 @@ export type { RotaryBindings, RotaryProblem } from "./positions/rotary_problem.t
 export type { RotaryScaling } from "./positions/rotary_scaling.ts";
 export { type SinusoidalOptions, sinusoidalPositions } from "./positions/sinusoidal.ts";
 export { type TuneOptions, tune } from "./tune/tune.ts";
-export type { CausalAlignment, Dtype, FloatDtype, Layout, MaskOptions, TensorSpec } from "./types.ts";
+export type {
+  CausalAlignment,
+  Dtype,
+  FloatDtype,
+  Layout,
+  MaskOptions,
+  TensorSpec,
+} from "./types.ts";

@@ -4,8 +4,8 @@ import { type AnyNames, checkKinds, type OptionNames, readGiven, type Taken } fr
 import { unknownOption } from "./unknown_option.ts";
 
 /**
- * The options of a call: a copy of what is given at this moment. Throws FoveaError("argument") for a name that the
- * function does not know, with the nearest one that it does.
+ * The options of a call: a copy of what is given at this moment. Throws FoveaError("argument") for
+ * a name that the function does not know, with the nearest one that it does.
  *
  * @param label Name of the function in messages; the options' own `label` goes before it
  */
@@ -20,8 +20,12 @@ export function takeOptions<T extends object>(
   return options;
 }
 
-/** Throws FoveaError("argument") for a member of an option that is an object, if the name is not one of `names`. */
+/**
+ * Throws FoveaError("argument") for a member of an option that is an object, if the name is not one
+ * of `names`.
+ */
 export function checkNames(label: string, given: object, names: AnyNames): void {
-  for (const name of Object.keys(given)) if (!Object.hasOwn(names, name)) throw unknownOption(label, name, names);
+  for (const name of Object.keys(given))
+    if (!Object.hasOwn(names, name)) throw unknownOption(label, name, names);
   checkKinds(label, given, names);
 }

@@ -7,7 +7,8 @@ export type Dtype = "f32" | "f16" | "bf16" | "u32" | "i32" | "u8";
 export type FloatDtype = "f32" | "f16" | "bf16";
 
 /**
- * The order of the axes of a 4-D tensor: B batch, H heads, M (queries) or N (keys) sequence, D head dim.
+ * The order of the axes of a 4-D tensor: B batch, H heads, M (queries) or N (keys) sequence, D head
+ * dim.
  * A layout is a reading of shapes and strides; nothing is ever copied to get from one to the other.
  */
 export type Layout = "bhmd" | "bmhd";
@@ -37,18 +38,25 @@ export type CausalAlignment = "bottom-right" | "top-left";
 /** The mask and the scale: what softmax(scale * Q K^T + mask) V leaves open. */
 export interface MaskOptions<PerBatch> {
   /**
-   * Query i stands at position p = i + offset and sees the keys 0..p. `true` means `"bottom-right"`: the last query
-   * stands at the last key (offset = key length - M, for each batch entry by its own key length; the FlashAttention
-   * rule). `"top-left"` is offset 0. Default `false`: every query sees every key.
+   * Query i stands at position p = i + offset and sees the keys 0..p. `true` means
+   * `"bottom-right"`: the last query stands at the last key (offset = key length - M, for each
+   * batch entry by its own key length; the FlashAttention rule). `"top-left"` is offset 0. Default
+   * `false`: every query sees every key.
    */
   readonly causal?: boolean | CausalAlignment | null;
-  /** Position of the first query, for all batch entries or one each; may be negative. Replaces the alignment. */
+  /**
+   * Position of the first query, for all batch entries or one each; may be negative. Replaces the
+   * alignment.
+   */
   readonly queryOffset?: number | PerBatch;
-  /** Keys of each batch entry, counted from the first; the rest is padding and is never read. Default N for all. */
+  /**
+   * Keys of each batch entry, counted from the first; the rest is padding and is never read.
+   * Default N for all.
+   */
   readonly kvLengths?: PerBatch;
   /**
-   * Factor of the scores, a number of f32. Default 1 / sqrt(D); of cosine and additive similarity 1. Beyond 2^64 it goes
-   * with attention of plain scores, a softcap or normalised rows only.
+   * Factor of the scores, a number of f32. Default 1 / sqrt(D); of cosine and additive similarity
+   * 1. Beyond 2^64 it goes with attention of plain scores, a softcap or normalised rows only.
    */
   readonly scale?: number;
 }
@@ -62,12 +70,18 @@ export interface Binding {
   readonly dynamic?: true;
 }
 
-/** A linked kernel: all that depends on a problem's constants, and nothing that depends on its lengths. */
+/**
+ * A linked kernel: all that depends on a problem's constants, and nothing that depends on its
+ * lengths.
+ */
 export interface KernelSource {
   /** Kernel and variant, for labels and tables: `forward 64x32`. */
   readonly label: string;
   readonly code: string;
-  /** Where line `line` (from 1) of the code was written. Columns count unless the line was rewritten. */
+  /**
+   * Where line `line` (from 1) of the code was written. Columns count unless the line was
+   * rewritten.
+   */
   locate(line: number): { module: string; line: number; rewritten?: boolean };
   readonly bindings: readonly Binding[];
 }

@@ -1,4 +1,5 @@
-// The error for an option that does not exist: what other libraries mean by it, or the nearest one that does.
+// The error for an option that does not exist: what other libraries mean by it, or the nearest one
+// that does.
 
 import { FoveaError, show } from "./errors.ts";
 
@@ -8,7 +9,10 @@ export function unknownOption(label: string, name: string, names: object): Fovea
   return new FoveaError("argument", `${label}: there is no option ${show(name)}. ${advice}`);
 }
 
-/** What other libraries call an option, and what it is here: names, the first one known to a function, or a sentence. */
+/**
+ * What other libraries call an option, and what it is here: names, the first one known to a
+ * function, or a sentence.
+ */
 const FOREIGN: Readonly<Record<string, readonly string[] | string>> = {
   // PyTorch: scaled_dot_product_attention, nn.MultiheadAttention, FlexAttention
   is_causal: ["causal"],
@@ -41,7 +45,8 @@ const FOREIGN: Readonly<Record<string, readonly string[] | string>> = {
   learnable_sink: ["sinks"],
   s_aux: ["sinks"],
   num_splits: ["kvSplits"],
-  block_table: "createPagedKvCache() makes a cache in pages, which attention takes in place of k and v.",
+  block_table:
+    "createPagedKvCache() makes a cache in pages, which attention takes in place of k and v.",
   similarity: "attention() takes other similarities.",
   deterministic: "The same inputs always give the same bits: leave it out.",
   // Keras
@@ -86,7 +91,8 @@ const FOREIGN: Readonly<Record<string, readonly string[] | string>> = {
   page_size: ["pageSize"],
   num_pages: ["pages"],
   num_blocks: ["pages"],
-  rotary: "rotary() turns queries and keys before attention, and a cache made with `rotary` does as it takes them.",
+  rotary:
+    "rotary() turns queries and keys before attention, and a cache made with `rotary` does as it takes them.",
 };
 
 /** A name without what people write it differently by. */
@@ -103,7 +109,9 @@ function adviceFor(name: string, right: readonly string[]): string {
   if (typeof foreign === "string") return foreign;
   const known = foreign?.filter((ours) => right.includes(ours)) ?? [];
   if (known.length) return `Here it is ${known.join(" or ")}.`;
-  const instead = foreign?.map((ours) => FOREIGN_PLAIN.get(plain(ours))).find((text) => typeof text === "string");
+  const instead = foreign
+    ?.map((ours) => FOREIGN_PLAIN.get(plain(ours)))
+    .find((text) => typeof text === "string");
   if (instead) return instead as string;
   const nearest = nearestName(word, right);
   return nearest ? `Did you mean ${nearest}?` : all;
@@ -114,10 +122,14 @@ export function nearestName(word: string, right: readonly string[]): string | un
   const [nearest] = right
     .map((one) => ({ one, steps: editDistance(word, plain(one)) }))
     .sort((a, b) => a.steps - b.steps);
-  return nearest && nearest.steps <= Math.max(1, Math.floor(word.length / 3)) ? nearest.one : undefined;
+  return nearest && nearest.steps <= Math.max(1, Math.floor(word.length / 3))
+    ? nearest.one
+    : undefined;
 }
 
-/** Letters to insert, drop, replace or swap with their neighbour to get from one word to the other. */
+/**
+ * Letters to insert, drop, replace or swap with their neighbour to get from one word to the other.
+ */
 function editDistance(a: string, b: string): number {
   let before = [] as number[];
   let last = Array.from({ length: b.length + 1 }, (_, j) => j);
@@ -126,7 +138,14 @@ function editDistance(a: string, b: string): number {
     for (let j = 1; j <= b.length; j++) {
       const replaced = last[j - 1] + Number(a[i - 1] !== b[j - 1]);
       const swaps = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
-      row.push(Math.min(last[j] + 1, row[j - 1] + 1, replaced, swaps ? before[j - 2] + 1 : Number.POSITIVE_INFINITY));
+      row.push(
+        Math.min(
+          last[j] + 1,
+          row[j - 1] + 1,
+          replaced,
+          swaps ? before[j - 2] + 1 : Number.POSITIVE_INFINITY,
+        ),
+      );
     }
     before = last;
     last = row;

@@ -17,12 +17,21 @@ const COMMON = [
   "src/unknown_option.ts",
 ];
 /** Rooms of operations, from the lowest up: each may know those before it. */
-const OPERATIONS = ["operations", "positions", "functions", "attention"].map((room) => `src/${room}`);
+const OPERATIONS = ["operations", "positions", "functions", "attention"].map(
+  (room) => `src/${room}`,
+);
 /** What every operation stands on. */
 const GROUND = ["src/plan", "src/kernels", "src/shader", "src/gpu"];
-const below = (room: string) => [...OPERATIONS.slice(0, OPERATIONS.indexOf(`src/${room}`)), ...GROUND, ...COMMON];
+const below = (room: string) => [
+  ...OPERATIONS.slice(0, OPERATIONS.indexOf(`src/${room}`)),
+  ...GROUND,
+  ...COMMON,
+];
 
-/** A folder may import from itself and from what stands here: arrows go down only, also those of types and `import()`. */
+/**
+ * A folder may import from itself and from what stands here: arrows go down only, also those of
+ * types and `import()`.
+ */
 const LAW: Readonly<Record<string, readonly string[]>> = {
   "src/types.ts": [],
   "src/errors.ts": [],
@@ -42,9 +51,18 @@ const LAW: Readonly<Record<string, readonly string[]>> = {
   "src/tune": [...OPERATIONS, ...GROUND, ...COMMON],
   "src/cache": [...OPERATIONS, ...GROUND, ...COMMON],
   "src/layers": [...OPERATIONS, "src/cache", "src/linear", ...GROUND, ...COMMON],
-  // Random numbers for tests come from a development dependency; the package does not have that file.
+  // Random numbers for tests come from a development dependency; the package does not have that
+  // file.
   "src/reference": ["src/types.ts", "pure-rand"],
-  "src/index.ts": [...OPERATIONS, "src/cache", "src/layers", "src/linear", "src/tune", ...GROUND, ...COMMON],
+  "src/index.ts": [
+    ...OPERATIONS,
+    "src/cache",
+    "src/layers",
+    "src/linear",
+    "src/tune",
+    ...GROUND,
+    ...COMMON,
+  ],
   "src/interop": ["src/index.ts", "src/errors.ts", "src/given.ts", "src/unknown_option.ts"],
 };
 
@@ -53,10 +71,15 @@ const files = (folder: string, pattern: RegExp) =>
     .filter((file) => pattern.test(file))
     .map((file) => join(folder, file));
 
-/** Everything that a TypeScript file imports, types and `import()` included, as paths from the root or package names. */
+/**
+ * Everything that a TypeScript file imports, types and `import()` included, as paths from the root
+ * or package names.
+ */
 function imports(file: string): string[] {
   const text = blankComments(readFileSync(join(root, file), "utf8"));
-  const specifiers = [...text.matchAll(/(?:\bfrom|\bimport)\s*\(?\s*"([^"]+)"/g)].map(([, specifier]) => specifier);
+  const specifiers = [...text.matchAll(/(?:\bfrom|\bimport)\s*\(?\s*"([^"]+)"/g)].map(
+    ([, specifier]) => specifier,
+  );
   return specifiers.map((specifier) => {
     if (!specifier.startsWith(".")) return specifier;
     return relative(root, resolve(join(root, dirname(file)), specifier.replace(/\?\w+$/, "")));
@@ -86,8 +109,28 @@ describe("import law", () => {
   });
 
   it("has no file above 300 lines", () => {
-    const long = sources.filter((file) => readFileSync(join(root, file), "utf8").split("\n").length > 301);
+    const long = sources.filter(
+      (file) => readFileSync(join(root, file), "utf8").split("\n").length > 301,
+    );
     expect(long).toEqual([]);
+  });
+
+  it("has no line above 100 columns but where a string stands", () => {
+    const lines = sources.flatMap((file) => {
+      const text = readFileSync(join(root, file), "utf8").split("\n");
+      return text.map((line, index) => ({ line, place: `${file}:${index + 1}` }));
+    });
+    const long = lines.filter(({ line }) => line.length > 100 && !/["'`/].*["'`/]|`/.test(line));
+    expect(long.map(({ place }) => place)).toEqual([]);
+  });
+
+  it("has no room above 3,900 lines", () => {
+    const rooms = new Map<string, number>();
+    for (const file of sources) {
+      const lines = readFileSync(join(root, file), "utf8").split("\n").length - 1;
+      rooms.set(dirname(file), (rooms.get(dirname(file)) ?? 0) + lines);
+    }
+    expect([...rooms].filter(([, lines]) => lines > 3900)).toEqual([]);
   });
 
   it("has no folder that the law does not name", () => {
@@ -97,12 +140,16 @@ describe("import law", () => {
 
   it("sees types, import() and what is exported on, and no comments", () => {
     const file = sources.find((one) => one.endsWith("attention/features.ts")) as string;
-    expect(imports(file)).toEqual(expect.arrayContaining(["src/attention/extended_features.ts", "src/errors.ts"]));
+    expect(imports(file)).toEqual(
+      expect.arrayContaining(["src/attention/extended_features.ts", "src/errors.ts"]),
+    );
     expect(imports("src/index.ts")).toContain("src/types.ts");
   });
 
   it("has no circle of files", () => {
-    const graph = new Map(sources.map((file) => [file, imports(file).filter((target) => target.endsWith(".ts"))]));
+    const graph = new Map(
+      sources.map((file) => [file, imports(file).filter((target) => target.endsWith(".ts"))]),
+    );
     expect(circles(graph)).toEqual([]);
     const edges: readonly [string, string[]][] = [
       ["a", ["b"]],
@@ -126,14 +173,17 @@ describe("import law", () => {
     for (const file of files("demo", /\.ts$/)) {
       const outside = imports(file).filter((target) => /^(?:src|shaders|test)\//.test(target));
       expect(
-        outside.filter((target) => target !== "src/index.ts" && target !== "src/reference/index.ts"),
+        outside.filter(
+          (target) => target !== "src/index.ts" && target !== "src/reference/index.ts",
+        ),
         file,
       ).toEqual([]);
     }
   });
 });
 
-const ownerOf = (file: string) => Object.keys(LAW).find((place) => file === place || file.startsWith(`${place}/`));
+const ownerOf = (file: string) =>
+  Object.keys(LAW).find((place) => file === place || file.startsWith(`${place}/`));
 
 describe("the tree", () => {
   it("has nothing at the top but what the house allows", () => {
@@ -154,6 +204,8 @@ describe("the tree", () => {
   });
 
   it("records no registry host in the lockfile", () => {
-    expect(readFileSync(join(root, "package-lock.json"), "utf8")).not.toMatch(/"resolved": *"https?:/);
+    expect(readFileSync(join(root, "package-lock.json"), "utf8")).not.toMatch(
+      /"resolved": *"https?:/,
+    );
   });
 });

@@ -23,7 +23,8 @@ const NAMES: OptionNames<Options> = {
   alibiSlopes: "any",
   label: "string",
 };
-const take = (given: unknown) => takeOptions("call", given as Options, NAMES) as Readonly<Record<string, unknown>>;
+const take = (given: unknown) =>
+  takeOptions("call", given as Options, NAMES) as Readonly<Record<string, unknown>>;
 
 describe("names", () => {
   it.each([
@@ -52,7 +53,11 @@ describe("names", () => {
   it("are refused whatever the value, but for none at all", async () => {
     await expectError(() => take({ nonsense: null }), "argument", /no option "nonsense"/);
     await expectError(() => take({ nonsense: undefined }), "argument", /no option "nonsense"/);
-    await expectError(() => take(Object.create({ nonsense: 1 })), "argument", /no option "nonsense"/);
+    await expectError(
+      () => take(Object.create({ nonsense: 1 })),
+      "argument",
+      /no option "nonsense"/,
+    );
     expect(take({})).toEqual({});
     expect(take(undefined)).toEqual({});
     expect(take(null)).toEqual({});
@@ -66,7 +71,11 @@ describe("names", () => {
   });
 
   it("come before the label of the call, and after its name", async () => {
-    await expectError(() => take({ label: "mine", nonsense: 1 }), "argument", /^mine: there is no option/);
+    await expectError(
+      () => take({ label: "mine", nonsense: 1 }),
+      "argument",
+      /^mine: there is no option/,
+    );
     await expectError(
       () => readOptions("call", { nonsense: 1 } as Options, NAMES),
       "argument",
@@ -105,10 +114,22 @@ describe("values", () => {
   });
 
   it("of typed arrays of every kind become lists of numbers", () => {
-    const kinds = [Int8Array, Uint8Array, Int16Array, Uint16Array, Int32Array, Uint32Array, Float32Array, Float64Array];
+    const kinds = [
+      Int8Array,
+      Uint8Array,
+      Int16Array,
+      Uint16Array,
+      Int32Array,
+      Uint32Array,
+      Float32Array,
+      Float64Array,
+    ];
     for (const Kind of kinds) expect(take({ window: Kind.of(7, 20) })).toEqual({ window: [7, 20] });
     expect(take({ window: BigInt64Array.of(7n, -1n) })).toEqual({ window: [7, -1] });
-    expect(take({ mask: { shape: Uint32Array.of(2, 3) }, scale: 3n })).toEqual({ mask: { shape: [2, 3] }, scale: 3 });
+    expect(take({ mask: { shape: Uint32Array.of(2, 3) }, scale: 3n })).toEqual({
+      mask: { shape: [2, 3] },
+      scale: 3,
+    });
     expect(numbersOf(BigUint64Array.of(5n))).toEqual([5]);
     expect(numbersOf("text")).toBe("text");
   });

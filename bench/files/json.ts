@@ -1,4 +1,5 @@
-// What JSON.parse does not tell of a text that nobody vouches for: how deep it nests, and whether a name stands twice.
+// What JSON.parse does not tell of a text that nobody vouches for: how deep it nests, and whether a
+// name stands twice.
 
 /** A look at JSON before it is parsed. */
 export interface JsonScan {
@@ -9,8 +10,8 @@ export interface JsonScan {
 }
 
 /**
- * Reads the text once, in linear time, and stops beyond `maxDepth` levels or at a name that stands twice. Text that is no
- * JSON is left for JSON.parse to refuse.
+ * Reads the text once, in linear time, and stops beyond `maxDepth` levels or at a name that stands
+ * twice. Text that is no JSON is left for JSON.parse to refuse.
  */
 export function scanJson(text: string, maxDepth: number): JsonScan {
   /** The names so far of each object that is open; none of an array. */

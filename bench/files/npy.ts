@@ -1,5 +1,5 @@
-// NumPy files with one array each. They are written by npm `npyjs`, whose reader takes whatever it is given; so they are
-// read here, and everything that a file can get wrong is checked.
+// NumPy files with one array each. They are written by npm `npyjs`, whose reader takes whatever it
+// is given; so they are read here, and everything that a file can get wrong is checked.
 // Source of the rules: numpy.lib.format of NumPy's documentation.
 
 import { dump } from "npyjs";
@@ -13,33 +13,46 @@ const DTYPES = new Map([
 ]);
 const MAGIC = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59]; // "\x93NUMPY"
 
-/** Longest header that is read: what version 1 can have. Longer ones are of dtypes with many fields. */
+/**
+ * Longest header that is read: what version 1 can have. Longer ones are of dtypes with many fields.
+ */
 const MAX_HEADER = 0xffff;
 
 /** As many axes as NumPy's arrays can have. */
 const MAX_AXES = 64;
 
-/** An entry of the header, a Python literal: a name, and text, True, False or a tuple of whole numbers. */
+/**
+ * An entry of the header, a Python literal: a name, and text, True, False or a tuple of whole
+ * numbers.
+ */
 const ENTRY =
   /\s*(?:'(?<name>\w{0,20})'|"(?<name2>\w{0,20})")\s*:\s*(?:'(?<text>[^'\\]*)'|"(?<text2>[^"\\]*)"|(?<flag>True|False)|\((?<sizes>[^()]*)\))\s*(?<more>,?)/y;
 
 const CLOSE = /\s*\}\s*$/y;
 
-/** Reads a file with one array. Throws FoveaError("file") for anything but a well-formed one of a float dtype. */
+/**
+ * Reads a file with one array. Throws FoveaError("file") for anything but a well-formed one of a
+ * float dtype.
+ */
 export function readNpy(name: string, bytes: Uint8Array): FileTensor {
   const fail = (what: string): never => {
     throw new FoveaError("file", `${name}: ${what}`);
   };
-  if (bytes[0] === 0x50 && bytes[1] === 0x4b) fail("this is no .npy file but an archive; unzip a .npz first.");
-  if (bytes.length < 12 || MAGIC.some((byte, index) => bytes[index] !== byte)) fail("this is no .npy file.");
+  if (bytes[0] === 0x50 && bytes[1] === 0x4b)
+    fail("this is no .npy file but an archive; unzip a .npz first.");
+  if (bytes.length < 12 || MAGIC.some((byte, index) => bytes[index] !== byte))
+    fail("this is no .npy file.");
   const [, , , , , , major, minor] = bytes;
-  if (major < 1 || major > 3 || minor !== 0) fail(`version ${major}.${minor} is unknown; there are 1.0, 2.0 and 3.0.`);
+  if (major < 1 || major > 3 || minor !== 0)
+    fail(`version ${major}.${minor} is unknown; there are 1.0, 2.0 and 3.0.`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const start = major === 1 ? 10 : 12;
   const length = major === 1 ? view.getUint16(8, true) : view.getUint32(8, true);
   const end = start + length;
-  if (end > bytes.length) fail(`the header claims ${length} bytes; the file has ${bytes.length - start}.`);
-  if (length > MAX_HEADER) fail(`the header has ${length} bytes; headers up to ${MAX_HEADER} are read.`);
+  if (end > bytes.length)
+    fail(`the header claims ${length} bytes; the file has ${bytes.length - start}.`);
+  if (length > MAX_HEADER)
+    fail(`the header has ${length} bytes; headers up to ${MAX_HEADER} are read.`);
   const header = parseHeader(name, new TextDecoder("latin1").decode(bytes.subarray(start, end)));
   const dtype =
     DTYPES.get(header.descr) ??
@@ -50,9 +63,15 @@ export function readNpy(name: string, bytes: Uint8Array): FileTensor {
 }
 
 /** The dict of a header: exactly `descr`, `fortran_order` and `shape`, in any order. */
-function parseHeader(name: string, header: string): { descr: string; fortranOrder: boolean; shape: number[] } {
+function parseHeader(
+  name: string,
+  header: string,
+): { descr: string; fortranOrder: boolean; shape: number[] } {
   const malformed = () =>
-    new FoveaError("file", `${name}: the header is not that of a plain array: ${show(header.trim())}.`);
+    new FoveaError(
+      "file",
+      `${name}: the header is not that of a plain array: ${show(header.trim())}.`,
+    );
   const open = /^\s*\{/.exec(header);
   if (!open) throw malformed();
   let [{ length: at }] = open;
@@ -70,11 +89,16 @@ function parseHeader(name: string, header: string): { descr: string; fortranOrde
   const descr = found.get("descr")?.text ?? found.get("descr")?.text2;
   const flag = found.get("fortran_order")?.flag;
   const sizes = found.get("shape")?.sizes;
-  check(descr !== undefined, "file", () => `${name}: the header has no dtype: ${show(header.trim())}.`);
+  check(
+    descr !== undefined,
+    "file",
+    () => `${name}: the header has no dtype: ${show(header.trim())}.`,
+  );
   check(
     flag !== undefined && sizes !== undefined && found.size === 3,
     "file",
-    () => `${name}: the header must have descr, fortran_order and shape, and nothing else: ${show(header.trim())}.`,
+    () =>
+      `${name}: the header must have descr, fortran_order and shape, and nothing else: ${show(header.trim())}.`,
   );
   return { descr, fortranOrder: flag === "True", shape: parseShape(name, sizes) };
 }
@@ -88,13 +112,19 @@ function closes(header: string, at: number): boolean {
 function parseShape(name: string, sizes: string): number[] {
   const parts = sizes.trim() === "" ? [] : sizes.split(",");
   if (parts.length > 1 && parts.at(-1)?.trim() === "") parts.pop();
-  const shape = parts.map((part) => (/^\s*-?\d+L?\s*$/.test(part) ? Number.parseInt(part, 10) : Number.NaN));
+  const shape = parts.map((part) =>
+    /^\s*-?\d+L?\s*$/.test(part) ? Number.parseInt(part, 10) : Number.NaN,
+  );
   check(
     shape.every((size) => Number.isSafeInteger(size) && size >= 0),
     "file",
     () => `${name}: a shape is a list of whole numbers, got (${show(sizes).slice(1, -1)}).`,
   );
-  check(shape.length <= MAX_AXES, "file", () => `${name}: ${shape.length} axes are more than NumPy's ${MAX_AXES}.`);
+  check(
+    shape.length <= MAX_AXES,
+    "file",
+    () => `${name}: ${shape.length} axes are more than NumPy's ${MAX_AXES}.`,
+  );
   checkShape(name, shape);
   return shape;
 }
@@ -106,7 +136,8 @@ function fromFortran(data: Float32Array, shape: readonly number[]): Float32Array
   for (let element = 0; element < data.length; element++) {
     const at = index.reduceRight((sum, position, axis) => sum * shape[axis] + position, 0);
     ordered[element] = data[at];
-    for (let axis = shape.length - 1; axis >= 0 && ++index[axis] === shape[axis]; axis--) index[axis] = 0;
+    for (let axis = shape.length - 1; axis >= 0 && ++index[axis] === shape[axis]; axis--)
+      index[axis] = 0;
   }
   return ordered;
 }

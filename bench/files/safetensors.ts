@@ -1,10 +1,19 @@
-// Safetensors files: 8 bytes of header length, a JSON header, the bytes of the tensors. The format is small and the
-// npm packages that read it check nothing, so it is read here, and everything that a file can get wrong is checked.
-// Source of the rules: the README of github.com/safetensors/safetensors, section Format.
+// Safetensors files: 8 bytes of header length, a JSON header, the bytes of the tensors. The format
+// is small and the npm packages that read it check nothing, so it is read here, and everything that
+// a file can get wrong is checked. Source of the rules: the README of
+// github.com/safetensors/safetensors, section Format.
 
 import { check, FoveaError, show } from "../../src/errors.ts";
 import { scanJson } from "./json.ts";
-import { checkLength, checkShape, decode, type FileTensor, isNaturals, named, type StoredTensor } from "./tensors.ts";
+import {
+  checkLength,
+  checkShape,
+  decode,
+  type FileTensor,
+  isNaturals,
+  named,
+  type StoredTensor,
+} from "./tensors.ts";
 
 /** Longest header that is read, which is one of some 100,000 tensors. */
 const MAX_HEADER = 2 ** 24;
@@ -21,9 +30,9 @@ const BITS = new Map<string, number>([
 ]);
 
 /**
- * Finds every tensor of a file. Elements are read when they are asked for, so that time and memory go with the length of
- * the header, and a tensor that nobody wants may be of any dtype. Throws FoveaError("file") for anything but a well-formed
- * file.
+ * Finds every tensor of a file. Elements are read when they are asked for, so that time and memory
+ * go with the length of the header, and a tensor that nobody wants may be of any dtype. Throws
+ * FoveaError("file") for anything but a well-formed file.
  */
 export function readSafetensors(name: string, bytes: Uint8Array): Map<string, FileTensor> {
   const { header, data } = split(name, bytes);
@@ -65,23 +74,28 @@ function split(name: string, bytes: Uint8Array): { header: object; data: Uint8Ar
   const fail = (what: string, cause?: unknown): never => {
     throw new FoveaError("file", `${name}: ${what}`, { cause });
   };
-  if (bytes.length < 8) fail(`${bytes.length} bytes are no safetensors file; it starts with 8 bytes of header length.`);
+  if (bytes.length < 8)
+    fail(`${bytes.length} bytes are no safetensors file; it starts with 8 bytes of header length.`);
   const length = new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true);
   if (length > BigInt(bytes.length - 8)) {
     fail(
       `the header claims ${length} bytes; the file has ${bytes.length - 8} after its first 8. Is it a safetensors file?`,
     );
   }
-  if (length > BigInt(MAX_HEADER)) fail(`the header has ${length} bytes; headers up to ${MAX_HEADER} are read.`);
+  if (length > BigInt(MAX_HEADER))
+    fail(`the header has ${length} bytes; headers up to ${MAX_HEADER} are read.`);
   const start = 8 + Number(length);
   let header: unknown;
   try {
-    const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes.subarray(8, start));
+    const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(
+      bytes.subarray(8, start),
+    );
     const { depth, duplicate } = scanJson(text, MAX_DEPTH);
     if (depth > MAX_DEPTH) fail(`the header nests brackets more than ${MAX_DEPTH} deep.`);
     if (duplicate !== undefined) fail(`the header has ${duplicate} twice.`);
     header = JSON.parse(text);
-    if (typeof header !== "object" || header === null || Array.isArray(header)) fail("the header is no JSON object.");
+    if (typeof header !== "object" || header === null || Array.isArray(header))
+      fail("the header is no JSON object.");
     if (!text.startsWith("{")) fail("the header must begin with {.");
   } catch (cause) {
     if (cause instanceof FoveaError) throw cause;
@@ -105,7 +119,8 @@ function describe(what: string, entry: unknown, length: number) {
   check(
     isNaturals(offsets) && offsets.length === 2 && offsets[0] <= offsets[1] && offsets[1] <= length,
     "file",
-    () => `${what}: data_offsets ${show(offsets)} are not inside the file's ${length} bytes of data.`,
+    () =>
+      `${what}: data_offsets ${show(offsets)} are not inside the file's ${length} bytes of data.`,
   );
   return { dtype, shape, begin: offsets[0], end: offsets[1] };
 }
@@ -138,7 +153,11 @@ function checkPlaces(name: string, places: readonly Place[], length: number): vo
     );
     end = place.end;
   }
-  check(end === length, "file", () => `${name}: bytes ${end} to ${length} of the data belong to no tensor.`);
+  check(
+    end === length,
+    "file",
+    () => `${name}: bytes ${end} to ${length} of the data belong to no tensor.`,
+  );
 }
 
 /** A file with f32 tensors. */

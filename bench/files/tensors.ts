@@ -1,4 +1,5 @@
-// Tensors from files, whatever their dtype, as f32. Files are not trusted: every number of theirs is checked before use.
+// Tensors from files, whatever their dtype, as f32. Files are not trusted: every number of theirs
+// is checked before use.
 
 import { check, FoveaError, show } from "../../src/errors.ts";
 import { bfloat16Value, float16Value } from "../../src/gpu/read.ts";
@@ -7,7 +8,10 @@ export interface FileTensor {
   readonly shape: readonly number[];
   /** The dtype in the file. */
   readonly dtype: string;
-  /** Row-major. Of a safetensors file it is read when it is asked for, and throws what {@link decode} throws. */
+  /**
+   * Row-major. Of a safetensors file it is read when it is asked for, and throws what
+   * {@link decode} throws.
+   */
   readonly data: Float32Array<ArrayBuffer>;
 }
 
@@ -19,7 +23,10 @@ export interface StoredTensor {
   readonly bytes: Uint8Array;
 }
 
-/** A name from a file as messages give it: as it is where it is a plain word, else quoted, escaped and cut. */
+/**
+ * A name from a file as messages give it: as it is where it is a plain word, else quoted, escaped
+ * and cut.
+ */
 export const named = (name: string) => (/^[\w./:|<>=-]{1,80}$/.test(name) ? name : show(name));
 
 /** How an element is read, by the names of safetensors. */
@@ -32,7 +39,11 @@ const READERS = new Map<string, { bytes: number; read: (view: DataView, at: numb
 
 /** The shape of a file: whole numbers, the product of which is one that numbers count exactly. */
 export function checkShape(what: string, shape: unknown): asserts shape is number[] {
-  check(isNaturals(shape), "file", () => `${what}: a shape is a list of whole numbers, got ${show(shape)}.`);
+  check(
+    isNaturals(shape),
+    "file",
+    () => `${what}: a shape is a list of whole numbers, got ${show(shape)}.`,
+  );
   check(
     elementCount(shape) <= Number.MAX_SAFE_INTEGER,
     "file",
@@ -43,12 +54,19 @@ export function checkShape(what: string, shape: unknown): asserts shape is numbe
 export const isNaturals = (value: unknown): value is number[] =>
   Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) && item >= 0);
 
-/** Elements of a checked shape. Without its test for 0, sizes beside it could multiply to Infinity, and that to NaN. */
+/**
+ * Elements of a checked shape. Without its test for 0, sizes beside it could multiply to Infinity,
+ * and that to NaN.
+ */
 export const elementCount = (shape: readonly number[]) =>
   shape.includes(0) ? 0 : shape.reduce((product, size) => product * size, 1);
 
 /** Throws FoveaError("file") unless a checked shape takes that many bytes. */
-export function checkLength(what: string, { shape, dtype, bytes }: StoredTensor, bitsPerElement: number): void {
+export function checkLength(
+  what: string,
+  { shape, dtype, bytes }: StoredTensor,
+  bitsPerElement: number,
+): void {
   const expected = (elementCount(shape) * bitsPerElement) / 8;
   check(
     expected === bytes.length,
@@ -59,8 +77,8 @@ export function checkLength(what: string, { shape, dtype, bytes }: StoredTensor,
 }
 
 /**
- * The elements as f32. Throws FoveaError("file") for a dtype that attention does not take, another number of bytes than the
- * shape takes, and a value beyond f32.
+ * The elements as f32. Throws FoveaError("file") for a dtype that attention does not take, another
+ * number of bytes than the shape takes, and a value beyond f32.
  */
 export function decode(what: string, stored: StoredTensor): Float32Array<ArrayBuffer> {
   const { dtype, bytes } = stored;
@@ -77,7 +95,10 @@ export function decode(what: string, stored: StoredTensor): Float32Array<ArrayBu
     const value = reader.read(view, element * reader.bytes);
     data[element] = value;
     if (Number.isFinite(value) && !Number.isFinite(data[element])) {
-      throw new FoveaError("file", `${what}: element ${element} is ${value}, which f32 can't hold.`);
+      throw new FoveaError(
+        "file",
+        `${what}: element ${element} is ${value}, which f32 can't hold.`,
+      );
     }
   }
   return data;

@@ -1,5 +1,6 @@
-// Compiles kernels in a process of its own, whose environment names the driver: `node compile.mjs KERNELS.json`, a list of
-// { name, code }. What the driver says about each goes to stderr, between the lines that this writes.
+// Compiles kernels in a process of its own, whose environment names the driver:
+// `node compile.mjs KERNELS.json`, a list of { name, code }. What the driver says about each goes
+// to stderr, between the lines that this writes.
 
 import { readFileSync, writeSync } from "node:fs";
 import { create, globals } from "webgpu";
@@ -13,8 +14,11 @@ const gpu = create([]);
 const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
 if (!adapter) throw new Error("the driver has no adapter");
 say(`##adapter ${adapter.info.architecture} ${adapter.info.description}`);
-const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup, maxStorageBuffersPerShaderStage } =
-  adapter.limits;
+const {
+  maxComputeWorkgroupStorageSize,
+  maxComputeInvocationsPerWorkgroup,
+  maxStorageBuffersPerShaderStage,
+} = adapter.limits;
 const device = await adapter.requestDevice({
   requiredFeatures: /** @type {GPUFeatureName[]} */ (
     ["shader-f16", "subgroups"].filter((name) => adapter.features.has(name))

@@ -1,8 +1,16 @@
-// WGSL to the instructions of a real GPU, which need not be there: Dawn and Tint make SPIR-V of it, Mesa's RADV makes code
-// for RDNA2. What comes out is the same on every machine with the same Mesa.
+// WGSL to the instructions of a real GPU, which need not be there: Dawn and Tint make SPIR-V of it,
+// Mesa's RADV makes code for RDNA2. What comes out is the same on every machine with the same Mesa.
 
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -38,7 +46,8 @@ export function compileForRdna2(kernels: readonly IsaKernel[]): IsaReport[] {
         MESA_SHADER_CACHE_DISABLE: "true",
       },
     });
-    if (status !== 0) throw new FoveaError("device", `the compiler ended with ${status}: ${stderr.slice(-500)}`);
+    if (status !== 0)
+      throw new FoveaError("device", `the compiler ended with ${status}: ${stderr.slice(-500)}`);
     return kernels.map(({ name }) => {
       const text = stderr.split(`##begin ${name}\n`)[1]?.split(`##end ${name}\n`)[0] ?? "";
       const error = /^##error (.*)$/m.exec(text)?.[1];
@@ -65,6 +74,7 @@ function builtDriver(source: string): string {
     file_format_version: "1.0.0",
     ICD: { library_path: library, api_version: "1.3.230" },
   });
-  if (!existsSync(manifest) || readFileSync(manifest, "utf8") !== text) writeFileSync(manifest, text);
+  if (!existsSync(manifest) || readFileSync(manifest, "utf8") !== text)
+    writeFileSync(manifest, text);
   return manifest;
 }

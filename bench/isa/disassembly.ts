@@ -1,4 +1,5 @@
-// What a compiled kernel is made of: statistics of the driver, and instructions counted along its loops.
+// What a compiled kernel is made of: statistics of the driver, and instructions counted along its
+// loops.
 
 /** Instructions by kind, and words (4 bytes a lane) that move. */
 export interface Counts {
@@ -7,8 +8,8 @@ export interface Counts {
   /** Of the vector unit. */
   readonly valu: number;
   /**
-   * Multiply-adds among those, and how many they do a lane: packed halves do two. A packed product is one: it begins the
-   * sum of a burst.
+   * Multiply-adds among those, and how many they do a lane: packed halves do two. A packed product
+   * is one: it begins the sum of a burst.
    */
   readonly fma: number;
   readonly fmaOps: number;
@@ -31,7 +32,10 @@ export interface IsaReport {
   /** Waves of 64 lanes that a SIMD holds at a time. */
   readonly waves: number;
   readonly instructions: number;
-  /** One turn of the outermost loop with the most multiply-adds: the loop over keys. Everything where there is none. */
+  /**
+   * One turn of the outermost loop with the most multiply-adds: the loop over keys. Everything
+   * where there is none.
+   */
   readonly loop: Counts;
   /** What most turns do: no rescale, no masks of a tile at the edge. */
   readonly steady: Counts;
@@ -70,10 +74,15 @@ function add(to: Mutable<Counts>, counts: Counts, times = 1): void {
 /** Reads what RADV prints with RADV_DEBUG=shaders,shaderstats. */
 export function parseReport(name: string, text: string): IsaReport {
   const statistics = text.slice(text.lastIndexOf("*** SHADER STATS ***"));
-  const number = (label: string) => Number(new RegExp(`^${label}: (\\d+)`, "m").exec(statistics)?.[1] ?? Number.NaN);
-  const blocks = blocksOf(text.slice(text.lastIndexOf("disasm:"), text.lastIndexOf("*** SHADER STATS ***")));
+  const number = (label: string) =>
+    Number(new RegExp(`^${label}: (\\d+)`, "m").exec(statistics)?.[1] ?? Number.NaN);
+  const blocks = blocksOf(
+    text.slice(text.lastIndexOf("disasm:"), text.lastIndexOf("*** SHADER STATS ***")),
+  );
   const loops = loopsOf(blocks);
-  const outermost = loops.filter((one) => !loops.some((other) => other !== one && contains(other, one)));
+  const outermost = loops.filter(
+    (one) => !loops.some((other) => other !== one && contains(other, one)),
+  );
   const counted = outermost.map((one) => turn(one, blocks, loops));
   const most = counted.indexOf(counted.reduce((a, b) => (b.fmaOps > a.fmaOps ? b : a), counted[0]));
   const whole = zero();
@@ -119,7 +128,8 @@ function loopsOf(blocks: readonly Block[]): Loop[] {
   return [...ends].map(([first, last]) => ({ first, last }));
 }
 
-const contains = (outer: Loop, inner: Loop) => outer.first <= inner.first && inner.last <= outer.last;
+const contains = (outer: Loop, inner: Loop) =>
+  outer.first <= inner.first && inner.last <= outer.last;
 
 /** The loops right inside another. */
 const inside = (outer: Loop, loops: readonly Loop[]) => {
@@ -140,8 +150,8 @@ function turn(loop: Loop, blocks: readonly Block[], loops: readonly Loop[]): Cou
 }
 
 /**
- * The way through a turn that multiplies the most, and does the least else: the longest path through the blocks, where a
- * loop within counts as one block.
+ * The way through a turn that multiplies the most, and does the least else: the longest path
+ * through the blocks, where a loop within counts as one block.
  */
 function steadyTurn(loop: Loop, blocks: readonly Block[], loops: readonly Loop[]): Counts {
   const inner = inside(loop, loops);
@@ -159,7 +169,8 @@ function steadyTurn(loop: Loop, blocks: readonly Block[], loops: readonly Loop[]
     else add(counts, countsOf(blocks[index].instructions));
     for (const next of leaving(within ?? { first: index, last: index }, blocks)) {
       if (next === loop.first && better(counts, end)) end = counts; // the turn is over
-      if (next > index && next <= loop.last && better(counts, best.get(next))) best.set(next, counts);
+      if (next > index && next <= loop.last && better(counts, best.get(next)))
+        best.set(next, counts);
     }
   }
   return end;
@@ -181,7 +192,10 @@ function turnsOf(loop: Loop, blocks: readonly Block[], loops: readonly Loop[]): 
   const inner = inside(loop, loops);
   const own = blocks
     .slice(loop.first, loop.last + 1)
-    .filter((_, at) => !inner.some(({ first, last }) => first <= loop.first + at && loop.first + at <= last))
+    .filter(
+      (_, at) =>
+        !inner.some(({ first, last }) => first <= loop.first + at && loop.first + at <= last),
+    )
     .flatMap(({ instructions }) => instructions);
   const before = blocks.slice(0, loop.first).flatMap(({ instructions }) => instructions);
   for (const instruction of own) {
@@ -189,7 +203,11 @@ function turnsOf(loop: Loop, blocks: readonly Block[], loops: readonly Loop[]): 
     if (!compared) continue;
     const [, register, limit] = compared;
     const find = (list: readonly string[], pattern: string) =>
-      Number(list.map((text) => new RegExp(pattern).exec(text)?.[1]).findLast((found) => found !== undefined));
+      Number(
+        list
+          .map((text) => new RegExp(pattern).exec(text)?.[1])
+          .findLast((found) => found !== undefined),
+      );
     const step = find(own, `^s_add\\w* ${register}, (?:${register}, )?(\\S+)`);
     const start = find(before, `^s_mov(?:k_i32|_b32) ${register}, (\\S+)`) || 0;
     const turns = Math.ceil((Number(limit) - start) / step);
@@ -221,4 +239,5 @@ function countsOf(instructions: readonly string[]): Counts {
   return counts;
 }
 
-const wordsOf = (name: string) => Math.max(1, Number(/_[bui](128|96|64|32)\b/.exec(name)?.[1] ?? 32) / 32);
+const wordsOf = (name: string) =>
+  Math.max(1, Number(/_[bui](128|96|64|32)\b/.exec(name)?.[1] ?? 32) / 32);

@@ -43,7 +43,8 @@ export async function main({ server, args }: Context): Promise<number> {
   if (missing) throw new FoveaError("device", `no instruction report here: ${missing}.`);
   const ours = (await hotKernels()).filter(({ name }) => name.includes(values.filter));
   const theirs = values.peers ? await peerKernels(server) : [];
-  if (ours.length + theirs.length === 0) throw new FoveaError("argument", `no kernel has "${values.filter}" in it.`);
+  if (ours.length + theirs.length === 0)
+    throw new FoveaError("argument", `no kernel has "${values.filter}" in it.`);
   const reports = compileForRdna2([...ours, ...theirs]);
   print(reports, ours);
   const failures = ours.flatMap(({ limits }, index) => broken(reports[index], limits));

@@ -9,7 +9,10 @@ import type { IsaReport } from "./disassembly.ts";
 
 /** What a report must keep to. None may spill. */
 export interface IsaLimits {
-  /** Least share of multiply-adds among the vector instructions of a turn of the key loop, rescales aside. */
+  /**
+   * Least share of multiply-adds among the vector instructions of a turn of the key loop, rescales
+   * aside.
+   */
   readonly fmaShare?: number;
   readonly vgprs: number;
   readonly workgroupBytes: number;
@@ -18,8 +21,9 @@ export interface IsaLimits {
   /** Least multiply-adds for each word that moves to or from workgroup memory. */
   readonly fmaPerWord?: number;
   /**
-   * Least multiply-adds of the formula for each vector instruction of such a turn, where one does two: `count` of them a
-   * lane. Sums of bursts don't count, though the compiler makes multiply-adds of them.
+   * Least multiply-adds of the formula for each vector instruction of such a turn, where one does
+   * two: `count` of them a lane. Sums of bursts don't count, though the compiler makes
+   * multiply-adds of them.
    */
   readonly fmaPerInstruction?: { readonly least: number; readonly count: number };
 }
@@ -53,18 +57,35 @@ async function forward(
 
 /** A lane's share of a turn is 4 rows x 64 keys, or half as many of twice the head dim. */
 async function half(name: string, headDim: number): Promise<HotKernel> {
-  const kernel = await forward(name, headDim, { vgprs: 192, workgroupBytes: 32768, fmaPerWord: 2.4 }, READ_AS_HALF);
-  return { ...kernel, limits: { ...kernel.limits, fmaPerInstruction: { least: 1.3, count: 4096 } } };
+  const kernel = await forward(
+    name,
+    headDim,
+    { vgprs: 192, workgroupBytes: 32768, fmaPerWord: 2.4 },
+    READ_AS_HALF,
+  );
+  return {
+    ...kernel,
+    limits: { ...kernel.limits, fmaPerInstruction: { least: 1.3, count: 4096 } },
+  };
 }
 
 async function decode(name: string, rows: number, limits: IsaLimits): Promise<HotKernel> {
   const specialisation = { headDim: 64, vDim: 64, tile: { ...shape(name), rows }, ...PLAIN };
-  return { name: `${name} D=64 rows=${rows}`, code: (await decodeKernel("decode", specialisation)).code, limits };
+  return {
+    name: `${name} D=64 rows=${rows}`,
+    code: (await decodeKernel("decode", specialisation)).code,
+    limits,
+  };
 }
 
 function matmul(name: string, limits: IsaLimits): HotKernel {
   const access = { x: "dense", weight: "dense", bias: "dense", y: "dense" } as const;
-  const specialisation = { tile: matmulTile(name), ...access, columnsAdjacent: false, oddColumns: undefined };
+  const specialisation = {
+    tile: matmulTile(name),
+    ...access,
+    columnsAdjacent: false,
+    oddColumns: undefined,
+  };
   return { name: `matmul ${name}`, code: matmulKernel(specialisation).code, limits };
 }
 
@@ -75,9 +96,19 @@ export const hotKernels = (): Promise<HotKernel[]> =>
   Promise.all([
     forward("64x64", 64, { fmaShare: 0.88, vgprs: 224, workgroupBytes: 32768, fmaPerWord: 3.5 }),
     forward("64x32", 64, { fmaShare: 0.84, vgprs: 192, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
-    forward("64x32", 64, { fmaShare: 0.82, vgprs: 192, workgroupBytes: SMALL, fmaPerWord: 2.39 }, HALF),
+    forward(
+      "64x32",
+      64,
+      { fmaShare: 0.82, vgprs: 192, workgroupBytes: SMALL, fmaPerWord: 2.39 },
+      HALF,
+    ),
     forward("64x32", 128, { fmaShare: 0.87, vgprs: 256, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
-    forward("64x32-wide", 128, { fmaShare: 0.87, vgprs: 256, workgroupBytes: 32768, fmaPerWord: 2.9 }),
+    forward("64x32-wide", 128, {
+      fmaShare: 0.87,
+      vgprs: 256,
+      workgroupBytes: 32768,
+      fmaPerWord: 2.9,
+    }),
     forward("32x32", 256, { fmaShare: 0.88, vgprs: 256, workgroupBytes: SMALL }),
     forward("64x4", 64, { fmaShare: 0.94, vgprs: 168, workgroupBytes: 1024 }),
     forward("64x4", 96, { fmaShare: 0.94, vgprs: 232, workgroupBytes: 1024 }),
@@ -98,14 +129,19 @@ export const fmaShare = ({ loop }: IsaReport): number => loop.fma / loop.valu;
 export const steadyShare = ({ steady }: IsaReport): number => steady.fma / steady.valu;
 export const fmaPerWord = ({ steady }: IsaReport): number => steady.fmaOps / steady.ldsWords;
 
-export const fmaPerInstruction = ({ steady }: IsaReport, { fmaPerInstruction: asked }: IsaLimits): number =>
-  (asked?.count ?? steady.fmaOps) / steady.valu;
+export const fmaPerInstruction = (
+  { steady }: IsaReport,
+  { fmaPerInstruction: asked }: IsaLimits,
+): number => (asked?.count ?? steady.fmaOps) / steady.valu;
 
 /** What a report breaks, in words. */
 export function broken(report: IsaReport, limits: IsaLimits): string[] {
   const checks: [holds: boolean, what: string][] = [
     [report.spills <= (limits.spills ?? 0), `${report.spills} registers spilled`],
-    [report.vgprs <= limits.vgprs, `${report.vgprs} vector registers, at most ${limits.vgprs} allowed`],
+    [
+      report.vgprs <= limits.vgprs,
+      `${report.vgprs} vector registers, at most ${limits.vgprs} allowed`,
+    ],
     [
       report.workgroupBytes <= limits.workgroupBytes,
       `${report.workgroupBytes} bytes of workgroup memory, at most ${limits.workgroupBytes} allowed`,

@@ -1,10 +1,16 @@
-// The page that `npm start` and `npm run bench` open: it waits to be told what to run. Arrays travel as files of the
-// server, since what a page is told and answers goes through JSON.
+// The page that `npm start` and `npm run bench` open: it waits to be told what to run. Arrays
+// travel as files of the server, since what a page is told and answers goes through JSON.
 
 import { requestFoveaDevice } from "../../src/index.ts";
 import { attentionContest } from "../attention.ts";
 import type { Dims } from "../cost.ts";
-import { describeAdapter, type Report, runInput, runSuites, type SuiteOptions } from "../program.ts";
+import {
+  describeAdapter,
+  type Report,
+  runInput,
+  runSuites,
+  type SuiteOptions,
+} from "../program.ts";
 import { answer } from "./answer.ts";
 
 declare global {
@@ -31,7 +37,8 @@ const store = (name: string, data: Float32Array) =>
 
 const fovea = {
   adapter: () => answer(async () => describeAdapter(await theDevice())),
-  suites: (options: SuiteOptions) => answer(async () => runSuites(await theDevice(), options, window.report)),
+  suites: (options: SuiteOptions) =>
+    answer(async () => runSuites(await theDevice(), options, window.report)),
   /** The shaders that onnxruntime-web compiles for a prefill. */
   peerShaders: () =>
     answer(async () => {

@@ -1,4 +1,5 @@
-// A page that has loaded nothing of Fovea: it imports the package when it is told to, and computes once.
+// A page that has loaded nothing of Fovea: it imports the package when it is told to, and computes
+// once.
 
 import type { Dims } from "../cost.ts";
 import { inputs } from "../inputs.ts";
@@ -31,14 +32,22 @@ async function startUp(url: string, dims: Dims, seed: number, warm: boolean): Pr
   const marks = [performance.now()];
   const mark = () => marks.push(performance.now());
 
-  const { planAttention, prewarm, requestFoveaDevice, tensor }: typeof import("../../src/index.ts") = await import(
-    /* @vite-ignore */ url
-  );
+  const {
+    planAttention,
+    prewarm,
+    requestFoveaDevice,
+    tensor,
+  }: typeof import("../../src/index.ts") = await import(/* @vite-ignore */ url);
   mark();
   const device = await requestFoveaDevice();
   mark();
   const shapes = { q: [B, H, M, D], k: [B, Hkv, N, D], v: [B, Hkv, N, Dv] };
-  const problem = { q: { shape: shapes.q }, k: { shape: shapes.k }, v: { shape: shapes.v }, causal };
+  const problem = {
+    q: { shape: shapes.q },
+    k: { shape: shapes.k },
+    v: { shape: shapes.v },
+    causal,
+  };
   if (warm) await prewarm(device, [problem]);
   mark();
   const plan = await planAttention(device, problem);
@@ -53,8 +62,16 @@ async function startUp(url: string, dims: Dims, seed: number, warm: boolean): Pr
   mark();
 
   await fetch("/files/output", { method: "PUT", body: values });
-  const [imported, gotten, warmed, planned, ran] = marks.slice(1).map((at, index) => at - marks[index]);
-  const phases = { import: imported, device: gotten, ...(warm && { prewarm: warmed }), plan: planned, run: ran };
+  const [imported, gotten, warmed, planned, ran] = marks
+    .slice(1)
+    .map((at, index) => at - marks[index]);
+  const phases = {
+    import: imported,
+    device: gotten,
+    ...(warm && { prewarm: warmed }),
+    plan: planned,
+    run: ran,
+  };
   return { phases, kernel: plan.kernel, workspaceBytes: plan.workspaceBytes };
 }
 window.startUp = startUp;

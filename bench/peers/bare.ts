@@ -17,7 +17,10 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
 }`;
 
 /** A yardstick: what it gives is not attention. */
-export async function bareDispatch(device: GPUDevice, inputs: readonly Input[]): Promise<Contestant> {
+export async function bareDispatch(
+  device: GPUDevice,
+  inputs: readonly Input[],
+): Promise<Contestant> {
   const tensors = upload(device, [...inputs, inputs[0]]);
   const module = device.createShaderModule({ code: SHADER });
   const pipeline = await device.createComputePipelineAsync({ layout: "auto", compute: { module } });

@@ -1,10 +1,11 @@
-// Fovea beside other libraries. Each computes the same from the same inputs, on a device of its own, in turns, and is
-// timed from the call until its GPU is done, because libraries keep their command encoders to themselves. What each gives
-// is compared with float64 first.
+// Fovea beside other libraries. Each computes the same from the same inputs, on a device of its
+// own, in turns, and is timed from the call until its GPU is done, because libraries keep their
+// command encoders to themselves. What each gives is compared with float64 first.
 //
-// To add a contest: say what is computed (`Contest`), and for each library how, by `foveaContestant`, `tfjsContestant`
-// (./tfjs.ts) and `jaxContestant` (./jax.ts), which take the inputs and a function of their tensors. A suite in
-// ../suites.ts may list contests like cases. Libraries run in browsers only; on Dawn in Node Fovea is alone.
+// To add a contest: say what is computed (`Contest`), and for each library how, by
+// `foveaContestant`, `tfjsContestant` (./tfjs.ts) and `jaxContestant` (./jax.ts), which take the
+// inputs and a function of their tensors. A suite in ../suites.ts may list contests like cases.
+// Libraries run in browsers only; on Dawn in Node Fovea is alone.
 
 import { errorBound } from "../../src/reference/bounds.ts";
 import { worstElement } from "../../src/reference/index.ts";
@@ -41,28 +42,44 @@ export interface Contest {
   /** Operations and bytes, for rates. */
   readonly flops: number;
   readonly bytes: number;
-  /** Of the runs of a turn the shortest counts, not the mean: for work so small that polling for its end decides. */
+  /**
+   * Of the runs of a turn the shortest counts, not the mean: for work so small that polling for its
+   * end decides.
+   */
   readonly shortest?: boolean;
   /** Rounds that are enough. Default any number. */
   readonly mostRounds?: number;
   /** By name, what makes a contestant. The first is what the others are compared with. */
   readonly contestants: Readonly<Record<string, (device: GPUDevice) => Promise<Contestant>>>;
-  /** What the result must be, or some of it: elements `at` of the result, in float64 and in plain f32. */
+  /**
+   * What the result must be, or some of it: elements `at` of the result, in float64 and in plain
+   * f32.
+   */
   expected(): { at: readonly number[]; f64: ArrayLike<number>; plain: ArrayLike<number> };
 }
 
 /** Contestants that are not ours: that they are wrong is said, but is no failure of ours. */
-export const LIBRARIES: readonly string[] = ["ort-webgpu", "ort-wasm", "jax-js", "jax-wasm", "tfjs"];
+export const LIBRARIES: readonly string[] = [
+  "ort-webgpu",
+  "ort-wasm",
+  "jax-js",
+  "jax-wasm",
+  "tfjs",
+];
 
-/** Clocks of browsers tick in tenths of a millisecond, so a measurement lasts so many milliseconds or longer. */
+/**
+ * Clocks of browsers tick in tenths of a millisecond, so a measurement lasts so many milliseconds
+ * or longer.
+ */
 const SHORTEST = 5;
 
 /** Runs of a turn where the shortest counts. */
 const SHORT_RUNS = 20;
 
 /**
- * A run so long or longer needs none before it that is not timed. For others there is one in each turn, which waits for
- * what the turn before has left to give back, and finds caches as that one left them.
+ * A run so long or longer needs none before it that is not timed. For others there is one in each
+ * turn, which waits for what the turn before has left to give back, and finds caches as that one
+ * left them.
  */
 const LONG = 200;
 
@@ -70,41 +87,64 @@ const LONG = 200;
 export const among = (contest: Contest, peers: readonly string[]): Contest => ({
   ...contest,
   contestants: Object.fromEntries(
-    Object.entries(contest.contestants).filter(([name]) => !LIBRARIES.includes(name) || peers.includes(name)),
+    Object.entries(contest.contestants).filter(
+      ([name]) => !LIBRARIES.includes(name) || peers.includes(name),
+    ),
   ),
 });
 
 /** Steps that a contest takes, for progress bars. */
-export const contestSteps = ({ contestants, mostRounds = Number.POSITIVE_INFINITY }: Contest, rounds: number): number =>
-  Object.keys(contestants).length * (Math.min(rounds, mostRounds) + 1);
+export const contestSteps = (
+  { contestants, mostRounds = Number.POSITIVE_INFINITY }: Contest,
+  rounds: number,
+): number => Object.keys(contestants).length * (Math.min(rounds, mostRounds) + 1);
 
-/** Checks and times every contestant. One that its library can't run is left out, and `note` told why. */
+/**
+ * Checks and times every contestant. One that its library can't run is left out, and `note` told
+ * why.
+ */
 export async function runContest(
   device: GPUDevice,
   suite: string,
   contest: Contest,
-  { onStep, note, ...options }: { rounds: number; onStep: () => void; note: (text: string) => void },
+  {
+    onStep,
+    note,
+    ...options
+  }: { rounds: number; onStep: () => void; note: (text: string) => void },
 ): Promise<Measurement[]> {
   const rounds = Math.min(options.rounds, contest.mostRounds ?? options.rounds);
   const { at, f64, plain } = contest.expected();
   const bound = errorBound(f64, plain, "f32");
-  const entrants: { name: string; one: Contestant; times: number[]; repeats: number; short: boolean; worst: Worst }[] =
-    [];
+  const entrants: {
+    name: string;
+    one: Contestant;
+    times: number[];
+    repeats: number;
+    short: boolean;
+    worst: Worst;
+  }[] = [];
   try {
     for (const [name, make] of Object.entries(contest.contestants)) {
       try {
         const one = await make(device);
-        const worst = one.yardstick ? { ...worstElement([], [], [0]), error: 0 } : await worstOf(one, at, f64);
+        const worst = one.yardstick
+          ? { ...worstElement([], [], [0]), error: 0 }
+          : await worstOf(one, at, f64);
         entrants.push({ name, one, times: [], repeats: 1, short: false, worst });
       } catch (error) {
-        note(`${contest.name}: ${name} can't run: ${error instanceof Error ? error.message : error}`);
+        note(
+          `${contest.name}: ${name} can't run: ${error instanceof Error ? error.message : error}`,
+        );
       }
       onStep();
     }
     for (const entrant of entrants) {
       const once = await timed(entrant.one, 1, contest.shortest);
       entrant.short = once < LONG;
-      entrant.repeats = contest.shortest ? SHORT_RUNS : Math.max(1, Math.ceil(SHORTEST / Math.max(once, 0.05)));
+      entrant.repeats = contest.shortest
+        ? SHORT_RUNS
+        : Math.max(1, Math.ceil(SHORTEST / Math.max(once, 0.05)));
     }
     for (let round = 0; round < rounds; round++) {
       for (const { one, times, repeats, short } of entrants) {
@@ -116,7 +156,14 @@ export async function runContest(
     return entrants.map(({ name, one, times, worst }): Measurement => {
       const ms = summarize(times);
       const correct = worst.error <= bound;
-      const verdict = { correct, maxError: worst.error, bound, worst, rows: at.length, ofRows: at.length };
+      const verdict = {
+        correct,
+        maxError: worst.error,
+        bound,
+        worst,
+        rows: at.length,
+        ofRows: at.length,
+      };
       return {
         suite,
         case: contest.name,
@@ -142,7 +189,11 @@ export async function runContest(
 
 type Worst = ReturnType<typeof worstElement>;
 
-async function worstOf(one: Contestant, at: readonly number[], f64: ArrayLike<number>): Promise<Worst> {
+async function worstOf(
+  one: Contestant,
+  at: readonly number[],
+  f64: ArrayLike<number>,
+): Promise<Worst> {
   await one.run();
   const all = await one.read();
   const chosen = Float64Array.from(at, (index) => all[index]);

@@ -8,7 +8,10 @@ export type JaxArray = jaxJs.numpy.Array;
 
 let opened: Promise<{ jax: Jax; backends: readonly string[] }> | undefined;
 
-/** The library, loaded once, with the device that it asks for itself. Arrays that are made next live on the backend. */
+/**
+ * The library, loaded once, with the device that it asks for itself. Arrays that are made next live
+ * on the backend.
+ */
 async function openJax(backend: "webgpu" | "wasm"): Promise<Jax> {
   opened ??= (async () => {
     const jax = await import("@jax-js/jax");
@@ -20,7 +23,10 @@ async function openJax(backend: "webgpu" | "wasm"): Promise<Jax> {
   return jax;
 }
 
-/** A function of arrays, compiled by jit. In jax-js an operation uses its operands up; `x.ref` keeps x for another. */
+/**
+ * A function of arrays, compiled by jit. In jax-js an operation uses its operands up; `x.ref` keeps
+ * x for another.
+ */
 export async function jaxContestant(
   inputs: readonly Input[],
   compute: (jax: Jax, ...arrays: JaxArray[]) => JaxArray,

@@ -1,4 +1,5 @@
-// An ONNX model of one node, as bytes, for runtimes that take nothing less. Field numbers are those of onnx.proto.
+// An ONNX model of one node, as bytes, for runtimes that take nothing less. Field numbers are those
+// of onnx.proto.
 
 import { PbfWriter } from "pbf";
 
@@ -41,14 +42,18 @@ export function modelOf(node: ModelNode): Uint8Array {
   return writer.finish();
 }
 
-function writeGraph({ operator, domain, attributes, inputs, outputs }: ModelNode, graph: PbfWriter): void {
+function writeGraph(
+  { operator, domain, attributes, inputs, outputs }: ModelNode,
+  graph: PbfWriter,
+): void {
   graph.writeMessage(
     1,
     (_, node) => {
       for (const { name } of inputs) node.writeStringField(1, name);
       for (const { name } of outputs) node.writeStringField(2, name);
       node.writeStringField(4, operator);
-      for (const attribute of Object.entries(attributes)) node.writeMessage(5, writeAttribute, attribute);
+      for (const attribute of Object.entries(attributes))
+        node.writeMessage(5, writeAttribute, attribute);
       node.writeStringField(7, domain);
     },
     undefined,
@@ -66,7 +71,8 @@ function writeAttribute([name, value]: [string, number], attribute: PbfWriter): 
 
 function writeTensor({ name, shape }: ModelTensor, info: PbfWriter): void {
   const sizes = (_: undefined, dims: PbfWriter) => {
-    for (const size of shape) dims.writeMessage(1, (value, dim) => dim.writeVarintField(1, value), size);
+    for (const size of shape)
+      dims.writeMessage(1, (value, dim) => dim.writeVarintField(1, value), size);
   };
   const dense = (_: undefined, type: PbfWriter) => {
     type.writeVarintField(1, FLOAT_TENSOR);

@@ -55,7 +55,9 @@ export async function ortContestant(
     buffers.push(buffer);
     return ort.Tensor.fromGpuBuffer(buffer, { dataType: "float32", dims: shape });
   };
-  const feeds = Object.fromEntries(node.inputs.map(({ name }, index) => [name, upload(inputs[index])]));
+  const feeds = Object.fromEntries(
+    node.inputs.map(({ name }, index) => [name, upload(inputs[index])]),
+  );
   const [{ name: output }] = node.outputs;
   return {
     kernel: `onnxruntime-web ${ort.env.versions.web ?? ""}`.trim(),

@@ -23,14 +23,20 @@ export function openTfjs(): Promise<Tf> {
 /** What tfjs keeps behind its backend interface. */
 interface WebgpuBackend {
   readonly device: GPUDevice;
-  /** Of the commands that are not submitted yet; null where there are none, and then nothing can be submitted. */
+  /**
+   * Of the commands that are not submitted yet; null where there are none, and then nothing can be
+   * submitted.
+   */
   readonly commandEncoder: GPUCommandEncoder | null;
   /** Of the pass that may still be open, and has to be closed before. */
   endComputePassEncoder(): void;
   submitQueue(): void;
 }
 
-/** A function of tensors, computed by tfjs. Memory of its intermediate results is freed after each run. */
+/**
+ * A function of tensors, computed by tfjs. Memory of its intermediate results is freed after each
+ * run.
+ */
 export async function tfjsContestant(
   inputs: readonly Input[],
   compute: (core: Tf, ...tensors: tf.Tensor[]) => tf.Tensor,

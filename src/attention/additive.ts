@@ -1,9 +1,15 @@
-// Additive attention under its own name, and the other mechanisms of scores that are attention with a similarity.
+// Additive attention under its own name, and the other mechanisms of scores that are attention with
+// a similarity.
 
 import type { OptionNames } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { takeOptions } from "../options.ts";
-import { ATTENTION_OPTIONS, type AttentionOptions, type AttentionResult, attention } from "./attention.ts";
+import {
+  ATTENTION_OPTIONS,
+  type AttentionOptions,
+  type AttentionResult,
+  attention,
+} from "./attention.ts";
 import type { AttentionPlan } from "./bindings.ts";
 import type { AdditiveSimilarity } from "./options.ts";
 import { planAttention } from "./plan_attention.ts";
@@ -19,29 +25,39 @@ export interface AdditiveOptions extends Omit<AttentionOptions, "similarity">, A
 export interface AdditiveProblem extends Omit<AttentionProblem, "similarity">, AdditiveLayer {}
 
 /**
- * Compiles additive attention (Bahdanau) for a problem: a checked, reusable recipe without any memory of size M x N, let
- * alone M x N x D. Options, rules and results are those of {@link planAttention}; only the scores differ.
+ * Compiles additive attention (Bahdanau) for a problem: a checked, reusable recipe without any
+ * memory of size M x N, let alone M x N x D. Options, rules and results are those of
+ * {@link planAttention}; only the scores differ.
  *
  * ```
- * s[b,h,i,j] = scale * sum_d vector[h,d] tanh(innerScale * (q[b,h,i,d] + k[b,g,j,d]) + innerBias[h,d])
+ * s[b,h,i,j] = scale * sum_d vector[h,d] tanh(inner)
+ * inner = innerScale * (q[b,h,i,d] + k[b,g,j,d]) + innerBias[h,d]
  * ```
  *
  * q and k are projected already, q' = W_q q and k' = W_k k. The scale is 1 by default.
  *
- * On software adapters a plan for many queries takes the exponentials of the keys in a pass of their own: a dispatch more,
- * and scratch memory of the size of dense keys of f32 (`workspaceBytes`).
+ * On software adapters a plan for many queries takes the exponentials of the keys in a pass of
+ * their own: a dispatch more, and scratch memory of the size of dense keys of f32
+ * (`workspaceBytes`).
  *
- * Source: Neural Machine Translation by Jointly Learning to Align and Translate (arXiv 1409.0473), appendix A.1.2.
+ * Source: Neural Machine Translation by Jointly Learning to Align and Translate (arXiv 1409.0473),
+ * appendix A.1.2.
  *
- * Rejects with FoveaError: `"argument"` and `"limit"` before the GPU sees anything; `"shader"`, `"device-lost"`,
- * `"out-of-memory"`.
+ * Rejects with FoveaError: `"argument"` and `"limit"` before the GPU sees anything; `"shader"`,
+ * `"device-lost"`, `"out-of-memory"`.
  *
  * @example
  * const plan = await planAdditiveAttention(device, { q, k, v, vector, innerBias });
  * plan.encode(encoder, { output });
  */
-export async function planAdditiveAttention(device: GPUDevice, problem: AdditiveProblem): Promise<AttentionPlan> {
-  return planAttention(device, withLayer(takeOptions(LABEL, problem, ADDITIVE_PROBLEM)) as AttentionProblem);
+export async function planAdditiveAttention(
+  device: GPUDevice,
+  problem: AdditiveProblem,
+): Promise<AttentionPlan> {
+  return planAttention(
+    device,
+    withLayer(takeOptions(LABEL, problem, ADDITIVE_PROBLEM)) as AttentionProblem,
+  );
 }
 
 const LABEL = "additiveAttention";
@@ -58,8 +74,9 @@ const { similarity: _p, ...ADDITIVE_PROBLEM } = { ...ATTENTION_PROBLEM, ...LAYER
 const { similarity: _o, ...ADDITIVE_OPTIONS } = { ...ATTENTION_OPTIONS, ...LAYER };
 
 /**
- * Additive attention on the GPU; see {@link planAdditiveAttention} for the formula. Weights and best keys are those of
- * `attentionWeights` and `topKKeys` with `similarity: { kind: "additive", vector, ... }`.
+ * Additive attention on the GPU; see {@link planAdditiveAttention} for the formula. Weights and
+ * best keys are those of `attentionWeights` and `topKKeys` with
+ * `similarity: { kind: "additive", vector, ... }`.
  *
  * @param q [B, H, M, D] f32, f16 or bf16, projected
  * @param k [B, Hkv, N, D], projected
@@ -82,6 +99,12 @@ export async function additiveAttention(
 function withLayer<Options extends AdditiveLayer & { readonly label?: string }>(options: Options) {
   const { vector, innerBias, innerScale, normalize, gain, ...rest } = options;
   const layer = { vector, innerBias, innerScale, normalize, gain };
-  const given = Object.fromEntries(Object.entries(layer).filter(([, value]) => value !== undefined));
-  return { ...rest, label: options.label ?? LABEL, similarity: { kind: "additive" as const, ...given } };
+  const given = Object.fromEntries(
+    Object.entries(layer).filter(([, value]) => value !== undefined),
+  );
+  return {
+    ...rest,
+    label: options.label ?? LABEL,
+    similarity: { kind: "additive" as const, ...given },
+  };
 }

@@ -12,12 +12,20 @@ import type { ResolvedProblem } from "./resolved.ts";
 export async function assemblePlan(
   device: GPUDevice,
   problem: TakenProblem,
-  kernelsFor: (problem: ResolvedProblem) => Omit<Kernels, "variant"> | Promise<Omit<Kernels, "variant">>,
+  kernelsFor: (
+    problem: ResolvedProblem,
+  ) => Omit<Kernels, "variant"> | Promise<Omit<Kernels, "variant">>,
 ) {
   checkDevice(device);
   const resolved = resolveProblem(problem, await loadExtension(problem));
   const kernels = await kernelsFor(resolved);
-  const memory = operandsOf(device, problem, resolved, attentionTensors(problem, resolved), kernels.workspace);
+  const memory = operandsOf(
+    device,
+    problem,
+    resolved,
+    attentionTensors(problem, resolved),
+    kernels.workspace,
+  );
   const built = await buildPlan(device, resolved, memory, kernels.stagesOf);
   return { ...built, resolved, operands: memory.operands };
 }

@@ -2,7 +2,13 @@
 
 import { type OptionNames, readOptions, type Taken } from "../given.ts";
 import type { FloatTensor, Tensor } from "../gpu/tensor.ts";
-import { checkTensors, type MakeResult, RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
+import {
+  checkTensors,
+  type MakeResult,
+  RUN_OPTIONS,
+  type RunOptions,
+  runOnce,
+} from "../plan/run.ts";
 import { inTurn, isCache } from "./cached.ts";
 import type { KvSourceOwner } from "./kv_source.ts";
 import { preparePlan } from "./plan_attention.ts";
@@ -38,12 +44,14 @@ export interface AttentionResult {
 }
 
 /**
- * softmax(scale * Q K^T + mask) V on the GPU. See {@link planAttention} for the formula, the rules and the shapes.
+ * softmax(scale * Q K^T + mask) V on the GPU. See {@link planAttention} for the formula, the rules
+ * and the shapes.
  *
- * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself. For calls in a frame loop
- * make a plan and encode it: that waits for nothing and allocates nothing.
+ * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself. For
+ * calls in a frame loop make a plan and encode it: that waits for nothing and allocates nothing.
  *
- * @param q [B, H, M, D], f32, f16 or bf16, as also k and v, each its own; the output has the dtype of q by default
+ * @param q [B, H, M, D], f32, f16 or bf16, as also k and v, each its own; the output has the dtype
+ *   of q by default
  * @param k [B, Hkv, N, D]
  * @param v [B, Hkv, N, Dv]
  * Rejects with FoveaError, and then has allocated nothing.
@@ -52,14 +60,23 @@ export interface AttentionResult {
  * const { output } = await attention(q, k, v, { causal: true });
  * const values = await output.read();
  */
-export async function attention(q: Tensor, k: Tensor, v: Tensor, options?: AttentionOptions): Promise<AttentionResult>;
+export async function attention(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  options?: AttentionOptions,
+): Promise<AttentionResult>;
 /**
  * Attention to what is in a cache.
  *
  * @example
  * const { output } = await attention(q, cache, { causal: true });
  */
-export async function attention(q: Tensor, cache: KvSourceOwner, options?: AttentionOptions): Promise<AttentionResult>;
+export async function attention(
+  q: Tensor,
+  cache: KvSourceOwner,
+  options?: AttentionOptions,
+): Promise<AttentionResult>;
 export async function attention(
   q: Tensor,
   keys: Tensor | KvSourceOwner,
@@ -69,18 +86,35 @@ export async function attention(
   const cached = isCache(keys);
   const tensors = cached ? { q } : { q, k: keys, v: values as Tensor };
   checkTensors("attention", tensors);
-  const reading = readOptions("attention", (cached ? values : more) as AttentionOptions, ATTENTION_OPTIONS);
+  const reading = readOptions(
+    "attention",
+    (cached ? values : more) as AttentionOptions,
+    ATTENTION_OPTIONS,
+  );
   const { device } = q;
-  const run = async (given: { q: Tensor; k: Tensor; v: Tensor } | { q: Tensor; cache: KvSourceOwner }) => {
+  const run = async (
+    given: { q: Tensor; k: Tensor; v: Tensor } | { q: Tensor; cache: KvSourceOwner },
+  ) => {
     const options = await reading;
     const { plan, allocated, resolved } = await preparePlan(device, { ...options, ...given });
     const results = (make: MakeResult) => resultsOf(options, resolved, make);
-    return runOnce(device, resolved.label, { plan, allocated }, options, results) as Promise<AttentionResult>;
+    return runOnce(
+      device,
+      resolved.label,
+      { plan, allocated },
+      options,
+      results,
+    ) as Promise<AttentionResult>;
   };
-  return cached ? inTurn(keys, reading, (cache) => run({ q, cache })) : run({ q, k: keys, v: values as Tensor });
+  return cached
+    ? inTurn(keys, reading, (cache) => run({ q, cache }))
+    : run({ q, k: keys, v: values as Tensor });
 }
 
-/** The results of a call: the tensors that the caller gave for them, and new ones for what is only asked for. */
+/**
+ * The results of a call: the tensors that the caller gave for them, and new ones for what is only
+ * asked for.
+ */
 export function resultsOf(
   options: Taken<AttentionOptions>,
   resolved: ResolvedProblem,

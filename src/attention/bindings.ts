@@ -7,9 +7,9 @@ import { boundByName, Plan, type PlanHooks } from "../plan/plan.ts";
 import type { KvSource, KvSourceOwner } from "./kv_source.ts";
 
 /**
- * Memory for one run of a plan. Each tensor must look as the plan was told: same shape, strides and dtype, and the same
- * distance from a multiple of the device's binding alignment (256 bytes). A tensor that the plan was made with is the
- * default.
+ * Memory for one run of a plan. Each tensor must look as the plan was told: same shape, strides and
+ * dtype, and the same distance from a multiple of the device's binding alignment (256 bytes). A
+ * tensor that the plan was made with is the default.
  */
 export interface AttentionBindings {
   readonly q?: Tensor;
@@ -48,7 +48,10 @@ export interface AttentionBindings {
   readonly captures?: Readonly<Record<string, Tensor>>;
 }
 
-/** A compiled attention problem. Make one with {@link planAttention}; encode it as often as you like. */
+/**
+ * A compiled attention problem. Make one with {@link planAttention}; encode it as often as you
+ * like.
+ */
 export type AttentionPlan = Plan<AttentionBindings>;
 export const AttentionPlan = Plan;
 
@@ -82,12 +85,20 @@ export const attentionHooks = (
 function bindableOf(operands: Operands): ReadonlySet<string> {
   const cached = operands.has("kvState");
   const hidden: readonly string[] = cached ? [...OWN, "k", "v"] : OWN;
-  const names = [...operands.keys()].filter((name) => !hidden.includes(name) && !name.startsWith(CAPTURED));
+  const names = [...operands.keys()].filter(
+    (name) => !hidden.includes(name) && !name.startsWith(CAPTURED),
+  );
   return new Set([...names, ...(cached ? ["cache"] : [])]);
 }
 
-/** Throws FoveaError if a run gives a tensor for something that no function captured as a tensor. */
-function checkCaptures(label: string, operands: Operands, { captures = {} }: AttentionBindings): void {
+/**
+ * Throws FoveaError if a run gives a tensor for something that no function captured as a tensor.
+ */
+function checkCaptures(
+  label: string,
+  operands: Operands,
+  { captures = {} }: AttentionBindings,
+): void {
   for (const name of Object.keys(captures)) {
     const all = [...operands.keys()].filter((key) => key.startsWith(CAPTURED));
     check(

@@ -1,4 +1,5 @@
-// From a checked problem to a plan: which modules fill the slots, the kernels compiled, the uniforms laid out.
+// From a checked problem to a plan: which modules fill the slots, the kernels compiled, the
+// uniforms laid out.
 
 import { paramsBuffer, settle } from "../gpu/buffers.ts";
 import { checkBindings, compileKernel } from "../gpu/pipelines.ts";
@@ -13,7 +14,10 @@ import { isLargeScale } from "./problem.ts";
 import type { ResolvedScores } from "./resolved.ts";
 import { dispatchesOf, type Stage } from "./uniform.ts";
 
-/** Compiles the stages of a plan and lays out their uniforms. Whatever fails, the memory that the plan owns is freed. */
+/**
+ * Compiles the stages of a plan and lays out their uniforms. Whatever fails, the memory that the
+ * plan owns is freed.
+ */
 export async function buildPlan(
   device: GPUDevice,
   resolved: ResolvedScores,
@@ -36,7 +40,10 @@ export async function buildPlan(
       copying?.compileTableCopy(device),
       Promise.all(planned.map(({ source }) => compileKernel(device, source))),
     ]);
-    const add = (stage: Omit<CompiledStage, "dispatches">, laid: ReturnType<typeof dispatchesOf>) => {
+    const add = (
+      stage: Omit<CompiledStage, "dispatches">,
+      laid: ReturnType<typeof dispatchesOf>,
+    ) => {
       stages.push({ ...stage, dispatches: laid.dispatches });
       chunks.push(laid.bytes);
       offset += laid.bytes.byteLength;
@@ -85,7 +92,10 @@ async function normStages(
 ): Promise<Stage[]> {
   if (similarity.kind !== "normalized") return [];
   const { rowNormsKernel, rowNormsWorkgroups } = await import("../kernels/row_norms.ts");
-  const rows = [q, source?.k ?? k].reduce((total, { shape }) => total + shape[0] * shape[1] * shape[2], 0);
+  const rows = [q, source?.k ?? k].reduce(
+    (total, { shape }) => total + shape[0] * shape[1] * shape[2],
+    0,
+  );
   const qTiles = Math.ceil(rowNormsWorkgroups(rows) / Math.max(batch, 1));
   const grid = { qTile: 1, qTiles, vSplits: 1, heads: 1, flops: 16 * headDim };
   return [{ source: rowNormsKernel(headDim, slots), names: {}, grid }];

@@ -33,9 +33,9 @@ interface Given {
 }
 
 /**
- * The keys and values of a problem as the queries see them. Those of a cache are [B, Hkv, N, D] in the layout of the
- * problem, N being the most keys that an entry can have. Throws FoveaError("argument") for a cache that is none, or one
- * too many.
+ * The keys and values of a problem as the queries see them. Those of a cache are [B, Hkv, N, D] in
+ * the layout of the problem, N being the most keys that an entry can have. Throws
+ * FoveaError("argument") for a cache that is none, or one too many.
  */
 export function keysAndValues(label: string, { k, v, cache, layout, cuSeqlensQ }: Given) {
   if (cache === undefined) return { k, v, source: undefined };
@@ -51,7 +51,8 @@ export function keysAndValues(label: string, { k, v, cache, layout, cuSeqlensQ }
     () => `${label}: the keys and values are those of the cache; leave k and v out.`,
   );
   const { kvHeads, capacity, headDim, vDim } = source;
-  const batch = cuSeqlensQ ? 1 : source.batch; // as of the queries, which then lie one after the other
+  // as of the queries, which then lie one after the other
+  const batch = cuSeqlensQ ? 1 : source.batch;
   const spec = (dim: number): TensorSpec => ({
     shape: layout === "bmhd" ? [batch, capacity, kvHeads, dim] : [batch, kvHeads, capacity, dim],
   });

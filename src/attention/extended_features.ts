@@ -1,5 +1,6 @@
-// What few problems say beyond causality and windows: lengths of entries, caches, similarities, biases, masks in memory,
-// functions, dropout. Plain attention is planned without loading this file.
+// What few problems say beyond causality and windows: lengths of entries, caches, similarities,
+// biases, masks in memory, functions, dropout. Plain attention is planned without loading this
+// file.
 
 import { check, show } from "../errors.ts";
 import { AttentionFunction, checkCaptureNames } from "../functions/attention_function.ts";
@@ -27,22 +28,40 @@ export function resolveExtended(
   positions: Positions,
   source: KvSource | undefined,
 ) {
-  const sequence = sequenceTables(label, options, { batch, heads, seqQ: rowsQ, seqKv: rowsKv }, source);
+  const sequence = sequenceTables(
+    label,
+    options,
+    { batch, heads, seqQ: rowsQ, seqKv: rowsKv },
+    source,
+  );
   const { sizes } = sequence;
   if (source) checkCached(label, options, source, sizes.seqQ);
   const scores = [sizes.batch, heads, sizes.seqQ, sizes.seqKv];
-  const { similarity, tables } = resolveSimilarity(label, options, { heads, headDim, rows: normRows });
+  const { similarity, tables } = resolveSimilarity(label, options, {
+    heads,
+    headDim,
+    rows: normRows,
+  });
   return {
     batch: sizes.batch,
     seqQ: sizes.seqQ,
     seqKv: sizes.seqKv,
-    mostKeys: source?.place === "ring" ? Math.min(sizes.seqKv, source.sinkTokens + source.ring) : sizes.seqKv,
+    mostKeys:
+      source?.place === "ring"
+        ? Math.min(sizes.seqKv, source.sinkTokens + source.ring)
+        : sizes.seqKv,
     sequence: sequence.kind,
     packed: sequence.packed,
     tables: [...sequence.tables, ...headTables(label, options, sizes), ...tables],
     similarity,
-    mask: options.mask === undefined ? undefined : resolveMemory(`${label}: mask`, options.mask, scores, "mask"),
-    bias: options.bias === undefined ? undefined : resolveMemory(`${label}: bias`, options.bias, scores, "bias"),
+    mask:
+      options.mask === undefined
+        ? undefined
+        : resolveMemory(`${label}: mask`, options.mask, scores, "mask"),
+    bias:
+      options.bias === undefined
+        ? undefined
+        : resolveMemory(`${label}: bias`, options.bias, scores, "bias"),
     softcap: resolveSoftcap(label, options),
     dropout: resolveDropout(label, options, heads * rowsQ * batch),
     ...resolveFunctions(label, options, positions, (source ?? sequence.kind) !== undefined, sizes),
@@ -57,7 +76,8 @@ function resolveFunctions(
   { batch, heads, seqQ, seqKv }: Sizes,
 ) {
   const { scoreFunction, maskFunction, blockMask } = options;
-  const isFunction = (given: unknown, kind: string) => given instanceof AttentionFunction && given.kind === kind;
+  const isFunction = (given: unknown, kind: string) =>
+    given instanceof AttentionFunction && given.kind === kind;
   check(
     scoreFunction === undefined || isFunction(scoreFunction, "score"),
     "argument",
@@ -73,7 +93,8 @@ function resolveFunctions(
   check(
     blockMask instanceof BlockMask,
     "argument",
-    () => `${label}: blockMask must come from createBlockMask() or blockMaskOf(), got ${show(blockMask)}.`,
+    () =>
+      `${label}: blockMask must come from createBlockMask() or blockMaskOf(), got ${show(blockMask)}.`,
   );
   check(
     maskFunction === undefined,
@@ -84,7 +105,10 @@ function resolveFunctions(
   const made = blockMask.options;
   const oneOr = (size: number, all: number) => size === all || size === 1;
   check(
-    made.seqQ === seqQ && made.seqKv === seqKv && oneOr(made.batch, batch) && oneOr(made.heads, heads),
+    made.seqQ === seqQ &&
+      made.seqKv === seqKv &&
+      oneOr(made.batch, batch) &&
+      oneOr(made.heads, heads),
     "argument",
     () =>
       `${label}: the block mask is for B = ${made.batch}, H = ${made.heads}, M = ${made.seqQ}, N = ${made.seqKv}; the problem has B = ${batch}, H = ${heads}, M = ${seqQ}, N = ${seqKv}.`,
@@ -92,7 +116,8 @@ function resolveFunctions(
   check(
     !entriesDiffer,
     "argument",
-    () => `${label}: a block mask can't be combined with lengths or positions of batch entries; use its mask function.`,
+    () =>
+      `${label}: a block mask can't be combined with lengths or positions of batch entries; use its mask function.`,
   );
   const first = alignEnd ? seqKv - seqQ : offset;
   check(
@@ -114,7 +139,11 @@ function resolveSoftcap(label: string, { softcap }: TakenScores): number | undef
   return softcap || undefined;
 }
 
-function resolveDropout(label: string, { dropout }: TakenScores, rows: number): Dropout | undefined {
+function resolveDropout(
+  label: string,
+  { dropout }: TakenScores,
+  rows: number,
+): Dropout | undefined {
   if (dropout === undefined) return undefined;
   check(
     typeof dropout === "object" && dropout !== null,
@@ -123,17 +152,28 @@ function resolveDropout(label: string, { dropout }: TakenScores, rows: number): 
   );
   checkNames(`${label}: dropout`, dropout, { p: "number", seed: "number" });
   const { p, seed } = dropout;
-  check(p >= 0 && p <= 1, "argument", () => `${label}: dropout.p must be a probability from 0 to 1, got ${p}.`);
+  check(
+    p >= 0 && p <= 1,
+    "argument",
+    () => `${label}: dropout.p must be a probability from 0 to 1, got ${p}.`,
+  );
   check(
     Number.isSafeInteger(seed) && seed >= 0,
     "argument",
     () => `${label}: dropout.seed must be a whole number from 0 up to 2^53, got ${seed}.`,
   );
-  check(rows < 2 ** 32, "limit", () => `${label}: dropout numbers rows of B * H * M below 2^32; there are ${rows}.`);
+  check(
+    rows < 2 ** 32,
+    "limit",
+    () => `${label}: dropout numbers rows of B * H * M below 2^32; there are ${rows}.`,
+  );
   return 1 - p < 1 ? dropout : undefined;
 }
 
-/** Throws FoveaError("argument") for options that a cache has no use for, or keys that a ring may have lost. */
+/**
+ * Throws FoveaError("argument") for options that a cache has no use for, or keys that a ring may
+ * have lost.
+ */
 function checkCached(label: string, options: TakenScores, source: KvSource, seqQ: number): void {
   for (const name of ["kvLengths", "cuSeqlensKv"] as const) {
     check(
@@ -143,7 +183,12 @@ function checkCached(label: string, options: TakenScores, source: KvSource, seqQ
     );
   }
   if (source.place !== "ring") return;
-  const { window: [left] = [-1], attentionChunk = Number.POSITIVE_INFINITY, sinkTokens = 0, queryOffset } = options;
+  const {
+    window: [left] = [-1],
+    attentionChunk = Number.POSITIVE_INFINITY,
+    sinkTokens = 0,
+    queryOffset,
+  } = options;
   const behind = Math.min(left < 0 ? Number.POSITIVE_INFINITY : left, attentionChunk - 1);
   const { window = source.ring } = source;
   check(
@@ -166,6 +211,7 @@ function checkCached(label: string, options: TakenScores, source: KvSource, seqQ
   check(
     sinkTokens <= source.sinkTokens,
     "argument",
-    () => `${label}: sinkTokens is ${sinkTokens}, but the ring keeps only the first ${source.sinkTokens} keys.`,
+    () =>
+      `${label}: sinkTokens is ${sinkTokens}, but the ring keeps only the first ${source.sinkTokens} keys.`,
   );
 }

@@ -1,5 +1,6 @@
-// What plans need for the options that few problems have, beyond checking them: tensors and numbers that functions captured,
-// params, and the modules that fill the slots. Loaded with extended_features.ts.
+// What plans need for the options that few problems have, beyond checking them: tensors and numbers
+// that functions captured, params, and the modules that fill the slots. Loaded with
+// extended_features.ts.
 
 import { functionsOf } from "../functions/attention_function.ts";
 import type { BlockMask } from "../functions/block_mask.ts";
@@ -13,8 +14,8 @@ import type { ScoreOptions } from "./options.ts";
 import type { ResolvedScores } from "./resolved.ts";
 
 /**
- * Adds the tensors that the functions of a problem captured, by their names with `add`, and gives the numbers as uniforms
- * hold them.
+ * Adds the tensors that the functions of a problem captured, by their names with `add`, and gives
+ * the numbers as uniforms hold them.
  */
 export function capturesOf(
   device: GPUDevice,
@@ -58,7 +59,10 @@ export function extendedSlots(problem: ResolvedScores): Partial<SlotChoice> {
 const SMALLEST_NORMAL = 2 ** -126;
 
 /** The params that plain attention does not read. */
-export function extendedParams({ dropout, softcap = 1, similarity, blockMask }: ResolvedScores, operands: Operands) {
+export function extendedParams(
+  { dropout, softcap = 1, similarity, blockMask }: ResolvedScores,
+  operands: Operands,
+) {
   return {
     softcap: Math.max(softcap, SMALLEST_NORMAL),
     norm_eps: similarity.eps,
@@ -76,7 +80,8 @@ export function extendedParams({ dropout, softcap = 1, similarity, blockMask }: 
 
 /** The params of a block mask. */
 function blockParams(blockMask: BlockMask | undefined) {
-  if (!blockMask) return { block_q: 1, block_kv: 1, blocks_stride_b: 0, blocks_stride_h: 0, blocks_stride_m: 0 };
+  if (!blockMask)
+    return { block_q: 1, block_kv: 1, blocks_stride_b: 0, blocks_stride_h: 0, blocks_stride_m: 0 };
   const { shape, strides } = blockMask.blocks;
   const [b, h] = strides.map((stride, axis) => (shape[axis] > 1 ? stride : 0));
   const [block_q, block_kv] = blockMask.options.blockSize;

@@ -1,5 +1,6 @@
-// Positions, masks and scores of a problem: checked, and as numbers that the kernels take. What goes beyond causality and
-// windows is in extended_features.ts, which is loaded for problems that have any of it.
+// Positions, masks and scores of a problem: checked, and as numbers that the kernels take. What
+// goes beyond causality and windows is in extended_features.ts, which is loaded for problems that
+// have any of it.
 
 import { check, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
@@ -12,7 +13,14 @@ const CAUSAL: readonly unknown[] = [undefined, false, true, "bottom-right", "top
 const FARTHEST = 2 ** 29;
 
 /** Options that every problem may have. */
-type PlainOptions = "causal" | "scale" | "window" | "attentionChunk" | "sinkTokens" | "maxSeqlenQ" | "maxSeqlenKv";
+type PlainOptions =
+  | "causal"
+  | "scale"
+  | "window"
+  | "attentionChunk"
+  | "sinkTokens"
+  | "maxSeqlenQ"
+  | "maxSeqlenKv";
 /** All others. */
 const EXTENDED: Omit<OptionNames<ScoreOptions>, PlainOptions> = {
   queryOffset: "any",
@@ -102,7 +110,9 @@ export function resolveFeatures(
 
 /** Factor of the scores that nobody gives: normalised rows and bounded terms need none. */
 export function defaultScale(similarity: ResolvedSimilarity, headDim: number): number {
-  const isUnscaled = similarity.kind !== "dot" && !(similarity.choice.kind === "normalized" && similarity.choice.rms);
+  const isUnscaled =
+    similarity.kind !== "dot" &&
+    !(similarity.choice.kind === "normalized" && similarity.choice.rms);
   return isUnscaled ? 1 : 1 / Math.sqrt(headDim);
 }
 
@@ -115,10 +125,13 @@ function resolvePositions(label: string, { causal, queryOffset, window = [-1, -1
   check(
     queryOffset === undefined || typeof causal !== "string",
     "argument",
-    () => `${label}: queryOffset replaces the alignment "${causal}"; give causal: true with it, or leave it out.`,
+    () =>
+      `${label}: queryOffset replaces the alignment "${causal}"; give causal: true with it, or leave it out.`,
   );
   check(
-    Array.isArray(window) && window.length === 2 && window.every((keys) => Number.isInteger(keys) && keys >= -1),
+    Array.isArray(window) &&
+      window.length === 2 &&
+      window.every((keys) => Number.isInteger(keys) && keys >= -1),
     "argument",
     () =>
       `${label}: window must be two whole numbers [left, right], keys before and after a query's own or -1 for no bound, got ${show(window)}.`,
@@ -137,7 +150,8 @@ function resolveChunk(label: string, { attentionChunk }: TakenScores): number {
   check(
     Number.isInteger(attentionChunk) && attentionChunk >= 1,
     "argument",
-    () => `${label}: attentionChunk must be a whole number of positions from 1 up, got ${attentionChunk}.`,
+    () =>
+      `${label}: attentionChunk must be a whole number of positions from 1 up, got ${attentionChunk}.`,
   );
   return Math.min(attentionChunk, FARTHEST);
 }

@@ -7,7 +7,10 @@ import type { Stage } from "./uniform.ts";
 
 /** The kernels of a problem: those that it asks for, or that the tables have for it. */
 export interface Kernels {
-  /** The row of the table, and the workgroups that share the keys of a row, where the kernel splits them. */
+  /**
+   * The row of the table, and the workgroups that share the keys of a row, where the kernel splits
+   * them.
+   */
   readonly variant: string;
   readonly kvSplits?: number;
   readonly stagesOf: (slots: SlotChoice) => readonly Stage[] | Promise<readonly Stage[]>;
@@ -19,20 +22,31 @@ export interface Kernels {
 const LONG_ROW = 256;
 
 /** The forward kernel with a tile. `term`: operations of a column of a score. */
-export function forwardKernels(resolved: ResolvedProblem, tile: ForwardTile, term: number): Kernels {
+export function forwardKernels(
+  resolved: ResolvedProblem,
+  tile: ForwardTile,
+  term: number,
+): Kernels {
   const { headDim, vDim, seqQ } = resolved;
   const longRows = tile.form !== "half" && resolved.mostKeys > LONG_ROW;
   const grid = forwardGrid(tile, headDim, vDim, seqQ);
-  const flops = grid.qTile * keysOf(resolved, grid.qTile) * (term * headDim + (2 * vDim) / grid.vSplits);
+  const flops =
+    grid.qTile * keysOf(resolved, grid.qTile) * (term * headDim + (2 * vDim) / grid.vSplits);
   return {
     variant: tile.name,
     stagesOf: async (slots) => [
-      { source: await forwardKernel({ headDim, vDim, tile, ...slots, longRows }), grid: { ...grid, flops } },
+      {
+        source: await forwardKernel({ headDim, vDim, tile, ...slots, longRows }),
+        grid: { ...grid, flops },
+      },
     ],
   };
 }
 
 /** The most keys that a tile of queries looks at. */
-export function keysOf({ mostKeys, window: [left, right], sinkTokens }: ResolvedProblem, qTile: number): number {
+export function keysOf(
+  { mostKeys, window: [left, right], sinkTokens }: ResolvedProblem,
+  qTile: number,
+): number {
   return left < 0 || right < 0 ? mostKeys : Math.min(mostKeys, left + qTile + right + sinkTokens);
 }

@@ -4,12 +4,15 @@ import type { Tensor } from "../gpu/tensor.ts";
 import type { KvAccess, Quantisation } from "../kernels/kv_access.ts";
 
 /**
- * Keys and values in a cache, as the kernels read them. Key j stands at position j since its sequence began, wherever it
- * lies: `place` says in which row of k and v, which are [outer, Hkv, rows, D].
+ * Keys and values in a cache, as the kernels read them. Key j stands at position j since its
+ * sequence began, wherever it lies: `place` says in which row of k and v, which are [outer, Hkv,
+ * rows, D].
  *
  * - `rows`: outer is the batch entry, and the row is j.
- * - `ring`: likewise, but from `sinkTokens` on the rows are used again: row sinkTokens + (j - sinkTokens) mod ring.
- * - `paged`: outer is the page that the table has for j div pageSize, and the row is j mod pageSize.
+ * - `ring`: likewise, but from `sinkTokens` on the rows are used again: row sinkTokens + (j -
+ *   sinkTokens) mod ring.
+ * - `paged`: outer is the page that the table has for j div pageSize, and the row is j mod
+ *   pageSize.
  */
 export interface KvSource {
   readonly place: "rows" | "ring" | "paged";
@@ -20,12 +23,15 @@ export interface KvSource {
   /** The most positions that an entry can have: N of a problem. Rings hold fewer of them. */
   readonly capacity: number;
   /**
-   * f32, f16 or bf16; quantised: u32, a row being the bits of one f32 scale for each group of channels, then the integers
-   * (two's complement, lowest bits first).
+   * f32, f16 or bf16; quantised: u32, a row being the bits of one f32 scale for each group of
+   * channels, then the integers (two's complement, lowest bits first).
    */
   readonly k: Tensor;
   readonly v: Tensor;
-  /** i32: one word, 1 + pagesPerEntry; then for each entry its length and, if paged, its page numbers. */
+  /**
+   * i32: one word, 1 + pagesPerEntry; then for each entry its length and, if paged, its page
+   * numbers.
+   */
   readonly state: Tensor;
   /** Rows of a ring that are never used again, and those that are. Both 0 otherwise. */
   readonly sinkTokens: number;
@@ -38,9 +44,15 @@ export interface KvSource {
   readonly quantised?: Quantisation;
   /** How kernels read it: `kvAccess(source)` of kernels/kv_access. */
   readonly access: KvAccess;
-  /** Records what brings the state up to date, if the cache has changed on the host; plans do so before they read it. */
+  /**
+   * Records what brings the state up to date, if the cache has changed on the host; plans do so
+   * before they read it.
+   */
   readonly update?: (pass: GPUComputePassEncoder) => void;
-  /** Throws FoveaError while calls of the cache wait, which would run after what is encoded; plans ask before they record. */
+  /**
+   * Throws FoveaError while calls of the cache wait, which would run after what is encoded; plans
+   * ask before they record.
+   */
   readonly checkIdle?: ((label: string) => void) | undefined;
 }
 
@@ -49,8 +61,10 @@ export interface KvSourceOwner {
   /** As it is now: a cache that grows has another one then. */
   readonly source: KvSource;
   /**
-   * @internal Runs `work` once the calls of the cache that were made before are done, at once if there are none, and
-   * before those that are made later: with the cache as of this moment, whatever happens to it meanwhile.
+   * @internal Runs `work` once the calls of the cache that were made before are done, at once if
+   *   there are none, and
+   * before those that are made later: with the cache as of this moment, whatever happens to it
+   * meanwhile.
    */
   inTurn?<T>(work: (cache: KvSourceOwner) => Promise<T>): Promise<T>;
 }

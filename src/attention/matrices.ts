@@ -1,5 +1,5 @@
-// Attention by subgroup matrices: for which problems, and on which devices. Loaded by the first plan on a device that has
-// such matrices.
+// Attention by subgroup matrices: for which problems, and on which devices. Loaded by the first
+// plan on a device that has such matrices.
 
 import { check, FoveaError } from "../errors.ts";
 import { keptFor } from "../gpu/buffers.ts";
@@ -22,10 +22,11 @@ import { isLargeScale } from "./problem.ts";
 import type { ResolvedProblem } from "./resolved.ts";
 
 /**
- * The kernels of a problem by subgroup matrices, where it asks for them. Otherwise `plain`, unless q, k and v are f16, the
- * device multiplies f16 into sums of f32, and `plain` is no decoding; an output of f32, which would show that
- * probabilities are rounded, has to allow products in f16, too. Matrices of f32 are taken by name only, until some
- * hardware has shown that they are worth it. Throws FoveaError for a variant that can't run here.
+ * The kernels of a problem by subgroup matrices, where it asks for them. Otherwise `plain`, unless
+ * q, k and v are f16, the device multiplies f16 into sums of f32, and `plain` is no decoding; an
+ * output of f32, which would show that probabilities are rounded, has to allow products in f16,
+ * too. Matrices of f32 are taken by name only, until some hardware has shown that they are worth
+ * it. Throws FoveaError for a variant that can't run here.
  *
  * `standIns`: modules in place of the device's own, for tests.
  */
@@ -37,10 +38,15 @@ export async function matrixKernels(
 ): Promise<Kernels> {
   const { variant, headDim, vDim, output, allowF16Products } = problem;
   const isPrecise = output.dtype === "f32" && !allowF16Products;
-  if (plain && (headDim > MAX_HEAD_DIM || isPrecise || isDecodeVariant(plain.variant))) return plain;
+  if (plain && (headDim > MAX_HEAD_DIM || isPrecise || isDecodeVariant(plain.variant)))
+    return plain;
   const component = plain || variant === "matrix-f16" ? "f16" : "f32";
   const isAble = (able: boolean, otherwise: string) => {
-    check(able || plain !== undefined, "limit", () => `variant ${variant} ${otherwise}; take another.`);
+    check(
+      able || plain !== undefined,
+      "limit",
+      () => `variant ${variant} ${otherwise}; take another.`,
+    );
     return able;
   };
   const limits = matrixLimits(device);
@@ -49,7 +55,10 @@ export async function matrixKernels(
     isAble(problem.similarity.kind === "dot", "has dot products, and no other similarity") &&
     isAble(!isLargeScale(problem), "has scales up to 2^64") &&
     isAble(tile !== undefined, `needs ${needs(component)}; the device has ${listed(limits)}`) &&
-    isAble(component === "f32" || isF16(device, problem), "takes q, k and v of f16, and the feature shader-f16") &&
+    isAble(
+      component === "f32" || isF16(device, problem),
+      "takes q, k and v of f16, and the feature shader-f16",
+    ) &&
     isAble(
       await isProven(device, component, limits, standIns),
       "is switched off, because a small problem came out wrong by this device's subgroup matrices",
@@ -77,7 +86,9 @@ function kernelsOn(
 }
 
 /** What the adapter says of its matrices, in words that WebGPU's types don't have yet. */
-type MatrixInfo = GPUAdapterInfo & { readonly subgroupMatrixConfigs?: Iterable<MatrixLimits["configs"][number]> };
+type MatrixInfo = GPUAdapterInfo & {
+  readonly subgroupMatrixConfigs?: Iterable<MatrixLimits["configs"][number]>;
+};
 
 function matrixLimits({ adapterInfo, features, limits }: GPUDevice): MatrixLimits {
   const info: Partial<MatrixInfo> = adapterInfo ?? {};
@@ -107,8 +118,15 @@ function isF16(device: GPUDevice, { q, k, v, source }: ResolvedProblem): boolean
   return device.features.has("shader-f16") && dtypes.every((dtype) => dtype === "f16");
 }
 
-/** Whether a device's matrices are right. Found out once; that they don't compile or run is a no. */
-function isProven(device: GPUDevice, component: Component, limits: MatrixLimits, standIns?: ModuleMap) {
+/**
+ * Whether a device's matrices are right. Found out once; that they don't compile or run is a no.
+ */
+function isProven(
+  device: GPUDevice,
+  component: Component,
+  limits: MatrixLimits,
+  standIns?: ModuleMap,
+) {
   const known = keptFor(device, "proofs of matrices", () => new Map<Component, Promise<boolean>>());
   const proof =
     known.get(component) ??

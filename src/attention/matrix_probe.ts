@@ -1,4 +1,5 @@
-// Whether a device's subgroup matrices are right: an experiment of its browser and of its driver, so a small problem says.
+// Whether a device's subgroup matrices are right: an experiment of its browser and of its driver,
+// so a small problem says.
 
 import { guarded } from "../gpu/buffers.ts";
 import { type Tensor, tensor } from "../gpu/tensor.ts";
@@ -16,9 +17,10 @@ const HEAD_DIM = 40;
 const SCALE = 0.5;
 
 /**
- * The largest error of an output whose values are up to 2: with f16 each probability is rounded by up to 2^-11 of itself,
- * and hardware may cut off what sums in f32 have beyond their digits. Numbers in the wrong place are off by 0.1 and more,
- * products of f32 that are rounded to 11 digits by 10^-3.
+ * The largest error of an output whose values are up to 2: with f16 each probability is rounded by
+ * up to 2^-11 of itself, and hardware may cut off what sums in f32 have beyond their digits.
+ * Numbers in the wrong place are off by 0.1 and more, products of f32 that are rounded to 11 digits
+ * by 10^-3.
  */
 const ALLOWED = { f16: 2 ** -9, f32: 2 ** -15 };
 
@@ -29,7 +31,9 @@ export async function areRight(
   kernelsFor: (problem: ResolvedProblem) => Kernels,
 ): Promise<boolean> {
   const label = "check of subgroup matrices";
-  const [q, k, v] = [SEQ_Q, SEQ_KV, SEQ_KV].map((rows, seed) => numbers(HEADS * rows * HEAD_DIM, seed));
+  const [q, k, v] = [SEQ_Q, SEQ_KV, SEQ_KV].map((rows, seed) =>
+    numbers(HEADS * rows * HEAD_DIM, seed),
+  );
   const made: Tensor[] = [];
   const make = (rows: number, dtype: Component, data?: Float32Array<ArrayBuffer>) => {
     const one = tensor(device, [1, HEADS, rows, HEAD_DIM], { dtype, label, ...(data && { data }) });
@@ -37,7 +41,11 @@ export async function areRight(
     return one;
   };
   try {
-    const inputs = { q: make(SEQ_Q, component, q), k: make(SEQ_KV, component, k), v: make(SEQ_KV, component, v) };
+    const inputs = {
+      q: make(SEQ_Q, component, q),
+      k: make(SEQ_KV, component, k),
+      v: make(SEQ_KV, component, v),
+    };
     const output = make(SEQ_Q, "f32");
     // Causality leaves tiles of keys that all rows see, some rows, and none.
     const problem = { ...inputs, output, causal: true, scale: SCALE, label };
@@ -49,7 +57,9 @@ export async function areRight(
     });
     await Promise.all([allocated, done]).finally(() => plan.destroy());
     const values = await output.read();
-    return plainly(q, k, v).every((value, index) => Math.abs(values[index] - value) <= ALLOWED[component]);
+    return plainly(q, k, v).every(
+      (value, index) => Math.abs(values[index] - value) <= ALLOWED[component],
+    );
   } finally {
     for (const one of made) one.destroy();
   }
@@ -69,10 +79,15 @@ function plainly(q: Float32Array, k: Float32Array, v: Float32Array): number[] {
   const output: number[] = [];
   for (let row = 0; row < HEADS * SEQ_Q; row++) {
     const first = Math.floor(row / SEQ_Q) * SEQ_KV;
-    const keys = Array.from({ length: (row % SEQ_Q) + 1 + SEQ_KV - SEQ_Q }, (_, key) => (first + key) * HEAD_DIM);
+    const keys = Array.from(
+      { length: (row % SEQ_Q) + 1 + SEQ_KV - SEQ_Q },
+      (_, key) => (first + key) * HEAD_DIM,
+    );
     const dims = Array.from({ length: HEAD_DIM }, (_, d) => d);
     const sum = (terms: readonly number[]) => terms.reduce((total, term) => total + term, 0);
-    const scores = keys.map((key) => SCALE * sum(dims.map((d) => q[row * HEAD_DIM + d] * k[key + d])));
+    const scores = keys.map(
+      (key) => SCALE * sum(dims.map((d) => q[row * HEAD_DIM + d] * k[key + d])),
+    );
     const top = Math.max(...scores);
     const p = scores.map((score) => Math.exp(score - top));
     output.push(...dims.map((d) => sum(keys.map((key, index) => p[index] * v[key + d])) / sum(p)));

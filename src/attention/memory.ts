@@ -36,7 +36,9 @@ export function attentionTensors(problem: TakenProblem, resolved: ResolvedProble
     { name: "v", spec: source?.v ?? reorder(v, layout), given, written: false },
     { name: "output", spec: reorder(output, layout), given: problem.output, written: true },
     ...(lse ? [{ name: "lse", spec: lse, given: problem.lse, written: true } as const] : []),
-    ...(rowMax ? [{ name: "rowMax", spec: rowMax, given: problem.rowMax, written: true } as const] : []),
+    ...(rowMax
+      ? [{ name: "rowMax", spec: rowMax, given: problem.rowMax, written: true } as const]
+      : []),
   ];
 }
 
@@ -63,7 +65,8 @@ export function operandsOf(
     add("k", source.k, source.k);
     add("kvState", source.state, source.state);
   } else add("k", reorder(resolved.k, layout), given((problem as ScoreProblem).k));
-  for (const { name, spec, given: tensorOrNot, written } of asked) add(name, spec, given(tensorOrNot), written);
+  for (const { name, spec, given: tensorOrNot, written } of asked)
+    add(name, spec, given(tensorOrNot), written);
   if (resolved.mask) add("mask", resolved.mask, given(problem.mask));
   if (resolved.bias) add("bias", resolved.bias, given(problem.bias));
   const laid = extension?.layTables(tables);
@@ -77,7 +80,8 @@ export function operandsOf(
   };
   // Last, when nothing of the caller's is wrong: there is nobody yet to free them.
   try {
-    if (laid?.words.length) own("tables", [laid.words.length], { dtype: "i32", data: laid.words }, true);
+    if (laid?.words.length)
+      own("tables", [laid.words.length], { dtype: "i32", data: laid.words }, true);
     if (workspace) own("workspace", workspace, {}, true);
   } catch (error) {
     for (const made of owned) made.destroy();

@@ -8,7 +8,13 @@ import { Tensor } from "../gpu/tensor.ts";
 import { MERGE_BINDINGS, MERGE_FOLD, MERGE_PARAMS, mergeKernel } from "../kernels/merge.ts";
 import { takeOptions } from "../options.ts";
 import type { Operand } from "../plan/operand.ts";
-import { checkOperand, checkOverlap, checkUsed, memoryOf, tieResults } from "../plan/operand_checks.ts";
+import {
+  checkOperand,
+  checkOverlap,
+  checkUsed,
+  memoryOf,
+  tieResults,
+} from "../plan/operand_checks.ts";
 import { RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
 import { bindingRange } from "../plan/specs.ts";
 import { checkTarget, type EncodeTarget, type Recording, recordInto } from "../plan/target.ts";
@@ -38,10 +44,16 @@ interface PlanParts {
 
 /** A compiled merge. Make one with {@link planMerge}; encode it as often as you like. */
 export class MergePlan {
-  /** Bytes of scratch memory that the plan owns for its runs: 4 a row of [B, H, M], or 4 in all for two partials. */
+  /**
+   * Bytes of scratch memory that the plan owns for its runs: 4 a row of [B, H, M], or 4 in all for
+   * two partials.
+   */
   readonly workspaceBytes: number;
   readonly #parts: PlanParts;
-  readonly #groups = new WeakMap<Tensor, { tensors: readonly Tensor[]; groups: readonly GPUBindGroup[] }>();
+  readonly #groups = new WeakMap<
+    Tensor,
+    { tensors: readonly Tensor[]; groups: readonly GPUBindGroup[] }
+  >();
   #destroyed = false;
 
   private constructor(parts: PlanParts) {
@@ -55,11 +67,12 @@ export class MergePlan {
   }
 
   /**
-   * Records the merge into a compute pass, or into a pass of its own on a command encoder. Allocates no GPU memory and
-   * submits nothing. In a caller's pass it sets the pipeline and bind group 0.
+   * Records the merge into a compute pass, or into a pass of its own on a command encoder.
+   * Allocates no GPU memory and submits nothing. In a caller's pass it sets the pipeline and bind
+   * group 0.
    *
-   * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or belongs to another
-   * device, or if `output` or `lse` shares its buffer with a partial.
+   * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or
+   * belongs to another device, or if `output` or `lse` shares its buffer with a partial.
    *
    * @example
    * const pass = encoder.beginComputePass();
@@ -71,7 +84,10 @@ export class MergePlan {
     recordInto(target, this.#parts.merge.label, this.prepare(bindings ?? {}));
   }
 
-  /** @internal All that can fail of an encode, and what is left to record: for operations that are several plans. */
+  /**
+   * @internal All that can fail of an encode, and what is left to record: for operations that are
+   *   several plans.
+   */
   prepare(bindings: MergeBindings): Recording | undefined {
     const { device, merge } = this.#parts;
     check(!this.#destroyed, "destroyed", () => `${merge.label}: the plan was destroyed.`);
@@ -101,12 +117,19 @@ export class MergePlan {
     }
   }
 
-  /** The bind groups for these tensors: the last ones of the same output, if the other tensors are the same too. */
+  /**
+   * The bind groups for these tensors: the last ones of the same output, if the other tensors are
+   * the same too.
+   */
   #bindGroups(bindings: MergeBindings): readonly GPUBindGroup[] | undefined {
     const { device, merge, named, compiled, grid, params, workspace } = this.#parts;
     const { label, operands, partials, rows } = merge;
     const given = bindings.partials?.length ?? partials;
-    check(given === partials, "argument", () => `${label}: the plan merges ${partials} partials, got ${given}.`);
+    check(
+      given === partials,
+      "argument",
+      () => `${label}: the plan merges ${partials} partials, got ${given}.`,
+    );
     const tensors = new Map<string, Tensor>();
     for (const operand of operands) {
       const used = operand.pick(bindings) ?? operand.fallback;
@@ -123,9 +146,13 @@ export class MergePlan {
 
     const groups = grid.dispatches.map(({ bound }) => {
       const entries = MERGE_BINDINGS.map(({ binding, name, type }): GPUBindGroupEntry => {
-        if (type === "uniform") return { binding, resource: { buffer: params, size: MERGE_PARAMS.bytes } };
+        if (type === "uniform")
+          return { binding, resource: { buffer: params, size: MERGE_PARAMS.bytes } };
         const used = name === "workspace" ? undefined : (tensors.get(bound[name].name) as Tensor);
-        return { binding, resource: used ? { buffer: used.buffer, ...bindingRange(used) } : { buffer: workspace } };
+        return {
+          binding,
+          resource: used ? { buffer: used.buffer, ...bindingRange(used) } : { buffer: workspace },
+        };
       });
       return device.createBindGroup({ label, layout: compiled.layout, entries });
     });
@@ -135,21 +162,21 @@ export class MergePlan {
 }
 
 /**
- * Compiles the merge of partial results: attention of the same queries over disjoint sets of keys becomes attention over
- * all of these keys, exactly.
+ * Compiles the merge of partial results: attention of the same queries over disjoint sets of keys
+ * becomes attention over all of these keys, exactly.
  *
  * ```
  * m = max_i LSE_i,   w_i = exp(LSE_i - m)
  * O = sum_i w_i O_i / sum_i w_i,   LSE = m + ln sum_i w_i
  * ```
  *
- * Source: the reduction of FlashDecoding's split-KV. Weights and sums are f32. A partial without a key in a row (LSE
- * -Infinity) adds nothing to it, whatever its output holds; a row without a key in any partial gets output 0 and LSE
- * -Infinity. The same inputs in the same order on the same device give the same bits. LSEs are natural logarithms, and
- * finite otherwise.
+ * Source: the reduction of FlashDecoding's split-KV. Weights and sums are f32. A partial without a
+ * key in a row (LSE -Infinity) adds nothing to it, whatever its output holds; a row without a key
+ * in any partial gets output 0 and LSE -Infinity. The same inputs in the same order on the same
+ * device give the same bits. LSEs are natural logarithms, and finite otherwise.
  *
- * One kernel serves every problem; two partials take one dispatch, each further two one more. `output` and `lse` need
- * buffers that hold no partial.
+ * One kernel serves every problem; two partials take one dispatch, each further two one more.
+ * `output` and `lse` need buffers that hold no partial.
  *
  * Rejects with FoveaError, as {@link planAttention} does.
  *
@@ -164,7 +191,10 @@ export async function planMerge(device: GPUDevice, problem: MergeProblem): Promi
   return plan;
 }
 
-/** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
+/**
+ * A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait
+ * for.
+ */
 async function preparePlan(device: GPUDevice, problem: MergeProblem) {
   checkDevice(device);
   const merge = resolveMerge(device, problem);
@@ -173,9 +203,17 @@ async function preparePlan(device: GPUDevice, problem: MergeProblem) {
   const grid = mergeDispatches(device, merge);
   const { value, done } = guarded(device, label, () => {
     const size = 4 * (partials > MERGE_FOLD ? Math.max(1, rows) : 1);
-    const workspace = device.createBuffer({ label: `${label} workspace`, size, usage: USAGE.STORAGE });
+    const workspace = device.createBuffer({
+      label: `${label} workspace`,
+      size,
+      usage: USAGE.STORAGE,
+    });
     const usage = USAGE.UNIFORM | USAGE.COPY_DST;
-    const params = device.createBuffer({ label: `${label} params`, size: grid.bytes.byteLength, usage });
+    const params = device.createBuffer({
+      label: `${label} params`,
+      size: grid.bytes.byteLength,
+      usage,
+    });
     device.queue.writeBuffer(params, 0, grid.bytes);
     return { params, workspace };
   });
@@ -191,7 +229,10 @@ const BINDABLE: ReadonlySet<string> = new Set<keyof MergeBindings>(["partials", 
 
 /** Options of {@link mergeAttention}. */
 export interface MergeOptions extends RunOptions, Pick<MergeProblem, "infinityIsEmpty"> {
-  /** Where the output goes, in a buffer that holds no partial. Default: a new tensor, the caller's to destroy. */
+  /**
+   * Where the output goes, in a buffer that holds no partial. Default: a new tensor, the caller's
+   * to destroy.
+   */
   readonly output?: Tensor;
   /** Where the log-sum-exp goes, likewise. */
   readonly lse?: Tensor;
@@ -207,13 +248,13 @@ const { partials: _partials, ...MERGE_OPTIONS } = { ...MERGE_PROBLEM, ...RUN_OPT
 type Partial = Required<Pick<AttentionResult, "output" | "lse">>;
 
 /**
- * Merges attention of the same queries over disjoint sets of keys into attention over all of these keys. See
- * {@link planMerge} for the formula and the rules. The result can be merged again.
+ * Merges attention of the same queries over disjoint sets of keys into attention over all of these
+ * keys. See {@link planMerge} for the formula and the rules. The result can be merged again.
  *
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
- * @param partials One or more results `{ output [B, H, M, Dv], lse [B, H, M] }`, as `attention` gives them with the
- *   option `{ lse: true }`. They stay the caller's.
+ * @param partials One or more results `{ output [B, H, M, Dv], lse [B, H, M] }`, as `attention`
+ *   gives them with the option `{ lse: true }`. They stay the caller's.
  * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
@@ -233,7 +274,11 @@ export async function mergeAttention(
   for (const [index, partial] of parts.entries()) {
     for (const name of ["output", "lse"] as const) {
       const what = `${label}: partials[${index}].${name}`;
-      check(partial[name] instanceof Tensor, "argument", () => `${what} must be a Tensor; make one with tensor().`);
+      check(
+        partial[name] instanceof Tensor,
+        "argument",
+        () => `${what} must be a Tensor; make one with tensor().`,
+      );
     }
   }
   const { device } = parts[0].output;

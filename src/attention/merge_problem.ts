@@ -1,4 +1,5 @@
-// What is merged: the tensors of a merge, checked before the GPU sees any of them, and the uniform of each dispatch.
+// What is merged: the tensors of a merge, checked before the GPU sees any of them, and the uniform
+// of each dispatch.
 
 import { check, show } from "../errors.ts";
 import { elementsOfList, isRecord, type OptionNames, readGiven } from "../given.ts";
@@ -19,13 +20,17 @@ import {
 } from "../plan/specs.ts";
 import type { Layout, TensorSpec } from "../types.ts";
 
-/** The merge that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
+/**
+ * The merge that a plan is made for. Shapes and strides are fixed by the plan; memory is given at
+ * encode.
+ */
 export interface MergeProblem {
   /**
-   * Results of attention over disjoint sets of keys, one or more: output [B, H, M, Dv] and lse [B, H, M], f32, all of
-   * the same shape. Tensors, or what they will look like. A result without its `lse` is refused. A row that has
-   * no key has LSE -Infinity (see `infinityIsEmpty`), and its output is not read. Sinks are part of an LSE: give them
-   * to one of the results only, for what every one has is counted that many times.
+   * Results of attention over disjoint sets of keys, one or more: output [B, H, M, Dv] and lse [B,
+   * H, M], f32, all of the same shape. Tensors, or what they will look like. A result without its
+   * `lse` is refused. A row that has no key has LSE -Infinity (see `infinityIsEmpty`), and its
+   * output is not read. Sinks are part of an LSE: give them to one of the results only, for what
+   * every one has is counted that many times.
    */
   readonly partials: readonly { readonly output: TensorSpec; readonly lse?: TensorSpec }[];
   /** [B, H, M, Dv]. Default: dense. */
@@ -33,8 +38,8 @@ export interface MergeProblem {
   /** [B, H, M]. Default: dense. */
   readonly lse?: TensorSpec;
   /**
-   * Take an LSE of +Infinity for a row without a key, as FlashAttention 2 marks one, like -Infinity. Default false: it
-   * makes the merged row NaN, as does an LSE that is NaN.
+   * Take an LSE of +Infinity for a row without a key, as FlashAttention 2 marks one, like
+   * -Infinity. Default false: it makes the merged row NaN, as does an LSE that is NaN.
    */
   readonly infinityIsEmpty?: boolean;
   /** Axis order of all outputs; their shapes are then given in that order. Default `"bhmd"`. */
@@ -52,13 +57,19 @@ export const MERGE_PROBLEM: OptionNames<MergeProblem> = {
   layout: "string",
   label: "string",
 };
-/** Attention over a part of the keys: a result of `attention` with the option `{ lse: true }`, or tensors like it. */
+/**
+ * Attention over a part of the keys: a result of `attention` with the option `{ lse: true }`, or
+ * tensors like it.
+ */
 export interface PartialAttention {
   readonly output: Tensor;
   readonly lse?: Tensor;
 }
 
-/** Memory for one run of a merge plan: tensors that look as the plan was told. Those it was made with are the default. */
+/**
+ * Memory for one run of a merge plan: tensors that look as the plan was told. Those it was made
+ * with are the default.
+ */
 export interface MergeBindings {
   /** As many as the plan merges. */
   readonly partials?: readonly PartialAttention[];
@@ -102,25 +113,49 @@ export function resolveMerge(device: GPUDevice, problem: MergeProblem): Resolved
   const [batch, heads, seqQ, vDim] = first.shape;
   const outputShape = reorder(first, layout).shape;
   const lseShape = [batch, heads, seqQ];
-  check(vDim >= 1, "argument", () => `${label}: head dims start at 1: partials[0].output is [${outputShape}].`);
+  check(
+    vDim >= 1,
+    "argument",
+    () => `${label}: head dims start at 1: partials[0].output is [${outputShape}].`,
+  );
 
   const operands: MergeOperand[] = [];
   const add = (name: string, given: TensorSpec, pick: MergeOperand["pick"], written: boolean) => {
     const isOutput = name.endsWith("output");
     const spec = checkedSpec(label, name, given);
-    const why = isOutput ? "like partials[0].output" : `for partials[0].output [${outputShape.join(", ")}]`;
+    const why = isOutput
+      ? "like partials[0].output"
+      : `for partials[0].output [${outputShape.join(", ")}]`;
     expectShape(label, name, spec, isOutput ? outputShape : lseShape, why);
     if (written) expectApart(label, name, spec);
     checkBindingLimit(label, name, device, spec);
     const fallback = given instanceof Tensor ? given : undefined;
     const strides = stridesOf(isOutput ? reorder(spec, layout) : spec);
-    const operand = { name, spec, strides, base: bindingBase(device, spec), fallback, written, pick };
+    const operand = {
+      name,
+      spec,
+      strides,
+      base: bindingBase(device, spec),
+      fallback,
+      written,
+      pick,
+    };
     if (fallback) checkOperand(`${label}: ${name}`, device, operand, fallback);
     operands.push(operand);
   };
   for (const [index, { output, lse }] of partials.entries()) {
-    add(`partials[${index}].output`, output, (bindings) => bindings.partials?.[index]?.output, false);
-    add(`partials[${index}].lse`, lse as TensorSpec, (bindings) => bindings.partials?.[index]?.lse, false);
+    add(
+      `partials[${index}].output`,
+      output,
+      (bindings) => bindings.partials?.[index]?.output,
+      false,
+    );
+    add(
+      `partials[${index}].lse`,
+      lse as TensorSpec,
+      (bindings) => bindings.partials?.[index]?.lse,
+      false,
+    );
   }
   add("output", problem.output ?? { shape: outputShape }, (bindings) => bindings.output, true);
   add("lse", problem.lse ?? { shape: lseShape }, (bindings) => bindings.lse, true);
@@ -160,11 +195,16 @@ export function takePartials<Partial extends MergeProblem["partials"][number]>(
       "argument",
       () => `${label}: partials[${index}] must be { output, lse }, got ${show(partial)}.`,
     );
-    const { options } = readGiven<MergeProblem["partials"][number]>(`${label}: partials[${index}]`, partial, PARTIAL);
+    const { options } = readGiven<MergeProblem["partials"][number]>(
+      `${label}: partials[${index}]`,
+      partial,
+      PARTIAL,
+    );
     check(
       options.lse !== undefined,
       "argument",
-      () => `${label}: partials[${index}] has no lse. attention() gives it with the option { lse: true }.`,
+      () =>
+        `${label}: partials[${index}] has no lse. attention() gives it with the option { lse: true }.`,
     );
     return options as Partial;
   });

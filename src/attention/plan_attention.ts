@@ -1,4 +1,5 @@
-// The plan of attention itself: one forward kernel, or the stages that somebody else gives for the same problem.
+// The plan of attention itself: one forward kernel, or the stages that somebody else gives for the
+// same problem.
 
 import { check } from "../errors.ts";
 import { readOptions } from "../given.ts";
@@ -15,7 +16,12 @@ import {
   recordFloats,
   WIDE,
 } from "../kernels/decode.ts";
-import { chooseForwardTile, type ForwardTile, isMatrixVariant, type TileLimits } from "../kernels/forward.ts";
+import {
+  chooseForwardTile,
+  type ForwardTile,
+  isMatrixVariant,
+  type TileLimits,
+} from "../kernels/forward.ts";
 import { accessOf } from "../plan/access.ts";
 import { bindingBase } from "../plan/specs.ts";
 import { assemblePlan } from "./assemble.ts";
@@ -32,24 +38,26 @@ import {
 import type { ResolvedProblem } from "./resolved.ts";
 
 /**
- * Compiles softmax(scale * Q K^T + mask) V for a problem: a checked, reusable recipe without any memory of size M x N.
- * Compilation is asynchronous and happens once for a device and a set of constants (head dims, tile, slots); lengths,
- * strides and causality are not among them.
+ * Compiles softmax(scale * Q K^T + mask) V for a problem: a checked, reusable recipe without any
+ * memory of size M x N. Compilation is asynchronous and happens once for a device and a set of
+ * constants (head dims, tile, slots); lengths, strides and causality are not among them.
  *
  * ```
  * s[b,h,i,j] = scale * Q[b,h,i,:] . K[b,g,j,:]       g = floor(h * Hkv / H)
- * O[b,h,i,:] = sum_j p[b,h,i,j] V[b,g,j,:]           p = softmax of s over the keys j that query i sees
+ * O[b,h,i,:] = sum_j p[b,h,i,j] V[b,g,j,:]     p = softmax of s over the keys j that query i sees
  * LSE[b,h,i] = ln sum_j exp(s[b,h,i,j])
  * ```
  *
- * Source: Attention Is All You Need (arXiv 1706.03762), computed as in FlashAttention-2 (arXiv 2307.08691).
+ * Source: Attention Is All You Need (arXiv 1706.03762), computed as in FlashAttention-2 (arXiv
+ * 2307.08691).
  *
- * Scores, softmax and sums are f32. Where q, k, v and output are f16 and the device has subgroup matrices for them,
- * probabilities are rounded to f16 before they weight values. A query that sees no key gets output 0 and LSE -Infinity. A key that a query does not
- * see never reaches its output, whatever it holds. The same inputs on the same device give the same bits.
+ * Scores, softmax and sums are f32. Where q, k, v and output are f16 and the device has subgroup
+ * matrices for them, probabilities are rounded to f16 before they weight values. A query that sees
+ * no key gets output 0 and LSE -Infinity. A key that a query does not see never reaches its output,
+ * whatever it holds. The same inputs on the same device give the same bits.
  *
- * Rejects with FoveaError: `"argument"` and `"limit"` before the GPU sees anything; `"shader"`, `"device-lost"`,
- * `"out-of-memory"`.
+ * Rejects with FoveaError: `"argument"` and `"limit"` before the GPU sees anything; `"shader"`,
+ * `"device-lost"`, `"out-of-memory"`.
  *
  * @example
  * const plan = await planAttention(device, { q, k, v, causal: true });
@@ -66,10 +74,15 @@ export async function planAttention(
   return plan;
 }
 
-/** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
+/**
+ * A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait
+ * for.
+ */
 export async function preparePlan(device: GPUDevice, problem: TakenProblem) {
   checkDevice(device);
-  return assemblePlan(device, problem, async (resolved) => chooseKernels(device, await withTuned(device, resolved)));
+  return assemblePlan(device, problem, async (resolved) =>
+    chooseKernels(device, await withTuned(device, resolved)),
+  );
 }
 
 /** The problem as tuning chose for it. Throws FoveaError for a result of another problem. */
@@ -80,7 +93,10 @@ async function withTuned(device: GPUDevice, problem: ResolvedProblem): Promise<R
 }
 
 /** Chooses the kernels. Throws FoveaError for a variant that can't run here. */
-export async function chooseKernels(device: GPUDevice, resolved: ResolvedProblem): Promise<Kernels> {
+export async function chooseKernels(
+  device: GPUDevice,
+  resolved: ResolvedProblem,
+): Promise<Kernels> {
   const plain = isMatrixVariant(resolved.variant) ? undefined : await kernelsOf(device, resolved);
   if (plain && (!device.features.has(MATRIX_FEATURE) || resolved.variant)) return plain;
   const { matrixKernels } = await import("./matrices.ts");
@@ -98,13 +114,16 @@ async function kernelsOf(device: GPUDevice, resolved: ResolvedProblem): Promise<
   const blockKeys = resolved.blockMask?.options.blockSize[1];
   const half = { f16Rows: hasF16Rows(device, resolved), plainScores: isPlain(resolved) };
   const tile = chooseForwardTile({ ...resolved, ...half, blockKeys }, limits);
-  return isDecoded(resolved, tile) ? decodeKernels(resolved, limits) : forwardKernels(resolved, tile, 2);
+  return isDecoded(resolved, tile)
+    ? decodeKernels(resolved, limits)
+    : forwardKernels(resolved, tile, 2);
 }
 
 function hasF16Rows(device: GPUDevice, { q, k, v, source }: ResolvedProblem): boolean {
   const read = [q, source?.k ?? k, source?.v ?? v];
   return (
-    !source?.quantised && read.every((spec) => accessOf(device, { spec, base: bindingBase(device, spec) }) === "f16")
+    !source?.quantised &&
+    read.every((spec) => accessOf(device, { spec, base: bindingBase(device, spec) }) === "f16")
   );
 }
 
@@ -116,7 +135,10 @@ function isPlain(problem: ResolvedProblem): boolean {
 }
 
 /** Few queries, or keys that the caller splits; block masks are for the forward kernel. */
-function isDecoded({ seqQ, headDim, variant, kvSplits, blockMask }: ResolvedProblem, { form }: ForwardTile) {
+function isDecoded(
+  { seqQ, headDim, variant, kvSplits, blockMask }: ResolvedProblem,
+  { form }: ForwardTile,
+) {
   if (variant !== undefined || blockMask) return false;
   const quads = form === "quads" && kvSplits === undefined;
   return seqQ <= MOST_QUERIES[quads ? (headDim > WIDE ? "wideQuads" : "quads") : "tiles"];
@@ -124,18 +146,21 @@ function isDecoded({ seqQ, headDim, variant, kvSplits, blockMask }: ResolvedProb
 
 /** Split keys: every workgroup leaves a partial result, and a second kernel combines them. */
 function decodeKernels(problem: ResolvedProblem, limits: TileLimits): Kernels {
-  const { headDim, vDim, seqQ, batch, heads, kvHeads, window, sinkTokens, label, blockMask } = problem;
+  const { headDim, vDim, seqQ, batch, heads, kvHeads, window, sinkTokens, label, blockMask } =
+    problem;
   check(
     !blockMask,
     "argument",
-    () => `${label}: variant ${problem.variant} takes no block mask; use its mask function, or another variant.`,
+    () =>
+      `${label}: variant ${problem.variant} takes no block mask; use its mask function, or another variant.`,
   );
   const packedRows = (heads / kvHeads) * seqQ;
   const tile = chooseDecodeTile(headDim, packedRows, limits, problem.variant);
   const { qTiles, vSplits, qTile } = decodeGrid(tile, vDim, packedRows);
   const inWindow = window[0] < 0 ? problem.mostKeys : window[0] + seqQ + sinkTokens;
   const keys = Math.min(problem.mostKeys, inWindow);
-  const kvSplits = problem.kvSplits ?? chooseKvSplits(keys, batch * kvHeads * qTiles * vSplits, limits.software);
+  const kvSplits =
+    problem.kvSplits ?? chooseKvSplits(keys, batch * kvHeads * qTiles * vSplits, limits.software);
   const flops = (2 * qTile * problem.mostKeys * (headDim + vDim / vSplits)) / kvSplits;
   const grid = { qTiles, qTile, kvSplits, vSplits: vSplits * kvSplits, heads: kvHeads, flops };
   const end = { ...combineGrid(vDim, seqQ), kvSplits, flops: 1 };
@@ -144,7 +169,9 @@ function decodeKernels(problem: ResolvedProblem, limits: TileLimits): Kernels {
     const whole = { headDim, vDim, tile, whole: true };
     return {
       ...chosen,
-      stagesOf: async (slots) => [{ source: await decodeKernel("decode", { ...whole, ...slots }), grid }],
+      stagesOf: async (slots) => [
+        { source: await decodeKernel("decode", { ...whole, ...slots }), grid },
+      ],
     };
   }
   return {

@@ -8,13 +8,15 @@ import { preparePlan } from "./plan_attention.ts";
 import { ATTENTION_PROBLEM, type AttentionProblem, type Cached } from "./problem.ts";
 
 /**
- * Compiles the kernels that plans of these problems need, off the main thread and each of them once, so that the first
- * call does not wait for a compiler. Descriptions are enough; lengths and batch sizes hardly matter, since kernels are
- * compiled for head dims, dtypes and options, and once more for more than 256 keys, whose sums keep their digits in another
- * way: a prompt of a thousand tokens warms up for all longer than that, one of a hundred for the others, and a problem of
- * one query for decoding. Resolves when all are ready, and keeps no memory but the compiled kernels.
+ * Compiles the kernels that plans of these problems need, off the main thread and each of them
+ * once, so that the first call does not wait for a compiler. Descriptions are enough; lengths and
+ * batch sizes hardly matter, since kernels are compiled for head dims, dtypes and options, and once
+ * more for more than 256 keys, whose sums keep their digits in another way: a prompt of a thousand
+ * tokens warms up for all longer than that, one of a hundred for the others, and a problem of one
+ * query for decoding. Resolves when all are ready, and keeps no memory but the compiled kernels.
  *
- * Rejects with FoveaError that names the problem which can't be planned and says why; the others are compiled all the same.
+ * Rejects with FoveaError that names the problem which can't be planned and says why; the others
+ * are compiled all the same.
  *
  * @param problems As for {@link planAttention}: tensors, descriptions, caches
  *
@@ -39,12 +41,20 @@ export async function prewarm(
     if (outcome.status === "fulfilled") continue;
     const { reason } = outcome;
     if (!(reason instanceof FoveaError)) throw reason;
-    throw new FoveaError(reason.code, `prewarm: problems[${index}]: ${reason.message}`, { cause: reason });
+    throw new FoveaError(reason.code, `prewarm: problems[${index}]: ${reason.message}`, {
+      cause: reason,
+    });
   }
 }
 
-async function compileOnly(device: GPUDevice, problem: AttentionProblem | Cached<AttentionProblem>): Promise<void> {
-  const { plan, allocated } = await preparePlan(device, takeOptions("attention", problem, ATTENTION_PROBLEM));
+async function compileOnly(
+  device: GPUDevice,
+  problem: AttentionProblem | Cached<AttentionProblem>,
+): Promise<void> {
+  const { plan, allocated } = await preparePlan(
+    device,
+    takeOptions("attention", problem, ATTENTION_PROBLEM),
+  );
   plan.destroy();
   await allocated.catch((error: unknown) => {
     // That the scratch memory of so large a problem can't be had now says nothing of its kernels.

@@ -1,6 +1,10 @@
 // Problems of attention once they are checked: what the files that make plans of them read.
 
-import type { MaskFunction, ProbabilityFunction, ScoreFunction } from "../functions/attention_function.ts";
+import type {
+  MaskFunction,
+  ProbabilityFunction,
+  ScoreFunction,
+} from "../functions/attention_function.ts";
 import type { BlockMask } from "../functions/block_mask.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
@@ -18,9 +22,15 @@ export interface Table {
   /** The caller's name for it: an option, and a binding if the values are a tensor. */
   readonly name: string;
   readonly dtype: "i32" | "f32";
-  /** Numbers, a tensor to copy them from in every run, or how many words a kernel of the plan will write. */
+  /**
+   * Numbers, a tensor to copy them from in every run, or how many words a kernel of the plan will
+   * write.
+   */
   readonly values: readonly number[] | Tensor | { readonly reserved: number };
-  /** Elements from a batch entry or head to the next, where those differ, and the member of the params that says so. */
+  /**
+   * Elements from a batch entry or head to the next, where those differ, and the member of the
+   * params that says so.
+   */
   readonly stride?: readonly [member: keyof Params, elements: number];
 }
 
@@ -34,13 +44,19 @@ export interface TableCopy {
   readonly at: number;
 }
 
-/** A checked similarity: the numbers that kernels take from the params, and what their text depends on. */
+/**
+ * A checked similarity: the numbers that kernels take from the params, and what their text depends
+ * on.
+ */
 export type ResolvedSimilarity = {
   readonly eps: number;
   readonly innerScale: number;
   readonly maxTemperature: number;
   readonly temperature: "plain" | "log" | undefined;
-} & ({ readonly kind: "dot" } | { readonly kind: SimilarityChoice["kind"]; readonly choice: SimilarityChoice });
+} & (
+  | { readonly kind: "dot" }
+  | { readonly kind: SimilarityChoice["kind"]; readonly choice: SimilarityChoice }
+);
 
 /** Everything that a problem says beside its tensors, shapes and scale. */
 export interface Features {
@@ -54,11 +70,17 @@ export interface Features {
   /** Rows of the tensors. */
   readonly totalQ: number;
   readonly totalKv: number;
-  /** Where entries have lengths or positions of their own; `"packed"`: where they lie one after the other. */
+  /**
+   * Where entries have lengths or positions of their own; `"packed"`: where they lie one after the
+   * other.
+   */
   readonly sequence: "batch" | "packed" | undefined;
   /** Queries of entries lie one after the other. */
   readonly packed: boolean;
-  /** The last query stands at the last key; otherwise the first one at `offset`, or where a table says. */
+  /**
+   * The last query stands at the last key; otherwise the first one at `offset`, or where a table
+   * says.
+   */
   readonly alignEnd: boolean;
   readonly offset: number;
   /** Keys before and after its own that a query sees; -1 for all. Causal is 0 after. */
@@ -104,7 +126,11 @@ export interface PlanExtension {
   layTables(tables: readonly Table[]): {
     readonly words: number[];
     readonly places: TablePlaces;
-    readonly tensors: readonly { readonly from: string; readonly values: Tensor; readonly at: number }[];
+    readonly tensors: readonly {
+      readonly from: string;
+      readonly values: Tensor;
+      readonly at: number;
+    }[];
   };
 }
 

@@ -1,4 +1,5 @@
-// Lengths and positions of batch entries: checked, and as tables; one after the other in one row, or of a cache.
+// Lengths and positions of batch entries: checked, and as tables; one after the other in one row,
+// or of a cache.
 
 import { check, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
@@ -9,11 +10,23 @@ import type { Table } from "./resolved.ts";
 import { countOf } from "./table_memory.ts";
 import type { Sizes } from "./tables.ts";
 
-const i32 = (at: Table["at"], name: string, values: ListOrTensor): Table => ({ at, name, values, dtype: "i32" });
+const i32 = (at: Table["at"], name: string, values: ListOrTensor): Table => ({
+  at,
+  name,
+  values,
+  dtype: "i32",
+});
 
 /** The tables of `slots/sequence`, if entries differ, and the sizes of the largest entry. */
-export function sequenceTables(label: string, options: TakenScores, tensors: Sizes, source?: KvSource) {
-  const packed = source ? packedQueries(label, options, tensors, source) : packedTables(label, options, tensors);
+export function sequenceTables(
+  label: string,
+  options: TakenScores,
+  tensors: Sizes,
+  source?: KvSource,
+) {
+  const packed = source
+    ? packedQueries(label, options, tensors, source)
+    : packedTables(label, options, tensors);
   const sizes = packed?.sizes ?? tensors;
   const { batch, seqQ, seqKv } = sizes;
   const { qLengths, kvLengths, queryOffset } = options;
@@ -28,18 +41,31 @@ export function sequenceTables(label: string, options: TakenScores, tensors: Siz
     ];
     return { kind: undefined, packed: packed !== undefined, sizes, tables };
   }
-  if (!packed && !qLengths && !kvLengths && (queryOffset === undefined || typeof queryOffset === "number")) {
+  if (
+    !packed &&
+    !qLengths &&
+    !kvLengths &&
+    (queryOffset === undefined || typeof queryOffset === "number")
+  ) {
     return { kind: undefined, packed: false, sizes, tables: [] };
   }
   const all = (value: number) => new Array<number>(batch).fill(value);
-  const offsets = queryOffset === undefined || typeof queryOffset === "number" ? all(queryOffset ?? 0) : queryOffset;
+  const offsets =
+    queryOffset === undefined || typeof queryOffset === "number"
+      ? all(queryOffset ?? 0)
+      : queryOffset;
   const tables = [
     i32("q_lengths_at", "qLengths", qLengths ?? all(seqQ)),
     i32("kv_lengths_at", "kvLengths", kvLengths ?? all(seqKv)),
     i32("q_offsets_at", "queryOffset", offsets),
     ...(packed?.tables ?? []),
   ];
-  return { kind: packed ? ("packed" as const) : ("batch" as const), packed: packed !== undefined, sizes, tables };
+  return {
+    kind: packed ? ("packed" as const) : ("batch" as const),
+    packed: packed !== undefined,
+    sizes,
+    tables,
+  };
 }
 
 function packedTables(label: string, options: TakenScores, { batch, heads, seqQ, seqKv }: Sizes) {
@@ -53,10 +79,16 @@ function packedTables(label: string, options: TakenScores, { batch, heads, seqQ,
   check(
     batch === 1,
     "argument",
-    () => `${label}: sequences that lie one after the other are one batch, but q has a batch axis of ${batch}.`,
+    () =>
+      `${label}: sequences that lie one after the other are one batch, but q has a batch axis of ${batch}.`,
   );
   const entries = countOf(cuSeqlensQ) - 1;
-  const longest = (name: "Q" | "Kv", cumulative: ListOrTensor, rows: number, given: number | undefined) => {
+  const longest = (
+    name: "Q" | "Kv",
+    cumulative: ListOrTensor,
+    rows: number,
+    given: number | undefined,
+  ) => {
     check(
       countOf(cumulative) === entries + 1 && entries >= 0,
       "argument",
@@ -71,11 +103,19 @@ function packedTables(label: string, options: TakenScores, { batch, heads, seqQ,
     seqQ: longest("Q", cuSeqlensQ, seqQ, maxSeqlenQ),
     seqKv: longest("Kv", cuSeqlensKv, seqKv, maxSeqlenKv),
   };
-  return { sizes, tables: [i32("cu_q_at", "cuSeqlensQ", cuSeqlensQ), i32("cu_kv_at", "cuSeqlensKv", cuSeqlensKv)] };
+  return {
+    sizes,
+    tables: [i32("cu_q_at", "cuSeqlensQ", cuSeqlensQ), i32("cu_kv_at", "cuSeqlensKv", cuSeqlensKv)],
+  };
 }
 
 /** Queries one after the other, of the entries of a cache. */
-function packedQueries(label: string, options: TakenScores, { heads, seqQ, seqKv }: Sizes, { batch }: KvSource) {
+function packedQueries(
+  label: string,
+  options: TakenScores,
+  { heads, seqQ, seqKv }: Sizes,
+  { batch }: KvSource,
+) {
   const { cuSeqlensQ, maxSeqlenQ } = options;
   if (!cuSeqlensQ) return undefined;
   check(
@@ -84,12 +124,23 @@ function packedQueries(label: string, options: TakenScores, { heads, seqQ, seqKv
     () =>
       `${label}: cuSeqlensQ must have one number more than the ${batch} entries of the cache, got ${countOf(cuSeqlensQ)}.`,
   );
-  const sizes: Sizes = { batch, heads, seqQ: longestOf(label, "Q", cuSeqlensQ, seqQ, maxSeqlenQ), seqKv };
+  const sizes: Sizes = {
+    batch,
+    heads,
+    seqQ: longestOf(label, "Q", cuSeqlensQ, seqQ, maxSeqlenQ),
+    seqKv,
+  };
   return { sizes, tables: [i32("cu_q_at", "cuSeqlensQ", cuSeqlensQ)] };
 }
 
 /** Rows of the longest of several sequences that lie one after the other. */
-function longestOf(label: string, name: "Q" | "Kv", cumulative: ListOrTensor, rows: number, given: number | undefined) {
+function longestOf(
+  label: string,
+  name: "Q" | "Kv",
+  cumulative: ListOrTensor,
+  rows: number,
+  given: number | undefined,
+) {
   const what = `${label}: cuSeqlens${name}`;
   if (cumulative instanceof Tensor) {
     checkIntegers(what, cumulative, cumulative.size);
@@ -101,11 +152,14 @@ function longestOf(label: string, name: "Q" | "Kv", cumulative: ListOrTensor, ro
     );
     return Math.min(given as number, rows);
   }
-  const rising = cumulative.every((n, i) => Number.isInteger(n) && n >= (i ? cumulative[i - 1] : 0));
+  const rising = cumulative.every(
+    (n, i) => Number.isInteger(n) && n >= (i ? cumulative[i - 1] : 0),
+  );
   check(
     rising && (cumulative.at(-1) ?? 0) <= rows,
     "argument",
-    () => `${what} must be whole numbers that never fall, from 0 to the ${rows} rows of the tensor, got ${cumulative}.`,
+    () =>
+      `${what} must be whole numbers that never fall, from 0 to the ${rows} rows of the tensor, got ${cumulative}.`,
   );
   return Math.max(0, ...cumulative.slice(1).map((n, i) => n - cumulative[i]));
 }
@@ -124,14 +178,20 @@ function checkLengths(
     return;
   }
   check(
-    Array.isArray(values) && values.length === batch && values.every((n) => Number.isInteger(n) && n >= 0 && n <= most),
+    Array.isArray(values) &&
+      values.length === batch &&
+      values.every((n) => Number.isInteger(n) && n >= 0 && n <= most),
     "argument",
     () =>
       `${label}: ${name} must be ${batch} whole numbers (one a batch entry) from 0 to ${most}, ${what}, got ${values}.`,
   );
 }
 
-function checkOffsets(label: string, queryOffset: number | ListOrTensor | undefined, batch: number): void {
+function checkOffsets(
+  label: string,
+  queryOffset: number | ListOrTensor | undefined,
+  batch: number,
+): void {
   if (queryOffset === undefined) return;
   if (queryOffset instanceof Tensor) {
     checkIntegers(`${label}: queryOffset`, queryOffset, batch);
@@ -150,7 +210,10 @@ function checkOffsets(label: string, queryOffset: number | ListOrTensor | undefi
 
 function checkIntegers(what: string, { dtype, shape, strides }: Tensor, count: number): void {
   check(
-    (dtype === "i32" || dtype === "u32") && shape.length === 1 && shape[0] === count && (strides[0] === 1 || count < 2),
+    (dtype === "i32" || dtype === "u32") &&
+      shape.length === 1 &&
+      shape[0] === count &&
+      (strides[0] === 1 || count < 2),
     "argument",
     () =>
       `${what} must be a dense i32 tensor [${count}], one number a batch entry, got ${dtype} [${shape}] with strides [${strides}].`,

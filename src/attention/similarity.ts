@@ -1,11 +1,17 @@
-// What a query and a key are compared by: their dot product, the cosine of their angle, or a layer of tanh between them.
+// What a query and a key are compared by: their dot product, the cosine of their angle, or a layer
+// of tanh between them.
 
 import { check, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { checkNames } from "../options.ts";
 import type { PerHead } from "../plan/specs.ts";
-import type { AdditiveSimilarity, NormalizedSimilarity, PerColumn, TakenScores } from "./options.ts";
+import type {
+  AdditiveSimilarity,
+  NormalizedSimilarity,
+  PerColumn,
+  TakenScores,
+} from "./options.ts";
 import type { ResolvedSimilarity, Table } from "./resolved.ts";
 import { checkNumbers, LARGEST } from "./tables.ts";
 
@@ -42,15 +48,18 @@ export function resolveSimilarity(
   const common = { eps: 0, innerScale: 1, ...temperature.resolved };
   const { similarity: asked = "dot" } = options;
   const given = asked === "cosine" ? { kind: "l2" as const } : asked;
-  if (given === "dot") return { similarity: { ...common, kind: "dot" }, tables: temperature.tables };
-  const known = typeof given === "object" && given !== null && ["l2", "rms", "additive"].includes(given.kind);
+  if (given === "dot")
+    return { similarity: { ...common, kind: "dot" }, tables: temperature.tables };
+  const known =
+    typeof given === "object" && given !== null && ["l2", "rms", "additive"].includes(given.kind);
   check(
     known,
     "argument",
     () =>
       `${label}: similarity must be "dot", "cosine", or { kind: "l2", "rms" or "additive", ... }, got ${show(given)}.`,
   );
-  const found = given.kind === "additive" ? additive(label, given, sizes) : normalized(label, given, sizes);
+  const found =
+    given.kind === "additive" ? additive(label, given, sizes) : normalized(label, given, sizes);
   const { tables, ...similarity } = found;
   return { similarity: { ...common, ...similarity }, tables: [...temperature.tables, ...tables] };
 }
@@ -72,12 +81,18 @@ function resolveTemperature(label: string, options: TakenScores, { heads }: Size
     () =>
       `${label}: maxTemperature is a positive number up to ${LARGEST_TEMPERATURE} beside logTemperature, got ${show(maxTemperature)}.`,
   );
-  const kind = temperature !== undefined ? "plain" : logTemperature !== undefined ? "log" : undefined;
+  const kind =
+    temperature !== undefined ? "plain" : logTemperature !== undefined ? "log" : undefined;
   const resolved = { temperature: kind, maxTemperature: maxTemperature ?? 100 } as const;
   if (!kind) return { resolved, tables: [] };
   const name = kind === "log" ? "logTemperature" : "temperature";
   const values = perHead(options[name] as number | PerHead, heads);
-  checkNumbers(`${label}: ${name}`, values, [[heads]], kind === "log" ? LARGEST : LARGEST_TEMPERATURE);
+  checkNumbers(
+    `${label}: ${name}`,
+    values,
+    [[heads]],
+    kind === "log" ? LARGEST : LARGEST_TEMPERATURE,
+  );
   const tables: Table[] = [{ at: "temperature_at", name, values, dtype: "f32" }];
   return { resolved, tables };
 }
@@ -94,7 +109,11 @@ function normalized(label: string, given: NormalizedSimilarity, { headDim, rows 
     { at: "q_norms_at", name: "norms of q", dtype: "f32", values: { reserved: rows.q } },
     { at: "k_norms_at", name: "norms of k", dtype: "f32", values: { reserved: rows.k } },
   ];
-  const weights = (name: "qWeights" | "kWeights", at: Table["at"], values: PerColumn | undefined) => {
+  const weights = (
+    name: "qWeights" | "kWeights",
+    at: Table["at"],
+    values: PerColumn | undefined,
+  ) => {
     if (values === undefined) return;
     checkNumbers(`${label}: similarity.${name}`, values, [[headDim]]);
     tables.push({ at, name, values, dtype: "f32" });
@@ -117,14 +136,24 @@ function additive(label: string, given: AdditiveSimilarity, { heads, headDim }: 
   check(
     gain === undefined || normalize,
     "argument",
-    () => `${label}: gain is the length of a vector with normalize: true; without it, scale the vector.`,
+    () =>
+      `${label}: gain is the length of a vector with normalize: true; without it, scale the vector.`,
   );
   const tables: Table[] = [];
   const columns = (name: "vector" | "innerBias", values: PerColumn) => {
     checkNumbers(`${label}: ${name}`, values, [[headDim], [heads, headDim]]);
     const shared = values instanceof Tensor ? values.shape.length === 1 : values.length === headDim;
-    const stride = [name === "vector" ? "vector_stride_h" : "inner_bias_stride_h", shared ? 0 : headDim] as const;
-    tables.push({ at: name === "vector" ? "vector_at" : "inner_bias_at", name, values, dtype: "f32", stride });
+    const stride = [
+      name === "vector" ? "vector_stride_h" : "inner_bias_stride_h",
+      shared ? 0 : headDim,
+    ] as const;
+    tables.push({
+      at: name === "vector" ? "vector_at" : "inner_bias_at",
+      name,
+      values,
+      dtype: "f32",
+      stride,
+    });
   };
   columns("vector", typeof vector === "number" ? new Array<number>(headDim).fill(vector) : vector);
   if (innerBias !== undefined) columns("innerBias", innerBias);
@@ -133,7 +162,11 @@ function additive(label: string, given: AdditiveSimilarity, { heads, headDim }: 
     checkNumbers(`${label}: gain`, values, [[heads]]);
     tables.push({ at: "gain_at", name: "gain", values, dtype: "f32" });
   }
-  const choice = { kind: "additive", innerBias: innerBias !== undefined, unitVector: normalize } as const;
+  const choice = {
+    kind: "additive",
+    innerBias: innerBias !== undefined,
+    unitVector: normalize,
+  } as const;
   return { kind: choice.kind, choice, innerScale, tables };
 }
 

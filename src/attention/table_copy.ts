@@ -1,4 +1,5 @@
-// Tables that a caller keeps on the GPU are copied to the others in every run, by a kernel that plans load if they have any.
+// Tables that a caller keeps on the GPU are copied to the others in every run, by a kernel that
+// plans load if they have any.
 
 import { compileKernel } from "../gpu/pipelines.ts";
 import { COPY, copyValues, tablesKernel, tablesWorkgroups } from "../kernels/tables.ts";

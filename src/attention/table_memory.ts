@@ -5,7 +5,10 @@ import type { Params } from "../kernels/params.ts";
 import type { PerBatch } from "../plan/specs.ts";
 import type { Table } from "./resolved.ts";
 
-/** All tables one after the other: the words known now, where each begins, and the tensors to copy in. */
+/**
+ * All tables one after the other: the words known now, where each begins, and the tensors to copy
+ * in.
+ */
 export function layTables(tables: readonly Table[]) {
   const words: number[] = [];
   const places: Partial<Params> = {};
@@ -32,4 +35,5 @@ export function layTables(tables: readonly Table[]) {
   return { words, places, tensors };
 }
 
-export const countOf = (values: PerBatch): number => (values instanceof Tensor ? values.size : values.length);
+export const countOf = (values: PerBatch): number =>
+  values instanceof Tensor ? values.size : values.length;

@@ -6,7 +6,10 @@ import { accessOf } from "../plan/access.ts";
 import { bindingBase, type ResolvedSpec } from "../plan/specs.ts";
 import type { ResolvedProblem } from "./resolved.ts";
 
-/** The choice that a problem was given as the result of tuning. Throws FoveaError if that is of another one. */
+/**
+ * The choice that a problem was given as the result of tuning. Throws FoveaError if that is of
+ * another one.
+ */
 export function tunedChoice(
   device: GPUDevice,
   problem: ResolvedProblem,
@@ -28,7 +31,8 @@ export function tunedChoice(
     check(
       tuned[what] === here[what],
       "argument",
-      () => `${label}: tuned is of the ${what} "${tuned[what]}", and this is "${here[what]}". Call tune() for it.`,
+      () =>
+        `${label}: tuned is of the ${what} "${tuned[what]}", and this is "${here[what]}". Call tune() for it.`,
     );
   }
   return { variant: tuned.variant, kvSplits: kvSplits ?? tuned.kvSplits };
@@ -39,7 +43,8 @@ const powerOfTwo = (length: number) => (length <= 1 ? length : 2 ** Math.ceil(Ma
 
 /** Everything that the speed of kernels depends on, in words. */
 export function problemName(device: GPUDevice, problem: ResolvedProblem): string {
-  const { batch, heads, kvHeads, seqQ, seqKv, headDim, vDim, window, chunk, similarity, source } = problem;
+  const { batch, heads, kvHeads, seqQ, seqKv, headDim, vDim, window, chunk, similarity, source } =
+    problem;
   const stored = (name: string, spec: ResolvedSpec) => `${name} ${accessName(device, spec)}`;
   const cache = source?.quantised ? `int${source.quantised.bits}` : source?.k.dtype;
   const [left, right] = window.map((keys) => (keys <= 0 ? keys : powerOfTwo(keys)));
@@ -61,7 +66,9 @@ export function problemName(device: GPUDevice, problem: ResolvedProblem): string
   return [
     `B${powerOfTwo(batch)} H${heads}/${kvHeads} M${powerOfTwo(seqQ)} N${powerOfTwo(seqKv)} D${headDim}/${vDim}`,
     stored("q", problem.q),
-    ...(source ? [`cache ${source.place} ${cache}`] : [stored("k", problem.k), stored("v", problem.v)]),
+    ...(source
+      ? [`cache ${source.place} ${cache}`]
+      : [stored("k", problem.k), stored("v", problem.v)]),
     stored("o", problem.output),
     ...Object.keys(has).filter((name) => has[name as keyof typeof has]),
     ...new Set(problem.tables.map(({ name }) => name)),
@@ -70,5 +77,7 @@ export function problemName(device: GPUDevice, problem: ResolvedProblem): string
 
 const accessName = (device: GPUDevice, spec: ResolvedSpec) => {
   const access = accessOf(device, { spec, base: bindingBase(device, spec) });
-  return access === "dense" || access === "strided" ? `${spec.dtype}${access === "dense" ? "" : " strided"}` : access;
+  return access === "dense" || access === "strided"
+    ? `${spec.dtype}${access === "dense" ? "" : " strided"}`
+    : access;
 };

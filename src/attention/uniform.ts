@@ -1,4 +1,5 @@
-// The uniform of a plan: lengths and strides of the problem, once for every dispatch that its work is cut into.
+// The uniform of a plan: lengths and strides of the problem, once for every dispatch that its work
+// is cut into.
 
 import { isSoftware } from "../gpu/device.ts";
 import { PARAMS, type Params } from "../kernels/params.ts";
@@ -46,20 +47,30 @@ export interface UniformInputs {
   readonly slots: SlotChoice;
 }
 
-/** The dispatches of a kernel, and the bytes of the uniform buffer that they read from `offset` on. */
+/**
+ * The dispatches of a kernel, and the bytes of the uniform buffer that they read from `offset` on.
+ */
 export function dispatchesOf(
   { device, problem, operands, places, slots }: UniformInputs,
   { source, grid }: { readonly source: KernelSource; readonly grid: Grid },
   offset: number,
 ): { dispatches: Dispatch[]; bytes: ArrayBuffer } {
-  // Below 2^30: every workgroup has an element of the output to itself, and a binding ends at 4 GiB.
+  // Below 2^30: every workgroup has an element of the output to itself, and a binding ends at 4
+  // GiB.
   const total = grid.qTiles * grid.vSplits * problem.batch * (grid.heads ?? problem.heads);
-  const flops = grid.flops ?? 2 * grid.qTile * problem.mostKeys * (problem.headDim + problem.vDim / grid.vSplits);
+  const flops =
+    grid.flops ??
+    2 * grid.qTile * problem.mostKeys * (problem.headDim + problem.vDim / grid.vSplits);
   const { maxDispatchFlops = MOST_FLOPS[isSoftware(device) ? "software" : "gpu"] } = problem;
   const parts = cutWork(device, total, flops, maxDispatchFlops);
   const stride = UNIFORM_STRIDE;
   const bytes = new ArrayBuffer(Math.max(1, parts.length) * stride);
-  const shared = { ...NO_OPTIONS, ...NO_TABLES, ...sharedParams(problem, operands, slots, grid), ...places };
+  const shared = {
+    ...NO_OPTIONS,
+    ...NO_TABLES,
+    ...sharedParams(problem, operands, slots, grid),
+    ...places,
+  };
   const dispatches = parts.map(({ x, y, ...range }, index): Dispatch => {
     PARAMS.pack({ ...shared, ...range }, bytes, index * stride, source);
     return { x, y, paramsOffset: offset + index * stride };
@@ -77,7 +88,10 @@ const NO_TABLES = {
   cu_q_at: NONE,
   cu_kv_at: NONE,
 };
-/** Options that a problem does not have: kernels have the code for them behind constants, and never run it. */
+/**
+ * Options that a problem does not have: kernels have the code for them behind constants, and never
+ * run it.
+ */
 const NO_OPTIONS = {
   bias_base: 0,
   bias_stride_b: 0,
@@ -120,7 +134,12 @@ const NO_OPTIONS = {
   max_temperature: 0,
 } satisfies Partial<Params>;
 
-function sharedParams(problem: ResolvedScores, operands: Operands, slots: SlotChoice, grid: Grid): Partial<Params> {
+function sharedParams(
+  problem: ResolvedScores,
+  operands: Operands,
+  slots: SlotChoice,
+  grid: Grid,
+): Partial<Params> {
   const [kOuter, , kRows] = (problem.source?.k ?? problem.k).shape;
   return {
     seq_q: problem.seqQ,

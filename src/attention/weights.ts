@@ -1,4 +1,5 @@
-// Outputs on request, in a second pass: nothing of size M x N exists unless somebody asks for it here.
+// Outputs on request, in a second pass: nothing of size M x N exists unless somebody asks for it
+// here.
 
 import { type OptionNames, readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
@@ -25,8 +26,13 @@ import {
 } from "./weights_problem.ts";
 
 /** Options of {@link attentionWeights}: those of a problem, with tensors where memory is meant. */
-export interface WeightsOptions extends Omit<WeightsProblem, "q" | "k" | "lse" | "output">, RunOptions {
-  /** [B, H, M] f32: the log-sum-exp that attention of the same problem gave. Default: computed first. */
+export interface WeightsOptions
+  extends Omit<WeightsProblem, "q" | "k" | "lse" | "output">,
+    RunOptions {
+  /**
+   * [B, H, M] f32: the log-sum-exp that attention of the same problem gave. Default: computed
+   * first.
+   */
   readonly lse?: Tensor;
   /** Where the weights go. Default: a new tensor, which is the caller's to destroy. */
   readonly output?: Tensor;
@@ -42,32 +48,42 @@ export interface TopKOptions extends Omit<TopKeysProblem, "q" | "k" | "count">, 
 const { q: _q, k: _k, cache: _cache, ...WEIGHTS_OPTIONS } = { ...WEIGHTS_PROBLEM, ...RUN_OPTIONS };
 const TOP_K_OPTIONS = topKOptions(TOP_KEYS_PROBLEM);
 
-function topKOptions({ q, cache, count, ...others }: typeof TOP_KEYS_PROBLEM): OptionNames<TopKOptions> {
+function topKOptions({
+  q,
+  cache,
+  count,
+  ...others
+}: typeof TOP_KEYS_PROBLEM): OptionNames<TopKOptions> {
   return { ...others, ...RUN_OPTIONS, k: count };
 }
 
 export interface TopKResult {
-  /** [B, heads, rows, k] i32, best key first; -1 where the row sees fewer keys. Of packed sequences counted in each. */
+  /**
+   * [B, heads, rows, k] i32, best key first; -1 where the row sees fewer keys. Of packed sequences
+   * counted in each.
+   */
   readonly indices: Tensor<"i32">;
   /** Likewise, f32: the probabilities of these keys, 0 beside -1. */
   readonly weights: Tensor<"f32">;
 }
 
 /**
- * The scores or probabilities of attention, for inspection: every element, or those of some heads and queries.
+ * The scores or probabilities of attention, for inspection: every element, or those of some heads
+ * and queries.
  *
  * ```
  * s = scale * q.k ("raw") -> softcap ("capped") -> score function, biases, masks ("scores")
  *   -> softmax -> probability function ("probabilities")
  * ```
  *
- * They are computed anew from q and k, so that attention itself never stores them; the options are those of the
- * attention, and dropout is ignored.
+ * They are computed anew from q and k, so that attention itself never stores them; the options are
+ * those of the attention, and dropout is ignored.
  *
  * @param q [B, H, M, D] f32, f16 or bf16
  * @param keys [B, Hkv, N, D], or a cache
  * @returns [B, heads, rows, N] f32; [B, rows, N] with `meanOverHeads`. Of packed sequences
- *   [entries, heads, maxSeqlenQ, maxSeqlenKv]; what an entry does not have is as what it does not see.
+ *   [entries, heads, maxSeqlenQ, maxSeqlenKv]; what an entry does not have is as what it does not
+ *   see.
  * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
@@ -80,18 +96,24 @@ export async function attentionWeights(
   asked: WeightsOptions = {},
 ): Promise<Tensor<"f32">> {
   const reading = readOptions("attentionWeights", asked, WEIGHTS_OPTIONS);
-  const { output } = await withKeys("attentionWeights", reading, q, keys, async (options, label, problem) => {
-    const prepared = await prepareWeights(q.device, { ...options, ...problem });
-    return runOnce(q.device, label, prepared, options, (make) => ({
-      output: options.output ?? make("output", prepared.resolved.output.shape),
-    }));
-  });
+  const { output } = await withKeys(
+    "attentionWeights",
+    reading,
+    q,
+    keys,
+    async (options, label, problem) => {
+      const prepared = await prepareWeights(q.device, { ...options, ...problem });
+      return runOnce(q.device, label, prepared, options, (make) => ({
+        output: options.output ?? make("output", prepared.resolved.output.shape),
+      }));
+    },
+  );
   return output as Tensor<"f32">;
 }
 
 /**
- * Compiles {@link attentionWeights} for a problem. The plan is encoded with `{ q, k, output }` and, if it was made with
- * one, `lse`.
+ * Compiles {@link attentionWeights} for a problem. The plan is encoded with `{ q, k, output }` and,
+ * if it was made with one, `lse`.
  *
  * @example
  * const plan = await planAttentionWeights(device, { q, k, stage: "scores", rows: [0] });
@@ -108,8 +130,9 @@ export async function planAttentionWeights(
 }
 
 /**
- * The keys that matter most: for each query those with the largest scores after biases and masks, largest first, the
- * smaller index first among equals. One pass over the keys; no memory but the results.
+ * The keys that matter most: for each query those with the largest scores after biases and masks,
+ * largest first, the smaller index first among equals. One pass over the keys; no memory but the
+ * results.
  *
  * @param q [B, H, M, D] f32, f16 or bf16
  * @param keys [B, Hkv, N, D], or a cache
@@ -118,7 +141,11 @@ export async function planAttentionWeights(
  * @example
  * const { indices, weights } = await topKKeys(q, k, { k: 8, causal: true });
  */
-export async function topKKeys(q: Tensor, keys: Tensor | KvSourceOwner, asked: TopKOptions): Promise<TopKResult> {
+export async function topKKeys(
+  q: Tensor,
+  keys: Tensor | KvSourceOwner,
+  asked: TopKOptions,
+): Promise<TopKResult> {
   const reading = readOptions("topKKeys", asked, TOP_K_OPTIONS);
   return withKeys("topKKeys", reading, q, keys, async (options, label, problem) => {
     const { k: count, ...rest } = options;
@@ -132,8 +159,8 @@ export async function topKKeys(q: Tensor, keys: Tensor | KvSourceOwner, asked: T
 }
 
 /**
- * Compiles {@link topKKeys} for a problem, which says `count` where the options say `k`. The plan is encoded with
- * `{ q, k, indices, weights }`, the last two dense.
+ * Compiles {@link topKKeys} for a problem, which says `count` where the options say `k`. The plan
+ * is encoded with `{ q, k, indices, weights }`, the last two dense.
  */
 export async function planTopKKeys(
   device: GPUDevice,
@@ -155,7 +182,10 @@ async function prepareWeights(device: GPUDevice, problem: TakenWeights) {
     ...(lse ? [{ name: "lse", spec: lse, given: problem.lse, written: false } as const] : []),
   ];
   const work = turns * (mean ? chosenHeads : 1);
-  return { ...(await prepare(device, WEIGHTS, problem, resolved, asked, turns === 1, work)), resolved };
+  return {
+    ...(await prepare(device, WEIGHTS, problem, resolved, asked, turns === 1, work)),
+    resolved,
+  };
 }
 
 async function prepareTopKeys(device: GPUDevice, problem: TakenTopKeys) {
@@ -187,15 +217,18 @@ function prepare(
     const grid = scoreGrid(kernel, chosenRows, seqKv, split);
     const term = slots.similarity?.kind === "additive" ? ADDITIVE_TERM_FLOPS : 2;
     const flops = (term * grid.qTile * mostKeys * headDim * work) / grid.vSplits;
-    const probability = problem.probabilityFunction && { probability: problem.probabilityFunction.text };
+    const probability = problem.probabilityFunction && {
+      probability: problem.probabilityFunction.text,
+    };
     const source = scoreKernel(kernel, { headDim, ...slots, ...probability });
     return [{ source, grid: { ...grid, heads: params.grid_heads as number, flops } }];
   });
 }
 
 /**
- * Runs a one-liner with its options and the part of its problem that it takes as arguments; of a cache in the order of the
- * cache's calls. Rejects with FoveaError("argument") for what is no tensor.
+ * Runs a one-liner with its options and the part of its problem that it takes as arguments; of a
+ * cache in the order of the cache's calls. Rejects with FoveaError("argument") for what is no
+ * tensor.
  */
 async function withKeys<T, Options extends { readonly label?: string }>(
   name: string,

@@ -1,4 +1,5 @@
-// What can be asked for beside the output, of which heads and which queries: checked, and as params of the kernels.
+// What can be asked for beside the output, of which heads and which queries: checked, and as params
+// of the kernels.
 
 import { check, show } from "../errors.ts";
 import {
@@ -18,17 +19,24 @@ import { type Cached, resolveScores, SCORE_PROBLEM, type ScoreProblem } from "./
 import type { ResolvedScores, Table } from "./resolved.ts";
 
 /**
- * How far a score has come: `"raw"` is scale * q.k of every used key, masked or not, and 0 past the lengths; `"capped"`
- * the same after the softcap; `"scores"` after score function, biases and masks, -Infinity where the query does not see
- * the key; `"probabilities"` after the softmax, sinks included in the denominator, 0 there.
+ * How far a score has come: `"raw"` is scale * q.k of every used key, masked or not, and 0 past the
+ * lengths; `"capped"` the same after the softcap; `"scores"` after score function, biases and
+ * masks, -Infinity where the query does not see the key; `"probabilities"` after the softmax, sinks
+ * included in the denominator, 0 there.
  */
 export type WeightsStage = (typeof STAGES)[number];
 
 /** Whose scores are asked for. */
 export interface Chosen {
-  /** Query heads, in the order of the result. Default all. Another list of the same length compiles nothing. */
+  /**
+   * Query heads, in the order of the result. Default all. Another list of the same length compiles
+   * nothing.
+   */
   readonly heads?: Numbers;
-  /** Queries, in the order of the result; of packed sequences counted in each entry. Default all. Likewise. */
+  /**
+   * Queries, in the order of the result; of packed sequences counted in each entry. Default all.
+   * Likewise.
+   */
   readonly rows?: Numbers;
 }
 
@@ -41,11 +49,14 @@ export interface WeightsProblem extends ScoreProblem, Chosen {
   /** WGSL that changes the probabilities. Default none. */
   readonly probabilityFunction?: ProbabilityFunction;
   /**
-   * The log-sum-exp that attention computed for the same options, [B, H, M] f32: saves half of the work for
-   * probabilities, and is not read at other stages. Default: computed again.
+   * The log-sum-exp that attention computed for the same options, [B, H, M] f32: saves half of the
+   * work for probabilities, and is not read at other stages. Default: computed again.
    */
   readonly lse?: TensorSpec;
-  /** [B, heads, rows, N] f32, or [B, rows, N] for the mean; N is maxSeqlenKv for packed sequences. Default: dense. */
+  /**
+   * [B, heads, rows, N] f32, or [B, rows, N] for the mean; N is maxSeqlenKv for packed sequences.
+   * Default: dense.
+   */
   readonly output?: TensorSpec;
 }
 
@@ -76,7 +87,10 @@ export const TOP_KEYS_PROBLEM: OptionNames<TopKeysProblem | Cached<TopKeysProble
 export type TakenWeights = Taken<WeightsProblem | Cached<WeightsProblem>>;
 export type TakenTopKeys = Taken<TopKeysProblem | Cached<TopKeysProblem>>;
 
-/** A checked request: the scores, the lists of heads and rows as tables, and what the params say of them. */
+/**
+ * A checked request: the scores, the lists of heads and rows as tables, and what the params say of
+ * them.
+ */
 export interface ResolvedRequest {
   readonly scores: ResolvedScores;
   readonly params: Partial<Params>;
@@ -92,29 +106,41 @@ export interface ResolvedWeights extends ResolvedRequest {
   readonly output: ResolvedSpec;
 }
 
-export function resolveWeights(problem: TakenWeights, extension: Extension | undefined): ResolvedWeights {
-  const { label = "attentionWeights", stage = "probabilities", meanOverHeads: mean = false } = problem;
+export function resolveWeights(
+  problem: TakenWeights,
+  extension: Extension | undefined,
+): ResolvedWeights {
+  const {
+    label = "attentionWeights",
+    stage = "probabilities",
+    meanOverHeads: mean = false,
+  } = problem;
   check(
     STAGES.includes(stage),
     "argument",
-    () => `${label}: stage must be ${STAGES.map((name) => `"${name}"`).join(", ")}, got ${show(stage)}.`,
+    () =>
+      `${label}: stage must be ${STAGES.map((name) => `"${name}"`).join(", ")}, got ${show(stage)}.`,
   );
   check(
     !mean || stage === "probabilities",
     "argument",
-    () => `${label}: meanOverHeads is a mean of probabilities; it can't be combined with stage "${stage}".`,
+    () =>
+      `${label}: meanOverHeads is a mean of probabilities; it can't be combined with stage "${stage}".`,
   );
   const { probabilityFunction } = problem;
   check(
     probabilityFunction === undefined ||
-      (probabilityFunction instanceof AttentionFunction && probabilityFunction.kind === "probability"),
+      (probabilityFunction instanceof AttentionFunction &&
+        probabilityFunction.kind === "probability"),
     "argument",
-    () => `${label}: probabilityFunction must come from probabilityFunction(), got ${show(probabilityFunction)}.`,
+    () =>
+      `${label}: probabilityFunction must come from probabilityFunction(), got ${show(probabilityFunction)}.`,
   );
   check(
     probabilityFunction === undefined || stage === "probabilities",
     "argument",
-    () => `${label}: probabilityFunction changes probabilities; it can't be combined with stage "${stage}".`,
+    () =>
+      `${label}: probabilityFunction changes probabilities; it can't be combined with stage "${stage}".`,
   );
   const request = resolveRequest(label, problem, extension);
   checkCaptureNames(label, functionsOf(problem));
@@ -122,11 +148,15 @@ export function resolveWeights(problem: TakenWeights, extension: Extension | und
   const { batch, seqKv, lseShape } = scores;
   const shape = [batch, ...(mean ? [] : [chosenHeads]), chosenRows, seqKv];
   const output =
-    problem.output !== undefined ? checkedSpec(label, "output", problem.output) : resolveSpec(label, { shape });
+    problem.output !== undefined
+      ? checkedSpec(label, "output", problem.output)
+      : resolveSpec(label, { shape });
   expectShape(label, "output", output, shape, `[B, ${mean ? "" : "heads, "}rows, N]`);
   expectApart(label, "output", output);
   const lse =
-    problem.lse !== undefined && stage === "probabilities" ? checkedSpec(label, "lse", problem.lse) : undefined;
+    problem.lse !== undefined && stage === "probabilities"
+      ? checkedSpec(label, "lse", problem.lse)
+      : undefined;
   if (lse) expectShape(label, "lse", lse, lseShape, "[B, H, M]");
   const [b, h, m, n] = mean ? [output.strides[0], 0, ...output.strides.slice(1)] : output.strides;
   const params: Partial<Params> = {
@@ -146,12 +176,16 @@ export interface ResolvedTopKeys extends ResolvedRequest {
   readonly shape: readonly number[];
 }
 
-export function resolveTopKeys(problem: TakenTopKeys, extension: Extension | undefined): ResolvedTopKeys {
+export function resolveTopKeys(
+  problem: TakenTopKeys,
+  extension: Extension | undefined,
+): ResolvedTopKeys {
   const { label = "topKKeys", count } = problem;
   check(
     Number.isInteger(count) && count >= 1 && count <= MOST_KEYS,
     "argument",
-    () => `${label}: the number of keys must be a whole number from 1 to ${MOST_KEYS}, got ${count}.`,
+    () =>
+      `${label}: the number of keys must be a whole number from 1 to ${MOST_KEYS}, got ${count}.`,
   );
   const request = resolveRequest(label, problem, extension);
   checkCaptureNames(label, functionsOf(problem));
@@ -192,9 +226,12 @@ function resolveRequest(
 function listOf(label: string, name: string, list: readonly number[] | undefined, count: number) {
   check(
     list === undefined ||
-      (Array.isArray(list) && list.length > 0 && list.every((n) => Number.isInteger(n) && n >= 0 && n < count)),
+      (Array.isArray(list) &&
+        list.length > 0 &&
+        list.every((n) => Number.isInteger(n) && n >= 0 && n < count)),
     "argument",
-    () => `${label}: ${name} must list whole numbers from 0 to ${count - 1}, at least one, got ${show(list)}.`,
+    () =>
+      `${label}: ${name} must list whole numbers from 0 to ${count - 1}, at least one, got ${show(list)}.`,
   );
   return list;
 }

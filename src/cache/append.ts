@@ -66,15 +66,17 @@ export class CacheAppendPlan {
   }
 
   /**
-   * Records the append into a compute pass, or into a pass of its own on a command encoder, and counts the cache's
-   * `lengths` up. Allocates no GPU memory, reads nothing back and submits nothing. In a caller's pass it sets the pipeline
-   * and bind group 0. Commands of one cache must be submitted in the order in which they were encoded.
+   * Records the append into a compute pass, or into a pass of its own on a command encoder, and
+   * counts the cache's `lengths` up. Allocates no GPU memory, reads nothing back and submits
+   * nothing. In a caller's pass it sets the pipeline and bind group 0. Commands of one cache must
+   * be submitted in the order in which they were encoded.
    *
    * A cache may have grown since the plan was made; the plan follows it.
    *
-   * Throws FoveaError, with nothing recorded and nothing counted, if there is no room for the rows (`"limit"`), if a tensor
-   * does not fit the plan, was destroyed or belongs to another device, if tensors overlap that must not, if the target is
-   * none, or while calls of the cache such as `append` are not done, which would run after what is encoded.
+   * Throws FoveaError, with nothing recorded and nothing counted, if there is no room for the rows
+   * (`"limit"`), if a tensor does not fit the plan, was destroyed or belongs to another device, if
+   * tensors overlap that must not, if the target is none, or while calls of the cache such as
+   * `append` are not done, which would run after what is encoded.
    *
    * @example
    * const pass = encoder.beginComputePass();
@@ -84,16 +86,29 @@ export class CacheAppendPlan {
   encode(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: AppendBindings = {}): void {
     checkTarget(this.#parts.append.label, target);
     this.#checkAlive();
-    this.#parts.target.moment().now(this.#parts.append.label, (take) => this.record(target, bindings ?? {}, take));
+    this.#parts.target
+      .moment()
+      .now(this.#parts.append.label, (take) => this.record(target, bindings ?? {}, take));
   }
 
-  /** @internal Takes the room and records the append. Whoever calls gives the room back if this throws. */
-  record(target: GPUComputePassEncoder | GPUCommandEncoder, bindings: AppendBindings, take: TakeRoom): void {
+  /**
+   * @internal Takes the room and records the append. Whoever calls gives the room back if this
+   *   throws.
+   */
+  record(
+    target: GPUComputePassEncoder | GPUCommandEncoder,
+    bindings: AppendBindings,
+    take: TakeRoom,
+  ): void {
     const { target: cache, append, compiled } = this.#parts;
     const { label } = append;
     this.#checkAlive();
     const { source } = cache;
-    const { counts, most } = countsOf(append, source.batch, bindings.counts ?? append.operands.get("counts")?.fallback);
+    const { counts, most } = countsOf(
+      append,
+      source.batch,
+      bindings.counts ?? append.operands.get("counts")?.fallback,
+    );
     if (source !== this.#source) this.#follow(source);
     const group = this.#group(bindings, source);
     const prepare = take(label, most);
@@ -106,7 +121,11 @@ export class CacheAppendPlan {
       pass.setPipeline(compiled.pipeline);
       pass.setBindGroup(0, group, [counts ? UNIFORMS.countedParams : UNIFORMS.params]);
       pass.dispatchWorkgroups(x, y);
-      cache.state.advance(pass, this.#advance, counts ? UNIFORMS.advanceCounts : UNIFORMS.advanceRows);
+      cache.state.advance(
+        pass,
+        this.#advance,
+        counts ? UNIFORMS.advanceCounts : UNIFORMS.advanceRows,
+      );
     });
   }
 
@@ -137,7 +156,10 @@ export class CacheAppendPlan {
     this.#groups = new WeakMap();
   }
 
-  /** The bind group for these tensors: the last one of the same k, if the other tensors are the same too. */
+  /**
+   * The bind group for these tensors: the last one of the same k, if the other tensors are the same
+   * too.
+   */
   #group(bindings: AppendBindings, cached: KvSource): GPUBindGroup | undefined {
     const { target, append, source, compiled, params } = this.#parts;
     const { label } = append;
@@ -149,15 +171,23 @@ export class CacheAppendPlan {
     if (known?.tensors.every((tensor, index) => tensor === list[index])) return known.group;
 
     // All of each buffer: rows end in padding, which their tensors leave out.
-    const cache: Readonly<Record<string, Tensor>> = { kv_state: cached.state, cache_k: cached.k, cache_v: cached.v };
+    const cache: Readonly<Record<string, Tensor>> = {
+      kv_state: cached.state,
+      cache_k: cached.k,
+      cache_v: cached.v,
+    };
     const output = tensors.get("qOutput") ?? tensors.get("q");
     const entries = source.bindings.map(({ binding, name }): GPUBindGroupEntry => {
       if (name === "params") return { binding, resource: { buffer: params, size: PARAMS.bytes } };
       if (name === "append") {
-        return { binding, resource: { buffer: params, offset: UNIFORMS.append, size: append.appendBytes } };
+        return {
+          binding,
+          resource: { buffer: params, offset: UNIFORMS.append, size: append.appendBytes },
+        };
       }
       if (name in cache) return { binding, resource: { buffer: cache[name].buffer } };
-      if (name === "angles") return { binding, resource: { buffer: (target.rotary as CacheRotary).angles.buffer } };
+      if (name === "angles")
+        return { binding, resource: { buffer: (target.rotary as CacheRotary).angles.buffer } };
       const tensor = (name === "o" ? output : tensors.get(OPERAND_NAMES[name] ?? name)) as Tensor;
       return { binding, resource: { buffer: tensor.buffer, ...bindingRange(tensor) } };
     });
@@ -187,11 +217,17 @@ export class CacheAppendPlan {
 }
 
 /** Compiles an append to a cache. */
-export async function makeAppendPlan(target: AppendTarget, problem: AppendProblem): Promise<CacheAppendPlan> {
+export async function makeAppendPlan(
+  target: AppendTarget,
+  problem: AppendProblem,
+): Promise<CacheAppendPlan> {
   const { device } = target;
   checkDevice(device);
   check(!target.destroyed, "destroyed", () => `${target.label}: the cache was destroyed.`);
-  const append = resolveAppend(target, takeOptions(`${target.label} append`, problem, APPEND_PROBLEM));
+  const append = resolveAppend(
+    target,
+    takeOptions(`${target.label} append`, problem, APPEND_PROBLEM),
+  );
   const { label } = append;
   const choice = choiceOf(target, append);
   const source = appendKernel(choice);

@@ -1,4 +1,5 @@
-// What one run of an append is given: counts and tensors, checked before anything is counted or recorded.
+// What one run of an append is given: counts and tensors, checked before anything is counted or
+// recorded.
 
 import { check, show } from "../errors.ts";
 import { numbersOf } from "../given.ts";
@@ -7,7 +8,10 @@ import type { Operands } from "../plan/operand.ts";
 import { checkOperand, checkOverlap, checkUsed } from "../plan/operand_checks.ts";
 import type { AppendBindings, AppendTarget, ResolvedAppend } from "./append_problem.ts";
 
-/** Counts as the kernel needs them, undefined for all rows; and the most rows that each entry can get. */
+/**
+ * Counts as the kernel needs them, undefined for all rows; and the most rows that each entry can
+ * get.
+ */
 export interface AppendCounts {
   readonly counts: readonly number[] | Tensor | undefined;
   readonly most: readonly number[];
@@ -26,7 +30,9 @@ export function countsOf(
   if (given instanceof Tensor) return { counts: given, most: all(seqQ) };
   const list = typeof given === "number" ? all(given) : numbersOf(given);
   check(
-    Array.isArray(list) && list.length === batch && list.every((n) => Number.isInteger(n) && n >= 0 && n <= seqQ),
+    Array.isArray(list) &&
+      list.length === batch &&
+      list.every((n) => Number.isInteger(n) && n >= 0 && n <= seqQ),
     "argument",
     () =>
       `${label}: counts must be ${batch} whole numbers (one a batch entry) from 0 to ${seqQ}, the rows of k, or a tensor of them, got ${show(given)}.`,
@@ -36,10 +42,14 @@ export function countsOf(
 }
 
 /**
- * The tensors of a run by the names of their operands: live, as planned, and apart from the cache and each other. Throws
- * FoveaError that names what is wrong.
+ * The tensors of a run by the names of their operands: live, as planned, and apart from the cache
+ * and each other. Throws FoveaError that names what is wrong.
  */
-export function boundTensors(target: AppendTarget, append: ResolvedAppend, bindings: AppendBindings) {
+export function boundTensors(
+  target: AppendTarget,
+  append: ResolvedAppend,
+  bindings: AppendBindings,
+) {
   const { label, operands } = append;
   checkUsed(label, BINDABLE, bindings);
   const tensors = new Map<string, Tensor>();
@@ -61,9 +71,11 @@ export function boundTensors(target: AppendTarget, append: ResolvedAppend, bindi
     check(
       [k, v, state].every(({ buffer }) => buffer !== tensor.buffer),
       "overlap",
-      () => `${label}: ${name} is in the memory of ${target.label}; copy rows within a cache with forkEntry().`,
+      () =>
+        `${label}: ${name} is in the memory of ${target.label}; copy rows within a cache with forkEntry().`,
     );
   }
-  checkOverlap(label, operands as Operands, tensors as ReadonlyMap<string, Tensor>); // names are only printed
+  // names are only printed
+  checkOverlap(label, operands as Operands, tensors as ReadonlyMap<string, Tensor>);
   return tensors;
 }

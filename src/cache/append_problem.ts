@@ -1,10 +1,18 @@
-// What is appended to a cache: its tensors, checked before the GPU sees any of them, and the uniforms of the append.
+// What is appended to a cache: its tensors, checked before the GPU sees any of them, and the
+// uniforms of the append.
 
 import type { KvSource } from "../attention/kv_source.ts";
 import { check } from "../errors.ts";
 import type { Numbers, OptionNames, Taken } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
-import { ADVANCE_PARAMS, ALL_ROWS, type AppendChoice, appendStruct, appendTile, rowWeights } from "../kernels/cache.ts";
+import {
+  ADVANCE_PARAMS,
+  ALL_ROWS,
+  type AppendChoice,
+  appendStruct,
+  appendTile,
+  rowWeights,
+} from "../kernels/cache.ts";
 import { PARAMS, type Params } from "../kernels/params.ts";
 import { ANGLE_POSITIONS, type RotaryChoice } from "../kernels/rotary_angles.ts";
 import { isAligned } from "../kernels/slots.ts";
@@ -58,28 +66,44 @@ export interface AppendTarget {
   moment(): AppendMoment;
 }
 
-/** The append that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
+/**
+ * The append that a plan is made for. Shapes and strides are fixed by the plan; memory is given at
+ * encode.
+ */
 export interface AppendProblem {
-  /** [B, Hkv, M, D], M tokens for each entry, or as many of them as `counts` says. f32, f16 or bf16, each its own. */
+  /**
+   * [B, Hkv, M, D], M tokens for each entry, or as many of them as `counts` says. f32, f16 or bf16,
+   * each its own.
+   */
   readonly k: TensorSpec;
   /** [B, Hkv, M, Dv] */
   readonly v: TensorSpec;
-  /** [B, H, M, D]: queries of the same tokens, to be normalised and rotated as k is, if the cache does either. */
+  /**
+   * [B, H, M, D]: queries of the same tokens, to be normalised and rotated as k is, if the cache
+   * does either.
+   */
   readonly q?: TensorSpec;
   /** Where they go, in a buffer of its own. Default: where they are. */
   readonly qOutput?: TensorSpec;
   /** [B] i32, if counts will be on the GPU: a tensor, or what it will look like. */
   readonly counts?: TensorSpec;
-  /** Added to the positions that tokens are rotated by, which otherwise count from the start of the sequence. Default 0. */
+  /**
+   * Added to the positions that tokens are rotated by, which otherwise count from the start of the
+   * sequence. Default 0.
+   */
   readonly positionOffset?: number;
   /**
-   * [B, M] i32, if the positions to rotate by come from the GPU; [3, B, M], of time, height and width, if the rotary
-   * embedding has sections (without it the three are the token's own). A tensor, or what it will look like.
+   * [B, M] i32, if the positions to rotate by come from the GPU; [3, B, M], of time, height and
+   * width, if the rotary embedding has sections (without it the three are the token's own). A
+   * tensor, or what it will look like.
    */
   readonly positionIds?: TensorSpec;
   /** Axis order of k, v and q. Default `"bhmd"`. */
   readonly layout?: Layout;
-  /** Name of the plan's GPU objects in errors and captures. Default that of the cache and `" append"`. */
+  /**
+   * Name of the plan's GPU objects in errors and captures. Default that of the cache and
+   * `" append"`.
+   */
   readonly label?: string;
 }
 
@@ -96,7 +120,10 @@ export const APPEND_PROBLEM: OptionNames<AppendProblem> = {
   label: "string",
 };
 
-/** Memory for one run of an append: tensors that look as the plan was told. Those it was made with are the default. */
+/**
+ * Memory for one run of an append: tensors that look as the plan was told. Those it was made with
+ * are the default.
+ */
 export interface AppendBindings {
   readonly k?: Tensor;
   readonly v?: Tensor;
@@ -104,9 +131,10 @@ export interface AppendBindings {
   readonly qOutput?: Tensor;
   readonly positionIds?: Tensor;
   /**
-   * How many of the M rows each entry gets, the first ones: one number for all, one for each, or i32 [B] on the GPU, if
-   * the plan was made for that. Default M. The host counts a tensor as M for each entry, because it cannot know: `lengths`
-   * and the room that is left are then bounds. Numbers on the GPU are limited to 0..M.
+   * How many of the M rows each entry gets, the first ones: one number for all, one for each, or
+   * i32 [B] on the GPU, if the plan was made for that. Default M. The host counts a tensor as M for
+   * each entry, because it cannot know: `lengths` and the room that is left are then bounds.
+   * Numbers on the GPU are limited to 0..M.
    */
   readonly counts?: number | Numbers | Tensor;
 }
@@ -135,13 +163,29 @@ export function resolveAppend(target: AppendTarget, problem: Taken<AppendProblem
   checkLayout(label, layout);
   const { batch, kvHeads, headDim, vDim } = source;
   const operands = new Map<string, Operand>();
-  const add = (name: keyof AppendBindings, given: TensorSpec, shape: readonly number[], written: boolean) => {
+  const add = (
+    name: keyof AppendBindings,
+    given: TensorSpec,
+    shape: readonly number[],
+    written: boolean,
+  ) => {
     const spec = reorder(toBhmd(label, name, given, layout, FLOATS), layout);
-    expectShape(label, name, spec, reorder({ ...spec, shape }, layout).shape, `for ${target.label}`);
+    expectShape(
+      label,
+      name,
+      spec,
+      reorder({ ...spec, shape }, layout).shape,
+      `for ${target.label}`,
+    );
     if (written) expectApart(label, name, spec);
     addOperand(name, given, spec, written);
   };
-  const addOperand = (name: keyof AppendBindings, given: TensorSpec, spec: Operand["spec"], written: boolean) => {
+  const addOperand = (
+    name: keyof AppendBindings,
+    given: TensorSpec,
+    spec: Operand["spec"],
+    written: boolean,
+  ) => {
     checkBindingLimit(label, name, device, spec);
     const fallback = given instanceof Tensor ? given : undefined;
     const operand = { spec, base: bindingBase(device, spec), fallback, written };
@@ -163,9 +207,11 @@ export function resolveAppend(target: AppendTarget, problem: Taken<AppendProblem
   check(
     problem.q === undefined || norm !== undefined || rotary !== undefined,
     "argument",
-    () => `${label}: ${target.label} neither normalises nor rotates rows, so q would stay as it is; leave q out.`,
+    () =>
+      `${label}: ${target.label} neither normalises nor rotates rows, so q would stay as it is; leave q out.`,
   );
-  if (problem.qOutput !== undefined) add("qOutput", problem.qOutput, [batch, heads, seqQ, headDim], true);
+  if (problem.qOutput !== undefined)
+    add("qOutput", problem.qOutput, [batch, heads, seqQ, headDim], true);
   if (problem.counts !== undefined) {
     const spec = checkedSpec(label, "counts", problem.counts, ["i32"]);
     expectShape(label, "counts", spec, [batch], "one a batch entry");
@@ -186,12 +232,17 @@ export function resolveAppend(target: AppendTarget, problem: Taken<AppendProblem
   return { label, layout, operands, seqQ, heads, inPlace, positionOffset, grid, appendBytes };
 }
 
-function checkPositions(label: string, { positionIds, positionOffset }: AppendProblem, target: AppendTarget): void {
+function checkPositions(
+  label: string,
+  { positionIds, positionOffset }: AppendProblem,
+  target: AppendTarget,
+): void {
   if (positionIds === undefined && positionOffset === undefined) return;
   check(
     target.rotary !== undefined,
     "argument",
-    () => `${label}: ${target.label} does not rotate rows; leave positionIds and positionOffset out.`,
+    () =>
+      `${label}: ${target.label} does not rotate rows; leave positionIds and positionOffset out.`,
   );
   check(
     positionIds === undefined || positionOffset === undefined,
@@ -199,25 +250,35 @@ function checkPositions(label: string, { positionIds, positionOffset }: AppendPr
     () => `${label}: give positionIds or positionOffset, not both.`,
   );
   check(
-    positionOffset === undefined || (Number.isInteger(positionOffset) && Math.abs(positionOffset) < ANGLE_POSITIONS),
+    positionOffset === undefined ||
+      (Number.isInteger(positionOffset) && Math.abs(positionOffset) < ANGLE_POSITIONS),
     "argument",
     () =>
       `${label}: positionOffset must be a whole number between -${ANGLE_POSITIONS} and ${ANGLE_POSITIONS}, got ${positionOffset}.`,
   );
 }
 
-function queryHeads(label: string, q: TensorSpec, layout: Layout, { source }: AppendTarget): number {
+function queryHeads(
+  label: string,
+  q: TensorSpec,
+  layout: Layout,
+  { source }: AppendTarget,
+): number {
   const [, heads] = toBhmd(label, "q", q, layout, FLOATS).shape;
   check(
     heads > 0 && heads % source.kvHeads === 0,
     "argument",
-    () => `${label}: q must have a multiple of the cache's ${source.kvHeads} heads, got ${heads} (q is [${q.shape}]).`,
+    () =>
+      `${label}: q must have a multiple of the cache's ${source.kvHeads} heads, got ${heads} (q is [${q.shape}]).`,
   );
   return heads;
 }
 
 /** What the kernel is specialised by. */
-export function choiceOf(target: AppendTarget, { operands, inPlace }: ResolvedAppend): AppendChoice {
+export function choiceOf(
+  target: AppendTarget,
+  { operands, inPlace }: ResolvedAppend,
+): AppendChoice {
   const { device, source, norm, rotary } = target;
   const access = (name: string) => accessOf(device, operands.get(name) as Operand);
   const { headDim, vDim } = source;
@@ -266,7 +327,13 @@ export function appendUniforms(
     ...addresses("k", "n", operands.get("k"), isAligned(choice.k), { layout }),
     ...addresses("v", "n", operands.get("v"), isAligned(choice.v), { layout }),
     ...addresses("q", "m", operands.get("q"), isAligned(q?.access ?? "dense"), { layout }),
-    ...addresses("o", "m", operands.get(inPlace ? "q" : "qOutput"), isAligned(q?.output ?? "dense"), { layout }),
+    ...addresses(
+      "o",
+      "m",
+      operands.get(inPlace ? "q" : "qOutput"),
+      isAligned(q?.output ?? "dense"),
+      { layout },
+    ),
     ...positionParams(
       target.device,
       { offset: append.positionOffset, ...(ids && { stored: storedPositions(ids) }) },

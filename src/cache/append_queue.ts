@@ -54,11 +54,12 @@ export class AppendQueue {
   }
 
   /**
-   * Appends after all calls that were made before. Resolves once the GPU has accepted the work; rejects, and then has
-   * changed nothing.
+   * Appends after all calls that were made before. Resolves once the GPU has accepted the work;
+   * rejects, and then has changed nothing.
    *
-   * If nothing has to be waited for, the work is submitted before this returns. Otherwise what the tensors hold is copied
-   * on the GPU, so that the call means them as they are now, whatever happens to them meanwhile.
+   * If nothing has to be waited for, the work is submitted before this returns. Otherwise what the
+   * tensors hold is copied on the GPU, so that the call means them as they are now, whatever
+   * happens to them meanwhile.
    */
   async append(k: Tensor, v: Tensor, options: AppendOptions = {}): Promise<void> {
     const target = this.#target;
@@ -71,7 +72,9 @@ export class AppendQueue {
     const used = Object.values(tensors);
     const plan = moment.isReady(most) ? this.#kept(request.key) : undefined;
     if (plan) {
-      return moment.call(label, most, (take) => ready(this.#submit(plan, request, tensors, take), used));
+      return moment.call(label, most, (take) =>
+        ready(this.#submit(plan, request, tensors, take), used),
+      );
     }
     const { value: kept, done } = guarded(device, label, () => copied(device, label, tensors));
     const copying = ready(done, used);
@@ -102,8 +105,17 @@ export class AppendQueue {
       APPEND_OPTIONS,
     );
     checkTensors(`${target.label} append`, { k, v });
-    const named = { k, v, q, qOutput, positionIds, counts: counts instanceof Tensor ? counts : undefined };
-    const tensors: AppendTensors = Object.fromEntries(Object.entries(named).filter(([, given]) => given !== undefined));
+    const named = {
+      k,
+      v,
+      q,
+      qOutput,
+      positionIds,
+      counts: counts instanceof Tensor ? counts : undefined,
+    };
+    const tensors: AppendTensors = Object.fromEntries(
+      Object.entries(named).filter(([, given]) => given !== undefined),
+    );
     const settings = Object.fromEntries(
       Object.entries({ layout, positionOffset, label }).filter(([, given]) => given !== undefined),
     );
@@ -111,7 +123,9 @@ export class AppendQueue {
     boundTensors(target, append, tensors);
     const { batch } = target.source;
     const { most, counts: numbers } = countsOf(append, batch, counts);
-    const specs = Object.fromEntries(Object.entries(tensors).map(([name, given]) => [name, specOf(given)]));
+    const specs = Object.fromEntries(
+      Object.entries(tensors).map(([name, given]) => [name, specOf(given)]),
+    );
     const problem = { ...specs, ...settings } as unknown as AppendProblem;
     return {
       problem,
@@ -124,7 +138,12 @@ export class AppendQueue {
   }
 
   /** Encodes and submits. */
-  #submit(plan: CacheAppendPlan, { counts, label }: Request, tensors: AppendTensors, take: TakeRoom): Promise<void> {
+  #submit(
+    plan: CacheAppendPlan,
+    { counts, label }: Request,
+    tensors: AppendTensors,
+    take: TakeRoom,
+  ): Promise<void> {
     const { device } = this.#target;
     const { done } = guarded(device, label, () => {
       const encoder = device.createCommandEncoder({ label });
@@ -165,7 +184,10 @@ function specOf({ device, dtype, shape, strides, offset }: Tensor): TensorSpec {
   return { dtype, shape, strides, offset: offset % bindingStep(device, dtype) };
 }
 
-/** Copies of what is read, which look the same to a plan. A buffer of the caller's that cannot be copied has none. */
+/**
+ * Copies of what is read, which look the same to a plan. A buffer of the caller's that cannot be
+ * copied has none.
+ */
 function copied(device: GPUDevice, label: string, tensors: AppendTensors): AppendTensors {
   const read = tensors.qOutput ? tensors : { ...tensors, q: undefined }; // q is written where it is
   const copies: Record<string, Tensor> = {};
@@ -177,7 +199,13 @@ function copied(device: GPUDevice, label: string, tensors: AppendTensors): Appen
     encoder.copyBufferToBuffer(from.buffer, offset, buffer, 0, size);
     const { dtype, shape, strides } = from;
     const start = from.offset - offset / BYTES[dtype];
-    copies[name] = tensor(device, shape, { buffer, dtype, strides, offset: start, label: from.label });
+    copies[name] = tensor(device, shape, {
+      buffer,
+      dtype,
+      strides,
+      offset: start,
+      label: from.label,
+    });
   }
   device.queue.submit([encoder.finish()]);
   return copies;

@@ -34,10 +34,11 @@ export interface PagedParts {
 }
 
 /**
- * Entries of a {@link PagedKvCache} in an order: entry b of the batch axis of q, k and v is entry `entries[b]` of the
- * cache. Make one with `cache.batch()`; attention takes it as `cache` of its problem. It owns lengths and a page table on
- * the GPU and no keys or values, and follows whatever happens to its entries. For the order of calls, and what a rejected
- * one leaves behind, see {@link PagedKvCache}.
+ * Entries of a {@link PagedKvCache} in an order: entry b of the batch axis of q, k and v is entry
+ * `entries[b]` of the cache. Make one with `cache.batch()`; attention takes it as `cache` of its
+ * problem. It owns lengths and a page table on the GPU and no keys or values, and follows whatever
+ * happens to its entries. For the order of calls, and what a rejected one leaves behind, see
+ * {@link PagedKvCache}.
  */
 export class PagedBatch implements KvSourceOwner {
   readonly device: GPUDevice;
@@ -57,7 +58,12 @@ export class PagedBatch implements KvSourceOwner {
   #entries: readonly number[];
   #destroyed = false;
 
-  private constructor(parts: PagedParts, label: string, state: CacheState, entries: readonly number[]) {
+  private constructor(
+    parts: PagedParts,
+    label: string,
+    state: CacheState,
+    entries: readonly number[],
+  ) {
     const { device, resolved, memory, norm, rotary } = parts;
     const { kvHeads, headDim, vDim, maxTokens, pageSize, pagesPerEntry, rows } = resolved;
     this.device = device;
@@ -118,9 +124,9 @@ export class PagedBatch implements KvSourceOwner {
   }
 
   /**
-   * Takes other entries, as many as before: plans stay as they are, nothing is allocated, and commands that were encoded
-   * and calls that were made before, awaited or not, still mean the entries of then. An entry may be there twice as long as
-   * it gets no tokens.
+   * Takes other entries, as many as before: plans stay as they are, nothing is allocated, and
+   * commands that were encoded and calls that were made before, awaited or not, still mean the
+   * entries of then. An entry may be there twice as long as it gets no tokens.
    *
    * Throws FoveaError for entries that the cache does not have, and has changed nothing then.
    */
@@ -132,25 +138,29 @@ export class PagedBatch implements KvSourceOwner {
     check(
       checked.length === length,
       "argument",
-      () => `${what}: the batch is of ${length} entries, got ${checked.length}. Make another one with batch().`,
+      () =>
+        `${what}: the batch is of ${length} entries, got ${checked.length}. Make another one with batch().`,
     );
     this.#entries = checked;
   }
 
   /**
-   * Compiles an append to these entries: `plan.encode(pass, { k, v })` then gives entry b of the batch axis its new tokens,
-   * and takes pages for them.
+   * Compiles an append to these entries: `plan.encode(pass, { k, v })` then gives entry b of the
+   * batch axis its new tokens, and takes pages for them.
    *
    * ```
    * k, v of entry b, row i < counts[b]  ->  token lengths[b] + i;   lengths[b] += counts[b]
    * ```
    *
-   * As {@link KvCache.planAppend}, but for counts, which must be numbers: pages are handed out on the host. `encode` throws
-   * FoveaError("limit"), and then has changed nothing, if an entry would be longer than `maxTokens` or the pages do not
-   * suffice for all entries together.
+   * As {@link KvCache.planAppend}, but for counts, which must be numbers: pages are handed out on
+   * the host. `encode` throws FoveaError("limit"), and then has changed nothing, if an entry would
+   * be longer than `maxTokens` or the pages do not suffice for all entries together.
    *
    * @example
-   * const append = await batch.planAppend({ k: { shape: [3, 8, 1, 64] }, v: { shape: [3, 8, 1, 64] } });
+   * const append = await batch.planAppend({
+   *   k: { shape: [3, 8, 1, 64] },
+   *   v: { shape: [3, 8, 1, 64] },
+   * });
    * append.encode(encoder, { k, v });
    */
   async planAppend(problem: AppendProblem): Promise<CacheAppendPlan> {
@@ -164,8 +174,9 @@ export class PagedBatch implements KvSourceOwner {
   }
 
   /**
-   * Appends tokens to these entries, submits the work and resolves once the GPU has accepted it. Calls run in their order,
-   * awaited or not; k and v may be overwritten or destroyed once this has returned. See `planAppend`.
+   * Appends tokens to these entries, submits the work and resolves once the GPU has accepted it.
+   * Calls run in their order, awaited or not; k and v may be overwritten or destroyed once this has
+   * returned. See `planAppend`.
    *
    * @param k [B, Hkv, M, D]
    * @param v [B, Hkv, M, Dv]
@@ -184,10 +195,12 @@ export class PagedBatch implements KvSourceOwner {
   }
 
   /**
-   * Gives every entry of the batch the tokens of another one of them, or of itself, all at once: row b of the batch gets
-   * those that row `rows[b]` had. Nothing is copied: pages get other owners. See {@link PagedKvCache.reorder}.
+   * Gives every entry of the batch the tokens of another one of them, or of itself, all at once:
+   * row b of the batch gets those that row `rows[b]` had. Nothing is copied: pages get other
+   * owners. See {@link PagedKvCache.reorder}.
    *
-   * Throws FoveaError, and then has changed nothing, for rows that the batch does not have, and if it has an entry twice.
+   * Throws FoveaError, and then has changed nothing, for rows that the batch does not have, and if
+   * it has an entry twice.
    *
    * @example
    * beams.reorder([0, 0, 2]); // the second beam goes on from the first one
@@ -199,7 +212,8 @@ export class PagedBatch implements KvSourceOwner {
     const list = elementsOfList<number>(rows);
     const { length } = entries;
     check(
-      list?.length === length && list.every((row) => Number.isInteger(row) && row >= 0 && row < length),
+      list?.length === length &&
+        list.every((row) => Number.isInteger(row) && row >= 0 && row < length),
       "argument",
       () => `${what}: expected ${length} rows of the batch, 0 to ${length - 1}, got ${show(rows)}.`,
     );
@@ -259,8 +273,14 @@ export class PagedBatch implements KvSourceOwner {
     });
   }
 
-  /** Takes pages for tokens, and then tells the GPU of them and copies those that others own too. */
-  #taker(entries: readonly number[], told: { isTold: boolean }, apply: Turn<PageTables>["apply"]): TakeRoom {
+  /**
+   * Takes pages for tokens, and then tells the GPU of them and copies those that others own too.
+   */
+  #taker(
+    entries: readonly number[],
+    told: { isTold: boolean },
+    apply: Turn<PageTables>["apply"],
+  ): TakeRoom {
     const { tables, memory } = this.#parts;
     return (label, counts) => {
       const copies = apply((changed) => appendTo(changed, label, entries, counts));
@@ -272,7 +292,10 @@ export class PagedBatch implements KvSourceOwner {
     };
   }
 
-  /** Frees the lengths and the page table of the batch. The entries stay in the cache; calls that wait are rejected. */
+  /**
+   * Frees the lengths and the page table of the batch. The entries stay in the cache; calls that
+   * wait are rejected.
+   */
   destroy(): void {
     this.#destroyed = true;
     this.#parts.batches.delete(this);

@@ -1,4 +1,5 @@
-// Keys and values of the tokens so far, in memory that is allocated once: appended in place, taken back, forked, grown.
+// Keys and values of the tokens so far, in memory that is allocated once: appended in place, taken
+// back, forked, grown.
 
 import type { KvSource, KvSourceOwner } from "../attention/kv_source.ts";
 import { check, show } from "../errors.ts";
@@ -26,23 +27,26 @@ import {
 import { STATE_LIMIT } from "./state.ts";
 
 /**
- * A cache of keys and values. Make one with {@link createKvCache}; attention reads it as `cache` of its problem.
+ * A cache of keys and values. Make one with {@link createKvCache}; attention reads it as `cache` of
+ * its problem.
  *
- * Lengths are on the GPU, where appends and attention read them, and mirrored here in `lengths`, so that nothing is ever
- * read back. The mirror counts what is encoded: submit commands in the order of encoding, and after one that is never
- * submitted `truncate` to what the entries had before. Where counts come from the GPU the mirror is a bound from above.
+ * Lengths are on the GPU, where appends and attention read them, and mirrored here in `lengths`, so
+ * that nothing is ever read back. The mirror counts what is encoded: submit commands in the order
+ * of encoding, and after one that is never submitted `truncate` to what the entries had before.
+ * Where counts come from the GPU the mirror is a bound from above.
  *
  * Calls:
  *
- * - A call means the moment when it was made: the tensors, what they hold, and numbers in arrays. What is done to them
- *   while the call waits changes nothing, with two exceptions: tensors that a call writes to (`q` in place, `qOutput`) are
- *   the caller's to leave alone until it resolves, and so are buffers of the caller's without GPUBufferUsage.COPY_SRC.
- * - Asynchronous calls (`append`, `truncate`, `reset`, `fork`, `forkEntry`, `reorder`, `grow`, and `attention`,
- *   `attentionWeights` and `topKKeys` of the cache) run in the order in which they were made, awaited or not. `lengths`
- *   tells of all of them.
+ * - A call means the moment when it was made: the tensors, what they hold, and numbers in arrays.
+ *   What is done to them while the call waits changes nothing, with two exceptions: tensors that a
+ *   call writes to (`q` in place, `qOutput`) are the caller's to leave alone until it resolves, and
+ *   so are buffers of the caller's without GPUBufferUsage.COPY_SRC.
+ * - Asynchronous calls (`append`, `truncate`, `reset`, `fork`, `forkEntry`, `reorder`, `grow`, and
+ *   `attention`, `attentionWeights` and `topKKeys` of the cache) run in the order in which they
+ *   were made, awaited or not. `lengths` tells of all of them.
  * - A call that throws or is rejected has changed nothing that a later one could see.
- * - What is encoded (`encode` of plans, `encodeTruncate`) would run before calls that still wait, and throws FoveaError
- *   until these are awaited.
+ * - What is encoded (`encode` of plans, `encodeTruncate`) would run before calls that still wait,
+ *   and throws FoveaError until these are awaited.
  */
 export class KvCache implements KvSourceOwner {
   readonly device: GPUDevice;
@@ -93,14 +97,18 @@ export class KvCache implements KvSourceOwner {
    * k, v of entry b, row i < counts[b]  ->  token lengths[b] + i;   lengths[b] += counts[b]
    * ```
    *
-   * Rows of k are normalised (`qkNorm`) and rotated (`rotary`) first, if the cache does that, and so are those of q. Rows of
-   * more tokens than a ring has: the last ones stay. Memory of the cache past an entry's last token stays as it was.
-   * Rows of k, v and q from `counts[b]` on are not read, and those rows of q and `qOutput` are not written.
+   * Rows of k are normalised (`qkNorm`) and rotated (`rotary`) first, if the cache does that, and
+   * so are those of q. Rows of more tokens than a ring has: the last ones stay. Memory of the cache
+   * past an entry's last token stays as it was. Rows of k, v and q from `counts[b]` on are not
+   * read, and those rows of q and `qOutput` are not written.
    *
    * Rejects with FoveaError, as {@link planAttention} does.
    *
    * @example
-   * const append = await cache.planAppend({ k: { shape: [1, 8, 1, 64] }, v: { shape: [1, 8, 1, 64] } });
+   * const append = await cache.planAppend({
+   *   k: { shape: [1, 8, 1, 64] },
+   *   v: { shape: [1, 8, 1, 64] },
+   * });
    * append.encode(pass, { k, v });
    */
   async planAppend(problem: AppendProblem): Promise<CacheAppendPlan> {
@@ -108,9 +116,10 @@ export class KvCache implements KvSourceOwner {
   }
 
   /**
-   * Appends tokens, submits the work and resolves once the GPU has accepted it. If there is no room and the cache was made
-   * with a `maxCapacity`, it grows first. Calls run in their order, awaited or not; k and v may be overwritten or destroyed
-   * once this has returned. See {@link KvCache.planAppend}.
+   * Appends tokens, submits the work and resolves once the GPU has accepted it. If there is no room
+   * and the cache was made with a `maxCapacity`, it grows first. Calls run in their order, awaited
+   * or not; k and v may be overwritten or destroyed once this has returned. See
+   * {@link KvCache.planAppend}.
    *
    * @param k [B, Hkv, M, D]
    * @param v [B, Hkv, M, Dv]
@@ -124,8 +133,9 @@ export class KvCache implements KvSourceOwner {
   }
 
   /**
-   * Takes tokens back: entries longer than their limit get that length; what they lose may be overwritten. Commands that
-   * were encoded before still see it. As {@link KvCache.encodeTruncate}, in a submission of its own.
+   * Takes tokens back: entries longer than their limit get that length; what they lose may be
+   * overwritten. Commands that were encoded before still see it. As {@link KvCache.encodeTruncate},
+   * in a submission of its own.
    *
    * @param lengths Limits from 0 up, for all entries or one each.
    */
@@ -135,39 +145,52 @@ export class KvCache implements KvSourceOwner {
   }
 
   /**
-   * Records that tokens are taken back, as when a speculation fails: entries longer than their limit get that length.
-   * Synchronous; allocates nothing and submits nothing. Throws FoveaError, and then has changed nothing.
+   * Records that tokens are taken back, as when a speculation fails: entries longer than their
+   * limit get that length. Synchronous; allocates nothing and submits nothing. Throws FoveaError,
+   * and then has changed nothing.
    *
-   * A ring has overwritten old tokens; `"limit"` if the next query would miss one of them: at most ring - window tokens
-   * can be taken back.
+   * A ring has overwritten old tokens; `"limit"` if the next query would miss one of them: at most
+   * ring - window tokens can be taken back.
    *
    * @param lengths Limits from 0 up, for all entries or one each.
    */
-  encodeTruncate(target: GPUComputePassEncoder | GPUCommandEncoder, lengths: number | Numbers): void {
+  encodeTruncate(
+    target: GPUComputePassEncoder | GPUCommandEncoder,
+    lengths: number | Numbers,
+  ): void {
     this.#core.checkAlive();
     checkTarget(`${this.label}.encodeTruncate`, target);
     this.#core.encodeTruncate(target, this.#perEntry("truncate", lengths));
   }
 
-  /** Forgets all tokens. In a submission of its own; `encodeTruncate(pass, 0)` is the same as a command. */
+  /**
+   * Forgets all tokens. In a submission of its own; `encodeTruncate(pass, 0)` is the same as a
+   * command.
+   */
   reset(): Promise<void> {
     return this.truncate(0);
   }
 
   /**
-   * Another cache with the same tokens and options. The prefix is copied on the GPU, once: a contiguous cache cannot share
-   * rows (`createPagedKvCache` shares pages). What is encoded and not yet submitted is not in the copy.
+   * Another cache with the same tokens and options. The prefix is copied on the GPU, once: a
+   * contiguous cache cannot share rows (`createPagedKvCache` shares pages). What is encoded and not
+   * yet submitted is not in the copy.
    */
   async fork(options: ForkOptions = {}): Promise<KvCache> {
     this.#core.checkAlive();
-    const { lengths, label = this.label } = takeOptions(`${this.label}.fork`, options, FORK_OPTIONS);
+    const { lengths, label = this.label } = takeOptions(
+      `${this.label}.fork`,
+      options,
+      FORK_OPTIONS,
+    );
     const limits = lengths === undefined ? undefined : this.#perEntry("fork", lengths);
     return KvCache.make(await this.#core.fork(label, limits));
   }
 
   /**
-   * Gives entry `to` the tokens of entry `from`, in place of its own: a prefix for another sequence, or a beam that goes on.
-   * Copied on the GPU, once, through memory that is freed again. What is encoded and not yet submitted is not in the copy.
+   * Gives entry `to` the tokens of entry `from`, in place of its own: a prefix for another
+   * sequence, or a beam that goes on. Copied on the GPU, once, through memory that is freed again.
+   * What is encoded and not yet submitted is not in the copy.
    *
    * @param tokens How many of them. Default all.
    */
@@ -183,20 +206,24 @@ export class KvCache implements KvSourceOwner {
     );
     const every = Array.from({ length: this.#core.resolved.batch }, (_, entry) => entry);
     const sources = every.map((entry) => (entry === to ? from : entry));
-    const limits = every.map((entry) => (entry === to && tokens !== undefined ? tokens : STATE_LIMIT));
+    const limits = every.map((entry) =>
+      entry === to && tokens !== undefined ? tokens : STATE_LIMIT,
+    );
     return this.#core.rearrange(sources, limits);
   }
 
   /**
-   * Gives every entry the tokens of another one, or of itself, all at once: entry i those that `entries[i]` had. Any
-   * mapping, so beams of a search go on as `reorder([0, 0, 2, 1])`. Copied on the GPU through at most 16 MiB, which are
-   * freed again; entries that stay cost nothing, and memory past their tokens stays as it was. In a submission of its own;
-   * what is encoded and not yet submitted is not in the copy. (`createPagedKvCache` reorders without a copy.)
+   * Gives every entry the tokens of another one, or of itself, all at once: entry i those that
+   * `entries[i]` had. Any mapping, so beams of a search go on as `reorder([0, 0, 2, 1])`. Copied on
+   * the GPU through at most 16 MiB, which are freed again; entries that stay cost nothing, and
+   * memory past their tokens stays as it was. In a submission of its own; what is encoded and not
+   * yet submitted is not in the copy. (`createPagedKvCache` reorders without a copy.)
    *
    * @param entries One for each entry, from 0 up.
    *
    * @example
-   * await cache.reorder([2, 2, 0]); // beams 0 and 1 go on from what was beam 2, beam 2 from what was beam 0
+   * // beams 0 and 1 go on from what was beam 2, beam 2 from what was beam 0
+   * await cache.reorder([2, 2, 0]);
    */
   async reorder(entries: Numbers): Promise<void> {
     this.#core.checkAlive();
@@ -213,9 +240,10 @@ export class KvCache implements KvSourceOwner {
   }
 
   /**
-   * Makes room for longer sequences: memory is allocated anew, the rows are copied on the GPU, and the old memory is freed.
-   * Plans of appends follow; a plan of attention was made for the old memory, and refuses. Submit what is encoded before:
-   * its commands know the old memory. A ring has no need to grow: its capacity costs nothing.
+   * Makes room for longer sequences: memory is allocated anew, the rows are copied on the GPU, and
+   * the old memory is freed. Plans of appends follow; a plan of attention was made for the old
+   * memory, and refuses. Submit what is encoded before: its commands know the old memory. A ring
+   * has no need to grow: its capacity costs nothing.
    *
    * @param capacity Tokens; no fewer than now.
    */
@@ -229,7 +257,10 @@ export class KvCache implements KvSourceOwner {
     return this.#core.inTurn(work);
   }
 
-  /** Frees the cache's memory. Work that was submitted before still runs; calls that wait are rejected. */
+  /**
+   * Frees the cache's memory. Work that was submitted before still runs; calls that wait are
+   * rejected.
+   */
   destroy(): void {
     this.#queue.destroy();
     this.#core.destroy();
@@ -251,7 +282,10 @@ export class KvCache implements KvSourceOwner {
 
   #perEntry(what: string, given: number | Numbers): number[] {
     const { batch } = this.#core.resolved;
-    const list = typeof given === "number" ? new Array<number>(batch).fill(given) : elementsOfList<number>(given);
+    const list =
+      typeof given === "number"
+        ? new Array<number>(batch).fill(given)
+        : elementsOfList<number>(given);
     check(
       list?.length === batch && list.every((n) => Number.isInteger(n) && n >= 0),
       "argument",
@@ -263,8 +297,8 @@ export class KvCache implements KvSourceOwner {
 }
 
 /**
- * Makes a cache for the keys and values of `batch` sequences. Memory is allocated once; tokens are appended in place, by
- * one dispatch, and nothing of the past is read, copied or waited for.
+ * Makes a cache for the keys and values of `batch` sequences. Memory is allocated once; tokens are
+ * appended in place, by one dispatch, and nothing of the past is read, copied or waited for.
  *
  * ```
  * f32, f16, bf16   [B, Hkv, rows, D] and [B, Hkv, rows, Dv]
@@ -272,10 +306,17 @@ export class KvCache implements KvSourceOwner {
  * rows             capacity; with a window sinkTokens + ring, used again and again
  * ```
  *
- * Rejects with FoveaError for options that make no sense, and for memory that the device cannot bind or has not.
+ * Rejects with FoveaError for options that make no sense, and for memory that the device cannot
+ * bind or has not.
  *
  * @example
- * const cache = await createKvCache(device, { batch: 1, kvHeads: 8, headDim: 64, capacity: 4096, rotary: {} });
+ * const cache = await createKvCache(device, {
+ *   batch: 1,
+ *   kvHeads: 8,
+ *   headDim: 64,
+ *   capacity: 4096,
+ *   rotary: {},
+ * });
  * await cache.append(k, v, { q }); // k and q are rotated
  */
 export async function createKvCache(device: GPUDevice, given: KvCacheOptions): Promise<KvCache> {
@@ -283,7 +324,10 @@ export async function createKvCache(device: GPUDevice, given: KvCacheOptions): P
   const options = takeCacheOptions(given);
   const resolved = resolveCache(options);
   const { label, headDim } = resolved;
-  const rotation = resolveRotation(label, options.rotary, { headDim, capacity: resolved.maxCapacity });
+  const rotation = resolveRotation(label, options.rotary, {
+    headDim,
+    capacity: resolved.maxCapacity,
+  });
   checkCacheMemory(device, resolved);
   const norm = await resolveNorm(label, options.qkNorm, headDim);
   const rotary = rotation && anglesOf(device, label, rotation);

@@ -1,4 +1,5 @@
-// A contiguous cache behind its public face: memory, bookkeeping, and the commands that change both.
+// A contiguous cache behind its public face: memory, bookkeeping, and the commands that change
+// both.
 
 import type { KvSource, KvSourceOwner } from "../attention/kv_source.ts";
 import { check } from "../errors.ts";
@@ -101,7 +102,9 @@ export class CacheCore implements AppendTarget {
 
   get bytes(): number {
     const { k, v } = this.#source;
-    return this.state.bytes + k.buffer.size + v.buffer.size + (this.rotary?.angles.buffer.size ?? 0);
+    return (
+      this.state.bytes + k.buffer.size + v.buffer.size + (this.rotary?.angles.buffer.size ?? 0)
+    );
   }
 
   checkAlive(): void {
@@ -115,11 +118,16 @@ export class CacheCore implements AppendTarget {
     return this.ledger.call(async (turn) => {
       this.checkAlive();
       const kept = turn.apply(change);
-      await this.#submit((encoder) => recordInto(encoder, this.label, (pass) => this.state.limitLengths(pass, kept)));
+      await this.#submit((encoder) =>
+        recordInto(encoder, this.label, (pass) => this.state.limitLengths(pass, kept)),
+      );
     }, change);
   }
 
-  encodeTruncate(target: GPUComputePassEncoder | GPUCommandEncoder, limits: readonly number[]): void {
+  encodeTruncate(
+    target: GPUComputePassEncoder | GPUCommandEncoder,
+    limits: readonly number[],
+  ): void {
     this.ledger.now(`${this.label}.encodeTruncate`, (tokens) => {
       const kept = tokens.truncate(limits);
       recordInto(target, this.label, (pass) => this.state.limitLengths(pass, kept));
@@ -143,7 +151,13 @@ export class CacheCore implements AppendTarget {
         await this.#submit((encoder) => {
           copyRows(encoder, copied, this.#source, fork.#source);
           copyAll(encoder, this.rotary?.angles, rotary?.angles);
-          encoder.copyBufferToBuffer(this.state.tensor.buffer, 0, state.tensor.buffer, 0, 4 * state.countsAt);
+          encoder.copyBufferToBuffer(
+            this.state.tensor.buffer,
+            0,
+            state.tensor.buffer,
+            0,
+            4 * state.countsAt,
+          );
           recordInto(encoder, label, (pass) => state.limitLengths(pass, kept));
         });
         return fork;
@@ -205,7 +219,10 @@ export class CacheCore implements AppendTarget {
               if (capacity !== undefined) growth = await this.#grow(turn, capacity);
             };
             try {
-              await work((what, most) => turn.apply((tokens) => counted(tokens, what, most)), makeRoom);
+              await work(
+                (what, most) => turn.apply((tokens) => counted(tokens, what, most)),
+                makeRoom,
+              );
             } catch (error) {
               growth?.undo();
               throw error;
@@ -236,8 +253,14 @@ export class CacheCore implements AppendTarget {
     this.#tokens.checkCapacity(capacity, this.#most);
     if (capacity === before.resolved.capacity) return undefined;
     const { device, label } = this;
-    const resolved = { ...before.resolved, capacity, maxCapacity: Math.max(before.resolved.maxCapacity, capacity) };
-    const { value: source, done } = guarded(device, label, () => sourceOf(device, resolved, this.state.tensor));
+    const resolved = {
+      ...before.resolved,
+      capacity,
+      maxCapacity: Math.max(before.resolved.maxCapacity, capacity),
+    };
+    const { value: source, done } = guarded(device, label, () =>
+      sourceOf(device, resolved, this.state.tensor),
+    );
     const after = { resolved, source: this.#checked(source) };
     const settle = (kept: typeof before, other: KvSource) => {
       this.#resolved = kept.resolved;
@@ -265,7 +288,10 @@ export class CacheCore implements AppendTarget {
     };
   }
 
-  /** The capacity to grow to for so many tokens more, if there is no room and the cache may grow by itself. */
+  /**
+   * The capacity to grow to for so many tokens more, if there is no room and the cache may grow by
+   * itself.
+   */
   #roomFor(counts: readonly number[]): number | undefined {
     const { capacity, maxCapacity } = this.#resolved;
     const needed = this.#tokens.needed(counts);

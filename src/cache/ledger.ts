@@ -1,4 +1,5 @@
-// The calls of a cache in the order in which they were made, and what they do to its bookkeeping: taken, or given back.
+// The calls of a cache in the order in which they were made, and what they do to its bookkeeping:
+// taken, or given back.
 
 import { check } from "../errors.ts";
 
@@ -30,11 +31,11 @@ interface Call<State> {
 }
 
 /**
- * Runs the calls of a cache one after the other. The bookkeeping changes here and nowhere else: a call that throws or is
- * rejected gives back all that it has taken before the next one begins.
+ * Runs the calls of a cache one after the other. The bookkeeping changes here and nowhere else: a
+ * call that throws or is rejected gives back all that it has taken before the next one begins.
  *
- * While calls wait, `projected` is the bookkeeping as it will be after them. Synchronous changes are checked against it
- * and wait behind them.
+ * While calls wait, `projected` is the bookkeeping as it will be after them. Synchronous changes
+ * are checked against it and wait behind them.
  */
 export class Ledger<State extends Journaled<State>> {
   readonly #label: string;
@@ -85,14 +86,18 @@ export class Ledger<State extends Journaled<State>> {
   }
 
   /**
-   * Changes the bookkeeping in the order of the calls. Throws, and then changes nothing, if that is not possible after
-   * all calls that were made before.
+   * Changes the bookkeeping in the order of the calls. Throws, and then changes nothing, if that is
+   * not possible after all calls that were made before.
    *
    * @param later The change if calls before it were rejected meanwhile, which must not throw
-   * @param needs What the change relies on: a call before it that finds no room is then refused for good, also if another
-   *   one is rejected and leaves it room. Default: nothing.
+   * @param needs What the change relies on: a call before it that finds no room is then refused for
+   *   good, also if another one is rejected and leaves it room. Default: nothing.
    */
-  change(exact: (state: State) => void, later = exact, needs: "refusals" | undefined = undefined): void {
+  change(
+    exact: (state: State) => void,
+    later = exact,
+    needs: "refusals" | undefined = undefined,
+  ): void {
     if (this.isIdle) {
       this.#transaction(exact);
       return;
@@ -114,7 +119,10 @@ export class Ledger<State extends Journaled<State>> {
    *
    * @param effect What it does to the bookkeeping, which may throw if it is going to be rejected
    */
-  call<T>(work: (turn: Turn<State>) => Promise<T>, effect: (state: State) => void = () => {}): Promise<T> {
+  call<T>(
+    work: (turn: Turn<State>) => Promise<T>,
+    effect: (state: State) => void = () => {},
+  ): Promise<T> {
     const call: Call<State> = { effect, applied: false, refused: undefined };
     const waits = !this.isIdle;
     this.#calls.push(call);
@@ -170,7 +178,10 @@ export class Ledger<State extends Journaled<State>> {
 }
 
 /** Does to the bookkeeping what a call will do. Why not, if it will be refused. */
-function project<State extends Journaled<State>>(state: State, { effect }: Call<State>): Call<State>["refused"] {
+function project<State extends Journaled<State>>(
+  state: State,
+  { effect }: Call<State>,
+): Call<State>["refused"] {
   state.begin();
   try {
     effect(state);

@@ -1,5 +1,5 @@
-// How many tokens the entries of a contiguous cache have, and what its ring has lost. Bookkeeping only: nothing here knows
-// of a GPU.
+// How many tokens the entries of a contiguous cache have, and what its ring has lost. Bookkeeping
+// only: nothing here knows of a GPU.
 
 import { check, show } from "../errors.ts";
 import type { Journaled } from "./ledger.ts";
@@ -37,7 +37,10 @@ export class CacheLengths implements Journaled<CacheLengths> {
   }
 
   /** Those of a cache without tokens. */
-  static empty(rules: LengthRules, { capacity, maxCapacity }: Pick<Tokens, "capacity" | "maxCapacity">): CacheLengths {
+  static empty(
+    rules: LengthRules,
+    { capacity, maxCapacity }: Pick<Tokens, "capacity" | "maxCapacity">,
+  ): CacheLengths {
     const lengths = new Array<number>(rules.batch).fill(0);
     return new CacheLengths(rules, { capacity, maxCapacity, lengths, peaks: lengths });
   }
@@ -87,7 +90,8 @@ export class CacheLengths implements Journaled<CacheLengths> {
     check(
       ring === 0,
       "argument",
-      () => `${label}.grow: a ring does not grow; give createKvCache a larger capacity, which costs it no memory.`,
+      () =>
+        `${label}.grow: a ring does not grow; give createKvCache a larger capacity, which costs it no memory.`,
     );
     check(
       Number.isInteger(capacity) && capacity >= this.capacity && capacity <= most,
@@ -102,7 +106,10 @@ export class CacheLengths implements Journaled<CacheLengths> {
     this.#now = { ...this.#now, capacity, maxCapacity: Math.max(this.maxCapacity, capacity) };
   }
 
-  /** Counts new tokens of each entry. Throws FoveaError("limit"), whose message `label` begins, without room for them. */
+  /**
+   * Counts new tokens of each entry. Throws FoveaError("limit"), whose message `label` begins,
+   * without room for them.
+   */
   append(label: string, counts: readonly number[], capacity = this.capacity): void {
     const { lengths, peaks, maxCapacity } = this.#now;
     const longer = lengths.map((length, entry) => length + counts[entry]);
@@ -117,7 +124,11 @@ export class CacheLengths implements Journaled<CacheLengths> {
             : "Take tokens back with truncate() or reset(), call grow(), or make the cache with a larger capacity or a window."
         }`,
     );
-    this.#now = { ...this.#now, lengths: longer, peaks: peaks.map((peak, entry) => Math.max(peak, longer[entry])) };
+    this.#now = {
+      ...this.#now,
+      lengths: longer,
+      peaks: peaks.map((peak, entry) => Math.max(peak, longer[entry])),
+    };
   }
 
   /** Takes tokens back: entries longer than their limit get that length. Gives the lengths then. */

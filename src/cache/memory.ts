@@ -11,16 +11,24 @@ import type { CacheRotary } from "./append_problem.ts";
 import type { ResolvedCache, ResolvedRows } from "./options.ts";
 
 /** Rows of a head that a cache has. */
-const rowsOf = ({ capacity, ring, sinkTokens }: ResolvedCache) => (ring > 0 ? sinkTokens + ring : capacity);
+const rowsOf = ({ capacity, ring, sinkTokens }: ResolvedCache) =>
+  ring > 0 ? sinkTokens + ring : capacity;
 
-/** Throws FoveaError("limit") if the device cannot have the keys and values of a contiguous cache. */
+/**
+ * Throws FoveaError("limit") if the device cannot have the keys and values of a contiguous cache.
+ */
 export function checkCacheMemory(device: GPUDevice, resolved: ResolvedCache): void {
   const { label, batch, kvHeads, rows } = resolved;
   checkRowMemory(device, label, batch * kvHeads * rowsOf(resolved), rows);
 }
 
 /** Throws FoveaError("limit") if the device cannot have so many rows of k and of v. */
-export function checkRowMemory(device: GPUDevice, label: string, count: number, rows: ResolvedRows): void {
+export function checkRowMemory(
+  device: GPUDevice,
+  label: string,
+  count: number,
+  rows: ResolvedRows,
+): void {
   const { dtype, kElements, vElements } = rows;
   const sizes = { k: kElements, v: vElements };
   for (const [name, elements] of Object.entries(sizes)) {
@@ -39,7 +47,8 @@ export function checkRowMemory(device: GPUDevice, label: string, count: number, 
 
 /** Memory for keys and values, and what attention has to know of it. */
 export function sourceOf(device: GPUDevice, resolved: ResolvedCache, state: Tensor): KvSource {
-  const { label, batch, kvHeads, headDim, vDim, capacity, window, ring, sinkTokens, rows } = resolved;
+  const { label, batch, kvHeads, headDim, vDim, capacity, window, ring, sinkTokens, rows } =
+    resolved;
   checkCacheMemory(device, resolved);
   const { dtype, quantised } = rows;
   const count = rowsOf(resolved);
@@ -50,7 +59,13 @@ export function sourceOf(device: GPUDevice, resolved: ResolvedCache, state: Tens
     return quantised ? padded : padded.slice(3, 0, dim);
   };
   const place = ring > 0 ? ("ring" as const) : ("rows" as const);
-  const layout = { place, sinkTokens: ring > 0 ? sinkTokens : 0, ring, pageSize: 0, ...(quantised && { quantised }) };
+  const layout = {
+    place,
+    sinkTokens: ring > 0 ? sinkTokens : 0,
+    ring,
+    pageSize: 0,
+    ...(quantised && { quantised }),
+  };
   const k = allocate("k", rows.kElements, headDim);
   try {
     const v = allocate("v", rows.vElements, vDim);
@@ -75,12 +90,20 @@ export function sourceOf(device: GPUDevice, resolved: ResolvedCache, state: Tens
 }
 
 /** Memory for a copy of the angles of a rotary embedding. */
-export function likeRotary(device: GPUDevice, label: string, { choice, angles }: CacheRotary): CacheRotary {
+export function likeRotary(
+  device: GPUDevice,
+  label: string,
+  { choice, angles }: CacheRotary,
+): CacheRotary {
   return { choice, angles: tensor(device, angles.shape, { label: `${label} angles` }) };
 }
 
 /** Records a copy of all of a tensor's memory, if there is one. */
-export function copyAll(encoder: GPUCommandEncoder, from: Tensor | undefined, to: Tensor | undefined): void {
+export function copyAll(
+  encoder: GPUCommandEncoder,
+  from: Tensor | undefined,
+  to: Tensor | undefined,
+): void {
   if (from && to) encoder.copyBufferToBuffer(from.buffer, 0, to.buffer, 0, from.buffer.size);
 }
 
@@ -98,8 +121,15 @@ const rowBytes = ({ dtype, kElements, vElements }: ResolvedRows) => ({
   v: vElements * BYTES[dtype],
 });
 
-/** Records copies of the used rows of one cache to another, which may have another number of rows. */
-export function copyRows(encoder: GPUCommandEncoder, plan: CopyPlan, from: KvSource, to: KvSource): void {
+/**
+ * Records copies of the used rows of one cache to another, which may have another number of rows.
+ */
+export function copyRows(
+  encoder: GPUCommandEncoder,
+  plan: CopyPlan,
+  from: KvSource,
+  to: KvSource,
+): void {
   const bytes = rowBytes(plan.rows);
   if (plan.used === 0) return;
   for (const name of ["k", "v"] as const) {
@@ -107,7 +137,13 @@ export function copyRows(encoder: GPUCommandEncoder, plan: CopyPlan, from: KvSou
     const target = to[name];
     for (let head = 0; head < plan.batch * plan.kvHeads; head++) {
       const at = ({ shape }: typeof source) => head * shape[2] * bytes[name];
-      encoder.copyBufferToBuffer(source.buffer, at(source), target.buffer, at(target), plan.used * bytes[name]);
+      encoder.copyBufferToBuffer(
+        source.buffer,
+        at(source),
+        target.buffer,
+        at(target),
+        plan.used * bytes[name],
+      );
     }
   }
 }
@@ -116,9 +152,10 @@ export function copyRows(encoder: GPUCommandEncoder, plan: CopyPlan, from: KvSou
 const BETWEEN_BYTES = 2 ** 24;
 
 /**
- * Records that entries get the used rows and the lengths of others: entry i those of `sources[i]`, any mapping. WebGPU
- * copies nothing within a buffer, so they go through a buffer that the caller frees once this is submitted: a part of
- * every entry that moves is copied there before it is written anywhere. Undefined if no entry moves.
+ * Records that entries get the used rows and the lengths of others: entry i those of `sources[i]`,
+ * any mapping. WebGPU copies nothing within a buffer, so they go through a buffer that the caller
+ * frees once this is submitted: a part of every entry that moves is copied there before it is
+ * written anywhere. Undefined if no entry moves.
  *
  * @param most Bytes of that buffer
  */

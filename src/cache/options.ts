@@ -7,7 +7,12 @@ import { quantisedWords } from "../kernels/cache.ts";
 import type { Quantisation } from "../kernels/kv_access.ts";
 import { ANGLE_POSITIONS, angleTables, angleTablesShape } from "../kernels/rotary_angles.ts";
 import { checkNames, takeOptions } from "../options.ts";
-import { type ResolvedRotary, ROTARY_OPTIONS, type RotaryOptions, resolveRotary } from "../positions/rotary_options.ts";
+import {
+  type ResolvedRotary,
+  ROTARY_OPTIONS,
+  type RotaryOptions,
+  resolveRotary,
+} from "../positions/rotary_options.ts";
 import type { CacheRotary, ResolvedNorm } from "./append_problem.ts";
 import { checkStateSize, STATE_LIMIT } from "./state.ts";
 
@@ -26,8 +31,8 @@ export const FORK_OPTIONS: OptionNames<ForkOptions> = { lengths: "any", label: "
 export type CacheDtype = "f32" | "f16" | "bf16" | "int8" | "int4";
 
 /**
- * RMSNorm of the rows of q and k, before they are rotated: x / sqrt(mean x^2 + epsilon) * weight. Right to f32 for rows of any
- * magnitude; zeros stay zeros, without an epsilon too.
+ * RMSNorm of the rows of q and k, before they are rotated: x / sqrt(mean x^2 + epsilon) * weight.
+ * Right to f32 for rows of any magnitude; zeros stay zeros, without an epsilon too.
  */
 export interface QkNorm {
   /** [D], numbers or a tensor, which is read once when the cache is made. Default 1 throughout. */
@@ -40,18 +45,25 @@ export interface QkNorm {
 /** What appends of every kind of cache do to rows. */
 export interface RowOptions {
   /**
-   * How k and v are stored. int8 and int4 are whole numbers times a scale: symmetric, to the nearest, ties to even, with
+   * How k and v are stored. int8 and int4 are whole numbers times a scale: symmetric, to the
+   * nearest, ties to even, with
    * |x - stored| <= scale / 2 where scale = max |x| / 127 or / 7 of the channels that share it. Default `"f32"`.
    */
   readonly dtype?: CacheDtype;
   /**
-   * Channels of a row that share a scale, of k and v, or each its own: the head dim, or a multiple of 8 that divides it.
-   * Default the head dim, one scale for each token and head.
+   * Channels of a row that share a scale, of k and v, or each its own: the head dim, or a multiple
+   * of 8 that divides it. Default the head dim, one scale for each token and head.
    */
   readonly groupSize?: number | { readonly k?: number; readonly v?: number };
-  /** Rotate rows of k, and those of q that are given with them, by their positions: token j stands at j. Default not. */
+  /**
+   * Rotate rows of k, and those of q that are given with them, by their positions: token j stands
+   * at j. Default not.
+   */
   readonly rotary?: RotaryOptions;
-  /** Normalise rows of k, and those of q that are given with them, as Qwen3 and Gemma 3 do. Default not. */
+  /**
+   * Normalise rows of k, and those of q that are given with them, as Qwen3 and Gemma 3 do. Default
+   * not.
+   */
   readonly qkNorm?: QkNorm;
 }
 
@@ -66,20 +78,23 @@ export interface KvCacheOptions extends RowOptions {
   /** Dv. Default D. */
   readonly vDim?: number;
   /**
-   * The most tokens of a sequence, which is what memory is allocated for. With a `window` they cost no memory, and the
-   * default is 2^23; without, there is none.
+   * The most tokens of a sequence, which is what memory is allocated for. With a `window` they cost
+   * no memory, and the default is 2^23; without, there is none.
    */
   readonly capacity?: number;
-  /** `append` lets the cache grow up to this many tokens. Default `capacity`: it does not grow by itself. */
+  /**
+   * `append` lets the cache grow up to this many tokens. Default `capacity`: it does not grow by
+   * itself.
+   */
   readonly maxCapacity?: number;
   /**
-   * Keys before its own that a query will see at most, the left side of attention's window. Memory is then a ring: old
-   * tokens make room for new ones. Default: all tokens are kept.
+   * Keys before its own that a query will see at most, the left side of attention's window. Memory
+   * is then a ring: old tokens make room for new ones. Default: all tokens are kept.
    */
   readonly window?: number;
   /**
-   * Rows of the ring. ring - window is the most tokens that can be appended before attention looks at the first of them,
-   * and the most that can be taken back. Default window + 256.
+   * Rows of the ring. ring - window is the most tokens that can be appended before attention looks
+   * at the first of them, and the most that can be taken back. Default window + 256.
    */
   readonly ring?: number;
   /** The first tokens of each sequence that a ring keeps (arXiv 2309.17453). Default 0. */
@@ -89,7 +104,12 @@ export interface KvCacheOptions extends RowOptions {
 }
 
 /** The names of the options. */
-export const ROW_OPTIONS: OptionNames<RowOptions> = { dtype: "string", groupSize: "any", rotary: "any", qkNorm: "any" };
+export const ROW_OPTIONS: OptionNames<RowOptions> = {
+  dtype: "string",
+  groupSize: "any",
+  rotary: "any",
+  qkNorm: "any",
+};
 export const KV_CACHE_OPTIONS: OptionNames<KvCacheOptions> = {
   ...ROW_OPTIONS,
   batch: "number",
@@ -134,28 +154,43 @@ export interface ResolvedRows {
   readonly vElements: number;
 }
 
-/** The options of a cache as they are at the call. Throws FoveaError("argument") for names that there are not. */
+/**
+ * The options of a cache as they are at the call. Throws FoveaError("argument") for names that
+ * there are not.
+ */
 export function takeCacheOptions(given: KvCacheOptions): Taken<KvCacheOptions> {
   check(
     typeof given === "object" && given !== null,
     "argument",
-    () => `kvCache: a cache is made from { batch, kvHeads, headDim, capacity, ... }, got ${show(given)}.`,
+    () =>
+      `kvCache: a cache is made from { batch, kvHeads, headDim, capacity, ... }, got ${show(given)}.`,
   );
   return takeOptions("kvCache", given, KV_CACHE_OPTIONS);
 }
 
-/** Checks the options of a cache and fills in the defaults. Throws FoveaError("argument") that names what is wrong. */
+/**
+ * Checks the options of a cache and fills in the defaults. Throws FoveaError("argument") that names
+ * what is wrong.
+ */
 export function resolveCache(options: Taken<KvCacheOptions>): ResolvedCache {
   const { label = "kvCache" } = options;
   const { batch, kvHeads, headDim, vDim = headDim, window, sinkTokens = 0 } = options;
-  for (const [name, value] of Object.entries({ batch, kvHeads, headDim, vDim })) whole(label, name, value, 1);
-  checkStateSize(`${label}: lengths and counts of ${batch} sequences`, "Make several caches.", batch, 0);
+  for (const [name, value] of Object.entries({ batch, kvHeads, headDim, vDim }))
+    whole(label, name, value, 1);
+  checkStateSize(
+    `${label}: lengths and counts of ${batch} sequences`,
+    "Make several caches.",
+    batch,
+    0,
+  );
   check(
     window !== undefined || (options.ring === undefined && options.sinkTokens === undefined),
     "argument",
-    () => `${label}: ring and sinkTokens are for caches with a window; give window, or leave them out.`,
+    () =>
+      `${label}: ring and sinkTokens are for caches with a window; give window, or leave them out.`,
   );
-  const capacity = (options.capacity ?? (window === undefined ? undefined : RING_CAPACITY)) as number;
+  const capacity = (options.capacity ??
+    (window === undefined ? undefined : RING_CAPACITY)) as number;
   whole(label, "capacity", capacity, 1, STATE_LIMIT - 1);
   const { maxCapacity = capacity } = options;
   whole(label, "maxCapacity", maxCapacity, capacity, STATE_LIMIT - 1);
@@ -167,12 +202,19 @@ export function resolveCache(options: Taken<KvCacheOptions>): ResolvedCache {
     whole(label, "ring", ring, window + 1);
   }
   const rows = resolveRows(label, options, headDim, vDim);
-  const limits = { capacity: ring > 0 ? maxCapacity : capacity, maxCapacity }; // a ring has no memory to save
+  // a ring has no memory to save
+  const limits = { capacity: ring > 0 ? maxCapacity : capacity, maxCapacity };
   return { label, batch, kvHeads, headDim, vDim, ...limits, window, ring, sinkTokens, rows };
 }
 
 /** Throws FoveaError("argument") unless the value is a whole number in a range. */
-export function whole(label: string, name: string, value: unknown, least: number, most = 2 ** 29 - 1): void {
+export function whole(
+  label: string,
+  name: string,
+  value: unknown,
+  least: number,
+  most = 2 ** 29 - 1,
+): void {
   check(
     Number.isInteger(value) && (value as number) >= least && (value as number) <= most,
     "argument",
@@ -181,7 +223,12 @@ export function whole(label: string, name: string, value: unknown, least: number
 }
 
 /** How rows of these head dims are stored. */
-export function resolveRows(label: string, options: RowOptions, headDim: number, vDim: number): ResolvedRows {
+export function resolveRows(
+  label: string,
+  options: RowOptions,
+  headDim: number,
+  vDim: number,
+): ResolvedRows {
   const { dtype = "f32", groupSize } = options;
   check(
     ["f32", "f16", "bf16", "int8", "int4"].includes(dtype),
@@ -245,7 +292,8 @@ export async function resolveNorm(
     check(
       values.length === headDim && values.every(Number.isFinite),
       "argument",
-      () => `${label}: qkNorm.${name} must be ${headDim} finite numbers, one a channel, got ${values.length}.`,
+      () =>
+        `${label}: qkNorm.${name} must be ${headDim} finite numbers, one a channel, got ${values.length}.`,
     );
     return values;
   };
@@ -259,19 +307,31 @@ export function resolveRotation(
   { headDim, capacity }: Pick<ResolvedCache, "headDim" | "capacity">,
 ): ResolvedRotary | undefined {
   if (options === undefined) return undefined;
-  check(options !== null, "argument", () => `${label}: rotary must be options of a rotary embedding, got null.`);
+  check(
+    options !== null,
+    "argument",
+    () => `${label}: rotary must be options of a rotary embedding, got null.`,
+  );
   check(
     capacity <= ANGLE_POSITIONS,
     "argument",
-    () => `${label}: rotary positions end at ${ANGLE_POSITIONS}; a capacity of ${capacity} goes beyond.`,
+    () =>
+      `${label}: rotary positions end at ${ANGLE_POSITIONS}; a capacity of ${capacity} goes beyond.`,
   );
-  return resolveRotary(`${label}: rotary`, headDim, takeOptions(`${label}: rotary`, options, ROTARY_OPTIONS));
+  return resolveRotary(
+    `${label}: rotary`,
+    headDim,
+    takeOptions(`${label}: rotary`, options, ROTARY_OPTIONS),
+  );
 }
 
 /** Its angles on the GPU. */
 export function anglesOf(device: GPUDevice, label: string, resolved: ResolvedRotary): CacheRotary {
   const { frequencies, attentionFactor, ...choice } = resolved;
   const data = angleTables(frequencies, attentionFactor);
-  const angles = tensor(device, angleTablesShape(frequencies.length), { data, label: `${label} angles` });
+  const angles = tensor(device, angleTablesShape(frequencies.length), {
+    data,
+    label: `${label} angles`,
+  });
   return { choice: { ...choice, angles: "tables" }, angles };
 }

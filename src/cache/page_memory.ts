@@ -49,17 +49,30 @@ export class PageMemory {
     const bytes = new ArrayBuffer(digits.byteLength + 2 * UNIFORM_STRIDE);
     new Uint8Array(bytes).set(new Uint8Array(digits));
     const usage = USAGE.UNIFORM | USAGE.COPY_DST;
-    this.#numbers = device.createBuffer({ label: `${label} numbers`, size: bytes.byteLength, usage });
+    this.#numbers = device.createBuffer({
+      label: `${label} numbers`,
+      size: bytes.byteLength,
+      usage,
+    });
     this.#copy = copy;
     this.#copying = [this.k, this.v].map(({ buffer }, index) => {
       const words = buffer.size / 4 / pages;
       const offset = digits.byteLength + index * UNIFORM_STRIDE;
       new DataView(bytes).setUint32(offset, words, true);
-      const entries = cacheCopyKernel().bindings.map(({ binding, name, dynamic }): GPUBindGroupEntry => {
-        if (name === "pages") return { binding, resource: { buffer } };
-        return { binding, resource: { buffer: this.#numbers, offset: dynamic ? 0 : offset, size: 4 } };
+      const entries = cacheCopyKernel().bindings.map(
+        ({ binding, name, dynamic }): GPUBindGroupEntry => {
+          if (name === "pages") return { binding, resource: { buffer } };
+          return {
+            binding,
+            resource: { buffer: this.#numbers, offset: dynamic ? 0 : offset, size: 4 },
+          };
+        },
+      );
+      const group = device.createBindGroup({
+        label: `${label} copy`,
+        layout: copy.layout,
+        entries,
       });
-      const group = device.createBindGroup({ label: `${label} copy`, layout: copy.layout, entries });
       return { group, grid: cacheCopyGrid(words, device.limits.maxComputeWorkgroupsPerDimension) };
     });
     device.queue.writeBuffer(this.#numbers, 0, bytes);
@@ -68,7 +81,11 @@ export class PageMemory {
   /** Memory for all pages, once it is known to be there, and what copies them. */
   static async make(device: GPUDevice, cache: ResolvedPagedCache): Promise<PageMemory> {
     const copy = await compileKernel(device, cacheCopyKernel());
-    const { value: memory, done } = guarded(device, cache.label, () => new PageMemory(device, cache, copy));
+    const { value: memory, done } = guarded(
+      device,
+      cache.label,
+      () => new PageMemory(device, cache, copy),
+    );
     try {
       await ready(done, [memory.k, memory.v]);
       return memory;

@@ -4,7 +4,10 @@
 export interface Sequence {
   readonly length: number;
   readonly pages: readonly number[];
-  /** When each page came to its place. Only last ones come and go, so these never fall along the list. */
+  /**
+   * When each page came to its place. Only last ones come and go, so these never fall along the
+   * list.
+   */
   readonly since: readonly number[];
 }
 
@@ -32,7 +35,10 @@ type Change =
       readonly since: number;
     };
 
-/** Pages with the number of their owners, and the pages of each entry. A page without owners is free. `begin`, `commit` and `rollBack` are those of a ledger. */
+/**
+ * Pages with the number of their owners, and the pages of each entry. A page without owners is
+ * free. `begin`, `commit` and `rollBack` are those of a ledger.
+ */
 export class PagePool {
   readonly #owners: Uint32Array;
   /** Free pages, the next one to be taken last. */
@@ -43,7 +49,12 @@ export class PagePool {
   /** Counts the pages that entries got. Never falls. */
   #version: number;
 
-  private constructor(owners: Uint32Array, free: number[], sequences: Map<number, OpenSequence>, version: number) {
+  private constructor(
+    owners: Uint32Array,
+    free: number[],
+    sequences: Map<number, OpenSequence>,
+    version: number,
+  ) {
     this.#owners = owners;
     this.#free = free;
     this.#sequences = sequences;
@@ -125,7 +136,8 @@ export class PagePool {
   put(entry: number, place: number, page: number): void {
     const { pages, since } = this.#open(entry);
     if (place === pages.length) this.#journal?.push({ kind: "push", entry });
-    else this.#journal?.push({ kind: "place", entry, place, page: pages[place], since: since[place] });
+    else
+      this.#journal?.push({ kind: "place", entry, place, page: pages[place], since: since[place] });
     pages[place] = page;
     since[place] = ++this.#version;
   }

@@ -7,8 +7,9 @@ import { type CacheState, LONGEST_RUN } from "./state.ts";
 const UNKNOWN = -1;
 
 /**
- * The lengths and page tables of some entries, as the GPU will have them once it has run what is encoded. `update` encodes
- * what differs from the tables, words in a row that are equal or count up by one as one command.
+ * The lengths and page tables of some entries, as the GPU will have them once it has run what is
+ * encoded. `update` encodes what differs from the tables, words in a row that are equal or count up
+ * by one as one command.
  */
 export class PageView {
   readonly #state: CacheState;
@@ -31,8 +32,9 @@ export class PageView {
   }
 
   /**
-   * Encodes what makes the GPU see these entries. `counts` are tokens of each that the tables have and the GPU will add
-   * to the lengths itself, by the next command. If this throws, the GPU is told everything again.
+   * Encodes what makes the GPU see these entries. `counts` are tokens of each that the tables have
+   * and the GPU will add to the lengths itself, by the next command. If this throws, the GPU is
+   * told everything again.
    */
   update(
     pass: GPUComputePassEncoder,
@@ -70,7 +72,8 @@ export class PageView {
       this.#set(pass, at, length - added);
       this.#words[at] = length;
       const first = this.#entries[index] === entry ? tables.firstChanged(entry, this.#version) : 0;
-      for (let page = first; page < pages.length; page++) this.#set(pass, at + 1 + page, pages[page]);
+      for (let page = first; page < pages.length; page++)
+        this.#set(pass, at + 1 + page, pages[page]);
       this.#entries[index] = entry;
     }
     this.#flush(pass);

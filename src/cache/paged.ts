@@ -18,29 +18,31 @@ import { type PagedKvCacheOptions, resolvePagedCache, takePagedOptions } from ".
 import { PageTables } from "./pages.ts";
 
 /**
- * A cache of keys and values in pages. Make one with {@link createPagedKvCache}; attention reads it, or some of its
- * entries (`batch`), as `cache` of its problem.
+ * A cache of keys and values in pages. Make one with {@link createPagedKvCache}; attention reads
+ * it, or some of its entries (`batch`), as `cache` of its problem.
  *
- * Which pages belong to which entry is decided here on the host: `truncate`, `fork` and `free` are synchronous and touch no
- * GPU. The GPU is told by commands, just before what depends on it: appends and plans of attention record what has
- * changed. So commands mean the entries as they were when they were encoded, whenever they are submitted. Submit all that
- * is encoded, in that order.
+ * Which pages belong to which entry is decided here on the host: `truncate`, `fork` and `free` are
+ * synchronous and touch no GPU. The GPU is told by commands, just before what depends on it:
+ * appends and plans of attention record what has changed. So commands mean the entries as they were
+ * when they were encoded, whenever they are submitted. Submit all that is encoded, in that order.
  *
  * Calls of a cache and of all its batches:
  *
- * - A call means the moment when it was made: the entries of its batch, the tensors, what they hold, and numbers in arrays.
- *   What is done to them while the call waits changes nothing, with two exceptions: tensors that a call writes to (`q` in
- *   place, `qOutput`) are the caller's to leave alone until it resolves, and so are buffers of the caller's without
+ * - A call means the moment when it was made: the entries of its batch, the tensors, what they
+ *   hold, and numbers in arrays. What is done to them while the call waits changes nothing, with
+ *   two exceptions: tensors that a call writes to (`q` in place, `qOutput`) are the caller's to
+ *   leave alone until it resolves, and so are buffers of the caller's without
  *   GPUBufferUsage.COPY_SRC.
- * - Asynchronous calls (`append`, and `attention`, `attentionWeights` and `topKKeys` of the cache or a batch) run in the
- *   order in which they were made, awaited or not. `truncate`, `free`, `fork` and `reorder` are synchronous, but take their
- *   place in that order: `append(k, v); free(0)` frees the new tokens too. They are checked against the state after all
+ * - Asynchronous calls (`append`, and `attention`, `attentionWeights` and `topKKeys` of the cache
+ *   or a batch) run in the order in which they were made, awaited or not. `truncate`, `free`,
+ *   `fork` and `reorder` are synchronous, but take their place in that order:
+ *   `append(k, v); free(0)` frees the new tokens too. They are checked against the state after all
  *   calls before them, of which `lengths`, `pagesOf` and `freePages` tell as well.
- * - A call that throws or is rejected has changed nothing that a later one could see: tokens, pages, lengths, and what the
- *   GPU was told are as before. Of an append that is rejected while a `truncate` or `fork` waits behind it, these take
- *   what is there without its tokens.
- * - What is encoded (`encode` of plans) would run before calls that still wait, and throws FoveaError until these are
- *   awaited.
+ * - A call that throws or is rejected has changed nothing that a later one could see: tokens,
+ *   pages, lengths, and what the GPU was told are as before. Of an append that is rejected while a
+ *   `truncate` or `fork` waits behind it, these take what is there without its tokens.
+ * - What is encoded (`encode` of plans) would run before calls that still wait, and throws
+ *   FoveaError until these are awaited.
  */
 export class PagedKvCache implements KvSourceOwner {
   readonly device: GPUDevice;
@@ -77,7 +79,10 @@ export class PagedKvCache implements KvSourceOwner {
     return this.#parts.ledger.projected.freePages;
   }
 
-  /** Bytes of GPU memory that the cache owns, without its plans (some KiB each) and its batches (64 KiB and their page tables). */
+  /**
+   * Bytes of GPU memory that the cache owns, without its plans (some KiB each) and its batches (64
+   * KiB and their page tables).
+   */
   get bytes(): number {
     const { memory, rotary } = this.#parts;
     return memory.bytes + this.#all.state.bytes + (rotary?.angles.buffer.size ?? 0);
@@ -87,25 +92,34 @@ export class PagedKvCache implements KvSourceOwner {
     return this.#all.destroyed;
   }
 
-  /** The pages of an entry, in the order of its tokens. Entries that were forked have some in common. */
+  /**
+   * The pages of an entry, in the order of its tokens. Entries that were forked have some in
+   * common.
+   */
   pagesOf(entry: number): readonly number[] {
     this.#checkEntry("pagesOf", entry);
     return [...this.#parts.ledger.projected.pages(entry)];
   }
 
-  /** Compiles an append to all entries; see {@link PagedBatch.planAppend}. Entries may get 0 tokens. */
+  /**
+   * Compiles an append to all entries; see {@link PagedBatch.planAppend}. Entries may get 0 tokens.
+   */
   planAppend(problem: AppendProblem): Promise<CacheAppendPlan> {
     return this.#all.planAppend(problem);
   }
 
-  /** Appends tokens to all entries, submits the work and resolves once the GPU has accepted it; see {@link PagedBatch.append}. */
+  /**
+   * Appends tokens to all entries, submits the work and resolves once the GPU has accepted it; see
+   * {@link PagedBatch.append}.
+   */
   append(k: Tensor, v: Tensor, options: AppendOptions = {}): Promise<void> {
     return this.#all.append(k, v, options);
   }
 
   /**
-   * Entries of the cache, in this order, for attention and appends to these alone: a batch of the sequences that run.
-   * Asynchronous, for it has a page table on the GPU; `select` makes it another batch of the same size at no cost.
+   * Entries of the cache, in this order, for attention and appends to these alone: a batch of the
+   * sequences that run. Asynchronous, for it has a page table on the GPU; `select` makes it another
+   * batch of the same size at no cost.
    *
    * @example
    * const running = await paged.batch([3, 0, 7]);
@@ -119,7 +133,9 @@ export class PagedKvCache implements KvSourceOwner {
     return PagedBatch.make(this.#parts, entries, "batch");
   }
 
-  /** Takes back all tokens of an entry from number `length` on, and the pages that nobody else has. */
+  /**
+   * Takes back all tokens of an entry from number `length` on, and the pages that nobody else has.
+   */
   truncate(entry: number, length: number): void {
     this.#checkEntry("truncate", entry);
     this.#parts.ledger.change(
@@ -128,15 +144,18 @@ export class PagedKvCache implements KvSourceOwner {
     );
   }
 
-  /** Takes back all tokens of an entry: it is empty, and its pages are free unless a fork has them. */
+  /**
+   * Takes back all tokens of an entry: it is empty, and its pages are free unless a fork has them.
+   */
   free(entry: number): void {
     this.#checkEntry("free", entry);
     this.#parts.ledger.change((tables) => tables.truncate(entry, 0));
   }
 
   /**
-   * Gives the empty entry `to` the first `tokens` tokens of another one, by default all. Nothing is copied: both have the
-   * same pages. Only a page that is partly filled is copied, when the first of them appends to it.
+   * Gives the empty entry `to` the first `tokens` tokens of another one, by default all. Nothing is
+   * copied: both have the same pages. Only a page that is partly filled is copied, when the first
+   * of them appends to it.
    *
    * @example
    * paged.fork(0, 1); // a second answer to the same prompt
@@ -147,15 +166,17 @@ export class PagedKvCache implements KvSourceOwner {
     this.#checkEntry("fork", to);
     this.#parts.ledger.change(
       (tables) => tables.fork(from, to, tokens ?? tables.length(from)),
-      (tables) => tables.fork(from, to, Math.min(tokens ?? tables.length(from), tables.length(from))),
+      (tables) =>
+        tables.fork(from, to, Math.min(tokens ?? tables.length(from), tables.length(from))),
       "refusals", // of appends to what is empty because of them
     );
   }
 
   /**
-   * Gives every entry the tokens of another one, or of itself, all at once: entry i those that `entries[i]` had. Any
-   * mapping, so beams of a search go on as `reorder([0, 0, 2, 1])`; of some entries, see {@link PagedBatch.reorder}. Nothing
-   * is copied: pages get other owners, and one that is partly filled is copied when the first of several appends to it.
+   * Gives every entry the tokens of another one, or of itself, all at once: entry i those that
+   * `entries[i]` had. Any mapping, so beams of a search go on as `reorder([0, 0, 2, 1])`; of some
+   * entries, see {@link PagedBatch.reorder}. Nothing is copied: pages get other owners, and one
+   * that is partly filled is copied when the first of several appends to it.
    *
    * Throws FoveaError, and then has changed nothing.
    *
@@ -176,10 +197,11 @@ export class PagedKvCache implements KvSourceOwner {
   }
 
   /**
-   * For when something that was encoded is not going to be submitted: the next commands tell the GPU all lengths and page
-   * tables again, and not only what has changed. Tokens of appends that never ran are to be taken back by `truncate`. Of an
-   * entry that shared its last page with a fork, partly filled, such an append has put a copy in its place, which was never
-   * made: free that entry, and fork it again.
+   * For when something that was encoded is not going to be submitted: the next commands tell the
+   * GPU all lengths and page tables again, and not only what has changed. Tokens of appends that
+   * never ran are to be taken back by `truncate`. Of an entry that shared its last page with a
+   * fork, partly filled, such an append has put a copy in its place, which was never made: free
+   * that entry, and fork it again.
    */
   resync(): void {
     checkAlive(`${this.label}.resync`, this.#all);
@@ -191,7 +213,10 @@ export class PagedKvCache implements KvSourceOwner {
     return this.#all.inTurn(work);
   }
 
-  /** Frees the memory of the cache and its batches. Work that was submitted before still runs; calls that wait are rejected. */
+  /**
+   * Frees the memory of the cache and its batches. Work that was submitted before still runs; calls
+   * that wait are rejected.
+   */
   destroy(): void {
     this.#free();
   }
@@ -208,23 +233,39 @@ export class PagedKvCache implements KvSourceOwner {
 }
 
 /**
- * Makes a cache whose memory is pages of `pageSize` tokens, for sequences that come and go, differ in length, and share
- * beginnings. Memory is allocated once; a sequence takes a page when it needs one and hands it back when it ends.
+ * Makes a cache whose memory is pages of `pageSize` tokens, for sequences that come and go, differ
+ * in length, and share beginnings. Memory is allocated once; a sequence takes a page when it needs
+ * one and hands it back when it ends.
  *
  * ```
- * k, v      [pages, Hkv, pageSize, D] and [pages, Hkv, pageSize, Dv]; int8, int4: rows of words, as in a KvCache
+ * k, v      [pages, Hkv, pageSize, D] and [pages, Hkv, pageSize, Dv]; int8, int4: rows of words,
+ *           as in a KvCache
  * token j   of an entry: page table[entry][floor(j / pageSize)], row j mod pageSize
  * ```
  *
- * Source: PagedAttention (arXiv 2309.06180). Pages have a number of owners; a page that several own is never written.
+ * Source: PagedAttention (arXiv 2309.06180). Pages have a number of owners; a page that several own
+ * is never written.
  *
- * Rejects with FoveaError for options that make no sense, and for memory that the device cannot bind or has not.
+ * Rejects with FoveaError for options that make no sense, and for memory that the device cannot
+ * bind or has not.
  *
  * @example
- * const cache = await createPagedKvCache(device, { entries: 16, kvHeads: 8, headDim: 64, pages: 512, pageSize: 16 });
- * const append = await cache.planAppend({ k: { shape: [16, 8, 1, 64] }, v: { shape: [16, 8, 1, 64] } });
+ * const cache = await createPagedKvCache(device, {
+ *   entries: 16,
+ *   kvHeads: 8,
+ *   headDim: 64,
+ *   pages: 512,
+ *   pageSize: 16,
+ * });
+ * const append = await cache.planAppend({
+ *   k: { shape: [16, 8, 1, 64] },
+ *   v: { shape: [16, 8, 1, 64] },
+ * });
  */
-export async function createPagedKvCache(device: GPUDevice, given: PagedKvCacheOptions): Promise<PagedKvCache> {
+export async function createPagedKvCache(
+  device: GPUDevice,
+  given: PagedKvCacheOptions,
+): Promise<PagedKvCache> {
   checkDevice(device);
   const options = takePagedOptions(given);
   const resolved = resolvePagedCache(options);
@@ -247,7 +288,17 @@ export async function createPagedKvCache(device: GPUDevice, given: PagedKvCacheO
     const tables = new PageTables(resolved);
     const ledger = new Ledger(label, tables);
     const isDestroyed = () => destroyed;
-    const parts: PagedParts = { device, resolved, memory, tables, ledger, norm, rotary, batches, isDestroyed };
+    const parts: PagedParts = {
+      device,
+      resolved,
+      memory,
+      tables,
+      ledger,
+      norm,
+      rotary,
+      batches,
+      isDestroyed,
+    };
     const every = Array.from({ length: entries }, (_, entry) => entry);
     const all = await PagedBatch.make(parts, every, "batch");
     await rotary?.angles.allocated;

@@ -17,19 +17,26 @@ export function appendTo(
 }
 
 /** Throws FoveaError("argument") if an entry is there twice that gets tokens. */
-export function checkOnce(label: string, changed: readonly number[], entries: readonly number[]): void {
+export function checkOnce(
+  label: string,
+  changed: readonly number[],
+  entries: readonly number[],
+): void {
   const seen = new Set<number>();
   for (const entry of changed) {
     check(
       !seen.has(entry),
       "argument",
-      () => `${label}: entry ${entry} of the cache is twice in the batch [${entries}] and would get tokens twice.`,
+      () =>
+        `${label}: entry ${entry} of the cache is twice in the batch [${entries}] and would get tokens twice.`,
     );
     seen.add(entry);
   }
 }
 
-/** Entries of a cache that has `count` of them, copied. Throws FoveaError("argument") for others. */
+/**
+ * Entries of a cache that has `count` of them, copied. Throws FoveaError("argument") for others.
+ */
 export function checkedEntries(what: string, entries: Numbers, count: number): readonly number[] {
   const list = elementsOfList<number>(entries);
   check(
@@ -37,7 +44,8 @@ export function checkedEntries(what: string, entries: Numbers, count: number): r
       list.length > 0 &&
       list.every((entry) => Number.isInteger(entry) && entry >= 0 && entry < count),
     "argument",
-    () => `${what}: entries of this cache are whole numbers from 0 to ${count - 1}, got ${show(entries)}.`,
+    () =>
+      `${what}: entries of this cache are whole numbers from 0 to ${count - 1}, got ${show(entries)}.`,
   );
   return list;
 }

@@ -9,7 +9,9 @@ import { checkStateSize } from "./state.ts";
 
 /** Options of {@link createPagedKvCache}. */
 export interface PagedKvCacheOptions extends RowOptions {
-  /** Sequences that there can be at a time. One without tokens costs no memory but its page table. */
+  /**
+   * Sequences that there can be at a time. One without tokens costs no memory but its page table.
+   */
   readonly entries: number;
   /** Hkv */
   readonly kvHeads: number;
@@ -17,11 +19,14 @@ export interface PagedKvCacheOptions extends RowOptions {
   readonly headDim: number;
   /** Dv. Default D. */
   readonly vDim?: number;
-  /** Pages of all sequences together. Memory is pages * pageSize * Hkv rows of k and of v, allocated once. */
+  /**
+   * Pages of all sequences together. Memory is pages * pageSize * Hkv rows of k and of v, allocated
+   * once.
+   */
   readonly pages: number;
   /**
-   * Tokens of a page, 1 to 256. Small pages waste less at the end of sequences and share more of a prefix; large ones have
-   * shorter tables. Default 16.
+   * Tokens of a page, 1 to 256. Small pages waste less at the end of sequences and share more of a
+   * prefix; large ones have shorter tables. Default 16.
    */
   readonly pageSize?: number;
   /** The most tokens of a sequence: N of attention. Default what all pages hold. */
@@ -59,21 +64,29 @@ export interface ResolvedPagedCache {
   readonly rows: ResolvedRows;
 }
 
-/** The options of a paged cache as they are at the call. Throws FoveaError("argument") for names that there are not. */
+/**
+ * The options of a paged cache as they are at the call. Throws FoveaError("argument") for names
+ * that there are not.
+ */
 export function takePagedOptions(given: PagedKvCacheOptions): Taken<PagedKvCacheOptions> {
   check(
     typeof given === "object" && given !== null,
     "argument",
-    () => `pagedKvCache: a cache is made from { entries, kvHeads, headDim, pages, ... }, got ${show(given)}.`,
+    () =>
+      `pagedKvCache: a cache is made from { entries, kvHeads, headDim, pages, ... }, got ${show(given)}.`,
   );
   return takeOptions("pagedKvCache", given, PAGED_OPTIONS);
 }
 
-/** Checks the options of a paged cache and fills in the defaults. Throws FoveaError that names what is wrong. */
+/**
+ * Checks the options of a paged cache and fills in the defaults. Throws FoveaError that names what
+ * is wrong.
+ */
 export function resolvePagedCache(options: Taken<PagedKvCacheOptions>): ResolvedPagedCache {
   const { label = "pagedKvCache" } = options;
   const { entries, kvHeads, headDim, vDim = headDim, pages, pageSize = 16 } = options;
-  for (const [name, value] of Object.entries({ entries, kvHeads, headDim, vDim })) whole(label, name, value, 1);
+  for (const [name, value] of Object.entries({ entries, kvHeads, headDim, vDim }))
+    whole(label, name, value, 1);
   // Page numbers, lengths and places in the state travel in commands.
   whole(label, "pages", pages, 1, NUMBER_LIMIT);
   whole(label, "pageSize", pageSize, 1, LARGEST_PAGE);
@@ -83,5 +96,16 @@ export function resolvePagedCache(options: Taken<PagedKvCacheOptions>): Resolved
   const tables = `${label}: ${entries} page tables of ${pagesPerEntry} pages`;
   checkStateSize(tables, "Give larger pages, or fewer maxTokens.", entries, pagesPerEntry);
   const rows = resolveRows(label, options, headDim, vDim);
-  return { label, entries, kvHeads, headDim, vDim, pages, pageSize, maxTokens, pagesPerEntry, rows };
+  return {
+    label,
+    entries,
+    kvHeads,
+    headDim,
+    vDim,
+    pages,
+    pageSize,
+    maxTokens,
+    pagesPerEntry,
+    rows,
+  };
 }

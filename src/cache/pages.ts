@@ -1,10 +1,14 @@
-// Which pages of a cache belong to which of its entries. Bookkeeping only: nothing here knows of a GPU.
+// Which pages of a cache belong to which of its entries. Bookkeeping only: nothing here knows of a
+// GPU.
 
 import { check, show } from "../errors.ts";
 import type { Journaled } from "./ledger.ts";
 import { PagePool } from "./page_pool.ts";
 
-/** A page that an entry is about to write and that others own too: its rows in use are copied to a page of its own. */
+/**
+ * A page that an entry is about to write and that others own too: its rows in use are copied to a
+ * page of its own.
+ */
 export interface PageCopy {
   readonly from: number;
   readonly to: number;
@@ -22,8 +26,8 @@ export interface PageTablesOptions {
 }
 
 /**
- * The pages of every entry, in the order of its tokens. Entries that were forked share pages; a page is written by its
- * only owner. Whatever throws has changed nothing.
+ * The pages of every entry, in the order of its tokens. Entries that were forked share pages; a
+ * page is written by its only owner. Whatever throws has changed nothing.
  */
 export class PageTables implements Journaled<PageTables> {
   readonly #options: PageTablesOptions;
@@ -64,7 +68,10 @@ export class PageTables implements Journaled<PageTables> {
     return this.#pool.sequence(entry).length;
   }
 
-  /** The pages of an entry: token j is in row j mod pageSize of page number floor(j / pageSize) of the list. */
+  /**
+   * The pages of an entry: token j is in row j mod pageSize of page number floor(j / pageSize) of
+   * the list.
+   */
   pages(entry: number): readonly number[] {
     return this.#pool.sequence(entry).pages;
   }
@@ -74,7 +81,10 @@ export class PageTables implements Journaled<PageTables> {
     return this.#pool.version;
   }
 
-  /** The first place in the list of an entry's pages that has got another page since a version, or the list's length. */
+  /**
+   * The first place in the list of an entry's pages that has got another page since a version, or
+   * the list's length.
+   */
   firstChanged(entry: number, version: number): number {
     const { since } = this.#pool.sequence(entry);
     let first = since.length;
@@ -83,10 +93,15 @@ export class PageTables implements Journaled<PageTables> {
   }
 
   /**
-   * Gives entries room for more tokens, `counts[i]` for `entries[i]`, which are different ones. Returns the pages that
-   * must be copied before the tokens are written. `label` begins its messages.
+   * Gives entries room for more tokens, `counts[i]` for `entries[i]`, which are different ones.
+   * Returns the pages that must be copied before the tokens are written. `label` begins its
+   * messages.
    */
-  append(entries: readonly number[], counts: readonly number[], label = this.#options.label): PageCopy[] {
+  append(
+    entries: readonly number[],
+    counts: readonly number[],
+    label = this.#options.label,
+  ): PageCopy[] {
     const { pages, maxTokens } = this.#options;
     for (const [index, entry] of entries.entries()) {
       const { length } = this.#pool.sequence(entry);
@@ -116,7 +131,8 @@ export class PageTables implements Journaled<PageTables> {
     check(
       Number.isInteger(length) && length >= 0 && length <= sequence.length,
       "argument",
-      () => `${label}.truncate: entry ${entry} can be cut to 0 up to ${sequence.length} tokens, got ${show(length)}.`,
+      () =>
+        `${label}.truncate: entry ${entry} can be cut to 0 up to ${sequence.length} tokens, got ${show(length)}.`,
     );
     if (length === sequence.length) return;
     this.#pool.setLength(entry, length);
@@ -139,7 +155,8 @@ export class PageTables implements Journaled<PageTables> {
     check(
       Number.isInteger(tokens) && tokens >= 0 && tokens <= source.length,
       "argument",
-      () => `${label}.fork: entry ${from} has ${source.length} tokens to share, got ${show(tokens)}.`,
+      () =>
+        `${label}.fork: entry ${from} has ${source.length} tokens to share, got ${show(tokens)}.`,
     );
     if (tokens === 0) return;
     this.#pool.setLength(to, tokens);
@@ -149,7 +166,10 @@ export class PageTables implements Journaled<PageTables> {
     }
   }
 
-  /** Each of some entries gets the pages that another one of them has, `sources[i]` for `entries[i]`, different ones. */
+  /**
+   * Each of some entries gets the pages that another one of them has, `sources[i]` for
+   * `entries[i]`, different ones.
+   */
   reorder(entries: readonly number[], sources: readonly number[]): void {
     const moved = entries
       .map((to, index) => ({ to, from: sources[index] }))
@@ -198,6 +218,7 @@ export class PageTables implements Journaled<PageTables> {
     const longer = length + count;
     this.#pool.setLength(entry, longer);
     const needed = Math.ceil(longer / pageSize);
-    for (let place = pages.length; place < needed; place++) this.#pool.put(entry, place, this.#pool.take());
+    for (let place = pages.length; place < needed; place++)
+      this.#pool.put(entry, place, this.#pool.take());
   }
 }

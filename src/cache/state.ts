@@ -1,11 +1,18 @@
-// The state of a cache on the GPU: lengths, page tables, and the counts of an append; and how commands change it.
+// The state of a cache on the GPU: lengths, page tables, and the counts of an append; and how
+// commands change it.
 
 import { check } from "../errors.ts";
 import { guarded, USAGE } from "../gpu/buffers.ts";
 import { type CompiledKernel, compileKernel } from "../gpu/pipelines.ts";
 import { type Tensor, tensor } from "../gpu/tensor.ts";
 import { ADVANCE, ADVANCE_PARAMS, advanceKernel } from "../kernels/cache.ts";
-import { cacheWriteKernel, digitBytes, digitOffset, NUMBER_LIMIT, placeDigits } from "../kernels/cache_pages.ts";
+import {
+  cacheWriteKernel,
+  digitBytes,
+  digitOffset,
+  NUMBER_LIMIT,
+  placeDigits,
+} from "../kernels/cache_pages.ts";
 
 /** Bytes of the params of cache_advance, and their distance in a buffer. */
 export const ADVANCE_BYTES = ADVANCE_PARAMS.bytes;
@@ -14,11 +21,14 @@ const UNIFORM_STRIDE = 256;
 /** A number of a command is below this: lengths, and counts. */
 export const STATE_LIMIT = NUMBER_LIMIT;
 
-/** Workgroups of a dispatch in one dimension, on any device: the most words that one command writes. */
+/**
+ * Workgroups of a dispatch in one dimension, on any device: the most words that one command writes.
+ */
 export const LONGEST_RUN = 65535;
 
 /** Words of the state before the counts. */
-export const countsAt = (batch: number, pagesPerEntry: number): number => 1 + batch * (1 + pagesPerEntry);
+export const countsAt = (batch: number, pagesPerEntry: number): number =>
+  1 + batch * (1 + pagesPerEntry);
 
 /**
  * Throws FoveaError("limit") if a state has more words than commands can name.
@@ -26,9 +36,18 @@ export const countsAt = (batch: number, pagesPerEntry: number): number => 1 + ba
  * @param what Begins the message
  * @param advice Ends it
  */
-export function checkStateSize(what: string, advice: string, batch: number, pagesPerEntry: number): void {
+export function checkStateSize(
+  what: string,
+  advice: string,
+  batch: number,
+  pagesPerEntry: number,
+): void {
   const words = countsAt(batch, pagesPerEntry) + batch;
-  check(words <= NUMBER_LIMIT, "limit", () => `${what} are more than ${NUMBER_LIMIT} words. ${advice}`);
+  check(
+    words <= NUMBER_LIMIT,
+    "limit",
+    () => `${what} are more than ${NUMBER_LIMIT} words. ${advice}`,
+  );
 }
 
 /** What all caches on a device need to change their state. */
@@ -38,8 +57,9 @@ interface StateKernels {
 }
 
 /**
- * The words [1 + pagesPerEntry | for each entry its length and its pages | counts of each entry], and the commands that
- * change them: numbers travel in the commands, so that what is encoded happens in the order of encoding.
+ * The words [1 + pagesPerEntry | for each entry its length and its pages | counts of each entry],
+ * and the commands that change them: numbers travel in the commands, so that what is encoded
+ * happens in the order of encoding.
  */
 export class CacheState {
   /** i32 */
@@ -53,7 +73,13 @@ export class CacheState {
   readonly #limitGroup: GPUBindGroup;
   readonly #offsets = new Uint32Array(7);
 
-  private constructor(device: GPUDevice, label: string, batch: number, pagesPerEntry: number, kernels: StateKernels) {
+  private constructor(
+    device: GPUDevice,
+    label: string,
+    batch: number,
+    pagesPerEntry: number,
+    kernels: StateKernels,
+  ) {
     this.batch = batch;
     this.pagesPerEntry = pagesPerEntry;
     this.#kernels = kernels;
@@ -65,7 +91,11 @@ export class CacheState {
     const bytes = new ArrayBuffer(size);
     new Uint8Array(bytes).set(new Uint8Array(digits));
     ADVANCE_PARAMS.pack(this.advanceParams("limit", 0), bytes, digits.byteLength);
-    this.#digits = device.createBuffer({ label: `${label} numbers`, size, usage: USAGE.UNIFORM | USAGE.COPY_DST });
+    this.#digits = device.createBuffer({
+      label: `${label} numbers`,
+      size,
+      usage: USAGE.UNIFORM | USAGE.COPY_DST,
+    });
     device.queue.writeBuffer(this.#digits, 0, bytes);
     const digit = { buffer: this.#digits, size: 4 };
     this.#writeGroup = device.createBindGroup({
@@ -80,7 +110,12 @@ export class CacheState {
   }
 
   /** Compiles what changes a state, and makes one with all lengths 0. */
-  static async make(device: GPUDevice, label: string, batch: number, pagesPerEntry: number): Promise<CacheState> {
+  static async make(
+    device: GPUDevice,
+    label: string,
+    batch: number,
+    pagesPerEntry: number,
+  ): Promise<CacheState> {
     const [write, advance] = await Promise.all([
       compileKernel(device, cacheWriteKernel()),
       compileKernel(device, advanceKernel()),
@@ -139,11 +174,14 @@ export class CacheState {
     pass.dispatchWorkgroups(count);
   }
 
-  /** Records that each entry gets a count: entries in a row that have the same take one dispatch. */
+  /**
+   * Records that each entry gets a count: entries in a row that have the same take one dispatch.
+   */
   writeCounts(pass: GPUComputePassEncoder, counts: readonly number[]): void {
     for (let first = 0; first < counts.length; ) {
       let end = first + 1;
-      while (end < counts.length && end - first < LONGEST_RUN && counts[end] === counts[first]) end++;
+      while (end < counts.length && end - first < LONGEST_RUN && counts[end] === counts[first])
+        end++;
       this.write(pass, this.countsAt + first, end - first, counts[first]);
       first = end;
     }
@@ -162,8 +200,8 @@ export class CacheState {
 }
 
 /**
- * Waits for memory, and for the commands that use it. Rejects once, with what was wrong first: memory that was refused
- * makes commands invalid that use it.
+ * Waits for memory, and for the commands that use it. Rejects once, with what was wrong first:
+ * memory that was refused makes commands invalid that use it.
  */
 export async function ready(done: Promise<void>, tensors: readonly Tensor[]): Promise<void> {
   const outcomes = await Promise.allSettled([...tensors.map((used) => used.allocated), done]);

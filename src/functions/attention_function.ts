@@ -1,4 +1,5 @@
-// A user's function as problems hold it: its checked text, and what it captures. functions.ts makes them.
+// A user's function as problems hold it: its checked text, and what it captures. functions.ts makes
+// them.
 
 import { check, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
@@ -7,9 +8,10 @@ import type { GuestPart } from "../shader/guests.ts";
 import { type CapturedNumber, numberOf } from "./captures.ts";
 
 /**
- * What a function may read beside its arguments, by the name that its text uses: up to 64 values. A number is an f32,
- * `{ i32: n }` and `{ u32: n }` are integers; a tensor is an array of its elements (`name[index]`), which may be replaced
- * when a plan is encoded. Other values never compile again.
+ * What a function may read beside its arguments, by the name that its text uses: up to 64 values. A
+ * number is an f32, `{ i32: n }` and `{ u32: n }` are integers; a tensor is an array of its
+ * elements (`name[index]`), which may be replaced when a plan is encoded. Other values never
+ * compile again.
  */
 export type Captures = Readonly<Record<string, Tensor | CapturedNumber>>;
 
@@ -26,7 +28,8 @@ export interface FunctionParts {
 }
 
 /**
- * A function in WGSL and what it captures. Make one with {@link scoreFunction}, {@link maskFunction} or
+ * A function in WGSL and what it captures. Make one with {@link scoreFunction},
+ * {@link maskFunction} or
  * {@link probabilityFunction}.
  */
 export class AttentionFunction<Kind extends FunctionKind = FunctionKind> {
@@ -72,7 +75,10 @@ export type MaskFunction = AttentionFunction<"mask">;
 export type ProbabilityFunction = AttentionFunction<"probability">;
 
 /** Throws FoveaError if two functions of a problem capture something by the same name. */
-export function checkCaptureNames(label: string, functions: readonly (AttentionFunction | undefined)[]): void {
+export function checkCaptureNames(
+  label: string,
+  functions: readonly (AttentionFunction | undefined)[],
+): void {
   const owners = new Map<string, AttentionFunction>();
   for (const given of functions) {
     if (!given) continue;
@@ -98,11 +104,15 @@ interface FunctionsOf {
 }
 
 /** The mask function of a problem: its own, or that of its block mask. */
-export const maskFunctionOf = ({ maskFunction, blockMask }: FunctionsOf): MaskFunction | undefined =>
-  maskFunction ?? blockMask?.maskFunction;
+export const maskFunctionOf = ({
+  maskFunction,
+  blockMask,
+}: FunctionsOf): MaskFunction | undefined => maskFunction ?? blockMask?.maskFunction;
 
 /** The functions of a problem. */
 export function functionsOf(options: FunctionsOf): readonly AttentionFunction[] {
   const { scoreFunction, probabilityFunction } = options;
-  return [scoreFunction, maskFunctionOf(options), probabilityFunction].filter((given) => given !== undefined);
+  return [scoreFunction, maskFunctionOf(options), probabilityFunction].filter(
+    (given) => given !== undefined,
+  );
 }

@@ -40,24 +40,34 @@ export interface BlockMaskOptions {
 export type BlockKind = "empty" | "partial" | "full";
 
 /**
- * The blocks of scores that a mask leaves. Attention visits no empty block, and evaluates the mask function in partial
- * ones only. Holds B * H * ceil(M / rows) * (1 + ceil(N / keys)) words. Make one with {@link createBlockMask} or
- * {@link blockMaskOf}; it is the caller's to `destroy()`.
+ * The blocks of scores that a mask leaves. Attention visits no empty block, and evaluates the mask
+ * function in partial ones only. Holds B * H * ceil(M / rows) * (1 + ceil(N / keys)) words. Make
+ * one with {@link createBlockMask} or {@link blockMaskOf}; it is the caller's to `destroy()`.
  */
 export class BlockMask {
-  /** [B, H, blocks of queries, 1 + blocks of keys] u32: how many follow, then 2 * block + (1 if full). */
+  /**
+   * [B, H, blocks of queries, 1 + blocks of keys] u32: how many follow, then 2 * block + (1 if
+   * full).
+   */
   readonly blocks: Tensor<"u32">;
   readonly maskFunction: MaskFunction | undefined;
   readonly options: Required<BlockMaskOptions>;
 
   /** @internal */
-  constructor(blocks: Tensor<"u32">, maskFunction: MaskFunction | undefined, options: Required<BlockMaskOptions>) {
+  constructor(
+    blocks: Tensor<"u32">,
+    maskFunction: MaskFunction | undefined,
+    options: Required<BlockMaskOptions>,
+  ) {
     this.blocks = blocks;
     this.maskFunction = maskFunction;
     this.options = options;
   }
 
-  /** The kinds of all blocks, [B, H, blocks of queries, blocks of keys] in row-major order, copied to the CPU. */
+  /**
+   * The kinds of all blocks, [B, H, blocks of queries, blocks of keys] in row-major order, copied
+   * to the CPU.
+   */
   async read(): Promise<BlockKind[]> {
     const words = await this.blocks.read();
     const width = this.blocks.shape[3];
@@ -84,10 +94,14 @@ export class BlockMask {
 /**
  * Finds the blocks of a mask function on the GPU, evaluating it once for every score.
  *
- * Rejects with FoveaError: `"argument"`, `"limit"`, `"shader"` with a place in the function's text, `"out-of-memory"`.
+ * Rejects with FoveaError: `"argument"`, `"limit"`, `"shader"` with a place in the function's text,
+ * `"out-of-memory"`.
  *
  * @example
- * const blockMask = await createBlockMask(device, slidingWindow(256, 0), { seqQ: 4096, seqKv: 4096 });
+ * const blockMask = await createBlockMask(device, slidingWindow(256, 0), {
+ *   seqQ: 4096,
+ *   seqKv: 4096,
+ * });
  * const { output } = await attention(q, k, v, { blockMask });
  */
 export async function createBlockMask(
@@ -110,11 +124,21 @@ export async function createBlockMask(
     if (!(value instanceof Tensor)) continue;
     checkCaptured(label, name, device, value);
     checkBindingLimit(label, `capture ${name}`, device, value);
-    checkOperand(`${label}: capture ${name}`, device, { spec: value, base: 0, fallback: value, written: false }, value);
+    checkOperand(
+      `${label}: capture ${name}`,
+      device,
+      { spec: value, base: 0, fallback: value, written: false },
+      value,
+    );
   }
   const [qBlocks, kvBlocks] = blocksOf(options);
   const shape = [batch, heads, qBlocks, 1 + kvBlocks];
-  checkBindingLimit(label, "the list of blocks", device, resolveSpec(label, { shape, dtype: "u32" }));
+  checkBindingLimit(
+    label,
+    "the list of blocks",
+    device,
+    resolveSpec(label, { shape, dtype: "u32" }),
+  );
   const kernel = await compileKernel(device, source);
   const blocks = tensor(device, shape, { dtype: "u32", label });
   const workgroups = batch * heads * qBlocks;
@@ -157,7 +181,10 @@ export async function createBlockMask(
         return { buffer, offset: at, size: 4 };
       });
       const all = [{ buffer, size: NUMBER_STRIDE }, { buffer: blocks.buffer }, ...resources];
-      const entries = all.map((resource, index) => ({ binding: source.bindings[index].binding, resource }));
+      const entries = all.map((resource, index) => ({
+        binding: source.bindings[index].binding,
+        resource,
+      }));
       const encoder = device.createCommandEncoder({ label });
       const pass = encoder.beginComputePass({ label });
       pass.setPipeline(kernel.pipeline);
@@ -166,7 +193,9 @@ export async function createBlockMask(
       pass.end();
       device.queue.submit([encoder.finish()]);
     });
-    const captured = captures.flatMap((value) => (value instanceof Tensor ? [value.allocated] : []));
+    const captured = captures.flatMap((value) =>
+      value instanceof Tensor ? [value.allocated] : [],
+    );
     await settle([done, blocks.allocated, ...captured]);
   } catch (error) {
     blocks.destroy();
@@ -178,8 +207,9 @@ export async function createBlockMask(
 }
 
 /**
- * A block mask from kinds that are known: [B, H, blocks of queries, blocks of keys] in row-major order. Partial blocks
- * are those in which `maskFunction` decides; without one there is no difference between partial and full.
+ * A block mask from kinds that are known: [B, H, blocks of queries, blocks of keys] in row-major
+ * order. Partial blocks are those in which `maskFunction` decides; without one there is no
+ * difference between partial and full.
  */
 export function blockMaskOf(
   device: GPUDevice,
@@ -267,7 +297,8 @@ function resolveOptions(given: BlockMaskOptions): Required<BlockMaskOptions> {
   return { seqQ, seqKv, batch, heads, blockSize, queryOffset, label };
 }
 
-const isMaskFunction = (given: unknown) => given instanceof AttentionFunction && given.kind === "mask";
+const isMaskFunction = (given: unknown) =>
+  given instanceof AttentionFunction && given.kind === "mask";
 
 const isMultiple = (value: number, of: number) =>
   Number.isInteger(value) && value > 0 && value <= LARGEST && value % of === 0;

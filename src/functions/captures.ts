@@ -1,4 +1,5 @@
-// What the functions of a problem capture, for plans: numbers as uniforms hold them, and the functions themselves.
+// What the functions of a problem capture, for plans: numbers as uniforms hold them, and the
+// functions themselves.
 
 import { check } from "../errors.ts";
 import type { Tensor } from "../gpu/tensor.ts";
@@ -25,8 +26,16 @@ export function numberBytes(given: CapturedNumber): ArrayBuffer {
   return bytes;
 }
 
-/** Throws FoveaError unless a binding can start at a captured tensor, since functions index it from the binding's start. */
-export function checkCaptured(label: string, name: string, device: GPUDevice, { offset }: Tensor): void {
+/**
+ * Throws FoveaError unless a binding can start at a captured tensor, since functions index it from
+ * the binding's start.
+ */
+export function checkCaptured(
+  label: string,
+  name: string,
+  device: GPUDevice,
+  { offset }: Tensor,
+): void {
   const bytes = device.limits.minStorageBufferOffsetAlignment;
   const step = bytes / 4; // captured tensors have 32-bit elements
   check(

@@ -14,8 +14,16 @@ export function whole(what: string, value: number, least: number): { i32: number
   return { i32: Math.min(value, 2 ** 29) };
 }
 
-/** Throws FoveaError unless it is a dense tensor of such a dtype and with as many axes as one of `shapes`. */
-export function checkArray(what: string, given: Tensor, dtypes: readonly Dtype[], shapes: readonly string[]): void {
+/**
+ * Throws FoveaError unless it is a dense tensor of such a dtype and with as many axes as one of
+ * `shapes`.
+ */
+export function checkArray(
+  what: string,
+  given: Tensor,
+  dtypes: readonly Dtype[],
+  shapes: readonly string[],
+): void {
   check(
     given instanceof Tensor,
     "argument",

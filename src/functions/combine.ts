@@ -9,28 +9,39 @@ import { makeFunction } from "./functions.ts";
 const MOST_PARTS = 256;
 
 /**
- * The keys that a query sees by every one of the masks: their intersection; all keys if there is no mask.
+ * The keys that a query sees by every one of the masks: their intersection; all keys if there is no
+ * mask.
  *
- * What part i captures is called by its name and `_i`, counted from 1: `captures: { document_ids_2: others }` replaces
- * the ids of a documentMask() that is the second part. Errors of the GPU's compiler name the part and the line in it.
+ * What part i captures is called by its name and `_i`, counted from 1:
+ * `captures: { document_ids_2: others }` replaces the ids of a documentMask() that is the second
+ * part. Errors of the GPU's compiler name the part and the line in it.
  *
- * Throws FoveaError("argument") for what is no mask function, for more than 64 captures and for more than 256 parts.
+ * Throws FoveaError("argument") for what is no mask function, for more than 64 captures and for
+ * more than 256 parts.
  *
  * @example
  * const packed = allOf(causalMask(), documentMask(ids));
  */
-export const allOf = (...masks: readonly MaskFunction[]): MaskFunction => combined("allOf", "&&", "true", masks);
+export const allOf = (...masks: readonly MaskFunction[]): MaskFunction =>
+  combined("allOf", "&&", "true", masks);
 
 /**
- * The keys that a query sees by at least one of the masks: their union; none if there is no mask. See {@link allOf} for
- * the names of captures.
+ * The keys that a query sees by at least one of the masks: their union; none if there is no mask.
+ * See {@link allOf} for the names of captures.
  *
  * @example
- * const strided = anyOf(slidingWindow(128, 0), dilatedWindow(4096, 128)); // arXiv 1904.10509, figure 3
+ * // arXiv 1904.10509, figure 3
+ * const strided = anyOf(slidingWindow(128, 0), dilatedWindow(4096, 128));
  */
-export const anyOf = (...masks: readonly MaskFunction[]): MaskFunction => combined("anyOf", "||", "false", masks);
+export const anyOf = (...masks: readonly MaskFunction[]): MaskFunction =>
+  combined("anyOf", "||", "false", masks);
 
-function combined(name: string, operator: string, none: string, masks: readonly MaskFunction[]): MaskFunction {
+function combined(
+  name: string,
+  operator: string,
+  none: string,
+  masks: readonly MaskFunction[],
+): MaskFunction {
   const captures: Record<string, Captures[string]> = {};
   const parts: GuestPart[] = [];
   masks.forEach((mask, index) => {
@@ -41,7 +52,8 @@ function combined(name: string, operator: string, none: string, masks: readonly 
     );
     const behind = `_${index + 1}`;
     for (const { text, suffix } of mask.parts) parts.push({ text, suffix: suffix + behind });
-    for (const [captured, value] of Object.entries(mask.captures)) captures[captured + behind] = value;
+    for (const [captured, value] of Object.entries(mask.captures))
+      captures[captured + behind] = value;
   });
   check(
     parts.length <= MOST_PARTS,

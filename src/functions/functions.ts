@@ -1,4 +1,5 @@
-// Score, mask and probability functions: a user's own WGSL inside the kernels ("programmable attention"), checked at the door.
+// Score, mask and probability functions: a user's own WGSL inside the kernels ("programmable
+// attention"), checked at the door.
 
 import { check, FoveaError, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
@@ -17,7 +18,13 @@ import {
 } from "./attention_function.ts";
 import { numberOf } from "./captures.ts";
 
-export { AttentionFunction, type Captures, type MaskFunction, type ProbabilityFunction, type ScoreFunction };
+export {
+  AttentionFunction,
+  type Captures,
+  type MaskFunction,
+  type ProbabilityFunction,
+  type ScoreFunction,
+};
 
 /** Texts of the functions, as users have to write them. */
 const SIGNATURES = {
@@ -48,10 +55,11 @@ interface FunctionOptions {
 const FUNCTION_OPTIONS: OptionNames<FunctionOptions> = { captures: "any", label: "string" };
 
 /**
- * A function that changes scores, in WGSL: `fn score(s: f32, at: Position) -> f32`, with helpers of its own if it needs
- * any. `s` is scale * q.k after the softcap; biases and masks come after it. It has to be a function of its arguments
- * and captures; it may be called for keys that no query sees, whose score is then dropped. `HIDDEN` in place of a score
- * hides the key from the query, as a mask does.
+ * A function that changes scores, in WGSL: `fn score(s: f32, at: Position) -> f32`, with helpers of
+ * its own if it needs any. `s` is scale * q.k after the softcap; biases and masks come after it. It
+ * has to be a function of its arguments and captures; it may be called for keys that no query sees,
+ * whose score is then dropped. `HIDDEN` in place of a score hides the key from the query, as a mask
+ * does.
  *
  * ```wgsl
  * struct Position {
@@ -63,14 +71,16 @@ const FUNCTION_OPTIONS: OptionNames<FunctionOptions> = { captures: "any", label:
  * }
  * ```
  *
- * The text may have functions, structs, constants, aliases and `const_assert` beside it, and may name these, what it
- * captures, `Position`, `HIDDEN` and what WGSL offers, but nothing else: no entry points, attributes, directives, imports
- * or variables outside of functions, no barriers, atomics, textures, derivatives, subgroup operations or f16. Its names may
- * be any: where the kernel has the same ones, they are told apart. `// unroll` means nothing in it. Lengths that are taken:
- * 2^22 characters, names of 1,000, brackets 127 deep, 64 captures.
+ * The text may have functions, structs, constants, aliases and `const_assert` beside it, and may
+ * name these, what it captures, `Position`, `HIDDEN` and what WGSL offers, but nothing else: no
+ * entry points, attributes, directives, imports or variables outside of functions, no barriers,
+ * atomics, textures, derivatives, subgroup operations or f16. Its names may be any: where the
+ * kernel has the same ones, they are told apart. `// unroll` means nothing in it. Lengths that are
+ * taken: 2^22 characters, names of 1,000, brackets 127 deep, 64 captures.
  *
- * Throws FoveaError("argument"), with line and column, for a text that is no such function. Other errors of the GPU's
- * compiler come with the plan, as FoveaError("shader"), and point into this text.
+ * Throws FoveaError("argument"), with line and column, for a text that is no such function. Other
+ * errors of the GPU's compiler come with the plan, as FoveaError("shader"), and point into this
+ * text.
  *
  * @example
  * const alibi = scoreFunction(
@@ -85,8 +95,9 @@ export function scoreFunction(source: string, options: FunctionOptions = {}): Sc
 }
 
 /**
- * A function that says whether a query sees a key, in WGSL: `fn mask(at: Position) -> bool`, true to see it. See
- * {@link scoreFunction} for the arguments and the rules, and {@link createBlockMask} for skipping what no query sees.
+ * A function that says whether a query sees a key, in WGSL: `fn mask(at: Position) -> bool`, true
+ * to see it. See {@link scoreFunction} for the arguments and the rules, and {@link createBlockMask}
+ * for skipping what no query sees.
  *
  * @example
  * const prefix = maskFunction(
@@ -99,15 +110,20 @@ export function maskFunction(source: string, options: FunctionOptions = {}): Mas
 }
 
 /**
- * A function that changes probabilities, in WGSL: `fn probability(p: f32, at: Position) -> f32`. `p` is what the softmax
- * gives, and 0 for a key that the query does not see, for which it is called, too. See {@link scoreFunction} for `at` and
- * the rules.
+ * A function that changes probabilities, in WGSL: `fn probability(p: f32, at: Position) -> f32`.
+ * `p` is what the softmax gives, and 0 for a key that the query does not see, for which it is
+ * called, too. See {@link scoreFunction} for `at` and the rules.
  *
  * @example
- * const sharper = probabilityFunction("fn probability(p: f32, at: Position) -> f32 { return p * p; }");
+ * const sharper = probabilityFunction(
+ *   "fn probability(p: f32, at: Position) -> f32 { return p * p; }",
+ * );
  * const weights = await attentionWeights(q, k, { probabilityFunction: sharper });
  */
-export function probabilityFunction(source: string, options: FunctionOptions = {}): ProbabilityFunction {
+export function probabilityFunction(
+  source: string,
+  options: FunctionOptions = {},
+): ProbabilityFunction {
   return makeFunction("probability", source, options);
 }
 
@@ -128,9 +144,15 @@ export function makeFunction<Kind extends FunctionKind>(
 ): AttentionFunction<Kind> {
   const { label = `${kind} function` } = takeOptions(`${kind} function`, options, FUNCTION_OPTIONS);
   const captures = options?.captures === undefined ? {} : options.captures;
-  check(typeof source === "string", "argument", () => `${label}: expected WGSL text, got ${show(source)}.`);
+  check(
+    typeof source === "string",
+    "argument",
+    () => `${label}: expected WGSL text, got ${show(source)}.`,
+  );
   const captured = checkCaptures(label, captures);
-  const ofParts = parts.flatMap(({ text, suffix }) => [...text.declared.keys()].map((name) => name + suffix));
+  const ofParts = parts.flatMap(({ text, suffix }) =>
+    [...text.declared.keys()].map((name) => name + suffix),
+  );
   const names = new Set([...GIVEN, ...Object.keys(captured), ...Object.keys(library), ...ofParts]);
   const text = new GuestText(label, source, { entry: kind, names });
   const found = text.head ? `\`${text.head.written.slice(0, 200)}\`` : `no function ${kind}`;
@@ -154,12 +176,18 @@ const ARRAYS: readonly string[] = ["f32", "i32", "u32"];
 function checkCaptures(label: string, given: Captures): Captures {
   const isRecord = typeof given === "object" && given !== null && !(Symbol.iterator in given);
   const expected = `${label}: captures must be { name: tensor or number }`;
-  check(isRecord && !(given instanceof Tensor), "argument", () => `${expected}, got ${show(given)}.`);
+  check(
+    isRecord && !(given instanceof Tensor),
+    "argument",
+    () => `${expected}, got ${show(given)}.`,
+  );
   let entries: [string, Captures[string]][];
   try {
     entries = Object.entries(given);
   } catch (cause) {
-    throw new FoveaError("argument", `${expected}, got an object whose values can't be read.`, { cause });
+    throw new FoveaError("argument", `${expected}, got an object whose values can't be read.`, {
+      cause,
+    });
   }
   check(
     entries.length <= MOST_CAPTURES,
@@ -178,7 +206,9 @@ function checkCapture(label: string, name: string, value: Captures[string]): Cap
     "argument",
     () => `${what}: the name is no WGSL identifier.`,
   );
-  const why = whyNoName(name) ?? (isType(name) || GIVEN.includes(name) ? "it has a meaning already" : undefined);
+  const why =
+    whyNoName(name) ??
+    (isType(name) || GIVEN.includes(name) ? "it has a meaning already" : undefined);
   check(why === undefined, "argument", () => `${what}: take another name; ${why}.`);
   if (value instanceof Tensor) {
     check(
@@ -207,7 +237,9 @@ function checkCapture(label: string, name: string, value: Captures[string]): Cap
 }
 
 /** A copy of an integer; undefined for anything else. */
-function integerOf(value: unknown): { readonly i32: number } | { readonly u32: number } | undefined {
+function integerOf(
+  value: unknown,
+): { readonly i32: number } | { readonly u32: number } | undefined {
   try {
     if (typeof value !== "object" || value === null) return undefined;
     const [[type, number], ...others] = Object.entries(value);

@@ -1,5 +1,5 @@
-// Ready mask functions. Each is a few lines of WGSL in the form that any user's has, and may serve as a pattern for one.
-// Numbers and arrays are captured, so that other values never compile again.
+// Ready mask functions. Each is a few lines of WGSL in the form that any user's has, and may serve
+// as a pattern for one. Numbers and arrays are captured, so that other values never compile again.
 
 import { check } from "../errors.ts";
 import type { Tensor } from "../gpu/tensor.ts";
@@ -12,17 +12,18 @@ const mask = (label: string, text: string, captures: Captures = {}): MaskFunctio
   maskFunction(`fn mask(at: Position) -> bool {\n${text}\n}`, { captures, label });
 
 /**
- * A query at position p sees the keys 0..p. The option `causal: true` does the same without looking at single keys; this
- * is for block masks and for {@link allOf} and {@link anyOf}.
+ * A query at position p sees the keys 0..p. The option `causal: true` does the same without looking
+ * at single keys; this is for block masks and for {@link allOf} and {@link anyOf}.
  *
  * @example
  * const blockMask = await createBlockMask(device, causalMask(), { seqQ: 4096, seqKv: 4096 });
  */
-export const causalMask = (): MaskFunction => mask("causalMask", "  return i32(at.kv_idx) <= at.position;");
+export const causalMask = (): MaskFunction =>
+  mask("causalMask", "  return i32(at.kv_idx) <= at.position;");
 
 /**
- * A query at position p sees the keys p - left .. p + right; -1 is no bound. The option `window` as a function.
- * Source: Longformer (arXiv 2004.05150), section 3.1.
+ * A query at position p sees the keys p - left .. p + right; -1 is no bound. The option `window` as
+ * a function. Source: Longformer (arXiv 2004.05150), section 3.1.
  *
  * @example
  * const local = slidingWindow(255, 0); // the last 256 keys, its own included
@@ -38,25 +39,28 @@ export function slidingWindow(left: number, right: number): MaskFunction {
 }
 
 /**
- * A query sees the keys of its own chunk of `size` positions: floor(j / size) = floor(p / size). The option
- * `attentionChunk` as a function. Source: the chunked attention of Llama 4.
+ * A query sees the keys of its own chunk of `size` positions: floor(j / size) = floor(p / size).
+ * The option `attentionChunk` as a function. Source: the chunked attention of Llama 4.
  *
  * @example
  * const chunks = allOf(causalMask(), chunkMask(8192));
  */
 export function chunkMask(size: number): MaskFunction {
-  const text = "  return at.position >= 0 && i32(at.kv_idx) / chunk_size == at.position / chunk_size;";
+  const text =
+    "  return at.position >= 0 && i32(at.kv_idx) / chunk_size == at.position / chunk_size;";
   return mask("chunkMask", text, { chunk_size: whole("chunkMask: size", size, 1) });
 }
 
 /**
- * Causal, but every query sees the first `prefix` keys. Source: Exploring the Limits of Transfer Learning (arXiv
- * 1910.10683), section 3.2.1.
+ * Causal, but every query sees the first `prefix` keys. Source: Exploring the Limits of Transfer
+ * Learning (arXiv 1910.10683), section 3.2.1.
  *
- * @param prefix Keys of the prefix, for all batch entries, or [B] i32 (or u32) on the GPU with one number each.
+ * @param prefix Keys of the prefix, for all batch entries, or [B] i32 (or u32) on the GPU with one
+ *   number each.
  *
  * @example
- * const { output } = await attention(q, k, v, { maskFunction: prefixLm(196) }); // 196 patches, then text
+ * // 196 patches, then text
+ * const { output } = await attention(q, k, v, { maskFunction: prefixLm(196) });
  */
 export function prefixLm(prefix: number | Tensor): MaskFunction {
   const after = "|| i32(at.kv_idx) <= at.position;";
@@ -70,17 +74,22 @@ export function prefixLm(prefix: number | Tensor): MaskFunction {
 }
 
 /**
- * A query sees the keys of its own document: those with the same id. For texts that are packed into one row.
+ * A query sees the keys of its own document: those with the same id. For texts that are packed into
+ * one row.
  *
- * @param ids Documents of the keys, i32 or u32, [N], or [B, N] for each batch entry. The query's is that of the key at
- *   its position; a query that stands before the first key or after the last one sees none.
- * @param queryIds Documents of the queries, [M] or [B, M], where they are others: in cross attention.
+ * @param ids Documents of the keys, i32 or u32, [N], or [B, N] for each batch entry. The query's is
+ *   that of the key at its position; a query that stands before the first key or after the last one
+ *   sees none.
+ * @param queryIds Documents of the queries, [M] or [B, M], where they are others: in cross
+ *   attention.
  *
  * A block mask of ids [B, N] needs `batch: B`.
  *
  * @example
  * const ids = tensor(device, [6], { dtype: "i32", data: [0, 0, 0, 1, 1, 2] });
- * const { output } = await attention(q, k, v, { maskFunction: allOf(causalMask(), documentMask(ids)) });
+ * const { output } = await attention(q, k, v, {
+ *   maskFunction: allOf(causalMask(), documentMask(ids)),
+ * });
  */
 export function documentMask(ids: Tensor, queryIds?: Tensor): MaskFunction {
   checkArray("documentMask: ids", ids, INTEGERS, ["[N]", "[B, N]"]);
@@ -100,12 +109,16 @@ export function documentMask(ids: Tensor, queryIds?: Tensor): MaskFunction {
   const query = element("document_query_ids", queryIds, "document_queries", "at.q_idx");
   const text = `  return at.kv_idx < document_keys && at.q_idx < document_queries && ${key} == ${query};`;
   const queries = { u32: queryIds.shape[queryIds.shape.length - 1] };
-  return mask("documentMask", text, { ...captures, document_query_ids: queryIds, document_queries: queries });
+  return mask("documentMask", text, {
+    ...captures,
+    document_query_ids: queryIds,
+    document_queries: queries,
+  });
 }
 
 /**
- * A query at position p sees every `dilation`-th key up to `reach` keys away, on both sides: |p - j| <= reach and p - j
- * a multiple of `dilation`. Source: Longformer (arXiv 2004.05150), figure 2c.
+ * A query at position p sees every `dilation`-th key up to `reach` keys away, on both sides: |p -
+ * j| <= reach and p - j a multiple of `dilation`. Source: Longformer (arXiv 2004.05150), figure 2c.
  *
  * @example
  * const sparse = allOf(causalMask(), dilatedWindow(512, 4)); // 128 keys before its own
@@ -121,8 +134,8 @@ export function dilatedWindow(reach: number, dilation: number): MaskFunction {
 }
 
 /**
- * A sliding window, and some tokens that all see and that see all: the first `globals` keys, and the queries at the first
- * `globals` positions. Source: Longformer (arXiv 2004.05150), figure 2d.
+ * A sliding window, and some tokens that all see and that see all: the first `globals` keys, and
+ * the queries at the first `globals` positions. Source: Longformer (arXiv 2004.05150), figure 2d.
  *
  * @example
  * const longformer = globalWindow(1, 256, 256); // the class token and a window
@@ -134,15 +147,16 @@ export function globalWindow(globals: number, left: number, right: number): Mask
     global_right: whole("globalWindow: right", right, -1),
   };
   const text = `  let ahead = i32(at.kv_idx) - at.position;
-  let is_global = i32(at.kv_idx) < global_tokens || (at.position >= 0 && at.position < global_tokens);
+  let is_global = i32(at.kv_idx) < global_tokens
+    || (at.position >= 0 && at.position < global_tokens);
   return is_global || ((global_left < 0 || ahead >= -global_left) && (global_right < 0 || ahead <= global_right));`;
   return mask("globalWindow", text, captures);
 }
 
 /**
- * Tokens are the cells of a grid, row by row, and a query sees the `kernel` x `kernel` cells around its own. At a border
- * the square moves inwards, so that every query sees as many. An even kernel reaches one cell further back. Positions
- * outside the grid see nothing, and nothing sees them.
+ * Tokens are the cells of a grid, row by row, and a query sees the `kernel` x `kernel` cells around
+ * its own. At a border the square moves inwards, so that every query sees as many. An even kernel
+ * reaches one cell further back. Positions outside the grid see nothing, and nothing sees them.
  *
  * Source: Neighborhood Attention Transformer (arXiv 2204.07143).
  *
@@ -150,7 +164,10 @@ export function globalWindow(globals: number, left: number, right: number): Mask
  * @param height Rows; at least `kernel`.
  *
  * @example
- * const blockMask = await createBlockMask(device, neighborhood2d(56, 56, 7), { seqQ: 56 * 56, seqKv: 56 * 56 });
+ * const blockMask = await createBlockMask(device, neighborhood2d(56, 56, 7), {
+ *   seqQ: 56 * 56,
+ *   seqKv: 56 * 56,
+ * });
  */
 export function neighborhood2d(width: number, height: number, kernel: number): MaskFunction {
   const captures = {
@@ -161,7 +178,8 @@ export function neighborhood2d(width: number, height: number, kernel: number): M
   check(
     kernel <= width && kernel <= height,
     "argument",
-    () => `neighborhood2d: a kernel of ${kernel} x ${kernel} does not fit a grid of ${width} x ${height}.`,
+    () =>
+      `neighborhood2d: a kernel of ${kernel} x ${kernel} does not fit a grid of ${width} x ${height}.`,
   );
   const text = `  let size = vec2i(grid_width, grid_height);
   let cell = vec2i(at.position % grid_width, at.position / grid_width);

@@ -9,8 +9,8 @@ import { checkArray } from "./checks.ts";
 import { makeFunction, type ScoreFunction, scoreFunction } from "./functions.ts";
 
 /**
- * The usual slopes of ALiBi, one a head: 2^(-max (h + 1) / H) if H is a power of two, and otherwise those of the power
- * below H, followed by every second one of the power above it.
+ * The usual slopes of ALiBi, one a head: 2^(-max (h + 1) / H) if H is a power of two, and otherwise
+ * those of the power below H, followed by every second one of the power above it.
  * Source: Press, Smith and Lewis (arXiv 2108.12409), and their code for other numbers of heads.
  *
  * @param max The last head's slope is 2^-max. Default 8.
@@ -24,16 +24,21 @@ export function alibiSlopes(heads: number, max = 8): number[] {
     "argument",
     () => `alibiSlopes: heads must be a whole number from 1 to 2^29 - 1, got ${show(heads)}.`,
   );
-  check(Number.isFinite(max), "argument", () => `alibiSlopes: max must be a finite number, got ${show(max)}.`);
+  check(
+    Number.isFinite(max),
+    "argument",
+    () => `alibiSlopes: max must be a finite number, got ${show(max)}.`,
+  );
   const power = 2 ** Math.floor(Math.log2(heads));
-  const ofPower = (count: number) => Array.from({ length: count }, (_, head) => 2 ** ((-max * (head + 1)) / count));
+  const ofPower = (count: number) =>
+    Array.from({ length: count }, (_, head) => 2 ** ((-max * (head + 1)) / count));
   const between = ofPower(2 * power).filter((_, head) => head % 2 === 0);
   return [...ofPower(power), ...between.slice(0, heads - power)];
 }
 
 /**
- * ALiBi as a function: s - slope * |p - j|. The option `alibiSlopes` does the same; this is a pattern for biases of your
- * own. Source: arXiv 2108.12409.
+ * ALiBi as a function: s - slope * |p - j|. The option `alibiSlopes` does the same; this is a
+ * pattern for biases of your own. Source: arXiv 2108.12409.
  *
  * @param slopes [H] or [B, H] f32
  *
@@ -48,7 +53,10 @@ export function alibiScore(slopes: Tensor): ScoreFunction {
   let slope = alibi_slopes[${perEntry ? "at.batch * alibi_heads + " : ""}at.head];
   return s - slope * abs(f32(at.position - i32(at.kv_idx)));
 }`;
-  const captures = { alibi_slopes: slopes, ...(perEntry && { alibi_heads: { u32: slopes.shape[1] } }) };
+  const captures = {
+    alibi_slopes: slopes,
+    ...(perEntry && { alibi_heads: { u32: slopes.shape[1] } }),
+  };
   return scoreFunction(source, { captures, label: "alibiScore" });
 }
 
@@ -58,23 +66,37 @@ export interface T5Table extends Omit<RelativeBias, "table" | "buckets"> {
 }
 
 /** Their names. */
-const T5_TABLE: OptionNames<T5Table> = { table: "any", bidirectional: "boolean", maxDistance: "number" };
+const T5_TABLE: OptionNames<T5Table> = {
+  table: "any",
+  bidirectional: "boolean",
+  maxDistance: "number",
+};
 
 /**
- * T5's relative bias as a function: s + table[bucket of j - p][head]. The option `relativeBias` does the same. The
- * bounds of the buckets are part of the text: another number of them, or another `maxDistance`, compiles again.
- * Source: arXiv 1910.10683, section 2.1.
+ * T5's relative bias as a function: s + table[bucket of j - p][head]. The option `relativeBias`
+ * does the same. The bounds of the buckets are part of the text: another number of them, or another
+ * `maxDistance`, compiles again. Source: arXiv 1910.10683, section 2.1.
  *
  * @example
  * const table = tensor(device, [32, 12], { data: new Float32Array(32 * 12) });
  * const { output } = await attention(q, k, v, { scale: 1, scoreFunction: t5Score({ table }) });
  */
 export function t5Score(given: T5Table): ScoreFunction {
-  const { table, bidirectional = true, maxDistance = 128 } = takeOptions("t5Score", given, T5_TABLE);
+  const {
+    table,
+    bidirectional = true,
+    maxDistance = 128,
+  } = takeOptions("t5Score", given, T5_TABLE);
   checkArray("t5Score: table", table, ["f32"], ["[buckets, H]"]);
-  const { side, exact, behind } = distanceBuckets("t5Score", { bidirectional, maxDistance }, table.shape[0]);
+  const { side, exact, behind } = distanceBuckets(
+    "t5Score",
+    { bidirectional, maxDistance },
+    table.shape[0],
+  );
   // The bucket grows by one at each of these distances.
-  const steps = behind.flatMap((bucket, r) => (r > exact ? new Array<number>(bucket - behind[r - 1]).fill(r) : []));
+  const steps = behind.flatMap((bucket, r) =>
+    r > exact ? new Array<number>(bucket - behind[r - 1]).fill(r) : [],
+  );
   const source = `fn t5_bucket(distance: i32) -> i32 {
   var bucket = min(distance, ${exact});
 ${steps.map((r) => `  bucket += i32(distance >= ${r});\n`).join("")}  return bucket;
@@ -89,7 +111,8 @@ fn score(s: f32, at: Position) -> f32 {
 }
 
 /**
- * cap * tanh(s / cap) as a function; the option `softcap` does the same. Source: Gemma 2 (arXiv 2408.00118), section 2.
+ * cap * tanh(s / cap) as a function; the option `softcap` does the same. Source: Gemma 2 (arXiv
+ * 2408.00118), section 2.
  *
  * @example
  * const { output } = await attention(q, k, v, { scoreFunction: softcapScore(50) });
@@ -100,8 +123,10 @@ export function softcapScore(cap: number): ScoreFunction {
     "argument",
     () => `softcapScore: cap must be a positive number, got ${show(cap)}.`,
   );
-  // `tanh_of` is that of lib/tanh: the hardware's has three digits on some GPUs, or is NaN for a large x.
-  const source = "fn score(s: f32, at: Position) -> f32 {\n  return softcap_limit * tanh_of(s / softcap_limit);\n}";
+  // `tanh_of` is that of lib/tanh: the hardware's has three digits on some GPUs, or is NaN for a
+  // large x.
+  const source =
+    "fn score(s: f32, at: Position) -> f32 {\n  return softcap_limit * tanh_of(s / softcap_limit);\n}";
   const options = { captures: { softcap_limit: cap }, label: "softcapScore" };
   return makeFunction("score", source, options, { library: { tanh_of: "package::lib::tanh" } });
 }

@@ -1,19 +1,30 @@
-// Buffers, and the errors that WebGPU reports late. Numeric usage flags: the named ones are globals of the browser that
-// Node does not have.
+// Buffers, and the errors that WebGPU reports late. Numeric usage flags: the named ones are globals
+// of the browser that Node does not have.
 
 import { check, FoveaError, type FoveaErrorCode, show } from "../errors.ts";
 
-export const USAGE = { MAP_READ: 1, COPY_SRC: 4, COPY_DST: 8, UNIFORM: 64, STORAGE: 128, QUERY_RESOLVE: 512 } as const;
+export const USAGE = {
+  MAP_READ: 1,
+  COPY_SRC: 4,
+  COPY_DST: 8,
+  UNIFORM: 64,
+  STORAGE: 128,
+  QUERY_RESOLVE: 512,
+} as const;
 
 /** What whoever has another device can do about its limits. */
-export const ASK_FOR_LIMITS = "To have the adapter's highest, request the device with deviceDescriptor(adapter).";
+export const ASK_FOR_LIMITS =
+  "To have the adapter's highest, request the device with deviceDescriptor(adapter).";
 
 /** What is known of a device beyond what WebGPU tells synchronously. */
 interface DeviceState {
   lost: GPUDeviceLostInfo | undefined;
   /** Whom to tell of the loss, while they wait. A promise would keep all who ever waited. */
   readonly waiting: Set<() => void>;
-  /** What is made once for the device and kept, by its maker's name. Dropped when the device is lost. */
+  /**
+   * What is made once for the device and kept, by its maker's name. Dropped when the device is
+   * lost.
+   */
   readonly kept: Map<string, unknown>;
 }
 const states = new WeakMap<GPUDevice, DeviceState>();
@@ -49,14 +60,16 @@ export const dropKept = (device: GPUDevice): void => stateOf(device).kept.clear(
 export function checkIsDevice(device: GPUDevice): void {
   let isDevice: boolean;
   try {
-    isDevice = typeof device?.createBuffer === "function" && typeof device.lost?.then === "function";
+    isDevice =
+      typeof device?.createBuffer === "function" && typeof device.lost?.then === "function";
   } catch {
     isDevice = false; // a proxy whose traps throw
   }
   check(
     isDevice,
     "device",
-    () => `expected a GPUDevice, got ${show(device)}. requestFoveaDevice() gives one; it is asynchronous, so await it.`,
+    () =>
+      `expected a GPUDevice, got ${show(device)}. requestFoveaDevice() gives one; it is asynchronous, so await it.`,
   );
 }
 
@@ -76,10 +89,15 @@ const deviceLost = (info: GPUDeviceLostInfo) =>
 const SCOPES: readonly GPUErrorFilter[] = ["out-of-memory", "validation", "internal"];
 
 /**
- * Runs `work` inside error scopes and gives its result and a promise that rejects with a FoveaError if the GPU reports
- * an error or is lost. Only synchronous work is covered: scopes of a device are a stack. Nobody has to wait for the promise.
+ * Runs `work` inside error scopes and gives its result and a promise that rejects with a FoveaError
+ * if the GPU reports an error or is lost. Only synchronous work is covered: scopes of a device are
+ * a stack. Nobody has to wait for the promise.
  */
-export function guarded<T>(device: GPUDevice, what: string, work: () => T): { value: T; done: Promise<void> } {
+export function guarded<T>(
+  device: GPUDevice,
+  what: string,
+  work: () => T,
+): { value: T; done: Promise<void> } {
   checkDevice(device);
   for (const filter of SCOPES) device.pushErrorScope(filter);
   let done: Promise<void>;
@@ -93,7 +111,11 @@ export function guarded<T>(device: GPUDevice, what: string, work: () => T): { va
   return { value, done };
 }
 
-async function firstError(device: GPUDevice, what: string, pending: Promise<GPUError | null>[]): Promise<void> {
+async function firstError(
+  device: GPUDevice,
+  what: string,
+  pending: Promise<GPUError | null>[],
+): Promise<void> {
   const results = await Promise.allSettled(pending);
   if (results.some(({ status }) => status === "rejected")) await toldOfLoss(device);
   checkDevice(device);
@@ -105,7 +127,10 @@ async function firstError(device: GPUDevice, what: string, pending: Promise<GPUE
   }
 }
 
-/** A lost device rejects what waits for it before it settles `lost`; this gives that a turn, for the better message. */
+/**
+ * A lost device rejects what waits for it before it settles `lost`; this gives that a turn, for the
+ * better message.
+ */
 export async function toldOfLoss(device: GPUDevice): Promise<void> {
   const { lost, waiting } = stateOf(device);
   if (lost) return;
@@ -123,22 +148,31 @@ export async function toldOfLoss(device: GPUDevice): Promise<void> {
 /** What explains other errors: a lost device, and memory that was refused. */
 const CAUSES: readonly FoveaErrorCode[] = ["device-lost", "out-of-memory"];
 
-/** Waits for all of the promises. Rejects, if any did, with the error that explains the others, or with the first. */
+/**
+ * Waits for all of the promises. Rejects, if any did, with the error that explains the others, or
+ * with the first.
+ */
 export async function settle(promises: Iterable<Promise<unknown> | undefined>): Promise<void> {
   const outcomes = await Promise.allSettled(promises);
-  const failures = outcomes.flatMap((outcome) => (outcome.status === "rejected" ? [outcome.reason] : []));
+  const failures = outcomes.flatMap((outcome) =>
+    outcome.status === "rejected" ? [outcome.reason] : [],
+  );
   if (!failures.length) return;
   const [cause] = CAUSES.flatMap((code) => failures.filter((failure) => failure?.code === code));
   throw cause ?? failures[0];
 }
 
-/** Throws FoveaError("limit") for more bytes than a buffer of the device can have; call it before anything is allocated. */
+/**
+ * Throws FoveaError("limit") for more bytes than a buffer of the device can have; call it before
+ * anything is allocated.
+ */
 export function checkBufferSize(device: GPUDevice, label: string, size: number): void {
   const { maxBufferSize } = device.limits;
   check(
     size <= maxBufferSize,
     "limit",
-    () => `${label}: ${size} bytes are more than this device's maxBufferSize of ${maxBufferSize}. ${ASK_FOR_LIMITS}`,
+    () =>
+      `${label}: ${size} bytes are more than this device's maxBufferSize of ${maxBufferSize}. ${ASK_FOR_LIMITS}`,
   );
 }
 
@@ -162,10 +196,23 @@ export function paramsBuffer(
   });
 }
 
-/** Copies `size` bytes of `source` from `offset` on (both multiples of 4), as they are now, where they can be mapped. */
-export function copyOut(device: GPUDevice, source: GPUBuffer, offset: number, size: number, what: string) {
+/**
+ * Copies `size` bytes of `source` from `offset` on (both multiples of 4), as they are now, where
+ * they can be mapped.
+ */
+export function copyOut(
+  device: GPUDevice,
+  source: GPUBuffer,
+  offset: number,
+  size: number,
+  what: string,
+) {
   return guarded(device, what, () => {
-    const buffer = device.createBuffer({ label: `${what} staging`, size, usage: USAGE.MAP_READ | USAGE.COPY_DST });
+    const buffer = device.createBuffer({
+      label: `${what} staging`,
+      size,
+      usage: USAGE.MAP_READ | USAGE.COPY_DST,
+    });
     const encoder = device.createCommandEncoder({ label: what });
     encoder.copyBufferToBuffer(source, offset, buffer, 0, size);
     device.queue.submit([encoder.finish()]);

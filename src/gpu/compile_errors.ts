@@ -1,9 +1,11 @@
-// Why a kernel does not compile, in terms of the files that it was linked from. Loaded when one does not.
+// Why a kernel does not compile, in terms of the files that it was linked from. Loaded when one
+// does not.
 
 import type { KernelSource } from "../types.ts";
 
 /**
- * What is wrong with a kernel whose pipeline could not be made: at least one line, each of them once.
+ * What is wrong with a kernel whose pipeline could not be made: at least one line, each of them
+ * once.
  *
  * @param reason What the pipeline's promise rejected with
  * @param scope What validation said of the layouts and the module
@@ -22,7 +24,8 @@ export async function compileErrors(
     const { module: file, line, rewritten } = locate(lineNum);
     return `${file}:${line}${rewritten ? "" : `:${linePos}`}: ${message}`;
   });
-  if (!details.length && invalid.status === "fulfilled" && invalid.value) details.push(invalid.value.message);
+  if (!details.length && invalid.status === "fulfilled" && invalid.value)
+    details.push(invalid.value.message);
   if (!details.length) details.push(String((reason as Error)?.message ?? reason));
   return [...new Set(details)];
 }

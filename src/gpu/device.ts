@@ -4,7 +4,9 @@ import { check, FoveaError, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
 import { checkIsDevice, dropKept } from "./buffers.ts";
 
-/** Limits that attention can use: more workgroup memory, larger tensors, more tensors per kernel. */
+/**
+ * Limits that attention can use: more workgroup memory, larger tensors, more tensors per kernel.
+ */
 const LIMITS = [
   "maxComputeWorkgroupStorageSize",
   "maxComputeInvocationsPerWorkgroup",
@@ -18,7 +20,12 @@ const LIMITS = [
 export const MATRIX_FEATURE = "chromium-experimental-subgroup-matrix" as GPUFeatureName;
 
 /** Features that kernels or timing use where they are present. None is needed. */
-const FEATURES: readonly GPUFeatureName[] = ["shader-f16", "subgroups", "timestamp-query", MATRIX_FEATURE];
+const FEATURES: readonly GPUFeatureName[] = [
+  "shader-f16",
+  "subgroups",
+  "timestamp-query",
+  MATRIX_FEATURE,
+];
 
 /** Options of {@link requestFoveaDevice}. */
 export interface RequestDeviceOptions {
@@ -26,7 +33,9 @@ export interface RequestDeviceOptions {
   readonly powerPreference?: GPUPowerPreference;
   /** Ask for the software adapter, where there is one. Default false. */
   readonly forceFallbackAdapter?: boolean;
-  /** The entry to WebGPU. Default `navigator.gpu`; in Node, what `create()` of npm `webgpu` returns. */
+  /**
+   * The entry to WebGPU. Default `navigator.gpu`; in Node, what `create()` of npm `webgpu` returns.
+   */
   readonly gpu?: GPU;
   /** Features to ask for beyond those that Fovea uses; missing ones are an error. */
   readonly requiredFeatures?: readonly GPUFeatureName[];
@@ -46,17 +55,19 @@ const DEVICE_OPTIONS: OptionNames<Omit<RequestDeviceOptions, "gpu">> = {
 };
 
 /**
- * A device does not keep its GPU entry and its adapter alive. In Node on Dawn a collected entry takes the process with it,
- * and so does in Deno 2.9 a look at `adapterInfo` once the adapter was collected.
+ * A device does not keep its GPU entry and its adapter alive. In Node on Dawn a collected entry
+ * takes the process with it, and so does in Deno 2.9 a look at `adapterInfo` once the adapter was
+ * collected.
  */
 const origins = new WeakMap<GPUDevice, readonly [GPU, GPUAdapter]>();
 
 const refuse = (message: string, cause?: unknown) => new FoveaError("device", message, { cause });
 
 /**
- * What to request of an adapter for attention: the features that Fovea can use where it has them, and its highest limits of
- * those that matter. None of it is needed; with less, some problems are refused, and some kernels not chosen. For whoever
- * requests the device without {@link requestFoveaDevice}.
+ * What to request of an adapter for attention: the features that Fovea can use where it has them,
+ * and its highest limits of those that matter. None of it is needed; with less, some problems are
+ * refused, and some kernels not chosen. For whoever requests the device without
+ * {@link requestFoveaDevice}.
  *
  * Throws FoveaError("device") for what is no adapter.
  *
@@ -70,20 +81,27 @@ export function deviceDescriptor(adapter: GPUAdapter): {
 } {
   try {
     const requiredLimits = Object.fromEntries(
-      LIMITS.map((name) => [name, adapter.limits[name]] as const).filter(([, limit]) => limit !== undefined),
+      LIMITS.map((name) => [name, adapter.limits[name]] as const).filter(
+        ([, limit]) => limit !== undefined,
+      ),
     );
-    return { requiredFeatures: FEATURES.filter((name) => adapter.features.has(name)), requiredLimits };
+    return {
+      requiredFeatures: FEATURES.filter((name) => adapter.features.has(name)),
+      requiredLimits,
+    };
   } catch (cause) {
     throw refuse(`deviceDescriptor: expected a GPUAdapter, got ${show(adapter)}.`, cause);
   }
 }
 
 /**
- * Requests a GPU device with the adapter's highest useful limits and the features that Fovea can use. It is an ordinary
- * `GPUDevice`; every function of Fovea also takes any other one, with whatever limits and features that has, and
- * {@link deviceDescriptor} gives what to request for one of your own.
+ * Requests a GPU device with the adapter's highest useful limits and the features that Fovea can
+ * use. It is an ordinary `GPUDevice`; every function of Fovea also takes any other one, with
+ * whatever limits and features that has, and {@link deviceDescriptor} gives what to request for one
+ * of your own.
  *
- * Rejects with FoveaError("device") where WebGPU or an adapter is missing, or an option can't be met.
+ * Rejects with FoveaError("device") where WebGPU or an adapter is missing, or an option can't be
+ * met.
  *
  * @example
  * const device = await requestFoveaDevice();
@@ -104,10 +122,12 @@ export async function requestFoveaDevice(given: RequestDeviceOptions = {}): Prom
   check(
     Array.isArray(requiredFeatures),
     "argument",
-    () => `requestFoveaDevice: requiredFeatures must be a list of names, got ${show(requiredFeatures)}.`,
+    () =>
+      `requestFoveaDevice: requiredFeatures must be a list of names, got ${show(requiredFeatures)}.`,
   );
   const missing = requiredFeatures.filter((feature) => !adapter.features.has(feature));
-  if (missing.length) throw refuse(`requestFoveaDevice: the adapter has no ${missing.map(String).join(", ")}.`);
+  if (missing.length)
+    throw refuse(`requestFoveaDevice: the adapter has no ${missing.map(String).join(", ")}.`);
   const descriptor = deviceDescriptor(adapter);
   try {
     const device = await adapter.requestDevice({
@@ -133,16 +153,23 @@ async function requestAdapter(
       forceFallbackAdapter: options.forceFallbackAdapter ?? false,
     });
   } catch (cause) {
-    throw refuse(`requestFoveaDevice: no adapter can be requested of ${show(gpu)}: ${cause}`, cause);
+    throw refuse(
+      `requestFoveaDevice: no adapter can be requested of ${show(gpu)}: ${cause}`,
+      cause,
+    );
   }
-  if (!adapter) throw refuse("requestFoveaDevice: WebGPU has no adapter here: no GPU, or its driver is blocked.");
+  if (!adapter)
+    throw refuse(
+      "requestFoveaDevice: WebGPU has no adapter here: no GPU, or its driver is blocked.",
+    );
   return adapter;
 }
 
 /**
- * Drops what Fovea keeps for a device: its compiled kernels, the last 256 texts' worth, and what was found out about it. The
- * device stays as it is, and so do tensors, plans and caches, which are yours to destroy; what is called afterwards compiles
- * again. What is kept for a device also goes with the device, when it is lost or collected.
+ * Drops what Fovea keeps for a device: its compiled kernels, the last 256 texts' worth, and what
+ * was found out about it. The device stays as it is, and so do tensors, plans and caches, which are
+ * yours to destroy; what is called afterwards compiles again. What is kept for a device also goes
+ * with the device, when it is lost or collected.
  *
  * Throws FoveaError("device") for what is no device.
  */
@@ -166,6 +193,8 @@ export function isSoftware(device: GPUDevice): boolean {
 /** The adapter of a device in the browser's words: vendor, architecture, and what else it tells. */
 export function adapterName(device: GPUDevice): string {
   const info = device.adapterInfo as GPUAdapterInfo | undefined;
-  const words = [info?.vendor, info?.architecture, info?.description || info?.device].filter(Boolean);
+  const words = [info?.vendor, info?.architecture, info?.description || info?.device].filter(
+    Boolean,
+  );
   return words.join(" ") || "unnamed adapter";
 }

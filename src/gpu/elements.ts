@@ -9,9 +9,10 @@ import { countOf, isContiguous } from "./shapes.ts";
 export type NestedNumbers = readonly (number | NestedNumbers)[];
 
 /**
- * What a tensor can be filled from: numbers in row-major order, or nested lists that have its shape. Numbers are rounded to
- * f32, f16 and bf16; for the other dtypes they must be whole and in range. A Uint16Array given for f16 or bf16 is taken as
- * bits. BigInts count as the numbers that they are.
+ * What a tensor can be filled from: numbers in row-major order, or nested lists that have its
+ * shape. Numbers are rounded to f32, f16 and bf16; for the other dtypes they must be whole and in
+ * range. A Uint16Array given for f16 or bf16 is taken as bits. BigInts count as the numbers that
+ * they are.
  */
 export type TensorData =
   | NestedNumbers
@@ -28,7 +29,10 @@ export type TensorData =
   | BigInt64Array
   | BigUint64Array;
 
-/** What `read` returns for a dtype: f32, f16 and bf16 as Float32Array, the others as arrays of their own kind. */
+/**
+ * What `read` returns for a dtype: f32, f16 and bf16 as Float32Array, the others as arrays of their
+ * own kind.
+ */
 export type ValuesOf<D extends Dtype> = D extends "u32"
   ? Uint32Array<ArrayBuffer>
   : D extends "i32"
@@ -49,7 +53,10 @@ export const STORAGE = {
   u8: Uint8Array,
 } as const;
 
-/** Calls `visit(element, at)` for every element in row-major order, with its distance from the first in the buffer. */
+/**
+ * Calls `visit(element, at)` for every element in row-major order, with its distance from the first
+ * in the buffer.
+ */
 export function forEachElement(
   shape: readonly number[],
   strides: readonly number[],
@@ -72,10 +79,14 @@ export function forEachElement(
 }
 
 /**
- * The elements that `data` gives for a shape, one after the other. Throws FoveaError unless they are as many, nested as the
- * shape says.
+ * The elements that `data` gives for a shape, one after the other. Throws FoveaError unless they
+ * are as many, nested as the shape says.
  */
-export function elementsOf(label: string, data: unknown, shape: readonly number[]): ArrayLike<unknown> {
+export function elementsOf(
+  label: string,
+  data: unknown,
+  shape: readonly number[],
+): ArrayLike<unknown> {
   const isNested = Array.isArray(data) && isList(data[0]);
   const elements: unknown[] = [];
   const collect = (part: unknown, axis: number): void => {
@@ -114,8 +125,9 @@ const RANGES: Partial<Record<Dtype, readonly [least: number, most: number]>> = {
 };
 
 /**
- * Bytes of a buffer of `size` bytes that holds `data` by the strides of `spec`; and which of the elements there are of the
- * tensor, as 1, or undefined if they lie one after the other. Throws FoveaError for what is no element of the dtype.
+ * Bytes of a buffer of `size` bytes that holds `data` by the strides of `spec`; and which of the
+ * elements there are of the tensor, as 1, or undefined if they lie one after the other. Throws
+ * FoveaError for what is no element of the dtype.
  */
 export function encode(label: string, data: unknown, spec: Required<TensorSpec>, size: number) {
   return reading(`${label}: data`, () => encodeElements(label, data, spec, size));
@@ -136,9 +148,11 @@ function encodeElements(label: string, data: unknown, spec: Required<TensorSpec>
   const convert = TO_BITS[dtype];
   forEachElement(shape, strides, (index, at) => {
     const given = elements[index];
-    const value = typeof given === "bigint" || typeof given === "boolean" ? Number(given) : (given as number);
+    const value =
+      typeof given === "bigint" || typeof given === "boolean" ? Number(given) : (given as number);
     check(
-      typeof value === "number" && (!range || (Number.isInteger(value) && value >= range[0] && value <= range[1])),
+      typeof value === "number" &&
+        (!range || (Number.isInteger(value) && value >= range[0] && value <= range[1])),
       "argument",
       () =>
         `${label}: data must be ${range ? `whole numbers from ${range[0]} to ${range[1]}` : "numbers"}, got ${show(given)} at ${index}.`,
@@ -168,7 +182,8 @@ export function float16Bits(value: number): number {
   if (magnitude >= 0x47800000) return sign | 0x7c00; // 65536 and more, and infinity
   // Below 2^-14 the result is subnormal: the value counts in units of 2^-24.
   if (magnitude < 0x38800000) return sign | roundToEven(Math.abs(scratch[0]) * 2 ** 24);
-  return sign | roundToEven((magnitude - 0x38000000) / 2 ** 13); // rebias the exponent; a carry out of the mantissa is right
+  // rebias the exponent; a carry out of the mantissa is right
+  return sign | roundToEven((magnitude - 0x38000000) / 2 ** 13);
 }
 
 function roundToEven(value: number): number {
@@ -181,9 +196,13 @@ function roundToEven(value: number): number {
 export function bfloat16Bits(value: number): number {
   scratch[0] = value;
   const bits = scratchBits[0];
-  if (Number.isNaN(value)) return (bits >>> 16) | 0x40; // rounding could carry a NaN out of its exponent
+  // rounding could carry a NaN out of its exponent
+  if (Number.isNaN(value)) return (bits >>> 16) | 0x40;
   return ((bits + 0x7fff + ((bits >>> 16) & 1)) / 2 ** 16) & 0xffff;
 }
 
 /** Numbers to the bits of 16-bit floats. */
-const TO_BITS: Partial<Record<Dtype, (value: number) => number>> = { f16: float16Bits, bf16: bfloat16Bits };
+const TO_BITS: Partial<Record<Dtype, (value: number) => number>> = {
+  f16: float16Bits,
+  bf16: bfloat16Bits,
+};

@@ -1,4 +1,5 @@
-// Compute pipelines: compiled off the main thread, once per device and text, with errors that point into the sources.
+// Compute pipelines: compiled off the main thread, once per device and text, with errors that point
+// into the sources.
 
 import { check, FoveaError } from "../errors.ts";
 import { Recent } from "../recent.ts";
@@ -10,13 +11,19 @@ export interface CompiledKernel {
   readonly layout: GPUBindGroupLayout;
 }
 
-/** Texts whose pipelines are kept for a device: those that were used last. Plans have theirs as long as they live. */
+/**
+ * Texts whose pipelines are kept for a device: those that were used last. Plans have theirs as long
+ * as they live.
+ */
 const KEPT = 256;
 
 /** Pipelines of a text by bindings: a layout may name bindings that the text leaves unused. */
 type Pipelines = Map<string, Promise<CompiledKernel>>;
 
-/** Compiles a kernel, or gives the pipeline of the same text and bindings. A failed compilation is not kept. */
+/**
+ * Compiles a kernel, or gives the pipeline of the same text and bindings. A failed compilation is
+ * not kept.
+ */
 export function compileKernel(device: GPUDevice, source: KernelSource): Promise<CompiledKernel> {
   const texts = keptFor(device, "pipelines", () => new Recent<Pipelines>(KEPT));
   const pipelines = texts.get(source.code, () => new Map());
@@ -31,13 +38,27 @@ export function compileKernel(device: GPUDevice, source: KernelSource): Promise<
 }
 
 const bindingsText = (bindings: readonly Binding[]) =>
-  bindings.map(({ binding, type, dynamic }) => `${binding} ${type}${dynamic ? " dynamic" : ""}`).join();
+  bindings
+    .map(({ binding, type, dynamic }) => `${binding} ${type}${dynamic ? " dynamic" : ""}`)
+    .join();
 
 /** Throws FoveaError("limit") if a kernel binds more buffers than the device lets it. */
-export function checkBindings(device: GPUDevice, label: string, bindings: readonly Binding[]): void {
+export function checkBindings(
+  device: GPUDevice,
+  label: string,
+  bindings: readonly Binding[],
+): void {
   const kinds = [
-    ["storage", "maxStorageBuffersPerShaderStage", bindings.filter(({ type }) => type !== "uniform")],
-    ["uniform", "maxUniformBuffersPerShaderStage", bindings.filter(({ type }) => type === "uniform")],
+    [
+      "storage",
+      "maxStorageBuffersPerShaderStage",
+      bindings.filter(({ type }) => type !== "uniform"),
+    ],
+    [
+      "uniform",
+      "maxUniformBuffersPerShaderStage",
+      bindings.filter(({ type }) => type === "uniform"),
+    ],
   ] as const;
   for (const [kind, limit, bound] of kinds) {
     check(
@@ -52,7 +73,8 @@ export function checkBindings(device: GPUDevice, label: string, bindings: readon
 async function compile(device: GPUDevice, source: KernelSource): Promise<CompiledKernel> {
   const { label, code, bindings } = source;
   checkDevice(device);
-  // The scope is for the layouts and the module; createComputePipelineAsync reports through its promise.
+  // The scope is for the layouts and the module; createComputePipelineAsync reports through its
+  // promise.
   device.pushErrorScope("validation");
   const module = device.createShaderModule({ label, code });
   const layout = device.createBindGroupLayout({
@@ -76,5 +98,7 @@ async function compile(device: GPUDevice, source: KernelSource): Promise<Compile
   const { compileErrors } = await import("./compile_errors.ts");
   const errors = await compileErrors(source, module, compiled.reason, scope);
   checkDevice(device); // the compiler has nothing to say for a lost one
-  throw new FoveaError("shader", `${label} does not compile:\n${errors.join("\n")}`, { cause: compiled.reason });
+  throw new FoveaError("shader", `${label} does not compile:\n${errors.join("\n")}`, {
+    cause: compiled.reason,
+  });
 }

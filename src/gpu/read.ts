@@ -1,5 +1,5 @@
-// The way from the GPU back: bytes of a buffer, the numbers that they stand for, and writing among what is there. Loaded
-// with the first read.
+// The way from the GPU back: bytes of a buffer, the numbers that they stand for, and writing among
+// what is there. Loaded with the first read.
 
 import { FoveaError } from "../errors.ts";
 import type { Dtype, TensorSpec } from "../types.ts";
@@ -10,11 +10,17 @@ import { hostArray } from "./host_array.ts";
 import { BYTES, countOf } from "./shapes.ts";
 
 /** The bytes of a buffer with MAP_READ usage, once the GPU is done with it. */
-export async function mappedBytes(device: GPUDevice, buffer: GPUBuffer, what: string): Promise<ArrayBuffer> {
+export async function mappedBytes(
+  device: GPUDevice,
+  buffer: GPUBuffer,
+  what: string,
+): Promise<ArrayBuffer> {
   await buffer.mapAsync(1 /* GPUMapMode.READ */).catch(async (cause: unknown) => {
     await toldOfLoss(device);
     checkDevice(device);
-    throw new FoveaError("validation", `${what}: the result could not be mapped (${cause})`, { cause });
+    throw new FoveaError("validation", `${what}: the result could not be mapped (${cause})`, {
+      cause,
+    });
   });
   const bytes = buffer.getMappedRange().slice(0);
   buffer.unmap();
@@ -31,7 +37,11 @@ const VALUES = {
 } as const;
 
 /** The elements of `spec` in row-major order, from the bytes of a buffer. */
-export function decode(label: string, bytes: ArrayBuffer, spec: Required<TensorSpec>): TensorValues {
+export function decode(
+  label: string,
+  bytes: ArrayBuffer,
+  spec: Required<TensorSpec>,
+): TensorValues {
   const stored = new STORAGE[spec.dtype](bytes);
   const count = countOf(spec.shape);
   const values = hostArray(`${label}.read`, () => new VALUES[spec.dtype](count));
@@ -48,7 +58,9 @@ export function float16Value(bits: number): number {
   const exponent = (bits >> 10) & 31;
   const mantissa = bits & 1023;
   if (exponent === 31) return mantissa ? Number.NaN : sign * Number.POSITIVE_INFINITY;
-  return exponent ? sign * (1 + mantissa / 1024) * 2 ** (exponent - 15) : sign * mantissa * 2 ** -24;
+  return exponent
+    ? sign * (1 + mantissa / 1024) * 2 ** (exponent - 15)
+    : sign * mantissa * 2 ** -24;
 }
 
 const word = new Uint32Array(1);
@@ -61,13 +73,17 @@ export function bfloat16Value(bits: number): number {
 }
 
 /** Bits of 16-bit floats to numbers. */
-const FROM_BITS: Partial<Record<Dtype, (bits: number) => number>> = { f16: float16Value, bf16: bfloat16Value };
+const FROM_BITS: Partial<Record<Dtype, (bits: number) => number>> = {
+  f16: float16Value,
+  bf16: bfloat16Value,
+};
 
 /**
- * Writes elements into a buffer from byte `first` on, and what lies between them as it was: copies move whole words, so the
- * words are read first.
+ * Writes elements into a buffer from byte `first` on, and what lies between them as it was: copies
+ * move whole words, so the words are read first.
  *
- * @param encoded The words to write, and which elements of them are to change; without marks all of `spec`
+ * @param encoded The words to write, and which elements of them are to change; without marks all of
+ *   `spec`
  */
 export async function writeAmong(
   device: GPUDevice,
@@ -75,7 +91,11 @@ export async function writeAmong(
   buffer: GPUBuffer,
   first: number,
   { bytes, marks }: ReturnType<typeof encode>,
-  { dtype, shape, offset }: { readonly dtype: Dtype; readonly shape: readonly number[]; readonly offset: number },
+  {
+    dtype,
+    shape,
+    offset,
+  }: { readonly dtype: Dtype; readonly shape: readonly number[]; readonly offset: number },
 ): Promise<void> {
   const size = BYTES[dtype];
   const end = offset + countOf(shape);

@@ -3,7 +3,14 @@
 import type { Dtype } from "../types.ts";
 
 /** Bytes of an element. */
-export const BYTES: Readonly<Record<Dtype, number>> = { f32: 4, f16: 2, bf16: 2, u32: 4, i32: 4, u8: 1 };
+export const BYTES: Readonly<Record<Dtype, number>> = {
+  f32: 4,
+  f16: 2,
+  bf16: 2,
+  u32: 4,
+  i32: 4,
+  u8: 1,
+};
 
 /** Elements of a shape. */
 export const countOf = (shape: readonly number[]): number =>
@@ -18,7 +25,8 @@ export function extentOf(shape: readonly number[], strides: readonly number[]): 
 /** Strides of a dense tensor, last axis fastest. */
 export function denseStrides(shape: readonly number[]): number[] {
   const strides = shape.map(() => 1);
-  for (let axis = shape.length - 2; axis >= 0; axis--) strides[axis] = strides[axis + 1] * Math.max(1, shape[axis + 1]);
+  for (let axis = shape.length - 2; axis >= 0; axis--)
+    strides[axis] = strides[axis + 1] * Math.max(1, shape[axis + 1]);
   return strides;
 }
 

@@ -7,11 +7,16 @@ export interface Storage {
   readonly buffer: GPUBuffer;
   readonly owned: boolean;
   destroyed: boolean;
-  /** Settles when the allocation is known to have worked; rejects with FoveaError("out-of-memory"). */
+  /**
+   * Settles when the allocation is known to have worked; rejects with FoveaError("out-of-memory").
+   */
   readonly allocated: Promise<void>;
   /** Why there is no memory, once that is known. */
   refused?: FoveaError;
-  /** What has to come true for the content to be right, and has not yet; of what came out false the first one stays. */
+  /**
+   * What has to come true for the content to be right, and has not yet; of what came out false the
+   * first one stays.
+   */
   readonly open: Set<Promise<void>>;
   /** That one. */
   failed?: Promise<void>;
@@ -38,7 +43,8 @@ export function waitFor(storage: Storage, promise: Promise<void>): void {
   promise.then(
     () => open.delete(promise),
     () => {
-      // Whoever reads is told, of one failure: a memory that is written in parts may see any number of them.
+      // Whoever reads is told, of one failure: a memory that is written in parts may see any number
+      // of them.
       const { failed, allocated } = storage;
       if (failed && open.has(failed) && promise !== allocated) open.delete(promise);
       else if (open.has(promise)) storage.failed = promise;

@@ -1,5 +1,6 @@
 /// <reference lib="esnext.disposable" preserve="true" />
-// Tensors: a dtype, a shape and strides over a GPUBuffer that Fovea allocated or that the caller brought.
+// Tensors: a dtype, a shape and strides over a GPUBuffer that Fovea allocated or that the caller
+// brought.
 
 import { check, type FoveaError, show } from "../errors.ts";
 import type { Dtype, FloatDtype, TensorSpec } from "../types.ts";
@@ -8,14 +9,21 @@ import { encode, type TensorData, type ValuesOf } from "./elements.ts";
 import { decode, mappedBytes, writeAmong } from "./read.ts";
 import { BYTES, countOf, extentOf, isContiguous } from "./shapes.ts";
 import { forget, free, type Storage, storageOf, waitFor } from "./storage.ts";
-import { opened, resolveSpec, TENSOR_NAMES, type TensorOptions, VIEW_NAMES, wrapped } from "./tensor_options.ts";
+import {
+  opened,
+  resolveSpec,
+  TENSOR_NAMES,
+  type TensorOptions,
+  VIEW_NAMES,
+  wrapped,
+} from "./tensor_options.ts";
 
 export { denseStrides, extentOf } from "./shapes.ts";
 export { resolveSpec, type TensorOptions } from "./tensor_options.ts";
 
 /**
- * A tensor on the GPU. Make one with {@link tensor}; views share its memory. `using` destroys it at the end of a block, and
- * `String(t)` says what it is.
+ * A tensor on the GPU. Make one with {@link tensor}; views share its memory. `using` destroys it at
+ * the end of a block, and `String(t)` says what it is.
  */
 export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
   readonly device: GPUDevice;
@@ -28,7 +36,12 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
   readonly label: string;
   readonly #storage: Storage;
 
-  private constructor(device: GPUDevice, storage: Storage, spec: Required<TensorSpec>, label: string) {
+  private constructor(
+    device: GPUDevice,
+    storage: Storage,
+    spec: Required<TensorSpec>,
+    label: string,
+  ) {
     this.device = device;
     this.dtype = spec.dtype as D;
     this.shape = spec.shape;
@@ -37,7 +50,8 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
     this.label = label;
     this.#storage = storage;
     const extent = extentOf(spec.shape, spec.strides);
-    // A tensor without elements begins nowhere, so that a slice of one is one, wherever the slice would begin.
+    // A tensor without elements begins nowhere, so that a slice of one is one, wherever the slice
+    // would begin.
     const needed = extent && (spec.offset + extent) * BYTES[spec.dtype];
     check(
       Math.ceil(needed / 4) * 4 <= storage.buffer.size, // kernels bind whole words
@@ -47,7 +61,10 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
     );
   }
 
-  /** @internal So that `instanceof` asks the object itself, whatever its prototype or a proxy around it says. */
+  /**
+   * @internal So that `instanceof` asks the object itself, whatever its prototype or a proxy around
+   *   it says.
+   */
   static [Symbol.hasInstance](value: unknown): value is Tensor {
     try {
       return typeof value === "object" && value !== null && #storage in value;
@@ -83,7 +100,10 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
     return this.#storage.destroyed;
   }
 
-  /** Settles when the memory is known to be there; rejects with FoveaError("out-of-memory") if the GPU had none. */
+  /**
+   * Settles when the memory is known to be there; rejects with FoveaError("out-of-memory") if the
+   * GPU had none.
+   */
   get allocated(): Promise<void> {
     return this.#storage.allocated;
   }
@@ -93,11 +113,15 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
     return this.#storage.refused;
   }
 
-  /** @internal Commands that write some of these tensors were recorded: what they write is right if all of them are. */
+  /**
+   * @internal Commands that write some of these tensors were recorded: what they write is right if
+   *   all of them are.
+   */
   static tie(written: readonly Tensor[], all: readonly Tensor[]): void {
     for (const one of written) one.#forget();
     for (const one of all) {
-      for (const wait of one.#storage.open) for (const target of written) waitFor(target.#storage, wait);
+      for (const wait of one.#storage.open)
+        for (const target of written) waitFor(target.#storage, wait);
     }
   }
 
@@ -108,34 +132,52 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
   }
 
   /**
-   * Another tensor over the same memory. Strides and offset count elements; the offset is from this tensor's first
-   * element. Nothing is copied.
+   * Another tensor over the same memory. Strides and offset count elements; the offset is from this
+   * tensor's first element. Nothing is copied.
    */
-  view(spec: { shape: readonly number[]; strides?: readonly number[]; offset?: number; label?: string }): Tensor<D> {
+  view(spec: {
+    shape: readonly number[];
+    strides?: readonly number[];
+    offset?: number;
+    label?: string;
+  }): Tensor<D> {
     const given =
       spec instanceof Tensor
         ? { shape: spec.shape, strides: spec.strides, offset: spec.offset, label: spec.label }
         : spec;
-    const { label, ...taken } = opened<Omit<TensorSpec, "dtype"> & { label?: string }>(this.label, given, VIEW_NAMES);
+    const { label, ...taken } = opened<Omit<TensorSpec, "dtype"> & { label?: string }>(
+      this.label,
+      given,
+      VIEW_NAMES,
+    );
     const { shape, strides, offset } = resolveSpec(label, { ...taken, dtype: this.dtype });
     const moved = { shape, strides, offset: this.offset + offset, dtype: this.dtype };
     return new Tensor<D>(this.device, this.#storage, moved, label);
   }
 
-  /** The same elements with the axes in another order: `permute(0, 2, 1, 3)` turns BMHD into BHMD. */
+  /**
+   * The same elements with the axes in another order: `permute(0, 2, 1, 3)` turns BMHD into BHMD.
+   */
   permute(...axes: number[]): Tensor<D> {
     check(
       axes.length === this.shape.length && this.shape.every((_, axis) => axes.includes(axis)),
       "argument",
-      () => `${this.label}.permute: expected each of the axes 0..${this.shape.length - 1} once, got ${show(axes)}.`,
+      () =>
+        `${this.label}.permute: expected each of the axes 0..${this.shape.length - 1} once, got ${show(axes)}.`,
     );
-    return this.view({ shape: axes.map((a) => this.shape[a]), strides: axes.map((a) => this.strides[a]) });
+    return this.view({
+      shape: axes.map((a) => this.shape[a]),
+      strides: axes.map((a) => this.strides[a]),
+    });
   }
 
   /** The elements `start` up to but not including `end` of an axis. */
   slice(axis: number, start: number, end: number): Tensor<D> {
     check(
-      [axis, start, end].every(Number.isInteger) && 0 <= start && start <= end && end <= this.shape[axis],
+      [axis, start, end].every(Number.isInteger) &&
+        0 <= start &&
+        start <= end &&
+        end <= this.shape[axis],
       "argument",
       () =>
         `${this.label}.slice: no range ${show(start)}..${show(end)} of axis ${show(axis)} in shape [${this.shape}].`,
@@ -148,10 +190,11 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
   }
 
   /**
-   * The elements in row-major order, copied to the CPU: f32, f16 and bf16 as Float32Array, u32 as Uint32Array, i32 as
-   * Int32Array, u8 as Uint8Array. Waits for everything submitted before.
+   * The elements in row-major order, copied to the CPU: f32, f16 and bf16 as Float32Array, u32 as
+   * Uint32Array, i32 as Int32Array, u8 as Uint8Array. Waits for everything submitted before.
    *
-   * Rejects with FoveaError, also if memory was refused (`"out-of-memory"`) to any tensor that this one was computed from.
+   * Rejects with FoveaError, also if memory was refused (`"out-of-memory"`) to any tensor that this
+   * one was computed from.
    */
   async read(): Promise<ValuesOf<D>> {
     const buffer = this.#usable("read", USAGE.COPY_SRC, "COPY_SRC");
@@ -168,20 +211,27 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
     try {
       await settle([...storage.open, copy?.done]);
       const copied = copy ? await mappedBytes(device, copy.value, what) : new ArrayBuffer(0);
-      return decode(label, copied, { dtype, shape, strides, offset: this.offset - first / bytes }) as ValuesOf<D>;
+      return decode(label, copied, {
+        dtype,
+        shape,
+        strides,
+        offset: this.offset - first / bytes,
+      }) as ValuesOf<D>;
     } finally {
       copy?.value.destroy();
     }
   }
 
   /**
-   * Gives all elements other values, as `tensor` does its `data`: converted to the dtype, laid out by the strides. `data` is
-   * copied at the call, and what is submitted afterwards finds the new values. Elements that do not lie one after the other,
-   * or share a 32-bit word with others, are the exception: their memory is read first, so await the promise before any other
-   * work writes near them.
+   * Gives all elements other values, as `tensor` does its `data`: converted to the dtype, laid out
+   * by the strides. `data` is copied at the call, and what is submitted afterwards finds the new
+   * values. Elements that do not lie one after the other, or share a 32-bit word with others, are
+   * the exception: their memory is read first, so await the promise before any other work writes
+   * near them.
    *
-   * Rejects with FoveaError, and then has written nothing: for data that does not fit, elements that share memory
-   * (`"overlap"`), a buffer without GPUBufferUsage.COPY_DST, and what the GPU reports.
+   * Rejects with FoveaError, and then has written nothing: for data that does not fit, elements
+   * that share memory (`"overlap"`), a buffer without GPUBufferUsage.COPY_DST, and what the GPU
+   * reports.
    *
    * @example
    * await q.write(new Float32Array(q.size));
@@ -198,7 +248,9 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
     if (!this.size) return;
     const storage = this.#storage;
     if (isContiguous(shape, strides) && !spec.offset && end % 4 === 0) {
-      const { done } = guarded(device, what, () => device.queue.writeBuffer(buffer, first, encoded.bytes));
+      const { done } = guarded(device, what, () =>
+        device.queue.writeBuffer(buffer, first, encoded.bytes),
+      );
       this.#forget();
       return settle([storage.allocated, done]);
     }
@@ -210,8 +262,8 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
   }
 
   /**
-   * Frees the memory if Fovea allocated it; a buffer of the caller's is left alone. Either way this tensor and all
-   * tensors that share its memory are unusable afterwards.
+   * Frees the memory if Fovea allocated it; a buffer of the caller's is left alone. Either way this
+   * tensor and all tensors that share its memory are unusable afterwards.
    */
   destroy(): void {
     free(this.#storage);
@@ -255,9 +307,10 @@ export type FloatTensor = Tensor<FloatDtype>;
  * Allocates a tensor, or wraps a buffer of the caller's.
  *
  * @param shape Sizes of the axes, any number of them; 0 is a size.
- * @throws FoveaError for a malformed shape or strides, data of another size, a buffer that is too small or lacks
- *   GPUBufferUsage.STORAGE, and a size beyond the device's limits. An allocation that the GPU refuses, and a buffer of
- *   another device or a destroyed one, show in `allocated`, and in the promise of the first call that uses the tensor.
+ * @throws FoveaError for a malformed shape or strides, data of another size, a buffer that is too
+ *   small or lacks GPUBufferUsage.STORAGE, and a size beyond the device's limits. An allocation
+ *   that the GPU refuses, and a buffer of another device or a destroyed one, show in `allocated`,
+ *   and in the promise of the first call that uses the tensor.
  *
  * @example
  * const q = tensor(device, [1, 12, 1024, 64], { data: new Float32Array(12 * 1024 * 64) });
@@ -274,8 +327,16 @@ export function tensor(
   shape: readonly number[],
   options?: TensorOptions & { readonly dtype?: "f32" },
 ): Tensor<"f32">;
-export function tensor(device: GPUDevice, shape: readonly number[], options?: TensorOptions): Tensor;
-export function tensor(device: GPUDevice, shape: readonly number[], options: TensorOptions = {}): Tensor {
+export function tensor(
+  device: GPUDevice,
+  shape: readonly number[],
+  options?: TensorOptions,
+): Tensor;
+export function tensor(
+  device: GPUDevice,
+  shape: readonly number[],
+  options: TensorOptions = {},
+): Tensor {
   checkDevice(device);
   const { data, buffer, label, ...rest } = opened<TensorOptions>("tensor", options, TENSOR_NAMES);
   const spec = resolveSpec(label, { ...rest, shape });
@@ -284,7 +345,8 @@ export function tensor(device: GPUDevice, shape: readonly number[], options: Ten
     "argument",
     () => `${label}: give data to allocate or buffer to wrap, not both.`,
   );
-  if (buffer !== undefined) return Tensor.make(device, wrapped(device, label, buffer), false, spec, label);
+  if (buffer !== undefined)
+    return Tensor.make(device, wrapped(device, label, buffer), false, spec, label);
   const elements = spec.offset + extentOf(spec.shape, spec.strides);
   const size = Math.max(4, Math.ceil((elements * BYTES[spec.dtype]) / 4) * 4);
   checkBufferSize(device, label, size);

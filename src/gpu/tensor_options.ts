@@ -11,11 +11,14 @@ export interface TensorOptions {
   /** Default `"f32"`. */
   readonly dtype?: Dtype;
   /**
-   * Initial elements: in row-major order, as many as the shape has, or in lists nested as the shape says. Default: zeros.
-   * Not with `buffer`.
+   * Initial elements: in row-major order, as many as the shape has, or in lists nested as the shape
+   * says. Default: zeros. Not with `buffer`.
    */
   readonly data?: TensorData;
-  /** A buffer of the caller's to look at instead of allocating one. It stays the caller's. Not with `data`. */
+  /**
+   * A buffer of the caller's to look at instead of allocating one. It stays the caller's. Not with
+   * `data`.
+   */
   readonly buffer?: GPUBuffer;
   /** Elements of the buffer before the first one. Default 0. */
   readonly offset?: number;
@@ -26,12 +29,19 @@ export interface TensorOptions {
 }
 
 /** The names of the options of {@link tensor}, and of those of a view. */
-export const TENSOR_NAMES: readonly string[] = ["dtype", "data", "buffer", "offset", "strides", "label"];
+export const TENSOR_NAMES: readonly string[] = [
+  "dtype",
+  "data",
+  "buffer",
+  "offset",
+  "strides",
+  "label",
+];
 export const VIEW_NAMES: readonly string[] = ["shape", "strides", "offset", "label"];
 
 /**
- * Options read once; `label` is by default `named`. Throws FoveaError("argument") for a name that is not among `names`, and
- * for what cannot be read.
+ * Options read once; `label` is by default `named`. Throws FoveaError("argument") for a name that
+ * is not among `names`, and for what cannot be read.
  */
 export function opened<Options extends { readonly label?: string }>(
   named: string,
@@ -49,25 +59,38 @@ export function opened<Options extends { readonly label?: string }>(
     return `${named}: there is no option ${show(unknown)}. Options: ${names.join(", ")}.`;
   });
   const { label = named } = read;
-  check(typeof label === "string", "argument", () => `${named}: label must be text, got ${show(label)}.`);
+  check(
+    typeof label === "string",
+    "argument",
+    () => `${named}: label must be text, got ${show(label)}.`,
+  );
   return { ...read, label };
 }
 
-/** A buffer of the caller's, and what the GPU says of it: that it is another device's, say, or destroyed. */
+/**
+ * A buffer of the caller's, and what the GPU says of it: that it is another device's, say, or
+ * destroyed.
+ */
 export function wrapped(
   device: GPUDevice,
   label: string,
   buffer: GPUBuffer,
 ): { value: GPUBuffer; done: Promise<void> } {
   const foreign = (cause?: unknown) =>
-    new FoveaError("argument", `${label}: buffer must be a GPUBuffer, got ${show(buffer)}.`, { cause });
+    new FoveaError("argument", `${label}: buffer must be a GPUBuffer, got ${show(buffer)}.`, {
+      cause,
+    });
   if (typeof buffer?.size !== "number") throw foreign();
   check(
     (buffer.usage & USAGE.STORAGE) !== 0,
     "argument",
     () => `${label}: the buffer was created without GPUBufferUsage.STORAGE.`,
   );
-  check(buffer.mapState === "unmapped", "argument", () => `${label}: the buffer is mapped; unmap it first.`);
+  check(
+    buffer.mapState === "unmapped",
+    "argument",
+    () => `${label}: the buffer is mapped; unmap it first.`,
+  );
   try {
     // Commands on nothing, which WebGPU takes of no other object.
     return guarded(device, label, () => {
@@ -83,8 +106,10 @@ export function wrapped(
 /** Whole numbers from 0 up as an array of one's own, or undefined for what is no list of them. */
 function naturals(values: unknown): number[] | undefined {
   try {
-    const isList = Array.isArray(values) || (ArrayBuffer.isView(values) && !(values instanceof DataView));
-    const list = isList ? Array.from(values as ArrayLike<number>, (value) => value + 0) : undefined; // no -0
+    const isList =
+      Array.isArray(values) || (ArrayBuffer.isView(values) && !(values instanceof DataView));
+    // no -0
+    const list = isList ? Array.from(values as ArrayLike<number>, (value) => value + 0) : undefined;
     return list?.every((value) => Number.isSafeInteger(value) && value >= 0) ? list : undefined;
   } catch {
     return undefined; // BigInts, symbols, and what throws when it is read

@@ -1,19 +1,26 @@
-// How long the GPU takes: by its own clock where the device has timestamp queries, by the queue's where it has not.
+// How long the GPU takes: by its own clock where the device has timestamp queries, by the queue's
+// where it has not.
 
 import { check, show } from "../errors.ts";
 import { checkDevice, guarded, settle, USAGE } from "./buffers.ts";
 import { mappedBytes } from "./read.ts";
 
-/** Where a time comes from. Wall-clock times include the submission and the browser's notice that the GPU is done. */
+/**
+ * Where a time comes from. Wall-clock times include the submission and the browser's notice that
+ * the GPU is done.
+ */
 export type TimingSource = "timestamp-query" | "wall-clock";
 
 /**
- * Times work on the GPU. Browsers round timestamps (to 0.1 ms in Chrome without its developer flag), so repeat short
- * work inside one pass.
+ * Times work on the GPU. Browsers round timestamps (to 0.1 ms in Chrome without its developer
+ * flag), so repeat short work inside one pass.
  */
 export interface GpuTimer {
   readonly source: TimingSource;
-  /** Milliseconds that one submission of the compute pass takes on the GPU. Rejects with a FoveaError if it fails. */
+  /**
+   * Milliseconds that one submission of the compute pass takes on the GPU. Rejects with a
+   * FoveaError if it fails.
+   */
   time(encode: (pass: GPUComputePassEncoder) => void): Promise<number>;
   destroy(): void;
   [Symbol.dispose](): void;
@@ -26,7 +33,9 @@ export interface GpuTimer {
  */
 export function createGpuTimer(device: GPUDevice): GpuTimer {
   checkDevice(device);
-  const timer = device.features.has("timestamp-query") ? timestampTimer(device) : wallClockTimer(device);
+  const timer = device.features.has("timestamp-query")
+    ? timestampTimer(device)
+    : wallClockTimer(device);
   let state: "ready" | "busy" | "destroyed" = "ready";
   return {
     source: timer.source,
@@ -37,7 +46,11 @@ export function createGpuTimer(device: GPUDevice): GpuTimer {
         () => `time: expected a function that records into a pass, got ${show(encode)}.`,
       );
       check(state !== "destroyed", "destroyed", () => "time: the timer was destroyed.");
-      check(state !== "busy", "argument", () => "time: the last measurement is not done; await it first.");
+      check(
+        state !== "busy",
+        "argument",
+        () => "time: the last measurement is not done; await it first.",
+      );
       state = "busy";
       try {
         return await timer.time(encode);
@@ -111,7 +124,10 @@ function submit(
 ): Promise<void> {
   return guarded(device, "time", () => {
     const encoder = device.createCommandEncoder({ label: "fovea timer" });
-    const pass = encoder.beginComputePass({ label: "fovea timer", ...(timestampWrites && { timestampWrites }) });
+    const pass = encoder.beginComputePass({
+      label: "fovea timer",
+      ...(timestampWrites && { timestampWrites }),
+    });
     encode(pass);
     pass.end();
     afterwards?.(encoder);

@@ -1,5 +1,6 @@
-// The kernel that takes the exponentials of the keys of additive attention, shaders/additive_keys.wesl: specialisation
-// and grid; and what it changes of the kernel that reads them.
+// The kernel that takes the exponentials of the keys of additive attention,
+// shaders/additive_keys.wesl: specialisation and grid; and what it changes of the kernel that reads
+// them.
 
 import additiveKeys from "../../shaders/additive_keys.wesl?raw";
 import { link, type ModuleMap } from "../shader/link.ts";
@@ -20,7 +21,10 @@ export interface AdditiveKeysSpecialisation extends Pick<SlotChoice, "k"> {
 export function additiveKeysModules({ headDim, k }: AdditiveKeysSpecialisation): ModuleMap {
   const slots: SlotChoice = { ...PLAIN, k };
   const config = configModule({ HEAD_DIM: headDim, ...slotConstants(slots) });
-  const own = { "package::additive_keys": additiveKeys, "package::slots::similarity": ADDITIVE_ROWS };
+  const own = {
+    "package::additive_keys": additiveKeys,
+    "package::slots::similarity": ADDITIVE_ROWS,
+  };
   return { ...MODULES, ...config, ...slotModules(slots), ...own };
 }
 
@@ -31,7 +35,11 @@ export const ADDITIVE_KEYS_BINDINGS: readonly Binding[] = [
 ];
 
 /** What the kernel that reads the exponentials binds beside its slots. */
-export const STORED_KEYS_BINDING: Binding = { binding: 8, name: "workspace", type: "read-only-storage" };
+export const STORED_KEYS_BINDING: Binding = {
+  binding: 8,
+  name: "workspace",
+  type: "read-only-storage",
+};
 
 const kernels = new KernelCache<AdditiveKeysSpecialisation>();
 
@@ -44,7 +52,8 @@ export function additiveKeysKernel(headDim: number, { k }: SlotChoice): KernelSo
 }
 
 /** Numbers that it writes for so many rows. */
-export const additiveKeysFloats = (rows: number, headDim: number): number => rows * 4 * Math.ceil(headDim / 4);
+export const additiveKeysFloats = (rows: number, headDim: number): number =>
+  rows * 4 * Math.ceil(headDim / 4);
 
 /** Workgroups for so many rows. */
 export const additiveKeysWorkgroups = (rows: number): number => Math.ceil(rows / ROW_TILE);

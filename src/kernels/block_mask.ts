@@ -1,4 +1,5 @@
-// The kernel that finds the blocks of a mask function, shaders/block_mask.wesl: its bindings and the struct it reads.
+// The kernel that finds the blocks of a mask function, shaders/block_mask.wesl: its bindings and
+// the struct it reads.
 
 import blockMask from "../../shaders/block_mask.wesl?raw";
 import position from "../../shaders/lib/position.wesl?raw";
@@ -12,7 +13,10 @@ import { UniformStruct } from "./uniform.ts";
 /** The uniform. */
 export const BLOCKS = new UniformStruct(blockMask, "Blocks");
 
-/** The modules, of which `package::block_mask` is the root; with the default mask where there is no function. */
+/**
+ * The modules, of which `package::block_mask` is the root; with the default mask where there is no
+ * function.
+ */
 export function blockMaskModules(text?: FunctionText): ModuleMap {
   const defaults = { "package::lib::position": position, "package::slots::mask": mask };
   return { ...defaults, "package::block_mask": blockMask, ...functionModules("mask", text) };

@@ -1,4 +1,5 @@
-// The kernels of key-value caches, shaders/cache_append.wesl and cache_advance.wesl: specialisation, bindings and grids.
+// The kernels of key-value caches, shaders/cache_append.wesl and cache_advance.wesl:
+// specialisation, bindings and grids.
 
 import cacheAdvance from "../../shaders/cache_advance.wesl?raw";
 import cacheAppend from "../../shaders/cache_append.wesl?raw";
@@ -32,7 +33,9 @@ export interface AppendChoice {
   readonly vDim: number;
   readonly k: Access;
   readonly v: Access;
-  /** Rows of q that are normalised or rotated with those of k, into `o`, which may be where q is. */
+  /**
+   * Rows of q that are normalised or rotated with those of k, into `o`, which may be where q is.
+   */
   readonly q?: { readonly access: Access; readonly output: Access; readonly inPlace: boolean };
   readonly qNorm: boolean;
   readonly kNorm: boolean;
@@ -51,7 +54,10 @@ export function appendTile({ headDim, vDim }: Pick<AppendChoice, "headDim" | "vD
   return { lanes, rows: WG_SIZE / lanes };
 }
 
-const variant = (name: string, text: string): ModuleSource => ({ name: `variants/${name}.wesl`, text });
+const variant = (name: string, text: string): ModuleSource => ({
+  name: `variants/${name}.wesl`,
+  text,
+});
 
 /** The slot `output` of rows that are as wide as those of q, not of v. */
 function outputOfQueries(access: Access): ModuleSource {
@@ -103,13 +109,20 @@ export function appendModules(choice: AppendChoice): ModuleMap {
       : { "package::slots::positions": variant("positions_cached", positionsCached) }),
     ...kvPlaceModules(layout.place),
     "package::slots::cached_key": cached,
-    "package::slots::cached_value": { name: `${cached.name} as cached_value`, text: asCachedValue(cached.text) },
+    "package::slots::cached_value": {
+      name: `${cached.name} as cached_value`,
+      text: asCachedValue(cached.text),
+    },
   };
 }
 
 /** The bindings of a specialisation. */
 export function appendBindings({ q, rotary, positions }: AppendChoice): Binding[] {
-  const bind = (binding: number, name: string, type: Binding["type"]): Binding => ({ binding, name, type });
+  const bind = (binding: number, name: string, type: Binding["type"]): Binding => ({
+    binding,
+    name,
+    type,
+  });
   return [
     bind(0, "params", "uniform"),
     ...(q && !q.inPlace ? [bind(1, "q", "read-only-storage")] : []),
@@ -128,7 +141,11 @@ export function appendBindings({ q, rotary, positions }: AppendChoice): Binding[
 export function appendKernel(choice: AppendChoice): KernelSource {
   const { layout, dtype } = choice;
   const label = `cache_append ${layout.quantised ? `int${layout.quantised.bits}` : dtype} ${layout.place}`;
-  return { label, ...link("package::cache_append", appendModules(choice)), bindings: appendBindings(choice) };
+  return {
+    label,
+    ...link("package::cache_append", appendModules(choice)),
+    bindings: appendBindings(choice),
+  };
 }
 
 /** The uniform Append of rows of `headDim` elements. */

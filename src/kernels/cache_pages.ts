@@ -1,5 +1,5 @@
-// The kernels that keep a cache's pages in order, shaders/cache_write.wesl and cache_copy.wesl: bindings, grids, and
-// how numbers travel in a command.
+// The kernels that keep a cache's pages in order, shaders/cache_write.wesl and cache_copy.wesl:
+// bindings, grids, and how numbers travel in a command.
 
 import cacheCopy from "../../shaders/cache_copy.wesl?raw";
 import cacheWrite from "../../shaders/cache_write.wesl?raw";
@@ -74,7 +74,10 @@ export function cacheCopyKernel(): KernelSource {
 }
 
 /** Workgroups that copy a page, in two dimensions. */
-export function cacheCopyGrid(words: number, perDimension: number): { readonly x: number; readonly y: number } {
+export function cacheCopyGrid(
+  words: number,
+  perDimension: number,
+): { readonly x: number; readonly y: number } {
   const workgroups = Math.ceil(words / COPY_WG_SIZE);
   const x = Math.min(workgroups, perDimension);
   return { x, y: Math.ceil(workgroups / x) };

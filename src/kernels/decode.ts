@@ -1,5 +1,5 @@
-// The decode kernels, shaders/decode.wesl and decode_quads.wesl, and their end, shaders/combine.wesl: tiles,
-// specialisation and grid.
+// The decode kernels, shaders/decode.wesl and decode_quads.wesl, and their end,
+// shaders/combine.wesl: tiles, specialisation and grid.
 
 import combine from "../../shaders/combine.wesl?raw";
 import decode from "../../shaders/decode.wesl?raw";
@@ -16,9 +16,10 @@ import { loadSlotModules } from "./load_slots.ts";
 import { type SlotChoice, slotBindings, slotConstants } from "./slots.ts";
 
 /**
- * The most queries of a head that are decoded; with more of them the forward kernel is worth it. Where that has quads, on
- * software adapters, it is from fewer on: with 8 queries and D = 64 or 128 both take the same time, with 16 it takes three
- * fifths; of heads wider than 128 it takes the same with 4, and half with 8.
+ * The most queries of a head that are decoded; with more of them the forward kernel is worth it.
+ * Where that has quads, on software adapters, it is from fewer on: with 8 queries and D = 64 or 128
+ * both take the same time, with 16 it takes three fifths; of heads wider than 128 it takes the same
+ * with 4, and half with 8.
  */
 export const MOST_QUERIES = { tiles: 16, quads: 8, wideQuads: 3 } as const;
 /** The widest heads that are not wide. */
@@ -49,15 +50,17 @@ const QUADS = { form: "quads", maxHeadDim: 256, parts: 4 } as const;
 
 /** The first row that the device and the head dim can have is taken. */
 export const DECODE_SHAPES: readonly DecodeShape[] = [
-  // SwiftShader charges for every read alike, for barriers by the lane, and for every variable that a loop changes: of
-  // those a lane of a quad has a quarter of a row. Milliseconds of all dispatches at N = 1024, and of decode-16: H = 8,
-  // D = 64: 1.68 and 2.33; 4 rows 5.5 and 8.4; 8 rows 1.3 and 2.1; D = 128: 4.0 and 4.8; H = 4, D = 256: 7.2 and 9.1.
+  // SwiftShader charges for every read alike, for barriers by the lane, and for every variable that
+  // a loop changes: of those a lane of a quad has a quarter of a row. Milliseconds of all
+  // dispatches at N = 1024, and of decode-16: H = 8, D = 64: 1.68 and 2.33; 4 rows 5.5 and 8.4; 8
+  // rows 1.3 and 2.1; D = 128: 4.0 and 4.8; H = 4, D = 256: 7.2 and 9.1.
   { ...QUADS, name: "decode-4-quad", lanes: 4, held: 32, devices: "software" },
   { ...TILES, name: "decode-16", lanes: 16, parts: 1, devices: "software" },
   // Four lanes a key: a load is of 64 bytes side by side.
   { ...TILES, name: "decode-64", lanes: 64, parts: 4, devices: "gpus" },
-  // The same without barriers, by name until a GPU has shown its time. RDNA2, one row: 41 % multiply-adds in the key loop
-  // (decode-64 has 31 %), 80 VGPRs (48), 1,156 B; with 4 rows 49 % (46 %) and 256 VGPRs (128).
+  // The same without barriers, by name until a GPU has shown its time. RDNA2, one row: 41 %
+  // multiply-adds in the key loop (decode-64 has 31 %), 80 VGPRs (48), 1,156 B; with 4 rows 49 %
+  // (46 %) and 256 VGPRs (128).
   { ...QUADS, name: "decode-64-quad", lanes: 64, held: 16, devices: "none" },
 ];
 
@@ -73,35 +76,56 @@ export const isDecodeVariant = (name: string | undefined): boolean =>
   name === "decode" || DECODE_SHAPES.some((shape) => shape.name === name);
 
 /**
- * The tile for so many packed rows: all of them, up to the most that fit. Throws FoveaError if a shape that was asked for
- * by name can't run.
+ * The tile for so many packed rows: all of them, up to the most that fit. Throws FoveaError if a
+ * shape that was asked for by name can't run.
  */
-export function chooseDecodeTile(headDim: number, rows: number, limits: TileLimits, name?: string): DecodeTile {
+export function chooseDecodeTile(
+  headDim: number,
+  rows: number,
+  limits: TileLimits,
+  name?: string,
+): DecodeTile {
   const named = DECODE_SHAPES.find((shape) => shape.name === name);
   if (named) checkShape(named, headDim, limits);
   const device = limits.software ? "software" : "gpus";
-  const shape = named ?? DECODE_SHAPES.find((one) => one.devices === device && canRun(one, headDim, limits));
+  const shape =
+    named ?? DECODE_SHAPES.find((one) => one.devices === device && canRun(one, headDim, limits));
   return withRows(shape as DecodeShape, headDim, rows, limits);
 }
 
-const canRun = ({ form, maxHeadDim }: DecodeShape, headDim: number, { subgroups = false }: TileLimits): boolean =>
-  headDim <= maxHeadDim && (form !== "quads" || subgroups);
+const canRun = (
+  { form, maxHeadDim }: DecodeShape,
+  headDim: number,
+  { subgroups = false }: TileLimits,
+): boolean => headDim <= maxHeadDim && (form !== "quads" || subgroups);
 
-function checkShape({ name, form, maxHeadDim }: DecodeShape, headDim: number, { subgroups = false }: TileLimits): void {
+function checkShape(
+  { name, form, maxHeadDim }: DecodeShape,
+  headDim: number,
+  { subgroups = false }: TileLimits,
+): void {
   check(
     form !== "quads" || subgroups,
     "limit",
-    () => `variant ${name} needs the feature subgroups, which the device does not have; take another.`,
+    () =>
+      `variant ${name} needs the feature subgroups, which the device does not have; take another.`,
   );
   check(
     headDim <= maxHeadDim,
     "limit",
-    () => `variant ${name} takes head dims up to ${maxHeadDim}, and this is ${headDim}; take another.`,
+    () =>
+      `variant ${name} takes head dims up to ${maxHeadDim}, and this is ${headDim}; take another.`,
   );
 }
 
-function withRows(shape: DecodeShape, headDim: number, rows: number, { workgroupBytes }: TileLimits): DecodeTile {
-  const most = shape.form === "quads" ? Math.min(MOST_ROWS, shape.held / quadColumns(headDim)) : MOST_ROWS;
+function withRows(
+  shape: DecodeShape,
+  headDim: number,
+  rows: number,
+  { workgroupBytes }: TileLimits,
+): DecodeTile {
+  const most =
+    shape.form === "quads" ? Math.min(MOST_ROWS, shape.held / quadColumns(headDim)) : MOST_ROWS;
   let taken = 1;
   while (2 * taken <= most && taken < rows) {
     if (decodeWorkgroupBytes({ ...shape, rows: 2 * taken }, headDim) > workgroupBytes) break;
@@ -113,8 +137,14 @@ function withRows(shape: DecodeShape, headDim: number, rows: number, { workgroup
 /** Columns in vec4s of a row of which a lane of a quad has its share. */
 const quadColumns = (width: number) => Math.ceil(Math.ceil(width / 4) / 4);
 
-/** Bytes of workgroup memory, as shaders/lib/decode_tiles.wesl and shaders/variants/quads_many.wesl declare it. */
-export function decodeWorkgroupBytes({ form, lanes, parts, rows }: DecodeTile, headDim: number): number {
+/**
+ * Bytes of workgroup memory, as shaders/lib/decode_tiles.wesl and shaders/variants/quads_many.wesl
+ * declare it.
+ */
+export function decodeWorkgroupBytes(
+  { form, lanes, parts, rows }: DecodeTile,
+  headDim: number,
+): number {
   if (form === "quads") return lanes > 4 ? 4 + 2 * lanes + 16 * lanes : 0;
   const q = rows * Math.ceil(Math.ceil(headDim / 4) / parts) * parts;
   const planes = (parts === 1 ? 0 : parts) + 1;
@@ -125,7 +155,10 @@ export function decodeWorkgroupBytes({ form, lanes, parts, rows }: DecodeTile, h
 function columnsOf({ form, lanes, rows, held }: DecodeTile, vDim: number) {
   const v4 = Math.ceil(vDim / 4);
   const columns = Math.min(v4, form === "quads" ? 4 : lanes);
-  const most = Math.max(1, Math.floor(form === "quads" ? Math.min(QUAD_COLUMNS, held / rows) : held / rows));
+  const most = Math.max(
+    1,
+    Math.floor(form === "quads" ? Math.min(QUAD_COLUMNS, held / rows) : held / rows),
+  );
   const vSplits = Math.ceil(v4 / (columns * most));
   return { vSplits, vCols: Math.ceil(v4 / columns / vSplits) };
 }
@@ -134,7 +167,10 @@ export interface DecodeSpecialisation extends SlotChoice {
   readonly headDim: number;
   readonly vDim: number;
   readonly tile: DecodeTile;
-  /** Every workgroup has all keys of its rows and writes the output itself, which only quads do. Default false. */
+  /**
+   * Every workgroup has all keys of its rows and writes the output itself, which only quads do.
+   * Default false.
+   */
   readonly whole?: boolean;
 }
 
@@ -156,7 +192,10 @@ export async function decodeModules(spec: DecodeSpecialisation): Promise<ModuleM
   return { ...MODULES, ...own, ...form, ...config, ...slotted, ...(await totals).TOTALS_MODULES };
 }
 
-const LIBRARY: ModuleMap = { "package::lib::packed_rows": packedRows, "package::lib::partials": partials };
+const LIBRARY: ModuleMap = {
+  "package::lib::packed_rows": packedRows,
+  "package::lib::partials": partials,
+};
 
 /** The modules of a kernel's form. */
 async function loadForm({ form, lanes }: DecodeTile, whole: boolean): Promise<ModuleMap> {
@@ -165,28 +204,44 @@ async function loadForm({ form, lanes }: DecodeTile, whole: boolean): Promise<Mo
 }
 
 /** The root module of a shape's kernel. */
-export const decodeRoot = ({ form }: DecodeShape) => `package::decode${form === "quads" ? "_quads" : ""}`;
+export const decodeRoot = ({ form }: DecodeShape) =>
+  `package::decode${form === "quads" ? "_quads" : ""}`;
 
 /** What a row leaves outside is written by the end. */
 const WRITTEN: readonly string[] = ["o", "lse", "row_max"];
 /** What the end reads beside the workspace. */
 const COMBINED: readonly string[] = ["params", "tables", "kv_state", ...WRITTEN];
 
-export function decodeBindings(root: "decode" | "combine", slots: SlotChoice, whole = false): Binding[] {
+export function decodeBindings(
+  root: "decode" | "combine",
+  slots: SlotChoice,
+  whole = false,
+): Binding[] {
   if (whole) return slotBindings(slots);
   const own = slotBindings(slots).filter(({ name }) =>
     root === "decode" ? !WRITTEN.includes(name) : COMBINED.includes(name),
   );
   const type = root === "decode" ? "storage" : "read-only-storage";
-  return [...own, { binding: 8, name: "workspace", type } as const].sort((a, b) => a.binding - b.binding);
+  return [...own, { binding: 8, name: "workspace", type } as const].sort(
+    (a, b) => a.binding - b.binding,
+  );
 }
 
-const kernels = new KernelCache<DecodeSpecialisation & { readonly root: string }, Promise<KernelSource>>();
+const kernels = new KernelCache<
+  DecodeSpecialisation & { readonly root: string },
+  Promise<KernelSource>
+>();
 
-export function decodeKernel(root: "decode" | "combine", spec: DecodeSpecialisation): Promise<KernelSource> {
+export function decodeKernel(
+  root: "decode" | "combine",
+  spec: DecodeSpecialisation,
+): Promise<KernelSource> {
   const { name, rows } = spec.tile;
   return kernels.get({ root, ...spec }, async () => {
-    const text = link(root === "decode" ? decodeRoot(spec.tile) : "package::combine", await decodeModules(spec));
+    const text = link(
+      root === "decode" ? decodeRoot(spec.tile) : "package::combine",
+      await decodeModules(spec),
+    );
     return {
       label: `${root === "decode" ? name : root} ${rows}`,
       ...text,
@@ -209,7 +264,11 @@ export function chooseKvSplits(keys: number, workgroups: number, software: boole
 
 /** Tiles of packed rows, shares of v, and rows of a tile. */
 export function decodeGrid(tile: DecodeTile, vDim: number, packedRows: number) {
-  return { qTiles: Math.ceil(packedRows / tile.rows), vSplits: columnsOf(tile, vDim).vSplits, qTile: tile.rows };
+  return {
+    qTiles: Math.ceil(packedRows / tile.rows),
+    vSplits: columnsOf(tile, vDim).vSplits,
+    qTile: tile.rows,
+  };
 }
 
 /** The grid of the end: workgroups of a head. */

@@ -12,6 +12,9 @@ import type { ModuleMap } from "../shader/link.ts";
 export const quadModules = (lanes: number, whole: boolean): ModuleMap => ({
   "package::decode_quads": decodeQuads,
   "package::lib::quad": quad,
-  "package::slots::quads": lanes > 4 ? { name: "variants/quads_many.wesl", text: quadsMany } : quads,
-  "package::slots::split_end": whole ? { name: "variants/split_end_whole.wesl", text: splitEndWhole } : splitEnd,
+  "package::slots::quads":
+    lanes > 4 ? { name: "variants/quads_many.wesl", text: quadsMany } : quads,
+  "package::slots::split_end": whole
+    ? { name: "variants/split_end_whole.wesl", text: splitEndWhole }
+    : splitEnd,
 });

@@ -1,5 +1,5 @@
-// The forward kernel of subgroup matrices, shaders/forward_matrix.wesl: which of an adapter's configurations it takes, how
-// a workgroup is made of subgroups, specialisation and grid.
+// The forward kernel of subgroup matrices, shaders/forward_matrix.wesl: which of an adapter's
+// configurations it takes, how a workgroup is made of subgroups, specialisation and grid.
 
 import forwardMatrix from "../../shaders/forward_matrix.wesl?raw";
 import matrix from "../../shaders/lib/matrix.wesl?raw";
@@ -57,14 +57,20 @@ export interface MatrixTile {
 const MAX_V_DIM = 128;
 /** As in shaders/slots/config.wesl. */
 const KV_TILE = 32;
-/** Rows of a strip, where lanes allow it: as many as let a matrix of keys or values be used twice, or hardware have one. */
+/**
+ * Rows of a strip, where lanes allow it: as many as let a matrix of keys or values be used twice,
+ * or hardware have one.
+ */
 const STRIP_ROWS = 16;
 const COMPONENT_BYTES = { f16: 2, f32: 4 };
 
 /** Head dims that a tile is chosen for without being asked for. */
 export const MAX_HEAD_DIM = 128;
 
-/** The largest matrices of the adapter's that the kernel can be made of, and the most strips that fit the device. */
+/**
+ * The largest matrices of the adapter's that the kernel can be made of, and the most strips that
+ * fit the device.
+ */
 export function matrixTile(
   component: Component,
   headDim: number,
@@ -81,21 +87,37 @@ export function matrixTile(
         minSubgroupSize <= limits.subgroupMinSize &&
         maxSubgroupSize >= lanes,
     )
-    .map(({ M, N, K }) => ({ component, M, N, K, lanes, rowBlocks: Math.max(1, Math.min(STRIP_ROWS, lanes) / M) }))
+    .map(({ M, N, K }) => ({
+      component,
+      M,
+      N,
+      K,
+      lanes,
+      rowBlocks: Math.max(1, Math.min(STRIP_ROWS, lanes) / M),
+    }))
     .filter(isWhole)
     .sort((a, b) => b.M * b.N * b.K - a.M * a.N * a.K);
   return tiles
     .flatMap((tile) => [4, 2].map((strips) => ({ ...tile, strips })))
     .find(
       (tile) =>
-        tile.strips * lanes <= limits.invocations && matrixWorkgroupBytes(tile, headDim, vDim) <= limits.workgroupBytes,
+        tile.strips * lanes <= limits.invocations &&
+        matrixWorkgroupBytes(tile, headDim, vDim) <= limits.workgroupBytes,
     );
 }
 
 /** Whether matrices fill tiles, strips and 16 bytes without a rest. */
 function isWhole({ M, N, K, lanes, rowBlocks }: Omit<MatrixTile, "strips">): boolean {
   const rowLanes = lanes / (rowBlocks * M);
-  const whole = [rowBlocks, N / 8, K / 8, KV_TILE / N, KV_TILE / K, rowLanes, KV_TILE / rowLanes / 4];
+  const whole = [
+    rowBlocks,
+    N / 8,
+    K / 8,
+    KV_TILE / N,
+    KV_TILE / K,
+    rowLanes,
+    KV_TILE / rowLanes / 4,
+  ];
   return whole.every((count) => Number.isInteger(count) && count >= 1);
 }
 
@@ -129,15 +151,27 @@ export interface MatrixSpecialisation extends SlotChoice {
 const kernels = new KernelCache<MatrixSpecialisation, Promise<KernelSource>>();
 
 /** The linked kernel of a specialisation. `standIns` take the place of some of its modules. */
-export function matrixKernel(spec: MatrixSpecialisation, standIns?: ModuleMap): Promise<KernelSource> {
+export function matrixKernel(
+  spec: MatrixSpecialisation,
+  standIns?: ModuleMap,
+): Promise<KernelSource> {
   const make = async () => {
     const text = link("package::forward_matrix", { ...(await matrixModules(spec)), ...standIns });
-    return { label: `forward matrix-${spec.tile.component}`, ...text, bindings: slotBindings(spec) };
+    return {
+      label: `forward matrix-${spec.tile.component}`,
+      ...text,
+      bindings: slotBindings(spec),
+    };
   };
   return standIns ? make() : kernels.get(spec, make);
 }
 
-async function matrixModules({ tile, headDim, vDim, ...slots }: MatrixSpecialisation): Promise<ModuleMap> {
+async function matrixModules({
+  tile,
+  headDim,
+  vDim,
+  ...slots
+}: MatrixSpecialisation): Promise<ModuleMap> {
   const inF32 = { name: "variants/component_f32.wesl", text: componentF32 };
   return {
     ...MODULES,
@@ -163,5 +197,9 @@ async function matrixModules({ tile, headDim, vDim, ...slots }: MatrixSpecialisa
 /** Tiles of one head, shares of v, and query rows of a tile. */
 export function matrixGrid(tile: MatrixTile, headDim: number, vDim: number, seqQ: number) {
   const qTile = rowsOf(tile);
-  return { qTiles: Math.ceil(seqQ / qTile), vSplits: constantsOf(tile, headDim, vDim).vSplits, qTile };
+  return {
+    qTiles: Math.ceil(seqQ / qTile),
+    vSplits: constantsOf(tile, headDim, vDim).vSplits,
+    qTile,
+  };
 }

@@ -1,4 +1,5 @@
-// The modules of shaders/forward_rows.wesl: rows of queries in registers, each lane's keys its own reads or those of a quad.
+// The modules of shaders/forward_rows.wesl: rows of queries in registers, each lane's keys its own
+// reads or those of a quad.
 
 import forwardRows from "../../shaders/forward_rows.wesl?raw";
 import keyBlocks from "../../shaders/lib/key_blocks.wesl?raw";
@@ -20,7 +21,9 @@ export function rowModules(quads: boolean, similarity: SimilarityChoice | undefi
     "package::lib::quad": quad,
     "package::lib::tainted": tainted,
     "package::slots::compared_key": additive?.storedKeys ? COMPARED_KEY_STORED : comparedKey,
-    "package::slots::key_block": quads ? { name: "variants/key_block_quad.wesl", text: keyBlockQuad } : keyBlock,
+    "package::slots::key_block": quads
+      ? { name: "variants/key_block_quad.wesl", text: keyBlockQuad }
+      : keyBlock,
     ...(additive && { "package::slots::similarity": ADDITIVE_ROWS }),
   };
 }

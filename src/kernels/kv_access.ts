@@ -1,5 +1,5 @@
-// How attention reads a cache: the modules and constants that take the place of those for plain tensors. A cache brings
-// them, so that an application without one does not load them.
+// How attention reads a cache: the modules and constants that take the place of those for plain
+// tensors. A cache brings them, so that an application without one does not load them.
 
 import kvState from "../../shaders/lib/kv_state.wesl?raw";
 import kvPlacePaged from "../../shaders/variants/kv_place_paged.wesl?raw";
@@ -42,7 +42,9 @@ export interface KvAccess {
 const PLACES: Readonly<Record<KvLayout["place"], ModuleMap>> = {
   rows: {},
   ring: { "package::slots::kv_place": { name: "variants/kv_place_ring.wesl", text: kvPlaceRing } },
-  paged: { "package::slots::kv_place": { name: "variants/kv_place_paged.wesl", text: kvPlacePaged } },
+  paged: {
+    "package::slots::kv_place": { name: "variants/kv_place_paged.wesl", text: kvPlacePaged },
+  },
 };
 const QUANTISED = {
   8: { name: "variants/query_int8.wesl", text: queryInt8 },

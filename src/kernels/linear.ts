@@ -1,4 +1,5 @@
-// The kernels of linear attention, shaders/linear_*.wesl: which constants and modules each takes, tiles and bindings.
+// The kernels of linear attention, shaders/linear_*.wesl: which constants and modules each takes,
+// tiles and bindings.
 
 import linear from "../../shaders/lib/linear.wesl?raw";
 import linearGates from "../../shaders/lib/linear_gates.wesl?raw";
@@ -50,12 +51,18 @@ export interface LinearSpecialisation {
   /** Keys may be fewer for some entries, or masked. */
   readonly lengths: boolean;
   readonly mask: boolean;
-  /** Query rows of a lane of the output kernel. Software adapters take seconds to compile a kernel with 8. */
+  /**
+   * Query rows of a lane of the output kernel. Software adapters take seconds to compile a kernel
+   * with 8.
+   */
   readonly rows: 4 | 8;
   readonly recurrent: RecurrentTile;
 }
 
-/** Lanes of a workgroup of the output kernel along the queries; it has as many queries as this, times `rows`. */
+/**
+ * Lanes of a workgroup of the output kernel along the queries; it has as many queries as this,
+ * times `rows`.
+ */
 export const LINEAR_LANES = 8;
 /** Lanes of a workgroup that copies or scans. */
 export const LINEAR_WG_SIZE = 64;
@@ -69,7 +76,8 @@ const vec4s = (width: number) => Math.ceil(width / 4);
 const columnsOf = (width: number) => (width > 4 * LINEAR_LANES ? 2 : 1);
 
 /** Vec4s of a state in the workspace. */
-export const stateVec4s = (headDim: number, vDim: number) => headDim * vec4s(vDim) + vec4s(headDim) + 1;
+export const stateVec4s = (headDim: number, vDim: number) =>
+  headDim * vec4s(vDim) + vec4s(headDim) + 1;
 
 /** Workgroups that share the state of a chunk, and those that share the output of a query tile. */
 export function linearTiles(headDim: number, vDim: number) {
@@ -94,13 +102,19 @@ export interface RecurrentTile {
 }
 
 /**
- * A lane holds at most 64 elements of a column of the state while head dims stay below 512. Of the tokens as many as the
- * workgroup memory that WebGPU guarantees takes, at most 16; one where there are few, for then the rest would be idle.
- * Throws FoveaError("limit") for head dims and groups that don't fit at all.
+ * A lane holds at most 64 elements of a column of the state while head dims stay below 512. Of the
+ * tokens as many as the workgroup memory that WebGPU guarantees takes, at most 16; one where there
+ * are few, for then the rest would be idle. Throws FoveaError("limit") for head dims and groups
+ * that don't fit at all.
  */
 export function recurrentTile(
   label: string,
-  { headDim, vDim, decayDim, group }: Pick<LinearSpecialisation, "headDim" | "vDim" | "decayDim" | "group">,
+  {
+    headDim,
+    vDim,
+    decayDim,
+    group,
+  }: Pick<LinearSpecialisation, "headDim" | "vDim" | "decayDim" | "group">,
   seqLen: number,
 ): RecurrentTile {
   const d4 = vec4s(headDim);
@@ -122,7 +136,8 @@ export function recurrentTile(
   check(
     headDim <= WIDEST_RECURRENT,
     "limit",
-    () => `${label}: head dim ${headDim} is too large to run token by token; the largest is ${WIDEST_RECURRENT}.`,
+    () =>
+      `${label}: head dim ${headDim} is too large to run token by token; the largest is ${WIDEST_RECURRENT}.`,
   );
   const choice = choices.find(({ tokens, qInTile }) => bytes(tokens, qInTile) <= WORKGROUP_BYTES);
   check(
@@ -144,8 +159,12 @@ const ROOTS: Readonly<Record<LinearKernel, string>> = {
   copy: linearCopy,
 };
 
-/** What each kernel reads; what it does not read stays out of its text, so that fewer are compiled. */
-const READS: Readonly<Record<LinearKernel, readonly ("q" | "k" | "v" | "decay" | "beta" | "keys")[]>> = {
+/**
+ * What each kernel reads; what it does not read stays out of its text, so that fewer are compiled.
+ */
+const READS: Readonly<
+  Record<LinearKernel, readonly ("q" | "k" | "v" | "decay" | "beta" | "keys")[]>
+> = {
   states: ["k", "v", "decay", "keys"],
   scan: [],
   output: ["q", "k", "v", "decay", "keys"],
@@ -154,19 +173,27 @@ const READS: Readonly<Record<LinearKernel, readonly ("q" | "k" | "v" | "decay" |
 };
 
 /** The constants of slots/config that a kernel looks at; the others stay as they are by default. */
-function constantsOf(kernel: LinearKernel, spec: LinearSpecialisation): Record<string, number | boolean> {
+function constantsOf(
+  kernel: LinearKernel,
+  spec: LinearSpecialisation,
+): Record<string, number | boolean> {
   const { headDim, vDim, decayDim, elu, normalized, causal, delta, group, rows, recurrent } = spec;
   if (kernel === "copy") return {};
   const gated = decayDim > 0;
   const shared = { HEAD_DIM: headDim, V_DIM: vDim, NORMALIZED: normalized, GATED: gated };
   if (kernel === "scan") return { ...shared, CAUSAL: causal };
-  const reads = (["q", "k", "v", "decay", "beta"] as const).filter((name) => READS[kernel].includes(name));
-  const bf16 = Object.fromEntries(reads.map((name) => [`${name.toUpperCase()}_BF16`, spec[name].startsWith("bf16")]));
+  const reads = (["q", "k", "v", "decay", "beta"] as const).filter((name) =>
+    READS[kernel].includes(name),
+  );
+  const bf16 = Object.fromEntries(
+    reads.map((name) => [`${name.toUpperCase()}_BF16`, spec[name].startsWith("bf16")]),
+  );
   const read = { ...shared, ELU: elu, ...bf16 };
   const columns = { K_COLS: columnsOf(headDim), V_COLS: columnsOf(vDim) };
   if (kernel === "states") return { ...read, ...columns };
   const written = { ...read, O_BF16: spec.o.startsWith("bf16") };
-  if (kernel === "output") return { ...written, V_COLS: columns.V_COLS, ROWS: rows, CAUSAL: causal };
+  if (kernel === "output")
+    return { ...written, V_COLS: columns.V_COLS, ROWS: rows, CAUSAL: causal };
   return {
     ...written,
     DECAY_DIM: Math.max(1, decayDim),
@@ -213,13 +240,18 @@ export function linearModules(kernel: LinearKernel, spec: LinearSpecialisation):
     ...(spec.delta && reads.includes("beta") && operand("beta", 5)),
     ...(spec.lengths &&
       reads.includes("keys") && {
-        "package::slots::key_count": { name: "variants/key_count_stored.wesl", text: keyCountStored },
+        "package::slots::key_count": {
+          name: "variants/key_count_stored.wesl",
+          text: keyCountStored,
+        },
       }),
     ...(spec.mask &&
       reads.includes("keys") && {
         "package::slots::key_mask": { name: "variants/key_mask_bytes.wesl", text: keyMaskBytes },
       }),
-    ...(spec.normalized && { "package::slots::normalizer": { name: `variants/${variant}.wesl`, text: stored } }),
+    ...(spec.normalized && {
+      "package::slots::normalizer": { name: `variants/${variant}.wesl`, text: stored },
+    }),
   };
 }
 
@@ -236,7 +268,9 @@ export function linearBindings(kernel: LinearKernel, spec: LinearSpecialisation)
   const { normalized } = spec;
   return [
     params,
-    ...(["q", "k", "v"] as const).flatMap((name, index) => read(index + 1, name, reads.includes(name))),
+    ...(["q", "k", "v"] as const).flatMap((name, index) =>
+      read(index + 1, name, reads.includes(name)),
+    ),
     ...read(4, "decay", reads.includes("decay") && spec.decayDim > 0),
     ...read(5, "beta", reads.includes("beta") && spec.delta),
     ...written(6, "o", recurrent || kernel === "output"),
@@ -245,7 +279,9 @@ export function linearBindings(kernel: LinearKernel, spec: LinearSpecialisation)
     ...written(8, "next_normalizer", recurrent && normalized),
     ...read(9, "key_mask", reads.includes("keys") && spec.mask),
     ...read(10, "lengths", reads.includes("keys") && spec.lengths),
-    ...(recurrent ? read(11, "normalizer", normalized) : written(11, "normalizer", kernel === "scan" && normalized)),
+    ...(recurrent
+      ? read(11, "normalizer", normalized)
+      : written(11, "normalizer", kernel === "scan" && normalized)),
   ];
 }
 

@@ -1,4 +1,5 @@
-// The kernel that joins masks, shaders/mask_bits.wesl: bindings, uniform and grid. One text serves every pair of masks.
+// The kernel that joins masks, shaders/mask_bits.wesl: bindings, uniform and grid. One text serves
+// every pair of masks.
 
 import maskBits from "../../shaders/mask_bits.wesl?raw";
 import { link, type ModuleMap } from "../shader/link.ts";
@@ -28,7 +29,11 @@ let linked: KernelSource | undefined;
 
 /** The linked kernel: there is one. */
 export function maskBitsKernel(): KernelSource {
-  linked ??= { label: "mask_bits", ...link("package::mask_bits", MASK_BITS_MODULES), bindings: MASK_BITS_BINDINGS };
+  linked ??= {
+    label: "mask_bits",
+    ...link("package::mask_bits", MASK_BITS_MODULES),
+    bindings: MASK_BITS_BINDINGS,
+  };
   return linked;
 }
 

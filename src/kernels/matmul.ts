@@ -1,4 +1,5 @@
-// The matrix product, shaders/matmul.wesl and matmul_rows.wesl: tile table, specialisation and grid.
+// The matrix product, shaders/matmul.wesl and matmul_rows.wesl: tile table, specialisation and
+// grid.
 
 import quad from "../../shaders/lib/quad.wesl?raw";
 import matmul from "../../shaders/matmul.wesl?raw";
@@ -21,7 +22,10 @@ const ANY = Number.POSITIVE_INFINITY;
 export interface MatmulTile {
   /** Rows x columns of a tile. */
   readonly name: string;
-  /** The kernel: matmul.wesl, or matmul_rows.wesl, whose four lanes share what they read of the weight. */
+  /**
+   * The kernel: matmul.wesl, or matmul_rows.wesl, whose four lanes share what they read of the
+   * weight.
+   */
   readonly form: "tiles" | "quads";
   /** Rows of a lane; 8 lanes stand above each other, or 4. */
   readonly rows: number;
@@ -32,14 +36,18 @@ export interface MatmulTile {
   /** Most elements of y for which it is taken, and most rows. */
   readonly maxElements: number;
   readonly maxRows: number;
-  /** Devices for which it is taken unless it is asked for by name; quads need the feature subgroups, too. */
+  /**
+   * Devices for which it is taken unless it is asked for by name; quads need the feature subgroups,
+   * too.
+   */
   readonly devices: "all" | "gpus" | "software";
 }
 
 /**
- * The first row that has room for the size of y, and suits the device, is taken. The evidence is the instruction report
- * for RDNA2: the share of multiply-adds among the vector instructions for a chunk (its last one aside, where k ends
- * within it), registers, bytes of workgroup memory, and multiply-adds for each word read from there. No row spills.
+ * The first row that has room for the size of y, and suits the device, is taken. The evidence is
+ * the instruction report for RDNA2: the share of multiply-adds among the vector instructions for a
+ * chunk (its last one aside, where k ends within it), registers, bytes of workgroup memory, and
+ * multiply-adds for each word read from there. No row spills.
  */
 export const MATMUL_TILES: readonly MatmulTile[] = [
   // For software adapters: no barriers, no workgroup memory.
@@ -53,15 +61,47 @@ export const MATMUL_TILES: readonly MatmulTile[] = [
     maxRows: ANY,
     devices: "software",
   },
-  // A few rows, as in decoding: bound by reading W once, and spread over many workgroups. 51 %, 64 VGPRs, 6,144 B, 0.8.
-  { name: "8x32", form: "tiles", rows: 1, vCols: 1, dChunk: 8, maxElements: ANY, maxRows: 8, devices: "gpus" },
-  // Below 64 tiles of the next row. 81 %, 56 VGPRs, 5,120 B, 2.0. SwiftShader compiles it in less than 1 s.
-  { name: "32x32", form: "tiles", rows: 4, vCols: 1, dChunk: 4, maxElements: 2 ** 18, maxRows: ANY, devices: "all" },
+  // A few rows, as in decoding: bound by reading W once, and spread over many workgroups. 51 %, 64
+  // VGPRs, 6,144 B, 0.8.
+  {
+    name: "8x32",
+    form: "tiles",
+    rows: 1,
+    vCols: 1,
+    dChunk: 8,
+    maxElements: ANY,
+    maxRows: 8,
+    devices: "gpus",
+  },
+  // Below 64 tiles of the next row. 81 %, 56 VGPRs, 5,120 B, 2.0. SwiftShader compiles it in less
+  // than 1 s.
+  {
+    name: "32x32",
+    form: "tiles",
+    rows: 4,
+    vCols: 1,
+    dChunk: 4,
+    maxElements: 2 ** 18,
+    maxRows: ANY,
+    devices: "all",
+  },
   // 89 % (98 % in the innermost loop), f16 86 %, W of columns 84 %; 136 VGPRs, 10,240 B, 4.0.
-  { name: "64x64", form: "tiles", rows: 8, vCols: 2, dChunk: 4, maxElements: ANY, maxRows: ANY, devices: "gpus" },
+  {
+    name: "64x64",
+    form: "tiles",
+    rows: 8,
+    vCols: 2,
+    dChunk: 4,
+    maxElements: ANY,
+    maxRows: ANY,
+    devices: "gpus",
+  },
 ];
 
-/** Chooses a tile, or finds the one that was asked for by name. Throws FoveaError if there is none of that name. */
+/**
+ * Chooses a tile, or finds the one that was asked for by name. Throws FoveaError if there is none
+ * of that name.
+ */
 export function chooseMatmulTile(
   rows: number,
   columns: number,
@@ -71,21 +111,30 @@ export function chooseMatmulTile(
   if (name !== undefined) {
     const named = MATMUL_TILES.find((tile) => tile.name === name);
     const names = MATMUL_TILES.map((tile) => tile.name).join(", ");
-    check(named !== undefined, "argument", () => `no variant ${name} of the matmul kernel; there are ${names}.`);
+    check(
+      named !== undefined,
+      "argument",
+      () => `no variant ${name} of the matmul kernel; there are ${names}.`,
+    );
     check(
       named.form !== "quads" || subgroups,
       "limit",
-      () => `variant ${name} needs the feature subgroups, which the device does not have; take another.`,
+      () =>
+        `variant ${name} needs the feature subgroups, which the device does not have; take another.`,
     );
     return named;
   }
   const taken = { all: true, gpus: !software, software: software && subgroups };
   const able = MATMUL_TILES.filter(({ devices }) => taken[devices]);
-  const fits = ({ maxElements, maxRows }: MatmulTile) => rows <= maxRows && rows * columns <= maxElements;
+  const fits = ({ maxElements, maxRows }: MatmulTile) =>
+    rows <= maxRows && rows * columns <= maxElements;
   return able.find(fits) ?? able[able.length - 1];
 }
 
-/** What a product is compiled for. Sizes and strides are not among it, but for an odd number of columns. */
+/**
+ * What a product is compiled for. Sizes and strides are not among it, but for an odd number of
+ * columns.
+ */
 export interface MatmulSpecialisation {
   readonly tile: MatmulTile;
   readonly x: Access;
@@ -95,7 +144,10 @@ export interface MatmulSpecialisation {
   readonly y: Access;
   /** Rows of the weight, not the elements of a row, lie side by side in memory. */
   readonly columnsAdjacent: boolean;
-  /** Columns of y where they are no multiple of 4, so that its rows end within a vec4; otherwise undefined. */
+  /**
+   * Columns of y where they are no multiple of 4, so that its rows end within a vec4; otherwise
+   * undefined.
+   */
   readonly oddColumns: number | undefined;
 }
 
@@ -108,7 +160,8 @@ const slotsOf = ({ x, weight, bias, y }: MatmulSpecialisation) => ({
 });
 
 /** The root module of a tile's kernel. */
-export const matmulRoot = ({ form }: MatmulTile) => `package::matmul${form === "tiles" ? "" : "_rows"}`;
+export const matmulRoot = ({ form }: MatmulTile) =>
+  `package::matmul${form === "tiles" ? "" : "_rows"}`;
 
 /** The modules of a specialisation. */
 export function matmulModules(spec: MatmulSpecialisation): ModuleMap {
@@ -119,7 +172,8 @@ export function matmulModules(spec: MatmulSpecialisation): ModuleMap {
     V_COLS: tile.vCols,
     D_CHUNK: tile.dChunk,
     COLUMNS_ADJACENT: columnsAdjacent,
-    // The kernel itself drops what is past the end of the inner dimension. Any multiple of 4 says so to the slots.
+    // The kernel itself drops what is past the end of the inner dimension. Any multiple of 4 says
+    // so to the slots.
     HEAD_DIM: 4,
     V_DIM: oddColumns ?? 4,
     ...slotConstants(slotsOf(spec)),
@@ -130,7 +184,9 @@ export function matmulModules(spec: MatmulSpecialisation): ModuleMap {
     [matmulRoot(tile)]: tile.form === "tiles" ? matmul : matmulRows,
     ...config,
     ...slotModules(slotsOf(spec)),
-    ...(!bias && { "package::slots::value": { name: "variants/value_none.wesl", text: valueNone } }),
+    ...(!bias && {
+      "package::slots::value": { name: "variants/value_none.wesl", text: valueNone },
+    }),
   };
 }
 

@@ -1,4 +1,5 @@
-// The uniform of the attention kernels: its members are those of the struct in shaders/lib/params.wesl.
+// The uniform of the attention kernels: its members are those of the struct in
+// shaders/lib/params.wesl.
 
 import shader from "../../shaders/lib/params.wesl?raw";
 import { UniformStruct } from "./uniform.ts";

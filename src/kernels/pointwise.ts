@@ -1,4 +1,5 @@
-// The kernel of what is done to every element by itself, shaders/pointwise.wesl: what is compiled, and its grid.
+// The kernel of what is done to every element by itself, shaders/pointwise.wesl: what is compiled,
+// and its grid.
 
 import pointwise from "../../shaders/pointwise.wesl?raw";
 import activation from "../../shaders/slots/activation.wesl?raw";
@@ -17,7 +18,10 @@ const ACTIVATIONS = {
 export type ActivationModule = keyof typeof ACTIVATIONS;
 
 /** What is compiled of a pointwise operation. */
-export const pointwiseSpecialisation = (tensors: RowAccesses, what?: ActivationModule): RowSpecialisation => ({
+export const pointwiseSpecialisation = (
+  tensors: RowAccesses,
+  what?: ActivationModule,
+): RowSpecialisation => ({
   tensors,
   variant: what,
   constants: {

@@ -6,12 +6,17 @@ import bucketsStored from "../../shaders/variants/buckets_stored.wesl?raw";
 import type { RowAccesses, RowSpecialisation } from "./rows.ts";
 
 /** What is compiled; `byBuckets` where the source is a table, and not the bias itself. */
-export const positionBiasSpecialisation = (tensors: RowAccesses, byBuckets: boolean): RowSpecialisation => ({
+export const positionBiasSpecialisation = (
+  tensors: RowAccesses,
+  byBuckets: boolean,
+): RowSpecialisation => ({
   tensors,
   constants: { BUCKETS: byBuckets, GATED: tensors.residual !== undefined },
   modules: {
     "package::position_bias": positionBias,
-    "package::slots::buckets": byBuckets ? { name: "variants/buckets_stored.wesl", text: bucketsStored } : buckets,
+    "package::slots::buckets": byBuckets
+      ? { name: "variants/buckets_stored.wesl", text: bucketsStored }
+      : buckets,
   },
   ...(byBuckets && { bindings: [{ binding: 9, name: "buckets", type: "read-only-storage" }] }),
 });

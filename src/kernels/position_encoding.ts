@@ -1,4 +1,5 @@
-// The kernel of absolute position encodings, shaders/position_encoding.wesl: what is compiled, its bindings and its grid.
+// The kernel of absolute position encodings, shaders/position_encoding.wesl: what is compiled, its
+// bindings and its grid.
 
 import positionEncoding from "../../shaders/position_encoding.wesl?raw";
 import encoding from "../../shaders/slots/encoding.wesl?raw";
@@ -40,17 +41,28 @@ export function encodingModules(spec: EncodingSpecialisation): ModuleMap {
     ...(x === "in place" && inPlaceModule(o)),
     ...(!x && { "package::slots::query": { name: "variants/query_none.wesl", text: queryNone } }),
     ...("table" in source
-      ? { "package::slots::encoding": { name: "variants/encoding_learned.wesl", text: encodingLearned } }
+      ? {
+          "package::slots::encoding": {
+            name: "variants/encoding_learned.wesl",
+            text: encodingLearned,
+          },
+        }
       : { "package::slots::encoding": encoding }),
     ...rotaryModules("pairs" in source ? source.pairs : undefined),
     ...positionModules(positions),
   };
 }
 
-export function encodingBindings({ x, encoding: source, positions }: EncodingSpecialisation): Binding[] {
+export function encodingBindings({
+  x,
+  encoding: source,
+  positions,
+}: EncodingSpecialisation): Binding[] {
   return [
     { binding: 0, name: "params", type: "uniform" },
-    ...(x && x !== "in place" ? [{ binding: 1, name: "q", type: "read-only-storage" } as const] : []),
+    ...(x && x !== "in place"
+      ? [{ binding: 1, name: "q", type: "read-only-storage" } as const]
+      : []),
     ...("table" in source ? [{ binding: 2, name: "k", type: "read-only-storage" } as const] : []),
     { binding: 6, name: "o", type: "storage" },
     ...("pairs" in source ? rotaryBindings(source.pairs) : []),

@@ -27,14 +27,22 @@ export interface RotarySpecialisation {
 
 /** The modules of slots/positions. */
 export const positionModules = (stored: boolean): ModuleMap => ({
-  "package::slots::positions": stored ? { name: "variants/positions_stored.wesl", text: positionsStored } : positions,
+  "package::slots::positions": stored
+    ? { name: "variants/positions_stored.wesl", text: positionsStored }
+    : positions,
 });
 
 export const positionBindings = (stored: boolean): Binding[] =>
   stored ? [{ binding: 15, name: "positions", type: "read-only-storage" }] : [];
 
 /** The modules of a specialisation, of which `package::rotary` is the root. */
-export function rotaryKernelModules({ headDim, x, o, rotary: choice, positions }: RotarySpecialisation): ModuleMap {
+export function rotaryKernelModules({
+  headDim,
+  x,
+  o,
+  rotary: choice,
+  positions,
+}: RotarySpecialisation): ModuleMap {
   const slots = { ...PLAIN, q: x, o };
   return {
     ...MODULES,
@@ -47,7 +55,10 @@ export function rotaryKernelModules({ headDim, x, o, rotary: choice, positions }
   };
 }
 
-export function rotaryKernelBindings({ rotary: choice, positions }: RotarySpecialisation): Binding[] {
+export function rotaryKernelBindings({
+  rotary: choice,
+  positions,
+}: RotarySpecialisation): Binding[] {
   return [
     { binding: 0, name: "params", type: "uniform" },
     ...(choice.inPlace ? [] : [{ binding: 1, name: "q", type: "read-only-storage" } as const]),
@@ -67,7 +78,10 @@ export function rotaryKernel(spec: RotarySpecialisation): KernelSource {
 }
 
 /** Parts of a row that a lane takes, as the shader cuts it. */
-export function rotaryCells({ headDim, rotary: { rotaryDim, interleaved, inPlace } }: RotarySpecialisation): number {
+export function rotaryCells({
+  headDim,
+  rotary: { rotaryDim, interleaved, inPlace },
+}: RotarySpecialisation): number {
   const half = rotaryDim / 2;
   if (!interleaved && half % 4 !== 0) return 1;
   const end = Math.ceil((inPlace ? rotaryDim : headDim) / 4);

@@ -1,5 +1,6 @@
-// Rotary embedding for whichever kernel wants it: the modules of slots/rotary and slots/angles, their bindings, and the
-// tables of angles. Computed in float64 here, because WGSL's sin and cos are only accurate near 0.
+// Rotary embedding for whichever kernel wants it: the modules of slots/rotary and slots/angles,
+// their bindings, and the tables of angles. Computed in float64 here, because WGSL's sin and cos
+// are only accurate near 0.
 
 import rotary from "../../shaders/lib/rotary.wesl?raw";
 import angles from "../../shaders/slots/angles.wesl?raw";
@@ -24,7 +25,10 @@ export interface RotaryChoice {
   readonly angles: "tables" | "f32" | "f16" | "bf16";
 }
 
-/** Positions that the tables of angles cover: from -ANGLE_POSITIONS up to, and without, ANGLE_POSITIONS. */
+/**
+ * Positions that the tables of angles cover: from -ANGLE_POSITIONS up to, and without,
+ * ANGLE_POSITIONS.
+ */
 export const ANGLE_POSITIONS = 2 ** 23;
 /** Rows of a table: positions are numbers of three digits to this base. */
 const DIGITS = 256;
@@ -59,7 +63,8 @@ export function rotaryModules(choice?: RotaryChoice): ModuleMap {
 /** The bindings that it brings. */
 export function rotaryBindings(choice?: RotaryChoice): Binding[] {
   if (!choice) return [];
-  if (choice.angles === "tables") return [{ binding: 13, name: "angles", type: "read-only-storage" }];
+  if (choice.angles === "tables")
+    return [{ binding: 13, name: "angles", type: "read-only-storage" }];
   return [
     { binding: 13, name: "cos_cache", type: "read-only-storage" },
     { binding: 14, name: "sin_cache", type: "read-only-storage" },
@@ -70,13 +75,16 @@ export function rotaryBindings(choice?: RotaryChoice): Binding[] {
 export const angleTablesShape = (pairs: number) => [3, DIGITS, pairs, 2] as const;
 
 /**
- * The tables that variants/angles_tables reads: (cos, sin) of the angles of positions c, 256 b and 65,536 a, where the
- * last digit, a, counts from -128 up to 127 and lies at a modulo 256.
+ * The tables that variants/angles_tables reads: (cos, sin) of the angles of positions c, 256 b and
+ * 65,536 a, where the last digit, a, counts from -128 up to 127 and lies at a modulo 256.
  *
  * @param frequencies Radians from one position to the next, for each pair
  * @param factor Of cos and sin
  */
-export function angleTables(frequencies: ArrayLike<number>, factor: number): Float32Array<ArrayBuffer> {
+export function angleTables(
+  frequencies: ArrayLike<number>,
+  factor: number,
+): Float32Array<ArrayBuffer> {
   const pairs = frequencies.length;
   const tables = new Float32Array(3 * DIGITS * pairs * 2);
   let at = 0;

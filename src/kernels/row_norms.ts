@@ -1,4 +1,5 @@
-// The kernel that finds the norms of the rows of q and k, shaders/row_norms.wesl: specialisation and grid.
+// The kernel that finds the norms of the rows of q and k, shaders/row_norms.wesl: specialisation
+// and grid.
 
 import rowNorms from "../../shaders/row_norms.wesl?raw";
 import { link, type ModuleMap } from "../shader/link.ts";
@@ -31,7 +32,10 @@ export const ROW_NORMS_BINDINGS: readonly Binding[] = [
 /** By the norm, and how q and k are read. */
 const kernels = new KernelCache<RowNormsSpecialisation>();
 
-export function rowNormsKernel(headDim: number, { q, k, cache, similarity }: SlotChoice): KernelSource {
+export function rowNormsKernel(
+  headDim: number,
+  { q, k, cache, similarity }: SlotChoice,
+): KernelSource {
   const rms = similarity?.kind === "normalized" && similarity.rms;
   const norm = { kind: "normalized", rms, qWeights: false, kWeights: false } as const;
   const spec: RowNormsSpecialisation = {

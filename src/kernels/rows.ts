@@ -1,5 +1,5 @@
-// What the kernels of rows have in common, shaders/pointwise.wesl, row_softmax.wesl and layer_norm.wesl: the modules and
-// bindings of their tensors, and their uniform.
+// What the kernels of rows have in common, shaders/pointwise.wesl, row_softmax.wesl and
+// layer_norm.wesl: the modules and bindings of their tensors, and their uniform.
 
 import half from "../../shaders/lib/half.wesl?raw";
 import rowParams from "../../shaders/lib/row_params.wesl?raw";
@@ -31,7 +31,10 @@ export type RowAccesses = Readonly<Partial<Record<RowTensor, Access>>> & {
 export interface RowSpecialisation {
   readonly tensors: RowAccesses;
   readonly constants: Readonly<Record<string, number | boolean>>;
-  /** Modules beside those of the tensors, and what tells them from others of the same kernel and constants. */
+  /**
+   * Modules beside those of the tensors, and what tells them from others of the same kernel and
+   * constants.
+   */
   readonly modules: ModuleMap;
   readonly variant?: string | undefined;
   /** Bindings beside those of the tensors. */
@@ -51,7 +54,10 @@ export function rowModules({ tensors, constants, modules }: RowSpecialisation): 
     const text = asRows(name, index + 1, module.text);
     return [`package::slots::row_${name}`, { name: `${module.name} as ${name}`, text }];
   });
-  const bf16 = SLOTS.map((name) => [`${name.toUpperCase()}_BF16`, tensors[name]?.startsWith("bf16") ?? false]);
+  const bf16 = SLOTS.map((name) => [
+    `${name.toUpperCase()}_BF16`,
+    tensors[name]?.startsWith("bf16") ?? false,
+  ]);
   return {
     "package::lib::params": rowParams,
     "package::lib::half": half,
@@ -61,7 +67,10 @@ export function rowModules({ tensors, constants, modules }: RowSpecialisation): 
   };
 }
 
-export function rowBindings({ tensors, bindings = [] }: Pick<RowSpecialisation, "tensors" | "bindings">): Binding[] {
+export function rowBindings({
+  tensors,
+  bindings = [],
+}: Pick<RowSpecialisation, "tensors" | "bindings">): Binding[] {
   const used = ROW_TENSORS.flatMap((name, index): Binding[] => {
     const type = (READ as readonly string[]).includes(name) ? "read-only-storage" : "storage";
     return tensors[name] === undefined ? [] : [{ binding: index + 1, name, type }];
@@ -72,22 +81,32 @@ export function rowBindings({ tensors, bindings = [] }: Pick<RowSpecialisation, 
 /** Lanes of a workgroup of a kernel in which they share rows. */
 const ROW_WG_SIZE = 256;
 
-/** How many lanes share a row of `width` elements. Where `rowsAdjacent`, as many rows as can be are read side by side. */
+/**
+ * How many lanes share a row of `width` elements. Where `rowsAdjacent`, as many rows as can be are
+ * read side by side.
+ */
 export function rowLanes(width: number, rowsAdjacent: boolean): number {
   const [few, some] = rowsAdjacent ? [256, Number.POSITIVE_INFINITY] : [64, 1024];
   return width <= few ? 4 : width <= some ? 32 : ROW_WG_SIZE;
 }
 
 /** Workgroups for so many rows. */
-export const rowWorkgroups = (rows: number, lanes: number): number => Math.ceil((rows * lanes) / ROW_WG_SIZE);
+export const rowWorkgroups = (rows: number, lanes: number): number =>
+  Math.ceil((rows * lanes) / ROW_WG_SIZE);
 
 /** By root, and what of the specialisation the text depends on. */
-const kernels = new KernelCache<Pick<RowSpecialisation, "tensors" | "constants" | "variant"> & { root: string }>();
+const kernels = new KernelCache<
+  Pick<RowSpecialisation, "tensors" | "constants" | "variant"> & { root: string }
+>();
 
 export function rowKernel(root: string, spec: RowSpecialisation): KernelSource {
   const { tensors, constants, variant } = spec;
   return kernels.get({ root, tensors, constants, variant }, () => {
-    return { label: root, ...link(`package::${root}`, rowModules(spec)), bindings: rowBindings(spec) };
+    return {
+      label: root,
+      ...link(`package::${root}`, rowModules(spec)),
+      bindings: rowBindings(spec),
+    };
   });
 }
 

@@ -1,5 +1,6 @@
-// The modules that fill the slots of the attention kernels where they are not the default ones. Plain attention of dense
-// f32 tensors needs none of them, and is planned without loading this file.
+// The modules that fill the slots of the attention kernels where they are not the default ones.
+// Plain attention of dense f32 tensors needs none of them, and is planned without loading this
+// file.
 
 import additive from "../../shaders/lib/additive.wesl?raw";
 import half from "../../shaders/lib/half.wesl?raw";
@@ -38,7 +39,13 @@ import walkBlocks from "../../shaders/variants/walk_blocks.wesl?raw";
 import { type Guest, guestLines } from "../shader/guests.ts";
 import type { ModuleMap, ModuleSource } from "../shader/link.ts";
 import { asKey, asOutput, asValue } from "../shader/modules.ts";
-import { type Access, CAPTURES_AT, type FunctionKind, type FunctionText, type SlotChoice } from "./slots.ts";
+import {
+  type Access,
+  CAPTURES_AT,
+  type FunctionKind,
+  type FunctionText,
+  type SlotChoice,
+} from "./slots.ts";
 
 const SEQUENCES = {
   batch: { name: "variants/sequence_batch.wesl", text: sequenceBatch },
@@ -78,9 +85,13 @@ const OUTPUTS: Readonly<Record<string, ModuleSource>> = {
   "packed-strided": { name: "variants/output_half_strided.wesl", text: outputHalfStrided },
   f16: { name: "variants/output_f16.wesl", text: outputF16 },
 };
-const moduleOf = (modules: typeof QUERIES, access: Access) => modules[access.replace(/^b?f16-/, "")];
+const moduleOf = (modules: typeof QUERIES, access: Access) =>
+  modules[access.replace(/^b?f16-/, "")];
 
-/** The module of the slot `query` for an access, to be renamed for another tensor that is read alike. */
+/**
+ * The module of the slot `query` for an access, to be renamed for another tensor that is read
+ * alike.
+ */
 export const queryModule = (access: Access): ModuleSource =>
   moduleOf(QUERIES, access) ?? { name: "slots/query.wesl", text: query };
 
@@ -111,14 +122,25 @@ export function slotModules(slots: SlotChoice): ModuleMap {
     ...slotModule("value", moduleOf(QUERIES, v), asValue),
     ...slotModule("output", moduleOf(OUTPUTS, o)),
     ...(sequence && { "package::slots::sequence": SEQUENCES[sequence] }),
-    ...(slots.tables && { "package::slots::tables": { name: "variants/tables_stored.wesl", text: tablesStored } }),
+    ...(slots.tables && {
+      "package::slots::tables": { name: "variants/tables_stored.wesl", text: tablesStored },
+    }),
     ...(slots.largeScale && {
-      "package::slots::similarity": { name: "variants/similarity_scaled.wesl", text: similarityScaled },
+      "package::slots::similarity": {
+        name: "variants/similarity_scaled.wesl",
+        text: similarityScaled,
+      },
     }),
     ...(similarity && { "package::slots::similarity": SIMILARITIES[similarity.kind] }),
-    ...(slots.lse && { "package::slots::lse": { name: "variants/lse_stored.wesl", text: lseStored } }),
-    ...(slots.rowMax && { "package::slots::row_max": { name: "variants/row_max_stored.wesl", text: rowMaxStored } }),
-    ...(slots.bias && { "package::slots::bias": { name: "variants/bias_stored.wesl", text: biasStored } }),
+    ...(slots.lse && {
+      "package::slots::lse": { name: "variants/lse_stored.wesl", text: lseStored },
+    }),
+    ...(slots.rowMax && {
+      "package::slots::row_max": { name: "variants/row_max_stored.wesl", text: rowMaxStored },
+    }),
+    ...(slots.bias && {
+      "package::slots::bias": { name: "variants/bias_stored.wesl", text: biasStored },
+    }),
     ...(slots.dropout && {
       "package::slots::dropout": { name: "variants/dropout_threefry.wesl", text: dropoutThreefry },
     }),
@@ -127,7 +149,9 @@ export function slotModules(slots: SlotChoice): ModuleMap {
     ...functionModules("score", slots.score),
     ...functionModules("mask", slots.mask),
     ...functionModules("probability", slots.probability),
-    ...(slots.blocks && { "package::slots::walk": { name: "variants/walk_blocks.wesl", text: walkBlocks } }),
+    ...(slots.blocks && {
+      "package::slots::walk": { name: "variants/walk_blocks.wesl", text: walkBlocks },
+    }),
   };
 }
 
@@ -137,9 +161,15 @@ export function inPlaceModule(access: Access): ModuleMap {
 }
 
 /** A module for a slot, under the names of the slot; nothing where the default stays. */
-function slotModule(slot: string, module: ModuleSource | undefined, rename = (text: string) => text): ModuleMap {
+function slotModule(
+  slot: string,
+  module: ModuleSource | undefined,
+  rename = (text: string) => text,
+): ModuleMap {
   if (!module) return {};
-  return { [`package::slots::${slot}`]: { name: `${module.name} as ${slot}`, text: rename(module.text) } };
+  return {
+    [`package::slots::${slot}`]: { name: `${module.name} as ${slot}`, text: rename(module.text) },
+  };
 }
 
 /** A user's function as the module of its slot, with the memory that it captures. */
@@ -148,12 +178,26 @@ export function functionModules(kind: FunctionKind, text: FunctionText | undefin
   const memory = text.captures.map(({ name, type, array }, index) => ({
     name,
     declared: (as: string) => {
-      const variable = array ? `var<storage, read> ${as}: array<${type}>` : `var<uniform> ${as}: ${type}`;
+      const variable = array
+        ? `var<storage, read> ${as}: array<${type}>`
+        : `var<uniform> ${as}: ${type}`;
       return `@group(0) @binding(${CAPTURES_AT[kind] + index}) ${variable};`;
     },
   }));
-  const guest: Guest = { entry: kind, parts: text.parts, memory, memoryLabel: `captures of the ${text.label}` };
+  const guest: Guest = {
+    entry: kind,
+    parts: text.parts,
+    memory,
+    memoryLabel: `captures of the ${text.label}`,
+  };
   const uses = ["package::lib::position", ...text.uses];
   const lines = (taken: Set<string>) => guestLines(guest, taken);
-  return { [`package::slots::${kind}`]: { name: text.label, text: "", uses, guest: { entry: kind, lines } } };
+  return {
+    [`package::slots::${kind}`]: {
+      name: text.label,
+      text: "",
+      uses,
+      guest: { entry: kind, lines },
+    },
+  };
 }

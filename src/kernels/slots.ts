@@ -1,19 +1,25 @@
-// What the slots of the attention kernels are filled by for a problem: the constants and bindings that it brings. The
-// modules are in slot_modules.ts.
+// What the slots of the attention kernels are filled by for a problem: the constants and bindings
+// that it brings. The modules are in slot_modules.ts.
 
 import type { GuestPart } from "../shader/guests.ts";
 import type { Binding } from "../types.ts";
 import type { KvAccess } from "./kv_access.ts";
 
 /**
- * How the rows of a tensor are read or written: f32 as sequences of aligned vec4s or element by element, f16 and bf16
- * likewise from words of two, f16 as sequences of aligned vec4s where the device has the type, and words as a cache
- * reads them.
+ * How the rows of a tensor are read or written: f32 as sequences of aligned vec4s or element by
+ * element, f16 and bf16 likewise from words of two, f16 as sequences of aligned vec4s where the
+ * device has the type, and words as a cache reads them.
  */
-export type Access = "dense" | "strided" | `${"f16" | "bf16"}-${"packed" | "packed-strided"}` | "f16" | "words";
+export type Access =
+  | "dense"
+  | "strided"
+  | `${"f16" | "bf16"}-${"packed" | "packed-strided"}`
+  | "f16"
+  | "words";
 
 /** Whether rows are addressed in units of four elements. */
-export const isAligned = (access: Access): boolean => access !== "words" && !access.endsWith("strided");
+export const isAligned = (access: Access): boolean =>
+  access !== "words" && !access.endsWith("strided");
 
 /** Types that a function of a user may capture. */
 export type CaptureType = "f32" | "i32" | "u32";
@@ -26,7 +32,11 @@ export interface FunctionText {
   readonly label: string;
   /** Its text, and those that it is made of. */
   readonly parts: readonly GuestPart[];
-  readonly captures: readonly { readonly name: string; readonly type: CaptureType; readonly array: boolean }[];
+  readonly captures: readonly {
+    readonly name: string;
+    readonly type: CaptureType;
+    readonly array: boolean;
+  }[];
   /** It may give HIDDEN. */
   readonly hides: boolean;
   /** Our modules whose functions it calls. */
@@ -35,12 +45,20 @@ export interface FunctionText {
 
 /** What a similarity's module depends on. */
 export type SimilarityChoice =
-  | { readonly kind: "normalized"; readonly rms: boolean; readonly qWeights: boolean; readonly kWeights: boolean }
+  | {
+      readonly kind: "normalized";
+      readonly rms: boolean;
+      readonly qWeights: boolean;
+      readonly kWeights: boolean;
+    }
   | {
       readonly kind: "additive";
       readonly innerBias: boolean;
       readonly unitVector: boolean;
-      /** For kernels that hold rows in registers: another kernel has left the exponentials of the keys. */
+      /**
+       * For kernels that hold rows in registers: another kernel has left the exponentials of the
+       * keys.
+       */
       readonly storedKeys?: true;
     };
 
@@ -50,9 +68,15 @@ export interface SlotChoice {
   readonly k: Access;
   readonly v: Access;
   readonly o: Access;
-  /** Keys and values are those of a cache, which brings modules of its own, for `slots/sequence` too. */
+  /**
+   * Keys and values are those of a cache, which brings modules of its own, for `slots/sequence`
+   * too.
+   */
   readonly cache?: KvAccess;
-  /** Lengths and positions: the same for all entries, their own, or those of entries one after the other. */
+  /**
+   * Lengths and positions: the same for all entries, their own, or those of entries one after the
+   * other.
+   */
   readonly sequence?: "batch" | "packed";
   /** There are small tables: of lengths, slopes, sinks or distances. */
   readonly tables?: boolean;

@@ -1,4 +1,5 @@
-// The copy kernel of the tables, shaders/tables.wesl: its bindings, the struct that it reads and its grid.
+// The copy kernel of the tables, shaders/tables.wesl: its bindings, the struct that it reads and
+// its grid.
 
 import tables from "../../shaders/tables.wesl?raw";
 import { link } from "../shader/link.ts";
@@ -28,7 +29,10 @@ export function tablesKernel(): KernelSource {
   return linked;
 }
 
-/** The uniform for a tensor of one or two axes, `base` elements into its binding, that goes to word `at`. */
+/**
+ * The uniform for a tensor of one or two axes, `base` elements into its binding, that goes to word
+ * `at`.
+ */
 export function copyValues({ shape, strides }: Required<TensorSpec>, base: number, at: number) {
   const [rows, columns] = shape.length === 2 ? shape : [1, shape[0]];
   const [stride_row, stride_column] = strides.length === 2 ? strides : [0, strides[0]];

@@ -1,4 +1,5 @@
-// Uniform structs as the host writes them: names, types and places are read from the shader's own text.
+// Uniform structs as the host writes them: names, types and places are read from the shader's own
+// text.
 
 import { FoveaError } from "../errors.ts";
 import type { KernelSource } from "../types.ts";
@@ -70,8 +71,9 @@ export class UniformStruct<Name extends string = string> {
   /**
    * Writes the struct into `bytes` at `offset`.
    *
-   * Throws FoveaError("shader") for a value that the struct has no member for, and for a member without a value: of a struct
-   * that several kernels share, for one that the kernel `source` reads as `params.member`. The others are then 0.
+   * Throws FoveaError("shader") for a value that the struct has no member for, and for a member
+   * without a value: of a struct that several kernels share, for one that the kernel `source` reads
+   * as `params.member`. The others are then 0.
    */
   pack(values: UniformValues<Name>, bytes: ArrayBuffer, offset = 0, source?: KernelSource): void {
     const given = values as UniformValues;
@@ -80,9 +82,11 @@ export class UniformStruct<Name extends string = string> {
     const view = new DataView(bytes, offset, this.bytes);
     for (const member of this.members) {
       const value = given[member.name] ?? (read?.has(member.name) === false ? 0 : undefined);
-      if (value === undefined) this.#refuse(`gets no value for ${member.name}${source ? ` of ${source.label}` : ""}`);
+      if (value === undefined)
+        this.#refuse(`gets no value for ${member.name}${source ? ` of ${source.label}` : ""}`);
       const isNumber = typeof value === "number";
-      if (!isNumber && value.length !== member.count) this.#refuse(`gets ${value.length} numbers for ${member.name}`);
+      if (!isNumber && value.length !== member.count)
+        this.#refuse(`gets ${value.length} numbers for ${member.name}`);
       const { scalar } = TYPES[member.type];
       for (let i = 0; i < member.count; i++)
         writeScalar(view, member.offset + 4 * i, scalar, isNumber ? value : value[i]);
@@ -93,7 +97,10 @@ export class UniformStruct<Name extends string = string> {
     return this.#known.has(name);
   }
 
-  /** Bytes from the uniform of one dispatch to the next: offsets of uniforms are multiples of 256 at most. */
+  /**
+   * Bytes from the uniform of one dispatch to the next: offsets of uniforms are multiples of 256 at
+   * most.
+   */
   get stride(): number {
     return Math.ceil(this.bytes / 256) * 256;
   }

@@ -1,4 +1,5 @@
-// The kernels of what attention does not store, shaders/weights.wesl and shaders/top_keys.wesl: specialisation and grid.
+// The kernels of what attention does not store, shaders/weights.wesl and shaders/top_keys.wesl:
+// specialisation and grid.
 
 import chosen from "../../shaders/lib/chosen.wesl?raw";
 import products from "../../shaders/lib/products.wesl?raw";
@@ -30,7 +31,10 @@ export const ALL = 0xffffffff;
 export const MOST_KEYS = 64;
 
 const LANES_Y = 8;
-/** Keys that a workgroup of `weights` takes where it need not take all: enough to be worth a workgroup. */
+/**
+ * Keys that a workgroup of `weights` takes where it need not take all: enough to be worth a
+ * workgroup.
+ */
 const SHARE = 512;
 
 /** One of the two, with its shader: a bundle has those that its application uses. */
@@ -48,8 +52,13 @@ export interface ScoreSpecialisation extends SlotChoice {
   readonly headDim: number;
 }
 
-/** The modules of a specialisation, of which `package::weights` or `package::top_keys` is the root. */
-export function scoreModules({ name, text, rows }: ScoreKernel, spec: ScoreSpecialisation): ModuleMap {
+/**
+ * The modules of a specialisation, of which `package::weights` or `package::top_keys` is the root.
+ */
+export function scoreModules(
+  { name, text, rows }: ScoreKernel,
+  spec: ScoreSpecialisation,
+): ModuleMap {
   const config = configModule({
     HEAD_DIM: spec.headDim,
     V_DIM: 1,
@@ -103,8 +112,15 @@ export function scoreKernel(kernel: ScoreKernel, spec: ScoreSpecialisation): Ker
   });
 }
 
-/** Tiles of the chosen rows, and shares of the keys: all of them are one share where the rows' sums are not known. */
+/**
+ * Tiles of the chosen rows, and shares of the keys: all of them are one share where the rows' sums
+ * are not known.
+ */
 export function scoreGrid(kernel: ScoreKernel, rows: number, seqKv: number, split: boolean) {
   const qTile = LANES_Y * kernel.rows;
-  return { qTile, qTiles: Math.ceil(rows / qTile), vSplits: split ? Math.max(1, Math.ceil(seqKv / SHARE)) : 1 };
+  return {
+    qTile,
+    qTiles: Math.ceil(rows / qTile),
+    vSplits: split ? Math.max(1, Math.ceil(seqKv / SHARE)) : 1,
+  };
 }

@@ -1,11 +1,18 @@
-// Boolean masks in both conventions that libraries have: what is true counts, or what is true is ignored; of scores, or
-// of keys alone. One mask that counts is left as it is; anything else is joined into one of bits, before each run.
+// Boolean masks in both conventions that libraries have: what is true counts, or what is true is
+// ignored; of scores, or of keys alone. One mask that counts is left as it is; anything else is
+// joined into one of bits, before each run.
 
 import { check } from "../errors.ts";
 import { paramsBuffer, settle } from "../gpu/buffers.ts";
 import { compileKernel } from "../gpu/pipelines.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { MASK_KINDS, MASKS, maskBitsKernel, maskBitsWorkgroups, WORD_KEYS } from "../kernels/mask_bits.ts";
+import {
+  MASK_KINDS,
+  MASKS,
+  maskBitsKernel,
+  maskBitsWorkgroups,
+  WORD_KEYS,
+} from "../kernels/mask_bits.ts";
 import type { UniformValues } from "../kernels/uniform.ts";
 import { resolveMemory } from "../plan/broadcast.ts";
 import { planTensors } from "../plan/one_kernel.ts";
@@ -16,7 +23,8 @@ import { UNIFORM_STRIDE } from "../plan/work.ts";
 import type { TensorSpec } from "../types.ts";
 
 /**
- * Masks over the scores. Each is u8, 0 for false, or bits of u32, the first key in the lowest bit of a word.
+ * Masks over the scores. Each is u8, 0 for false, or bits of u32, the first key in the lowest bit
+ * of a word.
  *
  * | option | shape | true means | where it comes from |
  * |---|---|---|---|
@@ -25,9 +33,9 @@ import type { TensorSpec } from "../types.ts";
  * | `keyMask` | [B, N] | the key is one | Keras' value_mask, attention_mask of tokenizers |
  * | `ignoreKeyMask` | [B, N] | the key is padding | key_padding_mask of PyTorch's nn.MultiheadAttention |
  *
- * One of the first two and one of the last two may be given; a query then sees what both let it. Leading axes of a mask
- * of scores may be left out; one of Keras' [B, M, N] is viewed as [B, 1, M, N], one of PyTorch's [B * H, M, N] as
- * [B, H, M, N].
+ * One of the first two and one of the last two may be given; a query then sees what both let it.
+ * Leading axes of a mask of scores may be left out; one of Keras' [B, M, N] is viewed as [B, 1, M,
+ * N], one of PyTorch's [B * H, M, N] as [B, H, M, N].
  */
 export interface BooleanMasks<T = TensorSpec> {
   readonly mask?: T;
@@ -55,17 +63,25 @@ export interface ResolvedMask {
 }
 
 /** Checks the masks of a problem with these scores [B, H, M, N]. */
-export function resolveMasks(label: string, masks: BooleanMasks, scores: readonly number[]): ResolvedMask[] {
+export function resolveMasks(
+  label: string,
+  masks: BooleanMasks,
+  scores: readonly number[],
+): ResolvedMask[] {
   return PAIRS.flatMap((names, index) => {
     const given = names.filter((name) => masks[name] !== undefined);
     check(
       given.length <= 1,
       "argument",
-      () => `${label}: give ${names.join(" or ")}, not both: they are the same mask in two conventions.`,
+      () =>
+        `${label}: give ${names.join(" or ")}, not both: they are the same mask in two conventions.`,
     );
     return given.map((name): ResolvedMask => {
       const mask = masks[name] as TensorSpec;
-      const spec = checkedSpec(label, name, { ...specOf(mask), dtype: mask.dtype ?? "u8" }, ["u8", "u32"]);
+      const spec = checkedSpec(label, name, { ...specOf(mask), dtype: mask.dtype ?? "u8" }, [
+        "u8",
+        "u32",
+      ]);
       const what = `${label}: ${name}`;
       if (index === 1) checkKeyMask(what, spec, scores);
       const wide = index === 1 ? overKeys(spec) : spec;
@@ -86,7 +102,11 @@ const specOf = (given: TensorSpec): TensorSpec => {
   return { shape, ...(strides && { strides }), ...(offset !== undefined && { offset }) };
 };
 
-function checkKeyMask(what: string, { shape, dtype }: ResolvedSpec, [batch, , , keys]: readonly number[]): void {
+function checkKeyMask(
+  what: string,
+  { shape, dtype }: ResolvedSpec,
+  [batch, , , keys]: readonly number[],
+): void {
   const words = dtype === "u32" ? Math.ceil(keys / WORD_KEYS) : keys;
   check(
     shape.length === 2 && (shape[0] === batch || shape[0] === 1) && shape[1] === words,
@@ -110,11 +130,19 @@ export const keyMaskView = (mask: Tensor): Tensor => {
 };
 
 /** Whether the masks are one that attention takes as it is. */
-export const isPlainMask = (masks: readonly ResolvedMask[]): boolean => masks.length === 1 && !masks[0].ignored;
+export const isPlainMask = (masks: readonly ResolvedMask[]): boolean =>
+  masks.length === 1 && !masks[0].ignored;
 
 /** Compiles what joins masks into the one that attention takes, over the scores [B, H, M, N]. */
-export async function prepareMasks(device: GPUDevice, label: string, masks: readonly ResolvedMask[], keys: number) {
-  const [b, h, m] = [0, 1, 2].map((axis) => Math.max(...masks.map(({ overScores }) => overScores.shape[axis])));
+export async function prepareMasks(
+  device: GPUDevice,
+  label: string,
+  masks: readonly ResolvedMask[],
+  keys: number,
+) {
+  const [b, h, m] = [0, 1, 2].map((axis) =>
+    Math.max(...masks.map(({ overScores }) => overScores.shape[axis])),
+  );
   const rowWords = Math.ceil(keys / WORD_KEYS);
   const compiled = await compileKernel(device, maskBitsKernel());
   const { operands, owned } = planTensors(device, label, ({ add, own }) => {
@@ -125,7 +153,11 @@ export async function prepareMasks(device: GPUDevice, label: string, masks: read
   const workgroups = Math.max(1, maskBitsWorkgroups(bits.size));
   const x = Math.min(workgroups, device.limits.maxComputeWorkgroupsPerDimension);
   const sizes = { heads: h, rows: m, row_words: rowWords, keys, words: bits.size, grid_x: x };
-  const names = { bits: "output", mask_0: masks[0].name, ...(masks[1] && { mask_1: masks[1].name }) } as const;
+  const names = {
+    bits: "output",
+    mask_0: masks[0].name,
+    ...(masks[1] && { mask_1: masks[1].name }),
+  } as const;
   try {
     const chunk = new ArrayBuffer(UNIFORM_STRIDE);
     MASKS.pack({ ...sizes, ...valuesOf(masks, (name) => operands.get(name)?.base ?? 0) }, chunk);
@@ -151,13 +183,18 @@ export async function prepareMasks(device: GPUDevice, label: string, masks: read
 }
 
 /** The members of the uniform for both masks, of which the second may be none. */
-function valuesOf(masks: readonly ResolvedMask[], baseOf: (name: MaskName) => number): UniformValues {
+function valuesOf(
+  masks: readonly ResolvedMask[],
+  baseOf: (name: MaskName) => number,
+): UniformValues {
   const each = [0, 1].map((index) => {
     const mask = masks[index] as ResolvedMask | undefined;
     return {
       [`strides_${index}`]: mask?.overScores.strides ?? [0, 0, 0, 0],
       [`base_${index}`]: mask ? baseOf(mask.name) : 0,
-      [`kind_${index}`]: mask ? MASK_KINDS[mask.spec.dtype === "u8" ? "bytes" : "bits"] : MASK_KINDS.none,
+      [`kind_${index}`]: mask
+        ? MASK_KINDS[mask.spec.dtype === "u8" ? "bytes" : "bits"]
+        : MASK_KINDS.none,
       [`ignored_${index}`]: Number(mask?.ignored ?? false),
     };
   });

@@ -12,12 +12,17 @@ import type { Dtype } from "../types.ts";
  * @param heads H; must divide the last axis.
  */
 export function splitHeads<D extends Dtype>(tensor: Tensor<D>, heads: number): Tensor<D> {
-  check(tensor instanceof Tensor, "argument", () => "splitHeads: expected a Tensor; make one with tensor().");
+  check(
+    tensor instanceof Tensor,
+    "argument",
+    () => "splitHeads: expected a Tensor; make one with tensor().",
+  );
   const [batch, rows, width] = tensor.shape;
   check(
     tensor.shape.length === 3 && Number.isInteger(heads) && heads >= 1 && width % heads === 0,
     "argument",
-    () => `splitHeads: can't take ${show(heads)} heads out of [${tensor.shape}]; expected [B, M, H * D].`,
+    () =>
+      `splitHeads: can't take ${show(heads)} heads out of [${tensor.shape}]; expected [B, M, H * D].`,
   );
   const [b, m, d] = tensor.strides;
   const headDim = width / heads;
@@ -45,7 +50,8 @@ const PACKED_SIZES: OptionNames<PackedQkvSizes> = {
 };
 
 /**
- * The q, k and v of a packed projection: rows [B, M, H * D | Hkv * D | Hkv * Dv] as three BHMD tensors.
+ * The q, k and v of a packed projection: rows [B, M, H * D | Hkv * D | Hkv * Dv] as three BHMD
+ * tensors.
  *
  * @example
  * const { q, k, v } = unpackQkv(qkv, { heads: 12, headDim: 64 });
@@ -54,8 +60,17 @@ export function unpackQkv<D extends Dtype>(
   packed: Tensor<D>,
   sizes: PackedQkvSizes,
 ): { q: Tensor<D>; k: Tensor<D>; v: Tensor<D> } {
-  check(packed instanceof Tensor, "argument", () => "unpackQkv: expected a Tensor; make one with tensor().");
-  const { heads, kvHeads = heads, headDim, vDim = headDim } = takeOptions("unpackQkv", sizes, PACKED_SIZES);
+  check(
+    packed instanceof Tensor,
+    "argument",
+    () => "unpackQkv: expected a Tensor; make one with tensor().",
+  );
+  const {
+    heads,
+    kvHeads = heads,
+    headDim,
+    vDim = headDim,
+  } = takeOptions("unpackQkv", sizes, PACKED_SIZES);
   for (const [name, value] of Object.entries({ heads, kvHeads, headDim, vDim })) {
     const least = name.endsWith("eads") ? 1 : 0;
     check(

@@ -18,9 +18,15 @@ import {
 import { type MultiHeadSizes, resolveSizes, weightTensors } from "./multi_head_sizes.ts";
 import type { MultiHeadWeights } from "./multi_head_weights.ts";
 
-/** Options of {@link MultiHeadAttention.forward}: those of a problem, with tensors where memory is meant. */
+/**
+ * Options of {@link MultiHeadAttention.forward}: those of a problem, with tensors where memory is
+ * meant.
+ */
 export interface MultiHeadForwardOptions
-  extends Omit<MultiHeadProblem, "query" | "key" | "value" | "output" | "lse" | "weightsOutput" | keyof BooleanMasks>,
+  extends Omit<
+      MultiHeadProblem,
+      "query" | "key" | "value" | "output" | "lse" | "weightsOutput" | keyof BooleanMasks
+    >,
     BooleanMasks<Tensor>,
     RunOptions {
   /** [B, N, key width]. Default: the query, for self-attention. */
@@ -48,20 +54,24 @@ export interface MultiHeadResult {
 }
 
 /**
- * Multi-head attention, the layer of Attention Is All You Need (arXiv 1706.03762, section 3.2.2), with projections:
+ * Multi-head attention, the layer of Attention Is All You Need (arXiv 1706.03762, section 3.2.2),
+ * with projections:
  *
  * ```
- * q_h = query Wq_h^T + bq_h,   k_g = key Wk_g^T + bk_g,   v_g = value Wv_g^T + bv_g        g = floor(h * Hkv / H)
- * output = concat_h(softmax(scale * q_h k_g^T + mask) v_g) Wo^T + bo                       scale = 1 / sqrt(D)
+ * q_h = query Wq_h^T + bq_h,   k_g = key Wk_g^T + bk_g,   v_g = value Wv_g^T + bv_g
+ * g = floor(h * Hkv / H)
+ * output = concat_h(softmax(scale * q_h k_g^T + mask) v_g) Wo^T + bo     scale = 1 / sqrt(D)
  * ```
  *
- * Self-attention or cross-attention; widths of query, key, value and output, and head dims of q/k and v, each their own;
- * as many key heads as divide the query heads; biases or none. Every option of attention is there. Heads are taken apart
- * by strides, and no scores are in memory. A learned key (`biasK`) and a key of zeros (`zeroAttention`) are seen by every
- * query in use, whatever masks, lengths, windows and biases say of the others; their scores are scaled and capped like
- * the others'.
+ * Self-attention or cross-attention; widths of query, key, value and output, and head dims of q/k
+ * and v, each their own; as many key heads as divide the query heads; biases or none. Every option
+ * of attention is there. Heads are taken apart by strides, and no scores are in memory. A learned
+ * key (`biasK`) and a key of zeros (`zeroAttention`) are seen by every query in use, whatever
+ * masks, lengths, windows and biases say of the others; their scores are scaled and capped like the
+ * others'.
  *
- * A query that sees no key gets the bias of the output projection, never NaN; PyTorch gives NaN there.
+ * A query that sees no key gets the bias of the output projection, never NaN; PyTorch gives NaN
+ * there.
  *
  * @example
  * const weights = multiHeadWeights.glorot(device, { embedDim: 512, heads: 8 });
@@ -86,8 +96,8 @@ export class MultiHeadAttention implements MultiHeadSizes {
   readonly #layer: Layer;
 
   /**
-   * @param weights Tensors, looked at by strides; {@link multiHeadWeights} makes them from other libraries' layouts. They
-   *   may change between runs, as in training.
+   * @param weights Tensors, looked at by strides; {@link multiHeadWeights} makes them from other
+   *   libraries' layouts. They may change between runs, as in training.
    * @throws FoveaError if their shapes do not go together.
    */
   constructor(device: GPUDevice, weights: MultiHeadWeights, options: MultiHeadOptions) {
@@ -109,8 +119,8 @@ export class MultiHeadAttention implements MultiHeadSizes {
   }
 
   /**
-   * Compiles the layer for a problem. The plan owns the memory between its kernels (`workspaceBytes`), and encoding it
-   * allocates nothing.
+   * Compiles the layer for a problem. The plan owns the memory between its kernels
+   * (`workspaceBytes`), and encoding it allocates nothing.
    *
    * Rejects with FoveaError, as {@link planAttention} does, and then has allocated nothing.
    *
@@ -125,29 +135,44 @@ export class MultiHeadAttention implements MultiHeadSizes {
   }
 
   /**
-   * Runs the layer once. Resolves once the GPU has accepted the work; `output.read()` waits for the result itself. For
-   * calls in a loop make a plan and encode it: that waits for nothing and allocates nothing.
+   * Runs the layer once. Resolves once the GPU has accepted the work; `output.read()` waits for the
+   * result itself. For calls in a loop make a plan and encode it: that waits for nothing and
+   * allocates nothing.
    *
    * @param query [B, M, query width]
    * Rejects with FoveaError, and then has allocated nothing.
    *
    * @example
-   * const { output, weights } = await layer.forward(x, { key: memory, ignoreKeyMask: padding, weights: "mean" });
+   * const { output, weights } = await layer.forward(x, {
+   *   key: memory,
+   *   ignoreKeyMask: padding,
+   *   weights: "mean",
+   * });
    */
   async forward(query: Tensor, given: MultiHeadForwardOptions = {}): Promise<MultiHeadResult> {
     const { label } = this.#layer;
     const options = await readOptions(label, given, FORWARD_OPTIONS);
     for (const [name, one] of Object.entries({ query, key: options.key, value: options.value })) {
       if (one === undefined && name !== "query") continue;
-      check(one instanceof Tensor, "argument", () => `${label}: ${name} must be a Tensor; make one with tensor().`);
+      check(
+        one instanceof Tensor,
+        "argument",
+        () => `${label}: ${name} must be a Tensor; make one with tensor().`,
+      );
     }
     const { plan, resolved } = await prepareMultiHead(this.#layer, { ...options, query });
     const { output, lse, weights } = resolved;
-    const made = await runOnce(this.device, label, { plan, allocated: Promise.resolve() }, options, (make) => ({
-      output: options.output ?? make("output", output.shape, output.dtype),
-      ...(lse && { lse: options.lse instanceof Tensor ? options.lse : make("lse", lse.shape) }),
-      ...(weights && { weightsOutput: options.weightsOutput ?? make("weights", weights.shape) }),
-    }));
+    const made = await runOnce(
+      this.device,
+      label,
+      { plan, allocated: Promise.resolve() },
+      options,
+      (make) => ({
+        output: options.output ?? make("output", output.shape, output.dtype),
+        ...(lse && { lse: options.lse instanceof Tensor ? options.lse : make("lse", lse.shape) }),
+        ...(weights && { weightsOutput: options.weightsOutput ?? make("weights", weights.shape) }),
+      }),
+    );
     const { weightsOutput, ...results } = made;
     return { ...results, ...(weightsOutput && { weights: weightsOutput }) } as MultiHeadResult;
   }

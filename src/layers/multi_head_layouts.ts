@@ -1,4 +1,5 @@
-// The weights of multi-head attention from the layouts that other libraries store them in: views, no copies on the GPU.
+// The weights of multi-head attention from the layouts that other libraries store them in: views,
+// no copies on the GPU.
 
 import { check, show } from "../errors.ts";
 import { numbersOf, type OptionNames } from "../given.ts";
@@ -16,7 +17,9 @@ import {
   type WeightSource,
 } from "./multi_head_weights.ts";
 
-/** The weights of Keras' MultiHeadAttention and GroupQueryAttention, by their paths in the layer. */
+/**
+ * The weights of Keras' MultiHeadAttention and GroupQueryAttention, by their paths in the layer.
+ */
 export interface KerasMultiHead {
   /** [query width, H, D] */
   readonly "query/kernel": WeightSource;
@@ -67,7 +70,10 @@ export interface OnnxAttention {
   readonly bias?: WeightSource;
   /** The attribute qkv_hidden_sizes: widths of q, k and v. Default: a third each. */
   readonly qkvHiddenSizes?: readonly [q: number, k: number, v: number] | Int32Array | BigInt64Array;
-  /** The MatMul and Add behind it, where a model has them: [q width or v width, output width] and [output width]. */
+  /**
+   * The MatMul and Add behind it, where a model has them: [q width or v width, output width] and
+   * [output width].
+   */
   readonly output?: OnnxLinear;
 }
 
@@ -99,18 +105,23 @@ function joined(name: string, part: Tensor, axis: number): Tensor {
   check(
     shape[axis] <= 1 || strides[axis] === shape[axis + 1] * strides[axis + 1],
     "argument",
-    () => `multiHeadWeights: the heads of ${name} don't lie side by side: strides [${strides}] of [${shape}].`,
+    () =>
+      `multiHeadWeights: the heads of ${name} don't lie side by side: strides [${strides}] of [${shape}].`,
   );
   const join = (values: readonly number[], value: number) => [
     ...values.slice(0, axis),
     value,
     ...values.slice(axis + 2),
   ];
-  return part.view({ shape: join(shape, shape[axis] * shape[axis + 1]), strides: join(strides, strides[axis + 1]) });
+  return part.view({
+    shape: join(shape, shape[axis] * shape[axis + 1]),
+    strides: join(strides, strides[axis + 1]),
+  });
 }
 
 /**
- * From Keras' MultiHeadAttention or GroupQueryAttention: kernels [in, H, D] become [H * D, in] by strides.
+ * From Keras' MultiHeadAttention or GroupQueryAttention: kernels [in, H, D] become [H * D, in] by
+ * strides.
  *
  * @param sizes Heads and head dims, where kernels are arrays without a shape.
  *
@@ -124,13 +135,30 @@ function joined(name: string, part: Tensor, axis: number): Tensor {
  * });
  * const layer = new MultiHeadAttention(device, weights, { heads: 8 });
  */
-function fromKeras(device: GPUDevice, layer: KerasMultiHead, sizes: KerasSizes = {}): MultiHeadWeights {
-  const { heads, kvHeads = heads, keyDim, valueDim = keyDim } = takeOptions("multiHeadWeights", sizes, KERAS_SIZES);
+function fromKeras(
+  device: GPUDevice,
+  layer: KerasMultiHead,
+  sizes: KerasSizes = {},
+): MultiHeadWeights {
+  const {
+    heads,
+    kvHeads = heads,
+    keyDim,
+    valueDim = keyDim,
+  } = takeOptions("multiHeadWeights", sizes, KERAS_SIZES);
   const parts = partsOf("the layer", layer, KERAS_PARTS);
   return loaded(device, (loader) => {
-    const into = (name: "query" | "key" | "value", count: number | undefined, width: number | undefined) => {
+    const into = (
+      name: "query" | "key" | "value",
+      count: number | undefined,
+      width: number | undefined,
+    ) => {
       checkShaped(`${name}/kernel`, parts[`${name}/kernel`], count, width);
-      const kernel = loader.load(`${name}/kernel`, parts[`${name}/kernel`], [undefined, count, width]);
+      const kernel = loader.load(`${name}/kernel`, parts[`${name}/kernel`], [
+        undefined,
+        count,
+        width,
+      ]);
       const bias = loader.maybe(`${name}/bias`, parts[`${name}/bias`], kernel.shape.slice(1));
       const weight = joined(`${name}/kernel`, kernel, 1).permute(1, 0);
       return linear(weight, bias && joined(`${name}/bias`, bias, 0));
@@ -138,7 +166,9 @@ function fromKeras(device: GPUDevice, layer: KerasMultiHead, sizes: KerasSizes =
     const name = "attention_output/kernel";
     checkShaped(name, parts[name], heads, valueDim);
     const kernel = loader.load(name, parts[name], [heads, valueDim, undefined]);
-    const bias = loader.maybe("attention_output/bias", parts["attention_output/bias"], [kernel.shape[2]]);
+    const bias = loader.maybe("attention_output/bias", parts["attention_output/bias"], [
+      kernel.shape[2],
+    ]);
     return {
       query: into("query", heads, keyDim),
       key: into("key", kvHeads, keyDim),
@@ -148,7 +178,11 @@ function fromKeras(device: GPUDevice, layer: KerasMultiHead, sizes: KerasSizes =
   });
 }
 
-function checkShaped(name: string, source: unknown, ...sizes: readonly (number | undefined)[]): void {
+function checkShaped(
+  name: string,
+  source: unknown,
+  ...sizes: readonly (number | undefined)[]
+): void {
   check(
     !(source instanceof Float32Array) || sizes.every((size) => size !== undefined),
     "argument",
@@ -158,8 +192,8 @@ function checkShaped(name: string, source: unknown, ...sizes: readonly (number |
 }
 
 /**
- * From com.microsoft Attention of ONNX Runtime: packed weights [in, q + k + v]. The operator has no projection behind it;
- * the MatMul and Add that a model has there are given as `output`.
+ * From com.microsoft Attention of ONNX Runtime: packed weights [in, q + k + v]. The operator has no
+ * projection behind it; the MatMul and Add that a model has there are given as `output`.
  *
  * @example
  * const weights = multiHeadWeights.fromOnnxAttention(device, {
@@ -173,16 +207,20 @@ function fromOnnxAttention(device: GPUDevice, operator: OnnxAttention): MultiHea
     const given = numbersOf(parts.qkvHiddenSizes ?? undefined) as readonly number[] | undefined;
     check(
       given === undefined ||
-        (Array.isArray(given) && given.length === 3 && given.every((n) => Number.isInteger(n) && n > 0)),
+        (Array.isArray(given) &&
+          given.length === 3 &&
+          given.every((n) => Number.isInteger(n) && n > 0)),
       "argument",
-      () => `multiHeadWeights: qkvHiddenSizes must be three whole numbers from 1 up, got ${show(given)}.`,
+      () =>
+        `multiHeadWeights: qkvHiddenSizes must be three whole numbers from 1 up, got ${show(given)}.`,
     );
     const bias = loader.maybe("bias", parts.bias, [undefined]);
     const total = given?.reduce((sum, width) => sum + width, 0) ?? bias?.shape[0];
     check(
       !(parts.weights instanceof Float32Array) || total !== undefined,
       "argument",
-      () => "multiHeadWeights: weights is an array without a shape; say qkvHiddenSizes too, or give { data, shape }.",
+      () =>
+        "multiHeadWeights: weights is an array without a shape; say qkvHiddenSizes too, or give { data, shape }.",
     );
     const packed = loader.load("weights", parts.weights, [undefined, total]).permute(1, 0);
     const [rows] = packed.shape;
@@ -195,23 +233,34 @@ function fromOnnxAttention(device: GPUDevice, operator: OnnxAttention): MultiHea
     check(
       widths.every(Number.isInteger),
       "argument",
-      () => `multiHeadWeights: ${rows} columns of weights are no q, k and v of one width; say qkvHiddenSizes.`,
+      () =>
+        `multiHeadWeights: ${rows} columns of weights are no q, k and v of one width; say qkvHiddenSizes.`,
     );
     const starts = [0, widths[0], widths[0] + widths[1]];
     const [query, key, value] = widths.map((width, index) =>
       linear(rowsOf(packed, starts[index], width), bias && rowsOf(bias, starts[index], width)),
     );
-    return { query, key, value, ...(parts.output ? { output: fromOnnxLinear(loader, "output", parts.output) } : {}) };
+    return {
+      query,
+      key,
+      value,
+      ...(parts.output ? { output: fromOnnxLinear(loader, "output", parts.output) } : {}),
+    };
   });
 }
 
 /**
- * From the MatMul and Add nodes of an ONNX graph: initialisers [in, out] and [out] of q, k, v and output, each a tensor or
- * with a shape.
+ * From the MatMul and Add nodes of an ONNX graph: initialisers [in, out] and [out] of q, k, v and
+ * output, each a tensor or with a shape.
  *
  * @example
  * const node = { weight: { data: new Float32Array(64 * 64).fill(0.01), shape: [64, 64] } };
- * const weights = multiHeadWeights.fromOnnxMatMuls(device, { query: node, key: node, value: node, output: node });
+ * const weights = multiHeadWeights.fromOnnxMatMuls(device, {
+ *   query: node,
+ *   key: node,
+ *   value: node,
+ *   output: node,
+ * });
  * const layer = new MultiHeadAttention(device, weights, { heads: 8 });
  */
 function fromOnnxMatMuls(device: GPUDevice, nodes: OnnxMatMuls): MultiHeadWeights {
@@ -232,7 +281,13 @@ function fromOnnxLinear(loader: Loader, name: string, node: unknown): LinearWeig
 }
 
 /**
- * Weights of {@link MultiHeadAttention} from the layouts of PyTorch, Keras and ONNX, or new ones. Tensors are looked at
- * by strides, arrays uploaded as they are; nothing is transposed.
+ * Weights of {@link MultiHeadAttention} from the layouts of PyTorch, Keras and ONNX, or new ones.
+ * Tensors are looked at by strides, arrays uploaded as they are; nothing is transposed.
  */
-export const multiHeadWeights = { fromPyTorch, fromKeras, fromOnnxAttention, fromOnnxMatMuls, glorot } as const;
+export const multiHeadWeights = {
+  fromPyTorch,
+  fromKeras,
+  fromOnnxAttention,
+  fromOnnxMatMuls,
+  glorot,
+} as const;

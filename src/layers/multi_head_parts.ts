@@ -4,8 +4,9 @@
 //                                                 |
 //     a learned key, or one of zeros: --attention-+--merge
 //
-// q, k, v and heads are [B, rows, heads * dim]; attention looks at them as [B, heads, rows, dim] by strides. What keys
-// the layer adds are attended to on their own and merged, exactly, so that no mask, length or position is about them.
+// q, k, v and heads are [B, rows, heads * dim]; attention looks at them as [B, heads, rows, dim] by
+// strides. What keys the layer adds are attended to on their own and merged, exactly, so that no
+// mask, length or position is about them.
 
 import type { AttentionBindings } from "../attention/bindings.ts";
 import { planMerge } from "../attention/merge.ts";
@@ -52,7 +53,8 @@ export class Builder {
 
   async build(): Promise<Part[]> {
     const { sizes, weights } = this.#layer;
-    const { batch, rowsQ, rowsKv, storage, query, key, value, output, lse, options } = this.#problem;
+    const { batch, rowsQ, rowsKv, storage, query, key, value, output, lse, options } =
+      this.#problem;
     const { heads, kvHeads, headDim, vDim } = sizes;
     const mask = await this.#joinedMask();
 
@@ -78,7 +80,11 @@ export class Builder {
       : bound("output", output);
     const o = splitPlace(joined, heads);
     const needsLse = lse || this.#problem.weights || extra;
-    const total = lse ? bound("lse", lse) : needsLse ? this.#own("lse", [batch, heads, rowsQ]) : undefined;
+    const total = lse
+      ? bound("lse", lse)
+      : needsLse
+        ? this.#own("lse", [batch, heads, rowsQ])
+        : undefined;
 
     const partial = (name: string) => ({
       output: splitPlace(this.#own(`${name} output`, [batch, rowsQ, heads * vDim]), heads),
@@ -88,14 +94,22 @@ export class Builder {
     this.#attend({ ...options, ...sinks.own }, { q, k, v }, own, mask);
     if (extra && total) {
       const added = partial("added");
-      this.#attend({ ...addedOptions(options), ...sinks.added }, { q, ...extra }, added, undefined, addedBindings);
+      this.#attend(
+        { ...addedOptions(options), ...sinks.added },
+        { q, ...extra },
+        added,
+        undefined,
+        addedBindings,
+      );
       this.#merge([own, added] as Partial[], { output: o, lse: total });
     }
     if (total) this.#writeWeights(q, k, { ...options, ...sinks.own }, total, mask);
     if (weights.output) this.#project(joined, weights.output, bound("output", output));
     const parts = await Promise.all(this.#parts);
     await Promise.all(
-      [...this.owned, ...weightTensors(weights).map(([, given]) => given)].map((used) => used.allocated),
+      [...this.owned, ...weightTensors(weights).map(([, given]) => given)].map(
+        (used) => used.allocated,
+      ),
     );
     return parts;
   }
@@ -108,8 +122,15 @@ export class Builder {
     for (const owned of this.owned) owned.destroy();
   }
 
-  #own(name: string, shape: readonly number[], dtype: Dtype = "f32"): Place & { readonly tensor: Tensor } {
-    const made = tensor(this.#layer.device, shape, { dtype, label: `${this.#layer.label} ${name}` });
+  #own(
+    name: string,
+    shape: readonly number[],
+    dtype: Dtype = "f32",
+  ): Place & { readonly tensor: Tensor } {
+    const made = tensor(this.#layer.device, shape, {
+      dtype,
+      label: `${this.#layer.label} ${name}`,
+    });
     this.owned.push(made);
     return { tensor: made, spec: made, of: () => made };
   }
@@ -118,17 +139,28 @@ export class Builder {
     plan: Promise<P>,
     prepare: (plan: P, ...args: Parameters<Part["prepare"]>) => Recording | undefined,
   ) {
-    this.#parts.push(plan.then((made) => ({ plan: made, prepare: (...args) => prepare(made, ...args) })));
+    this.#parts.push(
+      plan.then((made) => ({ plan: made, prepare: (...args) => prepare(made, ...args) })),
+    );
   }
 
   /** What all plans are told. */
   get #shared() {
     const { maxDispatchFlops } = this.#problem.run;
-    return { label: this.#layer.label, ...(maxDispatchFlops !== undefined && { maxDispatchFlops }) };
+    return {
+      label: this.#layer.label,
+      ...(maxDispatchFlops !== undefined && { maxDispatchFlops }),
+    };
   }
 
   #project(x: Place, { weight, bias }: LinearWeights, output: Place): void {
-    const problem = { x: x.spec, weight, ...(bias && { bias }), output: output.spec, ...this.#shared };
+    const problem = {
+      x: x.spec,
+      weight,
+      ...(bias && { bias }),
+      output: output.spec,
+      ...this.#shared,
+    };
     this.#add(planProjection(this.#layer.device, problem), (plan, given) =>
       plan.prepare({ x: x.of(given), output: output.of(given) }),
     );
@@ -169,7 +201,10 @@ export class Builder {
     };
     this.#add(planMerge(this.#layer.device, problem), (plan, given) =>
       plan.prepare({
-        partials: partials.map(({ output, lse }) => ({ output: output.of(given), lse: lse.of(given) })),
+        partials: partials.map(({ output, lse }) => ({
+          output: output.of(given),
+          lse: lse.of(given),
+        })),
         output: to.output.of(given),
         lse: to.lse.of(given),
       }),
@@ -177,7 +212,13 @@ export class Builder {
   }
 
   /** The weights of all keys, a plan for the problem's and one for each that the layer adds. */
-  #writeWeights(q: Tensor, k: Tensor, options: ScoreOptions, lse: Place, mask: Place | undefined): void {
+  #writeWeights(
+    q: Tensor,
+    k: Tensor,
+    options: ScoreOptions,
+    lse: Place,
+    mask: Place | undefined,
+  ): void {
     const { weights, mean, rowsKv } = this.#problem;
     if (!weights || weights.shape.includes(0)) return;
     const { device, weights: layer, zeroAttention, sizes } = this.#layer;
@@ -190,7 +231,15 @@ export class Builder {
       mask?: Place,
     ) => {
       const output = columnsPlace(bound("weightsOutput", weights), from, count);
-      const problem = { ...options, q, k, lse: lse.spec, output: output.spec, meanOverHeads: mean, ...this.#shared };
+      const problem = {
+        ...options,
+        q,
+        k,
+        lse: lse.spec,
+        output: output.spec,
+        meanOverHeads: mean,
+        ...this.#shared,
+      };
       this.#add(
         planAttentionWeights(device, { ...problem, ...(mask && { mask: mask.spec }) }),
         (plan, given, bindings) =>
@@ -207,19 +256,26 @@ export class Builder {
       ...(layer.biasK ? [this.#overBatch(layer.biasK, sizes.headDim)] : []),
       ...(zeroAttention ? [this.#zeros(sizes.headDim)] : []),
     ];
-    for (const [index, key] of added.entries()) write(key, rowsKv + index, 1, addedOptions(options), addedBindings);
+    for (const [index, key] of added.entries())
+      write(key, rowsKv + index, 1, addedOptions(options), addedBindings);
   }
 
-  /** The key and value that attention over the added ones is computed from, where a sink does not do. */
+  /**
+   * The key and value that attention over the added ones is computed from, where a sink does not
+   * do.
+   */
   #extraKey(): { k: Tensor; v: Tensor } | undefined {
     const { weights, sizes, zeroAttention } = this.#layer;
     const { biasK, biasV } = weights;
-    if (biasK && biasV) return { k: this.#overBatch(biasK, sizes.headDim), v: this.#overBatch(biasV, sizes.vDim) };
+    if (biasK && biasV)
+      return { k: this.#overBatch(biasK, sizes.headDim), v: this.#overBatch(biasV, sizes.vDim) };
     if (!zeroAttention || !(this.#problem.options.sinks instanceof Tensor)) return undefined;
     return { k: this.#zeros(sizes.headDim), v: this.#zeros(sizes.vDim) };
   }
 
-  /** A key of zeros has a score of 0 and adds nothing to the output: it is a sink with a logit of 0. */
+  /**
+   * A key of zeros has a score of 0 and adds nothing to the output: it is a sink with a logit of 0.
+   */
   #sinks(hasExtra: boolean): { own?: ScoreOptions; added?: ScoreOptions } {
     const { zeroAttention, sizes } = this.#layer;
     const { sinks } = this.#problem.options;
@@ -236,12 +292,18 @@ export class Builder {
   #overBatch(row: Tensor, dim: number): Tensor {
     const [step] = row.strides;
     const { kvHeads } = this.#layer.sizes;
-    return row.view({ shape: [this.#problem.batch, kvHeads, 1, dim], strides: [0, dim * step, 0, step] });
+    return row.view({
+      shape: [this.#problem.batch, kvHeads, 1, dim],
+      strides: [0, dim * step, 0, step],
+    });
   }
 
   #zeros(dim: number): Tensor {
     const zeros = this.#own("zeros", [dim]).tensor;
-    return zeros.view({ shape: [this.#problem.batch, this.#layer.sizes.kvHeads, 1, dim], strides: [0, 0, 0, 1] });
+    return zeros.view({
+      shape: [this.#problem.batch, this.#layer.sizes.kvHeads, 1, dim],
+      strides: [0, 0, 0, 1],
+    });
   }
 
   /** The one mask that attention takes: the caller's, or what several are joined into. */
@@ -251,12 +313,15 @@ export class Builder {
     if (!masks.length || !rowsKv || !batch || !rowsQ) return undefined;
     if (isPlainMask(masks)) {
       const [{ name, overScores }] = masks;
-      return name === "mask" ? bound(name, overScores) : viewed(bound(name, overScores), keyMaskView, overScores);
+      return name === "mask"
+        ? bound(name, overScores)
+        : viewed(bound(name, overScores), keyMaskView, overScores);
     }
     const { plan, allocated, bits } = await prepareMasks(device, label, masks, rowsKv);
     this.#add(
       allocated.then(() => plan),
-      (made, given) => made.prepare(Object.fromEntries(masks.map(({ name }) => [name, given.get(name)]))),
+      (made, given) =>
+        made.prepare(Object.fromEntries(masks.map(({ name }) => [name, given.get(name)]))),
     );
     return { spec: bits, of: () => bits };
   }
@@ -267,7 +332,10 @@ interface Partial {
   readonly lse: Place;
 }
 
-/** What is true of added keys, too: their scores are scaled and capped, and unused queries stay unused. */
+/**
+ * What is true of added keys, too: their scores are scaled and capped, and unused queries stay
+ * unused.
+ */
 function addedOptions({ scale, softcap, qLengths, dropout }: ScoreOptions): ScoreOptions {
   return {
     ...(scale !== undefined && { scale }),
@@ -279,11 +347,23 @@ function addedOptions({ scale, softcap, qLengths, dropout }: ScoreOptions): Scor
 }
 
 /** Those of them that are bound. */
-const addedBindings = ({ qLengths }: MultiHeadBindings): AttentionBindings => (qLengths ? { qLengths } : {});
+const addedBindings = ({ qLengths }: MultiHeadBindings): AttentionBindings =>
+  qLengths ? { qLengths } : {};
 
 /** The bindings that options of attention have. */
 function optionsOf(bindings: MultiHeadBindings): AttentionBindings {
-  const { query, key, value, output, lse, weightsOutput, mask, ignoreMask, keyMask, ignoreKeyMask, ...options } =
-    bindings;
+  const {
+    query,
+    key,
+    value,
+    output,
+    lse,
+    weightsOutput,
+    mask,
+    ignoreMask,
+    keyMask,
+    ignoreKeyMask,
+    ...options
+  } = bindings;
   return options;
 }

@@ -1,4 +1,5 @@
-// The plan of multi-head attention: its parts (multi_head_parts.ts), and the tensors that a caller binds.
+// The plan of multi-head attention: its parts (multi_head_parts.ts), and the tensors that a caller
+// binds.
 
 import { check } from "../errors.ts";
 import { checkDevice, settle } from "../gpu/buffers.ts";
@@ -10,7 +11,11 @@ import { checkOperand, checkOverlap, memoryOf } from "../plan/operand_checks.ts"
 import type { ResolvedSpec } from "../plan/specs.ts";
 import { checkTarget, type EncodeTarget, recordInto } from "../plan/target.ts";
 import { Builder, type Layer, type Part } from "./multi_head_parts.ts";
-import type { MultiHeadBindings, MultiHeadProblem, ResolvedMultiHead } from "./multi_head_problem.ts";
+import type {
+  MultiHeadBindings,
+  MultiHeadProblem,
+  ResolvedMultiHead,
+} from "./multi_head_problem.ts";
 import { resolveMultiHead } from "./multi_head_problem.ts";
 import { weightTensors } from "./multi_head_sizes.ts";
 
@@ -21,16 +26,25 @@ interface PlanParts {
   readonly owned: readonly Tensor[];
 }
 
-/** A compiled multi-head attention. Make one with {@link MultiHeadAttention.plan}; encode it as often as you like. */
+/**
+ * A compiled multi-head attention. Make one with {@link MultiHeadAttention.plan}; encode it as
+ * often as you like.
+ */
 export class MultiHeadPlan {
-  /** Bytes of memory between the kernels that the plan owns: projected q, k and v, the output of the heads, and so on. */
+  /**
+   * Bytes of memory between the kernels that the plan owns: projected q, k and v, the output of the
+   * heads, and so on.
+   */
   readonly workspaceBytes: number;
   readonly #parts: PlanParts;
   #destroyed = false;
 
   private constructor(parts: PlanParts) {
     const owned = parts.owned.reduce((total, { size, dtype }) => total + size * BYTES[dtype], 0);
-    this.workspaceBytes = parts.parts.reduce((total, { plan }) => total + (plan.workspaceBytes ?? 0), owned);
+    this.workspaceBytes = parts.parts.reduce(
+      (total, { plan }) => total + (plan.workspaceBytes ?? 0),
+      owned,
+    );
     this.#parts = parts;
   }
 
@@ -40,12 +54,13 @@ export class MultiHeadPlan {
   }
 
   /**
-   * Records the layer into a compute pass, or into a pass of its own on a command encoder. Allocates no GPU memory and
-   * submits nothing. In a caller's pass it sets the pipeline and bind group 0. A plan has one set of memory between its
-   * kernels: what is encoded with it runs one after the other.
+   * Records the layer into a compute pass, or into a pass of its own on a command encoder.
+   * Allocates no GPU memory and submits nothing. In a caller's pass it sets the pipeline and bind
+   * group 0. A plan has one set of memory between its kernels: what is encoded with it runs one
+   * after the other.
    *
-   * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or belongs to another
-   * device, or if an output shares its buffer with an input.
+   * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or
+   * belongs to another device, or if an output shares its buffer with an input.
    *
    * @example
    * const pass = encoder.beginComputePass();
@@ -90,7 +105,11 @@ export async function prepareMultiHead(layer: Layer, problem: MultiHeadProblem) 
   checkDevice(device);
   for (const [name, given] of weightTensors(weights)) {
     check(!given.destroyed, "destroyed", () => `${label}: ${name}: the tensor was destroyed.`);
-    check(given.device === device, "device", () => `${label}: ${name} belongs to another GPUDevice than the layer.`);
+    check(
+      given.device === device,
+      "device",
+      () => `${label}: ${name} belongs to another GPUDevice than the layer.`,
+    );
   }
   const resolved = resolveMultiHead(label, problem, sizes, {
     learned: weights.biasK !== undefined,
@@ -110,7 +129,11 @@ export async function prepareMultiHead(layer: Layer, problem: MultiHeadProblem) 
 }
 
 /** What the caller binds. */
-function operandsOf({ device, label }: Layer, problem: MultiHeadProblem, resolved: ResolvedMultiHead) {
+function operandsOf(
+  { device, label }: Layer,
+  problem: MultiHeadProblem,
+  resolved: ResolvedMultiHead,
+) {
   const { operands } = planTensors(device, label, ({ add }) => {
     const some = (name: string, spec: ResolvedSpec | undefined, given: unknown, written = false) =>
       spec && add(name, spec, given, written);

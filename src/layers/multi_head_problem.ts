@@ -1,4 +1,5 @@
-// What multi-head attention is made of: the layer's sizes from its weights, and the tensors of a problem, checked.
+// What multi-head attention is made of: the layer's sizes from its weights, and the tensors of a
+// problem, checked.
 
 import type { AttentionBindings } from "../attention/bindings.ts";
 import { SCORE_OPTIONS } from "../attention/features.ts";
@@ -24,8 +25,8 @@ export interface MultiHeadOptions {
 }
 
 /**
- * The problem that a plan of a layer is made for. Shapes and strides are fixed by the plan; memory is given at encode.
- * All options of attention are there; masks come in both conventions.
+ * The problem that a plan of a layer is made for. Shapes and strides are fixed by the plan; memory
+ * is given at encode. All options of attention are there; masks come in both conventions.
  */
 export interface MultiHeadProblem extends Omit<ScoreOptions, "mask">, BooleanMasks {
   /** [B, M, query width], f32, f16 or bf16, as also key, value and output, each its own. */
@@ -39,17 +40,25 @@ export interface MultiHeadProblem extends Omit<ScoreOptions, "mask">, BooleanMas
   /** Ask for the log-sum-exp of the scores, [B, H, M] f32. */
   readonly lse?: boolean | TensorSpec;
   /**
-   * Ask for the probabilities before dropout: of each head [B, H, M, N'] f32, or their mean over the heads, [B, M, N'].
-   * N' is N, and one more each for biasK and zero attention, in that order.
+   * Ask for the probabilities before dropout: of each head [B, H, M, N'] f32, or their mean over
+   * the heads, [B, M, N']. N' is N, and one more each for biasK and zero attention, in that order.
    */
   readonly weights?: "perHead" | "mean";
   /** What the weights will look like. Default: dense. */
   readonly weightsOutput?: TensorSpec;
-  /** What the projected q, k and v, and the output of the heads, are stored as between the kernels. Default `"f32"`. */
+  /**
+   * What the projected q, k and v, and the output of the heads, are stored as between the kernels.
+   * Default `"f32"`.
+   */
   readonly storage?: "f32" | "f16" | "bf16";
-  /** Floating-point operations after which a dispatch is cut in two, as for attention. Default 2^36. */
+  /**
+   * Floating-point operations after which a dispatch is cut in two, as for attention. Default 2^36.
+   */
   readonly maxDispatchFlops?: number;
-  /** Take this row of attention's tile table instead of the one that fits the device. For benchmarks. */
+  /**
+   * Take this row of attention's tile table instead of the one that fits the device. For
+   * benchmarks.
+   */
   readonly variant?: string;
 }
 
@@ -79,10 +88,16 @@ export const MULTI_HEAD_PROBLEM: OptionNames<MultiHeadProblem> = {
   variant: "string",
 };
 
-/** Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are the default. */
+/**
+ * Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are
+ * the default.
+ */
 export interface MultiHeadBindings
   extends BooleanMasks<Tensor>,
-    Omit<AttentionBindings, "q" | "k" | "v" | "output" | "lse" | "rowMax" | "indices" | "weights" | "mask" | "cache"> {
+    Omit<
+      AttentionBindings,
+      "q" | "k" | "v" | "output" | "lse" | "rowMax" | "indices" | "weights" | "mask" | "cache"
+    > {
   readonly query?: Tensor;
   /** If the plan was made with a key. */
   readonly key?: Tensor;
@@ -117,7 +132,8 @@ export interface ResolvedMultiHead {
 }
 
 /**
- * Checks the tensors of a problem and fills in their defaults; the options of attention are checked by attention.
+ * Checks the tensors of a problem and fills in their defaults; the options of attention are checked
+ * by attention.
  *
  * @param extraKeys Keys beside those of the problem.
  */
@@ -127,7 +143,17 @@ export function resolveMultiHead(
   sizes: MultiHeadSizes,
   extraKeys: { readonly learned: boolean; readonly zero: boolean },
 ): ResolvedMultiHead {
-  const { query, key, value, output, lse, weights, weightsOutput, storage = "f32", ...rest } = problem;
+  const {
+    query,
+    key,
+    value,
+    output,
+    lse,
+    weights,
+    weightsOutput,
+    storage = "f32",
+    ...rest
+  } = problem;
   const { maxDispatchFlops, variant, ...described } = rest;
   const { mask, ignoreMask, keyMask, ignoreKeyMask, ...options } = described;
   const q = rows(label, "query", query, sizes.queryWidth);
@@ -136,15 +162,28 @@ export function resolveMultiHead(
   const [batch, rowsQ] = q.shape;
   const [, rowsKv] = (k ?? q).shape;
   const width = (k ?? q).shape[2];
-  const came = k ? `key is [${k.shape.join(", ")}]` : `query is [${q.shape.join(", ")}], and there is no key`;
-  check(width === sizes.keyWidth, "argument", () => `${label}: keys must be ${sizes.keyWidth} wide: ${came}.`);
+  const came = k
+    ? `key is [${k.shape.join(", ")}]`
+    : `query is [${q.shape.join(", ")}], and there is no key`;
+  check(
+    width === sizes.keyWidth,
+    "argument",
+    () => `${label}: keys must be ${sizes.keyWidth} wide: ${came}.`,
+  );
   check(
     v !== undefined || width === sizes.valueWidth,
     "argument",
     () => `${label}: values must be ${sizes.valueWidth} wide, and there is no value: ${came}.`,
   );
   for (const [name, spec] of Object.entries({ key: k, value: v })) {
-    if (spec) expectShape(label, name, spec, [batch, rowsKv, spec.shape[2]], "as the query's batch and the keys say");
+    if (spec)
+      expectShape(
+        label,
+        name,
+        spec,
+        [batch, rowsKv, spec.shape[2]],
+        "as the query's batch and the keys say",
+      );
   }
   check(
     FLOATS.includes(storage),
@@ -164,7 +203,11 @@ export function resolveMultiHead(
     ...(ignoreKeyMask && { ignoreKeyMask }),
   };
   const alone = (what: string, there: unknown) =>
-    check(!packed || !there, "argument", () => `${label}: ${what} can't be combined with packed sequences.`);
+    check(
+      !packed || !there,
+      "argument",
+      () => `${label}: ${what} can't be combined with packed sequences.`,
+    );
   alone("biasK", extraKeys.learned);
   alone("zeroAttention with sinks on the GPU", extraKeys.zero && options.sinks instanceof Tensor);
   alone("weights", weights);
@@ -180,12 +223,25 @@ export function resolveMultiHead(
     value: v,
     storage,
     mean: weights === "mean",
-    output: result(label, "output", output, [batch, rowsQ, sizes.outputWidth], q.dtype, FLOATS) as ResolvedSpec,
-    lse: lse ? result(label, "lse", lse === true ? undefined : lse, [batch, sizes.heads, rowsQ]) : undefined,
-    weights: weights && result(label, "weightsOutput", weightsOutput, [batch, ...heads, rowsQ, keys]),
+    output: result(
+      label,
+      "output",
+      output,
+      [batch, rowsQ, sizes.outputWidth],
+      q.dtype,
+      FLOATS,
+    ) as ResolvedSpec,
+    lse: lse
+      ? result(label, "lse", lse === true ? undefined : lse, [batch, sizes.heads, rowsQ])
+      : undefined,
+    weights:
+      weights && result(label, "weightsOutput", weightsOutput, [batch, ...heads, rowsQ, keys]),
     masks: resolveMasks(label, given, [batch, sizes.heads, rowsQ, rowsKv]),
     options,
-    run: { ...(maxDispatchFlops !== undefined && { maxDispatchFlops }), ...(variant !== undefined && { variant }) },
+    run: {
+      ...(maxDispatchFlops !== undefined && { maxDispatchFlops }),
+      ...(variant !== undefined && { variant }),
+    },
   };
 }
 
@@ -194,7 +250,8 @@ function rows(label: string, name: string, given: TensorSpec, width: number): Re
   check(
     spec.shape.length === 3 && spec.shape[2] === width,
     "argument",
-    () => `${label}: ${name} must be [B, ${name === "query" ? "M" : "N"}, ${width}], got [${spec.shape.join(", ")}].`,
+    () =>
+      `${label}: ${name} must be [B, ${name === "query" ? "M" : "N"}, ${width}], got [${spec.shape.join(", ")}].`,
   );
   return spec;
 }
@@ -207,7 +264,9 @@ function result(
   dtype: Dtype = "f32",
   dtypes: readonly Dtype[] = ["f32"],
 ): ResolvedSpec {
-  const spec = given ? checkedSpec(label, name, given, dtypes) : resolveSpec(label, { shape, dtype });
+  const spec = given
+    ? checkedSpec(label, name, given, dtypes)
+    : resolveSpec(label, { shape, dtype });
   expectShape(label, name, spec, shape);
   expectApart(label, name, spec);
   return spec;

@@ -21,7 +21,9 @@ export interface MultiHeadSizes {
 export function weightTensors(weights: MultiHeadWeights): [name: string, tensor: Tensor][] {
   const layers = (["query", "key", "value", "output"] as const).flatMap((name) => {
     const layer = weights[name];
-    return Object.entries(layer ?? {}).map(([part, tensor]) => [`weights.${name}.${part}`, tensor] as [string, Tensor]);
+    return Object.entries(layer ?? {}).map(
+      ([part, tensor]) => [`weights.${name}.${part}`, tensor] as [string, Tensor],
+    );
   });
   const extra = (["biasK", "biasV"] as const).flatMap((name) => {
     const tensor = weights[name];
@@ -50,7 +52,11 @@ export function resolveSizes(
     );
   }
   for (const [name, tensor] of weightTensors(weights)) {
-    check(tensor instanceof Tensor, "argument", () => `${label}: ${name} must be a Tensor; make one with tensor().`);
+    check(
+      tensor instanceof Tensor,
+      "argument",
+      () => `${label}: ${name} must be a Tensor; make one with tensor().`,
+    );
   }
   const [queryRows, queryWidth] = linearSizes(label, "query", weights.query);
   const [keyRows, keyWidth] = linearSizes(label, "key", weights.key);
@@ -59,7 +65,8 @@ export function resolveSizes(
     check(
       rows % parts === 0,
       "argument",
-      () => `${label}: the ${rows} rows of weights.${name}.weight must be a multiple of the ${parts} ${what}.`,
+      () =>
+        `${label}: the ${rows} rows of weights.${name}.weight must be a multiple of the ${parts} ${what}.`,
     );
   divides("query", queryRows, heads, "heads");
   const headDim = queryRows / heads;
@@ -74,20 +81,36 @@ export function resolveSizes(
   divides("value", valueRows, kvHeads, "key heads");
   const vDim = valueRows / kvHeads;
   const { output, biasK, biasV } = weights;
-  const [outputWidth, outputInner] = output ? linearSizes(label, "output", output) : [heads * vDim, heads * vDim];
+  const [outputWidth, outputInner] = output
+    ? linearSizes(label, "output", output)
+    : [heads * vDim, heads * vDim];
   check(
     outputInner === heads * vDim,
     "argument",
     () =>
       `${label}: weights.output.weight must be [any, ${heads * vDim}] for ${heads} heads of ${vDim}, got [${output?.weight.shape.join(", ")}].`,
   );
-  check(!biasK === !biasV, "argument", () => `${label}: weights.biasK and weights.biasV go together; one is missing.`);
-  if (biasK) expectShape(label, "weights.biasK", checkedSpec(label, "weights.biasK", biasK, FLOATS), [keyRows]);
-  if (biasV) expectShape(label, "weights.biasV", checkedSpec(label, "weights.biasV", biasV, FLOATS), [valueRows]);
+  check(
+    !biasK === !biasV,
+    "argument",
+    () => `${label}: weights.biasK and weights.biasV go together; one is missing.`,
+  );
+  if (biasK)
+    expectShape(label, "weights.biasK", checkedSpec(label, "weights.biasK", biasK, FLOATS), [
+      keyRows,
+    ]);
+  if (biasV)
+    expectShape(label, "weights.biasV", checkedSpec(label, "weights.biasV", biasV, FLOATS), [
+      valueRows,
+    ]);
   return { heads, kvHeads, headDim, vDim, queryWidth, keyWidth, valueWidth, outputWidth };
 }
 
-function linearSizes(label: string, name: string, { weight, bias }: LinearWeights): readonly number[] {
+function linearSizes(
+  label: string,
+  name: string,
+  { weight, bias }: LinearWeights,
+): readonly number[] {
   const { shape } = checkedSpec(label, `weights.${name}.weight`, weight, FLOATS);
   check(
     shape.length === 2 && shape[0] >= 1,
@@ -96,6 +119,12 @@ function linearSizes(label: string, name: string, { weight, bias }: LinearWeight
   );
   const spec = bias && checkedSpec(label, `weights.${name}.bias`, bias, FLOATS);
   if (spec)
-    expectShape(label, `weights.${name}.bias`, spec, [shape[0]], `for weights.${name}.weight [${shape.join(", ")}]`);
+    expectShape(
+      label,
+      `weights.${name}.bias`,
+      spec,
+      [shape[0]],
+      `for weights.${name}.weight [${shape.join(", ")}]`,
+    );
   return shape;
 }

@@ -1,4 +1,5 @@
-// State dicts of PyTorch: attention under whatever prefix, by the names of nn.MultiheadAttention and of Hugging Face.
+// State dicts of PyTorch: attention under whatever prefix, by the names of nn.MultiheadAttention
+// and of Hugging Face.
 
 import { check, FoveaError, show } from "../errors.ts";
 import type { Tensor } from "../gpu/tensor.ts";
@@ -37,7 +38,10 @@ export interface PyTorchMultiHead {
 
 /** Options of `multiHeadWeights.fromPyTorch`. */
 export interface PyTorchOptions {
-  /** What stands before the layer's own names, with or without the last dot: `"encoder.layers.0.self_attn"`. Default "". */
+  /**
+   * What stands before the layer's own names, with or without the last dot:
+   * `"encoder.layers.0.self_attn"`. Default "".
+   */
   readonly prefix?: string;
 }
 
@@ -55,7 +59,12 @@ const SEPARATE: readonly Separate[] = [
   { query: "q_proj", key: "k_proj", value: "v_proj", outputs: ["o_proj", "out_proj", "dense"] },
   // BERT, RoBERTa; ViT; ALBERT
   { query: "self.query", key: "self.key", value: "self.value", outputs: ["output.dense"] },
-  { query: "attention.query", key: "attention.key", value: "attention.value", outputs: ["output.dense"] },
+  {
+    query: "attention.query",
+    key: "attention.key",
+    value: "attention.value",
+    outputs: ["output.dense"],
+  },
   { query: "query", key: "key", value: "value", outputs: ["dense", "output.dense"] },
   // T5; DistilBERT; diffusers
   { query: "q", key: "k", value: "v", outputs: ["o"] },
@@ -80,17 +89,18 @@ const PACKED: readonly Packed[] = [
 ];
 
 /**
- * From a state dict of PyTorch: nn.MultiheadAttention, or linear layers as Hugging Face names them: q_proj, k_proj, v_proj
- * and o_proj, out_proj or dense (Llama, Qwen, BART, OPT, Whisper, CLIP, Phi, with fewer key heads and with or without each
- * bias), self.query and output.dense (BERT), attention.query and output.dense (ViT), q, k, v and o (T5, which needs
- * `scale: 1`), q_lin (DistilBERT), to_q (diffusers), c_attn and c_proj stored [in, out] (GPT-2), qkv_proj and o_proj
+ * From a state dict of PyTorch: nn.MultiheadAttention, or linear layers as Hugging Face names them:
+ * q_proj, k_proj, v_proj and o_proj, out_proj or dense (Llama, Qwen, BART, OPT, Whisper, CLIP, Phi,
+ * with fewer key heads and with or without each bias), self.query and output.dense (BERT),
+ * attention.query and output.dense (ViT), q, k, v and o (T5, which needs `scale: 1`), q_lin
+ * (DistilBERT), to_q (diffusers), c_attn and c_proj stored [in, out] (GPT-2), qkv_proj and o_proj
  * (Phi-3). Norms, rotations and position biases beside them are no weights of this layer.
  *
- * Packed projections stay packed, and are three views. Arrays without a shape are those of a square output projection, or
- * of as many rows as their bias.
+ * Packed projections stay packed, and are three views. Arrays without a shape are those of a square
+ * output projection, or of as many rows as their bias.
  *
- * @throws FoveaError, with the names that there are, if none of these is under the prefix, or if shapes don't fit; then
- *   nothing is left allocated.
+ * @throws FoveaError, with the names that there are, if none of these is under the prefix, or if
+ *   shapes don't fit; then nothing is left allocated.
  *
  * @example
  * const weights = multiHeadWeights.fromPyTorch(device, {
@@ -102,8 +112,12 @@ const PACKED: readonly Packed[] = [
  * @example
  * const linears = ["q_proj", "k_proj", "v_proj", "o_proj"];
  * const square = { data: new Float32Array(64 * 64).fill(0.01), shape: [64, 64] };
- * const model = Object.fromEntries(linears.map((name) => [`model.layers.0.self_attn.${name}.weight`, square]));
- * const weights = multiHeadWeights.fromPyTorch(device, model, { prefix: "model.layers.0.self_attn" });
+ * const model = Object.fromEntries(
+ *   linears.map((name) => [`model.layers.0.self_attn.${name}.weight`, square]),
+ * );
+ * const weights = multiHeadWeights.fromPyTorch(device, model, {
+ *   prefix: "model.layers.0.self_attn",
+ * });
  */
 export function fromPyTorch(
   device: GPUDevice,
@@ -129,7 +143,9 @@ function unknownState(entries: Entries): FoveaError {
   const ends = [
     "in_proj_weight",
     "q_proj_weight",
-    ...[...PACKED.map((one) => one.packed), ...SEPARATE.map((one) => one.query)].map((name) => `${name}.weight`),
+    ...[...PACKED.map((one) => one.packed), ...SEPARATE.map((one) => one.query)].map(
+      (name) => `${name}.weight`,
+    ),
   ];
   const prefixes = new Set<string>();
   for (const key of entries.all) {
@@ -171,7 +187,8 @@ function fromTorch(loader: Loader, entries: Entries): MultiHeadWeights {
   check(
     weight.shape[1] === E,
     "argument",
-    () => `multiHeadWeights: out_proj.weight must be square, [E, E], got [${weight.shape.join(", ")}].`,
+    () =>
+      `multiHeadWeights: out_proj.weight must be square, [E, E], got [${weight.shape.join(", ")}].`,
   );
   const packed = loader.maybe("in_proj_weight", entries.get("in_proj_weight"), [3 * E, E]);
   const separate = ["q", "k", "v"].map((which) => {
@@ -181,7 +198,8 @@ function fromTorch(loader: Loader, entries: Entries): MultiHeadWeights {
   check(
     packed ? separate.every((part) => !part) : separate.every((part) => part),
     "argument",
-    () => "multiHeadWeights: give in_proj_weight, or q_proj_weight, k_proj_weight and v_proj_weight.",
+    () =>
+      "multiHeadWeights: give in_proj_weight, or q_proj_weight, k_proj_weight and v_proj_weight.",
   );
   const bias = loader.maybe("in_proj_bias", entries.get("in_proj_bias"), [3 * E]);
   const [query, key, value] = separate.map((part, index) =>
@@ -193,8 +211,17 @@ function fromTorch(loader: Loader, entries: Entries): MultiHeadWeights {
   return { query, key, value, output, ...(biasK && { biasK }), ...(biasV && { biasV }) };
 }
 
-/** A linear layer whose weight is stored [out, in], or [in, out]. One without a shape has a bias, or this width. */
-function linearOf(loader: Loader, entries: Entries, name: string, width: number | undefined, columns = false) {
+/**
+ * A linear layer whose weight is stored [out, in], or [in, out]. One without a shape has a bias, or
+ * this width.
+ */
+function linearOf(
+  loader: Loader,
+  entries: Entries,
+  name: string,
+  width: number | undefined,
+  columns = false,
+) {
   entries.checkLinear(name);
   const source = entries.needed(`${name}.weight`);
   const bias = loader.maybe(`${name}.bias`, entries.get(`${name}.bias`), [undefined]);
@@ -218,7 +245,11 @@ function outputOf(loader: Loader, entries: Entries, name: string, columns = fals
   );
 }
 
-function fromSeparate(loader: Loader, entries: Entries, { query, key, value, outputs }: Separate): MultiHeadWeights {
+function fromSeparate(
+  loader: Loader,
+  entries: Entries,
+  { query, key, value, outputs }: Separate,
+): MultiHeadWeights {
   const name = outputs.find((one) => entries.has(`${one}.weight`)) ?? outputs[0];
   const output = outputOf(loader, entries, name);
   const [width] = output.weight.shape;
@@ -230,11 +261,18 @@ function fromSeparate(loader: Loader, entries: Entries, { query, key, value, out
   };
 }
 
-function fromPacked(loader: Loader, entries: Entries, { packed, query: own, output: name, columns }: Packed) {
+function fromPacked(
+  loader: Loader,
+  entries: Entries,
+  { packed, query: own, output: name, columns }: Packed,
+) {
   const output = outputOf(loader, entries, name, columns);
   const [width, inner] = output.weight.shape;
   const all = linearOf(loader, entries, packed, width, columns);
-  const query = own && entries.has(`${own}.weight`) ? linearOf(loader, entries, own, width, columns) : undefined;
+  const query =
+    own && entries.has(`${own}.weight`)
+      ? linearOf(loader, entries, own, width, columns)
+      : undefined;
   const [rows] = all.weight.shape;
   const before = query ? 0 : inner;
   const each = (rows - before) / 2;

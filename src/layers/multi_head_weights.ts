@@ -11,13 +11,18 @@ import type { Dtype } from "../types.ts";
 
 /** A linear layer: y = x W^T + b. */
 export interface LinearWeights {
-  /** [out, in], of any strides: one that is stored [in, out] is a `permute(1, 0)`. f32, f16 or bf16. */
+  /**
+   * [out, in], of any strides: one that is stored [in, out] is a `permute(1, 0)`. f32, f16 or bf16.
+   */
   readonly weight: Tensor;
   /** [out]. Default: nothing is added. */
   readonly bias?: Tensor;
 }
 
-/** The weights of a {@link MultiHeadAttention}. H heads, Hkv key heads, head dims D of q and k, Dv of v. */
+/**
+ * The weights of a {@link MultiHeadAttention}. H heads, Hkv key heads, head dims D of q and k, Dv
+ * of v.
+ */
 export interface MultiHeadWeights {
   /** [H * D, query width] */
   readonly query: LinearWeights;
@@ -27,19 +32,27 @@ export interface MultiHeadWeights {
   readonly value: LinearWeights;
   /** [output width, H * Dv]. Default: the output is that of the heads, side by side. */
   readonly output?: LinearWeights;
-  /** [Hkv * D]: a learned key, projected already, that every query sees (PyTorch's add_bias_kv). With `biasV`. */
+  /**
+   * [Hkv * D]: a learned key, projected already, that every query sees (PyTorch's add_bias_kv).
+   * With `biasV`.
+   */
   readonly biasK?: Tensor;
   /** [Hkv * Dv]: its value. */
   readonly biasV?: Tensor;
 }
 
-/** Numbers of a weight: a tensor on the GPU, which is looked at by strides; or an array, which is uploaded. */
+/**
+ * Numbers of a weight: a tensor on the GPU, which is looked at by strides; or an array, which is
+ * uploaded.
+ */
 export type WeightSource =
   | Tensor
   | Float32Array
   | { readonly data: TensorData; readonly shape: readonly number[]; readonly dtype?: Dtype };
 
-/** Tensors of one set of weights: those that were made for it are freed if another one is refused. */
+/**
+ * Tensors of one set of weights: those that were made for it are freed if another one is refused.
+ */
 export class Loader {
   readonly #device: GPUDevice;
   readonly #made: Tensor[] = [];
@@ -57,9 +70,14 @@ export class Loader {
     const source = readSource(name, given);
     const known = shape.reduce<number>((product, size) => product * (size ?? 1), 1);
     const length = "data" in source ? source.data.length : 0;
-    const actual = source.shape ? squeezed(source.shape, shape.length) : shape.map((size) => size ?? length / known);
-    const holds = source.shape !== undefined || actual.reduce((product, size) => product * size, 1) === length;
-    const fits = actual.every((size, axis) => size === (shape[axis] ?? size) && Number.isSafeInteger(size));
+    const actual = source.shape
+      ? squeezed(source.shape, shape.length)
+      : shape.map((size) => size ?? length / known);
+    const holds =
+      source.shape !== undefined || actual.reduce((product, size) => product * size, 1) === length;
+    const fits = actual.every(
+      (size, axis) => size === (shape[axis] ?? size) && Number.isSafeInteger(size),
+    );
     check(
       actual.length === shape.length && fits && holds,
       "argument",
@@ -68,7 +86,10 @@ export class Loader {
     );
     if (source instanceof Tensor) {
       if (source.shape.length === actual.length) return source;
-      return source.view({ shape: actual, strides: source.strides.slice(source.shape.length - actual.length) });
+      return source.view({
+        shape: actual,
+        strides: source.strides.slice(source.shape.length - actual.length),
+      });
     }
     const { data, dtype } = source;
     const made = tensor(this.#device, actual, { data, dtype, label: name });
@@ -105,17 +126,20 @@ function readSource(name: string, given: unknown): Tensor | ArraySource {
   check(
     typeof given === "object" && isList && Array.isArray(shape),
     "argument",
-    () => `multiHeadWeights: ${name} must be a Tensor, a Float32Array or { data, shape }, got ${show(given)}.`,
+    () =>
+      `multiHeadWeights: ${name} must be a Tensor, a Float32Array or { data, shape }, got ${show(given)}.`,
   );
   check(
     shape.every((size) => Number.isSafeInteger(size) && size >= 0),
     "argument",
-    () => `multiHeadWeights: the shape of ${name} must be whole numbers from 0 up, got ${show(shape)}.`,
+    () =>
+      `multiHeadWeights: the shape of ${name} must be whole numbers from 0 up, got ${show(shape)}.`,
   );
   check(
     FLOATS.includes(dtype as Dtype),
     "argument",
-    () => `multiHeadWeights: the dtype of ${name} must be "f32", "f16" or "bf16", got ${show(dtype)}.`,
+    () =>
+      `multiHeadWeights: the dtype of ${name} must be "f32", "f16" or "bf16", got ${show(dtype)}.`,
   );
   return { data: data as TensorData, shape: [...shape], dtype: dtype as Dtype };
 }
@@ -126,12 +150,16 @@ function squeezed(shape: readonly number[], axes: number): readonly number[] {
   return extra.every((size) => size === 1) ? shape.slice(extra.length) : shape;
 }
 
-/** The members of an object of weights, read once. Throws FoveaError for a name that is not one of them. */
+/**
+ * The members of an object of weights, read once. Throws FoveaError for a name that is not one of
+ * them.
+ */
 export function partsOf<Name extends string>(what: string, given: unknown, names: readonly Name[]) {
   check(
     isRecord(given),
     "argument",
-    () => `multiHeadWeights: ${what} must be an object { ${names.join(", ")} }, got ${show(given)}.`,
+    () =>
+      `multiHeadWeights: ${what} must be an object { ${names.join(", ")} }, got ${show(given)}.`,
   );
   const known = Object.fromEntries(names.map((name) => [name, "any?"] as const));
   return reading(`multiHeadWeights: ${what}`, () => {
@@ -142,7 +170,10 @@ export function partsOf<Name extends string>(what: string, given: unknown, names
 }
 
 /** Weights from a loader, or none of its tensors. */
-export function loaded(device: GPUDevice, work: (loader: Loader) => MultiHeadWeights): MultiHeadWeights {
+export function loaded(
+  device: GPUDevice,
+  work: (loader: Loader) => MultiHeadWeights,
+): MultiHeadWeights {
   const loader = new Loader(device);
   try {
     return work(loader);
@@ -152,9 +183,15 @@ export function loaded(device: GPUDevice, work: (loader: Loader) => MultiHeadWei
   }
 }
 
-export const linear = (weight: Tensor, bias: Tensor | undefined): LinearWeights => ({ weight, ...(bias && { bias }) });
+export const linear = (weight: Tensor, bias: Tensor | undefined): LinearWeights => ({
+  weight,
+  ...(bias && { bias }),
+});
 
-/** Sizes of a new layer, as torch.nn.MultiheadAttention and keras.layers.MultiHeadAttention name theirs. */
+/**
+ * Sizes of a new layer, as torch.nn.MultiheadAttention and keras.layers.MultiHeadAttention name
+ * theirs.
+ */
 export interface NewMultiHead {
   /** Width of the queries; also of keys, values and output where those are not said. */
   readonly embedDim: number;
@@ -192,7 +229,8 @@ const NEW_MULTI_HEAD: OptionNames<NewMultiHead> = {
 };
 
 /**
- * New weights, uniform in +-sqrt(6 / (in + out)) as PyTorch and Keras start with (Glorot and Bengio 2010, equation 16).
+ * New weights, uniform in +-sqrt(6 / (in + out)) as PyTorch and Keras start with (Glorot and Bengio
+ * 2010, equation 16).
  *
  * @example
  * const weights = multiHeadWeights.glorot(device, { embedDim: 512, heads: 8 });
@@ -201,10 +239,24 @@ const NEW_MULTI_HEAD: OptionNames<NewMultiHead> = {
 export function glorot(device: GPUDevice, sizes: NewMultiHead): MultiHeadWeights {
   checkDevice(device);
   const options = takeOptions("multiHeadWeights", sizes, NEW_MULTI_HEAD);
-  const { embedDim, heads, kvHeads = heads, keyDim = embedDim / heads, valueDim = keyDim } = options;
-  const { keyWidth = embedDim, valueWidth = keyWidth, outputWidth = embedDim, bias = true, seed = 0 } = options;
+  const {
+    embedDim,
+    heads,
+    kvHeads = heads,
+    keyDim = embedDim / heads,
+    valueDim = keyDim,
+  } = options;
+  const {
+    keyWidth = embedDim,
+    valueWidth = keyWidth,
+    outputWidth = embedDim,
+    bias = true,
+    seed = 0,
+  } = options;
   const numbers = { embedDim, heads, kvHeads, keyDim, valueDim, keyWidth, valueWidth };
-  for (const [name, size] of Object.entries(outputWidth === "heads" ? numbers : { ...numbers, outputWidth })) {
+  for (const [name, size] of Object.entries(
+    outputWidth === "heads" ? numbers : { ...numbers, outputWidth },
+  )) {
     check(
       Number.isInteger(size) && (size as number) >= 1,
       "argument",
@@ -227,7 +279,10 @@ export function glorot(device: GPUDevice, sizes: NewMultiHead): MultiHeadWeights
   });
 }
 
-/** Uniform numbers in -limit .. limit. Source: SplitMix32, the 32-bit finaliser of MurmurHash3 over a Weyl sequence. */
+/**
+ * Uniform numbers in -limit .. limit. Source: SplitMix32, the 32-bit finaliser of MurmurHash3 over
+ * a Weyl sequence.
+ */
 function uniform(seed: number, count: number, limit: number): Float32Array {
   const values = new Float32Array(count);
   let state = Math.imul(seed + 1, 0x85ebca6b);

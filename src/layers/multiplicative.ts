@@ -1,6 +1,11 @@
 // Multiplicative attention (Luong's general score): the queries projected once, then dot products.
 
-import { ATTENTION_OPTIONS, type AttentionOptions, type AttentionResult, resultsOf } from "../attention/attention.ts";
+import {
+  ATTENTION_OPTIONS,
+  type AttentionOptions,
+  type AttentionResult,
+  resultsOf,
+} from "../attention/attention.ts";
 import type { AttentionBindings, AttentionPlan } from "../attention/bindings.ts";
 import { preparePlan } from "../attention/plan_attention.ts";
 import { ATTENTION_PROBLEM, type AttentionProblem } from "../attention/problem.ts";
@@ -14,19 +19,28 @@ import { checkedSpec, checkLayout, FLOATS, type ResolvedSpec, toBhmd } from "../
 import { checkTarget, type EncodeTarget, recordInto } from "../plan/target.ts";
 import type { TensorSpec } from "../types.ts";
 
-/** A problem of {@link planMultiplicativeAttention}: one of attention, and the weights between q and k. */
+/**
+ * A problem of {@link planMultiplicativeAttention}: one of attention, and the weights between q and
+ * k.
+ */
 export interface MultiplicativeProblem extends AttentionProblem {
   /** W: [Dq, Dk] for all heads, or [H, Dq, Dk]. f32, f16 or bf16. */
   readonly weight: TensorSpec;
 }
 
 /** The names of all members of a problem: keys in a cache can't be projected. */
-const { cache: _cache, ...MULTIPLICATIVE_PROBLEM } = { ...ATTENTION_PROBLEM, weight: "any" as const };
+const { cache: _cache, ...MULTIPLICATIVE_PROBLEM } = {
+  ...ATTENTION_PROBLEM,
+  weight: "any" as const,
+};
 
 /** Options of {@link multiplicativeAttention}: those of attention. */
 export interface MultiplicativeOptions extends AttentionOptions {}
 
-/** Memory for one run: that of attention, and the weights. Tensors that the plan was made with are the default. */
+/**
+ * Memory for one run: that of attention, and the weights. Tensors that the plan was made with are
+ * the default.
+ */
 export interface MultiplicativeBindings extends AttentionBindings {
   readonly weight?: Tensor;
 }
@@ -39,7 +53,10 @@ type Views = Readonly<Record<"x" | "weight" | "output", Tensor>>;
 export class MultiplicativePlan {
   /** Kernels of the projection and of attention: `matmul 64x64, forward 64x32`. */
   readonly kernel: string;
-  /** Bytes of scratch memory that the plan owns for its runs: the projected queries, and what attention needs. */
+  /**
+   * Bytes of scratch memory that the plan owns for its runs: the projected queries, and what
+   * attention needs.
+   */
   readonly workspaceBytes: number;
   readonly #parts: Parts;
   #views: { q: Tensor; weight: Tensor; views: readonly Views[] } | undefined;
@@ -57,8 +74,8 @@ export class MultiplicativePlan {
   }
 
   /**
-   * Records projection and attention, as `AttentionPlan.encode` does: synchronously, allocating no GPU memory. Throws
-   * FoveaError, with nothing recorded, if a tensor does not fit.
+   * Records projection and attention, as `AttentionPlan.encode` does: synchronously, allocating no
+   * GPU memory. Throws FoveaError, with nothing recorded, if a tensor does not fit.
    *
    * @example
    * const plan = await planMultiplicativeAttention(device, { q, k, v, weight });
@@ -70,7 +87,9 @@ export class MultiplicativePlan {
     const { q = given.q, weight = given.weight, ...rest } = bindings;
     checkTensors(label, { q, weight });
     const views = this.#viewsOf(q as Tensor, weight as Tensor);
-    const project = projections.map(({ plan }, index) => plan.prepare(views[index] as AttentionBindings));
+    const project = projections.map(({ plan }, index) =>
+      plan.prepare(views[index] as AttentionBindings),
+    );
     const attend = attention.prepare(rest);
     if (!attend) return; // there is no output element
     recordInto(target, label, (pass) => {
@@ -121,17 +140,20 @@ interface Parts {
 }
 
 /**
- * Compiles multiplicative attention (Luong's general score): q is projected by W once, by a tiled kernel, and then
- * compared with k by dot products, so that nothing of size M x N is in memory. Options, rules and results are those of
- * {@link planAttention}.
+ * Compiles multiplicative attention (Luong's general score): q is projected by W once, by a tiled
+ * kernel, and then compared with k by dot products, so that nothing of size M x N is in memory.
+ * Options, rules and results are those of {@link planAttention}.
  *
  * ```
- * s[b,h,i,j] = scale * q[b,h,i,:]^T W[h] k[b,g,j,:]        q [B, H, M, Dq], W [Dq, Dk] or [H, Dq, Dk], k [B, Hkv, N, Dk]
+ * s[b,h,i,j] = scale * q[b,h,i,:]^T W[h] k[b,g,j,:]
+ * q [B, H, M, Dq], W [Dq, Dk] or [H, Dq, Dk], k [B, Hkv, N, Dk]
  * ```
  *
- * The scale is 1 by default. Without W this is `planAttention` with `scale: 1`, the plain dot product.
+ * The scale is 1 by default. Without W this is `planAttention` with `scale: 1`, the plain dot
+ * product.
  *
- * Source: Effective Approaches to Attention-based Neural Machine Translation (arXiv 1508.04025), section 3.1.
+ * Source: Effective Approaches to Attention-based Neural Machine Translation (arXiv 1508.04025),
+ * section 3.1.
  *
  * Rejects with FoveaError, as {@link planAttention} does, and then has allocated nothing.
  *
@@ -144,7 +166,10 @@ export async function planMultiplicativeAttention(
   problem: MultiplicativeProblem,
 ): Promise<MultiplicativePlan> {
   const taken = await readOptions(LABEL, problem, MULTIPLICATIVE_PROBLEM);
-  const { plan, allocated } = await prepareMultiplicative(device, taken as Taken<MultiplicativeProblem>);
+  const { plan, allocated } = await prepareMultiplicative(
+    device,
+    taken as Taken<MultiplicativeProblem>,
+  );
   await allocated;
   return plan;
 }
@@ -171,9 +196,21 @@ export async function multiplicativeAttention(
   const options = await readOptions(LABEL, asked, ATTENTION_OPTIONS);
   const { label = LABEL } = options;
   checkTensors(label, { q, k, v, weight });
-  const { plan, allocated, resolved } = await prepareMultiplicative(q.device, { ...options, q, k, v, weight });
+  const { plan, allocated, resolved } = await prepareMultiplicative(q.device, {
+    ...options,
+    q,
+    k,
+    v,
+    weight,
+  });
   const results = (make: MakeResult) => resultsOf(options, resolved, make);
-  return runOnce(q.device, label, { plan, allocated }, options, results) as Promise<AttentionResult>;
+  return runOnce(
+    q.device,
+    label,
+    { plan, allocated },
+    options,
+    results,
+  ) as Promise<AttentionResult>;
 }
 
 const LABEL = "multiplicativeAttention";
@@ -194,19 +231,41 @@ async function prepareMultiplicative(device: GPUDevice, problem: Taken<Multiplic
       const own = perHead ? withoutAxis(slice(weight, 0, head)) : weight;
       const x = at(xAll, headAxis);
       const output = perHead ? projected.slice(headAxis, head, head + 1) : projected;
-      const projection = await prepareProjection(device, { x, weight: transposed(own), output, label });
+      const projection = await prepareProjection(device, {
+        x,
+        weight: transposed(own),
+        output,
+        label,
+      });
       made.push(projection.plan);
       return projection;
     });
     await settle(begun); // all of them, so that all are freed if one fails
     const projections = await Promise.all(begun);
     const { weight: _, ...rest } = problem;
-    const attention = await preparePlan(device, { ...rest, label, scale: problem.scale ?? 1, q: projected });
+    const attention = await preparePlan(device, {
+      ...rest,
+      label,
+      scale: problem.scale ?? 1,
+      q: projected,
+    });
     made.push(attention.plan);
     const isTensor = (spec: TensorSpec) => ("device" in spec ? (spec as Tensor) : undefined);
     const given = { q: isTensor(problem.q), weight: isTensor(problem.weight) };
-    const parts = { label, attention: attention.plan, projections, projected, headAxis, perHead, given };
-    const waits = [projected.allocated, attention.allocated, ...projections.map(({ allocated }) => allocated)];
+    const parts = {
+      label,
+      attention: attention.plan,
+      projections,
+      projected,
+      headAxis,
+      perHead,
+      given,
+    };
+    const waits = [
+      projected.allocated,
+      attention.allocated,
+      ...projections.map(({ allocated }) => allocated),
+    ];
     const allocated = settle(waits);
     const plan = MultiplicativePlan.make(parts);
     allocated.catch(() => plan.destroy());

@@ -1,4 +1,5 @@
-// Where the parts of a layer find their tensors: memory of the plan, or what the caller binds, looked at in some way.
+// Where the parts of a layer find their tensors: memory of the plan, or what the caller binds,
+// looked at in some way.
 
 import type { Tensor } from "../gpu/tensor.ts";
 import type { ResolvedSpec } from "../plan/specs.ts";
@@ -14,7 +15,10 @@ export interface Place {
 }
 
 /** What the caller binds under a name. */
-export const bound = (name: string, spec: ResolvedSpec): Place => ({ spec, of: (given) => given.get(name) as Tensor });
+export const bound = (name: string, spec: ResolvedSpec): Place => ({
+  spec,
+  of: (given) => given.get(name) as Tensor,
+});
 
 /** A place looked at in another way. Views are kept, so that bind groups are found again. */
 export function viewed(place: Place, view: (tensor: Tensor) => Tensor, spec: ResolvedSpec): Place {
@@ -45,6 +49,10 @@ export function splitPlace(place: Place, heads: number): Place {
 export function columnsPlace(place: Place, from: number, count: number): Place {
   const { shape, strides, offset } = place.spec;
   const axis = shape.length - 1;
-  const spec = { ...place.spec, shape: [...shape.slice(0, axis), count], offset: offset + from * strides[axis] };
+  const spec = {
+    ...place.spec,
+    shape: [...shape.slice(0, axis), count],
+    offset: offset + from * strides[axis],
+  };
   return viewed(place, (whole) => whole.slice(axis, from, from + count), spec);
 }

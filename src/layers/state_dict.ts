@@ -1,9 +1,13 @@
-// The entries of a state dict: a model's weights by their names, of which an operation takes those under a prefix.
+// The entries of a state dict: a model's weights by their names, of which an operation takes those
+// under a prefix.
 
 import { check, reading, show } from "../errors.ts";
 import type { WeightSource } from "./multi_head_weights.ts";
 
-/** A model's weights by their names: a plain object or a Map. Names that are not asked for may have any value. */
+/**
+ * A model's weights by their names: a plain object or a Map. Names that are not asked for may have
+ * any value.
+ */
 export type StateDict = Readonly<Record<string, WeightSource>> | ReadonlyMap<string, WeightSource>;
 
 /** Names that a message has room for. */
@@ -20,7 +24,10 @@ export class Entries {
 
   constructor(state: unknown, prefix: string) {
     check(
-      typeof state === "object" && state !== null && !Array.isArray(state) && !ArrayBuffer.isView(state),
+      typeof state === "object" &&
+        state !== null &&
+        !Array.isArray(state) &&
+        !ArrayBuffer.isView(state),
       "argument",
       () => `multiHeadWeights: a state is an object { name: weight } or a Map, got ${show(state)}.`,
     );
@@ -38,7 +45,10 @@ export class Entries {
     const key = this.prefix + name;
     return reading(`multiHeadWeights: ${show(key)}`, () => {
       const state = this.#state as StateDict;
-      return (state instanceof Map ? state.get(key) : (state as Record<string, WeightSource>)[key]) ?? undefined;
+      return (
+        (state instanceof Map ? state.get(key) : (state as Record<string, WeightSource>)[key]) ??
+        undefined
+      );
     });
   }
 
@@ -52,12 +62,16 @@ export class Entries {
     check(
       source !== undefined,
       "argument",
-      () => `multiHeadWeights: ${show(this.prefix + name)} is missing. The state has ${this.listed()}.`,
+      () =>
+        `multiHeadWeights: ${show(this.prefix + name)} is missing. The state has ${this.listed()}.`,
     );
     return source;
   }
 
-  /** Weight and bias are all that a linear layer may have: adapters and quantised weights would be left out silently. */
+  /**
+   * Weight and bias are all that a linear layer may have: adapters and quantised weights would be
+   * left out silently.
+   */
   checkLinear(name: string): void {
     for (const other of this.names) {
       check(
@@ -71,8 +85,10 @@ export class Entries {
 
   /** What there is, for messages. */
   listed(): string {
-    const names = this.names.size > 0 ? [...this.names].map((name) => this.prefix + name) : this.all;
-    const where = this.names.size > 0 || this.prefix === "" ? "" : `nothing under ${show(this.prefix)}, but `;
+    const names =
+      this.names.size > 0 ? [...this.names].map((name) => this.prefix + name) : this.all;
+    const where =
+      this.names.size > 0 || this.prefix === "" ? "" : `nothing under ${show(this.prefix)}, but `;
     const more = names.length > LISTED ? ` and ${names.length - LISTED} more` : "";
     return `${where}${
       names

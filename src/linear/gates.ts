@@ -10,8 +10,17 @@ export function resolveGates(
   label: string,
   layout: Layout,
   problem: LinearAttentionProblem,
-  { rule, gated, delta }: { readonly rule: UpdateRule; readonly gated: boolean; readonly delta: boolean },
-  { batch, states, seqKv, headDim }: Readonly<Record<"batch" | "states" | "seqKv" | "headDim", number>>,
+  {
+    rule,
+    gated,
+    delta,
+  }: { readonly rule: UpdateRule; readonly gated: boolean; readonly delta: boolean },
+  {
+    batch,
+    states,
+    seqKv,
+    headDim,
+  }: Readonly<Record<"batch" | "states" | "seqKv" | "headDim", number>>,
   add: (name: "decay" | "beta") => ResolvedSpec,
 ) {
   const gate = (name: "decay" | "beta", used: boolean, shapes: readonly (readonly number[])[]) => {
@@ -22,7 +31,8 @@ export function resolveGates(
     );
     if (!used) return undefined;
     const spec = add(name);
-    const inLayout = (shape: readonly number[]) => `[${reorder({ ...spec, shape }, layout).shape.join(", ")}]`;
+    const inLayout = (shape: readonly number[]) =>
+      `[${reorder({ ...spec, shape }, layout).shape.join(", ")}]`;
     check(
       shapes.some((shape) => shape.every((size, axis) => size === spec.shape[axis])),
       "argument",

@@ -5,47 +5,71 @@ import { checkDevice, paramsBuffer, settle } from "../gpu/buffers.ts";
 import { isSoftware } from "../gpu/device.ts";
 import { checkBindings, compileKernel } from "../gpu/pipelines.ts";
 import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
-import { type LinearKernel, type LinearSpecialisation, linearKernel, recurrentTile } from "../kernels/linear.ts";
+import {
+  type LinearKernel,
+  type LinearSpecialisation,
+  linearKernel,
+  recurrentTile,
+} from "../kernels/linear.ts";
 import { accessOf } from "../plan/access.ts";
 import type { Operand } from "../plan/operand.ts";
 import { memoryOf } from "../plan/operand_checks.ts";
-import { checkTensors, type MakeResult, RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
+import {
+  checkTensors,
+  type MakeResult,
+  RUN_OPTIONS,
+  type RunOptions,
+  runOnce,
+} from "../plan/run.ts";
 import type { ResolvedSpec } from "../plan/specs.ts";
 import { linearOperands, withOwn } from "./memory.ts";
-import { LINEAR_PROBLEM, type LinearAttentionProblem, type LinearAttentionSettings } from "./options.ts";
+import {
+  LINEAR_PROBLEM,
+  type LinearAttentionProblem,
+  type LinearAttentionSettings,
+} from "./options.ts";
 import { LinearAttentionPlan } from "./plan.ts";
 import { type ResolvedLinear, resolveLinear } from "./problem.ts";
 import { type LinearStep, linearSteps, packSteps, segmentsOf } from "./steps.ts";
 
 /**
- * Compiles linear attention for a problem: keys and values are summed up in a state of D x Dv numbers a head, which
- * queries read, so that time is linear in the number of tokens and memory does not depend on it.
+ * Compiles linear attention for a problem: keys and values are summed up in a state of D x Dv
+ * numbers a head, which queries read, so that time is linear in the number of tokens and memory
+ * does not depend on it.
  *
  * ```
  * S = sum_j phi(k_j) v_j^T,   z = sum_j phi(k_j),   phi(x) = elu(x) + 1
  * O_i = S^T phi(q_i) / (phi(q_i).z)          over all keys, or over j <= i where causal
  * ```
  *
- * Source: Transformers are RNNs (arXiv 2006.16236). Update rules with decay and delta, and their defaults, are those of
- * ONNX LinearAttention-27: `updateRule`. Causal sums run in chunks, all of them at once (arXiv 2312.06635, section 4.2);
- * few tokens, delta rules, and decays of their own for each row of the state run token by token.
+ * Source: Transformers are RNNs (arXiv 2006.16236). Update rules with decay and delta, and their
+ * defaults, are those of ONNX LinearAttention-27: `updateRule`. Causal sums run in chunks, all of
+ * them at once (arXiv 2312.06635, section 4.2); few tokens, delta rules, and decays of their own
+ * for each row of the state run token by token.
  *
- * States, sums and products are f32, and so is phi: of numbers below about -87 it is 0. A query that no key has any weight
- * for gets output 0. NaN in q, k, v or a decay is NaN in the outputs that it counts for. A key past its entry's length
- * or hidden by `keyMask` leaves the state as it is, decay included, whatever it holds. The same inputs on the same
- * device give the same bits.
+ * States, sums and products are f32, and so is phi: of numbers below about -87 it is 0. A query
+ * that no key has any weight for gets output 0. NaN in q, k, v or a decay is NaN in the outputs
+ * that it counts for. A key past its entry's length or hidden by `keyMask` leaves the state as it
+ * is, decay included, whatever it holds. The same inputs on the same device give the same bits.
  *
- * For decoding, plan for one token with a `state` in place, and encode it for each token; for streaming, plan for a
- * segment of tokens likewise. A new state is all zeros.
+ * For decoding, plan for one token with a `state` in place, and encode it for each token; for
+ * streaming, plan for a segment of tokens likewise. A new state is all zeros.
  *
- * Rejects with FoveaError: `"argument"` and `"limit"` before the GPU sees anything; `"shader"`, `"device-lost"`,
- * `"out-of-memory"`.
+ * Rejects with FoveaError: `"argument"` and `"limit"` before the GPU sees anything; `"shader"`,
+ * `"device-lost"`, `"out-of-memory"`.
  *
  * @example
  * const one = { shape: [1, 8, 1, 64] };
  * const state = tensor(device, [1, 8, 64, 64]);
  * const normalizer = tensor(device, [1, 8, 64]);
- * const decode = await planLinearAttention(device, { q: one, k: one, v: one, causal: true, state, normalizer });
+ * const decode = await planLinearAttention(device, {
+ *   q: one,
+ *   k: one,
+ *   v: one,
+ *   causal: true,
+ *   state,
+ *   normalizer,
+ * });
  */
 export async function planLinearAttention(
   device: GPUDevice,
@@ -57,7 +81,10 @@ export async function planLinearAttention(
   return plan;
 }
 
-/** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
+/**
+ * A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait
+ * for.
+ */
 async function preparePlan(device: GPUDevice, problem: LinearAttentionProblem) {
   checkDevice(device);
   const resolved = resolveLinear(problem, isSoftware(device));
@@ -116,7 +143,8 @@ function specialisation(
   resolved: ResolvedLinear,
   operands: ReadonlyMap<string, Operand>,
 ): LinearSpecialisation {
-  const { label, headDim, vDim, decayDim, elu, normalized, causal, delta, heads, states, seqKv } = resolved;
+  const { label, headDim, vDim, decayDim, elu, normalized, causal, delta, heads, states, seqKv } =
+    resolved;
   const access = (name: string) => {
     const operand = operands.get(name);
     return operand ? accessOf(device, operand) : "dense";
@@ -181,18 +209,23 @@ export interface LinearAttentionResult {
 const { q: _q, k: _k, v: _v, ...LINEAR_OPTIONS } = { ...LINEAR_PROBLEM, ...RUN_OPTIONS };
 
 /**
- * Linear attention on the GPU. See {@link planLinearAttention} for the formula, the rules and the shapes.
+ * Linear attention on the GPU. See {@link planLinearAttention} for the formula, the rules and the
+ * shapes.
  *
- * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself. For decoding make a plan and
- * encode it: that waits for nothing and allocates nothing.
+ * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself. For
+ * decoding make a plan and encode it: that waits for nothing and allocates nothing.
  *
- * @param q [B, H, M, D], f32, f16 or bf16, as also k and v, each its own; the output has the dtype of q by default
+ * @param q [B, H, M, D], f32, f16 or bf16, as also k and v, each its own; the output has the dtype
+ *   of q by default
  * @param k [B, Hk, N, D]
  * @param v [B, Hkv, N, Dv]
  * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
- * const { output, presentState, presentNormalizer } = await linearAttention(q, k, v, { causal: true, presentState: true });
+ * const { output, presentState, presentNormalizer } = await linearAttention(q, k, v, {
+ *   causal: true,
+ *   presentState: true,
+ * });
  */
 export async function linearAttention(
   q: Tensor,
@@ -215,7 +248,10 @@ export async function linearAttention(
   const problem = Object.fromEntries(
     Object.entries({ ...rest, ...present, q, k, v }).filter(([, given]) => given !== undefined),
   );
-  const { plan, allocated, resolved } = await preparePlan(q.device, problem as unknown as LinearAttentionProblem);
+  const { plan, allocated, resolved } = await preparePlan(
+    q.device,
+    problem as unknown as LinearAttentionProblem,
+  );
   return runOnce(q.device, label, { plan, allocated }, options, (make) => {
     const spec = resolved.specs.get("output") as ResolvedSpec;
     const output = options.output ?? make("output", resolved.outputShape, spec.dtype);
@@ -225,7 +261,9 @@ export async function linearAttention(
 
 /** The tensors of a state after, made where they were only asked for. */
 function presentOf(
-  asked: Readonly<Record<"presentState" | "presentNormalizer", Tensor | { shape: readonly number[] } | undefined>>,
+  asked: Readonly<
+    Record<"presentState" | "presentNormalizer", Tensor | { shape: readonly number[] } | undefined>
+  >,
   make: MakeResult,
 ) {
   const result = (name: "presentState" | "presentNormalizer") => {

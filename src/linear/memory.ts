@@ -9,22 +9,40 @@ import { bindingBase, checkBindingLimit, type PerBatch, type ResolvedSpec } from
 import type { LinearAttentionProblem, LinearTensor } from "./options.ts";
 import { givenTensor, type ResolvedLinear } from "./problem.ts";
 
-const WRITTEN: readonly string[] = ["output", "state", "normalizer", "presentState", "presentNormalizer"];
+const WRITTEN: readonly string[] = [
+  "output",
+  "state",
+  "normalizer",
+  "presentState",
+  "presentNormalizer",
+];
 
 /** The tensors that a caller binds. */
-export function linearOperands(device: GPUDevice, problem: LinearAttentionProblem, { label, specs }: ResolvedLinear) {
+export function linearOperands(
+  device: GPUDevice,
+  problem: LinearAttentionProblem,
+  { label, specs }: ResolvedLinear,
+) {
   const operands = new Map<string, Operand>();
   for (const [name, spec] of specs) {
     checkBindingLimit(label, name, device, spec);
     const fallback = givenTensor(problem, name);
-    const operand = { spec, base: bindingBase(device, spec), fallback, written: WRITTEN.includes(name) };
+    const operand = {
+      spec,
+      base: bindingBase(device, spec),
+      fallback,
+      written: WRITTEN.includes(name),
+    };
     if (fallback) checkOperand(`${label}: ${name}`, device, operand, fallback);
     operands.set(name, operand);
   }
   return operands;
 }
 
-/** The operands with the plan's own: lengths given as numbers, states that nobody keeps, states of chunks. */
+/**
+ * The operands with the plan's own: lengths given as numbers, states that nobody keeps, states of
+ * chunks.
+ */
 export function withOwn(
   device: GPUDevice,
   problem: LinearAttentionProblem,
@@ -32,12 +50,19 @@ export function withOwn(
   given: Map<string, Operand>,
   slots: number,
 ) {
-  const { label, batch, states, headDim, vDim, normalized, stateShape, normalizerShape, chunked } = resolved;
-  const lengths = problem.kvLengths === undefined ? undefined : resolveLengths(device, resolved, problem.kvLengths);
+  const { label, batch, states, headDim, vDim, normalized, stateShape, normalizerShape, chunked } =
+    resolved;
+  const lengths =
+    problem.kvLengths === undefined
+      ? undefined
+      : resolveLengths(device, resolved, problem.kvLengths);
   if (lengths && !("values" in lengths)) given.set("kvLengths", lengths);
   const place = (inPlace: LinearTensor, after: LinearTensor) =>
     [inPlace, after].find((name) => given.has(name)) ?? `own ${inPlace}`;
-  const names = { state: place("state", "presentState"), normalizer: place("normalizer", "presentNormalizer") };
+  const names = {
+    state: place("state", "presentState"),
+    normalizer: place("normalizer", "presentNormalizer"),
+  };
   const operands = new Map(given);
   const owned: Tensor[] = [];
   const own = (name: string, shape: readonly number[], values?: readonly number[]) => {

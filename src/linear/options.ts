@@ -20,29 +20,44 @@ export interface LinearAttentionSettings {
    * "gated_delta"    S <- exp(g) S, then as "delta"
    * ```
    *
-   * With a rule given, the attention is causal, and neither mapped nor normalised unless `featureMap` and `normalized`
-   * say so. Default: `"linear"`, mapped and normalised, causal if `causal` says so.
+   * With a rule given, the attention is causal, and neither mapped nor normalised unless
+   * `featureMap` and `normalized` say so. Default: `"linear"`, mapped and normalised, causal if
+   * `causal` says so.
    */
   readonly updateRule?: UpdateRule;
-  /** Token i reads what the tokens 0..i have written, M = N. Default false without `updateRule`, otherwise true. */
+  /**
+   * Token i reads what the tokens 0..i have written, M = N. Default false without `updateRule`,
+   * otherwise true.
+   */
   readonly causal?: boolean;
-  /** phi: `"elu"` is elu(x) + 1, `"none"` is x. Default `"elu"` without `updateRule`, otherwise `"none"`. */
+  /**
+   * phi: `"elu"` is elu(x) + 1, `"none"` is x. Default `"elu"` without `updateRule`, otherwise
+   * `"none"`.
+   */
   readonly featureMap?: "elu" | "none";
-  /** Divides by phi(q).z, z the sum of phi(k). Not with delta rules. Default true without `updateRule`. */
+  /**
+   * Divides by phi(q).z, z the sum of phi(k). Not with delta rules. Default true without
+   * `updateRule`.
+   */
   readonly normalized?: boolean;
   /** Factor of the output where it is not normalised. Default 1 / sqrt(D). */
   readonly scale?: number;
-  /** Keys of each batch entry, counted from the first; the rest is never read. Default N for all. */
+  /**
+   * Keys of each batch entry, counted from the first; the rest is never read. Default N for all.
+   */
   readonly kvLengths?: PerBatch;
   /** Axis order of q, k, v, decay, beta and output. Default `"bhmd"`. */
   readonly layout?: Layout;
   /**
-   * Which kernels run a causal problem: `"chunked"`, all chunks of 32 or 64 tokens at once, for rules without delta and
-   * decays of a head; `"recurrent"`, token by token, for all. Default: chunked from 64 tokens on where it can be, on
-   * software adapters with head dims beyond 64 only.
+   * Which kernels run a causal problem: `"chunked"`, all chunks of 32 or 64 tokens at once, for
+   * rules without delta and decays of a head; `"recurrent"`, token by token, for all. Default:
+   * chunked from 64 tokens on where it can be, on software adapters with head dims beyond 64 only.
    */
   readonly variant?: "chunked" | "recurrent";
-  /** Multiply-adds x 2 that one dispatch does at most, about, so that a GPU stays responsive. Default 2^36. */
+  /**
+   * Multiply-adds x 2 that one dispatch does at most, about, so that a GPU stays responsive.
+   * Default 2^36.
+   */
   readonly maxDispatchFlops?: number;
   /** Name of GPU objects in errors and captures. Default `"linearAttention"`. */
   readonly label?: string;
@@ -54,15 +69,23 @@ export interface LinearAttentionProblem extends LinearAttentionSettings {
   readonly q: TensorSpec;
   /** [B, Hk, N, D] */
   readonly k: TensorSpec;
-  /** [B, Hkv, N, Dv]. Hk divides Hkv; H is a multiple of Hkv, or divides it: the output then has Hkv heads. */
+  /**
+   * [B, Hkv, N, Dv]. Hk divides Hkv; H is a multiple of Hkv, or divides it: the output then has Hkv
+   * heads.
+   */
   readonly v: TensorSpec;
-  /** g of each token in log space, at most 0 for a state that does not grow: [B, Hkv, N, 1], or [B, Hkv, N, D]. */
+  /**
+   * g of each token in log space, at most 0 for a state that does not grow: [B, Hkv, N, 1], or [B,
+   * Hkv, N, D].
+   */
   readonly decay?: TensorSpec;
   /** How much of a token's correction is written: [B, Hkv | 1, N, 1]. */
   readonly beta?: TensorSpec;
   /** [B, max(H, Hkv), M, Dv]. Default: dense, dtype of q. */
   readonly output?: TensorSpec;
-  /** [B | 1, N] u8: 0 for a token that leaves the state as it is. Its key and value are never used. */
+  /**
+   * [B | 1, N] u8: 0 for a token that leaves the state as it is. Its key and value are never used.
+   */
   readonly keyMask?: TensorSpec;
   /** The state before and after, in place: [B, Hkv, D, Dv], dense f32. Not with the two below. */
   readonly state?: TensorSpec;
@@ -70,7 +93,10 @@ export interface LinearAttentionProblem extends LinearAttentionSettings {
   readonly pastState?: TensorSpec;
   /** The state after. Default: not kept. */
   readonly presentState?: TensorSpec;
-  /** z, part of the state where the attention is normalised: [B, Hkv, D], dense f32; in place, before, after. */
+  /**
+   * z, part of the state where the attention is normalised: [B, Hkv, D], dense f32; in place,
+   * before, after.
+   */
   readonly normalizer?: TensorSpec;
   /** z before. Default zeros. */
   readonly pastNormalizer?: TensorSpec;

@@ -14,8 +14,8 @@ import type { LinearTensor } from "./options.ts";
 import type { LinearStep } from "./steps.ts";
 
 /**
- * Memory for one run of a plan of linear attention: tensors that look as the plan was told. Those that it was made with
- * are the default.
+ * Memory for one run of a plan of linear attention: tensors that look as the plan was told. Those
+ * that it was made with are the default.
  */
 export type LinearAttentionBindings = { readonly [Name in LinearTensor | "kvLengths"]?: Tensor };
 
@@ -27,20 +27,36 @@ interface PlanParts {
   readonly operands: ReadonlyMap<string, Operand>;
   /** What the caller may bind. */
   readonly bindable: ReadonlySet<string>;
-  readonly groups: readonly { source: KernelSource; compiled: CompiledKernel; names: LinearStep["names"] }[];
+  readonly groups: readonly {
+    source: KernelSource;
+    compiled: CompiledKernel;
+    names: LinearStep["names"];
+  }[];
   readonly dispatches: readonly { group: number; x: number; y: number; paramsOffset: number }[];
   readonly params: GPUBuffer;
   readonly owned: readonly Tensor[];
 }
 
-/** Compiled linear attention. Make one with {@link planLinearAttention}; encode it as often as you like. */
+/**
+ * Compiled linear attention. Make one with {@link planLinearAttention}; encode it as often as you
+ * like.
+ */
 export class LinearAttentionPlan {
-  /** What runs: `"linear chunked"`, all tokens at once, or `"linear recurrent"`, one after the other. */
+  /**
+   * What runs: `"linear chunked"`, all tokens at once, or `"linear recurrent"`, one after the
+   * other.
+   */
   readonly kernel: string;
-  /** Bytes of scratch memory that the plan owns for its runs, states that the caller does not keep included. */
+  /**
+   * Bytes of scratch memory that the plan owns for its runs, states that the caller does not keep
+   * included.
+   */
   readonly workspaceBytes: number;
   readonly #parts: PlanParts;
-  readonly #bound = new WeakMap<Tensor, { tensors: readonly Tensor[]; groups: readonly GPUBindGroup[] }>();
+  readonly #bound = new WeakMap<
+    Tensor,
+    { tensors: readonly Tensor[]; groups: readonly GPUBindGroup[] }
+  >();
   #destroyed = false;
 
   private constructor(parts: PlanParts) {
@@ -55,14 +71,22 @@ export class LinearAttentionPlan {
   }
 
   /**
-   * Records the attention into a compute pass, or into a pass of its own on a command encoder. Allocates no GPU memory
-   * and submits nothing. In a caller's pass it sets the pipeline and bind group 0.
+   * Records the attention into a compute pass, or into a pass of its own on a command encoder.
+   * Allocates no GPU memory and submits nothing. In a caller's pass it sets the pipeline and bind
+   * group 0.
    *
-   * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or belongs to another
-   * device, or if what is written shares its buffer with what is read; a state in place is one tensor, and may be.
+   * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or
+   * belongs to another device, or if what is written shares its buffer with what is read; a state
+   * in place is one tensor, and may be.
    *
    * @example
-   * const decode = await planLinearAttention(device, { q, k, v, updateRule: "linear", state: { shape: [1, 8, 64, 64] } });
+   * const decode = await planLinearAttention(device, {
+   *   q,
+   *   k,
+   *   v,
+   *   updateRule: "linear",
+   *   state: { shape: [1, 8, 64, 64] },
+   * });
    * decode.encode(encoder, { output, state: tensor(device, [1, 8, 64, 64]) });
    */
   encode(target: EncodeTarget, bindings: LinearAttentionBindings = {}): void {
@@ -71,7 +95,11 @@ export class LinearAttentionPlan {
     check(!this.#destroyed, "destroyed", () => `${label}: the plan was destroyed.`);
     checkDevice(device);
     const groups = this.#bindGroups(bindings ?? {});
-    recordInto(target, label, dispatches.length === 0 ? undefined : (pass) => this.#record(pass, groups));
+    recordInto(
+      target,
+      label,
+      dispatches.length === 0 ? undefined : (pass) => this.#record(pass, groups),
+    );
   }
 
   /** Frees the plan's own buffers. Work that was submitted before still runs. */
@@ -94,7 +122,10 @@ export class LinearAttentionPlan {
     }
   }
 
-  /** The bind groups for these tensors: the last ones of the same output, if the other tensors are the same too. */
+  /**
+   * The bind groups for these tensors: the last ones of the same output, if the other tensors are
+   * the same too.
+   */
   #bindGroups(bindings: LinearAttentionBindings): readonly GPUBindGroup[] {
     const { device, label, operands, bindable, groups, params } = this.#parts;
     const tensors = new Map<string, Tensor>();
@@ -115,7 +146,8 @@ export class LinearAttentionPlan {
       const entries = source.bindings.map(({ binding, name, type }): GPUBindGroupEntry => {
         const bound = type === "uniform" ? undefined : tensors.get(names[name] ?? name);
         // With no keys there is no byte of k and v to bind; the params stand in for them, unread.
-        if (!bound?.size) return { binding, resource: { buffer: params, size: LINEAR_PARAMS.bytes } };
+        if (!bound?.size)
+          return { binding, resource: { buffer: params, size: LINEAR_PARAMS.bytes } };
         return { binding, resource: { buffer: bound.buffer, ...bindingRange(bound) } };
       });
       return device.createBindGroup({ label, layout: compiled.layout, entries });

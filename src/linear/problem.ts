@@ -16,7 +16,12 @@ import {
 } from "../plan/specs.ts";
 import type { Layout, TensorSpec } from "../types.ts";
 import { resolveGates } from "./gates.ts";
-import { type LinearAttentionProblem, type LinearTensor, UPDATE_RULES, type UpdateRule } from "./options.ts";
+import {
+  type LinearAttentionProblem,
+  type LinearTensor,
+  UPDATE_RULES,
+  type UpdateRule,
+} from "./options.ts";
 
 /** A checked problem. q, k, v, decay, beta and output are in BHMD order. */
 export interface ResolvedLinear {
@@ -51,8 +56,9 @@ export interface ResolvedLinear {
 /** Causal problems of fewer tokens run token by token. */
 const FEW = 64;
 /**
- * On software adapters others do, too: a CPU's few threads have work with a state each. SwiftShader takes, of the time
- * for chunks, a quarter at D = 16, three quarters at 64, the same at 128 and half as much again at 256.
+ * On software adapters others do, too: a CPU's few threads have work with a state each. SwiftShader
+ * takes, of the time for chunks, a quarter at D = 16, three quarters at 64, the same at 128 and
+ * half as much again at 256.
  */
 const WIDEST_SERIAL = 64;
 const LARGEST_SERIAL_GROUP = 16;
@@ -65,7 +71,8 @@ export function resolveLinear(problem: LinearAttentionProblem, software = false)
   const specs = new Map<LinearTensor, ResolvedSpec>();
   const add = (name: LinearTensor, axes = 4): ResolvedSpec => {
     const given = problem[name] as TensorSpec;
-    const spec = axes === 4 ? toBhmd(label, name, given, layout, FLOATS) : checkedSpec(label, name, given);
+    const spec =
+      axes === 4 ? toBhmd(label, name, given, layout, FLOATS) : checkedSpec(label, name, given);
     specs.set(name, axes === 4 ? reorder(spec, layout) : spec);
     return spec;
   };
@@ -88,7 +95,13 @@ export function resolveLinear(problem: LinearAttentionProblem, software = false)
 
   const stateShape = [batch, states, headDim, vDim];
   const normalizerShape = [batch, states, headDim];
-  resolveStates(label, problem, settings.normalized, { state: stateShape, normalizer: normalizerShape }, specs);
+  resolveStates(
+    label,
+    problem,
+    settings.normalized,
+    { state: stateShape, normalizer: normalizerShape },
+    specs,
+  );
   const able = settings.causal && !settings.delta && gates.decayDim <= 1;
   check(
     problem.variant === undefined ||
@@ -106,7 +119,9 @@ export function resolveLinear(problem: LinearAttentionProblem, software = false)
   const few = seqKv < FEW && sizes.headDim <= WIDEST_RECURRENT;
   const serial = software && headDim <= WIDEST_SERIAL && heads / states <= LARGEST_SERIAL_GROUP;
   const chunked =
-    !settings.causal || seqKv === 0 || (able && (problem.variant ?? (few || serial ? "" : "chunked")) === "chunked");
+    !settings.causal ||
+    seqKv === 0 ||
+    (able && (problem.variant ?? (few || serial ? "" : "chunked")) === "chunked");
   return {
     label,
     layout,
@@ -137,7 +152,8 @@ function resolveSettings(label: string, problem: LinearAttentionProblem): Settin
   const { causal = updateRule !== undefined, featureMap = updateRule ? "none" : "elu" } = problem;
   const { normalized = updateRule === undefined } = problem;
   const list = (names: readonly string[]) => names.map((name) => `"${name}"`).join(", ");
-  const expect = (condition: boolean, what: () => string) => check(condition, "argument", () => `${label}: ${what()}`);
+  const expect = (condition: boolean, what: () => string) =>
+    check(condition, "argument", () => `${label}: ${what()}`);
   expect(
     updateRule === undefined || UPDATE_RULES.includes(updateRule),
     () => `updateRule must be one of ${list(UPDATE_RULES)}, got ${JSON.stringify(updateRule)}.`,
@@ -153,16 +169,23 @@ function resolveSettings(label: string, problem: LinearAttentionProblem): Settin
     causal || rule === "linear",
     () => `updateRule "${rule}" depends on the order of the tokens; causal can't be false.`,
   );
-  expect(!normalized || !delta, () => `updateRule "${rule}" has no normaliser; normalized can't be true.`);
+  expect(
+    !normalized || !delta,
+    () => `updateRule "${rule}" has no normaliser; normalized can't be true.`,
+  );
   expect(
     scale === undefined || Number.isFinite(scale),
     () => `scale must be a finite number, got ${scale}. Leave it out for 1 / sqrt(D).`,
   );
   expect(
     scale === undefined || !normalized,
-    () => `scale has no effect where the output is normalised. Leave it out, or set normalized to false.`,
+    () =>
+      `scale has no effect where the output is normalised. Leave it out, or set normalized to false.`,
   );
-  expect(maxDispatchFlops > 0, () => `maxDispatchFlops must be a positive number, got ${maxDispatchFlops}.`);
+  expect(
+    maxDispatchFlops > 0,
+    () => `maxDispatchFlops must be a positive number, got ${maxDispatchFlops}.`,
+  );
   return { rule, gated, delta, causal, elu: featureMap === "elu", normalized };
 }
 
@@ -179,7 +202,8 @@ function sizesOf(
     check(
       condition,
       "argument",
-      () => `${label}: ${what} (axes ${AXES[layout]}): q is ${text(q)}, k ${text(k)}, v ${text(v)}.`,
+      () =>
+        `${label}: ${what} (axes ${AXES[layout]}): q is ${text(q)}, k ${text(k)}, v ${text(v)}.`,
     );
   const [batch, qHeads, seqQ, headDim] = q.shape;
   const [, kHeads, seqKv] = k.shape;
@@ -193,12 +217,25 @@ function sizesOf(
     qHeads % states === 0 || states % qHeads === 0,
     `one of the ${qHeads} query heads and ${states} value heads must be a multiple of the other`,
   );
-  expect(states % kHeads === 0, `the ${states} value heads must be a multiple of the ${kHeads} key heads`);
+  expect(
+    states % kHeads === 0,
+    `the ${states} value heads must be a multiple of the ${kHeads} key heads`,
+  );
   expect(
     !causal || seqQ === seqKv,
     "causal attention has a query for each key; what came before is in the state (pastState)",
   );
-  return { batch, qHeads, kHeads, states, heads: Math.max(qHeads, states), seqQ, seqKv, headDim, vDim };
+  return {
+    batch,
+    qHeads,
+    kHeads,
+    states,
+    heads: Math.max(qHeads, states),
+    seqQ,
+    seqKv,
+    headDim,
+    vDim,
+  };
 }
 
 function resolveMask(
@@ -212,7 +249,8 @@ function resolveMask(
   check(
     mask.shape.length === 2 && [1, batch].includes(mask.shape[0]) && mask.shape[1] === seqKv,
     "argument",
-    () => `${label}: keyMask must be [${batch}, ${seqKv}] or [1, ${seqKv}], got [${mask.shape.join(", ")}].`,
+    () =>
+      `${label}: keyMask must be [${batch}, ${seqKv}] or [1, ${seqKv}], got [${mask.shape.join(", ")}].`,
   );
   specs.set("keyMask", mask);
 }
@@ -248,10 +286,17 @@ function resolveStates(
       const given = problem[name];
       if (given === undefined) continue;
       const spec = checkedSpec(label, name, given);
-      expectShape(label, name, spec, shape, name.endsWith("ormalizer") ? "[B, Hkv, D]" : "[B, Hkv, D, Dv]");
+      expectShape(
+        label,
+        name,
+        spec,
+        shape,
+        name.endsWith("ormalizer") ? "[B, Hkv, D]" : "[B, Hkv, D, Dv]",
+      );
       const strides = denseStrides(shape);
       check(
-        shape.includes(0) || shape.every((size, axis) => size === 1 || spec.strides[axis] === strides[axis]),
+        shape.includes(0) ||
+          shape.every((size, axis) => size === 1 || spec.strides[axis] === strides[axis]),
         "argument",
         () => `${label}: ${name} must be dense, strides [${strides}], got [${spec.strides}].`,
       );
@@ -259,14 +304,19 @@ function resolveStates(
     }
   }
   check(
-    problem.state === undefined || (problem.pastState === undefined && problem.presentState === undefined),
+    problem.state === undefined ||
+      (problem.pastState === undefined && problem.presentState === undefined),
     "argument",
-    () => `${label}: state is read and written in place; it can't be combined with pastState or presentState.`,
+    () =>
+      `${label}: state is read and written in place; it can't be combined with pastState or presentState.`,
   );
 }
 
 /** The tensor that a problem was made with. */
-export const givenTensor = (problem: LinearAttentionProblem, name: LinearTensor): Tensor | undefined => {
+export const givenTensor = (
+  problem: LinearAttentionProblem,
+  name: LinearTensor,
+): Tensor | undefined => {
   const given = problem[name];
   return given instanceof Tensor ? given : undefined;
 };

@@ -1,5 +1,5 @@
-// The dispatches of linear attention. The tokens run in segments that share one workspace and hand a state on, so that
-// neither memory nor the work of a dispatch grows with their number.
+// The dispatches of linear attention. The tokens run in segments that share one workspace and hand
+// a state on, so that neither memory nor the work of a dispatch grows with their number.
 
 import {
   LINEAR_LANES,
@@ -60,14 +60,24 @@ export function segmentsOf(problem: ResolvedLinear, spec: LinearSpecialisation):
   const { batch, states, heads, seqKv, headDim, vDim, causal, maxDispatchFlops } = problem;
   const stateFlops = 2 * headDim * vDim;
   if (!problem.chunked) {
-    const size = Math.min(MOST_STEPS, maxDispatchFlops / (batch * (heads + 2 * states) * stateFlops || 1));
+    const size = Math.min(
+      MOST_STEPS,
+      maxDispatchFlops / (batch * (heads + 2 * states) * stateFlops || 1),
+    );
     return { chunk: 1, size: partsOf(seqKv, size)[0].count, count: seqKv, slots: 0 };
   }
   const chunk = causal ? LINEAR_LANES * spec.rows : UNORDERED_CHUNK;
-  const flops = chunk * batch * Math.max(states, heads) * (stateFlops + (causal ? 2 * chunk * (headDim + vDim) : 0));
+  const flops =
+    chunk *
+    batch *
+    Math.max(states, heads) *
+    (stateFlops + (causal ? 2 * chunk * (headDim + vDim) : 0));
   const bytes = 16 * batch * states * stateVec4s(headDim, vDim);
   const count = Math.ceil(seqKv / chunk);
-  const size = partsOf(count, Math.min(maxDispatchFlops / (flops || 1), WORKSPACE_BYTES / (bytes || 1)))[0].count;
+  const size = partsOf(
+    count,
+    Math.min(maxDispatchFlops / (flops || 1), WORKSPACE_BYTES / (bytes || 1)),
+  )[0].count;
   return { chunk, size, count, slots: Math.max(1, size) + (causal ? 0 : 1) };
 }
 
@@ -79,12 +89,19 @@ export function linearSteps(
   operands: ReadonlyMap<string, Operand>,
   names: { readonly state: string; readonly normalizer: string },
 ): LinearStep[] {
-  const { batch, states, heads, seqQ, headDim, vDim, causal, normalized, maxDispatchFlops } = problem;
+  const { batch, states, heads, seqQ, headDim, vDim, causal, normalized, maxDispatchFlops } =
+    problem;
   const { kTiles, vTiles } = linearTiles(headDim, vDim);
   const shared = sharedParams(problem, spec, segments, operands, names);
   const steps: LinearStep[] = [];
-  const add = (kernel: LinearKernel, workgroups: number, params: UniformValues, own: LinearStep["names"] = {}) => {
-    if (workgroups > 0) steps.push({ kernel, names: own, workgroups, params: { ...shared, ...params } });
+  const add = (
+    kernel: LinearKernel,
+    workgroups: number,
+    params: UniformValues,
+    own: LinearStep["names"] = {},
+  ) => {
+    if (workgroups > 0)
+      steps.push({ kernel, names: own, workgroups, params: { ...shared, ...params } });
   };
   const copy = (source: string, result: string, elements: number) => {
     const from = operands.get(source);
@@ -147,7 +164,8 @@ function sharedParams(
   const at = (name: string, row: "m" | "n", operand: Operand | undefined, dense: boolean) =>
     addresses(name, row, operand, dense, problem);
   const mask = operands.get("keyMask");
-  const [maskB = 0, maskN = 0] = mask?.spec.strides.map((s, axis) => (mask.spec.shape[axis] > 1 ? s : 0)) ?? [];
+  const [maskB = 0, maskN = 0] =
+    mask?.spec.strides.map((s, axis) => (mask.spec.shape[axis] > 1 ? s : 0)) ?? [];
   return {
     seq_q: problem.seqQ,
     seq_kv: problem.seqKv,

@@ -1,4 +1,5 @@
-// Layer normalisation and root mean square normalisation, of a sum if asked: the plan, and the one-liners on top of it.
+// Layer normalisation and root mean square normalisation, of a sum if asked: the plan, and the
+// one-liners on top of it.
 
 import { readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
@@ -7,7 +8,13 @@ import { layerNormSpecialisation } from "../kernels/layer_norm.ts";
 import { rowKernel, rowWorkgroups } from "../kernels/rows.ts";
 import { type OneKernel, planOneKernel, planTensors } from "../plan/one_kernel.ts";
 import type { Plan } from "../plan/plan.ts";
-import { checkTensors, type MakeResult, RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
+import {
+  checkTensors,
+  type MakeResult,
+  RUN_OPTIONS,
+  type RunOptions,
+  runOnce,
+} from "../plan/run.ts";
 import type { ResolvedSpec } from "../plan/specs.ts";
 import {
   LAYER_NORM_PROBLEM,
@@ -22,7 +29,8 @@ import { broadcastTo, foldRows, lanesOf, layRows } from "./row_axes.ts";
 export type LayerNormPlan = Plan<LayerNormBindings>;
 
 /**
- * Compiles a normalisation of rows, the elements of the trailing axes, by mean and variance or by the root mean square:
+ * Compiles a normalisation of rows, the elements of the trailing axes, by mean and variance or by
+ * the root mean square:
  *
  * ```
  * sum    = x + residual + residualBias
@@ -30,32 +38,47 @@ export type LayerNormPlan = Plan<LayerNormBindings>;
  * output = sum / sqrt(mean(sum^2) + epsilon) * weight + bias                       with rms: true
  * ```
  *
- * Source: arXiv 1607.06450 and arXiv 1910.07467. The variance is the mean of (sum - mean)^2. Every tensor is f32, f16 or
- * bf16 and has strides of its own; the sum and its statistics are f32 whatever the storage, and `sum` is rounded when it is
- * written. Lengths and strides compile nothing. The same inputs on the same device give the same bits.
+ * Source: arXiv 1607.06450 and arXiv 1910.07467. The variance is the mean of (sum - mean)^2. Every
+ * tensor is f32, f16 or bf16 and has strides of its own; the sum and its statistics are f32
+ * whatever the storage, and `sum` is rounded when it is written. Lengths and strides compile
+ * nothing. The same inputs on the same device give the same bits.
  *
- * Results are right to f32 wherever the mean lies and whatever the magnitude of a row, from the smallest normal numbers to
- * the largest, also where only the sum is beyond f32 (`sum` then holds an infinity). A row of equal numbers is exactly 0
- * before its bias. So is a row without deviation where epsilon is 0, and zeros by the root mean square; its inverse
- * deviation is Infinity. Numbers below 2^-126 may count as 0, which WGSL leaves to the device.
+ * Results are right to f32 wherever the mean lies and whatever the magnitude of a row, from the
+ * smallest normal numbers to the largest, also where only the sum is beyond f32 (`sum` then holds
+ * an infinity). A row of equal numbers is exactly 0 before its bias. So is a row without deviation
+ * where epsilon is 0, and zeros by the root mean square; its inverse deviation is Infinity. Numbers
+ * below 2^-126 may count as 0, which WGSL leaves to the device.
  *
- * A row with NaN is NaN, and one with an infinity too, as the formula gives; by the root mean square, which is infinite
- * there, finite elements are 0 and the infinite ones NaN. Other rows are as without.
+ * A row with NaN is NaN, and one with an infinity too, as the formula gives; by the root mean
+ * square, which is infinite there, finite elements are 0 and the infinite ones NaN. Other rows are
+ * as without.
  *
  * Rejects with FoveaError, as {@link planAttention} does.
  *
  * @example
- * const plan = await planLayerNorm(device, { x: { shape: [2, 128, 768] }, residual, weight, bias, sum: true });
+ * const plan = await planLayerNorm(device, {
+ *   x: { shape: [2, 128, 768] },
+ *   residual,
+ *   weight,
+ *   bias,
+ *   sum: true,
+ * });
  * plan.encode(pass, { x, output, sum });
  */
-export async function planLayerNorm(device: GPUDevice, problem: LayerNormProblem): Promise<LayerNormPlan> {
+export async function planLayerNorm(
+  device: GPUDevice,
+  problem: LayerNormProblem,
+): Promise<LayerNormPlan> {
   const taken = await readOptions("layerNorm", problem, LAYER_NORM_PROBLEM);
   const { plan, allocated } = await prepareLayerNorm(device, taken, "layerNorm");
   await allocated;
   return plan;
 }
 
-/** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
+/**
+ * A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait
+ * for.
+ */
 async function prepareLayerNorm(device: GPUDevice, problem: LayerNormProblem, name: string) {
   checkDevice(device);
   const resolved = resolveLayerNorm(problem, name);
@@ -76,10 +99,14 @@ async function prepareLayerNorm(device: GPUDevice, problem: LayerNormProblem, na
   return { plan, allocated, resolved };
 }
 
-function kernelOf(device: GPUDevice, { label, specs, axis, epsilon, rms }: ResolvedLayerNorm): OneKernel {
+function kernelOf(
+  device: GPUDevice,
+  { label, specs, axis, epsilon, rms }: ResolvedLayerNorm,
+): OneKernel {
   const { shape } = specs.x;
   const { statistics } = specs;
-  const wide = (name: string, spec: ResolvedSpec | undefined) => spec && broadcastTo(label, name, spec, shape);
+  const wide = (name: string, spec: ResolvedSpec | undefined) =>
+    spec && broadcastTo(label, name, spec, shape);
   const inputs = {
     residual: wide("residual", specs.residual),
     shift: wide("residualBias", specs.residualBias),
@@ -89,14 +116,21 @@ function kernelOf(device: GPUDevice, { label, specs, axis, epsilon, rms }: Resol
     statistics: statistics && broadcastTo(label, "statistics", ofFirst(statistics), shape),
   };
   const used = Object.fromEntries(Object.entries(inputs).filter(([, spec]) => spec !== undefined));
-  const folded = foldRows(label, { source: specs.x, ...used, o: specs.output }, shape.length - axis);
+  const folded = foldRows(
+    label,
+    { source: specs.x, ...used, o: specs.output },
+    shape.length - axis,
+  );
   const { accesses, params } = layRows(device, folded, {
     epsilon,
     inverse_at: statistics && !rms ? statistics.strides[0] : 0,
   });
   const shared = lanesOf(folded);
   return {
-    source: rowKernel("layer_norm", layerNormSpecialisation(accesses, { ...shared, centred: !rms })),
+    source: rowKernel(
+      "layer_norm",
+      layerNormSpecialisation(accesses, { ...shared, centred: !rms }),
+    ),
     names: { source: "x", shift: "residualBias", o: "output", total: "sum" },
     params,
     workgroups: rowWorkgroups(folded.rows, shared.lanes),
@@ -111,7 +145,9 @@ const ofFirst = ({ shape, strides, ...rest }: ResolvedSpec): ResolvedSpec => ({
 });
 
 /** Options of {@link layerNorm} and {@link rmsNorm}. */
-export interface LayerNormOptions extends Pick<LayerNormProblem, "axis" | "epsilon" | "label">, RunOptions {
+export interface LayerNormOptions
+  extends Pick<LayerNormProblem, "axis" | "epsilon" | "label">,
+    RunOptions {
   /** Factor of each element of a row. Default 1. */
   readonly weight?: Tensor;
   /** Added to each element of a row at the end. Default: none. */
@@ -120,7 +156,10 @@ export interface LayerNormOptions extends Pick<LayerNormProblem, "axis" | "epsil
   readonly residual?: Tensor;
   /** Likewise. */
   readonly residualBias?: Tensor;
-  /** Where the result goes. Default: a new dense tensor of the shape and dtype of x, which is the caller's to destroy. */
+  /**
+   * Where the result goes. Default: a new dense tensor of the shape and dtype of x, which is the
+   * caller's to destroy.
+   */
   readonly output?: Tensor;
   /** Whether x + residual + residualBias is to be had too, or where it goes. Default false. */
   readonly sum?: boolean | Tensor;
@@ -132,9 +171,15 @@ export interface LayerNormResult {
   readonly output: FloatTensor;
   /** x + residual + residualBias, if asked for. */
   readonly sum?: FloatTensor;
-  /** f32 [2, ...], mean and inverse deviation of each row, if asked for; of a root mean square [1, ...]. */
+  /**
+   * f32 [2, ...], mean and inverse deviation of each row, if asked for; of a root mean square [1,
+   * ...].
+   */
   readonly statistics?: Tensor<"f32">;
-  /** Views of `statistics`, of the shape of x with the normalised axes 1: the mean, unless by the root mean square, */
+  /**
+   * Views of `statistics`, of the shape of x with the normalised axes 1: the mean, unless by the
+   * root mean square,
+   */
   readonly mean?: Tensor<"f32">;
   /** and 1 / sqrt(variance + epsilon), or 1 / sqrt(mean square + epsilon). */
   readonly inverseDeviation?: Tensor<"f32">;
@@ -143,38 +188,65 @@ export interface LayerNormResult {
 /** The names of the options. */
 const { x: _x, rms: _rms, ...LAYER_NORM_OPTIONS } = { ...LAYER_NORM_PROBLEM, ...RUN_OPTIONS };
 
-async function runLayerNorm(name: string, x: Tensor, given: LayerNormOptions, rms: boolean): Promise<LayerNormResult> {
+async function runLayerNorm(
+  name: string,
+  x: Tensor,
+  given: LayerNormOptions,
+  rms: boolean,
+): Promise<LayerNormResult> {
   const options = await readOptions(name, given, LAYER_NORM_OPTIONS);
-  const { label = name, weight, bias, residual, residualBias, output: into, sum, statistics } = options;
+  const {
+    label = name,
+    weight,
+    bias,
+    residual,
+    residualBias,
+    output: into,
+    sum,
+    statistics,
+  } = options;
   const named = Object.entries({ weight, bias, residual, residualBias, output: into });
   const optional = Object.fromEntries(named.filter(([, one]) => one !== undefined));
-  const flags = Object.entries({ sum, statistics }).filter(([, one]) => one !== undefined && typeof one !== "boolean");
+  const flags = Object.entries({ sum, statistics }).filter(
+    ([, one]) => one !== undefined && typeof one !== "boolean",
+  );
   checkTensors(label, { x, ...optional, ...Object.fromEntries(flags) });
-  const { plan, allocated, resolved } = await prepareLayerNorm(x.device, { ...options, x, rms }, name);
+  const { plan, allocated, resolved } = await prepareLayerNorm(
+    x.device,
+    { ...options, x, rms },
+    name,
+  );
   const { specs } = resolved;
   const results = await runOnce(x.device, label, { plan, allocated }, options, (make) => ({
     output: into ?? made(make, "output", specs.output),
     ...(specs.sum && { sum: typeof sum === "object" ? sum : made(make, "sum", specs.sum) }),
     ...(specs.statistics && {
-      statistics: typeof statistics === "object" ? statistics : made(make, "statistics", specs.statistics),
+      statistics:
+        typeof statistics === "object" ? statistics : made(make, "statistics", specs.statistics),
     }),
   }));
   const views = results.statistics && viewsOf(results.statistics, rms);
   return { ...results, ...views } as LayerNormResult;
 }
 
-const made = (make: MakeResult, name: string, { shape, dtype }: ResolvedSpec) => make(name, shape, dtype);
+const made = (make: MakeResult, name: string, { shape, dtype }: ResolvedSpec) =>
+  make(name, shape, dtype);
 
-function viewsOf(statistics: Tensor, rms: boolean): { readonly mean?: Tensor; readonly inverseDeviation: Tensor } {
+function viewsOf(
+  statistics: Tensor,
+  rms: boolean,
+): { readonly mean?: Tensor; readonly inverseDeviation: Tensor } {
   const [first, ...strides] = statistics.strides;
   const shape = statistics.shape.slice(1);
   const inverseDeviation = statistics.view({ shape, strides, offset: rms ? 0 : first });
-  return rms ? { inverseDeviation } : { mean: statistics.view({ shape, strides }), inverseDeviation };
+  return rms
+    ? { inverseDeviation }
+    : { mean: statistics.view({ shape, strides }), inverseDeviation };
 }
 
 /**
- * Layer normalisation over the trailing axes, of x or of the sum of x and a residual. See {@link planLayerNorm} for the
- * formula and the rules.
+ * Layer normalisation over the trailing axes, of x or of the sum of x and a residual. See
+ * {@link planLayerNorm} for the formula and the rules.
  *
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
@@ -189,7 +261,8 @@ export function layerNorm(x: Tensor, options: LayerNormOptions = {}): Promise<La
 }
 
 /**
- * Root mean square normalisation over the trailing axes, of x or of the sum of x and a residual. See
+ * Root mean square normalisation over the trailing axes, of x or of the sum of x and a residual.
+ * See
  * {@link planLayerNorm} for the formula and the rules.
  *
  * @param x f32, f16 or bf16, of any shape with one axis or more

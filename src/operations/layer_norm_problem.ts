@@ -7,7 +7,10 @@ import { checkedSpec, expectApart, expectShape, FLOATS, type ResolvedSpec } from
 import type { TensorSpec } from "../types.ts";
 import { axisFromStart, broadcastTo } from "./row_axes.ts";
 
-/** The normalisation that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
+/**
+ * The normalisation that a plan is made for. Shapes and strides are fixed by the plan; memory is
+ * given at encode.
+ */
 export interface LayerNormProblem {
   /** f32, f16 or bf16, of any shape with one axis or more. A tensor, or what it will look like. */
   readonly x: TensorSpec;
@@ -17,9 +20,15 @@ export interface LayerNormProblem {
   readonly residualBias?: TensorSpec;
   /** Factor of each element of a row; broadcasts to the shape of x. f32, f16 or bf16. Default 1. */
   readonly weight?: TensorSpec;
-  /** Added to each element of a row at the end; broadcasts to the shape of x. f32, f16 or bf16. Default: none. */
+  /**
+   * Added to each element of a row at the end; broadcasts to the shape of x. f32, f16 or bf16.
+   * Default: none.
+   */
   readonly bias?: TensorSpec;
-  /** The first of the axes that are normalised together, up to the last one; -1 is the last one. Default -1. */
+  /**
+   * The first of the axes that are normalised together, up to the last one; -1 is the last one.
+   * Default -1.
+   */
   readonly axis?: number;
   /** Added to the variance or to the mean square. Default 1e-5. */
   readonly epsilon?: number;
@@ -27,12 +36,15 @@ export interface LayerNormProblem {
   readonly rms?: boolean;
   /** f32, f16 or bf16, of the shape of x. Default: dense, the dtype of x. */
   readonly output?: TensorSpec;
-  /** x + residual + residualBias is written too: the tensor, what it will look like, or true for one like x. */
+  /**
+   * x + residual + residualBias is written too: the tensor, what it will look like, or true for one
+   * like x.
+   */
   readonly sum?: TensorSpec | boolean;
   /**
-   * Mean and inverse deviation of each row are written too: f32 [2, ...], or with `rms` the inverse root mean square alone,
-   * [1, ...]; what follows is the shape of x with the normalised axes 1. The tensor, what it will look like, or true for
-   * a dense one.
+   * Mean and inverse deviation of each row are written too: f32 [2, ...], or with `rms` the inverse
+   * root mean square alone, [1, ...]; what follows is the shape of x with the normalised axes 1.
+   * The tensor, what it will look like, or true for a dense one.
    */
   readonly statistics?: TensorSpec | boolean;
   /** Name of the plan's GPU objects in errors and captures. Default `"layerNorm"`. */
@@ -55,7 +67,10 @@ export const LAYER_NORM_PROBLEM: OptionNames<LayerNormProblem> = {
   label: "string",
 };
 
-/** Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are the default. */
+/**
+ * Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are
+ * the default.
+ */
 export interface LayerNormBindings {
   readonly x?: Tensor;
   readonly output?: Tensor;
@@ -72,7 +87,11 @@ export interface LayerNormBindings {
 export interface ResolvedLayerNorm {
   readonly label: string;
   readonly specs: Readonly<Record<"x" | "output", ResolvedSpec>> &
-    Readonly<Partial<Record<"residual" | "residualBias" | "weight" | "bias" | "sum" | "statistics", ResolvedSpec>>>;
+    Readonly<
+      Partial<
+        Record<"residual" | "residualBias" | "weight" | "bias" | "sum" | "statistics", ResolvedSpec>
+      >
+    >;
   /** From 0 on. */
   readonly axis: number;
   readonly epsilon: number;
@@ -97,7 +116,8 @@ export function resolveLayerNorm(problem: LayerNormProblem, name: string): Resol
   };
   const written = (name: "output" | "sum", given: TensorSpec | boolean | undefined) => {
     const like = { shape: x.shape, dtype: x.dtype };
-    const spec = typeof given === "object" ? checkedSpec(label, name, given, FLOATS) : resolveSpec(name, like);
+    const spec =
+      typeof given === "object" ? checkedSpec(label, name, given, FLOATS) : resolveSpec(name, like);
     expectShape(label, name, spec, x.shape, "like x");
     expectApart(label, name, spec);
     return { [name]: spec };
@@ -130,8 +150,16 @@ function statisticsOf(
       `${label}: rows of no elements, x [${shape.join(", ")}], have no mean and no deviation; leave out statistics.`,
   );
   const statistics =
-    typeof given === "object" ? checkedSpec(label, "statistics", given) : resolveSpec("statistics", { shape: all });
-  expectShape(label, "statistics", statistics, all, "for mean and inverse deviation of each row of x");
+    typeof given === "object"
+      ? checkedSpec(label, "statistics", given)
+      : resolveSpec("statistics", { shape: all });
+  expectShape(
+    label,
+    "statistics",
+    statistics,
+    all,
+    "for mean and inverse deviation of each row of x",
+  );
   expectApart(label, "statistics", statistics);
   return { statistics };
 }

@@ -1,10 +1,15 @@
-// What is done to every element by itself: copies, conversions, sums and activations; the plan, and one-liners on top.
+// What is done to every element by itself: copies, conversions, sums and activations; the plan, and
+// one-liners on top.
 
 import { check, show } from "../errors.ts";
 import { type OptionNames, readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { type FloatTensor, resolveSpec, type Tensor } from "../gpu/tensor.ts";
-import { type ActivationModule, pointwiseSpecialisation, pointwiseWorkgroups } from "../kernels/pointwise.ts";
+import {
+  type ActivationModule,
+  pointwiseSpecialisation,
+  pointwiseWorkgroups,
+} from "../kernels/pointwise.ts";
 import { rowKernel } from "../kernels/rows.ts";
 import { type OneKernel, planOneKernel, planTensors } from "../plan/one_kernel.ts";
 import type { Plan } from "../plan/plan.ts";
@@ -14,21 +19,34 @@ import type { Dtype, TensorSpec } from "../types.ts";
 import { broadcastTo, foldRows, layRows } from "./row_axes.ts";
 
 /**
- * What is done to each sum: `"gelu"`, x Phi(x) by erf; `"gelu-tanh"`, 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
+ * What is done to each sum: `"gelu"`, x Phi(x) by erf; `"gelu-tanh"`, 0.5 x (1 + tanh(sqrt(2 / pi)
+ * (x + 0.044715 x^3))).
  */
 export type Activation = ActivationModule;
 
-/** The pointwise operation that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
+/**
+ * The pointwise operation that a plan is made for. Shapes and strides are fixed by the plan; memory
+ * is given at encode.
+ */
 export interface PointwiseProblem {
-  /** f32, f16 or bf16, of any shape; it broadcasts to that of the output. A tensor, or what it will look like. */
+  /**
+   * f32, f16 or bf16, of any shape; it broadcasts to that of the output. A tensor, or what it will
+   * look like.
+   */
   readonly x: TensorSpec;
-  /** Added to x; broadcasts to the shape of the output, as one row [W] does. f32, f16 or bf16. Default: none. */
+  /**
+   * Added to x; broadcasts to the shape of the output, as one row [W] does. f32, f16 or bf16.
+   * Default: none.
+   */
   readonly bias?: TensorSpec;
   /** Likewise. */
   readonly residual?: TensorSpec;
   /** Default: none. */
   readonly activation?: Activation;
-  /** Multiplies what the activation gives; broadcasts to the shape of the output. f32, f16 or bf16. Default 1. */
+  /**
+   * Multiplies what the activation gives; broadcasts to the shape of the output. f32, f16 or bf16.
+   * Default 1.
+   */
   readonly factor?: TensorSpec;
   /** f32, f16 or bf16. Default: dense, the shape and dtype of x. */
   readonly output?: TensorSpec;
@@ -47,7 +65,10 @@ const POINTWISE_PROBLEM: OptionNames<PointwiseProblem> = {
   label: "string",
 };
 
-/** Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are the default. */
+/**
+ * Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are
+ * the default.
+ */
 export interface PointwiseBindings {
   readonly x?: Tensor;
   readonly output?: Tensor;
@@ -67,10 +88,11 @@ export type PointwisePlan = Plan<PointwiseBindings>;
  * output = activation(x + bias + residual) * factor
  * ```
  *
- * x, bias, residual and factor broadcast to the output by NumPy's rule. Each tensor has a dtype and strides of its own, so this
- * copies, converts between f32, f16 and bf16, transposes, and writes into a slice of a larger tensor; rounding is to the
- * nearest, ties to even, and sums are f32. Infinities and NaNs are copied, a NaN as some NaN. Sizes and strides compile nothing. Where strides
- * keep more than four axes apart it is refused.
+ * x, bias, residual and factor broadcast to the output by NumPy's rule. Each tensor has a dtype and
+ * strides of its own, so this copies, converts between f32, f16 and bf16, transposes, and writes
+ * into a slice of a larger tensor; rounding is to the nearest, ties to even, and sums are f32.
+ * Infinities and NaNs are copied, a NaN as some NaN. Sizes and strides compile nothing. Where
+ * strides keep more than four axes apart it is refused.
  *
  * Rejects with FoveaError, as {@link planAttention} does.
  *
@@ -80,14 +102,20 @@ export type PointwisePlan = Plan<PointwiseBindings>;
  * const plan = await planPointwise(device, { x: fresh, output: present.slice(2, 10, 12) });
  * plan.encode(pass);
  */
-export async function planPointwise(device: GPUDevice, problem: PointwiseProblem): Promise<PointwisePlan> {
+export async function planPointwise(
+  device: GPUDevice,
+  problem: PointwiseProblem,
+): Promise<PointwisePlan> {
   const taken = await readOptions("pointwise", problem, POINTWISE_PROBLEM);
   const { plan, allocated } = await preparePointwise(device, taken, "pointwise");
   await allocated;
   return plan;
 }
 
-/** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
+/**
+ * A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait
+ * for.
+ */
 async function preparePointwise(device: GPUDevice, problem: PointwiseProblem, name: string) {
   const { label = name } = problem;
   checkDevice(device);
@@ -127,10 +155,21 @@ function resolvePointwise(label: string, problem: PointwiseProblem): Specs {
       ? checkedSpec(label, "output", problem.output, FLOATS)
       : resolveSpec("output", { shape: x.shape, dtype: x.dtype });
   expectApart(label, "output", output);
-  return { x, bias: optional("bias"), residual: optional("residual"), factor: optional("factor"), output };
+  return {
+    x,
+    bias: optional("bias"),
+    residual: optional("residual"),
+    factor: optional("factor"),
+    output,
+  };
 }
 
-function kernelOf(device: GPUDevice, label: string, specs: Specs, activation: Activation | undefined): OneKernel {
+function kernelOf(
+  device: GPUDevice,
+  label: string,
+  specs: Specs,
+  activation: Activation | undefined,
+): OneKernel {
   const { x, bias, residual, factor, output } = specs;
   const wide = (name: string, spec: ResolvedSpec) => broadcastTo(label, name, spec, output.shape);
   const folded = foldRows(
@@ -158,9 +197,15 @@ function kernelOf(device: GPUDevice, label: string, specs: Specs, activation: Ac
 export interface PointwiseOptions extends RunOptions {
   /** Added to x; broadcasts to the shape of the output. Default: none. */
   readonly residual?: Tensor;
-  /** Multiplies the result, as the other half of a gated unit does; broadcasts to its shape. Default 1. */
+  /**
+   * Multiplies the result, as the other half of a gated unit does; broadcasts to its shape. Default
+   * 1.
+   */
   readonly factor?: Tensor;
-  /** Where the result goes. Default: a new dense tensor of the shape of x, which is the caller's to destroy. */
+  /**
+   * Where the result goes. Default: a new dense tensor of the shape of x, which is the caller's to
+   * destroy.
+   */
   readonly output?: Tensor;
   /** Of the new tensor. Default that of x. */
   readonly dtype?: Dtype;
@@ -184,11 +229,17 @@ const GELU_OPTIONS: OptionNames<GeluOptions> = { ...BIASED_OPTIONS, approximate:
 async function runPointwise(
   name: string,
   x: Tensor,
-  { output: given, dtype, ...options }: PointwiseOptions & Pick<PointwiseProblem, "activation"> & { bias?: Tensor },
+  {
+    output: given,
+    dtype,
+    ...options
+  }: PointwiseOptions & Pick<PointwiseProblem, "activation"> & { bias?: Tensor },
 ): Promise<{ readonly output: FloatTensor }> {
   const { label = name, bias, residual, factor } = options;
   checkTensors(label, { x });
-  const present = Object.entries({ x, bias, residual, factor }).filter(([, one]) => one !== undefined);
+  const present = Object.entries({ x, bias, residual, factor }).filter(
+    ([, one]) => one !== undefined,
+  );
   const inputs = Object.fromEntries(present) as Readonly<Record<string, Tensor>>;
   checkTensors(label, { ...inputs, ...(given !== undefined && { output: given }) });
   check(
@@ -204,8 +255,8 @@ async function runPointwise(
 }
 
 /**
- * Copies a tensor to other strides or another float dtype, or into a slice of a larger tensor, with a bias or another
- * tensor added if asked. See {@link planPointwise} for the rules.
+ * Copies a tensor to other strides or another float dtype, or into a slice of a larger tensor, with
+ * a bias or another tensor added if asked. See {@link planPointwise} for the rules.
  *
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
@@ -247,7 +298,9 @@ export async function addBias(
 export interface GeluOptions extends PointwiseOptions {
   /** `"tanh"`: the form with tanh in place of erf. Default `"none"`. */
   readonly approximate?: "none" | "tanh";
-  /** Added to x before, as FastGelu has it; broadcasts to the shape of the output. Default: none. */
+  /**
+   * Added to x before, as FastGelu has it; broadcasts to the shape of the output. Default: none.
+   */
   readonly bias?: Tensor;
 }
 
@@ -259,8 +312,9 @@ export interface GeluOptions extends PointwiseOptions {
  *           0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))
  * ```
  *
- * Source: arXiv 1606.08415. Both are right to f32 where the result is small, too. NaN stays NaN, Infinity stays Infinity,
- * and -Infinity gives NaN, which the formulas have there. See {@link planPointwise} for the rules.
+ * Source: arXiv 1606.08415. Both are right to f32 where the result is small, too. NaN stays NaN,
+ * Infinity stays Infinity, and -Infinity gives NaN, which the formulas have there. See
+ * {@link planPointwise} for the rules.
  *
  * @param x f32, f16 or bf16, of any shape
  * Rejects with FoveaError, and then has allocated nothing.
@@ -268,12 +322,19 @@ export interface GeluOptions extends PointwiseOptions {
  * @example
  * const { output } = await gelu(x, { approximate: "tanh", bias });
  */
-export async function gelu(x: Tensor, options: GeluOptions = {}): Promise<{ readonly output: FloatTensor }> {
+export async function gelu(
+  x: Tensor,
+  options: GeluOptions = {},
+): Promise<{ readonly output: FloatTensor }> {
   const { approximate = "none", ...rest } = await readOptions("gelu", options, GELU_OPTIONS);
   check(
     approximate === "none" || approximate === "tanh",
     "argument",
-    () => `${rest.label ?? "gelu"}: approximate must be "none" or "tanh", got ${show(approximate)}.`,
+    () =>
+      `${rest.label ?? "gelu"}: approximate must be "none" or "tanh", got ${show(approximate)}.`,
   );
-  return runPointwise("gelu", x, { ...rest, activation: approximate === "tanh" ? "gelu-tanh" : "gelu" });
+  return runPointwise("gelu", x, {
+    ...rest,
+    activation: approximate === "tanh" ? "gelu-tanh" : "gelu",
+  });
 }

@@ -5,7 +5,12 @@ import { readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { tileLimits } from "../gpu/device.ts";
 import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
-import { chooseMatmulTile, type MatmulSpecialisation, matmulKernel, matmulTileSize } from "../kernels/matmul.ts";
+import {
+  chooseMatmulTile,
+  type MatmulSpecialisation,
+  matmulKernel,
+  matmulTileSize,
+} from "../kernels/matmul.ts";
 import type { Params } from "../kernels/params.ts";
 import { isAligned } from "../kernels/slots.ts";
 import { accessOf, addresses } from "../plan/access.ts";
@@ -26,33 +31,40 @@ export type ProjectionPlan = Plan<ProjectionBindings>;
 export const ProjectionPlan = Plan;
 
 /**
- * Compiles a linear projection: a matrix product with a bias, the layer that transformers have before and after
- * attention.
+ * Compiles a linear projection: a matrix product with a bias, the layer that transformers have
+ * before and after attention.
  *
  * ```
  * y[..., n] = sum_k x[..., k] weight[n, k] + bias[n]
  * ```
  *
- * A weight with more axes than two is one for each batch entry or head of x: a product of matrices by pairs.
+ * A weight with more axes than two is one for each batch entry or head of x: a product of matrices
+ * by pairs.
  *
- * Each tensor is f32, f16 or bf16 and has strides of its own; products and sums are f32, in the order of k. So heads
- * are taken apart and joined, and weights are stored either way round, without copies. K may be 0: y is then the bias.
- * Sizes and strides compile nothing, but for rows of y that are no multiple of 4 long. The same inputs on the same device
- * give the same bits.
+ * Each tensor is f32, f16 or bf16 and has strides of its own; products and sums are f32, in the
+ * order of k. So heads are taken apart and joined, and weights are stored either way round, without
+ * copies. K may be 0: y is then the bias. Sizes and strides compile nothing, but for rows of y that
+ * are no multiple of 4 long. The same inputs on the same device give the same bits.
  *
  * Rejects with FoveaError, as {@link planAttention} does.
  *
  * @example
  * const projection = await planProjection(device, { x: { shape: [2, 128, 512] }, weight, bias });
  */
-export async function planProjection(device: GPUDevice, problem: ProjectionProblem): Promise<ProjectionPlan> {
+export async function planProjection(
+  device: GPUDevice,
+  problem: ProjectionProblem,
+): Promise<ProjectionPlan> {
   const taken = await readOptions("project", problem, PROJECTION_PROBLEM);
   const { plan, allocated } = await prepareProjection(device, taken);
   await allocated;
   return plan;
 }
 
-/** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
+/**
+ * A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait
+ * for.
+ */
 export async function prepareProjection(device: GPUDevice, problem: ProjectionProblem) {
   checkDevice(device);
   const resolved = resolveProjection(problem);
@@ -64,19 +76,27 @@ export async function prepareProjection(device: GPUDevice, problem: ProjectionPr
     }
   });
   return {
-    ...(await planOneKernel<ProjectionBindings>(device, label, tensors, () => kernelOf(device, resolved))),
+    ...(await planOneKernel<ProjectionBindings>(device, label, tensors, () =>
+      kernelOf(device, resolved),
+    )),
     resolved,
   };
 }
 
 /** What is compiled for a projection, and how it covers the rows. */
-function kernelOf(device: GPUDevice, { folded, maxDispatchFlops, variant }: ResolvedProjection): OneKernel {
+function kernelOf(
+  device: GPUDevice,
+  { folded, maxDispatchFlops, variant }: ResolvedProjection,
+): OneKernel {
   const [batch, heads, rows, inner] = folded.x.shape;
   const columns = folded.output.shape[3];
   const tile = chooseMatmulTile(batch * heads * rows, columns, tileLimits(device), variant);
   const size = matmulTileSize(tile);
   const at = <T extends ResolvedProjection["given"]["bias"]>(tensor: T) =>
-    (tensor && { spec: tensor, base: bindingBase(device, tensor) }) as { spec: NonNullable<T>; base: number };
+    (tensor && { spec: tensor, base: bindingBase(device, tensor) }) as {
+      spec: NonNullable<T>;
+      base: number;
+    };
   const x = at(folded.x);
   const weight = at(folded.weight);
   const output = at(folded.output);
@@ -121,7 +141,10 @@ export interface ProjectionOptions
     RunOptions {
   /** [N], added to each row. Default: none. */
   readonly bias?: Tensor;
-  /** Where the result goes. Default: a new dense tensor of the dtype of x, which is the caller's to destroy. */
+  /**
+   * Where the result goes. Default: a new dense tensor of the dtype of x, which is the caller's to
+   * destroy.
+   */
   readonly output?: Tensor;
 }
 
@@ -134,13 +157,14 @@ const { x: _x, weight: _weight, ...PROJECTION_OPTIONS } = { ...PROJECTION_PROBLE
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
  * @param x [..., K]
- * @param weight [N, K], or one for each batch entry and head, [B | 1, H | 1, N, K]; one that is stored [K, N] as
- *   `weight.permute(1, 0)`
+ * @param weight [N, K], or one for each batch entry and head, [B | 1, H | 1, N, K]; one that is
+ *   stored [K, N] as `weight.permute(1, 0)`
  * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output } = await project(x, weight, { bias });
- * const { output: weighted } = await project(probabilities, v.permute(0, 1, 3, 2)); // [B, H, M, N] times [B, H, N, Dv]
+ * // [B, H, M, N] times [B, H, N, Dv]
+ * const { output: weighted } = await project(probabilities, v.permute(0, 1, 3, 2));
  */
 export async function project(
   x: Tensor,
@@ -150,9 +174,17 @@ export async function project(
   const options = await readOptions("project", asked, PROJECTION_OPTIONS);
   const { label = "project" } = options;
   for (const [name, given] of Object.entries({ x, weight })) {
-    check(given instanceof Tensor, "argument", () => `${label}: ${name} must be a Tensor; make one with tensor().`);
+    check(
+      given instanceof Tensor,
+      "argument",
+      () => `${label}: ${name} must be a Tensor; make one with tensor().`,
+    );
   }
-  const { plan, allocated, resolved } = await prepareProjection(x.device, { ...options, x, weight });
+  const { plan, allocated, resolved } = await prepareProjection(x.device, {
+    ...options,
+    x,
+    weight,
+  });
   return runOnce(x.device, label, { plan, allocated }, options, (make) => {
     const { shape, dtype } = resolved.given.output;
     return { output: options.output ?? make("output", shape, dtype) };

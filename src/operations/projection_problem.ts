@@ -1,4 +1,5 @@
-// What a projection is made of, checked before the GPU sees any of it, and as the kernel takes it: four axes each.
+// What a projection is made of, checked before the GPU sees any of it, and as the kernel takes it:
+// four axes each.
 
 import { check } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
@@ -6,20 +7,29 @@ import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import { checkedSpec, expectApart, expectShape, FLOATS, type ResolvedSpec } from "../plan/specs.ts";
 import type { TensorSpec } from "../types.ts";
 
-/** The projection that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
+/**
+ * The projection that a plan is made for. Shapes and strides are fixed by the plan; memory is given
+ * at encode.
+ */
 export interface ProjectionProblem {
-  /** [..., K]: rows of K elements, with up to three axes before them. f32, f16 or bf16, as also all others, each its own. */
+  /**
+   * [..., K]: rows of K elements, with up to three axes before them. f32, f16 or bf16, as also all
+   * others, each its own.
+   */
   readonly x: TensorSpec;
   /**
-   * [N, K]: out x in, as in PyTorch. One that is stored [K, N], as in Keras and ONNX, is given as `permute(1, 0)`. With the
-   * axes that x has before its rows, or 1 in place of one, a weight for each: [B, H, N, K] for x [B, H, M, K].
+   * [N, K]: out x in, as in PyTorch. One that is stored [K, N], as in Keras and ONNX, is given as
+   * `permute(1, 0)`. With the axes that x has before its rows, or 1 in place of one, a weight for
+   * each: [B, H, N, K] for x [B, H, M, K].
    */
   readonly weight: TensorSpec;
   /** [N]. Default: nothing is added. */
   readonly bias?: TensorSpec;
   /** [..., N], with the axes of x before it. Default: dense, of the dtype of x. */
   readonly output?: TensorSpec;
-  /** Floating-point operations after which a dispatch is cut in two, as for attention. Default 2^36. */
+  /**
+   * Floating-point operations after which a dispatch is cut in two, as for attention. Default 2^36.
+   */
   readonly maxDispatchFlops?: number;
   /** Take this row of the kernel's tile table instead of the one that fits. For benchmarks. */
   readonly variant?: string;
@@ -38,7 +48,10 @@ export const PROJECTION_PROBLEM: OptionNames<ProjectionProblem> = {
   label: "string",
 };
 
-/** Memory for one run of a projection plan: tensors that look as the plan was told. Those it was made with are the default. */
+/**
+ * Memory for one run of a projection plan: tensors that look as the plan was told. Those it was
+ * made with are the default.
+ */
 export interface ProjectionBindings {
   readonly x?: Tensor;
   readonly weight?: Tensor;
@@ -58,7 +71,10 @@ export interface ResolvedProjection {
     readonly bias: ResolvedSpec | undefined;
     readonly output: ResolvedSpec;
   };
-  /** With four axes: x and output [b, h, rows, K or N], weight [b | 1, h | 1, N, K], bias [1, 1, 1, N]. */
+  /**
+   * With four axes: x and output [b, h, rows, K or N], weight [b | 1, h | 1, N, K], bias [1, 1, 1,
+   * N].
+   */
   readonly folded: ResolvedProjection["given"];
 }
 
@@ -88,19 +104,27 @@ export function resolveProjection(problem: ProjectionProblem): ResolvedProjectio
   );
   check(
     each.length === 0 ||
-      (weight.shape.length === x.shape.length && each.every((size, axis) => size === x.shape[axis] || size === 1)),
+      (weight.shape.length === x.shape.length &&
+        each.every((size, axis) => size === x.shape[axis] || size === 1)),
     "argument",
     () =>
       `${label}: a weight for each batch entry or head has the axes of x [${x.shape.join(", ")}], or 1, before [out, in]; got [${weight.shape.join(", ")}].`,
   );
-  const bias = problem.bias === undefined ? undefined : checkedSpec(label, "bias", problem.bias, FLOATS);
+  const bias =
+    problem.bias === undefined ? undefined : checkedSpec(label, "bias", problem.bias, FLOATS);
   if (bias) expectShape(label, "bias", bias, [columns], `for weight [${weight.shape.join(", ")}]`);
   const shape = [...x.shape.slice(0, -1), columns];
   const output =
     problem.output !== undefined
       ? checkedSpec(label, "output", problem.output, FLOATS)
       : resolveSpec(label, { shape, dtype: x.dtype });
-  expectShape(label, "output", output, shape, `for x [${x.shape.join(", ")}] and weight [${weight.shape.join(", ")}]`);
+  expectShape(
+    label,
+    "output",
+    output,
+    shape,
+    `for x [${x.shape.join(", ")}] and weight [${weight.shape.join(", ")}]`,
+  );
   expectApart(label, "output", output);
   const [foldedX, foldedOutput] = each.length ? [padded(x), padded(output)] : foldRows(x, output);
   const folded = {
@@ -123,8 +147,8 @@ const padded = (spec: ResolvedSpec): ResolvedSpec => {
 };
 
 /**
- * The two with four axes, and their rows in as few of them as there can be: axes whose rows follow each other at one
- * distance, in both, are one. A batch of single rows then fills a tile.
+ * The two with four axes, and their rows in as few of them as there can be: axes whose rows follow
+ * each other at one distance, in both, are one. A batch of single rows then fills a tile.
  */
 function foldRows(x: ResolvedSpec, output: ResolvedSpec): [ResolvedSpec, ResolvedSpec] {
   const axes: { size: number; x: number; output: number }[] = [];
@@ -132,7 +156,8 @@ function foldRows(x: ResolvedSpec, output: ResolvedSpec): [ResolvedSpec, Resolve
     const next = { size: x.shape[axis], x: x.strides[axis], output: output.strides[axis] };
     const last = axes[0];
     if (next.size === 1) continue;
-    if (last && next.x === last.size * last.x && next.output === last.size * last.output) last.size *= next.size;
+    if (last && next.x === last.size * last.x && next.output === last.size * last.output)
+      last.size *= next.size;
     else axes.unshift(next);
   }
   const shape = axes.map(({ size }) => size);

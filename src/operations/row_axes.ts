@@ -1,8 +1,14 @@
-// Tensors of any number of axes as the kernels of rows see them: broadcast to one shape, with axes joined where no
-// tensor's memory tells them apart.
+// Tensors of any number of axes as the kernels of rows see them: broadcast to one shape, with axes
+// joined where no tensor's memory tells them apart.
 
 import { check } from "../errors.ts";
-import { ROW_PARAMS, ROW_TENSORS, type RowAccesses, type RowTensor, rowLanes } from "../kernels/rows.ts";
+import {
+  ROW_PARAMS,
+  ROW_TENSORS,
+  type RowAccesses,
+  type RowTensor,
+  rowLanes,
+} from "../kernels/rows.ts";
 import { isAligned } from "../kernels/slots.ts";
 import type { UniformValues } from "../kernels/uniform.ts";
 import { accessOf, addresses } from "../plan/access.ts";
@@ -11,13 +17,22 @@ import { bindingBase, type ResolvedSpec } from "../plan/specs.ts";
 /** [B, H, N] of the rows [B, H, N, W]: a kernel knows three axes beside that of its row. */
 const OUTER = 3;
 
-/** The spec with the axes of `shape`, stride 0 along those that it lacks or has once. Throws FoveaError("argument"). */
-export function broadcastTo(label: string, name: string, spec: ResolvedSpec, shape: readonly number[]): ResolvedSpec {
+/**
+ * The spec with the axes of `shape`, stride 0 along those that it lacks or has once. Throws
+ * FoveaError("argument").
+ */
+export function broadcastTo(
+  label: string,
+  name: string,
+  spec: ResolvedSpec,
+  shape: readonly number[],
+): ResolvedSpec {
   const missing = shape.length - spec.shape.length;
   check(
     missing >= 0 && spec.shape.every((size, axis) => size === shape[axis + missing] || size === 1),
     "argument",
-    () => `${label}: ${name} must broadcast to [${shape.join(", ")}], got [${spec.shape.join(", ")}].`,
+    () =>
+      `${label}: ${name} must broadcast to [${shape.join(", ")}], got [${spec.shape.join(", ")}].`,
   );
   const strides = shape.map((_, axis) =>
     axis < missing || spec.shape[axis - missing] === 1 ? 0 : spec.strides[axis - missing],
@@ -38,8 +53,9 @@ export interface FoldedRows {
 }
 
 /**
- * Joins the last `rowAxes` axes to one, and the others to three at most; the latter in the order in which the output has
- * them in memory. With no row axes all take part, and the one along which the output is densest is the row.
+ * Joins the last `rowAxes` axes to one, and the others to three at most; the latter in the order in
+ * which the output has them in memory. With no row axes all take part, and the one along which the
+ * output is densest is the row.
  *
  * Throws FoveaError("argument") where strides leave too many axes.
  *
@@ -76,7 +92,10 @@ export function foldRows(
   return {
     specs: Object.fromEntries(
       tensors.map(([name, spec]) => {
-        return [name, { ...spec, shape: sizes, strides: outer.map(({ strides }) => strides[name] as number) }];
+        return [
+          name,
+          { ...spec, shape: sizes, strides: outer.map(({ strides }) => strides[name] as number) },
+        ];
       }),
     ) as unknown as Specs,
     rows: sizes[0] * sizes[1] * sizes[2],
@@ -107,14 +126,18 @@ const ONE = (tensors: readonly [RowTensor, ResolvedSpec][]): JoinedAxis => ({
   strides: Object.fromEntries(tensors.map(([name]) => [name, 0])),
 });
 
-/** The axes that are longer than 1, joined with the next one where that is the continuation in every tensor. */
+/**
+ * The axes that are longer than 1, joined with the next one where that is the continuation in every
+ * tensor.
+ */
 function joined(
   tensors: readonly [RowTensor, ResolvedSpec][],
   shape: readonly number[],
   axes: readonly number[],
   sorted: boolean,
 ): JoinedAxis[] {
-  const stridesOf = (axis: number) => Object.fromEntries(tensors.map(([name, { strides }]) => [name, strides[axis]]));
+  const stridesOf = (axis: number) =>
+    Object.fromEntries(tensors.map(([name, { strides }]) => [name, strides[axis]]));
   const longer = axes.filter((axis) => shape[axis] !== 1);
   const list = longer.map((axis): JoinedAxis => ({ size: shape[axis], strides: stridesOf(axis) }));
   if (sorted) list.sort((a, b) => (b.strides.o as number) - (a.strides.o as number));
@@ -122,7 +145,10 @@ function joined(
   for (const axis of list) {
     const last = result.at(-1);
     const { size, strides } = axis;
-    if (last && tensors.every(([name]) => last.strides[name] === (strides[name] as number) * size)) {
+    if (
+      last &&
+      tensors.every(([name]) => last.strides[name] === (strides[name] as number) * size)
+    ) {
       result[result.length - 1] = { size: last.size * size, strides };
     } else result.push(axis);
   }
@@ -130,7 +156,11 @@ function joined(
 }
 
 /** How the kernel reads or writes each tensor, and the uniform that says where each lies. */
-export function layRows(device: GPUDevice, { specs, rows, width }: FoldedRows, more: UniformValues = {}) {
+export function layRows(
+  device: GPUDevice,
+  { specs, rows, width }: FoldedRows,
+  more: UniformValues = {},
+) {
   const operands = Object.entries(specs).map(([name, spec]) => {
     const operand = { spec, base: bindingBase(device, spec) };
     return [name as RowTensor, operand, accessOf(device, operand)] as const;
@@ -139,10 +169,14 @@ export function layRows(device: GPUDevice, { specs, rows, width }: FoldedRows, m
   const params = Object.assign(
     { rows_per_head: perHead, n_heads: heads, all_rows: rows, width, ...more },
     ...ROW_TENSORS.map((name) => addresses(name, "n", undefined, false, { layout: "bhmd" })), // of tensors that there are not
-    ...operands.map(([name, operand, access]) => addresses(name, "n", operand, isAligned(access), { layout: "bhmd" })),
+    ...operands.map(([name, operand, access]) =>
+      addresses(name, "n", operand, isAligned(access), { layout: "bhmd" }),
+    ),
   ) as UniformValues;
   return {
-    accesses: Object.fromEntries(operands.map(([name, , access]) => [name, access])) as unknown as RowAccesses,
+    accesses: Object.fromEntries(
+      operands.map(([name, , access]) => [name, access]),
+    ) as unknown as RowAccesses,
     params: { struct: ROW_PARAMS, values: params },
   };
 }
@@ -154,12 +188,16 @@ export function lanesOf({ specs, width }: FoldedRows) {
   return { lanes: rowLanes(width, rowsAdjacent), rowsAdjacent };
 }
 
-/** An axis counted from the first; negative ones count from the end. Throws FoveaError("argument") if there is none such. */
+/**
+ * An axis counted from the first; negative ones count from the end. Throws FoveaError("argument")
+ * if there is none such.
+ */
 export function axisFromStart(label: string, axis: number, shape: readonly number[]): number {
   check(
     shape.length > 0,
     "argument",
-    () => `${label}: x must have one axis or more, got a scalar, []; view({ shape: [1] }) gives it one.`,
+    () =>
+      `${label}: x must have one axis or more, got a scalar, []; view({ shape: [1] }) gives it one.`,
   );
   check(
     Number.isInteger(axis) && -shape.length <= axis && axis < shape.length,

@@ -12,7 +12,10 @@ import { checkedSpec, expectApart, expectShape, FLOATS, type ResolvedSpec } from
 import type { TensorSpec } from "../types.ts";
 import { axisFromStart, foldRows, lanesOf, layRows } from "./row_axes.ts";
 
-/** The softmax that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
+/**
+ * The softmax that a plan is made for. Shapes and strides are fixed by the plan; memory is given at
+ * encode.
+ */
 export interface SoftmaxProblem {
   /** f32, f16 or bf16, of any shape with one axis or more. A tensor, or what it will look like. */
   readonly x: TensorSpec;
@@ -35,7 +38,10 @@ const SOFTMAX_PROBLEM: OptionNames<SoftmaxProblem> = {
   label: "string",
 };
 
-/** Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are the default. */
+/**
+ * Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are
+ * the default.
+ */
 export interface SoftmaxBindings {
   readonly x?: Tensor;
   readonly output?: Tensor;
@@ -52,10 +58,12 @@ export type SoftmaxPlan = Plan<SoftmaxBindings>;
  *                   = x[.., d, ..] - m - log(l)        with log: true
  * ```
  *
- * Nothing overflows: no exponent is above 0. An element of -Infinity counts for nothing: its probability is 0, and so are
- * all of a slice that has nothing else, as in attention a row without keys is 0 (the formula, and ONNX' reference, would
- * give NaN there); its logarithm is -Infinity. A slice with NaN or +Infinity is NaN, all of it, logarithms too. Sums are
- * f32, whatever the storage; lengths and strides compile nothing. The same inputs on the same device give the same bits.
+ * Nothing overflows: no exponent is above 0. An element of -Infinity counts for nothing: its
+ * probability is 0, and so are all of a slice that has nothing else, as in attention a row without
+ * keys is 0 (the formula, and ONNX' reference, would give NaN there); its logarithm is -Infinity. A
+ * slice with NaN or +Infinity is NaN, all of it, logarithms too. Sums are f32, whatever the
+ * storage; lengths and strides compile nothing. The same inputs on the same device give the same
+ * bits.
  *
  * Source: arXiv 1805.02867, algorithm 3. Rejects with FoveaError, as {@link planAttention} does.
  *
@@ -63,14 +71,20 @@ export type SoftmaxPlan = Plan<SoftmaxBindings>;
  * const plan = await planSoftmax(device, { x: { shape: [8, 12, 100, 100] } });
  * plan.encode(pass, { x: scores, output });
  */
-export async function planSoftmax(device: GPUDevice, problem: SoftmaxProblem): Promise<SoftmaxPlan> {
+export async function planSoftmax(
+  device: GPUDevice,
+  problem: SoftmaxProblem,
+): Promise<SoftmaxPlan> {
   const taken = await readOptions("softmax", problem, SOFTMAX_PROBLEM);
   const { plan, allocated } = await prepareSoftmax(device, taken, "softmax");
   await allocated;
   return plan;
 }
 
-/** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
+/**
+ * A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait
+ * for.
+ */
 async function prepareSoftmax(device: GPUDevice, problem: SoftmaxProblem, name: string) {
   const { label = name } = problem;
   checkDevice(device);
@@ -106,14 +120,29 @@ function resolveSoftmax(label: string, problem: SoftmaxProblem): ResolvedSoftmax
   return { x, output, axis, log };
 }
 
-function kernelOf(device: GPUDevice, label: string, { x, output, axis, log }: ResolvedSoftmax): OneKernel {
-  const last = <T>(list: readonly T[]) => [...list.slice(0, axis), ...list.slice(axis + 1), list[axis]];
-  const turned = (spec: ResolvedSpec) => ({ ...spec, shape: last(spec.shape), strides: last(spec.strides) });
+function kernelOf(
+  device: GPUDevice,
+  label: string,
+  { x, output, axis, log }: ResolvedSoftmax,
+): OneKernel {
+  const last = <T>(list: readonly T[]) => [
+    ...list.slice(0, axis),
+    ...list.slice(axis + 1),
+    list[axis],
+  ];
+  const turned = (spec: ResolvedSpec) => ({
+    ...spec,
+    shape: last(spec.shape),
+    strides: last(spec.strides),
+  });
   const folded = foldRows(label, { source: turned(x), o: turned(output) }, 1);
   const { accesses, params } = layRows(device, folded);
   const shared = lanesOf(folded);
   return {
-    source: rowKernel("row_softmax", softmaxSpecialisation(accesses, { ...shared, logarithm: log })),
+    source: rowKernel(
+      "row_softmax",
+      softmaxSpecialisation(accesses, { ...shared, logarithm: log }),
+    ),
     names: { source: "x", o: "output" },
     params,
     workgroups: rowWorkgroups(folded.rows, shared.lanes),
@@ -124,7 +153,10 @@ function kernelOf(device: GPUDevice, label: string, { x, output, axis, log }: Re
 export interface SoftmaxOptions extends RunOptions {
   /** The axis whose elements sum to 1; -1 is the last one. Default -1. */
   readonly axis?: number;
-  /** Where the result goes. Default: a new dense tensor of the shape and dtype of x, which is the caller's to destroy. */
+  /**
+   * Where the result goes. Default: a new dense tensor of the shape and dtype of x, which is the
+   * caller's to destroy.
+   */
   readonly output?: Tensor;
   /** Name in errors and captures. */
   readonly label?: string;
@@ -155,13 +187,16 @@ async function runSoftmax(name: string, x: Tensor, asked: SoftmaxOptions, log: b
  * @example
  * const { output } = await softmax(logits, { axis: 1 });
  */
-export function softmax(x: Tensor, options: SoftmaxOptions = {}): Promise<{ readonly output: FloatTensor }> {
+export function softmax(
+  x: Tensor,
+  options: SoftmaxOptions = {},
+): Promise<{ readonly output: FloatTensor }> {
   return runSoftmax("softmax", x, options, false);
 }
 
 /**
- * The logarithm of the softmax along an axis: x - m - log(sum exp(x - m)), with nothing lost where probabilities are small.
- * See {@link planSoftmax} for the rules.
+ * The logarithm of the softmax along an axis: x - m - log(sum exp(x - m)), with nothing lost where
+ * probabilities are small. See {@link planSoftmax} for the rules.
  *
  * @param x f32, f16 or bf16, of any shape with one axis or more
  * @returns `{ output }`, of the shape of x
@@ -170,6 +205,9 @@ export function softmax(x: Tensor, options: SoftmaxOptions = {}): Promise<{ read
  * @example
  * const { output } = await logSoftmax(logits);
  */
-export function logSoftmax(x: Tensor, options: SoftmaxOptions = {}): Promise<{ readonly output: FloatTensor }> {
+export function logSoftmax(
+  x: Tensor,
+  options: SoftmaxOptions = {},
+): Promise<{ readonly output: FloatTensor }> {
   return runSoftmax("logSoftmax", x, options, true);
 }

@@ -1,4 +1,5 @@
-// How kernels reach the rows of a tensor: by vec4s, by elements or by halves of words, and from where.
+// How kernels reach the rows of a tensor: by vec4s, by elements or by halves of words, and from
+// where.
 
 import type { Access } from "../kernels/slots.ts";
 import type { Layout } from "../types.ts";
@@ -25,7 +26,10 @@ export function accessOf(device: GPUDevice, operand: Pick<Operand, "spec" | "bas
   return aligned ? `${dtype}-packed` : `${dtype}-packed-strided`;
 }
 
-/** The params of a tensor: base and strides in the units of its slot, vec4s in the dense ones and elements otherwise. */
+/**
+ * The params of a tensor: base and strides in the units of its slot, vec4s in the dense ones and
+ * elements otherwise.
+ */
 export function addresses<Name extends string, Row extends "m" | "n">(
   name: Name,
   row: Row,
@@ -40,7 +44,9 @@ export function addresses<Name extends string, Row extends "m" | "n">(
     : { shape: [], strides: [] };
   const unit = dense ? 4 : 1;
   // The stride of an axis with one index is never taken, and need not be a whole number of units.
-  const [b = 0, h = 0, m = 0, d = 0] = strides.map((stride, axis) => (shape[axis] > 1 ? stride / unit : 0));
+  const [b = 0, h = 0, m = 0, d = 0] = strides.map((stride, axis) =>
+    shape[axis] > 1 ? stride / unit : 0,
+  );
   return {
     [`${name}_base`]: (operand?.base ?? 0) / unit,
     [`${name}_stride_b`]: b,

@@ -9,8 +9,8 @@ import type { ResolvedSpec } from "./specs.ts";
 const BITS = 32;
 
 /**
- * The spec with four axes, stride 0 along those of size 1. Throws FoveaError("argument") if it doesn't broadcast to
- * `scores`, or has the wrong dtype.
+ * The spec with four axes, stride 0 along those of size 1. Throws FoveaError("argument") if it
+ * doesn't broadcast to `scores`, or has the wrong dtype.
  */
 export function resolveMemory(
   what: string,
@@ -23,7 +23,10 @@ export function resolveMemory(
     "argument",
     () => `${what} must be a tensor, or { shape, strides?, offset?, dtype? }, got ${show(given)}.`,
   );
-  const spec = resolveSpec(what, { ...given, dtype: given.dtype ?? (kind === "mask" ? "u8" : "f32") });
+  const spec = resolveSpec(what, {
+    ...given,
+    dtype: given.dtype ?? (kind === "mask" ? "u8" : "f32"),
+  });
   const dtypes = kind === "mask" ? ["u8", "u32"] : ["f32"];
   check(dtypes.includes(spec.dtype), "argument", () =>
     kind === "mask"
@@ -46,5 +49,9 @@ export function resolveMemory(
   );
   const shape = [...new Array<number>(missing).fill(1), ...spec.shape];
   const strides = [...new Array<number>(missing).fill(0), ...spec.strides];
-  return { ...spec, shape, strides: strides.map((stride, axis) => (shape[axis] === 1 ? 0 : stride)) };
+  return {
+    ...spec,
+    shape,
+    strides: strides.map((stride, axis) => (shape[axis] === 1 ? 0 : stride)),
+  };
 }

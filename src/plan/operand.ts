@@ -9,13 +9,26 @@ export interface Operand {
   readonly spec: ResolvedSpec;
   /** Elements from the start of the binding, which is aligned, to the first element. */
   readonly base: number;
-  /** Bound where the caller gives none: a tensor that the plan was made with, or one of the plan's own. */
+  /**
+   * Bound where the caller gives none: a tensor that the plan was made with, or one of the plan's
+   * own.
+   */
   readonly fallback: Tensor | undefined;
   readonly written: boolean;
 }
 
-/** The tensors of a plan by name: what a caller binds, and those that are the plan's own or were given with it. */
+/**
+ * The tensors of a plan by name: what a caller binds, and those that are the plan's own or were
+ * given with it.
+ */
 export type Operands = ReadonlyMap<string, Operand>;
 
 /** What is a plan's own, and not the caller's to bind. */
-export const OWN: readonly string[] = ["workspace", "tables", "blocks", "positions", "angles", "kvState"];
+export const OWN: readonly string[] = [
+  "workspace",
+  "tables",
+  "blocks",
+  "positions",
+  "angles",
+  "kvState",
+];

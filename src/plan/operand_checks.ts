@@ -1,4 +1,5 @@
-// The tensors that a plan is made with and encoded with: live, of its device, and as planned; outputs apart from the rest.
+// The tensors that a plan is made with and encoded with: live, of its device, and as planned;
+// outputs apart from the rest.
 
 import { check, FoveaError, reading, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
@@ -12,11 +13,20 @@ export function checkOperand(
   { spec, base }: Operand,
   given: Tensor | undefined,
 ): asserts given is Tensor {
-  check(given !== undefined, "argument", () => `${what} is missing: the plan was made without a tensor for it.`);
-  check(given instanceof Tensor, "argument", () => `${what} must be a Tensor; wrap a buffer with tensor().`);
+  check(
+    given !== undefined,
+    "argument",
+    () => `${what} is missing: the plan was made without a tensor for it.`,
+  );
+  check(
+    given instanceof Tensor,
+    "argument",
+    () => `${what} must be a Tensor; wrap a buffer with tensor().`,
+  );
   check(!given.destroyed, "destroyed", () => `${what}: the tensor was destroyed.`);
   const { refused } = given;
-  if (refused) throw new FoveaError(refused.code, `${what}: ${refused.message}`, { cause: refused });
+  if (refused)
+    throw new FoveaError(refused.code, `${what}: ${refused.message}`, { cause: refused });
   check(
     given.device === device,
     "device",
@@ -29,11 +39,14 @@ export function checkOperand(
   const shape = [...new Array<number>(missing).fill(1), ...given.shape];
   const strides = [...new Array<number>(missing).fill(0), ...given.strides];
   const sameShape =
-    leading && shape.length === spec.shape.length && shape.every((size, axis) => size === spec.shape[axis]);
+    leading &&
+    shape.length === spec.shape.length &&
+    shape.every((size, axis) => size === spec.shape[axis]);
   check(
     sameShape && dtype === spec.dtype,
     "argument",
-    () => `${what} is ${dtype} [${given.shape}]; the plan was made for ${spec.dtype} [${spec.shape}].`,
+    () =>
+      `${what} is ${dtype} [${given.shape}]; the plan was made for ${spec.dtype} [${spec.shape}].`,
   );
   check(
     strides.every((stride, axis) => stride === spec.strides[axis] || shape[axis] <= 1),
@@ -52,8 +65,15 @@ export function checkOperand(
 export const memoryOf = (operands: Operands): Promise<void>[] =>
   [...operands.values()].flatMap(({ fallback }) => (fallback ? [fallback.allocated] : []));
 
-/** Throws FoveaError if an output shares its buffer with an input, or its elements with another output. */
-export function checkOverlap(label: string, operands: Operands, tensors: ReadonlyMap<string, Tensor>): void {
+/**
+ * Throws FoveaError if an output shares its buffer with an input, or its elements with another
+ * output.
+ */
+export function checkOverlap(
+  label: string,
+  operands: Operands,
+  tensors: ReadonlyMap<string, Tensor>,
+): void {
   for (const [name, written] of tensors) {
     if (!operands.get(name)?.written) continue;
     for (const [other, tensor] of tensors) {
@@ -69,7 +89,8 @@ export function checkOverlap(label: string, operands: Operands, tensors: Readonl
       check(
         a.offset + a.size <= b.offset || b.offset + b.size <= a.offset,
         "overlap",
-        () => `${label}: ${name} and ${other} overlap in their buffer (bindings start at multiples of 256 bytes).`,
+        () =>
+          `${label}: ${name} and ${other} overlap in their buffer (bindings start at multiples of 256 bytes).`,
       );
     }
   }
@@ -111,7 +132,9 @@ function unusedOf(bindings: object, isKnown: (name: string) => boolean): string 
   return undefined;
 }
 
-/** What a run writes is right if there was memory for all of its tensors: whoever reads it is told. */
+/**
+ * What a run writes is right if there was memory for all of its tensors: whoever reads it is told.
+ */
 export function tieResults(operands: Operands, tensors: ReadonlyMap<string, Tensor>): void {
   const written = [...tensors].flatMap(([name, one]) => (operands.get(name)?.written ? [one] : []));
   Tensor.tie(written, [...tensors.values()]);

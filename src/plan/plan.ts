@@ -1,5 +1,5 @@
-// A plan: a problem, its compiled kernels and their uniforms. Encoding a plan is synchronous and touches nothing but the
-// caller's pass.
+// A plan: a problem, its compiled kernels and their uniforms. Encoding a plan is synchronous and
+// touches nothing but the caller's pass.
 
 import { check } from "../errors.ts";
 import { checkDevice } from "../gpu/buffers.ts";
@@ -56,23 +56,39 @@ export interface PlanHooks<Bindings> {
   before(bindings: Bindings): Recording | undefined;
 }
 
-/** A compiled problem. Its `plan...` function makes it, such as {@link planAttention}; encode it as often as you like. */
+/**
+ * A compiled problem. Its `plan...` function makes it, such as {@link planAttention}; encode it as
+ * often as you like.
+ */
 export class Plan<Bindings extends object> {
   /** Kernel and variant that the tile table chose: `forward 64x32`. */
   readonly kernel: string;
-  /** Bytes of scratch memory that the plan owns for its runs: of split keys, and of keys that are prepared for many queries. */
+  /**
+   * Bytes of scratch memory that the plan owns for its runs: of split keys, and of keys that are
+   * prepared for many queries.
+   */
   readonly workspaceBytes: number;
-  /** Dispatches that a run is cut into, of all its kernels: more of them where the work of one would exceed `maxDispatchFlops`. */
+  /**
+   * Dispatches that a run is cut into, of all its kernels: more of them where the work of one would
+   * exceed `maxDispatchFlops`.
+   */
   readonly dispatchCount: number;
   readonly #parts: PlanParts<Bindings>;
   readonly #hooks: PlanHooks<Bindings>;
-  readonly #groups = new WeakMap<Tensor, { tensors: readonly Tensor[]; groups: readonly GPUBindGroup[] }>();
+  readonly #groups = new WeakMap<
+    Tensor,
+    { tensors: readonly Tensor[]; groups: readonly GPUBindGroup[] }
+  >();
   #destroyed = false;
 
   private constructor(parts: PlanParts<Bindings>) {
-    this.kernel = (parts.stages.find(({ names }) => !names) ?? parts.stages.at(-1))?.source.label ?? "";
+    this.kernel =
+      (parts.stages.find(({ names }) => !names) ?? parts.stages.at(-1))?.source.label ?? "";
     this.workspaceBytes = 4 * (parts.operands.get("workspace")?.fallback?.size ?? 0);
-    this.dispatchCount = parts.stages.reduce((count, { dispatches }) => count + dispatches.length, 0);
+    this.dispatchCount = parts.stages.reduce(
+      (count, { dispatches }) => count + dispatches.length,
+      0,
+    );
     this.#parts = parts;
     this.#hooks = parts.hooks ?? plainHooks(parts.operands);
   }
@@ -83,11 +99,12 @@ export class Plan<Bindings extends object> {
   }
 
   /**
-   * Records the operation into a compute pass, or into a pass of its own on a command encoder. Allocates no GPU memory
-   * and submits nothing. In a caller's pass it sets the pipeline and bind group 0.
+   * Records the operation into a compute pass, or into a pass of its own on a command encoder.
+   * Allocates no GPU memory and submits nothing. In a caller's pass it sets the pipeline and bind
+   * group 0.
    *
-   * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or belongs to another
-   * device, or if an output shares its buffer with an input.
+   * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or
+   * belongs to another device, or if an output shares its buffer with an input.
    *
    * @example
    * const pass = encoder.beginComputePass();
@@ -99,7 +116,10 @@ export class Plan<Bindings extends object> {
     recordInto(target, this.#parts.label, this.prepare(bindings ?? ({} as Bindings)));
   }
 
-  /** @internal All that can fail of an encode, and what is left to record: for operations that are several plans. */
+  /**
+   * @internal All that can fail of an encode, and what is left to record: for operations that are
+   *   several plans.
+   */
   prepare(bindings: Bindings): Recording | undefined {
     const { device, label } = this.#parts;
     check(!this.#destroyed, "destroyed", () => `${label}: the plan was destroyed.`);
@@ -137,7 +157,10 @@ export class Plan<Bindings extends object> {
     }
   }
 
-  /** The bind groups for these tensors: the last ones of the same output, if the other tensors are the same too. */
+  /**
+   * The bind groups for these tensors: the last ones of the same output, if the other tensors are
+   * the same too.
+   */
   #bindGroups(bindings: Bindings): readonly GPUBindGroup[] | undefined {
     const { device, label, operands, stages, params, numbers } = this.#parts;
     const tensors = new Map<string, Tensor>();
@@ -161,7 +184,8 @@ export class Plan<Bindings extends object> {
       const entries = source.bindings.map(({ binding, name, type }): GPUBindGroupEntry => {
         const operand = names?.[name] ?? OPERAND_NAMES[name] ?? name;
         const number = numbers.get(name);
-        if (number !== undefined) return { binding, resource: { buffer: params, offset: number, size: 4 } };
+        if (number !== undefined)
+          return { binding, resource: { buffer: params, offset: number, size: 4 } };
         const bound = type === "uniform" ? undefined : tensors.get(operand);
         // With no keys there is no byte of k and v to bind; the params stand in for them, unread.
         if (!bound?.size) return { binding, resource: { buffer: params, size: PARAMS.bytes } };

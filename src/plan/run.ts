@@ -10,11 +10,13 @@ import { checkTarget, type EncodeTarget } from "./target.ts";
 /** What every one-line call can be told. */
 export interface RunOptions {
   /**
-   * A compute pass or command encoder of the caller's to record into, in place of a submission by Fovea, so that many calls
-   * go into one. It must stay open until the promise resolves: then the commands are recorded, and the results have their
-   * values once the caller has submitted them. Results are the caller's to destroy, after the submission; what else the call
-   * needs on the GPU is freed with the first result that it made, or, if all went into tensors of the caller's, when it is
-   * garbage. If the promise rejects, the commands so far are of no use. Default: the call submits.
+   * A compute pass or command encoder of the caller's to record into, in place of a submission by
+   * Fovea, so that many calls go into one. It must stay open until the promise resolves: then the
+   * commands are recorded, and the results have their values once the caller has submitted them.
+   * Results are the caller's to destroy, after the submission; what else the call needs on the GPU
+   * is freed with the first result that it made, or, if all went into tensors of the caller's, when
+   * it is garbage. If the promise rejects, the commands so far are of no use. Default: the call
+   * submits.
    */
   readonly encoder?: EncodeTarget | undefined;
 }
@@ -25,7 +27,11 @@ export const RUN_OPTIONS: OptionNames<RunOptions> = { encoder: "any" };
 /** Throws FoveaError("argument") for what a one-liner was given in place of a tensor. */
 export function checkTensors(label: string, tensors: Readonly<Record<string, unknown>>): void {
   for (const [name, given] of Object.entries(tensors)) {
-    check(given instanceof Tensor, "argument", () => `${label}: ${name} must be a Tensor; make one with tensor().`);
+    check(
+      given instanceof Tensor,
+      "argument",
+      () => `${label}: ${name} must be a Tensor; make one with tensor().`,
+    );
   }
 }
 
@@ -39,8 +45,9 @@ interface RunnablePlan<Results> {
 }
 
 /**
- * Encodes a plan into results, submits it and destroys it; or records it into the caller's `encoder`, and leaves the plan to
- * the results. Resolves once the GPU has accepted the work; rejects with FoveaError, and then has freed what `make` allocated.
+ * Encodes a plan into results, submits it and destroys it; or records it into the caller's
+ * `encoder`, and leaves the plan to the results. Resolves once the GPU has accepted the work;
+ * rejects with FoveaError, and then has freed what `make` allocated.
  */
 export async function runOnce<Results>(
   device: GPUDevice,

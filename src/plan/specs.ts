@@ -1,4 +1,5 @@
-// Checks of single tensors that every operation makes: axes and layout, shape, places of their own, binding size.
+// Checks of single tensors that every operation makes: axes and layout, shape, places of their own,
+// binding size.
 
 import { check, show } from "../errors.ts";
 import type { Numbers } from "../given.ts";
@@ -54,13 +55,15 @@ export function checkedSpec(
   check(
     typeof spec === "object" && spec !== null && typeof spec.shape === "object",
     "argument",
-    () => `${label}: ${name} must be a tensor, or { shape, strides?, offset?, dtype? }, got ${show(spec)}.`,
+    () =>
+      `${label}: ${name} must be a tensor, or { shape, strides?, offset?, dtype? }, got ${show(spec)}.`,
   );
   const resolved = resolveSpec(`${label}: ${name}`, spec);
   check(
     dtypes.includes(resolved.dtype),
     "argument",
-    () => `${label}: ${name} must be ${dtypes.join(", ").replace(/, (?!.*, )/, " or ")}, got ${resolved.dtype}.`,
+    () =>
+      `${label}: ${name} must be ${dtypes.join(", ").replace(/, (?!.*, )/, " or ")}, got ${resolved.dtype}.`,
   );
   return resolved;
 }
@@ -88,18 +91,33 @@ export function toBhmd(
   return reorder(resolved, layout);
 }
 
-/** Throws FoveaError unless the spec, as the caller wrote it, has this shape. `why` ends the sentence. */
-export function expectShape(label: string, name: string, spec: ResolvedSpec, shape: readonly number[], why = ""): void {
+/**
+ * Throws FoveaError unless the spec, as the caller wrote it, has this shape. `why` ends the
+ * sentence.
+ */
+export function expectShape(
+  label: string,
+  name: string,
+  spec: ResolvedSpec,
+  shape: readonly number[],
+  why = "",
+): void {
   check(
     spec.shape.length === shape.length && shape.every((size, axis) => spec.shape[axis] === size),
     "argument",
-    () => `${label}: ${name} must be [${shape.join(", ")}]${why && ` ${why}`}, got [${spec.shape.join(", ")}].`,
+    () =>
+      `${label}: ${name} must be [${shape.join(", ")}]${why && ` ${why}`}, got [${spec.shape.join(", ")}].`,
   );
 }
 
-/** Throws FoveaError if two indices reach the same element; strides that interleave count as overlapping. */
+/**
+ * Throws FoveaError if two indices reach the same element; strides that interleave count as
+ * overlapping.
+ */
 export function expectApart(label: string, name: string, { shape, strides }: ResolvedSpec): void {
-  const axes = shape.map((size, axis) => ({ size, stride: strides[axis] })).filter(({ size }) => size > 1);
+  const axes = shape
+    .map((size, axis) => ({ size, stride: strides[axis] }))
+    .filter(({ size }) => size > 1);
   axes.sort((a, b) => a.stride - b.stride);
   let extent = 1;
   for (const { size, stride } of axes) {
@@ -122,8 +140,14 @@ export const bindingStep = (device: GPUDevice, dtype: Dtype): number =>
   device.limits.minStorageBufferOffsetAlignment / BYTES[dtype];
 
 /** Throws FoveaError if the tensor is larger than one binding can be. */
-export function checkBindingLimit(label: string, name: string, device: GPUDevice, spec: ResolvedSpec): void {
-  const bytes = (bindingBase(device, spec) + extentOf(spec.shape, spec.strides)) * BYTES[spec.dtype];
+export function checkBindingLimit(
+  label: string,
+  name: string,
+  device: GPUDevice,
+  spec: ResolvedSpec,
+): void {
+  const bytes =
+    (bindingBase(device, spec) + extentOf(spec.shape, spec.strides)) * BYTES[spec.dtype];
   const limit = device.limits.maxStorageBufferBindingSize;
   check(
     bytes <= limit,
@@ -134,7 +158,10 @@ export function checkBindingLimit(label: string, name: string, device: GPUDevice
 }
 
 /** The part of its buffer that a tensor is bound by: from an aligned offset to its last element. */
-export function bindingRange({ device, shape, strides, offset, dtype }: Tensor): { offset: number; size: number } {
+export function bindingRange({ device, shape, strides, offset, dtype }: Tensor): {
+  offset: number;
+  size: number;
+} {
   const begin = (offset - (offset % bindingStep(device, dtype))) * BYTES[dtype];
   const size = (offset + extentOf(shape, strides)) * BYTES[dtype] - begin;
   return { offset: begin, size: Math.ceil(size / 4) * 4 };

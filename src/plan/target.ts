@@ -1,4 +1,5 @@
-// Where plans record: into a compute pass of the caller's, or into one of their own on a command encoder.
+// Where plans record: into a compute pass of the caller's, or into one of their own on a command
+// encoder.
 
 import { check, show } from "../errors.ts";
 
@@ -9,15 +10,17 @@ export type EncodeTarget = GPUComputePassEncoder | GPUCommandEncoder;
 export type Recording = (pass: GPUComputePassEncoder) => void;
 
 /**
- * Throws FoveaError("argument") for what takes no compute work; call it before anything is counted. That an encoder is
- * finished, or of another device, WebGPU tells nobody beforehand: it reports that as an error of the device.
+ * Throws FoveaError("argument") for what takes no compute work; call it before anything is counted.
+ * That an encoder is finished, or of another device, WebGPU tells nobody beforehand: it reports
+ * that as an error of the device.
  */
 export function checkTarget(label: string, target: unknown): asserts target is EncodeTarget {
   check(
     hasMethods(target, ["setPipeline", "setBindGroup", "dispatchWorkgroups"]) ||
       hasMethods(target, ["beginComputePass"]),
     "argument",
-    () => `${label}: encode takes a GPUComputePassEncoder or a GPUCommandEncoder, got ${show(target)}.`,
+    () =>
+      `${label}: encode takes a GPUComputePassEncoder or a GPUCommandEncoder, got ${show(target)}.`,
   );
 }
 
@@ -29,8 +32,15 @@ function hasMethods(target: unknown, names: readonly string[]): boolean {
   }
 }
 
-/** Records into a caller's pass, or into a pass of its own; nothing where there is nothing to compute. */
-export function recordInto(target: EncodeTarget, label: string, recording: Recording | undefined): void {
+/**
+ * Records into a caller's pass, or into a pass of its own; nothing where there is nothing to
+ * compute.
+ */
+export function recordInto(
+  target: EncodeTarget,
+  label: string,
+  recording: Recording | undefined,
+): void {
   if (!recording) return;
   if ("dispatchWorkgroups" in target) {
     recording(target);

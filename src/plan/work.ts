@@ -3,10 +3,16 @@
 import { check } from "../errors.ts";
 import { PARAMS } from "../kernels/params.ts";
 
-/** Offsets of uniforms are multiples of 256 at most; a device may ask for less, which buys nothing here. */
+/**
+ * Offsets of uniforms are multiples of 256 at most; a device may ask for less, which buys nothing
+ * here.
+ */
 export const UNIFORM_STRIDE = PARAMS.stride;
 
-/** Workgroups of the folded grid, and where the params of the dispatch lie in the plan's uniform buffer. */
+/**
+ * Workgroups of the folded grid, and where the params of the dispatch lie in the plan's uniform
+ * buffer.
+ */
 export interface Dispatch {
   readonly x: number;
   readonly y: number;
@@ -26,7 +32,9 @@ export function checkDispatches(count: number): void {
   );
 }
 
-/** Cuts workgroups into dispatches of at most `maxFlops` each, and folds each into two dimensions. */
+/**
+ * Cuts workgroups into dispatches of at most `maxFlops` each, and folds each into two dimensions.
+ */
 export function cutWork(device: GPUDevice, total: number, flopsEach: number, maxFlops: number) {
   const perDimension = device.limits.maxComputeWorkgroupsPerDimension;
   const share = Math.max(1, Math.min(Math.floor(maxFlops / flopsEach), perDimension ** 2));
@@ -36,6 +44,12 @@ export function cutWork(device: GPUDevice, total: number, flopsEach: number, max
     const first = index * share;
     const end = Math.min(first + share, total);
     const x = Math.min(end - first, perDimension);
-    return { x, y: Math.ceil((end - first) / x), grid_x: x, first_workgroup: first, end_workgroup: end };
+    return {
+      x,
+      y: Math.ceil((end - first) / x),
+      grid_x: x,
+      first_workgroup: first,
+      end_workgroup: end,
+    };
   });
 }

@@ -1,4 +1,5 @@
-// Biases of scores in memory: T5's, and those that gates of the queries change; the plan, and one-liners on top of it.
+// Biases of scores in memory: T5's, and those that gates of the queries change; the plan, and
+// one-liners on top of it.
 
 import { check } from "../errors.ts";
 import { type OptionNames, readOptions } from "../given.ts";
@@ -55,7 +56,10 @@ const POSITION_BIAS_PROBLEM: OptionNames<PositionBiasProblem> = {
   label: "string",
 };
 
-/** Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are the default. */
+/**
+ * Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are
+ * the default.
+ */
 export interface PositionBiasBindings extends Partial<BiasGates<Tensor>> {
   readonly table?: Tensor;
   readonly bias?: Tensor;
@@ -69,13 +73,15 @@ export type PositionBiasPlan = Plan<PositionBiasBindings>;
  * Compiles a bias of scores in memory, to give to attention as `bias`:
  *
  * ```
- * bias[b, h, i, j] = table[bucket(j - p), h]           query i stands at p = i + queryOffset; or a tensor
- * output = bias,  or with gates  (u (r w - 1) + 2) bias           u = sigmoid(update), r = sigmoid(reset), w = scale
+ * bias[b, h, i, j] = table[bucket(j - p), h]     query i stands at p = i + queryOffset; or a tensor
+ * output = bias,  or with gates  (u (r w - 1) + 2) bias
+ * u = sigmoid(update), r = sigmoid(reset), w = scale
  * ```
  *
- * Sources: T5 (arXiv 1910.10683), section 2.1, as {@link t5Buckets} has it; WavLM (arXiv 2110.13900), equations 2 to 5. The
- * option `relativeBias` of attention looks T5's table up inside the kernel, and needs no such memory; this is for models
- * that hand a bias on from layer to layer. Sizes, strides and distances compile nothing.
+ * Sources: T5 (arXiv 1910.10683), section 2.1, as {@link t5Buckets} has it; WavLM (arXiv
+ * 2110.13900), equations 2 to 5. The option `relativeBias` of attention looks T5's table up inside
+ * the kernel, and needs no such memory; this is for models that hand a bias on from layer to layer.
+ * Sizes, strides and distances compile nothing.
  *
  * Rejects with FoveaError, as {@link planAttention} does.
  *
@@ -83,7 +89,10 @@ export type PositionBiasPlan = Plan<PositionBiasBindings>;
  * const plan = await planPositionBias(device, { table, output: { shape: [1, 12, 128, 128] } });
  * plan.encode(pass, { output });
  */
-export async function planPositionBias(device: GPUDevice, problem: PositionBiasProblem): Promise<PositionBiasPlan> {
+export async function planPositionBias(
+  device: GPUDevice,
+  problem: PositionBiasProblem,
+): Promise<PositionBiasPlan> {
   const taken = await readOptions("positionBias", problem, POSITION_BIAS_PROBLEM);
   const { plan, allocated } = await prepareBias(device, taken, "positionBias");
   await allocated;
@@ -92,7 +101,10 @@ export async function planPositionBias(device: GPUDevice, problem: PositionBiasP
 
 const GATES = ["update", "reset", "scale"] as const;
 
-/** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
+/**
+ * A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait
+ * for.
+ */
 async function prepareBias(device: GPUDevice, problem: PositionBiasProblem, name: string) {
   const { label = name } = problem;
   checkDevice(device);
@@ -105,8 +117,11 @@ async function prepareBias(device: GPUDevice, problem: PositionBiasProblem, name
     for (const name of GATES) if (gates) add(name, gates[name], problem[name]);
     if (buckets) own("tables", [buckets.length], { dtype: "i32", data: buckets });
   });
-  const { plan, allocated } = await planOneKernel<PositionBiasBindings>(device, label, tensors, () =>
-    kernelOf(device, label, resolved),
+  const { plan, allocated } = await planOneKernel<PositionBiasBindings>(
+    device,
+    label,
+    tensors,
+    () => kernelOf(device, label, resolved),
   );
   return { plan, allocated, output };
 }
@@ -124,11 +139,20 @@ interface ResolvedBias {
 function resolveBias(label: string, problem: PositionBiasProblem): ResolvedBias {
   const { table, bias, queryOffset = 0 } = problem;
   const isTable = table !== undefined;
-  check(isTable !== (bias !== undefined), "argument", () => `${label}: give a table or a bias, one of the two.`);
+  check(
+    isTable !== (bias !== undefined),
+    "argument",
+    () => `${label}: give a table or a bias, one of the two.`,
+  );
   check(Number.isSafeInteger(queryOffset), "argument", () => {
     return `${label}: queryOffset must be a whole number, got ${queryOffset}.`;
   });
-  const source = checkedSpec(label, isTable ? "table" : "bias", (table ?? bias) as TensorSpec, FLOATS);
+  const source = checkedSpec(
+    label,
+    isTable ? "table" : "bias",
+    (table ?? bias) as TensorSpec,
+    FLOATS,
+  );
   check(problem.output !== undefined || !isTable, "argument", () => {
     return `${label}: output is needed with a table, and says how many queries and keys there are.`;
   });
@@ -142,7 +166,8 @@ function resolveBias(label: string, problem: PositionBiasProblem): ResolvedBias 
   );
   expectApart(label, "output", output);
   const [, heads, queries, keys] = output.shape;
-  if (isTable) expectShape(label, "table", source, [source.shape[0], heads], "by buckets and heads");
+  if (isTable)
+    expectShape(label, "table", source, [source.shape[0], heads], "by buckets and heads");
   const given = GATES.filter((name) => problem[name] !== undefined);
   check(
     given.length === 0 || given.length === GATES.length,
@@ -150,21 +175,35 @@ function resolveBias(label: string, problem: PositionBiasProblem): ResolvedBias 
     () =>
       `${label}: update, reset and scale belong together; only ${given.join(" and ")} ${given.length === 1 ? "was" : "were"} given.`,
   );
-  const gate = (name: keyof BiasGates<unknown>) => checkedSpec(label, name, problem[name] as TensorSpec, FLOATS);
-  const gates = given.length ? { update: gate("update"), reset: gate("reset"), scale: gate("scale") } : undefined;
+  const gate = (name: keyof BiasGates<unknown>) =>
+    checkedSpec(label, name, problem[name] as TensorSpec, FLOATS);
+  const gates = given.length
+    ? { update: gate("update"), reset: gate("reset"), scale: gate("scale") }
+    : undefined;
   if (!isTable) return { output, source, isTable, gates, buckets: undefined };
   const { bidirectional = true, maxDistance = 128 } = problem;
   const options = { bidirectional, maxDistance, buckets: source.shape[0] };
   distanceBuckets(label, options, source.shape[0]);
   const count = Math.max(1, queries + keys - 1);
   const first = Math.max(0, queries - 1) + queryOffset;
-  return { output, source, isTable, gates, buckets: t5Buckets(1, count, { ...options, queryOffset: first }) };
+  return {
+    output,
+    source,
+    isTable,
+    gates,
+    buckets: t5Buckets(1, count, { ...options, queryOffset: first }),
+  };
 }
 
-function kernelOf(device: GPUDevice, label: string, { output, source, isTable, gates }: ResolvedBias): OneKernel {
+function kernelOf(
+  device: GPUDevice,
+  label: string,
+  { output, source, isTable, gates }: ResolvedBias,
+): OneKernel {
   const { shape } = output;
   const [batch, heads, queries, keys] = shape;
-  const gate = (name: string, spec: ResolvedSpec) => broadcastTo(label, name, spec, [batch, heads, queries, 1]);
+  const gate = (name: string, spec: ResolvedSpec) =>
+    broadcastTo(label, name, spec, [batch, heads, queries, 1]);
   const [byBucket, byHead] = source.strides;
   const rows = isTable
     ? { ...source, shape: [1, heads, source.shape[0], 1], strides: [0, byHead, byBucket, 0] }
@@ -178,7 +217,11 @@ function kernelOf(device: GPUDevice, label: string, { output, source, isTable, g
     }),
     o: output,
   };
-  const { accesses, params } = layRows(device, { specs, rows: batch * heads * queries, width: keys });
+  const { accesses, params } = layRows(device, {
+    specs,
+    rows: batch * heads * queries,
+    width: keys,
+  });
   return {
     source: rowKernel("position_bias", positionBiasSpecialisation(accesses, isTable)),
     names: {
@@ -235,7 +278,14 @@ export async function relativePositionBias(
   options: RelativePositionBiasOptions,
 ): Promise<{ readonly output: FloatTensor }> {
   const name = "relativePositionBias";
-  const { seqQ, seqKv, dtype, label = name, encoder, ...rest } = await readOptions(name, options, RELATIVE_OPTIONS);
+  const {
+    seqQ,
+    seqKv,
+    dtype,
+    label = name,
+    encoder,
+    ...rest
+  } = await readOptions(name, options, RELATIVE_OPTIONS);
   checkTensors(label, { table });
   const shape = [1, table.shape[1] ?? 0, seqQ, seqKv];
   const problem = { ...rest, table, label, output: { shape, dtype: dtype ?? table.dtype } };
@@ -247,7 +297,10 @@ export async function relativePositionBias(
 
 /** Options of {@link gatedPositionBias}: the gates, and where the result goes. */
 export interface GatedPositionBiasOptions extends BiasGates<Tensor>, RunOptions {
-  /** [B, H, M, N]. Default: a new dense tensor of the dtype of the bias, which is the caller's to destroy. */
+  /**
+   * [B, H, M, N]. Default: a new dense tensor of the dtype of the bias, which is the caller's to
+   * destroy.
+   */
   readonly output?: Tensor;
   /** Name of GPU objects in errors and captures. Default `"positionBias"`. */
   readonly label?: string;
@@ -264,7 +317,8 @@ const GATED_OPTIONS: OptionNames<GatedPositionBiasOptions> = {
 };
 
 /**
- * A bias that gates of each query change, as in WavLM. See {@link planPositionBias} for the formula.
+ * A bias that gates of each query change, as in WavLM. See {@link planPositionBias} for the
+ * formula.
  *
  * @param bias [1 or B, H, M, N] f32, f16 or bf16
  * @returns `{ output }` [B, H, M, N], B that of the gate `update`
@@ -278,9 +332,20 @@ export async function gatedPositionBias(
   options: GatedPositionBiasOptions,
 ): Promise<{ readonly output: FloatTensor }> {
   const name = "gatedPositionBias";
-  const { output: given, label = name, encoder, ...gates } = await readOptions(name, options, GATED_OPTIONS);
+  const {
+    output: given,
+    label = name,
+    encoder,
+    ...gates
+  } = await readOptions(name, options, GATED_OPTIONS);
   const { update, reset, scale } = gates;
-  checkTensors(label, { bias, update, reset, scale, ...(given !== undefined && { output: given }) });
+  checkTensors(label, {
+    bias,
+    update,
+    reset,
+    scale,
+    ...(given !== undefined && { output: given }),
+  });
   const shape = [update.shape[0], ...bias.shape.slice(1)];
   const problem = { ...gates, bias, label, output: given ?? { shape, dtype: bias.dtype } };
   const { plan, allocated, output } = await prepareBias(bias.device, problem, label);

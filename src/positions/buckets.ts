@@ -11,7 +11,10 @@ export interface RelativeBias {
   readonly table: PerHead;
   /** Number of buckets. Needed where `table` is numbers; a tensor has it in its shape. */
   readonly buckets?: number;
-  /** Keys after the query have buckets of their own, half of them. Default true; false where the mask is causal. */
+  /**
+   * Keys after the query have buckets of their own, half of them. Default true; false where the
+   * mask is causal.
+   */
   readonly bidirectional?: boolean;
   /** Distance from which on all keys share the last bucket. Default 128. */
   readonly maxDistance?: number;
@@ -38,16 +41,19 @@ export function distanceBuckets(
   check(
     Number.isInteger(side) && exact >= 1,
     "argument",
-    () => `${what} needs at least ${bidirectional ? "4 buckets, an even number" : "2 buckets"}, got ${buckets}.`,
+    () =>
+      `${what} needs at least ${bidirectional ? "4 buckets, an even number" : "2 buckets"}, got ${buckets}.`,
   );
   check(
     Number.isInteger(maxDistance) && maxDistance > exact && maxDistance <= 2 ** 16,
     "argument",
-    () => `${what}.maxDistance must be a whole number above ${exact} and up to 65536, got ${maxDistance}.`,
+    () =>
+      `${what}.maxDistance must be a whole number above ${exact} and up to 65536, got ${maxDistance}.`,
   );
   // The quotient of two logarithms may come out a little low.
   const share = (r: number) => Math.log(r / exact) / Math.log(maxDistance / exact) + 1e-9;
-  const bucket = (r: number) => (r < exact ? r : Math.min(side - 1, exact + Math.floor(share(r) * (side - exact))));
+  const bucket = (r: number) =>
+    r < exact ? r : Math.min(side - 1, exact + Math.floor(share(r) * (side - exact)));
   return { side, exact, behind: Array.from({ length: maxDistance + 1 }, (_, r) => bucket(r)) };
 }
 
@@ -68,8 +74,8 @@ const BUCKET_OPTIONS: OptionNames<T5BucketOptions> = {
 };
 
 /**
- * T5's bucket of every key for every query, to look a learned bias up by. The option `relativeBias` of attention does so
- * inside the kernel; this is for biases in memory, and for looking at them.
+ * T5's bucket of every key for every query, to look a learned bias up by. The option `relativeBias`
+ * of attention does so inside the kernel; this is for biases in memory, and for looking at them.
  * Source: Exploring the Limits of Transfer Learning (arXiv 1910.10683), section 2.1, and its code.
  *
  * @returns [M, N], row by row: the bucket of j - p, where query i stands at p = i + queryOffset.
@@ -79,7 +85,11 @@ const BUCKET_OPTIONS: OptionNames<T5BucketOptions> = {
  * const values = new Float32Array(32); // of one head, learned
  * const bias = Float32Array.from(t5Buckets(128, 128), (bucket) => values[bucket]);
  */
-export function t5Buckets(seqQ: number, seqKv: number, given: T5BucketOptions = {}): Int32Array<ArrayBuffer> {
+export function t5Buckets(
+  seqQ: number,
+  seqKv: number,
+  given: T5BucketOptions = {},
+): Int32Array<ArrayBuffer> {
   const options = takeOptions("t5Buckets", given, BUCKET_OPTIONS);
   const { buckets = 32, bidirectional = true, queryOffset = 0 } = options;
   check(
@@ -91,14 +101,16 @@ export function t5Buckets(seqQ: number, seqKv: number, given: T5BucketOptions = 
   check(
     seqQ * seqKv < 2 ** 31,
     "limit",
-    () => `t5Buckets: ${seqQ} queries of ${seqKv} keys are too many for an array; option relativeBias needs no memory.`,
+    () =>
+      `t5Buckets: ${seqQ} queries of ${seqKv} keys are too many for an array; option relativeBias needs no memory.`,
   );
   const { side, behind } = distanceBuckets("t5Buckets", options, buckets);
   const found = new Int32Array(seqQ * seqKv);
   for (let at = 0; at < found.length; at++) {
     const ahead = (at % seqKv) - Math.floor(at / seqKv) - queryOffset;
     const distance = bidirectional ? Math.abs(ahead) : Math.max(-ahead, 0);
-    found[at] = behind[Math.min(distance, behind.length - 1)] + (bidirectional && ahead > 0 ? side : 0);
+    found[at] =
+      behind[Math.min(distance, behind.length - 1)] + (bidirectional && ahead > 0 ? side : 0);
   }
   return found;
 }

@@ -1,14 +1,24 @@
-// Absolute position encodings, sinusoidal or learned, added to rows or alone: the plan, and the one-liner on top of it.
+// Absolute position encodings, sinusoidal or learned, added to rows or alone: the plan, and the
+// one-liner on top of it.
 
 import { check } from "../errors.ts";
 import { readOptions, type Taken } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
-import { type EncodingSpecialisation, encodingKernel, encodingWorkgroups } from "../kernels/position_encoding.ts";
+import {
+  type EncodingSpecialisation,
+  encodingKernel,
+  encodingWorkgroups,
+} from "../kernels/position_encoding.ts";
 import { angleTables, angleTablesShape } from "../kernels/rotary_angles.ts";
 import { isAligned } from "../kernels/slots.ts";
 import { accessOf, addresses } from "../plan/access.ts";
-import { type OneKernel, type PlanTensors, planOneKernel, planTensors } from "../plan/one_kernel.ts";
+import {
+  type OneKernel,
+  type PlanTensors,
+  planOneKernel,
+  planTensors,
+} from "../plan/one_kernel.ts";
 import { Plan } from "../plan/plan.ts";
 import { RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
 import { bindingBase, type ResolvedSpec } from "../plan/specs.ts";
@@ -21,12 +31,16 @@ import {
 } from "./encoding_problem.ts";
 import { addPositions, positionParams } from "./positions.ts";
 
-/** A compiled position encoding. Make one with {@link planPositionEncoding}; encode it as often as you like. */
+/**
+ * A compiled position encoding. Make one with {@link planPositionEncoding}; encode it as often as
+ * you like.
+ */
 export type PositionEncodingPlan = Plan<PositionEncodingBindings>;
 export const PositionEncodingPlan = Plan;
 
 /**
- * Compiles an absolute position encoding: what tells a model where a token stands, added to its embedding.
+ * Compiles an absolute position encoding: what tells a model where a token stands, added to its
+ * embedding.
  *
  * ```
  * output[b, m, :] = scale * x[b, m, :] + E[p, :]         p: the position of row m of entry b
@@ -35,10 +49,11 @@ export const PositionEncodingPlan = Plan;
  * E[p, 2k] = sin(p theta_k),  E[p, 2k + 1] = cos(p theta_k),   theta_k = maxWavelength^(-2k / D)
  * ```
  *
- * Source: Attention Is All You Need (arXiv 1706.03762), sections 3.4 and 3.5. Without x the output is the encodings alone.
- * A learned table has rows for the positions 0..P - 1: others are refused if they are numbers, and add nothing if they come
- * from the GPU. Sinusoidal ones are right to 3e-7 at every position from -2^23 up to 2^23. The arithmetic is f32. Lengths,
- * strides, positions and frequencies compile nothing.
+ * Source: Attention Is All You Need (arXiv 1706.03762), sections 3.4 and 3.5. Without x the output
+ * is the encodings alone. A learned table has rows for the positions 0..P - 1: others are refused
+ * if they are numbers, and add nothing if they come from the GPU. Sinusoidal ones are right to 3e-7
+ * at every position from -2^23 up to 2^23. The arithmetic is f32. Lengths, strides, positions and
+ * frequencies compile nothing.
  *
  * Rejects with FoveaError, as {@link planAttention} does.
  *
@@ -56,20 +71,30 @@ export async function planPositionEncoding(
   return plan;
 }
 
-/** A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait for. */
+/**
+ * A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait
+ * for.
+ */
 async function prepareEncoding(device: GPUDevice, problem: Taken<PositionEncodingProblem>) {
   checkDevice(device);
   const resolved = resolveEncoding(problem);
   const { label } = resolved;
   const tensors = planTensors(device, label, (into) => collect(into, problem, resolved));
-  const { plan, allocated } = await planOneKernel<PositionEncodingBindings>(device, label, tensors, () =>
-    kernelOf(device, resolved, tensors.operands, tensors.collected),
+  const { plan, allocated } = await planOneKernel<PositionEncodingBindings>(
+    device,
+    label,
+    tensors,
+    () => kernelOf(device, resolved, tensors.operands, tensors.collected),
   );
   return { plan, allocated, resolved };
 }
 
 /** Adds the tensors of the plan; gives the name of the one that has the positions. */
-function collect({ add, own }: PlanTensors, problem: Taken<PositionEncodingProblem>, resolved: ResolvedEncoding) {
+function collect(
+  { add, own }: PlanTensors,
+  problem: Taken<PositionEncodingProblem>,
+  resolved: ResolvedEncoding,
+) {
   const { x, output, inPlace, table, sinusoidal, positions } = resolved;
   if (x) add("x", x, problem.x, inPlace);
   if (!inPlace) add("output", output, problem.output, true);
@@ -87,7 +112,11 @@ function withHeads({ shape, strides, ...rest }: ResolvedSpec): ResolvedSpec {
   const [b, m, d] = [0, 1, 2].map((axis) => axis - 3 + shape.length);
   const size = (axis: number) => shape[axis] ?? 1;
   const step = (axis: number) => strides[axis] ?? 0;
-  return { ...rest, shape: [size(b), 1, size(m), size(d)], strides: [step(b), 0, step(m), step(d)] };
+  return {
+    ...rest,
+    shape: [size(b), 1, size(m), size(d)],
+    strides: [step(b), 0, step(m), step(d)],
+  };
 }
 
 function kernelOf(
@@ -97,7 +126,8 @@ function kernelOf(
   stored: string | undefined,
 ): OneKernel {
   const [batch, rows, width] = output.shape;
-  const at = (spec: ResolvedSpec | undefined) => spec && { spec: withHeads(spec), base: bindingBase(device, spec) };
+  const at = (spec: ResolvedSpec | undefined) =>
+    spec && { spec: withHeads(spec), base: bindingBase(device, spec) };
   const access = (one: ReturnType<typeof at>) => (one ? accessOf(device, one) : "dense");
   const from = at(x);
   const rowsOf = at(table);
@@ -128,17 +158,26 @@ function kernelOf(
       ...addresses("q", "m", from, isAligned(access(from)), bhmd),
       ...addresses("k", "n", rowsOf, isAligned(access(rowsOf)), bhmd),
       ...addresses("o", "m", into, isAligned(spec.o), bhmd),
-      ...positionParams(device, positions, stored === undefined ? undefined : operands.get(stored)?.spec),
+      ...positionParams(
+        device,
+        positions,
+        stored === undefined ? undefined : operands.get(stored)?.spec,
+      ),
     },
     workgroups: encodingWorkgroups(width, batch * rows),
   };
 }
 
 /** Options of {@link positionEncoding}: those of a problem, with tensors where memory is meant. */
-export interface PositionEncodingOptions extends Omit<PositionEncodingProblem, "x" | "output" | "table">, RunOptions {
+export interface PositionEncodingOptions
+  extends Omit<PositionEncodingProblem, "x" | "output" | "table">,
+    RunOptions {
   /** [P, D], learned. Default: the encoding is sinusoidal. */
   readonly table?: Tensor;
-  /** Where the result goes. Default: a new dense tensor of the dtype of x, which is the caller's to destroy. */
+  /**
+   * Where the result goes. Default: a new dense tensor of the dtype of x, which is the caller's to
+   * destroy.
+   */
   readonly output?: Tensor;
 }
 
@@ -146,7 +185,8 @@ export interface PositionEncodingOptions extends Omit<PositionEncodingProblem, "
 const { x: _x, ...POSITION_ENCODING_OPTIONS } = { ...POSITION_ENCODING_PROBLEM, ...RUN_OPTIONS };
 
 /**
- * Adds sinusoidal or learned position encodings. See {@link planPositionEncoding} for the formula, the rules and the shapes.
+ * Adds sinusoidal or learned position encodings. See {@link planPositionEncoding} for the formula,
+ * the rules and the shapes.
  *
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
@@ -156,7 +196,8 @@ const { x: _x, ...POSITION_ENCODING_OPTIONS } = { ...POSITION_ENCODING_PROBLEM, 
  *
  * @example
  * const { output } = await positionEncoding(embeddings, { scale: Math.sqrt(512) }); // sinusoidal
- * await positionEncoding(output, { table, positionIds: [0, 1, 2, 0, 1], inPlace: true }); // learned
+ * // learned
+ * await positionEncoding(output, { table, positionIds: [0, 1, 2, 0, 1], inPlace: true });
  */
 export async function positionEncoding(
   x: Tensor,
@@ -164,7 +205,11 @@ export async function positionEncoding(
 ): Promise<{ readonly output: FloatTensor }> {
   const options = await readOptions("positionEncoding", asked, POSITION_ENCODING_OPTIONS);
   const { label = "positionEncoding" } = options;
-  check(x instanceof Tensor, "argument", () => `${label}: x must be a Tensor; make one with tensor().`);
+  check(
+    x instanceof Tensor,
+    "argument",
+    () => `${label}: x must be a Tensor; make one with tensor().`,
+  );
   const { plan, allocated, resolved } = await prepareEncoding(x.device, { ...options, x });
   const { inPlace, output } = resolved;
   if (inPlace) {

@@ -6,18 +6,32 @@ import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import { ANGLE_POSITIONS } from "../kernels/rotary_angles.ts";
 import { checkedSpec, expectApart, expectShape, FLOATS, type ResolvedSpec } from "../plan/specs.ts";
 import type { TensorSpec } from "../types.ts";
-import { POSITION_OPTIONS, type PositionOptions, type ResolvedPositions, resolvePositions } from "./positions.ts";
+import {
+  POSITION_OPTIONS,
+  type PositionOptions,
+  type ResolvedPositions,
+  resolvePositions,
+} from "./positions.ts";
 import { resolveSinusoidal, SINUSOIDAL_OPTIONS, type SinusoidalOptions } from "./sinusoidal.ts";
 
-/** The position encoding that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
+/**
+ * The position encoding that a plan is made for. Shapes and strides are fixed by the plan; memory
+ * is given at encode.
+ */
 export interface PositionEncodingProblem extends SinusoidalOptions, PositionOptions {
-  /** [B, M, D] f32, f16 or bf16, to which the encodings are added. Default: none, the output is the encodings. */
+  /**
+   * [B, M, D] f32, f16 or bf16, to which the encodings are added. Default: none, the output is the
+   * encodings.
+   */
   readonly x?: TensorSpec;
   /** [B, M, D] f32, f16 or bf16. Default: dense, like x. Needed without x. */
   readonly output?: TensorSpec;
   /** The result takes the place of x, and there is no output. Default false. */
   readonly inPlace?: boolean;
-  /** [P, D] f32, f16 or bf16: learned encodings of the positions 0..P - 1. Default: the encoding is sinusoidal. */
+  /**
+   * [P, D] f32, f16 or bf16: learned encodings of the positions 0..P - 1. Default: the encoding is
+   * sinusoidal.
+   */
   readonly table?: TensorSpec;
   /** Factor of x. Default 1; the Transformer has sqrt(D). */
   readonly scale?: number;
@@ -37,7 +51,10 @@ export const POSITION_ENCODING_PROBLEM: OptionNames<PositionEncodingProblem> = {
   label: "string",
 };
 
-/** Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are the default. */
+/**
+ * Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are
+ * the default.
+ */
 export interface PositionEncodingBindings {
   readonly x?: Tensor;
   /** Unless the plan works in place. */
@@ -62,7 +79,9 @@ export interface ResolvedEncoding {
   readonly positions: ResolvedPositions;
 }
 
-/** Checks a position encoding and fills in its defaults. Throws FoveaError that names what is wrong. */
+/**
+ * Checks a position encoding and fills in its defaults. Throws FoveaError that names what is wrong.
+ */
 export function resolveEncoding(problem: Taken<PositionEncodingProblem>): ResolvedEncoding {
   const { label = "positionEncoding", inPlace = false, scale = 1 } = problem;
   check(
@@ -88,7 +107,11 @@ export function resolveEncoding(problem: Taken<PositionEncodingProblem>): Resolv
   const rows = (name: "x" | "output") => {
     const spec = checkedSpec(label, name, problem[name] as TensorSpec, FLOATS);
     const { shape } = spec;
-    check(shape.length === 3, "argument", () => `${label}: ${name} must be [B, M, D], got [${shape}].`);
+    check(
+      shape.length === 3,
+      "argument",
+      () => `${label}: ${name} must be [B, M, D], got [${shape}].`,
+    );
     return spec;
   };
   const x = problem.x === undefined ? undefined : rows("x");
@@ -113,12 +136,17 @@ export function resolveEncoding(problem: Taken<PositionEncodingProblem>): Resolv
   };
 }
 
-function learned(label: string, problem: Taken<PositionEncodingProblem>, width: number): ResolvedSpec {
+function learned(
+  label: string,
+  problem: Taken<PositionEncodingProblem>,
+  width: number,
+): ResolvedSpec {
   for (const name of ["maxWavelength", "frequencies", "order"] as const) {
     check(
       problem[name] === undefined,
       "argument",
-      () => `${label}: ${name} is for sinusoidal encodings, and a table of learned ones was given; leave one out.`,
+      () =>
+        `${label}: ${name} is for sinusoidal encodings, and a table of learned ones was given; leave one out.`,
     );
   }
   const table = checkedSpec(label, "table", problem.table as TensorSpec, FLOATS);

@@ -3,18 +3,28 @@
 import { check, show } from "../errors.ts";
 
 /**
- * Radians a position that an encoding may have at most. Up to here angles are right to 3e-7 at every position that tables of
- * angles cover; beyond, float64 has lost the digits that say where in its turn a pair stands.
+ * Radians a position that an encoding may have at most. Up to here angles are right to 3e-7 at
+ * every position that tables of angles cover; beyond, float64 has lost the digits that say where in
+ * its turn a pair stands.
  */
 const FASTEST = 256;
 
-/** A copy of the frequencies that a caller gives. Throws FoveaError("argument") unless there is one for each pair. */
-export function ownFrequencies(label: string, given: ArrayLike<number>, pairs: number): Float64Array {
-  const own = (given as ArrayLike<number> | null)?.length === pairs ? Float64Array.from(given) : undefined;
+/**
+ * A copy of the frequencies that a caller gives. Throws FoveaError("argument") unless there is one
+ * for each pair.
+ */
+export function ownFrequencies(
+  label: string,
+  given: ArrayLike<number>,
+  pairs: number,
+): Float64Array {
+  const own =
+    (given as ArrayLike<number> | null)?.length === pairs ? Float64Array.from(given) : undefined;
   check(
     own?.every(Number.isFinite) ?? false,
     "argument",
-    () => `${label}: frequencies must be ${pairs} finite numbers, one for each pair, got ${show(given)}.`,
+    () =>
+      `${label}: frequencies must be ${pairs} finite numbers, one for each pair, got ${show(given)}.`,
   );
   return checkFrequencies(label, own as Float64Array);
 }

@@ -1,25 +1,39 @@
-// Where the rows of a tensor stand, for encodings of positions: numbers, or what a caller keeps on the GPU.
+// Where the rows of a tensor stand, for encodings of positions: numbers, or what a caller keeps on
+// the GPU.
 
 import { check } from "../errors.ts";
 import type { Numbers, OptionNames, Taken } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
 import type { PlanTensors } from "../plan/one_kernel.ts";
-import { bindingBase, expectShape, type ListOrTensor, type PerBatch, type ResolvedSpec } from "../plan/specs.ts";
+import {
+  bindingBase,
+  expectShape,
+  type ListOrTensor,
+  type PerBatch,
+  type ResolvedSpec,
+} from "../plan/specs.ts";
 
 /** Positions of the rows. Default: row i of every batch entry stands at position i. */
 export interface PositionOptions {
-  /** Position of the first row, for all batch entries or one each [B]; the others follow it. Default 0. */
+  /**
+   * Position of the first row, for all batch entries or one each [B]; the others follow it. Default
+   * 0.
+   */
   readonly positionOffset?: number | PerBatch;
   /**
-   * The position of each row: an i32 (or u32) tensor [B, M], or [M] for all entries alike, or numbers in that order. With
-   * sections, of time, height and width: [3, B, M], or a tensor [3, 1, M].
+   * The position of each row: an i32 (or u32) tensor [B, M], or [M] for all entries alike, or
+   * numbers in that order. With sections, of time, height and width: [3, B, M], or a tensor [3, 1,
+   * M].
    */
   readonly positionIds?: Numbers | Tensor;
 }
 
 /** Their names. */
-export const POSITION_OPTIONS: OptionNames<PositionOptions> = { positionOffset: "any", positionIds: "any" };
+export const POSITION_OPTIONS: OptionNames<PositionOptions> = {
+  positionOffset: "any",
+  positionIds: "any",
+};
 
 /** What positions are needed for. */
 export interface PositionSizes {
@@ -27,7 +41,10 @@ export interface PositionSizes {
   readonly rows: number;
   /** Positions of a row: 1, or 3 with sections. */
   readonly streams: 1 | 3;
-  /** The positions that there are, from the first up to and without the last; `what` says why in messages. */
+  /**
+   * The positions that there are, from the first up to and without the last; `what` says why in
+   * messages.
+   */
   readonly range: readonly [begin: number, end: number, what: string];
 }
 
@@ -35,7 +52,10 @@ export interface PositionSizes {
 export interface ResolvedPositions {
   /** Of the first row, where all entries are alike. */
   readonly offset: number;
-  /** Positions in memory, [streams, B, M] with steps of 0 along what is shared; rows rise by one where `step` is 1. */
+  /**
+   * Positions in memory, [streams, B, M] with steps of 0 along what is shared; rows rise by one
+   * where `step` is 1.
+   */
   readonly stored?: {
     /** The caller's name for them. */
     readonly name: "positionIds" | "positionOffset";
@@ -61,17 +81,28 @@ export function resolvePositions(
   return offsets(label, positionOffset ?? 0, sizes);
 }
 
-function ids(label: string, given: readonly number[] | Tensor, sizes: PositionSizes): ResolvedPositions {
+function ids(
+  label: string,
+  given: readonly number[] | Tensor,
+  sizes: PositionSizes,
+): ResolvedPositions {
   const { batch, rows, streams } = sizes;
   const name = "positionIds";
-  const shapes = streams === 3 ? [[3, batch, rows], [3, 1, rows]] : [[batch, rows], [1, rows], [rows]]; // biome-ignore format: a table
+  const plain = [
+    [batch, rows],
+    [1, rows],
+  ];
+  const shapes = streams === 3 ? plain.map((shape) => [3, ...shape]) : [...plain, [rows]];
   if (given instanceof Tensor) {
     const { shape } = given;
     checkIntegers(label, name, given);
     check(
-      shapes.some((one) => one.length === shape.length && one.every((size, axis) => size === shape[axis])),
+      shapes.some(
+        (one) => one.length === shape.length && one.every((size, axis) => size === shape[axis]),
+      ),
       "argument",
-      () => `${label}: positionIds must be [${shapes.map((one) => one.join(", ")).join("], [")}], got [${shape}].`,
+      () =>
+        `${label}: positionIds must be [${shapes.map((one) => one.join(", ")).join("], [")}], got [${shape}].`,
     );
     const steps = shape.map((size, axis) => (size > 1 ? given.strides[axis] : 0));
     const [stream, entry, row] = [...new Array<number>(3 - steps.length).fill(0), ...steps];
@@ -90,12 +121,19 @@ function ids(label: string, given: readonly number[] | Tensor, sizes: PositionSi
   return { offset: 0, stored: { name, values: given, strides, step: 0 } };
 }
 
-function offsets(label: string, given: number | ListOrTensor, sizes: PositionSizes): ResolvedPositions {
+function offsets(
+  label: string,
+  given: number | ListOrTensor,
+  sizes: PositionSizes,
+): ResolvedPositions {
   const name = "positionOffset";
   if (given instanceof Tensor) {
     checkIntegers(label, name, given);
     expectShape(label, name, given, [sizes.batch], "(one position a batch entry)");
-    return { offset: 0, stored: { name, values: given, strides: [0, given.strides[0], 0], step: 1 } };
+    return {
+      offset: 0,
+      stored: { name, values: given, strides: [0, given.strides[0], 0], step: 1 },
+    };
   }
   const all = typeof given === "number" ? [given] : given;
   check(
@@ -118,11 +156,19 @@ function checkIntegers(label: string, name: string, { dtype }: Tensor): void {
 }
 
 /** Throws FoveaError unless all positions, and `more` after each, are there. */
-function checkRange(label: string, name: string, values: readonly number[], more: number, sizes: PositionSizes): void {
+function checkRange(
+  label: string,
+  name: string,
+  values: readonly number[],
+  more: number,
+  sizes: PositionSizes,
+): void {
   const { batch, rows } = sizes;
   const [begin, end, what] = sizes.range;
   if (batch * rows === 0) return; // nothing stands anywhere
-  const wrong = values.findIndex((value) => !Number.isInteger(value) || value < begin || value + more >= end);
+  const wrong = values.findIndex(
+    (value) => !Number.isInteger(value) || value < begin || value + more >= end,
+  );
   check(
     wrong < 0,
     "argument",
@@ -149,9 +195,18 @@ export function addPositions(
 /** The params of slots/positions; `spec` is that of the tensor which holds them. */
 export function positionParams(
   device: GPUDevice,
-  { offset, stored }: { offset: number; stored?: Pick<NonNullable<ResolvedPositions["stored"]>, "strides" | "step"> },
+  {
+    offset,
+    stored,
+  }: {
+    offset: number;
+    stored?: Pick<NonNullable<ResolvedPositions["stored"]>, "strides" | "step">;
+  },
   spec: ResolvedSpec | undefined,
-): Pick<Params, "q_offset" | `positions_${"base" | "stride_s" | "stride_b" | "stride_m" | "step"}`> {
+): Pick<
+  Params,
+  "q_offset" | `positions_${"base" | "stride_s" | "stride_b" | "stride_m" | "step"}`
+> {
   const [positions_stride_s, positions_stride_b, positions_stride_m] = stored?.strides ?? [0, 0, 0];
   return {
     q_offset: offset,

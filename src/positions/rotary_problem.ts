@@ -16,10 +16,23 @@ import {
   toBhmd,
 } from "../plan/specs.ts";
 import type { Layout, TensorSpec } from "../types.ts";
-import { POSITION_OPTIONS, type PositionOptions, type ResolvedPositions, resolvePositions } from "./positions.ts";
-import { type ResolvedRotary, ROTARY_OPTIONS, type RotaryOptions, resolveRotary } from "./rotary_options.ts";
+import {
+  POSITION_OPTIONS,
+  type PositionOptions,
+  type ResolvedPositions,
+  resolvePositions,
+} from "./positions.ts";
+import {
+  type ResolvedRotary,
+  ROTARY_OPTIONS,
+  type RotaryOptions,
+  resolveRotary,
+} from "./rotary_options.ts";
 
-/** The rotary embedding that a plan is made for. Shapes and strides are fixed by the plan; memory is given at encode. */
+/**
+ * The rotary embedding that a plan is made for. Shapes and strides are fixed by the plan; memory is
+ * given at encode.
+ */
 export interface RotaryProblem extends RotaryOptions, PositionOptions {
   /** [B, H, M, D] f32, f16 or bf16: queries, or keys. A tensor, or what it will look like. */
   readonly x: TensorSpec;
@@ -28,15 +41,16 @@ export interface RotaryProblem extends RotaryOptions, PositionOptions {
   /** The result takes the place of x, and there is no output. Default false. */
   readonly inPlace?: boolean;
   /**
-   * cos and sin that you computed, in place of the frequencies: [P, R / 2] for the positions 0..P - 1, or [B, M, R / 2] for
-   * each row; rows dense, f32, f16 or bf16. An id on the GPU that has no row leaves its tokens as they are.
+   * cos and sin that you computed, in place of the frequencies: [P, R / 2] for the positions 0..P -
+   * 1, or [B, M, R / 2] for each row; rows dense, f32, f16 or bf16. An id on the GPU that has no
+   * row leaves its tokens as they are.
    */
   readonly cos?: TensorSpec;
   /** Like `cos`, and with it. */
   readonly sin?: TensorSpec;
   /**
-   * Turns the other way. That is the inverse where the attention factor is 1, and always the transpose: the gradient of x
-   * from that of the output. Default false.
+   * Turns the other way. That is the inverse where the attention factor is 1, and always the
+   * transpose: the gradient of x from that of the output. Default false.
    */
   readonly conjugate?: boolean;
   /** Axis order of x and output. Default `"bhmd"`. */
@@ -59,7 +73,10 @@ export const ROTARY_PROBLEM: OptionNames<RotaryProblem> = {
   label: "string",
 };
 
-/** Memory for one run of a rotary plan: tensors that look as the plan was told. Those it was made with are the default. */
+/**
+ * Memory for one run of a rotary plan: tensors that look as the plan was told. Those it was made
+ * with are the default.
+ */
 export interface RotaryBindings {
   readonly x?: Tensor;
   /** Unless the plan works in place. */
@@ -84,11 +101,17 @@ export interface ResolvedRotaryProblem {
   readonly rotary: ResolvedRotary;
   readonly positions: ResolvedPositions;
   /** A caller's cos and sin with two axes, and their rows. */
-  readonly caches?: { readonly cos: ResolvedSpec; readonly sin: ResolvedSpec; readonly rows: number };
+  readonly caches?: {
+    readonly cos: ResolvedSpec;
+    readonly sin: ResolvedSpec;
+    readonly rows: number;
+  };
   readonly conjugate: boolean;
 }
 
-/** Checks a rotary embedding and fills in its defaults. Throws FoveaError that names what is wrong. */
+/**
+ * Checks a rotary embedding and fills in its defaults. Throws FoveaError that names what is wrong.
+ */
 export function resolveRotaryProblem(problem: Taken<RotaryProblem>): ResolvedRotaryProblem {
   const { label = "rotary", layout = "bhmd", inPlace = false, conjugate = false } = problem;
   checkLayout(label, layout);
@@ -113,8 +136,14 @@ export function resolveRotaryProblem(problem: Taken<RotaryProblem>): ResolvedRot
   expectShape(label, "output", reorder(output, layout), shapeOf(x), "like x");
   expectApart(label, inPlace ? "x" : "output", output);
   const given =
-    problem.cos !== undefined || problem.sin !== undefined ? givenAngles(label, problem, batch, rows) : undefined;
-  const rotary = resolveRotary(label, headDim, given ? { ...problem, rotaryDim: given.rotaryDim } : problem);
+    problem.cos !== undefined || problem.sin !== undefined
+      ? givenAngles(label, problem, batch, rows)
+      : undefined;
+  const rotary = resolveRotary(
+    label,
+    headDim,
+    given ? { ...problem, rotaryDim: given.rotaryDim } : problem,
+  );
   const range = given
     ? ([0, given.caches.rows, "rows of cos and sin"] as const)
     : ([-ANGLE_POSITIONS, ANGLE_POSITIONS, "those that tables of angles cover"] as const);
@@ -130,7 +159,13 @@ export function resolveRotaryProblem(problem: Taken<RotaryProblem>): ResolvedRot
     inPlace,
     conjugate,
     rotary,
-    choice: { rotaryDim, interleaved, inPlace, angles, ...(sections && { sections, sectionsInterleaved }) },
+    choice: {
+      rotaryDim,
+      interleaved,
+      inPlace,
+      angles,
+      ...(sections && { sections, sectionsInterleaved }),
+    },
     positions: resolvePositions(label, where, { batch, rows, streams, range }),
     ...(given && { caches: given.caches }),
   };
@@ -151,7 +186,9 @@ function givenAngles(label: string, problem: Taken<RotaryProblem>, batch: number
     "argument",
     () => `${label}: cos and sin belong together; only one was given.`,
   );
-  const [cosSpec, sinSpec] = [cos, sin].map((spec, index) => checkedSpec(label, index ? "sin" : "cos", spec, FLOATS));
+  const [cosSpec, sinSpec] = [cos, sin].map((spec, index) =>
+    checkedSpec(label, index ? "sin" : "cos", spec, FLOATS),
+  );
   const { shape, dtype } = cosSpec;
   const perRow = shape.length === 3;
   const half = shape[shape.length - 1];
@@ -166,11 +203,13 @@ function givenAngles(label: string, problem: Taken<RotaryProblem>, batch: number
     "argument",
     () => `${label}: cos and sin must have one dtype, got ${dtype} and ${sinSpec.dtype}.`,
   );
-  if (perRow) expectShape(label, "cos", cosSpec, [batch, rows, half], "for x, or [positions, R / 2]");
+  if (perRow)
+    expectShape(label, "cos", cosSpec, [batch, rows, half], "for x, or [positions, R / 2]");
   check(
     !perRow || (problem.positionIds === undefined && problem.positionOffset === undefined),
     "argument",
-    () => `${label}: cos and sin [B, M, R / 2] are for each row already; leave out positionIds and positionOffset.`,
+    () =>
+      `${label}: cos and sin [B, M, R / 2] are for each row already; leave out positionIds and positionOffset.`,
   );
   check(
     problem.rotaryDim === undefined || problem.rotaryDim === 2 * half,
@@ -178,7 +217,9 @@ function givenAngles(label: string, problem: Taken<RotaryProblem>, batch: number
     () =>
       `${label}: rotaryDim ${problem.rotaryDim} needs rows of ${(problem.rotaryDim ?? 0) / 2} in cos, got [${shape}].`,
   );
-  const [flatCos, flatSin] = [cosSpec, sinSpec].map((spec, index) => flattened(label, index ? "sin" : "cos", spec));
+  const [flatCos, flatSin] = [cosSpec, sinSpec].map((spec, index) =>
+    flattened(label, index ? "sin" : "cos", spec),
+  );
   const caches = { cos: flatCos, sin: flatSin, rows: flatCos.shape[0] };
   const offsets = perRow ? Array.from({ length: batch }, (_, entry) => entry * rows) : undefined;
   return { rotaryDim: 2 * half, caches, offsets };
@@ -188,7 +229,8 @@ function givenAngles(label: string, problem: Taken<RotaryProblem>, batch: number
 function flattened(label: string, name: string, spec: ResolvedSpec): ResolvedSpec {
   const { shape, strides } = spec;
   const last = shape.length - 1;
-  const joins = last === 1 || shape.includes(0) || shape[0] <= 1 || strides[0] === shape[1] * strides[1];
+  const joins =
+    last === 1 || shape.includes(0) || shape[0] <= 1 || strides[0] === shape[1] * strides[1];
   check(
     joins && (strides[last] === 1 || shape[last] <= 1),
     "argument",

@@ -1,12 +1,14 @@
-// The frequencies of rotary embedding, and the ways to change them for longer texts than a model was trained with.
+// The frequencies of rotary embedding, and the ways to change them for longer texts than a model
+// was trained with.
 
 import { check, show } from "../errors.ts";
 import type { Numbers, OptionNames } from "../given.ts";
 import { checkNames } from "../options.ts";
 
 /**
- * How the frequencies that a model was trained with are changed for longer texts. L is the number of positions that it
- * was trained for, theta_k the frequency of pair k and 2 pi / theta_k its wavelength.
+ * How the frequencies that a model was trained with are changed for longer texts. L is the number
+ * of positions that it was trained for, theta_k the frequency of pair k and 2 pi / theta_k its
+ * wavelength.
  */
 export type RotaryScaling =
   | {
@@ -16,31 +18,33 @@ export type RotaryScaling =
     }
   | {
       /**
-       * The base becomes base * factor^(R / (R - 2)): the slowest pair turns `factor` times slower, the fastest as before.
+       * The base becomes base * factor^(R / (R - 2)): the slowest pair turns `factor` times slower,
+       * the fastest as before.
        */
       readonly type: "ntk";
       readonly factor: number;
     }
   | {
       /**
-       * "Dynamic" NTK: `"ntk"` by the factor that a text of this length needs, factor * length / L - (factor - 1), and no
-       * change up to L. Source: Hugging Face's rope_type "dynamic".
+       * "Dynamic" NTK: `"ntk"` by the factor that a text of this length needs, factor * length / L
+       * - (factor - 1), and no change up to L. Source: Hugging Face's rope_type "dynamic".
        */
       readonly type: "dynamic";
       readonly factor: number;
       /** L */
       readonly originalMaxPositions: number;
       /**
-       * Tokens that the text has, or will have at most. Frequencies are fixed by it: rows that were rotated for another
-       * length, as in a cache, don't go with these.
+       * Tokens that the text has, or will have at most. Frequencies are fixed by it: rows that were
+       * rotated for another length, as in a cache, don't go with these.
        */
       readonly length: number;
     }
   | {
       /**
-       * Pairs that turn more than `betaFast` times in L positions keep their frequency, those that turn less than
-       * `betaSlow` times have it divided by `factor`, and a ramp over k joins the two. cos and sin are multiplied by the
-       * attention factor, by default 0.1 ln(factor) + 1. Source: YaRN (arXiv 2309.00071), section 3.
+       * Pairs that turn more than `betaFast` times in L positions keep their frequency, those that
+       * turn less than `betaSlow` times have it divided by `factor`, and a ramp over k joins the
+       * two. cos and sin are multiplied by the attention factor, by default 0.1 ln(factor) + 1.
+       * Source: YaRN (arXiv 2309.00071), section 3.
        */
       readonly type: "yarn";
       readonly factor: number;
@@ -53,16 +57,17 @@ export type RotaryScaling =
       /** Whether the ends of the ramp are whole pairs. Default true; gpt-oss has false. */
       readonly truncate?: boolean;
       /**
-       * DeepSeek's: the attention factor is (0.1 mscale ln(factor) + 1) / (0.1 mscaleAllDim ln(factor) + 1). Both or
-       * neither.
+       * DeepSeek's: the attention factor is (0.1 mscale ln(factor) + 1) / (0.1 mscaleAllDim
+       * ln(factor) + 1). Both or neither.
        */
       readonly mscale?: number;
       readonly mscaleAllDim?: number;
     }
   | {
       /**
-       * Wavelengths above L / lowFreqFactor have their frequency divided by `factor`, those below L / highFreqFactor keep
-       * it, and between them the two are mixed. Source: Llama 3.1 (arXiv 2407.21783), and its code.
+       * Wavelengths above L / lowFreqFactor have their frequency divided by `factor`, those below L
+       * / highFreqFactor keep it, and between them the two are mixed. Source: Llama 3.1 (arXiv
+       * 2407.21783), and its code.
        */
       readonly type: "llama3";
       readonly factor: number;
@@ -75,12 +80,16 @@ export type RotaryScaling =
     }
   | {
       /**
-       * LongRoPE: each frequency is divided by a factor that comes with the model, one list of them for texts up to L and
-       * one for longer texts. cos and sin are multiplied by the attention factor, by default
-       * sqrt(1 + ln(factor) / ln(L)). Source: LongRoPE (arXiv 2402.13753), and Hugging Face's rope_type "longrope".
+       * LongRoPE: each frequency is divided by a factor that comes with the model, one list of them
+       * for texts up to L and one for longer texts. cos and sin are multiplied by the attention
+       * factor, by default sqrt(1 + ln(factor) / ln(L)). Source: LongRoPE (arXiv 2402.13753), and
+       * Hugging Face's rope_type "longrope".
        */
       readonly type: "longrope";
-      /** Positions that the model is made for, divided by L: max_position_embeddings / original_max_position_embeddings. */
+      /**
+       * Positions that the model is made for, divided by L: max_position_embeddings /
+       * original_max_position_embeddings.
+       */
       readonly factor: number;
       /** L */
       readonly originalMaxPositions: number;
@@ -100,7 +109,9 @@ const LLAMA3 = {
   lowFreqFactor: "number",
   highFreqFactor: "number",
 } as const;
-const SCALING: { readonly [Type in RotaryScaling["type"]]: OptionNames<Extract<RotaryScaling, { type: Type }>> } = {
+const SCALING: {
+  readonly [Type in RotaryScaling["type"]]: OptionNames<Extract<RotaryScaling, { type: Type }>>;
+} = {
   linear: LINEAR,
   ntk: LINEAR,
   dynamic: { ...LINEAR, originalMaxPositions: "number", length: "number" },
@@ -114,7 +125,13 @@ const SCALING: { readonly [Type in RotaryScaling["type"]]: OptionNames<Extract<R
     mscaleAllDim: "number",
   },
   llama3: LLAMA3,
-  longrope: { ...LINEAR, originalMaxPositions: "number", shortFactor: "any", longFactor: "any", length: "number" },
+  longrope: {
+    ...LINEAR,
+    originalMaxPositions: "number",
+    shortFactor: "any",
+    longFactor: "any",
+    length: "number",
+  },
 };
 
 /** What models' configurations have in rope_type, and what it is here. */
@@ -139,48 +156,72 @@ export function checkPositive(label: string, name: string, value: unknown): void
 }
 
 /** Frequencies and attention factor. Throws FoveaError("argument") for a scaling that is none. */
-export function scaledFrequencies(label: string, rotaryDim: number, base: number, scaling: RotaryScaling) {
+export function scaledFrequencies(
+  label: string,
+  rotaryDim: number,
+  base: number,
+  scaling: RotaryScaling,
+) {
   const type = scaling?.type;
-  check(typeof type === "string" && Object.hasOwn(SCALING, type), "argument", () => unknownType(label, scaling));
+  check(typeof type === "string" && Object.hasOwn(SCALING, type), "argument", () =>
+    unknownType(label, scaling),
+  );
   checkNames(`${label}: scaling`, scaling, SCALING[type]);
   const { factor } = scaling;
   checkPositive(label, "scaling.factor", factor);
   const plain = plainFrequencies(rotaryDim, base);
-  if (type === "linear") return { frequencies: plain.map((theta) => theta / factor), attentionFactor: 1 };
+  if (type === "linear")
+    return { frequencies: plain.map((theta) => theta / factor), attentionFactor: 1 };
   if (type === "ntk") return { frequencies: ntk(rotaryDim, base, factor), attentionFactor: 1 };
   const { originalMaxPositions } = scaling;
   checkPositive(label, "scaling.originalMaxPositions", originalMaxPositions);
   if (type === "dynamic") {
     checkPositive(label, "scaling.length", scaling.length);
-    const needed = (factor * Math.max(scaling.length, originalMaxPositions)) / originalMaxPositions - (factor - 1);
+    const needed =
+      (factor * Math.max(scaling.length, originalMaxPositions)) / originalMaxPositions -
+      (factor - 1);
     return { frequencies: ntk(rotaryDim, base, needed), attentionFactor: 1 };
   }
   if (type === "longrope") return longRope(label, plain, scaling);
-  if (type === "llama3") return { frequencies: llamaFrequencies(label, plain, scaling), attentionFactor: 1 };
+  if (type === "llama3")
+    return { frequencies: llamaFrequencies(label, plain, scaling), attentionFactor: 1 };
   return yarn(label, plain, base, scaling);
 }
 
 function unknownType(label: string, scaling: unknown): string {
   const { type, rope_type } = (scaling ?? {}) as { type?: unknown; rope_type?: unknown };
   const word = type === undefined && rope_type !== undefined ? "" : type;
-  const advice = typeof word === "string" && Object.hasOwn(FOREIGN, word) ? FOREIGN[word] : undefined;
+  const advice =
+    typeof word === "string" && Object.hasOwn(FOREIGN, word) ? FOREIGN[word] : undefined;
   const names = Object.keys(SCALING).map((name) => `"${name}"`);
   const all = `${names.slice(0, -1).join(", ")} or ${names.at(-1)}`;
   return `${label}: scaling.type must be ${all}, got ${show(type)}; ${advice ?? "others can be given as frequencies and attentionFactor"}.`;
 }
 
-/** The slowest pair turns `factor` times slower. Of a single pair there is no slowest one: it turns by 1, always. */
+/**
+ * The slowest pair turns `factor` times slower. Of a single pair there is no slowest one: it turns
+ * by 1, always.
+ */
 function ntk(rotaryDim: number, base: number, factor: number): Float64Array {
-  return plainFrequencies(rotaryDim, rotaryDim > 2 ? base * factor ** (rotaryDim / (rotaryDim - 2)) : base);
+  return plainFrequencies(
+    rotaryDim,
+    rotaryDim > 2 ? base * factor ** (rotaryDim / (rotaryDim - 2)) : base,
+  );
 }
 
-function longRope(label: string, plain: Float64Array, scaling: RotaryScaling & { type: "longrope" }) {
+function longRope(
+  label: string,
+  plain: Float64Array,
+  scaling: RotaryScaling & { type: "longrope" },
+) {
   const { factor, originalMaxPositions, length } = scaling;
   checkPositive(label, "scaling.length", length);
   for (const name of ["shortFactor", "longFactor"] as const) {
     const divisors = scaling[name] as unknown;
     check(
-      Array.isArray(divisors) && divisors.length === plain.length && divisors.every((one) => one > 0 && one < Infinity),
+      Array.isArray(divisors) &&
+        divisors.length === plain.length &&
+        divisors.every((one) => one > 0 && one < Infinity),
       "argument",
       () =>
         `${label}: scaling.${name} must be ${plain.length} positive numbers, one for each pair, got ${show(divisors)}.`,
@@ -192,17 +233,26 @@ function longRope(label: string, plain: Float64Array, scaling: RotaryScaling & {
     () => `${label}: scaling.originalMaxPositions must be above 1, got ${originalMaxPositions}.`,
   );
   const divisors = length > originalMaxPositions ? scaling.longFactor : scaling.shortFactor;
-  const attentionFactor = factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(originalMaxPositions));
-  return { frequencies: plain.map((theta, pair) => theta / Number(divisors[pair])), attentionFactor };
+  const attentionFactor =
+    factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(originalMaxPositions));
+  return {
+    frequencies: plain.map((theta, pair) => theta / Number(divisors[pair])),
+    attentionFactor,
+  };
 }
 
-function llamaFrequencies(label: string, plain: Float64Array, scaling: RotaryScaling & { type: "llama3" }) {
+function llamaFrequencies(
+  label: string,
+  plain: Float64Array,
+  scaling: RotaryScaling & { type: "llama3" },
+) {
   const { factor, originalMaxPositions, lowFreqFactor = 1, highFreqFactor = 4 } = scaling;
   checkPositive(label, "scaling.lowFreqFactor", lowFreqFactor);
   check(
     Number.isFinite(highFreqFactor) && highFreqFactor > lowFreqFactor,
     "argument",
-    () => `${label}: scaling.highFreqFactor must be above lowFreqFactor ${lowFreqFactor}, got ${highFreqFactor}.`,
+    () =>
+      `${label}: scaling.highFreqFactor must be above lowFreqFactor ${lowFreqFactor}, got ${highFreqFactor}.`,
   );
   return plain.map((theta) => {
     const turns = (originalMaxPositions * theta) / (2 * Math.PI); // in the texts of the training
@@ -211,8 +261,21 @@ function llamaFrequencies(label: string, plain: Float64Array, scaling: RotarySca
   });
 }
 
-function yarn(label: string, plain: Float64Array, base: number, scaling: RotaryScaling & { type: "yarn" }) {
-  const { factor, originalMaxPositions, betaFast = 32, betaSlow = 1, truncate = true, mscale, mscaleAllDim } = scaling;
+function yarn(
+  label: string,
+  plain: Float64Array,
+  base: number,
+  scaling: RotaryScaling & { type: "yarn" },
+) {
+  const {
+    factor,
+    originalMaxPositions,
+    betaFast = 32,
+    betaSlow = 1,
+    truncate = true,
+    mscale,
+    mscaleAllDim,
+  } = scaling;
   checkPositive(label, "scaling.betaFast", betaFast);
   checkPositive(label, "scaling.betaSlow", betaSlow);
   check(
@@ -241,7 +304,9 @@ function yarn(label: string, plain: Float64Array, base: number, scaling: RotaryS
   );
   const magnitude = (of: number) => (factor <= 1 ? 1 : 0.1 * of * Math.log(factor) + 1);
   const attentionFactor =
-    mscale !== undefined && mscaleAllDim !== undefined ? magnitude(mscale) / magnitude(mscaleAllDim) : magnitude(1);
+    mscale !== undefined && mscaleAllDim !== undefined
+      ? magnitude(mscale) / magnitude(mscaleAllDim)
+      : magnitude(1);
   return { frequencies, attentionFactor };
 }
 

@@ -5,18 +5,21 @@ import { elementsOfList, isLength, type Numbers, type OptionNames, type Taken } 
 import { takeOptions } from "../options.ts";
 import { checkFrequencies, ownFrequencies } from "./frequencies.ts";
 
-/** A sinusoidal position encoding. The defaults are those of Attention Is All You Need (arXiv 1706.03762), section 3.5. */
+/**
+ * A sinusoidal position encoding. The defaults are those of Attention Is All You Need (arXiv
+ * 1706.03762), section 3.5.
+ */
 export interface SinusoidalOptions {
   /** Pair k has the frequency maxWavelength^(-2k / D) radians a position. Default 10000. */
   readonly maxWavelength?: number;
   /**
-   * The ceil(D / 2) frequencies themselves, in radians a position, in place of `maxWavelength`. Whisper's and
-   * tensor2tensor's are 10000^(-k / (D / 2 - 1)).
+   * The ceil(D / 2) frequencies themselves, in radians a position, in place of `maxWavelength`.
+   * Whisper's and tensor2tensor's are 10000^(-k / (D / 2 - 1)).
    */
   readonly frequencies?: ArrayLike<number>;
   /**
-   * Where sine and cosine of pair k lie: `"interleaved"` at 2k and 2k + 1, `"halves"` at k and k + D / 2. Default
-   * `"interleaved"`.
+   * Where sine and cosine of pair k lie: `"interleaved"` at 2k and 2k + 1, `"halves"` at k and k +
+   * D / 2. Default `"interleaved"`.
    */
   readonly order?: "interleaved" | "halves";
 }
@@ -28,7 +31,10 @@ export const SINUSOIDAL_OPTIONS: OptionNames<SinusoidalOptions> = {
   order: "string",
 };
 
-/** Checks the options for rows of `width` elements. Throws FoveaError("argument") that names what is wrong. */
+/**
+ * Checks the options for rows of `width` elements. Throws FoveaError("argument") that names what is
+ * wrong.
+ */
 export function resolveSinusoidal(label: string, width: number, options: Taken<SinusoidalOptions>) {
   const { maxWavelength = 10_000, order = "interleaved" } = options;
   check(
@@ -48,8 +54,14 @@ export function resolveSinusoidal(label: string, width: number, options: Taken<S
   );
   const pairs = Math.ceil(width / 2);
   if (options.frequencies === undefined) {
-    const frequencies = Float64Array.from({ length: pairs }, (_, pair) => maxWavelength ** ((-2 * pair) / width));
-    return { frequencies: checkFrequencies(label, frequencies), interleaved: order === "interleaved" };
+    const frequencies = Float64Array.from(
+      { length: pairs },
+      (_, pair) => maxWavelength ** ((-2 * pair) / width),
+    );
+    return {
+      frequencies: checkFrequencies(label, frequencies),
+      interleaved: order === "interleaved",
+    };
   }
   check(
     options.maxWavelength === undefined,
@@ -64,10 +76,11 @@ export function resolveSinusoidal(label: string, width: number, options: Taken<S
  * Sinusoidal encodings of positions, computed in float64 and rounded to f32:
  *
  * ```
- * PE[p, 2k] = sin(p theta_k),   PE[p, 2k + 1] = cos(p theta_k)     theta_k = maxWavelength^(-2k / D)
+ * PE[p, 2k] = sin(p theta_k),   PE[p, 2k + 1] = cos(p theta_k)   theta_k = maxWavelength^(-2k / D)
  * ```
  *
- * Source: Attention Is All You Need (arXiv 1706.03762), section 3.5. {@link positionEncoding} adds them on the GPU.
+ * Source: Attention Is All You Need (arXiv 1706.03762), section 3.5. {@link positionEncoding} adds
+ * them on the GPU.
  *
  * @param positions The positions, or how many there are from 0 up.
  * @param width D
@@ -94,7 +107,8 @@ export function sinusoidalPositions(
   check(
     list !== undefined && (isCount ? isLength(positions) : list.every(Number.isFinite)),
     "argument",
-    () => `${label}: positions must be a list of numbers, or how many there are from 0 up, got ${show(positions)}.`,
+    () =>
+      `${label}: positions must be a list of numbers, or how many there are from 0 up, got ${show(positions)}.`,
   );
   const count = isCount ? positions : list.length;
   check(
@@ -107,7 +121,9 @@ export function sinusoidalPositions(
   for (let row = 0; row < count; row++) {
     const position = isCount ? row : list[row];
     for (const [pair, frequency] of frequencies.entries()) {
-      const [sine, cosine] = interleaved ? [2 * pair, 2 * pair + 1] : [pair, pair + frequencies.length];
+      const [sine, cosine] = interleaved
+        ? [2 * pair, 2 * pair + 1]
+        : [pair, pair + frequencies.length];
       encodings[row * width + sine] = Math.sin(position * frequency);
       if (cosine < width) encodings[row * width + cosine] = Math.cos(position * frequency);
     }

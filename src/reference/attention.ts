@@ -1,4 +1,5 @@
-// Attention as plain loops on the CPU: what the kernels are measured against, and readable next to the formula.
+// Attention as plain loops on the CPU: what the kernels are measured against, and readable next to
+// the formula.
 
 import { dropoutKeeps } from "./dropout.ts";
 import { accumulate } from "./inner.ts";
@@ -10,11 +11,15 @@ export interface ReferenceResult {
   /** [rows, Dv], by default [B, H, M, Dv]. A row without a key is 0. */
   readonly output: Float64Array;
   /**
-   * [rows], by default [B, H, M]: natural log of the sum of exp(score), the sink's included. A row without a key has
-   * its sink, or else -Infinity; so has a row that no entry owns or uses, without its sink.
+   * [rows], by default [B, H, M]: natural log of the sum of exp(score), the sink's included. A row
+   * without a key has its sink, or else -Infinity; so has a row that no entry owns or uses, without
+   * its sink.
    */
   readonly lse: Float64Array;
-  /** [rows], by default [B, H, M]: the largest score, without the sink. -Infinity for a row without a key. */
+  /**
+   * [rows], by default [B, H, M]: the largest score, without the sink. -Infinity for a row without
+   * a key.
+   */
   readonly rowMax: Float64Array;
 }
 

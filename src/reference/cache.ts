@@ -1,8 +1,12 @@
-// What a cache does to rows before it stores them, on the CPU: what the append kernel is measured against.
+// What a cache does to rows before it stores them, on the CPU: what the append kernel is measured
+// against.
 
 import { layerNorm } from "./normalise.ts";
 
-/** Integers that stand for a row: `bits` of 8 or 4, and `group` channels to a scale, which divides the row. */
+/**
+ * Integers that stand for a row: `bits` of 8 or 4, and `group` channels to a scale, which divides
+ * the row.
+ */
 export interface ReferenceQuantisation {
   readonly bits: 8 | 4;
   readonly group: number;
@@ -11,16 +15,19 @@ export interface ReferenceQuantisation {
 /** The largest magnitude of an integer. */
 const mostOf = (bits: 8 | 4) => 2 ** (bits - 1) - 1;
 
-/** Groups whose largest magnitude is below it count as zeros: their scale could be subnormal in f32. */
+/**
+ * Groups whose largest magnitude is below it count as zeros: their scale could be subnormal in f32.
+ */
 const SMALLEST = 2 ** -118;
 
 /**
  * A row as integers that share scales, symmetric about 0:
  *
- *     scale = max |x| * (1 / most),   q = x / scale to the nearest whole number, ties to even,   most = 127 or 7
+ *     scale = max |x| * (1 / most),   most = 127 or 7
+ *     q = x / scale to the nearest integer, ties to even
  *
- * Scales are f32, as is 1 / most, so that kernels can give the same bits. A group that holds NaN or an infinity has scale
- * NaN and integers 0.
+ * Scales are f32, as is 1 / most, so that kernels can give the same bits. A group that holds NaN or
+ * an infinity has scale NaN and integers 0.
  *
  * @param row f32 values
  */
@@ -36,12 +43,16 @@ export function quantiseRow(row: ArrayLike<number>, { bits, group }: ReferenceQu
     const scale = largest < SMALLEST ? 0 : Math.fround(largest * reciprocal);
     scales[index] = scale;
     if (!(scale > 0)) continue;
-    for (let d = index * group; d < (index + 1) * group; d++) integers[d] = roundToEven(row[d] / scale);
+    for (let d = index * group; d < (index + 1) * group; d++)
+      integers[d] = roundToEven(row[d] / scale);
   }
   return { scales, integers };
 }
 
-/** Ties to even. A double holds the quotient of two f32 closely enough: one that is no tie is 2^-25 or more away from it. */
+/**
+ * Ties to even. A double holds the quotient of two f32 closely enough: one that is no tie is 2^-25
+ * or more away from it.
+ */
 function roundToEven(x: number): number {
   const floor = Math.floor(x);
   const rest = x - floor;
@@ -56,16 +67,27 @@ export function dequantiseRow(
   return Float64Array.from(integers, (q, d) => q * scales[Math.floor(d / group)]);
 }
 
-/** The words that a cache holds for a row: bits of the scales, then the integers, the first in the lowest bits. */
-export function quantisedWords(row: ArrayLike<number>, options: ReferenceQuantisation): Uint32Array {
+/**
+ * The words that a cache holds for a row: bits of the scales, then the integers, the first in the
+ * lowest bits.
+ */
+export function quantisedWords(
+  row: ArrayLike<number>,
+  options: ReferenceQuantisation,
+): Uint32Array {
   const { scales, integers } = quantiseRow(row, options);
   const { bits } = options;
   const perWord = 32 / bits;
   const words = new Uint32Array(scales.length + Math.ceil(row.length / perWord));
   // JavaScript does not say which NaN it has.
-  words.set(new Uint32Array(scales.buffer).map((word, index) => (Number.isNaN(scales[index]) ? 0x7fc00000 : word)));
+  words.set(
+    new Uint32Array(scales.buffer).map((word, index) =>
+      Number.isNaN(scales[index]) ? 0x7fc00000 : word,
+    ),
+  );
   integers.forEach((q, d) => {
-    words[scales.length + Math.floor(d / perWord)] |= (q & (2 ** bits - 1)) << ((d % perWord) * bits);
+    words[scales.length + Math.floor(d / perWord)] |=
+      (q & (2 ** bits - 1)) << ((d % perWord) * bits);
   });
   return words;
 }
@@ -80,11 +102,16 @@ export interface ReferenceNormOptions {
 }
 
 /**
- * Root mean square normalisation of rows: x / sqrt(mean x^2 + epsilon) * weight. Source: arXiv 1910.07467.
+ * Root mean square normalisation of rows: x / sqrt(mean x^2 + epsilon) * weight. Source: arXiv
+ * 1910.07467.
  *
  * @param x Rows of D channels, one after the other
  */
-export function rmsNorm(x: ArrayLike<number>, D: number, options: ReferenceNormOptions = {}): Float64Array {
+export function rmsNorm(
+  x: ArrayLike<number>,
+  D: number,
+  options: ReferenceNormOptions = {},
+): Float64Array {
   const { weight, epsilon = 1e-6, precision = "f64" } = options;
   const shape = [x.length / D, D];
   return layerNorm(

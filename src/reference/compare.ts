@@ -2,7 +2,10 @@
 
 /** The element at which two arrays differ most. */
 export interface WorstElement {
-  /** |actual - expected|; Infinity where exactly one of the two is not a number, or infinities differ. */
+  /**
+   * |actual - expected|; Infinity where exactly one of the two is not a number,
+   * or infinities differ.
+   */
   readonly error: number;
   /** Its index in `shape`. */
   readonly index: readonly number[];
@@ -10,7 +13,10 @@ export interface WorstElement {
   readonly expected: number;
 }
 
-/** Finds the worst element. Both arrays are row-major of the same shape; equal infinities and two NaNs are no error. */
+/**
+ * Finds the worst element. Both arrays are row-major of the same shape; equal infinities and two
+ * NaNs are no error.
+ */
 export function worstElement(
   actual: ArrayLike<number>,
   expected: ArrayLike<number>,

@@ -1,11 +1,13 @@
-// Which weights dropout keeps: a counter-based generator, so that any weight can be asked about on its own.
+// Which weights dropout keeps: a counter-based generator, so that any weight can be asked about on
+// its own.
 
 const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24];
 const PARITY = 0x1bd11bda;
 
 /**
- * Threefry-2x32 with 20 rounds: two random words from a key and a counter of two words each, all unsigned 32-bit.
- * Source: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3 (SC 2011), section 4.2; Random123.
+ * Threefry-2x32 with 20 rounds: two random words from a key and a counter of two words each, all
+ * unsigned 32-bit. Source: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3 (SC 2011),
+ * section 4.2; Random123.
  */
 export function threefry2x32(
   key: readonly [number, number],
@@ -32,7 +34,8 @@ export function threefry2x32(
  * threefry(key = seed, counter = [row, key]) is below floor((1 - p) * 2^32).
  *
  * @param seed a whole number, 0 <= seed < 2^53
- * @returns takes the row's number in [B, H, M] (packed [1, H, totalQ]) and the key's index in its batch entry
+ * @returns takes the row's number in [B, H, M] (packed [1, H, totalQ]) and the key's index in its
+ *   batch entry
  */
 export function dropoutKeeps(seed: number, p: number): (row: number, key: number) => boolean {
   const words: [number, number] = [seed % 2 ** 32, Math.floor(seed / 2 ** 32)];

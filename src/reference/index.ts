@@ -11,7 +11,11 @@ export {
 } from "./cache.ts";
 export { largest, type WorstElement, worstElement } from "./compare.ts";
 export { dropoutKeeps, threefry2x32 } from "./dropout.ts";
-export { linearAttention, type ReferenceLinearOptions, type ReferenceLinearResult } from "./linear.ts";
+export {
+  linearAttention,
+  type ReferenceLinearOptions,
+  type ReferenceLinearResult,
+} from "./linear.ts";
 export { mergeAttention, type ReferencePartial } from "./merge.ts";
 export {
   multiHeadAttention,
@@ -30,8 +34,22 @@ export type {
 } from "./options.ts";
 export { normalCdf, pointwise, type ReferencePointwiseOptions } from "./pointwise.ts";
 export { positionBias, type ReferenceBiasOptions } from "./position_bias.ts";
-export { positionEncoding, type ReferenceEncodingOptions, sinusoidalEncoding } from "./positions.ts";
+export {
+  positionEncoding,
+  type ReferenceEncodingOptions,
+  sinusoidalEncoding,
+} from "./positions.ts";
 export { project } from "./projection.ts";
-export { type ReferenceRotaryOptions, type ReferenceRotaryScaling, rotary, rotaryFrequencies } from "./rotary.ts";
+export {
+  type ReferenceRotaryOptions,
+  type ReferenceRotaryScaling,
+  rotary,
+  rotaryFrequencies,
+} from "./rotary.ts";
 export type { ScoreStage } from "./scores.ts";
-export { attentionScores, type ReferenceScoreOptions, type ReferenceTopK, topKKeys } from "./weights.ts";
+export {
+  attentionScores,
+  type ReferenceScoreOptions,
+  type ReferenceTopK,
+  topKKeys,
+} from "./weights.ts";

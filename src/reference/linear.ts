@@ -1,4 +1,5 @@
-// Linear attention as plain loops on the CPU, token by token: what the kernels are measured against.
+// Linear attention as plain loops on the CPU, token by token: what the kernels are measured
+// against.
 
 import type { Layout } from "../types.ts";
 import type { ReferenceTensor } from "./options.ts";
@@ -6,7 +7,10 @@ import { roundingOf } from "./rounding.ts";
 import { at, broadcast, toBhmd } from "./tensors.ts";
 
 export interface ReferenceLinearOptions {
-  /** Default "linear", which is mapped and normalised; with a rule given the defaults are those of ONNX. */
+  /**
+   * Default "linear", which is mapped and normalised; with a rule given the defaults are those of
+   * ONNX.
+   */
   readonly updateRule?: "linear" | "gated" | "delta" | "gated_delta";
   /** Default true with a rule. */
   readonly causal?: boolean;
@@ -42,9 +46,11 @@ export interface ReferenceLinearResult {
 }
 
 /**
- * Linear attention (Katharopoulos et al., arXiv 2006.16236), and the update rules of ONNX LinearAttention-27:
+ * Linear attention (Katharopoulos et al., arXiv 2006.16236), and the update rules of ONNX
+ * LinearAttention-27:
  *
- *     S <- exp(g) S,   u = beta (v - S^T k) or v,   S <- S + phi(k) u^T,   o = S^T phi(q) / (phi(q).z), or scale S^T phi(q)
+ *     S <- exp(g) S,   u = beta (v - S^T k) or v,   S <- S + phi(k) u^T
+ *     o = S^T phi(q) / (phi(q).z), or scale S^T phi(q)
  *
  * @param q [B, H, M, D]
  * @param k [B, Hk, N, D]
@@ -56,7 +62,15 @@ export function linearAttention(
   v: ReferenceTensor,
   options: ReferenceLinearOptions = {},
 ): ReferenceLinearResult {
-  const { updateRule, layout = "bhmd", keyMask, kvLengths, pastState, pastNormalizer, precision } = options;
+  const {
+    updateRule,
+    layout = "bhmd",
+    keyMask,
+    kvLengths,
+    pastState,
+    pastNormalizer,
+    precision,
+  } = options;
   const { causal = updateRule !== undefined, normalized = updateRule === undefined } = options;
   const elu = (options.featureMap ?? (updateRule ? "none" : "elu")) === "elu";
   const { round } = roundingOf(precision);
@@ -87,7 +101,8 @@ export function linearAttention(
         );
         if (decay) {
           for (let d = 0; d < D; d++) {
-            const g = decay.data[at(decay, b, head, n) + (decay.shape[3] > 1 ? d * decay.strides[3] : 0)];
+            const g =
+              decay.data[at(decay, b, head, n) + (decay.shape[3] > 1 ? d * decay.strides[3] : 0)];
             const left = round(Math.exp(g));
             z[d] = round(z[d] * left);
             for (let c = 0; c < Dv; c++) S[d * Dv + c] = round(S[d * Dv + c] * left);

@@ -16,15 +16,18 @@ export interface ReferencePartial {
  *
  *     m = max LSE_i,   w_i = exp(LSE_i - m),   O = sum w_i O_i / sum w_i,   LSE = m + ln sum w_i
  *
- * A row that has no key in any partial is 0, with LSE -Infinity. An LSE of NaN or +Infinity makes the row NaN; with
- * `infinityIsEmpty` one of +Infinity stands for a row without a key, too.
+ * A row that has no key in any partial is 0, with LSE -Infinity. An LSE of NaN or +Infinity makes
+ * the row NaN; with `infinityIsEmpty` one of +Infinity stands for a row without a key, too.
  */
 export function mergeAttention(
   partials: readonly ReferencePartial[],
   options: Pick<ReferenceOptions, "precision"> & { readonly infinityIsEmpty?: boolean } = {},
 ): Pick<ReferenceResult, "output" | "lse"> {
   const round = options.precision === "f32" ? Math.fround : (x: number) => x;
-  const empty = [Number.NEGATIVE_INFINITY, ...(options.infinityIsEmpty ? [Number.POSITIVE_INFINITY] : [])];
+  const empty = [
+    Number.NEGATIVE_INFINITY,
+    ...(options.infinityIsEmpty ? [Number.POSITIVE_INFINITY] : []),
+  ];
   const [first] = partials;
   const rows = first.lse.length;
   const Dv = rows > 0 ? first.output.length / rows : 0;

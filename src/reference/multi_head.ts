@@ -1,5 +1,5 @@
-// Multi-head attention with its projections on the CPU: what the layer is measured against. Keys that the layer adds are
-// more keys of the same softmax here.
+// Multi-head attention with its projections on the CPU: what the layer is measured against. Keys
+// that the layer adds are more keys of the same softmax here.
 
 import { dropoutKeeps } from "./dropout.ts";
 import type { ReferenceOptions, ReferenceTensor } from "./options.ts";
@@ -32,7 +32,10 @@ export interface ReferenceMultiHeadOptions
   readonly kvHeads?: number;
   /** Every query sees a key and a value of zeros. */
   readonly zeroAttention?: boolean;
-  /** What is done to q, k, v and the output of the heads when they are stored: a rounding. Default nothing. */
+  /**
+   * What is done to q, k, v and the output of the heads when they are stored: a rounding. Default
+   * nothing.
+   */
   readonly stored?: (value: number) => number;
 }
 
@@ -41,14 +44,17 @@ export interface ReferenceMultiHeadResult {
   readonly output: Float64Array;
   /** [B, H, M] */
   readonly lse: Float64Array;
-  /** [B, H, M, N']: probabilities before dropout, of the keys, the learned one and the one of zeros. */
+  /**
+   * [B, H, M, N']: probabilities before dropout, of the keys, the learned one and the one of zeros.
+   */
   readonly weights: Float64Array;
 }
 
 /**
- * concat_h(softmax(scale * q_h k_g^T + mask) v_g) Wo^T + bo with q = query Wq^T + bq and so on, g = floor(h * Hkv / H).
- * Source: Attention Is All You Need (arXiv 1706.03762), section 3.2.2. The learned key and the key of zeros are scaled
- * and capped like all others, and no mask, bias, function or position is about them.
+ * concat_h(softmax(scale * q_h k_g^T + mask) v_g) Wo^T + bo with q = query Wq^T + bq and so on, g =
+ * floor(h * Hkv / H). Source: Attention Is All You Need (arXiv 1706.03762), section 3.2.2. The
+ * learned key and the key of zeros are scaled and capped like all others, and no mask, bias,
+ * function or position is about them.
  *
  * @param query [B, M, query width]
  * @param key [B, N, key width]
@@ -61,7 +67,13 @@ export function multiHeadAttention(
   layer: ReferenceMultiHead,
   options: ReferenceMultiHeadOptions,
 ): ReferenceMultiHeadResult {
-  const { heads: H, kvHeads: Hkv = H, zeroAttention = false, stored = (x: number) => x, ...attention } = options;
+  const {
+    heads: H,
+    kvHeads: Hkv = H,
+    zeroAttention = false,
+    stored = (x: number) => x,
+    ...attention
+  } = options;
   const { precision, softcap, sinks, qLengths, dropout } = attention;
   const { round } = roundingOf(precision);
   const linear = (x: ReferenceTensor, { weight, bias }: ReferenceLinear, count: number) => {
@@ -130,6 +142,8 @@ export function multiHeadAttention(
   }
   const heads = { data: joined.map(stored), shape: [B, M, H * Dv] };
   const { output: last } = layer;
-  const output = last ? project(heads, last.weight, last.bias, { ...(precision && { precision }) }) : heads.data;
+  const output = last
+    ? project(heads, last.weight, last.bias, { ...(precision && { precision }) })
+    : heads.data;
   return { output, lse, weights };
 }

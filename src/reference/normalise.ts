@@ -9,12 +9,16 @@ import { elements } from "./tensors.ts";
 const product = (sizes: readonly number[]) => sizes.reduce((total, size) => total * size, 1);
 
 /**
- * exp(x - m) / sum exp(x - m) along an axis, or its logarithm, row-major. -Infinity counts for nothing; where there is
- * nothing else the softmax is 0. A slice with NaN or Infinity is NaN.
+ * exp(x - m) / sum exp(x - m) along an axis, or its logarithm, row-major. -Infinity counts for
+ * nothing; where there is nothing else the softmax is 0. A slice with NaN or Infinity is NaN.
  */
 export function softmaxAlong(
   x: ReferenceTensor,
-  { axis = -1, log = false, precision }: { axis?: number; log?: boolean; precision?: "f64" | "f32" } = {},
+  {
+    axis = -1,
+    log = false,
+    precision,
+  }: { axis?: number; log?: boolean; precision?: "f64" | "f32" } = {},
 ): Float64Array {
   const { round } = roundingOf(precision);
   const { shape } = x;
@@ -55,14 +59,24 @@ export interface ReferenceLayerNormOptions {
 }
 
 /**
- * Layer normalisation of x + residual + residualBias, row-major. Sources: arXiv 1607.06450, 1910.07467. The mean is found
- * from the distances to the first element, so that a row of equal numbers has no deviation. A row without deviation and
- * epsilon is 0 before its bias.
+ * Layer normalisation of x + residual + residualBias, row-major. Sources: arXiv 1607.06450,
+ * 1910.07467. The mean is found from the distances to the first element, so that a row of equal
+ * numbers has no deviation. A row without deviation and epsilon is 0 before its bias.
  *
- * @returns output and sum, of the shape of x; mean (0 by the root mean square) and inverse deviation, one a row
+ * @returns output and sum, of the shape of x; mean (0 by the root mean square) and inverse
+ *   deviation, one a row
  */
 export function layerNorm(x: ReferenceTensor, options: ReferenceLayerNormOptions = {}) {
-  const { residual, residualBias, weight, bias, axis = -1, epsilon = 1e-5, rms = false, precision = "f64" } = options;
+  const {
+    residual,
+    residualBias,
+    weight,
+    bias,
+    axis = -1,
+    epsilon = 1e-5,
+    rms = false,
+    precision = "f64",
+  } = options;
   const { round } = roundingOf(precision);
   const { shape } = x;
   const sum = pointwise(x, { bias: residual, residual: residualBias, precision });
@@ -79,7 +93,9 @@ export function layerNorm(x: ReferenceTensor, options: ReferenceLayerNormOptions
       mean[row] = round(values[0] + round(apart / width));
     }
     const off = values.map((value) => round(value - mean[row]));
-    const variance = round(off.reduce((total, value) => round(total + round(value * value)), 0) / width);
+    const variance = round(
+      off.reduce((total, value) => round(total + round(value * value)), 0) / width,
+    );
     inverseDeviation[row] = round(1 / round(Math.sqrt(round(variance + epsilon))));
     const factor = variance + epsilon === 0 ? 0 : inverseDeviation[row];
     off.forEach((value, d) => {

@@ -1,8 +1,11 @@
-// What a caller of the reference may say: the options of the engine, with plain arrays and JavaScript functions.
+// What a caller of the reference may say: the options of the engine, with plain arrays and
+// JavaScript functions.
 
 import type { Layout, MaskOptions } from "../types.ts";
 
-/** A tensor on the CPU. Strides and offset count elements; the default is dense, last axis fastest. */
+/**
+ * A tensor on the CPU. Strides and offset count elements; the default is dense, last axis fastest.
+ */
 export interface ReferenceTensor {
   readonly data: ArrayLike<number>;
   readonly shape: readonly number[];
@@ -24,7 +27,10 @@ export interface ReferencePosition {
 export interface ReferenceRelativeBias {
   /** [buckets, H], added to the scores unscaled. */
   readonly table: ReferenceTensor;
-  /** Half of the buckets for keys after the query. Default `true`; `false` puts all of those in bucket 0. */
+  /**
+   * Half of the buckets for keys after the query. Default `true`; `false` puts all of those in
+   * bucket 0.
+   */
   readonly bidirectional?: boolean;
   /** From this distance on, all keys share the last bucket. Default 128. */
   readonly maxDistance?: number;
@@ -53,39 +59,50 @@ export type ReferenceSimilarity =
     };
 
 /**
- * Every score is `scale * q.k -> softcap -> scoreFunction -> + bias + relativeBias + ALiBi -> masks`, then softmax and
- * dropout. Masks win over everything, and what they hide is never read.
+ * Every score is `scale * q.k -> softcap -> scoreFunction -> + bias + relativeBias + ALiBi ->
+ * masks`, then softmax and dropout. Masks win over everything, and what they hide is never read.
  */
 export interface ReferenceOptions extends MaskOptions<ArrayLike<number>> {
   /** Axis order of q, k and v. The results are always [B, H, M, ...]. Default `"bhmd"`. */
   readonly layout?: Layout;
-  /** Compute only these rows, numbered in [B, H, M], packed in [1, H, totalQ]. Default all of them, in order. */
+  /**
+   * Compute only these rows, numbered in [B, H, M], packed in [1, H, totalQ]. Default all of them,
+   * in order.
+   */
   readonly rows?: ArrayLike<number>;
   /**
-   * `"f64"` (default) is the yardstick. `"f32"` rounds every operation to f32, as a plain GPU implementation without
-   * fused multiply-adds would: the error that nobody can be blamed for.
+   * `"f64"` (default) is the yardstick. `"f32"` rounds every operation to f32, as a plain GPU
+   * implementation without fused multiply-adds would: the error that nobody can be blamed for.
    */
   readonly precision?: "f64" | "f32";
   /**
-   * Rounds what an implementation that keeps scores and probabilities in memory would store: those, and the output. With
-   * `precision: "f32"`, the plain evaluation in half precision of FlashAttention's rule. Default: nothing is rounded.
+   * Rounds what an implementation that keeps scores and probabilities in memory would store: those,
+   * and the output. With `precision: "f32"`, the plain evaluation in half precision of
+   * FlashAttention's rule. Default: nothing is rounded.
    */
   readonly store?: (x: number) => number;
   /** Used queries of each entry; rows past them are as rows without a key. Default M for all. */
   readonly qLengths?: ArrayLike<number>;
   /** A query at position p sees the keys p - left .. p + right. -1 is unbounded on that side. */
   readonly window?: readonly [left: number, right: number] | null;
-  /** A query sees the keys of its own chunk of this many positions, chunk 0 starting at position 0. */
+  /**
+   * A query sees the keys of its own chunk of this many positions, chunk 0 starting at position 0.
+   */
   readonly attentionChunk?: number | null;
   /** The first keys, which neither window nor chunk hides from later queries. Default 0. */
   readonly sinkTokens?: number;
   /** [B|1, H|1, M|1, N|1], one number per element: non-zero where the query sees the key. */
   readonly mask?: ReferenceTensor;
-  /** [B|1, H|1, M|1, N|1]. Only -Infinity masks a key; a finite value, however negative, does not. */
+  /**
+   * [B|1, H|1, M|1, N|1]. Only -Infinity masks a key; a finite value, however negative, does not.
+   */
   readonly bias?: ReferenceTensor;
   /** softcap * tanh(s / softcap) bounds the scores. Default, and 0, none. */
   readonly softcap?: number | null;
-  /** What stands for q.k. Default the dot product; with others but `"rms"` the scale is 1 by default. */
+  /**
+   * What stands for q.k. Default the dot product; with others but `"rms"` the scale is 1 by
+   * default.
+   */
   readonly similarity?: ReferenceSimilarity;
   /** Factor of the scores of a head: a number, or one a head. */
   readonly temperature?: number | ArrayLike<number>;
@@ -98,12 +115,16 @@ export interface ReferenceOptions extends MaskOptions<ArrayLike<number>> {
   /** [H]: a logit per head that joins the denominator, and so the LSE, and nothing else. */
   readonly sinks?: ArrayLike<number>;
   /**
-   * Packed sequences: entry b owns the queries cuSeqlensQ[b] .. cuSeqlensQ[b + 1] of q [1, H, totalQ, D], and likewise
-   * its keys. All that is per entry, per query or per key is numbered within the entry.
+   * Packed sequences: entry b owns the queries cuSeqlensQ[b] .. cuSeqlensQ[b + 1] of q [1, H,
+   * totalQ, D], and likewise its keys. All that is per entry, per query or per key is numbered
+   * within the entry.
    */
   readonly cuSeqlensQ?: ArrayLike<number>;
   readonly cuSeqlensKv?: ArrayLike<number>;
-  /** Weights are dropped with probability p, the kept ones are multiplied by 1 / (1 - p). Which: see `dropoutKeeps`. */
+  /**
+   * Weights are dropped with probability p, the kept ones are multiplied by 1 / (1 - p). Which: see
+   * `dropoutKeeps`.
+   */
   readonly dropout?: { readonly p: number; readonly seed: number };
   readonly scoreFunction?: (s: number, at: ReferencePosition) => number;
   /** True where the query sees the key. */

@@ -1,4 +1,5 @@
-// Sums and activations of single elements on the CPU: what the pointwise kernel is measured against.
+// Sums and activations of single elements on the CPU: what the pointwise kernel is measured
+// against.
 
 import type { ReferenceTensor } from "./options.ts";
 import { roundingOf } from "./rounding.ts";
@@ -29,13 +30,14 @@ export function pointwise(
   const { round } = roundingOf(precision);
   if (factor) {
     const factors = elements(factor, shape);
-    return pointwise(x, { bias, residual, activation, ...(precision && { precision }) }, shape).map((value, i) =>
-      round(value * factors[i]),
+    return pointwise(x, { bias, residual, activation, ...(precision && { precision }) }, shape).map(
+      (value, i) => round(value * factors[i]),
     );
   }
   const sums = elements(x, shape);
   for (const added of [bias, residual]) {
-    for (const [i, value] of added ? elements(added, shape).entries() : []) sums[i] = round(sums[i] + value);
+    for (const [i, value] of added ? elements(added, shape).entries() : [])
+      sums[i] = round(sums[i] + value);
   }
   if (activation === "gelu") return sums.map((value) => round(value * round(normalCdf(value))));
   if (activation !== "gelu-tanh") return sums;

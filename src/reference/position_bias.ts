@@ -26,16 +26,29 @@ export interface ReferenceBiasOptions {
 }
 
 /**
- * bias or table[bucket(j - p), h], times u (r w - 1) + 2 with the sigmoids u and r of the gates. Sources: arXiv 1910.10683,
- * section 2.1; arXiv 2110.13900, equations 2 to 5.
+ * bias or table[bucket(j - p), h], times u (r w - 1) + 2 with the sigmoids u and r of the gates.
+ * Sources: arXiv 1910.10683, section 2.1; arXiv 2110.13900, equations 2 to 5.
  *
  * @param shape [B, H, M, N], that of the result
  */
-export function positionBias(shape: readonly number[], options: ReferenceBiasOptions): Float64Array {
-  const { table, bias, gates, bidirectional = true, maxDistance = 128, queryOffset = 0, precision } = options;
+export function positionBias(
+  shape: readonly number[],
+  options: ReferenceBiasOptions,
+): Float64Array {
+  const {
+    table,
+    bias,
+    gates,
+    bidirectional = true,
+    maxDistance = 128,
+    queryOffset = 0,
+    precision,
+  } = options;
   const { round } = roundingOf(precision);
   const [, H, M, N] = shape;
-  const values = bias ? elements(bias, shape) : new Float64Array(shape.reduce((product, size) => product * size, 1));
+  const values = bias
+    ? elements(bias, shape)
+    : new Float64Array(shape.reduce((product, size) => product * size, 1));
   const rows = [...shape.slice(0, 3), 1];
   const [update, reset, scale] = gates
     ? [gates.update, gates.reset, gates.scale].map((gate) => elements(gate, rows))
@@ -47,7 +60,9 @@ export function positionBias(shape: readonly number[], options: ReferenceBiasOpt
     const bucket = table && relativeBucket(distance, table.shape[0], bidirectional, maxDistance);
     const plain = table ? table.data[(bucket as number) * H + (Math.floor(row / M) % H)] : value;
     if (!gates) return plain;
-    const factor = round(round(sigmoid(update[row]) * round(round(sigmoid(reset[row]) * scale[row]) - 1)) + 2);
+    const factor = round(
+      round(sigmoid(update[row]) * round(round(sigmoid(reset[row]) * scale[row]) - 1)) + 2,
+    );
     return round(factor * plain);
   });
 }

@@ -21,16 +21,22 @@ export interface ReferenceEncodingOptions {
 }
 
 /**
- * The sinusoidal encoding of a position, D numbers: sin(p theta_k) at 2k and cos(p theta_k) at 2k + 1, where
- * theta_k = maxWavelength^(-2k / D). Source: Attention Is All You Need (arXiv 1706.03762), section 3.5.
+ * The sinusoidal encoding of a position, D numbers: sin(p theta_k) at 2k and cos(p theta_k) at 2k +
+ * 1, where theta_k = maxWavelength^(-2k / D). Source: Attention Is All You Need (arXiv 1706.03762),
+ * section 3.5.
  */
-export function sinusoidalEncoding(position: number, width: number, options: ReferenceEncodingOptions = {}): number[] {
+export function sinusoidalEncoding(
+  position: number,
+  width: number,
+  options: ReferenceEncodingOptions = {},
+): number[] {
   const { maxWavelength = 10000, frequencies, order = "interleaved" } = options;
   return Array.from({ length: width }, (_, d) => {
     const halves = order === "halves";
     const pair = halves ? d % (width / 2) : Math.floor(d / 2);
     const isSine = halves ? d < width / 2 : d % 2 === 0;
-    const angle = position * (frequencies ? frequencies[pair] : 1 / maxWavelength ** ((2 * pair) / width));
+    const angle =
+      position * (frequencies ? frequencies[pair] : 1 / maxWavelength ** ((2 * pair) / width));
     return isSine ? Math.sin(angle) : Math.cos(angle);
   });
 }
@@ -41,7 +47,10 @@ export function sinusoidalEncoding(position: number, width: number, options: Ref
  * @param x [B, M, D], dense
  * @returns [B, M, D]
  */
-export function positionEncoding(x: ReferenceTensor, options: ReferenceEncodingOptions = {}): Float64Array {
+export function positionEncoding(
+  x: ReferenceTensor,
+  options: ReferenceEncodingOptions = {},
+): Float64Array {
   const { table, scale = 1, position = (_, row) => row } = options;
   const [B, M, D] = x.shape;
   const { round } = roundingOf(options.precision);

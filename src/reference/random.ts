@@ -1,4 +1,5 @@
-// Seeded random numbers for benches and tests, which are never zeros. Nothing of it is in the package.
+// Seeded random numbers for benches and tests, which are never zeros. Nothing of it is in the
+// package.
 
 import { xoroshiro128plus } from "pure-rand/generator/xoroshiro128plus";
 

@@ -60,7 +60,10 @@ export function rotaryFrequencies(rotaryDim: number, options: ReferenceRotaryOpt
     : scaling
       ? SCALED[scaling.type](plain, scaling, base)
       : plain;
-  return { frequencies, attentionFactor: options.attentionFactor ?? (scaling ? factorOf(scaling) : 1) };
+  return {
+    frequencies,
+    attentionFactor: options.attentionFactor ?? (scaling ? factorOf(scaling) : 1),
+  };
 }
 
 type Scaled = (plain: readonly number[], scaling: ReferenceRotaryScaling, base: number) => number[];
@@ -69,8 +72,10 @@ const SCALED: Readonly<Record<ReferenceRotaryScaling["type"], Scaled>> = {
   // Position Interpolation, arXiv 2306.15595, equation 4
   linear: (plain, { factor }) => plain.map((theta) => theta / factor),
   // Every frequency falls geometrically more than the one before; the last one by the whole factor.
-  ntk: (plain, { factor }) => plain.map((theta, k) => theta / factor ** (k / Math.max(1, plain.length - 1))),
-  // Hugging Face's _compute_dynamic_ntk_parameters: the base, and not the factor, is what grows with the text
+  ntk: (plain, { factor }) =>
+    plain.map((theta, k) => theta / factor ** (k / Math.max(1, plain.length - 1))),
+  // Hugging Face's _compute_dynamic_ntk_parameters: the base, and not the factor, is what grows
+  // with the text
   dynamic: (plain, { factor, originalMaxPositions: L = 0, length = 0 }, base) => {
     const R = 2 * plain.length;
     const grown = ((factor * Math.max(length, L)) / L - (factor - 1)) ** (R / (R - 2));
@@ -78,9 +83,15 @@ const SCALED: Readonly<Record<ReferenceRotaryScaling["type"], Scaled>> = {
   },
   // Hugging Face's _compute_longrope_parameters
   longrope: (plain, { originalMaxPositions = 0, length = 0, shortFactor = [], longFactor = [] }) =>
-    plain.map((theta, k) => theta / Number(length <= originalMaxPositions ? shortFactor[k] : longFactor[k])),
+    plain.map(
+      (theta, k) => theta / Number(length <= originalMaxPositions ? shortFactor[k] : longFactor[k]),
+    ),
   // YaRN, arXiv 2309.00071, section 3.2, and the authors' code, in which the ramp runs over k
-  yarn: (plain, { factor, originalMaxPositions = 0, betaFast = 32, betaSlow = 1, truncate = true }, base) => {
+  yarn: (
+    plain,
+    { factor, originalMaxPositions = 0, betaFast = 32, betaSlow = 1, truncate = true },
+    base,
+  ) => {
     // base^(-k / pairs) * positions = 2 pi turns, solved for k
     const k = (turns: number) =>
       (plain.length * Math.log(originalMaxPositions / (2 * Math.PI * turns))) / Math.log(base);
@@ -101,12 +112,18 @@ const SCALED: Readonly<Record<ReferenceRotaryScaling["type"], Scaled>> = {
       const wavelength = (2 * Math.PI) / theta;
       if (wavelength < originalMaxPositions / highFreqFactor) return theta;
       if (wavelength > originalMaxPositions / lowFreqFactor) return theta / factor;
-      const smooth = (originalMaxPositions / wavelength - lowFreqFactor) / (highFreqFactor - lowFreqFactor);
+      const smooth =
+        (originalMaxPositions / wavelength - lowFreqFactor) / (highFreqFactor - lowFreqFactor);
       return ((1 - smooth) * theta) / factor + smooth * theta;
     }),
 };
 
-function factorOf({ type, factor, originalMaxPositions: L = 0, ...scaling }: ReferenceRotaryScaling): number {
+function factorOf({
+  type,
+  factor,
+  originalMaxPositions: L = 0,
+  ...scaling
+}: ReferenceRotaryScaling): number {
   const { mscale = 1, mscaleAllDim = 0 } = scaling;
   if (type === "longrope") return factor > 1 ? Math.sqrt(Math.log(L * factor) / Math.log(L)) : 1;
   if (type !== "yarn" || factor <= 1) return 1;
@@ -116,7 +133,8 @@ function factorOf({ type, factor, originalMaxPositions: L = 0, ...scaling }: Ref
 /** The stream of positions that pair k turns by. */
 function streamOf(k: number, { sections, sectionLayout }: ReferenceRotaryOptions): number {
   if (!sections) return 0;
-  if (sectionLayout === "interleaved") return k % 3 > 0 && Math.floor(k / 3) < sections[k % 3] ? k % 3 : 0;
+  if (sectionLayout === "interleaved")
+    return k % 3 > 0 && Math.floor(k / 3) < sections[k % 3] ? k % 3 : 0;
   return k < sections[0] ? 0 : k < sections[0] + sections[1] ? 1 : 2;
 }
 
@@ -131,17 +149,30 @@ function streamOf(k: number, { sections, sectionLayout }: ReferenceRotaryOptions
  * @returns [B, H, M, D]
  */
 export function rotary(x: ReferenceTensor, options: ReferenceRotaryOptions = {}): Float64Array {
-  const { layout = "bhmd", interleaved = false, conjugate = false, position = (_, __, row) => row } = options;
+  const {
+    layout = "bhmd",
+    interleaved = false,
+    conjugate = false,
+    position = (_, __, row) => row,
+  } = options;
   const source = toBhmd(x, layout);
   const [B, H, M, D] = source.shape;
   const { rotaryDim = D } = options;
   const { round } = roundingOf(options.precision);
   const { frequencies, attentionFactor } = rotaryFrequencies(rotaryDim, options);
-  const angle = (table: ReferenceTensor | undefined, p: number, k: number, of: (t: number) => number, none: number) => {
+  const angle = (
+    table: ReferenceTensor | undefined,
+    p: number,
+    k: number,
+    of: (t: number) => number,
+    none: number,
+  ) => {
     if (!table) return round(attentionFactor * of(p * frequencies[k]));
     const { data, shape, offset = 0, strides = [shape[1], 1] } = table;
     // A position without a row does not turn anything.
-    return p >= 0 && p < shape[0] ? attentionFactor * data[offset + p * strides[0] + k * strides[1]] : none;
+    return p >= 0 && p < shape[0]
+      ? attentionFactor * data[offset + p * strides[0] + k * strides[1]]
+      : none;
   };
   const output = new Float64Array(B * H * M * D);
   for (let row = 0; row < B * H * M; row++) {

@@ -5,8 +5,8 @@ export interface Rounding {
   /** Rounds to the precision. */
   readonly round: (x: number) => number;
   /**
-   * Rounds a final score. In f32 it stops at the lowest finite number, for -Infinity is a mask, and the sum of two very
-   * low numbers is none.
+   * Rounds a final score. In f32 it stops at the lowest finite number, for -Infinity is a mask, and
+   * the sum of two very low numbers is none.
    */
   readonly roundScore: (s: number) => number;
 }
@@ -20,4 +20,5 @@ const F32: Rounding = {
   roundScore: (s) => (s === Number.NEGATIVE_INFINITY ? s : Math.max(Math.fround(s), LOWEST)),
 };
 
-export const roundingOf = (precision: "f64" | "f32" = "f64"): Rounding => (precision === "f32" ? F32 : F64);
+export const roundingOf = (precision: "f64" | "f32" = "f64"): Rounding =>
+  precision === "f32" ? F32 : F64;

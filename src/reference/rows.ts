@@ -1,4 +1,5 @@
-// Where a row of the results lies, and the run of keys that lengths, causality, window and chunk leave it.
+// Where a row of the results lies, and the run of keys that lengths, causality, window and chunk
+// leave it.
 
 import type { ReferenceOptions, ReferencePosition } from "./options.ts";
 
@@ -52,7 +53,8 @@ export function rowsOf([B, H, M, N]: readonly number[], options: ReferenceOption
   const count = cuSeqlensQ ? Math.max(cuSeqlensQ.length - 1, 0) : B;
   const entries = Array.from({ length: count }, (_, b) => entryOf(b, M, N, options));
   const owners = cuSeqlensQ && ownersOf(cuSeqlensQ, M);
-  const lengths = cuSeqlensKv && Array.from({ length: count }, (_, b) => cuSeqlensKv[b + 1] - cuSeqlensKv[b]);
+  const lengths =
+    cuSeqlensKv && Array.from({ length: count }, (_, b) => cuSeqlensKv[b + 1] - cuSeqlensKv[b]);
 
   function find(number: number): Row | undefined {
     const qRow = number % M;

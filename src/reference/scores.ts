@@ -18,16 +18,23 @@ export interface Scores {
   /** The key head of a query head. */
   kvHead(head: number): number;
   /**
-   * Writes a row's scores, each at the index of its key. `"scores"` writes the keys `row.begin` .. `row.end`, -Infinity
-   * for masked ones, which are not read; the other stages write all used keys.
+   * Writes a row's scores, each at the index of its key. `"scores"` writes the keys `row.begin` ..
+   * `row.end`, -Infinity for masked ones, which are not read; the other stages write all used keys.
    */
   write(row: Row, stage: ScoreStage, scores: Float64Array): void;
-  /** Writes a row's final scores, and the weights that `softmax` makes of them and of the head's sink. */
+  /**
+   * Writes a row's final scores, and the weights that `softmax` makes of them and of the head's
+   * sink.
+   */
   softmax(row: Row, scores: Float64Array, weights: Float64Array): RowSoftmax;
 }
 
 /** @param q,k in the layout of the options */
-export function scoresOf(q: ReferenceTensor, k: ReferenceTensor, options: ReferenceOptions): Scores {
+export function scoresOf(
+  q: ReferenceTensor,
+  k: ReferenceTensor,
+  options: ReferenceOptions,
+): Scores {
   const layout = options.layout ?? "bhmd";
   const query = toBhmd(q, layout);
   const key = toBhmd(k, layout);

@@ -33,7 +33,10 @@ export function similarityOf(
   };
 }
 
-function temperatureOf({ temperature, logTemperature, maxTemperature = 100 }: ReferenceOptions, { round }: Rounding) {
+function temperatureOf(
+  { temperature, logTemperature, maxTemperature = 100 }: ReferenceOptions,
+  { round }: Rounding,
+) {
   const given = temperature ?? logTemperature;
   if (given === undefined) return undefined;
   const log = temperature === undefined;
@@ -45,8 +48,15 @@ function temperatureOf({ temperature, logTemperature, maxTemperature = 100 }: Re
 
 type Normalized = Extract<ReferenceSimilarity, { kind: "l2" | "rms" }>;
 
-/** Rows over their norms, column by column, as a user would write it: normalise, weigh, multiply. */
-function normalized(q: Strided, k: Strided, similarity: Normalized, { round, single }: Rounding): Compare {
+/**
+ * Rows over their norms, column by column, as a user would write it: normalise, weigh, multiply.
+ */
+function normalized(
+  q: Strided,
+  k: Strided,
+  similarity: Normalized,
+  { round, single }: Rounding,
+): Compare {
   const { kind, eps = kind === "l2" ? 1e-12 : 1e-6, qWeights, kWeights } = similarity;
   const D = q.shape[3];
   const norm = (row: Strided, from: number) => {
@@ -89,7 +99,9 @@ function additive(q: Strided, k: Strided, similarity: Additive, { round }: Round
     const weights = vectors[head];
     let sum = 0;
     for (let d = 0; d < D; d++) {
-      const pair = round(scale * round(q.data[qAt + d * q.strides[3]] + k.data[kAt + d * k.strides[3]]));
+      const pair = round(
+        scale * round(q.data[qAt + d * q.strides[3]] + k.data[kAt + d * k.strides[3]]),
+      );
       const x = innerBias ? round(pair + column(innerBias, head, d)) : pair;
       sum = round(sum + round(weights[d] * round(Math.tanh(x))));
     }

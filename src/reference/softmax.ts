@@ -11,9 +11,9 @@ export interface RowSoftmax {
 }
 
 /**
- * Writes exp(score - m) over the keys begin .. end into `weights`, m the largest score or the sink if that is larger.
- * Scores of -Infinity are keys that are not seen, and weigh 0. A sink of -Infinity is none. A score of NaN or +Infinity
- * makes the sum NaN, and with it the row.
+ * Writes exp(score - m) over the keys begin .. end into `weights`, m the largest score or the sink
+ * if that is larger. Scores of -Infinity are keys that are not seen, and weigh 0. A sink of
+ * -Infinity is none. A score of NaN or +Infinity makes the sum NaN, and with it the row.
  */
 export function softmax(
   scores: Float64Array,

@@ -17,10 +17,15 @@ export function capSteps({ softcap }: ReferenceOptions, { round }: Rounding): St
 }
 
 /** What follows the softcap, in this order. */
-export function scoreSteps(options: ReferenceOptions, H: number, { round, roundScore }: Rounding): Step[] {
+export function scoreSteps(
+  options: ReferenceOptions,
+  H: number,
+  { round, roundScore }: Rounding,
+): Step[] {
   const { scoreFunction, bias, relativeBias, alibiSlopes } = options;
   const steps: Step[] = [];
-  if (scoreFunction) steps.push((s, row, key) => roundScore(scoreFunction(s, positionOf(row, key))));
+  if (scoreFunction)
+    steps.push((s, row, key) => roundScore(scoreFunction(s, positionOf(row, key))));
   if (bias) {
     const element = biasElement(bias);
     steps.push((s, row, key) => roundScore(s + element(row, key)));
@@ -44,7 +49,8 @@ export function scoreSteps(options: ReferenceOptions, H: number, { round, roundS
 export function biasElement(tensor: ReferenceTensor): (row: Row, key: number) => number {
   const elements = broadcast(tensor, 4);
   const perKey = elements.strides[3];
-  return ({ entry, head, query }, key) => elements.data[at(elements, entry, head, query) + key * perKey];
+  return ({ entry, head, query }, key) =>
+    elements.data[at(elements, entry, head, query) + key * perKey];
 }
 
 function relativeElement({ table, bidirectional = true, maxDistance = 128 }: RelativeBias) {
@@ -57,7 +63,10 @@ function relativeElement({ table, bidirectional = true, maxDistance = 128 }: Rel
 
 type RelativeBias = NonNullable<ReferenceOptions["relativeBias"]>;
 
-function slopeTensor(slopes: NonNullable<ReferenceOptions["alibiSlopes"]>, H: number): ReferenceTensor {
+function slopeTensor(
+  slopes: NonNullable<ReferenceOptions["alibiSlopes"]>,
+  H: number,
+): ReferenceTensor {
   if ("data" in slopes) return slopes as ReferenceTensor;
   return { data: slopes, shape: slopes.length === H ? [H] : [slopes.length / H, H] };
 }

@@ -17,15 +17,28 @@ const dense = (shape: readonly number[]) =>
 export function toBhmd(tensor: ReferenceTensor, layout: Layout): Strided {
   const { data, shape, offset = 0, strides = dense(shape) } = tensor;
   const order = layout === "bhmd" ? [0, 1, 2, 3] : [0, 2, 1, 3];
-  return { data, shape: order.map((axis) => shape[axis]), strides: order.map((axis) => strides[axis]), offset };
+  return {
+    data,
+    shape: order.map((axis) => shape[axis]),
+    strides: order.map((axis) => strides[axis]),
+    offset,
+  };
 }
 
-/** A tensor with `rank` axes, the ones it lacks put first; along axes of size 1 every index finds the same element. */
+/**
+ * A tensor with `rank` axes, the ones it lacks put first; along axes of size 1 every index finds
+ * the same element.
+ */
 export function broadcast(tensor: ReferenceTensor, rank: number): Strided {
   const { data, shape, offset = 0, strides = dense(shape) } = tensor;
   const missing = Array.from({ length: rank - shape.length }, () => 1);
   const steps = strides.map((stride, axis) => (shape[axis] === 1 ? 0 : stride));
-  return { data, shape: [...missing, ...shape], strides: [...missing.map(() => 0), ...steps], offset };
+  return {
+    data,
+    shape: [...missing, ...shape],
+    strides: [...missing.map(() => 0), ...steps],
+    offset,
+  };
 }
 
 /** Where the row [b, h, row] of a 4-D tensor starts. */

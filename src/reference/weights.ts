@@ -8,8 +8,9 @@ export interface ReferenceScoreOptions extends ReferenceOptions {
   /**
    * `"raw"`: scale * q.k, of every used key, masked or not; 0 for the others.
    * `"capped"`: the same after softcap.
-   * `"scores"`: after score function, biases and masks; -Infinity where the row doesn't see the key.
-   * `"probabilities"`: after softmax, the sink included in the denominator, without dropout; 0 where masked.
+   * `"scores"`: after score function, biases and masks; -Infinity where the row doesn't see the
+   * key. `"probabilities"`: after softmax, the sink included in the denominator, without dropout; 0
+   * where masked.
    */
   readonly stage: ScoreStage | "probabilities";
   /** Makes of a probability, 0 for a masked key, what takes its place. */
@@ -21,11 +22,17 @@ export interface ReferenceScoreOptions extends ReferenceOptions {
  *
  * @returns [rows, N], by default [B, H, M, N]; packed, N is the number of keys of the longest entry
  */
-export function attentionScores(q: ReferenceTensor, k: ReferenceTensor, options: ReferenceScoreOptions): Float64Array {
+export function attentionScores(
+  q: ReferenceTensor,
+  k: ReferenceTensor,
+  options: ReferenceScoreOptions,
+): Float64Array {
   const { stage, probabilityFunction } = options;
   const problem = scoresOf(q, k, options);
   const { numbers, maxKeys: N } = problem.rows;
-  const out = new Float64Array(numbers.length * N).fill(stage === "scores" ? Number.NEGATIVE_INFINITY : 0);
+  const out = new Float64Array(numbers.length * N).fill(
+    stage === "scores" ? Number.NEGATIVE_INFINITY : 0,
+  );
   const scores = new Float64Array(N);
   for (let index = 0; index < numbers.length; index++) {
     const row = problem.rows.find(numbers[index]);
@@ -37,7 +44,8 @@ export function attentionScores(q: ReferenceTensor, k: ReferenceTensor, options:
     }
     writeProbabilities(problem, row, scores, into);
     if (!probabilityFunction) continue;
-    for (let j = 0; j < N; j++) into[j] = problem.rounding.round(probabilityFunction(into[j], positionOf(row, j)));
+    for (let j = 0; j < N; j++)
+      into[j] = problem.rounding.round(probabilityFunction(into[j], positionOf(row, j)));
   }
   return out;
 }
@@ -49,7 +57,10 @@ export interface ReferenceTopK {
   readonly weights: Float64Array;
 }
 
-/** The `count` keys of each row with the largest scores, NaN before all, the smaller index first among equals. */
+/**
+ * The `count` keys of each row with the largest scores, NaN before all, the smaller index first
+ * among equals.
+ */
 export function topKKeys(
   q: ReferenceTensor,
   k: ReferenceTensor,
@@ -79,10 +90,16 @@ export function topKKeys(
 }
 
 /** A NaN stands above all scores. */
-const compareScores = (a: number, b: number) => Number(Number.isNaN(a)) - Number(Number.isNaN(b)) || a - b || 0;
+const compareScores = (a: number, b: number) =>
+  Number(Number.isNaN(a)) - Number(Number.isNaN(b)) || a - b || 0;
 
 /** Writes scores and probabilities of the keys row.begin .. row.end. */
-function writeProbabilities(problem: Scores, row: Row, scores: Float64Array, probabilities: Float64Array): void {
+function writeProbabilities(
+  problem: Scores,
+  row: Row,
+  scores: Float64Array,
+  probabilities: Float64Array,
+): void {
   const { sum } = problem.softmax(row, scores, probabilities);
   for (let j = row.begin; j < row.end; j++) {
     const seesKey = scores[j] !== Number.NEGATIVE_INFINITY;

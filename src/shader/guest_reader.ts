@@ -1,9 +1,19 @@
-// Reads the text of a user's function, from its first token to its last, and resolves every name in it by WGSL's rules of
-// scope. It knows of WGSL's grammar what scopes need; what is wrong beyond that a compiler says.
+// Reads the text of a user's function, from its first token to its last, and resolves every name in
+// it by WGSL's rules of scope. It knows of WGSL's grammar what scopes need; what is wrong beyond
+// that a compiler says.
 
 import { type FoveaError, show } from "../errors.ts";
 import type { Tokens } from "./tokens.ts";
-import { ATTRIBUTES, FORBIDDEN, isPromised, isType, MEMORY, STATEMENTS, whyNoName, whyNot } from "./wgsl_names.ts";
+import {
+  ATTRIBUTES,
+  FORBIDDEN,
+  isPromised,
+  isType,
+  MEMORY,
+  STATEMENTS,
+  whyNoName,
+  whyNot,
+} from "./wgsl_names.ts";
 
 /** WGSL lets statements nest so deep; brackets of all kinds count here. */
 const MOST_DEPTH = 127;
@@ -89,7 +99,10 @@ export class GuestReader {
       throw this.#forbidden(start, "var", MEMORY);
     } else {
       this.#checkAllowed(text, start);
-      throw tokens.error(start, `expected fn, struct, const, alias or const_assert, found ${show(text)}`);
+      throw tokens.error(
+        start,
+        `expected fn, struct, const, alias or const_assert, found ${show(text)}`,
+      );
     }
   }
 
@@ -100,7 +113,10 @@ export class GuestReader {
     const head = ["("];
     this.#readUntil("{", "head", (text) => head.push(text));
     if (name === this.#entry) {
-      this.head = { written: source.slice(start, this.#tokens.start).trim(), signature: head.join("") };
+      this.head = {
+        written: source.slice(start, this.#tokens.start).trim(),
+        signature: head.join(""),
+      };
     }
     // Parameters are in scope in the body, and not yet in the head.
     for (const parameter of this.#parameters.splice(0)) this.#enter(parameter);
@@ -120,10 +136,12 @@ export class GuestReader {
     let loopScope = 0;
     for (;;) {
       const { kind, start, text } = tokens.next();
-      if (kind === "end") throw tokens.error(open.at(-1)?.start ?? began, `the text ends before a \`${stop}\``);
+      if (kind === "end")
+        throw tokens.error(open.at(-1)?.start ?? began, `the text ends before a \`${stop}\``);
       if (open.length === 0 && text === stop) return;
       seen?.(text);
-      if (loop === "body" && text !== "{") throw tokens.error(start, "expected { after the head of the loop");
+      if (loop === "body" && text !== "{")
+        throw tokens.error(start, "expected { after the head of the loop");
       if (kind === "name") {
         if (stretch === "head" || stretch === "members") this.#readMember(text, start, stretch);
         else if (stretch === "body" && STATEMENTS.has(text)) {
@@ -133,13 +151,15 @@ export class GuestReader {
         } else this.#use(text, start);
       } else if (text === "(" || text === "[" || text === "{") {
         if (text === "{" && stretch !== "body") throw tokens.error(start, "unexpected `{`");
-        if (open.length === MOST_DEPTH) throw tokens.error(start, `brackets are nested more than ${MOST_DEPTH} deep`);
+        if (open.length === MOST_DEPTH)
+          throw tokens.error(start, `brackets are nested more than ${MOST_DEPTH} deep`);
         const scope = loop === "body" ? loopScope : this.#scope.length;
         open.push({ sign: text, start, scope, ofLoop: loop === "head" && text === "(" });
         loop = undefined;
       } else if (text === ")" || text === "]" || text === "}") {
         const bracket = open.pop();
-        if (!bracket || CLOSING[bracket.sign] !== text) throw tokens.error(start, `\`${text}\` closes nothing`);
+        if (!bracket || CLOSING[bracket.sign] !== text)
+          throw tokens.error(start, `\`${text}\` closes nothing`);
         if (bracket.ofLoop) {
           loop = "body";
           loopScope = bracket.scope;
@@ -179,7 +199,8 @@ export class GuestReader {
 
   #readName(after: string): string {
     const { kind, start, text } = this.#tokens.next();
-    if (kind !== "name") throw this.#tokens.error(start, `expected a name after ${after}, found ${show(text)}`);
+    if (kind !== "name")
+      throw this.#tokens.error(start, `expected a name after ${after}, found ${show(text)}`);
     this.#checkName(text, start);
     return text;
   }
@@ -203,7 +224,11 @@ export class GuestReader {
     const { start } = this.#tokens;
     const { kind, text } = this.#tokens.next();
     if (kind === "name" && ATTRIBUTES.has(text)) return;
-    throw this.#forbidden(start, `@${text}`, "attributes belong to the kernel; pass memory as captures");
+    throw this.#forbidden(
+      start,
+      `@${text}`,
+      "attributes belong to the kernel; pass memory as captures",
+    );
   }
 
   #expect(sign: string): void {
@@ -226,7 +251,10 @@ export class GuestReader {
     const why = whyNoName(name);
     if (why) throw this.#tokens.error(start, `\`${name.slice(0, 100)}\` can't be a name: ${why}`);
     if (name.length > MOST_NAME) {
-      throw this.#tokens.error(start, `a name has ${name.length} characters; at most ${MOST_NAME} are taken`);
+      throw this.#tokens.error(
+        start,
+        `a name has ${name.length} characters; at most ${MOST_NAME} are taken`,
+      );
     }
   }
 

@@ -1,5 +1,6 @@
-// The text of a user's function: read once, at the door, and written anew from its tokens when it is linked. So a
-// compiler meets nothing but what was checked here: no comments, WGSL's seven line ends as one, every name known.
+// The text of a user's function: read once, at the door, and written anew from its tokens when it
+// is linked. So a compiler meets nothing but what was checked here: no comments, WGSL's seven line
+// ends as one, every name known.
 
 import { FoveaError } from "../errors.ts";
 import { type EntryHead, GuestReader } from "./guest_reader.ts";
@@ -36,9 +37,9 @@ export class GuestText {
   readonly #outer: Uint32Array;
 
   /**
-   * Reads a text. Throws FoveaError("argument"), with line and column, for anything but declarations of functions,
-   * structs, constants and aliases, and for a name that is neither the text's, nor `names`, nor one of WGSL's that can do
-   * no harm in a kernel.
+   * Reads a text. Throws FoveaError("argument"), with line and column, for anything but
+   * declarations of functions, structs, constants and aliases, and for a name that is neither the
+   * text's, nor `names`, nor one of WGSL's that can do no harm in a kernel.
    */
   constructor(label: string, source: string, { entry, names }: GuestRules) {
     if (source.length > MOST_TEXT) {
@@ -67,8 +68,8 @@ export class GuestText {
   }
 
   /**
-   * The text as lines to compile, with other names for those that are not local. Each token stays in its column, on as
-   * many lines as that takes; columns beyond 512 are not kept.
+   * The text as lines to compile, with other names for those that are not local. Each token stays
+   * in its column, on as many lines as that takes; columns beyond 512 are not kept.
    */
   lines(nameOf: (name: string) => string): Line[] {
     const lines: Line[] = [];
@@ -82,7 +83,8 @@ export class GuestText {
     // What keeping columns may cost.
     let padding = 4 * this.source.length + 2 ** 16;
     const flush = () => {
-      if (text) lines.push({ text, module: this.label, line, ...(exact ? {} : { rewritten: true }) });
+      if (text)
+        lines.push({ text, module: this.label, line, ...(exact ? {} : { rewritten: true }) });
       text = "";
       exact = true;
     };

@@ -1,4 +1,5 @@
-// Texts of users among our modules. Names of users give way: what the kernel has, or WGSL, gets another name in the text.
+// Texts of users among our modules. Names of users give way: what the kernel has, or WGSL, gets
+// another name in the text.
 
 import type { GuestText } from "./guest_text.ts";
 import type { Line } from "./source.ts";
@@ -16,13 +17,19 @@ export interface Guest {
   readonly entry: string;
   readonly parts: readonly GuestPart[];
   /** Declarations of captured memory: names as the parts have them, suffix included. */
-  readonly memory: readonly { readonly name: string; readonly declared: (name: string) => string }[];
+  readonly memory: readonly {
+    readonly name: string;
+    readonly declared: (name: string) => string;
+  }[];
   /** What messages call the memory. */
   readonly memoryLabel: string;
 }
 
 /** The lines of a guest, with names that no other module has; its own are added to `taken`. */
-export function guestLines({ entry, parts, memory, memoryLabel }: Guest, taken: Set<string>): Line[] {
+export function guestLines(
+  { entry, parts, memory, memoryLabel }: Guest,
+  taken: Set<string>,
+): Line[] {
   const names = chosenNames(
     entry,
     parts,
@@ -32,7 +39,12 @@ export function guestLines({ entry, parts, memory, memoryLabel }: Guest, taken: 
   const nameOf = (key: string, name: string) => names.get(key) ?? name;
   return [
     ...memory.map(({ name, declared }, index) => {
-      return { text: declared(nameOf(name, name)), module: memoryLabel, line: index + 1, rewritten: true };
+      return {
+        text: declared(nameOf(name, name)),
+        module: memoryLabel,
+        line: index + 1,
+        rewritten: true,
+      };
     }),
     ...parts.flatMap(({ text, suffix }) => text.lines((name) => nameOf(name + suffix, name))),
   ];

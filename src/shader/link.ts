@@ -1,15 +1,19 @@
-// The linker: turns a root shader and the modules it imports into one WGSL text, and maps positions in that text
-// back to the files people wrote. The language is WGSL plus WESL's `import package::a::b::{X, Y};` and nothing else.
-// A shader is specialised by passing other text for a module path (a "slot"), never by rewriting text.
+// The linker: turns a root shader and the modules it imports into one WGSL text, and maps positions
+// in that text back to the files people wrote. The language is WGSL plus WESL's
+// `import package::a::b::{X, Y};` and nothing else. A shader is specialised by passing other text
+// for a module path (a "slot"), never by rewriting text.
 //
-// Names live in one flat namespace: a clash is reported, not renamed. Imports and directives are blanked rather than
-// removed, so a line of the output is a line of its source.
+// Names live in one flat namespace: a clash is reported, not renamed. Imports and directives are
+// blanked rather than removed, so a line of the output is a line of its source.
 
 import { FoveaError } from "../errors.ts";
 import { blankComments, type Line, located } from "./source.ts";
 import { expandLoops } from "./unroll.ts";
 
-/** Module path (`package::lib::softmax`) to its text. A `name` is what messages call the module instead of its file. */
+/**
+ * Module path (`package::lib::softmax`) to its text. A `name` is what messages call the module
+ * instead of its file.
+ */
 export type ModuleMap = Readonly<Record<string, string | ModuleSource>>;
 export interface ModuleSource {
   readonly name: string;
@@ -29,13 +33,18 @@ export interface GuestModule {
 }
 
 export interface LinkOptions {
-  /** Expand the loops marked `// unroll` (default true). The meaning of the text is the same either way. */
+  /**
+   * Expand the loops marked `// unroll` (default true). The meaning of the text is the same either
+   * way.
+   */
   readonly unroll?: boolean;
 }
 
 export interface LinkedShader {
   readonly code: string;
-  /** Where line `line` (from 1) of `code` was written. Columns count unless the line was rewritten. */
+  /**
+   * Where line `line` (from 1) of `code` was written. Columns count unless the line was rewritten.
+   */
   locate(line: number): { module: string; line: number; rewritten?: boolean };
 }
 
@@ -60,7 +69,10 @@ const IMPORT_BODY = /^((?:\w+::)+)(?:(\w+)|\{([\w\s,]*)\})$/;
 const DIRECTIVE = /^[ \t]*(?:enable|requires|diagnostic)\b[^;]*;/gm;
 const DECLARATION = /[{}]|\b(?:fn|struct|alias|const|override|var(?:\s*<[^>]*>)?)\s+(\w+)/g;
 
-/** Links `root` with everything it imports. Throws FoveaError("shader") with module and line for anything unknown. */
+/**
+ * Links `root` with everything it imports. Throws FoveaError("shader") with module and line for
+ * anything unknown.
+ */
 export function link(root: string, modules: ModuleMap, options: LinkOptions = {}): LinkedShader {
   const parsed = new Map<string, Module>();
   const ordered: Module[] = [];
@@ -83,24 +95,37 @@ export function link(root: string, modules: ModuleMap, options: LinkOptions = {}
   };
   visit(root);
   rejectDuplicates(ordered);
-  const directives = new Map(ordered.flatMap((module) => module.directives).map((line) => [line.text, line]));
+  const directives = new Map(
+    ordered.flatMap((module) => module.directives).map((line) => [line.text, line]),
+  );
   const joined = [...directives.values(), ...ordered.flatMap((module) => module.lines)];
   // The loops of users stay loops.
   const lines = (options.unroll ?? true) ? expandLoops(joined) : joined;
   const taken = new Set(ordered.flatMap(({ declared }) => [...declared.keys()]));
-  for (const { guest } of ordered) if (guest) for (const line of guest.lines(taken)) lines.push(line);
+  for (const { guest } of ordered)
+    if (guest) for (const line of guest.lines(taken)) lines.push(line);
   const places = lines.map(({ module, line, rewritten = false }) => ({ module, line, rewritten }));
   return {
     code: `${lines.map((line) => line.text).join("\n")}\n`,
-    locate: (line) => places[Math.min(Math.max(line, 1), places.length) - 1] ?? { module: root, line: 1 },
+    locate: (line) =>
+      places[Math.min(Math.max(line, 1), places.length) - 1] ?? { module: root, line: 1 },
   };
 }
 
 function parse(path: string, source: string | ModuleSource): Module {
-  const given: ModuleSource = typeof source === "string" ? { name: fileName(path), text: source } : source;
+  const given: ModuleSource =
+    typeof source === "string" ? { name: fileName(path), text: source } : source;
   const { name, text, uses = [], guest } = given;
   const used = uses.map((from): Import => ({ from, names: [], line: 1 }));
-  if (guest) return { name, imports: used, directives: [], declared: new Map([[guest.entry, 1]]), lines: [], guest };
+  if (guest)
+    return {
+      name,
+      imports: used,
+      directives: [],
+      declared: new Map([[guest.entry, 1]]),
+      lines: [],
+      guest,
+    };
   const code = blankComments(text);
   const lineOf = (offset: number) => code.slice(0, offset).split("\n").length;
   const blanks: [start: number, end: number][] = [];
@@ -108,7 +133,12 @@ function parse(path: string, source: string | ModuleSource): Module {
   const imports = [...code.matchAll(IMPORT)].map((match): Import => {
     const line = lineOf(match.index);
     const body = IMPORT_BODY.exec(match[1].trim());
-    if (!body) throw located(name, line, `expected \`import package::path::{Name, ...};\`, found \`${match[0]}\``);
+    if (!body)
+      throw located(
+        name,
+        line,
+        `expected \`import package::path::{Name, ...};\`, found \`${match[0]}\``,
+      );
     blanks.push([match.index, match.index + match[0].length]);
     const names = (body[2] ?? body[3] ?? "").split(",").map((item) => item.trim());
     return { from: body[1].slice(0, -2), names: names.filter(Boolean), line };
@@ -129,7 +159,9 @@ function parse(path: string, source: string | ModuleSource): Module {
   for (const [start, end] of blanks) {
     body = body.slice(0, start) + body.slice(start, end).replace(/[^\n]/g, " ") + body.slice(end);
   }
-  const lines = body.split("\n").map((line, index): Line => ({ text: line.trimEnd(), module: name, line: index + 1 }));
+  const lines = body
+    .split("\n")
+    .map((line, index): Line => ({ text: line.trimEnd(), module: name, line: index + 1 }));
   return { name, imports: [...used, ...imports], directives, declared, lines, guest };
 }
 
@@ -151,7 +183,11 @@ function rejectDuplicates(modules: readonly Module[]): void {
     for (const [name, line] of module.declared) {
       const owner = owners.get(name);
       if (owner) {
-        throw located(module.name, line, `${name} is also declared at ${owner.name}:${owner.declared.get(name)}`);
+        throw located(
+          module.name,
+          line,
+          `${name} is also declared at ${owner.name}:${owner.declared.get(name)}`,
+        );
       }
       owners.set(name, module);
     }
@@ -161,4 +197,6 @@ function rejectDuplicates(modules: readonly Module[]): void {
 const fileName = (path: string) => `${path.replace(/^package::/, "").replaceAll("::", "/")}.wesl`;
 
 const at = (from: { module: Module; line: number } | undefined, message: string) =>
-  from ? located(from.module.name, from.line, message) : new FoveaError("shader", `link: ${message}`);
+  from
+    ? located(from.module.name, from.line, message)
+    : new FoveaError("shader", `link: ${message}`);

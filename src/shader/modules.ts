@@ -1,5 +1,6 @@
-// The shader modules that every attention kernel may import: the library, and the default text of each slot. A kernel
-// adds its root and its variants of the slots; what no kernel imports stays out of an application's bundle.
+// The shader modules that every attention kernel may import: the library, and the default text of
+// each slot. A kernel adds its root and its variants of the slots; what no kernel imports stays out
+// of an application's bundle.
 
 import finite from "../../shaders/lib/finite.wesl?raw";
 import mask from "../../shaders/lib/mask.wesl?raw";
@@ -78,12 +79,17 @@ export function asOutput(text: string): string {
   return renamed(bound, OUTPUT_NAMES).replaceAll("o[at / 2u]", "atomicLoad(&o[at / 2u])");
 }
 
-/** A module for q as one for k: the three tensors are read alike, and are told apart by names only. */
+/**
+ * A module for q as one for k: the three tensors are read alike, and are told apart by names only.
+ */
 export const asKey = (text: string): string => renamed(text, KEY_NAMES);
 /** A module for q as one for v. */
 export const asValue = (text: string): string => renamed(text, VALUE_NAMES);
 
-/** A module for q as one for another tensor of keys, with constants of its own: `decay`, `DECAY_DIM`, `DECAY_BF16`. */
+/**
+ * A module for q as one for another tensor of keys, with constants of its own: `decay`,
+ * `DECAY_DIM`, `DECAY_BF16`.
+ */
 export const asOperand = (name: string, binding: number, text: string): string =>
   renamed(text, {
     q: name,
@@ -103,12 +109,15 @@ export const asOperand = (name: string, binding: number, text: string): string =
   });
 
 /**
- * A module for q, or one for the output, as one for another tensor of rows, whose width is a uniform: `residual`,
- * `load_residual`, `RESIDUAL_BF16`.
+ * A module for q, or one for the output, as one for another tensor of rows, whose width is a
+ * uniform: `residual`, `load_residual`, `RESIDUAL_BF16`.
  */
 export function asRows(name: string, binding: number, text: string): string {
-  const runtime = text.replace(/^import .*config::\{(?:HEAD_DIM|V_DIM)\};$/m, ""); // the width, and nothing else
-  const imported = runtime.replace(/^import .*$/gm, (line) => line.replace(/HEAD_DIM, |, V_DIM/, ""));
+  // the width, and nothing else
+  const runtime = text.replace(/^import .*config::\{(?:HEAD_DIM|V_DIM)\};$/m, "");
+  const imported = runtime.replace(/^import .*$/gm, (line) =>
+    line.replace(/HEAD_DIM, |, V_DIM/, ""),
+  );
   return renamed(imported, {
     q: name,
     o: name,
@@ -123,7 +132,10 @@ export function asRows(name: string, binding: number, text: string): string {
     ...Object.fromEntries(
       ["q", "o"].flatMap((of) => [
         [`${of.toUpperCase()}_BF16`, `${name.toUpperCase()}_BF16`],
-        ...["base", "stride_b", "stride_h", "stride_d"].map((part) => [`${of}_${part}`, `${name}_${part}`]),
+        ...["base", "stride_b", "stride_h", "stride_d"].map((part) => [
+          `${of}_${part}`,
+          `${name}_${part}`,
+        ]),
         [`${of}_stride_m`, `${name}_stride_n`],
       ]),
     ),
@@ -187,10 +199,11 @@ export const MODULES: ModuleMap = {
 const CONSTANT = /^const (\w+) = (\w+);/gm;
 
 /**
- * Text for `slots/config`: the default file's constants, with these values. Throws FoveaError("shader") for a name that
- * the file does not have.
+ * Text for `slots/config`: the default file's constants, with these values. Throws
+ * FoveaError("shader") for a name that the file does not have.
  */
-export const configModule = (values: Constants): ModuleMap => constantsModule("config", config, values);
+export const configModule = (values: Constants): ModuleMap =>
+  constantsModule("config", config, values);
 
 type Constants = Readonly<Record<string, number | boolean>>;
 
@@ -198,7 +211,8 @@ type Constants = Readonly<Record<string, number | boolean>>;
 export function constantsModule(slot: string, defaults: string, values: Constants): ModuleMap {
   const constants = new Map([...defaults.matchAll(CONSTANT)].map((match) => [match[1], match[2]]));
   for (const [name, value] of Object.entries(values)) {
-    if (!constants.has(name)) throw new FoveaError("shader", `slots/${slot}.wesl has no constant ${name}`);
+    if (!constants.has(name))
+      throw new FoveaError("shader", `slots/${slot}.wesl has no constant ${name}`);
     constants.set(name, `${value}${typeof value === "number" ? "u" : ""}`);
   }
   const text = [...constants].map(([name, value]) => `const ${name} = ${value};\n`).join("");

@@ -14,13 +14,17 @@ export interface Line {
 export const located = (module: string, line: number, message: string) =>
   new FoveaError("shader", `${module}:${line}: ${message}`);
 
-/** Replaces every comment by as many spaces, so that positions stay and patterns can't match inside one. */
+/**
+ * Replaces every comment by as many spaces, so that positions stay and patterns can't match inside
+ * one.
+ */
 export function blankComments(text: string): string {
   let depth = 0;
   let inLine = false;
   return text.replace(/\/\/|\/\*|\*\/|\n|[^/*\n]+|./g, (token) => {
     if (token === "\n") inLine = false;
-    if (token === "\n" || (!inLine && depth === 0 && token !== "//" && token !== "/*")) return token;
+    if (token === "\n" || (!inLine && depth === 0 && token !== "//" && token !== "/*"))
+      return token;
     if (!inLine && token === "/*") depth++;
     else if (!inLine && token === "*/") depth--;
     else if (depth === 0) inLine = true;

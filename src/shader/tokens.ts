@@ -1,4 +1,5 @@
-// Tokens of WGSL, for texts that were not written here. Source: WGSL (W3C), section 3, "Textual structure".
+// Tokens of WGSL, for texts that were not written here. Source: WGSL (W3C), section 3, "Textual
+// structure".
 
 import { FoveaError, show } from "../errors.ts";
 
@@ -21,13 +22,20 @@ const CLASSES = Uint8Array.from({ length: 128 }, (_, code) => {
   const character = String.fromCharCode(code);
   const blank = /[\t\n\v\f\r ]/.test(character) ? CLASS.blank : 0;
   const letter = /[A-Za-z_]/.test(character) ? CLASS.nameStart : 0;
-  return blank | letter | (/\w/.test(character) ? CLASS.name : 0) | (SIGNS.includes(character) ? CLASS.sign : 0);
+  return (
+    blank |
+    letter |
+    (/\w/.test(character) ? CLASS.name : 0) |
+    (SIGNS.includes(character) ? CLASS.sign : 0)
+  );
 });
 
 /** A name, a number, one character of punctuation, or the end of the text. */
 export type TokenKind = "name" | "number" | "sign" | "end";
 
-/** Reads a text token by token. Time is linear in the text, and comments of any depth need no stack. */
+/**
+ * Reads a text token by token. Time is linear in the text, and comments of any depth need no stack.
+ */
 export class Tokens {
   readonly label: string;
   readonly source: string;
@@ -63,11 +71,17 @@ export class Tokens {
     if (code >= 128 || CLASSES[code] & CLASS.nameStart) {
       this.#skipClass(CLASS.name);
       // Names of other letters than ASCII's begin anew.
-      if (this.source.charCodeAt(this.#at) < 128 || this.#at === this.source.length || this.#takeName()) return "name";
+      if (
+        this.source.charCodeAt(this.#at) < 128 ||
+        this.#at === this.source.length ||
+        this.#takeName()
+      )
+        return "name";
     }
     if (this.#take(NUMBER)) {
       const start = this.start;
-      if (this.#take(GLUED)) throw this.error(start, `${show(this.source.slice(start, this.#at))} is no number`);
+      if (this.#take(GLUED))
+        throw this.error(start, `${show(this.source.slice(start, this.#at))} is no number`);
       return "number";
     }
     if (!(CLASSES[code] & CLASS.sign)) {
@@ -144,7 +158,8 @@ const characterName = (character: string) =>
     : `U+${(character.codePointAt(0) as number).toString(16).toUpperCase().padStart(4, "0")}`;
 
 /** The line ends of a stretch of text. */
-export const lineEnds = (text: string): IterableIterator<RegExpExecArray> => text.matchAll(LINE_END);
+export const lineEnds = (text: string): IterableIterator<RegExpExecArray> =>
+  text.matchAll(LINE_END);
 
 /** Line and column of a place, both from 1, as WGSL counts lines. */
 function placeOf(source: string, offset: number): { line: number; column: number } {

@@ -1,11 +1,13 @@
-// The loop expander. Kernels are written as loops over register arrays, because that is how people read them. Mature
-// GPU drivers unroll such loops and promote the arrays; software adapters and older compilers do neither. Above a loop
+// The loop expander. Kernels are written as loops over register arrays, because that is how people
+// read them. Mature GPU drivers unroll such loops and promote the arrays; software adapters and
+// older compilers do neither. Above a loop
 //
 //     // unroll
 //     for (var i = 0u; i < COUNT; i++) {
 //
-// the comment asks for COUNT copies of the body, with `i` replaced by a literal. Afterwards every function-scope array
-// that is only indexed by constants becomes separate variables: `acc[1u][0u]` turns into `acc_1_0`.
+// the comment asks for COUNT copies of the body, with `i` replaced by a literal. Afterwards every
+// function-scope array that is only indexed by constants becomes separate variables: `acc[1u][0u]`
+// turns into `acc_1_0`.
 
 import { blankComments, type Line, located } from "./source.ts";
 
@@ -20,7 +22,10 @@ const MOST_LINES = 150_000;
 
 type Constants = (expression: string) => number | undefined;
 
-/** Expands every loop under `// unroll` and splits the arrays that this leaves with constant indices only. */
+/**
+ * Expands every loop under `// unroll` and splits the arrays that this leaves with constant indices
+ * only.
+ */
 export function expandLoops(lines: readonly Line[]): Line[] {
   const constants = constantsOf(lines);
   return splitArrays(expand(lines, constants, { lines: MOST_LINES }), constants);
@@ -37,22 +42,39 @@ function expand(lines: readonly Line[], constants: Constants, left: { lines: num
     const head = lines[index + 1];
     const loop = head && LOOP.exec(head.text);
     if (!loop || loop[1] !== loop[2] || loop[1] !== loop[4]) {
-      throw located(mark.module, mark.line, "`// unroll` must stand above `for (var i = 0u; i < COUNT; i++) {`");
+      throw located(
+        mark.module,
+        mark.line,
+        "`// unroll` must stand above `for (var i = 0u; i < COUNT; i++) {`",
+      );
     }
     const [, name = "", , bound = "", , rest = ""] = loop;
     const count = constants(bound);
     if (count === undefined) {
-      throw located(head.module, head.line, `can't unroll: \`${bound}\` is not a constant of the module scope`);
+      throw located(
+        head.module,
+        head.line,
+        `can't unroll: \`${bound}\` is not a constant of the module scope`,
+      );
     }
     const { body, end } = loopBody(lines, index + 1, rest);
     const jump = body.find((line) => /\b(?:break|continue)\b/.test(blankComments(line.text)));
     if (jump)
-      throw located(jump.module, jump.line, "an unrolled loop is no loop: `break` and `continue` can't be in it");
+      throw located(
+        jump.module,
+        jump.line,
+        "an unrolled loop is no loop: `break` and `continue` can't be in it",
+      );
     const use = new RegExp(`(?<![\\w.])${name}(?!\\w)`, "g");
     for (let copy = 0; copy < count; copy++) {
-      const unrolled = body.map((line) => ({ ...line, text: line.text.replace(use, `${copy}u`), rewritten: true }));
+      const unrolled = body.map((line) => ({
+        ...line,
+        text: line.text.replace(use, `${copy}u`),
+        rewritten: true,
+      }));
       left.lines -= body.length;
-      if (left.lines < 0) throw located(head.module, head.line, `unrolled loops have more than ${MOST_LINES} lines`);
+      if (left.lines < 0)
+        throw located(head.module, head.line, `unrolled loops have more than ${MOST_LINES} lines`);
       out.push({ ...head, text: "{" });
       for (const line of expand(unrolled, constants, left)) out.push(line);
       out.push({ ...head, text: "}" });
@@ -63,7 +85,11 @@ function expand(lines: readonly Line[], constants: Constants, left: { lines: num
 }
 
 /** The lines between the loop's braces, and the index of the line that closes it. */
-function loopBody(lines: readonly Line[], headIndex: number, rest: string): { body: Line[]; end: number } {
+function loopBody(
+  lines: readonly Line[],
+  headIndex: number,
+  rest: string,
+): { body: Line[]; end: number } {
   const head = lines[headIndex];
   const body: Line[] = [];
   let depth = 1;
@@ -85,7 +111,10 @@ function loopBody(lines: readonly Line[], headIndex: number, rest: string): { bo
   throw located(head.module, head.line, "the unrolled loop is not closed");
 }
 
-/** Replaces arrays of function scope that are only ever indexed by constants by one variable per element. */
+/**
+ * Replaces arrays of function scope that are only ever indexed by constants by one variable per
+ * element.
+ */
 function splitArrays(lines: readonly Line[], constants: Constants): Line[] {
   const out = [...lines];
   const code = lines.map((line) => blankComments(line.text));
@@ -116,17 +145,28 @@ function splitArrays(lines: readonly Line[], constants: Constants): Line[] {
   return out;
 }
 
-/** `array<array<T, 4>, 8>` is element T with sizes [8, 4]; undefined where a size is not a known constant. */
-function arrayShape(type: string, constants: Constants): { element: string; sizes: number[] } | undefined {
+/**
+ * `array<array<T, 4>, 8>` is element T with sizes [8, 4]; undefined where a size is not a known
+ * constant.
+ */
+function arrayShape(
+  type: string,
+  constants: Constants,
+): { element: string; sizes: number[] } | undefined {
   const match = ARRAY_TYPE.exec(type.trim());
   if (!match) return { element: type.trim(), sizes: [] };
   const size = constants(match[2]);
   const inner = arrayShape(match[1], constants);
-  return size === undefined || !inner ? undefined : { element: inner.element, sizes: [size, ...inner.sizes] };
+  return size === undefined || !inner
+    ? undefined
+    : { element: inner.element, sizes: [size, ...inner.sizes] };
 }
 
 const elementNames = (name: string, sizes: readonly number[]): string[] =>
-  sizes.reduce((names, size) => names.flatMap((n) => Array.from({ length: size }, (_, i) => `${n}_${i}`)), [name]);
+  sizes.reduce(
+    (names, size) => names.flatMap((n) => Array.from({ length: size }, (_, i) => `${n}_${i}`)),
+    [name],
+  );
 
 /** The index of the first line after `start` that closes the block `start` stands in. */
 function scopeEnd(code: readonly string[], start: number): number {
@@ -140,8 +180,16 @@ function scopeEnd(code: readonly string[], start: number): number {
   return code.length;
 }
 
-/** The line with `name[1u][2u]` as `name_1_2`; undefined if any use has another form or an index out of range. */
-function splitUses(text: string, name: string, sizes: readonly number[], constants: Constants): string | undefined {
+/**
+ * The line with `name[1u][2u]` as `name_1_2`; undefined if any use has another form or an index out
+ * of range.
+ */
+function splitUses(
+  text: string,
+  name: string,
+  sizes: readonly number[],
+  constants: Constants,
+): string | undefined {
   if (!text.includes(name)) return text; // most lines
   const use = new RegExp(`(?<![\\w.])${name}(?!\\w)`, "g");
   let out = "";
@@ -178,20 +226,36 @@ function constantsOf(lines: readonly Line[]): Constants {
   return (expression) => evaluate(expression, lookUp);
 }
 
-/** Evaluates `+ - * / %` and parentheses over literals and names in unsigned integers; undefined for anything else. */
-function evaluate(expression: string, lookUp: (name: string) => number | undefined): number | undefined {
-  const reduce = (text: string, pattern: RegExp, value: (...groups: string[]) => string | number): string => {
+/**
+ * Evaluates `+ - * / %` and parentheses over literals and names in unsigned integers; undefined for
+ * anything else.
+ */
+function evaluate(
+  expression: string,
+  lookUp: (name: string) => number | undefined,
+): number | undefined {
+  const reduce = (
+    text: string,
+    pattern: RegExp,
+    value: (...groups: string[]) => string | number,
+  ): string => {
     let reduced = text;
-    while (pattern.test(reduced)) reduced = reduced.replace(pattern, (_, ...groups) => String(value(...groups)));
+    while (pattern.test(reduced))
+      reduced = reduced.replace(pattern, (_, ...groups) => String(value(...groups)));
     return reduced;
   };
   const flat = (text: string) => {
     const products = reduce(text, /(\d+)\s*([*/%])\s*(\d+)/, (a, operator, b) =>
       operator === "*" ? +a * +b : operator === "/" ? Math.floor(+a / +b) : +a % +b,
     );
-    return reduce(products, /(\d+)\s*([-+])\s*(\d+)/, (a, operator, b) => (operator === "+" ? +a + +b : +a - +b));
+    return reduce(products, /(\d+)\s*([-+])\s*(\d+)/, (a, operator, b) =>
+      operator === "+" ? +a + +b : +a - +b,
+    );
   };
-  const numbers = expression.replace(/(\d+)u\b|\b[A-Za-z_]\w*/g, (name, literal) => literal ?? `${lookUp(name)}`);
+  const numbers = expression.replace(
+    /(\d+)u\b|\b[A-Za-z_]\w*/g,
+    (name, literal) => literal ?? `${lookUp(name)}`,
+  );
   const value = flat(reduce(numbers, /\(([^()]*)\)/, (inner) => flat(inner))).trim();
   return /^\d+$/.test(value) ? Number(value) : undefined;
 }

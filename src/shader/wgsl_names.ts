@@ -1,5 +1,7 @@
-// The names of WGSL: what the text of a user's function may name, and what it may not, with the reason.
-// Source: WGSL (W3C), sections 6 ("Types"), 16 ("Keyword and token summary") and 17 ("Built-in functions").
+// The names of WGSL: what the text of a user's function may name, and what it may not, with the
+// reason.
+// Source: WGSL (W3C), sections 6 ("Types"), 16 ("Keyword and token summary") and 17 ("Built-in
+// functions").
 
 const words = (text: string): ReadonlySet<string> => new Set(text.split(" "));
 
@@ -45,13 +47,20 @@ const REFUSED: readonly (readonly [RegExp, string])[] = [
   [/^(?:dpdx|dpdy|fwidth)/, "derivatives are for fragment shaders"],
   [/^(?:texture|sampler)/, "textures can't be captured; pass memory as captures"],
   [/^atomic/, "captures are only read"],
-  [/^(?:f16|vec[234]h|mat[234]x[234]h)$/, "f16 needs a directive, which belongs to the kernel; take f32"],
+  [
+    /^(?:f16|vec[234]h|mat[234]x[234]h)$/,
+    "f16 needs a directive, which belongs to the kernel; take f32",
+  ],
   [/^(?:workgroup|write|read_write|handle|binding_array)$/, "memory comes in by captures"],
-  [/^(?:chromium_|subgroup_matrix|ray_|acceleration_structure)/, "it needs a directive, which belongs to the kernel"],
+  [
+    /^(?:chromium_|subgroup_matrix|ray_|acceleration_structure)/,
+    "it needs a directive, which belongs to the kernel",
+  ],
 ];
 
 const DIRECTIVES = "directives and imports belong to the kernel";
-export const MEMORY = "outside of functions memory comes in by captures, and nothing is kept between calls";
+export const MEMORY =
+  "outside of functions memory comes in by captures, and nothing is kept between calls";
 /** Words that begin what a text must not have, and why. */
 export const FORBIDDEN: Readonly<Record<string, string>> = {
   enable: DIRECTIVES,
@@ -72,10 +81,12 @@ export const isType = (name: string): boolean => TYPES.test(name);
 export const isPromised = (name: string): boolean => TYPES.test(name) || VALUES.has(name);
 
 /** Why a text may not use a name of WGSL; undefined if there is no such name, or no reason. */
-export const whyNot = (name: string): string | undefined => REFUSED.find(([pattern]) => pattern.test(name))?.[1];
+export const whyNot = (name: string): string | undefined =>
+  REFUSED.find(([pattern]) => pattern.test(name))?.[1];
 
 /** Whether WGSL declares a name, so that a declaration of it would hide that from other modules. */
-export const isPredeclared = (name: string): boolean => isPromised(name) || whyNot(name) !== undefined;
+export const isPredeclared = (name: string): boolean =>
+  isPromised(name) || whyNot(name) !== undefined;
 
 /** Why a word can be no name; undefined if it can. */
 export function whyNoName(word: string): string | undefined {

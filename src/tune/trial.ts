@@ -24,10 +24,15 @@ const HOPELESS = 2;
 /** The share of the default's time that another candidate may take at most to replace it. */
 const CLEARLY = 0.95;
 
-/** Whether times, turn by turn beside those of the default, are clearly shorter: their median ratio, and most of them. */
+/**
+ * Whether times, turn by turn beside those of the default, are clearly shorter: their median ratio,
+ * and most of them.
+ */
 export function clearlyFaster(times: readonly number[], standard: readonly number[]): boolean {
   const ratios = times.map((ms, turn) => ms / standard[turn]);
-  return median(ratios) < CLEARLY && ratios.filter((ratio) => ratio < 1).length >= 0.75 * ratios.length;
+  return (
+    median(ratios) < CLEARLY && ratios.filter((ratio) => ratio < 1).length >= 0.75 * ratios.length
+  );
 }
 
 function median(values: readonly number[]): number {
@@ -72,7 +77,9 @@ export class Trial {
   get timed(): Entrant[] {
     const able = this.#entrants.filter(({ failure, first }) => !failure && first !== undefined);
     const fastest = Math.max(TICK_MS, Math.min(...able.map(({ first = 0 }) => first)));
-    return able.filter((one) => one === this.#entrants[0] || (one.first ?? 0) <= HOPELESS * fastest);
+    return able.filter(
+      (one) => one === this.#entrants[0] || (one.first ?? 0) <= HOPELESS * fastest,
+    );
   }
 
   /** Compiles a choice. The first one is the default, and brings the memory. */
@@ -80,7 +87,10 @@ export class Trial {
     const entrant: Entrant = { choice, all: [], times: [] };
     this.#entrants.push(entrant);
     try {
-      const { plan, allocated, operands } = await preparePlan(this.#device, { ...this.#problem, ...choice });
+      const { plan, allocated, operands } = await preparePlan(this.#device, {
+        ...this.#problem,
+        ...choice,
+      });
       this.#made.push(plan);
       Object.assign(entrant, { plan });
       await allocated;
@@ -119,7 +129,9 @@ export class Trial {
     const [standard] = this.#entrants;
     const field = this.timed;
     await this.#race(field, budget);
-    const better = field.filter((one) => one !== standard && clearlyFaster(one.times, standard.times));
+    const better = field.filter(
+      (one) => one !== standard && clearlyFaster(one.times, standard.times),
+    );
     return better.sort((a, b) => median(a.times) - median(b.times))[0] ?? standard;
   }
 
@@ -134,7 +146,11 @@ export class Trial {
     return this.#entrants.map(({ choice, all, first, failure }) => {
       const ms = all.length ? median(all) : first;
       const why = failure instanceof Error ? failure.message : failure;
-      return { ...choice, ...(ms !== undefined && { ms }), ...(why !== undefined && { failure: `${why}` }) };
+      return {
+        ...choice,
+        ...(ms !== undefined && { ms }),
+        ...(why !== undefined && { failure: `${why}` }),
+      };
     });
   }
 
@@ -142,9 +158,16 @@ export class Trial {
     for (const one of [...this.#made, ...this.#tensors(), this.#timer]) one.destroy();
   }
 
-  /** A candidate that fails is out; the default's failure, or the device's, is the caller's to know. */
+  /**
+   * A candidate that fails is out; the default's failure, or the device's, is the caller's to know.
+   */
   #fail(entrant: Entrant, error: unknown): void {
-    if (entrant === this.#entrants[0] || !(error instanceof FoveaError) || error.code === "device-lost") throw error;
+    if (
+      entrant === this.#entrants[0] ||
+      !(error instanceof FoveaError) ||
+      error.code === "device-lost"
+    )
+      throw error;
     entrant.failure = error;
   }
 
@@ -154,7 +177,9 @@ export class Trial {
     let spent = 0;
     for (let turn = 0; turn < TURNS.most && (turn < TURNS.least || spent < budget); turn++) {
       for (const one of entrants) {
-        const runs = Math.ceil(MEASURED_MS / Math.min(MEASURED_MS, Math.max(one.first ?? 0, TICK_MS / 10)));
+        const runs = Math.ceil(
+          MEASURED_MS / Math.min(MEASURED_MS, Math.max(one.first ?? 0, TICK_MS / 10)),
+        );
         const ms = await this.#time(one, runs);
         spent += ms;
         one.times.push(ms / runs);
@@ -208,7 +233,8 @@ function differenceOf(values: ArrayLike<number>, expected: ArrayLike<number>): n
   let largest = 0;
   let difference = 0;
   for (let i = 0; i < expected.length; i++) {
-    if (Number.isNaN(values[i]) && Number.isNaN(expected[i])) continue; // the caller's own tensors hold NaN
+    // the caller's own tensors hold NaN
+    if (Number.isNaN(values[i]) && Number.isNaN(expected[i])) continue;
     largest = Math.max(largest, Math.abs(expected[i]));
     const off = Math.abs(values[i] - expected[i]);
     difference = Number.isNaN(off) ? Number.POSITIVE_INFINITY : Math.max(difference, off);

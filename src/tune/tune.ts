@@ -1,9 +1,15 @@
-// Which kernel is the fastest here, by trying: the rows of the tile tables, and the splits of the keys.
+// Which kernel is the fastest here, by trying: the rows of the tile tables, and the splits of the
+// keys.
 
 import { loadExtension } from "../attention/features.ts";
 import type { TunedAttention } from "../attention/options.ts";
 import { chooseKernels } from "../attention/plan_attention.ts";
-import { ATTENTION_PROBLEM, type AttentionProblem, type Cached, resolveProblem } from "../attention/problem.ts";
+import {
+  ATTENTION_PROBLEM,
+  type AttentionProblem,
+  type Cached,
+  resolveProblem,
+} from "../attention/problem.ts";
 import type { ResolvedProblem } from "../attention/resolved.ts";
 import { check, FoveaError, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
@@ -18,8 +24,8 @@ import { type Choice, Trial } from "./trial.ts";
 /** Options of {@link tune}. */
 export interface TuneOptions {
   /**
-   * Milliseconds of GPU time for the comparison, once all is compiled; slow candidates are dropped after one run, the
-   * others have at least three turns. Default 100.
+   * Milliseconds of GPU time for the comparison, once all is compiled; slow candidates are dropped
+   * after one run, the others have at least three turns. Default 100.
    */
   readonly budget?: number;
   /** Rows of the tile tables to try beside the default. Default: all that can run here. */
@@ -27,22 +33,28 @@ export interface TuneOptions {
 }
 
 /**
- * Finds the kernel that computes a problem fastest on this device: times the rows of the tile tables that can run here,
- * and where keys are split over workgroups, other numbers of splits. Each candidate's values are compared with the
- * default's first. The default stays unless another is faster by more than 5 % in two comparisons, turn by turn.
+ * Finds the kernel that computes a problem fastest on this device: times the rows of the tile
+ * tables that can run here, and where keys are split over workgroups, other numbers of splits. Each
+ * candidate's values are compared with the default's first. The default stays unless another is
+ * faster by more than 5 % in two comparisons, turn by turn.
  *
- * The result is plain data, to be stored as JSON and given to plans of this problem on this adapter as `tuned`. Lengths and
- * batch sizes up to the same power of two share one. Compiling the candidates takes longer than timing them: do it once, and
- * when nothing else is to be computed.
+ * The result is plain data, to be stored as JSON and given to plans of this problem on this adapter
+ * as `tuned`. Lengths and batch sizes up to the same power of two share one. Compiling the
+ * candidates takes longer than timing them: do it once, and when nothing else is to be computed.
  *
- * q, k and v may be tensors, which are read, or descriptions, for which random numbers are made. Results go to tensors of
- * tune's own, and all that it allocates is freed. A cache is timed with the keys that it holds.
+ * q, k and v may be tensors, which are read, or descriptions, for which random numbers are made.
+ * Results go to tensors of tune's own, and all that it allocates is freed. A cache is timed with
+ * the keys that it holds.
  *
- * Rejects with FoveaError as {@link planAttention} does; `"argument"` for a problem with a variant, for other tensors
- * than q, k and v that are only described, and for options that make no sense.
+ * Rejects with FoveaError as {@link planAttention} does; `"argument"` for a problem with a variant,
+ * for other tensors than q, k and v that are only described, and for options that make no sense.
  *
  * @example
- * const problem = { q: { shape: [1, 8, 512, 64] }, k: { shape: [1, 8, 512, 64] }, v: { shape: [1, 8, 512, 64] } };
+ * const problem = {
+ *   q: { shape: [1, 8, 512, 64] },
+ *   k: { shape: [1, 8, 512, 64] },
+ *   v: { shape: [1, 8, 512, 64] },
+ * };
  * const tuned = await tune(device, problem, { budget: 20, variants: ["8x32"] });
  * const stored = JSON.stringify(tuned);
  * const plan = await planAttention(device, { ...problem, tuned: JSON.parse(stored) });
@@ -67,7 +79,8 @@ export async function tune(
     check(
       problem[name] === undefined || problem[name] instanceof Tensor,
       "argument",
-      () => `tune: ${name} is only described; give the tensor, since what it holds decides how long attention takes.`,
+      () =>
+        `tune: ${name} is only described; give the tensor, since what it holds decides how long attention takes.`,
     );
   }
   const trial = new Trial(device, problem);
@@ -78,14 +91,19 @@ export async function tune(
     await Promise.all(choices.map((choice) => trial.enter(choice)));
     await trial.check();
     let best = await trial.fastest(budget / 3);
-    if (best.choice.kvSplits !== undefined && resolved.kvSplits === undefined && trial.timed.length) {
+    if (
+      best.choice.kvSplits !== undefined &&
+      resolved.kvSplits === undefined &&
+      trial.timed.length
+    ) {
       for (const kvSplits of splitsAround(best.choice.kvSplits, resolved.mostKeys)) {
         await trial.enter({ ...best.choice, kvSplits });
       }
       await trial.check();
       best = await trial.fastest(budget / 3);
     }
-    const { problemName } = await import("../attention/tuned.ts"); // with the plans that tuning makes, and not before
+    // with the plans that tuning makes, and not before
+    const { problemName } = await import("../attention/tuned.ts");
     if (best !== standard && !(await trial.duel(best, budget / 3))) best = standard;
     return {
       adapter: adapterName(device),
@@ -132,13 +150,22 @@ async function choiceOf(device: GPUDevice, resolved: ResolvedProblem): Promise<C
 }
 
 /** The rows of the tables that can run this problem here, and may be worth it. */
-async function runnable(device: GPUDevice, resolved: ResolvedProblem, among = TABLES as readonly string[]) {
+async function runnable(
+  device: GPUDevice,
+  resolved: ResolvedProblem,
+  among = TABLES as readonly string[],
+) {
   const { seqQ } = resolved;
   const promising = TABLES.filter((variant) => {
-    if (HALF.includes(variant) && !resolved.allowF16Products) return false; // faster, maybe, but less exact
+    // faster, maybe, but less exact
+    if (HALF.includes(variant) && !resolved.allowF16Products) return false;
     if (isMatrixVariant(variant) && !device.features.has(MATRIX_FEATURE)) return false;
-    // Tiles of rows waste nearly all of their work on one query, and so does decoding if it takes rows a few at a time.
-    return among.includes(variant) && (SHAPES.includes(variant) ? seqQ <= MOST_QUERIES.tiles : seqQ !== 1);
+    // Tiles of rows waste nearly all of their work on one query, and so does decoding if it takes
+    // rows a few at a time.
+    return (
+      among.includes(variant) &&
+      (SHAPES.includes(variant) ? seqQ <= MOST_QUERIES.tiles : seqQ !== 1)
+    );
   });
   const choices = promising.map((variant) =>
     choiceOf(device, { ...resolved, variant }).catch((error: unknown) => {

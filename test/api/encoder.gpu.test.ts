@@ -1,7 +1,16 @@
-// One-line calls into a caller's encoder: recorded, not submitted, right once the caller has submitted, and nothing left.
+// One-line calls into a caller's encoder: recorded, not submitted, right once the caller has
+// submitted, and nothing left.
 
 import { describe, expect, it } from "vitest";
-import { attention, copyTensor, gelu, mergeAttention, softmax, type Tensor, tensor } from "../../src/index.ts";
+import {
+  attention,
+  copyTensor,
+  gelu,
+  mergeAttention,
+  softmax,
+  type Tensor,
+  tensor,
+} from "../../src/index.ts";
 import { normal } from "../../src/reference/random.ts";
 import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
@@ -22,7 +31,10 @@ describe("the option encoder", () => {
       const merged = await mergeAttention([first, { output: q, lse }], run);
       const soft = await softmax(merged.output, run);
       const last = await gelu(soft.output, run);
-      return { last: last.output, made: [first.output, lse, merged.output, merged.lse, soft.output, last.output] };
+      return {
+        last: last.output,
+        made: [first.output, lse, merged.output, merged.lse, soft.output, last.output],
+      };
     };
     const expected = await chain();
     const encoder = device.createCommandEncoder();

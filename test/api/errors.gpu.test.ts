@@ -42,23 +42,47 @@ const PROBLEMS: readonly [what: string, change: object, message: string | RegExp
     { v: spec(3, 2, 7, 6) },
     "attention: q, k and v must have the same batch size (axes BHMD): q is [2, 4, 5, 8], k [2, 2, 7, 8], v [3, 2, 7, 6].",
   ],
-  ["other head dims", { k: spec(2, 2, 7, 4) }, /^attention: q and k must have the same head dim \(axes BHMD\)/],
-  ["other key heads", { v: spec(2, 4, 7, 6) }, /^attention: k and v must have the same number of heads/],
-  ["other key counts", { v: spec(2, 2, 8, 6) }, /^attention: k and v must have the same number of keys/],
+  [
+    "other head dims",
+    { k: spec(2, 2, 7, 4) },
+    /^attention: q and k must have the same head dim \(axes BHMD\)/,
+  ],
+  [
+    "other key heads",
+    { v: spec(2, 4, 7, 6) },
+    /^attention: k and v must have the same number of heads/,
+  ],
+  [
+    "other key counts",
+    { v: spec(2, 2, 8, 6) },
+    /^attention: k and v must have the same number of keys/,
+  ],
   [
     "heads that don't divide",
     { q: spec(2, 3, 5, 8) },
     /^attention: the 3 query heads must be a multiple of the 2 key heads/,
   ],
   ["no head dim", { q: spec(2, 4, 5, 0), k: spec(2, 2, 7, 0) }, /^attention: head dims start at 1/],
-  ["no head", { q: spec(2, 0, 5, 8), k: spec(2, 0, 7, 8), v: spec(2, 0, 7, 6) }, /^attention: there must be a head/],
-  ["another dtype", { q: { ...GOOD.q, dtype: "u32" } }, "attention: q must be f32, f16 or bf16, got u32."],
+  [
+    "no head",
+    { q: spec(2, 0, 5, 8), k: spec(2, 0, 7, 8), v: spec(2, 0, 7, 6) },
+    /^attention: there must be a head/,
+  ],
+  [
+    "another dtype",
+    { q: { ...GOOD.q, dtype: "u32" } },
+    "attention: q must be f32, f16 or bf16, got u32.",
+  ],
   [
     "an unknown dtype",
     { q: { ...GOOD.q, dtype: "f8" } },
     'attention: q: dtype must be f32, f16, bf16, u32, i32, u8, got "f8".',
   ],
-  ["an unknown layout", { layout: "bhdm" }, 'attention: layout must be "bhmd" or "bmhd", got "bhdm".'],
+  [
+    "an unknown layout",
+    { layout: "bhdm" },
+    'attention: layout must be "bhmd" or "bmhd", got "bhdm".',
+  ],
   ["a layout that the shapes don't have", { layout: "bmhd" }, /\(axes BMHD\): q is \[2, 4, 5, 8\]/],
   [
     "an unknown alignment",
@@ -70,7 +94,11 @@ const PROBLEMS: readonly [what: string, change: object, message: string | RegExp
     { scale: Number.NaN },
     "attention: scale must be a finite number of f32, got NaN. Leave it out for the default.",
   ],
-  ["an infinite scale", { scale: Number.POSITIVE_INFINITY }, /scale must be a finite number of f32, got Infinity/],
+  [
+    "an infinite scale",
+    { scale: Number.POSITIVE_INFINITY },
+    /scale must be a finite number of f32, got Infinity/,
+  ],
   [
     "an alignment and an offset",
     { causal: "top-left", queryOffset: 1 },
@@ -91,7 +119,11 @@ const PROBLEMS: readonly [what: string, change: object, message: string | RegExp
     { kvLengths: [7] },
     "attention: kvLengths must be 2 whole numbers (one a batch entry) from 0 to 7, the keys that k has, got 7.",
   ],
-  ["a length beyond the keys", { kvLengths: [8, 1] }, /from 0 to 7, the keys that k has, got 8,1\.$/],
+  [
+    "a length beyond the keys",
+    { kvLengths: [8, 1] },
+    /from 0 to 7, the keys that k has, got 8,1\.$/,
+  ],
   ["a negative length", { kvLengths: [-1, 1] }, /got -1,1\.$/],
   [
     "an output of another shape",
@@ -100,11 +132,25 @@ const PROBLEMS: readonly [what: string, change: object, message: string | RegExp
   ],
   [
     "an output in the other layout",
-    { layout: "bmhd", q: spec(2, 5, 4, 8), k: spec(2, 7, 2, 8), v: spec(2, 7, 2, 6), output: spec(2, 4, 5, 6) },
+    {
+      layout: "bmhd",
+      q: spec(2, 5, 4, 8),
+      k: spec(2, 7, 2, 8),
+      v: spec(2, 7, 2, 6),
+      output: spec(2, 4, 5, 6),
+    },
     "attention: output must be [2, 5, 4, 6], got [2, 4, 5, 6].",
   ],
-  ["an LSE of another shape", { lse: spec(2, 4, 6) }, "attention: lse must be [2, 4, 5], got [2, 4, 6]."],
-  ["a maxDispatchFlops of 0", { maxDispatchFlops: 0 }, "attention: maxDispatchFlops must be a positive number, got 0."],
+  [
+    "an LSE of another shape",
+    { lse: spec(2, 4, 6) },
+    "attention: lse must be [2, 4, 5], got [2, 4, 6].",
+  ],
+  [
+    "a maxDispatchFlops of 0",
+    { maxDispatchFlops: 0 },
+    "attention: maxDispatchFlops must be a positive number, got 0.",
+  ],
   [
     "an unknown variant",
     { variant: "9x9" },
@@ -135,11 +181,19 @@ const OVERLAPS: readonly [what: string, change: object, message: RegExp][] = [
 describe("planAttention refuses", () => {
   it.each(PROBLEMS)("%s", async (_, change, message) => {
     const device = await testDevice();
-    await expectError(() => planAttention(device, { ...GOOD, ...change } as AttentionProblem), "argument", message);
+    await expectError(
+      () => planAttention(device, { ...GOOD, ...change } as AttentionProblem),
+      "argument",
+      message,
+    );
   });
   it.each(OVERLAPS)("%s", async (_, change, message) => {
     const device = await testDevice();
-    await expectError(() => planAttention(device, { ...GOOD, ...change } as AttentionProblem), "overlap", message);
+    await expectError(
+      () => planAttention(device, { ...GOOD, ...change } as AttentionProblem),
+      "overlap",
+      message,
+    );
   });
   it("tensors that are larger than a binding may be, naming the limit", async () => {
     const device = withLimits(await testDevice(), { maxStorageBufferBindingSize: 2 ** 27 });
@@ -177,7 +231,11 @@ describe("planAttention refuses", () => {
     const floats = tensor(device, [2]);
     const message =
       "attention: kvLengths must be a dense i32 tensor [2], one number a batch entry, got f32 [2] with strides [1].";
-    await expectError(() => planAttention(device, { ...GOOD, kvLengths: floats }), "argument", message);
+    await expectError(
+      () => planAttention(device, { ...GOOD, kvLengths: floats }),
+      "argument",
+      message,
+    );
     const three = tensor(device, [3], { dtype: "i32" });
     await expectError(
       () => planAttention(device, { ...GOOD, causal: true, queryOffset: three }),
@@ -191,18 +249,31 @@ describe("planAttention refuses", () => {
 
 describe("encode refuses, and records nothing,", () => {
   const shape = [1, 2, 9, 8];
-  const set = async (): Promise<{ device: GPUDevice; memory: Record<"q" | "k" | "v" | "output", Tensor> }> => {
+  const set = async (): Promise<{
+    device: GPUDevice;
+    memory: Record<"q" | "k" | "v" | "output", Tensor>;
+  }> => {
     const device = await testDevice();
-    const [q, k, v, output] = ["q", "k", "v", "output"].map((label) => tensor(device, shape, { label }));
+    const [q, k, v, output] = ["q", "k", "v", "output"].map((label) =>
+      tensor(device, shape, { label }),
+    );
     return { device, memory: { q, k, v, output } };
   };
   const attempt = async (
-    change: (memory: Record<"q" | "k" | "v" | "output", Tensor>, device: GPUDevice) => object | Promise<object>,
+    change: (
+      memory: Record<"q" | "k" | "v" | "output", Tensor>,
+      device: GPUDevice,
+    ) => object | Promise<object>,
     code: Parameters<typeof expectError>[1],
     message: string | RegExp,
   ) => {
     const { device, memory } = await set();
-    const plan = await planAttention(device, { q: spec(...shape), k: spec(...shape), v: spec(...shape), ...small });
+    const plan = await planAttention(device, {
+      q: spec(...shape),
+      k: spec(...shape),
+      v: spec(...shape),
+      ...small,
+    });
     const changed = { ...memory, ...(await change(memory, device)) };
     const encoder = device.createCommandEncoder();
     await expectError(() => plan.encode(encoder, changed), code, message);
@@ -217,7 +288,11 @@ describe("encode refuses, and records nothing,", () => {
       "attention: k is missing: the plan was made without a tensor for it.",
     ));
   it("a raw buffer", () =>
-    attempt(({ q }) => ({ q: q.buffer }), "argument", "attention: q must be a Tensor; wrap a buffer with tensor()."));
+    attempt(
+      ({ q }) => ({ q: q.buffer }),
+      "argument",
+      "attention: q must be a Tensor; wrap a buffer with tensor().",
+    ));
   it("a tensor of another shape", () =>
     attempt(
       (_, device) => ({ v: tensor(device, [1, 2, 8, 8]) }),
@@ -318,7 +393,11 @@ describe("attention refuses", () => {
       "argument",
       "attention: v must be a Tensor; make one with tensor().",
     );
-    await expectError(() => attention(undefined as never, q, q), "argument", /attention: q must be a Tensor/);
+    await expectError(
+      () => attention(undefined as never, q, q),
+      "argument",
+      /attention: q must be a Tensor/,
+    );
   });
   it("a buffer that its owner destroyed, with the GPU's own words", async () => {
     const device = await testDevice();

@@ -1,4 +1,5 @@
-// Calls that fail half way free what they had, and limits are checked before there is memory for anything.
+// Calls that fail half way free what they had, and limits are checked before there is memory for
+// anything.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -30,11 +31,20 @@ describe("a failure frees what there was", () => {
     const { device, buffers } = counted(await testDevice());
     const q = tensor(device, [1, 1, 4, 4]);
     const before = buffers();
-    const options = { scoreFunction: scoreFunction(BROKEN), kvLengths: [3] }; // with tables of its own
+    // with tables of its own
+    const options = { scoreFunction: scoreFunction(BROKEN), kvLengths: [3] };
     await expectError(() => attention(q, q, q, options), "shader", /u32/);
-    await expectError(() => planAttention(device, { q, k: q, v: q, kvSplits: 4, ...options }), "shader", /u32/);
+    await expectError(
+      () => planAttention(device, { q, k: q, v: q, kvSplits: 4, ...options }),
+      "shader",
+      /u32/,
+    );
     const broken: MaskFunction = maskFunction("fn mask(at: Position) -> bool { return at.head; }");
-    await expectError(() => createBlockMask(device, broken, { seqQ: 64, seqKv: 64 }), "shader", /u32/);
+    await expectError(
+      () => createBlockMask(device, broken, { seqQ: 64, seqKv: 64 }),
+      "shader",
+      /u32/,
+    );
     expect(buffers()).toBe(before);
     q.destroy();
   });
@@ -45,7 +55,11 @@ describe("a failure frees what there was", () => {
     const before = buffers();
     const options = { scoreFunction: scoreFunction(BROKEN) };
     await expectError(() => multiplicativeAttention(q, q, q, weight, options), "shader", /u32/);
-    await expectError(() => multiplicativeAttention(q, q, q, weight, { kvLengths: [9] }), "argument", /kvLengths/);
+    await expectError(
+      () => multiplicativeAttention(q, q, q, weight, { kvLengths: [9] }),
+      "argument",
+      /kvLengths/,
+    );
     expect(buffers()).toBe(before);
     for (const one of [q, weight]) one.destroy();
   });
@@ -62,9 +76,14 @@ describe("outputs", () => {
     const encode = (lse: Tensor) => plan.encode(device.createCommandEncoder(), { output, lse });
     encode(at(64, [1, 1, 4]));
     // Element 0 to 3 of 16, in a binding that begins where the other's does.
-    await expectError(() => encode(at(0, [1, 1, 4])), "overlap", /^attention: output and lse overlap in their buffer/);
+    await expectError(
+      () => encode(at(0, [1, 1, 4])),
+      "overlap",
+      /^attention: output and lse overlap in their buffer/,
+    );
     const wide = memory.view({ shape: [1, 1, 4, 4], strides: [0, 0, 40, 1] });
-    const wideOutput = () => plan.encode(device.createCommandEncoder(), { output: wide, lse: at(64, [1, 1, 4]) });
+    const wideOutput = () =>
+      plan.encode(device.createCommandEncoder(), { output: wide, lse: at(64, [1, 1, 4]) });
     await expectError(wideOutput, "argument", /strides/);
     for (const one of [plan, q, memory]) one.destroy();
   });
@@ -72,11 +91,18 @@ describe("outputs", () => {
     const device = await testDevice();
     const q = tensor(device, [1, 1, 4, 4]);
     const memory = tensor(device, [512]);
-    const output = memory.view({ shape: [1, 1, 4, 4], strides: [400, 400, 100, 1] }); // elements 0 to 303
+    // elements 0 to 303
+    const output = memory.view({ shape: [1, 1, 4, 4], strides: [400, 400, 100, 1] });
     const plan = await planAttention(device, { q, k: q, v: q, output, lse: true, variant: "8x32" });
     const encode = (offset: number) =>
-      plan.encode(device.createCommandEncoder(), { lse: memory.view({ shape: [1, 1, 4], offset }) });
-    await expectError(() => encode(256), "overlap", /^attention: output and lse overlap in their buffer/);
+      plan.encode(device.createCommandEncoder(), {
+        lse: memory.view({ shape: [1, 1, 4], offset }),
+      });
+    await expectError(
+      () => encode(256),
+      "overlap",
+      /^attention: output and lse overlap in their buffer/,
+    );
     encode(320);
     for (const one of [plan, q, memory]) one.destroy();
   });
@@ -85,17 +111,28 @@ describe("outputs", () => {
 describe("limits", () => {
   it("are checked before anything is allocated", async () => {
     const { device: real, count } = counted(await testDevice());
-    const device = withLimits(real, { maxBufferSize: 2 ** 20, maxStorageBufferBindingSize: 2 ** 18 });
+    const device = withLimits(real, {
+      maxBufferSize: 2 ** 20,
+      maxStorageBufferBindingSize: 2 ** 18,
+    });
     const before = count.buffersMade;
     const huge = { seqQ: 2 ** 28, seqKv: 2 ** 28 };
-    await expectError(() => createBlockMask(device, slidingWindow(1, 1), huge), "limit", /the list of blocks spans/);
+    await expectError(
+      () => createBlockMask(device, slidingWindow(1, 1), huge),
+      "limit",
+      /the list of blocks spans/,
+    );
     const none = { seqQ: 2 ** 28, seqKv: 0, batch: 2 ** 28, heads: 2 ** 28 };
     await expectError(() => blockMaskOf(device, [], none), "limit", /the list of blocks spans/);
     const many = { shape: [1, 64, 2 ** 17, 4] };
     const cut = { q: many, k: many, v: many, variant: "8x32", maxDispatchFlops: 1 };
     await expectError(() => planAttention(real, cut), "limit", /^\d+ dispatches are too many/);
     const long = { shape: [1, 1, 2 ** 19, 1], dtype: "u8" } as never;
-    await expectError(() => planLinearAttention(device, { q: long, k: long, v: long }), "argument", /f32, f16 or bf16/);
+    await expectError(
+      () => planLinearAttention(device, { q: long, k: long, v: long }),
+      "argument",
+      /f32, f16 or bf16/,
+    );
     await expectError(() => tensor(device, [2 ** 19]), "limit", /maxBufferSize of 1048576/);
     expect(count.buffersMade).toBe(before);
   });

@@ -1,6 +1,7 @@
-// Options that no caller means: of every public function each option with each hostile value ends in a FoveaError, or
-// gives the values of the plain call, or those that float64 gives for what was said; never in a TypeError, an unhandled
-// rejection or a hang. A new function is a line in one of the tables.
+// Options that no caller means: of every public function each option with each hostile value ends
+// in a FoveaError, or gives the values of the plain call, or those that float64 gives for what was
+// said; never in a TypeError, an unhandled rejection or a hang. A new function is a line in one of
+// the tables.
 
 import { describe, expect, it } from "vitest";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
@@ -24,15 +25,22 @@ const calls: readonly Call[] = [
 ];
 const counted = { tried: 0, taken: 0 };
 
-/** One call of every operation, for whoever changes something: `npm test -- --quick` runs these alone. */
+/**
+ * One call of every operation, for whoever changes something: `npm test -- --quick` runs these
+ * alone.
+ */
 describe("good calls", () => {
-  it.each(calls.map((call) => [call.name, call] as const))("of %s give what float64 gives", async (_, call) => {
-    const { args = {}, options } = call;
-    const found = await call.run(Object.values(args), options);
-    expect(found.length).toBeGreaterThan(0);
-    expect(Array.from(found).every(Number.isFinite)).toBe(true);
-    if (call.right) expect(isClose(found, call.right(args, options ?? {})), `${Array.from(found)}`).toBe(true);
-  });
+  it.each(calls.map((call) => [call.name, call] as const))(
+    "of %s give what float64 gives",
+    async (_, call) => {
+      const { args = {}, options } = call;
+      const found = await call.run(Object.values(args), options);
+      expect(found.length).toBeGreaterThan(0);
+      expect(Array.from(found).every(Number.isFinite)).toBe(true);
+      if (call.right)
+        expect(isClose(found, call.right(args, options ?? {})), `${Array.from(found)}`).toBe(true);
+    },
+  );
 });
 
 describe("hostile values", () => {

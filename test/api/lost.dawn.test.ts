@@ -1,5 +1,5 @@
-// A device that is lost while something waits for it: each call rejects once, with "device-lost", and Node, which exits on
-// a rejection that nobody handles, goes on.
+// A device that is lost while something waits for it: each call rejects once, with "device-lost",
+// and Node, which exits on a rejection that nobody handles, goes on.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -30,12 +30,15 @@ const CALLS: Readonly<Record<string, (device: GPUDevice) => Promise<unknown>>> =
       lse: true,
     }),
   prewarm: (device) =>
-    prewarm(device, [{ q: { shape: [1, 1, 4, 4] }, k: { shape: [1, 1, 4, 4] }, v: { shape: [1, 1, 4, 4] } }]),
+    prewarm(device, [
+      { q: { shape: [1, 1, 4, 4] }, k: { shape: [1, 1, 4, 4] }, v: { shape: [1, 1, 4, 4] } },
+    ]),
   multiplicativeAttention: (device) => {
     const q = tensor(device, [1, 2, 4, 4]);
     return multiplicativeAttention(q, q, q, tensor(device, [2, 4, 4]));
   },
-  createBlockMask: (device) => createBlockMask(device, slidingWindow(2, 2), { seqQ: 64, seqKv: 64 }),
+  createBlockMask: (device) =>
+    createBlockMask(device, slidingWindow(2, 2), { seqQ: 64, seqKv: 64 }),
   read: (device) => tensor(device, [4]).read(),
   write: (device) => tensor(device, [8], { dtype: "u8" }).slice(0, 1, 3).write([1, 2]),
   time: (device) => createGpuTimer(device).time(() => {}),
@@ -53,7 +56,8 @@ describe("a loss in flight", () => {
           () => undefined,
           (error: unknown) => error,
         );
-        for (let turn = 0; turn < turns; turn++) await (turn % 2 ? new Promise(setImmediate) : Promise.resolve());
+        for (let turn = 0; turn < turns; turn++)
+          await (turn % 2 ? new Promise(setImmediate) : Promise.resolve());
         device.destroy();
         const error = await call;
         if (error === undefined) continue; // it was done before

@@ -12,7 +12,8 @@ failOnGpuErrors();
 const rows = { shape: [1, 2, 4, 8] };
 const qkv = { q: rows, k: rows, v: rows };
 /** A number of every element from -1 to 1. */
-const wave = (count: number, step: number) => Float32Array.from({ length: count }, (_, i) => Math.sin(1 + step * i));
+const wave = (count: number, step: number) =>
+  Float32Array.from({ length: count }, (_, i) => Math.sin(1 + step * i));
 
 type Call = (device: GPUDevice, x: Tensor, options: object) => unknown;
 /** Every public function that has options, called with nothing wrong but the options. */
@@ -22,20 +23,30 @@ const CALLS: Readonly<Record<string, Call>> = {
   prewarm: (device, _, options) => fovea.prewarm(device, [{ ...qkv, ...options }]),
   tune: (device, _, options) => fovea.tune(device, qkv, options),
   additiveAttention: (_, x, options) => fovea.additiveAttention(x, x, x, options),
-  planAdditiveAttention: (device, _, options) => fovea.planAdditiveAttention(device, { ...qkv, ...options }),
+  planAdditiveAttention: (device, _, options) =>
+    fovea.planAdditiveAttention(device, { ...qkv, ...options }),
   multiplicativeAttention: (_, x, options) => fovea.multiplicativeAttention(x, x, x, x, options),
   planMultiplicativeAttention: (device, _, options) =>
     fovea.planMultiplicativeAttention(device, { ...qkv, weight: { shape: [8, 8] }, ...options }),
   attentionWeights: (_, x, options) => fovea.attentionWeights(x, x, options),
-  planAttentionWeights: (device, _, options) => fovea.planAttentionWeights(device, { q: rows, k: rows, ...options }),
+  planAttentionWeights: (device, _, options) =>
+    fovea.planAttentionWeights(device, { q: rows, k: rows, ...options }),
   topKKeys: (_, x, options) => fovea.topKKeys(x, x, { k: 1, ...options }),
-  planTopKKeys: (device, _, options) => fovea.planTopKKeys(device, { q: rows, k: rows, count: 1, ...options }),
+  planTopKKeys: (device, _, options) =>
+    fovea.planTopKKeys(device, { q: rows, k: rows, count: 1, ...options }),
   linearAttention: (_, x, options) => fovea.linearAttention(x, x, x, options),
-  planLinearAttention: (device, _, options) => fovea.planLinearAttention(device, { ...qkv, ...options }),
+  planLinearAttention: (device, _, options) =>
+    fovea.planLinearAttention(device, { ...qkv, ...options }),
   mergeAttention: (_, x, options) =>
-    fovea.mergeAttention([{ output: x, lse: x.view({ shape: [1, 2, 4], strides: [64, 32, 8] }) }], options),
+    fovea.mergeAttention(
+      [{ output: x, lse: x.view({ shape: [1, 2, 4], strides: [64, 32, 8] }) }],
+      options,
+    ),
   planMerge: (device, _, options) =>
-    fovea.planMerge(device, { partials: [{ output: rows, lse: { shape: [1, 2, 4] } }], ...options }),
+    fovea.planMerge(device, {
+      partials: [{ output: rows, lse: { shape: [1, 2, 4] } }],
+      ...options,
+    }),
   softmax: (_, x, options) => fovea.softmax(x, options),
   logSoftmax: (_, x, options) => fovea.logSoftmax(x, options),
   planSoftmax: (device, _, options) => fovea.planSoftmax(device, { x: rows, ...options }),
@@ -48,9 +59,14 @@ const CALLS: Readonly<Record<string, Call>> = {
   planPointwise: (device, _, options) => fovea.planPointwise(device, { x: rows, ...options }),
   relativePositionBias: (_, x, options) =>
     fovea.relativePositionBias(x.view({ shape: [32, 2] }), { seqQ: 2, seqKv: 2, ...options }),
-  gatedPositionBias: (_, x, options) => fovea.gatedPositionBias(x, { update: x, reset: x, scale: x, ...options }),
+  gatedPositionBias: (_, x, options) =>
+    fovea.gatedPositionBias(x, { update: x, reset: x, scale: x, ...options }),
   planPositionBias: (device, _, options) =>
-    fovea.planPositionBias(device, { table: { shape: [32, 2] }, output: { shape: [1, 2, 2, 2] }, ...options }),
+    fovea.planPositionBias(device, {
+      table: { shape: [32, 2] },
+      output: { shape: [1, 2, 2, 2] },
+      ...options,
+    }),
   project: (_, x, options) => fovea.project(x, x, options),
   planProjection: (device, _, options) =>
     fovea.planProjection(device, { x: rows, weight: { shape: [3, 8] }, ...options }),
@@ -65,17 +81,20 @@ const CALLS: Readonly<Record<string, Call>> = {
   t5Score: (_, x, options) => fovea.t5Score({ table: x.view({ shape: [32, 2] }), ...options }),
   createBlockMask: (device, _, options) =>
     fovea.createBlockMask(device, fovea.causalMask(), { seqQ: 64, seqKv: 64, ...options }),
-  blockMaskOf: (device, _, options) => fovea.blockMaskOf(device, ["full"], { seqQ: 64, seqKv: 64, ...options }),
+  blockMaskOf: (device, _, options) =>
+    fovea.blockMaskOf(device, ["full"], { seqQ: 64, seqKv: 64, ...options }),
   createKvCache: (device, _, options) =>
     fovea.createKvCache(device, { batch: 1, kvHeads: 2, headDim: 8, capacity: 8, ...options }),
   createPagedKvCache: (device, _, options) =>
     fovea.createPagedKvCache(device, { entries: 1, kvHeads: 2, headDim: 8, pages: 2, ...options }),
   scoreFunction: (_device, _x, options) =>
     fovea.scoreFunction("fn score(s: f32, at: Position) -> f32 { return s; }", options),
-  maskFunction: (_device, _x, options) => fovea.maskFunction("fn mask(at: Position) -> bool { return true; }", options),
+  maskFunction: (_device, _x, options) =>
+    fovea.maskFunction("fn mask(at: Position) -> bool { return true; }", options),
   probabilityFunction: (_device, _x, options) =>
     fovea.probabilityFunction("fn probability(p: f32, at: Position) -> f32 { return p; }", options),
-  unpackQkv: (_, x, options) => fovea.unpackQkv(x.view({ shape: [1, 2, 24] }), { heads: 1, headDim: 8, ...options }),
+  unpackQkv: (_, x, options) =>
+    fovea.unpackQkv(x.view({ shape: [1, 2, 24] }), { heads: 1, headDim: 8, ...options }),
   tensor: (device, _, options) => fovea.tensor(device, [1], options),
   requestFoveaDevice: (_device, _x, options) => fovea.requestFoveaDevice(options),
 };
@@ -120,13 +139,19 @@ const WITHOUT = [
 
 describe("a name that there is not", () => {
   it("every public function is in the table", () => {
-    expect(Object.keys(fovea).filter((name) => !(name in CALLS) && !WITHOUT.includes(name))).toEqual([]);
+    expect(
+      Object.keys(fovea).filter((name) => !(name in CALLS) && !WITHOUT.includes(name)),
+    ).toEqual([]);
   });
 
   it.each(Object.keys(CALLS))("is refused by %s", async (name) => {
     const device = await testDevice();
     const x = tensor(device, [1, 2, 4, 8], { data: wave(64, 0.3) });
-    await expectError(() => CALLS[name](device, x, { nonsense: 1 }), "argument", /there is no option "nonsense"/);
+    await expectError(
+      () => CALLS[name](device, x, { nonsense: 1 }),
+      "argument",
+      /there is no option "nonsense"/,
+    );
     x.destroy();
   });
 
@@ -163,18 +188,35 @@ describe("a name that there is not", () => {
     ["dropout", { dropout: { p: "0.1", seed: 1 } }, /dropout: p must be a number, got "0\.1"/],
     ["dropout", { dropout: { p: [], seed: 1 } }, /dropout: p must be a number, got \[\]/],
     ["dropout", { dropout: { p: null, seed: 1 } }, /dropout: p must be a number, got null/],
-    ["relativeBias", { relativeBias: { table: [1], bidirectionnal: true } }, /Did you mean bidirectional\?/],
-    ["similarity", { similarity: { kind: "l2", epsilon: 1 } }, /similarity: there is no option "epsilon"/],
-    ["allowF16Products", { allowF16Products: "no" }, /allowF16Products must be a boolean, got "no"/],
+    [
+      "relativeBias",
+      { relativeBias: { table: [1], bidirectionnal: true } },
+      /Did you mean bidirectional\?/,
+    ],
+    [
+      "similarity",
+      { similarity: { kind: "l2", epsilon: 1 } },
+      /similarity: there is no option "epsilon"/,
+    ],
+    [
+      "allowF16Products",
+      { allowF16Products: "no" },
+      /allowF16Products must be a boolean, got "no"/,
+    ],
   ])("of %s within the options", async (_, options, message) => {
     const device = await testDevice();
-    await expectError(() => fovea.planAttention(device, { ...qkv, ...options }), "argument", message);
+    await expectError(
+      () => fovea.planAttention(device, { ...qkv, ...options }),
+      "argument",
+      message,
+    );
   });
 
   it("of a layer and of its runs is refused", async () => {
     const device = await testDevice();
     const weights = fovea.multiHeadWeights.glorot(device, { embedDim: 8, heads: 2 });
-    const make = (options: object) => new fovea.MultiHeadAttention(device, weights, { heads: 2, ...options });
+    const make = (options: object) =>
+      new fovea.MultiHeadAttention(device, weights, { heads: 2, ...options });
     await expectError(
       () => make({ num_heads: 2 }),
       "argument",
@@ -188,7 +230,11 @@ describe("a name that there is not", () => {
       "argument",
       /no option "key_padding_mask"\. Here it is ignoreKeyMask or kvLengths\./,
     );
-    await expectError(() => layer.forward(x, given({ rotary: {} })), "argument", /rotary\(\) turns queries and keys/);
+    await expectError(
+      () => layer.forward(x, given({ rotary: {} })),
+      "argument",
+      /rotary\(\) turns queries and keys/,
+    );
     await expectError(
       () => layer.plan({ query: x, is_causal: true } as fovea.MultiHeadProblem),
       "argument",
@@ -200,28 +246,40 @@ describe("a name that there is not", () => {
 });
 
 describe("bindings that a plan has no use for", () => {
-  it.each(["mask", "bias", "kvLengths", "sinks", "temperature", "cache", "lse", "workspace", "nonsense"])(
-    "are refused: %s",
-    async (name) => {
-      const device = await testDevice();
-      const x = tensor(device, [1, 2, 4, 8], { data: wave(64, 0.3) });
-      const output = tensor(device, [1, 2, 4, 8]);
-      const plan = await fovea.planAttention(device, { q: x, k: x, v: x, variant: "8x32" });
-      const encoder = device.createCommandEncoder();
-      await expectError(
-        () => plan.encode(encoder, { output, [name]: x }),
-        "argument",
-        `attention: the plan has no use for "${name}"; it takes q, k, v, output. What else a problem has is said when its plan is made.`,
-      );
-      plan.encode(encoder, { output, [name]: undefined });
-      for (const one of [plan, x, output]) one.destroy();
-    },
-  );
+  it.each([
+    "mask",
+    "bias",
+    "kvLengths",
+    "sinks",
+    "temperature",
+    "cache",
+    "lse",
+    "workspace",
+    "nonsense",
+  ])("are refused: %s", async (name) => {
+    const device = await testDevice();
+    const x = tensor(device, [1, 2, 4, 8], { data: wave(64, 0.3) });
+    const output = tensor(device, [1, 2, 4, 8]);
+    const plan = await fovea.planAttention(device, { q: x, k: x, v: x, variant: "8x32" });
+    const encoder = device.createCommandEncoder();
+    await expectError(
+      () => plan.encode(encoder, { output, [name]: x }),
+      "argument",
+      `attention: the plan has no use for "${name}"; it takes q, k, v, output. What else a problem has is said when its plan is made.`,
+    );
+    plan.encode(encoder, { output, [name]: undefined });
+    for (const one of [plan, x, output]) one.destroy();
+  });
 });
 
 it("keys beside a cache, and what is the cache's own, are refused as bindings", async () => {
   const device = await testDevice();
-  const cache = await fovea.createKvCache(device, { batch: 1, kvHeads: 2, headDim: 8, capacity: 8 });
+  const cache = await fovea.createKvCache(device, {
+    batch: 1,
+    kvHeads: 2,
+    headDim: 8,
+    capacity: 8,
+  });
   const x = tensor(device, [1, 2, 4, 8], { data: wave(64, 0.3) });
   await cache.append(x, x);
   const output = tensor(device, [1, 2, 4, 8]);
@@ -276,7 +334,10 @@ describe("options that mean nothing by being there", () => {
     kvLengths[0] = 5;
     options.causal = true;
     const { output } = await running;
-    const { output: expected } = await fovea.attention(x, x, x, { kvLengths: [2], variant: "8x32" });
+    const { output: expected } = await fovea.attention(x, x, x, {
+      kvLengths: [2],
+      variant: "8x32",
+    });
     expect(await output.read()).toEqual(await expected.read());
     for (const one of [x, output, expected]) one.destroy();
   });

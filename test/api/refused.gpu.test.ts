@@ -1,5 +1,5 @@
-// Memory that the GPU refuses, of any tensor that a call touches: the code is "out-of-memory", never zeros and never
-// "validation"; and what has memory is freed.
+// Memory that the GPU refuses, of any tensor that a call touches: the code is "out-of-memory",
+// never zeros and never "validation"; and what has memory is freed.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -45,10 +45,15 @@ async function setUp(more: (label: string) => boolean = () => false) {
   return { device, make, gone, buffers: () => buffers() - refused };
 }
 
-const outOfMemory = (work: () => unknown, message: RegExp) => expectError(work, "out-of-memory", message);
+const outOfMemory = (work: () => unknown, message: RegExp) =>
+  expectError(work, "out-of-memory", message);
 
 /** What each input of attention may be, with its shape. */
-const INPUTS: readonly (readonly [name: string, shape: readonly number[], of: (t: Tensor) => AttentionOptions])[] = [
+const INPUTS: readonly (readonly [
+  name: string,
+  shape: readonly number[],
+  of: (t: Tensor) => AttentionOptions,
+])[] = [
   ["bias", [1, 1, 4, 4], (bias) => ({ bias })],
   ["sinks", [1], (sinks) => ({ sinks })],
   ["output", SHAPE, (output) => ({ output })],
@@ -57,16 +62,21 @@ const INPUTS: readonly (readonly [name: string, shape: readonly number[], of: (t
     "a capture",
     [4],
     (t) => ({
-      scoreFunction: scoreFunction("fn score(s: f32, at: Position) -> f32 { return s * t[at.q_idx]; }", {
-        captures: { t },
-      }),
+      scoreFunction: scoreFunction(
+        "fn score(s: f32, at: Position) -> f32 { return s * t[at.q_idx]; }",
+        {
+          captures: { t },
+        },
+      ),
     }),
   ],
   [
     "a capture of a mask",
     [4],
     (t) => ({
-      maskFunction: maskFunction("fn mask(at: Position) -> bool { return t[at.q_idx] > 0.0; }", { captures: { t } }),
+      maskFunction: maskFunction("fn mask(at: Position) -> bool { return t[at.q_idx] > 0.0; }", {
+        captures: { t },
+      }),
     }),
   ],
 ];
@@ -80,7 +90,10 @@ describe("memory refused", () => {
       tensors[name] = gone();
       return tensors;
     };
-    await outOfMemory(() => planAttention(device, { ...refuse(), variant: "8x32" }), /no memory for gone/);
+    await outOfMemory(
+      () => planAttention(device, { ...refuse(), variant: "8x32" }),
+      /no memory for gone/,
+    );
     const { q, k, v } = refuse();
     await outOfMemory(() => attention(q, k, v, { variant: "8x32" }), /no memory for gone/);
     whole.destroy();
@@ -91,7 +104,10 @@ describe("memory refused", () => {
     const { device, make, gone, buffers } = await setUp();
     const q = make();
     const variant = "8x32";
-    await outOfMemory(() => attention(q, q, q, { ...of(gone(shape)), variant }), /no memory for gone/);
+    await outOfMemory(
+      () => attention(q, q, q, { ...of(gone(shape)), variant }),
+      /no memory for gone/,
+    );
     await outOfMemory(
       () => planAttention(device, { q, k: q, v: q, ...of(gone(shape)), variant }),
       /no memory for gone/,
@@ -145,7 +161,10 @@ describe("memory refused", () => {
     const error = await bound.allocated.catch((cause: FoveaError) => cause);
     expect(error).toMatchObject({ code: "out-of-memory", message: "gone: no memory for gone" });
     const encoder = device.createCommandEncoder();
-    await outOfMemory(() => plan.encode(encoder, { q: bound }), /^attention: q: gone: no memory for gone$/);
+    await outOfMemory(
+      () => plan.encode(encoder, { q: bound }),
+      /^attention: q: gone: no memory for gone$/,
+    );
     await outOfMemory(() => plan.encode(encoder, { output: bound }), /^attention: output: gone/);
     encoder.finish();
     for (const one of [plan, q, output]) one.destroy();
@@ -181,7 +200,11 @@ describe("memory refused", () => {
     const buffer = (await testDevice()).createBuffer({ size: 64, usage: 128 | 8 | 4 });
     buffer.destroy();
     const wrapped = tensor(device, SHAPE, { buffer, label: "wrapped" });
-    await expectError(() => attention(wrapped, q, q, { variant: "8x32" }), "validation", /wrapped: .*destroyed/s);
+    await expectError(
+      () => attention(wrapped, q, q, { variant: "8x32" }),
+      "validation",
+      /wrapped: .*destroyed/s,
+    );
     q.destroy();
   });
 });

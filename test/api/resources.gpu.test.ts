@@ -26,8 +26,18 @@ describe("a thousand calls", () => {
       const [queries, n, kept] = sizes.slice(3 * index, 3 * index + 3);
       const m = Math.ceil(queries / 4); // few, since time goes by them and memory by the call
       const lengths = [Math.min(n, kept), n];
-      const options = { causal: index % 2 === 0, kvLengths: lengths, lse: true, variant: "8x32" } as const;
-      const { output, lse } = await attention(q.slice(2, 0, m), k.slice(2, 0, n), v.slice(2, 0, n), options);
+      const options = {
+        causal: index % 2 === 0,
+        kvLengths: lengths,
+        lse: true,
+        variant: "8x32",
+      } as const;
+      const { output, lse } = await attention(
+        q.slice(2, 0, m),
+        k.slice(2, 0, n),
+        v.slice(2, 0, n),
+        options,
+      );
       output.destroy();
       lse?.destroy();
     };
@@ -52,7 +62,9 @@ describe("a thousand calls", () => {
       await expect(attention(q, q, q, { kvLengths: [9] })).rejects.toThrow("kvLengths");
       await expect(attention(q, other, q)).rejects.toThrow("head dim");
       await expect(attention(q, q, q, { kvLengths: [3], output: q })).rejects.toThrow("GPUBuffer");
-      await expect(attention(q, q, q, { kvLengths: [3], variant: "none" })).rejects.toThrow("variant");
+      await expect(attention(q, q, q, { kvLengths: [3], variant: "none" })).rejects.toThrow(
+        "variant",
+      );
     }
     expect(buffers()).toBe(before);
   });
@@ -73,7 +85,11 @@ describe("encode", () => {
     for (let again = 0; again < 50; again++) plan.encode(pass, { output });
     pass.end();
     device.queue.submit([encoder.finish()]);
-    expect(count).toEqual({ ...before, bindGroups: before.bindGroups + 1, submits: before.submits + 1 });
+    expect(count).toEqual({
+      ...before,
+      bindGroups: before.bindGroups + 1,
+      submits: before.submits + 1,
+    });
     expect(buffers()).toBe(alive);
     for (const used of [...tensors, plan]) used.destroy();
     expect(buffers()).toBe(0);
@@ -82,7 +98,11 @@ describe("encode", () => {
     const real = await testDevice();
     const labels = new Set<string | undefined>();
     const noting = (
-      name: "createBuffer" | "createBindGroup" | "createComputePipelineAsync" | "createShaderModule",
+      name:
+        | "createBuffer"
+        | "createBindGroup"
+        | "createComputePipelineAsync"
+        | "createShaderModule",
     ) => ({
       [name]: (descriptor: GPUObjectDescriptorBase) => {
         labels.add(descriptor.label);
@@ -96,7 +116,11 @@ describe("encode", () => {
       ...noting("createShaderModule"),
     });
     const q: Tensor = tensor(device, [1, 1, 4, 8], { label: "q" });
-    const { output } = await attention(q, q, q, { label: "layer 1", kvLengths: [4], variant: "8x32" });
+    const { output } = await attention(q, q, q, {
+      label: "layer 1",
+      kvLengths: [4],
+      variant: "8x32",
+    });
     expect([...labels].sort()).toEqual(
       ["forward 8x32", "layer 1", "layer 1 tables", "layer 1 output", "layer 1 params", "q"].sort(),
     );

@@ -1,7 +1,14 @@
-// What a plan is encoded into: a pass or an encoder, and nothing else; what is refused leaves nothing behind.
+// What a plan is encoded into: a pass or an encoder, and nothing else; what is refused leaves
+// nothing behind.
 
 import { describe, expect, it } from "vitest";
-import { planAttention, planLinearAttention, planMerge, planSoftmax, tensor } from "../../src/index.ts";
+import {
+  planAttention,
+  planLinearAttention,
+  planMerge,
+  planSoftmax,
+  tensor,
+} from "../../src/index.ts";
 import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
@@ -16,7 +23,11 @@ const TARGETS: readonly [what: string, target: (device: GPUDevice) => unknown, s
   ["a text", () => "encoder", '"encoder"'],
   ["an empty object", () => ({}), "{  }"],
   ["a device", (device) => device, "a GPUDevice"],
-  ["a finished command buffer", (device) => device.createCommandEncoder().finish(), "a GPUCommandBuffer"],
+  [
+    "a finished command buffer",
+    (device) => device.createCommandEncoder().finish(),
+    "a GPUCommandBuffer",
+  ],
   ["something half like an encoder", () => ({ beginComputePass: true }), "{ beginComputePass }"],
   ["something half like a pass", () => ({ dispatchWorkgroups() {} }), "{ dispatchWorkgroups }"],
   [

@@ -1,5 +1,5 @@
-// Similarities other than the dot product, with every feature of the forward kernel: additive attention, cosine
-// similarity and normalised rows.
+// Similarities other than the dot product, with every feature of the forward kernel: additive
+// attention, cosine similarity and normalised rows.
 
 import { describe, expect, it } from "vitest";
 import { attention, attentionWeights, tensor } from "../../src/index.ts";
@@ -40,7 +40,11 @@ describe("additive", () => {
     { spread: 30 }, // numbers beyond the range of the terms, in some tiles or all of them
     { spread: 12, N: 200, seed: 3 },
     { spread: 0.01 },
-    { similarity: { kind: "additive", perHead: true, innerScale: -0.7 }, onGpu: true, layout: "bmhd" },
+    {
+      similarity: { kind: "additive", perHead: true, innerScale: -0.7 },
+      onGpu: true,
+      layout: "bmhd",
+    },
     { maxDispatchFlops: 1 },
   ]);
 });
@@ -56,11 +60,21 @@ describe("additive in quads", () => {
     { spread: 30 },
     { spread: 12, N: 200, seed: 3 },
     { spread: 0.01 },
-    { similarity: { kind: "additive", perHead: true, innerScale: -0.7 }, onGpu: true, layout: "bmhd" },
+    {
+      similarity: { kind: "additive", perHead: true, innerScale: -0.7 },
+      onGpu: true,
+      layout: "bmhd",
+    },
     { maxDispatchFlops: 1 },
   ]);
-  all({ similarity: { kind: "additive" }, variant: "64x4" }, [{ M: 70, causal: true }, { spread: 30 }]);
-  all({ similarity: { kind: "additive" }, variant: "16x4-quad", D: 36, Dv: 8 }, [{}, { spread: 8, seed: 4 }]);
+  all({ similarity: { kind: "additive" }, variant: "64x4" }, [
+    { M: 70, causal: true },
+    { spread: 30 },
+  ]);
+  all({ similarity: { kind: "additive" }, variant: "16x4-quad", D: 36, Dv: 8 }, [
+    {},
+    { spread: 8, seed: 4 },
+  ]);
 });
 
 describe("additive with everything", () => {
@@ -101,22 +115,26 @@ describe("cosine similarity", () => {
     { spread: 1e4, onGpu: true, causal: true },
   ]);
   // Few queries are decoded.
-  all({ similarity: "cosine", temperature: "log", variant: "decode" }, [{ H: 4, Hkv: 2, B: 2, M: 1, N: 133 }]);
+  all({ similarity: "cosine", temperature: "log", variant: "decode" }, [
+    { H: 4, Hkv: 2, B: 2, M: 1, N: 133 },
+  ]);
 });
 
 describe("normalised rows", () => {
-  all({ similarity: { kind: "rms", weights: true }, temperature: "plain", D: 5, Dv: 4, ...packed }, [
-    {},
-    { onGpu: true },
-  ]);
+  all(
+    { similarity: { kind: "rms", weights: true }, temperature: "plain", D: 5, Dv: 4, ...packed },
+    [{}, { onGpu: true }],
+  );
   all({ similarity: { kind: "l2", weights: true }, ...many, ...lengths, dtype: "f16" }, [{}]);
 });
 
 describe("rows of any length", () => {
   const D = 16;
   const scales = [1, 1e19, 1e30, 3e38, 1e-20, 1e-29, 0];
-  const noise = (seed: number, rows: number) => normal(seed, rows * D).map((x) => Math.max(-1, Math.min(1, x)));
-  const scaled = (seed: number) => noise(seed, scales.length).map((x, i) => x * scales[Math.floor(i / D)]);
+  const noise = (seed: number, rows: number) =>
+    normal(seed, rows * D).map((x) => Math.max(-1, Math.min(1, x)));
+  const scaled = (seed: number) =>
+    noise(seed, scales.length).map((x, i) => x * scales[Math.floor(i / D)]);
   const shape = [1, 1, scales.length, D];
   const [q, k] = [scaled(31), scaled(32)].map((data) => ({ shape, data }));
   const v = { shape, data: noise(33, scales.length) };
@@ -130,12 +148,17 @@ describe("rows of any length", () => {
     ["8x32", { kind: "rms", eps: 1e-30 }],
   ] as const)("%s: %j is what float64 has", async (variant, similarity) => {
     const device = await testDevice();
-    const queries = variant.startsWith("decode") ? 4 : 0; // few queries are decoded: of the first rows and the last ones
+    // few queries are decoded: of the first rows and the last ones
+    const queries = variant.startsWith("decode") ? 4 : 0;
     for (const start of queries ? [0, scales.length - queries] : [0]) {
       const rows = queries || scales.length;
       const some = { shape: [1, 1, rows, D], data: q.data.slice(start * D, (start + rows) * D) };
       const inputs = [some, k, v].map(({ shape, data }) => tensor(device, shape, { data }));
-      const { output } = await attention(inputs[0], inputs[1], inputs[2], { similarity, variant, scale: 3 });
+      const { output } = await attention(inputs[0], inputs[1], inputs[2], {
+        similarity,
+        variant,
+        scale: 3,
+      });
       const f64 = reference(some, k, v, { similarity, scale: 3 }).output;
       expectClose("output", await output.read(), { f64, plain: f64.map(Math.fround) }, some.shape);
       for (const one of [...inputs, output]) one.destroy();
@@ -148,7 +171,10 @@ describe("rows of any length", () => {
       const scores = await attentionWeights(inputs[0], inputs[1], { stage: "raw", similarity });
       const f64 = weights(q, k, { stage: "raw", similarity });
       const found = await scores.read();
-      expectClose("scores", found, { f64, plain: f64.map(Math.fround) }, [scales.length, scales.length]);
+      expectClose("scores", found, { f64, plain: f64.map(Math.fround) }, [
+        scales.length,
+        scales.length,
+      ]);
       expect(new Set(found.slice(-scales.length))).toEqual(new Set([0]));
       scores.destroy();
     }
@@ -156,7 +182,9 @@ describe("rows of any length", () => {
   });
   it("vectors are of unit length whatever their own", async () => {
     const device = await testDevice();
-    const inputs = [q, k].map((_, i) => tensor(device, shape, { data: noise(34 + i, scales.length) }));
+    const inputs = [q, k].map((_, i) =>
+      tensor(device, shape, { data: noise(34 + i, scales.length) }),
+    );
     const [a, b] = await Promise.all(inputs.map((one) => one.read()));
     for (const scale of [1e-30, 1e-20, 1e20, 1e30]) {
       const vector = Array.from(normal(36, D), (x) => x * scale);
@@ -176,8 +204,23 @@ describe("rows of any length", () => {
 });
 
 describe("weights and best keys", () => {
-  const additive = { D: 16, H: 3, M: 21, N: 45, similarity: { kind: "additive", innerBias: true } } as const;
-  const cosine = { D: 16, H: 4, Hkv: 2, M: 21, N: 45, similarity: "cosine", temperature: "plain", softcap: 3 } as const;
+  const additive = {
+    D: 16,
+    H: 3,
+    M: 21,
+    N: 45,
+    similarity: { kind: "additive", innerBias: true },
+  } as const;
+  const cosine = {
+    D: 16,
+    H: 4,
+    Hkv: 2,
+    M: 21,
+    N: 45,
+    similarity: "cosine",
+    temperature: "plain",
+    softcap: 3,
+  } as const;
   it.each(["raw", "capped", "scores", "probabilities"] as const)("%s", async (stage) => {
     const device = await testDevice();
     await runWeights(device, { ...additive, rows: [20, 3], heads: [2, 0] }, { stage });

@@ -1,5 +1,5 @@
-// Additive attention whose keys' exponentials are taken in a pass before, against the reference and against the same
-// kernel without that pass.
+// Additive attention whose keys' exponentials are taken in a pass before, against the reference and
+// against the same kernel without that pass.
 
 import { describe, expect, it } from "vitest";
 import { loadExtension } from "../../src/attention/features.ts";
@@ -21,14 +21,26 @@ const similarity = { kind: "additive" } as const;
 describe("keys in a pass before", () => {
   const all = (shared: Partial<Case>, problems: readonly Partial<Case>[]) => {
     for (const problem of problems) {
-      const whole = { variant: "8x4-quad", H: 4, Hkv: 2, M: 160, N: 230, D: 16, similarity, ...shared, ...problem };
+      const whole = {
+        variant: "8x4-quad",
+        H: 4,
+        Hkv: 2,
+        M: 160,
+        N: 230,
+        D: 16,
+        similarity,
+        ...shared,
+        ...problem,
+      };
       const { B = 1, Hkv, N, D } = whole;
       const planned = async (device: GPUDevice, given: AttentionProblem) => {
         const plan = await planAttention(device, given);
         expect(plan.workspaceBytes).toBe(16 * B * Hkv * N * Math.ceil(D / 4));
         return plan;
       };
-      it(title(problem as Case) || "as it is", async () => runCase(await testDevice(), whole as Case, planned));
+      it(title(problem as Case) || "as it is", async () =>
+        runCase(await testDevice(), whole as Case, planned),
+      );
     }
   };
   all({}, [
@@ -39,11 +51,28 @@ describe("keys in a pass before", () => {
     { layout: "bmhd", window: [90, 60], attentionChunk: 150, M: 230 },
     { maxDispatchFlops: 1e5 },
   ]);
-  all({ similarity: { kind: "additive", innerBias: true, perHead: true, normalize: true }, D: 20, Dv: 4 }, [
-    { B: 2, M: 100, kvLengths: [230, 101], poison: true, dtype: ["f32", "f16", "f32", "f32"], spread: 5, onGpu: true },
-  ]);
+  all(
+    {
+      similarity: { kind: "additive", innerBias: true, perHead: true, normalize: true },
+      D: 20,
+      Dv: 4,
+    },
+    [
+      {
+        B: 2,
+        M: 100,
+        kvLengths: [230, 101],
+        poison: true,
+        dtype: ["f32", "f16", "f32", "f32"],
+        spread: 5,
+        onGpu: true,
+      },
+    ],
+  );
   const cuSeqlens = { cuSeqlensQ: [0, 150, 150, 290], cuSeqlensKv: [30, 300, 340, 500] };
-  all({ D: 5, Dv: 7, dtype: ["f32", "bf16", "f32", "f32"] }, [{ M: 290, N: 510, ...cuSeqlens, spread: 5 }]);
+  all({ D: 5, Dv: 7, dtype: ["f32", "bf16", "f32", "f32"] }, [
+    { M: 290, N: 510, ...cuSeqlens, spread: 5 },
+  ]);
   all({ variant: "64x4" }, [{ M: 700, N: 500, spread: 6, causal: true }]);
 });
 
@@ -52,7 +81,16 @@ describe("what a key holds", () => {
   const M = 230;
   const N = 230;
   const D = 16;
-  const HOSTILE = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 3e38, -20.1, 20, -20, -1e-40, -0];
+  const HOSTILE = [
+    Number.POSITIVE_INFINITY,
+    Number.NEGATIVE_INFINITY,
+    3e38,
+    -20.1,
+    20,
+    -20,
+    -1e-40,
+    -0,
+  ];
 
   it("gives the bits that it gives without the pass, whatever the scratch memory held before", async () => {
     const shared = await testDevice();
@@ -74,10 +112,17 @@ describe("what a key holds", () => {
       const { plan, allocated, owned } = await preparePlan(device, problem);
       await allocated;
       expect(plan.kernel).toBe("forward 8x4-quad");
-      expect([plan.workspaceBytes, plan.dispatchCount]).toEqual(buffers === 6 ? [0, 1] : [4 * H * N * D, 2]);
+      expect([plan.workspaceBytes, plan.dispatchCount]).toEqual(
+        buffers === 6 ? [0, 1] : [4 * H * N * D, 2],
+      );
       const workspace = owned.find(({ size }) => size === H * N * D);
       for (const poison of [0x7fc00000, 0xbf800000, 0x3f800000]) {
-        if (workspace) device.queue.writeBuffer(workspace.buffer, 0, new Uint32Array(workspace.size).fill(poison));
+        if (workspace)
+          device.queue.writeBuffer(
+            workspace.buffer,
+            0,
+            new Uint32Array(workspace.size).fill(poison),
+          );
         const encoder = device.createCommandEncoder();
         plan.encode(encoder);
         device.queue.submit([encoder.finish()]);
@@ -87,13 +132,21 @@ describe("what a key holds", () => {
       for (const one of [q, k, v, output, lse]) one.destroy();
     }
     const cpu = (data: Float32Array, rows: number) => ({ data, shape: [1, H, rows, D] });
-    const inputs = [cpu(normal(2, H * M * D), M), cpu(keys, N), cpu(normal(3, H * N * D), N)] as const;
+    const inputs = [
+      cpu(normal(2, H * M * D), M),
+      cpu(keys, N),
+      cpu(normal(3, H * N * D), N),
+    ] as const;
     const [f64, plain] = (["f64", "f32"] as const).map((precision) => {
       return reference(...inputs, { similarity, causal: true, precision }).output;
     });
-    const seeing = (all: ArrayLike<number>) => Array.from(all).filter((_, i) => Math.floor(i / D) !== M - 1);
+    const seeing = (all: ArrayLike<number>) =>
+      Array.from(all).filter((_, i) => Math.floor(i / D) !== M - 1);
     const output = results[0].slice(0, H * M * D);
-    expectClose("output", seeing(output), { f64: seeing(f64), plain: seeing(plain) }, [H * M - 1, D]);
+    expectClose("output", seeing(output), { f64: seeing(f64), plain: seeing(plain) }, [
+      H * M - 1,
+      D,
+    ]);
     for (const other of results.slice(1)) {
       expect(other.findIndex((value, i) => !Object.is(value, results[0][i]))).toBe(-1);
     }
@@ -104,8 +157,16 @@ describe("scratch memory", () => {
   const floats = async (over: object, device?: GPUDevice, length = 512) => {
     const on = device ?? withLimits(await testDevice(), {});
     const rows = { shape: [2, 4, length, 30] };
-    const problem = { q: rows, k: rows, v: rows, similarity, variant: "16x4-quad", ...over } as Taken<AttentionProblem>;
-    return (await chooseKernels(on, resolveProblem(problem, await loadExtension(problem)))).workspace;
+    const problem = {
+      q: rows,
+      k: rows,
+      v: rows,
+      similarity,
+      variant: "16x4-quad",
+      ...over,
+    } as Taken<AttentionProblem>;
+    return (await chooseKernels(on, resolveProblem(problem, await loadExtension(problem))))
+      .workspace;
   };
   it("is as large as dense keys of f32", async () => {
     expect(await floats({})).toEqual([2 * 4 * 512 * 32]);
@@ -127,7 +188,8 @@ describe("scratch memory", () => {
     const device = await testDevice();
     const options = { lse: true, rowMax: true, bias: { shape: [512, 512] } };
     const bytes = 2 * 4 * 512 * 32 * 4;
-    const limited = (limits: Partial<Record<keyof GPUSupportedLimits, number>>) => withLimits(device, limits);
+    const limited = (limits: Partial<Record<keyof GPUSupportedLimits, number>>) =>
+      withLimits(device, limits);
     expect(await floats(options, limited({ maxStorageBuffersPerShaderStage: 9 }))).toBeDefined();
     expect(await floats(options, limited({ maxStorageBuffersPerShaderStage: 8 }))).toBeUndefined();
     expect(await floats({}, limited({ maxStorageBufferBindingSize: bytes }))).toBeDefined();

@@ -1,5 +1,5 @@
-// Block masks of known kinds in kernels that look at all keys: a list that is empty has no block, not even the first, and
-// a function is asked in partial blocks only.
+// Block masks of known kinds in kernels that look at all keys: a list that is empty has no block,
+// not even the first, and a function is asked in partial blocks only.
 
 import { expect, it } from "vitest";
 import {
@@ -17,13 +17,23 @@ import { failOnGpuErrors, testDevice } from "../support/device.ts";
 
 failOnGpuErrors();
 
-/** Compares the weights of a mask of four blocks of queries and three of keys with those of the blocks that are `seen`. */
-async function compare(kinds: readonly (readonly BlockKind[])[], seen: BlockKind, function_?: MaskFunction) {
+/**
+ * Compares the weights of a mask of four blocks of queries and three of keys with those of the
+ * blocks that are `seen`.
+ */
+async function compare(
+  kinds: readonly (readonly BlockKind[])[],
+  seen: BlockKind,
+  function_?: MaskFunction,
+) {
   const device = await testDevice();
   const M = 200;
   const N = 192;
   const D = 8; // whole blocks of keys: where one ends early, keys are looked at one by one
-  const cpu = (rows: number, seed: number) => ({ shape: [1, 1, rows, D], data: normal(seed, rows * D) });
+  const cpu = (rows: number, seed: number) => ({
+    shape: [1, 1, rows, D],
+    data: normal(seed, rows * D),
+  });
   const q = cpu(M, 1);
   const k = cpu(N, 2);
   const own = function_ ? { maskFunction: function_ } : {};

@@ -1,5 +1,5 @@
-// Keys that several batch entries share, read once for all of them: attention over the prefix, attention over what each
-// entry has of its own, and the merge of both.
+// Keys that several batch entries share, read once for all of them: attention over the prefix,
+// attention over what each entry has of its own, and the merge of both.
 
 import { expect, it } from "vitest";
 import { attention, mergeAttention, tensor } from "../../src/index.ts";
@@ -30,12 +30,20 @@ it("merges a shared prefix with keys of one's own", async () => {
   const gpu = (given: typeof q) => tensor(device, given.shape, { data: given.data });
   const [queries, ...keys] = [q, prefixK, prefixV, k, v].map(gpu);
 
-  // The queries of all entries are those of one, so that the prefix is read once: [1, H, B * M, D] by strides.
+  // The queries of all entries are those of one, so that the prefix is read once: [1, H, B * M, D]
+  // by strides.
   const together = queries.permute(2, 1, 0, 3);
   const output = tensor(device, [B, H, M, D]);
   const lse = tensor(device, [B, H, M]);
-  await attention(together, keys[0], keys[1], { output: output.permute(2, 1, 0, 3), lse: lse.permute(2, 1, 0) });
-  const ends = await attention(queries, keys[2], keys[3], { causal: true, kvLengths: lengths, lse: true });
+  await attention(together, keys[0], keys[1], {
+    output: output.permute(2, 1, 0, 3),
+    lse: lse.permute(2, 1, 0),
+  });
+  const ends = await attention(queries, keys[2], keys[3], {
+    causal: true,
+    kvLengths: lengths,
+    lse: true,
+  });
   const merged = await mergeAttention([{ output, lse }, ends]);
 
   // The same as one problem for each entry, its keys behind the prefix.
@@ -45,12 +53,30 @@ it("merges a shared prefix with keys of one's own", async () => {
       shape: [1, Hkv, shared + lengths[b], D],
       data: [...prefix.data, ...suffix.data.subarray(b * own * D, (b * own + lengths[b]) * D)],
     });
-    const entry = { shape: [1, H, M, D], data: q.data.subarray(b * H * M * D, (b + 1) * H * M * D) };
+    const entry = {
+      shape: [1, H, M, D],
+      data: q.data.subarray(b * H * M * D, (b + 1) * H * M * D),
+    };
     const both = [joined(prefixK, k), joined(prefixV, v)] as const;
     const f64 = reference(entry, ...both, { causal: true }).output;
     const plain = reference(entry, ...both, { causal: true, precision: "f32" }).output;
-    expectClose("output", values.subarray(b * H * M * D, (b + 1) * H * M * D), { f64, plain }, entry.shape);
+    expectClose(
+      "output",
+      values.subarray(b * H * M * D, (b + 1) * H * M * D),
+      { f64, plain },
+      entry.shape,
+    );
   }
   expect(together.shape).toEqual([1, H, B, D]);
-  for (const used of [queries, ...keys, output, lse, ends.output, ends.lse, merged.output, merged.lse]) used?.destroy();
+  for (const used of [
+    queries,
+    ...keys,
+    output,
+    lse,
+    ends.output,
+    ends.lse,
+    merged.output,
+    merged.lse,
+  ])
+    used?.destroy();
 });

@@ -17,10 +17,17 @@ import { expectError } from "../support/errors.ts";
 failOnGpuErrors();
 
 const SHAPES = DECODE_SHAPES.map(({ name }) => name);
-/** Those whose kernels differ in how they get at scores: many quads differ from one in what comes after. */
+/**
+ * Those whose kernels differ in how they get at scores: many quads differ from one in what comes
+ * after.
+ */
 const FORMS = ["decode-4-quad", "decode-16", "decode-64"];
 
-function cases(what: string, problems: readonly Case[], variants: readonly string[] = SHAPES): void {
+function cases(
+  what: string,
+  problems: readonly Case[],
+  variants: readonly string[] = SHAPES,
+): void {
   describe(what, () => {
     for (const variant of variants) {
       for (const problem of problems) {
@@ -37,7 +44,8 @@ cases("keys", [
   ...[1, 3, 15, 16, 17, 63, 64, 65, 127, 128, 129, 1021].map((N) => ({ ...SMALL, N })),
   { ...SMALL, N: 0 },
   { ...SMALL, B: 3, N: 300, kvLengths: [300, 0, 77], poison: true, causal: true },
-  { ...SMALL, B: 2, H: 4, Hkv: 2, N: 70 }, // key heads that are neither the batch entry nor the query head
+  // key heads that are neither the batch entry nor the query head
+  { ...SMALL, B: 2, H: 4, Hkv: 2, N: 70 },
 ]);
 
 cases("splits of the keys", [
@@ -51,9 +59,39 @@ cases("few queries", [
   { H: 2, M: 2, N: 300, D: 16, causal: true },
   { H: 1, M: 2, N: 3, D: 16, causal: true },
   { H: 1, M: 2, N: 1, D: 16, causal: true }, // a row without a key
-  { B: 2, H: 2, Hkv: 1, M: 1, N: 200, D: 16, queryOffset: [150, -1], causal: true, window: [20, 5], layout: "bmhd" },
-  { B: 1, H: 2, M: 7, N: 300, D: 16, cuSeqlensQ: [0, 2, 2, 3, 7], cuSeqlensKv: [0, 100, 130, 130, 300], causal: true },
-  { B: 2, H: 2, M: 2, N: 90, D: 16, qLengths: [1, 2], kvLengths: [40, 90], poison: true, causal: true },
+  {
+    B: 2,
+    H: 2,
+    Hkv: 1,
+    M: 1,
+    N: 200,
+    D: 16,
+    queryOffset: [150, -1],
+    causal: true,
+    window: [20, 5],
+    layout: "bmhd",
+  },
+  {
+    B: 1,
+    H: 2,
+    M: 7,
+    N: 300,
+    D: 16,
+    cuSeqlensQ: [0, 2, 2, 3, 7],
+    cuSeqlensKv: [0, 100, 130, 130, 300],
+    causal: true,
+  },
+  {
+    B: 2,
+    H: 2,
+    M: 2,
+    N: 90,
+    D: 16,
+    qLengths: [1, 2],
+    kvLengths: [40, 90],
+    poison: true,
+    causal: true,
+  },
 ]);
 
 cases(
@@ -68,19 +106,51 @@ cases(
 const FEATURES: Partial<Case> = { alibi: "BH", sinks: true, softcap: 3, rowMax: true };
 cases("scores of all shapes", [
   { ...SMALL, B: 2, N: 200, ...FEATURES, onGpu: true },
-  { ...SMALL, B: 2, N: 200, ...FEATURES, onGpu: true, causal: true, kvLengths: [1, 200], spread: 10 },
+  {
+    ...SMALL,
+    B: 2,
+    N: 200,
+    ...FEATURES,
+    onGpu: true,
+    causal: true,
+    kvLengths: [1, 200],
+    spread: 10,
+  },
 ]);
 cases(
   "scores",
   [
-    { ...SMALL, N: 200, bias: { axes: "HMN", blocked: 0.5 }, dropout: { p: 0.3, seed: 5 }, poison: true },
-    { ...SMALL, N: 200, mask: { axes: "N", keep: 0.1 }, relativeBias: { buckets: 8 }, poison: true },
+    {
+      ...SMALL,
+      N: 200,
+      bias: { axes: "HMN", blocked: 0.5 },
+      dropout: { p: 0.3, seed: 5 },
+      poison: true,
+    },
+    {
+      ...SMALL,
+      N: 200,
+      mask: { axes: "N", keep: 0.1 },
+      relativeBias: { buckets: 8 },
+      poison: true,
+    },
   ],
   FORMS,
 );
 cases(
   "scores, of keys in splits",
-  [{ ...SMALL, B: 2, N: 200, ...FEATURES, onGpu: true, kvSplits: 3, causal: true, kvLengths: [1, 200] }],
+  [
+    {
+      ...SMALL,
+      B: 2,
+      N: 200,
+      ...FEATURES,
+      onGpu: true,
+      kvSplits: 3,
+      causal: true,
+      kvLengths: [1, 200],
+    },
+  ],
   ["decode-4-quad"],
 );
 cases(
@@ -102,7 +172,11 @@ cases(
 );
 cases("values in two shares", [{ H: 1, M: 1, N: 90, D: 16, Dv: 260 }], ["decode-4-quad"]);
 cases("wide heads", [{ H: 1, M: 1, N: 90, D: 576, Dv: 512 }], ["decode-16", "decode-64"]);
-cases("storage", [{ ...SMALL, N: 90, dtype: ["bf16", "f16", "bf16", "f16"] }], ["decode-4-quad", "decode-64"]);
+cases(
+  "storage",
+  [{ ...SMALL, N: 90, dtype: ["bf16", "f16", "bf16", "f16"] }],
+  ["decode-4-quad", "decode-64"],
+);
 
 describe("the choice", () => {
   const gpu = { workgroupBytes: 16384, software: false };
@@ -135,7 +209,11 @@ describe("the choice", () => {
 
   it("takes quads on software adapters that have them, for heads up to 256", () => {
     const software = { workgroupBytes: 16384, software: true };
-    const chosen = (headDim: number, limits: Parameters<typeof chooseDecodeTile>[2], name?: string) => {
+    const chosen = (
+      headDim: number,
+      limits: Parameters<typeof chooseDecodeTile>[2],
+      name?: string,
+    ) => {
       const { rows, ...tile } = chooseDecodeTile(headDim, 16, limits, name);
       return `${tile.name} ${rows}`;
     };
@@ -173,7 +251,11 @@ describe("the choice", () => {
     const specs = (M: number) => ({ q: { shape: [1, 2, M, 16] }, k: { shape: [1, 1, 500, 16] } });
     const plan = (M: number, more = {}, on = device) =>
       planAttention(on, { ...specs(M), v: { shape: [1, 1, 500, 16] }, ...more });
-    const [one, sixteen, seventeen] = await Promise.all([plan(1, { kvSplits: 3 }), plan(16, {}, tiled), plan(17)]);
+    const [one, sixteen, seventeen] = await Promise.all([
+      plan(1, { kvSplits: 3 }),
+      plan(16, {}, tiled),
+      plan(17),
+    ]);
     const quads = device.features.has("subgroups") && device.adapterInfo.isFallbackAdapter;
     for (const [M, more] of [
       [8, {}],
@@ -200,8 +282,17 @@ describe("the choice", () => {
 it("splits the keys that a window leaves, and not those that nobody sees", async () => {
   const device = await testDevice();
   const rows = (heads: number, count: number) => ({ shape: [1, heads, count, 16] });
-  const tokens = { q: rows(2, 1), k: rows(1, 4000), v: rows(1, 4000), causal: true, variant: "decode-16" };
-  const plans = [await planAttention(device, tokens), await planAttention(device, { ...tokens, window: [20, 0] })];
+  const tokens = {
+    q: rows(2, 1),
+    k: rows(1, 4000),
+    v: rows(1, 4000),
+    causal: true,
+    variant: "decode-16",
+  };
+  const plans = [
+    await planAttention(device, tokens),
+    await planAttention(device, { ...tokens, window: [20, 0] }),
+  ];
   const [all, few] = plans.map(({ workspaceBytes }) => workspaceBytes);
   expect(few).toBe(2 * (16 + 4) * 4); // one split
   expect(all).toBeGreaterThanOrEqual(4 * few);

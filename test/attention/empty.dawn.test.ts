@@ -1,4 +1,5 @@
-// Axes of no elements, in any place: what there is to compute is computed, and nothing fails on the way.
+// Axes of no elements, in any place: what there is to compute is computed, and nothing fails on the
+// way.
 
 import { afterEach, expect, it } from "vitest";
 import {
@@ -29,7 +30,9 @@ afterEach(() => {
 });
 /** A tensor of whatever numbers; an output holds one that nothing computes. */
 const t = (...shape: number[]): Tensor => {
-  const data = Array.from({ length: shape.reduce((product, size) => product * size, 1) }, (_, i) => Math.sin(i + 1));
+  const data = Array.from({ length: shape.reduce((product, size) => product * size, 1) }, (_, i) =>
+    Math.sin(i + 1),
+  );
   made.push(tensor(device, shape, { data }));
   return made[made.length - 1];
 };
@@ -43,7 +46,12 @@ type Case = readonly [
 ];
 
 const CASES: readonly Case[] = [
-  ["softmax", { A: 2, B: 2, C: 3 }, ({ A, B, C }) => softmax(t(A, B, C), { axis: 1 }), ({ A, B, C }) => [A, B, C]],
+  [
+    "softmax",
+    { A: 2, B: 2, C: 3 },
+    ({ A, B, C }) => softmax(t(A, B, C), { axis: 1 }),
+    ({ A, B, C }) => [A, B, C],
+  ],
   ["logSoftmax", { A: 2, C: 3 }, ({ A, C }) => logSoftmax(t(A, C)), ({ A, C }) => [A, C]],
   [
     "layerNorm of one axis",
@@ -59,7 +67,12 @@ const CASES: readonly Case[] = [
   ],
   ["rmsNorm", { A: 2, C: 3 }, ({ A, C }) => rmsNorm(t(A, C)), ({ A, C }) => [A, C]],
   ["gelu", { A: 2, C: 3 }, ({ A, C }) => gelu(t(A, C), { bias: t(C) }), ({ A, C }) => [A, C]],
-  ["addBias", { A: 2, C: 3 }, ({ A, C }) => addBias(t(A, C), t(C), { residual: t(A, C) }), ({ A, C }) => [A, C]],
+  [
+    "addBias",
+    { A: 2, C: 3 },
+    ({ A, C }) => addBias(t(A, C), t(C), { residual: t(A, C) }),
+    ({ A, C }) => [A, C],
+  ],
   [
     "copyTensor into a slice",
     { A: 2, B: 2, C: 3 },
@@ -78,7 +91,12 @@ const CASES: readonly Case[] = [
     ({ A, B, O }) => project(t(A, B, 3), t(A, O, 3)),
     ({ A, B, O }) => [A, B, O],
   ],
-  ["rotary", { B: 2, H: 2, M: 3, D: 4 }, ({ B, H, M, D }) => rotary(t(B, H, M, D)), ({ B, H, M, D }) => [B, H, M, D]],
+  [
+    "rotary",
+    { B: 2, H: 2, M: 3, D: 4 },
+    ({ B, H, M, D }) => rotary(t(B, H, M, D)),
+    ({ B, H, M, D }) => [B, H, M, D],
+  ],
   [
     "rotary in place",
     { B: 2, H: 2, M: 3, D: 4 },
@@ -91,7 +109,12 @@ const CASES: readonly Case[] = [
     ({ B, H, M, R }) => rotary(t(B, H, M, 2 * R), { cos: t(B, M, R), sin: t(B, M, R) }),
     ({ B, H, M, R }) => [B, H, M, 2 * R],
   ],
-  ["positionEncoding", { B: 2, M: 3, D: 4 }, ({ B, M, D }) => positionEncoding(t(B, M, D)), ({ B, M, D }) => [B, M, D]],
+  [
+    "positionEncoding",
+    { B: 2, M: 3, D: 4 },
+    ({ B, M, D }) => positionEncoding(t(B, M, D)),
+    ({ B, M, D }) => [B, M, D],
+  ],
   [
     "positionEncoding by a table",
     { B: 2, M: 3, D: 4 },
@@ -138,7 +161,8 @@ it("slices what is empty at any place, and splits it into heads", async () => {
 });
 
 it("knows no mean of no elements, and no axis of a scalar", async () => {
-  const without = /: rows of no elements, x \[2, 0\], have no mean and no deviation; leave out statistics\.$/;
+  const without =
+    /: rows of no elements, x \[2, 0\], have no mean and no deviation; leave out statistics\.$/;
   await expectError(() => layerNorm(t(2, 0), { statistics: true }), "argument", without);
   await expectError(() => rmsNorm(t(2, 0), { statistics: t(1, 2, 1) }), "argument", without);
   const { statistics } = await layerNorm(t(0, 3), { statistics: true });

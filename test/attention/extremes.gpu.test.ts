@@ -1,5 +1,5 @@
-// Numbers at the ends of f32, and beyond: NaN, scores near the largest and the lowest f32, scales, caps and sinks of any
-// size, and sums over many keys.
+// Numbers at the ends of f32, and beyond: NaN, scores near the largest and the lowest f32, scales,
+// caps and sinks of any size, and sums over many keys.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -28,8 +28,18 @@ import { expectSameNaN, runTainted } from "../support/nan.ts";
 failOnGpuErrors();
 
 const SMALL = { H: 2, M: 9, N: 70, D: 8 } as const;
-const MODIFIED = { softcap: 5, alibi: "H", bias: { axes: "MN", blocked: 0.3 }, sinks: true, rowMax: true } as const;
-const NORMALIZED = { similarity: "cosine", mask: { axes: "HMN" }, dropout: { p: 0.4, seed: 3 } } as const;
+const MODIFIED = {
+  softcap: 5,
+  alibi: "H",
+  bias: { axes: "MN", blocked: 0.3 },
+  sinks: true,
+  rowMax: true,
+} as const;
+const NORMALIZED = {
+  similarity: "cosine",
+  mask: { axes: "HMN" },
+  dropout: { p: 0.4, seed: 3 },
+} as const;
 /** Forward kernels with and without tiles, decoding with and without barriers. */
 const VARIANTS = ["8x32", "8x4-quad", "decode-16", "decode-4-quad"] as const;
 
@@ -42,7 +52,9 @@ describe("a NaN that a row sees makes it NaN, and no other row", () => {
     ...plain,
     ...["8x32", "8x4-quad", "decode-16"].map((variant) => ({ ...SMALL, ...MODIFIED, variant })),
     ...["8x32", "decode-4-quad"].map((variant) => ({ ...SMALL, ...NORMALIZED, variant })),
-    ...["8x32", "8x4-quad"].map((variant) => ({ ...SMALL, similarity: { kind: "additive" }, variant }) as const),
+    ...["8x32", "8x4-quad"].map(
+      (variant) => ({ ...SMALL, similarity: { kind: "additive" }, variant }) as const,
+    ),
     { ...SMALL, M: 1, N: 300, variant: "decode-16", kvSplits: 3, rowMax: true, causal: true },
   ];
   it.each(cases.map((problem) => [title(problem), problem] as const))("%s", async (_, problem) => {
@@ -123,12 +135,17 @@ describe("sums over many keys are exact to the last digits", () => {
     const device = await testDevice();
     const N = 20_000;
     const D = 8;
-    // A probability that is no round number, as often as there are keys: the errors of a plain sum all have one sign.
+    // A probability that is no round number, as often as there are keys: the errors of a plain sum
+    // all have one sign.
     const k = new Float32Array(N * D).fill(0.9).fill(0, 0, 64 * D);
     const used = [new Float32Array(D).fill(1), k, new Float32Array(N * D).fill(1)].map((data) =>
       tensor(device, [1, 1, data.length / D, D], { data }),
     );
-    const { output, lse } = await attention(used[0], used[1], used[2], { lse: true, variant, kvSplits: 1 });
+    const { output, lse } = await attention(used[0], used[1], used[2], {
+      lse: true,
+      variant,
+      kvSplits: 1,
+    });
     const expected = Math.log(64 + (N - 64) * Math.exp((Math.fround(0.9) * D) / Math.sqrt(D)));
     expect(Math.abs((await output.read())[0] - 1)).toBeLessThan(2e-6);
     expect(Math.abs(((await lse?.read()) ?? [])[0] - expected)).toBeLessThan(3e-6);
@@ -148,19 +165,34 @@ async function compare(
   { qk = [1, 1], bias }: { qk?: readonly number[]; bias?: number[] } = {},
 ): Promise<void> {
   const device = await testDevice();
-  const tensors = [dense(1, [1, 2, 2, 8], qk[0]), dense(2, [1, 2, 40, 8], qk[1]), dense(3, [1, 2, 40, 8])];
+  const tensors = [
+    dense(1, [1, 2, 2, 8], qk[0]),
+    dense(2, [1, 2, 40, 8], qk[1]),
+    dense(3, [1, 2, 40, 8]),
+  ];
   const used: Tensor[] = tensors.map(({ shape, data }) => tensor(device, shape, { data }));
   const given = bias && { shape: [1, 1, 1, 40], data: bias.map(Math.fround) };
   const gpu = given && { bias: tensor(device, given.shape, { data: given.data }) };
-  const { output, lse } = await attention(used[0], used[1], used[2], { ...options, ...gpu, variant, lse: true });
-  const want = reference(tensors[0], tensors[1], tensors[2], { ...options, ...(given && { bias: given }) });
+  const { output, lse } = await attention(used[0], used[1], used[2], {
+    ...options,
+    ...gpu,
+    variant,
+    lse: true,
+  });
+  const want = reference(tensors[0], tensors[1], tensors[2], {
+    ...options,
+    ...(given && { bias: given }),
+  });
   const values = await output.read();
   const sums = (await lse?.read()) ?? [];
-  for (let i = 0; i < values.length; i++) expect(values[i], `output ${i}`).toBeCloseTo(want.output[i], 5);
+  for (let i = 0; i < values.length; i++)
+    expect(values[i], `output ${i}`).toBeCloseTo(want.output[i], 5);
   for (let i = 0; i < sums.length; i++) {
     const expected = Math.fround(want.lse[i]);
     if (Number.isFinite(expected)) {
-      expect(Math.abs(sums[i] - expected), `lse ${i}`).toBeLessThan(1e-5 + 1e-6 * Math.abs(expected));
+      expect(Math.abs(sums[i] - expected), `lse ${i}`).toBeLessThan(
+        1e-5 + 1e-6 * Math.abs(expected),
+      );
     } else expect(sums[i], `lse ${i}`).toBe(expected);
   }
   for (const one of [...used, output, lse, ...(gpu ? [gpu.bias] : [])]) one?.destroy();
@@ -169,7 +201,8 @@ async function compare(
 const LOWEST = -3.4028234663852886e38;
 describe.each(["8x32", "decode-4-quad"])("%s", (variant) => {
   it("keeps finite biases apart, however low", async () => {
-    const one = (others: number, own: number) => Array.from({ length: 40 }, (_, i) => (i === 7 ? own : others));
+    const one = (others: number, own: number) =>
+      Array.from({ length: 40 }, (_, i) => (i === 7 ? own : others));
     await compare(variant, {}, { bias: one(-3.4e38, -1e38) });
     await compare(variant, {}, { bias: one(LOWEST, LOWEST) });
     await compare(variant, {}, { bias: one(Number.NEGATIVE_INFINITY, LOWEST) });
@@ -185,7 +218,8 @@ describe.each(["8x32", "decode-4-quad"])("%s", (variant) => {
     await compare(variant, { scale: 1e38 }, { qk: [10, 1e-34] });
   });
   it("takes softcaps of any size", async () => {
-    for (const softcap of [3e38, 1e38, 1e4, 1e-38, 1e-45]) await compare(variant, { softcap, scale: 1 });
+    for (const softcap of [3e38, 1e38, 1e4, 1e-38, 1e-45])
+      await compare(variant, { softcap, scale: 1 });
   });
   // The two share a kernel.
   it("takes sinks far above and below the scores", async () => {
@@ -196,7 +230,12 @@ describe.each(["8x32", "decode-4-quad"])("%s", (variant) => {
   it("limits a learned temperature", async () => {
     const sinks = [0, 0];
     await compare(variant, { sinks, logTemperature: [10, 0.3], similarity: "cosine" });
-    await compare(variant, { sinks, logTemperature: [10, 200], maxTemperature: 1.5, similarity: "cosine" });
+    await compare(variant, {
+      sinks,
+      logTemperature: [10, 200],
+      maxTemperature: 1.5,
+      similarity: "cosine",
+    });
   });
 });
 
@@ -204,23 +243,58 @@ describe("numbers that f32 can't hold are refused", () => {
   const spec = (...shape: number[]) => ({ shape });
   const problem = { q: spec(1, 2, 3, 8), k: spec(1, 2, 5, 8), v: spec(1, 2, 5, 8) };
   it.each([
-    [{ scale: 1e39 }, "attention: scale must be a finite number of f32, got 1e+39. Leave it out for the default."],
-    [{ softcap: 1e39 }, "attention: softcap must be a positive number of f32, or 0 for none, got 1e+39."],
-    [{ scale: 1e38, alibiSlopes: [1, 1] }, /a scale beyond 18446744073709552000 goes with plain scores or a softcap/],
-    [{ alibiSlopes: [1, 1e39] }, "attention: alibiSlopes must be finite numbers of f32, got 1e+39 at 1."],
-    [{ sinks: [1, 3e38] }, "attention: sinks must be finite numbers of f32 of at most 2e+38, got 3e+38 at 1."],
+    [
+      { scale: 1e39 },
+      "attention: scale must be a finite number of f32, got 1e+39. Leave it out for the default.",
+    ],
+    [
+      { softcap: 1e39 },
+      "attention: softcap must be a positive number of f32, or 0 for none, got 1e+39.",
+    ],
+    [
+      { scale: 1e38, alibiSlopes: [1, 1] },
+      /a scale beyond 18446744073709552000 goes with plain scores or a softcap/,
+    ],
+    [
+      { alibiSlopes: [1, 1e39] },
+      "attention: alibiSlopes must be finite numbers of f32, got 1e+39 at 1.",
+    ],
+    [
+      { sinks: [1, 3e38] },
+      "attention: sinks must be finite numbers of f32 of at most 2e+38, got 3e+38 at 1.",
+    ],
     [{ sinks: [Number.NEGATIVE_INFINITY, 1] }, /sinks must be finite numbers/],
-    [{ temperature: [1, 1e20] }, /temperature must be finite numbers of f32 of at most 18446744073709552000, got/],
-    [{ logTemperature: 1, maxTemperature: 1e39 }, /maxTemperature is a positive number up to 18446744073709552000/],
-    [{ similarity: { kind: "l2", eps: 1e39 } }, /similarity.eps must be a number of 1e-30 or more, got 1e\+39/],
-    [{ similarity: { kind: "additive", innerScale: 1e39 } }, /innerScale must be a finite number of f32/],
+    [
+      { temperature: [1, 1e20] },
+      /temperature must be finite numbers of f32 of at most 18446744073709552000, got/,
+    ],
+    [
+      { logTemperature: 1, maxTemperature: 1e39 },
+      /maxTemperature is a positive number up to 18446744073709552000/,
+    ],
+    [
+      { similarity: { kind: "l2", eps: 1e39 } },
+      /similarity.eps must be a number of 1e-30 or more, got 1e\+39/,
+    ],
+    [
+      { similarity: { kind: "additive", innerScale: 1e39 } },
+      /innerScale must be a finite number of f32/,
+    ],
   ] as const)("%o", async (options, message) => {
     const device = await testDevice();
-    await expectError(() => planAttention(device, { ...problem, ...options } as never), "argument", message);
+    await expectError(
+      () => planAttention(device, { ...problem, ...options } as never),
+      "argument",
+      message,
+    );
   });
   it("and scales beyond 2^64 where scores are asked for", async () => {
     const device = await testDevice();
     const { q, k } = problem;
-    await expectError(() => planAttentionWeights(device, { q, k, scale: 1e20 } as never), "argument", /a scale beyond/);
+    await expectError(
+      () => planAttentionWeights(device, { q, k, scale: 1e20 } as never),
+      "argument",
+      /a scale beyond/,
+    );
   });
 });

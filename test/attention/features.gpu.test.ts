@@ -20,7 +20,11 @@ const GOOD = { q: spec(2, 4, 5, 8), k: spec(2, 2, 7, 8), v: spec(2, 2, 7, 6) };
 const PACKED = { q: spec(1, 4, 9, 8), k: spec(1, 2, 7, 8), v: spec(1, 2, 7, 6) };
 
 type Make = (shape: number[], options?: TensorOptions) => Tensor;
-type Refusals = readonly [what: string, change: object | ((make: Make) => object), message: string | RegExp][];
+type Refusals = readonly [
+  what: string,
+  change: object | ((make: Make) => object),
+  message: string | RegExp,
+][];
 
 const OPTIONS: Refusals = [
   [
@@ -28,7 +32,11 @@ const OPTIONS: Refusals = [
     { window: [1.5, 0] },
     "attention: window must be two whole numbers [left, right], keys before and after a query's own or -1 for no bound, got [1.5, 0].",
   ],
-  ["one number for a window", { window: 3 }, /^attention: window must be two whole numbers .* got 3\.$/],
+  [
+    "one number for a window",
+    { window: 3 },
+    /^attention: window must be two whole numbers .* got 3\.$/,
+  ],
   ["a window of three", { window: [1, 2, 3] }, /got \[1, 2, 3\]\.$/],
   ["a window below -1", { window: [-2, 0] }, /got \[-2, 0\]\.$/],
   [
@@ -42,7 +50,11 @@ const OPTIONS: Refusals = [
     "attention: sinkTokens must be a whole number of keys from 0 up, got -1.",
   ],
   ["half a position in a chunk", { attentionChunk: 2.5 }, /attentionChunk must be .* got 2\.5\.$/],
-  ["a cap below 0", { softcap: -1 }, "attention: softcap must be a positive number of f32, or 0 for none, got -1."],
+  [
+    "a cap below 0",
+    { softcap: -1 },
+    "attention: softcap must be a positive number of f32, or 0 for none, got -1.",
+  ],
   [
     "an infinite cap",
     { softcap: Number.POSITIVE_INFINITY },
@@ -54,13 +66,21 @@ const OPTIONS: Refusals = [
     { dropout: { p: 1.5, seed: 1 } },
     "attention: dropout.p must be a probability from 0 to 1, got 1.5.",
   ],
-  ["no probability", { dropout: { p: Number.NaN, seed: 1 } }, /dropout\.p must be a probability from 0 to 1, got NaN/],
+  [
+    "no probability",
+    { dropout: { p: Number.NaN, seed: 1 } },
+    /dropout\.p must be a probability from 0 to 1, got NaN/,
+  ],
   [
     "no seed",
     { dropout: { p: 0.5 } },
     "attention: dropout.seed must be a whole number from 0 up to 2^53, got undefined.",
   ],
-  ["a seed of 2^53", { dropout: { p: 0.5, seed: 2 ** 53 } }, /dropout\.seed must be .* got 9007199254740992\.$/],
+  [
+    "a seed of 2^53",
+    { dropout: { p: 0.5, seed: 2 ** 53 } },
+    /dropout\.seed must be .* got 9007199254740992\.$/,
+  ],
   [
     "too few query lengths",
     { qLengths: [5] },
@@ -105,7 +125,11 @@ const SEQUENCES: Refusals = [
     { cuSeqlensQ: [0, 5, 9], cuSeqlensKv: [0, 3, 8] },
     /cuSeqlensKv must be .* to the 7 rows of the tensor, got 0,3,8\.$/,
   ],
-  ["a negative cumulative length", { cuSeqlensQ: [-1, 9], cuSeqlensKv: [0, 7] }, /cuSeqlensQ must be .* got -1,9\.$/],
+  [
+    "a negative cumulative length",
+    { cuSeqlensQ: [-1, 9], cuSeqlensKv: [0, 7] },
+    /cuSeqlensQ must be .* got -1,9\.$/,
+  ],
   [
     "used lengths beyond the longest sequence",
     { cuSeqlensQ: [0, 4, 9], cuSeqlensKv: [0, 3, 7], kvLengths: [3, 5] },
@@ -136,13 +160,21 @@ const MEMORY: Refusals = [
     { mask: { shape: [5, 7], dtype: "f32" } },
     "attention: mask must be u8 (a byte each, 0 for masked) or u32 (32 keys a word), got f32.",
   ],
-  ["a bias of bytes", { bias: { shape: [5, 7], dtype: "u8" } }, "attention: bias must be f32, got u8."],
+  [
+    "a bias of bytes",
+    { bias: { shape: [5, 7], dtype: "u8" } },
+    "attention: bias must be f32, got u8.",
+  ],
   [
     "a mask of other sizes",
     { mask: spec(2, 2, 5, 7) },
     "attention: mask must broadcast to the scores [B, H, M, N] = [2, 4, 5, 7], got [2, 2, 5, 7].",
   ],
-  ["a mask of five axes", { mask: spec(1, 1, 1, 5, 7) }, /mask must broadcast to the scores .* got \[1, 1, 1, 5, 7\]/],
+  [
+    "a mask of five axes",
+    { mask: spec(1, 1, 1, 5, 7) },
+    /mask must broadcast to the scores .* got \[1, 1, 1, 5, 7\]/,
+  ],
   [
     "a mask of bits with a word too many",
     { mask: { shape: [5, 7], dtype: "u32" } },
@@ -200,7 +232,11 @@ const MEMORY: Refusals = [
     (make) => ({ relativeBias: make([8, 4]) }),
     "attention: relativeBias must be { table, bidirectional?, maxDistance? }, got a Tensor.",
   ],
-  ["null for a relative bias", { relativeBias: null }, /relativeBias must be \{ table, .* got null\.$/],
+  [
+    "null for a relative bias",
+    { relativeBias: null },
+    /relativeBias must be \{ table, .* got null\.$/,
+  ],
   [
     "a table of other heads",
     (make) => ({ relativeBias: { table: make([8, 3]) } }),
@@ -234,7 +270,11 @@ const MEMORY: Refusals = [
 ];
 
 /** A problem's change, and what it takes to undo it. */
-async function refuse(base: object, change: Refusals[number][1], message: string | RegExp): Promise<void> {
+async function refuse(
+  base: object,
+  change: Refusals[number][1],
+  message: string | RegExp,
+): Promise<void> {
   const { device, buffers } = counted(await testDevice());
   const made: Tensor[] = [];
   const changed =
@@ -244,7 +284,11 @@ async function refuse(base: object, change: Refusals[number][1], message: string
           return made[made.length - 1];
         })
       : change;
-  await expectError(() => planAttention(device, { ...base, ...changed } as AttentionProblem), "argument", message);
+  await expectError(
+    () => planAttention(device, { ...base, ...changed } as AttentionProblem),
+    "argument",
+    message,
+  );
   expect(buffers()).toBe(made.length);
   for (const used of made) used.destroy();
 }
@@ -254,7 +298,11 @@ describe("a plan refuses", () => {
   it.each(SEQUENCES)("%s", async (_, change, message) => refuse(PACKED, change, message));
   it.each(MEMORY)("%s", async (_, change, message) => refuse(GOOD, change, message));
   it("dropout of more rows than it has numbers for", async () => {
-    const many = { q: spec(2 ** 14, 2 ** 14, 16, 1), k: spec(2 ** 14, 1, 1, 1), v: spec(2 ** 14, 1, 1, 1) };
+    const many = {
+      q: spec(2 ** 14, 2 ** 14, 16, 1),
+      k: spec(2 ** 14, 1, 1, 1),
+      v: spec(2 ** 14, 1, 1, 1),
+    };
     await expectError(
       async () => planAttention(await testDevice(), { ...many, dropout: { p: 0.5, seed: 1 } }),
       "limit",
@@ -279,17 +327,24 @@ describe("encode refuses", () => {
     const plan = await planAttention(device, { q, k, v: k, ...options });
     const attempt = (bindings: object, message: string) =>
       expectError(
-        () => plan.encode(device.createCommandEncoder(), { output: make([1, 2, 5, 8]), ...bindings }),
+        () =>
+          plan.encode(device.createCommandEncoder(), { output: make([1, 2, 5, 8]), ...bindings }),
         "argument",
         message,
       );
     await attempt({}, "attention: bias is missing: the plan was made without a tensor for it.");
-    await attempt({ bias: make([6]) }, "attention: bias is f32 [6]; the plan was made for f32 [1,1,1,7].");
+    await attempt(
+      { bias: make([6]) },
+      "attention: bias is f32 [6]; the plan was made for f32 [1,1,1,7].",
+    );
     await attempt(
       { bias: make([7, 2]).slice(1, 0, 1) },
       "attention: bias is f32 [7,1]; the plan was made for f32 [1,1,1,7].",
     );
-    await attempt({ mask: make([5, 7]) }, "attention: mask is f32 [5,7]; the plan was made for u8 [1,1,5,7].");
+    await attempt(
+      { mask: make([5, 7]) },
+      "attention: mask is f32 [5,7]; the plan was made for u8 [1,1,5,7].",
+    );
     await attempt(
       { bias: make([7]), kvLengths: make([1]) },
       "attention: kvLengths is f32 [1]; the plan was made for i32 [1].",
@@ -301,7 +356,8 @@ describe("encode refuses", () => {
       "overlap",
       /^attention: output and bias are in the same GPUBuffer/,
     );
-    plan.encode(device.createCommandEncoder(), { output, bias: make([1, 1, 1, 7]) }); // leading axes of 1 are the same
+    // leading axes of 1 are the same
+    plan.encode(device.createCommandEncoder(), { output, bias: make([1, 1, 1, 7]) });
     for (const one of [...used, plan]) one.destroy();
   });
 });
@@ -318,7 +374,9 @@ describe("attention refuses", () => {
       { dropout: { p: 2, seed: 1 } },
       { kvLengths: [3], bias: q.slice(3, 0, 3) },
     ]) {
-      await expect(attention(q, q, q, wrong as object)).rejects.toThrow(/^attention: (window|sinks|mask|dropout|bias)/);
+      await expect(attention(q, q, q, wrong as object)).rejects.toThrow(
+        /^attention: (window|sinks|mask|dropout|bias)/,
+      );
     }
     expect(buffers()).toBe(before);
     q.destroy();

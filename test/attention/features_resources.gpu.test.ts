@@ -1,5 +1,5 @@
-// What masks, biases, scores and functions cost: no compilation for other values, nothing left behind, and no memory of
-// size M x N.
+// What masks, biases, scores and functions cost: no compilation for other values, nothing left
+// behind, and no memory of size M x N.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -37,12 +37,21 @@ function optionsOf(make: (shape: number[], data: TensorData, dtype?: "i32") => T
     softcap: 1 + (n % 13),
     alibiSlopes: n % 2 ? some(0, H) : make([H], some(0, H)),
     sinks: n % 3 ? some(2, H) : make([H], some(2, H)),
-    relativeBias: { table: n % 5 ? some(4, 16) : make([8, H], some(4, 16)), buckets: 8, maxDistance: 9 + (n % 50) },
+    relativeBias: {
+      table: n % 5 ? some(4, 16) : make([8, H], some(4, 16)),
+      buckets: 8,
+      maxDistance: 9 + (n % 50),
+    },
     dropout: { p: 0.1 + (n % 8) / 10, seed: n },
     qLengths: [n % 9],
     kvLengths: n % 2 ? [n % 17] : make([1], [n % 17], "i32"),
-    scoreFunction: scoreFunction(SCORE, { captures: { factor: n / 100, offsets: make([H], some(20, H)) } }),
-    maskFunction: allOf(slidingWindow(n % 6, 3), documentMask(make([16], integers(n, 16, 0, 3), "i32"))),
+    scoreFunction: scoreFunction(SCORE, {
+      captures: { factor: n / 100, offsets: make([H], some(20, H)) },
+    }),
+    maskFunction: allOf(
+      slidingWindow(n % 6, 3),
+      documentMask(make([16], integers(n, 16, 0, 3), "i32")),
+    ),
   } satisfies AttentionOptions;
   return options;
 }
@@ -62,8 +71,10 @@ describe("300 calls with other values of every option", () => {
       const m = 1 + (n % 9);
       const options = { ...optionsOf(make, n), qLengths: [n % (m + 1)] };
       const result = await attention(q.slice(2, 0, m), k, v, { ...options, lse: n % 2 === 0 });
-      if (n % 50 === 0) expect((await result.output.read()).every((value) => Number.isFinite(value))).toBe(true);
-      for (const used of [...made, result.output, ...(result.lse ? [result.lse] : [])]) used.destroy();
+      if (n % 50 === 0)
+        expect((await result.output.read()).every((value) => Number.isFinite(value))).toBe(true);
+      for (const used of [...made, result.output, ...(result.lse ? [result.lse] : [])])
+        used.destroy();
     };
     for (const first of [0, 1]) await call(first); // with the log-sum-exp and without
     const before = [buffers(), bytes(), count.pipelines, count.modules];
@@ -96,7 +107,9 @@ describe("encode", () => {
       made.push(tensor(device, shape, { data, dtype }));
       return made[made.length - 1];
     };
-    const [q, k, v, output] = [9, 17, 17, 9].map((rows, seed) => make([1, H, rows, 8], normal(seed, H * rows * 8, 1)));
+    const [q, k, v, output] = [9, 17, 17, 9].map((rows, seed) =>
+      make([1, H, rows, 8], normal(seed, H * rows * 8, 1)),
+    );
     // Slopes, sinks, table and lengths are on the GPU, and copied into the tables in every run.
     const plan = await planAttention(device, { q, k, v, ...optionsOf(make, 30) });
     const stages = 5;
@@ -107,10 +120,15 @@ describe("encode", () => {
     const pass = encoder.beginComputePass();
     for (let again = 0; again < 20; again++) plan.encode(pass, { output });
     expect(count.bindGroups - before.bindGroups).toBe(stages);
-    for (let again = 0; again < 20; again++) plan.encode(pass, { output, sinks: other, captures: { offsets: other } });
+    for (let again = 0; again < 20; again++)
+      plan.encode(pass, { output, sinks: other, captures: { offsets: other } });
     pass.end();
     device.queue.submit([encoder.finish()]);
-    expect(count).toEqual({ ...before, bindGroups: before.bindGroups + 2 * stages, submits: before.submits + 1 });
+    expect(count).toEqual({
+      ...before,
+      bindGroups: before.bindGroups + 2 * stages,
+      submits: before.submits + 1,
+    });
     expect(buffers()).toBe(alive);
     plan.destroy();
     for (const used of made) used.destroy();
@@ -122,7 +140,12 @@ describe("memory at 4096 keys grows with M + N, not with M * N, by", () => {
   const N = 4096;
   const range = (count: number) => Array.from({ length: count }, (_, index) => index);
   const kinds: Readonly<Record<string, AttentionOptions>> = {
-    "windows, chunks and causality": { window: [100, 3], attentionChunk: 512, causal: true, lse: true },
+    "windows, chunks and causality": {
+      window: [100, 3],
+      attentionChunk: 512,
+      causal: true,
+      lse: true,
+    },
     "biases and lengths of all kinds": {
       softcap: 5,
       alibiSlopes: [1, 2],
@@ -136,7 +159,9 @@ describe("memory at 4096 keys grows with M + N, not with M * N, by", () => {
     },
     "packed sequences": { cuSeqlensQ: [0, 3, 8], cuSeqlensKv: [0, 1000, N], window: [9, 9] },
     functions: {
-      scoreFunction: scoreFunction("fn score(s: f32, at: Position) -> f32 { return s + f32(at.q_idx); }"),
+      scoreFunction: scoreFunction(
+        "fn score(s: f32, at: Position) -> f32 { return s + f32(at.q_idx); }",
+      ),
       maskFunction: allOf(causalMask(), slidingWindow(500, 0)),
     },
   };
@@ -147,12 +172,22 @@ describe("memory at 4096 keys grows with M + N, not with M * N, by", () => {
     const { output, lse, rowMax } = await attention(q, k, k, { variant: "8x32", ...options });
     // 8 x 4096 scores of two heads would be 262,144 bytes.
     expect(peakBytes() - inputs).toBeLessThan(8 * 1024);
-    // As many queries as keys: 134,217,728 bytes of scores. The plan has to have been made, not run.
+    // As many queries as keys: 134,217,728 bytes of scores. The plan has to have been made, not
+    // run.
     const { qLengths: _q, cuSeqlensQ, ...rest } = options;
-    const many = { ...rest, ...(cuSeqlensQ && { cuSeqlensQ: [0, 3, N] }) } as Partial<AttentionProblem>;
+    const many = {
+      ...rest,
+      ...(cuSeqlensQ && { cuSeqlensQ: [0, 3, N] }),
+    } as Partial<AttentionProblem>;
     const shape = { shape: [1, H, N, 8] };
     const before = bytes();
-    const plan = await planAttention(device, { ...many, q: shape, k: shape, v: shape, variant: "8x32" });
+    const plan = await planAttention(device, {
+      ...many,
+      q: shape,
+      k: shape,
+      v: shape,
+      variant: "8x32",
+    });
     expect(bytes() - before).toBeLessThan(16 * 1024);
     for (const used of [q, k, output, lse, rowMax, plan]) used?.destroy();
     expect(bytes()).toBe(0);
@@ -161,11 +196,18 @@ describe("memory at 4096 keys grows with M + N, not with M * N, by", () => {
     const { device, bytes } = counted(await testDevice());
     const shape = { shape: [1, H, N, 8] };
     const masks = { mask: { shape: [N], dtype: "u8" }, bias: { shape: [N] } } as const;
-    const plan = await planAttention(device, { q: shape, k: shape, v: shape, ...masks, variant: "8x32" });
+    const plan = await planAttention(device, {
+      q: shape,
+      k: shape,
+      v: shape,
+      ...masks,
+      variant: "8x32",
+    });
     expect(bytes()).toBeLessThan(2 * 1024);
     plan.destroy();
     const blockMask = await createBlockMask(device, slidingWindow(256, 0), { seqQ: N, seqKv: N });
-    expect(bytes()).toBe(4 * 64 * 65); // a word for each block of 64 x 64 scores, and a count for each row of them
+    // a word for each block of 64 x 64 scores, and a count for each row of them
+    expect(bytes()).toBe(4 * 64 * 65);
     blockMask.destroy();
   });
 });

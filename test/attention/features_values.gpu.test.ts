@@ -1,4 +1,5 @@
-// Every way to mask, bias, score and store, against the float64 reference: each alone, at its corners, and in company.
+// Every way to mask, bias, score and store, against the float64 reference: each alone, at its
+// corners, and in company.
 
 import { describe, it } from "vitest";
 import { type Case, runCase, title } from "../support/cases.ts";
@@ -6,7 +7,8 @@ import { failOnGpuErrors, testDevice } from "../support/device.ts";
 
 failOnGpuErrors();
 
-// The smallest tile compiles fastest, and is the same text as the others, which get all features at once at the end.
+// The smallest tile compiles fastest, and is the same text as the others, which get all features at
+// once at the end.
 const small = { variant: "8x32", D: 8 } as const;
 const all = (problems: readonly (Partial<Case> & { M: number; N: number })[]) => {
   for (const problem of problems) {
@@ -47,7 +49,16 @@ describe("lengths", () => {
   all([
     { B: 4, H: 2, M: 40, N: 70, qLengths: [40, 0, 1, 33], kvLengths: [70, 30, 0, 20] },
     { B: 3, H: 2, M: 70, N: 70, qLengths: [70, 31, 5], causal: true },
-    { B: 3, H: 2, M: 70, N: 70, qLengths: [70, 31, 5], kvLengths: [20, 70, 64], causal: true, onGpu: true },
+    {
+      B: 3,
+      H: 2,
+      M: 70,
+      N: 70,
+      qLengths: [70, 31, 5],
+      kvLengths: [20, 70, 64],
+      causal: true,
+      onGpu: true,
+    },
     { B: 2, M: 70, N: 40, qLengths: [64, 70], sinks: true },
   ]);
 });
@@ -58,8 +69,25 @@ describe("packed sequences", () => {
     { H: 2, M: 61, N: 90, ...cu },
     { H: 4, Hkv: 2, M: 61, N: 90, ...cu, causal: true },
     { H: 2, M: 61, N: 90, ...cu, causal: true, layout: "bmhd", onGpu: true },
-    { H: 2, M: 61, N: 90, ...cu, qLengths: [9, 0, 43, 1], kvLengths: [33, 15, 0, 7], window: [8, 8] },
-    { H: 2, M: 61, N: 90, ...cu, alibi: "BH", sinks: true, bias: { axes: "BHMN" }, dropout: { p: 0.3, seed: 5 } },
+    {
+      H: 2,
+      M: 61,
+      N: 90,
+      ...cu,
+      qLengths: [9, 0, 43, 1],
+      kvLengths: [33, 15, 0, 7],
+      window: [8, 8],
+    },
+    {
+      H: 2,
+      M: 61,
+      N: 90,
+      ...cu,
+      alibi: "BH",
+      sinks: true,
+      bias: { axes: "BHMN" },
+      dropout: { p: 0.3, seed: 5 },
+    },
   ]);
 });
 
@@ -93,9 +121,17 @@ describe("scores", () => {
     // Scores of 47 in a row: rounding them once more than a plain evaluation does would show.
     { H: 3, M: 2, N: 65, D: 1, layout: "bmhd", alibi: "H", seed: 11 },
     { H: 3, M: 37, N: 70, relativeBias: { buckets: 8, maxDistance: 20 } },
-    { H: 3, M: 70, N: 300, relativeBias: { buckets: 32, bidirectional: false }, causal: true, onGpu: true },
+    {
+      H: 3,
+      M: 70,
+      N: 300,
+      relativeBias: { buckets: 32, bidirectional: false },
+      causal: true,
+      onGpu: true,
+    },
     { H: 3, M: 37, N: 70, sinks: true, rowMax: true },
-    { H: 3, M: 70, N: 37, sinks: true, rowMax: true, causal: true, onGpu: true }, // empty rows with a sink
+    // empty rows with a sink
+    { H: 3, M: 70, N: 37, sinks: true, rowMax: true, causal: true, onGpu: true },
     { H: 2, M: 37, N: 70, rowMax: true, causal: true, softcap: 5 },
     { H: 2, M: 70, N: 37, rowMax: true, causal: true, sinks: true },
   ]);
@@ -157,7 +193,17 @@ describe("everything at once", () => {
       ...company,
       variant: "32x32",
     },
-    { B: 2, H: 2, M: 40, N: 90, layout: "bmhd", attentionChunk: 32, onGpu: true, ...company, variant: "64x64" },
+    {
+      B: 2,
+      H: 2,
+      M: 40,
+      N: 90,
+      layout: "bmhd",
+      attentionChunk: 32,
+      onGpu: true,
+      ...company,
+      variant: "64x64",
+    },
     {
       H: 4,
       Hkv: 2,
@@ -172,6 +218,14 @@ describe("everything at once", () => {
       sinks: true,
       variant: "64x64",
     },
-    { H: 2, M: 200, N: 300, maskFunction: "dilated", blockSize: [64, 128], queryOffset: 11, variant: "64x64" },
+    {
+      H: 2,
+      M: 200,
+      N: 300,
+      maskFunction: "dilated",
+      blockSize: [64, 128],
+      queryOffset: 11,
+      variant: "64x64",
+    },
   ]);
 });

@@ -1,16 +1,24 @@
-// The forward kernel against the float64 reference, over the shapes and inputs at which tiled kernels break.
+// The forward kernel against the float64 reference, over the shapes and inputs at which tiled
+// kernels break.
 
 import { describe, expect, it } from "vitest";
 import { LADDER } from "../../bench/ladder.ts";
 import { attention, tensor } from "../../src/index.ts";
 import { normal } from "../../src/reference/random.ts";
 import { type Case, product, runCase, title } from "../support/cases.ts";
-import { failOnGpuErrors, newDevice, plainDevice, testDevice, withLimits } from "../support/device.ts";
+import {
+  failOnGpuErrors,
+  newDevice,
+  plainDevice,
+  testDevice,
+  withLimits,
+} from "../support/device.ts";
 
 failOnGpuErrors();
 
 const all = (problems: readonly Case[]) => {
-  for (const problem of problems) it(title(problem), async () => runCase(await testDevice(), problem));
+  for (const problem of problems)
+    it(title(problem), async () => runCase(await testDevice(), problem));
 };
 
 // Lengths around the tiles (64 or 32 rows, 32 or 64 keys), primes, and M != N both ways.
@@ -39,7 +47,8 @@ describe("lengths", () => {
 });
 
 describe("variants of the tile table", () => {
-  // Head dims at which q takes one chunk and two; each kernel takes a software adapter seconds to compile.
+  // Head dims at which q takes one chunk and two; each kernel takes a software adapter seconds to
+  // compile.
   for (const [variant, D] of [
     ["64x64", 64],
     ["64x32", 24],
@@ -54,7 +63,8 @@ describe("variants of the tile table", () => {
   }
 });
 
-// Up to 8 vec4 columns a chunk, up to 128 or 256 columns of v a workgroup: both sides of each, odd sizes, D != Dv.
+// Up to 8 vec4 columns a chunk, up to 128 or 256 columns of v a workgroup: both sides of each, odd
+// sizes, D != Dv.
 const HEAD_DIMS: readonly (readonly [D: number, Dv: number])[] = [
   [5, 7],
   [40, 40],
@@ -119,7 +129,8 @@ describe("layouts", () => {
 
 describe("inputs", () => {
   all([
-    { H: 2, M: 65, N: 130, D: 64, spread: 50 }, // scores of 2,500, the largest of 10^4: a row is almost one key
+    // scores of 2,500, the largest of 10^4: a row is almost one key
+    { H: 2, M: 65, N: 130, D: 64, spread: 50 },
     { H: 2, M: 65, N: 130, D: 64, spread: 50, causal: true },
     { H: 2, M: 65, N: 130, D: 64, spread: 100, scale: 1e-3 }, // 10^5 and more before the scale
     { H: 2, M: 65, N: 130, D: 64, scale: 0 },
@@ -128,7 +139,8 @@ describe("inputs", () => {
   ]);
   it("a constant v comes back", async () => {
     const device = await testDevice();
-    const make = (seed: number) => tensor(device, [1, 1, 70, 64], { data: normal(seed, 70 * 64, 3) });
+    const make = (seed: number) =>
+      tensor(device, [1, 1, 70, 64], { data: normal(seed, 70 * 64, 3) });
     const v = tensor(device, [1, 1, 70, 64], { data: new Float32Array(70 * 64).fill(2.5) });
     const { output } = await attention(make(1), make(2), v, { causal: true });
     for (const value of await output.read()) expect(Math.abs(value - 2.5)).toBeLessThan(2e-6);
@@ -138,7 +150,9 @@ describe("inputs", () => {
 describe("the same bits", () => {
   const shape = [2, 3, 77, 64];
   const inputs = (device: GPUDevice, deviation: number) =>
-    [1, 2, 3].map((seed) => tensor(device, shape, { data: normal(seed, product(shape), deviation) }));
+    [1, 2, 3].map((seed) =>
+      tensor(device, shape, { data: normal(seed, product(shape), deviation) }),
+    );
 
   it("come from the same inputs, every time", async () => {
     const device = await testDevice();
@@ -184,7 +198,9 @@ describe("devices", () => {
     const heads = 65_600;
     const data = normal(5, heads * 4);
     const [q, k, v] = [1, 2, 3].map(() => tensor(device, [1, heads, 1, 4], { data }));
-    const output = tensor(device, [1, heads, 1, 4], { data: new Float32Array(heads * 4).fill(Number.NaN) });
+    const output = tensor(device, [1, heads, 1, 4], {
+      data: new Float32Array(heads * 4).fill(Number.NaN),
+    });
     const plan = await LADDER[1].plan(device, { q, k, v, output });
     const encoder = device.createCommandEncoder();
     plan.encode(encoder);
@@ -194,9 +210,14 @@ describe("devices", () => {
   });
   it("that are lost reject with device-lost", async () => {
     const device = await newDevice();
-    const [q, k, v] = [1, 2, 3].map((seed) => tensor(device, [1, 1, 4, 4], { data: normal(seed, 16) }));
+    const [q, k, v] = [1, 2, 3].map((seed) =>
+      tensor(device, [1, 1, 4, 4], { data: normal(seed, 16) }),
+    );
     device.destroy();
     await device.lost;
-    await expect(attention(q, k, v)).rejects.toMatchObject({ name: "FoveaError", code: "device-lost" });
+    await expect(attention(q, k, v)).rejects.toMatchObject({
+      name: "FoveaError",
+      code: "device-lost",
+    });
   });
 });

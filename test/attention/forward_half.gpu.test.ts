@@ -1,5 +1,5 @@
-// When products are in f16: where a caller allows it, and device and problem do. What they give is tested in
-// test/portability, for software adapters of browsers have no shader-f16.
+// When products are in f16: where a caller allows it, and device and problem do. What they give is
+// tested in test/portability, for software adapters of browsers have no shader-f16.
 
 import { describe, expect, it } from "vitest";
 import { type AttentionProblem, planAttention } from "../../src/index.ts";
@@ -13,7 +13,14 @@ const F16 = { q: spec(), k: spec(), v: spec() };
 
 describe("the tile table", () => {
   const gpu = { workgroupBytes: 32768, software: false };
-  const half = { headDim: 64, vDim: 64, seqQ: 100, allowF16Products: true, f16Rows: true, plainScores: true };
+  const half = {
+    headDim: 64,
+    vDim: 64,
+    seqQ: 100,
+    allowF16Products: true,
+    f16Rows: true,
+    plainScores: true,
+  };
   const chosen = (problem: object, device: object = {}) =>
     chooseForwardTile({ ...half, ...problem }, { ...gpu, ...device }).name;
   it("has products in f16 for rows of f16 and plain scores, by head dim", () => {
@@ -34,7 +41,11 @@ describe("the tile table", () => {
 });
 
 describe("a plan", () => {
-  const refused = async (problem: Partial<AttentionProblem>, features = ["shader-f16"], variant = "64x64-f16") => {
+  const refused = async (
+    problem: Partial<AttentionProblem>,
+    features = ["shader-f16"],
+    variant = "64x64-f16",
+  ) => {
     const device = overridden(await testDevice(), {
       features: new Set(features),
       limits: { ...limitsOf(await testDevice()), maxComputeWorkgroupStorageSize: 32768 },

@@ -1,10 +1,16 @@
-// The text of the matrix kernel in Tint, which checks it for all devices: Dawn's null backend offers every feature, and
-// runs nothing. What the kernel computes is tested with a stand-in for the matrices, in forward_matrix.gpu.test.ts.
+// The text of the matrix kernel in Tint, which checks it for all devices: Dawn's null backend
+// offers every feature, and runs nothing. What the kernel computes is tested with a stand-in for
+// the matrices, in forward_matrix.gpu.test.ts.
 
 import { expect, it } from "vitest";
 import { compileKernel } from "../../src/gpu/pipelines.ts";
 import { planAttention, requestFoveaDevice } from "../../src/index.ts";
-import { type Component, type MatrixTile, matrixKernel, matrixTile } from "../../src/kernels/forward_matrix.ts";
+import {
+  type Component,
+  type MatrixTile,
+  matrixKernel,
+  matrixTile,
+} from "../../src/kernels/forward_matrix.ts";
 import { PLAIN, type SlotChoice } from "../../src/kernels/slots.ts";
 import { overridden } from "../support/device.ts";
 
@@ -18,9 +24,23 @@ const opened = (async () => {
 })();
 
 /** The tile of a configuration. */
-function tileOf(component: Component, M: number, N: number, K: number, lanes: number, headDim: number, vDim: number) {
+function tileOf(
+  component: Component,
+  M: number,
+  N: number,
+  K: number,
+  lanes: number,
+  headDim: number,
+  vDim: number,
+) {
   const configs = [{ componentType: component, resultComponentType: "f32", M, N, K }];
-  const limits = { configs, subgroupMinSize: lanes, subgroupMaxSize: lanes, workgroupBytes: 65536, invocations: 256 };
+  const limits = {
+    configs,
+    subgroupMinSize: lanes,
+    subgroupMaxSize: lanes,
+    workgroupBytes: 65536,
+    invocations: 256,
+  };
   return matrixTile(component, headDim, vDim, limits) as MatrixTile;
 }
 
@@ -58,16 +78,21 @@ const messagesOf = async (code: string) => {
   return messages.map(({ lineNum, message }) => `${lineNum}: ${message}`);
 };
 
-it.each(SHAPES)("matrices of %s, %d x %d x %d, in subgroups of %d", async (component, M, N, K, lanes) => {
-  for (const [headDim, vDim, slots] of [
-    [64, 64, component === "f16" ? F16 : PLAIN],
-    [128, 128, PLAIN],
-    [40, 300, MORE],
-  ] as const) {
-    const tile = tileOf(component, M, N, K, lanes, headDim, vDim);
-    expect(await messagesOf((await matrixKernel({ headDim, vDim, tile, ...slots })).code)).toEqual([]);
-  }
-});
+it.each(SHAPES)(
+  "matrices of %s, %d x %d x %d, in subgroups of %d",
+  async (component, M, N, K, lanes) => {
+    for (const [headDim, vDim, slots] of [
+      [64, 64, component === "f16" ? F16 : PLAIN],
+      [128, 128, PLAIN],
+      [40, 300, MORE],
+    ] as const) {
+      const tile = tileOf(component, M, N, K, lanes, headDim, vDim);
+      expect(
+        await messagesOf((await matrixKernel({ headDim, vDim, tile, ...slots })).code),
+      ).toEqual([]);
+    }
+  },
+);
 
 // The null backend has subgroups of up to 128 lanes and 16 KiB of workgroup memory.
 const SMALL = { headDim: 16, vDim: 16, tile: tileOf("f16", 16, 16, 16, 128, 16, 16), ...F16 };
@@ -77,7 +102,9 @@ it("makes a pipeline, where subgroups fill the workgroup", async () => {
   const source = await matrixKernel(SMALL);
   await compileKernel(device, source);
   const less = source.code.replace("@workgroup_size(WG_SIZE)", "@workgroup_size(100)");
-  await expect(compileKernel(device, { ...source, code: less })).rejects.toMatchObject({ code: "shader" });
+  await expect(compileKernel(device, { ...source, code: less })).rejects.toMatchObject({
+    code: "shader",
+  });
 });
 
 it.each([
@@ -95,7 +122,9 @@ it("is switched off on a device that computes nothing, and attention has its oth
     adapterInfo: {
       subgroupMinSize: 4,
       subgroupMaxSize: 64,
-      subgroupMatrixConfigs: [{ componentType: "f16", resultComponentType: "f32", M: 16, N: 16, K: 16 }],
+      subgroupMatrixConfigs: [
+        { componentType: "f16", resultComponentType: "f32", M: 16, N: 16, K: 16 },
+      ],
     },
   });
   const compiled: string[] = [];
@@ -106,7 +135,9 @@ it("is switched off on a device that computes nothing, and attention has its oth
       return real.createComputePipelineAsync(descriptor);
     },
   });
-  const plans = await Promise.all([1, 2].map(() => planAttention(watched, { q: spec, k: spec, v: spec })));
+  const plans = await Promise.all(
+    [1, 2].map(() => planAttention(watched, { q: spec, k: spec, v: spec })),
+  );
   expect(plans.map(({ kernel }) => kernel)).toEqual(["forward 64x32-wide", "forward 64x32-wide"]);
   expect(compiled).toEqual(["forward matrix-f16", "forward 64x32-wide"]); // each once
   const asked = planAttention(watched, { q: spec, k: spec, v: spec, variant: "matrix-f16" });

@@ -1,6 +1,6 @@
-// The forward kernel of subgroup matrices against the float64 reference. No software adapter has them, so lib/matrix is
-// one that does the same by other means (test/support/matrix_emulated.wesl); the real text is compiled, for every
-// configuration, in forward_matrix.dawn.test.ts.
+// The forward kernel of subgroup matrices against the float64 reference. No software adapter has
+// them, so lib/matrix is one that does the same by other means (test/support/matrix_emulated.wesl);
+// the real text is compiled, for every configuration, in forward_matrix.dawn.test.ts.
 
 import { describe, expect, it } from "vitest";
 import { assemblePlan } from "../../src/attention/assemble.ts";
@@ -37,16 +37,20 @@ const planOn =
       workgroupBytes: 32768,
       invocations: 2 * lanes,
     };
-    const { plan } = await assemblePlan(device, problem as Taken<AttentionProblem>, ({ headDim, vDim, seqQ }) => {
-      const tile = matrixTile(component, headDim, vDim, limits) as MatrixTile;
-      const stagesOf = async (slots: SlotChoice) => [
-        {
-          source: await matrixKernel({ headDim, vDim, tile, ...slots }, standIns(component)),
-          grid: matrixGrid(tile, headDim, vDim, seqQ),
-        },
-      ];
-      return { stagesOf };
-    });
+    const { plan } = await assemblePlan(
+      device,
+      problem as Taken<AttentionProblem>,
+      ({ headDim, vDim, seqQ }) => {
+        const tile = matrixTile(component, headDim, vDim, limits) as MatrixTile;
+        const stagesOf = async (slots: SlotChoice) => [
+          {
+            source: await matrixKernel({ headDim, vDim, tile, ...slots }, standIns(component)),
+            grid: matrixGrid(tile, headDim, vDim, seqQ),
+          },
+        ];
+        return { stagesOf };
+      },
+    );
     return plan;
   };
 
@@ -78,7 +82,9 @@ describe("16 x 16 x 16 of f16", () => {
   all(
     ["f16", 16, 16, 16, 32],
     [
-      ...LENGTHS.flatMap(([M, N]) => [false, true].map((causal) => ({ ...half, H: 2, M, N, causal }))),
+      ...LENGTHS.flatMap(([M, N]) =>
+        [false, true].map((causal) => ({ ...half, H: 2, M, N, causal })),
+      ),
       { ...half, M: 3, N: 0 },
       { ...half, M: 0, N: 3 },
       { ...half, B: 2, H: 6, Hkv: 2, M: 33, N: 40, causal: "top-left" },
@@ -107,7 +113,8 @@ describe("16 x 16 x 16 of f16", () => {
         poison: true,
         layout: "bmhd",
       },
-      { H: 2, M: 37, N: 145, D: 40, Dv: 132, dtype: "f16", spread: 3, causal: true }, // two shares of v
+      // two shares of v
+      { H: 2, M: 37, N: 145, D: 40, Dv: 132, dtype: "f16", spread: 3, causal: true },
       {
         D: 12,
         B: 2,
@@ -156,8 +163,13 @@ describe("8 x 16 x 16 of f16", () => {
     const D = 24;
     const scale = 0.7;
     const shape = [1, 1, M, D];
-    const [q, k, v] = [1, 2, 3].map((seed) => ({ shape, data: normal(seed, M * D).map(ROUND.f16) }));
-    const [qGpu, kGpu, vGpu] = [q, k, v].map(({ data }) => tensor(device, shape, { data, dtype: "f16" }));
+    const [q, k, v] = [1, 2, 3].map((seed) => ({
+      shape,
+      data: normal(seed, M * D).map(ROUND.f16),
+    }));
+    const [qGpu, kGpu, vGpu] = [q, k, v].map(({ data }) =>
+      tensor(device, shape, { data, dtype: "f16" }),
+    );
     const output = tensor(device, shape);
     const lse = tensor(device, [1, 1, M]);
     const problem = { q: qGpu, k: kGpu, v: vGpu, output, lse, causal: true, scale };
@@ -193,8 +205,11 @@ describe("values that are not finite", () => {
     const values = await output.read();
     const meets = (index: number) =>
       (index % D === 3 && index >= nan * D) || (index % D === 5 && index >= infinity * D);
-    expect(Array.from(values, (value, index) => Number.isFinite(value) !== meets(index)).every(Boolean)).toBe(true);
-    const finite = (array: ArrayLike<number>) => Array.from(array, (value, index) => (meets(index) ? 0 : value));
+    expect(
+      Array.from(values, (value, index) => Number.isFinite(value) !== meets(index)).every(Boolean),
+    ).toBe(true);
+    const finite = (array: ArrayLike<number>) =>
+      Array.from(array, (value, index) => (meets(index) ? 0 : value));
     expectClose("output", finite(values), { f64: finite(f64), plain: finite(plain) }, shape);
   });
 });

@@ -1,9 +1,15 @@
-// Which memory the forward kernel reads and writes: strides, views, padding, poison, and nothing that is not its own.
+// Which memory the forward kernel reads and writes: strides, views, padding, poison, and nothing
+// that is not its own.
 
 import { describe, expect, it } from "vitest";
 import { assemblePlan } from "../../src/attention/assemble.ts";
 import { attention, planAttention, type Tensor, tensor, unpackQkv } from "../../src/index.ts";
-import { chooseForwardTile, forwardGrid, forwardKernel, forwardModules } from "../../src/kernels/forward.ts";
+import {
+  chooseForwardTile,
+  forwardGrid,
+  forwardKernel,
+  forwardModules,
+} from "../../src/kernels/forward.ts";
 import type { SlotChoice } from "../../src/kernels/slots.ts";
 import { attention as reference, worstElement } from "../../src/reference/index.ts";
 import { integers, normal } from "../../src/reference/random.ts";
@@ -38,7 +44,11 @@ type Strided = ReturnType<typeof strided>;
 
 async function expectAttention(q: Strided, k: Strided, v: Strided, output?: Tensor): Promise<void> {
   const options = { causal: true } as const;
-  const result = await attention(q.gpu, k.gpu, v.gpu, { ...options, ...small, ...(output && { output }) });
+  const result = await attention(q.gpu, k.gpu, v.gpu, {
+    ...options,
+    ...small,
+    ...(output && { output }),
+  });
   const f64 = reference(q.cpu, k.cpu, v.cpu, options).output;
   const plain = reference(q.cpu, k.cpu, v.cpu, { ...options, precision: "f32" }).output;
   expectClose("output", await result.output.read(), { f64, plain }, result.output.shape);
@@ -81,7 +91,8 @@ describe("strides", () => {
   it("of the output, which leaves everything between its elements alone", async () => {
     const device = await testDevice();
     const shape = [2, 2, 33, 8];
-    const input = (seed: number) => strided(device, seed, 2 * 2 * 33 * 8, shape, [528, 264, 8, 1], 0);
+    const input = (seed: number) =>
+      strided(device, seed, 2 * 2 * 33 * 8, shape, [528, 264, 8, 1], 0);
     for (const [strides, offset] of [
       [[33 * 24, 33 * 12, 12, 1], 16],
       [[33 * 18, 9, 18, 1], 3],
@@ -139,7 +150,8 @@ describe("keys that a query does not see", () => {
       { data: clean[2], shape: [B, H, N, D] },
       { kvLengths, causal: true, queryOffset },
     );
-    // Batch entry 0 sees keys up to 60, by its length; entry 1 up to 89, by the position of its last query.
+    // Batch entry 0 sees keys up to 60, by its length; entry 1 up to 89, by the position of its
+    // last query.
     for (const poison of poisons) {
       const k = clean[1].slice();
       const v = clean[2].slice();
@@ -153,7 +165,9 @@ describe("keys that a query does not see", () => {
         tensor(device, [B, H, N, D], { data: v }),
         { kvLengths, causal: true, queryOffset, variant },
       );
-      expect(worstElement(await output.read(), expected.output, [B, H, M, D]).error).toBeLessThan(1e-5);
+      expect(worstElement(await output.read(), expected.output, [B, H, M, D]).error).toBeLessThan(
+        1e-5,
+      );
     }
   });
 
@@ -175,7 +189,9 @@ describe("keys that a query does not see", () => {
         { causal: true, ...small },
       );
       const before = (await output.read()).slice(0, 20 * D);
-      expect(worstElement(before, expected.output.slice(0, 20 * D), [20, D]).error).toBeLessThan(1e-5);
+      expect(worstElement(before, expected.output.slice(0, 20 * D), [20, D]).error).toBeLessThan(
+        1e-5,
+      );
     }
   });
 
@@ -207,27 +223,35 @@ fn load_v(batch: u32, head: u32, row: u32, d4: u32) -> vec4f {
     const D = 8;
     const read = async (options: object) => {
       const notes = new Uint32Array(N);
-      const make = (seed: number, rows: number) => tensor(device, [1, 1, rows, D], { data: normal(seed, rows * D) });
+      const make = (seed: number, rows: number) =>
+        tensor(device, [1, 1, rows, D], { data: normal(seed, rows * D) });
       const q = make(1, M);
       const k = make(2, N);
       const v = make(3, N);
       const output = make(4, M);
-      const { plan, owned } = await assemblePlan(device, { q, k, v, output, ...options }, ({ headDim, vDim, seqQ }) => {
-        const tile = chooseForwardTile({ headDim, vDim, seqQ, variant: "8x32" }, LIMITS);
-        const stagesOf = async (slots: SlotChoice) => {
-          const modules = { ...(await forwardModules({ headDim, vDim, tile, ...slots })), ...noting };
-          const { code, locate } = link("package::forward", modules);
-          const { bindings } = await forwardKernel({ headDim, vDim, tile, ...slots });
-          const source = {
-            label: "noting",
-            code,
-            locate,
-            bindings: [...bindings, { binding: 8, name: "workspace", type: "storage" as const }],
+      const { plan, owned } = await assemblePlan(
+        device,
+        { q, k, v, output, ...options },
+        ({ headDim, vDim, seqQ }) => {
+          const tile = chooseForwardTile({ headDim, vDim, seqQ, variant: "8x32" }, LIMITS);
+          const stagesOf = async (slots: SlotChoice) => {
+            const modules = {
+              ...(await forwardModules({ headDim, vDim, tile, ...slots })),
+              ...noting,
+            };
+            const { code, locate } = link("package::forward", modules);
+            const { bindings } = await forwardKernel({ headDim, vDim, tile, ...slots });
+            const source = {
+              label: "noting",
+              code,
+              locate,
+              bindings: [...bindings, { binding: 8, name: "workspace", type: "storage" as const }],
+            };
+            return [{ source, grid: forwardGrid(tile, headDim, vDim, seqQ) }];
           };
-          return [{ source, grid: forwardGrid(tile, headDim, vDim, seqQ) }];
-        };
-        return { stagesOf, workspace: [N] };
-      });
+          return { stagesOf, workspace: [N] };
+        },
+      );
       const encoder = device.createCommandEncoder();
       plan.encode(encoder);
       device.queue.submit([encoder.finish()]);
@@ -238,7 +262,8 @@ fn load_v(batch: u32, head: u32, row: u32, d4: u32) -> vec4f {
     };
     expect(await read({})).toBe(200);
     expect(await read({ causal: "top-left" })).toBe(64); // two tiles of 32
-    expect(await read({ causal: true, queryOffset: -30 })).toBe(34); // the last query sees keys 0..33
+    // the last query sees keys 0..33
+    expect(await read({ causal: true, queryOffset: -30 })).toBe(34);
     expect(await read({ causal: true, queryOffset: -64 })).toBe(0);
     expect(await read({ kvLengths: [70] })).toBe(70);
     expect(await read({ kvLengths: [70], causal: "top-left" })).toBe(64);
@@ -280,10 +305,22 @@ describe("plans", () => {
     const layer = (seed: number) => {
       const data = [0, 1, 2].map((part) => normal(10 * seed + part, product(shape)));
       const [q, k, v] = data.map((values) => tensor(device, shape, { data: values }));
-      return { data, q, k, v, output: tensor(device, shape, { data: new Float32Array(product(shape)).fill(NaN) }) };
+      return {
+        data,
+        q,
+        k,
+        v,
+        output: tensor(device, shape, { data: new Float32Array(product(shape)).fill(NaN) }),
+      };
     };
     const layers = [1, 2, 3].map(layer);
-    const plan = await planAttention(device, { q: { shape }, k: { shape }, v: { shape }, causal: true, ...small });
+    const plan = await planAttention(device, {
+      q: { shape },
+      k: { shape },
+      v: { shape },
+      causal: true,
+      ...small,
+    });
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass();
     for (const { q, k, v, output } of layers) plan.encode(pass, { q, k, v, output });

@@ -1,5 +1,5 @@
-// The forward kernel without tiles, against the float64 reference: in quads, as software adapters take it, and in its
-// default form, which needs no feature.
+// The forward kernel without tiles, against the float64 reference: in quads, as software adapters
+// take it, and in its default form, which needs no feature.
 
 import { describe, expect, it } from "vitest";
 import { planAttention, tensor } from "../../src/index.ts";
@@ -12,10 +12,12 @@ import { expectSameUnrolled } from "../support/expansion.ts";
 failOnGpuErrors();
 
 const all = (problems: readonly Case[]) => {
-  for (const problem of problems) it(title(problem), async () => runCase(await testDevice(), problem));
+  for (const problem of problems)
+    it(title(problem), async () => runCase(await testDevice(), problem));
 };
 
-// Rows of a tile (32, 16, 8 or 64), keys of a block (4) and of a step of the walk (32), and what is next to them.
+// Rows of a tile (32, 16, 8 or 64), keys of a block (4) and of a step of the walk (32), and what is
+// next to them.
 const LENGTHS = [
   [1, 1],
   [3, 5],
@@ -32,7 +34,11 @@ describe.each([
   ["16x4-quad", 16],
   ["64x4", 12],
 ])("%s", (variant, D) => {
-  all(LENGTHS.flatMap(([M, N]) => [false, true].map((causal) => ({ H: 2, M, N, D, variant, causal }))));
+  all(
+    LENGTHS.flatMap(([M, N]) =>
+      [false, true].map((causal) => ({ H: 2, M, N, D, variant, causal })),
+    ),
+  );
   all([
     { M: 3, N: 0, D, variant },
     { M: 0, N: 3, D, variant },
@@ -53,7 +59,17 @@ describe("widths and accesses", () => {
   all([
     { H: 2, M: 37, N: 45, D: 5, Dv: 7, variant, causal: true },
     { H: 4, Hkv: 2, M: 37, N: 45, D: 24, Dv: 300, variant, causal: true }, // two shares of v
-    { B: 2, H: 3, M: 33, N: 40, D: 16, Dv: 4, variant, layout: "bmhd", dtype: ["f16", "bf16", "f16", "bf16"] },
+    {
+      B: 2,
+      H: 3,
+      M: 33,
+      N: 40,
+      D: 16,
+      Dv: 4,
+      variant,
+      layout: "bmhd",
+      dtype: ["f16", "bf16", "f16", "bf16"],
+    },
     { B: 2, H: 3, M: 33, N: 40, D: 6, Dv: 10, variant, layout: "bmhd", dtype: "bf16" },
   ]);
 });
@@ -64,12 +80,43 @@ describe("features", () => {
   const cu = { cuSeqlensQ: [0, 17, 17, 60, 61], cuSeqlensKv: [0, 40, 55, 55, 90] };
   all([
     { ...quads, H: 4, Hkv: 2, M: 61, N: 90, ...cu, causal: true, rowMax: true },
-    { ...quads, H: 3, M: 70, N: 37, sinks: true, rowMax: true, causal: true }, // empty rows with a sink
+    // empty rows with a sink
+    { ...quads, H: 3, M: 70, N: 37, sinks: true, rowMax: true, causal: true },
     { ...quads, H: 2, M: 37, N: 70, softcap: 3, spread: 3, alibi: "H", causal: true },
-    { ...quads, B: 2, H: 2, M: 37, N: 70, mask: { axes: "BHMN" }, bias: { axes: "HMN", blocked: 0.4 } },
-    { ...quads, H: 2, M: 37, N: 70, dropout: { p: 0.3, seed: 7 }, mask: { axes: "MN", bits: true, keep: 0.1 } },
-    { ...quads, H: 3, M: 70, N: 90, relativeBias: { buckets: 8, maxDistance: 20 }, scoreFunction: "weighted" },
-    { ...quads, H: 2, M: 200, N: 300, maskFunction: "causal", blockSize: [64, 96], window: [30, 10] },
+    {
+      ...quads,
+      B: 2,
+      H: 2,
+      M: 37,
+      N: 70,
+      mask: { axes: "BHMN" },
+      bias: { axes: "HMN", blocked: 0.4 },
+    },
+    {
+      ...quads,
+      H: 2,
+      M: 37,
+      N: 70,
+      dropout: { p: 0.3, seed: 7 },
+      mask: { axes: "MN", bits: true, keep: 0.1 },
+    },
+    {
+      ...quads,
+      H: 3,
+      M: 70,
+      N: 90,
+      relativeBias: { buckets: 8, maxDistance: 20 },
+      scoreFunction: "weighted",
+    },
+    {
+      ...quads,
+      H: 2,
+      M: 200,
+      N: 300,
+      maskFunction: "causal",
+      blockSize: [64, 96],
+      window: [30, 10],
+    },
     { ...quads, H: 2, M: 37, N: 70, similarity: "cosine", temperature: "log" },
     {
       ...quads,
@@ -99,8 +146,13 @@ describe("features", () => {
 
 describe("what a device gets", () => {
   const limits = { workgroupBytes: 16384, software: true, subgroups: true };
-  const chosen = (headDim: number, vDim: number, seqQ: number, over: object = {}, additive = false) =>
-    chooseForwardTile({ headDim, vDim, seqQ, additive }, { ...limits, ...over }).name;
+  const chosen = (
+    headDim: number,
+    vDim: number,
+    seqQ: number,
+    over: object = {},
+    additive = false,
+  ) => chooseForwardTile({ headDim, vDim, seqQ, additive }, { ...limits, ...over }).name;
   it("are quads on software adapters with subgroups, where rows fit registers", () => {
     expect(chosen(64, 64, 511)).toBe("16x4-quad");
     expect(chosen(64, 64, 512)).toBe("32x4-quad");
@@ -125,7 +177,8 @@ describe("what a device gets", () => {
     const without = overridden(device, { features: new Set() });
     await expect(planAttention(without, { q, k, v, variant: "16x4-quad" })).rejects.toMatchObject({
       code: "limit",
-      message: "variant 16x4-quad needs the feature subgroups, which the device does not have; take another.",
+      message:
+        "variant 16x4-quad needs the feature subgroups, which the device does not have; take another.",
     });
     await expect(planAttention(device, { q, k, v, variant: "64x4" })).rejects.toMatchObject({
       code: "limit",

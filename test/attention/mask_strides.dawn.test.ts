@@ -15,11 +15,17 @@ it("a mask of bits is read by the strides of all of its axes", async () => {
   const N = 70;
   const D = 8;
   const WORDS = Math.ceil(N / 32);
-  const cpu = (shape: readonly number[], seed: number) => ({ shape, data: normal(seed, shape[2] * shape[3]) });
+  const cpu = (shape: readonly number[], seed: number) => ({
+    shape,
+    data: normal(seed, shape[2] * shape[3]),
+  });
   const q = cpu([1, 1, M, D], 1);
   const k = cpu([1, 1, N, D], 2);
   const v = cpu([1, 1, N, D], 3);
-  const mask = { shape: [1, 1, M, N], data: Uint8Array.from(normal(4, M * N), (x) => Number(x > 0)) };
+  const mask = {
+    shape: [1, 1, M, N],
+    data: Uint8Array.from(normal(4, M * N), (x) => Number(x > 0)),
+  };
   const words = new Uint32Array(M * WORDS);
   mask.data.forEach((kept, at) => {
     const key = at % N;

@@ -1,5 +1,6 @@
-// When attention runs on subgroup matrices: what an adapter offers, what a problem is, and whether the device passes its
-// check. A software adapter has no matrices, so that one pretends to, with stand-ins for its modules.
+// When attention runs on subgroup matrices: what an adapter offers, what a problem is, and whether
+// the device passes its check. A software adapter has no matrices, so that one pretends to, with
+// stand-ins for its modules.
 
 import { describe, expect, it } from "vitest";
 import { assemblePlan } from "../../src/attention/assemble.ts";
@@ -32,20 +33,25 @@ describe("the tile of an adapter", () => {
   const tile = (over: Partial<MatrixLimits>, D = 64, component: "f16" | "f32" = "f16") => {
     const found = matrixTile(component, D, D, { ...NVIDIA, ...over });
     return (
-      found && `${found.M}x${found.N}x${found.K}, ${found.strips} strips of ${found.rowBlocks}, ${found.lanes} lanes`
+      found &&
+      `${found.M}x${found.N}x${found.K}, ${found.strips} strips of ${found.rowBlocks}, ${found.lanes} lanes`
     );
   };
   it("is of the largest matrices with sums of f32", () => {
     expect(tile({})).toBe("16x16x16, 4 strips of 1, 32 lanes");
     const small = { ...HALF, M: 8, N: 8, K: 8 };
     const inexact = { ...HALF, N: 32, resultComponentType: "f16" };
-    expect(tile({ configs: [small, inexact, HALF, small] })).toBe("16x16x16, 4 strips of 1, 32 lanes");
+    expect(tile({ configs: [small, inexact, HALF, small] })).toBe(
+      "16x16x16, 4 strips of 1, 32 lanes",
+    );
     expect(tile({ configs: [small, inexact] })).toBe("8x8x8, 4 strips of 2, 32 lanes");
     expect(tile({ configs: [FULL] }, 16, "f32")).toBe("8x8x8, 4 strips of 2, 32 lanes");
   });
   it("has fewer strips where memory or lanes are few", () => {
     expect(tile({}, 128)).toBe("16x16x16, 2 strips of 1, 32 lanes");
-    expect(tile({ subgroupMaxSize: 64, invocations: 128 })).toBe("16x16x16, 2 strips of 1, 64 lanes");
+    expect(tile({ subgroupMaxSize: 64, invocations: 128 })).toBe(
+      "16x16x16, 2 strips of 1, 64 lanes",
+    );
   });
   it("is not there where nothing fits", () => {
     expect(tile({}, 64, "f32")).toBeUndefined();
@@ -62,7 +68,9 @@ describe("the tile of an adapter", () => {
     const of32 = { ...FULL, ...HALF, minSubgroupSize: 8, maxSubgroupSize: 32 };
     expect(tile({ configs: [of16], subgroupMinSize: 16 })).toBeUndefined();
     expect(tile({ configs: [of16], subgroupMinSize: 8, subgroupMaxSize: 16 })).toBeUndefined();
-    expect(tile({ configs: [of16, of32], subgroupMinSize: 16 })).toBe("16x16x16, 4 strips of 1, 32 lanes");
+    expect(tile({ configs: [of16, of32], subgroupMinSize: 16 })).toBe(
+      "16x16x16, 4 strips of 1, 32 lanes",
+    );
   });
 });
 
@@ -76,16 +84,24 @@ async function pretender(configs: readonly object[] = [HALF, FULL]): Promise<GPU
   });
 }
 
-/** What stands in for matrices of f16 and, because Chromium's software adapter has no type f16, for reading rows of it. */
+/**
+ * What stands in for matrices of f16 and, because Chromium's software adapter has no type f16, for
+ * reading rows of it.
+ */
 const packed = slotModules({ ...PLAIN, q: "f16-packed", k: "f16-packed", v: "f16-packed" });
 const RIGHT: ModuleMap = {
   ...standIns("f16"),
-  ...Object.fromEntries(Object.entries(packed).filter(([path]) => /query|key|value|half/.test(path))),
+  ...Object.fromEntries(
+    Object.entries(packed).filter(([path]) => /query|key|value|half/.test(path)),
+  ),
 };
 /** Another way in which the columns of the right matrix could lie. */
 const WRONG: ModuleMap = {
   ...RIGHT,
-  "package::lib::matrix": `${RIGHT["package::lib::matrix"]}`.replace("Right(at, 1u, stride)", "Right(at, stride, 1u)"),
+  "package::lib::matrix": `${RIGHT["package::lib::matrix"]}`.replace(
+    "Right(at, 1u, stride)",
+    "Right(at, stride, 1u)",
+  ),
 };
 
 // The kernel of the check has these head dims, too: it compiles once.
@@ -95,13 +111,23 @@ const F16: Taken<AttentionProblem> = { q: spec, k: spec, v: spec };
 const TABLES: Kernels = { variant: "64x32", stagesOf: () => [] };
 
 /** The variant that a problem gets on a device with stand-ins. */
-async function chosen(device: GPUDevice, problem: Taken<AttentionProblem>, modules?: ModuleMap, tables = TABLES) {
+async function chosen(
+  device: GPUDevice,
+  problem: Taken<AttentionProblem>,
+  modules?: ModuleMap,
+  tables = TABLES,
+) {
   const resolved = resolveProblem(problem, await loadExtension(problem));
-  return (await matrixKernels(device, resolved, problem.variant ? undefined : tables, modules)).variant;
+  return (await matrixKernels(device, resolved, problem.variant ? undefined : tables, modules))
+    .variant;
 }
 
 /** What a device has against a variant. */
-const refusal = (device: GPUDevice, problem: Partial<Taken<AttentionProblem>>, modules?: ModuleMap) =>
+const refusal = (
+  device: GPUDevice,
+  problem: Partial<Taken<AttentionProblem>>,
+  modules?: ModuleMap,
+) =>
   chosen(device, { ...F16, ...problem }, modules).then(
     () => "nothing",
     (error: { code: string; message: string }) => `${error.code}: ${error.message}`,
@@ -114,7 +140,9 @@ describe("on a device whose matrices are right", () => {
     const device = await pretender();
     const output = tensor(device, spec.shape);
     const problem = { ...F16, output, allowF16Products: true };
-    const { plan } = await assemblePlan(device, problem, (resolved) => matrixKernels(device, resolved, TABLES, RIGHT));
+    const { plan } = await assemblePlan(device, problem, (resolved) =>
+      matrixKernels(device, resolved, TABLES, RIGHT),
+    );
     expect(plan.kernel).toBe("forward matrix-f16");
     plan.destroy();
     output.destroy();

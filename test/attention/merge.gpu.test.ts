@@ -1,8 +1,21 @@
-// What mergeAttention and planMerge refuse, in whole sentences, and what a merge leaves behind: nothing.
+// What mergeAttention and planMerge refuse, in whole sentences, and what a merge leaves behind:
+// nothing.
 
 import { describe, expect, it } from "vitest";
-import { type MergeProblem, mergeAttention, planMerge, type Tensor, tensor } from "../../src/index.ts";
-import { failOnGpuErrors, newDevice, overridden, testDevice, withLimits } from "../support/device.ts";
+import {
+  type MergeProblem,
+  mergeAttention,
+  planMerge,
+  type Tensor,
+  tensor,
+} from "../../src/index.ts";
+import {
+  failOnGpuErrors,
+  newDevice,
+  overridden,
+  testDevice,
+  withLimits,
+} from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
 
 failOnGpuErrors();
@@ -89,12 +102,17 @@ const PROBLEMS: readonly [what: string, problem: unknown, message: string | RegE
 
 describe("planMerge refuses", () => {
   it.each(PROBLEMS)("%s", async (_, problem, message) => {
-    await expectError(async () => planMerge(await testDevice(), problem as MergeProblem), "argument", message);
+    await expectError(
+      async () => planMerge(await testDevice(), problem as MergeProblem),
+      "argument",
+      message,
+    );
   });
   it("results whose elements share memory", async () => {
     const device = await testDevice();
     await expectError(
-      () => planMerge(device, { partials: [GOOD], output: { shape: SHAPE, strides: [0, 30, 6, 1] } }),
+      () =>
+        planMerge(device, { partials: [GOOD], output: { shape: SHAPE, strides: [0, 30, 6, 1] } }),
       "overlap",
       "mergeAttention: elements of output share memory (shape [2,4,5,6], strides [0,30,6,1]); an output needs a place for each.",
     );
@@ -114,11 +132,18 @@ describe("planMerge refuses", () => {
     );
   });
   it("what is no device", () =>
-    expectError(() => planMerge(undefined as never, { partials: [GOOD] }), "device", /^expected a GPUDevice/));
+    expectError(
+      () => planMerge(undefined as never, { partials: [GOOD] }),
+      "device",
+      /^expected a GPUDevice/,
+    ));
 });
 
 type Partial = { output: Tensor; lse: Tensor };
-const make = (device: GPUDevice): Partial => ({ output: tensor(device, SHAPE), lse: tensor(device, [2, 4, 5]) });
+const make = (device: GPUDevice): Partial => ({
+  output: tensor(device, SHAPE),
+  lse: tensor(device, [2, 4, 5]),
+});
 
 describe("mergeAttention refuses", () => {
   const attempt = async (
@@ -129,7 +154,9 @@ describe("mergeAttention refuses", () => {
     const device = await testDevice();
     const a = make(device);
     const b = make(device);
-    const { partials = [a, b], ...options } = (await change(a, b, device)) as { partials?: readonly Partial[] };
+    const { partials = [a, b], ...options } = (await change(a, b, device)) as {
+      partials?: readonly Partial[];
+    };
     await expectError(() => mergeAttention(partials, options), code, message);
     for (const used of [a, b]) for (const each of [used.output, used.lse]) each.destroy();
   };
@@ -172,7 +199,10 @@ describe("mergeAttention refuses", () => {
     attempt(
       (_, __, device) => {
         const both = tensor(device, [1000]);
-        return { output: both.view({ shape: SHAPE }), lse: both.view({ shape: [2, 4, 5], offset: 192 }) };
+        return {
+          output: both.view({ shape: SHAPE }),
+          lse: both.view({ shape: [2, 4, 5], offset: 192 }),
+        };
       },
       "overlap",
       "mergeAttention: output and lse overlap in their buffer (bindings start at multiples of 256 bytes).",
@@ -191,7 +221,11 @@ describe("encode refuses, and records nothing,", () => {
     const memory = { partials: [make(device), make(device)], ...make(device) };
     const encoder = device.createCommandEncoder();
     if (destroyed) plan.destroy();
-    await expectError(() => plan.encode(encoder, { ...memory, ...change(memory, device) }), code, message);
+    await expectError(
+      () => plan.encode(encoder, { ...memory, ...change(memory, device) }),
+      code,
+      message,
+    );
     device.queue.submit([encoder.finish()]); // the encoder is as good as new
     plan.destroy();
   };
@@ -252,9 +286,20 @@ describe("a merge", () => {
     const before = alive.size;
     const merged = await mergeAttention(partials, { label: "join" });
     expect(alive.size).toBe(before + 2);
-    expect([...labels].sort()).toEqual(["join", "join lse", "join output", "join params", "join workspace", "tensor"]);
-    await expect(mergeAttention(partials, { output: partials[0].output })).rejects.toThrow("GPUBuffer");
-    await expect(mergeAttention([partials[0], { output: merged.lse, lse: merged.lse }])).rejects.toThrow("like");
+    expect([...labels].sort()).toEqual([
+      "join",
+      "join lse",
+      "join output",
+      "join params",
+      "join workspace",
+      "tensor",
+    ]);
+    await expect(mergeAttention(partials, { output: partials[0].output })).rejects.toThrow(
+      "GPUBuffer",
+    );
+    await expect(
+      mergeAttention([partials[0], { output: merged.lse, lse: merged.lse }]),
+    ).rejects.toThrow("like");
     expect(alive.size).toBe(before + 2);
 
     const plan = await planMerge(device, { partials: [GOOD, GOOD, GOOD] });
@@ -267,7 +312,8 @@ describe("a merge", () => {
     expect([alive.size, groups]).toEqual([buffers, made + 2]); // two dispatches
     plan.destroy();
     plan.destroy();
-    for (const { output, lse } of [...partials, merged]) for (const used of [output, lse]) used.destroy();
+    for (const { output, lse } of [...partials, merged])
+      for (const used of [output, lse]) used.destroy();
     expect(alive.size).toBe(0);
   });
 });

@@ -1,7 +1,15 @@
-// The merge kernel against attention over all keys, and against the float64 merge of the same partial results.
+// The merge kernel against attention over all keys, and against the float64 merge of the same
+// partial results.
 
 import { describe, expect, it } from "vitest";
-import { attention, type Layout, mergeAttention, planMerge, type Tensor, tensor } from "../../src/index.ts";
+import {
+  attention,
+  type Layout,
+  mergeAttention,
+  planMerge,
+  type Tensor,
+  tensor,
+} from "../../src/index.ts";
 import {
   attention as referenceAttention,
   mergeAttention as referenceMerge,
@@ -26,7 +34,10 @@ type Sizes = readonly [B: number, H: number, M: number, Dv: number];
 const poisoned = (device: GPUDevice, shape: readonly number[]) =>
   tensor(device, shape, { data: new Float32Array(product(shape)).fill(Number.NaN) });
 
-/** Partials of random outputs, with LSEs around those of `centres`, one each; a row is empty where `empty` says so. */
+/**
+ * Partials of random outputs, with LSEs around those of `centres`, one each; a row is empty where
+ * `empty` says so.
+ */
 function randomParts(
   sizes: Sizes,
   centres: readonly number[],
@@ -52,10 +63,19 @@ const upload = (device: GPUDevice, sizes: Sizes, { output, lse }: Part) => ({
 });
 
 /** Compares a merge, in BHMD order, with the float64 one. */
-async function expectMerged(result: { output: Tensor; lse: Tensor }, sizes: Sizes, parts: readonly Part[]) {
+async function expectMerged(
+  result: { output: Tensor; lse: Tensor },
+  sizes: Sizes,
+  parts: readonly Part[],
+) {
   const f64 = referenceMerge(parts);
   const plain = referenceMerge(parts, { precision: "f32" });
-  expectClose("output", await result.output.read(), { f64: f64.output, plain: plain.output }, sizes);
+  expectClose(
+    "output",
+    await result.output.read(),
+    { f64: f64.output, plain: plain.output },
+    sizes,
+  );
   expectClose("lse", await result.lse.read(), { f64: f64.lse, plain: plain.lse }, lseShape(sizes));
 }
 
@@ -68,7 +88,8 @@ async function run(device: GPUDevice, sizes: Sizes, parts: readonly Part[]) {
   expect(result).toEqual({ output, lse });
   await expectMerged(result, sizes, parts);
   const values = await output.read();
-  for (const used of [output, lse, ...partials.flatMap((partial) => [partial.output, partial.lse])]) used.destroy();
+  for (const used of [output, lse, ...partials.flatMap((partial) => [partial.output, partial.lse])])
+    used.destroy();
   return values;
 }
 
@@ -80,9 +101,15 @@ describe("attention over some keys, merged, is attention over all", () => {
   const N = 70;
   const D = 16;
 
-  async function expectWhole(cuts: readonly number[], Dv: number, layout: Layout, spread = 1): Promise<void> {
+  async function expectWhole(
+    cuts: readonly number[],
+    Dv: number,
+    layout: Layout,
+    spread = 1,
+  ): Promise<void> {
     const device = await testDevice();
-    const shape = (h: number, rows: number, d: number) => (layout === "bhmd" ? [B, h, rows, d] : [B, rows, h, d]);
+    const shape = (h: number, rows: number, d: number) =>
+      layout === "bhmd" ? [B, h, rows, d] : [B, rows, h, d];
     const make = (seed: number, size: number[], deviation: number) => {
       const data = normal(seed, product(size), deviation);
       return { shape: size, data, gpu: tensor(device, size, { data }) };
@@ -100,7 +127,9 @@ describe("attention over some keys, merged, is attention over all", () => {
     const { output, lse } = await mergeAttention(partials, { layout });
     const f64 = referenceAttention(q, k, v, { layout });
     const plain = referenceAttention(q, k, v, { layout, precision: "f32" });
-    const values = await output.permute(...(layout === "bhmd" ? [0, 1, 2, 3] : [0, 2, 1, 3])).read();
+    const values = await output
+      .permute(...(layout === "bhmd" ? [0, 1, 2, 3] : [0, 2, 1, 3]))
+      .read();
     expectClose("output", values, { f64: f64.output, plain: plain.output }, [B, H, M, Dv]);
     expectClose("lse", await lse.read(), { f64: f64.lse, plain: plain.lse }, [B, H, M]);
     const made = partials.flatMap((partial) => [partial.output, partial.lse as Tensor]);
@@ -126,7 +155,8 @@ describe("rows without a key in a partial", () => {
     const device = await testDevice();
     for (const count of [2, 3, 5]) {
       const centres = new Array<number>(count).fill(0);
-      // Row r has a key in partial p where bit p of r is set: every pattern, rows without any key included.
+      // Row r has a key in partial p where bit p of r is set: every pattern, rows without any key
+      // included.
       await run(
         device,
         sizes,
@@ -180,7 +210,10 @@ describe("shapes", () => {
   });
   it("without a row", async () => {
     const device = await testDevice();
-    const partials = [1, 2, 3].map(() => ({ output: tensor(device, [2, 3, 0, 4]), lse: tensor(device, [2, 3, 0]) }));
+    const partials = [1, 2, 3].map(() => ({
+      output: tensor(device, [2, 3, 0, 4]),
+      lse: tensor(device, [2, 3, 0]),
+    }));
     const { output, lse } = await mergeAttention(partials);
     expect([output.shape, lse.shape]).toEqual([
       [2, 3, 0, 4],
@@ -193,11 +226,14 @@ describe("shapes", () => {
     await run(device, sizes, randomParts(sizes, [0, 0, 0]));
   });
   it("with more than 65,535 rows, in more workgroups than three lines of the grid hold", async () => {
-    // Equal LSEs: the output is the mean. A true grid of 65,536 workgroups takes a software adapter 6 seconds.
+    // Equal LSEs: the output is the mean. A true grid of 65,536 workgroups takes a software adapter
+    // 6 seconds.
     const device = withLimits(await testDevice(), { maxComputeWorkgroupsPerDimension: 5000 });
     const sizes: Sizes = [1, 65_600, 1, 1];
     const lse = tensor(device, lseShape(sizes));
-    const data = [1, 2].map((factor) => Float32Array.from({ length: 65_600 }, (_, row) => row * factor));
+    const data = [1, 2].map((factor) =>
+      Float32Array.from({ length: 65_600 }, (_, row) => row * factor),
+    );
     const outputs = data.map((values) => tensor(device, sizes, { data: values }));
     const merged = await mergeAttention(outputs.map((output) => ({ output, lse })));
     const values = await merged.output.read();
@@ -218,7 +254,8 @@ describe("strides", () => {
   const PLACES: readonly { o: readonly number[]; lse: readonly number[]; offset: number }[] = [
     { o: [105, 35, 5, 1], lse: [21, 7, 1], offset: 3 },
     { o: [126, 6, 18, 1], lse: [21, 1, 3], offset: 65 }, // BMHD, rows padded to 6
-    { o: [1, 2, 30, 6], lse: [1, 2, 6], offset: 0 }, // columns far apart, batch entries next to each other
+    // columns far apart, batch entries next to each other
+    { o: [1, 2, 30, 6], lse: [1, 2, 6], offset: 0 },
     { o: [300, 100, 10, 2], lse: [90, 30, 4], offset: 1 },
   ];
   const at = (strides: readonly number[], index: readonly number[]) =>
@@ -254,12 +291,20 @@ describe("strides", () => {
         lse: scattered(device, lse, lseShape(sizes), place(index).lse, place(index).offset),
       }));
       const into = place(3);
-      const memory = [0, 1].map(() => tensor(device, [700], { data: new Float32Array(700).fill(-777) }));
+      const memory = [0, 1].map(() =>
+        tensor(device, [700], { data: new Float32Array(700).fill(-777) }),
+      );
       const output = memory[0].view({ shape: sizes, strides: into.o, offset: into.offset });
-      const lse = memory[1].view({ shape: lseShape(sizes), strides: into.lse, offset: into.offset });
+      const lse = memory[1].view({
+        shape: lseShape(sizes),
+        strides: into.lse,
+        offset: into.offset,
+      });
       await mergeAttention(partials, { output, lse });
       await expectMerged({ output, lse }, sizes, parts);
-      const left = await Promise.all(memory.map(async (each) => (await each.read()).filter((x) => x === -777).length));
+      const left = await Promise.all(
+        memory.map(async (each) => (await each.read()).filter((x) => x === -777).length),
+      );
       expect(left).toEqual([700 - 210, 700 - 42]);
     }
   });

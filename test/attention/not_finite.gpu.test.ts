@@ -1,5 +1,5 @@
-// What is not finite shows in the results that it counts for, and nowhere else: products of matrices, rotations and
-// position encodings, whose rows or elements are each their own.
+// What is not finite shows in the results that it counts for, and nowhere else: products of
+// matrices, rotations and position encodings, whose rows or elements are each their own.
 
 import { expect, it } from "vitest";
 import { positionEncoding, project, rotary, tensor } from "../../src/index.ts";
@@ -26,10 +26,13 @@ it("project: in the row of x, by the signs of the weight", async () => {
   const device = await testDevice();
   const weight = tensor(device, [8, D], { data: normal(2, 8 * D) });
   const w = await weight.read();
-  const [clean, met] = await both({ [D + 3]: NAN, [2 * D + 4]: INFINITE, [3 * D]: 3e38 }, async (data) => {
-    const { output } = await project(tensor(device, [M, D], { data }), weight);
-    return output.read();
-  });
+  const [clean, met] = await both(
+    { [D + 3]: NAN, [2 * D + 4]: INFINITE, [3 * D]: 3e38 },
+    async (data) => {
+      const { output } = await project(tensor(device, [M, D], { data }), weight);
+      return output.read();
+    },
+  );
   const expected = clean.map((value, i) => {
     const row = Math.floor(i / 8);
     const column = i % 8;
@@ -38,7 +41,8 @@ it("project: in the row of x, by the signs of the weight", async () => {
     return row === 3 ? Math.fround(3e38 * w[column * D]) : value;
   });
   for (const [i, value] of met.entries()) {
-    if (Math.floor(i / 8) === 3 && Math.abs(expected[i]) < 3.4e38) expect(value / expected[i]).toBeCloseTo(1, 6);
+    if (Math.floor(i / 8) === 3 && Math.abs(expected[i]) < 3.4e38)
+      expect(value / expected[i]).toBeCloseTo(1, 6);
     else expect(value, `element ${i}`).toBe(expected[i]);
   }
   expect(met.some((value) => Math.abs(value) > 1e36 && Math.abs(value) < INFINITE)).toBe(true);
@@ -62,13 +66,17 @@ it("rotary: in the pair of channels", async () => {
 it("positionEncoding: in the element, of x and of a table's rows that are asked for", async () => {
   const device = await testDevice();
   const encoded = async (data: Float32Array) => {
-    const { output } = await positionEncoding(tensor(device, [1, M, D], { data }), { positionOffset: 2 });
+    const { output } = await positionEncoding(tensor(device, [1, M, D], { data }), {
+      positionOffset: 2,
+    });
     return output.read();
   };
   const set = { [2 * D + 1]: NAN, [3 * D]: -INFINITE };
   const [clean, met] = await both(set, encoded);
   expect(met).toEqual(clean.map((value, i) => (i in set ? set[i as keyof typeof set] : value)));
-  const rows = Float32Array.from(normal(3, 7 * D), (value, i) => (Math.floor(i / D) === 4 ? NAN : value));
+  const rows = Float32Array.from(normal(3, 7 * D), (value, i) =>
+    Math.floor(i / D) === 4 ? NAN : value,
+  );
   const x = tensor(device, [1, M, D], { data: new Float32Array(M * D) });
   const table = tensor(device, [7, D], { data: rows });
   const { output } = await positionEncoding(x, { table, positionIds: [0, 6, 4, 3, 5] });

@@ -1,5 +1,5 @@
-// What a query does not see never reaches its output, whatever it holds: NaN, infinities and huge numbers in rows of k
-// and v, for every way to hide them.
+// What a query does not see never reaches its output, whatever it holds: NaN, infinities and huge
+// numbers in rows of k and v, for every way to hide them.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -52,9 +52,24 @@ const documents = range(N).map((n) => Math.floor(n / 13));
 const keyIn = (from: number, to: number) => (_: number, key: number) => from <= key && key < to;
 
 const KINDS: Readonly<Record<string, Poisoned>> = {
-  causality: { keys: keyIn(60, 100), gpu: () => ({ causal: true }), cpu: { causal: true }, clean: H * 30 },
-  "a window": { keys: keyIn(50, 53), gpu: () => ({ window: [9, 3] }), cpu: { window: [9, 3] }, clean: H * (M - 15) },
-  chunks: { keys: keyIn(50, 53), gpu: () => ({ attentionChunk: 7 }), cpu: { attentionChunk: 7 }, clean: H * (M - 7) },
+  causality: {
+    keys: keyIn(60, 100),
+    gpu: () => ({ causal: true }),
+    cpu: { causal: true },
+    clean: H * 30,
+  },
+  "a window": {
+    keys: keyIn(50, 53),
+    gpu: () => ({ window: [9, 3] }),
+    cpu: { window: [9, 3] },
+    clean: H * (M - 15),
+  },
+  chunks: {
+    keys: keyIn(50, 53),
+    gpu: () => ({ attentionChunk: 7 }),
+    cpu: { attentionChunk: 7 },
+    clean: H * (M - 7),
+  },
   "key lengths": {
     B: 2,
     keys: (b, key) => key >= [61, 0][b],
@@ -71,7 +86,12 @@ const KINDS: Readonly<Record<string, Poisoned>> = {
   "packed sequences": {
     keys: (_, key) => key < 3 || (key >= 30 && key < 43) || key >= 80,
     queries: (_, q) => q >= 61,
-    gpu: () => ({ cuSeqlensQ: [0, 20, 61], cuSeqlensKv: [3, 43, 80], kvLengths: [27, 37], causal: true }),
+    gpu: () => ({
+      cuSeqlensQ: [0, 20, 61],
+      cuSeqlensKv: [3, 43, 80],
+      kvLengths: [27, 37],
+      causal: true,
+    }),
     cpu: { cuSeqlensQ: [0, 20, 61], cuSeqlensKv: [3, 43, 80], kvLengths: [27, 37], causal: true },
   },
   "a mask of bytes": {
@@ -86,7 +106,10 @@ const KINDS: Readonly<Record<string, Poisoned>> = {
       mask: make([1, 4], { dtype: "u32", data: bitsOf(range(N).map((key) => !COLUMNS(key))) }),
       alibiSlopes: [1, 2],
     }),
-    cpu: { mask: { shape: [1, 1, 1, N], data: range(N).map((key) => Number(!COLUMNS(key))) }, alibiSlopes: [1, 2] },
+    cpu: {
+      mask: { shape: [1, 1, 1, N], data: range(N).map((key) => Number(!COLUMNS(key))) },
+      alibiSlopes: [1, 2],
+    },
   },
   "a bias of -Infinity, beside a softcap": {
     keys: (_, key) => COLUMNS(key) || key === 51,
@@ -100,19 +123,31 @@ const KINDS: Readonly<Record<string, Poisoned>> = {
       maskFunction: dilatedWindow(1000, 3),
       scoreFunction: scoreFunction("fn score(s: f32, at: Position) -> f32 { return 2.0 * s; }"),
     }),
-    cpu: { maskFunction: ({ kvIdx, position }) => (position - kvIdx) % 3 === 0, scoreFunction: (s) => 2 * s },
+    cpu: {
+      maskFunction: ({ kvIdx, position }) => (position - kvIdx) % 3 === 0,
+      scoreFunction: (s) => 2 * s,
+    },
     clean: (H * (M - 1)) / 3,
   },
   "documents and causality": {
     keys: keyIn(65, 78),
-    gpu: (make) => ({ maskFunction: allOf(causalMask(), documentMask(make([N], { dtype: "i32", data: documents }))) }),
-    cpu: { causal: true, maskFunction: ({ kvIdx, position }) => documents[kvIdx] === documents[position] },
+    gpu: (make) => ({
+      maskFunction: allOf(causalMask(), documentMask(make([N], { dtype: "i32", data: documents }))),
+    }),
+    cpu: {
+      causal: true,
+      maskFunction: ({ kvIdx, position }) => documents[kvIdx] === documents[position],
+    },
     clean: H * (M - 13),
   },
   "a block mask": {
     keys: (_, key) => key < 8 || key === 99,
     gpu: async (_, device) => ({
-      blockMask: await createBlockMask(device, slidingWindow(20, 5), { seqQ: M, seqKv: N, blockSize: [64, 32] }),
+      blockMask: await createBlockMask(device, slidingWindow(20, 5), {
+        seqQ: M,
+        seqKv: N,
+        blockSize: [64, 32],
+      }),
     }),
     cpu: { window: [20, 5] },
     clean: H * (M - 6),
@@ -154,23 +189,35 @@ describe.each(["8x32", "16x4-quad"])("poison stays behind in %s", (variant) => {
       const options = await gpu(make, device);
       if (options.blockMask) used.push(options.blockMask);
       const tensors = [q, k, v].map(({ shape, data }) => make(shape, { data }));
-      const result = await attention(tensors[0], tensors[1], tensors[2], { variant, lse: true, ...options });
+      const result = await attention(tensors[0], tensors[1], tensors[2], {
+        variant,
+        lse: true,
+        ...options,
+      });
       used.push(result.output, result.lse as Tensor);
       const output = await result.output.read();
       const lse = await (result.lse as Tensor).read();
-      const [f64, plain] = (["f64", "f32"] as const).map((precision) => reference(q, k, v, { ...cpu, precision }));
+      const [f64, plain] = (["f64", "f32"] as const).map((precision) =>
+        reference(q, k, v, { ...cpu, precision }),
+      );
       // Rows that see poison are the caller's concern; the reference knows them.
-      const rows = range(B * H * M).filter((row) => f64.output.slice(row * D, (row + 1) * D).every(Number.isFinite));
+      const rows = range(B * H * M).filter((row) =>
+        f64.output.slice(row * D, (row + 1) * D).every(Number.isFinite),
+      );
       expect(rows.length).toBe(clean);
       const owned = cpu.cuSeqlensQ ? rows.filter((row) => row % M < 61) : rows;
       const outputs = (all: ArrayLike<number>) =>
         owned.flatMap((row) => Array.from(all as Float64Array).slice(row * D, (row + 1) * D));
       const perRow = (all: ArrayLike<number>) => owned.map((row) => all[row]);
-      expectClose("output", outputs(output), { f64: outputs(f64.output), plain: outputs(plain.output) }, [
+      expectClose(
+        "output",
+        outputs(output),
+        { f64: outputs(f64.output), plain: outputs(plain.output) },
+        [owned.length, D],
+      );
+      expectClose("lse", perRow(lse), { f64: perRow(f64.lse), plain: perRow(plain.lse) }, [
         owned.length,
-        D,
       ]);
-      expectClose("lse", perRow(lse), { f64: perRow(f64.lse), plain: perRow(plain.lse) }, [owned.length]);
       for (const one of used) one.destroy();
     },
   );
@@ -185,8 +232,13 @@ it.each(["8x32", "16x4-quad"])(
     const spoilt = numbers[2].slice();
     spoilt.set([Number.NaN, Number.POSITIVE_INFINITY], 30 * D + 3);
     const run = async (values: Float32Array) => {
-      const tensors = [numbers[0], numbers[1], values].map((data) => tensor(device, shape, { data }));
-      const { output } = await attention(tensors[0], tensors[1], tensors[2], { causal: true, variant });
+      const tensors = [numbers[0], numbers[1], values].map((data) =>
+        tensor(device, shape, { data }),
+      );
+      const { output } = await attention(tensors[0], tensors[1], tensors[2], {
+        causal: true,
+        variant,
+      });
       const read = Array.from(await output.read());
       for (const one of [...tensors, output]) one.destroy();
       return read;
@@ -194,9 +246,15 @@ it.each(["8x32", "16x4-quad"])(
     const clean = await run(numbers[2]);
     const met = await run(spoilt);
     const expected = clean.map((value, i) =>
-      i < 30 * D || (i % D !== 3 && i % D !== 4) ? value : i % D === 3 ? Number.NaN : Number.POSITIVE_INFINITY,
+      i < 30 * D || (i % D !== 3 && i % D !== 4)
+        ? value
+        : i % D === 3
+          ? Number.NaN
+          : Number.POSITIVE_INFINITY,
     );
-    const off = met.filter((value, i) => !(Object.is(value, expected[i]) || Math.abs(value - expected[i]) < 2e-6));
+    const off = met.filter(
+      (value, i) => !(Object.is(value, expected[i]) || Math.abs(value - expected[i]) < 2e-6),
+    );
     expect(off).toEqual([]);
   },
 );

@@ -1,4 +1,5 @@
-// What attention refuses of similarities, in whole sentences, and the functions with names of their own.
+// What attention refuses of similarities, in whole sentences, and the functions with names of their
+// own.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -25,7 +26,11 @@ const PROBLEMS: readonly [what: string, options: object, message: string | RegEx
     { similarity: "euclidean" },
     'attention: similarity must be "dot", "cosine", or { kind: "l2", "rms" or "additive", ... }, got "euclidean".',
   ],
-  ["no such kind", { similarity: { kind: "dot" } }, /^attention: similarity must be "dot", .* got \{ kind \}\.$/],
+  [
+    "no such kind",
+    { similarity: { kind: "dot" } },
+    /^attention: similarity must be "dot", .* got \{ kind \}\.$/,
+  ],
   [
     "a part of another similarity",
     { similarity: { kind: "rms", vector: [1] } },
@@ -89,10 +94,12 @@ describe("additive attention by its own name", () => {
   it("refuses another similarity, and what is no problem", async () => {
     const device = await testDevice();
     const other = { ...GOOD, similarity: "cosine" } as unknown as AttentionProblem;
-    const message = 'attention: there is no option "similarity". attention() takes other similarities.';
+    const message =
+      'attention: there is no option "similarity". attention() takes other similarities.';
     await expectError(() => planAdditiveAttention(device, other), "argument", message);
     const none = undefined as unknown as AttentionProblem;
-    const expected = "additiveAttention: q must be a tensor, or { shape, strides?, offset?, dtype? }, got undefined.";
+    const expected =
+      "additiveAttention: q must be a tensor, or { shape, strides?, offset?, dtype? }, got undefined.";
     await expectError(() => planAdditiveAttention(device, none), "argument", expected);
   });
   it("is attention with that similarity, planned or not, with tensors that may be changed", async () => {

@@ -107,16 +107,24 @@ describe("refused", () => {
   const shape = [1, 2, 5, 4];
   async function tensors() {
     const device = await testDevice();
-    const make = (size: readonly number[], options?: TensorOptions) => tensor(device, size, options);
+    const make = (size: readonly number[], options?: TensorOptions) =>
+      tensor(device, size, options);
     return { device, make, q: make(shape), k: make([1, 1, 7, 4]) };
   }
-  const weights = async (options: object, message: string, code: "argument" | "overlap" = "argument") => {
+  const weights = async (
+    options: object,
+    message: string,
+    code: "argument" | "overlap" = "argument",
+  ) => {
     const { q, k } = await tensors();
     await expectError(() => attentionWeights(q, k, options), code, `attentionWeights: ${message}`);
   };
 
   it("stages that there are not, and means of scores", async () => {
-    await weights({ stage: "logits" }, 'stage must be "raw", "capped", "scores", "probabilities", got "logits".');
+    await weights(
+      { stage: "logits" },
+      'stage must be "raw", "capped", "scores", "probabilities", got "logits".',
+    );
     await weights(
       { stage: "raw", meanOverHeads: true },
       'meanOverHeads is a mean of probabilities; it can\'t be combined with stage "raw".',
@@ -133,14 +141,26 @@ describe("refused", () => {
     );
   });
   it("heads and rows that there are not", async () => {
-    await weights({ heads: [0, 2] }, "heads must list whole numbers from 0 to 1, at least one, got [0, 2].");
-    await weights({ heads: [] }, "heads must list whole numbers from 0 to 1, at least one, got [].");
-    await weights({ rows: [1.5] }, "rows must list whole numbers from 0 to 4, at least one, got [1.5].");
+    await weights(
+      { heads: [0, 2] },
+      "heads must list whole numbers from 0 to 1, at least one, got [0, 2].",
+    );
+    await weights(
+      { heads: [] },
+      "heads must list whole numbers from 0 to 1, at least one, got [].",
+    );
+    await weights(
+      { rows: [1.5] },
+      "rows must list whole numbers from 0 to 4, at least one, got [1.5].",
+    );
     await weights({ rows: 3 }, "rows must list whole numbers from 0 to 4, at least one, got 3.");
   });
   it("tensors of other shapes and dtypes", async () => {
     const { make, q, k } = await tensors();
-    await weights({ output: make([1, 2, 5, 6]) }, "output must be [1, 2, 5, 7] [B, heads, rows, N], got [1, 2, 5, 6].");
+    await weights(
+      { output: make([1, 2, 5, 6]) },
+      "output must be [1, 2, 5, 7] [B, heads, rows, N], got [1, 2, 5, 6].",
+    );
     await weights(
       { output: make([1, 2, 5, 7]), meanOverHeads: true },
       "output must be [1, 5, 7] [B, rows, N], got [1, 2, 5, 7].",
@@ -157,7 +177,11 @@ describe("refused", () => {
       "argument",
       "attentionWeights: k must be a Tensor; make one with tensor().",
     );
-    await expectError(() => attentionWeights(q, k, { kvLengths: [9] }), "argument", /^attentionWeights: kvLengths/);
+    await expectError(
+      () => attentionWeights(q, k, { kvLengths: [9] }),
+      "argument",
+      /^attentionWeights: kvLengths/,
+    );
   });
   it("an output in the memory of an input", async () => {
     const { device, make, k } = await tensors();
@@ -170,7 +194,12 @@ describe("refused", () => {
       /^attentionWeights: output and q are in the/,
     );
     await expectError(
-      () => planAttentionWeights(device, { q, k, output: { shape: [1, 2, 5, 7], strides: [0, 0, 7, 1] } }),
+      () =>
+        planAttentionWeights(device, {
+          q,
+          k,
+          output: { shape: [1, 2, 5, 7], strides: [0, 0, 7, 1] },
+        }),
       "overlap",
       /^attentionWeights: elements of output share memory/,
     );
@@ -184,6 +213,10 @@ describe("refused", () => {
         `topKKeys: the number of keys must be a whole number from 1 to 64, got ${count}.`,
       );
     }
-    await expectError(() => topKKeys(q, k, { k: 1, heads: [7] }), "argument", /^topKKeys: heads must list/);
+    await expectError(
+      () => topKKeys(q, k, { k: 1, heads: [7] }),
+      "argument",
+      /^topKKeys: heads must list/,
+    );
   });
 });

@@ -1,5 +1,5 @@
-// Scores, probabilities and best keys on request, against the float64 reference: every stage and feature, chosen heads
-// and rows, and rows that see nothing.
+// Scores, probabilities and best keys on request, against the float64 reference: every stage and
+// feature, chosen heads and rows, and rows that see nothing.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -62,10 +62,37 @@ describe("weights", () => {
     { M: 1, N: 1 },
     { M: 70, N: 37, causal: true, attentionChunk: 16 }, // rows that see nothing
     { M: 70, N: 137, window: [3, 0], sinkTokens: 34 },
-    { H: 3, M: 70, N: 37, layout: "bmhd", causal: true, sinks: true, heads: [2, 0], rows: [69, 3, 3, 0, 40] },
-    { B: 3, H: 2, M: 40, N: 70, qLengths: [40, 31, 0], kvLengths: [20, 70, 0], softcap: 3, spread: 3, onGpu: true },
+    {
+      H: 3,
+      M: 70,
+      N: 37,
+      layout: "bmhd",
+      causal: true,
+      sinks: true,
+      heads: [2, 0],
+      rows: [69, 3, 3, 0, 40],
+    },
+    {
+      B: 3,
+      H: 2,
+      M: 40,
+      N: 70,
+      qLengths: [40, 31, 0],
+      kvLengths: [20, 70, 0],
+      softcap: 3,
+      spread: 3,
+      onGpu: true,
+    },
     { H: 2, M: 100, N: 300, maskFunction: "causal", blockSize: [64, 96] },
-    { H: 2, M: 100, N: 300, maskFunction: "causal", blockSize: [64, 64], rows: [99, 0, 63, 64, 5], queryOffset: 11 },
+    {
+      H: 2,
+      M: 100,
+      N: 300,
+      maskFunction: "causal",
+      blockSize: [64, 64],
+      rows: [99, 0, 63, 64, 5],
+      queryOffset: 11,
+    },
     { M: 37, N: 70, mask: { axes: "MN", bits: true }, bias: { axes: "MN", blocked: 1 } },
     { H: 2, M: 37, N: 70, scoreFunction: "hiding" },
     { M: 20, N: 90, D: 136, spread: 3 },
@@ -77,8 +104,27 @@ describe("weights", () => {
     [
       { B: 2, H: 4, Hkv: 2, M: 33, N: 71, causal: true },
       { M: 20, N: 1100, maxDispatchFlops: 1 }, // several shares of the keys, a dispatch each
-      { H: 2, M: 61, N: 90, ...CU, qLengths: [9, 0, 43, 1], causal: true, heads: [1, 0], rows: [40, 2, 16] },
-      { B: 2, H: 4, Hkv: 2, M: 40, N: 90, causal: true, kvLengths: [90, 61], qLengths: [40, 30], ...COMPANY },
+      {
+        H: 2,
+        M: 61,
+        N: 90,
+        ...CU,
+        qLengths: [9, 0, 43, 1],
+        causal: true,
+        heads: [1, 0],
+        rows: [40, 2, 16],
+      },
+      {
+        B: 2,
+        H: 4,
+        Hkv: 2,
+        M: 40,
+        N: 90,
+        causal: true,
+        kvLengths: [90, 61],
+        qLengths: [40, 30],
+        ...COMPANY,
+      },
     ],
     KNOWN,
   );
@@ -89,15 +135,36 @@ describe("best keys", () => {
     { M: 1, N: 1, count: 1 },
     { B: 2, H: 4, Hkv: 2, M: 33, N: 71, causal: true },
     { M: 70, N: 137, window: [3, 0], sinkTokens: 34, count: 40 },
-    { M: 70, N: 37, causal: true, attentionChunk: 16, count: 64 }, // rows that see few keys, or none
+    // rows that see few keys, or none
+    { M: 70, N: 37, causal: true, attentionChunk: 16, count: 64 },
     { M: 40, N: 300, count: 40, scale: 1, exact: true },
     { M: 40, N: 300, count: 64, scale: 1, causal: true, exact: true },
     { M: 20, N: 90, count: 7, scale: 0, exact: true }, // all alike
     { H: 3, M: 40, N: 65, layout: "bmhd", heads: [2, 0], rows: [39, 3, 3, 0, 17] },
     { H: 2, M: 61, N: 90, ...CU, causal: true, rows: [42, 0, 16] },
-    { H: 2, M: 100, N: 300, maskFunction: "causal", blockSize: [64, 64], rows: [99, 0, 63, 64, 5], queryOffset: 11 },
-    { B: 2, H: 4, Hkv: 2, M: 40, N: 90, causal: true, kvLengths: [90, 61], qLengths: [40, 30], ...COMPANY, count: 64 },
-    { M: 9, N: 1000, count: 64, alibi: "H" }, // keys grow better, so that every tile changes the lists
+    {
+      H: 2,
+      M: 100,
+      N: 300,
+      maskFunction: "causal",
+      blockSize: [64, 64],
+      rows: [99, 0, 63, 64, 5],
+      queryOffset: 11,
+    },
+    {
+      B: 2,
+      H: 4,
+      Hkv: 2,
+      M: 40,
+      N: 90,
+      causal: true,
+      kvLengths: [90, 61],
+      qLengths: [40, 30],
+      ...COMPANY,
+      count: 64,
+    },
+    // keys grow better, so that every tile changes the lists
+    { M: 9, N: 1000, count: 64, alibi: "H" },
     { H: 2, M: 5, N: 0 },
   ]);
 });
@@ -111,7 +178,9 @@ describe("keys that a query does not see", () => {
     const kvLengths = [61];
     const q = normal(1, M * D);
     const k = normal(2, N * D);
-    const poisoned = k.map((x, i) => (i / D >= 20 && i / D < 30 ? Number.NaN : i / D >= 61 ? 3e38 : x));
+    const poisoned = k.map((x, i) =>
+      i / D >= 20 && i / D < 30 ? Number.NaN : i / D >= 61 ? 3e38 : x,
+    );
     const mask = Uint8Array.from({ length: N }, (_, j) => Number(j < 20 || j >= 30));
     const gpu = {
       q: tensor(device, [1, 1, M, D], { data: q }),
@@ -133,7 +202,8 @@ describe("keys that a query does not see", () => {
       });
     }
     const best = await topKKeys(gpu.q, gpu.k, { ...options, k: 64 });
-    for (const key of await best.indices.read()) expect((key >= -1 && key < 20) || (key >= 30 && key < 61)).toBe(true);
+    for (const key of await best.indices.read())
+      expect((key >= -1 && key < 20) || (key >= 30 && key < 61)).toBe(true);
     expect([...(await best.weights.read())].every((p) => p >= 0 && p <= 1)).toBe(true);
     for (const one of [...Object.values(gpu), best.indices, best.weights]) one.destroy();
   });
@@ -165,7 +235,9 @@ describe("a probability function", () => {
     const heads = [3, 0];
     const rows = [36, 2, 2, 29]; // biome-ignore format: two lists
     const given = { ...options, heads, rows, probabilityFunction: probability };
-    const numbers = [0, 1].flatMap((b) => heads.flatMap((h) => rows.map((m) => (b * H + h) * M + m)));
+    const numbers = [0, 1].flatMap((b) =>
+      heads.flatMap((h) => rows.map((m) => (b * H + h) * M + m)),
+    );
     const expected = (precision: "f64" | "f32") =>
       attentionScores(
         { data: q, shape: [B, H, M, D] },
@@ -219,6 +291,18 @@ describe("plans", () => {
     const single = await topKKeys(q, k, { k: 3, ...options });
     expect(await indices.read()).toEqual(await single.indices.read());
     expect(await values.read()).toEqual(await single.weights.read());
-    for (const one of [q, k, memory, whole, indices, values, single.indices, single.weights, plan, best]) one.destroy();
+    for (const one of [
+      q,
+      k,
+      memory,
+      whole,
+      indices,
+      values,
+      single.indices,
+      single.weights,
+      plan,
+      best,
+    ])
+      one.destroy();
   });
 });

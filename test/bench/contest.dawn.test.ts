@@ -1,4 +1,5 @@
-// A case of suite `scale` as it runs: checked against float64 by its window, timed in no more rounds than are enough.
+// A case of suite `scale` as it runs: checked against float64 by its window, timed in no more
+// rounds than are enough.
 
 import { expect, it } from "vitest";
 import { attentionContest } from "../../bench/attention.ts";
@@ -14,9 +15,19 @@ it("a window is computed and checked as such", async () => {
   const windowed = attentionContest("windowed", { ...dims, window: 40 }, { mostRounds: 2 });
   const whole = attentionContest("whole", dims);
   const steps: string[] = [];
-  const options = { rounds: 3, onStep: () => steps.push("step"), note: (text: string) => steps.push(text) };
+  const options = {
+    rounds: 3,
+    onStep: () => steps.push("step"),
+    note: (text: string) => steps.push(text),
+  };
   const [row] = await runContest(device, "scale", windowed, options);
-  expect(row).toMatchObject({ impl: "fovea", correct: true, rounds: 2, dispatches: 1, workspaceBytes: 0 });
+  expect(row).toMatchObject({
+    impl: "fovea",
+    correct: true,
+    rounds: 2,
+    dispatches: 1,
+    workspaceBytes: 0,
+  });
   expect(steps).toEqual(["step", "step", "step"]);
   expect([contestSteps(windowed, 3), contestSteps(whole, 3)]).toEqual([3, 4]);
 

@@ -5,22 +5,32 @@ import { readNpy, writeNpy } from "../../bench/files/npy.ts";
 import { readSafetensors, writeSafetensors } from "../../bench/files/safetensors.ts";
 import { expectError } from "../support/errors.ts";
 
-const safetensors = (header: unknown, data: ArrayLike<number> = [], claimed?: bigint): Uint8Array => {
-  const json = new TextEncoder().encode(typeof header === "string" ? header : JSON.stringify(header));
+const safetensors = (
+  header: unknown,
+  data: ArrayLike<number> = [],
+  claimed?: bigint,
+): Uint8Array => {
+  const json = new TextEncoder().encode(
+    typeof header === "string" ? header : JSON.stringify(header),
+  );
   const bytes = new Uint8Array(8 + json.length + data.length);
   new DataView(bytes.buffer).setBigUint64(0, claimed ?? BigInt(json.length), true);
   bytes.set(json, 8);
   bytes.set(data, 8 + json.length);
   return bytes;
 };
-const bytesOf = (values: ArrayBufferView) => new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+const bytesOf = (values: ArrayBufferView) =>
+  new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
 
 describe("safetensors", () => {
   it("come back as they were written", () => {
     const data = Float32Array.of(1, -2, 3.5, 4, 5, 6);
     const read = readSafetensors(
       "f",
-      writeSafetensors({ q: { shape: [2, 3], data }, lse: { shape: [1], data: Float32Array.of(7) } }),
+      writeSafetensors({
+        q: { shape: [2, 3], data },
+        lse: { shape: [1], data: Float32Array.of(7) },
+      }),
     );
     expect([...read.keys()]).toEqual(["q", "lse"]);
     expect(read.get("q")).toEqual({ shape: [2, 3], dtype: "F32", data });
@@ -48,11 +58,16 @@ describe("safetensors", () => {
 
   it("are read where they are empty, however large their other sizes", () => {
     const shape = [...new Array<number>(30).fill(2 ** 50), 0];
-    const read = readSafetensors("f", safetensors({ q: { dtype: "F32", shape, data_offsets: [0, 0] } }));
+    const read = readSafetensors(
+      "f",
+      safetensors({ q: { dtype: "F32", shape, data_offsets: [0, 0] } }),
+    );
     expect(read.get("q")).toEqual({ shape, dtype: "F32", data: new Float32Array(0) });
   });
 
-  const entry = (change: object) => ({ q: { dtype: "F32", shape: [2], data_offsets: [0, 8], ...change } });
+  const entry = (change: object) => ({
+    q: { dtype: "F32", shape: [2], data_offsets: [0, 8], ...change },
+  });
   const BAD: readonly [what: string, file: Uint8Array, message: string | RegExp][] = [
     [
       "an empty file",
@@ -64,9 +79,17 @@ describe("safetensors", () => {
       safetensors({}, [], 99n),
       "f: the header claims 99 bytes; the file has 2 after its first 8. Is it a safetensors file?",
     ],
-    ["a header of 2^63 bytes", safetensors({}, [], 2n ** 63n), /^f: the header claims 9223372036854775808 bytes/],
+    [
+      "a header of 2^63 bytes",
+      safetensors({}, [], 2n ** 63n),
+      /^f: the header claims 9223372036854775808 bytes/,
+    ],
     ["a header that is no JSON", safetensors("{q:"), /^f: the header is no JSON: /],
-    ["a header that is no UTF-8", safetensors("{}", [], 2n).fill(0xff, 8), /^f: the header is no JSON: /],
+    [
+      "a header that is no UTF-8",
+      safetensors("{}", [], 2n).fill(0xff, 8),
+      /^f: the header is no JSON: /,
+    ],
     ["a header that is a list", safetensors([1]), "f: the header is no JSON object."],
     ["an entry that is null", safetensors({ q: null }), "f: q has no dtype."],
     [
@@ -79,7 +102,11 @@ describe("safetensors", () => {
       safetensors(entry({ dtype: "constructor" }), new Uint8Array(8)),
       /^f: q is constructor/,
     ],
-    ["a dtype that is no text", safetensors(entry({ dtype: ["F32"] }), new Uint8Array(8)), "f: q has no dtype."],
+    [
+      "a dtype that is no text",
+      safetensors(entry({ dtype: ["F32"] }), new Uint8Array(8)),
+      "f: q has no dtype.",
+    ],
     [
       "a float64 that f32 can't hold",
       safetensors(entry({ dtype: "F64", shape: [1] }), bytesOf(Float64Array.of(1e300))),
@@ -92,7 +119,9 @@ describe("safetensors", () => {
     ],
     [
       "a shape nested 100,000 deep",
-      safetensors(`{"q":{"dtype":"F32","shape":${"[".repeat(1e5)}${"]".repeat(1e5)},"data_offsets":[0,0]}}`),
+      safetensors(
+        `{"q":{"dtype":"F32","shape":${"[".repeat(1e5)}${"]".repeat(1e5)},"data_offsets":[0,0]}}`,
+      ),
       "f: the header nests brackets more than 3 deep.",
     ],
     [
@@ -105,12 +134,18 @@ describe("safetensors", () => {
     ],
     [
       "an offset that stands twice",
-      safetensors(`{"q":{"dtype":"F32","shape":[0],"data_offsets":[0,0], "data_offsets" : [8,8]}}`, new Uint8Array(8)),
+      safetensors(
+        `{"q":{"dtype":"F32","shape":[0],"data_offsets":[0,0], "data_offsets" : [8,8]}}`,
+        new Uint8Array(8),
+      ),
       'f: the header has "data_offsets" twice.',
     ],
     [
       "tensors that share bytes",
-      safetensors({ ...entry({}), k: { dtype: "F32", shape: [1], data_offsets: [4, 8] } }, new Uint8Array(8)),
+      safetensors(
+        { ...entry({}), k: { dtype: "F32", shape: [1], data_offsets: [4, 8] } },
+        new Uint8Array(8),
+      ),
       "f: q and k overlap in the file.",
     ],
     [
@@ -133,13 +168,29 @@ describe("safetensors", () => {
       safetensors({ __metadata__: { a: 1 } }),
       /^f: __metadata__ must be an object of strings/,
     ],
-    ["metadata that is nothing", safetensors({ __metadata__: null }), /^f: __metadata__ must be an object of strings/],
+    [
+      "metadata that is nothing",
+      safetensors({ __metadata__: null }),
+      /^f: __metadata__ must be an object of strings/,
+    ],
     ["a byte order mark", safetensors("\ufeff{}"), /^f: the header is no JSON: /],
     ["a header after a space", safetensors(" {}"), "f: the header must begin with {."],
     ["a header of nothing", safetensors(""), /^f: the header is no JSON: /],
-    ["a header of more than 16 MiB", safetensors(`{}${" ".repeat(2 ** 24)}`), /^f: the header has 16777218 bytes/],
-    ["half an offset", safetensors(entry({ data_offsets: [0, 7.5] }), new Uint8Array(8)), /data_offsets \[0, 7.5\]/],
-    ["an infinite offset", safetensors('{"q":{"dtype":"F32","shape":[],"data_offsets":[0,1e999]}}'), /data_offsets/],
+    [
+      "a header of more than 16 MiB",
+      safetensors(`{}${" ".repeat(2 ** 24)}`),
+      /^f: the header has 16777218 bytes/,
+    ],
+    [
+      "half an offset",
+      safetensors(entry({ data_offsets: [0, 7.5] }), new Uint8Array(8)),
+      /data_offsets \[0, 7.5\]/,
+    ],
+    [
+      "an infinite offset",
+      safetensors('{"q":{"dtype":"F32","shape":[],"data_offsets":[0,1e999]}}'),
+      /data_offsets/,
+    ],
     [
       "a null in a shape",
       safetensors(entry({ shape: [null] }), new Uint8Array(8)),
@@ -170,8 +221,16 @@ describe("safetensors", () => {
       safetensors(entry({ data_offsets: [0, 80] }), new Uint8Array(8)),
       "f: q: data_offsets [0, 80] are not inside the file's 8 bytes of data.",
     ],
-    ["offsets backwards", safetensors(entry({ data_offsets: [8, 0] }), new Uint8Array(8)), /data_offsets \[8, 0\]/],
-    ["one offset", safetensors(entry({ data_offsets: [0] }), new Uint8Array(8)), /data_offsets \[0\]/],
+    [
+      "offsets backwards",
+      safetensors(entry({ data_offsets: [8, 0] }), new Uint8Array(8)),
+      /data_offsets \[8, 0\]/,
+    ],
+    [
+      "one offset",
+      safetensors(entry({ data_offsets: [0] }), new Uint8Array(8)),
+      /data_offsets \[0\]/,
+    ],
     [
       "a shape that does not fit",
       safetensors(entry({ shape: [3] }), new Uint8Array(8)),
@@ -206,13 +265,19 @@ const describeArray = (descr: string, shape: string, fortran = "False") =>
 describe("npy", () => {
   it("come back as they were written", () => {
     const data = Float32Array.of(1, -2, 3.5, 4, 5, 6);
-    expect(readNpy("f", writeNpy(data, [1, 2, 3]))).toEqual({ shape: [1, 2, 3], dtype: "F32", data });
+    expect(readNpy("f", writeNpy(data, [1, 2, 3]))).toEqual({
+      shape: [1, 2, 3],
+      dtype: "F32",
+      data,
+    });
   });
   it("are read in every float dtype and version, with headers of any length", () => {
-    expect(readNpy("f", npy(describeArray("<f8", "(2,)"), bytesOf(Float64Array.of(1, -0.25)))).data).toEqual(
-      Float32Array.of(1, -0.25),
+    expect(
+      readNpy("f", npy(describeArray("<f8", "(2,)"), bytesOf(Float64Array.of(1, -0.25)))).data,
+    ).toEqual(Float32Array.of(1, -0.25));
+    expect(readNpy("f", npy(describeArray("<f2", "(2,)"), [0, 0x3c, 0, 0xc0], 2)).data).toEqual(
+      Float32Array.of(1, -2),
     );
-    expect(readNpy("f", npy(describeArray("<f2", "(2,)"), [0, 0x3c, 0, 0xc0], 2)).data).toEqual(Float32Array.of(1, -2));
     expect(readNpy("f", npy(describeArray("<f4", "()"), bytesOf(Float32Array.of(9)), 3))).toEqual({
       shape: [],
       dtype: "F32",
@@ -226,7 +291,11 @@ describe("npy", () => {
       "{'shape': (2L, 1), 'fortran_order': False, 'descr': '<f4'}",
       `{ "descr" :"<f4","shape": ( 2 , 1 ,) ,'fortran_order':True , }${" ".repeat(500)}\n`,
     ])
-      expect(readNpy("f", npy(header, data))).toEqual({ shape: [2, 1], dtype: "F32", data: Float32Array.of(1, 2) });
+      expect(readNpy("f", npy(header, data))).toEqual({
+        shape: [2, 1],
+        dtype: "F32",
+        data: Float32Array.of(1, 2),
+      });
   });
   it("are turned from column-major to row-major", () => {
     const columns = bytesOf(Float32Array.of(1, 4, 2, 5, 3, 6));
@@ -242,13 +311,21 @@ describe("npy", () => {
       new TextEncoder().encode("PK\x03\x04 an archive of arrays"),
       /^f: this is no \.npy file but an archive/,
     ],
-    ["a header longer than the file", npy("").fill(0xff, 8, 10).slice(0, 12), /^f: this is no|the header claims/],
+    [
+      "a header longer than the file",
+      npy("").fill(0xff, 8, 10).slice(0, 12),
+      /^f: this is no|the header claims/,
+    ],
     [
       "a cut header",
       npy(describeArray("<f4", "(2,)")).slice(0, 30),
       /^f: the header claims 58 bytes; the file has 20\.$/,
     ],
-    ["a header without dtype", npy("{'shape': (1,)}"), `f: the header has no dtype: "{'shape': (1,)}".`],
+    [
+      "a header without dtype",
+      npy("{'shape': (1,)}"),
+      `f: the header has no dtype: "{'shape': (1,)}".`,
+    ],
     [
       "integers",
       npy(describeArray("<i8", "(1,)"), new Uint8Array(8)),
@@ -260,16 +337,52 @@ describe("npy", () => {
       "f: the array is >f4; attention takes <f8, <f4, <f2.",
     ],
     ["objects", npy(describeArray("|O", "(1,)"), new Uint8Array(8)), /^f: the array is \|O/],
-    ["a dtype from the prototype", npy(describeArray("toString", "(1,)")), /^f: the array is toString/],
-    ["a negative size", npy(describeArray("<f4", "(-1,)")), "f: a shape is a list of whole numbers, got (-1,)."],
-    ["a size that is no number", npy(describeArray("<f4", "(x,)")), "f: a shape is a list of whole numbers, got (x,)."],
-    ["a size of many digits", npy(describeArray("<f4", `(${"9".repeat(400)},)`)), /^f: a shape is a list of whole/],
-    ["a shape of 2^100 elements", npy(describeArray("<f4", "(1125899906842624, 1125899906842624)")), /counted\.$/],
-    ["a shape of 65 axes", npy(describeArray("<f4", `(${"1,".repeat(65)})`)), "f: 65 axes are more than NumPy's 64."],
-    ["a shape with a gap", npy(describeArray("<f4", "(1,,2)")), /^f: a shape is a list of whole numbers, got \(1,,2\)/],
-    ["a version of the future", npy(describeArray("<f4", "()"), [], 4), /^f: version 4\.0 is unknown/],
+    [
+      "a dtype from the prototype",
+      npy(describeArray("toString", "(1,)")),
+      /^f: the array is toString/,
+    ],
+    [
+      "a negative size",
+      npy(describeArray("<f4", "(-1,)")),
+      "f: a shape is a list of whole numbers, got (-1,).",
+    ],
+    [
+      "a size that is no number",
+      npy(describeArray("<f4", "(x,)")),
+      "f: a shape is a list of whole numbers, got (x,).",
+    ],
+    [
+      "a size of many digits",
+      npy(describeArray("<f4", `(${"9".repeat(400)},)`)),
+      /^f: a shape is a list of whole/,
+    ],
+    [
+      "a shape of 2^100 elements",
+      npy(describeArray("<f4", "(1125899906842624, 1125899906842624)")),
+      /counted\.$/,
+    ],
+    [
+      "a shape of 65 axes",
+      npy(describeArray("<f4", `(${"1,".repeat(65)})`)),
+      "f: 65 axes are more than NumPy's 64.",
+    ],
+    [
+      "a shape with a gap",
+      npy(describeArray("<f4", "(1,,2)")),
+      /^f: a shape is a list of whole numbers, got \(1,,2\)/,
+    ],
+    [
+      "a version of the future",
+      npy(describeArray("<f4", "()"), [], 4),
+      /^f: version 4\.0 is unknown/,
+    ],
     ["version 0", npy(describeArray("<f4", "()"), [], 0), /^f: version 0\.0 is unknown/],
-    ["a header that claims 4 GiB", npy("{}", [], 2).fill(0xff, 8, 12), /^f: the header claims 4294967295 bytes/],
+    [
+      "a header that claims 4 GiB",
+      npy("{}", [], 2).fill(0xff, 8, 12),
+      /^f: the header claims 4294967295 bytes/,
+    ],
     [
       "a header of 64 KiB",
       npy(" ".repeat(65536), [], 2),
@@ -280,11 +393,31 @@ describe("npy", () => {
       npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}"),
       /^f: the header is not/,
     ],
-    ["a header without order", npy("{'descr': '<f4', 'shape': (1,)}"), /must have descr, fortran_order and shape/],
-    ["an order that is 1", npy(describeArray("<f4", "(1,)", "1")), /^f: the header is not that of a plain array/],
-    ["an unknown entry", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (), 'x': ''}"), /and nothing else/],
-    ["an entry that stands twice", npy("{'descr': '<f4', 'descr': '<f4', 'shape': ()}"), /^f: the header is not that/],
-    ["text behind the header's dict", npy(`${describeArray("<f4", "()")} {}`), /^f: the header is not that/],
+    [
+      "a header without order",
+      npy("{'descr': '<f4', 'shape': (1,)}"),
+      /must have descr, fortran_order and shape/,
+    ],
+    [
+      "an order that is 1",
+      npy(describeArray("<f4", "(1,)", "1")),
+      /^f: the header is not that of a plain array/,
+    ],
+    [
+      "an unknown entry",
+      npy("{'descr': '<f4', 'fortran_order': False, 'shape': (), 'x': ''}"),
+      /and nothing else/,
+    ],
+    [
+      "an entry that stands twice",
+      npy("{'descr': '<f4', 'descr': '<f4', 'shape': ()}"),
+      /^f: the header is not that/,
+    ],
+    [
+      "text behind the header's dict",
+      npy(`${describeArray("<f4", "()")} {}`),
+      /^f: the header is not that/,
+    ],
     [
       "a header with escape sequences",
       npy("{'descr': '\u001b[2J', 'fortran_order': False, 'shape': ()}"),

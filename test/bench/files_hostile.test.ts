@@ -1,5 +1,5 @@
-// Files by chance and by malice: whatever the bytes, they are read or refused by one FoveaError, in time and memory that
-// go with the length of the file.
+// Files by chance and by malice: whatever the bytes, they are read or refused by one FoveaError, in
+// time and memory that go with the length of the file.
 
 import fc from "fast-check";
 import { parse } from "npyjs";
@@ -13,9 +13,15 @@ const RUNS = { numRuns: 400 };
 
 /** Reads everything that the file has. */
 const readAll = (file: Uint8Array): FileTensor[] =>
-  [...readSafetensors("f", file).values()].map(({ shape, dtype, data }) => ({ shape, dtype, data }));
+  [...readSafetensors("f", file).values()].map(({ shape, dtype, data }) => ({
+    shape,
+    dtype,
+    data,
+  }));
 
-/** What was read, or nothing if it was refused as files are; its message has no control characters. */
+/**
+ * What was read, or nothing if it was refused as files are; its message has no control characters.
+ */
 function readOrRefused<T>(work: () => T): T | undefined {
   try {
     return work();
@@ -38,7 +44,11 @@ const changes = fc.array(
   { minLength: 1, maxLength: 4 },
 );
 /** Most changes fall into the header, where there is most to get wrong. */
-function changed(file: Uint8Array, list: Iterable<{ kind: string; at: number; value: number }>, header: number) {
+function changed(
+  file: Uint8Array,
+  list: Iterable<{ kind: string; at: number; value: number }>,
+  header: number,
+) {
   let bytes = [...file];
   for (const { kind, at, value } of list) {
     const place = at % (at % 4 ? Math.min(header, bytes.length) : bytes.length + 1);
@@ -76,7 +86,10 @@ describe("safetensors", () => {
   it("have names with quotes, backslashes and brackets", () => {
     const names = ['a"', "a\\", 'a\\"', '":[[[["', '{"a":[{"a":', "a\u2028]}"];
     for (const name of names) {
-      const written = { [name]: { shape: [1], data: Float32Array.of(7) }, a: { shape: [], data: Float32Array.of(8) } };
+      const written = {
+        [name]: { shape: [1], data: Float32Array.of(7) },
+        a: { shape: [], data: Float32Array.of(8) },
+      };
       const read = readSafetensors("f", writeSafetensors(written));
       expect([...read.keys()]).toEqual([name, "a"]);
     }
@@ -88,7 +101,9 @@ describe("safetensors", () => {
     fc.assert(
       fc.property(changes, (list) => {
         const file = changed(good, list, 200);
-        const bytes = readOrRefused(() => readAll(file))?.reduce((sum, { data }) => sum + data.byteLength, 0) ?? 0;
+        const bytes =
+          readOrRefused(() => readAll(file))?.reduce((sum, { data }) => sum + data.byteLength, 0) ??
+          0;
         expect(bytes).toBeLessThanOrEqual(2 * file.length);
       }),
       RUNS,
@@ -109,8 +124,14 @@ describe("safetensors", () => {
       },
       { requiredKeys: [] },
     );
-    const names = fc.oneof(fc.constantFrom("q", "__proto__", "__metadata__", "\u001b[2J"), fc.string());
-    const headers = fc.oneof(fc.dictionary(names, fc.oneof({ weight: 3, arbitrary: entry }, value)), value);
+    const names = fc.oneof(
+      fc.constantFrom("q", "__proto__", "__metadata__", "\u001b[2J"),
+      fc.string(),
+    );
+    const headers = fc.oneof(
+      fc.dictionary(names, fc.oneof({ weight: 3, arbitrary: entry }, value)),
+      value,
+    );
     fc.assert(
       fc.property(headers, fc.nat(24), (header, length) => {
         const json = new TextEncoder().encode(JSON.stringify(header));
@@ -161,7 +182,8 @@ describe("safetensors", () => {
   ])("refuse %s at once", (_, file) => {
     const begin = performance.now();
     expect(readOrRefused(() => readAll(file))).toBeUndefined();
-    expect(performance.now() - begin).toBeLessThan(5000); // the kind took quadratic time or all memory, not seconds
+    // the kind took quadratic time or all memory, not seconds
+    expect(performance.now() - begin).toBeLessThan(5000);
   });
 });
 
@@ -210,22 +232,29 @@ describe("npy", () => {
   );
   it("with any entries at all are read or refused", () => {
     fc.assert(
-      fc.property(fc.array(fc.tuple(named, valued), { maxLength: 4 }), fc.string(), fc.nat(9), (list, end, length) => {
-        const header = new TextEncoder().encode(`{${list.map((pair) => pair.join(": "))}}${end}`);
-        const file = new Uint8Array([
-          0x93,
-          0x4e,
-          0x55,
-          0x4d,
-          0x50,
-          0x59,
-          1,
-          0,
-          header.length & 255,
-          header.length >> 8,
-        ]);
-        readOrRefused(() => readNpy("f", Uint8Array.from([...file, ...header, ...new Uint8Array(length)])));
-      }),
+      fc.property(
+        fc.array(fc.tuple(named, valued), { maxLength: 4 }),
+        fc.string(),
+        fc.nat(9),
+        (list, end, length) => {
+          const header = new TextEncoder().encode(`{${list.map((pair) => pair.join(": "))}}${end}`);
+          const file = new Uint8Array([
+            0x93,
+            0x4e,
+            0x55,
+            0x4d,
+            0x50,
+            0x59,
+            1,
+            0,
+            header.length & 255,
+            header.length >> 8,
+          ]);
+          readOrRefused(() =>
+            readNpy("f", Uint8Array.from([...file, ...header, ...new Uint8Array(length)])),
+          );
+        },
+      ),
       RUNS,
     );
   });
@@ -236,10 +265,20 @@ describe("npy", () => {
     ["a dict of one-letter entries", `{${"'a': ''".concat(" ".repeat(40)).repeat(1000)}`],
     ["quotes", `{'descr': '${"x".repeat(60_000)}`],
     ["a tuple without an end", `{'shape': (${"1,".repeat(30_000)}`],
-    ["a tuple of ones", `{'descr': '<f4', 'fortran_order': True, 'shape': (${"1,".repeat(30_000)})}`],
+    [
+      "a tuple of ones",
+      `{'descr': '<f4', 'fortran_order': True, 'shape': (${"1,".repeat(30_000)})}`,
+    ],
   ])("refuse %s at once", (_, header) => {
     const text = new TextEncoder().encode(header);
-    const file = Uint8Array.from([...good.subarray(0, 6), 1, 0, text.length & 255, text.length >> 8, ...text]);
+    const file = Uint8Array.from([
+      ...good.subarray(0, 6),
+      1,
+      0,
+      text.length & 255,
+      text.length >> 8,
+      ...text,
+    ]);
     const begin = performance.now();
     expect(readOrRefused(() => readNpy("f", file))).toBeUndefined();
     expect(performance.now() - begin).toBeLessThan(2000);

@@ -6,7 +6,10 @@ import { type IsaReport, parseReport } from "../../bench/isa/disassembly.ts";
 import { broken, hotKernels } from "../../bench/isa/kernels.ts";
 import { missingCompiler } from "../../scripts/isa.mjs";
 
-/** What RADV would print, of four blocks: a loop of three turns, in it a block that is branched over. */
+/**
+ * What RADV would print, of four blocks: a loop of three turns, in it a block that is branched
+ * over.
+ */
 const PRINTED = `
 disasm:
 BB0:
@@ -43,15 +46,35 @@ describe("the instruction report", () => {
 
   it("counts the instructions of a turn, and of its way around what is branched over", () => {
     const { loop, steady } = report;
-    expect(loop).toMatchObject({ all: 12, valu: 7, fma: 3, fmaOps: 5, transcendental: 1, ldsWords: 6, loads: 1 });
+    expect(loop).toMatchObject({
+      all: 12,
+      valu: 7,
+      fma: 3,
+      fmaOps: 5,
+      transcendental: 1,
+      ldsWords: 6,
+      loads: 1,
+    });
     expect(steady).toMatchObject({ all: 10, valu: 5, fma: 3, fmaOps: 5, transcendental: 0 });
-    expect(report).toMatchObject({ vgprs: 24, spills: 2, workgroupBytes: 512, waves: 16, instructions: 15 });
+    expect(report).toMatchObject({
+      vgprs: 24,
+      spills: 2,
+      workgroupBytes: 512,
+      waves: 16,
+      instructions: 15,
+    });
   });
 
   it("says what breaks a limit", () => {
     const many = { least: 1.3, count: 6 };
     expect(
-      broken(report, { fmaShare: 0.7, vgprs: 20, workgroupBytes: 256, fmaPerWord: 1, fmaPerInstruction: many }),
+      broken(report, {
+        fmaShare: 0.7,
+        vgprs: 20,
+        workgroupBytes: 256,
+        fmaPerWord: 1,
+        fmaPerInstruction: many,
+      }),
     ).toEqual([
       "a kernel: 2 registers spilled",
       "a kernel: 24 vector registers, at most 20 allowed",
@@ -61,7 +84,9 @@ describe("the instruction report", () => {
       "a kernel: 1.200 multiply-adds an instruction, at least 1.3 asked for",
     ]);
     const good: IsaReport = { ...report, spills: 0 };
-    expect(broken(good, { fmaShare: 0.6, vgprs: 24, workgroupBytes: 512, fmaPerWord: 0.5 })).toEqual([]);
+    expect(
+      broken(good, { fmaShare: 0.6, vgprs: 24, workgroupBytes: 512, fmaPerWord: 0.5 }),
+    ).toEqual([]);
   });
 
   it("of every hot kernel keeps to its limits", async (context) => {

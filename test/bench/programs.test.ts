@@ -45,22 +45,40 @@ const expected = (causal: boolean) => {
 describe("npm start -- --input", () => {
   it("computes a safetensors file, with the package as built, and writes another", async () => {
     const unused = { shape: [2], data: Float32Array.of(8, 9) };
-    writeFileSync(file("qkv.safetensors"), writeSafetensors({ query: q, unused, key: k, value: v }));
-    const args = ["--built", "--input", file("qkv.safetensors"), "--causal", "--output", file("out.safetensors")];
+    writeFileSync(
+      file("qkv.safetensors"),
+      writeSafetensors({ query: q, unused, key: k, value: v }),
+    );
+    const args = [
+      "--built",
+      "--input",
+      file("qkv.safetensors"),
+      "--causal",
+      "--output",
+      file("out.safetensors"),
+    ];
     const { code, out, err } = await run("start", ...args, "--json", file("out.json"));
     expect(err).toBe("");
     expect(out).toContain("software adapter, on the CPU");
-    expect(out).toContain("B=1 H=4/2 M=21 N=37 D=16/8 causal  (F32, F32, F32 in the file, f32 on the GPU)");
+    expect(out).toContain(
+      "B=1 H=4/2 M=21 N=37 D=16/8 causal  (F32, F32, F32 in the file, f32 on the GPU)",
+    );
     expect(out).toMatch(/^forward 16x4-quad: .* GFLOP\/s$/m);
     expect(out).toMatch(/^all 84 rows checked against float64: largest error \d\.\de-\d$/m);
     expect(code).toBe(0);
     const result = readSafetensors("out", readFileSync(file("out.safetensors")));
     const { output, lse } = expected(true);
     expect(result.get("output")?.shape).toEqual([H, M, Dv]);
-    expect(worstElement(result.get("output")?.data ?? [], output, [H, M, Dv]).error).toBeLessThan(1e-5);
+    expect(worstElement(result.get("output")?.data ?? [], output, [H, M, Dv]).error).toBeLessThan(
+      1e-5,
+    );
     expect(worstElement(result.get("lse")?.data ?? [], lse, [H, M]).error).toBeLessThan(1e-5);
     const json = JSON.parse(readFileSync(file("out.json"), "utf8"));
-    expect(json).toMatchObject({ schema: 1, adapter: { software: true }, rows: [{ suite: "start", correct: true }] });
+    expect(json).toMatchObject({
+      schema: 1,
+      adapter: { software: true },
+      rows: [{ suite: "start", correct: true }],
+    });
   });
 
   it("computes three .npy files, and writes one", async () => {
@@ -75,7 +93,11 @@ describe("npm start -- --input", () => {
   });
 
   it.each([
-    ["a file that is not there", ["--input", "none.safetensors"], /^FoveaError: can't read none\.safetensors: ENOENT/],
+    [
+      "a file that is not there",
+      ["--input", "none.safetensors"],
+      /^FoveaError: can't read none\.safetensors: ENOENT/,
+    ],
     [
       "a file of another kind",
       ["--input", "qkv.pt"],
@@ -86,13 +108,25 @@ describe("npm start -- --input", () => {
       ["--input", "q.npy,k.npy"],
       /^FoveaError: expected three \.npy files as q\.npy,k\.npy,v\.npy; got q\.npy,k\.npy\./,
     ],
-    ["an unknown option", ["--casual"], /^FoveaError: Unknown option '--casual'.*npm start -- --input/s],
-    ["an option without its other half", ["--output", "o.npy"], /^FoveaError: --output and --causal go with --input/],
-  ])("refuses %s", async (_, args, message) => expect(await refusal(start, ...args)).toMatch(message));
+    [
+      "an unknown option",
+      ["--casual"],
+      /^FoveaError: Unknown option '--casual'.*npm start -- --input/s,
+    ],
+    [
+      "an option without its other half",
+      ["--output", "o.npy"],
+      /^FoveaError: --output and --causal go with --input/,
+    ],
+  ])("refuses %s", async (_, args, message) =>
+    expect(await refusal(start, ...args)).toMatch(message),
+  );
 
   it("prints why it refuses, without what would move the cursor, and exits with 1", async () => {
     const { code, err } = await run("start", "--rounds", "many\u001b[2J");
-    expect(err).toBe("FoveaError: --rounds must be a whole number from 1 up, got many\\u001b[2J.\n");
+    expect(err).toBe(
+      "FoveaError: --rounds must be a whole number from 1 up, got many\\u001b[2J.\n",
+    );
     expect(code).toBe(1);
   });
 
@@ -108,7 +142,10 @@ describe("npm start -- --input", () => {
     expect(await refusal(start, "--input", file("bad.safetensors"))).toMatch(
       /k and v must have the same number of keys/,
     );
-    writeFileSync(file("flat.safetensors"), writeSafetensors({ q, k, v: { shape: [3], data: normal(1, 3) } }));
+    writeFileSync(
+      file("flat.safetensors"),
+      writeSafetensors({ q, k, v: { shape: [3], data: normal(1, 3) } }),
+    );
     expect(await refusal(start, "--input", file("flat.safetensors"))).toMatch(
       /v has shape \[3\]; expected \[B, H, M, D\]/,
     );
@@ -136,7 +173,9 @@ describe("npm run bench", () => {
     );
     expect(code).toBe(0);
     expect(out).toContain("Dawn in Node");
-    const { schema, adapter, engine, commit, rows } = JSON.parse(readFileSync(file("bench.json"), "utf8"));
+    const { schema, adapter, engine, commit, rows } = JSON.parse(
+      readFileSync(file("bench.json"), "utf8"),
+    );
     expect([schema, adapter.software]).toEqual([1, true]);
     expect([engine, commit]).toEqual([expect.stringContaining("Dawn"), expect.any(String)]);
     expect(rows.map(({ impl }: { impl: string }) => impl)).toEqual(["fovea", "bare dispatch"]);
@@ -146,7 +185,12 @@ describe("npm run bench", () => {
         case: "S=16 H=1 D=64",
         impl: expect.any(String),
         kernel: expect.any(String),
-        ms: { min: expect.any(Number), p10: expect.any(Number), median: expect.any(Number), p90: expect.any(Number) },
+        ms: {
+          min: expect.any(Number),
+          p10: expect.any(Number),
+          median: expect.any(Number),
+          p90: expect.any(Number),
+        },
         rounds: 1,
         gflops: expect.any(Number),
         gbps: expect.any(Number),
@@ -158,7 +202,15 @@ describe("npm run bench", () => {
     }
   });
   it("times the start of the package as built, in a browser of its own each time", async () => {
-    const { code } = await run("bench", "--suite", "start", "--rounds", "1", "--json", file("start.json"));
+    const { code } = await run(
+      "bench",
+      "--suite",
+      "start",
+      "--rounds",
+      "1",
+      "--json",
+      file("start.json"),
+    );
     expect(code).toBe(0);
     const { rows } = JSON.parse(readFileSync(file("start.json"), "utf8"));
     const names = rows.map((row: { case: string; impl: string }) => `${row.case}: ${row.impl}`);
@@ -183,8 +235,16 @@ describe("npm run bench", () => {
     }
   });
   it.each([
-    ["the suite of starts without pages", ["--suite", "start", "--runtime", "dawn"], "the suite start is of pages"],
-    ["an unknown suite", ["--suite", "prefil"], "there is no suite prefil; there are ladder, forward, "],
+    [
+      "the suite of starts without pages",
+      ["--suite", "start", "--runtime", "dawn"],
+      "the suite start is of pages",
+    ],
+    [
+      "an unknown suite",
+      ["--suite", "prefil"],
+      "there is no suite prefil; there are ladder, forward, ",
+    ],
     ["an unknown runtime", ["--runtime", "node"], "--runtime must be chromium or dawn, got node."],
   ])("refuses %s", async (_, args, message) =>
     expect(await refusal(bench, ...args)).toContain(`FoveaError: ${message}`),

@@ -42,7 +42,10 @@ const FILE: ResultFile = {
     }),
     row("scale", "N=2048 H=1 D=64", "fovea", 100, { dispatches: 1 }),
     row("scale", "N=2048 H=1 D=64", "jax-js", 350, { workspaceBytes: null }),
-    row("scale", "N=65536 H=1 D=64 window 1024", "fovea", 2000, { dispatches: 5, workspaceBytes: 2048 }),
+    row("scale", "N=65536 H=1 D=64 window 1024", "fovea", 2000, {
+      dispatches: 5,
+      workspaceBytes: 2048,
+    }),
     row("small", "S=16", "fovea", 1),
     row("small", "S=16", "ort-webgpu", 12),
     row("small", "S=16", "tfjs", 0.1, { correct: false, maxError: 2 }),
@@ -52,7 +55,9 @@ const filled = (name: string, before = "old\n") => {
   const page = `a\n<!-- bench:${name} acme -->\n${before}<!-- /bench -->\nb <!-- /bench -->\n`;
   const after = rewritten("page.md", page, new Map([["acme", FILE]]));
   expect(rewritten("page.md", after, new Map([["acme", FILE]]))).toBe(after);
-  expect(after).toMatch(/^a\n<!-- bench:\w+ acme -->\n[\s\S]*\n<!-- \/bench -->\nb <!-- \/bench -->\n$/);
+  expect(after).toMatch(
+    /^a\n<!-- bench:\w+ acme -->\n[\s\S]*\n<!-- \/bench -->\nb <!-- \/bench -->\n$/,
+  );
   return after.split("\n").slice(2, -3);
 };
 
@@ -65,7 +70,9 @@ describe("the READMEs", () => {
     const plots = readdirSync(join(root, "bench/results")).filter((name) => name.endsWith(".svg"));
     const drawn = [...expected.keys()].filter((path) => path.endsWith(".svg"));
     expect(plots.map((name) => `bench/results/${name}`).sort()).toEqual(drawn.sort());
-    const shown = [...(expected.get("bench/README.md") as string).matchAll(/\]\((results\/[\w-]+\.svg)\)/g)];
+    const shown = [
+      ...(expected.get("bench/README.md") as string).matchAll(/\]\((results\/[\w-]+\.svg)\)/g),
+    ];
     expect(shown.map(([, name]) => `bench/${name}`).sort()).toEqual(drawn.sort());
   });
 });
@@ -74,7 +81,10 @@ describe("npm run bench -- --update", () => {
   it("puts rows of the suites that ran in place of a file's own, and says when the others were measured", () => {
     const path = join(mkdtempSync(join(tmpdir(), "fovea-update-")), "acme.json");
     writeFileSync(path, JSON.stringify(FILE));
-    const rows = updated(path, FILE.adapter, [row("scale", "N=128", "fovea", 1), row("prefill", "S=512", "fovea", 9)]);
+    const rows = updated(path, FILE.adapter, [
+      row("scale", "N=128", "fovea", 1),
+      row("prefill", "S=512", "fovea", 9),
+    ]);
     const told = rows.map(({ suite, case: name, commit }) => `${suite} ${name} ${commit}`);
     expect(told.slice(0, 4)).toEqual([
       "ladder N=64 H=8 D=64 c",
@@ -112,7 +122,9 @@ describe("sections", () => {
     ]);
   });
   it("show starts by their parts", () => {
-    expect(filled("start").at(-1)).toBe("| prefill | fovea, prewarmed | 12.0 | 3.00 | 4.00 | 500 | 1.00 | 11.0 |");
+    expect(filled("start").at(-1)).toBe(
+      "| prefill | fovea, prewarmed | 12.0 | 3.00 | 4.00 | 500 | 1.00 | 11.0 |",
+    );
   });
   it("show time and memory by length", () => {
     expect(filled("scale")).toEqual([
@@ -130,10 +142,15 @@ describe("sections", () => {
     ]);
   });
   it("say what was not measured", () => {
-    expect(filled("workloads")).toEqual(["Not measured yet: `npm run bench -- --suite workloads`."]);
+    expect(filled("workloads")).toEqual([
+      "Not measured yet: `npm run bench -- --suite workloads`.",
+    ]);
   });
   it.each([
-    ["<!-- bench:lader acme -->\n<!-- /bench -->", /^page\.md: there is no section bench:lader; there are workloads, /],
+    [
+      "<!-- bench:lader acme -->\n<!-- /bench -->",
+      /^page\.md: there is no section bench:lader; there are workloads, /,
+    ],
     [
       "<!-- bench:ladder other -->\n<!-- /bench -->",
       "page.md: bench:ladder is of bench/results/other.json, which is not there.",

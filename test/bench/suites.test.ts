@@ -22,9 +22,17 @@ describe("operations", () => {
     ["causal", dims({ causal: true }), 5 + 6 + 7 + 8 + 9],
     ["causal, more queries than keys", dims({ M: 9, N: 5, causal: true }), 1 + 2 + 3 + 4 + 5],
     ["a window before the query", dims({ causal: true, window: 2 }), 5 * 3],
-    ["a window that reaches the first key", dims({ M: 9, causal: true, window: 6 }), 1 + 2 + 3 + 4 + 5 + 6 + 7 + 7 + 7],
+    [
+      "a window that reaches the first key",
+      dims({ M: 9, causal: true, window: 6 }),
+      1 + 2 + 3 + 4 + 5 + 6 + 7 + 7 + 7,
+    ],
     ["a window with all keys after it", dims({ window: 2 }), 7 + 6 + 5 + 4 + 3],
-    ["lengths of entries", dims({ B: 2, causal: true, kvLengths: [9, 5] }), 35 + (1 + 2 + 3 + 4 + 5)],
+    [
+      "lengths of entries",
+      dims({ B: 2, causal: true, kvLengths: [9, 5] }),
+      35 + (1 + 2 + 3 + 4 + 5),
+    ],
   ])("of %s are those of the pairs that are seen", (_, problem, pairs) => {
     expect(flopsOf(problem)).toBe(2 * (4 + 8) * 3 * pairs);
   });

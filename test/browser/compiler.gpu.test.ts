@@ -1,5 +1,6 @@
-// What the kernels rely on in the browser's compiler. Chromium 156 on SwiftShader does not zero a variable again that a
-// loop declares without an initial value; with one, as all shaders here have it, every turn starts with that value.
+// What the kernels rely on in the browser's compiler. Chromium 156 on SwiftShader does not zero a
+// variable again that a loop declares without an initial value; with one, as all shaders here have
+// it, every turn starts with that value.
 
 import { expect, it } from "vitest";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";

@@ -8,11 +8,13 @@ it("attention runs in a worker", async () => {
   const shape = [1, 2, 40, 16];
   const [q, k, v] = [1, 2, 3].map((seed) => normal(seed, 2 * 40 * 16));
   const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
-  const answer = await new Promise<{ output: Float32Array; hasDocument: boolean }>((resolve, reject) => {
-    worker.onmessage = ({ data }) => resolve(data);
-    worker.onerror = (event) => reject(new Error(event.message));
-    worker.postMessage({ shape, q, k, v });
-  });
+  const answer = await new Promise<{ output: Float32Array; hasDocument: boolean }>(
+    (resolve, reject) => {
+      worker.onmessage = ({ data }) => resolve(data);
+      worker.onerror = (event) => reject(new Error(event.message));
+      worker.postMessage({ shape, q, k, v });
+    },
+  );
   worker.terminate();
   expect(answer.hasDocument).toBe(false);
   const [a, b, c] = [q, k, v].map((data) => ({ data, shape }));

@@ -1,8 +1,15 @@
-// The append kernel: what it writes, compared with a plain history of tokens. Where no arithmetic happens, bit for bit,
-// over the whole memory of the cache: rows that are no part of an append stay as they were.
+// The append kernel: what it writes, compared with a plain history of tokens. Where no arithmetic
+// happens, bit for bit, over the whole memory of the cache: rows that are no part of an append stay
+// as they were.
 
 import { describe, expect, it } from "vitest";
-import { createKvCache, type KvCacheOptions, type Tensor, type TensorOptions, tensor } from "../../src/index.ts";
+import {
+  createKvCache,
+  type KvCacheOptions,
+  type Tensor,
+  type TensorOptions,
+  tensor,
+} from "../../src/index.ts";
 import { integers, normal } from "../../src/reference/random.ts";
 import { CacheImage, type NewRows } from "../support/caches.ts";
 import { ROUND } from "../support/cases.ts";
@@ -65,20 +72,31 @@ const STORED: readonly (readonly [string, Partial<KvCacheOptions>])[] = [
 ];
 
 describe("what is stored", () => {
-  it.each(STORED)("as %s is what was appended, at every alignment, and nothing else", async (_, given) => {
-    const device = await testDevice();
-    const options = { batch: 2, kvHeads: 3, headDim: 8, capacity: 23, ...given };
-    const cache = await createKvCache(device, options);
-    const image = new CacheImage(cache, options);
-    for (const M of [1, 3, 1, 7, 2]) await append(cache, image, options, M);
-    for (const counts of [[0, 1], [2, 0], [1, 2], [0, 0]]) await append(cache, image, options, 2, counts); // biome-ignore format: a table
-    expect(await image.difference(cache)).toBeUndefined();
-    expect(cache.lengths).toEqual([17, 17]);
-    cache.destroy();
-  });
+  it.each(STORED)(
+    "as %s is what was appended, at every alignment, and nothing else",
+    async (_, given) => {
+      const device = await testDevice();
+      const options = { batch: 2, kvHeads: 3, headDim: 8, capacity: 23, ...given };
+      const cache = await createKvCache(device, options);
+      const image = new CacheImage(cache, options);
+      for (const M of [1, 3, 1, 7, 2]) await append(cache, image, options, M);
+      // biome-ignore format: a table
+      for (const counts of [[0, 1], [2, 0], [1, 2], [0, 0]]) await append(cache, image, options, 2, counts);
+      expect(await image.difference(cache)).toBeUndefined();
+      expect(cache.lengths).toEqual([17, 17]);
+      cache.destroy();
+    },
+  );
   it("of 128 and more channels takes several turns of a lane", async () => {
     const device = await testDevice();
-    const options = { batch: 1, kvHeads: 2, headDim: 260, vDim: 12, capacity: 4, dtype: "int8" } as const;
+    const options = {
+      batch: 1,
+      kvHeads: 2,
+      headDim: 260,
+      vDim: 12,
+      capacity: 4,
+      dtype: "int8",
+    } as const;
     const cache = await createKvCache(device, options);
     const image = new CacheImage(cache, options);
     await append(cache, image, options, 3);
@@ -105,7 +123,8 @@ describe("what is stored", () => {
     const image = new CacheImage(cache, options);
     const rows = newRows(options, 3);
     const packed = tensor(device, [2, 3, 32]);
-    const view = (at: number) => packed.view({ shape: [2, 3, 2, 8], strides: [96, 32, 8, 1], offset: at });
+    const view = (at: number) =>
+      packed.view({ shape: [2, 3, 2, 8], strides: [96, 32, 8, 1], offset: at });
     const fill = new Float32Array(192);
     for (let at = 0; at < 96; at++) {
       const b = Math.floor(at / 48);
@@ -131,9 +150,11 @@ describe("a ring", () => {
     const image = new CacheImage(cache, options);
     expect(cache.source.k.shape).toEqual([2, 2, 7 + sinkTokens, 8]);
     for (const M of [1, 3, 2, 3, 7, 1]) await append(cache, image, options, M);
-    for (const counts of [[0, 2], [3, 1]]) await append(cache, image, options, 3, counts); // biome-ignore format: a table
+    // biome-ignore format: a table
+    for (const counts of [[0, 2], [3, 1]]) await append(cache, image, options, 3, counts);
     expect(await image.difference(cache)).toBeUndefined();
-    // More than the ring holds: the last one for each place counts, whatever the order of the lanes.
+    // More than the ring holds: the last one for each place counts, whatever the order of the
+    // lanes.
     await append(cache, image, options, 40);
     await append(cache, image, options, 16, [16, 9]);
     expect(await image.difference(cache)).toBeUndefined();
@@ -156,7 +177,8 @@ describe("counts", () => {
     expect(Array.from(await cache.source.state.read()).slice(1, 4)).toEqual([2, 0, 4]);
     await cache.truncate(3); // of what the host counted: the GPU has 2, 0 and 4
     image.truncate([3, 3, 3]);
-    const strided = tensor(device, [3, 2], { dtype: "i32", data: [1, 9, 0, 9, 2, 9] }).slice(1, 0, 1).view({ shape: [3], strides: [2] }); // biome-ignore format: one idea
+    // biome-ignore format: one idea
+    const strided = tensor(device, [3, 2], { dtype: "i32", data: [1, 9, 0, 9, 2, 9] }).slice(1, 0, 1).view({ shape: [3], strides: [2] });
     await cache.append(k, v, { counts: strided });
     image.append(rows, [1, 0, 2]);
     expect(cache.lengths).toEqual([7, 7, 7]);

@@ -1,4 +1,5 @@
-// Attention to caches, read where they lie: contiguous, in rings, in pages, as floats and as integers.
+// Attention to caches, read where they lie: contiguous, in rings, in pages, as floats and as
+// integers.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -28,22 +29,50 @@ interface Case extends SourceSpec {
   readonly name: string;
   readonly H: number;
   readonly M: number;
-  readonly options?: Pick<ReferenceOptions, "causal" | "window" | "sinkTokens" | "attentionChunk" | "softcap"> & {
-    readonly similarity?: "cosine" | { readonly kind: "additive"; readonly vector: readonly number[] };
+  readonly options?: Pick<
+    ReferenceOptions,
+    "causal" | "window" | "sinkTokens" | "attentionChunk" | "softcap"
+  > & {
+    readonly similarity?:
+      | "cosine"
+      | { readonly kind: "additive"; readonly vector: readonly number[] };
   };
   readonly variant?: string;
 }
 
 const VECTOR = Array.from(normal(3, 16));
 
-// The tile that compiles fastest, but for one case of each kind of place: those take what a software adapter gets.
+// The tile that compiles fastest, but for one case of each kind of place: those take what a
+// software adapter gets.
 const SIZES = { B: 3, H: 4, Hkv: 2, D: 16, variant: "8x32" };
 const ROWS = { ...SIZES, capacity: 90, lengths: [70, 1, 33] };
 const CASES: readonly Case[] = [
   { name: "rows", ...ROWS, place: "rows", M: 40, options: { causal: true } },
-  { name: "rows of an empty entry", ...ROWS, lengths: [0, 90, 5], place: "rows", M: 3, options: { causal: true } },
-  { name: "pages of 16", ...ROWS, place: "paged", pageSize: 16, M: 40, options: { causal: true }, variant: "64x32" },
-  { name: "pages of 1", ...ROWS, place: "paged", pageSize: 1, M: 5, options: { window: [20, 0], sinkTokens: 2 } },
+  {
+    name: "rows of an empty entry",
+    ...ROWS,
+    lengths: [0, 90, 5],
+    place: "rows",
+    M: 3,
+    options: { causal: true },
+  },
+  {
+    name: "pages of 16",
+    ...ROWS,
+    place: "paged",
+    pageSize: 16,
+    M: 40,
+    options: { causal: true },
+    variant: "64x32",
+  },
+  {
+    name: "pages of 1",
+    ...ROWS,
+    place: "paged",
+    pageSize: 1,
+    M: 5,
+    options: { window: [20, 0], sinkTokens: 2 },
+  },
   {
     name: "a ring that went round",
     ...SIZES,
@@ -78,8 +107,23 @@ const CASES: readonly Case[] = [
     options: { causal: true, window: [20, 0], sinkTokens: 4 },
     variant: "64x32",
   },
-  { name: "bf16 in pages", ...ROWS, place: "paged", pageSize: 7, dtype: "bf16", M: 40, options: { causal: true } },
-  { name: "int8", ...ROWS, place: "rows", quantised: { bits: 8, groupK: 16, groupV: 16 }, M: 40, variant: "64x32" },
+  {
+    name: "bf16 in pages",
+    ...ROWS,
+    place: "paged",
+    pageSize: 7,
+    dtype: "bf16",
+    M: 40,
+    options: { causal: true },
+  },
+  {
+    name: "int8",
+    ...ROWS,
+    place: "rows",
+    quantised: { bits: 8, groupK: 16, groupV: 16 },
+    M: 40,
+    variant: "64x32",
+  },
   {
     name: "int4 in groups, in pages",
     ...ROWS,
@@ -129,12 +173,19 @@ describe("attention to a cache", () => {
   it.each(CASES)("$name", async (problem) => {
     const device = await testDevice();
     const { source, q, k, v, cpu, gpu, shape, destroy } = problemOf(device, problem);
-    const output = tensor(device, shape, { data: new Float32Array(product(shape)).fill(Number.NaN) });
+    const output = tensor(device, shape, {
+      data: new Float32Array(product(shape)).fill(Number.NaN),
+    });
     const { lse } = await attention(q.gpu, { source }, { ...gpu, output, lse: true });
     const f64 = reference(q, k, v, cpu);
     const plain = reference(q, k, v, { ...cpu, precision: "f32" });
     expectClose("output", await output.read(), { f64: f64.output, plain: plain.output }, shape);
-    expectClose("lse", (await lse?.read()) as Float32Array, { f64: f64.lse, plain: plain.lse }, shape.slice(0, 3));
+    expectClose(
+      "lse",
+      (await lse?.read()) as Float32Array,
+      { f64: f64.lse, plain: plain.lse },
+      shape.slice(0, 3),
+    );
     for (const used of [q.gpu, output, lse]) used?.destroy();
     destroy();
   });
@@ -149,7 +200,9 @@ describe("attention to a cache", () => {
     const plain = attentionScores(q, k, { ...cpu, stage, precision: "f32" });
     expectClose("weights", await weights.read(), { f64, plain }, weights.shape);
     const found = await topKKeys(q.gpu, { source }, { ...gpu, k: 5 });
-    expect(Array.from(await found.indices.read())).toEqual(Array.from(referenceTopK(q, k, 5, cpu).indices));
+    expect(Array.from(await found.indices.read())).toEqual(
+      Array.from(referenceTopK(q, k, 5, cpu).indices),
+    );
     for (const used of [q.gpu, weights, found.indices, found.weights]) used.destroy();
     destroy();
   });
@@ -202,7 +255,14 @@ describe("queries of different numbers", () => {
   });
 });
 
-const RING = { ...SIZES, capacity: 500, lengths: [40, 2, 40], place: "ring", ring: 31, sinkTokens: 2 } as const;
+const RING = {
+  ...SIZES,
+  capacity: 500,
+  lengths: [40, 2, 40],
+  place: "ring",
+  ring: 31,
+  sinkTokens: 2,
+} as const;
 
 describe("what a cache does not take", () => {
   it.each<[string, AttentionOptions, string]>([

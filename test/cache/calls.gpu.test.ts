@@ -1,5 +1,5 @@
-// Calls of caches: their order, the moment that they mean, and that what is rejected has changed nothing, on the host or
-// on the GPU.
+// Calls of caches: their order, the moment that they mean, and that what is rejected has changed
+// nothing, on the host or on the GPU.
 
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import {
@@ -48,7 +48,8 @@ const rows = (batch: number, M: number, heads = 2) => {
   return { gpu: keep(tensor(device, shape, { data })), data };
 };
 /** Memory that the GPU refuses. */
-const refused = (batch: number, M: number) => memory.without(() => keep(tensor(device, [batch, 2, M, 8])));
+const refused = (batch: number, M: number) =>
+  memory.without(() => keep(tensor(device, [batch, 2, M, 8])));
 const constant = (batch: number, M: number, value: number) =>
   keep(tensor(device, [batch, 2, M, 8], { data: new Float32Array(batch * 2 * M * 8).fill(value) }));
 
@@ -66,12 +67,19 @@ const known = (cache: PagedKvCache) => ({
 });
 
 /** Expects that the GPU has lengths and pages of a batch as the host has. */
-async function expectTold(cache: PagedKvCache, batch: PagedKvCache | PagedBatch, entries: readonly number[]) {
+async function expectTold(
+  cache: PagedKvCache,
+  batch: PagedKvCache | PagedBatch,
+  entries: readonly number[],
+) {
   const state = Array.from(await batch.source.state.read());
   for (const [row, entry] of entries.entries()) {
     const at = 1 + row * (1 + batch.source.pagesPerEntry);
     const pages = cache.pagesOf(entry);
-    expect(state.slice(at, at + 1 + pages.length), `row ${row}`).toEqual([cache.lengths[entry], ...pages]);
+    expect(state.slice(at, at + 1 + pages.length), `row ${row}`).toEqual([
+      cache.lengths[entry],
+      ...pages,
+    ]);
   }
 }
 
@@ -120,9 +128,21 @@ describe("an append that is rejected", () => {
       await expectError(() => cache.append(v, refused(2, 2)), "out-of-memory", /no memory left/);
       const gone = rows(2, 2).gpu;
       gone.destroy();
-      await expectError(() => cache.append(gone, v), "destroyed", "kvCache append: k: the tensor was destroyed.");
-      await expectError(() => cache.append(v, rows(2, 3).gpu), "argument", /^kvCache append: v must be/);
-      await expectError(() => cache.append(v, v, { counts: [0, 3] }), "argument", /^kvCache append: counts must be/);
+      await expectError(
+        () => cache.append(gone, v),
+        "destroyed",
+        "kvCache append: k: the tensor was destroyed.",
+      );
+      await expectError(
+        () => cache.append(v, rows(2, 3).gpu),
+        "argument",
+        /^kvCache append: v must be/,
+      );
+      await expectError(
+        () => cache.append(v, v, { counts: [0, 3] }),
+        "argument",
+        /^kvCache append: counts must be/,
+      );
       await expectError(
         () => cache.append(null as unknown as Tensor, v),
         "argument",
@@ -155,11 +175,17 @@ describe("an append that is rejected", () => {
       cache.append(k, k, { counts: [4, 2, 0] }),
       cache.append(refused(3, 4), k, { counts: [4, 4, 4] }),
       cache.append(k, k, { counts: [4, 4, 4] }),
-      cache.append(k, k, { counts: [0, 4, 4] }), // too many pages, if the second one had got its own
+      // too many pages, if the second one had got its own
+      cache.append(k, k, { counts: [0, 4, 4] }),
     ];
     cache.truncate(0, 7);
     const settled = await Promise.allSettled(results);
-    expect(settled.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "fulfilled", "rejected"]);
+    expect(settled.map(({ status }) => status)).toEqual([
+      "fulfilled",
+      "rejected",
+      "fulfilled",
+      "rejected",
+    ]);
     expect(cache.lengths).toEqual([7, 6, 4]);
     await cache.append(k, k, { counts: [1, 0, 0] });
     await expectTold(cache, cache, [0, 1, 2]);
@@ -210,7 +236,11 @@ describe("a call means the moment when it was made", () => {
     const counts = [3, 1];
     const limits = new Int32Array([2, 9]);
     const order = [1, 0];
-    const calls = [cache.append(k.gpu, v.gpu, { counts }), cache.truncate(limits), cache.reorder(order)];
+    const calls = [
+      cache.append(k.gpu, v.gpu, { counts }),
+      cache.truncate(limits),
+      cache.reorder(order),
+    ];
     counts.fill(0);
     limits.fill(0);
     order.fill(0);
@@ -253,13 +283,21 @@ describe("a call means the moment when it was made", () => {
     const { cache } = await contiguous();
     const k = rows(2, 4);
     const v = rows(2, 4);
-    const calls: Promise<unknown>[] = [cache.append(k.gpu, v.gpu), cache.reset(), cache.append(k.gpu, v.gpu)];
+    const calls: Promise<unknown>[] = [
+      cache.append(k.gpu, v.gpu),
+      cache.reset(),
+      cache.append(k.gpu, v.gpu),
+    ];
     const forked = cache.fork({ lengths: [3, 1] });
     calls.push(cache.truncate([1, 3]), cache.append(k.gpu, v.gpu), cache.append(k.gpu, v.gpu));
     const full = cache.append(k.gpu, v.gpu);
     calls.push(cache.grow(20), cache.append(k.gpu, v.gpu));
     expect(cache.lengths).toEqual([13, 15]);
-    await expectError(() => full, "limit", /the cache is full: entry 0 has 9 of 12 tokens, and 4 more/);
+    await expectError(
+      () => full,
+      "limit",
+      /the cache is full: entry 0 has 9 of 12 tokens, and 4 more/,
+    );
     await Promise.all(calls);
     const fork = keep(await forked);
     expect([cache.lengths, cache.capacity, fork.lengths]).toEqual([[13, 15], 20, [3, 1]]);
@@ -280,7 +318,9 @@ describe("a call means the moment when it was made", () => {
     const second = cache.append(twos, twos, { counts: [4, 0, 1] });
     cache.truncate(0, 2);
     cache.reorder([1, 0, 2]);
-    expect(() => cache.fork(0, 1)).toThrow("entry 1 must be another one than 0, and empty; it has 2 tokens");
+    expect(() => cache.fork(0, 1)).toThrow(
+      "entry 1 must be another one than 0, and empty; it has 2 tokens",
+    );
     expect(cache.lengths).toEqual([3, 2, 4]);
     await Promise.all([first, second]);
     expect(cache.lengths).toEqual([3, 2, 4]);
@@ -376,7 +416,8 @@ describe("what is encoded", () => {
     },
   );
 
-  // Memory of q is known to be refused before anything is encoded, that of a new output only once all is submitted.
+  // Memory of q is known to be refused before anything is encoded, that of a new output only once
+  // all is submitted.
   it.each(["q", "output"])(
     "by an attention that is rejected for its %s is not taken for what the GPU knows",
     async (name) => {
@@ -401,10 +442,18 @@ describe("calls of a cache that is destroyed meanwhile", () => {
     const { device: mine, buffers } = counted(device);
     const cache: KvCache = await createKvCache(mine, ROWS);
     const k = keep(tensor(mine, [2, 2, 1, 8]));
-    const calls = [cache.append(k, k), cache.append(k, k), cache.truncate(0), cache.fork(), cache.grow(20)];
+    const calls = [
+      cache.append(k, k),
+      cache.append(k, k),
+      cache.truncate(0),
+      cache.fork(),
+      cache.grow(20),
+    ];
     cache.destroy();
     const settled = await Promise.allSettled(calls);
-    expect(settled.map((one) => one.status === "rejected" && one.reason.code)).toEqual(new Array(5).fill("destroyed"));
+    expect(settled.map((one) => one.status === "rejected" && one.reason.code)).toEqual(
+      new Array(5).fill("destroyed"),
+    );
     expect(buffers()).toBe(1); // k
   });
 

@@ -1,4 +1,5 @@
-// Caches as their users handle them: tokens taken back, forks, growth, what it costs, and what is refused.
+// Caches as their users handle them: tokens taken back, forks, growth, what it costs, and what is
+// refused.
 
 import { afterEach, describe, expect, it } from "vitest";
 import {
@@ -50,7 +51,12 @@ function tokens(device: GPUDevice, M: number) {
   return { k: k.gpu, v: v.gpu, rows: { k: k.data, v: v.data, M } };
 }
 
-async function append(cache: KvCache, image: CacheImage, M: number, counts?: readonly number[]): Promise<void> {
+async function append(
+  cache: KvCache,
+  image: CacheImage,
+  M: number,
+  counts?: readonly number[],
+): Promise<void> {
   const { k, v, rows } = tokens(cache.device, M);
   await cache.append(k, v, counts ? { counts } : {});
   image.append(rows, counts);
@@ -181,7 +187,8 @@ describe("growth", () => {
     );
     expect(cache.lengths).toEqual([12, 12]);
     await cache.grow(20);
-    expect([cache.capacity, cache.source.capacity, cache.source === before, before.k.destroyed]).toEqual([20, 20, false, true]); // biome-ignore format: one line
+    // biome-ignore format: one line
+    expect([cache.capacity, cache.source.capacity, cache.source === before, before.k.destroyed]).toEqual([20, 20, false, true]);
     rows.push(encode());
     for (const [which, dim] of [
       ["k", 8],
@@ -191,7 +198,10 @@ describe("growth", () => {
       const values = await cache.source[which].read();
       for (const [index, part] of rows.entries()) {
         for (let head = 0; head < 4; head++) {
-          const stored = values.slice((head * 20 + 3 * index) * dim, (head * 20 + 3 * index + 3) * dim);
+          const stored = values.slice(
+            (head * 20 + 3 * index) * dim,
+            (head * 20 + 3 * index + 3) * dim,
+          );
           expect(stored).toEqual(part[which].slice(head * 3 * dim, (head + 1) * 3 * dim));
         }
       }
@@ -210,15 +220,24 @@ describe("growth", () => {
     }
     expect([...capacities]).toEqual([64, 128, 170]);
     const values = await cache.source.k.read();
-    for (let i = 0; i < 17; i++) expect(values.slice(i * 80, (i + 1) * 80)).toEqual((await k.read()).slice(0, 80));
-    await expectError(() => cache.append(k, v), "limit", /^kvCache append: the cache is full: entry 0 has 170 of 170/);
+    for (let i = 0; i < 17; i++)
+      expect(values.slice(i * 80, (i + 1) * 80)).toEqual((await k.read()).slice(0, 80));
+    await expectError(
+      () => cache.append(k, v),
+      "limit",
+      /^kvCache append: the cache is full: entry 0 has 170 of 170/,
+    );
     expect(cache.lengths).toEqual([170, 170]);
   });
   it("of a ring is not needed: its capacity costs nothing", async () => {
     const { cache, image } = await cacheOf({ ...RING, capacity: 10, maxCapacity: 11 });
     await append(cache, image, 6);
     await append(cache, image, 5);
-    await expectError(() => append(cache, image, 1), "limit", /entry 0 has 11 of 11 tokens, and 1 more were given/);
+    await expectError(
+      () => append(cache, image, 1),
+      "limit",
+      /entry 0 has 11 of 11 tokens, and 1 more were given/,
+    );
     await expectError(
       () => cache.grow(100),
       "argument",
@@ -233,7 +252,11 @@ describe("growth", () => {
     await cache.grow(20);
     const encoder = cache.device.createCommandEncoder();
     const output = keep(tensor(cache.device, [2, 2, 1, 8]));
-    await expectError(() => plan.encode(encoder, { output }), "destroyed", "attention: k: the tensor was destroyed.");
+    await expectError(
+      () => plan.encode(encoder, { output }),
+      "destroyed",
+      "attention: k: the tensor was destroyed.",
+    );
     await expectError(
       () => plan.encode(encoder, { output, cache }),
       "argument",
@@ -245,7 +268,9 @@ describe("growth", () => {
 describe("cost", () => {
   it("of 2,000 tokens: no buffer, pipeline, bind group or read more than the first one", async () => {
     const { device, count, bytes } = counted(await testDevice());
-    const cache = keep(await createKvCache(device, { ...SIZES, window: 30, ring: 32, rotary: {}, qkNorm: {} }));
+    const cache = keep(
+      await createKvCache(device, { ...SIZES, window: 30, ring: 32, rotary: {}, qkNorm: {} }),
+    );
     const { k, v } = tokens(device, 1);
     const q = keep(tensor(device, [2, 4, 1, 8], { data: normal(9, 64) }));
     const plan = keep(await cache.planAppend({ ...SPEC(1), q }));
@@ -285,28 +310,46 @@ describe("cost", () => {
   });
   it("of one-liners that are not awaited is their order", async () => {
     const { cache, image } = await cacheOf(OPTIONS);
-    await Promise.all([append(cache, image, 2), append(cache, image, 1), append(cache, image, 3, [1, 3])]);
+    await Promise.all([
+      append(cache, image, 2),
+      append(cache, image, 1),
+      append(cache, image, 3, [1, 3]),
+    ]);
     expect(await image.difference(cache)).toBeUndefined();
   });
 });
 
 describe("attention to a cache", () => {
   const outputOf = async (q: Float32Array, cache: KvCache, options: AttentionOptions) => {
-    const { output } = await attention(keep(tensor(cache.device, [2, 4, 3, 8], { data: q })), cache, options);
+    const { output } = await attention(
+      keep(tensor(cache.device, [2, 4, 3, 8], { data: q })),
+      cache,
+      options,
+    );
     return keep(output).read();
   };
   const referenceOf = (q: Float32Array, { k, v, M }: NewRows, options: ReferenceOptions) => {
     const shape = [2, 2, M, 8];
-    return reference({ data: q, shape: [2, 4, 3, 8] }, { data: k, shape }, { data: v, shape }, options).output;
+    return reference(
+      { data: q, shape: [2, 4, 3, 8] },
+      { data: k, shape },
+      { data: v, shape },
+      options,
+    ).output;
   };
-  const farthest = (a: ArrayLike<number>, b: Float64Array) => Math.max(...b.map((x, i) => Math.abs(x - a[i])));
+  const farthest = (a: ArrayLike<number>, b: Float64Array) =>
+    Math.max(...b.map((x, i) => Math.abs(x - a[i])));
 
   it("of integers is that of the tokens, and off by what these are", async () => {
     const { cache } = await cacheOf({ ...OPTIONS, dtype: "int8" });
     const { k, v, rows } = tokens(cache.device, 7);
-    for (const [begin, end] of [[0, 4], [4, 5], [5, 7]]) await cache.append(k.slice(2, begin, end), v.slice(2, begin, end)); // biome-ignore format: one line
+    // biome-ignore format: one line
+    for (const [begin, end] of [[0, 4], [4, 5], [5, 7]]) await cache.append(k.slice(2, begin, end), v.slice(2, begin, end));
     const q = normal(77, 192);
-    const error = farthest(await outputOf(q, cache, { causal: true }), referenceOf(q, rows, { causal: true }));
+    const error = farthest(
+      await outputOf(q, cache, { causal: true }),
+      referenceOf(q, rows, { causal: true }),
+    );
     expect(error).toBeLessThan(0.02);
     expect(error).toBeGreaterThan(1e-4);
   });

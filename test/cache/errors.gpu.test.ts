@@ -22,9 +22,18 @@ const cacheOf = async (options: Partial<KvCacheOptions> = {}): Promise<KvCache> 
 
 describe("createKvCache", () => {
   it.each([
-    [undefined, "kvCache: a cache is made from { batch, kvHeads, headDim, capacity, ... }, got undefined."],
-    [{ ...SIZES, batch: 0, capacity: 4 }, "kvCache: batch must be a whole number from 1 to 536870911, got 0."],
-    [{ ...SIZES, headDim: 8.5, label: "c" }, "c: headDim must be a whole number from 1 to 536870911, got 8.5."],
+    [
+      undefined,
+      "kvCache: a cache is made from { batch, kvHeads, headDim, capacity, ... }, got undefined.",
+    ],
+    [
+      { ...SIZES, batch: 0, capacity: 4 },
+      "kvCache: batch must be a whole number from 1 to 536870911, got 0.",
+    ],
+    [
+      { ...SIZES, headDim: 8.5, label: "c" },
+      "c: headDim must be a whole number from 1 to 536870911, got 8.5.",
+    ],
     [SIZES, "kvCache: capacity must be a whole number from 1 to 16777215, got undefined."],
     [
       { ...SIZES, capacity: 8, maxCapacity: 4 },
@@ -34,22 +43,34 @@ describe("createKvCache", () => {
       { ...SIZES, capacity: 8, sinkTokens: 4 },
       "kvCache: ring and sinkTokens are for caches with a window; give window, or leave them out.",
     ],
-    [{ ...SIZES, window: 8, ring: 8 }, "kvCache: ring must be a whole number from 9 to 536870911, got 8."],
+    [
+      { ...SIZES, window: 8, ring: 8 },
+      "kvCache: ring must be a whole number from 9 to 536870911, got 8.",
+    ],
     [
       { ...SIZES, capacity: 8, dtype: "fp8" },
       'kvCache: dtype must be "f32", "f16", "bf16", "int8" or "int4", got "fp8".',
     ],
-    [{ ...SIZES, capacity: 8, groupSize: 8 }, "kvCache: groupSize is for int8 and int4; rows of f32 have no scales."],
+    [
+      { ...SIZES, capacity: 8, groupSize: 8 },
+      "kvCache: groupSize is for int8 and int4; rows of f32 have no scales.",
+    ],
     [
       { ...SIZES, capacity: 8, dtype: "int8", vDim: 24, groupSize: { v: 16 } },
       "kvCache: groupSize of v must be 24, its head dim, or a multiple of 8 that divides it, got 16.",
     ],
-    [{ ...SIZES, capacity: 8, qkNorm: true }, "kvCache: qkNorm must be { q?, k?, epsilon? }, got true."],
+    [
+      { ...SIZES, capacity: 8, qkNorm: true },
+      "kvCache: qkNorm must be { q?, k?, epsilon? }, got true.",
+    ],
     [
       { ...SIZES, capacity: 8, qkNorm: { k: [1, 2] } },
       "kvCache: qkNorm.k must be 8 finite numbers, one a channel, got 2.",
     ],
-    [{ ...SIZES, capacity: 8, qkNorm: { epsilon: -1 } }, "kvCache: qkNorm.epsilon must be a number from 0 up, got -1."],
+    [
+      { ...SIZES, capacity: 8, qkNorm: { epsilon: -1 } },
+      "kvCache: qkNorm.epsilon must be a number from 0 up, got -1.",
+    ],
     [
       { ...SIZES, capacity: 2 ** 23 + 1, rotary: {} },
       "kvCache: rotary positions end at 8388608; a capacity of 8388609 goes beyond.",
@@ -64,7 +85,9 @@ describe("createKvCache", () => {
     expect(buffers()).toBe(0);
   });
   it("memory that the device cannot bind", async () => {
-    const { device, buffers } = counted(withLimits(await testDevice(), { maxStorageBufferBindingSize: 4096 }));
+    const { device, buffers } = counted(
+      withLimits(await testDevice(), { maxStorageBufferBindingSize: 4096 }),
+    );
     await expectError(
       () => createKvCache(device, { ...SIZES, capacity: 100 }),
       "limit",
@@ -77,13 +100,21 @@ describe("createKvCache", () => {
 describe("appends", () => {
   const spec = (M = 1, heads = 2) => ({ shape: [2, heads, M, 8] });
   it.each([
-    [{ k: spec(), v: spec(2) }, {}, "kvCache append: v must be [2, 2, 1, 8] for kvCache, got [2, 2, 2, 8]."],
+    [
+      { k: spec(), v: spec(2) },
+      {},
+      "kvCache append: v must be [2, 2, 1, 8] for kvCache, got [2, 2, 2, 8].",
+    ],
     [
       { k: { shape: [1, 2, 1, 8] }, v: spec() },
       {},
       "kvCache append: k must be [2, 2, 1, 8] for kvCache, got [1, 2, 1, 8].",
     ],
-    [{ k: { ...spec(), dtype: "u32" }, v: spec() }, {}, "kvCache append: k must be f32, f16 or bf16, got u32."],
+    [
+      { k: { ...spec(), dtype: "u32" }, v: spec() },
+      {},
+      "kvCache append: k must be f32, f16 or bf16, got u32.",
+    ],
     [
       { k: spec(), v: spec(), q: spec() },
       {},
@@ -116,7 +147,11 @@ describe("appends", () => {
     ],
   ])("%j to a cache with %j", async (problem, options, message) => {
     const cache = await cacheOf(options as Partial<KvCacheOptions>);
-    await expectError(() => cache.planAppend(problem as Parameters<KvCache["planAppend"]>[0]), "argument", message);
+    await expectError(
+      () => cache.planAppend(problem as Parameters<KvCache["planAppend"]>[0]),
+      "argument",
+      message,
+    );
   });
 
   it("of the wrong tensors, counts and memory", async () => {
@@ -125,16 +160,27 @@ describe("appends", () => {
     const [k, v] = [0, 1].map(() => keep(tensor(device, [2, 2, 3, 8])));
     const plan = keep(await cache.planAppend({ k: { shape: [2, 2, 3, 8] }, v }));
     const encoder = device.createCommandEncoder();
-    const refused = (bindings: Parameters<typeof plan.encode>[1], code: "argument" | "overlap", message: string) =>
-      expectError(() => plan.encode(encoder, bindings), code, message);
-    await refused({}, "argument", "kvCache append: k is missing: the plan was made without a tensor for it.");
+    const refused = (
+      bindings: Parameters<typeof plan.encode>[1],
+      code: "argument" | "overlap",
+      message: string,
+    ) => expectError(() => plan.encode(encoder, bindings), code, message);
+    await refused(
+      {},
+      "argument",
+      "kvCache append: k is missing: the plan was made without a tensor for it.",
+    );
     await refused(
       { k, counts: [1, 4] },
       "argument",
       "kvCache append: counts must be 2 whole numbers (one a batch entry) from 0 to 3, the rows of k, or a tensor of them, got [1, 4].",
     );
     const counts = keep(tensor(device, [2], { dtype: "i32" }));
-    await refused({ k, counts }, "argument", "kvCache append: the plan was made without a tensor for counts.");
+    await refused(
+      { k, counts },
+      "argument",
+      "kvCache append: the plan was made without a tensor for counts.",
+    );
     await refused(
       { k: cache.source.v.slice(2, 0, 3) },
       "argument",
@@ -232,9 +278,17 @@ describe("caches", () => {
     const other = await cache.planAppend({ k, v });
     other.destroy();
     const encoder = device.createCommandEncoder();
-    await expectError(() => other.encode(encoder), "destroyed", "kvCache append: the plan was destroyed.");
+    await expectError(
+      () => other.encode(encoder),
+      "destroyed",
+      "kvCache append: the plan was destroyed.",
+    );
     cache.destroy();
-    await expectError(() => plan.encode(encoder), "destroyed", "kvCache append: the cache was destroyed.");
+    await expectError(
+      () => plan.encode(encoder),
+      "destroyed",
+      "kvCache append: the cache was destroyed.",
+    );
     await expectError(() => cache.append(k, v), "destroyed", "kvCache: the cache was destroyed.");
     await expectError(() => cache.truncate(0), "destroyed", "kvCache: the cache was destroyed.");
     await expectError(() => cache.fork(), "destroyed", "kvCache: the cache was destroyed.");

@@ -1,4 +1,5 @@
-// Generation: tokens join a cache one by one and attend to all before them, recorded by plans that were made once.
+// Generation: tokens join a cache one by one and attend to all before them, recorded by plans that
+// were made once.
 
 import { expect, it } from "vitest";
 import { createKvCache, planAttention, type Tensor, tensor } from "../../src/index.ts";
@@ -22,7 +23,9 @@ it("of 2,000 tokens: no allocation, no compilation and no readback after the fir
   const attend = await planAttention(device, { q, cache, output, causal: true });
   expect(attend.kernel).toMatch(/^decode/);
 
-  const [queries, keys, values] = [H, 1, 1].map((heads, what) => normal(what + 1, TOKENS * heads * D));
+  const [queries, keys, values] = [H, 1, 1].map((heads, what) =>
+    normal(what + 1, TOKENS * heads * D),
+  );
   const write = ({ buffer, size }: Tensor, data: Float32Array, token: number) =>
     device.queue.writeBuffer(buffer, 0, data as Float32Array<ArrayBuffer>, token * size, size);
   let afterFirst: typeof count | undefined;
@@ -38,7 +41,10 @@ it("of 2,000 tokens: no allocation, no compilation and no readback after the fir
     device.queue.submit([encoder.finish()]);
     afterFirst ??= { ...count };
     if (![0, 1, 130, 1000, TOKENS - 1].includes(token)) continue;
-    const query = { shape: [1, H, 1, D], data: queries.subarray(token * H * D, (token + 1) * H * D) };
+    const query = {
+      shape: [1, H, 1, D],
+      data: queries.subarray(token * H * D, (token + 1) * H * D),
+    };
     const [all, allValues] = [keys, values].map((data) => ({ shape: [1, 1, token + 1, D], data }));
     const f64 = reference(query, all, allValues).output;
     const plain = reference(query, all, allValues, { precision: "f32" }).output;

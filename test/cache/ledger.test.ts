@@ -6,7 +6,8 @@ import { CacheLengths } from "../../src/cache/lengths.ts";
 import { PageTables } from "../../src/cache/pages.ts";
 import { expectError } from "../support/errors.ts";
 
-const tables = () => new PageTables({ label: "cache", entries: 3, pages: 4, pageSize: 4, maxTokens: 12 });
+const tables = () =>
+  new PageTables({ label: "cache", entries: 3, pages: 4, pageSize: 4, maxTokens: 12 });
 const lengthsOf = (state: PageTables) => [0, 1, 2].map((entry) => state.length(entry));
 
 /** A promise, and what settles it. */
@@ -78,10 +79,15 @@ describe("calls", () => {
     const state = tables();
     const ledger = new Ledger("cache", state);
     const one = append(ledger, 0, 6);
-    ledger.change((t) => t.truncate(0, 5), (t) => t.truncate(0, Math.min(5, t.length(0)))); // biome-ignore format: one line
-    expect(() => ledger.change((t) => t.truncate(0, 6))).toThrow("entry 0 can be cut to 0 up to 5 tokens, got 6");
-    ledger.change((t) => t.fork(0, 1, 5), (t) => t.fork(0, 1, t.length(0)), "refusals"); // biome-ignore format: one line
-    expect([lengthsOf(state), lengthsOf(ledger.projected)]).toEqual([[0, 0, 0], [5, 5, 0]]); // biome-ignore format: one line
+    // biome-ignore format: one line
+    ledger.change((t) => t.truncate(0, 5), (t) => t.truncate(0, Math.min(5, t.length(0))));
+    expect(() => ledger.change((t) => t.truncate(0, 6))).toThrow(
+      "entry 0 can be cut to 0 up to 5 tokens, got 6",
+    );
+    // biome-ignore format: one line
+    ledger.change((t) => t.fork(0, 1, 5), (t) => t.fork(0, 1, t.length(0)), "refusals");
+    // biome-ignore format: one line
+    expect([lengthsOf(state), lengthsOf(ledger.projected)]).toEqual([[0, 0, 0], [5, 5, 0]]);
     one.ready.open();
     one.done.open();
     await one.call;
@@ -95,10 +101,15 @@ describe("calls", () => {
     const ledger = new Ledger("cache", state);
     const one = append(ledger, 0, 12);
     const two = append(ledger, 1, 8); // no pages for both
-    ledger.change((t) => t.fork(0, 1, 4), (t) => t.fork(0, 1, Math.min(4, t.length(0))), "refusals"); // biome-ignore format: one line
+    // biome-ignore format: one line
+    ledger.change((t) => t.fork(0, 1, 4), (t) => t.fork(0, 1, Math.min(4, t.length(0))), "refusals");
     one.ready.fail(new Error("no"));
     await expect(one.call).rejects.toThrow("no");
-    await expectError(() => two.call, "limit", /^cache: these tokens take 2 more pages, and 1 of 4 are free/);
+    await expectError(
+      () => two.call,
+      "limit",
+      /^cache: these tokens take 2 more pages, and 1 of 4 are free/,
+    );
     await ledger.call(async () => {});
     expect(lengthsOf(state)).toEqual([0, 0, 0]);
   });
@@ -131,7 +142,8 @@ describe("the lengths of a ring", () => {
     made.append("cache", [15, 3]);
     return made;
   };
-  const lost = /^cache: entry 0 had 15 tokens and its ring keeps the last 7; a query after 11 of them would miss keys/;
+  const lost =
+    /^cache: entry 0 had 15 tokens and its ring keeps the last 7; a query after 11 of them would miss keys/;
 
   it("remember what they had through a cut, and the next one", async () => {
     const made = full();

@@ -19,8 +19,22 @@ import { refusing } from "../support/refusal.ts";
 failOnGpuErrors();
 
 const ROWS: KvCacheOptions = { batch: 4, kvHeads: 2, headDim: 8, capacity: 12 };
-const RING: KvCacheOptions = { batch: 4, kvHeads: 2, headDim: 8, window: 4, ring: 7, sinkTokens: 2 };
-const PAGED: PagedKvCacheOptions = { entries: 4, kvHeads: 2, headDim: 8, pages: 8, pageSize: 4, maxTokens: 12 };
+const RING: KvCacheOptions = {
+  batch: 4,
+  kvHeads: 2,
+  headDim: 8,
+  window: 4,
+  ring: 7,
+  sinkTokens: 2,
+};
+const PAGED: PagedKvCacheOptions = {
+  entries: 4,
+  kvHeads: 2,
+  headDim: 8,
+  pages: 8,
+  pageSize: 4,
+  maxTokens: 12,
+};
 
 const made: { destroy(): void }[] = [];
 afterEach(() => {
@@ -38,7 +52,9 @@ const rows = (device: GPUDevice, batch: number, M: number) => {
 };
 
 /** Refuses each buffer that `work` makes, one after the other, until it makes no more of them. */
-async function refusedEach(work: (device: GPUDevice, arm: () => void) => Promise<unknown>): Promise<number> {
+async function refusedEach(
+  work: (device: GPUDevice, arm: () => void) => Promise<unknown>,
+): Promise<number> {
   const memory = refusing(await testDevice());
   for (let turn = 0; ; turn++) {
     const { device, buffers } = counted(memory.device);
@@ -129,7 +145,8 @@ describe("memory that the GPU refuses", () => {
         throw error;
       }
     });
-    expect(turns).toBe(3); // copies of k and v, because the kernel is compiled first; the plan's params
+    // copies of k and v, because the kernel is compiled first; the plan's params
+    expect(turns).toBe(3);
     const planned = await refusedEach(async (device, arm) => {
       const cache = keep(await createKvCache(device, ROWS));
       arm();
@@ -142,14 +159,21 @@ describe("memory that the GPU refuses", () => {
     const memory = refusing(await testDevice());
     const cache = keep(await createKvCache(memory.device, ROWS));
     const k = memory.without(() => keep(tensor(memory.device, [4, 2, 1, 8])));
-    await expectError(() => cache.planAppend({ k, v: rows(memory.device, 4, 1).gpu }), "out-of-memory", /no memory/);
+    await expectError(
+      () => cache.planAppend({ k, v: rows(memory.device, 4, 1).gpu }),
+      "out-of-memory",
+      /no memory/,
+    );
   });
 });
 
 describe("sizes beyond all limits", () => {
   it("are refused before anything is allocated, on the GPU or here", async () => {
     const { device, count, buffers } = counted(
-      withLimits(await testDevice(), { maxStorageBufferBindingSize: 2 ** 32, maxBufferSize: 2 ** 32 }),
+      withLimits(await testDevice(), {
+        maxStorageBufferBindingSize: 2 ** 32,
+        maxBufferSize: 2 ** 32,
+      }),
     );
     const before = performance.now();
     await expectError(
@@ -166,24 +190,29 @@ describe("sizes beyond all limits", () => {
     expect([count.buffersMade, buffers()]).toEqual([0, 0]);
   });
 
-  it.each(["maxStorageBufferBindingSize", "maxBufferSize"] as const)("of v alone by %s, too", async (limit) => {
-    const { device, count } = counted(withLimits(await testDevice(), { [limit]: 4096 }));
-    await expectError(
-      () => createKvCache(device, { ...ROWS, vDim: 16 }),
-      "limit",
-      /^kvCache: v (spans|has) 6144 bytes/,
-    );
-    await expectError(
-      () => createPagedKvCache(device, { ...PAGED, vDim: 24 }),
-      "limit",
-      /^pagedKvCache: v (spans|has) 6144 bytes/,
-    );
-    expect(count.buffersMade).toBe(0);
-  });
+  it.each(["maxStorageBufferBindingSize", "maxBufferSize"] as const)(
+    "of v alone by %s, too",
+    async (limit) => {
+      const { device, count } = counted(withLimits(await testDevice(), { [limit]: 4096 }));
+      await expectError(
+        () => createKvCache(device, { ...ROWS, vDim: 16 }),
+        "limit",
+        /^kvCache: v (spans|has) 6144 bytes/,
+      );
+      await expectError(
+        () => createPagedKvCache(device, { ...PAGED, vDim: 24 }),
+        "limit",
+        /^pagedKvCache: v (spans|has) 6144 bytes/,
+      );
+      expect(count.buffersMade).toBe(0);
+    },
+  );
 
   it("of sequences that one command cannot count", async () => {
     const device = await testDevice();
-    const cache = keep(await createKvCache(device, { batch: 70_000, kvHeads: 1, headDim: 4, capacity: 1 }));
+    const cache = keep(
+      await createKvCache(device, { batch: 70_000, kvHeads: 1, headDim: 4, capacity: 1 }),
+    );
     const k = keep(tensor(device, [70_000, 1, 1, 4], { data: integers(3, 280_000, -9, 9) }));
     await cache.append(k, k);
     await cache.truncate(cache.lengths.map((_, entry) => (entry > 69_990 ? 0 : 1)));
@@ -228,7 +257,8 @@ describe("a device that is lost", () => {
 });
 
 describe("reordered entries", () => {
-  const MAPPINGS = [[0, 1, 2, 3], [1, 0, 3, 2], [1, 2, 3, 0], [0, 0, 0, 0], [3, 3, 1, 0], [2, 1, 0, 2]]; // biome-ignore format: a table
+  // biome-ignore format: a table
+  const MAPPINGS = [[0, 1, 2, 3], [1, 0, 3, 2], [1, 2, 3, 0], [0, 0, 0, 0], [3, 3, 1, 0], [2, 1, 0, 2]];
 
   it.each([
     ["rows", ROWS],
@@ -276,7 +306,9 @@ describe("reordered entries", () => {
               const bits = new DataView(new Uint32Array([words[at]]).buffer);
               // An integer row begins with its scale, and all its channels are 127.
               const stored = cache.source.quantised ? bits.getFloat32(0, true) * 127 : words[at];
-              expect(Math.abs(stored - token), `${which} of token ${j} of entry ${b}`).toBeLessThan(1e-4);
+              expect(Math.abs(stored - token), `${which} of token ${j} of entry ${b}`).toBeLessThan(
+                1e-4,
+              );
             }
           }
         }
@@ -306,7 +338,9 @@ describe("reordered entries", () => {
           expect(stored.slice(at(to, 0), at(to, 61))).toEqual(
             Float32Array.from(words.slice(at(from, 0), at(from, 61))),
           );
-          expect(stored.slice(at(to, 61), at(to, 70))).toEqual(Float32Array.from(words.slice(at(to, 61), at(to, 70))));
+          expect(stored.slice(at(to, 61), at(to, 70))).toEqual(
+            Float32Array.from(words.slice(at(to, 61), at(to, 70))),
+          );
         }
       }
     }
@@ -358,6 +392,10 @@ describe("reordered entries", () => {
       "argument",
       "pagedKvCache.reorder: expected 2 rows of the batch, 0 to 1, got [0, 2].",
     );
-    await expectError(() => batch.reorder([0, 1]), "argument", /^pagedKvCache\.reorder: entry 1 of the cache is twice/);
+    await expectError(
+      () => batch.reorder([0, 1]),
+      "argument",
+      /^pagedKvCache\.reorder: entry 1 of the cache is twice/,
+    );
   });
 });

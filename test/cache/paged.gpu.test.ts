@@ -16,14 +16,23 @@ import { expectError } from "../support/errors.ts";
 
 failOnGpuErrors();
 
-const OPTIONS: PagedKvCacheOptions = { entries: 4, kvHeads: 2, headDim: 8, pages: 6, pageSize: 4, maxTokens: 20 };
+const OPTIONS: PagedKvCacheOptions = {
+  entries: 4,
+  kvHeads: 2,
+  headDim: 8,
+  pages: 6,
+  pageSize: 4,
+  maxTokens: 20,
+};
 const rows = (device: GPUDevice, batch: number, tokens: number, heads = 2) => {
   const shape = [batch, heads, tokens, 8];
   return tensor(device, shape, { data: normal(tokens, product(shape)) });
 };
 
 /** Runs `work` with a cache, and frees it. */
-async function withCache<T>(work: (cache: PagedKvCache, device: GPUDevice) => Promise<T>): Promise<T> {
+async function withCache<T>(
+  work: (cache: PagedKvCache, device: GPUDevice) => Promise<T>,
+): Promise<T> {
   const device = await testDevice();
   const cache = await createPagedKvCache(device, OPTIONS);
   try {
@@ -35,10 +44,26 @@ async function withCache<T>(work: (cache: PagedKvCache, device: GPUDevice) => Pr
 
 describe("createPagedKvCache", () => {
   it.each<[string, Partial<PagedKvCacheOptions>, string]>([
-    ["no entries", { entries: 0 }, "pagedKvCache: entries must be a whole number from 1 to 536870911, got 0."],
-    ["half a page", { pages: 1.5 }, "pagedKvCache: pages must be a whole number from 1 to 16777216, got 1.5."],
-    ["large pages", { pageSize: 257 }, "pagedKvCache: pageSize must be a whole number from 1 to 256, got 257."],
-    ["no tokens", { maxTokens: 0 }, "pagedKvCache: maxTokens must be a whole number from 1 to 16777215, got 0."],
+    [
+      "no entries",
+      { entries: 0 },
+      "pagedKvCache: entries must be a whole number from 1 to 536870911, got 0.",
+    ],
+    [
+      "half a page",
+      { pages: 1.5 },
+      "pagedKvCache: pages must be a whole number from 1 to 16777216, got 1.5.",
+    ],
+    [
+      "large pages",
+      { pageSize: 257 },
+      "pagedKvCache: pageSize must be a whole number from 1 to 256, got 257.",
+    ],
+    [
+      "no tokens",
+      { maxTokens: 0 },
+      "pagedKvCache: maxTokens must be a whole number from 1 to 16777215, got 0.",
+    ],
     [
       "groups that do not fit",
       { dtype: "int8", groupSize: 3, label: "mine" },
@@ -46,7 +71,11 @@ describe("createPagedKvCache", () => {
     ],
   ])("refuses %s", async (_, wrong, message) => {
     const { device, buffers } = counted(await testDevice());
-    await expectError(() => createPagedKvCache(device, { ...OPTIONS, ...wrong }), "argument", message);
+    await expectError(
+      () => createPagedKvCache(device, { ...OPTIONS, ...wrong }),
+      "argument",
+      message,
+    );
     expect(buffers()).toBe(0);
   });
 
@@ -113,7 +142,11 @@ describe("entries of a paged cache", () => {
       const append = await cache.planAppend({ k, v: k });
       const encoder = device.createCommandEncoder();
       append.encode(encoder, { counts: [10, 1, 0, 0] });
-      const before = JSON.stringify([cache.lengths, cache.freePages, [0, 1, 2].map((entry) => cache.pagesOf(entry))]);
+      const before = JSON.stringify([
+        cache.lengths,
+        cache.freePages,
+        [0, 1, 2].map((entry) => cache.pagesOf(entry)),
+      ]);
       await expectError(
         () => append.encode(encoder, { counts: [0, 0, 9, 0] }),
         "limit",
@@ -149,9 +182,13 @@ describe("entries of a paged cache", () => {
         "argument",
         "pagedKvCache append: pages are handed out on the host, which has to know the counts; give them as numbers when the plan is encoded, and leave counts out here.",
       );
-      expect(JSON.stringify([cache.lengths, cache.freePages, [0, 1, 2].map((entry) => cache.pagesOf(entry))])).toBe(
-        before,
-      );
+      expect(
+        JSON.stringify([
+          cache.lengths,
+          cache.freePages,
+          [0, 1, 2].map((entry) => cache.pagesOf(entry)),
+        ]),
+      ).toBe(before);
       append.destroy();
       k.destroy();
     }));
@@ -184,10 +221,22 @@ describe("entries of a paged cache", () => {
         [0, 0, 2, 0],
       ]);
       batch.destroy();
-      await expectError(() => batch.select([0, 1]), "destroyed", "pagedKvCache.select: the batch was destroyed.");
+      await expectError(
+        () => batch.select([0, 1]),
+        "destroyed",
+        "pagedKvCache.select: the batch was destroyed.",
+      );
       cache.destroy();
-      await expectError(() => cache.free(0), "destroyed", "pagedKvCache.free: the cache was destroyed.");
-      await expectError(() => cache.batch([0]), "destroyed", "pagedKvCache.batch: the cache was destroyed.");
+      await expectError(
+        () => cache.free(0),
+        "destroyed",
+        "pagedKvCache.free: the cache was destroyed.",
+      );
+      await expectError(
+        () => cache.batch([0]),
+        "destroyed",
+        "pagedKvCache.batch: the cache was destroyed.",
+      );
       append.destroy();
       k.destroy();
     }));
@@ -196,7 +245,14 @@ describe("entries of a paged cache", () => {
 describe("a large cache", () => {
   it("has lengths, page numbers and places in its state beyond 65,536", async () => {
     const device = await testDevice();
-    const sizes = { entries: 3, kvHeads: 1, headDim: 4, pages: 66_600, pageSize: 2, maxTokens: 133_000 };
+    const sizes = {
+      entries: 3,
+      kvHeads: 1,
+      headDim: 4,
+      pages: 66_600,
+      pageSize: 2,
+      maxTokens: 133_000,
+    };
     const cache = await createPagedKvCache(device, sizes);
     const tokens = 131_999;
     const shape = [3, 1, tokens, 4];
@@ -210,10 +266,14 @@ describe("a large cache", () => {
     for (const entry of [0, 1, 2]) {
       const pages = cache.pagesOf(entry);
       const at = 1 + entry * stride;
-      expect(Array.from(state.slice(at, at + 1 + pages.length))).toEqual([cache.lengths[entry], ...pages]);
+      expect(Array.from(state.slice(at, at + 1 + pages.length))).toEqual([
+        cache.lengths[entry],
+        ...pages,
+      ]);
     }
     expect([cache.pagesOf(1).at(-1), cache.pagesOf(2).at(-1)]).toEqual([66_250, 66_251]);
-    const row = (entry: number, token: number) => Array.from(data.slice((entry * tokens + token) * 4).slice(0, 4));
+    const row = (entry: number, token: number) =>
+      Array.from(data.slice((entry * tokens + token) * 4).slice(0, 4));
     const stored = await cache.source.v.slice(0, 66_250, 66_252).read();
     expect(Array.from(stored)).toEqual([...row(1, 500), 0, 0, 0, 0, ...row(1, 500), ...row(2, 0)]);
     cache.destroy();
@@ -280,7 +340,12 @@ describe("a serving loop", () => {
     const v = rows(device, 2, 1);
     const output = tensor(device, [2, 4, 1, 8]);
     const append = await running.planAppend({ k, v });
-    const attend = await planAttention(device, { q, cache: running, causal: true, variant: "8x32" });
+    const attend = await planAttention(device, {
+      q,
+      cache: running,
+      causal: true,
+      variant: "8x32",
+    });
     const token = () => {
       const encoder = device.createCommandEncoder();
       const pass = encoder.beginComputePass();

@@ -1,4 +1,5 @@
-// Paged caches: fixed histories against the model of test/support/cache_history.ts, which fuzzing runs at random.
+// Paged caches: fixed histories against the model of test/support/cache_history.ts, which fuzzing
+// runs at random.
 
 import { describe, it } from "vitest";
 import { runHistory } from "../support/cache_history.ts";

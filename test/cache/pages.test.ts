@@ -1,4 +1,5 @@
-// The pages of a cache: random histories of entries that append, are cut, share and are freed, against plain lists.
+// The pages of a cache: random histories of entries that append, are cut, share and are freed,
+// against plain lists.
 
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
@@ -11,7 +12,10 @@ interface Model {
   readonly entries: number[][];
 }
 
-/** What is: the tables, and a memory of tokens that is written as a GPU would, page by page and row by row. */
+/**
+ * What is: the tables, and a memory of tokens that is written as a GPU would, page by page and row
+ * by row.
+ */
 class Real {
   readonly options: PageTablesOptions;
   readonly tables: PageTables;
@@ -73,7 +77,9 @@ class Real {
     const owners = new Array<number>(options.pages).fill(0);
     for (const [entry, tokens] of entries.entries()) {
       expect(this.tokens(entry), `tokens of entry ${entry}`).toEqual(tokens);
-      expect(tables.pages(entry), `pages of entry ${entry}`).toHaveLength(Math.ceil(tokens.length / options.pageSize));
+      expect(tables.pages(entry), `pages of entry ${entry}`).toHaveLength(
+        Math.ceil(tokens.length / options.pageSize),
+      );
       for (const page of tables.pages(entry)) owners[page]++;
     }
     expect(owners.map((_, page) => tables.owners(page))).toEqual(owners);
@@ -118,7 +124,9 @@ class Append implements Command {
     for (const [entry, tokens] of model.entries.entries()) {
       const at = entries.indexOf(entry);
       const grown = at >= 0 && counts[at] > 0;
-      const whole = grown ? Math.floor(tokens.length / pageSize) : Math.ceil(tokens.length / pageSize);
+      const whole = grown
+        ? Math.floor(tokens.length / pageSize)
+        : Math.ceil(tokens.length / pageSize);
       for (const page of real.tables.pages(entry).slice(0, whole)) kept.add(page);
       if (grown) own += Math.ceil(lengths[at] / pageSize) - whole;
     }
@@ -127,7 +135,8 @@ class Append implements Command {
     const done = attempted(real, allowed, () => {
       written = real.append(entries, counts);
     });
-    if (done) for (const [index, entry] of entries.entries()) model.entries[entry].push(...written[index]);
+    if (done)
+      for (const [index, entry] of entries.entries()) model.entries[entry].push(...written[index]);
     real.expectSound(model);
   }
   toString = () => `append(${JSON.stringify(this.order)}, ${JSON.stringify(this.counts)})`;
@@ -162,7 +171,8 @@ class Fork implements Command {
     this.to = to;
     this.share = share;
   }
-  check = (model: Readonly<Model>) => this.from < model.entries.length && this.to < model.entries.length;
+  check = (model: Readonly<Model>) =>
+    this.from < model.entries.length && this.to < model.entries.length;
   run(model: Model, real: Real): void {
     const tokens = Math.round(model.entries[this.from].length * this.share);
     const allowed = this.from !== this.to && model.entries[this.to].length === 0 && this.share <= 1;
@@ -204,7 +214,8 @@ class GivenBack implements Command {
     const { tables } = real;
     const before = { ...real.state(), next: nextPages(tables, real.options) };
     const aside = tables.clone();
-    const other = new Real(real.options, aside, real.memory.map((page) => [...page])); // biome-ignore format: one idea
+    // biome-ignore format: one idea
+    const other = new Real(real.options, aside, real.memory.map((page) => [...page]));
     const entries = model.entries.map((tokens) => [...tokens]);
     tables.begin();
     const scratch = new Real(real.options, tables, other.memory);
@@ -358,6 +369,10 @@ describe("the pages of a cache", () => {
       "argument",
       "cache.fork: entry 1 must be another one than 0, and empty; it has 7 tokens. Free it first.",
     );
-    await expectError(() => made.fork(1, 2, 7.5), "argument", "cache.fork: entry 1 has 7 tokens to share, got 7.5.");
+    await expectError(
+      () => made.fork(1, 2, 7.5),
+      "argument",
+      "cache.fork: entry 1 has 7 tokens to share, got 7.5.",
+    );
   });
 });

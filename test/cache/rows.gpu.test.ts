@@ -1,4 +1,5 @@
-// What the append kernel does to rows: normalised, rotated and quantised ones against the float64 reference.
+// What the append kernel does to rows: normalised, rotated and quantised ones against the float64
+// reference.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -9,7 +10,13 @@ import {
   type TensorOptions,
   tensor,
 } from "../../src/index.ts";
-import { dequantiseRow, quantisedWords, quantiseRow, rmsNorm, rotary } from "../../src/reference/index.ts";
+import {
+  dequantiseRow,
+  quantisedWords,
+  quantiseRow,
+  rmsNorm,
+  rotary,
+} from "../../src/reference/index.ts";
 import { normal } from "../../src/reference/random.ts";
 import { product } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
@@ -29,7 +36,13 @@ interface Turned extends Pick<KvCacheOptions, "qkNorm" | "rotary"> {
 }
 
 /** k and q of M tokens after `past` others, in float64 or with every operation in f32. */
-function expected(data: Float32Array, heads: number, which: "q" | "k", turned: Turned, precision: "f64" | "f32") {
+function expected(
+  data: Float32Array,
+  heads: number,
+  which: "q" | "k",
+  turned: Turned,
+  precision: "f64" | "f32",
+) {
   const { B, M, D, past } = SIZES;
   const { qkNorm, rotary: rotation, position = (_, __, row) => past + row } = turned;
   const weight = qkNorm?.[which] as Float32Array | undefined;
@@ -37,7 +50,10 @@ function expected(data: Float32Array, heads: number, which: "q" | "k", turned: T
     ? rmsNorm(data, D, { ...(weight && { weight }), epsilon: qkNorm.epsilon ?? 1e-6, precision })
     : data;
   if (!rotation) return normed;
-  return rotary({ data: normed, shape: [B, heads, M, D] }, { ...(rotation as object), position, precision });
+  return rotary(
+    { data: normed, shape: [B, heads, M, D] },
+    { ...(rotation as object), position, precision },
+  );
 }
 
 /** Appends tokens after others and compares the rows of k, v and q. */
@@ -85,17 +101,30 @@ async function expectTurned(turned: Turned): Promise<void> {
 const WEIGHTS = { q: normal(8, SIZES.D), k: normal(9, SIZES.D), epsilon: 1e-5 };
 
 describe("rows of q and k", () => {
-  it("are rotated, in halves, as they come after others", () => expectTurned({ rotary: { base: 500 } }));
+  it("are rotated, in halves, as they come after others", () =>
+    expectTurned({ rotary: { base: 500 } }));
   it("are rotated into another tensor, some channels in neighbours", () =>
     expectTurned({ rotary: { rotaryDim: 6, interleaved: true }, inPlace: false }));
-  it("are normalised and then rotated", () => expectTurned({ qkNorm: WEIGHTS, rotary: { base: 500 } }));
+  it("are normalised and then rotated", () =>
+    expectTurned({ qkNorm: WEIGHTS, rotary: { base: 500 } }));
   it("are normalised to their last channel, where those of v have fewer", async () => {
     const device = await testDevice();
-    const cache = await createKvCache(device, { batch: 1, kvHeads: 1, headDim: 5, vDim: 3, capacity: 2, qkNorm: {} });
+    const cache = await createKvCache(device, {
+      batch: 1,
+      kvHeads: 1,
+      headDim: 5,
+      vDim: 3,
+      capacity: 2,
+      qkNorm: {},
+    });
     const data = normal(7, 10);
-    const [q, k, v] = [5, 5, 3].map((width) => tensor(device, [1, 1, 2, width], { data: data.slice(0, 2 * width) }));
+    const [q, k, v] = [5, 5, 3].map((width) =>
+      tensor(device, [1, 1, 2, width], { data: data.slice(0, 2 * width) }),
+    );
     await cache.append(k, v, { q });
-    const both = (["f64", "f32"] as const).map((precision) => rmsNorm(data, 5, { epsilon: 1e-6, precision }));
+    const both = (["f64", "f32"] as const).map((precision) =>
+      rmsNorm(data, 5, { epsilon: 1e-6, precision }),
+    );
     expectClose("q", await q.read(), { f64: both[0], plain: both[1] }, [1, 1, 2, 5]);
     for (const used of [q, k, v, cache]) used.destroy();
   });
@@ -117,7 +146,12 @@ describe("rows of q and k", () => {
         for (let m = 0; m < M; m++) {
           const expected = f64.slice(m * D, (m + 1) * D);
           const both = { f64: expected, plain: expected.map(Math.fround) };
-          expectClose(`${scales[m]}, epsilon ${epsilon}`, Array.from(found).slice(m * D, (m + 1) * D), both, [D]);
+          expectClose(
+            `${scales[m]}, epsilon ${epsilon}`,
+            Array.from(found).slice(m * D, (m + 1) * D),
+            both,
+            [D],
+          );
         }
       }
       for (const used of [k, q, cache]) used.destroy();
@@ -132,7 +166,8 @@ describe("rows of q and k", () => {
     const data = Int32Array.from({ length: 3 * B * M }, (_, i) => (i * 37) % 101);
     const positionIds = tensor(await testDevice(), [3, B, M], { dtype: "i32", data });
     const rotation: Rotation = { sections: [4, 2, 2] };
-    const position = (stream: number, batch: number, row: number) => data[(stream * B + batch) * M + row];
+    const position = (stream: number, batch: number, row: number) =>
+      data[(stream * B + batch) * M + row];
     await expectTurned({ rotary: rotation, options: { positionIds }, position });
   });
   it("with sections, and no positions of their own, are rotated as text is", () =>
@@ -165,10 +200,19 @@ describe("rows of q and k", () => {
 });
 
 /** A cache with one head, and the words of a row that was appended. */
-async function storedWords(row: readonly number[] | Float32Array, options: Partial<KvCacheOptions>) {
+async function storedWords(
+  row: readonly number[] | Float32Array,
+  options: Partial<KvCacheOptions>,
+) {
   const device = await testDevice();
   const headDim = row.length;
-  const cache = await createKvCache(device, { batch: 1, kvHeads: 1, capacity: 1, headDim, ...options });
+  const cache = await createKvCache(device, {
+    batch: 1,
+    kvHeads: 1,
+    capacity: 1,
+    headDim,
+    ...options,
+  });
   const data = Float32Array.from(row);
   const k = tensor(device, [1, 1, 1, headDim], { data });
   await cache.append(k, k);
@@ -185,7 +229,9 @@ describe("integers", () => {
     ] as const) {
       // biome-ignore format: a table
       const options = { dtype, groupSize: 8 } as const;
-      expect(await storedWords(row, options), dtype).toEqual(Array.from(quantisedWords(row, { bits, group: 8 })));
+      expect(await storedWords(row, options), dtype).toEqual(
+        Array.from(quantisedWords(row, { bits, group: 8 })),
+      );
     }
   };
   it("are the reference's, bit for bit, of every size", async () => {
@@ -194,10 +240,14 @@ describe("integers", () => {
   });
   it("are even where a number lies between two", async () => {
     // 127 (1 / 127) and 7 (1 / 7) are 1 in f32: scales are powers of two, and halves are ties.
-    const row = Float32Array.from({ length: 64 }, (_, d) => (d % 8 === 0 ? 127 : (d - 31.5) * (d % 2 ? 1 : -1)));
+    const row = Float32Array.from({ length: 64 }, (_, d) =>
+      d % 8 === 0 ? 127 : (d - 31.5) * (d % 2 ? 1 : -1),
+    );
     const ties = (bits: 8 | 4, of: Float32Array) => {
       const { scales, integers } = quantiseRow(of, { bits, group: 8 });
-      return integers.filter((q, d) => Math.abs(q * scales[Math.floor(d / 8)] - of[d]) === scales[0] / 2);
+      return integers.filter(
+        (q, d) => Math.abs(q * scales[Math.floor(d / 8)] - of[d]) === scales[0] / 2,
+      );
     };
     const large = row.map((x) => x * 2 ** 20);
     const small = row.map((x, d) => (d % 8 === 0 ? 7 : x % 7));
@@ -224,7 +274,9 @@ describe("integers", () => {
     const words = await storedWords(row, { dtype: "int8", groupSize: 8 });
     const reference = Array.from(quantisedWords(row, { bits: 8, group: 8 }));
     expect(words).toEqual(reference);
-    expect(words.slice(0, 8).map((word) => word === 0x7fc00000)).toEqual([1, 0, 1, 0, 0, 1, 0, 0].map(Boolean));
+    expect(words.slice(0, 8).map((word) => word === 0x7fc00000)).toEqual(
+      [1, 0, 1, 0, 0, 1, 0, 0].map(Boolean),
+    );
   });
   it.each([
     ["int8", 8],
@@ -247,7 +299,9 @@ describe("integers", () => {
       for (let d = 0; d < D; d++) {
         const shift = 32 - bits * ((d % (32 / bits)) + 1);
         const q = (packed[Math.floor((d * bits) / 32)] << shift) >> (32 - bits);
-        expect(Math.abs(q * scale - f64[m * D + d])).toBeLessThanOrEqual((scale / 2) * (1 + 1e-6) + 2e-6);
+        expect(Math.abs(q * scale - f64[m * D + d])).toBeLessThanOrEqual(
+          (scale / 2) * (1 + 1e-6) + 2e-6,
+        );
       }
     }
     cache.destroy();

@@ -12,22 +12,35 @@ export interface Case extends Header {
   readonly path: string;
 }
 
-/** The cases of a folder: those of its manifest.json, or else all JSON files in it. Rejects what is no such folder. */
+/**
+ * The cases of a folder: those of its manifest.json, or else all JSON files in it. Rejects what is
+ * no such folder.
+ */
 export function casesOf(folder: string): Case[] {
-  if (!existsSync(folder)) throw new FoveaError("file", `there is no folder ${folder} with vectors.`);
+  if (!existsSync(folder))
+    throw new FoveaError("file", `there is no folder ${folder} with vectors.`);
   const manifest = join(folder, "manifest.json");
   const files = existsSync(manifest) ? listed(manifest) : found(folder);
-  return files.map((file) => ({ file, path: resolve(folder, file), ...headerOf(resolve(folder, file)) }));
+  return files.map((file) => ({
+    file,
+    path: resolve(folder, file),
+    ...headerOf(resolve(folder, file)),
+  }));
 }
 
 function listed(manifest: string): string[] {
   try {
     return JSON.parse(readFileSync(manifest, "utf8")).map((entry: { file?: unknown }) => {
-      if (typeof entry?.file !== "string") throw new Error(`${JSON.stringify(entry)} names no file`);
+      if (typeof entry?.file !== "string")
+        throw new Error(`${JSON.stringify(entry)} names no file`);
       return entry.file;
     });
   } catch (cause) {
-    throw new FoveaError("file", `${manifest} is no list of vectors: ${(cause as Error).message}.`, { cause });
+    throw new FoveaError(
+      "file",
+      `${manifest} is no list of vectors: ${(cause as Error).message}.`,
+      { cause },
+    );
   }
 }
 

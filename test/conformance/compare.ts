@@ -2,7 +2,10 @@
 
 import type { VectorTensor } from "./vector.ts";
 
-/** The element of a vector's outputs that is furthest off. What JSON has no number for is a word: NaN, Infinity. */
+/**
+ * The element of a vector's outputs that is furthest off. What JSON has no number for is a word:
+ * NaN, Infinity.
+ */
 export interface Worst {
   readonly output: number;
   readonly index: readonly number[];
@@ -13,10 +16,18 @@ export interface Worst {
   readonly tolerance: number;
 }
 
-/** The lowest numbers of float types, which ONNX Runtime writes for a hidden score, where ONNX has -Infinity. */
-const LOWEST: Readonly<Record<string, number>> = { float32: -(2 - 2 ** -23) * 2 ** 127, float16: -65504 };
+/**
+ * The lowest numbers of float types, which ONNX Runtime writes for a hidden score, where ONNX has
+ * -Infinity.
+ */
+const LOWEST: Readonly<Record<string, number>> = {
+  float32: -(2 - 2 ** -23) * 2 ** 127,
+  float16: -65504,
+};
 
-/** |actual - expected| / max(1, |expected|): 0 where both are NaN or the same infinity, Infinity where one is. */
+/**
+ * |actual - expected| / max(1, |expected|): 0 where both are NaN or the same infinity, Infinity where one is.
+ */
 function errorOf(actual: number, expected: number, lowest: number | undefined): number {
   if (Object.is(actual, expected) || actual === expected) return 0;
   if (actual === Number.NEGATIVE_INFINITY && expected === lowest) return 0;
@@ -26,7 +37,10 @@ function errorOf(actual: number, expected: number, lowest: number | undefined): 
 
 const inJson = (value: number) => (Number.isFinite(value) ? value : String(value));
 
-/** The element that is furthest off in one output, and undefined where it has none. Both have the same shape. */
+/**
+ * The element that is furthest off in one output, and undefined where it has none. Both have the
+ * same shape.
+ */
 export function worstOf(
   output: number,
   { dtype, shape, data }: VectorTensor,

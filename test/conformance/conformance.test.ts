@@ -55,14 +55,25 @@ function write(vectors: Readonly<Record<string, object>>): void {
 describe("an output", () => {
   const compared = (actual: number[], expected: number[], tolerance = 0.01) => {
     const data = Float64Array.from(expected);
-    const worst = worstOf(0, { dtype: "float32", shape: [1, data.length], data }, actual, tolerance);
+    const worst = worstOf(
+      0,
+      { dtype: "float32", shape: [1, data.length], data },
+      actual,
+      tolerance,
+    );
     return worst && [isWithin(worst), describeWorst(worst)];
   };
 
   it("passes by tolerance * max(1, |expected|)", () => {
     expect(compared([0.005, 100.9], [0, 100])?.[0]).toBe(true);
-    expect(compared([0.02, 100], [0, 100])).toEqual([false, "output 0 at [0, 0] is 0.02, expected 0, tolerance 0.01"]);
-    expect(compared([0, 98], [0, 100])).toEqual([false, "output 0 at [0, 1] is 98, expected 100, tolerance 0.01"]);
+    expect(compared([0.02, 100], [0, 100])).toEqual([
+      false,
+      "output 0 at [0, 0] is 0.02, expected 0, tolerance 0.01",
+    ]);
+    expect(compared([0, 98], [0, 100])).toEqual([
+      false,
+      "output 0 at [0, 1] is 98, expected 100, tolerance 0.01",
+    ]);
     expect(compared([], [])).toBeUndefined();
   });
 
@@ -94,14 +105,18 @@ describe("a folder of vectors", () => {
   it("has the cases of its manifest, or else its files", () => {
     write({ a: TURN, b: { ...TURN, domain: "com.microsoft", opset: 1 } });
     writeFileSync(join(folder, "other.json"), JSON.stringify({ ...TURN, opset: null }));
-    const files = () => casesOf(folder).map(({ file, op, opset, dtype }) => [file, op, opset, dtype]);
+    const files = () =>
+      casesOf(folder).map(({ file, op, opset, dtype }) => [file, op, opset, dtype]);
     const listed = [
       ["suite/a.json", "ai.onnx.RotaryEmbedding", 23, "float32"],
       ["suite/b.json", "com.microsoft.RotaryEmbedding", 1, "float32"],
     ];
     expect(files()).toEqual(listed);
     rmSync(join(folder, "manifest.json"));
-    expect(files()).toEqual([["other.json", "ai.onnx.RotaryEmbedding", null, "float32"], ...listed]);
+    expect(files()).toEqual([
+      ["other.json", "ai.onnx.RotaryEmbedding", null, "float32"],
+      ...listed,
+    ]);
   });
 
   it("has vectors that expect something, with a tolerance, of as many elements as their shapes say", () => {
@@ -124,11 +139,20 @@ describe("an engine", () => {
     const adapter = { description: "llvmpipe", software: true, features: [] };
     const open = async (): Promise<Engine> => {
       log.push("open");
-      return { adapter, engine: "one", run: (path) => answers[path](), close: async () => void log.push("close") };
+      return {
+        adapter,
+        engine: "one",
+        run: (path) => answers[path](),
+        close: async () => void log.push("close"),
+      };
     };
     const engine = await lasting(open, 50);
     expect(await engine.run("fine")).toBe(passed);
-    const failed = (message: string) => ({ status: "failed", message: `the engine ended: ${message}`, worst: null });
+    const failed = (message: string) => ({
+      status: "failed",
+      message: `the engine ended: ${message}`,
+      worst: null,
+    });
     expect(await engine.run("crash")).toEqual(failed("target closed"));
     expect(await engine.run("fine")).toBe(passed);
     expect(await engine.run("stuck")).toEqual(failed("no answer in 0.05 seconds"));
@@ -139,9 +163,19 @@ describe("an engine", () => {
 
 describe("the table", () => {
   it("counts what passes of every version of an operator, in every engine", () => {
-    const row = (opset: number | null, status: Outcome["status"]) => ({ op: "ai.onnx.Gelu", opset, status });
+    const row = (opset: number | null, status: Outcome["status"]) => ({
+      op: "ai.onnx.Gelu",
+      opset,
+      status,
+    });
     const adapter = { description: "llvmpipe", software: true, features: [] };
-    const dawn = [row(20, "passed"), row(20, "skipped"), row(null, "passed"), row(20, "passed"), row(21, "failed")];
+    const dawn = [
+      row(20, "passed"),
+      row(20, "skipped"),
+      row(null, "passed"),
+      row(20, "passed"),
+      row(21, "failed"),
+    ];
     const results = new Map([
       ["dawn", { adapter, engine: "Dawn 1", operators: countsOf(dawn) }],
       ["deno", { adapter, engine: "Deno 2", operators: countsOf(dawn.slice(0, 3)) }],
@@ -163,7 +197,9 @@ describe("the table", () => {
 
   it("in docs/onnx.md is that of the kept results", () => {
     const root = resolve(import.meta.dirname, "../..");
-    expect(readFileSync(join(root, "docs/onnx.md"), "utf8")).toContain(`\n${tableOf(readResults(root))}\n`);
+    expect(readFileSync(join(root, "docs/onnx.md"), "utf8")).toContain(
+      `\n${tableOf(readResults(root))}\n`,
+    );
   });
 });
 
@@ -177,7 +213,10 @@ describe("npm run conformance", () => {
       broken: { ...TURN, check: undefined },
       unknown: { ...TURN, op: "Sinkhorn" },
       unknown2: { ...TURN, op: "Sinkhorn" },
-      double: { ...TURN, inputs: TURN.inputs.map((input) => ({ ...input, dtype: "float64", dims: [0], data: "" })) },
+      double: {
+        ...TURN,
+        inputs: TURN.inputs.map((input) => ({ ...input, dtype: "float64", dims: [0], data: "" })),
+      },
     });
     rmSync(join(folder, "suite/broken.json"));
     const json = join(folder, "rows.json");
@@ -197,7 +236,14 @@ describe("npm run conformance", () => {
     expect(code).toBe(1);
     const rows = JSON.parse(readFileSync(json, "utf8"));
     const named = { op: "ai.onnx.RotaryEmbedding", opset: 23, dtype: "float32", engine: "dawn" };
-    const worst = { output: 0, index: [0, 0, 0, 1], got: 1, expected: 0.5, error: 0.5, tolerance: 1e-5 };
+    const worst = {
+      output: 0,
+      index: [0, 0, 0, 1],
+      got: 1,
+      expected: 0.5,
+      error: 0.5,
+      tolerance: 1e-5,
+    };
     expect(rows.slice(0, 2)).toEqual([
       {
         file: "suite/right.json",
@@ -227,15 +273,30 @@ describe("npm run conformance", () => {
         : { status: "passed", message: "", worst: null };
     const rows = await runCases(casesOf(folder), "dawn", attempt, () => {});
     expect(summarize(rows)).toBe(1);
-    expect(lines).toEqual(["failed: suite/b.json (ai.onnx.RotaryEmbedding-23): no", "2 passed, 1 failed, 0 skipped"]);
+    expect(lines).toEqual([
+      "failed: suite/b.json (ai.onnx.RotaryEmbedding-23): no",
+      "2 passed, 1 failed, 0 skipped",
+    ]);
   });
 
   it("refuses what it can't run", async () => {
-    const nowhere = { server: {} as Context["server"], root: resolve(import.meta.dirname, "../.."), files: new Map() };
+    const nowhere = {
+      server: {} as Context["server"],
+      root: resolve(import.meta.dirname, "../.."),
+      files: new Map(),
+    };
     const refusal = (args: string[], code: "argument" | "file", message: string | RegExp) =>
       expectError(() => main({ ...nowhere, args }), code, message);
-    await refusal(["--engine", "ie"], "argument", "--engine must be chromium, firefox, deno, dawn, got ie.");
-    await refusal(["--engin", "deno"], "argument", /^Unknown option '--engin'.*npm run conformance/s);
+    await refusal(
+      ["--engine", "ie"],
+      "argument",
+      "--engine must be chromium, firefox, deno, dawn, got ie.",
+    );
+    await refusal(
+      ["--engin", "deno"],
+      "argument",
+      /^Unknown option '--engin'.*npm run conformance/s,
+    );
     const missing = join(folder, "no");
     await refusal(["--vectors", missing], "file", `there is no folder ${missing} with vectors.`);
     await refusal(["--vectors", folder], "file", `there are no vectors in ${folder}.`);

@@ -1,5 +1,5 @@
-// `npm run conformance`: a folder of vectors from peers' own suites, run through the operators of `fovea/onnx`, of Keras
-// and of PyTorch, on the GPU of a browser, of Deno or of Node on Dawn.
+// `npm run conformance`: a folder of vectors from peers' own suites, run through the operators of
+// `fovea/onnx`, of Keras and of PyTorch, on the GPU of a browser, of Deno or of Node on Dawn.
 
 import { existsSync, writeFileSync } from "node:fs";
 import { resolve } from "node:path";
@@ -63,7 +63,10 @@ export async function main({ args, ...context }: Context): Promise<number> {
   const name = engineOf(values.engine);
   if (values.record && values.filter)
     throw new FoveaError("argument", "--record is of all vectors; leave --filter out.");
-  const cases = chosen(values.vectors?.map((folder) => resolve(folder)) ?? vectorFolders(), values.filter);
+  const cases = chosen(
+    values.vectors?.map((folder) => resolve(folder)) ?? vectorFolders(),
+    values.filter,
+  );
   const { report, stop } = progress();
   const engine = await lasting(() => ENGINES[name](context));
   try {
@@ -97,9 +100,14 @@ export async function runCases(
     const { path, ...named } = one;
     const outcome: Outcome = existsSync(path)
       ? await attempt(one)
-      : { status: "failed", message: "the manifest lists it, and there is no such file", worst: null };
+      : {
+          status: "failed",
+          message: "the manifest lists it, and there is no such file",
+          worst: null,
+        };
     rows.push({ ...named, engine, ...outcome });
-    if (outcome.status === "failed") console.log(`failed: ${one.file} (${nameOf(one)}): ${outcome.message}`);
+    if (outcome.status === "failed")
+      console.log(`failed: ${one.file} (${nameOf(one)}): ${outcome.message}`);
     report({ done: 1 });
     if (performance.now() - told < EVERY) continue;
     told = performance.now();
@@ -115,7 +123,8 @@ export function summarize(rows: readonly Row[]): number {
     const count = skipped.filter((other) => other === reason).length;
     console.log(`skipped: ${reason} (${count} vector${count === 1 ? "" : "s"})`);
   }
-  const count = (wanted: Outcome["status"]) => rows.filter(({ status }) => status === wanted).length;
+  const count = (wanted: Outcome["status"]) =>
+    rows.filter(({ status }) => status === wanted).length;
   console.log(`${count("passed")} passed, ${count("failed")} failed, ${skipped.length} skipped`);
   return count("failed");
 }
@@ -123,13 +132,19 @@ export function summarize(rows: readonly Row[]): number {
 /** The cases of folders whose file or operator has the text in its name. There is at least one. */
 function chosen(folders: readonly string[], filter: string): Case[] {
   if (!folders.length) {
-    throw new FoveaError("file", "there are no vectors beside the project; say where they are: --vectors DIR.");
+    throw new FoveaError(
+      "file",
+      "there are no vectors beside the project; say where they are: --vectors DIR.",
+    );
   }
   const all = folders.flatMap(casesOf);
   if (!all.length) throw new FoveaError("file", `there are no vectors in ${folders.join(", ")}.`);
   const cases = all.filter(({ file, op }) => file.includes(filter) || op.includes(filter));
   if (!cases.length)
-    throw new FoveaError("argument", `--filter: none of the ${all.length} vectors has ${filter} in it.`);
+    throw new FoveaError(
+      "argument",
+      `--filter: none of the ${all.length} vectors has ${filter} in it.`,
+    );
   return cases;
 }
 

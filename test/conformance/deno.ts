@@ -1,5 +1,6 @@
-// The program that `npm run conformance -- --engine deno` bundles and runs in Deno: for each line of its input, the path of
-// a vector, a line of JSON with how it went. The first line tells of the adapter.
+// The program that `npm run conformance -- --engine deno` bundles and runs in Deno: for each line
+// of its input, the path of a vector, a line of JSON with how it went. The first line tells of the
+// adapter.
 
 import { describeAdapter } from "../../bench/program.ts";
 import { requestFoveaDevice } from "../../src/index.ts";

@@ -27,21 +27,31 @@ export interface Engine {
 /** Milliseconds after which a vector has failed. Software adapters compile a kernel in seconds. */
 const PATIENCE = 300_000;
 
-/** An engine that is opened again where it ends, or is stuck, in the middle of a vector, which has failed then. */
+/**
+ * An engine that is opened again where it ends, or is stuck, in the middle of a vector, which has
+ * failed then.
+ */
 export async function lasting(open: () => Promise<Engine>, patience = PATIENCE): Promise<Engine> {
   let current = await open();
   const { adapter, engine } = current;
   const run = async (path: string): Promise<Outcome> => {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`no answer in ${patience / 1000} seconds`)), patience);
+      timer = setTimeout(
+        () => reject(new Error(`no answer in ${patience / 1000} seconds`)),
+        patience,
+      );
     });
     try {
       return await Promise.race([current.run(path), late]);
     } catch (error) {
       await current.close().catch(() => {});
       current = await open();
-      return { status: "failed", message: `the engine ended: ${(error as Error).message}`, worst: null };
+      return {
+        status: "failed",
+        message: `the engine ended: ${(error as Error).message}`,
+        worst: null,
+      };
     } finally {
       clearTimeout(timer);
     }
@@ -70,7 +80,10 @@ async function openChromium(context: Server): Promise<Engine> {
 }
 
 async function openFirefoxPage(context: Server): Promise<Engine> {
-  return pageEngine(await openFirefox(`${context.server.resolvedUrls?.local[0]}${PAGE}`, context.root), context);
+  return pageEngine(
+    await openFirefox(`${context.server.resolvedUrls?.local[0]}${PAGE}`, context.root),
+    context,
+  );
 }
 
 async function openNode(): Promise<Engine> {
@@ -87,10 +100,15 @@ async function openNode(): Promise<Engine> {
 
 /** Deno runs on Mesa's software driver where that can be had: the one that is tested. */
 async function openDeno({ root }: Server): Promise<Engine> {
-  if (!lavapipe()) spawnSync(process.execPath, [join(root, "scripts/setup.mjs"), "--tests"], { stdio: "inherit" });
+  if (!lavapipe())
+    spawnSync(process.execPath, [join(root, "scripts/setup.mjs"), "--tests"], { stdio: "inherit" });
   const driver = lavapipe();
   const outDir = join(root, "node_modules/.cache/fovea/conformance");
-  const lib = { entry: join(root, "test/conformance/deno.ts"), formats: ["es" as const], fileName: "deno" };
+  const lib = {
+    entry: join(root, "test/conformance/deno.ts"),
+    formats: ["es" as const],
+    fileName: "deno",
+  };
   // Without the config file, whose plugins keep the engine out of what is built on it.
   await build({
     root,
@@ -106,7 +124,8 @@ async function openDeno({ root }: Server): Promise<Engine> {
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const next = async () => {
     const { value, done } = await lines.next();
-    if (done) throw new FoveaError("device", "Deno ended before it answered; what it said stands above.");
+    if (done)
+      throw new FoveaError("device", "Deno ended before it answered; what it said stands above.");
     return JSON.parse(value);
   };
   const { adapter, engine } = await next();

@@ -1,4 +1,5 @@
-// Opens a page in a headless Firefox, which WebDriver BiDi drives; Playwright's own Firefox is another program.
+// Opens a page in a headless Firefox, which WebDriver BiDi drives; Playwright's own Firefox is
+// another program.
 
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
@@ -13,7 +14,10 @@ const PREFERENCES = { "dom.webgpu.enabled": true, "gfx.webgpu.ignore-blocklist":
 
 /** Rejects with FoveaError("device") where there is no Firefox, or WebGPU does not work in it. */
 export async function openFirefox(address: string, root: string): Promise<OpenPage> {
-  if (!findFirefox()) spawnSync(process.execPath, [join(root, "scripts/setup.mjs"), "--firefox"], { stdio: "inherit" });
+  if (!findFirefox())
+    spawnSync(process.execPath, [join(root, "scripts/setup.mjs"), "--firefox"], {
+      stdio: "inherit",
+    });
   const executablePath = findFirefox();
   if (!executablePath) {
     throw new FoveaError(
@@ -21,17 +25,26 @@ export async function openFirefox(address: string, root: string): Promise<OpenPa
       "no Firefox was found, and none could be installed. Set FOVEA_FIREFOX to the program.",
     );
   }
-  const options = { browser: "firefox" as const, executablePath, headless: true, protocolTimeout: 0 };
+  const options = {
+    browser: "firefox" as const,
+    executablePath,
+    headless: true,
+    protocolTimeout: 0,
+  };
   const browser = await launch({ ...options, extraPrefsFirefox: PREFERENCES });
   try {
     const page = await browser.newPage();
-    page.on("pageerror", (error) => console.error(`page: ${error instanceof Error ? error.message : error}`));
+    page.on("pageerror", (error) =>
+      console.error(`page: ${error instanceof Error ? error.message : error}`),
+    );
     await page.goto(address);
     await page.waitForFunction(() => "fovea" in window);
     const call = async <T>(name: string, ...args: unknown[]): Promise<T> => {
       const { value, error } = (await page.evaluate(
         (method, values) =>
-          (window.fovea as unknown as Record<string, (...args: unknown[]) => unknown>)[method](...values),
+          (window.fovea as unknown as Record<string, (...args: unknown[]) => unknown>)[method](
+            ...values,
+          ),
         name,
         args,
       )) as { value: T; error?: string };

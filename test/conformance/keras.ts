@@ -1,5 +1,6 @@
-// Keras' attention layers and Keras Hub's position encodings, as operators of vectors: thin translations, like those of
-// fovea/onnx. Their attributes are the layers' arguments, their inputs what layers are called with, then their weights.
+// Keras' attention layers and Keras Hub's position encodings, as operators of vectors: thin
+// translations, like those of fovea/onnx. Their attributes are the layers' arguments, their inputs
+// what layers are called with, then their weights.
 
 import {
   type AttentionOptions,
@@ -17,21 +18,38 @@ import { type OnnxCall, onnxOperator } from "../../src/interop/onnx/operator.ts"
 
 /** Keras' layers know no heads: [B, rows, D] is [B, 1, rows, D]. */
 const withHead = (x: Tensor) =>
-  x.view({ shape: [x.shape[0], 1, x.shape[1], x.shape[2]], strides: [x.strides[0], 0, ...x.strides.slice(1)] });
+  x.view({
+    shape: [x.shape[0], 1, x.shape[1], x.shape[2]],
+    strides: [x.strides[0], 0, ...x.strides.slice(1)],
+  });
 const withoutHead = (x: Tensor) =>
-  x.view({ shape: [x.shape[0], x.shape[2], x.shape[3]], strides: [x.strides[0], x.strides[2], x.strides[3]] });
+  x.view({
+    shape: [x.shape[0], x.shape[2], x.shape[3]],
+    strides: [x.strides[0], x.strides[2], x.strides[3]],
+  });
 
 type Scores = Pick<AttentionOptions, "similarity" | "scale">;
 
 /** sum_d vector_d * tanh(innerScale * (q_d + k_d)) */
-const additive = (more: object): { similarity: Similarity } => ({ similarity: { kind: "additive", ...more } });
+const additive = (more: object): { similarity: Similarity } => ({
+  similarity: { kind: "additive", ...more },
+});
 
-const SCORE_ATTRIBUTES = { score_mode: "string", scale: "float", concat_score_weight: "float" } as const;
+const SCORE_ATTRIBUTES = {
+  score_mode: "string",
+  scale: "float",
+  concat_score_weight: "float",
+} as const;
 
-/** What the attributes of Attention make of q and k: plain dot products, unless they say otherwise. */
+/**
+ * What the attributes of Attention make of q and k: plain dot products, unless they say otherwise.
+ */
 function scoresOf(call: OnnxCall<string, string, typeof SCORE_ATTRIBUTES>): Scores {
   const { score_mode: mode = "dot", scale = 1, concat_score_weight: weight = 1 } = call.attributes;
-  call.expect(mode === "dot" || mode === "concat", () => `score_mode must be dot or concat, got ${mode}`);
+  call.expect(
+    mode === "dot" || mode === "concat",
+    () => `score_mode must be dot or concat, got ${mode}`,
+  );
   return mode === "dot" ? { scale } : additive({ vector: weight, innerScale: scale });
 }
 
@@ -51,8 +69,9 @@ const LAYER_INPUTS = ["query", "key?", "value", "query_mask?", "value_mask?"] as
 const MASKED = -1e9;
 
 /**
- * A layer's output, and its probabilities. A masked key has a bias of -1e9, so that a row whose keys are all masked is
- * their mean; a masked query's output is 0, and its probabilities know nothing of that.
+ * A layer's output, and its probabilities. A masked key has a bias of -1e9, so that a row whose
+ * keys are all masked is their mean; a masked query's output is 0, and its probabilities know
+ * nothing of that.
  */
 async function layer(
   call: OnnxCall<(typeof LAYER_INPUTS)[number], "output" | "scores?", typeof CAUSAL>,
@@ -69,12 +88,18 @@ async function layer(
     return (causal && i % N > row % M) || seen?.[Math.floor(row / M) * N + (i % N)] === 0;
   };
   const data = Float32Array.from({ length: B * M * N }, (_, i) => (isMasked(i) ? MASKED : 0));
-  const masked = { ...options, ...((seen || causal) && { bias: call.make([B, 1, M, N], "f32", { data }) }) };
+  const masked = {
+    ...options,
+    ...((seen || causal) && { bias: call.make([B, 1, M, N], "f32", { data }) }),
+  };
   const queryMask = call.tensor("query_mask")?.view({ shape: [B, 1, M, 1] });
   const output = call.make([B, 1, M, v.shape[3]], q.dtype);
   await attend(call, { q, k, v }, { ...masked, output, ...(queryMask && { mask: queryMask }) });
   if (!call.wants("scores")) return { output: withoutHead(output) };
-  return { output: withoutHead(output), scores: withoutHead(call.own(await weightsOf(call, { q, k }, masked))) };
+  return {
+    output: withoutHead(output),
+    scores: withoutHead(call.own(await weightsOf(call, { q, k }, masked))),
+  };
 }
 
 const Attention = onnxOperator(
@@ -96,7 +121,9 @@ const AttentionScores = onnxOperator(
     outputs: ["scores"],
     attributes: SCORE_ATTRIBUTES,
   },
-  async (call) => ({ scores: await rawScores(call, call.tensor("query"), call.tensor("key"), scoresOf(call)) }),
+  async (call) => ({
+    scores: await rawScores(call, call.tensor("query"), call.tensor("key"), scoresOf(call)),
+  }),
 );
 
 const AdditiveAttention = onnxOperator(
@@ -129,15 +156,31 @@ const AdditiveAttentionScores = onnxOperator(
 );
 
 const MULTI_HEAD_INPUTS = [
-  ...(["query", "key?", "value", "query_mask?", "value_mask?", "key_mask?", "attention_mask?"] as const),
-  ...(["query/kernel", "query/bias?", "key/kernel", "key/bias?", "value/kernel", "value/bias?"] as const),
+  ...([
+    "query",
+    "key?",
+    "value",
+    "query_mask?",
+    "value_mask?",
+    "key_mask?",
+    "attention_mask?",
+  ] as const),
+  ...([
+    "query/kernel",
+    "query/bias?",
+    "key/kernel",
+    "key/bias?",
+    "value/kernel",
+    "value/bias?",
+  ] as const),
   ...(["attention_output/kernel", "attention_output/bias?"] as const),
 ] as const;
 
 /**
- * query [B, M, E], value [B, N, ..], key like value, which it is by default; masks [B, M] or [B, N], attention_mask [B, M, N] or what
- * broadcasts to it, u8; kernels [in, H, D] and [H, Dv, out] with their biases. A query sees the keys that no mask hides, and without
- * any its heads are 0. scores [B, H, M, N] are the probabilities.
+ * query [B, M, E], value [B, N, ..], key like value, which it is by default; masks [B, M] or [B,
+ * N], attention_mask [B, M, N] or what broadcasts to it, u8; kernels [in, H, D] and [H, Dv, out]
+ * with their biases. A query sees the keys that no mask hides, and without any its heads are 0.
+ * scores [B, H, M, N] are the probabilities.
  */
 const KerasMultiHeadAttention = onnxOperator(
   {
@@ -156,7 +199,12 @@ const KerasMultiHeadAttention = onnxOperator(
     },
   },
   async (call) => {
-    const { num_heads: asked, key_dim: keyDim, value_dim: valueDim, use_causal_mask: causal = false } = call.attributes;
+    const {
+      num_heads: asked,
+      key_dim: keyDim,
+      value_dim: valueDim,
+      use_causal_mask: causal = false,
+    } = call.attributes;
     const value = call.tensor("value");
     const query = call.tensor("query");
     const [B, M] = query.shape;
@@ -165,7 +213,8 @@ const KerasMultiHeadAttention = onnxOperator(
     const heads = asked ?? kernel.shape[1];
     call.expect(
       kernel.shape[1] === heads && (keyDim ?? kernel.shape[2]) === kernel.shape[2],
-      () => `query/kernel must be [in, num_heads, key_dim] = [in, ${heads}, ${keyDim}], got [${kernel.shape}]`,
+      () =>
+        `query/kernel must be [in, num_heads, key_dim] = [in, ${heads}, ${keyDim}], got [${kernel.shape}]`,
     );
     const out = call.tensor("attention_output/kernel");
     call.expect(
@@ -175,9 +224,14 @@ const KerasMultiHeadAttention = onnxOperator(
     );
     const part = (name: "query" | "key" | "value" | "attention_output") => {
       const bias = call.tensor(`${name}/bias`);
-      return [[`${name}/kernel`, call.tensor(`${name}/kernel`)], ...(bias ? [[`${name}/bias`, bias]] : [])];
+      return [
+        [`${name}/kernel`, call.tensor(`${name}/kernel`)],
+        ...(bias ? [[`${name}/bias`, bias]] : []),
+      ];
     };
-    const state = Object.fromEntries([part("query"), part("key"), part("value"), part("attention_output")].flat());
+    const state = Object.fromEntries(
+      [part("query"), part("key"), part("value"), part("attention_output")].flat(),
+    );
     const weights = multiHeadWeights.fromKeras(call.device, state);
     const layer = new MultiHeadAttention(call.device, weights, { heads });
     const names = ["query_mask", "value_mask", "key_mask", "attention_mask"] as const;
@@ -191,8 +245,16 @@ const KerasMultiHeadAttention = onnxOperator(
     const sees = (b: number, m: number, n: number) => {
       const [ofQuery, ofValue, ofKey, whole] = masks;
       const index = [b, m, n].slice(3 - given.length);
-      const at = given.reduce((flat, size, axis) => flat * size + (size === 1 ? 0 : index[axis]), 0);
-      const hidden = [ofQuery?.[b * M + m], ofValue?.[b * N + n], ofKey?.[b * N + n], whole?.[at]].includes(0);
+      const at = given.reduce(
+        (flat, size, axis) => flat * size + (size === 1 ? 0 : index[axis]),
+        0,
+      );
+      const hidden = [
+        ofQuery?.[b * M + m],
+        ofValue?.[b * N + n],
+        ofKey?.[b * N + n],
+        whole?.[at],
+      ].includes(0);
       return !hidden && !(causal && n > m);
     };
     const data = Array.from({ length: B * M * N }, (_, i) => {
@@ -225,7 +287,11 @@ const RotaryEmbedding = onnxOperator(
     },
   },
   async (call) => {
-    const { max_wavelength: base = 10000, scaling_factor: factor = 1, layout = "half_split" } = call.attributes;
+    const {
+      max_wavelength: base = 10000,
+      scaling_factor: factor = 1,
+      layout = "half_split",
+    } = call.attributes;
     const { positions, positions2d, start_index: positionOffset = 0 } = call.attributes;
     call.expect(layout === "half_split", () => `layout must be half_split, got ${layout}`);
     const x = call.tensor("x");
@@ -253,10 +319,18 @@ const SinePositionEncoding = onnxOperator(
     attributes: { max_wavelength: "float", dim: "int", positions: "ints" },
   },
   async (call) => {
-    const { max_wavelength: maxWavelength = 10000, dim = 0, positions: positionIds = [] } = call.attributes;
+    const {
+      max_wavelength: maxWavelength = 10000,
+      dim = 0,
+      positions: positionIds = [],
+    } = call.attributes;
     const output = call.make([positionIds.length, dim]);
     const rows = output.view({ shape: [1, positionIds.length, dim] });
-    const plan = await planPositionEncoding(call.device, { output: rows, maxWavelength, positionIds });
+    const plan = await planPositionEncoding(call.device, {
+      output: rows,
+      maxWavelength,
+      positionIds,
+    });
     const encoder = call.device.createCommandEncoder();
     plan.encode(encoder);
     call.device.queue.submit([encoder.finish()]);
@@ -265,17 +339,30 @@ const SinePositionEncoding = onnxOperator(
   },
 );
 
-/** [1, H, M, N]: slope * (j - (N - 1)) for every query. Of zero queries, the bias is all of the score. */
+/**
+ * [1, H, M, N]: slope * (j - (N - 1)) for every query. Of zero queries, the bias is all of the
+ * score.
+ */
 const AlibiBias = onnxOperator(
   {
     operator: "keras.AlibiBias",
     opsets: [1],
     inputs: [],
     outputs: ["output"],
-    attributes: { alibi_bias_max: "float", num_heads: "int", query_length: "int", key_length: "int" },
+    attributes: {
+      alibi_bias_max: "float",
+      num_heads: "int",
+      query_length: "int",
+      key_length: "int",
+    },
   },
   async (call) => {
-    const { alibi_bias_max: max = 8, num_heads: H = 1, query_length: M = 1, key_length: N = 1 } = call.attributes;
+    const {
+      alibi_bias_max: max = 8,
+      num_heads: H = 1,
+      query_length: M = 1,
+      key_length: N = 1,
+    } = call.attributes;
     if (H * N === 0) return { output: call.make([1, H, M, N]) };
     const [q, k] = [1, N].map((rows) => call.make([1, H, rows, 4]));
     const slopes = { queryOffset: N - 1, alibiSlopes: alibiSlopes(H, max) };

@@ -1,4 +1,5 @@
-// Keras' and PyTorch's operators where no vector of their suites goes: numbers worked by hand, and the reference.
+// Keras' and PyTorch's operators where no vector of their suites goes: numbers worked by hand, and
+// the reference.
 
 import { afterEach, expect, it } from "vitest";
 import { type Tensor, tensor } from "../../src/index.ts";
@@ -20,7 +21,12 @@ const put = async (shape: number[], data: ArrayLike<number>, dtype: "f32" | "u8"
 };
 
 /** The outputs of an operator, all of them. */
-async function outputsOf(op: string, inputs: (Tensor | null)[], attributes: object, outputs = 1): Promise<number[][]> {
+async function outputsOf(
+  op: string,
+  inputs: (Tensor | null)[],
+  attributes: object,
+  outputs = 1,
+): Promise<number[][]> {
   const operator = operatorOf(op) as NonNullable<ReturnType<typeof operatorOf>>;
   const run = { device: await testDevice(), outputs: new Array<boolean>(outputs).fill(true) };
   const results = (await operator(inputs, { ...attributes }, run)) as Tensor[];
@@ -32,7 +38,12 @@ it("keras.Attention masks by -1e9, so that a row without a key is the mean of al
   const q = await put([1, 2, 1], [0.5, 0.25]);
   const v = await put([1, 2, 1], [1, 3]);
   const attend = async (mask: number[], causal: number) =>
-    outputsOf("keras.Attention", [q, v, v, null, await put([1, 2], mask, "u8")], { use_causal_mask: causal }, 2);
+    outputsOf(
+      "keras.Attention",
+      [q, v, v, null, await put([1, 2], mask, "u8")],
+      { use_causal_mask: causal },
+      2,
+    );
   expect(await attend([0, 1], 1)).toEqual([
     [2, 3],
     [0.5, 0.5, 0, 1],
@@ -76,7 +87,11 @@ it("keras.MultiHeadAttention has all of Keras' masks, and 0 for a query that see
     value(10, [H, Dv, outputWidth]),
     value(11, [outputWidth]),
   ];
-  const masks = { query: [1, 1, 0, 1, 1, 1], value: [1, 1, 0, 1, 1, 1, 1, 1], key: [1, 1, 1, 1, 0, 1, 1, 1] };
+  const masks = {
+    query: [1, 1, 0, 1, 1, 1],
+    value: [1, 1, 0, 1, 1, 1, 1, 1],
+    key: [1, 1, 1, 1, 0, 1, 1, 1],
+  };
   const whole = Array.from({ length: M * N }, (_, i) => Number(i % 5 !== 3));
   /** [in, ...] as [.., in]. */
   const turned = ({ data, shape: [width] }: (typeof kernels)[0]) => {
@@ -99,12 +114,18 @@ it("keras.MultiHeadAttention has all of Keras' masks, and 0 for a query that see
     const m = Math.floor(i / N) % M;
     const b = Math.floor(i / (M * N));
     return Number(
-      masks.query[b * M + m] && masks.value[b * N + n] && masks.key[b * N + n] && whole[m * N + n] && n <= m,
+      masks.query[b * M + m] &&
+        masks.value[b * N + n] &&
+        masks.key[b * N + n] &&
+        whole[m * N + n] &&
+        n <= m,
     );
   });
   const mask = { data: seen, shape: [B, 1, M, N] };
   const expected = multiHeadAttention(query, key, values, weights, { heads: H, mask });
-  const tensors = await Promise.all([query, key, values].map(({ shape, data }) => put(shape, data)));
+  const tensors = await Promise.all(
+    [query, key, values].map(({ shape, data }) => put(shape, data)),
+  );
   const given = await Promise.all([
     put([B, M], masks.query, "u8"),
     put([B, N], masks.value, "u8"),
@@ -115,9 +136,12 @@ it("keras.MultiHeadAttention has all of Keras' masks, and 0 for a query that see
   const attributes = { num_heads: H, key_dim: D, value_dim: Dv, use_causal_mask: true };
   const op = "keras.MultiHeadAttention";
   const [output, scores] = await outputsOf(op, [...tensors, ...given, ...layer], attributes, 2);
-  for (const [i, one] of output.entries()) expect(Math.abs(one - expected.output[i])).toBeLessThan(2e-5);
-  for (const [i, one] of scores.entries()) expect(Math.abs(one - expected.weights[i])).toBeLessThan(1e-5);
-  expect(output.slice(2 * outputWidth, 3 * outputWidth)).toEqual(Array.from(kernels[7].data)); // the bias alone
+  for (const [i, one] of output.entries())
+    expect(Math.abs(one - expected.output[i])).toBeLessThan(2e-5);
+  for (const [i, one] of scores.entries())
+    expect(Math.abs(one - expected.weights[i])).toBeLessThan(1e-5);
+  // the bias alone
+  expect(output.slice(2 * outputWidth, 3 * outputWidth)).toEqual(Array.from(kernels[7].data));
   await expectError(
     () => outputsOf(op, [...tensors, ...given, ...layer], { num_heads: 3 }),
     "argument",
@@ -133,7 +157,9 @@ it("keras.AlibiBias depends on the key only", async () => {
 });
 
 it("keras.RotaryEmbedding counts from start_index", async () => {
-  const [turned] = await outputsOf("keras.RotaryEmbedding", [await put([1, 1, 2], [1, 0])], { start_index: 2 });
+  const [turned] = await outputsOf("keras.RotaryEmbedding", [await put([1, 1, 2], [1, 0])], {
+    start_index: 2,
+  });
   expect(turned[0]).toBeCloseTo(Math.cos(2), 6);
   expect(turned[1]).toBeCloseTo(Math.sin(2), 6);
 });
@@ -143,7 +169,21 @@ it("torch.nn.TransformerEncoderLayer normalises first, with GELU, batch first", 
   const S = 3;
   const E = 4;
   const F = 5;
-  const shapes = [[B, S, E], [3 * E, E], [3 * E], [E, E], [E], [F, E], [F], [E, F], [E], [E], [E], [E], [E]];
+  const shapes = [
+    [B, S, E],
+    [3 * E, E],
+    [3 * E],
+    [E, E],
+    [E],
+    [F, E],
+    [F],
+    [E, F],
+    [E],
+    [E],
+    [E],
+    [E],
+    [E],
+  ];
   const values = shapes.map((shape, index) => ({
     shape,
     data: normal(
@@ -151,7 +191,8 @@ it("torch.nn.TransformerEncoderLayer normalises first, with GELU, batch first", 
       shape.reduce((product, size) => product * size, 1),
     ),
   }));
-  const [x, inWeight, inBias, outWeight, outBias, weight1, bias1, weight2, bias2, ...norms] = values;
+  const [x, inWeight, inBias, outWeight, outBias, weight1, bias1, weight2, bias2, ...norms] =
+    values;
   const third = ({ shape: [, ...rest], data }: typeof x, index: number) => ({
     shape: [E, ...rest],
     data: data.slice((index * data.length) / 3, ((index + 1) * data.length) / 3),
@@ -172,12 +213,15 @@ it("torch.nn.TransformerEncoderLayer normalises first, with GELU, batch first", 
   const fed = project(rows(pointwise(hidden, { activation: "gelu" }), F), weight2, bias2);
   const expected = pointwise(first, { bias: rows(fed) });
 
-  const inputs: (Tensor | null)[] = await Promise.all(values.map(({ shape, data }) => put(shape, data)));
+  const inputs: (Tensor | null)[] = await Promise.all(
+    values.map(({ shape, data }) => put(shape, data)),
+  );
   inputs.splice(1, 0, null);
   const op = "torch.nn.TransformerEncoderLayer";
   const attributes = { nhead: 2, norm_first: true, activation: "gelu", batch_first: true };
   const [output] = await outputsOf(op, inputs, attributes);
-  for (const [index, value] of output.entries()) expect(Math.abs(value - expected[index])).toBeLessThan(2e-5);
+  for (const [index, value] of output.entries())
+    expect(Math.abs(value - expected[index])).toBeLessThan(2e-5);
   const tanh = () => outputsOf(op, inputs, { nhead: 2, activation: "tanh" });
   await expectError(tanh, "argument", `${op}: activation must be relu or gelu, got tanh.`);
 });

@@ -14,7 +14,11 @@ export type Operator = (
   run: OnnxRun & { readonly device: GPUDevice; readonly outputs: readonly boolean[] },
 ) => Promise<(Tensor | undefined)[]>;
 
-const OPERATORS: Readonly<Record<string, Readonly<Record<string, Operator>>>> = { ...onnx, keras, "torch.nn": pytorch };
+const OPERATORS: Readonly<Record<string, Readonly<Record<string, Operator>>>> = {
+  ...onnx,
+  keras,
+  "torch.nn": pytorch,
+};
 
 /** @param op Domain and name: `ai.onnx.preview.FlexAttention`. */
 export function operatorOf(op: string): Operator | undefined {

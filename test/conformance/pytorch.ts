@@ -1,4 +1,5 @@
-// PyTorch's layers as operators of vectors: inputs are what the layer is called with, then its state_dict in its order.
+// PyTorch's layers as operators of vectors: inputs are what the layer is called with, then its
+// state_dict in its order.
 
 import {
   addBias,
@@ -35,7 +36,10 @@ async function selfAttention(call: Call, x: Tensor): Promise<Tensor> {
   const batched = (rows: Tensor) => (batchFirst ? rows : rows.permute(1, 0, 2));
   const output = call.make(x.shape, x.dtype);
   const padding = call.tensor("src_key_padding_mask");
-  await layer.forward(batched(x), { output: batched(output), ...(padding && { ignoreKeyMask: padding }) });
+  await layer.forward(batched(x), {
+    output: batched(output),
+    ...(padding && { ignoreKeyMask: padding }),
+  });
   layer.destroy();
   return output;
 }
@@ -73,14 +77,22 @@ const TransformerEncoderLayer = onnxOperator(
     },
   },
   async (call) => {
-    const { activation = "relu", norm_first: normFirst = false, layer_norm_eps: epsilon = 1e-5 } = call.attributes;
+    const {
+      activation = "relu",
+      norm_first: normFirst = false,
+      layer_norm_eps: epsilon = 1e-5,
+    } = call.attributes;
     const activate = Object.hasOwn(ACTIVATIONS, activation) ? ACTIVATIONS[activation] : undefined;
     call.expect(activate !== undefined, () => `activation must be relu or gelu, got ${activation}`);
     const blocks = {
       norm1: (x: Tensor) => selfAttention(call, x),
       norm2: async (x: Tensor) => {
         const hidden = await linear(call, "linear1", x);
-        return linear(call, "linear2", call.own(await (activate as NonNullable<typeof activate>)(call, hidden)));
+        return linear(
+          call,
+          "linear2",
+          call.own(await (activate as NonNullable<typeof activate>)(call, hidden)),
+        );
       },
     };
     const norm = async (name: "norm1" | "norm2", x: Tensor, residual?: Tensor) => {
@@ -92,7 +104,8 @@ const TransformerEncoderLayer = onnxOperator(
     let output = call.tensor("src");
     for (const name of ["norm1", "norm2"] as const) {
       const x = output;
-      if (normFirst) output = call.own((await addBias(x, await blocks[name](await norm(name, x)))).output);
+      if (normFirst)
+        output = call.own((await addBias(x, await blocks[name](await norm(name, x)))).output);
       else output = await norm(name, x, await blocks[name](x));
     }
     return { output };

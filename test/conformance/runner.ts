@@ -28,7 +28,10 @@ export class Runner {
     return this.#kept.get();
   }
 
-  /** @param text The vector's file. Never rejects: whatever is wrong with it, or with the run, is a failure. */
+  /**
+   * @param text The vector's file. Never rejects: whatever is wrong with it, or with the run, is a
+   *   failure.
+   */
   async run(text: string): Promise<Outcome> {
     try {
       const vector = parseVector(text);
@@ -39,7 +42,11 @@ export class Runner {
         ? { status: "failed", message: describeWorst(worst), worst }
         : { status: "passed", message: "", worst };
     } catch (error) {
-      return { status: "failed", message: error instanceof Error ? error.message : String(error), worst: null };
+      return {
+        status: "failed",
+        message: error instanceof Error ? error.message : String(error),
+        worst: null,
+      };
     }
   }
 }
@@ -51,10 +58,15 @@ function missingFor({ op, inputs }: Vector): string | undefined {
   return stranger && `no element type ${stranger.dtype}`;
 }
 
-/** Runs a vector and returns its worst element. Throws where an output is missing or has another shape or type. */
+/**
+ * Runs a vector and returns its worst element. Throws where an output is missing or has another
+ * shape or type.
+ */
 async function runVector(device: GPUDevice, vector: Vector): Promise<Worst | null> {
   const { op, opset, inputs, outputs, attributes, tolerance } = vector;
-  const given = Object.fromEntries(Object.entries(attributes).filter(([, value]) => value !== null));
+  const given = Object.fromEntries(
+    Object.entries(attributes).filter(([, value]) => value !== null),
+  );
   const wanted = outputs.map((output) => output !== undefined);
   const used: Tensor[] = [];
   try {
@@ -64,7 +76,11 @@ async function runVector(device: GPUDevice, vector: Vector): Promise<Worst | nul
       return used[used.length - 1];
     });
     const operator = operatorOf(op) as NonNullable<ReturnType<typeof operatorOf>>;
-    const results = await operator(uploaded, given, { device, outputs: wanted, ...(opset !== null && { opset }) });
+    const results = await operator(uploaded, given, {
+      device,
+      outputs: wanted,
+      ...(opset !== null && { opset }),
+    });
     used.push(...results.filter((result) => result !== undefined));
     let worst: Worst | null = null;
     for (const [index, expected] of outputs.entries()) {
@@ -90,9 +106,12 @@ function upload(device: GPUDevice, { dtype, shape, data }: VectorTensor): Tensor
 function expectLike(index: number, expected: VectorTensor, actual: Tensor | undefined): Tensor {
   if (!actual) throw new Error(`output ${index} is missing`);
   if (actual.shape.join() !== expected.shape.join()) {
-    throw new Error(`output ${index} is [${actual.shape.join(", ")}], expected [${expected.shape.join(", ")}]`);
+    throw new Error(
+      `output ${index} is [${actual.shape.join(", ")}], expected [${expected.shape.join(", ")}]`,
+    );
   }
   const dtype = ourDtype(expected.dtype);
-  if (dtype && actual.dtype !== dtype) throw new Error(`output ${index} is ${actual.dtype}, expected ${dtype}`);
+  if (dtype && actual.dtype !== dtype)
+    throw new Error(`output ${index} is ${actual.dtype}, expected ${dtype}`);
   return actual;
 }

@@ -1,4 +1,5 @@
-// What passed where, kept as counts in results/, one file an engine, and as a table in docs/onnx.md.
+// What passed where, kept as counts in results/, one file an engine, and as a table in
+// docs/onnx.md.
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -35,7 +36,12 @@ export function countsOf(rows: readonly Pick<Row, "op" | "opset" | "status">[]):
 }
 
 /** Keeps the counts of a run of all vectors. */
-export function keepResults(root: string, name: string, engine: Engine, rows: readonly Row[]): void {
+export function keepResults(
+  root: string,
+  name: string,
+  engine: Engine,
+  rows: readonly Row[],
+): void {
   mkdirSync(folderOf(root), { recursive: true });
   writeJson(join(folderOf(root), `${name}.json`), root, engine, { operators: countsOf(rows) });
 }
@@ -45,7 +51,10 @@ export function readResults(root: string): Map<string, Results> {
   const folder = folderOf(root);
   const files = existsSync(folder) ? readdirSync(folder).sort() : [];
   return new Map(
-    files.map((file) => [file.replace(/\.json$/, ""), JSON.parse(readFileSync(join(folder, file), "utf8"))]),
+    files.map((file) => [
+      file.replace(/\.json$/, ""),
+      JSON.parse(readFileSync(join(folder, file), "utf8")),
+    ]),
   );
 }
 
@@ -56,7 +65,8 @@ export function tableOf(results: ReadonlyMap<string, Results>): string {
   const line = (name: string, takes: (count: Count) => boolean) =>
     `| ${[name, ...engines.map(({ operators }) => share(operators.filter(takes)))].join(" | ")} |`;
   const totals = engines.map(
-    ({ engine, adapter, operators }) => `${share(operators)} in ${engine} on ${adapter.description}`,
+    ({ engine, adapter, operators }) =>
+      `${share(operators)} in ${engine} on ${adapter.description}`,
   );
   return [
     `Vectors that pass: ${totals.join("; ")}.`,
@@ -72,8 +82,11 @@ export function tableOf(results: ReadonlyMap<string, Results>): string {
 }
 
 function share(counts: readonly Count[]): string {
-  const sum = (status: Outcome["status"]) => counts.reduce((total, count) => total + count[status], 0);
-  return counts.length ? `${sum("passed")} of ${sum("passed") + sum("failed") + sum("skipped")}` : "";
+  const sum = (status: Outcome["status"]) =>
+    counts.reduce((total, count) => total + count[status], 0);
+  return counts.length
+    ? `${sum("passed")} of ${sum("passed") + sum("failed") + sum("skipped")}`
+    : "";
 }
 
 /** Writes the table into its page, between its marks. */
@@ -88,4 +101,5 @@ export function renewTable(root: string): void {
 }
 
 /** Domain, operator and version. */
-export const nameOf = ({ op, opset }: Pick<Count, "op" | "opset">): string => (opset === null ? op : `${op}-${opset}`);
+export const nameOf = ({ op, opset }: Pick<Count, "op" | "opset">): string =>
+  opset === null ? op : `${op}-${opset}`;

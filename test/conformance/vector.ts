@@ -1,5 +1,5 @@
-// A test vector of a peer's own suite: one JSON object, with an operator's inputs, the outputs that are expected, and a
-// tolerance. Read the same way in pages, Node and Deno.
+// A test vector of a peer's own suite: one JSON object, with an operator's inputs, the outputs that
+// are expected, and a tolerance. Read the same way in pages, Node and Deno.
 
 import { bfloat16Value, float16Value } from "../../src/gpu/read.ts";
 import type { Dtype } from "../../src/index.ts";
@@ -14,7 +14,10 @@ export interface VectorTensor {
 
 /** What a vector says of itself, without its tensors. */
 export interface Header {
-  /** Domain and operator: `com.microsoft.RotaryEmbedding`, `ai.onnx.RotaryEmbedding`, `keras.AlibiBias`. */
+  /**
+   * Domain and operator: `com.microsoft.RotaryEmbedding`, `ai.onnx.RotaryEmbedding`,
+   * `keras.AlibiBias`.
+   */
   readonly op: string;
   /** The operator's version, null where the suite has none. */
   readonly opset: number | null;
@@ -42,8 +45,14 @@ interface Encoding {
 const ENCODINGS: Readonly<Record<string, Encoding>> = {
   float64: { decode: (bytes) => new Float64Array(bytes) },
   float32: { dtype: "f32", decode: (bytes) => Float64Array.from(new Float32Array(bytes)) },
-  float16: { dtype: "f16", decode: (bytes) => Float64Array.from(new Uint16Array(bytes), float16Value) },
-  bfloat16: { dtype: "bf16", decode: (bytes) => Float64Array.from(new Uint16Array(bytes), bfloat16Value) },
+  float16: {
+    dtype: "f16",
+    decode: (bytes) => Float64Array.from(new Uint16Array(bytes), float16Value),
+  },
+  bfloat16: {
+    dtype: "bf16",
+    decode: (bytes) => Float64Array.from(new Uint16Array(bytes), bfloat16Value),
+  },
   int64: { dtype: "i32", decode: (bytes) => Float64Array.from(new BigInt64Array(bytes), Number) },
   int32: { dtype: "i32", decode: (bytes) => Float64Array.from(new Int32Array(bytes)) },
   int8: { decode: (bytes) => Float64Array.from(new Int8Array(bytes)) },
@@ -59,17 +68,26 @@ export const ourDtype = (dtype: string): Dtype | undefined =>
 // biome-ignore-start lint/suspicious/noExplicitAny: JSON
 function tensorOf(json: any): VectorTensor | undefined {
   if (!json) return undefined;
-  if (!Object.hasOwn(ENCODINGS, json.dtype)) return { dtype: json.dtype, shape: json.dims, data: new Float64Array() };
+  if (!Object.hasOwn(ENCODINGS, json.dtype))
+    return { dtype: json.dtype, shape: json.dims, data: new Float64Array() };
   const bytes = Uint8Array.from(atob(json.data), (character) => character.charCodeAt(0));
   const data = ENCODINGS[json.dtype].decode(bytes.buffer);
   const count = json.dims.reduce((product: number, size: number) => product * size, 1);
-  if (data.length !== count) throw new Error(`${json.dtype} [${json.dims}] has ${data.length} elements`);
+  if (data.length !== count)
+    throw new Error(`${json.dtype} [${json.dims}] has ${data.length} elements`);
   return { dtype: json.dtype, shape: json.dims, data };
 }
 
 function headerOf({ domain, op, opset, inputs, outputs }: any): Header {
-  const typed = [...inputs.filter((one: any) => one?.dtype.includes("float")), ...outputs.filter(Boolean)];
-  return { op: `${domain || "ai.onnx"}.${op}`, opset: opset ?? null, dtype: typed[0]?.dtype ?? "none" };
+  const typed = [
+    ...inputs.filter((one: any) => one?.dtype.includes("float")),
+    ...outputs.filter(Boolean),
+  ];
+  return {
+    op: `${domain || "ai.onnx"}.${op}`,
+    opset: opset ?? null,
+    dtype: typed[0]?.dtype ?? "none",
+  };
 }
 // biome-ignore-end lint/suspicious/noExplicitAny: JSON
 

@@ -41,7 +41,15 @@ async function visit(options: BrowserContextOptions, prepare?: (page: Page) => P
 describe("the demo", () => {
   it.each([
     ["a desktop", { viewport: { width: 1280, height: 900 } }],
-    ["a phone", { viewport: { width: 375, height: 667 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 }],
+    [
+      "a phone",
+      {
+        viewport: { width: 375, height: 667 },
+        isMobile: true,
+        hasTouch: true,
+        deviceScaleFactor: 2,
+      },
+    ],
   ])("climbs the ladder on %s", async (name, options) => {
     const { page, errors } = await visit(options);
     await page.getByText("a software adapter on the CPU").waitFor();
@@ -59,7 +67,9 @@ describe("the demo", () => {
     expect(await page.locator("#plot svg rect").count()).toBe(4);
     expect(await page.locator("#footnote").innerText()).toContain("256 of 256 rows");
     // The page itself never scrolls sideways; the table does.
-    expect(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth)).toBe(true);
+    expect(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth)).toBe(
+      true,
+    );
     if (process.env.FOVEA_SCREENSHOTS) {
       await page.screenshot({
         path: join(process.env.FOVEA_SCREENSHOTS, `${name.replace(" ", "-")}.png`),
@@ -72,7 +82,9 @@ describe("the demo", () => {
 
   it("says so where there is no WebGPU", async () => {
     const { page, errors } = await visit({}, (page) =>
-      page.addInitScript(() => Object.defineProperty(Navigator.prototype, "gpu", { value: undefined })),
+      page.addInitScript(() =>
+        Object.defineProperty(Navigator.prototype, "gpu", { value: undefined }),
+      ),
     );
     await page.getByRole("alert").getByText("This browser has no WebGPU").waitFor();
     expect(await page.locator("form").isVisible()).toBe(false);
@@ -82,7 +94,9 @@ describe("the demo", () => {
 
   it("says so where there is no adapter", async () => {
     const { page } = await visit({}, (page) =>
-      page.addInitScript(() => Object.defineProperty(GPU.prototype, "requestAdapter", { value: async () => null })),
+      page.addInitScript(() =>
+        Object.defineProperty(GPU.prototype, "requestAdapter", { value: async () => null }),
+      ),
     );
     await page.getByRole("alert").getByText("WebGPU has no adapter here").waitFor();
     await page.close();

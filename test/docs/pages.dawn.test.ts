@@ -1,5 +1,5 @@
-// The programs of the README and of docs/, run as they stand: in Node on Dawn, with a navigator that has WebGPU. And the
-// links of all pages.
+// The programs of the README and of docs/, run as they stand: in Node on Dawn, with a navigator
+// that has WebGPU. And the links of all pages.
 
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -15,7 +15,10 @@ failOnGpuErrors();
 const root = resolve(import.meta.dirname, "../..");
 const folder = mkdtempSync(join(tmpdir(), "fovea-readme-"));
 
-/** An entry that gives one device to all programs that ask for the same, since they have kernels in common. */
+/**
+ * An entry that gives one device to all programs that ask for the same, since they have kernels in
+ * common.
+ */
 function sharing(entry: GPU): GPU {
   const devices = new Map<string, Promise<GPUDevice>>();
   return overridden(entry, {
@@ -66,7 +69,9 @@ describe("programs of the pages", () => {
     );
     writeFileSync(file, placed);
     const printed: unknown[] = [];
-    const log = vi.spyOn(console, "log").mockImplementation((...values) => printed.push(values.at(-1)));
+    const log = vi
+      .spyOn(console, "log")
+      .mockImplementation((...values) => printed.push(values.at(-1)));
     await import(/* @vite-ignore */ file);
     log.mockRestore();
     if (!text.includes("console.log")) return;
@@ -100,7 +105,8 @@ describe("links of the pages", () => {
       const file = path ? normalize(join(dirname(page), path)) : page;
       expect(existsSync(join(root, file)), `${page}: ${target}`).toBe(true);
       if (anchor !== undefined) expect(anchors(file), `${page}: ${target}`).toContain(anchor);
-      if (isPublished(page)) expect(isPublished(file), `${page}: ${target} is not published`).toBe(true);
+      if (isPublished(page))
+        expect(isPublished(file), `${page}: ${target} is not published`).toBe(true);
     }
   });
 

@@ -29,7 +29,10 @@ const MASK = "fn mask(at: Position) -> bool { return true; }";
 describe("block masks refuse", () => {
   const good: BlockMaskOptions = { seqQ: 5, seqKv: 7 };
   const make = async (change: object, mask: unknown = causalMask()) =>
-    createBlockMask(await testDevice(), mask as ReturnType<typeof causalMask>, { ...good, ...change });
+    createBlockMask(await testDevice(), mask as ReturnType<typeof causalMask>, {
+      ...good,
+      ...change,
+    });
 
   it("what is no mask function", async () => {
     await expectError(
@@ -40,7 +43,11 @@ describe("block masks refuse", () => {
     await expectError(() => make({}, null), "argument", /got null\.$/);
   });
   const sizes: readonly [what: string, change: object, message: string | RegExp][] = [
-    ["a negative length", { seqQ: -1 }, "block mask: seqQ must be a whole number from 0 up to 2^29, got -1."],
+    [
+      "a negative length",
+      { seqQ: -1 },
+      "block mask: seqQ must be a whole number from 0 up to 2^29, got -1.",
+    ],
     ["no length", { seqKv: undefined }, /seqKv must be a whole number .* got undefined\.$/],
     ["half an entry", { batch: 1.5 }, /batch must be a whole number .* got 1\.5\.$/],
     ["as many heads as that", { heads: 2 ** 29 }, /heads must be a whole number/],
@@ -50,8 +57,16 @@ describe("block masks refuse", () => {
       "block mask: blockSize must be [rows, keys], multiples of 64 and 32 up to 32768, got [64, 48].",
     ],
     ["one size of a block", { blockSize: 64 }, /blockSize must be .* got 64\.$/],
-    ["a block beyond counting", { blockSize: [2 ** 16, 2 ** 16] }, /blockSize must be .* up to 32768/],
-    ["half a position", { queryOffset: 0.5 }, "block mask: queryOffset must be a whole number, got 0.5."],
+    [
+      "a block beyond counting",
+      { blockSize: [2 ** 16, 2 ** 16] },
+      /blockSize must be .* up to 32768/,
+    ],
+    [
+      "half a position",
+      { queryOffset: 0.5 },
+      "block mask: queryOffset must be a whole number, got 0.5.",
+    ],
     [
       "with its own label",
       { label: "doc", queryOffset: Number.NaN },
@@ -86,7 +101,8 @@ describe("block masks refuse", () => {
     );
     const windows = allOf(...Array.from({ length: 6 }, () => slidingWindow(1, 1)));
     await expectError(
-      () => createBlockMask(withLimits(device, { maxUniformBuffersPerShaderStage: 12 }), windows, good),
+      () =>
+        createBlockMask(withLimits(device, { maxUniformBuffersPerShaderStage: 12 }), windows, good),
       "limit",
       /^block mask: this combination of options binds 13 uniform buffers/,
     );
@@ -141,7 +157,12 @@ describe("block masks refuse", () => {
       { queryOffset: [0, 2] },
       "attention: a block mask can't be combined with lengths or positions of batch entries; use its mask function.",
     ],
-    ["problems with lengths of their own", {}, { kvLengths: [1, 7] }, /a block mask can't be combined with lengths/],
+    [
+      "problems with lengths of their own",
+      {},
+      { kvLengths: [1, 7] },
+      /a block mask can't be combined with lengths/,
+    ],
     [
       "another mask function beside theirs",
       {},
@@ -175,6 +196,10 @@ describe("block masks refuse", () => {
       "argument",
       "attention: blockMask must come from createBlockMask() or blockMaskOf(), got an AttentionFunction.",
     );
-    await expectError(() => planAttention(device, { ...GOOD, blockMask: null as never }), "argument", /got null\.$/);
+    await expectError(
+      () => planAttention(device, { ...GOOD, blockMask: null as never }),
+      "argument",
+      /got null\.$/,
+    );
   });
 });

@@ -64,7 +64,10 @@ describe("scoreFunction, maskFunction and probabilityFunction refuse", () => {
     ],
     [
       "a barrier",
-      () => scoreFunction("fn score(s: f32, at: Position) -> f32 {\n  workgroupBarrier();\n  return s;\n}"),
+      () =>
+        scoreFunction(
+          "fn score(s: f32, at: Position) -> f32 {\n  workgroupBarrier();\n  return s;\n}",
+        ),
       "score function:2:3: `workgroupBarrier` can't be in a function: barriers would stop the kernel.",
     ],
     [
@@ -87,7 +90,11 @@ describe("scoreFunction, maskFunction and probabilityFunction refuse", () => {
       () => scoreFunction(`${SCORE} }`),
       'score function:1:53: expected fn, struct, const, alias or const_assert, found "}".',
     ],
-    ["an open brace", () => scoreFunction(SCORE.slice(0, -1)), "score function:1:39: the text ends before a `}`."],
+    [
+      "an open brace",
+      () => scoreFunction(SCORE.slice(0, -1)),
+      "score function:1:39: the text ends before a `}`.",
+    ],
     [
       "an output of the kernel",
       () => scoreFunction("fn score(s: f32, at: Position) -> f32 {\n  o[0] = s;\n  return s;\n}"),
@@ -110,24 +117,64 @@ describe("scoreFunction, maskFunction and probabilityFunction refuse", () => {
   });
 
   const captures: readonly [what: string, captures: unknown, message: string | RegExp][] = [
-    ["captures that are none", null, "score function: captures must be { name: tensor or number }, got null."],
-    ["a name that is none", { "a b": 1 }, 'score function: capture "a b": the name is no WGSL identifier.'],
+    [
+      "captures that are none",
+      null,
+      "score function: captures must be { name: tensor or number }, got null.",
+    ],
+    [
+      "a name that is none",
+      { "a b": 1 },
+      'score function: capture "a b": the name is no WGSL identifier.',
+    ],
     [
       "a capture that is no number",
       { x: "1" },
       'score function: capture x must be a tensor, a number, { i32: n } or { u32: n }, got "1".',
     ],
     ["an array", { x: [1, 2] }, /capture x must be a tensor, .* got \[1, 2\]\.$/],
-    ["a list of captures", [1], "score function: captures must be { name: tensor or number }, got [1]."],
-    ["a map", new Map([["x", 1]]), "score function: captures must be { name: tensor or number }, got a Map."],
-    ["a keyword", { loop: 1 }, "score function: capture loop: take another name; it is a keyword of WGSL."],
-    ["a reserved word", { final: 1 }, "score function: capture final: take another name; WGSL reserves the word."],
-    ["a type", { u32: 1 }, "score function: capture u32: take another name; it has a meaning already."],
-    ["our struct", { Position: 1 }, "score function: capture Position: take another name; it has a meaning already."],
+    [
+      "a list of captures",
+      [1],
+      "score function: captures must be { name: tensor or number }, got [1].",
+    ],
+    [
+      "a map",
+      new Map([["x", 1]]),
+      "score function: captures must be { name: tensor or number }, got a Map.",
+    ],
+    [
+      "a keyword",
+      { loop: 1 },
+      "score function: capture loop: take another name; it is a keyword of WGSL.",
+    ],
+    [
+      "a reserved word",
+      { final: 1 },
+      "score function: capture final: take another name; WGSL reserves the word.",
+    ],
+    [
+      "a type",
+      { u32: 1 },
+      "score function: capture u32: take another name; it has a meaning already.",
+    ],
+    [
+      "our struct",
+      { Position: 1 },
+      "score function: capture Position: take another name; it has a meaning already.",
+    ],
     ["a bigint", { x: 1n }, /capture x must be a tensor, .* got 1n\.$/],
     ["a bigint as an integer", { x: { i32: 1n } }, "score function: capture x: 1n is no i32."],
-    ["two integers in one", { x: { i32: 1, u32: 1 } }, /capture x must be .* got \{ i32, u32 \}\.$/],
-    ["typed arrays", { x: new Float32Array(2) }, /capture x must be .* got Float32Array of 8 bytes\.$/],
+    [
+      "two integers in one",
+      { x: { i32: 1, u32: 1 } },
+      /capture x must be .* got \{ i32, u32 \}\.$/,
+    ],
+    [
+      "typed arrays",
+      { x: new Float32Array(2) },
+      /capture x must be .* got Float32Array of 8 bytes\.$/,
+    ],
     ["a symbol", { x: Symbol("x") }, "score function: x cannot be Symbol(x)."],
     [
       "what can't be read",
@@ -143,11 +190,19 @@ describe("scoreFunction, maskFunction and probabilityFunction refuse", () => {
     ["NaN", { x: Number.NaN }, "score function: capture x: NaN is no f32."],
     ["a number too large for f32", { x: 1e39 }, "score function: capture x: 1e+39 is no f32."],
     ["half an integer", { x: { i32: 0.5 } }, "score function: capture x: 0.5 is no i32."],
-    ["an integer too large", { x: { i32: 2 ** 31 } }, "score function: capture x: 2147483648 is no i32."],
+    [
+      "an integer too large",
+      { x: { i32: 2 ** 31 } },
+      "score function: capture x: 2147483648 is no i32.",
+    ],
     ["a negative u32", { x: { u32: -1 } }, "score function: capture x: -1 is no u32."],
   ];
   it.each(captures)("%s", async (_, given, message) => {
-    await expectError(() => scoreFunction(SCORE, { captures: given as Captures }), "argument", message);
+    await expectError(
+      () => scoreFunction(SCORE, { captures: given as Captures }),
+      "argument",
+      message,
+    );
   });
   it("tensors that are no arrays of WGSL", async () => {
     const bytes = tensor(await testDevice(), [4], { dtype: "u8" });
@@ -170,8 +225,16 @@ fn mask(params: f32) -> f32 { let sees_2 = max(params); return sees_2; }
 fn score(s: f32, at: Position) -> f32 { return mask(s) + f32(at.kv_idx) * kv_len; }`,
       { captures: { distance: 0.5, kv_len: 0.25 } },
     );
-    const all = maskFunction("fn sees() -> bool { return true; }\nfn mask(at: Position) -> bool { return sees(); }");
-    const options = { scoreFunction: scores, maskFunction: all, scale: 1, lse: true, variant: "8x32" } as const;
+    const all = maskFunction(
+      "fn sees() -> bool { return true; }\nfn mask(at: Position) -> bool { return sees(); }",
+    );
+    const options = {
+      scoreFunction: scores,
+      maskFunction: all,
+      scale: 1,
+      lse: true,
+      variant: "8x32",
+    } as const;
     const { output, lse } = await attention(q, k, k, options);
     const products = [
       [1, -1, 0.25],
@@ -217,9 +280,20 @@ describe("a plan with functions refuses", () => {
     gone.destroy();
     const before = buffers();
     // kvLengths need a table of the plan's own, which must be gone too.
-    const refused = (captured: Tensor, code: "argument" | "destroyed" | "device", message: string) =>
+    const refused = (
+      captured: Tensor,
+      code: "argument" | "destroyed" | "device",
+      message: string,
+    ) =>
       expectError(
-        () => plan({ scoreFunction: scoreFunction(SCORE, { captures: { x: captured } }), kvLengths: [1, 2] }, device),
+        () =>
+          plan(
+            {
+              scoreFunction: scoreFunction(SCORE, { captures: { x: captured } }),
+              kvLengths: [1, 2],
+            },
+            device,
+          ),
         code,
         message,
       );
@@ -241,11 +315,15 @@ describe("a plan with functions refuses", () => {
   it("captures that it does not have, or not like that, when it is encoded", async () => {
     const device = await testDevice();
     const x = tensor(device, [4]);
-    const scores = scoreFunction("fn score(s: f32, at: Position) -> f32 { return s + x[at.head] + y; }", {
-      captures: { x, y: 1 },
-    });
+    const scores = scoreFunction(
+      "fn score(s: f32, at: Position) -> f32 { return s + x[at.head] + y; }",
+      {
+        captures: { x, y: 1 },
+      },
+    );
     const one = await plan({ scoreFunction: scores, variant: "8x32" });
-    const encode = (captures: object) => () => one.encode(device.createCommandEncoder(), { captures } as never);
+    const encode = (captures: object) => () =>
+      one.encode(device.createCommandEncoder(), { captures } as never);
     await expectError(
       encode({ z: x }),
       "argument",
@@ -296,7 +374,9 @@ describe("a plan with functions refuses", () => {
     );
   });
   it("what does not compile, at its line and column", async () => {
-    const wrong = scoreFunction("fn score(s: f32, at: Position) -> f32 {\n  let far = 1u;\n  return s + at.kv_idx;\n}");
+    const wrong = scoreFunction(
+      "fn score(s: f32, at: Position) -> f32 {\n  let far = 1u;\n  return s + at.kv_idx;\n}",
+    );
     await expectError(
       () => plan({ scoreFunction: wrong, variant: "8x32" }),
       "shader",
@@ -322,7 +402,9 @@ describe("a plan with functions refuses", () => {
       "limit",
       "attention: this combination of options binds 9 storage buffers (q, k, v, tables, bias, o, lse, mask_tensor, row_max); the device allows 8 (maxStorageBuffersPerShaderStage). Leave an option out. To have the adapter's highest, request the device with deviceDescriptor(adapter).",
     );
-    const captures = Object.fromEntries(Array.from({ length: 12 }, (_, index) => [`n${index}`, index]));
+    const captures = Object.fromEntries(
+      Array.from({ length: 12 }, (_, index) => [`n${index}`, index]),
+    );
     await expectError(
       () =>
         plan(

@@ -24,15 +24,27 @@ import { expectError } from "../support/errors.ts";
 failOnGpuErrors();
 
 describe("the library refuses", () => {
-  const refusals: readonly [what: string, work: (device: GPUDevice) => unknown, message: string | RegExp][] = [
-    ["half a key", () => slidingWindow(0.5, 0), "slidingWindow: left must be a whole number from -1 up, got 0.5."],
+  const refusals: readonly [
+    what: string,
+    work: (device: GPUDevice) => unknown,
+    message: string | RegExp,
+  ][] = [
+    [
+      "half a key",
+      () => slidingWindow(0.5, 0),
+      "slidingWindow: left must be a whole number from -1 up, got 0.5.",
+    ],
     [
       "a window below -1",
       () => slidingWindow(0, -2),
       "slidingWindow: right must be a whole number from -1 up, got -2.",
     ],
     ["no chunk", () => chunkMask(0), "chunkMask: size must be a whole number from 1 up, got 0."],
-    ["a negative prefix", () => prefixLm(-1), "prefixLm: prefix must be a whole number from 0 up, got -1."],
+    [
+      "a negative prefix",
+      () => prefixLm(-1),
+      "prefixLm: prefix must be a whole number from 0 up, got -1.",
+    ],
     [
       "prefixes that are no integers",
       (device) => prefixLm(tensor(device, [2])),
@@ -50,11 +62,20 @@ describe("the library refuses", () => {
     ],
     [
       "ids of queries of another type",
-      (device) => documentMask(tensor(device, [4], { dtype: "i32" }), tensor(device, [4], { dtype: "u32" })),
+      (device) =>
+        documentMask(tensor(device, [4], { dtype: "i32" }), tensor(device, [4], { dtype: "u32" })),
       "documentMask: queryIds must be a dense tensor [M] or [B, M] of i32, got u32 [4] with strides [1].",
     ],
-    ["no dilation", () => dilatedWindow(4, 0), "dilatedWindow: dilation must be a whole number from 1 up, got 0."],
-    ["a negative reach", () => dilatedWindow(-1, 1), "dilatedWindow: reach must be a whole number from 0 up, got -1."],
+    [
+      "no dilation",
+      () => dilatedWindow(4, 0),
+      "dilatedWindow: dilation must be a whole number from 1 up, got 0.",
+    ],
+    [
+      "a negative reach",
+      () => dilatedWindow(-1, 1),
+      "dilatedWindow: reach must be a whole number from 0 up, got -1.",
+    ],
     [
       "no number of globals",
       () => globalWindow(Number.NaN, 1, 1),
@@ -70,13 +91,21 @@ describe("the library refuses", () => {
       () => globalWindow(1, 1, -2),
       "globalWindow: right must be a whole number from -1 up, got -2.",
     ],
-    ["no grid", () => neighborhood2d(0, 3, 1), "neighborhood2d: width must be a whole number from 1 up, got 0."],
+    [
+      "no grid",
+      () => neighborhood2d(0, 3, 1),
+      "neighborhood2d: width must be a whole number from 1 up, got 0.",
+    ],
     [
       "half a row",
       () => neighborhood2d(3, 1.5, 1),
       "neighborhood2d: height must be a whole number from 1 up, got 1.5.",
     ],
-    ["no kernel", () => neighborhood2d(3, 3, 0), "neighborhood2d: kernel must be a whole number from 1 up, got 0."],
+    [
+      "no kernel",
+      () => neighborhood2d(3, 3, 0),
+      "neighborhood2d: kernel must be a whole number from 1 up, got 0.",
+    ],
     [
       "a kernel wider than the grid",
       () => neighborhood2d(3, 9, 5),
@@ -103,8 +132,16 @@ describe("the library refuses", () => {
       "t5Score.maxDistance must be a whole number above 8 and up to 65536, got 8.",
     ],
     ["a cap of 0", () => softcapScore(0), "softcapScore: cap must be a positive number, got 0."],
-    ["no heads", () => alibiSlopes(0), "alibiSlopes: heads must be a whole number from 1 to 2^29 - 1, got 0."],
-    ["no largest slope", () => alibiSlopes(8, Number.NaN), "alibiSlopes: max must be a finite number, got NaN."],
+    [
+      "no heads",
+      () => alibiSlopes(0),
+      "alibiSlopes: heads must be a whole number from 1 to 2^29 - 1, got 0.",
+    ],
+    [
+      "no largest slope",
+      () => alibiSlopes(8, Number.NaN),
+      "alibiSlopes: max must be a finite number, got NaN.",
+    ],
   ];
   it.each(refusals)("%s", async (_, work, message) => {
     const device = await testDevice();
@@ -116,6 +153,10 @@ describe("the library refuses", () => {
       "argument",
       "allOf: part 2 must come from maskFunction(), got an AttentionFunction.",
     );
-    await expectError(() => anyOf(null as never), "argument", "anyOf: part 1 must come from maskFunction(), got null.");
+    await expectError(
+      () => anyOf(null as never),
+      "argument",
+      "anyOf: part 1 must come from maskFunction(), got null.",
+    );
   });
 });

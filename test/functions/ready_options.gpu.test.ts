@@ -1,4 +1,5 @@
-// The ready score and mask functions in attention: what the options give that say the same, and what the reference gives.
+// The ready score and mask functions in attention: what the options give that say the same, and
+// what the reference gives.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -132,7 +133,9 @@ describe("attention by a mask of the library is the reference's", () => {
     const device = await testDevice();
     const N = 90;
     const documents = (length: number) => range(2 * N).map((n) => Math.floor(n / length));
-    const ids = [17, 40].map((length) => tensor(device, [2, N], { dtype: "i32", data: documents(length) }));
+    const ids = [17, 40].map((length) =>
+      tensor(device, [2, N], { dtype: "i32", data: documents(length) }),
+    );
     const js =
       (length: number): Predicate =>
       ({ batch, kvIdx, position }) =>
@@ -164,7 +167,10 @@ describe("attention by a mask of the library is the reference's", () => {
   });
   it("a neighborhood by its block mask", async () => {
     const device = await testDevice();
-    const blockMask = await createBlockMask(device, neighborhood2d(16, 12, 5), { seqQ: 192, seqKv: 192 });
+    const blockMask = await createBlockMask(device, neighborhood2d(16, 12, 5), {
+      seqQ: 192,
+      seqKv: 192,
+    });
     await withQkv({ H: 2, M: 192, N: 192 }, async (run, twin) => {
       const [f64, plain] = twin({ maskFunction: neighborhood(16, 12, 5) });
       expectClose("output", await run({ blockMask }), { f64, plain }, [1, 2, 192, 8]);
@@ -178,7 +184,10 @@ describe("the slopes of ALiBi", () => {
     expect(alibiSlopes(8)).toEqual([1, 2, 3, 4, 5, 6, 7, 8].map((n) => 2 ** -n));
     expect(alibiSlopes(1)).toEqual([2 ** -8]);
     expect(alibiSlopes(16).slice(0, 2)).toEqual([2 ** -0.5, 2 ** -1]);
-    expect(alibiSlopes(12)).toEqual([...alibiSlopes(8), ...[0, 2, 4, 6].map((head) => alibiSlopes(16)[head])]);
+    expect(alibiSlopes(12)).toEqual([
+      ...alibiSlopes(8),
+      ...[0, 2, 4, 6].map((head) => alibiSlopes(16)[head]),
+    ]);
   });
   it("are those of Keras, whose AlibiBias is -slope * distance", () => {
     // keras_hub alibi_bias_test.py: num_heads 3, alibi_bias_max 6, key_length 3.

@@ -1,5 +1,5 @@
-// The ready mask and score functions: against plain JavaScript, score by score and block by block, and against the
-// options that say the same.
+// The ready mask and score functions: against plain JavaScript, score by score and block by block,
+// and against the options that say the same.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -53,7 +53,10 @@ const TWINS: Readonly<Record<string, Twin>> = {
     make: () => slidingWindow(3, 1),
     js: ({ kvIdx, position }) => position - 3 <= kvIdx && kvIdx <= position + 1,
   },
-  "window without a left end": { make: () => slidingWindow(-1, 2), js: ({ kvIdx, position }) => kvIdx <= position + 2 },
+  "window without a left end": {
+    make: () => slidingWindow(-1, 2),
+    js: ({ kvIdx, position }) => kvIdx <= position + 2,
+  },
   "window without a right end": {
     make: () => slidingWindow(0, -1),
     js: ({ kvIdx, position }) => kvIdx >= position,
@@ -63,7 +66,10 @@ const TWINS: Readonly<Record<string, Twin>> = {
     make: () => chunkMask(4),
     js: ({ kvIdx, position }) => Math.floor(kvIdx / 4) === Math.floor(position / 4),
   },
-  "prefix of 3": { make: () => prefixLm(3), js: ({ kvIdx, position }) => kvIdx < 3 || kvIdx <= position },
+  "prefix of 3": {
+    make: () => prefixLm(3),
+    js: ({ kvIdx, position }) => kvIdx < 3 || kvIdx <= position,
+  },
   "prefixes on the GPU": {
     make: (integers) => prefixLm(integers([2], [5, -1])),
     js: ({ batch, kvIdx, position }) => kvIdx < [5, -1][batch] || kvIdx <= position,
@@ -80,15 +86,20 @@ const TWINS: Readonly<Record<string, Twin>> = {
   "documents of batch entries": {
     make: (integers) => documentMask(integers([2, 9], DOCUMENTS.flat())),
     js: ({ batch, kvIdx, position }) =>
-      kvIdx < 9 && position in DOCUMENTS[0] && DOCUMENTS[batch][position] === DOCUMENTS[batch][kvIdx],
+      kvIdx < 9 &&
+      position in DOCUMENTS[0] &&
+      DOCUMENTS[batch][position] === DOCUMENTS[batch][kvIdx],
   },
   "documents of queries": {
-    make: (integers) => documentMask(integers([2, 9], DOCUMENTS.flat()), integers([4], [7, 0, 1, 2])),
-    js: ({ batch, qIdx, kvIdx }) => kvIdx < 9 && qIdx < 4 && DOCUMENTS[batch][kvIdx] === [7, 0, 1, 2][qIdx],
+    make: (integers) =>
+      documentMask(integers([2, 9], DOCUMENTS.flat()), integers([4], [7, 0, 1, 2])),
+    js: ({ batch, qIdx, kvIdx }) =>
+      kvIdx < 9 && qIdx < 4 && DOCUMENTS[batch][kvIdx] === [7, 0, 1, 2][qIdx],
   },
   "documents of queries of batch entries": {
     make: (integers) => documentMask(integers([9], DOCUMENTS[0]), integers([2, 5], range(10))),
-    js: ({ batch, qIdx, kvIdx }) => kvIdx < 9 && qIdx < 5 && DOCUMENTS[0][kvIdx] === batch * 5 + qIdx,
+    js: ({ batch, qIdx, kvIdx }) =>
+      kvIdx < 9 && qIdx < 5 && DOCUMENTS[0][kvIdx] === batch * 5 + qIdx,
   },
   "dilated window": {
     make: () => dilatedWindow(6, 3),
@@ -96,7 +107,8 @@ const TWINS: Readonly<Record<string, Twin>> = {
   },
   "globals and a window": {
     make: () => globalWindow(2, 1, 0),
-    js: ({ kvIdx, position }) => kvIdx < 2 || position === 0 || position === 1 || [-1, 0].includes(kvIdx - position),
+    js: ({ kvIdx, position }) =>
+      kvIdx < 2 || position === 0 || position === 1 || [-1, 0].includes(kvIdx - position),
   },
   "neighborhood 3 x 3 of 5 x 4": {
     make: () => neighborhood2d(5, 4, 3),
@@ -111,7 +123,11 @@ const TWINS: Readonly<Record<string, Twin>> = {
     js: neighborhood(6, 5, 4),
     scores: [{ M: 30, N: 30 }],
   },
-  "neighborhood 1 x 1": { make: () => neighborhood2d(3, 3, 1), js: neighborhood(3, 3, 1), scores: [{ M: 9, N: 9 }] },
+  "neighborhood 1 x 1": {
+    make: () => neighborhood2d(3, 3, 1),
+    js: neighborhood(3, 3, 1),
+    scores: [{ M: 9, N: 9 }],
+  },
   "neighborhood of the whole grid": {
     make: () => neighborhood2d(3, 3, 3),
     js: neighborhood(3, 3, 3),
@@ -119,9 +135,17 @@ const TWINS: Readonly<Record<string, Twin>> = {
   },
   "all of causal, two windows and documents": {
     make: (integers) =>
-      allOf(causalMask(), slidingWindow(5, 0), slidingWindow(3, 3), documentMask(integers([9], DOCUMENTS[0]))),
+      allOf(
+        causalMask(),
+        slidingWindow(5, 0),
+        slidingWindow(3, 3),
+        documentMask(integers([9], DOCUMENTS[0])),
+      ),
     js: ({ kvIdx, position }) =>
-      kvIdx <= position && kvIdx >= position - 3 && kvIdx < 9 && DOCUMENTS[0][position] === DOCUMENTS[0][kvIdx],
+      kvIdx <= position &&
+      kvIdx >= position - 3 &&
+      kvIdx < 9 &&
+      DOCUMENTS[0][position] === DOCUMENTS[0][kvIdx],
   },
   "any of a window and a dilated one": {
     make: () => anyOf(slidingWindow(1, 0), dilatedWindow(8, 4)),
@@ -129,7 +153,11 @@ const TWINS: Readonly<Record<string, Twin>> = {
   },
   "all of any": {
     make: () =>
-      allOf(anyOf(slidingWindow(1, 0), slidingWindow(-1, -1)), anyOf(slidingWindow(0, 0), prefixLm(2)), causalMask()),
+      allOf(
+        anyOf(slidingWindow(1, 0), slidingWindow(-1, -1)),
+        anyOf(slidingWindow(0, 0), prefixLm(2)),
+        causalMask(),
+      ),
     js: ({ kvIdx, position }) => kvIdx <= position,
   },
   "all of nothing": { make: () => allOf(), js: () => true },
@@ -137,7 +165,9 @@ const TWINS: Readonly<Record<string, Twin>> = {
 };
 
 /** Calls `work` with a maker of integer tensors, which are destroyed afterwards. */
-async function withIntegers(work: (device: GPUDevice, integers: Integers) => Promise<void>): Promise<void> {
+async function withIntegers(
+  work: (device: GPUDevice, integers: Integers) => Promise<void>,
+): Promise<void> {
   const device = await testDevice();
   const made: Tensor[] = [];
   try {
@@ -162,13 +192,16 @@ describe("a mask function says what its twin in JavaScript says", () => {
     await withIntegers(async (device, integers) => {
       const mask = make(integers);
       for (const one of [...SMALL, ...scores]) {
-        expect(await maskValues(device, mask, one), JSON.stringify(one)).toEqual(maskValuesOf(js, one));
+        expect(await maskValues(device, mask, one), JSON.stringify(one)).toEqual(
+          maskValuesOf(js, one),
+        );
       }
     });
   });
   it("a neighborhood has as many keys for every query", () => {
     const seen = maskValuesOf(neighborhood(6, 5, 4), { M: 30, N: 30 });
-    for (const row of range(30)) expect(seen.slice(30 * row, 30 * (row + 1)).filter(Boolean)).toHaveLength(16);
+    for (const row of range(30))
+      expect(seen.slice(30 * row, 30 * (row + 1)).filter(Boolean)).toHaveLength(16);
   });
 });
 
@@ -198,9 +231,14 @@ describe("the block mask of", () => {
     },
     "globals and a window": {
       make: () => globalWindow(40, 30, 0),
-      js: ({ kvIdx, position }) => kvIdx < 40 || position < 40 || (position - 30 <= kvIdx && kvIdx <= position),
+      js: ({ kvIdx, position }) =>
+        kvIdx < 40 || position < 40 || (position - 30 <= kvIdx && kvIdx <= position),
     },
-    "a neighborhood": { make: () => neighborhood2d(16, 12, 5), js: neighborhood(16, 12, 5), of: { M: 192, N: 192 } },
+    "a neighborhood": {
+      make: () => neighborhood2d(16, 12, 5),
+      js: neighborhood(16, 12, 5),
+      of: { M: 192, N: 192 },
+    },
     "any of a prefix and a window": {
       make: () => anyOf(prefixLm(10), slidingWindow(5, 5)),
       js: ({ kvIdx, position }) => kvIdx < 10 || kvIdx <= position + 5,
@@ -213,7 +251,12 @@ describe("the block mask of", () => {
         [64, 32],
         [128, 64],
       ] as const) {
-        const blocks = await createBlockMask(device, make(integers), { batch: B, seqQ: M, seqKv: N, blockSize });
+        const blocks = await createBlockMask(device, make(integers), {
+          batch: B,
+          seqQ: M,
+          seqKv: N,
+          blockSize,
+        });
         const kinds = blockKindsOf(maskValuesOf(js, of), of, blockSize);
         expect(await blocks.read()).toEqual(kinds);
         expect(new Set(kinds).size).toBeGreaterThan(1);
@@ -261,7 +304,11 @@ fn mask(at: Position) -> bool { return helper(Pair(i32(at.kv_idx), at.position))
     const scores = { M: 12, N: 12 };
     const js: Predicate = ({ kvIdx, position }) => position - kvIdx <= 1;
     expect(await maskValues(device, tricky, scores)).toEqual(maskValuesOf(js, scores));
-    for (const both of [allOf(tricky, tricky), allOf(anyOf(tricky), tricky), anyOf(allOf(tricky, tricky), tricky)]) {
+    for (const both of [
+      allOf(tricky, tricky),
+      allOf(anyOf(tricky), tricky),
+      anyOf(allOf(tricky, tricky), tricky),
+    ]) {
       expect(await maskValues(device, both, scores)).toEqual(maskValuesOf(js, scores));
     }
     expect(Object.keys(allOf(tricky, anyOf(tricky)).captures)).toEqual(
@@ -271,10 +318,13 @@ fn mask(at: Position) -> bool { return helper(Pair(i32(at.kv_idx), at.position))
   });
   it("report an error of the compiler in the part that has it", async () => {
     const device = await testDevice();
-    const broken = maskFunction("fn mask(at: Position) -> bool {\n  let x: u32 = true;\n  return far < 1u;\n}", {
-      label: "my mask",
-      captures: { far: { u32: 1 } },
-    });
+    const broken = maskFunction(
+      "fn mask(at: Position) -> bool {\n  let x: u32 = true;\n  return far < 1u;\n}",
+      {
+        label: "my mask",
+        captures: { far: { u32: 1 } },
+      },
+    );
     const mask = allOf(causalMask(), anyOf(slidingWindow(1, 1), broken));
     await expectError(
       () => createBlockMask(device, mask, { seqQ: 64, seqKv: 64 }),

@@ -6,7 +6,9 @@ import type { CacheCase, Step } from "../support/cache_steps.ts";
 import { defined } from "../support/features.ts";
 import { maybe, WholeNumber, weighted } from "./draws.ts";
 
-/** What the texts of a cache's kernels depend on: those of its appends, and that of attention to it. */
+/**
+ * What the texts of a cache's kernels depend on: those of its appends, and that of attention to it.
+ */
 export type CacheSet = Pick<
   CacheCase,
   | "place"
@@ -40,7 +42,10 @@ const DTYPES = {
   integers: fc.constantFrom("int8" as const, "int4" as const),
 };
 
-const cacheSet = (place: CacheCase["place"], numbers: keyof typeof DTYPES): fc.Arbitrary<CacheSet> =>
+const cacheSet = (
+  place: CacheCase["place"],
+  numbers: keyof typeof DTYPES,
+): fc.Arbitrary<CacheSet> =>
   fc
     .record({
       D: fc.constantFrom(8, 16, 16, 24, 5, 64),
@@ -70,7 +75,10 @@ const cacheSet = (place: CacheCase["place"], numbers: keyof typeof DTYPES): fc.A
       return defined<CacheSet>({
         ...set,
         place,
-        groupSize: grouped && numbers === "integers" && D % 8 === 0 && (set.Dv ?? D) % 8 === 0 ? 8 : undefined,
+        groupSize:
+          grouped && numbers === "integers" && D % 8 === 0 && (set.Dv ?? D) % 8 === 0
+            ? 8
+            : undefined,
         rotary: isOdd && rotary && !rotary.rotaryDim ? undefined : rotary,
         queries: rotary || qkNorm ? set.queries : undefined,
         ...(place === "paged" && { pageSize }),
@@ -80,8 +88,10 @@ const cacheSet = (place: CacheCase["place"], numbers: keyof typeof DTYPES): fc.A
 
 /** The sets of a run: each kind of cache, and for each floats and integers, `each` times. */
 export const cacheSets = (seed: number, each: number): CacheSet[] =>
-  PLACES.flatMap((place) => (["floats", "integers"] as const).map((numbers) => [place, numbers] as const)).flatMap(
-    ([place, numbers], index) => fc.sample(cacheSet(place, numbers), { seed: (seed + index) | 0, numRuns: each }),
+  PLACES.flatMap((place) =>
+    (["floats", "integers"] as const).map((numbers) => [place, numbers] as const),
+  ).flatMap(([place, numbers], index) =>
+    fc.sample(cacheSet(place, numbers), { seed: (seed + index) | 0, numRuns: each }),
   );
 
 const small = (edges: readonly number[], most: number) =>
@@ -93,7 +103,10 @@ const small = (edges: readonly number[], most: number) =>
     most,
   );
 const entry = fc.nat({ max: MOST_ENTRIES - 1 });
-const counts = fc.array(small([0, 1, 1, 1, 2, 5, 16, 31, 32, 33], 60), { minLength: 1, maxLength: MOST_ENTRIES });
+const counts = fc.array(small([0, 1, 1, 1, 2, 5, 16, 31, 32, 33], 60), {
+  minLength: 1,
+  maxLength: MOST_ENTRIES,
+});
 const batch = maybe(fc.shuffledSubarray([0, 1, 2, 3, 4], { minLength: 1 }), 50);
 
 const sources = fc.array(entry, { minLength: MOST_ENTRIES, maxLength: MOST_ENTRIES });
@@ -103,7 +116,11 @@ const burstCall: fc.Arbitrary<BurstCall> = weighted<BurstCall>([
   [
     5,
     fc
-      .record({ append: counts, batch, rejected: maybe(fc.constantFrom<Rejection>("shape", "buffer", "counts"), 20) })
+      .record({
+        append: counts,
+        batch,
+        rejected: maybe(fc.constantFrom<Rejection>("shape", "buffer", "counts"), 20),
+      })
       .map((drawn) => defined(drawn) as BurstCall),
   ],
   [2, fc.record({ truncate: fc.tuple(entry, small([0, 1, 2, 8], 60)) })],
@@ -116,7 +133,12 @@ const step: fc.Arbitrary<Step> = weighted<Step>([
   [
     7,
     fc
-      .record({ append: counts, batch, spread: maybe(fc.constantFrom(0, 30, 1e-3)), poison: maybe(fc.constant(true)) })
+      .record({
+        append: counts,
+        batch,
+        spread: maybe(fc.constantFrom(0, 30, 1e-3)),
+        poison: maybe(fc.constant(true)),
+      })
       .map((drawn) => defined(drawn) as Step),
   ],
   [
@@ -144,7 +166,11 @@ const step: fc.Arbitrary<Step> = weighted<Step>([
 const draws = fc.record({
   // A step shrinks to none, wherever it stands.
   steps: fc
-    .array(fc.option(step, { nil: undefined, freq: 1000 }), { minLength: 1, maxLength: 24, size: "max" })
+    .array(fc.option(step, { nil: undefined, freq: 1000 }), {
+      minLength: 1,
+      maxLength: 24,
+      size: "max",
+    })
     .map((steps) => steps.filter((one) => one !== undefined)),
   entries: fc.integer({ min: 1, max: MOST_ENTRIES }),
   Hkv: fc.integer({ min: 1, max: 2 }),
@@ -160,7 +186,12 @@ export const historiesOf = (set: CacheSet): fc.Arbitrary<CacheCase> =>
   draws.map(({ steps, entries, Hkv, G, maxTokens, pages: share, seed }) => {
     const { pageSize } = set;
     const pages = pageSize && {
-      pages: Math.max(1, Math.ceil(share * Math.min(entries * Math.ceil(maxTokens / pageSize), MOST_ROWS / pageSize))),
+      pages: Math.max(
+        1,
+        Math.ceil(
+          share * Math.min(entries * Math.ceil(maxTokens / pageSize), MOST_ROWS / pageSize),
+        ),
+      ),
     };
     return { ...set, entries, Hkv, G, maxTokens, ...pages, seed, steps };
   });

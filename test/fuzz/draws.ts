@@ -37,7 +37,9 @@ export class WholeNumber extends fc.Arbitrary<number> {
 
 /** Percent of the problems that have hostile values: one kind of those given, two or three. */
 export const EXTREME_PERCENT = 30;
-export const extremesOf = <Kind>(kinds: readonly Kind[]): fc.Arbitrary<readonly Kind[] | undefined> =>
+export const extremesOf = <Kind>(
+  kinds: readonly Kind[],
+): fc.Arbitrary<readonly Kind[] | undefined> =>
   maybe(fc.uniqueArray(fc.constantFrom(...kinds), { minLength: 1, maxLength: 3 }), EXTREME_PERCENT);
 
 // Around the tiles, 32 and 64 rows and 32 keys, and numbers that divide nothing.

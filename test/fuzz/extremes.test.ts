@@ -1,8 +1,13 @@
-// Bounds of results of hostile values: a plain evaluation in f32 keeps them, and what is wrong does not.
+// Bounds of results of hostile values: a plain evaluation in f32 keeps them, and what is wrong does
+// not.
 
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type ReferenceOptions, type ReferenceTensor, attention as reference } from "../../src/reference/index.ts";
+import {
+  type ReferenceOptions,
+  type ReferenceTensor,
+  attention as reference,
+} from "../../src/reference/index.ts";
 import { normal } from "../../src/reference/random.ts";
 import type { Case } from "../support/cases.ts";
 import { product } from "../support/cases.ts";
@@ -21,7 +26,12 @@ const problems = featureSets(5, 60)
 /** q, k, v and options of a case on the CPU. */
 function onCpu({ B = 1, H = 1, Hkv = H, M, N, D, Dv = D, seed = 1, spread = 1, ...rest }: Case) {
   const { layout = "bhmd", extremes = [] } = rest;
-  const make = (of: "Q" | "K" | "V", heads: number, rows: number, width: number): ReferenceTensor => {
+  const make = (
+    of: "Q" | "K" | "V",
+    heads: number,
+    rows: number,
+    width: number,
+  ): ReferenceTensor => {
     const shape = layout === "bhmd" ? [B, heads, rows, width] : [B, rows, heads, width];
     const data = normal(seed * 8 + "QKV".indexOf(of), product(shape), of === "V" ? 1 : spread);
     makeExtreme(data, width, { of, extremes, seed, f16: false });
@@ -38,21 +48,33 @@ function onCpu({ B = 1, H = 1, Hkv = H, M, N, D, Dv = D, seed = 1, spread = 1, .
 }
 
 describe("bounds of hostile values", () => {
-  it.each(["output", "lse", "rowMax"] as const)("are kept by a plain evaluation in f32: %s", (what) => {
-    const kinds = new Set<string>();
-    for (const problem of problems) {
-      const { q, k, v, options } = onCpu(problem);
-      const f64 = reference(q, k, v, options);
-      const plain = reference(q, k, v, { ...options, precision: "f32" });
-      const bounds = rowBounds(q, k, v, options).map((row) => row?.[what]);
-      const known = (values: Float64Array) =>
-        what === "rowMax" ? values.map((x, i) => (Number.isNaN(f64.lse[i]) ? Number.NaN : x)) : values;
-      const both = { f64: known(f64[what]), plain: known(plain[what]) };
-      expectExtremeClose(JSON.stringify(problem), known(plain[what]), both, [f64[what].length], "f32", bounds);
-      for (const kind of problem.extremes ?? []) kinds.add(kind);
-    }
-    expect([...kinds].sort()).toEqual([...EXTREMES].sort());
-  });
+  it.each(["output", "lse", "rowMax"] as const)(
+    "are kept by a plain evaluation in f32: %s",
+    (what) => {
+      const kinds = new Set<string>();
+      for (const problem of problems) {
+        const { q, k, v, options } = onCpu(problem);
+        const f64 = reference(q, k, v, options);
+        const plain = reference(q, k, v, { ...options, precision: "f32" });
+        const bounds = rowBounds(q, k, v, options).map((row) => row?.[what]);
+        const known = (values: Float64Array) =>
+          what === "rowMax"
+            ? values.map((x, i) => (Number.isNaN(f64.lse[i]) ? Number.NaN : x))
+            : values;
+        const both = { f64: known(f64[what]), plain: known(plain[what]) };
+        expectExtremeClose(
+          JSON.stringify(problem),
+          known(plain[what]),
+          both,
+          [f64[what].length],
+          "f32",
+          bounds,
+        );
+        for (const kind of problem.extremes ?? []) kinds.add(kind);
+      }
+      expect([...kinds].sort()).toEqual([...EXTREMES].sort());
+    },
+  );
 
   it("refuse NaN that is not there or too much, and what is wrong in an ordinary row beside a huge one", () => {
     const D = 8;
@@ -69,7 +91,8 @@ describe("bounds of hostile values", () => {
     const judge = (index: number, value: number, f64 = output) => {
       const actual = output.slice();
       actual[index] = value;
-      return () => expectExtremeClose("output", actual, { f64, plain: output }, [1, 1, 2, D], "f32", bounds);
+      return () =>
+        expectExtremeClose("output", actual, { f64, plain: output }, [1, 1, 2, D], "f32", bounds);
     };
     expect(judge(0, output[0])).not.toThrow();
     expect(judge(0, output[0] + 1e-4)).toThrow("element [0,0,0,0]");
@@ -82,9 +105,12 @@ describe("bounds of hostile values", () => {
 });
 
 describe("drawn problems of rows", () => {
-  const rows = rowSets(3, 80).flatMap((set, seed) => fc.sample(rowProblemsOf(set), { seed, numRuns: 10 }));
+  const rows = rowSets(3, 80).flatMap((set, seed) =>
+    fc.sample(rowProblemsOf(set), { seed, numRuns: 10 }),
+  );
   it("have every operation, every axis and every kind of hostile values", () => {
-    const seen = (of: (one: (typeof rows)[number]) => unknown) => new Set(rows.flatMap((one) => of(one)));
+    const seen = (of: (one: (typeof rows)[number]) => unknown) =>
+      new Set(rows.flatMap((one) => of(one)));
     expect(seen(({ op }) => op).size).toBe(10);
     expect(seen(({ extremes = [] }) => extremes).size).toBe(7);
     expect([...seen(({ axis }) => axis)].sort()).toEqual([-1, -2, -3, 0, 1, 2, undefined]);

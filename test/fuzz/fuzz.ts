@@ -1,4 +1,5 @@
-// `npm run fuzz`: random problems of a suite, each compared with the float64 reference, in Chromium or in Node on Dawn.
+// `npm run fuzz`: random problems of a suite, each compared with the float64 reference, in Chromium
+// or in Node on Dawn.
 
 import { randomInt } from "node:crypto";
 import { parseArgs } from "node:util";
@@ -77,10 +78,13 @@ export async function main({ server, root, args }: Context): Promise<number> {
     const started = performance.now();
     const { attempt } = runtime;
     const cases = repro ? 1 : wanted;
-    const counts = repro ? await again(attempt, repro) : await fuzz(suite, attempt, { cases, seed }, report);
+    const counts = repro
+      ? await again(attempt, repro)
+      : await fuzz(suite, attempt, { cases, seed }, report);
     stop();
     const seconds = Math.round((performance.now() - started) / 100) / 10;
-    if (values.json) writeJson(values.json, root, runtime, { suite, seed, cases, ...counts, seconds });
+    if (values.json)
+      writeJson(values.json, root, runtime, { suite, seed, cases, ...counts, seconds });
     if (!repro) console.log(hostileText(counts.hostile, cases));
     console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
     return counts.failed ? 1 : 0;
@@ -96,7 +100,9 @@ export interface Counts extends Record<Outcome["result"], number> {
   readonly failures: { readonly case: Problem; readonly message: string }[];
 }
 
-/** Draws problems of a suite and tries them, one after the other. Prints failures as they are found. */
+/**
+ * Draws problems of a suite and tries them, one after the other. Prints failures as they are found.
+ */
 export async function fuzz(
   suite: SuiteName,
   attempt: Try,
@@ -111,7 +117,11 @@ export async function fuzz(
   for (let index = 0; index < cases; index++) {
     const own = (seed + Math.imul(index + 1, 0x9e3779b1)) | 0; // far from the seeds of neighbours
     const effort = counts.failed < SHRUNK ? EFFORT : 0;
-    const { problem, outcome, failure } = await drawn(SUITES[suite], problems(own), { seed: own, attempt, effort });
+    const { problem, outcome, failure } = await drawn(SUITES[suite], problems(own), {
+      seed: own,
+      attempt,
+      effort,
+    });
     counts[outcome.result]++;
     countHostile(counts.hostile, problem);
     if (failure) {
@@ -139,7 +149,8 @@ const failureText = (suite: SuiteName, { case: problem, message }: Counts["failu
 
 function countHostile(hostile: Record<string, number>, problem: Problem): void {
   const { extremes = [] } = problem as { extremes?: readonly string[] };
-  for (const kind of extremes.length ? ["any", ...extremes] : []) hostile[kind] = (hostile[kind] ?? 0) + 1;
+  for (const kind of extremes.length ? ["any", ...extremes] : [])
+    hostile[kind] = (hostile[kind] ?? 0) + 1;
 }
 
 function hostileText({ any = 0, ...kinds }: Record<string, number>, cases: number): string {
@@ -153,7 +164,8 @@ async function open(suite: SuiteName, runtime: string, server: Context["server"]
     const page = await openPage(server, () => {}, "test/fuzz/page/index.html");
     return { ...page, attempt: (problem: Problem) => page.call<Outcome>("try", suite, problem) };
   }
-  if (runtime !== "dawn") throw new FoveaError("argument", `--runtime must be chromium or dawn, got ${runtime}.`);
+  if (runtime !== "dawn")
+    throw new FoveaError("argument", `--runtime must be chromium or dawn, got ${runtime}.`);
   const { device, ...dawn } = await openDawn();
   const trials = new Trials(async () => device);
   return {
@@ -166,7 +178,10 @@ async function open(suite: SuiteName, runtime: string, server: Context["server"]
 function seedOf(text: string): number {
   const seed = Number(text);
   if (text.trim() && Number.isInteger(seed) && seed >= 0 && seed < 2 ** 31) return seed;
-  throw new FoveaError("argument", `--seed must be a whole number from 0 up to 2147483647, got ${text}.`);
+  throw new FoveaError(
+    "argument",
+    `--seed must be a whole number from 0 up to 2147483647, got ${text}.`,
+  );
 }
 
 function suiteOf(name: string): SuiteName {
@@ -180,14 +195,21 @@ function caseOf(suite: SuiteName, text: string): Problem {
   try {
     problem = JSON.parse(text);
   } catch (cause) {
-    throw new FoveaError("argument", `--repro must be a case as JSON: ${(cause as Error).message}.`, { cause });
+    throw new FoveaError(
+      "argument",
+      `--repro must be a case as JSON: ${(cause as Error).message}.`,
+      { cause },
+    );
   }
   const { required } = SUITES[suite];
   for (const name of required) {
     const size = (problem as Record<string, unknown> | null)?.[name];
     if (Number.isInteger(size)) continue;
     const names = required.join(", ").replace(/, (?!.*, )/, " and ");
-    throw new FoveaError("argument", `--repro: the case needs whole numbers ${names}; ${name} is ${size}.`);
+    throw new FoveaError(
+      "argument",
+      `--repro: the case needs whole numbers ${names}; ${name} is ${size}.`,
+    );
   }
   return problem as Problem;
 }

@@ -5,8 +5,11 @@ import { defined } from "../support/features.ts";
 import type { LinearCase } from "../support/linear.ts";
 import { extremesOf, maybe, perEntry, size, weighted } from "./draws.ts";
 
-/** What the texts of kernels depend on. Everything else of a problem is free, and compiles nothing. */
-interface LinearSet extends Pick<LinearCase, "D" | "Dv" | "dtype" | "updateRule" | "featureMap" | "normalized"> {
+/**
+ * What the texts of kernels depend on. Everything else of a problem is free, and compiles nothing.
+ */
+interface LinearSet
+  extends Pick<LinearCase, "D" | "Dv" | "dtype" | "updateRule" | "featureMap" | "normalized"> {
   readonly causal: boolean | undefined;
   readonly rowDecay: true | undefined;
   readonly variant: LinearCase["variant"];
@@ -30,11 +33,19 @@ const linearSet: fc.Arbitrary<LinearSet> = fc
     D: headDim,
     Dv: maybe(headDim, 40),
     dtype: maybe(
-      fc.oneof(fc.constantFrom("f16" as const, "bf16" as const), fc.tuple(float, float, float, float, float)),
+      fc.oneof(
+        fc.constantFrom("f16" as const, "bf16" as const),
+        fc.tuple(float, float, float, float, float),
+      ),
       30,
     ),
     updateRule: maybe(
-      fc.constantFrom("linear" as const, "gated" as const, "delta" as const, "gated_delta" as const),
+      fc.constantFrom(
+        "linear" as const,
+        "gated" as const,
+        "delta" as const,
+        "gated_delta" as const,
+      ),
       60,
     ),
     causal: maybe(fc.boolean(), 70),
@@ -51,7 +62,8 @@ const linearSet: fc.Arbitrary<LinearSet> = fc
     const causal = updateRule && updateRule !== "linear" ? undefined : set.causal;
     const inOrder = causal ?? updateRule !== undefined;
     const delta = updateRule?.endsWith("delta");
-    // Delta rules need keys of length 1 at most, which mapped ones are not: the state would grow without bound.
+    // Delta rules need keys of length 1 at most, which mapped ones are not: the state would grow
+    // without bound.
     const featureMap = delta ? undefined : set.featureMap;
     // Where nothing is mapped the sum that divides can be near 0, and the quotient anything.
     const mapped = (featureMap ?? (updateRule ? "none" : "elu")) === "elu";
@@ -69,12 +81,19 @@ const linearSet: fc.Arbitrary<LinearSet> = fc
   }) as fc.Arbitrary<LinearSet>;
 
 /** The feature sets of a run: few, because each is up to three kernels to compile. */
-export const linearSets = (seed: number, count: number): LinearSet[] => fc.sample(linearSet, { seed, numRuns: count });
+export const linearSets = (seed: number, count: number): LinearSet[] =>
+  fc.sample(linearSet, { seed, numRuns: count });
 
-/** Sums of huge numbers and others lose the others in any order, so what is right for those is not known. */
+/**
+ * Sums of huge numbers and others lose the others in any order, so what is right for those is not
+ * known.
+ */
 const LINEAR_EXTREMES = ["nanQ", "nanK", "nanV", "tinyQ", "tinyV", "constant"] as const;
 
-/** What is drawn for every problem, whether its feature set uses it or not, so that a shrunk one keeps the rest. */
+/**
+ * What is drawn for every problem, whether its feature set uses it or not, so that a shrunk one
+ * keeps the rest.
+ */
 const draws = fc.record({
   N: size(700),
   M: size(300),
@@ -103,14 +122,19 @@ const draws = fc.record({
 /** Problems of a feature set. They shrink to smaller ones of the same set. */
 export const linearProblemsOf = (set: LinearSet): fc.Arbitrary<LinearCase> =>
   draws.map((drawn) => {
-    const { updateRule, causal = updateRule !== undefined, normalized = updateRule === undefined } = set;
+    const {
+      updateRule,
+      causal = updateRule !== undefined,
+      normalized = updateRule === undefined,
+    } = set;
     const { N, seed, layout, planned } = drawn;
     // Each dispatch costs a little, and one of the smallest work has one token.
     const most = drawn.maxDispatchFlops;
     const maxDispatchFlops = most && N * most < 1e8 && N > 100 ? 1e6 : most;
     const { D, Dv = D } = set;
     const sizes = drawn.kHeads * drawn.values * set.group * drawn.B * (N + drawn.M) * D * Dv;
-    const [B, kHeads, values] = sizes < MOST_WORK ? [drawn.B, drawn.kHeads, drawn.values] : [1, 1, 1];
+    const [B, kHeads, values] =
+      sizes < MOST_WORK ? [drawn.B, drawn.kHeads, drawn.values] : [1, 1, 1];
     const Hkv = kHeads * values;
     // Queries may have fewer heads than values have, if each reads one state.
     const H = drawn.fewerQueries && set.group === 1 ? kHeads : Hkv * set.group;
@@ -137,7 +161,9 @@ export const linearProblemsOf = (set: LinearSet): fc.Arbitrary<LinearCase> =>
       variant: set.variant,
       M: causal ? undefined : drawn.M,
       scale: normalized ? undefined : drawn.scale,
-      kvLengths: set.lengths ? drawn.lengths.slice(0, B).map((length) => Math.min(length, N)) : undefined,
+      kvLengths: set.lengths
+        ? drawn.lengths.slice(0, B).map((length) => Math.min(length, N))
+        : undefined,
       onGpu: set.lengths ? drawn.onGpu : undefined,
       keyMask: set.mask ? drawn.keyMask : undefined,
       poison: masked ? drawn.poison : undefined,

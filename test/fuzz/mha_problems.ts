@@ -5,11 +5,21 @@ import { defined } from "../support/features.ts";
 import type { MultiHeadCase } from "../support/multi_head.ts";
 import { extremesOf, maybe, perEntry, size } from "./draws.ts";
 
-/** What the texts of kernels depend on. Everything else of a problem is free, and compiles nothing. */
+/**
+ * What the texts of kernels depend on. Everything else of a problem is free, and compiles nothing.
+ */
 interface MhaSet
   extends Pick<
     MultiHeadCase,
-    "D" | "Dv" | "dtype" | "storage" | "columns" | "learnedKey" | "zeroAttention" | "sinks" | "weights"
+    | "D"
+    | "Dv"
+    | "dtype"
+    | "storage"
+    | "columns"
+    | "learnedKey"
+    | "zeroAttention"
+    | "sinks"
+    | "weights"
   > {
   readonly lengths: boolean;
   readonly masks: "none" | "keep" | "ignore" | "both";
@@ -50,14 +60,25 @@ const mhaSet: fc.Arbitrary<MhaSet> = fc.record({
 }) as fc.Arbitrary<MhaSet>;
 
 /** The feature sets of a run: few, because each is several kernels to compile. */
-export const mhaSets = (seed: number, count: number): MhaSet[] => fc.sample(mhaSet, { seed, numRuns: count });
+export const mhaSets = (seed: number, count: number): MhaSet[] =>
+  fc.sample(mhaSet, { seed, numRuns: count });
 
 const width = fc.integer({ min: 1, max: 12 });
 const axes = fc.subarray([..."BHMN"]).map((chosen) => chosen.join(""));
 const reach = fc.constantFrom(-1, 0, 1, 5, 40);
 
 /** Of what goes into the projections: queries, keys, values. Sinks are the layer's. */
-const MHA_EXTREMES = ["nanQ", "nanK", "nanV", "tinyQ", "tinyK", "tinyV", "constant", "equalKeys", "farSinks"] as const;
+const MHA_EXTREMES = [
+  "nanQ",
+  "nanK",
+  "nanV",
+  "tinyQ",
+  "tinyK",
+  "tinyV",
+  "constant",
+  "equalKeys",
+  "farSinks",
+] as const;
 
 const draws = fc.record({
   N: size(150),
@@ -86,7 +107,8 @@ const draws = fc.record({
 });
 type Draws = typeof draws extends fc.Arbitrary<infer T> ? T : never;
 
-export const mhaProblemsOf = (set: MhaSet): fc.Arbitrary<MultiHeadCase> => draws.map((drawn) => problemOf(set, drawn));
+export const mhaProblemsOf = (set: MhaSet): fc.Arbitrary<MultiHeadCase> =>
+  draws.map((drawn) => problemOf(set, drawn));
 
 function problemOf(set: MhaSet, drawn: Draws): MultiHeadCase {
   const { D, Dv, dtype, storage, columns, learnedKey, zeroAttention, sinks, weights, masks } = set;

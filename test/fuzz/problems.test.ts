@@ -32,7 +32,12 @@ const nowhere = {
   createComputePipelineAsync: async () => ({}),
   createCommandEncoder: () => ({ beginComputePass: () => pass, finish: () => ({}) }),
 } as unknown as GPUDevice;
-const pass = { setPipeline: () => {}, setBindGroup: () => {}, dispatchWorkgroups: () => {}, end: () => {} };
+const pass = {
+  setPipeline: () => {},
+  setBindGroup: () => {},
+  dispatchWorkgroups: () => {},
+  end: () => {},
+};
 
 const SETS = 100;
 const EACH = 10;
@@ -73,11 +78,25 @@ describe("1,000 drawn problems", () => {
     expect(kinds("scoreFunction")).toEqual(["halved", "hiding", "sloped", "weighted"]);
     expect(kinds("maskFunction")).toEqual(["causal", "dilated", "heads", "nothing", "window"]);
     expect(kinds("alibi")).toEqual(["BH", "H"]);
-    const lists: (keyof Case)[] = ["kvLengths", "qLengths", "cuSeqlensQ", "cuSeqlensKv", "window", "blockSize"];
+    const lists: (keyof Case)[] = [
+      "kvLengths",
+      "qLengths",
+      "cuSeqlensQ",
+      "cuSeqlensKv",
+      "window",
+      "blockSize",
+    ];
     for (const name of lists) expect(kinds(name), name).toEqual(["list"]);
     const flags: (keyof Case)[] = ["sinks", "rowMax", "onGpu", "poison"];
     for (const name of flags) expect(kinds(name), name).toEqual(["true"]);
-    const numbers: (keyof Case)[] = ["attentionChunk", "softcap", "scale", "spread", "maxDispatchFlops", "Dv"];
+    const numbers: (keyof Case)[] = [
+      "attentionChunk",
+      "softcap",
+      "scale",
+      "spread",
+      "maxDispatchFlops",
+      "Dv",
+    ];
     for (const name of numbers) expect(kinds(name), name).toEqual(["number"]);
     const given: (keyof Case)[] = ["relativeBias", "dropout", "bias", "mask", "layout"];
     for (const name of given) expect(seen.has(name), name).toBe(true);
@@ -98,14 +117,19 @@ describe("1,000 drawn problems", () => {
     expect(all.some(({ N }) => N > 300)).toBe(true);
     expect(all.some(({ M, N }) => M > N) && all.some(({ M, N }) => M < N)).toBe(true);
     expect(all.some(({ H, Hkv }) => H !== Hkv)).toBe(true);
-    expect(all.some(({ mask }) => mask?.bits) && all.some(({ mask }) => mask && !mask.bits)).toBe(true);
+    expect(all.some(({ mask }) => mask?.bits) && all.some(({ mask }) => mask && !mask.bits)).toBe(
+      true,
+    );
     expect(all.some(({ bias }) => bias?.blocked)).toBe(true);
-    const rows = ({ cuSeqlensQ = [] }: Case) => cuSeqlensQ.slice(1).map((end, b) => end - cuSeqlensQ[b]);
+    const rows = ({ cuSeqlensQ = [] }: Case) =>
+      cuSeqlensQ.slice(1).map((end, b) => end - cuSeqlensQ[b]);
     expect(all.some((problem) => rows(problem).includes(0))).toBe(true);
   });
 
   it("are the same for the same seed, and others for another", () => {
-    expect(featureSets(7, SETS)).toEqual(problems.filter((_, index) => index % EACH === 0).map(({ set }) => set));
+    expect(featureSets(7, SETS)).toEqual(
+      problems.filter((_, index) => index % EACH === 0).map(({ set }) => set),
+    );
     expect(featureSets(8, SETS)).not.toEqual(featureSets(7, SETS));
   });
 });
@@ -117,13 +141,29 @@ const kindOf = (value: unknown) =>
 async function expectValid(problem: Case): Promise<void> {
   const { B = 1, H = 1, Hkv = H, M, N, D, Dv = D, seed = 1 } = problem;
   const features = featuresOf(problem, { B, H, M, N, D: problem.D }, seed);
-  const { causal, scale, maxDispatchFlops, attentionChunk, softcap, layout = "bhmd", variant } = problem;
-  const shape = (h: number, rows: number, d: number) => (layout === "bhmd" ? [B, h, rows, d] : [B, rows, h, d]);
+  const {
+    causal,
+    scale,
+    maxDispatchFlops,
+    attentionChunk,
+    softcap,
+    layout = "bhmd",
+    variant,
+  } = problem;
+  const shape = (h: number, rows: number, d: number) =>
+    layout === "bhmd" ? [B, h, rows, d] : [B, rows, h, d];
   const blockMask = features.blockMask && {
     blockMask: await createBlockMask(nowhere, ...features.blockMask),
     maskFunction: undefined,
   };
-  const given = Object.entries({ causal, scale, maxDispatchFlops, attentionChunk, softcap, variant });
+  const given = Object.entries({
+    causal,
+    scale,
+    maxDispatchFlops,
+    attentionChunk,
+    softcap,
+    variant,
+  });
   const asked = {
     ...Object.fromEntries(given.filter(([, value]) => value !== undefined)),
     layout,

@@ -7,9 +7,15 @@ import { type Axes, defined, type SimilarityFeature } from "../support/features.
 import { MASK_FUNCTIONS, SCORE_FUNCTIONS } from "../support/functions.ts";
 import { extremesOf, MOST_ENTRIES, maybe, perEntry, size, WholeNumber, weighted } from "./draws.ts";
 
-/** What the text of a kernel depends on. Everything else of a problem is free, and compiles nothing. */
-export interface FeatureSet extends Pick<Case, "variant" | "D" | "Dv" | "dtype" | "rowMax" | "sinks"> {
-  /** Lengths and positions: the same for all entries, their own, or those of entries one after the other. */
+/**
+ * What the text of a kernel depends on. Everything else of a problem is free, and compiles nothing.
+ */
+export interface FeatureSet
+  extends Pick<Case, "variant" | "D" | "Dv" | "dtype" | "rowMax" | "sinks"> {
+  /**
+   * Lengths and positions: the same for all entries, their own, or those of entries one after the
+   * other.
+   */
   readonly entries: "alike" | "own" | "packed";
   readonly mask: "bytes" | "bits" | undefined;
   readonly bias: true | undefined;
@@ -26,7 +32,10 @@ export interface FeatureSet extends Pick<Case, "variant" | "D" | "Dv" | "dtype" 
 }
 
 const HEAD_DIMS = [8, 16, 32, 40, 64, 1, 5];
-/** Multiply-adds, about, after which heads and batch entries are cut: a software adapter does 2e8 in a second. */
+/**
+ * Multiply-adds, about, after which heads and batch entries are cut: a software adapter does 2e8 in
+ * a second.
+ */
 const MOST_WORK = 3e7;
 
 /** Multiply-adds that a column of other scores is worth. */
@@ -41,8 +50,12 @@ const headDim = weighted([
 const float = fc.constantFrom("f32" as const, "f16" as const, "bf16" as const);
 const flag = maybe(fc.constant(true as const));
 
-/** Whether a set is for the decode kernel, whose pipelines depend on the number of queries: a few are enough. */
-const decodes = ({ variant }: { variant?: string | undefined }) => variant?.startsWith("decode") ?? false;
+/**
+ * Whether a set is for the decode kernel, whose pipelines depend on the number of queries: a few
+ * are enough.
+ */
+const decodes = ({ variant }: { variant?: string | undefined }) =>
+  variant?.startsWith("decode") ?? false;
 const FEW = 4;
 
 /** Variants without tiles, and the one for narrow heads. */
@@ -60,7 +73,13 @@ const featureSet: fc.Arbitrary<FeatureSet> = fc
     ]),
     D: headDim,
     Dv: maybe(headDim, 40),
-    dtype: maybe(fc.oneof(fc.constantFrom("f16" as const, "bf16" as const), fc.tuple(float, float, float, float)), 30),
+    dtype: maybe(
+      fc.oneof(
+        fc.constantFrom("f16" as const, "bf16" as const),
+        fc.tuple(float, float, float, float),
+      ),
+      30,
+    ),
     entries: fc.constantFrom("alike" as const, "own" as const, "packed" as const),
     rowMax: flag,
     sinks: flag,
@@ -77,8 +96,12 @@ const featureSet: fc.Arbitrary<FeatureSet> = fc
   .map(({ variant, ...set }) => ({
     ...set,
     variant: variant === NARROW && set.D > 64 ? "64x32" : variant,
-    // A block mask is for one position of the queries, needs a function, and has no blocks for decoding.
-    blockMask: set.entries === "alike" && set.maskFunction && !decodes({ variant }) ? set.blockMask : undefined,
+    // A block mask is for one position of the queries, needs a function, and has no blocks for
+    // decoding.
+    blockMask:
+      set.entries === "alike" && set.maskFunction && !decodes({ variant })
+        ? set.blockMask
+        : undefined,
   })) as fc.Arbitrary<FeatureSet>;
 
 const similarity: fc.Arbitrary<SimilarityFeature> = weighted<SimilarityFeature>([
@@ -133,7 +156,10 @@ const share = fc.constantFrom(0.7, 0.5, 0.9, 0.1, 0, 1);
 /** Keys that a window reaches to one side. */
 const reach = fc.oneof(fc.constantFrom(-1, 0, 1), fc.integer({ min: 0, max: 100 }));
 
-/** What is drawn for every problem, whether its feature set uses it or not, so that a shrunk one keeps the rest. */
+/**
+ * What is drawn for every problem, whether its feature set uses it or not, so that a shrunk one
+ * keeps the rest.
+ */
 const draws = fc.record({
   sizes: fc.record({
     N: size(700),
@@ -146,15 +172,22 @@ const draws = fc.record({
     keys: perEntry(size(150)),
   }),
   lengths: fc.record({ kv: perEntry(size(300)), q: perEntry(size(300)) }),
-  /** Which of lengths of keys, lengths of queries and positions entries have of their own, as bits. */
+  /**
+   * Which of lengths of keys, lengths of queries and positions entries have of their own, as bits.
+   */
   own: fc.integer({ min: 1, max: 7 }),
   kvSplits: maybe(fc.integer({ min: 1, max: 20 }), 60),
   offsets: perEntry(offset),
   offset: maybe(offset),
-  causal: maybe(fc.constantFrom<NonNullable<Case["causal"]>[]>(true, "bottom-right", "top-left", false), 60),
+  causal: maybe(
+    fc.constantFrom<NonNullable<Case["causal"]>[]>(true, "bottom-right", "top-left", false),
+    60,
+  ),
   window: maybe(fc.tuple(reach, reach)),
   sinkTokens: maybe(fc.oneof(fc.constantFrom(1, 4, 32), fc.integer({ min: 0, max: 200 }))),
-  attentionChunk: maybe(fc.oneof(fc.constantFrom(1, 2, 31, 32, 33, 64), fc.integer({ min: 1, max: 400 }))),
+  attentionChunk: maybe(
+    fc.oneof(fc.constantFrom(1, 2, 31, 32, 33, 64), fc.integer({ min: 1, max: 400 })),
+  ),
   layout: maybe(fc.constant("bmhd" as const), 40),
   onGpu: maybe(fc.constant(true), 30),
   poison: maybe(fc.constant(true), 50),
@@ -181,10 +214,21 @@ const draws = fc.record({
 type Draws = typeof draws extends fc.Arbitrary<infer T> ? T : never;
 
 /** Problems of a feature set. They shrink to smaller ones of the same set. */
-export const problemsOf = (set: FeatureSet): fc.Arbitrary<Case> => draws.map((drawn) => problemOf(set, drawn));
+export const problemsOf = (set: FeatureSet): fc.Arbitrary<Case> =>
+  draws.map((drawn) => problemOf(set, drawn));
 
 function problemOf(set: FeatureSet, drawn: Draws): Case {
-  const { attentionChunk, sinkTokens, layout, onGpu, scale, spread, maxDispatchFlops, seed, window } = drawn;
+  const {
+    attentionChunk,
+    sinkTokens,
+    layout,
+    onGpu,
+    scale,
+    spread,
+    maxDispatchFlops,
+    seed,
+    window,
+  } = drawn;
   const sizes = sizesOf(set, drawn);
   const positions = positionsOf(set, drawn, sizes);
   const padded = positions.kvLengths || positions.qLengths;
@@ -221,24 +265,35 @@ function problemOf(set: FeatureSet, drawn: Draws): Case {
     scoreFunction: set.scoreFunction,
     maskFunction: set.maskFunction,
     // Of whole tiles.
-    blockSize: set.blockMask && (set.variant === "64x64" ? ([drawn.blockSize[0], 64] as const) : drawn.blockSize),
+    blockSize:
+      set.blockMask &&
+      (set.variant === "64x64" ? ([drawn.blockSize[0], 64] as const) : drawn.blockSize),
   };
   return defined<Case>(problem as Partial<Case>) as Case;
 }
 
 /**
- * Hostile values that a set has a meaning for. Huge ones go with neither dropout nor a score function: how far a right
- * result may be from float64 there is not known for any score function, nor for weights that no longer are an average's.
+ * Hostile values that a set has a meaning for. Huge ones go with neither dropout nor a score
+ * function: how far a right result may be from float64 there is not known for any score function,
+ * nor for weights that no longer are an average's.
  */
-function allowed(set: FeatureSet, extremes: readonly Extreme[] | undefined): readonly Extreme[] | undefined {
+function allowed(
+  set: FeatureSet,
+  extremes: readonly Extreme[] | undefined,
+): readonly Extreme[] | undefined {
   const left = extremes?.filter((kind) => {
     if (kind.startsWith("huge")) return !set.dropout && !set.scoreFunction;
-    return kind === "farBias" ? set.bias && !set.dropout && !set.scoreFunction : kind !== "farSinks" || set.sinks;
+    return kind === "farBias"
+      ? set.bias && !set.dropout && !set.scoreFunction
+      : kind !== "farSinks" || set.sinks;
   });
   return left?.length ? left : undefined;
 }
 
-/** Shapes, with packed sequences where the set has them, cut to an amount of work that any adapter does soon. */
+/**
+ * Shapes, with packed sequences where the set has them, cut to an amount of work that any adapter
+ * does soon.
+ */
 function sizesOf(set: FeatureSet, { sizes: drawn }: Draws) {
   const { entries, D, Dv = D, similarity } = set;
   const few = (rows: number) => (decodes(set) ? rows % (FEW + 1) : rows);
@@ -246,9 +301,13 @@ function sizesOf(set: FeatureSet, { sizes: drawn }: Draws) {
     cuSeqlensQ: cumulative(drawn.queries.slice(0, drawn.entries).map(few)),
     cuSeqlensKv: cumulative(drawn.keys.slice(0, drawn.entries)),
   };
-  const [M, N] = packed ? [last(packed.cuSeqlensQ), last(packed.cuSeqlensKv)] : [few(drawn.M), drawn.N];
+  const [M, N] = packed
+    ? [last(packed.cuSeqlensQ), last(packed.cuSeqlensKv)]
+    : [few(drawn.M), drawn.N];
   const scores = packed
-    ? drawn.queries.slice(0, drawn.entries).reduce((sum, rows, entry) => sum + rows * drawn.keys[entry], 0)
+    ? drawn.queries
+        .slice(0, drawn.entries)
+        .reduce((sum, rows, entry) => sum + rows * drawn.keys[entry], 0)
     : M * N;
   const most = MOST_WORK / (scores * ((similarity ? SIMILARITY_WORK * D : D) + Dv + 32));
   const { kvHeads, groups } = drawn;
@@ -262,14 +321,25 @@ function sizesOf(set: FeatureSet, { sizes: drawn }: Draws) {
 }
 
 /** Causality, lengths and positions: of all entries together or of each. */
-function positionsOf(set: FeatureSet, drawn: Draws, { B, M, N, cuSeqlensQ, cuSeqlensKv }: ReturnType<typeof sizesOf>) {
+function positionsOf(
+  set: FeatureSet,
+  drawn: Draws,
+  { B, M, N, cuSeqlensQ, cuSeqlensKv }: ReturnType<typeof sizesOf>,
+) {
   const { entries } = set;
   const own = entries === "alike" ? 0 : entries === "own" ? drawn.own : drawn.own - 1;
   const count = cuSeqlensQ ? cuSeqlensQ.length - 1 : B;
-  const within = (lengths: readonly number[], rows: number, starts: readonly number[] | undefined) =>
-    lengths.slice(0, count).map((length, b) => Math.min(length, starts ? starts[b + 1] - starts[b] : rows));
+  const within = (
+    lengths: readonly number[],
+    rows: number,
+    starts: readonly number[] | undefined,
+  ) =>
+    lengths
+      .slice(0, count)
+      .map((length, b) => Math.min(length, starts ? starts[b + 1] - starts[b] : rows));
   const queryOffset = own & 4 ? drawn.offsets.slice(0, count) : drawn.offset;
-  // Names of alignments don't go with an offset, and block masks have the first query where the offset says.
+  // Names of alignments don't go with an offset, and block masks have the first query where the
+  // offset says.
   const named = queryOffset === undefined && !(set.blockMask && drawn.causal === "top-left");
   return {
     causal: named || drawn.causal === undefined ? drawn.causal : drawn.causal !== false,
@@ -280,7 +350,10 @@ function positionsOf(set: FeatureSet, drawn: Draws, { B, M, N, cuSeqlensQ, cuSeq
 }
 
 /** Bits run along the keys. */
-function maskOf(kind: "bytes" | "bits", { axes: chosen, keep }: Draws["mask"]): NonNullable<Case["mask"]> {
+function maskOf(
+  kind: "bytes" | "bits",
+  { axes: chosen, keep }: Draws["mask"],
+): NonNullable<Case["mask"]> {
   if (kind === "bytes") return { axes: chosen, keep };
   return { axes: chosen.includes("N") ? chosen : `${chosen}N`, bits: true, keep };
 }

@@ -1,4 +1,5 @@
-// Random problems of what works on rows: shapes, axes, strides, dtypes, and rows of every magnitude.
+// Random problems of what works on rows: shapes, axes, strides, dtypes, and rows of every
+// magnitude.
 
 import fc from "fast-check";
 import type { Extreme } from "../support/extremes.ts";
@@ -11,7 +12,17 @@ import { maybe, size } from "./draws.ts";
 export const HOSTILE_ROWS = 60;
 
 const OPERATIONS: readonly RowOperation[] = [
-  ...(["softmax", "logSoftmax", "layerNorm", "rmsNorm", "gelu", "addBias", "copyTensor", "project", "rotary"] as const),
+  ...([
+    "softmax",
+    "logSoftmax",
+    "layerNorm",
+    "rmsNorm",
+    "gelu",
+    "addBias",
+    "copyTensor",
+    "project",
+    "rotary",
+  ] as const),
   "positionEncoding",
 ];
 const KINDS: readonly RowExtreme[] = ["huge", "tiny", "constant", "far", "zeros", "nan", "nothing"];
@@ -46,7 +57,10 @@ const draws = fc.record({
   epsilon: fc.constantFrom(undefined, 1e-5, 1e-12, 0, 0.1),
   offset: maybe(fc.integer({ min: 0, max: 100_000 }), 50),
   spread: maybe(fc.constantFrom(0.1, 10, 1000), 30),
-  extremes: maybe(fc.uniqueArray(fc.constantFrom(...KINDS), { minLength: 1, maxLength: 3 }), HOSTILE_ROWS),
+  extremes: maybe(
+    fc.uniqueArray(fc.constantFrom(...KINDS), { minLength: 1, maxLength: 3 }),
+    HOSTILE_ROWS,
+  ),
   seed: fc.noShrink(fc.integer({ min: 1, max: 1e6 })),
 });
 
@@ -60,7 +74,10 @@ const scoreDraws = fc.record({
   count: fc.integer({ min: 1, max: 40 }),
   causal: maybe(fc.constant(true as const), 40),
   spread: maybe(fc.constantFrom(0.1, 3), 30),
-  extremes: maybe(fc.uniqueArray(fc.constantFrom(0, 1, 2, 3), { minLength: 1, maxLength: 3 }), HOSTILE_ROWS),
+  extremes: maybe(
+    fc.uniqueArray(fc.constantFrom(0, 1, 2, 3), { minLength: 1, maxLength: 3 }),
+    HOSTILE_ROWS,
+  ),
   seed: fc.noShrink(fc.integer({ min: 1, max: 1e6 })),
 });
 /** The order of keys that are no numbers is not promised. */
@@ -111,7 +128,8 @@ export const rowProblemsOf = (set: RowSet): fc.Arbitrary<RowCase> =>
       order: dense ? undefined : order && (op === "rotary" ? [0, 0] : order),
       gap: dense ? undefined : gap,
       epsilon: normed ? epsilon : undefined,
-      residual: normed || op === "gelu" || op === "addBias" || op === "copyTensor" ? residual : undefined,
+      residual:
+        normed || op === "gelu" || op === "addBias" || op === "copyTensor" ? residual : undefined,
       weight: normed ? weight : undefined,
       bias: normed || op === "gelu" || op === "copyTensor" || op === "project" ? bias : undefined,
       other: paired || op === "gelu" ? other : undefined,
@@ -125,10 +143,15 @@ export const rowProblemsOf = (set: RowSet): fc.Arbitrary<RowCase> =>
 /** Rows of one number have no deviation: with epsilon 0 nothing is right for them. */
 function isMeant(
   kind: RowExtreme,
-  { op, epsilon, residual }: { op: RowOperation; epsilon: number | undefined; residual: true | undefined },
+  {
+    op,
+    epsilon,
+    residual,
+  }: { op: RowOperation; epsilon: number | undefined; residual: true | undefined },
 ): boolean {
   const normed = op === "layerNorm" || op === "rmsNorm";
   if (kind === "nothing") return op.endsWith("oftmax");
-  if (normed && epsilon === 0 && !residual) return kind !== "constant" && kind !== "zeros" && kind !== "far";
+  if (normed && epsilon === 0 && !residual)
+    return kind !== "constant" && kind !== "zeros" && kind !== "far";
   return true;
 }

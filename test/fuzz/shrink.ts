@@ -14,7 +14,10 @@ export interface Drawn {
   readonly failure: { readonly case: Problem; readonly message: string } | undefined;
 }
 
-/** Draws a problem of a suite and tries it. If it fails, it is tried smaller, and then with less, `effort` times in all. */
+/**
+ * Draws a problem of a suite and tries it. If it fails, it is tried smaller, and then with less,
+ * `effort` times in all.
+ */
 export async function drawn(
   suite: Suite,
   problems: fc.Arbitrary<Problem>,
@@ -57,7 +60,9 @@ const complaint = ({ message }: Outcome) => message.split(/\d/)[0];
 /** What a problem can do without, keys that go together together. */
 function partsOf({ sizes, together }: Suite, problem: Problem): string[][] {
   const groups = (together?.(problem) ?? []).map((keys) => keys.filter((key) => key in problem));
-  const rest = Object.keys(problem).filter((key) => !sizes.includes(key) && !groups.flat().includes(key));
+  const rest = Object.keys(problem).filter(
+    (key) => !sizes.includes(key) && !groups.flat().includes(key),
+  );
   return [...groups, ...rest.map((key) => [key])];
 }
 

@@ -1,5 +1,5 @@
-// The suites of `npm run fuzz`: for each operation what is drawn, and what a failure is shrunk by. How a suite's problems
-// are run is in runs.ts, which pages load without what draws.
+// The suites of `npm run fuzz`: for each operation what is drawn, and what a failure is shrunk by.
+// How a suite's problems are run is in runs.ts, which pages load without what draws.
 
 import type fc from "fast-check";
 import { cacheSets, historiesOf } from "./cache.ts";
@@ -17,13 +17,16 @@ export interface Suite {
   /** A line of the help. */
   readonly about: string;
   /**
-   * What the seed of a run draws once: kernels take seconds to compile, so their constants are a pool. Gives what draws
-   * a problem, by the problem's own seed.
+   * What the seed of a run draws once: kernels take seconds to compile, so their constants are a
+   * pool. Gives what draws a problem, by the problem's own seed.
    */
   problems(seed: number): (own: number) => fc.Arbitrary<Problem>;
   /** Whole numbers that every problem has. */
   readonly required: readonly string[];
-  /** What a problem has that is no feature of it, the required numbers among it: shrunk by value, never left out. */
+  /**
+   * What a problem has that is no feature of it, the required numbers among it: shrunk by value,
+   * never left out.
+   */
   readonly sizes: readonly string[];
   /** Groups of features that only mean something together, and are left out together. */
   readonly together?: (problem: Problem) => readonly (readonly string[])[];
@@ -41,7 +44,9 @@ const forward: Suite = {
   required: ["M", "N", "D"],
   sizes: ["B", "H", "Hkv", "M", "N", "D", "seed", "variant"],
   together: (problem) =>
-    "cuSeqlensQ" in problem ? [["cuSeqlensQ", "cuSeqlensKv", "qLengths", "kvLengths", "queryOffset"]] : [],
+    "cuSeqlensQ" in problem
+      ? [["cuSeqlensQ", "cuSeqlensKv", "qLengths", "kvLengths", "queryOffset"]]
+      : [],
 };
 
 const linear: Suite = {
@@ -51,7 +56,21 @@ const linear: Suite = {
     return (own) => linearProblemsOf(pool[(own >>> 8) % pool.length]);
   },
   required: ["N", "D"],
-  sizes: ["B", "H", "Hkv", "Hk", "M", "N", "D", "seed", "variant", "updateRule", "causal", "normalized", "featureMap"],
+  sizes: [
+    "B",
+    "H",
+    "Hkv",
+    "Hk",
+    "M",
+    "N",
+    "D",
+    "seed",
+    "variant",
+    "updateRule",
+    "causal",
+    "normalized",
+    "featureMap",
+  ],
 };
 
 const mha: Suite = {
@@ -117,13 +136,24 @@ const SCORE_OPERATIONS = [
 ];
 
 const rows: Suite = {
-  about: "softmax, norms, gelu, copies, projections, positions, merging, weights: axes, strides, magnitudes",
+  about:
+    "softmax, norms, gelu, copies, projections, positions, merging, weights: axes, strides, magnitudes",
   problems(seed) {
-    const pool = [...rowSets(seed, 40).map(rowProblemsOf), ...SCORE_OPERATIONS.map(scoreProblemsOf)];
+    const pool = [
+      ...rowSets(seed, 40).map(rowProblemsOf),
+      ...SCORE_OPERATIONS.map(scoreProblemsOf),
+    ];
     return (own) => pool[(own >>> 8) % pool.length];
   },
   required: ["M", "N"],
   sizes: ["op", "B", "H", "M", "N", "K", "seed"],
 };
 
-export const SUITES: Readonly<Record<SuiteName, Suite>> = { forward, linear, mha, additive, cache, rows };
+export const SUITES: Readonly<Record<SuiteName, Suite>> = {
+  forward,
+  linear,
+  mha,
+  additive,
+  cache,
+  rows,
+};

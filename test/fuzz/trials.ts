@@ -1,4 +1,5 @@
-// Problems on a GPU, one after the other, each compared with the float64 reference. Runs in a page and in Node alike.
+// Problems on a GPU, one after the other, each compared with the float64 reference. Runs in a page
+// and in Node alike.
 
 import { FoveaError } from "../../src/index.ts";
 import { KeptDevice } from "../support/kept_device.ts";

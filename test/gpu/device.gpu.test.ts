@@ -1,11 +1,19 @@
-// The device, pipelines and clocks: what is asked for, what is compiled once, and how late errors arrive.
+// The device, pipelines and clocks: what is asked for, what is compiled once, and how late errors
+// arrive.
 
 import { describe, expect, it, vi } from "vitest";
 import { compileKernel } from "../../src/gpu/pipelines.ts";
 import { createGpuTimer, requestFoveaDevice, tensor } from "../../src/index.ts";
 import { link } from "../../src/shader/link.ts";
 import type { KernelSource } from "../../src/types.ts";
-import { failOnGpuErrors, gpu, newDevice, overridden, plainDevice, testDevice } from "../support/device.ts";
+import {
+  failOnGpuErrors,
+  gpu,
+  newDevice,
+  overridden,
+  plainDevice,
+  testDevice,
+} from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
 
 failOnGpuErrors();
@@ -14,7 +22,11 @@ describe("requestFoveaDevice", () => {
   it("asks for the adapter's highest useful limits and features", async () => {
     const adapter = (await (await gpu).requestAdapter()) as GPUAdapter;
     const device = await newDevice();
-    for (const limit of ["maxComputeWorkgroupStorageSize", "maxStorageBufferBindingSize", "maxBufferSize"] as const) {
+    for (const limit of [
+      "maxComputeWorkgroupStorageSize",
+      "maxStorageBufferBindingSize",
+      "maxBufferSize",
+    ] as const) {
       expect(device.limits[limit]).toBe(adapter.limits[limit]);
     }
     for (const feature of ["shader-f16", "subgroups", "timestamp-query"]) {
@@ -24,14 +36,16 @@ describe("requestFoveaDevice", () => {
     device.destroy();
   });
   it("says when WebGPU, an adapter, a feature or a limit is not to be had", async () => {
-    const fake = (adapter: Partial<GPUAdapter> | null) => ({ requestAdapter: async () => adapter }) as unknown as GPU;
+    const fake = (adapter: Partial<GPUAdapter> | null) =>
+      ({ requestAdapter: async () => adapter }) as unknown as GPU;
     vi.stubGlobal("navigator", {});
     await expectError(() => requestFoveaDevice(), "device", /WebGPU is not available here/);
     vi.unstubAllGlobals();
     await expectError(() => requestFoveaDevice({ gpu: fake(null) }), "device", /no adapter here/);
     const entry = await gpu;
     await expectError(
-      () => requestFoveaDevice({ gpu: entry, requiredFeatures: ["no-such-feature" as GPUFeatureName] }),
+      () =>
+        requestFoveaDevice({ gpu: entry, requiredFeatures: ["no-such-feature" as GPUFeatureName] }),
       "device",
       "requestFoveaDevice: the adapter has no no-such-feature.",
     );
@@ -61,7 +75,10 @@ describe("compileKernel", () => {
         return device.createComputePipelineAsync(descriptor);
       },
     });
-    const [a, b] = await Promise.all([compileKernel(counting, kernel(GOOD)), compileKernel(counting, kernel(GOOD))]);
+    const [a, b] = await Promise.all([
+      compileKernel(counting, kernel(GOOD)),
+      compileKernel(counting, kernel(GOOD)),
+    ]);
     const c = await compileKernel(counting, kernel(GOOD));
     expect(a.pipeline).toBe(b.pipeline);
     expect(a.pipeline).toBe(c.pipeline);
@@ -84,12 +101,20 @@ describe("compileKernel", () => {
     const device = await testDevice();
     const loop = "  // unroll\n  for (var i = 0u; i < 2u; i++) {\n    out[i] += 1.5;\n  }";
     const bad = kernel(GOOD.replace("  out[0] += 1u;", loop));
-    await expectError(() => compileKernel(device, bad), "shader", /^k does not compile:\nyour kernel:6: no matching/);
+    await expectError(
+      () => compileKernel(device, bad),
+      "shader",
+      /^k does not compile:\nyour kernel:6: no matching/,
+    );
   });
   it("reports a pipeline that does not fit its bindings", async () => {
     const device = await testDevice();
     const unbound = { ...kernel(`${GOOD} // again`), bindings: [] };
-    await expectError(() => compileKernel(device, unbound), "shader", /^k does not compile:\n.*binding/s);
+    await expectError(
+      () => compileKernel(device, unbound),
+      "shader",
+      /^k does not compile:\n.*binding/s,
+    );
   });
 });
 
@@ -126,12 +151,19 @@ describe("late errors", () => {
 
 describe.each(["timestamp-query", "wall-clock"] as const)("a %s timer", (source) => {
   it("measures more for more work", async () => {
-    const requiredFeatures: GPUFeatureName[] = source === "timestamp-query" ? ["timestamp-query"] : [];
+    const requiredFeatures: GPUFeatureName[] =
+      source === "timestamp-query" ? ["timestamp-query"] : [];
     const device = await plainDevice({ requiredFeatures });
-    const loop = GOOD.replace("  out[0] += 1u;", "  for (var i = 0u; i < 20000u; i++) { out[0] += i * out[1]; }");
+    const loop = GOOD.replace(
+      "  out[0] += 1u;",
+      "  for (var i = 0u; i < 20000u; i++) { out[0] += i * out[1]; }",
+    );
     const { pipeline, layout } = await compileKernel(device, kernel(loop));
     const out = tensor(device, [4], { dtype: "u32", data: [0, 1, 0, 0] });
-    const group = device.createBindGroup({ layout, entries: [{ binding: 0, resource: { buffer: out.buffer } }] });
+    const group = device.createBindGroup({
+      layout,
+      entries: [{ binding: 0, resource: { buffer: out.buffer } }],
+    });
     const timer = createGpuTimer(device);
     expect(timer.source).toBe(source);
     const run = (count: number) =>

@@ -1,5 +1,5 @@
-// What is kept for a device, on a device that only counts: bounded, and gone with the device or on request. And errors that
-// come late: nobody has to wait for them.
+// What is kept for a device, on a device that only counts: bounded, and gone with the device or on
+// request. And errors that come late: nobody has to wait for them.
 
 import { describe, expect, it, vi } from "vitest";
 import { guarded, settle, toldOfLoss } from "../../src/gpu/buffers.ts";
@@ -75,7 +75,11 @@ describe("pipelines of a device", () => {
   it("do not keep a text that did not compile", async () => {
     const { device, count, fail } = stub();
     fail(true);
-    await expectError(() => compileKernel(device, kernel("text")), "shader", "k does not compile:\nno");
+    await expectError(
+      () => compileKernel(device, kernel("text")),
+      "shader",
+      "k does not compile:\nno",
+    );
     fail(false);
     await compileKernel(device, kernel("text"));
     expect(count.pipelines).toBe(2);
@@ -96,7 +100,9 @@ describe("pipelines of a device", () => {
     get(0);
     expect(made).toBe(66);
     const loaded = new KernelCache<number, Promise<KernelSource>>();
-    await expect(loaded.get(1, () => Promise.reject(new Error("no network")))).rejects.toThrow("no network");
+    await expect(loaded.get(1, () => Promise.reject(new Error("no network")))).rejects.toThrow(
+      "no network",
+    );
     expect((await loaded.get(1, async () => kernel("1"))).code).toBe("1");
   });
 });
@@ -145,9 +151,16 @@ describe("a device that is lost in flight", () => {
 
 describe("settle", () => {
   it("waits for all, and rejects with the error that explains the others", async () => {
-    const error = (code: "validation" | "out-of-memory" | "device-lost") => new FoveaError(code, code);
-    const late = new Promise<void>((_, reject) => setTimeout(() => reject(error("out-of-memory")), 5));
-    await expectError(() => settle([Promise.reject(error("validation")), late]), "out-of-memory", "out-of-memory");
+    const error = (code: "validation" | "out-of-memory" | "device-lost") =>
+      new FoveaError(code, code);
+    const late = new Promise<void>((_, reject) =>
+      setTimeout(() => reject(error("out-of-memory")), 5),
+    );
+    await expectError(
+      () => settle([Promise.reject(error("validation")), late]),
+      "out-of-memory",
+      "out-of-memory",
+    );
     const both = [Promise.reject(error("out-of-memory")), Promise.reject(error("device-lost"))];
     await expectError(() => settle(both), "device-lost", "device-lost");
     await expect(settle([Promise.resolve(), undefined])).resolves.toBeUndefined();
@@ -157,7 +170,9 @@ describe("settle", () => {
 describe("what the content of a memory waits for", () => {
   it("is of all that failed the first, and the allocation whatever else failed", async () => {
     const refused = Promise.reject(new FoveaError("out-of-memory", "no memory"));
-    const allocated = new Promise<void>((_, reject) => setTimeout(() => reject(new Error("late")), 5));
+    const allocated = new Promise<void>((_, reject) =>
+      setTimeout(() => reject(new Error("late")), 5),
+    );
     const storage = storageOf({} as GPUBuffer, true, allocated);
     waitFor(storage, refused);
     for (let again = 0; again < 20; again++) {

@@ -1,4 +1,5 @@
-// Tensors: what goes in comes out, through every dtype, stride and view; and what can't be made says why.
+// Tensors: what goes in comes out, through every dtype, stride and view; and what can't be made
+// says why.
 
 import { describe, expect, it } from "vitest";
 import { type Dtype, tensor } from "../../src/index.ts";
@@ -53,18 +54,25 @@ describe("tensor", () => {
     expect([...(await bits.read())]).toEqual([1, -(2 ** -24)]);
   });
 
-  it.each<Dtype>(["f32", "f16", "u32", "i32"])("reads %s views of any strides and offset", async (dtype) => {
-    const device = await testDevice();
-    const numbers = Array.from({ length: 60 }, (_, i) => i);
-    const t = tensor(device, [3, 4, 5], { dtype, data: numbers });
-    const read = async (view: typeof t) => [...(await view.read())];
-    expect(await read(t.permute(2, 0, 1))).toEqual(
-      [0, 1, 2, 3, 4].flatMap((c) => [0, 1, 2].flatMap((a) => [0, 1, 2, 3].map((b) => 20 * a + 5 * b + c))),
-    );
-    expect(await read(t.slice(1, 1, 3).slice(2, 3, 4))).toEqual([8, 13, 28, 33, 48, 53]);
-    expect(await read(t.view({ shape: [2, 3], strides: [0, 7], offset: 3 }))).toEqual([3, 10, 17, 3, 10, 17]);
-    expect(await read(t.slice(0, 3, 3))).toEqual([]);
-  });
+  it.each<Dtype>(["f32", "f16", "u32", "i32"])(
+    "reads %s views of any strides and offset",
+    async (dtype) => {
+      const device = await testDevice();
+      const numbers = Array.from({ length: 60 }, (_, i) => i);
+      const t = tensor(device, [3, 4, 5], { dtype, data: numbers });
+      const read = async (view: typeof t) => [...(await view.read())];
+      expect(await read(t.permute(2, 0, 1))).toEqual(
+        [0, 1, 2, 3, 4].flatMap((c) =>
+          [0, 1, 2].flatMap((a) => [0, 1, 2, 3].map((b) => 20 * a + 5 * b + c)),
+        ),
+      );
+      expect(await read(t.slice(1, 1, 3).slice(2, 3, 4))).toEqual([8, 13, 28, 33, 48, 53]);
+      expect(await read(t.view({ shape: [2, 3], strides: [0, 7], offset: 3 }))).toEqual([
+        3, 10, 17, 3, 10, 17,
+      ]);
+      expect(await read(t.slice(0, 3, 3))).toEqual([]);
+    },
+  );
 
   it("lays data out by strides and offset", async () => {
     const device = await testDevice();
@@ -187,9 +195,21 @@ describe("tensor refuses", () => {
       "argument",
       "t: shape [7] with strides [1] from element 0 on needs 28 bytes; the buffer has 24.",
     );
-    await expectError(() => t.permute(0, 0), "argument", "t.permute: expected each of the axes 0..1 once, got [0, 0].");
-    await expectError(() => t.slice(1, 2, 4), "argument", "t.slice: no range 2..4 of axis 1 in shape [2,3].");
-    await expectError(() => t.slice(2, 0, 1), "argument", "t.slice: no range 0..1 of axis 2 in shape [2,3].");
+    await expectError(
+      () => t.permute(0, 0),
+      "argument",
+      "t.permute: expected each of the axes 0..1 once, got [0, 0].",
+    );
+    await expectError(
+      () => t.slice(1, 2, 4),
+      "argument",
+      "t.slice: no range 2..4 of axis 1 in shape [2,3].",
+    );
+    await expectError(
+      () => t.slice(2, 0, 1),
+      "argument",
+      "t.slice: no range 0..1 of axis 2 in shape [2,3].",
+    );
   });
 
   it("a lost device", async () => {
@@ -197,7 +217,11 @@ describe("tensor refuses", () => {
     const t = tensor(device, [4]);
     device.destroy();
     await device.lost;
-    await expectError(() => tensor(device, [1]), "device-lost", /the GPU device was lost \(destroyed/);
+    await expectError(
+      () => tensor(device, [1]),
+      "device-lost",
+      /the GPU device was lost \(destroyed/,
+    );
     await expectError(() => t.read(), "device-lost", /request a new device/);
   });
 });

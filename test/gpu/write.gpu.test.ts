@@ -1,4 +1,5 @@
-// Values given to tensors: nested, of every kind of array, and later by write(); and what no value is.
+// Values given to tensors: nested, of every kind of array, and later by write(); and what no value
+// is.
 
 import { describe, expect, it } from "vitest";
 import { type Dtype, type TensorData, tensor } from "../../src/index.ts";
@@ -17,7 +18,12 @@ const detached = () => {
 };
 
 /** Data for shape [2], its dtype, and what is stored. */
-const TAKEN: readonly (readonly [what: string, data: () => unknown, dtype: Dtype, stored: readonly number[]])[] = [
+const TAKEN: readonly (readonly [
+  what: string,
+  data: () => unknown,
+  dtype: Dtype,
+  stored: readonly number[],
+])[] = [
   ["BigInt64Array", () => BigInt64Array.of(-(2n ** 31n), 7n), "i32", [-(2 ** 31), 7]],
   ["BigUint64Array", () => BigUint64Array.of(2n ** 32n - 1n, 0n), "u32", [2 ** 32 - 1, 0]],
   ["bigints", () => [3n, -4n], "f32", [3, -4]],
@@ -27,7 +33,12 @@ const TAKEN: readonly (readonly [what: string, data: () => unknown, dtype: Dtype
   ["-0 and NaN", () => [-0, Number.NaN], "f32", [-0, Number.NaN]],
   [
     "shared memory", // which a page that is not isolated makes in this way only
-    () => new Float32Array(new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true }).buffer, 0, 2).fill(5),
+    () =>
+      new Float32Array(
+        new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true }).buffer,
+        0,
+        2,
+      ).fill(5),
     "f32",
     [5, 5],
   ],
@@ -63,17 +74,27 @@ describe("data", () => {
   });
   it.each(REFUSED)("%s is refused", async (_, data, dtype) => {
     const device = await testDevice();
-    await expectError(() => tensor(device, [2], { data: data() as TensorData, dtype, label: "t" }), "argument", /^t: /);
+    await expectError(
+      () => tensor(device, [2], { data: data() as TensorData, dtype, label: "t" }),
+      "argument",
+      /^t: /,
+    );
   });
   it("may be nested as the shape says, and no other way", async () => {
     const device = await testDevice();
     const nested = [[[1, 2]], [[3, 4]], [[5, 6]]];
-    expect([...(await tensor(device, [3, 1, 2], { data: nested }).read())]).toEqual([1, 2, 3, 4, 5, 6]);
-    expect([...(await tensor(device, [2, 2], { data: [Float32Array.of(1, 2), [3, 4]] as never }).read())]).toEqual([
-      1, 2, 3, 4,
+    expect([...(await tensor(device, [3, 1, 2], { data: nested }).read())]).toEqual([
+      1, 2, 3, 4, 5, 6,
     ]);
+    expect([
+      ...(await tensor(device, [2, 2], { data: [Float32Array.of(1, 2), [3, 4]] as never }).read()),
+    ]).toEqual([1, 2, 3, 4]);
     const refused = (shape: number[], data: unknown, got: RegExp) =>
-      expectError(() => tensor(device, shape, { data: data as TensorData, label: "t" }), "argument", got);
+      expectError(
+        () => tensor(device, shape, { data: data as TensorData, label: "t" }),
+        "argument",
+        got,
+      );
     await refused(
       [1, 3, 2],
       nested,
@@ -87,7 +108,11 @@ describe("data", () => {
   it("of elements that share memory is refused", async () => {
     const device = await testDevice();
     const work = () => tensor(device, [2, 2], { data: [1, 2, 3, 4], strides: [0, 1], label: "t" });
-    await expectError(work, "overlap", /^t: elements of shape \[2,2\] with strides \[0,1\] share memory/);
+    await expectError(
+      work,
+      "overlap",
+      /^t: elements of shape \[2,2\] with strides \[0,1\] share memory/,
+    );
   });
 });
 
@@ -109,7 +134,9 @@ describe("write", () => {
       ];
       for (const view of views) {
         await t.write(old);
-        const at = [...(await tensor(device, [3, 4, 5], { dtype: "u32", data: old }).view(view).read())];
+        const at = [
+          ...(await tensor(device, [3, 4, 5], { dtype: "u32", data: old }).view(view).read()),
+        ];
         const expected = [...old];
         for (const [index, place] of at.entries()) expected[place] = 100 + index;
         await view.write(fresh(view.size));
@@ -119,7 +146,9 @@ describe("write", () => {
       await t.write(old);
       const parts = [0, 1, 2, 3, 4].map((at) => t.view({ shape: [1], offset: 3 * at }));
       const writes = parts.map((part, index) => part.write([200 + index]));
-      expect([...(await t.read())].slice(0, 13)).toEqual([200, 1, 2, 201, 4, 5, 202, 7, 8, 203, 10, 11, 204]);
+      expect([...(await t.read())].slice(0, 13)).toEqual([
+        200, 1, 2, 201, 4, 5, 202, 7, 8, 203, 10, 11, 204,
+      ]);
       await Promise.all(writes);
       t.destroy();
     },
@@ -140,10 +169,22 @@ describe("write", () => {
   it("refuses what it can't write", async () => {
     const device = await testDevice();
     const t = tensor(device, [2, 2], { label: "t" });
-    await expectError(() => t.write([1, 2, 3]), "argument", "t.write: shape [2,2] has 4 elements; data has 3.");
-    await expectError(() => t.view({ shape: [4], strides: [0] }).write([1, 2, 3, 4]), "overlap", /share memory/);
+    await expectError(
+      () => t.write([1, 2, 3]),
+      "argument",
+      "t.write: shape [2,2] has 4 elements; data has 3.",
+    );
+    await expectError(
+      () => t.view({ shape: [4], strides: [0] }).write([1, 2, 3, 4]),
+      "overlap",
+      /share memory/,
+    );
     const buffer = device.createBuffer({ size: 16, usage: 128 });
-    await expectError(() => tensor(device, [4], { buffer, label: "w" }).write([1, 2, 3, 4]), "argument", /COPY_DST/);
+    await expectError(
+      () => tensor(device, [4], { buffer, label: "w" }).write([1, 2, 3, 4]),
+      "argument",
+      /COPY_DST/,
+    );
     t.destroy();
     await expectError(() => t.write([1, 2, 3, 4]), "destroyed", /destroyed/);
     buffer.destroy();
@@ -161,7 +202,9 @@ describe("a tensor", () => {
   });
   it("takes typed arrays as shape and strides, and refuses the rest", async () => {
     const device = await testDevice();
-    const t = tensor(device, Int32Array.of(2, 3) as never, { strides: (BigUint64Array.of(3n) as never) ? [3, 1] : [] });
+    const t = tensor(device, Int32Array.of(2, 3) as never, {
+      strides: (BigUint64Array.of(3n) as never) ? [3, 1] : [],
+    });
     expect(t.shape).toEqual([2, 3]);
     t.destroy();
     for (const shape of [
@@ -176,7 +219,11 @@ describe("a tensor", () => {
       cyclic,
       new DataView(new ArrayBuffer(8)),
     ]) {
-      await expectError(() => tensor(device, shape as never, { label: "t" }), "argument", /^t: a shape is a list/);
+      await expectError(
+        () => tensor(device, shape as never, { label: "t" }),
+        "argument",
+        /^t: a shape is a list/,
+      );
     }
     expect(Object.is(tensor(device, [-0]).shape[0], 0)).toBe(true);
   });
@@ -187,12 +234,24 @@ describe("a tensor", () => {
         throw new Error("no");
       },
     };
-    for (const options of [null, 5, "f32", throwing, { label: Symbol("a") }, { dtype: "toString" }, { offset: 1n }]) {
+    for (const options of [
+      null,
+      5,
+      "f32",
+      throwing,
+      { label: Symbol("a") },
+      { dtype: "toString" },
+      { offset: 1n },
+    ]) {
       await expectError(() => tensor(device, [2], options as never), "argument", /^tensor: /);
     }
     const duck = { size: 64, usage: 128 | 8, mapState: "unmapped", destroy() {} };
     for (const buffer of [null, 5, {}, duck, { ...duck, usage: 128 }, new ArrayBuffer(64)]) {
-      await expectError(() => tensor(device, [2], { buffer: buffer as never, label: "t" }), "argument", /^t: /);
+      await expectError(
+        () => tensor(device, [2], { buffer: buffer as never, label: "t" }),
+        "argument",
+        /^t: /,
+      );
     }
   });
 });

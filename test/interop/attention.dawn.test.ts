@@ -1,10 +1,14 @@
-// ai.onnx Attention against the float64 reference, whose masks are written out here by ONNX' own rules, and what it
-// refuses.
+// ai.onnx Attention against the float64 reference, whose masks are written out here by ONNX' own
+// rules, and what it refuses.
 
 import { describe, expect, it } from "vitest";
 import { type Tensor, tensor } from "../../src/index.ts";
 import { Attention, type OnnxInput } from "../../src/interop/onnx/index.ts";
-import { attentionScores, type ReferencePosition, attention as reference } from "../../src/reference/index.ts";
+import {
+  attentionScores,
+  type ReferencePosition,
+  attention as reference,
+} from "../../src/reference/index.ts";
 import { integers, normal } from "../../src/reference/random.ts";
 import { type Float, product, ROUND } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
@@ -61,7 +65,10 @@ function maskOf({ mask, hides = 0.3, poison = [] }: Problem, sizes: readonly num
   const full = [...new Array<number>(4 - shape.length).fill(1), ...shape];
   const added = (index: readonly number[]) => {
     if (index[3] >= reach) return Number.NEGATIVE_INFINITY;
-    const at = full.reduce((place, size, axis) => place * size + (size === 1 && sizes[axis] > 1 ? 0 : index[axis]), 0);
+    const at = full.reduce(
+      (place, size, axis) => place * size + (size === 1 && sizes[axis] > 1 ? 0 : index[axis]),
+      0,
+    );
     if (dtype === "u8") return data[at] ? 0 : Number.NEGATIVE_INFINITY;
     return data[at];
   };
@@ -70,8 +77,28 @@ function maskOf({ mask, hides = 0.3, poison = [] }: Problem, sizes: readonly num
 
 /** Runs a problem and compares Y, present keys and values, and qk_matmul_output at each mode. */
 async function run(problem: Problem): Promise<void> {
-  const { B = 2, H = 4, Hkv = 2, S = 2, L, past, D = 8, Dv = D, flat = false, dtypes = ["f32", "f32"] } = problem;
-  const { causal = false, window = [-1, -1], nonpad, softcap = 0, scale, modes = [], poison = [], opset } = problem;
+  const {
+    B = 2,
+    H = 4,
+    Hkv = 2,
+    S = 2,
+    L,
+    past,
+    D = 8,
+    Dv = D,
+    flat = false,
+    dtypes = ["f32", "f32"],
+  } = problem;
+  const {
+    causal = false,
+    window = [-1, -1],
+    nonpad,
+    softcap = 0,
+    scale,
+    modes = [],
+    poison = [],
+    opset,
+  } = problem;
   const P = past ?? 0;
   const device = await testDevice();
   const T = P + L;
@@ -83,7 +110,14 @@ async function run(problem: Problem): Promise<void> {
   const upload = (shape: readonly number[], data: readonly number[], dtype: Float | "u8" | "i32") =>
     keep(tensor(device, shape, { data, dtype }));
   /** [B, heads, rows, width] on the CPU, rounded to the dtype. */
-  const random = (seed: number, heads: number, rows: number, width: number, dtype: Float, unseen: readonly number[]) =>
+  const random = (
+    seed: number,
+    heads: number,
+    rows: number,
+    width: number,
+    dtype: Float,
+    unseen: readonly number[],
+  ) =>
     Array.from(normal(seed, B * heads * rows * width), (value, i) => {
       const row = Math.floor(i / width) % rows;
       const padding = nonpad && seed > 1 && row >= nonpad[Math.floor(i / (heads * rows * width))];
@@ -93,7 +127,13 @@ async function run(problem: Problem): Promise<void> {
   const k = random(2, Hkv, T, D, dtypes[0], poison);
   const v = random(3, Hkv, T, Dv, dtypes[1], poison);
   /** Rows `from` .. `to` of a tensor [B, heads, rows, width]. */
-  const input = (all: readonly number[], heads: number, [from, to]: readonly number[], dtype: Float, folds = flat) => {
+  const input = (
+    all: readonly number[],
+    heads: number,
+    [from, to]: readonly number[],
+    dtype: Float,
+    folds = flat,
+  ) => {
     const rows = all === q ? S : T;
     const width = all === v ? Dv : D;
     const order = Array.from({ length: B * heads * (to - from) * width }, (_, i) => {
@@ -106,7 +146,11 @@ async function run(problem: Problem): Promise<void> {
         : [Math.floor(outer / count) % heads, outer % count];
       return all[((b * heads + h) * rows + from + m) * width + c];
     });
-    return upload(folds ? [B, to - from, heads * width] : [B, heads, to - from, width], order, dtype);
+    return upload(
+      folds ? [B, to - from, heads * width] : [B, heads, to - from, width],
+      order,
+      dtype,
+    );
   };
   const sizes = [B, H, S, T];
   const mask = maskOf(problem, sizes);
@@ -152,7 +196,10 @@ async function run(problem: Problem): Promise<void> {
         ...(problem.window && { left_window_size: window[0], right_window_size: window[1] }),
       };
       const wanted = [true, !nonpad, !nonpad, modes.length > 0];
-      const outputs = await Attention(inputs, attributes, { outputs: wanted, ...(opset && { opset }) });
+      const outputs = await Attention(inputs, attributes, {
+        outputs: wanted,
+        ...(opset && { opset }),
+      });
       outputs.map(keep);
       const [Y, keys, values, qk] = outputs;
       const result = (precision: "f64" | "f32") => {
@@ -190,7 +237,8 @@ async function run(problem: Problem): Promise<void> {
   }
 }
 
-// One kernel for each kind of mask, with and without lengths: few queries of grouped heads, of one size.
+// One kernel for each kind of mask, with and without lengths: few queries of grouped heads, of one
+// size.
 describe("masks", () => {
   it.each([
     { mask: { shape: [2, 20], dtype: "u8" }, modes: [0, 1, 2, 3] },
@@ -205,12 +253,24 @@ describe("masks", () => {
 
   it("compose with is_causal and a past", async () => {
     await run({ L: 3, past: 12, mask: { shape: [2, 15], dtype: "u8" }, causal: true });
-    await run({ L: 4, past: 12, mask: { shape: [2, 1, 2, 15], dtype: "f32" }, causal: true, modes: [2, 3] });
+    await run({
+      L: 4,
+      past: 12,
+      mask: { shape: [2, 1, 2, 15], dtype: "f32" },
+      causal: true,
+      modes: [2, 3],
+    });
   });
   it("hide what must not be seen: NaN and infinities", async () => {
     await run({ L: 20, mask: { shape: [2, 20], dtype: "u8" }, poison: [0, 4, 5, 18] });
     await run({ L: 20, mask: { shape: [2, 16], dtype: "f32" }, poison: [1, 7, 16, 17, 18, 19] });
-    await run({ L: 9, past: 11, mask: { shape: [2, 20], dtype: "u8" }, poison: [0, 4, 5, 18], causal: true });
+    await run({
+      L: 9,
+      past: 11,
+      mask: { shape: [2, 20], dtype: "u8" },
+      poison: [0, 4, 5, 18],
+      causal: true,
+    });
   });
 });
 
@@ -234,7 +294,8 @@ describe("nonpad_kv_seqlen", () => {
     { nonpad: [7, 1], causal: true, onGpu: true, window: [3, -1] },
     { nonpad: [13, 7], window: [3, 2] },
     { nonpad: [13, 8], causal: true, mask: { shape: [2, 13], dtype: "u8" }, onGpu: true },
-    { nonpad: [13, 8], causal: true, mask: { shape: [2, 10], dtype: "u8" }, onGpu: true }, // positions go by all keys
+    // positions go by all keys
+    { nonpad: [13, 8], causal: true, mask: { shape: [2, 10], dtype: "u8" }, onGpu: true },
     { nonpad: [1, 13], causal: true, mask: { shape: [2, 1, 1, 10], dtype: "u8" } },
   ] as const)("%j", (one) => run({ L: 13, ...one }));
 });
@@ -259,7 +320,8 @@ describe("shapes and types", () => {
       mask: { shape: [1, 2, 13], dtype: "f16" },
       modes: [2, 3],
     }));
-  it("with values of another type than keys", () => run({ L: 9, dtypes: ["f32", "f16"], causal: true }));
+  it("with values of another type than keys", () =>
+    run({ L: 9, dtypes: ["f32", "f16"], causal: true }));
 });
 
 describe("refused", () => {
@@ -280,7 +342,12 @@ describe("refused", () => {
     const heads = { q_num_heads: 4, kv_num_heads: 2 };
     type Run = Parameters<typeof Attention>;
     const cases: [inputs: Run[0], attributes: Run[1], options: Run[2], message: string][] = [
-      [[q, k3, k3], {}, {}, "Q, K and V must all have 3 axes or all 4, got Q [2,4,3,8], K [2,6,16], V [2,6,16]."],
+      [
+        [q, k3, k3],
+        {},
+        {},
+        "Q, K and V must all have 3 axes or all 4, got Q [2,4,3,8], K [2,6,16], V [2,6,16].",
+      ],
       [[q, make([2, 2, 6, 8], "f16"), v], {}, {}, "Q and K must have one dtype, got f32 and f16."],
       [[q, k, make([2, 2, 6, 8], "u8")], {}, {}, "V must be f32, f16 or bf16, got u8."],
       [
@@ -289,7 +356,12 @@ describe("refused", () => {
         {},
         "q_num_heads and kv_num_heads are required for inputs with 3 axes, Q [2,3,32], K [2,6,16], V [2,6,16].",
       ],
-      [[q3, k3, k3], { q_num_heads: 5, kv_num_heads: 2 }, {}, "the 32 columns of Q must be a multiple of 5 heads."],
+      [
+        [q3, k3, k3],
+        { q_num_heads: 5, kv_num_heads: 2 },
+        {},
+        "the 32 columns of Q must be a multiple of 5 heads.",
+      ],
       [
         [q, k, v],
         heads,
@@ -314,7 +386,12 @@ describe("refused", () => {
         {},
         "K and V must have the same batch size, heads and length, got Q [2,4,3,8], K [2,2,6,8], V [2,2,5,8].",
       ],
-      [[make([2, 3, 3, 8]), k, v], {}, {}, "the 3 heads of Q must be a multiple of the 2 of K and V."],
+      [
+        [make([2, 3, 3, 8]), k, v],
+        {},
+        {},
+        "the 3 heads of Q must be a multiple of the 2 of K and V.",
+      ],
       [
         [q, k, v, make([3, 7])],
         {},
@@ -327,8 +404,18 @@ describe("refused", () => {
         {},
         "attn_mask must broadcast to [B, q_num_heads, S, T] = [2, 4, 3, 6], or have fewer keys, got [2,6].",
       ],
-      [[q, k, v, make([3, 6], "i32")], {}, {}, "attn_mask must be u8 (for bool), f32, f16 or bf16, got i32."],
-      [[q, k, v, null, past], {}, {}, "past_key and past_value belong together; only one was given."],
+      [
+        [q, k, v, make([3, 6], "i32")],
+        {},
+        {},
+        "attn_mask must be u8 (for bool), f32, f16 or bf16, got i32.",
+      ],
+      [
+        [q, k, v, null, past],
+        {},
+        {},
+        "past_key and past_value belong together; only one was given.",
+      ],
       [
         [q, k, v, null, past, make([2, 2, 5, 8])],
         {},
@@ -371,9 +458,19 @@ describe("refused", () => {
         {},
         "nonpad_kv_seqlen must be 2 whole numbers from 0 to 6, one a batch entry, or an i32 tensor of them, got i32 [3].",
       ],
-      [[q, k, v], { scale: -1 }, {}, "scale must not be negative, its root is a factor of Q and of K; got -1."],
+      [
+        [q, k, v],
+        { scale: -1 },
+        {},
+        "scale must not be negative, its root is a factor of Q and of K; got -1.",
+      ],
       [[q, k, v], { softcap: -1 }, {}, "softcap must be positive, or 0 for none, got -1."],
-      [[q, k, v], { qk_matmul_output_mode: 4 }, {}, "qk_matmul_output_mode must be 0, 1, 2 or 3, got 4."],
+      [
+        [q, k, v],
+        { qk_matmul_output_mode: 4 },
+        {},
+        "qk_matmul_output_mode must be 0, 1, 2 or 3, got 4.",
+      ],
       [
         [q, k, v],
         { softmax_precision: 7 },
@@ -394,7 +491,11 @@ describe("refused", () => {
       ],
     ];
     for (const [inputs, attributes, options, message] of cases) {
-      await expectError(() => Attention(inputs, attributes, options), "argument", `${X}: ${message}`);
+      await expectError(
+        () => Attention(inputs, attributes, options),
+        "argument",
+        `${X}: ${message}`,
+      );
     }
     for (const one of used) one.destroy();
   });

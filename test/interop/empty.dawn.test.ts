@@ -1,4 +1,5 @@
-// Axes of no elements in every operator, in each place: the result of the definition, or an error that says what is missing.
+// Axes of no elements in every operator, in each place: the result of the definition, or an error
+// that says what is missing.
 
 import { afterEach, describe, expect, it } from "vitest";
 import { type Dtype, type Tensor, tensor } from "../../src/index.ts";
@@ -17,7 +18,12 @@ afterEach(() => {
 /** A tensor of whatever numbers, or of one. */
 function t(shape: readonly number[], dtype: Dtype = "f32", value?: number): Tensor {
   const size = shape.reduce((product, one) => product * one, 1);
-  made.push(tensor(device, shape, { dtype, data: Array.from({ length: size }, (_, i) => value ?? Math.sin(i + 1)) }));
+  made.push(
+    tensor(device, shape, {
+      dtype,
+      data: Array.from({ length: size }, (_, i) => value ?? Math.sin(i + 1)),
+    }),
+  );
   return made[made.length - 1];
 }
 const i32 = (...shape: number[]) => t(shape, "i32", 0);
@@ -157,7 +163,14 @@ const CASES: readonly Case[] = [
   {
     op: "com.microsoft.GatedRelativePositionBias",
     sizes: { B: 2, S: 3 },
-    inputs: ({ B, S }) => [t([B, S, 8]), t([8]), t([1, 2, S, S]), t([4, 8]), t([8]), t([1, 2, 1, 1])],
+    inputs: ({ B, S }) => [
+      t([B, S, 8]),
+      t([8]),
+      t([1, 2, S, S]),
+      t([4, 8]),
+      t([8]),
+      t([1, 2, 1, 1]),
+    ],
     attributes: () => ({ num_heads: 2 }),
     outputs: ({ B, S }) => [[B, 2, S, S]],
   },
@@ -165,7 +178,13 @@ const CASES: readonly Case[] = [
     op: "com.microsoft.Attention",
     sizes: { B: 2, S: 3, D: 4 },
     fixed: { P: 2 },
-    inputs: ({ B, S, D, P }) => [t([B, S, 4]), t([4, 6 * D]), t([6 * D]), i32(B, P + S), t([2, B, 2, P, D])],
+    inputs: ({ B, S, D, P }) => [
+      t([B, S, 4]),
+      t([4, 6 * D]),
+      t([6 * D]),
+      i32(B, P + S),
+      t([2, B, 2, P, D]),
+    ],
     attributes: () => ({ num_heads: 2, do_rotary: 1 }),
     outputs: ({ B, S, D, P }) => [
       [B, S, 2 * D],
@@ -186,7 +205,17 @@ const CASES: readonly Case[] = [
   {
     op: "com.microsoft.GroupQueryAttention",
     sizes: { B: 2, S: 3 },
-    inputs: ({ B, S }) => [t([B, S, 16]), null, null, null, null, new Array(B).fill(S - 1), S, t([5, 2]), t([5, 2])],
+    inputs: ({ B, S }) => [
+      t([B, S, 16]),
+      null,
+      null,
+      null,
+      null,
+      new Array(B).fill(S - 1),
+      S,
+      t([5, 2]),
+      t([5, 2]),
+    ],
     attributes: () => ({ num_heads: 2, kv_num_heads: 1, do_rotary: 1 }),
     outputs: ({ B, S }) => [
       [B, S, 8],
@@ -255,11 +284,18 @@ const CASES: readonly Case[] = [
 ];
 
 /** The outputs of an operator, whose shapes are compared. */
-async function run({ op, inputs, attributes, opset, outputs }: Case, sizes: Sizes): Promise<(readonly number[])[]> {
+async function run(
+  { op, inputs, attributes, opset, outputs }: Case,
+  sizes: Sizes,
+): Promise<(readonly number[])[]> {
   const shapes = outputs(sizes);
   const operator = operatorOf(op) as NonNullable<ReturnType<typeof operatorOf>>;
   const options = { device, outputs: shapes.map(() => true), ...(opset && { opset }) };
-  const all = (await operator(inputs(sizes) as never, attributes?.(sizes) ?? {}, options)) as Tensor[];
+  const all = (await operator(
+    inputs(sizes) as never,
+    attributes?.(sizes) ?? {},
+    options,
+  )) as Tensor[];
   const results = all.slice(0, shapes.length);
   made.push(...results);
   expect(results.map(({ shape }) => shape)).toEqual(shapes);
@@ -270,26 +306,36 @@ describe("an axis of no elements", () => {
   it.each(CASES.map((one) => [one.op, one] as const))("in %s", async (_, one) => {
     for (const empty of Object.keys(one.sizes)) {
       const results = await run(one, { ...one.sizes, ...one.fixed, [empty]: 0 });
-      for (const values of results) expect(values.every(Number.isFinite), `${empty} = 0`).toBe(true);
+      for (const values of results)
+        expect(values.every(Number.isFinite), `${empty} = 0`).toBe(true);
     }
   });
 
   it("of channels makes all scores 0, so that every query gets the mean of the values", async () => {
     const V = t([1, 1, 3, 4]);
-    const [Y] = await operators["ai.onnx"].Attention([t([1, 1, 2, 0]), t([1, 1, 3, 0]), V], { scale: 7 });
+    const [Y] = await operators["ai.onnx"].Attention([t([1, 1, 2, 0]), t([1, 1, 3, 0]), V], {
+      scale: 7,
+    });
     made.push(Y as Tensor);
     const v = await V.read();
     const mean = [0, 1, 2, 3].map((d) => (v[d] + v[4 + d] + v[8 + d]) / 3);
     const values = await (Y as Tensor).read();
-    for (const [i, value] of [...mean, ...mean].entries()) expect(Math.abs(values[i] - value)).toBeLessThan(1e-6);
+    for (const [i, value] of [...mean, ...mean].entries())
+      expect(Math.abs(values[i] - value)).toBeLessThan(1e-6);
   });
 
   it("is refused where nothing is defined", async () => {
     const { LayerNormalization, Softmax, Attention } = operators["ai.onnx"];
     const { FastGelu } = operators["com.microsoft"];
     const cases: [() => unknown, string | RegExp][] = [
-      [() => LayerNormalization([t([2, 0]), t([0])], {}, { outputs: 2 }), /have no mean and no deviation/],
-      [() => Softmax([t([])]), "ai.onnx.Softmax: input must have one axis or more, got a scalar, []."],
+      [
+        () => LayerNormalization([t([2, 0]), t([0])], {}, { outputs: 2 }),
+        /have no mean and no deviation/,
+      ],
+      [
+        () => Softmax([t([])]),
+        "ai.onnx.Softmax: input must have one axis or more, got a scalar, [].",
+      ],
       [
         () => LayerNormalization([t([]), t([])]),
         "ai.onnx.LayerNormalization: X must have one axis or more, got a scalar, [].",
@@ -309,7 +355,8 @@ describe("an axis of no elements", () => {
 
 it("FastGelu takes a scalar, with a bias and without", async () => {
   const { FastGelu } = operators["com.microsoft"];
-  const gelu = (x: number) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
+  const gelu = (x: number) =>
+    0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
   for (const [bias, expected] of [
     [undefined, gelu(Math.sin(1))],
     [t([1]), gelu(2 * Math.sin(1))],

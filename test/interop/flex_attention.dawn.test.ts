@@ -1,5 +1,5 @@
-// ai.onnx.preview FlexAttention: graphs against the float64 reference with the same functions in JavaScript, and what
-// has no translation.
+// ai.onnx.preview FlexAttention: graphs against the float64 reference with the same functions in
+// JavaScript, and what has no translation.
 
 import { describe, expect, it } from "vitest";
 import { type Tensor, tensor } from "../../src/index.ts";
@@ -23,7 +23,12 @@ type Attributes = Readonly<Record<string, unknown>>;
 /** `y = Op(a, b)`: an operator, its inputs and its output. */
 type Line = readonly [op: string, inputs: string, output: string, attributes?: Attributes];
 
-const initializer = (name: string, dims: readonly number[], data: readonly number[], dtype = "float32") => ({
+const initializer = (
+  name: string,
+  dims: readonly number[],
+  data: readonly number[],
+  dtype = "float32",
+) => ({
   name,
   dims,
   data,
@@ -71,20 +76,29 @@ const D = 8;
 
 interface Problem {
   readonly score?: { readonly graph: OnnxGraph; readonly js?: ReferenceOptions["scoreFunction"] };
-  readonly prob?: { readonly graph: OnnxGraph; readonly js: (p: number, at: ReferencePosition) => number };
+  readonly prob?: {
+    readonly graph: OnnxGraph;
+    readonly js: (p: number, at: ReferencePosition) => number;
+  };
   readonly scale?: number;
   readonly Dv?: number;
 }
 
 /** V weighted by [B, H, M, N], in float64 or with every operation rounded to f32. */
-function weighted(weights: Float64Array, v: ReferenceTensor, Dv: number, round: (x: number) => number): Float64Array {
+function weighted(
+  weights: Float64Array,
+  v: ReferenceTensor,
+  Dv: number,
+  round: (x: number) => number,
+): Float64Array {
   return Float64Array.from({ length: B * H * M * Dv }, (_, element) => {
     const row = Math.floor(element / Dv);
     const d = element % Dv;
     const head = Math.floor(row / M) % H;
     const at = (Math.floor(row / (M * H)) * Hkv + Math.floor(head / (H / Hkv))) * N;
     let sum = 0;
-    for (let j = 0; j < N; j++) sum = round(sum + round(weights[row * N + j] * v.data[(at + j) * Dv + d]));
+    for (let j = 0; j < N; j++)
+      sum = round(sum + round(weights[row * N + j] * v.data[(at + j) * Dv + d]));
     return sum;
   });
 }
@@ -104,9 +118,17 @@ async function run({ score, prob, scale, Dv = D }: Problem): Promise<void> {
     ...(scale !== undefined && { scale }),
   })) as [Tensor];
   const expected = (precision: "f64" | "f32") => {
-    const options = { precision, ...(score?.js && { scoreFunction: score.js }), ...(scale !== undefined && { scale }) };
+    const options = {
+      precision,
+      ...(score?.js && { scoreFunction: score.js }),
+      ...(scale !== undefined && { scale }),
+    };
     if (!prob) return reference(q, k, v, options).output;
-    const probabilities = attentionScores(q, k, { ...options, stage: "probabilities", probabilityFunction: prob.js });
+    const probabilities = attentionScores(q, k, {
+      ...options,
+      stage: "probabilities",
+      probabilityFunction: prob.js,
+    });
     return weighted(probabilities, v, Dv, precision === "f32" ? Math.fround : (x) => x);
   };
   try {
@@ -154,13 +176,18 @@ describe("score_mod", () => {
         ),
         js: (s, { head, qIdx, kvIdx }) => {
           if (kvIdx % 3 === 2 || s > 1) return HIDDEN;
-          return 0.5 * (s - Math.fround((head + 1) / 10) * Math.abs(qIdx - kvIdx) + table[head * N + kvIdx]);
+          return (
+            0.5 *
+            (s - Math.fround((head + 1) / 10) * Math.abs(qIdx - kvIdx) + table[head * N + kvIdx])
+          );
         },
       },
     }));
 
   it("with a mask in memory that has -Infinity, for entries, and rows that see nothing", () => {
-    const mask = Array.from({ length: B * M * N }, (_, i) => (i % 5 === 0 || i < 2 * N ? HIDDEN : table[i % 20]));
+    const mask = Array.from({ length: B * M * N }, (_, i) =>
+      i % 5 === 0 || i < 2 * N ? HIDDEN : table[i % 20],
+    );
     return run({
       scale: 0.75,
       Dv: 12,
@@ -171,7 +198,11 @@ describe("score_mod", () => {
             ["Max", "wide lowest", "floor"], // keeps -Infinity where both are
             ["Add", "x floor", "y"],
           ],
-          [initializer("mask", [B, M, N], mask), integers("axes", [1], [1]), initializer("lowest", [1], [HIDDEN])],
+          [
+            initializer("mask", [B, M, N], mask),
+            integers("axes", [1], [1]),
+            initializer("lowest", [1], [HIDDEN]),
+          ],
         ),
         js: (s, { batch, qIdx, kvIdx }) => s + mask[(batch * M + qIdx) * N + kvIdx],
       },
@@ -259,7 +290,11 @@ describe("operators", () => {
     ];
     const summed = lines.map(([, , output]) => output).filter((name) => /^[A-Z]\w/.test(name));
     lines.push(["Sum", summed.join(" "), "sum"], ["Mul", "sum tenth", "y"]);
-    const numbers = [integers("five", [], [5]), initializer("odd", [], [5]), initializer("limit", [], [0.5])];
+    const numbers = [
+      integers("five", [], [5]),
+      initializer("odd", [], [5]),
+      initializer("limit", [], [0.5]),
+    ];
     const little = initializer("little", [], [1 / 64]);
     const gelu = (x: number, bent: number) => 0.5 * x * (1 + bent);
     const js = (x: number, { qIdx, kvIdx }: ReferencePosition) => {
@@ -272,15 +307,22 @@ describe("operators", () => {
       const round = Math.floor(x + 0.5); // no draw lies between two whole numbers
       const exp = Math.exp(x);
       const ones = -x + Math.abs(x) + exp + Math.floor(x) + Math.ceil(x) + round + Math.sign(x);
-      const twos = (Math.sin(x) + Math.cos(x) + Math.atan(x)) / 64 + Math.log1p(exp) + x / (1 + Math.abs(x));
+      const twos =
+        (Math.sin(x) + Math.cos(x) + Math.atan(x)) / 64 + Math.log1p(exp) + x / (1 + Math.abs(x));
       const gelus =
-        gelu(x, erf(x * Math.SQRT1_2)) + gelu(x, Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
+        gelu(x, erf(x * Math.SQRT1_2)) +
+        gelu(x, Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
       const bent = Math.max(x, 0) + (x < 0 ? 0.25 * x : x) + (x < 0 ? Math.expm1(x) : x);
-      const rest = Math.min(1, Math.max(0, 0.2 * x + 0.5)) + Math.sqrt(Math.abs(x)) + x + 1 / exp + x ** 5;
-      return 0.1 * (ones + twos + gelus + bent + rest + Math.min(far, 0.5, flag) + Math.max(x, far, flag));
+      const rest =
+        Math.min(1, Math.max(0, 0.2 * x + 0.5)) + Math.sqrt(Math.abs(x)) + x + 1 / exp + x ** 5;
+      return (
+        0.1 *
+        (ones + twos + gelus + bent + rest + Math.min(far, 0.5, flag) + Math.max(x, far, flag))
+      );
     };
     const all = graph(lines, [...NUMBERS, ...numbers, little, initializer("tenth", [], [0.1])]);
-    return run({ score: { graph: all, js }, scale: 0.2 }); // scores below 1, whose fifth powers are small
+    // scores below 1, whose fifth powers are small
+    return run({ score: { graph: all, js }, scale: 0.2 });
   });
 
   it("that move what is known: slices, transposes, shapes of shapes, triangles", () => {
@@ -321,7 +363,10 @@ describe("operators", () => {
     ];
     const stored = normal(4, 8 * N).map(Math.fround);
     const js = (x: number, { head, qIdx, kvIdx }: ReferencePosition) =>
-      x + (kvIdx <= qIdx ? stored[kvIdx * 8 + M - 1 - qIdx] : 0) + table[head * N + kvIdx] + 0.5 * kvIdx;
+      x +
+      (kvIdx <= qIdx ? stored[kvIdx * 8 + M - 1 - qIdx] : 0) +
+      table[head * N + kvIdx] +
+      0.5 * kvIdx;
     return run({ score: { graph: graph(lines, [...NUMBERS, ...numbers]), js } });
   });
 });
@@ -356,7 +401,8 @@ describe("prob_mod", () => {
 describe("refused", () => {
   it("is what has no translation, by name", async () => {
     const device = await testDevice();
-    const [q, k, v] = [[B, H, M, D], [B, Hkv, N, D], [B, Hkv, N, D]].map((shape) => tensor(device, shape)); // biome-ignore format: three shapes
+    // biome-ignore format: three shapes
+    const [q, k, v] = [[B, H, M, D], [B, Hkv, N, D], [B, Hkv, N, D]].map((shape) => tensor(device, shape));
     const inf = initializer("inf", [], [HIDDEN]);
     const cases: [graph: OnnxGraph, message: string | RegExp][] = [
       [
@@ -378,7 +424,12 @@ describe("refused", () => {
       [
         graph(
           [["Slice", "x a b c d", "y"]],
-          [integers("a", [1], [-1]), integers("b", [1], [-99]), integers("c", [1], [3]), integers("d", [1], [-1])],
+          [
+            integers("a", [1], [-1]),
+            integers("b", [1], [-99]),
+            integers("c", [1], [3]),
+            integers("d", [1], [-1]),
+          ],
         ),
         "score_mod: an element of the result must come from the input at its own place only.",
       ],
@@ -416,7 +467,10 @@ describe("refused", () => {
         graph([["Add", "x n", "y"]], [initializer("n", [5], [1, 2, 3, 4, 5])]),
         "score_mod: node 0, Add: shapes [2, 4, 4, 21] and [5] do not broadcast.",
       ],
-      [graph([["Add", "x n", "y"]], [initializer("n", [2], [1])]), "score_mod: n [2] has 1 elements."],
+      [
+        graph([["Add", "x n", "y"]], [initializer("n", [2], [1])]),
+        "score_mod: n [2] has 1 elements.",
+      ],
       [
         graph([["Add", "x n", "y"]], [initializer("n", [], [1], "complex64")]),
         /^score_mod: n is of complex64; there are float32, /,
@@ -427,7 +481,10 @@ describe("refused", () => {
         { inputs: ["a"], outputs: ["a"], node: [] },
         'score_mod: a graph has no member "node", but inputs, outputs, nodes, initializers, name, doc_string.',
       ],
-      [{ inputs: ["a"], outputs: ["b"], nodes: [5] }, "score_mod: node 0 must be { op, inputs, outputs }, got 5."],
+      [
+        { inputs: ["a"], outputs: ["b"], nodes: [5] },
+        "score_mod: node 0 must be { op, inputs, outputs }, got 5.",
+      ],
       [
         { inputs: ["a"], outputs: ["a"], initializers: [null] },
         "score_mod: an initializer must be a tensor, got null.",
@@ -435,7 +492,10 @@ describe("refused", () => {
     ];
     const X = "ai.onnx.preview.FlexAttention: ";
     for (const [score_mod, message] of cases) {
-      const whole = typeof message === "string" ? X + message : new RegExp(message.source.replace("^", `^${X}`));
+      const whole =
+        typeof message === "string"
+          ? X + message
+          : new RegExp(message.source.replace("^", `^${X}`));
       await expectError(() => FlexAttention([q, k, v], { score_mod }), "argument", whole);
     }
     await expectError(

@@ -3,7 +3,12 @@
 import { expect, it } from "vitest";
 import { graphFunction } from "../../src/interop/onnx/graph/graph.ts";
 
-const scalar = (name: string, dtype: string, value: number) => ({ name, dtype, dims: [], data: [value] });
+const scalar = (name: string, dtype: string, value: number) => ({
+  name,
+  dtype,
+  dims: [],
+  data: [value],
+});
 const node = (op: string, inputs: string[], output: string, attributes = {}) => ({
   op,
   inputs,
@@ -51,7 +56,11 @@ it("positions are those of the score, and lengths compile nothing", () => {
 });
 
 it("what is used twice is computed once", () => {
-  const nodes = [node("Mul", ["p", "p"], "a"), node("Add", ["a", "a"], "b"), node("Mul", ["b", "a"], "c")];
+  const nodes = [
+    node("Mul", ["p", "p"], "a"),
+    node("Add", ["a", "a"], "b"),
+    node("Mul", ["b", "a"], "c"),
+  ];
   const { source } = graphFunction(
     {} as GPUDevice,
     "probability",
@@ -67,20 +76,39 @@ it("what is used twice is computed once", () => {
 });
 
 it("a chain of any length takes time in its length", () => {
-  const nodes = Array.from({ length: 200 }, (_, i) => node("Add", [i ? `x${i}` : "s", i ? `x${i}` : "s"], `x${i + 1}`));
-  const { source } = graphFunction({} as GPUDevice, "score", { inputs: ["s"], outputs: ["x200"], nodes }, [1, 1, 1, 1]);
+  const nodes = Array.from({ length: 200 }, (_, i) =>
+    node("Add", [i ? `x${i}` : "s", i ? `x${i}` : "s"], `x${i + 1}`),
+  );
+  const { source } = graphFunction(
+    {} as GPUDevice,
+    "score",
+    { inputs: ["s"], outputs: ["x200"], nodes },
+    [1, 1, 1, 1],
+  );
   expect(source.split("\n")).toHaveLength(203);
 });
 
-const translate = (graph: object) => graphFunction({} as GPUDevice, "score", graph as never, [1, 1, 2, 2]);
+const translate = (graph: object) =>
+  graphFunction({} as GPUDevice, "score", graph as never, [1, 1, 2, 2]);
 
 it("names and values of a model never reach the text", () => {
   const name = "x; } @compute fn f() { o[0]";
-  const nodes = [node("Mul", [name, name], "\u2028\r//"), node("Add", ["\u2028\r//", name], "__proto__")];
+  const nodes = [
+    node("Mul", [name, name], "\u2028\r//"),
+    node("Add", ["\u2028\r//", name], "__proto__"),
+  ];
   const { source } = translate({ inputs: [{ name }], outputs: ["__proto__"], nodes });
-  expect(source.split("\n").slice(1, -1)).toEqual(["  let t0 = s * s;", "  let t1 = t0 + s;", "  return t1;"]);
+  expect(source.split("\n").slice(1, -1)).toEqual([
+    "  let t0 = s * s;",
+    "  let t1 = t0 + s;",
+    "  return t1;",
+  ]);
   for (const alpha of ["1.0; o[0] = s", Number.NaN, Infinity, 1e39, null, {}, [1]]) {
-    const graph = { inputs: ["x"], outputs: ["y"], nodes: [node("LeakyRelu", ["x"], "y", { alpha })] };
+    const graph = {
+      inputs: ["x"],
+      outputs: ["y"],
+      nodes: [node("LeakyRelu", ["x"], "y", { alpha })],
+    };
     if (alpha === null) expect(translate(graph).source).toContain("0.01 * s");
     else expect(() => translate(graph)).toThrow(/LeakyRelu: alpha must be a finite number, got /);
   }
@@ -88,7 +116,8 @@ it("names and values of a model never reach the text", () => {
 
 it("what is no graph is refused with a reason", () => {
   const x = { inputs: ["x"], outputs: ["y"] };
-  const chain = (length: number) => Array.from({ length }, (_, i) => node("Neg", [i ? `x${i}` : "x"], `x${i + 1}`));
+  const chain = (length: number) =>
+    Array.from({ length }, (_, i) => node("Neg", [i ? `x${i}` : "x"], `x${i + 1}`));
   const stored = (data: unknown, dims: unknown = [1], dtype: unknown = "float32") => ({
     ...x,
     initializers: [{ name: "c\n", dtype, dims, data }],
@@ -107,7 +136,10 @@ it("what is no graph is refused with a reason", () => {
       { ...x, outputs: ["x600"], nodes: chain(600) },
       /^node 500, Neg: operators follow one another more than 500 deep$/,
     ],
-    [{ ...x, nodes: [node("Add", new Array(2000).fill("x"), "y")] }, /inputs: there are 2000; at most 1000/],
+    [
+      { ...x, nodes: [node("Add", new Array(2000).fill("x"), "y")] },
+      /inputs: there are 2000; at most 1000/,
+    ],
     [
       { ...x, nodes: [node("Unsqueeze", ["x"], "y", { axes: new Array(1e5).fill(0) })] },
       /axes must be a list of up to 32/,
@@ -116,15 +148,22 @@ it("what is no graph is refused with a reason", () => {
       { ...x, nodes: [node("Transpose", ["x"], "y", { perm: [0, 0, 1, 2] })] },
       /perm \[0,0,1,2\] is no order of 4 axes$/,
     ],
-    [{ ...x, nodes: [node("Trilu", ["x"], "y", { upper: "no" })] }, /upper must be a whole number, got "no"$/],
-    [{ ...x, nodes: [node("Constant", [], "y", { value_floats: 5n })] }, /value_floats must be a number or a list/],
+    [
+      { ...x, nodes: [node("Trilu", ["x"], "y", { upper: "no" })] },
+      /upper must be a whole number, got "no"$/,
+    ],
+    [
+      { ...x, nodes: [node("Constant", [], "y", { value_floats: 5n })] },
+      /value_floats must be a number or a list/,
+    ],
     [stored("not base64!"), /^c\\n: its data is no base64 of whole elements of float32$/],
     [stored("AAA="), /its data is no base64 of whole elements/],
     [stored([{}]), /^c\\n: data must be numbers or base64, got \[a value of type object\]$/],
     [stored([1], [-1]), /^c\\n: dims must be sizes, got \[-1\]$/],
     [stored([1], [1], null), /^c\\n: dtype must be a name, got null$/],
   ];
-  for (const [graph, message] of graphs) expect(() => translate(graph as object), String(message)).toThrow(message);
+  for (const [graph, message] of graphs)
+    expect(() => translate(graph as object), String(message)).toThrow(message);
 });
 
 it("a chain of 500 operators is followed, of each kind that looks at elements", () => {
@@ -137,6 +176,8 @@ it("a chain of 500 operators is followed, of each kind that looks at elements", 
       { name: "shape0", dtype: "int64", dims: [2], data: [2, 2] },
       { name: "shape1", dtype: "int64", dims: [4], data: [1, 1, 2, 2] },
     ];
-    expect(translate({ inputs: ["x"], outputs: ["x500"], nodes, initializers }).source).toContain("return ");
+    expect(translate({ inputs: ["x"], outputs: ["x500"], nodes, initializers }).source).toContain(
+      "return ",
+    );
   }
 });

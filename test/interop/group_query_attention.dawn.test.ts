@@ -1,4 +1,5 @@
-// com.microsoft GroupQueryAttention against the float64 reference: pasts, rotations, windows, lengths of entries.
+// com.microsoft GroupQueryAttention against the float64 reference: pasts, rotations, windows,
+// lengths of entries.
 
 import { describe, expect, it } from "vitest";
 import { type Tensor, tensor } from "../../src/index.ts";
@@ -61,7 +62,17 @@ interface Case {
 /** Runs a case and compares output, presents and scores. */
 async function run(problem: Case): Promise<void> {
   const device = await testDevice();
-  const { S, keys, capacity, packed, onGpu, dtype = "f32", attributes = {}, keysInPast, seed = 1 } = problem;
+  const {
+    S,
+    keys,
+    capacity,
+    packed,
+    onGpu,
+    dtype = "f32",
+    attributes = {},
+    keysInPast,
+    seed = 1,
+  } = problem;
   const inputs = new Inputs(device, { dtype, seed });
   const B = keys.length;
   const total = Math.max(...keys);
@@ -70,14 +81,20 @@ async function run(problem: Case): Promise<void> {
   const L = keysInPast ? 0 : S;
   const rows = inputs.random([B, S, (packed ? H + 2 * HKV : H) * D]);
   const [k, v] = packed ? [] : [inputs.random([B, L, HKV * D]), inputs.random([B, L, HKV * D])];
-  const pasts = [0, 1].map(() => (capacity === undefined ? undefined : inputs.random([B, HKV, capacity, D])));
+  const pasts = [0, 1].map(() =>
+    capacity === undefined ? undefined : inputs.random([B, HKV, capacity, D]),
+  );
   const angles = problem.rotary
-    ? [inputs.random([MOST, problem.rotary / 2], 0.7), inputs.random([MOST, problem.rotary / 2], 0.7)]
+    ? [
+        inputs.random([MOST, problem.rotary / 2], 0.7),
+        inputs.random([MOST, problem.rotary / 2], 0.7),
+      ]
     : [];
   const bias = problem.bias && inputs.random(problem.bias);
   const sink = problem.sink ? inputs.random([H]) : undefined;
   const norms = problem.norm ? [inputs.random([D]), inputs.random([D])] : [];
-  const ints = (values: readonly number[]) => (onGpu ? inputs.given([values.length], values, "i32").gpu : values);
+  const ints = (values: readonly number[]) =>
+    onGpu ? inputs.given([values.length], values, "i32").gpu : values;
   const ids = problem.positionIds;
   const given = [
     rows.gpu,
@@ -100,7 +117,12 @@ async function run(problem: Case): Promise<void> {
   const shared = attributes.past_present_share_buffer;
   const qkOutput = attributes.qk_output ?? 0;
   try {
-    const all = { num_heads: H, kv_num_heads: HKV, do_rotary: problem.rotary ? 1 : 0, ...attributes } as const;
+    const all = {
+      num_heads: H,
+      kv_num_heads: HKV,
+      do_rotary: problem.rotary ? 1 : 0,
+      ...attributes,
+    } as const;
     const results = await GroupQueryAttention(given, all, { outputs: qkOutput ? 4 : 3 });
     for (const result of results) inputs.keep(result);
     const [output, presentKey, presentValue, qk] = results as [Tensor, Tensor, Tensor, Tensor?];
@@ -112,7 +134,10 @@ async function run(problem: Case): Promise<void> {
     const expected = (["f64", "f32"] as const).map((precision) => {
       const turned = (given: ReferenceTensor, index: 0 | 1) => {
         const x = norms[index] ? normalised(given, norms[index], precision) : given;
-        const options = { rotaryDim: problem.rotary ?? D, interleaved: Boolean(attributes.rotary_interleaved) };
+        const options = {
+          rotaryDim: problem.rotary ?? D,
+          interleaved: Boolean(attributes.rotary_interleaved),
+        };
         if (!cos || !sin) return x;
         return { data: rotary(x, { ...options, cos, sin, position, precision }), shape: x.shape };
       };
@@ -124,7 +149,10 @@ async function run(problem: Case): Promise<void> {
       const caches = fresh.map((one, index) => {
         const past = pasts[index];
         const starts = keysInPast ? keys : offsets;
-        return { data: cached(one, past, starts, present, dtype, Boolean(shared)), shape: [B, HKV, present, D] };
+        return {
+          data: cached(one, past, starts, present, dtype, Boolean(shared)),
+          shape: [B, HKV, present, D],
+        };
       });
       const options = optionsOf(problem, offsets, bias, sink);
       const views = caches.map((one) => ({
@@ -135,7 +163,11 @@ async function run(problem: Case): Promise<void> {
       const result = attention(q, views[0], views[1], { ...options, precision });
       const stage = qkOutput === 1 ? "scores" : "probabilities";
       const scores = attentionScores(q, views[0], { ...options, stage, precision });
-      return { caches, output: result.output, scores: scores.map((s) => (s === -Infinity ? 0 : s)) };
+      return {
+        caches,
+        output: result.output,
+        scores: scores.map((s) => (s === -Infinity ? 0 : s)),
+      };
     });
     const [f64, plain] = expected;
     const both = (of: (one: (typeof expected)[0]) => ArrayLike<number>) => ({
@@ -182,7 +214,10 @@ function normalised(x: ReferenceTensor, weight: Input, precision: "f64" | "f32")
   const data = new Float64Array(B * heads * S * D);
   for (let row = 0; row < B * heads * S; row++) {
     const from =
-      (x.offset ?? 0) + Math.floor(row / (heads * S)) * b + (Math.floor(row / S) % heads) * h + (row % S) * s;
+      (x.offset ?? 0) +
+      Math.floor(row / (heads * S)) * b +
+      (Math.floor(row / S) % heads) * h +
+      (row % S) * s;
     const values = Array.from({ length: D }, (_, d) => x.data[from + d]);
     data.set(rmsNorm(values, D, { weight: weight.data, precision }), row * D);
   }
@@ -208,16 +243,30 @@ function cached(
     const b = Math.floor(i / (D * rows * heads));
     const fromNew = row - starts[b];
     if (fromNew >= 0 && fromNew < S) {
-      return ROUND[dtype](fresh.data[(fresh.offset ?? 0) + b * steps[0] + h * steps[1] + fromNew * steps[2] + d]);
+      return ROUND[dtype](
+        fresh.data[(fresh.offset ?? 0) + b * steps[0] + h * steps[1] + fromNew * steps[2] + d],
+      );
     }
     const kept = past && (fromNew < 0 || shared);
     return kept ? past.data[((b * heads + h) * P + row) * D + d] : 0;
   });
 }
 
-function optionsOf(problem: Case, offsets: readonly number[], bias?: Input, sink?: Input): ReferenceOptions {
-  const { attributes: { causal = 1, local_window_size: window = -1, softcap, scale, smooth_softmax: smooth } = {} } =
-    problem;
+function optionsOf(
+  problem: Case,
+  offsets: readonly number[],
+  bias?: Input,
+  sink?: Input,
+): ReferenceOptions {
+  const {
+    attributes: {
+      causal = 1,
+      local_window_size: window = -1,
+      softcap,
+      scale,
+      smooth_softmax: smooth,
+    } = {},
+  } = problem;
   return {
     causal: Boolean(causal),
     queryOffset: offsets,
@@ -225,7 +274,13 @@ function optionsOf(problem: Case, offsets: readonly number[], bias?: Input, sink
     ...(window > 0 && { window: [window - 1, 0] as const }),
     ...(softcap && { softcap }),
     ...(scale && { scale }),
-    ...(bias && { bias: { ...bias, shape: bias.shape.with(3, Math.max(...problem.keys)), strides: stridesOf(bias) } }),
+    ...(bias && {
+      bias: {
+        ...bias,
+        shape: bias.shape.with(3, Math.max(...problem.keys)),
+        strides: stridesOf(bias),
+      },
+    }),
     ...(sink ? { sinks: sink.data } : smooth === 1 && { sinks: new Array(H).fill(0) }),
   };
 }
@@ -233,15 +288,31 @@ function optionsOf(problem: Case, offsets: readonly number[], bias?: Input, sink
 const stridesOf = ({ shape: [, h, m, n] }: Input) => [h * m * n, m * n, n, 1];
 
 describe("GroupQueryAttention", () => {
-  it("of a first prompt, whose entries are padded at their ends", () => run({ S: 4, keys: [4, 3, 1], seed: 1 }));
+  it("of a first prompt, whose entries are padded at their ends", () =>
+    run({ S: 4, keys: [4, 3, 1], seed: 1 }));
   it("of a first prompt into a past with more room, rotated", () =>
     run({ S: 4, keys: [4, 3], capacity: 12, rotary: D, seed: 2 }));
   it("of a token each, after pasts of different lengths", () =>
     run({ S: 1, keys: [9, 4], capacity: 9, rotary: D, seed: 3 }));
   it("of several tokens each, after pasts of different lengths", () =>
-    run({ S: 3, keys: [9, 4], capacity: 8, rotary: 4, attributes: { rotary_interleaved: 1 }, seed: 4 }));
+    run({
+      S: 3,
+      keys: [9, 4],
+      capacity: 8,
+      rotary: 4,
+      attributes: { rotary_interleaved: 1 },
+      seed: 4,
+    }));
   it("with lengths and positions on the GPU", () =>
-    run({ S: 3, keys: [9, 6], capacity: 6, rotary: D, positionIds: [7, 3, 20, 0, 9, 23], onGpu: true, seed: 5 }));
+    run({
+      S: 3,
+      keys: [9, 6],
+      capacity: 6,
+      rotary: D,
+      positionIds: [7, 3, 20, 0, 9, 23],
+      onGpu: true,
+      seed: 5,
+    }));
   it("counts on from the first of a prompt's position_ids", async () => {
     const problem = { S: 3, keys: [3, 3], rotary: D, positionIds: [5, 0, 0, 0, 0, 0] };
     await run({ ...problem, seed: 6 });
@@ -249,7 +320,8 @@ describe("GroupQueryAttention", () => {
   });
   it("with heads that are normalised before they are rotated", () =>
     run({ S: 3, keys: [9, 5], capacity: 6, norm: true, rotary: D, seed: 17 }));
-  it("with a packed query", () => run({ S: 3, keys: [6], capacity: 4, packed: true, rotary: D, seed: 8 }));
+  it("with a packed query", () =>
+    run({ S: 3, keys: [6], capacity: 4, packed: true, rotary: D, seed: 8 }));
   it.each([1, 3, 20])("in windows of %d keys, the query's own counted", (window) =>
     run({ S: 3, keys: [11, 5], capacity: 8, attributes: { local_window_size: window }, seed: 9 }),
   );
@@ -272,12 +344,27 @@ describe("GroupQueryAttention", () => {
       seed: 11,
     }));
   it("writes into the past where that is the present", () =>
-    run({ S: 3, keys: [7, 5], capacity: 10, rotary: D, attributes: { past_present_share_buffer: 1 }, seed: 12 }));
+    run({
+      S: 3,
+      keys: [7, 5],
+      capacity: 10,
+      rotary: D,
+      attributes: { past_present_share_buffer: 1 },
+      seed: 12,
+    }));
   it("looks at a past that has the new keys already", () =>
     run({ S: 3, keys: [7, 5], capacity: 7, keysInPast: true, seed: 13 }));
   it.each([1, 2])("gives scores before and after the softmax: %d", async (qk_output) => {
     const attributes = { qk_output, local_window_size: 4, softcap: 2 };
-    await run({ S: 3, keys: [9, 4], capacity: 6, bias: [2, 1, 3, 9], sink: true, attributes, seed: 14 });
+    await run({
+      S: 3,
+      keys: [9, 4],
+      capacity: 6,
+      bias: [2, 1, 3, 9],
+      sink: true,
+      attributes,
+      seed: 14,
+    });
     if (qk_output === 1)
       await run({
         S: 3,
@@ -304,7 +391,12 @@ describe("GroupQueryAttention", () => {
     const q = inputs.random([1, 4, H * D]);
     const k = inputs.random([1, 4, HKV * D]);
     const v = inputs.random([1, 4, HKV * D]);
-    const heads = { num_heads: H, kv_num_heads: HKV, past_present_share_buffer: true, local_window_size: 3 };
+    const heads = {
+      num_heads: H,
+      kv_num_heads: HKV,
+      past_present_share_buffer: true,
+      local_window_size: 3,
+    };
     const caches = [0, 1].map(() => inputs.keep(tensor(device, [1, HKV, 8, D])));
     const tokens: number[] = [];
     for (let t = 0; t < 4; t++) {
@@ -314,7 +406,10 @@ describe("GroupQueryAttention", () => {
     }
     const [whole] = await GroupQueryAttention([q.gpu, k.gpu, v.gpu, null, null, [3], [4]], heads);
     const expected = await inputs.keep(whole as Tensor).read();
-    expectClose("tokens", tokens, { f64: Float64Array.from(expected), plain: expected }, [4, H * D]);
+    expectClose("tokens", tokens, { f64: Float64Array.from(expected), plain: expected }, [
+      4,
+      H * D,
+    ]);
     inputs.destroy();
   });
 
@@ -322,51 +417,61 @@ describe("GroupQueryAttention", () => {
     [5, 3, false],
     [3, 3, true],
     [6, 2, true],
-  ])("has caches of %d rows for windows of %d keys, shared: %s", async (capacity, window, shared) => {
-    const device = await testDevice();
-    const inputs = new Inputs(device, { seed: 21 });
-    const cos = inputs.random([MOST, D / 2]).gpu;
-    const sin = inputs.random([MOST, D / 2]).gpu;
-    const heads = { num_heads: H, kv_num_heads: HKV, local_window_size: window, do_rotary: true };
-    const zeros = (rows: number) => [0, 1].map(() => inputs.keep(tensor(device, [2, HKV, rows, D])));
-    const full = zeros(16);
-    let few: Tensor[] = zeros(capacity);
-    let lengths = [0, 0];
-    for (const [S, added] of [
-      [4, [4, 2]],
-      [1, [1, 1]],
-      [3, [3, 3]],
-      [1, [1, 1]],
-      [3, [3, 3]],
-    ] as const) {
-      lengths = lengths.map((length, b) => length + added[b]);
-      const rows = [H, HKV, HKV].map((count) => inputs.random([2, S, count * D]).gpu);
-      const sizes = [lengths.map((length) => length - 1), [Math.max(...lengths)], cos, sin];
-      const whole = { ...heads, past_present_share_buffer: true };
-      const part = { ...heads, sliding_window_cache: true, past_present_share_buffer: shared };
-      const [expected] = await GroupQueryAttention([...rows, ...full, ...sizes], whole);
-      const made = await GroupQueryAttention([...rows, ...few, ...sizes], part, { outputs: 3 });
-      few = made.slice(1, 3) as Tensor[];
-      for (const one of [...made, expected]) inputs.keep(one);
-      const f64 = await (expected as Tensor).read();
-      expectClose(`${lengths}`, await (made[0] as Tensor).read(), { f64, plain: f64 }, [2, S, H * D]);
-      for (const [index, cache] of few.entries()) {
-        expect(cache.shape).toEqual([2, HKV, capacity, D]);
-        for (const [b, T] of lengths.entries()) {
-          const freed = capacity - window + 1;
-          const L = T <= capacity ? T : T - freed * Math.ceil((T - capacity) / freed);
-          expect(L).toBeGreaterThanOrEqual(Math.min(T, window));
-          const entry = (of: Tensor, from: number) =>
-            of
-              .slice(0, b, b + 1)
-              .slice(2, from, from + L)
-              .read();
-          expect(await entry(cache, 0), `${index} of ${T} keys`).toEqual(await entry(full[index], T - L));
+  ])(
+    "has caches of %d rows for windows of %d keys, shared: %s",
+    async (capacity, window, shared) => {
+      const device = await testDevice();
+      const inputs = new Inputs(device, { seed: 21 });
+      const cos = inputs.random([MOST, D / 2]).gpu;
+      const sin = inputs.random([MOST, D / 2]).gpu;
+      const heads = { num_heads: H, kv_num_heads: HKV, local_window_size: window, do_rotary: true };
+      const zeros = (rows: number) =>
+        [0, 1].map(() => inputs.keep(tensor(device, [2, HKV, rows, D])));
+      const full = zeros(16);
+      let few: Tensor[] = zeros(capacity);
+      let lengths = [0, 0];
+      for (const [S, added] of [
+        [4, [4, 2]],
+        [1, [1, 1]],
+        [3, [3, 3]],
+        [1, [1, 1]],
+        [3, [3, 3]],
+      ] as const) {
+        lengths = lengths.map((length, b) => length + added[b]);
+        const rows = [H, HKV, HKV].map((count) => inputs.random([2, S, count * D]).gpu);
+        const sizes = [lengths.map((length) => length - 1), [Math.max(...lengths)], cos, sin];
+        const whole = { ...heads, past_present_share_buffer: true };
+        const part = { ...heads, sliding_window_cache: true, past_present_share_buffer: shared };
+        const [expected] = await GroupQueryAttention([...rows, ...full, ...sizes], whole);
+        const made = await GroupQueryAttention([...rows, ...few, ...sizes], part, { outputs: 3 });
+        few = made.slice(1, 3) as Tensor[];
+        for (const one of [...made, expected]) inputs.keep(one);
+        const f64 = await (expected as Tensor).read();
+        expectClose(`${lengths}`, await (made[0] as Tensor).read(), { f64, plain: f64 }, [
+          2,
+          S,
+          H * D,
+        ]);
+        for (const [index, cache] of few.entries()) {
+          expect(cache.shape).toEqual([2, HKV, capacity, D]);
+          for (const [b, T] of lengths.entries()) {
+            const freed = capacity - window + 1;
+            const L = T <= capacity ? T : T - freed * Math.ceil((T - capacity) / freed);
+            expect(L).toBeGreaterThanOrEqual(Math.min(T, window));
+            const entry = (of: Tensor, from: number) =>
+              of
+                .slice(0, b, b + 1)
+                .slice(2, from, from + L)
+                .read();
+            expect(await entry(cache, 0), `${index} of ${T} keys`).toEqual(
+              await entry(full[index], T - L),
+            );
+          }
         }
       }
-    }
-    inputs.destroy();
-  });
+      inputs.destroy();
+    },
+  );
 
   it("has biases of the keys that a cache of a window holds", async () => {
     const inputs = new Inputs(await testDevice(), { seed: 22 });
@@ -376,10 +481,18 @@ describe("GroupQueryAttention", () => {
     const heads = { num_heads: H, kv_num_heads: HKV, local_window_size: 3, softcap: 2 };
     const rest = [[8], [9], null, null, null, bias, inputs.random([H]).gpu];
     const [expected] = await GroupQueryAttention([...rows, ...keys, ...rest], heads);
-    const lasts = keys.map((all) => all.slice(2, 2, 6)); // of 6 keys, 4 rows hold the last 4: G = 2, 6 - 2
-    const [output] = await GroupQueryAttention([...rows, ...lasts, ...rest], { ...heads, sliding_window_cache: 1 });
+    // of 6 keys, 4 rows hold the last 4: G = 2, 6 - 2
+    const lasts = keys.map((all) => all.slice(2, 2, 6));
+    const [output] = await GroupQueryAttention([...rows, ...lasts, ...rest], {
+      ...heads,
+      sliding_window_cache: 1,
+    });
     const f64 = await (inputs.keep(expected) as Tensor).read();
-    expectClose("biased", await (inputs.keep(output) as Tensor).read(), { f64, plain: f64 }, [1, 3, H * D]);
+    expectClose("biased", await (inputs.keep(output) as Tensor).read(), { f64, plain: f64 }, [
+      1,
+      3,
+      H * D,
+    ]);
     inputs.destroy();
   });
 });
@@ -428,9 +541,14 @@ describe("GroupQueryAttention refuses", () => {
       [() => call({}, q, k, k, null, null, ...lengths, null, null, null, null, make(3)), "head_sink must be [H] = [4], got [3]."],
     ]; // biome-ignore format: a table
     for (const [work, message] of cases) {
-      await expectError(work as () => unknown, "argument", `com.microsoft.GroupQueryAttention: ${message}`);
+      await expectError(
+        work as () => unknown,
+        "argument",
+        `com.microsoft.GroupQueryAttention: ${message}`,
+      );
     }
-    expect(count).toMatchObject({ pipelines: 0, submits: 0 }); // all of it before the GPU sees anything
+    // all of it before the GPU sees anything
+    expect(count).toMatchObject({ pipelines: 0, submits: 0 });
     inputs.destroy();
     expect(buffers()).toBe(0);
   });

@@ -1,5 +1,5 @@
-// com.microsoft Attention, MultiHeadAttention, their packed forms and DecoderAttention against the float64 reference: masks
-// of every shape, pasts, packings.
+// com.microsoft Attention, MultiHeadAttention, their packed forms and DecoderAttention against the
+// float64 reference: masks of every shape, pasts, packings.
 
 import { afterAll, describe, expect, it } from "vitest";
 import type { Tensor } from "../../src/index.ts";
@@ -10,7 +10,13 @@ import {
   PackedAttention,
   PackedMultiHeadAttention,
 } from "../../src/interop/onnx/index.ts";
-import { attention, attentionScores, project, type ReferenceTensor, rotary } from "../../src/reference/index.ts";
+import {
+  attention,
+  attentionScores,
+  project,
+  type ReferenceTensor,
+  rotary,
+} from "../../src/reference/index.ts";
 import { expectClose } from "../support/closeness.ts";
 import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
@@ -61,7 +67,12 @@ function expected(problem: (precision: Precision) => Problem) {
     };
     const { output } = attention(q, all, values, options);
     const scores = attentionScores(q, all, { ...options, stage: "scores" });
-    return { output: rowsOf(output, [batch, heads, rows, values.shape[3]]), scores, k: all, v: values };
+    return {
+      output: rowsOf(output, [batch, heads, rows, values.shape[3]]),
+      scores,
+      k: all,
+      v: values,
+    };
   });
 }
 
@@ -95,7 +106,12 @@ async function compare<T>(
   shape: readonly number[],
 ): Promise<void> {
   expect((actual as Tensor).shape).toEqual(shape);
-  expectClose(what, await (actual as Tensor).read(), { f64: of(results[0]), plain: of(results[1]) }, shape);
+  expectClose(
+    what,
+    await (actual as Tensor).read(),
+    { f64: of(results[0]), plain: of(results[1]) },
+    shape,
+  );
 }
 
 const all: Inputs[] = [];
@@ -107,14 +123,19 @@ async function inputsOf(seed: number): Promise<Inputs> {
 afterAll(() => {
   for (const inputs of all) inputs.destroy();
 });
-const keep = (inputs: Inputs, results: readonly (Tensor | undefined)[]) => results.map((result) => inputs.keep(result));
+const keep = (inputs: Inputs, results: readonly (Tensor | undefined)[]) =>
+  results.map((result) => inputs.keep(result));
 
 /** rows plus a part of a bias, rounded as the GPU has it. */
 function plus({ data, shape }: Input, bias: Input, from: number, precision: Precision): Input {
   const width = shape[shape.length - 1];
   const round = precision === "f32" ? Math.fround : (x: number) => x;
   const gpu = undefined as never;
-  return { shape, gpu, data: Float64Array.from(data, (x, i) => round(x + bias.data[from + (i % width)])) };
+  return {
+    shape,
+    gpu,
+    data: Float64Array.from(data, (x, i) => round(x + bias.data[from + (i % width)])),
+  };
 }
 
 const P = 2;
@@ -140,34 +161,51 @@ describe("a mask of com.microsoft", () => {
     ["i32", ...mask] as const,
     ...(mask[0].length > 1 ? [["u8", ...mask] as const] : []),
   ]);
-  it.each(cases)("%s [%s] adds a finite value to what it masks", async (dtype, shape, values, counts) => {
-    const inputs = await inputsOf(1);
-    const [q, k, v] = [0, 1, 2].map(() => inputs.random([B, S, E]));
-    const past = [inputs.random([B, H, P, D]), inputs.random([B, H, P, D])] as const;
-    const count = shape.reduce((product, size) => product * size, 1);
-    // In the middle of its buffer: i32 after a place where bindings may begin, u8 before the first one.
-    const before = new Array(67).fill(1);
-    const padded = [...before, ...Array.from({ length: count }, (_, i) => values(i))];
-    const mask = inputs.given([padded.length], padded, dtype).gpu.view({ shape, offset: before.length });
-    const filter = -50; // so that what is masked shows
-    const given = [q.gpu, k.gpu, v.gpu, null, mask, null, past[0].gpu, past[1].gpu];
-    const [output] = keep(inputs, await MultiHeadAttention(given, { num_heads: H, mask_filter_value: filter }));
-    const results = expected(() => ({
-      q: headsOf(q, H),
-      k: headsOf(k, H),
-      v: headsOf(v, H),
-      past,
-      bias: (b, _, s, t) => (counts(b, s, t) ? 0 : filter),
-    }));
-    await compare(`mask [${shape}]`, output, results, (one) => one.output, [B, S, E]);
-  });
+  it.each(cases)(
+    "%s [%s] adds a finite value to what it masks",
+    async (dtype, shape, values, counts) => {
+      const inputs = await inputsOf(1);
+      const [q, k, v] = [0, 1, 2].map(() => inputs.random([B, S, E]));
+      const past = [inputs.random([B, H, P, D]), inputs.random([B, H, P, D])] as const;
+      const count = shape.reduce((product, size) => product * size, 1);
+      // In the middle of its buffer: i32 after a place where bindings may begin, u8 before the
+      // first one.
+      const before = new Array(67).fill(1);
+      const padded = [...before, ...Array.from({ length: count }, (_, i) => values(i))];
+      const mask = inputs
+        .given([padded.length], padded, dtype)
+        .gpu.view({ shape, offset: before.length });
+      const filter = -50; // so that what is masked shows
+      const given = [q.gpu, k.gpu, v.gpu, null, mask, null, past[0].gpu, past[1].gpu];
+      const [output] = keep(
+        inputs,
+        await MultiHeadAttention(given, { num_heads: H, mask_filter_value: filter }),
+      );
+      const results = expected(() => ({
+        q: headsOf(q, H),
+        k: headsOf(k, H),
+        v: headsOf(v, H),
+        past,
+        bias: (b, _, s, t) => (counts(b, s, t) ? 0 : filter),
+      }));
+      await compare(`mask [${shape}]`, output, results, (one) => one.output, [B, S, E]);
+    },
+  );
 
   it("of numbers, by which all keys of an entry are padding, masks none of them", async () => {
     const inputs = await inputsOf(2);
     const [q, k, v] = [0, 1, 2].map(() => inputs.random([B, S, E]));
-    const [output] = keep(inputs, await MultiHeadAttention([q.gpu, k.gpu, v.gpu, null, [3, 0, 2]], { num_heads: H }));
+    const [output] = keep(
+      inputs,
+      await MultiHeadAttention([q.gpu, k.gpu, v.gpu, null, [3, 0, 2]], { num_heads: H }),
+    );
     const bias = (b: number, _: number, __: number, t: number) => (t < [3, 0, 2][b] ? 0 : -10_000);
-    const results = expected(() => ({ q: headsOf(q, H), k: headsOf(k, H), v: headsOf(v, H), bias }));
+    const results = expected(() => ({
+      q: headsOf(q, H),
+      k: headsOf(k, H),
+      v: headsOf(v, H),
+      bias,
+    }));
     await compare("no word", output, results, (one) => one.output, [B, S, E]);
   });
 });
@@ -211,7 +249,8 @@ describe("MultiHeadAttention", () => {
     await compare("output", made[0], results, (one) => one.output, [B, S, E]);
     await compare("present key", made[1], results, (one) => one.k.data, [B, H, T, D]);
     await compare("present value", made[2], results, (one) => one.v.data, [B, H, T, D]);
-    const seen = (one: (typeof results)[0]) => one.scores.map((s) => Math.max(s, -1e4)); // -Infinity has no error
+    // -Infinity has no error
+    const seen = (one: (typeof results)[0]) => one.scores.map((s) => Math.max(s, -1e4));
     const qk = (await made[3]?.read()) as Float32Array;
     const [f64, plain] = results.map(seen);
     expectClose(
@@ -231,10 +270,17 @@ describe("MultiHeadAttention", () => {
       return { data: from.data, shape: [B, H, S, D], strides: steps, offset: index * D };
     };
     const heads = { num_heads: H };
-    const [alone] = keep(inputs, await MultiHeadAttention([packed.gpu, null, null, bias.gpu], heads));
+    const [alone] = keep(
+      inputs,
+      await MultiHeadAttention([packed.gpu, null, null, bias.gpu], heads),
+    );
     const added = (from: number, precision: Precision): Input => {
       const rows = { data: concat(undefined, part(packed, 3, from / E)).data, shape: [B, H, S, D] };
-      const wide = { shape: [B, S, E], data: rowsOf(rows.data, rows.shape), gpu: undefined as never };
+      const wide = {
+        shape: [B, S, E],
+        data: rowsOf(rows.data, rows.shape),
+        gpu: undefined as never,
+      };
       return plus(wide, bias, from, precision);
     };
     const results = expected((precision) => ({
@@ -252,7 +298,10 @@ describe("MultiHeadAttention", () => {
 
     const k = inputs.random([B, H, S, D]);
     const v = inputs.random([B, H, S, D]);
-    const made = keep(inputs, await MultiHeadAttention([q.gpu, k.gpu, v.gpu], heads, { outputs: 2 }));
+    const made = keep(
+      inputs,
+      await MultiHeadAttention([q.gpu, k.gpu, v.gpu], heads, { outputs: 2 }),
+    );
     const ofHeads = expected(() => ({ q: headsOf(q, H), k, v }));
     await compare("heads", made[0], ofHeads, (one) => one.output, [B, S, E]);
     await compare("their present", made[1], ofHeads, () => k.data, k.shape);
@@ -264,9 +313,17 @@ describe("MultiHeadAttention", () => {
     const [q, k, v] = [0, 1, 2].map(() => inputs.random([B, S, E]));
     const past = [inputs.random([B, H, 9, D]), inputs.random([B, H, 9, D])] as const;
     const given = [q.gpu, k.gpu, v.gpu, null, null, null, past[0].gpu, past[1].gpu, [P]];
-    const made = await MultiHeadAttention(given, { num_heads: H, unidirectional: 1 }, { outputs: 3 });
+    const made = await MultiHeadAttention(
+      given,
+      { num_heads: H, unidirectional: 1 },
+      { outputs: 3 },
+    );
     inputs.keep(made[0]);
-    const used = past.map(({ data }) => ({ data, shape: [B, H, P, D], strides: [H * 9 * D, 9 * D, D, 1] }));
+    const used = past.map(({ data }) => ({
+      data,
+      shape: [B, H, P, D],
+      strides: [H * 9 * D, 9 * D, D, 1],
+    }));
     const results = expected(() => ({
       q: headsOf(q, H),
       k: headsOf(k, H),
@@ -279,8 +336,12 @@ describe("MultiHeadAttention", () => {
     expect(made[2]).toBe(past[1].gpu);
     const written = (await past[0].gpu.read()) as Float32Array;
     const [first] = results;
-    expect(Array.from(written.subarray(0, T * D))).toEqual(Array.from(first.k.data.subarray(0, T * D)));
-    expect(Array.from(written.subarray(T * D, 9 * D))).toEqual(Array.from(past[0].data).slice(T * D, 9 * D));
+    expect(Array.from(written.subarray(0, T * D))).toEqual(
+      Array.from(first.k.data.subarray(0, T * D)),
+    );
+    expect(Array.from(written.subarray(T * D, 9 * D))).toEqual(
+      Array.from(past[0].data).slice(T * D, 9 * D),
+    );
   });
 });
 
@@ -293,53 +354,69 @@ function projected(x: Input, weights: Input, bias: Input | undefined, precision:
 }
 
 describe("MicrosoftAttention", () => {
-  it.each([false, true])("projects, rotates, and keeps a past, that it shares: %s", async (shared) => {
-    const inputs = await inputsOf(6);
-    const x = inputs.random([B, S, 12]);
-    const weights = inputs.random([12, 3 * E], 0.3);
-    const bias = inputs.random([3 * E]);
-    const room = shared ? 9 : P;
-    const past = inputs.random([2, B, H, room, D]);
-    const attributes = {
-      num_heads: H,
-      unidirectional: true,
-      do_rotary: true,
-      rotary_embedding_dim: 6,
-      past_present_share_buffer: shared,
-      mask_filter_value: -50,
-    } as const;
-    const mask = { ends: [5, 4, 3], begins: [0, 2, 1] };
-    const given = [x.gpu, weights.gpu, bias.gpu, [...mask.ends, ...mask.begins], past.gpu, null, [P]];
-    const made = await MicrosoftAttention(given, attributes, { outputs: 2 });
-    inputs.keep(made[0]);
-    if (!shared) inputs.keep(made[1]);
-    const results = expected((precision) => {
-      const rows = projected(x, weights, bias, precision);
-      const turned = (from: number) => {
-        const position = (_: number, __: number, row: number) => P + row;
-        const heads = headsOf(rows, H, from, D);
-        return { shape: heads.shape, data: rotary(heads, { rotaryDim: 6, position, precision }) };
-      };
-      const pastOf = (index: number) => {
-        const strides = [H * room * D, room * D, D, 1];
-        return { data: past.data, shape: [B, H, P, D], strides, offset: index * B * H * room * D };
-      };
-      return {
-        q: turned(0),
-        k: turned(E),
-        v: headsOf(rows, H, 2 * E, D),
-        past: [pastOf(0), pastOf(1)],
-        causal: true,
-        bias: (b, _, __, t) => (t < mask.ends[b] && t >= mask.begins[b] ? 0 : -50),
-      };
-    });
-    await compare("output", made[0], results, (one) => one.output, [B, S, E]);
-    expect(made[1]?.shape).toEqual([2, B, H, shared ? 9 : T, D]);
-    const present = (made[1] as Tensor).slice(3, 0, T);
-    const both = (one: (typeof results)[0]) => Float64Array.of(...one.k.data, ...one.v.data);
-    await compare("present", present, results, both, [2, B, H, T, D]);
-    if (shared) expect(made[1]).toBe(past.gpu);
-  });
+  it.each([false, true])(
+    "projects, rotates, and keeps a past, that it shares: %s",
+    async (shared) => {
+      const inputs = await inputsOf(6);
+      const x = inputs.random([B, S, 12]);
+      const weights = inputs.random([12, 3 * E], 0.3);
+      const bias = inputs.random([3 * E]);
+      const room = shared ? 9 : P;
+      const past = inputs.random([2, B, H, room, D]);
+      const attributes = {
+        num_heads: H,
+        unidirectional: true,
+        do_rotary: true,
+        rotary_embedding_dim: 6,
+        past_present_share_buffer: shared,
+        mask_filter_value: -50,
+      } as const;
+      const mask = { ends: [5, 4, 3], begins: [0, 2, 1] };
+      const given = [
+        x.gpu,
+        weights.gpu,
+        bias.gpu,
+        [...mask.ends, ...mask.begins],
+        past.gpu,
+        null,
+        [P],
+      ];
+      const made = await MicrosoftAttention(given, attributes, { outputs: 2 });
+      inputs.keep(made[0]);
+      if (!shared) inputs.keep(made[1]);
+      const results = expected((precision) => {
+        const rows = projected(x, weights, bias, precision);
+        const turned = (from: number) => {
+          const position = (_: number, __: number, row: number) => P + row;
+          const heads = headsOf(rows, H, from, D);
+          return { shape: heads.shape, data: rotary(heads, { rotaryDim: 6, position, precision }) };
+        };
+        const pastOf = (index: number) => {
+          const strides = [H * room * D, room * D, D, 1];
+          return {
+            data: past.data,
+            shape: [B, H, P, D],
+            strides,
+            offset: index * B * H * room * D,
+          };
+        };
+        return {
+          q: turned(0),
+          k: turned(E),
+          v: headsOf(rows, H, 2 * E, D),
+          past: [pastOf(0), pastOf(1)],
+          causal: true,
+          bias: (b, _, __, t) => (t < mask.ends[b] && t >= mask.begins[b] ? 0 : -50),
+        };
+      });
+      await compare("output", made[0], results, (one) => one.output, [B, S, E]);
+      expect(made[1]?.shape).toEqual([2, B, H, shared ? 9 : T, D]);
+      const present = (made[1] as Tensor).slice(3, 0, T);
+      const both = (one: (typeof results)[0]) => Float64Array.of(...one.k.data, ...one.v.data);
+      await compare("present", present, results, both, [2, B, H, T, D]);
+      if (shared) expect(made[1]).toBe(past.gpu);
+    },
+  );
 
   it("has values of another width, and no bias", async () => {
     const inputs = await inputsOf(7);
@@ -371,7 +448,11 @@ describe("sequences one after the other", () => {
   function expectedOf(rows: (precision: Precision) => readonly Input[], bias?: Input) {
     return PRECISIONS.map((precision) => {
       const heads = rows(precision).map((one) => headsOf(one, H));
-      const biases = bias && { data: bias.data, shape: bias.shape, strides: [H * 25, 25, PADDED, 1] };
+      const biases = bias && {
+        data: bias.data,
+        shape: bias.shape,
+        strides: [H * 25, 25, PADDED, 1],
+      };
       const output = new Float64Array(6 * E);
       for (const [b, length] of lengths.entries()) {
         const [q, k, v] = heads.map((one) => ({
@@ -400,7 +481,10 @@ describe("sequences one after the other", () => {
       return [0, 1, 2].map((part) => ({
         shape: [1, 6, E],
         gpu: undefined as never,
-        data: Float64Array.from({ length: 6 * E }, (_, i) => rows[Math.floor(i / E) * 3 * E + part * E + (i % E)]),
+        data: Float64Array.from(
+          { length: 6 * E },
+          (_, i) => rows[Math.floor(i / E) * 3 * E + part * E + (i % E)],
+        ),
       }));
     }, scores);
     for (const ends of [starts, inputs.given([4], starts, "i32").gpu]) {
@@ -419,7 +503,9 @@ describe("sequences one after the other", () => {
     const given = [q.gpu, k.gpu, v.gpu, bias.gpu, offsets, starts];
     const [output] = keep(inputs, await PackedMultiHeadAttention(given, heads));
     const wide = (x: Input): Input => ({ ...x, shape: [1, 6, E] });
-    const results = expectedOf((precision) => [q, k, v].map((x, part) => plus(wide(x), bias, part * E, precision)));
+    const results = expectedOf((precision) =>
+      [q, k, v].map((x, part) => plus(wide(x), bias, part * E, precision)),
+    );
     await compare("apart", output, results, (one) => one, [6, E]);
 
     const packed = inputs.random([6, H, 3, D]);
@@ -467,7 +553,10 @@ describe("DecoderAttention", () => {
     const onGpu = inputs.given([1], [1], "u8").gpu;
     const given = [query, key, qWeight, kvWeight, bias, padding, ...caches].map(({ gpu }) => gpu);
     const attributes = { num_heads: H, mask_filter_value: -50 };
-    const made = keep(inputs, await DecoderAttention([...given, ...flags, onGpu], attributes, { outputs: 3 }));
+    const made = keep(
+      inputs,
+      await DecoderAttention([...given, ...flags, onGpu], attributes, { outputs: 3 }),
+    );
     const results = expected((precision) => {
       const first = (x: Input, count: number): Input => ({
         shape: [B, count, E],
@@ -548,8 +637,10 @@ describe("what does not fit is refused, by name", () => {
       [() => DecoderAttention([...decoder, null, null, null, [0], [1], [0], [1]], heads), "DecoderAttention: key_padding_mask is required where has_key_padding_mask is true."],
       [() => DecoderAttention([...decoder, null, null, null, [0, 1], ...off.slice(1)], heads), "DecoderAttention: static_kv must be one flag, got 2."],
     ]; // biome-ignore format: a table
-    for (const [work, message] of cases) await expectError(work, "argument", `com.microsoft.${message}`);
-    expect(count).toMatchObject({ pipelines: 0, submits: 0 }); // all of it before the GPU sees anything
+    for (const [work, message] of cases)
+      await expectError(work, "argument", `com.microsoft.${message}`);
+    // all of it before the GPU sees anything
+    expect(count).toMatchObject({ pipelines: 0, submits: 0 });
     inputs.destroy();
     expect(buffers()).toBe(0);
   });

@@ -1,4 +1,5 @@
-// ONNX Runtime's rotary embeddings and position biases, and linear attention, where no vector of another suite goes.
+// ONNX Runtime's rotary embeddings and position biases, and linear attention, where no vector of
+// another suite goes.
 
 import { describe, expect, it } from "vitest";
 import { splitHeads, type Tensor, t5Buckets, tensor } from "../../src/index.ts";
@@ -65,8 +66,17 @@ describe("MicrosoftRotaryEmbedding", () => {
     const cos = await made(5, [3, 2]);
     const sin = await made(6, [3, 2]);
     const attributes = { num_heads: 2, rotary_embedding_dim: 4, interleaved: 1 } as const;
-    const [output] = await MicrosoftRotaryEmbedding([input.gpu, [3, 1], cos.gpu, sin.gpu], attributes);
-    const options = { rotaryDim: 4, interleaved: true, cos: cos.cpu, sin: sin.cpu, position: () => 1 };
+    const [output] = await MicrosoftRotaryEmbedding(
+      [input.gpu, [3, 1], cos.gpu, sin.gpu],
+      attributes,
+    );
+    const options = {
+      rotaryDim: 4,
+      interleaved: true,
+      cos: cos.cpu,
+      sin: sin.cpu,
+      position: () => 1,
+    };
     const turned = reference(inHeads(input.cpu, 2), options);
     const heads = inHeads(input.cpu, 2);
     const expected = turned.map((value, i) => {
@@ -75,7 +85,12 @@ describe("MicrosoftRotaryEmbedding", () => {
       const d = i % 8;
       return row === 0 ? heads.data[16 * row + 8 * h + d] : value;
     });
-    expectClose("output", await outOfHeads(output as Tensor, 2), { f64: expected, plain: expected }, [1, 2, 2, 8]);
+    expectClose(
+      "output",
+      await outOfHeads(output as Tensor, 2),
+      { f64: expected, plain: expected },
+      [1, 2, 2, 8],
+    );
   });
   it("names what is wrong", async () => {
     const device = await testDevice();
@@ -92,7 +107,11 @@ describe("MicrosoftRotaryEmbedding", () => {
         `${name}: position_ids must be [1,3], or one number, got 2 numbers.`,
       ],
       [
-        () => MicrosoftRotaryEmbedding([input, [0], cos, cos], { rotary_embedding_dim: 4, num_heads: 2 }),
+        () =>
+          MicrosoftRotaryEmbedding([input, [0], cos, cos], {
+            rotary_embedding_dim: 4,
+            num_heads: 2,
+          }),
         `${name}: attribute rotary_embedding_dim is 4, and cos_cache [9,4] is for 8.`,
       ],
       [
@@ -137,7 +156,12 @@ describe("MRotaryEmbedding", () => {
         const other = d < 4 ? -data[i + 4] : data[i - 4];
         return 0.5 * (value * cos.cpu.data[at] + other * sin.cpu.data[at]);
       });
-      expectClose("output", await (output as Tensor).read(), { f64: expected, plain: expected }, [2, 2, 3, 8]);
+      expectClose(
+        "output",
+        await (output as Tensor).read(),
+        { f64: expected, plain: expected },
+        [2, 2, 3, 8],
+      );
       output?.destroy();
     }
   });
@@ -175,7 +199,11 @@ describe("LinearAttention", () => {
   });
   type Some = Awaited<ReturnType<typeof all>>;
   /** The states after each token, and the output. */
-  function expected({ query, key, value, beta }: Some, pastState: Float32Array, precision: "f64" | "f32") {
+  function expected(
+    { query, key, value, beta }: Some,
+    pastState: Float32Array,
+    precision: "f64" | "f32",
+  ) {
     const [batch, tokens] = query.cpu.shape;
     const until = (count: number) => {
       const first = (given: ReferenceTensor, heads: number) => {
@@ -188,7 +216,10 @@ describe("LinearAttention", () => {
       const options = { updateRule: "delta", pastState, precision } as const;
       return referenceLinear(q, k, v, { ...options, beta: first(beta.cpu, 1) });
     };
-    return { output: until(tokens).output, states: Array.from({ length: tokens }, (_, t) => until(t + 1).state) };
+    return {
+      output: until(tokens).output,
+      states: Array.from({ length: tokens }, (_, t) => until(t + 1).state),
+    };
   }
   it("keeps the states after the last tokens, in the dtype of the state before", async () => {
     for (const tokens of [5, 2]) {
@@ -196,16 +227,22 @@ describe("LinearAttention", () => {
       const past = await made(14, [3, 2, 1, 4, 8], "f16");
       const inputs = [given.query, given.key, given.value].map(({ gpu }) => gpu);
       const attributes = { ...sizes, update_rule: "delta", state_window: 3 } as const;
-      const [output, present] = await MicrosoftLinearAttention([...inputs, past.gpu, null, given.beta.gpu], attributes);
+      const [output, present] = await MicrosoftLinearAttention(
+        [...inputs, past.gpu, null, given.beta.gpu],
+        attributes,
+      );
       const before = past.cpu.data.slice(-64); // of the last slot
-      const [f64, plain] = (["f64", "f32"] as const).map((precision) => expected(given, before, precision));
+      const [f64, plain] = (["f64", "f32"] as const).map((precision) =>
+        expected(given, before, precision),
+      );
       const rows = await outOfHeads(output as Tensor, 2);
       expectClose("output", rows, { f64: f64.output, plain: plain.output }, [2, 2, tokens, 8]);
       expect(present?.dtype).toBe("f16");
       const window = ({ states }: typeof f64) =>
-        [...Array.from({ length: Math.max(0, 3 - tokens) }, () => new Float64Array(64)), ...states.slice(-3)].flatMap(
-          (state) => [...state],
-        );
+        [
+          ...Array.from({ length: Math.max(0, 3 - tokens) }, () => new Float64Array(64)),
+          ...states.slice(-3),
+        ].flatMap((state) => [...state]);
       const both = { f64: window(f64), plain: window(plain).map(ROUND.f16) };
       expectClose("present_state", await (present as Tensor).read(), both, [3, 2, 1, 4, 8], "f16");
       for (const one of [output, present]) one?.destroy();
@@ -215,7 +252,10 @@ describe("LinearAttention", () => {
     const { query, key, value, beta } = await all(2);
     const inputs = [query.gpu, key.gpu, value.gpu];
     const cases: [() => unknown, string][] = [
-      [() => LinearAttention(inputs, { q_num_heads: 2 }), "attribute kv_num_heads must be 1 or more, got undefined"],
+      [
+        () => LinearAttention(inputs, { q_num_heads: 2 }),
+        "attribute kv_num_heads must be 1 or more, got undefined",
+      ],
       [
         () => LinearAttention(inputs, { q_num_heads: 2, kv_num_heads: 4 }),
         "attribute q_num_heads = 2 must be a multiple of kv_num_heads = 4",
@@ -225,14 +265,25 @@ describe("LinearAttention", () => {
         'attribute update_rule must be linear, gated, delta, gated_delta, got "deltas"',
       ],
       [
-        () => LinearAttention([...inputs, null, null, beta.gpu, beta.gpu], { ...sizes, update_rule: "delta" }),
+        () =>
+          LinearAttention([...inputs, null, null, beta.gpu, beta.gpu], {
+            ...sizes,
+            update_rule: "delta",
+          }),
         "erase_gate is not supported; its keys are those that are written",
       ],
       [
-        () => LinearAttention([...inputs, null, beta.gpu.slice(1, 0, 1)], { ...sizes, update_rule: "gated" }),
+        () =>
+          LinearAttention([...inputs, null, beta.gpu.slice(1, 0, 1)], {
+            ...sizes,
+            update_rule: "gated",
+          }),
         "decay must be [B, T, ..] = [2,2,1], got [2,1,1]",
       ],
-      [() => LinearAttention(inputs, { ...sizes, update_rule: "delta" }), 'updateRule "delta" needs beta'],
+      [
+        () => LinearAttention(inputs, { ...sizes, update_rule: "delta" }),
+        'updateRule "delta" needs beta',
+      ],
     ];
     for (const [work, message] of cases) {
       await expectError(work, "argument", `ai.onnx.LinearAttention: ${message}.`);
@@ -298,7 +349,12 @@ describe("position biases", () => {
     const K = 8;
     const device = await testDevice();
     const tokens = await made(21, [4, H * D]);
-    const given = [await made(22, [H * D]), await made(23, [1, H, S, S]), await made(24, [D, K]), await made(25, [K])];
+    const given = [
+      await made(22, [H * D]),
+      await made(23, [1, H, S, S]),
+      await made(24, [D, K]),
+      await made(25, [K]),
+    ];
     const rest = [...given.map(({ gpu }) => gpu), (await made(26, [1, H, 1, 1])).gpu];
     const offsets = [0, 1, 2, 4, 3, 5]; // of four tokens; then the rows that are padding
     const padded = new Float32Array(B * S * H * D);
@@ -312,7 +368,9 @@ describe("position biases", () => {
       tensor(device, [B, S], { dtype: "i32", data: offsets }),
       BigInt64Array.from(offsets, BigInt),
     ]) {
-      const [output] = await GatedRelativePositionBias([tokens.gpu, ...rest, places], { num_heads: H });
+      const [output] = await GatedRelativePositionBias([tokens.gpu, ...rest, places], {
+        num_heads: H,
+      });
       expect((output as Tensor).shape).toEqual([B, H, S, S]);
       expect(Array.from(await (output as Tensor).read())).toEqual(expected);
       output?.destroy();
@@ -325,7 +383,10 @@ describe("position biases", () => {
     const cases: [() => unknown, string][] = [
       [call([0, 1, 2, 6, 3, 5]), `${name}${rows}, got [0,1,2,6].`],
       [call([0, 1, 2, 2, 3, 5]), `${name}${rows}, got [0,1,2,2].`],
-      [call([0, 1, 2, 3]), `${name}token_offset must be [B, S] with S = 3 as in rel_pos, got 4 numbers.`],
+      [
+        call([0, 1, 2, 3]),
+        `${name}token_offset must be [B, S] with S = 3 as in rel_pos, got 4 numbers.`,
+      ],
       [
         call(tensor(device, [3, 2], { dtype: "i32" })),
         `${name}token_offset must be [B, S] with S = 3 as in rel_pos, got [3,2].`,

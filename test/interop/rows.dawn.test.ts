@@ -1,4 +1,5 @@
-// ONNX' operators of rows, where no vector of another suite goes: against the float64 reference, or by hand.
+// ONNX' operators of rows, where no vector of another suite goes: against the float64 reference, or
+// by hand.
 
 import { describe, expect, it } from "vitest";
 import { type Tensor, tensor } from "../../src/index.ts";
@@ -56,13 +57,23 @@ describe("Softmax and LogSoftmax", () => {
     ] as const) {
       const attributes = axis === undefined ? {} : { axis };
       const [output] = await Softmax([gpu], attributes, { opset: 11 });
-      await compare(`axis ${axis}`, output, (precision) => softmaxAlong(flat(rows), { precision }), [2, 3, 4]);
+      await compare(
+        `axis ${axis}`,
+        output,
+        (precision) => softmaxAlong(flat(rows), { precision }),
+        [2, 3, 4],
+      );
     }
     const turned = gpu.permute(2, 0, 1); // not in order: [4, 2, 3]
     const data = Array.from({ length: 24 }, (_, i) => cpu.data[(i % 6) * 4 + Math.floor(i / 6)]);
     const [output] = await LogSoftmax([turned], {}, { opset: 11 });
     const rows = { data, shape: [4, 6] };
-    await compare("turned", output, (precision) => softmaxAlong(rows, { log: true, precision }), [4, 2, 3]);
+    await compare(
+      "turned",
+      output,
+      (precision) => softmaxAlong(rows, { log: true, precision }),
+      [4, 2, 3],
+    );
   });
   it("name an axis that there is not", async () => {
     const { gpu } = await made(1, [2, 3]);
@@ -89,12 +100,22 @@ describe("LayerNormalization and RMSNormalization", () => {
       const B = await made(4, bias);
       const [Y] = await LayerNormalization([X.gpu, Scale.gpu, B.gpu], { axis: 1 });
       const options = { axis: 1, weight: Scale.cpu, bias: B.cpu };
-      await compare("Y", Y, (precision) => layerNorm(X.cpu, { ...options, precision }).output, [2, 3, 4]);
+      await compare(
+        "Y",
+        Y,
+        (precision) => layerNorm(X.cpu, { ...options, precision }).output,
+        [2, 3, 4],
+      );
     }
     const scale = await made(5, [3, 1]);
     const [Y] = await RMSNormalization([X.gpu, scale.gpu], { axis: -2, epsilon: 0.5 });
     const options = { axis: 1, epsilon: 0.5, rms: true, weight: scale.cpu };
-    await compare("Y", Y, (precision) => layerNorm(X.cpu, { ...options, precision }).output, [2, 3, 4]);
+    await compare(
+      "Y",
+      Y,
+      (precision) => layerNorm(X.cpu, { ...options, precision }).output,
+      [2, 3, 4],
+    );
   });
   it("give statistics that can be destroyed one by one, of inputs in any order", async () => {
     const { gpu, cpu } = await made(6, [4, 2, 3]);
@@ -105,10 +126,16 @@ describe("LayerNormalization and RMSNormalization", () => {
     const weight = await made(7, [3, 4]);
     const inputs = [gpu.permute(1, 2, 0), weight.gpu];
     const [Y, Mean, InvStdDev] = await LayerNormalization(inputs, { axis: 1 }, { outputs: 3 });
-    const found = (precision: "f64" | "f32") => layerNorm(X, { axis: 1, weight: weight.cpu, precision });
+    const found = (precision: "f64" | "f32") =>
+      layerNorm(X, { axis: 1, weight: weight.cpu, precision });
     await compare("Y", Y, (precision) => found(precision).output, [2, 3, 4]);
     await compare("Mean", Mean, (precision) => found(precision).mean, [2, 1, 1]);
-    await compare("InvStdDev", InvStdDev, (precision) => found(precision).inverseDeviation, [2, 1, 1]);
+    await compare(
+      "InvStdDev",
+      InvStdDev,
+      (precision) => found(precision).inverseDeviation,
+      [2, 1, 1],
+    );
   });
   it("give statistics of the type that is asked for, and refuse others and what does not broadcast", async () => {
     const { gpu, cpu } = await made(8, [2, 3]);
@@ -117,7 +144,11 @@ describe("LayerNormalization and RMSNormalization", () => {
       [10, "f16"],
       [16n, "bf16"],
     ] as const) {
-      const [Y, Mean] = await LayerNormalization([gpu, (await made(9, [1])).gpu], { stash_type }, { outputs: 2 });
+      const [Y, Mean] = await LayerNormalization(
+        [gpu, (await made(9, [1])).gpu],
+        { stash_type },
+        { outputs: 2 },
+      );
       expect((Mean as Tensor).dtype).toBe(dtype);
       await compare("Mean", Mean, (precision) => layerNorm(cpu, { precision }).mean, [2, 1], dtype);
       Y?.destroy();
@@ -145,7 +176,12 @@ describe("LayerNormalization and RMSNormalization", () => {
     const found = (precision: "f64" | "f32") => layerNorm(X.cpu, { ...options, precision });
     expect(Y?.dtype).toBe("f32");
     await compare("Y", Y, (precision) => found(precision).output, [2, 3, 4]);
-    await compare("inv_std_var", inverse, (precision) => found(precision).inverseDeviation, [2, 1, 1]);
+    await compare(
+      "inv_std_var",
+      inverse,
+      (precision) => found(precision).inverseDeviation,
+      [2, 1, 1],
+    );
   });
 });
 
@@ -158,7 +194,12 @@ describe("SkipLayerNormalization and SkipSimplifiedLayerNormalization", () => {
     const bias = await made(13, [8]);
     const inputs = [input, skip, gamma, beta, bias].map(({ gpu }) => gpu);
     const results = await SkipLayerNormalization(inputs, {}, { outputs: 4 });
-    const shared = { residual: skip.cpu, residualBias: bias.cpu, weight: gamma.cpu, epsilon: 1e-12 };
+    const shared = {
+      residual: skip.cpu,
+      residualBias: bias.cpu,
+      weight: gamma.cpu,
+      epsilon: 1e-12,
+    };
     const names = ["output", "mean", "inverseDeviation", "sum"] as const;
     const shapes = [
       [2, 3, 8],
@@ -167,7 +208,8 @@ describe("SkipLayerNormalization and SkipSimplifiedLayerNormalization", () => {
       [2, 3, 8],
     ];
     for (const [index, name] of names.entries()) {
-      const found = (precision: "f64" | "f32") => layerNorm(input.cpu, { ...shared, bias: beta.cpu, precision })[name];
+      const found = (precision: "f64" | "f32") =>
+        layerNorm(input.cpu, { ...shared, bias: beta.cpu, precision })[name];
       await compare(name, results[index], found, shapes[index]);
     }
     const rms = await SkipSimplifiedLayerNormalization(
@@ -179,7 +221,8 @@ describe("SkipLayerNormalization and SkipSimplifiedLayerNormalization", () => {
       if (name === "mean") expect(rms[index]).toBeUndefined();
       else {
         const options = { ...shared, rms: true, epsilon: 0.1 };
-        const found = (precision: "f64" | "f32") => layerNorm(input.cpu, { ...options, precision })[name];
+        const found = (precision: "f64" | "f32") =>
+          layerNorm(input.cpu, { ...options, precision })[name];
         await compare(name, rms[index], found, shapes[index]);
       }
     }
@@ -214,7 +257,13 @@ describe("the gelu family", () => {
       [(await MicrosoftGelu([X.gpu]))[0], "gelu"],
       [(await Gelu([X.gpu], { approximate: "tanh" }))[0], "gelu-tanh"],
     ] as const) {
-      await compare("Y", output, (precision) => pointwise(X.cpu, { activation, precision }), [3, 5], "f16");
+      await compare(
+        "Y",
+        output,
+        (precision) => pointwise(X.cpu, { activation, precision }),
+        [3, 5],
+        "f16",
+      );
     }
     await expectError(
       () => Gelu([X.gpu], { approximate: "erf" }),
@@ -226,10 +275,18 @@ describe("the gelu family", () => {
     const X = await made(15, [3, 4]);
     for (const width of [4, 6, 5, 20, 1]) {
       const bias = await made(16, [width]);
-      const repeated = { data: Array.from({ length: 12 }, (_, i) => bias.cpu.data[i % width]), shape: [3, 4] };
+      const repeated = {
+        data: Array.from({ length: 12 }, (_, i) => bias.cpu.data[i % width]),
+        shape: [3, 4],
+      };
       const options = { activation: "gelu-tanh", bias: repeated } as const;
       const [Y] = await FastGelu([X.gpu, bias.gpu]);
-      await compare(`bias [${width}]`, Y, (precision) => pointwise(X.cpu, { ...options, precision }), [3, 4]);
+      await compare(
+        `bias [${width}]`,
+        Y,
+        (precision) => pointwise(X.cpu, { ...options, precision }),
+        [3, 4],
+      );
     }
   });
   it("has BiasAdd, whose shapes are checked", async () => {
@@ -257,8 +314,16 @@ describe("the gelu family", () => {
         offset: first,
       });
       const found = (precision: "f64" | "f32") => {
-        const left = { data: pointwise(half(X.cpu, 0), { bias: half(bias.cpu, 0), precision }), shape: [2, 3, 5] };
-        const options = { activation: "gelu", bias: half(bias.cpu, 5), factor: left, precision } as const;
+        const left = {
+          data: pointwise(half(X.cpu, 0), { bias: half(bias.cpu, 0), precision }),
+          shape: [2, 3, 5],
+        };
+        const options = {
+          activation: "gelu",
+          bias: half(bias.cpu, 5),
+          factor: left,
+          precision,
+        } as const;
         return pointwise(half(X.cpu, 5), options);
       };
       await compare(dtype, Y, found, [2, 3, 5], dtype);

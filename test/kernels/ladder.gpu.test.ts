@@ -19,5 +19,6 @@ const PROBLEMS: readonly Case[] = [
 
 describe.each(LADDER)("$name", ({ name, plan }) => {
   const storesLse = name !== "1 naive"; // it has probabilities instead
-  for (const problem of PROBLEMS) it(title(problem), async () => runCase(await testDevice(), problem, plan, storesLse));
+  for (const problem of PROBLEMS)
+    it(title(problem), async () => runCase(await testDevice(), problem, plan, storesLse));
 });

@@ -43,12 +43,21 @@ async function anglesAt(
 ): Promise<Float32Array> {
   const device = await testDevice();
   const linked = link("package::probe", { "package::probe": PROBE, ...rotaryModules(CHOICE) });
-  const { pipeline, layout } = await compileKernel(device, { label: "probe", ...linked, bindings: BINDINGS });
+  const { pipeline, layout } = await compileKernel(device, {
+    label: "probe",
+    ...linked,
+    bindings: BINDINGS,
+  });
   const places = tensor(device, [positions.length], { dtype: "i32", data: positions });
   const found = tensor(device, [positions.length, PAIRS + 1, 2]);
-  const tables = tensor(device, angleTablesShape(PAIRS), { data: angleTables(frequencies, factor) });
+  const tables = tensor(device, angleTablesShape(PAIRS), {
+    data: angleTables(frequencies, factor),
+  });
   const used = [places, found, tables];
-  const entries = used.map(({ buffer }, index) => ({ binding: BINDINGS[index].binding, resource: { buffer } }));
+  const entries = used.map(({ buffer }, index) => ({
+    binding: BINDINGS[index].binding,
+    resource: { buffer },
+  }));
   const encoder = device.createCommandEncoder();
   const pass = encoder.beginComputePass();
   pass.setPipeline(pipeline);
@@ -61,30 +70,46 @@ async function anglesAt(
   return values;
 }
 
-const NEAR = [0, 1, 2, 255, 256, 257, 511, 512, 65_535, 65_536, 65_537, 100_000, 131_071, 131_072, 1_000_003];
+const NEAR = [
+  0, 1, 2, 255, 256, 257, 511, 512, 65_535, 65_536, 65_537, 100_000, 131_071, 131_072, 1_000_003,
+];
 const FAR = [ANGLE_POSITIONS - 1, -1, -2, -256, -257, -65_536, -65_537, -100_000, -ANGLE_POSITIONS];
 
 it.each([
-  ["of Llama 3.1", { base: 500_000, scaling: { type: "llama3", factor: 8, originalMaxPositions: 8192 } }, 1],
-  ["that turn half around at every position, and an attention factor", { frequencies: new Array(8).fill(3.1) }, 1.4],
-] as const)("angles of frequencies %s are right to 3e-7 at every position", async (_, options, factor) => {
-  const { frequencies } = rotaryFrequencies(2 * PAIRS, options);
-  const positions = [...NEAR, ...FAR, ...integers(1, 500, -ANGLE_POSITIONS, ANGLE_POSITIONS - 1)];
-  const found = await anglesAt(positions, frequencies, factor);
-  positions.forEach((position, row) => {
-    for (let pair = 0; pair <= PAIRS; pair++) {
-      const at = 2 * (row * (PAIRS + 1) + pair);
-      const [cos, sin] = found.subarray(at, at + 2);
-      if (pair === PAIRS) {
-        expect([cos, sin], "a pair that there is not").toEqual([1, 0]);
-        continue;
+  [
+    "of Llama 3.1",
+    { base: 500_000, scaling: { type: "llama3", factor: 8, originalMaxPositions: 8192 } },
+    1,
+  ],
+  [
+    "that turn half around at every position, and an attention factor",
+    { frequencies: new Array(8).fill(3.1) },
+    1.4,
+  ],
+] as const)(
+  "angles of frequencies %s are right to 3e-7 at every position",
+  async (_, options, factor) => {
+    const { frequencies } = rotaryFrequencies(2 * PAIRS, options);
+    const positions = [...NEAR, ...FAR, ...integers(1, 500, -ANGLE_POSITIONS, ANGLE_POSITIONS - 1)];
+    const found = await anglesAt(positions, frequencies, factor);
+    positions.forEach((position, row) => {
+      for (let pair = 0; pair <= PAIRS; pair++) {
+        const at = 2 * (row * (PAIRS + 1) + pair);
+        const [cos, sin] = found.subarray(at, at + 2);
+        if (pair === PAIRS) {
+          expect([cos, sin], "a pair that there is not").toEqual([1, 0]);
+          continue;
+        }
+        const angle = position * frequencies[pair];
+        const error = Math.max(
+          Math.abs(cos - factor * Math.cos(angle)),
+          Math.abs(sin - factor * Math.sin(angle)),
+        );
+        expect(error, `position ${position}, pair ${pair}`).toBeLessThan(3e-7 * factor);
       }
-      const angle = position * frequencies[pair];
-      const error = Math.max(Math.abs(cos - factor * Math.cos(angle)), Math.abs(sin - factor * Math.sin(angle)));
-      expect(error, `position ${position}, pair ${pair}`).toBeLessThan(3e-7 * factor);
-    }
-  });
-});
+    });
+  },
+);
 
 it("angles beyond the tables are those of the position modulo 2^24", async () => {
   const { frequencies } = rotaryFrequencies(2 * PAIRS);

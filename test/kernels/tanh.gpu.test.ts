@@ -10,13 +10,19 @@ failOnGpuErrors();
 async function inTiles(qs: readonly number[], ks: readonly number[], vector = 1) {
   const device = await testDevice();
   const [q, k] = [qs, ks].map((data) => tensor(device, [1, 1, data.length, 1], { data }));
-  const scores = await attentionWeights(q, k, { stage: "raw", similarity: { kind: "additive", vector } });
+  const scores = await attentionWeights(q, k, {
+    stage: "raw",
+    similarity: { kind: "additive", vector },
+  });
   const values = await scores.read();
   for (const one of [q, k, scores]) one.destroy();
   return values;
 }
 
-/** The same from rows in registers: an entry of the batch has one key, whose score is the largest. ALiBi keeps its unit. */
+/**
+ * The same from rows in registers: an entry of the batch has one key, whose score is the largest.
+ * ALiBi keeps its unit.
+ */
 async function inRows(qs: readonly number[], ks: readonly number[], vector = 1) {
   const device = await testDevice();
   const q = tensor(device, [1, 1, qs.length, 1], { data: qs }).view({
@@ -65,7 +71,11 @@ it.each([
     opposite: await worst(scoresOf, spaced(8, 19.9, 201), spaced(-19.9, -8, 203)),
     small: await worst(scoresOf, spaced(-0.01, 0.01, 101), spaced(-0.011, 0.01, 99)),
     // Beyond the range of the product of exponentials.
-    large: await worst(scoresOf, [20.1, 25, 1e3, 1e30, -3e38], [-20, -24.9, -1e3, -1e30, 0.5, 3e38]),
+    large: await worst(
+      scoresOf,
+      [20.1, 25, 1e3, 1e30, -3e38],
+      [-20, -24.9, -1e3, -1e30, 0.5, 3e38],
+    ),
     mixed: await worst(scoresOf, spaced(-40, 40, 101), spaced(-40, 40, 99)),
   };
   for (const [name, error] of Object.entries(errors)) expect(error, name).toBeLessThan(2e-7);

@@ -1,4 +1,5 @@
-// The layer as users meet it: weights in other libraries' layouts, plans, what they own, and what is refused.
+// The layer as users meet it: weights in other libraries' layouts, plans, what they own, and what
+// is refused.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -38,7 +39,9 @@ describe("weights", () => {
   const outBias = normal(4, E, 0.3);
   const input = normal(5, B * M * E);
 
-  async function outputOf(make: (device: GPUDevice) => MultiHeadWeights): Promise<ArrayLike<number>> {
+  async function outputOf(
+    make: (device: GPUDevice) => MultiHeadWeights,
+  ): Promise<ArrayLike<number>> {
     const device = await testDevice();
     const layer = new MultiHeadAttention(device, make(device), { heads: H });
     const x = tensor(device, [B, M, E], { data: input });
@@ -60,7 +63,8 @@ describe("weights", () => {
     const expected = await outputOf(pytorch);
     const same = async (make: (device: GPUDevice) => MultiHeadWeights) => {
       const { error } = worstElement(await outputOf(make), expected, [B, M, E]);
-      expect(error).toBeLessThan(1e-6); // strides decide which kernel sums, and in which order it rounds
+      // strides decide which kernel sums, and in which order it rounds
+      expect(error).toBeLessThan(1e-6);
     };
     await same((device) =>
       multiHeadWeights.fromPyTorch(device, {
@@ -72,7 +76,8 @@ describe("weights", () => {
         "out_proj.bias": outBias,
       }),
     );
-    const kernel = (index: number) => transposed(part(packed, index), E, E); // [E, H * D], which is [E, H, D]
+    // [E, H * D], which is [E, H, D]
+    const kernel = (index: number) => transposed(part(packed, index), E, E);
     const keras = {
       "query/kernel": kernel(0),
       "query/bias": part(bias, 0),
@@ -84,13 +89,23 @@ describe("weights", () => {
       "attention_output/bias": outBias,
     };
     await same((device) => multiHeadWeights.fromKeras(device, keras, { heads: H, keyDim: D }));
-    const node = (index: number) => ({ weight: { data: kernel(index), shape: [E, E] }, bias: part(bias, index) });
+    const node = (index: number) => ({
+      weight: { data: kernel(index), shape: [E, E] },
+      bias: part(bias, index),
+    });
     const behind = { weight: { data: transposed(out, E, E), shape: [E, E] }, bias: outBias };
     await same((device) =>
-      multiHeadWeights.fromOnnxMatMuls(device, { query: node(0), key: node(1), value: node(2), output: behind }),
+      multiHeadWeights.fromOnnxMatMuls(device, {
+        query: node(0),
+        key: node(1),
+        value: node(2),
+        output: behind,
+      }),
     );
     const columns = transposed(packed, 3 * E, E); // [E, 3 E]
-    await same((device) => multiHeadWeights.fromOnnxAttention(device, { weights: columns, bias, output: behind }));
+    await same((device) =>
+      multiHeadWeights.fromOnnxAttention(device, { weights: columns, bias, output: behind }),
+    );
   });
 
   it("on the GPU are looked at, not copied", async () => {
@@ -114,7 +129,11 @@ describe("weights", () => {
     const { device, buffers } = counted(await testDevice());
     const refuse = (work: () => unknown, message: string) => expectError(work, "argument", message);
     await refuse(
-      () => multiHeadWeights.fromPyTorch(device, { in_proj_weight: packed, "out_proj.weight": out.subarray(1) }),
+      () =>
+        multiHeadWeights.fromPyTorch(device, {
+          in_proj_weight: packed,
+          "out_proj.weight": out.subarray(1),
+        }),
       "multiHeadWeights: out_proj.weight must be square, [E, E], got 255 elements.",
     );
     await refuse(
@@ -129,7 +148,10 @@ describe("weights", () => {
     const keras = { "query/kernel": kernel, "key/kernel": out, "value/kernel": kernel };
     await refuse(
       () =>
-        multiHeadWeights.fromKeras(device, { ...keras, "attention_output/kernel": { data: out, shape: [H, D, E] } }),
+        multiHeadWeights.fromKeras(device, {
+          ...keras,
+          "attention_output/kernel": { data: out, shape: [H, D, E] },
+        }),
       "multiHeadWeights: key/kernel is an array without a shape; say { heads, keyDim, valueDim } too, or give { data, shape }.",
     );
     await refuse(
@@ -146,9 +168,13 @@ describe("weights", () => {
   it("new ones are the same for a seed, within Glorot's bounds", async () => {
     const device = await testDevice();
     const valuesOf = async (seed: number) => {
-      const layer = new MultiHeadAttention(device, multiHeadWeights.glorot(device, { embedDim: E, heads: H, seed }), {
-        heads: H,
-      });
+      const layer = new MultiHeadAttention(
+        device,
+        multiHeadWeights.glorot(device, { embedDim: E, heads: H, seed }),
+        {
+          heads: H,
+        },
+      );
       const values = await layer.weights.query.weight.read();
       layer.destroy();
       return values;
@@ -161,7 +187,8 @@ describe("weights", () => {
     const limit = Math.sqrt(6 / (2 * E));
     expect(Math.max(...one.map(Math.abs))).toBeLessThanOrEqual(limit);
     const squares = Array.from(one, (x) => x * x).reduce((sum, x) => sum + x, 0);
-    expect(Math.abs(squares / one.length - limit ** 2 / 3)).toBeLessThan(0.015); // 4 standard deviations of 256 draws
+    // 4 standard deviations of 256 draws
+    expect(Math.abs(squares / one.length - limit ** 2 / 3)).toBeLessThan(0.015);
   });
 });
 
@@ -169,9 +196,13 @@ describe("a plan", () => {
   it("states its memory, is encoded without allocating, and frees it", async () => {
     const real = await testDevice();
     const { device, count, buffers, bytes } = counted(real);
-    const layer = new MultiHeadAttention(device, multiHeadWeights.glorot(device, { embedDim: E, heads: H }), {
-      heads: H,
-    });
+    const layer = new MultiHeadAttention(
+      device,
+      multiHeadWeights.glorot(device, { embedDim: E, heads: H }),
+      {
+        heads: H,
+      },
+    );
     const before = { buffers: buffers(), bytes: bytes() };
     const plan = await layer.plan({ query: { shape: [B, M, E] }, ...SMALL });
     // q, k, v and the output of the heads, f32.
@@ -203,7 +234,11 @@ describe("a plan", () => {
       "multiHeadAttention: output is missing: the plan was made without a tensor for it.",
     );
     const wrong = () => plan.encode(device.createCommandEncoder(), { query, output: query });
-    await expectError(wrong, "overlap", /^multiHeadAttention: output and query are in the same GPUBuffer/);
+    await expectError(
+      wrong,
+      "overlap",
+      /^multiHeadAttention: output and query are in the same GPUBuffer/,
+    );
     plan.destroy();
     plan.destroy();
     await expectError(fresh, "destroyed", "multiHeadAttention: the plan was destroyed.");
@@ -217,9 +252,13 @@ describe("a plan", () => {
 describe("packed sequences", () => {
   it("are the entries one by one", async () => {
     const device = await testDevice();
-    const layer = new MultiHeadAttention(device, multiHeadWeights.glorot(device, { embedDim: E, heads: H }), {
-      heads: H,
-    });
+    const layer = new MultiHeadAttention(
+      device,
+      multiHeadWeights.glorot(device, { embedDim: E, heads: H }),
+      {
+        heads: H,
+      },
+    );
     const x = tensor(device, [1, 7, E], { data: normal(7, 7 * E) });
     const cuSeqlens = { cuSeqlensQ: [0, 3, 7], cuSeqlensKv: [0, 3, 7] };
     const { output } = await layer.forward(x, { ...SMALL, ...cuSeqlens, causal: true });
@@ -228,14 +267,23 @@ describe("packed sequences", () => {
       [0, 3],
       [3, 7],
     ]) {
-      const { output: alone } = await layer.forward(x.slice(1, begin, end), { ...SMALL, causal: true });
-      const { error } = worstElement(values.slice(begin * E, end * E), await alone.read(), [end - begin, E]);
+      const { output: alone } = await layer.forward(x.slice(1, begin, end), {
+        ...SMALL,
+        causal: true,
+      });
+      const { error } = worstElement(values.slice(begin * E, end * E), await alone.read(), [
+        end - begin,
+        E,
+      ]);
       expect(error).toBeLessThan(1e-6);
       alone.destroy();
     }
     const refuse = (problem: Partial<MultiHeadProblem>, message: string) =>
       expectError(() => layer.plan({ query: x, ...cuSeqlens, ...problem }), "argument", message);
-    await refuse({ weights: "mean" }, "multiHeadAttention: weights can't be combined with packed sequences.");
+    await refuse(
+      { weights: "mean" },
+      "multiHeadAttention: weights can't be combined with packed sequences.",
+    );
     await refuse(
       { keyMask: { shape: [1, 7] } },
       "multiHeadAttention: keyMask can't be combined with packed sequences.",
@@ -252,7 +300,8 @@ describe("what is refused", () => {
   ) {
     const { device, buffers } = counted(await testDevice());
     const weights = multiHeadWeights.glorot(device, { embedDim: E, heads: H });
-    const make = () => new MultiHeadAttention(device, change(weights) as MultiHeadWeights, { heads: H, ...options });
+    const make = () =>
+      new MultiHeadAttention(device, change(weights) as MultiHeadWeights, { heads: H, ...options });
     return { device, buffers, weights, make };
   }
 
@@ -269,8 +318,16 @@ describe("what is refused", () => {
       message: string,
     ) => expectError((await layerOf(options, change)).make, "argument", message);
     const odd = (shape: readonly number[]) => tensor(device, shape);
-    await refuse({ heads: 0 }, (w) => w, "multiHeadAttention: heads must be a whole number from 1 up, got 0.");
-    await refuse({ kvHeads: 1 }, (w) => w, "multiHeadAttention: weights.key.weight has 2 heads of 8; expected 1.");
+    await refuse(
+      { heads: 0 },
+      (w) => w,
+      "multiHeadAttention: heads must be a whole number from 1 up, got 0.",
+    );
+    await refuse(
+      { kvHeads: 1 },
+      (w) => w,
+      "multiHeadAttention: weights.key.weight has 2 heads of 8; expected 1.",
+    );
     await refuse(
       {},
       (w) => ({ ...w, key: { weight: odd([24, E]) } }),
@@ -305,13 +362,22 @@ describe("what is refused", () => {
     const query = { shape: [B, M, E] };
     const refuse = (problem: Partial<MultiHeadProblem>, message: string | RegExp) =>
       expectError(() => layer.plan({ query, ...problem }), "argument", message);
-    await refuse({ query: { shape: [B, M, 8] } }, "multiHeadAttention: query must be [B, M, 16], got [2, 5, 8].");
-    await refuse({ key: { shape: [B, 7, 8] } }, "multiHeadAttention: key must be [B, N, 16], got [2, 7, 8].");
+    await refuse(
+      { query: { shape: [B, M, 8] } },
+      "multiHeadAttention: query must be [B, M, 16], got [2, 5, 8].",
+    );
+    await refuse(
+      { key: { shape: [B, 7, 8] } },
+      "multiHeadAttention: key must be [B, N, 16], got [2, 7, 8].",
+    );
     await refuse(
       { key: { shape: [B, 7, E] }, value: { shape: [B, 6, E] } },
       "multiHeadAttention: value must be [2, 7, 16] as the query's batch and the keys say, got [2, 6, 16].",
     );
-    await refuse({ output: { shape: [B, M, 8] } }, "multiHeadAttention: output must be [2, 5, 16], got [2, 5, 8].");
+    await refuse(
+      { output: { shape: [B, M, 8] } },
+      "multiHeadAttention: output must be [2, 5, 16], got [2, 5, 8].",
+    );
     await refuse(
       { mask: { shape: [M, M] }, ignoreMask: { shape: [M, M] } },
       "multiHeadAttention: give mask or ignoreMask, not both: they are the same mask in two conventions.",
@@ -320,7 +386,10 @@ describe("what is refused", () => {
       { keyMask: { shape: [B, M] }, ignoreKeyMask: { shape: [B, M] } },
       "multiHeadAttention: give keyMask or ignoreKeyMask, not both: they are the same mask in two conventions.",
     );
-    await refuse({ keyMask: { shape: [B, 4] } }, "multiHeadAttention: keyMask must be [B, N] = [2, 5], got [2, 4].");
+    await refuse(
+      { keyMask: { shape: [B, 4] } },
+      "multiHeadAttention: keyMask must be [B, N] = [2, 5], got [2, 4].",
+    );
     await refuse(
       { keyMask: { shape: [B, M], dtype: "f32" } },
       "multiHeadAttention: keyMask must be u8 or u32, got f32.",
@@ -329,8 +398,14 @@ describe("what is refused", () => {
       { ignoreMask: { shape: [3, M] } },
       "multiHeadAttention: ignoreMask must broadcast to the scores [B, H, M, N] = [2, 2, 5, 5], got [3, 5].",
     );
-    await refuse({ weights: "all" as never }, 'multiHeadAttention: weights must be "perHead" or "mean", got "all".');
-    await refuse({ storage: "f64" as never }, 'multiHeadAttention: storage must be "f32", "f16" or "bf16", got "f64".');
+    await refuse(
+      { weights: "all" as never },
+      'multiHeadAttention: weights must be "perHead" or "mean", got "all".',
+    );
+    await refuse(
+      { storage: "f64" as never },
+      'multiHeadAttention: storage must be "f32", "f16" or "bf16", got "f64".',
+    );
     // What only attention itself knows to be wrong, when memory is there already.
     await refuse({ window: [-5, 0] }, /^multiHeadAttention: window must be/);
     await refuse(
@@ -343,7 +418,11 @@ describe("what is refused", () => {
       "multiHeadAttention: query must be a Tensor; make one with tensor().",
     );
     const other = tensor(await testDevice(), [B, M, E]);
-    await expectError(() => layer.forward(other), "device", /^multiHeadAttention: query belongs to another GPUDevice/);
+    await expectError(
+      () => layer.forward(other),
+      "device",
+      /^multiHeadAttention: query belongs to another GPUDevice/,
+    );
     other.destroy();
     expect(buffers()).toBe(before);
     layer.weights.key.weight.destroy();

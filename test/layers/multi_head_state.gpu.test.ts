@@ -1,7 +1,14 @@
-// State dicts of PyTorch models, by the names of Hugging Face: the layer that they make against the float64 reference.
+// State dicts of PyTorch models, by the names of Hugging Face: the layer that they make against the
+// float64 reference.
 
 import { describe, expect, it } from "vitest";
-import { MultiHeadAttention, multiHeadWeights, type StateDict, tensor, type WeightSource } from "../../src/index.ts";
+import {
+  MultiHeadAttention,
+  multiHeadWeights,
+  type StateDict,
+  tensor,
+  type WeightSource,
+} from "../../src/index.ts";
 import { multiHeadAttention as reference, worstElement } from "../../src/reference/index.ts";
 import { normal } from "../../src/reference/random.ts";
 import { counted } from "../support/counted.ts";
@@ -16,23 +23,36 @@ const D = 8;
 
 /** A linear layer [out, in], with a bias where there is one. */
 interface Linear {
-  readonly weight: { readonly data: Float32Array<ArrayBuffer>; readonly shape: readonly [number, number] };
+  readonly weight: {
+    readonly data: Float32Array<ArrayBuffer>;
+    readonly shape: readonly [number, number];
+  };
   readonly bias?: { readonly data: Float32Array<ArrayBuffer>; readonly shape: readonly [number] };
 }
 let seed = 100;
 function linear(rows: number, width: number, bias: boolean): Linear {
   const weight = { data: normal(seed++, rows * width, 0.3), shape: [rows, width] as const };
-  return { weight, ...(bias && { bias: { data: normal(seed++, rows, 0.3), shape: [rows] as const } }) };
+  return {
+    weight,
+    ...(bias && { bias: { data: normal(seed++, rows, 0.3), shape: [rows] as const } }),
+  };
 }
 
 /** Linear layers one after the other in one. */
 function packed(...parts: readonly Linear[]): Linear {
   const rows = parts.reduce((sum, part) => sum + part.weight.shape[0], 0);
-  const joined = (all: readonly Float32Array[]) => Float32Array.from(all.flatMap((data) => [...data]));
+  const joined = (all: readonly Float32Array[]) =>
+    Float32Array.from(all.flatMap((data) => [...data]));
   return {
-    weight: { data: joined(parts.map((part) => part.weight.data)), shape: [rows, parts[0].weight.shape[1]] },
+    weight: {
+      data: joined(parts.map((part) => part.weight.data)),
+      shape: [rows, parts[0].weight.shape[1]],
+    },
     ...(parts[0].bias && {
-      bias: { data: joined(parts.map((part) => part.bias?.data ?? new Float32Array())), shape: [rows] },
+      bias: {
+        data: joined(parts.map((part) => part.bias?.data ?? new Float32Array())),
+        shape: [rows],
+      },
     }),
   };
 }
@@ -40,17 +60,26 @@ function packed(...parts: readonly Linear[]): Linear {
 /** GPT-2's Conv1D: [in, out]. */
 function columns({ weight: { data, shape }, bias }: Linear) {
   const [rows, width] = shape;
-  const turned = Float32Array.from(data, (_, index) => data[(index % rows) * width + Math.floor(index / rows)]);
+  const turned = Float32Array.from(
+    data,
+    (_, index) => data[(index % rows) * width + Math.floor(index / rows)],
+  );
   return { weight: { data: turned, shape: [width, rows] as const }, ...(bias && { bias }) };
 }
 
 /** Entries of a state: with shapes, or bare. */
-function entries(prefix: string, linears: Readonly<Record<string, { weight: object; bias?: object }>>, bare = false) {
+function entries(
+  prefix: string,
+  linears: Readonly<Record<string, { weight: object; bias?: object }>>,
+  bare = false,
+) {
   const state: Record<string, WeightSource> = {};
   for (const [name, { weight, bias }] of Object.entries(linears)) {
     for (const [part, source] of Object.entries({ weight, bias })) {
       if (source)
-        state[`${prefix}${name}.${part}`] = bare ? (source as { data: Float32Array }).data : (source as WeightSource);
+        state[`${prefix}${name}.${part}`] = bare
+          ? (source as { data: Float32Array }).data
+          : (source as WeightSource);
     }
   }
   return state;
@@ -66,9 +95,15 @@ interface Model {
 }
 
 /** The layer of a state gives what the linear layers give in float64. */
-async function expectLayer(state: StateDict, prefix: string | undefined, { q, k, v, o, heads, scale }: Model) {
+async function expectLayer(
+  state: StateDict,
+  prefix: string | undefined,
+  { q, k, v, o, heads, scale }: Model,
+) {
   const device = await testDevice();
-  const weights = multiHeadWeights.fromPyTorch(device, state, { ...(prefix !== undefined && { prefix }) });
+  const weights = multiHeadWeights.fromPyTorch(device, state, {
+    ...(prefix !== undefined && { prefix }),
+  });
   const layer = new MultiHeadAttention(device, weights, { heads });
   const [, width] = q.weight.shape;
   const data = normal(7, B * M * width);
@@ -88,7 +123,9 @@ async function expectLayer(state: StateDict, prefix: string | undefined, { q, k,
       ...(scale && { scale }),
     },
   );
-  expect(worstElement(await output.read(), expected, [B, M, o.weight.shape[0]]).error).toBeLessThan(1e-5);
+  expect(worstElement(await output.read(), expected, [B, M, o.weight.shape[0]]).error).toBeLessThan(
+    1e-5,
+  );
   for (const used of [x, output]) used.destroy();
   layer.destroy();
 }
@@ -108,7 +145,12 @@ describe("state dicts", () => {
     const name = "model.layers.1.self_attn";
     const other = biased("", 16, 4, 2);
     const state = {
-      ...entries("model.layers.11.self_attn.", { q_proj: other.q, k_proj: other.k, v_proj: other.v, o_proj: other.o }),
+      ...entries("model.layers.11.self_attn.", {
+        q_proj: other.q,
+        k_proj: other.k,
+        v_proj: other.v,
+        o_proj: other.o,
+      }),
       ...entries(`${name}.`, { q_proj: q, k_proj: k, v_proj: v, o_proj: o }),
       [`${name}.rotary_emb.inv_freq`]: new Float32Array(4),
       "model.embed_tokens.weight": null as never,
@@ -120,7 +162,11 @@ describe("state dicts", () => {
     const model = biased("qvo");
     const { q, k, v, o } = model;
     const linears = { q_proj: q, k_proj: k, v_proj: v, out_proj: o };
-    await expectLayer(entries("encoder.layers.0.self_attn.", linears), "encoder.layers.0.self_attn", model);
+    await expectLayer(
+      entries("encoder.layers.0.self_attn.", linears),
+      "encoder.layers.0.self_attn",
+      model,
+    );
     await expectLayer(entries("", linears, true), undefined, model);
   });
   it("of BERT and ViT, also as arrays without a shape", async () => {
@@ -132,7 +178,12 @@ describe("state dicts", () => {
       "layer.0.attention.output.LayerNorm.weight": new Float32Array(16),
     };
     await expectLayer(state, "layer.0.attention", model);
-    const vit = { "attention.query": q, "attention.key": k, "attention.value": v, "output.dense": o };
+    const vit = {
+      "attention.query": q,
+      "attention.key": k,
+      "attention.value": v,
+      "output.dense": o,
+    };
     await expectLayer(entries("a.", vit), "a", model);
   });
   it("of T5, as tensors on the GPU, with its scale of 1", async () => {
@@ -151,7 +202,10 @@ describe("state dicts", () => {
     const model = biased("qkvo");
     const { q, k, v, o } = model;
     const linears = { c_attn: columns(packed(q, k, v)), c_proj: columns(o) };
-    const mask = { "h.0.attn.bias": new Float32Array(1), "h.0.attn.masked_bias": new Float32Array(1) };
+    const mask = {
+      "h.0.attn.bias": new Float32Array(1),
+      "h.0.attn.masked_bias": new Float32Array(1),
+    };
     await expectLayer({ ...mask, ...entries("h.0.attn.", linears) }, "h.0.attn", model);
     await expectLayer(entries("", linears, true), undefined, model);
     const crossed = { q_attn: columns(q), c_attn: columns(packed(k, v)), c_proj: columns(o) };
@@ -167,19 +221,35 @@ describe("state dicts", () => {
     const { q, k, v, o } = model;
     const { weight, bias } = packed(q, k, v);
     const state = { ...entries("self_attn.", { out_proj: o }), "self_attn.in_proj_weight": weight };
-    await expectLayer({ ...state, "self_attn.in_proj_bias": bias as WeightSource }, "self_attn", model);
+    await expectLayer(
+      { ...state, "self_attn.in_proj_bias": bias as WeightSource },
+      "self_attn",
+      model,
+    );
   });
 });
 
 const square = { data: new Float32Array(256), shape: [16, 16] };
-const llama = { "q_proj.weight": square, "k_proj.weight": square, "v_proj.weight": square, "o_proj.weight": square };
-const prefixed = Object.fromEntries(Object.entries(llama).map(([name, source]) => [`m.0.${name}`, source]));
+const llama = {
+  "q_proj.weight": square,
+  "k_proj.weight": square,
+  "v_proj.weight": square,
+  "o_proj.weight": square,
+};
+const prefixed = Object.fromEntries(
+  Object.entries(llama).map(([name, source]) => [`m.0.${name}`, source]),
+);
 const cyclic: { data?: unknown; shape: readonly number[] } = { shape: [16, 16] };
 cyclic.data = cyclic;
 const detached = new Float32Array(256);
 structuredClone(detached, { transfer: [detached.buffer] });
 
-const REFUSED: readonly (readonly [what: string, state: unknown, message: string | RegExp, options?: object])[] = [
+const REFUSED: readonly (readonly [
+  what: string,
+  state: unknown,
+  message: string | RegExp,
+  options?: object,
+])[] = [
   [
     "a prefix that was not given",
     prefixed,
@@ -191,7 +261,12 @@ const REFUSED: readonly (readonly [what: string, state: unknown, message: string
     /Try \{ prefix: "m\.0\." \}\. It has nothing under "m\.1\.", but "m\.0\.q_proj/,
     { prefix: "m.1" },
   ],
-  ["a prefix that is a number", prefixed, "multiHeadWeights: prefix must be a string, got 5.", { prefix: 5 }],
+  [
+    "a prefix that is a number",
+    prefixed,
+    "multiHeadWeights: prefix must be a string, got 5.",
+    { prefix: 5 },
+  ],
   [
     "an option that is not there",
     llama,
@@ -205,7 +280,11 @@ const REFUSED: readonly (readonly [what: string, state: unknown, message: string
     Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`w${i}`, square])),
     /"w11" and 988 more\.$/,
   ],
-  ["a state that is null", null, "multiHeadWeights: a state is an object { name: weight } or a Map, got null."],
+  [
+    "a state that is null",
+    null,
+    "multiHeadWeights: a state is an object { name: weight } or a Map, got null.",
+  ],
   ["a state that is a list", [square], /^multiHeadWeights: a state is an object/],
   ["a state that is an array", new Float32Array(4), /^multiHeadWeights: a state is an object/],
   [
@@ -213,7 +292,11 @@ const REFUSED: readonly (readonly [what: string, state: unknown, message: string
     { ...llama, "k_proj.weight": undefined },
     'multiHeadWeights: "k_proj.weight" is missing. The state has "q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight".',
   ],
-  ["no output", { ...llama, "o_proj.weight": null }, /^multiHeadWeights: "o_proj\.weight" is missing/],
+  [
+    "no output",
+    { ...llama, "o_proj.weight": null },
+    /^multiHeadWeights: "o_proj\.weight" is missing/,
+  ],
   [
     "an adapter",
     { ...llama, "q_proj.lora_A.weight": square },
@@ -229,8 +312,16 @@ const REFUSED: readonly (readonly [what: string, state: unknown, message: string
     { ...llama, "q_proj.weight": cyclic },
     /q_proj\.weight must be a Tensor.* got \{ shape, data \}\.$/,
   ],
-  ["a weight without data", { ...llama, "q_proj.weight": { shape: [16, 16] } }, /q_proj\.weight must be a Tensor/],
-  ["a weight without a shape", { ...llama, "q_proj.weight": { data: [1] } }, /q_proj\.weight must be a Tensor/],
+  [
+    "a weight without data",
+    { ...llama, "q_proj.weight": { shape: [16, 16] } },
+    /q_proj\.weight must be a Tensor/,
+  ],
+  [
+    "a weight without a shape",
+    { ...llama, "q_proj.weight": { data: [1] } },
+    /q_proj\.weight must be a Tensor/,
+  ],
   [
     "a DataView",
     { ...llama, "q_proj.weight": { data: new DataView(new ArrayBuffer(8)), shape: [1, 2] } },
@@ -296,7 +387,10 @@ const REFUSED: readonly (readonly [what: string, state: unknown, message: string
   ],
   [
     "q, k and v that are not three",
-    { "c_attn.weight": { data: new Float32Array(16 * 17), shape: [16, 17] }, "c_proj.weight": square },
+    {
+      "c_attn.weight": { data: new Float32Array(16 * 17), shape: [16, 17] },
+      "c_proj.weight": square,
+    },
     "multiHeadWeights: c_attn.weight must have the 16 rows of q that c_proj.weight takes, and as many rows of k as of v, got 17 rows.",
   ],
   [
@@ -307,10 +401,19 @@ const REFUSED: readonly (readonly [what: string, state: unknown, message: string
 ];
 
 describe("state dicts that are refused", () => {
-  const cases = REFUSED.map(([what, state, message, options = {}]) => ({ what, state, message, options }));
+  const cases = REFUSED.map(([what, state, message, options = {}]) => ({
+    what,
+    state,
+    message,
+    options,
+  }));
   it.each(cases)("$what, and nothing is left behind", async ({ state, message, options }) => {
     const { device, buffers } = counted(await testDevice());
-    await expectError(() => multiHeadWeights.fromPyTorch(device, state as StateDict, options), "argument", message);
+    await expectError(
+      () => multiHeadWeights.fromPyTorch(device, state as StateDict, options),
+      "argument",
+      message,
+    );
     expect(buffers()).toBe(0);
   });
 });
@@ -318,7 +421,12 @@ describe("state dicts that are refused", () => {
 describe("other layouts that are refused", () => {
   const node = { weight: square };
   it.each([
-    ["null for Keras", "fromKeras", null, /^multiHeadWeights: the layer must be an object \{ query\/kernel, /],
+    [
+      "null for Keras",
+      "fromKeras",
+      null,
+      /^multiHeadWeights: the layer must be an object \{ query\/kernel, /,
+    ],
     [
       "a misspelt name for Keras",
       "fromKeras",
@@ -331,7 +439,12 @@ describe("other layouts that are refused", () => {
       {},
       /attention_output\/kernel must be a Tensor, a Float32Array or \{ data, shape \}, got undefined/,
     ],
-    ["null for ONNX", "fromOnnxAttention", null, /^multiHeadWeights: the operator must be an object \{ weights, /],
+    [
+      "null for ONNX",
+      "fromOnnxAttention",
+      null,
+      /^multiHeadWeights: the operator must be an object \{ weights, /,
+    ],
     [
       "sizes that are two",
       "fromOnnxAttention",

@@ -1,5 +1,6 @@
-// The layer against the float64 reference. One head dim and few sets of options, because every kernel is compiled for
-// its own; sizes, lengths and masks vary. Fuzzing (`--suite mha`) covers the rest.
+// The layer against the float64 reference. One head dim and few sets of options, because every
+// kernel is compiled for its own; sizes, lengths and masks vary. Fuzzing (`--suite mha`) covers the
+// rest.
 
 import { describe, it } from "vitest";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
@@ -34,7 +35,12 @@ describe("masks of either convention", () => {
   it.each<MultiHeadCase>([
     { ...sizes, keys: { means: "ignore" } },
     { ...sizes, keys: { means: "keep", bits: true }, mask: { axes: "MN" }, ignores: true },
-    { ...sizes, keys: { means: "ignore", bits: true }, mask: { axes: "BHMN", bits: true }, ignores: true },
+    {
+      ...sizes,
+      keys: { means: "ignore", bits: true },
+      mask: { axes: "BHMN", bits: true },
+      ignores: true,
+    },
     { ...sizes, N: 33, mask: { axes: "HN" }, ignores: true },
     { ...sizes, N: 1, keys: { means: "ignore" }, mask: { axes: "" }, ignores: true },
   ])("%j", (problem) => run(problem));
@@ -52,11 +58,19 @@ describe("added keys", () => {
     { ...sizes, zeroAttention: true, sinks: true, onGpu: true, weights: "mean" },
     { ...sizes, learnedKey: true, causal: true, weights: "mean" },
     { ...sizes, M: 0, N: 1, learnedKey: true, zeroAttention: true, weights: "perHead" },
-    { ...sizes, learnedKey: true, zeroAttention: true, kvLengths: [0, 5], qLengths: [11, 4], weights: "perHead" },
+    {
+      ...sizes,
+      learnedKey: true,
+      zeroAttention: true,
+      kvLengths: [0, 5],
+      qLengths: [11, 4],
+      weights: "perHead",
+    },
     { ...sizes, learnedKey: true, Eo: 0, N: 6, Ek: 4, softcap: 3, dropout: { p: 0.4, seed: 5 } },
   ])("%j", (problem) => run(problem));
 });
 
 describe("storage", () => {
-  it("of 16 bits, all through", () => run({ B: 2, H: 2, M: 19, D: 8, E: 16, dtype: "f16", storage: "f16" }));
+  it("of 16 bits, all through", () =>
+    run({ B: 2, H: 2, M: 19, D: 8, E: 16, dtype: "f16", storage: "f16" }));
 });

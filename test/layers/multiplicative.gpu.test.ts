@@ -1,4 +1,5 @@
-// Multiplicative attention: q^T W k by a projection and dot products, against the reference of both.
+// Multiplicative attention: q^T W k by a projection and dot products, against the reference of
+// both.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -70,7 +71,10 @@ describe("multiplicative attention", () => {
     const order = layout === "bhmd" ? [0, 1, 2, 3] : [0, 2, 1, 3];
     const [gpuQ, gpuK, gpuV] = [q, k, v].map((one) => upload(one, order));
     const options = { layout, causal: true, kvLengths: [N, 11], variant: "8x32" } as const;
-    const { output, lse } = await multiplicativeAttention(gpuQ, gpuK, gpuV, upload(weight), { ...options, lse: true });
+    const { output, lse } = await multiplicativeAttention(gpuQ, gpuK, gpuV, upload(weight), {
+      ...options,
+      lse: true,
+    });
     used.push(output, lse as Tensor);
     const both = (precision: "f64" | "f32") => {
       const round = precision === "f64" ? (x: number) => x : Math.fround;
@@ -87,7 +91,8 @@ describe("multiplicative attention", () => {
 
   it("is planned once, for tensors that change", async () => {
     const device = await testDevice();
-    const make = (seed: number, shape: number[]) => tensor(device, shape, { data: random(seed, shape).data });
+    const make = (seed: number, shape: number[]) =>
+      tensor(device, shape, { data: random(seed, shape).data });
     const k = make(2, [1, H, N, Dk]);
     const v = make(3, [1, H, N, Dv]);
     const weight = make(4, [H, Dq, Dk]);
@@ -116,14 +121,22 @@ describe("multiplicative attention", () => {
   it("refuses weights that do not go between, and other similarities", async () => {
     const device = await testDevice();
     const spec = (...shape: number[]) => ({ shape });
-    const good = { q: spec(1, 4, 5, 12), k: spec(1, 2, 7, 8), v: spec(1, 2, 7, 4), weight: spec(12, 8) };
+    const good = {
+      q: spec(1, 4, 5, 12),
+      k: spec(1, 2, 7, 8),
+      v: spec(1, 2, 7, 4),
+      weight: spec(12, 8),
+    };
     const refuse = (change: object, message: string) => {
       const problem = { ...good, ...change } as MultiplicativeProblem;
       return expectError(() => planMultiplicativeAttention(device, problem), "argument", message);
     };
     const weights = "weight must be [Dq, Dk] = [12, 8] or [H, Dq, Dk] = [4, 12, 8]";
     await refuse({ weight: spec(8, 12) }, `multiplicativeAttention: ${weights}, got [8, 12].`);
-    await refuse({ weight: spec(2, 12, 8) }, `multiplicativeAttention: ${weights}, got [2, 12, 8].`);
+    await refuse(
+      { weight: spec(2, 12, 8) },
+      `multiplicativeAttention: ${weights}, got [2, 12, 8].`,
+    );
     await refuse(
       { similarity: "cosine" },
       "multiplicativeAttention: the projected queries are compared by dot products; leave similarity out.",

@@ -34,8 +34,17 @@ export const ATTENTION_CASES: readonly LeakCase[] = [
     name: "attention: options with memory of their own",
     start: (lab) => {
       const q = lab.rows(SHAPE);
-      const few = { kvLengths: [3], alibiSlopes: [1, 2], sinks: [0, 1], dropout: { p: 0.5, seed: 1 } };
-      const onGpu = { kvLengths: lab.rows([1], "i32"), bias: lab.rows([4, 4]), mask: lab.rows([4, 4], "u8") };
+      const few = {
+        kvLengths: [3],
+        alibiSlopes: [1, 2],
+        sinks: [0, 1],
+        dropout: { p: 0.5, seed: 1 },
+      };
+      const onGpu = {
+        kvLengths: lab.rows([1], "i32"),
+        bias: lab.rows([4, 4]),
+        mask: lab.rows([4, 4], "u8"),
+      };
       const others: AttentionOptions[] = [
         { ...few, lse: true, rowMax: true },
         { ...onGpu, causal: true },
@@ -71,7 +80,9 @@ export const ATTENTION_CASES: readonly LeakCase[] = [
       return async (n) => {
         const code = n % wrong.length === 3 ? "overlap" : "argument";
         await rejected(code, () => attention(q, q, q, wrong[n % wrong.length]));
-        await rejected("argument", () => planAttention(lab.device, { q, k: q, v: LONG, kvLengths: [3] }));
+        await rejected("argument", () =>
+          planAttention(lab.device, { q, k: q, v: LONG, kvLengths: [3] }),
+        );
       };
     },
   },
@@ -94,7 +105,9 @@ export const ATTENTION_CASES: readonly LeakCase[] = [
       return async () => {
         const k = lab.refused(SHAPE);
         await rejected("out-of-memory", () => attention(q, k, q, { kvLengths: [3], lse: true }));
-        await rejected("out-of-memory", () => planAttention(lab.device, { q, k, v: q, kvLengths: [3] }));
+        await rejected("out-of-memory", () =>
+          planAttention(lab.device, { q, k, v: q, kvLengths: [3] }),
+        );
         k.destroy();
       };
     },
@@ -136,7 +149,8 @@ export const ATTENTION_CASES: readonly LeakCase[] = [
       await q.allocated;
       fails = true;
       return async () => {
-        await rejected("out-of-memory", () => attention(q, q, q, { kvLengths: [3] })); // the first of the scopes
+        // the first of the scopes
+        await rejected("out-of-memory", () => attention(q, q, q, { kvLengths: [3] }));
       };
     },
   },
@@ -180,7 +194,9 @@ export const ATTENTION_CASES: readonly LeakCase[] = [
       ({ device }) =>
       async () => {
         await prewarm(device, [{ q: LONG, k: LONG, v: LONG, kvLengths: [3], kvSplits: 2 }]);
-        await rejected("argument", () => prewarm(device, [{ q: LONG, k: LONG, v: LONG, kvLengths: [99] }]));
+        await rejected("argument", () =>
+          prewarm(device, [{ q: LONG, k: LONG, v: LONG, kvLengths: [99] }]),
+        );
       },
   },
   {
@@ -189,12 +205,18 @@ export const ATTENTION_CASES: readonly LeakCase[] = [
       const q = lab.rows([1, 2, 64, 8]);
       return async (n) => {
         const size = { seqQ: 64, seqKv: 64 };
-        const found = await createBlockMask(lab.device, n % 2 ? slidingWindow(n % 64, 0) : causalMask(), size);
+        const found = await createBlockMask(
+          lab.device,
+          n % 2 ? slidingWindow(n % 64, 0) : causalMask(),
+          size,
+        );
         drop(await attention(q, q, q, { blockMask: found }));
         const listed = blockMaskOf(lab.device, ["full"], { ...size, blockSize: [64, 64] });
         drop(await attention(q, q, q, { blockMask: listed }));
         drop({ found, listed });
-        await rejected("out-of-memory", () => lab.without(() => createBlockMask(lab.device, causalMask(), size)));
+        await rejected("out-of-memory", () =>
+          lab.without(() => createBlockMask(lab.device, causalMask(), size)),
+        );
       };
     },
   },
@@ -229,8 +251,12 @@ export const ATTENTION_CASES: readonly LeakCase[] = [
       return async () => {
         drop(await additiveAttention(q, q, q, { vector, kvLengths: [3] }));
         drop(await multiplicativeAttention(q, q, q, weight, { kvLengths: [3] }));
-        await rejected("argument", () => additiveAttention(q, q, q, { vector: [1], kvLengths: [3] }));
-        await rejected("argument", () => multiplicativeAttention(q, q, q, weight, { kvLengths: [9] }));
+        await rejected("argument", () =>
+          additiveAttention(q, q, q, { vector: [1], kvLengths: [3] }),
+        );
+        await rejected("argument", () =>
+          multiplicativeAttention(q, q, q, weight, { kvLengths: [9] }),
+        );
       };
     },
   },

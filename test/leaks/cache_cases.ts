@@ -1,6 +1,13 @@
 // Caches whose rows lie one after the other: whole lives of them, and long lives of one.
 
-import { attention, createKvCache, type KvCache, type KvCacheOptions, planAttention, tensor } from "../../src/index.ts";
+import {
+  attention,
+  createKvCache,
+  type KvCache,
+  type KvCacheOptions,
+  planAttention,
+  tensor,
+} from "../../src/index.ts";
 import { drop, type Lab, type LeakCase, rejected, runPlan } from "./lab.ts";
 
 const OPTIONS: KvCacheOptions = { batch: 2, kvHeads: 2, headDim: 8, capacity: 12 };
@@ -56,7 +63,13 @@ export const CACHE_CASES: readonly LeakCase[] = [
       const cache = await kept(lab);
       const k = lab.rows(NEW);
       return async () => {
-        const calls = [cache.append(k, k), cache.truncate(1), cache.append(k, k), attention(k, cache), cache.reset()];
+        const calls = [
+          cache.append(k, k),
+          cache.truncate(1),
+          cache.append(k, k),
+          attention(k, cache),
+          cache.reset(),
+        ];
         const results = await Promise.all(calls);
         for (const one of results) if (one) drop(one);
       };
@@ -89,7 +102,8 @@ export const CACHE_CASES: readonly LeakCase[] = [
         const refused = lab.refused(NEW);
         await rejected("out-of-memory", () => cache.append(refused, k));
         refused.destroy();
-        if (cache.lengths.some((length) => length > 0)) throw new Error("a rejected append has counted tokens");
+        if (cache.lengths.some((length) => length > 0))
+          throw new Error("a rejected append has counted tokens");
       };
     },
   },
@@ -114,7 +128,9 @@ export const CACHE_CASES: readonly LeakCase[] = [
       return async () => {
         await rejected("argument", () => attention(k, cache, { is_causal: true } as never));
         await rejected("destroyed", () => attention(gone, cache));
-        await rejected("out-of-memory", () => lab.without(() => attention(k, cache, { causal: true })));
+        await rejected("out-of-memory", () =>
+          lab.without(() => attention(k, cache, { causal: true })),
+        );
       };
     },
   },
@@ -126,7 +142,9 @@ export const CACHE_CASES: readonly LeakCase[] = [
       const output = lab.rows(NEW);
       return async () => {
         runPlan(lab.device, await cache.planAppend({ k, v: k }), {});
-        runPlan(lab.device, await planAttention(lab.device, { q: k, cache, causal: true }), { output });
+        runPlan(lab.device, await planAttention(lab.device, { q: k, cache, causal: true }), {
+          output,
+        });
         await rejected("argument", () => cache.planAppend({ k, v: k.slice(2, 0, 1) }));
         await rejected("out-of-memory", () => lab.without(() => cache.planAppend({ k, v: k })));
         await cache.reset();

@@ -1,7 +1,14 @@
-// Where calls are watched for what they leave behind: a device of Dawn's that counts its objects, refuses memory on request,
-// and, since nothing that is counted depends on what kernels write, runs kernels that are compiled in no time and write nothing.
+// Where calls are watched for what they leave behind: a device of Dawn's that counts its objects,
+// refuses memory on request, and, since nothing that is counted depends on what kernels write, runs
+// kernels that are compiled in no time and write nothing.
 
-import { type Dtype, FoveaError, type FoveaErrorCode, type Tensor, tensor } from "../../src/index.ts";
+import {
+  type Dtype,
+  FoveaError,
+  type FoveaErrorCode,
+  type Tensor,
+  tensor,
+} from "../../src/index.ts";
 import { normal } from "../../src/reference/random.ts";
 import { counted } from "../support/counted.ts";
 import { overridden } from "../support/overridden.ts";
@@ -16,9 +23,14 @@ export interface LeakCase {
   readonly name: string;
   /** How many calls run at the same time, where each has to wait for a clock. Default 1. */
   readonly together?: number;
-  /** Whether calls link texts, which optimised code has to do, and of which one that is kept is hundreds of KiB. Default false. */
+  /**
+   * Whether calls link texts, which optimised code has to do, and of which one that is kept is
+   * hundreds of KiB. Default false.
+   */
   readonly links?: boolean;
-  /** Makes what the calls have in common, kept in the lab, and gives the call: `n` counts from 0. */
+  /**
+   * Makes what the calls have in common, kept in the lab, and gives the call: `n` counts from 0.
+   */
   start(lab: Lab): Promise<Call> | Call;
 }
 export type Call = (n: number) => Promise<unknown> | unknown;
@@ -64,7 +76,10 @@ export class Lab {
   }
 
   /** Runs `work` with every buffer refused whose label it names, by default every one. */
-  async without<T>(work: () => T | Promise<T>, which: (label: string) => boolean = () => true): Promise<T> {
+  async without<T>(
+    work: () => T | Promise<T>,
+    which: (label: string) => boolean = () => true,
+  ): Promise<T> {
     this.refuse(which);
     try {
       return await work();
@@ -117,6 +132,7 @@ export function runPlan<Bindings>(
 export function idle(real: GPUDevice): GPUDevice {
   const code = "@compute @workgroup_size(1) fn main() {}";
   return overridden(real, {
-    createShaderModule: ({ label = "" }: GPUShaderModuleDescriptor) => real.createShaderModule({ label, code }),
+    createShaderModule: ({ label = "" }: GPUShaderModuleDescriptor) =>
+      real.createShaderModule({ label, code }),
   });
 }

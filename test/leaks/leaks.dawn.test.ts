@@ -41,7 +41,10 @@ describe("what counts as a leak", () => {
 
   it("is a buffer or query set that is not destroyed, after a call or in the end", async () => {
     const buffers = await faultsOf(() => () => tensor(lab.device, [1]));
-    expect(buffers).toEqual(["60 GPU objects after the last call, 15 early on", "60 GPU objects are left"]);
+    expect(buffers).toEqual([
+      "60 GPU objects after the last call, 15 early on",
+      "60 GPU objects are left",
+    ]);
     const sets = await faultsOf(() => (n) => {
       if (n === 0) lab.device.createQuerySet({ type: "occlusion", count: 1 });
     });
@@ -49,7 +52,10 @@ describe("what counts as a leak", () => {
   });
   it("is an object of JavaScript, and none that is garbage", async () => {
     const kept: unknown[] = [];
-    const faults = await faultsOf(() => (n) => void kept.push({ n, text: `${n}`.repeat(30) }), 2000);
+    const faults = await faultsOf(
+      () => (n) => void kept.push({ n, text: `${n}`.repeat(30) }),
+      2000,
+    );
     expect(faults).toEqual([expect.stringMatching(/^the heap grew by \d+ KiB$/)]);
     let last: unknown;
     const none = await faultsOf(
@@ -66,7 +72,10 @@ describe("what counts as a leak", () => {
     });
     expect(failing).toEqual(["a call failed: Error: no"]);
     const uncaught = await faultsOf(() => (n) => {
-      if (n === 7) lab.device.createBindGroupLayout({ entries: [0, 0].map((binding) => ({ binding, visibility: 4 })) });
+      if (n === 7)
+        lab.device.createBindGroupLayout({
+          entries: [0, 0].map((binding) => ({ binding, visibility: 4 })),
+        });
     });
     expect(uncaught).toEqual([expect.stringMatching(/^errors that nobody caught: /)]);
   });
@@ -74,7 +83,13 @@ describe("what counts as a leak", () => {
 
 describe("npm run leaks", () => {
   it("prints a line for each case, and exits with 0", async () => {
-    const { code, out } = await runProgram("test/leaks/leaks.ts", "--case", "timer", "--calls", "8");
+    const { code, out } = await runProgram(
+      "test/leaks/leaks.ts",
+      "--case",
+      "timer",
+      "--calls",
+      "8",
+    );
     expect(out).toMatch(/│ timer: make, time, destroy .* 8 .* flat │/);
     expect(out).toMatch(/\n1 of 1 cases leave nothing behind\n$/);
     expect(code).toBe(0);

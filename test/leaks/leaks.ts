@@ -1,4 +1,5 @@
-// `npm run leaks`: thousands of calls of every kind in Node on Dawn, and what they leave behind: nothing.
+// `npm run leaks`: thousands of calls of every kind in Node on Dawn, and what they leave behind:
+// nothing.
 
 import { parseArgs } from "node:util";
 import Table from "cli-table3";
@@ -59,7 +60,10 @@ export async function main({ args }: Pick<Context, "args">): Promise<number> {
   const cases = CASES.filter(({ name }) => name.includes(values.case));
   if (!cases.length) {
     const names = CASES.map(({ name }) => `\n  ${name}`).join("");
-    throw new FoveaError("argument", `--case: no case has "${values.case}" in its name; there are${names}`);
+    throw new FoveaError(
+      "argument",
+      `--case: no case has "${values.case}" in its name; there are${names}`,
+    );
   }
   const { device, ...dawn } = await openDawn();
   const { report, stop } = progress();
@@ -72,7 +76,8 @@ export async function main({ args }: Pick<Context, "args">): Promise<number> {
       report({ step: `${index + 1} of ${cases.length}: ${one.name}` });
       const leakage = await measure(lab, one, calls);
       results.push(leakage);
-      if (leakage.faults.length) console.log(`${one.name}: ${leakage.faults.join("; ")}`); // a run is long
+      // a run is long
+      if (leakage.faults.length) console.log(`${one.name}: ${leakage.faults.join("; ")}`);
       report({ done: 1 });
     }
     stop();
@@ -88,9 +93,31 @@ export async function main({ args }: Pick<Context, "args">): Promise<number> {
 
 function tableOf(results: readonly Leakage[]): string {
   const table = new Table({
-    head: ["case", "calls", "objects: early", "last", "left", "heap KiB: early", "last", "grown", "seconds", ""],
+    head: [
+      "case",
+      "calls",
+      "objects: early",
+      "last",
+      "left",
+      "heap KiB: early",
+      "last",
+      "grown",
+      "seconds",
+      "",
+    ],
     style: { head: [], border: [] },
-    colAligns: ["left", "right", "right", "right", "right", "right", "right", "right", "right", "left"],
+    colAligns: [
+      "left",
+      "right",
+      "right",
+      "right",
+      "right",
+      "right",
+      "right",
+      "right",
+      "right",
+      "left",
+    ],
   });
   for (const { name, calls, objects, heap, seconds, faults } of results) {
     table.push([

@@ -3,11 +3,17 @@
 import { heapBytes, optimise } from "./heap.ts";
 import type { Lab, LeakCase } from "./lab.ts";
 
-/** KiB by which the heap may grow between a quarter of the calls and the last one: of 1,500 calls, 44 bytes each. */
+/**
+ * KiB by which the heap may grow between a quarter of the calls and the last one: of 1,500 calls,
+ * 44 bytes each.
+ */
 export const HEAP_KIB = 64;
 /** The same where texts are linked, with optimised code: three texts' worth. */
 export const LINKING_KIB = 1024;
-/** With fewer calls the heap is not looked at: functions that are compiled late would count as a leak. */
+/**
+ * With fewer calls the heap is not looked at: functions that are compiled late would count as a
+ * leak.
+ */
 export const HEAP_CALLS = 1000;
 /** After this call at the latest, GPU objects are counted for the first time. */
 const EARLY = 50;
@@ -15,9 +21,15 @@ const EARLY = 50;
 export interface Leakage {
   readonly name: string;
   readonly calls: number;
-  /** GPU objects after an early call, after the last call, and when all that the calls had in common was destroyed. */
+  /**
+   * GPU objects after an early call, after the last call, and when all that the calls had in common
+   * was destroyed.
+   */
   readonly objects: readonly [early: number, late: number, left: number];
-  /** KiB of the heap after a quarter of the calls, and after the last; zeros where there were too few of them. */
+  /**
+   * KiB of the heap after a quarter of the calls, and after the last; zeros where there were too
+   * few of them.
+   */
   readonly heap: readonly [early: number, late: number];
   readonly seconds: number;
   /** What is wrong; empty if nothing is. */
@@ -44,7 +56,9 @@ export async function measure(
     let made = 0;
     const until = async (end: number) => {
       for (; made < end; made += together) {
-        const batch = Array.from({ length: Math.min(together, end - made) }, (_, next) => call(made + next));
+        const batch = Array.from({ length: Math.min(together, end - made) }, (_, next) =>
+          call(made + next),
+        );
         await Promise.all(batch);
       }
     };
@@ -61,9 +75,11 @@ export async function measure(
   lab.clear();
   await lab.device.queue.onSubmittedWorkDone();
   objects[2] = lab.objects() - before;
-  if (objects[1] !== objects[0]) faults.push(`${objects[1]} GPU objects after the last call, ${objects[0]} early on`);
+  if (objects[1] !== objects[0])
+    faults.push(`${objects[1]} GPU objects after the last call, ${objects[0]} early on`);
   if (objects[2]) faults.push(`${objects[2]} GPU objects are left`);
-  if (heap[1] - heap[0] > (links ? LINKING_KIB : HEAP_KIB)) faults.push(`the heap grew by ${heap[1] - heap[0]} KiB`);
+  if (heap[1] - heap[0] > (links ? LINKING_KIB : HEAP_KIB))
+    faults.push(`the heap grew by ${heap[1] - heap[0]} KiB`);
   if (lab.errors.length) faults.push(`errors that nobody caught: ${lab.errors[0]}`);
   optimise(true);
   const seconds = Math.round((performance.now() - started) / 100) / 10;

@@ -6,7 +6,9 @@ import { type LeakCase, rejected } from "./lab.ts";
 const HEADS = [1, 2, 4, 8];
 
 /** Destroys the results of an operator. */
-async function dropped(results: Promise<readonly ({ destroy(): void } | undefined)[]>): Promise<void> {
+async function dropped(
+  results: Promise<readonly ({ destroy(): void } | undefined)[]>,
+): Promise<void> {
   for (const one of await results) one?.destroy();
 }
 
@@ -19,7 +21,9 @@ export const ONNX_CASES: readonly LeakCase[] = [
       return async () => {
         await dropped(Attention([q, q, q, null, q, q], { is_causal: 1 }, { outputs: 4 }));
         await rejected("argument", () => Attention([q, q, q], { causal: 1 } as never));
-        await rejected("out-of-memory", () => lab.without(() => Attention([q, q, q], { is_causal: 1 })));
+        await rejected("out-of-memory", () =>
+          lab.without(() => Attention([q, q, q], { is_causal: 1 })),
+        );
       };
     },
   },
@@ -29,7 +33,8 @@ export const ONNX_CASES: readonly LeakCase[] = [
       const x = lab.rows([1, 4, 8]);
       const weight = lab.rows([8]);
       const angles = lab.rows([9, 4]);
-      const { Gelu, LayerNormalization, LogSoftmax, RMSNormalization, RotaryEmbedding, Softmax } = operators["ai.onnx"];
+      const { Gelu, LayerNormalization, LogSoftmax, RMSNormalization, RotaryEmbedding, Softmax } =
+        operators["ai.onnx"];
       const { SkipLayerNormalization } = operators["com.microsoft"];
       return async (n) => {
         await dropped(Softmax([x], { axis: n % 3 }));
@@ -39,7 +44,9 @@ export const ONNX_CASES: readonly LeakCase[] = [
         await dropped(RMSNormalization([x, weight], {}));
         await dropped(SkipLayerNormalization([x, x, weight], {}, { outputs: 4 }));
         const positions = [[0, 1, 2, n % 9]];
-        await dropped(RotaryEmbedding([x, angles, angles, positions.flat()], { num_heads: 1 } as never));
+        await dropped(
+          RotaryEmbedding([x, angles, angles, positions.flat()], { num_heads: 1 } as never),
+        );
         await rejected("argument", () => LayerNormalization([x, angles], {}));
       };
     },
@@ -67,7 +74,9 @@ export const ONNX_CASES: readonly LeakCase[] = [
       const attributes = { q_num_heads: 2, kv_num_heads: 2, update_rule: "linear" };
       return async () => {
         await dropped(LinearAttention([x, x, x], attributes, { outputs: 2 }));
-        await rejected("out-of-memory", () => lab.without(() => LinearAttention([x, x, x], attributes)));
+        await rejected("out-of-memory", () =>
+          lab.without(() => LinearAttention([x, x, x], attributes)),
+        );
       };
     },
   },

@@ -1,4 +1,5 @@
-// What stands around attention: rows, positions, projections, layers, linear attention, ONNX' operators.
+// What stands around attention: rows, positions, projections, layers, linear attention, ONNX'
+// operators.
 
 import {
   addBias,
@@ -27,7 +28,9 @@ const HEADS = [1, 2, 4, 8];
 /** A new layer, whose weights are kept. */
 function layerOf(lab: Lab): MultiHeadAttention {
   const weights = multiHeadWeights.glorot(lab.device, { embedDim: 8, heads: 2 });
-  for (const { weight, bias } of [weights.query, weights.key, weights.value, weights.output].filter((one) => !!one)) {
+  for (const { weight, bias } of [weights.query, weights.key, weights.value, weights.output].filter(
+    (one) => !!one,
+  )) {
     for (const one of [weight, bias]) if (one) lab.keep(one);
   }
   return new MultiHeadAttention(lab.device, weights, { heads: 2 });
@@ -82,7 +85,11 @@ export const OPERATION_CASES: readonly LeakCase[] = [
       const x = lab.rows(ROWS);
       const heads = lab.rows(HEADS);
       const table = lab.rows([32, 2]);
-      const gates = { update: lab.rows([1, 2, 4, 1]), reset: lab.rows([1, 2, 4, 1]), scale: lab.rows([2, 1, 1]) };
+      const gates = {
+        update: lab.rows([1, 2, 4, 1]),
+        reset: lab.rows([1, 2, 4, 1]),
+        scale: lab.rows([2, 1, 1]),
+      };
       const bias = lab.rows([1, 2, 4, 4]);
       return async (n) => {
         drop(await rotary(heads, { positionOffset: n }));
@@ -100,7 +107,9 @@ export const OPERATION_CASES: readonly LeakCase[] = [
       const weight = lab.rows([5, 8]);
       return async () => {
         drop(await project(x, weight));
-        await rejected("argument", () => project(x, x.slice(2, 0, 3).slice(0, 0, 1).slice(1, 0, 1)));
+        await rejected("argument", () =>
+          project(x, x.slice(2, 0, 3).slice(0, 0, 1).slice(1, 0, 1)),
+        );
         await rejected("out-of-memory", () => lab.without(() => project(x, weight)));
       };
     },
@@ -128,7 +137,9 @@ export const OPERATION_CASES: readonly LeakCase[] = [
         runPlan(lab.device, await layer.plan({ query, causal: true }), { output });
         await rejected("argument", () => layer.forward(query, { kvLengths: [9, 9, 9] }));
         await rejected("argument", () => layer.forward(query, { heads: 2 } as never));
-        await rejected("out-of-memory", () => lab.without(() => layer.forward(query, { weights: "mean" })));
+        await rejected("out-of-memory", () =>
+          lab.without(() => layer.forward(query, { weights: "mean" })),
+        );
       };
     },
   },
@@ -148,10 +159,25 @@ export const OPERATION_CASES: readonly LeakCase[] = [
       const q = lab.rows([1, 2, 70, 8]);
       const decay = lab.rows([1, 2, 70, 1]);
       return async (n) => {
-        drop(await linearAttention(q, q, q, { causal: n % 2 === 0, presentState: true, normalized: true }));
-        drop(await linearAttention(q, q, q, { causal: true, updateRule: "gated", decay, kvLengths: [n % 70] }));
+        drop(
+          await linearAttention(q, q, q, {
+            causal: n % 2 === 0,
+            presentState: true,
+            normalized: true,
+          }),
+        );
+        drop(
+          await linearAttention(q, q, q, {
+            causal: true,
+            updateRule: "gated",
+            decay,
+            kvLengths: [n % 70],
+          }),
+        );
         await rejected("argument", () => linearAttention(q, q, q, { kvLengths: [99] }));
-        await rejected("out-of-memory", () => lab.without(() => linearAttention(q, q, q, { causal: true })));
+        await rejected("out-of-memory", () =>
+          lab.without(() => linearAttention(q, q, q, { causal: true })),
+        );
         (await planLinearAttention(lab.device, { q, k: q, v: q, causal: true })).destroy();
       };
     },

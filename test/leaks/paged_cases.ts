@@ -1,12 +1,25 @@
 // Caches in pages, and batches of them.
 
-import { attention, createPagedKvCache, type PagedKvCache, type PagedKvCacheOptions } from "../../src/index.ts";
+import {
+  attention,
+  createPagedKvCache,
+  type PagedKvCache,
+  type PagedKvCacheOptions,
+} from "../../src/index.ts";
 import { drop, type Lab, type LeakCase, rejected } from "./lab.ts";
 
-const OPTIONS: PagedKvCacheOptions = { entries: 4, kvHeads: 2, headDim: 8, pages: 8, pageSize: 4, maxTokens: 12 };
+const OPTIONS: PagedKvCacheOptions = {
+  entries: 4,
+  kvHeads: 2,
+  headDim: 8,
+  pages: 8,
+  pageSize: 4,
+  maxTokens: 12,
+};
 const NEW = [2, 2, 3, 8];
 
-const kept = async (lab: Lab): Promise<PagedKvCache> => lab.keep(await createPagedKvCache(lab.device, OPTIONS));
+const kept = async (lab: Lab): Promise<PagedKvCache> =>
+  lab.keep(await createPagedKvCache(lab.device, OPTIONS));
 
 export const PAGED_CASES: readonly LeakCase[] = [
   {
@@ -14,7 +27,10 @@ export const PAGED_CASES: readonly LeakCase[] = [
     start: (lab) => {
       const k = lab.rows(NEW);
       return async (n) => {
-        const cache = await createPagedKvCache(lab.device, { ...OPTIONS, ...(n % 2 && { dtype: "int4", rotary: {} }) });
+        const cache = await createPagedKvCache(lab.device, {
+          ...OPTIONS,
+          ...(n % 2 && { dtype: "int4", rotary: {} }),
+        });
         const batch = await cache.batch([3, 1]);
         await batch.append(k, k, { counts: [n % 4, 3] });
         drop(await attention(k, batch, { causal: true }));
@@ -112,7 +128,9 @@ export const PAGED_CASES: readonly LeakCase[] = [
         await rejected("argument", () => batch.select([0, 1, 2]));
         const refused = lab.refused(NEW);
         await rejected("out-of-memory", () => batch.append(refused, k));
-        await rejected("out-of-memory", () => lab.without(() => attention(k, batch, { kvSplits: 2 })));
+        await rejected("out-of-memory", () =>
+          lab.without(() => attention(k, batch, { kvSplits: 2 })),
+        );
         refused.destroy();
         if (cache.freePages !== 8) throw new Error("a rejected call has taken pages");
       };

@@ -11,7 +11,9 @@ export const TENSOR_CASES: readonly LeakCase[] = [
     start:
       ({ device }) =>
       async (n) => {
-        const made = tensor(device, [4, 1 + (n % 7)], { data: new Float32Array(4 * (1 + (n % 7))) });
+        const made = tensor(device, [4, 1 + (n % 7)], {
+          data: new Float32Array(4 * (1 + (n % 7))),
+        });
         await made.permute(1, 0).slice(1, 1, 3).allocated;
         made.destroy();
       },
@@ -55,7 +57,9 @@ export const TENSOR_CASES: readonly LeakCase[] = [
       const staging = (label: string) => label.endsWith("staging");
       return async () => {
         await rejected("out-of-memory", () => lab.without(() => whole.read(), staging));
-        await rejected("out-of-memory", () => lab.without(() => halves.slice(0, 1, 4).write([1, 2, 3]), staging));
+        await rejected("out-of-memory", () =>
+          lab.without(() => halves.slice(0, 1, 4).write([1, 2, 3]), staging),
+        );
       };
     },
   },

@@ -1,4 +1,5 @@
-// Calls that need other kernels each time: what is kept of them is bounded, belongs to the device, and can be released.
+// Calls that need other kernels each time: what is kept of them is bounded, belongs to the device,
+// and can be released.
 
 import {
   attention,
@@ -21,7 +22,8 @@ const BROKEN_MASK = "fn mask(at: Position) -> bool { return at.head; }";
 /** As long as the texts of models are. */
 const PADDING = `// ${"a line that makes the text longer. ".repeat(30)}`;
 
-const scoreText = (n: number) => `fn score(s: f32, at: Position) -> f32 {\n  ${PADDING}\n  return s + ${n}.0;\n}`;
+const scoreText = (n: number) =>
+  `fn score(s: f32, at: Position) -> f32 {\n  ${PADDING}\n  return s + ${n}.0;\n}`;
 const scored = (n: number): ScoreFunction => scoreFunction(scoreText(n));
 
 export const TEXT_CASES: readonly LeakCase[] = [
@@ -56,7 +58,9 @@ export const TEXT_CASES: readonly LeakCase[] = [
         const score = scoreFunction(text, { captures: { factor: n, table } });
         drop(await attention(q, q, q, { scoreFunction: score }));
         table.destroy();
-        await rejected("destroyed", () => attention(q, q, q, { scoreFunction: score, kvLengths: [3] }));
+        await rejected("destroyed", () =>
+          attention(q, q, q, { scoreFunction: score, kvLengths: [3] }),
+        );
       };
     },
   },
@@ -66,17 +70,27 @@ export const TEXT_CASES: readonly LeakCase[] = [
     start: (lab) => {
       const q = lab.rows(SHAPE, "f32", lab.real);
       return async (n) => {
-        const options = { scoreFunction: scoreFunction(n % 2 ? BROKEN : `${BROKEN}\n// ${n}`), kvLengths: [3] };
+        const options = {
+          scoreFunction: scoreFunction(n % 2 ? BROKEN : `${BROKEN}\n// ${n}`),
+          kvLengths: [3],
+        };
         if (n % 4 < 2) await rejected("shader", () => attention(q, q, q, options));
-        else await rejected("shader", () => planAttention(lab.real, { q, k: q, v: q, kvSplits: 2, ...options }));
-        await rejected("shader", () => createBlockMask(lab.real, maskFunction(BROKEN_MASK), { seqQ: 4, seqKv: 4 }));
+        else
+          await rejected("shader", () =>
+            planAttention(lab.real, { q, k: q, v: q, kvSplits: 2, ...options }),
+          );
+        await rejected("shader", () =>
+          createBlockMask(lab.real, maskFunction(BROKEN_MASK), { seqQ: 4, seqKv: 4 }),
+        );
       };
     },
   },
   {
     name: "texts: that are refused at the door",
     start: () => async (n) => {
-      await rejected("argument", () => scoreFunction(`fn score(s: f32) -> f32 { return s + ${n}.0; }`));
+      await rejected("argument", () =>
+        scoreFunction(`fn score(s: f32) -> f32 { return s + ${n}.0; }`),
+      );
       await rejected("argument", () => scoreFunction("enable f16;"));
     },
   },
@@ -96,7 +110,8 @@ export const TEXT_CASES: readonly LeakCase[] = [
     start: (lab) => {
       const q = lab.rows(SHAPE);
       return async (n) => {
-        for (const text of [2 * n, 2 * n + 1]) drop(await attention(q, q, q, { scoreFunction: scored(text) }));
+        for (const text of [2 * n, 2 * n + 1])
+          drop(await attention(q, q, q, { scoreFunction: scored(text) }));
         if (n % 8 === 7) release(lab.device);
       };
     },
@@ -105,7 +120,8 @@ export const TEXT_CASES: readonly LeakCase[] = [
     name: "devices that are forgotten",
     links: true,
     start: (lab) => async (n) => {
-      const device = overridden(lab.device, { lost: new Promise(() => {}) }); // one that nobody has seen before
+      // one that nobody has seen before
+      const device = overridden(lab.device, { lost: new Promise(() => {}) });
       const q = tensor(device, SHAPE);
       drop(await attention(q, q, q, { scoreFunction: scored(n % 300) }));
       q.destroy();

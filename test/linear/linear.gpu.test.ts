@@ -1,4 +1,5 @@
-// What linearAttention and planLinearAttention refuse, in whole sentences, what they leave behind, and decoding.
+// What linearAttention and planLinearAttention refuse, in whole sentences, what they leave behind,
+// and decoding.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -13,7 +14,13 @@ import { linearAttention as reference } from "../../src/reference/index.ts";
 import { normal } from "../../src/reference/random.ts";
 import { expectClose } from "../support/closeness.ts";
 import { counted } from "../support/counted.ts";
-import { failOnGpuErrors, newDevice, overridden, testDevice, withLimits } from "../support/device.ts";
+import {
+  failOnGpuErrors,
+  newDevice,
+  overridden,
+  testDevice,
+  withLimits,
+} from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
 
 failOnGpuErrors();
@@ -34,7 +41,11 @@ const PROBLEMS: readonly [what: string, problem: unknown, message: string | RegE
     undefined,
     "linearAttention: q must be a tensor, or { shape, strides?, offset?, dtype? }, got undefined.",
   ],
-  ["a layout that is none", { ...GOOD, layout: "bhnd" }, /layout must be "bhmd" or "bmhd", got "bhnd"/],
+  [
+    "a layout that is none",
+    { ...GOOD, layout: "bhnd" },
+    /layout must be "bhmd" or "bmhd", got "bhnd"/,
+  ],
   [
     "a rule that is none",
     { ...GOOD, updateRule: "rwkv" },
@@ -65,7 +76,11 @@ const PROBLEMS: readonly [what: string, problem: unknown, message: string | RegE
     { ...GOOD, updateRule: "linear", scale: Number.POSITIVE_INFINITY },
     "linearAttention: scale must be a finite number, got Infinity. Leave it out for 1 / sqrt(D).",
   ],
-  ["no work", { ...GOOD, maxDispatchFlops: 0 }, "linearAttention: maxDispatchFlops must be a positive number, got 0."],
+  [
+    "no work",
+    { ...GOOD, maxDispatchFlops: 0 },
+    "linearAttention: maxDispatchFlops must be a positive number, got 0.",
+  ],
   [
     "different batch sizes",
     { ...GOOD, v: { shape: [1, 2, 5, 6] } },
@@ -96,7 +111,11 @@ const PROBLEMS: readonly [what: string, problem: unknown, message: string | RegE
     { q: { shape: [2, 4, 3, 8] }, k, v, causal: true },
     "linearAttention: causal attention has a query for each key; what came before is in the state (pastState) (axes BHMD): q is [2, 4, 3, 8], k [2, 2, 5, 8], v [2, 2, 5, 6].",
   ],
-  ["no decay", { ...GOOD, updateRule: "gated" }, 'linearAttention: updateRule "gated" needs decay.'],
+  [
+    "no decay",
+    { ...GOOD, updateRule: "gated" },
+    'linearAttention: updateRule "gated" needs decay.',
+  ],
   [
     "a beta that nothing reads",
     { ...GOOD, updateRule: "linear", beta: gate },
@@ -122,7 +141,11 @@ const PROBLEMS: readonly [what: string, problem: unknown, message: string | RegE
     { ...GOOD, keyMask: { shape: [2, 4], dtype: "u8" } },
     "linearAttention: keyMask must be [2, 5] or [1, 5], got [2, 4].",
   ],
-  ["a mask of floats", { ...GOOD, keyMask: { shape: [2, 5] } }, "linearAttention: keyMask must be u8, got f32."],
+  [
+    "a mask of floats",
+    { ...GOOD, keyMask: { shape: [2, 5] } },
+    "linearAttention: keyMask must be u8, got f32.",
+  ],
   [
     "lengths beyond the keys",
     { ...GOOD, kvLengths: [5, 6] },
@@ -173,7 +196,11 @@ const PROBLEMS: readonly [what: string, problem: unknown, message: string | RegE
 describe("planLinearAttention refuses", () => {
   it.each(PROBLEMS)("%s", async (_, problem, message) => {
     const { device, buffers } = counted(await testDevice());
-    await expectError(() => planLinearAttention(device, problem as LinearAttentionProblem), "argument", message);
+    await expectError(
+      () => planLinearAttention(device, problem as LinearAttentionProblem),
+      "argument",
+      message,
+    );
     expect(buffers()).toBe(0);
   });
 
@@ -181,19 +208,37 @@ describe("planLinearAttention refuses", () => {
     const device = await testDevice();
     const wide = { shape: [1, 1, 100, 4000] };
     await expectError(
-      () => planLinearAttention(device, { q: wide, k: wide, v: wide, causal: true, variant: "recurrent" }),
+      () =>
+        planLinearAttention(device, {
+          q: wide,
+          k: wide,
+          v: wide,
+          causal: true,
+          variant: "recurrent",
+        }),
       "limit",
       "linearAttention: head dim 4000 is too large to run token by token; the largest is 1024.",
     );
     const many = { shape: [1, 100, 100, 1000] };
     const one = { shape: [1, 1, 100, 1000] };
     await expectError(
-      () => planLinearAttention(device, { q: many, k: one, v: one, causal: true, variant: "recurrent" }),
+      () =>
+        planLinearAttention(device, {
+          q: many,
+          k: one,
+          v: one,
+          causal: true,
+          variant: "recurrent",
+        }),
       "limit",
       "linearAttention: head dim 1000 with 100 query heads a state needs 20280 bytes of workgroup memory to run token by token; there are 16384. Run groups of heads one after the other on slices.",
     );
     const small = withLimits(device, { maxStorageBufferBindingSize: 200 });
-    await expectError(() => planLinearAttention(small, GOOD), "limit", /^linearAttention: q spans 1280 bytes;/);
+    await expectError(
+      () => planLinearAttention(small, GOOD),
+      "limit",
+      /^linearAttention: q spans 1280 bytes;/,
+    );
   });
 });
 
@@ -218,7 +263,13 @@ describe("what goes wrong at a run", () => {
       /^linearAttention: output and q are in the same GPUBuffer/,
     );
     await refused(
-      { causal: true, pastState: S, pastNormalizer: Z, presentState: S, presentNormalizer: tensor(device, [2, 2, 8]) },
+      {
+        causal: true,
+        pastState: S,
+        pastNormalizer: Z,
+        presentState: S,
+        presentNormalizer: tensor(device, [2, 2, 8]),
+      },
       /are in the same GPUBuffer/,
     );
     const other = await newDevice();
@@ -249,7 +300,11 @@ describe("what goes wrong at a run", () => {
       'linearAttention: the plan has no use for "state"; it takes q, k, v, output. What else a problem has is said when its plan is made.',
     );
     plan.destroy();
-    await expectError(() => plan.encode(encoder), "destroyed", "linearAttention: the plan was destroyed.");
+    await expectError(
+      () => plan.encode(encoder),
+      "destroyed",
+      "linearAttention: the plan was destroyed.",
+    );
     encoder.finish();
   });
 });
@@ -274,7 +329,13 @@ describe("decoding", () => {
     const kOne = one();
     const vOne = one();
     const output = one();
-    const plan = await planLinearAttention(device, { q: qOne, k: kOne, v: vOne, output, ...shared });
+    const plan = await planLinearAttention(device, {
+      q: qOne,
+      k: kOne,
+      v: vOne,
+      output,
+      ...shared,
+    });
     expect(plan.kernel).toBe("linear recurrent");
     const results: number[][] = [];
     let after: unknown[] = [];
@@ -298,11 +359,17 @@ describe("decoding", () => {
     const cpu = (seed: number) => ({ data: values(seed, [B, H, N, D]), shape: [B, H, N, D] });
     const at = (all: Float64Array) =>
       [0, 1, 2, 3].flatMap((i) =>
-        [0, 1].flatMap((h) => [...all.slice((h * N + prompt + i) * D, (h * N + prompt + i + 1) * D)]),
+        [0, 1].flatMap((h) => [
+          ...all.slice((h * N + prompt + i) * D, (h * N + prompt + i + 1) * D),
+        ]),
       );
     const f64 = reference(cpu(1), cpu(2), cpu(3), { causal: true });
     const plain = reference(cpu(1), cpu(2), cpu(3), { causal: true, precision: "f32" });
-    expectClose("decoded", results.flat(), { f64: at(f64.output), plain: at(plain.output) }, [4, H, D]);
+    expectClose("decoded", results.flat(), { f64: at(f64.output), plain: at(plain.output) }, [
+      4,
+      H,
+      D,
+    ]);
     expectClose("state", await S.read(), { f64: f64.state, plain: plain.state }, [B, H, D, D]);
     plan.destroy();
     for (const used of [Q, K, V, S, Z, first.output, qOne, kOne, vOne, output]) used.destroy();
@@ -315,7 +382,12 @@ describe("decoding", () => {
     const hardware = overridden(device, { adapterInfo: { vendor, architecture, description } });
     const kernel = async (on: GPUDevice, N: number, D: number) => {
       const shape = [1, 1, N, D];
-      const plan = await planLinearAttention(on, { q: { shape }, k: { shape }, v: { shape }, causal: true });
+      const plan = await planLinearAttention(on, {
+        q: { shape },
+        k: { shape },
+        v: { shape },
+        causal: true,
+      });
       plan.destroy();
       return plan.kernel;
     };

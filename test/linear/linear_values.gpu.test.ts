@@ -1,4 +1,5 @@
-// The kernels of linear attention against the float64 reference. Cases vary in what compiles nothing.
+// The kernels of linear attention against the float64 reference. Cases vary in what compiles
+// nothing.
 
 import { describe, expect, it } from "vitest";
 import { linearAttention, type Tensor, tensor } from "../../src/index.ts";
@@ -8,11 +9,18 @@ import { type LinearCase, runLinearCase } from "../support/linear.ts";
 
 failOnGpuErrors();
 
-const title = (problem: object) => JSON.stringify(problem).replace(/["{}]/g, "").replaceAll(",", " ");
-const run = (shared: Omit<LinearCase, "N">, cases: readonly (Partial<LinearCase> & { readonly N: number })[]) =>
-  it.each(cases.map((one) => [title(one), { ...shared, ...one }] as const))("%s", async (_, problem) => {
-    await runLinearCase(await testDevice(), problem);
-  });
+const title = (problem: object) =>
+  JSON.stringify(problem).replace(/["{}]/g, "").replaceAll(",", " ");
+const run = (
+  shared: Omit<LinearCase, "N">,
+  cases: readonly (Partial<LinearCase> & { readonly N: number })[],
+) =>
+  it.each(cases.map((one) => [title(one), { ...shared, ...one }] as const))(
+    "%s",
+    async (_, problem) => {
+      await runLinearCase(await testDevice(), problem);
+    },
+  );
 
 describe("all keys for every query", () => {
   run({ D: 16, keeps: "present" }, [
@@ -40,28 +48,53 @@ describe("causal, in chunks", () => {
     { N: 200, maxDispatchFlops: 1, keeps: "place", past: true },
     { N: 0, past: true },
   ]);
-  run({ D: 40, Dv: 72, updateRule: "gated", H: 2, variant: "chunked", keeps: "present", past: true }, [
-    { N: 97 },
-    { N: 97, decaySpread: 0.001 },
-    { N: 131, decaySpread: 30 },
-    { N: 100, forget: 0.1 },
-  ]);
+  run(
+    { D: 40, Dv: 72, updateRule: "gated", H: 2, variant: "chunked", keeps: "present", past: true },
+    [
+      { N: 97 },
+      { N: 97, decaySpread: 0.001 },
+      { N: 131, decaySpread: 30 },
+      { N: 100, forget: 0.1 },
+    ],
+  );
   // Tokens past the end of an entry neither are written nor make what came before them decay.
   const lengths = { kvLengths: [70, 40, 0], poison: true } as const;
-  run({ D: 16, B: 3, updateRule: "gated", variant: "chunked", keeps: "present", past: true, ...lengths }, [{ N: 70 }]);
+  run(
+    {
+      D: 16,
+      B: 3,
+      updateRule: "gated",
+      variant: "chunked",
+      keeps: "present",
+      past: true,
+      ...lengths,
+    },
+    [{ N: 70 }],
+  );
 });
 
 describe("with the tiles for GPUs, in chunks of 64", () => {
   const shared = { D: 16, causal: true, keeps: "present", past: true, H: 2 } as const;
   it.each<LinearCase>([
     { N: 130, ...shared, updateRule: "gated", normalized: true, featureMap: "elu" },
-    { N: 64, ...shared, updateRule: "gated", normalized: true, featureMap: "elu", decaySpread: 30, forget: 0.05 },
+    {
+      N: 64,
+      ...shared,
+      updateRule: "gated",
+      normalized: true,
+      featureMap: "elu",
+      decaySpread: 30,
+      forget: 0.05,
+    },
     { N: 70, M: 129, ...shared, causal: false },
   ])("$N", async (problem) => {
     const device = await testDevice();
     const { vendor, architecture, description } = device.adapterInfo;
     // A software adapter otherwise gets smaller tiles, which it compiles sooner.
-    await runLinearCase(overridden(device, { adapterInfo: { vendor, architecture, description } }), problem);
+    await runLinearCase(
+      overridden(device, { adapterInfo: { vendor, architecture, description } }),
+      problem,
+    );
   });
 });
 
@@ -72,19 +105,44 @@ describe("causal, token by token", () => {
     { N: 50, maxDispatchFlops: 5e3, keeps: "present", past: false },
   ]);
   run({ D: 16, causal: true, keeps: "place", past: true }, [{ N: 1, B: 2, H: 3 }, { N: 7 }]);
-  run({ D: 72, Dv: 5, updateRule: "gated_delta", rowDecay: true, H: 4, Hkv: 2, keeps: "present", past: true }, [
-    { N: 33 },
-    { N: 33, sharedBeta: true, forget: 0.1, layout: "bmhd" },
-  ]);
-  run({ D: 16, updateRule: "delta", H: 1, Hkv: 2, keyMask: { keep: 0.6 }, poison: true, keeps: "present" }, [
-    { N: 40, B: 2 },
-  ]);
+  run(
+    {
+      D: 72,
+      Dv: 5,
+      updateRule: "gated_delta",
+      rowDecay: true,
+      H: 4,
+      Hkv: 2,
+      keeps: "present",
+      past: true,
+    },
+    [{ N: 33 }, { N: 33, sharedBeta: true, forget: 0.1, layout: "bmhd" }],
+  );
+  run(
+    {
+      D: 16,
+      updateRule: "delta",
+      H: 1,
+      Hkv: 2,
+      keyMask: { keep: 0.6 },
+      poison: true,
+      keeps: "present",
+    },
+    [{ N: 40, B: 2 }],
+  );
 });
 
 describe("16 bits", () => {
-  run({ D: 16, causal: true, variant: "chunked", dtype: ["f16", "bf16", "f16", "f32", "bf16"], keeps: "present" }, [
-    { N: 70, H: 2 },
-  ]);
+  run(
+    {
+      D: 16,
+      causal: true,
+      variant: "chunked",
+      dtype: ["f16", "bf16", "f16", "f32", "bf16"],
+      keeps: "present",
+    },
+    [{ N: 70, H: 2 }],
+  );
   run({ D: 5, Dv: 3, updateRule: "gated_delta", dtype: "f16", keeps: "present" }, [{ N: 3, H: 2 }]);
 });
 
@@ -130,40 +188,64 @@ describe("linear attention", () => {
       const worst = Math.max(...Array.from(values, (x, i) => Math.abs(x - expected[i])));
       expect(worst).toBeLessThan(1e-5);
     }
-    destroy(q, k, v, whole.output, first.output, first.presentState, first.presentNormalizer, second.output);
+    destroy(
+      q,
+      k,
+      v,
+      whole.output,
+      first.output,
+      first.presentState,
+      first.presentNormalizer,
+      second.output,
+    );
   });
 
-  it.each(["recurrent", "chunked"] as const)("shows a NaN of q, k or decay wherever it counts, %s", async (variant) => {
-    const device = await testDevice();
-    const N = 40;
-    const H = 2;
-    const D = 16;
-    const run = async (what: "q" | "k" | "decay") => {
-      const put = (name: string, seed: number, width: number) => {
-        const data = normal(seed, H * N * width).map((x) => (name === "decay" ? -Math.abs(x) / 8 : x));
-        if (name === what) data[17 * width] = Number.NaN; // token 17 of the first head
-        return tensor(device, [1, H, N, width], { data });
+  it.each(["recurrent", "chunked"] as const)(
+    "shows a NaN of q, k or decay wherever it counts, %s",
+    async (variant) => {
+      const device = await testDevice();
+      const N = 40;
+      const H = 2;
+      const D = 16;
+      const run = async (what: "q" | "k" | "decay") => {
+        const put = (name: string, seed: number, width: number) => {
+          const data = normal(seed, H * N * width).map((x) =>
+            name === "decay" ? -Math.abs(x) / 8 : x,
+          );
+          if (name === what) data[17 * width] = Number.NaN; // token 17 of the first head
+          return tensor(device, [1, H, N, width], { data });
+        };
+        const q = put("q", 1, D);
+        const k = put("k", 2, D);
+        const v = put("v", 3, D);
+        const decay = put("decay", 4, 1);
+        const options = {
+          updateRule: "gated",
+          featureMap: "elu",
+          normalized: true,
+          decay,
+          variant,
+        } as const;
+        const { output } = await linearAttention(q, k, v, options);
+        const values = await output.read();
+        destroy(q, k, v, decay, output);
+        return Array.from({ length: H * N }, (_, row) =>
+          values.slice(row * D, (row + 1) * D).every(Number.isNaN),
+        );
       };
-      const q = put("q", 1, D);
-      const k = put("k", 2, D);
-      const v = put("v", 3, D);
-      const decay = put("decay", 4, 1);
-      const options = { updateRule: "gated", featureMap: "elu", normalized: true, decay, variant } as const;
-      const { output } = await linearAttention(q, k, v, options);
-      const values = await output.read();
-      destroy(q, k, v, decay, output);
-      return Array.from({ length: H * N }, (_, row) => values.slice(row * D, (row + 1) * D).every(Number.isNaN));
-    };
-    const rows = Array.from({ length: H * N }, (_, row) => row);
-    expect(await run("q")).toEqual(rows.map((row) => row === 17));
-    expect(await run("k")).toEqual(rows.map((row) => row >= 17 && row < N));
-    expect(await run("decay")).toEqual(rows.map((row) => row >= 17 && row < N));
-  });
+      const rows = Array.from({ length: H * N }, (_, row) => row);
+      expect(await run("q")).toEqual(rows.map((row) => row === 17));
+      expect(await run("k")).toEqual(rows.map((row) => row >= 17 && row < N));
+      expect(await run("decay")).toEqual(rows.map((row) => row >= 17 && row < N));
+    },
+  );
 
   it("of equal values is that value, and does not mind the order of the keys", async () => {
     const [q, k, v] = await inputs(150);
     const device = q.device;
-    const threes = tensor(device, [1, 2, 150, 16], { data: new Float32Array(2 * 150 * 16).fill(3) });
+    const threes = tensor(device, [1, 2, 150, 16], {
+      data: new Float32Array(2 * 150 * 16).fill(3),
+    });
     const equal = await linearAttention(q, k, threes);
     for (const value of await equal.output.read()) expect(value).toBeCloseTo(3, 4);
     const turned = (one: Tensor, values: ArrayLike<number>) => {
@@ -180,7 +262,9 @@ describe("linear attention", () => {
     const ahead = await linearAttention(q, k, v);
     const back = await linearAttention(q, kBack, vBack);
     const expected = await ahead.output.read();
-    const worst = Math.max(...Array.from(await back.output.read(), (x, i) => Math.abs(x - expected[i])));
+    const worst = Math.max(
+      ...Array.from(await back.output.read(), (x, i) => Math.abs(x - expected[i])),
+    );
     expect(worst).toBeLessThan(1e-5);
     destroy(q, k, v, threes, kBack, vBack, equal.output, ahead.output, back.output);
   });

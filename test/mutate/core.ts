@@ -1,5 +1,5 @@
-// Faults that somebody could make in what packs the uniforms of attention, in the checks and choices of the host, in
-// conversions, and in the reference itself.
+// Faults that somebody could make in what packs the uniforms of attention, in the checks and
+// choices of the host, in conversions, and in the reference itself.
 
 import type { Mutant } from "./mutant.ts";
 
@@ -68,7 +68,8 @@ const HOST: readonly Mutant[] = [
     text: "return Math.max(0, ...cumulative.slice(1).map((n, i) => n - cumulative[i]));",
     replacement: "return Math.max(0, ...cumulative.slice(1).map((n, i) => n - cumulative[i])) - 1;",
     tests: FEATURES,
-    filter: "packed sequences H=2 M=61 N=90 cuSeqlensQ=\\[0,17,17,60,61\\] cuSeqlensKv=\\[0,40,55,55,90\\]$",
+    filter:
+      "packed sequences H=2 M=61 N=90 cuSeqlensQ=\\[0,17,17,60,61\\] cuSeqlensKv=\\[0,40,55,55,90\\]$",
   },
   {
     file: "src/attention/tables.ts",
@@ -114,7 +115,8 @@ const HOST: readonly Mutant[] = [
   {
     file: "src/plan/operand_checks.ts",
     text: "strides.every((stride, axis) => stride === spec.strides[axis] || shape[axis] <= 1)",
-    replacement: "strides.every((stride, axis) => stride === spec.strides[axis] || shape[axis] > 1)",
+    replacement:
+      "strides.every((stride, axis) => stride === spec.strides[axis] || shape[axis] > 1)",
     tests: ["test/api/errors.gpu.test.ts"],
     filter: "encode refuses",
   },
@@ -142,7 +144,8 @@ const HOST: readonly Mutant[] = [
     text: "if (Number.isNaN(value)) return (bits >>> 16) | 0x40;",
     replacement: "if (Number.isNaN(value)) return bits >>> 16;",
     tests: [],
-    equivalent: "a NaN that was a number of JavaScript on its way is quiet, so the bit is set already",
+    equivalent:
+      "a NaN that was a number of JavaScript on its way is quiet, so the bit is set already",
   },
   {
     file: "src/gpu/elements.ts",

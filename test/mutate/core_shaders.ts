@@ -1,5 +1,5 @@
-// Faults that somebody could make in the shaders of attention and its kin: off by one, a wrong stride, head or row, swapped
-// operands.
+// Faults that somebody could make in the shaders of attention and its kin: off by one, a wrong
+// stride, head or row, swapped operands.
 
 import type { Mutant } from "./mutant.ts";
 
@@ -46,7 +46,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     file: "shaders/lib/mask.wesl",
     text: "return TileRange(KeyRange(first.begin, last.end), KeyRange(last.begin, all_end));",
-    replacement: "return TileRange(KeyRange(first.begin, last.end), KeyRange(first.begin, all_end));",
+    replacement:
+      "return TileRange(KeyRange(first.begin, last.end), KeyRange(first.begin, all_end));",
     tests: FEATURES,
     filter: "window M=70 N=100 window=\\[40,-1\\]",
   },
@@ -108,7 +109,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     file: "shaders/variants/walk_blocks.wesl",
     text: "return KvTile(entry / 2u * params.block_kv + index % tiles * KV_TILE, entry % 2u == 1u);",
-    replacement: "return KvTile(entry / 2u * params.block_kv + index % tiles * KV_TILE, entry % 2u == 0u);",
+    replacement:
+      "return KvTile(entry / 2u * params.block_kv + index % tiles * KV_TILE, entry % 2u == 0u);",
     tests: FEATURES,
     filter: "block masks",
   },

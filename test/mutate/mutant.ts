@@ -9,7 +9,10 @@ export interface Mutant {
   readonly replacement: string;
   /** Test files of which at least one must fail, from the root: the fewest and fastest. */
   readonly tests: readonly string[];
-  /** A pattern for the full names of the tests to run, as vitest's `-t` takes it. Default all of the files. */
+  /**
+   * A pattern for the full names of the tests to run, as vitest's `-t` takes it. Default all of the
+   * files.
+   */
   readonly filter?: string;
   /** Why nothing can notice the fault. Such mutants are listed and not run. */
   readonly equivalent?: string;

@@ -43,7 +43,12 @@ const patience = ({ filter }: Mutant) => (filter === "ends" ? 3000 : 60_000);
 async function run(mutants: readonly Mutant[], workers = 1) {
   const lines: string[] = [];
   const print = (line: string) => lines.push(line);
-  const counts = await mutate(namedMutants({ tiny: mutants }), { root: tiny, workers, print, patience });
+  const counts = await mutate(namedMutants({ tiny: mutants }), {
+    root: tiny,
+    workers,
+    print,
+    patience,
+  });
   expect(readFileSync(join(tiny, "src/tiny.ts"), "utf8")).toBe(CODE);
   return { counts, of: (number: number) => lines.find((line) => line.includes(`tiny ${number}:`)) };
 }
@@ -64,7 +69,9 @@ describe("npm run mutate", () => {
     ]);
     expect(of(1)).toMatch(/^killed .*"a \+ b" -> "a - b"\n +by adds$/);
     expect(of(2)).toMatch(/^FAILED .*\n +no test notices it: 3 pass$/);
-    expect(of(3)).toMatch(/^FAILED .*\n +its text must occur once in src\/tiny.ts, and occurs 0 times$/);
+    expect(of(3)).toMatch(
+      /^FAILED .*\n +its text must occur once in src\/tiny.ts, and occurs 0 times$/,
+    );
     expect(of(4)).toMatch(/^skipped .*\n +equivalent: nobody reads it$/);
     expect(of(5)).toMatch(/no test notices it: 1 pass$/);
     expect(of(6)).toMatch(/no test of test\/tiny.test.ts runs whose name matches subtracts$/);
@@ -89,13 +96,16 @@ describe("npm run mutate", () => {
     const rooms = await loadRooms(import.meta.dirname, (path) => import(path));
     const mutants = namedMutants(rooms);
     expect(mutants.length).toBeGreaterThan(50);
-    const wrong = mutants.filter(({ file, text }) => readFileSync(join(root, file), "utf8").split(text).length !== 2);
+    const wrong = mutants.filter(
+      ({ file, text }) => readFileSync(join(root, file), "utf8").split(text).length !== 2,
+    );
     expect(wrong.map(({ name, file, text }) => `${name}: ${file}: ${text}`)).toEqual([]);
   });
 
   it("runs those that are asked for, and refuses to run none", () => {
     const rooms = { one: [mutant("a + b", "a - b")], other: [mutant("1", "2"), mutant("b", "a")] };
-    const names = (room?: string, only?: string) => chosen(rooms, room, only).map(({ name }) => name);
+    const names = (room?: string, only?: string) =>
+      chosen(rooms, room, only).map(({ name }) => name);
     expect(names()).toEqual(["one 1", "other 1", "other 2"]);
     expect(names("other")).toEqual(["other 1", "other 2"]);
     expect(names(undefined, "^o.* 1:")).toEqual(["one 1", "other 1"]);

@@ -50,9 +50,12 @@ export async function main({ server, root, args }: Context): Promise<number> {
     return 0;
   }
   const started = performance.now();
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => process.exit(1));
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
+    process.once(signal, () => process.exit(1));
   const counts = await mutate(mutants, { root, workers, print: (line) => console.log(line) });
-  console.log(`${mutants.length} mutants took ${((performance.now() - started) / 60_000).toFixed(1)} minutes`);
+  console.log(
+    `${mutants.length} mutants took ${((performance.now() - started) / 60_000).toFixed(1)} minutes`,
+  );
   console.log(`${counts.killed} passed, ${counts.failed} failed, ${counts.equivalent} skipped`);
   return counts.failed ? 1 : 0;
 }
@@ -69,7 +72,8 @@ export async function loadRooms(
   const rooms: Record<string, readonly Mutant[]> = {};
   for (const stem of stems.sort()) {
     const { MUTANTS } = await load(join(folder, `${stem}.ts`));
-    if (!Array.isArray(MUTANTS)) throw new FoveaError("argument", `test/mutate/${stem}.ts exports no MUTANTS.`);
+    if (!Array.isArray(MUTANTS))
+      throw new FoveaError("argument", `test/mutate/${stem}.ts exports no MUTANTS.`);
     rooms[stem] = MUTANTS;
   }
   return rooms;
@@ -78,13 +82,17 @@ export async function loadRooms(
 /** The mutants that the options leave. None is an error, lest nothing pass for everything. */
 export function chosen(rooms: Rooms, room: string | undefined, only: string | undefined): Named[] {
   if (room !== undefined && !(room in rooms)) {
-    throw new FoveaError("argument", `--room: there is no room ${room}; there is ${Object.keys(rooms).join(", ")}.`);
+    throw new FoveaError(
+      "argument",
+      `--room: there is no room ${room}; there is ${Object.keys(rooms).join(", ")}.`,
+    );
   }
   const pattern = only === undefined ? undefined : patternOf(only);
   const mutants = namedMutants(room === undefined ? rooms : { [room]: rooms[room] }).filter(
     (mutant) => !pattern || pattern.test(describeMutant(mutant)),
   );
-  if (!mutants.length) throw new FoveaError("argument", "no mutant is left: see --list for their names.");
+  if (!mutants.length)
+    throw new FoveaError("argument", "no mutant is left: see --list for their names.");
   return mutants;
 }
 
@@ -92,6 +100,8 @@ function patternOf(text: string): RegExp {
   try {
     return new RegExp(text);
   } catch (cause) {
-    throw new FoveaError("argument", `--only must be a regular expression, got ${text}.`, { cause });
+    throw new FoveaError("argument", `--only must be a regular expression, got ${text}.`, {
+      cause,
+    });
   }
 }

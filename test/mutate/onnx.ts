@@ -59,8 +59,8 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "src/interop/onnx/gelu.ts",
-    text: "bias: bias.slice(0, half, columns), factor",
-    replacement: "bias: bias.slice(0, 0, half), factor",
+    text: "bias: bias.slice(0, half, columns),",
+    replacement: "bias: bias.slice(0, 0, half),",
     tests: [ROWS],
     filter: "BiasSplitGelu",
   },

@@ -1,5 +1,5 @@
-// Deliberate faults, one after the other, each in a copy of the project: a fault that no test notices is a test that is
-// missing.
+// Deliberate faults, one after the other, each in a copy of the project: a fault that no test
+// notices is a test that is missing.
 
 import { type ChildProcess, fork } from "node:child_process";
 import {
@@ -35,7 +35,10 @@ export interface Settings {
   /** Copies that are worked in at a time. */
   readonly workers: number;
   readonly print: (line: string) => void;
-  /** Milliseconds that a mutant's tests may take. Default a minute more than five times what they take without it. */
+  /**
+   * Milliseconds that a mutant's tests may take. Default a minute more than five times what they
+   * take without it.
+   */
   readonly patience?: (mutant: Mutant) => number;
 }
 
@@ -68,7 +71,10 @@ interface Clean {
 const SHARED = ["node_modules", "dist"];
 const LEFT_OUT = [".git", ".vite", ".vite-browser"];
 
-const WORKER = join(import.meta.dirname ?? fileURLToPath(new URL(".", import.meta.url)), "worker.mjs");
+const WORKER = join(
+  import.meta.dirname ?? fileURLToPath(new URL(".", import.meta.url)),
+  "worker.mjs",
+);
 
 /** The mutants of all rooms, by name. */
 export const namedMutants = (rooms: Rooms): Named[] =>
@@ -78,7 +84,8 @@ export const namedMutants = (rooms: Rooms): Named[] =>
 
 /** One line that says what a mutant does. */
 export function describeMutant({ name, file, text, replacement }: Named): string {
-  const short = (code: string) => JSON.stringify(code.length > 60 ? `${code.slice(0, 57)}...` : code);
+  const short = (code: string) =>
+    JSON.stringify(code.length > 60 ? `${code.slice(0, 57)}...` : code);
   return `${name}: ${file}: ${short(text)} -> ${short(replacement)}`;
 }
 
@@ -117,7 +124,10 @@ export async function mutate(mutants: readonly Named[], settings: Settings): Pro
       const trouble = cleanTrouble(mutant, clean);
       if (trouble) return fail(mutant, trouble);
       const inBrowser = (file: string) => clean.get(file)?.inBrowser ?? false;
-      const usual = mutant.tests.reduce((sum, file) => sum + (clean.get(file)?.milliseconds ?? 0), 0);
+      const usual = mutant.tests.reduce(
+        (sum, file) => sum + (clean.get(file)?.milliseconds ?? 0),
+        0,
+      );
       const limit = settings.patience?.(mutant) ?? usual * 5 + 60_000;
       const { killer, survived } = await tryMutant(copy, mutant, inBrowser, limit);
       if (survived) return fail(mutant, survived);
@@ -132,7 +142,10 @@ export async function mutate(mutants: readonly Named[], settings: Settings): Pro
 }
 
 /** What is wrong with the text of a mutant, before anything is run. */
-function textTrouble(root: string, { file, text, replacement, tests, equivalent }: Mutant): string | undefined {
+function textTrouble(
+  root: string,
+  { file, text, replacement, tests, equivalent }: Mutant,
+): string | undefined {
   if (!existsSync(join(root, file))) return `there is no file ${file}`;
   const times = text ? readFileSync(join(root, file), "utf8").split(text).length - 1 : 0;
   if (times !== 1) return `its text must occur once in ${file}, and occurs ${times} times`;
@@ -155,7 +168,12 @@ function filtersByFile(mutants: readonly Named[]): [file: string, filters: reado
   });
 }
 
-async function runClean(copy: Copy, file: string, filters: readonly string[], inBrowser: boolean): Promise<Clean> {
+async function runClean(
+  copy: Copy,
+  file: string,
+  filters: readonly string[],
+  inBrowser: boolean,
+): Promise<Clean> {
   const started = performance.now();
   const filter = filters.length ? filters.map((one) => `(?:${one})`).join("|") : undefined;
   const tests = { node: inBrowser ? [] : [file], browser: inBrowser ? [file] : [] };
@@ -163,17 +181,29 @@ async function runClean(copy: Copy, file: string, filters: readonly string[], in
   const milliseconds = performance.now() - started;
   const { passed = [], failed = [], broken = [] } = result ?? {};
   const complaint = result ? (broken[0] ?? failed[0]?.name) : `${file}, which does not end`;
-  return { passed, trouble: complaint && `fails without the mutant: ${complaint}`, milliseconds, inBrowser };
+  return {
+    passed,
+    trouble: complaint && `fails without the mutant: ${complaint}`,
+    milliseconds,
+    inBrowser,
+  };
 }
 
 /** Why the tests of a mutant say nothing about it. */
-function cleanTrouble({ tests, filter }: Mutant, clean: ReadonlyMap<string, Clean>): string | undefined {
+function cleanTrouble(
+  { tests, filter }: Mutant,
+  clean: ReadonlyMap<string, Clean>,
+): string | undefined {
   const files = tests.map((file) => clean.get(file) as Clean);
   const trouble = files.find((file) => file.trouble)?.trouble;
   if (trouble) return trouble;
   const pattern = new RegExp(filter ?? "");
-  const found = files.some(({ passed }) => passed.some((name) => pattern.test(name.replaceAll(" > ", " "))));
-  return found ? undefined : `no test of ${tests.join(", ")} runs${filter ? ` whose name matches ${filter}` : ""}`;
+  const found = files.some(({ passed }) =>
+    passed.some((name) => pattern.test(name.replaceAll(" > ", " "))),
+  );
+  return found
+    ? undefined
+    : `no test of ${tests.join(", ")} runs${filter ? ` whose name matches ${filter}` : ""}`;
 }
 
 async function tryMutant(
@@ -184,12 +214,17 @@ async function tryMutant(
 ): Promise<{ killer?: string; survived?: string }> {
   const put = copy.change(file, (original) => original.replace(text, () => replacement));
   try {
-    const places = { node: tests.filter((test) => !inBrowser(test)), browser: tests.filter(inBrowser) };
+    const places = {
+      node: tests.filter((test) => !inBrowser(test)),
+      browser: tests.filter(inBrowser),
+    };
     const result = await copy.run({ ...places, filter, changed: [file] }, limit);
-    if (result === undefined) return { killer: `its tests, which do not end in ${Math.round(limit / 1000)} s` };
+    if (result === undefined)
+      return { killer: `its tests, which do not end in ${Math.round(limit / 1000)} s` };
     const [first] = result.failed;
     if (first) return { killer: first.name };
-    if (result.broken.length) return { survived: `with it tests do not even load: ${result.broken[0]}` };
+    if (result.broken.length)
+      return { survived: `with it tests do not even load: ${result.broken[0]}` };
     return { survived: `no test notices it: ${result.passed.length} pass` };
   } finally {
     put.back();
@@ -227,7 +262,8 @@ class Copy {
     cpSync(root, this.#folder, { recursive: true, filter: kept });
     for (const name of SHARED) {
       const target = join(root, name);
-      if (existsSync(target)) symlinkSync(realpathSync(target), join(this.#folder, name), "junction");
+      if (existsSync(target))
+        symlinkSync(realpathSync(target), join(this.#folder, name), "junction");
     }
   }
 
@@ -257,7 +293,8 @@ class Copy {
       };
       const hear = (message: { result?: Result; error?: string }) => {
         if (message.result) settle(() => done(message.result));
-        if (message.error) settle(() => fail(new Error(`the process that runs tests failed: ${message.error}`)));
+        if (message.error)
+          settle(() => fail(new Error(`the process that runs tests failed: ${message.error}`)));
       };
       const end = () => settle(() => fail(new Error("the process that runs tests ended")));
       const timer = setTimeout(() => {
@@ -276,13 +313,22 @@ class Copy {
   }
 
   #start(): Promise<ChildProcess> {
-    // A group of its own, for a test that hangs must end with it; and nothing of a vitest that this may run in.
-    const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("VITEST")));
-    const child = fork(WORKER, [this.#folder], { detached: process.platform !== "win32", env, stdio: "ignore" });
+    // A group of its own, for a test that hangs must end with it; and nothing of a vitest that this
+    // may run in.
+    const env = Object.fromEntries(
+      Object.entries(process.env).filter(([name]) => !name.startsWith("VITEST")),
+    );
+    const child = fork(WORKER, [this.#folder], {
+      detached: process.platform !== "win32",
+      env,
+      stdio: "ignore",
+    });
     this.#pid = child.pid;
     return new Promise((done, fail) => {
       child.once("message", () => done(child));
-      child.once("exit", (code) => fail(new Error(`the process that runs tests ended with ${code}`)));
+      child.once("exit", (code) =>
+        fail(new Error(`the process that runs tests ended with ${code}`)),
+      );
     });
   }
 

@@ -1,5 +1,6 @@
-// Runs test files of a copy of the project as often as it is told, with one vitest that stays: `node worker.mjs ROOT`,
-// with messages over the channel to its parent. In a process of its own, because a fault may make a test hang.
+// Runs test files of a copy of the project as often as it is told, with one vitest that stays:
+// `node worker.mjs ROOT`, with messages over the channel to its parent. In a process of its own,
+// because a fault may make a test hang.
 
 import { realpathSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -9,11 +10,12 @@ import { softwareVulkan } from "../../scripts/browser.mjs";
 const TIMEOUT = 120_000;
 
 /**
- * What is to be run: test files in Node, where those that need a GPU run on Dawn, and test files in Chromium. `changed`
- * are paths of files whose text is another than before.
+ * What is to be run: test files in Node, where those that need a GPU run on Dawn, and test files in
+ * Chromium. `changed` are paths of files whose text is another than before.
  * @typedef {{ node: readonly string[], browser: readonly string[] }} Tests
  * @typedef {Tests & { filter?: string | undefined, changed: readonly string[] }} Order
- * @typedef {{ passed: string[], failed: { name: string, message: string }[], broken: string[] }} Result
+ * @typedef {{ passed: string[], failed: { name: string, message: string }[], broken: string[] }}
+ *   Result
  */
 
 const root = realpathSync(process.argv[2]);
@@ -64,7 +66,11 @@ const browserVitest = () =>
   createVitest(
     "test",
     { ...quiet, root, config: join(root, "vite.config.ts"), project: ["chromium"] },
-    { cacheDir: join(root, ".vite-browser"), logLevel: "silent", server: { fs: { strict: false } } },
+    {
+      cacheDir: join(root, ".vite-browser"),
+      logLevel: "silent",
+      server: { fs: { strict: false } },
+    },
   );
 
 /** No browser, no SwiftShader: tests without a GPU run all the same. */
@@ -84,7 +90,8 @@ async function run({ node, browser, filter, changed }) {
     const files = inBrowser ? browser : node;
     const existing = kept.get(inBrowser);
     if (existing) for (const file of changed) (await existing).invalidateFile(resolve(root, file));
-    if (files.length && !result.failed.length) await runIn(await vitestOf(inBrowser), files, filter, result);
+    if (files.length && !result.failed.length)
+      await runIn(await vitestOf(inBrowser), files, filter, result);
   }
   return result;
 }
@@ -107,7 +114,8 @@ async function runIn(vitest, files, filter, result) {
   );
   const { testModules, unhandledErrors } = await vitest.runTestSpecifications(specifications);
   for (const file of testModules) {
-    for (const error of file.errors()) result.broken.push(`${file.relativeModuleId}: ${error.message}`);
+    for (const error of file.errors())
+      result.broken.push(`${file.relativeModuleId}: ${error.message}`);
     for (const test of file.children.allTests()) {
       const { state, errors } = test.result();
       const name = test.fullName;
@@ -115,7 +123,8 @@ async function runIn(vitest, files, filter, result) {
       if (state === "failed") result.failed.push({ name, message: errors?.[0]?.message ?? "" });
     }
     for (const suite of file.children.allSuites()) {
-      for (const error of suite.errors()) result.failed.push({ name: suite.fullName, message: error.message });
+      for (const error of suite.errors())
+        result.failed.push({ name: suite.fullName, message: error.message });
     }
   }
   for (const error of unhandledErrors) {

@@ -1,8 +1,18 @@
 // The kernel of layer and root mean square normalisation against the float64 reference.
 
 import { describe, expect, it } from "vitest";
-import { type LayerNormOptions, layerNorm, planLayerNorm, rmsNorm, type Tensor, tensor } from "../../src/index.ts";
-import { type ReferenceLayerNormOptions, layerNorm as reference } from "../../src/reference/index.ts";
+import {
+  type LayerNormOptions,
+  layerNorm,
+  planLayerNorm,
+  rmsNorm,
+  type Tensor,
+  tensor,
+} from "../../src/index.ts";
+import {
+  type ReferenceLayerNormOptions,
+  layerNorm as reference,
+} from "../../src/reference/index.ts";
 import { normal } from "../../src/reference/random.ts";
 import { type Float, product, ROUND } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
@@ -29,7 +39,10 @@ interface Case {
   readonly order?: readonly number[];
 }
 
-async function run(device: GPUDevice, { shape, axis, epsilon, rms = false, dtype = "f32", ...rest }: Case) {
+async function run(
+  device: GPUDevice,
+  { shape, axis, epsilon, rms = false, dtype = "f32", ...rest }: Case,
+) {
   const { parts = {}, more = false, far = 0, order = shape.map((_, i) => i) } = rest;
   const used: Tensor[] = [];
   const made = (seed: number, size: readonly number[], offset = 0) => {
@@ -41,7 +54,9 @@ async function run(device: GPUDevice, { shape, axis, epsilon, rms = false, dtype
   const beside = Object.entries(parts).map(([name, size], i) => [name, made(2 + i, size)] as const);
   const sizes = order.map((i) => shape[i]);
   const nan = new Float32Array(product(shape)).fill(Number.NaN);
-  const output = tensor(device, sizes, { data: nan, dtype }).permute(...shape.map((_, i) => order.indexOf(i)));
+  const output = tensor(device, sizes, { data: nan, dtype }).permute(
+    ...shape.map((_, i) => order.indexOf(i)),
+  );
   const shared = { ...(axis !== undefined && { axis }), ...(epsilon !== undefined && { epsilon }) };
   const options: LayerNormOptions = {
     ...shared,
@@ -61,7 +76,13 @@ async function run(device: GPUDevice, { shape, axis, epsilon, rms = false, dtype
   const plain = reference(x.cpu, { ...cpu, precision: "f32" });
   const compare = async (name: keyof typeof f64, given: Tensor | undefined, stored: Float) => {
     const values = await (given as Tensor).read();
-    expectClose(name, values, { f64: f64[name], plain: plain[name].map(ROUND[stored]) }, [values.length], stored);
+    expectClose(
+      name,
+      values,
+      { f64: f64[name], plain: plain[name].map(ROUND[stored]) },
+      [values.length],
+      stored,
+    );
   };
   await compare("output", output, dtype);
   if (more) {
@@ -80,17 +101,26 @@ const SCALED = { parts: { weight: [64], bias: [64] } };
 
 describe("layerNorm", () => {
   it("of short rows, with weight and bias", () =>
-    all({ shape: [3, 64], ...SCALED }, { shape: [2, 67, 64], ...SCALED, epsilon: 0.1 }, { shape: [0, 64], ...SCALED }));
+    all(
+      { shape: [3, 64], ...SCALED },
+      { shape: [2, 67, 64], ...SCALED, epsilon: 0.1 },
+      { shape: [0, 64], ...SCALED },
+    ));
   it("of rows of 32 lanes and of a workgroup", () =>
     all(
       { shape: [5, 768], parts: { weight: [768], bias: [768] } },
       { shape: [3, 4096], parts: { weight: [4096], bias: [4096] } },
       { shape: [1, 100_000], parts: { weight: [100_000], bias: [1] } },
     ));
-  it("of rows of any length", () => all({ shape: [3, 1] }, { shape: [5, 7] }, { shape: [70, 63] }, { shape: [1, 2] }));
+  it("of rows of any length", () =>
+    all({ shape: [3, 1] }, { shape: [5, 7] }, { shape: [70, 63] }, { shape: [1, 2] }));
   it("far from 0, where the mean square would cancel", () => all({ shape: [4, 63], far: 3000 }));
   it("over several axes", () =>
-    all({ shape: [2, 3, 5, 4], axis: 1 }, { shape: [2, 3, 5], axis: -2 }, { shape: [3, 9], axis: 0 }));
+    all(
+      { shape: [2, 3, 5, 4], axis: 1 },
+      { shape: [2, 3, 5], axis: -2 },
+      { shape: [3, 9], axis: 0 },
+    ));
   it("of a sum, with what it found on the way", () =>
     all(
       {

@@ -34,7 +34,17 @@ let seed = 100;
 /** Runs a product into a poisoned output and compares. */
 async function run(problem: Product): Promise<void> {
   const device = await testDevice();
-  const { rows, K, N, each = [], columns = false, bias = true, gap = 0, variant, maxDispatchFlops } = problem;
+  const {
+    rows,
+    K,
+    N,
+    each = [],
+    columns = false,
+    bias = true,
+    gap = 0,
+    variant,
+    maxDispatchFlops,
+  } = problem;
   const dtypes = problem.dtypes ?? ["f32", "f32", "f32", "f32"];
   const used: Tensor[] = [];
   const make = (what: number, shape: readonly number[]) => {
@@ -71,7 +81,13 @@ async function run(problem: Product): Promise<void> {
     await project(x.gpu, weight.gpu, { ...options, output });
     const f64 = reference(x, weight, b);
     const plain = reference(x, weight, b, { precision: "f32" }).map(ROUND[dtypes[3]]);
-    expectClose(JSON.stringify(problem), await output.read(), { f64, plain }, [...rows, N], dtypes[3]);
+    expectClose(
+      JSON.stringify(problem),
+      await output.read(),
+      { f64, plain },
+      [...rows, N],
+      dtypes[3],
+    );
     const written = await wide.read();
     for (let i = 0; gap && i < written.length; i++) {
       if (i % (N + gap) >= N) expect(written[i], "an element between rows").toBeNaN();
@@ -82,7 +98,9 @@ async function run(problem: Product): Promise<void> {
 }
 
 describe("y = x W^T + b", () => {
-  it.each([1, 3, 4, 15, 16, 17, 37, 64, 100])("sums over K = %d elements", (K) => run({ rows: [5], K, N: 8 }));
+  it.each([1, 3, 4, 15, 16, 17, 37, 64, 100])("sums over K = %d elements", (K) =>
+    run({ rows: [5], K, N: 8 }),
+  );
   it("where there is nothing to sum, is the bias", () => run({ rows: [2, 3], K: 0, N: 8 }));
   it.each([
     [[1], 4],
@@ -95,7 +113,8 @@ describe("y = x W^T + b", () => {
     run({ rows, K: 24, N: 12 }),
   );
   it("without a bias", () => run({ rows: [5], K: 20, N: 12, bias: false }));
-  it("with a weight that is stored [in, out]", () => run({ rows: [2, 35], K: 37, N: 68, columns: true }));
+  it("with a weight that is stored [in, out]", () =>
+    run({ rows: [2, 35], K: 37, N: 68, columns: true }));
   it("with a weight for each batch entry and head", async () => {
     await run({ rows: [2, 3, 40], each: [2, 3], K: 37, N: 12 });
     await run({ rows: [2, 3, 5], each: [1, 3], K: 37, N: 12, bias: false, columns: true });
@@ -105,7 +124,8 @@ describe("y = x W^T + b", () => {
     await run({ rows: [3, 6], K: 20, N: 12, gap: 4 });
     await run({ rows: [3, 6], K: 21, N: 12, gap: 4 }); // NaN right behind the end of K
   });
-  it("with rows of y that are no multiple of 4 long", () => run({ rows: [9], K: 18, N: 7, gap: 2 }));
+  it("with rows of y that are no multiple of 4 long", () =>
+    run({ rows: [9], K: 18, N: 7, gap: 2 }));
   it("cut into many dispatches", () => run({ rows: [70], K: 20, N: 68, maxDispatchFlops: 1 }));
   it.each(["8x32", "32x32", "64x64"])("in tiles of %s", async (variant) => {
     await run({ rows: [3, 67], K: 70, N: 132, variant });
@@ -116,10 +136,13 @@ describe("y = x W^T + b", () => {
 });
 
 describe("storage", () => {
-  it.each([[["f16", "f16", "f16", "f16"]], [["f32", "bf16", "f16", "bf16"]]] as const)("in %j", async (dtypes) => {
-    await run({ rows: [2, 19], K: 36, N: 40, dtypes });
-    await run({ rows: [2, 19], K: 35, N: 40, dtypes, gap: 1 });
-  });
+  it.each([[["f16", "f16", "f16", "f16"]], [["f32", "bf16", "f16", "bf16"]]] as const)(
+    "in %j",
+    async (dtypes) => {
+      await run({ rows: [2, 19], K: 36, N: 40, dtypes });
+      await run({ rows: [2, 19], K: 35, N: 40, dtypes, gap: 1 });
+    },
+  );
 });
 
 describe("heads", () => {
@@ -155,7 +178,12 @@ describe("what a device gets", () => {
   it("is a refusal where a variant can't run", async () => {
     const without = overridden(await testDevice(), { features: new Set() });
     await expectError(
-      () => planProjection(without, { x: { shape: [2, 8] }, weight: { shape: [8, 8] }, variant: "32x16-quad" }),
+      () =>
+        planProjection(without, {
+          x: { shape: [2, 8] },
+          weight: { shape: [8, 8] },
+          variant: "32x16-quad",
+        }),
       "limit",
       "variant 32x16-quad needs the feature subgroups, which the device does not have; take another.",
     );
@@ -205,7 +233,10 @@ describe("a plan", () => {
       { weight: { shape: [5, 12, 8] } },
       "project: a weight for each batch entry or head has the axes of x [2, 5, 8], or 1, before [out, in]; got [5, 12, 8].",
     );
-    await refuse({ bias: { shape: [8] } }, "project: bias must be [12] for weight [12, 8], got [8].");
+    await refuse(
+      { bias: { shape: [8] } },
+      "project: bias must be [12] for weight [12, 8], got [8].",
+    );
     await refuse(
       { output: { shape: [10, 12] } },
       "project: output must be [2, 5, 12] for x [2, 5, 8] and weight [12, 8], got [10, 12].",
@@ -214,11 +245,21 @@ describe("a plan", () => {
       { x: { shape: [1, 1, 1, 1, 8] } },
       "project: x must have one to four axes, [..., K], got [1, 1, 1, 1, 8].",
     );
-    await refuse({ x: { shape: [8], dtype: "u8" } }, "project: x must be f32, f16 or bf16, got u8.");
-    await refuse({ variant: "9x9" }, "no variant 9x9 of the matmul kernel; there are 32x16-quad, 8x32, 32x32, 64x64.");
-    await refuse({ maxDispatchFlops: 0 }, "project: maxDispatchFlops must be a positive number, got 0.");
+    await refuse(
+      { x: { shape: [8], dtype: "u8" } },
+      "project: x must be f32, f16 or bf16, got u8.",
+    );
+    await refuse(
+      { variant: "9x9" },
+      "no variant 9x9 of the matmul kernel; there are 32x16-quad, 8x32, 32x32, 64x64.",
+    );
+    await refuse(
+      { maxDispatchFlops: 0 },
+      "project: maxDispatchFlops must be a positive number, got 0.",
+    );
     await expectError(
-      () => planProjection(device, { x, weight, output: { shape: [2, 5, 12], strides: [0, 12, 1] } }),
+      () =>
+        planProjection(device, { x, weight, output: { shape: [2, 5, 12], strides: [0, 12, 1] } }),
       "overlap",
       "project: elements of output share memory (shape [2,5,12], strides [0,12,1]); an output needs a place for each.",
     );

@@ -1,5 +1,6 @@
-// Normalised rows at the ends of f32: large means, huge and tiny numbers, zeros, NaN and infinities, each row compared by
-// itself with float64, and its neighbours in a workgroup with themselves alone.
+// Normalised rows at the ends of f32: large means, huge and tiny numbers, zeros, NaN and
+// infinities, each row compared by itself with float64, and its neighbours in a workgroup with
+// themselves alone.
 
 import { describe, expect, it } from "vitest";
 import { type LayerNormOptions, layerNorm, rmsNorm, tensor } from "../../src/index.ts";
@@ -13,7 +14,8 @@ failOnGpuErrors();
 type Rows = Readonly<Record<string, readonly number[]>>;
 const WIDTHS = [64, 768, 4096]; // 4, 32 and 256 lanes a row
 const LARGEST = 3.4028234663852886e38;
-const list = (length: number, element: (index: number) => number) => Array.from({ length }, (_, i) => element(i));
+const list = (length: number, element: (index: number) => number) =>
+  Array.from({ length }, (_, i) => element(i));
 const equal = (width: number, value: number) => new Array<number>(width).fill(value);
 
 interface Options extends Pick<LayerNormOptions, "epsilon"> {
@@ -29,7 +31,12 @@ async function run(rows: Rows, { rms = false, epsilon = 1e-5, residual }: Option
   const shape = [names.length, width];
   const put = (of: Rows) => tensor(device, shape, { data: names.flatMap((name) => of[name]) });
   const output = tensor(device, shape, { data: equal(names.length * width, Number.NaN) });
-  const options = { output, epsilon, statistics: true, ...(residual && { residual: put(residual), sum: true }) };
+  const options = {
+    output,
+    epsilon,
+    statistics: true,
+    ...(residual && { residual: put(residual), sum: true }),
+  };
   const x = put(rows);
   const result = await (rms ? rmsNorm : layerNorm)(x, options);
   const [values, means, inverses, sums] = await Promise.all([
@@ -43,14 +50,24 @@ async function run(rows: Rows, { rms = false, epsilon = 1e-5, residual }: Option
     const from = row * width;
     const to = (row + 1) * width;
     const statistics = { mean: means?.[row] ?? 0, inverseDeviation: inverses?.[row] as number };
-    return [name, { output: values.slice(from, to), sum: sums?.slice(from, to), ...statistics }] as const;
+    return [
+      name,
+      { output: values.slice(from, to), sum: sums?.slice(from, to), ...statistics },
+    ] as const;
   });
   return Object.fromEntries(found);
 }
 
 /** The float64 result of a row, of numbers as f32 has them. */
-function float64(row: readonly number[], { rms = false, epsilon = 1e-5 }: Options, residual?: readonly number[]) {
-  const as32 = (data: readonly number[]) => ({ data: Float32Array.from(data), shape: [data.length] });
+function float64(
+  row: readonly number[],
+  { rms = false, epsilon = 1e-5 }: Options,
+  residual?: readonly number[],
+) {
+  const as32 = (data: readonly number[]) => ({
+    data: Float32Array.from(data),
+    shape: [data.length],
+  });
   const added = residual && { residual: as32(residual) };
   return reference(as32(row), { rms, epsilon: Math.fround(epsilon), ...added });
 }
@@ -64,18 +81,23 @@ async function expectRows(rows: Rows, options: Options): Promise<void> {
     expectClose(`${name}, epsilon ${options.epsilon}`, found[name].output, both, [row.length]);
     const magnitude = Math.max(...row.map(Math.abs));
     if (magnitude < 1e38) {
-      expect(Math.abs(found[name].mean - expected.mean[0]), `mean of ${name}`).toBeLessThanOrEqual(3e-7 * magnitude);
+      expect(Math.abs(found[name].mean - expected.mean[0]), `mean of ${name}`).toBeLessThanOrEqual(
+        3e-7 * magnitude,
+      );
     }
     const inverse = expected.inverseDeviation[0];
     const off = Math.abs(found[name].inverseDeviation / inverse - 1);
-    // WGSL may take what is below the normal numbers for 0, and what f32 has no room for is infinite.
-    if (inverse > 1.2e-38 && inverse < LARGEST) expect(off, `inverse of ${name}`).toBeLessThan(2e-6);
+    // WGSL may take what is below the normal numbers for 0, and what f32 has no room for is
+    // infinite.
+    if (inverse > 1.2e-38 && inverse < LARGEST)
+      expect(off, `inverse of ${name}`).toBeLessThan(2e-6);
   }
 }
 
 describe.each(WIDTHS)("rows of %d", (width) => {
   const noise = normal(5, width);
-  const scaled = (scale: number) => list(width, (i) => Math.max(-LARGEST, Math.min(LARGEST, noise[i] * scale)));
+  const scaled = (scale: number) =>
+    list(width, (i) => Math.max(-LARGEST, Math.min(LARGEST, noise[i] * scale)));
 
   it("are normalised wherever their mean lies", async () => {
     const rows: Rows = {
@@ -94,7 +116,10 @@ describe.each(WIDTHS)("rows of %d", (width) => {
     const values = [1000.1, 5.1, -3.3e7, 1 / 3, 3.3e38, LARGEST, -1.7e-20, 1.2e-38, 0];
     const rows = Object.fromEntries(values.map((value) => [String(value), equal(width, value)]));
     for (const epsilon of [1e-5, 1e-12, 0]) {
-      const found = await run({ ...rows, "one that its workgroup reads twice": scaled(1e30) }, { epsilon });
+      const found = await run(
+        { ...rows, "one that its workgroup reads twice": scaled(1e30) },
+        { epsilon },
+      );
       for (const value of values) {
         const { output, mean, inverseDeviation } = found[String(value)];
         expect(new Set(output), `${value}`).toEqual(new Set([0]));
@@ -123,7 +148,8 @@ describe.each(WIDTHS)("rows of %d", (width) => {
     "with NaN and infinities are as in float64, others as without, by the mean square %s",
     async (rms) => {
       const clean = { first: scaled(1), middle: scaled(2), last: scaled(3) };
-      const spoilt = (set: Readonly<Record<number, number>>) => list(width, (i) => set[i] ?? noise[i]);
+      const spoilt = (set: Readonly<Record<number, number>>) =>
+        list(width, (i) => set[i] ?? noise[i]);
       const rows: Rows = {
         first: clean.first,
         "NaN first": spoilt({ 0: Number.NaN }),
@@ -148,11 +174,19 @@ describe.each(WIDTHS)("rows of %d", (width) => {
 
 describe("sums that f32 has no room for", () => {
   it.each([false, true])("are normalised all the same, by the mean square %s", async (rms) => {
-    const rows: Rows = { beyond: list(64, (i) => 3e38 - i * 1e36), within: Array.from(normal(1, 64)) };
-    const residual: Rows = { beyond: list(64, (i) => (i % 4 ? 3e38 : -1e38)), within: Array.from(normal(2, 64)) };
+    const rows: Rows = {
+      beyond: list(64, (i) => 3e38 - i * 1e36),
+      within: Array.from(normal(1, 64)),
+    };
+    const residual: Rows = {
+      beyond: list(64, (i) => (i % 4 ? 3e38 : -1e38)),
+      within: Array.from(normal(2, 64)),
+    };
     await expectRows(rows, { rms, residual });
     const { sum } = (await run(rows, { rms, residual })).beyond;
-    const added = rows.beyond.map((x, i) => Math.fround(Math.fround(x) + Math.fround(residual.beyond[i])));
+    const added = rows.beyond.map((x, i) =>
+      Math.fround(Math.fround(x) + Math.fround(residual.beyond[i])),
+    );
     expect(added).toContain(Number.POSITIVE_INFINITY);
     expect([...(sum as Float32Array)]).toEqual(added);
   });
@@ -162,7 +196,10 @@ it("rows of one element are 0, or 1 by the mean square", async () => {
   for (const value of [3.7, 3e38, 1.5e-38, -2e-20]) {
     const rows = { one: [value] };
     for (const epsilon of [0, 1e-5]) await expectRows(rows, { epsilon, rms: true });
-    expect((await run(rows, { epsilon: 0, rms: true })).one.output[0]).toBeCloseTo(Math.sign(value), 6);
+    expect((await run(rows, { epsilon: 0, rms: true })).one.output[0]).toBeCloseTo(
+      Math.sign(value),
+      6,
+    );
     expect((await run(rows, { epsilon: 0 })).one.output[0]).toBe(0);
   }
 });

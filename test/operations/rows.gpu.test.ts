@@ -1,4 +1,5 @@
-// What the operations of rows promise beside their numbers: what they compile and allocate, and that results repeat.
+// What the operations of rows promise beside their numbers: what they compile and allocate, and
+// that results repeat.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -66,7 +67,11 @@ describe("gates of a position bias", () => {
     const put = (data: number[]) => tensor(device, [1, 1, data.length, 1], { data });
     const update = put([Number.NaN, 0, 0, -1e30]);
     const reset = put([0, Number.NaN, 0, 1e30]);
-    const { output } = await gatedPositionBias(put([1, 1, 1, Number.NaN]), { update, reset, scale: put([1]) });
+    const { output } = await gatedPositionBias(put([1, 1, 1, Number.NaN]), {
+      update,
+      reset,
+      scale: put([1]),
+    });
     expect([...(await output.read())]).toEqual([Number.NaN, Number.NaN, 1.75, Number.NaN]);
   });
 });

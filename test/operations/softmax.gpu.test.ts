@@ -23,7 +23,10 @@ interface Case {
   readonly set?: Readonly<Record<number, number>>;
 }
 
-async function run(device: GPUDevice, { shape, axis, log = false, dtypes = ["f32", "f32"], ...rest }: Case) {
+async function run(
+  device: GPUDevice,
+  { shape, axis, log = false, dtypes = ["f32", "f32"], ...rest }: Case,
+) {
   const { spread = 3, gap = 0, set = {} } = rest;
   const data = normal(1, product(shape), spread).map(ROUND[dtypes[0]]);
   for (const [index, value] of Object.entries(set)) data[Number(index)] = value;
@@ -44,7 +47,13 @@ async function run(device: GPUDevice, { shape, axis, log = false, dtypes = ["f32
   expect(values.map((value) => value === Number.NEGATIVE_INFINITY)).toEqual(
     Array.from(f64, (value) => value === Number.NEGATIVE_INFINITY),
   );
-  expectClose("softmax", finite(values), { f64: finite(f64), plain: finite(plain) }, shape, dtypes[1]);
+  expectClose(
+    "softmax",
+    finite(values),
+    { f64: finite(f64), plain: finite(plain) },
+    shape,
+    dtypes[1],
+  );
   x.destroy();
   output.destroy();
 }
@@ -55,11 +64,19 @@ const all = async (...cases: readonly Case[]) => {
 const NONE = Number.NEGATIVE_INFINITY;
 
 describe("softmax", () => {
-  it("of rows of 4 lanes", () => all({ shape: [3, 64] }, { shape: [130, 4] }, { shape: [1, 16] }, { shape: [0, 8] }));
+  it("of rows of 4 lanes", () =>
+    all({ shape: [3, 64] }, { shape: [130, 4] }, { shape: [1, 16] }, { shape: [0, 8] }));
   it("of rows of any length", () =>
-    all({ shape: [5, 1] }, { shape: [3, 2] }, { shape: [70, 63] }, { shape: [2, 0] }, { shape: [7], gap: 3 }));
+    all(
+      { shape: [5, 1] },
+      { shape: [3, 2] },
+      { shape: [70, 63] },
+      { shape: [2, 0] },
+      { shape: [7], gap: 3 },
+    ));
   it("of rows of 32 lanes", () => all({ shape: [2, 68] }, { shape: [9, 1024] }));
-  it("of rows of a workgroup", () => all({ shape: [2, 1028] }, { shape: [1, 100_000] }, { shape: [3, 4096] }));
+  it("of rows of a workgroup", () =>
+    all({ shape: [2, 1028] }, { shape: [1, 100_000] }, { shape: [3, 4096] }));
   it("of long rows of odd length", () => all({ shape: [2, 1027] }, { shape: [1, 99_991] }));
   it("along an axis in the middle or at the start", () =>
     all(
@@ -73,8 +90,14 @@ describe("softmax", () => {
     all(
       { shape: [2, 8], spread: 1e4 },
       { shape: [2, 8], spread: 1e38 },
-      { shape: [2, 4], set: { 0: -3.4028234663852886e38, 1: -3.4028234663852886e38, 4: 3e38, 5: 3e38, 6: -3e38 } },
-      { shape: [1, 4], set: Object.fromEntries([0, 1, 2, 3].map((i) => [i, -3.4028234663852886e38])) },
+      {
+        shape: [2, 4],
+        set: { 0: -3.4028234663852886e38, 1: -3.4028234663852886e38, 4: 3e38, 5: 3e38, 6: -3e38 },
+      },
+      {
+        shape: [1, 4],
+        set: Object.fromEntries([0, 1, 2, 3].map((i) => [i, -3.4028234663852886e38])),
+      },
     ));
   it("counts -Infinity for nothing", () => {
     const row = (start: number, count: number) =>
@@ -86,14 +109,21 @@ describe("softmax", () => {
     );
   });
   it("in 16 bits", () =>
-    all({ shape: [3, 64], dtypes: ["f16", "f16"] }, { shape: [3, 63], dtypes: ["bf16", "f16"], set: { 5: NONE } }));
+    all(
+      { shape: [3, 64], dtypes: ["f16", "f16"] },
+      { shape: [3, 63], dtypes: ["bf16", "f16"], set: { 5: NONE } },
+    ));
 });
 
 describe("logSoftmax", () => {
   it("keeps what is small", () =>
     all(
       { shape: [3, 64], log: true, spread: 50 },
-      { shape: [3, 8], log: true, set: Object.fromEntries([3, 8, 9, 10, 11, 12, 13, 14, 15].map((i) => [i, NONE])) },
+      {
+        shape: [3, 8],
+        log: true,
+        set: Object.fromEntries([3, 8, 9, 10, 11, 12, 13, 14, 15].map((i) => [i, NONE])),
+      },
       { shape: [67, 70], axis: 0, log: true },
     ));
   it("is 0 for an axis of one", async () => {
@@ -110,46 +140,57 @@ describe("slices with NaN or Infinity", () => {
     [68, -1],
     [1028, -1],
     [70, 0],
-  ])("of %d along axis %d are NaN, and their neighbours what they are alone", async (width, axis) => {
-    const device = await testDevice();
-    const spoilt: readonly Readonly<Record<number, number>>[] = [
-      {},
-      { 0: Number.NaN },
-      { [width - 1]: Number.NaN },
-      { 5: Number.POSITIVE_INFINITY },
-      {},
-      { 1: NONE, [width - 2]: Number.NaN },
-      { 0: Number.POSITIVE_INFINITY, 2: NONE },
-      { 3: NONE },
-    ];
-    const rows = spoilt.map((set, row) => {
-      return Array.from(normal(row, width), (value, d) => set[d] ?? value);
-    });
-    for (const log of [false, true]) {
-      const operation = log ? logSoftmax : softmax;
-      const resultOf = async (some: readonly number[][]) => {
-        const shape = axis === 0 ? [width, some.length] : [some.length, width];
-        const at = (i: number) => (axis === 0 ? some[i % some.length][Math.floor(i / some.length)] : some.flat()[i]);
-        const x = tensor(device, shape, { data: Array.from({ length: width * some.length }, (_, i) => at(i)) });
-        const { output } = await operation(x, { axis });
-        const values = [...(await output.read())];
-        x.destroy();
-        output.destroy();
-        return some.map((_, row) =>
-          Array.from({ length: width }, (_, d) => values[axis === 0 ? d * some.length + row : row * width + d]),
-        );
-      };
-      const found = await resultOf(rows);
-      const clean = [0, 4, 7];
-      const alone = await resultOf(clean.map((row) => rows[row]));
-      expect(clean.map((row) => found[row])).toEqual(alone);
-      for (const [row, values] of rows.entries()) {
-        const expected = reference({ data: values, shape: [width] }, { log });
-        expect(found[row].every(Number.isNaN), `row ${row}`).toBe(!clean.includes(row));
-        expect(Array.from(expected).every(Number.isNaN), `reference of row ${row}`).toBe(!clean.includes(row));
+  ])(
+    "of %d along axis %d are NaN, and their neighbours what they are alone",
+    async (width, axis) => {
+      const device = await testDevice();
+      const spoilt: readonly Readonly<Record<number, number>>[] = [
+        {},
+        { 0: Number.NaN },
+        { [width - 1]: Number.NaN },
+        { 5: Number.POSITIVE_INFINITY },
+        {},
+        { 1: NONE, [width - 2]: Number.NaN },
+        { 0: Number.POSITIVE_INFINITY, 2: NONE },
+        { 3: NONE },
+      ];
+      const rows = spoilt.map((set, row) => {
+        return Array.from(normal(row, width), (value, d) => set[d] ?? value);
+      });
+      for (const log of [false, true]) {
+        const operation = log ? logSoftmax : softmax;
+        const resultOf = async (some: readonly number[][]) => {
+          const shape = axis === 0 ? [width, some.length] : [some.length, width];
+          const at = (i: number) =>
+            axis === 0 ? some[i % some.length][Math.floor(i / some.length)] : some.flat()[i];
+          const x = tensor(device, shape, {
+            data: Array.from({ length: width * some.length }, (_, i) => at(i)),
+          });
+          const { output } = await operation(x, { axis });
+          const values = [...(await output.read())];
+          x.destroy();
+          output.destroy();
+          return some.map((_, row) =>
+            Array.from(
+              { length: width },
+              (_, d) => values[axis === 0 ? d * some.length + row : row * width + d],
+            ),
+          );
+        };
+        const found = await resultOf(rows);
+        const clean = [0, 4, 7];
+        const alone = await resultOf(clean.map((row) => rows[row]));
+        expect(clean.map((row) => found[row])).toEqual(alone);
+        for (const [row, values] of rows.entries()) {
+          const expected = reference({ data: values, shape: [width] }, { log });
+          expect(found[row].every(Number.isNaN), `row ${row}`).toBe(!clean.includes(row));
+          expect(Array.from(expected).every(Number.isNaN), `reference of row ${row}`).toBe(
+            !clean.includes(row),
+          );
+        }
       }
-    }
-  });
+    },
+  );
 });
 
 describe("plans of softmax", () => {

@@ -1,4 +1,5 @@
-// What the README tells a newcomer to do, done in a bare clone: the tracked files, the packages of the lockfile, no browser.
+// What the README tells a newcomer to do, done in a bare clone: the tracked files, the packages of
+// the lockfile, no browser.
 
 import { execFileSync, spawnSync } from "node:child_process";
 import {
@@ -23,16 +24,24 @@ const clone = join(folder, "fovea");
 /** The files that git has; where there is no git, all that are not made here. */
 function tracked(): string[] {
   const { status, stdout } = spawnSync("git", ["ls-files", "-z"], { cwd: root, encoding: "utf8" });
-  if (status === 0) return stdout.split("\0").filter((name) => name && existsSync(join(root, name)));
+  if (status === 0)
+    return stdout.split("\0").filter((name) => name && existsSync(join(root, name)));
   const made = /^(node_modules|dist|coverage|\.git|\.vite|\.gpu)$/;
   return readdirSync(root).filter((name) => !made.test(name));
 }
 
-/** Runs npm as in a shell of its own, without any browser that was named, and without a registry. */
+/**
+ * Runs npm as in a shell of its own, without any browser that was named, and without a registry.
+ */
 function npm(cwd: string, ...args: string[]) {
   const { FOVEA_BROWSER, VITEST, ...env } = process.env;
   Object.assign(env, { PLAYWRIGHT_BROWSERS_PATH: folder, npm_config_offline: "true" });
-  return spawnSync("npm", args, { cwd, encoding: "utf8", shell: process.platform === "win32", env });
+  return spawnSync("npm", args, {
+    cwd,
+    encoding: "utf8",
+    shell: process.platform === "win32",
+    env,
+  });
 }
 
 beforeAll(() => {
@@ -40,9 +49,12 @@ beforeAll(() => {
     mkdirSync(dirname(join(clone, name)), { recursive: true });
     cpSync(join(root, name), join(clone, name), { recursive: true });
   }
-  // In place of `npm ci`: the same packages, without what set-up and Vite have written down beside them.
+  // In place of `npm ci`: the same packages, without what set-up and Vite have written down beside
+  // them.
   mkdirSync(join(clone, "node_modules"));
-  for (const name of readdirSync(join(root, "node_modules")).filter((entry) => !/^\.(cache|vite)/.test(entry))) {
+  for (const name of readdirSync(join(root, "node_modules")).filter(
+    (entry) => !/^\.(cache|vite)/.test(entry),
+  )) {
     symlinkSync(join(root, "node_modules", name), join(clone, "node_modules", name), "junction");
   }
 });
@@ -53,7 +65,10 @@ it("a bare clone builds without a browser, and its folder can be installed into 
   expect([build.stderr, build.status]).toEqual(["", 0]);
   const project = join(folder, "project");
   mkdirSync(project);
-  writeFileSync(join(project, "package.json"), '{ "name": "project", "type": "module", "private": true }');
+  writeFileSync(
+    join(project, "package.json"),
+    '{ "name": "project", "type": "module", "private": true }',
+  );
   const install = npm(project, "install", clone);
   expect(install.status, install.stderr).toBe(0);
   expect(JSON.parse(readFileSync(join(project, "package.json"), "utf8")).dependencies).toEqual({
@@ -62,5 +77,7 @@ it("a bare clone builds without a browser, and its folder can be installed into 
   const program =
     'import * as fovea from "fovea"; import * as onnx from "fovea/onnx"; console.log(typeof fovea.attention, typeof onnx.Attention);';
   writeFileSync(join(project, "main.js"), program);
-  expect(execFileSync(process.execPath, ["main.js"], { cwd: project, encoding: "utf8" })).toBe("function function\n");
+  expect(execFileSync(process.execPath, ["main.js"], { cwd: project, encoding: "utf8" })).toBe(
+    "function function\n",
+  );
 });

@@ -1,5 +1,6 @@
-// The types that users see: every option says what it means, every type of a signature has an exported name, every
-// compiler from TypeScript 5.4 on can read them, and the README's links lead to files that are there.
+// The types that users see: every option says what it means, every type of a signature has an
+// exported name, every compiler from TypeScript 5.4 on can read them, and the README's links lead
+// to files that are there.
 
 import { execFileSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
@@ -13,12 +14,16 @@ const read = (file: string) => readFileSync(join(types, file), "utf8");
 
 /** Exported names of an entry, and the files that declare them. */
 function exportsOf(entry: string): { name: string; file: string }[] {
-  return [...read(entry).matchAll(/export (?:type )?\{([^}]*)\} from "([^"]+)"/g)].flatMap(([, names, from]) =>
-    names
-      .split(",")
-      .map((name) => name.trim().replace(/^type /, ""))
-      .filter(Boolean)
-      .map((name) => ({ name: name.split(" as ")[0], file: join(dirname(entry), from.replace(/\.[jt]s$/, ".d.ts")) })),
+  return [...read(entry).matchAll(/export (?:type )?\{([^}]*)\} from "([^"]+)"/g)].flatMap(
+    ([, names, from]) =>
+      names
+        .split(",")
+        .map((name) => name.trim().replace(/^type /, ""))
+        .filter(Boolean)
+        .map((name) => ({
+          name: name.split(" as ")[0],
+          file: join(dirname(entry), from.replace(/\.[jt]s$/, ".d.ts")),
+        })),
   );
 }
 
@@ -30,7 +35,9 @@ function declaration(file: string, name: string): string[] {
   );
   if (begin < 0) throw new Error(`${file} has no declaration of ${name}`);
   const isBlock = lines[begin].endsWith("{");
-  const end = isBlock ? lines.findIndex((line, index) => index > begin && line.startsWith("}")) : begin;
+  const end = isBlock
+    ? lines.findIndex((line, index) => index > begin && line.startsWith("}"))
+    : begin;
   return lines.slice(Math.max(0, begin - 1), end + 1);
 }
 
@@ -48,27 +55,40 @@ describe("declarations", () => {
       if (!lines[0].endsWith("*/")) bare.push(name);
       lines.forEach((line, index) => {
         const member = /^ {4}(?:readonly )?("[^"]+"|\w+)\??:/.exec(line);
-        if (member && index > 1 && !lines[index - 1].endsWith("*/")) bare.push(`${name}.${member[1]}`);
+        if (member && index > 1 && !lines[index - 1].endsWith("*/"))
+          bare.push(`${name}.${member[1]}`);
       });
     }
     expect(bare).toEqual([]);
   });
 
   it("name no type that has no exported name", () => {
-    // Names of literal types, of the members of an object, and of a cache's inside, which nobody has to name
-    const written = ["ActivationModule", "STAGES", "fromPyTorch", "glorot", "KvSource", "Kinds", "AttributeKinds"];
+    // Names of literal types, of the members of an object, and of a cache's inside, which nobody
+    // has to name
+    const written = [
+      "ActivationModule",
+      "STAGES",
+      "fromPyTorch",
+      "glorot",
+      "KvSource",
+      "Kinds",
+      "AttributeKinds",
+    ];
     const names = new Set([...written, ...exported.map(({ name }) => name)]);
     const hidden = new Set<string>();
     for (const { name, file } of exported) {
-      const imported = [...read(file).matchAll(/^import (?:type )?\{([^}]*)\} from/gm)].flatMap(([, list]) =>
-        list.split(",").map((one) => one.trim().replace(/^type /, "")),
+      const imported = [...read(file).matchAll(/^import (?:type )?\{([^}]*)\} from/gm)].flatMap(
+        ([, list]) => list.split(",").map((one) => one.trim().replace(/^type /, "")),
       );
       const text = declaration(file, name)
         .slice(1)
         .filter((line) => !/#private|private |@internal/.test(line))
         .join("\n");
       for (const one of imported)
-        if (!names.has(one) && new RegExp(`\\b${one}\\b`).test(text.replace(/\/\*\*[\s\S]*?\*\//g, "")))
+        if (
+          !names.has(one) &&
+          new RegExp(`\\b${one}\\b`).test(text.replace(/\/\*\*[\s\S]*?\*\//g, ""))
+        )
           hidden.add(`${one}, of ${name}`);
     }
     expect([...hidden].sort()).toEqual([]);
@@ -93,13 +113,19 @@ describe("the package", () => {
     stdio: ["ignore", "pipe", "ignore"],
   });
   const parsed = JSON.parse(listed);
-  const [{ files }] = (Array.isArray(parsed) ? parsed : Object.values(parsed)) as [{ files: { path: string }[] }];
+  const [{ files }] = (Array.isArray(parsed) ? parsed : Object.values(parsed)) as [
+    { files: { path: string }[] },
+  ];
   const paths = new Set(files.map(({ path }) => path));
 
   it.each([...paths].filter((path) => path.endsWith(".md")))("has what %s links to", (path) => {
-    const links = [...readFileSync(join(root, path), "utf8").matchAll(/\]\(([^)#\s]+)/g)].map(([, link]) => link);
+    const links = [...readFileSync(join(root, path), "utf8").matchAll(/\]\(([^)#\s]+)/g)].map(
+      ([, link]) => link,
+    );
     const local = links.filter((link) => !/^https?:/.test(link));
-    const missing = local.map((link) => normalize(join(dirname(path), link))).filter((file) => !paths.has(file));
+    const missing = local
+      .map((link) => normalize(join(dirname(path), link)))
+      .filter((file) => !paths.has(file));
     expect(missing).toEqual([]);
   });
 

@@ -23,7 +23,9 @@ const root = resolve(import.meta.dirname, "../..");
 let folder = "";
 
 beforeAll(() => {
-  expect(existsSync(join(root, "dist/index.js")), "dist is missing: run `npm run build`").toBe(true);
+  expect(existsSync(join(root, "dist/index.js")), "dist is missing: run `npm run build`").toBe(
+    true,
+  );
   folder = mkdtempSync(join(tmpdir(), "fovea-consumer-"));
   mkdirSync(join(folder, "node_modules"));
   symlinkSync(root, join(folder, "node_modules/fovea"), "junction");
@@ -117,7 +119,11 @@ declare const plan: Awaited<ReturnType<typeof planAttention>>, merge: Awaited<Re
 declare const paged: Awaited<ReturnType<typeof createPagedKvCache>>, batch: Awaited<ReturnType<typeof paged.batch>>;
 `;
 
-function writeConfig(moduleResolution: string, files: readonly string[], skipLibCheck = false): void {
+function writeConfig(
+  moduleResolution: string,
+  files: readonly string[],
+  skipLibCheck = false,
+): void {
   const module = moduleResolution === "nodenext" ? "nodenext" : "esnext";
   const lib = ["es2022", "dom"];
   const options = { strict: true, noEmit: true, target: "es2022", types: [], skipLibCheck };
@@ -132,14 +138,18 @@ function typeErrors(): string {
 }
 
 describe("the package", () => {
-  it.each(["bundler", "nodenext"])("has types that hold under moduleResolution %s, checked in full", (resolution) => {
-    writeFileSync(join(folder, "consumer.ts"), CONSUMER);
-    writeConfig(resolution, ["consumer.ts"]);
-    expect(typeErrors()).toBe("");
-  });
+  it.each(["bundler", "nodenext"])(
+    "has types that hold under moduleResolution %s, checked in full",
+    (resolution) => {
+      writeFileSync(join(folder, "consumer.ts"), CONSUMER);
+      writeConfig(resolution, ["consumer.ts"]);
+      expect(typeErrors()).toBe("");
+    },
+  );
 
   it("has examples that hold, in its pages and in doc comments", async () => {
-    const namesOf = async (file: string) => Object.keys(await import(pathToFileURL(join(root, file)).href));
+    const namesOf = async (file: string) =>
+      Object.keys(await import(pathToFileURL(join(root, file)).href));
     const engine = await namesOf("dist/index.js");
     const onnx = await namesOf("dist/onnx.js");
     const given = (file: string) => {
@@ -148,9 +158,11 @@ describe("the package", () => {
       const imports = `import { ${names} } from "fovea"; import { ${ours} } from "fovea/onnx";`;
       return `${imports}\nvoid [${[...names, ...ours]}];${GIVEN}`;
     };
-    const readme = pagesOf(root).flatMap((page) => programs(readFileSync(join(root, page), "utf8")));
-    const sources = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" }).filter((f) =>
-      f.endsWith(".ts"),
+    const readme = pagesOf(root).flatMap((page) =>
+      programs(readFileSync(join(root, page), "utf8")),
+    );
+    const sources = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" }).filter(
+      (f) => f.endsWith(".ts"),
     );
     const documented = sources.flatMap((file) =>
       examples(readFileSync(join(root, "src", file), "utf8")).map(
@@ -173,7 +185,9 @@ describe("the package", () => {
       const error = await requestFoveaDevice().catch((error) => error);
       console.log(error instanceof FoveaError && error.code, (await import("fovea/reference")).attention.name);`;
     writeFileSync(join(folder, "load.mjs"), script);
-    expect(execFileSync(process.execPath, [join(folder, "load.mjs")], { encoding: "utf8" }).trim()).toMatch(/^device /);
+    expect(
+      execFileSync(process.execPath, [join(folder, "load.mjs")], { encoding: "utf8" }).trim(),
+    ).toMatch(/^device /);
   });
 
   it("holds what its manifest promises and nothing else", () => {
@@ -184,7 +198,9 @@ describe("the package", () => {
       stdio: ["ignore", "pipe", "ignore"],
     });
     const packed = JSON.parse(listed);
-    const [{ files }] = Array.isArray(packed) ? packed : (Object.values(packed) as [{ files: { path: string }[] }]);
+    const [{ files }] = Array.isArray(packed)
+      ? packed
+      : (Object.values(packed) as [{ files: { path: string }[] }]);
     const paths: string[] = files.map(({ path }: { path: string }) => path);
     for (const path of [
       "LICENSE",
@@ -219,8 +235,8 @@ interface Chunk {
 }
 
 /**
- * An application's bundle, minified: what is loaded at its start, and everything. Vite's own helper for loading, half a
- * kilobyte of any application, is left out.
+ * An application's bundle, minified: what is loaded at its start, and everything. Vite's own helper
+ * for loading, half a kilobyte of any application, is left out.
  */
 async function bundle(code: string): Promise<{ start: Loaded; all: Loaded }> {
   const entry = join(folder, "app.js");
@@ -237,7 +253,9 @@ async function bundle(code: string): Promise<{ start: Loaded; all: Loaded }> {
     },
   });
   const outputs = (Array.isArray(result) ? result : [result]) as { output: Chunk[] }[];
-  const chunks = outputs.flatMap(({ output }) => output).filter((chunk) => chunk.code !== undefined);
+  const chunks = outputs
+    .flatMap(({ output }) => output)
+    .filter((chunk) => chunk.code !== undefined);
   const start = new Set(chunks.filter(({ isEntry }) => isEntry));
   for (const { imports } of start) {
     for (const chunk of chunks) if (imports.includes(chunk.fileName)) start.add(chunk);
@@ -249,42 +267,66 @@ async function bundle(code: string): Promise<{ start: Loaded; all: Loaded }> {
   return { start: loaded([...start]), all: loaded(chunks) };
 }
 
-const lines = (text: string) => text.split("\n").map((line) => line.replace(/\s*\/\/.*$/, "").trim());
+const lines = (text: string) =>
+  text.split("\n").map((line) => line.replace(/\s*\/\/.*$/, "").trim());
 
-/** The kernels whose text is in a bundle, each known by its longest line that no other shader has. */
+/**
+ * The kernels whose text is in a bundle, each known by its longest line that no other shader has.
+ */
 function kernelsIn(bundled: string): string[] {
-  const files = readdirSync(join(root, "shaders"), { recursive: true, encoding: "utf8" }).filter((f) =>
-    /\.wesl$/.test(f),
+  const files = readdirSync(join(root, "shaders"), { recursive: true, encoding: "utf8" }).filter(
+    (f) => /\.wesl$/.test(f),
   );
-  const shaders = files.map((file) => ({ file, own: lines(readFileSync(join(root, "shaders", file), "utf8")) }));
+  const shaders = files.map((file) => ({
+    file,
+    own: lines(readFileSync(join(root, "shaders", file), "utf8")),
+  }));
   const owners = new Map<string, number>();
-  for (const line of shaders.flatMap(({ own }) => [...new Set(own)])) owners.set(line, (owners.get(line) ?? 0) + 1);
+  for (const line of shaders.flatMap(({ own }) => [...new Set(own)]))
+    owners.set(line, (owners.get(line) ?? 0) + 1);
   return shaders
     .filter(({ own }) => own.some((line) => line.startsWith("@compute")))
-    .map(({ file, own }) => [file.replace(/\.wesl$/, ""), longest(own.filter((line) => owners.get(line) === 1))])
+    .map(({ file, own }) => [
+      file.replace(/\.wesl$/, ""),
+      longest(own.filter((line) => owners.get(line) === 1)),
+    ])
     .flatMap(([name, line]) => (bundled.includes(line) ? [name] : []))
     .sort();
 }
-const longest = (texts: readonly string[]) => texts.reduce((a, b) => (b.length > a.length ? b : a), "");
+const longest = (texts: readonly string[]) =>
+  texts.reduce((a, b) => (b.length > a.length ? b : a), "");
 
 /** What attention and projections may run on. */
 const FORWARD = ["forward", "forward_half", "forward_matrix", "forward_rows"];
 const ATTENTION = ["additive_keys", "combine", "decode", "decode_quads", ...FORWARD];
 const MATMUL = ["matmul", "matmul_rows"];
 
-/** Operators, the kernels that they may run on, and KB of what a bundle with nothing else starts with. */
-const ONE_OPERATOR: readonly (readonly [name: string, kernels: readonly string[], limit: number])[] = [
+/**
+ * Operators, the kernels that they may run on, and KB of what a bundle with nothing else starts
+ * with.
+ */
+const ONE_OPERATOR: readonly (readonly [
+  name: string,
+  kernels: readonly string[],
+  limit: number,
+])[] = [
   ["Softmax", ["pointwise", "row_softmax"], 24],
   ["LayerNormalization", ["layer_norm", "pointwise"], 26],
   ["RotaryEmbedding", ["rotary"], 38],
   ["Attention", [...ATTENTION, "pointwise", "row_norms", "tables", "weights"], 63],
   ["FlexAttention", [...ATTENTION, ...MATMUL, "row_norms", "tables", "weights"], 71],
-  ["MicrosoftAttention", [...ATTENTION, ...MATMUL, "pointwise", "rotary", "row_norms", "tables"], 71],
+  [
+    "MicrosoftAttention",
+    [...ATTENTION, ...MATMUL, "pointwise", "rotary", "row_norms", "tables"],
+    71,
+  ],
 ];
 
 describe("bundles", () => {
   it("of attention start with the kernels of plain attention, in at most 35 KB minified and gzipped", async () => {
-    const { start, all } = await bundle('import { attention } from "fovea"; console.log(attention);');
+    const { start, all } = await bundle(
+      'import { attention } from "fovea"; console.log(attention);',
+    );
     expect(kernelsIn(start.text)).toEqual(["combine", "decode", "forward"]);
     expect(start.gzipped).toBeLessThan(35_000);
     expect(kernelsIn(all.text)).toEqual([...ATTENTION, "row_norms", "tables"]);
@@ -298,7 +340,9 @@ describe("bundles", () => {
   it.each(ONE_OPERATOR)(
     "of %s from fovea/onnx hold no kernels but %j, and start with at most %d KB gzipped",
     async (name, kernels, limit) => {
-      const { start, all } = await bundle(`import { ${name} } from "fovea/onnx"; console.log(${name});`);
+      const { start, all } = await bundle(
+        `import { ${name} } from "fovea/onnx"; console.log(${name});`,
+      );
       expect(kernelsIn(all.text)).toEqual(kernels);
       expect(start.gzipped).toBeLessThan(limit * 1000);
     },

@@ -1,9 +1,15 @@
-// The exported WGSL, used as a foreign engine would: plain WebGPU, the manifest, and not one line of our TypeScript.
+// The exported WGSL, used as a foreign engine would: plain WebGPU, the manifest, and not one line
+// of our TypeScript.
 
 import { readdirSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { describe, expect, it } from "vitest";
-import { mergeAttention, project, attention as reference, worstElement } from "../../src/reference/index.ts";
+import {
+  mergeAttention,
+  project,
+  attention as reference,
+  worstElement,
+} from "../../src/reference/index.ts";
 import { normal } from "../../src/reference/random.ts";
 import { failOnGpuErrors, plainDevice } from "../support/device.ts";
 
@@ -21,16 +27,23 @@ interface Exported {
   grid: { qTile: number; vSplits: number };
 }
 const kernels: Exported[] = manifest.kernels;
-const chosen = ["forward_d64_64x32_lse.wgsl", "forward_d256_32x32.wgsl", "forward_d32_64x4_lse.wgsl"];
+const chosen = [
+  "forward_d64_64x32_lse.wgsl",
+  "forward_d256_32x32.wgsl",
+  "forward_d32_64x4_lse.wgsl",
+];
 
 describe("dist/wgsl", () => {
   it("lists every file once", () => {
     const { decode, merge, cache, matmul } = manifest;
     const lists = [kernels, decode.kernels, decode.combine, cache.append.kernels, matmul.kernels];
-    const files: string[] = [...lists.flat(), merge, cache.advance].map(({ file }: Exported) => file);
+    const files: string[] = [...lists.flat(), merge, cache.advance].map(
+      ({ file }: Exported) => file,
+    );
     expect(new Set(files).size).toBe(files.length);
     expect(readdirSync(folder).sort()).toEqual([...files, "manifest.json"].sort());
-    for (const file of files) expect(readFileSync(`${folder}/${file}`, "utf8")).toContain("fn main(");
+    for (const file of files)
+      expect(readFileSync(`${folder}/${file}`, "utf8")).toContain("fn main(");
   });
 
   it.each(chosen)("%s runs from its manifest alone", async (file) => {
@@ -59,7 +72,9 @@ describe("dist/wgsl", () => {
   });
 
   it("matmul_32x32.wgsl multiplies by a weight and adds a bias, from its manifest alone", async () => {
-    const kernel = manifest.matmul.kernels.find(({ variant }: { variant: string }) => variant === "32x32");
+    const kernel = manifest.matmul.kernels.find(
+      ({ variant }: { variant: string }) => variant === "32x32",
+    );
     const device = await plainDevice();
     const B = 2;
     const M = 35;
@@ -84,7 +99,8 @@ describe("dist/wgsl", () => {
       o_stride_m: N / 4,
     };
     const params = new DataView(new ArrayBuffer(manifest.params.bytes));
-    for (const { name, offset } of manifest.params.members) params.setUint32(offset, values[name] ?? 0, true);
+    for (const { name, offset } of manifest.params.members)
+      params.setUint32(offset, values[name] ?? 0, true);
     const x = normal(1, B * M * K);
     const weight = normal(2, N * K);
     const bias = normal(3, N);
@@ -106,7 +122,10 @@ describe("dist/wgsl", () => {
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass();
     pass.setPipeline(pipeline);
-    pass.setBindGroup(0, device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }));
+    pass.setBindGroup(
+      0,
+      device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }),
+    );
     pass.dispatchWorkgroups(3, Math.ceil(workgroups / 3));
     pass.end();
     const staging = device.createBuffer({ size: o.size, usage: 1 | 8 });
@@ -129,8 +148,15 @@ describe("dist/wgsl", () => {
     const H = 2;
     const M = 5;
     const Dv = 6;
-    const parts = [1, 2, 3].map((seed) => ({ output: normal(seed, H * M * Dv), lse: normal(seed + 3, H * M) }));
-    const buffer = (size: number, usage: number, data?: ArrayBuffer | Float32Array<ArrayBuffer>) => {
+    const parts = [1, 2, 3].map((seed) => ({
+      output: normal(seed, H * M * Dv),
+      lse: normal(seed + 3, H * M),
+    }));
+    const buffer = (
+      size: number,
+      usage: number,
+      data?: ArrayBuffer | Float32Array<ArrayBuffer>,
+    ) => {
       const made = device.createBuffer({ size, usage: usage | 8 });
       if (data) device.queue.writeBuffer(made, 0, data);
       return made;
@@ -139,7 +165,11 @@ describe("dist/wgsl", () => {
       o: buffer(output.byteLength, 128, output),
       lse: buffer(lse.byteLength, 128, lse),
     }));
-    const kept = { o: buffer(4 * H * M * Dv, 128 | 4), lse: buffer(4 * H * M, 128), workspace: buffer(4 * H * M, 128) };
+    const kept = {
+      o: buffer(4 * H * M * Dv, 128 | 4),
+      lse: buffer(4 * H * M, 128),
+      workspace: buffer(4 * H * M, 128),
+    };
     const code = readFileSync(`${folder}/${file}`, "utf8");
     const compute = { module: device.createShaderModule({ code }), entryPoint: "main" };
     const pipeline = await device.createComputePipelineAsync({ layout: "auto", compute });
@@ -147,8 +177,15 @@ describe("dist/wgsl", () => {
     const pass = encoder.beginComputePass();
     pass.setPipeline(pipeline);
     for (const [index, pair] of [uploaded.slice(0, 2), uploaded.slice(2)].entries()) {
-      const values: Record<string, number | number[]> = { n_heads: H, seq_q: M, v_dim: Dv, rows: H * M, grid_x: 2 };
-      for (const name of ["o", "o_0", "o_1"]) values[`${name}_strides`] = [H * M * Dv, M * Dv, Dv, 1];
+      const values: Record<string, number | number[]> = {
+        n_heads: H,
+        seq_q: M,
+        v_dim: Dv,
+        rows: H * M,
+        grid_x: 2,
+      };
+      for (const name of ["o", "o_0", "o_1"])
+        values[`${name}_strides`] = [H * M * Dv, M * Dv, Dv, 1];
       for (const name of ["lse", "lse_0", "lse_1"]) values[`${name}_strides`] = [H * M, M, 1, 0];
       Object.assign(values, { partials: pair.length, first: 1 - index, last: index });
       const params = new DataView(new ArrayBuffer(struct.bytes));
@@ -159,13 +196,22 @@ describe("dist/wgsl", () => {
       }
       const [a, b = a] = pair;
       const uniform = buffer(struct.bytes, 64, params.buffer);
-      const memory: Record<string, GPUBuffer> = { params: uniform, o_0: a.o, lse_0: a.lse, o_1: b.o, lse_1: b.lse };
+      const memory: Record<string, GPUBuffer> = {
+        params: uniform,
+        o_0: a.o,
+        lse_0: a.lse,
+        o_1: b.o,
+        lse_1: b.lse,
+      };
       Object.assign(memory, kept);
       const entries = bindings.map(({ binding, name }: { binding: number; name: string }) => ({
         binding,
         resource: { buffer: memory[name] },
       }));
-      pass.setBindGroup(0, device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }));
+      pass.setBindGroup(
+        0,
+        device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }),
+      );
       pass.dispatchWorkgroups(2, 2); // 10 rows are 3 workgroups
     }
     pass.end();
@@ -174,7 +220,9 @@ describe("dist/wgsl", () => {
     device.queue.submit([encoder.finish()]);
     await staging.mapAsync(1);
     const output = new Float32Array(staging.getMappedRange().slice(0));
-    expect(worstElement(output, mergeAttention(parts).output, [1, H, M, Dv]).error).toBeLessThan(1e-6);
+    expect(worstElement(output, mergeAttention(parts).output, [1, H, M, Dv]).error).toBeLessThan(
+      1e-6,
+    );
     device.destroy();
   });
 
@@ -195,7 +243,11 @@ describe("dist/wgsl", () => {
       if (data) device.queue.writeBuffer(made, 0, data);
       return made;
     };
-    const packed = (bytes: number, members: { name: string; offset: number }[], values: Record<string, number>) => {
+    const packed = (
+      bytes: number,
+      members: { name: string; offset: number }[],
+      values: Record<string, number>,
+    ) => {
       const view = new DataView(new ArrayBuffer(bytes));
       for (const { name, offset } of members) view.setUint32(offset, values[name] ?? 0, true);
       return buffer(bytes, 64, view.buffer);
@@ -211,16 +263,31 @@ describe("dist/wgsl", () => {
       kv_state: buffer(4 * (1 + 2 * B), 128, new Int32Array([1, 0, 0, 0, 0])),
       cache_k: buffer(4 * B * Hkv * rows * D, 128 | 4),
       cache_v: buffer(4 * B * Hkv * rows * D, 128 | 4),
-      append: packed(append.append.bytes[D], append.append.members, { batch: B, kv_heads: Hkv, cache_rows: rows }),
+      append: packed(append.append.bytes[D], append.append.members, {
+        batch: B,
+        kv_heads: Hkv,
+        cache_rows: rows,
+      }),
     };
     const expected = new Float32Array(B * Hkv * rows * D);
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass();
-    const run = (pipeline: GPUComputePipeline, bindings: Exported["bindings"], params: GPUBuffer, x: number) => {
+    const run = (
+      pipeline: GPUComputePipeline,
+      bindings: Exported["bindings"],
+      params: GPUBuffer,
+      x: number,
+    ) => {
       const bound: Record<string, GPUBuffer> = { ...memory, params };
-      const entries = bindings.map(({ binding, name }) => ({ binding, resource: { buffer: bound[name] } }));
+      const entries = bindings.map(({ binding, name }) => ({
+        binding,
+        resource: { buffer: bound[name] },
+      }));
       pass.setPipeline(pipeline);
-      pass.setBindGroup(0, device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }));
+      pass.setBindGroup(
+        0,
+        device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }),
+      );
       pass.dispatchWorkgroups(x);
     };
     for (const [length, M] of [
@@ -244,7 +311,12 @@ describe("dist/wgsl", () => {
       const { bytes, members } = manifest.params;
       run(appending, kernel.bindings, packed(bytes, members, { ...strides, ...sizes }), workgroups);
       const step = { operation: 0, batch: B, counts_at: 1 + B, rows: M };
-      run(advancing, advance.bindings, packed(advance.params.bytes, advance.params.members, step), 1);
+      run(
+        advancing,
+        advance.bindings,
+        packed(advance.params.bytes, advance.params.members, step),
+        1,
+      );
     }
     pass.end();
     const staging = device.createBuffer({ size: memory.cache_k.size, usage: 1 | 8 });
@@ -269,7 +341,11 @@ async function foreignEngine(
   const device = await plainDevice({
     requiredLimits: { maxComputeWorkgroupStorageSize: Math.max(16384, workgroupBytes) },
   });
-  const inputs = { q: normal(1, B * H * M * D), k: normal(2, B * Hkv * N * D), v: normal(3, B * Hkv * N * D) };
+  const inputs = {
+    q: normal(1, B * H * M * D),
+    k: normal(2, B * Hkv * N * D),
+    v: normal(3, B * Hkv * N * D),
+  };
   const shared: Record<string, number> = {
     seq_q: M,
     seq_kv: N,
@@ -312,8 +388,17 @@ async function foreignEngine(
     workspace: poison(workspaceBytes / 4),
   };
 
-  async function dispatch({ file, bindings }: Pick<Exported, "file" | "bindings">, own: object, workgroups: number) {
-    const values: Record<string, number> = { ...shared, ...own, first_workgroup: 0, end_workgroup: workgroups };
+  async function dispatch(
+    { file, bindings }: Pick<Exported, "file" | "bindings">,
+    own: object,
+    workgroups: number,
+  ) {
+    const values: Record<string, number> = {
+      ...shared,
+      ...own,
+      first_workgroup: 0,
+      end_workgroup: workgroups,
+    };
     const params = new DataView(new ArrayBuffer(manifest.params.bytes));
     for (const { name, type, offset } of manifest.params.members) {
       if (type === "f32") params.setFloat32(offset, values[name] ?? 0, true);
@@ -330,7 +415,10 @@ async function foreignEngine(
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass();
     pass.setPipeline(pipeline);
-    pass.setBindGroup(0, device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }));
+    pass.setBindGroup(
+      0,
+      device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }),
+    );
     pass.dispatchWorkgroups(5, Math.ceil(workgroups / 5));
     pass.end();
     device.queue.submit([encoder.finish()]);

@@ -1,9 +1,11 @@
-// Into which dispatches work is cut: all of it once, no dispatch over its share of the operations, no grid over the limit.
+// Into which dispatches work is cut: all of it once, no dispatch over its share of the operations,
+// no grid over the limit.
 
 import { describe, expect, it } from "vitest";
 import { cutWork } from "../../src/plan/work.ts";
 
-const device = (limit: number) => ({ limits: { maxComputeWorkgroupsPerDimension: limit } }) as GPUDevice;
+const device = (limit: number) =>
+  ({ limits: { maxComputeWorkgroupsPerDimension: limit } }) as GPUDevice;
 
 describe("cutWork", () => {
   it.each([
@@ -18,7 +20,12 @@ describe("cutWork", () => {
     "of %d workgroups of %d operations each, at most %d in a dispatch, in grids of up to %d",
     (total, each, most, limit) => {
       let next = 0;
-      for (const { x, y, grid_x, first_workgroup, end_workgroup } of cutWork(device(limit), total, each, most)) {
+      for (const { x, y, grid_x, first_workgroup, end_workgroup } of cutWork(
+        device(limit),
+        total,
+        each,
+        most,
+      )) {
         expect(first_workgroup).toBe(next);
         expect(end_workgroup).toBeGreaterThan(first_workgroup);
         const count = end_workgroup - first_workgroup;

@@ -1,4 +1,5 @@
-// The suite of this folder in Deno on lavapipe: shader-f16 executed, and naga's reading of WGSL beside Tint's.
+// The suite of this folder in Deno on lavapipe: shader-f16 executed, and naga's reading of WGSL
+// beside Tint's.
 
 import { execFile } from "node:child_process";
 import { join } from "node:path";
@@ -18,7 +19,12 @@ it("runs in Deno on lavapipe, with shader-f16", async (context) => {
   await build({
     root,
     logLevel: "warn",
-    build: { outDir, emptyOutDir: true, sourcemap: false, lib: { entry, formats: ["es"], fileName: "suite" } },
+    build: {
+      outDir,
+      emptyOutDir: true,
+      sourcemap: false,
+      lib: { entry, formats: ["es"], fileName: "suite" },
+    },
   });
   const { stdout, stderr } = await promisify(execFile)(
     denoProgram(),

@@ -1,7 +1,12 @@
 // The kernel of biases in memory against the float64 reference.
 
 import { describe, expect, it } from "vitest";
-import { gatedPositionBias, planPositionBias, relativePositionBias, tensor } from "../../src/index.ts";
+import {
+  gatedPositionBias,
+  planPositionBias,
+  relativePositionBias,
+  tensor,
+} from "../../src/index.ts";
 import { positionBias as reference } from "../../src/reference/index.ts";
 import { normal } from "../../src/reference/random.ts";
 import { type Float, product, ROUND } from "../support/cases.ts";
@@ -31,7 +36,9 @@ describe("relativePositionBias", () => {
       const table = made(device, 1, [8, 3]);
       const { output } = await relativePositionBias(table.gpu, { seqQ: M, seqKv: N, ...options });
       expect(output.shape).toEqual([1, 3, M, N]);
-      expect(await output.read()).toEqual(Float32Array.from(reference([1, 3, M, N], { table: table.cpu, ...options })));
+      expect(await output.read()).toEqual(
+        Float32Array.from(reference([1, 3, M, N], { table: table.cpu, ...options })),
+      );
       output.destroy();
     }
   });
@@ -40,7 +47,9 @@ describe("relativePositionBias", () => {
     const { gpu, cpu } = made(device, 2, [3, 32], "f16");
     const { output } = await relativePositionBias(gpu.permute(1, 0), { seqQ: 9, seqKv: 9 });
     const data = Array.from({ length: 96 }, (_, i) => cpu.data[32 * (i % 3) + Math.floor(i / 3)]);
-    expect([...(await output.read())]).toEqual([...reference([1, 3, 9, 9], { table: { data, shape: [32, 3] } })]);
+    expect([...(await output.read())]).toEqual([
+      ...reference([1, 3, 9, 9], { table: { data, shape: [32, 3] } }),
+    ]);
   });
 });
 
@@ -55,8 +64,15 @@ describe("gatedPositionBias", () => {
       const update = made(device, 4, [B, 2, M, 1]);
       const reset = made(device, 5, [B, 2, M, 1]);
       const scale = made(device, 6, [1, 2, 1, 1]);
-      const { output } = await gatedPositionBias(bias.gpu, { update: update.gpu, reset: reset.gpu, scale: scale.gpu });
-      const options = { bias: bias.cpu, gates: { update: update.cpu, reset: reset.cpu, scale: scale.cpu } };
+      const { output } = await gatedPositionBias(bias.gpu, {
+        update: update.gpu,
+        reset: reset.gpu,
+        scale: scale.gpu,
+      });
+      const options = {
+        bias: bias.cpu,
+        gates: { update: update.cpu, reset: reset.cpu, scale: scale.cpu },
+      };
       const shape = [B, 2, M, N];
       const plain = reference(shape, { ...options, precision: "f32" });
       expectClose("output", await output.read(), { f64: reference(shape, options), plain }, shape);
@@ -80,7 +96,10 @@ describe("errors of position biases", () => {
     const gate = tensor(device, [1, 3, 4, 1]);
     const output = { shape: [1, 3, 4, 4] };
     const cases: [() => unknown, string][] = [
-      [() => planPositionBias(device, { output }), "positionBias: give a table or a bias, one of the two."],
+      [
+        () => planPositionBias(device, { output }),
+        "positionBias: give a table or a bias, one of the two.",
+      ],
       [
         () => planPositionBias(device, { table }),
         "positionBias: output is needed with a table, and says how many queries and keys there are.",
@@ -102,7 +121,8 @@ describe("errors of position biases", () => {
         "relativePositionBias needs at least 4 buckets, an even number, got 7.",
       ],
       [
-        () => gatedPositionBias(bias, { update: gate, reset: gate, scale: tensor(device, [2, 1, 1]) }),
+        () =>
+          gatedPositionBias(bias, { update: gate, reset: gate, scale: tensor(device, [2, 1, 1]) }),
         "gatedPositionBias: scale must broadcast to [1, 3, 4, 1], got [2, 1, 1].",
       ],
     ];

@@ -1,8 +1,17 @@
 // The kernel of absolute position encodings against the float64 reference.
 
 import { describe, expect, it } from "vitest";
-import { planPositionEncoding, positionEncoding, sinusoidalPositions, type Tensor, tensor } from "../../src/index.ts";
-import { type ReferenceEncodingOptions, positionEncoding as reference } from "../../src/reference/index.ts";
+import {
+  planPositionEncoding,
+  positionEncoding,
+  sinusoidalPositions,
+  type Tensor,
+  tensor,
+} from "../../src/index.ts";
+import {
+  type ReferenceEncodingOptions,
+  positionEncoding as reference,
+} from "../../src/reference/index.ts";
 import { normal } from "../../src/reference/random.ts";
 import { type Float, product, ROUND } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
@@ -10,7 +19,8 @@ import { failOnGpuErrors, testDevice, withLimits } from "../support/device.ts";
 
 failOnGpuErrors();
 
-interface Case extends Pick<ReferenceEncodingOptions, "maxWavelength" | "frequencies" | "order" | "scale"> {
+interface Case
+  extends Pick<ReferenceEncodingOptions, "maxWavelength" | "frequencies" | "order" | "scale"> {
   readonly B?: number;
   readonly M: number;
   readonly D: number;
@@ -28,7 +38,18 @@ interface Case extends Pick<ReferenceEncodingOptions, "maxWavelength" | "frequen
 }
 
 async function run(device: GPUDevice, problem: Case): Promise<void> {
-  const { B = 1, M, D, P, gap = 0, offset, ids, onGpu = false, inPlace = false, ...options } = problem;
+  const {
+    B = 1,
+    M,
+    D,
+    P,
+    gap = 0,
+    offset,
+    ids,
+    onGpu = false,
+    inPlace = false,
+    ...options
+  } = problem;
   const { dtypes = ["f32", "f32", "f32"], ...encoding } = options;
   const used: Tensor[] = [];
   const keep = (made: Tensor) => {
@@ -40,7 +61,9 @@ async function run(device: GPUDevice, problem: Case): Promise<void> {
   const data = normal(7, product(shape)).map(ROUND[dtypes[0]]);
   const x = keep(tensor(device, shape, { data, strides, dtype: dtypes[0] }));
   const nan = new Float32Array(product(shape)).fill(Number.NaN);
-  const output = inPlace ? x : keep(tensor(device, shape, { data: nan, strides, dtype: dtypes[1] }));
+  const output = inPlace
+    ? x
+    : keep(tensor(device, shape, { data: nan, strides, dtype: dtypes[1] }));
   const rows = P === undefined ? undefined : normal(8, P * D).map(ROUND[dtypes[2]]);
   const table = rows && keep(tensor(device, [P as number, D], { data: rows, dtype: dtypes[2] }));
   const integers = (values: readonly number[], size: readonly number[]) =>
@@ -48,7 +71,9 @@ async function run(device: GPUDevice, problem: Case): Promise<void> {
   const given = {
     ...encoding,
     ...(table && { table }),
-    ...(offset !== undefined && { positionOffset: typeof offset === "number" ? offset : integers(offset, [B]) }),
+    ...(offset !== undefined && {
+      positionOffset: typeof offset === "number" ? offset : integers(offset, [B]),
+    }),
     ...(ids && { positionIds: integers(ids, ids.length === M ? [M] : [B, M]) }),
   };
   const result = await positionEncoding(x, inPlace ? { ...given, inPlace } : { ...given, output });

@@ -27,13 +27,22 @@ const cos = { shape: [50, 4] };
 const perRow = { shape: [2, 5, 4] };
 const yarn = { type: "yarn", factor: 4, originalMaxPositions: 4096 };
 
-const SCALING_TYPES = 'rotary: scaling.type must be "linear", "ntk", "dynamic", "yarn", "llama3" or "longrope", got ';
+const SCALING_TYPES =
+  'rotary: scaling.type must be "linear", "ntk", "dynamic", "yarn", "llama3" or "longrope", got ';
 
 type Refusal = [what: string, problem: unknown, message: string | RegExp];
 /** Each message names what is wrong. */
 const ROTARY: readonly Refusal[] = [
-  ["no problem", null, "rotary: x must be a tensor, or { shape, strides?, offset?, dtype? }, got undefined."],
-  ["no x", {}, "rotary: x must be a tensor, or { shape, strides?, offset?, dtype? }, got undefined."],
+  [
+    "no problem",
+    null,
+    "rotary: x must be a tensor, or { shape, strides?, offset?, dtype? }, got undefined.",
+  ],
+  [
+    "no x",
+    {},
+    "rotary: x must be a tensor, or { shape, strides?, offset?, dtype? }, got undefined.",
+  ],
   [
     "an x of three axes",
     { x: rows },
@@ -50,7 +59,11 @@ const ROTARY: readonly Refusal[] = [
     { x, output: x, inPlace: true },
     "rotary: in place there is no output; leave out output or inPlace.",
   ],
-  ["an unknown layout", { x, layout: "bhdm" }, 'rotary: layout must be "bhmd" or "bmhd", got "bhdm".'],
+  [
+    "an unknown layout",
+    { x, layout: "bhdm" },
+    'rotary: layout must be "bhmd" or "bmhd", got "bhdm".',
+  ],
   [
     "an odd head dim",
     { x: { shape: [1, 1, 1, 5] } },
@@ -76,7 +89,11 @@ const ROTARY: readonly Refusal[] = [
     deepseek_yarn: 'it is called "yarn" here, with mscale and mscaleAllDim',
   }).map(
     ([type, advice]) =>
-      [`the scaling ${type}`, { x, scaling: { type, factor: 2 } }, `${SCALING_TYPES}"${type}"; ${advice}.`] as Refusal,
+      [
+        `the scaling ${type}`,
+        { x, scaling: { type, factor: 2 } },
+        `${SCALING_TYPES}"${type}"; ${advice}.`,
+      ] as Refusal,
   ),
   [
     "a scaling by the name of configurations",
@@ -98,7 +115,11 @@ const ROTARY: readonly Refusal[] = [
     { x, scaling: { type: "longrope", factor: 2, short_factor: [1] } },
     'rotary: scaling: there is no option "short_factor". Did you mean shortFactor?',
   ],
-  ["no factor", { x, scaling: { type: "linear" } }, "rotary: scaling.factor must be a positive number, got undefined."],
+  [
+    "no factor",
+    { x, scaling: { type: "linear" } },
+    "rotary: scaling.factor must be a positive number, got undefined.",
+  ],
   [
     "no length of training",
     { x, scaling: { type: "llama3", factor: 8 } },
@@ -119,7 +140,11 @@ const ROTARY: readonly Refusal[] = [
     { x, scaling: { ...yarn, mscale: 1 } },
     "rotary: scaling.mscale and scaling.mscaleAllDim belong together; only one was given.",
   ],
-  ["YaRN of a base of 1", { x, base: 1, scaling: yarn }, "rotary: YaRN needs a base above 1, got 1."],
+  [
+    "YaRN of a base of 1",
+    { x, base: 1, scaling: yarn },
+    "rotary: YaRN needs a base above 1, got 1.",
+  ],
   [
     "frequencies and a base",
     { x, base: 2, frequencies: [1, 2, 3, 4, 5, 6, 7, 8] },
@@ -135,7 +160,11 @@ const ROTARY: readonly Refusal[] = [
     { x, frequencies: [1, 1, 1, 1, 1, 1, -257, 1] },
     /^rotary: pair 6 would turn by -257 radians a position; at most 256 are taken/,
   ],
-  ["a base that turns too fast", { x, base: 1e-300 }, /^rotary: pair 1 would turn by .* at most 256 are taken/],
+  [
+    "a base that turns too fast",
+    { x, base: 1e-300 },
+    /^rotary: pair 1 would turn by .* at most 256 are taken/,
+  ],
   [
     "an attention factor beyond f32",
     { x, attentionFactor: 1e39 },
@@ -161,7 +190,11 @@ const ROTARY: readonly Refusal[] = [
     { x, positionIds: [0, 1, 2, 3, 4], positionOffset: 1 },
     "rotary: give positionIds or positionOffset, not both.",
   ],
-  ["too few ids", { x, positionIds: [0, 1, 2] }, "rotary: positionIds must be a tensor, or 10 numbers [2, 5], got 3."],
+  [
+    "too few ids",
+    { x, positionIds: [0, 1, 2] },
+    "rotary: positionIds must be a tensor, or 10 numbers [2, 5], got 3.",
+  ],
   [
     "ids of one position for sections",
     { x, sections: [8, 0, 0], positionIds: [0, 1, 2, 3, 4] },
@@ -188,7 +221,11 @@ const ROTARY: readonly Refusal[] = [
     { x, cos, sin: cos, base: 500_000 },
     "rotary: cos and sin take the place of base; give one or the other.",
   ],
-  ["a sin of another shape", { x, cos, sin: { shape: [49, 4] } }, "rotary: sin must be [50, 4] like cos, got [49, 4]."],
+  [
+    "a sin of another shape",
+    { x, cos, sin: { shape: [49, 4] } },
+    "rotary: sin must be [50, 4] like cos, got [49, 4].",
+  ],
   [
     "a sin of another dtype",
     { x, cos, sin: { ...cos, dtype: "f16" } },
@@ -227,7 +264,11 @@ const ROTARY: readonly Refusal[] = [
 ];
 
 const ENCODING: readonly [what: string, problem: unknown, message: string | RegExp][] = [
-  ["no problem", null, "positionEncoding: there is neither x to add encodings to nor an output to write them to."],
+  [
+    "no problem",
+    null,
+    "positionEncoding: there is neither x to add encodings to nor an output to write them to.",
+  ],
   [
     "neither x nor output",
     {},
@@ -298,13 +339,21 @@ const ENCODING: readonly [what: string, problem: unknown, message: string | RegE
 
 describe("planRotary refuses", () => {
   it.each(ROTARY)("%s", async (_, problem, message) => {
-    await expectError(async () => planRotary(await testDevice(), problem as RotaryProblem), "argument", message);
+    await expectError(
+      async () => planRotary(await testDevice(), problem as RotaryProblem),
+      "argument",
+      message,
+    );
   });
   it("positions on the GPU that are not those of x", async () => {
     const device = await testDevice();
     const ids = tensor(device, [5, 2], { dtype: "i32" });
     const attempt = (positionIds: Tensor) => planRotary(device, { x, positionIds });
-    await expectError(() => attempt(ids), "argument", "rotary: positionIds must be [2, 5], [1, 5], [5], got [5,2].");
+    await expectError(
+      () => attempt(ids),
+      "argument",
+      "rotary: positionIds must be [2, 5], [1, 5], [5], got [5,2].",
+    );
     await expectError(
       () => attempt(tensor(device, [2, 5])),
       "argument",
@@ -318,7 +367,8 @@ describe("planRotary refuses", () => {
   });
   it("rows that share memory", async () => {
     await expectError(
-      async () => planRotary(await testDevice(), { x: { ...x, strides: [0, 80, 16, 1] }, inPlace: true }),
+      async () =>
+        planRotary(await testDevice(), { x: { ...x, strides: [0, 80, 16, 1] }, inPlace: true }),
       "overlap",
       "rotary: elements of x share memory (shape [2,3,5,16], strides [0,80,16,1]); an output needs a place for each.",
     );
@@ -327,14 +377,19 @@ describe("planRotary refuses", () => {
 
 describe("planPositionEncoding refuses", () => {
   it.each(ENCODING)("%s", async (_, problem, message) => {
-    const attempt = async () => planPositionEncoding(await testDevice(), problem as PositionEncodingProblem);
+    const attempt = async () =>
+      planPositionEncoding(await testDevice(), problem as PositionEncodingProblem);
     await expectError(attempt, "argument", message);
   });
 });
 
 describe("the one-liners refuse", () => {
   it("what is no tensor", async () => {
-    await expectError(() => rotary([1] as never), "argument", "rotary: x must be a Tensor; make one with tensor().");
+    await expectError(
+      () => rotary([1] as never),
+      "argument",
+      "rotary: x must be a Tensor; make one with tensor().",
+    );
     await expectError(
       () => positionEncoding([1] as never, { label: "mine" }),
       "argument",
@@ -422,7 +477,11 @@ describe("encode", () => {
       "rotary: x is f32 [2,3,5,8]; the plan was made for f32 [2,3,5,16].",
     );
     plan.destroy();
-    await expectError(() => plan.encode(encoder, { x: given }), "destroyed", "rotary: the plan was destroyed.");
+    await expectError(
+      () => plan.encode(encoder, { x: given }),
+      "destroyed",
+      "rotary: the plan was destroyed.",
+    );
     device.queue.submit([encoder.finish()]);
   });
 });
@@ -442,22 +501,31 @@ describe("memory and pipelines", () => {
     ];
     expect(buffers()).toBe(6);
     await rotary(given, { positionOffset, inPlace: true });
-    await expect(rotary(given, { positionOffset, output: embeddings })).rejects.toThrow("four axes");
-    await expect(rotary(given, { positionIds: [1] })).rejects.toThrow("10 numbers");
-    await expect(positionEncoding(embeddings, { positionOffset, output: made[0].output })).rejects.toThrow("[B, M, D]");
-    await expect(positionEncoding(embeddings, { positionOffset, output: embeddings.view(rows) })).rejects.toThrow(
-      "GPU",
+    await expect(rotary(given, { positionOffset, output: embeddings })).rejects.toThrow(
+      "four axes",
     );
+    await expect(rotary(given, { positionIds: [1] })).rejects.toThrow("10 numbers");
+    await expect(
+      positionEncoding(embeddings, { positionOffset, output: made[0].output }),
+    ).rejects.toThrow("[B, M, D]");
+    await expect(
+      positionEncoding(embeddings, { positionOffset, output: embeddings.view(rows) }),
+    ).rejects.toThrow("GPU");
     expect(buffers()).toBe(6);
 
     const plan = await planRotary(device, { x, positionOffset });
     const before = { ...count, buffers: buffers() };
     const encoder = device.createCommandEncoder();
-    for (let again = 0; again < 20; again++) plan.encode(encoder, { x: given, output: made[0].output });
-    expect({ ...count, buffers: buffers() }).toEqual({ ...before, bindGroups: before.bindGroups + 1 });
+    for (let again = 0; again < 20; again++)
+      plan.encode(encoder, { x: given, output: made[0].output });
+    expect({ ...count, buffers: buffers() }).toEqual({
+      ...before,
+      bindGroups: before.bindGroups + 1,
+    });
     device.queue.submit([encoder.finish()]);
     plan.destroy();
-    for (const used of [given, embeddings, table, ...made.map(({ output }) => output)]) used.destroy();
+    for (const used of [given, embeddings, table, ...made.map(({ output }) => output)])
+      used.destroy();
     expect(buffers()).toBe(0);
   });
   it("other lengths, positions and frequencies compile nothing", async () => {
@@ -465,7 +533,14 @@ describe("memory and pipelines", () => {
     const plans = [await planRotary(device, { x, positionOffset: 3 })];
     const compiled = count.pipelines;
     const scaling = { type: "linear", factor: 2 } as const;
-    plans.push(await planRotary(device, { x: { shape: [7, 1, 99, 16] }, scaling, base: 77, conjugate: true }));
+    plans.push(
+      await planRotary(device, {
+        x: { shape: [7, 1, 99, 16] },
+        scaling,
+        base: 77,
+        conjugate: true,
+      }),
+    );
     expect(count.pipelines).toBe(compiled);
     for (const plan of plans) plan.destroy();
   });

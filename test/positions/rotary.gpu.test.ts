@@ -1,7 +1,14 @@
 // The rotary kernel against the float64 reference.
 
 import { describe, expect, it } from "vitest";
-import { planRotary, type RotaryOptions, rotary, type Tensor, tensor, unpackQkv } from "../../src/index.ts";
+import {
+  planRotary,
+  type RotaryOptions,
+  rotary,
+  type Tensor,
+  tensor,
+  unpackQkv,
+} from "../../src/index.ts";
 import { type ReferenceRotaryOptions, rotary as reference } from "../../src/reference/index.ts";
 import { integers, normal } from "../../src/reference/random.ts";
 import { type Float, product, ROUND } from "../support/cases.ts";
@@ -33,9 +40,29 @@ interface Case extends RotaryOptions {
 
 /** Runs a case into poisoned memory and compares. */
 async function run(device: GPUDevice, problem: Case): Promise<Float32Array> {
-  const { B = 1, H = 1, M, D, layout = "bhmd", dtypes = ["f32", "f32"], gap = 0, offset, ids, onGpu = false } = problem;
+  const {
+    B = 1,
+    H = 1,
+    M,
+    D,
+    layout = "bhmd",
+    dtypes = ["f32", "f32"],
+    gap = 0,
+    offset,
+    ids,
+    onGpu = false,
+  } = problem;
   const { inPlace = false, conjugate = false, idsShape = [], ...rest } = problem;
-  const { rotaryDim, interleaved, base, scaling, frequencies, attentionFactor, sections, sectionLayout } = rest;
+  const {
+    rotaryDim,
+    interleaved,
+    base,
+    scaling,
+    frequencies,
+    attentionFactor,
+    sections,
+    sectionLayout,
+  } = rest;
   const options = defined<RotaryOptions>({
     rotaryDim,
     interleaved,
@@ -56,31 +83,44 @@ async function run(device: GPUDevice, problem: Case): Promise<Float32Array> {
   const data = normal(7, product(shape)).map(ROUND[dtypes[0]]);
   const x = keep(tensor(device, shape, { data, strides, dtype: dtypes[0], label: "x" }));
   const nan = new Float32Array(product(shape)).fill(Number.NaN);
-  const output = inPlace ? x : keep(tensor(device, shape, { data: nan, strides, dtype: dtypes[1] }));
+  const output = inPlace
+    ? x
+    : keep(tensor(device, shape, { data: nan, strides, dtype: dtypes[1] }));
   const integers = (values: readonly number[], size: readonly number[]) =>
     keep(tensor(device, size, { dtype: "i32", data: values }));
   const where = {
-    ...(offset !== undefined && { positionOffset: onGpu && Array.isArray(offset) ? integers(offset, [B]) : offset }),
+    ...(offset !== undefined && {
+      positionOffset: onGpu && Array.isArray(offset) ? integers(offset, [B]) : offset,
+    }),
     ...(ids && { positionIds: onGpu ? integers(ids, idsShape) : ids }),
   };
   const given = { ...options, ...where, layout, conjugate };
   const result = await rotary(x, inPlace ? { ...given, inPlace } : { ...given, output });
   expect(result.output).toBe(output);
 
-  const offsets = typeof offset === "number" ? new Array(B).fill(offset) : (offset ?? new Array(B).fill(0));
+  const offsets =
+    typeof offset === "number" ? new Array(B).fill(offset) : (offset ?? new Array(B).fill(0));
   const perStream = sections ? (ids?.length ?? 0) / 3 : (ids?.length ?? 0);
   const position: ReferenceRotaryOptions["position"] = (stream, b, row) =>
     ids ? ids[stream * perStream + ((b * M) % perStream) + row] : offsets[b] + row;
   const cpu = { ...options, layout, conjugate, position } as ReferenceRotaryOptions;
   const f64 = reference({ data, shape }, cpu);
   const stored = reference({ data, shape }, { ...cpu, precision: "f32" }).map(ROUND[dtypes[1]]);
-  const values = (await output.permute(...(layout === "bhmd" ? [0, 1, 2, 3] : [0, 2, 1, 3])).read()) as Float32Array;
+  const values = (await output
+    .permute(...(layout === "bhmd" ? [0, 1, 2, 3] : [0, 2, 1, 3]))
+    .read()) as Float32Array;
   expectClose("output", values, { f64, plain: stored }, [B, H, M, D], dtypes[1]);
   for (const one of used) one.destroy();
   return values;
 }
 
-const shapes = [{ M: 1 }, { H: 3, M: 5 }, { B: 2, H: 4, M: 17 }, { B: 3, H: 9, M: 2 }, { H: 5, M: 65 }];
+const shapes = [
+  { M: 1 },
+  { H: 3, M: 5 },
+  { B: 2, H: 4, M: 17 },
+  { B: 3, H: 9, M: 2 },
+  { H: 5, M: 65 },
+];
 const all = async (problem: Omit<Case, "M">, sizes: readonly Partial<Case>[] = shapes) => {
   const device = await testDevice();
   for (const size of sizes) await run(device, { ...problem, ...size } as Case);
@@ -92,14 +132,21 @@ describe("pairs", () => {
   it("of halves that are no whole vec4s", () => all({ D: 16, rotaryDim: 12 }));
   it("of halves in rows that are no whole vec4s", () => all({ D: 11, rotaryDim: 6 }));
   it("of neighbours", () => all({ D: 16, interleaved: true }));
-  it("of neighbours, the last ones half a vec4", () => all({ D: 20, rotaryDim: 10, interleaved: true }));
+  it("of neighbours, the last ones half a vec4", () =>
+    all({ D: 20, rotaryDim: 10, interleaved: true }));
   it("of neighbours in rows of two", () => all({ D: 2, interleaved: true }));
   it("and what is not rotated is copied, whatever it holds", async () => {
     const device = await testDevice();
     const odd = [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, -0];
-    for (const options of [{ rotaryDim: 8 }, { rotaryDim: 12 }, { rotaryDim: 10, interleaved: true }]) {
+    for (const options of [
+      { rotaryDim: 8 },
+      { rotaryDim: 12 },
+      { rotaryDim: 10, interleaved: true },
+    ]) {
       const tail = Array.from({ length: 20 - options.rotaryDim }, (_, i) => odd[i % 4]);
-      const x = tensor(device, [1, 1, 1, 20], { data: [...new Array(options.rotaryDim).fill(1), ...tail] });
+      const x = tensor(device, [1, 1, 1, 20], {
+        data: [...new Array(options.rotaryDim).fill(1), ...tail],
+      });
       const { output } = await rotary(x, { ...options, positionOffset: 3 });
       const values = [...(await output.read())];
       expect(values.slice(options.rotaryDim)).toEqual(tail);
@@ -138,10 +185,13 @@ describe("positions", () => {
     const streams = integers(3, 3 * 2 * 5, 0, 5000);
     const sections = [4, 3, 1] as const;
     await all({ D: 16, sections, ids: streams }, [{ B: 2, H: 3, M: 5 }]);
-    await all({ D: 16, sections, ids: streams, onGpu: true, idsShape: [3, 2, 5] }, [{ B: 2, H: 3, M: 5 }]);
+    await all({ D: 16, sections, ids: streams, onGpu: true, idsShape: [3, 2, 5] }, [
+      { B: 2, H: 3, M: 5 },
+    ]);
     const shared = { ids: streams.slice(0, 15), onGpu: true, idsShape: [3, 1, 5] };
     await all({ D: 16, sections, ...shared }, [{ B: 2, H: 3, M: 5 }]);
-    await all({ D: 16, sections, offset: [3, 9] }, [{ B: 2, H: 3, M: 5 }]); // a text: all three are the same
+    // a text: all three are the same
+    await all({ D: 16, sections, offset: [3, 9] }, [{ B: 2, H: 3, M: 5 }]);
     const mixed = { sections: [4, 3, 1], sectionLayout: "interleaved" } as const;
     await all({ D: 16, ...mixed, ids: streams }, [{ B: 2, H: 3, M: 5 }]);
   });
@@ -179,7 +229,12 @@ describe("places", () => {
     const given = { data: before[0], shape: [B, H, M, D] };
     const position = (_: number, __: number, row: number) => 100 + row;
     const f64 = reference(given, { position });
-    expectClose("q", after[0], { f64, plain: reference(given, { position, precision: "f32" }) }, given.shape);
+    expectClose(
+      "q",
+      after[0],
+      { f64, plain: reference(given, { position, precision: "f32" }) },
+      given.shape,
+    );
     expect(after.slice(1)).toEqual(before.slice(1));
     qkv.destroy();
   });
@@ -226,7 +281,12 @@ describe("cos and sin of the caller's", () => {
     const [cos, sin] = values.map((value) => tensor(device, cacheShape, { data: value, dtype }));
     const positionIds = ids && (onGpu ? tensor(device, [B, M], { dtype: "i32", data: ids }) : ids);
     const options = { conjugate: true, attentionFactor: 0.5 };
-    const { output } = await rotary(x, { ...options, cos, sin, ...(positionIds && { positionIds }) });
+    const { output } = await rotary(x, {
+      ...options,
+      cos,
+      sin,
+      ...(positionIds && { positionIds }),
+    });
     const flat = [product(cacheShape) / half, half];
     const cpu = {
       ...options,

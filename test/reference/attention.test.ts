@@ -23,7 +23,8 @@ describe("reference attention", () => {
         [1, 1, rows.length, 4],
         rows.flatMap((x) => [x, x, x, x]),
       );
-    // D = 4: q.k is four times the product and the scale is 1/2, so ln 2 / 2 gives the same weights 1 : 2 : 4.
+    // D = 4: q.k is four times the product and the scale is 1/2, so ln 2 / 2 gives the same weights
+    // 1 : 2 : 4.
     close(attention(wide([Math.LN2 / 2]), wide([0, 1, 2]), v).output, [24]);
   });
 
@@ -37,10 +38,14 @@ describe("reference attention", () => {
     // M = 2, N = 3, all scores 0: an output is the mean of the values seen.
     const two = tensor([1, 1, 2, 1], [0, 0]);
     close(attention(two, k, v, { causal: true }).output, [(70 + 7) / 2, (70 + 7 + 21) / 3]);
-    close(attention(two, k, v, { causal: "bottom-right" }).output, [(70 + 7) / 2, (70 + 7 + 21) / 3]);
+    close(attention(two, k, v, { causal: "bottom-right" }).output, [
+      (70 + 7) / 2,
+      (70 + 7 + 21) / 3,
+    ]);
     close(attention(two, k, v, { causal: "top-left" }).output, [70, (70 + 7) / 2]);
     close(attention(two, k, v, { causal: true, queryOffset: 7 }).output, [98 / 3, 98 / 3]);
-    close(attention(two, k, v, { queryOffset: -5 }).output, [98 / 3, 98 / 3]); // without causal, positions do nothing
+    // without causal, positions do nothing
+    close(attention(two, k, v, { queryOffset: -5 }).output, [98 / 3, 98 / 3]);
   });
 
   it("gives a row without keys output 0 and LSE -Infinity", () => {
@@ -58,8 +63,14 @@ describe("reference attention", () => {
     const keys = tensor([2, 1, 3, 1], [0, 0, 0, 0, 0, 0]);
     const values = tensor([2, 1, 3, 1], [1, 2, 6, 10, 20, 60]);
     close(attention(four, keys, values, { kvLengths: [2, 0] }).output, [1.5, 1.5, 0, 0]);
-    close(attention(four, keys, values, { kvLengths: [2, 3], causal: true }).output, [1, 1.5, 15, 30]);
-    close(attention(four, keys, values, { causal: true, queryOffset: [0, 1] }).output, [1, 1.5, 15, 30]);
+    close(
+      attention(four, keys, values, { kvLengths: [2, 3], causal: true }).output,
+      [1, 1.5, 15, 30],
+    );
+    close(
+      attention(four, keys, values, { causal: true, queryOffset: [0, 1] }).output,
+      [1, 1.5, 15, 30],
+    );
   });
 
   it("never reads a key that is not seen", () => {
@@ -70,7 +81,10 @@ describe("reference attention", () => {
   it("shares key heads between groups of query heads", () => {
     const heads = tensor([1, 4, 1, 1], [0, 0, 0, 0]);
     const keys = tensor([1, 2, 1, 1], [0, 0]);
-    close(attention(heads, keys, tensor([1, 2, 1, 2], [1, 2, 3, 4])).output, [1, 2, 1, 2, 3, 4, 3, 4]);
+    close(
+      attention(heads, keys, tensor([1, 2, 1, 2], [1, 2, 3, 4])).output,
+      [1, 2, 1, 2, 3, 4, 3, 4],
+    );
   });
 
   it("reads layouts, strides and offsets", () => {
@@ -89,7 +103,12 @@ describe("reference attention", () => {
       { causal: true, layout: "bmhd" },
     );
     close(bmhd.output, [1, 2, 10, 20]);
-    const strided = { data: [9, 21, 9, 7, 9, 70], shape: [1, 1, 3, 1], strides: [0, 0, 2, 1], offset: 1 };
+    const strided = {
+      data: [9, 21, 9, 7, 9, 70],
+      shape: [1, 1, 3, 1],
+      strides: [0, 0, 2, 1],
+      offset: 1,
+    };
     close(attention(q, k, strided).output, [(21 + 2 * 7 + 4 * 70) / 7]);
   });
 
@@ -116,7 +135,9 @@ describe("reference attention", () => {
   it("rounds scores, weights and output as they are stored when asked", () => {
     const tenths = (x: number) => Math.round(x * 10) / 10;
     // Scores 0.33 and -0.36 are stored as 0.3 and -0.4, weights 1 and e^-0.7 = 0.497 as 1 and 0.5.
-    const [q, k, v] = [[1], [0.33, -0.36], [400, 100]].map((data) => tensor([1, 1, data.length, 1], data));
+    const [q, k, v] = [[1], [0.33, -0.36], [400, 100]].map((data) =>
+      tensor([1, 1, data.length, 1], data),
+    );
     expect(attention(q, k, v, { store: tenths }).output[0]).toBe(300.7); // 450 / 1.49659 = 300.684
     expect(attention(q, k, v).output[0]).toBeCloseTo(299.79, 3); // (400 + 50.158) / 1.50158
   });

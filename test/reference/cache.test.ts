@@ -1,4 +1,5 @@
-// The reference of caches against numbers worked by hand, and what integers cost attention, as shaders/README.md says it.
+// The reference of caches against numbers worked by hand, and what integers cost attention, as
+// shaders/README.md says it.
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -21,10 +22,14 @@ describe("quantiseRow", () => {
     const { scales, integers } = quantiseRow(row, { bits: 8, group: 8 });
     expect(Array.from(scales)).toEqual([2]);
     expect(Array.from(integers)).toEqual([127, -127, 0, 2, 2, -0, -2, 1].map((q) => q + 0));
-    expect(Array.from(dequantiseRow({ scales, integers }, { bits: 8, group: 8 }))).toEqual([254, -254, 0, 4, 4, 0, -4, 2]); // biome-ignore format: one line
+    // biome-ignore format: one line
+    expect(Array.from(dequantiseRow({ scales, integers }, { bits: 8, group: 8 }))).toEqual([254, -254, 0, 4, 4, 0, -4, 2]);
   });
   it("gives groups scales of their own, and 0 to groups of zeros", () => {
-    const { scales, integers } = quantiseRow([7, 1, 0, 0, 14, -3.1, 1e-40, 0], { bits: 4, group: 2 });
+    const { scales, integers } = quantiseRow([7, 1, 0, 0, 14, -3.1, 1e-40, 0], {
+      bits: 4,
+      group: 2,
+    });
     expect(Array.from(scales)).toEqual([1, 0, 2, 0]);
     expect(Array.from(integers)).toEqual([7, 1, 0, 0, 7, -2, 0, 0]);
   });
@@ -36,20 +41,28 @@ describe("quantiseRow", () => {
   });
   it("has no scale for what is no number", () => {
     const words = quantisedWords([1, Number.NaN, 2, 254], { bits: 8, group: 2 });
-    expect(Array.from(words, (word) => word.toString(16))).toEqual(["7fc00000", "40000000", "7f010000"]);
+    expect(Array.from(words, (word) => word.toString(16))).toEqual([
+      "7fc00000",
+      "40000000",
+      "7f010000",
+    ]);
   });
 });
 
 describe("rmsNorm", () => {
   it("divides by the root of the mean square, and weighs", () => {
     // mean (9 + 16) / 2 = 12.5; with epsilon 3.5 the root is 4
-    expect(Array.from(rmsNorm([3, 4, 0, 0], 2, { epsilon: 3.5, weight: [1, 2] }))).toEqual([0.75, 2, 0, 0]);
+    expect(Array.from(rmsNorm([3, 4, 0, 0], 2, { epsilon: 3.5, weight: [1, 2] }))).toEqual([
+      0.75, 2, 0, 0,
+    ]);
   });
 });
 
 describe("ringRow", () => {
   it("uses rows again, but for sinks", () => {
-    expect([0, 1, 2, 3, 4, 5, 6].map((token) => ringRow(token, 2, 3))).toEqual([0, 1, 2, 3, 4, 2, 3]);
+    expect([0, 1, 2, 3, 4, 5, 6].map((token) => ringRow(token, 2, 3))).toEqual([
+      0, 1, 2, 3, 4, 2, 3,
+    ]);
     expect(ringRow(9, 0, 0)).toBe(9);
   });
 });
@@ -67,7 +80,10 @@ describe("what integers cost", () => {
     }
     return values;
   };
-  /** Relative error of the output, as a percentage of two digits. One channel of k may be larger, and q smaller. */
+  /**
+   * Relative error of the output, as a percentage of two digits. One channel of k may be larger,
+   * and q smaller.
+   */
   function cost(options: ReferenceQuantisation, outlier: number): string {
     const scaled = (seed: number, rows: number, factor: number) =>
       normal(seed, H * rows * D).map((x, i) => (i % D === 5 ? factor * x : x));
@@ -75,7 +91,8 @@ describe("what integers cost", () => {
     const k = scaled(2, N, outlier);
     const v = scaled(3, N, 1);
     const run = (keys: ArrayLike<number>, values: ArrayLike<number>) =>
-      attention({ data: q, shape: [1, H, M, D] }, { data: keys, shape: [1, H, N, D] }, { data: values, shape: [1, H, N, D] }).output; // biome-ignore format: one line
+      // biome-ignore format: one line
+      attention({ data: q, shape: [1, H, M, D] }, { data: keys, shape: [1, H, N, D] }, { data: values, shape: [1, H, N, D] }).output;
     const exact = run(k, v);
     const output = run(stored(k, options), stored(v, options));
     return `${Number(((100 * rms(output.map((x, i) => x - exact[i]))) / rms(exact)).toPrecision(2))} %`;

@@ -9,7 +9,9 @@ describe("threefry2x32", () => {
     expect(threefry2x32([0, 0], [0, 0])).toEqual([0x6b200159, 0x99ba4efe]);
     const ones = 0xffffffff;
     expect(threefry2x32([ones, ones], [ones, ones])).toEqual([0x1cb996fc, 0xbb002be7]);
-    expect(threefry2x32([0x13198a2e, 0x03707344], [0x243f6a88, 0x85a308d3])).toEqual([0xc4923a9c, 0x483df7a0]);
+    expect(threefry2x32([0x13198a2e, 0x03707344], [0x243f6a88, 0x85a308d3])).toEqual([
+      0xc4923a9c, 0x483df7a0,
+    ]);
   });
 });
 
@@ -77,7 +79,10 @@ describe("dropout in attention", () => {
     const keeps = dropoutKeeps(123, 0.5);
     const packed = run({ dropout, cuSeqlensQ: [0, 1, 3], cuSeqlensKv: [0, 3, 8] });
     for (const row of [1, 2, 4, 5]) {
-      const sum = [0, 1, 2, 3, 4].reduce((total, j) => total + (keeps(row, j) ? values[3 + j] / 2.5 : 0), 0);
+      const sum = [0, 1, 2, 3, 4].reduce(
+        (total, j) => total + (keeps(row, j) ? values[3 + j] / 2.5 : 0),
+        0,
+      );
       expect(packed.output[row]).toBeCloseTo(sum, 12);
     }
   });

@@ -1,10 +1,15 @@
 // How tests of the reference write problems down and read results by eye.
 
 import { expect } from "vitest";
-import { attention, type ReferenceOptions, type ReferenceTensor } from "../../src/reference/index.ts";
+import {
+  attention,
+  type ReferenceOptions,
+  type ReferenceTensor,
+} from "../../src/reference/index.ts";
 
 export const tensor = (shape: number[], data: number[]): ReferenceTensor => ({ shape, data });
-export const zeros = (...shape: number[]) => tensor(shape, new Array(shape.reduce((a, b) => a * b, 1)).fill(0));
+export const zeros = (...shape: number[]) =>
+  tensor(shape, new Array(shape.reduce((a, b) => a * b, 1)).fill(0));
 
 /** Expects the numbers to twelve digits, infinities and NaN exactly. */
 export function close(actual: ArrayLike<number>, expected: ArrayLike<number>): void {
@@ -16,12 +21,17 @@ export function close(actual: ArrayLike<number>, expected: ArrayLike<number>): v
 }
 
 /**
- * Draws what each row sees, rows in [B, H, M]: `x` a key with weight, `.` one without. All scores are equal, and so must
- * be the weights of the keys seen.
+ * Draws what each row sees, rows in [B, H, M]: `x` a key with weight, `.` one without. All scores
+ * are equal, and so must be the weights of the keys seen.
  */
-export function seen(sizes: { B?: number; H?: number; M: number; N: number }, options: ReferenceOptions): string[] {
+export function seen(
+  sizes: { B?: number; H?: number; M: number; N: number },
+  options: ReferenceOptions,
+): string[] {
   const { B = 1, H = 1, M, N } = sizes;
-  const oneHot = Array.from({ length: B * N * N }, (_, at) => (Math.floor(at / N) % N === at % N ? 1 : 0));
+  const oneHot = Array.from({ length: B * N * N }, (_, at) =>
+    Math.floor(at / N) % N === at % N ? 1 : 0,
+  );
   const { output, lse, rowMax } = attention(
     zeros(B, H, M, 1),
     zeros(B, 1, N, 1),

@@ -30,7 +30,11 @@ describe("reference linearAttention, mapped and normalised", () => {
     close(run([0, 0, 5], k, v, { causal: true }).output, [4, 2, 18 / 7]);
   });
   it("goes on from a state", () => {
-    const { output, state, normalizer } = run([0], [0], [2], { causal: true, pastState: [4], pastNormalizer: [2] });
+    const { output, state, normalizer } = run([0], [0], [2], {
+      causal: true,
+      pastState: [4],
+      pastNormalizer: [2],
+    });
     close(output, [2]);
     close(state, [6]);
     close(normalizer, [3]);
@@ -48,7 +52,10 @@ describe("reference linearAttention, mapped and normalised", () => {
     close(run([0], [], []).output, [0]);
     close(run([0], [Number.NaN], [1], { kvLengths: [0] }).output, [0]);
     const keyMask = tensor([1, 3], [1, 0, 1]);
-    close(run([0, 0, 0], [0, Number.NaN, HALF], [4, Number.NaN, 7], { causal: true, keyMask }).output, [4, 4, 5]);
+    close(
+      run([0, 0, 0], [0, Number.NaN, HALF], [4, Number.NaN, 7], { causal: true, keyMask }).output,
+      [4, 4, 5],
+    );
   });
 });
 
@@ -73,7 +80,10 @@ describe("reference linearAttention by update rules", () => {
   });
   it("scales by 1 / sqrt(D)", () => {
     const ones = tensor([1, 1, 1, 4], [1, 1, 1, 1]);
-    close(linearAttention(ones, ones, tensor([1, 1, 1, 1], [3]), { updateRule: "linear" }).output, [6]);
+    close(
+      linearAttention(ones, ones, tensor([1, 1, 1, 1], [3]), { updateRule: "linear" }).output,
+      [6],
+    );
   });
   it("delta with beta 1 replaces what a key of length 1 holds, and nothing else", () => {
     const k2 = tensor([1, 1, 3, 2], [1, 0, 0, 1, 1, 0]);
@@ -86,7 +96,11 @@ describe("reference linearAttention by update rules", () => {
   });
   it("decays rows of the state each by its own, before the write", () => {
     const past = { pastState: [8, 8], pastNormalizer: [2, 2] };
-    const options = { updateRule: "gated", decay: tensor([1, 1, 1, 2], [0, HALF]), ...past } as const;
+    const options = {
+      updateRule: "gated",
+      decay: tensor([1, 1, 1, 2], [0, HALF]),
+      ...past,
+    } as const;
     const one = tensor([1, 1, 1, 2], [1, 1]);
     const { state, normalizer } = linearAttention(one, one, tensor([1, 1, 1, 1], [1]), options);
     close(state, [9, 5]);
@@ -98,7 +112,11 @@ describe("reference linearAttention by update rules", () => {
   });
   it("normalises decayed sums, if asked to", () => {
     // S: 8, 4 + 4, 4 + 2; z: 1, 1/2 + 1, 3/4 + 1.
-    close(run(q, k, v, { updateRule: "gated", decay, normalized: true }).output, [8, 16 / 3, 24 / 7]);
+    close(run(q, k, v, { updateRule: "gated", decay, normalized: true }).output, [
+      8,
+      16 / 3,
+      24 / 7,
+    ]);
   });
 });
 
@@ -115,9 +133,14 @@ describe("reference linearAttention over heads", () => {
   it("reads layouts by their axes", () => {
     const data = normal(1, 12);
     const bhmd = { data, shape: [1, 2, 3, 2] };
-    const moved = [0, 1, 2].flatMap((n) => [0, 1].flatMap((h) => [0, 1].map((d) => data[(h * 3 + n) * 2 + d])));
+    const moved = [0, 1, 2].flatMap((n) =>
+      [0, 1].flatMap((h) => [0, 1].map((d) => data[(h * 3 + n) * 2 + d])),
+    );
     const bmhd = { data: moved, shape: [1, 3, 2, 2] };
     const straight = linearAttention(bhmd, bhmd, bhmd, { causal: true });
-    close(linearAttention(bmhd, bmhd, bmhd, { causal: true, layout: "bmhd" }).output, straight.output);
+    close(
+      linearAttention(bmhd, bmhd, bmhd, { causal: true, layout: "bmhd" }).output,
+      straight.output,
+    );
   });
 });

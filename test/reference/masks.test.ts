@@ -1,7 +1,11 @@
 // Which keys a row of the reference sees, drawn: x a key seen, . a key not seen.
 
 import { describe, expect, it } from "vitest";
-import { attention, type ReferenceOptions, type ReferencePosition } from "../../src/reference/index.ts";
+import {
+  attention,
+  type ReferenceOptions,
+  type ReferencePosition,
+} from "../../src/reference/index.ts";
 import { close, seen, tensor, zeros } from "./hand.ts";
 
 // Three queries at the end of five keys: p = 2, 3, 4.
@@ -50,10 +54,26 @@ describe("sinkTokens", () => {
   it("are seen before window and chunk, but not ahead of the query", () => {
     expect(seen(M3N5, { window: [0, 0], sinkTokens: 1 })).toEqual(["x.x..", "x..x.", "x...x"]);
     expect(seen(M3N5, { window: [1, 0], sinkTokens: 2 })).toEqual(["xxx..", "xxxx.", "xx.xx"]);
-    expect(seen(M3N5, { attentionChunk: 2, causal: true, sinkTokens: 1 })).toEqual(["x.x..", "x.xx.", "x...x"]);
-    expect(seen(M3N5, { causal: "top-left", window: [0, -1], sinkTokens: 9 })).toEqual(["x....", "xx...", "xxx.."]);
-    expect(seen(M3N5, { queryOffset: -1, window: [0, 0], sinkTokens: 1 })).toEqual([".....", "x....", "xx..."]);
-    expect(seen(M3N5, { queryOffset: 7, window: [0, 0], sinkTokens: 1 })).toEqual(["x....", "x....", "x...."]);
+    expect(seen(M3N5, { attentionChunk: 2, causal: true, sinkTokens: 1 })).toEqual([
+      "x.x..",
+      "x.xx.",
+      "x...x",
+    ]);
+    expect(seen(M3N5, { causal: "top-left", window: [0, -1], sinkTokens: 9 })).toEqual([
+      "x....",
+      "xx...",
+      "xxx..",
+    ]);
+    expect(seen(M3N5, { queryOffset: -1, window: [0, 0], sinkTokens: 1 })).toEqual([
+      ".....",
+      "x....",
+      "xx...",
+    ]);
+    expect(seen(M3N5, { queryOffset: 7, window: [0, 0], sinkTokens: 1 })).toEqual([
+      "x....",
+      "x....",
+      "x....",
+    ]);
   });
 });
 
@@ -77,7 +97,14 @@ describe("attentionChunk", () => {
 describe("qLengths", () => {
   it("ends the used queries, which align a causal mask", () => {
     const two = { B: 2, M: 3, N: 4 };
-    expect(seen(two, { qLengths: [1, 0] })).toEqual(["xxxx", "....", "....", "....", "....", "...."]);
+    expect(seen(two, { qLengths: [1, 0] })).toEqual([
+      "xxxx",
+      "....",
+      "....",
+      "....",
+      "....",
+      "....",
+    ]);
     expect(seen(two, { qLengths: [2, 3], kvLengths: [3, 4], causal: true })).toEqual([
       "xx..",
       "xxx.",
@@ -86,21 +113,48 @@ describe("qLengths", () => {
       "xxx.",
       "xxxx",
     ]);
-    expect(seen(two, { qLengths: [9, -1] })).toEqual(["xxxx", "xxxx", "xxxx", "....", "....", "...."]);
+    expect(seen(two, { qLengths: [9, -1] })).toEqual([
+      "xxxx",
+      "xxxx",
+      "xxxx",
+      "....",
+      "....",
+      "....",
+    ]);
   });
 });
 
 describe("mask", () => {
   it("shows the keys of its non-zero elements, broadcast along axes of size 1", () => {
     const sizes = { B: 2, H: 2, M: 1, N: 3 };
-    expect(seen(sizes, { mask: tensor([1, 1, 1, 3], [1, 0, 7]) })).toEqual(["x.x", "x.x", "x.x", "x.x"]);
-    expect(seen(sizes, { mask: tensor([2, 1, 1, 3], [1, 0, 1, 0, 0, 0]) })).toEqual(["x.x", "x.x", "...", "..."]);
-    expect(seen(sizes, { mask: tensor([1, 2, 1, 1], [0, 1]) })).toEqual(["...", "xxx", "...", "xxx"]);
+    expect(seen(sizes, { mask: tensor([1, 1, 1, 3], [1, 0, 7]) })).toEqual([
+      "x.x",
+      "x.x",
+      "x.x",
+      "x.x",
+    ]);
+    expect(seen(sizes, { mask: tensor([2, 1, 1, 3], [1, 0, 1, 0, 0, 0]) })).toEqual([
+      "x.x",
+      "x.x",
+      "...",
+      "...",
+    ]);
+    expect(seen(sizes, { mask: tensor([1, 2, 1, 1], [0, 1]) })).toEqual([
+      "...",
+      "xxx",
+      "...",
+      "xxx",
+    ]);
     expect(seen({ M: 2, N: 2 }, { mask: tensor([1, 1, 2, 1], [1, 0]) })).toEqual(["xx", ".."]);
   });
 
   it("reads strides and an offset, and joins other masks", () => {
-    const mask = { data: [9, 1, 0, 0, 1, 1, 1], shape: [1, 1, 2, 3], strides: [0, 0, 1, 2], offset: 1 };
+    const mask = {
+      data: [9, 1, 0, 0, 1, 1, 1],
+      shape: [1, 1, 2, 3],
+      strides: [0, 0, 1, 2],
+      offset: 1,
+    };
     expect(seen({ M: 2, N: 3 }, { mask })).toEqual(["x.x", ".xx"]);
     expect(seen({ M: 2, N: 3 }, { mask, causal: true })).toEqual(["x..", ".xx"]);
     expect(seen({ M: 2, N: 3 }, { mask, window: [0, -1] })).toEqual(["..x", "..x"]);
@@ -119,12 +173,9 @@ describe("maskFunction", () => {
       { batch: 0, head: 0, qIdx: 0, kvIdx: 0, position: 5 },
       { batch: 0, head: 0, qIdx: 0, kvIdx: 1, position: 5 },
     ]);
-    expect(seen({ B: 2, H: 2, M: 1, N: 1 }, { maskFunction: ({ batch, head }) => batch !== head })).toEqual([
-      ".",
-      "x",
-      "x",
-      ".",
-    ]);
+    expect(
+      seen({ B: 2, H: 2, M: 1, N: 1 }, { maskFunction: ({ batch, head }) => batch !== head }),
+    ).toEqual([".", "x", "x", "."]);
   });
 });
 
@@ -138,13 +189,21 @@ describe("every mask", () => {
     bias: { bias },
     maskFunction: { maskFunction: ({ kvIdx }) => kvIdx === 1 },
   };
-  it.each(Object.entries(kinds))("%s hides NaN and wins over biases and functions", (_, options) => {
-    const poisoned = tensor([1, 1, 3, 1], [Number.NaN, 5, Number.POSITIVE_INFINITY]);
-    const q = tensor([1, 1, 1, 1], [1]);
-    close(attention(q, poisoned, poisoned, options).output, [5]);
-    const everything: ReferenceOptions = { softcap: 3, sinks: [EMPTY], alibiSlopes: [2], scoreFunction: () => 1e6 };
-    close(attention(q, poisoned, poisoned, { ...everything, ...options }).output, [5]);
-  });
+  it.each(Object.entries(kinds))(
+    "%s hides NaN and wins over biases and functions",
+    (_, options) => {
+      const poisoned = tensor([1, 1, 3, 1], [Number.NaN, 5, Number.POSITIVE_INFINITY]);
+      const q = tensor([1, 1, 1, 1], [1]);
+      close(attention(q, poisoned, poisoned, options).output, [5]);
+      const everything: ReferenceOptions = {
+        softcap: 3,
+        sinks: [EMPTY],
+        alibiSlopes: [2],
+        scoreFunction: () => 1e6,
+      };
+      close(attention(q, poisoned, poisoned, { ...everything, ...options }).output, [5]);
+    },
+  );
 
   const none: Record<string, ReferenceOptions> = {
     lengths: { kvLengths: [0] },
@@ -166,7 +225,11 @@ describe("every mask", () => {
         rowMax: Float64Array.of(EMPTY),
       });
       const sink = attention(q, poisoned, poisoned, { ...options, precision, sinks: [3] });
-      expect(sink).toEqual({ output: Float64Array.of(0), lse: Float64Array.of(3), rowMax: Float64Array.of(EMPTY) });
+      expect(sink).toEqual({
+        output: Float64Array.of(0),
+        lse: Float64Array.of(3),
+        rowMax: Float64Array.of(EMPTY),
+      });
     }
   });
 });

@@ -8,7 +8,8 @@ const NONE = Number.NEGATIVE_INFINITY;
 
 describe("reference mergeAttention", () => {
   it("weighs partials by exp(LSE)", () => {
-    // Rows of two columns. Row 0: sums of exp of 1, 2 and 4, so weights 1/7, 2/7, 4/7. Row 1: of 3 and 1, and no key.
+    // Rows of two columns. Row 0: sums of exp of 1, 2 and 4, so weights 1/7, 2/7, 4/7. Row 1: of 3
+    // and 1, and no key.
     const { output, lse } = mergeAttention([
       { output: [70, 7, 4, 8], lse: [0, Math.log(3)] },
       { output: [7, 14, 8, 0], lse: [Math.LN2, 0] },
@@ -40,7 +41,10 @@ describe("reference mergeAttention", () => {
     expect([...lse]).toEqual([1e4 + Math.LN2, 1e4, -1e4 + Math.LN2]);
   });
   it("takes no rows", () => {
-    expect(mergeAttention([{ output: [], lse: [] }])).toEqual({ output: new Float64Array(), lse: new Float64Array() });
+    expect(mergeAttention([{ output: [], lse: [] }])).toEqual({
+      output: new Float64Array(),
+      lse: new Float64Array(),
+    });
   });
   it("equals attention over all keys, in f64 to the last digits and in f32 to its precision", () => {
     const B = 2;
@@ -58,7 +62,8 @@ describe("reference mergeAttention", () => {
     });
     const k = normal(2, B * H * N * D);
     const v = normal(3, B * H * N * Dv);
-    const over = (from: number, to: number) => attention(q, keys(from, to, k, D), keys(from, to, v, Dv));
+    const over = (from: number, to: number) =>
+      attention(q, keys(from, to, k, D), keys(from, to, v, Dv));
     const whole = over(0, N);
     const cuts = [0, ...integers(4, 6, 0, N).sort((a, b) => a - b), N];
     const parts = cuts.slice(1).map((to, index) => over(cuts[index], to));

@@ -20,12 +20,20 @@ describe("reference softmaxAlong", () => {
   });
   it("does not count -Infinity", () => {
     close(softmaxAlong(tensor([2, 2], [NONE, 1000, NONE, NONE])), [0, 1, 0, 0]);
-    expect([...softmaxAlong(tensor([2, 2], [NONE, 1000, NONE, NONE]), { log: true })]).toEqual([NONE, 0, NONE, NONE]);
+    expect([...softmaxAlong(tensor([2, 2], [NONE, 1000, NONE, NONE]), { log: true })]).toEqual([
+      NONE,
+      0,
+      NONE,
+      NONE,
+    ]);
   });
   it("is NaN where there is NaN or Infinity", () => {
     const { NaN: nan, POSITIVE_INFINITY: infinite } = Number;
     for (const log of [false, true]) {
-      const values = softmaxAlong(tensor([3, 3], [1, nan, NONE, infinite, NONE, 2, 0, NONE, NONE]), { log });
+      const values = softmaxAlong(
+        tensor([3, 3], [1, nan, NONE, infinite, NONE, 2, 0, NONE, NONE]),
+        { log },
+      );
       expect([...values.slice(0, 6)]).toEqual(new Array(6).fill(nan));
       expect([...values.slice(6)]).toEqual(log ? [0, NONE, NONE] : [1, 0, 0]);
     }
@@ -52,15 +60,23 @@ describe("reference layerNorm", () => {
       expect([...output]).toEqual([1, 2, 3, 1, 2, 3]);
       expect([...mean]).toEqual([0.1, 7e8]);
     }
-    expect([...layerNorm(tensor([1, 2], [0, 0]), { rms: true, epsilon: 0 }).output]).toEqual([0, 0]);
+    expect([...layerNorm(tensor([1, 2], [0, 0]), { rms: true, epsilon: 0 }).output]).toEqual([
+      0, 0,
+    ]);
   });
   it("divides by the root mean square", () => {
-    const { output, mean } = layerNorm(tensor([1, 2], [1, 7]), { rms: true, epsilon: 0 }); // mean square 25
+    // mean square 25
+    const { output, mean } = layerNorm(tensor([1, 2], [1, 7]), { rms: true, epsilon: 0 });
     close(output, [1 / 5, 7 / 5]);
     close(mean, [0]);
   });
   it("is of a sum, over as many axes as asked for", () => {
-    const options = { residual: tensor([2, 1], [1, 2]), residualBias: tensor([2], [-1, -2]), axis: 0, epsilon: 0 };
+    const options = {
+      residual: tensor([2, 1], [1, 2]),
+      residualBias: tensor([2], [-1, -2]),
+      axis: 0,
+      epsilon: 0,
+    };
     const { sum, mean, output } = layerNorm(tensor([2, 2], [1, 3, 4, 8]), options); // 1, 2, 5, 8
     close(sum, [1, 2, 5, 8]);
     close(mean, [4]);

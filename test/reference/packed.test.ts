@@ -30,7 +30,11 @@ const k = random(2, [1, Hkv, 9, D]);
 const v = random(3, [1, Hkv, 9, Dv]);
 
 /** Rows start .. end of [1, heads, total, size]. */
-function slice({ data, shape, offset = 0 }: ReferenceTensor, start: number, end: number): ReferenceTensor {
+function slice(
+  { data, shape, offset = 0 }: ReferenceTensor,
+  start: number,
+  end: number,
+): ReferenceTensor {
   const [, heads, total, size] = shape;
   return {
     data,
@@ -55,7 +59,10 @@ const cases: Record<string, [ReferenceOptions, (b: number) => ReferenceOptions]>
     { causal: true, kvLengths: [2, 1, 0, 4], qLengths: [1, 0, 2, 9] },
     (b) => ({ causal: true, kvLengths: [[2, 1, 0, 4][b]], qLengths: [[1, 0, 2, 9][b]] }),
   ],
-  "window and offsets": [{ window: [1, 1], queryOffset: [0, 1, 2, 3] }, (b) => ({ window: [1, 1], queryOffset: b })],
+  "window and offsets": [
+    { window: [1, 1], queryOffset: [0, 1, 2, 3] },
+    (b) => ({ window: [1, 1], queryOffset: b }),
+  ],
   chunk: [{ attentionChunk: 2 }, () => ({ attentionChunk: 2 })],
   slopes: [
     { alibiSlopes: Array.from({ length: 16 }, (_, i) => i / 8) },
@@ -63,7 +70,14 @@ const cases: Record<string, [ReferenceOptions, (b: number) => ReferenceOptions]>
   ],
   bias: [
     { bias: random(4, [4, H, 3, 5]) },
-    (b) => ({ bias: { ...random(4, [4, H, 3, 5]), shape: [1, H, 3, 5], strides: [0, 15, 5, 1], offset: b * 60 } }),
+    (b) => ({
+      bias: {
+        ...random(4, [4, H, 3, 5]),
+        shape: [1, H, 3, 5],
+        strides: [0, 15, 5, 1],
+        offset: b * 60,
+      },
+    }),
   ],
   mask: [
     { mask: tensor([4, 1, 1, 5], [1, 0, 1, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 0, 1]) },
@@ -136,7 +150,12 @@ describe("packed sequences", () => {
   it("leave rows of no entry empty, without a sink too", () => {
     const values = tensor([1, 1, 2, 1], [3, 5]);
     const options = { cuSeqlensQ: [1, 2], cuSeqlensKv: [0, 2], sinks: [0] };
-    const { output, lse, rowMax } = attention(zeros(1, 1, 3, 1), zeros(1, 1, 2, 1), values, options);
+    const { output, lse, rowMax } = attention(
+      zeros(1, 1, 3, 1),
+      zeros(1, 1, 2, 1),
+      values,
+      options,
+    );
     close(output, [0, 8 / 3, 0]);
     close(lse, [EMPTY, Math.log(3), EMPTY]);
     close(rowMax, [EMPTY, 0, EMPTY]);

@@ -34,6 +34,9 @@ describe("reference pointwise", () => {
     ]);
     // u(1) = sqrt(2 / pi) 1.044715
     const tanh = Math.tanh(0.7978845608028654 * 1.044715);
-    close(pointwise(tensor([2], [1, -1]), { activation: "gelu-tanh" }), [0.5 * (1 + tanh), -0.5 * (1 - tanh)]);
+    close(pointwise(tensor([2], [1, -1]), { activation: "gelu-tanh" }), [
+      0.5 * (1 + tanh),
+      -0.5 * (1 - tanh),
+    ]);
   });
 });

@@ -2,7 +2,12 @@
 
 import { describe, expect, it } from "vitest";
 import { alibiSlopes, sinusoidalPositions, t5Buckets } from "../../src/index.ts";
-import { positionBias, positionEncoding, relativeBucket, sinusoidalEncoding } from "../../src/reference/index.ts";
+import {
+  positionBias,
+  positionEncoding,
+  relativeBucket,
+  sinusoidalEncoding,
+} from "../../src/reference/index.ts";
 import { close, tensor } from "./hand.ts";
 
 const { sin, cos } = Math;
@@ -11,7 +16,12 @@ describe("sinusoidal encodings", () => {
   it("are sine and cosine of falling frequencies in turn", () => {
     // 10000^(-2 / 4) = 1 / 100
     close(sinusoidalEncoding(3, 4), [sin(3), cos(3), sin(0.03), cos(0.03)]);
-    close(sinusoidalEncoding(-2, 4, { maxWavelength: 256 }), [sin(-2), cos(-2), sin(-1 / 8), cos(-1 / 8)]);
+    close(sinusoidalEncoding(-2, 4, { maxWavelength: 256 }), [
+      sin(-2),
+      cos(-2),
+      sin(-1 / 8),
+      cos(-1 / 8),
+    ]);
     close(sinusoidalEncoding(0, 6), [0, 1, 0, 1, 0, 1]);
   });
   it("end with a sine in rows of an odd number", () => {
@@ -32,7 +42,9 @@ describe("sinusoidal encodings", () => {
     ] as const;
     for (const { width, options } of cases) {
       const positions = [0, 1, 7, 100_000, -3];
-      const expected = positions.flatMap((position) => sinusoidalEncoding(position, width, options)).map(Math.fround);
+      const expected = positions
+        .flatMap((position) => sinusoidalEncoding(position, width, options))
+        .map(Math.fround);
       expect([...sinusoidalPositions(positions, width, options)]).toEqual(expected);
     }
     expect(sinusoidalPositions(3, 4)).toEqual(sinusoidalPositions([0, 1, 2], 4));
@@ -42,7 +54,8 @@ describe("sinusoidal encodings", () => {
 
 describe("reference positionBias", () => {
   it("looks buckets up by distance", () => {
-    // 4 buckets of both sides: 0 is the key's own and all before it but the next one, 1; 2 and 3 are for keys after.
+    // 4 buckets of both sides: 0 is the key's own and all before it but the next one, 1; 2 and 3
+    // are for keys after.
     const table = tensor([4, 2], [10, 20, 11, 21, 12, 22, 13, 23]);
     const found = positionBias([1, 2, 2, 2], { table, maxDistance: 8, queryOffset: 1 });
     const bucket = (distance: number) => relativeBucket(distance, 4, true, 8);
@@ -51,7 +64,11 @@ describe("reference positionBias", () => {
   });
   it("is gated", () => {
     // sigmoid(ln 3) = 3 / 4, sigmoid(0) = 1 / 2: 3 / 4 (1 / 2 * 6 - 1) + 2 = 7 / 2
-    const gates = { update: tensor([1, 1, 1, 1], [Math.log(3)]), reset: tensor([1], [0]), scale: tensor([1], [6]) };
+    const gates = {
+      update: tensor([1, 1, 1, 1], [Math.log(3)]),
+      reset: tensor([1], [0]),
+      scale: tensor([1], [6]),
+    };
     close(positionBias([1, 1, 1, 2], { bias: tensor([2], [2, 4]), gates }), [7, 14]);
   });
 });
@@ -72,7 +89,16 @@ describe("reference positionEncoding", () => {
   });
   it("adds sinusoidal encodings", () => {
     const options = { position: (batch: number, row: number) => batch + row };
-    close(positionEncoding(x, options), [1, 3, 3 + sin(1), 4 + cos(1), 5 + sin(1), 6 + cos(1), 7 + sin(2), 8 + cos(2)]);
+    close(positionEncoding(x, options), [
+      1,
+      3,
+      3 + sin(1),
+      4 + cos(1),
+      5 + sin(1),
+      6 + cos(1),
+      7 + sin(2),
+      8 + cos(2),
+    ]);
   });
 });
 
@@ -90,12 +116,13 @@ describe("ALiBi's slopes", () => {
 
 describe("T5's buckets", () => {
   it("are one a distance up to half of them, then wider", () => {
-    // 8 buckets of one side: 0 1 2 3 alone, then bounds 4 * 2^(k / 4 * log2(64 / 4)) = 4, 8, 16, 32.
+    // 8 buckets of one side: 0 1 2 3 alone, then bounds 4 * 2^(k / 4 * log2(64 / 4)) = 4, 8, 16,
+    // 32.
     const options = { buckets: 8, bidirectional: false, maxDistance: 64 } as const;
     const behind = t5Buckets(70, 1, options);
-    expect([0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 63, 64, 69].map((distance) => behind[distance])).toEqual([
-      0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 7, 7, 7, 7,
-    ]);
+    expect(
+      [0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 63, 64, 69].map((distance) => behind[distance]),
+    ).toEqual([0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 7, 7, 7, 7]);
     expect([...t5Buckets(1, 3, options)]).toEqual([0, 0, 0]); // keys after the query
   });
   it("are others for keys after the query, if there are two sides", () => {

@@ -21,22 +21,35 @@ describe("project", () => {
   });
   it("keeps batch entries and heads apart, in row-major order", () => {
     const entries = { data: [1, 2, 3, 4], shape: [2, 2, 1, 1] };
-    expect([...project(entries, { data: [1, 10], shape: [2, 1] })]).toEqual([1, 10, 2, 20, 3, 30, 4, 40]);
+    expect([...project(entries, { data: [1, 10], shape: [2, 1] })]).toEqual([
+      1, 10, 2, 20, 3, 30, 4, 40,
+    ]);
   });
   it("takes a weight for each entry and head, or one for all entries", () => {
     const entries = { data: [1, 2, 3, 4], shape: [2, 2, 1, 1] };
-    expect([...project(entries, { data: [1, 10, 100, 1000], shape: [2, 2, 1, 1] })]).toEqual([1, 20, 300, 4000]);
+    expect([...project(entries, { data: [1, 10, 100, 1000], shape: [2, 2, 1, 1] })]).toEqual([
+      1, 20, 300, 4000,
+    ]);
     expect([...project(entries, { data: [1, 10], shape: [1, 2, 1, 1] })]).toEqual([1, 20, 3, 40]);
   });
   it("is the bias where there is nothing to sum over", () => {
-    expect([...project({ data: [], shape: [2, 0] }, { data: [], shape: [1, 0] }, { data: [7], shape: [1] })]).toEqual([
-      7, 7,
-    ]);
+    expect([
+      ...project(
+        { data: [], shape: [2, 0] },
+        { data: [], shape: [1, 0] },
+        { data: [7], shape: [1] },
+      ),
+    ]).toEqual([7, 7]);
   });
   it("rounds every operation where it is asked to", () => {
-    const third = project({ data: [1], shape: [1, 1] }, { data: [1 / 3], shape: [1, 1] }, undefined, {
-      precision: "f32",
-    });
+    const third = project(
+      { data: [1], shape: [1, 1] },
+      { data: [1 / 3], shape: [1, 1] },
+      undefined,
+      {
+        precision: "f32",
+      },
+    );
     expect(third[0]).toBe(Math.fround(1 / 3));
   });
 });

@@ -1,12 +1,20 @@
 // The reference rotary embedding, and the engine's frequencies, against numbers worked by hand.
 
 import { describe, expect, it } from "vitest";
-import { rotaryFrequencies as ours, type RotaryOptions } from "../../src/positions/rotary_options.ts";
+import {
+  rotaryFrequencies as ours,
+  type RotaryOptions,
+} from "../../src/positions/rotary_options.ts";
 import { rotary, rotaryFrequencies } from "../../src/reference/index.ts";
 import { close, tensor } from "./hand.ts";
 
 /** Both implementations must give these. */
-function frequencies(rotaryDim: number, options: RotaryOptions, expected: number[], factor = 1): void {
+function frequencies(
+  rotaryDim: number,
+  options: RotaryOptions,
+  expected: number[],
+  factor = 1,
+): void {
   for (const result of [ours(rotaryDim, options), rotaryFrequencies(rotaryDim, options)]) {
     close(result.frequencies, expected);
     expect(result.attentionFactor).toBeCloseTo(factor, 12);
@@ -35,7 +43,8 @@ describe("rotary frequencies", () => {
     const scaling = { type: "dynamic", factor: 4, originalMaxPositions: 100 } as const;
     // 4 * 275 / 100 - 3 = 8, so as above
     frequencies(4, { base: 16, scaling: { ...scaling, length: 275 } }, [1, 1 / 32]);
-    for (const length of [1, 100]) frequencies(4, { base: 16, scaling: { ...scaling, length } }, [1, 1 / 4]);
+    for (const length of [1, 100])
+      frequencies(4, { base: 16, scaling: { ...scaling, length } }, [1, 1 / 4]);
     frequencies(2, { scaling: { ...scaling, length: 275 } }, [1]);
   });
   it("of LongRoPE are divided by the model's factors for this length, with an attention factor", () => {
@@ -45,23 +54,36 @@ describe("rotary frequencies", () => {
     frequencies(4, { base: 16, scaling: { ...scaling, length: 4096 } }, [1, 1 / 8], factor);
     frequencies(4, { base: 16, scaling: { ...scaling, length: 4097 } }, [1 / 4, 1 / 32], factor);
     frequencies(4, { base: 16, scaling: { ...scaling, factor: 1, length: 1 } }, [1, 1 / 8]);
-    frequencies(4, { base: 16, scaling: { ...scaling, length: 1 }, attentionFactor: 1.5 }, [1, 1 / 8], 1.5);
+    frequencies(
+      4,
+      { base: 16, scaling: { ...scaling, length: 1 }, attentionFactor: 1.5 },
+      [1, 1 / 8],
+      1.5,
+    );
   });
   it("of Llama 3.1 are kept, mixed or divided by how often they turn", () => {
-    // Of 10 turns, 2.5, 0.625 and 0.15625: the second is halfway from 1 to 4, and so half kept and half divided.
+    // Of 10 turns, 2.5, 0.625 and 0.15625: the second is halfway from 1 to 4, and so half kept and
+    // half divided.
     const scaling = { type: "llama3", factor: 8, originalMaxPositions: turns(10) } as const;
     frequencies(8, { base: 256, scaling }, [1, (1 / 4) * (1 / 2 + 1 / 16), 1 / 128, 1 / 512]);
     // A quarter of the way from 2 to 4
     const narrow = { ...scaling, lowFreqFactor: 2, highFreqFactor: 4 } as const;
-    frequencies(8, { base: 256, scaling: narrow }, [1, (1 / 4) * (1 / 4 + 3 / 32), 1 / 128, 1 / 512]);
+    frequencies(8, { base: 256, scaling: narrow }, [
+      1,
+      (1 / 4) * (1 / 4 + 3 / 32),
+      1 / 128,
+      1 / 512,
+    ]);
   });
   it("of YaRN are kept before the ramp, divided after it, and mixed on it", () => {
-    // Turns 64, 16, 4, 1, 1/4 ...: 32 turns lie at pair 0.5, 1 turn at pair 3, so the ramp runs from 0 to 3.
+    // Turns 64, 16, 4, 1, 1/4 ...: 32 turns lie at pair 0.5, 1 turn at pair 3, so the ramp runs
+    // from 0 to 3.
     const scaling = { type: "yarn", factor: 2, originalMaxPositions: turns(64) } as const;
     const base = 4 ** 6;
     const factor = 0.1 * Math.log(2) + 1;
     const ramp = [1, 5 / 6, 4 / 6, 1 / 2, 1 / 2, 1 / 2].map((share, k) => share / 4 ** k);
-    // The last pair on the ramp is pair 3 up to rounding: the logarithm of its turns may come out above 0.
+    // The last pair on the ramp is pair 3 up to rounding: the logarithm of its turns may come out
+    // above 0.
     const exact = { ...scaling, originalMaxPositions: turns(64) * (1 - 1e-12) };
     frequencies(12, { base, scaling: exact }, ramp, factor);
     // Without truncation from 0.5 to 3: pair 1 is a fifth of the way, pair 2 three fifths.
@@ -98,10 +120,14 @@ describe("reference rotary", () => {
     );
 
   it("turns half pairs, or interleaved ones", () => {
-    // Rows 1..4, 5..8 and 9..12. Pairs (1, 3), (2, 4); at position 1 (5, 7) -> (-7, 5) and (6, 8) -> (-6, -8).
+    // Rows 1..4, 5..8 and 9..12. Pairs (1, 3), (2, 4); at position 1 (5, 7) -> (-7, 5) and (6, 8)
+    // -> (-6, -8).
     close(rotary(x(3, 4), quarter), [1, 2, 3, 4, -7, -6, 5, -8, -9, 10, -11, 12]);
     // Pairs (5, 6) -> (-6, 5), (7, 8) -> (-7, -8)
-    close(rotary(x(3, 4), { ...quarter, interleaved: true }), [1, 2, 3, 4, -6, 5, -7, -8, -9, -10, 11, 12]);
+    close(
+      rotary(x(3, 4), { ...quarter, interleaved: true }),
+      [1, 2, 3, 4, -6, 5, -7, -8, -9, -10, 11, 12],
+    );
   });
   it("copies what is not rotated", () => {
     const options = { rotaryDim: 2, frequencies: [Math.PI / 2] };
@@ -118,7 +144,11 @@ describe("reference rotary", () => {
   });
   it("takes pairs by positions of time, height and width", () => {
     // Positions 0, 1 and 2: pairs of those stay, turn by a quarter, or by a half.
-    const options = { interleaved: true, frequencies: new Array(6).fill(Math.PI / 2), position: (s: number) => s };
+    const options = {
+      interleaved: true,
+      frequencies: new Array(6).fill(Math.PI / 2),
+      position: (s: number) => s,
+    };
     const one = tensor([1, 1, 1, 12], new Array(12).fill(1));
     const pairs = (streams: number[]) =>
       streams.flatMap(
@@ -151,7 +181,9 @@ describe("reference rotary", () => {
       const [a, b] = [
         [q, p],
         [k, j],
-      ].map(([row, at]) => rotary(tensor([1, 1, 1, 4], row as number[]), { position: () => at as number }));
+      ].map(([row, at]) =>
+        rotary(tensor([1, 1, 1, 4], row as number[]), { position: () => at as number }),
+      );
       return a.reduce((sum, value, d) => sum + value * b[d], 0);
     };
     expect(product(7, 3)).toBeCloseTo(product(1004, 1000), 10);

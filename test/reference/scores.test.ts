@@ -1,7 +1,12 @@
 // What options make of the scores of the reference, in numbers worked by hand.
 
 import { describe, expect, it } from "vitest";
-import { attention, attentionScores, type ReferencePosition, relativeBucket } from "../../src/reference/index.ts";
+import {
+  attention,
+  attentionScores,
+  type ReferencePosition,
+  relativeBucket,
+} from "../../src/reference/index.ts";
 import { close, tensor, zeros } from "./hand.ts";
 
 const { LN2 } = Math;
@@ -18,7 +23,10 @@ describe("row maximum", () => {
     close(attention(q, k, v, { kvLengths: [2] }).rowMax, [LN2]);
     close(attention(q, k, v, { bias: tensor([1, 1, 1, 3], [5, 0, EMPTY]) }).rowMax, [5]);
     close(
-      attention(tensor([1, 1, 1, 1], [-1]), k, v, { kvLengths: [1], bias: tensor([1, 1, 1, 1], [-7]) }).rowMax,
+      attention(tensor([1, 1, 1, 1], [-1]), k, v, {
+        kvLengths: [1],
+        bias: tensor([1, 1, 1, 1], [-7]),
+      }).rowMax,
       [-7],
     );
   });
@@ -32,8 +40,14 @@ describe("softcap", () => {
     const values = tensor([1, 1, 2, 1], [3, 6]);
     const one = tensor([1, 1, 1, 1], [1]);
     close(attention(one, keys, values, { softcap: 2 }).output, [5]);
-    close(attention(one, tensor([1, 1, 2, 1], [0, s / 10]), values, { softcap: 2, scale: 10 }).output, [5]);
-    close(attention(one, tensor([1, 1, 1, 1], [1e9]), zeros(1, 1, 1, 1), { softcap: 30 }).rowMax, [30]);
+    close(
+      attention(one, tensor([1, 1, 2, 1], [0, s / 10]), values, { softcap: 2, scale: 10 }).output,
+      [5],
+    );
+    close(
+      attention(one, tensor([1, 1, 1, 1], [1e9]), zeros(1, 1, 1, 1), { softcap: 30 }).rowMax,
+      [30],
+    );
   });
 });
 
@@ -47,7 +61,9 @@ describe("score function", () => {
     };
     const bias = tensor([1, 1, 1, 1], [LN2]);
     const keys = tensor([1, 1, 1, 1], [s / LN2]);
-    close(attention(q, keys, nothing, { softcap: 2, scoreFunction, bias, queryOffset: 4 }).rowMax, [3 * LN2]);
+    close(attention(q, keys, nothing, { softcap: 2, scoreFunction, bias, queryOffset: 4 }).rowMax, [
+      3 * LN2,
+    ]);
     expect(calls).toHaveLength(1);
     close([calls[0][0]], [LN2]);
     expect(calls[0][1]).toEqual({ batch: 0, head: 0, qIdx: 0, kvIdx: 0, position: 4 });
@@ -63,21 +79,32 @@ describe("bias", () => {
       bias: tensor([1, 2, 1, 2], [0, LN2, LN2, 0]),
     });
     close(heads.output, [5, 4]);
-    const entries = attention(zeros(2, 1, 1, 1), zeros(2, 1, 2, 1), tensor([2, 1, 2, 1], [3, 6, 30, 60]), {
-      bias: tensor([2, 1, 1, 2], [0, LN2, LN2, 0]),
-    });
+    const entries = attention(
+      zeros(2, 1, 1, 1),
+      zeros(2, 1, 2, 1),
+      tensor([2, 1, 2, 1], [3, 6, 30, 60]),
+      {
+        bias: tensor([2, 1, 1, 2], [0, LN2, LN2, 0]),
+      },
+    );
     close(entries.output, [5, 40]);
   });
 
   it("masks with -Infinity, and with nothing else", () => {
-    close(attention(q, k, v, { bias: tensor([1, 1, 1, 3], [0, 0, EMPTY]) }).output, [(70 + 14) / 3]);
+    close(attention(q, k, v, { bias: tensor([1, 1, 1, 3], [0, 0, EMPTY]) }).output, [
+      (70 + 14) / 3,
+    ]);
     const low = -3.4e38;
-    // The lowest numbers absorb the scores: all keys weigh the same, or none if one key has no such bias.
+    // The lowest numbers absorb the scores: all keys weigh the same, or none if one key has no such
+    // bias.
     for (const precision of ["f64", "f32"] as const) {
       const all = attention(q, k, v, { bias: tensor([1, 1, 1, 1], [low]), precision });
       expect(all.output[0]).toBeCloseTo(98 / 3, 5);
       expect(all.rowMax[0] / low).toBeCloseTo(1, 6);
-      close(attention(q, k, v, { bias: tensor([1, 1, 1, 3], [low, 0, EMPTY]), precision }).output, [7]);
+      close(
+        attention(q, k, v, { bias: tensor([1, 1, 1, 3], [low, 0, EMPTY]), precision }).output,
+        [7],
+      );
     }
   });
 
@@ -85,7 +112,10 @@ describe("bias", () => {
     const lowest = -3.4028234663852886e38;
     const low = tensor([1, 1, 1, 1], [-3e38]);
     const one = tensor([1, 1, 1, 1], [1]);
-    const { output, rowMax } = attention(one, low, tensor([1, 1, 1, 1], [4]), { bias: low, precision: "f32" });
+    const { output, rowMax } = attention(one, low, tensor([1, 1, 1, 1], [4]), {
+      bias: low,
+      precision: "f32",
+    });
     expect([output[0], rowMax[0]]).toEqual([4, lowest]);
     const scoreFunction = () => -1e39;
     expect(attention(one, one, one, { scoreFunction, precision: "f32" }).rowMax[0]).toBe(lowest);
@@ -95,9 +125,15 @@ describe("bias", () => {
 describe("ALiBi", () => {
   it("takes slope times distance off the scores, in both directions", () => {
     close(attention(nothing, k, v, { alibiSlopes: [LN2] }).output, [24]);
-    close(attention(nothing, k, v, { alibiSlopes: [LN2], queryOffset: 1 }).output, [(70 + 2 * 7 + 21) / 4]);
-    close(attention(nothing, k, v, { alibiSlopes: [LN2], queryOffset: 0 }).output, [(4 * 70 + 2 * 7 + 21) / 7]);
-    close(attention(nothing, k, v, { alibiSlopes: [LN2], kvLengths: [2] }).output, [(70 + 2 * 7) / 3]);
+    close(attention(nothing, k, v, { alibiSlopes: [LN2], queryOffset: 1 }).output, [
+      (70 + 2 * 7 + 21) / 4,
+    ]);
+    close(attention(nothing, k, v, { alibiSlopes: [LN2], queryOffset: 0 }).output, [
+      (4 * 70 + 2 * 7 + 21) / 7,
+    ]);
+    close(attention(nothing, k, v, { alibiSlopes: [LN2], kvLengths: [2] }).output, [
+      (70 + 2 * 7) / 3,
+    ]);
   });
 
   it("takes slopes for each query head, or each entry and query head, of grouped heads too", () => {
@@ -113,13 +149,22 @@ describe("ALiBi", () => {
     close(run(Float64Array.of(0, LN2, 2 * LN2, LN2)), [mean, half, quarter, half]);
     close(run(tensor([2, 2], [0, LN2, 2 * LN2, LN2])), [mean, half, quarter, half]);
     close(run(tensor([2, 1], [0, LN2])), [mean, mean, half, half]);
-    close(run({ data: [9, 0, 9, LN2], shape: [2], strides: [2], offset: 1 }), [mean, half, mean, half]);
+    close(run({ data: [9, 0, 9, LN2], shape: [2], strides: [2], offset: 1 }), [
+      mean,
+      half,
+      mean,
+      half,
+    ]);
   });
 });
 
 describe("relative bias", () => {
-  const buckets = (distances: number[], count: number, bidirectional: boolean, maxDistance: number) =>
-    distances.map((distance) => relativeBucket(distance, count, bidirectional, maxDistance));
+  const buckets = (
+    distances: number[],
+    count: number,
+    bidirectional: boolean,
+    maxDistance: number,
+  ) => distances.map((distance) => relativeBucket(distance, count, bidirectional, maxDistance));
 
   it("has a bucket for each small distance, and buckets of growing width up to the last", () => {
     // 8 buckets up to distance 64: 0 1 2 3 | 4..7 | 8..15 | 16..31 | 32..
@@ -128,7 +173,9 @@ describe("relative bias", () => {
     expect(buckets([1, 5, 1000], 8, false, 64)).toEqual([0, 0, 0]);
     // With 16 in both directions, the keys after the query have the upper half.
     expect(buckets(past, 16, true, 64)).toEqual([0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 7, 7, 7]);
-    expect(buckets([1, 3, 4, 7, 8, 31, 32, 1000], 16, true, 64)).toEqual([9, 11, 12, 12, 13, 14, 15, 15]);
+    expect(buckets([1, 3, 4, 7, 8, 31, 32, 1000], 16, true, 64)).toEqual([
+      9, 11, 12, 12, 13, 14, 15, 15,
+    ]);
   });
 
   it("has the buckets of T5: 32 up to distance 128", () => {

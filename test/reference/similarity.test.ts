@@ -46,7 +46,10 @@ describe("cosine similarity", () => {
 describe("rows over their root mean square", () => {
   it("are sqrt(D) long, and scaled as a dot product", () => {
     // Rows [1, 7] and [5, 5] have the mean square 25.
-    close(raw([1, 7], [5, 5, 50, 50], { similarity: { kind: "rms", eps: 1e-300 }, scale: 1 }), [1.6, 1.6]);
+    close(
+      raw([1, 7], [5, 5, 50, 50], { similarity: { kind: "rms", eps: 1e-300 }, scale: 1 }),
+      [1.6, 1.6],
+    );
     close(raw([1, 7], [5, 5], { similarity: { kind: "rms", eps: 1e-300 } }), [1.6 / Math.SQRT2]);
     close(raw([1, 7], [5, 5], { similarity: { kind: "rms", eps: 75 }, scale: 1 }), [0.4]);
   });
@@ -55,12 +58,16 @@ describe("rows over their root mean square", () => {
 describe("additive attention", () => {
   it("sums tanh(q + k) over the columns", () => {
     const similarity = { kind: "additive" } as const;
-    close(raw([THIRD, 0], [0, FIFTHS, THIRD, -FIFTHS], { similarity }), [1 / 3 + 3 / 5, 3 / 5 - 3 / 5]);
+    close(raw([THIRD, 0], [0, FIFTHS, THIRD, -FIFTHS], { similarity }), [
+      1 / 3 + 3 / 5,
+      3 / 5 - 3 / 5,
+    ]);
   });
   it("weighs them by the vector, shared or of each head", () => {
     const q = [THIRD, 0, THIRD, 0];
     const k = [0, FIFTHS];
-    const weighted = (vector: number | number[]) => raw(q, k, { similarity: { kind: "additive", vector } }, 2);
+    const weighted = (vector: number | number[]) =>
+      raw(q, k, { similarity: { kind: "additive", vector } }, 2);
     close(weighted([6, 10]), [8, 8]);
     close(weighted([6, 10, -3, 5]), [8, 2]);
     close(weighted(15), [14, 14]);

@@ -1,7 +1,11 @@
 // Scores, weights and the best keys, in numbers worked by hand.
 
 import { describe, expect, it } from "vitest";
-import { attentionScores, type ReferenceScoreOptions, topKKeys } from "../../src/reference/index.ts";
+import {
+  attentionScores,
+  type ReferenceScoreOptions,
+  topKKeys,
+} from "../../src/reference/index.ts";
 import { close, tensor, zeros } from "./hand.ts";
 
 const { LN2 } = Math;
@@ -39,7 +43,11 @@ describe("attentionScores", () => {
 
   it("counts the sink, and no dropout, in probabilities", () => {
     close(run({ stage: "probabilities" }), [1 / 7, 2 / 7, 4 / 7]);
-    close(run({ stage: "probabilities", sinks: [0], dropout: { p: 1, seed: 0 } }), [1 / 8, 2 / 8, 4 / 8]);
+    close(run({ stage: "probabilities", sinks: [0], dropout: { p: 1, seed: 0 } }), [
+      1 / 8,
+      2 / 8,
+      4 / 8,
+    ]);
   });
 
   it("gives empty and unused rows 0 or -Infinity", () => {
@@ -62,7 +70,10 @@ describe("attentionScores", () => {
   });
 
   it("rounds to f32 when asked", () => {
-    const thirds = attentionScores(zeros(1, 1, 1, 1), k, { stage: "probabilities", precision: "f32" });
+    const thirds = attentionScores(zeros(1, 1, 1, 1), k, {
+      stage: "probabilities",
+      precision: "f32",
+    });
     expect(thirds[0]).toBe(Math.fround(1 / 3));
   });
 });

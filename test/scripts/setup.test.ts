@@ -28,18 +28,21 @@ it("says so when FOVEA_BROWSER names nothing", () => {
 });
 
 // On macOS and Windows browsers are found where installers put them, whatever the path.
-it.skipIf(process.platform !== "linux")("says what to do when no browser is there and none can be had", () => {
-  // No program on the path, no download host, and nothing downloaded before.
-  const folder = mkdtempSync(join(tmpdir(), "fovea-setup-"));
-  const { status, stdout, stderr } = setup({
-    PATH: folder,
-    PLAYWRIGHT_BROWSERS_PATH: folder,
-    PLAYWRIGHT_DOWNLOAD_HOST: "http://127.0.0.1:9",
-  });
-  rmSync(folder, { recursive: true, force: true });
-  expect(stdout).toContain("playwright/cli.js install chromium");
-  expect(stderr.trim().split("\n").at(-1)).toBe(
-    "setup: No browser was found, and none could be installed. Install Chrome, Chromium or Edge, or set FOVEA_BROWSER to the program of one.",
-  );
-  expect(status).toBe(1);
-});
+it.skipIf(process.platform !== "linux")(
+  "says what to do when no browser is there and none can be had",
+  () => {
+    // No program on the path, no download host, and nothing downloaded before.
+    const folder = mkdtempSync(join(tmpdir(), "fovea-setup-"));
+    const { status, stdout, stderr } = setup({
+      PATH: folder,
+      PLAYWRIGHT_BROWSERS_PATH: folder,
+      PLAYWRIGHT_DOWNLOAD_HOST: "http://127.0.0.1:9",
+    });
+    rmSync(folder, { recursive: true, force: true });
+    expect(stdout).toContain("playwright/cli.js install chromium");
+    expect(stderr.trim().split("\n").at(-1)).toBe(
+      "setup: No browser was found, and none could be installed. Install Chrome, Chromium or Edge, or set FOVEA_BROWSER to the program of one.",
+    );
+    expect(status).toBe(1);
+  },
+);

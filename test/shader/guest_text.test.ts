@@ -12,7 +12,8 @@ import { isPredeclared } from "../../src/shader/wgsl_names.ts";
 
 const RULES = { entry: "score", names: new Set(["Position", "HIDDEN", "weights", "slope"]) };
 const read = (source: string) => new GuestText("text", source, RULES);
-const body = (statements: string) => `fn score(s: f32, at: Position) -> f32 { ${statements} return s; }`;
+const body = (statements: string) =>
+  `fn score(s: f32, at: Position) -> f32 { ${statements} return s; }`;
 const PLAIN = body("");
 
 function failure(source: string): string {
@@ -35,15 +36,21 @@ function tokensOf(source: string): string[] {
 
 describe("tokens", () => {
   it("are names of any letters, numbers and signs, between the blanks and comments of WGSL", () => {
-    expect(tokensOf("\ufeffa\u0085Δé_1/* /* } */ // */0x1.8p-3f\u200e1e+5.5h;//x\r.5>>=\v1u")).toEqual(
-      ["a", "Δé_1", "0x1.8p-3f", "1e+5", ".5h", ";", ".5", ">", ">", "=", "1u"], // biome-ignore format: one list
+    expect(
+      tokensOf("\ufeffa\u0085Δé_1/* /* } */ // */0x1.8p-3f\u200e1e+5.5h;//x\r.5>>=\v1u"),
+    ).toEqual(
+      // biome-ignore format: one list
+      ["a", "Δé_1", "0x1.8p-3f", "1e+5", ".5h", ";", ".5", ">", ">", "=", "1u"],
     );
   });
-  it.each(["\n", "\v", "\f", "\r", "\r\n", "\u0085", "\u2028", "\u2029"])("a line ends at %j", (end) => {
-    expect(tokensOf(`// a${end}b`)).toEqual(["b"]);
-    expect(failure(`// a${end} enable f16;`)).toMatch(/^text:2:2: `enable`/);
-    expect(read(`// a${end}${PLAIN}`).lines((name) => name)[0].line).toBe(2);
-  });
+  it.each(["\n", "\v", "\f", "\r", "\r\n", "\u0085", "\u2028", "\u2029"])(
+    "a line ends at %j",
+    (end) => {
+      expect(tokensOf(`// a${end}b`)).toEqual(["b"]);
+      expect(failure(`// a${end} enable f16;`)).toMatch(/^text:2:2: `enable`/);
+      expect(read(`// a${end}${PLAIN}`).lines((name) => name)[0].line).toBe(2);
+    },
+  );
   it.each([
     ["a NUL", `${PLAIN}\0`, "WGSL has no character U+0000"],
     ["half a pair of surrogates", `${PLAIN}\ud800`, "WGSL has no character U+D800"],
@@ -80,7 +87,9 @@ describe("a text may have", () => {
     ["letters of the world", "let Ünïcode = s; let 変数 = Ünïcode; _ = 変数;"],
   ])("%s", (_, statements) => {
     const helper = "fn ptr_of(p: ptr<function, f32>) -> f32 { return *p; }";
-    expect(read(`${body(statements)}\n@must_use ${helper}`).head?.signature).toBe("(s:f32,at:Position)->f32");
+    expect(read(`${body(statements)}\n@must_use ${helper}`).head?.signature).toBe(
+      "(s:f32,at:Position)->f32",
+    );
   });
   it("declarations in any order", () => {
     const text = read(
@@ -95,9 +104,21 @@ describe("a text may have", () => {
 
 describe("a text is refused, with line and column,", () => {
   it.each([
-    ["an entry point", `\n @compute @workgroup_size(1) fn x() {} ${PLAIN}`, "text:2:2: `@compute` can't be"],
-    ["an attribute of a parameter", "fn score(@builtin(position) s: f32) -> f32 { }", "text:1:10: `@builtin` can't be"],
-    ["an attribute of a statement", body("@diagnostic(off, x) { }"), "text:1:41: `@diagnostic` can't be"],
+    [
+      "an entry point",
+      `\n @compute @workgroup_size(1) fn x() {} ${PLAIN}`,
+      "text:2:2: `@compute` can't be",
+    ],
+    [
+      "an attribute of a parameter",
+      "fn score(@builtin(position) s: f32) -> f32 { }",
+      "text:1:10: `@builtin` can't be",
+    ],
+    [
+      "an attribute of a statement",
+      body("@diagnostic(off, x) { }"),
+      "text:1:41: `@diagnostic` can't be",
+    ],
     ["an import behind a semicolon", `${PLAIN}; import package::a::{b};`, ": `import` can't be"],
     ["an import in a body", body("import package::a;"), "text:1:41: `import` can't be"],
     ["a path", body("_ = package::lib::x();"), "text:1:45: `package` can't be"],
@@ -111,11 +132,23 @@ describe("a text is refused, with line and column,", () => {
     ["an operand", body("_ = q;"), 'text:1:45: there is no "q" here'],
     ["a uniform", body("_ = params.scale;"), 'text:1:45: there is no "params" here'],
     ["a type of ours", body("var w: Work;"), 'text:1:48: there is no "Work" here'],
-    ["a name that is out of scope", body("{ let x = s; } _ = x;"), 'text:1:60: there is no "x" here'],
+    [
+      "a name that is out of scope",
+      body("{ let x = s; } _ = x;"),
+      'text:1:60: there is no "x" here',
+    ],
     ["a counter after its loop", body("for (var i = 0; ; ) { } _ = i;"), 'there is no "i" here'],
     ["a variable in its own value", body("let q = q;"), 'text:1:49: there is no "q" here'],
-    ["a parameter of another function", `fn x(q: f32) { } ${body("_ = q;")}`, 'there is no "q" here'],
-    ["a parameter in the head", `fn x(HEAD_DIM: u32, y: array<f32, HEAD_DIM>) { } ${PLAIN}`, 'no "HEAD_DIM" here'],
+    [
+      "a parameter of another function",
+      `fn x(q: f32) { } ${body("_ = q;")}`,
+      'there is no "q" here',
+    ],
+    [
+      "a parameter in the head",
+      `fn x(HEAD_DIM: u32, y: array<f32, HEAD_DIM>) { } ${PLAIN}`,
+      'no "HEAD_DIM" here',
+    ],
     ["a name in a template", body("var<q> x = s;"), 'there is no "q" here'],
     ["a barrier", body("workgroupBarrier();"), "barriers would stop the kernel"],
     ["a lane", body("_ = quadSwapX(s);"), "lanes of a subgroup"],
@@ -128,7 +161,11 @@ describe("a text is refused, with line and column,", () => {
     ["a constant of itself", `const a = b; const b = a; ${PLAIN}`, "text:1:7: a needs itself"],
     ["two of a name", `const a = 1; ${PLAIN} fn a() { }`, "a is declared twice"],
     ["a type of WGSL", `alias f32 = u32; ${PLAIN}`, "text:1:7: f32 has a meaning already"],
-    ["what it was given", `struct Position { } ${PLAIN}`, "text:1:8: Position has a meaning already"],
+    [
+      "what it was given",
+      `struct Position { } ${PLAIN}`,
+      "text:1:8: Position has a meaning already",
+    ],
     ["a capture", `const slope = 1.0; ${PLAIN}`, "text:1:7: slope has a meaning already"],
     ["underscores", body("let __x = s;"), "text:1:45: `__x` can't be a name"],
     ["a reserved word", body("let final = s;"), "`final` can't be a name: WGSL reserves the word"],
@@ -140,7 +177,11 @@ describe("a text is refused, with line and column,", () => {
     ["an attribute of nothing", `${PLAIN} @must_use`, "nothing follows the attribute"],
     ["braces in a constant", `const a = { }; ${PLAIN}`, "unexpected `{`"],
     ["a loop without a body", body("for (var o = s; ; ) o += 1.0;"), "expected { after the head"],
-    ["a long name", body(`let ${"a".repeat(1001)} = s;`), "a name has 1001 characters; at most 1000"],
+    [
+      "a long name",
+      body(`let ${"a".repeat(1001)} = s;`),
+      "a name has 1001 characters; at most 1000",
+    ],
     ["deep brackets", body(`_ = ${"(".repeat(1e5)}`), "brackets are nested more than 127 deep"],
     ["a long text", " ".repeat(MOST_TEXT + 1), `at most ${MOST_TEXT} are taken`],
   ])("%s", (_, source, message) => {
@@ -150,19 +191,25 @@ describe("a text is refused, with line and column,", () => {
 
 describe("the lines of a text", () => {
   const linked = (text: GuestText, taken: string[]) =>
-    guestLines({ entry: "score", parts: [{ text, suffix: "" }], memory: [], memoryLabel: "" }, new Set(taken));
+    guestLines(
+      { entry: "score", parts: [{ text, suffix: "" }], memory: [], memoryLabel: "" },
+      new Set(taken),
+    );
 
   it("are its tokens in their columns, without comments", () => {
-    const text = read(`// a /* b\r\n/* c\n*/\tfn score(s:f32,at:Position)->f32{ // unroll\u2028 return/**/s; }`);
+    const text = read(
+      `// a /* b\r\n/* c\n*/\tfn score(s:f32,at:Position)->f32{ // unroll\u2028 return/**/s; }`,
+    );
     expect(text.lines((name) => name)).toEqual([
       { module: "text", line: 3, text: "   fn score(s:f32,at:Position)->f32{" },
       { module: "text", line: 4, text: " return    s; }" },
     ]);
   });
   it("keep columns where other names are longer", () => {
-    const lines = linked(read("fn sees(max: f32) -> f32 { return max; } fn min() { } fn score() { sees(1.0); }"), [
-      "sees",
-    ]);
+    const lines = linked(
+      read("fn sees(max: f32) -> f32 { return max; } fn min() { } fn score() { sees(1.0); }"),
+      ["sees"],
+    );
     expect(lines.map(({ text }) => text.trim()).join(" ")).toBe(
       "fn sees_2 (max: f32) -> f32 { return max; } fn min_2 () { } fn score() { sees_2 (1.0); }",
     );
@@ -171,23 +218,30 @@ describe("the lines of a text", () => {
   });
   it("take no name of the kernel, nor one that a variable of the text has", () => {
     const text = read(`fn helper() { } ${body("let helper_2 = s; helper();")}`);
-    const code = linked(text, ["helper", "helper_3"]).map((line) => line.text).join(" "); // biome-ignore format: one thought
+    // biome-ignore format: one thought
+    const code = linked(text, ["helper", "helper_3"]).map((line) => line.text).join(" ");
     expect(code).toMatch(/fn helper_4 .*let helper_2 = s; helper_4/s);
   });
   it("say where columns are not kept, and cost no more than a few times the text", () => {
     const text = read(body(`${" ".repeat(600)}_ = s;`));
-    expect(text.lines((name) => name)).toMatchObject([{ rewritten: true, text: `${body("_ = s;")}` }]);
+    expect(text.lines((name) => name)).toMatchObject([
+      { rewritten: true, text: `${body("_ = s;")}` },
+    ]);
     const many = read(
       `const a = 1.0; ${body(Array.from({ length: 20 }, () => `_ = ${"a+".repeat(200)}a;`).join("\n"))}`,
     );
-    const written = many.lines((name) => `${name}_long`).reduce((sum, line) => sum + line.text.length, 0);
+    const written = many
+      .lines((name) => `${name}_long`)
+      .reduce((sum, line) => sum + line.text.length, 0);
     expect(written).toBeLessThan(20 * many.source.length + 2 ** 17);
   });
 });
 
 it("the names of WGSL that our shaders call are known, so that no text can hide them", () => {
   const folder = resolve(import.meta.dirname, "../../shaders");
-  const files = readdirSync(folder, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".wesl"));
+  const files = readdirSync(folder, { recursive: true, encoding: "utf8" }).filter((file) =>
+    file.endsWith(".wesl"),
+  );
   const declared = new Set<string>();
   const called = new Set<string>();
   for (const file of files) {
@@ -200,7 +254,8 @@ it("the names of WGSL that our shaders call are known, so that no text can hide 
     tokens.forEach((token, index) => {
       const before = tokens[index - 1];
       if (/^(?:fn|struct|alias)$/.test(before)) declared.add(token);
-      else if (/^\w+$/.test(token) && tokens[index + 1] === "(" && before !== "@") called.add(token);
+      else if (/^\w+$/.test(token) && tokens[index + 1] === "(" && before !== "@")
+        called.add(token);
     });
   }
   const keywords = /^(?:if|for|while|switch|return|diagnostic)$/;
@@ -216,8 +271,11 @@ describe("time is linear in the text", () => {
     "a comment": (n) => `/*${"x".repeat(40 * n)}*/${PLAIN}`,
     "nested comments": (n) => "/*".repeat(4 * n) + "*/".repeat(4 * n) + PLAIN,
     "helpers that call each other": (n) =>
-      Array.from({ length: n }, (_, i) => `fn f_${i}() { ${i ? `f_${i - 1}();` : ""} }`).join("\n") + PLAIN,
-    "members and variables": (n) => body(Array.from({ length: n }, (_, i) => `let x${i} = at.head;`).join("")),
+      Array.from({ length: n }, (_, i) => `fn f_${i}() { ${i ? `f_${i - 1}();` : ""} }`).join(
+        "\n",
+      ) + PLAIN,
+    "members and variables": (n) =>
+      body(Array.from({ length: n }, (_, i) => `let x${i} = at.head;`).join("")),
   };
   it.each(Object.entries(texts))(
     "%s",
@@ -242,10 +300,72 @@ describe("time is linear in the text", () => {
 
 describe("any text", () => {
   const fragments = fc.constantFrom(
-    ...["fn ", "score", "(", ")", "{", "}", "[", "]", ";", ",", ":", "->", "f32", "at", "Position", "o", "q", "params"],
-    ...["let ", "var ", "const ", "for ", "if ", "x", "=", "1.0", "1", ".", "@", "compute", "enable ", "import ", "_"],
-    ...["//", "/*", "*/", "\n", "\r", "\u2028", "\u0085", " ", "\0", "é", "\ud800", "<", ">", "&", "main", "::"],
-    ...["return ", "struct ", "alias ", "override ", "discard", "workgroupBarrier", "switch ", "case ", "default"],
+    ...[
+      "fn ",
+      "score",
+      "(",
+      ")",
+      "{",
+      "}",
+      "[",
+      "]",
+      ";",
+      ",",
+      ":",
+      "->",
+      "f32",
+      "at",
+      "Position",
+      "o",
+      "q",
+      "params",
+    ],
+    ...[
+      "let ",
+      "var ",
+      "const ",
+      "for ",
+      "if ",
+      "x",
+      "=",
+      "1.0",
+      "1",
+      ".",
+      "@",
+      "compute",
+      "enable ",
+      "import ",
+      "_",
+    ],
+    ...[
+      "//",
+      "/*",
+      "*/",
+      "\n",
+      "\r",
+      "\u2028",
+      "\u0085",
+      " ",
+      "\0",
+      "é",
+      "\ud800",
+      "<",
+      ">",
+      "&",
+      "main",
+      "::",
+    ],
+    ...[
+      "return ",
+      "struct ",
+      "alias ",
+      "override ",
+      "discard",
+      "workgroupBarrier",
+      "switch ",
+      "case ",
+      "default",
+    ],
   );
   const random = fc.array(fragments, { maxLength: 40 }).map((list) => list.join(""));
   const legal = `struct Pair { a: f32, b: f32 }\nconst N = 2u; // two\nfn helper(p: Pair) -> f32 { return p.a * slope; }
@@ -269,8 +389,11 @@ fn score(s: f32, at: Position) -> f32 { var sum = s; for (var i = 0u; i < N; i++
           return;
         }
         for (const name of text.used) if (!text.declared.has(name)) expect(name).not.toMatch(ours);
-        const code = text.lines((name) => `${name}_renamed`).map((line) => line.text).join("\n"); // biome-ignore format: one thought
-        expect(code).not.toMatch(/\/[/*]|[^\n -~é]|@compute|\b(?:enable|import|override|discard)\b/);
+        // biome-ignore format: one thought
+        const code = text.lines((name) => `${name}_renamed`).map((line) => line.text).join("\n");
+        expect(code).not.toMatch(
+          /\/[/*]|[^\n -~é]|@compute|\b(?:enable|import|override|discard)\b/,
+        );
         const renamed = (name: string) => name.replace(/_renamed$/, "");
         expect(tokensOf(code).map(renamed)).toEqual(tokensOf(source).map(renamed));
       }),

@@ -16,7 +16,8 @@ const MODULES: ModuleMap = {
     "  return twice(SIZE);",
     "}",
   ].join("\n"),
-  "package::lib::math": "fn twice(x: u32) -> u32 { return 2u * x; }\nfn half(x: u32) -> u32 { return x / 2u; }",
+  "package::lib::math":
+    "fn twice(x: u32) -> u32 { return 2u * x; }\nfn half(x: u32) -> u32 { return x / 2u; }",
   "package::slots::config": "const SIZE = 8u;",
 };
 
@@ -85,7 +86,9 @@ describe("link refuses, with module and line,", () => {
     expect(failure({}, "package::gone")).toBe("link: unknown module package::gone");
   });
   it("an unknown module", () => {
-    expect(failure(withMain("\nimport package::gone::{x};"))).toBe("main.wesl:2: unknown module package::gone");
+    expect(failure(withMain("\nimport package::gone::{x};"))).toBe(
+      "main.wesl:2: unknown module package::gone",
+    );
   });
   it("an unknown name", () => {
     const message = failure(withMain("import package::lib::math::{twice, thrice};"));
@@ -103,7 +106,9 @@ describe("link refuses, with module and line,", () => {
     expect(message).toBe("main.wesl:3: twice is also declared at lib/math.wesl:1");
   });
   it("a name declared twice in a module", () => {
-    expect(failure(withMain("const A = 1;\nvar<private> A: u32;"))).toBe("main.wesl:2: A is declared twice");
+    expect(failure(withMain("const A = 1;\nvar<private> A: u32;"))).toBe(
+      "main.wesl:2: A is declared twice",
+    );
   });
   it("an import of another form", () => {
     expect(failure(withMain("import package::lib::math as m;"))).toBe(

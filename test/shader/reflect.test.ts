@@ -1,13 +1,24 @@
-// What TypeScript believes of the shaders, checked against the shaders: bindings, the packing of Params, the size of
-// workgroup memory, and a rule of the house about variables.
+// What TypeScript believes of the shaders, checked against the shaders: bindings, the packing of
+// Params, the size of workgroup memory, and a rule of the house about variables.
 
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { type ArrayInfo, type StructInfo, WgslReflect } from "wgsl_reflect";
 import { BLOCKS, blockMaskModules } from "../../src/kernels/block_mask.ts";
-import { ADVANCE_MODULES, ADVANCE_PARAMS, appendModules, appendStruct, appendTile } from "../../src/kernels/cache.ts";
-import { DECODE_SHAPES, decodeModules, decodeRoot, decodeWorkgroupBytes } from "../../src/kernels/decode.ts";
+import {
+  ADVANCE_MODULES,
+  ADVANCE_PARAMS,
+  appendModules,
+  appendStruct,
+  appendTile,
+} from "../../src/kernels/cache.ts";
+import {
+  DECODE_SHAPES,
+  decodeModules,
+  decodeRoot,
+  decodeWorkgroupBytes,
+} from "../../src/kernels/decode.ts";
 import {
   ADDITIVE_BYTES,
   FORWARD_TILES,
@@ -15,7 +26,12 @@ import {
   forwardRoot,
   forwardWorkgroupBytes,
 } from "../../src/kernels/forward.ts";
-import { type MatrixTile, matrixKernel, matrixTile, matrixWorkgroupBytes } from "../../src/kernels/forward_matrix.ts";
+import {
+  type MatrixTile,
+  matrixKernel,
+  matrixTile,
+  matrixWorkgroupBytes,
+} from "../../src/kernels/forward_matrix.ts";
 import {
   LINEAR_LANES,
   LINEAR_PARAMS,
@@ -27,8 +43,19 @@ import {
   stateVec4s,
 } from "../../src/kernels/linear.ts";
 import { MASK_BITS_MODULES, MASK_KINDS, MASKS } from "../../src/kernels/mask_bits.ts";
-import { MATMUL_TILES, matmulRoot, matmulTileSize, matmulWorkgroupBytes } from "../../src/kernels/matmul.ts";
-import { MERGE_BINDINGS, MERGE_FOLD, MERGE_MODULES, MERGE_PARAMS, MERGE_ROW_TILE } from "../../src/kernels/merge.ts";
+import {
+  MATMUL_TILES,
+  matmulRoot,
+  matmulTileSize,
+  matmulWorkgroupBytes,
+} from "../../src/kernels/matmul.ts";
+import {
+  MERGE_BINDINGS,
+  MERGE_FOLD,
+  MERGE_MODULES,
+  MERGE_PARAMS,
+  MERGE_ROW_TILE,
+} from "../../src/kernels/merge.ts";
 import { PARAMS } from "../../src/kernels/params.ts";
 import { ROTARY_HEADS, rotaryKernelModules } from "../../src/kernels/rotary.ts";
 import { angleTablesShape } from "../../src/kernels/rotary_angles.ts";
@@ -49,7 +76,8 @@ describe.each(KERNEL_VARIANTS)("$name", (variant) => {
   const declared = [...reflection.uniforms, ...reflection.storage]
     .sort((a, b) => a.binding - b.binding)
     .map(({ binding, name, resourceType, access }) => {
-      const type = resourceType === 0 ? "uniform" : access === "read_write" ? "storage" : "read-only-storage";
+      const type =
+        resourceType === 0 ? "uniform" : access === "read_write" ? "storage" : "read-only-storage";
       return { binding, name, type };
     });
 
@@ -68,7 +96,12 @@ describe.each(KERNEL_VARIANTS)("$name", (variant) => {
 });
 
 /** Each uniform struct as the host writes it, and a kernel that has it. */
-const UNIFORMS: readonly (readonly [name: string, host: UniformStruct, root: string, modules: ModuleMap])[] = [
+const UNIFORMS: readonly (readonly [
+  name: string,
+  host: UniformStruct,
+  root: string,
+  modules: ModuleMap,
+])[] = [
   ["Params", PARAMS, KERNEL_VARIANTS[0].root, KERNEL_VARIANTS[0].modules],
   ["Params", LINEAR_PARAMS, "package::linear_scan", linearModules("scan", LINEAR_SPECS.plain)],
   ["Params", ROW_PARAMS, "package::pointwise", rowModules(ROW_KERNELS.pointwise.copy)],
@@ -78,7 +111,13 @@ const UNIFORMS: readonly (readonly [name: string, host: UniformStruct, root: str
   ["Copy", COPY, "package::tables", TABLES_MODULES],
   ["Advance", ADVANCE_PARAMS, "package::cache_advance", ADVANCE_MODULES],
   ...Object.values(APPENDS).map(
-    (choice) => ["Append", appendStruct(choice.headDim), "package::cache_append", appendModules(choice)] as const,
+    (choice) =>
+      [
+        "Append",
+        appendStruct(choice.headDim),
+        "package::cache_append",
+        appendModules(choice),
+      ] as const,
   ),
 ];
 
@@ -106,14 +145,19 @@ describe.each(UNIFORMS)("the uniform %s", (name, host, root, modules) => {
     const view = new DataView(bytes, 256);
     for (const [index, { name, type, offset, count }] of host.members.entries()) {
       const kind = type.startsWith("vec") ? type.at(-1) : type[0];
-      const found = Array.from({ length: count }, (_, i) => view[read[kind as "u"]](offset + 4 * i, true));
+      const found = Array.from({ length: count }, (_, i) =>
+        view[read[kind as "u"]](offset + 4 * i, true),
+      );
       expect(found, name).toEqual(values[index][1].map((x) => x + 0));
     }
   });
 });
 
 describe("a uniform", () => {
-  const struct = new UniformStruct("struct Some {\n  a: u32,\n  b: vec4f, // four\n  c: i32,\n}", "Some");
+  const struct = new UniformStruct(
+    "struct Some {\n  a: u32,\n  b: vec4f, // four\n  c: i32,\n}",
+    "Some",
+  );
   const source = (code: string) => ({
     label: "some kernel",
     code,
@@ -123,17 +167,25 @@ describe("a uniform", () => {
   const bytes = new ArrayBuffer(48);
   it("refuses values that it has no member for, members without a value, and too few numbers", () => {
     const b = [1, 2, 3, 4];
-    expect(() => struct.pack({ a: 1, b, c: 2, d: 3 }, bytes)).toThrow("the uniform Some has no member d.");
+    expect(() => struct.pack({ a: 1, b, c: 2, d: 3 }, bytes)).toThrow(
+      "the uniform Some has no member d.",
+    );
     expect(() => struct.pack({ a: 1, b }, bytes)).toThrow("the uniform Some gets no value for c.");
     expect(() => struct.pack({ a: 1, b, c: undefined }, bytes)).toThrow("gets no value for c");
-    expect(() => struct.pack({ a: 1, b: [1, 2], c: 2 }, bytes)).toThrow("the uniform Some gets 2 numbers for b.");
+    expect(() => struct.pack({ a: 1, b: [1, 2], c: 2 }, bytes)).toThrow(
+      "the uniform Some gets 2 numbers for b.",
+    );
   });
   it("of several kernels asks for what the kernel reads, and has 0 for the rest", () => {
     new Uint8Array(bytes).fill(255);
     struct.pack({ a: 7 }, bytes, 0, source("let x = params.a;"));
-    expect([...new Uint32Array(bytes).subarray(0, 9)]).toEqual([7, 0xffffffff, 0xffffffff, 0xffffffff, 0, 0, 0, 0, 0]);
+    expect([...new Uint32Array(bytes).subarray(0, 9)]).toEqual([
+      7, 0xffffffff, 0xffffffff, 0xffffffff, 0, 0, 0, 0, 0,
+    ]);
     const reads = source("let x = params.a + params.c;");
-    expect(() => struct.pack({ a: 7 }, bytes, 0, reads)).toThrow("gets no value for c of some kernel");
+    expect(() => struct.pack({ a: 7 }, bytes, 0, reads)).toThrow(
+      "gets no value for c of some kernel",
+    );
   });
   it("of rows or of attention fits where plans lay them out", () => {
     expect(ROW_PARAMS.bytes).toBeLessThanOrEqual(PARAMS.bytes);
@@ -151,12 +203,15 @@ describe("linear attention's tiles", () => {
     expect(constant("output", "V_TILES")).toBe(linearTiles(headDim, vDim).vTiles);
     expect(constant("output", "Q_TILE")).toBe(LINEAR_LANES * rows);
     expect(constant("scan", "BLOCKS")).toBe(scanBlocks(headDim, vDim, normalized));
-    for (const kernel of ["scan", "copy"] as const) expect(constant(kernel, "WG_SIZE")).toBe(LINEAR_WG_SIZE);
+    for (const kernel of ["scan", "copy"] as const)
+      expect(constant(kernel, "WG_SIZE")).toBe(LINEAR_WG_SIZE);
     expect(constant("recurrent", "V_BLOCKS")).toBe(recurrent.vBlocks);
   });
   it("take the workgroup memory that their headers say", () => {
     const bytes = (kernel: "states" | "output") =>
-      workgroupBytes(link(`package::linear_${kernel}`, linearModules(kernel, LINEAR_SPECS.gated)).code);
+      workgroupBytes(
+        link(`package::linear_${kernel}`, linearModules(kernel, LINEAR_SPECS.gated)).code,
+      );
     expect(bytes("states")).toBeLessThanOrEqual(8704);
     expect(bytes("output")).toBe(13952);
   });
@@ -224,59 +279,92 @@ describe("workgroup memory", () => {
   it.each([
     { kernel: WEIGHTS, bytes: 10756 },
     { kernel: TOP_KEYS, bytes: 15876 },
-  ])("$kernel.name takes what its header says, below the default limit of WebGPU", ({ kernel, bytes }) => {
-    const { code } = link(`package::${kernel.name}`, scoreModules(kernel, { headDim: 64, ...PLAIN }));
-    expect(workgroupBytes(code)).toBe(bytes);
-    expect(code).toContain(`${bytes.toLocaleString("en")}`);
-  });
+  ])(
+    "$kernel.name takes what its header says, below the default limit of WebGPU",
+    ({ kernel, bytes }) => {
+      const { code } = link(
+        `package::${kernel.name}`,
+        scoreModules(kernel, { headDim: 64, ...PLAIN }),
+      );
+      expect(workgroupBytes(code)).toBe(bytes);
+      expect(code).toContain(`${bytes.toLocaleString("en")}`);
+    },
+  );
   it.each(DECODE_SHAPES)("$name takes what the table of shapes says", async (shape) => {
     for (const [headDim, rows] of [
       [64, 1],
       [40, 4],
     ]) {
       const tile = { ...shape, rows };
-      const { code } = link(decodeRoot(shape), await decodeModules({ headDim, vDim: headDim, tile, ...PLAIN }));
+      const { code } = link(
+        decodeRoot(shape),
+        await decodeModules({ headDim, vDim: headDim, tile, ...PLAIN }),
+      );
       expect(workgroupBytes(code)).toBe(decodeWorkgroupBytes(tile, headDim));
     }
   });
-  it.each(MATMUL_TILES)("matmul $name takes what the tile table says, below the default limit of WebGPU", (tile) => {
-    const variant = KERNEL_VARIANTS.find(({ name }) => name === `matmul ${tile.name}`);
-    const { code } = link(matmulRoot(tile), variant?.modules ?? {});
-    expect(workgroupBytes(code)).toBe(matmulWorkgroupBytes(tile));
-    expect(matmulWorkgroupBytes(tile)).toBeLessThanOrEqual(16384);
-    const { rows, columns } = matmulTileSize(tile);
-    expect(tile.name.replace("-quad", "")).toBe(`${rows}x${columns}`);
-  });
+  it.each(MATMUL_TILES)(
+    "matmul $name takes what the tile table says, below the default limit of WebGPU",
+    (tile) => {
+      const variant = KERNEL_VARIANTS.find(({ name }) => name === `matmul ${tile.name}`);
+      const { code } = link(matmulRoot(tile), variant?.modules ?? {});
+      expect(workgroupBytes(code)).toBe(matmulWorkgroupBytes(tile));
+      expect(matmulWorkgroupBytes(tile)).toBeLessThanOrEqual(16384);
+      const { rows, columns } = matmulTileSize(tile);
+      expect(tile.name.replace("-quad", "")).toBe(`${rows}x${columns}`);
+    },
+  );
   it.each([
     ["f16", 16, 16, 16, 32],
     ["f16", 8, 16, 16, 64],
     ["f32", 8, 8, 8, 32],
-  ] as const)("of matrices of %s, %d x %d x %d, is what the tile says", async (component, M, N, K, lanes) => {
-    const configs = [{ componentType: component, resultComponentType: "f32", M, N, K }];
-    const limits = { configs, subgroupMinSize: 8, subgroupMaxSize: lanes, workgroupBytes: 49152, invocations: 256 };
-    for (const [headDim, vDim] of [
-      [64, 64],
-      [40, 72],
-      [5, 132],
-      [128, 128],
-    ]) {
-      const tile = matrixTile(component, headDim, vDim, limits) as MatrixTile;
-      const { code } = await matrixKernel({ headDim, vDim, tile, ...PLAIN });
-      const bytes = Math.ceil(workgroupBytes(code) / 16) * 16; // one variable is no multiple of 16 bytes
-      expect(bytes, `${headDim}, ${vDim}`).toBe(matrixWorkgroupBytes(tile, headDim, vDim));
-    }
-  });
+  ] as const)(
+    "of matrices of %s, %d x %d x %d, is what the tile says",
+    async (component, M, N, K, lanes) => {
+      const configs = [{ componentType: component, resultComponentType: "f32", M, N, K }];
+      const limits = {
+        configs,
+        subgroupMinSize: 8,
+        subgroupMaxSize: lanes,
+        workgroupBytes: 49152,
+        invocations: 256,
+      };
+      for (const [headDim, vDim] of [
+        [64, 64],
+        [40, 72],
+        [5, 132],
+        [128, 128],
+      ]) {
+        const tile = matrixTile(component, headDim, vDim, limits) as MatrixTile;
+        const { code } = await matrixKernel({ headDim, vDim, tile, ...PLAIN });
+        // one variable is no multiple of 16 bytes
+        const bytes = Math.ceil(workgroupBytes(code) / 16) * 16;
+        expect(bytes, `${headDim}, ${vDim}`).toBe(matrixWorkgroupBytes(tile, headDim, vDim));
+      }
+    },
+  );
   it("has a word more for additive scores", async () => {
     const similarity = { kind: "additive", innerBias: false, unitVector: false } as const;
     for (const tile of FORWARD_TILES.filter(({ form }) => form === "tiles")) {
-      const modules = await forwardModules({ headDim: 64, vDim: 64, tile, ...PLAIN, tables: true, similarity });
+      const modules = await forwardModules({
+        headDim: 64,
+        vDim: 64,
+        tile,
+        ...PLAIN,
+        tables: true,
+        similarity,
+      });
       const { code } = link("package::forward", modules);
-      expect(workgroupBytes(code), tile.name).toBe(forwardWorkgroupBytes(tile, 64, 64) + ADDITIVE_BYTES);
+      expect(workgroupBytes(code), tile.name).toBe(
+        forwardWorkgroupBytes(tile, 64, 64) + ADDITIVE_BYTES,
+      );
     }
   });
   it("fits the default limit of WebGPU in some row for every head dim", () => {
     for (const headDim of [1, 32, 64, 128, 256, 2048]) {
-      const smallest = Math.min(...FORWARD_TILES.map((tile) => forwardWorkgroupBytes(tile, headDim, headDim)));
+      const smallest = Math.min(
+        ...FORWARD_TILES.map((tile) => forwardWorkgroupBytes(tile, headDim, headDim)),
+      );
       expect(smallest).toBeLessThanOrEqual(16384);
     }
   });
@@ -286,8 +374,15 @@ describe("workgroup memory", () => {
 function workgroupBytes(code: string): number {
   const constants = evaluator(code);
   const component = code.includes("alias Component = f16;") ? 2 : 4;
-  const sizes: Readonly<Record<string, number>> = { vec4f: 16, vec2f: 8, vec4h: 8, Component: component };
-  return [...code.matchAll(/var<workgroup> \w+: (?:array<(\w+(?:<u32>)?), (.+)>|atomic<u32>);/g)].reduce(
+  const sizes: Readonly<Record<string, number>> = {
+    vec4f: 16,
+    vec2f: 8,
+    vec4h: 8,
+    Component: component,
+  };
+  return [
+    ...code.matchAll(/var<workgroup> \w+: (?:array<(\w+(?:<u32>)?), (.+)>|atomic<u32>);/g),
+  ].reduce(
     (total, [, element, count = "1u"]) => total + constants(count) * (sizes[element] ?? 4),
     0,
   );
@@ -295,11 +390,17 @@ function workgroupBytes(code: string): number {
 
 /** Evaluates the module constants of a kernel, `select` included. */
 function evaluator(code: string): (expression: string) => number {
-  const constants = new Map([...blankComments(code).matchAll(/^const (\w+) = (.+?);/gm)].map(([, n, e]) => [n, e]));
+  const constants = new Map(
+    [...blankComments(code).matchAll(/^const (\w+) = (.+?);/gm)].map(([, n, e]) => [n, e]),
+  );
   return function evaluate(expression: string): number {
     const text = expression
       .replace(/select\((.+), (.+), (\w+)( == \w+)?\)/, (_, no, yes, flag, equal) =>
-        equal ? `(${flag}${equal} ? ${yes} : ${no})` : constants.get(flag) === "true" ? `(${yes})` : `(${no})`,
+        equal
+          ? `(${flag}${equal} ? ${yes} : ${no})`
+          : constants.get(flag) === "true"
+            ? `(${yes})`
+            : `(${no})`,
       )
       .replace(/(\d+)u\b/g, "$1")
       .replace(/\b[A-Z]\w*/g, (name) => `${evaluate(constants.get(name) ?? "NaN")}`);
@@ -330,7 +431,9 @@ describe("numbers that both sides know", () => {
 
 describe("shader sources", () => {
   const root = join(import.meta.dirname, "../../shaders");
-  const files = readdirSync(root, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".wesl"));
+  const files = readdirSync(root, { recursive: true, encoding: "utf8" }).filter((file) =>
+    file.endsWith(".wesl"),
+  );
 
   // Chromium 156 does not zero a variable again that a loop declares without an initial value.
   it.each(files)("%s gives every variable an initial value", (file) => {

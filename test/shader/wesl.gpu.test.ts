@@ -1,5 +1,5 @@
-// Every root and variant compiles in the browser's compiler, linked by our linker with and without loop expansion, and
-// linked by npm `wesl`, the reference implementation of the import syntax.
+// Every root and variant compiles in the browser's compiler, linked by our linker with and without
+// loop expansion, and linked by npm `wesl`, the reference implementation of the import syntax.
 
 import { describe, expect, it } from "vitest";
 import { link as weslLink } from "wesl/core";
@@ -20,10 +20,14 @@ async function expectCompiles(code: string): Promise<void> {
 
 const texts = (modules: ModuleMap): Record<string, string> =>
   Object.fromEntries(
-    Object.entries(modules).map(([path, source]) => [path, typeof source === "string" ? source : source.text]),
+    Object.entries(modules).map(([path, source]) => [
+      path,
+      typeof source === "string" ? source : source.text,
+    ]),
   );
 
-// Those with shader-f16 compile where there is one: test/portability, and in Dawn for the instruction report.
+// Those with shader-f16 compile where there is one: test/portability, and in Dawn for the
+// instruction report.
 const HERE = KERNEL_VARIANTS.filter(
   ({ root, modules }) => !link(root, modules, { unroll: false }).code.includes("enable f16;"),
 );

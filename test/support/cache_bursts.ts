@@ -1,5 +1,5 @@
-// Calls of a cache that are made one after the other without awaiting any, with what they were given overwritten at once;
-// and calls that must be rejected and change nothing.
+// Calls of a cache that are made one after the other without awaiting any, with what they were
+// given overwritten at once; and calls that must be rejected and change nothing.
 
 import { FoveaError, type Tensor, tensor } from "../../src/index.ts";
 import { type CacheModel, type Drawing, newTokens } from "./cache_model.ts";
@@ -10,7 +10,11 @@ import { product } from "./cases.ts";
 export type Rejection = "shape" | "destroyed" | "buffer" | "counts" | "target";
 
 export type BurstCall =
-  | { readonly append: readonly number[]; readonly batch?: readonly number[]; readonly rejected?: Rejection }
+  | {
+      readonly append: readonly number[];
+      readonly batch?: readonly number[];
+      readonly rejected?: Rejection;
+    }
   | { readonly truncate: readonly [entry: number, tokens: number] }
   | { readonly free: number }
   | { readonly fork: readonly [from: number, to: number] }
@@ -39,7 +43,10 @@ const CODES: Readonly<Record<Exclude<Made["ends"], "well">, readonly string[]>> 
   limit: ["limit"],
 };
 
-/** Makes the calls without awaiting them, and then awaits each. The model is as if they had been made one by one. */
+/**
+ * Makes the calls without awaiting them, and then awaits each. The model is as if they had been
+ * made one by one.
+ */
 export async function runBurst(burst: Burst, calls: readonly BurstCall[]): Promise<void> {
   const { subject } = burst;
   // Batches are made ahead: they are asynchronous, and no calls of the cache.
@@ -53,14 +60,18 @@ export async function runBurst(burst: Burst, calls: readonly BurstCall[]): Promi
   const made: Made[] = [];
   for (const call of calls) {
     const target = targets.get(call);
-    const one = "append" in call ? target && append(burst, call, target, unsure) : change(burst, call, unsure);
+    const one =
+      "append" in call
+        ? target && append(burst, call, target, unsure)
+        : change(burst, call, unsure);
     if (one) made.push(one);
   }
   const ends = await Promise.allSettled(made.map(({ done }) => done));
   for (const [index, end] of ends.entries()) {
     const expected = made[index].ends;
     if (end.status === "fulfilled" && expected === "well") continue;
-    const code = end.status === "rejected" && end.reason instanceof FoveaError ? end.reason.code : undefined;
+    const code =
+      end.status === "rejected" && end.reason instanceof FoveaError ? end.reason.code : undefined;
     if (expected !== "well" && code && CODES[expected].includes(code)) continue;
     throw new Error(
       `call ${index} ought to end ${expected}, got ${end.status} ${end.status === "rejected" ? end.reason : ""}`,
@@ -94,12 +105,15 @@ function append(
   const done = target.append(own, v, { counts: list });
   done.catch(() => {}); // looked at in the end
   if (rejected && rejected !== "buffer" && `${subject.lengths}` !== `${before}`) {
-    throw new Error(`lengths changed from ${before} to ${subject.lengths} by a call that is wrong (${rejected})`);
+    throw new Error(
+      `lengths changed from ${before} to ${subject.lengths} by a call that is wrong (${rejected})`,
+    );
   }
   // What the call was given is the caller's again.
   list.fill(0);
   const { queue } = drawing.device;
-  for (const used of [k, v]) queue.writeBuffer(used.buffer, 0, new Float32Array(used.buffer.size / 4).fill(Number.NaN));
+  for (const used of [k, v])
+    queue.writeBuffer(used.buffer, 0, new Float32Array(used.buffer.size / 4).fill(Number.NaN));
   k.destroy();
   if (rejected) {
     if (rejected === "buffer") for (const entry of entries) unsure.add(entry);
@@ -126,7 +140,11 @@ function wrongAppend(
   return { k: other };
 }
 
-function change({ model, subject }: Burst, call: Exclude<BurstCall, { append: unknown }>, unsure: Set<number>) {
+function change(
+  { model, subject }: Burst,
+  call: Exclude<BurstCall, { append: unknown }>,
+  unsure: Set<number>,
+) {
   const { length } = model.entries;
   if ("truncate" in call || "free" in call) {
     const entry = "free" in call ? call.free : call.truncate[0];
@@ -140,7 +158,8 @@ function change({ model, subject }: Burst, call: Exclude<BurstCall, { append: un
   }
   if ("fork" in call) {
     const [from, to] = call.fork;
-    if (from >= length || to >= length || from === to || model.entries[to].length > 0) return undefined;
+    if (from >= length || to >= length || from === to || model.entries[to].length > 0)
+      return undefined;
     if (unsure.size) return undefined;
     const done = subject.fork(from, to, model.entries[from].length) ?? undefined;
     model.fork(from, to, model.entries[from].length);
@@ -185,6 +204,8 @@ export async function runRejected(
     code = error instanceof FoveaError ? error.code : `${error}`;
   }
   const allowed = [...CODES[rejected], ...(room ? [] : ["limit"])];
-  if (!code || !allowed.includes(code)) throw new Error(`an append (${rejected}) ought to be refused, got ${code}`);
-  if (subject.known() !== before) throw new Error(`from ${before} to ${subject.known()} by a call that was refused`);
+  if (!code || !allowed.includes(code))
+    throw new Error(`an append (${rejected}) ought to be refused, got ${code}`);
+  if (subject.known() !== before)
+    throw new Error(`from ${before} to ${subject.known()} by a call that was refused`);
 }

@@ -1,9 +1,15 @@
-// Histories of key-value caches as plain data: run on the GPU, many steps to a submission, and told by a model that keeps
-// every token in a list. What lies in the cache at each attention is compared with the model's tokens, and the attention
-// with the float64 reference over what lies there.
+// Histories of key-value caches as plain data: run on the GPU, many steps to a submission, and told
+// by a model that keeps every token in a list. What lies in the cache at each attention is compared
+// with the model's tokens, and the attention with the float64 reference over what lies there.
 
 import type { KvSourceOwner } from "../../src/attention/kv_source.ts";
-import { type CacheAppendPlan, FoveaError, planAttention, type Tensor, tensor } from "../../src/index.ts";
+import {
+  type CacheAppendPlan,
+  FoveaError,
+  planAttention,
+  type Tensor,
+  tensor,
+} from "../../src/index.ts";
 import type { ReferenceOptions } from "../../src/reference/index.ts";
 import { normal } from "../../src/reference/random.ts";
 import { type Burst, runBurst, runRejected } from "./cache_bursts.ts";
@@ -73,7 +79,8 @@ class History {
       await compareLook(this.#device, look, this.#problem.dtype ?? "f32").catch((error) =>
         throwLocated(error, look, steps),
       );
-    for (const turned of this.#turned) await this.#compareTurned(turned).catch((e) => throwLocated(e, turned, steps));
+    for (const turned of this.#turned)
+      await this.#compareTurned(turned).catch((e) => throwLocated(e, turned, steps));
   }
 
   destroy(): void {
@@ -98,7 +105,9 @@ class History {
     this.#submit(); // what follows has commands of its own
     if ("reorder" in step) {
       const { length } = this.#model.entries;
-      const sources = this.#model.entries.map((_, entry) => (step.reorder[entry] ?? entry) % length);
+      const sources = this.#model.entries.map(
+        (_, entry) => (step.reorder[entry] ?? entry) % length,
+      );
       await this.#cache.reorder(sources);
       this.#model.reorder(sources);
     }
@@ -140,7 +149,9 @@ class History {
   /** The entries that a step is about: those of its batch that there are, each once. */
   #batchOf(batch: readonly number[] | undefined): number[] {
     const all = this.#model.entries.map((_, entry) => entry);
-    return batch && this.#problem.place === "paged" ? [...new Set(batch.filter((entry) => entry in all))] : all;
+    return batch && this.#problem.place === "paged"
+      ? [...new Set(batch.filter((entry) => entry in all))]
+      : all;
   }
 
   #tensor(shape: readonly number[], data: Float32Array): Tensor {
@@ -159,12 +170,22 @@ class History {
     const counts = entries.map((_, i) => append[i] ?? 0);
     const isPoison = poison && place !== "ring";
     const lengths = entries.map((entry) => this.#model.entries[entry].length);
-    const { k, v, tokens } = newTokens(this.#drawing, lengths, counts, isPoison ? Number.NaN : spread);
+    const { k, v, tokens } = newTokens(
+      this.#drawing,
+      lengths,
+      counts,
+      isPoison ? Number.NaN : spread,
+    );
     const how: RowTransform = defined({ qkNorm, rotary });
     const asked = { heads: Hkv * G, dim: D, deviation: spread };
-    const turned = queries && (qkNorm || rotary) ? newRows(this.#drawing, counts, asked) : undefined;
+    const turned =
+      queries && (qkNorm || rotary) ? newRows(this.#drawing, counts, asked) : undefined;
     const target = await this.#cache.batch(entries);
-    const plan: CacheAppendPlan = await target.planAppend({ k, v, ...(turned && { q: turned.gpu }) });
+    const plan: CacheAppendPlan = await target.planAppend({
+      k,
+      v,
+      ...(turned && { q: turned.gpu }),
+    });
     this.#made.push(plan);
     const room = this.#cache.hasRoom(entries, counts);
     const before = this.#cache.lengths;
@@ -172,7 +193,8 @@ class History {
       plan.encode(this.#encoder, { counts });
     } catch (error) {
       if (!(error instanceof FoveaError) || error.code !== "limit" || room) throw error;
-      if (`${this.#cache.lengths}` !== `${before}`) throw new Error(`lengths changed from ${before} though ${error}`);
+      if (`${this.#cache.lengths}` !== `${before}`)
+        throw new Error(`lengths changed from ${before} though ${error}`);
       return;
     }
     if (!room) throw new Error("the append ought to be refused, for there is no room");
@@ -182,7 +204,10 @@ class History {
           const h = Math.floor(n / counts[b]);
           const i = n % counts[b];
           const position = lengths[b] + i;
-          return { at: turned.at(b, h, i), row: transformed(turned.row(b, h, i), position, "q", how) };
+          return {
+            at: turned.at(b, h, i),
+            row: transformed(turned.row(b, h, i), position, "q", how),
+          };
         }),
       );
       this.#turned.push({ step: index, rows: list, tensor: turned.gpu });
@@ -202,7 +227,8 @@ class History {
     const H = Hkv * G;
     const shape = [entries.length, H, M, D];
     const data = normal(++this.#seed, product(shape));
-    const numbers = (factor: number) => Float32Array.from({ length: H }, (_, h) => factor * (h + 1));
+    const numbers = (factor: number) =>
+      Float32Array.from({ length: H }, (_, h) => factor * (h + 1));
     const features = defined<ReferenceOptions>({
       causal,
       window,
@@ -211,7 +237,8 @@ class History {
       alibiSlopes: this.#problem.alibi ? numbers(0.03) : undefined,
       sinks: this.#problem.sinks ? numbers(0.5) : undefined,
     });
-    const poison = (size: readonly number[]) => this.#tensor(size, new Float32Array(product(size)).fill(Number.NaN));
+    const poison = (size: readonly number[]) =>
+      this.#tensor(size, new Float32Array(product(size)).fill(Number.NaN));
     const output = poison([...shape.slice(0, 3), Dv]);
     const lse = poison(shape.slice(0, 3));
     const cache: KvSourceOwner = await this.#cache.batch(entries);
@@ -223,35 +250,62 @@ class History {
     };
     const q = this.#tensor(shape, data);
     const asked = { q, cache, output, lse, ...gpu, ...(variant !== undefined && { variant }) };
-    const plan = await planAttention(this.#device, asked as unknown as Parameters<typeof planAttention>[1]);
+    const plan = await planAttention(
+      this.#device,
+      asked as unknown as Parameters<typeof planAttention>[1],
+    );
     this.#made.push(plan);
     plan.encode(this.#encoder);
     if (M === 0) return; // nothing is recorded
     const { source } = cache;
     const copies = [source.k, source.v, source.state].map(({ buffer }) => {
-      const copy = this.#device.createBuffer({ size: buffer.size, usage: 4 | 8 }); // COPY_SRC, COPY_DST
+      // COPY_SRC, COPY_DST
+      const copy = this.#device.createBuffer({ size: buffer.size, usage: 4 | 8 });
       this.#encoder.copyBufferToBuffer(buffer, 0, copy, 0, buffer.size);
       this.#made.push(copy);
       return copy;
     });
     const tokens = entries.map((entry) => [...this.#model.entries[entry]]);
     const { entries: lists, rings } = this.#model;
-    const held = entries.map((entry) => new Set(place === "ring" ? rings[entry].values() : lists[entry]));
+    const held = entries.map(
+      (entry) => new Set(place === "ring" ? rings[entry].values() : lists[entry]),
+    );
     const options = { ...features, kvLengths: tokens.map((list) => list.length) };
-    this.#looks.push({ step: index, source, tokens, held, q: { data, shape }, options, output, lse, copies });
+    this.#looks.push({
+      step: index,
+      source,
+      tokens,
+      held,
+      q: { data, shape },
+      options,
+      output,
+      lse,
+      copies,
+    });
   }
 
   /** Queries and window of an attention; of a ring only what it still has. */
-  #seen({ attend, window, sinkTokens, causal = true }: Extract<Step, { attend: unknown }>, entries: readonly number[]) {
+  #seen(
+    { attend, window, sinkTokens, causal = true }: Extract<Step, { attend: unknown }>,
+    entries: readonly number[],
+  ) {
     const { place, ring = 0, window: kept = 0, sinkTokens: first = 0 } = this.#problem;
     if (place !== "ring") {
       const left = window === undefined ? undefined : ([window, causal ? 0 : -1] as const);
       return { M: attend, window: left, sinkTokens: left && sinkTokens, causal };
     }
-    const lost = Math.max(0, ...entries.map((entry) => this.#model.peaks[entry] - this.#model.entries[entry].length));
+    const lost = Math.max(
+      0,
+      ...entries.map((entry) => this.#model.peaks[entry] - this.#model.entries[entry].length),
+    );
     const left = Math.min(window ?? kept, kept, Math.max(0, ring - lost - 1));
     const M = Math.max(0, Math.min(attend, ring - lost - left));
-    return { M, window: [left, 0] as const, sinkTokens: Math.min(sinkTokens ?? 0, first), causal: true };
+    return {
+      M,
+      window: [left, 0] as const,
+      sinkTokens: Math.min(sinkTokens ?? 0, first),
+      causal: true,
+    };
   }
 
   #truncate([entry, tokens]: readonly [number, number]): void {
@@ -275,7 +329,8 @@ class History {
   #expectLengths(): void {
     const expected = this.#model.lengths;
     const { lengths } = this.#cache;
-    if (`${lengths}` !== `${expected}`) throw new Error(`lengths are ${lengths}, expected ${expected}`);
+    if (`${lengths}` !== `${expected}`)
+      throw new Error(`lengths are ${lengths}, expected ${expected}`);
   }
 
   async #compareTurned({ rows, tensor: written }: Turned): Promise<void> {
@@ -295,6 +350,10 @@ const located = (error: unknown, index: number, step: Step) =>
     ? new Error(`${error.message} [step ${index}: ${JSON.stringify(step)}]`, { cause: error })
     : error;
 
-const throwLocated = (error: unknown, { step }: { readonly step: number }, steps: readonly Step[]): never => {
+const throwLocated = (
+  error: unknown,
+  { step }: { readonly step: number },
+  steps: readonly Step[],
+): never => {
   throw located(error, step, steps[step]);
 };

@@ -1,4 +1,5 @@
-// What histories of caches compare: the cache as it was at an attention, read back, and what that attention gave.
+// What histories of caches compare: the cache as it was at an attention, read back, and what that
+// attention gave.
 
 import type { KvSource } from "../../src/attention/kv_source.ts";
 import type { CacheDtype, Tensor } from "../../src/index.ts";
@@ -29,10 +30,15 @@ export interface Look {
   readonly copies: readonly GPUBuffer[];
 }
 
-/** Throws unless a cache was as the model has it, and its attention as the reference's over what lay there. */
+/**
+ * Throws unless a cache was as the model has it, and its attention as the reference's over what lay
+ * there.
+ */
 export async function compareLook(device: GPUDevice, look: Look, dtype: CacheDtype): Promise<void> {
   const { source, tokens, held, q, options, output, lse } = look;
-  const [kBytes, vBytes, stateBytes] = await Promise.all(look.copies.map((copy) => bytesOf(device, copy)));
+  const [kBytes, vBytes, stateBytes] = await Promise.all(
+    look.copies.map((copy) => bytesOf(device, copy)),
+  );
   const placeOf = placesOf(source, new Int32Array(stateBytes), tokens);
   const stored = { k: new StoredRows(source, "k", kBytes), v: new StoredRows(source, "v", vBytes) };
   const N = Math.max(1, ...tokens.map((list) => list.length));
@@ -48,7 +54,13 @@ export async function compareLook(device: GPUDevice, look: Look, dtype: CacheDty
         const [outer, at] = placeOf(b, j);
         for (let h = 0; h < kvHeads; h++) {
           const row = stored[which].row(outer, h, at);
-          expectStored(`${which} of token ${j} of row ${b}, head ${h}`, row, token[which][h], dtype, group);
+          expectStored(
+            `${which} of token ${j} of row ${b}, head ${h}`,
+            row,
+            token[which][h],
+            dtype,
+            group,
+          );
           data.set(row.values, ((b * kvHeads + h) * N + j) * dim);
         }
       }
@@ -59,7 +71,12 @@ export async function compareLook(device: GPUDevice, look: Look, dtype: CacheDty
   const v = keys("v");
   const f64 = reference(q, k, v, options);
   const plain = reference(q, k, v, { ...options, precision: "f32" });
-  expectClose("output", await output.read(), { f64: f64.output, plain: plain.output }, output.shape);
+  expectClose(
+    "output",
+    await output.read(),
+    { f64: f64.output, plain: plain.output },
+    output.shape,
+  );
   expectClose("lse", await lse.read(), { f64: f64.lse, plain: plain.lse }, lse.shape);
 }
 
@@ -77,10 +94,12 @@ async function bytesOf(device: GPUDevice, buffer: GPUBuffer): Promise<ArrayBuffe
 /** Where each token of a batch lies by the state on the GPU, whose lengths are compared. */
 function placesOf(source: KvSource, state: Int32Array, tokens: readonly (readonly Token[])[]) {
   const stride = 1 + source.pagesPerEntry;
-  if (state[0] !== stride) throw new Error(`state: entries have ${state[0]} words, expected ${stride}`);
+  if (state[0] !== stride)
+    throw new Error(`state: entries have ${state[0]} words, expected ${stride}`);
   for (const [b, { length }] of tokens.entries()) {
     const got = state[1 + b * stride];
-    if (got !== length) throw new Error(`state: row ${b} has ${got} tokens on the GPU, expected ${length}`);
+    if (got !== length)
+      throw new Error(`state: row ${b} has ${got} tokens on the GPU, expected ${length}`);
   }
   const { place, pageSize, ring, sinkTokens } = source;
   return (b: number, j: number): readonly [outer: number, row: number] => {

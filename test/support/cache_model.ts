@@ -1,4 +1,5 @@
-// The tokens of a cache as a model that keeps every one of them in a list; and new tokens for it, as tensors and as rows.
+// The tokens of a cache as a model that keeps every one of them in a list; and new tokens for it,
+// as tensors and as rows.
 
 import { type Tensor, tensor } from "../../src/index.ts";
 import { normal } from "../../src/reference/random.ts";
@@ -32,16 +33,23 @@ export class CacheModel {
     const { sinkTokens = 0, ring = 0 } = this.#make;
     for (const token of tokens) {
       const j = this.entries[entry].push(token) - 1;
-      this.rings[entry].set(ring && j >= sinkTokens ? sinkTokens + ((j - sinkTokens) % ring) : j, token);
+      this.rings[entry].set(
+        ring && j >= sinkTokens ? sinkTokens + ((j - sinkTokens) % ring) : j,
+        token,
+      );
     }
     this.peaks[entry] = Math.max(this.peaks[entry], this.entries[entry].length);
   }
 
-  /** The length of an entry after so many tokens are taken back; of a ring, no more than it has beside its window. */
+  /**
+   * The length of an entry after so many tokens are taken back; of a ring, no more than it has
+   * beside its window.
+   */
   cut(entry: number, tokens: number): number {
     const { place, ring = 0, window = 0 } = this.#make;
     const { length } = this.entries[entry];
-    const most = place === "ring" ? Math.max(0, ring - window - 1 - (this.peaks[entry] - length)) : length;
+    const most =
+      place === "ring" ? Math.max(0, ring - window - 1 - (this.peaks[entry] - length)) : length;
     return length - Math.min(tokens, length, most);
   }
 
@@ -107,7 +115,10 @@ export function newRows(
   return { at, row, gpu };
 }
 
-/** Keys and values of new tokens, and the tokens that they become behind those that the entries have. */
+/**
+ * Keys and values of new tokens, and the tokens that they become behind those that the entries
+ * have.
+ */
 export function newTokens(
   drawing: Drawing,
   lengths: readonly number[],

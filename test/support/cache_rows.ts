@@ -1,5 +1,5 @@
-// Rows of a cache as a model knows them: what a token's k or v becomes on its way into the cache, in float64 and in plain
-// f32, and what lies in the cache, read back.
+// Rows of a cache as a model knows them: what a token's k or v becomes on its way into the cache,
+// in float64 and in plain f32, and what lies in the cache, read back.
 
 import type { KvSource } from "../../src/attention/kv_source.ts";
 import { bfloat16Value, float16Value } from "../../src/gpu/read.ts";
@@ -24,12 +24,22 @@ export interface RowTransform {
 
 export const EPSILON = 1e-5;
 
-/** Weights of the norm of q and of k. Seeded by nothing: a cache has the same ones in every test. */
+/**
+ * Weights of the norm of q and of k. Seeded by nothing: a cache has the same ones in every test.
+ */
 export const normWeights = (which: "q" | "k", D: number): Float32Array =>
-  Float32Array.from({ length: D }, (_, d) => 1 + (which === "q" ? 0.5 : -0.25) * Math.cos(3 * d + 1));
+  Float32Array.from(
+    { length: D },
+    (_, d) => 1 + (which === "q" ? 0.5 : -0.25) * Math.cos(3 * d + 1),
+  );
 
 /** A row of k or q of the token at a position. */
-export function transformed(values: Float32Array, position: number, which: "q" | "k", how: RowTransform): Row {
+export function transformed(
+  values: Float32Array,
+  position: number,
+  which: "q" | "k",
+  how: RowTransform,
+): Row {
   const stages = (precision: "f64" | "f32") => {
     let row: Float64Array = Float64Array.from(values);
     if (how.qkNorm) {
@@ -75,7 +85,8 @@ export class StoredRows {
 
   row(outer: number, head: number, row: number): StoredRow {
     const { strides, offset, dtype, shape } = this.#source[this.#which];
-    if (product(shape.slice(0, 1)) <= outer || shape[2] <= row) throw new Error(`no row ${outer}, ${head}, ${row}`);
+    if (product(shape.slice(0, 1)) <= outer || shape[2] <= row)
+      throw new Error(`no row ${outer}, ${head}, ${row}`);
     const start = offset + outer * strides[0] + head * strides[1] + row * strides[2];
     const { quantised: integers } = this.#source;
     if (integers) return this.#integers(start, integers);
@@ -98,13 +109,21 @@ export class StoredRows {
       const word = this.#words[start + groups + Math.floor(d / perWord)] | 0;
       return (word << (32 - bits - bits * (d % perWord))) >> (32 - bits);
     });
-    const values = Float64Array.from(integers, (x, d) => Math.fround(x * scales[Math.floor(d / group)]));
+    const values = Float64Array.from(integers, (x, d) =>
+      Math.fround(x * scales[Math.floor(d / group)]),
+    );
     return { values, scales, integers };
   }
 }
 
 /** Throws unless what lies in the cache is the row, as the cache stores rows. */
-export function expectStored(what: string, stored: StoredRow, row: Row, dtype: CacheDtype, group: number): void {
+export function expectStored(
+  what: string,
+  stored: StoredRow,
+  row: Row,
+  dtype: CacheDtype,
+  group: number,
+): void {
   const untouched = row.exact === row.plain;
   const fail = (d: number, actual: number, expected: number) => {
     throw new Error(`${what}: channel ${d} is ${actual}, expected ${expected}`);
@@ -132,12 +151,16 @@ export function expectStored(what: string, stored: StoredRow, row: Row, dtype: C
   }
   for (let d = 0; d < row.exact.length; d++) {
     const expected = ROUND[dtype](row.exact[d]);
-    if (untouched ? stored.values[d] === expected : isNear(stored.values[d], row, d, dtype)) continue;
+    if (untouched ? stored.values[d] === expected : isNear(stored.values[d], row, d, dtype))
+      continue;
     fail(d, stored.values[d], expected);
   }
 }
 
-/** What f32 arithmetic may be off by on a row: 3 times what a plain evaluation is, and 2e-6 of the largest value. */
+/**
+ * What f32 arithmetic may be off by on a row: 3 times what a plain evaluation is, and 2e-6 of the
+ * largest value.
+ */
 function allowance({ exact, plain }: Row): number {
   let off = 0;
   let largest = 0;
@@ -151,5 +174,7 @@ function allowance({ exact, plain }: Row): number {
 /** Within the allowance before rounding to the dtype, which is monotonous. */
 export function isNear(actual: number, row: Row, d: number, dtype: Float): boolean {
   const slack = allowance(row);
-  return ROUND[dtype](row.exact[d] - slack) <= actual && actual <= ROUND[dtype](row.exact[d] + slack);
+  return (
+    ROUND[dtype](row.exact[d] - slack) <= actual && actual <= ROUND[dtype](row.exact[d] + slack)
+  );
 }

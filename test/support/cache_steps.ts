@@ -9,7 +9,10 @@ export type Step =
       readonly append: readonly number[];
       readonly batch?: readonly number[];
       readonly spread?: number;
-      /** They are NaN and taken back at once: memory past the end of entries is not what it was. Not of a ring. */
+      /**
+       * They are NaN and taken back at once: memory past the end of entries is not what it was. Not
+       * of a ring.
+       */
       readonly poison?: boolean;
     }
   /** So many queries of each entry, the last one at its last token. */
@@ -40,7 +43,9 @@ export type Step =
 export interface CacheCase extends CacheMake {
   /** Query heads of a key head. */
   readonly G: number;
-  /** Default what attention chooses for few queries, and the tile that compiles fastest for many. */
+  /**
+   * Default what attention chooses for few queries, and the tile that compiles fastest for many.
+   */
   readonly variant?: string;
   /** Appends normalise and rotate queries as well. */
   readonly queries?: boolean;

@@ -70,7 +70,9 @@ export function makeCache(device: GPUDevice, make: CacheMake): Promise<Subject> 
     ...defined({ vDim: Dv, dtype, groupSize, rotary }),
     ...(qkNorm && { qkNorm: { q: normWeights("q", D), k: normWeights("k", D), epsilon: EPSILON } }),
   };
-  return make.place === "paged" ? pagedSubject(device, make, shared) : subject(device, make, shared);
+  return make.place === "paged"
+    ? pagedSubject(device, make, shared)
+    : subject(device, make, shared);
 }
 
 type Shared = Pick<Parameters<typeof createKvCache>[1], "kvHeads" | "headDim">;
@@ -78,12 +80,18 @@ type Shared = Pick<Parameters<typeof createKvCache>[1], "kvHeads" | "headDim">;
 async function subject(device: GPUDevice, make: CacheMake, shared: Shared): Promise<Subject> {
   const { entries, maxTokens, place, window, ring, sinkTokens } = make;
   const rows = place === "ring" ? defined({ window, ring, sinkTokens }) : {};
-  const cache = await createKvCache(device, { ...shared, batch: entries, capacity: maxTokens, ...rows });
+  const cache = await createKvCache(device, {
+    ...shared,
+    batch: entries,
+    capacity: maxTokens,
+    ...rows,
+  });
   return {
     get lengths() {
       return cache.lengths;
     },
-    hasRoom: (_, counts) => cache.lengths.every((length, entry) => length + counts[entry] <= maxTokens),
+    hasRoom: (_, counts) =>
+      cache.lengths.every((length, entry) => length + counts[entry] <= maxTokens),
     batch: () => cache,
     truncate: (encoder, entry, length) =>
       cache.encodeTruncate(
@@ -113,15 +121,26 @@ async function subject(device: GPUDevice, make: CacheMake, shared: Shared): Prom
 
 async function pagedSubject(device: GPUDevice, make: CacheMake, shared: Shared): Promise<Subject> {
   const { entries, maxTokens, pages = 1, pageSize = 1 } = make;
-  const cache = await createPagedKvCache(device, { ...shared, entries, maxTokens, pages, pageSize });
-  /** One batch of each size, which takes other entries as it is asked: commands of before must not notice. */
+  const cache = await createPagedKvCache(device, {
+    ...shared,
+    entries,
+    maxTokens,
+    pages,
+    pageSize,
+  });
+  /**
+   * One batch of each size, which takes other entries as it is asked: commands of before must not
+   * notice.
+   */
   const batches = new Map<number, PagedBatch>();
   return {
     get lengths() {
       return cache.lengths;
     },
     hasRoom(appended, counts) {
-      const longest = appended.every((entry, index) => cache.lengths[entry] + counts[index] <= maxTokens);
+      const longest = appended.every(
+        (entry, index) => cache.lengths[entry] + counts[index] <= maxTokens,
+      );
       return longest && pagesAfter(cache, entries, pageSize, appended, counts) <= pages;
     },
     async batch(asked) {
@@ -131,7 +150,8 @@ async function pagedSubject(device: GPUDevice, make: CacheMake, shared: Shared):
       batch.select(asked);
       return batch;
     },
-    truncate: (_, entry, length) => (length === 0 ? cache.free(entry) : cache.truncate(entry, length)),
+    truncate: (_, entry, length) =>
+      length === 0 ? cache.free(entry) : cache.truncate(entry, length),
     fork: (from, to, tokens) => cache.fork(from, to, tokens),
     cut(entry, length) {
       cache.truncate(entry, length);
@@ -140,10 +160,18 @@ async function pagedSubject(device: GPUDevice, make: CacheMake, shared: Shared):
     reorder: (sources) => cache.reorder(sources),
     async resync(encode) {
       const before = cache.lengths;
-      // A page that is shared and partly filled would be replaced by a copy that never runs: see `resync`.
-      const last = before.map((length, entry) => (length % pageSize ? cache.pagesOf(entry).at(-1) : undefined));
+      // A page that is shared and partly filled would be replaced by a copy that never runs: see
+      // `resync`.
+      const last = before.map((length, entry) =>
+        length % pageSize ? cache.pagesOf(entry).at(-1) : undefined,
+      );
       const pages = before.flatMap((_, entry) => cache.pagesOf(entry));
-      if (last.some((page) => page !== undefined && pages.filter((other) => other === page).length > 1)) return;
+      if (
+        last.some(
+          (page) => page !== undefined && pages.filter((other) => other === page).length > 1,
+        )
+      )
+        return;
       await encode(cache, device.createCommandEncoder());
       for (const [entry, length] of before.entries()) cache.truncate(entry, length);
       cache.resync();
@@ -152,13 +180,20 @@ async function pagedSubject(device: GPUDevice, make: CacheMake, shared: Shared):
       if (target !== cache) (target as PagedBatch).select(asked);
     },
     known: () =>
-      JSON.stringify([cache.lengths, cache.freePages, cache.lengths.map((_, entry) => cache.pagesOf(entry))]),
+      JSON.stringify([
+        cache.lengths,
+        cache.freePages,
+        cache.lengths.map((_, entry) => cache.pagesOf(entry)),
+      ]),
     isPaged: true,
     destroy: () => cache.destroy(),
   };
 }
 
-/** Pages in use once tokens are appended: those that stay as they are, and those that entries write to, for each its own. */
+/**
+ * Pages in use once tokens are appended: those that stay as they are, and those that entries write
+ * to, for each its own.
+ */
 function pagesAfter(
   cache: { readonly lengths: readonly number[]; pagesOf(entry: number): readonly number[] },
   entries: number,

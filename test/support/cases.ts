@@ -1,4 +1,5 @@
-// Attention problems as tests and fuzzing describe them: plain data, run on the GPU and compared with the reference.
+// Attention problems as tests and fuzzing describe them: plain data, run on the GPU and compared
+// with the reference.
 
 import { bfloat16Bits, float16Bits } from "../../src/gpu/elements.ts";
 import { bfloat16Value, float16Value } from "../../src/gpu/read.ts";
@@ -28,7 +29,14 @@ export interface Case
   extends Features,
     Pick<
       AttentionOptions,
-      "causal" | "scale" | "variant" | "kvSplits" | "maxDispatchFlops" | "attentionChunk" | "sinkTokens" | "softcap"
+      | "causal"
+      | "scale"
+      | "variant"
+      | "kvSplits"
+      | "maxDispatchFlops"
+      | "attentionChunk"
+      | "sinkTokens"
+      | "softcap"
     > {
   readonly B?: number;
   readonly H?: number;
@@ -57,8 +65,8 @@ export const title = (problem: Case) =>
     .join(" ");
 
 /**
- * Runs a case into poisoned outputs and compares output and, but for plans that have none, LSE with the reference.
- * `plan` makes the plan; without it the public one-liner is called.
+ * Runs a case into poisoned outputs and compares output and, but for plans that have none, LSE with
+ * the reference. `plan` makes the plan; without it the public one-liner is called.
  */
 export async function runCase(
   device: GPUDevice,
@@ -66,27 +74,52 @@ export async function runCase(
   plan?: (device: GPUDevice, problem: AttentionProblem) => Promise<AttentionPlan>,
   storesLse = true,
 ): Promise<void> {
-  const { B = 1, H = 1, Hkv = H, M, N, D, Dv = D, layout = "bhmd", spread = 1, seed = 1, valueSpread = 1 } = problem;
-  const shape = (b: number, h: number, m: number, d: number) => (layout === "bhmd" ? [b, h, m, d] : [b, m, h, d]);
+  const {
+    B = 1,
+    H = 1,
+    Hkv = H,
+    M,
+    N,
+    D,
+    Dv = D,
+    layout = "bhmd",
+    spread = 1,
+    seed = 1,
+    valueSpread = 1,
+  } = problem;
+  const shape = (b: number, h: number, m: number, d: number) =>
+    layout === "bhmd" ? [b, h, m, d] : [b, m, h, d];
   const used: (Tensor | BlockMask)[] = [];
   const keep = <T extends Tensor | BlockMask>(made: T): T => {
     used.push(made);
     return made;
   };
-  const dtypes = Array.isArray(problem.dtype) ? problem.dtype : new Array(4).fill(problem.dtype ?? "f32");
+  const dtypes = Array.isArray(problem.dtype)
+    ? problem.dtype
+    : new Array(4).fill(problem.dtype ?? "f32");
   const make = (what: number, size: number[], deviation = 1) => {
     const dtype: Float = dtypes[what];
     const drawn = normal(seed * 8 + what, product(size), deviation);
-    const extreme = { of: ("QKV" as const)[what] as "Q" | "K" | "V", seed, ...defined({ extremes: problem.extremes }) };
+    const extreme = {
+      of: ("QKV" as const)[what] as "Q" | "K" | "V",
+      seed,
+      ...defined({ extremes: problem.extremes }),
+    };
     makeExtreme(drawn, size[3], { ...extreme, f16: dtypes.includes("f16") });
     const data = drawn.map(ROUND[dtype]);
     addNans(data, size[3], extreme);
     if (problem.poison) {
       const { qLengths, kvLengths, cuSeqlensQ, cuSeqlensKv } = problem;
-      const unused = what ? unusedRows(B, N, kvLengths, cuSeqlensKv) : unusedRows(B, M, qLengths, cuSeqlensQ);
+      const unused = what
+        ? unusedRows(B, N, kvLengths, cuSeqlensKv)
+        : unusedRows(B, M, qLengths, cuSeqlensQ);
       poisonRows(data, size, layout, unused);
     }
-    return { shape: size, data, gpu: keep(tensor(device, size, { data, dtype, label: "qkv"[what] })) };
+    return {
+      shape: size,
+      data,
+      gpu: keep(tensor(device, size, { data, dtype, label: "qkv"[what] })),
+    };
   };
   try {
     const q = make(0, shape(B, H, M, D), spread);
@@ -95,32 +128,67 @@ export async function runCase(
     const poison = (size: number[], dtype: Float = "f32") =>
       keep(tensor(device, size, { data: new Float32Array(product(size)).fill(Number.NaN), dtype }));
     const output = poison(shape(B, H, M, Dv), dtypes[3]);
-    // Kernels that multiply in f16 are compared with what f16 costs, and not with f32 rounded once. They have no LSE.
+    // Kernels that multiply in f16 are compared with what f16 costs, and not with f32 rounded once.
+    // They have no LSE.
     const half = problem.variant?.endsWith("-f16") ?? false;
     const lse = half ? undefined : poison([B, H, M]);
     const rowMax = problem.rowMax ? { rowMax: poison([B, H, M]) } : {};
-    const { causal, scale, variant, kvSplits, maxDispatchFlops, attentionChunk, sinkTokens, softcap } = problem;
-    const shared = defined<ReferenceOptions>({ causal, scale, attentionChunk, sinkTokens, softcap, layout });
+    const {
+      causal,
+      scale,
+      variant,
+      kvSplits,
+      maxDispatchFlops,
+      attentionChunk,
+      sinkTokens,
+      softcap,
+    } = problem;
+    const shared = defined<ReferenceOptions>({
+      causal,
+      scale,
+      attentionChunk,
+      sinkTokens,
+      softcap,
+      layout,
+    });
     const features = featuresOf(problem, { B, H, M, N, D }, seed);
     const gpu = features.gpu((size, options) => keep(tensor(device, size, options)));
     const blockMask = features.blockMask && {
       blockMask: keep(await createBlockMask(device, ...features.blockMask)),
       maskFunction: undefined,
     };
-    const settings = { ...shared, variant, kvSplits, maxDispatchFlops, ...gpu, ...blockMask } as AttentionOptions;
+    const settings = {
+      ...shared,
+      variant,
+      kvSplits,
+      maxDispatchFlops,
+      ...gpu,
+      ...blockMask,
+    } as AttentionOptions;
     const outputs = { output, ...(lse && { lse }), ...rowMax };
     const memory = { q: q.gpu, k: k.gpu, v: v.gpu, ...outputs };
     if (plan) await runPlan(device, await plan(device, { ...settings, ...memory }));
     else await attention(q.gpu, k.gpu, v.gpu, { ...settings, ...outputs });
-    const values = await output.permute(...(layout === "bhmd" ? [0, 1, 2, 3] : [0, 2, 1, 3])).read();
+    const values = await output
+      .permute(...(layout === "bhmd" ? [0, 1, 2, 3] : [0, 2, 1, 3]))
+      .read();
     const options64 = { ...shared, ...features.cpu };
     const f64 = reference(q, k, v, options64);
     const halved = half && spread <= 50; // scores beyond f16 are as exact as those of other kernels
-    const plain = reference(q, k, v, { ...options64, ...(halved && { store: ROUND.f16 }), precision: "f32" });
+    const plain = reference(q, k, v, {
+      ...options64,
+      ...(halved && { store: ROUND.f16 }),
+      precision: "f32",
+    });
     const stored = plain.output.map(ROUND[dtypes[3] as Float]);
     const precision = halved ? "f16-products" : dtypes[3];
     const bounds = problem.extremes && rowBounds(q, k, v, options64);
-    const compare = (name: "output" | "lse" | "rowMax", actual: ArrayLike<number>, both: Both, shape: number[]) => {
+    const compare = (
+      name: "output" | "lse" | "rowMax",
+      actual: ArrayLike<number>,
+      both: Both,
+      shape: number[],
+    ) => {
       const as = name === "output" ? precision : "f32";
       if (!bounds) return expectClose(name, actual, both, shape, as);
       expectExtremeClose(
@@ -133,7 +201,8 @@ export async function runCase(
       );
     };
     compare("output", values, { f64: f64.output, plain: stored }, [B, H, M, Dv]);
-    if (lse && storesLse) compare("lse", await lse.read(), { f64: f64.lse, plain: plain.lse }, [B, H, M]);
+    if (lse && storesLse)
+      compare("lse", await lse.read(), { f64: f64.lse, plain: plain.lse }, [B, H, M]);
     if (rowMax.rowMax) {
       // Nothing is promised of the largest of scores that are no numbers.
       const known = (values: ArrayLike<number>) =>

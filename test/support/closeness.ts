@@ -1,10 +1,13 @@
-// How tests say that two arrays are close: by the bound of the benches, with the worst element in the message. Without
-// vitest, because fuzzing and tests on other runtimes use it too.
+// How tests say that two arrays are close: by the bound of the benches, with the worst element in
+// the message. Without vitest, because fuzzing and tests on other runtimes use it too.
 
 import { errorBound, type Precision } from "../../src/reference/bounds.ts";
 import { worstElement } from "../../src/reference/index.ts";
 
-/** Fails with the worst element, its index and both values unless `actual` is within the bound of its precision. */
+/**
+ * Fails with the worst element, its index and both values unless `actual` is within the bound of
+ * its precision.
+ */
 export function expectClose(
   what: string,
   actual: ArrayLike<number>,
@@ -13,9 +16,11 @@ export function expectClose(
   precision: Precision = "f32",
 ): void {
   const count = reference.f64.length;
-  if (actual.length !== count) throw new Error(`${what}: ${actual.length} elements, expected ${count}`);
+  if (actual.length !== count)
+    throw new Error(`${what}: ${actual.length} elements, expected ${count}`);
   for (let i = 0; i < count; i++) {
-    if (Number.isNaN(reference.f64[i])) throw new Error(`${what}: the reference itself is NaN at element ${i}`);
+    if (Number.isNaN(reference.f64[i]))
+      throw new Error(`${what}: the reference itself is NaN at element ${i}`);
   }
   const bound = errorBound(reference.f64, reference.plain, precision);
   const worst = worstElement(actual, reference.f64, shape);

@@ -2,7 +2,10 @@
 
 import { overridden } from "./overridden.ts";
 
-/** The device, and what is alive of the buffers that it made, and of all objects that have to be destroyed. */
+/**
+ * The device, and what is alive of the buffers that it made, and of all objects that have to be
+ * destroyed.
+ */
 export function counted(real: GPUDevice) {
   const alive = new Map<GPUBuffer, number>();
   const others = new Set<GPUTexture | GPUQuerySet>();
@@ -40,7 +43,8 @@ export function counted(real: GPUDevice) {
       return buffer;
     },
     createTexture: (descriptor: GPUTextureDescriptor) => counting(real.createTexture(descriptor)),
-    createQuerySet: (descriptor: GPUQuerySetDescriptor) => counting(real.createQuerySet(descriptor)),
+    createQuerySet: (descriptor: GPUQuerySetDescriptor) =>
+      counting(real.createQuerySet(descriptor)),
     createComputePipelineAsync(descriptor: GPUComputePipelineDescriptor) {
       count.pipelines++;
       return real.createComputePipelineAsync(descriptor);
@@ -55,5 +59,12 @@ export function counted(real: GPUDevice) {
     },
   });
   const buffers = () => alive.size;
-  return { device, count, buffers, objects: () => alive.size + others.size, bytes, peakBytes: () => largest };
+  return {
+    device,
+    count,
+    buffers,
+    objects: () => alive.size + others.size,
+    bytes,
+    peakBytes: () => largest,
+  };
 }

@@ -1,5 +1,5 @@
-// A GPU device for tests: in Chromium the page's, in Node Dawn's. Where there is none, tests fail; they never pass
-// without having run.
+// A GPU device for tests: in Chromium the page's, in Node Dawn's. Where there is none, tests fail;
+// they never pass without having run.
 
 import { afterAll, beforeEach, expect } from "vitest";
 import { requestFoveaDevice } from "../../src/index.ts";
@@ -7,7 +7,10 @@ import { overridden } from "./overridden.ts";
 
 export { overridden } from "./overridden.ts";
 
-/** The entry to WebGPU of this environment. Kept alive: a collected entry takes its devices with it in Node. */
+/**
+ * The entry to WebGPU of this environment. Kept alive: a collected entry takes its devices with it
+ * in Node.
+ */
 export const gpu: Promise<GPU> = (async () => {
   if (globalThis.navigator?.gpu) return navigator.gpu;
   const name = "webgpu"; // not for the page's bundler
@@ -19,13 +22,19 @@ export const gpu: Promise<GPU> = (async () => {
 let shared: Promise<GPUDevice> | undefined;
 let errors: string[] = [];
 
-/** A device with the adapter's highest limits, the same one for all tests of a page, so that pipelines are shared. */
+/**
+ * A device with the adapter's highest limits, the same one for all tests of a page, so that
+ * pipelines are shared.
+ */
 export function testDevice(): Promise<GPUDevice> {
   shared ??= newDevice();
   return shared;
 }
 
-/** A device of its own, with the default limits of WebGPU unless others are asked for. The caller destroys it. */
+/**
+ * A device of its own, with the default limits of WebGPU unless others are asked for. The caller
+ * destroys it.
+ */
 export async function plainDevice(descriptor: GPUDeviceDescriptor = {}): Promise<GPUDevice> {
   const adapter = await (await gpu).requestAdapter();
   if (!adapter) throw new Error("there is no WebGPU adapter");
@@ -38,7 +47,10 @@ export async function newDevice(): Promise<GPUDevice> {
 }
 
 /** The same device with other limits. */
-export function withLimits(device: GPUDevice, limits: Partial<Record<keyof GPUSupportedLimits, number>>): GPUDevice {
+export function withLimits(
+  device: GPUDevice,
+  limits: Partial<Record<keyof GPUSupportedLimits, number>>,
+): GPUDevice {
   const pretended = new Proxy(device.limits, {
     get: (target, name) =>
       name in limits ? limits[name as keyof GPUSupportedLimits] : Reflect.get(target, name, target),
@@ -51,7 +63,10 @@ function watch(device: GPUDevice): GPUDevice {
   return device;
 }
 
-/** Call at the top of a file: every GPU error that nothing else caught fails the test it happened in. */
+/**
+ * Call at the top of a file: every GPU error that nothing else caught fails the test it happened
+ * in.
+ */
 export function failOnGpuErrors(): void {
   beforeEach(() => {
     errors = [];

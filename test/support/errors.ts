@@ -3,7 +3,10 @@
 import { expect } from "vitest";
 import { FoveaError, type FoveaErrorCode } from "../../src/index.ts";
 
-/** Expects `work` to throw, or to reject with, a FoveaError of this code whose message is or contains `message`. */
+/**
+ * Expects `work` to throw, or to reject with, a FoveaError of this code whose message is or
+ * contains `message`.
+ */
 export async function expectError(
   work: () => unknown,
   code: FoveaErrorCode,
@@ -15,7 +18,8 @@ export async function expectError(
   } catch (caught) {
     error = caught;
   }
-  if (!(error instanceof FoveaError)) throw new Error(`expected a FoveaError (${code}), got ${error}`);
+  if (!(error instanceof FoveaError))
+    throw new Error(`expected a FoveaError (${code}), got ${error}`);
   if (typeof message === "string") expect(error.message).toBe(message);
   else expect(error.message).toMatch(message);
   expect(error.code).toBe(code);

@@ -34,7 +34,12 @@ export async function expectSameUnrolled(variant: string, shape: readonly number
       const stagesOf = async (slots: SlotChoice) => {
         const spec = { headDim, vDim, tile, ...slots };
         const text = link(forwardRoot(tile), await forwardModules(spec), { unroll });
-        return [{ source: { ...(await forwardKernel(spec)), ...text }, grid: forwardGrid(tile, headDim, vDim, seqQ) }];
+        return [
+          {
+            source: { ...(await forwardKernel(spec)), ...text },
+            grid: forwardGrid(tile, headDim, vDim, seqQ),
+          },
+        ];
       };
       return { stagesOf };
     });

@@ -1,6 +1,7 @@
-// How far a right result may be from float64 where values are hostile. Rows that see nothing hostile are held to the bound
-// of ordinary problems, from their own rows only; a row of large scores or values is held to a bound of its own, because
-// one for all would hide errors of every other row.
+// How far a right result may be from float64 where values are hostile. Rows that see nothing
+// hostile are held to the bound of ordinary problems, from their own rows only; a row of large
+// scores or values is held to a bound of its own, because one for all would hide errors of every
+// other row.
 
 import { errorBound, type Precision } from "../../src/reference/bounds.ts";
 import {
@@ -29,8 +30,9 @@ export interface RowBound {
  *
  *     e_j = u (D + 8) scale sum_d |q_d k_jd| + 8 u |s_j| + 4 u |s_j - s_t| + 128 u
  *
- * (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), t being the largest. The log-sum-exp then lies between
- * those of s - e and s + e. The output is an average of the values, those of weights within exp(+-e) of the right ones:
+ * (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), t being the largest. The
+ * log-sum-exp then lies between those of s - e and s + e. The output is an average of the values,
+ * those of weights within exp(+-e) of the right ones:
  * |o' - o| <= 2 sum_j min(1, exp(s_j - s_t + e_j + e_t)) |v_j - v_t|, and <= (exp(2 max e) - 1) sum_j w_j |v_j - o|.
  */
 export function rowBounds(
@@ -51,12 +53,18 @@ export function rowBounds(
     const row = rows.find(number);
     if (!row) return undefined;
     const from = number * width;
-    const start = (j: number) => at(value, row.batch, Math.floor((row.head * kvHeads) / H), row.keyRow + j);
+    const start = (j: number) =>
+      at(value, row.batch, Math.floor((row.head * kvHeads) / H), row.keyRow + j);
     const columns = Array.from({ length: value.shape[3] }, (_, d) => d * value.strides[3]);
     // A column with a NaN is NaN, which is not a question of bounds.
     const valuesOf = (j: number) => columns.map((step) => value.data[start(j) + step] || 0);
     const sink = options.sinks?.[row.head] ?? Number.NEGATIVE_INFINITY;
-    return boundOf(seenKeys(row, scores.subarray(from), sizes.subarray(from), valuesOf), sink, D, columns.length);
+    return boundOf(
+      seenKeys(row, scores.subarray(from), sizes.subarray(from), valuesOf),
+      sink,
+      D,
+      columns.length,
+    );
   });
 }
 
@@ -80,13 +88,23 @@ function seenKeys(
   return keys;
 }
 
-function boundOf(keys: readonly Key[], sink: number, D: number, columns: number): RowBound | undefined {
-  const largest = (values: readonly number[]) => values.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
-  const isOrdinary = keys.every(({ s, size, v }) => Math.abs(s) < ORDINARY && size < ORDINARY && largest(v) < ORDINARY);
+function boundOf(
+  keys: readonly Key[],
+  sink: number,
+  D: number,
+  columns: number,
+): RowBound | undefined {
+  const largest = (values: readonly number[]) =>
+    values.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
+  const isOrdinary = keys.every(
+    ({ s, size, v }) => Math.abs(s) < ORDINARY && size < ORDINARY && largest(v) < ORDINARY,
+  );
   if (isOrdinary || !keys.length) return undefined;
   // A sink is one more key, of value 0.
   const all =
-    sink > Number.NEGATIVE_INFINITY ? [...keys, { s: sink, size: 0, v: new Array<number>(columns).fill(0) }] : keys;
+    sink > Number.NEGATIVE_INFINITY
+      ? [...keys, { s: sink, size: 0, v: new Array<number>(columns).fill(0) }]
+      : keys;
   const top = all.reduce((best, key) => (key.s > best.s ? key : best));
   const off = ({ s, size }: Key) =>
     UNIT * ((D + 8) * size + 8 * Math.abs(s) + 4 * Math.min(Math.abs(s - top.s), 1e4) + 128);
@@ -97,21 +115,28 @@ function boundOf(keys: readonly Key[], sink: number, D: number, columns: number)
   };
   const lse = logSum(0);
   const rounding = (all.length + 32) * 2 * UNIT;
-  const distance = (v: readonly number[], w: readonly number[]) => largest(v.map((x, d) => x - w[d]));
-  const share = (key: Key) => (key === top ? 1 : Math.min(1, Math.exp(key.s - top.s + off(key) + off(top))));
+  const distance = (v: readonly number[], w: readonly number[]) =>
+    largest(v.map((x, d) => x - w[d]));
+  const share = (key: Key) =>
+    key === top ? 1 : Math.min(1, Math.exp(key.s - top.s + off(key) + off(top)));
   const apart = all.reduce((sum, key) => sum + 2 * share(key) * distance(key.v, top.v), 0);
   const most = 2 * all.reduce((a, key) => Math.max(a, distance(key.v, top.v)), 0);
   const weight = (key: Key) => Math.exp(key.s - lse);
   const mean = top.v.map((_, d) => all.reduce((sum, key) => sum + weight(key) * key.v[d], 0));
   const worst = all.reduce((a, key) => Math.max(a, off(key)), 0);
   const near =
-    worst < 1 ? Math.expm1(2 * worst) * all.reduce((sum, key) => sum + weight(key) * distance(key.v, mean), 0) : most;
+    worst < 1
+      ? Math.expm1(2 * worst) *
+        all.reduce((sum, key) => sum + weight(key) * distance(key.v, mean), 0)
+      : most;
   const moved = Math.max(logSum(1) - lse, lse - logSum(-1));
   const tops = keys.map((key) => key.s);
   const maxOf = (sign: number) => Math.max(...keys.map((key) => key.s + sign * off(key)));
   const rowMax = Math.max(...tops);
   return {
-    output: Math.min(apart, most, near) + rounding * all.reduce((sum, key) => sum + share(key) * largest(key.v), 0),
+    output:
+      Math.min(apart, most, near) +
+      rounding * all.reduce((sum, key) => sum + share(key) * largest(key.v), 0),
     lse: moved + rounding + 8 * UNIT * Math.abs(lse),
     rowMax: Math.max(maxOf(1) - rowMax, rowMax - maxOf(-1)) + 4 * UNIT * Math.abs(rowMax),
   };
@@ -122,7 +147,10 @@ const magnitudes = (tensor: ReferenceTensor): ReferenceTensor => ({
   data: Float64Array.from(tensor.data, Math.abs),
 });
 
-/** A share of the result that storing it costs, and what is lost below the smallest numbers of the dtype. */
+/**
+ * A share of the result that storing it costs, and what is lost below the smallest numbers of the
+ * dtype.
+ */
 const STORED: Readonly<Record<Precision, readonly [share: number, least: number]>> = {
   f32: [0, 0],
   f16: [2 ** -11, 2 ** -24],
@@ -131,10 +159,11 @@ const STORED: Readonly<Record<Precision, readonly [share: number, least: number]
 };
 
 /**
- * Fails unless NaN is exactly where float64 has it, infinities too, ordinary rows are within the bound of ordinary rows,
- * and every other one within its own.
+ * Fails unless NaN is exactly where float64 has it, infinities too, ordinary rows are within the
+ * bound of ordinary rows, and every other one within its own.
  *
- * @param bounds Of each row; the last axis of the shape, or each element if there are as many bounds as elements
+ * @param bounds Of each row; the last axis of the shape, or each element if there are as many
+ *   bounds as elements
  */
 export function expectExtremeClose(
   what: string,
@@ -145,14 +174,16 @@ export function expectExtremeClose(
   bounds: readonly (number | undefined)[] = [],
 ): void {
   const count = f64.length;
-  if (actual.length !== count) throw new Error(`${what}: ${actual.length} elements, expected ${count}`);
+  if (actual.length !== count)
+    throw new Error(`${what}: ${actual.length} elements, expected ${count}`);
   const width = bounds.length ? count / bounds.length : count;
   const [share, least] = STORED[precision];
   const ordinary: number[] = [];
   for (let i = 0; i < count; i++) {
     const is = actual[i];
     const right = f64[i];
-    const place = () => `${what}: element [${indexOf(i, shape)}] of [${shape}] is ${is}, expected ${right}`;
+    const place = () =>
+      `${what}: element [${indexOf(i, shape)}] of [${shape}] is ${is}, expected ${right}`;
     if (Number.isNaN(right) || !Number.isFinite(right)) {
       if (!Object.is(is, right)) throw new Error(`${place()}: what is not finite must be the same`);
       continue;
@@ -166,7 +197,9 @@ export function expectExtremeClose(
     const allowed = bound + share * Math.abs(right) + least;
     const error = Math.abs(is - right);
     if (!(error <= allowed))
-      throw new Error(`${place()}: off by ${error.toExponential(2)}, allowed ${allowed.toExponential(2)}`);
+      throw new Error(
+        `${place()}: off by ${error.toExponential(2)}, allowed ${allowed.toExponential(2)}`,
+      );
   }
   const pick = (values: ArrayLike<number>) => Float64Array.from(ordinary, (i) => values[i]);
   const mine = pick(actual);

@@ -1,6 +1,9 @@
 // Hostile values in the problems of tests and fuzzing: which rows they are put in, by a seed.
 
-/** Kinds of hostile values. What is huge or tiny is a row in eight; so is what is NaN, whole or in one element. */
+/**
+ * Kinds of hostile values. What is huge or tiny is a row in eight; so is what is NaN, whole or in
+ * one element.
+ */
 export type Extreme =
   | `nan${"Q" | "K" | "V"}`
   | `huge${"Q" | "K" | "V"}`
@@ -15,7 +18,10 @@ export const EXTREMES: readonly Extreme[] = [
   ...(["constant", "equalKeys", "farBias", "farSinks"] as const),
 ];
 
-/** The factor of rows that are tiny, and of those that are huge unless 16 bits or another factor bound them. */
+/**
+ * The factor of rows that are tiny, and of those that are huge unless 16 bits or another factor
+ * bound them.
+ */
 const TINY = 1e-20;
 const HUGE = 1e18;
 /** Products of a huge query and a huge key stay finite in f32, as scores of attention must. */
@@ -34,7 +40,10 @@ function scrambled(seed: number, index: number): number {
   return (x ^ (x >>> 15)) >>> 0;
 }
 
-/** Whether a row is among the one in eight of its kind. Row 0 may be, so short tensors have some, too. */
+/**
+ * Whether a row is among the one in eight of its kind. Row 0 may be, so short tensors have some,
+ * too.
+ */
 const isChosen = (seed: number, kind: Extreme, row: number) =>
   scrambled(seed + EXTREMES.indexOf(kind) * 7919, row) % 8 === 0;
 
@@ -42,7 +51,12 @@ const isChosen = (seed: number, kind: Extreme, row: number) =>
 export function makeExtreme(
   data: Float32Array,
   width: number,
-  { of, extremes = [], seed, f16 }: { of: "Q" | "K" | "V"; extremes?: readonly Extreme[]; seed: number; f16: boolean },
+  {
+    of,
+    extremes = [],
+    seed,
+    f16,
+  }: { of: "Q" | "K" | "V"; extremes?: readonly Extreme[]; seed: number; f16: boolean },
 ): void {
   const rows = width ? data.length / width : 0;
   const row = (index: number) => data.subarray(index * width, (index + 1) * width);
@@ -51,7 +65,8 @@ export function makeExtreme(
   const huge = f16 ? HUGE_F16 : both ? BOTH_HUGE : HUGE;
   for (let index = 0; index < rows; index++) {
     if (of === "K" && has("equalKeys") && index) row(index).set(row(0));
-    if (of !== "V" && has("constant") && isChosen(seed, "constant", index)) row(index).fill(row(index)[0]);
+    if (of !== "V" && has("constant") && isChosen(seed, "constant", index))
+      row(index).fill(row(index)[0]);
     for (const [kind, factor] of [
       [`huge${of}`, huge],
       [`tiny${of}`, TINY],
@@ -83,4 +98,5 @@ export const farBias = (data: Float32Array, seed: number) =>
   data.map((x, index) => (Number.isFinite(x) && scrambled(seed, index) % 4 === 0 ? FAR_BIAS : x));
 
 /** Sinks that leave nothing of the scores, and those that are nothing beside them. */
-export const farSinks = (data: Float32Array) => data.map((_, head) => (head % 2 ? -FAR_SINK : FAR_SINK));
+export const farSinks = (data: Float32Array) =>
+  data.map((_, head) => (head % 2 ? -FAR_SINK : FAR_SINK));

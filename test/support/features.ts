@@ -1,5 +1,5 @@
-// The features of a test case as plain data, and what they are for the GPU and for the reference: seeded tensors, and
-// functions that are written twice.
+// The features of a test case as plain data, and what they are for the GPU and for the reference:
+// seeded tensors, and functions that are written twice.
 
 import {
   type AttentionOptions,
@@ -27,7 +27,11 @@ export interface Features {
   /** With `blocked`, that share of its elements is -Infinity. */
   readonly bias?: { readonly axes: Axes; readonly blocked?: number };
   readonly alibi?: "H" | "BH";
-  readonly relativeBias?: { readonly buckets: number; readonly bidirectional?: boolean; readonly maxDistance?: number };
+  readonly relativeBias?: {
+    readonly buckets: number;
+    readonly bidirectional?: boolean;
+    readonly maxDistance?: number;
+  };
   readonly sinks?: boolean;
   readonly dropout?: { readonly p: number; readonly seed: number };
   readonly rowMax?: boolean;
@@ -59,7 +63,13 @@ export type SimilarityFeature =
 type MakeTensor = (shape: readonly number[], options: TensorOptions) => Tensor;
 type BlockMaskArguments = [
   ReturnType<typeof maskFunction>,
-  { seqQ: number; seqKv: number; heads: number; queryOffset?: number; blockSize: readonly [number, number] },
+  {
+    seqQ: number;
+    seqKv: number;
+    heads: number;
+    queryOffset?: number;
+    blockSize: readonly [number, number];
+  },
 ];
 
 /** The features for both sides. */
@@ -68,45 +78,73 @@ export function featuresOf(
   { B, H, M, N, D }: { B: number; H: number; M: number; N: number; D: number },
   seed: number,
 ) {
-  const { cuSeqlensQ, cuSeqlensKv, relativeBias, dropout, window, similarity, temperature, ...rest } = features;
+  const {
+    cuSeqlensQ,
+    cuSeqlensKv,
+    relativeBias,
+    dropout,
+    window,
+    similarity,
+    temperature,
+    ...rest
+  } = features;
   const entries = cuSeqlensQ ? cuSeqlensQ.length - 1 : B;
   const longest = (cumulative: readonly number[] | undefined, all: number) =>
     cumulative ? Math.max(0, ...cumulative.slice(1).map((n, i) => n - cumulative[i])) : all;
-  const sizes: Record<string, number> = { B: entries, H, M: longest(cuSeqlensQ, M), N: longest(cuSeqlensKv, N) };
-  const shapeOf = (axes: Axes) => [..."BHMN"].map((axis) => (axes.includes(axis) ? sizes[axis] : 1));
+  const sizes: Record<string, number> = {
+    B: entries,
+    H,
+    M: longest(cuSeqlensQ, M),
+    N: longest(cuSeqlensKv, N),
+  };
+  const shapeOf = (axes: Axes) =>
+    [..."BHMN"].map((axis) => (axes.includes(axis) ? sizes[axis] : 1));
   const random = (what: number, shape: readonly number[], deviation = 1) => ({
     shape,
     data: normal(seed * 8 + what, count(shape), deviation),
   });
 
-  const mask = features.mask && maskOf(random(3, shapeOf(features.mask.axes)), features.mask.keep ?? 0.7);
-  const given = features.bias && biasOf(random(4, shapeOf(features.bias.axes)), features.bias.blocked ?? 0);
+  const mask =
+    features.mask && maskOf(random(3, shapeOf(features.mask.axes)), features.mask.keep ?? 0.7);
+  const given =
+    features.bias && biasOf(random(4, shapeOf(features.bias.axes)), features.bias.blocked ?? 0);
   const has = (kind: Extreme) => features.extremes?.includes(kind) ?? false;
   const bias = given && has("farBias") ? { ...given, data: farBias(given.data, seed) } : given;
   const slopes = features.alibi && random(5, features.alibi === "H" ? [H] : [entries, H], 0.2);
   const table = relativeBias && random(6, [relativeBias.buckets, H]);
   const drawnSinks = features.sinks && random(7, [H]);
-  const sinks = drawnSinks && has("farSinks") ? { ...drawnSinks, data: farSinks(drawnSinks.data) } : drawnSinks;
+  const sinks =
+    drawnSinks && has("farSinks") ? { ...drawnSinks, data: farSinks(drawnSinks.data) } : drawnSinks;
   const compared = similarity && similarityOf(similarity, H, D, random);
   const factors = temperature && random(14, [H], 0.5);
   const factorName = temperature === "log" ? "logTemperature" : "temperature";
   const score = features.scoreFunction && SCORE_FUNCTIONS[features.scoreFunction];
   const masks = features.maskFunction && MASK_FUNCTIONS[features.maskFunction];
-  const numbers = { queryOffset: rest.queryOffset, kvLengths: rest.kvLengths, qLengths: rest.qLengths };
+  const numbers = {
+    queryOffset: rest.queryOffset,
+    kvLengths: rest.kvLengths,
+    qLengths: rest.qLengths,
+  };
   const plain = { window, dropout };
 
   const gpu = (make: MakeTensor): Partial<AttentionOptions> => {
     const integers = (values: number | readonly number[] | undefined) =>
-      features.onGpu && Array.isArray(values) ? make([values.length], { dtype: "i32", data: values }) : values;
+      features.onGpu && Array.isArray(values)
+        ? make([values.length], { dtype: "i32", data: values })
+        : values;
     const floats = (given: { shape: readonly number[]; data: Float32Array }) =>
       features.onGpu ? make(given.shape, { data: given.data }) : Array.from(given.data);
     const options = {
       ...plain,
-      ...Object.fromEntries(Object.entries(numbers).map(([name, values]) => [name, integers(values)])),
+      ...Object.fromEntries(
+        Object.entries(numbers).map(([name, values]) => [name, integers(values)]),
+      ),
       ...(cuSeqlensQ && { cuSeqlensQ: integers(cuSeqlensQ), cuSeqlensKv: integers(cuSeqlensKv) }),
       ...(cuSeqlensQ && features.onGpu && { maxSeqlenQ: sizes.M, maxSeqlenKv: sizes.N }),
       ...(mask && {
-        mask: features.mask?.bits ? make(...bitsOf(mask)) : make(mask.shape, { dtype: "u8", data: mask.data }),
+        mask: features.mask?.bits
+          ? make(...bitsOf(mask))
+          : make(mask.shape, { dtype: "u8", data: mask.data }),
       }),
       ...(bias && { bias: make(bias.shape, { data: bias.data }) }),
       ...(slopes && { alibiSlopes: floats(slopes) }),
@@ -114,7 +152,9 @@ export function featuresOf(
       ...(table && { relativeBias: { ...relativeBias, table: floats(table) } }),
       ...(compared && { similarity: similarityWith(compared, floats) }),
       ...(factors && { [factorName]: floats(factors) }),
-      ...(score && { scoreFunction: scoreFunction(score.wgsl, { captures: score.captures(make) }) }),
+      ...(score && {
+        scoreFunction: scoreFunction(score.wgsl, { captures: score.captures(make) }),
+      }),
       ...(masks && { maskFunction: maskFunction(masks.wgsl, { captures: masks.captures(make) }) }),
     };
     return options as Partial<AttentionOptions>;
@@ -128,7 +168,9 @@ export function featuresOf(
     ...(slopes && { alibiSlopes: slopes.data }),
     ...(sinks && { sinks: sinks.data }),
     ...(table && { relativeBias: { ...relativeBias, table } }),
-    ...(compared && { similarity: similarityWith(compared, ({ data }) => data) as ReferenceOptions["similarity"] }),
+    ...(compared && {
+      similarity: similarityWith(compared, ({ data }) => data) as ReferenceOptions["similarity"],
+    }),
     ...(factors && { [factorName]: factors.data }),
     ...(score && { scoreFunction: score.js }),
     ...(masks && { maskFunction: masks.js }),
@@ -138,7 +180,13 @@ export function featuresOf(
     features.blockSize && masks
       ? ([
           maskFunction(masks.wgsl, { captures: masks.captures(noTensors) }),
-          { seqQ: M, seqKv: N, heads: masks.perHead ? H : 1, blockSize: features.blockSize, ...first },
+          {
+            seqQ: M,
+            seqKv: N,
+            heads: masks.perHead ? H : 1,
+            blockSize: features.blockSize,
+            ...first,
+          },
         ] satisfies BlockMaskArguments)
       : undefined;
   return { gpu, cpu, blockMask };
@@ -163,17 +211,27 @@ function similarityOf(
 }
 
 /** The same with each of its parts as a side takes it. */
-function similarityWith<T>(similarity: ReturnType<typeof similarityOf>, take: (numbers: Numbers<Float32Array>) => T) {
+function similarityWith<T>(
+  similarity: ReturnType<typeof similarityOf>,
+  take: (numbers: Numbers<Float32Array>) => T,
+) {
   if (similarity === "cosine") return similarity;
   const isNumbers = (value: unknown): value is Numbers<Float32Array> => typeof value === "object";
   return Object.fromEntries(
-    Object.entries(similarity).map(([name, value]) => [name, isNumbers(value) ? take(value) : value]),
+    Object.entries(similarity).map(([name, value]) => [
+      name,
+      isNumbers(value) ? take(value) : value,
+    ]),
   );
 }
 
 /** The options that are there. */
-export const defined = <T>(options: { readonly [Name in keyof T]?: T[Name] | undefined }): Partial<T> =>
-  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Partial<T>;
+export const defined = <T>(
+  options: { readonly [Name in keyof T]?: T[Name] | undefined },
+): Partial<T> =>
+  Object.fromEntries(
+    Object.entries(options).filter(([, value]) => value !== undefined),
+  ) as Partial<T>;
 
 const noTensors: MakeTensor = () => {
   throw new Error("a block mask's function of a test case captures numbers only");
@@ -189,7 +247,10 @@ interface Numbers<Data> {
 /** Normal numbers as a mask that keeps about a share of them. */
 function maskOf({ shape, data }: Numbers<Float32Array>, keep: number): Numbers<Uint8Array> {
   // The logistic curve stands in for the normal distribution's; the share need not be exact.
-  return { shape, data: Uint8Array.from(data, (x) => Number(1 / (1 + Math.exp(-1.7 * x)) < keep) * 255) };
+  return {
+    shape,
+    data: Uint8Array.from(data, (x) => Number(1 / (1 + Math.exp(-1.7 * x)) < keep) * 255),
+  };
 }
 
 function biasOf({ shape, data }: Numbers<Float32Array>, blocked: number): Numbers<Float32Array> {

@@ -22,7 +22,9 @@ interface TwinMask {
 const none = () => ({});
 const WEIGHTS = [0.5, -1.25, 2, 0.75];
 
-export const SCORE_FUNCTIONS: Readonly<Record<"halved" | "sloped" | "weighted" | "hiding", TwinScore>> = {
+export const SCORE_FUNCTIONS: Readonly<
+  Record<"halved" | "sloped" | "weighted" | "hiding", TwinScore>
+> = {
   halved: {
     wgsl: "fn score(s: f32, at: Position) -> f32 { return 0.5 * s; }",
     js: (s) => 0.5 * s,
@@ -48,12 +50,15 @@ fn score(s: f32, at: Position) -> f32 {
     wgsl: `fn score(s: f32, at: Position) -> f32 {
   return select(s, HIDDEN, at.q_idx % 5u == 2u || (at.q_idx + at.kv_idx) % 3u == 1u);
 }`,
-    js: (s, { qIdx, kvIdx }) => (qIdx % 5 === 2 || (qIdx + kvIdx) % 3 === 1 ? Number.NEGATIVE_INFINITY : s),
+    js: (s, { qIdx, kvIdx }) =>
+      qIdx % 5 === 2 || (qIdx + kvIdx) % 3 === 1 ? Number.NEGATIVE_INFINITY : s,
     captures: none,
   },
 };
 
-export const MASK_FUNCTIONS: Readonly<Record<"causal" | "window" | "dilated" | "heads" | "nothing", TwinMask>> = {
+export const MASK_FUNCTIONS: Readonly<
+  Record<"causal" | "window" | "dilated" | "heads" | "nothing", TwinMask>
+> = {
   causal: {
     wgsl: "fn mask(at: Position) -> bool { return i32(at.kv_idx) <= at.position; }",
     js: ({ kvIdx, position }) => kvIdx <= position,

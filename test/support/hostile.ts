@@ -1,5 +1,5 @@
-// Values that no option means, put in place of each option of a call in turn: each must end in a FoveaError, or mean
-// nothing or what it says, which is checked by values.
+// Values that no option means, put in place of each option of a call in turn: each must end in a
+// FoveaError, or mean nothing or what it says, which is checked by values.
 
 import { FoveaError, Tensor, tensor } from "../../src/index.ts";
 
@@ -7,12 +7,17 @@ import { FoveaError, Tensor, tensor } from "../../src/index.ts";
 export type Given = Readonly<Record<string, unknown>>;
 export type Numbers = ArrayLike<number>;
 
-/** A call of one public function, small and good, and which of its arguments and options are tried. */
+/**
+ * A call of one public function, small and good, and which of its arguments and options are tried.
+ */
 export interface Call {
   readonly name: string;
   /** Positional arguments by name, in their order. Each is tried. */
   readonly args?: Given;
-  /** Options of the good call. Each is tried, and with it those of `names`; "dropout.p" is p of the option dropout. */
+  /**
+   * Options of the good call. Each is tried, and with it those of `names`; "dropout.p" is p of the
+   * option dropout.
+   */
   readonly options?: Given;
   readonly names?: readonly string[];
   /** Hostile values that mean the default, where that takes minutes. */
@@ -20,8 +25,8 @@ export interface Call {
   /** Makes the call, and gives the numbers of its result. */
   run(args: readonly unknown[], options: unknown): Promise<Numbers> | Numbers;
   /**
-   * The numbers that arguments and options mean, for those that are taken and give others than the good call. Without it
-   * there are no such.
+   * The numbers that arguments and options mean, for those that are taken and give others than the
+   * good call. Without it there are no such.
    */
   right?(args: Given, options: Given): Numbers;
 }
@@ -94,7 +99,10 @@ export const HOSTILE: readonly (readonly [name: string, make: (device: GPUDevice
   ["a list of strings", () => ["1", "2"]],
   ["a list of symbols", () => [Symbol("hostile"), Symbol("hostile")]],
   ["a list of lists", () => [[1], [2]]],
-  ["a list of objects that throw", () => [{ toString: throws("toString") }, { valueOf: throws("valueOf") }]],
+  [
+    "a list of objects that throw",
+    () => [{ toString: throws("toString") }, { valueOf: throws("valueOf") }],
+  ],
   ["a sparse list", () => new Array(2)],
   ["a list that holds itself", cyclicList],
   ["{}", () => ({})],
@@ -109,10 +117,22 @@ export const HOSTILE: readonly (readonly [name: string, make: (device: GPUDevice
   ["toJSON that throws", () => ({ toJSON: throws("toJSON") })],
   ["valueOf that throws", () => ({ valueOf: throws("valueOf"), toString: throws("toString") })],
   ["Symbol.toPrimitive that throws", () => ({ [Symbol.toPrimitive]: throws("toPrimitive") })],
-  ["a shape that throws", () => Object.defineProperty({}, "shape", { get: throws("shape"), enumerable: true })],
-  ["a length that throws", () => Object.defineProperty({}, "length", { get: throws("length"), enumerable: true })],
-  ["a list that throws", () => Object.defineProperty([1, 2], 0, { get: throws("an element"), enumerable: true })],
-  ["a proxy of traps that throw", () => new Proxy({}, { get: throws("get"), ownKeys: throws("ownKeys") })],
+  [
+    "a shape that throws",
+    () => Object.defineProperty({}, "shape", { get: throws("shape"), enumerable: true }),
+  ],
+  [
+    "a length that throws",
+    () => Object.defineProperty({}, "length", { get: throws("length"), enumerable: true }),
+  ],
+  [
+    "a list that throws",
+    () => Object.defineProperty([1, 2], 0, { get: throws("an element"), enumerable: true }),
+  ],
+  [
+    "a proxy of traps that throw",
+    () => new Proxy({}, { get: throws("get"), ownKeys: throws("ownKeys") }),
+  ],
   ["a proxy of a list", () => new Proxy([1, 2], {})],
   ["a revoked proxy", revoked],
   ["a date", () => new Date(0)],
@@ -181,7 +201,8 @@ export async function attack(call: Call, device: GPUDevice): Promise<Findings> {
   };
   for (const [what, make] of HOSTILE) {
     if (call.slow?.includes(what)) continue;
-    for (const name of Object.keys(args)) await judge(name, what, { ...args, [name]: make(device) }, options);
+    for (const name of Object.keys(args))
+      await judge(name, what, { ...args, [name]: make(device) }, options);
     if (!options) continue;
     await judge("the options", what, args, make(device));
     for (const name of new Set([...Object.keys(options), ...names])) {
@@ -191,7 +212,10 @@ export async function attack(call: Call, device: GPUDevice): Promise<Findings> {
   if (!options) return { faults, ...counts };
   for (const name of new Set([...Object.keys(options), ...names])) {
     if (name.includes(".")) continue;
-    const given = Object.defineProperty({ ...options }, name, { get: throws("a getter"), enumerable: true });
+    const given = Object.defineProperty({ ...options }, name, {
+      get: throws("a getter"),
+      enumerable: true,
+    });
     await judge(name, "a getter that throws", args, given);
   }
   return { faults, ...counts };
@@ -206,10 +230,18 @@ const replaced = (options: Given, [name, ...rest]: readonly string[], value: unk
 function meant(value: unknown): unknown {
   if (typeof value === "bigint") return Number(value);
   if (ArrayBuffer.isView(value)) return Array.from(value as unknown as ArrayLike<number>, Number);
-  if (typeof value !== "object" || value === null || value instanceof Tensor || Array.isArray(value)) return value;
+  if (
+    typeof value !== "object" ||
+    value === null ||
+    value instanceof Tensor ||
+    Array.isArray(value)
+  )
+    return value;
   const prototype = Object.getPrototypeOf(value);
   if (prototype !== Object.prototype && prototype !== null) return value;
-  const members = Object.entries(value).filter(([, member]) => member !== null && member !== undefined);
+  const members = Object.entries(value).filter(
+    ([, member]) => member !== null && member !== undefined,
+  );
   return Object.fromEntries(members.map(([name, member]) => [name, meant(member)]));
 }
 
@@ -244,11 +276,15 @@ async function judged(
   return `gives [${Array.from(result).slice(0, 4)}], expected [${Array.from(right).slice(0, 4)}]`;
 }
 
-/** Whether results are those that are expected: to 1e-4, which tells other meanings apart, and is no bound of an error. */
+/**
+ * Whether results are those that are expected: to 1e-4, which tells other meanings apart, and is no
+ * bound of an error.
+ */
 export const isClose = (actual: Numbers, expected: Numbers) =>
   actual.length === expected.length &&
   Array.from(actual).every(
-    (x, i) => Object.is(x, expected[i]) || Math.abs(x - expected[i]) <= 1e-4 * (1 + Math.abs(expected[i])),
+    (x, i) =>
+      Object.is(x, expected[i]) || Math.abs(x - expected[i]) <= 1e-4 * (1 + Math.abs(expected[i])),
   );
 
 /** Reads a result, and destroys it unless the caller gave it. */

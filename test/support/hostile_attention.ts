@@ -87,7 +87,9 @@ const KNOWN64 = [
 
 /** What the reference takes of options. */
 function options64(options: Given | undefined): ReferenceOptions {
-  const given = Object.entries(options ?? {}).filter(([name, value]) => KNOWN64.includes(name) && value !== undefined);
+  const given = Object.entries(options ?? {}).filter(
+    ([name, value]) => KNOWN64.includes(name) && value !== undefined,
+  );
   return Object.fromEntries(given);
 }
 
@@ -103,10 +105,20 @@ export function attentionCalls(device: GPUDevice): Call[] {
   const tensors = { q: q.gpu, k: k.gpu, v: v.gpu };
   const right = (_: Given, options: Given) => reference(q, k, v, options64(options)).output;
   const run = async ([q, k, v]: readonly unknown[], options: unknown) => {
-    const { output } = await attention(q as Tensor, k as Tensor, v as Tensor, options as AttentionOptions);
+    const { output } = await attention(
+      q as Tensor,
+      k as Tensor,
+      v as Tensor,
+      options as AttentionOptions,
+    );
     return taken(output, (options as AttentionOptions)?.output);
   };
-  const call = (name: string, options: Given, names: readonly string[] = [], also: Given = {}): Call => ({
+  const call = (
+    name: string,
+    options: Given,
+    names: readonly string[] = [],
+    also: Given = {},
+  ): Call => ({
     name,
     options: { variant: "8x32", ...options },
     names,
@@ -117,7 +129,14 @@ export function attentionCalls(device: GPUDevice): Call[] {
   const relative = { data: table, shape: [8, 2] };
   const vector = Array.from(normal(10, 8));
   return [
-    { name: "attention", args: tensors, options: { variant: "8x32" }, names: [...SCORES, ...OUTPUTS], run, right },
+    {
+      name: "attention",
+      args: tensors,
+      options: { variant: "8x32" },
+      names: [...SCORES, ...OUTPUTS],
+      run,
+      right,
+    },
     {
       ...call("relativeBias", { relativeBias: { table, buckets: 8 } }, [
         "relativeBias.table",
@@ -126,8 +145,13 @@ export function attentionCalls(device: GPUDevice): Call[] {
         "relativeBias.maxDistance",
       ]),
       right: (_, { relativeBias, ...rest }) => {
-        const { bidirectional, maxDistance } = (relativeBias ?? {}) as { bidirectional: boolean; maxDistance: number };
-        const given = relativeBias ? { relativeBias: { table: relative, bidirectional, maxDistance } } : {};
+        const { bidirectional, maxDistance } = (relativeBias ?? {}) as {
+          bidirectional: boolean;
+          maxDistance: number;
+        };
+        const given = relativeBias
+          ? { relativeBias: { table: relative, bidirectional, maxDistance } }
+          : {};
         return reference(q, k, v, { ...options64(rest), ...given }).output;
       },
     },
@@ -177,7 +201,13 @@ export function attentionCalls(device: GPUDevice): Call[] {
       name: "tune",
       args: { device, problem: { ...tensors, causal: true } },
       options: { budget: 0.001, variants: ["8x32"] },
-      slow: ["undefined", "null", "{}", "an object without prototype", "Symbol.toPrimitive that throws"],
+      slow: [
+        "undefined",
+        "null",
+        "{}",
+        "an object without prototype",
+        "Symbol.toPrimitive that throws",
+      ],
       run: async ([device, problem], options) => {
         await tune(device as GPUDevice, problem as AttentionProblem, options as { budget: number });
         return [1];
@@ -216,7 +246,9 @@ function plan(device: GPUDevice, tensors: Tensors, right: NonNullable<Call["righ
     names: ["layout", "output", "lse", "rowMax", "kvSplits", "tuned", "label", "allowF16Products"],
     run: async ([device, bindings], options) => {
       const plan = await planAttention(device as GPUDevice, options as AttentionProblem);
-      const output = tensor(tensors.q.device, SHAPE.q, { data: new Float32Array(96).fill(Number.NaN) });
+      const output = tensor(tensors.q.device, SHAPE.q, {
+        data: new Float32Array(96).fill(Number.NaN),
+      });
       try {
         const encoder = tensors.q.device.createCommandEncoder();
         plan.encode(encoder, withOutput(bindings, output));
@@ -257,7 +289,8 @@ const weights = (q: ReferenceTensor, k: ReferenceTensor, tensors: Tensors): Call
     "scale",
     "layout",
   ],
-  run: async ([q, k], options) => taken(await attentionWeights(q as Tensor, k as Tensor, options as object)),
+  run: async ([q, k], options) =>
+    taken(await attentionWeights(q as Tensor, k as Tensor, options as object)),
   right: (_, options) => {
     const all = attentionScores(q, k, { stage: "probabilities", ...options64(options) });
     const { heads, rows } = options as { heads?: readonly number[]; rows?: readonly number[] };
@@ -278,7 +311,9 @@ function picked(
   const keys = Array.from({ length: N }, (_, n) => n);
   return Array.from({ length: B }, (_, b) => {
     const each = heads.map((h) => rows.flatMap((m) => keys.map((n) => at(b, h, m, n))));
-    return mean ? each[0].map((_, i) => each.reduce((sum, one) => sum + one[i] / heads.length, 0)) : each.flat();
+    return mean
+      ? each[0].map((_, i) => each.reduce((sum, one) => sum + one[i] / heads.length, 0))
+      : each.flat();
   }).flat();
 }
 
@@ -327,10 +362,17 @@ function merges(device: GPUDevice): Call[] {
   ];
 }
 
-function linear(device: GPUDevice, tensors: Tensors, cpu: Readonly<Record<"q" | "k" | "v", ReferenceTensor>>): Call[] {
+function linear(
+  device: GPUDevice,
+  tensors: Tensors,
+  cpu: Readonly<Record<"q" | "k" | "v", ReferenceTensor>>,
+): Call[] {
   const k = tensor(device, [2, 2, 3, 8], { data: normal(40, 96) });
   const v = tensor(device, [2, 2, 3, 8], { data: normal(41, 96) });
-  const both = { k: { data: normal(40, 96), shape: [2, 2, 3, 8] }, v: { data: normal(41, 96), shape: [2, 2, 3, 8] } };
+  const both = {
+    k: { data: normal(40, 96), shape: [2, 2, 3, 8] },
+    v: { data: normal(41, 96), shape: [2, 2, 3, 8] },
+  };
   return [
     {
       name: "linearAttention",
@@ -358,7 +400,12 @@ function linear(device: GPUDevice, tensors: Tensors, cpu: Readonly<Record<"q" | 
         "presentNormalizer",
       ],
       run: async ([q, k, v], options) => {
-        const made = await linearAttention(q as Tensor, k as Tensor, v as Tensor, options as object);
+        const made = await linearAttention(
+          q as Tensor,
+          k as Tensor,
+          v as Tensor,
+          options as object,
+        );
         for (const state of [made.presentState, made.presentNormalizer]) state?.destroy();
         return taken(made.output);
       },

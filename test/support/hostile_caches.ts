@@ -23,7 +23,10 @@ const cpu = (shape: readonly number[], seed: number) => ({
   ),
 });
 
-/** Whether a cache holds the rows of these tests as they are; a cache of other sizes is made, and not looked at. */
+/**
+ * Whether a cache holds the rows of these tests as they are; a cache of other sizes is made, and
+ * not looked at.
+ */
 function isPlain(options: Any): boolean {
   const { batch, kvHeads, headDim, vDim = headDim, qkNorm, dtype } = options;
   const sizes = [batch, kvHeads, headDim, vDim].map(Number); // a BigInt is a number to a cache
@@ -34,7 +37,8 @@ function isPlain(options: Any): boolean {
 const ROWS = ["vDim", "dtype", "groupSize", "rotary", "qkNorm", "label"];
 
 export function cacheCalls(device: GPUDevice): Call[] {
-  const make = (shape: readonly number[], seed: number) => tensor(device, shape, { data: cpu(shape, seed).data });
+  const make = (shape: readonly number[], seed: number) =>
+    tensor(device, shape, { data: cpu(shape, seed).data });
   const k = make([2, 1, 2, 8], 1);
   const v = make([2, 1, 2, 8], 2);
   const q = make([2, 1, 1, 8], 3);
@@ -42,7 +46,13 @@ export function cacheCalls(device: GPUDevice): Call[] {
   const look = async (cache: Any): Promise<Numbers> =>
     taken((await attention(q, cache, { variant: "decode-4-quad" })).output);
   const contiguous = (options: Given = {}) =>
-    createKvCache(device, { batch: 2, kvHeads: 1, headDim: 8, capacity: 8, ...options } as KvCacheOptions);
+    createKvCache(device, {
+      batch: 2,
+      kvHeads: 1,
+      headDim: 8,
+      capacity: 8,
+      ...options,
+    } as KvCacheOptions);
   const paged = (options: Given = {}) =>
     createPagedKvCache(device, {
       entries: 2,
@@ -91,10 +101,16 @@ export function cacheCalls(device: GPUDevice): Call[] {
     right: (_, { counts = 2 }) => attended(counts),
   });
   const attended = (counts: unknown, rotated = false): Numbers => {
-    const each = typeof counts === "number" ? [counts, counts] : Array.from(counts as ArrayLike<number>, Number);
+    const each =
+      typeof counts === "number"
+        ? [counts, counts]
+        : Array.from(counts as ArrayLike<number>, Number);
     const keys = cpu([2, 1, 2, 8], 1);
-    const turned = rotated ? { ...keys, data: rotary64(keys, { position: (_stream, _batch, row) => row }) } : keys;
-    return reference(cpu([2, 1, 1, 8], 3), turned, cpu([2, 1, 2, 8], 2), { kvLengths: each }).output;
+    const turned = rotated
+      ? { ...keys, data: rotary64(keys, { position: (_stream, _batch, row) => row }) }
+      : keys;
+    return reference(cpu([2, 1, 1, 8], 3), turned, cpu([2, 1, 2, 8], 2), { kvLengths: each })
+      .output;
   };
   /** After entry `to` has become the first tokens of entry `from`. */
   const forked = ({ from, to, tokens = 2 }: Any): Numbers => {
@@ -104,7 +120,9 @@ export function cacheCalls(device: GPUDevice): Call[] {
       data: entries.flatMap((entry) => Array.from(x.data.slice(16 * entry, 16 * entry + 16))),
     });
     const kvLengths = [0, 1].map((entry) => (entry === to ? tokens : 2));
-    return reference(cpu([2, 1, 1, 8], 3), of(cpu([2, 1, 2, 8], 1)), of(cpu([2, 1, 2, 8], 2)), { kvLengths }).output;
+    return reference(cpu([2, 1, 1, 8], 3), of(cpu([2, 1, 2, 8], 1)), of(cpu([2, 1, 2, 8], 2)), {
+      kvLengths,
+    }).output;
   };
   const tokensAfter = (name: string, given: Given): Numbers => {
     const { lengths, entry, length } = given as Any;
@@ -159,7 +177,9 @@ export function cacheCalls(device: GPUDevice): Call[] {
       right: () => attended(2),
     },
     {
-      ...doing("forkEntry", { from: 0, to: 1, tokens: 2 }, (cache, ...given) => cache.forkEntry(...given)),
+      ...doing("forkEntry", { from: 0, to: 1, tokens: 2 }, (cache, ...given) =>
+        cache.forkEntry(...given),
+      ),
       right: forked,
     },
     {

@@ -38,7 +38,11 @@ export function hostCalls(device: GPUDevice): Call[] {
   const slopes = tensor(device, [2], { data: [0.5, 0.25] });
   const table = tensor(device, [8, 2], { data: normal(12, 16) });
   /** Makes a function of the GPU, whose text has what it was told. */
-  const made = (name: string, args: Given, work: (...given: Any[]) => { readonly source: string }): Call => ({
+  const made = (
+    name: string,
+    args: Given,
+    work: (...given: Any[]) => { readonly source: string },
+  ): Call => ({
     name,
     args,
     run: (given) => [work(...given).source.length > 0 ? 1 : 0],
@@ -58,7 +62,11 @@ export function hostCalls(device: GPUDevice): Call[] {
     made("allOf", { one: causalMask(), two: chunkMask(2) }, allOf),
     made("anyOf", { one: causalMask(), two: chunkMask(2) }, anyOf),
     functionCall("maskFunction", maskFunction, sources.mask),
-    functionCall("scoreFunction", scoreFunction, "fn score(s: f32, at: Position) -> f32 { return s * 0.5; }"),
+    functionCall(
+      "scoreFunction",
+      scoreFunction,
+      "fn score(s: f32, at: Position) -> f32 { return s * 0.5; }",
+    ),
     functionCall(
       "probabilityFunction",
       probabilityFunction,
@@ -75,7 +83,10 @@ export function hostCalls(device: GPUDevice): Call[] {
       args: { heads: 2, max: 8 },
       run: ([heads, max]) => alibiSlopes(heads as number, max as number),
       right: ({ heads, max = 8 }) =>
-        Array.from({ length: heads as number }, (_, h) => 2 ** (-((max as number) * (h + 1)) / (heads as number))),
+        Array.from(
+          { length: heads as number },
+          (_, h) => 2 ** (-((max as number) * (h + 1)) / (heads as number)),
+        ),
     },
     {
       name: "t5Buckets",
@@ -95,11 +106,17 @@ export function hostCalls(device: GPUDevice): Call[] {
         sinusoidalPositions(positions as number, width as number, options as object),
       right: ({ positions, width }, { maxWavelength = 10000, frequencies }) => {
         const rows =
-          typeof positions === "number" ? Array.from({ length: positions }, (_, p) => p) : numbersOf(positions);
+          typeof positions === "number"
+            ? Array.from({ length: positions }, (_, p) => p)
+            : numbersOf(positions);
         const theta = (pair: number) =>
-          frequencies ? numbersOf(frequencies)[pair] : (maxWavelength as number) ** ((-2 * pair) / (width as number));
+          frequencies
+            ? numbersOf(frequencies)[pair]
+            : (maxWavelength as number) ** ((-2 * pair) / (width as number));
         return rows.flatMap((p) =>
-          Array.from({ length: width as number }, (_, d) => (d % 2 ? Math.cos : Math.sin)(p * theta(d >> 1))),
+          Array.from({ length: width as number }, (_, d) =>
+            (d % 2 ? Math.cos : Math.sin)(p * theta(d >> 1)),
+          ),
         );
       },
     },
@@ -108,7 +125,8 @@ export function hostCalls(device: GPUDevice): Call[] {
       args: { rotaryDim: 4 },
       options: {},
       names: ["base", "scaling", "frequencies", "attentionFactor"],
-      run: ([rotaryDim], options) => rotaryFrequencies(rotaryDim as number, options as object).frequencies,
+      run: ([rotaryDim], options) =>
+        rotaryFrequencies(rotaryDim as number, options as object).frequencies,
       right: ({ rotaryDim }, { base = 10000, frequencies }) =>
         frequencies
           ? numbersOf(frequencies)

@@ -45,16 +45,27 @@ export const operator = (
   options,
   names,
   run: async (given, options) => {
-    const { output, ...more } = (await work(...given, options)) as Record<string, Tensor> & { output: Tensor };
-    for (const one of Object.values(more)) if (!Object.values((options ?? {}) as Given).includes(one)) one.destroy();
+    const { output, ...more } = (await work(...given, options)) as Record<string, Tensor> & {
+      output: Tensor;
+    };
+    for (const one of Object.values(more))
+      if (!Object.values((options ?? {}) as Given).includes(one)) one.destroy();
     return taken(output, ...given, (options as Given | undefined)?.output);
   },
   ...(right && { right }),
 });
 
 /** [1, H, M, N] of a table of biases. */
-const relativeBias64 = (table: ReferenceTensor, { seqQ, seqKv, bidirectional, maxDistance, queryOffset }: Any) =>
-  positionBias([1, table.shape[1], seqQ, seqKv], { table, bidirectional, maxDistance, queryOffset });
+const relativeBias64 = (
+  table: ReferenceTensor,
+  { seqQ, seqKv, bidirectional, maxDistance, queryOffset }: Any,
+) =>
+  positionBias([1, table.shape[1], seqQ, seqKv], {
+    table,
+    bidirectional,
+    maxDistance,
+    queryOffset,
+  });
 
 export function operatorCalls(device: GPUDevice): Call[] {
   const make = (shape: readonly number[], seed: number) => {
@@ -149,7 +160,9 @@ export function operatorCalls(device: GPUDevice): Call[] {
       (_, { positionOffset, rotaryDim, interleaved, conjugate, ...rest }) =>
         rotary64(heads, {
           ...(rest.base !== undefined && { base: rest.base as number }),
-          ...(rest.attentionFactor !== undefined && { attentionFactor: rest.attentionFactor as number }),
+          ...(rest.attentionFactor !== undefined && {
+            attentionFactor: rest.attentionFactor as number,
+          }),
           ...(rotaryDim !== undefined && { rotaryDim: rotaryDim as number }),
           ...(interleaved !== undefined && { interleaved: interleaved as boolean }),
           ...(conjugate !== undefined && { conjugate: conjugate as boolean }),
@@ -188,6 +201,9 @@ export function operatorCalls(device: GPUDevice): Call[] {
       ["bidirectional", "maxDistance", "queryOffset", "dtype", "label"],
       (_, options) => relativeBias64(table, options),
     ),
-    operator("gatedPositionBias", gatedPositionBias, { bias: make([1, 2, 3, 4], 9).gpu }, gates, ["output", "label"]),
+    operator("gatedPositionBias", gatedPositionBias, { bias: make([1, 2, 3, 4], 9).gpu }, gates, [
+      "output",
+      "label",
+    ]),
   ];
 }

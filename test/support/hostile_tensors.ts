@@ -24,7 +24,8 @@ export function tensorCalls(device: GPUDevice): Call[] {
       args: { device, shape: [2, 2] },
       options: { data: [1, 2, 3, 4] },
       names: ["dtype", "buffer", "offset", "strides", "label"],
-      run: async ([device, shape], options) => taken(tensor(device as GPUDevice, shape as number[], options as object)),
+      run: async ([device, shape], options) =>
+        taken(tensor(device as GPUDevice, shape as number[], options as object)),
       right: ({ shape }, { data }) => {
         const count = numbersOf(shape).reduce((a, b) => a * b, 1);
         return numbersOf(data ?? new Array(count).fill(0));
@@ -37,7 +38,11 @@ export function tensorCalls(device: GPUDevice): Call[] {
       run: async (_, options) => x.view(options as { shape: number[] }).read(),
       right: (_, { shape, strides, offset = 0 }) => viewed(numbersOf(shape), strides, offset),
     },
-    { name: "permute", args: { a: 0, b: 1, c: 2 }, run: (axes) => x.permute(...(axes as number[])).read() },
+    {
+      name: "permute",
+      args: { a: 0, b: 1, c: 2 },
+      run: (axes) => x.permute(...(axes as number[])).read(),
+    },
     {
       name: "slice",
       args: { axis: 2, start: 1, end: 2 },
@@ -57,7 +62,8 @@ export function tensorCalls(device: GPUDevice): Call[] {
       args: { x: x.view({ shape: [1, 2, 24] }) },
       options: { heads: 1, headDim: 8 },
       names: ["kvHeads", "vDim"],
-      run: ([x], sizes) => unpackQkv(x as Tensor, sizes as { heads: number; headDim: number }).v.read(),
+      run: ([x], sizes) =>
+        unpackQkv(x as Tensor, sizes as { heads: number; headDim: number }).v.read(),
     },
     {
       name: "createGpuTimer",
@@ -83,7 +89,9 @@ function viewed(shape: readonly number[], strides: unknown, offset: unknown): Nu
   const walk = (axis: number, at: number): number[] =>
     axis === shape.length
       ? [all()[at]]
-      : Array.from({ length: shape[axis] }, (_, index) => walk(axis + 1, at + index * steps[axis])).flat();
+      : Array.from({ length: shape[axis] }, (_, index) =>
+          walk(axis + 1, at + index * steps[axis]),
+        ).flat();
   return walk(0, offset);
 }
 function sliced(x: Tensor, axis: unknown, start: unknown, end: unknown): Numbers {
@@ -134,8 +142,13 @@ export function layerCalls(device: GPUDevice): Call[] {
       options: { embedDim: 8, heads: 2, seed: 5 },
       names: ["kvHeads", "keyDim", "valueDim", "keyWidth", "valueWidth", "outputWidth", "bias"],
       run: ([device], options) => {
-        const made = multiHeadWeights.glorot(device as GPUDevice, options as { embedDim: number; heads: number });
-        const parts = [made.query, made.key, made.value, made.output].flatMap((one) => (one ? [one] : []));
+        const made = multiHeadWeights.glorot(
+          device as GPUDevice,
+          options as { embedDim: number; heads: number },
+        );
+        const parts = [made.query, made.key, made.value, made.output].flatMap((one) =>
+          one ? [one] : [],
+        );
         for (const { weight, bias } of parts) {
           weight.destroy();
           bias?.destroy();

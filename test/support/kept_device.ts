@@ -1,5 +1,5 @@
-// A device for many runs, one after the other: kept so that pipelines are shared, and replaced when it is lost. Runs in a
-// page, in Node and in Deno alike.
+// A device for many runs, one after the other: kept so that pipelines are shared, and replaced when
+// it is lost. Runs in a page, in Node and in Deno alike.
 
 /** Keeps a device, hears the errors that nobody catches, and counts compilations. */
 export class KeptDevice {
@@ -27,7 +27,8 @@ export class KeptDevice {
   async run<Result>(work: (device: GPUDevice) => Promise<Result>): Promise<Result> {
     this.#errors = [];
     const result = await work(await this.get());
-    if (this.#errors.length) throw new Error(`GPU errors that nobody caught: ${this.#errors.join("; ")}`);
+    if (this.#errors.length)
+      throw new Error(`GPU errors that nobody caught: ${this.#errors.join("; ")}`);
     return result;
   }
 

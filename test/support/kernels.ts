@@ -1,7 +1,11 @@
 // Every kernel in every variant that the tests look at: roots x head dims x slots.
 
 import { STEPS, stepBindings, stepModules } from "../../bench/ladder.ts";
-import { ADDITIVE_KEYS_BINDINGS, additiveKeysModules, STORED_KEYS_BINDING } from "../../src/kernels/additive_keys.ts";
+import {
+  ADDITIVE_KEYS_BINDINGS,
+  additiveKeysModules,
+  STORED_KEYS_BINDING,
+} from "../../src/kernels/additive_keys.ts";
 import { blockMaskBindings, blockMaskModules } from "../../src/kernels/block_mask.ts";
 import {
   ADVANCE_MODULES,
@@ -16,8 +20,18 @@ import {
   CACHE_WRITE_BINDINGS,
   CACHE_WRITE_MODULES,
 } from "../../src/kernels/cache_pages.ts";
-import { DECODE_SHAPES, decodeBindings, decodeModules, decodeRoot } from "../../src/kernels/decode.ts";
-import { FORWARD_TILES, type ForwardTile, forwardModules, forwardRoot } from "../../src/kernels/forward.ts";
+import {
+  DECODE_SHAPES,
+  decodeBindings,
+  decodeModules,
+  decodeRoot,
+} from "../../src/kernels/decode.ts";
+import {
+  FORWARD_TILES,
+  type ForwardTile,
+  forwardModules,
+  forwardRoot,
+} from "../../src/kernels/forward.ts";
 import { kvAccess } from "../../src/kernels/kv_access.ts";
 import { layerNormSpecialisation } from "../../src/kernels/layer_norm.ts";
 import {
@@ -38,8 +52,16 @@ import {
 import { MERGE_BINDINGS, MERGE_MODULES } from "../../src/kernels/merge.ts";
 import { pointwiseSpecialisation } from "../../src/kernels/pointwise.ts";
 import { positionBiasSpecialisation } from "../../src/kernels/position_bias.ts";
-import { type EncodingSpecialisation, encodingBindings, encodingModules } from "../../src/kernels/position_encoding.ts";
-import { type RotarySpecialisation, rotaryKernelBindings, rotaryKernelModules } from "../../src/kernels/rotary.ts";
+import {
+  type EncodingSpecialisation,
+  encodingBindings,
+  encodingModules,
+} from "../../src/kernels/position_encoding.ts";
+import {
+  type RotarySpecialisation,
+  rotaryKernelBindings,
+  rotaryKernelModules,
+} from "../../src/kernels/rotary.ts";
 import { ROW_NORMS_BINDINGS, rowNormsModules } from "../../src/kernels/row_norms.ts";
 import { softmaxSpecialisation } from "../../src/kernels/row_softmax.ts";
 import { type RowSpecialisation, rowBindings, rowModules } from "../../src/kernels/rows.ts";
@@ -75,7 +97,9 @@ const HEAD_DIMS = [
 ] as const;
 
 const ATTENTION_VARIANTS = Object.entries(SLOTS).flatMap(([slotName, slots]) =>
-  HEAD_DIMS.filter(([d, dv]) => (d % 4 === 0 && dv % 4 === 0) || !slotName.startsWith("dense")).flatMap(([d, dv]) => [
+  HEAD_DIMS.filter(
+    ([d, dv]) => (d % 4 === 0 && dv % 4 === 0) || !slotName.startsWith("dense"),
+  ).flatMap(([d, dv]) => [
     // Tiles that differ in a number only: one has every slot.
     ...FORWARD_TILES.filter(
       ({ name, form, maxHeadDim }) =>
@@ -102,7 +126,14 @@ const ATTENTION_VARIANTS = Object.entries(SLOTS).flatMap(([slotName, slots]) =>
 /** Slots beyond those of plain attention, at one tile and head dim. */
 const FEATURES: Readonly<Record<string, SlotChoice>> = {
   "packed sequences": { ...PLAIN, sequence: "packed", tables: true, lse: true, rowMax: true },
-  "modified scores": { ...PLAIN, tables: true, softcap: true, alibi: true, relativeBias: true, sinks: true },
+  "modified scores": {
+    ...PLAIN,
+    tables: true,
+    softcap: true,
+    alibi: true,
+    relativeBias: true,
+    sinks: true,
+  },
   "masks in memory": { ...PLAIN, bias: true, maskTensor: "bytes" },
   "a mask of bits and dropout": { ...PLAIN, maskTensor: "bits", dropout: true },
   blocks: { ...PLAIN, blocks: true },
@@ -111,9 +142,16 @@ const FEATURES: Readonly<Record<string, SlotChoice>> = {
     ...PLAIN,
     k: "words",
     v: "words",
-    cache: kvAccess({ place: "paged", pageSize: 16, quantised: { bits: 8, groupK: 8, groupV: 40 } }),
+    cache: kvAccess({
+      place: "paged",
+      pageSize: 16,
+      quantised: { bits: 8, groupK: 8, groupV: 40 },
+    }),
   },
-  int4: { ...PLAIN, cache: kvAccess({ place: "rows", quantised: { bits: 4, groupK: 40, groupV: 40 } }) },
+  int4: {
+    ...PLAIN,
+    cache: kvAccess({ place: "rows", quantised: { bits: 4, groupK: 40, groupV: 40 } }),
+  },
   "additive scores": {
     ...PLAIN,
     tables: true,
@@ -147,7 +185,9 @@ const FEATURE_VARIANTS = Object.entries(FEATURES).flatMap(([slotName, slots]) =>
     })),
 );
 
-/** Additive scores whose keys' exponentials are in memory, and the kernel that leaves them there. */
+/**
+ * Additive scores whose keys' exponentials are in memory, and the kernel that leaves them there.
+ */
 const STORED_KEYS: SlotChoice = {
   ...PLAIN,
   k: "bf16-packed-strided",
@@ -169,13 +209,21 @@ const STORED_KEYS_VARIANTS = [
   })),
 ];
 
-/** Tiles of f16, with what they have beside plain attention, at head dims with and without columns left over. */
+/**
+ * Tiles of f16, with what they have beside plain attention, at head dims with and without columns
+ * left over.
+ */
 const HALF: SlotChoice = { q: "f16", k: "f16", v: "f16", o: "f16" };
 const HALF_VARIANTS = FORWARD_TILES.filter(({ form }) => form === "half").flatMap((tile) =>
   (
     [
       ["f16", tile.maxHeadDim, tile.maxVDim, HALF],
-      ["packed sequences and sinks", 24, 300, { ...HALF, o: "dense", sequence: "packed", tables: true, sinks: true }],
+      [
+        "packed sequences and sinks",
+        24,
+        300,
+        { ...HALF, o: "dense", sequence: "packed", tables: true, sinks: true },
+      ],
       ["a ring", 52, 20, { ...HALF, cache: kvAccess({ place: "ring", ring: 60, sinkTokens: 4 }) }],
     ] as const
   ).map(([slotName, headDim, vDim, slots]) => ({
@@ -187,7 +235,9 @@ const HALF_VARIANTS = FORWARD_TILES.filter(({ form }) => form === "half").flatMa
 );
 
 const DECODE_VARIANTS = [
-  ...Object.entries(FEATURES).filter(([slotName]) => slotName !== "blocks" && slotName !== "additive scores"),
+  ...Object.entries(FEATURES).filter(
+    ([slotName]) => slotName !== "blocks" && slotName !== "additive scores",
+  ),
   ...Object.entries(SLOTS),
 ].flatMap(([slotName, slots]) =>
   DECODE_SHAPES.flatMap((shape, index) => {
@@ -282,7 +332,13 @@ const ROTARY: Readonly<Record<string, RotarySpecialisation>> = {
     x: "strided",
     o: "bf16-packed",
     positions: true,
-    rotary: { rotaryDim: 10, interleaved: true, sections: [3, 1, 1], sectionsInterleaved: true, angles: "f32" },
+    rotary: {
+      rotaryDim: 10,
+      interleaved: true,
+      sections: [3, 1, 1],
+      sectionsInterleaved: true,
+      angles: "f32",
+    },
   },
 };
 const ROTARY_VARIANTS = Object.entries(ROTARY).map(([name, spec]) => ({
@@ -302,7 +358,13 @@ const ENCODINGS: Readonly<Record<string, EncodingSpecialisation>> = {
     positions: false,
     encoding: { pairs: { ...PAIRS, interleaved: false } },
   },
-  "learned, alone": { width: 7, x: undefined, o: "strided", encoding: { table: "strided" }, positions: true },
+  "learned, alone": {
+    width: 7,
+    x: undefined,
+    o: "strided",
+    encoding: { table: "strided" },
+    positions: true,
+  },
 };
 const ENCODING_VARIANTS = Object.entries(ENCODINGS).map(([name, spec]) => ({
   name: `position encoding ${name}`,
@@ -386,7 +448,13 @@ const gatedDelta = { headDim: 130, vDim: 70, decayDim: 130, group: 3 };
 /** Specialisations of linear attention. */
 export const LINEAR_SPECS: Readonly<Record<string, LinearSpecialisation>> = {
   plain: LINEAR_PLAIN,
-  "in no order, with lengths and a mask": { ...LINEAR_PLAIN, causal: false, lengths: true, mask: true, rows: 4 },
+  "in no order, with lengths and a mask": {
+    ...LINEAR_PLAIN,
+    causal: false,
+    lengths: true,
+    mask: true,
+    rows: 4,
+  },
   gated: {
     ...LINEAR_PLAIN,
     decayDim: 1,
@@ -427,15 +495,29 @@ export const ROW_KERNELS: Readonly<Record<string, Readonly<Record<string, RowSpe
   pointwise: {
     copy: pointwiseSpecialisation({ source: "dense", o: "dense" }),
     "gelu of a sum, 16 bits at any strides": pointwiseSpecialisation(
-      { source: "bf16-packed-strided", bias: "f16-packed", residual: "strided", o: "f16-packed-strided" },
+      {
+        source: "bf16-packed-strided",
+        bias: "f16-packed",
+        residual: "strided",
+        o: "f16-packed-strided",
+      },
       "gelu",
     ),
-    "gelu with tanh": pointwiseSpecialisation({ source: "strided", bias: "strided", o: "bf16-packed" }, "gelu-tanh"),
+    "gelu with tanh": pointwiseSpecialisation(
+      { source: "strided", bias: "strided", o: "bf16-packed" },
+      "gelu-tanh",
+    ),
   },
   position_bias: {
     "of a table": positionBiasSpecialisation({ source: "strided", o: "dense" }, true),
     gated: positionBiasSpecialisation(
-      { source: "f16-packed", residual: "strided", shift: "strided", weight: "strided", o: "f16-packed" },
+      {
+        source: "f16-packed",
+        residual: "strided",
+        shift: "strided",
+        weight: "strided",
+        o: "f16-packed",
+      },
       false,
     ),
   },
@@ -482,7 +564,9 @@ const ROW_VARIANTS = Object.entries(ROW_KERNELS).flatMap(([root, specs]) =>
   })),
 );
 
-const VARIANTS: readonly (Omit<KernelVariant, "modules"> & { modules: ModuleMap | Promise<ModuleMap> })[] = [
+const VARIANTS: readonly (Omit<KernelVariant, "modules"> & {
+  modules: ModuleMap | Promise<ModuleMap>;
+})[] = [
   ...ATTENTION_VARIANTS,
   ...FEATURE_VARIANTS,
   ...STORED_KEYS_VARIANTS,
@@ -499,14 +583,24 @@ const VARIANTS: readonly (Omit<KernelVariant, "modules"> & { modules: ModuleMap 
     modules: ADVANCE_MODULES,
     bindings: advanceKernel().bindings,
   },
-  { name: "block mask", root: "package::block_mask", modules: blockMaskModules(), bindings: blockMaskBindings() },
+  {
+    name: "block mask",
+    root: "package::block_mask",
+    modules: blockMaskModules(),
+    bindings: blockMaskBindings(),
+  },
   ...(["dense", "strided"] as const).map((access) => ({
     name: `row norms of ${access} rows`,
     root: "package::row_norms",
     modules: rowNormsModules({ ...PLAIN, headDim: 40, q: access, k: access }),
     bindings: ROW_NORMS_BINDINGS,
   })),
-  { name: "tables", root: "package::tables", modules: TABLES_MODULES, bindings: tablesKernel().bindings },
+  {
+    name: "tables",
+    root: "package::tables",
+    modules: TABLES_MODULES,
+    bindings: tablesKernel().bindings,
+  },
   ...LINEAR_VARIANTS,
   ...ROW_VARIANTS,
   {
@@ -515,7 +609,12 @@ const VARIANTS: readonly (Omit<KernelVariant, "modules"> & { modules: ModuleMap 
     modules: linearModules("copy", LINEAR_PLAIN),
     bindings: linearBindings("copy", LINEAR_PLAIN),
   },
-  { name: "mask bits", root: "package::mask_bits", modules: MASK_BITS_MODULES, bindings: MASK_BITS_BINDINGS },
+  {
+    name: "mask bits",
+    root: "package::mask_bits",
+    modules: MASK_BITS_MODULES,
+    bindings: MASK_BITS_BINDINGS,
+  },
   { name: "merge", root: "package::merge", modules: MERGE_MODULES, bindings: MERGE_BINDINGS },
   {
     name: "cache write",

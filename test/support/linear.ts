@@ -1,4 +1,5 @@
-// Problems of linear attention as tests and fuzzing describe them: plain data, run on the GPU, compared with the reference.
+// Problems of linear attention as tests and fuzzing describe them: plain data, run on the GPU,
+// compared with the reference.
 
 import {
   type LinearAttentionOptions,
@@ -9,7 +10,10 @@ import {
   type Tensor,
   tensor,
 } from "../../src/index.ts";
-import { type ReferenceLinearOptions, linearAttention as reference } from "../../src/reference/index.ts";
+import {
+  type ReferenceLinearOptions,
+  linearAttention as reference,
+} from "../../src/reference/index.ts";
 import { integers, normal } from "../../src/reference/random.ts";
 import { type Float, product, ROUND } from "./cases.ts";
 import { expectClose } from "./closeness.ts";
@@ -51,7 +55,9 @@ export interface LinearCase extends Omit<LinearAttentionSettings, "kvLengths" | 
   readonly keeps?: "present" | "place";
   /** How q, k, v, decay and beta, and the output are stored. Default f32. */
   readonly dtype?: Float | readonly [q: Float, k: Float, v: Float, gates: Float, o: Float];
-  /** Standard deviation of q and k. Default 1; for delta rules keys have length 1 whatever it is. */
+  /**
+   * Standard deviation of q and k. Default 1; for delta rules keys have length 1 whatever it is.
+   */
   readonly spread?: number;
   readonly seed?: number;
   /** Hostile values among the ordinary ones. */
@@ -60,12 +66,19 @@ export interface LinearCase extends Omit<LinearAttentionSettings, "kvLengths" | 
   readonly planned?: boolean;
 }
 
-/** Runs a case into poisoned outputs and compares output, state and normaliser with the reference. */
+/**
+ * Runs a case into poisoned outputs and compares output, state and normaliser with the reference.
+ */
 export async function runLinearCase(device: GPUDevice, problem: LinearCase): Promise<void> {
   const data = dataOf(problem);
   const { B, H, M, Dv, D, Hkv } = data.sizes;
   const used: Tensor[] = [];
-  const put = (shape: readonly number[], values: ArrayLike<number>, dtype: Tensor["dtype"] = "f32", label = "test") => {
+  const put = (
+    shape: readonly number[],
+    values: ArrayLike<number>,
+    dtype: Tensor["dtype"] = "f32",
+    label = "test",
+  ) => {
     const made = tensor(device, shape, { data: Float64Array.from(values), dtype, label });
     used.push(made);
     return made;
@@ -74,13 +87,23 @@ export async function runLinearCase(device: GPUDevice, problem: LinearCase): Pro
     put(shape, new Float64Array(product(shape)).fill(Number.NaN), dtype);
   try {
     const { q, k, v, decay, beta } = Object.fromEntries(
-      data.tensors.map(([name, { shape, values, dtype }]) => [name, put(shape, values, dtype, name)]),
+      data.tensors.map(([name, { shape, values, dtype }]) => [
+        name,
+        put(shape, values, dtype, name),
+      ]),
     );
     const output = empty(data.outputShape, data.dtypes[4]);
     const states = statesOf(problem, data, put, empty);
     const mask = data.keyMask && put(data.keyMask.shape, data.keyMask.values, "u8");
-    const lengths = problem.kvLengths && problem.onGpu ? put([B], problem.kvLengths, "i32") : problem.kvLengths;
-    const memory = defined<Record<string, Tensor>>({ decay, beta, keyMask: mask, output, ...states });
+    const lengths =
+      problem.kvLengths && problem.onGpu ? put([B], problem.kvLengths, "i32") : problem.kvLengths;
+    const memory = defined<Record<string, Tensor>>({
+      decay,
+      beta,
+      keyMask: mask,
+      output,
+      ...states,
+    });
     const options = { ...settingsOf(problem), ...(lengths && { kvLengths: lengths }) };
     if (problem.planned) await runPlan(device, { ...options, q, k, v, ...memory });
     else await linearAttention(q, k, v, { ...options, ...memory } as LinearAttentionOptions);
@@ -93,12 +116,23 @@ export async function runLinearCase(device: GPUDevice, problem: LinearCase): Pro
     });
     const stored = plain.output.map(ROUND[data.dtypes[4]]);
     const expectRight = problem.extremes ? expectExtremeClose : expectClose;
-    expectRight("output", await bhmd.read(), { f64: f64.output, plain: stored }, [B, H, M, Dv], data.dtypes[4]);
+    expectRight(
+      "output",
+      await bhmd.read(),
+      { f64: f64.output, plain: stored },
+      [B, H, M, Dv],
+      data.dtypes[4],
+    );
     for (const [name, tensorOf] of Object.entries(states)) {
       if (name.startsWith("past")) continue;
       const which = name.endsWith("tate") ? "state" : "normalizer";
       const shape = which === "state" ? [B, Hkv, D, Dv] : [B, Hkv, D];
-      expectRight(name, await (tensorOf as Tensor).read(), { f64: f64[which], plain: plain[which] }, shape);
+      expectRight(
+        name,
+        await (tensorOf as Tensor).read(),
+        { f64: f64[which], plain: plain[which] },
+        shape,
+      );
     }
   } finally {
     for (const one of used) one.destroy();
@@ -115,9 +149,15 @@ async function runPlan(device: GPUDevice, problem: LinearAttentionProblem): Prom
     const { shape, strides, offset, dtype } = value;
     return [name, { shape, strides, offset, dtype }];
   });
-  const plan = await planLinearAttention(device, { ...Object.fromEntries(looks), ...(kvLengths && { kvLengths }) });
+  const plan = await planLinearAttention(device, {
+    ...Object.fromEntries(looks),
+    ...(kvLengths && { kvLengths }),
+  });
   const encoder = device.createCommandEncoder();
-  plan.encode(encoder, Object.fromEntries(Object.entries(rest).filter(([, value]) => isTensor(value))));
+  plan.encode(
+    encoder,
+    Object.fromEntries(Object.entries(rest).filter(([, value]) => isTensor(value))),
+  );
   device.queue.submit([encoder.finish()]);
   plan.destroy();
 }
@@ -167,23 +207,41 @@ function statesOf(
 
 /** Seeded data of a case, as the GPU and the reference take it. */
 function dataOf(problem: LinearCase) {
-  const { B = 1, H = 1, Hkv = H, Hk = Hkv, N, M = N, D, Dv = D, layout = "bhmd", seed = 1, spread = 1 } = problem;
+  const {
+    B = 1,
+    H = 1,
+    Hkv = H,
+    Hk = Hkv,
+    N,
+    M = N,
+    D,
+    Dv = D,
+    layout = "bhmd",
+    seed = 1,
+    spread = 1,
+  } = problem;
   const { updateRule, decaySpread = 0.3, forget = 0 } = problem;
   const delta = updateRule?.endsWith("delta");
   const dtypes: readonly Float[] = Array.isArray(problem.dtype)
     ? problem.dtype
     : new Array(5).fill(problem.dtype ?? "f32");
-  const shape = (h: number, n: number, d: number) => (layout === "bhmd" ? [B, h, n, d] : [B, n, h, d]);
+  const shape = (h: number, n: number, d: number) =>
+    layout === "bhmd" ? [B, h, n, d] : [B, n, h, d];
   const make = (what: number, size: number[], values: ArrayLike<number>) => {
     const dtype: Float = dtypes[what];
     const drawn = Float32Array.from(values);
-    const extreme = { of: "QKV"[what] as "Q" | "K" | "V", seed, ...defined({ extremes: problem.extremes }) };
+    const extreme = {
+      of: "QKV"[what] as "Q" | "K" | "V",
+      seed,
+      ...defined({ extremes: problem.extremes }),
+    };
     if (what < 3) makeExtreme(drawn, size[3], { ...extreme, f16: true });
     const rounded = drawn.map(ROUND[dtype]);
     if (what < 3) addNans(rounded, size[3], extreme);
     return { shape: size, values: rounded, dtype };
   };
-  const draw = (what: number, size: number[], deviation: number) => normal(seed * 16 + what, product(size), deviation);
+  const draw = (what: number, size: number[], deviation: number) =>
+    normal(seed * 16 + what, product(size), deviation);
   const kShape = shape(Hk, N, D);
   const keys = draw(1, kShape, delta ? 1 / Math.sqrt(D) : spread);
   const q = make(0, shape(H, M, D), draw(0, shape(H, M, D), spread));
@@ -211,7 +269,9 @@ function dataOf(problem: LinearCase) {
   };
   const sizes = { B, H: Math.max(H, Hkv), Hkv, M, N, D, Dv };
   const before = (what: number, size: number[]) =>
-    problem.past ? draw(what, size, 1).map((x) => (what === 8 ? Math.abs(x) : x)) : new Float32Array(product(size));
+    problem.past
+      ? draw(what, size, 1).map((x) => (what === 8 ? Math.abs(x) : x))
+      : new Float32Array(product(size));
   const past = { State: before(7, [B, Hkv, D, Dv]), Normalizer: before(8, [B, Hkv, D]) };
   const cpu = (t: typeof q) => ({ data: t.values.slice(), shape: t.shape });
   const options = defined<ReferenceLinearOptions>({
@@ -225,10 +285,12 @@ function dataOf(problem: LinearCase) {
   });
   const reference = [cpu(q), cpu(k), cpu(v), options] as const;
   if (problem.poison) {
-    const masked = (b: number, n: number) => keyMask && !keyMask.values[(keyMask.shape[0] > 1 ? b * N : 0) + n];
-    const unused = Array.from({ length: B * N }, (_, at) => [Math.floor(at / N), at % N] as const).filter(
-      ([b, n]) => n >= (problem.kvLengths?.[b] ?? N) || masked(b, n),
-    );
+    const masked = (b: number, n: number) =>
+      keyMask && !keyMask.values[(keyMask.shape[0] > 1 ? b * N : 0) + n];
+    const unused = Array.from(
+      { length: B * N },
+      (_, at) => [Math.floor(at / N), at % N] as const,
+    ).filter(([b, n]) => n >= (problem.kvLengths?.[b] ?? N) || masked(b, n));
     for (const one of [k, v, ...(decay ? [decay] : []), ...(beta ? [beta] : [])]) {
       poisonRows(one.values, one.shape, layout, unused);
     }

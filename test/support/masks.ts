@@ -1,4 +1,5 @@
-// Mask functions by themselves: every value of one over [B, H, M, N], from a small kernel that does nothing else.
+// Mask functions by themselves: every value of one over [B, H, M, N], from a small kernel that does
+// nothing else.
 
 import { numberBytes } from "../../src/functions/captures.ts";
 import { guarded } from "../../src/gpu/buffers.ts";
@@ -37,10 +38,15 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
 `;
 
 export type Predicate = (at: ReferencePosition) => boolean;
-export const range = (count: number): number[] => Array.from({ length: count }, (_, index) => index);
+export const range = (count: number): number[] =>
+  Array.from({ length: count }, (_, index) => index);
 
 /** What the function says of every score, 1 where the query sees the key. */
-export async function maskValues(device: GPUDevice, mask: MaskFunction, scores: Scores): Promise<number[]> {
+export async function maskValues(
+  device: GPUDevice,
+  mask: MaskFunction,
+  scores: Scores,
+): Promise<number[]> {
   const { B = 1, H = 1, M, N, offset = N - M } = scores;
   const { text, captures } = mask;
   const linked = link("package::test", { ...blockMaskModules(text), "package::test": ROOT });
@@ -62,10 +68,15 @@ export async function maskValues(device: GPUDevice, mask: MaskFunction, scores: 
     ...Object.values(captures).map((value) =>
       value instanceof Tensor
         ? { buffer: value.buffer }
-        : uniform((bytes) => new Uint8Array(bytes).set(new Uint8Array(numberBytes(value)).subarray(0, 4))),
+        : uniform((bytes) =>
+            new Uint8Array(bytes).set(new Uint8Array(numberBytes(value)).subarray(0, 4)),
+          ),
     ),
   ];
-  const entries = resources.map((resource, index) => ({ binding: bindings[index].binding, resource }));
+  const entries = resources.map((resource, index) => ({
+    binding: bindings[index].binding,
+    resource,
+  }));
   const { done } = guarded(device, "mask", () => {
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass();
@@ -109,9 +120,12 @@ export function blockKindsOf(
       for (let kv = 0; kv < N; kv += keys) {
         const block: number[] = [];
         for (let m = q; m < Math.min(q + rows, M); m++) {
-          for (let n = kv; n < Math.min(kv + keys, N); n++) block.push(values[(plane * M + m) * N + n]);
+          for (let n = kv; n < Math.min(kv + keys, N); n++)
+            block.push(values[(plane * M + m) * N + n]);
         }
-        kinds.push(block.every((seen) => seen) ? "full" : block.some((seen) => seen) ? "partial" : "empty");
+        kinds.push(
+          block.every((seen) => seen) ? "full" : block.some((seen) => seen) ? "partial" : "empty",
+        );
       }
     }
   }

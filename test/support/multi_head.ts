@@ -1,5 +1,5 @@
-// Problems of multi-head attention as tests and fuzzing describe them: plain data, run on the GPU and compared with the
-// reference.
+// Problems of multi-head attention as tests and fuzzing describe them: plain data, run on the GPU
+// and compared with the reference.
 
 import {
   type AttentionOptions,
@@ -39,7 +39,9 @@ export interface MultiHeadCase
   readonly Dv?: number;
   /** Width of the queries. */
   readonly E: number;
-  /** Widths of keys, values and output; default E. Ones for keys and values are for cross-attention. */
+  /**
+   * Widths of keys, values and output; default E. Ones for keys and values are for cross-attention.
+   */
   readonly Ek?: number;
   readonly Ev?: number;
   /** 0: no projection behind the heads. */
@@ -69,7 +71,15 @@ interface Both extends ReferenceTensor {
 /** Runs a case into poisoned outputs and compares output, LSE and weights with the reference. */
 export async function runMultiHead(device: GPUDevice, problem: MultiHeadCase): Promise<void> {
   const { B = 1, H = 1, Hkv = H, M, N = M, D, Dv = D, E, seed = 1 } = problem;
-  const { Ek = E, Ev = Ek, Eo = E, biases = "qkvo", columns = false, dtype = "f32", storage = "f32" } = problem;
+  const {
+    Ek = E,
+    Ev = Ek,
+    Eo = E,
+    biases = "qkvo",
+    columns = false,
+    dtype = "f32",
+    storage = "f32",
+  } = problem;
   const { zeroAttention = false, learnedKey = false } = problem;
   const used: Tensor[] = [];
   const keep = (made: Tensor) => {
@@ -77,7 +87,12 @@ export async function runMultiHead(device: GPUDevice, problem: MultiHeadCase): P
     return made;
   };
   let next = seed * 64;
-  const make = (shape: readonly number[], deviation = 1, as: Float = dtype, of?: "Q" | "K" | "V"): Both => {
+  const make = (
+    shape: readonly number[],
+    deviation = 1,
+    as: Float = dtype,
+    of?: "Q" | "K" | "V",
+  ): Both => {
     const drawn = normal(next++, product(shape), deviation);
     const extremes = problem.extremes ?? [];
     if (of) makeExtreme(drawn, shape[2], { of, extremes, seed, f16: true });
@@ -128,14 +143,23 @@ export async function runMultiHead(device: GPUDevice, problem: MultiHeadCase): P
       keep(tensor(device, shape, given)),
     );
     const poison = (shape: readonly number[], as: Float = "f32") =>
-      keep(tensor(device, shape, { data: new Float32Array(product(shape)).fill(Number.NaN), dtype: as }));
+      keep(
+        tensor(device, shape, {
+          data: new Float32Array(product(shape)).fill(Number.NaN),
+          dtype: as,
+        }),
+      );
     const columnsOf = N + Number(learnedKey) + Number(zeroAttention);
     const width = Eo || H * Dv;
     const output = poison([B, M, width], learnedKey && !Eo ? "f32" : dtype);
     const lse = poison([B, H, M]);
     const weightsShape = problem.weights === "mean" ? [B, M, columnsOf] : [B, H, M, columnsOf];
 
-    const layer = new MultiHeadAttention(device, weights, { heads: H, kvHeads: Hkv, zeroAttention });
+    const layer = new MultiHeadAttention(device, weights, {
+      heads: H,
+      kvHeads: Hkv,
+      zeroAttention,
+    });
     const settings = {
       variant: "8x32", // takes the least time to compile
       ...defined({ ...shared, storage, weights: problem.weights }),
@@ -158,14 +182,25 @@ export async function runMultiHead(device: GPUDevice, problem: MultiHeadCase): P
       zeroAttention,
     };
     const f64 = reference(query, key, value, layer64, options64);
-    const plain = reference(query, key, value, layer64, { ...options64, precision: "f32", stored: ROUND[storage] });
+    const plain = reference(query, key, value, layer64, {
+      ...options64,
+      precision: "f32",
+      stored: ROUND[storage],
+    });
     const precision = output.dtype as Float;
     const stored = plain.output.map(ROUND[precision]);
     const expectRight = problem.extremes ? expectExtremeClose : expectClose;
-    expectRight("output", await result.output.read(), { f64: f64.output, plain: stored }, output.shape, precision);
+    expectRight(
+      "output",
+      await result.output.read(),
+      { f64: f64.output, plain: stored },
+      output.shape,
+      precision,
+    );
     expectRight("lse", await lse.read(), { f64: f64.lse, plain: plain.lse }, [B, H, M]);
     if (result.weights) {
-      const mean = (values: Float64Array) => (problem.weights === "mean" ? meanOf(values, B, H) : values);
+      const mean = (values: Float64Array) =>
+        problem.weights === "mean" ? meanOf(values, B, H) : values;
       const both = { f64: mean(f64.weights), plain: mean(plain.weights) };
       // Where a row is NaN, a key that it does not see may weigh nothing.
       const values = Array.from(await result.weights.read(), (x, i) =>
@@ -183,24 +218,33 @@ function meanOf(values: Float64Array, B: number, H: number): Float64Array {
   const size = values.length / Math.max(1, B * H);
   return Float64Array.from({ length: B * size }, (_, index) => {
     let sum = 0;
-    for (let h = 0; h < H; h++) sum += values[(Math.floor(index / size) * H + h) * size + (index % size)];
+    for (let h = 0; h < H; h++)
+      sum += values[(Math.floor(index / size) * H + h) * size + (index % size)];
     return sum / H;
   });
 }
 
-/** The masks of a case beyond one of scores that says what counts; and all of them as one for the reference. */
+/**
+ * The masks of a case beyond one of scores that says what counts; and all of them as one for the
+ * reference.
+ */
 function masksOf(
   { keys, ignores = false, mask: described }: MultiHeadCase,
   [B, H, M, N]: readonly number[],
   mask: ReferenceTensor | undefined,
   seed: number,
-  make: (shape: readonly number[], options: { dtype: "u8" | "u32"; data: Uint8Array | Uint32Array }) => Tensor,
+  make: (
+    shape: readonly number[],
+    options: { dtype: "u8" | "u32"; data: Uint8Array | Uint32Array },
+  ) => Tensor,
 ) {
   const gpu: { mask?: Tensor; ignoreMask?: Tensor; keyMask?: Tensor; ignoreKeyMask?: Tensor } = {};
   const shape = mask?.shape ?? [];
   if (mask && ignores) {
     const data = Uint8Array.from(mask.data, (seen) => Number(seen === 0));
-    gpu.ignoreMask = described?.bits ? make(...packed(shape, data)) : make(shape, { dtype: "u8", data });
+    gpu.ignoreMask = described?.bits
+      ? make(...packed(shape, data))
+      : make(shape, { dtype: "u8", data });
   }
   if (!keys) return { gpu, cpu: mask };
   const kept = Uint8Array.from(normal(seed * 8 + 77, B * N), (x) => Number(x > -0.7));
@@ -208,7 +252,10 @@ function masksOf(
   const given = keys.bits ? make(...packed([B, N], data)) : make([B, N], { dtype: "u8", data });
   gpu[keys.means === "keep" ? "keyMask" : "ignoreKeyMask"] = given;
   const at = (b: number, h: number, m: number, n: number) =>
-    [b, h, m, n].reduce((index, place, axis) => index * shape[axis] + (shape[axis] === 1 ? 0 : place), 0);
+    [b, h, m, n].reduce(
+      (index, place, axis) => index * shape[axis] + (shape[axis] === 1 ? 0 : place),
+      0,
+    );
   const both = new Uint8Array(B * H * M * N);
   for (let index = 0; index < both.length; index++) {
     const n = index % N;
@@ -221,13 +268,17 @@ function masksOf(
 }
 
 /** Bytes as bits along the last axis. */
-function packed(shape: readonly number[], data: Uint8Array): [number[], { dtype: "u32"; data: Uint32Array }] {
+function packed(
+  shape: readonly number[],
+  data: Uint8Array,
+): [number[], { dtype: "u32"; data: Uint32Array }] {
   const keys = shape[shape.length - 1];
   const words = Math.ceil(keys / 32);
   const bits = new Uint32Array((data.length / Math.max(1, keys)) * words);
   for (let index = 0; index < data.length; index++) {
     const key = index % keys;
-    if (data[index]) bits[Math.floor(index / keys) * words + Math.floor(key / 32)] |= 1 << (key % 32);
+    if (data[index])
+      bits[Math.floor(index / keys) * words + Math.floor(key / 32)] |= 1 << (key % 32);
   }
   return [[...shape.slice(0, -1), words], { dtype: "u32", data: bits }];
 }

@@ -1,4 +1,5 @@
-// NaN in q, k or v of a case: the rows that see it become NaN, and all others are as if it weren't there.
+// NaN in q, k or v of a case: the rows that see it become NaN, and all others are as if it weren't
+// there.
 
 import { type AttentionOptions, attention, type Tensor, tensor } from "../../src/index.ts";
 import { type ReferenceOptions, attention as reference } from "../../src/reference/index.ts";
@@ -10,12 +11,20 @@ import { defined, featuresOf } from "./features.ts";
 /** Where a NaN is put: an element of a query of the last head, or of a key or its value. */
 export type Tainted = "q" | "k" | "v";
 
-/** Runs a case with a NaN in each of q, k and v, and with none of the others; `key` is where it stands in k and v. */
+/**
+ * Runs a case with a NaN in each of q, k and v, and with none of the others; `key` is where it
+ * stands in k and v.
+ */
 export async function runTainted(device: GPUDevice, problem: Case, key: number): Promise<void> {
   for (const tainted of ["q", "k", "v"] as const) await runOne(device, problem, tainted, key);
 }
 
-async function runOne(device: GPUDevice, problem: Case, tainted: Tainted, key: number): Promise<void> {
+async function runOne(
+  device: GPUDevice,
+  problem: Case,
+  tainted: Tainted,
+  key: number,
+): Promise<void> {
   const { B = 1, H = 1, Hkv = H, M, N, D, Dv = D, seed = 1, dtype = "f32" } = problem;
   const used: Tensor[] = [];
   const keep = (made: Tensor) => {
@@ -41,10 +50,24 @@ async function runOne(device: GPUDevice, problem: Case, tainted: Tainted, key: n
     const rowMax = problem.rowMax ? { rowMax: poison([B, H, M]) } : {};
     const output = poison([B, H, M, Dv]);
     const { causal, scale, variant, kvSplits, attentionChunk, sinkTokens, softcap } = problem;
-    const shared = defined<ReferenceOptions>({ causal, scale, attentionChunk, sinkTokens, softcap });
+    const shared = defined<ReferenceOptions>({
+      causal,
+      scale,
+      attentionChunk,
+      sinkTokens,
+      softcap,
+    });
     const features = featuresOf(problem, { B, H, M, N, D }, seed);
     const gpu = features.gpu((size, options) => keep(tensor(device, size, options)));
-    const settings = { ...shared, variant, kvSplits, ...gpu, output, ...lse, ...rowMax } as AttentionOptions;
+    const settings = {
+      ...shared,
+      variant,
+      kvSplits,
+      ...gpu,
+      output,
+      ...lse,
+      ...rowMax,
+    } as AttentionOptions;
     await attention(q.gpu, k.gpu, v.gpu, settings);
     const f64 = reference(q, k, v, { ...shared, ...features.cpu });
     const plain = reference(q, k, v, {
@@ -53,9 +76,22 @@ async function runOne(device: GPUDevice, problem: Case, tainted: Tainted, key: n
       precision: "f32",
       ...(half && { store: ROUND.f16 }),
     });
-    const expect = async (what: string, made: Tensor, want: Float64Array, rounded: Float64Array, shape: number[]) => {
+    const expect = async (
+      what: string,
+      made: Tensor,
+      want: Float64Array,
+      rounded: Float64Array,
+      shape: number[],
+    ) => {
       const got = await made.read();
-      expectSameNaN(`NaN in ${tainted}: ${what}`, got as Float32Array, want, rounded, shape, half && what === "output");
+      expectSameNaN(
+        `NaN in ${tainted}: ${what}`,
+        got as Float32Array,
+        want,
+        rounded,
+        shape,
+        half && what === "output",
+      );
     };
     await expect("output", output, f64.output, plain.output, [B, H, M, Dv]);
     if (lse.lse) await expect("lse", lse.lse, f64.lse, plain.lse, [B, H, M]);
@@ -75,8 +111,12 @@ export function expectSameNaN(
   half = false,
 ): void {
   const wrong = Array.from(want).findIndex((x, i) => Number.isNaN(x) !== Number.isNaN(got[i]));
-  if (wrong >= 0) throw new Error(`${what}: element ${wrong} of [${shape}] is ${got[wrong]}, expected ${want[wrong]}`);
-  const finite = (from: ArrayLike<number>) => Array.from(want, (x, i) => (Number.isNaN(x) ? 0 : from[i]));
+  if (wrong >= 0)
+    throw new Error(
+      `${what}: element ${wrong} of [${shape}] is ${got[wrong]}, expected ${want[wrong]}`,
+    );
+  const finite = (from: ArrayLike<number>) =>
+    Array.from(want, (x, i) => (Number.isNaN(x) ? 0 : from[i]));
   const both = { f64: finite(want), plain: finite(plain) };
   expectClose(what, finite(got), both, shape, half ? "f16-products" : "f32");
 }

@@ -18,7 +18,10 @@ export class Inputs {
   readonly #made = new Set<Tensor>();
   #seed: number;
 
-  constructor(device: GPUDevice, { dtype = "f32", seed = 1 }: { dtype?: Float; seed?: number } = {}) {
+  constructor(
+    device: GPUDevice,
+    { dtype = "f32", seed = 1 }: { dtype?: Float; seed?: number } = {},
+  ) {
     this.device = device;
     this.dtype = dtype;
     this.#seed = 1000 * seed;
@@ -32,7 +35,11 @@ export class Inputs {
 
   /** These numbers. */
   given(shape: readonly number[], data: ArrayLike<number>, dtype: Dtype): Input {
-    return { data, shape, gpu: this.keep(tensor(this.device, shape, { data: Array.from(data), dtype })) };
+    return {
+      data,
+      shape,
+      gpu: this.keep(tensor(this.device, shape, { data: Array.from(data), dtype })),
+    };
   }
 
   /** Keeps a tensor to be destroyed with the rest. */
@@ -47,7 +54,12 @@ export class Inputs {
 }
 
 /** Rows [B, S, H * D] as the heads [B, H, S, D] of the reference. */
-export function headsOf({ data, shape }: Pick<Input, "data" | "shape">, heads: number, first = 0, headDim?: number) {
+export function headsOf(
+  { data, shape }: Pick<Input, "data" | "shape">,
+  heads: number,
+  first = 0,
+  headDim?: number,
+) {
   const [B, S, width] = shape;
   const D = headDim ?? width / heads;
   return { data, shape: [B, heads, S, D], strides: [S * width, D, width, 1], offset: first };

@@ -1,5 +1,5 @@
-// A device that refuses memory when a test says so, as one that has none left does: the buffer is invalid, and the scope
-// for out of memory tells.
+// A device that refuses memory when a test says so, as one that has none left does: the buffer is
+// invalid, and the scope for out of memory tells.
 
 import { overridden } from "./overridden.ts";
 

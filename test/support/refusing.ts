@@ -1,5 +1,6 @@
-// A device that refuses memory for some buffers, as a GPU without any left does: the buffer is invalid, the scope around its
-// making reports that memory ran out, and whatever uses it later is a validation error.
+// A device that refuses memory for some buffers, as a GPU without any left does: the buffer is
+// invalid, the scope around its making reports that memory ran out, and whatever uses it later is a
+// validation error.
 
 import { overridden } from "./overridden.ts";
 

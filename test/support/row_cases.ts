@@ -1,5 +1,6 @@
-// Problems of everything that works on rows or single elements, as fuzzing describes them: plain data, run on the GPU and
-// compared with the reference slice by slice, so that a huge row hides nothing of the others.
+// Problems of everything that works on rows or single elements, as fuzzing describes them: plain
+// data, run on the GPU and compared with the reference slice by slice, so that a huge row hides
+// nothing of the others.
 
 import {
   addBias,
@@ -29,7 +30,16 @@ import { elements } from "../../src/reference/tensors.ts";
 import { type Float, product, ROUND } from "./cases.ts";
 
 export type RowOperation =
-  | ("softmax" | "logSoftmax" | "layerNorm" | "rmsNorm" | "gelu" | "addBias" | "copyTensor" | "project")
+  | (
+      | "softmax"
+      | "logSoftmax"
+      | "layerNorm"
+      | "rmsNorm"
+      | "gelu"
+      | "addBias"
+      | "copyTensor"
+      | "project"
+    )
   | ("rotary" | "positionEncoding");
 
 /** Hostile values of x: what a row in three is, or what some elements are. */
@@ -71,7 +81,10 @@ const HUGE_F16 = 100;
 const FAR_F16 = 1000;
 
 /** x of a case, row-major. */
-function values({ op, N, extremes = [], dtype = ["f32", "f32"], seed = 1, spread = 1 }: RowCase, count: number) {
+function values(
+  { op, N, extremes = [], dtype = ["f32", "f32"], seed = 1, spread = 1 }: RowCase,
+  count: number,
+) {
   const data = normal(seed * 8, count, spread);
   const half = dtype.includes("f16");
   const has = (kind: RowExtreme) => extremes.includes(kind);
@@ -86,7 +99,8 @@ function values({ op, N, extremes = [], dtype = ["f32", "f32"], seed = 1, spread
     }
     if (turn === 1 && has("constant")) part.fill(part[0]);
     if (turn === 1 && has("far")) for (let d = 0; d < N; d++) part[d] += half ? FAR_F16 : FAR;
-    if (turn === 2 && has("nothing") && op.endsWith("oftmax")) for (let d = row % 2; d < N; d += 2) part[d] = -Infinity;
+    if (turn === 2 && has("nothing") && op.endsWith("oftmax"))
+      for (let d = row % 2; d < N; d += 2) part[d] = -Infinity;
     if (turn === 2 && has("nan") && row % 2 === 0) part[seed % N] = Number.NaN;
   }
   return data.map(ROUND[dtype[0]]);
@@ -103,7 +117,10 @@ function orderOf(rank: number, number: number): number[] {
   });
 }
 
-/** Strides of a tensor whose axes lie in memory in another order, and with a gap after each run of the innermost. */
+/**
+ * Strides of a tensor whose axes lie in memory in another order, and with a gap after each run of
+ * the innermost.
+ */
 function stridesOf(shape: readonly number[], order: readonly number[], gap: number): number[] {
   const strides = shape.map(() => 0);
   let step = 1;
@@ -115,7 +132,10 @@ function stridesOf(shape: readonly number[], order: readonly number[], gap: numb
   return strides;
 }
 
-/** What is right, what f32 gives, and how far from right each element may be beside three times what f32 costs its slice. */
+/**
+ * What is right, what f32 gives, and how far from right each element may be beside three times what
+ * f32 costs its slice.
+ */
 interface Expected {
   readonly f64: Float64Array;
   readonly plain: Float64Array;
@@ -134,12 +154,16 @@ interface Operands {
 /** The right result of a case. */
 function expected(problem: RowCase, { x, weight, bias, residual }: Operands): Expected {
   const { op, N, axis = -1, epsilon = 1e-5, other = false, offset = 0 } = problem;
-  const both = <T>(work: (precision: "f64" | "f32") => T) => ({ f64: work("f64"), plain: work("f32") });
+  const both = <T>(work: (precision: "f64" | "f32") => T) => ({
+    f64: work("f64"),
+    plain: work("f32"),
+  });
   const large = (_: number, { most }: { most: number }) => 4e-6 * most;
   if (op === "softmax" || op === "logSoftmax") {
     const along = axis < 0 ? axis + x.shape.length : axis;
     const step = product(x.shape.slice(along + 1));
-    const slice = (index: number) => Math.floor(index / (step * x.shape[along])) * step + (index % step);
+    const slice = (index: number) =>
+      Math.floor(index / (step * x.shape[along])) * step + (index % step);
     return {
       ...both((precision) => softmaxAlong(x, { axis, log: op === "logSoftmax", precision })),
       slice,
@@ -150,7 +174,8 @@ function expected(problem: RowCase, { x, weight, bias, residual }: Operands): Ex
     const options = { axis, epsilon, rms: op === "rmsNorm", weight, bias, residual };
     const { f64, plain } = both((precision) => norm64(x, { ...options, precision }).output);
     const width = product(x.shape.slice(axis < 0 ? axis + x.shape.length : axis));
-    // The mean and the variance of what is exact are to be good whatever the mean; a sum with a residual is rounded first.
+    // The mean and the variance of what is exact are to be good whatever the mean; a sum with a
+    // residual is rounded first.
     const tight = residual ? plain : f64;
     return {
       f64,
@@ -172,8 +197,14 @@ function expected(problem: RowCase, { x, weight, bias, residual }: Operands): Ex
     };
   }
   if (op === "rotary") {
-    const options = { interleaved: other, position: (_: number, __: number, row: number) => row + offset };
-    return { ...both((precision) => rotary64(x, { ...options, precision })), allowed: (_, { x }) => 4e-6 * x };
+    const options = {
+      interleaved: other,
+      position: (_: number, __: number, row: number) => row + offset,
+    };
+    return {
+      ...both((precision) => rotary64(x, { ...options, precision })),
+      allowed: (_, { x }) => 4e-6 * x,
+    };
   }
   if (op === "positionEncoding") {
     const options = {
@@ -198,9 +229,27 @@ function expected(problem: RowCase, { x, weight, bias, residual }: Operands): Ex
 
 /** Runs a case into a poisoned output and compares it with the reference. */
 export async function runRowCase(device: GPUDevice, problem: RowCase): Promise<void> {
-  const { op, B = 1, H = 1, M, N, K = 4, dtype = ["f32", "f32"], order = [0, 0], gap = 0, seed = 1, offset } = problem;
+  const {
+    op,
+    B = 1,
+    H = 1,
+    M,
+    N,
+    K = 4,
+    dtype = ["f32", "f32"],
+    order = [0, 0],
+    gap = 0,
+    seed = 1,
+    offset,
+  } = problem;
   const used: Tensor[] = [];
-  const put = (shape: readonly number[], data: Float32Array, dtype: Float, at: number, space: number) => {
+  const put = (
+    shape: readonly number[],
+    data: Float32Array,
+    dtype: Float,
+    at: number,
+    space: number,
+  ) => {
     const strides = stridesOf(shape, orderOf(shape.length, at), space);
     used.push(tensor(device, shape, { data, dtype, strides }));
     return used[used.length - 1];
@@ -218,7 +267,8 @@ export async function runRowCase(device: GPUDevice, problem: RowCase): Promise<v
     const outputShape = op === "project" ? [B, M, K] : shape;
     const nan = new Float32Array(product(outputShape)).fill(Number.NaN);
     const output = put(outputShape, nan, dtype[1], order[1], 0);
-    const given = (one: ReferenceTensor | undefined) => one && put(one.shape, one.data as Float32Array, "f32", 0, 0);
+    const given = (one: ReferenceTensor | undefined) =>
+      one && put(one.shape, one.data as Float32Array, "f32", 0, 0);
     const gpu = { weight: given(weight), bias: given(bias), residual: given(residual) };
     await call(problem, put(shape, x.data, dtype[0], order[0], gap), gpu, output, offset);
     compare(op, await output.read(), right, {
@@ -244,7 +294,12 @@ function call(
   const along = { output, ...(axis !== undefined && { axis }) };
   const added = { output, ...(residual && { residual }) };
   const parts = { ...added, ...(bias && { bias }) };
-  const norm = { ...along, ...parts, ...(weight && { weight }), ...(epsilon !== undefined && { epsilon }) };
+  const norm = {
+    ...along,
+    ...parts,
+    ...(weight && { weight }),
+    ...(epsilon !== undefined && { epsilon }),
+  };
   if (op === "softmax") return softmax(x, along);
   if (op === "logSoftmax") return logSoftmax(x, along);
   if (op === "layerNorm") return layerNorm(x, norm);
@@ -257,14 +312,26 @@ function call(
   return positionEncoding(x, { output, positionOffset, order: other ? "halves" : "interleaved" });
 }
 
-/** What storing costs: a share of the result, and what is lost below the smallest numbers of the dtype. */
-const STORED = { f32: [UNIT, 2 ** -126], f16: [2 ** -11, 2 ** -24], bf16: [2 ** -8, 2 ** -126] } as const;
+/**
+ * What storing costs: a share of the result, and what is lost below the smallest numbers of the
+ * dtype.
+ */
+const STORED = {
+  f32: [UNIT, 2 ** -126],
+  f16: [2 ** -11, 2 ** -24],
+  bf16: [2 ** -8, 2 ** -126],
+} as const;
 
 function compare(
   op: string,
   actual: ArrayLike<number>,
   { f64, plain, allowed, slice }: Expected,
-  { x, shape, width, dtype }: { x: ReferenceTensor; shape: readonly number[]; width: number; dtype: Float },
+  {
+    x,
+    shape,
+    width,
+    dtype,
+  }: { x: ReferenceTensor; shape: readonly number[]; width: number; dtype: Float },
 ): void {
   const sliceOf = slice ?? ((index: number) => Math.floor(index / width));
   const of = new Map<number, { most: number; x: number; cost: number }>();
@@ -283,13 +350,16 @@ function compare(
     const right = ROUND[dtype](f64[i]);
     const place = () => `${op}: element ${i} of [${shape}] is ${actual[i]}, expected ${f64[i]}`;
     if (!Number.isFinite(right)) {
-      if (!Object.is(actual[i], right)) throw new Error(`${place()}: what is not finite must be the same`);
+      if (!Object.is(actual[i], right))
+        throw new Error(`${place()}: what is not finite must be the same`);
       continue;
     }
     const row = of.get(sliceOf(i)) as { most: number; x: number; cost: number };
     const bound = 3 * row.cost + allowed(i, row) + share * Math.abs(f64[i]) + least;
     const error = Math.abs(actual[i] - f64[i]);
     if (!(error <= bound))
-      throw new Error(`${place()}: off by ${error.toExponential(2)}, allowed ${bound.toExponential(2)}`);
+      throw new Error(
+        `${place()}: off by ${error.toExponential(2)}, allowed ${bound.toExponential(2)}`,
+      );
   }
 }

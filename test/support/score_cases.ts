@@ -1,7 +1,18 @@
-// Problems of what has rows of scores beside attention, for fuzzing of rows: merging, weights and best keys.
+// Problems of what has rows of scores beside attention, for fuzzing of rows: merging, weights and
+// best keys.
 
-import { attentionWeights, mergeAttention, type Tensor, tensor, topKKeys } from "../../src/index.ts";
-import { attentionScores, topKKeys as keys64, mergeAttention as merge64 } from "../../src/reference/index.ts";
+import {
+  attentionWeights,
+  mergeAttention,
+  type Tensor,
+  tensor,
+  topKKeys,
+} from "../../src/index.ts";
+import {
+  attentionScores,
+  topKKeys as keys64,
+  mergeAttention as merge64,
+} from "../../src/reference/index.ts";
 import { normal } from "../../src/reference/random.ts";
 import { product } from "./cases.ts";
 import { expectExtremeClose } from "./extreme_bounds.ts";
@@ -20,7 +31,10 @@ export interface ScoreCase {
   readonly count?: number;
   readonly causal?: boolean;
   readonly spread?: number;
-  /** Of q and k; of a merge NaN and huge rows of the parts ("nanV", "hugeV"), and far LSEs ("farSinks"). */
+  /**
+   * Of q and k; of a merge NaN and huge rows of the parts ("nanV", "hugeV"), and far LSEs
+   * ("farSinks").
+   */
   readonly extremes?: readonly Extreme[];
   readonly seed?: number;
 }
@@ -54,20 +68,26 @@ async function runMerge(device: GPUDevice, problem: ScoreCase, keep: Keep): Prom
     const output = normal(own, rows * N);
     makeExtreme(output, N, { of: "V", extremes, seed: own, f16: false });
     addNans(output, N, { of: "V", extremes, seed: own });
-    const lse = normal(own + 1, rows, far).map((x, row) => ((row + part + seed) % 5 === 0 ? -Infinity : x));
-    for (let row = 0; row < rows; row++) if (lse[row] === -Infinity) output.fill(Number.NaN, row * N, (row + 1) * N);
+    const lse = normal(own + 1, rows, far).map((x, row) =>
+      (row + part + seed) % 5 === 0 ? -Infinity : x,
+    );
+    for (let row = 0; row < rows; row++)
+      if (lse[row] === -Infinity) output.fill(Number.NaN, row * N, (row + 1) * N);
     return { output, lse };
   });
   const gpu = parts.map(({ output, lse }) => ({
     output: keep(tensor(device, [...shape, N], { data: output })),
     lse: keep(tensor(device, shape, { data: lse })),
   }));
-  const output = keep(tensor(device, [...shape, N], { data: new Float32Array(rows * N).fill(Number.NaN) }));
+  const output = keep(
+    tensor(device, [...shape, N], { data: new Float32Array(rows * N).fill(Number.NaN) }),
+  );
   const lse = keep(tensor(device, shape, { data: new Float32Array(rows).fill(Number.NaN) }));
   await mergeAttention(gpu, { output, lse });
   const f64 = merge64(parts);
   const plain = merge64(parts, { precision: "f32" });
-  // A row's error is a share of the largest value that any part has for it, and grows with the distance of its LSEs.
+  // A row's error is a share of the largest value that any part has for it, and grows with the
+  // distance of its LSEs.
   const bounds = Array.from({ length: rows }, (_, row) => {
     const seen = parts.filter((part) => part.lse[row] !== -Infinity);
     const most = seen.reduce((a, { output }) => {
@@ -75,17 +95,39 @@ async function runMerge(device: GPUDevice, problem: ScoreCase, keep: Keep): Prom
       return own.reduce((b, x) => (Number.isNaN(x) ? b : Math.max(b, Math.abs(x))), a);
     }, 0);
     const largest = seen.reduce((a, part) => Math.max(a, Math.abs(part.lse[row])), 0);
-    return { output: (16 * K + 8 * largest + 16) * UNIT * most, lse: (16 * K + 8 * largest + 16) * UNIT };
+    return {
+      output: (16 * K + 8 * largest + 16) * UNIT * most,
+      lse: (16 * K + 8 * largest + 16) * UNIT,
+    };
   });
   const each = (name: "output" | "lse") => ({ f64: f64[name], plain: plain[name] });
   const of = (name: "output" | "lse") => bounds.map((row) => row[name]);
-  expectExtremeClose("output", await output.read(), each("output"), [...shape, N], "f32", of("output"));
+  expectExtremeClose(
+    "output",
+    await output.read(),
+    each("output"),
+    [...shape, N],
+    "f32",
+    of("output"),
+  );
   expectExtremeClose("lse", await lse.read(), each("lse"), shape, "f32", of("lse"));
 }
 
 /** Weights, or the best keys and theirs. */
 async function runScores(device: GPUDevice, problem: ScoreCase, keep: Keep): Promise<void> {
-  const { op, B = 1, H = 1, M, N, K = 8, count = 1, causal = false, spread = 1, seed = 1, extremes = [] } = problem;
+  const {
+    op,
+    B = 1,
+    H = 1,
+    M,
+    N,
+    K = 8,
+    count = 1,
+    causal = false,
+    spread = 1,
+    seed = 1,
+    extremes = [],
+  } = problem;
   const make = (of: "Q" | "K", rows: number) => {
     const data = normal(seed * 8 + "QK".indexOf(of), B * H * rows * K, spread);
     makeExtreme(data, K, { of, extremes, seed, f16: false });
@@ -109,16 +151,20 @@ async function runScores(device: GPUDevice, problem: ScoreCase, keep: Keep): Pro
   const { indices, weights } = await topKKeys(q.gpu, k.gpu, { k: count, causal });
   const found = await keep(indices).read();
   const values = await keep(weights).read();
-  expectExtremeClose("weights of the best keys", values, { f64: right.weights, plain: plain.weights }, [
-    B,
-    H,
-    M,
-    count,
-  ]);
+  expectExtremeClose(
+    "weights of the best keys",
+    values,
+    { f64: right.weights, plain: plain.weights },
+    [B, H, M, count],
+  );
   const all = attentionScores(q, k, { causal, stage: "probabilities" });
   for (let row = 0; row < B * H * M; row++) {
-    const keys = Array.from(found.subarray(row * count, (row + 1) * count)).filter((key) => key >= 0);
-    const expected = right.indices.subarray(row * count, (row + 1) * count).filter((key) => key >= 0).length;
+    const keys = Array.from(found.subarray(row * count, (row + 1) * count)).filter(
+      (key) => key >= 0,
+    );
+    const expected = right.indices
+      .subarray(row * count, (row + 1) * count)
+      .filter((key) => key >= 0).length;
     if (new Set(keys).size !== expected)
       throw new Error(`row ${row}: keys ${keys}, expected ${expected} different ones`);
     for (const [place, key] of keys.entries()) {

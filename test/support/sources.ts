@@ -1,4 +1,5 @@
-// Caches made by hand, as attention reads them: keys and values of a test at their places in memory, the rest poisoned.
+// Caches made by hand, as attention reads them: keys and values of a test at their places in
+// memory, the rest poisoned.
 
 import type { KvSource } from "../../src/attention/kv_source.ts";
 import { type Tensor, tensor } from "../../src/index.ts";
@@ -66,7 +67,10 @@ export function makeSource(device: GPUDevice, spec: SourceSpec) {
     for (let b = 0; b < B; b++) {
       for (let h = 0; h < Hkv; h++) {
         for (let j = 0; j < lengths[b]; j++) {
-          const row = data.subarray(((b * Hkv + h) * capacity + j) * dim, ((b * Hkv + h) * capacity + j + 1) * dim);
+          const row = data.subarray(
+            ((b * Hkv + h) * capacity + j) * dim,
+            ((b * Hkv + h) * capacity + j + 1) * dim,
+          );
           const [o, r] = placeOf(b, j);
           const at = ((o * Hkv + h) * rows + r) * width;
           if (quantised) {
@@ -86,7 +90,10 @@ export function makeSource(device: GPUDevice, spec: SourceSpec) {
   const v = made(1, Dv, quantised?.groupV ?? 0);
   const state = [
     1 + pagesPerEntry,
-    ...lengths.flatMap((length, b) => [length, ...Array.from({ length: pagesPerEntry }, (_, page) => pageOf(b, page))]),
+    ...lengths.flatMap((length, b) => [
+      length,
+      ...Array.from({ length: pagesPerEntry }, (_, page) => pageOf(b, page)),
+    ]),
   ];
   const source: KvSource = {
     place,

@@ -1,4 +1,5 @@
-// Cases of what attention does not store: scores, probabilities and best keys, run and compared with the reference.
+// Cases of what attention does not store: scores, probabilities and best keys, run and compared
+// with the reference.
 
 import { expect } from "vitest";
 import {
@@ -12,7 +13,11 @@ import {
   type WeightsOptions,
   type WeightsStage,
 } from "../../src/index.ts";
-import { attentionScores, type ReferenceOptions, topKKeys as referenceKeys } from "../../src/reference/index.ts";
+import {
+  attentionScores,
+  type ReferenceOptions,
+  topKKeys as referenceKeys,
+} from "../../src/reference/index.ts";
 import { normal } from "../../src/reference/random.ts";
 import { type Case, product } from "./cases.ts";
 import { expectClose } from "./closeness.ts";
@@ -24,9 +29,23 @@ export interface WeightsCase extends Omit<Case, "Dv" | "dtype" | "variant" | "ro
   readonly rows?: readonly number[];
 }
 
-/** A case's tensors, its options for both sides, and the rows of the result as the reference numbers them. */
+/**
+ * A case's tensors, its options for both sides, and the rows of the result as the reference numbers
+ * them.
+ */
 async function prepare(device: GPUDevice, problem: WeightsCase) {
-  const { B = 1, H = 1, Hkv = H, M, N, D, layout = "bhmd", spread = 1, seed = 1, dtype = "f32" } = problem;
+  const {
+    B = 1,
+    H = 1,
+    Hkv = H,
+    M,
+    N,
+    D,
+    layout = "bhmd",
+    spread = 1,
+    seed = 1,
+    dtype = "f32",
+  } = problem;
   const used: (Tensor | BlockMask)[] = [];
   const keep = <T extends Tensor | BlockMask>(made: T): T => {
     used.push(made);
@@ -41,9 +60,26 @@ async function prepare(device: GPUDevice, problem: WeightsCase) {
   };
   const q = make(0, H, M);
   const k = make(1, Hkv, N);
-  const { causal, scale, attentionChunk, sinkTokens, softcap, heads, rows, maxDispatchFlops, cuSeqlensQ, cuSeqlensKv } =
-    problem;
-  const shared = defined<ReferenceOptions>({ causal, scale, attentionChunk, sinkTokens, softcap, layout });
+  const {
+    causal,
+    scale,
+    attentionChunk,
+    sinkTokens,
+    softcap,
+    heads,
+    rows,
+    maxDispatchFlops,
+    cuSeqlensQ,
+    cuSeqlensKv,
+  } = problem;
+  const shared = defined<ReferenceOptions>({
+    causal,
+    scale,
+    attentionChunk,
+    sinkTokens,
+    softcap,
+    layout,
+  });
   const features = featuresOf(problem, { B, H, M, N, D }, seed);
   const blockMask = features.blockMask && {
     blockMask: keep(await createBlockMask(device, ...features.blockMask)),
@@ -72,17 +108,31 @@ async function prepare(device: GPUDevice, problem: WeightsCase) {
   const seqKv = cuSeqlensKv ? Math.max(0, ...lengthsOf(cuSeqlensKv, N)) : N;
   const shape = [lengths.length, chosen.heads.length, chosen.rows.length, seqKv];
   const asked = defined<WeightsOptions>({ heads, rows });
-  return { q, k, used, keep, gpu: { ...gpu, ...asked }, cpu: { ...shared, ...features.cpu }, numbers, shape };
+  return {
+    q,
+    k,
+    used,
+    keep,
+    gpu: { ...gpu, ...asked },
+    cpu: { ...shared, ...features.cpu },
+    numbers,
+    shape,
+  };
 }
 
-/** Spreads the rows that the reference has computed over those that were asked for; the others get `fill`. */
+/**
+ * Spreads the rows that the reference has computed over those that were asked for; the others get
+ * `fill`.
+ */
 function spread<T extends Float64Array | Int32Array>(
   rows: T,
   numbers: readonly number[],
   width: number,
   fill: number,
 ): T {
-  const all = new (rows.constructor as new (length: number) => T)(numbers.length * width).fill(fill) as T;
+  const all = new (rows.constructor as new (length: number) => T)(numbers.length * width).fill(
+    fill,
+  ) as T;
   let from = 0;
   numbers.forEach((number, index) => {
     if (number >= 0) all.set(rows.subarray(from * width, ++from * width), index * width);
@@ -93,7 +143,9 @@ function spread<T extends Float64Array | Int32Array>(
 const meanOverHeads = (values: Float64Array, [B, H, M, N]: readonly number[]) =>
   Float64Array.from({ length: B * M * N }, (_, index) => {
     const at = Math.floor(index / (M * N)) * H * M * N + (index % (M * N));
-    return Array.from({ length: H }, (_, h) => values[at + h * M * N]).reduce((sum, p) => sum + p, 0) / H;
+    return (
+      Array.from({ length: H }, (_, h) => values[at + h * M * N]).reduce((sum, p) => sum + p, 0) / H
+    );
   });
 
 export interface Asked {
@@ -104,7 +156,11 @@ export interface Asked {
 }
 
 /** Runs a case into a poisoned output and compares it with the reference. */
-export async function runWeights(device: GPUDevice, problem: WeightsCase, asked: Asked): Promise<void> {
+export async function runWeights(
+  device: GPUDevice,
+  problem: WeightsCase,
+  asked: Asked,
+): Promise<void> {
   const { q, k, used, keep, gpu, cpu, numbers, shape } = await prepare(device, problem);
   const { stage = "probabilities", mean = false } = asked;
   try {
@@ -118,25 +174,44 @@ export async function runWeights(device: GPUDevice, problem: WeightsCase, asked:
     const poison = new Float32Array(product(resultShape)).fill(Number.NaN);
     const output = keep(tensor(device, resultShape, { data: poison }));
     const options = { ...gpu, ...lse, ...defined({ stage: asked.stage }), output };
-    const result = await attentionWeights(q.gpu, k.gpu, { ...options, ...(mean && { meanOverHeads: true }) });
+    const result = await attentionWeights(q.gpu, k.gpu, {
+      ...options,
+      ...(mean && { meanOverHeads: true }),
+    });
     expect(result).toBe(output);
     const rows = numbers.filter((number) => number >= 0);
     const expected = (precision: "f64" | "f32") => {
       const values = attentionScores(q, k, { ...cpu, stage, rows, precision });
-      const all = spread(values, numbers, shape[3], stage === "scores" ? Number.NEGATIVE_INFINITY : 0);
+      const all = spread(
+        values,
+        numbers,
+        shape[3],
+        stage === "scores" ? Number.NEGATIVE_INFINITY : 0,
+      );
       return mean ? meanOverHeads(all, shape) : all;
     };
-    expectClose(stage, await output.read(), { f64: expected("f64"), plain: expected("f32") }, resultShape);
+    expectClose(
+      stage,
+      await output.read(),
+      { f64: expected("f64"), plain: expected("f32") },
+      resultShape,
+    );
   } finally {
     for (const one of used) one.destroy();
   }
 }
 
 /**
- * Finds best keys and compares them with the reference. With `exact` scores, which both sides compute without rounding,
- * the keys must be the same; otherwise keys may change places whose scores are as close as rounding brings them.
+ * Finds best keys and compares them with the reference. With `exact` scores, which both sides
+ * compute without rounding, the keys must be the same; otherwise keys may change places whose
+ * scores are as close as rounding brings them.
  */
-export async function runTopKeys(device: GPUDevice, problem: WeightsCase, count: number, exact = false): Promise<void> {
+export async function runTopKeys(
+  device: GPUDevice,
+  problem: WeightsCase,
+  count: number,
+  exact = false,
+): Promise<void> {
   const { q, k, used, keep, gpu, cpu, numbers, shape } = await prepare(device, problem);
   try {
     if (exact) {
@@ -160,7 +235,12 @@ export async function runTopKeys(device: GPUDevice, problem: WeightsCase, count:
     const f64 = best("f64");
     const plain = best("f32");
     const found = await indices.read();
-    expectClose("weights", await weights.read(), { f64: f64.weights, plain: plain.weights }, resultShape);
+    expectClose(
+      "weights",
+      await weights.read(),
+      { f64: f64.weights, plain: plain.weights },
+      resultShape,
+    );
     if (exact) {
       expect(found).toEqual(f64.indices);
       return;
@@ -170,9 +250,15 @@ export async function runTopKeys(device: GPUDevice, problem: WeightsCase, count:
     found.forEach((key, at) => {
       const wanted = f64.indices[at];
       if (key === wanted) return;
-      expect(Math.min(key, wanted), `element ${at}: found key ${key}, expected ${wanted}`).toBeGreaterThanOrEqual(0);
+      expect(
+        Math.min(key, wanted),
+        `element ${at}: found key ${key}, expected ${wanted}`,
+      ).toBeGreaterThanOrEqual(0);
       const row = Math.floor(at / count) * shape[3];
-      expect(all[row + key], `element ${at}: key ${key} for ${wanted}`).toBeCloseTo(all[row + wanted], 5);
+      expect(all[row + key], `element ${at}: key ${key} for ${wanted}`).toBeCloseTo(
+        all[row + wanted],
+        5,
+      );
     });
     for (let row = 0; row < found.length; row += count) {
       const keys = [...found.slice(row, row + count)].filter((key) => key >= 0);

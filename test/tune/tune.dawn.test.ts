@@ -1,5 +1,5 @@
-// Tuning and warming up: what is chosen by which times, what is refused, and what is left behind. Times are scripted, since
-// a machine's own say nothing twice; values and memory are real.
+// Tuning and warming up: what is chosen by which times, what is refused, and what is left behind.
+// Times are scripted, since a machine's own say nothing twice; values and memory are real.
 
 import { afterEach, describe, expect, it, vi } from "vitest";
 import {
@@ -19,7 +19,10 @@ import { expectError } from "../support/errors.ts";
 
 failOnGpuErrors();
 
-/** Milliseconds of a run by its kernel and the workgroups of its first dispatch; the GPU's own where there is no script. */
+/**
+ * Milliseconds of a run by its kernel and the workgroups of its first dispatch; the GPU's own where
+ * there is no script.
+ */
 let script: ((kernel: string, workgroups: number) => number) | undefined;
 /** Kernels that compute nothing. */
 let broken: readonly string[] = [];
@@ -47,9 +50,11 @@ vi.mock("../../src/gpu/timing.ts", async (original) => {
                 kernel = pipeline.label;
                 pass.setPipeline(pipeline);
               },
-              setBindGroup: (...args: Parameters<GPUComputePassEncoder["setBindGroup"]>) => pass.setBindGroup(...args),
+              setBindGroup: (...args: Parameters<GPUComputePassEncoder["setBindGroup"]>) =>
+                pass.setBindGroup(...args),
               dispatchWorkgroups: (x: number, y: number) => {
-                if (kernel.startsWith("combine")) return broken.includes(kernel) || pass.dispatchWorkgroups(x, y);
+                if (kernel.startsWith("combine"))
+                  return broken.includes(kernel) || pass.dispatchWorkgroups(x, y);
                 timed.push(kernel);
                 total += script?.(kernel, x) ?? 0;
                 // Where times are scripted, one run of a measurement is enough for the values.
@@ -121,7 +126,9 @@ describe("tune", () => {
 
     let turns = 0; // the comparison of all is won, the repetition is not
     script = (kernel) => (kernel !== "forward 8x32" ? 1 : turns++ < 20 ? 0.5 : 1);
-    expect(`forward ${(await tune(device, PREFILL, { ...ONE, budget: 30 })).variant}`).toBe(standard);
+    expect(`forward ${(await tune(device, PREFILL, { ...ONE, budget: 30 })).variant}`).toBe(
+      standard,
+    );
     expect(turns).toBeGreaterThan(20);
   });
 
@@ -144,7 +151,8 @@ describe("tune", () => {
     expect(candidates[1]).toEqual({
       variant: "8x32",
       ms: 0.1,
-      failure: "its values differ from the default's by 1.0e+0 of the largest; at most 0.0001 is rounding",
+      failure:
+        "its values differ from the default's by 1.0e+0 of the largest; at most 0.0001 is rounding",
     });
   });
 
@@ -184,7 +192,9 @@ describe("tune", () => {
   it("times tensors of the caller's, of a cache too, by the GPU's clock, and writes to none", async () => {
     const { device, buffers } = counted(await testDevice());
     const data = (count: number) => Float32Array.from({ length: count }, (_, i) => Math.sin(i));
-    const [q, k, v] = [1, 30, 30].map((tokens) => tensor(device, [1, 2, tokens, 8], { data: data(16 * tokens) }));
+    const [q, k, v] = [1, 30, 30].map((tokens) =>
+      tensor(device, [1, 2, tokens, 8], { data: data(16 * tokens) }),
+    );
     const output = tensor(device, [1, 2, 1, 8], { data: new Float32Array(16).fill(7) });
     const cache = await createKvCache(device, { batch: 1, kvHeads: 2, headDim: 8, capacity: 600 });
     await cache.append(k, v);
@@ -232,7 +242,11 @@ describe("tune", () => {
       ],
     ];
     for (const [problem, options, message] of cases) {
-      await expectError(() => tune(device, problem as AttentionProblem, options as object), "argument", message);
+      await expectError(
+        () => tune(device, problem as AttentionProblem, options as object),
+        "argument",
+        message,
+      );
     }
     await expectError(
       () => tune(device, PREFILL, { variants: ["9x9"] }),
@@ -246,7 +260,8 @@ describe("tune", () => {
     const device = await testDevice();
     script = () => 1;
     const tuned = await tune(device, PREFILL, { variants: [] });
-    const plan = (problem: object, on = device) => planAttention(on, { ...PREFILL, tuned, ...problem });
+    const plan = (problem: object, on = device) =>
+      planAttention(on, { ...PREFILL, tuned, ...problem });
     const similar = { q: rows(2, 64), k: rows(2, 33), v: rows(2, 33) };
     (await plan(similar)).destroy();
     await expectError(
@@ -254,9 +269,14 @@ describe("tune", () => {
       "argument",
       'attention: tuned is of the problem "B1 H2/2 M64 N64 D8/8, q f32, k f32, v f32, o f32, causal", and this is "B1 H2/2 M64 N64 D8/8, q f32, k f32, v f32, o f32". Call tune() for it.',
     );
-    await expectError(() => plan({ k: rows(2, 65), v: rows(2, 65) }), "argument", /and this is "B1 H2\/2 M64 N128 D8/);
     await expectError(
-      () => plan({}, overridden(device, { adapterInfo: { vendor: "acme", architecture: "anvil" } })),
+      () => plan({ k: rows(2, 65), v: rows(2, 65) }),
+      "argument",
+      /and this is "B1 H2\/2 M64 N128 D8/,
+    );
+    await expectError(
+      () =>
+        plan({}, overridden(device, { adapterInfo: { vendor: "acme", architecture: "anvil" } })),
       "argument",
       `attention: tuned is of the adapter "${tuned.adapter}", and this is "acme anvil". Call tune() for it.`,
     );

@@ -14,16 +14,17 @@ import { gpu } from "../support/device.ts";
 const runner = new Runner(async () => requestFoveaDevice({ gpu: await gpu }));
 
 /**
- * One vector of each operator and version, of f32 where there are any, and one of each other element type, since nearly every
- * one compiles kernels of its own: the one with the shortest file whose first output has an element. `npm run conformance`
- * names operators that there are not.
+ * One vector of each operator and version, of f32 where there are any, and one of each other
+ * element type, since nearly every one compiles kernels of its own: the one with the shortest file
+ * whose first output has an element. `npm run conformance` names operators that there are not.
  */
 function shortForm(cases: readonly Case[]): Case[] {
   const shortest = new Map<string, Case>();
   const single = new Set(cases.filter(({ dtype }) => dtype === "float32").map(nameOf));
   for (const one of cases) {
     if (!operatorOf(one.op) || one.dtype === "float64") continue;
-    const key = one.dtype === "float32" || !single.has(nameOf(one)) ? nameOf(one) : `of ${one.dtype}`;
+    const key =
+      one.dtype === "float32" || !single.has(nameOf(one)) ? nameOf(one) : `of ${one.dtype}`;
     const taken = shortest.get(key);
     if (!parseVector(readFileSync(one.path, "utf8")).outputs[0]?.data.length) continue;
     if (!taken || statSync(one.path).size < statSync(taken.path).size) shortest.set(key, one);

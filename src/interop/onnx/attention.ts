@@ -16,23 +16,30 @@ import { onnxOperator } from "./operator.ts";
 import { writePresent } from "./past_present.ts";
 
 /**
- * ai.onnx Attention-23, -24 and -25: softmax(scale * Q K^T, capped, + attn_mask) V. Q [B, Hq, S, D], K [B, Hkv, L, D] and
- * V [B, Hkv, L, Dv], or [B, S, Hq * D], [B, L, Hkv * D] and [B, L, Hkv * Dv] with `q_num_heads` and `kv_num_heads`; Y
- * likewise. f32, f16 or bf16, V and past_value also another than the rest; sums are f32 whatever `softmax_precision`
- * says.
+ * ai.onnx Attention-23, -24 and -25: softmax(scale * Q K^T, capped, + attn_mask) V. Q [B, Hq, S,
+ * D], K [B, Hkv, L, D] and V [B, Hkv, L, Dv], or [B, S, Hq * D], [B, L, Hkv * D] and [B, L, Hkv *
+ * Dv] with `q_num_heads` and `kv_num_heads`; Y likewise. f32, f16 or bf16, V and past_value also
+ * another than the rest; sums are f32 whatever `softmax_precision` says.
  *
- * - attn_mask broadcasts to [B, Hq, S, T], T = past + L: u8, where other than 0 means that the key is seen, or floats that
- *   are added, -Infinity to hide the key. Keys past its last dimension are hidden.
- * - past_key [B, Hkv, past, D] and past_value come before K and V; present_key and present_value are what that gives.
- * - nonpad_kv_seqlen [B], from opset 24 on: the keys of each entry. It is read back where attn_mask is shorter than T.
- * - With `is_causal`, and for the windows of opset 25, query i stands at key i + past, or nonpad_kv_seqlen[b] - S + i, or i.
- *   A window counts the keys before and after that one.
- * - qk_matmul_output [B, Hq, S, T]: by `qk_matmul_output_mode` the scaled scores (0), after the softcap (1), after masks
- *   too (2), or the probabilities (3).
+ * - attn_mask broadcasts to [B, Hq, S, T], T = past + L: u8, where other than 0 means that the key
+ *   is seen, or floats that are added, -Infinity to hide the key. Keys past its last dimension are
+ *   hidden.
+ * - past_key [B, Hkv, past, D] and past_value come before K and V; present_key and present_value
+ *   are what that gives.
+ * - nonpad_kv_seqlen [B], from opset 24 on: the keys of each entry. It is read back where attn_mask
+ *   is shorter than T.
+ * - With `is_causal`, and for the windows of opset 25, query i stands at key i + past, or
+ *   nonpad_kv_seqlen[b] - S + i, or i. A window counts the keys before and after that one.
+ * - qk_matmul_output [B, Hq, S, T]: by `qk_matmul_output_mode` the scaled scores (0), after the
+ *   softcap (1), after masks too (2), or the probabilities (3).
  * - A query that sees no key gets 0, and what a hidden key holds is never seen.
  *
  * @example
- * const [Y, presentKey, presentValue] = await Attention([Q, K, V, null, pastKey, pastValue], { is_causal: 1 }, { outputs: 3 });
+ * const [Y, presentKey, presentValue] = await Attention(
+ *   [Q, K, V, null, pastKey, pastValue],
+ *   { is_causal: 1 },
+ *   { outputs: 3 },
+ * );
  */
 export const Attention = /* @__PURE__ */ onnxOperator(definition, async (call) => {
   checkAttributes(call);
@@ -47,28 +54,48 @@ export const Attention = /* @__PURE__ */ onnxOperator(definition, async (call) =
   const reach = mask?.reach ?? keys;
   const options = await visibility(call, given, reach);
   const { scale, softcap } = call.attributes;
-  const scores = { ...(scale !== undefined && { scale }), ...(softcap && { softcap }), label: call.label };
+  const scores = {
+    ...(scale !== undefined && { scale }),
+    ...(softcap && { softcap }),
+    label: call.label,
+  };
   const masked = { ...scores, ...mask?.options, ...options };
   const folded = call.tensor("Q").shape.length === 3;
   const width = v.shape[3];
-  const Y = call.make(folded ? [batch, rows, qHeads * width] : [batch, qHeads, rows, width], q.dtype);
+  const Y = call.make(
+    folded ? [batch, rows, qHeads * width] : [batch, qHeads, rows, width],
+    q.dtype,
+  );
   const output = folded ? splitHeads(Y, qHeads) : Y;
   const seen = { q, k: k.slice(2, 0, reach) };
   await attend(call, { ...seen, v: v.slice(2, 0, reach) }, { ...masked, output });
   if (!call.wants("qk_matmul_output")) return { Y, present_key: k, present_value: v };
 
   const mode = call.attributes.qk_matmul_output_mode ?? 0;
-  const hidden = mode === 2 && reach < keys && new Float32Array(batch * qHeads * rows * keys).fill(-Infinity);
+  const hidden =
+    mode === 2 && reach < keys && new Float32Array(batch * qHeads * rows * keys).fill(-Infinity);
   const weights = call.make([batch, qHeads, rows, keys], "f32", hidden ? { data: hidden } : {});
   const stage = STAGES[mode];
   if (mode < 2) await weightsOf(call, { q, k }, { ...scores, stage, output: weights });
   else await weightsOf(call, seen, { ...masked, stage, output: weights.slice(3, 0, reach) });
-  return { Y, present_key: k, present_value: v, qk_matmul_output: await cast(call, weights, q.dtype) };
+  return {
+    Y,
+    present_key: k,
+    present_value: v,
+    qk_matmul_output: await cast(call, weights, q.dtype),
+  };
 });
 
-/** Keys and values with those of the past before them, in memory of their own where that is asked for or needed. */
+/**
+ * Keys and values with those of the past before them, in memory of their own where that is asked
+ * for or needed.
+ */
 async function withPast(call: Call, { k, v }: Heads): Promise<Pick<Heads, "k" | "v">> {
-  const joined = async (input: "past_key" | "past_value", present: "present_key" | "present_value", added: Tensor) => {
+  const joined = async (
+    input: "past_key" | "past_value",
+    present: "present_key" | "present_value",
+    added: Tensor,
+  ) => {
     const past = call.tensor(input);
     if (!past && !call.wants(present)) return added;
     const [batch, kvHeads, length, width] = added.shape;
@@ -110,13 +137,18 @@ async function maskOf(call: Call, scores: readonly number[]) {
 
 /** Lengths, positions and what they hide. */
 async function visibility(call: Call, { q, k }: Heads, reach: number): Promise<ScoreOptions> {
-  const { is_causal: causal = false, left_window_size: left = -1, right_window_size: right = -1 } = call.attributes;
+  const {
+    is_causal: causal = false,
+    left_window_size: left = -1,
+    right_window_size: right = -1,
+  } = call.attributes;
   const rows = q.shape[2];
   const shared = { causal, ...((left >= 0 || right >= 0) && { window: [left, right] as const }) };
   const past = call.tensor("past_key")?.shape[2] ?? 0;
   const lengths = call.integers("nonpad_kv_seqlen");
   if (!lengths) return { ...shared, queryOffset: past };
-  // The last query stands at the last key, as the engine has it by itself; but not at the last one of a short mask.
+  // The last query stands at the last key, as the engine has it by itself; but not at the last one
+  // of a short mask.
   if (reach === k.shape[2]) return { ...shared, kvLengths: lengths };
   const numbers = (await call.numbers("nonpad_kv_seqlen")) as readonly number[];
   return {

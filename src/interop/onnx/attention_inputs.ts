@@ -22,7 +22,11 @@ export const definition = {
 } as const;
 
 type Definition = typeof definition;
-export type Call = OnnxCall<Definition["inputs"][number], Definition["outputs"][number], Definition["attributes"]>;
+export type Call = OnnxCall<
+  Definition["inputs"][number],
+  Definition["outputs"][number],
+  Definition["attributes"]
+>;
 
 export const STAGES: readonly WeightsStage[] = ["raw", "capped", "scores", "probabilities"];
 /** TensorProto's FLOAT, FLOAT16, DOUBLE and BFLOAT16. */
@@ -31,23 +35,34 @@ export const FLOATS: readonly Dtype[] = ["f32", "f16", "bf16"];
 
 /** Throws FoveaError for what no attribute may be, or may not be in this opset. */
 export function checkAttributes(call: Call): void {
-  const { scale = 1, softcap = 0, qk_matmul_output_mode: mode = 0, softmax_precision: precision } = call.attributes;
+  const {
+    scale = 1,
+    softcap = 0,
+    qk_matmul_output_mode: mode = 0,
+    softmax_precision: precision,
+  } = call.attributes;
   const { left_window_size: left = -1, right_window_size: right = -1 } = call.attributes;
-  call.expect(scale >= 0, () => `scale must not be negative, its root is a factor of Q and of K; got ${scale}`);
+  call.expect(
+    scale >= 0,
+    () => `scale must not be negative, its root is a factor of Q and of K; got ${scale}`,
+  );
   call.expect(softcap >= 0, () => `softcap must be positive, or 0 for none, got ${softcap}`);
   call.expect(mode in STAGES, () => `qk_matmul_output_mode must be 0, 1, 2 or 3, got ${mode}`);
   call.expect(
     PRECISIONS.includes(precision),
-    () => `softmax_precision must be 1 (float), 10 (float16), 11 (double) or 16 (bfloat16), got ${precision}`,
+    () =>
+      `softmax_precision must be 1 (float), 10 (float16), 11 (double) or 16 (bfloat16), got ${precision}`,
   );
   const windowed = call.attributes.left_window_size ?? call.attributes.right_window_size;
   call.expect(
     windowed === undefined || call.opset >= 25,
-    () => `left_window_size and right_window_size are known from opset 25 on, and this is ${call.opset}`,
+    () =>
+      `left_window_size and right_window_size are known from opset 25 on, and this is ${call.opset}`,
   );
   call.expect(
     left >= -1 && right >= -1,
-    () => `window sizes are whole numbers of keys, or -1 for no bound, got left ${left}, right ${right}`,
+    () =>
+      `window sizes are whole numbers of keys, or -1 for no bound, got left ${left}, right ${right}`,
   );
 }
 
@@ -70,12 +85,16 @@ export function heads(call: Call): Heads {
   );
   for (const [name, { dtype }] of Object.entries(inputs))
     call.expect(FLOATS.includes(dtype), () => `${name} must be f32, f16 or bf16, got ${dtype}`);
-  call.expect(Q.dtype === K.dtype, () => `Q and K must have one dtype, got ${Q.dtype} and ${K.dtype}`);
+  call.expect(
+    Q.dtype === K.dtype,
+    () => `Q and K must have one dtype, got ${Q.dtype} and ${K.dtype}`,
+  );
   const { q_num_heads: qHeads, kv_num_heads: kvHeads } = call.attributes;
   if (rank === 4) {
     call.expect(
       call.opset < 25 || (qHeads === undefined && kvHeads === undefined),
-      () => "q_num_heads and kv_num_heads are for inputs with 3 axes; leave them out for those with 4",
+      () =>
+        "q_num_heads and kv_num_heads are for inputs with 3 axes; leave them out for those with 4",
     );
     call.expect(
       (qHeads ?? Q.shape[1]) === Q.shape[1] && (kvHeads ?? K.shape[1]) === K.shape[1],
@@ -90,13 +109,20 @@ export function heads(call: Call): Heads {
   const split = (name: keyof typeof inputs, count: number) => {
     const input = inputs[name];
     const width = input.shape[2];
-    call.expect(width % count === 0, () => `the ${width} columns of ${name} must be a multiple of ${count} heads`);
+    call.expect(
+      width % count === 0,
+      () => `the ${width} columns of ${name} must be a multiple of ${count} heads`,
+    );
     return splitHeads(input, count);
   };
   const all =
     rank === 4
       ? { q: Q, k: K, v: V }
-      : { q: split("Q", qHeads as number), k: split("K", kvHeads as number), v: split("V", kvHeads as number) };
+      : {
+          q: split("Q", qHeads as number),
+          k: split("K", kvHeads as number),
+          v: split("V", kvHeads as number),
+        };
   const { q, k, v } = all;
   call.expect(
     k.shape[0] === q.shape[0] && k.shape[3] === q.shape[3],
@@ -126,7 +152,8 @@ export function checkMemory(call: Call, { q, k, v }: Heads): void {
     const past = pasts[name];
     const fits = [batch, kvHeads, past_key?.shape[2], like.shape[3]];
     call.expect(
-      past === undefined || (past.shape.length === 4 && fits.every((size, axis) => size === past.shape[axis])),
+      past === undefined ||
+        (past.shape.length === 4 && fits.every((size, axis) => size === past.shape[axis])),
       () =>
         `${name} must be [B, kv_num_heads, past, head size] = [${batch}, ${kvHeads}, past, ${like.shape[3]}], got [${past?.shape}]`,
     );
@@ -137,7 +164,10 @@ export function checkMemory(call: Call, { q, k, v }: Heads): void {
   }
   const lengths = call.integers("nonpad_kv_seqlen");
   if (lengths === undefined) return;
-  call.expect(call.opset >= 24, () => `nonpad_kv_seqlen is known from opset 24 on, and this is ${call.opset}`);
+  call.expect(
+    call.opset >= 24,
+    () => `nonpad_kv_seqlen is known from opset 24 on, and this is ${call.opset}`,
+  );
   call.expect(
     past_key === undefined && !call.wants("present_key") && !call.wants("present_value"),
     () =>
@@ -145,8 +175,11 @@ export function checkMemory(call: Call, { q, k, v }: Heads): void {
   );
   const fits =
     lengths instanceof Tensor
-      ? lengths.shape.length === 1 && lengths.shape[0] === q.shape[0] && ["i32", "u32"].includes(lengths.dtype)
-      : lengths.length === q.shape[0] && lengths.every((n) => Number.isInteger(n) && n >= 0 && n <= k.shape[2]);
+      ? lengths.shape.length === 1 &&
+        lengths.shape[0] === q.shape[0] &&
+        ["i32", "u32"].includes(lengths.dtype)
+      : lengths.length === q.shape[0] &&
+        lengths.every((n) => Number.isInteger(n) && n >= 0 && n <= k.shape[2]);
   call.expect(
     fits,
     () =>

@@ -1,4 +1,5 @@
-// What com.microsoft's attention operators do alike: heads of rows, packed projections, biases, and the call of attention.
+// What com.microsoft's attention operators do alike: heads of rows, packed projections, biases, and
+// the call of attention.
 
 import {
   type AttentionOptions,
@@ -15,17 +16,32 @@ import type { Call } from "./padding_mask.ts";
 
 /** `num_heads`, which has no default. */
 export function headsOf(call: Call, heads: number | undefined, name = "num_heads"): number {
-  call.expect(heads !== undefined && heads > 0, () => `attribute ${name} must be 1 or more, got ${heads}`);
+  call.expect(
+    heads !== undefined && heads > 0,
+    () => `attribute ${name} must be 1 or more, got ${heads}`,
+  );
   return heads as number;
 }
 
 /** Checks how many axes an input has; `shape` says which. */
-export function expectRank(call: Call, name: string, given: Tensor, rank: number, shape: string): void {
+export function expectRank(
+  call: Call,
+  name: string,
+  given: Tensor,
+  rank: number,
+  shape: string,
+): void {
   call.expect(given.shape.length === rank, () => `${name} must be ${shape}, got [${given.shape}]`);
 }
 
 /** Checks the shape of an input; `named` are its axes. */
-export function expectAxes(call: Call, name: string, given: Tensor, shape: readonly number[], named: string): void {
+export function expectAxes(
+  call: Call,
+  name: string,
+  given: Tensor,
+  shape: readonly number[],
+  named: string,
+): void {
   call.expect(
     given.shape.length === shape.length && shape.every((size, axis) => size === given.shape[axis]),
     () => `${name} must be ${named} = [${shape}], got [${given.shape}]`,
@@ -33,14 +49,18 @@ export function expectAxes(call: Call, name: string, given: Tensor, shape: reado
 }
 
 /** Checks that two inputs were given, or neither. */
-export function expectBoth(call: Call, [a, b]: readonly string[], given: readonly (Tensor | undefined)[]): void {
+export function expectBoth(
+  call: Call,
+  [a, b]: readonly string[],
+  given: readonly (Tensor | undefined)[],
+): void {
   const count = given.filter((one) => one !== undefined).length;
   call.expect(count !== 1, () => `${a} and ${b} belong together; only one was given`);
 }
 
 /**
- * Work that does not depend on each other, at the same time. Where some of it fails the rest is waited for, so that nothing
- * is made after the call has freed what it made.
+ * Work that does not depend on each other, at the same time. Where some of it fails the rest is
+ * waited for, so that nothing is made after the call has freed what it made.
  */
 export async function together<const Results extends readonly unknown[]>(
   work: {
@@ -62,10 +82,12 @@ export function packedWidths(
   const columns = weights.shape[1];
   const widths = sizes ?? [columns / 3, columns / 3, columns / 3];
   const [q, k, v] = widths;
-  call.expect(widths.length === 3 && widths.every((width) => width >= 0 && width % heads === 0) && q === k, () =>
-    sizes
-      ? `attribute qkv_hidden_sizes must be three multiples of num_heads = ${heads}, the first two alike, got [${sizes}]`
-      : `weights [${weights.shape}] are no q, k and v of one width for num_heads = ${heads}; qkv_hidden_sizes says others`,
+  call.expect(
+    widths.length === 3 && widths.every((width) => width >= 0 && width % heads === 0) && q === k,
+    () =>
+      sizes
+        ? `attribute qkv_hidden_sizes must be three multiples of num_heads = ${heads}, the first two alike, got [${sizes}]`
+        : `weights [${weights.shape}] are no q, k and v of one width for num_heads = ${heads}; qkv_hidden_sizes says others`,
   );
   call.expect(
     q + k + v === columns,
@@ -76,11 +98,15 @@ export function packedWidths(
 
 /** Takes the heads of q, k and v out of packed rows [B, S, q + k + v]. */
 export function splitPacked(rows: Tensor, heads: number, [q, k, v]: readonly number[]) {
-  const part = (start: number, width: number) => splitHeads(rows.slice(2, start, start + width), heads);
+  const part = (start: number, width: number) =>
+    splitHeads(rows.slice(2, start, start + width), heads);
   return { q: part(0, q), k: part(q, k), v: part(q + k, v) };
 }
 
-/** input [..., in] times packed weights [in, W], plus a bias [W]: [..., W] f32, which nothing is lost in. */
+/**
+ * input [..., in] times packed weights [in, W], plus a bias [W]: [..., W] f32, which nothing is
+ * lost in.
+ */
 export async function projectPacked(
   call: Call,
   input: Tensor,
@@ -91,7 +117,8 @@ export async function projectPacked(
   const [inner, columns] = weights.shape;
   call.expect(
     input.shape[input.shape.length - 1] === inner,
-    () => `${weightsName} must have as many rows as ${inputName} [${input.shape}] has columns, got [${weights.shape}]`,
+    () =>
+      `${weightsName} must have as many rows as ${inputName} [${input.shape}] has columns, got [${weights.shape}]`,
   );
   if (bias) expectAxes(call, "bias", bias, [columns], "[q + k + v]");
   const output = call.make([...input.shape.slice(0, -1), columns]);
@@ -100,7 +127,12 @@ export async function projectPacked(
 }
 
 /** Parts of a bias [q + k + v] as [H, 1, D]. */
-export function splitBias(call: Call, bias: Tensor | undefined, heads: number, widths: readonly number[]) {
+export function splitBias(
+  call: Call,
+  bias: Tensor | undefined,
+  heads: number,
+  widths: readonly number[],
+) {
   if (!bias) return [];
   expectAxes(call, "bias", bias, [widths.reduce((sum, width) => sum + width, 0)], "[q + k + v]");
   let end = 0;
@@ -108,12 +140,20 @@ export function splitBias(call: Call, bias: Tensor | undefined, heads: number, w
     end += width;
     const [step] = bias.strides;
     const D = width / heads;
-    return bias.view({ shape: [heads, 1, D], strides: [D * step, step, step], offset: (end - width) * step });
+    return bias.view({
+      shape: [heads, 1, D],
+      strides: [D * step, step, step],
+      offset: (end - width) * step,
+    });
   });
 }
 
 /** rows [B, H, S, D] plus a bias [H, 1, D], if there is one, as f32. */
-export async function plusBias(call: Call, rows: Tensor, bias: Tensor | undefined): Promise<Tensor> {
+export async function plusBias(
+  call: Call,
+  rows: Tensor,
+  bias: Tensor | undefined,
+): Promise<Tensor> {
   if (!bias) return rows;
   return call.own((await copyTensor(rows, { bias, dtype: "f32", label: call.label })).output);
 }
@@ -127,7 +167,9 @@ export async function attentionBias(
   if (!bias) return {};
   call.expect(
     bias.shape.length === 4 &&
-      shape.every((size, axis) => bias.shape[axis] === size || (axis < 2 && bias.shape[axis] === 1)),
+      shape.every(
+        (size, axis) => bias.shape[axis] === size || (axis < 2 && bias.shape[axis] === 1),
+      ),
     () => `attention_bias must be [B or 1, H or 1, S, T] = [${shape}], got [${bias.shape}]`,
   );
   return { bias: await cast(call, bias, "f32") };
@@ -145,7 +187,10 @@ interface Compared {
   readonly k: Tensor;
 }
 
-/** Heads without channels have scores of 0, sums of no products; the engine takes them as a channel of zeros. */
+/**
+ * Heads without channels have scores of 0, sums of no products; the engine takes them as a channel
+ * of zeros.
+ */
 function withChannels<Options extends Pick<AttentionOptions, "scale" | "similarity">>(
   call: Call,
   { q, k }: Compared,
@@ -169,7 +214,11 @@ export async function attend(
 }
 
 /** Weights or scores [B, H, S, T], into `output` or a new tensor. */
-export async function weightsOf(call: Call, compared: Compared, given: WeightsOptions): Promise<Tensor> {
+export async function weightsOf(
+  call: Call,
+  compared: Compared,
+  given: WeightsOptions,
+): Promise<Tensor> {
   const [batch, heads, queries] = compared.q.shape;
   const output = given.output ?? call.make([batch, heads, queries, compared.k.shape[2]]);
   if (output.size === 0) return output;
@@ -177,7 +226,9 @@ export async function weightsOf(call: Call, compared: Compared, given: WeightsOp
   return attentionWeights(q, k, { label: call.label, ...options, output });
 }
 
-/** Attention of heads [B, H, S, D] into rows [B, S, H * Dv]: those given, or new ones of a dtype. */
+/**
+ * Attention of heads [B, H, S, D] into rows [B, S, H * Dv]: those given, or new ones of a dtype.
+ */
 export async function attendRows(
   call: Call,
   { q, k, v }: { readonly q: Tensor; readonly k: Tensor; readonly v: Tensor },
@@ -185,7 +236,8 @@ export async function attendRows(
   rows: Tensor | Dtype,
 ): Promise<Tensor> {
   const [batch, heads, queries] = q.shape;
-  const into = typeof rows === "string" ? call.make([batch, queries, heads * v.shape[3]], rows) : rows;
+  const into =
+    typeof rows === "string" ? call.make([batch, queries, heads * v.shape[3]], rows) : rows;
   await attend(call, { q, k, v }, { ...options, output: splitHeads(into, heads) });
   return into;
 }

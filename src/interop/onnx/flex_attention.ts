@@ -1,7 +1,13 @@
 // ai.onnx.preview FlexAttention.
 
 import { show } from "../../errors.ts";
-import { FoveaError, probabilityFunction, project, scoreFunction, type Tensor } from "../../index.ts";
+import {
+  FoveaError,
+  probabilityFunction,
+  project,
+  scoreFunction,
+  type Tensor,
+} from "../../index.ts";
 import { FLOATS, PRECISIONS } from "./attention_inputs.ts";
 import { attend, weightsOf } from "./attention_parts.ts";
 import { type GraphFunction, graphFunction } from "./graph/graph.ts";
@@ -10,23 +16,26 @@ import { type OnnxCall, onnxOperator } from "./operator.ts";
 import type { OnnxGraph } from "./operator_types.ts";
 
 /**
- * ai.onnx.preview FlexAttention-1: prob_mod(softmax(score_mod(scale * Q K^T))) V. Q [B, Hq, S, D], K [B, Hkv, L, D] and
- * V [B, Hkv, L, Dv], f32, f16 or bf16; Y [B, Hq, S, Dv]; sums are f32 whatever `softmax_precision` says.
+ * ai.onnx.preview FlexAttention-1: prob_mod(softmax(score_mod(scale * Q K^T))) V. Q [B, Hq, S, D],
+ * K [B, Hkv, L, D] and V [B, Hkv, L, Dv], f32, f16 or bf16; Y [B, Hq, S, Dv]; sums are f32 whatever
+ * `softmax_precision` says.
  *
  * `score_mod` and `prob_mod` are graphs from [B, Hq, S, L] to the same, decoded:
  *
  * ```
- * { inputs: [name], outputs: [name], nodes: [{ op, inputs, outputs, attributes }], initializers: [{ name, dtype, dims, data }] }
+ * { inputs: [name], outputs: [name], nodes: [{ op, inputs, outputs, attributes }],
+ *   initializers: [{ name, dtype, dims, data }] }
  * ```
  *
- * with `dtype` as NumPy names it and `data` a list of numbers or base64 of little-endian values; likewise the `value` of a
- * Constant. They become WGSL: elementwise operators, and those that make and move indices and constants. An element must
- * come from the score at its own place; an operator that can't be followed is refused by name. A score of -Infinity
- * hides its key; a query whose keys are all hidden gets 0. Graphs of up to 10,000 nodes are taken, 500 of which may follow
- * one another.
+ * with `dtype` as NumPy names it and `data` a list of numbers or base64 of little-endian values;
+ * likewise the `value` of a Constant. They become WGSL: elementwise operators, and those that make
+ * and move indices and constants. An element must come from the score at its own place; an operator
+ * that can't be followed is refused by name. A score of -Infinity hides its key; a query whose keys
+ * are all hidden gets 0. Graphs of up to 10,000 nodes are taken, 500 of which may follow one
+ * another.
  *
- * Without `prob_mod`, nothing of size S x L is in memory. With it the probabilities are, as f32, and a V that is not finite
- * makes NaN wherever it lies.
+ * Without `prob_mod`, nothing of size S x L is in memory. With it the probabilities are, as f32,
+ * and a V that is not finite makes NaN wherever it lies.
  *
  * @example
  * const halve = { op: "Mul", inputs: ["p", "half"], outputs: ["y"] };
@@ -48,10 +57,16 @@ export const FlexAttention = /* @__PURE__ */ onnxOperator(
     const k = call.tensor("K");
     const v = call.tensor("V");
     checkInputs(call, { Q: q, K: k, V: v });
-    const { score_mod: scoreMod, prob_mod: probMod, scale, softmax_precision: precision } = call.attributes;
+    const {
+      score_mod: scoreMod,
+      prob_mod: probMod,
+      scale,
+      softmax_precision: precision,
+    } = call.attributes;
     call.expect(
       PRECISIONS.includes(precision),
-      () => `softmax_precision must be 1 (float), 10 (float16), 11 (double) or 16 (bfloat16), got ${precision}`,
+      () =>
+        `softmax_precision must be 1 (float), 10 (float16), 11 (double) or 16 (bfloat16), got ${precision}`,
     );
     const [batch, heads, rows] = q.shape;
     const [, kvHeads, keys, width] = v.shape;
@@ -60,7 +75,12 @@ export const FlexAttention = /* @__PURE__ */ onnxOperator(
     const probability = probMod && translated(call, "probability", probMod, shape);
     const options = {
       ...(scale !== undefined && { scale }),
-      ...(score && { scoreFunction: scoreFunction(score.source, { captures: score.captures, label: "score_mod" }) }),
+      ...(score && {
+        scoreFunction: scoreFunction(score.source, {
+          captures: score.captures,
+          label: "score_mod",
+        }),
+      }),
       label: call.label,
     };
     const Y = call.make([batch, heads, rows, width], q.dtype);
@@ -121,8 +141,15 @@ function translated(
     return found;
   } catch (error) {
     if (error instanceof FoveaError) throw error;
-    const what = error instanceof GraphError ? error.message : `the graph cannot be read; ${show(String(error))}`;
+    const what =
+      error instanceof GraphError
+        ? error.message
+        : `the graph cannot be read; ${show(String(error))}`;
     const cause = error instanceof GraphError ? {} : { cause: error };
-    throw new FoveaError("argument", `${call.label}: ${name === "score" ? "score_mod" : "prob_mod"}: ${what}.`, cause);
+    throw new FoveaError(
+      "argument",
+      `${call.label}: ${name === "score" ? "score_mod" : "prob_mod"}: ${what}.`,
+      cause,
+    );
   }
 }

@@ -6,7 +6,8 @@ import { onnxOperator } from "./operator.ts";
 import { inOrder } from "./rows.ts";
 
 /**
- * ai.onnx Gelu-20: x Phi(x); with `approximate` "tanh" the form with tanh in place of erf. Default "none".
+ * ai.onnx Gelu-20: x Phi(x); with `approximate` "tanh" the form with tanh in place of erf. Default
+ * "none".
  *
  * @example
  * const [Y] = await Gelu([X], { approximate: "tanh" });
@@ -26,7 +27,10 @@ export const Gelu = /* @__PURE__ */ onnxOperator(
       () => `attribute approximate must be "none" or "tanh", got "${approximate}"`,
     );
     const X = call.tensor("X");
-    const { output: Y } = await gelu(X, { approximate: approximate as "none" | "tanh", label: call.label });
+    const { output: Y } = await gelu(X, {
+      approximate: approximate as "none" | "tanh",
+      label: call.label,
+    });
     return { Y: call.own(Y) };
   },
 );
@@ -43,8 +47,8 @@ export const MicrosoftGelu = /* @__PURE__ */ onnxOperator(
 );
 
 /**
- * com.microsoft FastGelu: the form with tanh, of X + bias. bias [C] counts again and again along the elements of X in their
- * order; as a rule C is the last axis of X.
+ * com.microsoft FastGelu: the form with tanh, of X + bias. bias [C] counts again and again along
+ * the elements of X in their order; as a rule C is the last axis of X.
  *
  * @example
  * const [Y] = await FastGelu([X, bias]);
@@ -68,7 +72,10 @@ export const FastGelu = /* @__PURE__ */ onnxOperator(
     }
     expectRank(call, "bias", bias, 1, "[C]");
     const [width] = bias.shape;
-    call.expect(width > 0 || X.size === 0, () => `bias must have one element or more for X [${X.shape}], got [0]`);
+    call.expect(
+      width > 0 || X.size === 0,
+      () => `bias must have one element or more for X [${X.shape}], got [0]`,
+    );
     if (X.size === 0) return { Y };
     if (X.shape.at(-1) === width) {
       await gelu(X, { ...tanh, bias, output: Y });
@@ -83,7 +90,11 @@ export const FastGelu = /* @__PURE__ */ onnxOperator(
     ];
     for (const { shape, offset, bias: some } of parts) {
       if (shape.includes(0)) continue;
-      await gelu(ordered.view({ shape, offset }), { ...tanh, bias: some, output: Y.view({ shape, offset }) });
+      await gelu(ordered.view({ shape, offset }), {
+        ...tanh,
+        bias: some,
+        output: Y.view({ shape, offset }),
+      });
     }
     return { Y };
   },
@@ -116,8 +127,8 @@ export const BiasAdd = /* @__PURE__ */ onnxOperator(
 );
 
 /**
- * com.microsoft BiasSplitGelu, of diffusion models: of the halves l and r of X + bias, l * r Phi(r), by erf. X [N, S, C] with C even,
- * bias [C], Y [N, S, C / 2].
+ * com.microsoft BiasSplitGelu, of diffusion models: of the halves l and r of X + bias, l * r
+ * Phi(r), by erf. X [N, S, C] with C even, bias [C], Y [N, S, C / 2].
  *
  * @example
  * const [Y] = await BiasSplitGelu([X, bias]);
@@ -139,9 +150,18 @@ export const BiasSplitGelu = /* @__PURE__ */ onnxOperator(
     expectAxes(call, "bias", bias, [columns], "[C]");
     const half = columns / 2;
     const { label } = call;
-    const left = await copyTensor(X.slice(2, 0, half), { bias: bias.slice(0, 0, half), dtype: "f32", label });
+    const left = await copyTensor(X.slice(2, 0, half), {
+      bias: bias.slice(0, 0, half),
+      dtype: "f32",
+      label,
+    });
     const Y = call.make([batch, rows, half], X.dtype);
-    const right = { bias: bias.slice(0, half, columns), factor: call.own(left.output), output: Y, label };
+    const right = {
+      bias: bias.slice(0, half, columns),
+      factor: call.own(left.output),
+      output: Y,
+      label,
+    };
     await gelu(X.slice(2, half, columns), right);
     return { Y };
   },

@@ -1,5 +1,5 @@
-// The caches of GroupQueryAttention: of full length, where the present is what is attended to; or of a window, where new
-// keys drive out those that no later query sees.
+// The caches of GroupQueryAttention: of full length, where the present is what is attended to; or
+// of a window, where new keys drive out those that no later query sees.
 
 import { copyTensor, type Dtype, type Tensor } from "../../index.ts";
 import type { Lengths } from "./group_query_lengths.ts";
@@ -38,8 +38,8 @@ export async function cachedRows(call: Call, lengths: Lengths, given: NewKeys): 
 }
 
 /**
- * Rows of the past and new ones, all of which some query may see, and of those the last in a cache of a window, in order
- * from its first row on.
+ * Rows of the past and new ones, all of which some query may see, and of those the last in a cache
+ * of a window, in order from its first row on.
  */
 export async function windowedRows(call: Call, lengths: Lengths, given: NewKeys): Promise<Cached> {
   const { rows, past, wanted, shared, dtype } = given;
@@ -51,7 +51,8 @@ export async function windowedRows(call: Call, lengths: Lengths, given: NewKeys)
   const present = past && shared ? past : call.make([batch, heads, lengths.rows, width], dtype);
   for (const [entry, rowsKept] of kept.entries()) {
     const end = starts[entry] + added[entry];
-    const of = (tensor: Tensor, from: number, to: number) => tensor.slice(0, entry, entry + 1).slice(2, from, to);
+    const of = (tensor: Tensor, from: number, to: number) =>
+      tensor.slice(0, entry, entry + 1).slice(2, from, to);
     const output = of(present, 0, rowsKept);
     await copyTensor(of(attended, end - rowsKept, end), { output, label: call.label });
   }

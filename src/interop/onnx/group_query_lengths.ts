@@ -20,7 +20,10 @@ export interface Lengths {
   readonly kept: readonly number[];
   /** Position of the first query of each entry. */
   readonly offsets: readonly number[];
-  /** What is attended to: the keys of each entry, where its first query stands among them, and the position of the first. */
+  /**
+   * What is attended to: the keys of each entry, where its first query stands among them, and the
+   * position of the first.
+   */
   readonly attended: {
     readonly keys: readonly number[];
     readonly offsets: readonly number[];
@@ -54,11 +57,13 @@ export function lengthsOf(
   );
   expectBoth(call, ["past_key", "past_value"], pasts);
   if (pastKey) expectAxes(call, "past_key", pastKey, shape, "[B, Hkv, P, D]");
-  if (pastValue) expectAxes(call, "past_value", pastValue, shape, "[B, Hkv, P, D], as past_key has it,");
+  if (pastValue)
+    expectAxes(call, "past_value", pastValue, shape, "[B, Hkv, P, D], as past_key has it,");
   const isPrompt = S === total;
   const fewest = isPrompt ? Math.min(1, S) : S;
   call.expect(
-    seqlens.length === B && seqlens.every((last) => Number.isInteger(last) && last + 1 >= fewest && last < total),
+    seqlens.length === B &&
+      seqlens.every((last) => Number.isInteger(last) && last + 1 >= fewest && last < total),
     () =>
       `seqlens_k must be ${B} whole numbers from ${fewest - 1} to ${total - 1}, the keys of each entry less one (S = ${S}, total_sequence_length = ${total}), got ${seqlens}`,
   );
@@ -80,14 +85,18 @@ export function lengthsOf(
   const rows = window ? shape[2] : Math.max(total, shape[2]);
   const added = keys.map((count) => (isPrompt ? count : S));
   const attended = window
-    ? { keys: starts.map((start, b) => start + added[b]), offsets: starts, first: offsets.map((p, b) => p - starts[b]) }
+    ? {
+        keys: starts.map((start, b) => start + added[b]),
+        offsets: starts,
+        first: offsets.map((p, b) => p - starts[b]),
+      }
     : { keys, offsets, first: keys.map(() => 0) };
   return { total, keys, added, rows, starts, kept: keys.map(inCache), offsets, attended, isPrompt };
 }
 
 /**
- * How many of the last of so many keys a cache of a window has: it makes room for as many as it can at once, when it is
- * full and only then.
+ * How many of the last of so many keys a cache of a window has: it makes room for as many as it can
+ * at once, when it is full and only then.
  */
 export function residentKeys(keys: number, window: number, capacity: number): number {
   const freed = capacity - window + 1;
@@ -95,7 +104,11 @@ export function residentKeys(keys: number, window: number, capacity: number): nu
 }
 
 /** Where the new tokens stand, as rotary takes it. */
-export function positionsOf(call: Call, ids: Tensor | readonly number[] | undefined, { isPrompt, offsets }: Lengths) {
+export function positionsOf(
+  call: Call,
+  ids: Tensor | readonly number[] | undefined,
+  { isPrompt, offsets }: Lengths,
+) {
   if (!ids) return { positionOffset: offsets };
   if (!isPrompt) return { positionIds: ids };
   if (!(ids instanceof Tensor)) return { positionOffset: ids[0] ?? 0 };

@@ -6,9 +6,10 @@ import type { Call } from "./padding_mask.ts";
 import { alone, axisOf, inOrder, overRows } from "./rows.ts";
 
 /**
- * ai.onnx LayerNormalization-17: (X - mean) / sqrt(variance + epsilon) * Scale + B over the axes from `axis` (default -1) on.
- * Scale and B broadcast to X. Mean and InvStdDev have the shape of X with the normalised axes 1, and the dtype that `stash_type`
- * says: 1 (the default) f32, 10 f16, 16 bf16. `epsilon` is 1e-5 by default. The arithmetic is f32 whatever `stash_type` says.
+ * ai.onnx LayerNormalization-17: (X - mean) / sqrt(variance + epsilon) * Scale + B over the axes
+ * from `axis` (default -1) on. Scale and B broadcast to X. Mean and InvStdDev have the shape of X
+ * with the normalised axes 1, and the dtype that `stash_type` says: 1 (the default) f32, 10 f16, 16
+ * bf16. `epsilon` is 1e-5 by default. The arithmetic is f32 whatever `stash_type` says.
  *
  * @example
  * const [Y] = await LayerNormalization([X, scale, bias], { axis: -1, epsilon: 1e-6 });
@@ -47,8 +48,9 @@ export const LayerNormalization = /* @__PURE__ */ onnxOperator(
 );
 
 /**
- * ai.onnx RMSNormalization-23: X / sqrt(mean(X^2) + epsilon) * scale over the axes from `axis` (default -1) on. scale broadcasts
- * to X. `epsilon` is 1e-5 by default. The arithmetic is f32 whatever `stash_type` (1, 10 or 16) says.
+ * ai.onnx RMSNormalization-23: X / sqrt(mean(X^2) + epsilon) * scale over the axes from `axis`
+ * (default -1) on. scale broadcasts to X. `epsilon` is 1e-5 by default. The arithmetic is f32
+ * whatever `stash_type` (1, 10 or 16) says.
  *
  * @example
  * const [Y] = await RMSNormalization([X, scale], { epsilon: 1e-6 });
@@ -74,9 +76,10 @@ export const RMSNormalization = /* @__PURE__ */ onnxOperator(
 );
 
 /**
- * ai.onnx SimplifiedLayerNormalization, as ONNX Runtime has it beside RMSNormalization, which it came before: X /
- * sqrt(mean(X^2) + epsilon) * scale over the axes from `axis` (default -1) on. Y has the dtype of scale; inv_std_var, 1 /
- * sqrt(mean(X^2) + epsilon), the shape of X with the normalised axes 1, and a dtype as in {@link LayerNormalization}.
+ * ai.onnx SimplifiedLayerNormalization, as ONNX Runtime has it beside RMSNormalization, which it
+ * came before: X / sqrt(mean(X^2) + epsilon) * scale over the axes from `axis` (default -1) on. Y
+ * has the dtype of scale; inv_std_var, 1 / sqrt(mean(X^2) + epsilon), the shape of X with the
+ * normalised axes 1, and a dtype as in {@link LayerNormalization}.
  *
  * @example
  * const [Y] = await SimplifiedLayerNormalization([X, scale], { epsilon: 1e-6 });

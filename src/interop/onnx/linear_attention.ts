@@ -17,14 +17,18 @@ const ATTRIBUTES = {
 } as const;
 
 /**
- * ai.onnx LinearAttention-27. query [B, T, H * D], key [B, T, Hkv * D], value [B, T, Hkv * Dv], with `q_num_heads` H, a multiple of
- * `kv_num_heads` Hkv. `update_rule` is "linear", "gated", "delta" or "gated_delta" (the default); decay [B, T, Hkv] or
- * [B, T, Hkv * D] belongs to the gated ones, beta [B, T, Hkv] or [B, T, 1] to those with delta. past_state and present_state are
- * [B, Hkv, D, Dv]; the latter has the dtype of the former, or that of query. `scale` 0, the default, is 1 / sqrt(D). `chunk_size` is
- * a hint that changes no number, and is not needed here.
+ * ai.onnx LinearAttention-27. query [B, T, H * D], key [B, T, Hkv * D], value [B, T, Hkv * Dv],
+ * with `q_num_heads` H, a multiple of `kv_num_heads` Hkv. `update_rule` is "linear", "gated",
+ * "delta" or "gated_delta" (the default); decay [B, T, Hkv] or [B, T, Hkv * D] belongs to the gated
+ * ones, beta [B, T, Hkv] or [B, T, 1] to those with delta. past_state and present_state are [B,
+ * Hkv, D, Dv]; the latter has the dtype of the former, or that of query. `scale` 0, the default, is
+ * 1 / sqrt(D). `chunk_size` is a hint that changes no number, and is not needed here.
  *
  * @example
- * const [output, state] = await LinearAttention([q, k, v, past, decay, beta], { q_num_heads: 8, kv_num_heads: 4 });
+ * const [output, state] = await LinearAttention([q, k, v, past, decay, beta], {
+ *   q_num_heads: 8,
+ *   kv_num_heads: 4,
+ * });
  */
 export const LinearAttention = /* @__PURE__ */ onnxOperator(
   {
@@ -35,7 +39,10 @@ export const LinearAttention = /* @__PURE__ */ onnxOperator(
     attributes: ATTRIBUTES,
   },
   async (call) => {
-    call.expect(!call.has("erase_gate"), () => "erase_gate is not supported; its keys are those that are written");
+    call.expect(
+      !call.has("erase_gate"),
+      () => "erase_gate is not supported; its keys are those that are written",
+    );
     const { q_num_heads: q, kv_num_heads: kv } = call.attributes;
     const heads = [headsOf(call, q, "q_num_heads"), headsOf(call, kv, "kv_num_heads")] as const;
     call.expect(
@@ -55,13 +62,18 @@ export const LinearAttention = /* @__PURE__ */ onnxOperator(
 );
 
 /**
- * com.microsoft LinearAttention: as ai.onnx LinearAttention-27; H may also divide Hkv, the output then has Hkv heads; and key may
- * have fewer heads than value. `state_window` W from 1 to 8: past_state and present_state are [W, B, Hkv, D, Dv], the states after
- * the last W tokens, zeros where there are not so many; the last is read.
+ * com.microsoft LinearAttention: as ai.onnx LinearAttention-27; H may also divide Hkv, the output
+ * then has Hkv heads; and key may have fewer heads than value. `state_window` W from 1 to 8:
+ * past_state and present_state are [W, B, Hkv, D, Dv], the states after the last W tokens, zeros
+ * where there are not so many; the last is read.
  *
  * @example
  * const inputs = [query, key, value, null, decay, beta];
- * const [output, states] = await MicrosoftLinearAttention(inputs, { q_num_heads: 8, kv_num_heads: 2, state_window: 4 });
+ * const [output, states] = await MicrosoftLinearAttention(inputs, {
+ *   q_num_heads: 8,
+ *   kv_num_heads: 2,
+ *   state_window: 4,
+ * });
  */
 export const MicrosoftLinearAttention = /* @__PURE__ */ onnxOperator(
   {
@@ -73,7 +85,10 @@ export const MicrosoftLinearAttention = /* @__PURE__ */ onnxOperator(
   },
   async (call) => {
     const { q_num_heads: q, kv_num_heads: kv, state_window: window = 0 } = call.attributes;
-    call.expect(0 <= window && window <= 8, () => `attribute state_window must be from 0 up to 8, got ${window}`);
+    call.expect(
+      0 <= window && window <= 8,
+      () => `attribute state_window must be from 0 up to 8, got ${window}`,
+    );
     const heads = [headsOf(call, q, "q_num_heads"), headsOf(call, kv, "kv_num_heads")] as const;
     const given = {
       query: call.tensor("query"),
@@ -99,16 +114,25 @@ interface Given {
 async function attendLinear(
   call: Call,
   { query, key, value, past, decay, beta }: Given,
-  { update_rule: rule = "gated_delta", scale = 0 }: { update_rule: string | undefined; scale: number | undefined },
+  {
+    update_rule: rule = "gated_delta",
+    scale = 0,
+  }: { update_rule: string | undefined; scale: number | undefined },
   [heads, states]: readonly [number, number],
   window: number,
 ): Promise<{ output: Tensor; present_state: Tensor }> {
   const updateRule = RULES.find((one) => one === rule);
-  call.expect(updateRule !== undefined, () => `attribute update_rule must be ${RULES.join(", ")}, got "${rule}"`);
+  call.expect(
+    updateRule !== undefined,
+    () => `attribute update_rule must be ${RULES.join(", ")}, got "${rule}"`,
+  );
   expectRank(call, "query", query, 3, "[B, T, H * D]");
   const [batch, tokens, width] = query.shape;
   const headDim = width / heads;
-  call.expect(width % heads === 0, () => `query [${query.shape}] can't be split into q_num_heads = ${heads}`);
+  call.expect(
+    width % heads === 0,
+    () => `query [${query.shape}] can't be split into q_num_heads = ${heads}`,
+  );
   expectAxes(call, "key", key, [batch, tokens, key.shape[2]], "[B, T, Hk * D]");
   expectAxes(call, "value", value, [batch, tokens, value.shape[2]], "[B, T, Hkv * Dv]");
   call.expect(
@@ -132,32 +156,41 @@ async function attendLinear(
   gate("beta", beta, [states, 1]);
   const stateShape = [batch, states, headDim, vDim];
   const whole = window ? [window, ...stateShape] : stateShape;
-  if (past) expectAxes(call, "past_state", past, whole, window ? "[W, B, Hkv, D, Dv]" : "[B, Hkv, D, Dv]");
+  if (past)
+    expectAxes(call, "past_state", past, whole, window ? "[W, B, Hkv, D, Dv]" : "[B, Hkv, D, Dv]");
 
   const output = call.make([batch, tokens, Math.max(heads, states) * vDim], query.dtype);
   const present = call.make(whole, (past ?? query).dtype);
   // Without channels the states hold nothing, and what is read from them is 0.
   if (present.size === 0) return { output, present_state: present };
-  const slot = (index: number) => (window ? present.slice(0, index, index + 1).view({ shape: stateShape }) : present);
+  const slot = (index: number) =>
+    window ? present.slice(0, index, index + 1).view({ shape: stateShape }) : present;
   const slots = Math.max(1, window);
-  let before = past && (await stateOf(call, window ? past.slice(0, window - 1, window) : past, stateShape));
-  // The states of a window are those between runs; the first run is of all tokens but the last W - 1.
+  let before =
+    past && (await stateOf(call, window ? past.slice(0, window - 1, window) : past, stateShape));
+  // The states of a window are those between runs; the first run is of all tokens but the last W -
+  // 1.
   const first = Math.min(slots - 1, Math.max(0, slots - tokens));
   let begin = 0;
   for (let index = first; index < slots; index++) {
     const end = tokens - (slots - 1 - index);
     const some = (rows: Tensor, count: number) => splitHeads(rows.slice(1, begin, end), count);
     const after = window || present.dtype !== "f32" ? call.make(stateShape) : present;
-    await linearAttention(some(query, heads), some(key, key.shape[2] / headDim), some(value, states), {
-      updateRule: updateRule as (typeof RULES)[number],
-      label: call.label,
-      ...(scale !== 0 && { scale }),
-      ...(decay && { decay: some(decay, states) }),
-      ...(beta && { beta: some(beta, beta.shape[2]) }),
-      ...(before && { pastState: before }),
-      output: some(output, Math.max(heads, states)),
-      presentState: after,
-    });
+    await linearAttention(
+      some(query, heads),
+      some(key, key.shape[2] / headDim),
+      some(value, states),
+      {
+        updateRule: updateRule as (typeof RULES)[number],
+        label: call.label,
+        ...(scale !== 0 && { scale }),
+        ...(decay && { decay: some(decay, states) }),
+        ...(beta && { beta: some(beta, beta.shape[2]) }),
+        ...(before && { pastState: before }),
+        output: some(output, Math.max(heads, states)),
+        presentState: after,
+      },
+    );
     if (after !== present) await copyTensor(after, { output: slot(index), label: call.label });
     before = after;
     begin = end;
@@ -168,6 +201,9 @@ async function attendLinear(
 /** A state as the engine takes it: dense f32. */
 async function stateOf(call: Call, given: Tensor, shape: readonly number[]): Promise<Tensor> {
   const output = call.make(shape, "f32");
-  await copyTensor(given.view({ shape, strides: given.strides.slice(-4) }), { output, label: call.label });
+  await copyTensor(given.view({ shape, strides: given.strides.slice(-4) }), {
+    output,
+    label: call.label,
+  });
   return output;
 }

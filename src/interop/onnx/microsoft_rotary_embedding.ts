@@ -14,10 +14,12 @@ const ATTRIBUTES = {
 } as const;
 
 /**
- * com.microsoft RotaryEmbedding. input [B, H, S, D], or [B, S, H * D]; cos_cache and sin_cache [positions, R / 2]. position_ids
- * are [B, S], or [1] or a scalar: the position of each entry's first token. Without `rotary_embedding_dim` R is the head dim D;
- * with it channels from R on are copied, and `num_heads` tells H. A token whose position has no row is copied. `scale` must be 1:
- * ONNX Runtime has no use for another. `is_packed_batching`, all texts in one row, needs nothing of its own.
+ * com.microsoft RotaryEmbedding. input [B, H, S, D], or [B, S, H * D]; cos_cache and sin_cache
+ * [positions, R / 2]. position_ids are [B, S], or [1] or a scalar: the position of each entry's
+ * first token. Without `rotary_embedding_dim` R is the head dim D; with it channels from R on are
+ * copied, and `num_heads` tells H. A token whose position has no row is copied. `scale` must be 1:
+ * ONNX Runtime has no use for another. `is_packed_batching`, all texts in one row, needs nothing of
+ * its own.
  *
  * @example
  * const [output] = await MicrosoftRotaryEmbedding([input, [0], cos, sin], { interleaved: 1 });
@@ -50,20 +52,26 @@ export const MicrosoftRotaryEmbedding = /* @__PURE__ */ onnxOperator(
       rotaryDim,
       output: into,
       label: call.label,
-      ...(isFirst ? { positionOffset: ids.view({ shape: [batch], strides: [0] }) } : { positionIds: ids }),
+      ...(isFirst
+        ? { positionOffset: ids.view({ shape: [batch], strides: [0] }) }
+        : { positionIds: ids }),
     });
     return { output };
   },
 );
 
 /**
- * com.microsoft MRotaryEmbedding: three positions a token, of time, height and width. input [B, H, S, D], or [B, S, H * D] with
- * `num_heads`; position_ids [3, B, S]; cos_cache and sin_cache [positions, R / 2], R = `rotary_embedding_dim` (default D).
- * `mrope_section`, required, says how many of the R / 2 columns each position has; `mrope_layout` 0 that they follow each other,
- * 1 that they alternate. cos and sin are multiplied by `scale`. Channels from R on are copied.
+ * com.microsoft MRotaryEmbedding: three positions a token, of time, height and width. input [B, H,
+ * S, D], or [B, S, H * D] with `num_heads`; position_ids [3, B, S]; cos_cache and sin_cache
+ * [positions, R / 2], R = `rotary_embedding_dim` (default D). `mrope_section`, required, says how
+ * many of the R / 2 columns each position has; `mrope_layout` 0 that they follow each other, 1 that
+ * they alternate. cos and sin are multiplied by `scale`. Channels from R on are copied.
  *
  * @example
- * const [output] = await MRotaryEmbedding([input, ids, cos, sin], { num_heads: 16, mrope_section: [16, 24, 24] });
+ * const [output] = await MRotaryEmbedding([input, ids, cos, sin], {
+ *   num_heads: 16,
+ *   mrope_section: [16, 24, 24],
+ * });
  */
 export const MRotaryEmbedding = /* @__PURE__ */ onnxOperator(
   {
@@ -74,7 +82,12 @@ export const MRotaryEmbedding = /* @__PURE__ */ onnxOperator(
     attributes: { ...ATTRIBUTES, mrope_section: "ints", mrope_layout: "int" },
   },
   async (call) => {
-    const { interleaved = false, scale = 1, mrope_section: given, mrope_layout: layout = 0 } = call.attributes;
+    const {
+      interleaved = false,
+      scale = 1,
+      mrope_section: given,
+      mrope_layout: layout = 0,
+    } = call.attributes;
     const input = call.tensor("input");
     const cos = call.tensor("cos_cache");
     const sin = call.tensor("sin_cache");
@@ -86,7 +99,10 @@ export const MRotaryEmbedding = /* @__PURE__ */ onnxOperator(
       () =>
         `attribute mrope_section must be three numbers from 0 up whose sum is the ${rotaryDim / 2} columns of cos_cache, got [${given ?? ""}]`,
     );
-    call.expect(layout === 0 || layout === 1, () => `attribute mrope_layout must be 0 or 1, got ${layout}`);
+    call.expect(
+      layout === 0 || layout === 1,
+      () => `attribute mrope_layout must be 0 or 1, got ${layout}`,
+    );
     call.expect(scale > 0, () => `attribute scale must be above 0, got ${scale}`);
     const output = call.make(input.shape, input.dtype);
     const heads = call.attributes.num_heads ?? 0;
@@ -94,7 +110,9 @@ export const MRotaryEmbedding = /* @__PURE__ */ onnxOperator(
       input.shape.length === 4 || heads > 0,
       () => `attribute num_heads is required where input is [B, S, H * D] = [${input.shape}]`,
     );
-    const [x, into] = [input, output].map((one) => (one.shape.length === 3 ? splitHeads(one, heads) : one));
+    const [x, into] = [input, output].map((one) =>
+      one.shape.length === 3 ? splitHeads(one, heads) : one,
+    );
     const [batch, , tokens] = x.shape;
     await rotary(x, {
       interleaved,
@@ -112,7 +130,10 @@ export const MRotaryEmbedding = /* @__PURE__ */ onnxOperator(
   },
 );
 
-/** Where the sections alternate, height and width have at most every third column; what does not fit is of time. */
+/**
+ * Where the sections alternate, height and width have at most every third column; what does not fit
+ * is of time.
+ */
 function thirds([, height, width]: readonly number[], columns: number): [number, number, number] {
   const h = Math.min(height, Math.floor((columns + 1) / 3));
   const w = Math.min(width, Math.floor(columns / 3));
@@ -125,37 +146,54 @@ interface Attributes {
 }
 
 /** R, by the caches. */
-function rotatedOf(call: Call, { rotary_embedding_dim: given = 0 }: Attributes, cos: Tensor, sin: Tensor): number {
+function rotatedOf(
+  call: Call,
+  { rotary_embedding_dim: given = 0 }: Attributes,
+  cos: Tensor,
+  sin: Tensor,
+): number {
   expectRank(call, "cos_cache", cos, 2, "[positions, R / 2]");
   expectAxes(call, "sin_cache", sin, cos.shape, "like cos_cache");
   const rotaryDim = 2 * cos.shape[1];
   call.expect(
     given === 0 || given === rotaryDim,
-    () => `attribute rotary_embedding_dim is ${given}, and cos_cache [${cos.shape}] is for ${rotaryDim}`,
+    () =>
+      `attribute rotary_embedding_dim is ${given}, and cos_cache [${cos.shape}] is for ${rotaryDim}`,
   );
   return rotaryDim;
 }
 
-/** [B, H, S, D]. Rows that are not taken apart have heads of R, unless `rotary_embedding_dim` says that there is more. */
+/**
+ * [B, H, S, D]. Rows that are not taken apart have heads of R, unless `rotary_embedding_dim` says
+ * that there is more.
+ */
 function inHeads(call: Call, x: Tensor, rotaryDim: number, attributes: Attributes): Tensor {
   const { num_heads: heads = 0, rotary_embedding_dim: partial = 0 } = attributes;
   const { shape } = x;
   call.expect(shape.length === 3 || shape.length === 4, () => {
     return `input must be [B, H, S, D] or [B, S, H * D], got [${shape}]`;
   });
-  call.expect(partial === 0 || heads > 0, () => "attribute num_heads is required where rotary_embedding_dim is given");
+  call.expect(
+    partial === 0 || heads > 0,
+    () => "attribute num_heads is required where rotary_embedding_dim is given",
+  );
   if (shape.length === 4) return x;
   const whole = shape[2] + rotaryDim === 0 ? Math.max(1, heads) : shape[2] / rotaryDim;
   const count = partial > 0 ? heads : whole;
   call.expect(
     Number.isInteger(count) && shape[2] % count === 0,
-    () => `input [${shape}] can't be split into heads of ${rotaryDim}${partial ? ` or more, ${heads} of them` : ""}`,
+    () =>
+      `input [${shape}] can't be split into heads of ${rotaryDim}${partial ? ` or more, ${heads} of them` : ""}`,
   );
   return splitHeads(x, count);
 }
 
 /** Positions on the GPU, where one without a row is none. */
-function positions(call: Call, given: Tensor | readonly number[], shape: readonly number[]): Tensor {
+function positions(
+  call: Call,
+  given: Tensor | readonly number[],
+  shape: readonly number[],
+): Tensor {
   const isList = Array.isArray(given);
   const count = isList ? given.length : (given as Tensor).size;
   const all = shape.reduce((total, size) => total * size, 1);

@@ -20,16 +20,19 @@ import { type Call, paddingMask } from "./padding_mask.ts";
 import { pastLength, writePresent } from "./past_present.ts";
 
 /**
- * com.microsoft MultiHeadAttention: attention of projected inputs. query [B, S, H * D] with key [B, L, H * D] and value
- * [B, L, H * Dv], or with packed keys and values [B, L, H, 2, D], or with key and value [B, H, L, D] of cross attention; or
- * a packed query [B, S, H, 3, D] alone. bias [H * D + H * D + H * Dv] is added to q, k and v; key_padding_mask as
- * {@link paddingMask} has it, `mask_filter_value` (default -10000) added where it masks; attention_bias
- * [B or 1, H or 1, S, P + L]; past_key and past_value [B, H, P, D], to which present_key and present_value add the new
- * ones, also to key and value [B, H, L, D]. With `unidirectional` the last query stands at the last key. Output [B, S, H * Dv]; qk [B, H, S, P + L] are
- * the scores before the softmax, biases and masks included.
+ * com.microsoft MultiHeadAttention: attention of projected inputs. query [B, S, H * D] with key [B,
+ * L, H * D] and value [B, L, H * Dv], or with packed keys and values [B, L, H, 2, D], or with key
+ * and value [B, H, L, D] of cross attention; or a packed query [B, S, H, 3, D] alone. bias [H * D +
+ * H * D + H * Dv] is added to q, k and v; key_padding_mask as {@link paddingMask} has it,
+ * `mask_filter_value` (default -10000) added where it masks; attention_bias
+ * [B or 1, H or 1, S, P + L]; past_key and past_value [B, H, P, D], to which present_key and
+ * present_value add the new ones, also to key and value [B, H, L, D]. With `unidirectional` the
+ * last query stands at the last key. Output [B, S, H * Dv]; qk [B, H, S, P + L] are the scores
+ * before the softmax, biases and masks included.
  *
- * With past_sequence_length, past_key and past_value are [B, H, most tokens, D], of which so many count: new rows are
- * written into them, and the presents are they themselves. cache_indirection, for beam search, is not taken.
+ * With past_sequence_length, past_key and past_value are [B, H, most tokens, D], of which so many
+ * count: new rows are written into them, and the presents are they themselves. cache_indirection,
+ * for beam search, is not taken.
  *
  * @example
  * const [output, presentKey, presentValue] = await MultiHeadAttention(
@@ -47,7 +50,12 @@ export const MultiHeadAttention = /* @__PURE__ */ onnxOperator(
       ...(["past_key?", "past_value?", "past_sequence_length?", "cache_indirection?"] as const),
     ],
     outputs: ["output", "present_key?", "present_value?", "qk?"],
-    attributes: { num_heads: "int", mask_filter_value: "float", scale: "float", unidirectional: "flag" },
+    attributes: {
+      num_heads: "int",
+      mask_filter_value: "float",
+      scale: "float",
+      unidirectional: "flag",
+    },
   },
   async (call) => {
     const heads = headsOf(call, call.attributes.num_heads);
@@ -55,7 +63,13 @@ export const MultiHeadAttention = /* @__PURE__ */ onnxOperator(
       !call.has("cache_indirection"),
       () => "cache_indirection is not taken; put the beams in order yourself",
     );
-    const parts = headsOfInputs(call, heads, call.tensor("query"), call.tensor("key"), call.tensor("value"));
+    const parts = headsOfInputs(
+      call,
+      heads,
+      call.tensor("query"),
+      call.tensor("key"),
+      call.tensor("value"),
+    );
     const { q, k, v, cross } = parts;
     const [B, , S, D] = q.shape;
     const [, , L] = k.shape;
@@ -67,7 +81,11 @@ export const MultiHeadAttention = /* @__PURE__ */ onnxOperator(
     if (pasts[1]) expectAxes(call, "past_value", pasts[1], [B, heads, rows, Dv], "[B, H, P, Dv]");
     const shared = pasts[0] !== undefined && call.has("past_sequence_length");
     const given = shared ? () => call.numbers("past_sequence_length") : undefined;
-    const P = await pastLength(call, { name: "past_key", past: pasts[0], axis: 2, added: L }, given);
+    const P = await pastLength(
+      call,
+      { name: "past_key", past: pasts[0], axis: 2, added: L },
+      given,
+    );
     const T = P + L;
     const biases = splitBias(
       call,
@@ -75,21 +93,35 @@ export const MultiHeadAttention = /* @__PURE__ */ onnxOperator(
       heads,
       [D, D, Dv].map((width) => heads * width),
     );
-    call.expect(!(cross && biases.length), () => "bias doesn't go with key and value [B, H, L, D], which have theirs");
+    call.expect(
+      !(cross && biases.length),
+      () => "bias doesn't go with key and value [B, H, L, D], which have theirs",
+    );
     const { mask_filter_value: filterValue, scale, unidirectional } = call.attributes;
     const sizes = { batch: B, queries: S, past: P, total: T };
-    const padding = paddingMask(call, "key_padding_mask", call.integers("key_padding_mask"), sizes, { filterValue });
+    const padding = paddingMask(
+      call,
+      "key_padding_mask",
+      call.integers("key_padding_mask"),
+      sizes,
+      { filterValue },
+    );
     const bias = await attentionBias(call, call.tensor("attention_bias"), [B, heads, S, T]);
 
     const present = async (rows: Tensor, index: 0 | 1) => {
       const past = pasts[index];
       const added = biases[1 + index];
-      if (!past && !call.wants(index ? "present_value" : "present_key")) return plusBias(call, rows, added);
+      if (!past && !call.wants(index ? "present_value" : "present_key"))
+        return plusBias(call, rows, added);
       const made = shared ? (past as Tensor) : call.make([B, heads, T, rows.shape[3]], rows.dtype);
       await writePresent(call, { rows, bias: added, past, starts: P, present: made, shared });
       return made;
     };
-    const [query, key, value] = await together([plusBias(call, q, biases[0]), present(k, 0), present(v, 1)]);
+    const [query, key, value] = await together([
+      plusBias(call, q, biases[0]),
+      present(k, 0),
+      present(v, 1),
+    ]);
     const used = { q: query, k: key.slice(2, 0, T), v: value.slice(2, 0, T) };
     const options = {
       ...scaleOf(scale),
@@ -99,12 +131,19 @@ export const MultiHeadAttention = /* @__PURE__ */ onnxOperator(
     };
     const output = await attendRows(call, used, options, q.dtype);
     if (!call.wants("qk")) return { output, present_key: key, present_value: value };
-    const qk = await cast(call, call.own(await weightsOf(call, used, { ...options, stage: "scores" })), q.dtype);
+    const qk = await cast(
+      call,
+      call.own(await weightsOf(call, used, { ...options, stage: "scores" })),
+      q.dtype,
+    );
     return { output, present_key: key, present_value: value, qk };
   },
 );
 
-/** The heads [B, H, S, D] of q, k and v, however they are packed; `cross` if keys and values came as heads. */
+/**
+ * The heads [B, H, S, D] of q, k and v, however they are packed; `cross` if keys and values came as
+ * heads.
+ */
 function headsOfInputs(
   call: Call,
   heads: number,
@@ -114,7 +153,10 @@ function headsOfInputs(
 ): { readonly q: Tensor; readonly k: Tensor; readonly v: Tensor; readonly cross: boolean } {
   const split = (name: string, rows: Tensor) => {
     expectRank(call, name, rows, 3, "[B, S, H * D]");
-    call.expect(rows.shape[2] % heads === 0, () => `${name} [${rows.shape}] can't be split into num_heads = ${heads}`);
+    call.expect(
+      rows.shape[2] % heads === 0,
+      () => `${name} [${rows.shape}] can't be split into num_heads = ${heads}`,
+    );
     return splitHeads(rows, heads);
   };
   if (!key) {

@@ -1,5 +1,5 @@
-// What an ONNX operator is here: named inputs, outputs and attributes, checked at one place, and a function that
-// translates them to the engine.
+// What an ONNX operator is here: named inputs, outputs and attributes, checked at one place, and a
+// function that translates them to the engine.
 
 import { show } from "../../errors.ts";
 import { type Dtype, Tensor, type TensorOptions, tensor } from "../../index.ts";
@@ -16,9 +16,9 @@ import {
 import type { Kinds, OnnxAttributes, OnnxInput, OnnxRun } from "./operator_types.ts";
 
 /**
- * An operator of ONNX: inputs in its order, attributes by its names, outputs in its order (undefined where one was not
- * asked for). The outputs are new tensors, and the caller's to destroy. Rejects with FoveaError, and then has allocated
- * nothing.
+ * An operator of ONNX: inputs in its order, attributes by its names, outputs in its order
+ * (undefined where one was not asked for). The outputs are new tensors, and the caller's to
+ * destroy. Rejects with FoveaError, and then has allocated nothing.
  */
 export type OnnxOperator<K extends Kinds = Kinds> = ((
   inputs: readonly OnnxInput[],
@@ -44,7 +44,11 @@ export interface OnnxDefinition<In extends string, Out extends string, K extends
 }
 
 /** One call: its checked inputs and attributes, and the memory that it makes. */
-export class OnnxCall<In extends string = string, Out extends string = string, K extends Kinds = Kinds> {
+export class OnnxCall<
+  In extends string = string,
+  Out extends string = string,
+  K extends Kinds = Kinds,
+> {
   /** The operator's name, which errors begin with. */
   readonly label: string;
   readonly device: GPUDevice;
@@ -73,10 +77,14 @@ export class OnnxCall<In extends string = string, Out extends string = string, K
     this.#wanted = wanted;
     const tensors = [...this.#inputs.values()].filter((input) => input instanceof Tensor);
     const device = tensors[0]?.device ?? asked;
-    check(device !== undefined, () => `${operator}: no input is a tensor; say which device to run on.`);
+    check(
+      device !== undefined,
+      () => `${operator}: no input is a tensor; say which device to run on.`,
+    );
     check(
       tensors.every((input) => input.device === device) && (asked ?? device) === device,
-      () => `${operator}: its inputs, and the device that it is to run on, are of different devices.`,
+      () =>
+        `${operator}: its inputs, and the device that it is to run on, are of different devices.`,
       "device",
     );
     this.device = device;
@@ -97,17 +105,26 @@ export class OnnxCall<In extends string = string, Out extends string = string, K
   tensor(input: Optional_<In>): Tensor | undefined;
   tensor(input: string): Tensor | undefined {
     const given = this.#inputs.get(input);
-    this.expect(given === undefined || given instanceof Tensor, () => `${input} must be a Tensor, not numbers`);
+    this.expect(
+      given === undefined || given instanceof Tensor,
+      () => `${input} must be a Tensor, not numbers`,
+    );
     return given as Tensor | undefined;
   }
 
-  /** An input of integers as what was given: a tensor stays on the GPU; numbers fit into 32 bits. */
+  /**
+   * An input of integers as what was given: a tensor stays on the GPU; numbers fit into 32 bits.
+   */
   integers(input: Required_<In>): Tensor | readonly number[];
   integers(input: Optional_<In>): Tensor | readonly number[] | undefined;
   integers(input: string): Tensor | readonly number[] | undefined {
     const given = this.#inputs.get(input);
-    const wrong = given instanceof Tensor ? undefined : given?.find((value) => (value | 0) !== value);
-    this.expect(wrong === undefined, () => `${input} must be whole numbers of 32 bits, got ${wrong}`);
+    const wrong =
+      given instanceof Tensor ? undefined : given?.find((value) => (value | 0) !== value);
+    this.expect(
+      wrong === undefined,
+      () => `${input} must be whole numbers of 32 bits, got ${wrong}`,
+    );
     return given;
   }
 
@@ -125,11 +142,18 @@ export class OnnxCall<In extends string = string, Out extends string = string, K
   }
 
   /** A new tensor, freed when the call ends unless it is a result. */
-  make(shape: readonly number[], dtype: Dtype = "f32", options: Omit<TensorOptions, "dtype"> = {}): Tensor {
+  make(
+    shape: readonly number[],
+    dtype: Dtype = "f32",
+    options: Omit<TensorOptions, "dtype"> = {},
+  ): Tensor {
     return this.own(tensor(this.device, shape, { label: this.label, ...options, dtype }));
   }
 
-  /** A tensor that an operation of the engine returned: freed when the call ends unless it is a result. */
+  /**
+   * A tensor that an operation of the engine returned: freed when the call ends unless it is a
+   * result.
+   */
   own(made: Tensor): Tensor {
     this.#owned.add(made);
     return made;
@@ -142,12 +166,21 @@ export class OnnxCall<In extends string = string, Out extends string = string, K
   }
 }
 
-/** Declares an operator: what it takes, and how it is translated. `translate` returns its outputs by name. */
-export function onnxOperator<const In extends string, const Out extends string, const K extends Kinds>(
+/**
+ * Declares an operator: what it takes, and how it is translated. `translate` returns its outputs by
+ * name.
+ */
+export function onnxOperator<
+  const In extends string,
+  const Out extends string,
+  const K extends Kinds,
+>(
   definition: OnnxDefinition<In, Out, K>,
   translate: (
     call: OnnxCall<In, Out, K>,
-  ) => Promise<{ readonly [Name in Required_<Out>]: Tensor } & { readonly [Name in Optional_<Out>]?: Tensor }>,
+  ) => Promise<
+    { readonly [Name in Required_<Out>]: Tensor } & { readonly [Name in Optional_<Out>]?: Tensor }
+  >,
 ): OnnxOperator<K> {
   const { operator } = definition;
   const run = async (
@@ -159,7 +192,9 @@ export function onnxOperator<const In extends string, const Out extends string, 
     let results: (Tensor | undefined)[] = [];
     try {
       const named = (await translate(call)) as Readonly<Record<string, Tensor | undefined>>;
-      results = definition.outputs.map(plain).map((name) => (call.wants(name) ? named[name] : undefined));
+      results = definition.outputs
+        .map(plain)
+        .map((name) => (call.wants(name) ? named[name] : undefined));
       return results;
     } finally {
       call.release(results);

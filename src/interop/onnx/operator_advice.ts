@@ -1,4 +1,5 @@
-// What a name means that an operator does not know: another library's word, an input, or a misspelt attribute.
+// What a name means that an operator does not know: another library's word, an input, or a misspelt
+// attribute.
 
 import { nearestName, plain } from "../../unknown_option.ts";
 

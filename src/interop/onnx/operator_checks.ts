@@ -1,13 +1,26 @@
-// What a caller gives an operator, read once and checked: whatever is wrong with it, it is a FoveaError that names it.
+// What a caller gives an operator, read once and checked: whatever is wrong with it, it is a
+// FoveaError that names it.
 
 import { reading, show } from "../../errors.ts";
 import { FoveaError, type FoveaErrorCode, Tensor } from "../../index.ts";
-import type { AttributeKinds, Kinds, OnnxAttributes, OnnxInput, OnnxRun } from "./operator_types.ts";
+import type {
+  AttributeKinds,
+  Kinds,
+  OnnxAttributes,
+  OnnxInput,
+  OnnxRun,
+} from "./operator_types.ts";
 
 /** Attributes as an operator gets them: checked, and undefined where they were left out. */
-export type Resolved<K extends Kinds> = { readonly [Name in keyof K]: AttributeKinds[K[Name]] | undefined };
+export type Resolved<K extends Kinds> = {
+  readonly [Name in keyof K]: AttributeKinds[K[Name]] | undefined;
+};
 
-export function check(condition: boolean, message: () => string, code: FoveaErrorCode = "argument"): asserts condition {
+export function check(
+  condition: boolean,
+  message: () => string,
+  code: FoveaErrorCode = "argument",
+): asserts condition {
   if (!condition) throw new FoveaError(code, message());
 }
 
@@ -16,7 +29,10 @@ export type Named<Name extends string> = Name extends `${infer Plain}?` ? Plain 
 /** The name of an input or output whose name ends in `?` where it is optional. */
 export const plain = <Name extends string>(name: Name) => name.replace(/\?$/, "") as Named<Name>;
 
-/** A name that an operator does not know: what there is in its place is looked up when that has to be said. */
+/**
+ * A name that an operator does not know: what there is in its place is looked up when that has to
+ * be said.
+ */
 export class UnknownName extends FoveaError {
   readonly #right: readonly string[];
   readonly #unknown: string;
@@ -34,7 +50,12 @@ export class UnknownName extends FoveaError {
 }
 
 /** The members of what a caller gave as an object of names, by those that are known. */
-function readMembers(what: string, given: unknown, known: readonly string[], unknown: (name: string) => Error) {
+function readMembers(
+  what: string,
+  given: unknown,
+  known: readonly string[],
+  unknown: (name: string) => Error,
+) {
   return reading(what, () => {
     if (given === undefined || given === null) return {};
     check(
@@ -51,7 +72,10 @@ function readMembers(what: string, given: unknown, known: readonly string[], unk
 /** The longest list of numbers that an input may be. */
 const LONGEST = 2 ** 26;
 
-/** A list of integers, however it was given: BigInts of int64 and booleans, too. Undefined where it is none. */
+/**
+ * A list of integers, however it was given: BigInts of int64 and booleans, too. Undefined where it
+ * is none.
+ */
 function integersOf(given: unknown): readonly number[] | undefined {
   if (ArrayBuffer.isView(given) && given instanceof DataView) return undefined;
   const isList = Array.isArray(given) || ArrayBuffer.isView(given);
@@ -62,7 +86,11 @@ function integersOf(given: unknown): readonly number[] | undefined {
 }
 
 /** The inputs by name; lists are copied. */
-export function namedInputs(operator: string, names: readonly string[], given: readonly OnnxInput[]) {
+export function namedInputs(
+  operator: string,
+  names: readonly string[],
+  given: readonly OnnxInput[],
+) {
   const list = reading(`${operator}: the list of inputs`, () => {
     check(
       Array.isArray(given) && given.length <= names.length,
@@ -74,11 +102,15 @@ export function namedInputs(operator: string, names: readonly string[], given: r
   const inputs = new Map<string, Tensor | readonly number[]>();
   for (const [index, name] of names.entries()) {
     const input = list[index] ?? undefined;
-    check(input !== undefined || name.endsWith("?"), () => `${operator}: input ${index}, ${name}, is required.`);
+    check(
+      input !== undefined || name.endsWith("?"),
+      () => `${operator}: input ${index}, ${name}, is required.`,
+    );
     if (input === undefined) continue;
     const taken = reading(`${operator}: ${plain(name)}`, () => {
       if (!(input instanceof Tensor)) return integersOf(input);
-      input.destroyed; // throws for a Proxy of a tensor, as reactive state makes them: it has no memory
+      // throws for a Proxy of a tensor, as reactive state makes them: it has no memory
+      input.destroyed;
       return input;
     });
     check(
@@ -86,14 +118,19 @@ export function namedInputs(operator: string, names: readonly string[], given: r
       () =>
         `${operator}: ${plain(name)} must be a Tensor (make one with tensor()) or a list of numbers, got ${show(input)}.`,
     );
-    const wrong = taken instanceof Tensor ? undefined : taken.find((value) => !Number.isFinite(value));
-    check(wrong === undefined, () => `${operator}: ${plain(name)} must be finite numbers, got ${wrong}.`);
+    const wrong =
+      taken instanceof Tensor ? undefined : taken.find((value) => !Number.isFinite(value));
+    check(
+      wrong === undefined,
+      () => `${operator}: ${plain(name)} must be finite numbers, got ${wrong}.`,
+    );
     inputs.set(plain(name), taken);
   }
   return inputs;
 }
 
-const isFloat = (value: unknown) => typeof value === "number" && Number.isFinite(Math.fround(value));
+const isFloat = (value: unknown) =>
+  typeof value === "number" && Number.isFinite(Math.fround(value));
 
 const KINDS: { readonly [Kind in keyof AttributeKinds]: (value: unknown) => boolean } = {
   float: isFloat,
@@ -112,7 +149,10 @@ const KIND_NAMES: { readonly [Kind in keyof AttributeKinds]: string } = {
   graph: "a graph",
 };
 
-/** A BigInt, as int64 comes, as the number that it is; one beyond 2^53 stays what it is, and is refused. */
+/**
+ * A BigInt, as int64 comes, as the number that it is; one beyond 2^53 stays what it is, and is
+ * refused.
+ */
 const numberOf = (value: unknown): unknown =>
   typeof value === "bigint" && Number.isSafeInteger(Number(value)) ? Number(value) : value;
 
@@ -154,19 +194,31 @@ export function resolveAttributes<K extends Kinds>(
 /** A name as it is, unless it is one that no operator would have. */
 const shownName = (name: string) => (/^\w{1,64}$/.test(name) ? name : show(name));
 
-const RUN_NAMES: { readonly [Name in keyof Required<OnnxRun>]: true } = { opset: true, outputs: true, device: true };
+const RUN_NAMES: { readonly [Name in keyof Required<OnnxRun>]: true } = {
+  opset: true,
+  outputs: true,
+  device: true,
+};
 
 /** What a call says beside inputs and attributes. */
-export function resolveRun(operator: string, given: OnnxRun | undefined, outputs: readonly string[]) {
+export function resolveRun(
+  operator: string,
+  given: OnnxRun | undefined,
+  outputs: readonly string[],
+) {
   const names = Object.keys(RUN_NAMES);
-  const unknown = (name: string) => new UnknownName(`${operator}: there is no option ${shownName(name)}`, name, names);
+  const unknown = (name: string) =>
+    new UnknownName(`${operator}: there is no option ${shownName(name)}`, name, names);
   const read = readMembers(`${operator}: options`, given, names, unknown);
   const { opset, outputs: asked, device } = read as { readonly [Name in keyof OnnxRun]?: unknown };
   const isDevice = reading(
     `${operator}: device`,
     () => typeof device === "object" && "createBuffer" in (device as object),
   );
-  check(device === undefined || isDevice, () => `${operator}: device must be a GPUDevice, got ${show(device)}.`);
+  check(
+    device === undefined || isDevice,
+    () => `${operator}: device must be a GPUDevice, got ${show(device)}.`,
+  );
   return {
     opset: numberOf(opset),
     wanted: wantedOutputs(operator, outputs, asked),
@@ -174,15 +226,21 @@ export function resolveRun(operator: string, given: OnnxRun | undefined, outputs
   };
 }
 
-function wantedOutputs(operator: string, names: readonly string[], asked: unknown): ReadonlySet<string> {
+function wantedOutputs(
+  operator: string,
+  names: readonly string[],
+  asked: unknown,
+): ReadonlySet<string> {
   const { list, count } = reading(`${operator}: outputs`, () => {
     const flags = listOf(asked);
     const isList = Array.isArray(flags);
     return { list: isList ? flags : undefined, count: isList ? flags.length : numberOf(asked) };
   });
   check(
-    count === undefined || (Number.isInteger(count) && (count as number) >= 0 && (count as number) <= names.length),
-    () => `${operator}: has ${names.length} outputs (${names.map(plain).join(", ")}), asked for ${show(count)}.`,
+    count === undefined ||
+      (Number.isInteger(count) && (count as number) >= 0 && (count as number) <= names.length),
+    () =>
+      `${operator}: has ${names.length} outputs (${names.map(plain).join(", ")}), asked for ${show(count)}.`,
   );
   const strange = list?.find((flag) => !KINDS.flag(flag));
   check(

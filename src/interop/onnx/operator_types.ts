@@ -20,9 +20,10 @@ export interface AttributeKinds {
 export type Kinds = Readonly<Record<string, keyof AttributeKinds>>;
 
 /**
- * One input of an operator: a tensor on the GPU; or, for integers and booleans that the host knows (lengths, positions,
- * flags), a number or a list of them, which may be a typed array, BigInt64Array included. An optional input that is left
- * out is null or undefined. int64 is i32 on the GPU, bool is u8.
+ * One input of an operator: a tensor on the GPU; or, for integers and booleans that the host knows
+ * (lengths, positions, flags), a number or a list of them, which may be a typed array,
+ * BigInt64Array included. An optional input that is left out is null or undefined. int64 is i32 on
+ * the GPU, bool is u8.
  */
 export type OnnxInput =
   | Tensor
@@ -60,8 +61,8 @@ export interface OnnxRun {
   /** The operator's version. Default: the newest known. */
   readonly opset?: number;
   /**
-   * The outputs that are wanted: the first so many, or a flag for each. Optional ones cost nothing unless they are
-   * asked for. Default: those that the operator always has.
+   * The outputs that are wanted: the first so many, or a flag for each. Optional ones cost nothing
+   * unless they are asked for. Default: those that the operator always has.
    */
   readonly outputs?: number | readonly boolean[];
   /** Where the inputs are all numbers, or none are given, the device that the outputs go to. */

@@ -5,7 +5,11 @@ import { DecoderAttention } from "./decoder_attention.ts";
 import { FlexAttention } from "./flex_attention.ts";
 import { BiasAdd, BiasSplitGelu, FastGelu, Gelu, MicrosoftGelu } from "./gelu.ts";
 import { GroupQueryAttention } from "./group_query_attention.ts";
-import { LayerNormalization, RMSNormalization, SimplifiedLayerNormalization } from "./layer_normalization.ts";
+import {
+  LayerNormalization,
+  RMSNormalization,
+  SimplifiedLayerNormalization,
+} from "./layer_normalization.ts";
 import { LinearAttention, MicrosoftLinearAttention } from "./linear_attention.ts";
 import { MicrosoftAttention } from "./microsoft_attention.ts";
 import { MicrosoftRotaryEmbedding, MRotaryEmbedding } from "./microsoft_rotary_embedding.ts";
@@ -14,12 +18,16 @@ import type { OnnxOperator } from "./operator.ts";
 import { PackedAttention, PackedMultiHeadAttention } from "./packed_attention.ts";
 import { GatedRelativePositionBias, RelativePositionBias } from "./relative_position_bias.ts";
 import { RotaryEmbedding } from "./rotary_embedding.ts";
-import { SkipLayerNormalization, SkipSimplifiedLayerNormalization } from "./skip_layer_normalization.ts";
+import {
+  SkipLayerNormalization,
+  SkipSimplifiedLayerNormalization,
+} from "./skip_layer_normalization.ts";
 import { LogSoftmax, Softmax } from "./softmax.ts";
 
 /**
- * The operators by domain, then by name: `operators["com.microsoft"].GroupQueryAttention`. A bundler that sees this used
- * takes every operator along; import those you need by name instead where that matters.
+ * The operators by domain, then by name: `operators["com.microsoft"].GroupQueryAttention`. A
+ * bundler that sees this used takes every operator along; import those you need by name instead
+ * where that matters.
  */
 export const operators = {
   "ai.onnx": {

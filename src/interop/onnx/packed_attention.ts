@@ -1,4 +1,5 @@
-// com.microsoft PackedAttention and PackedMultiHeadAttention: sequences one after the other, without padding.
+// com.microsoft PackedAttention and PackedMultiHeadAttention: sequences one after the other,
+// without padding.
 
 import { splitHeads, Tensor } from "../../index.ts";
 import {
@@ -19,19 +20,29 @@ import { onnxOperator } from "./operator.ts";
 import type { Call } from "./padding_mask.ts";
 
 /**
- * com.microsoft PackedAttention: the projection of q, k and v, and attention, of sequences one after the other. input
- * [tokens, in], weights [in, q + k + v], bias [q + k + v]; cumulative_sequence_length [B + 1], from 0 to the tokens;
- * token_offset [B, S], of which S is used, the length that sequences were padded to; attention_bias
+ * com.microsoft PackedAttention: the projection of q, k and v, and attention, of sequences one
+ * after the other. input [tokens, in], weights [in, q + k + v], bias [q + k + v];
+ * cumulative_sequence_length [B + 1], from 0 to the tokens; token_offset [B, S], of which S is
+ * used, the length that sequences were padded to; attention_bias
  * [B or 1, H or 1, S, S]. Output [tokens, v].
  *
  * @example
- * const [output] = await PackedAttention([input, weights, bias, tokenOffset, [0, 5, 12]], { num_heads: 12 });
+ * const [output] = await PackedAttention([input, weights, bias, tokenOffset, [0, 5, 12]], {
+ *   num_heads: 12,
+ * });
  */
 export const PackedAttention = /* @__PURE__ */ onnxOperator(
   {
     operator: "com.microsoft.PackedAttention",
     opsets: [1],
-    inputs: ["input", "weights", "bias", "token_offset", "cumulative_sequence_length", "attention_bias?"],
+    inputs: [
+      "input",
+      "weights",
+      "bias",
+      "token_offset",
+      "cumulative_sequence_length",
+      "attention_bias?",
+    ],
     outputs: ["output"],
     attributes: { num_heads: "int", qkv_hidden_sizes: "ints", scale: "float" },
   },
@@ -50,19 +61,28 @@ export const PackedAttention = /* @__PURE__ */ onnxOperator(
     });
     const rows = await projectPacked(call, input, weights, bias);
     const options = { ...scaleOf(call.attributes.scale), ...sequences };
-    const output = await attendRows(call, splitPacked(asEntry(rows), heads, widths), options, input.dtype);
+    const output = await attendRows(
+      call,
+      splitPacked(asEntry(rows), heads, widths),
+      options,
+      input.dtype,
+    );
     return { output: asTokens(output) };
   },
 );
 
 /**
- * com.microsoft PackedMultiHeadAttention: attention of projected sequences one after the other. query and key
- * [tokens, H * D] and value [tokens, H * Dv], or a packed query [tokens, H, 3, D] alone; bias [H * D + H * D + H * Dv] is
- * added to q, k and v; the rest as in {@link PackedAttention}. Output [tokens, H * Dv]. No key is padding here, so that
+ * com.microsoft PackedMultiHeadAttention: attention of projected sequences one after the other.
+ * query and key [tokens, H * D] and value [tokens, H * Dv], or a packed query [tokens, H, 3, D]
+ * alone; bias [H * D + H * D + H * Dv] is added to q, k and v; the rest as in
+ * {@link PackedAttention}. Output [tokens, H * Dv]. No key is padding here, so that
  * `mask_filter_value` has nothing to be added to.
  *
  * @example
- * const [output] = await PackedMultiHeadAttention([query, key, value, null, tokenOffset, [0, 5, 12]], { num_heads: 12 });
+ * const [output] = await PackedMultiHeadAttention(
+ *   [query, key, value, null, tokenOffset, [0, 5, 12]],
+ *   { num_heads: 12 },
+ * );
  */
 export const PackedMultiHeadAttention = /* @__PURE__ */ onnxOperator(
   {
@@ -77,7 +97,13 @@ export const PackedMultiHeadAttention = /* @__PURE__ */ onnxOperator(
   },
   async (call) => {
     const heads = headsOf(call, call.attributes.num_heads);
-    const { q, k, v } = headsOfTokens(call, heads, call.tensor("query"), call.tensor("key"), call.tensor("value"));
+    const { q, k, v } = headsOfTokens(
+      call,
+      heads,
+      call.tensor("query"),
+      call.tensor("key"),
+      call.tensor("value"),
+    );
     const widths = [q, k, v].map(({ shape }) => heads * shape[3]);
     const biases = splitBias(call, call.tensor("bias"), heads, widths);
     const sequences = await packedSequences(call, heads, {
@@ -86,7 +112,9 @@ export const PackedMultiHeadAttention = /* @__PURE__ */ onnxOperator(
       bias: call.tensor("attention_bias"),
       tokens: q.shape[2],
     });
-    const [query, key, value] = await together([q, k, v].map((rows, i) => plusBias(call, rows, biases[i])));
+    const [query, key, value] = await together(
+      [q, k, v].map((rows, i) => plusBias(call, rows, biases[i])),
+    );
     const output = await attendRows(
       call,
       { q: query, k: key, v: value },
@@ -98,8 +126,10 @@ export const PackedMultiHeadAttention = /* @__PURE__ */ onnxOperator(
 );
 
 /** [tokens, W] as the one entry [1, tokens, W]. */
-const asEntry = (rows: Tensor): Tensor => rows.view({ shape: [1, ...rows.shape], strides: [0, ...rows.strides] });
-const asTokens = (rows: Tensor): Tensor => rows.view({ shape: rows.shape.slice(1), strides: rows.strides.slice(1) });
+const asEntry = (rows: Tensor): Tensor =>
+  rows.view({ shape: [1, ...rows.shape], strides: [0, ...rows.strides] });
+const asTokens = (rows: Tensor): Tensor =>
+  rows.view({ shape: rows.shape.slice(1), strides: rows.strides.slice(1) });
 
 /** The heads [1, H, tokens, D] of q, k and v. */
 function headsOfTokens(
@@ -125,7 +155,10 @@ function headsOfTokens(
   const values = value as Tensor;
   const split = (name: string, rows: Tensor) => {
     expectRank(call, name, rows, 2, "[tokens, H * D]");
-    call.expect(rows.shape[1] % heads === 0, () => `${name} [${rows.shape}] can't be split into num_heads = ${heads}`);
+    call.expect(
+      rows.shape[1] % heads === 0,
+      () => `${name} [${rows.shape}] can't be split into num_heads = ${heads}`,
+    );
     return splitHeads(asEntry(rows), heads);
   };
   expectAxes(call, "key", key, query.shape, "[tokens, H * D], as query is,");
@@ -145,7 +178,10 @@ async function packedSequences(
   },
 ) {
   const { cumulative, offsets, bias, tokens } = given;
-  const lengths = cumulative instanceof Tensor ? undefined : cumulative.slice(1).map((end, i) => end - cumulative[i]);
+  const lengths =
+    cumulative instanceof Tensor
+      ? undefined
+      : cumulative.slice(1).map((end, i) => end - cumulative[i]);
   const B = (cumulative instanceof Tensor ? cumulative.size : cumulative.length) - 1;
   const S = offsets instanceof Tensor ? offsets.shape[1] : (offsets?.length ?? 0) / B;
   if (offsets instanceof Tensor)

@@ -1,5 +1,5 @@
-// The masks of com.microsoft's attention operators: keys that are padding get a finite value added to their scores, so
-// that a query whose keys are all padding attends to them as if none were.
+// The masks of com.microsoft's attention operators: keys that are padding get a finite value added
+// to their scores, so that a query whose keys are all padding attends to them as if none were.
 
 import { type ScoreFunction, scoreFunction, Tensor, tensor } from "../../index.ts";
 import type { OnnxCall } from "./operator.ts";
@@ -27,7 +27,10 @@ const OF_KEYS = `fn score(s: f32, at: Position) -> f32 {
 }`;
 const WORDS = `${OF_KEYS}
 fn is_set(index: u32) -> bool { return mask_values[index] > 0; }`;
-/** Four bytes a word; \`set_means\` is 1 where other than 0 means that the key counts, 0 where it means padding. */
+/**
+ * Four bytes a word; \`set_means\` is 1 where other than 0 means that the key counts, 0 where it
+ * means padding.
+ */
 const BYTES = `${OF_KEYS}
 fn is_set(index: u32) -> bool {
   let byte = (mask_values[index / 4u] >> (8u * (index % 4u))) & 255u;
@@ -49,10 +52,10 @@ interface MaskOptions {
 }
 
 /**
- * A mask as a function of the scores. By shape: ends of the keys [B]; ends and begins [2B]; lengths and the starts of
- * padded rows [3B + 2]; keys [B, T], or [B, L] of the new ones; scores [B, S, T], or [B, 1, N, N] for a sequence of up to
- * N tokens. [B, 1] and [1, 1] for more than one key mask nothing. i32, or u8 for all but the first three; numbers are
- * one of those.
+ * A mask as a function of the scores. By shape: ends of the keys [B]; ends and begins [2B]; lengths
+ * and the starts of padded rows [3B + 2]; keys [B, T], or [B, L] of the new ones; scores [B, S, T],
+ * or [B, 1, N, N] for a sequence of up to N tokens. [B, 1] and [1, 1] for more than one key mask
+ * nothing. i32, or u8 for all but the first three; numbers are one of those.
  */
 export function paddingMask(
   call: Call,
@@ -67,13 +70,24 @@ export function paddingMask(
   const { batch, queries, past, total } = sizes;
   const label = `${call.label} ${name}`;
   const bytes = dtype === "u8";
-  call.expect(dtype === "i32" || (bytes && shape.length > 1), () => `${name} must be i32, got ${dtype} [${shape}]`);
+  call.expect(
+    dtype === "i32" || (bytes && shape.length > 1),
+    () => `${name} must be i32, got ${dtype} [${shape}]`,
+  );
   if (shape.length === 1 && [batch, 2 * batch, 3 * batch + 2].includes(shape[0])) {
     const { whole: ranges, first: ends } = captured(mask, "i32");
     const [step] = mask.strides;
     const hasBegins = shape[0] === 2 * batch;
-    const places = { step, ends, begins: hasBegins ? ends + batch * step : 0, has_begins: Number(hasBegins) };
-    return scoreFunction(RANGES, { captures: { ranges, ...integers(places), filter_value: filterValue }, label });
+    const places = {
+      step,
+      ends,
+      begins: hasBegins ? ends + batch * step : 0,
+      has_begins: Number(hasBegins),
+    };
+    return scoreFunction(RANGES, {
+      captures: { ranges, ...integers(places), filter_value: filterValue },
+      label,
+    });
   }
   const steps = stepsOf(mask, sizes);
   call.expect(
@@ -94,7 +108,10 @@ export function paddingMask(
   return scoreFunction(bytes ? BYTES : WORDS, { captures, label });
 }
 
-/** Steps in elements; the row of the mask that is the first query's, and the key that its first column is. */
+/**
+ * Steps in elements; the row of the mask that is the first query's, and the key that its first
+ * column is.
+ */
 interface MaskSteps {
   readonly entry: number;
   readonly query: number;
@@ -103,7 +120,10 @@ interface MaskSteps {
   readonly firstKey?: number;
 }
 
-function stepsOf({ shape, strides }: Tensor, { batch, queries, past, total }: MaskSizes): MaskSteps | undefined {
+function stepsOf(
+  { shape, strides }: Tensor,
+  { batch, queries, past, total }: MaskSizes,
+): MaskSteps | undefined {
   const is = (...expected: number[]) =>
     shape.length === expected.length && expected.every((size, axis) => size === shape[axis]);
   const ofKeys = { entry: strides[0], query: 0, key: strides[1] };
@@ -120,8 +140,8 @@ const integers = (values: Readonly<Record<string, number>>) =>
   Object.fromEntries(Object.entries(values).map(([name, value]) => [name, { u32: value }]));
 
 /**
- * A tensor as functions capture it, in words, from where a binding may begin; and its first element, counted from there in
- * elements of its own.
+ * A tensor as functions capture it, in words, from where a binding may begin; and its first
+ * element, counted from there in elements of its own.
  */
 export function captured(
   { device, buffer, offset, shape, strides, dtype, label }: Tensor,
@@ -130,8 +150,15 @@ export function captured(
   const bytes = dtype === "u8" ? 1 : 4;
   const step = device.limits.minStorageBufferOffsetAlignment / bytes;
   const first = offset % step;
-  const extent = shape.includes(0) ? 0 : shape.reduce((most, size, axis) => most + (size - 1) * strides[axis], 1);
+  const extent = shape.includes(0)
+    ? 0
+    : shape.reduce((most, size, axis) => most + (size - 1) * strides[axis], 1);
   const words = Math.ceil(((first + extent) * bytes) / 4);
-  const whole = tensor(device, [words], { buffer, offset: ((offset - first) * bytes) / 4, dtype: as, label });
+  const whole = tensor(device, [words], {
+    buffer,
+    offset: ((offset - first) * bytes) / 4,
+    dtype: as,
+    label,
+  });
   return { whole, first };
 }

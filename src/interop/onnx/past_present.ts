@@ -1,4 +1,5 @@
-// The caches of com.microsoft's attention operators: rows of the past and new ones in one tensor, which is the present.
+// The caches of com.microsoft's attention operators: rows of the past and new ones in one tensor,
+// which is the present.
 
 import { copyTensor, type Tensor } from "../../index.ts";
 import type { Call } from "./padding_mask.ts";
@@ -25,7 +26,9 @@ export async function writePresent({ label }: Call, work: NewRows): Promise<void
   const [batch, , count] = rows.shape;
   const places = typeof starts === "number" ? [starts] : starts;
   const alike = places.every((start) => start === places[0]);
-  const entries = alike ? [[0, batch, places[0] ?? 0]] : places.map((start, entry) => [entry, entry + 1, start]);
+  const entries = alike
+    ? [[0, batch, places[0] ?? 0]]
+    : places.map((start, entry) => [entry, entry + 1, start]);
   for (const [from, to, start] of entries) {
     const of = (tensor: Tensor) => tensor.slice(0, from, to);
     const into = of(present);
@@ -33,13 +36,17 @@ export async function writePresent({ label }: Call, work: NewRows): Promise<void
       await copyTensor(of(past).slice(2, 0, start), { output: into.slice(2, 0, start), label });
     }
     if (count === 0) continue;
-    await copyTensor(of(rows), { output: into.slice(2, start, start + count), ...(bias && { bias }), label });
+    await copyTensor(of(rows), {
+      output: into.slice(2, start, start + count),
+      ...(bias && { bias }),
+      label,
+    });
   }
 }
 
 /**
- * P, the rows of a past that count: those along `axis`; or, where past and present share memory, `past_sequence_length`,
- * and the new rows have to fit after them.
+ * P, the rows of a past that count: those along `axis`; or, where past and present share memory,
+ * `past_sequence_length`, and the new rows have to fit after them.
  */
 export async function pastLength(
   call: Call,
@@ -48,7 +55,12 @@ export async function pastLength(
     past,
     axis,
     added,
-  }: { readonly name: string; readonly past: Tensor | undefined; readonly axis: number; readonly added: number },
+  }: {
+    readonly name: string;
+    readonly past: Tensor | undefined;
+    readonly axis: number;
+    readonly added: number;
+  },
   given: (() => Promise<readonly number[] | undefined>) | undefined,
 ): Promise<number> {
   if (!past) return 0;

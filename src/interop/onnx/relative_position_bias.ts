@@ -15,13 +15,16 @@ import type { Call } from "./padding_mask.ts";
 import { inOrder } from "./rows.ts";
 
 /**
- * com.microsoft RelativePositionBias: T5's bias of every key for every query, [1, H, query_length, key_length]. bias_table
- * [buckets, H] lies in memory head by head, as ONNX Runtime has it; `max_distance`, required, is where the last bucket
- * begins; with `is_bidirectional` keys after the query have half of the buckets. The lengths are read back where they
- * are on the GPU.
+ * com.microsoft RelativePositionBias: T5's bias of every key for every query, [1, H, query_length,
+ * key_length]. bias_table [buckets, H] lies in memory head by head, as ONNX Runtime has it;
+ * `max_distance`, required, is where the last bucket begins; with `is_bidirectional` keys after the
+ * query have half of the buckets. The lengths are read back where they are on the GPU.
  *
  * @example
- * const [bias] = await RelativePositionBias([table, [128], [128]], { max_distance: 128, is_bidirectional: 1 });
+ * const [bias] = await RelativePositionBias([table, [128], [128]], {
+ *   max_distance: 128,
+ *   is_bidirectional: 1,
+ * });
  */
 export const RelativePositionBias = /* @__PURE__ */ onnxOperator(
   {
@@ -47,7 +50,10 @@ export const RelativePositionBias = /* @__PURE__ */ onnxOperator(
     const queries = await length("query_length");
     const keys = await length("key_length");
     const [buckets, heads] = table.shape;
-    const columns = (await inOrder(call, table)).view({ shape: [buckets, heads], strides: [1, buckets] });
+    const columns = (await inOrder(call, table)).view({
+      shape: [buckets, heads],
+      strides: [1, buckets],
+    });
     const sizes = { seqQ: queries, seqKv: keys, bidirectional, maxDistance: maxDistance as number };
     const { output } = await relativePositionBias(columns, { ...sizes, label: call.label });
     return { output: call.own(output) };
@@ -55,19 +61,24 @@ export const RelativePositionBias = /* @__PURE__ */ onnxOperator(
 );
 
 /**
- * com.microsoft GatedRelativePositionBias, as in WavLM: rel_pos [1, H, S, S] times a gate of each query,
+ * com.microsoft GatedRelativePositionBias, as in WavLM: rel_pos [1, H, S, S] times a gate of each
+ * query,
  *
  * ```
- * u, r = the two halves of ((query_layer + query_bias) weight + bias), each summed up and through a sigmoid
- * output = (u * (r * eco_a - 1) + 2) * rel_pos                                               [B, H, S, S]
+ * u, r = the two halves of ((query_layer + query_bias) weight + bias), each summed, then a sigmoid
+ * output = (u * (r * eco_a - 1) + 2) * rel_pos                                    [B, H, S, S]
  * ```
  *
- * query_layer [B, S, H * D], query_bias [H * D], weight [D, K] and bias [K] with K even, eco_a [1, H, 1, 1]. With
- * token_offset [B, S], query_layer is [tokens, H * D] without padding: token t belongs in row token_offset[t] of all B * S,
- * and rows without one are 0 before query_bias. The offsets are read back where they are on the GPU.
+ * query_layer [B, S, H * D], query_bias [H * D], weight [D, K] and bias [K] with K even, eco_a [1,
+ * H, 1, 1]. With token_offset [B, S], query_layer is [tokens, H * D] without padding: token t
+ * belongs in row token_offset[t] of all B * S, and rows without one are 0 before query_bias. The
+ * offsets are read back where they are on the GPU.
  *
  * @example
- * const [bias] = await GatedRelativePositionBias([query, queryBias, relPos, weight, gateBias, ecoA], { num_heads: 12 });
+ * const [bias] = await GatedRelativePositionBias(
+ *   [query, queryBias, relPos, weight, gateBias, ecoA],
+ *   { num_heads: 12 },
+ * );
  */
 export const GatedRelativePositionBias = /* @__PURE__ */ onnxOperator(
   {
@@ -81,9 +92,18 @@ export const GatedRelativePositionBias = /* @__PURE__ */ onnxOperator(
     const heads = headsOf(call, call.attributes.num_heads);
     const query = call.tensor("query_layer");
     const isPacked = call.has("token_offset");
-    expectRank(call, "query_layer", query, isPacked ? 2 : 3, isPacked ? "[tokens, H * D]" : "[B, S, H * D]");
+    expectRank(
+      call,
+      "query_layer",
+      query,
+      isPacked ? 2 : 3,
+      isPacked ? "[tokens, H * D]" : "[B, S, H * D]",
+    );
     const width = query.shape.at(-1) as number;
-    call.expect(width % heads === 0, () => `query_layer [${query.shape}] can't be split into num_heads = ${heads}`);
+    call.expect(
+      width % heads === 0,
+      () => `query_layer [${query.shape}] can't be split into num_heads = ${heads}`,
+    );
     const tokens = isPacked ? (call.tensor("rel_pos").shape[2] ?? 0) : query.shape[1];
     const places = isPacked ? await placesOf(call, query.shape[0], tokens) : undefined;
     const batch = places ? places.batch : query.shape[0];
@@ -103,16 +123,24 @@ export const GatedRelativePositionBias = /* @__PURE__ */ onnxOperator(
 
     const shifted = places
       ? await withPadding(call, query, queryBias, places)
-      : call.own((await copyTensor(query, { bias: queryBias, dtype: "f32", label: call.label })).output);
+      : call.own(
+          (await copyTensor(query, { bias: queryBias, dtype: "f32", label: call.label })).output,
+        );
     const hidden = call.make([batch, heads, tokens, columns], "f32");
     const rows = splitHeads(shifted, heads);
     await project(rows, weight.permute(1, 0), { bias, output: hidden, label: call.label });
-    // The sums of halves are a product with ones and zeros. It has two columns more, and zeros for a bias, so that its
-    // kernel is the same as the one before.
-    const ones = Array.from({ length: 4 * columns }, (_, i) => Number(i % 4 === Math.floor((2 * (i >> 2)) / columns)));
+    // The sums of halves are a product with ones and zeros. It has two columns more, and zeros for
+    // a bias, so that its kernel is the same as the one before.
+    const ones = Array.from({ length: 4 * columns }, (_, i) =>
+      Number(i % 4 === Math.floor((2 * (i >> 2)) / columns)),
+    );
     const halves = call.make([columns, 4], "f32", { data: ones });
     const gates = call.make([batch, heads, tokens, 4]);
-    await project(hidden, halves.permute(1, 0), { bias: call.make([4]), output: gates, label: call.label });
+    await project(hidden, halves.permute(1, 0), {
+      bias: call.make([4]),
+      output: gates,
+      label: call.label,
+    });
     const gate = (index: number) => gates.slice(3, index, index + 1);
     const output = call.make([batch, heads, tokens, tokens], query.dtype);
     const scale = call.tensor("eco_a");
@@ -127,7 +155,10 @@ export const GatedRelativePositionBias = /* @__PURE__ */ onnxOperator(
   },
 );
 
-/** Where tokens without padding belong: B, S, and the token of each row of B * S, or a number beyond all for none. */
+/**
+ * Where tokens without padding belong: B, S, and the token of each row of B * S, or a number beyond
+ * all for none.
+ */
 interface Places {
   readonly batch: number;
   readonly rows: number;
@@ -146,9 +177,13 @@ async function placesOf(
   const given = call.integers("token_offset");
   const offsets = (await call.numbers("token_offset")) ?? [];
   const batch =
-    given instanceof Tensor && given.shape.length === 2 ? given.shape[0] : offsets.length / Math.max(1, rows);
+    given instanceof Tensor && given.shape.length === 2
+      ? given.shape[0]
+      : offsets.length / Math.max(1, rows);
   call.expect(
-    given instanceof Tensor ? String(given.shape) === String([batch, rows]) : Number.isInteger(batch),
+    given instanceof Tensor
+      ? String(given.shape) === String([batch, rows])
+      : Number.isInteger(batch),
     () =>
       `token_offset must be [B, S] with S = ${rows} as in rel_pos, got ${given instanceof Tensor ? `[${given.shape}]` : `${offsets.length} numbers`}`,
   );
@@ -165,7 +200,12 @@ async function placesOf(
 }
 
 /** Tokens in their rows plus a bias, and the bias alone in rows without one: [B, S, W] f32. */
-async function withPadding(call: Call, packed: Tensor, bias: Tensor, places: Places): Promise<Tensor> {
+async function withPadding(
+  call: Call,
+  packed: Tensor,
+  bias: Tensor,
+  places: Places,
+): Promise<Tensor> {
   const { batch, rows, tokens } = places;
   const shape = [batch, rows, packed.shape[1]];
   const output = call.make(shape);

@@ -1,4 +1,5 @@
-// What the operators of rows do alike: dense inputs, axes that are normalised together, and what is broadcast over them.
+// What the operators of rows do alike: dense inputs, axes that are normalised together, and what is
+// broadcast over them.
 
 import { copyTensor, type Dtype, type Tensor } from "../../index.ts";
 import type { Call } from "./padding_mask.ts";
@@ -7,11 +8,16 @@ const product = (sizes: readonly number[]) => sizes.reduce((total, size) => tota
 
 /** The same elements in row-major order: the tensor itself where they are. */
 export async function inOrder(call: Call, x: Tensor): Promise<Tensor> {
-  const dense = x.shape.every((size, axis) => size <= 1 || x.strides[axis] === product(x.shape.slice(axis + 1)));
+  const dense = x.shape.every(
+    (size, axis) => size <= 1 || x.strides[axis] === product(x.shape.slice(axis + 1)),
+  );
   return dense ? x : call.own((await copyTensor(x, { label: call.label })).output);
 }
 
-/** A copy of a part of what was computed: outputs are destroyed one by one, so each has its own memory. */
+/**
+ * A copy of a part of what was computed: outputs are destroyed one by one, so each has its own
+ * memory.
+ */
 export async function alone(call: Call, view: Tensor, dtype: Dtype = "f32"): Promise<Tensor> {
   const output = call.make(view.shape, dtype);
   await copyTensor(view, { output, label: call.label });
@@ -29,8 +35,8 @@ export function axisOf(call: Call, axis: number, { shape }: Tensor, name: string
 }
 
 /**
- * What is broadcast to rows of several axes, as one that has all of those axes or none of them: kernels take rows of one
- * axis.
+ * What is broadcast to rows of several axes, as one that has all of those axes or none of them:
+ * kernels take rows of one axis.
  */
 export async function overRows(
   call: Call,

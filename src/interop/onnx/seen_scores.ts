@@ -1,4 +1,5 @@
-// Scores before the softmax as GroupQueryAttention gives them: 0, and not -Infinity, where a query doesn't see the key.
+// Scores before the softmax as GroupQueryAttention gives them: 0, and not -Infinity, where a query
+// doesn't see the key.
 
 import { scoreFunction, type Tensor, type WeightsOptions } from "../../index.ts";
 import { weightsOf } from "./attention_parts.ts";
@@ -7,7 +8,8 @@ import { type Call, captured } from "./padding_mask.ts";
 const SEEN = `fn score(s: f32, at: Position) -> f32 {
   let key = i32(at.kv_idx);
   let last = select(lengths[at.batch] - 1, min(at.position, lengths[at.batch] - 1), is_causal > 0u);
-  let added = bias[first + at.batch * step_b + at.head * step_h + at.q_idx * step_m + at.kv_idx * step_n];
+  let row = first + at.batch * step_b + at.head * step_h + at.q_idx * step_m;
+  let added = bias[row + at.kv_idx * step_n];
   return select(0.0, s + added, key <= last && (window_size < 1 || key > last - window_size));
 }`;
 

@@ -1,4 +1,5 @@
-// com.microsoft SkipLayerNormalization and SkipSimplifiedLayerNormalization: of the sum of two tensors.
+// com.microsoft SkipLayerNormalization and SkipSimplifiedLayerNormalization: of the sum of two
+// tensors.
 
 import { layerNorm, rmsNorm, type Tensor } from "../../index.ts";
 import { expectAxes } from "./attention_parts.ts";
@@ -7,12 +8,17 @@ import type { Call } from "./padding_mask.ts";
 import { alone } from "./rows.ts";
 
 /**
- * com.microsoft SkipLayerNormalization: layer normalisation, over the last axis, of the sum input + skip + bias, with factors
- * gamma [C] and beta [C]. input [B, S, C] or [tokens, C]; skip likewise, or [1, S, C] or [S, C]. `epsilon` is 1e-12 by default.
- * The sum is an output; mean and inv_std_var, f32 [.., 1], too.
+ * com.microsoft SkipLayerNormalization: layer normalisation, over the last axis, of the sum input +
+ * skip + bias, with factors gamma [C] and beta [C]. input [B, S, C] or [tokens, C]; skip likewise,
+ * or [1, S, C] or [S, C]. `epsilon` is 1e-12 by default. The sum is an output; mean and
+ * inv_std_var, f32 [.., 1], too.
  *
  * @example
- * const [output, , , sum] = await SkipLayerNormalization([input, skip, gamma, beta], {}, { outputs: [true, false, false, true] });
+ * const [output, , , sum] = await SkipLayerNormalization(
+ *   [input, skip, gamma, beta],
+ *   {},
+ *   { outputs: [true, false, false, true] },
+ * );
  */
 export const SkipLayerNormalization = /* @__PURE__ */ onnxOperator(
   {
@@ -25,7 +31,11 @@ export const SkipLayerNormalization = /* @__PURE__ */ onnxOperator(
   async (call) => {
     const { epsilon = 1e-12 } = call.attributes;
     const input = call.tensor("input");
-    const given = { skip: call.tensor("skip"), gamma: call.tensor("gamma"), bias: call.tensor("bias") };
+    const given = {
+      skip: call.tensor("skip"),
+      gamma: call.tensor("gamma"),
+      bias: call.tensor("bias"),
+    };
     const beta = call.tensor("beta");
     const options = optionsOf(call, input, given, beta);
     const output = call.make(input.shape, input.dtype);
@@ -39,9 +49,10 @@ export const SkipLayerNormalization = /* @__PURE__ */ onnxOperator(
 );
 
 /**
- * com.microsoft SkipSimplifiedLayerNormalization: root mean square normalisation, over the last axis, of the sum input + skip +
- * bias, with factors gamma [C]. input [B, S, C] or [tokens, C]; skip likewise, or [1, S, C] or [S, C]. `epsilon` is 1e-12 by
- * default. The sum is an output; inv_std_var, f32 [.., 1], is 1 / sqrt(mean square + epsilon). There is no mean.
+ * com.microsoft SkipSimplifiedLayerNormalization: root mean square normalisation, over the last
+ * axis, of the sum input + skip + bias, with factors gamma [C]. input [B, S, C] or [tokens, C];
+ * skip likewise, or [1, S, C] or [S, C]. `epsilon` is 1e-12 by default. The sum is an output;
+ * inv_std_var, f32 [.., 1], is 1 / sqrt(mean square + epsilon). There is no mean.
  *
  * @example
  * const [output] = await SkipSimplifiedLayerNormalization([input, skip, gamma], { epsilon: 1e-6 });
@@ -56,12 +67,22 @@ export const SkipSimplifiedLayerNormalization = /* @__PURE__ */ onnxOperator(
   },
   async (call) => {
     const { epsilon = 1e-12 } = call.attributes;
-    call.expect(!call.wants("mean"), () => "output mean: a root mean square normalisation has none");
+    call.expect(
+      !call.wants("mean"),
+      () => "output mean: a root mean square normalisation has none",
+    );
     const input = call.tensor("input");
-    const given = { skip: call.tensor("skip"), gamma: call.tensor("gamma"), bias: call.tensor("bias") };
+    const given = {
+      skip: call.tensor("skip"),
+      gamma: call.tensor("gamma"),
+      bias: call.tensor("bias"),
+    };
     const options = optionsOf(call, input, given, undefined);
     const output = call.make(input.shape, input.dtype);
-    const wanted = { sum: call.wants("input_skip_bias_sum"), statistics: call.wants("inv_std_var") };
+    const wanted = {
+      sum: call.wants("input_skip_bias_sum"),
+      statistics: call.wants("inv_std_var"),
+    };
     const result = await rmsNorm(input, { ...options, ...wanted, epsilon, output });
     return { output, ...(await others(call, result)) };
   },
@@ -74,16 +95,27 @@ interface Given {
 }
 
 /** Checks the inputs, and names them as the engine does. */
-function optionsOf(call: Call, input: Tensor, { skip, gamma, bias }: Given, beta: Tensor | undefined) {
+function optionsOf(
+  call: Call,
+  input: Tensor,
+  { skip, gamma, bias }: Given,
+  beta: Tensor | undefined,
+) {
   const { shape } = input;
   const rank = shape.length;
-  call.expect(rank === 2 || rank === 3, () => `input must be [B, S, C] or [tokens, C], got [${shape}]`);
+  call.expect(
+    rank === 2 || rank === 3,
+    () => `input must be [B, S, C] or [tokens, C], got [${shape}]`,
+  );
   const missing = rank - skip.shape.length;
   call.expect(
     missing >= 0 &&
       skip.shape.length >= 2 &&
-      skip.shape.every((size, i) => size === shape[i + missing] || (size === 1 && rank === 3 && i + missing === 0)),
-    () => `skip must be like input [${shape}]${rank === 3 ? ", [1, S, C] or [S, C]" : ""}, got [${skip.shape}]`,
+      skip.shape.every(
+        (size, i) => size === shape[i + missing] || (size === 1 && rank === 3 && i + missing === 0),
+      ),
+    () =>
+      `skip must be like input [${shape}]${rank === 3 ? ", [1, S, C] or [S, C]" : ""}, got [${skip.shape}]`,
   );
   const width = [shape[rank - 1]];
   expectAxes(call, "gamma", gamma, width, "[C]");

@@ -12,24 +12,27 @@ const DEFINITION = {
 } as const;
 
 /**
- * ai.onnx Softmax-13 along `axis` (default -1). Below opset 13 all axes from `axis` (default 1) on are one. A slice that
- * holds nothing but -Infinity is 0, where ONNX' reference has NaN.
+ * ai.onnx Softmax-13 along `axis` (default -1). Below opset 13 all axes from `axis` (default 1) on
+ * are one. A slice that holds nothing but -Infinity is 0, where ONNX' reference has NaN.
  *
  * @example
  * const [output] = await Softmax([scores], { axis: 1 });
  */
-export const Softmax = /* @__PURE__ */ onnxOperator({ ...DEFINITION, operator: "ai.onnx.Softmax" }, (call) =>
-  along(call, softmax),
+export const Softmax = /* @__PURE__ */ onnxOperator(
+  { ...DEFINITION, operator: "ai.onnx.Softmax" },
+  (call) => along(call, softmax),
 );
 
 /**
- * ai.onnx LogSoftmax-13 along `axis` (default -1). Below opset 13 all axes from `axis` (default 1) on are one.
+ * ai.onnx LogSoftmax-13 along `axis` (default -1). Below opset 13 all axes from `axis` (default 1)
+ * on are one.
  *
  * @example
  * const [output] = await LogSoftmax([logits]);
  */
-export const LogSoftmax = /* @__PURE__ */ onnxOperator({ ...DEFINITION, operator: "ai.onnx.LogSoftmax" }, (call) =>
-  along(call, logSoftmax),
+export const LogSoftmax = /* @__PURE__ */ onnxOperator(
+  { ...DEFINITION, operator: "ai.onnx.LogSoftmax" },
+  (call) => along(call, logSoftmax),
 );
 
 async function along(

@@ -4,7 +4,9 @@ import { numbersOf } from "../../../given.ts";
 import type { OnnxGraph } from "../operator_types.ts";
 import { expect, shown, shownName } from "./terms.ts";
 
-/** A tensor in a graph: a list of numbers, which may be BigInts, or base64 of little-endian values. */
+/**
+ * A tensor in a graph: a list of numbers, which may be BigInts, or base64 of little-endian values.
+ */
 export interface StoredTensor {
   readonly name: string;
   /** As NumPy has it: float32, int64, bool, ... */
@@ -40,7 +42,10 @@ const isRecord = (given: unknown): given is Readonly<Record<string, unknown>> =>
 function listOf(what: string, given: unknown, most: number): readonly unknown[] {
   if (given === undefined || given === null) return [];
   expect(Array.isArray(given), () => `${what} must be a list, got ${shown(given)}`);
-  expect(given.length <= most, () => `${what}: there are ${given.length}; at most ${most} are taken`);
+  expect(
+    given.length <= most,
+    () => `${what}: there are ${given.length}; at most ${most} are taken`,
+  );
   return given;
 }
 
@@ -50,13 +55,23 @@ function nameOf(what: string, given: unknown): string {
   return name;
 }
 
-const MEMBERS: readonly string[] = ["inputs", "outputs", "nodes", "initializers", "name", "doc_string"];
+const MEMBERS: readonly string[] = [
+  "inputs",
+  "outputs",
+  "nodes",
+  "initializers",
+  "name",
+  "doc_string",
+];
 
 /** The parts of a graph. Throws GraphError for what is none. */
 export function checkedGraph(graph: OnnxGraph): CheckedGraph {
   expect(isRecord(graph), () => `expected { inputs, outputs, nodes }, got ${shown(graph)}`);
   for (const member in graph) {
-    expect(MEMBERS.includes(member), () => `a graph has no member ${shown(member)}, but ${MEMBERS.join(", ")}`);
+    expect(
+      MEMBERS.includes(member),
+      () => `a graph has no member ${shown(member)}, but ${MEMBERS.join(", ")}`,
+    );
   }
   const inputs = listOf("inputs", graph.inputs, MOST_INPUTS);
   const outputs = listOf("outputs", graph.outputs, MOST_INPUTS);
@@ -76,8 +91,14 @@ function checkedNode(node: unknown, index: number): GraphNode {
   const what = `node ${index}`;
   expect(isRecord(node), () => `${what} must be { op, inputs, outputs }, got ${shown(node)}`);
   const { op, domain = "", attributes = {} } = node;
-  expect(typeof op === "string" && typeof domain === "string", () => `${what}: op must be a name, got ${shown(op)}`);
-  expect(isRecord(attributes), () => `${what}: attributes must be { name: value }, got ${shown(attributes)}`);
+  expect(
+    typeof op === "string" && typeof domain === "string",
+    () => `${what}: op must be a name, got ${shown(op)}`,
+  );
+  expect(
+    isRecord(attributes),
+    () => `${what}: attributes must be { name: value }, got ${shown(attributes)}`,
+  );
   const inputs = listOf(`${what}: inputs`, node.inputs, MOST_INPUTS);
   const outputs = listOf(`${what}: outputs`, node.outputs, MOST_INPUTS);
   expect(outputs.length > 0, () => `${what} has no output`);
@@ -91,7 +112,11 @@ function checkedNode(node: unknown, index: number): GraphNode {
 }
 
 /** A whole number among the attributes of a node. */
-export function wholeOf(attributes: Readonly<Record<string, unknown>>, name: string, otherwise?: number): number {
+export function wholeOf(
+  attributes: Readonly<Record<string, unknown>>,
+  name: string,
+  otherwise?: number,
+): number {
   const given = attributes[name] ?? otherwise;
   expect(Number.isSafeInteger(given), () => `${name} must be a whole number, got ${shown(given)}`);
   return given as number;
@@ -99,17 +124,28 @@ export function wholeOf(attributes: Readonly<Record<string, unknown>>, name: str
 
 /** A stored tensor. @param name What messages call it */
 export function checkedTensor(stored: unknown, name = "a constant"): StoredTensor {
-  expect(isRecord(stored), () => `${shownName(name)} must be { dtype, dims, data }, got ${shown(stored)}`);
+  expect(
+    isRecord(stored),
+    () => `${shownName(name)} must be { dtype, dims, data }, got ${shown(stored)}`,
+  );
   const { dtype } = stored;
   const data = numbered(stored.data);
-  const dims = numbered(listOf(`dims of ${shownName(name)}`, numbersOf(stored.dims), MOST_AXES)) as readonly unknown[];
-  expect(typeof dtype === "string", () => `${shownName(name)}: dtype must be a name, got ${shown(dtype)}`);
+  const dims = numbered(
+    listOf(`dims of ${shownName(name)}`, numbersOf(stored.dims), MOST_AXES),
+  ) as readonly unknown[];
   expect(
-    dims.every((size) => Number.isInteger(size) && (size as number) >= 0 && (size as number) < 2 ** 31),
+    typeof dtype === "string",
+    () => `${shownName(name)}: dtype must be a name, got ${shown(dtype)}`,
+  );
+  expect(
+    dims.every(
+      (size) => Number.isInteger(size) && (size as number) >= 0 && (size as number) < 2 ** 31,
+    ),
     () => `${shownName(name)}: dims must be sizes, got ${shown(dims)}`,
   );
   expect(
-    typeof data === "string" || (Array.isArray(data) && data.every((value) => typeof value === "number")),
+    typeof data === "string" ||
+      (Array.isArray(data) && data.every((value) => typeof value === "number")),
     () => `${shownName(name)}: data must be numbers or base64, got ${shown(data)}`,
   );
   return { name, dtype, dims: dims as readonly number[], data };
@@ -118,5 +154,7 @@ export function checkedTensor(stored: unknown, name = "a constant"): StoredTenso
 /** A list with numbers in place of BigInts, as files with int64 are read. */
 const numbered = (given: unknown): unknown => {
   const list = numbersOf(given);
-  return Array.isArray(list) ? list.map((value) => (typeof value === "bigint" ? Number(value) : value)) : list;
+  return Array.isArray(list)
+    ? list.map((value) => (typeof value === "bigint" ? Number(value) : value))
+    : list;
 };

@@ -1,4 +1,5 @@
-// Operators of a graph that work element by element: in JavaScript for what the host knows, and as WGSL.
+// Operators of a graph that work element by element: in JavaScript for what the host knows, and as
+// WGSL.
 
 import { ERF, erf, POW, TANH } from "./helpers.ts";
 import { and, type Code, expect, type Kind, or, shown, Term } from "./terms.ts";
@@ -23,7 +24,9 @@ function number(attributes: Attributes, name: string, otherwise: number): number
   return given;
 }
 const known = (terms: readonly Term[]) =>
-  terms.every(({ constant }) => constant !== undefined) ? terms.map(({ constant }) => constant as number) : undefined;
+  terms.every(({ constant }) => constant !== undefined)
+    ? terms.map(({ constant }) => constant as number)
+    : undefined;
 const anyHidden = (terms: readonly Term[]) => terms.some(({ hidden }) => hidden !== undefined);
 /** The text, with what is -Infinity below all other numbers: for comparisons. */
 const ordered = ({ text, hidden }: Term) =>
@@ -48,7 +51,12 @@ const numeric = only("f32", "i32");
 interface Formula {
   readonly kind?: ElementOperator["kind"];
   readonly host: (values: readonly number[], attributes: Attributes, kind: Kind) => number;
-  readonly wgsl: (texts: readonly string[], attributes: Attributes, kind: Kind, code: Code) => string;
+  readonly wgsl: (
+    texts: readonly string[],
+    attributes: Attributes,
+    kind: Kind,
+    code: Code,
+  ) => string;
   /** What it makes of -Infinity. Default: it is refused. */
   readonly infinite?: (code: Code, terms: readonly Term[], wgsl: () => string) => Term;
 }
@@ -71,7 +79,11 @@ function operator({ kind: kindOf = only("f32"), host, wgsl, infinite }: Formula)
 }
 
 /** A function of one float. `limit` is what it makes of -Infinity. */
-const unary = (host: (x: number) => number, wgsl: (x: string, code: Code) => string, limit?: number): ElementOperator =>
+const unary = (
+  host: (x: number) => number,
+  wgsl: (x: string, code: Code) => string,
+  limit?: number,
+): ElementOperator =>
   operator({
     host: ([x]) => host(x),
     wgsl: ([x], _attributes, _kind, code) => wgsl(x, code),
@@ -81,7 +93,11 @@ const unary = (host: (x: number) => number, wgsl: (x: string, code: Code) => str
   });
 const builtin = (name: string, host: (x: number) => number) => unary(host, (x) => `${name}(${x})`);
 
-const comparison = (sign: string, host: (a: number, b: number) => boolean, kind = numeric): ElementOperator =>
+const comparison = (
+  sign: string,
+  host: (a: number, b: number) => boolean,
+  kind = numeric,
+): ElementOperator =>
   operator({
     kind: (kinds, attributes) => kind(kinds, attributes) && "bool",
     host: ([a, b]) => Number(host(a, b)),
@@ -89,7 +105,11 @@ const comparison = (sign: string, host: (a: number, b: number) => boolean, kind 
     infinite: (code, [a, b]) => code.let("bool", `${ordered(a)} ${sign} ${ordered(b)}`),
   });
 const logic = (sign: string, host: (a: number, b: number) => boolean): ElementOperator =>
-  operator({ kind: only("bool"), host: ([a, b]) => Number(host(a, b)), wgsl: ([a, b]) => `${a} ${sign} ${b}` });
+  operator({
+    kind: only("bool"),
+    host: ([a, b]) => Number(host(a, b)),
+    wgsl: ([a, b]) => `${a} ${sign} ${b}`,
+  });
 
 /** a * b, a / b: of -Infinity by a positive number. */
 const scaled: Formula["infinite"] = (code, [a, b], text) => {
@@ -105,7 +125,8 @@ const scaled: Formula["infinite"] = (code, [a, b], text) => {
 /** A binary operator on any number of operands. */
 const variadic = ({ kind, make }: ElementOperator): ElementOperator => ({
   kind,
-  make: (code, [first, ...rest], attributes) => rest.reduce((sum, term) => make(code, [sum, term], attributes), first),
+  make: (code, [first, ...rest], attributes) =>
+    rest.reduce((sum, term) => make(code, [sum, term], attributes), first),
 });
 
 const ADD = operator({
@@ -126,7 +147,8 @@ const MAX = operator({
   wgsl: ([a, b]) => `max(${a}, ${b})`,
   infinite: (code, [a, b], text) => {
     const withoutA = a.hidden === undefined ? text() : `select(${text()}, ${b.text}, ${a.hidden})`;
-    const without = b.hidden === undefined ? withoutA : `select(${withoutA}, ${a.text}, ${b.hidden})`;
+    const without =
+      b.hidden === undefined ? withoutA : `select(${withoutA}, ${a.text}, ${b.hidden})`;
     return code.let("f32", without, and(a.hidden, b.hidden));
   },
 });
@@ -172,7 +194,8 @@ const BOOL = 9;
 const castTo = (kindOf: ElementOperator["kind"]): ElementOperator => ({
   kind: kindOf,
   make: (code, [x, ...rest], attributes) => {
-    const to = kindOf([x, ...rest].map(({ kind }) => kind), attributes); // biome-ignore format: one thought
+    // biome-ignore format: one thought
+    const to = kindOf([x, ...rest].map(({ kind }) => kind), attributes);
     if (to === x.kind) return x;
     if (x.constant !== undefined) return Term.constant(to, x.constant);
     if (to === "bool") return code.let(to, or(`(${x.text} != ${x.kind}(0))`, x.hidden) as string);
@@ -197,11 +220,19 @@ export const ELEMENTWISE: Readonly<Record<string, ElementOperator>> = {
     host: ([a, b]) => a - b,
     wgsl: ([a, b]) => `${a} - ${b}`,
     infinite: (code, [a, b], text) => {
-      expect(b.hidden === undefined, () => "-Infinity is taken away, and Infinity has no place in WGSL");
+      expect(
+        b.hidden === undefined,
+        () => "-Infinity is taken away, and Infinity has no place in WGSL",
+      );
       return code.let("f32", text(), a.hidden);
     },
   }),
-  Mul: operator({ kind: numeric, host: ([a, b]) => a * b, wgsl: ([a, b]) => `${a} * ${b}`, infinite: scaled }),
+  Mul: operator({
+    kind: numeric,
+    host: ([a, b]) => a * b,
+    wgsl: ([a, b]) => `${a} * ${b}`,
+    infinite: scaled,
+  }),
   Pow: operator({
     kind: ([base]) => base,
     host: ([a, b]) => a ** b,
@@ -241,14 +272,18 @@ export const ELEMENTWISE: Readonly<Record<string, ElementOperator>> = {
   Tanh: unary(Math.tanh, (x, code) => code.call("tanh", TANH, x), -1),
   Erf: unary(erf, (x, code) => code.call("erf", ERF, x), -1),
   Sigmoid: unary((x) => 1 / (1 + Math.exp(-x)), sigmoid, 0),
-  Softplus: unary((x) => Math.log1p(Math.exp(x)), (x) => `max(${x}, 0f) + log(1f + exp(-abs(${x})))`, 0), // biome-ignore format: as the others
-  Softsign: unary((x) => x / (1 + Math.abs(x)), (x) => `${x} / (1f + abs(${x}))`, -1), // biome-ignore format: as the others
+  // biome-ignore format: as the others
+  Softplus: unary((x) => Math.log1p(Math.exp(x)), (x) => `max(${x}, 0f) + log(1f + exp(-abs(${x})))`, 0),
+  // biome-ignore format: as the others
+  Softsign: unary((x) => x / (1 + Math.abs(x)), (x) => `${x} / (1f + abs(${x}))`, -1),
   Gelu: operator({
     host: ([x]) => 0.5 * x * (1 + erf(x / Math.SQRT2)),
     wgsl: ([x], { approximate }, _kind, code) => {
       const inner = `0.7978845608f * (${x} + 0.044715f * ${x} * ${x} * ${x})`;
       const bent =
-        approximate === "tanh" ? code.call("tanh", TANH, inner) : code.call("erf", ERF, `${x} * ${Math.SQRT1_2}f`);
+        approximate === "tanh"
+          ? code.call("tanh", TANH, inner)
+          : code.call("erf", ERF, `${x} * ${Math.SQRT1_2}f`);
       return `0.5f * ${x} * (1f + ${bent})`;
     },
   }),
@@ -260,15 +295,19 @@ export const ELEMENTWISE: Readonly<Record<string, ElementOperator>> = {
   }),
   LeakyRelu: operator({
     host: ([x], attributes) => (x < 0 ? number(attributes, "alpha", 0.01) * x : x),
-    wgsl: ([x], attributes) => `select(${x}, ${number(attributes, "alpha", 0.01)} * ${x}, ${x} < 0f)`,
+    wgsl: ([x], attributes) =>
+      `select(${x}, ${number(attributes, "alpha", 0.01)} * ${x}, ${x} < 0f)`,
   }),
   Elu: operator({
     host: ([x], attributes) => (x < 0 ? number(attributes, "alpha", 1) * Math.expm1(x) : x),
-    wgsl: ([x], attributes) => `select(${x}, ${number(attributes, "alpha", 1)} * (exp(${x}) - 1f), ${x} < 0f)`,
+    wgsl: ([x], attributes) =>
+      `select(${x}, ${number(attributes, "alpha", 1)} * (exp(${x}) - 1f), ${x} < 0f)`,
   }),
   HardSigmoid: operator({
-    host: ([x], given) => Math.min(1, Math.max(0, number(given, "alpha", 0.2) * x + number(given, "beta", 0.5))),
-    wgsl: ([x], given) => `clamp(${number(given, "alpha", 0.2)} * ${x} + ${number(given, "beta", 0.5)}, 0f, 1f)`,
+    host: ([x], given) =>
+      Math.min(1, Math.max(0, number(given, "alpha", 0.2) * x + number(given, "beta", 0.5))),
+    wgsl: ([x], given) =>
+      `clamp(${number(given, "alpha", 0.2)} * ${x} + ${number(given, "beta", 0.5)}, 0f, 1f)`,
   }),
   Greater: comparison(">", (a, b) => a > b),
   GreaterOrEqual: comparison(">=", (a, b) => a >= b),

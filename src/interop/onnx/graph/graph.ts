@@ -1,16 +1,31 @@
-// A graph as an attribute, which takes the tensor of scores (or of probabilities) and gives one of the same shape, as a
-// function of one score in WGSL: every element of the result is followed back to the scores, constants and positions
-// that it comes from.
+// A graph as an attribute, which takes the tensor of scores (or of probabilities) and gives one of
+// the same shape, as a function of one score in WGSL: every element of the result is followed back
+// to the scores, constants and positions that it comes from.
 
 import { type Captures, type Tensor, tensor } from "../../../index.ts";
 import type { OnnxGraph } from "../operator_types.ts";
-import { checkedGraph, checkedTensor, type GraphNode, MOST_AXES, type StoredTensor } from "./checks.ts";
+import {
+  checkedGraph,
+  checkedTensor,
+  type GraphNode,
+  MOST_AXES,
+  type StoredTensor,
+} from "./checks.ts";
 import { ELEMENTWISE } from "./elements.ts";
 import { SHAPES } from "./shapes.ts";
-import { broadcastAt, commonShape, type GraphTensor, numbersTensor, remembered, sizeOf } from "./tensors.ts";
+import {
+  broadcastAt,
+  commonShape,
+  type GraphTensor,
+  numbersTensor,
+  remembered,
+  sizeOf,
+} from "./tensors.ts";
 import { Code, expect, GraphError, type Kind, shown, shownName, Term } from "./terms.ts";
 
-/** Operators that may follow one another: the translation goes back through them one in the other. */
+/**
+ * Operators that may follow one another: the translation goes back through them one in the other.
+ */
 const MOST_DEPTH = 500;
 
 /** A translated graph. */
@@ -22,8 +37,8 @@ export interface GraphFunction {
 }
 
 /**
- * Translates a graph to `fn score(s: f32, at: Position) -> f32` or `fn probability(p: f32, at: Position) -> f32`. Throws
- * GraphError for what can't be followed.
+ * Translates a graph to `fn score(s: f32, at: Position) -> f32` or
+ * `fn probability(p: f32, at: Position) -> f32`. Throws GraphError for what can't be followed.
  *
  * @param shape [B, H, M, N] of what it takes and gives
  */
@@ -41,11 +56,20 @@ export function graphFunction(
   const depths = new Map<string, number>();
   for (const [index, node] of nodes.entries()) {
     try {
-      const depth = 1 + node.inputs.reduce((most, input) => Math.max(most, depths.get(input) ?? 0), 0);
-      expect(depth <= MOST_DEPTH, () => `operators follow one another more than ${MOST_DEPTH} deep`);
+      const depth =
+        1 + node.inputs.reduce((most, input) => Math.max(most, depths.get(input) ?? 0), 0);
+      expect(
+        depth <= MOST_DEPTH,
+        () => `operators follow one another more than ${MOST_DEPTH} deep`,
+      );
       const made = applyNode(code, node, values);
-      const isShape = made.shape.length <= MOST_AXES && made.shape.every((size) => Number.isInteger(size) && size >= 0);
-      expect(isShape, () => `gives the shape ${shown(made.shape)}; at most ${MOST_AXES} axes are taken`);
+      const isShape =
+        made.shape.length <= MOST_AXES &&
+        made.shape.every((size) => Number.isInteger(size) && size >= 0);
+      expect(
+        isShape,
+        () => `gives the shape ${shown(made.shape)}; at most ${MOST_AXES} axes are taken`,
+      );
       values.set(node.output, remembered(made));
       depths.set(node.output, depth);
     } catch (error) {
@@ -55,14 +79,19 @@ export function graphFunction(
   const result = values.get(output);
   expect(result !== undefined, () => `nothing gives the output ${shownName(output)}`);
   expect(
-    result.shape.length === 4 && result.shape.every((size, axis) => size === shape[axis]) && result.kind === "f32",
-    () => `must give floats [${shape.join(", ")}], as it takes, not ${result.kind} [${result.shape.join(", ")}]`,
+    result.shape.length === 4 &&
+      result.shape.every((size, axis) => size === shape[axis]) &&
+      result.kind === "f32",
+    () =>
+      `must give floats [${shape.join(", ")}], as it takes, not ${result.kind} [${result.shape.join(", ")}]`,
   );
   return written(device, name, code, result.at(COORDINATES));
 }
 
 /** The place of an element, as the function finds it. */
-const COORDINATES = ["batch", "head", "q_idx", "kv_idx"].map((axis) => Term.of("i32", `i32(at.${axis})`));
+const COORDINATES = ["batch", "head", "q_idx", "kv_idx"].map((axis) =>
+  Term.of("i32", `i32(at.${axis})`),
+);
 
 /** What the graph takes: an element at its own place, and at no other. */
 function scoresTensor(name: string, shape: readonly number[]): GraphTensor {
@@ -80,7 +109,12 @@ function scoresTensor(name: string, shape: readonly number[]): GraphTensor {
   };
 }
 
-function written(device: GPUDevice, name: "score" | "probability", code: Code, result: Term): GraphFunction {
+function written(
+  device: GPUDevice,
+  name: "score" | "probability",
+  code: Code,
+  result: Term,
+): GraphFunction {
   expect(
     name === "score" || result.hidden === undefined,
     () => "a probability may become -Infinity, which has no place in WGSL",
@@ -96,15 +130,26 @@ function written(device: GPUDevice, name: "score" | "probability", code: Code, r
   ].join("\n");
   if (!code.memory.length) return { source, captures: {}, owned: [] };
   const data = Uint32Array.from(code.memory);
-  const memory = tensor(device, [data.length], { dtype: "u32", data, label: `constants of the ${name} graph` });
+  const memory = tensor(device, [data.length], {
+    dtype: "u32",
+    data,
+    label: `constants of the ${name} graph`,
+  });
   return { source, captures: { [code.memoryName]: memory }, owned: [memory] };
 }
 
-function applyNode(code: Code, node: GraphNode, values: ReadonlyMap<string, GraphTensor>): GraphTensor {
+function applyNode(
+  code: Code,
+  node: GraphNode,
+  values: ReadonlyMap<string, GraphTensor>,
+): GraphTensor {
   const { op, domain, inputs, attributes: given } = node;
   const known = () => ["Constant", ...Object.keys(SHAPES), ...Object.keys(ELEMENTWISE)].join(", ");
   const isKnown = op === "Constant" || Object.hasOwn(SHAPES, op) || Object.hasOwn(ELEMENTWISE, op);
-  expect((domain === "" || domain === "ai.onnx") && isKnown, () => `there is no such operator here, but ${known()}`);
+  expect(
+    (domain === "" || domain === "ai.onnx") && isKnown,
+    () => `there is no such operator here, but ${known()}`,
+  );
   const operands = inputs.map((input) => {
     if (!input) return undefined;
     const value = values.get(input);
@@ -113,7 +158,8 @@ function applyNode(code: Code, node: GraphNode, values: ReadonlyMap<string, Grap
   });
   if (op === "Constant") return constantOf(code, given);
   const { value, ...rest } = given;
-  const attributes = value === undefined ? given : { ...rest, value: storedTensor(code, checkedTensor(value)) };
+  const attributes =
+    value === undefined ? given : { ...rest, value: storedTensor(code, checkedTensor(value)) };
   if (Object.hasOwn(SHAPES, op)) return SHAPES[op](code, operands, attributes);
   return elementwise(code, op, op === "Clip" ? withBounds(code, operands, given) : operands, given);
 }
@@ -167,7 +213,10 @@ const CONSTANTS: Readonly<Record<string, Kind>> = {
 function constantOf(code: Code, attributes: Readonly<Record<string, unknown>>): GraphTensor {
   if (attributes.value !== undefined) return storedTensor(code, checkedTensor(attributes.value));
   const [name] = Object.keys(attributes);
-  expect(Object.hasOwn(CONSTANTS, name ?? ""), () => `has no value that is understood: ${shown(name)}`);
+  expect(
+    Object.hasOwn(CONSTANTS, name ?? ""),
+    () => `has no value that is understood: ${shown(name)}`,
+  );
   const value = attributes[name];
   if (typeof value === "number") return numbersTensor(code, CONSTANTS[name], [], [value]);
   const isList = Array.isArray(value) && value.every((one) => typeof one === "number");
@@ -180,7 +229,11 @@ const half = (bits: number, bias: number, width: number): number => {
   const mantissa = bits & (2 ** width - 1);
   const sign = bits & 0x8000 ? -1 : 1;
   if (exponent === 2 * bias + 1) return mantissa ? Number.NaN : sign * Infinity;
-  return sign * (exponent ? 2 ** width + mantissa : mantissa) * 2 ** (Math.max(exponent, 1) - bias - width);
+  return (
+    sign *
+    (exponent ? 2 ** width + mantissa : mantissa) *
+    2 ** (Math.max(exponent, 1) - bias - width)
+  );
 };
 
 /** Values of an element type from their bytes. */

@@ -4,8 +4,11 @@ export const ERF = `// Abramowitz and Stegun, Handbook of Mathematical Functions
 fn FN(x: f32) -> f32 {
   let a = abs(x);
   let t = 1f / (1f + 0.3275911f * a);
-  let tail = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
-  let near = a * (1.1283791671f + a * a * (-0.3761263890f + a * a * (0.1128379167f - a * a * 0.02686617064f)));
+  let upper = 1.421413741f + t * (-1.453152027f + t * 1.061405429f);
+  let tail = t * (0.254829592f + t * (-0.284496736f + t * upper));
+  let square = a * a;
+  let inner = 0.1128379167f - square * 0.02686617064f;
+  let near = a * (1.1283791671f + square * (-0.3761263890f + square * inner));
   return sign(x) * select(1f - tail * exp(-a * a), near, a < 0.3f);
 }
 `;
@@ -26,6 +29,8 @@ export const POW = `fn FN(x: f32, y: f32) -> f32 {
 export function erf(x: number): number {
   const a = Math.abs(x);
   const t = 1 / (1 + 0.3275911 * a);
-  const tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
+  const tail =
+    t *
+    (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
   return Math.sign(x) * (1 - tail * Math.exp(-a * a));
 }

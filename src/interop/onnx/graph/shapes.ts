@@ -1,5 +1,5 @@
-// Operators of a graph that make, move or choose elements. What they do is known on the host, but for the indices of a
-// Gather.
+// Operators of a graph that make, move or choose elements. What they do is known on the host, but
+// for the indices of a Gather.
 
 import { MOST_AXES, wholeOf } from "./checks.ts";
 import {
@@ -19,7 +19,11 @@ import { type Code, expect, shown, Term } from "./terms.ts";
 type Attributes = Readonly<Record<string, unknown>>;
 
 /** What an operator makes of its inputs, some of which may be left out. */
-type ShapeOperator = (code: Code, inputs: readonly (GraphTensor | undefined)[], attributes: Attributes) => GraphTensor;
+type ShapeOperator = (
+  code: Code,
+  inputs: readonly (GraphTensor | undefined)[],
+  attributes: Attributes,
+) => GraphTensor;
 
 const required = (inputs: readonly (GraphTensor | undefined)[], index: number): GraphTensor => {
   const input = inputs[index];
@@ -28,40 +32,67 @@ const required = (inputs: readonly (GraphTensor | undefined)[], index: number): 
 };
 
 /** A list of numbers, which is an input in later opsets and an attribute in earlier ones. */
-function listOf(name: string, input: GraphTensor | undefined, attributes: Attributes): readonly number[] | undefined {
+function listOf(
+  name: string,
+  input: GraphTensor | undefined,
+  attributes: Attributes,
+): readonly number[] | undefined {
   const attribute = attributes[name];
   if (input) return numbersOf(input, name);
   if (attribute === undefined || attribute === null) return undefined;
-  const isList = Array.isArray(attribute) && attribute.length <= MOST_AXES && attribute.every(Number.isInteger);
-  expect(isList, () => `${name} must be a list of up to ${MOST_AXES} whole numbers, got ${shown(attribute)}`);
+  const isList =
+    Array.isArray(attribute) && attribute.length <= MOST_AXES && attribute.every(Number.isInteger);
+  expect(
+    isList,
+    () => `${name} must be a list of up to ${MOST_AXES} whole numbers, got ${shown(attribute)}`,
+  );
   return attribute;
 }
 
 const axisOf = (axis: number, rank: number): number => {
-  expect(Number.isInteger(axis) && axis >= -rank && axis < rank, () => `there is no axis ${axis} among ${rank}`);
+  expect(
+    Number.isInteger(axis) && axis >= -rank && axis < rank,
+    () => `there is no axis ${axis} among ${rank}`,
+  );
   return axis < 0 ? axis + rank : axis;
 };
 
-const shapeTensor = (code: Code, shape: readonly number[]) => numbersTensor(code, "i32", [shape.length], shape);
+const shapeTensor = (code: Code, shape: readonly number[]) =>
+  numbersTensor(code, "i32", [shape.length], shape);
 
-/** The same elements in row-major order. Where only axes of size 1 come and go, no arithmetic is needed. */
+/**
+ * The same elements in row-major order. Where only axes of size 1 come and go, no arithmetic is
+ * needed.
+ */
 function reshaped(code: Code, x: GraphTensor, shape: readonly number[]): GraphTensor {
-  expect(sizeOf(shape) === sizeOf(x.shape), () => `[${x.shape}] has not the elements of [${shape}]`);
+  expect(
+    sizeOf(shape) === sizeOf(x.shape),
+    () => `[${x.shape}] has not the elements of [${shape}]`,
+  );
   const wide = (one: readonly number[]) => one.flatMap((size, axis) => (size === 1 ? [] : [axis]));
   const from = wide(x.shape);
   const to = wide(shape);
-  const alike = from.length === to.length && from.every((axis, i) => x.shape[axis] === shape[to[i]]);
+  const alike =
+    from.length === to.length && from.every((axis, i) => x.shape[axis] === shape[to[i]]);
   return {
     shape,
     kind: x.kind,
     at: (index) => {
       if (!alike) return x.at(unflatten(code, x.shape, flatIndex(code, shape, index)));
-      return x.at(x.shape.map((_, axis) => (from.includes(axis) ? index[to[from.indexOf(axis)]] : integer(0))));
+      return x.at(
+        x.shape.map((_, axis) =>
+          from.includes(axis) ? index[to[from.indexOf(axis)]] : integer(0),
+        ),
+      );
     },
   };
 }
 
-function reshapedTo({ shape }: GraphTensor, given: readonly number[], allowZero: boolean): number[] {
+function reshapedTo(
+  { shape }: GraphTensor,
+  given: readonly number[],
+  allowZero: boolean,
+): number[] {
   const sizes = given.map((size, axis) => (size === 0 && !allowZero ? (shape[axis] ?? 0) : size));
   const rest = sizeOf(sizes.filter((size) => size !== -1));
   return sizes.map((size) => (size === -1 ? sizeOf(shape) / Math.max(1, rest) : size));
@@ -77,9 +108,14 @@ export const SHAPES: Readonly<Record<string, ShapeOperator>> = {
   Size: (code, inputs) => numbersTensor(code, "i32", [], [sizeOf(required(inputs, 0).shape)]),
   Range: (code, inputs) => {
     const [start, limit, delta] = [0, 1, 2].map((i) => required(inputs, i));
-    const [from, to, step] = [start, limit, delta].map((one, i) => numbersOf(one, ["start", "limit", "delta"][i])[0]);
+    const [from, to, step] = [start, limit, delta].map(
+      (one, i) => numbersOf(one, ["start", "limit", "delta"][i])[0],
+    );
     const { kind } = start;
-    expect((to - from) / step < 2 ** 31, () => `from ${from} to ${to} by ${step} is too long or endless`);
+    expect(
+      (to - from) / step < 2 ** 31,
+      () => `from ${from} to ${to} by ${step} is too long or endless`,
+    );
     return {
       kind,
       shape: [Math.max(0, Math.ceil((to - from) / step))],
@@ -108,7 +144,9 @@ export const SHAPES: Readonly<Record<string, ShapeOperator>> = {
     const rank = x.shape.length + axes.length;
     const places = axes.map((axis) => axisOf(axis, rank));
     const rest = [...x.shape];
-    const shape = Array.from({ length: rank }, (_, axis) => (places.includes(axis) ? 1 : (rest.shift() as number)));
+    const shape = Array.from({ length: rank }, (_, axis) =>
+      places.includes(axis) ? 1 : (rest.shift() as number),
+    );
     return reshaped(code, x, shape);
   },
   Squeeze: (code, inputs, attributes) => {
@@ -128,30 +166,49 @@ export const SHAPES: Readonly<Record<string, ShapeOperator>> = {
   Transpose: (_code, inputs, { perm }) => {
     const x = required(inputs, 0);
     const order = listOf("perm", undefined, { perm }) ?? x.shape.map((_, axis) => axis).reverse();
-    const isOrder = order.length === x.shape.length && x.shape.every((_, axis) => order.includes(axis));
+    const isOrder =
+      order.length === x.shape.length && x.shape.every((_, axis) => order.includes(axis));
     expect(isOrder, () => `perm [${order}] is no order of ${x.shape.length} axes`);
-    const at = (index: readonly Term[]) => x.at(x.shape.map((_, axis) => index[order.indexOf(axis)]));
+    const at = (index: readonly Term[]) =>
+      x.at(x.shape.map((_, axis) => index[order.indexOf(axis)]));
     return { kind: x.kind, shape: order.map((axis) => x.shape[axis]), at };
   },
   Slice: (code, inputs, attributes) => {
     const x = required(inputs, 0);
-    const lists = ["starts", "ends", "axes", "steps"].map((name, i) => listOf(name, inputs[i + 1], attributes));
-    const [starts = [], ends = [], axes = starts.map((_, axis) => axis), steps = starts.map(() => 1)] = lists;
+    const lists = ["starts", "ends", "axes", "steps"].map((name, i) =>
+      listOf(name, inputs[i + 1], attributes),
+    );
+    const [
+      starts = [],
+      ends = [],
+      axes = starts.map((_, axis) => axis),
+      steps = starts.map(() => 1),
+    ] = lists;
     const cuts = x.shape.map((size) => ({ first: 0, step: 1, size }));
     for (const [i, given] of axes.entries()) {
       const axis = axisOf(given, x.shape.length);
       const size = x.shape[axis];
       const step = steps[i];
-      expect(Boolean(step) && i < starts.length && i < ends.length, () => "starts, ends and steps must go together");
+      expect(
+        Boolean(step) && i < starts.length && i < ends.length,
+        () => "starts, ends and steps must go together",
+      );
       const within = (end: number) => {
         const counted = end < 0 ? end + size : end;
-        return step > 0 ? Math.min(Math.max(counted, 0), size) : Math.min(Math.max(counted, -1), size - 1);
+        return step > 0
+          ? Math.min(Math.max(counted, 0), size)
+          : Math.min(Math.max(counted, -1), size - 1);
       };
       const first = within(starts[i]);
       cuts[axis] = { first, step, size: Math.max(0, Math.ceil((within(ends[i]) - first) / step)) };
     }
-    const place = (index: Term, axis: number) => scaledIndex(code, index, cuts[axis].step, integer(cuts[axis].first));
-    return { kind: x.kind, shape: cuts.map(({ size }) => size), at: (index) => x.at(index.map(place)) };
+    const place = (index: Term, axis: number) =>
+      scaledIndex(code, index, cuts[axis].step, integer(cuts[axis].first));
+    return {
+      kind: x.kind,
+      shape: cuts.map(({ size }) => size),
+      at: (index) => x.at(index.map(place)),
+    };
   },
   Gather: (code, inputs, attributes) => {
     const x = required(inputs, 0);
@@ -163,11 +220,18 @@ export const SHAPES: Readonly<Record<string, ShapeOperator>> = {
     const shape = [...before, ...indices.shape, ...after];
     const inside = (found: Term) => {
       if (found.constant !== undefined) return integer(axisOf(found.constant, size));
-      return code.let("i32", `select(${found.text}, ${found.text} + ${integer(size).text}, ${found.text} < 0i)`);
+      return code.let(
+        "i32",
+        `select(${found.text}, ${found.text} + ${integer(size).text}, ${found.text} < 0i)`,
+      );
     };
     const at = (index: readonly Term[]) => {
       const end = axis + indices.shape.length;
-      return x.at([...index.slice(0, axis), inside(indices.at(index.slice(axis, end))), ...index.slice(end)]);
+      return x.at([
+        ...index.slice(0, axis),
+        inside(indices.at(index.slice(axis, end))),
+        ...index.slice(end),
+      ]);
     };
     return { kind: x.kind, shape, at };
   },
@@ -194,7 +258,11 @@ export const SHAPES: Readonly<Record<string, ShapeOperator>> = {
         index,
       );
     };
-    return { kind, shape: shape.map((size, i) => (i === axis ? (ends.at(-1) as number) : size)), at };
+    return {
+      kind,
+      shape: shape.map((size, i) => (i === axis ? (ends.at(-1) as number) : size)),
+      at,
+    };
   },
   Trilu: (code, inputs, attributes) => {
     const x = required(inputs, 0);
@@ -202,7 +270,10 @@ export const SHAPES: Readonly<Record<string, ShapeOperator>> = {
     const upper = wholeOf(attributes, "upper", 1) !== 0;
     const at = (index: readonly Term[]) => {
       const [row, column] = index.slice(-2);
-      const ahead = code.let("bool", `${column.text} - ${row.text} ${upper ? ">=" : "<="} ${integer(k).text}`);
+      const ahead = code.let(
+        "bool",
+        `${column.text} - ${row.text} ${upper ? ">=" : "<="} ${integer(k).text}`,
+      );
       const value = x.at(index);
       const zero = Term.constant(x.kind, 0).text;
       const hidden = value.hidden && `(${ahead.text} && ${value.hidden})`;

@@ -1,4 +1,5 @@
-// Tensors of a graph as functions from an index to an element: nothing is computed before an element is asked for.
+// Tensors of a graph as functions from an index to an element: nothing is computed before an
+// element is asked for.
 
 import { type Code, expect, type Kind, Term } from "./terms.ts";
 
@@ -10,7 +11,8 @@ export interface GraphTensor {
 }
 
 export const integer = (value: number): Term => Term.constant("i32", value);
-export const sizeOf = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1);
+export const sizeOf = (shape: readonly number[]): number =>
+  shape.reduce((product, size) => product * size, 1);
 
 /** A tensor whose elements are remembered: graphs use their values more than once. */
 export function remembered({ shape, kind, at }: GraphTensor): GraphTensor {
@@ -34,7 +36,8 @@ export function numbersTensor(
   shape: readonly number[],
   values: ArrayLike<number>,
 ): GraphTensor {
-  const alike = values.length > 0 && Array.prototype.every.call(values, (value) => value === values[0]);
+  const alike =
+    values.length > 0 && Array.prototype.every.call(values, (value) => value === values[0]);
   let place: { readonly base: number; readonly mayHide: boolean } | undefined;
   return {
     shape,
@@ -43,7 +46,10 @@ export function numbersTensor(
       if (alike) return Term.constant(kind, values[0]);
       const flat = flatIndex(code, shape, index);
       if (flat.constant !== undefined) return Term.constant(kind, values[flat.constant]);
-      place ??= { base: code.store(kind, values), mayHide: Array.prototype.includes.call(values, -Infinity) };
+      place ??= {
+        base: code.store(kind, values),
+        mayHide: Array.prototype.includes.call(values, -Infinity),
+      };
       return code.load(kind, place.base, flat, place.mayHide);
     },
   };
@@ -71,10 +77,13 @@ function indexOf(shape: readonly number[], element: number): Term[] {
 
 /** a * b + c of integers. */
 export function scaledIndex(code: Code, a: Term, b: number, c: Term): Term {
-  if (a.constant !== undefined && c.constant !== undefined) return integer(a.constant * b + c.constant);
+  if (a.constant !== undefined && c.constant !== undefined)
+    return integer(a.constant * b + c.constant);
   if (a.constant === 0 || b === 0) return c;
   const product = b === 1 ? a.text : `${a.text} * ${integer(b).text}`;
-  return c.constant === 0 && b === 1 ? a : code.let("i32", c.constant === 0 ? product : `${product} + ${c.text}`);
+  return c.constant === 0 && b === 1
+    ? a
+    : code.let("i32", c.constant === 0 ? product : `${product} + ${c.text}`);
 }
 
 /** The place of an element in row-major order. */

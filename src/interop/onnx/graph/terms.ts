@@ -9,14 +9,21 @@ export class GraphError extends Error {}
 /** The most characters of a value in a message. */
 const SHOWN = 100;
 
-/** A value of a model in a message: short, on one line, and what would move a terminal's cursor escaped. */
+/**
+ * A value of a model in a message: short, on one line, and what would move a terminal's cursor
+ * escaped.
+ */
 export function shown(given: unknown): string {
   const isPlain = given === null || ["number", "boolean", "undefined"].includes(typeof given);
   const quoted = typeof given === "string" && JSON.stringify(given);
   const list =
-    Array.isArray(given) && `[${given.slice(0, SHOWN).map((one) => (Array.isArray(one) ? "[...]" : shown(one)))}]`;
+    Array.isArray(given) &&
+    `[${given.slice(0, SHOWN).map((one) => (Array.isArray(one) ? "[...]" : shown(one)))}]`;
   const text = list || quoted || (isPlain ? String(given) : `a value of type ${typeof given}`);
-  const safe = text.replace(/[\p{Cc}\u2028\u2029]/gu, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  const safe = text.replace(
+    /[\p{Cc}\u2028\u2029]/gu,
+    (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
   return safe.length > SHOWN ? `${safe.slice(0, SHOWN)}...` : safe;
 }
 
@@ -28,8 +35,8 @@ export function expect(condition: boolean, message: () => string): asserts condi
 }
 
 /**
- * A value. WGSL has no -Infinity, which is how graphs mask scores: it travels beside the text, as a condition under which
- * the value is -Infinity and the text means nothing.
+ * A value. WGSL has no -Infinity, which is how graphs mask scores: it travels beside the text, as a
+ * condition under which the value is -Infinity and the text means nothing.
  */
 export class Term {
   readonly kind: Kind;
@@ -39,7 +46,10 @@ export class Term {
   readonly hidden: string | undefined;
   readonly #text: string | undefined;
 
-  private constructor(kind: Kind, { text, hidden, constant }: { text?: string; hidden?: string; constant?: number }) {
+  private constructor(
+    kind: Kind,
+    { text, hidden, constant }: { text?: string; hidden?: string; constant?: number },
+  ) {
     this.kind = kind;
     this.constant = constant;
     this.hidden = hidden;
@@ -51,7 +61,12 @@ export class Term {
   }
 
   static constant(kind: Kind, value: number): Term {
-    const constant = kind === "f32" ? Math.fround(value) : kind === "i32" ? Math.trunc(value) : Number(value !== 0);
+    const constant =
+      kind === "f32"
+        ? Math.fround(value)
+        : kind === "i32"
+          ? Math.trunc(value)
+          : Number(value !== 0);
     return new Term(kind, { constant, ...(constant === -Infinity && { hidden: "true" }) });
   }
 
@@ -64,7 +79,10 @@ function literal(kind: Kind, value: number): string {
   if (value === -Infinity) return "0f";
   if (kind === "bool") return String(value !== 0);
   expect(Number.isFinite(value), () => `a constant ${value} has no place in WGSL`);
-  expect(kind === "f32" || Math.abs(value) < 2 ** 31, () => `the integer ${value} is beyond 32 bits`);
+  expect(
+    kind === "f32" || Math.abs(value) < 2 ** 31,
+    () => `the integer ${value} is beyond 32 bits`,
+  );
   const text = `${value}${kind === "f32" ? "f" : "i"}`;
   return value < 0 ? `(${text})` : text;
 }
@@ -97,7 +115,11 @@ export class Code {
   /** A value, computed before whatever uses it. */
   let(kind: Kind, text: string, hidden?: string): Term {
     const isName = (one: string | undefined) => one === undefined || /^!?\w+$/.test(one);
-    return Term.of(kind, this.#named(text), isName(hidden) ? hidden : this.#named(hidden as string));
+    return Term.of(
+      kind,
+      this.#named(text),
+      isName(hidden) ? hidden : this.#named(hidden as string),
+    );
   }
 
   #named(text: string): string {
@@ -122,7 +144,10 @@ export class Code {
 
   /** An element of what lies in memory. */
   load(kind: Kind, base: number, place: Term, mayHide: boolean): Term {
-    const word = this.let("i32", `${this.memoryName}[${base ? `${base} + ` : ""}${place.text}]`).text;
+    const word = this.let(
+      "i32",
+      `${this.memoryName}[${base ? `${base} + ` : ""}${place.text}]`,
+    ).text;
     if (kind === "bool") return this.let(kind, `${word} != 0u`);
     if (!mayHide) return this.let(kind, `bitcast<${kind}>(${word})`);
     const hidden = this.let("bool", `${word} == 0xff800000u`).text;
