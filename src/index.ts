@@ -42,7 +42,6 @@ export type {
 export type { CacheAppendPlan } from "./cache/append.ts";
 export type { AppendBindings, AppendProblem } from "./cache/append_problem.ts";
 export type { AppendOptions } from "./cache/append_queue.ts";
-export { PagedBatch } from "./cache/batch.ts";
 export { createKvCache, KvCache } from "./cache/contiguous.ts";
 export type {
   CacheDtype,
@@ -51,8 +50,9 @@ export type {
   QkNorm,
   RowOptions,
 } from "./cache/options.ts";
-export { createPagedKvCache, PagedKvCache } from "./cache/paged.ts";
-export type { PagedKvCacheOptions } from "./cache/paged_options.ts";
+export { PagedBatch } from "./cache/paged/batch.ts";
+export type { PagedKvCacheOptions } from "./cache/paged/options.ts";
+export { createPagedKvCache, PagedKvCache } from "./cache/paged/paged.ts";
 export { FoveaError, type FoveaErrorCode } from "./errors.ts";
 export type {
   AttentionFunction,

@@ -3,7 +3,7 @@
 import { describe, expect, it } from "vitest";
 import { Ledger } from "../../src/cache/ledger.ts";
 import { CacheLengths } from "../../src/cache/lengths.ts";
-import { PageTables } from "../../src/cache/pages.ts";
+import { PageTables } from "../../src/cache/paged/pages.ts";
 import { expectError } from "../support/errors.ts";
 
 const tables = () =>

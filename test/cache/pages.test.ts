@@ -3,7 +3,7 @@
 
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { PageTables, type PageTablesOptions } from "../../src/cache/pages.ts";
+import { PageTables, type PageTablesOptions } from "../../src/cache/paged/pages.ts";
 import { FoveaError } from "../../src/index.ts";
 import { expectError } from "../support/errors.ts";
 

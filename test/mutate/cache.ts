@@ -35,21 +35,21 @@ export const MUTANTS: readonly Mutant[] = [
     tests: [LEDGER],
   },
   {
-    file: "src/cache/page_view.ts",
+    file: "src/cache/paged/view.ts",
     text: "this.#words.fill(UNKNOWN);",
     replacement: "",
     tests: ["test/cache/paged.gpu.test.ts"],
     filter: "told the pages that it never had",
   },
   {
-    file: "src/cache/batch.ts",
+    file: "src/cache/paged/batch.ts",
     text: "if (isTold) this.#view.forget();",
     replacement: "",
     tests: [CALLS],
     filter: "by an attention that is rejected for its output",
   },
   {
-    file: "src/cache/batch.ts",
+    file: "src/cache/paged/batch.ts",
     text: `            work(this.#taker(entries, told, (change) => change(tables)));
           } catch (error) {
             if (told.isTold) this.#view.forget();`,
@@ -59,7 +59,7 @@ export const MUTANTS: readonly Mutant[] = [
     filter: "and fails midway",
   },
   {
-    file: "src/cache/batch.ts",
+    file: "src/cache/paged/batch.ts",
     text: `              await work(this.#taker(entries, told, turn.apply), async () => {});
             } catch (error) {
               if (told.isTold) this.#view.forget();`,
@@ -105,13 +105,13 @@ export const MUTANTS: readonly Mutant[] = [
     filter: "takes the growth that it asked for",
   },
   {
-    file: "src/cache/page_pool.ts",
+    file: "src/cache/paged/pool.ts",
     text: "if (change.isFree) this.#free.pop();",
     replacement: "",
     tests: [PAGES],
   },
   {
-    file: "src/cache/pages.ts",
+    file: "src/cache/paged/pages.ts",
     text: "    for (const { pages } of moved) for (const page of pages) this.#pool.share(page);\n",
     replacement: "",
     tests: [PAGES],

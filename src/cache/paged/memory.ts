@@ -1,12 +1,17 @@
 // The pages of a cache on the GPU: the memory of keys and values, and copies of pages within it.
 
-import { guarded, USAGE } from "../gpu/buffers.ts";
-import { type CompiledKernel, compileKernel } from "../gpu/pipelines.ts";
-import { denseStrides, type Tensor, tensor } from "../gpu/tensor.ts";
-import { cacheCopyGrid, cacheCopyKernel, digitBytes, placeDigits } from "../kernels/cache_pages.ts";
-import type { ResolvedPagedCache } from "./paged_options.ts";
+import { guarded, USAGE } from "../../gpu/buffers.ts";
+import { type CompiledKernel, compileKernel } from "../../gpu/pipelines.ts";
+import { denseStrides, type Tensor, tensor } from "../../gpu/tensor.ts";
+import {
+  cacheCopyGrid,
+  cacheCopyKernel,
+  digitBytes,
+  placeDigits,
+} from "../../kernels/cache_pages.ts";
+import { ready } from "../state.ts";
+import type { ResolvedPagedCache } from "./options.ts";
 import type { PageCopy } from "./pages.ts";
-import { ready } from "./state.ts";
 
 /** Bytes from one number in the uniform buffer to the next. */
 const UNIFORM_STRIDE = 256;

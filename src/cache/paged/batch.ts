@@ -1,21 +1,21 @@
 // Some entries of a paged cache, as attention and appends see them.
 
-import type { KvSource, KvSourceOwner } from "../attention/kv_source.ts";
-import { check, FoveaError, show } from "../errors.ts";
-import { elementsOfList, type Numbers } from "../given.ts";
-import type { Tensor } from "../gpu/tensor.ts";
-import { kvAccess } from "../kernels/kv_access.ts";
-import { type CacheAppendPlan, makeAppendPlan } from "./append.ts";
-import type { AppendMoment, TakeRoom } from "./append_moment.ts";
-import type { AppendProblem, AppendTarget, CacheRotary, ResolvedNorm } from "./append_problem.ts";
-import { type AppendOptions, AppendQueue } from "./append_queue.ts";
-import type { Ledger, Turn } from "./ledger.ts";
-import type { PageMemory } from "./page_memory.ts";
-import { PageView } from "./page_view.ts";
-import { appendTo, checkedEntries, checkOnce } from "./paged_entries.ts";
-import type { ResolvedPagedCache } from "./paged_options.ts";
+import type { KvSource, KvSourceOwner } from "../../attention/kv_source.ts";
+import { check, FoveaError, show } from "../../errors.ts";
+import { elementsOfList, type Numbers } from "../../given.ts";
+import type { Tensor } from "../../gpu/tensor.ts";
+import { kvAccess } from "../../kernels/kv_access.ts";
+import { type CacheAppendPlan, makeAppendPlan } from "../append.ts";
+import type { AppendMoment, TakeRoom } from "../append_moment.ts";
+import type { AppendProblem, AppendTarget, CacheRotary, ResolvedNorm } from "../append_problem.ts";
+import { type AppendOptions, AppendQueue } from "../append_queue.ts";
+import type { Ledger, Turn } from "../ledger.ts";
+import { CacheState } from "../state.ts";
+import { appendTo, checkedEntries, checkOnce } from "./entries.ts";
+import type { PageMemory } from "./memory.ts";
+import type { ResolvedPagedCache } from "./options.ts";
 import type { PageTables } from "./pages.ts";
-import { CacheState } from "./state.ts";
+import { PageView } from "./view.ts";
 
 /** What a paged cache and its batches share. */
 export interface PagedParts {

@@ -1,9 +1,9 @@
 // Which pages of a cache belong to which of its entries. Bookkeeping only: nothing here knows of a
 // GPU.
 
-import { check, show } from "../errors.ts";
-import type { Journaled } from "./ledger.ts";
-import { PagePool } from "./page_pool.ts";
+import { check, show } from "../../errors.ts";
+import type { Journaled } from "../ledger.ts";
+import { PagePool } from "./pool.ts";
 
 /**
  * A page that an entry is about to write and that others own too: its rows in use are copied to a

@@ -1,7 +1,7 @@
 // The entries that calls of a paged cache are about, checked.
 
-import { check, show } from "../errors.ts";
-import { elementsOfList, type Numbers } from "../given.ts";
+import { check, show } from "../../errors.ts";
+import { elementsOfList, type Numbers } from "../../given.ts";
 import type { PageCopy, PageTables } from "./pages.ts";
 
 /** Takes pages for tokens of each entry. Gives those to copy first. */

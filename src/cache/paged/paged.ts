@@ -1,20 +1,20 @@
 // Key-value caches in pages: memory that sequences share, and hand back page by page.
 
-import type { KvSource, KvSourceOwner } from "../attention/kv_source.ts";
-import { check } from "../errors.ts";
-import type { Numbers } from "../given.ts";
-import { checkDevice } from "../gpu/buffers.ts";
-import type { Tensor } from "../gpu/tensor.ts";
-import type { CacheAppendPlan } from "./append.ts";
-import type { AppendProblem } from "./append_problem.ts";
-import type { AppendOptions } from "./append_queue.ts";
+import type { KvSource, KvSourceOwner } from "../../attention/kv_source.ts";
+import { check } from "../../errors.ts";
+import type { Numbers } from "../../given.ts";
+import { checkDevice } from "../../gpu/buffers.ts";
+import type { Tensor } from "../../gpu/tensor.ts";
+import type { CacheAppendPlan } from "../append.ts";
+import type { AppendProblem } from "../append_problem.ts";
+import type { AppendOptions } from "../append_queue.ts";
+import { Ledger } from "../ledger.ts";
+import { checkRowMemory } from "../memory.ts";
+import { anglesOf, resolveNorm, resolveRotation } from "../options.ts";
 import { checkAlive, PagedBatch, type PagedParts } from "./batch.ts";
-import { Ledger } from "./ledger.ts";
-import { checkRowMemory } from "./memory.ts";
-import { anglesOf, resolveNorm, resolveRotation } from "./options.ts";
-import { PageMemory } from "./page_memory.ts";
-import { checkedEntries } from "./paged_entries.ts";
-import { type PagedKvCacheOptions, resolvePagedCache, takePagedOptions } from "./paged_options.ts";
+import { checkedEntries } from "./entries.ts";
+import { PageMemory } from "./memory.ts";
+import { type PagedKvCacheOptions, resolvePagedCache, takePagedOptions } from "./options.ts";
 import { PageTables } from "./pages.ts";
 
 /**

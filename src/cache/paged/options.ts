@@ -1,11 +1,11 @@
 // What a paged cache is made for: checked sizes.
 
-import { check, show } from "../errors.ts";
-import type { OptionNames, Taken } from "../given.ts";
-import { NUMBER_LIMIT } from "../kernels/cache_pages.ts";
-import { takeOptions } from "../options.ts";
-import { type ResolvedRows, ROW_OPTIONS, type RowOptions, resolveRows, whole } from "./options.ts";
-import { checkStateSize } from "./state.ts";
+import { check, show } from "../../errors.ts";
+import type { OptionNames, Taken } from "../../given.ts";
+import { NUMBER_LIMIT } from "../../kernels/cache_pages.ts";
+import { takeOptions } from "../../options.ts";
+import { type ResolvedRows, ROW_OPTIONS, type RowOptions, resolveRows, whole } from "../options.ts";
+import { checkStateSize } from "../state.ts";
 
 /** Options of {@link createPagedKvCache}. */
 export interface PagedKvCacheOptions extends RowOptions {

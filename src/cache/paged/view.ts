@@ -1,7 +1,7 @@
 // What the GPU knows of some entries of a paged cache, and the commands that bring it up to date.
 
+import { type CacheState, LONGEST_RUN } from "../state.ts";
 import type { PageTables } from "./pages.ts";
-import { type CacheState, LONGEST_RUN } from "./state.ts";
 
 /** No length, page number or entry. */
 const UNKNOWN = -1;
