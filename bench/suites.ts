@@ -1,7 +1,7 @@
 // The suites of `npm run bench`.
 
 import { planAttention } from "../src/index.ts";
-import { FORWARD_TILES } from "../src/kernels/forward.ts";
+import { FORWARD_TILES } from "../src/kernels/forward_tiles.ts";
 import { normal } from "../src/reference/random.ts";
 import { additiveContest } from "./additive.ts";
 import { attentionContest } from "./attention.ts";

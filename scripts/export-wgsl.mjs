@@ -18,9 +18,12 @@ const server = await createServer({
 /** @returns {Promise<any>} */
 const load = (/** @type {string} */ path) => server.ssrLoadModule(join(root, path));
 
+/** @type {typeof import("../src/kernels/forward_tiles.ts")} */
+const { chooseForwardTile, FORWARD_TILES, forwardWorkgroupBytes } = await load(
+  "src/kernels/forward_tiles.ts",
+);
 /** @type {typeof import("../src/kernels/forward.ts")} */
-const { chooseForwardTile, FORWARD_TILES, forwardGrid, forwardKernel, forwardWorkgroupBytes } =
-  await load("src/kernels/forward.ts");
+const { forwardGrid, forwardKernel } = await load("src/kernels/forward.ts");
 /** @type {typeof import("../src/kernels/decode.ts")} */
 const {
   chooseDecodeTile,

@@ -42,7 +42,8 @@ export type {
 export type { CacheAppendPlan } from "./cache/append.ts";
 export type { AppendBindings, AppendProblem } from "./cache/append_problem.ts";
 export type { AppendOptions } from "./cache/append_queue.ts";
-export { createKvCache, KvCache } from "./cache/contiguous.ts";
+export { KvCache } from "./cache/contiguous.ts";
+export { createKvCache } from "./cache/create.ts";
 export type {
   CacheDtype,
   ForkOptions,
@@ -51,8 +52,9 @@ export type {
   RowOptions,
 } from "./cache/options.ts";
 export { PagedBatch } from "./cache/paged/batch.ts";
+export { createPagedKvCache } from "./cache/paged/create.ts";
 export type { PagedKvCacheOptions } from "./cache/paged/options.ts";
-export { createPagedKvCache, PagedKvCache } from "./cache/paged/paged.ts";
+export { PagedKvCache } from "./cache/paged/paged.ts";
 export { FoveaError, type FoveaErrorCode } from "./errors.ts";
 export type {
   AttentionFunction,
@@ -100,7 +102,8 @@ export {
   requestFoveaDevice,
 } from "./gpu/device.ts";
 export type { NestedNumbers, TensorData, TensorValues, ValuesOf } from "./gpu/elements.ts";
-export { type FloatTensor, Tensor, tensor } from "./gpu/tensor.ts";
+export { tensor } from "./gpu/make_tensor.ts";
+export { type FloatTensor, Tensor } from "./gpu/tensor.ts";
 export type { TensorOptions } from "./gpu/tensor_options.ts";
 export { createGpuTimer, type GpuTimer, type TimingSource } from "./gpu/timing.ts";
 export type { FunctionKind } from "./kernels/slots.ts";

@@ -1,7 +1,8 @@
 // The hot kernels as devices get them, and what their instructions have to be.
 
 import { DECODE_SHAPES, type DecodeShape, decodeKernel } from "../../src/kernels/decode.ts";
-import { FORWARD_TILES, type ForwardTile, forwardKernel } from "../../src/kernels/forward.ts";
+import { forwardKernel } from "../../src/kernels/forward.ts";
+import { FORWARD_TILES, type ForwardTile } from "../../src/kernels/forward_tiles.ts";
 import { MATMUL_TILES, type MatmulTile, matmulKernel } from "../../src/kernels/matmul.ts";
 import { PLAIN, type SlotChoice } from "../../src/kernels/slots.ts";
 import type { IsaKernel } from "./compiler.ts";

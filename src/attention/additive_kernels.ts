@@ -12,13 +12,13 @@ import {
   STORED_KEYS_BINDING,
 } from "../kernels/additive_keys.ts";
 import { isDecodeVariant } from "../kernels/decode.ts";
+import { forwardGrid } from "../kernels/forward.ts";
 import {
   ADDITIVE_TERM_FLOPS,
   chooseForwardTile,
   type ForwardTile,
-  forwardGrid,
   type TileLimits,
-} from "../kernels/forward.ts";
+} from "../kernels/forward_tiles.ts";
 import { forwardKernels, type Kernels, keysOf } from "./forward_kernels.ts";
 import type { ResolvedProblem } from "./resolved.ts";
 import type { Stage } from "./uniform.ts";

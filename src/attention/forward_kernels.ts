@@ -1,6 +1,7 @@
 // The stages of a plan that is one forward kernel.
 
-import { type ForwardTile, forwardGrid, forwardKernel } from "../kernels/forward.ts";
+import { forwardGrid, forwardKernel } from "../kernels/forward.ts";
+import type { ForwardTile } from "../kernels/forward_tiles.ts";
 import type { SlotChoice } from "../kernels/slots.ts";
 import type { ResolvedProblem } from "./resolved.ts";
 import type { Stage } from "./uniform.ts";

@@ -2,7 +2,8 @@
 // so a small problem says.
 
 import { guarded } from "../gpu/buffers.ts";
-import { type Tensor, tensor } from "../gpu/tensor.ts";
+import { tensor } from "../gpu/make_tensor.ts";
+import type { Tensor } from "../gpu/tensor.ts";
 import type { Component } from "../kernels/forward_matrix.ts";
 import { assemblePlan } from "./assemble.ts";
 import type { Kernels } from "./forward_kernels.ts";

@@ -1,6 +1,7 @@
 // The tensors of a plan: how each must look, how the kernel addresses it, and what is bound.
 
-import { Tensor, type TensorOptions, tensor } from "../gpu/tensor.ts";
+import { tensor } from "../gpu/make_tensor.ts";
+import { Tensor, type TensorOptions } from "../gpu/tensor.ts";
 import type { Operand, Operands } from "../plan/operand.ts";
 import { checkOperand } from "../plan/operand_checks.ts";
 import { bindingBase, checkBindingLimit, type ResolvedSpec, reorder } from "../plan/specs.ts";

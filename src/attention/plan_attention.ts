@@ -21,7 +21,7 @@ import {
   type ForwardTile,
   isMatrixVariant,
   type TileLimits,
-} from "../kernels/forward.ts";
+} from "../kernels/forward_tiles.ts";
 import { accessOf } from "../plan/access.ts";
 import { bindingBase } from "../plan/specs.ts";
 import { assemblePlan } from "./assemble.ts";

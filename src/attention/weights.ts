@@ -4,7 +4,7 @@
 import { type OptionNames, readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
-import { ADDITIVE_TERM_FLOPS } from "../kernels/forward.ts";
+import { ADDITIVE_TERM_FLOPS } from "../kernels/forward_tiles.ts";
 import { type ScoreKernel, scoreGrid, scoreKernel, TOP_KEYS, WEIGHTS } from "../kernels/weights.ts";
 import { checkTensors, RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
 import type { AttentionPlan } from "./bindings.ts";

@@ -20,13 +20,11 @@ import {
   type AppendBindings,
   type AppendProblem,
   type AppendTarget,
-  appendUniforms,
   type CacheRotary,
-  choiceOf,
   type ResolvedAppend,
   resolveAppend,
-  UNIFORMS,
 } from "./append_problem.ts";
+import { appendUniforms, choiceOf, UNIFORMS } from "./append_uniforms.ts";
 import { ready } from "./state.ts";
 
 interface PlanParts {

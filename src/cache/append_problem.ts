@@ -5,19 +5,8 @@ import type { KvSource } from "../attention/kv_source.ts";
 import { check } from "../errors.ts";
 import type { Numbers, OptionNames, Taken } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
-import {
-  ADVANCE_PARAMS,
-  ALL_ROWS,
-  type AppendChoice,
-  appendStruct,
-  appendTile,
-  rowWeights,
-} from "../kernels/cache.ts";
-import { PARAMS, type Params } from "../kernels/params.ts";
+import { appendStruct, appendTile } from "../kernels/cache.ts";
 import { ANGLE_POSITIONS, type RotaryChoice } from "../kernels/rotary_angles.ts";
-import { isAligned } from "../kernels/slots.ts";
-import { COPY, copyValues } from "../kernels/tables.ts";
-import { accessOf, addresses } from "../plan/access.ts";
 import type { Operand } from "../plan/operand.ts";
 import { checkOperand } from "../plan/operand_checks.ts";
 import {
@@ -31,9 +20,7 @@ import {
   reorder,
   toBhmd,
 } from "../plan/specs.ts";
-import { UNIFORM_STRIDE } from "../plan/work.ts";
-import { positionParams } from "../positions/positions.ts";
-import type { Dtype, KernelSource, Layout, TensorSpec } from "../types.ts";
+import type { Layout, TensorSpec } from "../types.ts";
 import type { AppendMoment } from "./append_moment.ts";
 import type { CacheState } from "./state.ts";
 
@@ -272,96 +259,4 @@ function queryHeads(
       `${label}: q must have a multiple of the cache's ${source.kvHeads} heads, got ${heads} (q is [${q.shape}]).`,
   );
   return heads;
-}
-
-/** What the kernel is specialised by. */
-export function choiceOf(
-  target: AppendTarget,
-  { operands, inPlace }: ResolvedAppend,
-): AppendChoice {
-  const { device, source, norm, rotary } = target;
-  const access = (name: string) => accessOf(device, operands.get(name) as Operand);
-  const { headDim, vDim } = source;
-  return {
-    headDim,
-    vDim,
-    k: access("k"),
-    v: access("v"),
-    ...(operands.has("q") && {
-      q: { access: access("q"), output: access(inPlace ? "q" : "qOutput"), inPlace },
-    }),
-    qNorm: norm !== undefined && operands.has("q"),
-    kNorm: norm !== undefined,
-    rotary: rotary?.choice,
-    positions: operands.has("positionIds"),
-    layout: source,
-    dtype: source.quantised ? "f32" : (source.k.dtype as Exclude<Dtype, "u32" | "i32" | "u8">),
-  };
-}
-
-/** Where each uniform of an append lies in its buffer. */
-export const UNIFORMS = {
-  params: 0,
-  countedParams: UNIFORM_STRIDE,
-  advanceRows: 2 * UNIFORM_STRIDE,
-  advanceCounts: 3 * UNIFORM_STRIDE,
-  copy: 4 * UNIFORM_STRIDE,
-  append: 5 * UNIFORM_STRIDE,
-} as const;
-
-/** The bytes of all uniforms. */
-export function appendUniforms(
-  target: AppendTarget,
-  append: ResolvedAppend,
-  { choice, source: kernel }: { readonly choice: AppendChoice; readonly source: KernelSource },
-): ArrayBuffer {
-  const { source, state, norm } = target;
-  const { operands, layout, seqQ, heads, inPlace, grid, appendBytes } = append;
-  const bytes = new ArrayBuffer(UNIFORMS.append + appendBytes);
-  const { q } = choice;
-  const ids = operands.get("positionIds")?.spec;
-  const params: Partial<Params> = {
-    seq_q: seqQ,
-    grid_x: grid.x,
-    q_lengths_at: ALL_ROWS,
-    ...addresses("k", "n", operands.get("k"), isAligned(choice.k), { layout }),
-    ...addresses("v", "n", operands.get("v"), isAligned(choice.v), { layout }),
-    ...addresses("q", "m", operands.get("q"), isAligned(q?.access ?? "dense"), { layout }),
-    ...addresses(
-      "o",
-      "m",
-      operands.get(inPlace ? "q" : "qOutput"),
-      isAligned(q?.output ?? "dense"),
-      { layout },
-    ),
-    ...positionParams(
-      target.device,
-      { offset: append.positionOffset, ...(ids && { stored: storedPositions(ids) }) },
-      ids,
-    ),
-  };
-  PARAMS.pack(params, bytes, UNIFORMS.params, kernel);
-  PARAMS.pack({ ...params, q_lengths_at: state.countsAt }, bytes, UNIFORMS.countedParams, kernel);
-  ADVANCE_PARAMS.pack(state.advanceParams("addRows", seqQ), bytes, UNIFORMS.advanceRows);
-  ADVANCE_PARAMS.pack(state.advanceParams("addCounts", seqQ), bytes, UNIFORMS.advanceCounts);
-  const counts = operands.get("counts");
-  if (counts) COPY.pack(copyValues(counts.spec, counts.base, state.countsAt), bytes, UNIFORMS.copy);
-  const values = {
-    batch: source.batch,
-    kv_heads: source.kvHeads,
-    q_heads: heads,
-    cache_rows: source.k.shape[2],
-    epsilon: norm?.epsilon ?? 0,
-    k_weights: rowWeights(source.headDim, norm?.k),
-    q_weights: rowWeights(source.headDim, norm?.q),
-  };
-  appendStruct(source.headDim).pack(values, bytes, UNIFORMS.append);
-  return bytes;
-}
-
-/** Positions that a caller stores, as slots/positions reads them. */
-function storedPositions({ shape, strides }: Operand["spec"]) {
-  const steps = strides.map((stride, axis) => (shape[axis] > 1 ? stride : 0));
-  const [stream, entry, row] = [...new Array<number>(3 - steps.length).fill(0), ...steps];
-  return { strides: [stream, entry, row], step: 0 } as const;
 }

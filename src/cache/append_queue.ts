@@ -2,8 +2,9 @@
 
 import { check } from "../errors.ts";
 import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
+import { tensor } from "../gpu/make_tensor.ts";
 import { BYTES } from "../gpu/shapes.ts";
-import { Tensor, tensor } from "../gpu/tensor.ts";
+import { Tensor } from "../gpu/tensor.ts";
 import { takeOptions } from "../options.ts";
 import { checkTensors } from "../plan/run.ts";
 import { bindingRange, bindingStep } from "../plan/specs.ts";

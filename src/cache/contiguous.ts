@@ -4,26 +4,15 @@
 import type { KvSource, KvSourceOwner } from "../attention/kv_source.ts";
 import { check, show } from "../errors.ts";
 import { elementsOfList, type Numbers } from "../given.ts";
-import { checkDevice } from "../gpu/buffers.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { takeOptions } from "../options.ts";
 import { checkTarget } from "../plan/target.ts";
 import { type CacheAppendPlan, makeAppendPlan } from "./append.ts";
 import type { AppendProblem } from "./append_problem.ts";
 import { type AppendOptions, AppendQueue } from "./append_queue.ts";
-import { CacheCore } from "./core.ts";
-import { CacheLengths } from "./lengths.ts";
-import { checkCacheMemory } from "./memory.ts";
-import {
-  anglesOf,
-  FORK_OPTIONS,
-  type ForkOptions,
-  type KvCacheOptions,
-  resolveCache,
-  resolveNorm,
-  resolveRotation,
-  takeCacheOptions,
-} from "./options.ts";
+import type { CacheCore } from "./core.ts";
+import { createKvCache } from "./create.ts";
+import { FORK_OPTIONS, type ForkOptions } from "./options.ts";
 import { STATE_LIMIT } from "./state.ts";
 
 /**
@@ -294,43 +283,4 @@ export class KvCache implements KvSourceOwner {
     );
     return list;
   }
-}
-
-/**
- * Makes a cache for the keys and values of `batch` sequences. Memory is allocated once; tokens are
- * appended in place, by one dispatch, and nothing of the past is read, copied or waited for.
- *
- * ```
- * f32, f16, bf16   [B, Hkv, rows, D] and [B, Hkv, rows, Dv]
- * int8, int4       rows of words: an f32 scale for each group of channels, then the integers
- * rows             capacity; with a window sinkTokens + ring, used again and again
- * ```
- *
- * Rejects with FoveaError for options that make no sense, and for memory that the device cannot
- * bind or has not.
- *
- * @example
- * const cache = await createKvCache(device, {
- *   batch: 1,
- *   kvHeads: 8,
- *   headDim: 64,
- *   capacity: 4096,
- *   rotary: {},
- * });
- * await cache.append(k, v, { q }); // k and q are rotated
- */
-export async function createKvCache(device: GPUDevice, given: KvCacheOptions): Promise<KvCache> {
-  checkDevice(device);
-  const options = takeCacheOptions(given);
-  const resolved = resolveCache(options);
-  const { label, headDim } = resolved;
-  const rotation = resolveRotation(label, options.rotary, {
-    headDim,
-    capacity: resolved.maxCapacity,
-  });
-  checkCacheMemory(device, resolved);
-  const norm = await resolveNorm(label, options.qkNorm, headDim);
-  const rotary = rotation && anglesOf(device, label, rotation);
-  const tokens = CacheLengths.empty(resolved, resolved);
-  return KvCache.make(await CacheCore.make({ device, resolved, norm, rotary, tokens }));
 }

@@ -8,10 +8,11 @@ import { ANGLE_POSITIONS } from "../kernels/rotary_angles.ts";
 import { recordInto } from "../plan/target.ts";
 import type { AppendMoment } from "./append_moment.ts";
 import type { AppendTarget, CacheRotary, ResolvedNorm } from "./append_problem.ts";
+import { type Growth, growingMoment } from "./growth.ts";
 import { Ledger, type Turn } from "./ledger.ts";
 import type { CacheLengths } from "./lengths.ts";
 import { type CopyPlan, copyAll, copyEntries, copyRows, likeRotary, sourceOf } from "./memory.ts";
-import type { ResolvedCache } from "./options.ts";
+import type { ResolvedCache } from "./resolved.ts";
 import { CacheState, ready, STATE_LIMIT } from "./state.ts";
 
 /** Tokens that capacities which a cache chooses itself are a multiple of. */
@@ -23,17 +24,6 @@ export interface CacheParts {
   readonly norm: ResolvedNorm | undefined;
   readonly rotary: CacheRotary | undefined;
   readonly tokens: CacheLengths;
-}
-
-/** Memory in place of other memory, until it is known which of them stays. */
-interface Growth {
-  keep(): void;
-  undo(): void;
-}
-
-/** Counts new tokens; nothing is left to record. */
-function counted(tokens: CacheLengths, label: string, counts: readonly number[]): undefined {
-  tokens.append(label, counts);
 }
 
 /** See {@link KvCache}, whose arguments are checked there. */
@@ -203,35 +193,10 @@ export class CacheCore implements AppendTarget {
 
   /** What an append means that is called now. */
   moment(): AppendMoment {
-    const { ledger } = this;
-    return {
-      isReady: (counts) => ledger.isIdle && this.#roomFor(counts) === undefined,
-      now: (label, work) =>
-        ledger.now(label, (tokens) => {
-          work((what, counts) => counted(tokens, what, counts));
-        }),
-      call: (label, counts, work) =>
-        ledger.call(
-          async (turn) => {
-            let growth: Growth | undefined;
-            const makeRoom = async () => {
-              const capacity = this.#roomFor(counts);
-              if (capacity !== undefined) growth = await this.#grow(turn, capacity);
-            };
-            try {
-              await work(
-                (what, most) => turn.apply((tokens) => counted(tokens, what, most)),
-                makeRoom,
-              );
-            } catch (error) {
-              growth?.undo();
-              throw error;
-            }
-            growth?.keep();
-          },
-          (tokens) => tokens.append(label, counts, tokens.maxCapacity),
-        ),
-    };
+    return growingMoment(this.ledger, {
+      roomFor: (counts) => this.#roomFor(counts),
+      grow: (turn, capacity) => this.#grow(turn, capacity),
+    });
   }
 
   /** See {@link KvSourceOwner}. */

@@ -3,12 +3,13 @@
 import type { KvSource } from "../attention/kv_source.ts";
 import { check } from "../errors.ts";
 import { USAGE } from "../gpu/buffers.ts";
+import { tensor } from "../gpu/make_tensor.ts";
 import { BYTES } from "../gpu/shapes.ts";
-import { type Tensor, tensor } from "../gpu/tensor.ts";
+import type { Tensor } from "../gpu/tensor.ts";
 import { kvAccess } from "../kernels/kv_access.ts";
 import { checkBindingLimit } from "../plan/specs.ts";
 import type { CacheRotary } from "./append_problem.ts";
-import type { ResolvedCache, ResolvedRows } from "./options.ts";
+import type { ResolvedCache, ResolvedRows } from "./resolved.ts";
 
 /** Rows of a head that a cache has. */
 const rowsOf = ({ capacity, ring, sinkTokens }: ResolvedCache) =>

@@ -3,8 +3,9 @@
 
 import { check } from "../errors.ts";
 import { guarded, USAGE } from "../gpu/buffers.ts";
+import { tensor } from "../gpu/make_tensor.ts";
 import { type CompiledKernel, compileKernel } from "../gpu/pipelines.ts";
-import { type Tensor, tensor } from "../gpu/tensor.ts";
+import type { Tensor } from "../gpu/tensor.ts";
 import { ADVANCE, ADVANCE_PARAMS, advanceKernel } from "../kernels/cache.ts";
 import {
   cacheWriteKernel,

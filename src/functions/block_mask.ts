@@ -3,8 +3,9 @@
 import { check, show } from "../errors.ts";
 import { elementsOfList, type OptionNames } from "../given.ts";
 import { checkDevice, guarded, settle, USAGE } from "../gpu/buffers.ts";
+import { tensor } from "../gpu/make_tensor.ts";
 import { checkBindings, compileKernel } from "../gpu/pipelines.ts";
-import { resolveSpec, Tensor, tensor } from "../gpu/tensor.ts";
+import { resolveSpec, Tensor } from "../gpu/tensor.ts";
 import { BLOCKS, blockMaskKernel } from "../kernels/block_mask.ts";
 import { takeOptions } from "../options.ts";
 import { checkOperand } from "../plan/operand_checks.ts";

@@ -10,7 +10,7 @@ import { check } from "../errors.ts";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
-import type { TileLimits } from "./forward.ts";
+import type { TileLimits } from "./forward_tiles.ts";
 import { KernelCache } from "./kernel_cache.ts";
 import { loadSlotModules } from "./load_slots.ts";
 import { type SlotChoice, slotBindings, slotConstants } from "./slots.ts";

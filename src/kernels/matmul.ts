@@ -9,7 +9,7 @@ import { check } from "../errors.ts";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
-import type { TileLimits } from "./forward.ts";
+import type { TileLimits } from "./forward_tiles.ts";
 import { KernelCache } from "./kernel_cache.ts";
 import { slotModules } from "./slot_modules.ts";
 import { type Access, PLAIN, slotBindings, slotConstants } from "./slots.ts";

@@ -16,7 +16,7 @@ import weights from "../../shaders/weights.wesl?raw";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
-import { chunkOf } from "./forward.ts";
+import { chunkOf } from "./forward_tiles.ts";
 import { KernelCache } from "./kernel_cache.ts";
 import { slotModules } from "./slot_modules.ts";
 import { type SlotChoice, slotBindings, slotConstants } from "./slots.ts";

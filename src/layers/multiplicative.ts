@@ -12,7 +12,8 @@ import { ATTENTION_PROBLEM, type AttentionProblem } from "../attention/problem.t
 import { check } from "../errors.ts";
 import { readOptions, type Taken } from "../given.ts";
 import { checkDevice, settle } from "../gpu/buffers.ts";
-import { resolveSpec, type Tensor, tensor } from "../gpu/tensor.ts";
+import { tensor } from "../gpu/make_tensor.ts";
+import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import { prepareProjection } from "../operations/projection.ts";
 import { checkTensors, type MakeResult, runOnce } from "../plan/run.ts";
 import { checkedSpec, checkLayout, FLOATS, type ResolvedSpec, toBhmd } from "../plan/specs.ts";

@@ -1,7 +1,8 @@
 // The tensors of linear attention: those that a caller binds, and those that a plan has to own.
 
 import { check } from "../errors.ts";
-import { resolveSpec, Tensor, tensor } from "../gpu/tensor.ts";
+import { tensor } from "../gpu/make_tensor.ts";
+import { resolveSpec, Tensor } from "../gpu/tensor.ts";
 import { stateVec4s } from "../kernels/linear.ts";
 import type { Operand } from "../plan/operand.ts";
 import { checkOperand } from "../plan/operand_checks.ts";

@@ -1,8 +1,9 @@
 // Plans of one kernel that has no keys: their tensors, and the way from those to a plan.
 
 import { paramsBuffer, settle } from "../gpu/buffers.ts";
+import { tensor } from "../gpu/make_tensor.ts";
 import { compileKernel } from "../gpu/pipelines.ts";
-import { Tensor, type TensorOptions, tensor } from "../gpu/tensor.ts";
+import { Tensor, type TensorOptions } from "../gpu/tensor.ts";
 import { PARAMS, type Params } from "../kernels/params.ts";
 import type { UniformStruct, UniformValues } from "../kernels/uniform.ts";
 import type { KernelSource } from "../types.ts";

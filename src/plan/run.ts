@@ -3,7 +3,8 @@
 import { check } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
 import { guarded, settle } from "../gpu/buffers.ts";
-import { Tensor, tensor } from "../gpu/tensor.ts";
+import { tensor } from "../gpu/make_tensor.ts";
+import { Tensor } from "../gpu/tensor.ts";
 import type { Dtype } from "../types.ts";
 import { checkTarget, type EncodeTarget } from "./target.ts";
 

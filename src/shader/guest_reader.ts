@@ -1,8 +1,8 @@
-// Reads the text of a user's function, from its first token to its last, and resolves every name in
-// it by WGSL's rules of scope. It knows of WGSL's grammar what scopes need; what is wrong beyond
-// that a compiler says.
+// Reads the text of a user's function and resolves every name in it by WGSL's rules of scope. It
+// knows of WGSL's grammar what scopes need; a compiler says what is wrong beyond that.
 
 import { type FoveaError, show } from "../errors.ts";
+import { recursive } from "./recursion.ts";
 import type { Tokens } from "./tokens.ts";
 import {
   ATTRIBUTES,
@@ -15,10 +15,8 @@ import {
   whyNot,
 } from "./wgsl_names.ts";
 
-/** WGSL lets statements nest so deep; brackets of all kinds count here. */
-const MOST_DEPTH = 127;
-/** UTF-16 code units of a name. */
-const MOST_NAME = 1000;
+const MOST_DEPTH = 127; // WGSL lets statements nest so deep; brackets of all kinds count here
+const MOST_NAME = 1000; // UTF-16 code units
 
 const CLOSING: Readonly<Record<string, string>> = { "(": ")", "[": "]", "{": "}" };
 /** What may stand in a stretch of the text. */
@@ -289,27 +287,10 @@ export class GuestReader {
 
   /** Throws if a declaration uses itself: WGSL has no recursion. */
   #checkCycles(): void {
-    const done = new Set<string>();
-    const open = new Set<string>();
-    const path: { readonly name: string; readonly uses: Iterator<string> }[] = [];
-    const follow = (name: string) => {
-      open.add(name);
-      path.push({ name, uses: (this.#uses.get(name) as Set<string>).values() });
-    };
-    for (const first of this.#uses.keys()) {
-      if (!done.has(first)) follow(first);
-      for (let last = path.at(-1); last; last = path.at(-1)) {
-        const { value: name, done: isLast } = last.uses.next();
-        if (isLast) {
-          path.pop();
-          open.delete(last.name);
-          done.add(last.name);
-        } else if (open.has(name)) {
-          const start = this.declared.get(name) as number;
-          throw this.#tokens.error(start, `${name} needs itself, and WGSL has no recursion`);
-        } else if (this.#uses.has(name) && !done.has(name)) follow(name);
-      }
-    }
+    const name = recursive(this.#uses);
+    if (name === undefined) return;
+    const start = this.declared.get(name) as number;
+    throw this.#tokens.error(start, `${name} needs itself, and WGSL has no recursion`);
   }
 
   #forbidden(start: number, text: string, why: string): FoveaError {

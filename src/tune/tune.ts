@@ -17,7 +17,7 @@ import { checkDevice } from "../gpu/buffers.ts";
 import { adapterName, MATRIX_FEATURE } from "../gpu/device.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { DECODE_SHAPES, MOST_QUERIES } from "../kernels/decode.ts";
-import { FORWARD_TILES, isMatrixVariant, MATRIX_VARIANTS } from "../kernels/forward.ts";
+import { FORWARD_TILES, isMatrixVariant, MATRIX_VARIANTS } from "../kernels/forward_tiles.ts";
 import { takeOptions } from "../options.ts";
 import { type Choice, Trial } from "./trial.ts";
 

@@ -3,7 +3,7 @@
 
 import { describe, expect, it } from "vitest";
 import { type AttentionProblem, planAttention } from "../../src/index.ts";
-import { chooseForwardTile } from "../../src/kernels/forward.ts";
+import { chooseForwardTile } from "../../src/kernels/forward_tiles.ts";
 import { failOnGpuErrors, overridden, testDevice } from "../support/device.ts";
 
 failOnGpuErrors();

@@ -4,12 +4,8 @@
 import { describe, expect, it } from "vitest";
 import { assemblePlan } from "../../src/attention/assemble.ts";
 import { attention, planAttention, type Tensor, tensor, unpackQkv } from "../../src/index.ts";
-import {
-  chooseForwardTile,
-  forwardGrid,
-  forwardKernel,
-  forwardModules,
-} from "../../src/kernels/forward.ts";
+import { forwardGrid, forwardKernel, forwardModules } from "../../src/kernels/forward.ts";
+import { chooseForwardTile } from "../../src/kernels/forward_tiles.ts";
 import type { SlotChoice } from "../../src/kernels/slots.ts";
 import { attention as reference, worstElement } from "../../src/reference/index.ts";
 import { integers, normal } from "../../src/reference/random.ts";

@@ -3,7 +3,7 @@
 
 import { describe, expect, it } from "vitest";
 import { planAttention, tensor } from "../../src/index.ts";
-import { chooseForwardTile } from "../../src/kernels/forward.ts";
+import { chooseForwardTile } from "../../src/kernels/forward_tiles.ts";
 import { normal } from "../../src/reference/random.ts";
 import { type Case, runCase, title } from "../support/cases.ts";
 import { failOnGpuErrors, overridden, testDevice } from "../support/device.ts";

@@ -44,7 +44,7 @@ export const MUTANTS: readonly Mutant[] = [
     filter: "in ai.onnx.Attention",
   },
   {
-    file: "src/interop/onnx/group_query_lengths.ts",
+    file: "src/interop/onnx/group_query/lengths.ts",
     text: "isPrompt ? Math.min(1, S) : S",
     replacement: "isPrompt ? 1 : S",
     tests: [EMPTY],

@@ -19,19 +19,18 @@ import {
   decodeRoot,
   decodeWorkgroupBytes,
 } from "../../src/kernels/decode.ts";
-import {
-  ADDITIVE_BYTES,
-  FORWARD_TILES,
-  forwardModules,
-  forwardRoot,
-  forwardWorkgroupBytes,
-} from "../../src/kernels/forward.ts";
+import { forwardModules, forwardRoot } from "../../src/kernels/forward.ts";
 import {
   type MatrixTile,
   matrixKernel,
   matrixTile,
   matrixWorkgroupBytes,
 } from "../../src/kernels/forward_matrix.ts";
+import {
+  ADDITIVE_BYTES,
+  FORWARD_TILES,
+  forwardWorkgroupBytes,
+} from "../../src/kernels/forward_tiles.ts";
 import {
   LINEAR_LANES,
   LINEAR_PARAMS,

@@ -4,12 +4,12 @@ import { expect } from "vitest";
 import { assemblePlan } from "../../src/attention/assemble.ts";
 import { tensor } from "../../src/index.ts";
 import {
-  chooseForwardTile,
   forwardGrid,
   forwardKernel,
   forwardModules,
   forwardRoot,
 } from "../../src/kernels/forward.ts";
+import { chooseForwardTile } from "../../src/kernels/forward_tiles.ts";
 import type { SlotChoice } from "../../src/kernels/slots.ts";
 import { normal } from "../../src/reference/random.ts";
 import { link } from "../../src/shader/link.ts";

@@ -26,12 +26,8 @@ import {
   decodeModules,
   decodeRoot,
 } from "../../src/kernels/decode.ts";
-import {
-  FORWARD_TILES,
-  type ForwardTile,
-  forwardModules,
-  forwardRoot,
-} from "../../src/kernels/forward.ts";
+import { forwardModules, forwardRoot } from "../../src/kernels/forward.ts";
+import { FORWARD_TILES, type ForwardTile } from "../../src/kernels/forward_tiles.ts";
 import { kvAccess } from "../../src/kernels/kv_access.ts";
 import { layerNormSpecialisation } from "../../src/kernels/layer_norm.ts";
 import {

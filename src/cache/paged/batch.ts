@@ -9,29 +9,12 @@ import { type CacheAppendPlan, makeAppendPlan } from "../append.ts";
 import type { AppendMoment, TakeRoom } from "../append_moment.ts";
 import type { AppendProblem, AppendTarget, CacheRotary, ResolvedNorm } from "../append_problem.ts";
 import { type AppendOptions, AppendQueue } from "../append_queue.ts";
-import type { Ledger, Turn } from "../ledger.ts";
+import type { Turn } from "../ledger.ts";
 import { CacheState } from "../state.ts";
 import { appendTo, checkedEntries, checkOnce } from "./entries.ts";
-import type { PageMemory } from "./memory.ts";
-import type { ResolvedPagedCache } from "./options.ts";
 import type { PageTables } from "./pages.ts";
+import type { PagedParts } from "./parts.ts";
 import { PageView } from "./view.ts";
-
-/** What a paged cache and its batches share. */
-export interface PagedParts {
-  readonly device: GPUDevice;
-  readonly resolved: ResolvedPagedCache;
-  readonly memory: PageMemory;
-  readonly tables: PageTables;
-  /** Through which alone the tables change. */
-  readonly ledger: Ledger<PageTables>;
-  readonly norm: ResolvedNorm | undefined;
-  readonly rotary: CacheRotary | undefined;
-  /** Those that the cache has to free. */
-  readonly batches: Set<PagedBatch>;
-  /** Whether the cache was destroyed. */
-  isDestroyed(): boolean;
-}
 
 /**
  * Entries of a {@link PagedKvCache} in an order: entry b of the batch axis of q, k and v is entry

@@ -1,8 +1,9 @@
 // The pages of a cache on the GPU: the memory of keys and values, and copies of pages within it.
 
 import { guarded, USAGE } from "../../gpu/buffers.ts";
+import { tensor } from "../../gpu/make_tensor.ts";
 import { type CompiledKernel, compileKernel } from "../../gpu/pipelines.ts";
-import { denseStrides, type Tensor, tensor } from "../../gpu/tensor.ts";
+import { denseStrides, type Tensor } from "../../gpu/tensor.ts";
 import {
   cacheCopyGrid,
   cacheCopyKernel,

@@ -4,7 +4,8 @@ import { check, show } from "../../errors.ts";
 import type { OptionNames, Taken } from "../../given.ts";
 import { NUMBER_LIMIT } from "../../kernels/cache_pages.ts";
 import { takeOptions } from "../../options.ts";
-import { type ResolvedRows, ROW_OPTIONS, type RowOptions, resolveRows, whole } from "../options.ts";
+import { ROW_OPTIONS, type RowOptions } from "../options.ts";
+import { type ResolvedRows, resolveRows, whole } from "../resolved.ts";
 import { checkStateSize } from "../state.ts";
 
 /** Options of {@link createPagedKvCache}. */

@@ -4,7 +4,7 @@ export { Attention } from "./attention.ts";
 export { DecoderAttention } from "./decoder_attention.ts";
 export { FlexAttention } from "./flex_attention.ts";
 export { BiasAdd, BiasSplitGelu, FastGelu, Gelu, MicrosoftGelu } from "./gelu.ts";
-export { GroupQueryAttention } from "./group_query_attention.ts";
+export { GroupQueryAttention } from "./group_query/attention.ts";
 export {
   LayerNormalization,
   RMSNormalization,

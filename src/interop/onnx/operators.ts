@@ -4,7 +4,7 @@ import { Attention } from "./attention.ts";
 import { DecoderAttention } from "./decoder_attention.ts";
 import { FlexAttention } from "./flex_attention.ts";
 import { BiasAdd, BiasSplitGelu, FastGelu, Gelu, MicrosoftGelu } from "./gelu.ts";
-import { GroupQueryAttention } from "./group_query_attention.ts";
+import { GroupQueryAttention } from "./group_query/attention.ts";
 import {
   LayerNormalization,
   RMSNormalization,

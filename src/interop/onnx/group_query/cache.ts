@@ -1,10 +1,10 @@
 // The caches of GroupQueryAttention: of full length, where the present is what is attended to; or
 // of a window, where new keys drive out those that no later query sees.
 
-import { copyTensor, type Dtype, type Tensor } from "../../index.ts";
-import type { Lengths } from "./group_query_lengths.ts";
-import type { Call } from "./padding_mask.ts";
-import { writePresent } from "./past_present.ts";
+import { copyTensor, type Dtype, type Tensor } from "../../../index.ts";
+import type { Call } from "../padding_mask.ts";
+import { writePresent } from "../past_present.ts";
+import type { Lengths } from "./lengths.ts";
 
 /** What becomes of new keys, or values. */
 export interface Cached {

@@ -1,8 +1,8 @@
 // How many keys GroupQueryAttention attends to, where the new ones go, and where they stand.
 
-import { Tensor } from "../../index.ts";
-import { expectAxes, expectBoth } from "./attention_parts.ts";
-import type { Call } from "./padding_mask.ts";
+import { Tensor } from "../../../index.ts";
+import { expectAxes, expectBoth } from "../attention_parts.ts";
+import type { Call } from "../padding_mask.ts";
 
 /** How many keys there are, and where new ones go. */
 export interface Lengths {
