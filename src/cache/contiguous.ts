@@ -11,7 +11,6 @@ import { type CacheAppendPlan, makeAppendPlan } from "./append.ts";
 import type { AppendProblem } from "./append_problem.ts";
 import { type AppendOptions, AppendQueue } from "./append_queue.ts";
 import type { CacheCore } from "./core.ts";
-import { createKvCache } from "./create.ts";
 import { FORK_OPTIONS, type ForkOptions } from "./options.ts";
 import { STATE_LIMIT } from "./state.ts";
 

@@ -13,7 +13,8 @@ import outputNone from "../../shaders/variants/output_none.wesl?raw";
 import positionsCached from "../../shaders/variants/positions_cached.wesl?raw";
 import queryNone from "../../shaders/variants/query_none.wesl?raw";
 import { link, type ModuleMap, type ModuleSource } from "../shader/link.ts";
-import { asCachedValue, configModule, constantsModule, MODULES } from "../shader/modules.ts";
+import { configModule, constantsModule, MODULES } from "../shader/modules.ts";
+import { AS_CACHED_VALUE, AS_WIDE_AS_QUERIES } from "../shader/renames.ts";
 import type { Binding, KernelSource } from "../types.ts";
 import { type KvLayout, kvPlaceConstants, kvPlaceModules } from "./kv_access.ts";
 import { positionBindings, positionModules } from "./rotary.ts";
@@ -60,10 +61,10 @@ const variant = (name: string, text: string): ModuleSource => ({
 });
 
 /** The slot `output` of rows that are as wide as those of q, not of v. */
-function outputOfQueries(access: Access): ModuleSource {
-  const { name, text } = outputModule(access);
-  return { name, text: text.replaceAll("V_DIM", "HEAD_DIM") };
-}
+const outputOfQueries = (access: Access): ModuleSource => ({
+  ...outputModule(access),
+  rename: AS_WIDE_AS_QUERIES,
+});
 
 /** The modules of a specialisation, of which `package::cache_append` is the root. */
 export function appendModules(choice: AppendChoice): ModuleMap {
@@ -111,7 +112,8 @@ export function appendModules(choice: AppendChoice): ModuleMap {
     "package::slots::cached_key": cached,
     "package::slots::cached_value": {
       name: `${cached.name} as cached_value`,
-      text: asCachedValue(cached.text),
+      text: cached.text,
+      rename: AS_CACHED_VALUE,
     },
   };
 }

@@ -8,7 +8,7 @@ import queryInt4 from "../../shaders/variants/query_int4.wesl?raw";
 import queryInt8 from "../../shaders/variants/query_int8.wesl?raw";
 import sequenceCached from "../../shaders/variants/sequence_cached.wesl?raw";
 import type { ModuleMap } from "../shader/link.ts";
-import { asKey, asValue } from "../shader/modules.ts";
+import { AS_KEY, AS_VALUE } from "../shader/renames.ts";
 
 /** Integers that stand for the floats of a row, and how many channels share a scale. */
 export interface Quantisation {
@@ -72,8 +72,8 @@ export function kvAccess(layout: KvLayout): KvAccess {
       ...kvPlaceModules(place),
       "package::slots::sequence": { name: "variants/sequence_cached.wesl", text: sequenceCached },
       ...(words && {
-        "package::slots::key": { name: `${words.name} as key`, text: asKey(words.text) },
-        "package::slots::value": { name: `${words.name} as value`, text: asValue(words.text) },
+        "package::slots::key": { ...words, name: `${words.name} as key`, rename: AS_KEY },
+        "package::slots::value": { ...words, name: `${words.name} as value`, rename: AS_VALUE },
       }),
     },
     constants: {

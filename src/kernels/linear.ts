@@ -21,7 +21,8 @@ import normalizerMoved from "../../shaders/variants/normalizer_moved.wesl?raw";
 import normalizerStored from "../../shaders/variants/normalizer_stored.wesl?raw";
 import { check } from "../errors.ts";
 import { link, type ModuleMap } from "../shader/link.ts";
-import { asOperand, constantsModule, MODULES } from "../shader/modules.ts";
+import { constantsModule, MODULES } from "../shader/modules.ts";
+import { asOperand } from "../shader/renames.ts";
 import type { Binding, KernelSource } from "../types.ts";
 import { KernelCache } from "./kernel_cache.ts";
 import { queryModule, slotModules } from "./slot_modules.ts";
@@ -217,7 +218,8 @@ export function linearModules(kernel: LinearKernel, spec: LinearSpecialisation):
     return {
       [`package::slots::${name}`]: {
         name: `${module.name} as ${name}`,
-        text: asOperand(name, binding, module.text),
+        text: module.text,
+        rename: asOperand(name, binding),
       },
     };
   };

@@ -6,8 +6,9 @@ import rowParams from "../../shaders/lib/row_params.wesl?raw";
 import rowConfig from "../../shaders/slots/row_config.wesl?raw";
 import outputNone from "../../shaders/variants/output_none.wesl?raw";
 import queryNone from "../../shaders/variants/query_none.wesl?raw";
-import { link, type ModuleMap } from "../shader/link.ts";
-import { asRows, constantsModule } from "../shader/modules.ts";
+import { link, type ModuleMap, type ModuleSource } from "../shader/link.ts";
+import { constantsModule } from "../shader/modules.ts";
+import { asNoRows, asReadRows, asWrittenRows } from "../shader/renames.ts";
 import type { Binding, KernelSource } from "../types.ts";
 import { KernelCache } from "./kernel_cache.ts";
 import { outputModule, queryModule } from "./slot_modules.ts";
@@ -44,15 +45,25 @@ export interface RowSpecialisation {
 const NOT_READ = { name: "variants/query_none.wesl", text: queryNone };
 const NOT_WRITTEN = { name: "variants/output_none.wesl", text: outputNone };
 
+const readRows = (name: string, binding: number, access: Access | undefined): ModuleSource =>
+  access === undefined
+    ? { ...NOT_READ, rename: asNoRows("load_q", name) }
+    : { ...queryModule(access), rename: asReadRows(name, binding) };
+
+const writtenRows = (name: string, binding: number, access: Access | undefined): ModuleSource =>
+  access === undefined
+    ? { ...NOT_WRITTEN, rename: asNoRows("store_o", name) }
+    : { ...outputModule(access), rename: asWrittenRows(name, binding) };
+
 /** The modules of a kernel of rows; the root is among those that are given. */
 export function rowModules({ tensors, constants, modules }: RowSpecialisation): ModuleMap {
   const slots = SLOTS.map((name, index) => {
     const access = tensors[name];
     const written = (WRITTEN as readonly string[]).includes(name);
-    const moduleOf = written ? outputModule : queryModule;
-    const module = access === undefined ? (written ? NOT_WRITTEN : NOT_READ) : moduleOf(access);
-    const text = asRows(name, index + 1, module.text);
-    return [`package::slots::row_${name}`, { name: `${module.name} as ${name}`, text }];
+    const module = written
+      ? writtenRows(name, index + 1, access)
+      : readRows(name, index + 1, access);
+    return [`package::slots::row_${name}`, { ...module, name: `${module.name} as ${name}` }];
   });
   const bf16 = SLOTS.map((name) => [
     `${name.toUpperCase()}_BF16`,

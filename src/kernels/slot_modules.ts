@@ -37,8 +37,8 @@ import tablesStored from "../../shaders/variants/tables_stored.wesl?raw";
 import termsModified from "../../shaders/variants/terms_modified.wesl?raw";
 import walkBlocks from "../../shaders/variants/walk_blocks.wesl?raw";
 import { type Guest, guestLines } from "../shader/guests.ts";
-import type { ModuleMap, ModuleSource } from "../shader/link.ts";
-import { asKey, asOutput, asValue } from "../shader/modules.ts";
+import type { ModuleMap, ModuleSource, Renames } from "../shader/link.ts";
+import { AS_KEY, AS_OUTPUT, AS_VALUE } from "../shader/renames.ts";
 import {
   type Access,
   CAPTURES_AT,
@@ -118,8 +118,8 @@ export function slotModules(slots: SlotChoice): ModuleMap {
   return {
     ...LIBRARY,
     ...slotModule("query", moduleOf(QUERIES, q)),
-    ...slotModule("key", moduleOf(QUERIES, k), asKey),
-    ...slotModule("value", moduleOf(QUERIES, v), asValue),
+    ...slotModule("key", moduleOf(QUERIES, k), AS_KEY),
+    ...slotModule("value", moduleOf(QUERIES, v), AS_VALUE),
     ...slotModule("output", moduleOf(OUTPUTS, o)),
     ...(sequence && { "package::slots::sequence": SEQUENCES[sequence] }),
     ...(slots.tables && {
@@ -157,18 +157,18 @@ export function slotModules(slots: SlotChoice): ModuleMap {
 
 /** The slot `query` of a kernel that works in place: it reads what the output holds. */
 export function inPlaceModule(access: Access): ModuleMap {
-  return slotModule("query", queryModule(access), asOutput);
+  return slotModule("query", queryModule(access), AS_OUTPUT);
 }
 
 /** A module for a slot, under the names of the slot; nothing where the default stays. */
-function slotModule(
-  slot: string,
-  module: ModuleSource | undefined,
-  rename = (text: string) => text,
-): ModuleMap {
+function slotModule(slot: string, module: ModuleSource | undefined, rename?: Renames): ModuleMap {
   if (!module) return {};
   return {
-    [`package::slots::${slot}`]: { name: `${module.name} as ${slot}`, text: rename(module.text) },
+    [`package::slots::${slot}`]: {
+      ...module,
+      name: `${module.name} as ${slot}`,
+      ...(rename && { rename }),
+    },
   };
 }
 

@@ -1,7 +1,8 @@
 // The linker: turns a root shader and the modules it imports into one WGSL text, and maps positions
 // in that text back to the files people wrote. The language is WGSL plus WESL's
 // `import package::a::b::{X, Y};` and nothing else. A shader is specialised by passing other text
-// for a module path (a "slot"), never by rewriting text.
+// for a module path (a "slot"), or by linking a module under other names (`rename`), never by
+// rewriting text.
 //
 // Names live in one flat namespace: a clash is reported, not renamed. Imports and directives are
 // blanked rather than removed, so a line of the output is a line of its source.
@@ -18,10 +19,23 @@ export type ModuleMap = Readonly<Record<string, string | ModuleSource>>;
 export interface ModuleSource {
   readonly name: string;
   readonly text: string;
+  /** Names under which it is linked, in place of those in the text. */
+  readonly rename?: Renames;
   /** Modules that the text uses without importing them. */
   readonly uses?: readonly string[];
   /** For the text of a user, in place of `text`. */
   readonly guest?: GuestModule;
+}
+
+/** Names of a module that are linked as others. */
+export interface Renames {
+  /**
+   * A name of the text, or `@binding(n)`, to what stands there instead: a name, or an expression
+   * that isn't imported. The text must have the name, unless it ends in "?" here.
+   */
+  readonly names: Readonly<Record<string, string>>;
+  /** New names that the text, if it declares them, imports from these modules instead. */
+  readonly imported?: Readonly<Record<string, string>>;
 }
 
 /** A module whose lines are made when the names of all others are known. */
@@ -65,7 +79,8 @@ interface Module {
 }
 
 const IMPORT = /\bimport\s+([^;]*);/g;
-const IMPORT_BODY = /^((?:\w+::)+)(?:(\w+)|\{([\w\s,]*)\})$/;
+const IMPORT_BODY = /^((?:\w+::)+)(?:(\w+)|\{([\w\s,.]*)\})$/;
+const RENAMED = /@binding\(\d+\)|[A-Za-z_]\w*/g;
 const DIRECTIVE = /^[ \t]*(?:enable|requires|diagnostic)\b[^;]*;/gm;
 const DECLARATION = /[{}]|\b(?:fn|struct|alias|const|override|var(?:\s*<[^>]*>)?)\s+(\w+)/g;
 
@@ -115,7 +130,7 @@ export function link(root: string, modules: ModuleMap, options: LinkOptions = {}
 function parse(path: string, source: string | ModuleSource): Module {
   const given: ModuleSource =
     typeof source === "string" ? { name: fileName(path), text: source } : source;
-  const { name, text, uses = [], guest } = given;
+  const { name, uses = [], guest, rename } = given;
   const used = uses.map((from): Import => ({ from, names: [], line: 1 }));
   if (guest)
     return {
@@ -126,11 +141,12 @@ function parse(path: string, source: string | ModuleSource): Module {
       lines: [],
       guest,
     };
+  const text = rename ? renamed(name, given.text, rename.names) : given.text;
   const code = blankComments(text);
   const lineOf = (offset: number) => code.slice(0, offset).split("\n").length;
   const blanks: [start: number, end: number][] = [];
 
-  const imports = [...code.matchAll(IMPORT)].map((match): Import => {
+  const imports = [...code.matchAll(IMPORT)].flatMap((match): Import[] => {
     const line = lineOf(match.index);
     const body = IMPORT_BODY.exec(match[1].trim());
     if (!body)
@@ -141,7 +157,10 @@ function parse(path: string, source: string | ModuleSource): Module {
       );
     blanks.push([match.index, match.index + match[0].length]);
     const names = (body[2] ?? body[3] ?? "").split(",").map((item) => item.trim());
-    return { from: body[1].slice(0, -2), names: names.filter(Boolean), line };
+    const imported = names.filter((item) => /^\w+$/.test(item));
+    // What was renamed to an expression comes from nowhere.
+    const isNone = names.some((item) => item.includes(".")) && !imported.length;
+    return isNone ? [] : [{ from: body[1].slice(0, -2), names: imported, line }];
   });
   const directives = [...code.matchAll(DIRECTIVE)].map((match): Line => {
     blanks.push([match.index, match.index + match[0].length]);
@@ -151,6 +170,12 @@ function parse(path: string, source: string | ModuleSource): Module {
   const declared = new Map<string, number>();
   for (const { name: declaredName, offset } of declarations(code)) {
     const line = lineOf(offset);
+    const from = rename?.imported?.[declaredName];
+    if (from !== undefined) {
+      blanks.push(extentOf(code, offset));
+      imports.push({ from, names: [declaredName], line });
+      continue;
+    }
     if (declared.has(declaredName)) throw located(name, line, `${declaredName} is declared twice`);
     declared.set(declaredName, line);
   }
@@ -163,6 +188,36 @@ function parse(path: string, source: string | ModuleSource): Module {
     .split("\n")
     .map((line, index): Line => ({ text: line.trimEnd(), module: name, line: index + 1 }));
   return { name, imports: [...used, ...imports], directives, declared, lines, guest };
+}
+
+/** Applies the renames of a module. Throws FoveaError("shader") if it lacks one of the names. */
+function renamed(module: string, text: string, names: Renames["names"]): string {
+  const to = new Map<string, string>();
+  const missing = new Set<string>();
+  for (const [name, other] of Object.entries(names)) {
+    const plain = name.replace("?", "");
+    to.set(plain, other);
+    if (plain === name) missing.add(name);
+  }
+  const result = text.replace(RENAMED, (word) => {
+    missing.delete(word);
+    return to.get(word) ?? word;
+  });
+  if (missing.size === 0) return result;
+  throw located(module, 1, `has no ${[...missing].join(", ")}, which is to be renamed`);
+}
+
+/** Where the declaration lies whose name stands at `offset` of a text without comments. */
+function extentOf(code: string, offset: number): [start: number, end: number] {
+  const start = code.lastIndexOf("\n", offset) + 1;
+  let depth = 0;
+  let end = offset;
+  for (; end < code.length; end++) {
+    if (code[end] === "{") depth++;
+    else if (code[end] === "}") depth--;
+    if (depth === 0 && (code[end] === ";" || code[end] === "}")) break;
+  }
+  return [start, end + 1];
 }
 
 /** The module-scope names of a text without comments, and where they are declared. */

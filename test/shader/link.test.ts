@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { FoveaError } from "../../src/errors.ts";
-import { link, type ModuleMap } from "../../src/shader/link.ts";
+import { link, type ModuleMap, type Renames } from "../../src/shader/link.ts";
 import { blankComments } from "../../src/shader/source.ts";
 
 const MODULES: ModuleMap = {
@@ -78,6 +78,77 @@ describe("link", () => {
       "package::lib::math": MODULES["package::lib::math"],
     });
     expect(code).toContain("fn twice");
+  });
+});
+
+describe("link of a module under other names", () => {
+  const row = [
+    "import package::slots::config::{SIZE};",
+    "@group(0) @binding(1) var<storage, read> q: array<u32>;  // [M, SIZE]",
+    "fn word_of_q(at: u32) -> u32 {",
+    "  if (at > 1u) { return q[1]; }",
+    "  return q[at];",
+    "}",
+    "fn load_q() -> u32 { return word_of_q(0u) + SIZE; }",
+  ].join("\n");
+  const linked = (rename: Renames, load = "load_q", more: ModuleMap = {}) =>
+    link("package::main", {
+      ...MODULES,
+      "package::main": `import package::slots::query::{${load}};\nfn main() { ${load}(); }`,
+      "package::slots::query": { name: "query renamed", text: row, rename },
+      ...more,
+    });
+
+  it("renames whole names and bindings, in comments too", () => {
+    const { code } = linked(
+      {
+        names: {
+          q: "k",
+          load_q: "load_k",
+          word_of_q: "word_of_k",
+          "@binding(1)": "@binding(2)",
+          "M?": "N",
+          "ABSENT?": "X",
+        },
+      },
+      "load_k",
+    );
+    expect(code).toContain("@group(0) @binding(2) var<storage, read> k: array<u32>;  // [N, SIZE]");
+    expect(code).toContain("fn load_k() -> u32 { return word_of_k(0u) + SIZE; }");
+    expect(code).not.toMatch(/\bq\b|_q\b/);
+  });
+
+  it("does not import what an expression stands for", () => {
+    const { code } = linked({ names: { SIZE: "params.width" } });
+    expect(code).toContain("return word_of_q(0u) + params.width; }");
+    expect(code).not.toContain("const SIZE");
+  });
+
+  it("imports a declaration of another module in place of its own", () => {
+    const output = "package::slots::output";
+    const { code, locate } = linked(
+      {
+        names: { q: "o", word_of_q: "word_of_o" },
+        imported: { o: output, word_of_o: output, absent: output },
+      },
+      "load_q",
+      {
+        [output]: "var<workgroup> o: u32;\nfn word_of_o(at: u32) -> u32 { return o + at; }",
+      },
+    );
+    expect(code.match(/fn word_of_o/g)).toHaveLength(1);
+    expect(code).not.toContain("var<storage");
+    const line = code.split("\n").findIndex((text) => text.includes("fn load_q")) + 1;
+    expect(locate(line)).toEqual({ module: "query renamed", line: 7, rewritten: false });
+  });
+
+  it("fails if the module has no such name, or the other module lacks it", () => {
+    expect(() => linked({ names: { q: "k", quary: "key", "@binding(7)": "x" } })).toThrow(
+      "query renamed:1: has no quary, @binding(7), which is to be renamed",
+    );
+    expect(() => linked({ names: { q: "o" }, imported: { o: "package::lib::math" } })).toThrow(
+      "declares no o",
+    );
   });
 });
 

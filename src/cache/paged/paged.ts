@@ -8,7 +8,6 @@ import type { CacheAppendPlan } from "../append.ts";
 import type { AppendProblem } from "../append_problem.ts";
 import type { AppendOptions } from "../append_queue.ts";
 import { checkAlive, PagedBatch } from "./batch.ts";
-import { createPagedKvCache } from "./create.ts";
 import { checkedEntries } from "./entries.ts";
 import type { PagedParts } from "./parts.ts";
 
