@@ -3,7 +3,8 @@
 
 import { paramsBuffer, settle } from "../gpu/buffers.ts";
 import { checkBindings, compileKernel } from "../gpu/pipelines.ts";
-import type { Access, SlotChoice } from "../kernels/slots.ts";
+import type { Access } from "../kernels/access.ts";
+import type { SlotChoice } from "../kernels/slots.ts";
 import { accessOf } from "../plan/access.ts";
 import type { Operand, Operands } from "../plan/operand.ts";
 import { memoryOf } from "../plan/operand_checks.ts";

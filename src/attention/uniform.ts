@@ -2,8 +2,9 @@
 // is cut into.
 
 import { isSoftware } from "../gpu/device.ts";
+import { isAligned } from "../kernels/access.ts";
 import { PARAMS, type Params } from "../kernels/params.ts";
-import { isAligned, type SlotChoice } from "../kernels/slots.ts";
+import type { SlotChoice } from "../kernels/slots.ts";
 import { addresses, rowAddresses } from "../plan/access.ts";
 import type { Operands } from "../plan/operand.ts";
 import type { CompiledStage } from "../plan/plan.ts";

@@ -1,5 +1,6 @@
 // The uniforms of an append: which kernel it takes, and what that kernel's structs hold.
 
+import { isAligned } from "../kernels/access.ts";
 import {
   ADVANCE_PARAMS,
   ALL_ROWS,
@@ -8,13 +9,12 @@ import {
   rowWeights,
 } from "../kernels/cache.ts";
 import { PARAMS, type Params } from "../kernels/params.ts";
-import { isAligned } from "../kernels/slots.ts";
 import { COPY, copyValues } from "../kernels/tables.ts";
 import { accessOf, addresses } from "../plan/access.ts";
 import type { Operand } from "../plan/operand.ts";
 import { UNIFORM_STRIDE } from "../plan/work.ts";
 import { positionParams } from "../positions/positions.ts";
-import type { Dtype, KernelSource } from "../types.ts";
+import type { FloatDtype, KernelSource } from "../types.ts";
 import type { AppendTarget, ResolvedAppend } from "./append_problem.ts";
 
 /** What the kernel is specialised by. */
@@ -38,7 +38,7 @@ export function choiceOf(
     rotary: rotary?.choice,
     positions: operands.has("positionIds"),
     layout: source,
-    dtype: source.quantised ? "f32" : (source.k.dtype as Exclude<Dtype, "u32" | "i32" | "u8">),
+    dtype: source.quantised ? "f32" : (source.k.dtype as FloatDtype),
   };
 }
 

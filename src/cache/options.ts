@@ -5,6 +5,7 @@ import type { Numbers, OptionNames, Taken } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { takeOptions } from "../options.ts";
 import type { RotaryOptions } from "../positions/rotary_options.ts";
+import type { FloatDtype } from "../types.ts";
 
 /** Options of `fork` of a cache. */
 export interface ForkOptions {
@@ -18,7 +19,7 @@ export interface ForkOptions {
 export const FORK_OPTIONS: OptionNames<ForkOptions> = { lengths: "any", label: "string" };
 
 /** How a cache stores the elements of k and v. */
-export type CacheDtype = "f32" | "f16" | "bf16" | "int8" | "int4";
+export type CacheDtype = FloatDtype | "int8" | "int4";
 
 /**
  * RMSNorm of the rows of q and k, before they are rotated: x / sqrt(mean x^2 + epsilon) * weight.

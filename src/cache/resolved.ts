@@ -2,6 +2,7 @@
 
 import { check, show } from "../errors.ts";
 import type { Taken } from "../given.ts";
+import { FLOATS } from "../gpu/dtypes.ts";
 import { tensor } from "../gpu/make_tensor.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { quantisedWords } from "../kernels/cache.ts";
@@ -14,6 +15,7 @@ import {
   type RotaryOptions,
   resolveRotary,
 } from "../positions/rotary_options.ts";
+import type { FloatDtype } from "../types.ts";
 import type { CacheRotary, ResolvedNorm } from "./append_problem.ts";
 import type { KvCacheOptions, QkNorm, RowOptions } from "./options.ts";
 import { checkStateSize, STATE_LIMIT } from "./state.ts";
@@ -42,7 +44,7 @@ export interface ResolvedCache {
 
 /** How a row is stored. */
 export interface ResolvedRows {
-  readonly dtype: "f32" | "f16" | "bf16" | "u32";
+  readonly dtype: FloatDtype | "u32";
   readonly quantised: Quantisation | undefined;
   /** Elements of a row of k and v, padding included. */
   readonly kElements: number;
@@ -103,6 +105,9 @@ export function whole(
   );
 }
 
+/** Bits of an element of the quantised types. */
+const BITS = { int8: 8, int4: 4 } as const;
+
 /** How rows of these head dims are stored. */
 export function resolveRows(
   label: string,
@@ -112,11 +117,11 @@ export function resolveRows(
 ): ResolvedRows {
   const { dtype = "f32", groupSize } = options;
   check(
-    ["f32", "f16", "bf16", "int8", "int4"].includes(dtype),
+    FLOATS.includes(dtype as FloatDtype) || Object.hasOwn(BITS, dtype),
     "argument",
     () => `${label}: dtype must be "f32", "f16", "bf16", "int8" or "int4", got ${show(dtype)}.`,
   );
-  if (dtype === "f32" || dtype === "f16" || dtype === "bf16") {
+  if (dtype !== "int8" && dtype !== "int4") {
     check(
       groupSize === undefined,
       "argument",
@@ -137,7 +142,7 @@ export function resolveRows(
     );
     return size;
   };
-  const bits = dtype === "int8" ? 8 : 4;
+  const bits = BITS[dtype];
   const quantised: Quantisation = { bits, groupK: group("k", headDim), groupV: group("v", vDim) };
   return {
     dtype: "u32",

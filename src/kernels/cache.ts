@@ -15,12 +15,13 @@ import queryNone from "../../shaders/variants/query_none.wesl?raw";
 import { link, type ModuleMap, type ModuleSource } from "../shader/link.ts";
 import { configModule, constantsModule, MODULES } from "../shader/modules.ts";
 import { AS_CACHED_VALUE, AS_WIDE_AS_QUERIES } from "../shader/renames.ts";
-import type { Binding, KernelSource } from "../types.ts";
+import type { Binding, FloatDtype, KernelSource } from "../types.ts";
+import type { Access } from "./access.ts";
 import { type KvLayout, kvPlaceConstants, kvPlaceModules } from "./kv_access.ts";
 import { positionBindings, positionModules } from "./rotary.ts";
 import { type RotaryChoice, rotaryBindings, rotaryModules } from "./rotary_angles.ts";
 import { inPlaceModule, outputModule, slotModules } from "./slot_modules.ts";
-import { type Access, slotConstants } from "./slots.ts";
+import { slotConstants } from "./slots.ts";
 import { UniformStruct } from "./uniform.ts";
 
 const WG_SIZE = 64;
@@ -45,7 +46,7 @@ export interface AppendChoice {
   readonly positions: boolean;
   readonly layout: KvLayout;
   /** Of the rows of the cache, if they are no integers. */
-  readonly dtype: "f32" | "f16" | "bf16";
+  readonly dtype: FloatDtype;
 }
 
 /** Lanes that share a row, and rows of a workgroup. */

@@ -24,9 +24,9 @@ import { link, type ModuleMap } from "../shader/link.ts";
 import { constantsModule, MODULES } from "../shader/modules.ts";
 import { asOperand } from "../shader/renames.ts";
 import type { Binding, KernelSource } from "../types.ts";
+import { type Access, isBf16 } from "./access.ts";
 import { KernelCache } from "./kernel_cache.ts";
 import { queryModule, slotModules } from "./slot_modules.ts";
-import type { Access } from "./slots.ts";
 import { UniformStruct } from "./uniform.ts";
 
 export type LinearKernel = "states" | "scan" | "output" | "recurrent" | "copy";
@@ -187,12 +187,12 @@ function constantsOf(
     READS[kernel].includes(name),
   );
   const bf16 = Object.fromEntries(
-    reads.map((name) => [`${name.toUpperCase()}_BF16`, spec[name].startsWith("bf16")]),
+    reads.map((name) => [`${name.toUpperCase()}_BF16`, isBf16(spec[name])]),
   );
   const read = { ...shared, ELU: elu, ...bf16 };
   const columns = { K_COLS: columnsOf(headDim), V_COLS: columnsOf(vDim) };
   if (kernel === "states") return { ...read, ...columns };
-  const written = { ...read, O_BF16: spec.o.startsWith("bf16") };
+  const written = { ...read, O_BF16: isBf16(spec.o) };
   if (kernel === "output")
     return { ...written, V_COLS: columns.V_COLS, ROWS: rows, CAUSAL: causal };
   return {

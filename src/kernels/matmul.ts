@@ -9,10 +9,11 @@ import { check } from "../errors.ts";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
+import type { Access } from "./access.ts";
 import type { TileLimits } from "./forward_tiles.ts";
 import { KernelCache } from "./kernel_cache.ts";
 import { slotModules } from "./slot_modules.ts";
-import { type Access, PLAIN, slotBindings, slotConstants } from "./slots.ts";
+import { PLAIN, slotBindings, slotConstants } from "./slots.ts";
 
 /** Lanes of a workgroup. */
 const LANES = { tiles: { x: 8, y: 8 }, quads: { x: 1, y: 4 } } as const;

@@ -8,11 +8,12 @@ import queryNone from "../../shaders/variants/query_none.wesl?raw";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { configModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
+import type { Access } from "./access.ts";
 import { KernelCache } from "./kernel_cache.ts";
 import { positionBindings, positionModules } from "./rotary.ts";
 import { type RotaryChoice, rotaryBindings, rotaryModules } from "./rotary_angles.ts";
 import { inPlaceModule, slotModules } from "./slot_modules.ts";
-import { type Access, PLAIN, slotConstants } from "./slots.ts";
+import { PLAIN, slotConstants } from "./slots.ts";
 
 const WG_SIZE = 64;
 

@@ -9,7 +9,7 @@ import anglesCached from "../../shaders/variants/angles_cached.wesl?raw";
 import anglesTables from "../../shaders/variants/angles_tables.wesl?raw";
 import type { ModuleMap } from "../shader/link.ts";
 import { constantsModule } from "../shader/modules.ts";
-import type { Binding } from "../types.ts";
+import type { Binding, FloatDtype } from "../types.ts";
 
 /** What is compiled of a rotary embedding: not its frequencies. */
 export interface RotaryChoice {
@@ -22,7 +22,7 @@ export interface RotaryChoice {
   readonly sections?: readonly [t: number, h: number, w: number];
   readonly sectionsInterleaved?: boolean;
   /** Where cos and sin come from: our tables, or a caller's of this type. */
-  readonly angles: "tables" | "f32" | "f16" | "bf16";
+  readonly angles: "tables" | FloatDtype;
 }
 
 /**

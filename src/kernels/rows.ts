@@ -10,9 +10,9 @@ import { link, type ModuleMap, type ModuleSource } from "../shader/link.ts";
 import { constantsModule } from "../shader/modules.ts";
 import { asNoRows, asReadRows, asWrittenRows } from "../shader/renames.ts";
 import type { Binding, KernelSource } from "../types.ts";
+import { type Access, isBf16 } from "./access.ts";
 import { KernelCache } from "./kernel_cache.ts";
 import { outputModule, queryModule } from "./slot_modules.ts";
-import type { Access } from "./slots.ts";
 import { UniformStruct } from "./uniform.ts";
 
 /** The tensors of rows that these kernels have, by their bindings from 1 on. */
@@ -67,7 +67,7 @@ export function rowModules({ tensors, constants, modules }: RowSpecialisation): 
   });
   const bf16 = SLOTS.map((name) => [
     `${name.toUpperCase()}_BF16`,
-    tensors[name]?.startsWith("bf16") ?? false,
+    isBf16(tensors[name] ?? "dense"),
   ]);
   return {
     "package::lib::params": rowParams,

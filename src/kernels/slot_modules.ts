@@ -39,13 +39,8 @@ import walkBlocks from "../../shaders/variants/walk_blocks.wesl?raw";
 import { type Guest, guestLines } from "../shader/guests.ts";
 import type { ModuleMap, ModuleSource, Renames } from "../shader/link.ts";
 import { AS_KEY, AS_OUTPUT, AS_VALUE } from "../shader/renames.ts";
-import {
-  type Access,
-  CAPTURES_AT,
-  type FunctionKind,
-  type FunctionText,
-  type SlotChoice,
-} from "./slots.ts";
+import { ACCESSES, type Access } from "./access.ts";
+import { CAPTURES_AT, type FunctionKind, type FunctionText, type SlotChoice } from "./slots.ts";
 
 const SEQUENCES = {
   batch: { name: "variants/sequence_batch.wesl", text: sequenceBatch },
@@ -72,21 +67,21 @@ export const COMPARED_KEY_STORED: ModuleSource = {
   text: comparedKeyStored,
 };
 
+type FormModules = Readonly<Partial<Record<(typeof ACCESSES)[Access]["form"], ModuleSource>>>;
 /** Modules of the slot `query`, and of `output`, for each access but the default. */
-const QUERIES: Readonly<Record<string, ModuleSource>> = {
+const QUERIES: FormModules = {
   strided: { name: "variants/query_strided.wesl", text: queryStrided },
   packed: { name: "variants/query_half.wesl", text: queryHalf },
   "packed-strided": { name: "variants/query_half_strided.wesl", text: queryHalfStrided },
   f16: { name: "variants/query_f16.wesl", text: queryF16 },
 };
-const OUTPUTS: Readonly<Record<string, ModuleSource>> = {
+const OUTPUTS: FormModules = {
   strided: { name: "variants/output_strided.wesl", text: outputStrided },
   packed: { name: "variants/output_half.wesl", text: outputHalf },
   "packed-strided": { name: "variants/output_half_strided.wesl", text: outputHalfStrided },
   f16: { name: "variants/output_f16.wesl", text: outputF16 },
 };
-const moduleOf = (modules: typeof QUERIES, access: Access) =>
-  modules[access.replace(/^b?f16-/, "")];
+const moduleOf = (modules: FormModules, access: Access) => modules[ACCESSES[access].form];
 
 /**
  * The module of the slot `query` for an access, to be renamed for another tensor that is read

@@ -3,23 +3,8 @@
 
 import type { GuestPart } from "../shader/guests.ts";
 import type { Binding } from "../types.ts";
+import { type Access, isBf16 } from "./access.ts";
 import type { KvAccess } from "./kv_access.ts";
-
-/**
- * How the rows of a tensor are read or written: f32 as sequences of aligned vec4s or element by
- * element, f16 and bf16 likewise from words of two, f16 as sequences of aligned vec4s where the
- * device has the type, and words as a cache reads them.
- */
-export type Access =
-  | "dense"
-  | "strided"
-  | `${"f16" | "bf16"}-${"packed" | "packed-strided"}`
-  | "f16"
-  | "words";
-
-/** Whether rows are addressed in units of four elements. */
-export const isAligned = (access: Access): boolean =>
-  access !== "words" && !access.endsWith("strided");
 
 /** Types that a function of a user may capture. */
 export type CaptureType = "f32" | "i32" | "u32";
@@ -142,10 +127,10 @@ export function slotConstants(slots: SlotChoice): Readonly<Record<string, boolea
     DROPOUT: slots.dropout ?? false,
     ROW_MAX: slots.rowMax ?? false,
     LARGE_SCALE: slots.largeScale ?? false,
-    Q_BF16: slots.q.startsWith("bf16"),
-    K_BF16: slots.k.startsWith("bf16"),
-    V_BF16: slots.v.startsWith("bf16"),
-    O_BF16: slots.o.startsWith("bf16"),
+    Q_BF16: isBf16(slots.q),
+    K_BF16: isBf16(slots.k),
+    V_BF16: isBf16(slots.v),
+    O_BF16: isBf16(slots.o),
   };
 }
 

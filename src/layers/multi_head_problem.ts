@@ -8,7 +8,7 @@ import { check, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
 import { resolveSpec, Tensor } from "../gpu/tensor.ts";
 import { checkedSpec, expectApart, expectShape, FLOATS, type ResolvedSpec } from "../plan/specs.ts";
-import type { Dtype, TensorSpec } from "../types.ts";
+import type { Dtype, FloatDtype, TensorSpec } from "../types.ts";
 import { type BooleanMasks, type ResolvedMask, resolveMasks } from "./boolean_masks.ts";
 import type { MultiHeadSizes } from "./multi_head_sizes.ts";
 
@@ -50,7 +50,7 @@ export interface MultiHeadProblem extends Omit<ScoreOptions, "mask">, BooleanMas
    * What the projected q, k and v, and the output of the heads, are stored as between the kernels.
    * Default `"f32"`.
    */
-  readonly storage?: "f32" | "f16" | "bf16";
+  readonly storage?: FloatDtype;
   /**
    * Floating-point operations after which a dispatch is cut in two, as for attention. Default 2^36.
    */

@@ -1,6 +1,7 @@
 // The dispatches of linear attention. The tokens run in segments that share one workspace and hand
 // a state on, so that neither memory nor the work of a dispatch grows with their number.
 
+import { isAligned } from "../kernels/access.ts";
 import {
   LINEAR_LANES,
   LINEAR_PARAMS,
@@ -11,7 +12,6 @@ import {
   scanBlocks,
   stateVec4s,
 } from "../kernels/linear.ts";
-import { isAligned } from "../kernels/slots.ts";
 import type { UniformValues } from "../kernels/uniform.ts";
 import { addresses } from "../plan/access.ts";
 import type { Operand } from "../plan/operand.ts";

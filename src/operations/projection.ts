@@ -5,6 +5,7 @@ import { readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { tileLimits } from "../gpu/device.ts";
 import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
+import { isAligned } from "../kernels/access.ts";
 import {
   chooseMatmulTile,
   type MatmulSpecialisation,
@@ -12,7 +13,6 @@ import {
   matmulTileSize,
 } from "../kernels/matmul.ts";
 import type { Params } from "../kernels/params.ts";
-import { isAligned } from "../kernels/slots.ts";
 import { accessOf, addresses } from "../plan/access.ts";
 import { type OneKernel, planOneKernel, planTensors } from "../plan/one_kernel.ts";
 import { Plan } from "../plan/plan.ts";

@@ -2,6 +2,7 @@
 // joined where no tensor's memory tells them apart.
 
 import { check } from "../errors.ts";
+import { isAligned } from "../kernels/access.ts";
 import {
   ROW_PARAMS,
   ROW_TENSORS,
@@ -9,7 +10,6 @@ import {
   type RowTensor,
   rowLanes,
 } from "../kernels/rows.ts";
-import { isAligned } from "../kernels/slots.ts";
 import type { UniformValues } from "../kernels/uniform.ts";
 import { accessOf, addresses } from "../plan/access.ts";
 import { bindingBase, type ResolvedSpec } from "../plan/specs.ts";

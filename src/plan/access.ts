@@ -1,7 +1,7 @@
 // How kernels reach the rows of a tensor: by vec4s, by elements or by halves of words, and from
 // where.
 
-import type { Access } from "../kernels/slots.ts";
+import { ACCESSES_OF, type Access } from "../kernels/access.ts";
 import type { Layout } from "../types.ts";
 import type { Operand } from "./operand.ts";
 import { reorder } from "./specs.ts";
@@ -19,11 +19,9 @@ export function isDense({ spec, base }: Pick<Operand, "spec" | "base">): boolean
 
 /** How the rows of an operand are read or written on this device. */
 export function accessOf(device: GPUDevice, operand: Pick<Operand, "spec" | "base">): Access {
-  const { dtype } = operand.spec;
-  const aligned = isDense(operand);
-  if (dtype !== "f16" && dtype !== "bf16") return aligned ? "dense" : "strided";
-  if (dtype === "f16" && aligned && device.features.has("shader-f16")) return "f16";
-  return aligned ? `${dtype}-packed` : `${dtype}-packed-strided`;
+  const { native, aligned, strided } = ACCESSES_OF[operand.spec.dtype];
+  if (!isDense(operand)) return strided;
+  return native && device.features.has("shader-f16") ? native : aligned;
 }
 
 /**

@@ -4,9 +4,9 @@ import { check } from "../errors.ts";
 import { readOptions, type Taken } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
+import { isAligned } from "../kernels/access.ts";
 import { type RotarySpecialisation, rotaryKernel, rotaryWorkgroups } from "../kernels/rotary.ts";
 import { angleTables, angleTablesShape } from "../kernels/rotary_angles.ts";
-import { isAligned } from "../kernels/slots.ts";
 import { accessOf, addresses } from "../plan/access.ts";
 import {
   type OneKernel,

@@ -15,7 +15,7 @@ import {
   reorder,
   toBhmd,
 } from "../plan/specs.ts";
-import type { Layout, TensorSpec } from "../types.ts";
+import type { FloatDtype, Layout, TensorSpec } from "../types.ts";
 import {
   POSITION_OPTIONS,
   type PositionOptions,
@@ -150,7 +150,7 @@ export function resolveRotaryProblem(problem: Taken<RotaryProblem>): ResolvedRot
   const where = given?.offsets ? { positionOffset: given.offsets } : problem;
   const streams = rotary.sections ? 3 : 1;
   const { rotaryDim, interleaved, sections, sectionsInterleaved } = rotary;
-  const angles = given ? (given.caches.cos.dtype as "f32" | "f16" | "bf16") : "tables";
+  const angles = given ? (given.caches.cos.dtype as FloatDtype) : "tables";
   return {
     label,
     layout,

@@ -1,0 +1,55 @@
+// The ways in which kernels reach the rows of a tensor, and which of them each element type has.
+
+import type { Dtype } from "../types.ts";
+
+interface AccessFacts {
+  /** Rows are addressed in units of four elements; otherwise in elements, or as a cache has them. */
+  readonly aligned: boolean;
+  /** The modules of the slots `query` and `output` that reach them so (slot_modules.ts). */
+  readonly form: "dense" | "strided" | "packed" | "packed-strided" | "f16" | "words";
+  /** Elements are bf16: a constant of the modules that unpack words. */
+  readonly bf16: boolean;
+}
+
+/**
+ * f32 as sequences of aligned vec4s or element by element; f16 and bf16 likewise from words of two;
+ * f16 as sequences of aligned vec4s if the device has the type; words as a cache reads them.
+ */
+export const ACCESSES = {
+  dense: { aligned: true, form: "dense", bf16: false },
+  strided: { aligned: false, form: "strided", bf16: false },
+  "f16-packed": { aligned: true, form: "packed", bf16: false },
+  "f16-packed-strided": { aligned: false, form: "packed-strided", bf16: false },
+  "bf16-packed": { aligned: true, form: "packed", bf16: true },
+  "bf16-packed-strided": { aligned: false, form: "packed-strided", bf16: true },
+  f16: { aligned: true, form: "f16", bf16: false },
+  words: { aligned: false, form: "words", bf16: false },
+} as const satisfies Readonly<Record<string, AccessFacts>>;
+
+export type Access = keyof typeof ACCESSES;
+
+/** Whether rows are addressed in units of four elements. */
+export const isAligned = (access: Access): boolean => ACCESSES[access].aligned;
+
+/** Whether the elements are bf16. */
+export const isBf16 = (access: Access): boolean => ACCESSES[access].bf16;
+
+interface DtypeAccesses {
+  /** For rows of aligned vec4s, on devices that have the type (shader-f16). */
+  readonly native?: Access;
+  /** For rows of aligned vec4s. */
+  readonly aligned: Access;
+  readonly strided: Access;
+}
+
+const WORDS: DtypeAccesses = { aligned: "dense", strided: "strided" };
+
+/** The accesses of each element type. */
+export const ACCESSES_OF: Readonly<Record<Dtype, DtypeAccesses>> = {
+  f32: WORDS,
+  i32: WORDS,
+  u32: WORDS,
+  u8: WORDS,
+  f16: { native: "f16", aligned: "f16-packed", strided: "f16-packed-strided" },
+  bf16: { aligned: "bf16-packed", strided: "bf16-packed-strided" },
+};
