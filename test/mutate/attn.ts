@@ -70,8 +70,15 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "shaders/decode_quads.wesl",
-    text: "marked(weight, vec4f(own_score[r])).x",
-    replacement: "weight.x",
+    text: "marked_weight(exp2((own_score[r] - m_next) * SCORE_LOG2), own_score[r])",
+    replacement: "exp2((own_score[r] - m_next) * SCORE_LOG2)",
+    tests,
+    filter: "a NaN that a row sees.*decode-4-quad",
+  },
+  {
+    file: "shaders/lib/mask.wesl",
+    text: "select(vec4u(0xffffffffu), vec4u(), bitcast<vec4u>(p) == vec4u(UNSEEN))",
+    replacement: "select(vec4u(0xffffffffu), vec4u(), p == vec4f())",
     tests,
     filter: "a NaN that a row sees.*decode-4-quad",
   },
@@ -98,7 +105,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "shaders/decode_quads.wesl",
-    text: "const BLOCK_TILES = max(BLOCK_KEYS / KV_STEP, 1u);",
+    text: "const BLOCK_TILES = BLOCK_KEYS / 4u;",
     replacement: "const BLOCK_TILES = 100000u;",
     tests,
     filter: "sums over many keys.* decode-4-quad",
