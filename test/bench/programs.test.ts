@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { main as against } from "../../bench/against.ts";
 import { main as bench } from "../../bench/bench.ts";
 import { readNpy, writeNpy } from "../../bench/files/npy.ts";
 import { readSafetensors, writeSafetensors } from "../../bench/files/safetensors.ts";
@@ -155,6 +156,21 @@ describe("npm start -- --input", () => {
     const { code, out } = await run("start", "--help");
     expect(out).toContain("npm start -- --input qkv.safetensors");
     expect(code).toBe(0);
+  });
+});
+
+describe("npm run against", () => {
+  it("checks and times this checkout and another one, here itself, in turns", async () => {
+    const { code, out } = await run("against", ".", "--case", "small", "--turns", "2");
+    expect(code).toBe(0);
+    expect(out).toMatch(/small S=16 H=1 +here.*there.*here \/ there: min [\d.]+, median [\d.]+/);
+  });
+
+  it("explains itself, and refuses what is no checkout", async () => {
+    expect(await refusal(against, "--help")).toBe("it ran");
+    expect(await refusal(against)).toMatch(/name the folder of another checkout/);
+    expect(await refusal(against, "shaders")).toMatch(/shaders\/src\/index\.ts is not one's/);
+    expect(await refusal(against, ".", "--turns", "none")).toMatch(/--turns/);
   });
 });
 
