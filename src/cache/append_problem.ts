@@ -66,7 +66,7 @@ export interface AppendProblem {
   /** [B, Hkv, M, Dv] */
   readonly v: TensorSpec;
   /**
-   * [B, H, M, D]: queries of the same tokens, to be normalised and rotated as k is, if the cache
+   * `[B, H, M, D]`: queries of the same tokens, to be normalised and rotated as k is, if the cache
    * does either.
    */
   readonly q?: TensorSpec;

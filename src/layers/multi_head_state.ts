@@ -16,7 +16,7 @@ import { Entries, type StateDict } from "./state_dict.ts";
 
 /** The state of PyTorch's nn.MultiheadAttention, by its names there. E = embed_dim. */
 export interface PyTorchMultiHead {
-  /** [3 E, E]: q, k and v, one after the other. */
+  /** `[3 E, E]`: q, k and v, one after the other. */
   readonly in_proj_weight?: WeightSource;
   /** [E, E], with `k_proj_weight` and `v_proj_weight` where kdim or vdim are not E. */
   readonly q_proj_weight?: WeightSource;

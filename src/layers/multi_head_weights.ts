@@ -34,11 +34,11 @@ export interface MultiHeadWeights {
   /** [output width, H * Dv]. Default: the output is that of the heads, side by side. */
   readonly output?: LinearWeights;
   /**
-   * [Hkv * D]: a learned key, projected already, that every query sees (PyTorch's add_bias_kv).
+   * `[Hkv * D]`: a learned key, projected already, that every query sees (PyTorch's add_bias_kv).
    * With `biasV`.
    */
   readonly biasK?: Tensor;
-  /** [Hkv * Dv]: its value. */
+  /** `[Hkv * Dv]`: its value. */
   readonly biasV?: Tensor;
 }
 

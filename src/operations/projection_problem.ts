@@ -13,12 +13,12 @@ import type { TensorSpec } from "../types.ts";
  */
 export interface ProjectionProblem {
   /**
-   * [..., K]: rows of K elements, with up to three axes before them. f32, f16 or bf16, as also all
+   * `[..., K]`: rows of K elements, with up to three axes before them. f32, f16 or bf16, as also all
    * others, each its own.
    */
   readonly x: TensorSpec;
   /**
-   * [N, K]: out x in, as in PyTorch. One that is stored [K, N], as in Keras and ONNX, is given as
+   * `[N, K]`: out x in, as in PyTorch. One that is stored [K, N], as in Keras and ONNX, is given as
    * `permute(1, 0)`. With the axes that x has before its rows, or 1 in place of one, a weight for
    * each: [B, H, N, K] for x [B, H, M, K].
    */

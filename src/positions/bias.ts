@@ -22,7 +22,7 @@ export interface BiasGates<T> {
   readonly update: T;
   /** [B, H, M, 1], before its sigmoid r */
   readonly reset: T;
-  /** [H, 1, 1]: w */
+  /** `[H, 1, 1]`: w */
   readonly scale: T;
 }
 

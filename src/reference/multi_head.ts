@@ -45,7 +45,7 @@ export interface ReferenceMultiHeadResult {
   /** [B, H, M] */
   readonly lse: Float64Array;
   /**
-   * [B, H, M, N']: probabilities before dropout, of the keys, the learned one and the one of zeros.
+   * `[B, H, M, N']`: probabilities before dropout, of the keys, the learned one and the one of zeros.
    */
   readonly weights: Float64Array;
 }

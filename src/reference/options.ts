@@ -112,7 +112,7 @@ export interface ReferenceOptions extends MaskOptions<ArrayLike<number>> {
   /** [H] or [B, H]: scores lose slope * |p - j|. */
   readonly alibiSlopes?: ArrayLike<number> | ReferenceTensor;
   readonly relativeBias?: ReferenceRelativeBias;
-  /** [H]: a logit per head that joins the denominator, and so the LSE, and nothing else. */
+  /** `[H]`: a logit per head that joins the denominator, and so the LSE, and nothing else. */
   readonly sinks?: ArrayLike<number>;
   /**
    * Packed sequences: entry b owns the queries cuSeqlensQ[b] .. cuSeqlensQ[b + 1] of q [1, H,

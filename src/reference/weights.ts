@@ -53,7 +53,7 @@ export function attentionScores(
 export interface ReferenceTopK {
   /** [rows, k], the best first; -1 where the row sees fewer keys. */
   readonly indices: Int32Array;
-  /** [rows, k]: the probabilities of these keys, 0 beside an index of -1. */
+  /** `[rows, k]`: the probabilities of these keys, 0 beside an index of -1. */
   readonly weights: Float64Array;
 }
 
