@@ -10,7 +10,7 @@ import { memoryOf } from "../plan/operand_checks.ts";
 import { type CompiledStage, Plan } from "../plan/plan.ts";
 import { attentionHooks } from "./bindings.ts";
 import type { PlanMemory } from "./memory.ts";
-import { isLargeScale } from "./problem.ts";
+import { isLargeScale } from "./resolve.ts";
 import type { ResolvedScores } from "./resolved.ts";
 import { dispatchesOf, type Stage } from "./uniform.ts";
 
@@ -31,7 +31,7 @@ export async function buildPlan(
     const stages: CompiledStage[] = [];
     const chunks: ArrayBuffer[] = [];
     let offset = 0;
-    const copier = copies.length ? import("./table_copy.ts") : undefined;
+    const copier = copies.length ? import("../scores/table_copy.ts") : undefined;
     const chosen = Promise.resolve(slots).then(stagesOf);
     const [norms, main, copying] = await Promise.all([normStages(resolved, slots), chosen, copier]);
     const planned = [...norms, ...main];

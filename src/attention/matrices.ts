@@ -18,7 +18,7 @@ import {
 import type { ModuleMap } from "../shader/link.ts";
 import { type Kernels, keysOf } from "./forward_kernels.ts";
 import { areRight } from "./matrix_probe.ts";
-import { isLargeScale } from "./problem.ts";
+import { isLargeScale } from "./resolve.ts";
 import type { ResolvedProblem } from "./resolved.ts";
 
 /**

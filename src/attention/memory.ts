@@ -4,8 +4,9 @@ import { Tensor, type TensorOptions, tensor } from "../gpu/tensor.ts";
 import type { Operand, Operands } from "../plan/operand.ts";
 import { checkOperand } from "../plan/operand_checks.ts";
 import { bindingBase, checkBindingLimit, type ResolvedSpec, reorder } from "../plan/specs.ts";
+import type { TableCopy, TablePlaces } from "../scores/resolved.ts";
 import type { AttentionProblem, ScoreProblem, TakenProblem, TakenScoreProblem } from "./problem.ts";
-import type { ResolvedProblem, ResolvedScores, TableCopy, TablePlaces } from "./resolved.ts";
+import type { ResolvedProblem, ResolvedScores } from "./resolved.ts";
 
 /** The tensors of a plan. */
 export interface PlanMemory {

@@ -31,10 +31,9 @@ import {
   ATTENTION_PROBLEM,
   type AttentionProblem,
   type Cached,
-  hasPlainScores,
-  isLargeScale,
   type TakenProblem,
 } from "./problem.ts";
+import { hasPlainScores, isLargeScale } from "./resolve.ts";
 import type { ResolvedProblem } from "./resolved.ts";
 
 /**

@@ -8,8 +8,9 @@ import { addresses, rowAddresses } from "../plan/access.ts";
 import type { Operands } from "../plan/operand.ts";
 import type { CompiledStage } from "../plan/plan.ts";
 import { cutWork, type Dispatch, UNIFORM_STRIDE } from "../plan/work.ts";
+import type { TablePlaces } from "../scores/resolved.ts";
 import type { KernelSource } from "../types.ts";
-import type { ResolvedScores, TablePlaces } from "./resolved.ts";
+import type { ResolvedScores } from "./resolved.ts";
 
 /** Operations of a dispatch by default: below a second of a slow device of the kind. */
 const MOST_FLOPS = { gpu: 2 ** 36, software: 2 ** 32 };

@@ -174,7 +174,7 @@ export async function planTopKKeys(
 
 async function prepareWeights(device: GPUDevice, problem: TakenWeights) {
   // Lists of heads and rows are tables, whatever the options.
-  const resolved = resolveWeights(problem, await import("./extended_features.ts"));
+  const resolved = resolveWeights(problem, await import("../scores/extended_features.ts"));
   const { stage, mean, lse, output, chosenHeads } = resolved;
   const turns = stage === "probabilities" && !lse ? 2 : 1;
   const asked: Asked[] = [
@@ -189,7 +189,7 @@ async function prepareWeights(device: GPUDevice, problem: TakenWeights) {
 }
 
 async function prepareTopKeys(device: GPUDevice, problem: TakenTopKeys) {
-  const resolved = resolveTopKeys(problem, await import("./extended_features.ts"));
+  const resolved = resolveTopKeys(problem, await import("../scores/extended_features.ts"));
   const result = (name: "indices" | "weights", dtype: "i32" | "f32"): Asked => {
     const spec = resolveSpec(name, { shape: resolved.shape, dtype });
     return { name, spec, given: undefined, written: true };

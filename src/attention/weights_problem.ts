@@ -13,10 +13,12 @@ import { resolveSpec } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
 import { ALL, MOST_KEYS, STAGES } from "../kernels/weights.ts";
 import { checkedSpec, expectApart, expectShape, type ResolvedSpec } from "../plan/specs.ts";
+import type { Extension } from "../scores/features.ts";
+import type { Table } from "../scores/resolved.ts";
 import type { TensorSpec } from "../types.ts";
-import type { Extension } from "./features.ts";
-import { type Cached, resolveScores, SCORE_PROBLEM, type ScoreProblem } from "./problem.ts";
-import type { ResolvedScores, Table } from "./resolved.ts";
+import { type Cached, SCORE_PROBLEM, type ScoreProblem } from "./problem.ts";
+import { resolveScores } from "./resolve.ts";
+import type { ResolvedScores } from "./resolved.ts";
 
 /**
  * How far a score has come: `"raw"` is scale * q.k of every used key, masked or not, and 0 past the

@@ -2,9 +2,9 @@
 
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { loadExtension } from "../../src/attention/features.ts";
-import { resolveProblem } from "../../src/attention/problem.ts";
+import { resolveProblem } from "../../src/attention/resolve.ts";
 import { createBlockMask, tensor } from "../../src/index.ts";
+import { loadExtension } from "../../src/scores/features.ts";
 import type { Case } from "../support/cases.ts";
 import { featuresOf } from "../support/features.ts";
 import { featureSets, problemsOf } from "./problems.ts";

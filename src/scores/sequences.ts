@@ -4,7 +4,7 @@
 import { check, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { ListOrTensor } from "../plan/specs.ts";
-import type { KvSource } from "./kv_source.ts";
+import type { CachedKeys } from "./cached_keys.ts";
 import type { TakenScores } from "./options.ts";
 import type { Table } from "./resolved.ts";
 import { countOf } from "./table_memory.ts";
@@ -22,7 +22,7 @@ export function sequenceTables(
   label: string,
   options: TakenScores,
   tensors: Sizes,
-  source?: KvSource,
+  source?: CachedKeys,
 ) {
   const packed = source
     ? packedQueries(label, options, tensors, source)
@@ -114,7 +114,7 @@ function packedQueries(
   label: string,
   options: TakenScores,
   { heads, seqQ, seqKv }: Sizes,
-  { batch }: KvSource,
+  { batch }: CachedKeys,
 ) {
   const { cuSeqlensQ, maxSeqlenQ } = options;
   if (!cuSeqlensQ) return undefined;

@@ -4,7 +4,7 @@
 
 import { check, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
-import type { KvSource } from "./kv_source.ts";
+import type { CachedKeys } from "./cached_keys.ts";
 import type { ScoreOptions, TakenScores } from "./options.ts";
 import type { Features, ResolvedSimilarity, TensorSizes } from "./resolved.ts";
 
@@ -89,7 +89,7 @@ export function resolveFeatures(
   label: string,
   options: TakenScores,
   tensors: TensorSizes,
-  source: KvSource | undefined,
+  source: CachedKeys | undefined,
   extension: Extension | undefined,
 ): Features {
   const { batch, rowsQ, rowsKv } = tensors;

@@ -11,7 +11,7 @@ import type { Params } from "../kernels/params.ts";
 import type { SlotChoice } from "../kernels/slots.ts";
 import type { Operand, Operands } from "../plan/operand.ts";
 import type { ScoreOptions } from "./options.ts";
-import type { ResolvedScores } from "./resolved.ts";
+import type { Features } from "./resolved.ts";
 
 /**
  * Adds the tensors that the functions of a problem captured, by their names with `add`, and gives
@@ -36,22 +36,22 @@ export function capturesOf(
 }
 
 /** The slots of a kernel beyond those of plain attention. */
-export function extendedSlots(problem: ResolvedScores): Partial<SlotChoice> {
-  const has = (option: string) => problem.tables.some(({ name }) => name === option);
-  const { mask, similarity } = problem;
+export function extendedSlots(features: Features): Partial<SlotChoice> {
+  const has = (option: string) => features.tables.some(({ name }) => name === option);
+  const { mask, similarity } = features;
   return {
     ...(similarity.kind !== "dot" && { similarity: similarity.choice }),
     ...(similarity.temperature && { temperature: similarity.temperature }),
-    softcap: problem.softcap !== undefined,
-    bias: problem.bias !== undefined,
+    softcap: features.softcap !== undefined,
+    bias: features.bias !== undefined,
     relativeBias: has("relativeBias"),
     alibi: has("alibiSlopes"),
     sinks: has("sinks"),
-    dropout: problem.dropout !== undefined,
+    dropout: features.dropout !== undefined,
     ...(mask && { maskTensor: mask.dtype === "u8" ? "bytes" : "bits" }),
-    ...(problem.scoreFunction && { score: problem.scoreFunction.text }),
-    ...(problem.maskFunction && { mask: problem.maskFunction.text }),
-    blocks: problem.blockMask !== undefined,
+    ...(features.scoreFunction && { score: features.scoreFunction.text }),
+    ...(features.maskFunction && { mask: features.maskFunction.text }),
+    blocks: features.blockMask !== undefined,
   };
 }
 
@@ -60,7 +60,7 @@ const SMALLEST_NORMAL = 2 ** -126;
 
 /** The params that plain attention does not read. */
 export function extendedParams(
-  { dropout, softcap = 1, similarity, blockMask }: ResolvedScores,
+  { dropout, softcap = 1, similarity, blockMask }: Features,
   operands: Operands,
 ) {
   return {

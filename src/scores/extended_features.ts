@@ -7,7 +7,7 @@ import { AttentionFunction, checkCaptureNames } from "../functions/attention_fun
 import { BlockMask } from "../functions/block_mask.ts";
 import { checkNames } from "../options.ts";
 import { resolveMemory } from "../plan/broadcast.ts";
-import type { KvSource } from "./kv_source.ts";
+import { type CachedKeys, checkCached } from "./cached_keys.ts";
 import type { Dropout, TakenScores } from "./options.ts";
 import type { Features, TensorSizes } from "./resolved.ts";
 import { sequenceTables } from "./sequences.ts";
@@ -26,7 +26,7 @@ export function resolveExtended(
   options: TakenScores,
   { batch, heads, headDim, rowsQ, rowsKv, normRows }: TensorSizes,
   positions: Positions,
-  source: KvSource | undefined,
+  source: CachedKeys | undefined,
 ) {
   const sequence = sequenceTables(
     label,
@@ -168,50 +168,4 @@ function resolveDropout(
     () => `${label}: dropout numbers rows of B * H * M below 2^32; there are ${rows}.`,
   );
   return 1 - p < 1 ? dropout : undefined;
-}
-
-/**
- * Throws FoveaError("argument") for options that a cache has no use for, or keys that a ring may
- * have lost.
- */
-function checkCached(label: string, options: TakenScores, source: KvSource, seqQ: number): void {
-  for (const name of ["kvLengths", "cuSeqlensKv"] as const) {
-    check(
-      options[name] === undefined,
-      "argument",
-      () => `${label}: the cache counts the keys of its entries; leave ${name} out.`,
-    );
-  }
-  if (source.place !== "ring") return;
-  const {
-    window: [left] = [-1],
-    attentionChunk = Number.POSITIVE_INFINITY,
-    sinkTokens = 0,
-    queryOffset,
-  } = options;
-  const behind = Math.min(left < 0 ? Number.POSITIVE_INFINITY : left, attentionChunk - 1);
-  const { window = source.ring } = source;
-  check(
-    !Number.isFinite(behind) || behind <= window,
-    "argument",
-    () =>
-      `${label}: the cache was made for a window of ${window} keys before each query, and may have overwritten older ones; ${behind} were asked for. Make the cache with that window.`,
-  );
-  check(
-    behind + seqQ <= source.ring,
-    "argument",
-    () =>
-      `${label}: the ring keeps the last ${source.ring} keys; ${seqQ} queries with ${Number.isFinite(behind) ? `${behind} keys behind each may look at ${behind + seqQ}` : "no bound behind them may look at any"}. Give a window of at most [${source.ring - seqQ}, ...], or make the cache with a larger ring.`,
-  );
-  check(
-    queryOffset === undefined,
-    "argument",
-    () => `${label}: queries of a ring stand at its last keys; leave queryOffset out.`,
-  );
-  check(
-    sinkTokens <= source.sinkTokens,
-    "argument",
-    () =>
-      `${label}: sinkTokens is ${sinkTokens}, but the ring keeps only the first ${source.sinkTokens} keys.`,
-  );
 }
