@@ -61,10 +61,10 @@ export {
   BlockMask,
   type BlockMaskOptions,
   blockMaskOf,
-  createBlockMask,
 } from "./functions/block_mask.ts";
 export type { CapturedNumber } from "./functions/captures.ts";
 export { allOf, anyOf } from "./functions/combine.ts";
+export { createBlockMask } from "./functions/create_block_mask.ts";
 export {
   maskFunction,
   probabilityFunction,
