@@ -142,7 +142,7 @@ describe("import law", () => {
   it("sees types, import() and what is exported on, and no comments", () => {
     const file = sources.find((one) => one.endsWith("scores/features.ts")) as string;
     expect(imports(file)).toEqual(
-      expect.arrayContaining(["src/scores/extended_features.ts", "src/errors.ts"]),
+      expect.arrayContaining(["src/scores/extension.ts", "src/errors.ts"]),
     );
     expect(imports("src/index.ts")).toContain("src/types.ts");
   });

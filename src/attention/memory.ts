@@ -60,7 +60,7 @@ export function operandsOf(
     if (fallback) checkOperand(`${resolved.label}: ${name}`, device, operand, fallback);
     operands.set(name, operand);
   };
-  const { layout, tables, source, extension } = resolved;
+  const { layout, options, source, extension } = resolved;
   add("q", reorder(resolved.q, layout), given(problem.q));
   if (source) {
     add("k", source.k, source.k);
@@ -68,12 +68,11 @@ export function operandsOf(
   } else add("k", reorder(resolved.k, layout), given((problem as ScoreProblem).k));
   for (const { name, spec, given: tensorOrNot, written } of asked)
     add(name, spec, given(tensorOrNot), written);
-  if (resolved.mask) add("mask", resolved.mask, given(problem.mask));
-  if (resolved.bias) add("bias", resolved.bias, given(problem.bias));
-  const laid = extension?.layTables(tables);
+  for (const { operand } of options) if (operand) add(operand.name, operand.spec, operand.fallback);
+  const laid = extension?.layTables(options.flatMap(({ tables }) => tables ?? []));
   for (const { from, values } of laid?.tensors ?? []) add(from, values, values);
-  if (problem.blockMask) add("blocks", problem.blockMask.blocks, problem.blockMask.blocks);
-  const numbers = extension?.capturesOf(device, resolved.label, problem, add) ?? [];
+  const functions = options.flatMap(({ calls }) => calls ?? []);
+  const numbers = extension?.capturesOf(device, resolved.label, functions, add) ?? [];
   const own = (name: string, shape: readonly number[], options: TensorOptions, written = false) => {
     const made = tensor(device, shape, { ...options, label: `${resolved.label} ${name}` });
     owned.push(made);

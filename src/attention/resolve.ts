@@ -14,7 +14,12 @@ import {
   reorder,
   toBhmd,
 } from "../plan/specs.ts";
-import { defaultScale, type Extension, resolveFeatures } from "../scores/features.ts";
+import {
+  defaultScale,
+  type Extension,
+  hasPlainScores,
+  resolveFeatures,
+} from "../scores/features.ts";
 import type { Features } from "../scores/resolved.ts";
 import type { Layout, TensorSpec } from "../types.ts";
 import { keysAndValues } from "./cached.ts";
@@ -98,7 +103,7 @@ export function resolveScores<Values extends boolean>(
   const sizes = { batch, heads, headDim, rowsQ, rowsKv, normRows };
   const features = resolveFeatures(label, problem, sizes, given.source, extension);
   const scale = problem.scale ?? defaultScale(features.similarity, headDim);
-  const bounded = features.softcap !== undefined || features.similarity.kind === "normalized";
+  const bounded = features.options.some(({ bounds }) => bounds);
   check(
     Math.abs(scale) <= LARGE_SCALE || bounded || (values && hasPlainScores(features)),
     "argument",
@@ -129,17 +134,6 @@ const LARGE_SCALE = 2 ** 64;
 
 export const isLargeScale = (problem: Features & { readonly scale: number }): boolean =>
   Math.abs(problem.scale) > LARGE_SCALE && hasPlainScores(problem);
-
-/** Whether scores are products with a scale and temperature, and masked by their places only. */
-export function hasPlainScores(features: Features): boolean {
-  const { similarity, softcap, bias, mask, scoreFunction, maskFunction, tables } = features;
-  const more = softcap ?? bias ?? mask ?? scoreFunction ?? maskFunction;
-  return (
-    similarity.kind === "dot" &&
-    !more &&
-    !tables.some(({ at }) => at === "slopes_at" || at === "relative_values_at")
-  );
-}
 
 function checkOptions(
   label: string,

@@ -174,7 +174,7 @@ export async function planTopKKeys(
 
 async function prepareWeights(device: GPUDevice, problem: TakenWeights) {
   // Lists of heads and rows are tables, whatever the options.
-  const resolved = resolveWeights(problem, await import("../scores/extended_features.ts"));
+  const resolved = resolveWeights(problem, await import("../scores/extension.ts"));
   const { stage, mean, lse, output, chosenHeads } = resolved;
   const turns = stage === "probabilities" && !lse ? 2 : 1;
   const asked: Asked[] = [
@@ -189,7 +189,7 @@ async function prepareWeights(device: GPUDevice, problem: TakenWeights) {
 }
 
 async function prepareTopKeys(device: GPUDevice, problem: TakenTopKeys) {
-  const resolved = resolveTopKeys(problem, await import("../scores/extended_features.ts"));
+  const resolved = resolveTopKeys(problem, await import("../scores/extension.ts"));
   const result = (name: "indices" | "weights", dtype: "i32" | "f32"): Asked => {
     const spec = resolveSpec(name, { shape: resolved.shape, dtype });
     return { name, spec, given: undefined, written: true };
@@ -202,7 +202,7 @@ async function prepareTopKeys(device: GPUDevice, problem: TakenTopKeys) {
 function prepare(
   device: GPUDevice,
   kernel: ScoreKernel,
-  problem: TakenScoreProblem & Pick<WeightsProblem, "probabilityFunction">,
+  problem: TakenScoreProblem,
   { scores, params, chosenRows }: ResolvedRequest,
   asked: readonly Asked[],
   split: boolean,
@@ -217,10 +217,7 @@ function prepare(
     const grid = scoreGrid(kernel, chosenRows, seqKv, split);
     const term = slots.similarity?.kind === "additive" ? ADDITIVE_TERM_FLOPS : 2;
     const flops = (term * grid.qTile * mostKeys * headDim * work) / grid.vSplits;
-    const probability = problem.probabilityFunction && {
-      probability: problem.probabilityFunction.text,
-    };
-    const source = scoreKernel(kernel, { headDim, ...slots, ...probability });
+    const source = scoreKernel(kernel, { headDim, ...slots });
     return [{ source, grid: { ...grid, heads: params.grid_heads as number, flops } }];
   });
 }

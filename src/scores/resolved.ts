@@ -1,36 +1,11 @@
 // What options of scores are once they are checked: what the files that make plans read of them.
 
-import type {
-  MaskFunction,
-  ProbabilityFunction,
-  ScoreFunction,
-} from "../functions/attention_function.ts";
+import type { AttentionFunction } from "../functions/attention_function.ts";
 import type { BlockMask } from "../functions/block_mask.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
-import type { SimilarityChoice, SlotChoice } from "../kernels/slots.ts";
-import type { Operands } from "../plan/operand.ts";
-import type { ResolvedSpec } from "../plan/specs.ts";
-import type { Dropout, ScoreOptions } from "./options.ts";
-
-/** A part of the tables. */
-export interface Table {
-  /** The member of the params that says where it lies. */
-  readonly at: keyof Params & `${string}_at`;
-  /** The caller's name for it: an option, and a binding if the values are a tensor. */
-  readonly name: string;
-  readonly dtype: "i32" | "f32";
-  /**
-   * Numbers, a tensor to copy them from in every run, or how many words a kernel of the plan will
-   * write.
-   */
-  readonly values: readonly number[] | Tensor | { readonly reserved: number };
-  /**
-   * Elements from a batch entry or head to the next, where those differ, and the member of the
-   * params that says so.
-   */
-  readonly stride?: readonly [member: keyof Params, elements: number];
-}
+import type { SimilarityChoice } from "../kernels/slots.ts";
+import type { PresentOption, Table } from "./descriptor.ts";
 
 /** Where the tables lie, as the params say it. */
 export type TablePlaces = Partial<Params>;
@@ -41,20 +16,6 @@ export interface TableCopy {
   /** Word of the tables. */
   readonly at: number;
 }
-
-/**
- * A checked similarity: the numbers that kernels take from the params, and what their text depends
- * on.
- */
-export type ResolvedSimilarity = {
-  readonly eps: number;
-  readonly innerScale: number;
-  readonly maxTemperature: number;
-  readonly temperature: "plain" | "log" | undefined;
-} & (
-  | { readonly kind: "dot" }
-  | { readonly kind: SimilarityChoice["kind"]; readonly choice: SimilarityChoice }
-);
 
 /** Everything that a problem says beside its tensors, shapes and scale. */
 export interface Features {
@@ -68,11 +29,6 @@ export interface Features {
   /** Rows of the tensors. */
   readonly totalQ: number;
   readonly totalKv: number;
-  /**
-   * Where entries have lengths or positions of their own; `"packed"`: where they lie one after the
-   * other.
-   */
-  readonly sequence: "batch" | "packed" | undefined;
   /** Queries of entries lie one after the other. */
   readonly packed: boolean;
   /**
@@ -87,27 +43,11 @@ export interface Features {
   readonly chunk: number;
   /** First keys that window and chunk do not hide. */
   readonly sinkTokens: number;
-  readonly mask: ResolvedSpec | undefined;
-  readonly bias: ResolvedSpec | undefined;
-  readonly similarity: ResolvedSimilarity;
-  readonly softcap: number | undefined;
-  readonly dropout: Dropout | undefined;
-  readonly scoreFunction: ScoreFunction | undefined;
-  readonly maskFunction: MaskFunction | undefined;
+  /** What stands in for the dot product; undefined for the dot product itself. */
+  readonly similarity: SimilarityChoice | undefined;
   readonly blockMask: BlockMask | undefined;
-  /** Small tables, by the member of the params that says where each lies. */
-  readonly tables: readonly Table[];
-}
-
-/** Sizes of q and k. */
-export interface TensorSizes {
-  readonly batch: number;
-  readonly heads: number;
-  readonly headDim: number;
-  readonly rowsQ: number;
-  readonly rowsKv: number;
-  /** Rows of all heads and entries of q, and those of k, wherever they lie. */
-  readonly normRows: { readonly q: number; readonly k: number };
+  /** The options beyond those above that the problem has. */
+  readonly options: readonly PresentOption[];
 }
 
 /** What plans need for the options that few problems have. */
@@ -116,11 +56,9 @@ export interface PlanExtension {
   capturesOf(
     device: GPUDevice,
     label: string,
-    problem: ScoreOptions & { readonly probabilityFunction?: ProbabilityFunction },
+    functions: readonly AttentionFunction[],
     add: (name: string, spec: Tensor, fallback: Tensor) => void,
   ): (readonly [name: string, bytes: ArrayBuffer])[];
-  extendedSlots(features: Features): Partial<SlotChoice>;
-  extendedParams(features: Features, operands: Operands): Partial<Params>;
   layTables(tables: readonly Table[]): {
     readonly words: number[];
     readonly places: TablePlaces;

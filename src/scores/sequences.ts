@@ -5,10 +5,10 @@ import { check, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { ListOrTensor } from "../plan/specs.ts";
 import type { CachedKeys } from "./cached_keys.ts";
+import type { Descriptor, ResolvedEntries, Sizes, Table } from "./descriptor.ts";
+import { EXTENDED } from "./extended_options.ts";
 import type { TakenScores } from "./options.ts";
-import type { Table } from "./resolved.ts";
 import { countOf } from "./table_memory.ts";
-import type { Sizes } from "./tables.ts";
 
 const i32 = (at: Table["at"], name: string, values: ListOrTensor): Table => ({
   at,
@@ -17,13 +17,29 @@ const i32 = (at: Table["at"], name: string, values: ListOrTensor): Table => ({
   dtype: "i32",
 });
 
-/** The tables of `slots/sequence`, if entries differ, and the sizes of the largest entry. */
-export function sequenceTables(
+/** Describes all lengths and positions of entries. */
+export const ENTRIES: Descriptor = ({ entries: { kind, tables } }) => {
+  if (!tables.length) return undefined;
+  // kernels ask for the places of the tables that are not there
+  return {
+    keeps: "all",
+    slots: kind ? { sequence: kind } : {},
+    tables,
+    params: () => EXTENDED.qLengths.rest,
+  };
+};
+
+/**
+ * Checks the lengths and positions of entries. Throws FoveaError that names the option.
+ *
+ * @param tensors Sizes of the tensors, as they would be those of the scores
+ */
+export function resolveEntries(
   label: string,
   options: TakenScores,
   tensors: Sizes,
   source?: CachedKeys,
-) {
+): ResolvedEntries {
   const packed = source
     ? packedQueries(label, options, tensors, source)
     : packedTables(label, options, tensors);
@@ -61,7 +77,7 @@ export function sequenceTables(
     ...(packed?.tables ?? []),
   ];
   return {
-    kind: packed ? ("packed" as const) : ("batch" as const),
+    kind: packed ? "packed" : "batch",
     packed: packed !== undefined,
     sizes,
     tables,
