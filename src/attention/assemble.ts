@@ -20,13 +20,10 @@ export async function assemblePlan(
   checkDevice(device);
   const resolved = resolveProblem(problem, await loadExtension(problem));
   const kernels = await kernelsFor(resolved);
-  const memory = operandsOf(
-    device,
-    problem,
-    resolved,
-    attentionTensors(problem, resolved),
-    kernels.workspace,
-  );
+  const memory = operandsOf(device, problem, resolved, {
+    asked: attentionTensors(problem, resolved),
+    workspace: kernels.workspace,
+  });
   const built = await buildPlan(device, resolved, memory, kernels.stagesOf);
   return { ...built, resolved, operands: memory.operands };
 }

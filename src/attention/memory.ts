@@ -29,6 +29,12 @@ export interface Asked {
   readonly written: boolean;
 }
 
+/** What a plan has beside q, k and the tensors of options: others, and scratch memory of a shape. */
+export interface Wanted {
+  readonly asked: readonly Asked[];
+  readonly workspace?: readonly number[] | undefined;
+}
+
 /** What attention reads and writes. */
 export function attentionTensors(problem: TakenProblem, resolved: ResolvedProblem): Asked[] {
   const { layout, v, output, lse, rowMax, source } = resolved;
@@ -48,8 +54,7 @@ export function operandsOf(
   device: GPUDevice,
   problem: TakenScoreProblem,
   resolved: ResolvedScores,
-  asked: readonly Asked[],
-  workspace?: readonly number[],
+  { asked, workspace }: Wanted,
 ): PlanMemory {
   const operands = new Map<string, Operand>();
   const owned: Tensor[] = [];

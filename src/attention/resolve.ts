@@ -100,8 +100,9 @@ export function resolveScores<Values extends boolean>(
   const [, kvHeads, rowsKv] = k.shape;
   const rowsOf = ({ shape }: TensorSpec) => shape[0] * shape[1] * shape[2];
   const normRows = { q: rowsOf(q), k: rowsOf(given.source?.k ?? k) };
-  const sizes = { batch, heads, headDim, rowsQ, rowsKv, normRows };
-  const features = resolveFeatures(label, problem, sizes, given.source, extension);
+  const tensors = { batch, heads, headDim, rowsQ, rowsKv, normRows };
+  const asked = { label, options: problem, tensors, source: given.source };
+  const features = resolveFeatures(asked, extension);
   const scale = problem.scale ?? defaultScale(features.similarity, headDim);
   const bounded = features.options.some(({ bounds }) => bounds);
   check(

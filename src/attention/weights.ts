@@ -182,10 +182,8 @@ async function prepareWeights(device: GPUDevice, problem: TakenWeights) {
     ...(lse ? [{ name: "lse", spec: lse, given: problem.lse, written: false } as const] : []),
   ];
   const work = turns * (mean ? chosenHeads : 1);
-  return {
-    ...(await prepare(device, WEIGHTS, problem, resolved, asked, turns === 1, work)),
-    resolved,
-  };
+  const request = { ...resolved, asked, split: turns === 1, work };
+  return { ...(await prepare(device, WEIGHTS, problem, request)), resolved };
 }
 
 async function prepareTopKeys(device: GPUDevice, problem: TakenTopKeys) {
@@ -195,21 +193,27 @@ async function prepareTopKeys(device: GPUDevice, problem: TakenTopKeys) {
     return { name, spec, given: undefined, written: true };
   };
   const asked = [result("indices", "i32"), result("weights", "f32")];
-  return { ...(await prepare(device, TOP_KEYS, problem, resolved, asked, false, 1)), resolved };
+  const request = { ...resolved, asked, split: false, work: 1 };
+  return { ...(await prepare(device, TOP_KEYS, problem, request)), resolved };
 }
 
-/** @param work How often a workgroup goes over its keys */
+/** A request, and how its kernel covers it. */
+interface Prepared extends ResolvedRequest {
+  readonly asked: readonly Asked[];
+  /** Workgroups share the keys of a row. */
+  readonly split: boolean;
+  /** How often a workgroup goes over its keys. */
+  readonly work: number;
+}
+
 function prepare(
   device: GPUDevice,
   kernel: ScoreKernel,
   problem: TakenScoreProblem,
-  { scores, params, chosenRows }: ResolvedRequest,
-  asked: readonly Asked[],
-  split: boolean,
-  work: number,
+  { scores, params, chosenRows, asked, split, work }: Prepared,
 ) {
   checkDevice(device);
-  const memory = operandsOf(device, problem, scores, asked);
+  const memory = operandsOf(device, problem, scores, { asked });
   const base = memory.operands.get("output")?.base ?? 0;
   const places = { ...memory.places, ...params, o_base: base };
   return buildPlan(device, scores, { ...memory, places }, (slots) => {

@@ -7,6 +7,7 @@ import type { Params } from "../kernels/params.ts";
 import type { SlotChoice } from "../kernels/slots.ts";
 import type { Operands } from "../plan/operand.ts";
 import type { ResolvedSpec } from "../plan/specs.ts";
+import type { CachedKeys } from "./cached_keys.ts";
 import type { TakenScores } from "./options.ts";
 
 /** Sizes of the scores: those of the largest batch entry. */
@@ -26,6 +27,15 @@ export interface TensorSizes {
   readonly rowsKv: number;
   /** Rows of all heads and entries of q, and those of k, wherever they lie. */
   readonly normRows: { readonly q: number; readonly k: number };
+}
+
+/** Scores as somebody asks for them. */
+export interface GivenScores {
+  readonly label: string;
+  readonly options: TakenScores;
+  readonly tensors: TensorSizes;
+  /** The cache that the keys are in. */
+  readonly source: CachedKeys | undefined;
 }
 
 /** A small table of a problem. All of them share one buffer. */
@@ -56,14 +66,9 @@ export interface ResolvedEntries {
 }
 
 /** A problem as a descriptor sees it. */
-export interface DescribedProblem {
-  readonly label: string;
-  readonly options: TakenScores;
-  readonly tensors: TensorSizes;
+export interface DescribedProblem extends GivenScores {
   readonly sizes: Sizes;
   readonly entries: ResolvedEntries;
-  /** The keys are in a cache. */
-  readonly cached: boolean;
   /**
    * Position of the first query, unless the last one stands at the last key (`alignEnd`) or tables
    * say where each entry begins.

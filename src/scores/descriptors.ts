@@ -13,22 +13,25 @@ import { SIMILARITY } from "./similarity.ts";
 import { SOFTCAP } from "./softcap.ts";
 import { TEMPERATURE } from "./temperature.ts";
 
+/** Options that the descriptor of another option speaks for. */
+export type SpokenFor =
+  | "kvLengths" // of qLengths, as the next three
+  | "queryOffset"
+  | "cuSeqlensQ"
+  | "cuSeqlensKv"
+  | "logTemperature" // of temperature
+  | "maxTemperature";
+
 /**
- * A descriptor for each option, or the name of the option whose descriptor speaks for it. Options
- * are checked in this order, and their tables lie in it.
+ * The descriptor of every other option. Options are checked in this order, and their tables lie in
+ * it.
  */
 const DESCRIPTORS = {
   qLengths: ENTRIES,
-  kvLengths: "qLengths",
-  queryOffset: "qLengths",
-  cuSeqlensQ: "qLengths",
-  cuSeqlensKv: "qLengths",
   alibiSlopes: ALIBI_SLOPES,
   sinks: SINKS,
   relativeBias: RELATIVE_BIAS,
   temperature: TEMPERATURE,
-  logTemperature: "temperature",
-  maxTemperature: "temperature",
   similarity: SIMILARITY,
   mask: MASK,
   bias: BIAS,
@@ -37,12 +40,12 @@ const DESCRIPTORS = {
   scoreFunction: SCORE_FUNCTION,
   maskFunction: MASK_FUNCTION,
   blockMask: BLOCK_MASK,
-} satisfies Readonly<Record<ExtendedOption, Descriptor | ExtendedOption>>;
+} satisfies Readonly<Record<Exclude<ExtendedOption, SpokenFor>, Descriptor>>;
 
 /** The options that a problem has. Throws FoveaError that names the first that is wrong. */
 export function presentOptions(problem: DescribedProblem): PresentOption[] {
-  return Object.entries<Descriptor | ExtendedOption>(DESCRIPTORS).flatMap(([name, describe]) => {
-    const parts = typeof describe === "string" ? undefined : describe(problem);
+  return Object.entries<Descriptor>(DESCRIPTORS).flatMap(([name, describe]) => {
+    const parts = describe(problem);
     return parts ? [{ name, ...parts }] : [];
   });
 }

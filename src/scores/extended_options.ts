@@ -1,5 +1,5 @@
-// The options of scores that few problems have: how each is read, and what it owns of the uniform.
-// What an option does is in descriptors.ts, which is loaded for problems that have any of them.
+// The options of scores that few problems have: how each is read, and what kernels find in the
+// uniform without it. What an option does is in descriptors.ts, which is loaded for problems that have any of them.
 
 import type { OptionNames } from "../given.ts";
 import type { Params } from "../kernels/params.ts";
@@ -23,24 +23,15 @@ interface Declared<Kind> {
   /** What a value has to be, as the type of the option says. */
   readonly kind: Kind;
   /**
-   * The members of the uniform that are its own, as a problem without it has them: kernels have the
-   * code for most options behind constants, and read these members without ever using them.
+   * The members of the uniform that are its own and stand in the code of all kernels, behind
+   * constants, as a problem without the option has them. Those that come with a module of the
+   * option are not among them.
    */
   readonly rest?: Partial<Params>;
 }
 
 /** In place of where a table lies: there is none. Kernels ask for it. */
 const NONE = 0xffffffff;
-
-/** The members of a tensor over the scores that is not there. */
-const noTensor = <Name extends string>(name: Name) =>
-  ({
-    [`${name}_base`]: 0,
-    [`${name}_stride_b`]: 0,
-    [`${name}_stride_h`]: 0,
-    [`${name}_stride_m`]: 0,
-    [`${name}_stride_n`]: 0,
-  }) as Record<`${Name}_${"base" | `stride_${"b" | "h" | "m" | "n"}`}`, number>;
 
 /** All of them. Messages list the options in this order. */
 export const EXTENDED = {
@@ -59,42 +50,24 @@ export const EXTENDED = {
   },
   cuSeqlensQ: { kind: "any" },
   cuSeqlensKv: { kind: "any" },
-  similarity: {
-    kind: "any",
-    rest: {
-      vector_at: 0,
-      vector_stride_h: 0,
-      inner_bias_at: 0,
-      inner_bias_stride_h: 0,
-      inner_scale: 0,
-      gain_at: 0,
-      q_weights_at: 0,
-      k_weights_at: 0,
-      q_norms_at: 0,
-      k_norms_at: 0,
-      norm_eps: 0,
-    },
-  },
+  similarity: { kind: "any" },
   /** Its descriptor speaks for the logarithm and its bound, too. */
   temperature: { kind: "any", rest: { temperature_at: 0, max_temperature: 0 } },
   logTemperature: { kind: "any" },
   maxTemperature: { kind: "number" },
   softcap: { kind: "number?", rest: { softcap: 0 } },
-  mask: { kind: "any", rest: noTensor("mask") },
-  bias: { kind: "any", rest: noTensor("bias") },
+  mask: { kind: "any" },
+  bias: { kind: "any" },
   scoreFunction: { kind: "any" },
   maskFunction: { kind: "any" },
-  blockMask: {
-    kind: "any",
-    rest: { block_q: 0, block_kv: 0, blocks_stride_b: 0, blocks_stride_h: 0, blocks_stride_m: 0 },
-  },
+  blockMask: { kind: "any" },
   alibiSlopes: { kind: "any", rest: { slopes_at: 0, slopes_stride_b: 0 } },
   relativeBias: {
     kind: "any",
     rest: { relative_reach: 0, relative_buckets_at: 0, relative_values_at: 0 },
   },
   sinks: { kind: "any", rest: { sinks_at: 0 } },
-  dropout: { kind: "any", rest: { seed_low: 0, seed_high: 0, keep_below: 0, keep_factor: 0 } },
+  dropout: { kind: "any" },
 } as const satisfies {
   readonly [Name in ExtendedOption]: Declared<OptionNames<ScoreOptions>[Name]>;
 };

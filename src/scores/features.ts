@@ -4,8 +4,7 @@
 
 import { check, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
-import type { CachedKeys } from "./cached_keys.ts";
-import type { TensorSizes } from "./descriptor.ts";
+import type { GivenScores } from "./descriptor.ts";
 import { EXTENDED } from "./extended_options.ts";
 import type { ScoreOptions, TakenScores } from "./options.ts";
 import type { Features } from "./resolved.ts";
@@ -49,13 +48,8 @@ const PLAIN = { packed: false, similarity: undefined, blockMask: undefined, opti
  *
  * @param extension As {@link loadExtension} gives it for the problem
  */
-export function resolveFeatures(
-  label: string,
-  options: TakenScores,
-  tensors: TensorSizes,
-  source: CachedKeys | undefined,
-  extension: Extension | undefined,
-): Features {
+export function resolveFeatures(given: GivenScores, extension: Extension | undefined): Features {
+  const { label, options, tensors } = given;
   const { batch, rowsQ, rowsKv } = tensors;
   const positions = resolvePositions(label, options);
   return {
@@ -68,7 +62,7 @@ export function resolveFeatures(
     ...positions,
     chunk: resolveChunk(label, options),
     sinkTokens: resolveSinkTokens(label, options),
-    ...(extension?.resolveExtended(label, options, tensors, positions, source) ?? PLAIN),
+    ...(extension?.resolveExtended(given, positions) ?? PLAIN),
   };
 }
 

@@ -70,7 +70,7 @@ export const BLOCK_MASK: Descriptor = (problem) => {
 
 /** Throws FoveaError unless the block mask is one, and for this problem. */
 function checkBlockMask(
-  { label, options, sizes, entries, cached, alignEnd, offset }: DescribedProblem,
+  { label, options, sizes, entries, source, alignEnd, offset }: DescribedProblem,
   blockMask: BlockMask,
 ): void {
   const { batch, heads, seqQ, seqKv } = sizes;
@@ -98,7 +98,7 @@ function checkBlockMask(
       `${label}: the block mask is for B = ${made.batch}, H = ${made.heads}, M = ${made.seqQ}, N = ${made.seqKv}; the problem has B = ${batch}, H = ${heads}, M = ${seqQ}, N = ${seqKv}.`,
   );
   check(
-    !cached && !entries.kind,
+    !source && !entries.kind,
     "argument",
     () =>
       `${label}: a block mask can't be combined with lengths or positions of batch entries; use its mask function.`,

@@ -5,7 +5,7 @@ import { check, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { ListOrTensor } from "../plan/specs.ts";
 import type { CachedKeys } from "./cached_keys.ts";
-import type { Descriptor, ResolvedEntries, Sizes, Table } from "./descriptor.ts";
+import type { Descriptor, GivenScores, ResolvedEntries, Sizes, Table } from "./descriptor.ts";
 import { EXTENDED } from "./extended_options.ts";
 import type { TakenScores } from "./options.ts";
 import { countOf } from "./table_memory.ts";
@@ -29,25 +29,18 @@ export const ENTRIES: Descriptor = ({ entries: { kind, tables } }) => {
   };
 };
 
-/**
- * Checks the lengths and positions of entries. Throws FoveaError that names the option.
- *
- * @param tensors Sizes of the tensors, as they would be those of the scores
- */
-export function resolveEntries(
-  label: string,
-  options: TakenScores,
-  tensors: Sizes,
-  source?: CachedKeys,
-): ResolvedEntries {
+/** Checks the lengths and positions of entries. Throws FoveaError that names the option. */
+export function resolveEntries({ label, options, tensors, source }: GivenScores): ResolvedEntries {
+  const { heads, rowsQ, rowsKv } = tensors;
+  const whole = { batch: tensors.batch, heads, seqQ: rowsQ, seqKv: rowsKv };
   const packed = source
-    ? packedQueries(label, options, tensors, source)
-    : packedTables(label, options, tensors);
-  const sizes = packed?.sizes ?? tensors;
+    ? packedQueries(label, options, whole, source)
+    : packedTables(label, options, whole);
+  const sizes = packed?.sizes ?? whole;
   const { batch, seqQ, seqKv } = sizes;
   const { qLengths, kvLengths, queryOffset } = options;
-  checkLengths(label, "qLengths", qLengths, batch, seqQ, "the queries that q has");
-  checkLengths(label, "kvLengths", kvLengths, batch, seqKv, "the keys that k has");
+  checkLengths(`${label}: qLengths`, qLengths, batch, [seqQ, "the queries that q has"]);
+  checkLengths(`${label}: kvLengths`, kvLengths, batch, [seqKv, "the keys that k has"]);
   checkOffsets(label, queryOffset, batch);
   if (source) {
     const tables = [
@@ -85,7 +78,7 @@ export function resolveEntries(
 }
 
 function packedTables(label: string, options: TakenScores, { batch, heads, seqQ, seqKv }: Sizes) {
-  const { cuSeqlensQ, cuSeqlensKv, maxSeqlenQ, maxSeqlenKv } = options;
+  const { cuSeqlensQ, cuSeqlensKv } = options;
   if (!cuSeqlensQ && !cuSeqlensKv) return undefined;
   check(
     cuSeqlensQ !== undefined && cuSeqlensKv !== undefined,
@@ -99,25 +92,20 @@ function packedTables(label: string, options: TakenScores, { batch, heads, seqQ,
       `${label}: sequences that lie one after the other are one batch, but q has a batch axis of ${batch}.`,
   );
   const entries = countOf(cuSeqlensQ) - 1;
-  const longest = (
-    name: "Q" | "Kv",
-    cumulative: ListOrTensor,
-    rows: number,
-    given: number | undefined,
-  ) => {
+  const longest = (name: "Q" | "Kv", cumulative: ListOrTensor, rows: number) => {
     check(
       countOf(cumulative) === entries + 1 && entries >= 0,
       "argument",
       () =>
         `${label}: cuSeqlens${name} must have one number more than there are sequences, as many as the other: got ${countOf(cuSeqlensQ)} and ${countOf(cuSeqlensKv)}.`,
     );
-    return longestOf(label, name, cumulative, rows, given);
+    return longestOf(label, name, options, rows);
   };
   const sizes: Sizes = {
     batch: entries,
     heads,
-    seqQ: longest("Q", cuSeqlensQ, seqQ, maxSeqlenQ),
-    seqKv: longest("Kv", cuSeqlensKv, seqKv, maxSeqlenKv),
+    seqQ: longest("Q", cuSeqlensQ, seqQ),
+    seqKv: longest("Kv", cuSeqlensKv, seqKv),
   };
   return {
     sizes,
@@ -132,7 +120,7 @@ function packedQueries(
   { heads, seqQ, seqKv }: Sizes,
   { batch }: CachedKeys,
 ) {
-  const { cuSeqlensQ, maxSeqlenQ } = options;
+  const { cuSeqlensQ } = options;
   if (!cuSeqlensQ) return undefined;
   check(
     countOf(cuSeqlensQ) === batch + 1,
@@ -140,24 +128,15 @@ function packedQueries(
     () =>
       `${label}: cuSeqlensQ must have one number more than the ${batch} entries of the cache, got ${countOf(cuSeqlensQ)}.`,
   );
-  const sizes: Sizes = {
-    batch,
-    heads,
-    seqQ: longestOf(label, "Q", cuSeqlensQ, seqQ, maxSeqlenQ),
-    seqKv,
-  };
+  const sizes: Sizes = { batch, heads, seqQ: longestOf(label, "Q", options, seqQ), seqKv };
   return { sizes, tables: [i32("cu_q_at", "cuSeqlensQ", cuSeqlensQ)] };
 }
 
 /** Rows of the longest of several sequences that lie one after the other. */
-function longestOf(
-  label: string,
-  name: "Q" | "Kv",
-  cumulative: ListOrTensor,
-  rows: number,
-  given: number | undefined,
-) {
+function longestOf(label: string, name: "Q" | "Kv", options: TakenScores, rows: number): number {
   const what = `${label}: cuSeqlens${name}`;
+  const cumulative = options[`cuSeqlens${name}` as const] as ListOrTensor;
+  const given = options[`maxSeqlen${name}` as const];
   if (cumulative instanceof Tensor) {
     checkIntegers(what, cumulative, cumulative.size);
     check(
@@ -181,16 +160,14 @@ function longestOf(
 }
 
 function checkLengths(
-  label: string,
-  name: string,
+  what: string,
   values: ListOrTensor | undefined,
   batch: number,
-  most: number,
-  what: string,
+  [most, ofThem]: readonly [number, string],
 ): void {
   if (values === undefined) return;
   if (values instanceof Tensor) {
-    checkIntegers(`${label}: ${name}`, values, batch);
+    checkIntegers(what, values, batch);
     return;
   }
   check(
@@ -199,7 +176,7 @@ function checkLengths(
       values.every((n) => Number.isInteger(n) && n >= 0 && n <= most),
     "argument",
     () =>
-      `${label}: ${name} must be ${batch} whole numbers (one a batch entry) from 0 to ${most}, ${what}, got ${values}.`,
+      `${what} must be ${batch} whole numbers (one a batch entry) from 0 to ${most}, ${ofThem}, got ${values}.`,
   );
 }
 

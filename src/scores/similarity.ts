@@ -6,7 +6,6 @@ import type { OptionNames } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { checkNames } from "../options.ts";
 import type { DescribedProblem, Descriptor, OptionParts, Table } from "./descriptor.ts";
-import { EXTENDED } from "./extended_options.ts";
 import { checkNumbers, LARGEST, perHead } from "./numbers.ts";
 import type { AdditiveSimilarity, NormalizedSimilarity, PerColumn } from "./options.ts";
 
@@ -25,6 +24,10 @@ const ADDITIVE: OptionNames<AdditiveSimilarity> = {
   normalize: "boolean",
   gain: "any",
 };
+
+/** The places of parts that a similarity does not have: its module names them behind constants. */
+const NO_WEIGHTS = { q_weights_at: 0, k_weights_at: 0 };
+const NO_BIAS = { inner_bias_at: 0, gain_at: 0 };
 
 /** Describes `similarity`. The dot product is none to speak of. */
 export const SIMILARITY: Descriptor = ({ label, options, tensors }) => {
@@ -84,7 +87,7 @@ function normalized(
     bounds: true,
     slots: { similarity },
     tables,
-    params: () => ({ ...EXTENDED.similarity.rest, norm_eps: eps }),
+    params: () => ({ ...NO_WEIGHTS, norm_eps: eps }),
     word: similarity.kind,
   };
 }
@@ -133,7 +136,7 @@ function additive(
     slots: { similarity },
     tables,
     params: () => ({
-      ...EXTENDED.similarity.rest,
+      ...NO_BIAS,
       vector_stride_h: vectorStride,
       inner_bias_stride_h: biasStride,
       inner_scale: innerScale,

@@ -44,14 +44,14 @@ const HOST: readonly Mutant[] = [
     tests: ["test/plan/work.test.ts"],
   },
   {
-    file: "src/scores/extended_plan.ts",
-    text: "seed_high: Math.floor((dropout?.seed ?? 0) / 2 ** 32)",
+    file: "src/scores/dropout.ts",
+    text: "seed_high: Math.floor(seed / 2 ** 32)",
     replacement: "seed_high: 0",
     tests: FEATURES,
     filter: "dropout H=2",
   },
   {
-    file: "src/scores/extended_plan.ts",
+    file: "src/scores/functions.ts",
     text: "const [b, h] = strides.map((stride, axis) => (shape[axis] > 1 ? stride : 0));",
     replacement: "const [b, h] = strides;",
     tests: FEATURES,
@@ -72,7 +72,7 @@ const HOST: readonly Mutant[] = [
       "packed sequences H=2 M=61 N=90 cuSeqlensQ=\\[0,17,17,60,61\\] cuSeqlensKv=\\[0,40,55,55,90\\]$",
   },
   {
-    file: "src/scores/tables.ts",
+    file: "src/scores/head_tables.ts",
     text: "const stride = perEntry ? heads : 0;",
     replacement: "const stride = perEntry ? 1 : 0;",
     tests: FEATURES,
