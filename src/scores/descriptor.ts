@@ -55,7 +55,7 @@ export interface Table {
 /** Lengths and positions of batch entries, once they are checked. */
 export interface ResolvedEntries {
   /**
-   * Entries have lengths or positions of their own, outside of a cache; `"packed"`: they lie one
+   * Entries differ in lengths or positions, and are not those of a cache; `"packed"`: they lie one
    * after the other.
    */
   readonly kind: "batch" | "packed" | undefined;

@@ -1,6 +1,5 @@
-// Positions, masks and scores of a problem: checked, and as numbers that the kernels take. What
-// goes beyond causality and windows is in extension.ts, which is loaded for problems that
-// have any of it.
+// Positions and windows of a problem: checked, and as numbers that the kernels take. extension.ts
+// has what goes beyond them, and is loaded for problems that have any of it.
 
 import { check, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";

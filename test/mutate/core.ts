@@ -3,6 +3,7 @@
 
 import type { Mutant } from "./mutant.ts";
 
+const DESCRIPTORS = ["test/scores/descriptors.test.ts"];
 const FEATURES = ["test/attention/features_values.gpu.test.ts"];
 const DECODE = ["test/attention/decode.gpu.test.ts"];
 
@@ -77,6 +78,27 @@ const HOST: readonly Mutant[] = [
     replacement: "const stride = perEntry ? 1 : 0;",
     tests: FEATURES,
     filter: "scores B=2 H=3",
+  },
+  {
+    file: "src/scores/head_tables.ts",
+    text: "slots: { alibi: true },",
+    replacement: "",
+    tests: DESCRIPTORS,
+    filter: "alibiSlopes",
+  },
+  {
+    file: "src/scores/softcap.ts",
+    text: 'keeps: "nothing",',
+    replacement: 'keeps: "all",',
+    tests: DESCRIPTORS,
+    filter: "softcap",
+  },
+  {
+    file: "src/scores/relative_bias.ts",
+    text: "params: () => ({ relative_reach: distances.length / 2 - 1 }),",
+    replacement: "",
+    tests: DESCRIPTORS,
+    filter: "relativeBias",
   },
   {
     file: "src/attention/plan_attention.ts",
