@@ -2,7 +2,7 @@
 // result into either.
 
 import { readFileSync, writeFileSync } from "node:fs";
-import { resolveProblem } from "../src/attention/problem.ts";
+import { resolveProblem } from "../src/attention/resolve.ts";
 import { FoveaError, show } from "../src/errors.ts";
 import type { Dims } from "./cost.ts";
 import { readNpy, writeNpy } from "./files/npy.ts";

@@ -55,21 +55,19 @@ const NAIVE_ADDITIVE: readonly Step[] = [
   ...NAIVE.slice(1),
 ];
 
-/** What only the real kernel does to scores and probabilities. */
-const BEYOND_STEPS = [
-  "softcap",
-  "bias",
-  "relativeBias",
-  "alibi",
-  "sinks",
-  "dropout",
-  "maskTensor",
-  "blocks",
-  "score",
-  "mask",
-  "rowMax",
-  "temperature",
-] as readonly (keyof SlotChoice)[];
+/** The slots that steps have. Whatever fills another one is for the real kernel only. */
+const SLOTS: readonly string[] = [
+  "q",
+  "k",
+  "v",
+  "o",
+  "cache",
+  "sequence",
+  "tables",
+  "lse",
+  "similarity",
+  "largeScale",
+] satisfies (keyof SlotChoice)[];
 
 /** Roots and texts of the steps. */
 export const STEPS: ModuleMap = {
@@ -142,9 +140,9 @@ function climb(
       problem as Taken<AttentionProblem>,
       (resolved) => {
         const stagesOf = (slots: SlotChoice) => {
-          for (const feature of BEYOND_STEPS) {
+          for (const [feature, choice] of Object.entries(slots)) {
             check(
-              !slots[feature],
+              !choice || SLOTS.includes(feature),
               "argument",
               () => `the steps of the ladder have no ${feature}; the real kernel has.`,
             );

@@ -10,20 +10,15 @@ export { type AttentionBindings, AttentionPlan } from "./attention/bindings.ts";
 export type { KvSourceOwner } from "./attention/kv_source.ts";
 export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./attention/merge.ts";
 export type { MergeBindings, MergeProblem, PartialAttention } from "./attention/merge_problem.ts";
-export type {
-  AdditiveSimilarity,
-  Dropout,
-  NormalizedSimilarity,
-  PerColumn,
-  ScoreOptions,
-  Similarity,
-  SimilarityOptions,
-  TunedAttention,
-  TunedCandidate,
-} from "./attention/options.ts";
 export { planAttention } from "./attention/plan_attention.ts";
 export { prewarm } from "./attention/prewarm.ts";
-export type { AttentionProblem, Cached, ScoreProblem } from "./attention/problem.ts";
+export type {
+  AttentionProblem,
+  Cached,
+  ScoreProblem,
+  TunedAttention,
+  TunedCandidate,
+} from "./attention/problem.ts";
 export {
   attentionWeights,
   planAttentionWeights,
@@ -68,10 +63,10 @@ export {
   BlockMask,
   type BlockMaskOptions,
   blockMaskOf,
-  createBlockMask,
 } from "./functions/block_mask.ts";
 export type { CapturedNumber } from "./functions/captures.ts";
 export { allOf, anyOf } from "./functions/combine.ts";
+export { createBlockMask } from "./functions/create_block_mask.ts";
 export {
   maskFunction,
   probabilityFunction,
@@ -227,6 +222,15 @@ export { type RotaryOptions, rotaryFrequencies } from "./positions/rotary_option
 export type { RotaryBindings, RotaryProblem } from "./positions/rotary_problem.ts";
 export type { RotaryScaling } from "./positions/rotary_scaling.ts";
 export { type SinusoidalOptions, sinusoidalPositions } from "./positions/sinusoidal.ts";
+export type {
+  AdditiveSimilarity,
+  Dropout,
+  NormalizedSimilarity,
+  PerColumn,
+  ScoreOptions,
+  Similarity,
+  SimilarityOptions,
+} from "./scores/options.ts";
 export { type TuneOptions, tune } from "./tune/tune.ts";
 export type {
   CausalAlignment,

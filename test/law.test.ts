@@ -17,7 +17,7 @@ const COMMON = [
   "src/unknown_option.ts",
 ];
 /** Rooms of operations, from the lowest up: each may know those before it. */
-const OPERATIONS = ["operations", "positions", "functions", "attention"].map(
+const OPERATIONS = ["operations", "positions", "functions", "scores", "attention"].map(
   (room) => `src/${room}`,
 );
 /** What every operation stands on. */
@@ -46,6 +46,7 @@ const LAW: Readonly<Record<string, readonly string[]>> = {
   "src/operations": below("operations"),
   "src/positions": below("positions"),
   "src/functions": below("functions"),
+  "src/scores": below("scores"),
   "src/attention": below("attention"),
   "src/linear": [...GROUND, ...COMMON],
   "src/tune": [...OPERATIONS, ...GROUND, ...COMMON],
@@ -139,9 +140,9 @@ describe("import law", () => {
   });
 
   it("sees types, import() and what is exported on, and no comments", () => {
-    const file = sources.find((one) => one.endsWith("attention/features.ts")) as string;
+    const file = sources.find((one) => one.endsWith("scores/features.ts")) as string;
     expect(imports(file)).toEqual(
-      expect.arrayContaining(["src/attention/extended_features.ts", "src/errors.ts"]),
+      expect.arrayContaining(["src/scores/extension.ts", "src/errors.ts"]),
     );
     expect(imports("src/index.ts")).toContain("src/types.ts");
   });

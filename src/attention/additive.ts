@@ -4,6 +4,7 @@
 import type { OptionNames } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { takeOptions } from "../options.ts";
+import type { AdditiveSimilarity } from "../scores/options.ts";
 import {
   ATTENTION_OPTIONS,
   type AttentionOptions,
@@ -11,7 +12,6 @@ import {
   attention,
 } from "./attention.ts";
 import type { AttentionPlan } from "./bindings.ts";
-import type { AdditiveSimilarity } from "./options.ts";
 import { planAttention } from "./plan_attention.ts";
 import { ATTENTION_PROBLEM, type AttentionProblem } from "./problem.ts";
 

@@ -124,10 +124,8 @@ const withBinding = ({ source, ...stage }: Stage): Stage => ({
  * Storage buffers that options bring, beside those that all problems of additive attention bind.
  */
 function extraBuffers(problem: ResolvedProblem): number {
-  const { lse, rowMax, bias, mask, blockMask, scoreFunction, maskFunction } = problem;
-  const captures = [scoreFunction, maskFunction].flatMap((given) =>
-    Object.values(given?.captures ?? {}),
-  );
-  const optional = [lse, rowMax, bias, mask, blockMask].filter(Boolean);
-  return optional.length + captures.filter((value) => value instanceof Tensor).length;
+  const { lse, rowMax, options } = problem;
+  const captures = options.flatMap(({ calls }) => Object.values(calls?.captures ?? {}));
+  const tensors = [lse, rowMax, ...options.map(({ operand }) => operand)].filter(Boolean);
+  return tensors.length + captures.filter((value) => value instanceof Tensor).length;
 }

@@ -1,11 +1,12 @@
 // The way from a problem to a plan, by whatever kernels somebody chooses.
 
 import { checkDevice } from "../gpu/buffers.ts";
+import { loadExtension } from "../scores/features.ts";
 import { buildPlan } from "./build.ts";
-import { loadExtension } from "./features.ts";
 import type { Kernels } from "./forward_kernels.ts";
 import { attentionTensors, operandsOf } from "./memory.ts";
-import { resolveProblem, type TakenProblem } from "./problem.ts";
+import type { TakenProblem } from "./problem.ts";
+import { resolveProblem } from "./resolve.ts";
 import type { ResolvedProblem } from "./resolved.ts";
 
 /** The plan of an attention problem by the kernels that somebody chooses for it. */
@@ -19,13 +20,10 @@ export async function assemblePlan(
   checkDevice(device);
   const resolved = resolveProblem(problem, await loadExtension(problem));
   const kernels = await kernelsFor(resolved);
-  const memory = operandsOf(
-    device,
-    problem,
-    resolved,
-    attentionTensors(problem, resolved),
-    kernels.workspace,
-  );
+  const memory = operandsOf(device, problem, resolved, {
+    asked: attentionTensors(problem, resolved),
+    workspace: kernels.workspace,
+  });
   const built = await buildPlan(device, resolved, memory, kernels.stagesOf);
   return { ...built, resolved, operands: memory.operands };
 }

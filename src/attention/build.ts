@@ -11,7 +11,7 @@ import { memoryOf } from "../plan/operand_checks.ts";
 import { type CompiledStage, Plan } from "../plan/plan.ts";
 import { attentionHooks } from "./bindings.ts";
 import type { PlanMemory } from "./memory.ts";
-import { isLargeScale } from "./problem.ts";
+import { isLargeScale } from "./resolve.ts";
 import type { ResolvedScores } from "./resolved.ts";
 import { dispatchesOf, type Stage } from "./uniform.ts";
 
@@ -32,7 +32,7 @@ export async function buildPlan(
     const stages: CompiledStage[] = [];
     const chunks: ArrayBuffer[] = [];
     let offset = 0;
-    const copier = copies.length ? import("./table_copy.ts") : undefined;
+    const copier = copies.length ? import("../scores/table_copy.ts") : undefined;
     const chosen = Promise.resolve(slots).then(stagesOf);
     const [norms, main, copying] = await Promise.all([normStages(resolved, slots), chosen, copier]);
     const planned = [...norms, ...main];
@@ -88,10 +88,10 @@ export async function buildPlan(
 
 /** What has to run before a kernel that looks up norms of rows. */
 async function normStages(
-  { similarity, batch, q, k, source, headDim }: ResolvedScores,
+  { batch, q, k, source, headDim }: ResolvedScores,
   slots: SlotChoice,
 ): Promise<Stage[]> {
-  if (similarity.kind !== "normalized") return [];
+  if (slots.similarity?.kind !== "normalized") return [];
   const { rowNormsKernel, rowNormsWorkgroups } = await import("../kernels/row_norms.ts");
   const rows = [q, source?.k ?? k].reduce(
     (total, { shape }) => total + shape[0] * shape[1] * shape[2],
@@ -110,18 +110,16 @@ function slotChoice(device: GPUDevice, problem: ResolvedScores, operands: Operan
     if ((name === "k" || name === "v") && problem.source?.access.quantised) return "words";
     return accessOf(device, operand);
   };
-  const { sequence, extension } = problem;
   return {
     q: access("q"),
     k: access("k"),
     v: access("v"),
     o: access("output"),
-    ...(sequence && { sequence }),
     ...(problem.source && { cache: problem.source.access }),
     tables: operands.has("tables"),
     lse: operands.has("lse"),
     rowMax: operands.has("rowMax"),
     largeScale: isLargeScale(problem),
-    ...extension?.extendedSlots(problem),
+    ...Object.assign({}, ...problem.options.map((option) => option.slots)),
   };
 }

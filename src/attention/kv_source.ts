@@ -2,6 +2,7 @@
 
 import type { Tensor } from "../gpu/tensor.ts";
 import type { KvAccess, Quantisation } from "../kernels/kv_access.ts";
+import type { CachedKeys } from "../scores/cached_keys.ts";
 
 /**
  * Keys and values in a cache, as the kernels read them. Key j stands at position j since its
@@ -14,9 +15,7 @@ import type { KvAccess, Quantisation } from "../kernels/kv_access.ts";
  * - `paged`: outer is the page that the table has for j div pageSize, and the row is j mod
  *   pageSize.
  */
-export interface KvSource {
-  readonly place: "rows" | "ring" | "paged";
-  readonly batch: number;
+export interface KvSource extends CachedKeys {
   readonly kvHeads: number;
   readonly headDim: number;
   readonly vDim: number;
@@ -33,11 +32,6 @@ export interface KvSource {
    * numbers.
    */
   readonly state: Tensor;
-  /** Rows of a ring that are never used again, and those that are. Both 0 otherwise. */
-  readonly sinkTokens: number;
-  readonly ring: number;
-  /** Of a ring: keys before its own that a query may look at, whatever tokens were taken back. */
-  readonly window?: number;
   /** 0 if not paged. */
   readonly pageSize: number;
   readonly pagesPerEntry: number;

@@ -18,7 +18,7 @@ import {
 import type { ModuleMap } from "../shader/link.ts";
 import { type Kernels, keysOf } from "./forward_kernels.ts";
 import { areRight } from "./matrix_probe.ts";
-import { isLargeScale } from "./problem.ts";
+import { isLargeScale } from "./resolve.ts";
 import type { ResolvedProblem } from "./resolved.ts";
 
 /**
@@ -52,7 +52,7 @@ export async function matrixKernels(
   const limits = matrixLimits(device);
   const tile = matrixTile(component, headDim, vDim, limits);
   const able =
-    isAble(problem.similarity.kind === "dot", "has dot products, and no other similarity") &&
+    isAble(problem.similarity === undefined, "has dot products, and no other similarity") &&
     isAble(!isLargeScale(problem), "has scales up to 2^64") &&
     isAble(tile !== undefined, `needs ${needs(component)}; the device has ${listed(limits)}`) &&
     isAble(

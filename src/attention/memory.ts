@@ -5,8 +5,9 @@ import { Tensor, type TensorOptions } from "../gpu/tensor.ts";
 import type { Operand, Operands } from "../plan/operand.ts";
 import { checkOperand } from "../plan/operand_checks.ts";
 import { bindingBase, checkBindingLimit, type ResolvedSpec, reorder } from "../plan/specs.ts";
+import type { TableCopy, TablePlaces } from "../scores/resolved.ts";
 import type { AttentionProblem, ScoreProblem, TakenProblem, TakenScoreProblem } from "./problem.ts";
-import type { ResolvedProblem, ResolvedScores, TableCopy, TablePlaces } from "./resolved.ts";
+import type { ResolvedProblem, ResolvedScores } from "./resolved.ts";
 
 /** The tensors of a plan. */
 export interface PlanMemory {
@@ -29,6 +30,12 @@ export interface Asked {
   readonly written: boolean;
 }
 
+/** What a plan has beside q, k and the tensors of options: others, and scratch memory of a shape. */
+export interface Wanted {
+  readonly asked: readonly Asked[];
+  readonly workspace?: readonly number[] | undefined;
+}
+
 /** What attention reads and writes. */
 export function attentionTensors(problem: TakenProblem, resolved: ResolvedProblem): Asked[] {
   const { layout, v, output, lse, rowMax, source } = resolved;
@@ -48,8 +55,7 @@ export function operandsOf(
   device: GPUDevice,
   problem: TakenScoreProblem,
   resolved: ResolvedScores,
-  asked: readonly Asked[],
-  workspace?: readonly number[],
+  { asked, workspace }: Wanted,
 ): PlanMemory {
   const operands = new Map<string, Operand>();
   const owned: Tensor[] = [];
@@ -60,7 +66,7 @@ export function operandsOf(
     if (fallback) checkOperand(`${resolved.label}: ${name}`, device, operand, fallback);
     operands.set(name, operand);
   };
-  const { layout, tables, source, extension } = resolved;
+  const { layout, options, source, extension } = resolved;
   add("q", reorder(resolved.q, layout), given(problem.q));
   if (source) {
     add("k", source.k, source.k);
@@ -68,12 +74,11 @@ export function operandsOf(
   } else add("k", reorder(resolved.k, layout), given((problem as ScoreProblem).k));
   for (const { name, spec, given: tensorOrNot, written } of asked)
     add(name, spec, given(tensorOrNot), written);
-  if (resolved.mask) add("mask", resolved.mask, given(problem.mask));
-  if (resolved.bias) add("bias", resolved.bias, given(problem.bias));
-  const laid = extension?.layTables(tables);
+  for (const { operand } of options) if (operand) add(operand.name, operand.spec, operand.fallback);
+  const laid = extension?.layTables(options.flatMap(({ tables }) => tables ?? []));
   for (const { from, values } of laid?.tensors ?? []) add(from, values, values);
-  if (problem.blockMask) add("blocks", problem.blockMask.blocks, problem.blockMask.blocks);
-  const numbers = extension?.capturesOf(device, resolved.label, problem, add) ?? [];
+  const functions = options.flatMap(({ calls }) => calls ?? []);
+  const numbers = extension?.capturesOf(device, resolved.label, functions, add) ?? [];
   const own = (name: string, shape: readonly number[], options: TensorOptions, written = false) => {
     const made = tensor(device, shape, { ...options, label: `${resolved.label} ${name}` });
     owned.push(made);

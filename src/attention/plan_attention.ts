@@ -31,10 +31,9 @@ import {
   ATTENTION_PROBLEM,
   type AttentionProblem,
   type Cached,
-  hasPlainScores,
-  isLargeScale,
   type TakenProblem,
 } from "./problem.ts";
+import { isLargeScale } from "./resolve.ts";
 import type { ResolvedProblem } from "./resolved.ts";
 
 /**
@@ -106,7 +105,7 @@ export async function chooseKernels(
 /** Those of the tables. */
 async function kernelsOf(device: GPUDevice, resolved: ResolvedProblem): Promise<Kernels> {
   const limits = tileLimits(device);
-  if (resolved.similarity.kind === "additive") {
+  if (resolved.similarity?.kind === "additive") {
     const { additiveKernels } = await import("./additive_kernels.ts");
     return additiveKernels(device, resolved, limits);
   }
@@ -129,9 +128,10 @@ function hasF16Rows(device: GPUDevice, { q, k, v, source }: ResolvedProblem): bo
 
 /** Whether a problem has no more than a scale, causality, windows, lengths and sinks. */
 function isPlain(problem: ResolvedProblem): boolean {
-  const { similarity, blockMask, dropout, lse, rowMax } = problem;
-  const more = similarity.temperature ?? blockMask ?? dropout ?? lse ?? rowMax;
-  return hasPlainScores(problem) && !isLargeScale(problem) && !more;
+  const { options, lse, rowMax } = problem;
+  return (
+    options.every(({ keeps }) => keeps === "all") && !isLargeScale(problem) && !(lse ?? rowMax)
+  );
 }
 
 /** Few queries, or keys that the caller splits; block masks are for the forward kernel. */

@@ -4,6 +4,7 @@ import { check } from "../errors.ts";
 import { adapterName } from "../gpu/device.ts";
 import { accessOf } from "../plan/access.ts";
 import { bindingBase, type ResolvedSpec } from "../plan/specs.ts";
+import type { PresentOption } from "../scores/descriptor.ts";
 import type { ResolvedProblem } from "./resolved.ts";
 
 /**
@@ -41,27 +42,42 @@ export function tunedChoice(
 /** Lengths this close have one choice. */
 const powerOfTwo = (length: number) => (length <= 1 ? length : 2 ** Math.ceil(Math.log2(length)));
 
+/**
+ * The order of the words of options in the names of problems, which applications keep; those of
+ * other options follow.
+ */
+const WORDS = [
+  "similarity",
+  "temperature",
+  "softcap",
+  "bias",
+  "mask",
+  "dropout",
+  "scoreFunction",
+  "maskFunction",
+  "blockMask",
+];
+
+/** What the options of a problem are called, but for those whose tables say it. */
+function wordsOf(options: readonly PresentOption[]): string[] {
+  const placeOf = ({ name }: PresentOption) =>
+    WORDS.includes(name) ? WORDS.indexOf(name) : WORDS.length;
+  return [...options]
+    .sort((a, b) => placeOf(a) - placeOf(b))
+    .flatMap(({ name, word, tables }) => word ?? (tables ? [] : name));
+}
+
 /** Everything that the speed of kernels depends on, in words. */
 export function problemName(device: GPUDevice, problem: ResolvedProblem): string {
-  const { batch, heads, kvHeads, seqQ, seqKv, headDim, vDim, window, chunk, similarity, source } =
+  const { batch, heads, kvHeads, seqQ, seqKv, headDim, vDim, window, chunk, source, options } =
     problem;
   const stored = (name: string, spec: ResolvedSpec) => `${name} ${accessName(device, spec)}`;
   const cache = source?.quantised ? `int${source.quantised.bits}` : source?.k.dtype;
   const [left, right] = window.map((keys) => (keys <= 0 ? keys : powerOfTwo(keys)));
-  const has = {
+  const has: Readonly<Record<string, boolean>> = {
     causal: right === 0 && left < 0,
     [`window ${left} ${right}`]: left >= 0 || right > 0,
     [`chunk ${powerOfTwo(chunk)}`]: chunk > 0,
-    [similarity.kind]: similarity.kind !== "dot",
-    temperature: similarity.temperature,
-    softcap: problem.softcap,
-    bias: problem.bias,
-    [`mask ${problem.mask?.dtype}`]: problem.mask,
-    dropout: problem.dropout,
-    scoreFunction: problem.scoreFunction,
-    maskFunction: problem.maskFunction,
-    blockMask: problem.blockMask,
-    allowF16Products: problem.allowF16Products,
   };
   return [
     `B${powerOfTwo(batch)} H${heads}/${kvHeads} M${powerOfTwo(seqQ)} N${powerOfTwo(seqKv)} D${headDim}/${vDim}`,
@@ -70,8 +86,10 @@ export function problemName(device: GPUDevice, problem: ResolvedProblem): string
       ? [`cache ${source.place} ${cache}`]
       : [stored("k", problem.k), stored("v", problem.v)]),
     stored("o", problem.output),
-    ...Object.keys(has).filter((name) => has[name as keyof typeof has]),
-    ...new Set(problem.tables.map(({ name }) => name)),
+    ...Object.keys(has).filter((name) => has[name]),
+    ...wordsOf(options),
+    ...(problem.allowF16Products ? ["allowF16Products"] : []),
+    ...new Set(options.flatMap(({ tables }) => (tables ?? []).map(({ name }) => name))),
   ].join(", ");
 }
 

@@ -9,8 +9,10 @@ import { addresses, rowAddresses } from "../plan/access.ts";
 import type { Operands } from "../plan/operand.ts";
 import type { CompiledStage } from "../plan/plan.ts";
 import { cutWork, type Dispatch, UNIFORM_STRIDE } from "../plan/work.ts";
+import { paramsAtRest } from "../scores/extended_options.ts";
+import type { TablePlaces } from "../scores/resolved.ts";
 import type { KernelSource } from "../types.ts";
-import type { ResolvedScores, TablePlaces } from "./resolved.ts";
+import type { ResolvedScores } from "./resolved.ts";
 
 /** Operations of a dispatch by default: below a second of a slow device of the kind. */
 const MOST_FLOPS = { gpu: 2 ** 36, software: 2 ** 32 };
@@ -67,8 +69,7 @@ export function dispatchesOf(
   const stride = UNIFORM_STRIDE;
   const bytes = new ArrayBuffer(Math.max(1, parts.length) * stride);
   const shared = {
-    ...NO_OPTIONS,
-    ...NO_TABLES,
+    ...paramsAtRest(problem.options),
     ...sharedParams(problem, operands, slots, grid),
     ...places,
   };
@@ -78,62 +79,6 @@ export function dispatchesOf(
   });
   return { dispatches, bytes };
 }
-
-/** In place of where a table lies: there is none. */
-const NONE = 0xffffffff;
-/** Where a kernel asks whether there is a table. */
-const NO_TABLES = {
-  q_lengths_at: NONE,
-  kv_lengths_at: NONE,
-  q_offsets_at: NONE,
-  cu_q_at: NONE,
-  cu_kv_at: NONE,
-};
-/**
- * Options that a problem does not have: kernels have the code for them behind constants, and never
- * run it.
- */
-const NO_OPTIONS = {
-  bias_base: 0,
-  bias_stride_b: 0,
-  bias_stride_h: 0,
-  bias_stride_m: 0,
-  bias_stride_n: 0,
-  mask_base: 0,
-  mask_stride_b: 0,
-  mask_stride_h: 0,
-  mask_stride_m: 0,
-  mask_stride_n: 0,
-  block_q: 0,
-  block_kv: 0,
-  blocks_stride_b: 0,
-  blocks_stride_h: 0,
-  blocks_stride_m: 0,
-  slopes_at: 0,
-  slopes_stride_b: 0,
-  sinks_at: 0,
-  relative_reach: 0,
-  relative_buckets_at: 0,
-  relative_values_at: 0,
-  softcap: 0,
-  seed_low: 0,
-  seed_high: 0,
-  keep_below: 0,
-  keep_factor: 0,
-  temperature_at: 0,
-  vector_at: 0,
-  vector_stride_h: 0,
-  inner_bias_at: 0,
-  inner_bias_stride_h: 0,
-  gain_at: 0,
-  q_weights_at: 0,
-  k_weights_at: 0,
-  q_norms_at: 0,
-  k_norms_at: 0,
-  norm_eps: 0,
-  inner_scale: 0,
-  max_temperature: 0,
-} satisfies Partial<Params>;
 
 function sharedParams(
   problem: ResolvedScores,
@@ -170,7 +115,7 @@ function sharedParams(
     ...addresses("o", "m", operands.get("output"), isAligned(slots.o), problem),
     ...rowAddresses("lse", operands.get("lse")),
     ...rowAddresses("row_max", operands.get("rowMax")),
-    ...problem.extension?.extendedParams(problem, operands),
+    ...Object.assign({}, ...problem.options.map(({ params }) => params?.(operands))),
   };
 }
 

@@ -174,7 +174,7 @@ export async function planTopKKeys(
 
 async function prepareWeights(device: GPUDevice, problem: TakenWeights) {
   // Lists of heads and rows are tables, whatever the options.
-  const resolved = resolveWeights(problem, await import("./extended_features.ts"));
+  const resolved = resolveWeights(problem, await import("../scores/extension.ts"));
   const { stage, mean, lse, output, chosenHeads } = resolved;
   const turns = stage === "probabilities" && !lse ? 2 : 1;
   const asked: Asked[] = [
@@ -182,34 +182,38 @@ async function prepareWeights(device: GPUDevice, problem: TakenWeights) {
     ...(lse ? [{ name: "lse", spec: lse, given: problem.lse, written: false } as const] : []),
   ];
   const work = turns * (mean ? chosenHeads : 1);
-  return {
-    ...(await prepare(device, WEIGHTS, problem, resolved, asked, turns === 1, work)),
-    resolved,
-  };
+  const request = { ...resolved, asked, split: turns === 1, work };
+  return { ...(await prepare(device, WEIGHTS, problem, request)), resolved };
 }
 
 async function prepareTopKeys(device: GPUDevice, problem: TakenTopKeys) {
-  const resolved = resolveTopKeys(problem, await import("./extended_features.ts"));
+  const resolved = resolveTopKeys(problem, await import("../scores/extension.ts"));
   const result = (name: "indices" | "weights", dtype: "i32" | "f32"): Asked => {
     const spec = resolveSpec(name, { shape: resolved.shape, dtype });
     return { name, spec, given: undefined, written: true };
   };
   const asked = [result("indices", "i32"), result("weights", "f32")];
-  return { ...(await prepare(device, TOP_KEYS, problem, resolved, asked, false, 1)), resolved };
+  const request = { ...resolved, asked, split: false, work: 1 };
+  return { ...(await prepare(device, TOP_KEYS, problem, request)), resolved };
 }
 
-/** @param work How often a workgroup goes over its keys */
+/** A request, and how its kernel covers it. */
+interface Prepared extends ResolvedRequest {
+  readonly asked: readonly Asked[];
+  /** Workgroups share the keys of a row. */
+  readonly split: boolean;
+  /** How often a workgroup goes over its keys. */
+  readonly work: number;
+}
+
 function prepare(
   device: GPUDevice,
   kernel: ScoreKernel,
-  problem: TakenScoreProblem & Pick<WeightsProblem, "probabilityFunction">,
-  { scores, params, chosenRows }: ResolvedRequest,
-  asked: readonly Asked[],
-  split: boolean,
-  work: number,
+  problem: TakenScoreProblem,
+  { scores, params, chosenRows, asked, split, work }: Prepared,
 ) {
   checkDevice(device);
-  const memory = operandsOf(device, problem, scores, asked);
+  const memory = operandsOf(device, problem, scores, { asked });
   const base = memory.operands.get("output")?.base ?? 0;
   const places = { ...memory.places, ...params, o_base: base };
   return buildPlan(device, scores, { ...memory, places }, (slots) => {
@@ -217,10 +221,7 @@ function prepare(
     const grid = scoreGrid(kernel, chosenRows, seqKv, split);
     const term = slots.similarity?.kind === "additive" ? ADDITIVE_TERM_FLOPS : 2;
     const flops = (term * grid.qTile * mostKeys * headDim * work) / grid.vSplits;
-    const probability = problem.probabilityFunction && {
-      probability: problem.probabilityFunction.text,
-    };
-    const source = scoreKernel(kernel, { headDim, ...slots, ...probability });
+    const source = scoreKernel(kernel, { headDim, ...slots });
     return [{ source, grid: { ...grid, heads: params.grid_heads as number, flops } }];
   });
 }

@@ -13,10 +13,12 @@ import { resolveSpec } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
 import { ALL, MOST_KEYS, STAGES } from "../kernels/weights.ts";
 import { checkedSpec, expectApart, expectShape, type ResolvedSpec } from "../plan/specs.ts";
+import type { PresentOption, Table } from "../scores/descriptor.ts";
+import type { Extension } from "../scores/features.ts";
 import type { TensorSpec } from "../types.ts";
-import type { Extension } from "./features.ts";
-import { type Cached, resolveScores, SCORE_PROBLEM, type ScoreProblem } from "./problem.ts";
-import type { ResolvedScores, Table } from "./resolved.ts";
+import { type Cached, SCORE_PROBLEM, type ScoreProblem } from "./problem.ts";
+import { resolveScores } from "./resolve.ts";
+import type { ResolvedScores } from "./resolved.ts";
 
 /**
  * How far a score has come: `"raw"` is scale * q.k of every used key, masked or not, and 0 past the
@@ -142,7 +144,7 @@ export function resolveWeights(
     () =>
       `${label}: probabilityFunction changes probabilities; it can't be combined with stage "${stage}".`,
   );
-  const request = resolveRequest(label, problem, extension);
+  const request = resolveRequest(label, problem, extension, probabilityFunction);
   checkCaptureNames(label, functionsOf(problem));
   const { scores, chosenHeads, chosenRows } = request;
   const { batch, seqKv, lseShape } = scores;
@@ -203,13 +205,14 @@ function resolveRequest(
   label: string,
   problem: TakenWeights | TakenTopKeys,
   extension: Extension | undefined,
+  probabilityFunction?: ProbabilityFunction,
 ): ResolvedRequest {
   const scores = resolveScores(label, problem, false, extension);
   const heads = listOf(label, "heads", problem.heads, scores.heads);
   const rows = listOf(label, "rows", problem.rows, scores.seqQ);
-  const lists: Table[] = [];
-  if (heads) lists.push({ at: "heads_at", name: "heads", values: heads, dtype: "i32" });
-  if (rows) lists.push({ at: "rows_at", name: "rows", values: rows, dtype: "i32" });
+  const tables: Table[] = [];
+  if (heads) tables.push({ at: "heads_at", name: "heads", values: heads, dtype: "i32" });
+  if (rows) tables.push({ at: "rows_at", name: "rows", values: rows, dtype: "i32" });
   const chosenHeads = heads?.length ?? scores.heads;
   const chosenRows = rows?.length ?? scores.seqQ;
   const params: Partial<Params> = {
@@ -219,9 +222,24 @@ function resolveRequest(
     ...(!rows && { rows_at: ALL }),
   };
   // Which weights dropout keeps is decided after the softmax, and does not concern the scores.
-  const undropped = { ...scores, dropout: undefined, tables: [...scores.tables, ...lists] };
-  return { scores: undropped, params, chosenHeads, chosenRows };
+  const options = scores.options.filter(({ name }) => name !== "dropout");
+  options.push({ name: "chosen", keeps: "scores", tables });
+  if (probabilityFunction) options.push(probabilityOption(probabilityFunction));
+  return {
+    scores: { ...scores, options },
+    params,
+    chosenHeads,
+    chosenRows,
+  };
 }
+
+/** A function of probabilities, as the options of scores are described. */
+const probabilityOption = (calls: ProbabilityFunction): PresentOption => ({
+  name: "probabilityFunction",
+  keeps: "scores",
+  slots: { probability: calls.text },
+  calls,
+});
 
 function listOf(label: string, name: string, list: readonly number[] | undefined, count: number) {
   check(

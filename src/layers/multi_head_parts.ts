@@ -10,13 +10,13 @@
 
 import type { AttentionBindings } from "../attention/bindings.ts";
 import { planMerge } from "../attention/merge.ts";
-import type { ScoreOptions } from "../attention/options.ts";
 import { planAttention } from "../attention/plan_attention.ts";
 import { planAttentionWeights } from "../attention/weights.ts";
 import { tensor } from "../gpu/make_tensor.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { planProjection } from "../operations/projection.ts";
 import type { Recording } from "../plan/target.ts";
+import type { ScoreOptions } from "../scores/options.ts";
 import type { Dtype } from "../types.ts";
 import { isPlainMask, keyMaskView, prepareMasks } from "./boolean_masks.ts";
 import { splitHeads } from "./heads.ts";

@@ -2,12 +2,12 @@
 // problem, checked.
 
 import type { AttentionBindings } from "../attention/bindings.ts";
-import { SCORE_OPTIONS } from "../attention/features.ts";
-import type { ScoreOptions } from "../attention/options.ts";
 import { check, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
 import { resolveSpec, Tensor } from "../gpu/tensor.ts";
 import { checkedSpec, expectApart, expectShape, FLOATS, type ResolvedSpec } from "../plan/specs.ts";
+import { SCORE_OPTIONS } from "../scores/features.ts";
+import type { ScoreOptions } from "../scores/options.ts";
 import type { Dtype, FloatDtype, TensorSpec } from "../types.ts";
 import { type BooleanMasks, type ResolvedMask, resolveMasks } from "./boolean_masks.ts";
 import type { MultiHeadSizes } from "./multi_head_sizes.ts";

@@ -1,9 +1,8 @@
 // A comparison of kernels on one problem: values first, then times, turn by turn.
 
 import type { AttentionBindings, AttentionPlan } from "../attention/bindings.ts";
-import type { TunedCandidate } from "../attention/options.ts";
 import { preparePlan } from "../attention/plan_attention.ts";
-import type { TakenProblem } from "../attention/problem.ts";
+import type { TakenProblem, TunedCandidate } from "../attention/problem.ts";
 import { FoveaError } from "../errors.ts";
 import { guarded } from "../gpu/buffers.ts";
 import { tensor } from "../gpu/make_tensor.ts";

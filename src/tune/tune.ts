@@ -1,15 +1,14 @@
 // Which kernel is the fastest here, by trying: the rows of the tile tables, and the splits of the
 // keys.
 
-import { loadExtension } from "../attention/features.ts";
-import type { TunedAttention } from "../attention/options.ts";
 import { chooseKernels } from "../attention/plan_attention.ts";
 import {
   ATTENTION_PROBLEM,
   type AttentionProblem,
   type Cached,
-  resolveProblem,
+  type TunedAttention,
 } from "../attention/problem.ts";
+import { resolveProblem } from "../attention/resolve.ts";
 import type { ResolvedProblem } from "../attention/resolved.ts";
 import { check, FoveaError, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
@@ -19,6 +18,7 @@ import { Tensor } from "../gpu/tensor.ts";
 import { DECODE_SHAPES, MOST_QUERIES } from "../kernels/decode.ts";
 import { FORWARD_TILES, isMatrixVariant, MATRIX_VARIANTS } from "../kernels/forward_tiles.ts";
 import { takeOptions } from "../options.ts";
+import { loadExtension } from "../scores/features.ts";
 import { type Choice, Trial } from "./trial.ts";
 
 /** Options of {@link tune}. */

@@ -2,13 +2,13 @@
 // against the same kernel without that pass.
 
 import { describe, expect, it } from "vitest";
-import { loadExtension } from "../../src/attention/features.ts";
 import { chooseKernels, preparePlan } from "../../src/attention/plan_attention.ts";
-import { resolveProblem } from "../../src/attention/problem.ts";
+import { resolveProblem } from "../../src/attention/resolve.ts";
 import type { Taken } from "../../src/given.ts";
 import { type AttentionProblem, createKvCache, planAttention, tensor } from "../../src/index.ts";
 import { attention as reference } from "../../src/reference/index.ts";
 import { normal } from "../../src/reference/random.ts";
+import { loadExtension } from "../../src/scores/features.ts";
 import { type Case, runCase, title } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice, withLimits } from "../support/device.ts";

@@ -4,15 +4,15 @@
 
 import { describe, expect, it } from "vitest";
 import { assemblePlan } from "../../src/attention/assemble.ts";
-import { loadExtension } from "../../src/attention/features.ts";
 import type { Kernels } from "../../src/attention/forward_kernels.ts";
 import { matrixKernels } from "../../src/attention/matrices.ts";
-import { resolveProblem } from "../../src/attention/problem.ts";
+import { resolveProblem } from "../../src/attention/resolve.ts";
 import type { Taken } from "../../src/given.ts";
 import { type AttentionProblem, planAttention, tensor } from "../../src/index.ts";
 import { type MatrixLimits, matrixTile } from "../../src/kernels/forward_matrix.ts";
 import { slotModules } from "../../src/kernels/slot_modules.ts";
 import { PLAIN } from "../../src/kernels/slots.ts";
+import { loadExtension } from "../../src/scores/features.ts";
 import type { ModuleMap } from "../../src/shader/link.ts";
 import { failOnGpuErrors, overridden, testDevice, withLimits } from "../support/device.ts";
 import { standIns } from "../support/matrices.ts";

@@ -2,42 +2,15 @@
 
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { loadExtension } from "../../src/attention/features.ts";
-import { resolveProblem } from "../../src/attention/problem.ts";
+import { resolveProblem } from "../../src/attention/resolve.ts";
 import { createBlockMask, tensor } from "../../src/index.ts";
+import { loadExtension } from "../../src/scores/features.ts";
 import type { Case } from "../support/cases.ts";
 import { featuresOf } from "../support/features.ts";
+import { nowhere } from "../support/nowhere.ts";
 import { featureSets, problemsOf } from "./problems.ts";
 
-/** A device on which everything can be made and nothing runs. */
-const nowhere = {
-  limits: {
-    maxBufferSize: 2 ** 31,
-    maxComputeWorkgroupsPerDimension: 65535,
-    minStorageBufferOffsetAlignment: 256,
-    maxStorageBuffersPerShaderStage: 8,
-    maxUniformBuffersPerShaderStage: 12,
-    maxStorageBufferBindingSize: 2 ** 31 - 4,
-    maxUniformBufferBindingSize: 2 ** 16,
-  },
-  lost: new Promise(() => {}),
-  queue: { writeBuffer: () => {}, submit: () => {} },
-  pushErrorScope: () => {},
-  popErrorScope: async () => null,
-  createBuffer: ({ size }: GPUBufferDescriptor) => ({ size, destroy: () => {} }),
-  createShaderModule: () => ({}),
-  createBindGroupLayout: () => ({}),
-  createPipelineLayout: () => ({}),
-  createBindGroup: () => ({}),
-  createComputePipelineAsync: async () => ({}),
-  createCommandEncoder: () => ({ beginComputePass: () => pass, finish: () => ({}) }),
-} as unknown as GPUDevice;
-const pass = {
-  setPipeline: () => {},
-  setBindGroup: () => {},
-  dispatchWorkgroups: () => {},
-  end: () => {},
-};
+const device = nowhere();
 
 const SETS = 100;
 const EACH = 10;
@@ -153,7 +126,7 @@ async function expectValid(problem: Case): Promise<void> {
   const shape = (h: number, rows: number, d: number) =>
     layout === "bhmd" ? [B, h, rows, d] : [B, rows, h, d];
   const blockMask = features.blockMask && {
-    blockMask: await createBlockMask(nowhere, ...features.blockMask),
+    blockMask: await createBlockMask(device, ...features.blockMask),
     maskFunction: undefined,
   };
   const given = Object.entries({
@@ -170,7 +143,7 @@ async function expectValid(problem: Case): Promise<void> {
     q: { shape: shape(H, M, D) },
     k: { shape: shape(Hkv, N, D) },
     v: { shape: shape(Hkv, N, Dv) },
-    ...features.gpu((size, options) => tensor(nowhere, size, options)),
+    ...features.gpu((size, options) => tensor(device, size, options)),
     ...blockMask,
   } as Parameters<typeof resolveProblem>[0];
   resolveProblem(asked, await loadExtension(asked));

@@ -3,6 +3,7 @@
 
 import type { Mutant } from "./mutant.ts";
 
+const DESCRIPTORS = ["test/scores/descriptors.test.ts"];
 const FEATURES = ["test/attention/features_values.gpu.test.ts"];
 const DECODE = ["test/attention/decode.gpu.test.ts"];
 
@@ -44,14 +45,14 @@ const HOST: readonly Mutant[] = [
     tests: ["test/plan/work.test.ts"],
   },
   {
-    file: "src/attention/extended_plan.ts",
-    text: "seed_high: Math.floor((dropout?.seed ?? 0) / 2 ** 32)",
+    file: "src/scores/dropout.ts",
+    text: "seed_high: Math.floor(seed / 2 ** 32)",
     replacement: "seed_high: 0",
     tests: FEATURES,
     filter: "dropout H=2",
   },
   {
-    file: "src/attention/extended_plan.ts",
+    file: "src/scores/functions.ts",
     text: "const [b, h] = strides.map((stride, axis) => (shape[axis] > 1 ? stride : 0));",
     replacement: "const [b, h] = strides;",
     tests: FEATURES,
@@ -64,7 +65,7 @@ const HOST: readonly Mutant[] = [
     tests: ["test/attention/block_lists.dawn.test.ts"],
   },
   {
-    file: "src/attention/sequences.ts",
+    file: "src/scores/sequences.ts",
     text: "return Math.max(0, ...cumulative.slice(1).map((n, i) => n - cumulative[i]));",
     replacement: "return Math.max(0, ...cumulative.slice(1).map((n, i) => n - cumulative[i])) - 1;",
     tests: FEATURES,
@@ -72,11 +73,32 @@ const HOST: readonly Mutant[] = [
       "packed sequences H=2 M=61 N=90 cuSeqlensQ=\\[0,17,17,60,61\\] cuSeqlensKv=\\[0,40,55,55,90\\]$",
   },
   {
-    file: "src/attention/tables.ts",
+    file: "src/scores/head_tables.ts",
     text: "const stride = perEntry ? heads : 0;",
     replacement: "const stride = perEntry ? 1 : 0;",
     tests: FEATURES,
     filter: "scores B=2 H=3",
+  },
+  {
+    file: "src/scores/head_tables.ts",
+    text: "slots: { alibi: true },",
+    replacement: "",
+    tests: DESCRIPTORS,
+    filter: "alibiSlopes",
+  },
+  {
+    file: "src/scores/softcap.ts",
+    text: 'keeps: "nothing",',
+    replacement: 'keeps: "all",',
+    tests: DESCRIPTORS,
+    filter: "softcap",
+  },
+  {
+    file: "src/scores/relative_bias.ts",
+    text: "params: () => ({ relative_reach: distances.length / 2 - 1 }),",
+    replacement: "",
+    tests: DESCRIPTORS,
+    filter: "relativeBias",
   },
   {
     file: "src/attention/plan_attention.ts",

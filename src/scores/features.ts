@@ -1,51 +1,19 @@
-// Positions, masks and scores of a problem: checked, and as numbers that the kernels take. What
-// goes beyond causality and windows is in extended_features.ts, which is loaded for problems that
-// have any of it.
+// Positions and windows of a problem: checked, and as numbers that the kernels take. extension.ts
+// has what goes beyond them, and is loaded for problems that have any of it.
 
 import { check, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
-import type { KvSource } from "./kv_source.ts";
+import type { GivenScores } from "./descriptor.ts";
+import { EXTENDED } from "./extended_options.ts";
 import type { ScoreOptions, TakenScores } from "./options.ts";
-import type { Features, ResolvedSimilarity, TensorSizes } from "./resolved.ts";
+import type { Features } from "./resolved.ts";
 
 const CAUSAL: readonly unknown[] = [undefined, false, true, "bottom-right", "top-left"];
 /** Positions, lengths and windows stay below 2^31 together. */
 const FARTHEST = 2 ** 29;
 
-/** Options that every problem may have. */
-type PlainOptions =
-  | "causal"
-  | "scale"
-  | "window"
-  | "attentionChunk"
-  | "sinkTokens"
-  | "maxSeqlenQ"
-  | "maxSeqlenKv";
-/** All others. */
-const EXTENDED: Omit<OptionNames<ScoreOptions>, PlainOptions> = {
-  queryOffset: "any",
-  kvLengths: "any",
-  qLengths: "any",
-  cuSeqlensQ: "any",
-  cuSeqlensKv: "any",
-  similarity: "any",
-  temperature: "any",
-  logTemperature: "any",
-  maxTemperature: "number",
-  softcap: "number?",
-  mask: "any",
-  bias: "any",
-  scoreFunction: "any",
-  maskFunction: "any",
-  blockMask: "any",
-  alibiSlopes: "any",
-  relativeBias: "any",
-  sinks: "any",
-  dropout: "any",
-};
-
 /** The names of all options of scores. */
-export const SCORE_OPTIONS: OptionNames<ScoreOptions> = {
+export const SCORE_OPTIONS = {
   causal: "any?",
   scale: "number",
   window: "any?",
@@ -53,45 +21,34 @@ export const SCORE_OPTIONS: OptionNames<ScoreOptions> = {
   sinkTokens: "number",
   maxSeqlenQ: "number",
   maxSeqlenKv: "number",
-  ...EXTENDED,
-};
+  ...kindsOf(EXTENDED),
+} satisfies OptionNames<ScoreOptions>;
+
+/** The kinds of options by their names. */
+function kindsOf<T extends Readonly<Record<string, { readonly kind: unknown }>>>(options: T) {
+  const kinds = Object.entries(options).map(([name, { kind }]) => [name, kind]);
+  return Object.fromEntries(kinds) as { readonly [Name in keyof T]: T[Name]["kind"] };
+}
 
 /** What checks the options that few problems have. */
-export type Extension = typeof import("./extended_features.ts");
+export type Extension = typeof import("./extension.ts");
 
 /** Loads what a problem's options need beyond this file; nothing for plain attention. */
 export async function loadExtension(problem: TakenScores): Promise<Extension | undefined> {
   const needed = "cache" in problem || Object.keys(EXTENDED).some((name) => name in problem);
-  return needed ? import("./extended_features.ts") : undefined;
+  return needed ? import("./extension.ts") : undefined;
 }
 
 /** The features of a problem without any of the extended options. */
-const PLAIN = {
-  sequence: undefined,
-  packed: false,
-  tables: [],
-  mask: undefined,
-  bias: undefined,
-  softcap: undefined,
-  dropout: undefined,
-  scoreFunction: undefined,
-  maskFunction: undefined,
-  blockMask: undefined,
-  similarity: { kind: "dot", eps: 0, innerScale: 1, maxTemperature: 100, temperature: undefined },
-} as const;
+const PLAIN = { packed: false, similarity: undefined, blockMask: undefined, options: [] };
 
 /**
  * Checks what a problem says beside its shapes. Throws FoveaError that names the option.
  *
  * @param extension As {@link loadExtension} gives it for the problem
  */
-export function resolveFeatures(
-  label: string,
-  options: TakenScores,
-  tensors: TensorSizes,
-  source: KvSource | undefined,
-  extension: Extension | undefined,
-): Features {
+export function resolveFeatures(given: GivenScores, extension: Extension | undefined): Features {
+  const { label, options, tensors } = given;
   const { batch, rowsQ, rowsKv } = tensors;
   const positions = resolvePositions(label, options);
   return {
@@ -104,17 +61,19 @@ export function resolveFeatures(
     ...positions,
     chunk: resolveChunk(label, options),
     sinkTokens: resolveSinkTokens(label, options),
-    ...(extension?.resolveExtended(label, options, tensors, positions, source) ?? PLAIN),
+    ...(extension?.resolveExtended(given, positions) ?? PLAIN),
   };
 }
 
 /** Factor of the scores that nobody gives: normalised rows and bounded terms need none. */
-export function defaultScale(similarity: ResolvedSimilarity, headDim: number): number {
-  const isUnscaled =
-    similarity.kind !== "dot" &&
-    !(similarity.choice.kind === "normalized" && similarity.choice.rms);
+export function defaultScale(similarity: Features["similarity"], headDim: number): number {
+  const isUnscaled = similarity && !(similarity.kind === "normalized" && similarity.rms);
   return isUnscaled ? 1 : 1 / Math.sqrt(headDim);
 }
+
+/** Whether scores are products with a scale and temperature, and masked by their places only. */
+export const hasPlainScores = ({ options }: Pick<Features, "options">): boolean =>
+  options.every(({ keeps }) => keeps !== "nothing");
 
 function resolvePositions(label: string, { causal, queryOffset, window = [-1, -1] }: TakenScores) {
   check(

@@ -5,7 +5,6 @@ import type { MaskFunction, ScoreFunction } from "../functions/attention_functio
 import type { BlockMask } from "../functions/block_mask.ts";
 import type { Numbers, Taken } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import type { TimingSource } from "../gpu/timing.ts";
 import type { PerBatch, PerHead } from "../plan/specs.ts";
 import type { RelativeBias } from "../positions/buckets.ts";
 import type { MaskOptions, TensorSpec } from "../types.ts";
@@ -193,36 +192,4 @@ export interface ScoreOptions extends MaskOptions<PerBatch>, SimilarityOptions {
   readonly sinks?: PerHead;
   /** Dropout of the probabilities, which a CPU can replay. Default: none. */
   readonly dropout?: Dropout;
-}
-
-/** A choice that {@link tune} tried. */
-export interface TunedCandidate {
-  /** Row of the kernels' tile tables. */
-  readonly variant: string;
-  /** Workgroups that share the keys of a row, where the kernel splits them. */
-  readonly kvSplits?: number;
-  /** Median milliseconds of a run; of its first one, if that took more than twice the fastest. */
-  readonly ms?: number;
-  /**
-   * Why it is out of the question, whatever its time: it failed, or its values are not the
-   * default's.
-   */
-  readonly failure?: string;
-}
-
-/** What {@link tune} found. Plain data: JSON keeps it for the next visit. */
-export interface TunedAttention {
-  /** The adapter that it was found on, as the browser describes it. */
-  readonly adapter: string;
-  /**
-   * The problem that it was found for; lengths and batch sizes up to the same power of two share
-   * one.
-   */
-  readonly problem: string;
-  readonly variant: string;
-  readonly kvSplits?: number;
-  /** How times were taken. */
-  readonly timing: TimingSource;
-  /** What was tried, the default first. */
-  readonly candidates: readonly TunedCandidate[];
 }

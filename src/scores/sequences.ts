@@ -4,11 +4,11 @@
 import { check, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { ListOrTensor } from "../plan/specs.ts";
-import type { KvSource } from "./kv_source.ts";
+import type { CachedKeys } from "./cached_keys.ts";
+import type { Descriptor, GivenScores, ResolvedEntries, Sizes, Table } from "./descriptor.ts";
+import { EXTENDED } from "./extended_options.ts";
 import type { TakenScores } from "./options.ts";
-import type { Table } from "./resolved.ts";
 import { countOf } from "./table_memory.ts";
-import type { Sizes } from "./tables.ts";
 
 const i32 = (at: Table["at"], name: string, values: ListOrTensor): Table => ({
   at,
@@ -17,21 +17,30 @@ const i32 = (at: Table["at"], name: string, values: ListOrTensor): Table => ({
   dtype: "i32",
 });
 
-/** The tables of `slots/sequence`, if entries differ, and the sizes of the largest entry. */
-export function sequenceTables(
-  label: string,
-  options: TakenScores,
-  tensors: Sizes,
-  source?: KvSource,
-) {
+/** Describes all lengths and positions of entries. */
+export const ENTRIES: Descriptor = ({ entries: { kind, tables } }) => {
+  if (!tables.length) return undefined;
+  // kernels ask for the places of the tables that are not there
+  return {
+    keeps: "all",
+    slots: kind ? { sequence: kind } : {},
+    tables,
+    params: () => EXTENDED.qLengths.rest,
+  };
+};
+
+/** Checks the lengths and positions of entries. Throws FoveaError that names the option. */
+export function resolveEntries({ label, options, tensors, source }: GivenScores): ResolvedEntries {
+  const { heads, rowsQ, rowsKv } = tensors;
+  const whole = { batch: tensors.batch, heads, seqQ: rowsQ, seqKv: rowsKv };
   const packed = source
-    ? packedQueries(label, options, tensors, source)
-    : packedTables(label, options, tensors);
-  const sizes = packed?.sizes ?? tensors;
+    ? packedQueries(label, options, whole, source)
+    : packedTables(label, options, whole);
+  const sizes = packed?.sizes ?? whole;
   const { batch, seqQ, seqKv } = sizes;
   const { qLengths, kvLengths, queryOffset } = options;
-  checkLengths(label, "qLengths", qLengths, batch, seqQ, "the queries that q has");
-  checkLengths(label, "kvLengths", kvLengths, batch, seqKv, "the keys that k has");
+  checkLengths(`${label}: qLengths`, qLengths, batch, [seqQ, "the queries that q has"]);
+  checkLengths(`${label}: kvLengths`, kvLengths, batch, [seqKv, "the keys that k has"]);
   checkOffsets(label, queryOffset, batch);
   if (source) {
     const tables = [
@@ -61,7 +70,7 @@ export function sequenceTables(
     ...(packed?.tables ?? []),
   ];
   return {
-    kind: packed ? ("packed" as const) : ("batch" as const),
+    kind: packed ? "packed" : "batch",
     packed: packed !== undefined,
     sizes,
     tables,
@@ -69,7 +78,7 @@ export function sequenceTables(
 }
 
 function packedTables(label: string, options: TakenScores, { batch, heads, seqQ, seqKv }: Sizes) {
-  const { cuSeqlensQ, cuSeqlensKv, maxSeqlenQ, maxSeqlenKv } = options;
+  const { cuSeqlensQ, cuSeqlensKv } = options;
   if (!cuSeqlensQ && !cuSeqlensKv) return undefined;
   check(
     cuSeqlensQ !== undefined && cuSeqlensKv !== undefined,
@@ -83,25 +92,20 @@ function packedTables(label: string, options: TakenScores, { batch, heads, seqQ,
       `${label}: sequences that lie one after the other are one batch, but q has a batch axis of ${batch}.`,
   );
   const entries = countOf(cuSeqlensQ) - 1;
-  const longest = (
-    name: "Q" | "Kv",
-    cumulative: ListOrTensor,
-    rows: number,
-    given: number | undefined,
-  ) => {
+  const longest = (name: "Q" | "Kv", cumulative: ListOrTensor, rows: number) => {
     check(
       countOf(cumulative) === entries + 1 && entries >= 0,
       "argument",
       () =>
         `${label}: cuSeqlens${name} must have one number more than there are sequences, as many as the other: got ${countOf(cuSeqlensQ)} and ${countOf(cuSeqlensKv)}.`,
     );
-    return longestOf(label, name, cumulative, rows, given);
+    return longestOf(label, name, options, rows);
   };
   const sizes: Sizes = {
     batch: entries,
     heads,
-    seqQ: longest("Q", cuSeqlensQ, seqQ, maxSeqlenQ),
-    seqKv: longest("Kv", cuSeqlensKv, seqKv, maxSeqlenKv),
+    seqQ: longest("Q", cuSeqlensQ, seqQ),
+    seqKv: longest("Kv", cuSeqlensKv, seqKv),
   };
   return {
     sizes,
@@ -114,9 +118,9 @@ function packedQueries(
   label: string,
   options: TakenScores,
   { heads, seqQ, seqKv }: Sizes,
-  { batch }: KvSource,
+  { batch }: CachedKeys,
 ) {
-  const { cuSeqlensQ, maxSeqlenQ } = options;
+  const { cuSeqlensQ } = options;
   if (!cuSeqlensQ) return undefined;
   check(
     countOf(cuSeqlensQ) === batch + 1,
@@ -124,24 +128,15 @@ function packedQueries(
     () =>
       `${label}: cuSeqlensQ must have one number more than the ${batch} entries of the cache, got ${countOf(cuSeqlensQ)}.`,
   );
-  const sizes: Sizes = {
-    batch,
-    heads,
-    seqQ: longestOf(label, "Q", cuSeqlensQ, seqQ, maxSeqlenQ),
-    seqKv,
-  };
+  const sizes: Sizes = { batch, heads, seqQ: longestOf(label, "Q", options, seqQ), seqKv };
   return { sizes, tables: [i32("cu_q_at", "cuSeqlensQ", cuSeqlensQ)] };
 }
 
 /** Rows of the longest of several sequences that lie one after the other. */
-function longestOf(
-  label: string,
-  name: "Q" | "Kv",
-  cumulative: ListOrTensor,
-  rows: number,
-  given: number | undefined,
-) {
+function longestOf(label: string, name: "Q" | "Kv", options: TakenScores, rows: number): number {
   const what = `${label}: cuSeqlens${name}`;
+  const cumulative = options[`cuSeqlens${name}` as const] as ListOrTensor;
+  const given = options[`maxSeqlen${name}` as const];
   if (cumulative instanceof Tensor) {
     checkIntegers(what, cumulative, cumulative.size);
     check(
@@ -165,16 +160,14 @@ function longestOf(
 }
 
 function checkLengths(
-  label: string,
-  name: string,
+  what: string,
   values: ListOrTensor | undefined,
   batch: number,
-  most: number,
-  what: string,
+  [most, ofThem]: readonly [number, string],
 ): void {
   if (values === undefined) return;
   if (values instanceof Tensor) {
-    checkIntegers(`${label}: ${name}`, values, batch);
+    checkIntegers(what, values, batch);
     return;
   }
   check(
@@ -183,7 +176,7 @@ function checkLengths(
       values.every((n) => Number.isInteger(n) && n >= 0 && n <= most),
     "argument",
     () =>
-      `${label}: ${name} must be ${batch} whole numbers (one a batch entry) from 0 to ${most}, ${what}, got ${values}.`,
+      `${what} must be ${batch} whole numbers (one a batch entry) from 0 to ${most}, ${ofThem}, got ${values}.`,
   );
 }
 

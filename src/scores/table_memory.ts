@@ -1,9 +1,12 @@
-// The small tables of a problem as they lie in memory.
+// The small tables of a problem as they lie in memory: lengths and positions of batch entries, slopes
+// and sinks of heads, buckets of distances. They share one buffer, because a kernel may bind eight.
+// Numbers are written when the plan is made; what a caller keeps on the GPU is copied there in every
+// run.
 
 import { Tensor } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
 import type { PerBatch } from "../plan/specs.ts";
-import type { Table } from "./resolved.ts";
+import type { Table } from "./descriptor.ts";
 
 /**
  * All tables one after the other: the words known now, where each begins, and the tensors to copy
@@ -19,14 +22,12 @@ export function layTables(tables: readonly Table[]) {
     bits.setFloat32(0, value);
     return bits.getInt32(0);
   };
-  for (const { at, name, dtype, values, stride } of tables) {
+  for (const { at, name, dtype, values } of tables) {
     places[at] = words.length;
-    if (stride) places[stride[0]] = stride[1];
     if ("reserved" in values) {
       for (let i = 0; i < values.reserved; i++) words.push(0);
       continue;
     }
-    if (at === "relative_buckets_at") places.relative_reach = countOf(values) / 2 - 1;
     if (values instanceof Tensor) {
       tensors.push({ from: name, values, at: words.length });
       for (let i = 0; i < values.size; i++) words.push(0);

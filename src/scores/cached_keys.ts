@@ -1,0 +1,66 @@
+// What scores need to know of keys in a cache, and which options a cache rules out.
+
+import { check } from "../errors.ts";
+import type { TakenScores } from "./options.ts";
+
+/** Keys in a cache: how many entries there are, and which keys of them are still there. */
+export interface CachedKeys {
+  readonly place: "rows" | "ring" | "paged";
+  readonly batch: number;
+  /** Rows of a ring that are never used again, and those that are. Both 0 otherwise. */
+  readonly sinkTokens: number;
+  readonly ring: number;
+  /** Of a ring: keys before its own that a query may look at, whatever tokens were taken back. */
+  readonly window?: number;
+}
+
+/**
+ * Throws FoveaError("argument") for options that a cache has no use for, or keys that a ring may
+ * have lost.
+ */
+export function checkCached(
+  label: string,
+  options: TakenScores,
+  source: CachedKeys,
+  seqQ: number,
+): void {
+  for (const name of ["kvLengths", "cuSeqlensKv"] as const) {
+    check(
+      options[name] === undefined,
+      "argument",
+      () => `${label}: the cache counts the keys of its entries; leave ${name} out.`,
+    );
+  }
+  if (source.place !== "ring") return;
+  const {
+    window: [left] = [-1],
+    attentionChunk = Number.POSITIVE_INFINITY,
+    sinkTokens = 0,
+    queryOffset,
+  } = options;
+  const behind = Math.min(left < 0 ? Number.POSITIVE_INFINITY : left, attentionChunk - 1);
+  const { window = source.ring } = source;
+  check(
+    !Number.isFinite(behind) || behind <= window,
+    "argument",
+    () =>
+      `${label}: the cache was made for a window of ${window} keys before each query, and may have overwritten older ones; ${behind} were asked for. Make the cache with that window.`,
+  );
+  check(
+    behind + seqQ <= source.ring,
+    "argument",
+    () =>
+      `${label}: the ring keeps the last ${source.ring} keys; ${seqQ} queries with ${Number.isFinite(behind) ? `${behind} keys behind each may look at ${behind + seqQ}` : "no bound behind them may look at any"}. Give a window of at most [${source.ring - seqQ}, ...], or make the cache with a larger ring.`,
+  );
+  check(
+    queryOffset === undefined,
+    "argument",
+    () => `${label}: queries of a ring stand at its last keys; leave queryOffset out.`,
+  );
+  check(
+    sinkTokens <= source.sinkTokens,
+    "argument",
+    () =>
+      `${label}: sinkTokens is ${sinkTokens}, but the ring keeps only the first ${source.sinkTokens} keys.`,
+  );
+}
