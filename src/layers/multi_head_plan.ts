@@ -5,11 +5,11 @@ import { check } from "../errors.ts";
 import { checkDevice, settle } from "../gpu/buffers.ts";
 import { BYTES } from "../gpu/shapes.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { planTensors } from "../plan/one_kernel.ts";
 import type { Operands } from "../plan/operand.ts";
 import { checkOperand, checkOverlap, memoryOf } from "../plan/operand_checks.ts";
 import type { ResolvedSpec } from "../plan/specs.ts";
 import { checkTarget, type EncodeTarget, recordInto } from "../plan/target.ts";
+import { planTensors } from "../plan/tensors.ts";
 import { Builder, type Layer, type Part } from "./multi_head_parts.ts";
 import type {
   MultiHeadBindings,
