@@ -165,17 +165,19 @@ export {
 } from "./operations/layer_norm.ts";
 export type { LayerNormBindings, LayerNormProblem } from "./operations/layer_norm_problem.ts";
 export {
-  type Activation,
   addBias,
   copyTensor,
   type GeluOptions,
   gelu,
-  type PointwiseBindings,
   type PointwiseOptions,
   type PointwisePlan,
-  type PointwiseProblem,
   planPointwise,
 } from "./operations/pointwise.ts";
+export type {
+  Activation,
+  PointwiseBindings,
+  PointwiseProblem,
+} from "./operations/pointwise_problem.ts";
 export {
   type ProjectionOptions,
   ProjectionPlan,
