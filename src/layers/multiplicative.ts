@@ -13,7 +13,7 @@ import { check } from "../errors.ts";
 import { readOptions, type Taken } from "../given.ts";
 import { checkDevice, settle } from "../gpu/buffers.ts";
 import { resolveSpec, type Tensor, tensor } from "../gpu/tensor.ts";
-import { prepareProjection } from "../operations/projection.ts";
+import { PROJECTION } from "../operations/projection.ts";
 import { checkTensors, type MakeResult, runOnce } from "../plan/run.ts";
 import { checkedSpec, checkLayout, FLOATS, type ResolvedSpec, toBhmd } from "../plan/specs.ts";
 import { checkTarget, type EncodeTarget, recordInto } from "../plan/target.ts";
@@ -45,7 +45,7 @@ export interface MultiplicativeBindings extends AttentionBindings {
   readonly weight?: Tensor;
 }
 
-type Projection = Awaited<ReturnType<typeof prepareProjection>>;
+type Projection = Awaited<ReturnType<typeof PROJECTION.prepare>>;
 /** What a projection reads and writes. */
 type Views = Readonly<Record<"x" | "weight" | "output", Tensor>>;
 
@@ -231,7 +231,7 @@ async function prepareMultiplicative(device: GPUDevice, problem: Taken<Multiplic
       const own = perHead ? withoutAxis(slice(weight, 0, head)) : weight;
       const x = at(xAll, headAxis);
       const output = perHead ? projected.slice(headAxis, head, head + 1) : projected;
-      const projection = await prepareProjection(device, {
+      const projection = await PROJECTION.prepare(device, {
         x,
         weight: transposed(own),
         output,
