@@ -199,16 +199,18 @@ export type { RunOptions } from "./plan/run.ts";
 export type { PerBatch, PerHead } from "./plan/specs.ts";
 export type { EncodeTarget } from "./plan/target.ts";
 export {
-  type BiasGates,
   type GatedPositionBiasOptions,
   gatedPositionBias,
-  type PositionBiasBindings,
   type PositionBiasPlan,
-  type PositionBiasProblem,
   planPositionBias,
   type RelativePositionBiasOptions,
   relativePositionBias,
 } from "./positions/bias.ts";
+export type {
+  BiasGates,
+  PositionBiasBindings,
+  PositionBiasProblem,
+} from "./positions/bias_problem.ts";
 export { type RelativeBias, type T5BucketOptions, t5Buckets } from "./positions/buckets.ts";
 export {
   type PositionEncodingOptions,
