@@ -12,7 +12,7 @@ import { Plan, type PlanFacts, type PlanHooks } from "./plan.ts";
 import { RUN_OPTIONS, type RunOptions, runOnce } from "./run.ts";
 import type { ResolvedSpec } from "./specs.ts";
 import { type PlanTensors, planTensors } from "./tensors.ts";
-import { cutWork, type Dispatch, UNIFORM_STRIDE } from "./work.ts";
+import { cutWork, type Dispatch, UNIFORM_STRIDE, wholeGrid } from "./work.ts";
 
 /** Who asks for a plan: what its errors and GPU objects are named after, and where it will run. */
 export interface Caller {
@@ -56,13 +56,13 @@ export interface OperationDefinition<Problem, Bindings, Resolved, Results> {
 }
 
 /** One run of a problem that is not planned for more. */
-export interface Once<Problem> {
+export interface Once<Problem, Results> {
   readonly device: GPUDevice;
   /** Of the function that is called; the label if the problem has none. */
   readonly name: string;
   readonly problem: Taken<Problem>;
   /** The options of the call: a result goes where the option of its name says, if one does. */
-  readonly options: RunOptions & object;
+  readonly options: RunOptions & { readonly [Name in keyof Results]?: unknown };
 }
 
 /** What follows from a definition. */
@@ -76,7 +76,7 @@ export interface Operation<Problem, Bindings extends object, Resolved, Results> 
     name?: string,
   ): Promise<Prepared<Bindings, Resolved>>;
   /** What every one-line function ends with. */
-  run(once: Once<Problem>): Promise<Results>;
+  run(once: Once<Problem, Results>): Promise<Results>;
 }
 
 /** A plan, and a promise that rejects if its buffers could not be had. */
@@ -206,13 +206,16 @@ export async function planStages<Bindings extends object>(
 /** The uniforms of all dispatches, one after the other. */
 function layUniforms(device: GPUDevice, stages: readonly Stage[]) {
   let end = 0;
-  const laid = stages.map(({ params: { struct }, workgroups, flops = [1, Infinity] }) =>
-    cutWork(device, workgroups, ...flops).map((part) => {
+  const laid = stages.map(({ params: { struct }, workgroups, flops = [1, Infinity] }) => {
+    const parts = struct.has("first_workgroup")
+      ? cutWork(device, workgroups, ...flops)
+      : wholeGrid(device, workgroups);
+    return parts.map((part) => {
       const paramsOffset = end;
       end += struct.stride;
       return { ...part, paramsOffset };
-    }),
-  );
+    });
+  });
   const bytes = new ArrayBuffer(Math.max(end, UNIFORM_STRIDE));
   const dispatches = stages.map(({ source, params: { struct, values } }, index) =>
     laid[index].map(({ x, y, paramsOffset, ...range }): Dispatch => {
