@@ -134,13 +134,12 @@ export type {
   WeightSource,
 } from "./layers/multi_head_weights.ts";
 export {
-  type MultiplicativeBindings,
   type MultiplicativeOptions,
-  MultiplicativePlan,
   type MultiplicativeProblem,
   multiplicativeAttention,
   planMultiplicativeAttention,
 } from "./layers/multiplicative.ts";
+export { type MultiplicativeBindings, MultiplicativePlan } from "./layers/multiplicative_plan.ts";
 export type { StateDict } from "./layers/state_dict.ts";
 export {
   type LinearAttentionOptions,

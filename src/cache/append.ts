@@ -43,7 +43,10 @@ interface PlanParts {
 /** Our names of the shader's bindings, where they differ. */
 const OPERAND_NAMES: Readonly<Record<string, string>> = { positions: "positionIds" };
 
-/** A compiled append. Make one with the cache's `planAppend`; encode it as often as you like. */
+/**
+ * A compiled append. Make one with the cache's `planAppend`; encode it as often as you like. It is
+ * not a `Plan`: its uniforms follow the cache when it grows, and each run counts the lengths up.
+ */
 export class CacheAppendPlan {
   readonly #parts: PlanParts;
   /** As the uniforms know it. */
