@@ -225,7 +225,7 @@ export type { PositionOptions } from "./positions/positions.ts";
 export { planRotary, RotaryPlan, type RotaryRunOptions, rotary } from "./positions/rotary.ts";
 export { type RotaryOptions, rotaryFrequencies } from "./positions/rotary_options.ts";
 export type { RotaryBindings, RotaryProblem } from "./positions/rotary_problem.ts";
-export type { RotaryScaling } from "./positions/rotary_scaling.ts";
+export type { RotaryScaling } from "./positions/rotary_scaling_options.ts";
 export { type SinusoidalOptions, sinusoidalPositions } from "./positions/sinusoidal.ts";
 export { type TuneOptions, tune } from "./tune/tune.ts";
 export type {
