@@ -1,21 +1,27 @@
 // The matrix product, shaders/matmul.wesl and matmul_rows.wesl: tile table, specialisation and
 // grid.
 
+import half from "../../shaders/lib/half.wesl?raw";
+import matmulParams from "../../shaders/lib/matmul_params.wesl?raw";
+import matmulTile from "../../shaders/lib/matmul_tile.wesl?raw";
 import quad from "../../shaders/lib/quad.wesl?raw";
 import matmul from "../../shaders/matmul.wesl?raw";
 import matmulRows from "../../shaders/matmul_rows.wesl?raw";
-import valueNone from "../../shaders/variants/value_none.wesl?raw";
+import matmulConfig from "../../shaders/slots/matmul_config.wesl?raw";
+import queryNone from "../../shaders/variants/query_none.wesl?raw";
 import { check } from "../errors.ts";
 import { link, type ModuleMap } from "../shader/link.ts";
-import { configModule, MODULES } from "../shader/modules.ts";
+import { asOperand, constantsModule } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
 import type { TileLimits } from "./forward.ts";
 import { KernelCache } from "./kernel_cache.ts";
-import { slotModules } from "./slot_modules.ts";
-import { type Access, PLAIN, slotBindings, slotConstants } from "./slots.ts";
+import { outputModule, queryModule } from "./slot_modules.ts";
+import type { Access } from "./slots.ts";
+import { UniformStruct } from "./uniform.ts";
 
 /** Lanes of a workgroup. */
 const LANES = { tiles: { x: 8, y: 8 }, quads: { x: 1, y: 4 } } as const;
+const NOT_READ = { name: "variants/query_none.wesl", text: queryNone };
 const ANY = Number.POSITIVE_INFINITY;
 
 /** A row of the tile table. */
@@ -151,47 +157,58 @@ export interface MatmulSpecialisation {
   readonly oddColumns: number | undefined;
 }
 
-const slotsOf = ({ x, weight, bias, y }: MatmulSpecialisation) => ({
-  ...PLAIN,
-  q: x,
-  k: weight,
-  v: bias ?? "dense",
-  o: y,
-});
-
 /** The root module of a tile's kernel. */
 export const matmulRoot = ({ form }: MatmulTile) =>
   `package::matmul${form === "tiles" ? "" : "_rows"}`;
 
+/** The tensors that the kernel reads, by the bindings from 1 on. */
+const READ = ["source", "weight", "bias"] as const;
+
 /** The modules of a specialisation. */
 export function matmulModules(spec: MatmulSpecialisation): ModuleMap {
-  const { tile, columnsAdjacent, oddColumns, bias } = spec;
-  const config = configModule({
-    LANES_Y: LANES[tile.form].y,
-    ROWS: tile.rows,
-    V_COLS: tile.vCols,
-    D_CHUNK: tile.dChunk,
-    COLUMNS_ADJACENT: columnsAdjacent,
-    // The kernel itself drops what is past the end of the inner dimension. Any multiple of 4 says
-    // so to the slots.
-    HEAD_DIM: 4,
-    V_DIM: oddColumns ?? 4,
-    ...slotConstants(slotsOf(spec)),
+  const { tile, x, weight, bias, y, columnsAdjacent, oddColumns } = spec;
+  const accesses = { source: x, weight, bias };
+  const slots = READ.map((name, index) => {
+    const access = accesses[name];
+    const module = access ? queryModule(access) : NOT_READ;
+    const text = asOperand(name, index + 1, module.text);
+    return [`package::slots::matmul_${name}`, { name: `${module.name} as ${name}`, text }];
   });
+  const bf16 = Object.entries({ ...accesses, o: y }).map(([name, access]) => [
+    `${name.toUpperCase()}_BF16`,
+    access?.startsWith("bf16") ?? false,
+  ]);
   return {
-    ...MODULES,
+    "package::lib::half": half,
+    "package::lib::matmul_tile": matmulTile,
+    "package::lib::params": matmulParams,
     "package::lib::quad": quad,
     [matmulRoot(tile)]: tile.form === "tiles" ? matmul : matmulRows,
-    ...config,
-    ...slotModules(slotsOf(spec)),
-    ...(!bias && {
-      "package::slots::value": { name: "variants/value_none.wesl", text: valueNone },
+    ...Object.fromEntries(slots),
+    "package::slots::output": outputModule(y),
+    ...constantsModule("config", matmulConfig, {
+      LANES_Y: LANES[tile.form].y,
+      ROWS: tile.rows,
+      V_COLS: tile.vCols,
+      D_CHUNK: tile.dChunk,
+      COLUMNS_ADJACENT: columnsAdjacent,
+      BIAS_DIM: oddColumns ?? 4,
+      V_DIM: oddColumns ?? 4,
+      ...Object.fromEntries(bf16),
     }),
   };
 }
 
-export const matmulBindings = (spec: MatmulSpecialisation): Binding[] =>
-  slotBindings(slotsOf(spec)).filter(({ name }) => spec.bias || name !== "v");
+export const matmulBindings = ({ bias }: Pick<MatmulSpecialisation, "bias">): Binding[] => [
+  { binding: 0, name: "params", type: "uniform" },
+  ...READ.flatMap((name, index): Binding[] =>
+    name !== "bias" || bias ? [{ binding: index + 1, name, type: "read-only-storage" }] : [],
+  ),
+  { binding: 6, name: "o", type: "storage" },
+];
+
+/** The uniform. */
+export const MATMUL_PARAMS = new UniformStruct(matmulParams, "MatmulParams");
 
 const kernels = new KernelCache<MatmulSpecialisation>();
 

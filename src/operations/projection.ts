@@ -5,11 +5,11 @@ import { tileLimits } from "../gpu/device.ts";
 import type { FloatTensor, Tensor } from "../gpu/tensor.ts";
 import {
   chooseMatmulTile,
+  MATMUL_PARAMS,
   type MatmulSpecialisation,
   matmulKernel,
   matmulTileSize,
 } from "../kernels/matmul.ts";
-import { PARAMS, type Params } from "../kernels/params.ts";
 import { isAligned } from "../kernels/slots.ts";
 import { accessOf, addresses } from "../plan/access.ts";
 import { type Caller, operation, optionsBeside, type Stage } from "../plan/operation.ts";
@@ -107,25 +107,22 @@ function kernel(
   const bhmd = { layout: "bhmd" } as const;
   const rowTiles = Math.ceil(rows / size.rows);
   const columnTiles = Math.ceil(columns / size.columns);
-  const values: Partial<Params> = {
-    group_size: 1,
-    rows_per_batch: 0,
-    total_q: 0,
-    seq_q: rows,
-    seq_kv: columns,
-    n_heads: heads,
+  const values = {
+    rows,
+    columns,
     inner,
-    q_tiles: rowTiles,
-    v_splits: columnTiles,
-    ...addresses("q", "m", x, isAligned(spec.x), bhmd),
-    ...addresses("k", "n", weight, isAligned(spec.weight), bhmd),
-    ...addresses("v", "n", bias, isAligned(spec.bias ?? "dense"), bhmd),
+    n_heads: heads,
+    row_tiles: rowTiles,
+    column_tiles: columnTiles,
+    ...addresses("source", "n", x, isAligned(spec.x), bhmd),
+    ...addresses("weight", "n", weight, isAligned(spec.weight), bhmd),
+    ...addresses("bias", "n", bias, isAligned(spec.bias ?? "dense"), bhmd),
     ...addresses("o", "m", output, isAligned(spec.y), bhmd),
   };
   return {
     source: matmulKernel(spec),
-    names: { q: "x", k: "weight", v: "bias" },
-    params: { struct: PARAMS, values },
+    names: { source: "x" },
+    params: { struct: MATMUL_PARAMS, values },
     workgroups: batch * heads * rowTiles * columnTiles,
     flops: [Math.max(1, 2 * size.rows * size.columns * inner), maxDispatchFlops],
   };
