@@ -8,20 +8,19 @@ import quad from "../../shaders/lib/quad.wesl?raw";
 import matmul from "../../shaders/matmul.wesl?raw";
 import matmulRows from "../../shaders/matmul_rows.wesl?raw";
 import matmulConfig from "../../shaders/slots/matmul_config.wesl?raw";
-import queryNone from "../../shaders/variants/query_none.wesl?raw";
 import { check } from "../errors.ts";
 import { link, type ModuleMap } from "../shader/link.ts";
-import { asOperand, constantsModule } from "../shader/modules.ts";
+import { constantsModule } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
 import type { TileLimits } from "./forward.ts";
 import { KernelCache } from "./kernel_cache.ts";
-import { outputModule, queryModule } from "./slot_modules.ts";
+import { bf16Constants, namedSlot } from "./named_slots.ts";
+import { outputModule } from "./slot_modules.ts";
 import type { Access } from "./slots.ts";
 import { UniformStruct } from "./uniform.ts";
 
 /** Lanes of a workgroup. */
 const LANES = { tiles: { x: 8, y: 8 }, quads: { x: 1, y: 4 } } as const;
-const NOT_READ = { name: "variants/query_none.wesl", text: queryNone };
 const ANY = Number.POSITIVE_INFINITY;
 
 /** A row of the tile table. */
@@ -161,30 +160,18 @@ export interface MatmulSpecialisation {
 export const matmulRoot = ({ form }: MatmulTile) =>
   `package::matmul${form === "tiles" ? "" : "_rows"}`;
 
-/** The tensors that the kernel reads, by the bindings from 1 on. */
-const READ = ["source", "weight", "bias"] as const;
-
 /** The modules of a specialisation. */
 export function matmulModules(spec: MatmulSpecialisation): ModuleMap {
   const { tile, x, weight, bias, y, columnsAdjacent, oddColumns } = spec;
-  const accesses = { source: x, weight, bias };
-  const slots = READ.map((name, index) => {
-    const access = accesses[name];
-    const module = access ? queryModule(access) : NOT_READ;
-    const text = asOperand(name, index + 1, module.text);
-    return [`package::slots::matmul_${name}`, { name: `${module.name} as ${name}`, text }];
-  });
-  const bf16 = Object.entries({ ...accesses, o: y }).map(([name, access]) => [
-    `${name.toUpperCase()}_BF16`,
-    access?.startsWith("bf16") ?? false,
-  ]);
   return {
     "package::lib::half": half,
     "package::lib::matmul_tile": matmulTile,
     "package::lib::params": matmulParams,
     "package::lib::quad": quad,
     [matmulRoot(tile)]: tile.form === "tiles" ? matmul : matmulRows,
-    ...Object.fromEntries(slots),
+    ...namedSlot("matmul_source", { name: "source", binding: 1, access: x }),
+    ...namedSlot("matmul_weight", { name: "weight", binding: 2, access: weight }),
+    ...namedSlot("matmul_bias", { name: "bias", binding: 3, access: bias }),
     "package::slots::output": outputModule(y),
     ...constantsModule("config", matmulConfig, {
       LANES_Y: LANES[tile.form].y,
@@ -194,16 +181,16 @@ export function matmulModules(spec: MatmulSpecialisation): ModuleMap {
       COLUMNS_ADJACENT: columnsAdjacent,
       BIAS_DIM: oddColumns ?? 4,
       V_DIM: oddColumns ?? 4,
-      ...Object.fromEntries(bf16),
+      ...bf16Constants({ source: x, weight, bias, o: y }),
     }),
   };
 }
 
 export const matmulBindings = ({ bias }: Pick<MatmulSpecialisation, "bias">): Binding[] => [
   { binding: 0, name: "params", type: "uniform" },
-  ...READ.flatMap((name, index): Binding[] =>
-    name !== "bias" || bias ? [{ binding: index + 1, name, type: "read-only-storage" }] : [],
-  ),
+  { binding: 1, name: "source", type: "read-only-storage" },
+  { binding: 2, name: "weight", type: "read-only-storage" },
+  ...(bias ? [{ binding: 3, name: "bias", type: "read-only-storage" } as const] : []),
   { binding: 6, name: "o", type: "storage" },
 ];
 

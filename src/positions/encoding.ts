@@ -3,8 +3,8 @@
 
 import { readOptions } from "../given.ts";
 import type { FloatTensor, Tensor } from "../gpu/tensor.ts";
-import { PARAMS } from "../kernels/params.ts";
 import {
+  ENCODING_PARAMS,
   type EncodingSpecialisation,
   encodingKernel,
   encodingWorkgroups,
@@ -124,25 +124,19 @@ function kernel(
   return {
     source: encodingKernel(spec),
     names: {
-      q: "x",
-      k: "table",
+      source: "x",
       o: inPlace ? "x" : "output",
       ...(stored && { positions: stored }),
     },
     params: {
-      struct: PARAMS,
+      struct: ENCODING_PARAMS,
       values: {
-        group_size: 1,
-        q_tiles: 1,
-        v_splits: 1,
-        rows_per_batch: 0,
-        n_heads: 1,
-        seq_q: rows,
-        total_q: batch * rows,
-        seq_kv: table?.shape[0] ?? 0,
+        rows,
+        all_rows: batch * rows,
+        table_rows: table?.shape[0] ?? 0,
         scale,
-        ...addresses("q", "m", from, isAligned(access(from)), bhmd),
-        ...addresses("k", "n", rowsOf, isAligned(access(rowsOf)), bhmd),
+        ...addresses("source", "n", from, isAligned(access(from)), bhmd),
+        ...addresses("table", "n", rowsOf, isAligned(access(rowsOf)), bhmd),
         ...addresses("o", "m", into, isAligned(spec.o), bhmd),
         ...positionParams(device, positions, stored ? operands.get(stored)?.spec : undefined),
       },

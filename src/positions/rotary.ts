@@ -2,8 +2,12 @@
 
 import { readOptions, type Taken } from "../given.ts";
 import type { FloatTensor, Tensor } from "../gpu/tensor.ts";
-import { PARAMS } from "../kernels/params.ts";
-import { type RotarySpecialisation, rotaryKernel, rotaryWorkgroups } from "../kernels/rotary.ts";
+import {
+  ROTARY_PARAMS,
+  type RotarySpecialisation,
+  rotaryKernel,
+  rotaryWorkgroups,
+} from "../kernels/rotary.ts";
 import { angleTables, angleTablesShape } from "../kernels/rotary_angles.ts";
 import { isAligned } from "../kernels/slots.ts";
 import { accessOf, addresses } from "../plan/access.ts";
@@ -124,23 +128,19 @@ function kernel(
   return {
     source: rotaryKernel(spec),
     names: {
-      q: "x",
+      source: "x",
       o: inPlace ? "x" : "output",
       cos_cache: "cos",
       sin_cache: "sin",
       ...(stored && { positions: stored }),
     },
     params: {
-      struct: PARAMS,
+      struct: ROTARY_PARAMS,
       values: {
-        group_size: 1,
-        q_tiles: 1,
-        v_splits: 1,
-        rows_per_batch: 0,
-        seq_q: rows,
-        total_q: batch * rows,
+        rows,
+        all_rows: batch * rows,
         n_heads: heads,
-        ...addresses("q", "m", from, isAligned(spec.x), bhmd),
+        ...addresses("source", "n", from, isAligned(spec.x), bhmd),
         ...addresses("o", "m", into, isAligned(spec.o), bhmd),
         angle_rows: caches?.rows ?? 0,
         ...cache("cos"),
