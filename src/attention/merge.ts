@@ -62,12 +62,12 @@ const MERGE = operation<MergeProblem, MergeBindings, ResolvedMerge, Partial>({
     for (const operand of given) operands.set(operand.name, operand);
     own("workspace", [partials > MERGE_FOLD ? Math.max(1, rows) : 1], {}, true);
   },
-  kernel: (_, resolved) => mergeStages(resolved),
+  kernel: mergeStages,
   results({ operands }) {
     const [output, lse] = operands.slice(-2);
     return { output: output.spec, lse: lse.spec };
   },
-  hooks({ label }, { operands, partials }) {
+  hooks({ operands, partials }, { label }) {
     const named = new Map(operands.map((operand) => [operand.name, operand]));
     return {
       bindable: new Set<keyof MergeBindings>(["partials", "output", "lse"]),

@@ -8,12 +8,12 @@ import { Tensor } from "../gpu/tensor.ts";
 import {
   ADVANCE_PARAMS,
   ALL_ROWS,
+  APPEND_PARAMS,
   type AppendChoice,
   appendStruct,
   appendTile,
   rowWeights,
 } from "../kernels/cache.ts";
-import { PARAMS, type Params } from "../kernels/params.ts";
 import { ANGLE_POSITIONS, type RotaryChoice } from "../kernels/rotary_angles.ts";
 import { isAligned } from "../kernels/slots.ts";
 import { COPY, copyValues } from "../kernels/tables.ts";
@@ -320,10 +320,10 @@ export function appendUniforms(
   const bytes = new ArrayBuffer(UNIFORMS.append + appendBytes);
   const { q } = choice;
   const ids = operands.get("positionIds")?.spec;
-  const params: Partial<Params> = {
-    seq_q: seqQ,
+  const params = {
+    rows: seqQ,
     grid_x: grid.x,
-    q_lengths_at: ALL_ROWS,
+    counts_at: ALL_ROWS,
     ...addresses("k", "n", operands.get("k"), isAligned(choice.k), { layout }),
     ...addresses("v", "n", operands.get("v"), isAligned(choice.v), { layout }),
     ...addresses("q", "m", operands.get("q"), isAligned(q?.access ?? "dense"), { layout }),
@@ -340,8 +340,9 @@ export function appendUniforms(
       ids,
     ),
   };
-  PARAMS.pack(params, bytes, UNIFORMS.params, kernel);
-  PARAMS.pack({ ...params, q_lengths_at: state.countsAt }, bytes, UNIFORMS.countedParams, kernel);
+  const counted = { ...params, counts_at: state.countsAt };
+  APPEND_PARAMS.pack(params, bytes, UNIFORMS.params, kernel);
+  APPEND_PARAMS.pack(counted, bytes, UNIFORMS.countedParams, kernel);
   ADVANCE_PARAMS.pack(state.advanceParams("addRows", seqQ), bytes, UNIFORMS.advanceRows);
   ADVANCE_PARAMS.pack(state.advanceParams("addCounts", seqQ), bytes, UNIFORMS.advanceCounts);
   const counts = operands.get("counts");

@@ -81,16 +81,16 @@ const LINEAR = operation<
     presentState: specs.get("presentState"),
     presentNormalizer: specs.get("presentNormalizer"),
   }),
-  hooks: (_, resolved) => linearHooks(resolved),
+  hooks: linearHooks,
   facts: ({ chunked }, owned) => ({
     kernel: chunked ? "linear chunked" : "linear recurrent",
     workspaceBytes: owned.reduce((bytes, { size }) => bytes + 4 * size, 0),
   }),
 });
 
-function kernel(caller: Caller, resolved: ResolvedLinear, operands: Operands): Stage[] {
+function kernel(resolved: ResolvedLinear, caller: Caller, operands: Operands): Stage[] {
   const { label, device } = caller;
-  const spec = specialisation(caller, resolved);
+  const spec = specialisation(resolved, caller);
   const places = statePlaces(resolved.specs);
   const steps = linearSteps(resolved, spec, segmentsOf(resolved, spec), operands, places);
   const shared = {

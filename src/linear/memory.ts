@@ -36,7 +36,7 @@ export function linearTensors(
   const { label, device } = caller;
   const { kvLengths } = problem;
   for (const [name, spec] of specs) add(name, spec, problem[name], WRITTEN.includes(name));
-  const { slots } = segmentsOf(resolved, specialisation(caller, resolved));
+  const { slots } = segmentsOf(resolved, specialisation(resolved, caller));
   if (kvLengths !== undefined) checkLengths(label, resolved, kvLengths);
   if (kvLengths instanceof Tensor) add("kvLengths", kvLengths, kvLengths);
   const places = statePlaces(specs);

@@ -10,8 +10,8 @@ import type { ResolvedLinear } from "./problem.ts";
 
 /** Throws FoveaError("limit") for a state that no kernel has room for. */
 export function specialisation(
-  { label, device }: Caller,
   resolved: ResolvedLinear,
+  { label, device }: Caller,
 ): LinearSpecialisation {
   const { specs, headDim, vDim, decayDim, elu, normalized, causal, delta, heads, states, seqKv } =
     resolved;

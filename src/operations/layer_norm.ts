@@ -86,8 +86,8 @@ const LAYER_NORM = operation<LayerNormProblem, LayerNormBindings, ResolvedLayerN
 });
 
 function kernel(
-  { label, device }: Caller,
   { specs, axis, epsilon, rms }: ResolvedLayerNorm,
+  { label, device }: Caller,
 ): Stage {
   const { shape } = specs.x;
   const { statistics } = specs;

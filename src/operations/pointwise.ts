@@ -70,7 +70,7 @@ const POINTWISE = operation<
   results: ({ specs: { output } }) => ({ output }),
 });
 
-function kernel({ label, device }: Caller, { specs, activation }: ResolvedPointwise): Stage {
+function kernel({ specs, activation }: ResolvedPointwise, { label, device }: Caller): Stage {
   const { x, bias, residual, factor, output } = specs;
   const wide = (name: string, spec: ResolvedSpec) => broadcastTo(label, name, spec, output.shape);
   const folded = foldRows(

@@ -78,8 +78,8 @@ export const PROJECTION = operation<
 
 /** What is compiled for a projection, and how it covers the rows. */
 function kernel(
-  { device }: Caller,
   { folded, maxDispatchFlops, variant }: ResolvedProjection,
+  { device }: Caller,
 ): Stage {
   const [batch, heads, rows, inner] = folded.x.shape;
   const columns = folded.output.shape[3];

@@ -94,7 +94,7 @@ function resolve(problem: SoftmaxProblem, { label }: Caller): ResolvedSoftmax {
   return { x, output, axis, log };
 }
 
-function kernel({ label, device }: Caller, { x, output, axis, log }: ResolvedSoftmax): Stage {
+function kernel({ x, output, axis, log }: ResolvedSoftmax, { label, device }: Caller): Stage {
   const last = <T>(list: readonly T[]) => [
     ...list.slice(0, axis),
     ...list.slice(axis + 1),

@@ -46,11 +46,11 @@ export interface OperationDefinition<Problem, Bindings, Resolved, Results> {
   /** Adds the tensors of a plan. */
   tensors(into: PlanTensors, resolved: Resolved, problem: Taken<Problem>, caller: Caller): void;
   /** What is compiled, and how it covers the output: one stage, or several after each other. */
-  kernel(caller: Caller, resolved: Resolved, operands: Operands): Stage | readonly Stage[];
+  kernel(resolved: Resolved, caller: Caller, operands: Operands): Stage | readonly Stage[];
   /** What the results look like, by the names of their operands. */
   results(resolved: Resolved): { readonly [Name in keyof Results]?: ResolvedSpec | undefined };
   /** What it does with bindings beyond taking each tensor by its name. */
-  hooks?(caller: Caller, resolved: Resolved, operands: Operands): PlanHooks<Bindings>;
+  hooks?(resolved: Resolved, caller: Caller): PlanHooks<Bindings>;
   /** What its plan tells of itself, if not what plans tell by default. */
   facts?(resolved: Resolved, owned: PlanTensors["owned"]): PlanFacts;
 }
@@ -109,8 +109,8 @@ export function operation<
     );
     const { operands, owned } = tensors;
     const planned = await planStages<Bindings>(caller, tensors, () => ({
-      stages: [definition.kernel(caller, resolved, operands)].flat(),
-      hooks: definition.hooks?.(caller, resolved, operands),
+      stages: [definition.kernel(resolved, caller, operands)].flat(),
+      hooks: definition.hooks?.(resolved, caller),
       facts: definition.facts?.(resolved, owned),
     }));
     return { ...planned, resolved };

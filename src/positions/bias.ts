@@ -73,8 +73,8 @@ const POSITION_BIAS = operation<
 });
 
 function kernel(
-  { label, device }: Caller,
   { output, source, isTable, gates }: ResolvedBias,
+  { label, device }: Caller,
 ): Stage {
   const { shape } = output;
   const [batch, heads, queries, keys] = shape;

@@ -99,8 +99,8 @@ function withHeads({ shape, strides, ...rest }: ResolvedSpec): ResolvedSpec {
 }
 
 function kernel(
-  { device }: Caller,
   { x, output, inPlace, table, sinusoidal, positions, scale }: ResolvedEncoding,
+  { device }: Caller,
   operands: Operands,
 ): Stage {
   const stored = positionsOperand(positions);

@@ -4,7 +4,6 @@
 import { check } from "../errors.ts";
 import type { Numbers, OptionNames, Taken } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
-import type { Params } from "../kernels/params.ts";
 import {
   bindingBase,
   expectShape,
@@ -203,13 +202,13 @@ export function positionParams(
     stored?: Pick<NonNullable<ResolvedPositions["stored"]>, "strides" | "step">;
   },
   spec: ResolvedSpec | undefined,
-): Pick<
-  Params,
-  "q_offset" | `positions_${"base" | "stride_s" | "stride_b" | "stride_m" | "step"}`
+): Record<
+  "position_offset" | `positions_${"base" | "stride_s" | "stride_b" | "stride_m" | "step"}`,
+  number
 > {
   const [positions_stride_s, positions_stride_b, positions_stride_m] = stored?.strides ?? [0, 0, 0];
   return {
-    q_offset: offset,
+    position_offset: offset,
     positions_base: spec ? bindingBase(device, spec) : 0,
     positions_step: stored?.step ?? 0,
     positions_stride_s,

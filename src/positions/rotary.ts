@@ -106,8 +106,8 @@ function tensors(
 }
 
 function kernel(
-  { device }: Caller,
   { x, output, inPlace, choice, rotary, positions, caches, conjugate }: ResolvedRotaryProblem,
+  { device }: Caller,
   operands: Operands,
 ): Stage {
   const stored = positionsOperand(positions);
