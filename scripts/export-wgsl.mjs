@@ -39,13 +39,21 @@ const { PLAIN } = await load("src/kernels/slots.ts");
 const { MERGE_FOLD, MERGE_PARAMS, MERGE_ROW_TILE, mergeKernel } =
   await load("src/kernels/merge.ts");
 /** @type {typeof import("../src/kernels/matmul.ts")} */
-const { MATMUL_TILES, matmulKernel, matmulTileSize, matmulWorkgroupBytes } =
+const { MATMUL_PARAMS, MATMUL_TILES, matmulKernel, matmulTileSize, matmulWorkgroupBytes } =
   await load("src/kernels/matmul.ts");
 /** @type {typeof import("../src/kernels/params.ts")} */
 const { PARAMS } = await load("src/kernels/params.ts");
 /** @type {typeof import("../src/kernels/cache.ts")} */
-const { ADVANCE, ADVANCE_PARAMS, advanceKernel, ALL_ROWS, appendKernel, appendStruct, appendTile } =
-  await load("src/kernels/cache.ts");
+const {
+  ADVANCE,
+  ADVANCE_PARAMS,
+  advanceKernel,
+  ALL_ROWS,
+  APPEND_PARAMS,
+  appendKernel,
+  appendStruct,
+  appendTile,
+} = await load("src/kernels/cache.ts");
 
 /** @param {import("../src/kernels/uniform.ts").UniformStruct} struct */
 const membersOf = ({ members }) =>
@@ -228,7 +236,15 @@ const cacheEntry = {
   },
   append: {
     kernels: appends,
-    params: `The struct of forward: seq_q = new rows; grid_x; strides and bases of k and v; q_lengths_at = ${ALL_ROWS} to append all rows, or the word of kv_state where the counts begin`,
+    params: {
+      bytes: APPEND_PARAMS.bytes,
+      members: membersOf(APPEND_PARAMS),
+      values: {
+        rows: "new rows of each entry",
+        counts_at: `${ALL_ROWS} to append all rows, or the word of kv_state where the counts begin`,
+        others: "bases and strides of k and v as `tensors` says; the rest is 0",
+      },
+    },
     append: {
       members: membersOf(appendStruct(64)).filter(({ name }) => !name.endsWith("weights")),
       bytes: Object.fromEntries([64, 128].map((headDim) => [headDim, appendStruct(headDim).bytes])),
@@ -273,17 +289,19 @@ const products = MATMUL_TILES.map((tile) => {
   };
 });
 const matmulEntry = {
-  what: "o[b, h, m, n] = sum_k q[b, h, m, k] k[n, k] + v[n]: a linear layer with x in q, the weight [N, K] in k, the bias [N] in v and y in o; all f32, K and N multiples of 4",
+  what: "o[b, h, m, n] = sum_k source[b, h, m, k] weight[n, k] + bias[n]: a linear layer with x in source and y in o; all f32, K and N multiples of 4",
   params: {
+    bytes: MATMUL_PARAMS.bytes,
+    members: membersOf(MATMUL_PARAMS),
     values: {
-      seq_q: "rows M",
-      seq_kv: "columns N",
+      rows: "M",
+      columns: "N",
       inner: "K",
-      n_heads: "heads of x, 1 where there are none; group_size is 1",
-      q_tiles: "ceil(M / grid.rows)",
-      v_splits: "ceil(N / grid.columns)",
+      n_heads: "heads of x, 1 where there are none",
+      row_tiles: "ceil(M / grid.rows)",
+      column_tiles: "ceil(N / grid.columns)",
       others:
-        "bases and strides as `tensors` says, v_stride_d of the bias being 0; the grid as for attention",
+        "bases and strides as `tensors` says, bias_stride_d being 0; the grid as for attention",
     },
   },
   kernels: products,

@@ -132,13 +132,12 @@ export type {
   WeightSource,
 } from "./layers/multi_head_weights.ts";
 export {
-  type MultiplicativeBindings,
   type MultiplicativeOptions,
-  MultiplicativePlan,
   type MultiplicativeProblem,
   multiplicativeAttention,
   planMultiplicativeAttention,
 } from "./layers/multiplicative.ts";
+export { type MultiplicativeBindings, MultiplicativePlan } from "./layers/multiplicative_plan.ts";
 export type { StateDict } from "./layers/state_dict.ts";
 export {
   type LinearAttentionOptions,
@@ -163,17 +162,19 @@ export {
 } from "./operations/layer_norm.ts";
 export type { LayerNormBindings, LayerNormProblem } from "./operations/layer_norm_problem.ts";
 export {
-  type Activation,
   addBias,
   copyTensor,
   type GeluOptions,
   gelu,
-  type PointwiseBindings,
   type PointwiseOptions,
   type PointwisePlan,
-  type PointwiseProblem,
   planPointwise,
 } from "./operations/pointwise.ts";
+export type {
+  Activation,
+  PointwiseBindings,
+  PointwiseProblem,
+} from "./operations/pointwise_problem.ts";
 export {
   type ProjectionOptions,
   ProjectionPlan,
@@ -195,16 +196,18 @@ export type { RunOptions } from "./plan/run.ts";
 export type { PerBatch, PerHead } from "./plan/specs.ts";
 export type { EncodeTarget } from "./plan/target.ts";
 export {
-  type BiasGates,
   type GatedPositionBiasOptions,
   gatedPositionBias,
-  type PositionBiasBindings,
   type PositionBiasPlan,
-  type PositionBiasProblem,
   planPositionBias,
   type RelativePositionBiasOptions,
   relativePositionBias,
 } from "./positions/bias.ts";
+export type {
+  BiasGates,
+  PositionBiasBindings,
+  PositionBiasProblem,
+} from "./positions/bias_problem.ts";
 export { type RelativeBias, type T5BucketOptions, t5Buckets } from "./positions/buckets.ts";
 export {
   type PositionEncodingOptions,
@@ -220,7 +223,7 @@ export type { PositionOptions } from "./positions/positions.ts";
 export { planRotary, RotaryPlan, type RotaryRunOptions, rotary } from "./positions/rotary.ts";
 export { type RotaryOptions, rotaryFrequencies } from "./positions/rotary_options.ts";
 export type { RotaryBindings, RotaryProblem } from "./positions/rotary_problem.ts";
-export type { RotaryScaling } from "./positions/rotary_scaling.ts";
+export type { RotaryScaling } from "./positions/rotary_scaling_options.ts";
 export { type SinusoidalOptions, sinusoidalPositions } from "./positions/sinusoidal.ts";
 export type {
   AdditiveSimilarity,

@@ -1,165 +1,31 @@
 // Merging attention over disjoint sets of keys: the plan, and the one-liner on top of it.
 
 import { check } from "../errors.ts";
-import { readOptions } from "../given.ts";
-import { checkDevice, guarded, settle, USAGE } from "../gpu/buffers.ts";
-import { type CompiledKernel, compileKernel } from "../gpu/pipelines.ts";
 import { Tensor } from "../gpu/tensor.ts";
-import { MERGE_BINDINGS, MERGE_FOLD, MERGE_PARAMS, mergeKernel } from "../kernels/merge.ts";
+import { MERGE_FOLD } from "../kernels/merge.ts";
 import { takeOptions } from "../options.ts";
-import type { Operand } from "../plan/operand.ts";
-import {
-  checkOperand,
-  checkOverlap,
-  checkUsed,
-  memoryOf,
-  tieResults,
-} from "../plan/operand_checks.ts";
-import { RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
-import { bindingRange } from "../plan/specs.ts";
-import { checkTarget, type EncodeTarget, type Recording, recordInto } from "../plan/target.ts";
+import { operation, optionsBeside } from "../plan/operation.ts";
+import { Plan } from "../plan/plan.ts";
+import type { RunOptions } from "../plan/run.ts";
 import type { Layout } from "../types.ts";
 import type { AttentionResult } from "./attention.ts";
 import {
   MERGE_PROBLEM,
   type MergeBindings,
   type MergeProblem,
-  mergeDispatches,
+  mergeStages,
   type PartialAttention,
   type ResolvedMerge,
   resolveMerge,
   takePartials,
 } from "./merge_problem.ts";
 
-interface PlanParts {
-  readonly device: GPUDevice;
-  readonly merge: ResolvedMerge;
-  /** The operands by their names. */
-  readonly named: ReadonlyMap<string, Operand>;
-  readonly compiled: CompiledKernel;
-  readonly grid: ReturnType<typeof mergeDispatches>;
-  readonly params: GPUBuffer;
-  readonly workspace: GPUBuffer;
-}
-
-/** A compiled merge. Make one with {@link planMerge}; encode it as often as you like. */
-export class MergePlan {
-  /**
-   * Bytes of scratch memory that the plan owns for its runs: 4 a row of [B, H, M], or 4 in all for
-   * two partials.
-   */
-  readonly workspaceBytes: number;
-  readonly #parts: PlanParts;
-  readonly #groups = new WeakMap<
-    Tensor,
-    { tensors: readonly Tensor[]; groups: readonly GPUBindGroup[] }
-  >();
-  #destroyed = false;
-
-  private constructor(parts: PlanParts) {
-    this.workspaceBytes = parts.workspace.size;
-    this.#parts = parts;
-  }
-
-  /** @internal Use {@link planMerge}. */
-  static make(parts: PlanParts): MergePlan {
-    return new MergePlan(parts);
-  }
-
-  /**
-   * Records the merge into a compute pass, or into a pass of its own on a command encoder.
-   * Allocates no GPU memory and submits nothing. In a caller's pass it sets the pipeline and bind
-   * group 0.
-   *
-   * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or
-   * belongs to another device, or if `output` or `lse` shares its buffer with a partial.
-   *
-   * @example
-   * const pass = encoder.beginComputePass();
-   * merge.encode(pass, { output });
-   * pass.end();
-   */
-  encode(target: EncodeTarget, bindings: MergeBindings = {}): void {
-    checkTarget(this.#parts.merge.label, target);
-    recordInto(target, this.#parts.merge.label, this.prepare(bindings ?? {}));
-  }
-
-  /**
-   * @internal All that can fail of an encode, and what is left to record: for operations that are
-   *   several plans.
-   */
-  prepare(bindings: MergeBindings): Recording | undefined {
-    const { device, merge } = this.#parts;
-    check(!this.#destroyed, "destroyed", () => `${merge.label}: the plan was destroyed.`);
-    checkDevice(device);
-    checkUsed(merge.label, BINDABLE, bindings);
-    const groups = this.#bindGroups(bindings);
-    return groups && ((pass) => this.#record(pass, groups));
-  }
-
-  /** Frees the plan's own small buffers. Work that was submitted before still runs. */
-  destroy(): void {
-    this.#destroyed = true;
-    this.#parts.params.destroy();
-    this.#parts.workspace.destroy();
-  }
-
-  [Symbol.dispose](): void {
-    this.destroy();
-  }
-
-  #record(pass: GPUComputePassEncoder, groups: readonly GPUBindGroup[]): void {
-    const { compiled, grid } = this.#parts;
-    pass.setPipeline(compiled.pipeline);
-    for (const [index, { paramsOffset }] of grid.dispatches.entries()) {
-      pass.setBindGroup(0, groups[index], [paramsOffset]);
-      pass.dispatchWorkgroups(grid.x, grid.y);
-    }
-  }
-
-  /**
-   * The bind groups for these tensors: the last ones of the same output, if the other tensors are
-   * the same too.
-   */
-  #bindGroups(bindings: MergeBindings): readonly GPUBindGroup[] | undefined {
-    const { device, merge, named, compiled, grid, params, workspace } = this.#parts;
-    const { label, operands, partials, rows } = merge;
-    const given = bindings.partials?.length ?? partials;
-    check(
-      given === partials,
-      "argument",
-      () => `${label}: the plan merges ${partials} partials, got ${given}.`,
-    );
-    const tensors = new Map<string, Tensor>();
-    for (const operand of operands) {
-      const used = operand.pick(bindings) ?? operand.fallback;
-      checkOperand(`${label}: ${operand.name}`, device, operand, used);
-      tensors.set(operand.name, used);
-    }
-    checkOverlap(label, named, tensors);
-    tieResults(named, tensors);
-    if (rows === 0) return undefined;
-    const list = [...tensors.values()];
-    const output = tensors.get("output") as Tensor;
-    const known = this.#groups.get(output);
-    if (known?.tensors.every((used, index) => used === list[index])) return known.groups;
-
-    const groups = grid.dispatches.map(({ bound }) => {
-      const entries = MERGE_BINDINGS.map(({ binding, name, type }): GPUBindGroupEntry => {
-        if (type === "uniform")
-          return { binding, resource: { buffer: params, size: MERGE_PARAMS.bytes } };
-        const used = name === "workspace" ? undefined : (tensors.get(bound[name].name) as Tensor);
-        return {
-          binding,
-          resource: used ? { buffer: used.buffer, ...bindingRange(used) } : { buffer: workspace },
-        };
-      });
-      return device.createBindGroup({ label, layout: compiled.layout, entries });
-    });
-    this.#groups.set(output, { tensors: list, groups });
-    return groups;
-  }
-}
+/**
+ * A compiled merge. Make one with {@link planMerge}; encode it as often as you like. Its scratch
+ * memory is 4 bytes a row of [B, H, M], or 4 in all for two partials.
+ */
+export type MergePlan = Plan<MergeBindings>;
+export const MergePlan = Plan;
 
 /**
  * Compiles the merge of partial results: attention of the same queries over disjoint sets of keys
@@ -184,48 +50,41 @@ export class MergePlan {
  * const partial = { output: { shape: [1, 8, 128, 64] }, lse: { shape: [1, 8, 128] } };
  * const merge = await planMerge(device, { partials: [partial, partial] });
  */
-export async function planMerge(device: GPUDevice, problem: MergeProblem): Promise<MergePlan> {
-  const taken = await readOptions("mergeAttention", problem, MERGE_PROBLEM);
-  const { plan, allocated } = await preparePlan(device, taken);
-  await allocated;
-  return plan;
+export function planMerge(device: GPUDevice, problem: MergeProblem): Promise<MergePlan> {
+  return MERGE.plan(device, problem);
 }
 
-/**
- * A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait
- * for.
- */
-async function preparePlan(device: GPUDevice, problem: MergeProblem) {
-  checkDevice(device);
-  const merge = resolveMerge(device, problem);
-  const { label, operands, rows, partials } = merge;
-  const compiled = await compileKernel(device, mergeKernel());
-  const grid = mergeDispatches(device, merge);
-  const { value, done } = guarded(device, label, () => {
-    const size = 4 * (partials > MERGE_FOLD ? Math.max(1, rows) : 1);
-    const workspace = device.createBuffer({
-      label: `${label} workspace`,
-      size,
-      usage: USAGE.STORAGE,
-    });
-    const usage = USAGE.UNIFORM | USAGE.COPY_DST;
-    const params = device.createBuffer({
-      label: `${label} params`,
-      size: grid.bytes.byteLength,
-      usage,
-    });
-    device.queue.writeBuffer(params, 0, grid.bytes);
-    return { params, workspace };
-  });
-  const named = new Map(operands.map((operand) => [operand.name, operand]));
-  const plan = MergePlan.make({ device, merge, named, compiled, grid, ...value });
-  const allocated = settle([done, ...memoryOf(named)]);
-  allocated.catch(() => plan.destroy());
-  return { plan, allocated, merge };
-}
-
-/** What a run may bind. */
-const BINDABLE: ReadonlySet<string> = new Set<keyof MergeBindings>(["partials", "output", "lse"]);
+const MERGE = operation<MergeProblem, MergeBindings, ResolvedMerge, Partial>({
+  name: "mergeAttention",
+  problem: MERGE_PROBLEM,
+  resolve: resolveMerge,
+  tensors({ operands, own }, { operands: given, partials, rows }) {
+    for (const operand of given) operands.set(operand.name, operand);
+    own("workspace", [partials > MERGE_FOLD ? Math.max(1, rows) : 1], {}, true);
+  },
+  kernel: mergeStages,
+  results({ operands }) {
+    const [output, lse] = operands.slice(-2);
+    return { output: output.spec, lse: lse.spec };
+  },
+  hooks({ operands, partials }, { label }) {
+    const named = new Map(operands.map((operand) => [operand.name, operand]));
+    return {
+      bindable: new Set<keyof MergeBindings>(["partials", "output", "lse"]),
+      others: [],
+      boundBy: (bindings, name) => named.get(name)?.pick(bindings),
+      check(bindings) {
+        const given = bindings.partials?.length ?? partials;
+        check(
+          given === partials,
+          "argument",
+          () => `${label}: the plan merges ${partials} partials, got ${given}.`,
+        );
+      },
+      before: () => undefined,
+    };
+  },
+});
 
 /** Options of {@link mergeAttention}. */
 export interface MergeOptions extends RunOptions, Pick<MergeProblem, "infinityIsEmpty"> {
@@ -243,7 +102,7 @@ export interface MergeOptions extends RunOptions, Pick<MergeProblem, "infinityIs
 }
 
 /** The names of the options. */
-const { partials: _partials, ...MERGE_OPTIONS } = { ...MERGE_PROBLEM, ...RUN_OPTIONS };
+const MERGE_OPTIONS = optionsBeside(MERGE_PROBLEM, "partials");
 
 type Partial = Required<Pick<AttentionResult, "output" | "lse">>;
 
@@ -282,9 +141,6 @@ export async function mergeAttention(
     }
   }
   const { device } = parts[0].output;
-  const { plan, allocated, merge } = await preparePlan(device, { ...options, partials: parts });
-  return runOnce(device, label, { plan, allocated }, options, (make) => ({
-    output: options.output ?? make("output", merge.outputShape),
-    lse: options.lse ?? make("lse", merge.lseShape),
-  })) as Promise<Required<Pick<AttentionResult, "output" | "lse">>>;
+  const problem = { ...options, partials: parts };
+  return MERGE.run({ device, name: "mergeAttention", problem, options });
 }

@@ -4,9 +4,10 @@
 import { check, show } from "../errors.ts";
 import { elementsOfList, isRecord, type OptionNames, readGiven } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
-import { MERGE_FOLD, MERGE_PARAMS, MERGE_ROW_TILE } from "../kernels/merge.ts";
+import { MERGE_FOLD, MERGE_PARAMS, MERGE_ROW_TILE, mergeKernel } from "../kernels/merge.ts";
 import type { Operand } from "../plan/operand.ts";
 import { checkOperand } from "../plan/operand_checks.ts";
+import type { Caller, Stage } from "../plan/operation.ts";
 import {
   bindingBase,
   checkBindingLimit,
@@ -89,13 +90,9 @@ export interface MergeOperand extends Operand {
 
 /** A checked merge. */
 export interface ResolvedMerge {
-  readonly label: string;
   /** Partial i has its output at 2 i and its LSE at 2 i + 1; the merged ones come last. */
   readonly operands: readonly MergeOperand[];
   readonly partials: number;
-  /** In the caller's layout. */
-  readonly outputShape: readonly number[];
-  readonly lseShape: readonly number[];
   readonly heads: number;
   readonly seqQ: number;
   readonly vDim: number;
@@ -105,8 +102,8 @@ export interface ResolvedMerge {
 }
 
 /** Checks a merge and fills in its defaults. Throws FoveaError that names what is wrong. */
-export function resolveMerge(device: GPUDevice, problem: MergeProblem): ResolvedMerge {
-  const { layout = "bhmd", label = "mergeAttention", infinityIsEmpty = false } = problem;
+export function resolveMerge(problem: MergeProblem, { device, label }: Caller): ResolvedMerge {
+  const { layout = "bhmd", infinityIsEmpty = false } = problem;
   const partials = takePartials(label, problem.partials);
   checkLayout(label, layout);
   const first = toBhmd(label, "partials[0].output", partials[0].output, layout);
@@ -159,17 +156,13 @@ export function resolveMerge(device: GPUDevice, problem: MergeProblem): Resolved
   }
   add("output", problem.output ?? { shape: outputShape }, (bindings) => bindings.output, true);
   add("lse", problem.lse ?? { shape: lseShape }, (bindings) => bindings.lse, true);
-  const rows = batch * heads * seqQ;
   return {
-    label,
     operands,
     partials: partials.length,
-    outputShape,
-    lseShape,
     heads,
     seqQ,
     vDim,
-    rows,
+    rows: batch * heads * seqQ,
     infinityIsEmpty,
   };
 }
@@ -218,32 +211,19 @@ const stridesOf = ({ shape, strides }: ResolvedSpec): number[] =>
 const INFINITY_BITS = 0x7f800000;
 const NEGATIVE_INFINITY_BITS = 0xff800000;
 
-/** One dispatch of a merge. */
-export interface MergeDispatch {
-  /** The operand behind each binding of the kernel; the workspace is the plan's own. */
-  readonly bound: Readonly<Record<string, MergeOperand>>;
-  /** Where its params lie in the plan's uniform buffer. */
-  readonly paramsOffset: number;
-}
-
-/** The dispatches of a merge, all of the same grid, and the bytes of their uniforms. */
-export function mergeDispatches(
-  device: GPUDevice,
-  { operands, partials, heads, seqQ, vDim, rows, infinityIsEmpty }: ResolvedMerge,
-) {
+/** A dispatch for each few partials: the first begins with them, the others add to the result. */
+export function mergeStages(merge: ResolvedMerge): Stage[] {
+  const { operands, partials, heads, seqQ, vDim, rows, infinityIsEmpty } = merge;
   const count = Math.ceil(partials / MERGE_FOLD);
-  const workgroups = Math.max(1, Math.ceil(rows / MERGE_ROW_TILE));
-  const x = Math.min(workgroups, device.limits.maxComputeWorkgroupsPerDimension);
-  const { stride } = MERGE_PARAMS;
-  const bytes = new ArrayBuffer(count * stride);
   const [o, lse] = operands.slice(2 * partials);
-  const dispatches = Array.from({ length: count }, (_, index): MergeDispatch => {
+  return Array.from({ length: count }, (_, index): Stage => {
     const first = MERGE_FOLD * index;
-    // Where one partial is left it is bound twice, and read once.
+    // If one partial is left it is bound twice, and read once.
     const last = Math.min(first + MERGE_FOLD, partials) - 1;
     const [o_0, lse_0] = operands.slice(2 * first);
     const [o_1, lse_1] = operands.slice(2 * last);
-    const params = {
+    const bound = Object.entries({ o_0, lse_0, o_1, lse_1, o, lse });
+    const values = {
       o_strides: o.strides,
       o_0_strides: o_0.strides,
       o_1_strides: o_1.strides,
@@ -260,14 +240,16 @@ export function mergeDispatches(
       seq_q: seqQ,
       v_dim: vDim,
       rows,
-      grid_x: x,
       partials: last - first + 1,
       first: Number(index === 0),
       last: Number(index === count - 1),
       empty: infinityIsEmpty ? INFINITY_BITS : NEGATIVE_INFINITY_BITS,
     };
-    MERGE_PARAMS.pack(params, bytes, index * stride);
-    return { bound: { o_0, lse_0, o_1, lse_1, o, lse }, paramsOffset: index * stride };
+    return {
+      source: mergeKernel(),
+      names: Object.fromEntries(bound.map(([binding, { name }]) => [binding, name])),
+      params: { struct: MERGE_PARAMS, values },
+      workgroups: Math.max(1, Math.ceil(rows / MERGE_ROW_TILE)),
+    };
   });
-  return { dispatches, bytes, x, y: Math.ceil(workgroups / x) };
 }

@@ -5,8 +5,7 @@ import { check } from "../errors.ts";
 import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
 import { type CompiledKernel, checkBindings, compileKernel } from "../gpu/pipelines.ts";
 import { Tensor } from "../gpu/tensor.ts";
-import { type AppendChoice, appendKernel } from "../kernels/cache.ts";
-import { PARAMS } from "../kernels/params.ts";
+import { APPEND_PARAMS, type AppendChoice, appendKernel } from "../kernels/cache.ts";
 import { tablesKernel } from "../kernels/tables.ts";
 import { takeOptions } from "../options.ts";
 import { bindingRange } from "../plan/specs.ts";
@@ -41,7 +40,10 @@ interface PlanParts {
 /** Our names of the shader's bindings, where they differ. */
 const OPERAND_NAMES: Readonly<Record<string, string>> = { positions: "positionIds" };
 
-/** A compiled append. Make one with the cache's `planAppend`; encode it as often as you like. */
+/**
+ * A compiled append. Make one with the cache's `planAppend`; encode it as often as you like. It is
+ * not a `Plan`: its uniforms follow the cache when it grows, and each run counts the lengths up.
+ */
 export class CacheAppendPlan {
   readonly #parts: PlanParts;
   /** As the uniforms know it. */
@@ -176,7 +178,8 @@ export class CacheAppendPlan {
     };
     const output = tensors.get("qOutput") ?? tensors.get("q");
     const entries = source.bindings.map(({ binding, name }): GPUBindGroupEntry => {
-      if (name === "params") return { binding, resource: { buffer: params, size: PARAMS.bytes } };
+      if (name === "params")
+        return { binding, resource: { buffer: params, size: APPEND_PARAMS.bytes } };
       if (name === "append") {
         return {
           binding,

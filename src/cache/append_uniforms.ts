@@ -4,11 +4,11 @@ import { isAligned } from "../kernels/access.ts";
 import {
   ADVANCE_PARAMS,
   ALL_ROWS,
+  APPEND_PARAMS,
   type AppendChoice,
   appendStruct,
   rowWeights,
 } from "../kernels/cache.ts";
-import { PARAMS, type Params } from "../kernels/params.ts";
 import { COPY, copyValues } from "../kernels/tables.ts";
 import { accessOf, addresses } from "../plan/access.ts";
 import type { Operand } from "../plan/operand.ts";
@@ -63,10 +63,10 @@ export function appendUniforms(
   const bytes = new ArrayBuffer(UNIFORMS.append + appendBytes);
   const { q } = choice;
   const ids = operands.get("positionIds")?.spec;
-  const params: Partial<Params> = {
-    seq_q: seqQ,
+  const params = {
+    rows: seqQ,
     grid_x: grid.x,
-    q_lengths_at: ALL_ROWS,
+    counts_at: ALL_ROWS,
     ...addresses("k", "n", operands.get("k"), isAligned(choice.k), { layout }),
     ...addresses("v", "n", operands.get("v"), isAligned(choice.v), { layout }),
     ...addresses("q", "m", operands.get("q"), isAligned(q?.access ?? "dense"), { layout }),
@@ -83,8 +83,9 @@ export function appendUniforms(
       ids,
     ),
   };
-  PARAMS.pack(params, bytes, UNIFORMS.params, kernel);
-  PARAMS.pack({ ...params, q_lengths_at: state.countsAt }, bytes, UNIFORMS.countedParams, kernel);
+  const counted = { ...params, counts_at: state.countsAt };
+  APPEND_PARAMS.pack(params, bytes, UNIFORMS.params, kernel);
+  APPEND_PARAMS.pack(counted, bytes, UNIFORMS.countedParams, kernel);
   ADVANCE_PARAMS.pack(state.advanceParams("addRows", seqQ), bytes, UNIFORMS.advanceRows);
   ADVANCE_PARAMS.pack(state.advanceParams("addCounts", seqQ), bytes, UNIFORMS.advanceCounts);
   const counts = operands.get("counts");

@@ -3,6 +3,7 @@
 
 import cacheAdvance from "../../shaders/cache_advance.wesl?raw";
 import cacheAppend from "../../shaders/cache_append.wesl?raw";
+import appendParams from "../../shaders/lib/append_params.wesl?raw";
 import quantise from "../../shaders/lib/quantise.wesl?raw";
 import rowTile from "../../shaders/lib/row_tile.wesl?raw";
 import append from "../../shaders/slots/append.wesl?raw";
@@ -80,6 +81,7 @@ export function appendModules(choice: AppendChoice): ModuleMap {
   return {
     ...MODULES,
     "package::cache_append": cacheAppend,
+    "package::lib::params": appendParams,
     "package::lib::quantise": quantise,
     "package::lib::row_tile": rowTile,
     ...configModule({
@@ -150,6 +152,9 @@ export function appendKernel(choice: AppendChoice): KernelSource {
     bindings: appendBindings(choice),
   };
 }
+
+/** The uniform of where its tensors lie. An append reads some of its members; the others are 0. */
+export const APPEND_PARAMS = new UniformStruct(appendParams, "AppendParams");
 
 /** The uniform Append of rows of `headDim` elements. */
 export const appendStruct = (headDim: number) =>

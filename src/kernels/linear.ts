@@ -297,4 +297,4 @@ export function linearKernel(kernel: LinearKernel, spec: LinearSpecialisation): 
 }
 
 /** The uniform of these kernels. A kernel reads some of its members; the others are 0. */
-export const LINEAR_PARAMS = new UniformStruct(linearParams, "Params");
+export const LINEAR_PARAMS = new UniformStruct(linearParams, "LinearParams");

@@ -1,19 +1,23 @@
 // The matrix product, shaders/matmul.wesl and matmul_rows.wesl: tile table, specialisation and
 // grid.
 
+import half from "../../shaders/lib/half.wesl?raw";
+import matmulParams from "../../shaders/lib/matmul_params.wesl?raw";
+import matmulTile from "../../shaders/lib/matmul_tile.wesl?raw";
 import quad from "../../shaders/lib/quad.wesl?raw";
 import matmul from "../../shaders/matmul.wesl?raw";
 import matmulRows from "../../shaders/matmul_rows.wesl?raw";
-import valueNone from "../../shaders/variants/value_none.wesl?raw";
+import matmulConfig from "../../shaders/slots/matmul_config.wesl?raw";
 import { check } from "../errors.ts";
 import { link, type ModuleMap } from "../shader/link.ts";
-import { configModule, MODULES } from "../shader/modules.ts";
+import { constantsModule } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
 import type { Access } from "./access.ts";
 import type { TileLimits } from "./forward_tiles.ts";
 import { KernelCache } from "./kernel_cache.ts";
-import { slotModules } from "./slot_modules.ts";
-import { PLAIN, slotBindings, slotConstants } from "./slots.ts";
+import { bf16Constants, namedSlot } from "./named_slots.ts";
+import { outputModule } from "./slot_modules.ts";
+import { UniformStruct } from "./uniform.ts";
 
 /** Lanes of a workgroup. */
 const LANES = { tiles: { x: 8, y: 8 }, quads: { x: 1, y: 4 } } as const;
@@ -152,47 +156,46 @@ export interface MatmulSpecialisation {
   readonly oddColumns: number | undefined;
 }
 
-const slotsOf = ({ x, weight, bias, y }: MatmulSpecialisation) => ({
-  ...PLAIN,
-  q: x,
-  k: weight,
-  v: bias ?? "dense",
-  o: y,
-});
-
 /** The root module of a tile's kernel. */
 export const matmulRoot = ({ form }: MatmulTile) =>
   `package::matmul${form === "tiles" ? "" : "_rows"}`;
 
 /** The modules of a specialisation. */
 export function matmulModules(spec: MatmulSpecialisation): ModuleMap {
-  const { tile, columnsAdjacent, oddColumns, bias } = spec;
-  const config = configModule({
-    LANES_Y: LANES[tile.form].y,
-    ROWS: tile.rows,
-    V_COLS: tile.vCols,
-    D_CHUNK: tile.dChunk,
-    COLUMNS_ADJACENT: columnsAdjacent,
-    // The kernel itself drops what is past the end of the inner dimension. Any multiple of 4 says
-    // so to the slots.
-    HEAD_DIM: 4,
-    V_DIM: oddColumns ?? 4,
-    ...slotConstants(slotsOf(spec)),
-  });
+  const { tile, x, weight, bias, y, columnsAdjacent, oddColumns } = spec;
   return {
-    ...MODULES,
+    "package::lib::half": half,
+    "package::lib::matmul_tile": matmulTile,
+    "package::lib::params": matmulParams,
     "package::lib::quad": quad,
     [matmulRoot(tile)]: tile.form === "tiles" ? matmul : matmulRows,
-    ...config,
-    ...slotModules(slotsOf(spec)),
-    ...(!bias && {
-      "package::slots::value": { name: "variants/value_none.wesl", text: valueNone },
+    ...namedSlot("matmul_source", { name: "source", binding: 1, access: x }),
+    ...namedSlot("matmul_weight", { name: "weight", binding: 2, access: weight }),
+    ...namedSlot("matmul_bias", { name: "bias", binding: 3, access: bias }),
+    "package::slots::output": outputModule(y),
+    ...constantsModule("config", matmulConfig, {
+      LANES_Y: LANES[tile.form].y,
+      ROWS: tile.rows,
+      V_COLS: tile.vCols,
+      D_CHUNK: tile.dChunk,
+      COLUMNS_ADJACENT: columnsAdjacent,
+      BIAS_DIM: oddColumns ?? 4,
+      V_DIM: oddColumns ?? 4,
+      ...bf16Constants({ source: x, weight, bias, o: y }),
     }),
   };
 }
 
-export const matmulBindings = (spec: MatmulSpecialisation): Binding[] =>
-  slotBindings(slotsOf(spec)).filter(({ name }) => spec.bias || name !== "v");
+export const matmulBindings = ({ bias }: Pick<MatmulSpecialisation, "bias">): Binding[] => [
+  { binding: 0, name: "params", type: "uniform" },
+  { binding: 1, name: "source", type: "read-only-storage" },
+  { binding: 2, name: "weight", type: "read-only-storage" },
+  ...(bias ? [{ binding: 3, name: "bias", type: "read-only-storage" } as const] : []),
+  { binding: 6, name: "o", type: "storage" },
+];
+
+/** The uniform. */
+export const MATMUL_PARAMS = new UniformStruct(matmulParams, "MatmulParams");
 
 const kernels = new KernelCache<MatmulSpecialisation>();
 

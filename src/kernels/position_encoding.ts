@@ -1,19 +1,22 @@
 // The kernel of absolute position encodings, shaders/position_encoding.wesl: what is compiled, its
 // bindings and its grid.
 
+import encodingParams from "../../shaders/lib/encoding_params.wesl?raw";
+import half from "../../shaders/lib/half.wesl?raw";
 import positionEncoding from "../../shaders/position_encoding.wesl?raw";
 import encoding from "../../shaders/slots/encoding.wesl?raw";
+import positionConfig from "../../shaders/slots/position_config.wesl?raw";
 import encodingLearned from "../../shaders/variants/encoding_learned.wesl?raw";
-import queryNone from "../../shaders/variants/query_none.wesl?raw";
 import { link, type ModuleMap } from "../shader/link.ts";
-import { configModule, MODULES } from "../shader/modules.ts";
+import { constantsModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
 import type { Access } from "./access.ts";
 import { KernelCache } from "./kernel_cache.ts";
+import { bf16Constants, namedSlot, namedSlotInPlace } from "./named_slots.ts";
 import { positionBindings, positionModules } from "./rotary.ts";
 import { type RotaryChoice, rotaryBindings, rotaryModules } from "./rotary_angles.ts";
-import { inPlaceModule, slotModules } from "./slot_modules.ts";
-import { PLAIN, slotConstants } from "./slots.ts";
+import { outputModule } from "./slot_modules.ts";
+import { UniformStruct } from "./uniform.ts";
 
 const WG_SIZE = 64;
 
@@ -32,15 +35,25 @@ export interface EncodingSpecialisation {
 /** The modules of a specialisation, of which `package::position_encoding` is the root. */
 export function encodingModules(spec: EncodingSpecialisation): ModuleMap {
   const { width, x, o, encoding: source, positions } = spec;
-  const table = "table" in source ? source.table : "dense";
-  const slots = { ...PLAIN, q: x && x !== "in place" ? x : "dense", k: table, o } as const;
+  const table = "table" in source ? source.table : undefined;
+  const read = x === "in place" ? undefined : x;
   return {
     ...MODULES,
+    "package::lib::half": half,
+    "package::lib::params": encodingParams,
     "package::position_encoding": positionEncoding,
-    ...configModule({ HEAD_DIM: width, V_DIM: width, ...slotConstants(slots) }),
-    ...slotModules(slots),
-    ...(x === "in place" && inPlaceModule(o)),
-    ...(!x && { "package::slots::query": { name: "variants/query_none.wesl", text: queryNone } }),
+    ...(x === "in place"
+      ? namedSlotInPlace("source", "source", o)
+      : namedSlot("source", { name: "source", binding: 1, access: read })),
+    ...namedSlot("table", { name: "table", binding: 2, access: table }),
+    "package::slots::output": outputModule(o),
+    ...constantsModule("config", positionConfig, {
+      HEAD_DIM: width,
+      SOURCE_DIM: width,
+      TABLE_DIM: width,
+      V_DIM: width,
+      ...bf16Constants({ source: read, table, o }),
+    }),
     ...("table" in source
       ? {
           "package::slots::encoding": {
@@ -62,14 +75,19 @@ export function encodingBindings({
   return [
     { binding: 0, name: "params", type: "uniform" },
     ...(x && x !== "in place"
-      ? [{ binding: 1, name: "q", type: "read-only-storage" } as const]
+      ? [{ binding: 1, name: "source", type: "read-only-storage" } as const]
       : []),
-    ...("table" in source ? [{ binding: 2, name: "k", type: "read-only-storage" } as const] : []),
+    ...("table" in source
+      ? [{ binding: 2, name: "table", type: "read-only-storage" } as const]
+      : []),
     { binding: 6, name: "o", type: "storage" },
     ...("pairs" in source ? rotaryBindings(source.pairs) : []),
     ...positionBindings(positions),
   ];
 }
+
+/** The uniform. A kernel reads some of its members; the others are 0. */
+export const ENCODING_PARAMS = new UniformStruct(encodingParams, "EncodingParams");
 
 const kernels = new KernelCache<EncodingSpecialisation>();
 

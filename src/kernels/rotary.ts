@@ -1,16 +1,20 @@
 // The rotary kernel, shaders/rotary.wesl: what is compiled, its bindings and its grid.
 
+import half from "../../shaders/lib/half.wesl?raw";
+import rotaryParams from "../../shaders/lib/rotary_params.wesl?raw";
 import rotary from "../../shaders/rotary.wesl?raw";
+import positionConfig from "../../shaders/slots/position_config.wesl?raw";
 import positions from "../../shaders/slots/positions.wesl?raw";
 import positionsStored from "../../shaders/variants/positions_stored.wesl?raw";
 import { link, type ModuleMap } from "../shader/link.ts";
-import { configModule, MODULES } from "../shader/modules.ts";
+import { constantsModule, MODULES } from "../shader/modules.ts";
 import type { Binding, KernelSource } from "../types.ts";
 import type { Access } from "./access.ts";
 import { KernelCache } from "./kernel_cache.ts";
+import { bf16Constants, namedSlot, namedSlotInPlace } from "./named_slots.ts";
 import { type RotaryChoice, rotaryBindings, rotaryModules } from "./rotary_angles.ts";
-import { inPlaceModule, slotModules } from "./slot_modules.ts";
-import { PLAIN, slotConstants } from "./slots.ts";
+import { outputModule } from "./slot_modules.ts";
+import { UniformStruct } from "./uniform.ts";
 
 const WG_SIZE = 64;
 /** Heads that a lane turns by the same angles. */
@@ -44,13 +48,21 @@ export function rotaryKernelModules({
   rotary: choice,
   positions,
 }: RotarySpecialisation): ModuleMap {
-  const slots = { ...PLAIN, q: x, o };
   return {
     ...MODULES,
+    "package::lib::half": half,
+    "package::lib::params": rotaryParams,
     "package::rotary": rotary,
-    ...configModule({ HEAD_DIM: headDim, V_DIM: headDim, ...slotConstants(slots) }),
-    ...slotModules(slots),
-    ...(choice.inPlace && inPlaceModule(o)),
+    ...(choice.inPlace
+      ? namedSlotInPlace("source", "source", o)
+      : namedSlot("source", { name: "source", binding: 1, access: x })),
+    "package::slots::output": outputModule(o),
+    ...constantsModule("config", positionConfig, {
+      HEAD_DIM: headDim,
+      SOURCE_DIM: headDim,
+      V_DIM: headDim,
+      ...bf16Constants({ source: x, o }),
+    }),
     ...rotaryModules(choice),
     ...positionModules(positions),
   };
@@ -62,12 +74,15 @@ export function rotaryKernelBindings({
 }: RotarySpecialisation): Binding[] {
   return [
     { binding: 0, name: "params", type: "uniform" },
-    ...(choice.inPlace ? [] : [{ binding: 1, name: "q", type: "read-only-storage" } as const]),
+    ...(choice.inPlace ? [] : [{ binding: 1, name: "source", type: "read-only-storage" } as const]),
     { binding: 6, name: "o", type: "storage" },
     ...rotaryBindings(choice),
     ...positionBindings(positions),
   ];
 }
+
+/** The uniform. A kernel reads some of its members; the others are 0. */
+export const ROTARY_PARAMS = new UniformStruct(rotaryParams, "RotaryParams");
 
 const kernels = new KernelCache<RotarySpecialisation>();
 

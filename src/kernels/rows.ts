@@ -122,4 +122,4 @@ export function rowKernel(root: string, spec: RowSpecialisation): KernelSource {
 }
 
 /** The uniform of these kernels. A kernel reads some of its members; the others are 0. */
-export const ROW_PARAMS = new UniformStruct(rowParams, "Params");
+export const ROW_PARAMS = new UniformStruct(rowParams, "RowParams");

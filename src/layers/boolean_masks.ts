@@ -15,10 +15,10 @@ import {
 } from "../kernels/mask_bits.ts";
 import type { UniformValues } from "../kernels/uniform.ts";
 import { resolveMemory } from "../plan/broadcast.ts";
-import { planTensors } from "../plan/one_kernel.ts";
 import { memoryOf } from "../plan/operand_checks.ts";
 import { Plan } from "../plan/plan.ts";
 import { checkedSpec, type ResolvedSpec } from "../plan/specs.ts";
+import { planTensors } from "../plan/tensors.ts";
 import { UNIFORM_STRIDE } from "../plan/work.ts";
 import type { TensorSpec } from "../types.ts";
 

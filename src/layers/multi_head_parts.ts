@@ -1,29 +1,21 @@
-// The parts of multi-head attention: a plan each, and the memory between them.
-//
-//     query, key, value --project--> q, k, v --attention--> heads --project--> output
-//                                                 |
-//     a learned key, or one of zeros: --attention-+--merge
-//
-// q, k, v and heads are [B, rows, heads * dim]; attention looks at them as [B, heads, rows, dim] by
-// strides. What keys the layer adds are attended to on their own and merged, exactly, so that no
-// mask, length or position is about them.
+// What a plan of multi-head attention is built from: a plan for each part, and the memory between
+// them.
 
 import type { AttentionBindings } from "../attention/bindings.ts";
 import { planMerge } from "../attention/merge.ts";
 import { planAttention } from "../attention/plan_attention.ts";
 import { planAttentionWeights } from "../attention/weights.ts";
 import { tensor } from "../gpu/make_tensor.ts";
-import { Tensor } from "../gpu/tensor.ts";
+import type { Tensor } from "../gpu/tensor.ts";
 import { planProjection } from "../operations/projection.ts";
 import type { Recording } from "../plan/target.ts";
 import type { ScoreOptions } from "../scores/options.ts";
 import type { Dtype } from "../types.ts";
 import { isPlainMask, keyMaskView, prepareMasks } from "./boolean_masks.ts";
-import { splitHeads } from "./heads.ts";
 import type { MultiHeadBindings, ResolvedMultiHead } from "./multi_head_problem.ts";
 import { type MultiHeadSizes, weightTensors } from "./multi_head_sizes.ts";
 import type { LinearWeights, MultiHeadWeights } from "./multi_head_weights.ts";
-import { bound, columnsPlace, type Given, type Place, splitPlace, viewed } from "./places.ts";
+import { bound, type Given, type Place, viewed } from "./places.ts";
 
 /** A layer, as its plans see it. */
 export interface Layer {
@@ -40,8 +32,21 @@ export interface Part {
   readonly plan: { destroy(): void; readonly workspaceBytes?: number };
 }
 
-/** Builds the parts of a plan. */
-export class Builder {
+/** What attention over some of the keys is told of their scores, and what a run binds for that. */
+export interface Scores {
+  readonly options: ScoreOptions;
+  readonly mask: Place | undefined;
+  readonly bindingsOf: (bindings: MultiHeadBindings) => AttentionBindings;
+}
+
+/** Where attention over some of the keys leaves its results. */
+export interface PartialPlaces {
+  readonly output: Place;
+  readonly lse: Place;
+}
+
+/** Collects the parts of a plan, in the order in which they run. */
+export class Parts {
   readonly owned: Tensor[] = [];
   readonly #layer: Layer;
   readonly #problem: ResolvedMultiHead;
@@ -52,66 +57,11 @@ export class Builder {
     this.#problem = problem;
   }
 
-  async build(): Promise<Part[]> {
-    const { sizes, weights } = this.#layer;
-    const { batch, rowsQ, rowsKv, storage, query, key, value, output, lse, options } =
-      this.#problem;
-    const { heads, kvHeads, headDim, vDim } = sizes;
-    const mask = await this.#joinedMask();
-
-    const keySource = key ? "key" : "query";
-    const sources = [
-      ["query", query, weights.query, heads * headDim],
-      [keySource, key ?? query, weights.key, kvHeads * headDim],
-      [value ? "value" : keySource, value ?? key ?? query, weights.value, kvHeads * vDim],
-    ] as const;
-    const projected = sources.map(([name, spec, linear, width], index) => {
-      const y = this.#own("qkv"[index], [batch, index ? rowsKv : rowsQ, width], storage);
-      this.#project(bound(name, spec), linear, y);
-      return y;
-    });
-    const q = splitHeads(projected[0].tensor, heads);
-    const k = splitHeads(projected[1].tensor, kvHeads);
-    const v = splitHeads(projected[2].tensor, kvHeads);
-
-    const extra = this.#extraKey();
-    const sinks = this.#sinks(extra !== undefined);
-    const joined = weights.output
-      ? this.#own("heads", [batch, rowsQ, heads * vDim], extra ? "f32" : storage)
-      : bound("output", output);
-    const o = splitPlace(joined, heads);
-    const needsLse = lse || this.#problem.weights || extra;
-    const total = lse
-      ? bound("lse", lse)
-      : needsLse
-        ? this.#own("lse", [batch, heads, rowsQ])
-        : undefined;
-
-    const partial = (name: string) => ({
-      output: splitPlace(this.#own(`${name} output`, [batch, rowsQ, heads * vDim]), heads),
-      lse: this.#own(`${name} lse`, [batch, heads, rowsQ]),
-    });
-    const own = extra ? partial("keys") : { output: o, lse: total };
-    this.#attend({ ...options, ...sinks.own }, { q, k, v }, own, mask);
-    if (extra && total) {
-      const added = partial("added");
-      this.#attend(
-        { ...addedOptions(options), ...sinks.added },
-        { q, ...extra },
-        added,
-        undefined,
-        addedBindings,
-      );
-      this.#merge([own, added] as Partial[], { output: o, lse: total });
-    }
-    if (total) this.#writeWeights(q, k, { ...options, ...sinks.own }, total, mask);
-    if (weights.output) this.#project(joined, weights.output, bound("output", output));
+  /** The parts, once they and all memory that they use are there. */
+  async done(): Promise<Part[]> {
     const parts = await Promise.all(this.#parts);
-    await Promise.all(
-      [...this.owned, ...weightTensors(weights).map(([, given]) => given)].map(
-        (used) => used.allocated,
-      ),
-    );
+    const weights = weightTensors(this.#layer.weights).map(([, given]) => given);
+    await Promise.all([...this.owned, ...weights].map((used) => used.allocated));
     return parts;
   }
 
@@ -123,7 +73,8 @@ export class Builder {
     for (const owned of this.owned) owned.destroy();
   }
 
-  #own(
+  /** Memory between the parts. */
+  own(
     name: string,
     shape: readonly number[],
     dtype: Dtype = "f32",
@@ -154,7 +105,7 @@ export class Builder {
     };
   }
 
-  #project(x: Place, { weight, bias }: LinearWeights, output: Place): void {
+  project(x: Place, { weight, bias }: LinearWeights, output: Place): void {
     const problem = {
       x: x.spec,
       weight,
@@ -167,12 +118,10 @@ export class Builder {
     );
   }
 
-  #attend(
-    options: ScoreOptions,
+  attend(
+    { options, mask, bindingsOf }: Scores,
     tensors: Record<"q" | "k" | "v", Tensor>,
-    { output, lse }: { output: Place; lse: Place | undefined },
-    mask: Place | undefined,
-    bindingsOf = optionsOf,
+    { output, lse }: { readonly output: Place; readonly lse: Place | undefined },
   ): void {
     const problem = {
       ...options,
@@ -193,7 +142,7 @@ export class Builder {
     );
   }
 
-  #merge(partials: readonly Partial[], to: Partial): void {
+  merge(partials: readonly PartialPlaces[], to: PartialPlaces): void {
     const problem = {
       partials: partials.map(({ output, lse }) => ({ output: output.spec, lse: lse.spec })),
       output: to.output.spec,
@@ -212,103 +161,34 @@ export class Builder {
     );
   }
 
-  /** The weights of all keys, a plan for the problem's and one for each that the layer adds. */
-  #writeWeights(
-    q: Tensor,
-    k: Tensor,
-    options: ScoreOptions,
-    lse: Place,
-    mask: Place | undefined,
+  /** The weights of some of the keys, from the log-sum-exp over all. */
+  writeWeights(
+    { options, mask, bindingsOf }: Scores,
+    tensors: Record<"q" | "k", Tensor>,
+    { output, lse }: PartialPlaces,
   ): void {
-    const { weights, mean, rowsKv } = this.#problem;
-    if (!weights || weights.shape.includes(0)) return;
-    const { device, weights: layer, zeroAttention, sizes } = this.#layer;
-    const write = (
-      k: Tensor,
-      from: number,
-      count: number,
-      options: ScoreOptions,
-      bindingsOf = optionsOf,
-      mask?: Place,
-    ) => {
-      const output = columnsPlace(bound("weightsOutput", weights), from, count);
-      const problem = {
-        ...options,
-        q,
-        k,
-        lse: lse.spec,
-        output: output.spec,
-        meanOverHeads: mean,
-        ...this.#shared,
-      };
-      this.#add(
-        planAttentionWeights(device, { ...problem, ...(mask && { mask: mask.spec }) }),
-        (plan, given, bindings) =>
-          plan.prepare({
-            ...bindingsOf(bindings),
-            lse: lse.of(given),
-            output: output.of(given),
-            ...(mask && { mask: mask.of(given) }),
-          }),
-      );
+    const problem = {
+      ...options,
+      ...tensors,
+      lse: lse.spec,
+      output: output.spec,
+      meanOverHeads: this.#problem.mean,
+      ...this.#shared,
     };
-    write(k, 0, rowsKv, options, optionsOf, mask);
-    const added = [
-      ...(layer.biasK ? [this.#overBatch(layer.biasK, sizes.headDim)] : []),
-      ...(zeroAttention ? [this.#zeros(sizes.headDim)] : []),
-    ];
-    for (const [index, key] of added.entries())
-      write(key, rowsKv + index, 1, addedOptions(options), addedBindings);
-  }
-
-  /**
-   * The key and value that attention over the added ones is computed from, where a sink does not
-   * do.
-   */
-  #extraKey(): { k: Tensor; v: Tensor } | undefined {
-    const { weights, sizes, zeroAttention } = this.#layer;
-    const { biasK, biasV } = weights;
-    if (biasK && biasV)
-      return { k: this.#overBatch(biasK, sizes.headDim), v: this.#overBatch(biasV, sizes.vDim) };
-    if (!zeroAttention || !(this.#problem.options.sinks instanceof Tensor)) return undefined;
-    return { k: this.#zeros(sizes.headDim), v: this.#zeros(sizes.vDim) };
-  }
-
-  /**
-   * A key of zeros has a score of 0 and adds nothing to the output: it is a sink with a logit of 0.
-   */
-  #sinks(hasExtra: boolean): { own?: ScoreOptions; added?: ScoreOptions } {
-    const { zeroAttention, sizes } = this.#layer;
-    const { sinks } = this.#problem.options;
-    const zeros = new Array<number>(sizes.heads).fill(0);
-    if (!zeroAttention) return {};
-    if (hasExtra) return this.#layer.weights.biasK ? { added: { sinks: zeros } } : {};
-    const both = Array.isArray(sinks)
-      ? sinks.map((sink: number) => Math.max(sink, 0) + Math.log1p(Math.exp(-Math.abs(sink))))
-      : zeros;
-    return { own: { sinks: both } };
-  }
-
-  /** [Hkv * D] as [B, Hkv, 1, D]. */
-  #overBatch(row: Tensor, dim: number): Tensor {
-    const [step] = row.strides;
-    const { kvHeads } = this.#layer.sizes;
-    return row.view({
-      shape: [this.#problem.batch, kvHeads, 1, dim],
-      strides: [0, dim * step, 0, step],
-    });
-  }
-
-  #zeros(dim: number): Tensor {
-    const zeros = this.#own("zeros", [dim]).tensor;
-    return zeros.view({
-      shape: [this.#problem.batch, this.#layer.sizes.kvHeads, 1, dim],
-      strides: [0, 0, 0, 1],
-    });
+    this.#add(
+      planAttentionWeights(this.#layer.device, { ...problem, ...(mask && { mask: mask.spec }) }),
+      (plan, given, bindings) =>
+        plan.prepare({
+          ...bindingsOf(bindings),
+          lse: lse.of(given),
+          output: output.of(given),
+          ...(mask && { mask: mask.of(given) }),
+        }),
+    );
   }
 
   /** The one mask that attention takes: the caller's, or what several are joined into. */
-  async #joinedMask(): Promise<Place | undefined> {
+  async joinedMask(): Promise<Place | undefined> {
     const { device, label } = this.#layer;
     const { masks, rowsKv, batch, rowsQ } = this.#problem;
     if (!masks.length || !rowsKv || !batch || !rowsQ) return undefined;
@@ -326,45 +206,4 @@ export class Builder {
     );
     return { spec: bits, of: () => bits };
   }
-}
-
-interface Partial {
-  readonly output: Place;
-  readonly lse: Place;
-}
-
-/**
- * What is true of added keys, too: their scores are scaled and capped, and unused queries stay
- * unused.
- */
-function addedOptions({ scale, softcap, qLengths, dropout }: ScoreOptions): ScoreOptions {
-  return {
-    ...(scale !== undefined && { scale }),
-    ...(softcap !== undefined && { softcap }),
-    ...(qLengths !== undefined && { qLengths }),
-    // Not the generator of the other keys: there, too, a key is the first one.
-    ...(dropout && { dropout: { p: dropout.p, seed: (dropout.seed + 1) % 2 ** 53 } }),
-  };
-}
-
-/** Those of them that are bound. */
-const addedBindings = ({ qLengths }: MultiHeadBindings): AttentionBindings =>
-  qLengths ? { qLengths } : {};
-
-/** The bindings that options of attention have. */
-function optionsOf(bindings: MultiHeadBindings): AttentionBindings {
-  const {
-    query,
-    key,
-    value,
-    output,
-    lse,
-    weightsOutput,
-    mask,
-    ignoreMask,
-    keyMask,
-    ignoreKeyMask,
-    ...options
-  } = bindings;
-  return options;
 }

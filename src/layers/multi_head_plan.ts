@@ -5,12 +5,13 @@ import { check } from "../errors.ts";
 import { checkDevice, settle } from "../gpu/buffers.ts";
 import { DTYPES } from "../gpu/dtypes.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { planTensors } from "../plan/one_kernel.ts";
 import type { Operands } from "../plan/operand.ts";
 import { checkOperand, checkOverlap, memoryOf } from "../plan/operand_checks.ts";
 import type { ResolvedSpec } from "../plan/specs.ts";
 import { checkTarget, type EncodeTarget, recordInto } from "../plan/target.ts";
-import { Builder, type Layer, type Part } from "./multi_head_parts.ts";
+import { planTensors } from "../plan/tensors.ts";
+import { buildParts } from "./multi_head_build.ts";
+import { type Layer, type Part, Parts } from "./multi_head_parts.ts";
 import type {
   MultiHeadBindings,
   MultiHeadProblem,
@@ -28,7 +29,8 @@ interface PlanParts {
 
 /**
  * A compiled multi-head attention. Make one with {@link MultiHeadAttention.plan}; encode it as
- * often as you like.
+ * often as you like. It is not a `Plan` but owns one for each of its parts, and the memory between
+ * them.
  */
 export class MultiHeadPlan {
   /**
@@ -119,14 +121,14 @@ export async function prepareMultiHead(layer: Layer, problem: MultiHeadProblem) 
     zero: zeroAttention,
   });
   const operands = operandsOf(layer, problem, resolved);
-  const builder = new Builder(layer, resolved);
+  const parts = new Parts(layer, resolved);
   try {
-    const parts = await builder.build();
+    const built = await buildParts({ parts, layer, problem: resolved });
     await settle(memoryOf(operands));
-    const plan = MultiHeadPlan.make({ layer, operands, parts, owned: builder.owned });
+    const plan = MultiHeadPlan.make({ layer, operands, parts: built, owned: parts.owned });
     return { plan, resolved };
   } catch (error) {
-    await builder.discard();
+    await parts.discard();
     throw error;
   }
 }

@@ -6,7 +6,6 @@ import {
   type AttentionResult,
   resultsOf,
 } from "../attention/attention.ts";
-import type { AttentionBindings, AttentionPlan } from "../attention/bindings.ts";
 import { preparePlan } from "../attention/plan_attention.ts";
 import { ATTENTION_PROBLEM, type AttentionProblem } from "../attention/problem.ts";
 import { check } from "../errors.ts";
@@ -14,11 +13,11 @@ import { readOptions, type Taken } from "../given.ts";
 import { checkDevice, settle } from "../gpu/buffers.ts";
 import { tensor } from "../gpu/make_tensor.ts";
 import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
-import { prepareProjection } from "../operations/projection.ts";
+import { PROJECTION } from "../operations/projection.ts";
 import { checkTensors, type MakeResult, runOnce } from "../plan/run.ts";
 import { checkedSpec, checkLayout, FLOATS, type ResolvedSpec, toBhmd } from "../plan/specs.ts";
-import { checkTarget, type EncodeTarget, recordInto } from "../plan/target.ts";
 import type { TensorSpec } from "../types.ts";
+import { MultiplicativePlan } from "./multiplicative_plan.ts";
 
 /**
  * A problem of {@link planMultiplicativeAttention}: one of attention, and the weights between q and
@@ -37,108 +36,6 @@ const { cache: _cache, ...MULTIPLICATIVE_PROBLEM } = {
 
 /** Options of {@link multiplicativeAttention}: those of attention. */
 export interface MultiplicativeOptions extends AttentionOptions {}
-
-/**
- * Memory for one run: that of attention, and the weights. Tensors that the plan was made with are
- * the default.
- */
-export interface MultiplicativeBindings extends AttentionBindings {
-  readonly weight?: Tensor;
-}
-
-type Projection = Awaited<ReturnType<typeof prepareProjection>>;
-/** What a projection reads and writes. */
-type Views = Readonly<Record<"x" | "weight" | "output", Tensor>>;
-
-/** A compiled multiplicative attention. Make one with {@link planMultiplicativeAttention}. */
-export class MultiplicativePlan {
-  /** Kernels of the projection and of attention: `matmul 64x64, forward 64x32`. */
-  readonly kernel: string;
-  /**
-   * Bytes of scratch memory that the plan owns for its runs: the projected queries, and what
-   * attention needs.
-   */
-  readonly workspaceBytes: number;
-  readonly #parts: Parts;
-  #views: { q: Tensor; weight: Tensor; views: readonly Views[] } | undefined;
-
-  private constructor(parts: Parts) {
-    const { attention, projections, projected } = parts;
-    this.kernel = [projections[0]?.plan.kernel, attention.kernel].filter(Boolean).join(", ");
-    this.workspaceBytes = 4 * projected.size + attention.workspaceBytes;
-    this.#parts = parts;
-  }
-
-  /** @internal Use {@link planMultiplicativeAttention}. */
-  static make(parts: Parts): MultiplicativePlan {
-    return new MultiplicativePlan(parts);
-  }
-
-  /**
-   * Records projection and attention, as `AttentionPlan.encode` does: synchronously, allocating no
-   * GPU memory. Throws FoveaError, with nothing recorded, if a tensor does not fit.
-   *
-   * @example
-   * const plan = await planMultiplicativeAttention(device, { q, k, v, weight });
-   * plan.encode(encoder, { q, output });
-   */
-  encode(target: EncodeTarget, bindings: MultiplicativeBindings = {}): void {
-    const { label, attention, projections, given } = this.#parts;
-    checkTarget(label, target);
-    const { q = given.q, weight = given.weight, ...rest } = bindings;
-    checkTensors(label, { q, weight });
-    const views = this.#viewsOf(q as Tensor, weight as Tensor);
-    const project = projections.map(({ plan }, index) =>
-      plan.prepare(views[index] as AttentionBindings),
-    );
-    const attend = attention.prepare(rest);
-    if (!attend) return; // there is no output element
-    recordInto(target, label, (pass) => {
-      for (const record of project) record?.(pass);
-      attend(pass);
-    });
-  }
-
-  /** Frees the plan's own buffers. Work that was submitted before still runs. */
-  destroy(): void {
-    const { attention, projections, projected } = this.#parts;
-    for (const one of [attention, ...projections.map(({ plan }) => plan), projected]) one.destroy();
-  }
-
-  [Symbol.dispose](): void {
-    this.destroy();
-  }
-
-  /** The views that the projections read and write: of all heads together, or of each. */
-  #viewsOf(q: Tensor, weight: Tensor): readonly Views[] {
-    if (this.#views?.q === q && this.#views.weight === weight) return this.#views.views;
-    const { projected, headAxis, perHead, projections } = this.#parts;
-    const views = projections.map((_, head): Views => {
-      if (!perHead) return { x: q, weight: weight.permute(1, 0), output: projected };
-      const [x, output] = [q, projected].map((all) => all.slice(headAxis, head, head + 1));
-      const [, inner, columns] = weight.shape;
-      const own = weight.slice(0, head, head + 1).view({
-        shape: [inner, columns],
-        strides: weight.strides.slice(1),
-      });
-      return { x, weight: own.permute(1, 0), output };
-    });
-    this.#views = { q, weight, views };
-    return views;
-  }
-}
-
-interface Parts {
-  readonly label: string;
-  readonly attention: AttentionPlan;
-  readonly projections: readonly Projection[];
-  /** [B, H, M, Dk] in the layout of the problem, f32. */
-  readonly projected: Tensor;
-  readonly headAxis: number;
-  readonly perHead: boolean;
-  /** Tensors that the plan was made with. */
-  readonly given: { readonly q: Tensor | undefined; readonly weight: Tensor | undefined };
-}
 
 /**
  * Compiles multiplicative attention (Luong's general score): q is projected by W once, by a tiled
@@ -232,7 +129,7 @@ async function prepareMultiplicative(device: GPUDevice, problem: Taken<Multiplic
       const own = perHead ? withoutAxis(slice(weight, 0, head)) : weight;
       const x = at(xAll, headAxis);
       const output = perHead ? projected.slice(headAxis, head, head + 1) : projected;
-      const projection = await prepareProjection(device, {
+      const projection = await PROJECTION.prepare(device, {
         x,
         weight: transposed(own),
         output,
@@ -256,7 +153,7 @@ async function prepareMultiplicative(device: GPUDevice, problem: Taken<Multiplic
     const parts = {
       label,
       attention: attention.plan,
-      projections,
+      projections: projections.map(({ plan }) => plan),
       projected,
       headAxis,
       perHead,

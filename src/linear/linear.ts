@@ -1,36 +1,23 @@
 // Linear attention: from a problem to its plan, and the one-liner on top of it.
 
-import { readOptions } from "../given.ts";
-import { checkDevice, paramsBuffer, settle } from "../gpu/buffers.ts";
-import { isSoftware } from "../gpu/device.ts";
-import { checkBindings, compileKernel } from "../gpu/pipelines.ts";
+import { readOptions, type Taken } from "../given.ts";
+import { checkBindings } from "../gpu/pipelines.ts";
 import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
-import {
-  type LinearKernel,
-  type LinearSpecialisation,
-  linearKernel,
-  recurrentTile,
-} from "../kernels/linear.ts";
-import { accessOf } from "../plan/access.ts";
-import type { Operand } from "../plan/operand.ts";
-import { memoryOf } from "../plan/operand_checks.ts";
-import {
-  checkTensors,
-  type MakeResult,
-  RUN_OPTIONS,
-  type RunOptions,
-  runOnce,
-} from "../plan/run.ts";
-import type { ResolvedSpec } from "../plan/specs.ts";
-import { linearOperands, withOwn } from "./memory.ts";
+import { LINEAR_PARAMS, linearKernel } from "../kernels/linear.ts";
+import type { Operands } from "../plan/operand.ts";
+import { type Caller, operation, optionsBeside, type Stage } from "../plan/operation.ts";
+import { checkTensors, type RunOptions } from "../plan/run.ts";
+import { linearTensors } from "./memory.ts";
 import {
   LINEAR_PROBLEM,
   type LinearAttentionProblem,
   type LinearAttentionSettings,
 } from "./options.ts";
-import { LinearAttentionPlan } from "./plan.ts";
+import { type LinearAttentionBindings, type LinearAttentionPlan, linearHooks } from "./plan.ts";
 import { type ResolvedLinear, resolveLinear } from "./problem.ts";
-import { type LinearStep, linearSteps, packSteps, segmentsOf } from "./steps.ts";
+import { specialisation } from "./specialisation.ts";
+import { statePlaces } from "./states.ts";
+import { linearSteps, segmentsOf } from "./steps.ts";
 
 /**
  * Compiles linear attention for a problem: keys and values are summed up in a state of D x Dv
@@ -71,105 +58,60 @@ import { type LinearStep, linearSteps, packSteps, segmentsOf } from "./steps.ts"
  *   normalizer,
  * });
  */
-export async function planLinearAttention(
+export function planLinearAttention(
   device: GPUDevice,
   problem: LinearAttentionProblem,
 ): Promise<LinearAttentionPlan> {
-  const taken = await readOptions("linearAttention", problem, LINEAR_PROBLEM);
-  const { plan, allocated } = await preparePlan(device, taken as LinearAttentionProblem);
-  await allocated;
-  return plan;
+  return LINEAR.plan(device, problem);
 }
 
-/**
- * A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait
- * for.
- */
-async function preparePlan(device: GPUDevice, problem: LinearAttentionProblem) {
-  checkDevice(device);
-  const resolved = resolveLinear(problem, isSoftware(device));
-  const { label } = resolved;
-  const given = linearOperands(device, problem, resolved);
-  const spec = specialisation(device, problem, resolved, given);
-  const segments = segmentsOf(resolved, spec);
-  const { operands, owned, names } = withOwn(device, problem, resolved, given, segments.slots);
-  try {
-    const steps = linearSteps(resolved, spec, segments, operands, names);
-    const { bytes, grids } = packSteps(
-      steps,
-      (kernel) => linearKernel(kernel, spec),
-      device.limits.maxComputeWorkgroupsPerDimension,
-    );
-    const shared = {
-      o: "output",
-      key_mask: "keyMask",
-      lengths: "kvLengths",
-      next_normalizer: "nextNormalizer",
-      state: names.state,
-      normalizer: names.normalizer,
+const LINEAR = operation<
+  LinearAttentionProblem,
+  LinearAttentionBindings,
+  ResolvedLinear,
+  LinearAttentionResult
+>({
+  name: "linearAttention",
+  problem: LINEAR_PROBLEM,
+  resolve: resolveLinear,
+  tensors: linearTensors,
+  kernel,
+  results: ({ specs }) => ({
+    output: specs.get("output"),
+    presentState: specs.get("presentState"),
+    presentNormalizer: specs.get("presentNormalizer"),
+  }),
+  hooks: linearHooks,
+  facts: ({ chunked }, owned) => ({
+    kernel: chunked ? "linear chunked" : "linear recurrent",
+    workspaceBytes: owned.reduce((bytes, { size }) => bytes + 4 * size, 0),
+  }),
+});
+
+function kernel(resolved: ResolvedLinear, caller: Caller, operands: Operands): Stage[] {
+  const { label, device } = caller;
+  const spec = specialisation(resolved, caller);
+  const places = statePlaces(resolved.specs);
+  const steps = linearSteps(resolved, spec, segmentsOf(resolved, spec), operands, places);
+  const shared = {
+    o: "output",
+    key_mask: "keyMask",
+    lengths: "kvLengths",
+    next_normalizer: "nextNormalizer",
+    ...places,
+  };
+  const stages = steps.map(({ kernel, names, workgroups, params }): Stage => {
+    const values = { ...params, workgroups };
+    return {
+      source: linearKernel(kernel, spec),
+      names: { ...shared, ...names },
+      params: { struct: LINEAR_PARAMS, values },
+      workgroups,
     };
-    const keys = steps.map(({ kernel, names: own }) => JSON.stringify([kernel, own]));
-    const distinct = [...new Set(keys)];
-    const sources = distinct.map((key) => {
-      const [kernel, own] = JSON.parse(key) as [LinearKernel, LinearStep["names"]];
-      return { source: linearKernel(kernel, spec), names: { ...shared, ...own } };
-    });
-    for (const { source } of sources) checkBindings(device, label, source.bindings);
-    const compiled = await Promise.all(sources.map(({ source }) => compileKernel(device, source)));
-    const { value: params, done } = paramsBuffer(device, label, [bytes]);
-    const plan = LinearAttentionPlan.make({
-      device,
-      label,
-      operands,
-      owned,
-      params,
-      kernel: resolved.chunked ? "linear chunked" : "linear recurrent",
-      bindable: new Set(given.keys()),
-      groups: sources.map((source, index) => ({ ...source, compiled: compiled[index] })),
-      dispatches: grids.map((grid, index) => ({ ...grid, group: distinct.indexOf(keys[index]) })),
-    });
-    const allocated = settle([done, ...memoryOf(operands)]);
-    allocated.catch(() => plan.destroy());
-    return { plan, allocated, resolved };
-  } catch (error) {
-    for (const made of owned) made.destroy();
-    throw error;
-  }
-}
-
-function specialisation(
-  device: GPUDevice,
-  problem: LinearAttentionProblem,
-  resolved: ResolvedLinear,
-  operands: ReadonlyMap<string, Operand>,
-): LinearSpecialisation {
-  const { label, headDim, vDim, decayDim, elu, normalized, causal, delta, heads, states, seqKv } =
-    resolved;
-  const access = (name: string) => {
-    const operand = operands.get(name);
-    return operand ? accessOf(device, operand) : "dense";
-  };
-  const group = resolved.chunked ? 1 : heads / states;
-  const sizes = { headDim, vDim, decayDim, group };
-  // Of a chunked problem nothing runs token by token; its sizes may be too large for that.
-  const tileSizes = resolved.chunked ? { headDim: 1, vDim: 1, decayDim: 0, group } : sizes;
-  return {
-    ...sizes,
-    elu,
-    normalized,
-    causal,
-    delta,
-    q: access("q"),
-    k: access("k"),
-    v: access("v"),
-    o: access("output"),
-    decay: access("decay"),
-    beta: access("beta"),
-    lengths: problem.kvLengths !== undefined,
-    mask: operands.has("keyMask"),
-    rows: isSoftware(device) ? 4 : 8,
-    recurrent: recurrentTile(label, tileSizes, seqKv),
-  };
+  });
+  for (const { bindings } of new Set(stages.map(({ source }) => source)))
+    checkBindings(device, label, bindings);
+  return stages;
 }
 
 /** Options of {@link linearAttention}: those of a problem, with tensors where memory is meant. */
@@ -206,7 +148,7 @@ export interface LinearAttentionResult {
 }
 
 /** The names of the options. */
-const { q: _q, k: _k, v: _v, ...LINEAR_OPTIONS } = { ...LINEAR_PROBLEM, ...RUN_OPTIONS };
+const LINEAR_OPTIONS = optionsBeside(LINEAR_PROBLEM, "q", "k", "v");
 
 /**
  * Linear attention on the GPU. See {@link planLinearAttention} for the formula, the rules and the
@@ -235,7 +177,7 @@ export async function linearAttention(
 ): Promise<LinearAttentionResult> {
   const options = await readOptions("linearAttention", asked, LINEAR_OPTIONS);
   const { label = "linearAttention" } = options;
-  const { presentState, presentNormalizer, encoder: _, ...rest } = options;
+  const { presentState, presentNormalizer, encoder, ...rest } = options;
   checkTensors(label, { q, k, v });
   const { normalized = options.updateRule === undefined } = options;
   const shape = [v.shape[0], v.shape[options.layout === "bmhd" ? 2 : 1], k.shape[3]];
@@ -247,29 +189,16 @@ export async function linearAttention(
   };
   const problem = Object.fromEntries(
     Object.entries({ ...rest, ...present, q, k, v }).filter(([, given]) => given !== undefined),
-  );
-  const { plan, allocated, resolved } = await preparePlan(
-    q.device,
-    problem as unknown as LinearAttentionProblem,
-  );
-  return runOnce(q.device, label, { plan, allocated }, options, (make) => {
-    const spec = resolved.specs.get("output") as ResolvedSpec;
-    const output = options.output ?? make("output", resolved.outputShape, spec.dtype);
-    return { output, ...presentOf(present, make) };
-  }) as Promise<LinearAttentionResult>;
-}
-
-/** The tensors of a state after, made where they were only asked for. */
-function presentOf(
-  asked: Readonly<
-    Record<"presentState" | "presentNormalizer", Tensor | { shape: readonly number[] } | undefined>
-  >,
-  make: MakeResult,
-) {
-  const result = (name: "presentState" | "presentNormalizer") => {
-    const given = asked[name];
-    if (!given) return {};
-    return { [name]: given instanceof Tensor ? given : make(name, given.shape) };
-  };
-  return { ...result("presentState"), ...result("presentNormalizer") };
+  ) as unknown as Taken<LinearAttentionProblem>;
+  return LINEAR.run({
+    device: q.device,
+    name: "linearAttention",
+    problem,
+    options: {
+      encoder,
+      output: options.output,
+      presentState: presentState instanceof Tensor ? presentState : undefined,
+      presentNormalizer: presentNormalizer instanceof Tensor ? presentNormalizer : undefined,
+    },
+  });
 }

@@ -1,14 +1,17 @@
 // The tensors of linear attention: those that a caller binds, and those that a plan has to own.
 
 import { check } from "../errors.ts";
-import { tensor } from "../gpu/make_tensor.ts";
-import { resolveSpec, Tensor } from "../gpu/tensor.ts";
+import type { Taken } from "../given.ts";
+import { resolveSpec, Tensor, type TensorOptions } from "../gpu/tensor.ts";
 import { stateVec4s } from "../kernels/linear.ts";
-import type { Operand } from "../plan/operand.ts";
-import { checkOperand } from "../plan/operand_checks.ts";
-import { bindingBase, checkBindingLimit, type PerBatch, type ResolvedSpec } from "../plan/specs.ts";
-import type { LinearAttentionProblem, LinearTensor } from "./options.ts";
-import { givenTensor, type ResolvedLinear } from "./problem.ts";
+import type { Caller } from "../plan/operation.ts";
+import { checkBindingLimit, type ListOrTensor } from "../plan/specs.ts";
+import type { PlanTensors } from "../plan/tensors.ts";
+import type { LinearAttentionProblem } from "./options.ts";
+import type { ResolvedLinear } from "./problem.ts";
+import { specialisation } from "./specialisation.ts";
+import { statePlaces } from "./states.ts";
+import { segmentsOf } from "./steps.ts";
 
 const WRITTEN: readonly string[] = [
   "output",
@@ -18,87 +21,47 @@ const WRITTEN: readonly string[] = [
   "presentNormalizer",
 ];
 
-/** The tensors that a caller binds. */
-export function linearOperands(
-  device: GPUDevice,
-  problem: LinearAttentionProblem,
-  { label, specs }: ResolvedLinear,
-) {
-  const operands = new Map<string, Operand>();
-  for (const [name, spec] of specs) {
-    checkBindingLimit(label, name, device, spec);
-    const fallback = givenTensor(problem, name);
-    const operand = {
-      spec,
-      base: bindingBase(device, spec),
-      fallback,
-      written: WRITTEN.includes(name),
-    };
-    if (fallback) checkOperand(`${label}: ${name}`, device, operand, fallback);
-    operands.set(name, operand);
-  }
-  return operands;
-}
-
 /**
- * The operands with the plan's own: lengths given as numbers, states that nobody keeps, states of
- * chunks.
+ * Adds the tensors that a caller binds, and the plan's own: lengths given as numbers, states that
+ * nobody keeps, states of chunks.
  */
-export function withOwn(
-  device: GPUDevice,
-  problem: LinearAttentionProblem,
+export function linearTensors(
+  { add, own }: PlanTensors,
   resolved: ResolvedLinear,
-  given: Map<string, Operand>,
-  slots: number,
-) {
-  const { label, batch, states, headDim, vDim, normalized, stateShape, normalizerShape, chunked } =
-    resolved;
-  const lengths =
-    problem.kvLengths === undefined
-      ? undefined
-      : resolveLengths(device, resolved, problem.kvLengths);
-  if (lengths && !("values" in lengths)) given.set("kvLengths", lengths);
-  const place = (inPlace: LinearTensor, after: LinearTensor) =>
-    [inPlace, after].find((name) => given.has(name)) ?? `own ${inPlace}`;
-  const names = {
-    state: place("state", "presentState"),
-    normalizer: place("normalizer", "presentNormalizer"),
-  };
-  const operands = new Map(given);
-  const owned: Tensor[] = [];
-  const own = (name: string, shape: readonly number[], values?: readonly number[]) => {
-    const spec = resolveSpec(label, { shape, dtype: values ? "i32" : "f32" });
-    checkBindingLimit(label, name, device, spec);
-    const made = tensor(device, shape, {
-      dtype: spec.dtype,
-      label: `${label} ${name}`,
-      ...(values && { data: values }),
-    });
-    owned.push(made);
-    operands.set(name, { spec, base: 0, fallback: made, written: !values });
+  problem: Taken<LinearAttentionProblem>,
+  caller: Caller,
+): void {
+  const { specs, batch, states, headDim, vDim } = resolved;
+  const { normalized, stateShape, normalizerShape, chunked } = resolved;
+  const { label, device } = caller;
+  const { kvLengths } = problem;
+  for (const [name, spec] of specs) add(name, spec, problem[name], WRITTEN.includes(name));
+  const { slots } = segmentsOf(resolved, specialisation(resolved, caller));
+  if (kvLengths !== undefined) checkLengths(label, resolved, kvLengths);
+  if (kvLengths instanceof Tensor) add("kvLengths", kvLengths, kvLengths);
+  const places = statePlaces(specs);
+  const allocate = (name: string, shape: readonly number[], options: TensorOptions = {}) => {
+    const { dtype } = options;
+    checkBindingLimit(label, name, device, resolveSpec(label, { shape, ...(dtype && { dtype }) }));
+    own(name, shape, options, dtype === undefined);
   };
   // Last, when nothing of the caller's is wrong: there is nobody yet to free them.
-  try {
-    if (lengths && "values" in lengths) own("kvLengths", [batch], lengths.values);
-    if (!given.has(names.state)) own(names.state, stateShape);
-    if (normalized && !given.has(names.normalizer)) own(names.normalizer, normalizerShape);
-    if (normalized && !chunked) own("nextNormalizer", normalizerShape);
-    if (chunked) own("workspace", [batch, states, slots, 4 * stateVec4s(headDim, vDim)]);
-  } catch (error) {
-    for (const made of owned) made.destroy();
-    throw error;
-  }
-  return { operands, owned, names };
+  if (Array.isArray(kvLengths)) allocate("kvLengths", [batch], { dtype: "i32", data: kvLengths });
+  if (places.state === "own state") allocate(places.state, stateShape);
+  if (normalized && places.normalizer === "own normalizer")
+    allocate(places.normalizer, normalizerShape);
+  if (normalized && !chunked) allocate("nextNormalizer", normalizerShape);
+  if (chunked) allocate("workspace", [batch, states, slots, 4 * stateVec4s(headDim, vDim)]);
 }
 
-/** Lengths as a tensor of the caller's, or as numbers to write down once. */
-function resolveLengths(
-  device: GPUDevice,
-  { label, batch, seqKv }: ResolvedLinear,
-  lengths: PerBatch,
-): Operand | { readonly values: readonly number[] } {
+/** Throws FoveaError unless these are lengths: a tensor of the caller's, or numbers. */
+function checkLengths(
+  label: string,
+  { batch, seqKv }: ResolvedLinear,
+  lengths: ListOrTensor,
+): void {
   if (lengths instanceof Tensor) {
-    const { shape, strides, offset, dtype } = lengths;
+    const { shape, strides, dtype } = lengths;
     check(
       (dtype === "i32" || dtype === "u32") &&
         shape.length === 1 &&
@@ -108,10 +71,7 @@ function resolveLengths(
       () =>
         `${label}: kvLengths must be dense i32 or u32 [${batch}], got ${dtype} [${shape}] with strides [${strides}].`,
     );
-    const spec: ResolvedSpec = { shape, strides, offset, dtype };
-    const operand = { spec, base: bindingBase(device, spec), fallback: lengths, written: false };
-    checkOperand(`${label}: kvLengths`, device, operand, lengths);
-    return operand;
+    return;
   }
   check(
     Array.isArray(lengths) &&
@@ -121,5 +81,4 @@ function resolveLengths(
     () =>
       `${label}: kvLengths must be ${batch} whole numbers from 0 to ${seqKv}, or a tensor, got ${JSON.stringify(lengths)}.`,
   );
-  return { values: lengths };
 }

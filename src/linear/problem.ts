@@ -1,8 +1,10 @@
 // What linear attention is asked for: tensors and options, checked before the GPU sees any of them.
 
 import { check } from "../errors.ts";
-import { denseStrides, resolveSpec, Tensor } from "../gpu/tensor.ts";
+import { isSoftware } from "../gpu/device.ts";
+import { resolveSpec, Tensor } from "../gpu/tensor.ts";
 import { WIDEST_RECURRENT } from "../kernels/linear.ts";
+import type { Caller } from "../plan/operation.ts";
 import {
   AXES,
   checkedSpec,
@@ -22,10 +24,10 @@ import {
   UPDATE_RULES,
   type UpdateRule,
 } from "./options.ts";
+import { resolveStates } from "./states.ts";
 
 /** A checked problem. q, k, v, decay, beta and output are in BHMD order. */
 export interface ResolvedLinear {
-  readonly label: string;
   readonly layout: Layout;
   /** In the caller's axis order, as they will be bound. */
   readonly specs: ReadonlyMap<LinearTensor, ResolvedSpec>;
@@ -51,6 +53,8 @@ export interface ResolvedLinear {
   readonly outputShape: readonly number[];
   readonly stateShape: readonly number[];
   readonly normalizerShape: readonly number[];
+  /** Keys of each entry: numbers that the plan owns, or a tensor that a caller binds. */
+  readonly lengths: "own" | "bound" | undefined;
 }
 
 /** Causal problems of fewer tokens run token by token. */
@@ -64,8 +68,11 @@ const WIDEST_SERIAL = 64;
 const LARGEST_SERIAL_GROUP = 16;
 
 /** Checks a problem and fills in its defaults. Throws FoveaError that names what is wrong. */
-export function resolveLinear(problem: LinearAttentionProblem, software = false): ResolvedLinear {
-  const { label = "linearAttention", layout = "bhmd" } = problem;
+export function resolveLinear(
+  problem: LinearAttentionProblem,
+  { label, device }: Caller,
+): ResolvedLinear {
+  const { layout = "bhmd" } = problem;
   checkLayout(label, layout);
   const settings = resolveSettings(label, problem);
   const specs = new Map<LinearTensor, ResolvedSpec>();
@@ -117,13 +124,13 @@ export function resolveLinear(problem: LinearAttentionProblem, software = false)
     () => `${label}: variant "recurrent" is for causal attention.`,
   );
   const few = seqKv < FEW && sizes.headDim <= WIDEST_RECURRENT;
-  const serial = software && headDim <= WIDEST_SERIAL && heads / states <= LARGEST_SERIAL_GROUP;
+  const serial =
+    isSoftware(device) && headDim <= WIDEST_SERIAL && heads / states <= LARGEST_SERIAL_GROUP;
   const chunked =
     !settings.causal ||
     seqKv === 0 ||
     (able && (problem.variant ?? (few || serial ? "" : "chunked")) === "chunked");
   return {
-    label,
     layout,
     specs,
     ...sizes,
@@ -133,6 +140,12 @@ export function resolveLinear(problem: LinearAttentionProblem, software = false)
     outputShape,
     stateShape,
     normalizerShape,
+    lengths:
+      problem.kvLengths === undefined
+        ? undefined
+        : problem.kvLengths instanceof Tensor
+          ? "bound"
+          : "own",
     scale: problem.scale ?? 1 / Math.sqrt(headDim),
     maxDispatchFlops: problem.maxDispatchFlops ?? 2 ** 36,
   };
@@ -254,69 +267,3 @@ function resolveMask(
   );
   specs.set("keyMask", mask);
 }
-
-/** The state and the normaliser, in place or before and after. */
-function resolveStates(
-  label: string,
-  problem: LinearAttentionProblem,
-  normalized: boolean,
-  shapes: Readonly<Record<"state" | "normalizer", readonly number[]>>,
-  specs: Map<LinearTensor, ResolvedSpec>,
-) {
-  const pairs = [
-    ["state", "normalizer"],
-    ["pastState", "pastNormalizer"],
-    ["presentState", "presentNormalizer"],
-  ] as const;
-  for (const [state, normalizer] of pairs) {
-    check(
-      normalized
-        ? (problem[state] === undefined) === (problem[normalizer] === undefined)
-        : problem[normalizer] === undefined,
-      "argument",
-      () =>
-        normalized
-          ? `${label}: the attention is normalised: ${state} and ${normalizer} go together.`
-          : `${label}: the attention is not normalised: there is no ${normalizer}.`,
-    );
-    for (const [name, shape] of [
-      [state, shapes.state],
-      [normalizer, shapes.normalizer],
-    ] as const) {
-      const given = problem[name];
-      if (given === undefined) continue;
-      const spec = checkedSpec(label, name, given);
-      expectShape(
-        label,
-        name,
-        spec,
-        shape,
-        name.endsWith("ormalizer") ? "[B, Hkv, D]" : "[B, Hkv, D, Dv]",
-      );
-      const strides = denseStrides(shape);
-      check(
-        shape.includes(0) ||
-          shape.every((size, axis) => size === 1 || spec.strides[axis] === strides[axis]),
-        "argument",
-        () => `${label}: ${name} must be dense, strides [${strides}], got [${spec.strides}].`,
-      );
-      specs.set(name, spec);
-    }
-  }
-  check(
-    problem.state === undefined ||
-      (problem.pastState === undefined && problem.presentState === undefined),
-    "argument",
-    () =>
-      `${label}: state is read and written in place; it can't be combined with pastState or presentState.`,
-  );
-}
-
-/** The tensor that a problem was made with. */
-export const givenTensor = (
-  problem: LinearAttentionProblem,
-  name: LinearTensor,
-): Tensor | undefined => {
-  const given = problem[name];
-  return given instanceof Tensor ? given : undefined;
-};

@@ -4,7 +4,6 @@
 import { isAligned } from "../kernels/access.ts";
 import {
   LINEAR_LANES,
-  LINEAR_PARAMS,
   LINEAR_WG_SIZE,
   type LinearKernel,
   type LinearSpecialisation,
@@ -16,8 +15,8 @@ import type { UniformValues } from "../kernels/uniform.ts";
 import { addresses } from "../plan/access.ts";
 import type { Operand } from "../plan/operand.ts";
 import { checkDispatches } from "../plan/work.ts";
-import type { KernelSource } from "../types.ts";
 import type { ResolvedLinear } from "./problem.ts";
+import type { StatePlaces } from "./states.ts";
 
 /** Bytes of states of chunks in memory at a time, about. */
 const WORKSPACE_BYTES = 2 ** 26;
@@ -87,7 +86,7 @@ export function linearSteps(
   spec: LinearSpecialisation,
   segments: Segments,
   operands: ReadonlyMap<string, Operand>,
-  names: { readonly state: string; readonly normalizer: string },
+  names: StatePlaces,
 ): LinearStep[] {
   const { batch, states, heads, seqQ, headDim, vDim, causal, normalized, maxDispatchFlops } =
     problem;
@@ -135,29 +134,12 @@ export function linearSteps(
   return steps;
 }
 
-/** The params of each step, folded into two dimensions, one after the other in one buffer. */
-export function packSteps(
-  steps: readonly LinearStep[],
-  sourceOf: (kernel: LinearKernel) => KernelSource,
-  perDimension: number,
-) {
-  const { stride } = LINEAR_PARAMS;
-  const bytes = new ArrayBuffer(Math.max(1, steps.length) * stride);
-  const grids = steps.map(({ kernel, workgroups, params }, index) => {
-    const x = Math.min(workgroups, perDimension);
-    const values = { ...params, workgroups, grid_x: x };
-    LINEAR_PARAMS.pack(values, bytes, index * stride, sourceOf(kernel));
-    return { x, y: Math.ceil(workgroups / x), paramsOffset: index * stride };
-  });
-  return { bytes, grids };
-}
-
 function sharedParams(
   problem: ResolvedLinear,
   spec: LinearSpecialisation,
   { chunk, slots }: Segments,
   operands: ReadonlyMap<string, Operand>,
-  names: { readonly state: string; readonly normalizer: string },
+  names: StatePlaces,
 ): UniformValues {
   const { heads, states, qHeads, kHeads, betaHeads } = problem;
   const base = (name: string) => operands.get(name)?.base ?? 0;

@@ -2,19 +2,12 @@
 // one-liners on top of it.
 
 import { readOptions } from "../given.ts";
-import { checkDevice } from "../gpu/buffers.ts";
 import type { FloatTensor, Tensor } from "../gpu/tensor.ts";
 import { layerNormSpecialisation } from "../kernels/layer_norm.ts";
 import { rowKernel, rowWorkgroups } from "../kernels/rows.ts";
-import { type OneKernel, planOneKernel, planTensors } from "../plan/one_kernel.ts";
+import { type Caller, operation, optionsBeside, type Stage } from "../plan/operation.ts";
 import type { Plan } from "../plan/plan.ts";
-import {
-  checkTensors,
-  type MakeResult,
-  RUN_OPTIONS,
-  type RunOptions,
-  runOnce,
-} from "../plan/run.ts";
+import { checkTensors, type RunOptions } from "../plan/run.ts";
 import type { ResolvedSpec } from "../plan/specs.ts";
 import {
   LAYER_NORM_PROBLEM,
@@ -65,25 +58,20 @@ export type LayerNormPlan = Plan<LayerNormBindings>;
  * });
  * plan.encode(pass, { x, output, sum });
  */
-export async function planLayerNorm(
+export function planLayerNorm(
   device: GPUDevice,
   problem: LayerNormProblem,
 ): Promise<LayerNormPlan> {
-  const taken = await readOptions("layerNorm", problem, LAYER_NORM_PROBLEM);
-  const { plan, allocated } = await prepareLayerNorm(device, taken, "layerNorm");
-  await allocated;
-  return plan;
+  return LAYER_NORM.plan(device, problem);
 }
 
-/**
- * A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait
- * for.
- */
-async function prepareLayerNorm(device: GPUDevice, problem: LayerNormProblem, name: string) {
-  checkDevice(device);
-  const resolved = resolveLayerNorm(problem, name);
-  const { label, specs } = resolved;
-  const tensors = planTensors(device, label, ({ add }) => {
+type Outputs = Pick<LayerNormResult, "output" | "sum" | "statistics">;
+
+const LAYER_NORM = operation<LayerNormProblem, LayerNormBindings, ResolvedLayerNorm, Outputs>({
+  name: "layerNorm",
+  problem: LAYER_NORM_PROBLEM,
+  resolve: resolveLayerNorm,
+  tensors({ add }, { specs }, problem) {
     for (const name of ["output", "sum", "statistics"] as const) {
       const spec = specs[name];
       if (spec) add(name, spec, problem[name], true);
@@ -92,17 +80,15 @@ async function prepareLayerNorm(device: GPUDevice, problem: LayerNormProblem, na
       const spec = specs[name];
       if (spec) add(name, spec, problem[name]);
     }
-  });
-  const { plan, allocated } = await planOneKernel<LayerNormBindings>(device, label, tensors, () =>
-    kernelOf(device, resolved),
-  );
-  return { plan, allocated, resolved };
-}
+  },
+  kernel,
+  results: ({ specs: { output, sum, statistics } }) => ({ output, sum, statistics }),
+});
 
-function kernelOf(
-  device: GPUDevice,
-  { label, specs, axis, epsilon, rms }: ResolvedLayerNorm,
-): OneKernel {
+function kernel(
+  { specs, axis, epsilon, rms }: ResolvedLayerNorm,
+  { label, device }: Caller,
+): Stage {
   const { shape } = specs.x;
   const { statistics } = specs;
   const wide = (name: string, spec: ResolvedSpec | undefined) =>
@@ -186,7 +172,7 @@ export interface LayerNormResult {
 }
 
 /** The names of the options. */
-const { x: _x, rms: _rms, ...LAYER_NORM_OPTIONS } = { ...LAYER_NORM_PROBLEM, ...RUN_OPTIONS };
+const LAYER_NORM_OPTIONS = optionsBeside(LAYER_NORM_PROBLEM, "x", "rms");
 
 async function runLayerNorm(
   name: string,
@@ -195,47 +181,26 @@ async function runLayerNorm(
   rms: boolean,
 ): Promise<LayerNormResult> {
   const options = await readOptions(name, given, LAYER_NORM_OPTIONS);
-  const {
-    label = name,
-    weight,
-    bias,
-    residual,
-    residualBias,
-    output: into,
-    sum,
-    statistics,
-  } = options;
-  const named = Object.entries({ weight, bias, residual, residualBias, output: into });
-  const optional = Object.fromEntries(named.filter(([, one]) => one !== undefined));
-  const flags = Object.entries({ sum, statistics }).filter(
-    ([, one]) => one !== undefined && typeof one !== "boolean",
-  );
-  checkTensors(label, { x, ...optional, ...Object.fromEntries(flags) });
-  const { plan, allocated, resolved } = await prepareLayerNorm(
-    x.device,
-    { ...options, x, rms },
+  const { weight, bias, residual, residualBias, output, sum, statistics } = options;
+  const inputs = { weight, bias, residual, residualBias };
+  const outputs = { output, sum: unlessFlag(sum), statistics: unlessFlag(statistics) };
+  checkTensors(options.label ?? name, { x }, { ...inputs, ...outputs });
+  const results = await LAYER_NORM.run({
+    device: x.device,
     name,
-  );
-  const { specs } = resolved;
-  const results = await runOnce(x.device, label, { plan, allocated }, options, (make) => ({
-    output: into ?? made(make, "output", specs.output),
-    ...(specs.sum && { sum: typeof sum === "object" ? sum : made(make, "sum", specs.sum) }),
-    ...(specs.statistics && {
-      statistics:
-        typeof statistics === "object" ? statistics : made(make, "statistics", specs.statistics),
-    }),
-  }));
-  const views = results.statistics && viewsOf(results.statistics, rms);
-  return { ...results, ...views } as LayerNormResult;
+    problem: { ...options, x, rms },
+    options,
+  });
+  return { ...results, ...(results.statistics && viewsOf(results.statistics, rms)) };
 }
 
-const made = (make: MakeResult, name: string, { shape, dtype }: ResolvedSpec) =>
-  make(name, shape, dtype);
+const unlessFlag = <Given>(given: Given | boolean): Given | undefined =>
+  typeof given === "boolean" ? undefined : given;
 
 function viewsOf(
-  statistics: Tensor,
+  statistics: Tensor<"f32">,
   rms: boolean,
-): { readonly mean?: Tensor; readonly inverseDeviation: Tensor } {
+): Pick<LayerNormResult, "mean" | "inverseDeviation"> {
   const [first, ...strides] = statistics.strides;
   const shape = statistics.shape.slice(1);
   const inverseDeviation = statistics.view({ shape, strides, offset: rms ? 0 : first });

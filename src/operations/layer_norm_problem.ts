@@ -3,6 +3,7 @@
 import { check } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
 import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
+import type { Caller } from "../plan/operation.ts";
 import { checkedSpec, expectApart, expectShape, FLOATS, type ResolvedSpec } from "../plan/specs.ts";
 import type { TensorSpec } from "../types.ts";
 import { axisFromStart, broadcastTo } from "./row_axes.ts";
@@ -85,7 +86,6 @@ export interface LayerNormBindings {
 
 /** A checked normalisation. */
 export interface ResolvedLayerNorm {
-  readonly label: string;
   readonly specs: Readonly<Record<"x" | "output", ResolvedSpec>> &
     Readonly<
       Partial<
@@ -99,8 +99,8 @@ export interface ResolvedLayerNorm {
 }
 
 /** Checks a normalisation and fills in its defaults. Throws FoveaError that names what is wrong. */
-export function resolveLayerNorm(problem: LayerNormProblem, name: string): ResolvedLayerNorm {
-  const { label = name, epsilon = 1e-5, rms = false } = problem;
+export function resolveLayerNorm(problem: LayerNormProblem, { label }: Caller): ResolvedLayerNorm {
+  const { epsilon = 1e-5, rms = false } = problem;
   const x = checkedSpec(label, "x", problem.x, FLOATS);
   const axis = axisFromStart(label, problem.axis ?? -1, x.shape);
   check(
@@ -132,7 +132,7 @@ export function resolveLayerNorm(problem: LayerNormProblem, name: string): Resol
     ...(isAsked(problem.sum) && written("sum", problem.sum)),
     ...(isAsked(problem.statistics) && statisticsOf(label, problem.statistics, x.shape, axis, rms)),
   } as ResolvedLayerNorm["specs"];
-  return { label, specs, axis, epsilon, rms };
+  return { specs, axis, epsilon, rms };
 }
 
 function statisticsOf(

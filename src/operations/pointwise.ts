@@ -3,80 +3,22 @@
 
 import { check, show } from "../errors.ts";
 import { type OptionNames, readOptions } from "../given.ts";
-import { checkDevice } from "../gpu/buffers.ts";
-import { type FloatTensor, resolveSpec, type Tensor } from "../gpu/tensor.ts";
-import {
-  type ActivationModule,
-  pointwiseSpecialisation,
-  pointwiseWorkgroups,
-} from "../kernels/pointwise.ts";
+import type { FloatTensor, Tensor } from "../gpu/tensor.ts";
+import { pointwiseSpecialisation, pointwiseWorkgroups } from "../kernels/pointwise.ts";
 import { rowKernel } from "../kernels/rows.ts";
-import { type OneKernel, planOneKernel, planTensors } from "../plan/one_kernel.ts";
+import { type Caller, operation, type Stage } from "../plan/operation.ts";
 import type { Plan } from "../plan/plan.ts";
-import { checkTensors, RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
-import { checkedSpec, expectApart, FLOATS, type ResolvedSpec } from "../plan/specs.ts";
-import type { Dtype, TensorSpec } from "../types.ts";
+import { checkTensors, RUN_OPTIONS, type RunOptions } from "../plan/run.ts";
+import type { ResolvedSpec } from "../plan/specs.ts";
+import type { Dtype } from "../types.ts";
+import {
+  POINTWISE_PROBLEM,
+  type PointwiseBindings,
+  type PointwiseProblem,
+  type ResolvedPointwise,
+  resolvePointwise,
+} from "./pointwise_problem.ts";
 import { broadcastTo, foldRows, layRows } from "./row_axes.ts";
-
-/**
- * What is done to each sum: `"gelu"`, x Phi(x) by erf; `"gelu-tanh"`, 0.5 x (1 + tanh(sqrt(2 / pi)
- * (x + 0.044715 x^3))).
- */
-export type Activation = ActivationModule;
-
-/**
- * The pointwise operation that a plan is made for. Shapes and strides are fixed by the plan; memory
- * is given at encode.
- */
-export interface PointwiseProblem {
-  /**
-   * f32, f16 or bf16, of any shape; it broadcasts to that of the output. A tensor, or what it will
-   * look like.
-   */
-  readonly x: TensorSpec;
-  /**
-   * Added to x; broadcasts to the shape of the output, as one row [W] does. f32, f16 or bf16.
-   * Default: none.
-   */
-  readonly bias?: TensorSpec;
-  /** Likewise. */
-  readonly residual?: TensorSpec;
-  /** Default: none. */
-  readonly activation?: Activation;
-  /**
-   * Multiplies what the activation gives; broadcasts to the shape of the output. f32, f16 or bf16.
-   * Default 1.
-   */
-  readonly factor?: TensorSpec;
-  /** f32, f16 or bf16. Default: dense, the shape and dtype of x. */
-  readonly output?: TensorSpec;
-  /** Name of the plan's GPU objects in errors and captures. Default `"pointwise"`. */
-  readonly label?: string;
-}
-
-/** The names of all members of a problem. */
-const POINTWISE_PROBLEM: OptionNames<PointwiseProblem> = {
-  x: "any",
-  bias: "any",
-  residual: "any",
-  factor: "any",
-  activation: "string",
-  output: "any",
-  label: "string",
-};
-
-/**
- * Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are
- * the default.
- */
-export interface PointwiseBindings {
-  readonly x?: Tensor;
-  readonly output?: Tensor;
-  /** These if the plan was made with them. */
-  readonly bias?: Tensor;
-  readonly residual?: Tensor;
-  readonly factor?: Tensor;
-}
 
 /** A compiled pointwise operation. */
 export type PointwisePlan = Plan<PointwiseBindings>;
@@ -102,74 +44,33 @@ export type PointwisePlan = Plan<PointwiseBindings>;
  * const plan = await planPointwise(device, { x: fresh, output: present.slice(2, 10, 12) });
  * plan.encode(pass);
  */
-export async function planPointwise(
+export function planPointwise(
   device: GPUDevice,
   problem: PointwiseProblem,
 ): Promise<PointwisePlan> {
-  const taken = await readOptions("pointwise", problem, POINTWISE_PROBLEM);
-  const { plan, allocated } = await preparePointwise(device, taken, "pointwise");
-  await allocated;
-  return plan;
+  return POINTWISE.plan(device, problem);
 }
 
-/**
- * A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait
- * for.
- */
-async function preparePointwise(device: GPUDevice, problem: PointwiseProblem, name: string) {
-  const { label = name } = problem;
-  checkDevice(device);
-  const specs = resolvePointwise(label, problem);
-  const tensors = planTensors(device, label, ({ add }) => {
+const POINTWISE = operation<
+  PointwiseProblem,
+  PointwiseBindings,
+  ResolvedPointwise,
+  { readonly output: FloatTensor }
+>({
+  name: "pointwise",
+  problem: POINTWISE_PROBLEM,
+  resolve: resolvePointwise,
+  tensors({ add }, { specs }, problem) {
     for (const name of ["x", "bias", "residual", "factor", "output"] as const) {
       const spec = specs[name];
       if (spec) add(name, spec, problem[name], name === "output");
     }
-  });
-  const { plan, allocated } = await planOneKernel<PointwiseBindings>(device, label, tensors, () => {
-    return kernelOf(device, label, specs, problem.activation);
-  });
-  return { plan, allocated, output: specs.output };
-}
+  },
+  kernel,
+  results: ({ specs: { output } }) => ({ output }),
+});
 
-interface Specs {
-  readonly x: ResolvedSpec;
-  readonly bias: ResolvedSpec | undefined;
-  readonly residual: ResolvedSpec | undefined;
-  readonly factor: ResolvedSpec | undefined;
-  readonly output: ResolvedSpec;
-}
-
-function resolvePointwise(label: string, problem: PointwiseProblem): Specs {
-  const { activation } = problem;
-  check(
-    activation === undefined || activation === "gelu" || activation === "gelu-tanh",
-    "argument",
-    () => `${label}: activation must be "gelu" or "gelu-tanh", got ${show(activation)}.`,
-  );
-  const optional = (name: "bias" | "residual" | "factor") =>
-    problem[name] === undefined ? undefined : checkedSpec(label, name, problem[name], FLOATS);
-  const x = checkedSpec(label, "x", problem.x, FLOATS);
-  const output =
-    problem.output !== undefined
-      ? checkedSpec(label, "output", problem.output, FLOATS)
-      : resolveSpec("output", { shape: x.shape, dtype: x.dtype });
-  expectApart(label, "output", output);
-  return {
-    x,
-    bias: optional("bias"),
-    residual: optional("residual"),
-    factor: optional("factor"),
-    output,
-  };
-}
-
-function kernelOf(
-  device: GPUDevice,
-  label: string,
-  specs: Specs,
-  activation: Activation | undefined,
-): OneKernel {
+function kernel({ specs, activation }: ResolvedPointwise, { label, device }: Caller): Stage {
   const { x, bias, residual, factor, output } = specs;
   const wide = (name: string, spec: ResolvedSpec) => broadcastTo(label, name, spec, output.shape);
   const folded = foldRows(
@@ -229,29 +130,19 @@ const GELU_OPTIONS: OptionNames<GeluOptions> = { ...BIASED_OPTIONS, approximate:
 async function runPointwise(
   name: string,
   x: Tensor,
-  {
-    output: given,
-    dtype,
-    ...options
-  }: PointwiseOptions & Pick<PointwiseProblem, "activation"> & { bias?: Tensor },
+  options: PointwiseOptions & Pick<PointwiseProblem, "activation"> & { bias?: Tensor },
 ): Promise<{ readonly output: FloatTensor }> {
-  const { label = name, bias, residual, factor } = options;
-  checkTensors(label, { x });
-  const present = Object.entries({ x, bias, residual, factor }).filter(
-    ([, one]) => one !== undefined,
-  );
-  const inputs = Object.fromEntries(present) as Readonly<Record<string, Tensor>>;
-  checkTensors(label, { ...inputs, ...(given !== undefined && { output: given }) });
+  const { dtype, ...rest } = options;
+  const { label = name, bias, residual, factor, output } = rest;
+  checkTensors(label, { x }, { bias, residual, factor, output });
   check(
-    given === undefined || dtype === undefined,
+    output === undefined || dtype === undefined,
     "argument",
     () => `${label}: dtype is that of a new output, and an output was given; leave one out.`,
   );
-  const problem = { ...options, x, output: given ?? { shape: x.shape, dtype: dtype ?? x.dtype } };
-  const { plan, allocated, output } = await preparePointwise(x.device, problem, name);
-  return runOnce(x.device, label, { plan, allocated }, options, (make) => ({
-    output: given ?? make("output", output.shape, output.dtype),
-  })) as Promise<{ output: FloatTensor }>;
+  const like = { shape: x.shape, dtype: dtype ?? x.dtype };
+  const problem = { ...rest, x, output: output ?? like };
+  return POINTWISE.run({ device: x.device, name, problem, options });
 }
 
 /**

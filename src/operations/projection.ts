@@ -1,22 +1,20 @@
 // Linear projections, y = x W^T + b: the plan, and the one-liner on top of it.
 
-import { check } from "../errors.ts";
 import { readOptions } from "../given.ts";
-import { checkDevice } from "../gpu/buffers.ts";
 import { tileLimits } from "../gpu/device.ts";
-import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
+import type { FloatTensor, Tensor } from "../gpu/tensor.ts";
 import { isAligned } from "../kernels/access.ts";
 import {
   chooseMatmulTile,
+  MATMUL_PARAMS,
   type MatmulSpecialisation,
   matmulKernel,
   matmulTileSize,
 } from "../kernels/matmul.ts";
-import type { Params } from "../kernels/params.ts";
 import { accessOf, addresses } from "../plan/access.ts";
-import { type OneKernel, planOneKernel, planTensors } from "../plan/one_kernel.ts";
+import { type Caller, operation, optionsBeside, type Stage } from "../plan/operation.ts";
 import { Plan } from "../plan/plan.ts";
-import { RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
+import { checkTensors, type RunOptions } from "../plan/run.ts";
 import { bindingBase } from "../plan/specs.ts";
 import {
   PROJECTION_PROBLEM,
@@ -51,43 +49,38 @@ export const ProjectionPlan = Plan;
  * @example
  * const projection = await planProjection(device, { x: { shape: [2, 128, 512] }, weight, bias });
  */
-export async function planProjection(
+export function planProjection(
   device: GPUDevice,
   problem: ProjectionProblem,
 ): Promise<ProjectionPlan> {
-  const taken = await readOptions("project", problem, PROJECTION_PROBLEM);
-  const { plan, allocated } = await prepareProjection(device, taken);
-  await allocated;
-  return plan;
+  return PROJECTION.plan(device, problem);
 }
 
-/**
- * A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait
- * for.
- */
-export async function prepareProjection(device: GPUDevice, problem: ProjectionProblem) {
-  checkDevice(device);
-  const resolved = resolveProjection(problem);
-  const { label, given } = resolved;
-  const tensors = planTensors(device, label, ({ add }) => {
+/** The operation. */
+export const PROJECTION = operation<
+  ProjectionProblem,
+  ProjectionBindings,
+  ResolvedProjection,
+  { readonly output: FloatTensor }
+>({
+  name: "project",
+  problem: PROJECTION_PROBLEM,
+  resolve: resolveProjection,
+  tensors({ add }, { given }, problem) {
     for (const name of ["x", "weight", "bias", "output"] as const) {
       const spec = given[name];
       if (spec) add(name, spec, problem[name], name === "output");
     }
-  });
-  return {
-    ...(await planOneKernel<ProjectionBindings>(device, label, tensors, () =>
-      kernelOf(device, resolved),
-    )),
-    resolved,
-  };
-}
+  },
+  kernel,
+  results: ({ given: { output } }) => ({ output }),
+});
 
 /** What is compiled for a projection, and how it covers the rows. */
-function kernelOf(
-  device: GPUDevice,
+function kernel(
   { folded, maxDispatchFlops, variant }: ResolvedProjection,
-): OneKernel {
+  { device }: Caller,
+): Stage {
   const [batch, heads, rows, inner] = folded.x.shape;
   const columns = folded.output.shape[3];
   const tile = chooseMatmulTile(batch * heads * rows, columns, tileLimits(device), variant);
@@ -114,22 +107,22 @@ function kernelOf(
   const bhmd = { layout: "bhmd" } as const;
   const rowTiles = Math.ceil(rows / size.rows);
   const columnTiles = Math.ceil(columns / size.columns);
-  const params: Partial<Params> = {
-    seq_q: rows,
-    seq_kv: columns,
-    n_heads: heads,
+  const values = {
+    rows,
+    columns,
     inner,
-    q_tiles: rowTiles,
-    v_splits: columnTiles,
-    ...addresses("q", "m", x, isAligned(spec.x), bhmd),
-    ...addresses("k", "n", weight, isAligned(spec.weight), bhmd),
-    ...addresses("v", "n", bias, isAligned(spec.bias ?? "dense"), bhmd),
+    n_heads: heads,
+    row_tiles: rowTiles,
+    column_tiles: columnTiles,
+    ...addresses("source", "n", x, isAligned(spec.x), bhmd),
+    ...addresses("weight", "n", weight, isAligned(spec.weight), bhmd),
+    ...addresses("bias", "n", bias, isAligned(spec.bias ?? "dense"), bhmd),
     ...addresses("o", "m", output, isAligned(spec.y), bhmd),
   };
   return {
     source: matmulKernel(spec),
-    names: { q: "x", k: "weight", v: "bias" },
-    params,
+    names: { source: "x" },
+    params: { struct: MATMUL_PARAMS, values },
     workgroups: batch * heads * rowTiles * columnTiles,
     flops: [Math.max(1, 2 * size.rows * size.columns * inner), maxDispatchFlops],
   };
@@ -149,7 +142,7 @@ export interface ProjectionOptions
 }
 
 /** The names of the options. */
-const { x: _x, weight: _weight, ...PROJECTION_OPTIONS } = { ...PROJECTION_PROBLEM, ...RUN_OPTIONS };
+const PROJECTION_OPTIONS = optionsBeside(PROJECTION_PROBLEM, "x", "weight");
 
 /**
  * y = x W^T + b on the GPU. See {@link planProjection} for the formula, the rules and the shapes.
@@ -172,21 +165,7 @@ export async function project(
   asked: ProjectionOptions = {},
 ): Promise<{ readonly output: FloatTensor }> {
   const options = await readOptions("project", asked, PROJECTION_OPTIONS);
-  const { label = "project" } = options;
-  for (const [name, given] of Object.entries({ x, weight })) {
-    check(
-      given instanceof Tensor,
-      "argument",
-      () => `${label}: ${name} must be a Tensor; make one with tensor().`,
-    );
-  }
-  const { plan, allocated, resolved } = await prepareProjection(x.device, {
-    ...options,
-    x,
-    weight,
-  });
-  return runOnce(x.device, label, { plan, allocated }, options, (make) => {
-    const { shape, dtype } = resolved.given.output;
-    return { output: options.output ?? make("output", shape, dtype) };
-  }) as Promise<{ output: FloatTensor }>;
+  checkTensors(options.label ?? "project", { x, weight });
+  const problem = { ...options, x, weight };
+  return PROJECTION.run({ device: x.device, name: "project", problem, options });
 }

@@ -4,6 +4,7 @@
 import { check } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
 import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
+import type { Caller } from "../plan/operation.ts";
 import { checkedSpec, expectApart, expectShape, FLOATS, type ResolvedSpec } from "../plan/specs.ts";
 import type { TensorSpec } from "../types.ts";
 
@@ -61,7 +62,6 @@ export interface ProjectionBindings {
 
 /** A checked projection. */
 export interface ResolvedProjection {
-  readonly label: string;
   readonly maxDispatchFlops: number;
   readonly variant: string | undefined;
   /** As the caller gave them. */
@@ -79,8 +79,11 @@ export interface ResolvedProjection {
 }
 
 /** Checks a projection and fills in its defaults. Throws FoveaError that names what is wrong. */
-export function resolveProjection(problem: ProjectionProblem): ResolvedProjection {
-  const { label = "project", maxDispatchFlops = 2 ** 36, variant } = problem;
+export function resolveProjection(
+  problem: ProjectionProblem,
+  { label }: Caller,
+): ResolvedProjection {
+  const { maxDispatchFlops = 2 ** 36, variant } = problem;
   check(
     maxDispatchFlops > 0,
     "argument",
@@ -133,7 +136,7 @@ export function resolveProjection(problem: ProjectionProblem): ResolvedProjectio
     weight: padded(weight),
     bias: bias && padded(bias),
   };
-  return { label, maxDispatchFlops, variant, given: { x, weight, bias, output }, folded };
+  return { maxDispatchFlops, variant, given: { x, weight, bias, output }, folded };
 }
 
 /** With axes of size 1 put first, four in all. */

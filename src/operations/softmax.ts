@@ -1,13 +1,12 @@
 // The softmax along an axis and its logarithm: the plan, and the one-liners on top of it.
 
 import { type OptionNames, readOptions } from "../given.ts";
-import { checkDevice } from "../gpu/buffers.ts";
 import { type FloatTensor, resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import { softmaxSpecialisation } from "../kernels/row_softmax.ts";
 import { rowKernel, rowWorkgroups } from "../kernels/rows.ts";
-import { type OneKernel, planOneKernel, planTensors } from "../plan/one_kernel.ts";
+import { type Caller, operation, optionsBeside, type Stage } from "../plan/operation.ts";
 import type { Plan } from "../plan/plan.ts";
-import { checkTensors, RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
+import { checkTensors, type RunOptions } from "../plan/run.ts";
 import { checkedSpec, expectApart, expectShape, FLOATS, type ResolvedSpec } from "../plan/specs.ts";
 import type { TensorSpec } from "../types.ts";
 import { axisFromStart, foldRows, lanesOf, layRows } from "./row_axes.ts";
@@ -71,33 +70,8 @@ export type SoftmaxPlan = Plan<SoftmaxBindings>;
  * const plan = await planSoftmax(device, { x: { shape: [8, 12, 100, 100] } });
  * plan.encode(pass, { x: scores, output });
  */
-export async function planSoftmax(
-  device: GPUDevice,
-  problem: SoftmaxProblem,
-): Promise<SoftmaxPlan> {
-  const taken = await readOptions("softmax", problem, SOFTMAX_PROBLEM);
-  const { plan, allocated } = await prepareSoftmax(device, taken, "softmax");
-  await allocated;
-  return plan;
-}
-
-/**
- * A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait
- * for.
- */
-async function prepareSoftmax(device: GPUDevice, problem: SoftmaxProblem, name: string) {
-  const { label = name } = problem;
-  checkDevice(device);
-  const resolved = resolveSoftmax(label, problem);
-  const { x, output } = resolved;
-  const tensors = planTensors(device, label, ({ add }) => {
-    add("x", x, problem.x);
-    add("output", output, problem.output, true);
-  });
-  const { plan, allocated } = await planOneKernel<SoftmaxBindings>(device, label, tensors, () =>
-    kernelOf(device, label, resolved),
-  );
-  return { plan, allocated, output };
+export function planSoftmax(device: GPUDevice, problem: SoftmaxProblem): Promise<SoftmaxPlan> {
+  return SOFTMAX.plan(device, problem);
 }
 
 interface ResolvedSoftmax {
@@ -108,7 +82,7 @@ interface ResolvedSoftmax {
   readonly log: boolean;
 }
 
-function resolveSoftmax(label: string, problem: SoftmaxProblem): ResolvedSoftmax {
+function resolve(problem: SoftmaxProblem, { label }: Caller): ResolvedSoftmax {
   const { log = false } = problem;
   const x = checkedSpec(label, "x", problem.x, FLOATS);
   const axis = axisFromStart(label, problem.axis ?? -1, x.shape);
@@ -120,11 +94,7 @@ function resolveSoftmax(label: string, problem: SoftmaxProblem): ResolvedSoftmax
   return { x, output, axis, log };
 }
 
-function kernelOf(
-  device: GPUDevice,
-  label: string,
-  { x, output, axis, log }: ResolvedSoftmax,
-): OneKernel {
+function kernel({ x, output, axis, log }: ResolvedSoftmax, { label, device }: Caller): Stage {
   const last = <T>(list: readonly T[]) => [
     ...list.slice(0, axis),
     ...list.slice(axis + 1),
@@ -149,6 +119,23 @@ function kernelOf(
   };
 }
 
+const SOFTMAX = operation<
+  SoftmaxProblem,
+  SoftmaxBindings,
+  ResolvedSoftmax,
+  { readonly output: FloatTensor }
+>({
+  name: "softmax",
+  problem: SOFTMAX_PROBLEM,
+  resolve,
+  tensors({ add }, { x, output }, problem) {
+    add("x", x, problem.x);
+    add("output", output, problem.output, true);
+  },
+  kernel,
+  results: ({ output }) => ({ output }),
+});
+
 /** Options of {@link softmax} and {@link logSoftmax}. */
 export interface SoftmaxOptions extends RunOptions {
   /** The axis whose elements sum to 1; -1 is the last one. Default -1. */
@@ -163,16 +150,12 @@ export interface SoftmaxOptions extends RunOptions {
 }
 
 /** The names of the options. */
-const { x: _x, log: _log, ...SOFTMAX_OPTIONS } = { ...SOFTMAX_PROBLEM, ...RUN_OPTIONS };
+const SOFTMAX_OPTIONS = optionsBeside(SOFTMAX_PROBLEM, "x", "log");
 
-async function runSoftmax(name: string, x: Tensor, asked: SoftmaxOptions, log: boolean) {
-  const options = await readOptions(name, asked, SOFTMAX_OPTIONS);
-  const { label = name, output: given } = options;
-  checkTensors(label, { x, ...(given !== undefined && { output: given }) });
-  const { plan, allocated, output } = await prepareSoftmax(x.device, { ...options, x, log }, name);
-  return runOnce(x.device, label, { plan, allocated }, options, (make) => ({
-    output: given ?? make("output", output.shape, output.dtype),
-  })) as Promise<{ output: FloatTensor }>;
+async function runSoftmax(name: string, x: Tensor, given: SoftmaxOptions, log: boolean) {
+  const options = await readOptions(name, given, SOFTMAX_OPTIONS);
+  checkTensors(options.label ?? name, { x }, { output: options.output });
+  return SOFTMAX.run({ device: x.device, name, problem: { ...options, x, log }, options });
 }
 
 /**

@@ -28,6 +28,16 @@ export interface CompiledStage {
   readonly names?: Readonly<Record<string, string>>;
   readonly compiled: CompiledKernel;
   readonly dispatches: readonly Dispatch[];
+  /** Bytes of the struct of its uniform. Default: those of attention's. */
+  readonly uniformBytes?: number;
+  /** A stage before it, by its index, that binds the same tensors to the same kernel. */
+  readonly boundLike?: number | undefined;
+}
+
+/** What a plan tells of itself. */
+export interface PlanFacts {
+  readonly kernel: string;
+  readonly workspaceBytes: number;
 }
 
 interface PlanParts<Bindings> {
@@ -40,7 +50,9 @@ interface PlanParts<Bindings> {
   readonly numbers: ReadonlyMap<string, number>;
   /** Tensors of the plan's own. */
   readonly owned: readonly Tensor[];
-  readonly hooks?: PlanHooks<Bindings>;
+  readonly hooks?: PlanHooks<Bindings> | undefined;
+  /** Default: the stage that has our names of its bindings, or the last one; the workspace. */
+  readonly facts?: PlanFacts | undefined;
 }
 
 /** What an operation does with its bindings beyond taking each tensor by its name. */
@@ -82,9 +94,9 @@ export class Plan<Bindings extends object> {
   #destroyed = false;
 
   private constructor(parts: PlanParts<Bindings>) {
-    this.kernel =
-      (parts.stages.find(({ names }) => !names) ?? parts.stages.at(-1))?.source.label ?? "";
-    this.workspaceBytes = 4 * (parts.operands.get("workspace")?.fallback?.size ?? 0);
+    const { kernel, workspaceBytes } = parts.facts ?? factsOf(parts);
+    this.kernel = kernel;
+    this.workspaceBytes = workspaceBytes;
     this.dispatchCount = parts.stages.reduce(
       (count, { dispatches }) => count + dispatches.length,
       0,
@@ -172,15 +184,21 @@ export class Plan<Bindings extends object> {
     }
     checkOverlap(label, operands, tensors);
     tieResults(operands, tensors);
-    const [output] = [...tensors].flatMap(([name, tensor]) =>
-      operands.get(name)?.written && !OWN.includes(name) ? [tensor] : [],
+    const results = [...tensors].flatMap(([name, tensor]) =>
+      operands.get(name)?.written && this.#hooks.bindable.has(name) ? [tensor] : [],
     );
-    if (!output?.size) return undefined;
+    if (!stages.length || results.every(({ size }) => size === 0)) return undefined;
+    const [output] = results;
     const list = [...tensors.values()];
     const known = this.#groups.get(output);
     if (known?.tensors.every((tensor, index) => tensor === list[index])) return known.groups;
 
-    const groups = stages.map(({ source, compiled, names }) => {
+    const groups: GPUBindGroup[] = [];
+    for (const { source, compiled, names, uniformBytes = PARAMS.bytes, boundLike } of stages) {
+      if (boundLike !== undefined) {
+        groups.push(groups[boundLike]);
+        continue;
+      }
       const entries = source.bindings.map(({ binding, name, type }): GPUBindGroupEntry => {
         const operand = names?.[name] ?? OPERAND_NAMES[name] ?? name;
         const number = numbers.get(name);
@@ -188,15 +206,23 @@ export class Plan<Bindings extends object> {
           return { binding, resource: { buffer: params, offset: number, size: 4 } };
         const bound = type === "uniform" ? undefined : tensors.get(operand);
         // With no keys there is no byte of k and v to bind; the params stand in for them, unread.
-        if (!bound?.size) return { binding, resource: { buffer: params, size: PARAMS.bytes } };
+        if (!bound?.size) return { binding, resource: { buffer: params, size: uniformBytes } };
         return { binding, resource: { buffer: bound.buffer, ...bindingRange(bound) } };
       });
-      return device.createBindGroup({ label, layout: compiled.layout, entries });
-    });
+      groups.push(device.createBindGroup({ label, layout: compiled.layout, entries }));
+    }
     this.#groups.set(output, { tensors: list, groups });
     return groups;
   }
 }
+
+const factsOf = ({
+  stages,
+  operands,
+}: Pick<PlanParts<object>, "stages" | "operands">): PlanFacts => ({
+  kernel: (stages.find(({ names }) => !names) ?? stages.at(-1))?.source.label ?? "",
+  workspaceBytes: 4 * (operands.get("workspace")?.fallback?.size ?? 0),
+});
 
 /** The tensor that a caller binds by the operand's name. */
 export const boundByName = (bindings: object, name: string): Tensor | undefined =>

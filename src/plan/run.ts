@@ -25,11 +25,20 @@ export interface RunOptions {
 /** The names of the options. */
 export const RUN_OPTIONS: OptionNames<RunOptions> = { encoder: "any" };
 
-/** Throws FoveaError("argument") for what a one-liner was given in place of a tensor. */
-export function checkTensors(label: string, tensors: Readonly<Record<string, unknown>>): void {
-  for (const [name, given] of Object.entries(tensors)) {
+/**
+ * Throws FoveaError("argument") for what a one-liner was given in place of a tensor.
+ *
+ * @param optional May be undefined, too
+ */
+export function checkTensors(
+  label: string,
+  tensors: Readonly<Record<string, unknown>>,
+  optional: Readonly<Record<string, unknown>> = {},
+): void {
+  const given = Object.entries(optional).filter(([, one]) => one !== undefined);
+  for (const [name, one] of [...Object.entries(tensors), ...given]) {
     check(
-      given instanceof Tensor,
+      one instanceof Tensor,
       "argument",
       () => `${label}: ${name} must be a Tensor; make one with tensor().`,
     );

@@ -53,3 +53,9 @@ export function cutWork(device: GPUDevice, total: number, flopsEach: number, max
     };
   });
 }
+
+/** All workgroups in one dispatch, for kernels that can't tell which share of the work is theirs. */
+export function wholeGrid(device: GPUDevice, total: number) {
+  const x = Math.min(total, device.limits.maxComputeWorkgroupsPerDimension);
+  return total === 0 ? [] : [{ x, y: Math.ceil(total / x), grid_x: x }];
+}

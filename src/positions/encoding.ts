@@ -1,26 +1,18 @@
-// Absolute position encodings, sinusoidal or learned, added to rows or alone: the plan, and the
-// one-liner on top of it.
-
-import { check } from "../errors.ts";
-import { readOptions, type Taken } from "../given.ts";
-import { checkDevice } from "../gpu/buffers.ts";
-import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
+import { readOptions } from "../given.ts";
+import type { FloatTensor, Tensor } from "../gpu/tensor.ts";
 import { isAligned } from "../kernels/access.ts";
 import {
+  ENCODING_PARAMS,
   type EncodingSpecialisation,
   encodingKernel,
   encodingWorkgroups,
 } from "../kernels/position_encoding.ts";
 import { angleTables, angleTablesShape } from "../kernels/rotary_angles.ts";
 import { accessOf, addresses } from "../plan/access.ts";
-import {
-  type OneKernel,
-  type PlanTensors,
-  planOneKernel,
-  planTensors,
-} from "../plan/one_kernel.ts";
+import type { Operands } from "../plan/operand.ts";
+import { type Caller, operation, optionsBeside, type Stage } from "../plan/operation.ts";
 import { Plan } from "../plan/plan.ts";
-import { RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
+import { checkTensors, type RunOptions } from "../plan/run.ts";
 import { bindingBase, type ResolvedSpec } from "../plan/specs.ts";
 import {
   POSITION_ENCODING_PROBLEM,
@@ -29,7 +21,7 @@ import {
   type ResolvedEncoding,
   resolveEncoding,
 } from "./encoding_problem.ts";
-import { addPositions, positionParams } from "./positions.ts";
+import { addPositions, positionParams, positionsOperand } from "./positions.ts";
 
 /**
  * A compiled position encoding. Make one with {@link planPositionEncoding}; encode it as often as
@@ -61,51 +53,35 @@ export const PositionEncodingPlan = Plan;
  * const plan = await planPositionEncoding(device, { x: { shape: [1, 128, 512] }, table });
  * plan.encode(encoder, { x: embeddings, output });
  */
-export async function planPositionEncoding(
+export function planPositionEncoding(
   device: GPUDevice,
   problem: PositionEncodingProblem,
 ): Promise<PositionEncodingPlan> {
-  const taken = await readOptions("positionEncoding", problem, POSITION_ENCODING_PROBLEM);
-  const { plan, allocated } = await prepareEncoding(device, taken);
-  await allocated;
-  return plan;
+  return POSITION_ENCODING.plan(device, problem);
 }
 
-/**
- * A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait
- * for.
- */
-async function prepareEncoding(device: GPUDevice, problem: Taken<PositionEncodingProblem>) {
-  checkDevice(device);
-  const resolved = resolveEncoding(problem);
-  const { label } = resolved;
-  const tensors = planTensors(device, label, (into) => collect(into, problem, resolved));
-  const { plan, allocated } = await planOneKernel<PositionEncodingBindings>(
-    device,
-    label,
-    tensors,
-    () => kernelOf(device, resolved, tensors.operands, tensors.collected),
-  );
-  return { plan, allocated, resolved };
-}
-
-/** Adds the tensors of the plan; gives the name of the one that has the positions. */
-function collect(
-  { add, own }: PlanTensors,
-  problem: Taken<PositionEncodingProblem>,
-  resolved: ResolvedEncoding,
-) {
-  const { x, output, inPlace, table, sinusoidal, positions } = resolved;
-  if (x) add("x", x, problem.x, inPlace);
-  if (!inPlace) add("output", output, problem.output, true);
-  if (table) add("table", table, problem.table);
-  const stored = addPositions(positions, { add, own });
-  if (sinusoidal) {
-    const { frequencies } = sinusoidal;
-    own("angles", angleTablesShape(frequencies.length), { data: angleTables(frequencies, 1) });
-  }
-  return stored;
-}
+const POSITION_ENCODING = operation<
+  PositionEncodingProblem,
+  PositionEncodingBindings,
+  ResolvedEncoding,
+  { readonly output?: FloatTensor }
+>({
+  name: "positionEncoding",
+  problem: POSITION_ENCODING_PROBLEM,
+  resolve: resolveEncoding,
+  tensors({ add, own }, { x, output, inPlace, table, sinusoidal, positions }, problem) {
+    if (x) add("x", x, problem.x, inPlace);
+    if (!inPlace) add("output", output, problem.output, true);
+    if (table) add("table", table, problem.table);
+    addPositions(positions, { add, own });
+    if (sinusoidal) {
+      const { frequencies } = sinusoidal;
+      own("angles", angleTablesShape(frequencies.length), { data: angleTables(frequencies, 1) });
+    }
+  },
+  kernel,
+  results: ({ inPlace, output }) => (inPlace ? {} : { output }),
+});
 
 /** [B, M, D] or [P, D] with four axes. */
 function withHeads({ shape, strides, ...rest }: ResolvedSpec): ResolvedSpec {
@@ -119,12 +95,12 @@ function withHeads({ shape, strides, ...rest }: ResolvedSpec): ResolvedSpec {
   };
 }
 
-function kernelOf(
-  device: GPUDevice,
+function kernel(
   { x, output, inPlace, table, sinusoidal, positions, scale }: ResolvedEncoding,
-  operands: PlanTensors["operands"],
-  stored: string | undefined,
-): OneKernel {
+  { device }: Caller,
+  operands: Operands,
+): Stage {
+  const stored = positionsOperand(positions);
   const [batch, rows, width] = output.shape;
   const at = (spec: ResolvedSpec | undefined) =>
     spec && { spec: withHeads(spec), base: bindingBase(device, spec) };
@@ -145,24 +121,22 @@ function kernelOf(
   return {
     source: encodingKernel(spec),
     names: {
-      q: "x",
-      k: "table",
+      source: "x",
       o: inPlace ? "x" : "output",
       ...(stored && { positions: stored }),
     },
     params: {
-      seq_q: rows,
-      total_q: batch * rows,
-      seq_kv: table?.shape[0] ?? 0,
-      scale,
-      ...addresses("q", "m", from, isAligned(access(from)), bhmd),
-      ...addresses("k", "n", rowsOf, isAligned(access(rowsOf)), bhmd),
-      ...addresses("o", "m", into, isAligned(spec.o), bhmd),
-      ...positionParams(
-        device,
-        positions,
-        stored === undefined ? undefined : operands.get(stored)?.spec,
-      ),
+      struct: ENCODING_PARAMS,
+      values: {
+        rows,
+        all_rows: batch * rows,
+        table_rows: table?.shape[0] ?? 0,
+        scale,
+        ...addresses("source", "n", from, isAligned(access(from)), bhmd),
+        ...addresses("table", "n", rowsOf, isAligned(access(rowsOf)), bhmd),
+        ...addresses("o", "m", into, isAligned(spec.o), bhmd),
+        ...positionParams(device, positions, stored ? operands.get(stored)?.spec : undefined),
+      },
     },
     workgroups: encodingWorkgroups(width, batch * rows),
   };
@@ -182,7 +156,7 @@ export interface PositionEncodingOptions
 }
 
 /** The names of the options. */
-const { x: _x, ...POSITION_ENCODING_OPTIONS } = { ...POSITION_ENCODING_PROBLEM, ...RUN_OPTIONS };
+const POSITION_ENCODING_OPTIONS = optionsBeside(POSITION_ENCODING_PROBLEM, "x");
 
 /**
  * Adds sinusoidal or learned position encodings. See {@link planPositionEncoding} for the formula,
@@ -203,20 +177,10 @@ export async function positionEncoding(
   x: Tensor,
   asked: PositionEncodingOptions = {},
 ): Promise<{ readonly output: FloatTensor }> {
-  const options = await readOptions("positionEncoding", asked, POSITION_ENCODING_OPTIONS);
-  const { label = "positionEncoding" } = options;
-  check(
-    x instanceof Tensor,
-    "argument",
-    () => `${label}: x must be a Tensor; make one with tensor().`,
-  );
-  const { plan, allocated, resolved } = await prepareEncoding(x.device, { ...options, x });
-  const { inPlace, output } = resolved;
-  if (inPlace) {
-    await runOnce(x.device, label, { plan, allocated }, options, () => ({}));
-    return { output: x as FloatTensor };
-  }
-  return runOnce(x.device, label, { plan, allocated }, options, (make) => ({
-    output: options.output ?? make("output", output.shape, output.dtype),
-  })) as Promise<{ output: FloatTensor }>;
+  const name = "positionEncoding";
+  const options = await readOptions(name, asked, POSITION_ENCODING_OPTIONS);
+  checkTensors(options.label ?? name, { x });
+  const problem = { ...options, x };
+  const results = await POSITION_ENCODING.run({ device: x.device, name, problem, options });
+  return { output: x as FloatTensor, ...results };
 }

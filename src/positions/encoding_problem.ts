@@ -4,6 +4,7 @@ import { check } from "../errors.ts";
 import type { OptionNames, Taken } from "../given.ts";
 import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import { ANGLE_POSITIONS } from "../kernels/rotary_angles.ts";
+import type { Caller } from "../plan/operation.ts";
 import { checkedSpec, expectApart, expectShape, FLOATS, type ResolvedSpec } from "../plan/specs.ts";
 import type { TensorSpec } from "../types.ts";
 import {
@@ -67,7 +68,6 @@ export interface PositionEncodingBindings {
 
 /** A checked position encoding. */
 export interface ResolvedEncoding {
-  readonly label: string;
   readonly x: ResolvedSpec | undefined;
   /** That of x where the result takes its place. */
   readonly output: ResolvedSpec;
@@ -82,8 +82,11 @@ export interface ResolvedEncoding {
 /**
  * Checks a position encoding and fills in its defaults. Throws FoveaError that names what is wrong.
  */
-export function resolveEncoding(problem: Taken<PositionEncodingProblem>): ResolvedEncoding {
-  const { label = "positionEncoding", inPlace = false, scale = 1 } = problem;
+export function resolveEncoding(
+  problem: Taken<PositionEncodingProblem>,
+  { label }: Caller,
+): ResolvedEncoding {
+  const { inPlace = false, scale = 1 } = problem;
   check(
     problem.x !== undefined || problem.output !== undefined,
     "argument",
@@ -125,7 +128,6 @@ export function resolveEncoding(problem: Taken<PositionEncodingProblem>): Resolv
     ? ([0, table.shape[0], "rows of the table"] as const)
     : ([-ANGLE_POSITIONS, ANGLE_POSITIONS, "those that tables of angles cover"] as const);
   return {
-    label,
     x,
     output,
     inPlace,

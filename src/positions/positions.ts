@@ -4,8 +4,6 @@
 import { check } from "../errors.ts";
 import type { Numbers, OptionNames, Taken } from "../given.ts";
 import { Tensor } from "../gpu/tensor.ts";
-import type { Params } from "../kernels/params.ts";
-import type { PlanTensors } from "../plan/one_kernel.ts";
 import {
   bindingBase,
   expectShape,
@@ -13,6 +11,7 @@ import {
   type PerBatch,
   type ResolvedSpec,
 } from "../plan/specs.ts";
+import type { PlanTensors } from "../plan/tensors.ts";
 
 /** Positions of the rows. Default: row i of every batch entry stands at position i. */
 export interface PositionOptions {
@@ -177,20 +176,20 @@ function checkRange(
   );
 }
 
-/** Adds the positions that are in memory to the tensors of a plan, and gives their name there. */
+/** Adds the positions that are in memory to the tensors of a plan. */
 export function addPositions(
   { stored }: ResolvedPositions,
   { add, own }: Pick<PlanTensors, "add" | "own">,
-): string | undefined {
-  if (!stored) return undefined;
+): void {
+  if (!stored) return;
   const { name, values } = stored;
-  if (values instanceof Tensor) {
-    add(name, values, values);
-    return name;
-  }
-  own("positions", [values.length], { dtype: "i32", data: values });
-  return "positions";
+  if (values instanceof Tensor) add(name, values, values);
+  else own("positions", [values.length], { dtype: "i32", data: values });
 }
+
+/** The operand that holds positions in memory, if there are any. */
+export const positionsOperand = ({ stored }: ResolvedPositions): string | undefined =>
+  stored && (stored.values instanceof Tensor ? stored.name : "positions");
 
 /** The params of slots/positions; `spec` is that of the tensor which holds them. */
 export function positionParams(
@@ -203,13 +202,13 @@ export function positionParams(
     stored?: Pick<NonNullable<ResolvedPositions["stored"]>, "strides" | "step">;
   },
   spec: ResolvedSpec | undefined,
-): Pick<
-  Params,
-  "q_offset" | `positions_${"base" | "stride_s" | "stride_b" | "stride_m" | "step"}`
+): Record<
+  "position_offset" | `positions_${"base" | "stride_s" | "stride_b" | "stride_m" | "step"}`,
+  number
 > {
   const [positions_stride_s, positions_stride_b, positions_stride_m] = stored?.strides ?? [0, 0, 0];
   return {
-    q_offset: offset,
+    position_offset: offset,
     positions_base: spec ? bindingBase(device, spec) : 0,
     positions_step: stored?.step ?? 0,
     positions_stride_s,

@@ -1,24 +1,24 @@
 // Rotary position embedding: the plan, and the one-liner on top of it.
 
-import { check } from "../errors.ts";
 import { readOptions, type Taken } from "../given.ts";
-import { checkDevice } from "../gpu/buffers.ts";
-import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
+import type { FloatTensor, Tensor } from "../gpu/tensor.ts";
 import { isAligned } from "../kernels/access.ts";
-import { type RotarySpecialisation, rotaryKernel, rotaryWorkgroups } from "../kernels/rotary.ts";
+import {
+  ROTARY_PARAMS,
+  type RotarySpecialisation,
+  rotaryKernel,
+  rotaryWorkgroups,
+} from "../kernels/rotary.ts";
 import { angleTables, angleTablesShape } from "../kernels/rotary_angles.ts";
 import { accessOf, addresses } from "../plan/access.ts";
-import {
-  type OneKernel,
-  type PlanTensors,
-  planOneKernel,
-  planTensors,
-} from "../plan/one_kernel.ts";
+import type { Operands } from "../plan/operand.ts";
+import { type Caller, operation, optionsBeside, type Stage } from "../plan/operation.ts";
 import { Plan } from "../plan/plan.ts";
-import { RUN_OPTIONS, type RunOptions, runOnce } from "../plan/run.ts";
+import { checkTensors, type RunOptions } from "../plan/run.ts";
 import { bindingBase, checkedSpec, FLOATS, reorder } from "../plan/specs.ts";
+import type { PlanTensors } from "../plan/tensors.ts";
 import type { TensorSpec } from "../types.ts";
-import { addPositions, positionParams } from "./positions.ts";
+import { addPositions, positionParams, positionsOperand } from "./positions.ts";
 import {
   type ResolvedRotaryProblem,
   ROTARY_PROBLEM,
@@ -66,57 +66,51 @@ export const RotaryPlan = Plan;
  * });
  * plan.encode(encoder);
  */
-export async function planRotary(device: GPUDevice, problem: RotaryProblem): Promise<RotaryPlan> {
-  const taken = await readOptions("rotary", problem, ROTARY_PROBLEM);
-  const { plan, allocated } = await prepareRotary(device, taken);
-  await allocated;
-  return plan;
+export function planRotary(device: GPUDevice, problem: RotaryProblem): Promise<RotaryPlan> {
+  return ROTARY.plan(device, problem);
 }
 
-/**
- * A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait
- * for.
- */
-async function prepareRotary(device: GPUDevice, problem: Taken<RotaryProblem>) {
-  checkDevice(device);
-  const resolved = resolveRotaryProblem(problem);
-  const { label } = resolved;
-  const tensors = planTensors(device, label, (into) => collect(into, problem, resolved));
-  const { plan, allocated } = await planOneKernel<RotaryBindings>(device, label, tensors, () =>
-    kernelOf(device, resolved, tensors.operands, tensors.collected),
-  );
-  return { plan, allocated, resolved };
-}
+const ROTARY = operation<
+  RotaryProblem,
+  RotaryBindings,
+  ResolvedRotaryProblem,
+  { readonly output?: FloatTensor }
+>({
+  name: "rotary",
+  problem: ROTARY_PROBLEM,
+  resolve: resolveRotaryProblem,
+  tensors,
+  kernel,
+  results: ({ inPlace, output, layout }) => (inPlace ? {} : { output: reorder(output, layout) }),
+});
 
-/** Adds the tensors of the plan; gives the name of the one that has the positions. */
-function collect(
+function tensors(
   { add, own }: PlanTensors,
+  { layout, x, output, inPlace, caches, rotary, positions }: ResolvedRotaryProblem,
   problem: Taken<RotaryProblem>,
-  resolved: ResolvedRotaryProblem,
-) {
-  const { label, layout, x, output, inPlace, caches, rotary, positions } = resolved;
+  { label }: Caller,
+): void {
   add("x", reorder(x, layout), problem.x, inPlace);
   if (!inPlace) add("output", reorder(output, layout), problem.output, true);
   if (caches) {
     add("cos", checkedSpec(label, "cos", problem.cos as TensorSpec, FLOATS), problem.cos);
     add("sin", checkedSpec(label, "sin", problem.sin as TensorSpec, FLOATS), problem.sin);
   }
-  const stored = addPositions(positions, { add, own });
+  addPositions(positions, { add, own });
   if (!caches) {
     const { frequencies, attentionFactor } = rotary;
     own("angles", angleTablesShape(frequencies.length), {
       data: angleTables(frequencies, attentionFactor),
     });
   }
-  return stored;
 }
 
-function kernelOf(
-  device: GPUDevice,
+function kernel(
   { x, output, inPlace, choice, rotary, positions, caches, conjugate }: ResolvedRotaryProblem,
-  operands: PlanTensors["operands"],
-  stored: string | undefined,
-): OneKernel {
+  { device }: Caller,
+  operands: Operands,
+): Stage {
+  const stored = positionsOperand(positions);
   const [batch, heads, rows, headDim] = x.shape;
   const [from, into] = [x, output].map((spec) => ({ spec, base: bindingBase(device, spec) }));
   const spec: RotarySpecialisation = {
@@ -134,28 +128,27 @@ function kernelOf(
   return {
     source: rotaryKernel(spec),
     names: {
-      q: "x",
+      source: "x",
       o: inPlace ? "x" : "output",
       cos_cache: "cos",
       sin_cache: "sin",
       ...(stored && { positions: stored }),
     },
     params: {
-      seq_q: rows,
-      total_q: batch * rows,
-      n_heads: heads,
-      ...addresses("q", "m", from, isAligned(spec.x), bhmd),
-      ...addresses("o", "m", into, isAligned(spec.o), bhmd),
-      angle_rows: caches?.rows ?? 0,
-      ...cache("cos"),
-      ...cache("sin"),
-      angle_factor: rotary.attentionFactor,
-      sin_sign: conjugate ? -1 : 1,
-      ...positionParams(
-        device,
-        positions,
-        stored === undefined ? undefined : operands.get(stored)?.spec,
-      ),
+      struct: ROTARY_PARAMS,
+      values: {
+        rows,
+        all_rows: batch * rows,
+        n_heads: heads,
+        ...addresses("source", "n", from, isAligned(spec.x), bhmd),
+        ...addresses("o", "m", into, isAligned(spec.o), bhmd),
+        angle_rows: caches?.rows ?? 0,
+        ...cache("cos"),
+        ...cache("sin"),
+        angle_factor: rotary.attentionFactor,
+        sin_sign: conjugate ? -1 : 1,
+        ...positionParams(device, positions, stored ? operands.get(stored)?.spec : undefined),
+      },
     },
     workgroups: x.shape.includes(0) ? 0 : rotaryWorkgroups(spec, batch * rows, heads),
   };
@@ -180,7 +173,7 @@ export interface RotaryRunOptions
 }
 
 /** The names of the options. */
-const { x: _x, ...ROTARY_RUN_OPTIONS } = { ...ROTARY_PROBLEM, ...RUN_OPTIONS };
+const ROTARY_RUN_OPTIONS = optionsBeside(ROTARY_PROBLEM, "x");
 
 /**
  * Rotary position embedding of queries or keys. See {@link planRotary} for the formula, the rules
@@ -200,19 +193,8 @@ export async function rotary(
   asked: RotaryRunOptions = {},
 ): Promise<{ readonly output: FloatTensor }> {
   const options = await readOptions("rotary", asked, ROTARY_RUN_OPTIONS);
-  const { label = "rotary" } = options;
-  check(
-    x instanceof Tensor,
-    "argument",
-    () => `${label}: x must be a Tensor; make one with tensor().`,
-  );
-  const { plan, allocated, resolved } = await prepareRotary(x.device, { ...options, x });
-  if (resolved.inPlace) {
-    await runOnce(x.device, label, { plan, allocated }, options, () => ({}));
-    return { output: x as FloatTensor };
-  }
-  return runOnce(x.device, label, { plan, allocated }, options, (make) => {
-    const { shape, dtype } = reorder(resolved.output, resolved.layout);
-    return { output: options.output ?? make("output", shape, dtype) };
-  }) as Promise<{ output: FloatTensor }>;
+  checkTensors(options.label ?? "rotary", { x });
+  const problem = { ...options, x };
+  const results = await ROTARY.run({ device: x.device, name: "rotary", problem, options });
+  return { output: x as FloatTensor, ...results };
 }

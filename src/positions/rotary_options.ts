@@ -4,12 +4,8 @@ import { check, show } from "../errors.ts";
 import type { OptionNames, Taken } from "../given.ts";
 import { takeOptions } from "../options.ts";
 import { checkFrequencies, ownFrequencies } from "./frequencies.ts";
-import {
-  checkPositive,
-  plainFrequencies,
-  type RotaryScaling,
-  scaledFrequencies,
-} from "./rotary_scaling.ts";
+import { checkPositive, plainFrequencies, scaledFrequencies } from "./rotary_scaling.ts";
+import type { RotaryScaling } from "./rotary_scaling_options.ts";
 
 /** A rotary position embedding. The defaults are those of Llama. */
 export interface RotaryOptions {

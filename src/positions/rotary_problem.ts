@@ -4,6 +4,7 @@ import { check } from "../errors.ts";
 import type { OptionNames, Taken } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { ANGLE_POSITIONS, type RotaryChoice } from "../kernels/rotary_angles.ts";
+import type { Caller } from "../plan/operation.ts";
 import {
   checkedSpec,
   checkLayout,
@@ -90,7 +91,6 @@ export interface RotaryBindings {
 
 /** A checked rotary embedding. */
 export interface ResolvedRotaryProblem {
-  readonly label: string;
   readonly layout: Layout;
   /** In BHMD order. */
   readonly x: ResolvedSpec;
@@ -112,8 +112,11 @@ export interface ResolvedRotaryProblem {
 /**
  * Checks a rotary embedding and fills in its defaults. Throws FoveaError that names what is wrong.
  */
-export function resolveRotaryProblem(problem: Taken<RotaryProblem>): ResolvedRotaryProblem {
-  const { label = "rotary", layout = "bhmd", inPlace = false, conjugate = false } = problem;
+export function resolveRotaryProblem(
+  problem: Taken<RotaryProblem>,
+  { label }: Caller,
+): ResolvedRotaryProblem {
+  const { layout = "bhmd", inPlace = false, conjugate = false } = problem;
   checkLayout(label, layout);
   const x = toBhmd(label, "x", problem.x, layout, FLOATS);
   const [batch, , rows, headDim] = x.shape;
@@ -152,7 +155,6 @@ export function resolveRotaryProblem(problem: Taken<RotaryProblem>): ResolvedRot
   const { rotaryDim, interleaved, sections, sectionsInterleaved } = rotary;
   const angles = given ? (given.caches.cos.dtype as FloatDtype) : "tables";
   return {
-    label,
     layout,
     x,
     output,

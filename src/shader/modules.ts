@@ -3,6 +3,7 @@
 // of an application's bundle.
 
 import finite from "../../shaders/lib/finite.wesl?raw";
+import invocation from "../../shaders/lib/invocation.wesl?raw";
 import mask from "../../shaders/lib/mask.wesl?raw";
 import params from "../../shaders/lib/params.wesl?raw";
 import position from "../../shaders/lib/position.wesl?raw";
@@ -31,6 +32,7 @@ import { AS_KEY, AS_VALUE } from "./renames.ts";
 
 export const MODULES: ModuleMap = {
   "package::lib::finite": finite,
+  "package::lib::invocation": invocation,
   "package::lib::mask": mask,
   "package::lib::params": params,
   "package::lib::position": position,

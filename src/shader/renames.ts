@@ -47,17 +47,25 @@ export const AS_VALUE: Renames = {
 const OUTPUT = "package::slots::output";
 
 /**
- * A module for q as one that reads what the output holds, for kernels that work in place. Two lanes
- * may share a word of the output: then it is atomic, and the output's module reads it.
+ * A module for q as one that reads what the output holds, for kernels that work in place, under the
+ * names of another tensor: `load_x`, `X_DIM`. Two lanes may share a word of the output: then it is
+ * atomic, and the output's module reads it.
  */
-export const AS_OUTPUT: Renames = {
+export const asOutput = (name: string): Renames => ({
   names: {
     ...rowsOf("o", "m"),
-    load_q: "load_q",
-    load_q_from: "load_q_from",
-    start_of_q: "start_of_q",
+    load_q: `load_${name}`,
+    load_q_from: `load_${name}_from`,
+    start_of_q: `start_of_${name}`,
+    "HEAD_DIM?": `${name.toUpperCase()}_DIM`,
   },
   imported: { o: OUTPUT, word_of_o: OUTPUT },
+});
+
+/** The same for kernels of attention's own q. */
+export const AS_OUTPUT: Renames = {
+  ...asOutput("q"),
+  names: { ...asOutput("q").names, "HEAD_DIM?": "HEAD_DIM" },
 };
 
 /** A module of the output for rows that are as wide as those of q, not of v. */

@@ -8,13 +8,14 @@ import { resolveLinear } from "../../src/linear/problem.ts";
 import type { LinearCase } from "../support/linear.ts";
 import { linearProblemsOf, linearSets } from "./linear_problems.ts";
 
+const CALLER = { label: "linearAttention", device: {} as GPUDevice };
 const problems = linearSets(7, 100).flatMap((set, index) =>
   fc.sample(linearProblemsOf(set), { seed: index, numRuns: 10 }),
 );
 
 describe("1,000 drawn problems of linear attention", () => {
   it("are valid", () => {
-    for (const problem of problems) resolveLinear(looksOf(problem));
+    for (const problem of problems) resolveLinear(looksOf(problem), CALLER);
   });
 
   it("have every feature", () => {

@@ -76,7 +76,7 @@ export const MUTANTS: readonly Mutant[] = [
     filter: "a NaN that a row sees.*decode-4-quad",
   },
   {
-    file: "shaders/lib/mask.wesl",
+    file: "shaders/decode_quads.wesl",
     text: "select(vec4u(0xffffffffu), vec4u(), bitcast<vec4u>(p) == vec4u(UNSEEN))",
     replacement: "select(vec4u(0xffffffffu), vec4u(), p == vec4f())",
     tests,

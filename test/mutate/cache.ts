@@ -98,8 +98,8 @@ export const MUTANTS: readonly Mutant[] = [
     filter: "with what its tensors hold",
   },
   {
-    file: "src/cache/core.ts",
-    text: "              growth?.undo();",
+    file: "src/cache/growth.ts",
+    text: "growth?.undo();",
     replacement: "",
     tests: [CALLS],
     filter: "takes the growth that it asked for",

@@ -155,14 +155,14 @@ const HOST: readonly Mutant[] = [
     tests: ["test/positions/buckets.test.ts"],
   },
   {
-    file: "src/gpu/elements.ts",
+    file: "src/gpu/dtypes.ts",
     text: "rest > 0.5 || (rest === 0.5 && floor % 2 === 1)",
     replacement: "rest >= 0.5",
     tests: ["test/gpu/tensor.gpu.test.ts"],
     filter: "rounds to f16",
   },
   {
-    file: "src/gpu/elements.ts",
+    file: "src/gpu/dtypes.ts",
     text: "if (Number.isNaN(value)) return (bits >>> 16) | 0x40;",
     replacement: "if (Number.isNaN(value)) return bits >>> 16;",
     tests: [],
@@ -170,7 +170,7 @@ const HOST: readonly Mutant[] = [
       "a NaN that was a number of JavaScript on its way is quiet, so the bit is set already",
   },
   {
-    file: "src/gpu/elements.ts",
+    file: "src/gpu/dtypes.ts",
     text: "row -= strides[axis] * shape[axis];",
     replacement: "row -= strides[axis] * (shape[axis] - 1);",
     tests: ["test/gpu/elements.test.ts"],

@@ -157,8 +157,8 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "shaders/matmul_rows.wesl",
-    text: "min(first_column + 4u * j, params.seq_kv - 1u)",
-    replacement: "min(first_column + j, params.seq_kv - 1u)",
+    text: "min(first_column + 4u * j, params.columns - 1u)",
+    replacement: "min(first_column + j, params.columns - 1u)",
     tests: ["test/operations/projection.gpu.test.ts"],
     filter: "with a weight that is stored|without a bias|sums over K = 37",
   },

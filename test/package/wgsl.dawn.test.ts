@@ -83,24 +83,23 @@ describe("dist/wgsl", () => {
     const tiles = [Math.ceil(M / kernel.grid.rows), Math.ceil(N / kernel.grid.columns)];
     const workgroups = B * tiles[0] * tiles[1];
     const values: Record<string, number> = {
-      seq_q: M,
-      seq_kv: N,
+      rows: M,
+      columns: N,
       inner: K,
       n_heads: 1,
-      group_size: 1,
-      q_tiles: tiles[0],
-      v_splits: tiles[1],
+      row_tiles: tiles[0],
+      column_tiles: tiles[1],
       grid_x: 3,
       end_workgroup: workgroups,
-      q_stride_b: (M * K) / 4,
-      q_stride_m: K / 4,
-      k_stride_n: K / 4,
+      source_stride_b: (M * K) / 4,
+      source_stride_n: K / 4,
+      weight_stride_n: K / 4,
       o_stride_b: (M * N) / 4,
       o_stride_m: N / 4,
     };
-    const params = new DataView(new ArrayBuffer(manifest.params.bytes));
-    for (const { name, offset } of manifest.params.members)
-      params.setUint32(offset, values[name] ?? 0, true);
+    const { bytes, members } = manifest.matmul.params;
+    const params = new DataView(new ArrayBuffer(bytes));
+    for (const { name, offset } of members) params.setUint32(offset, values[name] ?? 0, true);
     const x = normal(1, B * M * K);
     const weight = normal(2, N * K);
     const bias = normal(3, N);
@@ -111,7 +110,9 @@ describe("dist/wgsl", () => {
     };
     const o = upload(new Float32Array(B * M * N).fill(Number.NaN), 128 | 4);
     const memory: Record<string, GPUBuffer> = { params: upload(params.buffer, 64), o };
-    Object.assign(memory, { q: upload(x, 128), k: upload(weight, 128), v: upload(bias, 128) });
+    memory.source = upload(x, 128);
+    memory.weight = upload(weight, 128);
+    memory.bias = upload(bias, 128);
     const code = readFileSync(`${folder}/${kernel.file}`, "utf8");
     const compute = { module: device.createShaderModule({ code }), entryPoint: "main" };
     const pipeline = await device.createComputePipelineAsync({ layout: "auto", compute });
@@ -307,8 +308,8 @@ describe("dist/wgsl", () => {
           [`${name}_stride_n`, D / 4],
         ]),
       );
-      const sizes = { seq_q: M, grid_x: workgroups, q_lengths_at: 0xffffffff };
-      const { bytes, members } = manifest.params;
+      const sizes = { rows: M, grid_x: workgroups, counts_at: 0xffffffff };
+      const { bytes, members } = append.params;
       run(appending, kernel.bindings, packed(bytes, members, { ...strides, ...sizes }), workgroups);
       const step = { operation: 0, batch: B, counts_at: 1 + B, rows: M };
       run(

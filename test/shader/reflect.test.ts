@@ -9,6 +9,7 @@ import { BLOCKS, blockMaskModules } from "../../src/kernels/block_mask.ts";
 import {
   ADVANCE_MODULES,
   ADVANCE_PARAMS,
+  APPEND_PARAMS,
   appendModules,
   appendStruct,
   appendTile,
@@ -43,6 +44,7 @@ import {
 } from "../../src/kernels/linear.ts";
 import { MASK_BITS_MODULES, MASK_KINDS, MASKS } from "../../src/kernels/mask_bits.ts";
 import {
+  MATMUL_PARAMS,
   MATMUL_TILES,
   matmulRoot,
   matmulTileSize,
@@ -56,7 +58,8 @@ import {
   MERGE_ROW_TILE,
 } from "../../src/kernels/merge.ts";
 import { PARAMS } from "../../src/kernels/params.ts";
-import { ROTARY_HEADS, rotaryKernelModules } from "../../src/kernels/rotary.ts";
+import { ENCODING_PARAMS } from "../../src/kernels/position_encoding.ts";
+import { ROTARY_HEADS, ROTARY_PARAMS, rotaryKernelModules } from "../../src/kernels/rotary.ts";
 import { angleTablesShape } from "../../src/kernels/rotary_angles.ts";
 import { ROW_PARAMS, rowModules } from "../../src/kernels/rows.ts";
 import { PLAIN } from "../../src/kernels/slots.ts";
@@ -94,6 +97,10 @@ describe.each(KERNEL_VARIANTS)("$name", (variant) => {
   });
 });
 
+const modulesOf = (variant: string) =>
+  (KERNEL_VARIANTS.find(({ name }) => name === variant) as (typeof KERNEL_VARIANTS)[number])
+    .modules;
+
 /** Each uniform struct as the host writes it, and a kernel that has it. */
 const UNIFORMS: readonly (readonly [
   name: string,
@@ -102,8 +109,22 @@ const UNIFORMS: readonly (readonly [
   modules: ModuleMap,
 ])[] = [
   ["Params", PARAMS, KERNEL_VARIANTS[0].root, KERNEL_VARIANTS[0].modules],
-  ["Params", LINEAR_PARAMS, "package::linear_scan", linearModules("scan", LINEAR_SPECS.plain)],
-  ["Params", ROW_PARAMS, "package::pointwise", rowModules(ROW_KERNELS.pointwise.copy)],
+  [
+    "LinearParams",
+    LINEAR_PARAMS,
+    "package::linear_scan",
+    linearModules("scan", LINEAR_SPECS.plain),
+  ],
+  ["RowParams", ROW_PARAMS, "package::pointwise", rowModules(ROW_KERNELS.pointwise.copy)],
+  ["MatmulParams", MATMUL_PARAMS, "package::matmul", modulesOf("matmul 32x32")],
+  ["RotaryParams", ROTARY_PARAMS, "package::rotary", modulesOf("rotary of half pairs")],
+  [
+    "EncodingParams",
+    ENCODING_PARAMS,
+    "package::position_encoding",
+    modulesOf("position encoding sinusoidal"),
+  ],
+  ["AppendParams", APPEND_PARAMS, "package::cache_append", appendModules(APPENDS.f32)],
   ["MergeParams", MERGE_PARAMS, "package::merge", MERGE_MODULES],
   ["Masks", MASKS, "package::mask_bits", MASK_BITS_MODULES],
   ["Blocks", BLOCKS, "package::block_mask", blockMaskModules()],
@@ -186,8 +207,8 @@ describe("a uniform", () => {
       "gets no value for c of some kernel",
     );
   });
-  it("of rows or of attention fits where plans lay them out", () => {
-    expect(ROW_PARAMS.bytes).toBeLessThanOrEqual(PARAMS.bytes);
+  it("of an append fits where caches lay it out", () => {
+    expect(APPEND_PARAMS.bytes).toBeLessThanOrEqual(PARAMS.stride);
   });
 });
 

@@ -1,0 +1,197 @@
+// How multi-head attention is put together from its parts: a plan each, and the memory between
+// them.
+//
+//     query, key, value --project--> q, k, v --attention--> heads --project--> output
+//                                                 |
+//     a learned key, or one of zeros: --attention-+--merge
+//
+// q, k, v and heads are [B, rows, heads * dim]; attention looks at them as [B, heads, rows, dim] by
+// strides. What keys the layer adds are attended to on their own and merged, exactly, so that no
+// mask, length or position is about them.
+
+import type { AttentionBindings } from "../attention/bindings.ts";
+import { Tensor } from "../gpu/tensor.ts";
+import type { ScoreOptions } from "../scores/options.ts";
+import { splitHeads } from "./heads.ts";
+import type { Layer, Part, PartialPlaces, Parts, Scores } from "./multi_head_parts.ts";
+import type { MultiHeadBindings, ResolvedMultiHead } from "./multi_head_problem.ts";
+import { bound, columnsPlace, type Place, splitPlace } from "./places.ts";
+
+/** Where a layer is put together. */
+interface Site {
+  readonly parts: Parts;
+  readonly layer: Layer;
+  readonly problem: ResolvedMultiHead;
+}
+
+/** Adds all parts of a layer, and gives them once they are there. */
+export async function buildParts(site: Site): Promise<Part[]> {
+  const { parts, layer, problem } = site;
+  const { sizes, weights } = layer;
+  const { batch, rowsQ, output, lse, options, storage } = problem;
+  const { heads, vDim } = sizes;
+  const mask = await parts.joinedMask();
+  const { q, k, v } = projectedHeads(site);
+
+  const extra = extraKey(site);
+  const sinks = sinksOf(site, extra !== undefined);
+  const scores = { options: { ...options, ...sinks.own }, mask, bindingsOf: optionsOf };
+  const addedScores = {
+    options: addedOptions(options),
+    mask: undefined,
+    bindingsOf: addedBindings,
+  };
+  const joined = weights.output
+    ? parts.own("heads", [batch, rowsQ, heads * vDim], extra ? "f32" : storage)
+    : bound("output", output);
+  const o = splitPlace(joined, heads);
+  const needsLse = lse || problem.weights || extra;
+  const total = lse
+    ? bound("lse", lse)
+    : needsLse
+      ? parts.own("lse", [batch, heads, rowsQ])
+      : undefined;
+
+  const partial = (name: string): PartialPlaces => ({
+    output: splitPlace(parts.own(`${name} output`, [batch, rowsQ, heads * vDim]), heads),
+    lse: parts.own(`${name} lse`, [batch, heads, rowsQ]),
+  });
+  if (extra && total) {
+    const own = partial("keys");
+    parts.attend(scores, { q, k, v }, own);
+    const added = partial("added");
+    const withSinks = { ...addedScores.options, ...sinks.added };
+    parts.attend({ ...addedScores, options: withSinks }, { q, ...extra }, added);
+    parts.merge([own, added], { output: o, lse: total });
+  } else parts.attend(scores, { q, k, v }, { output: o, lse: total });
+  if (total) writeWeights(site, { q, k, lse: total }, { scores, addedScores });
+  if (weights.output) parts.project(joined, weights.output, bound("output", output));
+  return parts.done();
+}
+
+/** q, k and v of each head. */
+function projectedHeads({ parts, layer, problem }: Site): Record<"q" | "k" | "v", Tensor> {
+  const { heads, kvHeads, headDim, vDim } = layer.sizes;
+  const { weights } = layer;
+  const { batch, rowsQ, rowsKv, storage, query, key, value } = problem;
+  const keySource = key ? "key" : "query";
+  const sources = [
+    ["query", query, weights.query, heads * headDim],
+    [keySource, key ?? query, weights.key, kvHeads * headDim],
+    [value ? "value" : keySource, value ?? key ?? query, weights.value, kvHeads * vDim],
+  ] as const;
+  const projected = sources.map(([name, spec, linear, width], index) => {
+    const y = parts.own("qkv"[index], [batch, index ? rowsKv : rowsQ, width], storage);
+    parts.project(bound(name, spec), linear, y);
+    return y;
+  });
+  return {
+    q: splitHeads(projected[0].tensor, heads),
+    k: splitHeads(projected[1].tensor, kvHeads),
+    v: splitHeads(projected[2].tensor, kvHeads),
+  };
+}
+
+/** The weights of all keys: a part for the problem's keys and one for each that the layer adds. */
+function writeWeights(
+  site: Site,
+  { q, k, lse }: { readonly q: Tensor; readonly k: Tensor; readonly lse: Place },
+  { scores, addedScores }: { readonly scores: Scores; readonly addedScores: Scores },
+): void {
+  const { parts, layer, problem } = site;
+  const { weights, rowsKv } = problem;
+  if (!weights || weights.shape.includes(0)) return;
+  const columns = (from: number, count: number): PartialPlaces => ({
+    output: columnsPlace(bound("weightsOutput", weights), from, count),
+    lse,
+  });
+  parts.writeWeights(scores, { q, k }, columns(0, rowsKv));
+  const { headDim } = layer.sizes;
+  const added = [
+    ...(layer.weights.biasK ? [overBatch(site, layer.weights.biasK, headDim)] : []),
+    ...(layer.zeroAttention ? [zeros(site, headDim)] : []),
+  ];
+  for (const [index, key] of added.entries())
+    parts.writeWeights(addedScores, { q, k: key }, columns(rowsKv + index, 1));
+}
+
+/** The key and value that attention over the added ones is computed from, if a sink does not do. */
+function extraKey(site: Site): { k: Tensor; v: Tensor } | undefined {
+  const { weights, sizes, zeroAttention } = site.layer;
+  const { headDim, vDim } = sizes;
+  const { biasK, biasV } = weights;
+  if (biasK && biasV)
+    return { k: overBatch(site, biasK, headDim), v: overBatch(site, biasV, vDim) };
+  if (!zeroAttention || !(site.problem.options.sinks instanceof Tensor)) return undefined;
+  return { k: zeros(site, headDim), v: zeros(site, vDim) };
+}
+
+/**
+ * A key of zeros has a score of 0 and adds nothing to the output: it is a sink with a logit of 0.
+ */
+function sinksOf(
+  { layer, problem }: Site,
+  hasExtra: boolean,
+): { own?: ScoreOptions; added?: ScoreOptions } {
+  const { zeroAttention, sizes, weights } = layer;
+  const { sinks } = problem.options;
+  const none = new Array<number>(sizes.heads).fill(0);
+  if (!zeroAttention) return {};
+  if (hasExtra) return weights.biasK ? { added: { sinks: none } } : {};
+  const both = Array.isArray(sinks)
+    ? sinks.map((sink: number) => Math.max(sink, 0) + Math.log1p(Math.exp(-Math.abs(sink))))
+    : none;
+  return { own: { sinks: both } };
+}
+
+/** [Hkv * D] as [B, Hkv, 1, D]. */
+function overBatch({ layer, problem }: Site, row: Tensor, dim: number): Tensor {
+  const [step] = row.strides;
+  return row.view({
+    shape: [problem.batch, layer.sizes.kvHeads, 1, dim],
+    strides: [0, dim * step, 0, step],
+  });
+}
+
+function zeros({ parts, layer, problem }: Site, dim: number): Tensor {
+  return parts.own("zeros", [dim]).tensor.view({
+    shape: [problem.batch, layer.sizes.kvHeads, 1, dim],
+    strides: [0, 0, 0, 1],
+  });
+}
+
+/**
+ * What is true of added keys, too: their scores are scaled and capped, and unused queries stay
+ * unused.
+ */
+function addedOptions({ scale, softcap, qLengths, dropout }: ScoreOptions): ScoreOptions {
+  return {
+    ...(scale !== undefined && { scale }),
+    ...(softcap !== undefined && { softcap }),
+    ...(qLengths !== undefined && { qLengths }),
+    // Not the generator of the other keys: there, too, a key is the first one.
+    ...(dropout && { dropout: { p: dropout.p, seed: (dropout.seed + 1) % 2 ** 53 } }),
+  };
+}
+
+/** The options of added keys that are bound. */
+const addedBindings = ({ qLengths }: MultiHeadBindings): AttentionBindings =>
+  qLengths ? { qLengths } : {};
+
+/** The bindings that options of attention have. */
+function optionsOf(bindings: MultiHeadBindings): AttentionBindings {
+  const {
+    query,
+    key,
+    value,
+    output,
+    lse,
+    weightsOutput,
+    mask,
+    ignoreMask,
+    keyMask,
+    ignoreKeyMask,
+    ...options
+  } = bindings;
+  return options;
+}
