@@ -45,7 +45,6 @@ export interface BooleanMasks<T = TensorSpec> {
 }
 
 export type MaskName = keyof BooleanMasks;
-export const MASK_NAMES: readonly MaskName[] = ["mask", "ignoreMask", "keyMask", "ignoreKeyMask"];
 const PAIRS = [
   ["mask", "ignoreMask"],
   ["keyMask", "ignoreKeyMask"],

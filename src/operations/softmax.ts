@@ -74,6 +74,23 @@ export function planSoftmax(device: GPUDevice, problem: SoftmaxProblem): Promise
   return SOFTMAX.plan(device, problem);
 }
 
+const SOFTMAX = operation<
+  SoftmaxProblem,
+  SoftmaxBindings,
+  ResolvedSoftmax,
+  { readonly output: FloatTensor }
+>({
+  name: "softmax",
+  problem: SOFTMAX_PROBLEM,
+  resolve,
+  tensors({ add }, { x, output }, problem) {
+    add("x", x, problem.x);
+    add("output", output, problem.output, true);
+  },
+  kernel,
+  results: ({ output }) => ({ output }),
+});
+
 interface ResolvedSoftmax {
   readonly x: ResolvedSpec;
   readonly output: ResolvedSpec;
@@ -118,23 +135,6 @@ function kernel({ x, output, axis, log }: ResolvedSoftmax, { label, device }: Ca
     workgroups: rowWorkgroups(folded.rows, shared.lanes),
   };
 }
-
-const SOFTMAX = operation<
-  SoftmaxProblem,
-  SoftmaxBindings,
-  ResolvedSoftmax,
-  { readonly output: FloatTensor }
->({
-  name: "softmax",
-  problem: SOFTMAX_PROBLEM,
-  resolve,
-  tensors({ add }, { x, output }, problem) {
-    add("x", x, problem.x);
-    add("output", output, problem.output, true);
-  },
-  kernel,
-  results: ({ output }) => ({ output }),
-});
 
 /** Options of {@link softmax} and {@link logSoftmax}. */
 export interface SoftmaxOptions extends RunOptions {

@@ -155,7 +155,7 @@ export function optionsBeside<Names extends AnyNames, Argument extends keyof Nam
  * Compiles the stages of a plan and lays out their uniforms. Whatever fails, the memory that the
  * plan owns is freed.
  */
-export async function planStages<Bindings extends object>(
+async function planStages<Bindings extends object>(
   { device, label }: Caller,
   { operands, owned }: Pick<PlanTensors, "operands" | "owned">,
   planned: () => {
