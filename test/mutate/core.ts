@@ -170,7 +170,7 @@ const HOST: readonly Mutant[] = [
       "a NaN that was a number of JavaScript on its way is quiet, so the bit is set already",
   },
   {
-    file: "src/gpu/dtypes.ts",
+    file: "src/gpu/elements.ts",
     text: "row -= strides[axis] * shape[axis];",
     replacement: "row -= strides[axis] * (shape[axis] - 1);",
     tests: ["test/gpu/elements.test.ts"],
