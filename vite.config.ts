@@ -39,7 +39,13 @@ class ChromiumPerPage extends PlaywrightBrowserProvider {
  * it also in Node on Dawn; `.dawn.test.ts` runs on Dawn only; the rest runs in Node.
  */
 function testProjects() {
-  const common = { testTimeout: 120_000, hookTimeout: 120_000, maxWorkers: 2 };
+  const reports = process.env.FOVEA_COMPILATIONS ? ["test/support/compilations.ts"] : [];
+  const common = {
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+    maxWorkers: 2,
+    setupFiles: reports,
+  };
   return [
     {
       extends: true as const,
