@@ -89,6 +89,7 @@ function testProjects() {
     hookTimeout: 120_000,
     maxWorkers: 2,
     setupFiles: reports,
+    provide: { breadth: Boolean(process.env.FOVEA_BREADTH) },
   };
   return [
     {
