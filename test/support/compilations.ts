@@ -45,7 +45,7 @@ if (!Device.prototype.reports) {
         ended: now(),
       };
       // biome-ignore lint/suspicious/noConsole: what was asked for
-      console.log("compilation:", JSON.stringify(line));
+      console.info("compilation:", JSON.stringify(line));
     }
   };
 }
