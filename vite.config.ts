@@ -3,7 +3,7 @@ import { PlaywrightBrowserProvider, playwright } from "@vitest/browser-playwrigh
 import type { Browser } from "playwright";
 import type { Plugin } from "vite";
 import { defineConfig } from "vitest/config";
-import type { TestProject } from "vitest/node";
+import { BaseSequencer, type TestProject, type TestSpecification } from "vitest/node";
 import { BROWSER_ARGS, browserPath, softwareVulkan } from "./scripts/browser.mjs";
 
 /**
@@ -35,11 +35,62 @@ class ChromiumPerPage extends PlaywrightBrowserProvider {
 }
 
 /**
+ * The files that take longest, the longest first: whoever changes them may leave the list as it
+ * is. A fresh clone has no times of runs before, and vitest then takes a long text for a long run.
+ */
+const LONGEST = [
+  "test/api/hostile_options.dawn.test.ts",
+  "test/docs/pages.dawn.test.ts",
+  "test/bench/programs.test.ts",
+  "test/demo/demo.test.ts",
+  "test/portability/deno.test.ts",
+  "test/attention/decode.gpu.test.ts",
+  "test/attention/forward.gpu.test.ts",
+  "test/shader/wesl.gpu.test.ts",
+  "test/attention/extremes.gpu.test.ts",
+  "test/attention/features_values.gpu.test.ts",
+  "test/attention/weights_values.gpu.test.ts",
+  "test/attention/additive.gpu.test.ts",
+  "test/attention/forward_rows.gpu.test.ts",
+];
+
+/** Starts the longest files first, so that two workers end at about the same time. */
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]) {
+    const place = ({ moduleId }: TestSpecification) => {
+      const found = LONGEST.findIndex((name) => moduleId.endsWith(name));
+      return found < 0 ? LONGEST.length : found;
+    };
+    const group = ({ project }: TestSpecification) => project.config.sequence.groupOrder;
+    const sorted = await super.sort(files);
+    return sorted.sort((a, b) => group(a) - group(b) || place(a) - place(b));
+  }
+}
+
+/**
+ * What lets the C library of Linux keep memory that it is likely to need again: compilers ask for
+ * much of it and give it back, kernel by kernel. A seventh of their processor time.
+ */
+const KEPT_MEMORY = {
+  MALLOC_ARENA_MAX: "1",
+  MALLOC_MMAP_THRESHOLD_: "1000000000",
+  MALLOC_TOP_PAD_: "268435456",
+  MALLOC_TRIM_THRESHOLD_: "4000000000",
+};
+
+/**
  * Tests by the end of their name: `.gpu.test.ts` needs a GPU device and runs in Chromium, some of
  * it also in Node on Dawn; `.dawn.test.ts` runs on Dawn only; the rest runs in Node.
  */
 function testProjects() {
-  const common = { testTimeout: 120_000, hookTimeout: 120_000, maxWorkers: 2 };
+  const reports = process.env.FOVEA_COMPILATIONS ? ["test/support/compilations.ts"] : [];
+  const common = {
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+    maxWorkers: 2,
+    setupFiles: reports,
+    provide: { breadth: Boolean(process.env.FOVEA_BREADTH) },
+  };
   return [
     {
       extends: true as const,
@@ -62,7 +113,8 @@ function testProjects() {
           "test/api/errors.gpu.test.ts",
           "test/**/*.dawn.test.ts",
         ],
-        env: softwareVulkan(),
+        setupFiles: ["test/support/patience.mjs", ...reports],
+        env: { ...softwareVulkan(), ...KEPT_MEMORY },
       },
     },
     {
@@ -126,5 +178,7 @@ export default defineConfig(() => ({
     // load later.
     rolldownOptions: { output: { preserveModules: true, preserveModulesRoot: "src" } },
   },
-  test: process.env.VITEST ? { projects: testProjects() } : {},
+  test: process.env.VITEST
+    ? { projects: testProjects(), sequence: { sequencer: LongestFirst } }
+    : {},
 }));

@@ -1,7 +1,8 @@
 // `npm test`: every test of every project, and a closing line that counts them. A test that is
 // skipped is named with its reason, and more or fewer skips than expected are a failure: nothing
 // drops out of the suite silently.
-// `npm test -- --quick` runs a small part of them, for people who change something.
+// `npm test -- --quick` runs a small part of them, for people who change something;
+// `npm run test:breadth`, or FOVEA_BREADTH in the environment, runs sweeps in full.
 
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -51,7 +52,8 @@ const folder = mkdtempSync(join(tmpdir(), "fovea-test-"));
 const report = join(folder, "report.json");
 const vitest = join(root, "node_modules/vitest/vitest.mjs");
 const quick = process.argv.includes("--quick");
-const filters = quick ? QUICK : process.argv.slice(2);
+const breadth = process.argv.includes("--breadth") || Boolean(process.env.FOVEA_BREADTH);
+const filters = quick ? QUICK : process.argv.slice(2).filter((given) => given !== "--breadth");
 // Some tests are about what gets published; the quick ones are about the types instead.
 const build = spawnSync(
   "npm",
@@ -72,7 +74,11 @@ const { status } = spawnSync(
     `--outputFile.json=${report}`,
     ...filters,
   ],
-  { cwd: root, stdio: "inherit" },
+  {
+    cwd: root,
+    stdio: "inherit",
+    env: { ...process.env, FOVEA_BREADTH: breadth ? "1" : "" },
+  },
 );
 
 /** @type {[name: string, seconds: number][]} */
@@ -108,6 +114,7 @@ console.log("The slowest files, in seconds:");
 for (const [name, seconds] of files.sort((a, b) => b[1] - a[1]).slice(0, SLOWEST)) {
   console.log(`${seconds.toFixed(1).padStart(7)} ${name}`);
 }
+if (!breadth) console.log("Sweeps ran in part; `npm run test:breadth` runs them in full.");
 console.log(`npm test took ${((Date.now() - started) / 60_000).toFixed(1)} minutes`);
 console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`);
 process.exitCode = failed ? 1 : 0;

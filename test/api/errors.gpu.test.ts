@@ -344,7 +344,7 @@ describe("encode refuses, and records nothing,", () => {
     const output = both.view({ shape });
     const lse = both.view({ shape: [1, 2, 9], offset: 64 });
     await expectError(
-      () => attention(memory.q, memory.k, memory.v, { output, lse }),
+      () => attention(memory.q, memory.k, memory.v, { output, lse, ...small }),
       "overlap",
       "attention: output and lse overlap in their buffer (bindings start at multiples of 256 bytes).",
     );

@@ -21,6 +21,7 @@ import { normal } from "../../src/reference/random.ts";
 import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
+import { idle } from "../support/idle.ts";
 import { refusing } from "../support/refusing.ts";
 
 failOnGpuErrors();
@@ -29,8 +30,8 @@ const SHAPE = [1, 1, 4, 4];
 const GONE = "gone";
 
 /** A device that refuses every buffer with a label that ends in "gone", and what is alive on it. */
-async function setUp(more: (label: string) => boolean = () => false) {
-  const { device: real, buffers } = counted(await testDevice());
+async function setUp(more: (label: string) => boolean = () => false, of = idle) {
+  const { device: real, buffers } = counted(of(await testDevice()));
   const device = refusing(real, (label) => label.endsWith(GONE) || more(label));
   const make = (shape: readonly number[] = SHAPE, label = "t") => {
     const count = shape.reduce((product, size) => product * size, 1);
@@ -171,7 +172,7 @@ describe("memory refused", () => {
   });
 
   it("that is known too late for encode shows where the result is read, and of what is computed from it", async () => {
-    const { device, make, gone } = await setUp();
+    const { device, make, gone } = await setUp(undefined, (real) => real);
     const q = make();
     const output = make();
     const next = make();

@@ -10,18 +10,21 @@ import {
   decodeWorkgroupBytes,
 } from "../../src/kernels/decode.ts";
 import { normal } from "../../src/reference/random.ts";
+import { breadth } from "../support/breadth.ts";
 import { type Case, runCase, title } from "../support/cases.ts";
 import { failOnGpuErrors, overridden, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
+import { idle } from "../support/idle.ts";
 
 failOnGpuErrors();
 
-const SHAPES = DECODE_SHAPES.map(({ name }) => name);
-/**
- * Those whose kernels differ in how they get at scores: many quads differ from one in what comes
- * after.
- */
-const FORMS = ["decode-4-quad", "decode-16", "decode-64"];
+const ALL = DECODE_SHAPES.map(({ name }) => name);
+/** The shapes of software adapters, with barriers and without. */
+const TWO = ["decode-4-quad", "decode-16"];
+/** In tests of breadth those of GPUs, too: they share the keys among more lanes. */
+const SHAPES = [...TWO, ...breadth("decode-64", "decode-64-quad")];
+/** Many quads get at scores as one does, and differ in what comes after. */
+const FORMS = [...TWO, ...breadth("decode-64")];
 
 function cases(
   what: string,
@@ -40,20 +43,28 @@ function cases(
 
 // One kernel for each shape: two packed rows of head dim 16.
 const SMALL = { H: 2, Hkv: 1, M: 1, D: 16 };
-cases("keys", [
-  ...[1, 3, 15, 16, 17, 63, 64, 65, 127, 128, 129, 1021].map((N) => ({ ...SMALL, N })),
-  { ...SMALL, N: 0 },
-  { ...SMALL, B: 3, N: 300, kvLengths: [300, 0, 77], poison: true, causal: true },
-  // key heads that are neither the batch entry nor the query head
-  { ...SMALL, B: 2, H: 4, Hkv: 2, N: 70 },
-]);
+cases(
+  "keys",
+  [
+    ...[1, 3, 15, 16, 17, 63, 64, 65, 127, 128, 129, 1021].map((N) => ({ ...SMALL, N })),
+    { ...SMALL, N: 0 },
+    { ...SMALL, B: 3, N: 300, kvLengths: [300, 0, 77], poison: true, causal: true },
+    // key heads that are neither the batch entry nor the query head
+    { ...SMALL, B: 2, H: 4, Hkv: 2, N: 70 },
+  ],
+  ALL,
+);
 
-cases("splits of the keys", [
-  ...[1, 2, 3, 5, 100].map((kvSplits) => ({ ...SMALL, N: 700, kvSplits })),
-  { ...SMALL, B: 3, N: 700, kvSplits: 4, kvLengths: [700, 3, 65] },
-  { ...SMALL, N: 700, window: [300, 0], causal: true, kvSplits: 3, sinkTokens: 70 },
-  { ...SMALL, N: 2000, maxDispatchFlops: 1000 },
-]);
+cases(
+  "splits of the keys",
+  [
+    ...[1, 2, 3, 5, 100].map((kvSplits) => ({ ...SMALL, N: 700, kvSplits })),
+    { ...SMALL, B: 3, N: 700, kvSplits: 4, kvLengths: [700, 3, 65] },
+    { ...SMALL, N: 700, window: [300, 0], causal: true, kvSplits: 3, sinkTokens: 70 },
+    { ...SMALL, N: 2000, maxDispatchFlops: 1000 },
+  ],
+  ALL,
+);
 
 cases("few queries", [
   { H: 2, M: 2, N: 300, D: 16, causal: true },
@@ -246,7 +257,7 @@ describe("the choice", () => {
   });
 
   it("is the decode kernel for up to 16 queries, on software adapters with quads for up to 8, and states its workspace", async () => {
-    const device = await testDevice();
+    const device = idle(await testDevice());
     const tiled = overridden(device, { features: new Set() });
     const specs = (M: number) => ({ q: { shape: [1, 2, M, 16] }, k: { shape: [1, 1, 500, 16] } });
     const plan = (M: number, more = {}, on = device) =>
@@ -280,7 +291,7 @@ describe("the choice", () => {
 });
 
 it("splits the keys that a window leaves, and not those that nobody sees", async () => {
-  const device = await testDevice();
+  const device = idle(await testDevice());
   const rows = (heads: number, count: number) => ({ shape: [1, heads, count, 16] });
   const tokens = {
     q: rows(2, 1),

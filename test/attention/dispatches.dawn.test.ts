@@ -4,6 +4,7 @@
 import { expect, it } from "vitest";
 import { type AttentionProblem, planAttention } from "../../src/index.ts";
 import { failOnGpuErrors, overridden, testDevice } from "../support/device.ts";
+import { idle } from "../support/idle.ts";
 
 failOnGpuErrors();
 
@@ -27,7 +28,7 @@ it.each([
 ] as const)("%s", async (_, options, software, expected) => {
   const real = await testDevice();
   expect(real.adapterInfo.isFallbackAdapter ?? true).toBe(true);
-  const device = overridden(real, { adapterInfo: { isFallbackAdapter: software } });
+  const device = overridden(idle(real), { adapterInfo: { isFallbackAdapter: software } });
   const plan = await planAttention(device, { ...LONG, ...(options as Partial<AttentionProblem>) });
   expect(plan.dispatchCount).toBe(expected);
   plan.destroy();

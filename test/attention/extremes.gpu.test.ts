@@ -28,6 +28,9 @@ import { expectSameNaN, runTainted } from "../support/nan.ts";
 failOnGpuErrors();
 
 const SMALL = { H: 2, M: 9, N: 70, D: 8 } as const;
+/** Decode kernels of few rows compile faster; here, too, some rows see the last keys, and not all. */
+const FEW = { ...SMALL, M: 4, N: 67 } as const;
+const sizesOf = (variant: string) => (variant.startsWith("decode") ? FEW : SMALL);
 const MODIFIED = {
   softcap: 5,
   alibi: "H",
@@ -45,13 +48,22 @@ const VARIANTS = ["8x32", "8x4-quad", "decode-16", "decode-4-quad"] as const;
 
 describe("a NaN that a row sees makes it NaN, and no other row", () => {
   const plain = VARIANTS.flatMap((variant): Case[] => [
-    { ...SMALL, causal: true, rowMax: true, variant },
-    { ...SMALL, causal: true, rowMax: true, variant, scale: 100 }, // a key that is seen weighs 0
+    { ...sizesOf(variant), causal: true, rowMax: true, variant },
+    // a key that is seen weighs 0
+    { ...sizesOf(variant), causal: true, rowMax: true, variant, scale: 100 },
   ]);
   const cases: readonly Case[] = [
     ...plain,
-    ...["8x32", "8x4-quad", "decode-16"].map((variant) => ({ ...SMALL, ...MODIFIED, variant })),
-    ...["8x32", "decode-4-quad"].map((variant) => ({ ...SMALL, ...NORMALIZED, variant })),
+    ...["8x32", "8x4-quad", "decode-16"].map((variant) => ({
+      ...sizesOf(variant),
+      ...MODIFIED,
+      variant,
+    })),
+    ...["8x32", "decode-4-quad"].map((variant) => ({
+      ...sizesOf(variant),
+      ...NORMALIZED,
+      variant,
+    })),
     ...["8x32", "8x4-quad"].map(
       (variant) => ({ ...SMALL, similarity: { kind: "additive" }, variant }) as const,
     ),

@@ -12,6 +12,7 @@ import {
 import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
+import { idle } from "../support/idle.ts";
 
 failOnGpuErrors();
 
@@ -313,7 +314,7 @@ describe("a plan refuses", () => {
 
 describe("encode refuses", () => {
   it("other masks, biases and lengths than the plan was made for", async () => {
-    const device = await testDevice();
+    const device = idle(await testDevice());
     const used: Tensor[] = [];
     const make = (shape: number[], options?: TensorOptions) => {
       used.push(tensor(device, shape, options));

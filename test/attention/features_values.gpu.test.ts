@@ -2,6 +2,7 @@
 // corners, and in company.
 
 import { describe, it } from "vitest";
+import { breadth } from "../support/breadth.ts";
 import { type Case, runCase, title } from "../support/cases.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 
@@ -39,7 +40,7 @@ describe("chunks", () => {
     { M: 70, N: 100, attentionChunk: 64, window: [10, 10] },
     { M: 70, N: 200, window: [5, 0], sinkTokens: 4 },
     { M: 70, N: 200, window: [5, 0], sinkTokens: 64, causal: true }, // two whole tiles of sinks
-    { M: 130, N: 300, window: [20, 3], sinkTokens: 33, attentionChunk: 100 },
+    { M: 130, N: 250, window: [20, 3], sinkTokens: 33, attentionChunk: 100 },
     { M: 70, N: 100, window: [0, 0], sinkTokens: 500, queryOffset: -20 }, // more sinks than keys
     { M: 70, N: 100, window: [0, 0], sinkTokens: 3, queryOffset: 60 }, // windows past the last key
   ]);
@@ -124,7 +125,7 @@ describe("scores", () => {
     {
       H: 3,
       M: 70,
-      N: 300,
+      N: 250,
       relativeBias: { buckets: 32, bidirectional: false },
       causal: true,
       onGpu: true,
@@ -204,28 +205,31 @@ describe("everything at once", () => {
       ...company,
       variant: "64x64",
     },
-    {
-      H: 4,
-      Hkv: 2,
-      M: 131,
-      N: 190,
-      cuSeqlensQ: [0, 17, 17, 100, 131],
-      cuSeqlensKv: [0, 40, 55, 130, 190],
-      causal: true,
-      window: [30, 0],
-      sinkTokens: 5,
-      mask: { axes: "HMN", bits: true },
-      sinks: true,
-      variant: "64x64",
-    },
-    {
-      H: 2,
-      M: 200,
-      N: 300,
-      maskFunction: "dilated",
-      blockSize: [64, 128],
-      queryOffset: 11,
-      variant: "64x64",
-    },
   ]);
+  for (const variant of ["8x32", ...breadth("64x64")])
+    all([
+      {
+        H: 4,
+        Hkv: 2,
+        M: 131,
+        N: 190,
+        cuSeqlensQ: [0, 17, 17, 100, 131],
+        cuSeqlensKv: [0, 40, 55, 130, 190],
+        causal: true,
+        window: [30, 0],
+        sinkTokens: 5,
+        mask: { axes: "HMN", bits: true },
+        sinks: true,
+        variant,
+      },
+      {
+        H: 2,
+        M: 200,
+        N: 300,
+        maskFunction: "dilated",
+        blockSize: [64, 128],
+        queryOffset: 11,
+        variant,
+      },
+    ]);
 });

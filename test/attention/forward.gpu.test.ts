@@ -5,6 +5,7 @@ import { describe, expect, it } from "vitest";
 import { LADDER } from "../../bench/ladder.ts";
 import { attention, tensor } from "../../src/index.ts";
 import { normal } from "../../src/reference/random.ts";
+import { breadth } from "../support/breadth.ts";
 import { type Case, product, runCase, title } from "../support/cases.ts";
 import {
   failOnGpuErrors,
@@ -32,16 +33,16 @@ const LENGTHS: readonly (readonly [M: number, N: number])[] = [
   [65, 1],
   [97, 61],
   [61, 131],
-  [5, 509],
+  [9, 509], // with fewer queries a software adapter decodes
 ];
 
 describe("lengths", () => {
   all(LENGTHS.map(([M, N]) => ({ H: 2, M, N, D: 64 })));
   all([
-    { M: 3, N: 0, D: 64 },
+    { M: 9, N: 0, D: 64 },
     { M: 0, N: 3, D: 64 },
-    { B: 0, M: 3, N: 3, D: 64 },
-    { M: 7, N: 4099, D: 64 },
+    { B: 0, M: 9, N: 3, D: 64 },
+    { M: 9, N: 4099, D: 64 },
     { B: 5, H: 3, M: 17, N: 17, D: 64 },
   ]);
 });
@@ -52,8 +53,8 @@ describe("variants of the tile table", () => {
   for (const [variant, D] of [
     ["64x64", 64],
     ["64x32", 24],
-    ["64x32-wide", 64],
-    ["32x32", 64],
+    ["64x32-wide", 40],
+    ["32x32", 40],
     ["8x32", 40],
   ] as const) {
     all([
@@ -68,11 +69,10 @@ describe("variants of the tile table", () => {
 const HEAD_DIMS: readonly (readonly [D: number, Dv: number])[] = [
   [5, 7],
   [40, 40],
-  [80, 80],
   [128, 128],
   [64, 132],
   [8, 260],
-  [2048, 2048],
+  ...breadth<readonly [D: number, Dv: number]>([80, 80], [2048, 2048]),
 ];
 /** For the tile that compiles fastest: the loads of a row are the same text in all. */
 const MORE_HEAD_DIMS: typeof HEAD_DIMS = [
@@ -178,7 +178,7 @@ describe("devices", () => {
     const device = await plainDevice();
     expect(device.limits.maxComputeWorkgroupStorageSize).toBe(16384);
     for (const problem of [
-      { H: 2, M: 65, N: 97, D: 64, causal: true },
+      { H: 2, M: 65, N: 97, D: 8, causal: true },
       { H: 2, Hkv: 1, M: 65, N: 97, D: 256, causal: true },
     ]) {
       await runCase(device, problem);

@@ -76,7 +76,7 @@ describe("widths and accesses", () => {
 
 // Each feature beside others that its code does not meet; all of them together at the end.
 describe("features", () => {
-  const quads = { variant: "16x4-quad", D: 8 } as const;
+  const quads = { variant: "8x4-quad", D: 8 } as const;
   const cu = { cuSeqlensQ: [0, 17, 17, 60, 61], cuSeqlensKv: [0, 40, 55, 55, 90] };
   all([
     { ...quads, H: 4, Hkv: 2, M: 61, N: 90, ...cu, causal: true, rowMax: true },

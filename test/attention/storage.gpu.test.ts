@@ -4,6 +4,7 @@ import { describe, expect, it } from "vitest";
 import { bfloat16Bits, float16Bits } from "../../src/gpu/dtypes.ts";
 import { bfloat16Value } from "../../src/gpu/read.ts";
 import { attention, tensor } from "../../src/index.ts";
+import { breadth } from "../support/breadth.ts";
 import { type Case, runCase, title } from "../support/cases.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 
@@ -39,7 +40,7 @@ describe("storage", () => {
     { H: 2, M: 37, N: 70, D: 16, dtype: "f16", spread: 1e-4 }, // subnormal inputs
     { H: 2, M: 61, N: 90, D: 6, dtype: "f16", cuSeqlensQ: [0, 17, 61], cuSeqlensKv: [0, 50, 90] },
     // Tiles that are chosen for devices.
-    {
+    ...breadth<Case>({
       H: 2,
       M: 70,
       N: 70,
@@ -47,7 +48,7 @@ describe("storage", () => {
       dtype: ["f16", "bf16", "f16", "bf16"],
       causal: true,
       variant: "64x32",
-    },
+    }),
     {
       H: 2,
       M: 70,

@@ -42,8 +42,8 @@ interface Case extends SourceSpec {
 
 const VECTOR = Array.from(normal(3, 16));
 
-// The tile that compiles fastest, but for one case of each kind of place: those take what a
-// software adapter gets.
+// The tile that compiles fastest, but for one case of each kind of place: those have quads, as a
+// software adapter gets them.
 const SIZES = { B: 3, H: 4, Hkv: 2, D: 16, variant: "8x32" };
 const ROWS = { ...SIZES, capacity: 90, lengths: [70, 1, 33] };
 const CASES: readonly Case[] = [
@@ -63,7 +63,7 @@ const CASES: readonly Case[] = [
     pageSize: 16,
     M: 40,
     options: { causal: true },
-    variant: "64x32",
+    variant: "8x4-quad",
   },
   {
     name: "pages of 1",
@@ -93,7 +93,7 @@ const CASES: readonly Case[] = [
     sinkTokens: 4,
     M: 1,
     options: { causal: true, window: [30, 0], sinkTokens: 4 },
-    variant: "64x32",
+    variant: "8x4-quad",
   },
   {
     name: "a part of a ring",
@@ -105,7 +105,7 @@ const CASES: readonly Case[] = [
     sinkTokens: 4,
     M: 1,
     options: { causal: true, window: [20, 0], sinkTokens: 4 },
-    variant: "64x32",
+    variant: "8x4-quad",
   },
   {
     name: "bf16 in pages",
@@ -122,7 +122,7 @@ const CASES: readonly Case[] = [
     place: "rows",
     quantised: { bits: 8, groupK: 16, groupV: 16 },
     M: 40,
-    variant: "64x32",
+    variant: "8x4-quad",
   },
   {
     name: "int4 in groups, in pages",

@@ -5,6 +5,7 @@ import { type Browser, type BrowserContextOptions, chromium, type Page } from "p
 import { createServer, type ViteDevServer } from "vite";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { BROWSER_ARGS, browserPath } from "../../scripts/browser.mjs";
+import { breadth } from "../support/breadth.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 let server: ViteDevServer;
@@ -25,6 +26,8 @@ afterAll(async () => {
   await server?.close();
 });
 
+const PHONE = { width: 375, height: 667 };
+
 /** Opens the demo; anything that the page logs as an error fails the test. */
 async function visit(options: BrowserContextOptions, prepare?: (page: Page) => Promise<unknown>) {
   const page = await browser.newPage(options);
@@ -39,17 +42,12 @@ async function visit(options: BrowserContextOptions, prepare?: (page: Page) => P
 }
 
 describe("the demo", () => {
-  it.each([
+  it.each<[name: string, options: BrowserContextOptions]>([
     ["a desktop", { viewport: { width: 1280, height: 900 } }],
-    [
+    ...breadth<[name: string, options: BrowserContextOptions]>([
       "a phone",
-      {
-        viewport: { width: 375, height: 667 },
-        isMobile: true,
-        hasTouch: true,
-        deviceScaleFactor: 2,
-      },
-    ],
+      { viewport: PHONE, isMobile: true, hasTouch: true, deviceScaleFactor: 2 },
+    ]),
   ])("climbs the ladder on %s", async (name, options) => {
     const { page, errors } = await visit(options);
     await page.getByText("a software adapter on the CPU").waitFor();
@@ -66,10 +64,13 @@ describe("the demo", () => {
     expect(await rows.last().textContent()).toMatch(/^4 forwarda 2-D register tile.*0 B$/);
     expect(await page.locator("#plot svg rect").count()).toBe(4);
     expect(await page.locator("#footnote").innerText()).toContain("256 of 256 rows");
-    // The page itself never scrolls sideways; the table does.
-    expect(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth)).toBe(
-      true,
-    );
+    // The page itself never scrolls sideways, in a narrow window either; the table does.
+    for (const viewport of [PHONE, options.viewport]) {
+      if (viewport) await page.setViewportSize(viewport);
+      expect(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth)).toBe(
+        true,
+      );
+    }
     if (process.env.FOVEA_SCREENSHOTS) {
       await page.screenshot({
         path: join(process.env.FOVEA_SCREENSHOTS, `${name.replace(" ", "-")}.png`),

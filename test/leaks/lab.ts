@@ -11,7 +11,7 @@ import {
 } from "../../src/index.ts";
 import { normal } from "../../src/reference/random.ts";
 import { counted } from "../support/counted.ts";
-import { overridden } from "../support/overridden.ts";
+import { idle } from "../support/idle.ts";
 import { refusing } from "../support/refusal.ts";
 
 interface Destroyable {
@@ -126,13 +126,4 @@ export function runPlan<Bindings>(
   plan.encode(encoder, bindings);
   device.queue.submit([encoder.finish()]);
   plan.destroy();
-}
-
-/** The device with kernels that bind what they are made to bind and do nothing. */
-export function idle(real: GPUDevice): GPUDevice {
-  const code = "@compute @workgroup_size(1) fn main() {}";
-  return overridden(real, {
-    createShaderModule: ({ label = "" }: GPUShaderModuleDescriptor) =>
-      real.createShaderModule({ label, code }),
-  });
 }

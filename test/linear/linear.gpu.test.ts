@@ -22,6 +22,7 @@ import {
   withLimits,
 } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
+import { idle } from "../support/idle.ts";
 
 failOnGpuErrors();
 
@@ -252,7 +253,7 @@ const make = (device: GPUDevice, seed: number, shape: readonly number[]) =>
 
 describe("what goes wrong at a run", () => {
   it("is said before anything is recorded, and leaves nothing behind", async () => {
-    const { device, buffers } = counted(await testDevice());
+    const { device, buffers } = counted(idle(await testDevice()));
     const [Q, K, V] = [q, k, v].map(({ shape }, seed) => make(device, seed + 1, shape));
     const [S, Z] = [state, normalizer].map(({ shape }) => tensor(device, shape));
     const before = buffers();
@@ -377,7 +378,7 @@ describe("decoding", () => {
   });
 
   it("runs token by token where that is faster: few tokens, or narrow heads on a software adapter", async () => {
-    const device = await testDevice();
+    const device = idle(await testDevice());
     const { vendor, architecture, description } = device.adapterInfo;
     const hardware = overridden(device, { adapterInfo: { vendor, architecture, description } });
     const kernel = async (on: GPUDevice, N: number, D: number) => {
@@ -398,7 +399,7 @@ describe("decoding", () => {
   });
 
   it("keeps memory and dispatches bounded while the tokens grow", async () => {
-    const device = await testDevice();
+    const device = idle(await testDevice());
     const planned = (N: number) => {
       const shape = [1, 8, N, 64];
       const problem = { q: { shape }, k: { shape }, v: { shape }, causal: true };

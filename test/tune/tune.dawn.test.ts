@@ -16,6 +16,7 @@ import { clearlyFaster } from "../../src/tune/trial.ts";
 import { counted } from "../support/counted.ts";
 import { failOnGpuErrors, overridden, testDevice } from "../support/device.ts";
 import { expectError } from "../support/errors.ts";
+import { idle } from "../support/idle.ts";
 
 failOnGpuErrors();
 
@@ -157,7 +158,7 @@ describe("tune", () => {
   });
 
   it("tries splits of the keys, and plans take what it found from JSON", async () => {
-    const device = await testDevice();
+    const device = idle(await testDevice());
     const splits = 2 * 600; // workgroups, if each took a key of a head
     script = (_, workgroups) => 10 / Math.min(workgroups, splits);
     const tuned = await tune(device, TOKEN, { variants: [] });
@@ -182,7 +183,7 @@ describe("tune", () => {
   });
 
   it("tries no splits that have fewer than 16 keys", async () => {
-    const device = await testDevice();
+    const device = idle(await testDevice());
     script = () => 1;
     const few = { ...TOKEN, k: rows(2, 32), v: rows(2, 32) };
     const { candidates } = await tune(device, few, { variants: [] });
@@ -257,7 +258,7 @@ describe("tune", () => {
   });
 
   it("is for its adapter and its problem only", async () => {
-    const device = await testDevice();
+    const device = idle(await testDevice());
     script = () => 1;
     const tuned = await tune(device, PREFILL, { variants: [] });
     const plan = (problem: object, on = device) =>
@@ -295,7 +296,7 @@ describe("tune", () => {
 
 describe("prewarm", () => {
   it("compiles each kernel once, keeps nothing else, and plans find all of it", async () => {
-    const { device, count, buffers } = counted(await testDevice());
+    const { device, count, buffers } = counted(idle(await testDevice()));
     const small = { ...PREFILL, variant: "8x32" };
     // Rows of more than 256 keys have a kernel that keeps the digits of long sums.
     await prewarm(device, [small, { ...small, ...TOKEN }, small]);
@@ -309,7 +310,7 @@ describe("prewarm", () => {
   });
 
   it("names the problem that it can't compile, and compiles the others", async () => {
-    const { device, count, buffers } = counted(await testDevice());
+    const { device, count, buffers } = counted(idle(await testDevice()));
     const wrong = { ...PREFILL, k: rows(2, 50), v: rows(2, 51) };
     await expectError(
       () => prewarm(device, [{ ...PREFILL, variant: "8x32" }, wrong]),
