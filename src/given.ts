@@ -5,7 +5,7 @@
 import { FoveaError, reading, show } from "./errors.ts";
 
 /** The typed arrays that stand for lists of numbers. */
-type NumberArray =
+export type NumberArray =
   | Int8Array
   | Uint8Array
   | Uint8ClampedArray

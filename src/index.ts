@@ -68,6 +68,7 @@ export type { CapturedNumber } from "./functions/captures.ts";
 export { allOf, anyOf } from "./functions/combine.ts";
 export { createBlockMask } from "./functions/create_block_mask.ts";
 export {
+  type FunctionOptions,
   maskFunction,
   probabilityFunction,
   scoreFunction,
@@ -89,7 +90,7 @@ export {
   type T5Table,
   t5Score,
 } from "./functions/scores.ts";
-export type { Numbers } from "./given.ts";
+export type { NumberArray, Numbers } from "./given.ts";
 export {
   deviceDescriptor,
   type RequestDeviceOptions,
@@ -221,7 +222,11 @@ export type {
 } from "./positions/encoding_problem.ts";
 export type { PositionOptions } from "./positions/positions.ts";
 export { planRotary, RotaryPlan, type RotaryRunOptions, rotary } from "./positions/rotary.ts";
-export { type RotaryOptions, rotaryFrequencies } from "./positions/rotary_options.ts";
+export {
+  type RotaryFrequencies,
+  type RotaryOptions,
+  rotaryFrequencies,
+} from "./positions/rotary_options.ts";
 export type { RotaryBindings, RotaryProblem } from "./positions/rotary_problem.ts";
 export type { RotaryScaling } from "./positions/rotary_scaling_options.ts";
 export { type SinusoidalOptions, sinusoidalPositions } from "./positions/sinusoidal.ts";

@@ -26,7 +26,7 @@ import type { ResolvedScores } from "./resolved.ts";
  * masks, -Infinity where the query does not see the key; `"probabilities"` after the softmax, sinks
  * included in the denominator, 0 there.
  */
-export type WeightsStage = (typeof STAGES)[number];
+export type WeightsStage = "raw" | "capped" | "scores" | "probabilities";
 
 /** Whose scores are asked for. */
 export interface Chosen {

@@ -44,7 +44,8 @@ const GIVEN: readonly string[] = ["Position", "HIDDEN"];
 /** As many bindings are kept free for each function. */
 const MOST_CAPTURES = 64;
 
-interface FunctionOptions {
+/** What a function of scores, masks or probabilities is made with, beside its text. */
+export interface FunctionOptions {
   /** Default none. */
   readonly captures?: Captures;
   /** Name in messages, where a file name would stand. Default `"score function"` and so on. */

@@ -5,8 +5,8 @@ import type { PerBatch } from "../plan/specs.ts";
 import type { Layout, TensorSpec } from "../types.ts";
 
 /** How a token changes the state, by the names of ONNX LinearAttention-27. */
-export type UpdateRule = (typeof UPDATE_RULES)[number];
-export const UPDATE_RULES = ["linear", "gated", "delta", "gated_delta"] as const;
+export type UpdateRule = "linear" | "gated" | "delta" | "gated_delta";
+export const UPDATE_RULES: readonly UpdateRule[] = ["linear", "gated", "delta", "gated_delta"];
 
 /** What linear attention computes, beside its tensors. */
 export interface LinearAttentionSettings {

@@ -3,7 +3,6 @@
 import { check, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
 import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
-import type { ActivationModule } from "../kernels/pointwise.ts";
 import type { Caller } from "../plan/operation.ts";
 import { checkedSpec, expectApart, FLOATS, type ResolvedSpec } from "../plan/specs.ts";
 import type { TensorSpec } from "../types.ts";
@@ -12,7 +11,7 @@ import type { TensorSpec } from "../types.ts";
  * What is done to each sum: `"gelu"`, x Phi(x) by erf; `"gelu-tanh"`, 0.5 x (1 + tanh(sqrt(2 / pi)
  * (x + 0.044715 x^3))).
  */
-export type Activation = ActivationModule;
+export type Activation = "gelu" | "gelu-tanh";
 
 /**
  * The pointwise operation that a plan is made for. Shapes and strides are fixed by the plan; memory

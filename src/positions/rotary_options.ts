@@ -56,13 +56,18 @@ export const ROTARY_OPTIONS: OptionNames<RotaryOptions> = {
 };
 
 /** A checked rotary embedding. */
-export interface ResolvedRotary {
+export interface ResolvedRotary extends RotaryFrequencies {
   readonly rotaryDim: number;
   readonly interleaved: boolean;
   readonly sections?: readonly [t: number, h: number, w: number];
   readonly sectionsInterleaved: boolean;
-  /** Radians a position, for each pair. */
+}
+
+/** What {@link rotaryFrequencies} gives. */
+export interface RotaryFrequencies {
+  /** Radians a position, for each of the R / 2 pairs. */
   readonly frequencies: Float64Array;
+  /** Factor of cos and sin. */
   readonly attentionFactor: number;
 }
 
@@ -80,7 +85,7 @@ export interface ResolvedRotary {
 export function rotaryFrequencies(
   rotaryDim: number,
   given: Pick<RotaryOptions, "base" | "scaling" | "frequencies" | "attentionFactor"> = {},
-): Pick<ResolvedRotary, "frequencies" | "attentionFactor"> {
+): RotaryFrequencies {
   const { base, scaling, frequencies: own, attentionFactor: factor } = ROTARY_OPTIONS;
   const names = { base, scaling, frequencies: own, attentionFactor: factor };
   const options = takeOptions("rotaryFrequencies", given, names);

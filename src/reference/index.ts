@@ -26,6 +26,7 @@ export {
 } from "./multi_head.ts";
 export { layerNorm, type ReferenceLayerNormOptions, softmaxAlong } from "./normalise.ts";
 export type {
+  ReferenceColumns,
   ReferenceOptions,
   ReferencePosition,
   ReferenceRelativeBias,

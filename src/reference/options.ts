@@ -37,7 +37,7 @@ export interface ReferenceRelativeBias {
 }
 
 /** Numbers of all columns [D], or of each head and column [H, D]. */
-type ReferenceColumns = ArrayLike<number>;
+export type ReferenceColumns = ArrayLike<number>;
 
 /** What stands for q.k: see `Similarity` of the engine. */
 export type ReferenceSimilarity =

@@ -20,9 +20,10 @@ import { pastLength, writePresent } from "./past_present.ts";
 /**
  * com.microsoft Attention: the projection of q, k and v, and attention, as in BERT
  * (`unidirectional: 0`) and GPT-2 (1). input [B, S, in], weights [in, q + k + v], bias [q + k + v];
- * mask_index as {@link paddingMask} has it, a finite `mask_filter_value` (default -10000) added
- * where it masks; past [2, B, H, P, D], to which present [2, B, H, P + S, D] adds the new keys and
- * values; attention_bias [B or 1, H or 1, S, P + S]. Output [B, S, v].
+ * mask_index, by its shape: ends of the keys [B], ends and begins [2B], lengths and the
+ * starts of padded rows [3B + 2], keys [B, T] or scores [B, S, T], a finite `mask_filter_value`
+ * (default -10000) added where it masks; past [2, B, H, P, D], to which present [2, B, H, P + S, D]
+ * adds the new keys and values; attention_bias [B or 1, H or 1, S, P + S]. Output [B, S, v].
  *
  * With `past_present_share_buffer`, past is [2, B, H, most tokens, D], of which
  * `past_sequence_length` count: new rows are written into it, and present is past itself. With

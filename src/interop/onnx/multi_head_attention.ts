@@ -23,8 +23,9 @@ import { pastLength, writePresent } from "./past_present.ts";
  * com.microsoft MultiHeadAttention: attention of projected inputs. query [B, S, H * D] with key [B,
  * L, H * D] and value [B, L, H * Dv], or with packed keys and values [B, L, H, 2, D], or with key
  * and value [B, H, L, D] of cross attention; or a packed query [B, S, H, 3, D] alone. bias [H * D +
- * H * D + H * Dv] is added to q, k and v; key_padding_mask as {@link paddingMask} has it,
- * `mask_filter_value` (default -10000) added where it masks; attention_bias
+ * H * D + H * Dv] is added to q, k and v; key_padding_mask, by its shape as mask_index of
+ * {@link MicrosoftAttention}, `mask_filter_value` (default -10000) added where it masks;
+ * attention_bias
  * [B or 1, H or 1, S, P + L]; past_key and past_value [B, H, P, D], to which present_key and
  * present_value add the new ones, also to key and value [B, H, L, D]. With `unidirectional` the
  * last query stands at the last key. Output [B, S, H * Dv]; qk [B, H, S, P + L] are the scores
