@@ -43,25 +43,15 @@ export function tunedChoice(
 const powerOfTwo = (length: number) => (length <= 1 ? length : 2 ** Math.ceil(Math.log2(length)));
 
 /**
- * The order of the words of options in the names of problems, which applications keep; those of
- * other options follow.
+ * The first words of options in the names of problems, which applications keep: those of other
+ * options follow in the order of descriptors.
  */
-const WORDS = [
-  "similarity",
-  "temperature",
-  "softcap",
-  "bias",
-  "mask",
-  "dropout",
-  "scoreFunction",
-  "maskFunction",
-  "blockMask",
-];
+const FIRST_WORDS = ["similarity", "temperature", "softcap", "bias", "mask"];
 
 /** What the options of a problem are called, but for those whose tables say it. */
 function wordsOf(options: readonly PresentOption[]): string[] {
   const placeOf = ({ name }: PresentOption) =>
-    WORDS.includes(name) ? WORDS.indexOf(name) : WORDS.length;
+    FIRST_WORDS.includes(name) ? FIRST_WORDS.indexOf(name) : FIRST_WORDS.length;
   return [...options]
     .sort((a, b) => placeOf(a) - placeOf(b))
     .flatMap(({ name, word, tables }) => word ?? (tables ? [] : name));

@@ -24,7 +24,7 @@ export type SpokenFor =
 
 /**
  * The descriptor of every other option. Options are checked in this order, and their tables lie in
- * it.
+ * it. Names of problems, which applications keep with what tuning found, follow it: add at the end.
  */
 const DESCRIPTORS = {
   qLengths: ENTRIES,

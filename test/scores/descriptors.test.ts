@@ -2,8 +2,9 @@
 // it knows.
 
 import { describe, expect, it } from "vitest";
+import { assemblePlan } from "../../src/attention/assemble.ts";
 import type { AttentionBindings } from "../../src/attention/bindings.ts";
-import { preparePlan } from "../../src/attention/plan_attention.ts";
+import { chooseKernels, preparePlan } from "../../src/attention/plan_attention.ts";
 import type { TakenProblem } from "../../src/attention/problem.ts";
 import { problemName } from "../../src/attention/tuned.ts";
 import {
@@ -115,15 +116,32 @@ const examples = Object.entries<readonly Example[]>(EXAMPLES).flatMap(([name, li
   list.map((example, index) => ({ name, number: index + 1, ...example })),
 );
 
-/** The plan of a problem with these options, and the texts of its kernels. */
+/**
+ * A problem with these options, the texts of its main kernels, what those would be if its options
+ * filled no slots, and the texts of all of its kernels.
+ */
 async function planned({ options, batch = B }: Pick<Example, "options" | "batch">) {
   const texts: string[] = [];
+  const bare: string[] = [];
+  const all: string[] = [];
+  const own = nowhere(all);
   const make = ({ shape }: typeof q) => ({ shape: [batch, ...shape.slice(1)] });
-  const own = nowhere(texts);
   const scores = typeof options === "function" ? options(own) : options;
   const problem = { q: make(q), k: make(k), v: make(k), ...scores } as TakenProblem;
-  const { resolved } = await preparePlan(own, problem);
-  return { resolved, text: texts.join("\n") };
+  const { resolved } = await assemblePlan(own, problem, async (checked) => {
+    const kernels = await chooseKernels(own, checked);
+    const filled = checked.options.flatMap(({ slots = {} }) => Object.keys(slots));
+    const stagesOf = async (slots: SlotChoice) => {
+      const rest = Object.entries(slots).filter(([slot]) => !filled.includes(slot));
+      const without = await kernels.stagesOf(Object.fromEntries(rest) as unknown as SlotChoice);
+      const stages = await kernels.stagesOf(slots);
+      bare.push(...without.map(({ source }) => source.code));
+      texts.push(...stages.map(({ source }) => source.code));
+      return stages;
+    };
+    return { ...kernels, stagesOf };
+  });
+  return { resolved, texts, bare, all };
 }
 
 /** The members of the uniform that an option gives, and those that say where its tables lie. */
@@ -141,10 +159,15 @@ describe.each(examples)("$name, example $number", ({ options, keeps, batch = B }
     expect(resolved.options.map((option) => option.keeps)).toEqual([keeps]);
   });
 
-  it("changes the text of the kernels, which read what it has in the uniform", async () => {
-    const { resolved, text } = await plan;
-    expect(text).not.toBe((await plain).text);
-    const read = new Set([...text.matchAll(/\bparams\.(\w+)/g)].map(([, member]) => member));
+  it("changes the text of every kernel, whatever else does", async () => {
+    const { texts, bare } = await plan;
+    expect(texts.length).toBeGreaterThan(0);
+    for (const [index, text] of texts.entries()) expect(text).not.toBe(bare[index]);
+  });
+
+  it("has members of the uniform that kernels read", async () => {
+    const { resolved, all } = await plan;
+    const read = new Set([...all.join("\n").matchAll(/\bparams\.(\w+)/g)].map(([, name]) => name));
     for (const member of resolved.options.flatMap(membersOf)) {
       expect(PARAMS.has(member), member).toBe(true);
       if (!member.startsWith("cu_") || batch === 1) expect(read, member).toContain(member);
