@@ -9,27 +9,29 @@ import type { Access } from "./slots.ts";
 
 const NOT_READ = { name: "variants/query_none.wesl", text: queryNone };
 
-/** A tensor that a kernel reads. */
-interface NamedTensor {
-  readonly name: string;
-  readonly binding: number;
-  /** Undefined for a tensor that there is not: it is all zeros. */
-  readonly access: Access | undefined;
-}
-
-/** A slot that gives `load_NAME` and `start_of_NAME`. */
-export function namedSlot(slot: string, { name, binding, access }: NamedTensor): ModuleMap {
+/**
+ * The slot of a tensor that a kernel reads: it gives `load_NAME` and `start_of_NAME`, and all zeros
+ * for a tensor that there is not.
+ */
+export function namedSlot(
+  slot: string,
+  name: string,
+  binding: number,
+  access: Access | undefined,
+): ModuleMap {
   const module = access ? queryModule(access) : NOT_READ;
-  const text = asOperand(name, binding, module.text);
-  return { [`package::slots::${slot}`]: { name: `${module.name} as ${name}`, text } };
+  return slotOf(slot, `${module.name} as ${name}`, asOperand(name, binding, module.text));
 }
 
 /** The same for a kernel that works in place: the slot reads what the output holds. */
 export function namedSlotInPlace(slot: string, name: string, access: Access): ModuleMap {
-  const module = queryModule(access);
-  const text = asOperand(name, 0, asOutput(module.text));
-  return { [`package::slots::${slot}`]: { name: `${module.name} as ${name}`, text } };
+  const { name: file, text } = queryModule(access);
+  return slotOf(slot, `${file} as ${name}`, asOperand(name, 0, asOutput(text)));
 }
+
+const slotOf = (slot: string, name: string, text: string): ModuleMap => ({
+  [`package::slots::${slot}`]: { name, text },
+});
 
 /** Which tensors are bf16: constants of a config, by the tensors' names. */
 export const bf16Constants = (
