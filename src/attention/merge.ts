@@ -71,7 +71,6 @@ const MERGE = operation<MergeProblem, MergeBindings, ResolvedMerge, Partial>({
     const named = new Map(operands.map((operand) => [operand.name, operand]));
     return {
       bindable: new Set<keyof MergeBindings>(["partials", "output", "lse"]),
-      others: [],
       boundBy: (bindings, name) => named.get(name)?.pick(bindings),
       check(bindings) {
         const given = bindings.partials?.length ?? partials;
@@ -81,7 +80,6 @@ const MERGE = operation<MergeProblem, MergeBindings, ResolvedMerge, Partial>({
           () => `${label}: the plan merges ${partials} partials, got ${given}.`,
         );
       },
-      before: () => undefined,
     };
   },
 });

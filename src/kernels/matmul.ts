@@ -169,9 +169,9 @@ export function matmulModules(spec: MatmulSpecialisation): ModuleMap {
     "package::lib::params": matmulParams,
     "package::lib::quad": quad,
     [matmulRoot(tile)]: tile.form === "tiles" ? matmul : matmulRows,
-    ...namedSlot("matmul_source", { name: "source", binding: 1, access: x }),
-    ...namedSlot("matmul_weight", { name: "weight", binding: 2, access: weight }),
-    ...namedSlot("matmul_bias", { name: "bias", binding: 3, access: bias }),
+    ...namedSlot("matmul_source", "source", 1, x),
+    ...namedSlot("matmul_weight", "weight", 2, weight),
+    ...namedSlot("matmul_bias", "bias", 3, bias),
     "package::slots::output": outputModule(y),
     ...constantsModule("config", matmulConfig, {
       LANES_Y: LANES[tile.form].y,

@@ -2,40 +2,34 @@
 // names, and the constants that they ask for.
 
 import queryNone from "../../shaders/variants/query_none.wesl?raw";
-import type { ModuleMap } from "../shader/link.ts";
+import type { ModuleMap, ModuleSource, Renames } from "../shader/link.ts";
 import { asNoRows, asOperand, asOutput } from "../shader/renames.ts";
 import { type Access, isBf16 } from "./access.ts";
 import { queryModule } from "./slot_modules.ts";
 
 const NOT_READ = { name: "variants/query_none.wesl", text: queryNone };
 
-/** A tensor that a kernel reads. */
-interface NamedTensor {
-  readonly name: string;
-  readonly binding: number;
-  /** Undefined for a tensor that there is not: it is all zeros. */
-  readonly access: Access | undefined;
-}
-
-/** A slot that gives `load_NAME` and `start_of_NAME`. */
-export function namedSlot(slot: string, { name, binding, access }: NamedTensor): ModuleMap {
-  const module = access
-    ? { ...queryModule(access), rename: asOperand(name, binding) }
-    : { ...NOT_READ, rename: asNoRows("load_q", name) };
-  return { [`package::slots::${slot}`]: { ...module, name: `${module.name} as ${name}` } };
-}
+/**
+ * The slot of a tensor that a kernel reads: it gives `load_NAME` and `start_of_NAME`, and all zeros
+ * for a tensor that there is not.
+ */
+export const namedSlot = (
+  slot: string,
+  name: string,
+  binding: number,
+  access: Access | undefined,
+): ModuleMap =>
+  access
+    ? slotOf(slot, name, queryModule(access), asOperand(name, binding))
+    : slotOf(slot, name, NOT_READ, asNoRows("load_q", name));
 
 /** The same for a kernel that works in place: the slot reads what the output holds. */
-export function namedSlotInPlace(slot: string, name: string, access: Access): ModuleMap {
-  const module = queryModule(access);
-  return {
-    [`package::slots::${slot}`]: {
-      ...module,
-      name: `${module.name} as ${name}`,
-      rename: asOutput(name),
-    },
-  };
-}
+export const namedSlotInPlace = (slot: string, name: string, access: Access): ModuleMap =>
+  slotOf(slot, name, queryModule(access), asOutput(name));
+
+const slotOf = (slot: string, as: string, module: ModuleSource, rename: Renames): ModuleMap => ({
+  [`package::slots::${slot}`]: { ...module, name: `${module.name} as ${as}`, rename },
+});
 
 /** Which tensors are bf16: constants of a config, by the tensors' names. */
 export const bf16Constants = (

@@ -44,8 +44,8 @@ export function encodingModules(spec: EncodingSpecialisation): ModuleMap {
     "package::position_encoding": positionEncoding,
     ...(x === "in place"
       ? namedSlotInPlace("source", "source", o)
-      : namedSlot("source", { name: "source", binding: 1, access: read })),
-    ...namedSlot("table", { name: "table", binding: 2, access: table }),
+      : namedSlot("source", "source", 1, read)),
+    ...namedSlot("table", "table", 2, table),
     "package::slots::output": outputModule(o),
     ...constantsModule("config", positionConfig, {
       HEAD_DIM: width,

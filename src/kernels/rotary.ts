@@ -55,7 +55,7 @@ export function rotaryKernelModules({
     "package::rotary": rotary,
     ...(choice.inPlace
       ? namedSlotInPlace("source", "source", o)
-      : namedSlot("source", { name: "source", binding: 1, access: x })),
+      : namedSlot("source", "source", 1, x)),
     "package::slots::output": outputModule(o),
     ...constantsModule("config", positionConfig, {
       HEAD_DIM: headDim,

@@ -16,7 +16,7 @@ import {
 import type { UniformValues } from "../kernels/uniform.ts";
 import { resolveMemory } from "../plan/broadcast.ts";
 import { memoryOf } from "../plan/operand_checks.ts";
-import { Plan } from "../plan/plan.ts";
+import { Plan, plainHooks } from "../plan/plan.ts";
 import { checkedSpec, type ResolvedSpec } from "../plan/specs.ts";
 import { planTensors } from "../plan/tensors.ts";
 import { UNIFORM_STRIDE } from "../plan/work.ts";
@@ -171,6 +171,7 @@ export async function prepareMasks(
       params,
       numbers: new Map(),
       owned,
+      hooks: plainHooks(operands),
     });
     const allocated = settle([done, ...memoryOf(operands)]);
     allocated.catch(() => plan.destroy());

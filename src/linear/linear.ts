@@ -81,11 +81,7 @@ const LINEAR = operation<
     presentState: specs.get("presentState"),
     presentNormalizer: specs.get("presentNormalizer"),
   }),
-  hooks: linearHooks,
-  facts: ({ chunked }, owned) => ({
-    kernel: chunked ? "linear chunked" : "linear recurrent",
-    workspaceBytes: owned.reduce((bytes, { size }) => bytes + 4 * size, 0),
-  }),
+  hooks: (resolved, { owned }) => linearHooks(resolved, owned),
 });
 
 function kernel(resolved: ResolvedLinear, caller: Caller, operands: Operands): Stage[] {
@@ -100,13 +96,17 @@ function kernel(resolved: ResolvedLinear, caller: Caller, operands: Operands): S
     next_normalizer: "nextNormalizer",
     ...places,
   };
-  const stages = steps.map(({ kernel, names, workgroups, params }): Stage => {
-    const values = { ...params, workgroups };
+  const firsts = new Map<string, number>();
+  const stages = steps.map(({ kernel, names, workgroups, params }, index): Stage => {
+    const key = JSON.stringify([kernel, names]);
+    const boundLike = firsts.get(key);
+    if (boundLike === undefined) firsts.set(key, index);
     return {
       source: linearKernel(kernel, spec),
       names: { ...shared, ...names },
-      params: { struct: LINEAR_PARAMS, values },
+      params: { struct: LINEAR_PARAMS, values: { ...params, workgroups } },
       workgroups,
+      boundLike,
     };
   });
   for (const { bindings } of new Set(stages.map(({ source }) => source)))

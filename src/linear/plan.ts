@@ -31,18 +31,17 @@ export type LinearAttentionPlan = Plan<LinearAttentionBindings>;
 export const LinearAttentionPlan = Plan;
 
 /** What linear attention does with its bindings: no tensor of the plan's own is one of them. */
-export function linearHooks({
-  specs,
-  lengths,
-}: ResolvedLinear): PlanHooks<LinearAttentionBindings> {
+export function linearHooks(
+  { specs, lengths, chunked }: ResolvedLinear,
+  owned: readonly Tensor[],
+): PlanHooks<LinearAttentionBindings> {
   const bindable = new Set<string>(specs.keys());
   if (lengths === "bound") bindable.add("kvLengths");
   return {
+    kernel: chunked ? "linear chunked" : "linear recurrent",
+    workspaceBytes: owned.reduce((bytes, { size }) => bytes + 4 * size, 0),
     bindable,
-    others: [],
     boundBy: (bindings, name) =>
       (bindable.has(name) && bindings[name as LinearTensor]) || undefined,
-    check() {},
-    before: () => undefined,
   };
 }

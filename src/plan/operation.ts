@@ -7,12 +7,12 @@ import { compileKernel } from "../gpu/pipelines.ts";
 import type { UniformStruct, UniformValues } from "../kernels/uniform.ts";
 import type { KernelSource } from "../types.ts";
 import type { Operands } from "./operand.ts";
-import { bindableOf, memoryOf } from "./operand_checks.ts";
-import { Plan, type PlanFacts, type PlanHooks } from "./plan.ts";
+import { memoryOf } from "./operand_checks.ts";
+import { Plan, type PlanHooks, plainHooks } from "./plan.ts";
 import { RUN_OPTIONS, type RunOptions, runOnce } from "./run.ts";
 import type { ResolvedSpec } from "./specs.ts";
 import { type PlanTensors, planTensors } from "./tensors.ts";
-import { cutWork, type Dispatch, UNIFORM_STRIDE, wholeGrid } from "./work.ts";
+import { cutWork, UNIFORM_STRIDE, wholeGrid } from "./work.ts";
 
 /** Who asks for a plan: what its errors and GPU objects are named after, and where it will run. */
 export interface Caller {
@@ -33,6 +33,8 @@ export interface Stage {
    * never cut.
    */
   readonly flops?: readonly [each: number, most: number];
+  /** A stage before it, by its index, that binds the same tensors to the same kernel. */
+  readonly boundLike?: number | undefined;
 }
 
 /** How an operation is declared. */
@@ -49,10 +51,8 @@ export interface OperationDefinition<Problem, Bindings, Resolved, Results> {
   kernel(resolved: Resolved, caller: Caller, operands: Operands): Stage | readonly Stage[];
   /** What the results look like, by the names of their operands. */
   results(resolved: Resolved): { readonly [Name in keyof Results]?: ResolvedSpec | undefined };
-  /** What it does with bindings beyond taking each tensor by its name. */
-  hooks?(resolved: Resolved, caller: Caller): PlanHooks<Bindings>;
-  /** What its plan tells of itself, if not what plans tell by default. */
-  facts?(resolved: Resolved, owned: PlanTensors["owned"]): PlanFacts;
+  /** What it does with bindings. Default: it takes each tensor by its name. */
+  hooks?(resolved: Resolved, made: Caller & Pick<PlanTensors, "owned">): PlanHooks<Bindings>;
 }
 
 /** One run of a problem that is not planned for more. */
@@ -104,16 +104,40 @@ export function operation<
     const caller = { label, device };
     checkDevice(device);
     const resolved = definition.resolve(problem, caller);
-    const tensors = planTensors(device, label, (into) =>
+    const { operands, owned } = planTensors(device, label, (into) =>
       definition.tensors(into, resolved, problem, caller),
     );
-    const { operands, owned } = tensors;
-    const planned = await planStages<Bindings>(caller, tensors, () => ({
-      stages: [definition.kernel(resolved, caller, operands)].flat(),
-      hooks: definition.hooks?.(resolved, caller),
-      facts: definition.facts?.(resolved, owned),
-    }));
-    return { ...planned, resolved };
+    // Whatever fails from here on, the memory that the plan owns is freed.
+    try {
+      const hooks = definition.hooks?.(resolved, { ...caller, owned }) ?? plainHooks(operands);
+      const stages = [definition.kernel(resolved, caller, operands)].flat();
+      // Kernels that write no element never run, and those of no row or column need not compile.
+      const writes = [...operands].some(
+        ([name, { written, spec }]) =>
+          written && hooks.bindable.has(name) && !spec.shape.includes(0),
+      );
+      const compiled = await Promise.all(
+        writes ? stages.map(({ source }) => compileKernel(device, source)) : [],
+      );
+      const { bytes, laid } = layUniforms(device, stages);
+      const { value: params, done } = paramsBuffer(device, label, [bytes]);
+      const plan = Plan.make<Bindings>({
+        device,
+        label,
+        operands,
+        stages: compiled.map((kernel, index) => ({ ...laid[index], compiled: kernel })),
+        params,
+        numbers: new Map(),
+        owned,
+        hooks,
+      });
+      const allocated = settle([done, ...memoryOf(operands)]);
+      allocated.catch(() => plan.destroy());
+      return { plan, allocated, resolved };
+    } catch (error) {
+      for (const one of owned) one.destroy();
+      throw error;
+    }
   };
   return {
     async plan(device, problem) {
@@ -126,15 +150,15 @@ export function operation<
     async run({ device, name, problem, options }) {
       const { label = name } = problem as { label?: string };
       const prepared = await prepare(device, problem, name);
-      const specs = definition.results(prepared.resolved);
+      const specs = Object.entries<ResolvedSpec | undefined>(definition.results(prepared.resolved));
       const results = await runOnce<Bindings>(device, label, prepared, options, (make) => {
-        const all = Object.entries<ResolvedSpec | undefined>(specs).flatMap(([name, spec]) => {
-          if (!spec) return [];
+        const all: Record<string, unknown> = {};
+        for (const [name, spec] of specs) {
           const into = (options as Readonly<Record<string, unknown>>)[name];
           const isGiven = typeof into === "object" && into !== null;
-          return [[name, isGiven ? into : make(name, spec.shape, spec.dtype)]];
-        });
-        return Object.fromEntries(all) as Bindings;
+          if (spec) all[name] = isGiven ? into : make(name, spec.shape, spec.dtype);
+        }
+        return all as Bindings;
       });
       return results as object as Results;
     },
@@ -151,92 +175,28 @@ export function optionsBeside<Names extends AnyNames, Argument extends keyof Nam
   return names as ReturnType<typeof optionsBeside<Names, Argument>>;
 }
 
-/**
- * Compiles the stages of a plan and lays out their uniforms. Whatever fails, the memory that the
- * plan owns is freed.
- */
-async function planStages<Bindings extends object>(
-  { device, label }: Caller,
-  { operands, owned }: Pick<PlanTensors, "operands" | "owned">,
-  planned: () => {
-    readonly stages: readonly Stage[];
-    readonly hooks?: PlanHooks<Bindings> | undefined;
-    readonly facts?: PlanFacts | undefined;
-  },
-): Promise<Omit<Prepared<Bindings, unknown>, "resolved">> {
-  try {
-    const { stages: all, hooks, facts } = planned();
-    // Kernels that write no element never run, and those of no row or column need not compile.
-    const bindable = hooks?.bindable ?? bindableOf(operands);
-    const isEmpty = ![...operands].some(
-      ([name, { written, spec }]) => written && bindable.has(name) && !spec.shape.includes(0),
-    );
-    const stages = isEmpty ? [] : all;
-    const compiled = await Promise.all(stages.map(({ source }) => compileKernel(device, source)));
-    const { bytes, dispatches } = layUniforms(device, all);
-    const boundLike = firstsAlike(stages);
-    const { value: params, done } = paramsBuffer(device, label, [bytes]);
-    const plan = Plan.make<Bindings>({
-      device,
-      label,
-      operands,
-      stages: stages.map(({ source, names, params: { struct } }, index) => ({
-        source,
-        names,
-        compiled: compiled[index],
-        dispatches: dispatches[index],
-        uniformBytes: struct.bytes,
-        boundLike: boundLike[index],
-      })),
-      params,
-      numbers: new Map(),
-      owned,
-      hooks,
-      facts,
-    });
-    const allocated = settle([done, ...memoryOf(operands)]);
-    allocated.catch(() => plan.destroy());
-    return { plan, allocated };
-  } catch (error) {
-    for (const one of owned) one.destroy();
-    throw error;
-  }
-}
-
-/** The uniforms of all dispatches, one after the other. */
+/** What each stage binds and dispatches, and the uniforms of all dispatches. */
 function layUniforms(device: GPUDevice, stages: readonly Stage[]) {
   let end = 0;
-  const laid = stages.map(({ params: { struct }, workgroups, flops = [1, Infinity] }) => {
+  const laid = stages.map(({ source, names, params, workgroups, flops, boundLike }) => {
+    const { struct } = params;
     const parts = struct.has("first_workgroup")
-      ? cutWork(device, workgroups, ...flops)
+      ? cutWork(device, workgroups, ...(flops ?? [1, Infinity]))
       : wholeGrid(device, workgroups);
-    return parts.map((part) => {
+    const dispatches = parts.map(({ x, y, ...share }) => {
       const paramsOffset = end;
       end += struct.stride;
-      return { ...part, paramsOffset };
+      return { x, y, share, paramsOffset };
     });
+    return { source, names, boundLike, dispatches, uniformBytes: struct.bytes };
   });
   const bytes = new ArrayBuffer(Math.max(end, UNIFORM_STRIDE));
-  const dispatches = stages.map(({ source, params: { struct, values } }, index) =>
-    laid[index].map(({ x, y, paramsOffset, ...range }): Dispatch => {
-      const known = Object.entries(range).filter(([name]) => struct.has(name));
-      const all = { ...values, ...Object.fromEntries(known) };
-      struct.pack(all, bytes, paramsOffset, source);
-      return { x, y, paramsOffset };
-    }),
-  );
-  return { bytes, dispatches };
-}
-
-/** For each stage the first one of the same kernel and bindings, if it isn't the stage itself. */
-function firstsAlike(stages: readonly Stage[]): (number | undefined)[] {
-  const firsts = new Map<KernelSource, Map<string, number>>();
-  return stages.map(({ source, names }, index) => {
-    const ofSource = firsts.get(source) ?? new Map<string, number>();
-    firsts.set(source, ofSource);
-    const key = JSON.stringify(names);
-    const first = ofSource.get(key);
-    if (first === undefined) ofSource.set(key, index);
-    return first;
-  });
+  for (const [index, { source, dispatches }] of laid.entries()) {
+    const { struct, values } = stages[index].params;
+    for (const { share, paramsOffset } of dispatches) {
+      const known = Object.entries(share).filter(([name]) => struct.has(name));
+      struct.pack({ ...values, ...Object.fromEntries(known) }, bytes, paramsOffset, source);
+    }
+  }
+  return { bytes, laid };
 }

@@ -34,12 +34,6 @@ export interface CompiledStage {
   readonly boundLike?: number | undefined;
 }
 
-/** What a plan tells of itself. */
-export interface PlanFacts {
-  readonly kernel: string;
-  readonly workspaceBytes: number;
-}
-
 interface PlanParts<Bindings> {
   readonly device: GPUDevice;
   readonly label: string;
@@ -50,22 +44,26 @@ interface PlanParts<Bindings> {
   readonly numbers: ReadonlyMap<string, number>;
   /** Tensors of the plan's own. */
   readonly owned: readonly Tensor[];
-  readonly hooks?: PlanHooks<Bindings> | undefined;
-  /** Default: the stage that has our names of its bindings, or the last one; the workspace. */
-  readonly facts?: PlanFacts | undefined;
+  readonly hooks: PlanHooks<Bindings>;
 }
 
-/** What an operation does with its bindings beyond taking each tensor by its name. */
+/** What an operation does with its bindings. */
 export interface PlanHooks<Bindings> {
   /** The names that a caller may bind, and of members that are no tensors. */
   readonly bindable: ReadonlySet<string>;
-  readonly others: readonly string[];
+  readonly others?: readonly string[];
   /** The tensor that the caller binds for an operand. */
   boundBy(bindings: Bindings, name: string): Tensor | undefined;
   /** Throws FoveaError for bindings that the operands know nothing of. */
-  check(bindings: Bindings): void;
+  check?(bindings: Bindings): void;
   /** Throws FoveaError for what forbids a run now; gives what is recorded before the stages. */
-  before(bindings: Bindings): Recording | undefined;
+  before?(bindings: Bindings): Recording | undefined;
+  /**
+   * What the plan tells of itself. Default: the stage that has our names of its bindings, or the
+   * last one; and the size of the workspace.
+   */
+  readonly kernel?: string;
+  readonly workspaceBytes?: number;
 }
 
 /**
@@ -94,15 +92,14 @@ export class Plan<Bindings extends object> {
   #destroyed = false;
 
   private constructor(parts: PlanParts<Bindings>) {
-    const { kernel, workspaceBytes } = parts.facts ?? factsOf(parts);
-    this.kernel = kernel;
-    this.workspaceBytes = workspaceBytes;
-    this.dispatchCount = parts.stages.reduce(
-      (count, { dispatches }) => count + dispatches.length,
-      0,
-    );
+    const { stages, operands, hooks } = parts;
+    this.kernel =
+      hooks.kernel ?? (stages.find(({ names }) => !names) ?? stages.at(-1))?.source.label ?? "";
+    this.workspaceBytes =
+      hooks.workspaceBytes ?? 4 * (operands.get("workspace")?.fallback?.size ?? 0);
+    this.dispatchCount = stages.reduce((count, { dispatches }) => count + dispatches.length, 0);
     this.#parts = parts;
-    this.#hooks = parts.hooks ?? plainHooks(parts.operands);
+    this.#hooks = hooks;
   }
 
   /** @internal Use the `plan...` function of the operation. */
@@ -138,7 +135,7 @@ export class Plan<Bindings extends object> {
     checkDevice(device);
     const { bindable, others } = this.#hooks;
     checkUsed(label, bindable, bindings, others);
-    const before = this.#hooks.before(bindings);
+    const before = this.#hooks.before?.(bindings);
     const groups = this.#bindGroups(bindings);
     if (!groups) return undefined; // there is no output element
     return (pass) => {
@@ -176,7 +173,7 @@ export class Plan<Bindings extends object> {
   #bindGroups(bindings: Bindings): readonly GPUBindGroup[] | undefined {
     const { device, label, operands, stages, params, numbers } = this.#parts;
     const tensors = new Map<string, Tensor>();
-    this.#hooks.check(bindings);
+    this.#hooks.check?.(bindings);
     for (const [name, operand] of operands) {
       const given = this.#hooks.boundBy(bindings, name) ?? operand.fallback;
       checkOperand(`${label}: ${name}`, device, operand, given);
@@ -194,45 +191,34 @@ export class Plan<Bindings extends object> {
     if (known?.tensors.every((tensor, index) => tensor === list[index])) return known.groups;
 
     const groups: GPUBindGroup[] = [];
-    for (const { source, compiled, names, uniformBytes = PARAMS.bytes, boundLike } of stages) {
-      if (boundLike !== undefined) {
-        groups.push(groups[boundLike]);
-        continue;
-      }
-      const entries = source.bindings.map(({ binding, name, type }): GPUBindGroupEntry => {
-        const operand = names?.[name] ?? OPERAND_NAMES[name] ?? name;
-        const number = numbers.get(name);
-        if (number !== undefined)
-          return { binding, resource: { buffer: params, offset: number, size: 4 } };
-        const bound = type === "uniform" ? undefined : tensors.get(operand);
-        // With no keys there is no byte of k and v to bind; the params stand in for them, unread.
-        if (!bound?.size) return { binding, resource: { buffer: params, size: uniformBytes } };
-        return { binding, resource: { buffer: bound.buffer, ...bindingRange(bound) } };
-      });
-      groups.push(device.createBindGroup({ label, layout: compiled.layout, entries }));
+    for (const { source, compiled, names, uniformBytes = PARAMS.bytes, boundLike = -1 } of stages) {
+      const entriesOf = () =>
+        source.bindings.map(({ binding, name, type }): GPUBindGroupEntry => {
+          const operand = names?.[name] ?? OPERAND_NAMES[name] ?? name;
+          const number = numbers.get(name);
+          if (number !== undefined)
+            return { binding, resource: { buffer: params, offset: number, size: 4 } };
+          const bound = type === "uniform" ? undefined : tensors.get(operand);
+          // With no keys there is no byte of k and v to bind; the params stand in for them, unread.
+          if (!bound?.size) return { binding, resource: { buffer: params, size: uniformBytes } };
+          return { binding, resource: { buffer: bound.buffer, ...bindingRange(bound) } };
+        });
+      const { layout } = compiled;
+      groups.push(
+        groups[boundLike] ?? device.createBindGroup({ label, layout, entries: entriesOf() }),
+      );
     }
     this.#groups.set(output, { tensors: list, groups });
     return groups;
   }
 }
 
-const factsOf = ({
-  stages,
-  operands,
-}: Pick<PlanParts<object>, "stages" | "operands">): PlanFacts => ({
-  kernel: (stages.find(({ names }) => !names) ?? stages.at(-1))?.source.label ?? "",
-  workspaceBytes: 4 * (operands.get("workspace")?.fallback?.size ?? 0),
-});
-
 /** The tensor that a caller binds by the operand's name. */
 export const boundByName = (bindings: object, name: string): Tensor | undefined =>
   OWN.includes(name) ? undefined : (bindings as Readonly<Record<string, Tensor | undefined>>)[name];
 
 /** The hooks of an operation whose bindings are its tensors by name. */
-const plainHooks = (operands: Operands): PlanHooks<object> => ({
+export const plainHooks = (operands: Operands): PlanHooks<object> => ({
   bindable: bindableOf(operands),
-  others: [],
   boundBy: boundByName,
-  check() {},
-  before: () => undefined,
 });
