@@ -72,10 +72,11 @@ describe("additive in quads", () => {
     { M: 70, causal: true },
     { spread: 30 },
   ]);
-  all({ similarity: { kind: "additive" }, variant: "16x4-quad", D: 20, Dv: 8 }, [
-    {},
-    { spread: 8, seed: 4 },
-  ]);
+  for (const variant of breadth("16x4-quad"))
+    all({ similarity: { kind: "additive" }, D: 36, Dv: 8 }, [
+      { variant },
+      { variant, spread: 8, seed: 4 },
+    ]);
 });
 
 describe("additive with everything", () => {
