@@ -1,6 +1,6 @@
 // Numbers as f16 stores them.
 
-import { float16Bits } from "../src/gpu/dtypes.ts";
+import { float16Bits } from "../src/gpu/elements.ts";
 import { float16Value } from "../src/gpu/read.ts";
 
 /** The nearest number of f16. */

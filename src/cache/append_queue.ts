@@ -2,8 +2,8 @@
 
 import { check } from "../errors.ts";
 import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
-import { DTYPES } from "../gpu/dtypes.ts";
 import { tensor } from "../gpu/make_tensor.ts";
+import { BYTES } from "../gpu/shapes.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { takeOptions } from "../options.ts";
 import { checkTensors } from "../plan/run.ts";
@@ -199,7 +199,7 @@ function copied(device: GPUDevice, label: string, tensors: AppendTensors): Appen
     const buffer = device.createBuffer({ label, size, usage: USAGE.STORAGE | USAGE.COPY_DST });
     encoder.copyBufferToBuffer(from.buffer, offset, buffer, 0, size);
     const { dtype, shape, strides } = from;
-    const start = from.offset - offset / DTYPES[dtype].bytes;
+    const start = from.offset - offset / BYTES[dtype];
     copies[name] = tensor(device, shape, {
       buffer,
       dtype,

@@ -3,8 +3,8 @@
 import type { KvSource } from "../attention/kv_source.ts";
 import { check } from "../errors.ts";
 import { USAGE } from "../gpu/buffers.ts";
-import { DTYPES } from "../gpu/dtypes.ts";
 import { tensor } from "../gpu/make_tensor.ts";
+import { BYTES } from "../gpu/shapes.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { kvAccess } from "../kernels/kv_access.ts";
 import { checkBindingLimit } from "../plan/specs.ts";
@@ -35,7 +35,7 @@ export function checkRowMemory(
   for (const [name, elements] of Object.entries(sizes)) {
     const spec = { shape: [count, elements], strides: [elements, 1], offset: 0, dtype };
     checkBindingLimit(label, name, device, spec);
-    const bytes = count * elements * DTYPES[dtype].bytes;
+    const bytes = count * elements * BYTES[dtype];
     const { maxBufferSize } = device.limits;
     check(
       bytes <= maxBufferSize,
@@ -118,8 +118,8 @@ export interface CopyPlan {
 
 /** Bytes of a row of k and of v. */
 const rowBytes = ({ dtype, kElements, vElements }: ResolvedRows) => ({
-  k: kElements * DTYPES[dtype].bytes,
-  v: vElements * DTYPES[dtype].bytes,
+  k: kElements * BYTES[dtype],
+  v: vElements * BYTES[dtype],
 });
 
 /**

@@ -2,13 +2,13 @@
 
 import { check, show } from "../errors.ts";
 import type { Taken } from "../given.ts";
-import { FLOATS } from "../gpu/dtypes.ts";
 import { tensor } from "../gpu/make_tensor.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import { quantisedWords } from "../kernels/cache.ts";
 import type { Quantisation } from "../kernels/kv_access.ts";
 import { ANGLE_POSITIONS, angleTables, angleTablesShape } from "../kernels/rotary_angles.ts";
 import { checkNames, takeOptions } from "../options.ts";
+import { FLOATS } from "../plan/specs.ts";
 import {
   type ResolvedRotary,
   ROTARY_OPTIONS,

@@ -2,7 +2,6 @@
 
 import { check, reading, show } from "../errors.ts";
 import type { Dtype, TensorSpec } from "../types.ts";
-import { DTYPES } from "./dtypes.ts";
 import { hostArray } from "./host_array.ts";
 import { countOf, isContiguous } from "./shapes.ts";
 
@@ -44,6 +43,15 @@ export type ValuesOf<D extends Dtype> = D extends "u32"
 
 /** What `read` returns for a tensor of any dtype. */
 export type TensorValues = Float32Array | Uint32Array | Int32Array | Uint8Array;
+
+export const STORAGE = {
+  f32: Float32Array,
+  f16: Uint16Array,
+  bf16: Uint16Array,
+  u32: Uint32Array,
+  i32: Int32Array,
+  u8: Uint8Array,
+} as const;
 
 /**
  * Calls `visit(element, at)` for every element in row-major order, with its distance from the first
@@ -109,6 +117,13 @@ export function elementsOf(
 const isList = (value: unknown): value is ArrayLike<unknown> =>
   Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
 
+/** What whole numbers of a dtype may be. */
+const RANGES: Partial<Record<Dtype, readonly [least: number, most: number]>> = {
+  u32: [0, 2 ** 32 - 1],
+  i32: [-(2 ** 31), 2 ** 31 - 1],
+  u8: [0, 255],
+};
+
 /**
  * Bytes of a buffer of `size` bytes that holds `data` by the strides of `spec`; and which of the
  * elements there are of the tensor, as 1, or undefined if they lie one after the other. Throws
@@ -122,14 +137,15 @@ function encodeElements(label: string, data: unknown, spec: Required<TensorSpec>
   const { dtype, shape, strides, offset } = spec;
   const elements = elementsOf(label, data, shape);
   const bytes = hostArray(label, () => new ArrayBuffer(size));
-  const { Stored, range, toBits } = DTYPES[dtype];
-  const stored = new Stored(bytes);
-  const asStored = elements instanceof Stored;
+  const stored = new STORAGE[dtype](bytes);
+  const asStored = elements instanceof STORAGE[dtype];
   const marks = isContiguous(shape, strides) ? undefined : new Uint8Array(stored.length);
   if (asStored && !marks) {
     stored.set(elements, offset);
     return { bytes, marks };
   }
+  const range = RANGES[dtype];
+  const convert = TO_BITS[dtype];
   forEachElement(shape, strides, (index, at) => {
     const given = elements[index];
     const value =
@@ -148,7 +164,45 @@ function encodeElements(label: string, data: unknown, spec: Required<TensorSpec>
         `${label}: elements of shape [${shape}] with strides [${strides}] share memory; they can't be given values.`,
     );
     if (marks) marks[offset + at] = 1;
-    stored[offset + at] = toBits && !asStored ? toBits(value) : value;
+    stored[offset + at] = convert && !asStored ? convert(value) : value;
   });
   return { bytes, marks };
 }
+
+const scratch = new Float32Array(1);
+const scratchBits = new Uint32Array(scratch.buffer);
+
+/** The IEEE 754 binary16 nearest to `value`, ties to even. */
+export function float16Bits(value: number): number {
+  scratch[0] = value;
+  const bits = scratchBits[0];
+  const sign = (bits >>> 16) & 0x8000;
+  const magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return sign | 0x7e00; // NaN
+  if (magnitude >= 0x47800000) return sign | 0x7c00; // 65536 and more, and infinity
+  // Below 2^-14 the result is subnormal: the value counts in units of 2^-24.
+  if (magnitude < 0x38800000) return sign | roundToEven(Math.abs(scratch[0]) * 2 ** 24);
+  // rebias the exponent; a carry out of the mantissa is right
+  return sign | roundToEven((magnitude - 0x38000000) / 2 ** 13);
+}
+
+function roundToEven(value: number): number {
+  const floor = Math.floor(value);
+  const rest = value - floor;
+  return rest > 0.5 || (rest === 0.5 && floor % 2 === 1) ? floor + 1 : floor;
+}
+
+/** The bfloat16 nearest to `value`, ties to even: the upper half of an f32. */
+export function bfloat16Bits(value: number): number {
+  scratch[0] = value;
+  const bits = scratchBits[0];
+  // rounding could carry a NaN out of its exponent
+  if (Number.isNaN(value)) return (bits >>> 16) | 0x40;
+  return ((bits + 0x7fff + ((bits >>> 16) & 1)) / 2 ** 16) & 0xffff;
+}
+
+/** Numbers to the bits of 16-bit floats. */
+const TO_BITS: Partial<Record<Dtype, (value: number) => number>> = {
+  f16: float16Bits,
+  bf16: bfloat16Bits,
+};

@@ -3,9 +3,8 @@
 import { check } from "../errors.ts";
 import type { Dtype } from "../types.ts";
 import { checkBufferSize, checkDevice, guarded, USAGE } from "./buffers.ts";
-import { DTYPES } from "./dtypes.ts";
 import { encode } from "./elements.ts";
-import { extentOf } from "./shapes.ts";
+import { BYTES, extentOf } from "./shapes.ts";
 import { Tensor } from "./tensor.ts";
 import {
   opened,
@@ -60,7 +59,7 @@ export function tensor(
   if (buffer !== undefined)
     return Tensor.make(device, wrapped(device, label, buffer), false, spec, label);
   const elements = spec.offset + extentOf(spec.shape, spec.strides);
-  const size = Math.max(4, Math.ceil((elements * DTYPES[spec.dtype].bytes) / 4) * 4);
+  const size = Math.max(4, Math.ceil((elements * BYTES[spec.dtype]) / 4) * 4);
   checkBufferSize(device, label, size);
   const bytes = data === undefined ? undefined : encode(label, data, spec, size).bytes;
   const allocation = guarded(device, label, () => {

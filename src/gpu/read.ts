@@ -4,11 +4,10 @@
 import { FoveaError } from "../errors.ts";
 import type { Dtype, TensorSpec } from "../types.ts";
 import { checkDevice, copyOut, guarded, toldOfLoss } from "./buffers.ts";
-import { DTYPES } from "./dtypes.ts";
 import type { encode } from "./elements.ts";
-import { forEachElement, type TensorValues } from "./elements.ts";
+import { forEachElement, STORAGE, type TensorValues } from "./elements.ts";
 import { hostArray } from "./host_array.ts";
-import { countOf } from "./shapes.ts";
+import { BYTES, countOf } from "./shapes.ts";
 
 /** The bytes of a buffer with MAP_READ usage, once the GPU is done with it. */
 export async function mappedBytes(
@@ -28,15 +27,24 @@ export async function mappedBytes(
   return bytes;
 }
 
+const VALUES = {
+  f32: Float32Array,
+  f16: Float32Array,
+  bf16: Float32Array,
+  u32: Uint32Array,
+  i32: Int32Array,
+  u8: Uint8Array,
+} as const;
+
 /** The elements of `spec` in row-major order, from the bytes of a buffer. */
 export function decode(
   label: string,
   bytes: ArrayBuffer,
   spec: Required<TensorSpec>,
 ): TensorValues {
-  const stored = new DTYPES[spec.dtype].Stored(bytes);
+  const stored = new STORAGE[spec.dtype](bytes);
   const count = countOf(spec.shape);
-  const values = hostArray(`${label}.read`, () => new DTYPES[spec.dtype].Read(count));
+  const values = hostArray(`${label}.read`, () => new VALUES[spec.dtype](count));
   const convert = FROM_BITS[spec.dtype];
   forEachElement(spec.shape, spec.strides, (element, at) => {
     values[element] = convert ? convert(stored[spec.offset + at]) : stored[spec.offset + at];
@@ -89,7 +97,7 @@ export async function writeAmong(
     offset,
   }: { readonly dtype: Dtype; readonly shape: readonly number[]; readonly offset: number },
 ): Promise<void> {
-  const size = DTYPES[dtype].bytes;
+  const size = BYTES[dtype];
   const end = offset + countOf(shape);
   const { value: staging, done } = copyOut(device, buffer, first, bytes.byteLength, what);
   const merged = new Uint8Array(

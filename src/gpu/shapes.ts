@@ -1,5 +1,17 @@
 // Shapes and strides: how many elements there are, and where they lie.
 
+import type { Dtype } from "../types.ts";
+
+/** Bytes of an element. */
+export const BYTES: Readonly<Record<Dtype, number>> = {
+  f32: 4,
+  f16: 2,
+  bf16: 2,
+  u32: 4,
+  i32: 4,
+  u8: 1,
+};
+
 /** Elements of a shape. */
 export const countOf = (shape: readonly number[]): number =>
   shape.includes(0) ? 0 : shape.reduce((product, size) => product * size, 1);

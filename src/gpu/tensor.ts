@@ -5,10 +5,9 @@
 import { check, type FoveaError, show } from "../errors.ts";
 import type { Dtype, FloatDtype, TensorSpec } from "../types.ts";
 import { checkDevice, copyOut, guarded, settle, USAGE } from "./buffers.ts";
-import { DTYPES } from "./dtypes.ts";
 import { encode, type TensorData, type ValuesOf } from "./elements.ts";
 import { decode, mappedBytes, writeAmong } from "./read.ts";
-import { countOf, extentOf, isContiguous } from "./shapes.ts";
+import { BYTES, countOf, extentOf, isContiguous } from "./shapes.ts";
 import { forget, free, type Storage, storageOf, waitFor } from "./storage.ts";
 import { opened, resolveSpec, VIEW_NAMES } from "./tensor_options.ts";
 
@@ -46,7 +45,7 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
     const extent = extentOf(spec.shape, spec.strides);
     // A tensor without elements begins nowhere, so that a slice of one is one, wherever the slice
     // would begin.
-    const needed = extent && (spec.offset + extent) * DTYPES[spec.dtype].bytes;
+    const needed = extent && (spec.offset + extent) * BYTES[spec.dtype];
     check(
       Math.ceil(needed / 4) * 4 <= storage.buffer.size, // kernels bind whole words
       "argument",
@@ -195,7 +194,7 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
     const storage = this.#storage;
     if (storage.writing) await storage.writing;
     const { device, dtype, shape, strides, label } = this;
-    const bytes = DTYPES[dtype].bytes;
+    const bytes = BYTES[dtype];
     const extent = extentOf(shape, strides);
     // Copies start and end at multiples of 4 bytes.
     const first = Math.floor((this.offset * bytes) / 4) * 4;
@@ -234,7 +233,7 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
     const buffer = this.#usable("write", USAGE.COPY_DST, "COPY_DST");
     const { device, dtype, shape, strides, label } = this;
     const what = `${label}.write`;
-    const bytes = DTYPES[dtype].bytes;
+    const bytes = BYTES[dtype];
     const first = Math.floor((this.offset * bytes) / 4) * 4;
     const end = (this.offset + extentOf(shape, strides)) * bytes;
     const spec = { dtype, shape, strides, offset: this.offset - first / bytes };
@@ -278,7 +277,7 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
   /** Nothing is left of what was written before, if this tensor is all of its memory. */
   #forget(): void {
     const storage = this.#storage;
-    if (this.size * DTYPES[this.dtype].bytes > storage.buffer.size - 4) forget(storage);
+    if (this.size * BYTES[this.dtype] > storage.buffer.size - 4) forget(storage);
   }
 
   /** The buffer, for a method that needs a usage of it. */

@@ -3,9 +3,8 @@
 import { check, FoveaError, reading, show } from "../errors.ts";
 import type { Dtype, TensorSpec } from "../types.ts";
 import { guarded, USAGE } from "./buffers.ts";
-import { DTYPES } from "./dtypes.ts";
 import type { TensorData } from "./elements.ts";
-import { denseStrides } from "./shapes.ts";
+import { BYTES, denseStrides } from "./shapes.ts";
 
 /** Options of {@link tensor}. */
 export interface TensorOptions {
@@ -139,9 +138,9 @@ export function resolveSpec(label: string, spec: TensorSpec): Required<TensorSpe
     () => `${label}: the offset is a whole number from 0 up, got ${show(offset)}.`,
   );
   check(
-    typeof dtype === "string" && Object.hasOwn(DTYPES, dtype),
+    typeof dtype === "string" && Object.hasOwn(BYTES, dtype),
     "argument",
-    () => `${label}: dtype must be ${Object.keys(DTYPES).join(", ")}, got ${show(dtype)}.`,
+    () => `${label}: dtype must be ${Object.keys(BYTES).join(", ")}, got ${show(dtype)}.`,
   );
   return { shape, strides, offset, dtype };
 }

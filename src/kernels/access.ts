@@ -2,7 +2,7 @@
 
 import type { Dtype } from "../types.ts";
 
-interface AccessFacts {
+export interface AccessFacts {
   /** Rows are addressed in units of four elements; otherwise in elements, or as a cache has them. */
   readonly aligned: boolean;
   /** The modules of the slots `query` and `output` that reach them so (slot_modules.ts). */
@@ -11,20 +11,26 @@ interface AccessFacts {
   readonly bf16: boolean;
 }
 
+const facts = (form: AccessFacts["form"], aligned: boolean, bf16 = false): AccessFacts => ({
+  aligned,
+  form,
+  bf16,
+});
+
 /**
  * f32 as sequences of aligned vec4s or element by element; f16 and bf16 likewise from words of two;
  * f16 as sequences of aligned vec4s if the device has the type; words as a cache reads them.
  */
 export const ACCESSES = {
-  dense: { aligned: true, form: "dense", bf16: false },
-  strided: { aligned: false, form: "strided", bf16: false },
-  "f16-packed": { aligned: true, form: "packed", bf16: false },
-  "f16-packed-strided": { aligned: false, form: "packed-strided", bf16: false },
-  "bf16-packed": { aligned: true, form: "packed", bf16: true },
-  "bf16-packed-strided": { aligned: false, form: "packed-strided", bf16: true },
-  f16: { aligned: true, form: "f16", bf16: false },
-  words: { aligned: false, form: "words", bf16: false },
-} as const satisfies Readonly<Record<string, AccessFacts>>;
+  dense: facts("dense", true),
+  strided: facts("strided", false),
+  "f16-packed": facts("packed", true),
+  "f16-packed-strided": facts("packed-strided", false),
+  "bf16-packed": facts("packed", true, true),
+  "bf16-packed-strided": facts("packed-strided", false, true),
+  f16: facts("f16", true),
+  words: facts("words", false),
+};
 
 export type Access = keyof typeof ACCESSES;
 

@@ -13,9 +13,8 @@ import cachedKeyQuantised from "../../shaders/variants/cached_key_quantised.wesl
 import outputNone from "../../shaders/variants/output_none.wesl?raw";
 import positionsCached from "../../shaders/variants/positions_cached.wesl?raw";
 import queryNone from "../../shaders/variants/query_none.wesl?raw";
-import { link, type ModuleMap, type ModuleSource } from "../shader/link.ts";
+import { link, type ModuleMap, type ModuleSource, type Renames } from "../shader/link.ts";
 import { configModule, constantsModule, MODULES } from "../shader/modules.ts";
-import { AS_CACHED_VALUE, AS_WIDE_AS_QUERIES } from "../shader/renames.ts";
 import type { Binding, FloatDtype, KernelSource } from "../types.ts";
 import type { Access } from "./access.ts";
 import { type KvLayout, kvPlaceConstants, kvPlaceModules } from "./kv_access.ts";
@@ -61,6 +60,27 @@ const variant = (name: string, text: string): ModuleSource => ({
   name: `variants/${name}.wesl`,
   text,
 });
+
+/** A module that stores rows of k in a cache as one for v. */
+const AS_CACHED_VALUE: Renames = {
+  names: {
+    cache_k: "cache_v",
+    store_cached_k: "store_cached_v",
+    "@binding(16)": "@binding(17)",
+    "CACHE_K_VECS?": "CACHE_V_VECS",
+    "CACHE_K_ROW?": "CACHE_V_ROW",
+    "CACHE_K_GROUPS?": "CACHE_V_GROUPS",
+    "CACHE_K_PER_WORD?": "CACHE_V_PER_WORD",
+    "CACHE_K_MASK?": "CACHE_V_MASK",
+    "CACHE_K_RECIPROCAL?": "CACHE_V_RECIPROCAL",
+    "HEAD_DIM?": "V_DIM",
+    "K_GROUP?": "V_GROUP",
+    "D?": "Dv",
+  },
+};
+
+/** A module of the output for rows that are as wide as those of q, not of v. */
+const AS_WIDE_AS_QUERIES: Renames = { names: { "V_DIM?": "HEAD_DIM" } };
 
 /** The slot `output` of rows that are as wide as those of q, not of v. */
 const outputOfQueries = (access: Access): ModuleSource => ({

@@ -22,7 +22,7 @@ import normalizerStored from "../../shaders/variants/normalizer_stored.wesl?raw"
 import { check } from "../errors.ts";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { constantsModule, MODULES } from "../shader/modules.ts";
-import { asOperand } from "../shader/renames.ts";
+import { asOperand } from "../shader/renames_operands.ts";
 import type { Binding, KernelSource } from "../types.ts";
 import { type Access, isBf16 } from "./access.ts";
 import { KernelCache } from "./kernel_cache.ts";

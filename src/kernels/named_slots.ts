@@ -3,7 +3,7 @@
 
 import queryNone from "../../shaders/variants/query_none.wesl?raw";
 import type { ModuleMap, ModuleSource, Renames } from "../shader/link.ts";
-import { asNoRows, asOperand, asOutput } from "../shader/renames.ts";
+import { asNoRows, asOperand, asOutput } from "../shader/renames_operands.ts";
 import { type Access, isBf16 } from "./access.ts";
 import { queryModule } from "./slot_modules.ts";
 

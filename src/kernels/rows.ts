@@ -8,7 +8,7 @@ import outputNone from "../../shaders/variants/output_none.wesl?raw";
 import queryNone from "../../shaders/variants/query_none.wesl?raw";
 import { link, type ModuleMap, type ModuleSource } from "../shader/link.ts";
 import { constantsModule } from "../shader/modules.ts";
-import { asNoRows, asReadRows, asWrittenRows } from "../shader/renames.ts";
+import { asNoRows, asReadRows, asWrittenRows } from "../shader/renames_operands.ts";
 import type { Binding, KernelSource } from "../types.ts";
 import { type Access, isBf16 } from "./access.ts";
 import { KernelCache } from "./kernel_cache.ts";

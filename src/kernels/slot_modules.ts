@@ -38,7 +38,8 @@ import termsModified from "../../shaders/variants/terms_modified.wesl?raw";
 import walkBlocks from "../../shaders/variants/walk_blocks.wesl?raw";
 import { type Guest, guestLines } from "../shader/guests.ts";
 import type { ModuleMap, ModuleSource, Renames } from "../shader/link.ts";
-import { AS_KEY, AS_OUTPUT, AS_VALUE } from "../shader/renames.ts";
+import { AS_KEY, AS_VALUE } from "../shader/renames.ts";
+import { AS_OUTPUT } from "../shader/renames_operands.ts";
 import { ACCESSES, type Access } from "./access.ts";
 import { CAPTURES_AT, type FunctionKind, type FunctionText, type SlotChoice } from "./slots.ts";
 
@@ -67,7 +68,7 @@ export const COMPARED_KEY_STORED: ModuleSource = {
   text: comparedKeyStored,
 };
 
-type FormModules = Readonly<Partial<Record<(typeof ACCESSES)[Access]["form"], ModuleSource>>>;
+type FormModules = Readonly<Partial<Record<AccessFacts["form"], ModuleSource>>>;
 /** Modules of the slot `query`, and of `output`, for each access but the default. */
 const QUERIES: FormModules = {
   strided: { name: "variants/query_strided.wesl", text: queryStrided },

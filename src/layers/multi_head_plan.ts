@@ -3,7 +3,7 @@
 
 import { check } from "../errors.ts";
 import { checkDevice, settle } from "../gpu/buffers.ts";
-import { DTYPES } from "../gpu/dtypes.ts";
+import { BYTES } from "../gpu/shapes.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { Operands } from "../plan/operand.ts";
 import { checkOperand, checkOverlap, memoryOf } from "../plan/operand_checks.ts";
@@ -42,10 +42,7 @@ export class MultiHeadPlan {
   #destroyed = false;
 
   private constructor(parts: PlanParts) {
-    const owned = parts.owned.reduce(
-      (total, { size, dtype }) => total + size * DTYPES[dtype].bytes,
-      0,
-    );
+    const owned = parts.owned.reduce((total, { size, dtype }) => total + size * BYTES[dtype], 0);
     this.workspaceBytes = parts.parts.reduce(
       (total, { plan }) => total + (plan.workspaceBytes ?? 0),
       owned,

@@ -4,7 +4,7 @@
 import { check, show } from "../errors.ts";
 import type { Numbers } from "../given.ts";
 import { ASK_FOR_LIMITS } from "../gpu/buffers.ts";
-import { DTYPES } from "../gpu/dtypes.ts";
+import { BYTES } from "../gpu/shapes.ts";
 import { extentOf, resolveSpec, type Tensor } from "../gpu/tensor.ts";
 import type { Dtype, Layout, TensorSpec } from "../types.ts";
 
@@ -20,7 +20,8 @@ export type PerHead = Numbers | Tensor;
 export type ListOrTensor = readonly number[] | Tensor;
 
 /** What the elements of q, k, v and output may be stored as; the arithmetic is f32. */
-export { FLOATS } from "../gpu/dtypes.ts";
+/** The element types of attention's inputs and outputs. */
+export const FLOATS: readonly Dtype[] = ["f32", "f16", "bf16"];
 
 export const AXES: Readonly<Record<Layout, string>> = { bhmd: "BHMD", bmhd: "BMHD" };
 
@@ -137,7 +138,7 @@ export const bindingBase = (device: GPUDevice, { offset, dtype }: ResolvedSpec):
 
 /** Elements between the places where a binding can start. */
 export const bindingStep = (device: GPUDevice, dtype: Dtype): number =>
-  device.limits.minStorageBufferOffsetAlignment / DTYPES[dtype].bytes;
+  device.limits.minStorageBufferOffsetAlignment / BYTES[dtype];
 
 /** Throws FoveaError if the tensor is larger than one binding can be. */
 export function checkBindingLimit(
@@ -147,7 +148,7 @@ export function checkBindingLimit(
   spec: ResolvedSpec,
 ): void {
   const bytes =
-    (bindingBase(device, spec) + extentOf(spec.shape, spec.strides)) * DTYPES[spec.dtype].bytes;
+    (bindingBase(device, spec) + extentOf(spec.shape, spec.strides)) * BYTES[spec.dtype];
   const limit = device.limits.maxStorageBufferBindingSize;
   check(
     bytes <= limit,
@@ -162,7 +163,7 @@ export function bindingRange({ device, shape, strides, offset, dtype }: Tensor):
   offset: number;
   size: number;
 } {
-  const begin = (offset - (offset % bindingStep(device, dtype))) * DTYPES[dtype].bytes;
-  const size = (offset + extentOf(shape, strides)) * DTYPES[dtype].bytes - begin;
+  const begin = (offset - (offset % bindingStep(device, dtype))) * BYTES[dtype];
+  const size = (offset + extentOf(shape, strides)) * BYTES[dtype] - begin;
   return { offset: begin, size: Math.ceil(size / 4) * 4 };
 }

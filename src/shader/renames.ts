@@ -5,7 +5,7 @@
 import type { Renames } from "./link.ts";
 
 /** Names that every module which reads rows of q has, for a tensor of rows. */
-const rowsOf = (name: string, rows: "m" | "n"): Readonly<Record<string, string>> => ({
+export const rowsOf = (name: string, rows: "m" | "n"): Readonly<Record<string, string>> => ({
   q: name,
   load_q: `load_${name}`,
   load_q_from: `load_${name}_from`,
@@ -20,7 +20,7 @@ const rowsOf = (name: string, rows: "m" | "n"): Readonly<Record<string, string>>
 });
 
 /** The axes of keys, in comments. */
-const KEY_AXES = { "M?": "N", "H?": "Hkv" };
+export const KEY_AXES = { "M?": "N", "H?": "Hkv" };
 
 /** A module for q as one for k: the three tensors are read alike, and are told apart by names. */
 export const AS_KEY: Renames = {
@@ -40,100 +40,6 @@ export const AS_VALUE: Renames = {
     "@binding(1)": "@binding(3)",
     "Q_GROUP?": "V_GROUP",
     "HEAD_DIM?": "V_DIM",
-    "D?": "Dv",
-  },
-};
-
-const OUTPUT = "package::slots::output";
-
-/**
- * A module for q as one that reads what the output holds, for kernels that work in place, under the
- * names of another tensor: `load_x`, `X_DIM`. Two lanes may share a word of the output: then it is
- * atomic, and the output's module reads it.
- */
-export const asOutput = (name: string): Renames => ({
-  names: {
-    ...rowsOf("o", "m"),
-    load_q: `load_${name}`,
-    load_q_from: `load_${name}_from`,
-    start_of_q: `start_of_${name}`,
-    "HEAD_DIM?": `${name.toUpperCase()}_DIM`,
-  },
-  imported: { o: OUTPUT, word_of_o: OUTPUT },
-});
-
-/** The same for kernels of attention's own q. */
-export const AS_OUTPUT: Renames = {
-  ...asOutput("q"),
-  names: { ...asOutput("q").names, "HEAD_DIM?": "HEAD_DIM" },
-};
-
-/** A module of the output for rows that are as wide as those of q, not of v. */
-export const AS_WIDE_AS_QUERIES: Renames = { names: { "V_DIM?": "HEAD_DIM" } };
-
-/**
- * A module for q as one for another tensor of keys, with constants named after it: `decay`,
- * `DECAY_DIM`, `DECAY_BF16`.
- */
-export const asOperand = (name: string, binding: number): Renames => ({
-  names: {
-    ...rowsOf(name, "n"),
-    ...KEY_AXES,
-    "@binding(1)": `@binding(${binding})`,
-    "HEAD_DIM?": `${name.toUpperCase()}_DIM`,
-  },
-});
-
-/** The axes of rows, in comments, and their width, which is a uniform. */
-const ROW_AXES = {
-  "M?": "N",
-  "D?": "W",
-  "Dv?": "W",
-  "HEAD_DIM?": "params.width",
-  "V_DIM?": "params.width",
-};
-
-/** A module for q as one for another tensor of rows: `residual`, `load_residual`. */
-export const asReadRows = (name: string, binding: number): Renames => ({
-  names: { ...rowsOf(name, "n"), ...ROW_AXES, "@binding(1)": `@binding(${binding})` },
-});
-
-/** A module for the output as one for another tensor of rows. */
-export const asWrittenRows = (name: string, binding: number): Renames => ({
-  names: {
-    o: name,
-    store_o: `store_${name}`,
-    o_base: `${name}_base`,
-    o_stride_b: `${name}_stride_b`,
-    o_stride_h: `${name}_stride_h`,
-    o_stride_m: `${name}_stride_n`,
-    "o_stride_d?": `${name}_stride_d`,
-    "word_of_o?": `word_of_${name}`,
-    "O_BF16?": `${name.toUpperCase()}_BF16`,
-    ...ROW_AXES,
-    "@binding(6)": `@binding(${binding})`,
-  },
-});
-
-/** A module that reads nothing, or writes nothing, in place of one for a tensor of rows. */
-export const asNoRows = (function_: "load_q" | "store_o", name: string): Renames => ({
-  names: { [function_]: `${function_ === "load_q" ? "load" : "store"}_${name}` },
-});
-
-/** A module that stores rows of k in a cache as one for v. */
-export const AS_CACHED_VALUE: Renames = {
-  names: {
-    cache_k: "cache_v",
-    store_cached_k: "store_cached_v",
-    "@binding(16)": "@binding(17)",
-    "CACHE_K_VECS?": "CACHE_V_VECS",
-    "CACHE_K_ROW?": "CACHE_V_ROW",
-    "CACHE_K_GROUPS?": "CACHE_V_GROUPS",
-    "CACHE_K_PER_WORD?": "CACHE_V_PER_WORD",
-    "CACHE_K_MASK?": "CACHE_V_MASK",
-    "CACHE_K_RECIPROCAL?": "CACHE_V_RECIPROCAL",
-    "HEAD_DIM?": "V_DIM",
-    "K_GROUP?": "V_GROUP",
     "D?": "Dv",
   },
 };

@@ -1,7 +1,7 @@
 // q, k, v and output stored in 16 bits: arithmetic stays f32, so only what is stored is rounded.
 
 import { describe, expect, it } from "vitest";
-import { bfloat16Bits, float16Bits } from "../../src/gpu/dtypes.ts";
+import { bfloat16Bits, float16Bits } from "../../src/gpu/elements.ts";
 import { bfloat16Value } from "../../src/gpu/read.ts";
 import { attention, tensor } from "../../src/index.ts";
 import { breadth } from "../support/breadth.ts";

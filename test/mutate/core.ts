@@ -155,14 +155,14 @@ const HOST: readonly Mutant[] = [
     tests: ["test/positions/buckets.test.ts"],
   },
   {
-    file: "src/gpu/dtypes.ts",
+    file: "src/gpu/elements.ts",
     text: "rest > 0.5 || (rest === 0.5 && floor % 2 === 1)",
     replacement: "rest >= 0.5",
     tests: ["test/gpu/tensor.gpu.test.ts"],
     filter: "rounds to f16",
   },
   {
-    file: "src/gpu/dtypes.ts",
+    file: "src/gpu/elements.ts",
     text: "if (Number.isNaN(value)) return (bits >>> 16) | 0x40;",
     replacement: "if (Number.isNaN(value)) return bits >>> 16;",
     tests: [],

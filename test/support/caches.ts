@@ -1,7 +1,7 @@
 // What the memory of a contiguous cache must hold, kept on the CPU word for word: rows that nobody
 // wrote hold poison.
 
-import { bfloat16Bits, float16Bits } from "../../src/gpu/dtypes.ts";
+import { bfloat16Bits, float16Bits } from "../../src/gpu/elements.ts";
 import { type KvCache, type KvCacheOptions, tensor } from "../../src/index.ts";
 import { quantisedWords, ringRow } from "../../src/reference/index.ts";
 

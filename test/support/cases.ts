@@ -1,7 +1,7 @@
 // Attention problems as tests and fuzzing describe them: plain data, run on the GPU and compared
 // with the reference.
 
-import { bfloat16Bits, float16Bits } from "../../src/gpu/dtypes.ts";
+import { bfloat16Bits, float16Bits } from "../../src/gpu/elements.ts";
 import { bfloat16Value, float16Value } from "../../src/gpu/read.ts";
 import {
   type AttentionOptions,
