@@ -1,11 +1,11 @@
-// What is known of each element type: its size, the arrays that hold it, and its numbers.
+// The properties of each element type: its size, the arrays that hold it, and its numbers.
 
 import type { Dtype } from "../types.ts";
 
 type Elements = typeof Float32Array | typeof Uint32Array | typeof Int32Array | typeof Uint8Array;
 
 interface DtypeFacts {
-  /** Of an element. */
+  /** Bytes of an element. */
   readonly bytes: number;
   /** Whether it is a type of attention's inputs and outputs. */
   readonly isFloat: boolean;
@@ -13,9 +13,12 @@ interface DtypeFacts {
   readonly Stored: Elements | typeof Uint16Array;
   /** The elements as `read` gives them. */
   readonly Read: Elements;
-  /** What whole numbers may be; undefined for types of any numbers. */
+  /** The least and the greatest whole number of the type; undefined for types of floats. */
   readonly range: readonly [least: number, most: number] | undefined;
-  /** The nearest element to a number as bits, if these are other than what `Stored` makes of it. */
+  /**
+   * Gives the bits of the element nearest to a number; undefined if `Stored` converts numbers
+   * itself.
+   */
   readonly toBits: ((value: number) => number) | undefined;
 }
 
@@ -30,9 +33,9 @@ export function float16Bits(value: number): number {
   const magnitude = bits & 0x7fffffff;
   if (magnitude > 0x7f800000) return sign | 0x7e00; // NaN
   if (magnitude >= 0x47800000) return sign | 0x7c00; // 65536 and more, and infinity
-  // Below 2^-14 the result is subnormal: the value counts in units of 2^-24.
+  // Below 2^-14 the result is subnormal: it is a count of units of 2^-24.
   if (magnitude < 0x38800000) return sign | roundToEven(Math.abs(scratch[0]) * 2 ** 24);
-  // rebias the exponent; a carry out of the mantissa is right
+  // This rebiases the exponent; a carry out of the mantissa into it is right.
   return sign | roundToEven((magnitude - 0x38000000) / 2 ** 13);
 }
 
@@ -46,7 +49,7 @@ function roundToEven(value: number): number {
 export function bfloat16Bits(value: number): number {
   scratch[0] = value;
   const bits = scratchBits[0];
-  // rounding could carry a NaN out of its exponent
+  // Rounding could carry a NaN out of its exponent.
   if (Number.isNaN(value)) return (bits >>> 16) | 0x40;
   return ((bits + 0x7fff + ((bits >>> 16) & 1)) / 2 ** 16) & 0xffff;
 }
