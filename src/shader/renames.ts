@@ -4,7 +4,7 @@
 
 import type { Renames } from "./link.ts";
 
-/** Names that every module which reads rows of q has, for a tensor of rows. */
+/** The names that every module which reads rows of q has, renamed for another tensor of rows. */
 const rowsOf = (name: string, rows: "m" | "n"): Readonly<Record<string, string>> => ({
   q: name,
   load_q: `load_${name}`,
@@ -19,10 +19,10 @@ const rowsOf = (name: string, rows: "m" | "n"): Readonly<Record<string, string>>
   "Q_BF16?": `${name.toUpperCase()}_BF16`,
 });
 
-/** The axes of keys, in comments. */
+/** The axes of keys, which comments of the modules name. */
 const KEY_AXES = { "M?": "N", "H?": "Hkv" };
 
-/** A module for q as one for k: the three tensors are read alike, and are told apart by names. */
+/** Links a module for q as one for k: q, k and v are read alike, and only the names differ. */
 export const AS_KEY: Renames = {
   names: {
     ...rowsOf("k", "n"),
@@ -32,7 +32,7 @@ export const AS_KEY: Renames = {
   },
 };
 
-/** A module for q as one for v. */
+/** Links a module for q as one for v. */
 export const AS_VALUE: Renames = {
   names: {
     ...rowsOf("v", "n"),
@@ -47,9 +47,9 @@ export const AS_VALUE: Renames = {
 const OUTPUT = "package::slots::output";
 
 /**
- * A module for q as one that reads what the output holds, for kernels that work in place, under the
- * names of another tensor: `load_x`, `X_DIM`. Two lanes may share a word of the output: then it is
- * atomic, and the output's module reads it.
+ * Links a module for q as one that reads what the output holds, for kernels that work in place,
+ * under the names of another tensor: `load_x`, `X_DIM`. If two lanes may share a word of the
+ * output, the word is atomic, and the output's module reads it.
  */
 export const asOutput = (name: string): Renames => ({
   names: {
@@ -62,18 +62,21 @@ export const asOutput = (name: string): Renames => ({
   imported: { o: OUTPUT, word_of_o: OUTPUT },
 });
 
-/** The same for kernels of attention's own q. */
+/**
+ * Links a module for q as one that reads what the output holds, for kernels that read attention's
+ * own q.
+ */
 export const AS_OUTPUT: Renames = {
   ...asOutput("q"),
   names: { ...asOutput("q").names, "HEAD_DIM?": "HEAD_DIM" },
 };
 
-/** A module of the output for rows that are as wide as those of q, not of v. */
+/** Links a module for the output as one for rows that are as wide as those of q, not of v. */
 export const AS_WIDE_AS_QUERIES: Renames = { names: { "V_DIM?": "HEAD_DIM" } };
 
 /**
- * A module for q as one for another tensor of keys, with constants named after it: `decay`,
- * `DECAY_DIM`, `DECAY_BF16`.
+ * Links a module for q as one for another tensor of keys, with constants named after that tensor:
+ * `decay`, `DECAY_DIM`, `DECAY_BF16`.
  */
 export const asOperand = (name: string, binding: number): Renames => ({
   names: {
@@ -84,7 +87,7 @@ export const asOperand = (name: string, binding: number): Renames => ({
   },
 });
 
-/** The axes of rows, in comments, and their width, which is a uniform. */
+/** The axes of rows, which comments name, and their width, which is in a uniform. */
 const ROW_AXES = {
   "M?": "N",
   "D?": "W",
@@ -93,12 +96,12 @@ const ROW_AXES = {
   "V_DIM?": "params.width",
 };
 
-/** A module for q as one for another tensor of rows: `residual`, `load_residual`. */
+/** Links a module for q as one for another tensor of rows: `residual`, `load_residual`. */
 export const asReadRows = (name: string, binding: number): Renames => ({
   names: { ...rowsOf(name, "n"), ...ROW_AXES, "@binding(1)": `@binding(${binding})` },
 });
 
-/** A module for the output as one for another tensor of rows. */
+/** Links a module for the output as one for another tensor of rows. */
 export const asWrittenRows = (name: string, binding: number): Renames => ({
   names: {
     o: name,
@@ -115,12 +118,12 @@ export const asWrittenRows = (name: string, binding: number): Renames => ({
   },
 });
 
-/** A module that reads nothing, or writes nothing, in place of one for a tensor of rows. */
+/** Links a module that reads or writes nothing in place of one for a tensor of rows. */
 export const asNoRows = (function_: "load_q" | "store_o", name: string): Renames => ({
   names: { [function_]: `${function_ === "load_q" ? "load" : "store"}_${name}` },
 });
 
-/** A module that stores rows of k in a cache as one for v. */
+/** Links a module that stores rows of k in a cache as one for rows of v. */
 export const AS_CACHED_VALUE: Renames = {
   names: {
     cache_k: "cache_v",
