@@ -1,5 +1,5 @@
-// Slots of tensors that a family of kernels calls by its own names: modules for q under these
-// names, and the constants that they ask for.
+// Slots of tensors that a family of kernels calls by its own names. They hold modules for q, linked
+// under these names, and need constants.
 
 import queryNone from "../../shaders/variants/query_none.wesl?raw";
 import type { ModuleMap } from "../shader/link.ts";
@@ -13,11 +13,11 @@ const NOT_READ = { name: "variants/query_none.wesl", text: queryNone };
 interface NamedTensor {
   readonly name: string;
   readonly binding: number;
-  /** Undefined for a tensor that there is not: it is all zeros. */
+  /** Undefined if the tensor is absent: the kernel then reads zeros. */
   readonly access: Access | undefined;
 }
 
-/** A slot that gives `load_NAME` and `start_of_NAME`. */
+/** Fills a slot that gives `load_NAME` and `start_of_NAME`. */
 export function namedSlot(slot: string, { name, binding, access }: NamedTensor): ModuleMap {
   const module = access
     ? { ...queryModule(access), rename: asOperand(name, binding) }
@@ -25,7 +25,10 @@ export function namedSlot(slot: string, { name, binding, access }: NamedTensor):
   return { [`package::slots::${slot}`]: { ...module, name: `${module.name} as ${name}` } };
 }
 
-/** The same for a kernel that works in place: the slot reads what the output holds. */
+/**
+ * Fills a slot that gives `load_NAME` and `start_of_NAME` for a kernel that works in place: it
+ * reads what the output holds.
+ */
 export function namedSlotInPlace(slot: string, name: string, access: Access): ModuleMap {
   const module = queryModule(access);
   return {
