@@ -78,10 +78,11 @@ const { similarity: _o, ...ADDITIVE_OPTIONS } = { ...ATTENTION_OPTIONS, ...LAYER
  * best keys are those of `attentionWeights` and `topKKeys` with
  * `similarity: { kind: "additive", vector, ... }`.
  *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
  * @param q [B, H, M, D] f32, f16 or bf16, projected
  * @param k [B, Hkv, N, D], projected
  * @param v [B, Hkv, N, Dv]
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output } = await additiveAttention(q, k, v, { vector, kvLengths: [12, 7] });

@@ -50,11 +50,12 @@ export interface AttentionResult {
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself. For
  * calls in a frame loop make a plan and encode it: that waits for nothing and allocates nothing.
  *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
  * @param q [B, H, M, D], f32, f16 or bf16, as also k and v, each its own; the output has the dtype
  *   of q by default
  * @param k [B, Hkv, N, D]
  * @param v [B, Hkv, N, Dv]
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output } = await attention(q, k, v, { causal: true });

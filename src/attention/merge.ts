@@ -112,9 +112,10 @@ type Partial = Required<Pick<AttentionResult, "output" | "lse">>;
  *
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
  * @param partials One or more results `{ output [B, H, M, Dv], lse [B, H, M] }`, as `attention`
  *   gives them with the option `{ lse: true }`. They stay the caller's.
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const ranges = [[0, 1000], [1000, 1500]];

@@ -79,12 +79,13 @@ export interface TopKResult {
  * They are computed anew from q and k, so that attention itself never stores them; the options are
  * those of the attention, and dropout is ignored.
  *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
  * @param q [B, H, M, D] f32, f16 or bf16
  * @param keys [B, Hkv, N, D], or a cache
  * @returns [B, heads, rows, N] f32; [B, rows, N] with `meanOverHeads`. Of packed sequences
  *   [entries, heads, maxSeqlenQ, maxSeqlenKv]; what an entry does not have is as what it does not
  *   see.
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { lse } = await attention(q, k, v, { causal: true, lse: true });
@@ -134,9 +135,10 @@ export async function planAttentionWeights(
  * largest first, the smaller index first among equals. One pass over the keys; no memory but the
  * results.
  *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
  * @param q [B, H, M, D] f32, f16 or bf16
  * @param keys [B, Hkv, N, D], or a cache
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { indices, weights } = await topKKeys(q, k, { k: 8, causal: true });

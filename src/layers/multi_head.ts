@@ -139,8 +139,9 @@ export class MultiHeadAttention implements MultiHeadSizes {
    * result itself. For calls in a loop make a plan and encode it: that waits for nothing and
    * allocates nothing.
    *
-   * @param query [B, M, query width]
    * Rejects with FoveaError, and then has allocated nothing.
+   *
+   * @param query [B, M, query width]
    *
    * @example
    * const { output, weights } = await layer.forward(x, {

@@ -75,11 +75,12 @@ export async function planMultiplicativeAttention(
 /**
  * Multiplicative attention on the GPU; see {@link planMultiplicativeAttention} for the formula.
  *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
  * @param q [B, H, M, Dq], f32, f16 or bf16, as also all others, each its own
  * @param k [B, Hkv, N, Dk]
  * @param v [B, Hkv, N, Dv]
  * @param weight [Dq, Dk], or [H, Dq, Dk]
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output } = await multiplicativeAttention(q, k, v, weight, { causal: true });

@@ -157,11 +157,12 @@ const LINEAR_OPTIONS = optionsBeside(LINEAR_PROBLEM, "q", "k", "v");
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself. For
  * decoding make a plan and encode it: that waits for nothing and allocates nothing.
  *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
  * @param q [B, H, M, D], f32, f16 or bf16, as also k and v, each its own; the output has the dtype
  *   of q by default
  * @param k [B, Hk, N, D]
  * @param v [B, Hkv, N, Dv]
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output, presentState, presentNormalizer } = await linearAttention(q, k, v, {

@@ -215,8 +215,9 @@ function viewsOf(
  *
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
- * @param x f32, f16 or bf16, of any shape with one axis or more
  * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @param x f32, f16 or bf16, of any shape with one axis or more
  *
  * @example
  * const { output, sum } = await layerNorm(x, { weight, bias, residual, sum: true });
@@ -230,8 +231,9 @@ export function layerNorm(x: Tensor, options: LayerNormOptions = {}): Promise<La
  * See
  * {@link planLayerNorm} for the formula and the rules.
  *
- * @param x f32, f16 or bf16, of any shape with one axis or more
  * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @param x f32, f16 or bf16, of any shape with one axis or more
  *
  * @example
  * const { output } = await rmsNorm(x, { weight, epsilon: 1e-6 });

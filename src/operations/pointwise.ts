@@ -151,8 +151,9 @@ async function runPointwise(
  *
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
- * @param x f32, f16 or bf16, of any shape; it broadcasts to the shape of an output that is given
  * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @param x f32, f16 or bf16, of any shape; it broadcasts to the shape of an output that is given
  *
  * @example
  * const { output: dense } = await copyTensor(x.permute(0, 2, 1, 3), { dtype: "f16" });
@@ -168,9 +169,10 @@ export async function copyTensor(
 /**
  * x + bias, or x + bias + residual. See {@link planPointwise} for the rules.
  *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
  * @param x [..., W] f32, f16 or bf16
  * @param bias [W], or what else broadcasts to the shape of x
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output } = await addBias(x, bias, { residual });
@@ -207,8 +209,9 @@ export interface GeluOptions extends PointwiseOptions {
  * Infinity stays Infinity, and -Infinity gives NaN, which the formulas have there. See
  * {@link planPointwise} for the rules.
  *
- * @param x f32, f16 or bf16, of any shape
  * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @param x f32, f16 or bf16, of any shape
  *
  * @example
  * const { output } = await gelu(x, { approximate: "tanh", bias });

@@ -149,10 +149,11 @@ const PROJECTION_OPTIONS = optionsBeside(PROJECTION_PROBLEM, "x", "weight");
  *
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
  * @param x [..., K]
  * @param weight [N, K], or one for each batch entry and head, [B | 1, H | 1, N, K]; one that is
  *   stored [K, N] as `weight.permute(1, 0)`
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output } = await project(x, weight, { bias });

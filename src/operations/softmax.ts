@@ -163,9 +163,10 @@ async function runSoftmax(name: string, x: Tensor, given: SoftmaxOptions, log: b
  *
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
  * @param x f32, f16 or bf16, of any shape with one axis or more
  * @returns `{ output }`, of the shape of x
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output } = await softmax(logits, { axis: 1 });
@@ -181,9 +182,10 @@ export function softmax(
  * The logarithm of the softmax along an axis: x - m - log(sum exp(x - m)), with nothing lost where
  * probabilities are small. See {@link planSoftmax} for the rules.
  *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
  * @param x f32, f16 or bf16, of any shape with one axis or more
  * @returns `{ output }`, of the shape of x
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output } = await logSoftmax(logits);

@@ -142,9 +142,10 @@ const RELATIVE_OPTIONS: OptionNames<RelativePositionBiasOptions> = {
  *
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
  * @param table [buckets, H] f32, f16 or bf16
  * @returns `{ output }` [1, H, M, N], which is the caller's to destroy
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output: bias } = await relativePositionBias(table, { seqQ: 128, seqKv: 128 });
@@ -187,9 +188,10 @@ const GATED_OPTIONS: OptionNames<GatedPositionBiasOptions> = {
  * A bias that gates of each query change, as in WavLM. See {@link planPositionBias} for the
  * formula.
  *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
  * @param bias [1 or B, H, M, N] f32, f16 or bf16
  * @returns `{ output }` [B, H, M, N], B that of the gate `update`
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output } = await gatedPositionBias(bias, { update, reset, scale });

@@ -164,9 +164,10 @@ const POSITION_ENCODING_OPTIONS = optionsBeside(POSITION_ENCODING_PROBLEM, "x");
  *
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
  * @param x [B, M, D] f32, f16 or bf16
  * @returns `{ output }` [B, M, D]; x itself with `inPlace`
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output } = await positionEncoding(embeddings, { scale: Math.sqrt(512) }); // sinusoidal

@@ -181,9 +181,10 @@ const ROTARY_RUN_OPTIONS = optionsBeside(ROTARY_PROBLEM, "x");
  *
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
  * @param x [B, H, M, D] f32, f16 or bf16
  * @returns `{ output }` [B, H, M, D]; x itself with `inPlace`
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output: rotated } = await rotary(q, { base: 500_000, positionOffset: 100 });
