@@ -135,7 +135,7 @@ function yarn(
   );
   check(base > 1, "argument", () => `${label}: YaRN needs a base above 1, got ${base}.`);
   const rotaryDim = 2 * plain.length;
-  /** The pair, of any real number, that turns so often in a text of L positions. */
+  /** The pair, as a real number, that turns so often in a text of L positions. */
   const pairOf = (turns: number) =>
     (rotaryDim * Math.log(originalMaxPositions / (turns * 2 * Math.PI))) / (2 * Math.log(base));
   const first = pairOf(betaFast);
