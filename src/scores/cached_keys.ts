@@ -1,22 +1,28 @@
-// What scores need to know of keys in a cache, and which options a cache rules out.
+// The properties of keys in a cache that scores depend on, and the options that a cache rules out.
 
 import { check } from "../errors.ts";
 import type { TakenScores } from "./options.ts";
 
-/** Keys in a cache: how many entries there are, and which keys of them are still there. */
+/** Keys in a cache: how many entries there are, and which of their keys the cache still has. */
 export interface CachedKeys {
   readonly place: "rows" | "ring" | "paged";
   readonly batch: number;
-  /** Rows of a ring that are never used again, and those that are. Both 0 otherwise. */
+  /**
+   * Rows at the start of a ring that keep their tokens, and the number of the others, which are
+   * used again. Both are 0 without a ring.
+   */
   readonly sinkTokens: number;
   readonly ring: number;
-  /** Of a ring: keys before its own that a query may look at, whatever tokens were taken back. */
+  /**
+   * For a ring: how many keys before its own position a query may look at, even after tokens were
+   * removed.
+   */
   readonly window?: number;
 }
 
 /**
- * Throws FoveaError("argument") for options that a cache has no use for, or keys that a ring may
- * have lost.
+ * Throws FoveaError("argument") for options that don't go with a cache, or that need keys which a
+ * ring may have lost.
  */
 export function checkCached(
   label: string,

@@ -1,5 +1,5 @@
 // The options that few problems have, beyond causality and windows. Plain attention is planned
-// without loading this file, and the descriptors of those options with it.
+// without loading this file and the descriptors of those options.
 
 import { checkCached } from "./cached_keys.ts";
 import type { GivenScores } from "./descriptor.ts";

@@ -1,5 +1,5 @@
-// Lengths and positions of batch entries: checked, and as tables; one after the other in one row,
-// or of a cache.
+// Lengths and positions of batch entries, checked and as tables. Entries may lie one after the
+// other, or in a cache.
 
 import { check, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
@@ -20,7 +20,7 @@ const i32 = (at: Table["at"], name: string, values: ListOrTensor): Table => ({
 /** Describes all lengths and positions of entries. */
 export const ENTRIES: Descriptor = ({ entries: { kind, tables } }) => {
   if (!tables.length) return undefined;
-  // kernels ask for the places of the tables that are not there
+  // Kernels also test the offsets of absent tables.
   return {
     keeps: "all",
     slots: kind ? { sequence: kind } : {},
@@ -113,7 +113,7 @@ function packedTables(label: string, options: TakenScores, { batch, heads, seqQ,
   };
 }
 
-/** Queries one after the other, of the entries of a cache. */
+/** The entries of a cache whose queries lie one after the other. */
 function packedQueries(
   label: string,
   options: TakenScores,
