@@ -86,7 +86,7 @@ export async function buildPlan(
   }
 }
 
-/** What has to run before a kernel that looks up norms of rows. */
+/** The stages that compute norms of rows, for kernels that look these up. */
 async function normStages(
   { batch, q, k, source, headDim }: ResolvedScores,
   slots: SlotChoice,
@@ -103,7 +103,7 @@ async function normStages(
 }
 
 function slotChoice(device: GPUDevice, problem: ResolvedScores, operands: Operands): SlotChoice {
-  // Where there is no operand, no kernel of the plan reads or writes it.
+  // Without an operand any access will do, because no kernel of the plan reads or writes it.
   const access = (name: string): Access => {
     const operand = operands.get(name);
     if (!operand) return "dense";

@@ -12,7 +12,7 @@ import type { ResolvedProblem, ResolvedScores } from "./resolved.ts";
 /** The tensors of a plan. */
 export interface PlanMemory {
   readonly operands: Operands;
-  /** The plan's own. */
+  /** The tensors that the plan owns. */
   readonly owned: readonly Tensor[];
   readonly places: TablePlaces;
   readonly copies: readonly TableCopy[];
@@ -20,23 +20,26 @@ export interface PlanMemory {
   readonly numbers: readonly (readonly [name: string, bytes: ArrayBuffer])[];
 }
 
-/** A tensor that the caller binds beside q, k and what the options bring. */
+/** A tensor that the caller binds beside q, k and the tensors of options. */
 export interface Asked {
   readonly name: string;
-  /** In the caller's axis order. */
+  /** The layout, with axes in the caller's order. */
   readonly spec: ResolvedSpec;
-  /** What the caller gave for it: maybe a tensor. */
+  /** What the caller gave for it; it may be a tensor. */
   readonly given: unknown;
   readonly written: boolean;
 }
 
-/** What a plan has beside q, k and the tensors of options: others, and scratch memory of a shape. */
+/**
+ * What a plan has beside q, k and the tensors of options: other tensors of the caller, and scratch
+ * memory of a shape.
+ */
 export interface Wanted {
   readonly asked: readonly Asked[];
   readonly workspace?: readonly number[] | undefined;
 }
 
-/** What attention reads and writes. */
+/** The tensors that attention reads and writes beside q, k and those of options. */
 export function attentionTensors(problem: TakenProblem, resolved: ResolvedProblem): Asked[] {
   const { layout, v, output, lse, rowMax, source } = resolved;
   const given = source?.v ?? (problem as AttentionProblem).v;
@@ -84,7 +87,8 @@ export function operandsOf(
     owned.push(made);
     add(name, made, made, written);
   };
-  // Last, when nothing of the caller's is wrong: there is nobody yet to free them.
+  // Allocation comes last, after the caller's tensors were checked, because nothing would free the
+  // memory yet.
   try {
     if (laid?.words.length)
       own("tables", [laid.words.length], { dtype: "i32", data: laid.words }, true);

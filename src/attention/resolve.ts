@@ -1,5 +1,5 @@
-// From what the caller says to numbers that the kernels take. All input is checked here, before the
-// GPU sees any of it.
+// Turns a problem as the caller gives it into numbers that kernels take. All input is checked here,
+// before the GPU sees any of it.
 
 import { check, show } from "../errors.ts";
 import {
@@ -82,7 +82,7 @@ export function resolveProblem(
   };
 }
 
-/** Checks what scores are made of, and v where there is one. */
+/** Checks the part of a problem that scores depend on, and v if there is one. */
 export function resolveScores<Values extends boolean>(
   label: string,
   problem: TakenScoreProblem,
@@ -130,7 +130,10 @@ export function resolveScores<Values extends boolean>(
   };
 }
 
-/** Beyond it plain scores have a unit of their own: shaders/variants/similarity_scaled.wesl. */
+/**
+ * Beyond this scale plain scores are computed in another unit:
+ * shaders/variants/similarity_scaled.wesl.
+ */
 const LARGE_SCALE = 2 ** 64;
 
 export const isLargeScale = (problem: Features & { readonly scale: number }): boolean =>

@@ -1,4 +1,4 @@
-// Problems of attention once they are checked: what the files that make plans of them read.
+// Checked problems of attention, as the files that make plans read them.
 
 import type { ResolvedSpec } from "../plan/specs.ts";
 import type { Features, PlanExtension } from "../scores/resolved.ts";
@@ -13,7 +13,7 @@ export interface ResolvedScores extends Features {
   readonly heads: number;
   readonly kvHeads: number;
   readonly headDim: number;
-  /** 0 where there are no values. */
+  /** 0 if there are no values. */
   readonly vDim: number;
   readonly q: ResolvedSpec;
   readonly k: ResolvedSpec;

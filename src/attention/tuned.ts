@@ -1,4 +1,4 @@
-// What tuning found: for which adapter and problem it holds, and what it says.
+// Results of tuning: the adapter and the problem that they hold for, and the choice of the kernel.
 
 import { check } from "../errors.ts";
 import { adapterName } from "../gpu/device.ts";
@@ -8,8 +8,8 @@ import type { PresentOption } from "../scores/descriptor.ts";
 import type { ResolvedProblem } from "./resolved.ts";
 
 /**
- * The choice that a problem was given as the result of tuning. Throws FoveaError if that is of
- * another one.
+ * The choice in the tuning result that a problem was given. Throws FoveaError if the result is for
+ * another problem or adapter.
  */
 export function tunedChoice(
   device: GPUDevice,
@@ -39,12 +39,11 @@ export function tunedChoice(
   return { variant: tuned.variant, kvSplits: kvSplits ?? tuned.kvSplits };
 }
 
-/** Lengths this close have one choice. */
+/** The power of two that a length rounds up to. Lengths with the same one share a choice. */
 const powerOfTwo = (length: number) => (length <= 1 ? length : 2 ** Math.ceil(Math.log2(length)));
 
 /**
- * The order of the words of options in the names of problems, which applications keep; those of
- * other options follow.
+ * The order of options in the names of problems, which applications store. Other options follow.
  */
 const WORDS = [
   "similarity",
@@ -58,7 +57,9 @@ const WORDS = [
   "blockMask",
 ];
 
-/** What the options of a problem are called, but for those whose tables say it. */
+/**
+ * The words for the options of a problem, in order, without options that only their tables name.
+ */
 function wordsOf(options: readonly PresentOption[]): string[] {
   const placeOf = ({ name }: PresentOption) =>
     WORDS.includes(name) ? WORDS.indexOf(name) : WORDS.length;
@@ -67,7 +68,7 @@ function wordsOf(options: readonly PresentOption[]): string[] {
     .flatMap(({ name, word, tables }) => word ?? (tables ? [] : name));
 }
 
-/** Everything that the speed of kernels depends on, in words. */
+/** The name of a problem: everything that the speed of kernels depends on, in words. */
 export function problemName(device: GPUDevice, problem: ResolvedProblem): string {
   const { batch, heads, kvHeads, seqQ, seqKv, headDim, vDim, window, chunk, source, options } =
     problem;
