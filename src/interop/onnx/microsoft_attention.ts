@@ -20,12 +20,12 @@ import { pastLength, writePresent } from "./past_present.ts";
 /**
  * com.microsoft Attention: the projection of q, k and v, and attention, as in BERT
  * (`unidirectional: 0`) and GPT-2 (1). input [B, S, in], weights [in, q + k + v], bias [q + k + v];
- * mask_index as {@link paddingMask} has it, a finite `mask_filter_value` (default -10000) added
- * where it masks; past [2, B, H, P, D], to which present [2, B, H, P + S, D] adds the new keys and
- * values; attention_bias [B or 1, H or 1, S, P + S]. Output [B, S, v].
+ * mask_index as in {@link paddingMask}, which adds a finite `mask_filter_value` (default -10000) to
+ * scores of masked keys; past [2, B, H, P, D], to which present [2, B, H, P + S, D] adds the new
+ * keys and values; attention_bias [B or 1, H or 1, S, P + S]. Output [B, S, v].
  *
  * With `past_present_share_buffer`, past is [2, B, H, most tokens, D], of which
- * `past_sequence_length` count: new rows are written into it, and present is past itself. With
+ * `past_sequence_length` are used: new rows are written into it, and present is past itself. With
  * `do_rotary` the first `rotary_embedding_dim` channels of each head (by default all) turn by their
  * positions, in halves, to the base 10000.
  *
@@ -129,7 +129,7 @@ export const MicrosoftAttention = /* @__PURE__ */ onnxOperator(
   },
 );
 
-/** One of the two that lie one after the other: [2, ...] as [...]. */
+/** Takes one of two tensors that lie one after the other: [2, ...] as [...]. */
 function one(both: Tensor, index: number): Tensor {
   const { shape, strides } = both;
   return both.view({

@@ -20,19 +20,19 @@ import { type Call, paddingMask } from "./padding_mask.ts";
 import { pastLength, writePresent } from "./past_present.ts";
 
 /**
- * com.microsoft MultiHeadAttention: attention of projected inputs. query [B, S, H * D] with key [B,
- * L, H * D] and value [B, L, H * Dv], or with packed keys and values [B, L, H, 2, D], or with key
- * and value [B, H, L, D] of cross attention; or a packed query [B, S, H, 3, D] alone. bias [H * D +
- * H * D + H * Dv] is added to q, k and v; key_padding_mask as {@link paddingMask} has it,
- * `mask_filter_value` (default -10000) added where it masks; attention_bias
+ * com.microsoft MultiHeadAttention: attention of projected inputs. query [B, S, H * D] with key
+ * [B, L, H * D] and value [B, L, H * Dv], or with packed keys and values [B, L, H, 2, D], or with
+ * key and value [B, H, L, D] of cross attention; or a packed query [B, S, H, 3, D] alone. bias
+ * [H * D + H * D + H * Dv] is added to q, k and v; key_padding_mask as in {@link paddingMask},
+ * which adds `mask_filter_value` (default -10000) to scores of masked keys; attention_bias
  * [B or 1, H or 1, S, P + L]; past_key and past_value [B, H, P, D], to which present_key and
  * present_value add the new ones, also to key and value [B, H, L, D]. With `unidirectional` the
  * last query stands at the last key. Output [B, S, H * Dv]; qk [B, H, S, P + L] are the scores
  * before the softmax, biases and masks included.
  *
  * With past_sequence_length, past_key and past_value are [B, H, most tokens, D], of which so many
- * count: new rows are written into them, and the presents are they themselves. cache_indirection,
- * for beam search, is not taken.
+ * are used: new rows are written into them, and they are the presents. cache_indirection, for beam
+ * search, is not taken.
  *
  * @example
  * const [output, presentKey, presentValue] = await MultiHeadAttention(
@@ -188,7 +188,7 @@ function headsOfInputs(
   return { q, k: split("key", key), v: split("value", values), cross: false };
 }
 
-/** One of several [B, S, H, n, D] as [B, H, S, D]. */
+/** Takes one of the n packed tensors of [B, S, H, n, D] as [B, H, S, D]. */
 function packedPart(packed: Tensor, index: number): Tensor {
   const [B, S, H, , D] = packed.shape;
   const [b, s, h, n, d] = packed.strides;
