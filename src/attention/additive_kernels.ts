@@ -81,7 +81,7 @@ function withStoredKeys(
   kernels: Kernels,
   tile: ForwardTile,
 ): Kernels {
-  const { batch, heads, headDim, vDim, seqQ, k, source } = problem;
+  const { batch, heads, headDim, vDim, seqQ, k, cache } = problem;
   const { qTiles, vSplits, qTile } = forwardGrid(tile, headDim, vDim, seqQ);
   const rows = k.shape[0] * k.shape[1] * k.shape[2];
   const floats = additiveKeysFloats(rows, headDim);
@@ -93,7 +93,7 @@ function withStoredKeys(
   const fits =
     4 * floats <= Math.min(maxStorageBufferBindingSize, maxBufferSize) &&
     BUFFERS + extraBuffers(problem) <= maxStorageBuffersPerShaderStage;
-  if (source || !saves || !fits) return kernels;
+  if (cache || !saves || !fits) return kernels;
   const share = Math.ceil(additiveKeysWorkgroups(rows) / batch);
   const before = {
     qTile: 1,

@@ -38,7 +38,7 @@ interface Given {
  * FoveaError("argument") for a value that isn't a cache, and for a cache beside k or v.
  */
 export function keysAndValues(label: string, { k, v, cache, layout, cuSeqlensQ }: Given) {
-  if (cache === undefined) return { k, v, source: undefined };
+  if (cache === undefined) return { k, v, cache: undefined };
   const source = cache?.source;
   check(
     typeof source === "object" && source !== null,
@@ -56,5 +56,5 @@ export function keysAndValues(label: string, { k, v, cache, layout, cuSeqlensQ }
   const spec = (dim: number): TensorSpec => ({
     shape: layout === "bmhd" ? [batch, capacity, kvHeads, dim] : [batch, kvHeads, capacity, dim],
   });
-  return { k: spec(headDim), v: spec(vDim), source };
+  return { k: spec(headDim), v: spec(vDim), cache: source };
 }

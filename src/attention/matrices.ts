@@ -114,8 +114,8 @@ const listed = ({ configs, workgroupBytes }: MatrixLimits) => {
 };
 
 /** Whether q, k and v are f16, so that rounding to f16 changes nothing. */
-function isF16(device: GPUDevice, { q, k, v, source }: ResolvedProblem): boolean {
-  const dtypes = [q, source?.k ?? k, source?.v ?? v].map(({ dtype }) => dtype);
+function isF16(device: GPUDevice, { q, k, v, cache }: ResolvedProblem): boolean {
+  const dtypes = [q, cache?.k ?? k, cache?.v ?? v].map(({ dtype }) => dtype);
   return device.features.has("shader-f16") && dtypes.every((dtype) => dtype === "f16");
 }
 

@@ -41,10 +41,10 @@ export interface Wanted {
 
 /** The tensors that attention reads and writes beside q, k and those of options. */
 export function attentionTensors(problem: TakenProblem, resolved: ResolvedProblem): Asked[] {
-  const { layout, v, output, lse, rowMax, source } = resolved;
-  const given = source?.v ?? (problem as AttentionProblem).v;
+  const { layout, v, output, lse, rowMax, cache } = resolved;
+  const given = cache?.v ?? (problem as AttentionProblem).v;
   return [
-    { name: "v", spec: source?.v ?? reorder(v, layout), given, written: false },
+    { name: "v", spec: cache?.v ?? reorder(v, layout), given, written: false },
     { name: "output", spec: reorder(output, layout), given: problem.output, written: true },
     ...(lse ? [{ name: "lse", spec: lse, given: problem.lse, written: true } as const] : []),
     ...(rowMax
@@ -69,11 +69,11 @@ export function operandsOf(
     if (fallback) checkOperand(`${resolved.label}: ${name}`, device, operand, fallback);
     operands.set(name, operand);
   };
-  const { layout, options, source, extension } = resolved;
+  const { layout, options, cache, extension } = resolved;
   add("q", reorder(resolved.q, layout), given(problem.q));
-  if (source) {
-    add("k", source.k, source.k);
-    add("kvState", source.state, source.state);
+  if (cache) {
+    add("k", cache.k, cache.k);
+    add("kvState", cache.state, cache.state);
   } else add("k", reorder(resolved.k, layout), given((problem as ScoreProblem).k));
   for (const { name, spec, given: tensorOrNot, written } of asked)
     add(name, spec, given(tensorOrNot), written);

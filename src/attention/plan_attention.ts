@@ -119,10 +119,10 @@ async function kernelsOf(device: GPUDevice, resolved: ResolvedProblem): Promise<
     : forwardKernels(resolved, tile, 2);
 }
 
-function hasF16Rows(device: GPUDevice, { q, k, v, source }: ResolvedProblem): boolean {
-  const read = [q, source?.k ?? k, source?.v ?? v];
+function hasF16Rows(device: GPUDevice, { q, k, v, cache }: ResolvedProblem): boolean {
+  const read = [q, cache?.k ?? k, cache?.v ?? v];
   return (
-    !source?.quantised &&
+    !cache?.quantised &&
     read.every((spec) => accessOf(device, { spec, base: bindingBase(device, spec) }) === "f16")
   );
 }

@@ -99,9 +99,9 @@ export function resolveScores<Values extends boolean>(
   const [batch, heads, rowsQ, headDim] = q.shape;
   const [, kvHeads, rowsKv] = k.shape;
   const rowsOf = ({ shape }: TensorSpec) => shape[0] * shape[1] * shape[2];
-  const normRows = { q: rowsOf(q), k: rowsOf(given.source?.k ?? k) };
+  const normRows = { q: rowsOf(q), k: rowsOf(given.cache?.k ?? k) };
   const tensors = { batch, heads, headDim, rowsQ, rowsKv, normRows };
-  const asked = { label, options: problem, tensors, source: given.source };
+  const asked = { label, options: problem, tensors, cache: given.cache };
   const features = resolveFeatures(asked, extension);
   const scale = problem.scale ?? defaultScale(features.similarity, headDim);
   const bounded = features.options.some(({ bounds }) => bounds);
@@ -122,7 +122,7 @@ export function resolveScores<Values extends boolean>(
     lseShape: [batch, heads, rowsQ],
     v: v as Values extends true ? ResolvedSpec : undefined,
     vDim: v?.shape[3] ?? 0,
-    source: given.source,
+    cache: given.cache,
     ...features,
     extension,
     scale,

@@ -18,7 +18,7 @@ export interface ResolvedScores extends Features {
   readonly q: ResolvedSpec;
   readonly k: ResolvedSpec;
   /** The cache that k and v are in. */
-  readonly source: KvSource | undefined;
+  readonly cache: KvSource | undefined;
   /** The shape of the log-sum-exp. */
   readonly lseShape: readonly number[];
   readonly scale: number;

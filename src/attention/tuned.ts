@@ -70,10 +70,10 @@ function wordsOf(options: readonly PresentOption[]): string[] {
 
 /** The name of a problem: everything that the speed of kernels depends on, in words. */
 export function problemName(device: GPUDevice, problem: ResolvedProblem): string {
-  const { batch, heads, kvHeads, seqQ, seqKv, headDim, vDim, window, chunk, source, options } =
+  const { batch, heads, kvHeads, seqQ, seqKv, headDim, vDim, window, chunk, cache, options } =
     problem;
   const stored = (name: string, spec: ResolvedSpec) => `${name} ${accessName(device, spec)}`;
-  const cache = source?.quantised ? `int${source.quantised.bits}` : source?.k.dtype;
+  const elements = cache?.quantised ? `int${cache.quantised.bits}` : cache?.k.dtype;
   const [left, right] = window.map((keys) => (keys <= 0 ? keys : powerOfTwo(keys)));
   const has: Readonly<Record<string, boolean>> = {
     causal: right === 0 && left < 0,
@@ -83,8 +83,8 @@ export function problemName(device: GPUDevice, problem: ResolvedProblem): string
   return [
     `B${powerOfTwo(batch)} H${heads}/${kvHeads} M${powerOfTwo(seqQ)} N${powerOfTwo(seqKv)} D${headDim}/${vDim}`,
     stored("q", problem.q),
-    ...(source
-      ? [`cache ${source.place} ${cache}`]
+    ...(cache
+      ? [`cache ${cache.place} ${elements}`]
       : [stored("k", problem.k), stored("v", problem.v)]),
     stored("o", problem.output),
     ...Object.keys(has).filter((name) => has[name]),

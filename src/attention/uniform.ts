@@ -88,7 +88,7 @@ function sharedParams(
   slots: SlotChoice,
   grid: Grid,
 ): Partial<Params> {
-  const [kOuter, , kRows] = (problem.source?.k ?? problem.k).shape;
+  const [kOuter, , kRows] = (problem.cache?.k ?? problem.k).shape;
   return {
     seq_q: problem.seqQ,
     seq_kv: problem.seqKv,
@@ -112,8 +112,8 @@ function sharedParams(
     k_outer: kOuter,
     k_rows: kRows,
     ...addresses("q", "m", operands.get("q"), isAligned(slots.q), problem),
-    ...addresses("k", "n", operands.get("k"), isAligned(slots.k), problem.source ? CACHE : problem),
-    ...addresses("v", "n", operands.get("v"), isAligned(slots.v), problem.source ? CACHE : problem),
+    ...addresses("k", "n", operands.get("k"), isAligned(slots.k), problem.cache ? CACHE : problem),
+    ...addresses("v", "n", operands.get("v"), isAligned(slots.v), problem.cache ? CACHE : problem),
     ...addresses("o", "m", operands.get("output"), isAligned(slots.o), problem),
     ...rowAddresses("lse", operands.get("lse")),
     ...rowAddresses("row_max", operands.get("rowMax")),

@@ -27,7 +27,7 @@ export interface CachedKeys {
 export function checkCached(
   label: string,
   options: TakenScores,
-  source: CachedKeys,
+  cache: CachedKeys,
   seqQ: number,
 ): void {
   for (const name of ["kvLengths", "cuSeqlensKv"] as const) {
@@ -37,7 +37,7 @@ export function checkCached(
       () => `${label}: the cache counts the keys of its entries; leave ${name} out.`,
     );
   }
-  if (source.place !== "ring") return;
+  if (cache.place !== "ring") return;
   const {
     window: [left] = [-1],
     attentionChunk = Number.POSITIVE_INFINITY,
@@ -45,7 +45,7 @@ export function checkCached(
     queryOffset,
   } = options;
   const behind = Math.min(left < 0 ? Number.POSITIVE_INFINITY : left, attentionChunk - 1);
-  const { window = source.ring } = source;
+  const { window = cache.ring } = cache;
   check(
     !Number.isFinite(behind) || behind <= window,
     "argument",
@@ -53,10 +53,10 @@ export function checkCached(
       `${label}: the cache was made for a window of ${window} keys before each query, and may have overwritten older ones; ${behind} were asked for. Make the cache with that window.`,
   );
   check(
-    behind + seqQ <= source.ring,
+    behind + seqQ <= cache.ring,
     "argument",
     () =>
-      `${label}: the ring keeps the last ${source.ring} keys; ${seqQ} queries with ${Number.isFinite(behind) ? `${behind} keys behind each may look at ${behind + seqQ}` : "no bound behind them may look at any"}. Give a window of at most [${source.ring - seqQ}, ...], or make the cache with a larger ring.`,
+      `${label}: the ring keeps the last ${cache.ring} keys; ${seqQ} queries with ${Number.isFinite(behind) ? `${behind} keys behind each may look at ${behind + seqQ}` : "no bound behind them may look at any"}. Give a window of at most [${cache.ring - seqQ}, ...], or make the cache with a larger ring.`,
   );
   check(
     queryOffset === undefined,
@@ -64,9 +64,9 @@ export function checkCached(
     () => `${label}: queries of a ring stand at its last keys; leave queryOffset out.`,
   );
   check(
-    sinkTokens <= source.sinkTokens,
+    sinkTokens <= cache.sinkTokens,
     "argument",
     () =>
-      `${label}: sinkTokens is ${sinkTokens}, but the ring keeps only the first ${source.sinkTokens} keys.`,
+      `${label}: sinkTokens is ${sinkTokens}, but the ring keeps only the first ${cache.sinkTokens} keys.`,
   );
 }

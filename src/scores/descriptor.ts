@@ -34,7 +34,7 @@ export interface GivenScores {
   readonly options: TakenScores;
   readonly tensors: TensorSizes;
   /** The cache that the keys are in. */
-  readonly source: CachedKeys | undefined;
+  readonly cache: CachedKeys | undefined;
 }
 
 /** A small table of a problem. All of them share one buffer. */

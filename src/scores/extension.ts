@@ -15,19 +15,17 @@ export function resolveExtended(
   given: GivenScores,
   positions: Pick<Features, "alignEnd" | "offset">,
 ) {
-  const { label, options, source } = given;
+  const { label, options, cache } = given;
   const entries = resolveEntries(given);
   const { sizes, packed } = entries;
-  if (source) checkCached(label, options, source, sizes.seqQ);
+  if (cache) checkCached(label, options, cache, sizes.seqQ);
   const present = presentOptions({ ...given, ...positions, sizes, entries });
   return {
     batch: sizes.batch,
     seqQ: sizes.seqQ,
     seqKv: sizes.seqKv,
     mostKeys:
-      source?.place === "ring"
-        ? Math.min(sizes.seqKv, source.sinkTokens + source.ring)
-        : sizes.seqKv,
+      cache?.place === "ring" ? Math.min(sizes.seqKv, cache.sinkTokens + cache.ring) : sizes.seqKv,
     packed,
     similarity: present.find(({ slots }) => slots?.similarity)?.slots?.similarity,
     blockMask: options.blockMask,

@@ -70,7 +70,7 @@ export const BLOCK_MASK: Descriptor = (problem) => {
 
 /** Throws FoveaError unless the value is a block mask that was made for these sizes. */
 function checkBlockMask(
-  { label, options, sizes, entries, source, alignEnd, offset }: DescribedProblem,
+  { label, options, sizes, entries, cache, alignEnd, offset }: DescribedProblem,
   blockMask: BlockMask,
 ): void {
   const { batch, heads, seqQ, seqKv } = sizes;
@@ -98,7 +98,7 @@ function checkBlockMask(
       `${label}: the block mask is for B = ${made.batch}, H = ${made.heads}, M = ${made.seqQ}, N = ${made.seqKv}; the problem has B = ${batch}, H = ${heads}, M = ${seqQ}, N = ${seqKv}.`,
   );
   check(
-    !source && !entries.kind,
+    !cache && !entries.kind,
     "argument",
     () =>
       `${label}: a block mask can't be combined with lengths or positions of batch entries; use its mask function.`,

@@ -30,11 +30,11 @@ export const ENTRIES: Descriptor = ({ entries: { kind, tables } }) => {
 };
 
 /** Checks the lengths and positions of entries. Throws FoveaError that names the option. */
-export function resolveEntries({ label, options, tensors, source }: GivenScores): ResolvedEntries {
+export function resolveEntries({ label, options, tensors, cache }: GivenScores): ResolvedEntries {
   const { heads, rowsQ, rowsKv } = tensors;
   const whole = { batch: tensors.batch, heads, seqQ: rowsQ, seqKv: rowsKv };
-  const packed = source
-    ? packedQueries(label, options, whole, source)
+  const packed = cache
+    ? packedQueries(label, options, whole, cache)
     : packedTables(label, options, whole);
   const sizes = packed?.sizes ?? whole;
   const { batch, seqQ, seqKv } = sizes;
@@ -42,7 +42,7 @@ export function resolveEntries({ label, options, tensors, source }: GivenScores)
   checkLengths(`${label}: qLengths`, qLengths, batch, [seqQ, "the queries that q has"]);
   checkLengths(`${label}: kvLengths`, kvLengths, batch, [seqKv, "the keys that k has"]);
   checkOffsets(label, queryOffset, batch);
-  if (source) {
+  if (cache) {
     const tables = [
       ...(qLengths ? [i32("q_lengths_at", "qLengths", qLengths)] : []),
       ...(typeof queryOffset === "object" ? [i32("q_offsets_at", "queryOffset", queryOffset)] : []),
