@@ -1,7 +1,7 @@
 // The way from a problem to a plan, with the kernels that a function chooses.
 
 import { checkDevice } from "../gpu/buffers.ts";
-import { loadExtension } from "../scores/features.ts";
+import { loadExtension } from "../scores/resolve.ts";
 import { buildPlan } from "./build.ts";
 import type { Kernels } from "./forward_kernels.ts";
 import { attentionTensors, operandsOf } from "./memory.ts";

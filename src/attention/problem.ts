@@ -3,8 +3,8 @@
 
 import type { OptionNames, Taken } from "../given.ts";
 import type { TimingSource } from "../gpu/timing.ts";
-import { SCORE_OPTIONS } from "../scores/features.ts";
 import type { ScoreOptions } from "../scores/options.ts";
+import { SCORE_OPTIONS } from "../scores/resolve.ts";
 import type { Layout, TensorSpec } from "../types.ts";
 import type { KvSourceOwner } from "./kv_source.ts";
 

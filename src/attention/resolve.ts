@@ -14,13 +14,8 @@ import {
   reorder,
   toBhmd,
 } from "../plan/specs.ts";
-import {
-  defaultScale,
-  type Extension,
-  hasPlainScores,
-  resolveFeatures,
-} from "../scores/features.ts";
-import type { Features } from "../scores/resolved.ts";
+import { defaultScale, type Extension, hasPlainScores, resolveOptions } from "../scores/resolve.ts";
+import type { ResolvedOptions } from "../scores/resolved.ts";
 import type { Layout, TensorSpec } from "../types.ts";
 import { keysAndValues } from "./cached.ts";
 import type { TakenProblem, TakenScoreProblem } from "./problem.ts";
@@ -102,11 +97,11 @@ export function resolveScores<Values extends boolean>(
   const normRows = { q: rowsOf(q), k: rowsOf(given.cache?.k ?? k) };
   const tensors = { batch, heads, headDim, rowsQ, rowsKv, normRows };
   const asked = { label, options: problem, tensors, cache: given.cache };
-  const features = resolveFeatures(asked, extension);
-  const scale = problem.scale ?? defaultScale(features.similarity, headDim);
-  const bounded = features.options.some(({ bounds }) => bounds);
+  const resolved = resolveOptions(asked, extension);
+  const scale = problem.scale ?? defaultScale(resolved.similarity, headDim);
+  const bounded = resolved.options.some(({ bounds }) => bounds);
   check(
-    Math.abs(scale) <= LARGE_SCALE || bounded || (values && hasPlainScores(features)),
+    Math.abs(scale) <= LARGE_SCALE || bounded || (values && hasPlainScores(resolved)),
     "argument",
     () =>
       `${label}: a scale beyond ${LARGE_SCALE} goes with plain scores or a softcap only, got ${scale}.`,
@@ -123,7 +118,7 @@ export function resolveScores<Values extends boolean>(
     v: v as Values extends true ? ResolvedSpec : undefined,
     vDim: v?.shape[3] ?? 0,
     cache: given.cache,
-    ...features,
+    ...resolved,
     extension,
     scale,
     maxDispatchFlops: problem.maxDispatchFlops,
@@ -136,7 +131,7 @@ export function resolveScores<Values extends boolean>(
  */
 const LARGE_SCALE = 2 ** 64;
 
-export const isLargeScale = (problem: Features & { readonly scale: number }): boolean =>
+export const isLargeScale = (problem: ResolvedOptions & { readonly scale: number }): boolean =>
   Math.abs(problem.scale) > LARGE_SCALE && hasPlainScores(problem);
 
 function checkOptions(

@@ -1,13 +1,13 @@
 // Checked problems of attention, as the files that make plans read them.
 
 import type { ResolvedSpec } from "../plan/specs.ts";
-import type { Features, PlanExtension } from "../scores/resolved.ts";
+import type { PlanExtension, ResolvedOptions } from "../scores/resolved.ts";
 import type { Layout } from "../types.ts";
 import type { KvSource } from "./kv_source.ts";
 import type { TunedAttention } from "./problem.ts";
 
 /** The checked part of a problem that has no values. Tensors are in BHMD order. */
-export interface ResolvedScores extends Features {
+export interface ResolvedScores extends ResolvedOptions {
   readonly label: string;
   readonly layout: Layout;
   readonly heads: number;

@@ -14,7 +14,7 @@ import type { Params } from "../kernels/params.ts";
 import { ALL, MOST_KEYS, STAGES } from "../kernels/weights.ts";
 import { checkedSpec, expectApart, expectShape, type ResolvedSpec } from "../plan/specs.ts";
 import type { PresentOption, Table } from "../scores/descriptor.ts";
-import type { Extension } from "../scores/features.ts";
+import type { Extension } from "../scores/resolve.ts";
 import type { TensorSpec } from "../types.ts";
 import { type Cached, SCORE_PROBLEM, type ScoreProblem } from "./problem.ts";
 import { resolveScores } from "./resolve.ts";

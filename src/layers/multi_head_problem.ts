@@ -6,7 +6,7 @@ import { check, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
 import { resolveSpec, Tensor } from "../gpu/tensor.ts";
 import { checkedSpec, expectApart, expectShape, FLOATS, type ResolvedSpec } from "../plan/specs.ts";
-import { SCORE_OPTIONS } from "../scores/features.ts";
+import { SCORE_OPTIONS } from "../scores/resolve.ts";
 import type { ScoreOptions } from "../scores/options.ts";
 import type { Dtype, FloatDtype, TensorSpec } from "../types.ts";
 import { type BooleanMasks, type ResolvedMask, resolveMasks } from "./boolean_masks.ts";

@@ -6,7 +6,7 @@ import type { OptionNames } from "../given.ts";
 import type { Params } from "../kernels/params.ts";
 import type { ScoreOptions } from "./options.ts";
 
-/** Options that every problem may have: features.ts checks them itself. */
+/** Options that every problem may have: resolve.ts checks them itself. */
 export type PlainOption =
   | "causal"
   | "scale"

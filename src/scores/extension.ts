@@ -4,7 +4,7 @@
 import { checkCached } from "./cached_keys.ts";
 import type { GivenScores } from "./descriptor.ts";
 import { presentOptions } from "./descriptors.ts";
-import type { Features } from "./resolved.ts";
+import type { ResolvedOptions } from "./resolved.ts";
 import { resolveEntries } from "./sequences.ts";
 
 export { capturesOf } from "./functions.ts";
@@ -13,7 +13,7 @@ export { layTables } from "./table_memory.ts";
 /** Checks the options that few problems have. Throws FoveaError that names the option. */
 export function resolveExtended(
   given: GivenScores,
-  positions: Pick<Features, "alignEnd" | "offset">,
+  positions: Pick<ResolvedOptions, "alignEnd" | "offset">,
 ) {
   const { label, options, cache } = given;
   const entries = resolveEntries(given);

@@ -18,7 +18,7 @@ export interface TableCopy {
 }
 
 /** The checked options of a problem's scores, without its tensors, shapes and scale. */
-export interface Features {
+export interface ResolvedOptions {
   /** Batch entries: the batch axis, or the number of sequences that lie one after the other. */
   readonly batch: number;
   /** Rows of the longest entry. */

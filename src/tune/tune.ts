@@ -18,7 +18,7 @@ import { Tensor } from "../gpu/tensor.ts";
 import { DECODE_SHAPES, MOST_QUERIES } from "../kernels/decode.ts";
 import { FORWARD_TILES, isMatrixVariant, MATRIX_VARIANTS } from "../kernels/forward_tiles.ts";
 import { takeOptions } from "../options.ts";
-import { loadExtension } from "../scores/features.ts";
+import { loadExtension } from "../scores/resolve.ts";
 import { type Choice, Trial } from "./trial.ts";
 
 /** Options of {@link tune}. */

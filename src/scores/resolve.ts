@@ -6,7 +6,7 @@ import type { OptionNames } from "../given.ts";
 import type { GivenScores } from "./descriptor.ts";
 import { EXTENDED } from "./extended_options.ts";
 import type { ScoreOptions, TakenScores } from "./options.ts";
-import type { Features } from "./resolved.ts";
+import type { ResolvedOptions } from "./resolved.ts";
 
 const CAUSAL: readonly unknown[] = [undefined, false, true, "bottom-right", "top-left"];
 /** Positions, lengths and windows stay below 2^31 together. */
@@ -39,7 +39,7 @@ export async function loadExtension(problem: TakenScores): Promise<Extension | u
   return needed ? import("./extension.ts") : undefined;
 }
 
-/** The features of a problem without any of the extended options. */
+/** The options of a problem without any of the extended ones, resolved. */
 const PLAIN = { packed: false, similarity: undefined, blockMask: undefined, options: [] };
 
 /**
@@ -47,7 +47,10 @@ const PLAIN = { packed: false, similarity: undefined, blockMask: undefined, opti
  *
  * @param extension What {@link loadExtension} gives for the problem
  */
-export function resolveFeatures(given: GivenScores, extension: Extension | undefined): Features {
+export function resolveOptions(
+  given: GivenScores,
+  extension: Extension | undefined,
+): ResolvedOptions {
   const { label, options, tensors } = given;
   const { batch, rowsQ, rowsKv } = tensors;
   const positions = resolvePositions(label, options);
@@ -69,13 +72,13 @@ export function resolveFeatures(given: GivenScores, extension: Extension | undef
  * The factor of the scores if the caller gives none. Normalised rows and bounded terms need no
  * factor.
  */
-export function defaultScale(similarity: Features["similarity"], headDim: number): number {
+export function defaultScale(similarity: ResolvedOptions["similarity"], headDim: number): number {
   const isUnscaled = similarity && !(similarity.kind === "normalized" && similarity.rms);
   return isUnscaled ? 1 : 1 / Math.sqrt(headDim);
 }
 
 /** Whether scores are products with a scale and temperature, and masked by positions only. */
-export const hasPlainScores = ({ options }: Pick<Features, "options">): boolean =>
+export const hasPlainScores = ({ options }: Pick<ResolvedOptions, "options">): boolean =>
   options.every(({ keeps }) => keeps !== "nothing");
 
 function resolvePositions(label: string, { causal, queryOffset, window = [-1, -1] }: TakenScores) {
