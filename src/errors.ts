@@ -12,7 +12,7 @@ export type FoveaErrorCode =
   | "file"; // a file is malformed or does not hold what was asked for
 
 /**
- * The one error class of Fovea. Whatever is thrown or rejected with is one of these; the message
+ * The one error class of Fovea. All that Fovea throws or rejects with is one of these; the message
  * names the argument, what was expected, what came, and what to do.
  */
 export class FoveaError extends Error {

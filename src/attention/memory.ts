@@ -25,7 +25,7 @@ export interface Asked {
   readonly name: string;
   /** The layout, with axes in the caller's order. */
   readonly spec: ResolvedSpec;
-  /** What the caller gave for it; it may be a tensor. */
+  /** The value that the caller gave; it may be a tensor. */
   readonly given: unknown;
   readonly written: boolean;
 }

@@ -23,7 +23,7 @@ export interface TunedCandidate {
   readonly failure?: string;
 }
 
-/** What {@link tune} found. Plain data: JSON keeps it for the next visit. */
+/** The result of {@link tune}: plain data, which JSON keeps for the next visit. */
 export interface TunedAttention {
   /** The adapter that it was found on, as the browser describes it. */
   readonly adapter: string;

@@ -76,8 +76,8 @@ export interface TopKResult {
  *   -> softmax -> probability function ("probabilities")
  * ```
  *
- * They are computed anew from q and k, so that attention itself never stores them; the options are
- * those of the attention, and dropout is ignored.
+ * Scores are computed anew from q and k, because attention itself never stores them. Give the same
+ * options as to attention; dropout is ignored.
  *
  * Rejects with FoveaError, and then has allocated nothing.
  *
@@ -161,8 +161,8 @@ export async function topKKeys(
 }
 
 /**
- * Compiles {@link topKKeys} for a problem, which says `count` where the options say `k`. The plan
- * is encoded with `{ q, k, indices, weights }`, the last two dense.
+ * Compiles {@link topKKeys} for a problem, in which `count` stands for the option `k`. The plan is
+ * encoded with `{ q, k, indices, weights }`, the last two dense.
  */
 export async function planTopKKeys(
   device: GPUDevice,

@@ -29,7 +29,7 @@ interface Tokens {
   readonly peaks: readonly number[];
 }
 
-/** The tokens of each entry. Whatever throws has changed nothing. */
+/** The tokens of each entry. A method that throws has changed nothing. */
 export class CacheLengths implements Journaled<CacheLengths> {
   readonly #rules: LengthRules;
   /** This object is never changed, only replaced. */

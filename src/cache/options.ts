@@ -69,8 +69,8 @@ export interface KvCacheOptions extends RowOptions {
   /** Dv, elements of a row of v. Default D. */
   readonly vDim?: number;
   /**
-   * The most tokens of a sequence, which is what memory is allocated for. With a `window` they cost
-   * no memory, and the default is 2^23; without, there is none.
+   * The most tokens of a sequence, which is what memory is allocated for. With a `window` tokens
+   * cost no memory, and the default is 2^23; without it, there is no default.
    */
   readonly capacity?: number;
   /**

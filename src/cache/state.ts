@@ -63,7 +63,7 @@ interface StateKernels {
  * order of encoding.
  */
 export class CacheState {
-  /** i32 */
+  /** The words of the state, i32. */
   readonly tensor: Tensor;
   readonly batch: number;
   readonly pagesPerEntry: number;

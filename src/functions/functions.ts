@@ -55,8 +55,8 @@ interface FunctionOptions {
 const FUNCTION_OPTIONS: OptionNames<FunctionOptions> = { captures: "any", label: "string" };
 
 /**
- * A function that changes scores, in WGSL: `fn score(s: f32, at: Position) -> f32`, with helpers of
- * its own if it needs any. `s` is scale * q.k after the softcap; biases and masks come after it. It
+ * A function that changes scores, in WGSL: `fn score(s: f32, at: Position) -> f32`, with its own
+ * helpers if it needs any. `s` is scale * q.k after the softcap; biases and masks come after it. It
  * has to be a function of its arguments and captures; it may be called for keys that no query sees,
  * whose score is then dropped. `HIDDEN` in place of a score hides the key from the query, as a mask
  * does.

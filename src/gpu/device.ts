@@ -96,9 +96,8 @@ export function deviceDescriptor(adapter: GPUAdapter): {
 
 /**
  * Requests a GPU device with the adapter's highest useful limits and the features that Fovea can
- * use. It is an ordinary `GPUDevice`; every function of Fovea also takes any other one, with
- * whatever limits and features that has, and {@link deviceDescriptor} gives what to request for one
- * of your own.
+ * use. It is an ordinary `GPUDevice`; every function of Fovea also takes any other device, whatever
+ * its limits and features are. {@link deviceDescriptor} gives what to request for your own device.
  *
  * Rejects with FoveaError("device") if WebGPU or an adapter is missing, or if an option can't be
  * met.

@@ -37,10 +37,10 @@ export type LayerNormPlan = Plan<LayerNormBindings>;
  * same inputs on the same device give the same bits.
  *
  * Results are right to f32 for every mean and every magnitude of a row, from the smallest normal
- * numbers to the largest, also where only the sum is beyond f32 (`sum` then holds an infinity). A
- * row of equal numbers is exactly 0 before its bias. With an epsilon of 0, a row without deviation
- * is 0 too, and so is a row of zeros by the root mean square; its inverse deviation is Infinity.
- * Numbers below 2^-126 may count as 0, which WGSL leaves to the device.
+ * numbers to the largest, even if only the sum is beyond f32 (`sum` then holds an infinity). A row
+ * of equal numbers is exactly 0 before its bias. With an epsilon of 0, a row without deviation is 0
+ * too, and so is a row of zeros by the root mean square; its inverse deviation is Infinity. Numbers
+ * below 2^-126 may count as 0, which WGSL leaves to the device.
  *
  * A row with NaN is NaN. A row with an infinity is NaN too, as the formula gives; by the root mean
  * square, which is infinite then, its finite elements are 0 and the infinite ones NaN. Other rows

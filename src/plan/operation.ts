@@ -14,7 +14,10 @@ import type { ResolvedSpec } from "./specs.ts";
 import { type PlanTensors, planTensors } from "./tensors.ts";
 import { cutWork, type Dispatch, UNIFORM_STRIDE, wholeGrid } from "./work.ts";
 
-/** Who asks for a plan: what its errors and GPU objects are named after, and where it will run. */
+/**
+ * Names the caller of a plan: the label of its errors and GPU objects, and the device that it will
+ * run on.
+ */
 export interface Caller {
   readonly label: string;
   readonly device: GPUDevice;
@@ -72,7 +75,7 @@ export interface Once<Problem, Results> {
   readonly options: RunOptions & { readonly [Name in keyof Results]?: unknown };
 }
 
-/** What follows from a definition. */
+/** The functions that follow from a definition. */
 export interface Operation<Problem, Bindings extends object, Resolved, Results> {
   /** The plan function. */
   plan(device: GPUDevice, problem: Problem): Promise<Plan<Bindings>>;

@@ -34,7 +34,7 @@ export interface CompiledStage {
   readonly boundLike?: number | undefined;
 }
 
-/** What a plan tells of itself. */
+/** The facts that a plan tells of itself. */
 export interface PlanFacts {
   readonly kernel: string;
   readonly workspaceBytes: number;

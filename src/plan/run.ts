@@ -8,7 +8,7 @@ import { Tensor } from "../gpu/tensor.ts";
 import type { Dtype } from "../types.ts";
 import { checkTarget, type EncodeTarget } from "./target.ts";
 
-/** What every one-line call can be told. */
+/** The options of every one-line call. */
 export interface RunOptions {
   /**
    * A compute pass or command encoder of the caller's to record into, in place of a submission by

@@ -3,7 +3,7 @@
 
 import { check, show } from "../errors.ts";
 
-/** What `encode` takes. */
+/** The targets that `encode` takes. */
 export type EncodeTarget = GPUComputePassEncoder | GPUCommandEncoder;
 
 /** Records into a pass. */

@@ -37,8 +37,7 @@ export interface RotaryOptions {
   readonly sections?: readonly [t: number, h: number, w: number];
   /**
    * `"blocks"`: pairs of time first, then those of height, then those of width. `"interleaved"`: T
-   * H W T H W ... as far as a section goes, and T where it has ended (Qwen3-VL). Default
-   * `"blocks"`.
+   * H W T H W ... as far as a section goes, and T after its end (Qwen3-VL). Default `"blocks"`.
    */
   readonly sectionLayout?: "blocks" | "interleaved";
 }

@@ -1,6 +1,6 @@
-// The text of a user's function: read once, at the door, and written anew from its tokens when it
-// is linked. So a compiler sees only what was checked here: there are no comments, WGSL's seven
-// line ends have become one, and every name is known.
+// The text of a user's function: read once, when the function is made, and written anew from its
+// tokens when it is linked. So a compiler sees only what was checked here: there are no comments,
+// WGSL's seven line ends have become one, and every name is known.
 
 import { FoveaError } from "../errors.ts";
 import { type EntryHead, GuestReader } from "./guest_reader.ts";

@@ -21,7 +21,7 @@ export interface Guest {
     readonly name: string;
     readonly declared: (name: string) => string;
   }[];
-  /** What messages call the memory. */
+  /** The name of the memory in messages. */
   readonly memoryLabel: string;
 }
 
