@@ -89,12 +89,12 @@ export async function attention(
   values?: Tensor | AttentionOptions,
   more?: AttentionOptions,
 ): Promise<AttentionResult> {
-  const cached = isCache(keys);
-  const tensors = cached ? { q } : { q, k: keys, v: values as Tensor };
+  const isFromCache = isCache(keys);
+  const tensors = isFromCache ? { q } : { q, k: keys, v: values as Tensor };
   checkTensors("attention", tensors);
   const reading = readOptions(
     "attention",
-    (cached ? values : more) as AttentionOptions,
+    (isFromCache ? values : more) as AttentionOptions,
     ATTENTION_OPTIONS,
   );
   const { device } = q;
@@ -112,7 +112,7 @@ export async function attention(
       results,
     ) as Promise<AttentionResult>;
   };
-  return cached
+  return isFromCache
     ? inTurn(keys, reading, (cache) => run({ q, cache }))
     : run({ q, k: keys, v: values as Tensor });
 }

@@ -56,7 +56,7 @@ export type AttentionPlan = Plan<AttentionBindings>;
 export const AttentionPlan = Plan;
 
 /** For each operand, the tensor of a cache that is bound for it. */
-const CACHED = { k: "k", v: "v", kvState: "state" } as const;
+const CACHE_TENSORS = { k: "k", v: "v", kvState: "state" } as const;
 const CAPTURED = "captures.";
 
 /** The hooks of attention. `made` is the cache that the plan was made with. */
@@ -71,7 +71,8 @@ export const attentionHooks = (
   boundBy(bindings, name) {
     const { cache, captures } = bindings;
     if (name.startsWith(CAPTURED)) return captures?.[name.slice(CAPTURED.length)];
-    if (cache && name in CACHED) return cache.source[CACHED[name as keyof typeof CACHED]];
+    if (cache && name in CACHE_TENSORS)
+      return cache.source[CACHE_TENSORS[name as keyof typeof CACHE_TENSORS]];
     return boundByName(bindings, name);
   },
   before({ cache }) {
@@ -83,12 +84,12 @@ export const attentionHooks = (
 
 /** All operands but those that the plan owns; a cache as a whole stands for its tensors. */
 function bindableOf(operands: Operands): ReadonlySet<string> {
-  const cached = operands.has("kvState");
-  const hidden: readonly string[] = cached ? [...OWN, "k", "v"] : OWN;
+  const hasCache = operands.has("kvState");
+  const hidden: readonly string[] = hasCache ? [...OWN, "k", "v"] : OWN;
   const names = [...operands.keys()].filter(
     (name) => !hidden.includes(name) && !name.startsWith(CAPTURED),
   );
-  return new Set([...names, ...(cached ? ["cache"] : [])]);
+  return new Set([...names, ...(hasCache ? ["cache"] : [])]);
 }
 
 /** Throws FoveaError if a run gives a tensor for a name that no function captured as a tensor. */

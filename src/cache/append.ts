@@ -160,7 +160,7 @@ export class CacheAppendPlan {
    * The bind group for these tensors. It is that of the last run with the same k, if its other
    * tensors were the same too.
    */
-  #group(bindings: AppendBindings, cached: KvSource): GPUBindGroup | undefined {
+  #group(bindings: AppendBindings, kvSource: KvSource): GPUBindGroup | undefined {
     const { target, append, source, compiled, params } = this.#parts;
     const { label } = append;
     const tensors = boundTensors(target, append, bindings);
@@ -172,9 +172,9 @@ export class CacheAppendPlan {
 
     // Whole buffers are bound, because rows end in padding, which their tensors leave out.
     const cache: Readonly<Record<string, Tensor>> = {
-      kv_state: cached.state,
-      cache_k: cached.k,
-      cache_v: cached.v,
+      kv_state: kvSource.state,
+      cache_k: kvSource.k,
+      cache_v: kvSource.v,
     };
     const output = tensors.get("qOutput") ?? tensors.get("q");
     const entries = source.bindings.map(({ binding, name }): GPUBindGroupEntry => {

@@ -74,7 +74,7 @@ export function appendModules(choice: AppendChoice): ModuleMap {
   const { headDim, vDim, k, v, q, qNorm, kNorm, rotary, positions, layout, dtype } = choice;
   const { quantised } = layout;
   const slots = { k, v, q: q?.access ?? "dense", o: q?.output ?? "dense" };
-  const cached = quantised
+  const storing = quantised
     ? variant("cached_key_quantised", cachedKeyQuantised)
     : dtype === "f32"
       ? { name: "slots/cached_key.wesl", text: cachedKey }
@@ -113,10 +113,10 @@ export function appendModules(choice: AppendChoice): ModuleMap {
       ? positionModules(true)
       : { "package::slots::positions": variant("positions_cached", positionsCached) }),
     ...kvPlaceModules(layout.place),
-    "package::slots::cached_key": cached,
+    "package::slots::cached_key": storing,
     "package::slots::cached_value": {
-      name: `${cached.name} as cached_value`,
-      text: cached.text,
+      name: `${storing.name} as cached_value`,
+      text: storing.text,
       rename: AS_CACHED_VALUE,
     },
   };

@@ -63,7 +63,7 @@ export async function buildParts(site: Site): Promise<Part[]> {
     parts.attend({ ...addedScores, options: withSinks }, { q, ...extra }, added);
     parts.merge([own, added], { output: o, lse: total });
   } else parts.attend(scores, { q, k, v }, { output: o, lse: total });
-  if (total) writeWeights(site, { q, k, lse: total }, { scores, addedScores });
+  if (total) writeProbabilities(site, { q, k, lse: total }, { scores, addedScores });
   if (weights.output) parts.project(joined, weights.output, bound("output", output));
   return parts.done();
 }
@@ -92,7 +92,7 @@ function projectedHeads({ parts, layer, problem }: Site): Record<"q" | "k" | "v"
 }
 
 /** The weights of all keys: a part for the problem's keys and one for each that the layer adds. */
-function writeWeights(
+function writeProbabilities(
   site: Site,
   { q, k, lse }: { readonly q: Tensor; readonly k: Tensor; readonly lse: Place },
   { scores, addedScores }: { readonly scores: Scores; readonly addedScores: Scores },
@@ -104,14 +104,14 @@ function writeWeights(
     output: columnsPlace(bound("weightsOutput", weights), from, count),
     lse,
   });
-  parts.writeWeights(scores, { q, k }, columns(0, rowsKv));
+  parts.writeProbabilities(scores, { q, k }, columns(0, rowsKv));
   const { headDim } = layer.sizes;
   const added = [
     ...(layer.weights.biasK ? [overBatch(site, layer.weights.biasK, headDim)] : []),
     ...(layer.zeroAttention ? [zeros(site, headDim)] : []),
   ];
   for (const [index, key] of added.entries())
-    parts.writeWeights(addedScores, { q, k: key }, columns(rowsKv + index, 1));
+    parts.writeProbabilities(addedScores, { q, k: key }, columns(rowsKv + index, 1));
 }
 
 /**

@@ -164,7 +164,7 @@ export class Parts {
   /**
    * Adds the part that writes the weights of some of the keys, from the log-sum-exp over all keys.
    */
-  writeWeights(
+  writeProbabilities(
     { options, mask, bindingsOf }: Scores,
     tensors: Record<"q" | "k", Tensor>,
     { output, lse }: PartialPlaces,

@@ -167,13 +167,13 @@ export const GroupQueryAttention = /* @__PURE__ */ onnxOperator(
 
     const shared = attributes.past_present_share_buffer ?? false;
     const cacheRows = isWindow ? windowedRows : cachedRows;
-    const cached = (rows: Tensor, index: 0 | 1) => {
+    const inCache = (rows: Tensor, index: 0 | 1) => {
       const wanted = call.wants(index ? "present_value" : "present_key");
       return cacheRows(call, lengths, { rows, past: pasts[index], wanted, shared, dtype });
     };
     const turned = async (rows: Tensor, index: 0 | 1) => rotate(await normalise(rows, index));
     const [q, k] = await together([turned(inputs.q, 0), turned(inputs.k, 1)]);
-    const [ofKeys, ofValues] = await together([cached(k, 0), cached(inputs.v, 1)]);
+    const [ofKeys, ofValues] = await together([inCache(k, 0), inCache(inputs.v, 1)]);
     const presents = { present_key: ofKeys.present, present_value: ofValues.present };
     const used = { q, k: ofKeys.attended, v: ofValues.attended };
     const { keys } = attended;
