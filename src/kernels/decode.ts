@@ -54,10 +54,11 @@ const QUADS = { form: "quads", maxHeadDim: 256, parts: 4 } as const;
 
 /** The table of shapes. The first row that fits the device and the head dim is taken. */
 export const DECODE_SHAPES: readonly DecodeShape[] = [
-  // In SwiftShader every read costs the same, a barrier costs by the lane, and so does every
-  // variable that a loop changes: a lane of a quad holds them for a quarter of a row. Milliseconds
-  // of all dispatches at N = 1024, with this row and with decode-16: H = 8, D = 64: 1.68 and 2.33;
-  // 4 rows 5.5 and 8.4; 8 rows 1.3 and 2.1; D = 128: 4.0 and 4.8; H = 4, D = 256: 7.2 and 9.1.
+  // In SwiftShader every read costs the same, barriers cost by the lane, and every variable that a
+  // loop changes costs, too: a lane of a quad holds such variables for a quarter of a row.
+  // Milliseconds of all dispatches at N = 1024, with this row and with decode-16: H = 8, D = 64:
+  // 1.68 and 2.33; 4 rows 5.5 and 8.4; 8 rows 1.3 and 2.1; D = 128: 4.0 and 4.8; H = 4, D = 256:
+  // 7.2 and 9.1.
   { ...QUADS, name: "decode-4-quad", lanes: 4, held: 32, devices: "software" },
   { ...TILES, name: "decode-16", lanes: 16, parts: 1, devices: "software" },
   // Four lanes a key: a load is of 64 bytes side by side.
