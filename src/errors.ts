@@ -12,7 +12,7 @@ export type FoveaErrorCode =
   | "file"; // a file is malformed or does not hold what was asked for
 
 /**
- * The one error class of Fovea. Whatever is thrown or rejected with is one of these; the message
+ * The one error class of Fovea. All that Fovea throws or rejects with is one of these; the message
  * names the argument, what was expected, what came, and what to do.
  */
 export class FoveaError extends Error {
@@ -38,8 +38,8 @@ export function check(
 }
 
 /**
- * Runs what reads a caller's values, whose getters, traps and conversions may throw anything: what
- * they throw becomes a FoveaError("argument") that says that `what` cannot be read.
+ * Runs `read`, which reads a caller's values. Their getters, traps and conversions may throw
+ * anything, which becomes a FoveaError("argument") that says that `what` cannot be read.
  */
 export function reading<Value>(what: string, read: () => Value): Value {
   try {
@@ -55,7 +55,7 @@ const SHOWN = 100;
 
 /**
  * A value as messages name it: short, on one line, and without running code that could throw. Use
- * it for whatever a caller gave; numbers and strings that were checked before need it not.
+ * it for whatever a caller gave, but for numbers and strings that were checked before.
  */
 export function show(value: unknown): string {
   let text: string;
@@ -75,7 +75,7 @@ export function show(value: unknown): string {
   } catch {
     text = "a value that cannot be read";
   }
-  // What would move the cursor of a terminal is escaped.
+  // Characters that would move the cursor of a terminal are escaped.
   text = text.replace(
     /[\p{Cc}\u2028\u2029]/gu,
     (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,

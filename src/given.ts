@@ -1,6 +1,6 @@
-// What a caller gives to a public function, as it was at the moment of the call: known members,
-// read once and copied, so that nothing which the caller does afterwards changes what the call
-// means.
+// Reading of what a caller gives to a public function, as it is at the moment of the call. Known
+// members are read once and copied, so that nothing which the caller does afterwards changes what
+// the call means.
 
 import { FoveaError, reading, show } from "./errors.ts";
 
@@ -31,7 +31,7 @@ type NameOf<T> = T extends unknown ? keyof T & string : never;
 
 type Member<T, Name> = T extends unknown ? (Name extends keyof T ? T[Name] : never) : never;
 
-/** What an option has to be, where its type says so: the rest is for its function to check. */
+/** What an option has to be, as far as its type says it. Its function checks the rest. */
 type Kind<Value> = [NonNullable<Value>] extends [boolean]
   ? "boolean"
   : [NonNullable<Value>] extends [number]
@@ -40,22 +40,23 @@ type Kind<Value> = [NonNullable<Value>] extends [boolean]
       ? "string"
       : "any";
 
-/** With a question mark where null means none, as in configurations of models. */
+/** The kind, with a question mark if null means none, as in configurations of models. */
 type Nullable<Value> = null extends Value ? `${Kind<Value>}?` : Kind<Value>;
 
 /**
- * The names of all options, and their kinds: the compiler holds the list to the type, so that
- * nothing is forgotten.
+ * The names of all options, and their kinds. The compiler compares the list with the type, so that
+ * no option is forgotten.
  */
 export type OptionNames<T> = { readonly [Name in NameOf<T>]: Nullable<Member<T, Name>> };
 
-/** Such a list, of whatever options. */
+/** The names and kinds of any options. */
 export type AnyNames = Readonly<
   Record<string, `${"any" | "boolean" | "number" | "string"}${"" | "?"}`>
 >;
 
 /**
- * A list of numbers as an array; anything else as it is. Elements of BigInt64Array become numbers.
+ * Gives a list of numbers as an array, and anything else as it is. Elements of BigInt64Array become
+ * numbers.
  */
 export function numbersOf<T>(
   value: T,
@@ -80,21 +81,21 @@ export function elementsOfList<Element>(value: unknown): Element[] | undefined {
 }
 
 /**
- * Objects within objects that options may have: enough for every option, and an end to those that
- * hold themselves.
+ * How deep options may nest objects: enough for every option, and an end to objects that hold
+ * themselves.
  */
 const DEEPEST = 6;
-/** Numbers of a list, above all that an option can mean. */
+/** The most numbers of a list; no option can mean as many. */
 const LONGEST = 2 ** 26;
 
 /**
  * Reads the options that a function knows. `unknown` is the first name, if any, that it does not. A
- * member that is undefined is the same as none, and so is null where the type has it. Lists and
- * plain objects are copied, typed arrays become arrays, BigInts numbers; tensors and other objects
- * stay what they are.
+ * member that is undefined counts as absent, and so does null if the type has it. Lists and plain
+ * objects are copied, typed arrays become arrays, BigInts numbers; tensors and other objects stay
+ * what they are.
  *
- * What is read can be compared and shown without running code that throws. Throws FoveaError for
- * anything else: for what is no object, holds itself or a function, or cannot be read.
+ * The copy can be compared and shown without running code that throws. Throws FoveaError if `given`
+ * isn't an object, holds itself or a function, or cannot be read.
  */
 export function readGiven<T extends object>(
   label: string,
@@ -117,8 +118,8 @@ export function readGiven<T extends object>(
 
 /**
  * The options of an asynchronous call, read before it returns. Rejects with FoveaError for a name
- * that the function does not know; what that error says is loaded when it is needed. Synchronous
- * functions have `takeOptions` for the same.
+ * that the function does not know; the text of that error is loaded when it is needed. Synchronous
+ * functions call `takeOptions` instead.
  */
 export async function readOptions<T extends object>(
   label: string,
@@ -164,7 +165,7 @@ function members(
   return Object.fromEntries(all.filter(([, value]) => value !== undefined));
 }
 
-/** A copy of plain data; other objects as they are. */
+/** A copy of plain data. Other objects stay what they are. */
 function copy(label: string, name: string, value: unknown, depth: number): unknown {
   if (typeof value === "bigint" && Number.isSafeInteger(Number(value))) return Number(value);
   if (typeof value === "bigint" || typeof value === "symbol" || typeof value === "function") {

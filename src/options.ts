@@ -1,11 +1,12 @@
-// The options of public functions: unknown names are refused, with the right one beside them.
+// The options of public functions: unknown names are refused, and the error names the right one.
 
 import { type AnyNames, checkKinds, type OptionNames, readGiven, type Taken } from "./given.ts";
 import { unknownOption } from "./unknown_option.ts";
 
 /**
- * The options of a call: a copy of what is given at this moment. Throws FoveaError("argument") for
- * a name that the function does not know, with the nearest one that it does.
+ * Gives the options of a call, as a copy of what is given at this moment. Throws
+ * FoveaError("argument") for a name that the function does not know, with the nearest one that it
+ * does.
  *
  * @param label Name of the function in messages; the options' own `label` goes before it
  */

@@ -1,6 +1,7 @@
-// What was made and may be needed again: kept while it is among the last that were used.
+// A store of values that may be needed again: a value is kept while it is among those that were
+// used last.
 
-/** Values by key, at most a number of them: the one that was not used for longest goes first. */
+/** Values by key, up to a most number of them. The one that was not used for longest goes first. */
 export class Recent<Value extends object> {
   readonly #most: number;
   readonly #values = new Map<string, Value>();
@@ -9,7 +10,7 @@ export class Recent<Value extends object> {
     this.#most = most;
   }
 
-  /** The value of a key, made if it is not there. */
+  /** Gives the value of a key, and makes it if it is not there. */
   get(key: string, make: () => Value): Value {
     const value = this.#values.get(key) ?? make();
     this.#values.delete(key);
@@ -21,7 +22,7 @@ export class Recent<Value extends object> {
     return value;
   }
 
-  /** Keeps a value no longer. One that took its place stays. */
+  /** Drops a value, unless another one has taken its place under the key. */
   drop(key: string, value: Value): void {
     if (this.#values.get(key) === value) this.#values.delete(key);
   }

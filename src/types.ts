@@ -8,8 +8,8 @@ export type FloatDtype = "f32" | "f16" | "bf16";
 
 /**
  * The order of the axes of a 4-D tensor: B batch, H heads, M (queries) or N (keys) sequence, D head
- * dim.
- * A layout is a reading of shapes and strides; nothing is ever copied to get from one to the other.
+ * dim. A layout says how shapes and strides are read; nothing is ever copied to get from one to the
+ * other.
  */
 export type Layout = "bhmd" | "bmhd";
 
@@ -66,21 +66,18 @@ export interface Binding {
   readonly binding: number;
   readonly name: string;
   readonly type: "uniform" | "read-only-storage" | "storage";
-  /** A uniform whose place each dispatch chooses, as it does for that of binding 0. */
+  /** The binding is a uniform whose offset each dispatch chooses, as it does for binding 0. */
   readonly dynamic?: true;
 }
 
-/**
- * A linked kernel: all that depends on a problem's constants, and nothing that depends on its
- * lengths.
- */
+/** A linked kernel. It depends on a problem's constants and not on its lengths. */
 export interface KernelSource {
   /** Kernel and variant, for labels and tables: `forward 64x32`. */
   readonly label: string;
   readonly code: string;
   /**
-   * Where line `line` (from 1) of the code was written. Columns count unless the line was
-   * rewritten.
+   * Tells where line `line` (from 1) of the code was written. Columns are as written unless the
+   * line was rewritten.
    */
   locate(line: number): { module: string; line: number; rewritten?: boolean };
   readonly bindings: readonly Binding[];

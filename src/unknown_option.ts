@@ -1,5 +1,5 @@
-// The error for an option that does not exist: what other libraries mean by it, or the nearest one
-// that does.
+// The error for an option that does not exist: what other libraries mean by its name, or the
+// nearest name that exists.
 
 import { FoveaError, show } from "./errors.ts";
 
@@ -10,8 +10,8 @@ export function unknownOption(label: string, name: string, names: object): Fovea
 }
 
 /**
- * What other libraries call an option, and what it is here: names, the first one known to a
- * function, or a sentence.
+ * Names of options in other libraries, and what they are here: either names, of which the first one
+ * that a function knows is meant, or a sentence.
  */
 const FOREIGN: Readonly<Record<string, readonly string[] | string>> = {
   // PyTorch: scaled_dot_product_attention, nn.MultiheadAttention, FlexAttention
@@ -95,7 +95,7 @@ const FOREIGN: Readonly<Record<string, readonly string[] | string>> = {
     "rotary() turns queries and keys before attention, and a cache made with `rotary` does as it takes them.",
 };
 
-/** A name without what people write it differently by. */
+/** A name without letter case and signs, in which spellings differ. */
 export const plain = (name: string) => name.toLowerCase().replace(/[^a-z0-9]/g, "");
 const FOREIGN_PLAIN = new Map(Object.entries(FOREIGN).map(([name, ours]) => [plain(name), ours]));
 

@@ -140,7 +140,7 @@ describe("import law", () => {
   });
 
   it("sees types, import() and what is exported on, and no comments", () => {
-    const file = sources.find((one) => one.endsWith("scores/features.ts")) as string;
+    const file = sources.find((one) => one.endsWith("scores/resolve.ts")) as string;
     expect(imports(file)).toEqual(
       expect.arrayContaining(["src/scores/extension.ts", "src/errors.ts"]),
     );

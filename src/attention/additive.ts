@@ -1,5 +1,4 @@
-// Additive attention under its own name, and the other mechanisms of scores that are attention with
-// a similarity.
+// Additive attention under its own name: attention with that similarity.
 
 import type { OptionNames } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
@@ -36,8 +35,8 @@ export interface AdditiveProblem extends Omit<AttentionProblem, "similarity">, A
  *
  * q and k are projected already, q' = W_q q and k' = W_k k. The scale is 1 by default.
  *
- * On software adapters a plan for many queries takes the exponentials of the keys in a pass of
- * their own: a dispatch more, and scratch memory of the size of dense keys of f32
+ * On software adapters a plan for many queries computes the exponentials of the keys in a separate
+ * pass: that is one more dispatch, and scratch memory of the size of dense keys of f32
  * (`workspaceBytes`).
  *
  * Source: Neural Machine Translation by Jointly Learning to Align and Translate (arXiv 1409.0473),
@@ -74,14 +73,15 @@ const { similarity: _p, ...ADDITIVE_PROBLEM } = { ...ATTENTION_PROBLEM, ...LAYER
 const { similarity: _o, ...ADDITIVE_OPTIONS } = { ...ATTENTION_OPTIONS, ...LAYER };
 
 /**
- * Additive attention on the GPU; see {@link planAdditiveAttention} for the formula. Weights and
- * best keys are those of `attentionWeights` and `topKKeys` with
+ * Additive attention on the GPU; see {@link planAdditiveAttention} for the formula. For weights and
+ * best keys call `attentionWeights` and `topKKeys` with
  * `similarity: { kind: "additive", vector, ... }`.
+ *
+ * Rejects with FoveaError, and then has allocated nothing.
  *
  * @param q [B, H, M, D] f32, f16 or bf16, projected
  * @param k [B, Hkv, N, D], projected
  * @param v [B, Hkv, N, Dv]
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output } = await additiveAttention(q, k, v, { vector, kvLengths: [12, 7] });
@@ -95,7 +95,7 @@ export async function additiveAttention(
   return attention(q, k, v, withLayer(takeOptions(LABEL, options, ADDITIVE_OPTIONS)));
 }
 
-/** The layer's options as a similarity. */
+/** Puts the layer's options into a similarity. */
 function withLayer<Options extends AdditiveLayer & { readonly label?: string }>(options: Options) {
   const { vector, innerBias, innerScale, normalize, gain, ...rest } = options;
   const layer = { vector, innerBias, innerScale, normalize, gain };

@@ -1,5 +1,5 @@
-// The kernels of additive attention: the forward kernel, and before it, where many queries look at
-// a key and rows are in registers, a pass that takes the exponentials of the keys once for all.
+// The kernels of additive attention: the forward kernel and, if many queries look at a key and rows
+// are in registers, a pass before it that computes the exponentials of the keys once for all.
 // Loaded by the first plan that has such scores.
 
 import { check } from "../errors.ts";
@@ -24,14 +24,15 @@ import type { ResolvedProblem } from "./resolved.ts";
 import type { Stage } from "./uniform.ts";
 
 /**
- * Queries that are too few for the rows of other tiles in workgroup memory, scores being costly,
- * and the tile for them.
+ * The most queries that leave rows of other tiles idle, which costs much with such scores; and the
+ * tile for so few.
  */
 const FEW_QUERIES = { most: 8, variant: "8x32" } as const;
 
 /**
- * Exponentials that a pass before has to save for a plan to have one: SwiftShader takes a quarter
- * of a millisecond for them, and the pass a tenth to start, and a tenth of a second to compile.
+ * The fewest exponentials that the pass before must save for a plan to have it. SwiftShader takes a
+ * quarter of a millisecond for so many; the pass takes a tenth of a millisecond to start, and a
+ * tenth of a second to compile.
  */
 const LEAST_SAVED = 2 ** 18;
 
@@ -53,7 +54,7 @@ export function additiveKernels(
     () =>
       `${label}: variant ${variant} has no additive scores; take another variant, or leave it out.`,
   );
-  // What keeps a tile of f16 from it is the scores, whatever the dtypes.
+  // A tile of f16 is refused because of the scores, whatever the dtypes are.
   const asked = {
     headDim,
     vDim,
@@ -70,9 +71,9 @@ export function additiveKernels(
 }
 
 /**
- * The kernels of a tile with that pass before them; without it where it saves too little, where the
- * device can't bind what it leaves, and where keys are in a cache, which may have far more rows
- * than keys.
+ * The kernels of a tile with the pass of exponentials before them. The pass is left out if it saves
+ * too little, if the device can't bind its result, and if keys are in a cache, which may have far
+ * more rows than keys.
  */
 function withStoredKeys(
   device: GPUDevice,
@@ -80,19 +81,19 @@ function withStoredKeys(
   kernels: Kernels,
   tile: ForwardTile,
 ): Kernels {
-  const { batch, heads, headDim, vDim, seqQ, k, source } = problem;
+  const { batch, heads, headDim, vDim, seqQ, k, cache } = problem;
   const { qTiles, vSplits, qTile } = forwardGrid(tile, headDim, vDim, seqQ);
   const rows = k.shape[0] * k.shape[1] * k.shape[2];
   const floats = additiveKeysFloats(rows, headDim);
   const looks = batch * heads * qTiles * vSplits * keysOf(problem, qTile);
-  // a look is what it costs to write and read them
+  // Writing an exponential and reading it again costs one computation each.
   const saves = (looks - 2 * rows) * headDim >= LEAST_SAVED;
   const { maxStorageBufferBindingSize, maxBufferSize, maxStorageBuffersPerShaderStage } =
     device.limits;
   const fits =
     4 * floats <= Math.min(maxStorageBufferBindingSize, maxBufferSize) &&
     BUFFERS + extraBuffers(problem) <= maxStorageBuffersPerShaderStage;
-  if (source || !saves || !fits) return kernels;
+  if (cache || !saves || !fits) return kernels;
   const share = Math.ceil(additiveKeysWorkgroups(rows) / batch);
   const before = {
     qTile: 1,

@@ -1,7 +1,7 @@
-// The way from a problem to a plan, by whatever kernels somebody chooses.
+// The way from a problem to a plan, with the kernels that a function chooses.
 
 import { checkDevice } from "../gpu/buffers.ts";
-import { loadExtension } from "../scores/features.ts";
+import { loadExtension } from "../scores/resolve.ts";
 import { buildPlan } from "./build.ts";
 import type { Kernels } from "./forward_kernels.ts";
 import { attentionTensors, operandsOf } from "./memory.ts";
@@ -9,7 +9,7 @@ import type { TakenProblem } from "./problem.ts";
 import { resolveProblem } from "./resolve.ts";
 import type { ResolvedProblem } from "./resolved.ts";
 
-/** The plan of an attention problem by the kernels that somebody chooses for it. */
+/** Makes the plan of an attention problem with the kernels that `choose` gives for it. */
 export async function assemblePlan(
   device: GPUDevice,
   problem: TakenProblem,

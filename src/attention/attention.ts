@@ -15,15 +15,18 @@ import { preparePlan } from "./plan_attention.ts";
 import { ATTENTION_PROBLEM, type AttentionProblem } from "./problem.ts";
 import type { ResolvedProblem } from "./resolved.ts";
 
-/** Options of {@link attention}: those of a problem, with tensors where memory is meant. */
+/** Options of {@link attention}: those of a problem, with tensors in place of specs. */
 export interface AttentionOptions
   extends Omit<AttentionProblem, "q" | "k" | "v" | "output" | "lse" | "rowMax">,
     RunOptions {
   /** Where the output goes. Default: a new tensor, which is the caller's to destroy. */
   readonly output?: Tensor;
-  /** `true` for a new log-sum-exp tensor, or where it goes. Default: none. */
+  /** `true` for a new tensor with the log-sum-exp, or the tensor that it goes to. Default: none. */
   readonly lse?: boolean | Tensor;
-  /** Likewise for the largest score of each row. */
+  /**
+   * `true` for a new tensor with the largest score of each row, or the tensor that it goes to.
+   * Default: none.
+   */
   readonly rowMax?: boolean | Tensor;
 }
 
@@ -37,9 +40,11 @@ function withoutTensors({ q, k, v, cache, ...options }: typeof ATTENTION_PROBLEM
 export interface AttentionResult {
   /** [B, H, M, Dv], in the layout of the call. */
   readonly output: FloatTensor;
-  /** [B, H, M], where it was asked for. Natural log; -Infinity for a query that sees no key. */
+  /**
+   * [B, H, M], if it was asked for. A natural logarithm; -Infinity for a query that sees no key.
+   */
   readonly lse?: Tensor<"f32">;
-  /** [B, H, M], where it was asked for. -Infinity for a query that sees no key. */
+  /** [B, H, M], if it was asked for; -Infinity for a query that sees no key. */
   readonly rowMax?: Tensor<"f32">;
 }
 
@@ -50,11 +55,12 @@ export interface AttentionResult {
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself. For
  * calls in a frame loop make a plan and encode it: that waits for nothing and allocates nothing.
  *
- * @param q [B, H, M, D], f32, f16 or bf16, as also k and v, each its own; the output has the dtype
- *   of q by default
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @param q [B, H, M, D], f32, f16 or bf16, as are k and v, each with its own dtype; the output has
+ *   the dtype of q by default
  * @param k [B, Hkv, N, D]
  * @param v [B, Hkv, N, Dv]
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output } = await attention(q, k, v, { causal: true });
@@ -67,7 +73,7 @@ export async function attention(
   options?: AttentionOptions,
 ): Promise<AttentionResult>;
 /**
- * Attention to what is in a cache.
+ * Attention to the keys and values in a cache.
  *
  * @example
  * const { output } = await attention(q, cache, { causal: true });
@@ -83,12 +89,12 @@ export async function attention(
   values?: Tensor | AttentionOptions,
   more?: AttentionOptions,
 ): Promise<AttentionResult> {
-  const cached = isCache(keys);
-  const tensors = cached ? { q } : { q, k: keys, v: values as Tensor };
+  const isFromCache = isCache(keys);
+  const tensors = isFromCache ? { q } : { q, k: keys, v: values as Tensor };
   checkTensors("attention", tensors);
   const reading = readOptions(
     "attention",
-    (cached ? values : more) as AttentionOptions,
+    (isFromCache ? values : more) as AttentionOptions,
     ATTENTION_OPTIONS,
   );
   const { device } = q;
@@ -106,14 +112,14 @@ export async function attention(
       results,
     ) as Promise<AttentionResult>;
   };
-  return cached
+  return isFromCache
     ? inTurn(keys, reading, (cache) => run({ q, cache }))
     : run({ q, k: keys, v: values as Tensor });
 }
 
 /**
- * The results of a call: the tensors that the caller gave for them, and new ones for what is only
- * asked for.
+ * The results of a call: the tensors that the caller gave for them, and new ones for results that
+ * are only asked for.
  */
 export function resultsOf(
   options: Taken<AttentionOptions>,

@@ -1,4 +1,4 @@
-// What a caller binds for one run of attention, and which tensor of the plan each is.
+// The bindings of one run of attention, and the operand of the plan that each is bound for.
 
 import { check } from "../errors.ts";
 import type { Tensor } from "../gpu/tensor.ts";
@@ -16,15 +16,15 @@ export interface AttentionBindings {
   readonly k?: Tensor;
   readonly v?: Tensor;
   readonly output?: Tensor;
-  /** Another cache than the plan was made with, of the same make. */
+  /** A cache in place of the one that the plan was made with, with the same options. */
   readonly cache?: KvSourceOwner;
-  /** If the plan was asked for it. */
+  /** Needed if the plan was asked for it, as are the two below. */
   readonly lse?: Tensor;
   readonly rowMax?: Tensor;
-  /** Of the best keys. */
+  /** The indices of the best keys, in plans of `topKKeys`. */
   readonly indices?: Tensor;
   readonly weights?: Tensor;
-  /** These if the plan was made with a tensor for it. */
+  /** Bound only if the plan was made with a tensor for it, as are the members that follow. */
   readonly mask?: Tensor;
   readonly bias?: Tensor;
   readonly qLengths?: Tensor;
@@ -34,7 +34,7 @@ export interface AttentionBindings {
   readonly cuSeqlensKv?: Tensor;
   readonly alibiSlopes?: Tensor;
   readonly sinks?: Tensor;
-  /** Of the similarity. */
+  /** The temperature of the similarity. */
   readonly temperature?: Tensor;
   readonly logTemperature?: Tensor;
   readonly qWeights?: Tensor;
@@ -55,11 +55,11 @@ export interface AttentionBindings {
 export type AttentionPlan = Plan<AttentionBindings>;
 export const AttentionPlan = Plan;
 
-/** What of a cache stands for which operand. */
-const CACHED = { k: "k", v: "v", kvState: "state" } as const;
+/** For each operand, the tensor of a cache that is bound for it. */
+const CACHE_TENSORS = { k: "k", v: "v", kvState: "state" } as const;
 const CAPTURED = "captures.";
 
-/** What attention does with its bindings. `made` is the cache that the plan was made with. */
+/** The hooks of attention. `made` is the cache that the plan was made with. */
 export const attentionHooks = (
   label: string,
   operands: Operands,
@@ -71,7 +71,8 @@ export const attentionHooks = (
   boundBy(bindings, name) {
     const { cache, captures } = bindings;
     if (name.startsWith(CAPTURED)) return captures?.[name.slice(CAPTURED.length)];
-    if (cache && name in CACHED) return cache.source[CACHED[name as keyof typeof CACHED]];
+    if (cache && name in CACHE_TENSORS)
+      return cache.source[CACHE_TENSORS[name as keyof typeof CACHE_TENSORS]];
     return boundByName(bindings, name);
   },
   before({ cache }) {
@@ -81,19 +82,17 @@ export const attentionHooks = (
   },
 });
 
-/** All names but those of the plan's own, with a cache as a whole in place of its tensors. */
+/** All operands but those that the plan owns; a cache as a whole stands for its tensors. */
 function bindableOf(operands: Operands): ReadonlySet<string> {
-  const cached = operands.has("kvState");
-  const hidden: readonly string[] = cached ? [...OWN, "k", "v"] : OWN;
+  const hasCache = operands.has("kvState");
+  const hidden: readonly string[] = hasCache ? [...OWN, "k", "v"] : OWN;
   const names = [...operands.keys()].filter(
     (name) => !hidden.includes(name) && !name.startsWith(CAPTURED),
   );
-  return new Set([...names, ...(cached ? ["cache"] : [])]);
+  return new Set([...names, ...(hasCache ? ["cache"] : [])]);
 }
 
-/**
- * Throws FoveaError if a run gives a tensor for something that no function captured as a tensor.
- */
+/** Throws FoveaError if a run gives a tensor for a name that no function captured as a tensor. */
 function checkCaptures(
   label: string,
   operands: Operands,

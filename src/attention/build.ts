@@ -75,7 +75,7 @@ export async function buildPlan(
       params,
       numbers,
       owned,
-      hooks: attentionHooks(label, operands, resolved.source),
+      hooks: attentionHooks(label, operands, resolved.cache),
     });
     const allocated = settle([done, ...memoryOf(operands)]);
     allocated.catch(() => plan.destroy());
@@ -86,14 +86,14 @@ export async function buildPlan(
   }
 }
 
-/** What has to run before a kernel that looks up norms of rows. */
+/** The stages that compute norms of rows, for kernels that look these up. */
 async function normStages(
-  { batch, q, k, source, headDim }: ResolvedScores,
+  { batch, q, k, cache, headDim }: ResolvedScores,
   slots: SlotChoice,
 ): Promise<Stage[]> {
   if (slots.similarity?.kind !== "normalized") return [];
   const { rowNormsKernel, rowNormsWorkgroups } = await import("../kernels/row_norms.ts");
-  const rows = [q, source?.k ?? k].reduce(
+  const rows = [q, cache?.k ?? k].reduce(
     (total, { shape }) => total + shape[0] * shape[1] * shape[2],
     0,
   );
@@ -103,11 +103,11 @@ async function normStages(
 }
 
 function slotChoice(device: GPUDevice, problem: ResolvedScores, operands: Operands): SlotChoice {
-  // Where there is no operand, no kernel of the plan reads or writes it.
+  // Without an operand any access will do, because no kernel of the plan reads or writes it.
   const access = (name: string): Access => {
     const operand = operands.get(name);
     if (!operand) return "dense";
-    if ((name === "k" || name === "v") && problem.source?.access.quantised) return "words";
+    if ((name === "k" || name === "v") && problem.cache?.access.quantised) return "words";
     return accessOf(device, operand);
   };
   return {
@@ -115,7 +115,7 @@ function slotChoice(device: GPUDevice, problem: ResolvedScores, operands: Operan
     k: access("k"),
     v: access("v"),
     o: access("output"),
-    ...(problem.source && { cache: problem.source.access }),
+    ...(problem.cache && { cache: problem.cache.access }),
     tables: operands.has("tables"),
     lse: operands.has("lse"),
     rowMax: operands.has("rowMax"),

@@ -6,11 +6,11 @@ import type { SlotChoice } from "../kernels/slots.ts";
 import type { ResolvedProblem } from "./resolved.ts";
 import type { Stage } from "./uniform.ts";
 
-/** The kernels of a problem: those that it asks for, or that the tables have for it. */
+/** The kernels of a problem: those that it asks for, or that the tables give. */
 export interface Kernels {
   /**
-   * The row of the table, and the workgroups that share the keys of a row, where the kernel splits
-   * them.
+   * The row of the table; `kvSplits` are workgroups that share the keys of a row, if the kernel
+   * splits them.
    */
   readonly variant: string;
   readonly kvSplits?: number;
@@ -19,10 +19,10 @@ export interface Kernels {
   readonly workspace?: readonly number[];
 }
 
-/** Keys of a row from which on sums have totals: two blocks of shaders/lib/long_sums.wesl. */
+/** From so many keys of a row on, sums have totals: two blocks of shaders/lib/long_sums.wesl. */
 const LONG_ROW = 256;
 
-/** The forward kernel with a tile. `term`: operations of a column of a score. */
+/** The forward kernel with a tile. `term` is the number of operations for a column of a score. */
 export function forwardKernels(
   resolved: ResolvedProblem,
   tile: ForwardTile,

@@ -1,4 +1,4 @@
-// What attention needs to know of a cache: where keys and values lie, and how many there are.
+// What attention reads of a cache: where keys and values lie, and how many there are.
 
 import type { Tensor } from "../gpu/tensor.ts";
 import type { KvAccess, Quantisation } from "../kernels/kv_access.ts";
@@ -6,12 +6,11 @@ import type { CachedKeys } from "../scores/cached_keys.ts";
 
 /**
  * Keys and values in a cache, as the kernels read them. Key j stands at position j since its
- * sequence began, wherever it lies: `place` says in which row of k and v, which are [outer, Hkv,
- * rows, D].
+ * sequence began. `place` says in which row of k and v it lies, which are [outer, Hkv, rows, D].
  *
  * - `rows`: outer is the batch entry, and the row is j.
- * - `ring`: likewise, but from `sinkTokens` on the rows are used again: row sinkTokens + (j -
- *   sinkTokens) mod ring.
+ * - `ring`: outer is the batch entry, and from `sinkTokens` on the rows are used again: the row is
+ *   sinkTokens + (j - sinkTokens) mod ring.
  * - `paged`: outer is the page that the table has for j div pageSize, and the row is j mod
  *   pageSize.
  */
@@ -19,7 +18,7 @@ export interface KvSource extends CachedKeys {
   readonly kvHeads: number;
   readonly headDim: number;
   readonly vDim: number;
-  /** The most positions that an entry can have: N of a problem. Rings hold fewer of them. */
+  /** The most positions that an entry can have: N of a problem. A ring holds fewer keys. */
   readonly capacity: number;
   /**
    * f32, f16 or bf16; quantised: u32, a row being the bits of one f32 scale for each group of
@@ -36,29 +35,28 @@ export interface KvSource extends CachedKeys {
   readonly pageSize: number;
   readonly pagesPerEntry: number;
   readonly quantised?: Quantisation;
-  /** How kernels read it: `kvAccess(source)` of kernels/kv_access. */
+  /** How kernels read the cache: `kvAccess(source)` of kernels/kv_access. */
   readonly access: KvAccess;
   /**
-   * Records what brings the state up to date, if the cache has changed on the host; plans do so
-   * before they read it.
+   * Records commands that bring the state up to date, if the cache has changed on the host. Plans
+   * call it before they read the state.
    */
   readonly update?: (pass: GPUComputePassEncoder) => void;
   /**
-   * Throws FoveaError while calls of the cache wait, which would run after what is encoded; plans
-   * ask before they record.
+   * Throws FoveaError while calls of the cache wait, because they would run after commands that are
+   * encoded now. Plans call it before they record.
    */
   readonly checkIdle?: ((label: string) => void) | undefined;
 }
 
 /** A cache of keys and values. */
 export interface KvSourceOwner {
-  /** As it is now: a cache that grows has another one then. */
+  /** The source as it is now. A cache that has grown has another one. */
   readonly source: KvSource;
   /**
-   * @internal Runs `work` once the calls of the cache that were made before are done, at once if
-   *   there are none, and
-   * before those that are made later: with the cache as of this moment, whatever happens to it
-   * meanwhile.
+   * @internal Runs `work` after the calls of the cache that were made before, at once if there are
+   *   none, and before those that are made later. `work` gets the cache as of this moment, whatever
+   *   happens to it meanwhile.
    */
   inTurn?<T>(work: (cache: KvSourceOwner) => Promise<T>): Promise<T>;
 }

@@ -1,5 +1,5 @@
-// Attention by subgroup matrices: for which problems, and on which devices. Loaded by the first
-// plan on a device that has such matrices.
+// Decides for which problems and on which devices attention runs by subgroup matrices. Loaded by
+// the first plan on a device that has such matrices.
 
 import { check, FoveaError } from "../errors.ts";
 import { keptFor } from "../gpu/buffers.ts";
@@ -22,11 +22,12 @@ import { isLargeScale } from "./resolve.ts";
 import type { ResolvedProblem } from "./resolved.ts";
 
 /**
- * The kernels of a problem by subgroup matrices, where it asks for them. Otherwise `plain`, unless
- * q, k and v are f16, the device multiplies f16 into sums of f32, and `plain` is no decoding; an
- * output of f32, which would show that probabilities are rounded, has to allow products in f16,
- * too. Matrices of f32 are taken by name only, until some hardware has shown that they are worth
- * it. Throws FoveaError for a variant that can't run here.
+ * The kernels of a problem by subgroup matrices, if it asks for them. Without being asked for, they
+ * are taken if q, k and v are f16, the device multiplies f16 into sums of f32, and `plain` doesn't
+ * decode. A problem whose output is f32, which would show that probabilities are rounded, must also
+ * allow products in f16. All other problems get `plain`. Matrices of f32 are taken by name only,
+ * until some hardware has shown that they are worth it. Throws FoveaError for a variant that can't
+ * run here.
  *
  * `standIns`: modules in place of the device's own, for tests.
  */
@@ -66,7 +67,7 @@ export async function matrixKernels(
   return able && tile ? kernelsOn(device, tile, problem, plain, standIns) : (plain as Kernels);
 }
 
-/** The kernels of a tile, or `plain` where the device does not compile them. */
+/** The kernels of a tile, or `plain` if the device does not compile them. */
 function kernelsOn(
   device: GPUDevice,
   tile: MatrixTile,
@@ -85,7 +86,7 @@ function kernelsOn(
   return { variant: `matrix-${tile.component}`, stagesOf };
 }
 
-/** What the adapter says of its matrices, in words that WebGPU's types don't have yet. */
+/** The adapter's description of its matrices, which WebGPU's types don't have yet. */
 type MatrixInfo = GPUAdapterInfo & {
   readonly subgroupMatrixConfigs?: Iterable<MatrixLimits["configs"][number]>;
 };
@@ -112,14 +113,15 @@ const listed = ({ configs, workgroupBytes }: MatrixLimits) => {
   return `${texts.join(", ") || "none"}, and ${workgroupBytes} bytes of workgroup memory`;
 };
 
-/** Whether rounding to f16 changes nothing of q, k and v. */
-function isF16(device: GPUDevice, { q, k, v, source }: ResolvedProblem): boolean {
-  const dtypes = [q, source?.k ?? k, source?.v ?? v].map(({ dtype }) => dtype);
+/** Whether q, k and v are f16, so that rounding to f16 changes nothing. */
+function isF16(device: GPUDevice, { q, k, v, cache }: ResolvedProblem): boolean {
+  const dtypes = [q, cache?.k ?? k, cache?.v ?? v].map(({ dtype }) => dtype);
   return device.features.has("shader-f16") && dtypes.every((dtype) => dtype === "f16");
 }
 
 /**
- * Whether a device's matrices are right. Found out once; that they don't compile or run is a no.
+ * Whether a device's matrices are right. This is found out once; matrices that don't compile or run
+ * are not right.
  */
 function isProven(
   device: GPUDevice,
@@ -135,7 +137,7 @@ function isProven(
       check(tile !== undefined, "limit", () => needs(component));
       return kernelsOn(device, tile, problem, undefined, standIns);
     }).catch((error) => {
-      // There may be memory the next time.
+      // The next time there may be memory, so the answer is not kept.
       if (error instanceof FoveaError && error.code === "out-of-memory") known.delete(component);
       return false;
     });

@@ -1,5 +1,5 @@
-// Whether a device's subgroup matrices are right: an experiment of its browser and of its driver,
-// so a small problem says.
+// Finds out by a small problem whether a device's subgroup matrices are right, because they are
+// experimental in browsers and drivers.
 
 import { guarded } from "../gpu/buffers.ts";
 import { tensor } from "../gpu/make_tensor.ts";
@@ -9,23 +9,27 @@ import { assemblePlan } from "./assemble.ts";
 import type { Kernels } from "./forward_kernels.ts";
 import type { ResolvedProblem } from "./resolved.ts";
 
-/** Rows that fill no tile, and a head dim that fills no matrix. */
+/**
+ * Sizes of the small problem: its rows don't fill tiles, and its head dim doesn't fill matrices.
+ */
 const HEADS = 2;
 const SEQ_Q = 37;
 const SEQ_KV = 101;
 const HEAD_DIM = 40;
-/** With it scores have a deviation of 4, so that maxima move. */
+/** With this scale scores have a deviation of 4, so that maxima move. */
 const SCALE = 0.5;
 
 /**
  * The largest error of an output whose values are up to 2: with f16 each probability is rounded by
- * up to 2^-11 of itself, and hardware may cut off what sums in f32 have beyond their digits.
+ * up to 2^-11 of itself, and hardware may cut off digits of sums in f32 instead of rounding.
  * Numbers in the wrong place are off by 0.1 and more, products of f32 that are rounded to 11 digits
  * by 10^-3.
  */
 const ALLOWED = { f16: 2 ** -9, f32: 2 ** -15 };
 
-/** Whether kernels give what a plain loop gives. Rejects with what the device has against them. */
+/**
+ * Whether kernels give what a plain loop gives. Rejects with the device's error if they don't run.
+ */
 export async function areRight(
   device: GPUDevice,
   component: Component,
@@ -48,7 +52,7 @@ export async function areRight(
       v: make(SEQ_KV, component, v),
     };
     const output = make(SEQ_Q, "f32");
-    // Causality leaves tiles of keys that all rows see, some rows, and none.
+    // With causality there are tiles of keys that all rows see, that some see and that none sees.
     const problem = { ...inputs, output, causal: true, scale: SCALE, label };
     const { plan, allocated } = await assemblePlan(device, problem, kernelsFor);
     const { done } = guarded(device, label, () => {
@@ -66,7 +70,9 @@ export async function areRight(
   }
 }
 
-/** Multiples of 1/64 between -2 and 2, which f16 has, evenly spread by a linear congruence. */
+/**
+ * Multiples of 1/64 between -2 and 2, which are exact in f16, evenly spread by a linear congruence.
+ */
 function numbers(count: number, seed: number): Float32Array<ArrayBuffer> {
   let state = 12345 + seed;
   return new Float32Array(count).map(() => {

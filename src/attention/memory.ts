@@ -12,7 +12,7 @@ import type { ResolvedProblem, ResolvedScores } from "./resolved.ts";
 /** The tensors of a plan. */
 export interface PlanMemory {
   readonly operands: Operands;
-  /** The plan's own. */
+  /** The tensors that the plan owns. */
   readonly owned: readonly Tensor[];
   readonly places: TablePlaces;
   readonly copies: readonly TableCopy[];
@@ -20,28 +20,31 @@ export interface PlanMemory {
   readonly numbers: readonly (readonly [name: string, bytes: ArrayBuffer])[];
 }
 
-/** A tensor that the caller binds beside q, k and what the options bring. */
+/** A tensor that the caller binds beside q, k and the tensors of options. */
 export interface Asked {
   readonly name: string;
-  /** In the caller's axis order. */
+  /** The layout, with axes in the caller's order. */
   readonly spec: ResolvedSpec;
-  /** What the caller gave for it: maybe a tensor. */
+  /** The value that the caller gave; it may be a tensor. */
   readonly given: unknown;
   readonly written: boolean;
 }
 
-/** What a plan has beside q, k and the tensors of options: others, and scratch memory of a shape. */
+/**
+ * What a plan has beside q, k and the tensors of options: other tensors of the caller, and scratch
+ * memory of a shape.
+ */
 export interface Wanted {
   readonly asked: readonly Asked[];
   readonly workspace?: readonly number[] | undefined;
 }
 
-/** What attention reads and writes. */
+/** The tensors that attention reads and writes beside q, k and those of options. */
 export function attentionTensors(problem: TakenProblem, resolved: ResolvedProblem): Asked[] {
-  const { layout, v, output, lse, rowMax, source } = resolved;
-  const given = source?.v ?? (problem as AttentionProblem).v;
+  const { layout, v, output, lse, rowMax, cache } = resolved;
+  const given = cache?.v ?? (problem as AttentionProblem).v;
   return [
-    { name: "v", spec: source?.v ?? reorder(v, layout), given, written: false },
+    { name: "v", spec: cache?.v ?? reorder(v, layout), given, written: false },
     { name: "output", spec: reorder(output, layout), given: problem.output, written: true },
     ...(lse ? [{ name: "lse", spec: lse, given: problem.lse, written: true } as const] : []),
     ...(rowMax
@@ -66,11 +69,11 @@ export function operandsOf(
     if (fallback) checkOperand(`${resolved.label}: ${name}`, device, operand, fallback);
     operands.set(name, operand);
   };
-  const { layout, options, source, extension } = resolved;
+  const { layout, options, cache, extension } = resolved;
   add("q", reorder(resolved.q, layout), given(problem.q));
-  if (source) {
-    add("k", source.k, source.k);
-    add("kvState", source.state, source.state);
+  if (cache) {
+    add("k", cache.k, cache.k);
+    add("kvState", cache.state, cache.state);
   } else add("k", reorder(resolved.k, layout), given((problem as ScoreProblem).k));
   for (const { name, spec, given: tensorOrNot, written } of asked)
     add(name, spec, given(tensorOrNot), written);
@@ -84,7 +87,8 @@ export function operandsOf(
     owned.push(made);
     add(name, made, made, written);
   };
-  // Last, when nothing of the caller's is wrong: there is nobody yet to free them.
+  // Allocation comes last, after the caller's tensors were checked, because nothing would free the
+  // memory yet.
   try {
     if (laid?.words.length)
       own("tables", [laid.words.length], { dtype: "i32", data: laid.words }, true);

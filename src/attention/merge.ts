@@ -41,8 +41,8 @@ export const MergePlan = Plan;
  * in any partial gets output 0 and LSE -Infinity. The same inputs in the same order on the same
  * device give the same bits. LSEs are natural logarithms, and finite otherwise.
  *
- * One kernel serves every problem; two partials take one dispatch, each further two one more.
- * `output` and `lse` need buffers that hold no partial.
+ * One kernel serves every problem; two partials take one dispatch, and each further partial takes
+ * one more. `output` and `lse` need buffers that hold no partial.
  *
  * Rejects with FoveaError, as {@link planAttention} does.
  *
@@ -91,7 +91,10 @@ export interface MergeOptions extends RunOptions, Pick<MergeProblem, "infinityIs
    * to destroy.
    */
   readonly output?: Tensor;
-  /** Where the log-sum-exp goes, likewise. */
+  /**
+   * Where the log-sum-exp goes, in a buffer that holds no partial. Default: a new tensor, the
+   * caller's to destroy.
+   */
   readonly lse?: Tensor;
   /** Axis order of all outputs. Default `"bhmd"`. */
   readonly layout?: Layout;
@@ -110,9 +113,10 @@ type Partial = Required<Pick<AttentionResult, "output" | "lse">>;
  *
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
  * @param partials One or more results `{ output [B, H, M, Dv], lse [B, H, M] }`, as `attention`
  *   gives them with the option `{ lse: true }`. They stay the caller's.
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const ranges = [[0, 1000], [1000, 1500]];

@@ -1,5 +1,5 @@
-// What is merged: the tensors of a merge, checked before the GPU sees any of them, and the uniform
-// of each dispatch.
+// The problem of a merge: its tensors, checked before the GPU sees any of them, and the uniform of
+// each dispatch.
 
 import { check, show } from "../errors.ts";
 import { elementsOfList, isRecord, type OptionNames, readGiven } from "../given.ts";
@@ -27,11 +27,11 @@ import type { Layout, TensorSpec } from "../types.ts";
  */
 export interface MergeProblem {
   /**
-   * Results of attention over disjoint sets of keys, one or more: output [B, H, M, Dv] and lse [B,
-   * H, M], f32, all of the same shape. Tensors, or what they will look like. A result without its
-   * `lse` is refused. A row that has no key has LSE -Infinity (see `infinityIsEmpty`), and its
-   * output is not read. Sinks are part of an LSE: give them to one of the results only, for what
-   * every one has is counted that many times.
+   * Results of attention over disjoint sets of keys, one or more: output [B, H, M, Dv] and lse
+   * [B, H, M], f32, all of the same shape. Tensors, or what they will look like. A result without
+   * its `lse` is refused. A row that has no key has LSE -Infinity (see `infinityIsEmpty`), and its
+   * output is not read. Sinks are part of an LSE: give them to one of the results only, because
+   * they count once for each result that has them.
    */
   readonly partials: readonly { readonly output: TensorSpec; readonly lse?: TensorSpec }[];
   /** [B, H, M, Dv]. Default: dense. */
@@ -68,11 +68,11 @@ export interface PartialAttention {
 }
 
 /**
- * Memory for one run of a merge plan: tensors that look as the plan was told. Those it was made
- * with are the default.
+ * Memory for one run of a merge plan: tensors that look as the plan was told. The tensors that it
+ * was made with are the default.
  */
 export interface MergeBindings {
-  /** As many as the plan merges. */
+  /** The partial results, as many as the plan merges. */
   readonly partials?: readonly PartialAttention[];
   readonly output?: Tensor;
   readonly lse?: Tensor;
@@ -80,17 +80,19 @@ export interface MergeBindings {
 
 /** A tensor of a merge. */
 export interface MergeOperand extends Operand {
-  /** What it is called in messages: `partials[1].lse`. */
+  /** Its name in messages: `partials[1].lse`. */
   readonly name: string;
   /** Elements from one batch entry, head, row and column to the next. */
   readonly strides: readonly number[];
-  /** The tensor that a run gives for it. */
+  /** Gives the tensor that a run binds for it. */
   pick(bindings: MergeBindings): Tensor | undefined;
 }
 
 /** A checked merge. */
 export interface ResolvedMerge {
-  /** Partial i has its output at 2 i and its LSE at 2 i + 1; the merged ones come last. */
+  /**
+   * Partial i has its output at 2 i and its LSE at 2 i + 1; the merged output and LSE come last.
+   */
   readonly operands: readonly MergeOperand[];
   readonly partials: number;
   readonly heads: number;
@@ -211,14 +213,17 @@ const stridesOf = ({ shape, strides }: ResolvedSpec): number[] =>
 const INFINITY_BITS = 0x7f800000;
 const NEGATIVE_INFINITY_BITS = 0xff800000;
 
-/** A dispatch for each few partials: the first begins with them, the others add to the result. */
+/**
+ * A dispatch for each few partials: the first one merges its own, and the others add theirs to the
+ * result.
+ */
 export function mergeStages(merge: ResolvedMerge): Stage[] {
   const { operands, partials, heads, seqQ, vDim, rows, infinityIsEmpty } = merge;
   const count = Math.ceil(partials / MERGE_FOLD);
   const [o, lse] = operands.slice(2 * partials);
   return Array.from({ length: count }, (_, index): Stage => {
     const first = MERGE_FOLD * index;
-    // If one partial is left it is bound twice, and read once.
+    // If only one partial is left, it is bound twice and read once.
     const last = Math.min(first + MERGE_FOLD, partials) - 1;
     const [o_0, lse_0] = operands.slice(2 * first);
     const [o_1, lse_1] = operands.slice(2 * last);

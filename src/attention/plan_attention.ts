@@ -1,5 +1,4 @@
-// The plan of attention itself: one forward kernel, or the stages that somebody else gives for the
-// same problem.
+// The plan of attention itself: the choice of its kernels and its variants.
 
 import { check } from "../errors.ts";
 import { readOptions } from "../given.ts";
@@ -39,7 +38,7 @@ import type { ResolvedProblem } from "./resolved.ts";
 /**
  * Compiles softmax(scale * Q K^T + mask) V for a problem: a checked, reusable recipe without any
  * memory of size M x N. Compilation is asynchronous and happens once for a device and a set of
- * constants (head dims, tile, slots); lengths, strides and causality are not among them.
+ * constants (head dims, tile, slots); lengths, strides and causality are not among these constants.
  *
  * ```
  * s[b,h,i,j] = scale * Q[b,h,i,:] . K[b,g,j,:]       g = floor(h * Hkv / H)
@@ -50,7 +49,7 @@ import type { ResolvedProblem } from "./resolved.ts";
  * Source: Attention Is All You Need (arXiv 1706.03762), computed as in FlashAttention-2 (arXiv
  * 2307.08691).
  *
- * Scores, softmax and sums are f32. Where q, k, v and output are f16 and the device has subgroup
+ * Scores, softmax and sums are f32. If q, k, v and output are f16 and the device has subgroup
  * matrices for them, probabilities are rounded to f16 before they weight values. A query that sees
  * no key gets output 0 and LSE -Infinity. A key that a query does not see never reaches its output,
  * whatever it holds. The same inputs on the same device give the same bits.
@@ -74,8 +73,8 @@ export async function planAttention(
 }
 
 /**
- * A plan, and a promise that rejects if its buffers could not be had: for callers with more to wait
- * for.
+ * Gives a plan, and a promise that rejects if its buffers could not be allocated, for callers with
+ * more to wait for.
  */
 export async function preparePlan(device: GPUDevice, problem: TakenProblem) {
   checkDevice(device);
@@ -84,7 +83,9 @@ export async function preparePlan(device: GPUDevice, problem: TakenProblem) {
   );
 }
 
-/** The problem as tuning chose for it. Throws FoveaError for a result of another problem. */
+/**
+ * The problem with the kernel that tuning chose. Throws FoveaError for a result of another problem.
+ */
 async function withTuned(device: GPUDevice, problem: ResolvedProblem): Promise<ResolvedProblem> {
   if (problem.tuned === undefined) return problem;
   const { tunedChoice } = await import("./tuned.ts");
@@ -102,7 +103,7 @@ export async function chooseKernels(
   return matrixKernels(device, resolved, plain);
 }
 
-/** Those of the tables. */
+/** Picks decode or forward kernels from the tile tables. */
 async function kernelsOf(device: GPUDevice, resolved: ResolvedProblem): Promise<Kernels> {
   const limits = tileLimits(device);
   if (resolved.similarity?.kind === "additive") {
@@ -118,10 +119,10 @@ async function kernelsOf(device: GPUDevice, resolved: ResolvedProblem): Promise<
     : forwardKernels(resolved, tile, 2);
 }
 
-function hasF16Rows(device: GPUDevice, { q, k, v, source }: ResolvedProblem): boolean {
-  const read = [q, source?.k ?? k, source?.v ?? v];
+function hasF16Rows(device: GPUDevice, { q, k, v, cache }: ResolvedProblem): boolean {
+  const read = [q, cache?.k ?? k, cache?.v ?? v];
   return (
-    !source?.quantised &&
+    !cache?.quantised &&
     read.every((spec) => accessOf(device, { spec, base: bindingBase(device, spec) }) === "f16")
   );
 }
@@ -134,7 +135,10 @@ function isPlain(problem: ResolvedProblem): boolean {
   );
 }
 
-/** Few queries, or keys that the caller splits; block masks are for the forward kernel. */
+/**
+ * Whether the decode kernels take a problem: it has few queries, or keys that the caller splits,
+ * and no block mask.
+ */
 function isDecoded(
   { seqQ, headDim, variant, kvSplits, blockMask }: ResolvedProblem,
   { form }: ForwardTile,
@@ -144,7 +148,10 @@ function isDecoded(
   return seqQ <= MOST_QUERIES[quads ? (headDim > WIDE ? "wideQuads" : "quads") : "tiles"];
 }
 
-/** Split keys: every workgroup leaves a partial result, and a second kernel combines them. */
+/**
+ * The kernels of decoding: workgroups that share the keys of a row leave partial results, and a
+ * second kernel combines these.
+ */
 function decodeKernels(problem: ResolvedProblem, limits: TileLimits): Kernels {
   const { headDim, vDim, seqQ, batch, heads, kvHeads, window, sinkTokens, label, blockMask } =
     problem;

@@ -1,4 +1,4 @@
-// Compiling ahead of the first call.
+// Compiles kernels ahead of the first call.
 
 import { check, FoveaError, show } from "../errors.ts";
 import { elementsOfList } from "../given.ts";
@@ -9,16 +9,18 @@ import { ATTENTION_PROBLEM, type AttentionProblem, type Cached } from "./problem
 
 /**
  * Compiles the kernels that plans of these problems need, off the main thread and each of them
- * once, so that the first call does not wait for a compiler. Descriptions are enough; lengths and
- * batch sizes hardly matter, since kernels are compiled for head dims, dtypes and options, and once
- * more for more than 256 keys, whose sums keep their digits in another way: a prompt of a thousand
- * tokens warms up for all longer than that, one of a hundred for the others, and a problem of one
- * query for decoding. Resolves when all are ready, and keeps no memory but the compiled kernels.
+ * once, so that the first call does not wait for a compiler. Descriptions are enough. Kernels are
+ * compiled for head dims, dtypes and options, and differ between up to 256 keys and more, whose
+ * sums keep their digits in another way; other lengths and batch sizes hardly matter. So a prompt
+ * of a thousand tokens warms up for all prompts of more than 256, one of a hundred for shorter
+ * ones, and a problem of one query for decoding. Resolves when all are ready, and keeps no memory
+ * but the compiled kernels.
  *
  * Rejects with FoveaError that names the problem which can't be planned and says why; the others
  * are compiled all the same.
  *
- * @param problems As for {@link planAttention}: tensors, descriptions, caches
+ * @param problems Problems as {@link planAttention} takes them, with tensors, descriptions or
+ *   caches
  *
  * @example
  * const q = { shape: [1, 8, 512, 64] };
@@ -57,7 +59,7 @@ async function compileOnly(
   );
   plan.destroy();
   await allocated.catch((error: unknown) => {
-    // That the scratch memory of so large a problem can't be had now says nothing of its kernels.
+    // If there is no scratch memory for a large problem now, its kernels may compile all the same.
     if (!(error instanceof FoveaError && error.code === "out-of-memory")) throw error;
   });
 }

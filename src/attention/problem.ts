@@ -1,10 +1,10 @@
-// What a caller can say of an attention problem: its tensors, its kernels, and the options of its
+// An attention problem as a caller gives it: its tensors, its kernels, and the options of its
 // scores.
 
 import type { OptionNames, Taken } from "../given.ts";
 import type { TimingSource } from "../gpu/timing.ts";
-import { SCORE_OPTIONS } from "../scores/features.ts";
 import type { ScoreOptions } from "../scores/options.ts";
+import { SCORE_OPTIONS } from "../scores/resolve.ts";
 import type { Layout, TensorSpec } from "../types.ts";
 import type { KvSourceOwner } from "./kv_source.ts";
 
@@ -12,39 +12,39 @@ import type { KvSourceOwner } from "./kv_source.ts";
 export interface TunedCandidate {
   /** Row of the kernels' tile tables. */
   readonly variant: string;
-  /** Workgroups that share the keys of a row, where the kernel splits them. */
+  /** Workgroups that share the keys of a row, if the kernel splits them. */
   readonly kvSplits?: number;
-  /** Median milliseconds of a run; of its first one, if that took more than twice the fastest. */
-  readonly ms?: number;
   /**
-   * Why it is out of the question, whatever its time: it failed, or its values are not the
-   * default's.
+   * Median milliseconds of a run, or those of its first run if that took more than twice as long as
+   * the fastest.
    */
+  readonly ms?: number;
+  /** Why it can't be taken, whatever its time: it failed, or its values are not the default's. */
   readonly failure?: string;
 }
 
-/** What {@link tune} found. Plain data: JSON keeps it for the next visit. */
+/** The result of {@link tune}: plain data, which JSON keeps for the next visit. */
 export interface TunedAttention {
   /** The adapter that it was found on, as the browser describes it. */
   readonly adapter: string;
   /**
-   * The problem that it was found for; lengths and batch sizes up to the same power of two share
-   * one.
+   * The problem that it was found for; problems whose lengths and batch sizes round up to the same
+   * powers of two share one result.
    */
   readonly problem: string;
   readonly variant: string;
   readonly kvSplits?: number;
   /** How times were taken. */
   readonly timing: TimingSource;
-  /** What was tried, the default first. */
+  /** The candidates that were tried, the default first. */
   readonly candidates: readonly TunedCandidate[];
 }
 
-/** What scores are made of: the part of a problem that has no values. */
+/** The part of a problem that scores depend on: all but values. */
 export interface ScoreProblem extends ScoreOptions {
   /**
-   * [B, H, M, D]. A tensor, or what one will look like. f32, f16 or bf16, as also k, v and output,
-   * each its own.
+   * [B, H, M, D]. A tensor, or what one will look like. f32, f16 or bf16, as are k, v and output,
+   * each with its own dtype.
    */
   readonly q: TensorSpec;
   /** [B, Hkv, N, D], H a multiple of Hkv: query head h uses key head floor(h * Hkv / H). */
@@ -60,7 +60,7 @@ export interface ScoreProblem extends ScoreOptions {
    */
   readonly maxDispatchFlops?: number;
   /**
-   * Name of the plan's GPU objects in errors and captures. Default the name of the function, as
+   * Name of the plan's GPU objects in errors and captures. Default: the name of the function, as
    * `"attention"`.
    */
   readonly label?: string;
@@ -81,24 +81,24 @@ export interface AttentionProblem extends ScoreProblem {
    */
   readonly lse?: boolean | TensorSpec;
   /**
-   * Ask for the largest score of each row, [B, H, M] f32, natural units, -Infinity where a row sees
+   * Ask for the largest score of each row, [B, H, M] f32, in natural units, -Infinity if a row sees
    * no key.
    */
   readonly rowMax?: boolean | TensorSpec;
   /**
-   * Workgroups that share the keys of a row where up to 16 queries are decoded. The default depends
-   * on shapes, batch size and device; a number of your own gives the same bits for an entry,
-   * whatever else is in its batch.
+   * Workgroups that share the keys of a row if up to 16 queries are decoded. The default depends on
+   * shapes, batch size and device. With a given number an entry gets the same bits whatever else is
+   * in its batch.
    */
   readonly kvSplits?: number;
   /**
-   * Where q, k and v are f16 in rows of multiples of 4 elements, up to 128, and the device has
-   * shader-f16: multiply in f16, twice as many at a time, and sum in f32 after 8 or 16 products.
+   * Multiply in f16, twice as many numbers at a time, and sum in f32 after 8 or 16 products, if q,
+   * k and v are f16 in rows of multiples of 4 elements, up to 128, and the device has shader-f16.
    * Errors are then about those of an evaluation that stores scores and probabilities in f16 (1 to
    * 2.5 times), and up to 7 times those of the default, which rounds nothing but the output. Large
-   * scores are multiplied in f32, and so is everything where scores are modified or masked by more
-   * than causality, windows, lengths and sinks, and where dropout, lse or rowMax is asked for.
-   * Default false.
+   * scores are multiplied in f32, and so is everything if scores are modified or masked by more
+   * than causality, windows, lengths and sinks, or if dropout, lse or rowMax is asked for. Default
+   * false.
    */
   readonly allowF16Products?: boolean;
   /**
@@ -107,7 +107,7 @@ export interface AttentionProblem extends ScoreProblem {
    */
   readonly variant?: string;
   /**
-   * What {@link tune} found for this problem on this adapter, in place of variant and kvSplits.
+   * The result of {@link tune} for this problem on this adapter, in place of variant and kvSplits.
    * Throws FoveaError("argument") for the result of another adapter or another problem.
    */
   readonly tuned?: TunedAttention;
@@ -115,14 +115,14 @@ export interface AttentionProblem extends ScoreProblem {
 
 /**
  * A problem whose keys and values are in a cache. N is the most keys that an entry can have, which
- * masks and biases in memory have to cover; how many it has is known to the cache.
+ * masks and biases in memory have to cover; the cache knows how many it has.
  */
 export type Cached<Problem extends ScoreProblem> = Omit<Problem, "k" | "v"> & {
   /** A `KvCache` or a `PagedKvCache`. */
   readonly cache: KvSourceOwner;
 };
 
-/** Problems as they are read. */
+/** Problems after they were read. */
 export type TakenScoreProblem = Taken<ScoreProblem | Cached<ScoreProblem>>;
 export type TakenProblem = Taken<AttentionProblem | Cached<AttentionProblem>>;
 

@@ -1,5 +1,5 @@
-// From what the caller says to numbers that the kernels take. All input is checked here, before the
-// GPU sees any of it.
+// Turns a problem as the caller gives it into numbers that kernels take. All input is checked here,
+// before the GPU sees any of it.
 
 import { check, show } from "../errors.ts";
 import {
@@ -14,13 +14,8 @@ import {
   reorder,
   toBhmd,
 } from "../plan/specs.ts";
-import {
-  defaultScale,
-  type Extension,
-  hasPlainScores,
-  resolveFeatures,
-} from "../scores/features.ts";
-import type { Features } from "../scores/resolved.ts";
+import { defaultScale, type Extension, hasPlainScores, resolveOptions } from "../scores/resolve.ts";
+import type { ResolvedOptions } from "../scores/resolved.ts";
 import type { Layout, TensorSpec } from "../types.ts";
 import { keysAndValues } from "./cached.ts";
 import type { TakenProblem, TakenScoreProblem } from "./problem.ts";
@@ -82,7 +77,7 @@ export function resolveProblem(
   };
 }
 
-/** Checks what scores are made of, and v where there is one. */
+/** Checks the part of a problem that scores depend on, and v if there is one. */
 export function resolveScores<Values extends boolean>(
   label: string,
   problem: TakenScoreProblem,
@@ -99,14 +94,14 @@ export function resolveScores<Values extends boolean>(
   const [batch, heads, rowsQ, headDim] = q.shape;
   const [, kvHeads, rowsKv] = k.shape;
   const rowsOf = ({ shape }: TensorSpec) => shape[0] * shape[1] * shape[2];
-  const normRows = { q: rowsOf(q), k: rowsOf(given.source?.k ?? k) };
+  const normRows = { q: rowsOf(q), k: rowsOf(given.cache?.k ?? k) };
   const tensors = { batch, heads, headDim, rowsQ, rowsKv, normRows };
-  const asked = { label, options: problem, tensors, source: given.source };
-  const features = resolveFeatures(asked, extension);
-  const scale = problem.scale ?? defaultScale(features.similarity, headDim);
-  const bounded = features.options.some(({ bounds }) => bounds);
+  const asked = { label, options: problem, tensors, cache: given.cache };
+  const resolved = resolveOptions(asked, extension);
+  const scale = problem.scale ?? defaultScale(resolved.similarity, headDim);
+  const bounded = resolved.options.some(({ bounds }) => bounds);
   check(
-    Math.abs(scale) <= LARGE_SCALE || bounded || (values && hasPlainScores(features)),
+    Math.abs(scale) <= LARGE_SCALE || bounded || (values && hasPlainScores(resolved)),
     "argument",
     () =>
       `${label}: a scale beyond ${LARGE_SCALE} goes with plain scores or a softcap only, got ${scale}.`,
@@ -122,18 +117,21 @@ export function resolveScores<Values extends boolean>(
     lseShape: [batch, heads, rowsQ],
     v: v as Values extends true ? ResolvedSpec : undefined,
     vDim: v?.shape[3] ?? 0,
-    source: given.source,
-    ...features,
+    cache: given.cache,
+    ...resolved,
     extension,
     scale,
     maxDispatchFlops: problem.maxDispatchFlops,
   };
 }
 
-/** Beyond it plain scores have a unit of their own: shaders/variants/similarity_scaled.wesl. */
+/**
+ * Beyond this scale plain scores are computed in another unit:
+ * shaders/variants/similarity_scaled.wesl.
+ */
 const LARGE_SCALE = 2 ** 64;
 
-export const isLargeScale = (problem: Features & { readonly scale: number }): boolean =>
+export const isLargeScale = (problem: ResolvedOptions & { readonly scale: number }): boolean =>
   Math.abs(problem.scale) > LARGE_SCALE && hasPlainScores(problem);
 
 function checkOptions(

@@ -1,24 +1,24 @@
-// Problems of attention once they are checked: what the files that make plans of them read.
+// Checked problems of attention, as the files that make plans read them.
 
 import type { ResolvedSpec } from "../plan/specs.ts";
-import type { Features, PlanExtension } from "../scores/resolved.ts";
+import type { PlanExtension, ResolvedOptions } from "../scores/resolved.ts";
 import type { Layout } from "../types.ts";
 import type { KvSource } from "./kv_source.ts";
 import type { TunedAttention } from "./problem.ts";
 
 /** The checked part of a problem that has no values. Tensors are in BHMD order. */
-export interface ResolvedScores extends Features {
+export interface ResolvedScores extends ResolvedOptions {
   readonly label: string;
   readonly layout: Layout;
   readonly heads: number;
   readonly kvHeads: number;
   readonly headDim: number;
-  /** 0 where there are no values. */
+  /** 0 if there are no values. */
   readonly vDim: number;
   readonly q: ResolvedSpec;
   readonly k: ResolvedSpec;
   /** The cache that k and v are in. */
-  readonly source: KvSource | undefined;
+  readonly cache: KvSource | undefined;
   /** The shape of the log-sum-exp. */
   readonly lseShape: readonly number[];
   readonly scale: number;

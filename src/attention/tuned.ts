@@ -1,4 +1,4 @@
-// What tuning found: for which adapter and problem it holds, and what it says.
+// Results of tuning: the adapter and the problem that they hold for, and the choice of the kernel.
 
 import { check } from "../errors.ts";
 import { adapterName } from "../gpu/device.ts";
@@ -8,8 +8,8 @@ import type { PresentOption } from "../scores/descriptor.ts";
 import type { ResolvedProblem } from "./resolved.ts";
 
 /**
- * The choice that a problem was given as the result of tuning. Throws FoveaError if that is of
- * another one.
+ * The choice in the tuning result that a problem was given. Throws FoveaError if the result is for
+ * another problem or adapter.
  */
 export function tunedChoice(
   device: GPUDevice,
@@ -39,7 +39,7 @@ export function tunedChoice(
   return { variant: tuned.variant, kvSplits: kvSplits ?? tuned.kvSplits };
 }
 
-/** Lengths this close have one choice. */
+/** The power of two that a length rounds up to. Lengths with the same one share a choice. */
 const powerOfTwo = (length: number) => (length <= 1 ? length : 2 ** Math.ceil(Math.log2(length)));
 
 /**
@@ -48,7 +48,9 @@ const powerOfTwo = (length: number) => (length <= 1 ? length : 2 ** Math.ceil(Ma
  */
 const FIRST_WORDS = ["similarity", "temperature", "softcap", "bias", "mask"];
 
-/** What the options of a problem are called, but for those whose tables say it. */
+/**
+ * The words for the options of a problem, in order, without options that only their tables name.
+ */
 function wordsOf(options: readonly PresentOption[]): string[] {
   const placeOf = ({ name }: PresentOption) =>
     FIRST_WORDS.includes(name) ? FIRST_WORDS.indexOf(name) : FIRST_WORDS.length;
@@ -57,12 +59,12 @@ function wordsOf(options: readonly PresentOption[]): string[] {
     .flatMap(({ name, word, tables }) => word ?? (tables ? [] : name));
 }
 
-/** Everything that the speed of kernels depends on, in words. */
+/** The name of a problem: everything that the speed of kernels depends on, in words. */
 export function problemName(device: GPUDevice, problem: ResolvedProblem): string {
-  const { batch, heads, kvHeads, seqQ, seqKv, headDim, vDim, window, chunk, source, options } =
+  const { batch, heads, kvHeads, seqQ, seqKv, headDim, vDim, window, chunk, cache, options } =
     problem;
   const stored = (name: string, spec: ResolvedSpec) => `${name} ${accessName(device, spec)}`;
-  const cache = source?.quantised ? `int${source.quantised.bits}` : source?.k.dtype;
+  const elements = cache?.quantised ? `int${cache.quantised.bits}` : cache?.k.dtype;
   const [left, right] = window.map((keys) => (keys <= 0 ? keys : powerOfTwo(keys)));
   const has: Readonly<Record<string, boolean>> = {
     causal: right === 0 && left < 0,
@@ -72,8 +74,8 @@ export function problemName(device: GPUDevice, problem: ResolvedProblem): string
   return [
     `B${powerOfTwo(batch)} H${heads}/${kvHeads} M${powerOfTwo(seqQ)} N${powerOfTwo(seqKv)} D${headDim}/${vDim}`,
     stored("q", problem.q),
-    ...(source
-      ? [`cache ${source.place} ${cache}`]
+    ...(cache
+      ? [`cache ${cache.place} ${elements}`]
       : [stored("k", problem.k), stored("v", problem.v)]),
     stored("o", problem.output),
     ...Object.keys(has).filter((name) => has[name]),

@@ -1,5 +1,5 @@
-// The uniform of a plan: lengths and strides of the problem, once for every dispatch that its work
-// is cut into.
+// The uniform of a plan: lengths and strides of the problem, written once for every dispatch that
+// its work is cut into.
 
 import { isSoftware } from "../gpu/device.ts";
 import { isAligned } from "../kernels/access.ts";
@@ -14,7 +14,9 @@ import type { TablePlaces } from "../scores/resolved.ts";
 import type { KernelSource } from "../types.ts";
 import type { ResolvedScores } from "./resolved.ts";
 
-/** Operations of a dispatch by default: below a second of a slow device of the kind. */
+/**
+ * The most operations of a dispatch by default: less than a second on a slow device of the kind.
+ */
 const MOST_FLOPS = { gpu: 2 ** 36, software: 2 ** 32 };
 
 /** How a kernel covers the problem. */
@@ -25,23 +27,23 @@ export interface Grid {
   readonly qTiles: number;
   /** Workgroups that share a query tile. */
   readonly vSplits: number;
-  /** Those of them that share the keys, each with its own. Default 1. */
+  /** How many of these workgroups share the keys, each taking its own part of them. Default 1. */
   readonly kvSplits?: number;
-  /** Default those of the problem. */
+  /** Heads that the kernel runs over. Default: those of the problem. */
   readonly heads?: number;
-  /** Operations of a workgroup. Default those of attention. */
+  /** Operations of a workgroup. Default: those of attention. */
   readonly flops?: number;
 }
 
 /** A kernel of a plan, and how it covers the problem. */
 export interface Stage {
   readonly source: KernelSource;
-  /** As of a stage that is ready; a stage that has them is none of the plan's main ones. */
+  /** The names of a compiled stage. A stage that has them isn't a main stage of the plan. */
   readonly names?: CompiledStage["names"];
   readonly grid: Grid;
 }
 
-/** What the uniforms of all kernels of a plan are made from. */
+/** The parts that the uniforms of all kernels of a plan are made from. */
 export interface UniformInputs {
   readonly device: GPUDevice;
   readonly problem: ResolvedScores;
@@ -58,8 +60,8 @@ export function dispatchesOf(
   { source, grid }: { readonly source: KernelSource; readonly grid: Grid },
   offset: number,
 ): { dispatches: Dispatch[]; bytes: ArrayBuffer } {
-  // Below 2^30: every workgroup has an element of the output to itself, and a binding ends at 4
-  // GiB.
+  // The total stays below 2^30: every workgroup has an element of the output to itself, and a
+  // binding ends at 4 GiB.
   const total = grid.qTiles * grid.vSplits * problem.batch * (grid.heads ?? problem.heads);
   const flops =
     grid.flops ??
@@ -86,7 +88,7 @@ function sharedParams(
   slots: SlotChoice,
   grid: Grid,
 ): Partial<Params> {
-  const [kOuter, , kRows] = (problem.source?.k ?? problem.k).shape;
+  const [kOuter, , kRows] = (problem.cache?.k ?? problem.k).shape;
   return {
     seq_q: problem.seqQ,
     seq_kv: problem.seqKv,
@@ -110,8 +112,8 @@ function sharedParams(
     k_outer: kOuter,
     k_rows: kRows,
     ...addresses("q", "m", operands.get("q"), isAligned(slots.q), problem),
-    ...addresses("k", "n", operands.get("k"), isAligned(slots.k), problem.source ? CACHE : problem),
-    ...addresses("v", "n", operands.get("v"), isAligned(slots.v), problem.source ? CACHE : problem),
+    ...addresses("k", "n", operands.get("k"), isAligned(slots.k), problem.cache ? CACHE : problem),
+    ...addresses("v", "n", operands.get("v"), isAligned(slots.v), problem.cache ? CACHE : problem),
     ...addresses("o", "m", operands.get("output"), isAligned(slots.o), problem),
     ...rowAddresses("lse", operands.get("lse")),
     ...rowAddresses("row_max", operands.get("rowMax")),
@@ -119,5 +121,5 @@ function sharedParams(
   };
 }
 
-/** The axes of a cache are in this order, whatever those of the queries. */
+/** The axes of a cache are in this order, whatever the order of the queries' axes. */
 const CACHE = { layout: "bhmd" } as const;

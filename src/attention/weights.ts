@@ -1,5 +1,5 @@
-// Outputs on request, in a second pass: nothing of size M x N exists unless somebody asks for it
-// here.
+// Weights and best keys, computed in a second pass on request: otherwise nothing of size M x N
+// exists.
 
 import { type OptionNames, readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
@@ -25,12 +25,12 @@ import {
   type WeightsProblem,
 } from "./weights_problem.ts";
 
-/** Options of {@link attentionWeights}: those of a problem, with tensors where memory is meant. */
+/** Options of {@link attentionWeights}: those of a problem, with tensors in place of specs. */
 export interface WeightsOptions
   extends Omit<WeightsProblem, "q" | "k" | "lse" | "output">,
     RunOptions {
   /**
-   * [B, H, M] f32: the log-sum-exp that attention of the same problem gave. Default: computed
+   * [B, H, M] f32: the log-sum-exp that attention of the same problem gave. Default: it is computed
    * first.
    */
   readonly lse?: Tensor;
@@ -59,32 +59,33 @@ function topKOptions({
 
 export interface TopKResult {
   /**
-   * [B, heads, rows, k] i32, best key first; -1 where the row sees fewer keys. Of packed sequences
-   * counted in each.
+   * [B, heads, rows, k] i32, best key first; -1 if the row sees fewer keys. In packed sequences
+   * keys are counted in each.
    */
   readonly indices: Tensor<"i32">;
-  /** Likewise, f32: the probabilities of these keys, 0 beside -1. */
+  /** [B, heads, rows, k] f32: the probabilities of these keys, 0 for an index of -1. */
   readonly weights: Tensor<"f32">;
 }
 
 /**
- * The scores or probabilities of attention, for inspection: every element, or those of some heads
- * and queries.
+ * The scores or probabilities of attention, for inspection: all of them, or those of some heads and
+ * queries.
  *
  * ```
  * s = scale * q.k ("raw") -> softcap ("capped") -> score function, biases, masks ("scores")
  *   -> softmax -> probability function ("probabilities")
  * ```
  *
- * They are computed anew from q and k, so that attention itself never stores them; the options are
- * those of the attention, and dropout is ignored.
+ * Scores are computed anew from q and k, because attention itself never stores them. Give the same
+ * options as to attention; dropout is ignored.
+ *
+ * Rejects with FoveaError, and then has allocated nothing.
  *
  * @param q [B, H, M, D] f32, f16 or bf16
  * @param keys [B, Hkv, N, D], or a cache
- * @returns [B, heads, rows, N] f32; [B, rows, N] with `meanOverHeads`. Of packed sequences
- *   [entries, heads, maxSeqlenQ, maxSeqlenKv]; what an entry does not have is as what it does not
- *   see.
- * Rejects with FoveaError, and then has allocated nothing.
+ * @returns [B, heads, rows, N] f32; [B, rows, N] with `meanOverHeads`. For packed sequences
+ *   [entries, heads, maxSeqlenQ, maxSeqlenKv], in which keys that an entry does not have are like
+ *   keys that it does not see.
  *
  * @example
  * const { lse } = await attention(q, k, v, { causal: true, lse: true });
@@ -131,12 +132,13 @@ export async function planAttentionWeights(
 
 /**
  * The keys that matter most: for each query those with the largest scores after biases and masks,
- * largest first, the smaller index first among equals. One pass over the keys; no memory but the
- * results.
+ * largest first, the smaller index first among equals. It takes one pass over the keys, and no
+ * memory but that of the results.
+ *
+ * Rejects with FoveaError, and then has allocated nothing.
  *
  * @param q [B, H, M, D] f32, f16 or bf16
  * @param keys [B, Hkv, N, D], or a cache
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { indices, weights } = await topKKeys(q, k, { k: 8, causal: true });
@@ -159,8 +161,8 @@ export async function topKKeys(
 }
 
 /**
- * Compiles {@link topKKeys} for a problem, which says `count` where the options say `k`. The plan
- * is encoded with `{ q, k, indices, weights }`, the last two dense.
+ * Compiles {@link topKKeys} for a problem, in which `count` stands for the option `k`. The plan is
+ * encoded with `{ q, k, indices, weights }`, the last two dense.
  */
 export async function planTopKKeys(
   device: GPUDevice,
@@ -200,7 +202,7 @@ async function prepareTopKeys(device: GPUDevice, problem: TakenTopKeys) {
 /** A request, and how its kernel covers it. */
 interface Prepared extends ResolvedRequest {
   readonly asked: readonly Asked[];
-  /** Workgroups share the keys of a row. */
+  /** Whether workgroups share the keys of a row. */
   readonly split: boolean;
   /** How often a workgroup goes over its keys. */
   readonly work: number;
@@ -227,9 +229,9 @@ function prepare(
 }
 
 /**
- * Runs a one-liner with its options and the part of its problem that it takes as arguments; of a
- * cache in the order of the cache's calls. Rejects with FoveaError("argument") for what is no
- * tensor.
+ * Runs a one-liner with its options and the part of its problem that it takes as arguments; for a
+ * cache it waits for its turn among the cache's calls. Rejects with FoveaError("argument") if an
+ * argument isn't a tensor.
  */
 async function withKeys<T, Options extends { readonly label?: string }>(
   name: string,

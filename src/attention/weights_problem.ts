@@ -1,5 +1,5 @@
-// What can be asked for beside the output, of which heads and which queries: checked, and as params
-// of the kernels.
+// The problems of weights and best keys, for chosen heads and queries: their checks, and the params
+// of their kernels.
 
 import { check, show } from "../errors.ts";
 import {
@@ -14,21 +14,22 @@ import type { Params } from "../kernels/params.ts";
 import { ALL, MOST_KEYS, STAGES } from "../kernels/weights.ts";
 import { checkedSpec, expectApart, expectShape, type ResolvedSpec } from "../plan/specs.ts";
 import type { PresentOption, Table } from "../scores/descriptor.ts";
-import type { Extension } from "../scores/features.ts";
+import type { Extension } from "../scores/resolve.ts";
 import type { TensorSpec } from "../types.ts";
 import { type Cached, SCORE_PROBLEM, type ScoreProblem } from "./problem.ts";
 import { resolveScores } from "./resolve.ts";
 import type { ResolvedScores } from "./resolved.ts";
 
 /**
- * How far a score has come: `"raw"` is scale * q.k of every used key, masked or not, and 0 past the
- * lengths; `"capped"` the same after the softcap; `"scores"` after score function, biases and
- * masks, -Infinity where the query does not see the key; `"probabilities"` after the softmax, sinks
- * included in the denominator, 0 there.
+ * The stage at which scores are taken. `"raw"` is scale * q.k of every used key, masked or not, and
+ * 0 past the lengths. `"capped"` is that after the softcap. `"scores"` are taken after score
+ * function, biases and masks, and are -Infinity for keys that the query does not see.
+ * `"probabilities"` are taken after the softmax, whose denominator includes sinks, and are 0 for
+ * such keys.
  */
 export type WeightsStage = "raw" | "capped" | "scores" | "probabilities";
 
-/** Whose scores are asked for. */
+/** The heads and queries whose scores are asked for. */
 export interface Chosen {
   /**
    * Query heads, in the order of the result. Default all. Another list of the same length compiles
@@ -36,13 +37,15 @@ export interface Chosen {
    */
   readonly heads?: Numbers;
   /**
-   * Queries, in the order of the result; of packed sequences counted in each entry. Default all.
-   * Likewise.
+   * Queries, in the order of the result; in packed sequences they are counted in each entry.
+   * Default all. Another list of the same length compiles nothing.
    */
   readonly rows?: Numbers;
 }
 
-/** Scores or probabilities to write to memory. Dropout is ignored: weights are those before it. */
+/**
+ * Scores or probabilities to write to memory. Dropout is ignored: weights are those before dropout.
+ */
 export interface WeightsProblem extends ScoreProblem, Chosen {
   /** Default `"probabilities"`. */
   readonly stage?: WeightsStage;
@@ -51,8 +54,8 @@ export interface WeightsProblem extends ScoreProblem, Chosen {
   /** WGSL that changes the probabilities. Default none. */
   readonly probabilityFunction?: ProbabilityFunction;
   /**
-   * The log-sum-exp that attention computed for the same options, [B, H, M] f32: saves half of the
-   * work for probabilities, and is not read at other stages. Default: computed again.
+   * The log-sum-exp that attention computed for the same options, [B, H, M] f32. It saves half of
+   * the work for probabilities, and is not read at other stages. Default: it is computed again.
    */
   readonly lse?: TensorSpec;
   /**
@@ -85,14 +88,11 @@ export const TOP_KEYS_PROBLEM: OptionNames<TopKeysProblem | Cached<TopKeysProble
   count: "number",
 };
 
-/** Problems as they are read. */
+/** Problems after they were read. */
 export type TakenWeights = Taken<WeightsProblem | Cached<WeightsProblem>>;
 export type TakenTopKeys = Taken<TopKeysProblem | Cached<TopKeysProblem>>;
 
-/**
- * A checked request: the scores, the lists of heads and rows as tables, and what the params say of
- * them.
- */
+/** A checked request: the scores, and the lists of heads and rows as tables and params. */
 export interface ResolvedRequest {
   readonly scores: ResolvedScores;
   readonly params: Partial<Params>;
@@ -103,7 +103,7 @@ export interface ResolvedRequest {
 export interface ResolvedWeights extends ResolvedRequest {
   readonly stage: WeightsStage;
   readonly mean: boolean;
-  /** Undefined where the stage has no use for it. */
+  /** Undefined if the stage does not use it. */
   readonly lse: ResolvedSpec | undefined;
   readonly output: ResolvedSpec;
 }

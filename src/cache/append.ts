@@ -32,12 +32,12 @@ interface PlanParts {
   readonly choice: AppendChoice;
   readonly source: KernelSource;
   readonly compiled: CompiledKernel;
-  /** Copies counts that are on the GPU. */
+  /** The kernel that copies counts from the caller's tensor; undefined if counts are numbers. */
   readonly copying: CompiledKernel | undefined;
   readonly params: GPUBuffer;
 }
 
-/** Our names of the shader's bindings, where they differ. */
+/** The plan's names for the shader's bindings, if the two differ. */
 const OPERAND_NAMES: Readonly<Record<string, string>> = { positions: "positionIds" };
 
 /**
@@ -46,7 +46,7 @@ const OPERAND_NAMES: Readonly<Record<string, string>> = { positions: "positionId
  */
 export class CacheAppendPlan {
   readonly #parts: PlanParts;
-  /** As the uniforms know it. */
+  /** The source as the uniforms describe it. */
   #source: KvSource;
   #groups = new WeakMap<Tensor, { tensors: readonly Tensor[]; group: GPUBindGroup }>();
   readonly #copies = new WeakMap<Tensor, GPUBindGroup>();
@@ -75,8 +75,9 @@ export class CacheAppendPlan {
    *
    * Throws FoveaError, with nothing recorded and nothing counted, if there is no room for the rows
    * (`"limit"`), if a tensor does not fit the plan, was destroyed or belongs to another device, if
-   * tensors overlap that must not, if the target is none, or while calls of the cache such as
-   * `append` are not done, which would run after what is encoded.
+   * tensors overlap that must not, if the target isn't a pass or an encoder, or while calls of the
+   * cache such as `append` are not done, because they would run after commands that are encoded
+   * now.
    *
    * @example
    * const pass = encoder.beginComputePass();
@@ -92,8 +93,7 @@ export class CacheAppendPlan {
   }
 
   /**
-   * @internal Takes the room and records the append. Whoever calls gives the room back if this
-   *   throws.
+   * @internal Takes the room and records the append. The caller gives the room back if this throws.
    */
   record(
     target: GPUComputePassEncoder | GPUCommandEncoder,
@@ -143,12 +143,12 @@ export class CacheAppendPlan {
     this.#parts.params.destroy();
   }
 
-  /** As `destroy`, at the end of a block that has the plan by `using`. */
+  /** Calls `destroy` at the end of a block that declares the plan with `using`. */
   [Symbol.dispose](): void {
     this.destroy();
   }
 
-  /** The cache has grown: other memory, other strides. */
+  /** Takes the memory and the strides of a cache that has grown. */
   #follow(source: KvSource): void {
     const { target, append, params } = this.#parts;
     target.device.queue.writeBuffer(params, 0, appendUniforms(target, append, this.#parts));
@@ -157,10 +157,10 @@ export class CacheAppendPlan {
   }
 
   /**
-   * The bind group for these tensors: the last one of the same k, if the other tensors are the same
-   * too.
+   * The bind group for these tensors. It is that of the last run with the same k, if its other
+   * tensors were the same too.
    */
-  #group(bindings: AppendBindings, cached: KvSource): GPUBindGroup | undefined {
+  #group(bindings: AppendBindings, kvSource: KvSource): GPUBindGroup | undefined {
     const { target, append, source, compiled, params } = this.#parts;
     const { label } = append;
     const tensors = boundTensors(target, append, bindings);
@@ -170,11 +170,11 @@ export class CacheAppendPlan {
     const known = this.#groups.get(k);
     if (known?.tensors.every((tensor, index) => tensor === list[index])) return known.group;
 
-    // All of each buffer: rows end in padding, which their tensors leave out.
+    // Whole buffers are bound, because rows end in padding, which their tensors leave out.
     const cache: Readonly<Record<string, Tensor>> = {
-      kv_state: cached.state,
-      cache_k: cached.k,
-      cache_v: cached.v,
+      kv_state: kvSource.state,
+      cache_k: kvSource.k,
+      cache_v: kvSource.v,
     };
     const output = tensors.get("qOutput") ?? tensors.get("q");
     const entries = source.bindings.map(({ binding, name }): GPUBindGroupEntry => {
@@ -238,7 +238,7 @@ export async function makeAppendPlan(
     compileKernel(device, source),
     append.operands.has("counts") ? compileKernel(device, tablesKernel()) : undefined,
   ]);
-  // The cache may have grown meanwhile.
+  // While the kernels were compiled, the cache may have grown.
   const bytes = appendUniforms(target, append, { choice, source });
   const { value: plan, done } = guarded(device, label, () => {
     const usage = USAGE.UNIFORM | USAGE.COPY_DST;

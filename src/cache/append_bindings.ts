@@ -1,4 +1,4 @@
-// What one run of an append is given: counts and tensors, checked before anything is counted or
+// The bindings of one run of an append: counts and tensors, checked before anything is counted or
 // recorded.
 
 import { check, show } from "../errors.ts";
@@ -9,8 +9,8 @@ import { checkOperand, checkOverlap, checkUsed } from "../plan/operand_checks.ts
 import type { AppendBindings, AppendTarget, ResolvedAppend } from "./append_problem.ts";
 
 /**
- * Counts as the kernel needs them, undefined for all rows; and the most rows that each entry can
- * get.
+ * The counts of a run as the kernel needs them, undefined for all rows; and the most rows that each
+ * entry can get.
  */
 export interface AppendCounts {
   readonly counts: readonly number[] | Tensor | undefined;
@@ -75,7 +75,7 @@ export function boundTensors(
         `${label}: ${name} is in the memory of ${target.label}; copy rows within a cache with forkEntry().`,
     );
   }
-  // names are only printed
+  // Here names only go into messages.
   checkOverlap(label, operands as Operands, tensors as ReadonlyMap<string, Tensor>);
   return tensors;
 }

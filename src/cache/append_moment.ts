@@ -1,10 +1,10 @@
-// What an append means at the moment of its call: whose tokens it adds, and when it runs among the
-// other calls of a cache.
+// The meaning of an append at the moment of its call: which entries get tokens, and when it runs
+// among the other calls of a cache.
 
 /**
- * Takes the room for so many tokens more of each entry and counts the lengths up. Throws
- * FoveaError, whose message `label` begins, if there is none. Gives what must be recorded before
- * rows are written there.
+ * Takes room for so many more tokens of each entry and adds them to the lengths. Throws FoveaError,
+ * whose message `label` begins, if there is no room. Gives commands that must be recorded before
+ * the rows are written.
  */
 export type TakeRoom = (
   label: string,
@@ -16,12 +16,13 @@ export interface AppendMoment {
   /** Whether no call waits or runs, and there is room without growing. */
   isReady(counts: readonly number[]): boolean;
   /**
-   * Encodes at once. If `work` throws, the room is given back. Throws FoveaError while calls wait.
+   * Runs `work`, which encodes, at once. If it throws, the room is given back. Throws FoveaError
+   * while calls wait.
    */
   now(label: string, work: (take: TakeRoom) => void): void;
   /**
-   * Runs `work` once the calls before it are done, at once if there are none. If it rejects, the
-   * room is given back, and memory that `makeRoom` made, if the cache grows by itself.
+   * Runs `work` after the calls before it, at once if there are none. If it rejects, the room is
+   * given back, and so is memory that the cache grew by.
    */
   call(
     label: string,

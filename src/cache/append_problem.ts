@@ -1,5 +1,4 @@
-// What is appended to a cache: its tensors, checked before the GPU sees any of them, and the
-// uniforms of the append.
+// The problem of an append: its tensors, checked before the GPU sees any of them.
 
 import type { KvSource } from "../attention/kv_source.ts";
 import { check } from "../errors.ts";
@@ -24,18 +23,18 @@ import type { Layout, TensorSpec } from "../types.ts";
 import type { AppendMoment } from "./append_moment.ts";
 import type { CacheState } from "./state.ts";
 
-/** RMSNorm of the rows of q and k, as the kernels take it. */
+/** The RMSNorm of the rows of q and k, as the kernels take it. */
 export interface ResolvedNorm {
   readonly epsilon: number;
-  /** [D]; undefined is 1 throughout. */
+  /** [D]; undefined means 1 throughout. */
   readonly q: Float32Array | undefined;
   readonly k: Float32Array | undefined;
 }
 
-/** Rotary embedding of the rows of q and k, as the kernels take it. */
+/** The rotary embedding of the rows of q and k, as the kernels take it. */
 export interface CacheRotary {
   readonly choice: RotaryChoice;
-  /** Tables of angles; the cache's own. */
+  /** Tables of angles, which the cache owns. */
   readonly angles: Tensor;
 }
 
@@ -44,12 +43,12 @@ export interface AppendTarget {
   readonly device: GPUDevice;
   readonly label: string;
   readonly destroyed: boolean;
-  /** As it is now. */
+  /** Its source as it is now. */
   readonly source: KvSource;
   readonly state: CacheState;
   readonly norm: ResolvedNorm | undefined;
   readonly rotary: CacheRotary | undefined;
-  /** What a call means that is made now. */
+  /** The meaning of a call that is made now. */
   moment(): AppendMoment;
 }
 
@@ -59,42 +58,42 @@ export interface AppendTarget {
  */
 export interface AppendProblem {
   /**
-   * [B, Hkv, M, D], M tokens for each entry, or as many of them as `counts` says. f32, f16 or bf16,
-   * each its own.
+   * [B, Hkv, M, D]: M tokens for each entry, or as many of them as `counts` says. f32, f16 or bf16;
+   * each tensor has its own dtype.
    */
   readonly k: TensorSpec;
   /** [B, Hkv, M, Dv] */
   readonly v: TensorSpec;
   /**
-   * `[B, H, M, D]`: queries of the same tokens, to be normalised and rotated as k is, if the cache
+   * `[B, H, M, D]`: queries of the same tokens, to be normalised and rotated like k, if the cache
    * does either.
    */
   readonly q?: TensorSpec;
-  /** Where they go, in a buffer of its own. Default: where they are. */
+  /** Where these queries go; it shares its buffer with no other tensor. Default: in place of q. */
   readonly qOutput?: TensorSpec;
   /** [B] i32, if counts will be on the GPU: a tensor, or what it will look like. */
   readonly counts?: TensorSpec;
   /**
-   * Added to the positions that tokens are rotated by, which otherwise count from the start of the
-   * sequence. Default 0.
+   * Added to the positions that tokens are rotated by, which count from the start of the sequence.
+   * Default 0.
    */
   readonly positionOffset?: number;
   /**
    * [B, M] i32, if the positions to rotate by come from the GPU; [3, B, M], of time, height and
-   * width, if the rotary embedding has sections (without it the three are the token's own). A
+   * width, if the rotary embedding has sections (by default all three are the token's position). A
    * tensor, or what it will look like.
    */
   readonly positionIds?: TensorSpec;
   /** Axis order of k, v and q. Default `"bhmd"`. */
   readonly layout?: Layout;
   /**
-   * Name of the plan's GPU objects in errors and captures. Default that of the cache and
+   * Name of the plan's GPU objects in errors and captures. Default: that of the cache and
    * `" append"`.
    */
   readonly label?: string;
 }
 
-/** The names of its members. */
+/** The names of the members of a problem. */
 export const APPEND_PROBLEM: OptionNames<AppendProblem> = {
   k: "any",
   v: "any",
@@ -108,8 +107,8 @@ export const APPEND_PROBLEM: OptionNames<AppendProblem> = {
 };
 
 /**
- * Memory for one run of an append: tensors that look as the plan was told. Those it was made with
- * are the default.
+ * Memory for one run of an append: tensors that look as the plan was told. The tensors that it was
+ * made with are the default.
  */
 export interface AppendBindings {
   readonly k?: Tensor;
@@ -118,9 +117,9 @@ export interface AppendBindings {
   readonly qOutput?: Tensor;
   readonly positionIds?: Tensor;
   /**
-   * How many of the M rows each entry gets, the first ones: one number for all, one for each, or
-   * i32 [B] on the GPU, if the plan was made for that. Default M. The host counts a tensor as M for
-   * each entry, because it cannot know: `lengths` and the room that is left are then bounds.
+   * How many of the M rows, from the first on, each entry gets: one number for all, one for each,
+   * or i32 [B] on the GPU, if the plan was made for that. Default M. The host counts a tensor as M
+   * for each entry, because it cannot know: `lengths` and the room that is left are then bounds.
    * Numbers on the GPU are limited to 0..M.
    */
   readonly counts?: number | Numbers | Tensor;
@@ -130,7 +129,7 @@ export interface AppendBindings {
 export interface ResolvedAppend {
   readonly label: string;
   readonly layout: Layout;
-  /** By the names of the bindings. */
+  /** The operands by the names of their bindings. */
   readonly operands: ReadonlyMap<string, Operand>;
   /** M */
   readonly seqQ: number;

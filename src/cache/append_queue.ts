@@ -1,4 +1,4 @@
-// Appends that are submitted for the caller, by plans that are kept.
+// Appends that a cache submits for the caller, by plans that it keeps.
 
 import { check } from "../errors.ts";
 import { checkDevice, guarded, USAGE } from "../gpu/buffers.ts";
@@ -21,23 +21,23 @@ import {
 } from "./append_problem.ts";
 import { ready } from "./state.ts";
 
-/** Options of `append`: what `planAppend` takes beside k and v, and the counts. */
+/** Options of `append`: those of `planAppend` beside k and v, and the counts. */
 export type AppendOptions = Pick<AppendBindings, "q" | "qOutput" | "positionIds" | "counts"> &
   Pick<AppendProblem, "layout" | "positionOffset" | "label">;
 
 const { k: _k, v: _v, ...APPEND_OPTIONS } = APPEND_PROBLEM;
 
-/** Plans that are kept, so that a token after the first costs no more than its commands. */
+/** How many plans are kept, so that a token after the first costs only its commands. */
 const KEPT_PLANS = 8;
 
 type TensorName = "k" | "v" | "q" | "qOutput" | "positionIds" | "counts";
 type AppendTensors = { readonly [Name in TensorName]?: Tensor };
 
-/** What an append was called with, by value. */
+/** The arguments of an append, by value. */
 interface Request {
   readonly problem: AppendProblem;
   readonly tensors: AppendTensors;
-  /** Numbers, as they were. */
+  /** The counts at the call, if they are numbers. */
   readonly counts: number | readonly number[] | undefined;
   /** The most tokens that each entry gets. */
   readonly most: readonly number[];
@@ -58,9 +58,9 @@ export class AppendQueue {
    * Appends after all calls that were made before. Resolves once the GPU has accepted the work;
    * rejects, and then has changed nothing.
    *
-   * If nothing has to be waited for, the work is submitted before this returns. Otherwise what the
-   * tensors hold is copied on the GPU, so that the call means them as they are now, whatever
-   * happens to them meanwhile.
+   * If nothing has to be waited for, the work is submitted before this returns. Otherwise the
+   * tensors are copied on the GPU, so that the call uses their content of now, whatever happens to
+   * them meanwhile.
    */
   async append(k: Tensor, v: Tensor, options: AppendOptions = {}): Promise<void> {
     const target = this.#target;
@@ -79,7 +79,7 @@ export class AppendQueue {
     }
     const { value: kept, done } = guarded(device, label, () => copied(device, label, tensors));
     const copying = ready(done, used);
-    copying.catch(() => {}); // awaited below, after the calls before
+    copying.catch(() => {}); // it is awaited below, after the calls before
     try {
       return await moment.call(label, most, async (take, makeRoom) => {
         await copying;
@@ -97,7 +97,7 @@ export class AppendQueue {
     this.#plans.clear();
   }
 
-  /** Checks what was given and takes it down. */
+  /** Checks the arguments and copies them. */
   #requested(k: Tensor, v: Tensor, options: AppendOptions): Request {
     const target = this.#target;
     const { q, qOutput, positionIds, counts, layout, positionOffset, label } = takeOptions(
@@ -154,7 +154,7 @@ export class AppendQueue {
     return done;
   }
 
-  /** A plan that is kept, which makes it the last one to go. */
+  /** Gives a kept plan, and makes it the last one that will be dropped. */
   #kept(key: string): CacheAppendPlan | undefined {
     const plan = this.#plans.get(key);
     if (!plan) return undefined;
@@ -168,7 +168,8 @@ export class AppendQueue {
     const kept = this.#kept(key);
     if (kept) return kept;
     const plan = await makeAppendPlan(this.#target, problem);
-    // The cache may have been destroyed meanwhile, which the next use of the plan says.
+    // While the plan was compiled, the cache may have been destroyed; the next use of the plan
+    // throws then.
     if (this.#target.destroyed) plan.destroy();
     else this.#plans.set(key, plan);
     for (const [oldest, unused] of this.#plans) {
@@ -180,17 +181,17 @@ export class AppendQueue {
   }
 }
 
-/** What a tensor looks like, from the last place before it where a binding can start. */
+/** The spec of a tensor, with its offset from the last possible start of a binding before it. */
 function specOf({ device, dtype, shape, strides, offset }: Tensor): TensorSpec {
   return { dtype, shape, strides, offset: offset % bindingStep(device, dtype) };
 }
 
 /**
- * Copies of what is read, which look the same to a plan. A buffer of the caller's that cannot be
- * copied has none.
+ * Copies of the tensors that are read, which look the same to a plan. A caller's buffer that cannot
+ * be copied is taken as it is.
  */
 function copied(device: GPUDevice, label: string, tensors: AppendTensors): AppendTensors {
-  const read = tensors.qOutput ? tensors : { ...tensors, q: undefined }; // q is written where it is
+  const read = tensors.qOutput ? tensors : { ...tensors, q: undefined }; // without qOutput, q is written in place and isn't copied
   const copies: Record<string, Tensor> = {};
   const encoder = device.createCommandEncoder({ label });
   for (const [name, from] of Object.entries(read)) {

@@ -1,4 +1,4 @@
-// The uniforms of an append: which kernel it takes, and what that kernel's structs hold.
+// The kernel of an append, and the contents of its uniforms.
 
 import { isAligned } from "../kernels/access.ts";
 import {
@@ -17,7 +17,7 @@ import { positionParams } from "../positions/positions.ts";
 import type { FloatDtype, KernelSource } from "../types.ts";
 import type { AppendTarget, ResolvedAppend } from "./append_problem.ts";
 
-/** What the kernel is specialised by. */
+/** The specialisation of the kernel. */
 export function choiceOf(
   target: AppendTarget,
   { operands, inPlace }: ResolvedAppend,
@@ -42,7 +42,7 @@ export function choiceOf(
   };
 }
 
-/** Where each uniform of an append lies in its buffer. */
+/** The offset of each uniform of an append in its buffer. */
 export const UNIFORMS = {
   params: 0,
   countedParams: UNIFORM_STRIDE,
@@ -103,7 +103,7 @@ export function appendUniforms(
   return bytes;
 }
 
-/** Positions that a caller stores, as slots/positions reads them. */
+/** The strides of positions that a caller stores, as slots/positions reads them. */
 function storedPositions({ shape, strides }: Operand["spec"]) {
   const steps = strides.map((stride, axis) => (shape[axis] > 1 ? stride : 0));
   const [stream, entry, row] = [...new Array<number>(3 - steps.length).fill(0), ...steps];

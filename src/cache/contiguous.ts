@@ -1,5 +1,5 @@
-// Keys and values of the tokens so far, in memory that is allocated once: appended in place, taken
-// back, forked, grown.
+// A cache of the keys and values of all tokens so far, in memory that is allocated once. Tokens are
+// appended in place and taken back; caches are forked and grown.
 
 import type { KvSource, KvSourceOwner } from "../attention/kv_source.ts";
 import { check, show } from "../errors.ts";
@@ -19,22 +19,22 @@ import { STATE_LIMIT } from "./state.ts";
  * its problem.
  *
  * Lengths are on the GPU, where appends and attention read them, and mirrored here in `lengths`, so
- * that nothing is ever read back. The mirror counts what is encoded: submit commands in the order
- * of encoding, and after one that is never submitted `truncate` to what the entries had before.
- * Where counts come from the GPU the mirror is a bound from above.
+ * that nothing is ever read back. The mirror counts tokens when they are encoded: submit commands
+ * in the order of encoding, and if commands are never submitted, `truncate` to the lengths before
+ * them. If counts come from the GPU, the mirror is an upper bound.
  *
  * Calls:
  *
- * - A call means the moment when it was made: the tensors, what they hold, and numbers in arrays.
- *   What is done to them while the call waits changes nothing, with two exceptions: tensors that a
- *   call writes to (`q` in place, `qOutput`) are the caller's to leave alone until it resolves, and
- *   so are buffers of the caller's without GPUBufferUsage.COPY_SRC.
+ * - A call uses its arguments as they are when it is made: the tensors, their content, and numbers
+ *   in arrays. Changing them while the call waits changes nothing, with two exceptions: tensors
+ *   that a call writes to (`q` in place, `qOutput`) are the caller's to leave alone until it
+ *   resolves, and so are buffers of the caller's without GPUBufferUsage.COPY_SRC.
  * - Asynchronous calls (`append`, `truncate`, `reset`, `fork`, `forkEntry`, `reorder`, `grow`, and
  *   `attention`, `attentionWeights` and `topKKeys` of the cache) run in the order in which they
- *   were made, awaited or not. `lengths` tells of all of them.
+ *   were made, awaited or not. `lengths` counts all of them.
  * - A call that throws or is rejected has changed nothing that a later one could see.
- * - What is encoded (`encode` of plans, `encodeTruncate`) would run before calls that still wait,
- *   and throws FoveaError until these are awaited.
+ * - Encoded commands (`encode` of plans, `encodeTruncate`) would run before calls that still wait,
+ *   so encoding throws FoveaError until these are awaited.
  */
 export class KvCache implements KvSourceOwner {
   readonly device: GPUDevice;
@@ -54,12 +54,12 @@ export class KvCache implements KvSourceOwner {
     return new KvCache(core);
   }
 
-  /** Where keys and values lie, for attention. Another object after the cache has grown. */
+  /** Where keys and values lie, for attention. After the cache has grown it is another object. */
   get source(): KvSource {
     return this.#core.source;
   }
 
-  /** Tokens of each entry: as far as is encoded, and once all calls that were made have run. */
+  /** Tokens of each entry after all commands that are encoded and all calls that were made. */
   get lengths(): readonly number[] {
     return [...this.#core.ledger.projected.lengths];
   }
@@ -86,9 +86,9 @@ export class KvCache implements KvSourceOwner {
    * ```
    *
    * Rows of k are normalised (`qkNorm`) and rotated (`rotary`) first, if the cache does that, and
-   * so are those of q. Rows of more tokens than a ring has: the last ones stay. Memory of the cache
-   * past an entry's last token stays as it was. Rows of k, v and q from `counts[b]` on are not
-   * read, and those rows of q and `qOutput` are not written.
+   * so are those of q. If there are more tokens than rows of a ring, the last ones stay. Memory of
+   * the cache past an entry's last token stays as it was. Rows of k, v and q from `counts[b]` on
+   * are not read, and those rows of q and `qOutput` are not written.
    *
    * Rejects with FoveaError, as {@link planAttention} does.
    *
@@ -121,9 +121,9 @@ export class KvCache implements KvSourceOwner {
   }
 
   /**
-   * Takes tokens back: entries longer than their limit get that length; what they lose may be
-   * overwritten. Commands that were encoded before still see it. As {@link KvCache.encodeTruncate},
-   * in a submission of its own.
+   * Takes tokens back: entries longer than their limit get that length; the tokens that they lose
+   * may be overwritten. Commands that were encoded before still see these tokens. It is
+   * {@link KvCache.encodeTruncate} in a submission of its own.
    *
    * @param lengths Limits from 0 up, for all entries or one each.
    */
@@ -137,8 +137,8 @@ export class KvCache implements KvSourceOwner {
    * limit get that length. Synchronous; allocates nothing and submits nothing. Throws FoveaError,
    * and then has changed nothing.
    *
-   * A ring has overwritten old tokens; `"limit"` if the next query would miss one of them: at most
-   * ring - window tokens can be taken back.
+   * A ring has overwritten old tokens. It throws `"limit"` if the next query would miss one of
+   * them: at most ring - window tokens can be taken back.
    *
    * @param lengths Limits from 0 up, for all entries or one each.
    */
@@ -152,17 +152,17 @@ export class KvCache implements KvSourceOwner {
   }
 
   /**
-   * Forgets all tokens. In a submission of its own; `encodeTruncate(pass, 0)` is the same as a
-   * command.
+   * Forgets all tokens, in a submission of its own. `encodeTruncate(pass, 0)` does the same in the
+   * caller's commands.
    */
   reset(): Promise<void> {
     return this.truncate(0);
   }
 
   /**
-   * Another cache with the same tokens and options. The prefix is copied on the GPU, once: a
-   * contiguous cache cannot share rows (`createPagedKvCache` shares pages). What is encoded and not
-   * yet submitted is not in the copy.
+   * Makes another cache with the same tokens and options. The prefix is copied on the GPU, once: a
+   * contiguous cache cannot share rows (`createPagedKvCache` shares pages). Commands that are
+   * encoded and not yet submitted have no effect on the copy.
    */
   async fork(options: ForkOptions = {}): Promise<KvCache> {
     this.#core.checkAlive();
@@ -177,10 +177,10 @@ export class KvCache implements KvSourceOwner {
 
   /**
    * Gives entry `to` the tokens of entry `from`, in place of its own: a prefix for another
-   * sequence, or a beam that goes on. Copied on the GPU, once, through memory that is freed again.
-   * What is encoded and not yet submitted is not in the copy.
+   * sequence, or a beam that goes on. The rows are copied on the GPU, once, through memory that is
+   * freed again. Commands that are encoded and not yet submitted have no effect on the copy.
    *
-   * @param tokens How many of them. Default all.
+   * @param tokens How many of its tokens. Default all.
    */
   async forkEntry(from: number, to: number, tokens?: number): Promise<void> {
     this.#core.checkAlive();
@@ -201,13 +201,14 @@ export class KvCache implements KvSourceOwner {
   }
 
   /**
-   * Gives every entry the tokens of another one, or of itself, all at once: entry i those that
-   * `entries[i]` had. Any mapping, so beams of a search go on as `reorder([0, 0, 2, 1])`. Copied on
-   * the GPU through at most 16 MiB, which are freed again; entries that stay cost nothing, and
-   * memory past their tokens stays as it was. In a submission of its own; what is encoded and not
-   * yet submitted is not in the copy. (`createPagedKvCache` reorders without a copy.)
+   * Gives every entry the tokens of another one, or of itself, all at once: entry i gets those that
+   * `entries[i]` had. Any mapping will do, so beams of a search go on as `reorder([0, 0, 2, 1])`.
+   * Rows are copied on the GPU through at most 16 MiB, which are freed again; entries that stay
+   * cost nothing, and memory past their tokens stays as it was. It has a submission of its own;
+   * commands that are encoded and not yet submitted have no effect on the copies.
+   * (`createPagedKvCache` reorders without a copy.)
    *
-   * @param entries One for each entry, from 0 up.
+   * @param entries For each entry, the one whose tokens it gets, counted from 0.
    *
    * @example
    * // beams 0 and 1 go on from what was beam 2, beam 2 from what was beam 0
@@ -230,10 +231,10 @@ export class KvCache implements KvSourceOwner {
   /**
    * Makes room for longer sequences: memory is allocated anew, the rows are copied on the GPU, and
    * the old memory is freed. Plans of appends follow; a plan of attention was made for the old
-   * memory, and refuses. Submit what is encoded before: its commands know the old memory. A ring
-   * has no need to grow: its capacity costs nothing.
+   * memory, and refuses. Submit encoded commands before: they use the old memory. A ring needs no
+   * growth: its capacity costs nothing.
    *
-   * @param capacity Tokens; no fewer than now.
+   * @param capacity The most tokens of a sequence; no fewer than now.
    */
   async grow(capacity: number): Promise<void> {
     this.#core.checkAlive();
@@ -254,7 +255,7 @@ export class KvCache implements KvSourceOwner {
     this.#core.destroy();
   }
 
-  /** As `destroy`, at the end of a block that has the cache by `using`. */
+  /** Calls `destroy` at the end of a block that declares the cache with `using`. */
   [Symbol.dispose](): void {
     this.destroy();
   }

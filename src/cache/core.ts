@@ -1,5 +1,4 @@
-// A contiguous cache behind its public face: memory, bookkeeping, and the commands that change
-// both.
+// The inner part of a contiguous cache: memory, bookkeeping, and the commands that change both.
 
 import type { KvSource, KvSourceOwner } from "../attention/kv_source.ts";
 import { check } from "../errors.ts";
@@ -15,7 +14,7 @@ import { type CopyPlan, copyAll, copyEntries, copyRows, likeRotary, sourceOf } f
 import type { ResolvedCache } from "./resolved.ts";
 import { CacheState, ready, STATE_LIMIT } from "./state.ts";
 
-/** Tokens that capacities which a cache chooses itself are a multiple of. */
+/** If a cache chooses its capacity itself, it is a multiple of this many tokens. */
 const BLOCK = 64;
 
 export interface CacheParts {
@@ -26,7 +25,7 @@ export interface CacheParts {
   readonly tokens: CacheLengths;
 }
 
-/** See {@link KvCache}, whose arguments are checked there. */
+/** The inner part of a {@link KvCache}, which checks the arguments of calls. */
 export class CacheCore implements AppendTarget {
   readonly device: GPUDevice;
   readonly label: string;
@@ -85,7 +84,7 @@ export class CacheCore implements AppendTarget {
     return this.#destroyed;
   }
 
-  /** The largest capacity that there is. */
+  /** The largest capacity that a cache can have. */
   get #most(): number {
     return this.rotary ? ANGLE_POSITIONS : STATE_LIMIT - 1;
   }
@@ -102,7 +101,7 @@ export class CacheCore implements AppendTarget {
     checkDevice(this.device);
   }
 
-  /** Entries longer than their limit get that length. */
+  /** Takes tokens back: entries longer than their limit get that length. */
   truncate(limits: readonly number[]): Promise<void> {
     const change = (tokens: CacheLengths) => tokens.truncate(limits);
     return this.ledger.call(async (turn) => {
@@ -124,7 +123,7 @@ export class CacheCore implements AppendTarget {
     });
   }
 
-  /** Another cache with the first tokens of each entry. */
+  /** Makes another cache with the first tokens of each entry. */
   fork(label: string, limits: readonly number[] | undefined): Promise<CacheCore> {
     return this.ledger.call(async () => {
       this.checkAlive();
@@ -158,7 +157,7 @@ export class CacheCore implements AppendTarget {
     });
   }
 
-  /** Entry i gets the tokens of entry `sources[i]`, no more than its limit. */
+  /** Gives entry i the tokens of entry `sources[i]`, no more than its limit. */
   rearrange(sources: readonly number[], limits: readonly number[] | undefined): Promise<void> {
     const change = (tokens: CacheLengths) => {
       tokens.reorder(sources);
@@ -191,7 +190,7 @@ export class CacheCore implements AppendTarget {
     );
   }
 
-  /** What an append means that is called now. */
+  /** The meaning of an append that is called now. */
   moment(): AppendMoment {
     return growingMoment(this.ledger, {
       roomFor: (counts) => this.#roomFor(counts),
@@ -212,7 +211,7 @@ export class CacheCore implements AppendTarget {
     this.rotary?.angles.destroy();
   }
 
-  /** Memory for more tokens, with those that there are. */
+  /** Makes memory for more tokens, and copies those that the cache has. */
   async #grow(turn: Turn<CacheLengths>, capacity: number): Promise<Growth | undefined> {
     const before = { resolved: this.#resolved, source: this.#source };
     this.#tokens.checkCapacity(capacity, this.#most);
@@ -254,7 +253,7 @@ export class CacheCore implements AppendTarget {
   }
 
   /**
-   * The capacity to grow to for so many tokens more, if there is no room and the cache may grow by
+   * The capacity to grow to for so many more tokens, if there is no room and the cache may grow by
    * itself.
    */
   #roomFor(counts: readonly number[]): number | undefined {
@@ -269,7 +268,7 @@ export class CacheCore implements AppendTarget {
     return { ...source, checkIdle: (label) => this.ledger.checkIdle(label) };
   }
 
-  /** What to copy of entries that have had so many tokens. */
+  /** What to copy of entries that had up to so many tokens. */
   #copyPlan(tokens: number): CopyPlan {
     const { batch, kvHeads, rows } = this.#resolved;
     return { batch, kvHeads, used: Math.min(tokens, this.#source.k.shape[2]), rows };

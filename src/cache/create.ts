@@ -18,8 +18,8 @@ import { anglesOf, resolveCache, resolveNorm, resolveRotation } from "./resolved
  * rows             capacity; with a window sinkTokens + ring, used again and again
  * ```
  *
- * Rejects with FoveaError for options that make no sense, and for memory that the device cannot
- * bind or has not.
+ * Rejects with FoveaError for options that make no sense, for memory that the device cannot bind,
+ * and for memory that it doesn't have.
  *
  * @example
  * const cache = await createKvCache(device, {

@@ -4,26 +4,32 @@ import type { AppendMoment } from "./append_moment.ts";
 import type { Ledger, Turn } from "./ledger.ts";
 import type { CacheLengths } from "./lengths.ts";
 
-/** Memory in place of other memory, until it is known which of them stays. */
+/** New memory that replaces the old one, until it is known which of the two stays. */
 export interface Growth {
   keep(): void;
   undo(): void;
 }
 
-/** What a cache that grows does for appends. */
+/** The methods of a cache that grows, for appends. */
 interface Grower {
-  /** The capacity to grow to for so many tokens more; undefined if there is no need or no way. */
+  /**
+   * The capacity to grow to for so many more tokens; undefined if the cache need not or may not
+   * grow.
+   */
   roomFor(counts: readonly number[]): number | undefined;
-  /** Takes memory for more tokens; undefined if the cache has that capacity. */
+  /** Makes memory for more tokens; undefined if the cache has that capacity already. */
   grow(turn: Turn<CacheLengths>, capacity: number): Promise<Growth | undefined>;
 }
 
-/** Counts new tokens; nothing is left to record. */
+/** Counts new tokens. There is nothing to record. */
 function counted(tokens: CacheLengths, label: string, counts: readonly number[]): undefined {
   tokens.append(label, counts);
 }
 
-/** What an append means that is called now; memory that it took is given back if it is rejected. */
+/**
+ * The meaning of an append that is called now. If it is rejected, memory that it took is given
+ * back.
+ */
 export function growingMoment(
   ledger: Ledger<CacheLengths>,
   { roomFor, grow }: Grower,

@@ -1,38 +1,40 @@
-// The calls of a cache in the order in which they were made, and what they do to its bookkeeping:
-// taken, or given back.
+// Runs the calls of a cache in the order in which they were made, and takes back what a rejected
+// call did to the bookkeeping.
 
 import { check } from "../errors.ts";
 
 /** Bookkeeping on the host that can be given back. */
 export interface Journaled<Self> {
-  /** What follows can be given back. */
+  /** Begins changes that can be taken back. */
   begin(): void;
-  /** What was done since `begin` stays. */
+  /** Keeps all changes since `begin`. */
   commit(): void;
-  /** All is as it was at `begin`. */
+  /** Takes back all changes since `begin`. */
   rollBack(): void;
-  /** As it is now, without what `begin` would give back. */
+  /** A copy of the present state, in which no change can be taken back. */
   clone(): Self;
 }
 
 /** The turn of a call. */
 export interface Turn<State> {
-  /** Changes the bookkeeping; given back if the call is rejected later. */
+  /** Changes the bookkeeping. The change is taken back if the call is rejected later. */
   apply<T>(change: (state: State) => T): T;
 }
 
 interface Call<State> {
-  /** What the call does to the bookkeeping, for those that ask before its turn. */
+  /** What the call will do to the bookkeeping, for calls that ask before its turn. */
   readonly effect: (state: State) => void;
-  /** Whether the bookkeeping has it already. */
+  /** Whether the bookkeeping has the effect already. */
   applied: boolean;
-  /** Why it will be refused: found out before its turn, and relied on since. */
+  /**
+   * Why the call will be refused. This was found out before its turn, and other calls rely on it.
+   */
   refused: { readonly error: unknown } | undefined;
 }
 
 /**
- * Runs the calls of a cache one after the other. The bookkeeping changes here and nowhere else: a
- * call that throws or is rejected gives back all that it has taken before the next one begins.
+ * Runs the calls of a cache one after the other. The bookkeeping changes here and nowhere else: all
+ * changes of a call that throws or is rejected are taken back before the next one begins.
  *
  * While calls wait, `projected` is the bookkeeping as it will be after them. Synchronous changes
  * are checked against it and wait behind them.
@@ -68,7 +70,10 @@ export class Ledger<State extends Journaled<State>> {
     return this.#projected;
   }
 
-  /** Throws FoveaError("argument") while calls wait: what is encoded now would run before them. */
+  /**
+   * Throws FoveaError("argument") while calls wait, because commands that are encoded now would run
+   * before them.
+   */
   checkIdle(label: string): void {
     const { length } = this.#calls;
     check(
@@ -79,7 +84,9 @@ export class Ledger<State extends Journaled<State>> {
     );
   }
 
-  /** Changes the bookkeeping while something is encoded. If that throws, nothing has changed. */
+  /**
+   * Changes the bookkeeping while commands are encoded. If `change` throws, nothing has changed.
+   */
   now<T>(label: string, change: (state: State) => T): T {
     this.checkIdle(label);
     return this.#transaction(change);
@@ -90,8 +97,8 @@ export class Ledger<State extends Journaled<State>> {
    * not possible after all calls that were made before.
    *
    * @param later The change if calls before it were rejected meanwhile, which must not throw
-   * @param needs What the change relies on: a call before it that finds no room is then refused for
-   *   good, also if another one is rejected and leaves it room. Default: nothing.
+   * @param needs What the change relies on. With `"refusals"`, a call before it that finds no room
+   *   is refused for good, even if another one is rejected and leaves it room. Default: nothing.
    */
   change(
     exact: (state: State) => void,
@@ -115,7 +122,7 @@ export class Ledger<State extends Journaled<State>> {
   }
 
   /**
-   * Runs a call once those before it are done; at once if there are none.
+   * Runs a call after those before it, at once if there are none.
    *
    * @param effect What it does to the bookkeeping, which may throw if it is going to be rejected
    */
@@ -177,7 +184,7 @@ export class Ledger<State extends Journaled<State>> {
   }
 }
 
-/** Does to the bookkeeping what a call will do. Why not, if it will be refused. */
+/** Does to the bookkeeping what a call will do. If the call will be refused, gives the reason. */
 function project<State extends Journaled<State>>(
   state: State,
   { effect }: Call<State>,

@@ -1,22 +1,27 @@
-// How many tokens the entries of a contiguous cache have, and what its ring has lost. Bookkeeping
-// only: nothing here knows of a GPU.
+// How many tokens the entries of a contiguous cache have, and what its ring has lost. This is
+// bookkeeping only, without a GPU.
 
 import { check, show } from "../errors.ts";
 import type { Journaled } from "./ledger.ts";
 
-/** What the bookkeeping has to know of a cache. */
+/** The properties of a cache that the bookkeeping depends on. */
 export type LengthRules = {
   readonly label: string;
   readonly batch: number;
-  /** Rows of the ring that are used again, 0 if there is none, and the rows before it. */
+  /**
+   * Rows of the ring, which are used again, 0 if there is none; `sinkTokens` are the rows before
+   * it.
+   */
   readonly ring: number;
   readonly sinkTokens: number;
-  /** Keys before its own that a query sees, of a ring. */
+  /** For a ring, how many keys before its own position a query sees. */
   readonly window: number | undefined;
 };
 
 interface Tokens {
-  /** The most tokens of an entry, now and after the cache has grown by itself. */
+  /**
+   * The most tokens of an entry now; `maxCapacity` is the most after the cache has grown by itself.
+   */
   readonly capacity: number;
   readonly maxCapacity: number;
   readonly lengths: readonly number[];
@@ -24,10 +29,10 @@ interface Tokens {
   readonly peaks: readonly number[];
 }
 
-/** The tokens of each entry. Whatever throws has changed nothing. */
+/** The tokens of each entry. A method that throws has changed nothing. */
 export class CacheLengths implements Journaled<CacheLengths> {
   readonly #rules: LengthRules;
-  /** Never changed, only replaced. */
+  /** This object is never changed, only replaced. */
   #now: Tokens;
   #before: Tokens | undefined;
 
@@ -36,7 +41,7 @@ export class CacheLengths implements Journaled<CacheLengths> {
     this.#now = now;
   }
 
-  /** Those of a cache without tokens. */
+  /** The lengths of a cache without tokens. */
   static empty(
     rules: LengthRules,
     { capacity, maxCapacity }: Pick<Tokens, "capacity" | "maxCapacity">,
@@ -57,7 +62,9 @@ export class CacheLengths implements Journaled<CacheLengths> {
     return this.#now.lengths;
   }
 
-  /** Tokens of the longest entry since it was empty: rows beyond were never written. */
+  /**
+   * The most tokens that one of the entries had since it was empty: rows beyond were never written.
+   */
   mostOf(entries: readonly number[] = this.#now.peaks.map((_, entry) => entry)): number {
     return entries.reduce((most, entry) => Math.max(most, this.#now.peaks[entry]), 0);
   }
@@ -79,7 +86,7 @@ export class CacheLengths implements Journaled<CacheLengths> {
     return new CacheLengths({ ...this.#rules, label }, this.#now);
   }
 
-  /** Tokens that the longest entry would have. */
+  /** The tokens that the longest entry would have with so many more. */
   needed(counts: readonly number[]): number {
     return this.lengths.reduce((most, length, entry) => Math.max(most, length + counts[entry]), 0);
   }
@@ -131,19 +138,21 @@ export class CacheLengths implements Journaled<CacheLengths> {
     };
   }
 
-  /** Takes tokens back: entries longer than their limit get that length. Gives the lengths then. */
+  /**
+   * Takes tokens back: entries longer than their limit get that length. Returns the new lengths.
+   */
   truncate(limits: readonly number[]): readonly number[] {
     const { lengths, peaks } = this.#now;
     const kept = limits.map((limit, entry) => Math.min(limit, lengths[entry]));
     for (const [entry, limit] of kept.entries()) this.#checkKept(entry, limit);
     const { sinkTokens } = this.#rules;
-    // An entry that has nothing but sink tokens writes the ring anew before it looks at it.
+    // An entry with nothing but sink tokens writes the ring anew before a query reads it.
     const most = peaks.map((peak, entry) => (kept[entry] <= sinkTokens ? kept[entry] : peak));
     this.#now = { ...this.#now, lengths: kept, peaks: most };
     return kept;
   }
 
-  /** Each entry gets the tokens that another one has, or itself. */
+  /** Gives each entry the tokens of another one, or its own. */
   reorder(entries: readonly number[]): void {
     const { lengths, peaks } = this.#now;
     this.#now = {

@@ -46,7 +46,7 @@ export function checkRowMemory(
   }
 }
 
-/** Memory for keys and values, and what attention has to know of it. */
+/** Makes memory for keys and values, and describes it for attention. */
 export function sourceOf(device: GPUDevice, resolved: ResolvedCache, state: Tensor): KvSource {
   const { label, batch, kvHeads, headDim, vDim, capacity, window, ring, sinkTokens, rows } =
     resolved;
@@ -56,7 +56,7 @@ export function sourceOf(device: GPUDevice, resolved: ResolvedCache, state: Tens
   const shape = (elements: number) => [batch, kvHeads, count, elements];
   const allocate = (name: string, elements: number, dim: number) => {
     const padded = tensor(device, shape(elements), { dtype, label: `${label} ${name}` });
-    // Rows end in padding that is no part of them.
+    // Rows end in padding that isn't part of the tensors.
     return quantised ? padded : padded.slice(3, 0, dim);
   };
   const place = ring > 0 ? ("ring" as const) : ("rows" as const);
@@ -108,7 +108,7 @@ export function copyAll(
   if (from && to) encoder.copyBufferToBuffer(from.buffer, 0, to.buffer, 0, from.buffer.size);
 }
 
-/** What is copied: the first rows of every head. */
+/** What is copied of a cache: the first rows of every head. */
 export interface CopyPlan {
   readonly batch: number;
   readonly kvHeads: number;
@@ -149,14 +149,16 @@ export function copyRows(
   }
 }
 
-/** The most bytes of memory between: entries that move are read and written through it in parts. */
+/**
+ * The most bytes of the buffer through which entries move; they are copied in parts of this size.
+ */
 const BETWEEN_BYTES = 2 ** 24;
 
 /**
- * Records that entries get the used rows and the lengths of others: entry i those of `sources[i]`,
- * any mapping. WebGPU copies nothing within a buffer, so they go through a buffer that the caller
- * frees once this is submitted: a part of every entry that moves is copied there before it is
- * written anywhere. Undefined if no entry moves.
+ * Records copies that give entries the used rows and the lengths of others: entry i gets those of
+ * `sources[i]`, in any mapping. WebGPU copies nothing within a buffer, so rows go through another
+ * buffer, which the caller frees after the submission: a part of every entry that moves is copied
+ * there before it is written anywhere. Returns undefined if no entry moves.
  *
  * @param most Bytes of that buffer
  */
@@ -174,7 +176,7 @@ export function copyEntries(
   const froms = [...new Set(moves.map(({ from }) => from))];
   const places = new Map(froms.map((from, index) => [from, index]));
   const largest = Math.max(4, used * Math.max(bytes.k, bytes.v));
-  // Copies are whole words, and so are rows.
+  // Copies move whole words, and rows are whole words.
   const part = Math.min(largest, 4 * Math.max(1, Math.floor(most / froms.length / 4)));
   const usage = USAGE.COPY_SRC | USAGE.COPY_DST;
   const between = device.createBuffer({ label: "cache entries", size: part * froms.length, usage });

@@ -1,4 +1,4 @@
-// What a cache is made for, as callers say it, and the names of all options.
+// The options of a cache as callers give them, and the names of all options.
 
 import { check, show } from "../errors.ts";
 import type { Numbers, OptionNames, Taken } from "../given.ts";
@@ -11,11 +11,11 @@ import type { FloatDtype } from "../types.ts";
 export interface ForkOptions {
   /** Tokens to keep, for all entries or one each; entries with fewer keep theirs. Default all. */
   readonly lengths?: number | Numbers;
-  /** Default that of the cache. */
+  /** Label of the new cache. Default: that of the cache. */
   readonly label?: string;
 }
 
-/** Their names. */
+/** The names of the options. */
 export const FORK_OPTIONS: OptionNames<ForkOptions> = { lengths: "any", label: "string" };
 
 /** How a cache stores the elements of k and v. */
@@ -23,7 +23,7 @@ export type CacheDtype = FloatDtype | "int8" | "int4";
 
 /**
  * RMSNorm of the rows of q and k, before they are rotated: x / sqrt(mean x^2 + epsilon) * weight.
- * Right to f32 for rows of any magnitude; zeros stay zeros, without an epsilon too.
+ * It is right to f32 for rows of any magnitude; zeros stay zeros, even with an epsilon of 0.
  */
 export interface QkNorm {
   /** [D], numbers or a tensor, which is read once when the cache is made. Default 1 throughout. */
@@ -33,7 +33,7 @@ export interface QkNorm {
   readonly epsilon?: number;
 }
 
-/** What appends of every kind of cache do to rows. */
+/** The options of every kind of cache: how appends store and change rows. */
 export interface RowOptions {
   /**
    * How k and v are stored. int8 and int4 are whole numbers times a scale: symmetric, to the
@@ -42,8 +42,8 @@ export interface RowOptions {
    */
   readonly dtype?: CacheDtype;
   /**
-   * Channels of a row that share a scale, of k and v, or each its own: the head dim, or a multiple
-   * of 8 that divides it. Default the head dim, one scale for each token and head.
+   * Channels of a row that share a scale, for k and v together or for each of them: the head dim,
+   * or a multiple of 8 that divides it. Default the head dim, one scale for each token and head.
    */
   readonly groupSize?: number | { readonly k?: number; readonly v?: number };
   /**
@@ -62,25 +62,26 @@ export interface RowOptions {
 export interface KvCacheOptions extends RowOptions {
   /** B, sequences. */
   readonly batch: number;
-  /** Hkv */
+  /** Hkv, heads of k and v. */
   readonly kvHeads: number;
-  /** D */
+  /** D, elements of a row of k. */
   readonly headDim: number;
-  /** Dv. Default D. */
+  /** Dv, elements of a row of v. Default D. */
   readonly vDim?: number;
   /**
-   * The most tokens of a sequence, which is what memory is allocated for. With a `window` they cost
-   * no memory, and the default is 2^23; without, there is none.
+   * The most tokens of a sequence, which is what memory is allocated for. With a `window` tokens
+   * cost no memory, and the default is 2^23; without it, there is no default.
    */
   readonly capacity?: number;
   /**
-   * `append` lets the cache grow up to this many tokens. Default `capacity`: it does not grow by
+   * The capacity up to which `append` lets the cache grow. Default `capacity`: it does not grow by
    * itself.
    */
   readonly maxCapacity?: number;
   /**
-   * Keys before its own that a query will see at most, the left side of attention's window. Memory
-   * is then a ring: old tokens make room for new ones. Default: all tokens are kept.
+   * The most keys before its own position that a query will see, which is the left side of
+   * attention's window. Memory is then a ring: old tokens make room for new ones. Default: all
+   * tokens are kept.
    */
   readonly window?: number;
   /**
@@ -116,8 +117,7 @@ export const KV_CACHE_OPTIONS: OptionNames<KvCacheOptions> = {
 };
 
 /**
- * The options of a cache as they are at the call. Throws FoveaError("argument") for names that
- * there are not.
+ * The options of a cache as they are at the call. Throws FoveaError("argument") for unknown names.
  */
 export function takeCacheOptions(given: KvCacheOptions): Taken<KvCacheOptions> {
   check(

@@ -1,4 +1,4 @@
-// Options of a cache once they are checked: sizes with their defaults, norms, rotations.
+// Checked options of a cache: sizes with their defaults, norms, rotations.
 
 import { check, show } from "../errors.ts";
 import type { Taken } from "../given.ts";
@@ -22,11 +22,11 @@ import { checkStateSize, STATE_LIMIT } from "./state.ts";
 
 const QK_NORM = { q: "any", k: "any", epsilon: "number" } as const;
 
-/** Positions that a ring can count to, if nothing is said. */
+/** The capacity of a ring by default: positions that it can count to. */
 const RING_CAPACITY = 2 ** 23;
 const RING_SLACK = 256;
 
-/** Where the rows of a cache lie, and what they consist of. */
+/** The layout and the storage of a cache's rows. */
 export interface ResolvedCache {
   readonly label: string;
   readonly batch: number;
@@ -35,7 +35,7 @@ export interface ResolvedCache {
   readonly vDim: number;
   readonly capacity: number;
   readonly maxCapacity: number;
-  /** Keys before its own that a query sees; undefined without a ring. */
+  /** How many keys before its own position a query sees; undefined without a ring. */
   readonly window: number | undefined;
   readonly ring: number;
   readonly sinkTokens: number;
@@ -85,7 +85,7 @@ export function resolveCache(options: Taken<KvCacheOptions>): ResolvedCache {
     whole(label, "ring", ring, window + 1);
   }
   const rows = resolveRows(label, options, headDim, vDim);
-  // a ring has no memory to save
+  // A smaller capacity saves no memory of a ring, so it has the largest one at once.
   const limits = { capacity: ring > 0 ? maxCapacity : capacity, maxCapacity };
   return { label, batch, kvHeads, headDim, vDim, ...limits, window, ring, sinkTokens, rows };
 }
@@ -127,7 +127,7 @@ export function resolveRows(
       "argument",
       () => `${label}: groupSize is for int8 and int4; rows of ${dtype} have no scales.`,
     );
-    // Whole vec4s: no two rows share a word, and attention may read them as vec4s.
+    // Rows are whole vec4s: no two of them share a word, and attention may read them as vec4s.
     const padded = (dim: number) => 4 * Math.ceil(dim / 4);
     return { dtype, quantised: undefined, kElements: padded(headDim), vElements: padded(vDim) };
   }
@@ -152,7 +152,7 @@ export function resolveRows(
   };
 }
 
-/** The norm of a cache, its weights as numbers. */
+/** The norm of a cache, with its weights as numbers. */
 export async function resolveNorm(
   label: string,
   norm: QkNorm | undefined,
@@ -211,7 +211,7 @@ export function resolveRotation(
   );
 }
 
-/** Its angles on the GPU. */
+/** Makes the tables of its angles on the GPU. */
 export function anglesOf(device: GPUDevice, label: string, resolved: ResolvedRotary): CacheRotary {
   const { frequencies, attentionFactor, ...choice } = resolved;
   const data = angleTables(frequencies, attentionFactor);

@@ -1,5 +1,5 @@
-// The state of a cache on the GPU: lengths, page tables, and the counts of an append; and how
-// commands change it.
+// The state of a cache on the GPU: lengths, page tables, and the counts of an append; and the
+// commands that change it.
 
 import { check } from "../errors.ts";
 import { guarded, USAGE } from "../gpu/buffers.ts";
@@ -15,11 +15,11 @@ import {
   placeDigits,
 } from "../kernels/cache_pages.ts";
 
-/** Bytes of the params of cache_advance, and their distance in a buffer. */
+/** Bytes of the params of cache_advance; `UNIFORM_STRIDE` is their distance in a buffer. */
 export const ADVANCE_BYTES = ADVANCE_PARAMS.bytes;
 const UNIFORM_STRIDE = 256;
 
-/** A number of a command is below this: lengths, and counts. */
+/** Lengths and counts are below this, so that commands have room for them. */
 export const STATE_LIMIT = NUMBER_LIMIT;
 
 /**
@@ -34,8 +34,8 @@ export const countsAt = (batch: number, pagesPerEntry: number): number =>
 /**
  * Throws FoveaError("limit") if a state has more words than commands can name.
  *
- * @param what Begins the message
- * @param advice Ends it
+ * @param what The beginning of the message
+ * @param advice The end of the message
  */
 export function checkStateSize(
   what: string,
@@ -51,7 +51,7 @@ export function checkStateSize(
   );
 }
 
-/** What all caches on a device need to change their state. */
+/** The kernels by which all caches on a device change their state. */
 interface StateKernels {
   readonly write: CompiledKernel;
   readonly advance: CompiledKernel;
@@ -59,16 +59,16 @@ interface StateKernels {
 
 /**
  * The words [1 + pagesPerEntry | for each entry its length and its pages | counts of each entry],
- * and the commands that change them: numbers travel in the commands, so that what is encoded
- * happens in the order of encoding.
+ * and the commands that change them: numbers travel in the commands, so that changes happen in the
+ * order of encoding.
  */
 export class CacheState {
-  /** i32 */
+  /** The words of the state, i32. */
   readonly tensor: Tensor;
   readonly batch: number;
   readonly pagesPerEntry: number;
   readonly #kernels: StateKernels;
-  /** Every digit, and behind them the params of the limit. */
+  /** Every digit of numbers, and behind them the params of `limitLengths`. */
   readonly #digits: GPUBuffer;
   readonly #writeGroup: GPUBindGroup;
   readonly #limitGroup: GPUBindGroup;
@@ -110,7 +110,7 @@ export class CacheState {
     this.#limitGroup = this.advanceGroup(device, label, this.#digits, digits.byteLength);
   }
 
-  /** Compiles what changes a state, and makes one with all lengths 0. */
+  /** Compiles the kernels that change a state, and makes a state with all lengths 0. */
   static async make(
     device: GPUDevice,
     label: string,
@@ -158,14 +158,16 @@ export class CacheState {
     });
   }
 
-  /** Records cache_advance. */
+  /** Records a run of cache_advance. */
   advance(pass: GPUComputePassEncoder, group: GPUBindGroup, offset: number): void {
     pass.setPipeline(this.#kernels.advance.pipeline);
     pass.setBindGroup(0, group, [offset]);
     pass.dispatchWorkgroups(1);
   }
 
-  /** Records that words `at` .. `at + count` become `value`, `value + step`, ... Step 0 or 1. */
+  /**
+   * Records that `count` words from `at` on become `value`, `value + step`, ...; `step` is 0 or 1.
+   */
   write(pass: GPUComputePassEncoder, at: number, count: number, value: number, step = 0): void {
     placeDigits(at, this.#offsets, 0);
     placeDigits(value, this.#offsets, 3);
@@ -188,7 +190,7 @@ export class CacheState {
     }
   }
 
-  /** Records that no entry is longer than its limit. */
+  /** Records that entries longer than their limit get that length. */
   limitLengths(pass: GPUComputePassEncoder, limits: readonly number[]): void {
     this.writeCounts(pass, limits);
     this.advance(pass, this.#limitGroup, 0);
@@ -201,8 +203,8 @@ export class CacheState {
 }
 
 /**
- * Waits for memory, and for the commands that use it. Rejects once, with what was wrong first:
- * memory that was refused makes commands invalid that use it.
+ * Waits for memory, and for the commands that use it. Rejects with the first error: commands that
+ * use refused memory are invalid, too.
  */
 export async function ready(done: Promise<void>, tensors: readonly Tensor[]): Promise<void> {
   const outcomes = await Promise.allSettled([...tensors.map((used) => used.allocated), done]);

@@ -1,5 +1,5 @@
 // A user's function as problems hold it: its checked text, and what it captures. functions.ts makes
-// them.
+// such functions.
 
 import { check, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
@@ -10,20 +10,20 @@ import { type CapturedNumber, numberOf } from "./captures.ts";
 /**
  * What a function may read beside its arguments, by the name that its text uses: up to 64 values. A
  * number is an f32, `{ i32: n }` and `{ u32: n }` are integers; a tensor is an array of its
- * elements (`name[index]`), which may be replaced when a plan is encoded. Other values never
- * compile again.
+ * elements (`name[index]`), which may be replaced when a plan is encoded. Replacing values never
+ * compiles anything again.
  */
 export type Captures = Readonly<Record<string, Tensor | CapturedNumber>>;
 
-/** What a function is made of. */
+/** The parts of a function. */
 export interface FunctionParts {
   readonly source: string;
   readonly label: string;
-  /** As they were when the function was made. */
+  /** The captures as they were when the function was made. */
   readonly captures: Captures;
-  /** Its text, and those that it is made of. */
+  /** Its text, and the texts of functions that it is made of. */
   readonly parts: readonly GuestPart[];
-  /** Our modules whose functions it calls. */
+  /** Modules of Fovea whose functions it calls. */
   readonly uses: readonly string[];
 }
 
@@ -38,9 +38,9 @@ export class AttentionFunction<Kind extends FunctionKind = FunctionKind> {
   readonly captures: Captures;
   /** Name in error messages. */
   readonly label: string;
-  /** @internal Its text, and those that it is made of. */
+  /** @internal Its text, and the texts of functions that it is made of. */
   readonly parts: readonly GuestPart[];
-  /** @internal What of it is compiled: the text, and the types of the captures. */
+  /** @internal What kernels depend on: the text, and the types of the captures. */
   readonly text: FunctionText;
   readonly #made = true;
 
@@ -60,7 +60,7 @@ export class AttentionFunction<Kind extends FunctionKind = FunctionKind> {
     this.text = { label, parts, captures: types, hides, uses };
   }
 
-  /** @internal So that `instanceof` asks the object itself, and throws for none. */
+  /** @internal Makes `instanceof` ask the object itself, and never throw. */
   static [Symbol.hasInstance](value: unknown): value is AttentionFunction {
     try {
       return typeof value === "object" && value !== null && #made in value;
@@ -74,7 +74,7 @@ export type ScoreFunction = AttentionFunction<"score">;
 export type MaskFunction = AttentionFunction<"mask">;
 export type ProbabilityFunction = AttentionFunction<"probability">;
 
-/** Throws FoveaError if two functions of a problem capture something by the same name. */
+/** Throws FoveaError if two functions of a problem have captures of the same name. */
 export function checkCaptureNames(
   label: string,
   functions: readonly (AttentionFunction | undefined)[],
@@ -103,7 +103,7 @@ interface FunctionsOf {
   readonly probabilityFunction?: ProbabilityFunction;
 }
 
-/** The mask function of a problem: its own, or that of its block mask. */
+/** The mask function of a problem: that of the option, or that of its block mask. */
 export const maskFunctionOf = ({
   maskFunction,
   blockMask,

@@ -1,5 +1,5 @@
-// Block masks: which blocks of scores a mask leaves, kept by the caller. create_block_mask.ts finds
-// them on the GPU.
+// Block masks say which blocks of scores a mask leaves. The caller keeps them. create_block_mask.ts
+// finds them on the GPU.
 
 import { check, show } from "../errors.ts";
 import { elementsOfList, type OptionNames } from "../given.ts";
@@ -10,21 +10,21 @@ import { takeOptions } from "../options.ts";
 import { checkBindingLimit } from "../plan/specs.ts";
 import { AttentionFunction, type MaskFunction } from "./attention_function.ts";
 
-/** Rows and keys of a block are multiples of these: the tiles of the kernels. */
+/** Rows and keys of a block are multiples of these, because kernels have tiles of them. */
 const Q_TILE = 64;
 const KV_TILE = 32;
-/** So that the scores of a block count below 2^32. */
+/** The most rows or keys of a block, so that it has fewer than 2^32 scores. */
 const LARGEST = 2 ** 15;
 
-/** For which scores a block mask is. */
+/** The scores that a block mask is for. */
 export interface BlockMaskOptions {
-  /** Queries M and keys N. */
+  /** M, queries. */
   readonly seqQ: number;
   /** N, keys. */
   readonly seqKv: number;
   /** Batch entries and heads that differ from each other. Default 1: one mask for all. */
   readonly batch?: number;
-  /** Heads that the mask is asked for, one block mask each. Default 1: all heads alike. */
+  /** Heads that differ from each other, in the same way. Default 1: one mask for all. */
   readonly heads?: number;
   /** Rows and keys of a block, multiples of 64 and 32. Default [64, 64]. */
   readonly blockSize?: readonly [rows: number, keys: number];
@@ -39,13 +39,13 @@ export type BlockKind = "empty" | "partial" | "full";
 
 /**
  * The blocks of scores that a mask leaves. Attention visits no empty block, and evaluates the mask
- * function in partial ones only. Holds B * H * ceil(M / rows) * (1 + ceil(N / keys)) words. Make
+ * function in partial ones only. It holds B * H * ceil(M / rows) * (1 + ceil(N / keys)) words. Make
  * one with {@link createBlockMask} or {@link blockMaskOf}; it is the caller's to `destroy()`.
  */
 export class BlockMask {
   /**
-   * [B, H, blocks of queries, 1 + blocks of keys] u32: how many follow, then 2 * block + (1 if
-   * full).
+   * [B, H, blocks of queries, 1 + blocks of keys] u32: the number of blocks that are not empty,
+   * then 2 * block + (1 if full) for each of them.
    */
   readonly blocks: Tensor<"u32">;
   readonly maskFunction: MaskFunction | undefined;
@@ -91,8 +91,8 @@ export class BlockMask {
 
 /**
  * A block mask from kinds that are known: [B, H, blocks of queries, blocks of keys] in row-major
- * order. Partial blocks are those in which `maskFunction` decides; without one there is no
- * difference between partial and full.
+ * order. In partial blocks `maskFunction` decides; without it, partial blocks are the same as full
+ * ones.
  */
 export function blockMaskOf(
   device: GPUDevice,

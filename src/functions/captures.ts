@@ -1,12 +1,12 @@
-// What the functions of a problem capture, for plans: numbers as uniforms hold them, and the
-// functions themselves.
+// The captures of a problem's functions, for plans: checks of tensors, and numbers as uniforms hold
+// them.
 
 import { check } from "../errors.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { CaptureType } from "../kernels/slots.ts";
 import { writeScalar } from "../kernels/uniform.ts";
 
-/** A number is an f32. */
+/** A number on the CPU that a function captures. A plain number is an f32. */
 export type CapturedNumber = number | { readonly i32: number } | { readonly u32: number };
 
 /** A captured number and its type. */
@@ -15,7 +15,7 @@ export function numberOf(value: CapturedNumber): { type: CaptureType; value: num
   return "i32" in value ? { type: "i32", value: value.i32 } : { type: "u32", value: value.u32 };
 }
 
-/** Bytes of a uniform: offsets of uniforms are multiples of 256 at most. */
+/** Bytes from one uniform to the next: WebGPU asks for multiples of at most 256. */
 export const NUMBER_STRIDE = 256;
 
 /** A captured number as a uniform of its type holds it. */

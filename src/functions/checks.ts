@@ -1,10 +1,10 @@
-// What the ready functions check before they capture it.
+// Checks of values that the ready functions capture.
 
 import { check, show } from "../errors.ts";
 import { denseStrides, Tensor } from "../gpu/tensor.ts";
 import type { Dtype } from "../types.ts";
 
-/** A whole number from `least` up as an i32 that sums of positions can't overflow. */
+/** Gives a whole number from `least` up as an i32 that is small enough for sums of positions. */
 export function whole(what: string, value: number, least: number): { i32: number } {
   check(
     Number.isInteger(value) && value >= least,
@@ -15,8 +15,8 @@ export function whole(what: string, value: number, least: number): { i32: number
 }
 
 /**
- * Throws FoveaError unless it is a dense tensor of such a dtype and with as many axes as one of
- * `shapes`.
+ * Throws FoveaError unless `value` is a dense tensor with one of the dtypes and as many axes as one
+ * of `shapes`.
  */
 export function checkArray(
   what: string,

@@ -1,23 +1,24 @@
-// Masks made of masks. Every part keeps its own names, so that two windows in one mask do not meet.
+// Masks made of masks. The names of every part are kept apart, so that one mask may hold two
+// windows.
 
 import { check, show } from "../errors.ts";
 import type { GuestPart } from "../shader/guests.ts";
 import { AttentionFunction, type Captures, type MaskFunction } from "./attention_function.ts";
 import { makeFunction } from "./functions.ts";
 
-/** Masks of a mask, those that they are made of included. */
+/** The most masks that a mask is made of, directly or through others. */
 const MOST_PARTS = 256;
 
 /**
  * The keys that a query sees by every one of the masks: their intersection; all keys if there is no
  * mask.
  *
- * What part i captures is called by its name and `_i`, counted from 1:
+ * The captures of part i have its names with `_i` added, counted from 1:
  * `captures: { document_ids_2: others }` replaces the ids of a documentMask() that is the second
  * part. Errors of the GPU's compiler name the part and the line in it.
  *
- * Throws FoveaError("argument") for what is no mask function, for more than 64 captures and for
- * more than 256 parts.
+ * Throws FoveaError("argument") if an argument isn't a mask function, for more than 64 captures and
+ * for more than 256 parts.
  *
  * @example
  * const packed = allOf(causalMask(), documentMask(ids));

@@ -1,5 +1,5 @@
 // Score, mask and probability functions: a user's own WGSL inside the kernels ("programmable
-// attention"), checked at the door.
+// attention"), checked when they are made.
 
 import { check, FoveaError, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
@@ -26,22 +26,22 @@ export {
   type ScoreFunction,
 };
 
-/** Texts of the functions, as users have to write them. */
+/** The heads of the functions, as users have to write them. */
 const SIGNATURES = {
   score: "fn score(s: f32, at: Position) -> f32",
   mask: "fn mask(at: Position) -> bool",
   probability: "fn probability(p: f32, at: Position) -> f32",
 } as const;
-/** The same as tokens without blanks. */
+/** The heads as tokens without blanks. */
 const HEADS = {
   score: /^\([^:,()]+:f32,[^:,()]+:Position,?\)->f32$/,
   mask: /^\([^:,()]+:Position,?\)->bool$/,
   probability: /^\([^:,()]+:f32,[^:,()]+:Position,?\)->f32$/,
 } as const;
 
-/** What a text may name of ours. */
+/** The names of Fovea's that a text may use. */
 const GIVEN: readonly string[] = ["Position", "HIDDEN"];
-/** As many bindings are kept free for each function. */
+/** The most captures of a function; so many bindings are kept free for each. */
 const MOST_CAPTURES = 64;
 
 /** What a function of scores, masks or probabilities is made with, beside its text. */
@@ -52,12 +52,12 @@ export interface FunctionOptions {
   readonly label?: string;
 }
 
-/** Their names. */
+/** The names of the options. */
 const FUNCTION_OPTIONS: OptionNames<FunctionOptions> = { captures: "any", label: "string" };
 
 /**
- * A function that changes scores, in WGSL: `fn score(s: f32, at: Position) -> f32`, with helpers of
- * its own if it needs any. `s` is scale * q.k after the softcap; biases and masks come after it. It
+ * A function that changes scores, in WGSL: `fn score(s: f32, at: Position) -> f32`, with its own
+ * helpers if it needs any. `s` is scale * q.k after the softcap; biases and masks come after it. It
  * has to be a function of its arguments and captures; it may be called for keys that no query sees,
  * whose score is then dropped. `HIDDEN` in place of a score hides the key from the query, as a mask
  * does.
@@ -75,11 +75,11 @@ const FUNCTION_OPTIONS: OptionNames<FunctionOptions> = { captures: "any", label:
  * The text may have functions, structs, constants, aliases and `const_assert` beside it, and may
  * name these, what it captures, `Position`, `HIDDEN` and what WGSL offers, but nothing else: no
  * entry points, attributes, directives, imports or variables outside of functions, no barriers,
- * atomics, textures, derivatives, subgroup operations or f16. Its names may be any: where the
- * kernel has the same ones, they are told apart. `// unroll` means nothing in it. Lengths that are
- * taken: 2^22 characters, names of 1,000, brackets 127 deep, 64 captures.
+ * atomics, textures, derivatives, subgroup operations or f16. It may choose any names: if the
+ * kernel has the same ones, the two are told apart. `// unroll` means nothing in it. The limits are
+ * 2^22 characters, 1,000 characters of a name, brackets 127 deep, and 64 captures.
  *
- * Throws FoveaError("argument"), with line and column, for a text that is no such function. Other
+ * Throws FoveaError("argument"), with line and column, for a text that isn't such a function. Other
  * errors of the GPU's compiler come with the plan, as FoveaError("shader"), and point into this
  * text.
  *
@@ -98,7 +98,7 @@ export function scoreFunction(source: string, options: FunctionOptions = {}): Sc
 /**
  * A function that says whether a query sees a key, in WGSL: `fn mask(at: Position) -> bool`, true
  * to see it. See {@link scoreFunction} for the arguments and the rules, and {@link createBlockMask}
- * for skipping what no query sees.
+ * for skipping blocks that no query sees.
  *
  * @example
  * const prefix = maskFunction(
@@ -112,8 +112,8 @@ export function maskFunction(source: string, options: FunctionOptions = {}): Mas
 
 /**
  * A function that changes probabilities, in WGSL: `fn probability(p: f32, at: Position) -> f32`.
- * `p` is what the softmax gives, and 0 for a key that the query does not see, for which it is
- * called, too. See {@link scoreFunction} for `at` and the rules.
+ * `p` is what the softmax gives. The function is also called for keys that the query does not see,
+ * for which `p` is 0. See {@link scoreFunction} for `at` and the rules.
  *
  * @example
  * const sharper = probabilityFunction(
@@ -128,11 +128,11 @@ export function probabilityFunction(
   return makeFunction("probability", source, options);
 }
 
-/** What a function has beyond its text and options. */
+/** Parts of a function beyond its text and options. */
 export interface MoreOfFunction {
-  /** Texts that it is made of. */
+  /** The texts of functions that it is made of. */
   readonly parts?: readonly GuestPart[];
-  /** Functions of ours that it calls, by name, and their modules. */
+  /** Functions of Fovea that it calls: the module of each, by its name. */
   readonly library?: Readonly<Record<string, string>>;
 }
 
@@ -173,7 +173,7 @@ export function makeFunction<Kind extends FunctionKind>(
 
 const ARRAYS: readonly string[] = ["f32", "i32", "u32"];
 
-/** A copy of what is captured. Throws FoveaError("argument") for what can't be. */
+/** A copy of the captures. Throws FoveaError("argument") for a value that can't be captured. */
 function checkCaptures(label: string, given: Captures): Captures {
   const isRecord = typeof given === "object" && given !== null && !(Symbol.iterator in given);
   const expected = `${label}: captures must be { name: tensor or number }`;

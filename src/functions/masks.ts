@@ -1,5 +1,6 @@
-// Ready mask functions. Each is a few lines of WGSL in the form that any user's has, and may serve
-// as a pattern for one. Numbers and arrays are captured, so that other values never compile again.
+// Ready mask functions. Each is a few lines of WGSL in the form of a user's function, and may serve
+// as a pattern for one. Numbers and arrays are captured, so that other values never compile
+// anything again.
 
 import { check } from "../errors.ts";
 import type { Tensor } from "../gpu/tensor.ts";
@@ -13,7 +14,7 @@ const mask = (label: string, text: string, captures: Captures = {}): MaskFunctio
 
 /**
  * A query at position p sees the keys 0..p. The option `causal: true` does the same without looking
- * at single keys; this is for block masks and for {@link allOf} and {@link anyOf}.
+ * at single keys; this function is for block masks and for {@link allOf} and {@link anyOf}.
  *
  * @example
  * const blockMask = await createBlockMask(device, causalMask(), { seqQ: 4096, seqKv: 4096 });
@@ -22,8 +23,8 @@ export const causalMask = (): MaskFunction =>
   mask("causalMask", "  return i32(at.kv_idx) <= at.position;");
 
 /**
- * A query at position p sees the keys p - left .. p + right; -1 is no bound. The option `window` as
- * a function. Source: Longformer (arXiv 2004.05150), section 3.1.
+ * A query at position p sees the keys p - left .. p + right; -1 means no bound. It is the option
+ * `window` as a function. Source: Longformer (arXiv 2004.05150), section 3.1.
  *
  * @example
  * const local = slidingWindow(255, 0); // the last 256 keys, its own included
@@ -39,8 +40,8 @@ export function slidingWindow(left: number, right: number): MaskFunction {
 }
 
 /**
- * A query sees the keys of its own chunk of `size` positions: floor(j / size) = floor(p / size).
- * The option `attentionChunk` as a function. Source: the chunked attention of Llama 4.
+ * A query sees the keys of its own chunk of `size` positions: floor(j / size) = floor(p / size). It
+ * is the option `attentionChunk` as a function. Source: the chunked attention of Llama 4.
  *
  * @example
  * const chunks = allOf(causalMask(), chunkMask(8192));
@@ -77,13 +78,13 @@ export function prefixLm(prefix: number | Tensor): MaskFunction {
  * A query sees the keys of its own document: those with the same id. For texts that are packed into
  * one row.
  *
- * @param ids Documents of the keys, i32 or u32, [N], or [B, N] for each batch entry. The query's is
- *   that of the key at its position; a query that stands before the first key or after the last one
- *   sees none.
- * @param queryIds Documents of the queries, [M] or [B, M], where they are others: in cross
- *   attention.
- *
  * A block mask of ids [B, N] needs `batch: B`.
+ *
+ * @param ids Documents of the keys, i32 or u32, [N], or [B, N] for each batch entry. A query has
+ *   the document of the key at its position; a query that stands before the first key or after the
+ *   last one sees none.
+ * @param queryIds Documents of the queries, [M] or [B, M], if they are not those of the keys, as in
+ *   cross attention.
  *
  * @example
  * const ids = tensor(device, [6], { dtype: "i32", data: [0, 0, 0, 1, 1, 2] });
@@ -134,8 +135,9 @@ export function dilatedWindow(reach: number, dilation: number): MaskFunction {
 }
 
 /**
- * A sliding window, and some tokens that all see and that see all: the first `globals` keys, and
- * the queries at the first `globals` positions. Source: Longformer (arXiv 2004.05150), figure 2d.
+ * A sliding window, and some tokens that see all tokens and that all tokens see: the first
+ * `globals` keys, and the queries at the first `globals` positions. Source: Longformer (arXiv
+ * 2004.05150), figure 2d.
  *
  * @example
  * const longformer = globalWindow(1, 256, 256); // the class token and a window

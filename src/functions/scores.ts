@@ -1,4 +1,4 @@
-// Ready score functions, in the form that any user's has; and the usual slopes of ALiBi.
+// Ready score functions, in the form of a user's function; and the usual slopes of ALiBi.
 
 import { check, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
@@ -9,9 +9,10 @@ import { checkArray } from "./checks.ts";
 import { makeFunction, type ScoreFunction, scoreFunction } from "./functions.ts";
 
 /**
- * The usual slopes of ALiBi, one a head: 2^(-max (h + 1) / H) if H is a power of two, and otherwise
- * those of the power below H, followed by every second one of the power above it.
- * Source: Press, Smith and Lewis (arXiv 2108.12409), and their code for other numbers of heads.
+ * The usual slopes of ALiBi, one for each head: 2^(-max (h + 1) / H) if H is a power of two, and
+ * otherwise the slopes for the power of two below H, followed by every second slope for the power
+ * above it. Source: Press, Smith and Lewis (arXiv 2108.12409), and their code for other numbers of
+ * heads.
  *
  * @param max The last head's slope is 2^-max. Default 8.
  *
@@ -37,8 +38,8 @@ export function alibiSlopes(heads: number, max = 8): number[] {
 }
 
 /**
- * ALiBi as a function: s - slope * |p - j|. The option `alibiSlopes` does the same; this is a
- * pattern for biases of your own. Source: arXiv 2108.12409.
+ * ALiBi as a function: s - slope * |p - j|. The option `alibiSlopes` does the same; this function
+ * is a pattern for your own biases. Source: arXiv 2108.12409.
  *
  * @param slopes [H] or [B, H] f32
  *
@@ -65,7 +66,7 @@ export interface T5Table extends Omit<RelativeBias, "table" | "buckets"> {
   readonly table: Tensor;
 }
 
-/** Their names. */
+/** The names of the members. */
 const T5_TABLE: OptionNames<T5Table> = {
   table: "any",
   bidirectional: "boolean",
@@ -123,7 +124,7 @@ export function softcapScore(cap: number): ScoreFunction {
     "argument",
     () => `softcapScore: cap must be a positive number, got ${show(cap)}.`,
   );
-  // `tanh_of` is that of lib/tanh: the hardware's has three digits on some GPUs, or is NaN for a
+  // `tanh_of` comes from lib/tanh, because the tanh of some GPUs has three digits, or is NaN for a
   // large x.
   const source =
     "fn score(s: f32, at: Position) -> f32 {\n  return softcap_limit * tanh_of(s / softcap_limit);\n}";

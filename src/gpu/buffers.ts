@@ -1,5 +1,5 @@
-// Buffers, and the errors that WebGPU reports late. Numeric usage flags: the named ones are globals
-// of the browser that Node does not have.
+// Buffers, and the errors that WebGPU reports late. Usage flags are numbers here: their names are
+// globals of the browser that Node does not have.
 
 import { check, FoveaError, type FoveaErrorCode, show } from "../errors.ts";
 
@@ -12,18 +12,20 @@ export const USAGE = {
   QUERY_RESOLVE: 512,
 } as const;
 
-/** What whoever has another device can do about its limits. */
+/** What callers who requested their device themselves can do about its limits. */
 export const ASK_FOR_LIMITS =
   "To have the adapter's highest, request the device with deviceDescriptor(adapter).";
 
-/** What is known of a device beyond what WebGPU tells synchronously. */
+/** What Fovea knows of a device beyond what WebGPU tells synchronously. */
 interface DeviceState {
   lost: GPUDeviceLostInfo | undefined;
-  /** Whom to tell of the loss, while they wait. A promise would keep all who ever waited. */
+  /**
+   * Called when the device is lost, by those who still wait for something. A promise would keep
+   * everyone who ever waited.
+   */
   readonly waiting: Set<() => void>;
   /**
-   * What is made once for the device and kept, by its maker's name. Dropped when the device is
-   * lost.
+   * Values that are made once for the device, by name. They are dropped when the device is lost.
    */
   readonly kept: Map<string, unknown>;
 }
@@ -33,7 +35,8 @@ const states = new WeakMap<GPUDevice, DeviceState>();
 function stateOf(device: GPUDevice): DeviceState {
   let state = states.get(device);
   if (!state) {
-    // What waits for the loss must not hold the device, or it would never be collected.
+    // The callback that waits for the loss must not hold the device, or it would never be
+    // collected.
     const created: DeviceState = { lost: undefined, waiting: new Set(), kept: new Map() };
     void device.lost.then((info) => {
       created.lost = info;
@@ -46,17 +49,17 @@ function stateOf(device: GPUDevice): DeviceState {
   return state;
 }
 
-/** What is kept for a device under a name, made the first time. */
+/** The value that is kept for a device under a name; the first call makes it. */
 export function keptFor<T>(device: GPUDevice, name: string, make: () => T): T {
   const { kept } = stateOf(device);
   if (!kept.has(name)) kept.set(name, make());
   return kept.get(name) as T;
 }
 
-/** Drops all that is kept for a device. */
+/** Drops all values that are kept for a device. */
 export const dropKept = (device: GPUDevice): void => stateOf(device).kept.clear();
 
-/** Throws FoveaError if this is no device. */
+/** Throws FoveaError if this isn't a device. */
 export function checkIsDevice(device: GPUDevice): void {
   let isDevice: boolean;
   try {
@@ -73,7 +76,7 @@ export function checkIsDevice(device: GPUDevice): void {
   );
 }
 
-/** Throws FoveaError if this is no device, or one that is known to be lost. */
+/** Throws FoveaError if this isn't a device, or is known to be lost. */
 export function checkDevice(device: GPUDevice): void {
   checkIsDevice(device);
   const { lost } = stateOf(device);
@@ -128,8 +131,8 @@ async function firstError(
 }
 
 /**
- * A lost device rejects what waits for it before it settles `lost`; this gives that a turn, for the
- * better message.
+ * A lost device rejects the promises of its work before it settles `lost`. Waiting here gives
+ * `lost` a turn, so that the error can name the loss.
  */
 export async function toldOfLoss(device: GPUDevice): Promise<void> {
   const { lost, waiting } = stateOf(device);
@@ -145,7 +148,7 @@ export async function toldOfLoss(device: GPUDevice): Promise<void> {
   waiting.delete(tell);
 }
 
-/** What explains other errors: a lost device, and memory that was refused. */
+/** Errors that explain others: a lost device, and memory that was refused. */
 const CAUSES: readonly FoveaErrorCode[] = ["device-lost", "out-of-memory"];
 
 /**
@@ -197,8 +200,8 @@ export function paramsBuffer(
 }
 
 /**
- * Copies `size` bytes of `source` from `offset` on (both multiples of 4), as they are now, where
- * they can be mapped.
+ * Copies `size` bytes of `source` from `offset` on (both multiples of 4), as they are now, to a
+ * buffer that can be mapped.
  */
 export function copyOut(
   device: GPUDevice,

@@ -1,11 +1,11 @@
-// Why a kernel does not compile, in terms of the files that it was linked from. Loaded when one
-// does not.
+// Why a kernel does not compile, in terms of the files that it was linked from. Loaded when a
+// kernel does not compile.
 
 import type { KernelSource } from "../types.ts";
 
 /**
- * What is wrong with a kernel whose pipeline could not be made: at least one line, each of them
- * once.
+ * Describes what is wrong with a kernel whose pipeline could not be made, in at least one line and
+ * none of them twice.
  *
  * @param reason What the pipeline's promise rejected with
  * @param scope What validation said of the layouts and the module

@@ -19,7 +19,7 @@ const LIMITS = [
 /** An experiment of Chromium and Dawn, which WebGPU's types don't have yet. */
 export const MATRIX_FEATURE = "chromium-experimental-subgroup-matrix" as GPUFeatureName;
 
-/** Features that kernels or timing use where they are present. None is needed. */
+/** Features that kernels or timing use if the device has them. None is needed. */
 const FEATURES: readonly GPUFeatureName[] = [
   "shader-f16",
   "subgroups",
@@ -31,7 +31,7 @@ const FEATURES: readonly GPUFeatureName[] = [
 export interface RequestDeviceOptions {
   /** Which GPU of several. Default `"high-performance"`. */
   readonly powerPreference?: GPUPowerPreference;
-  /** Ask for the software adapter, where there is one. Default false. */
+  /** Ask for the software adapter, if there is one. Default false. */
   readonly forceFallbackAdapter?: boolean;
   /**
    * The entry to WebGPU. Default `navigator.gpu`; in Node, what `create()` of npm `webgpu` returns.
@@ -45,7 +45,7 @@ export interface RequestDeviceOptions {
   readonly label?: string;
 }
 
-/** Their names. */
+/** The names of the options. */
 const DEVICE_OPTIONS: OptionNames<Omit<RequestDeviceOptions, "gpu">> = {
   powerPreference: "string",
   forceFallbackAdapter: "boolean",
@@ -64,12 +64,12 @@ const origins = new WeakMap<GPUDevice, readonly [GPU, GPUAdapter]>();
 const refuse = (message: string, cause?: unknown) => new FoveaError("device", message, { cause });
 
 /**
- * What to request of an adapter for attention: the features that Fovea can use where it has them,
- * and its highest limits of those that matter. None of it is needed; with less, some problems are
- * refused, and some kernels not chosen. For whoever requests the device without
+ * What to request of an adapter for attention: those of its features that Fovea can use, and its
+ * highest values of the limits that matter. None of it is needed; with less, some problems are
+ * refused, and some kernels are not chosen. It is for callers who request the device without
  * {@link requestFoveaDevice}.
  *
- * Throws FoveaError("device") for what is no adapter.
+ * Throws FoveaError("device") if the argument isn't an adapter.
  *
  * @example
  * const adapter = await navigator.gpu.requestAdapter();
@@ -96,11 +96,10 @@ export function deviceDescriptor(adapter: GPUAdapter): {
 
 /**
  * Requests a GPU device with the adapter's highest useful limits and the features that Fovea can
- * use. It is an ordinary `GPUDevice`; every function of Fovea also takes any other one, with
- * whatever limits and features that has, and {@link deviceDescriptor} gives what to request for one
- * of your own.
+ * use. It is an ordinary `GPUDevice`; every function of Fovea also takes any other device, whatever
+ * its limits and features are. {@link deviceDescriptor} gives what to request for your own device.
  *
- * Rejects with FoveaError("device") where WebGPU or an adapter is missing, or an option can't be
+ * Rejects with FoveaError("device") if WebGPU or an adapter is missing, or if an option can't be
  * met.
  *
  * @example
@@ -166,12 +165,12 @@ async function requestAdapter(
 }
 
 /**
- * Drops what Fovea keeps for a device: its compiled kernels, the last 256 texts' worth, and what
+ * Drops what Fovea keeps for a device: its compiled kernels, those of the last 256 texts, and what
  * was found out about it. The device stays as it is, and so do tensors, plans and caches, which are
- * yours to destroy; what is called afterwards compiles again. What is kept for a device also goes
- * with the device, when it is lost or collected.
+ * yours to destroy; calls afterwards compile again. What is kept also goes with the device, when it
+ * is lost or collected.
  *
- * Throws FoveaError("device") for what is no device.
+ * Throws FoveaError("device") if the argument isn't a device.
  */
 export function release(device: GPUDevice): void {
   checkIsDevice(device);
@@ -185,7 +184,9 @@ export const tileLimits = (device: GPUDevice) => ({
   subgroups: device.features.has("subgroups"),
 });
 
-/** Whether the device runs on the CPU. Where the browser does not say, it is taken for a GPU. */
+/**
+ * Whether the device runs on the CPU. If the browser does not say, the device is taken for a GPU.
+ */
 export function isSoftware(device: GPUDevice): boolean {
   return (device.adapterInfo as GPUAdapterInfo | undefined)?.isFallbackAdapter ?? false;
 }

@@ -30,8 +30,8 @@ export type TensorData =
   | BigUint64Array;
 
 /**
- * What `read` returns for a dtype: f32, f16 and bf16 as Float32Array, the others as arrays of their
- * own kind.
+ * What `read` returns for a dtype: f32, f16 and bf16 as Float32Array, u32, i32 and u8 as the typed
+ * arrays of their names.
  */
 export type ValuesOf<D extends Dtype> = D extends "u32"
   ? Uint32Array<ArrayBuffer>
@@ -79,8 +79,8 @@ export function forEachElement(
 }
 
 /**
- * The elements that `data` gives for a shape, one after the other. Throws FoveaError unless they
- * are as many, nested as the shape says.
+ * The elements that `data` gives for a shape, one after the other. Throws FoveaError unless there
+ * are as many as the shape has, nested as the shape says.
  */
 export function elementsOf(
   label: string,
@@ -125,9 +125,10 @@ const RANGES: Partial<Record<Dtype, readonly [least: number, most: number]>> = {
 };
 
 /**
- * Bytes of a buffer of `size` bytes that holds `data` by the strides of `spec`; and which of the
- * elements there are of the tensor, as 1, or undefined if they lie one after the other. Throws
- * FoveaError for what is no element of the dtype.
+ * Gives the bytes of a buffer of `size` bytes that holds `data` by the strides of `spec`. Beside
+ * them it marks with 1 the elements of the buffer that are the tensor's; the marks are undefined if
+ * the tensor's elements lie one after the other. Throws FoveaError for a value that isn't an
+ * element of the dtype.
  */
 export function encode(label: string, data: unknown, spec: Required<TensorSpec>, size: number) {
   return reading(`${label}: data`, () => encodeElements(label, data, spec, size));

@@ -1,9 +1,10 @@
-// Arrays on the CPU whose size a caller's sizes give.
+// Arrays on the CPU whose size depends on sizes that a caller gives.
 
 import { FoveaError } from "../errors.ts";
 
 /**
- * An array of a size that a caller's sizes give. Throws FoveaError("limit") if there can be none.
+ * Makes an array whose size depends on sizes that a caller gives. Throws FoveaError("limit") if
+ * JavaScript can't make it.
  */
 export function hostArray<Values>(what: string, make: () => Values): Values {
   try {

@@ -12,12 +12,15 @@ export interface CompiledKernel {
 }
 
 /**
- * Texts whose pipelines are kept for a device: those that were used last. Plans have theirs as long
- * as they live.
+ * For so many texts, those that were used last, a device keeps the pipelines. A plan holds its own
+ * pipelines as long as it lives.
  */
 const KEPT = 256;
 
-/** Pipelines of a text by bindings: a layout may name bindings that the text leaves unused. */
+/**
+ * The pipelines of one text by their bindings: a layout may name bindings that the text leaves
+ * unused.
+ */
 type Pipelines = Map<string, Promise<CompiledKernel>>;
 
 /**
@@ -73,8 +76,8 @@ export function checkBindings(
 async function compile(device: GPUDevice, source: KernelSource): Promise<CompiledKernel> {
   const { label, code, bindings } = source;
   checkDevice(device);
-  // The scope is for the layouts and the module; createComputePipelineAsync reports through its
-  // promise.
+  // The error scope covers the layouts and the module; createComputePipelineAsync reports through
+  // its promise.
   device.pushErrorScope("validation");
   const module = device.createShaderModule({ label, code });
   const layout = device.createBindGroupLayout({

@@ -1,5 +1,5 @@
-// The way from the GPU back: bytes of a buffer, the numbers that they stand for, and writing among
-// what is there. Loaded with the first read.
+// The way back from the GPU: the bytes of a buffer, the numbers that they stand for, and writes
+// that leave the bytes between them as they are. Loaded with the first read.
 
 import { FoveaError } from "../errors.ts";
 import type { Dtype, TensorSpec } from "../types.ts";
@@ -72,15 +72,15 @@ export function bfloat16Value(bits: number): number {
   return number[0];
 }
 
-/** Bits of 16-bit floats to numbers. */
+/** How the bits of 16-bit floats become numbers. */
 const FROM_BITS: Partial<Record<Dtype, (bits: number) => number>> = {
   f16: float16Value,
   bf16: bfloat16Value,
 };
 
 /**
- * Writes elements into a buffer from byte `first` on, and what lies between them as it was: copies
- * move whole words, so the words are read first.
+ * Writes elements into a buffer from byte `first` on and leaves what lies between them as it was:
+ * copies move whole words, so the words are read first.
  *
  * @param encoded The words to write, and which elements of them are to change; without marks all of
  *   `spec`

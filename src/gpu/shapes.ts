@@ -16,13 +16,13 @@ export const BYTES: Readonly<Record<Dtype, number>> = {
 export const countOf = (shape: readonly number[]): number =>
   shape.includes(0) ? 0 : shape.reduce((product, size) => product * size, 1);
 
-/** Elements from the first one to one past the last one. */
+/** The number of elements from the first one to one past the last one, gaps included. */
 export function extentOf(shape: readonly number[], strides: readonly number[]): number {
   if (shape.includes(0)) return 0;
   return shape.reduce((extent, size, axis) => extent + (size - 1) * strides[axis], 1);
 }
 
-/** Strides of a dense tensor, last axis fastest. */
+/** The strides of a dense tensor, last axis fastest. */
 export function denseStrides(shape: readonly number[]): number[] {
   const strides = shape.map(() => 1);
   for (let axis = shape.length - 2; axis >= 0; axis--)

@@ -1,4 +1,5 @@
-// The memory behind a tensor and its views: who owns it, and what is known of it.
+// The memory behind a tensor and its views: who owns it, and whether it and its content can be
+// relied on.
 
 import type { FoveaError } from "../errors.ts";
 
@@ -14,13 +15,13 @@ export interface Storage {
   /** Why there is no memory, once that is known. */
   refused?: FoveaError;
   /**
-   * What has to come true for the content to be right, and has not yet; of what came out false the
-   * first one stays.
+   * Promises that must resolve for the content to be right, and have not settled yet. The first one
+   * that was rejected stays.
    */
   readonly open: Set<Promise<void>>;
-  /** That one. */
+  /** The first of these promises that was rejected. */
   failed?: Promise<void>;
-  /** The last write that has to read first. */
+  /** The last of the writes that have to read the memory first. */
   writing?: Promise<void>;
   /** Plans of calls into a caller's encoder, which are freed with the memory that they write. */
   plans?: { destroy(): void }[];
@@ -35,7 +36,7 @@ export function storageOf(buffer: GPUBuffer, owned: boolean, allocated: Promise<
   return storage;
 }
 
-/** Has the content of a memory wait for a promise. */
+/** Makes the content of a memory depend on a promise: if it is rejected, the content is wrong. */
 export function waitFor(storage: Storage, promise: Promise<void>): void {
   const { open } = storage;
   if (open.has(promise)) return;
@@ -43,7 +44,7 @@ export function waitFor(storage: Storage, promise: Promise<void>): void {
   promise.then(
     () => open.delete(promise),
     () => {
-      // Whoever reads is told, of one failure: a memory that is written in parts may see any number
+      // Readers are told of one failure only: a memory that is written in parts may see any number
       // of them.
       const { failed, allocated } = storage;
       if (failed && open.has(failed) && promise !== allocated) open.delete(promise);
@@ -52,12 +53,12 @@ export function waitFor(storage: Storage, promise: Promise<void>): void {
   );
 }
 
-/** Nothing is left of what was written into the memory before. */
+/** Forgets the failures of earlier writes, because nothing is left of what they wrote. */
 export function forget({ open, allocated }: Storage): void {
   for (const wait of open) if (wait !== allocated) open.delete(wait);
 }
 
-/** Frees the memory, and what lives as long. */
+/** Frees the memory, and the plans that live as long. */
 export function free(storage: Storage): void {
   if (storage.destroyed) return;
   storage.destroyed = true;

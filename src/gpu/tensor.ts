@@ -55,8 +55,8 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
   }
 
   /**
-   * @internal So that `instanceof` asks the object itself, whatever its prototype or a proxy around
-   *   it says.
+   * @internal Makes `instanceof` ask the object itself, whatever its prototype or a proxy around it
+   * says.
    */
   static [Symbol.hasInstance](value: unknown): value is Tensor {
     try {
@@ -107,8 +107,8 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
   }
 
   /**
-   * @internal Commands that write some of these tensors were recorded: what they write is right if
-   *   all of them are.
+   * @internal Notes that commands were recorded which compute the tensors `written` from `all`:
+   * their content is right if that of all of them is.
    */
   static tie(written: readonly Tensor[], all: readonly Tensor[]): void {
     for (const one of written) one.#forget();
@@ -118,7 +118,7 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
     }
   }
 
-  /** @internal Has a plan live as long as this tensor's memory. */
+  /** @internal Makes a plan live as long as this tensor's memory. */
   keep(plan: { destroy(): void }): void {
     this.#storage.plans ??= [];
     this.#storage.plans.push(plan);
@@ -274,13 +274,13 @@ export class Tensor<D extends Dtype = Dtype> implements TensorSpec {
     return this[Symbol.toStringTag];
   }
 
-  /** Nothing is left of what was written before, if this tensor is all of its memory. */
+  /** Forgets the failures of earlier writes if this tensor is all of its memory. */
   #forget(): void {
     const storage = this.#storage;
     if (this.size * BYTES[this.dtype] > storage.buffer.size - 4) forget(storage);
   }
 
-  /** The buffer, for a method that needs a usage of it. */
+  /** The buffer, for a method that needs it to have a usage. Throws FoveaError if it lacks it. */
   #usable(method: string, usage: number, name: string): GPUBuffer {
     const buffer = this.buffer;
     checkDevice(this.device);

@@ -1,4 +1,4 @@
-// What a caller says of a tensor: the options, and a buffer to wrap.
+// What a caller says of a tensor: the options, and perhaps a buffer to wrap.
 
 import { check, FoveaError, reading, show } from "../errors.ts";
 import type { Dtype, TensorSpec } from "../types.ts";
@@ -28,7 +28,7 @@ export interface TensorOptions {
   readonly label?: string;
 }
 
-/** The names of the options of {@link tensor}, and of those of a view. */
+/** The names of the options of {@link tensor}, and of the options of a view. */
 export const TENSOR_NAMES: readonly string[] = [
   "dtype",
   "data",
@@ -68,8 +68,8 @@ export function opened<Options extends { readonly label?: string }>(
 }
 
 /**
- * A buffer of the caller's, and what the GPU says of it: that it is another device's, say, or
- * destroyed.
+ * Wraps a buffer of the caller's and asks the GPU about it, which reports a buffer of another
+ * device, say, or a destroyed one.
  */
 export function wrapped(
   device: GPUDevice,
@@ -92,7 +92,7 @@ export function wrapped(
     () => `${label}: the buffer is mapped; unmap it first.`,
   );
   try {
-    // Commands on nothing, which WebGPU takes of no other object.
+    // A copy of no bytes changes nothing, but WebGPU checks the buffer for it.
     return guarded(device, label, () => {
       if (buffer.usage & USAGE.COPY_DST) device.queue.writeBuffer(buffer, 0, new Uint8Array());
       else device.createCommandEncoder().clearBuffer(buffer, 0, 0);
@@ -103,12 +103,12 @@ export function wrapped(
   }
 }
 
-/** Whole numbers from 0 up as an array of one's own, or undefined for what is no list of them. */
+/** A copy of a list of whole numbers from 0 up as an array; undefined for anything else. */
 function naturals(values: unknown): number[] | undefined {
   try {
     const isList =
       Array.isArray(values) || (ArrayBuffer.isView(values) && !(values instanceof DataView));
-    // no -0
+    // The sum turns -0 into 0.
     const list = isList ? Array.from(values as ArrayLike<number>, (value) => value + 0) : undefined;
     return list?.every((value) => Number.isSafeInteger(value) && value >= 0) ? list : undefined;
   } catch {

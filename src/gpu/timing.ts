@@ -1,5 +1,5 @@
-// How long the GPU takes: by its own clock where the device has timestamp queries, by the queue's
-// where it has not.
+// How long the GPU takes: by its own clock if the device has timestamp queries, else by the time
+// until the queue is done.
 
 import { check, show } from "../errors.ts";
 import { checkDevice, guarded, settle, USAGE } from "./buffers.ts";
@@ -29,7 +29,7 @@ export interface GpuTimer {
 /**
  * Makes a timer for a device; destroy it when done. One `time` at a time.
  *
- * Throws FoveaError for what is no device, or a lost one.
+ * Throws FoveaError if the argument isn't a device, or is a lost one.
  */
 export function createGpuTimer(device: GPUDevice): GpuTimer {
   checkDevice(device);

@@ -1,13 +1,17 @@
-// The ways in which kernels reach the rows of a tensor, and which of them each element type has.
+// The ways in which kernels reach the rows of a tensor, and which of these ways each element type
+// has.
 
 import type { Dtype } from "../types.ts";
 
 export interface AccessFacts {
   /** Rows are addressed in units of four elements; otherwise in elements, or as a cache has them. */
   readonly aligned: boolean;
-  /** The modules of the slots `query` and `output` that reach them so (slot_modules.ts). */
+  /**
+   * Names the modules of the slots `query` and `output` that reach rows in this way
+   * (slot_modules.ts).
+   */
   readonly form: "dense" | "strided" | "packed" | "packed-strided" | "f16" | "words";
-  /** Elements are bf16: a constant of the modules that unpack words. */
+  /** Whether elements are bf16, which is a constant of the modules that unpack words. */
   readonly bf16: boolean;
 }
 
@@ -18,8 +22,10 @@ const facts = (form: AccessFacts["form"], aligned: boolean, bf16 = false): Acces
 });
 
 /**
- * f32 as sequences of aligned vec4s or element by element; f16 and bf16 likewise from words of two;
- * f16 as sequences of aligned vec4s if the device has the type; words as a cache reads them.
+ * f32 is read as sequences of aligned vec4s (`dense`) or element by element (`strided`). f16 and
+ * bf16 are read from words of two elements, also as sequences of aligned vec4s (`packed`) or
+ * element by element. `f16` reads sequences of aligned vec4s of that type, if the device has it;
+ * `words` reads as a cache does.
  */
 export const ACCESSES = {
   dense: facts("dense", true),
@@ -41,9 +47,9 @@ export const isAligned = (access: Access): boolean => ACCESSES[access].aligned;
 export const isBf16 = (access: Access): boolean => ACCESSES[access].bf16;
 
 interface DtypeAccesses {
-  /** For rows of aligned vec4s, on devices that have the type (shader-f16). */
+  /** The access for rows of aligned vec4s, on devices that have the type (shader-f16). */
   readonly native?: Access;
-  /** For rows of aligned vec4s. */
+  /** The access for rows of aligned vec4s. */
   readonly aligned: Access;
   readonly strided: Access;
 }

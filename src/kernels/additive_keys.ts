@@ -1,6 +1,6 @@
 // The kernel that takes the exponentials of the keys of additive attention,
-// shaders/additive_keys.wesl: specialisation and grid; and what it changes of the kernel that reads
-// them.
+// shaders/additive_keys.wesl: specialisation, grid, and the binding and module of kernels that read
+// its result.
 
 import additiveKeys from "../../shaders/additive_keys.wesl?raw";
 import { link, type ModuleMap } from "../shader/link.ts";
@@ -34,7 +34,7 @@ export const ADDITIVE_KEYS_BINDINGS: readonly Binding[] = [
   { binding: 8, name: "workspace", type: "storage" },
 ];
 
-/** What the kernel that reads the exponentials binds beside its slots. */
+/** The binding of the exponentials in the kernel that reads them. */
 export const STORED_KEYS_BINDING: Binding = {
   binding: 8,
   name: "workspace",
@@ -51,7 +51,7 @@ export function additiveKeysKernel(headDim: number, { k }: SlotChoice): KernelSo
   });
 }
 
-/** Numbers that it writes for so many rows. */
+/** Numbers that the kernel writes for so many rows. */
 export const additiveKeysFloats = (rows: number, headDim: number): number =>
   rows * 4 * Math.ceil(headDim / 4);
 

@@ -14,7 +14,7 @@ import { UniformStruct } from "./uniform.ts";
 export const BLOCKS = new UniformStruct(blockMask, "Blocks");
 
 /**
- * The modules, of which `package::block_mask` is the root; with the default mask where there is no
+ * The modules, of which `package::block_mask` is the root; with the default mask if there is no
  * function.
  */
 export function blockMaskModules(text?: FunctionText): ModuleMap {

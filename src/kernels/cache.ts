@@ -26,26 +26,27 @@ import { UniformStruct } from "./uniform.ts";
 
 const WG_SIZE = 64;
 
-/** The params' word for no counts: every entry gets all rows. */
+/** Stands in the params if there are no counts: every entry gets all rows. */
 export const ALL_ROWS = 0xffffffff;
 
-/** What is compiled of an append: not its lengths and strides. */
+/** What the text of an append depends on. Its lengths and strides are in the uniform. */
 export interface AppendChoice {
   readonly headDim: number;
   readonly vDim: number;
   readonly k: Access;
   readonly v: Access;
   /**
-   * Rows of q that are normalised or rotated with those of k, into `o`, which may be where q is.
+   * How rows of q are read that are normalised or rotated like those of k, and how the results are
+   * written to `o`, which may be the memory of q.
    */
   readonly q?: { readonly access: Access; readonly output: Access; readonly inPlace: boolean };
   readonly qNorm: boolean;
   readonly kNorm: boolean;
   readonly rotary: RotaryChoice | undefined;
-  /** Positions are in memory; otherwise tokens stand where the cache puts them. */
+  /** Whether positions are in memory; otherwise the cache says at which position a token stands. */
   readonly positions: boolean;
   readonly layout: KvLayout;
-  /** Of the rows of the cache, if they are no integers. */
+  /** The dtype of the cache's rows, if they aren't integers. */
   readonly dtype: FloatDtype;
 }
 
@@ -93,7 +94,7 @@ export function appendModules(choice: AppendChoice): ModuleMap {
   const { headDim, vDim, k, v, q, qNorm, kNorm, rotary, positions, layout, dtype } = choice;
   const { quantised } = layout;
   const slots = { k, v, q: q?.access ?? "dense", o: q?.output ?? "dense" };
-  const cached = quantised
+  const storing = quantised
     ? variant("cached_key_quantised", cachedKeyQuantised)
     : dtype === "f32"
       ? { name: "slots/cached_key.wesl", text: cachedKey }
@@ -132,10 +133,10 @@ export function appendModules(choice: AppendChoice): ModuleMap {
       ? positionModules(true)
       : { "package::slots::positions": variant("positions_cached", positionsCached) }),
     ...kvPlaceModules(layout.place),
-    "package::slots::cached_key": cached,
+    "package::slots::cached_key": storing,
     "package::slots::cached_value": {
-      name: `${cached.name} as cached_value`,
-      text: cached.text,
+      name: `${storing.name} as cached_value`,
+      text: storing.text,
       rename: AS_CACHED_VALUE,
     },
   };
@@ -173,14 +174,20 @@ export function appendKernel(choice: AppendChoice): KernelSource {
   };
 }
 
-/** The uniform of where its tensors lie. An append reads some of its members; the others are 0. */
+/**
+ * The uniform that says where the tensors of an append lie. A kernel reads some of its members; the
+ * others are 0.
+ */
 export const APPEND_PARAMS = new UniformStruct(appendParams, "AppendParams");
 
 /** The uniform Append of rows of `headDim` elements. */
 export const appendStruct = (headDim: number) =>
   new UniformStruct(cacheAppend, "Append", { HEAD_VECS: Math.ceil(headDim / 4) });
 
-/** Weights of a row, 1 where there are none, as long as the uniform has them. */
+/**
+ * The weights of a row, padded with 1 to the length that the uniform has; all are 1 if none are
+ * given.
+ */
 export const rowWeights = (headDim: number, given: ArrayLike<number> | undefined): number[] =>
   Array.from({ length: 4 * Math.ceil(headDim / 4) }, (_, d) => given?.[d] ?? 1);
 
@@ -191,7 +198,7 @@ export const quantisedWords = (dim: number, bits: 8 | 4, group: number): number 
 /** What cache_advance does, as numbered in its params. */
 export const ADVANCE = { addRows: 0, addCounts: 1, limit: 2 } as const;
 
-/** Its uniform. */
+/** The uniform of cache_advance. */
 export const ADVANCE_PARAMS = new UniformStruct(cacheAdvance, "Advance");
 
 export const ADVANCE_MODULES: ModuleMap = { "package::cache_advance": cacheAdvance };

@@ -7,7 +7,7 @@ import { link, type ModuleMap } from "../shader/link.ts";
 import type { Binding, KernelSource } from "../types.ts";
 
 const BASE = 256;
-/** Bytes from one digit to the next: what any device can bind a uniform at. */
+/** Bytes from one digit to the next: every device can bind a uniform at multiples of it. */
 const DIGIT_STRIDE = 256;
 const DIGITS = 3;
 const COPY_WG_SIZE = 64;
@@ -15,7 +15,7 @@ const COPY_WG_SIZE = 64;
 /** Numbers in a command are below this. */
 export const NUMBER_LIMIT = BASE ** DIGITS;
 
-/** The contents of the uniform buffer: every digit at its place. */
+/** The contents of the uniform buffer: every digit stands at its offset. */
 export function digitBytes(): ArrayBuffer {
   const bytes = new ArrayBuffer(BASE * DIGIT_STRIDE);
   const view = new DataView(bytes);

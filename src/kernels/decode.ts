@@ -1,5 +1,5 @@
-// The decode kernels, shaders/decode.wesl and decode_quads.wesl, and their end,
-// shaders/combine.wesl: tiles, specialisation and grid.
+// The decode kernels, shaders/decode.wesl and decode_quads.wesl, and the kernel that combines their
+// parts, shaders/combine.wesl: tiles, specialisation and grid.
 
 import combine from "../../shaders/combine.wesl?raw";
 import decode from "../../shaders/decode.wesl?raw";
@@ -16,13 +16,14 @@ import { loadSlotModules } from "./load_slots.ts";
 import { type SlotChoice, slotBindings, slotConstants } from "./slots.ts";
 
 /**
- * The most queries of a head that are decoded; with more of them the forward kernel is worth it.
- * Where that has quads, on software adapters, it is from fewer on: with 8 queries and D = 64 or 128
- * both take the same time, with 16 it takes three fifths; of heads wider than 128 it takes the same
- * with 4, and half with 8.
+ * The most queries of a head that are decoded; with more of them the forward kernel is faster. If
+ * the forward kernel has quads, on software adapters, it is faster from fewer queries on. With D =
+ * 64 or 128, both take the same time for 8 queries, and the forward kernel takes three fifths of it
+ * for 16. For wider heads, both take the same time for 4 queries, and the forward kernel takes half
+ * of it for 8.
  */
 export const MOST_QUERIES = { tiles: 16, quads: 8, wideQuads: 3 } as const;
-/** The widest heads that are not wide. */
+/** The largest head dim that doesn't count as wide. */
 export const WIDE = 128;
 
 /** How a workgroup covers keys: a row of the table of shapes. */
@@ -34,7 +35,10 @@ export interface DecodeShape {
   readonly lanes: number;
   /** Lanes that share a key. */
   readonly parts: number;
-  /** Vec4s that a lane holds: of q and as many of the output in quads, of the output in tiles. */
+  /**
+   * Vec4s that a lane holds: in quads so many of q and as many of the output, in tiles so many of
+   * the output.
+   */
   readonly held: number;
   /** Devices for which the row is taken unless it is asked for by name. */
   readonly devices: "gpus" | "software" | "none";
@@ -48,30 +52,36 @@ export interface DecodeTile extends DecodeShape {
 const TILES = { form: "tiles", maxHeadDim: Number.POSITIVE_INFINITY, held: 32 } as const;
 const QUADS = { form: "quads", maxHeadDim: 256, parts: 4 } as const;
 
-/** The first row that the device and the head dim can have is taken. */
+/** The table of shapes. The first row that fits the device and the head dim is taken. */
 export const DECODE_SHAPES: readonly DecodeShape[] = [
-  // SwiftShader charges for every read alike, for barriers by the lane, and for every variable that
-  // a loop changes: of those a lane of a quad has a quarter of a row. Milliseconds of all
-  // dispatches at N = 1024, and of decode-16: H = 8, D = 64: 1.68 and 2.33; 4 rows 5.5 and 8.4; 8
-  // rows 1.3 and 2.1; D = 128: 4.0 and 4.8; H = 4, D = 256: 7.2 and 9.1.
+  // In SwiftShader every read costs the same, barriers cost by the lane, and every variable that a
+  // loop changes costs, too: a lane of a quad holds such variables for a quarter of a row.
+  // Milliseconds of all dispatches at N = 1024, with this row and with decode-16: H = 8, D = 64:
+  // 1.68 and 2.33; 4 rows 5.5 and 8.4; 8 rows 1.3 and 2.1; D = 128: 4.0 and 4.8; H = 4, D = 256:
+  // 7.2 and 9.1.
   { ...QUADS, name: "decode-4-quad", lanes: 4, held: 32, devices: "software" },
   { ...TILES, name: "decode-16", lanes: 16, parts: 1, devices: "software" },
   // Four lanes a key: a load is of 64 bytes side by side.
   { ...TILES, name: "decode-64", lanes: 64, parts: 4, devices: "gpus" },
-  // The same without barriers, by name until a GPU has shown its time. RDNA2, one row: 41 %
-  // multiply-adds in the key loop (decode-64 has 31 %), 80 VGPRs (48), 1,156 B; with 4 rows 49 %
-  // (46 %) and 256 VGPRs (128).
+  // This is decode-64 without barriers. It is taken by name only, until it was timed on a GPU.
+  // RDNA2, one row: 41 % multiply-adds in the key loop (decode-64 has 31 %), 80 VGPRs (48), 1,156
+  // B; with 4 rows 49 % (46 %) and 256 VGPRs (128).
   { ...QUADS, name: "decode-64-quad", lanes: 64, held: 16, devices: "none" },
 ];
 
 /** Rows of a tile. More would not leave registers for four keys and a vec4 column each. */
 const MOST_ROWS = 16;
-/** Columns of output in vec4s that a lane of a quad has: a text to compile for each. */
+/**
+ * The most columns of output, in vec4s, that a lane of a quad has. Each number of them is a text to
+ * compile.
+ */
 const QUAD_COLUMNS = 16;
-/** Lanes that share the columns of a row at the end. */
+/** Lanes of combine.wesl that share the columns of a row. */
 const COMBINE_LANES = 64;
 
-/** Whether a variant of the tile tables is one of this kernel: `decode`, or a shape by name. */
+/**
+ * Whether a variant of the tile tables is one of the decode kernels: `decode`, or a shape by name.
+ */
 export const isDecodeVariant = (name: string | undefined): boolean =>
   name === "decode" || DECODE_SHAPES.some((shape) => shape.name === name);
 
@@ -134,7 +144,7 @@ function withRows(
   return { ...shape, rows: taken };
 }
 
-/** Columns in vec4s of a row of which a lane of a quad has its share. */
+/** Columns, in vec4s, of a quarter of a row, which is the share of a lane of a quad. */
 const quadColumns = (width: number) => Math.ceil(Math.ceil(width / 4) / 4);
 
 /**
@@ -168,8 +178,8 @@ export interface DecodeSpecialisation extends SlotChoice {
   readonly vDim: number;
   readonly tile: DecodeTile;
   /**
-   * Every workgroup has all keys of its rows and writes the output itself, which only quads do.
-   * Default false.
+   * Whether every workgroup has all keys of its rows and writes the output itself, which only quads
+   * do. Default false.
    */
   readonly whole?: boolean;
 }
@@ -207,9 +217,9 @@ async function loadForm({ form, lanes }: DecodeTile, whole: boolean): Promise<Mo
 export const decodeRoot = ({ form }: DecodeShape) =>
   `package::decode${form === "quads" ? "_quads" : ""}`;
 
-/** What a row leaves outside is written by the end. */
+/** The results of rows, which combine.wesl writes. */
 const WRITTEN: readonly string[] = ["o", "lse", "row_max"];
-/** What the end reads beside the workspace. */
+/** The bindings of combine.wesl beside the workspace. */
 const COMBINED: readonly string[] = ["params", "tables", "kv_state", ...WRITTEN];
 
 export function decodeBindings(
@@ -250,7 +260,7 @@ export function decodeKernel(
   });
 }
 
-/** Keys that are worth a workgroup. */
+/** Fewer keys than this aren't worth a workgroup. */
 const KEYS_EACH = { gpu: 128, software: 256 };
 /** Workgroups that keep a device busy. */
 const ENOUGH = { gpu: 512, software: 8 };
@@ -271,10 +281,10 @@ export function decodeGrid(tile: DecodeTile, vDim: number, packedRows: number) {
   };
 }
 
-/** The grid of the end: workgroups of a head. */
+/** The grid of combine.wesl: workgroups of a head. */
 export function combineGrid(vDim: number, seqQ: number) {
   return { qTiles: Math.ceil((seqQ * Math.ceil(vDim / 4)) / COMBINE_LANES), vSplits: 1, qTile: 1 };
 }
 
-/** Floats of a row and a kv split in the workspace. */
+/** Floats in the workspace for each row and kv split. */
 export const recordFloats = (vDim: number): number => 4 * (Math.ceil(vDim / 4) + 1);

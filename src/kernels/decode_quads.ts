@@ -8,7 +8,7 @@ import quadsMany from "../../shaders/variants/quads_many.wesl?raw";
 import splitEndWhole from "../../shaders/variants/split_end_whole.wesl?raw";
 import type { ModuleMap } from "../shader/link.ts";
 
-/** The modules beside those of every decode kernel. */
+/** The modules that this kernel has beside those of every decode kernel. */
 export const quadModules = (lanes: number, whole: boolean): ModuleMap => ({
   "package::decode_quads": decodeQuads,
   "package::lib::quad": quad,

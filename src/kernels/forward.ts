@@ -1,5 +1,5 @@
 // The forward kernels, shaders/forward.wesl, forward_rows.wesl and forward_half.wesl: tile table,
-// specialisation and grid. The last two are loaded where the table chooses them.
+// specialisation and grid. The last two are loaded when the table chooses them.
 
 import forward from "../../shaders/forward.wesl?raw";
 import { link, type ModuleMap } from "../shader/link.ts";

@@ -5,7 +5,7 @@ import halfProducts from "../../shaders/lib/half_products.wesl?raw";
 import halfTiles from "../../shaders/lib/half_tiles.wesl?raw";
 import type { ModuleMap } from "../shader/link.ts";
 
-/** The modules beside those of every kernel. */
+/** The modules that this kernel has beside those of every forward kernel. */
 export const HALF_MODULES: ModuleMap = {
   "package::forward_half": forwardHalf,
   "package::lib::half_products": halfProducts,

@@ -15,7 +15,7 @@ import { KernelCache } from "./kernel_cache.ts";
 import { loadSlotModules } from "./load_slots.ts";
 import { type SlotChoice, slotBindings, slotConstants } from "./slots.ts";
 
-/** What matrices hold before they are multiplied. Sums are f32. */
+/** The element type of matrices that are multiplied. Sums are f32. */
 export type Component = "f16" | "f32";
 
 /** A configuration of subgroup matrices, as an adapter lists them. */
@@ -25,12 +25,12 @@ interface MatrixConfig {
   readonly M: number;
   readonly N: number;
   readonly K: number;
-  /** Lanes of the subgroups that it is for; where absent, all that the adapter has. */
+  /** Lanes of the subgroups that it is for; if absent, of any that the adapter has. */
   readonly minSubgroupSize?: number;
   readonly maxSubgroupSize?: number;
 }
 
-/** What of a device the kernel depends on. */
+/** What the kernel depends on of a device. */
 export interface MatrixLimits {
   readonly configs: readonly MatrixConfig[];
   readonly subgroupMinSize: number;
@@ -48,28 +48,30 @@ export interface MatrixTile {
   readonly K: number;
   /** The most lanes of a subgroup. */
   readonly lanes: number;
-  /** Subgroups that have rows, and matrices above each other in the rows of one. */
+  /**
+   * Strips are the rows of one subgroup each; a strip has `rowBlocks` matrices above each other.
+   */
   readonly strips: number;
   readonly rowBlocks: number;
 }
 
 /** The widest share of v that one workgroup takes: 64 registers of a lane of 32, for the output. */
 const MAX_V_DIM = 128;
-/** As in shaders/slots/config.wesl. */
+/** Keys of a tile, as in shaders/slots/config.wesl. */
 const KV_TILE = 32;
 /**
- * Rows of a strip, where lanes allow it: as many as let a matrix of keys or values be used twice,
- * or hardware have one.
+ * Rows of a strip, if its lanes are enough. With so many, either a matrix of keys or values is used
+ * twice, or the hardware's matrices have as many rows.
  */
 const STRIP_ROWS = 16;
 const COMPONENT_BYTES = { f16: 2, f32: 4 };
 
-/** Head dims that a tile is chosen for without being asked for. */
+/** The largest head dim for which a tile is chosen without being asked for. */
 export const MAX_HEAD_DIM = 128;
 
 /**
- * The largest matrices of the adapter's that the kernel can be made of, and the most strips that
- * fit the device.
+ * Chooses the largest of the adapter's matrices that the kernel can be made of, and the most strips
+ * that fit the device.
  */
 export function matrixTile(
   component: Component,
@@ -83,7 +85,8 @@ export function matrixTile(
       ({ componentType, resultComponentType, minSubgroupSize = 0, maxSubgroupSize = lanes }) =>
         componentType === component &&
         resultComponentType === "f32" &&
-        // Nobody can ask a subgroup to have fewer lanes than it may have.
+        // A kernel can't choose how many lanes subgroups have, so the configuration must be for all
+        // numbers.
         minSubgroupSize <= limits.subgroupMinSize &&
         maxSubgroupSize >= lanes,
     )
@@ -150,7 +153,7 @@ export interface MatrixSpecialisation extends SlotChoice {
 
 const kernels = new KernelCache<MatrixSpecialisation, Promise<KernelSource>>();
 
-/** The linked kernel of a specialisation. `standIns` take the place of some of its modules. */
+/** The linked kernel of a specialisation. `standIns` replace some of its modules. */
 export function matrixKernel(
   spec: MatrixSpecialisation,
   standIns?: ModuleMap,

@@ -1,5 +1,5 @@
-// The modules of shaders/forward_rows.wesl: rows of queries in registers, each lane's keys its own
-// reads or those of a quad.
+// The modules of shaders/forward_rows.wesl: rows of queries are in registers, and each lane reads
+// all keys itself, or the lanes of a quad share the reads.
 
 import forwardRows from "../../shaders/forward_rows.wesl?raw";
 import keyBlocks from "../../shaders/lib/key_blocks.wesl?raw";
@@ -12,7 +12,7 @@ import type { ModuleMap } from "../shader/link.ts";
 import { ADDITIVE_ROWS, COMPARED_KEY_STORED } from "./slot_modules.ts";
 import type { SimilarityChoice } from "./slots.ts";
 
-/** The modules beside those of every kernel. */
+/** The modules that this kernel has beside those of every forward kernel. */
 export function rowModules(quads: boolean, similarity: SimilarityChoice | undefined): ModuleMap {
   const additive = similarity?.kind === "additive" ? similarity : undefined;
   return {

@@ -7,14 +7,15 @@ export const KV_TILE = 32;
 
 /** A row of the tile table. */
 export interface ForwardTile {
-  /** Query rows x keys of a tile, and what else sets the variant apart. */
+  /** Query rows x keys of a tile, and another word if that doesn't tell the variant from others. */
   readonly name: string;
   readonly maxHeadDim: number;
   /** The widest share of v that one workgroup takes; wider values are split over several. */
   readonly maxVDim: number;
   /**
-   * The kernel: forward.wesl; forward_rows.wesl, where each lane reads all keys, or those of a quad
-   * share them; or forward_half.wesl, which multiplies in f16.
+   * The kernel: forward.wesl (`tiles`); forward_rows.wesl, in which each lane reads all keys
+   * (`rows`) or the lanes of a quad share them (`quads`); or forward_half.wesl, which multiplies in
+   * f16 (`half`).
    */
   readonly form: "tiles" | "rows" | "quads" | "half";
   /** Query rows of a lane, and lanes that stand above each other. */
@@ -23,13 +24,13 @@ export interface ForwardTile {
   /** Devices for which the row is taken unless it is asked for by name. */
   readonly devices: "all" | "gpus" | "software" | "none";
   /**
-   * Vec4 columns of a lane whose v is in workgroup memory at a time, where the lane has an even
-   * number of them. Default 1.
+   * Vec4 columns of a lane whose v is in workgroup memory at a time, if the lane has an even number
+   * of them. Default 1.
    */
   readonly vAtOnce?: 2;
   /** Keys of a tile. Default 32. */
   readonly keys?: 64;
-  /** Queries from which on it is taken; default any number. */
+  /** The fewest queries for which the row is taken; default any number. */
   readonly minQueries?: number;
 }
 
@@ -45,22 +46,22 @@ const ANY = Number.POSITIVE_INFINITY;
  * times are those of bench/results/swiftshader.json, suite forward.
  */
 export const FORWARD_TILES: readonly ForwardTile[] = [
-  // For software adapters: no barriers, no workgroup memory to speak of, few reads. SwiftShader's
-  // processor time at N = 512, D = 64, H = 8: 108, 134, 185 ms with 8, 4, 2 rows a lane, 572 in
-  // tiles of 64x32; and 2.7, 1.5, 1.1 and 3.4 s to compile, which short prompts are not worth. N =
-  // 256, D = 128: 67 and 89 ms with 4 and 2 rows (271; 2.7, 1.7 and 3.9 s). N = 128, D = 256: 51 ms
-  // with 2 (32x32: 172).
+  // These rows are for software adapters: they have no barriers, hardly any workgroup memory, and
+  // few reads. SwiftShader's processor time at N = 512, D = 64, H = 8: 108, 134, 185 ms with 8, 4,
+  // 2 rows a lane, 572 in tiles of 64x32; and 2.7, 1.5, 1.1 and 3.4 s to compile, which do not pay
+  // for short prompts. N = 256, D = 128: 67 and 89 ms with 4 and 2 rows (271; 2.7, 1.7 and 3.9 s).
+  // N = 128, D = 256: 51 ms with 2 (32x32: 172).
   { ...QUADS, name: "32x4-quad", maxHeadDim: 64, maxVDim: 64, rows: 8, minQueries: 512 },
   { ...QUADS, name: "16x4-quad", maxHeadDim: 128, maxVDim: 128, rows: 4 },
   { ...QUADS, name: "8x4-quad", maxHeadDim: 256, maxVDim: 256, rows: 2 },
-  // Products in f16, where they are allowed. D = 64: 1.30 multiply-adds an instruction, 152 VGPRs,
-  // 28,684 B. D = 128: 1.32, 176 VGPRs, 32,268 B. Errors, and what in f16 was tried beside it:
-  // shaders/README.md.
+  // Products in f16, if they are allowed. D = 64: 1.30 multiply-adds an instruction, 152 VGPRs,
+  // 28,684 B. D = 128: 1.32, 176 VGPRs, 32,268 B. shaders/README.md has its errors and what else
+  // was tried in f16.
   { ...HALF, name: "64x64-f16", maxHeadDim: 64, maxVDim: 64, keys: 64 },
   { ...HALF, name: "64x32-f16", maxHeadDim: 128, maxVDim: 128 },
-  // 3.6 multiply-adds for each word to or from workgroup memory, where the 64x32 tiles have 2.4
-  // and, with twice as much of v there, 3.0, and half as many barriers a key. D = 64: 90 %, 216
-  // VGPRs, 19,460 B, as many waves as before. SwiftShader: 77 % of the time of 64x32 (3.3 s to
+  // It has 3.6 multiply-adds for each word to or from workgroup memory, and the 64x32 tiles have
+  // 2.4, or 3.0 with twice as much of v there. It has half as many barriers a key. D = 64: 90 %,
+  // 216 VGPRs, 19,460 B, as many waves as before. SwiftShader: 77 % of the time of 64x32 (3.3 s to
   // compile), 4.2 s. D = 128 would split v over workgroups that multiply q and k twice.
   { ...TILES, name: "64x64", maxHeadDim: ANY, maxVDim: 64, rows: 8, keys: 64, vAtOnce: 2 },
   // D = 128: 90 %, 232 VGPRs, 18,948 B, 3.1 multiply-adds a word.
@@ -68,34 +69,34 @@ export const FORWARD_TILES: readonly ForwardTile[] = [
   // For devices with 16 KiB. D = 64: 86 %, 168 VGPRs, 14,852 B; D = 128: 90 %, 232 VGPRs.
   { ...TILES, name: "64x32", maxHeadDim: ANY, maxVDim: 128, rows: 8 },
   // Four rows a lane leave registers for 8 vec4 columns of v. D = 256: 90 %, 192 VGPRs, 9,732 B,
-  // but only 1.8 multiply-adds for each word read from workgroup memory, where 64 rows have 2.4.
+  // but only 1.8 multiply-adds for each word read from workgroup memory; 64 rows have 2.4.
   { ...TILES, name: "32x32", maxHeadDim: ANY, maxVDim: 256, rows: 4 },
-  // One row a lane, where compiling costs more than running, as in tests: SwiftShader takes a
-  // quarter of the time of 64 rows to compile it, and two fifths of that of 32, but 2.4 times as
-  // long to run it (D = 64, processor time).
+  // One row a lane is for runs that are shorter than the compilation, as in tests: SwiftShader
+  // takes a quarter of the time of 64 rows to compile it, and two fifths of that of 32, but 2.4
+  // times as long to run it (D = 64, processor time).
   { ...TILES, name: "8x32", maxHeadDim: ANY, maxVDim: 128, rows: 1, devices: "none" },
-  // Scalar loads instead of workgroup memory, for GPUs that have them, by name until one has shown
-  // its time: D = 64: 95 % between rescales, 152 VGPRs, 1,024 B; D = 96: 96 %, 216 VGPRs. D = 128
-  // spills.
+  // Scalar loads instead of workgroup memory, for GPUs that have them. It is taken by name only,
+  // until it was timed on one. D = 64: 95 % between rescales, 152 VGPRs, 1,024 B; D = 96: 96 %, 216
+  // VGPRs. D = 128 spills.
   { form: "rows", name: "64x4", maxHeadDim: 96, maxVDim: 96, rows: 1, lanes: 64, devices: "none" },
 ];
 
 /**
- * Kernels of subgroup matrices of f16 or f32, forward_matrix.ts; they are loaded with what chooses
- * them.
+ * Variants of the kernel of subgroup matrices, forward_matrix.ts, which is loaded when it may be
+ * chosen.
  */
 export const MATRIX_VARIANTS = ["matrix-f16", "matrix-f32"] as const;
 export type MatrixVariant = (typeof MATRIX_VARIANTS)[number];
 export const isMatrixVariant = (variant: string | undefined): variant is MatrixVariant =>
   MATRIX_VARIANTS.includes(variant as MatrixVariant);
 
-/** What a term of an additive score costs, in operations: a division among them. */
+/** The cost of a term of an additive score, in operations; one of them is a division. */
 export const ADDITIVE_TERM_FLOPS = 16;
 
-/** Bytes of workgroup memory of additive attention's own, in tiles. */
+/** Bytes of workgroup memory that tiles have for additive attention alone. */
 export const ADDITIVE_BYTES = 4;
 
-/** What of a device the choice of a tile depends on. */
+/** What the choice of a tile depends on of a device. */
 export interface TileLimits {
   readonly workgroupBytes: number;
   readonly software: boolean;
@@ -103,18 +104,18 @@ export interface TileLimits {
   readonly subgroups?: boolean;
 }
 
-/** What of a problem it depends on. */
+/** What the choice of a tile depends on of a problem. */
 export interface TileProblem {
   readonly headDim: number;
   readonly vDim: number;
   readonly seqQ: number;
-  /** Scores of additive attention. */
+  /** Whether scores are those of additive attention. */
   readonly additive?: boolean;
-  /** Products in f16 are allowed. Default false. */
+  /** Whether products in f16 are allowed. Default false. */
   readonly allowF16Products?: boolean;
-  /** q, k and v are rows that the device reads as f16. Default false. */
+  /** Whether q, k and v are rows that the device reads as f16. Default false. */
   readonly f16Rows?: boolean;
-  /** What the half form has is all that the problem asks for. Default false. */
+  /** Whether the problem has no options of scores that the `half` form lacks. Default false. */
   readonly plainScores?: boolean;
   /** Keys of a block of the block mask, which is a whole number of tiles. */
   readonly blockKeys?: number | undefined;
@@ -155,7 +156,7 @@ export function chooseForwardTile(problem: TileProblem, limits: TileLimits): For
       taken[devices] &&
       seqQ >= minQueries &&
       blockKeys % keys === 0 &&
-      // twice the text, which is long as it is, for the same share of products
+      // Twice as many keys would double a long text, for the same share of products.
       !(additive && keys !== KV_TILE) &&
       (form !== "quads" || limits.subgroups) &&
       (form !== "half" || half),
@@ -205,15 +206,15 @@ function namedTile(
 }
 
 /**
- * Vec4 columns of q and k in workgroup memory at a time: chunks as equal as they get, 10 are two of
- * 5, not 8 and 2.
+ * Vec4 columns of q and k in workgroup memory at a time: chunks are as equal as possible, so 10
+ * columns are two chunks of 5, not of 8 and 2.
  */
 export function chunkOf(headDim: number): number {
   const d4 = Math.ceil(headDim / 4);
   return Math.ceil(d4 / Math.ceil(d4 / LANES_X));
 }
 
-/** How a tile meets a problem's head dims. */
+/** The constants of a tile for a problem's head dims. */
 export function constantsOf(tile: ForwardTile, headDim: number, vDim: number) {
   const v4 = Math.ceil(vDim / 4);
   const vSplits = Math.ceil(vDim / tile.maxVDim);

@@ -15,19 +15,22 @@ export interface Quantisation {
   readonly bits: 8 | 4;
   /** Channels of k that share a scale; D is one scale for a token and head. */
   readonly groupK: number;
-  /** Likewise of v. */
+  /** Channels of v that share a scale. */
   readonly groupV: number;
 }
 
-/** What of a cache is compiled in. */
+/** What the text of a kernel depends on of a cache. */
 export interface KvLayout {
   readonly place: "rows" | "ring" | "paged";
   /** Keys of a page. */
   readonly pageSize?: number;
-  /** Rows of a ring that are never used again, and those that are. */
+  /**
+   * Rows at the start of a ring that keep their tokens; `ring` is the number of the others, which
+   * are used again.
+   */
   readonly sinkTokens?: number;
   readonly ring?: number;
-  /** Integers instead of floats. */
+  /** How integers stand for floats, if they do. */
   readonly quantised?: Quantisation;
 }
 
@@ -35,7 +38,7 @@ export interface KvLayout {
 export interface KvAccess {
   readonly modules: ModuleMap;
   readonly constants: Readonly<Record<string, number>>;
-  /** The slots `key` and `value` are among the modules. */
+  /** Whether the slots `key` and `value` are among the modules. */
   readonly quantised: boolean;
 }
 
@@ -57,7 +60,7 @@ export const kvPlaceModules = (place: KvLayout["place"]): ModuleMap => ({
   ...PLACES[place],
 });
 
-/** The constants of `slots/config` that they read. */
+/** The constants of `slots/config` that `kvPlaceModules` read. */
 export const kvPlaceConstants = ({ pageSize = 1, sinkTokens = 0, ring = 1 }: KvLayout) => ({
   PAGE_SIZE: Math.max(1, pageSize),
   RING_START: sinkTokens,

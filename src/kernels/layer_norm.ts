@@ -9,11 +9,11 @@ import rowStatisticsStored from "../../shaders/variants/row_statistics_stored.we
 import type { RowAccesses, RowSpecialisation } from "./rows.ts";
 
 export interface LayerNormChoice {
-  /** That share a row. */
+  /** Lanes that share a row. */
   readonly lanes: number;
-  /** Rows lie side by side in memory. */
+  /** Whether rows lie side by side in memory. */
   readonly rowsAdjacent: boolean;
-  /** The mean is taken off. */
+  /** Whether the mean is subtracted. */
   readonly centred: boolean;
 }
 

@@ -31,7 +31,7 @@ import { UniformStruct } from "./uniform.ts";
 
 export type LinearKernel = "states" | "scan" | "output" | "recurrent" | "copy";
 
-/** What is compiled in. Lengths, strides and numbers of heads are not, but for `group`. */
+/** What texts depend on. It has no lengths, strides or numbers of heads, but for `group`. */
 export interface LinearSpecialisation {
   readonly headDim: number;
   readonly vDim: number;
@@ -41,7 +41,7 @@ export interface LinearSpecialisation {
   readonly normalized: boolean;
   readonly causal: boolean;
   readonly delta: boolean;
-  /** Query heads that read one state: the recurrent kernel has them in one workgroup. */
+  /** Query heads that read one state; the recurrent kernel has them in one workgroup. */
   readonly group: number;
   readonly q: Access;
   readonly k: Access;
@@ -49,7 +49,7 @@ export interface LinearSpecialisation {
   readonly o: Access;
   readonly decay: Access;
   readonly beta: Access;
-  /** Keys may be fewer for some entries, or masked. */
+  /** Whether entries may have fewer keys, or masked ones. */
   readonly lengths: boolean;
   readonly mask: boolean;
   /**
@@ -70,7 +70,7 @@ export const LINEAR_WG_SIZE = 64;
 const RECURRENT_WG_SIZE = 32;
 /** The largest head dim of the recurrent kernel: a lane then holds 128 elements of a state. */
 export const WIDEST_RECURRENT = 1024;
-/** What WebGPU guarantees. */
+/** The bytes of workgroup memory that WebGPU guarantees. */
 const WORKGROUP_BYTES = 16384;
 
 const vec4s = (width: number) => Math.ceil(width / 4);
@@ -90,7 +90,7 @@ export function linearTiles(headDim: number, vDim: number) {
 export const scanBlocks = (headDim: number, vDim: number, normalized: boolean) =>
   Math.ceil((headDim * vec4s(vDim) + (normalized ? vec4s(headDim) : 0)) / LINEAR_WG_SIZE);
 
-/** How the recurrent kernel meets the head dims. */
+/** How the recurrent kernel divides the head dims. */
 export interface RecurrentTile {
   /** Lanes that share a column of the state, and vec4s of it that each holds. */
   readonly rowLanes: number;
@@ -103,10 +103,10 @@ export interface RecurrentTile {
 }
 
 /**
- * A lane holds at most 64 elements of a column of the state while head dims stay below 512. Of the
- * tokens as many as the workgroup memory that WebGPU guarantees takes, at most 16; one where there
- * are few, for then the rest would be idle. Throws FoveaError("limit") for head dims and groups
- * that don't fit at all.
+ * A lane holds at most 64 elements of a column of the state while head dims stay below 512. A tile
+ * has as many tokens as fit into guaranteed workgroup memory, at most 16. It has one if there are
+ * few tokens, because room for more would be idle. Throws FoveaError("limit") for head dims and
+ * groups that don't fit at all.
  */
 export function recurrentTile(
   label: string,
@@ -160,9 +160,7 @@ const ROOTS: Readonly<Record<LinearKernel, string>> = {
   copy: linearCopy,
 };
 
-/**
- * What each kernel reads; what it does not read stays out of its text, so that fewer are compiled.
- */
+/** What each kernel reads. The rest stays out of its text, so that fewer texts are compiled. */
 const READS: Readonly<
   Record<LinearKernel, readonly ("q" | "k" | "v" | "decay" | "beta" | "keys")[]>
 > = {
@@ -173,7 +171,7 @@ const READS: Readonly<
   copy: [],
 };
 
-/** The constants of slots/config that a kernel looks at; the others stay as they are by default. */
+/** The constants of slots/config that a kernel reads; the others keep their defaults. */
 function constantsOf(
   kernel: LinearKernel,
   spec: LinearSpecialisation,
@@ -257,7 +255,7 @@ export function linearModules(kernel: LinearKernel, spec: LinearSpecialisation):
   };
 }
 
-/** The bindings of a kernel, by the names of the shader. */
+/** The bindings of a kernel, under the shader's names. */
 export function linearBindings(kernel: LinearKernel, spec: LinearSpecialisation): Binding[] {
   const params: Binding = { binding: 0, name: "params", type: "uniform" };
   const read = (binding: number, name: string, used: boolean): Binding[] =>

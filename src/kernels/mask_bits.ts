@@ -13,7 +13,7 @@ export const WORD_KEYS = 32;
 /** The uniform. */
 export const MASKS = new UniformStruct(maskBits, "Masks");
 
-/** How a mask is stored, as the params number it. */
+/** The ways in which a mask is stored, as the params number them. */
 export const MASK_KINDS = { none: 0, bytes: 1, bits: 2 } as const;
 
 export const MASK_BITS_MODULES: ModuleMap = { "package::mask_bits": maskBits };
@@ -27,7 +27,7 @@ export const MASK_BITS_BINDINGS: readonly Binding[] = [
 
 let linked: KernelSource | undefined;
 
-/** The linked kernel: there is one. */
+/** The linked kernel. There is only one. */
 export function maskBitsKernel(): KernelSource {
   linked ??= {
     label: "mask_bits",

@@ -28,8 +28,8 @@ export interface MatmulTile {
   /** Rows x columns of a tile. */
   readonly name: string;
   /**
-   * The kernel: matmul.wesl, or matmul_rows.wesl, whose four lanes share what they read of the
-   * weight.
+   * The kernel: matmul.wesl (`tiles`), or matmul_rows.wesl (`quads`), whose four lanes share what
+   * they read of the weight.
    */
   readonly form: "tiles" | "quads";
   /** Rows of a lane; 8 lanes stand above each other, or 4. */
@@ -38,12 +38,12 @@ export interface MatmulTile {
   readonly vCols: number;
   /** Vec4s of the inner dimension in workgroup memory, or registers, at a time. */
   readonly dChunk: number;
-  /** Most elements of y for which it is taken, and most rows. */
+  /** The most elements of y, and the most rows, for which the tile is taken. */
   readonly maxElements: number;
   readonly maxRows: number;
   /**
-   * Devices for which it is taken unless it is asked for by name; quads need the feature subgroups,
-   * too.
+   * Devices for which the tile is taken unless it is asked for by name; quads need the feature
+   * subgroups, too.
    */
   readonly devices: "all" | "gpus" | "software";
 }
@@ -51,7 +51,7 @@ export interface MatmulTile {
 /**
  * The first row that has room for the size of y, and suits the device, is taken. The evidence is
  * the instruction report for RDNA2: the share of multiply-adds among the vector instructions for a
- * chunk (its last one aside, where k ends within it), registers, bytes of workgroup memory, and
+ * chunk (but for the last one, if k ends within it), registers, bytes of workgroup memory, and
  * multiply-adds for each word read from there. No row spills.
  */
 export const MATMUL_TILES: readonly MatmulTile[] = [
@@ -137,20 +137,20 @@ export function chooseMatmulTile(
 }
 
 /**
- * What a product is compiled for. Sizes and strides are not among it, but for an odd number of
- * columns.
+ * What the text of a product depends on. Sizes and strides are not part of it, but for an odd
+ * number of columns.
  */
 export interface MatmulSpecialisation {
   readonly tile: MatmulTile;
   readonly x: Access;
   readonly weight: Access;
-  /** Undefined where nothing is added. */
+  /** Undefined if nothing is added. */
   readonly bias: Access | undefined;
   readonly y: Access;
-  /** Rows of the weight, not the elements of a row, lie side by side in memory. */
+  /** Whether rows of the weight, not the elements of a row, lie side by side in memory. */
   readonly columnsAdjacent: boolean;
   /**
-   * Columns of y where they are no multiple of 4, so that its rows end within a vec4; otherwise
+   * Columns of y if they aren't a multiple of 4, so that its rows end within a vec4; otherwise
    * undefined.
    */
   readonly oddColumns: number | undefined;

@@ -1,5 +1,5 @@
-// Slots of tensors that a family of kernels calls by its own names: modules for q under these
-// names, and the constants that they ask for.
+// Slots of tensors that a family of kernels calls by its own names. They hold modules for q, linked
+// under these names, and need constants.
 
 import queryNone from "../../shaders/variants/query_none.wesl?raw";
 import type { ModuleMap, ModuleSource, Renames } from "../shader/link.ts";

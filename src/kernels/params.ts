@@ -111,5 +111,5 @@ type Member =
 
 export type Params = Record<Member, number>;
 
-/** The struct. A kernel of the family reads some of its members; the others of a dispatch are 0. */
+/** The struct. A kernel of the family reads some of its members; the others are 0. */
 export const PARAMS = new UniformStruct<Member>(shader, "Params");

@@ -1,4 +1,4 @@
-// The kernel of what is done to every element by itself, shaders/pointwise.wesl: what is compiled,
+// The kernel of operations on every element by itself, shaders/pointwise.wesl: what is compiled,
 // and its grid.
 
 import pointwise from "../../shaders/pointwise.wesl?raw";
@@ -14,10 +14,10 @@ const ACTIVATIONS = {
   "gelu-tanh": { name: "variants/activation_gelu_tanh.wesl", text: activationGeluTanh },
 };
 
-/** What is done to a sum; undefined for nothing. */
+/** The function that is applied to a sum, if any. */
 export type ActivationModule = keyof typeof ACTIVATIONS;
 
-/** What is compiled of a pointwise operation. */
+/** What the text of a pointwise operation depends on. */
 export const pointwiseSpecialisation = (
   tensors: RowAccesses,
   what?: ActivationModule,

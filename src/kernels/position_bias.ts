@@ -5,7 +5,9 @@ import buckets from "../../shaders/slots/buckets.wesl?raw";
 import bucketsStored from "../../shaders/variants/buckets_stored.wesl?raw";
 import type { RowAccesses, RowSpecialisation } from "./rows.ts";
 
-/** What is compiled; `byBuckets` where the source is a table, and not the bias itself. */
+/**
+ * What the text depends on. `byBuckets` says that the source is a table, and not the bias itself.
+ */
 export const positionBiasSpecialisation = (
   tensors: RowAccesses,
   byBuckets: boolean,

@@ -21,14 +21,14 @@ import { UniformStruct } from "./uniform.ts";
 const WG_SIZE = 64;
 
 export interface EncodingSpecialisation {
-  /** D */
+  /** D, elements of a row. */
   readonly width: number;
-  /** Where the rows to add to are, if there are any. */
+  /** How the rows that the encoding is added to are read, if there are any. */
   readonly x: Access | "in place" | undefined;
   readonly o: Access;
-  /** How a learned table is read; or which channels are sine and cosine of one angle. */
+  /** How a learned table is read, or which channels are sine and cosine of one angle. */
   readonly encoding: { readonly table: Access } | { readonly pairs: RotaryChoice };
-  /** Positions are in memory. */
+  /** Whether positions are in memory. */
   readonly positions: boolean;
 }
 

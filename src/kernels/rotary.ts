@@ -23,10 +23,10 @@ export const ROTARY_HEADS = 4;
 export interface RotarySpecialisation {
   readonly headDim: number;
   readonly x: Access;
-  /** In place that of x. */
+  /** How the output is written; in place also how x is read. */
   readonly o: Access;
   readonly rotary: RotaryChoice;
-  /** Positions are in memory; otherwise they rise by one from row to row. */
+  /** Whether positions are in memory; otherwise they rise by one from row to row. */
   readonly positions: boolean;
 }
 
@@ -93,7 +93,7 @@ export function rotaryKernel(spec: RotarySpecialisation): KernelSource {
   });
 }
 
-/** Parts of a row that a lane takes, as the shader cuts it. */
+/** The number of parts that the shader cuts a row into; a lane takes one of them. */
 export function rotaryCells({
   headDim,
   rotary: { rotaryDim, interleaved, inPlace },

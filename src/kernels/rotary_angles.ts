@@ -1,6 +1,6 @@
-// Rotary embedding for whichever kernel wants it: the modules of slots/rotary and slots/angles,
-// their bindings, and the tables of angles. Computed in float64 here, because WGSL's sin and cos
-// are only accurate near 0.
+// Rotary embedding for any kernel: the modules of slots/rotary and slots/angles, their bindings,
+// and the tables of angles. The tables are computed in float64 here, because WGSL's sin and cos are
+// only accurate near 0.
 
 import rotary from "../../shaders/lib/rotary.wesl?raw";
 import angles from "../../shaders/slots/angles.wesl?raw";
@@ -11,17 +11,17 @@ import type { ModuleMap } from "../shader/link.ts";
 import { constantsModule } from "../shader/modules.ts";
 import type { Binding, FloatDtype } from "../types.ts";
 
-/** What is compiled of a rotary embedding: not its frequencies. */
+/** What the text depends on of a rotary embedding. Its frequencies are in tables. */
 export interface RotaryChoice {
   /** R, even. */
   readonly rotaryDim: number;
   readonly interleaved: boolean;
-  /** The rotated rows take the place of what was read. */
+  /** Whether the rotated rows take the place of those that were read. */
   readonly inPlace?: boolean;
-  /** Pairs that turn by positions of time, height and width. */
+  /** How many pairs turn by positions of time, height and width. */
   readonly sections?: readonly [t: number, h: number, w: number];
   readonly sectionsInterleaved?: boolean;
-  /** Where cos and sin come from: our tables, or a caller's of this type. */
+  /** The source of cos and sin: our tables, or a caller's tables of this type. */
   readonly angles: "tables" | FloatDtype;
 }
 
@@ -33,7 +33,9 @@ export const ANGLE_POSITIONS = 2 ** 23;
 /** Rows of a table: positions are numbers of three digits to this base. */
 const DIGITS = 256;
 
-/** The modules that a kernel imports for it; without a choice nothing is rotated. */
+/**
+ * The modules that a kernel imports for a rotary embedding; without a choice nothing is rotated.
+ */
 export function rotaryModules(choice?: RotaryChoice): ModuleMap {
   const modules = { "package::lib::rotary": rotary, "package::slots::angles": angles };
   if (!choice) return { ...modules, "package::slots::rotary": constants };
@@ -60,7 +62,7 @@ export function rotaryModules(choice?: RotaryChoice): ModuleMap {
   };
 }
 
-/** The bindings that it brings. */
+/** The bindings of a rotary embedding. */
 export function rotaryBindings(choice?: RotaryChoice): Binding[] {
   if (!choice) return [];
   if (choice.angles === "tables")
@@ -79,7 +81,7 @@ export const angleTablesShape = (pairs: number) => [3, DIGITS, pairs, 2] as cons
  * 65,536 a, where the last digit, a, counts from -128 up to 127 and lies at a modulo 256.
  *
  * @param frequencies Radians from one position to the next, for each pair
- * @param factor Of cos and sin
+ * @param factor Factor of cos and sin
  */
 export function angleTables(
   frequencies: ArrayLike<number>,
@@ -89,7 +91,7 @@ export function angleTables(
   const tables = new Float32Array(3 * DIGITS * pairs * 2);
   let at = 0;
   for (const [table, step] of [1, DIGITS, DIGITS ** 2].entries()) {
-    const scale = table === 0 ? factor : 1; // it must count once in the product of the three
+    const scale = table === 0 ? factor : 1; // the factor must count once in the product of the three
     for (let digit = 0; digit < DIGITS; digit++) {
       const position = step * (table === 2 && digit >= DIGITS / 2 ? digit - DIGITS : digit);
       for (let pair = 0; pair < pairs; pair++) {

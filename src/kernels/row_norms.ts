@@ -29,7 +29,7 @@ export const ROW_NORMS_BINDINGS: readonly Binding[] = [
   { binding: 4, name: "tables", type: "storage" },
 ];
 
-/** By the norm, and how q and k are read. */
+/** Kernels by the norm, and by how q and k are read. */
 const kernels = new KernelCache<RowNormsSpecialisation>();
 
 export function rowNormsKernel(

@@ -5,9 +5,9 @@ import rowSoftmax from "../../shaders/row_softmax.wesl?raw";
 import type { RowAccesses, RowSpecialisation } from "./rows.ts";
 
 export interface SoftmaxChoice {
-  /** That share a row. */
+  /** Lanes that share a row. */
   readonly lanes: number;
-  /** Rows lie side by side in memory. */
+  /** Whether rows lie side by side in memory. */
   readonly rowsAdjacent: boolean;
   readonly logarithm: boolean;
 }

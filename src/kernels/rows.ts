@@ -1,5 +1,5 @@
-// What the kernels of rows have in common, shaders/pointwise.wesl, row_softmax.wesl and
-// layer_norm.wesl: the modules and bindings of their tensors, and their uniform.
+// What the kernels of rows (shaders/pointwise.wesl, row_softmax.wesl and layer_norm.wesl) have in
+// common: the modules and bindings of their tensors, and their uniform.
 
 import half from "../../shaders/lib/half.wesl?raw";
 import rowParams from "../../shaders/lib/row_params.wesl?raw";
@@ -19,11 +19,13 @@ import { UniformStruct } from "./uniform.ts";
 const READ = ["source", "residual", "shift", "weight", "bias"] as const;
 const WRITTEN = ["o", "total"] as const;
 const SLOTS = [...READ, ...WRITTEN] as const;
-/** Those and the statistics of rows, which have no slot. */
+/**
+ * All tensors of these kernels: those of the slots, and the statistics of rows, which have no slot.
+ */
 export const ROW_TENSORS = [...SLOTS, "statistics"] as const;
 export type RowTensor = (typeof ROW_TENSORS)[number];
 
-/** How each tensor that there is lies in memory. */
+/** How kernels reach each of the tensors that are present. */
 export type RowAccesses = Readonly<Partial<Record<RowTensor, Access>>> & {
   readonly source: Access;
   readonly o: Access;
@@ -33,7 +35,7 @@ export interface RowSpecialisation {
   readonly tensors: RowAccesses;
   readonly constants: Readonly<Record<string, number | boolean>>;
   /**
-   * Modules beside those of the tensors, and what tells them from others of the same kernel and
+   * Modules beside those of the tensors. `variant` tells them from others of the same kernel and
    * constants.
    */
   readonly modules: ModuleMap;
@@ -89,11 +91,11 @@ export function rowBindings({
   return [{ binding: 0, name: "params", type: "uniform" }, ...used, ...bindings];
 }
 
-/** Lanes of a workgroup of a kernel in which they share rows. */
+/** Lanes of a workgroup of a kernel in which lanes share rows. */
 const ROW_WG_SIZE = 256;
 
 /**
- * How many lanes share a row of `width` elements. Where `rowsAdjacent`, as many rows as can be are
+ * How many lanes share a row of `width` elements. With `rowsAdjacent`, as many rows as possible are
  * read side by side.
  */
 export function rowLanes(width: number, rowsAdjacent: boolean): number {
@@ -105,7 +107,7 @@ export function rowLanes(width: number, rowsAdjacent: boolean): number {
 export const rowWorkgroups = (rows: number, lanes: number): number =>
   Math.ceil((rows * lanes) / ROW_WG_SIZE);
 
-/** By root, and what of the specialisation the text depends on. */
+/** Kernels by root, and by what the text depends on of the specialisation. */
 const kernels = new KernelCache<
   Pick<RowSpecialisation, "tensors" | "constants" | "variant"> & { root: string }
 >();

@@ -1,6 +1,5 @@
-// The modules that fill the slots of the attention kernels where they are not the default ones.
-// Plain attention of dense f32 tensors needs none of them, and is planned without loading this
-// file.
+// The modules that fill slots of the attention kernels in place of the default ones. Plain
+// attention of dense f32 tensors needs none of them, and is planned without loading this file.
 
 import additive from "../../shaders/lib/additive.wesl?raw";
 import half from "../../shaders/lib/half.wesl?raw";
@@ -40,7 +39,7 @@ import { type Guest, guestLines } from "../shader/guests.ts";
 import type { ModuleMap, ModuleSource, Renames } from "../shader/link.ts";
 import { AS_KEY, AS_VALUE } from "../shader/renames.ts";
 import { AS_OUTPUT } from "../shader/renames_operands.ts";
-import { ACCESSES, type Access } from "./access.ts";
+import { ACCESSES, type Access, type AccessFacts } from "./access.ts";
 import { CAPTURES_AT, type FunctionKind, type FunctionText, type SlotChoice } from "./slots.ts";
 
 const SEQUENCES = {
@@ -62,7 +61,7 @@ export const ADDITIVE_ROWS: ModuleSource = {
   text: similarityAdditiveRows,
 };
 
-/** The module of `slots/compared_key` where another kernel has left what it gives. */
+/** The module of `slots/compared_key` that reads what another kernel has computed. */
 export const COMPARED_KEY_STORED: ModuleSource = {
   name: "variants/compared_key_stored.wesl",
   text: comparedKeyStored,
@@ -84,18 +83,15 @@ const OUTPUTS: FormModules = {
 };
 const moduleOf = (modules: FormModules, access: Access) => modules[ACCESSES[access].form];
 
-/**
- * The module of the slot `query` for an access, to be renamed for another tensor that is read
- * alike.
- */
+/** The module of the slot `query` for an access. Renamed, it reads another tensor. */
 export const queryModule = (access: Access): ModuleSource =>
   moduleOf(QUERIES, access) ?? { name: "slots/query.wesl", text: query };
 
-/** The module of the slot `output` for an access, likewise. */
+/** The module of the slot `output` for an access. Renamed, it writes another tensor. */
 export const outputModule = (access: Access): ModuleSource =>
   moduleOf(OUTPUTS, access) ?? { name: "slots/output.wesl", text: output };
 
-/** What variants import beside the library of every kernel. */
+/** Modules that variants import beside the library of every kernel. */
 const LIBRARY: ModuleMap = {
   "package::lib::additive": additive,
   "package::lib::half": half,
@@ -156,7 +152,7 @@ export function inPlaceModule(access: Access): ModuleMap {
   return slotModule("query", queryModule(access), AS_OUTPUT);
 }
 
-/** A module for a slot, under the names of the slot; nothing where the default stays. */
+/** A module for a slot, under the names of the slot; none if the default stays. */
 function slotModule(slot: string, module: ModuleSource | undefined, rename?: Renames): ModuleMap {
   if (!module) return {};
   return {

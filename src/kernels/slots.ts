@@ -1,5 +1,5 @@
-// What the slots of the attention kernels are filled by for a problem: the constants and bindings
-// that it brings. The modules are in slot_modules.ts.
+// The slots of the attention kernels for a problem: what their modules depend on, their constants
+// and their bindings. The modules are in slot_modules.ts.
 
 import type { GuestPart } from "../shader/guests.ts";
 import type { Binding } from "../types.ts";
@@ -9,26 +9,26 @@ import type { KvAccess } from "./kv_access.ts";
 /** Types that a function of a user may capture. */
 export type CaptureType = "f32" | "i32" | "u32";
 
-/** What a user's function is about. */
+/** What a user's function computes. */
 export type FunctionKind = "score" | "mask" | "probability";
 
-/** What is compiled of a user's function: not the values that it captures. */
+/** What the text depends on of a user's function. The values that it captures are bound. */
 export interface FunctionText {
   readonly label: string;
-  /** Its text, and those that it is made of. */
+  /** The texts that the function is made of; the first one has its entry. */
   readonly parts: readonly GuestPart[];
   readonly captures: readonly {
     readonly name: string;
     readonly type: CaptureType;
     readonly array: boolean;
   }[];
-  /** It may give HIDDEN. */
+  /** Whether it may return HIDDEN. */
   readonly hides: boolean;
-  /** Our modules whose functions it calls. */
+  /** Modules of Fovea whose functions it calls. */
   readonly uses: readonly string[];
 }
 
-/** What a similarity's module depends on. */
+/** What the module of a similarity depends on. */
 export type SimilarityChoice =
   | {
       readonly kind: "normalized";
@@ -41,56 +41,58 @@ export type SimilarityChoice =
       readonly innerBias: boolean;
       readonly unitVector: boolean;
       /**
-       * For kernels that hold rows in registers: another kernel has left the exponentials of the
-       * keys.
+       * Set for kernels that hold rows in registers: another kernel has computed the exponentials
+       * of the keys.
        */
       readonly storedKeys?: true;
     };
 
-/** What the slots of a kernel depend on. Lengths and strides are not among it. */
+/** What the slots of a kernel depend on. Lengths and strides are not part of it. */
 export interface SlotChoice {
   readonly q: Access;
   readonly k: Access;
   readonly v: Access;
   readonly o: Access;
   /**
-   * Keys and values are those of a cache, which brings modules of its own, for `slots/sequence`
-   * too.
+   * How keys and values in a cache are reached. The cache brings its own modules, also for
+   * `slots/sequence`.
    */
   readonly cache?: KvAccess;
   /**
-   * Lengths and positions: the same for all entries, their own, or those of entries one after the
-   * other.
+   * Lengths and positions of entries: by default all entries have the same; "batch" means that each
+   * has its own, "packed" that entries lie one after the other.
    */
   readonly sequence?: "batch" | "packed";
-  /** There are small tables: of lengths, slopes, sinks or distances. */
+  /** Whether there are small tables: of lengths, slopes, sinks or distances. */
   readonly tables?: boolean;
-  /** What is written beside the output. */
+  /** Results that are written beside the output. */
   readonly lse?: boolean;
   readonly rowMax?: boolean;
-  /** What stands in for the dot product, and what it has beyond its formula. */
+  /** The similarity that stands in for the dot product, and its options. */
   readonly similarity?: SimilarityChoice;
-  /** A factor of the scores for each head, as it is or its logarithm. */
+  /** Scores have a factor for each head, which memory holds as it is, or as its logarithm. */
   readonly temperature?: "plain" | "log";
-  /** What happens to scores and probabilities. */
+  /** What is done to scores and probabilities. */
   readonly softcap?: boolean;
   readonly bias?: boolean;
   readonly relativeBias?: boolean;
   readonly alibi?: boolean;
   readonly sinks?: boolean;
   readonly dropout?: boolean;
-  /** The scale is so large that plain scores might leave f32. */
+  /** Whether the scale is so large that plain scores might leave f32. */
   readonly largeScale?: boolean;
-  /** There are keys enough for sums to lose digits: they have totals. */
+  /**
+   * Whether there are so many keys that sums would lose digits; they are then added up in totals.
+   */
   readonly longRows?: boolean;
-  /** A boolean mask in memory. */
+  /** How a boolean mask is stored, if there is one. */
   readonly maskTensor?: "bytes" | "bits";
-  /** A user's functions. */
+  /** The functions of users. */
   readonly score?: FunctionText;
   readonly mask?: FunctionText;
-  /** Of the weights kernel. */
+  /** A user's function of probabilities, which only the weights kernel has. */
   readonly probability?: FunctionText;
-  /** Blocks of keys that are not visited. */
+  /** Whether a block mask says which blocks of keys are not visited. */
   readonly blocks?: boolean;
 }
 
@@ -159,7 +161,7 @@ export function slotBindings(slots: SlotChoice): Binding[] {
   ];
 }
 
-/** The first binding of what each function captures; it has room for 64. */
+/** The first binding of each function's captures; there is room for 64. */
 export const CAPTURES_AT = { score: 16, mask: 80, probability: 144 } as const;
 
 /** The bindings of what a function captures, in the order of its captures. */

@@ -15,7 +15,7 @@ export const TABLES_MODULES = { "package::tables": tables };
 
 let linked: KernelSource | undefined;
 
-/** The linked kernel: there is one. */
+/** The linked kernel. There is only one. */
 export function tablesKernel(): KernelSource {
   linked ??= {
     label: "tables",

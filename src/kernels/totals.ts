@@ -1,4 +1,4 @@
-// The totals of rows with many keys: what fills slots/totals where sums would lose digits.
+// The totals of rows with many keys: the module that fills slots/totals if sums would lose digits.
 
 import carried from "../../shaders/variants/totals_carried.wesl?raw";
 import type { ModuleMap } from "../shader/link.ts";

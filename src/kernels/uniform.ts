@@ -9,7 +9,7 @@ type Scalar = "u32" | "i32" | "f32";
 /** A member of a struct: one number, or four, or an array of fours. */
 export interface UniformMember {
   readonly name: string;
-  /** As WGSL names it; of an array that of its elements. */
+  /** The name of the type in WGSL; of an array, the type of its elements. */
   readonly type: string;
   /** Numbers that it holds. */
   readonly count: number;
@@ -17,12 +17,12 @@ export interface UniformMember {
   readonly offset: number;
 }
 
-/** What members are given: a number, or as many as the member holds. */
+/** The values of members: a number, or as many as the member holds. */
 export type UniformValues<Name extends string = string> = {
   readonly [Member in Name]?: number | ArrayLike<number> | undefined;
 };
 
-/** Bytes of a vec4, and what its place is a multiple of. */
+/** Bytes of a vec4; its offset is a multiple of them. */
 const VEC4_BYTES = 16;
 const TYPES: Readonly<Record<string, { readonly scalar: Scalar; readonly count: number }>> = {
   u32: { scalar: "u32", count: 1 },
@@ -48,8 +48,9 @@ export class UniformStruct<Name extends string = string> {
 
   /**
    * @param shader The text that declares the struct
-   * @param name The struct's
-   * @param lengths Of its arrays, by the names of the constants that the text has there
+   * @param name The struct's name
+   * @param lengths The lengths of its arrays, by the names of the constants that stand for them in
+   * the text
    */
   constructor(shader: string, name: string, lengths: Readonly<Record<string, number>> = {}) {
     const body = new RegExp(`\\bstruct ${name} \\{([^}]*)\\}`).exec(shader)?.[1] ?? "";
@@ -112,7 +113,7 @@ export class UniformStruct<Name extends string = string> {
 
 const readBy = new WeakMap<KernelSource, ReadonlySet<string>>();
 
-/** The members of its uniform `params` that a kernel reads. */
+/** The members of its uniform `params` that a kernel's text reads. */
 function membersRead(source: KernelSource): ReadonlySet<string> {
   let members = readBy.get(source);
   if (!members) {

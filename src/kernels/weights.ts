@@ -1,5 +1,5 @@
-// The kernels of what attention does not store, shaders/weights.wesl and shaders/top_keys.wesl:
-// specialisation and grid.
+// The kernels of scores and probabilities, which attention does not store, shaders/weights.wesl and
+// shaders/top_keys.wesl: specialisation and grid.
 
 import chosen from "../../shaders/lib/chosen.wesl?raw";
 import products from "../../shaders/lib/products.wesl?raw";
@@ -24,7 +24,7 @@ import { type SlotChoice, slotBindings, slotConstants } from "./slots.ts";
 /** Stages of a score, as numbered in the params. */
 export const STAGES = ["raw", "capped", "scores", "probabilities"] as const;
 
-/** The params' word for a list that is not there: all of them, in order. */
+/** Stands in the params in place of a list that is absent: all elements, in order. */
 export const ALL = 0xffffffff;
 
 /** The most keys that top_keys finds for a row. */
@@ -32,16 +32,17 @@ export const MOST_KEYS = 64;
 
 const LANES_Y = 8;
 /**
- * Keys that a workgroup of `weights` takes where it need not take all: enough to be worth a
- * workgroup.
+ * Keys that a workgroup of `weights` takes if it need not take all: enough to be worth a workgroup.
  */
 const SHARE = 512;
 
-/** One of the two, with its shader: a bundle has those that its application uses. */
+/**
+ * One of the two kernels, with its shader: a bundle has only the kernels that its application uses.
+ */
 export interface ScoreKernel {
   readonly name: "weights" | "top_keys";
   readonly text: string;
-  /** Of a lane. */
+  /** Rows of a lane. */
   readonly rows: number;
 }
 export const WEIGHTS: ScoreKernel = { name: "weights", text: weights, rows: 4 };
@@ -113,8 +114,8 @@ export function scoreKernel(kernel: ScoreKernel, spec: ScoreSpecialisation): Ker
 }
 
 /**
- * Tiles of the chosen rows, and shares of the keys: all of them are one share where the rows' sums
- * are not known.
+ * Tiles of the chosen rows, and shares of the keys. All keys are one share if the sums of rows are
+ * not known.
  */
 export function scoreGrid(kernel: ScoreKernel, rows: number, seqKv: number, split: boolean) {
   const qTile = LANES_Y * kernel.rows;

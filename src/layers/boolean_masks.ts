@@ -1,6 +1,6 @@
-// Boolean masks in both conventions that libraries have: what is true counts, or what is true is
-// ignored; of scores, or of keys alone. One mask that counts is left as it is; anything else is
-// joined into one of bits, before each run.
+// Boolean masks in both conventions that libraries have: either true elements count, or true
+// elements are ignored. They mask scores, or keys alone. One mask of scores whose true elements
+// count is left as it is; all others are joined into a mask of bits, before each run.
 
 import { check } from "../errors.ts";
 import { paramsBuffer, settle } from "../gpu/buffers.ts";
@@ -33,9 +33,9 @@ import type { TensorSpec } from "../types.ts";
  * | `keyMask` | [B, N] | the key is one | Keras' value_mask, attention_mask of tokenizers |
  * | `ignoreKeyMask` | [B, N] | the key is padding | key_padding_mask of PyTorch's nn.MultiheadAttention |
  *
- * One of the first two and one of the last two may be given; a query then sees what both let it.
- * Leading axes of a mask of scores may be left out; one of Keras' [B, M, N] is viewed as [B, 1, M,
- * N], one of PyTorch's [B * H, M, N] as [B, H, M, N].
+ * One of the first two and one of the last two may be given; a query then sees the keys that both
+ * allow. Leading axes of a mask of scores may be left out. View a mask [B, M, N] of Keras as
+ * [B, 1, M, N], and a mask [B * H, M, N] of PyTorch as [B, H, M, N].
  */
 export interface BooleanMasks<T = TensorSpec> {
   readonly mask?: T;
@@ -54,9 +54,9 @@ const PAIRS = [
 export interface ResolvedMask {
   readonly name: MaskName;
   readonly given: TensorSpec;
-  /** As the caller gave it. */
+  /** The mask as the caller gave it. */
   readonly spec: ResolvedSpec;
-  /** With four axes, stride 0 along those of size 1. */
+  /** The mask with four axes and with stride 0 along those of size 1. */
   readonly overScores: ResolvedSpec;
   readonly ignored: boolean;
 }
@@ -115,24 +115,27 @@ function checkKeyMask(
   );
 }
 
-/** A mask of keys as one of scores. */
+/** Views a mask of keys as a mask of scores. */
 const overKeys = (spec: ResolvedSpec): ResolvedSpec => {
   const [batch, keys] = spec.shape;
   const [b, n] = spec.strides;
   return { ...spec, shape: [batch, 1, 1, keys], strides: [b, 0, 0, n] };
 };
 
-/** A tensor that masks keys as one that masks scores. */
+/** Views a tensor that masks keys as one that masks scores. */
 export const keyMaskView = (mask: Tensor): Tensor => {
   const { shape, strides } = overKeys(mask);
   return mask.view({ shape, strides });
 };
 
-/** Whether the masks are one that attention takes as it is. */
+/** Whether there is only one mask, and attention takes it as it is. */
 export const isPlainMask = (masks: readonly ResolvedMask[]): boolean =>
   masks.length === 1 && !masks[0].ignored;
 
-/** Compiles what joins masks into the one that attention takes, over the scores [B, H, M, N]. */
+/**
+ * Compiles the kernel that joins masks into the one that attention takes, over the scores
+ * [B, H, M, N].
+ */
 export async function prepareMasks(
   device: GPUDevice,
   label: string,
@@ -182,7 +185,7 @@ export async function prepareMasks(
   }
 }
 
-/** The members of the uniform for both masks, of which the second may be none. */
+/** The members of the uniform for both masks. The second one may be absent. */
 function valuesOf(
   masks: readonly ResolvedMask[],
   baseOf: (name: MaskName) => number,

@@ -7,7 +7,7 @@ import { takeOptions } from "../options.ts";
 import type { Dtype } from "../types.ts";
 
 /**
- * Takes the heads of a row apart: [B, M, H * D] as [B, H, M, D].
+ * Splits rows into heads: views [B, M, H * D] as [B, H, M, D].
  *
  * @param heads H; must divide the last axis.
  */
@@ -41,7 +41,7 @@ export interface PackedQkvSizes {
   readonly vDim?: number;
 }
 
-/** Their names. */
+/** The names of the sizes. */
 const PACKED_SIZES: OptionNames<PackedQkvSizes> = {
   heads: "number",
   kvHeads: "number",

@@ -19,8 +19,8 @@ import { type MultiHeadSizes, resolveSizes, weightTensors } from "./multi_head_s
 import type { MultiHeadWeights } from "./multi_head_weights.ts";
 
 /**
- * Options of {@link MultiHeadAttention.forward}: those of a problem, with tensors where memory is
- * meant.
+ * Options of {@link MultiHeadAttention.forward}: those of a problem, with tensors in place of
+ * specs.
  */
 export interface MultiHeadForwardOptions
   extends Omit<
@@ -35,7 +35,7 @@ export interface MultiHeadForwardOptions
   readonly value?: Tensor;
   /** Where the output goes. Default: a new tensor, which is the caller's to destroy. */
   readonly output?: Tensor;
-  /** `true` for a new log-sum-exp tensor, or where it goes. Default: none. */
+  /** `true` for a new tensor with the log-sum-exp, or the tensor that it goes to. Default: none. */
   readonly lse?: boolean | Tensor;
   /** Where the weights go. Default: a new tensor. */
   readonly weightsOutput?: Tensor;
@@ -45,11 +45,11 @@ export interface MultiHeadForwardOptions
 const { query: _query, ...FORWARD_OPTIONS } = { ...MULTI_HEAD_PROBLEM, ...RUN_OPTIONS };
 
 export interface MultiHeadResult {
-  /** [B, M, output width] */
+  /** [B, M, output width]. */
   readonly output: FloatTensor;
-  /** [B, H, M], where it was asked for. */
+  /** [B, H, M], if it was asked for. */
   readonly lse?: Tensor<"f32">;
-  /** [B, H, M, N'] or [B, M, N'], where they were asked for. */
+  /** [B, H, M, N'] or [B, M, N'], if they were asked for. */
   readonly weights?: Tensor<"f32">;
 }
 
@@ -63,15 +63,14 @@ export interface MultiHeadResult {
  * output = concat_h(softmax(scale * q_h k_g^T + mask) v_g) Wo^T + bo     scale = 1 / sqrt(D)
  * ```
  *
- * Self-attention or cross-attention; widths of query, key, value and output, and head dims of q/k
- * and v, each their own; as many key heads as divide the query heads; biases or none. Every option
- * of attention is there. Heads are taken apart by strides, and no scores are in memory. A learned
- * key (`biasK`) and a key of zeros (`zeroAttention`) are seen by every query in use, whatever
- * masks, lengths, windows and biases say of the others; their scores are scaled and capped like the
- * others'.
+ * It computes self-attention or cross-attention. Query, key, value and output may differ in width,
+ * and q and k may have another head dim than v. The number of key heads divides that of query
+ * heads; biases are optional. It takes every option of attention. Heads are split by strides, and
+ * no scores are in memory. Every used query sees a learned key (`biasK`) and a key of zeros
+ * (`zeroAttention`), whatever masks, lengths, windows and biases there are for other keys; the
+ * scores of these two are scaled and capped like all others.
  *
- * A query that sees no key gets the bias of the output projection, never NaN; PyTorch gives NaN
- * there.
+ * A query that sees no key gets the bias of the output projection; PyTorch gives it NaN.
  *
  * @example
  * const weights = multiHeadWeights.glorot(device, { embedDim: 512, heads: 8 });
@@ -81,13 +80,13 @@ export interface MultiHeadResult {
 export class MultiHeadAttention implements MultiHeadSizes {
   readonly device: GPUDevice;
   readonly weights: MultiHeadWeights;
-  /** H */
+  /** H, query heads. */
   readonly heads: number;
-  /** Hkv */
+  /** Hkv, key and value heads. */
   readonly kvHeads: number;
-  /** D, of q and k */
+  /** D, the head dim of q and k. */
   readonly headDim: number;
-  /** Dv */
+  /** Dv, the head dim of v. */
   readonly vDim: number;
   readonly queryWidth: number;
   readonly keyWidth: number;
@@ -96,7 +95,7 @@ export class MultiHeadAttention implements MultiHeadSizes {
   readonly #layer: Layer;
 
   /**
-   * @param weights Tensors, looked at by strides; {@link multiHeadWeights} makes them from other
+   * @param weights Tensors of any strides; {@link multiHeadWeights} makes them from other
    *   libraries' layouts. They may change between runs, as in training.
    * @throws FoveaError if their shapes do not go together.
    */
@@ -139,8 +138,9 @@ export class MultiHeadAttention implements MultiHeadSizes {
    * result itself. For calls in a loop make a plan and encode it: that waits for nothing and
    * allocates nothing.
    *
-   * @param query [B, M, query width]
    * Rejects with FoveaError, and then has allocated nothing.
+   *
+   * @param query [B, M, query width]
    *
    * @example
    * const { output, weights } = await layer.forward(x, {
@@ -177,7 +177,7 @@ export class MultiHeadAttention implements MultiHeadSizes {
     return { ...results, ...(weightsOutput && { weights: weightsOutput }) } as MultiHeadResult;
   }
 
-  /** Frees the weights. Tensors of the caller's that they look at are unusable then, too. */
+  /** Frees the weights. Tensors of the caller's that share their memory are unusable then, too. */
   destroy(): void {
     for (const [, tensor] of weightTensors(this.weights)) tensor.destroy();
   }

@@ -1,13 +1,12 @@
-// How multi-head attention is put together from its parts: a plan each, and the memory between
-// them.
+// Puts multi-head attention together from its parts: a plan for each, and the memory between them.
 //
 //     query, key, value --project--> q, k, v --attention--> heads --project--> output
 //                                                 |
 //     a learned key, or one of zeros: --attention-+--merge
 //
-// q, k, v and heads are [B, rows, heads * dim]; attention looks at them as [B, heads, rows, dim] by
-// strides. What keys the layer adds are attended to on their own and merged, exactly, so that no
-// mask, length or position is about them.
+// q, k, v and heads are [B, rows, heads * dim]; attention reads them as [B, heads, rows, dim] by
+// strides. Attention to keys that the layer adds is computed separately and merged, exactly, so
+// that no mask, length or position applies to these keys.
 
 import type { AttentionBindings } from "../attention/bindings.ts";
 import { Tensor } from "../gpu/tensor.ts";
@@ -17,14 +16,14 @@ import type { Layer, Part, PartialPlaces, Parts, Scores } from "./multi_head_par
 import type { MultiHeadBindings, ResolvedMultiHead } from "./multi_head_problem.ts";
 import { bound, columnsPlace, type Place, splitPlace } from "./places.ts";
 
-/** Where a layer is put together. */
+/** The state of putting a layer together: the parts so far, the layer and its problem. */
 interface Site {
   readonly parts: Parts;
   readonly layer: Layer;
   readonly problem: ResolvedMultiHead;
 }
 
-/** Adds all parts of a layer, and gives them once they are there. */
+/** Adds all parts of a layer, and gives them once they are compiled. */
 export async function buildParts(site: Site): Promise<Part[]> {
   const { parts, layer, problem } = site;
   const { sizes, weights } = layer;
@@ -64,7 +63,7 @@ export async function buildParts(site: Site): Promise<Part[]> {
     parts.attend({ ...addedScores, options: withSinks }, { q, ...extra }, added);
     parts.merge([own, added], { output: o, lse: total });
   } else parts.attend(scores, { q, k, v }, { output: o, lse: total });
-  if (total) writeWeights(site, { q, k, lse: total }, { scores, addedScores });
+  if (total) writeProbabilities(site, { q, k, lse: total }, { scores, addedScores });
   if (weights.output) parts.project(joined, weights.output, bound("output", output));
   return parts.done();
 }
@@ -93,7 +92,7 @@ function projectedHeads({ parts, layer, problem }: Site): Record<"q" | "k" | "v"
 }
 
 /** The weights of all keys: a part for the problem's keys and one for each that the layer adds. */
-function writeWeights(
+function writeProbabilities(
   site: Site,
   { q, k, lse }: { readonly q: Tensor; readonly k: Tensor; readonly lse: Place },
   { scores, addedScores }: { readonly scores: Scores; readonly addedScores: Scores },
@@ -105,17 +104,20 @@ function writeWeights(
     output: columnsPlace(bound("weightsOutput", weights), from, count),
     lse,
   });
-  parts.writeWeights(scores, { q, k }, columns(0, rowsKv));
+  parts.writeProbabilities(scores, { q, k }, columns(0, rowsKv));
   const { headDim } = layer.sizes;
   const added = [
     ...(layer.weights.biasK ? [overBatch(site, layer.weights.biasK, headDim)] : []),
     ...(layer.zeroAttention ? [zeros(site, headDim)] : []),
   ];
   for (const [index, key] of added.entries())
-    parts.writeWeights(addedScores, { q, k: key }, columns(rowsKv + index, 1));
+    parts.writeProbabilities(addedScores, { q, k: key }, columns(rowsKv + index, 1));
 }
 
-/** The key and value that attention over the added ones is computed from, if a sink does not do. */
+/**
+ * The added key and value, for attention over them. Undefined if there are none, or if a sink
+ * stands for them.
+ */
 function extraKey(site: Site): { k: Tensor; v: Tensor } | undefined {
   const { weights, sizes, zeroAttention } = site.layer;
   const { headDim, vDim } = sizes;
@@ -144,7 +146,7 @@ function sinksOf(
   return { own: { sinks: both } };
 }
 
-/** [Hkv * D] as [B, Hkv, 1, D]. */
+/** Views [Hkv * D] as [B, Hkv, 1, D]. */
 function overBatch({ layer, problem }: Site, row: Tensor, dim: number): Tensor {
   const [step] = row.strides;
   return row.view({
@@ -161,24 +163,24 @@ function zeros({ parts, layer, problem }: Site, dim: number): Tensor {
 }
 
 /**
- * What is true of added keys, too: their scores are scaled and capped, and unused queries stay
- * unused.
+ * The options that hold for added keys, too: their scores are scaled and capped, and unused queries
+ * stay unused.
  */
 function addedOptions({ scale, softcap, qLengths, dropout }: ScoreOptions): ScoreOptions {
   return {
     ...(scale !== undefined && { scale }),
     ...(softcap !== undefined && { softcap }),
     ...(qLengths !== undefined && { qLengths }),
-    // Not the generator of the other keys: there, too, a key is the first one.
+    // Another seed than that of the other keys, because an added key also has the index 0.
     ...(dropout && { dropout: { p: dropout.p, seed: (dropout.seed + 1) % 2 ** 53 } }),
   };
 }
 
-/** The options of added keys that are bound. */
+/** The bindings of attention over added keys. */
 const addedBindings = ({ qLengths }: MultiHeadBindings): AttentionBindings =>
   qLengths ? { qLengths } : {};
 
-/** The bindings that options of attention have. */
+/** The bindings of attention's options. */
 function optionsOf(bindings: MultiHeadBindings): AttentionBindings {
   const {
     query,

@@ -71,13 +71,13 @@ export interface OnnxAttention {
   /** The attribute qkv_hidden_sizes: widths of q, k and v. Default: a third each. */
   readonly qkvHiddenSizes?: readonly [q: number, k: number, v: number] | Int32Array | BigInt64Array;
   /**
-   * The MatMul and Add behind it, where a model has them: [q width or v width, output width] and
-   * [output width].
+   * The MatMul and Add after the operator, if a model has them: [q width or v width, output width]
+   * and [output width].
    */
   readonly output?: OnnxLinear;
 }
 
-/** The initialisers of a MatMul and of the Add behind it. */
+/** The initialisers of a MatMul and of the Add after it. */
 export interface OnnxLinear {
   /** [in, out] */
   readonly weight: WeightSource;
@@ -85,7 +85,7 @@ export interface OnnxLinear {
   readonly bias?: WeightSource;
 }
 
-/** The nodes that project q, k and v, and the one behind the heads, if there is one. */
+/** The nodes that project q, k and v, and the one after the heads, if there is one. */
 export interface OnnxMatMuls {
   /** The node of q: [query width, H * D]. */
   readonly query: OnnxLinear;
@@ -99,7 +99,7 @@ export interface OnnxMatMuls {
 
 const rowsOf = (part: Tensor, start: number, count: number) => part.slice(0, start, start + count);
 
-/** Two neighbouring axes as one. */
+/** Joins two neighbouring axes to one. */
 function joined(name: string, part: Tensor, axis: number): Tensor {
   const { shape, strides } = part;
   check(
@@ -120,10 +120,10 @@ function joined(name: string, part: Tensor, axis: number): Tensor {
 }
 
 /**
- * From Keras' MultiHeadAttention or GroupQueryAttention: kernels [in, H, D] become [H * D, in] by
- * strides.
+ * Makes weights from those of Keras' MultiHeadAttention or GroupQueryAttention: kernels [in, H, D]
+ * become [H * D, in] by strides.
  *
- * @param sizes Heads and head dims, where kernels are arrays without a shape.
+ * @param sizes Heads and head dims, if kernels are arrays without a shape.
  *
  * @example
  * const kernel = { data: new Float32Array(64 * 8 * 16).fill(0.01), shape: [64, 8, 16] };
@@ -192,8 +192,9 @@ function checkShaped(
 }
 
 /**
- * From com.microsoft Attention of ONNX Runtime: packed weights [in, q + k + v]. The operator has no
- * projection behind it; the MatMul and Add that a model has there are given as `output`.
+ * Makes weights from those of ONNX Runtime's com.microsoft Attention: packed weights
+ * [in, q + k + v]. The operator has no output projection; if a model has a MatMul and an Add after
+ * it, give them as `output`.
  *
  * @example
  * const weights = multiHeadWeights.fromOnnxAttention(device, {
@@ -250,8 +251,8 @@ function fromOnnxAttention(device: GPUDevice, operator: OnnxAttention): MultiHea
 }
 
 /**
- * From the MatMul and Add nodes of an ONNX graph: initialisers [in, out] and [out] of q, k, v and
- * output, each a tensor or with a shape.
+ * Makes weights from the MatMul and Add nodes of an ONNX graph: initialisers [in, out] and [out] of
+ * q, k, v and output, each of them a tensor, or an array with a shape.
  *
  * @example
  * const node = { weight: { data: new Float32Array(64 * 64).fill(0.01), shape: [64, 64] } };
@@ -282,7 +283,7 @@ function fromOnnxLinear(loader: Loader, name: string, node: unknown): LinearWeig
 
 /**
  * Weights of {@link MultiHeadAttention} from the layouts of PyTorch, Keras and ONNX, or new ones.
- * Tensors are looked at by strides, arrays uploaded as they are; nothing is transposed.
+ * Tensors are viewed by strides, and arrays are uploaded as they are; nothing is transposed.
  */
 export const multiHeadWeights = {
   fromPyTorch,

@@ -17,7 +17,7 @@ import { type MultiHeadSizes, weightTensors } from "./multi_head_sizes.ts";
 import type { LinearWeights, MultiHeadWeights } from "./multi_head_weights.ts";
 import { bound, type Given, type Place, viewed } from "./places.ts";
 
-/** A layer, as its plans see it. */
+/** The members of a layer that its plans need. */
 export interface Layer {
   readonly device: GPUDevice;
   readonly label: string;
@@ -26,20 +26,20 @@ export interface Layer {
   readonly zeroAttention: boolean;
 }
 
-/** A part of a plan: what is left to record of it with these tensors. */
+/** A part of a plan: checks the tensors of a run, and gives what is left to record. */
 export interface Part {
   prepare(given: Given, bindings: MultiHeadBindings): Recording | undefined;
   readonly plan: { destroy(): void; readonly workspaceBytes?: number };
 }
 
-/** What attention over some of the keys is told of their scores, and what a run binds for that. */
+/** The options of attention over some of the keys, and the bindings of a run for them. */
 export interface Scores {
   readonly options: ScoreOptions;
   readonly mask: Place | undefined;
   readonly bindingsOf: (bindings: MultiHeadBindings) => AttentionBindings;
 }
 
-/** Where attention over some of the keys leaves its results. */
+/** The places of the results of attention over some of the keys. */
 export interface PartialPlaces {
   readonly output: Place;
   readonly lse: Place;
@@ -57,7 +57,7 @@ export class Parts {
     this.#problem = problem;
   }
 
-  /** The parts, once they and all memory that they use are there. */
+  /** Gives the parts once they are compiled and all memory that they use is there. */
   async done(): Promise<Part[]> {
     const parts = await Promise.all(this.#parts);
     const weights = weightTensors(this.#layer.weights).map(([, given]) => given);
@@ -65,7 +65,7 @@ export class Parts {
     return parts;
   }
 
-  /** Frees what was built, once all that was begun is done. */
+  /** Waits for everything that was begun, and frees what was built. */
   async discard(): Promise<void> {
     for (const part of await Promise.allSettled(this.#parts)) {
       if (part.status === "fulfilled") part.value.plan.destroy();
@@ -73,7 +73,7 @@ export class Parts {
     for (const owned of this.owned) owned.destroy();
   }
 
-  /** Memory between the parts. */
+  /** Allocates memory between the parts. */
   own(
     name: string,
     shape: readonly number[],
@@ -96,7 +96,7 @@ export class Parts {
     );
   }
 
-  /** What all plans are told. */
+  /** The members that the problems of all plans share. */
   get #shared() {
     const { maxDispatchFlops } = this.#problem.run;
     return {
@@ -161,8 +161,10 @@ export class Parts {
     );
   }
 
-  /** The weights of some of the keys, from the log-sum-exp over all. */
-  writeWeights(
+  /**
+   * Adds the part that writes the weights of some of the keys, from the log-sum-exp over all keys.
+   */
+  writeProbabilities(
     { options, mask, bindingsOf }: Scores,
     tensors: Record<"q" | "k", Tensor>,
     { output, lse }: PartialPlaces,
@@ -187,7 +189,9 @@ export class Parts {
     );
   }
 
-  /** The one mask that attention takes: the caller's, or what several are joined into. */
+  /**
+   * The one mask that attention takes: the caller's own, or a mask into which several are joined.
+   */
   async joinedMask(): Promise<Place | undefined> {
     const { device, label } = this.#layer;
     const { masks, rowsKv, batch, rowsQ } = this.#problem;

@@ -28,9 +28,8 @@ interface PlanParts {
 }
 
 /**
- * A compiled multi-head attention. Make one with {@link MultiHeadAttention.plan}; encode it as
- * often as you like. It is not a `Plan` but owns one for each of its parts, and the memory between
- * them.
+ * Compiled multi-head attention. Make one with {@link MultiHeadAttention.plan}; encode it as often
+ * as you like. It is not a `Plan` but owns one for each of its parts, and the memory between them.
  */
 export class MultiHeadPlan {
   /**
@@ -58,8 +57,7 @@ export class MultiHeadPlan {
   /**
    * Records the layer into a compute pass, or into a pass of its own on a command encoder.
    * Allocates no GPU memory and submits nothing. In a caller's pass it sets the pipeline and bind
-   * group 0. A plan has one set of memory between its kernels: what is encoded with it runs one
-   * after the other.
+   * group 0. A plan has one set of memory between its kernels, so its runs follow one another.
    *
    * Throws FoveaError, with nothing recorded, if a tensor does not fit the plan, was destroyed or
    * belongs to another device, or if an output shares its buffer with an input.
@@ -130,7 +128,7 @@ export async function prepareMultiHead(layer: Layer, problem: MultiHeadProblem) 
   }
 }
 
-/** What the caller binds. */
+/** The operands that the caller binds. */
 function operandsOf(
   { device, label }: Layer,
   problem: MultiHeadProblem,

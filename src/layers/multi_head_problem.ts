@@ -1,22 +1,22 @@
-// What multi-head attention is made of: the layer's sizes from its weights, and the tensors of a
-// problem, checked.
+// The problem of multi-head attention: the options of a layer, and the tensors of a problem with
+// their checks.
 
 import type { AttentionBindings } from "../attention/bindings.ts";
 import { check, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
 import { resolveSpec, Tensor } from "../gpu/tensor.ts";
 import { checkedSpec, expectApart, expectShape, FLOATS, type ResolvedSpec } from "../plan/specs.ts";
-import { SCORE_OPTIONS } from "../scores/features.ts";
 import type { ScoreOptions } from "../scores/options.ts";
+import { SCORE_OPTIONS } from "../scores/resolve.ts";
 import type { Dtype, FloatDtype, TensorSpec } from "../types.ts";
 import { type BooleanMasks, type ResolvedMask, resolveMasks } from "./boolean_masks.ts";
 import type { MultiHeadSizes } from "./multi_head_sizes.ts";
 
-/** What a layer is made of beside its weights. */
+/** The options of a layer, beside its weights. */
 export interface MultiHeadOptions {
   /** Query heads H. */
   readonly heads: number;
-  /** Key and value heads Hkv. Default as many as the weights of the keys have. */
+  /** Key and value heads Hkv. Default: as many as the weights of the keys have. */
   readonly kvHeads?: number;
   /** Every query also sees a key and a value of zeros (PyTorch's add_zero_attn). Default false. */
   readonly zeroAttention?: boolean;
@@ -26,10 +26,12 @@ export interface MultiHeadOptions {
 
 /**
  * The problem that a plan of a layer is made for. Shapes and strides are fixed by the plan; memory
- * is given at encode. All options of attention are there; masks come in both conventions.
+ * is given at encode. It has all options of attention; masks come in both conventions.
  */
 export interface MultiHeadProblem extends Omit<ScoreOptions, "mask">, BooleanMasks {
-  /** [B, M, query width], f32, f16 or bf16, as also key, value and output, each its own. */
+  /**
+   * [B, M, query width], f32, f16 or bf16, as are key, value and output, each with its own dtype.
+   */
   readonly query: TensorSpec;
   /** [B, N, key width]. Default: the query, for self-attention. */
   readonly key?: TensorSpec;
@@ -40,15 +42,16 @@ export interface MultiHeadProblem extends Omit<ScoreOptions, "mask">, BooleanMas
   /** Ask for the log-sum-exp of the scores, [B, H, M] f32. */
   readonly lse?: boolean | TensorSpec;
   /**
-   * Ask for the probabilities before dropout: of each head [B, H, M, N'] f32, or their mean over
-   * the heads, [B, M, N']. N' is N, and one more each for biasK and zero attention, in that order.
+   * Ask for the probabilities before dropout: those of each head [B, H, M, N'] f32, or their mean
+   * over the heads, [B, M, N']. N' is N, and one more for each of biasK and zero attention, in that
+   * order.
    */
   readonly weights?: "perHead" | "mean";
   /** What the weights will look like. Default: dense. */
   readonly weightsOutput?: TensorSpec;
   /**
-   * What the projected q, k and v, and the output of the heads, are stored as between the kernels.
-   * Default `"f32"`.
+   * The dtype of the projected q, k and v, and of the output of the heads, in memory between the
+   * kernels. Default `"f32"`.
    */
   readonly storage?: FloatDtype;
   /**
@@ -89,8 +92,8 @@ export const MULTI_HEAD_PROBLEM: OptionNames<MultiHeadProblem> = {
 };
 
 /**
- * Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are
- * the default.
+ * Memory for one run of a plan: tensors that look as the plan was told. The tensors that it was
+ * made with are the default.
  */
 export interface MultiHeadBindings
   extends BooleanMasks<Tensor>,
@@ -99,25 +102,25 @@ export interface MultiHeadBindings
       "q" | "k" | "v" | "output" | "lse" | "rowMax" | "indices" | "weights" | "mask" | "cache"
     > {
   readonly query?: Tensor;
-  /** If the plan was made with a key. */
+  /** Bound only if the plan was made with a key. */
   readonly key?: Tensor;
   readonly value?: Tensor;
   readonly output?: Tensor;
-  /** If the plan was asked for it. */
+  /** Needed if the plan was asked for it. */
   readonly lse?: Tensor;
   readonly weightsOutput?: Tensor;
 }
 
 /** A checked problem. */
 export interface ResolvedMultiHead {
-  /** Batch axis, queries and keys of the tensors. */
+  /** Size of the batch axis; below it numbers of queries and keys of the tensors. */
   readonly batch: number;
   readonly rowsQ: number;
   readonly rowsKv: number;
   readonly query: ResolvedSpec;
-  /** Undefined where it is the query. */
+  /** Undefined if the query is the key. */
   readonly key: ResolvedSpec | undefined;
-  /** Undefined where it is the key. */
+  /** Undefined if the key is the value. */
   readonly value: ResolvedSpec | undefined;
   readonly output: ResolvedSpec;
   readonly lse: ResolvedSpec | undefined;
@@ -125,9 +128,9 @@ export interface ResolvedMultiHead {
   readonly mean: boolean;
   readonly storage: Dtype;
   readonly masks: readonly ResolvedMask[];
-  /** Everything that attention itself is told. */
+  /** The options of attention. */
   readonly options: ScoreOptions;
-  /** What is only about how it runs. */
+  /** Options of how attention runs, which change no result. */
   readonly run: Pick<MultiHeadProblem, "maxDispatchFlops" | "variant">;
 }
 
@@ -135,7 +138,7 @@ export interface ResolvedMultiHead {
  * Checks the tensors of a problem and fills in their defaults; the options of attention are checked
  * by attention.
  *
- * @param extraKeys Keys beside those of the problem.
+ * @param extraKeys How many keys the layer adds to those of the problem.
  */
 export function resolveMultiHead(
   label: string,

@@ -1,4 +1,4 @@
-// The sizes of a multi-head layer, from its weights.
+// The sizes of a multi-head layer, which its weights give.
 
 import { check, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
@@ -17,7 +17,7 @@ export interface MultiHeadSizes {
   readonly outputWidth: number;
 }
 
-/** The tensors of a layer, by the names that errors give them. */
+/** The tensors of a layer, with their names in errors. */
 export function weightTensors(weights: MultiHeadWeights): [name: string, tensor: Tensor][] {
   const layers = (["query", "key", "value", "output"] as const).flatMap((name) => {
     const layer = weights[name];
@@ -32,7 +32,10 @@ export function weightTensors(weights: MultiHeadWeights): [name: string, tensor:
   return [...layers, ...extra];
 }
 
-/** The sizes that weights have. Throws FoveaError that names what does not go together. */
+/**
+ * Gives the sizes of a layer with these weights. Throws FoveaError that names shapes that don't go
+ * together.
+ */
 export function resolveSizes(
   label: string,
   weights: MultiHeadWeights,

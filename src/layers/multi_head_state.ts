@@ -1,5 +1,5 @@
-// State dicts of PyTorch: attention under whatever prefix, by the names of nn.MultiheadAttention
-// and of Hugging Face.
+// The weights of attention in state dicts of PyTorch, under any prefix, by the names of
+// nn.MultiheadAttention and of Hugging Face.
 
 import { check, FoveaError, show } from "../errors.ts";
 import type { Tensor } from "../gpu/tensor.ts";
@@ -14,11 +14,11 @@ import {
 } from "./multi_head_weights.ts";
 import { Entries, type StateDict } from "./state_dict.ts";
 
-/** The state of PyTorch's nn.MultiheadAttention, by its names there. E = embed_dim. */
+/** The state of PyTorch's nn.MultiheadAttention, by PyTorch's names. E = embed_dim. */
 export interface PyTorchMultiHead {
   /** `[3 E, E]`: q, k and v, one after the other. */
   readonly in_proj_weight?: WeightSource;
-  /** [E, E], with `k_proj_weight` and `v_proj_weight` where kdim or vdim are not E. */
+  /** [E, E], with `k_proj_weight` and `v_proj_weight` if kdim or vdim are not E. */
   readonly q_proj_weight?: WeightSource;
   /** [E, kdim] */
   readonly k_proj_weight?: WeightSource;
@@ -39,18 +39,18 @@ export interface PyTorchMultiHead {
 /** Options of `multiHeadWeights.fromPyTorch`. */
 export interface PyTorchOptions {
   /**
-   * What stands before the layer's own names, with or without the last dot:
+   * The prefix of the layer's own names, with or without the last dot:
    * `"encoder.layers.0.self_attn"`. Default "".
    */
   readonly prefix?: string;
 }
 
-/** Four linear layers [out, in], by the names of what uses them. */
+/** Four linear layers [out, in], by the names in models. */
 interface Separate {
   readonly query: string;
   readonly key: string;
   readonly value: string;
-  /** The first of them that is there. */
+  /** Names of the output projection, of which the first one that exists is taken. */
   readonly outputs: readonly string[];
 }
 
@@ -75,10 +75,10 @@ const SEPARATE: readonly Separate[] = [
 /** q, k and v in one linear layer, one after the other. */
 interface Packed {
   readonly packed: string;
-  /** q's own layer in cross-attention, where `packed` has k and v only. */
+  /** The separate layer of q in cross-attention, in which `packed` has k and v only. */
   readonly query?: string;
   readonly output: string;
-  /** Weights are stored [in, out]. */
+  /** Whether weights are stored [in, out]. */
   readonly columns: boolean;
 }
 
@@ -89,17 +89,18 @@ const PACKED: readonly Packed[] = [
 ];
 
 /**
- * From a state dict of PyTorch: nn.MultiheadAttention, or linear layers as Hugging Face names them:
- * q_proj, k_proj, v_proj and o_proj, out_proj or dense (Llama, Qwen, BART, OPT, Whisper, CLIP, Phi,
- * with fewer key heads and with or without each bias), self.query and output.dense (BERT),
- * attention.query and output.dense (ViT), q, k, v and o (T5, which needs `scale: 1`), q_lin
- * (DistilBERT), to_q (diffusers), c_attn and c_proj stored [in, out] (GPT-2), qkv_proj and o_proj
- * (Phi-3). Norms, rotations and position biases beside them are no weights of this layer.
+ * Makes weights from a state dict of PyTorch: of nn.MultiheadAttention, or of linear layers with
+ * the names of Hugging Face: q_proj, k_proj, v_proj and o_proj, out_proj or dense (Llama, Qwen,
+ * BART, OPT, Whisper, CLIP, Phi, with fewer key heads and with or without each bias), self.query
+ * and output.dense (BERT), attention.query and output.dense (ViT), q, k, v and o (T5, which needs
+ * `scale: 1`), q_lin (DistilBERT), to_q (diffusers), c_attn and c_proj stored [in, out] (GPT-2),
+ * qkv_proj and o_proj (Phi-3). Norms, rotations and position biases beside them aren't weights of
+ * this layer.
  *
- * Packed projections stay packed, and are three views. Arrays without a shape are those of a square
- * output projection, or of as many rows as their bias.
+ * Packed projections stay packed, as three views. Arrays without a shape are taken for a square
+ * output projection, or for a weight with as many rows as its bias has elements.
  *
- * @throws FoveaError, with the names that there are, if none of these is under the prefix, or if
+ * @throws FoveaError if none of these is under the prefix, with the names that there are, or if
  *   shapes don't fit; then nothing is left allocated.
  *
  * @example
@@ -173,7 +174,7 @@ function sideOf(name: string, source: WeightSource): number | undefined {
 
 const rowsOf = (part: Tensor, start: number, count: number) => part.slice(0, start, start + count);
 
-/** Rows of a linear layer as a linear layer. */
+/** Takes rows of a linear layer as a linear layer. */
 function partOf({ weight, bias }: LinearWeights, start: number, count: number): LinearWeights {
   return linear(rowsOf(weight, start, count), bias && rowsOf(bias, start, count));
 }
@@ -212,8 +213,8 @@ function fromTorch(loader: Loader, entries: Entries): MultiHeadWeights {
 }
 
 /**
- * A linear layer whose weight is stored [out, in], or [in, out]. One without a shape has a bias, or
- * this width.
+ * A linear layer whose weight is stored [out, in], or [in, out]. A weight without a shape has as
+ * many outputs as its bias, or `width` of them.
  */
 function linearOf(
   loader: Loader,
@@ -233,7 +234,7 @@ function linearOf(
   return linear(columns ? weight.permute(1, 0) : weight, bias);
 }
 
-/** The projection behind the heads; one that is an array without shape and bias is square. */
+/** The output projection; an array without shape and bias is taken for a square one. */
 function outputOf(loader: Loader, entries: Entries, name: string, columns = false): LinearWeights {
   const source = entries.needed(`${name}.weight`);
   return linearOf(

@@ -1,4 +1,4 @@
-// The weights of multi-head attention, how they come from numbers or tensors, and new ones.
+// The weights of multi-head attention: made from numbers or tensors, or new.
 
 import { check, reading, show } from "../errors.ts";
 import { isRecord, numbersOf, type OptionNames } from "../given.ts";
@@ -13,7 +13,8 @@ import type { Dtype } from "../types.ts";
 /** A linear layer: y = x W^T + b. */
 export interface LinearWeights {
   /**
-   * [out, in], of any strides: one that is stored [in, out] is a `permute(1, 0)`. f32, f16 or bf16.
+   * [out, in], of any strides: a weight that is stored [in, out] is given as `permute(1, 0)`. f32,
+   * f16 or bf16.
    */
   readonly weight: Tensor;
   /** [out]. Default: nothing is added. */
@@ -31,19 +32,21 @@ export interface MultiHeadWeights {
   readonly key: LinearWeights;
   /** [Hkv * Dv, value width] */
   readonly value: LinearWeights;
-  /** [output width, H * Dv]. Default: the output is that of the heads, side by side. */
+  /**
+   * [output width, H * Dv]. Default: no projection; the output is that of the heads, side by side.
+   */
   readonly output?: LinearWeights;
   /**
    * `[Hkv * D]`: a learned key, projected already, that every query sees (PyTorch's add_bias_kv).
    * With `biasV`.
    */
   readonly biasK?: Tensor;
-  /** `[Hkv * Dv]`: its value. */
+  /** `[Hkv * Dv]`: the value of the learned key. */
   readonly biasV?: Tensor;
 }
 
 /**
- * Numbers of a weight: a tensor on the GPU, which is looked at by strides; or an array, which is
+ * The numbers of a weight: a tensor on the GPU, which is viewed by strides; or an array, which is
  * uploaded.
  */
 export type WeightSource =
@@ -51,9 +54,7 @@ export type WeightSource =
   | Float32Array
   | { readonly data: TensorData; readonly shape: readonly number[]; readonly dtype?: Dtype };
 
-/**
- * Tensors of one set of weights: those that were made for it are freed if another one is refused.
- */
+/** Makes the tensors of one set of weights. If one of them is refused, the others are freed. */
 export class Loader {
   readonly #device: GPUDevice;
   readonly #made: Tensor[] = [];
@@ -63,9 +64,9 @@ export class Loader {
   }
 
   /**
-   * A tensor of this shape. Sizes may be left to be found; one of an array without a shape.
+   * Gives a tensor of this shape. Undefined sizes are found out: one at most without a shape.
    *
-   * @param given A {@link WeightSource}, if the caller's own checks are to be believed
+   * @param given Should be a {@link WeightSource}, and is checked here
    */
   load(name: string, given: unknown, shape: readonly (number | undefined)[]): Tensor {
     const source = readSource(name, given);
@@ -98,7 +99,7 @@ export class Loader {
     return made;
   }
 
-  /** Like `load`, for what need not be there. */
+  /** Like `load`, for a weight that may be absent. */
   maybe(name: string, given: unknown, shape: readonly (number | undefined)[]): Tensor | undefined {
     return given === undefined || given === null ? undefined : this.load(name, given, shape);
   }
@@ -108,14 +109,14 @@ export class Loader {
   }
 }
 
-/** Numbers and their dtype; without a shape, if it is left to others to say. */
+/** Numbers and their dtype. Without a shape, `load` finds it out. */
 interface ArraySource {
   readonly data: TensorData;
   readonly shape?: readonly number[];
   readonly dtype: Dtype;
 }
 
-/** What a caller gave, read once. */
+/** Reads once what a caller gave. */
 function readSource(name: string, given: unknown): Tensor | ArraySource {
   if (given instanceof Tensor) return given;
   if (given instanceof Float32Array) return { data: given, dtype: "f32" };
@@ -145,7 +146,7 @@ function readSource(name: string, given: unknown): Tensor | ArraySource {
   return { data: data as TensorData, shape: [...shape], dtype: dtype as Dtype };
 }
 
-/** The last axes of a shape, where those before them are of size 1: bias_k is [1, 1, E]. */
+/** The last axes of a shape, if those before them have size 1: bias_k is [1, 1, E]. */
 function squeezed(shape: readonly number[], axes: number): readonly number[] {
   const extra = shape.slice(0, Math.max(0, shape.length - axes));
   return extra.every((size) => size === 1) ? shape.slice(extra.length) : shape;
@@ -170,7 +171,7 @@ export function partsOf<Name extends string>(what: string, given: unknown, names
   });
 }
 
-/** Weights from a loader, or none of its tensors. */
+/** Gives weights that a loader makes. If that fails, none of its tensors is left. */
 export function loaded(
   device: GPUDevice,
   work: (loader: Loader) => MultiHeadWeights,
@@ -194,7 +195,7 @@ export const linear = (weight: Tensor, bias: Tensor | undefined): LinearWeights 
  * theirs.
  */
 export interface NewMultiHead {
-  /** Width of the queries; also of keys, values and output where those are not said. */
+  /** Width of the queries; also of keys, values and output if those are not given. */
   readonly embedDim: number;
   /** Query heads H. */
   readonly heads: number;
@@ -204,13 +205,13 @@ export interface NewMultiHead {
   readonly keyDim?: number;
   /** Dv, of each head. Default `keyDim`. */
   readonly valueDim?: number;
-  /** Widths of keys and values that come in. Default embedDim, and that of the keys. */
+  /** Width of the keys that come in. Default embedDim. */
   readonly keyWidth?: number;
-  /** Width of the values that come in. Default that of the keys. */
+  /** Width of the values that come in. Default: that of the keys. */
   readonly valueWidth?: number;
-  /** Width of the output, or `"heads"` for no projection behind the heads. Default embedDim. */
+  /** Width of the output, or `"heads"` for no output projection. Default embedDim. */
   readonly outputWidth?: number | "heads";
-  /** Whether the projections have biases, zeros at first. Default true. */
+  /** Whether the projections have biases, which are zeros at first. Default true. */
   readonly bias?: boolean;
   /** A whole number; the same one gives the same weights. Default 0. */
   readonly seed?: number;

@@ -75,11 +75,12 @@ export async function planMultiplicativeAttention(
 /**
  * Multiplicative attention on the GPU; see {@link planMultiplicativeAttention} for the formula.
  *
- * @param q [B, H, M, Dq], f32, f16 or bf16, as also all others, each its own
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @param q [B, H, M, Dq], f32, f16 or bf16, as are all others, each with its own dtype
  * @param k [B, Hkv, N, Dk]
  * @param v [B, Hkv, N, Dv]
  * @param weight [Dq, Dk], or [H, Dq, Dk]
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output } = await multiplicativeAttention(q, k, v, weight, { causal: true });
@@ -138,7 +139,7 @@ async function prepareMultiplicative(device: GPUDevice, problem: Taken<Multiplic
       made.push(projection.plan);
       return projection;
     });
-    await settle(begun); // all of them, so that all are freed if one fails
+    await settle(begun); // waits for all plans, so that all are freed if one fails
     const projections = await Promise.all(begun);
     const { weight: _, ...rest } = problem;
     const attention = await preparePlan(device, {

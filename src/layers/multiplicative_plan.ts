@@ -7,8 +7,8 @@ import { checkTensors } from "../plan/run.ts";
 import { checkTarget, type EncodeTarget, recordInto } from "../plan/target.ts";
 
 /**
- * Memory for one run: that of attention, and the weights. Tensors that the plan was made with are
- * the default.
+ * Memory for one run: the tensors of attention, and the weights. Tensors that the plan was made
+ * with are the default.
  */
 export interface MultiplicativeBindings extends AttentionBindings {
   readonly weight?: Tensor;
@@ -17,7 +17,7 @@ export interface MultiplicativeBindings extends AttentionBindings {
 interface Parts {
   readonly label: string;
   readonly attention: AttentionPlan;
-  /** One of all heads together, or one of each. */
+  /** One projection for all heads together, or one for each head. */
   readonly projections: readonly ProjectionPlan[];
   /** [B, H, M, Dk] in the layout of the problem, f32. */
   readonly projected: Tensor;
@@ -27,19 +27,19 @@ interface Parts {
   readonly given: { readonly q: Tensor | undefined; readonly weight: Tensor | undefined };
 }
 
-/** What a projection reads and writes. */
+/** The tensors that a projection reads and writes. */
 type Views = Readonly<Record<"x" | "weight" | "output", Tensor>>;
 
 /**
- * A compiled multiplicative attention. Make one with {@link planMultiplicativeAttention}. It is not
- * a `Plan` but owns several, and keeps the views of the tensors of the last run that they bind.
+ * Compiled multiplicative attention. Make one with {@link planMultiplicativeAttention}. It is not a
+ * `Plan` but owns several, and keeps the views that they bound in the last run.
  */
 export class MultiplicativePlan {
   /** Kernels of the projection and of attention: `matmul 64x64, forward 64x32`. */
   readonly kernel: string;
   /**
-   * Bytes of scratch memory that the plan owns for its runs: the projected queries, and what
-   * attention needs.
+   * Bytes of scratch memory that the plan owns for its runs: the projected queries, and that of
+   * attention.
    */
   readonly workspaceBytes: number;
   readonly #parts: Parts;
@@ -90,7 +90,10 @@ export class MultiplicativePlan {
     this.destroy();
   }
 
-  /** The views that the projections read and write: of all heads together, or of each. */
+  /**
+   * The views that the projections read and write: one for all heads together, or one for each
+   * head.
+   */
   #viewsOf(q: Tensor, weight: Tensor): readonly Views[] {
     if (this.#views?.q === q && this.#views.weight === weight) return this.#views.views;
     const { projected, headAxis, perHead, projections } = this.#parts;

@@ -1,26 +1,26 @@
-// Where the parts of a layer find their tensors: memory of the plan, or what the caller binds,
-// looked at in some way.
+// Places at which the parts of a layer find their tensors: memory of the plan, or tensors that the
+// caller binds, or views of them.
 
 import type { Tensor } from "../gpu/tensor.ts";
 import type { ResolvedSpec } from "../plan/specs.ts";
 import { splitHeads } from "./heads.ts";
 
-/** The tensors of a run, by the names that the caller gives them. */
+/** The tensors of a run, by the caller's names. */
 export type Given = ReadonlyMap<string, Tensor>;
 
-/** A tensor of the plan's own, or what the caller binds under a name, looked at in some way. */
+/** A tensor that the plan owns, or one that the caller binds under a name, or a view of it. */
 export interface Place {
   readonly spec: ResolvedSpec;
   of(given: Given): Tensor;
 }
 
-/** What the caller binds under a name. */
+/** The place of a tensor that the caller binds under a name. */
 export const bound = (name: string, spec: ResolvedSpec): Place => ({
   spec,
   of: (given) => given.get(name) as Tensor,
 });
 
-/** A place looked at in another way. Views are kept, so that bind groups are found again. */
+/** A view of a place. Views are kept, so that bind groups are found again. */
 export function viewed(place: Place, view: (tensor: Tensor) => Tensor, spec: ResolvedSpec): Place {
   const views = new WeakMap<Tensor, Tensor>();
   const of = (given: Given) => {
@@ -35,7 +35,7 @@ export function viewed(place: Place, view: (tensor: Tensor) => Tensor, spec: Res
   return { spec, of };
 }
 
-/** [B, rows, H * D] as [B, H, rows, D]. */
+/** Views [B, rows, H * D] as [B, H, rows, D]. */
 export function splitPlace(place: Place, heads: number): Place {
   const { shape, strides } = place.spec;
   const [batch, rows, width] = shape;
@@ -45,7 +45,7 @@ export function splitPlace(place: Place, heads: number): Place {
   return viewed(place, (whole) => splitHeads(whole, heads), spec);
 }
 
-/** Some columns of a place: of its last axis. */
+/** Views some columns, along the last axis, of a place. */
 export function columnsPlace(place: Place, from: number, count: number): Place {
   const { shape, strides, offset } = place.spec;
   const axis = shape.length - 1;

@@ -1,5 +1,4 @@
-// The entries of a state dict: a model's weights by their names, of which an operation takes those
-// under a prefix.
+// State dicts: a model's weights by their names. An operation takes the entries under a prefix.
 
 import { check, reading, show } from "../errors.ts";
 import type { WeightSource } from "./multi_head_weights.ts";
@@ -10,10 +9,10 @@ import type { WeightSource } from "./multi_head_weights.ts";
  */
 export type StateDict = Readonly<Record<string, WeightSource>> | ReadonlyMap<string, WeightSource>;
 
-/** Names that a message has room for. */
+/** The most names in a message. */
 const LISTED = 12;
 
-/** The entries under a prefix, by what follows it. */
+/** The entries under a prefix, by the names that follow it. */
 export class Entries {
   readonly prefix: string;
   /** Names of the whole state. */
@@ -39,7 +38,7 @@ export class Entries {
     this.names = new Set(under.map((key) => key.slice(this.prefix.length)));
   }
 
-  /** Undefined for a name that is not there, and for one that has null. */
+  /** Gives a weight; undefined if there is none of this name, or null. */
   get(name: string): WeightSource | undefined {
     if (!this.names.has(name)) return undefined;
     const key = this.prefix + name;
@@ -56,7 +55,7 @@ export class Entries {
     return this.get(name) !== undefined;
   }
 
-  /** A weight that must be there. */
+  /** Gives a weight that must be there. Throws FoveaError if it isn't. */
   needed(name: string): WeightSource {
     const source = this.get(name);
     check(
@@ -69,8 +68,8 @@ export class Entries {
   }
 
   /**
-   * Weight and bias are all that a linear layer may have: adapters and quantised weights would be
-   * left out silently.
+   * Throws FoveaError if a linear layer has more than weight and bias, because adapters and
+   * quantised weights would be left out silently.
    */
   checkLinear(name: string): void {
     for (const other of this.names) {
@@ -83,7 +82,7 @@ export class Entries {
     }
   }
 
-  /** What there is, for messages. */
+  /** The names that there are, for messages. */
   listed(): string {
     const names =
       this.names.size > 0 ? [...this.names].map((name) => this.prefix + name) : this.all;

@@ -5,7 +5,7 @@ import { AXES, type ResolvedSpec, reorder } from "../plan/specs.ts";
 import type { Layout } from "../types.ts";
 import type { LinearAttentionProblem, UpdateRule } from "./options.ts";
 
-/** Decay and beta: there if the rule has them, and only then. */
+/** Checks decay and beta, which must be given if the rule has them, and only then. */
 export function resolveGates(
   label: string,
   layout: Layout,

@@ -21,26 +21,26 @@ import { linearSteps, segmentsOf } from "./steps.ts";
 
 /**
  * Compiles linear attention for a problem: keys and values are summed up in a state of D x Dv
- * numbers a head, which queries read, so that time is linear in the number of tokens and memory
- * does not depend on it.
+ * numbers a head, which queries read. So time is linear in the number of tokens, and memory does
+ * not depend on it.
  *
  * ```
  * S = sum_j phi(k_j) v_j^T,   z = sum_j phi(k_j),   phi(x) = elu(x) + 1
- * O_i = S^T phi(q_i) / (phi(q_i).z)          over all keys, or over j <= i where causal
+ * O_i = S^T phi(q_i) / (phi(q_i).z)          over all keys, or over j <= i if causal
  * ```
  *
- * Source: Transformers are RNNs (arXiv 2006.16236). Update rules with decay and delta, and their
- * defaults, are those of ONNX LinearAttention-27: `updateRule`. Causal sums run in chunks, all of
- * them at once (arXiv 2312.06635, section 4.2); few tokens, delta rules, and decays of their own
- * for each row of the state run token by token.
+ * Source: Transformers are RNNs (arXiv 2006.16236). The option `updateRule` has rules with decay
+ * and delta; they and their defaults are those of ONNX LinearAttention-27. Causal sums run in
+ * chunks, all of them at once (arXiv 2312.06635, section 4.2); few tokens, delta rules, and decays
+ * that differ between the rows of a state run token by token.
  *
- * States, sums and products are f32, and so is phi: of numbers below about -87 it is 0. A query
- * that no key has any weight for gets output 0. NaN in q, k, v or a decay is NaN in the outputs
- * that it counts for. A key past its entry's length or hidden by `keyMask` leaves the state as it
+ * States, sums and products are f32, and so is phi, which is 0 for numbers below about -87. A query
+ * for which no key has any weight gets output 0. NaN in q, k, v or a decay is NaN in the outputs
+ * that depend on it. A key past its entry's length or hidden by `keyMask` leaves the state as it
  * is, decay included, whatever it holds. The same inputs on the same device give the same bits.
  *
  * For decoding, plan for one token with a `state` in place, and encode it for each token; for
- * streaming, plan for a segment of tokens likewise. A new state is all zeros.
+ * streaming, do the same with a segment of tokens. A new state is all zeros.
  *
  * Rejects with FoveaError: `"argument"` and `"limit"` before the GPU sees anything; `"shader"`,
  * `"device-lost"`, `"out-of-memory"`.
@@ -114,7 +114,7 @@ function kernel(resolved: ResolvedLinear, caller: Caller, operands: Operands): S
   return stages;
 }
 
-/** Options of {@link linearAttention}: those of a problem, with tensors where memory is meant. */
+/** Options of {@link linearAttention}: those of a problem, with tensors in place of specs. */
 export interface LinearAttentionOptions extends LinearAttentionSettings, RunOptions {
   /** As in {@link LinearAttentionProblem}, in memory. */
   readonly decay?: Tensor;
@@ -124,7 +124,7 @@ export interface LinearAttentionOptions extends LinearAttentionSettings, RunOpti
   readonly keyMask?: Tensor;
   /** Where the output goes. Default: a new tensor, which is the caller's to destroy. */
   readonly output?: Tensor;
-  /** The state before and after, in place, and z likewise. */
+  /** The state before and after, in place, as in {@link LinearAttentionProblem}. */
   readonly state?: Tensor;
   /** z before and after, in place, as in {@link LinearAttentionProblem}. */
   readonly normalizer?: Tensor;
@@ -132,18 +132,21 @@ export interface LinearAttentionOptions extends LinearAttentionSettings, RunOpti
   readonly pastState?: Tensor;
   /** The normaliser of what came before, as in {@link LinearAttentionProblem}. */
   readonly pastNormalizer?: Tensor;
-  /** `true` for a new tensor with the state after, or where it goes. Default: none. */
+  /** `true` for a new tensor with the state after, or the tensor that it goes to. Default: none. */
   readonly presentState?: boolean | Tensor;
-  /** Likewise. Comes with `presentState: true` where the attention is normalised. */
+  /**
+   * `true` for a new tensor with z after, or the tensor that it goes to. Default: true with
+   * `presentState: true` if the attention is normalised, else none.
+   */
   readonly presentNormalizer?: boolean | Tensor;
 }
 
 export interface LinearAttentionResult {
   /** [B, max(H, Hkv), M, Dv], in the layout of the call. */
   readonly output: FloatTensor;
-  /** [B, Hkv, D, Dv] f32, where it was asked for. */
+  /** [B, Hkv, D, Dv] f32, if it was asked for. */
   readonly presentState?: Tensor<"f32">;
-  /** [B, Hkv, D] f32, where the state was asked for and the attention is normalised. */
+  /** [B, Hkv, D] f32, if the state was asked for and the attention is normalised. */
   readonly presentNormalizer?: Tensor<"f32">;
 }
 
@@ -157,11 +160,12 @@ const LINEAR_OPTIONS = optionsBeside(LINEAR_PROBLEM, "q", "k", "v");
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself. For
  * decoding make a plan and encode it: that waits for nothing and allocates nothing.
  *
- * @param q [B, H, M, D], f32, f16 or bf16, as also k and v, each its own; the output has the dtype
- *   of q by default
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @param q [B, H, M, D], f32, f16 or bf16, as are k and v, each with its own dtype; the output has
+ * the dtype of q by default
  * @param k [B, Hk, N, D]
  * @param v [B, Hkv, N, Dv]
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output, presentState, presentNormalizer } = await linearAttention(q, k, v, {

@@ -22,8 +22,8 @@ const WRITTEN: readonly string[] = [
 ];
 
 /**
- * Adds the tensors that a caller binds, and the plan's own: lengths given as numbers, states that
- * nobody keeps, states of chunks.
+ * Adds the tensors that a caller binds, and those that the plan owns: lengths given as numbers,
+ * states that the caller doesn't keep, states of chunks.
  */
 export function linearTensors(
   { add, own }: PlanTensors,
@@ -45,7 +45,8 @@ export function linearTensors(
     checkBindingLimit(label, name, device, resolveSpec(label, { shape, ...(dtype && { dtype }) }));
     own(name, shape, options, dtype === undefined);
   };
-  // Last, when nothing of the caller's is wrong: there is nobody yet to free them.
+  // Allocation comes last, after the caller's tensors were checked, because nothing would free the
+  // memory yet.
   if (Array.isArray(kvLengths)) allocate("kvLengths", [batch], { dtype: "i32", data: kvLengths });
   if (places.state === "own state") allocate(places.state, stateShape);
   if (normalized && places.normalizer === "own normalizer")
@@ -54,7 +55,7 @@ export function linearTensors(
   if (chunked) allocate("workspace", [batch, states, slots, 4 * stateVec4s(headDim, vDim)]);
 }
 
-/** Throws FoveaError unless these are lengths: a tensor of the caller's, or numbers. */
+/** Throws FoveaError unless the lengths are a fitting tensor or fitting numbers. */
 function checkLengths(
   label: string,
   { batch, seqKv }: ResolvedLinear,

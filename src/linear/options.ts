@@ -1,4 +1,4 @@
-// What a caller can say of linear attention: tensors and options.
+// The problem of linear attention as a caller gives it: tensors and options.
 
 import type { OptionNames } from "../given.ts";
 import type { PerBatch } from "../plan/specs.ts";
@@ -8,7 +8,7 @@ import type { Layout, TensorSpec } from "../types.ts";
 export type UpdateRule = "linear" | "gated" | "delta" | "gated_delta";
 export const UPDATE_RULES: readonly UpdateRule[] = ["linear", "gated", "delta", "gated_delta"];
 
-/** What linear attention computes, beside its tensors. */
+/** The options of linear attention beside its tensors. */
 export interface LinearAttentionSettings {
   /**
    * How a token changes the state S:
@@ -20,9 +20,9 @@ export interface LinearAttentionSettings {
    * "gated_delta"    S <- exp(g) S, then as "delta"
    * ```
    *
-   * With a rule given, the attention is causal, and neither mapped nor normalised unless
-   * `featureMap` and `normalized` say so. Default: `"linear"`, mapped and normalised, causal if
-   * `causal` says so.
+   * If a rule is given, the attention is causal, and it is neither mapped nor normalised unless
+   * `featureMap` and `normalized` say so. Default: `"linear"`, mapped and normalised, and causal
+   * only if `causal` says so.
    */
   readonly updateRule?: UpdateRule;
   /**
@@ -36,11 +36,11 @@ export interface LinearAttentionSettings {
    */
   readonly featureMap?: "elu" | "none";
   /**
-   * Divides by phi(q).z, z the sum of phi(k). Not with delta rules. Default true without
-   * `updateRule`.
+   * Whether the output is divided by phi(q).z, z being the sum of phi(k). Not with delta rules.
+   * Default true without `updateRule`.
    */
   readonly normalized?: boolean;
-  /** Factor of the output where it is not normalised. Default 1 / sqrt(D). */
+  /** Factor of the output if it is not normalised. Default 1 / sqrt(D). */
   readonly scale?: number;
   /**
    * Keys of each batch entry, counted from the first; the rest is never read. Default N for all.
@@ -49,14 +49,15 @@ export interface LinearAttentionSettings {
   /** Axis order of q, k, v, decay, beta and output. Default `"bhmd"`. */
   readonly layout?: Layout;
   /**
-   * Which kernels run a causal problem: `"chunked"`, all chunks of 32 or 64 tokens at once, for
-   * rules without delta and decays of a head; `"recurrent"`, token by token, for all. Default:
-   * chunked from 64 tokens on where it can be, on software adapters with head dims beyond 64 only.
+   * Which kernels run a causal problem: `"chunked"` runs all chunks of 32 or 64 tokens at once, for
+   * rules without delta and decays of a head; `"recurrent"` runs token by token, for all rules.
+   * Default: chunked from 64 tokens on if the rule allows it; on software adapters only with head
+   * dims beyond 64.
    */
   readonly variant?: "chunked" | "recurrent";
   /**
-   * Multiply-adds x 2 that one dispatch does at most, about, so that a GPU stays responsive.
-   * Default 2^36.
+   * About the most floating-point operations of one dispatch, so that a GPU stays responsive; a
+   * multiply-add counts as two. Default 2^36.
    */
   readonly maxDispatchFlops?: number;
   /** Name of GPU objects in errors and captures. Default `"linearAttention"`. */
@@ -65,12 +66,12 @@ export interface LinearAttentionSettings {
 
 /** The tensors of a problem: tensors, or what they will look like. */
 export interface LinearAttentionProblem extends LinearAttentionSettings {
-  /** [B, H, M, D] f32, f16 or bf16, as k, v, decay and beta, each its own. */
+  /** [B, H, M, D] f32, f16 or bf16, as are k, v, decay and beta, each with its own dtype. */
   readonly q: TensorSpec;
   /** [B, Hk, N, D] */
   readonly k: TensorSpec;
   /**
-   * [B, Hkv, N, Dv]. Hk divides Hkv; H is a multiple of Hkv, or divides it: the output then has Hkv
+   * [B, Hkv, N, Dv]. Hk divides Hkv; H is a multiple of Hkv, or divides it: then the output has Hkv
    * heads.
    */
   readonly v: TensorSpec;
@@ -94,8 +95,8 @@ export interface LinearAttentionProblem extends LinearAttentionSettings {
   /** The state after. Default: not kept. */
   readonly presentState?: TensorSpec;
   /**
-   * z, part of the state where the attention is normalised: [B, Hkv, D], dense f32; in place,
-   * before, after.
+   * z before and after, in place: [B, Hkv, D], dense f32. It is part of the state if the attention
+   * is normalised.
    */
   readonly normalizer?: TensorSpec;
   /** z before. Default zeros. */
@@ -131,5 +132,5 @@ export const LINEAR_PROBLEM: OptionNames<LinearAttentionProblem> = {
   presentNormalizer: "any",
 };
 
-/** Tensors of a problem beside lengths, by the caller's names. */
+/** The caller's names of a problem's tensors, without lengths. */
 export type LinearTensor = Exclude<keyof LinearAttentionProblem, keyof LinearAttentionSettings>;

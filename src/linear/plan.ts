@@ -1,4 +1,5 @@
-// The plan of linear attention: what a caller binds, and what it is bound for.
+// The plan of linear attention: the tensors that a caller binds, and the operands that they are
+// bound for.
 
 import type { Tensor } from "../gpu/tensor.ts";
 import { Plan, type PlanHooks } from "../plan/plan.ts";
@@ -13,9 +14,9 @@ export type LinearAttentionBindings = { readonly [Name in LinearTensor | "kvLeng
 
 /**
  * Compiled linear attention. Make one with {@link planLinearAttention}; encode it as often as you
- * like. Its kernel is `"linear chunked"`, all tokens at once, or `"linear recurrent"`, one after
- * the other; its scratch memory includes states that the caller does not keep. A state in place is
- * one tensor, read and written.
+ * like. Its kernel is `"linear chunked"`, which runs all tokens at once, or `"linear recurrent"`,
+ * which runs one after the other; its scratch memory includes states that the caller does not keep.
+ * A state in place is one tensor, read and written.
  *
  * @example
  * const decode = await planLinearAttention(device, {

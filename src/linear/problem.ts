@@ -1,4 +1,4 @@
-// What linear attention is asked for: tensors and options, checked before the GPU sees any of them.
+// The problem of linear attention: tensors and options, checked before the GPU sees any of them.
 
 import { check } from "../errors.ts";
 import { isSoftware } from "../gpu/device.ts";
@@ -29,10 +29,10 @@ import { resolveStates } from "./states.ts";
 /** A checked problem. q, k, v, decay, beta and output are in BHMD order. */
 export interface ResolvedLinear {
   readonly layout: Layout;
-  /** In the caller's axis order, as they will be bound. */
+  /** The tensors in the caller's axis order, as they will be bound. */
   readonly specs: ReadonlyMap<LinearTensor, ResolvedSpec>;
   readonly batch: number;
-  /** Heads of q, k, beta, of v and the state, and of the output. */
+  /** Heads of q; below those of k, of beta, of v and the state, and of the output. */
   readonly qHeads: number;
   readonly kHeads: number;
   readonly betaHeads: number;
@@ -60,9 +60,9 @@ export interface ResolvedLinear {
 /** Causal problems of fewer tokens run token by token. */
 const FEW = 64;
 /**
- * On software adapters others do, too: a CPU's few threads have work with a state each. SwiftShader
- * takes, of the time for chunks, a quarter at D = 16, three quarters at 64, the same at 128 and
- * half as much again at 256.
+ * On software adapters, problems with head dims up to this run token by token, too: one state for
+ * each of a CPU's few threads is work enough. SwiftShader then takes a quarter of the time for
+ * chunks at D = 16, three quarters at 64, the same at 128 and half as much again at 256.
  */
 const WIDEST_SERIAL = 64;
 const LARGEST_SERIAL_GROUP = 16;

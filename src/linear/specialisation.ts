@@ -1,4 +1,4 @@
-// What is compiled of a problem of linear attention.
+// The specialisation of the kernels for a problem of linear attention.
 
 import { isSoftware } from "../gpu/device.ts";
 import { type LinearSpecialisation, recurrentTile } from "../kernels/linear.ts";
@@ -8,7 +8,10 @@ import { bindingBase } from "../plan/specs.ts";
 import type { LinearTensor } from "./options.ts";
 import type { ResolvedLinear } from "./problem.ts";
 
-/** Throws FoveaError("limit") for a state that no kernel has room for. */
+/**
+ * The specialisation of a problem. Throws FoveaError("limit") for a state that no kernel has room
+ * for.
+ */
 export function specialisation(
   resolved: ResolvedLinear,
   { label, device }: Caller,
@@ -21,7 +24,7 @@ export function specialisation(
   };
   const group = resolved.chunked ? 1 : heads / states;
   const sizes = { headDim, vDim, decayDim, group };
-  // Of a chunked problem nothing runs token by token; its sizes may be too large for that.
+  // A chunked problem doesn't need the recurrent kernel, whose limits its sizes may exceed.
   const tileSizes = resolved.chunked ? { headDim: 1, vDim: 1, decayDim: 0, group } : sizes;
   return {
     ...sizes,

@@ -1,12 +1,12 @@
-// The state of linear attention and its normaliser: what of them a caller keeps, and where the
-// kernels find them.
+// The state of linear attention and its normaliser: which of them a caller keeps, and in which
+// operands the kernels find them.
 
 import { check } from "../errors.ts";
 import { denseStrides } from "../gpu/tensor.ts";
 import { checkedSpec, expectShape, type ResolvedSpec } from "../plan/specs.ts";
 import type { LinearAttentionProblem, LinearTensor } from "./options.ts";
 
-/** The state and the normaliser, in place or before and after. */
+/** Checks the state and the normaliser, which are given in place, or before and after. */
 export function resolveStates(
   label: string,
   problem: LinearAttentionProblem,
@@ -69,7 +69,7 @@ export interface StatePlaces {
   readonly normalizer: string;
 }
 
-/** Those of the caller that are written, or the plan's own where nobody keeps them. */
+/** The operands that are written: the caller's, or the plan's own if the caller keeps none. */
 export function statePlaces(specs: ReadonlyMap<LinearTensor, ResolvedSpec>): StatePlaces {
   const place = (inPlace: LinearTensor, after: LinearTensor) =>
     [inPlace, after].find((name) => specs.has(name)) ?? `own ${inPlace}`;

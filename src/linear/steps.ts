@@ -1,5 +1,5 @@
 // The dispatches of linear attention. The tokens run in segments that share one workspace and hand
-// a state on, so that neither memory nor the work of a dispatch grows with their number.
+// a state on, so that neither memory nor the work of a dispatch grows with the number of tokens.
 
 import { isAligned } from "../kernels/access.ts";
 import {
@@ -18,17 +18,20 @@ import { checkDispatches } from "../plan/work.ts";
 import type { ResolvedLinear } from "./problem.ts";
 import type { StatePlaces } from "./states.ts";
 
-/** Bytes of states of chunks in memory at a time, about. */
+/** About the most bytes of states of chunks in memory at a time. */
 const WORKSPACE_BYTES = 2 ** 26;
-/** Tokens of a chunk where all queries read the sum of all chunks. */
+/** Tokens of a chunk if all queries read the sum of all chunks. */
 const UNORDERED_CHUNK = 256;
-/** Tokens that one dispatch of the recurrent kernel runs through: each waits for the one before. */
+/**
+ * The most tokens that one dispatch of the recurrent kernel runs through: each waits for the one
+ * before.
+ */
 const MOST_STEPS = 4096;
 
 /** One dispatch. */
 export interface LinearStep {
   readonly kernel: LinearKernel;
-  /** The operands that it binds, by the shader's names, where the plan says nothing else. */
+  /** The operands that it binds, by the shader's names; for other names, those of the plan hold. */
   readonly names: Readonly<Record<string, string>>;
   readonly workgroups: number;
   readonly params: UniformValues;
@@ -36,7 +39,7 @@ export interface LinearStep {
 
 /** How the tokens are cut. */
 export interface Segments {
-  /** Tokens of a chunk, chunks or tokens of a dispatch, and all of them. */
+  /** Tokens of a chunk; then the most chunks, or tokens, of a dispatch, and how many there are. */
   readonly chunk: number;
   readonly size: number;
   readonly count: number;
@@ -44,7 +47,7 @@ export interface Segments {
   readonly slots: number;
 }
 
-/** Parts of at most `most`, as equal as they get; at least one. */
+/** Divides `count` into parts of at most `most`, as equal as possible; at least one. */
 function partsOf(count: number, most: number): { first: number; count: number }[] {
   const parts = Math.max(1, Math.ceil(count / Math.max(1, Math.floor(most))));
   checkDispatches(parts);

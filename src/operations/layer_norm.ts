@@ -1,5 +1,5 @@
-// Layer normalisation and root mean square normalisation, of a sum if asked: the plan, and the
-// one-liners on top of it.
+// Layer normalisation and root mean square normalisation, of a tensor or of a sum: the plan, and
+// the one-liners on top of it.
 
 import { readOptions } from "../given.ts";
 import type { FloatTensor, Tensor } from "../gpu/tensor.ts";
@@ -32,19 +32,19 @@ export type LayerNormPlan = Plan<LayerNormBindings>;
  * ```
  *
  * Source: arXiv 1607.06450 and arXiv 1910.07467. The variance is the mean of (sum - mean)^2. Every
- * tensor is f32, f16 or bf16 and has strides of its own; the sum and its statistics are f32
- * whatever the storage, and `sum` is rounded when it is written. Lengths and strides compile
- * nothing. The same inputs on the same device give the same bits.
+ * tensor is f32, f16 or bf16 and has its own strides; the sum and its statistics are f32 whatever
+ * the storage, and `sum` is rounded when it is written. Lengths and strides compile nothing. The
+ * same inputs on the same device give the same bits.
  *
- * Results are right to f32 wherever the mean lies and whatever the magnitude of a row, from the
- * smallest normal numbers to the largest, also where only the sum is beyond f32 (`sum` then holds
- * an infinity). A row of equal numbers is exactly 0 before its bias. So is a row without deviation
- * where epsilon is 0, and zeros by the root mean square; its inverse deviation is Infinity. Numbers
+ * Results are right to f32 for every mean and every magnitude of a row, from the smallest normal
+ * numbers to the largest, even if only the sum is beyond f32 (`sum` then holds an infinity). A row
+ * of equal numbers is exactly 0 before its bias. With an epsilon of 0, a row without deviation is 0
+ * too, and so is a row of zeros by the root mean square; its inverse deviation is Infinity. Numbers
  * below 2^-126 may count as 0, which WGSL leaves to the device.
  *
- * A row with NaN is NaN, and one with an infinity too, as the formula gives; by the root mean
- * square, which is infinite there, finite elements are 0 and the infinite ones NaN. Other rows are
- * as without.
+ * A row with NaN is NaN. A row with an infinity is NaN too, as the formula gives; by the root mean
+ * square, which is infinite then, its finite elements are 0 and the infinite ones NaN. Other rows
+ * are not affected.
  *
  * Rejects with FoveaError, as {@link planAttention} does.
  *
@@ -123,7 +123,7 @@ function kernel(
   };
 }
 
-/** What the first of the statistics look like: [2, ...] without the first axis. */
+/** The spec of the first of the statistics: [2, ...] without the first axis. */
 const ofFirst = ({ shape, strides, ...rest }: ResolvedSpec): ResolvedSpec => ({
   ...rest,
   shape: shape.slice(1),
@@ -140,16 +140,22 @@ export interface LayerNormOptions
   readonly bias?: Tensor;
   /** Added to x before; broadcasts to its shape. Default: none. */
   readonly residual?: Tensor;
-  /** Likewise. */
+  /** Added to x before, like `residual`; broadcasts to the shape of x. Default: none. */
   readonly residualBias?: Tensor;
   /**
    * Where the result goes. Default: a new dense tensor of the shape and dtype of x, which is the
    * caller's to destroy.
    */
   readonly output?: Tensor;
-  /** Whether x + residual + residualBias is to be had too, or where it goes. Default false. */
+  /**
+   * Whether x + residual + residualBias is a result too, or the tensor that it goes to. Default
+   * false.
+   */
   readonly sum?: boolean | Tensor;
-  /** Whether mean and inverse deviation are to be had too, or where they go. Default false. */
+  /**
+   * Whether mean and inverse deviation are results too, or the tensor that they go to. Default
+   * false.
+   */
   readonly statistics?: boolean | Tensor;
 }
 
@@ -158,16 +164,19 @@ export interface LayerNormResult {
   /** x + residual + residualBias, if asked for. */
   readonly sum?: FloatTensor;
   /**
-   * f32 [2, ...], mean and inverse deviation of each row, if asked for; of a root mean square [1,
-   * ...].
+   * f32 [2, ...], mean and inverse deviation of each row, if asked for; [1, ...] for a root mean
+   * square, which has no mean.
    */
   readonly statistics?: Tensor<"f32">;
   /**
-   * Views of `statistics`, of the shape of x with the normalised axes 1: the mean, unless by the
-   * root mean square,
+   * The mean, a view of `statistics` with the shape of x and the normalised axes 1; a root mean
+   * square has none.
    */
   readonly mean?: Tensor<"f32">;
-  /** and 1 / sqrt(variance + epsilon), or 1 / sqrt(mean square + epsilon). */
+  /**
+   * 1 / sqrt(variance + epsilon) or 1 / sqrt(mean square + epsilon), a view of `statistics` like
+   * `mean`.
+   */
   readonly inverseDeviation?: Tensor<"f32">;
 }
 
@@ -215,8 +224,9 @@ function viewsOf(
  *
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
- * @param x f32, f16 or bf16, of any shape with one axis or more
  * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @param x f32, f16 or bf16, of any shape with one axis or more
  *
  * @example
  * const { output, sum } = await layerNorm(x, { weight, bias, residual, sum: true });
@@ -230,8 +240,9 @@ export function layerNorm(x: Tensor, options: LayerNormOptions = {}): Promise<La
  * See
  * {@link planLayerNorm} for the formula and the rules.
  *
- * @param x f32, f16 or bf16, of any shape with one axis or more
  * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @param x f32, f16 or bf16, of any shape with one axis or more
  *
  * @example
  * const { output } = await rmsNorm(x, { weight, epsilon: 1e-6 });

@@ -1,4 +1,4 @@
-// What is normalised: its tensors, checked before the GPU sees any of them.
+// The problem of a normalisation: its tensors, checked before the GPU sees any of them.
 
 import { check } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
@@ -17,7 +17,7 @@ export interface LayerNormProblem {
   readonly x: TensorSpec;
   /** Added to x before the norm; broadcasts to its shape. f32, f16 or bf16. Default: none. */
   readonly residual?: TensorSpec;
-  /** Likewise: as a rule one row. */
+  /** Added to x before the norm, like `residual`; it is mostly one row. Default: none. */
   readonly residualBias?: TensorSpec;
   /** Factor of each element of a row; broadcasts to the shape of x. f32, f16 or bf16. Default 1. */
   readonly weight?: TensorSpec;
@@ -33,19 +33,19 @@ export interface LayerNormProblem {
   readonly axis?: number;
   /** Added to the variance or to the mean square. Default 1e-5. */
   readonly epsilon?: number;
-  /** Divide by the root mean square, and leave the mean where it is. Default false. */
+  /** Divide by the root mean square, without subtracting the mean. Default false. */
   readonly rms?: boolean;
   /** f32, f16 or bf16, of the shape of x. Default: dense, the dtype of x. */
   readonly output?: TensorSpec;
   /**
-   * x + residual + residualBias is written too: the tensor, what it will look like, or true for one
-   * like x.
+   * If given, x + residual + residualBias is written too: a tensor, what it will look like, or true
+   * for one like x.
    */
   readonly sum?: TensorSpec | boolean;
   /**
-   * Mean and inverse deviation of each row are written too: f32 [2, ...], or with `rms` the inverse
-   * root mean square alone, [1, ...]; what follows is the shape of x with the normalised axes 1.
-   * The tensor, what it will look like, or true for a dense one.
+   * If given, mean and inverse deviation of each row are written too: f32 [2, ...], or with `rms`
+   * the inverse root mean square alone, [1, ...]. The dots are the shape of x with the normalised
+   * axes 1. A tensor, what it will look like, or true for a dense one.
    */
   readonly statistics?: TensorSpec | boolean;
   /** Name of the plan's GPU objects in errors and captures. Default `"layerNorm"`. */
@@ -69,13 +69,13 @@ export const LAYER_NORM_PROBLEM: OptionNames<LayerNormProblem> = {
 };
 
 /**
- * Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are
- * the default.
+ * Memory for one run of a plan: tensors that look as the plan was told. The tensors that it was
+ * made with are the default.
  */
 export interface LayerNormBindings {
   readonly x?: Tensor;
   readonly output?: Tensor;
-  /** These if the plan was made with them. */
+  /** Bound only if the plan was made with one, as are the members that follow. */
   readonly residual?: Tensor;
   readonly residualBias?: Tensor;
   readonly weight?: Tensor;
@@ -92,7 +92,7 @@ export interface ResolvedLayerNorm {
         Record<"residual" | "residualBias" | "weight" | "bias" | "sum" | "statistics", ResolvedSpec>
       >
     >;
-  /** From 0 on. */
+  /** The first normalised axis, counted from 0. */
   readonly axis: number;
   readonly epsilon: number;
   readonly rms: boolean;
@@ -164,6 +164,6 @@ function statisticsOf(
   return { statistics };
 }
 
-/** Whether a result that is not always wanted is: one-line calls say so by true or false. */
+/** Whether an optional result is wanted: one-line calls say so by true or false. */
 const isAsked = <Given>(given: Given): given is Exclude<Given, undefined | false> =>
   given !== undefined && (given as unknown) !== false;

@@ -1,5 +1,5 @@
-// What is done to every element by itself: copies, conversions, sums and activations; the plan, and
-// one-liners on top.
+// Operations on every element by itself: copies, conversions, sums and activations. The plan, and
+// one-liners on top of it.
 
 import { check, show } from "../errors.ts";
 import { type OptionNames, readOptions } from "../given.ts";
@@ -24,17 +24,17 @@ import { broadcastTo, foldRows, layRows } from "./row_axes.ts";
 export type PointwisePlan = Plan<PointwiseBindings>;
 
 /**
- * Compiles what is done to every element by itself:
+ * Compiles an operation on every element by itself:
  *
  * ```
  * output = activation(x + bias + residual) * factor
  * ```
  *
- * x, bias, residual and factor broadcast to the output by NumPy's rule. Each tensor has a dtype and
- * strides of its own, so this copies, converts between f32, f16 and bf16, transposes, and writes
+ * x, bias, residual and factor broadcast to the output by NumPy's rule. Each tensor has its own
+ * dtype and strides, so this copies, converts between f32, f16 and bf16, transposes, and writes
  * into a slice of a larger tensor; rounding is to the nearest, ties to even, and sums are f32.
- * Infinities and NaNs are copied, a NaN as some NaN. Sizes and strides compile nothing. Where
- * strides keep more than four axes apart it is refused.
+ * Infinities are copied, and a NaN becomes some NaN. Sizes and strides compile nothing. Strides
+ * that keep more than four axes apart are refused.
  *
  * Rejects with FoveaError, as {@link planAttention} does.
  *
@@ -108,7 +108,7 @@ export interface PointwiseOptions extends RunOptions {
    * destroy.
    */
   readonly output?: Tensor;
-  /** Of the new tensor. Default that of x. */
+  /** The dtype of the new tensor. Default: that of x. */
   readonly dtype?: Dtype;
   /** Name in errors and captures. */
   readonly label?: string;
@@ -146,13 +146,14 @@ async function runPointwise(
 }
 
 /**
- * Copies a tensor to other strides or another float dtype, or into a slice of a larger tensor, with
- * a bias or another tensor added if asked. See {@link planPointwise} for the rules.
+ * Copies a tensor to other strides or another float dtype, or into a slice of a larger tensor, and
+ * adds a bias or another tensor if asked. See {@link planPointwise} for the rules.
  *
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
- * @param x f32, f16 or bf16, of any shape; it broadcasts to the shape of an output that is given
  * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @param x f32, f16 or bf16, of any shape; it broadcasts to the shape of an output that is given
  *
  * @example
  * const { output: dense } = await copyTensor(x.permute(0, 2, 1, 3), { dtype: "f16" });
@@ -168,9 +169,10 @@ export async function copyTensor(
 /**
  * x + bias, or x + bias + residual. See {@link planPointwise} for the rules.
  *
- * @param x [..., W] f32, f16 or bf16
- * @param bias [W], or what else broadcasts to the shape of x
  * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @param x [..., W] f32, f16 or bf16
+ * @param bias [W], or another shape that broadcasts to that of x
  *
  * @example
  * const { output } = await addBias(x, bias, { residual });
@@ -187,7 +189,7 @@ export async function addBias(
 
 /** Options of {@link gelu}. */
 export interface GeluOptions extends PointwiseOptions {
-  /** `"tanh"`: the form with tanh in place of erf. Default `"none"`. */
+  /** `"tanh"` computes the form with tanh in place of erf. Default `"none"`. */
   readonly approximate?: "none" | "tanh";
   /**
    * Added to x before, as FastGelu has it; broadcasts to the shape of the output. Default: none.
@@ -203,12 +205,13 @@ export interface GeluOptions extends PointwiseOptions {
  *           0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))
  * ```
  *
- * Source: arXiv 1606.08415. Both are right to f32 where the result is small, too. NaN stays NaN,
+ * Source: arXiv 1606.08415. Both are right to f32 even if the result is small. NaN stays NaN,
  * Infinity stays Infinity, and -Infinity gives NaN, which the formulas have there. See
  * {@link planPointwise} for the rules.
  *
- * @param x f32, f16 or bf16, of any shape
  * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @param x f32, f16 or bf16, of any shape
  *
  * @example
  * const { output } = await gelu(x, { approximate: "tanh", bias });

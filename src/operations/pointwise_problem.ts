@@ -1,4 +1,4 @@
-// What is done to every element by itself: its tensors, checked before the GPU sees any of them.
+// The problem of a pointwise operation: its tensors, checked before the GPU sees any of them.
 
 import { check, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
@@ -8,8 +8,8 @@ import { checkedSpec, expectApart, FLOATS, type ResolvedSpec } from "../plan/spe
 import type { TensorSpec } from "../types.ts";
 
 /**
- * What is done to each sum: `"gelu"`, x Phi(x) by erf; `"gelu-tanh"`, 0.5 x (1 + tanh(sqrt(2 / pi)
- * (x + 0.044715 x^3))).
+ * A function of each sum: `"gelu"`, x Phi(x) by erf; `"gelu-tanh"`, 0.5 x (1 + tanh(sqrt(2 / pi) (x
+ * + 0.044715 x^3))).
  */
 export type Activation = "gelu" | "gelu-tanh";
 
@@ -28,13 +28,16 @@ export interface PointwiseProblem {
    * Default: none.
    */
   readonly bias?: TensorSpec;
-  /** Likewise. */
+  /**
+   * Added to x, like `bias`; broadcasts to the shape of the output. f32, f16 or bf16. Default:
+   * none.
+   */
   readonly residual?: TensorSpec;
-  /** Default: none. */
+  /** Applied to the sum. Default: none. */
   readonly activation?: Activation;
   /**
-   * Multiplies what the activation gives; broadcasts to the shape of the output. f32, f16 or bf16.
-   * Default 1.
+   * Multiplies the result of the activation; broadcasts to the shape of the output. f32, f16 or
+   * bf16. Default 1.
    */
   readonly factor?: TensorSpec;
   /** f32, f16 or bf16. Default: dense, the shape and dtype of x. */
@@ -55,13 +58,13 @@ export const POINTWISE_PROBLEM: OptionNames<PointwiseProblem> = {
 };
 
 /**
- * Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are
- * the default.
+ * Memory for one run of a plan: tensors that look as the plan was told. The tensors that it was
+ * made with are the default.
  */
 export interface PointwiseBindings {
   readonly x?: Tensor;
   readonly output?: Tensor;
-  /** These if the plan was made with them. */
+  /** Bound only if the plan was made with one, as are the members that follow. */
   readonly bias?: Tensor;
   readonly residual?: Tensor;
   readonly factor?: Tensor;

@@ -39,10 +39,10 @@ export const ProjectionPlan = Plan;
  * A weight with more axes than two is one for each batch entry or head of x: a product of matrices
  * by pairs.
  *
- * Each tensor is f32, f16 or bf16 and has strides of its own; products and sums are f32, in the
- * order of k. So heads are taken apart and joined, and weights are stored either way round, without
- * copies. K may be 0: y is then the bias. Sizes and strides compile nothing, but for rows of y that
- * are no multiple of 4 long. The same inputs on the same device give the same bits.
+ * Each tensor is f32, f16 or bf16 and has its own strides; products and sums are f32, in the order
+ * of k. So it splits and joins heads, and takes weights in either order of axes, without copies. K
+ * may be 0: y is then the bias. Sizes and strides compile nothing, but for rows of y whose length
+ * is not a multiple of 4. The same inputs on the same device give the same bits.
  *
  * Rejects with FoveaError, as {@link planAttention} does.
  *
@@ -56,7 +56,7 @@ export function planProjection(
   return PROJECTION.plan(device, problem);
 }
 
-/** The operation. */
+/** The operation of projections. */
 export const PROJECTION = operation<
   ProjectionProblem,
   ProjectionBindings,
@@ -76,7 +76,7 @@ export const PROJECTION = operation<
   results: ({ given: { output } }) => ({ output }),
 });
 
-/** What is compiled for a projection, and how it covers the rows. */
+/** The kernel of a projection, and how it covers the rows. */
 function kernel(
   { folded, maxDispatchFlops, variant }: ResolvedProjection,
   { device }: Caller,
@@ -149,10 +149,11 @@ const PROJECTION_OPTIONS = optionsBeside(PROJECTION_PROBLEM, "x", "weight");
  *
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
  * @param x [..., K]
  * @param weight [N, K], or one for each batch entry and head, [B | 1, H | 1, N, K]; one that is
  *   stored [K, N] as `weight.permute(1, 0)`
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output } = await project(x, weight, { bias });

@@ -1,5 +1,5 @@
-// What a projection is made of, checked before the GPU sees any of it, and as the kernel takes it:
-// four axes each.
+// The problem of a projection: its tensors, checked before the GPU sees any of them, and with four
+// axes each, as the kernel takes them.
 
 import { check } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
@@ -14,14 +14,14 @@ import type { TensorSpec } from "../types.ts";
  */
 export interface ProjectionProblem {
   /**
-   * `[..., K]`: rows of K elements, with up to three axes before them. f32, f16 or bf16, as also all
-   * others, each its own.
+   * `[..., K]`: rows of K elements, with up to three axes before them. f32, f16 or bf16; so are all
+   * other tensors, each with its own dtype.
    */
   readonly x: TensorSpec;
   /**
-   * `[N, K]`: out x in, as in PyTorch. One that is stored [K, N], as in Keras and ONNX, is given as
-   * `permute(1, 0)`. With the axes that x has before its rows, or 1 in place of one, a weight for
-   * each: [B, H, N, K] for x [B, H, M, K].
+   * `[N, K]`: out x in, as in PyTorch. A weight that is stored [K, N], as in Keras and ONNX, is
+   * given as `permute(1, 0)`. It may have the axes that x has before its rows, or 1 in place of
+   * one, and is then a weight for each of their entries: [B, H, N, K] for x [B, H, M, K].
    */
   readonly weight: TensorSpec;
   /** [N]. Default: nothing is added. */
@@ -50,8 +50,8 @@ export const PROJECTION_PROBLEM: OptionNames<ProjectionProblem> = {
 };
 
 /**
- * Memory for one run of a projection plan: tensors that look as the plan was told. Those it was
- * made with are the default.
+ * Memory for one run of a projection plan: tensors that look as the plan was told. The tensors that
+ * it was made with are the default.
  */
 export interface ProjectionBindings {
   readonly x?: Tensor;
@@ -64,7 +64,7 @@ export interface ProjectionBindings {
 export interface ResolvedProjection {
   readonly maxDispatchFlops: number;
   readonly variant: string | undefined;
-  /** As the caller gave them. */
+  /** The tensors as the caller gave them. */
   readonly given: {
     readonly x: ResolvedSpec;
     readonly weight: ResolvedSpec;
@@ -72,8 +72,8 @@ export interface ResolvedProjection {
     readonly output: ResolvedSpec;
   };
   /**
-   * With four axes: x and output [b, h, rows, K or N], weight [b | 1, h | 1, N, K], bias [1, 1, 1,
-   * N].
+   * The tensors with four axes: x and output [b, h, rows, K or N], weight [b | 1, h | 1, N, K],
+   * bias [1, 1, 1, N].
    */
   readonly folded: ResolvedProjection["given"];
 }
@@ -139,7 +139,7 @@ export function resolveProjection(
   return { maxDispatchFlops, variant, given: { x, weight, bias, output }, folded };
 }
 
-/** With axes of size 1 put first, four in all. */
+/** The spec with four axes, of which the added first ones have size 1. */
 const padded = (spec: ResolvedSpec): ResolvedSpec => {
   const missing = 4 - spec.shape.length;
   return {
@@ -150,8 +150,8 @@ const padded = (spec: ResolvedSpec): ResolvedSpec => {
 };
 
 /**
- * The two with four axes, and their rows in as few of them as there can be: axes whose rows follow
- * each other at one distance, in both, are one. A batch of single rows then fills a tile.
+ * Gives x and output four axes, with their rows in as few axes as possible: axes whose rows follow
+ * each other at one distance in both tensors become one. So a batch of single rows fills a tile.
  */
 function foldRows(x: ResolvedSpec, output: ResolvedSpec): [ResolvedSpec, ResolvedSpec] {
   const axes: { size: number; x: number; output: number }[] = [];

@@ -1,5 +1,5 @@
 // Tensors of any number of axes as the kernels of rows see them: broadcast to one shape, with axes
-// joined where no tensor's memory tells them apart.
+// joined if no tensor's memory tells them apart.
 
 import { check } from "../errors.ts";
 import { isAligned } from "../kernels/access.ts";
@@ -18,8 +18,8 @@ import { bindingBase, type ResolvedSpec } from "../plan/specs.ts";
 const OUTER = 3;
 
 /**
- * The spec with the axes of `shape`, stride 0 along those that it lacks or has once. Throws
- * FoveaError("argument").
+ * The spec broadcast to `shape`, with stride 0 along axes that it lacks or that have size 1 in it.
+ * Throws FoveaError("argument") if it doesn't broadcast.
  */
 export function broadcastTo(
   label: string,
@@ -53,13 +53,13 @@ export interface FoldedRows {
 }
 
 /**
- * Joins the last `rowAxes` axes to one, and the others to three at most; the latter in the order in
- * which the output has them in memory. With no row axes all take part, and the one along which the
- * output is densest is the row.
+ * Joins the last `rowAxes` axes to one, and the others to three at most, in the order in which the
+ * output has them in memory. If `rowAxes` is 0, all axes are joined to four at most, and the one
+ * along which the output is densest is the row.
  *
- * Throws FoveaError("argument") where strides leave too many axes.
+ * Throws FoveaError("argument") if strides leave too many axes.
  *
- * @param names What callers call the tensors, where that differs from NAMES.
+ * @param names What callers call the tensors, if that differs from NAMES.
  */
 export function foldRows(
   label: string,
@@ -68,7 +68,7 @@ export function foldRows(
   names: Readonly<Partial<Record<RowTensor, string>>> = {},
 ): FoldedRows {
   const tensors = Object.entries(specs) as [RowTensor, ResolvedSpec][];
-  // What has no elements has no axes that could be kept apart.
+  // A tensor without elements has no axes that could be kept apart.
   const shape = specs.o.shape.includes(0) ? [0] : specs.o.shape;
   const axes = shape.map((_, axis) => axis);
   const listed = tensors.map(([name]) => names[name] ?? NAMES[name]).join(", ");
@@ -115,7 +115,7 @@ const NAMES: Readonly<Record<RowTensor, string>> = {
   statistics: "statistics",
 };
 
-/** Axes that are one for the kernel. */
+/** Axes that the kernel sees as one. */
 interface JoinedAxis {
   readonly size: number;
   readonly strides: Readonly<Partial<Record<RowTensor, number>>>;
@@ -127,8 +127,7 @@ const ONE = (tensors: readonly [RowTensor, ResolvedSpec][]): JoinedAxis => ({
 });
 
 /**
- * The axes that are longer than 1, joined with the next one where that is the continuation in every
- * tensor.
+ * The axes that are longer than 1, joined with the next one if that continues it in every tensor.
  */
 function joined(
   tensors: readonly [RowTensor, ResolvedSpec][],
@@ -168,7 +167,7 @@ export function layRows(
   const [, heads, perHead] = specs.o.shape;
   const params = Object.assign(
     { rows_per_head: perHead, n_heads: heads, all_rows: rows, width, ...more },
-    ...ROW_TENSORS.map((name) => addresses(name, "n", undefined, false, { layout: "bhmd" })), // of tensors that there are not
+    ...ROW_TENSORS.map((name) => addresses(name, "n", undefined, false, { layout: "bhmd" })), // zeros for the tensors that are absent
     ...operands.map(([name, operand, access]) =>
       addresses(name, "n", operand, isAligned(access), { layout: "bhmd" }),
     ),
@@ -181,7 +180,7 @@ export function layRows(
   };
 }
 
-/** How lanes share the rows. */
+/** How many lanes share a row, and whether rows lie side by side in memory. */
 export function lanesOf({ specs, width }: FoldedRows) {
   const { strides } = specs.o;
   const rowsAdjacent = width > 1 && strides[OUTER] !== 1 && strides[OUTER - 1] === 1;
@@ -190,7 +189,7 @@ export function lanesOf({ specs, width }: FoldedRows) {
 
 /**
  * An axis counted from the first; negative ones count from the end. Throws FoveaError("argument")
- * if there is none such.
+ * if there is no such axis.
  */
 export function axisFromStart(label: string, axis: number, shape: readonly number[]): number {
   check(

@@ -20,7 +20,7 @@ export interface SoftmaxProblem {
   readonly x: TensorSpec;
   /** The axis whose elements sum to 1; -1 is the last one. Default -1. */
   readonly axis?: number;
-  /** The logarithm of the softmax. Default false. */
+  /** Compute the logarithm of the softmax. Default false. */
   readonly log?: boolean;
   /** f32, f16 or bf16, of the shape of x. Default: dense, the dtype of x. */
   readonly output?: TensorSpec;
@@ -38,8 +38,8 @@ const SOFTMAX_PROBLEM: OptionNames<SoftmaxProblem> = {
 };
 
 /**
- * Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are
- * the default.
+ * Memory for one run of a plan: tensors that look as the plan was told. The tensors that it was
+ * made with are the default.
  */
 export interface SoftmaxBindings {
   readonly x?: Tensor;
@@ -57,12 +57,11 @@ export type SoftmaxPlan = Plan<SoftmaxBindings>;
  *                   = x[.., d, ..] - m - log(l)        with log: true
  * ```
  *
- * Nothing overflows: no exponent is above 0. An element of -Infinity counts for nothing: its
- * probability is 0, and so are all of a slice that has nothing else, as in attention a row without
- * keys is 0 (the formula, and ONNX' reference, would give NaN there); its logarithm is -Infinity. A
- * slice with NaN or +Infinity is NaN, all of it, logarithms too. Sums are f32, whatever the
- * storage; lengths and strides compile nothing. The same inputs on the same device give the same
- * bits.
+ * Nothing overflows: no exponent is above 0. An element of -Infinity has the probability 0, and its
+ * logarithm is -Infinity. So a slice of nothing but -Infinity is 0, as a row without keys is in
+ * attention (the formula, and ONNX' reference, would give NaN). A slice with NaN or +Infinity is
+ * NaN as a whole, and so are its logarithms. Sums are f32, whatever the storage; lengths and
+ * strides compile nothing. The same inputs on the same device give the same bits.
  *
  * Source: arXiv 1805.02867, algorithm 3. Rejects with FoveaError, as {@link planAttention} does.
  *
@@ -94,7 +93,7 @@ const SOFTMAX = operation<
 interface ResolvedSoftmax {
   readonly x: ResolvedSpec;
   readonly output: ResolvedSpec;
-  /** From 0 on. */
+  /** The axis of the softmax, counted from 0. */
   readonly axis: number;
   readonly log: boolean;
 }
@@ -163,9 +162,10 @@ async function runSoftmax(name: string, x: Tensor, given: SoftmaxOptions, log: b
  *
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
  * @param x f32, f16 or bf16, of any shape with one axis or more
  * @returns `{ output }`, of the shape of x
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output } = await softmax(logits, { axis: 1 });
@@ -178,12 +178,13 @@ export function softmax(
 }
 
 /**
- * The logarithm of the softmax along an axis: x - m - log(sum exp(x - m)), with nothing lost where
- * probabilities are small. See {@link planSoftmax} for the rules.
+ * The logarithm of the softmax along an axis: x - m - log(sum exp(x - m)), which stays exact for
+ * small probabilities. See {@link planSoftmax} for the rules.
+ *
+ * Rejects with FoveaError, and then has allocated nothing.
  *
  * @param x f32, f16 or bf16, of any shape with one axis or more
  * @returns `{ output }`, of the shape of x
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output } = await logSoftmax(logits);

@@ -1,5 +1,5 @@
-// How kernels reach the rows of a tensor: by vec4s, by elements or by halves of words, and from
-// where.
+// How kernels reach the rows of a tensor: by vec4s, by elements or by halves of words, and at which
+// addresses.
 
 import { ACCESSES_OF, type Access } from "../kernels/access.ts";
 import type { Layout } from "../types.ts";
@@ -25,8 +25,8 @@ export function accessOf(device: GPUDevice, operand: Pick<Operand, "spec" | "bas
 }
 
 /**
- * The params of a tensor: base and strides in the units of its slot, vec4s in the dense ones and
- * elements otherwise.
+ * The params of a tensor: base and strides in the units of its slot, which are vec4s if the slot is
+ * dense, and elements otherwise.
  */
 export function addresses<Name extends string, Row extends "m" | "n">(
   name: Name,

@@ -9,8 +9,8 @@ import type { ResolvedSpec } from "./specs.ts";
 const BITS = 32;
 
 /**
- * The spec with four axes, stride 0 along those of size 1. Throws FoveaError("argument") if it
- * doesn't broadcast to `scores`, or has the wrong dtype.
+ * Gives the spec with four axes and with stride 0 along those of size 1. Throws
+ * FoveaError("argument") if it doesn't broadcast to `scores`, or has the wrong dtype.
  */
 export function resolveMemory(
   what: string,

@@ -5,13 +5,12 @@ import type { ResolvedSpec } from "./specs.ts";
 
 /** A tensor of the plan. */
 export interface Operand {
-  /** In the caller's axis order. */
+  /** The layout as the caller sees it, with the axes in the caller's order. */
   readonly spec: ResolvedSpec;
   /** Elements from the start of the binding, which is aligned, to the first element. */
   readonly base: number;
   /**
-   * Bound where the caller gives none: a tensor that the plan was made with, or one of the plan's
-   * own.
+   * Bound if the caller gives no tensor: one that the plan was made with, or one of the plan's own.
    */
   readonly fallback: Tensor | undefined;
   readonly written: boolean;
@@ -23,7 +22,7 @@ export interface Operand {
  */
 export type Operands = ReadonlyMap<string, Operand>;
 
-/** What is a plan's own, and not the caller's to bind. */
+/** The names of tensors that a plan owns and that a caller may not bind. */
 export const OWN: readonly string[] = [
   "workspace",
   "tables",

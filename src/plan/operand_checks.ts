@@ -1,5 +1,5 @@
-// The tensors that a plan is made with and encoded with: live, of its device, and as planned;
-// outputs apart from the rest.
+// Checks of the tensors that a plan is made with and encoded with: they are live, on the plan's
+// device and as planned, and outputs lie apart from the rest.
 
 import { check, FoveaError, reading, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
@@ -61,7 +61,9 @@ export function checkOperand(
   );
 }
 
-/** Settles when the memory of all tensors that a plan was made with is known to be there. */
+/**
+ * Promises that settle when it is known whether the tensors that a plan was made with have memory.
+ */
 export const memoryOf = (operands: Operands): Promise<void>[] =>
   [...operands.values()].flatMap(({ fallback }) => (fallback ? [fallback.allocated] : []));
 
@@ -96,7 +98,7 @@ export function checkOverlap(
   }
 }
 
-/** The names that a caller may bind: all of a plan's but its own. */
+/** The names that a caller may bind: all operands of a plan but those that it owns. */
 export const bindableOf = (operands: Operands): ReadonlySet<string> =>
   new Set([...operands.keys()].filter((name) => !OWN.includes(name)));
 
@@ -123,7 +125,7 @@ export function checkUsed(
   );
 }
 
-/** The first binding that is given and not among those that are known. */
+/** The first binding that is given under a name that isn't known. */
 function unusedOf(bindings: object, isKnown: (name: string) => boolean): string | undefined {
   for (const name in bindings) {
     const given = (bindings as Readonly<Record<string, unknown>>)[name];
@@ -133,7 +135,8 @@ function unusedOf(bindings: object, isKnown: (name: string) => boolean): string 
 }
 
 /**
- * What a run writes is right if there was memory for all of its tensors: whoever reads it is told.
+ * Makes the results of a run depend on the memory of all of its tensors: reading a result rejects
+ * if one of them had none.
  */
 export function tieResults(operands: Operands, tensors: ReadonlyMap<string, Tensor>): void {
   const written = [...tensors].flatMap(([name, one]) => (operands.get(name)?.written ? [one] : []));

@@ -1,5 +1,5 @@
-// An operation, declared once: what it is told, what its tensors look like, which kernels compute
-// it and what its results are. Its plan function and its one-line functions follow from that.
+// An operation, declared once: its problem, what its tensors look like, which kernels compute it
+// and what its results are. Its plan function and its one-line functions follow from that.
 
 import { type AnyNames, type OptionNames, readOptions, type Taken } from "../given.ts";
 import { checkDevice, paramsBuffer, settle } from "../gpu/buffers.ts";
@@ -14,23 +14,28 @@ import type { ResolvedSpec } from "./specs.ts";
 import { type PlanTensors, planTensors } from "./tensors.ts";
 import { cutWork, UNIFORM_STRIDE, wholeGrid } from "./work.ts";
 
-/** Who asks for a plan: what its errors and GPU objects are named after, and where it will run. */
+/**
+ * Names the caller of a plan: the label of its errors and GPU objects, and the device that it will
+ * run on.
+ */
 export interface Caller {
   readonly label: string;
   readonly device: GPUDevice;
 }
 
-/** A kernel that runs once over all there is. */
+/** A kernel that runs once over the whole output. */
 export interface Stage {
   readonly source: KernelSource;
-  /** Our names of the shader's bindings, if they differ. */
+  /** The plan's names for the shader's bindings, if the two differ. */
   readonly names: Readonly<Record<string, string>>;
-  /** The uniform, but for the grid and the share of a dispatch. */
+  /**
+   * The values of the uniform, without the members that say the grid and the share of a dispatch.
+   */
   readonly params: { readonly struct: UniformStruct; readonly values: UniformValues };
   readonly workgroups: number;
   /**
-   * Operations of a workgroup, and after how many a dispatch is cut in two. Default: little work,
-   * never cut.
+   * Operations of a workgroup, and the most that one dispatch may have. Default: the work is little
+   * and is never cut.
    */
   readonly flops?: readonly [each: number, most: number];
   /** A stage before it, by its index, that binds the same tensors to the same kernel. */
@@ -39,7 +44,7 @@ export interface Stage {
 
 /** How an operation is declared. */
 export interface OperationDefinition<Problem, Bindings, Resolved, Results> {
-  /** The label of a plan whose problem has none. */
+  /** The label of a plan if its problem has none. */
   readonly name: string;
   /** The names of all members of a problem. */
   readonly problem: OptionNames<Problem>;
@@ -47,35 +52,40 @@ export interface OperationDefinition<Problem, Bindings, Resolved, Results> {
   resolve(problem: Taken<Problem>, caller: Caller): Resolved;
   /** Adds the tensors of a plan. */
   tensors(into: PlanTensors, resolved: Resolved, problem: Taken<Problem>, caller: Caller): void;
-  /** What is compiled, and how it covers the output: one stage, or several after each other. */
+  /**
+   * Gives what is compiled, and how it covers the output: one stage, or several after each other.
+   */
   kernel(resolved: Resolved, caller: Caller, operands: Operands): Stage | readonly Stage[];
-  /** What the results look like, by the names of their operands. */
+  /** Gives the layout of each result, by the name of its operand. */
   results(resolved: Resolved): { readonly [Name in keyof Results]?: ResolvedSpec | undefined };
   /** What it does with bindings. Default: it takes each tensor by its name. */
   hooks?(resolved: Resolved, made: Caller & Pick<PlanTensors, "owned">): PlanHooks<Bindings>;
 }
 
-/** One run of a problem that is not planned for more. */
+/** A one-line call: one run of a problem, whose plan isn't kept. */
 export interface Once<Problem, Results> {
   readonly device: GPUDevice;
-  /** Of the function that is called; the label if the problem has none. */
+  /** The name of the function that is called; it is the label if the problem has none. */
   readonly name: string;
   readonly problem: Taken<Problem>;
-  /** The options of the call: a result goes where the option of its name says, if one does. */
+  /**
+   * The options of the call: a result goes into the tensor that the option of its name gives, if
+   * there is one.
+   */
   readonly options: RunOptions & { readonly [Name in keyof Results]?: unknown };
 }
 
-/** What follows from a definition. */
+/** The functions that follow from a definition. */
 export interface Operation<Problem, Bindings extends object, Resolved, Results> {
   /** The plan function. */
   plan(device: GPUDevice, problem: Problem): Promise<Plan<Bindings>>;
-  /** Plans a problem that was read. For callers with more to wait for than the plan's memory. */
+  /** Plans a problem that was read, for callers with more to wait for than the plan's memory. */
   prepare(
     device: GPUDevice,
     problem: Taken<Problem>,
     name?: string,
   ): Promise<Prepared<Bindings, Resolved>>;
-  /** What every one-line function ends with. */
+  /** Runs a one-line call; every one-line function ends with it. */
   run(once: Once<Problem, Results>): Promise<Results>;
 }
 
@@ -165,7 +175,10 @@ export function operation<
   };
 }
 
-/** The names of a one-line call's options: those of a problem but for some, and every call's. */
+/**
+ * The names of a one-line call's options: those of the problem without the ones that are arguments,
+ * and the options that every call has.
+ */
 export function optionsBeside<Names extends AnyNames, Argument extends keyof Names>(
   problem: Names,
   ...given: readonly Argument[]

@@ -13,7 +13,7 @@ import { bindingRange } from "./specs.ts";
 import { checkTarget, type EncodeTarget, type Recording, recordInto } from "./target.ts";
 import type { Dispatch } from "./work.ts";
 
-/** Our names of the shader's bindings, where they differ. */
+/** The plan's names for the shader's bindings, if the two differ. */
 const OPERAND_NAMES: Readonly<Record<string, string>> = {
   o: "output",
   row_max: "rowMax",
@@ -24,13 +24,13 @@ const OPERAND_NAMES: Readonly<Record<string, string>> = {
 /** A stage that is ready to run. */
 export interface CompiledStage {
   readonly source: KernelSource;
-  /** The operands that it binds under other names than attention does. */
+  /** The names of operands that the kernel binds under other names than attention does. */
   readonly names?: Readonly<Record<string, string>>;
   readonly compiled: CompiledKernel;
   readonly dispatches: readonly Dispatch[];
-  /** Bytes of the struct of its uniform. Default: those of attention's. */
+  /** Bytes of the struct of its uniform. Default: the size of attention's. */
   readonly uniformBytes?: number;
-  /** A stage before it, by its index, that binds the same tensors to the same kernel. */
+  /** The index of an earlier stage that binds the same tensors to the same kernel. */
   readonly boundLike?: number | undefined;
 }
 
@@ -40,16 +40,16 @@ interface PlanParts<Bindings> {
   readonly operands: Operands;
   readonly stages: readonly CompiledStage[];
   readonly params: GPUBuffer;
-  /** Where captured numbers lie in the params, by the names of their bindings. */
+  /** Offsets of captured numbers in the params, by the names of their bindings. */
   readonly numbers: ReadonlyMap<string, number>;
-  /** Tensors of the plan's own. */
+  /** Tensors that the plan owns. */
   readonly owned: readonly Tensor[];
   readonly hooks: PlanHooks<Bindings>;
 }
 
 /** What an operation does with its bindings. */
 export interface PlanHooks<Bindings> {
-  /** The names that a caller may bind, and of members that are no tensors. */
+  /** The names that a caller may bind; `others` are names of members that aren't tensors. */
   readonly bindable: ReadonlySet<string>;
   readonly others?: readonly string[];
   /** The tensor that the caller binds for an operand. */
@@ -79,8 +79,8 @@ export class Plan<Bindings extends object> {
    */
   readonly workspaceBytes: number;
   /**
-   * Dispatches that a run is cut into, of all its kernels: more of them where the work of one would
-   * exceed `maxDispatchFlops`.
+   * Dispatches of all kernels of a run. A kernel has several if its work would exceed
+   * `maxDispatchFlops`.
    */
   readonly dispatchCount: number;
   readonly #parts: PlanParts<Bindings>;
@@ -126,8 +126,8 @@ export class Plan<Bindings extends object> {
   }
 
   /**
-   * @internal All that can fail of an encode, and what is left to record: for operations that are
-   *   several plans.
+   * @internal Does all of an encode that can fail, and gives what is left to record: for operations
+   * that are several plans.
    */
   prepare(bindings: Bindings): Recording | undefined {
     const { device, label } = this.#parts;
@@ -167,8 +167,8 @@ export class Plan<Bindings extends object> {
   }
 
   /**
-   * The bind groups for these tensors: the last ones of the same output, if the other tensors are
-   * the same too.
+   * The bind groups for these tensors. They are those of the last run into the same output, if its
+   * other tensors were the same too.
    */
   #bindGroups(bindings: Bindings): readonly GPUBindGroup[] | undefined {
     const { device, label, operands, stages, params, numbers } = this.#parts;

@@ -8,16 +8,16 @@ import { Tensor } from "../gpu/tensor.ts";
 import type { Dtype } from "../types.ts";
 import { checkTarget, type EncodeTarget } from "./target.ts";
 
-/** What every one-line call can be told. */
+/** The options of every one-line call. */
 export interface RunOptions {
   /**
    * A compute pass or command encoder of the caller's to record into, in place of a submission by
    * Fovea, so that many calls go into one. It must stay open until the promise resolves: then the
    * commands are recorded, and the results have their values once the caller has submitted them.
-   * Results are the caller's to destroy, after the submission; what else the call needs on the GPU
-   * is freed with the first result that it made, or, if all went into tensors of the caller's, when
-   * it is garbage. If the promise rejects, the commands so far are of no use. Default: the call
-   * submits.
+   * Results are the caller's to destroy, after the submission. The other GPU memory of the call is
+   * freed with the first result that it made, or is collected as garbage if all results went into
+   * tensors of the caller's. If the promise rejects, the commands so far are of no use. Default:
+   * the call submits.
    */
   readonly encoder?: EncodeTarget | undefined;
 }
@@ -26,9 +26,9 @@ export interface RunOptions {
 export const RUN_OPTIONS: OptionNames<RunOptions> = { encoder: "any" };
 
 /**
- * Throws FoveaError("argument") for what a one-liner was given in place of a tensor.
+ * Throws FoveaError("argument") if an argument of a one-line function isn't a tensor.
  *
- * @param optional May be undefined, too
+ * @param optional Whether undefined is right, too
  */
 export function checkTensors(
   label: string,

@@ -1,5 +1,5 @@
-// Checks of single tensors that every operation makes: axes and layout, shape, places of their own,
-// binding size.
+// Checks of single tensors that every operation makes: axes and layout, shape, elements that don't
+// overlap, binding size.
 
 import { check, show } from "../errors.ts";
 import type { Numbers } from "../given.ts";
@@ -16,7 +16,7 @@ export type PerBatch = Numbers | Tensor;
 /** Numbers for each head, or an f32 tensor that stays on the GPU. */
 export type PerHead = Numbers | Tensor;
 
-/** Either of them as it is read: typed arrays have become arrays. */
+/** A `PerBatch` or `PerHead` after it was read: typed arrays have become arrays. */
 export type ListOrTensor = readonly number[] | Tensor;
 
 /** What the elements of q, k, v and output may be stored as; the arithmetic is f32. */
@@ -40,13 +40,16 @@ export const reorder = (spec: ResolvedSpec, layout: Layout): ResolvedSpec => {
   return { ...spec, shape: swap(spec.shape), strides: swap(spec.strides) };
 };
 
-/** A dense tensor of this shape, given in BHMD order, that is dense in the caller's. */
+/**
+ * The spec of a tensor that is dense in the caller's axis order; `shape` and the spec are in BHMD
+ * order.
+ */
 export const dense = (shape: readonly number[], layout: Layout, dtype: Dtype): ResolvedSpec => {
   const inLayout = reorder({ shape, strides: shape, offset: 0, dtype }, layout).shape;
   return reorder(resolveSpec("output", { shape: inLayout, dtype }), layout);
 };
 
-/** A checked spec, of whatever axes and one of the dtypes. */
+/** A checked spec of any number of axes and one of the dtypes. */
 export function checkedSpec(
   label: string,
   name: string,
@@ -132,7 +135,7 @@ export function expectApart(label: string, name: string, { shape, strides }: Res
   }
 }
 
-/** Elements from the last place before the spec's first one where a binding can start. */
+/** Elements from the last possible start of a binding up to the spec's first element. */
 export const bindingBase = (device: GPUDevice, { offset, dtype }: ResolvedSpec): number =>
   offset % bindingStep(device, dtype);
 

@@ -1,18 +1,18 @@
-// Where plans record: into a compute pass of the caller's, or into one of their own on a command
-// encoder.
+// The targets that plans record into: a compute pass of the caller's, or a command encoder, on
+// which they begin a pass of their own.
 
 import { check, show } from "../errors.ts";
 
-/** What `encode` takes. */
+/** The targets that `encode` takes. */
 export type EncodeTarget = GPUComputePassEncoder | GPUCommandEncoder;
 
 /** Records into a pass. */
 export type Recording = (pass: GPUComputePassEncoder) => void;
 
 /**
- * Throws FoveaError("argument") for what takes no compute work; call it before anything is counted.
- * That an encoder is finished, or of another device, WebGPU tells nobody beforehand: it reports
- * that as an error of the device.
+ * Throws FoveaError("argument") if the target isn't a compute pass or a command encoder; call it
+ * before anything is counted. It does not find an encoder that is finished or of another device:
+ * WebGPU reports those only afterwards, as errors of the device.
  */
 export function checkTarget(label: string, target: unknown): asserts target is EncodeTarget {
   check(
@@ -33,8 +33,8 @@ function hasMethods(target: unknown, names: readonly string[]): boolean {
 }
 
 /**
- * Records into a caller's pass, or into a pass of its own; nothing where there is nothing to
- * compute.
+ * Records into a caller's pass, or into a new pass on a caller's encoder. Without a recording there
+ * is nothing to compute, and it does nothing.
  */
 export function recordInto(
   target: EncodeTarget,

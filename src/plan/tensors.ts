@@ -9,7 +9,7 @@ import { bindingBase, checkBindingLimit, type ResolvedSpec } from "./specs.ts";
 /** The tensors of a plan. */
 export interface PlanTensors {
   readonly operands: Map<string, Operand>;
-  /** Those that the plan owns. */
+  /** The tensors that the plan owns. */
   readonly owned: Tensor[];
   /**
    * Adds a tensor that the caller binds, and checks the one that is given for it, if there is one.
@@ -20,8 +20,8 @@ export interface PlanTensors {
 }
 
 /**
- * Collects the tensors of a plan. If `collect` throws, what the plan owns by then is freed; it
- * allocates last, when nothing of the caller's is wrong.
+ * Collects the tensors of a plan. If `collect` throws, the tensors that the plan owns by then are
+ * freed. `collect` should allocate last, after the caller's tensors were checked.
  */
 export function planTensors(
   device: GPUDevice,

@@ -4,13 +4,13 @@ import { check } from "../errors.ts";
 import { PARAMS } from "../kernels/params.ts";
 
 /**
- * Offsets of uniforms are multiples of 256 at most; a device may ask for less, which buys nothing
- * here.
+ * Bytes from one uniform of a plan to the next: WebGPU asks for multiples of at most 256. A device
+ * may ask for less, which would save nothing here.
  */
 export const UNIFORM_STRIDE = PARAMS.stride;
 
 /**
- * Workgroups of the folded grid, and where the params of the dispatch lie in the plan's uniform
+ * A dispatch: workgroups in two dimensions, and the offset of its params in the plan's uniform
  * buffer.
  */
 export interface Dispatch {
@@ -19,10 +19,13 @@ export interface Dispatch {
   readonly paramsOffset: number;
 }
 
-/** Dispatches that a kernel is cut into at most: each has its uniforms in memory. */
+/** The most dispatches that a kernel is cut into: each has its uniforms in memory. */
 const MOST_DISPATCHES = 2 ** 18;
 
-/** Throws FoveaError("limit") for more dispatches than that, before there is memory for them. */
+/**
+ * Throws FoveaError("limit") for more dispatches than `MOST_DISPATCHES`; call it before their
+ * uniforms are allocated.
+ */
 export function checkDispatches(count: number): void {
   check(
     count <= MOST_DISPATCHES,

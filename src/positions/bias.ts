@@ -1,4 +1,4 @@
-// Biases of scores in memory: T5's, and those that gates of the queries change; the plan, and
+// Biases of scores in memory: T5's, and biases that gates of the queries change. The plan, and
 // one-liners on top of it.
 
 import { type OptionNames, readOptions } from "../given.ts";
@@ -34,10 +34,10 @@ export type PositionBiasPlan = Plan<PositionBiasBindings>;
  * u = sigmoid(update), r = sigmoid(reset), w = scale
  * ```
  *
- * Sources: T5 (arXiv 1910.10683), section 2.1, as {@link t5Buckets} has it; WavLM (arXiv
+ * Sources: T5 (arXiv 1910.10683), section 2.1, with the buckets of {@link t5Buckets}; WavLM (arXiv
  * 2110.13900), equations 2 to 5. The option `relativeBias` of attention looks T5's table up inside
- * the kernel, and needs no such memory; this is for models that hand a bias on from layer to layer.
- * Sizes, strides and distances compile nothing.
+ * the kernel, and needs no memory for a bias. A plan of this kind is for models that hand a bias on
+ * from layer to layer. Sizes, strides and distances compile nothing.
  *
  * Rejects with FoveaError, as {@link planAttention} does.
  *
@@ -117,11 +117,11 @@ function kernel(
 export interface RelativePositionBiasOptions
   extends Pick<PositionBiasProblem, "bidirectional" | "maxDistance" | "queryOffset" | "label">,
     RunOptions {
-  /** M and N. */
+  /** M, queries. */
   readonly seqQ: number;
   /** N, keys. */
   readonly seqKv: number;
-  /** Of the new tensor. Default that of the table. */
+  /** The dtype of the new tensor. Default: that of the table. */
   readonly dtype?: Dtype;
 }
 
@@ -142,9 +142,10 @@ const RELATIVE_OPTIONS: OptionNames<RelativePositionBiasOptions> = {
  *
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
  * @param table [buckets, H] f32, f16 or bf16
  * @returns `{ output }` [1, H, M, N], which is the caller's to destroy
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output: bias } = await relativePositionBias(table, { seqQ: 128, seqKv: 128 });
@@ -187,9 +188,10 @@ const GATED_OPTIONS: OptionNames<GatedPositionBiasOptions> = {
  * A bias that gates of each query change, as in WavLM. See {@link planPositionBias} for the
  * formula.
  *
- * @param bias [1 or B, H, M, N] f32, f16 or bf16
- * @returns `{ output }` [B, H, M, N], B that of the gate `update`
  * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @param bias [1 or B, H, M, N] f32, f16 or bf16
+ * @returns `{ output }` [B, H, M, N], with the B of the gate `update`
  *
  * @example
  * const { output } = await gatedPositionBias(bias, { update, reset, scale });

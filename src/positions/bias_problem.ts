@@ -10,27 +10,27 @@ import { distanceBuckets, type RelativeBias, t5Buckets } from "./buckets.ts";
 
 export const GATES = ["update", "reset", "scale"] as const;
 
-/** Gates of a bias: f32, f16 or bf16, as all three broadcast to [B, H, M, 1]. */
+/** Gates of a bias, f32, f16 or bf16. All three broadcast to [B, H, M, 1]. */
 export interface BiasGates<T> {
-  /** [B, H, M, 1], before its sigmoid u */
+  /** [B, H, M, 1]; its sigmoid is u. */
   readonly update: T;
-  /** [B, H, M, 1], before its sigmoid r */
+  /** [B, H, M, 1]; its sigmoid is r. */
   readonly reset: T;
-  /** `[H, 1, 1]`: w */
+  /** [H, 1, 1]; it is w. */
   readonly scale: T;
 }
 
-/** The bias that a plan is made for: of `table` or of `bias`. Memory is given at encode. */
+/** The bias that a plan is made for, given as `table` or as `bias`. Memory is given at encode. */
 export interface PositionBiasProblem
   extends Partial<BiasGates<TensorSpec>>,
     Pick<RelativeBias, "bidirectional" | "maxDistance"> {
-  /** [buckets, H] f32, f16 or bf16: T5's, by the bucket of the distance. */
+  /** [buckets, H] f32, f16 or bf16: T5's biases by the bucket of the distance. */
   readonly table?: TensorSpec;
   /** Position of the first query, with a table. Default 0. */
   readonly queryOffset?: number;
   /** f32, f16 or bf16; broadcasts to the output. */
   readonly bias?: TensorSpec;
-  /** [B, H, M, N] f32, f16 or bf16. With a bias, default: dense, like it. */
+  /** [B, H, M, N] f32, f16 or bf16. Default with `bias`: dense, with its shape and dtype. */
   readonly output?: TensorSpec;
   /** Name of the plan's GPU objects in errors and captures. Default `"positionBias"`. */
   readonly label?: string;
@@ -51,8 +51,8 @@ export const POSITION_BIAS_PROBLEM: OptionNames<PositionBiasProblem> = {
 };
 
 /**
- * Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are
- * the default.
+ * Memory for one run of a plan: tensors that look as the plan was told. The tensors that it was
+ * made with are the default.
  */
 export interface PositionBiasBindings extends Partial<BiasGates<Tensor>> {
   readonly table?: Tensor;
@@ -67,7 +67,7 @@ export interface ResolvedBias {
   readonly source: ResolvedSpec;
   readonly isTable: boolean;
   readonly gates: BiasGates<ResolvedSpec> | undefined;
-  /** Of the distances, from that of the last query and the first key on. */
+  /** The buckets of distances, beginning with the distance from the last query to the first key. */
   readonly buckets: Int32Array<ArrayBuffer> | undefined;
 }
 

@@ -1,4 +1,5 @@
-// The buckets of T5's relative bias: exact up to a distance, then as wide as the logarithm says.
+// The buckets of T5's relative bias: one for each distance at first, then ranges whose widths grow
+// logarithmically.
 
 import { check, show } from "../errors.ts";
 import { isLength, type OptionNames } from "../given.ts";
@@ -9,11 +10,11 @@ import type { PerHead } from "../plan/specs.ts";
 export interface RelativeBias {
   /** [buckets, H] f32, added to the scores unscaled: a tensor, or numbers in that order. */
   readonly table: PerHead;
-  /** Number of buckets. Needed where `table` is numbers; a tensor has it in its shape. */
+  /** Number of buckets. Needed if `table` is numbers; a tensor has it in its shape. */
   readonly buckets?: number;
   /**
-   * Keys after the query have buckets of their own, half of them. Default true; false where the
-   * mask is causal.
+   * Whether keys after the query have buckets of their own, half of all. Default true; give false
+   * if the mask is causal.
    */
   readonly bidirectional?: boolean;
   /** Distance from which on all keys share the last bucket. Default 128. */
@@ -22,15 +23,15 @@ export interface RelativeBias {
 
 /** Buckets of one side of the query. */
 export interface DistanceBuckets {
-  /** Their number. */
+  /** The number of buckets of the side. */
   readonly side: number;
-  /** Distances below it have buckets of their own. */
+  /** Distances below `exact` have one bucket each. */
   readonly exact: number;
-  /** The bucket of every distance up to `maxDistance`, from which on all are alike. */
+  /** The bucket of every distance up to `maxDistance`, and of all longer ones. */
   readonly behind: readonly number[];
 }
 
-/** Throws FoveaError("argument") for a number of buckets or a distance that make none. */
+/** Throws FoveaError("argument") if the number of buckets and the distance give no buckets. */
 export function distanceBuckets(
   what: string,
   { bidirectional = true, maxDistance = 128 }: Pick<RelativeBias, "bidirectional" | "maxDistance">,
@@ -57,15 +58,15 @@ export function distanceBuckets(
   return { side, exact, behind: Array.from({ length: maxDistance + 1 }, (_, r) => bucket(r)) };
 }
 
-/** Which buckets {@link t5Buckets} gives. */
+/** Options of {@link t5Buckets}. */
 export interface T5BucketOptions extends Pick<RelativeBias, "bidirectional" | "maxDistance"> {
-  /** Default 32. */
+  /** Number of buckets. Default 32. */
   readonly buckets?: number;
   /** Position of the first query. Default 0. */
   readonly queryOffset?: number;
 }
 
-/** Their names. */
+/** The names of the options. */
 const BUCKET_OPTIONS: OptionNames<T5BucketOptions> = {
   bidirectional: "boolean",
   maxDistance: "number",
@@ -74,12 +75,13 @@ const BUCKET_OPTIONS: OptionNames<T5BucketOptions> = {
 };
 
 /**
- * T5's bucket of every key for every query, to look a learned bias up by. The option `relativeBias`
- * of attention does so inside the kernel; this is for biases in memory, and for looking at them.
- * Source: Exploring the Limits of Transfer Learning (arXiv 1910.10683), section 2.1, and its code.
+ * T5's bucket of every key for every query, by which a learned bias is looked up. The option
+ * `relativeBias` of attention does so inside the kernel; this function is for biases in memory, and
+ * for looking at buckets. Source: Exploring the Limits of Transfer Learning (arXiv 1910.10683),
+ * section 2.1, and its code.
  *
- * @returns [M, N], row by row: the bucket of j - p, where query i stands at p = i + queryOffset.
- * @throws FoveaError for buckets that there are not.
+ * @returns [M, N], row by row: the bucket of j - p; query i stands at p = i + queryOffset.
+ * @throws FoveaError if the options give no buckets.
  *
  * @example
  * const values = new Float32Array(32); // of one head, learned

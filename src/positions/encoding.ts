@@ -31,8 +31,8 @@ export type PositionEncodingPlan = Plan<PositionEncodingBindings>;
 export const PositionEncodingPlan = Plan;
 
 /**
- * Compiles an absolute position encoding: what tells a model where a token stands, added to its
- * embedding.
+ * Compiles an absolute position encoding: rows that tell a model where tokens stand, added to their
+ * embeddings.
  *
  * ```
  * output[b, m, :] = scale * x[b, m, :] + E[p, :]         p: the position of row m of entry b
@@ -42,10 +42,10 @@ export const PositionEncodingPlan = Plan;
  * ```
  *
  * Source: Attention Is All You Need (arXiv 1706.03762), sections 3.4 and 3.5. Without x the output
- * is the encodings alone. A learned table has rows for the positions 0..P - 1: others are refused
- * if they are numbers, and add nothing if they come from the GPU. Sinusoidal ones are right to 3e-7
- * at every position from -2^23 up to 2^23. The arithmetic is f32. Lengths, strides, positions and
- * frequencies compile nothing.
+ * is the encodings alone. A learned table has rows for the positions 0..P - 1: other positions are
+ * refused if they are numbers, and add nothing if they come from the GPU. Sinusoidal encodings are
+ * right to 3e-7 at every position from -2^23 up to 2^23. The arithmetic is f32. Lengths, strides,
+ * positions and frequencies compile nothing.
  *
  * Rejects with FoveaError, as {@link planAttention} does.
  *
@@ -83,7 +83,7 @@ const POSITION_ENCODING = operation<
   results: ({ inPlace, output }) => (inPlace ? {} : { output }),
 });
 
-/** [B, M, D] or [P, D] with four axes. */
+/** Gives [B, M, D] or [P, D] four axes. */
 function withHeads({ shape, strides, ...rest }: ResolvedSpec): ResolvedSpec {
   const [b, m, d] = [0, 1, 2].map((axis) => axis - 3 + shape.length);
   const size = (axis: number) => shape[axis] ?? 1;
@@ -142,7 +142,7 @@ function kernel(
   };
 }
 
-/** Options of {@link positionEncoding}: those of a problem, with tensors where memory is meant. */
+/** Options of {@link positionEncoding}: those of a problem, with tensors in place of specs. */
 export interface PositionEncodingOptions
   extends Omit<PositionEncodingProblem, "x" | "output" | "table">,
     RunOptions {
@@ -164,9 +164,10 @@ const POSITION_ENCODING_OPTIONS = optionsBeside(POSITION_ENCODING_PROBLEM, "x");
  *
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
  * @param x [B, M, D] f32, f16 or bf16
  * @returns `{ output }` [B, M, D]; x itself with `inPlace`
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output } = await positionEncoding(embeddings, { scale: Math.sqrt(512) }); // sinusoidal

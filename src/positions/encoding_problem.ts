@@ -1,4 +1,4 @@
-// What gets a position encoding: its tensors, checked before the GPU sees any of them.
+// The problem of a position encoding: its tensors, checked before the GPU sees any of them.
 
 import { check } from "../errors.ts";
 import type { OptionNames, Taken } from "../given.ts";
@@ -21,8 +21,8 @@ import { resolveSinusoidal, SINUSOIDAL_OPTIONS, type SinusoidalOptions } from ".
  */
 export interface PositionEncodingProblem extends SinusoidalOptions, PositionOptions {
   /**
-   * [B, M, D] f32, f16 or bf16, to which the encodings are added. Default: none, the output is the
-   * encodings.
+   * [B, M, D] f32, f16 or bf16, to which the encodings are added. Default: none; the output is then
+   * the encodings alone.
    */
   readonly x?: TensorSpec;
   /** [B, M, D] f32, f16 or bf16. Default: dense, like x. Needed without x. */
@@ -53,14 +53,14 @@ export const POSITION_ENCODING_PROBLEM: OptionNames<PositionEncodingProblem> = {
 };
 
 /**
- * Memory for one run of a plan: tensors that look as the plan was told. Those it was made with are
- * the default.
+ * Memory for one run of a plan: tensors that look as the plan was told. The tensors that it was
+ * made with are the default.
  */
 export interface PositionEncodingBindings {
   readonly x?: Tensor;
-  /** Unless the plan works in place. */
+  /** Needed unless the plan works in place. */
   readonly output?: Tensor;
-  /** These if the plan was made with a tensor for it. */
+  /** Bound only if the plan was made with a tensor for it, as are the members that follow. */
   readonly table?: Tensor;
   readonly positionIds?: Tensor;
   readonly positionOffset?: Tensor;
@@ -69,10 +69,10 @@ export interface PositionEncodingBindings {
 /** A checked position encoding. */
 export interface ResolvedEncoding {
   readonly x: ResolvedSpec | undefined;
-  /** That of x where the result takes its place. */
+  /** The spec of the output; it is that of x if the result takes its place. */
   readonly output: ResolvedSpec;
   readonly inPlace: boolean;
-  /** One of the two. */
+  /** Either `table` or `sinusoidal` is given. */
   readonly table: ResolvedSpec | undefined;
   readonly sinusoidal: ReturnType<typeof resolveSinusoidal> | undefined;
   readonly scale: number;

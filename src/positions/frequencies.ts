@@ -1,10 +1,10 @@
-// How fast positions turn the pairs of an encoding, as callers say it.
+// The frequencies with which positions turn the pairs of an encoding, as callers give them.
 
 import { check, show } from "../errors.ts";
 
 /**
- * Radians a position that an encoding may have at most. Up to here angles are right to 3e-7 at
- * every position that tables of angles cover; beyond, float64 has lost the digits that say where in
+ * The most radians a position that an encoding may have. Up to this, angles are right to 3e-7 at
+ * every position that tables of angles cover; beyond it, float64 loses the digits that say where in
  * its turn a pair stands.
  */
 const FASTEST = 256;

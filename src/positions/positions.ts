@@ -1,5 +1,5 @@
-// Where the rows of a tensor stand, for encodings of positions: numbers, or what a caller keeps on
-// the GPU.
+// The positions of a tensor's rows, for position encodings: numbers, or tensors that a caller keeps
+// on the GPU.
 
 import { check } from "../errors.ts";
 import type { Numbers, OptionNames, Taken } from "../given.ts";
@@ -22,41 +22,38 @@ export interface PositionOptions {
   readonly positionOffset?: number | PerBatch;
   /**
    * The position of each row: an i32 (or u32) tensor [B, M], or [M] for all entries alike, or
-   * numbers in that order. With sections, of time, height and width: [3, B, M], or a tensor [3, 1,
-   * M].
+   * numbers in that order. With sections there are positions of time, height and width: [3, B, M],
+   * or a tensor [3, 1, M].
    */
   readonly positionIds?: Numbers | Tensor;
 }
 
-/** Their names. */
+/** The names of the options. */
 export const POSITION_OPTIONS: OptionNames<PositionOptions> = {
   positionOffset: "any",
   positionIds: "any",
 };
 
-/** What positions are needed for. */
+/** The rows that need positions. */
 export interface PositionSizes {
   readonly batch: number;
   readonly rows: number;
   /** Positions of a row: 1, or 3 with sections. */
   readonly streams: 1 | 3;
-  /**
-   * The positions that there are, from the first up to and without the last; `what` says why in
-   * messages.
-   */
+  /** The allowed positions, from `begin` up to, and without, `end`; `what` says why in messages. */
   readonly range: readonly [begin: number, end: number, what: string];
 }
 
 /** Checked positions. */
 export interface ResolvedPositions {
-  /** Of the first row, where all entries are alike. */
+  /** The position of the first row, if all entries are alike. */
   readonly offset: number;
   /**
-   * Positions in memory, [streams, B, M] with steps of 0 along what is shared; rows rise by one
-   * where `step` is 1.
+   * Positions in memory, [streams, B, M], with steps of 0 along shared axes. If `step` is 1,
+   * positions rise by one from row to row.
    */
   readonly stored?: {
-    /** The caller's name for them. */
+    /** The option that gave them. */
     readonly name: "positionIds" | "positionOffset";
     readonly values: readonly number[] | Tensor;
     readonly strides: readonly [stream: number, batch: number, row: number];
@@ -154,7 +151,7 @@ function checkIntegers(label: string, name: string, { dtype }: Tensor): void {
   );
 }
 
-/** Throws FoveaError unless all positions, and `more` after each, are there. */
+/** Throws FoveaError unless all positions, and the `more` positions after each, are allowed. */
 function checkRange(
   label: string,
   name: string,
@@ -164,7 +161,7 @@ function checkRange(
 ): void {
   const { batch, rows } = sizes;
   const [begin, end, what] = sizes.range;
-  if (batch * rows === 0) return; // nothing stands anywhere
+  if (batch * rows === 0) return; // there are no rows
   const wrong = values.findIndex(
     (value) => !Number.isInteger(value) || value < begin || value + more >= end,
   );
@@ -191,7 +188,7 @@ export function addPositions(
 export const positionsOperand = ({ stored }: ResolvedPositions): string | undefined =>
   stored && (stored.values instanceof Tensor ? stored.name : "positions");
 
-/** The params of slots/positions; `spec` is that of the tensor which holds them. */
+/** The params of slots/positions; `spec` is that of the tensor which holds the positions. */
 export function positionParams(
   device: GPUDevice,
   {

@@ -44,9 +44,9 @@ export const RotaryPlan = Plan;
  * ```
  *
  * Source: RoFormer (arXiv 2104.09864), equation 34. Pairs are (x[k], x[k + R / 2]), or (x[2k], x[2k
- * + 1]) if `interleaved`; channels from R on are copied. f is the attention factor: 1, but for
- * YaRN. Frequencies may be scaled for long texts ({@link RotaryScaling}); tokens may have three
- * positions each (`sections`).
+ * + 1]) if `interleaved`; channels from R on are copied. f is the attention factor: 1, but for YaRN
+ * and LongRoPE. Frequencies may be scaled for long texts ({@link RotaryScaling}); tokens may have
+ * three positions each (`sections`).
  *
  * Angles are computed in float64 and put together from small tables: cos and sin are right to 3e-7
  * at every position from -2^23 up to 2^23. (A product of position and frequency in f32 is off by up
@@ -154,7 +154,7 @@ function kernel(
   };
 }
 
-/** Options of {@link rotary}: those of a problem, with tensors where memory is meant. */
+/** Options of {@link rotary}: those of a problem, with tensors in place of specs. */
 export interface RotaryRunOptions
   extends Omit<RotaryProblem, "x" | "output" | "cos" | "sin">,
     RunOptions {
@@ -168,7 +168,7 @@ export interface RotaryRunOptions
    * {@link RotaryProblem}.
    */
   readonly cos?: Tensor;
-  /** Like `cos`, and with it. */
+  /** sin that you computed, like `cos`. Needed with it. */
   readonly sin?: Tensor;
 }
 
@@ -181,9 +181,10 @@ const ROTARY_RUN_OPTIONS = optionsBeside(ROTARY_PROBLEM, "x");
  *
  * Resolves once the GPU has accepted the work; `output.read()` waits for the result itself.
  *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
  * @param x [B, H, M, D] f32, f16 or bf16
  * @returns `{ output }` [B, H, M, D]; x itself with `inPlace`
- * Rejects with FoveaError, and then has allocated nothing.
  *
  * @example
  * const { output: rotated } = await rotary(q, { base: 500_000, positionOffset: 100 });

@@ -1,4 +1,4 @@
-// Rotary embedding as a caller describes it, checked: which channels turn together, and how fast.
+// The options of a rotary embedding, and their checks: which channels turn together, and how fast.
 
 import { check, show } from "../errors.ts";
 import type { OptionNames, Taken } from "../given.ts";
@@ -24,26 +24,25 @@ export interface RotaryOptions {
   /** How the frequencies of the base change for longer texts. Default: not at all. */
   readonly scaling?: RotaryScaling;
   /**
-   * The R / 2 frequencies themselves, in radians a position, in place of `base` and `scaling`.
-   * LongRoPE's are those of the base divided by the factors that come with the model.
+   * The R / 2 frequencies themselves, in radians a position, in place of `base` and `scaling`. The
+   * frequencies of LongRoPE are those of the base divided by the factors that come with the model.
    */
   readonly frequencies?: ArrayLike<number>;
-  /** Factor of cos and sin. Default 1, or what YaRN says. */
+  /** Factor of cos and sin. Default 1, or the factor of the scaling. */
   readonly attentionFactor?: number;
   /**
-   * Tokens with three positions each, of time, height and width (M-RoPE, Qwen2-VL, arXiv
-   * 2409.12191): how many pairs turn by each of them. The sum is R / 2.
+   * For tokens with three positions each, of time, height and width (M-RoPE, Qwen2-VL, arXiv
+   * 2409.12191), how many pairs turn by each of the three. The sum is R / 2.
    */
   readonly sections?: readonly [t: number, h: number, w: number];
   /**
    * `"blocks"`: pairs of time first, then those of height, then those of width. `"interleaved"`: T
-   * H W T H W ... as far as a section goes, and T where it has ended (Qwen3-VL). Default
-   * `"blocks"`.
+   * H W T H W ... as far as a section goes, and T after its end (Qwen3-VL). Default `"blocks"`.
    */
   readonly sectionLayout?: "blocks" | "interleaved";
 }
 
-/** Their names. */
+/** The names of the options. */
 export const ROTARY_OPTIONS: OptionNames<RotaryOptions> = {
   rotaryDim: "number",
   interleaved: "boolean",

@@ -1,4 +1,4 @@
-// What is rotated: the tensors of a rotary embedding, checked before the GPU sees any of them.
+// The problem of a rotary embedding: its tensors, checked before the GPU sees any of them.
 
 import { check } from "../errors.ts";
 import type { OptionNames, Taken } from "../given.ts";
@@ -43,15 +43,16 @@ export interface RotaryProblem extends RotaryOptions, PositionOptions {
   readonly inPlace?: boolean;
   /**
    * cos and sin that you computed, in place of the frequencies: [P, R / 2] for the positions 0..P -
-   * 1, or [B, M, R / 2] for each row; rows dense, f32, f16 or bf16. An id on the GPU that has no
-   * row leaves its tokens as they are.
+   * 1, or [B, M, R / 2] for each row; rows dense, f32, f16 or bf16. Tokens whose id, on the GPU,
+   * has no row stay as they are.
    */
   readonly cos?: TensorSpec;
-  /** Like `cos`, and with it. */
+  /** sin that you computed, like `cos`. Needed with it. */
   readonly sin?: TensorSpec;
   /**
-   * Turns the other way. That is the inverse where the attention factor is 1, and always the
-   * transpose: the gradient of x from that of the output. Default false.
+   * Whether pairs turn the other way. That is the inverse rotation if the attention factor is 1,
+   * and always the transposed one, which gives the gradient of x from that of the output. Default
+   * false.
    */
   readonly conjugate?: boolean;
   /** Axis order of x and output. Default `"bhmd"`. */
@@ -75,14 +76,14 @@ export const ROTARY_PROBLEM: OptionNames<RotaryProblem> = {
 };
 
 /**
- * Memory for one run of a rotary plan: tensors that look as the plan was told. Those it was made
- * with are the default.
+ * Memory for one run of a rotary plan: tensors that look as the plan was told. The tensors that it
+ * was made with are the default.
  */
 export interface RotaryBindings {
   readonly x?: Tensor;
-  /** Unless the plan works in place. */
+  /** Needed unless the plan works in place. */
   readonly output?: Tensor;
-  /** These if the plan was made with a tensor for it. */
+  /** Bound only if the plan was made with a tensor for it, as are the members that follow. */
   readonly positionIds?: Tensor;
   readonly positionOffset?: Tensor;
   readonly cos?: Tensor;
@@ -92,15 +93,15 @@ export interface RotaryBindings {
 /** A checked rotary embedding. */
 export interface ResolvedRotaryProblem {
   readonly layout: Layout;
-  /** In BHMD order. */
+  /** x, with its axes in BHMD order. */
   readonly x: ResolvedSpec;
-  /** That of x where the result takes its place. */
+  /** The spec of the output in BHMD order; it is that of x if the result takes its place. */
   readonly output: ResolvedSpec;
   readonly inPlace: boolean;
   readonly choice: RotaryChoice;
   readonly rotary: ResolvedRotary;
   readonly positions: ResolvedPositions;
-  /** A caller's cos and sin with two axes, and their rows. */
+  /** A caller's cos and sin with two axes, and how many rows they have. */
   readonly caches?: {
     readonly cos: ResolvedSpec;
     readonly sin: ResolvedSpec;
@@ -173,7 +174,7 @@ export function resolveRotaryProblem(
   };
 }
 
-/** A caller's cos and sin: checked, with the rows of all batch entries in one axis. */
+/** Checks a caller's cos and sin, and puts the rows of all batch entries into one axis. */
 function givenAngles(label: string, problem: Taken<RotaryProblem>, batch: number, rows: number) {
   for (const name of ["base", "scaling", "frequencies"] as const) {
     check(
@@ -227,7 +228,7 @@ function givenAngles(label: string, problem: Taken<RotaryProblem>, batch: number
   return { rotaryDim: 2 * half, caches, offsets };
 }
 
-/** [B, M, R / 2] as [B * M, R / 2]. */
+/** Gives [B, M, R / 2] as [B * M, R / 2]. */
 function flattened(label: string, name: string, spec: ResolvedSpec): ResolvedSpec {
   const { shape, strides } = spec;
   const last = shape.length - 1;

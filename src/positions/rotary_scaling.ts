@@ -16,7 +16,10 @@ export function checkPositive(label: string, name: string, value: unknown): void
   );
 }
 
-/** Frequencies and attention factor. Throws FoveaError("argument") for a scaling that is none. */
+/**
+ * Gives the scaled frequencies and the attention factor. Throws FoveaError("argument") if the
+ * numbers of the scaling make no sense.
+ */
 export function scaledFrequencies(
   label: string,
   rotaryDim: number,
@@ -46,8 +49,8 @@ export function scaledFrequencies(
 }
 
 /**
- * The slowest pair turns `factor` times slower. Of a single pair there is no slowest one: it turns
- * by 1, always.
+ * Makes the slowest pair turn `factor` times slower. A single pair has no slowest one: it turns by
+ * 1 radian a position, always.
  */
 function ntk(rotaryDim: number, base: number, factor: number): Float64Array {
   return plainFrequencies(
@@ -132,7 +135,7 @@ function yarn(
   );
   check(base > 1, "argument", () => `${label}: YaRN needs a base above 1, got ${base}.`);
   const rotaryDim = 2 * plain.length;
-  /** The pair, of any real number, that turns so often in the texts of the training. */
+  /** The pair, as a real number, that turns so often in a text of L positions. */
   const pairOf = (turns: number) =>
     (rotaryDim * Math.log(originalMaxPositions / (turns * 2 * Math.PI))) / (2 * Math.log(base));
   const first = pairOf(betaFast);

@@ -1,5 +1,5 @@
 // The ways to change the frequencies of rotary embedding for longer texts than a model was trained
-// with, as a caller names them.
+// with, as a caller gives them.
 
 import { check, show } from "../errors.ts";
 import type { Numbers, OptionNames } from "../given.ts";
@@ -26,16 +26,17 @@ export type RotaryScaling =
     }
   | {
       /**
-       * "Dynamic" NTK: `"ntk"` by the factor that a text of this length needs, factor * length / L
-       * - (factor - 1), and no change up to L. Source: Hugging Face's rope_type "dynamic".
+       * "Dynamic" NTK: `"ntk"` with the factor that a text of this length needs, which is
+       * factor * length / L - (factor - 1), and no change up to L. Source: Hugging Face's rope_type
+       * "dynamic".
        */
       readonly type: "dynamic";
       readonly factor: number;
-      /** L */
+      /** L. */
       readonly originalMaxPositions: number;
       /**
-       * Tokens that the text has, or will have at most. Frequencies are fixed by it: rows that were
-       * rotated for another length, as in a cache, don't go with these.
+       * Tokens that the text has, or will have at most. The frequencies depend on it, so rows that
+       * were rotated for another length, as in a cache, don't fit these.
        */
       readonly length: number;
     }
@@ -48,17 +49,17 @@ export type RotaryScaling =
        */
       readonly type: "yarn";
       readonly factor: number;
-      /** L */
+      /** L. */
       readonly originalMaxPositions: number;
-      /** Default 32. */
+      /** Turns in L positions above which a pair keeps its frequency. Default 32. */
       readonly betaFast?: number;
-      /** Default 1. */
+      /** Turns in L positions below which a frequency is divided by `factor`. Default 1. */
       readonly betaSlow?: number;
       /** Whether the ends of the ramp are whole pairs. Default true; gpt-oss has false. */
       readonly truncate?: boolean;
       /**
-       * DeepSeek's: the attention factor is (0.1 mscale ln(factor) + 1) / (0.1 mscaleAllDim
-       * ln(factor) + 1). Both or neither.
+       * As in DeepSeek's models, the attention factor is (0.1 mscale ln(factor) + 1) / (0.1
+       * mscaleAllDim ln(factor) + 1). Give both or neither.
        */
       readonly mscale?: number;
       readonly mscaleAllDim?: number;
@@ -71,7 +72,7 @@ export type RotaryScaling =
        */
       readonly type: "llama3";
       readonly factor: number;
-      /** L */
+      /** L. */
       readonly originalMaxPositions: number;
       /** Default 1. */
       readonly lowFreqFactor?: number;
@@ -91,7 +92,7 @@ export type RotaryScaling =
        * original_max_position_embeddings.
        */
       readonly factor: number;
-      /** L */
+      /** L. */
       readonly originalMaxPositions: number;
       /** R / 2 divisors for texts up to L. */
       readonly shortFactor: Numbers;
@@ -101,7 +102,7 @@ export type RotaryScaling =
       readonly length: number;
     };
 
-/** The names of what each type has. */
+/** The names of the members of each type. */
 const LINEAR = { type: "string", factor: "number" } as const;
 const LLAMA3 = {
   ...LINEAR,
@@ -134,7 +135,7 @@ const SCALING: {
   },
 };
 
-/** What models' configurations have in rope_type, and what it is here. */
+/** Values of rope_type in models' configurations, and the types that they are here. */
 const FOREIGN: Readonly<Record<string, string>> = {
   default: 'leave scaling out: "default" changes nothing',
   su: 'it is called "longrope" here',
@@ -143,7 +144,10 @@ const FOREIGN: Readonly<Record<string, string>> = {
   "": 'rope_type is called "type" here',
 };
 
-/** Throws FoveaError("argument") for a type of scaling that is none, or names that it lacks. */
+/**
+ * Throws FoveaError("argument") for an unknown type of scaling, or for members that the type does
+ * not have.
+ */
 export function checkScaling(label: string, scaling: RotaryScaling): void {
   const type = scaling?.type;
   check(typeof type === "string" && Object.hasOwn(SCALING, type), "argument", () =>

@@ -14,17 +14,17 @@ export interface SinusoidalOptions {
   readonly maxWavelength?: number;
   /**
    * The ceil(D / 2) frequencies themselves, in radians a position, in place of `maxWavelength`.
-   * Whisper's and tensor2tensor's are 10000^(-k / (D / 2 - 1)).
+   * Whisper and tensor2tensor have 10000^(-k / (D / 2 - 1)).
    */
   readonly frequencies?: ArrayLike<number>;
   /**
-   * Where sine and cosine of pair k lie: `"interleaved"` at 2k and 2k + 1, `"halves"` at k and k +
-   * D / 2. Default `"interleaved"`.
+   * The channels of sine and cosine of pair k: `"interleaved"` at 2k and 2k + 1, `"halves"` at k
+   * and k + D / 2. Default `"interleaved"`.
    */
   readonly order?: "interleaved" | "halves";
 }
 
-/** Their names. */
+/** The names of the options. */
 export const SINUSOIDAL_OPTIONS: OptionNames<SinusoidalOptions> = {
   maxWavelength: "number",
   frequencies: "any",

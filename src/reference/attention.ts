@@ -1,5 +1,5 @@
-// Attention as plain loops on the CPU: what the kernels are measured against, and readable next to
-// the formula.
+// Attention as plain loops on the CPU, to read next to the formula. The kernels are measured
+// against it.
 
 import { dropoutKeeps } from "./dropout.ts";
 import { accumulate } from "./inner.ts";
@@ -11,9 +11,9 @@ export interface ReferenceResult {
   /** [rows, Dv], by default [B, H, M, Dv]. A row without a key is 0. */
   readonly output: Float64Array;
   /**
-   * [rows], by default [B, H, M]: natural log of the sum of exp(score), the sink's included. A row
-   * without a key has its sink, or else -Infinity; so has a row that no entry owns or uses, without
-   * its sink.
+   * [rows], by default [B, H, M]: natural log of the sum of exp(score), the sink's included. It is
+   * the sink for a row without a key, or -Infinity if there is no sink. For a row that no entry
+   * owns or uses it is -Infinity, sink or not.
    */
   readonly lse: Float64Array;
   /**
@@ -57,9 +57,9 @@ export function attention(
     const out = output.subarray(index * Dv, (index + 1) * Dv);
     const kvHead = problem.kvHead(row.head);
     for (let j = row.begin; j < row.end; j++) {
-      // A key that is not seen is skipped and not multiplied by 0, for its value may be NaN.
+      // A key that is not seen is skipped and not multiplied by 0, because its value may be NaN.
       if (scores[j] === Number.NEGATIVE_INFINITY) continue;
-      // A dropped one is seen: its NaN shows.
+      // A dropped key is seen, so a NaN in its value shows.
       const p = drop ? drop(weights[j], row.number, j) : store(weights[j]);
       accumulate(out, p, value, at(value, row.batch, kvHead, row.keyRow + j), single);
     }
@@ -70,7 +70,7 @@ export function attention(
   return { output, lse, rowMax };
 }
 
-/** Makes of a weight the one after dropout. */
+/** Gives the function that turns a weight into the weight after dropout. */
 function dropper(dropout: ReferenceOptions["dropout"], round: (x: number) => number) {
   if (!dropout) return undefined;
   const keeps = dropoutKeeps(dropout.seed, dropout.p);

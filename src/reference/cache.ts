@@ -1,5 +1,5 @@
-// What a cache does to rows before it stores them, on the CPU: what the append kernel is measured
-// against.
+// The changes that a cache makes to rows before it stores them, on the CPU. The append kernel is
+// measured against it.
 
 import { layerNorm } from "./normalise.ts";
 
@@ -16,12 +16,13 @@ export interface ReferenceQuantisation {
 const mostOf = (bits: 8 | 4) => 2 ** (bits - 1) - 1;
 
 /**
- * Groups whose largest magnitude is below it count as zeros: their scale could be subnormal in f32.
+ * Groups whose largest magnitude is below this count as zeros: their scale could be subnormal in
+ * f32.
  */
 const SMALLEST = 2 ** -118;
 
 /**
- * A row as integers that share scales, symmetric about 0:
+ * Turns a row into integers that share scales, symmetric about 0:
  *
  *     scale = max |x| * (1 / most),   most = 127 or 7
  *     q = x / scale to the nearest integer, ties to even
@@ -50,8 +51,8 @@ export function quantiseRow(row: ArrayLike<number>, { bits, group }: ReferenceQu
 }
 
 /**
- * Ties to even. A double holds the quotient of two f32 closely enough: one that is no tie is 2^-25
- * or more away from it.
+ * Rounds ties to even. A double holds the quotient of two f32 closely enough: a quotient that isn't
+ * a tie is 2^-25 or more away from one.
  */
 function roundToEven(x: number): number {
   const floor = Math.floor(x);
@@ -79,7 +80,7 @@ export function quantisedWords(
   const { bits } = options;
   const perWord = 32 / bits;
   const words = new Uint32Array(scales.length + Math.ceil(row.length / perWord));
-  // JavaScript does not say which NaN it has.
+  // JavaScript does not say which bits its NaN has.
   words.set(
     new Uint32Array(scales.buffer).map((word, index) =>
       Number.isNaN(scales[index]) ? 0x7fc00000 : word,
@@ -94,7 +95,7 @@ export function quantisedWords(
 
 /** Options of {@link rmsNorm}. */
 export interface ReferenceNormOptions {
-  /** One a channel. Default 1. */
+  /** A weight for each channel. Default 1. */
   readonly weight?: ArrayLike<number> | undefined;
   /** Default 1e-6. */
   readonly epsilon?: number;
@@ -120,6 +121,6 @@ export function rmsNorm(
   ).output;
 }
 
-/** The row of a cache that holds a token: its own, or of a ring one that is used again. */
+/** The row of a cache that holds a token: its own row, or in a ring one that is used again. */
 export const ringRow = (token: number, sinkTokens: number, ring: number): number =>
   token < sinkTokens || ring === 0 ? token : sinkTokens + ((token - sinkTokens) % ring);

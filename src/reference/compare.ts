@@ -3,7 +3,7 @@
 /** The element at which two arrays differ most. */
 export interface WorstElement {
   /**
-   * |actual - expected|; Infinity where exactly one of the two is not a number,
+   * |actual - expected|; Infinity if exactly one of the two is not a number,
    * or infinities differ.
    */
   readonly error: number;

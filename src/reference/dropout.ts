@@ -1,5 +1,5 @@
-// Which weights dropout keeps: a counter-based generator, so that any weight can be asked about on
-// its own.
+// The weights that dropout keeps, by a counter-based generator, so that each weight can be decided
+// without the others.
 
 const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24];
 const PARITY = 0x1bd11bda;
@@ -34,8 +34,8 @@ export function threefry2x32(
  * threefry(key = seed, counter = [row, key]) is below floor((1 - p) * 2^32).
  *
  * @param seed a whole number, 0 <= seed < 2^53
- * @returns takes the row's number in [B, H, M] (packed [1, H, totalQ]) and the key's index in its
- *   batch entry
+ * @returns a function of the row's number in [B, H, M] (packed [1, H, totalQ]) and the key's index
+ *   in its batch entry
  */
 export function dropoutKeeps(seed: number, p: number): (row: number, key: number) => boolean {
   const words: [number, number] = [seed % 2 ** 32, Math.floor(seed / 2 ** 32)];

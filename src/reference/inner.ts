@@ -1,5 +1,5 @@
-// The two inner loops. Each is written twice, because a rounding function called through a variable
-// costs a factor of five.
+// The two inner loops of attention. Each is written twice, because a rounding function called
+// through a variable costs a factor of five.
 
 import type { Strided } from "./tensors.ts";
 

@@ -1,5 +1,4 @@
-// Linear attention as plain loops on the CPU, token by token: what the kernels are measured
-// against.
+// Linear attention as plain loops on the CPU, token by token. The kernels are measured against it.
 
 import type { Layout } from "../types.ts";
 import type { ReferenceTensor } from "./options.ts";
@@ -8,7 +7,7 @@ import { at, broadcast, toBhmd } from "./tensors.ts";
 
 export interface ReferenceLinearOptions {
   /**
-   * Default "linear", which is mapped and normalised; with a rule given the defaults are those of
+   * Default "linear", mapped and normalised. If a rule is given, the other defaults are those of
    * ONNX.
    */
   readonly updateRule?: "linear" | "gated" | "delta" | "gated_delta";
@@ -18,7 +17,7 @@ export interface ReferenceLinearOptions {
   readonly featureMap?: "elu" | "none";
   /** Default false with a rule. */
   readonly normalized?: boolean;
-  /** Factor of what is not normalised. Default 1 / sqrt(D). */
+  /** Factor of an output that is not normalised. Default 1 / sqrt(D). */
   readonly scale?: number;
   /** [B, Hkv, N, 1 | D], log space. */
   readonly decay?: ReferenceTensor;
@@ -54,7 +53,8 @@ export interface ReferenceLinearResult {
  *
  * @param q [B, H, M, D]
  * @param k [B, Hk, N, D]
- * @param v [B, Hkv, N, Dv]; heads that are fewer serve as many neighbours each as it takes
+ * @param v [B, Hkv, N, Dv]; if a tensor has fewer heads than another one, each of them serves
+ *   several neighbours
  */
 export function linearAttention(
   q: ReferenceTensor,

@@ -1,10 +1,10 @@
-// Keys that are hidden one by one. Those outside a row's run of keys are not asked about.
+// Masks that hide keys one by one. They are not called for keys outside a row's run.
 
 import type { ReferenceOptions } from "./options.ts";
 import { positionOf, type Row } from "./rows.ts";
 import { biasElement } from "./steps.ts";
 
-/** True where the row sees the key. */
+/** True if the row sees the key. */
 export type Mask = (row: Row, key: number) => boolean;
 
 export function masksOf({ mask, bias, maskFunction, sinkTokens }: ReferenceOptions): Mask[] {

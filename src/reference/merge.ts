@@ -1,4 +1,4 @@
-// Merging partial results on the CPU: what the merge kernel is measured against.
+// Merging of partial results on the CPU. The merge kernel is measured against it.
 
 import type { ReferenceResult } from "./attention.ts";
 import type { ReferenceOptions } from "./options.ts";
@@ -17,7 +17,7 @@ export interface ReferencePartial {
  *     m = max LSE_i,   w_i = exp(LSE_i - m),   O = sum w_i O_i / sum w_i,   LSE = m + ln sum w_i
  *
  * A row that has no key in any partial is 0, with LSE -Infinity. An LSE of NaN or +Infinity makes
- * the row NaN; with `infinityIsEmpty` one of +Infinity stands for a row without a key, too.
+ * the row NaN; with `infinityIsEmpty` an LSE of +Infinity stands for a row without a key, too.
  */
 export function mergeAttention(
   partials: readonly ReferencePartial[],

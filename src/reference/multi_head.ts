@@ -1,5 +1,5 @@
-// Multi-head attention with its projections on the CPU: what the layer is measured against. Keys
-// that the layer adds are more keys of the same softmax here.
+// Multi-head attention with its projections on the CPU. The layer is measured against it. Keys that
+// the layer adds are more keys of the same softmax here.
 
 import { dropoutKeeps } from "./dropout.ts";
 import type { ReferenceOptions, ReferenceTensor } from "./options.ts";
@@ -18,14 +18,14 @@ export interface ReferenceMultiHead {
   readonly query: ReferenceLinear;
   readonly key: ReferenceLinear;
   readonly value: ReferenceLinear;
-  /** Default: none; the output is that of the heads. */
+  /** Default: none; then the output is that of the heads. */
   readonly output?: ReferenceLinear;
   /** [Hkv * D] and [Hkv * Dv]: a learned key and value that every query sees. */
   readonly biasK?: ReferenceTensor;
   readonly biasV?: ReferenceTensor;
 }
 
-/** Options of attention, but for those about layouts and packed sequences. */
+/** Options of attention, without those for layouts and packed sequences. */
 export interface ReferenceMultiHeadOptions
   extends Omit<ReferenceOptions, "layout" | "rows" | "cuSeqlensQ" | "cuSeqlensKv"> {
   readonly heads: number;
@@ -33,8 +33,8 @@ export interface ReferenceMultiHeadOptions
   /** Every query sees a key and a value of zeros. */
   readonly zeroAttention?: boolean;
   /**
-   * What is done to q, k, v and the output of the heads when they are stored: a rounding. Default
-   * nothing.
+   * Rounds q, k, v and the output of the heads as memory between kernels does. Default: nothing is
+   * rounded.
    */
   readonly stored?: (value: number) => number;
 }
@@ -54,7 +54,7 @@ export interface ReferenceMultiHeadResult {
  * concat_h(softmax(scale * q_h k_g^T + mask) v_g) Wo^T + bo with q = query Wq^T + bq and so on, g =
  * floor(h * Hkv / H). Source: Attention Is All You Need (arXiv 1706.03762), section 3.2.2. The
  * learned key and the key of zeros are scaled and capped like all others, and no mask, bias,
- * function or position is about them.
+ * function or position applies to them.
  *
  * @param query [B, M, query width]
  * @param key [B, N, key width]

@@ -1,4 +1,4 @@
-// Softmax and normalisation of rows on the CPU: what the kernels of rows are measured against.
+// Softmax and normalisation of rows on the CPU. The kernels of rows are measured against them.
 
 import type { ReferenceTensor } from "./options.ts";
 import { pointwise } from "./pointwise.ts";
@@ -9,8 +9,8 @@ import { elements } from "./tensors.ts";
 const product = (sizes: readonly number[]) => sizes.reduce((total, size) => total * size, 1);
 
 /**
- * exp(x - m) / sum exp(x - m) along an axis, or its logarithm, row-major. -Infinity counts for
- * nothing; where there is nothing else the softmax is 0. A slice with NaN or Infinity is NaN.
+ * exp(x - m) / sum exp(x - m) along an axis, or its logarithm, row-major. The softmax of -Infinity
+ * is 0, also in a slice of nothing else. A slice with NaN or Infinity is NaN.
  */
 export function softmaxAlong(
   x: ReferenceTensor,
@@ -43,7 +43,7 @@ export function softmaxAlong(
 }
 
 export interface ReferenceLayerNormOptions {
-  /** Added to x before; they broadcast to its shape. */
+  /** `residual` and `residualBias` are added to x before; they broadcast to its shape. */
   readonly residual?: ReferenceTensor | undefined;
   readonly residualBias?: ReferenceTensor | undefined;
   readonly weight?: ReferenceTensor | undefined;
@@ -52,9 +52,9 @@ export interface ReferenceLayerNormOptions {
   readonly axis?: number;
   /** Default 1e-5. */
   readonly epsilon?: number;
-  /** By the root mean square. Default false. */
+  /** Normalise by the root mean square. Default false. */
   readonly rms?: boolean;
-  /** `"f32"`: every operation rounded to f32. Default `"f64"`. */
+  /** `"f32"` rounds every operation to f32. Default `"f64"`. */
   readonly precision?: "f64" | "f32";
 }
 
@@ -64,7 +64,7 @@ export interface ReferenceLayerNormOptions {
  * numbers has no deviation. A row without deviation and epsilon is 0 before its bias.
  *
  * @returns output and sum, of the shape of x; mean (0 by the root mean square) and inverse
- *   deviation, one a row
+ *   deviation, one for each row
  */
 export function layerNorm(x: ReferenceTensor, options: ReferenceLayerNormOptions = {}) {
   const {

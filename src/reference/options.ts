@@ -1,5 +1,4 @@
-// What a caller of the reference may say: the options of the engine, with plain arrays and
-// JavaScript functions.
+// The options of the reference: those of the engine, with plain arrays and JavaScript functions.
 
 import type { Layout, MaskOptions } from "../types.ts";
 
@@ -13,7 +12,10 @@ export interface ReferenceTensor {
   readonly offset?: number;
 }
 
-/** A score's place. Packed sequences count queries and keys from the start of their own entry. */
+/**
+ * The place of a score. In packed sequences queries and keys are counted from the start of their
+ * own entry.
+ */
 export interface ReferencePosition {
   readonly batch: number;
   readonly head: number;
@@ -28,8 +30,8 @@ export interface ReferenceRelativeBias {
   /** [buckets, H], added to the scores unscaled. */
   readonly table: ReferenceTensor;
   /**
-   * Half of the buckets for keys after the query. Default `true`; `false` puts all of those in
-   * bucket 0.
+   * Half of the buckets for keys after the query. Default `true`; `false` puts all keys after the
+   * query into bucket 0.
    */
   readonly bidirectional?: boolean;
   /** From this distance on, all keys share the last bucket. Default 128. */
@@ -39,7 +41,7 @@ export interface ReferenceRelativeBias {
 /** Numbers of all columns [D], or of each head and column [H, D]. */
 export type ReferenceColumns = ArrayLike<number>;
 
-/** What stands for q.k: see `Similarity` of the engine. */
+/** The similarity that stands for q.k: see `Similarity` of the engine. */
 export type ReferenceSimilarity =
   | "dot"
   | "cosine"
@@ -60,7 +62,8 @@ export type ReferenceSimilarity =
 
 /**
  * Every score is `scale * q.k -> softcap -> scoreFunction -> + bias + relativeBias + ALiBi ->
- * masks`, then softmax and dropout. Masks win over everything, and what they hide is never read.
+ * masks`, then softmax and dropout. No option makes a masked key visible, and values of hidden keys
+ * are never read.
  */
 export interface ReferenceOptions extends MaskOptions<ArrayLike<number>> {
   /** Axis order of q, k and v. The results are always [B, H, M, ...]. Default `"bhmd"`. */
@@ -72,16 +75,16 @@ export interface ReferenceOptions extends MaskOptions<ArrayLike<number>> {
   readonly rows?: ArrayLike<number>;
   /**
    * `"f64"` (default) is the yardstick. `"f32"` rounds every operation to f32, as a plain GPU
-   * implementation without fused multiply-adds would: the error that nobody can be blamed for.
+   * implementation without fused multiply-adds would; its error is the one that f32 itself has.
    */
   readonly precision?: "f64" | "f32";
   /**
-   * Rounds what an implementation that keeps scores and probabilities in memory would store: those,
-   * and the output. With `precision: "f32"`, the plain evaluation in half precision of
+   * Rounds scores, probabilities and the output, as an implementation that keeps them in memory
+   * would. With `precision: "f32"` this is the plain evaluation in half precision of
    * FlashAttention's rule. Default: nothing is rounded.
    */
   readonly store?: (x: number) => number;
-  /** Used queries of each entry; rows past them are as rows without a key. Default M for all. */
+  /** Used queries of each entry; rows past them are like rows without a key. Default M for all. */
   readonly qLengths?: ArrayLike<number>;
   /** A query at position p sees the keys p - left .. p + right. -1 is unbounded on that side. */
   readonly window?: readonly [left: number, right: number] | null;
@@ -91,22 +94,22 @@ export interface ReferenceOptions extends MaskOptions<ArrayLike<number>> {
   readonly attentionChunk?: number | null;
   /** The first keys, which neither window nor chunk hides from later queries. Default 0. */
   readonly sinkTokens?: number;
-  /** [B|1, H|1, M|1, N|1], one number per element: non-zero where the query sees the key. */
+  /** [B|1, H|1, M|1, N|1], one number per element: non-zero if the query sees the key. */
   readonly mask?: ReferenceTensor;
   /**
    * [B|1, H|1, M|1, N|1]. Only -Infinity masks a key; a finite value, however negative, does not.
    */
   readonly bias?: ReferenceTensor;
-  /** softcap * tanh(s / softcap) bounds the scores. Default, and 0, none. */
+  /** softcap * tanh(s / softcap) bounds the scores. Default none; 0 means none, too. */
   readonly softcap?: number | null;
   /**
-   * What stands for q.k. Default the dot product; with others but `"rms"` the scale is 1 by
-   * default.
+   * The similarity that stands for q.k. Default: the dot product. With other similarities than
+   * `"rms"` the scale is 1 by default.
    */
   readonly similarity?: ReferenceSimilarity;
-  /** Factor of the scores of a head: a number, or one a head. */
+  /** Factor of the scores of a head: one number for all heads, or one for each. */
   readonly temperature?: number | ArrayLike<number>;
-  /** The same as min(exp(logTemperature), maxTemperature), by default at most 100. */
+  /** The temperature as min(exp(logTemperature), maxTemperature), by default at most 100. */
   readonly logTemperature?: number | ArrayLike<number>;
   readonly maxTemperature?: number;
   /** [H] or [B, H]: scores lose slope * |p - j|. */
@@ -115,18 +118,18 @@ export interface ReferenceOptions extends MaskOptions<ArrayLike<number>> {
   /** `[H]`: a logit per head that joins the denominator, and so the LSE, and nothing else. */
   readonly sinks?: ArrayLike<number>;
   /**
-   * Packed sequences: entry b owns the queries cuSeqlensQ[b] .. cuSeqlensQ[b + 1] of q [1, H,
-   * totalQ, D], and likewise its keys. All that is per entry, per query or per key is numbered
+   * Packed sequences: entry b owns the queries cuSeqlensQ[b] .. cuSeqlensQ[b + 1] of q
+   * [1, H, totalQ, D], and its keys by cuSeqlensKv. Options for each query or key number them
    * within the entry.
    */
   readonly cuSeqlensQ?: ArrayLike<number>;
   readonly cuSeqlensKv?: ArrayLike<number>;
   /**
-   * Weights are dropped with probability p, the kept ones are multiplied by 1 / (1 - p). Which: see
-   * `dropoutKeeps`.
+   * Weights are dropped with probability p, kept weights are multiplied by 1 / (1 - p).
+   * `dropoutKeeps` says which are kept.
    */
   readonly dropout?: { readonly p: number; readonly seed: number };
   readonly scoreFunction?: (s: number, at: ReferencePosition) => number;
-  /** True where the query sees the key. */
+  /** True if the query sees the key. */
   readonly maskFunction?: (at: ReferencePosition) => boolean;
 }

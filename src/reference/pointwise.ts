@@ -1,18 +1,18 @@
-// Sums and activations of single elements on the CPU: what the pointwise kernel is measured
-// against.
+// Sums and activations of single elements on the CPU. The pointwise kernel is measured against
+// them.
 
 import type { ReferenceTensor } from "./options.ts";
 import { roundingOf } from "./rounding.ts";
 import { elements } from "./tensors.ts";
 
 export interface ReferencePointwiseOptions {
-  /** Added to x; they broadcast to the shape. */
+  /** `bias` and `residual` are added to x; they broadcast to the shape. */
   readonly bias?: ReferenceTensor | undefined;
   readonly residual?: ReferenceTensor | undefined;
   readonly activation?: "gelu" | "gelu-tanh" | undefined;
-  /** Multiplies what the activation gives; broadcasts to the shape. */
+  /** Multiplies the result of the activation; broadcasts to the shape. */
   readonly factor?: ReferenceTensor | undefined;
-  /** `"f32"`: every operation, and the functions, rounded to f32. Default `"f64"`. */
+  /** `"f32"` rounds every operation and function to f32. Default `"f64"`. */
   readonly precision?: "f64" | "f32";
 }
 
@@ -20,7 +20,7 @@ export interface ReferencePointwiseOptions {
  * activation(x + bias + residual) * factor, row-major.
  *
  * @param x Broadcasts to the shape
- * @param shape Of the result. Default that of x.
+ * @param shape The shape of the result. Default: that of x.
  */
 export function pointwise(
   x: ReferenceTensor,
@@ -47,14 +47,17 @@ export function pointwise(
   });
 }
 
-/** The standard normal distribution function, (1 + erf(x / sqrt 2)) / 2, to 1e-15 of itself. */
+/**
+ * The standard normal distribution function, (1 + erf(x / sqrt 2)) / 2, with a relative error of
+ * 1e-15.
+ */
 export function normalCdf(x: number): number {
   if (Number.isNaN(x)) return x;
   const a = Math.abs(x);
   const density = Math.exp((-a * a) / 2) / Math.sqrt(2 * Math.PI);
   let tail = 0; // Phi(-a)
   if (a < 3) {
-    // Phi(a) - 1/2 = density * (a + a^3 / 3 + a^5 / (3 5) + ...): no terms of both signs.
+    // Phi(a) - 1/2 = density * (a + a^3 / 3 + a^5 / (3 5) + ...): all terms have one sign.
     let term = a;
     let sum = a;
     for (let n = 3; term > sum * 1e-17; n += 2) {

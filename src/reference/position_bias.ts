@@ -1,4 +1,4 @@
-// Biases of scores on the CPU: what the kernel of biases in memory is measured against.
+// Biases of scores on the CPU. The kernel of biases in memory is measured against them.
 
 import { relativeBucket } from "./bucket.ts";
 import type { ReferenceTensor } from "./options.ts";
@@ -16,7 +16,7 @@ export interface ReferenceBiasOptions {
   readonly queryOffset?: number;
   /** Broadcasts to the shape. */
   readonly bias?: ReferenceTensor;
-  /** They broadcast to [B, H, M, 1]. */
+  /** Gates, which broadcast to [B, H, M, 1]. */
   readonly gates?: {
     readonly update: ReferenceTensor;
     readonly reset: ReferenceTensor;
@@ -29,7 +29,7 @@ export interface ReferenceBiasOptions {
  * bias or table[bucket(j - p), h], times u (r w - 1) + 2 with the sigmoids u and r of the gates.
  * Sources: arXiv 1910.10683, section 2.1; arXiv 2110.13900, equations 2 to 5.
  *
- * @param shape [B, H, M, N], that of the result
+ * @param shape [B, H, M, N], the shape of the result
  */
 export function positionBias(
   shape: readonly number[],

@@ -1,4 +1,4 @@
-// Absolute position encodings on the CPU: what the kernel is measured against.
+// Absolute position encodings on the CPU. The kernel is measured against them.
 
 import type { ReferenceTensor } from "./options.ts";
 import { roundingOf } from "./rounding.ts";
@@ -6,23 +6,26 @@ import { roundingOf } from "./rounding.ts";
 export interface ReferenceEncodingOptions {
   /** Default 10000. */
   readonly maxWavelength?: number;
-  /** In place of it: one for each pair, radians a position. */
+  /** Frequencies in place of `maxWavelength`: one for each pair, in radians a position. */
   readonly frequencies?: ArrayLike<number>;
-  /** `"halves"`: all sines, then all cosines. Default `"interleaved"`. */
+  /** `"halves"` puts all sines before all cosines. Default `"interleaved"`. */
   readonly order?: "interleaved" | "halves";
-  /** [P, D], learned: in place of sinusoidal encodings. A position without a row has none. */
+  /**
+   * [P, D]: a learned table in place of sinusoidal encodings. A position without a row adds
+   * nothing.
+   */
   readonly table?: ReferenceTensor;
-  /** Position of a row. Default the row. */
+  /** Gives the position of a row. Default: the row's index. */
   readonly position?: (batch: number, row: number) => number;
-  /** Of x. Default 1. */
+  /** Factor of x. Default 1. */
   readonly scale?: number;
-  /** `"f32"`: every operation, and sine and cosine, rounded to f32. Default `"f64"`. */
+  /** `"f32"` rounds every operation, and sine and cosine, to f32. Default `"f64"`. */
   readonly precision?: "f64" | "f32";
 }
 
 /**
  * The sinusoidal encoding of a position, D numbers: sin(p theta_k) at 2k and cos(p theta_k) at 2k +
- * 1, where theta_k = maxWavelength^(-2k / D). Source: Attention Is All You Need (arXiv 1706.03762),
+ * 1, with theta_k = maxWavelength^(-2k / D). Source: Attention Is All You Need (arXiv 1706.03762),
  * section 3.5.
  */
 export function sinusoidalEncoding(

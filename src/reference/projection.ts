@@ -1,4 +1,4 @@
-// Linear projections on the CPU: what the matmul kernel is measured against.
+// Linear projections on the CPU. The matmul kernel is measured against them.
 
 import { dot } from "./inner.ts";
 import type { ReferenceOptions, ReferenceTensor } from "./options.ts";
@@ -9,7 +9,8 @@ import { at, broadcast } from "./tensors.ts";
  * y[..., n] = sum_k x[..., k] weight[n, k] + bias[n], row-major.
  *
  * @param x [..., K], up to three axes before K
- * @param weight [N, K], or with the axes of x before its rows, or 1, one for each
+ * @param weight [N, K], or a weight for each entry of the axes that x has before its rows; such an
+ *   axis may be 1
  * @param bias [N]
  */
 export function project(

@@ -1,5 +1,5 @@
-// Seeded random numbers for benches and tests, which are never zeros. Nothing of it is in the
-// package.
+// Seeded random numbers for benches and tests, which must not run on zeros. This file isn't part of
+// the package.
 
 import { xoroshiro128plus } from "pure-rand/generator/xoroshiro128plus";
 

@@ -1,4 +1,4 @@
-// Rotary position embedding on the CPU: what the kernel is measured against.
+// Rotary position embedding on the CPU. The kernel is measured against it.
 
 import type { Layout } from "../types.ts";
 import type { ReferenceTensor } from "./options.ts";
@@ -26,27 +26,30 @@ export interface ReferenceRotaryScaling {
 export interface ReferenceRotaryOptions {
   /** R. Default the head dim. */
   readonly rotaryDim?: number;
-  /** Pairs (2k, 2k + 1); otherwise (k, k + R / 2). */
+  /** Whether pairs are (2k, 2k + 1); otherwise they are (k, k + R / 2). */
   readonly interleaved?: boolean;
   /** Default 10000. */
   readonly base?: number;
   readonly scaling?: ReferenceRotaryScaling;
-  /** In place of base and scaling. */
+  /** Frequencies in place of base and scaling. */
   readonly frequencies?: ArrayLike<number>;
-  /** Of cos and sin. Default 1, or YaRN's. */
+  /** Factor of cos and sin. Default: that of the scaling, or 1. */
   readonly attentionFactor?: number;
-  /** Pairs that turn by the positions of time, height and width. */
+  /** How many pairs turn by the positions of time, height and width. */
   readonly sections?: readonly number[];
   readonly sectionLayout?: "blocks" | "interleaved";
-  /** cos and sin by position, [rows, R / 2], in place of those of the frequencies. */
+  /** cos and sin by position, [rows, R / 2], in place of cos and sin of the frequencies. */
   readonly cos?: ReferenceTensor;
   readonly sin?: ReferenceTensor;
-  /** Position of a row: of stream 0, or of time, height and width. Default the row. */
+  /**
+   * Gives the position of a row, in stream 0 or in those of time, height and width. Default: the
+   * row's index.
+   */
   readonly position?: (stream: number, batch: number, row: number) => number;
-  /** Turns the other way. */
+  /** Whether pairs turn the other way. */
   readonly conjugate?: boolean;
   readonly layout?: Layout;
-  /** `"f32"`: the angle's cos and sin, and every operation, rounded to f32. Default `"f64"`. */
+  /** `"f32"` rounds the angle's cos and sin, and every operation, to f32. Default `"f64"`. */
   readonly precision?: "f64" | "f32";
 }
 
@@ -71,11 +74,12 @@ type Scaled = (plain: readonly number[], scaling: ReferenceRotaryScaling, base: 
 const SCALED: Readonly<Record<ReferenceRotaryScaling["type"], Scaled>> = {
   // Position Interpolation, arXiv 2306.15595, equation 4
   linear: (plain, { factor }) => plain.map((theta) => theta / factor),
-  // Every frequency falls geometrically more than the one before; the last one by the whole factor.
+  // The divisors of frequencies grow geometrically from pair to pair, up to the whole factor for
+  // the last one.
   ntk: (plain, { factor }) =>
     plain.map((theta, k) => theta / factor ** (k / Math.max(1, plain.length - 1))),
-  // Hugging Face's _compute_dynamic_ntk_parameters: the base, and not the factor, is what grows
-  // with the text
+  // Hugging Face's _compute_dynamic_ntk_parameters: the base grows with the text, and the factor
+  // does not
   dynamic: (plain, { factor, originalMaxPositions: L = 0, length = 0 }, base) => {
     const R = 2 * plain.length;
     const grown = ((factor * Math.max(length, L)) / L - (factor - 1)) ** (R / (R - 2));
@@ -169,7 +173,7 @@ export function rotary(x: ReferenceTensor, options: ReferenceRotaryOptions = {})
   ) => {
     if (!table) return round(attentionFactor * of(p * frequencies[k]));
     const { data, shape, offset = 0, strides = [shape[1], 1] } = table;
-    // A position without a row does not turn anything.
+    // A position without a row turns nothing.
     return p >= 0 && p < shape[0]
       ? attentionFactor * data[offset + p * strides[0] + k * strides[1]]
       : none;

@@ -1,12 +1,12 @@
-// The arithmetic of a precision: what is done to the result of every operation.
+// The arithmetic of a precision: how the result of every operation is rounded.
 
 export interface Rounding {
   readonly single: boolean;
-  /** Rounds to the precision. */
+  /** Rounds a number to the precision. */
   readonly round: (x: number) => number;
   /**
-   * Rounds a final score. In f32 it stops at the lowest finite number, for -Infinity is a mask, and
-   * the sum of two very low numbers is none.
+   * Rounds a final score. In f32 it stops at the lowest finite number, because -Infinity masks a
+   * key, and the sum of two very low numbers must not.
    */
   readonly roundScore: (s: number) => number;
 }

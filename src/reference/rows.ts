@@ -1,9 +1,9 @@
-// Where a row of the results lies, and the run of keys that lengths, causality, window and chunk
-// leave it.
+// The place of a row of the results, and the run of keys that lengths, causality, window and chunk
+// leave to it.
 
 import type { ReferenceOptions, ReferencePosition } from "./options.ts";
 
-/** One query of one head. All but `qRow` and `keyRow` is counted within the batch entry. */
+/** One query of one head. All members but `qRow` and `keyRow` count within the batch entry. */
 export interface Row {
   /** Its number in [B, H, M], packed in [1, H, totalQ]. */
   readonly number: number;
@@ -11,7 +11,7 @@ export interface Row {
   readonly head: number;
   readonly query: number;
   readonly position: number;
-  /** Index of q, k and v along their batch axis: 0 where entries are packed. */
+  /** Index of q, k and v along their batch axis: 0 if entries are packed. */
   readonly batch: number;
   /** The query's row in q. */
   readonly qRow: number;
@@ -19,21 +19,24 @@ export interface Row {
   readonly keyRow: number;
   /** Used keys of the entry. */
   readonly keys: number;
-  /** First key that the row may see; with sink tokens 0. */
+  /** The first key that the row may see; 0 if there are sink tokens. */
   readonly begin: number;
-  /** First key that window and chunk leave. Those between the sink tokens and it are hidden. */
+  /**
+   * The first key that window and chunk leave. Keys between the sink tokens and this one are
+   * hidden.
+   */
   readonly windowBegin: number;
-  /** One past the last one; not before `begin`. */
+  /** One past the last key that the row may see; not before `begin`. */
   readonly end: number;
 }
 
 /** The rows of a problem. */
 export interface Rows {
-  /** Those that are asked for, in the order of the results. */
+  /** The rows that are asked for, in the order of the results. */
   readonly numbers: ArrayLike<number>;
   /** Keys of the longest entry, used or not. */
   readonly maxKeys: number;
-  /** The row of a number; none where no entry owns it or the entry doesn't use it. */
+  /** Gives the row of a number; undefined if no entry owns it or the entry doesn't use it. */
   find(number: number): Row | undefined;
 }
 
@@ -72,7 +75,7 @@ export function rowsOf([B, H, M, N]: readonly number[], options: ReferenceOption
   return { numbers, maxKeys: lengths?.reduce((a, b) => Math.max(a, b), 0) ?? N, find };
 }
 
-/** What user functions are told about a score. */
+/** The place of a score, as user functions get it. */
 export const positionOf = (row: Row, key: number): ReferencePosition => ({
   batch: row.entry,
   head: row.head,
@@ -92,7 +95,7 @@ function entryOf(b: number, M: number, N: number, options: ReferenceOptions): En
   return { batch: cuSeqlensQ ? 0 : b, qRow, queries, keyRow, keys, offset };
 }
 
-/** The entry of each packed query, -1 for those of none. */
+/** The entry of each packed query, -1 for queries of no entry. */
 function ownersOf(cuSeqlens: ArrayLike<number>, total: number): Int32Array {
   const owners = new Int32Array(total).fill(-1);
   for (let b = 0; b + 1 < cuSeqlens.length; b++) owners.fill(b, cuSeqlens[b], cuSeqlens[b + 1]);

@@ -9,7 +9,10 @@ import { type RowSoftmax, softmax } from "./softmax.ts";
 import { capSteps, type Step, scoreSteps } from "./steps.ts";
 import { at, toBhmd } from "./tensors.ts";
 
-/** scale * q.k; after the softcap; after everything, masks included. */
+/**
+ * "raw" is scale * q.k, "capped" is taken after the softcap, and "scores" after everything, masks
+ * included.
+ */
 export type ScoreStage = "raw" | "capped" | "scores";
 
 export interface Scores {
@@ -23,13 +26,12 @@ export interface Scores {
    */
   write(row: Row, stage: ScoreStage, scores: Float64Array): void;
   /**
-   * Writes a row's final scores, and the weights that `softmax` makes of them and of the head's
-   * sink.
+   * Writes a row's final scores, and the weights that `softmax` gives for them and the head's sink.
    */
   softmax(row: Row, scores: Float64Array, weights: Float64Array): RowSoftmax;
 }
 
-/** @param q,k in the layout of the options */
+/** @param q,k Tensors in the layout of the options */
 export function scoresOf(
   q: ReferenceTensor,
   k: ReferenceTensor,

@@ -1,4 +1,4 @@
-// What a query and a key are compared by.
+// The similarities that a query and a key are compared by.
 
 import { dot } from "./inner.ts";
 import type { ReferenceOptions, ReferenceSimilarity } from "./options.ts";

@@ -1,19 +1,20 @@
 // The softmax of one row, not yet divided by its sum.
 
-/** What a row's weights have in common. */
+/** The numbers that a row's weights have in common. */
 export interface RowSoftmax {
-  /** Largest score, -Infinity for a row without a key, NaN where a score is NaN. */
+  /** Largest score, -Infinity for a row without a key, NaN if a score is NaN. */
   readonly max: number;
-  /** What the weights are to be divided by. */
+  /** The number that weights have to be divided by. */
   readonly sum: number;
   /** Natural log of the sum of exp(score), the sink's included. */
   readonly lse: number;
 }
 
 /**
- * Writes exp(score - m) over the keys begin .. end into `weights`, m the largest score or the sink
- * if that is larger. Scores of -Infinity are keys that are not seen, and weigh 0. A sink of
- * -Infinity is none. A score of NaN or +Infinity makes the sum NaN, and with it the row.
+ * Writes exp(score - m) over the keys begin .. end into `weights`; m is the largest score, or the
+ * sink if that is larger. A score of -Infinity belongs to a key that is not seen, and its weight is
+ * 0. A sink of -Infinity counts as absent. A score of NaN or +Infinity makes the sum NaN, and so
+ *    the row.
  */
 export function softmax(
   scores: Float64Array,

@@ -1,4 +1,4 @@
-// What the options do to a score between scale * q.k and the masks, each as a step of its own.
+// The effects of options on a score between scale * q.k and the masks, each as a separate step.
 
 import { relativeBucket } from "./bucket.ts";
 import type { ReferenceOptions, ReferenceTensor } from "./options.ts";
@@ -6,7 +6,7 @@ import type { Rounding } from "./rounding.ts";
 import { positionOf, type Row } from "./rows.ts";
 import { at, broadcast } from "./tensors.ts";
 
-/** Makes of a score the one after an option. */
+/** Turns a score into the score after an option. */
 export type Step = (s: number, row: Row, key: number) => number;
 
 /** The softcap, as the only step of its list. */
@@ -16,7 +16,7 @@ export function capSteps({ softcap }: ReferenceOptions, { round }: Rounding): St
   return [(s) => round(cap * round(Math.tanh(round(s / cap))))];
 }
 
-/** What follows the softcap, in this order. */
+/** The steps that follow the softcap, in this order. */
 export function scoreSteps(
   options: ReferenceOptions,
   H: number,

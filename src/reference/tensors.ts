@@ -13,7 +13,7 @@ export interface Strided {
 const dense = (shape: readonly number[]) =>
   shape.map((_, axis) => shape.slice(axis + 1).reduce((product, size) => product * size, 1));
 
-/** q, k or v with its axes in the order batch, head, row, column. */
+/** Gives q, k or v with its axes in the order batch, head, row, column. */
 export function toBhmd(tensor: ReferenceTensor, layout: Layout): Strided {
   const { data, shape, offset = 0, strides = dense(shape) } = tensor;
   const order = layout === "bhmd" ? [0, 1, 2, 3] : [0, 2, 1, 3];
@@ -26,8 +26,8 @@ export function toBhmd(tensor: ReferenceTensor, layout: Layout): Strided {
 }
 
 /**
- * A tensor with `rank` axes, the ones it lacks put first; along axes of size 1 every index finds
- * the same element.
+ * Gives a tensor `rank` axes by adding first ones; along axes of size 1 every index finds the same
+ * element.
  */
 export function broadcast(tensor: ReferenceTensor, rank: number): Strided {
   const { data, shape, offset = 0, strides = dense(shape) } = tensor;
@@ -41,7 +41,7 @@ export function broadcast(tensor: ReferenceTensor, rank: number): Strided {
   };
 }
 
-/** Where the row [b, h, row] of a 4-D tensor starts. */
+/** The offset at which the row [b, h, row] of a 4-D tensor starts. */
 export const at = ({ strides, offset }: Strided, b: number, h: number, row: number) =>
   offset + b * strides[0] + h * strides[1] + row * strides[2];
 

@@ -1,4 +1,5 @@
-// What attention does not store: scores, probabilities, and the keys that matter most.
+// Results that attention does not store: scores, probabilities, and the keys with the largest
+// scores.
 
 import type { ReferenceOptions, ReferencePosition, ReferenceTensor } from "./options.ts";
 import { positionOf, type Row } from "./rows.ts";
@@ -6,14 +7,13 @@ import { type ScoreStage, type Scores, scoresOf } from "./scores.ts";
 
 export interface ReferenceScoreOptions extends ReferenceOptions {
   /**
-   * `"raw"`: scale * q.k, of every used key, masked or not; 0 for the others.
-   * `"capped"`: the same after softcap.
-   * `"scores"`: after score function, biases and masks; -Infinity where the row doesn't see the
-   * key. `"probabilities"`: after softmax, the sink included in the denominator, without dropout; 0
-   * where masked.
+   * `"raw"` is scale * q.k of every used key, masked or not, and 0 for other keys. `"capped"` is
+   * that after the softcap. `"scores"` are taken after score function, biases and masks, and are
+   * -Infinity for keys that the row doesn't see. `"probabilities"` are taken after the softmax,
+   * with the sink in the denominator and without dropout, and are 0 for masked keys.
    */
   readonly stage: ScoreStage | "probabilities";
-  /** Makes of a probability, 0 for a masked key, what takes its place. */
+  /** Changes a probability, which is 0 for a masked key. */
   readonly probabilityFunction?: (p: number, at: ReferencePosition) => number;
 }
 
@@ -51,9 +51,9 @@ export function attentionScores(
 }
 
 export interface ReferenceTopK {
-  /** [rows, k], the best first; -1 where the row sees fewer keys. */
+  /** [rows, k], the best first; -1 if the row sees fewer keys. */
   readonly indices: Int32Array;
-  /** `[rows, k]`: the probabilities of these keys, 0 beside an index of -1. */
+  /** `[rows, k]`: the probabilities of these keys, 0 for an index of -1. */
   readonly weights: Float64Array;
 }
 
@@ -89,7 +89,7 @@ export function topKKeys(
   return { indices, weights };
 }
 
-/** A NaN stands above all scores. */
+/** Orders scores, with NaN above all others. */
 const compareScores = (a: number, b: number) =>
   Number(Number.isNaN(a)) - Number(Number.isNaN(b)) || a - b || 0;
 

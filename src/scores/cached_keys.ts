@@ -1,27 +1,33 @@
-// What scores need to know of keys in a cache, and which options a cache rules out.
+// The properties of keys in a cache that scores depend on, and the options that a cache rules out.
 
 import { check } from "../errors.ts";
 import type { TakenScores } from "./options.ts";
 
-/** Keys in a cache: how many entries there are, and which keys of them are still there. */
+/** Keys in a cache: how many entries there are, and which of their keys the cache still has. */
 export interface CachedKeys {
   readonly place: "rows" | "ring" | "paged";
   readonly batch: number;
-  /** Rows of a ring that are never used again, and those that are. Both 0 otherwise. */
+  /**
+   * Rows at the start of a ring that keep their tokens, and the number of the others, which are
+   * used again. Both are 0 without a ring.
+   */
   readonly sinkTokens: number;
   readonly ring: number;
-  /** Of a ring: keys before its own that a query may look at, whatever tokens were taken back. */
+  /**
+   * For a ring: how many keys before its own position a query may look at, even after tokens were
+   * removed.
+   */
   readonly window?: number;
 }
 
 /**
- * Throws FoveaError("argument") for options that a cache has no use for, or keys that a ring may
- * have lost.
+ * Throws FoveaError("argument") for options that don't go with a cache, or that need keys which a
+ * ring may have lost.
  */
 export function checkCached(
   label: string,
   options: TakenScores,
-  source: CachedKeys,
+  cache: CachedKeys,
   seqQ: number,
 ): void {
   for (const name of ["kvLengths", "cuSeqlensKv"] as const) {
@@ -31,7 +37,7 @@ export function checkCached(
       () => `${label}: the cache counts the keys of its entries; leave ${name} out.`,
     );
   }
-  if (source.place !== "ring") return;
+  if (cache.place !== "ring") return;
   const {
     window: [left] = [-1],
     attentionChunk = Number.POSITIVE_INFINITY,
@@ -39,7 +45,7 @@ export function checkCached(
     queryOffset,
   } = options;
   const behind = Math.min(left < 0 ? Number.POSITIVE_INFINITY : left, attentionChunk - 1);
-  const { window = source.ring } = source;
+  const { window = cache.ring } = cache;
   check(
     !Number.isFinite(behind) || behind <= window,
     "argument",
@@ -47,10 +53,10 @@ export function checkCached(
       `${label}: the cache was made for a window of ${window} keys before each query, and may have overwritten older ones; ${behind} were asked for. Make the cache with that window.`,
   );
   check(
-    behind + seqQ <= source.ring,
+    behind + seqQ <= cache.ring,
     "argument",
     () =>
-      `${label}: the ring keeps the last ${source.ring} keys; ${seqQ} queries with ${Number.isFinite(behind) ? `${behind} keys behind each may look at ${behind + seqQ}` : "no bound behind them may look at any"}. Give a window of at most [${source.ring - seqQ}, ...], or make the cache with a larger ring.`,
+      `${label}: the ring keeps the last ${cache.ring} keys; ${seqQ} queries with ${Number.isFinite(behind) ? `${behind} keys behind each may look at ${behind + seqQ}` : "no bound behind them may look at any"}. Give a window of at most [${cache.ring - seqQ}, ...], or make the cache with a larger ring.`,
   );
   check(
     queryOffset === undefined,
@@ -58,9 +64,9 @@ export function checkCached(
     () => `${label}: queries of a ring stand at its last keys; leave queryOffset out.`,
   );
   check(
-    sinkTokens <= source.sinkTokens,
+    sinkTokens <= cache.sinkTokens,
     "argument",
     () =>
-      `${label}: sinkTokens is ${sinkTokens}, but the ring keeps only the first ${source.sinkTokens} keys.`,
+      `${label}: sinkTokens is ${sinkTokens}, but the ring keeps only the first ${cache.sinkTokens} keys.`,
   );
 }

@@ -1,5 +1,4 @@
-// What an option of scores is made of, for whatever reads problems: the types that all descriptors
-// share.
+// The types that the descriptors of all options of scores share.
 
 import type { AttentionFunction } from "../functions/attention_function.ts";
 import type { Tensor } from "../gpu/tensor.ts";
@@ -25,24 +24,24 @@ export interface TensorSizes {
   readonly headDim: number;
   readonly rowsQ: number;
   readonly rowsKv: number;
-  /** Rows of all heads and entries of q, and those of k, wherever they lie. */
+  /** Rows of all heads and entries of q, and of k. */
   readonly normRows: { readonly q: number; readonly k: number };
 }
 
-/** Scores as somebody asks for them. */
+/** A problem of scores as a caller gives it. */
 export interface GivenScores {
   readonly label: string;
   readonly options: TakenScores;
   readonly tensors: TensorSizes;
   /** The cache that the keys are in. */
-  readonly source: CachedKeys | undefined;
+  readonly cache: CachedKeys | undefined;
 }
 
 /** A small table of a problem. All of them share one buffer. */
 export interface Table {
-  /** The member of the params that says where it lies. */
+  /** The member of the params that says where the table lies. */
   readonly at: keyof Params & `${string}_at`;
-  /** The caller's name for it: an option, and a binding if the values are a tensor. */
+  /** The caller's name of the table: an option, and a binding if the values are a tensor. */
   readonly name: string;
   readonly dtype: "i32" | "f32";
   /**
@@ -52,14 +51,14 @@ export interface Table {
   readonly values: readonly number[] | Tensor | { readonly reserved: number };
 }
 
-/** Lengths and positions of batch entries, once they are checked. */
+/** Checked lengths and positions of batch entries. */
 export interface ResolvedEntries {
   /**
-   * Entries differ in lengths or positions, and are not those of a cache; `"packed"`: they lie one
-   * after the other.
+   * Set if entries differ in lengths or positions and are not those of a cache. `"packed"` says
+   * that they lie one after the other.
    */
   readonly kind: "batch" | "packed" | undefined;
-  /** Queries of entries lie one after the other. */
+  /** Whether the queries of entries lie one after the other. */
   readonly packed: boolean;
   readonly sizes: Sizes;
   readonly tables: readonly Table[];
@@ -70,42 +69,44 @@ export interface DescribedProblem extends GivenScores {
   readonly sizes: Sizes;
   readonly entries: ResolvedEntries;
   /**
-   * Position of the first query, unless the last one stands at the last key (`alignEnd`) or tables
-   * say where each entry begins.
+   * Position of the first query. It doesn't count if the last query stands at the last key
+   * (`alignEnd`), or if tables give the positions of entries.
    */
   readonly offset: number;
   readonly alignEnd: boolean;
 }
 
 /**
- * What an option leaves of plain attention.
+ * How much of plain attention an option leaves as it is.
  *
  * - `"all"`: every kernel knows the option.
- * - `"scores"`: scores are still products with a scale and a temperature, masked by their places
- *   only, but not every kernel knows what happens around them.
- * - `"nothing"`: scores come about in another way.
+ * - `"scores"`: scores are still products with a scale and a temperature, masked by positions only,
+ *   but not every kernel has the option.
+ * - `"nothing"`: scores are computed in another way.
  */
 export type Keeps = "all" | "scores" | "nothing";
 
 /** What a plan needs for an option that its problem has. */
 export interface OptionParts {
   readonly keeps: Keeps;
-  /** Scores are bounded, however large the scale is. */
+  /** Set if the option bounds the scores, however large the scale is. */
   readonly bounds?: true;
-  /** What the kernels' slots are filled by. */
+  /** What the option adds to the choice of the kernels' slots. */
   readonly slots?: Partial<SlotChoice>;
   readonly tables?: readonly Table[];
-  /** The members of the uniform that are the option's own, beside the places of its tables. */
+  /** The members of the uniform that belong to the option, beside the places of its tables. */
   readonly params?: (operands: Operands) => Partial<Params>;
-  /** A tensor that the kernels bind, by our name of it. */
+  /** A tensor that the kernels bind, under the plan's name. */
   readonly operand?: {
     readonly name: string;
     readonly spec: ResolvedSpec;
     readonly fallback: Tensor | undefined;
   };
-  /** A function that the kernels call, with what it captures. */
+  /** A function that the kernels call, with its captures. */
   readonly calls?: AttentionFunction;
-  /** What tuning calls it. Default: the names of its tables, or its own. */
+  /**
+   * The option's name in tuning. Default: the names of its tables, or of the option if it has none.
+   */
   readonly word?: string;
 }
 
@@ -115,7 +116,7 @@ export interface PresentOption extends OptionParts {
 }
 
 /**
- * A descriptor checks what a problem says of an option, and gives what plans need for it: undefined
- * if the problem does not have it. Throws FoveaError that names the option.
+ * A descriptor checks an option of a problem, and gives what plans need for it, or undefined if the
+ * problem does not have it. Throws FoveaError that names the option.
  */
 export type Descriptor = (problem: DescribedProblem) => OptionParts | undefined;

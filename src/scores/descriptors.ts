@@ -1,5 +1,5 @@
-// The descriptors of all options that few problems have. Whatever has to know of every option asks
-// them.
+// The descriptors of all options that few problems have. Code that depends on every option asks the
+// descriptors.
 
 import type { DescribedProblem, Descriptor, PresentOption } from "./descriptor.ts";
 import { DROPOUT } from "./dropout.ts";

@@ -4,7 +4,7 @@ import { check, show } from "../errors.ts";
 import { checkNames } from "../options.ts";
 import type { Descriptor } from "./descriptor.ts";
 
-/** Describes `dropout`. A problem that drops nothing has none. */
+/** Describes `dropout`. A dropout with p = 0 counts as absent. */
 export const DROPOUT: Descriptor = ({ label, options: { dropout }, tensors }) => {
   if (dropout === undefined) return undefined;
   check(

@@ -1,11 +1,12 @@
 // The options of scores that few problems have: how each is read, and what kernels find in the
-// uniform without it. What an option does is in descriptors.ts, which is loaded for problems that have any of them.
+// uniform if it is absent. descriptors.ts has their meaning; it is loaded for problems that have
+// any of them.
 
 import type { OptionNames } from "../given.ts";
 import type { Params } from "../kernels/params.ts";
 import type { ScoreOptions } from "./options.ts";
 
-/** Options that every problem may have: features.ts checks them itself. */
+/** Options that every problem may have: resolve.ts checks them itself. */
 export type PlainOption =
   | "causal"
   | "scale"
@@ -23,21 +24,21 @@ interface Declared<Kind> {
   /** What a value has to be, as the type of the option says. */
   readonly kind: Kind;
   /**
-   * The members of the uniform that are its own and stand in the code of all kernels, behind
-   * constants, as a problem without the option has them. Those that come with a module of the
-   * option are not among them.
+   * The option's members of the uniform that all kernels name, behind constants, with their values
+   * for problems without the option. Members that only a module of the option names are not among
+   * them.
    */
   readonly rest?: Partial<Params>;
 }
 
-/** In place of where a table lies: there is none. Kernels ask for it. */
+/** Stands in place of a table's offset if there is no table. Kernels test for it. */
 const NONE = 0xffffffff;
 
-/** All of them. Messages list the options in this order. */
+/** All options that few problems have. Messages list them in this order. */
 export const EXTENDED = {
   queryOffset: { kind: "any" },
   kvLengths: { kind: "any" },
-  /** Its descriptor speaks for all lengths and positions of entries. */
+  /** The descriptor of `qLengths` speaks for all lengths and positions of entries. */
   qLengths: {
     kind: "any",
     rest: {
@@ -51,7 +52,7 @@ export const EXTENDED = {
   cuSeqlensQ: { kind: "any" },
   cuSeqlensKv: { kind: "any" },
   similarity: { kind: "any" },
-  /** Its descriptor speaks for the logarithm and its bound, too. */
+  /** The descriptor of `temperature` speaks for the logarithm and its bound, too. */
   temperature: { kind: "any", rest: { temperature_at: 0, max_temperature: 0 } },
   logTemperature: { kind: "any" },
   maxTemperature: { kind: "number" },

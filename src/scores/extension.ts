@@ -1,10 +1,10 @@
 // The options that few problems have, beyond causality and windows. Plain attention is planned
-// without loading this file, and the descriptors of those options with it.
+// without loading this file and the descriptors of those options.
 
 import { checkCached } from "./cached_keys.ts";
 import type { GivenScores } from "./descriptor.ts";
 import { presentOptions } from "./descriptors.ts";
-import type { Features } from "./resolved.ts";
+import type { ResolvedOptions } from "./resolved.ts";
 import { resolveEntries } from "./sequences.ts";
 
 export { capturesOf } from "./functions.ts";
@@ -13,21 +13,19 @@ export { layTables } from "./table_memory.ts";
 /** Checks the options that few problems have. Throws FoveaError that names the option. */
 export function resolveExtended(
   given: GivenScores,
-  positions: Pick<Features, "alignEnd" | "offset">,
+  positions: Pick<ResolvedOptions, "alignEnd" | "offset">,
 ) {
-  const { label, options, source } = given;
+  const { label, options, cache } = given;
   const entries = resolveEntries(given);
   const { sizes, packed } = entries;
-  if (source) checkCached(label, options, source, sizes.seqQ);
+  if (cache) checkCached(label, options, cache, sizes.seqQ);
   const present = presentOptions({ ...given, ...positions, sizes, entries });
   return {
     batch: sizes.batch,
     seqQ: sizes.seqQ,
     seqKv: sizes.seqKv,
     mostKeys:
-      source?.place === "ring"
-        ? Math.min(sizes.seqKv, source.sinkTokens + source.ring)
-        : sizes.seqKv,
+      cache?.place === "ring" ? Math.min(sizes.seqKv, cache.sinkTokens + cache.ring) : sizes.seqKv,
     packed,
     similarity: present.find(({ slots }) => slots?.similarity)?.slots?.similarity,
     blockMask: options.blockMask,

@@ -1,5 +1,5 @@
-// A user's functions of scores, and block masks: their checks, and the tensors and numbers that they
-// capture.
+// Options that are a user's functions or block masks: their checks, and the tensors and numbers
+// that they capture.
 
 import { check, show } from "../errors.ts";
 import {
@@ -31,7 +31,7 @@ export const SCORE_FUNCTION: Descriptor = ({ label, options: { scoreFunction } }
   );
 };
 
-/** Describes `maskFunction`: that of a block mask, if there is one. */
+/** Describes `maskFunction`, also for the function of a block mask. */
 export const MASK_FUNCTION: Descriptor = ({ label, options }) => {
   const { scoreFunction, maskFunction, blockMask } = options;
   check(
@@ -45,7 +45,7 @@ export const MASK_FUNCTION: Descriptor = ({ label, options }) => {
   return used && { keeps: "nothing", slots: { mask: used.text }, calls: used };
 };
 
-/** Describes `blockMask`, but for its function. */
+/** Describes `blockMask`, without its function. */
 export const BLOCK_MASK: Descriptor = (problem) => {
   const { blockMask } = problem.options;
   if (blockMask === undefined) return undefined;
@@ -68,9 +68,9 @@ export const BLOCK_MASK: Descriptor = (problem) => {
   };
 };
 
-/** Throws FoveaError unless the block mask is one, and for this problem. */
+/** Throws FoveaError unless the value is a block mask that was made for these sizes. */
 function checkBlockMask(
-  { label, options, sizes, entries, source, alignEnd, offset }: DescribedProblem,
+  { label, options, sizes, entries, cache, alignEnd, offset }: DescribedProblem,
   blockMask: BlockMask,
 ): void {
   const { batch, heads, seqQ, seqKv } = sizes;
@@ -98,7 +98,7 @@ function checkBlockMask(
       `${label}: the block mask is for B = ${made.batch}, H = ${made.heads}, M = ${made.seqQ}, N = ${made.seqKv}; the problem has B = ${batch}, H = ${heads}, M = ${seqQ}, N = ${seqKv}.`,
   );
   check(
-    !source && !entries.kind,
+    !cache && !entries.kind,
     "argument",
     () =>
       `${label}: a block mask can't be combined with lengths or positions of batch entries; use its mask function.`,
@@ -114,8 +114,8 @@ function checkBlockMask(
 }
 
 /**
- * Adds the tensors that functions captured, by their names with `add`, and gives the numbers as
- * uniforms hold them.
+ * Calls `add` with the name of each captured tensor, and gives captured numbers as uniforms hold
+ * them.
  */
 export function capturesOf(
   device: GPUDevice,

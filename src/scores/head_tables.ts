@@ -20,7 +20,7 @@ export const ALIBI_SLOPES: Descriptor = ({ label, options: { alibiSlopes }, size
   };
 };
 
-/** A sink is kept in log2 units, too. */
+/** The largest sink. Kernels multiply it by log2(e), which must not overflow. */
 const LARGEST_SINK = 2e38;
 
 /** Describes `sinks`. */

@@ -1,4 +1,4 @@
-// Checks of the numbers that options bring: for all heads, for each, or for each column.
+// Checks of numbers in options: one for all heads, one for each head, or one for each column.
 
 import { check, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
@@ -46,6 +46,6 @@ export function checkNumbers(
   );
 }
 
-/** One number for all heads, or those of each. */
+/** Repeats one number for all heads; numbers for each head stay as they are. */
 export const perHead = (values: number | PerHead, heads: number): PerHead =>
   typeof values === "number" ? new Array<number>(heads).fill(values) : values;

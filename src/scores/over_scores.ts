@@ -26,7 +26,7 @@ export const BIAS: Descriptor = (problem) => {
   return { keeps: "nothing", slots: { bias: true }, params: addressesOf("bias"), operand };
 };
 
-/** The tensor that a problem has by this name. */
+/** The tensor that a problem has under this name. */
 function overScores(name: "mask" | "bias", { label, options, sizes }: DescribedProblem) {
   const given = options[name];
   if (given === undefined) return undefined;
@@ -35,7 +35,7 @@ function overScores(name: "mask" | "bias", { label, options, sizes }: DescribedP
   return { name, spec, fallback: given instanceof Tensor ? given : undefined };
 }
 
-/** The params of such a tensor. */
+/** The params of a mask or bias. */
 const addressesOf =
   <Name extends "mask" | "bias">(name: Name) =>
   (operands: Operands) => {

@@ -8,7 +8,7 @@ import { distanceBuckets, type RelativeBias } from "../positions/buckets.ts";
 import type { Descriptor } from "./descriptor.ts";
 import { checkNumbers } from "./numbers.ts";
 
-/** The names of its members. */
+/** The names of the option's members. */
 const NAMES: OptionNames<RelativeBias> = {
   table: "any",
   buckets: "number",

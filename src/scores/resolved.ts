@@ -1,4 +1,4 @@
-// What options of scores are once they are checked: what the files that make plans read of them.
+// Checked options of scores, as the files that make plans read them.
 
 import type { AttentionFunction } from "../functions/attention_function.ts";
 import type { BlockMask } from "../functions/block_mask.ts";
@@ -7,18 +7,18 @@ import type { Params } from "../kernels/params.ts";
 import type { SimilarityChoice } from "../kernels/slots.ts";
 import type { PresentOption, Table } from "./descriptor.ts";
 
-/** Where the tables lie, as the params say it. */
+/** The members of the params that say where tables lie. */
 export type TablePlaces = Partial<Params>;
 
 /** A tensor whose elements have to be copied into the tables in every run. */
 export interface TableCopy {
   readonly from: string;
-  /** Word of the tables. */
+  /** The word of the tables that the copy starts at. */
   readonly at: number;
 }
 
-/** Everything that a problem says beside its tensors, shapes and scale. */
-export interface Features {
+/** The checked options of a problem's scores, without its tensors, shapes and scale. */
+export interface ResolvedOptions {
   /** Batch entries: the batch axis, or the number of sequences that lie one after the other. */
   readonly batch: number;
   /** Rows of the longest entry. */
@@ -26,31 +26,34 @@ export interface Features {
   readonly seqKv: number;
   /** The most keys that a query may have to look at. */
   readonly mostKeys: number;
-  /** Rows of the tensors. */
+  /** Rows of q and k in memory, for all entries if they lie one after the other. */
   readonly totalQ: number;
   readonly totalKv: number;
-  /** Queries of entries lie one after the other. */
+  /** Whether the queries of entries lie one after the other. */
   readonly packed: boolean;
   /**
-   * The last query stands at the last key; otherwise the first one at `offset`, or where a table
-   * says.
+   * Whether the last query stands at the last key. Otherwise the first one stands at `offset`, or
+   * at the position in a table.
    */
   readonly alignEnd: boolean;
   readonly offset: number;
-  /** Keys before and after its own that a query sees; -1 for all. Causal is 0 after. */
+  /**
+   * How many keys before and after its own position a query sees; -1 for all. A causal mask is 0
+   * after.
+   */
   readonly window: readonly [left: number, right: number];
   /** Keys of a chunk; 0 for none. */
   readonly chunk: number;
-  /** First keys that window and chunk do not hide. */
+  /** How many of the first keys are hidden by neither window nor chunk. */
   readonly sinkTokens: number;
-  /** What stands in for the dot product; undefined for the dot product itself. */
+  /** The similarity that stands in for the dot product; undefined for the dot product itself. */
   readonly similarity: SimilarityChoice | undefined;
   readonly blockMask: BlockMask | undefined;
-  /** The options beyond those above that the problem has. */
+  /** The options that few problems have and this one has. */
   readonly options: readonly PresentOption[];
 }
 
-/** What plans need for the options that few problems have. */
+/** What plans need for options that few problems have. */
 export interface PlanExtension {
   /** Adds the captured tensors by their names, and gives captured numbers as uniforms hold them. */
   capturesOf(

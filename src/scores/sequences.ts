@@ -1,5 +1,5 @@
-// Lengths and positions of batch entries: checked, and as tables; one after the other in one row,
-// or of a cache.
+// Lengths and positions of batch entries, checked and as tables. Entries may lie one after the
+// other, or in a cache.
 
 import { check, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
@@ -20,7 +20,7 @@ const i32 = (at: Table["at"], name: string, values: ListOrTensor): Table => ({
 /** Describes all lengths and positions of entries. */
 export const ENTRIES: Descriptor = ({ entries: { kind, tables } }) => {
   if (!tables.length) return undefined;
-  // kernels ask for the places of the tables that are not there
+  // Kernels also test the offsets of absent tables.
   return {
     keeps: "all",
     slots: kind ? { sequence: kind } : {},
@@ -30,11 +30,11 @@ export const ENTRIES: Descriptor = ({ entries: { kind, tables } }) => {
 };
 
 /** Checks the lengths and positions of entries. Throws FoveaError that names the option. */
-export function resolveEntries({ label, options, tensors, source }: GivenScores): ResolvedEntries {
+export function resolveEntries({ label, options, tensors, cache }: GivenScores): ResolvedEntries {
   const { heads, rowsQ, rowsKv } = tensors;
   const whole = { batch: tensors.batch, heads, seqQ: rowsQ, seqKv: rowsKv };
-  const packed = source
-    ? packedQueries(label, options, whole, source)
+  const packed = cache
+    ? packedQueries(label, options, whole, cache)
     : packedTables(label, options, whole);
   const sizes = packed?.sizes ?? whole;
   const { batch, seqQ, seqKv } = sizes;
@@ -42,7 +42,7 @@ export function resolveEntries({ label, options, tensors, source }: GivenScores)
   checkLengths(`${label}: qLengths`, qLengths, batch, [seqQ, "the queries that q has"]);
   checkLengths(`${label}: kvLengths`, kvLengths, batch, [seqKv, "the keys that k has"]);
   checkOffsets(label, queryOffset, batch);
-  if (source) {
+  if (cache) {
     const tables = [
       ...(qLengths ? [i32("q_lengths_at", "qLengths", qLengths)] : []),
       ...(typeof queryOffset === "object" ? [i32("q_offsets_at", "queryOffset", queryOffset)] : []),
@@ -113,7 +113,7 @@ function packedTables(label: string, options: TakenScores, { batch, heads, seqQ,
   };
 }
 
-/** Queries one after the other, of the entries of a cache. */
+/** The entries of a cache whose queries lie one after the other. */
 function packedQueries(
   label: string,
   options: TakenScores,

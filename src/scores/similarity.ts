@@ -1,5 +1,5 @@
-// What a query and a key are compared by: their dot product, the cosine of their angle, or a layer
-// of tanh between them.
+// How a query and a key are compared: by their dot product, by the cosine of their angle, or by a
+// layer of tanh between them.
 
 import { check, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
@@ -9,7 +9,7 @@ import type { DescribedProblem, Descriptor, OptionParts, Table } from "./descrip
 import { checkNumbers, LARGEST, perHead } from "./numbers.ts";
 import type { AdditiveSimilarity, NormalizedSimilarity, PerColumn } from "./options.ts";
 
-/** The names of what each kind has. */
+/** The names of the members of each kind. */
 const NORMALIZED: OptionNames<NormalizedSimilarity> = {
   kind: "string",
   eps: "number",
@@ -25,11 +25,11 @@ const ADDITIVE: OptionNames<AdditiveSimilarity> = {
   gain: "any",
 };
 
-/** The places of parts that a similarity does not have: its module names them behind constants. */
+/** Offsets of weights that a similarity does not have; its module names them behind constants. */
 const NO_WEIGHTS = { q_weights_at: 0, k_weights_at: 0 };
 const NO_BIAS = { inner_bias_at: 0, gain_at: 0 };
 
-/** Describes `similarity`. The dot product is none to speak of. */
+/** Describes `similarity`. A dot product counts as absent. */
 export const SIMILARITY: Descriptor = ({ label, options, tensors }) => {
   const { similarity: asked = "dot" } = options;
   const given = asked === "cosine" ? { kind: "l2" as const } : asked;
@@ -111,7 +111,7 @@ function additive(
       `${label}: gain is the length of a vector with normalize: true; without it, scale the vector.`,
   );
   const tables: Table[] = [];
-  /** Adds a table, and gives the elements from a head to the next. */
+  /** Adds a table, and gives the number of elements from one head to the next. */
   const columns = (name: "vector" | "innerBias", at: Table["at"], values: PerColumn) => {
     checkNumbers(`${label}: ${name}`, values, [[headDim], [heads, headDim]]);
     tables.push({ at, name, values, dtype: "f32" });

@@ -3,7 +3,7 @@
 import { check } from "../errors.ts";
 import type { Descriptor } from "./descriptor.ts";
 
-/** Smaller numbers a device may take for 0. */
+/** The smallest softcap: a device may take smaller numbers for 0. */
 const SMALLEST_NORMAL = 2 ** -126;
 
 /** Describes `softcap`. */

@@ -1,5 +1,5 @@
-// Tables that a caller keeps on the GPU are copied to the others in every run, by a kernel that
-// plans load if they have any.
+// The kernel that copies tables which a caller keeps on the GPU to the others, in every run. Plans
+// load it if they have such tables.
 
 import { compileKernel } from "../gpu/pipelines.ts";
 import { COPY, copyValues, tablesKernel, tablesWorkgroups } from "../kernels/tables.ts";

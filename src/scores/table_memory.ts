@@ -1,7 +1,7 @@
-// The small tables of a problem as they lie in memory: lengths and positions of batch entries, slopes
-// and sinks of heads, buckets of distances. They share one buffer, because a kernel may bind eight.
-// Numbers are written when the plan is made; what a caller keeps on the GPU is copied there in every
-// run.
+// The small tables of a problem as they lie in memory: lengths and positions of batch entries,
+// slopes and sinks of heads, buckets of distances. They share one buffer, because a kernel may have
+// only eight bindings of storage. Numbers are written when the plan is made; tables that a caller
+// keeps on the GPU are copied there in every run.
 
 import { Tensor } from "../gpu/tensor.ts";
 import type { Params } from "../kernels/params.ts";
@@ -9,8 +9,8 @@ import type { PerBatch } from "../plan/specs.ts";
 import type { Table } from "./descriptor.ts";
 
 /**
- * All tables one after the other: the words known now, where each begins, and the tensors to copy
- * in.
+ * Lays all tables one after the other: gives the words that are known now, the offset of each
+ * table, and the tensors to copy in.
  */
 export function layTables(tables: readonly Table[]) {
   const words: number[] = [];

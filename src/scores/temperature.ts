@@ -5,7 +5,7 @@ import type { PerHead } from "../plan/specs.ts";
 import type { Descriptor } from "./descriptor.ts";
 import { checkNumbers, LARGEST, perHead } from "./numbers.ts";
 
-/** Beyond it scores of ordinary q and k leave f32. */
+/** The largest temperature: beyond it, scores of ordinary q and k leave f32. */
 const LARGEST_TEMPERATURE = 2 ** 64;
 
 /** Describes `temperature`, `logTemperature` and `maxTemperature`. */

@@ -1,5 +1,5 @@
 // Reads the text of a user's function and resolves every name in it by WGSL's rules of scope. It
-// knows of WGSL's grammar what scopes need; a compiler says what is wrong beyond that.
+// knows as much of WGSL's grammar as scopes need; all other mistakes are left to the compiler.
 
 import { type FoveaError, show } from "../errors.ts";
 import { recursive } from "./recursion.ts";
@@ -25,15 +25,15 @@ type Stretch = "body" | "head" | "members" | "expression";
 interface Bracket {
   readonly sign: string;
   readonly start: number;
-  /** Names that were in scope before it. */
+  /** How many names were in scope before it. */
   readonly scope: number;
-  /** It is the head of a loop, whose names stay in scope for the body. */
+  /** Whether it is the head of a loop, whose names stay in scope for the body. */
   readonly ofLoop: boolean;
 }
 
 /** The head of a function. */
 export interface EntryHead {
-  /** From `fn` on, as its author wrote it. */
+  /** The head from `fn` on, as its author wrote it. */
   readonly written: string;
   /** Parameters and result, without blanks and comments. */
   readonly signature: string;
@@ -45,7 +45,7 @@ export class GuestReader {
   readonly locals = new Set<string>();
   /** Names from outside of functions, and where each is used first. */
   readonly used = new Map<string, number>();
-  /** Where such names stand. */
+  /** The offsets at which such names stand. */
   readonly outer: number[] = [];
   /** The head of the function that the kernel calls; undefined if there is none. */
   head: EntryHead | undefined;
@@ -122,13 +122,13 @@ export class GuestReader {
     this.#leave(0);
   }
 
-  /** Goes past the brackets, names and numbers up to a sign outside of all brackets. */
+  /** Goes past brackets, names and numbers up to the sign `stop` outside of all brackets. */
   #readUntil(stop: string, stretch: Stretch, seen?: (text: string) => void): void {
     const tokens = this.#tokens;
     const began = tokens.start;
     const open: Bracket[] = [];
     if (stretch === "head") open.push({ sign: "(", start: began, scope: 0, ofLoop: false });
-    /** A variable whose statement is not over, and the brackets around it. */
+    /** A variable whose statement is not over, and how many brackets are around it. */
     let variable: { readonly name: string; readonly depth: number } | undefined;
     let loop: "head" | "body" | undefined;
     let loopScope = 0;
@@ -174,7 +174,7 @@ export class GuestReader {
     }
   }
 
-  /** A parameter, a member of a struct, or a name in their types. */
+  /** Reads a parameter, a member of a struct, or a name in their types. */
   #readMember(text: string, start: number, stretch: "head" | "members"): void {
     if (this.#tokens.peek() !== ":") this.#use(text, start);
     else {
@@ -183,7 +183,7 @@ export class GuestReader {
     }
   }
 
-  /** The name of a variable, past the address space. */
+  /** Reads the name of a variable, after its address space. */
   #readVariable(word: string): string {
     const tokens = this.#tokens;
     if (word === "var" && tokens.peek() === "<") {

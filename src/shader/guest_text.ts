@@ -1,6 +1,6 @@
-// The text of a user's function: read once, at the door, and written anew from its tokens when it
-// is linked. So a compiler meets nothing but what was checked here: no comments, WGSL's seven line
-// ends as one, every name known.
+// The text of a user's function: read once, when the function is made, and written anew from its
+// tokens when it is linked. So a compiler sees only what was checked here: there are no comments,
+// WGSL's seven line ends have become one, and every name is known.
 
 import { FoveaError } from "../errors.ts";
 import { type EntryHead, GuestReader } from "./guest_reader.ts";
@@ -22,18 +22,20 @@ export interface GuestRules {
 
 /** A checked text. */
 export class GuestText {
-  /** Begins the messages of errors. */
+  /** The beginning of error messages. */
   readonly label: string;
   readonly source: string;
   /** Names of the module scope, and where each is declared. */
   readonly declared: ReadonlyMap<string, number>;
   /** Names of parameters and variables. */
   readonly locals: ReadonlySet<string>;
-  /** What it uses of its own module scope, of the names that it was given, and of WGSL. */
+  /**
+   * The names that it uses from outside of functions: its own, those that it was given, and WGSL's.
+   */
   readonly used: ReadonlySet<string>;
   /** The head of the function that the kernel calls; undefined if there is none. */
   readonly head: EntryHead | undefined;
-  /** Where names stand that are not those of parameters, variables or members, in order. */
+  /** The offsets, in order, of names that are not those of parameters, variables or members. */
   readonly #outer: Uint32Array;
 
   /**
@@ -62,7 +64,7 @@ export class GuestText {
     return isPredeclared(name);
   }
 
-  /** What tells one text from another. */
+  /** Gives what tells one text from another. */
   toJSON(): string {
     return this.source;
   }
@@ -80,7 +82,7 @@ export class GuestText {
     let exact = true;
     let end = 0;
     let outer = 0;
-    // What keeping columns may cost.
+    // The most blanks that keeping columns may cost.
     let padding = 4 * this.source.length + 2 ** 16;
     const flush = () => {
       if (text)

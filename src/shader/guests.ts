@@ -1,5 +1,5 @@
-// Texts of users among our modules. Names of users give way: what the kernel has, or WGSL, gets
-// another name in the text.
+// Texts of users among our modules. Users' names give way: if the kernel or WGSL has a name
+// already, the user's declaration gets another one.
 
 import type { GuestText } from "./guest_text.ts";
 import type { Line } from "./source.ts";
@@ -7,7 +7,7 @@ import type { Line } from "./source.ts";
 /** One text of a guest. */
 export interface GuestPart {
   readonly text: GuestText;
-  /** What its names have behind them, so that those of parts differ. */
+  /** The end that is added to its names, so that the names of parts differ. */
   readonly suffix: string;
 }
 
@@ -21,7 +21,7 @@ export interface Guest {
     readonly name: string;
     readonly declared: (name: string) => string;
   }[];
-  /** What messages call the memory. */
+  /** The name of the memory in messages. */
   readonly memoryLabel: string;
 }
 
@@ -50,7 +50,10 @@ export function guestLines(
   ];
 }
 
-/** A name for each that is declared, by what its text and suffix make of it. */
+/**
+ * Chooses a name for each declaration. The keys are the declared names with the suffixes of their
+ * parts.
+ */
 function chosenNames(
   entry: string,
   parts: readonly GuestPart[],
@@ -64,7 +67,8 @@ function chosenNames(
   ]);
   const chosen = new Map<string, string>();
   for (const key of keys) {
-    // A parameter or variable of the name hides it only where it does so in the text.
+    // In a text that is linked alone, a parameter or variable of the same name hides the
+    // declaration just as its author wrote it.
     const isWritten = parts.length === 1;
     let name = key;
     const isFree = () =>

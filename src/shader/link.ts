@@ -12,26 +12,26 @@ import { blankComments, type Line, located } from "./source.ts";
 import { expandLoops } from "./unroll.ts";
 
 /**
- * Module path (`package::lib::softmax`) to its text. A `name` is what messages call the module
- * instead of its file.
+ * Maps a module path (`package::lib::softmax`) to its text. A `name` is what messages call the
+ * module instead of its file.
  */
 export type ModuleMap = Readonly<Record<string, string | ModuleSource>>;
 export interface ModuleSource {
   readonly name: string;
   readonly text: string;
-  /** Names under which it is linked, in place of those in the text. */
+  /** Names under which the module is linked, in place of those in the text. */
   readonly rename?: Renames;
   /** Modules that the text uses without importing them. */
   readonly uses?: readonly string[];
-  /** For the text of a user, in place of `text`. */
+  /** The text of a user, which is linked in place of `text`. */
   readonly guest?: GuestModule;
 }
 
 /** Names of a module that are linked as others. */
 export interface Renames {
   /**
-   * A name of the text, or `@binding(n)`, to what stands there instead: a name, or an expression
-   * that isn't imported. The text must have the name, unless it ends in "?" here.
+   * Maps a name of the text, or `@binding(n)`, to what stands there instead: a name, or an
+   * expression that isn't imported. The text must have the name, unless it ends in "?" here.
    */
   readonly names: Readonly<Record<string, string>>;
   /** New names that the text, if it declares them, imports from these modules instead. */
@@ -40,9 +40,9 @@ export interface Renames {
 
 /** A module whose lines are made when the names of all others are known. */
 export interface GuestModule {
-  /** What others import. */
+  /** The name that other modules import. */
   readonly entry: string;
-  /** Lines whose names are not among `taken`, and are added to it. */
+  /** Makes lines whose names are not among `taken`, and adds the names to it. */
   lines(taken: Set<string>): readonly Line[];
 }
 
@@ -57,7 +57,8 @@ export interface LinkOptions {
 export interface LinkedShader {
   readonly code: string;
   /**
-   * Where line `line` (from 1) of `code` was written. Columns count unless the line was rewritten.
+   * Tells where line `line` (from 1) of `code` was written. Columns are as written unless the line
+   * was rewritten.
    */
   locate(line: number): { module: string; line: number; rewritten?: boolean };
 }
@@ -158,7 +159,7 @@ function parse(path: string, source: string | ModuleSource): Module {
     blanks.push([match.index, match.index + match[0].length]);
     const names = (body[2] ?? body[3] ?? "").split(",").map((item) => item.trim());
     const imported = names.filter((item) => /^\w+$/.test(item));
-    // What was renamed to an expression comes from nowhere.
+    // A name that was renamed to an expression is imported from no module.
     const isNone = names.some((item) => item.includes(".")) && !imported.length;
     return isNone ? [] : [{ from: body[1].slice(0, -2), names: imported, line }];
   });
@@ -207,7 +208,9 @@ function renamed(module: string, text: string, names: Renames["names"]): string 
   throw located(module, 1, `has no ${[...missing].join(", ")}, which is to be renamed`);
 }
 
-/** Where the declaration lies whose name stands at `offset` of a text without comments. */
+/**
+ * Where the declaration begins and ends whose name stands at `offset` of a text without comments.
+ */
 function extentOf(code: string, offset: number): [start: number, end: number] {
   const start = code.lastIndexOf("\n", offset) + 1;
   let depth = 0;

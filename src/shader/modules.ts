@@ -59,11 +59,11 @@ export const MODULES: ModuleMap = {
   "package::slots::walk": walk,
 };
 
-/** A constant of a module of constants, with its value there. */
+/** A constant in the text of a module of constants, with its value. */
 const CONSTANT = /^const (\w+) = (\w+);/gm;
 
 /**
- * Text for `slots/config`: the default file's constants, with these values. Throws
+ * Text for `slots/config`: the default file's constants, but with these values. Throws
  * FoveaError("shader") for a name that the file does not have.
  */
 export const configModule = (values: Constants): ModuleMap =>
@@ -71,7 +71,10 @@ export const configModule = (values: Constants): ModuleMap =>
 
 type Constants = Readonly<Record<string, number | boolean>>;
 
-/** Text for another slot that holds constants, likewise. `defaults` is its file. */
+/**
+ * Text for another slot that holds constants: the constants of the file `defaults`, but with these
+ * values.
+ */
 export function constantsModule(slot: string, defaults: string, values: Constants): ModuleMap {
   const constants = new Map([...defaults.matchAll(CONSTANT)].map((match) => [match[1], match[2]]));
   for (const [name, value] of Object.entries(values)) {

@@ -1,9 +1,9 @@
-// Whether declarations of a text need each other in a circle.
+// Finds out whether declarations of a text need each other in a circle.
 
 /**
- * The first name that is found to need itself, directly or through others, in time that is linear
- * in what there is; undefined if there is none. It walks with a stack of its own, so that a long
- * chain of declarations can't exhaust that of JavaScript.
+ * The first name that is found to need itself, directly or through others; undefined if there is
+ * none. The time is linear in the number of names and uses. It walks with a stack of its own, so
+ * that a long chain of declarations can't exhaust that of JavaScript.
  *
  * @param uses What each declaration uses; names without a declaration are skipped
  */

@@ -22,7 +22,7 @@ export const rowsOf = (name: string, rows: "m" | "n"): Readonly<Record<string, s
 /** The axes of keys, in comments. */
 export const KEY_AXES = { "M?": "N", "H?": "Hkv" };
 
-/** A module for q as one for k: the three tensors are read alike, and are told apart by names. */
+/** Links a module for q as one for k: q, k and v are read alike, and only the names differ. */
 export const AS_KEY: Renames = {
   names: {
     ...rowsOf("k", "n"),
@@ -32,7 +32,7 @@ export const AS_KEY: Renames = {
   },
 };
 
-/** A module for q as one for v. */
+/** Links a module for q as one for v. */
 export const AS_VALUE: Renames = {
   names: {
     ...rowsOf("v", "n"),

@@ -9,14 +9,14 @@ const LINE_END = /\r\n|[\n\v\f\r\u0085\u2028\u2029]/g;
 const COMMENT_END = new RegExp(LINE_END, "g");
 const COMMENT_EDGE = /\/\*|\*\//g;
 const NAME = /[_\p{XID_Start}]\p{XID_Continue}*/uy;
-/** A little more than WGSL's literals: what is wrong with a number the compiler says. */
+/** Takes a little more than WGSL's literals: the compiler says what is wrong with a number. */
 const NUMBER =
   /(?:0[xX](?:[\da-fA-F]+\.?[\da-fA-F]*|\.[\da-fA-F]+)(?:[pP][+-]?\d+)?|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)[fhiu]?/y;
 const GLUED = /\p{XID_Continue}/uy;
 const SLASH = 47;
 const SIGNS = "&@/![]{}:,=><%-.+|();*~^";
 
-/** What the characters of ASCII may be part of. */
+/** The classes of ASCII's characters, by what a character may be part of. */
 const CLASS = { blank: 1, nameStart: 2, name: 4, sign: 8 };
 const CLASSES = Uint8Array.from({ length: 128 }, (_, code) => {
   const character = String.fromCharCode(code);
@@ -46,7 +46,7 @@ export class Tokens {
   end = 0;
   #at: number;
 
-  /** @param label Begins the messages of errors */
+  /** @param label The beginning of error messages */
   constructor(label: string, source: string) {
     this.label = label;
     this.source = source;
@@ -54,7 +54,7 @@ export class Tokens {
     this.#at = source.startsWith("\ufeff") ? 1 : 0;
   }
 
-  /** Goes to the next token. Throws FoveaError("argument") for what is none. */
+  /** Goes to the next token. Throws FoveaError("argument") if what follows isn't a token. */
   next(): this {
     this.#skip();
     const { source } = this;
@@ -70,7 +70,7 @@ export class Tokens {
     if (this.#at === this.source.length) return "end";
     if (code >= 128 || CLASSES[code] & CLASS.nameStart) {
       this.#skipClass(CLASS.name);
-      // Names of other letters than ASCII's begin anew.
+      // A name with letters beyond ASCII's is read again from its start.
       if (
         this.source.charCodeAt(this.#at) < 128 ||
         this.#at === this.source.length ||

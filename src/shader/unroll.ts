@@ -146,7 +146,7 @@ function splitArrays(lines: readonly Line[], constants: Constants): Line[] {
 }
 
 /**
- * `array<array<T, 4>, 8>` is element T with sizes [8, 4]; undefined where a size is not a known
+ * `array<array<T, 4>, 8>` is element T with sizes [8, 4]; undefined if a size is not a known
  * constant.
  */
 function arrayShape(

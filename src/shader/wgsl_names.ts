@@ -40,7 +40,7 @@ const VALUES = words(
     "function private storage uniform read",
 );
 
-/** Of the rest, what begins like that. */
+/** Patterns of the other names of WGSL, and why a text may not use them. */
 const REFUSED: readonly (readonly [RegExp, string])[] = [
   [/^\w+Barrier$|^workgroupUniformLoad$/, "barriers would stop the kernel"],
   [/^(?:subgroup|quad)[A-Z_]/, "lanes of a subgroup may be anywhere in the scores"],
@@ -88,7 +88,7 @@ export const whyNot = (name: string): string | undefined =>
 export const isPredeclared = (name: string): boolean =>
   isPromised(name) || whyNot(name) !== undefined;
 
-/** Why a word can be no name; undefined if it can. */
+/** Why a word can't be a name; undefined if it can. */
 export function whyNoName(word: string): string | undefined {
   if (word === "_" || word.startsWith("__")) return "names can't be `_` or begin with `__`";
   if (RESERVED.has(word)) return "WGSL reserves the word";

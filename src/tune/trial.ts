@@ -11,22 +11,26 @@ import { createGpuTimer, type GpuTimer } from "../gpu/timing.ts";
 import type { Operands } from "../plan/operand.ts";
 import type { Dtype } from "../types.ts";
 
-/** What makes the kernels of a problem. */
+/**
+ * What the kernels of a problem are chosen by: a variant, and into how many parts keys are split.
+ */
 export type Choice = Pick<TunedCandidate, "variant" | "kvSplits">;
 
 /** Turns that a comparison takes at least, and at most. */
 const TURNS = { least: 3, most: 30 };
-/** Milliseconds between ticks of a browser's clock, and those that a measurement should last. */
+/**
+ * Milliseconds between ticks of a browser's clock, and milliseconds that a measurement should last.
+ */
 const TICK_MS = 0.1;
 const MEASURED_MS = 2;
-/** What is slower than the fastest by this factor in its first run is not run again. */
+/** A candidate that is slower than the fastest by this factor in its first run is not run again. */
 const HOPELESS = 2;
 /** The share of the default's time that another candidate may take at most to replace it. */
 const CLEARLY = 0.95;
 
 /**
- * Whether times, turn by turn beside those of the default, are clearly shorter: their median ratio,
- * and most of them.
+ * Whether times are clearly shorter than those of the default, compared turn by turn: the median of
+ * the ratios is small enough, and most of the times are shorter.
  */
 export function clearlyFaster(times: readonly number[], standard: readonly number[]): boolean {
   const ratios = times.map((ms, turn) => ms / standard[turn]);
@@ -48,7 +52,7 @@ export interface Entrant {
   failure?: unknown;
   /** Milliseconds of its first run. */
   first?: number;
-  /** Of all turns, and of those of the last comparison. */
+  /** Milliseconds of all turns; `times` has those of the last comparison. */
   readonly all: number[];
   times: number[];
 }
@@ -73,7 +77,7 @@ export class Trial {
     return this.#timer.source;
   }
 
-  /** Those that are worth another turn. */
+  /** The entrants that are worth another turn. */
   get timed(): Entrant[] {
     const able = this.#entrants.filter(({ failure, first }) => !failure && first !== undefined);
     const fastest = Math.max(TICK_MS, Math.min(...able.map(({ first = 0 }) => first)));
@@ -102,7 +106,7 @@ export class Trial {
     return entrant;
   }
 
-  /** Runs those that have not run yet, and compares their values with the default's. */
+  /** Runs the entrants that have not run yet, and compares their values with the default's. */
   async check(): Promise<void> {
     for (const entrant of this.#entrants) {
       if (entrant.failure || entrant.first !== undefined) continue;
@@ -124,7 +128,10 @@ export class Trial {
     }
   }
 
-  /** The fastest of all in turns, if it is clearly faster than the default. */
+  /**
+   * The fastest entrant, timed in turns with the others, if it is clearly faster than the default;
+   * else the default.
+   */
   async fastest(budget: number): Promise<Entrant> {
     const [standard] = this.#entrants;
     const field = this.timed;
@@ -135,7 +142,7 @@ export class Trial {
     return better.sort((a, b) => median(a.times) - median(b.times))[0] ?? standard;
   }
 
-  /** Whether one is clearly faster than the default once more. */
+  /** Whether an entrant is clearly faster than the default in another comparison. */
   async duel(one: Entrant, budget: number): Promise<boolean> {
     const [standard] = this.#entrants;
     await this.#race([standard, one], budget);
@@ -171,7 +178,7 @@ export class Trial {
     entrant.failure = error;
   }
 
-  /** Turns of all entrants until the budget is spent. */
+  /** Times all entrants in turns until the budget is spent. */
   async #race(entrants: readonly Entrant[], budget: number): Promise<void> {
     for (const one of entrants) one.times = [];
     let spent = 0;
@@ -202,7 +209,10 @@ export class Trial {
     }).done.catch(() => {}); // the run that follows reports it
   }
 
-  /** Outputs, and random numbers for what of q, k and v is only described. */
+  /**
+   * Allocates outputs, and tensors of random numbers for those of q, k and v that are only
+   * described.
+   */
   #memory(operands: Operands): AttentionBindings {
     const made: Partial<Record<string, Tensor>> = {};
     for (const [name, { spec, fallback }] of operands) {
@@ -225,7 +235,7 @@ export class Trial {
 const INPUTS: readonly string[] = ["q", "k", "v"];
 const RESULTS: readonly string[] = ["output", "lse", "rowMax"];
 
-/** Differences that other orders of the same sums explain, as shares of the largest value. */
+/** Differences that another order of the same sums explains, as shares of the largest value. */
 const AGREEMENT: Partial<Record<Dtype, number>> = { f32: 1e-4, f16: 2 ** -9, bf16: 2 ** -6 };
 
 /** The largest difference, as a share of the largest value of `expected`. */
@@ -233,7 +243,7 @@ function differenceOf(values: ArrayLike<number>, expected: ArrayLike<number>): n
   let largest = 0;
   let difference = 0;
   for (let i = 0; i < expected.length; i++) {
-    // the caller's own tensors hold NaN
+    // Here the caller's own tensors hold NaN.
     if (Number.isNaN(values[i]) && Number.isNaN(expected[i])) continue;
     largest = Math.max(largest, Math.abs(expected[i]));
     const off = Math.abs(values[i] - expected[i]);
@@ -243,7 +253,7 @@ function differenceOf(values: ArrayLike<number>, expected: ArrayLike<number>): n
   return difference === 0 ? 0 : difference / largest;
 }
 
-/** Evenly spread numbers of variance 1, the same ones for the same seed. */
+/** Uniform random numbers of variance 1, the same ones for the same seed. */
 function randomNumbers(count: number, seed: number): Float32Array<ArrayBuffer> {
   const numbers = new Float32Array(count);
   let state = (0x9e3779b9 * (seed + 1)) >>> 0;

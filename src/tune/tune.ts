@@ -1,5 +1,5 @@
-// Which kernel is the fastest here, by trying: the rows of the tile tables, and the splits of the
-// keys.
+// Finds the fastest kernel for a problem on a device by trying the rows of the tile tables and the
+// splits of the keys.
 
 import { chooseKernels } from "../attention/plan_attention.ts";
 import {
@@ -18,7 +18,7 @@ import { Tensor } from "../gpu/tensor.ts";
 import { DECODE_SHAPES, MOST_QUERIES } from "../kernels/decode.ts";
 import { FORWARD_TILES, isMatrixVariant, MATRIX_VARIANTS } from "../kernels/forward_tiles.ts";
 import { takeOptions } from "../options.ts";
-import { loadExtension } from "../scores/features.ts";
+import { loadExtension } from "../scores/resolve.ts";
 import { type Choice, Trial } from "./trial.ts";
 
 /** Options of {@link tune}. */
@@ -34,20 +34,22 @@ export interface TuneOptions {
 
 /**
  * Finds the kernel that computes a problem fastest on this device: times the rows of the tile
- * tables that can run here, and where keys are split over workgroups, other numbers of splits. Each
+ * tables that can run here, and if keys are split over workgroups, other numbers of splits. Each
  * candidate's values are compared with the default's first. The default stays unless another is
  * faster by more than 5 % in two comparisons, turn by turn.
  *
  * The result is plain data, to be stored as JSON and given to plans of this problem on this adapter
- * as `tuned`. Lengths and batch sizes up to the same power of two share one. Compiling the
- * candidates takes longer than timing them: do it once, and when nothing else is to be computed.
+ * as `tuned`. Problems whose lengths and batch sizes round up to the same powers of two share one
+ * result. Compiling the candidates takes longer than timing them: do it once, and when nothing else
+ * is to be computed.
  *
  * q, k and v may be tensors, which are read, or descriptions, for which random numbers are made.
- * Results go to tensors of tune's own, and all that it allocates is freed. A cache is timed with
- * the keys that it holds.
+ * Results go to tensors that `tune` allocates, and all that it allocates is freed. A cache is timed
+ * with the keys that it holds.
  *
- * Rejects with FoveaError as {@link planAttention} does; `"argument"` for a problem with a variant,
- * for other tensors than q, k and v that are only described, and for options that make no sense.
+ * Rejects with FoveaError as {@link planAttention} does; with `"argument"` also for a problem with
+ * a variant, for tensors other than q, k and v that are only described, and for options that make
+ * no sense.
  *
  * @example
  * const problem = {
@@ -102,7 +104,7 @@ export async function tune(
       await trial.check();
       best = await trial.fastest(budget / 3);
     }
-    // with the plans that tuning makes, and not before
+    // This is loaded with the plans that tuning makes, and not before.
     const { problemName } = await import("../attention/tuned.ts");
     if (best !== standard && !(await trial.duel(best, budget / 3))) best = standard;
     return {
@@ -149,7 +151,7 @@ async function choiceOf(device: GPUDevice, resolved: ResolvedProblem): Promise<C
   return { variant, ...(kvSplits !== undefined && { kvSplits }) };
 }
 
-/** The rows of the tables that can run this problem here, and may be worth it. */
+/** The rows of the tables that can run this problem here, and may be fast. */
 async function runnable(
   device: GPUDevice,
   resolved: ResolvedProblem,
@@ -157,11 +159,11 @@ async function runnable(
 ) {
   const { seqQ } = resolved;
   const promising = TABLES.filter((variant) => {
-    // faster, maybe, but less exact
+    // Products in f16 may be faster, but they are less exact.
     if (HALF.includes(variant) && !resolved.allowF16Products) return false;
     if (isMatrixVariant(variant) && !device.features.has(MATRIX_FEATURE)) return false;
-    // Tiles of rows waste nearly all of their work on one query, and so does decoding if it takes
-    // rows a few at a time.
+    // Tiles of rows waste nearly all of their work if there is one query, and so does decoding if
+    // it takes a few rows at a time.
     return (
       among.includes(variant) &&
       (SHAPES.includes(variant) ? seqQ <= MOST_QUERIES.tiles : seqQ !== 1)

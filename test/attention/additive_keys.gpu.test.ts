@@ -8,7 +8,7 @@ import type { Taken } from "../../src/given.ts";
 import { type AttentionProblem, createKvCache, planAttention, tensor } from "../../src/index.ts";
 import { attention as reference } from "../../src/reference/index.ts";
 import { normal } from "../../src/reference/random.ts";
-import { loadExtension } from "../../src/scores/features.ts";
+import { loadExtension } from "../../src/scores/resolve.ts";
 import { type Case, runCase, title } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, testDevice, withLimits } from "../support/device.ts";

@@ -12,7 +12,7 @@ import { type AttentionProblem, planAttention, tensor } from "../../src/index.ts
 import { type MatrixLimits, matrixTile } from "../../src/kernels/forward_matrix.ts";
 import { slotModules } from "../../src/kernels/slot_modules.ts";
 import { PLAIN } from "../../src/kernels/slots.ts";
-import { loadExtension } from "../../src/scores/features.ts";
+import { loadExtension } from "../../src/scores/resolve.ts";
 import type { ModuleMap } from "../../src/shader/link.ts";
 import { failOnGpuErrors, overridden, testDevice, withLimits } from "../support/device.ts";
 import { standIns } from "../support/matrices.ts";

@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { resolveProblem } from "../../src/attention/resolve.ts";
 import { createBlockMask, tensor } from "../../src/index.ts";
-import { loadExtension } from "../../src/scores/features.ts";
+import { loadExtension } from "../../src/scores/resolve.ts";
 import type { Case } from "../support/cases.ts";
 import { featuresOf } from "../support/features.ts";
 import { nowhere } from "../support/nowhere.ts";

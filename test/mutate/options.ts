@@ -44,7 +44,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "src/attention/bindings.ts",
-    text: 'const hidden: readonly string[] = cached ? [...OWN, "k", "v"] : OWN;',
+    text: 'const hidden: readonly string[] = hasCache ? [...OWN, "k", "v"] : OWN;',
     replacement: "const hidden: readonly string[] = [];",
     tests: ["test/api/options.dawn.test.ts"],
     filter: "keys beside a cache",

@@ -21,8 +21,8 @@ import { PARAMS } from "../../src/kernels/params.ts";
 import type { SlotChoice } from "../../src/kernels/slots.ts";
 import type { Keeps, PresentOption } from "../../src/scores/descriptor.ts";
 import type { ExtendedOption, PlainOption } from "../../src/scores/extended_options.ts";
-import { SCORE_OPTIONS } from "../../src/scores/features.ts";
 import type { TakenScores } from "../../src/scores/options.ts";
+import { SCORE_OPTIONS } from "../../src/scores/resolve.ts";
 import { nowhere } from "../support/nowhere.ts";
 
 const B = 2;

@@ -19,8 +19,8 @@ import { PageView } from "./view.ts";
 /**
  * Entries of a {@link PagedKvCache} in an order: entry b of the batch axis of q, k and v is entry
  * `entries[b]` of the cache. Make one with `cache.batch()`; attention takes it as `cache` of its
- * problem. It owns lengths and a page table on the GPU and no keys or values, and follows whatever
- * happens to its entries. For the order of calls, and what a rejected one leaves behind, see
+ * problem. It owns lengths and a page table on the GPU and no keys or values, and follows all
+ * changes of its entries. For the order of calls, and what a rejected one leaves behind, see
  * {@link PagedKvCache}.
  */
 export class PagedBatch implements KvSourceOwner {
@@ -96,7 +96,7 @@ export class PagedBatch implements KvSourceOwner {
     return this.#entries;
   }
 
-  /** Tokens of each of them: as far as is encoded, and once all calls that were made have run. */
+  /** Tokens of each entry after all commands that are encoded and all calls that were made. */
   get lengths(): readonly number[] {
     const { projected } = this.#parts.ledger;
     return this.#entries.map((entry) => projected.length(entry));
@@ -108,8 +108,8 @@ export class PagedBatch implements KvSourceOwner {
 
   /**
    * Takes other entries, as many as before: plans stay as they are, nothing is allocated, and
-   * commands that were encoded and calls that were made before, awaited or not, still mean the
-   * entries of then. An entry may be there twice as long as it gets no tokens.
+   * commands that were encoded and calls that were made before, awaited or not, still use the
+   * entries of then. An entry may stand in the list twice as long as it gets no tokens.
    *
    * Throws FoveaError for entries that the cache does not have, and has changed nothing then.
    */
@@ -135,9 +135,9 @@ export class PagedBatch implements KvSourceOwner {
    * k, v of entry b, row i < counts[b]  ->  token lengths[b] + i;   lengths[b] += counts[b]
    * ```
    *
-   * As {@link KvCache.planAppend}, but for counts, which must be numbers: pages are handed out on
-   * the host. `encode` throws FoveaError("limit"), and then has changed nothing, if an entry would
-   * be longer than `maxTokens` or the pages do not suffice for all entries together.
+   * It is like {@link KvCache.planAppend}, but counts must be numbers, because pages are handed out
+   * on the host. `encode` throws FoveaError("limit"), and then has changed nothing, if an entry
+   * would be longer than `maxTokens` or if there are not enough pages for all entries together.
    *
    * @example
    * const append = await batch.planAppend({
@@ -179,8 +179,8 @@ export class PagedBatch implements KvSourceOwner {
 
   /**
    * Gives every entry of the batch the tokens of another one of them, or of itself, all at once:
-   * row b of the batch gets those that row `rows[b]` had. Nothing is copied: pages get other
-   * owners. See {@link PagedKvCache.reorder}.
+   * row b of the batch gets those that row `rows[b]` had. Nothing is copied; only the owners of
+   * pages change. See {@link PagedKvCache.reorder}.
    *
    * Throws FoveaError, and then has changed nothing, for rows that the batch does not have, and if
    * it has an entry twice.
@@ -256,9 +256,7 @@ export class PagedBatch implements KvSourceOwner {
     });
   }
 
-  /**
-   * Takes pages for tokens, and then tells the GPU of them and copies those that others own too.
-   */
+  /** Takes pages for tokens; then records commands that tell the GPU, and copy shared pages. */
   #taker(
     entries: readonly number[],
     told: { isTold: boolean },
@@ -286,7 +284,7 @@ export class PagedBatch implements KvSourceOwner {
     this.state.destroy();
   }
 
-  /** As `destroy`, at the end of a block that has the batch by `using`. */
+  /** Calls `destroy` at the end of a block that declares the batch with `using`. */
   [Symbol.dispose](): void {
     this.destroy();
   }

@@ -22,11 +22,11 @@ import type { PagedParts } from "./parts.ts";
  * token j   of an entry: page table[entry][floor(j / pageSize)], row j mod pageSize
  * ```
  *
- * Source: PagedAttention (arXiv 2309.06180). Pages have a number of owners; a page that several own
- * is never written.
+ * Source: PagedAttention (arXiv 2309.06180). A page may have several owners, and is never written
+ * while it has.
  *
- * Rejects with FoveaError for options that make no sense, and for memory that the device cannot
- * bind or has not.
+ * Rejects with FoveaError for options that make no sense, for memory that the device cannot bind,
+ * and for memory that it doesn't have.
  *
  * @example
  * const cache = await createPagedKvCache(device, {

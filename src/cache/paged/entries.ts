@@ -1,10 +1,10 @@
-// The entries that calls of a paged cache are about, checked.
+// Checks of the entries that calls of a paged cache are given.
 
 import { check, show } from "../../errors.ts";
 import { elementsOfList, type Numbers } from "../../given.ts";
 import type { PageCopy, PageTables } from "./pages.ts";
 
-/** Takes pages for tokens of each entry. Gives those to copy first. */
+/** Takes pages for tokens of each entry. Gives the pages to copy first. */
 export function appendTo(
   tables: PageTables,
   label: string,
@@ -16,7 +16,7 @@ export function appendTo(
   return tables.append(entries, counts, label);
 }
 
-/** Throws FoveaError("argument") if an entry is there twice that gets tokens. */
+/** Throws FoveaError("argument") if an entry that gets tokens is given twice. */
 export function checkOnce(
   label: string,
   changed: readonly number[],
@@ -35,7 +35,8 @@ export function checkOnce(
 }
 
 /**
- * Entries of a cache that has `count` of them, copied. Throws FoveaError("argument") for others.
+ * A copy of a list of entries. Throws FoveaError("argument") for entries that a cache of `count`
+ * entries does not have.
  */
 export function checkedEntries(what: string, entries: Numbers, count: number): readonly number[] {
   const list = elementsOfList<number>(entries);

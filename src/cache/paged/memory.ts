@@ -31,7 +31,7 @@ export class PageMemory {
   readonly v: Tensor;
   readonly #copy: CompiledKernel;
   readonly #copying: readonly Copying[];
-  /** Every digit, and behind them the words of a page of k and of v. */
+  /** Every digit of numbers, and behind them how many words a page of k and of v has. */
   readonly #numbers: GPUBuffer;
   readonly #offsets = new Uint32Array(6);
 
@@ -84,7 +84,10 @@ export class PageMemory {
     device.queue.writeBuffer(this.#numbers, 0, bytes);
   }
 
-  /** Memory for all pages, once it is known to be there, and what copies them. */
+  /**
+   * Makes the memory for all pages, waits until it is known to be there, and compiles the kernel
+   * that copies pages.
+   */
   static async make(device: GPUDevice, cache: ResolvedPagedCache): Promise<PageMemory> {
     const copy = await compileKernel(device, cacheCopyKernel());
     const { value: memory, done } = guarded(

@@ -1,4 +1,4 @@
-// What a paged cache is made for: checked sizes.
+// The options of a paged cache, and their checks.
 
 import { check, show } from "../../errors.ts";
 import type { OptionNames, Taken } from "../../given.ts";
@@ -10,15 +10,13 @@ import { checkStateSize } from "../state.ts";
 
 /** Options of {@link createPagedKvCache}. */
 export interface PagedKvCacheOptions extends RowOptions {
-  /**
-   * Sequences that there can be at a time. One without tokens costs no memory but its page table.
-   */
+  /** The most sequences at a time. One without tokens costs only the memory of its page table. */
   readonly entries: number;
-  /** Hkv */
+  /** Hkv, heads of k and v. */
   readonly kvHeads: number;
-  /** D */
+  /** D, elements of a row of k. */
   readonly headDim: number;
-  /** Dv. Default D. */
+  /** Dv, elements of a row of v. Default D. */
   readonly vDim?: number;
   /**
    * Pages of all sequences together. Memory is pages * pageSize * Hkv rows of k and of v, allocated
@@ -30,7 +28,7 @@ export interface PagedKvCacheOptions extends RowOptions {
    * prefix; large ones have shorter tables. Default 16.
    */
   readonly pageSize?: number;
-  /** The most tokens of a sequence: N of attention. Default what all pages hold. */
+  /** The most tokens of a sequence: N of attention. Default: as many as all pages hold. */
   readonly maxTokens?: number;
   /** Name of the GPU objects in errors and captures. Default `"pagedKvCache"`. */
   readonly label?: string;
@@ -66,8 +64,8 @@ export interface ResolvedPagedCache {
 }
 
 /**
- * The options of a paged cache as they are at the call. Throws FoveaError("argument") for names
- * that there are not.
+ * The options of a paged cache as they are at the call. Throws FoveaError("argument") for unknown
+ * names.
  */
 export function takePagedOptions(given: PagedKvCacheOptions): Taken<PagedKvCacheOptions> {
   check(
@@ -88,7 +86,8 @@ export function resolvePagedCache(options: Taken<PagedKvCacheOptions>): Resolved
   const { entries, kvHeads, headDim, vDim = headDim, pages, pageSize = 16 } = options;
   for (const [name, value] of Object.entries({ entries, kvHeads, headDim, vDim }))
     whole(label, name, value, 1);
-  // Page numbers, lengths and places in the state travel in commands.
+  // Page numbers, lengths and offsets in the state travel in commands, which have room for numbers
+  // below a limit.
   whole(label, "pages", pages, 1, NUMBER_LIMIT);
   whole(label, "pageSize", pageSize, 1, LARGEST_PAGE);
   const { maxTokens = Math.min(pages * pageSize, NUMBER_LIMIT - 1) } = options;

@@ -16,14 +16,14 @@ import type { PagedParts } from "./parts.ts";
  * it, or some of its entries (`batch`), as `cache` of its problem.
  *
  * Which pages belong to which entry is decided here on the host: `truncate`, `fork` and `free` are
- * synchronous and touch no GPU. The GPU is told by commands, just before what depends on it:
- * appends and plans of attention record what has changed. So commands mean the entries as they were
- * when they were encoded, whenever they are submitted. Submit all that is encoded, in that order.
+ * synchronous and record no commands. Appends and plans of attention record what has changed just
+ * before they use it. So commands use the entries as they were when they were encoded, whenever
+ * they are submitted. Submit all encoded commands, in the order of encoding.
  *
  * Calls of a cache and of all its batches:
  *
- * - A call means the moment when it was made: the entries of its batch, the tensors, what they
- *   hold, and numbers in arrays. What is done to them while the call waits changes nothing, with
+ * - A call uses its arguments as they are when it is made: the entries of its batch, the tensors,
+ *   their content, and numbers in arrays. Changing them while the call waits changes nothing, with
  *   two exceptions: tensors that a call writes to (`q` in place, `qOutput`) are the caller's to
  *   leave alone until it resolves, and so are buffers of the caller's without
  *   GPUBufferUsage.COPY_SRC.
@@ -31,11 +31,11 @@ import type { PagedParts } from "./parts.ts";
  *   or a batch) run in the order in which they were made, awaited or not. `truncate`, `free`,
  *   `fork` and `reorder` are synchronous, but take their place in that order:
  *   `append(k, v); free(0)` frees the new tokens too. They are checked against the state after all
- *   calls before them, of which `lengths`, `pagesOf` and `freePages` tell as well.
+ *   calls before them, which `lengths`, `pagesOf` and `freePages` describe as well.
  * - A call that throws or is rejected has changed nothing that a later one could see: tokens,
- *   pages, lengths, and what the GPU was told are as before. Of an append that is rejected while a
- *   `truncate` or `fork` waits behind it, these take what is there without its tokens.
- * - What is encoded (`encode` of plans) would run before calls that still wait, and throws
+ *   pages, lengths, and what the GPU was told are as before. If an append is rejected while a
+ *   `truncate` or `fork` waits behind it, these take the tokens that there are without it.
+ * - Encoded commands (`encode` of plans) would run before calls that still wait, so encoding throws
  *   FoveaError until these are awaited.
  */
 export class PagedKvCache implements KvSourceOwner {
@@ -63,7 +63,7 @@ export class PagedKvCache implements KvSourceOwner {
     return this.#all.source;
   }
 
-  /** Tokens of each entry: as far as is encoded, and once all calls that were made have run. */
+  /** Tokens of each entry after all commands that are encoded and all calls that were made. */
   get lengths(): readonly number[] {
     return this.#all.lengths;
   }
@@ -86,10 +86,7 @@ export class PagedKvCache implements KvSourceOwner {
     return this.#all.destroyed;
   }
 
-  /**
-   * The pages of an entry, in the order of its tokens. Entries that were forked have some in
-   * common.
-   */
+  /** The pages of an entry, in the order of its tokens. Forks have pages in common. */
   pagesOf(entry: number): readonly number[] {
     this.#checkEntry("pagesOf", entry);
     return [...this.#parts.ledger.projected.pages(entry)];
@@ -111,9 +108,9 @@ export class PagedKvCache implements KvSourceOwner {
   }
 
   /**
-   * Entries of the cache, in this order, for attention and appends to these alone: a batch of the
-   * sequences that run. Asynchronous, for it has a page table on the GPU; `select` makes it another
-   * batch of the same size at no cost.
+   * Makes a batch of some entries, in this order, for attention and appends to these alone, such as
+   * the sequences that run. It is asynchronous because a batch has a page table on the GPU;
+   * `select` makes it another batch of the same size at no cost.
    *
    * @example
    * const running = await paged.batch([3, 0, 7]);
@@ -128,7 +125,8 @@ export class PagedKvCache implements KvSourceOwner {
   }
 
   /**
-   * Takes back all tokens of an entry from number `length` on, and the pages that nobody else has.
+   * Takes back all tokens of an entry from number `length` on, and frees the pages that no other
+   * entry has.
    */
   truncate(entry: number, length: number): void {
     this.#checkEntry("truncate", entry);
@@ -162,19 +160,20 @@ export class PagedKvCache implements KvSourceOwner {
       (tables) => tables.fork(from, to, tokens ?? tables.length(from)),
       (tables) =>
         tables.fork(from, to, Math.min(tokens ?? tables.length(from), tables.length(from))),
-      "refusals", // of appends to what is empty because of them
+      "refusals", // of appends to entries that are empty only if those are refused
     );
   }
 
   /**
-   * Gives every entry the tokens of another one, or of itself, all at once: entry i those that
-   * `entries[i]` had. Any mapping, so beams of a search go on as `reorder([0, 0, 2, 1])`; of some
-   * entries, see {@link PagedBatch.reorder}. Nothing is copied: pages get other owners, and one
-   * that is partly filled is copied when the first of several appends to it.
+   * Gives every entry the tokens of another one, or of itself, all at once: entry i gets those that
+   * `entries[i]` had. Any mapping will do, so beams of a search go on as `reorder([0, 0, 2, 1])`;
+   * {@link PagedBatch.reorder} does so for some entries. Nothing is copied, only the owners of
+   * pages change; a page that is partly filled is copied when the first of several owners appends
+   * to it.
    *
    * Throws FoveaError, and then has changed nothing.
    *
-   * @param entries One for each entry, from 0 up.
+   * @param entries For each entry, the one whose tokens it gets, counted from 0.
    */
   reorder(entries: Numbers): void {
     const what = `${this.label}.reorder`;
@@ -191,10 +190,10 @@ export class PagedKvCache implements KvSourceOwner {
   }
 
   /**
-   * For when something that was encoded is not going to be submitted: the next commands tell the
-   * GPU all lengths and page tables again, and not only what has changed. Tokens of appends that
-   * never ran are to be taken back by `truncate`. Of an entry that shared its last page with a
-   * fork, partly filled, such an append has put a copy in its place, which was never made: free
+   * Call this if encoded commands are not going to be submitted: the next commands then tell the
+   * GPU all lengths and page tables again, and not only what has changed. Take back the tokens of
+   * appends that never ran with `truncate`. If such an append was to an entry that shared a partly
+   * filled last page with a fork, the entry now has a copy of the page that was never made: free
    * that entry, and fork it again.
    */
   resync(): void {
@@ -215,7 +214,7 @@ export class PagedKvCache implements KvSourceOwner {
     this.#free();
   }
 
-  /** As `destroy`, at the end of a block that has the cache by `using`. */
+  /** Calls `destroy` at the end of a block that declares the cache with `using`. */
   [Symbol.dispose](): void {
     this.destroy();
   }

@@ -1,13 +1,12 @@
-// Which pages of a cache belong to which of its entries. Bookkeeping only: nothing here knows of a
-// GPU.
+// Which pages of a cache belong to which of its entries. This is bookkeeping only, without a GPU.
 
 import { check, show } from "../../errors.ts";
 import type { Journaled } from "../ledger.ts";
 import { PagePool } from "./pool.ts";
 
 /**
- * A page that an entry is about to write and that others own too: its rows in use are copied to a
- * page of its own.
+ * A page that an entry is about to write and that others own too: its used rows are copied to a
+ * page that the entry alone owns.
  */
 export interface PageCopy {
   readonly from: number;
@@ -15,7 +14,7 @@ export interface PageCopy {
 }
 
 export interface PageTablesOptions {
-  /** How messages begin. */
+  /** The beginning of error messages. */
   readonly label: string;
   readonly entries: number;
   readonly pages: number;
@@ -26,8 +25,8 @@ export interface PageTablesOptions {
 }
 
 /**
- * The pages of every entry, in the order of its tokens. Entries that were forked share pages; a
- * page is written by its only owner. Whatever throws has changed nothing.
+ * The pages of every entry, in the order of its tokens. Forks share pages; only a page with one
+ * owner is written. A method that throws has changed nothing.
  */
 export class PageTables implements Journaled<PageTables> {
   readonly #options: PageTablesOptions;
@@ -59,7 +58,7 @@ export class PageTables implements Journaled<PageTables> {
     return this.#pool.free;
   }
 
-  /** Entries that have a page. */
+  /** How many entries have a page. */
   owners(page: number): number {
     return this.#pool.owners(page);
   }
@@ -76,14 +75,14 @@ export class PageTables implements Journaled<PageTables> {
     return this.#pool.sequence(entry).pages;
   }
 
-  /** Grows with every page that an entry gets. */
+  /** A number that grows with every page that an entry gets. */
   get version(): number {
     return this.#pool.version;
   }
 
   /**
-   * The first place in the list of an entry's pages that has got another page since a version, or
-   * the list's length.
+   * The first index in the list of an entry's pages that has another page since `version`, or the
+   * list's length.
    */
   firstChanged(entry: number, version: number): number {
     const { since } = this.#pool.sequence(entry);
@@ -93,8 +92,8 @@ export class PageTables implements Journaled<PageTables> {
   }
 
   /**
-   * Gives entries room for more tokens, `counts[i]` for `entries[i]`, which are different ones.
-   * Returns the pages that must be copied before the tokens are written. `label` begins its
+   * Gives entries, no two of them alike, room for more tokens: `counts[i]` for `entries[i]`.
+   * Returns the pages that must be copied before the tokens are written. `label` begins error
    * messages.
    */
   append(
@@ -137,7 +136,8 @@ export class PageTables implements Journaled<PageTables> {
     if (length === sequence.length) return;
     this.#pool.setLength(entry, length);
     const kept = Math.ceil(length / pageSize);
-    // From the last one on, so that pages are taken again in the order in which they stood.
+    // The last page is released first, so that pages are taken again in the order in which they
+    // stood.
     while (sequence.pages.length > kept) this.#pool.release(this.#pool.pop(entry));
   }
 
@@ -167,8 +167,8 @@ export class PageTables implements Journaled<PageTables> {
   }
 
   /**
-   * Each of some entries gets the pages that another one of them has, `sources[i]` for
-   * `entries[i]`, different ones.
+   * Gives each of some entries, no two of them alike, the pages of another one of them:
+   * `entries[i]` gets those of `sources[i]`.
    */
   reorder(entries: readonly number[], sources: readonly number[]): void {
     const moved = entries
@@ -190,7 +190,7 @@ export class PageTables implements Journaled<PageTables> {
   #pagesFor(entries: readonly number[], counts: readonly number[]): number {
     const { pageSize } = this.#options;
     let needed = 0;
-    // Of the owners of a page the last one that is left writes it in place.
+    // Each owner of a page but the last one needs a copy; the last one writes the page in place.
     const left = new Map<number, number>();
     for (const [index, entry] of entries.entries()) {
       const { length, pages } = this.#pool.sequence(entry);

@@ -1,12 +1,12 @@
-// The pages of a cache and the lists of its entries, every change of which can be given back.
+// The pages of a cache and the lists of its entries. Every change of them can be taken back.
 
 /** The tokens of an entry. */
 export interface Sequence {
   readonly length: number;
   readonly pages: readonly number[];
   /**
-   * When each page came to its place. Only last ones come and go, so these never fall along the
-   * list.
+   * The version at which each page came to its place. Pages come and go only at the end, so
+   * versions never fall along the list.
    */
   readonly since: readonly number[];
 }
@@ -19,7 +19,7 @@ interface OpenSequence {
 
 const NONE: Sequence = { length: 0, pages: [], since: [] };
 
-/** A change, as it is given back. */
+/** A change, as it is taken back. */
 type Change =
   | { readonly kind: "take"; readonly page: number }
   | { readonly kind: "share"; readonly page: number }
@@ -37,7 +37,7 @@ type Change =
 
 /**
  * Pages with the number of their owners, and the pages of each entry. A page without owners is
- * free. `begin`, `commit` and `rollBack` are those of a ledger.
+ * free. `begin`, `commit` and `rollBack` are as a ledger calls them.
  */
 export class PagePool {
   readonly #owners: Uint32Array;
@@ -46,7 +46,7 @@ export class PagePool {
   /** Entries that ever had a token. */
   readonly #sequences: Map<number, OpenSequence>;
   #journal: Change[] | undefined;
-  /** Counts the pages that entries got. Never falls. */
+  /** How many pages entries ever got. It never falls. */
   #version: number;
 
   private constructor(
@@ -104,7 +104,7 @@ export class PagePool {
     return this.#sequences.get(entry) ?? NONE;
   }
 
-  /** A page that nobody had, with one owner. Callers ask `free` first. */
+  /** Takes a free page, which then has one owner. Callers ask `free` first. */
   take(): number {
     const page = this.#free.pop();
     if (page === undefined) throw new Error("there is no free page"); // a bug of the caller

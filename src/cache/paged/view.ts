@@ -1,24 +1,25 @@
-// What the GPU knows of some entries of a paged cache, and the commands that bring it up to date.
+// The lengths and page tables that the GPU has for some entries of a paged cache, and the commands
+// that bring them up to date.
 
 import { type CacheState, LONGEST_RUN } from "../state.ts";
 import type { PageTables } from "./pages.ts";
 
-/** No length, page number or entry. */
+/** Stands for an unknown length, page number or entry. */
 const UNKNOWN = -1;
 
 /**
  * The lengths and page tables of some entries, as the GPU will have them once it has run what is
- * encoded. `update` encodes what differs from the tables, words in a row that are equal or count up
- * by one as one command.
+ * encoded. `update` encodes what differs from the tables. Words in a row that are equal, or that
+ * count up by one, take one command.
  */
 export class PageView {
   readonly #state: CacheState;
   readonly #words: Int32Array;
   readonly #stride: number;
-  /** Which entry each row was at the last update, and the version of the tables then. */
+  /** The entry of each row at the last update; `#version` is that of the tables then. */
   readonly #entries: Int32Array;
   #version = 0;
-  // The run of words that is being collected.
+  // The run of words that is being collected, which will be one command.
   #at = 0;
   #value = 0;
   #step = 0;
@@ -32,9 +33,9 @@ export class PageView {
   }
 
   /**
-   * Encodes what makes the GPU see these entries. `counts` are tokens of each that the tables have
-   * and the GPU will add to the lengths itself, by the next command. If this throws, the GPU is
-   * told everything again.
+   * Encodes commands that bring the GPU up to date for these entries. `counts` are tokens of each
+   * entry that are in the tables already, and that the GPU will add to the lengths by the next
+   * command. If this throws, the next update tells the GPU everything.
    */
   update(
     pass: GPUComputePassEncoder,
@@ -50,7 +51,10 @@ export class PageView {
     }
   }
 
-  /** The GPU may not have run what was encoded: it is told everything again. */
+  /**
+   * Makes the next update tell the GPU everything, because it may not have run the commands that
+   * were encoded.
+   */
   forget(): void {
     this.#words.fill(UNKNOWN);
     this.#entries.fill(UNKNOWN);

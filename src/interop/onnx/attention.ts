@@ -16,23 +16,24 @@ import { onnxOperator } from "./operator.ts";
 import { writePresent } from "./past_present.ts";
 
 /**
- * ai.onnx Attention-23, -24 and -25: softmax(scale * Q K^T, capped, + attn_mask) V. Q [B, Hq, S,
- * D], K [B, Hkv, L, D] and V [B, Hkv, L, Dv], or [B, S, Hq * D], [B, L, Hkv * D] and [B, L, Hkv *
- * Dv] with `q_num_heads` and `kv_num_heads`; Y likewise. f32, f16 or bf16, V and past_value also
- * another than the rest; sums are f32 whatever `softmax_precision` says.
+ * ai.onnx Attention-23, -24 and -25: softmax(scale * Q K^T, capped, + attn_mask) V. Q
+ * [B, Hq, S, D], K [B, Hkv, L, D] and V [B, Hkv, L, Dv], or [B, S, Hq * D], [B, L, Hkv * D] and
+ * [B, L, Hkv * Dv] with `q_num_heads` and `kv_num_heads`; Y has the same layout. All are f32, f16
+ * or bf16; V and past_value may have another dtype than the rest. Sums are f32 whatever
+ * `softmax_precision` says.
  *
- * - attn_mask broadcasts to [B, Hq, S, T], T = past + L: u8, where other than 0 means that the key
- *   is seen, or floats that are added, -Infinity to hide the key. Keys past its last dimension are
- *   hidden.
+ * - attn_mask broadcasts to [B, Hq, S, T], T = past + L: u8, for which other numbers than 0 mean
+ *   that the key is seen, or floats that are added, -Infinity to hide the key. Keys past its last
+ *   dimension are hidden.
  * - past_key [B, Hkv, past, D] and past_value come before K and V; present_key and present_value
- *   are what that gives.
- * - nonpad_kv_seqlen [B], from opset 24 on: the keys of each entry. It is read back where attn_mask
- *   is shorter than T.
+ *   are the two joined.
+ * - nonpad_kv_seqlen [B], from opset 24 on: the keys of each entry. It is read back if attn_mask is
+ *   shorter than T.
  * - With `is_causal`, and for the windows of opset 25, query i stands at key i + past, or
  *   nonpad_kv_seqlen[b] - S + i, or i. A window counts the keys before and after that one.
  * - qk_matmul_output [B, Hq, S, T]: by `qk_matmul_output_mode` the scaled scores (0), after the
  *   softcap (1), after masks too (2), or the probabilities (3).
- * - A query that sees no key gets 0, and what a hidden key holds is never seen.
+ * - A query that sees no key gets 0, and values of hidden keys are never used.
  *
  * @example
  * const [Y, presentKey, presentValue] = await Attention(
@@ -50,7 +51,7 @@ export const Attention = /* @__PURE__ */ onnxOperator(definition, async (call) =
   const [batch, qHeads, rows] = q.shape;
   const keys = k.shape[2];
   const mask = await maskOf(call, [batch, qHeads, rows, keys]);
-  // Keys that the mask does not reach to are hidden: nobody has to look at them.
+  // Keys past the mask's last one are hidden, and need not be visited.
   const reach = mask?.reach ?? keys;
   const options = await visibility(call, given, reach);
   const { scale, softcap } = call.attributes;
@@ -87,8 +88,8 @@ export const Attention = /* @__PURE__ */ onnxOperator(definition, async (call) =
 });
 
 /**
- * Keys and values with those of the past before them, in memory of their own where that is asked
- * for or needed.
+ * Keys and values with those of the past before them, copied if presents are asked for or a copy is
+ * needed.
  */
 async function withPast(call: Call, { k, v }: Heads): Promise<Pick<Heads, "k" | "v">> {
   const joined = async (
@@ -111,7 +112,7 @@ async function withPast(call: Call, { k, v }: Heads): Promise<Pick<Heads, "k" | 
   return { k: keys, v: values };
 }
 
-/** The mask as an option of attention, and the keys that it reaches to. */
+/** The mask as an option of attention, and the number of keys that it covers. */
 async function maskOf(call: Call, scores: readonly number[]) {
   const mask = call.tensor("attn_mask");
   if (!mask) return undefined;
@@ -135,7 +136,7 @@ async function maskOf(call: Call, scores: readonly number[]) {
   return { reach, options: { bias: await cast(call, mask, "f32") } };
 }
 
-/** Lengths, positions and what they hide. */
+/** The options that say lengths, positions and hidden keys. */
 async function visibility(call: Call, { q, k }: Heads, reach: number): Promise<ScoreOptions> {
   const {
     is_causal: causal = false,
@@ -147,8 +148,8 @@ async function visibility(call: Call, { q, k }: Heads, reach: number): Promise<S
   const past = call.tensor("past_key")?.shape[2] ?? 0;
   const lengths = call.integers("nonpad_kv_seqlen");
   if (!lengths) return { ...shared, queryOffset: past };
-  // The last query stands at the last key, as the engine has it by itself; but not at the last one
-  // of a short mask.
+  // The last query stands at the last key, which is the engine's default, but not for the keys of a
+  // short mask.
   if (reach === k.shape[2]) return { ...shared, kvLengths: lengths };
   const numbers = (await call.numbers("nonpad_kv_seqlen")) as readonly number[];
   return {

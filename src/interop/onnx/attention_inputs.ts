@@ -1,4 +1,5 @@
-// What ai.onnx Attention takes, and what of it can't be said, or not together.
+// The inputs and attributes of ai.onnx Attention: which values are refused, and which can't be
+// combined.
 
 import { type Dtype, splitHeads, Tensor, type WeightsStage } from "../../index.ts";
 import type { OnnxCall } from "./operator.ts";
@@ -33,7 +34,7 @@ export const STAGES: readonly WeightsStage[] = ["raw", "capped", "scores", "prob
 export const PRECISIONS: readonly unknown[] = [undefined, 1, 10, 11, 16];
 export const FLOATS: readonly Dtype[] = ["f32", "f16", "bf16"];
 
-/** Throws FoveaError for what no attribute may be, or may not be in this opset. */
+/** Throws FoveaError for attributes that are wrong, or that this opset doesn't have. */
 export function checkAttributes(call: Call): void {
   const {
     scale = 1,
@@ -73,7 +74,7 @@ export interface Heads {
   readonly v: Tensor;
 }
 
-/** The inputs with four axes. Throws FoveaError where they are not those of an attention. */
+/** The inputs with four axes. Throws FoveaError if they are not those of an attention. */
 export function heads(call: Call): Heads {
   const inputs = { Q: call.tensor("Q"), K: call.tensor("K"), V: call.tensor("V") };
   const { Q, K, V } = inputs;
@@ -139,7 +140,7 @@ export function heads(call: Call): Heads {
   return all;
 }
 
-/** What of the past there is, and what can't be said together. */
+/** Checks the inputs of the past, and inputs that can't be combined. */
 export function checkMemory(call: Call, { q, k, v }: Heads): void {
   const pasts = { past_key: call.tensor("past_key"), past_value: call.tensor("past_value") };
   const { past_key, past_value } = pasts;

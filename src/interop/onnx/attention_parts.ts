@@ -1,5 +1,5 @@
-// What com.microsoft's attention operators do alike: heads of rows, packed projections, biases, and
-// the call of attention.
+// Parts that com.microsoft's attention operators share: heads of rows, packed projections, biases,
+// and the call of attention.
 
 import {
   type AttentionOptions,
@@ -59,8 +59,8 @@ export function expectBoth(
 }
 
 /**
- * Work that does not depend on each other, at the same time. Where some of it fails the rest is
- * waited for, so that nothing is made after the call has freed what it made.
+ * Waits for pieces of work that run at the same time. If one fails, the others are still waited
+ * for, so that nothing is made after the call has freed its memory.
  */
 export async function together<const Results extends readonly unknown[]>(
   work: {
@@ -104,8 +104,8 @@ export function splitPacked(rows: Tensor, heads: number, [q, k, v]: readonly num
 }
 
 /**
- * input [..., in] times packed weights [in, W], plus a bias [W]: [..., W] f32, which nothing is
- * lost in.
+ * input [..., in] times packed weights [in, W], plus a bias [W]: [..., W] f32, so that no digits
+ * are lost.
  */
 export async function projectPacked(
   call: Call,
@@ -148,7 +148,7 @@ export function splitBias(
   });
 }
 
-/** rows [B, H, S, D] plus a bias [H, 1, D], if there is one, as f32. */
+/** Rows [B, H, S, D] plus a bias [H, 1, D], if there is one, as f32. */
 export async function plusBias(
   call: Call,
   rows: Tensor,
@@ -175,7 +175,7 @@ export async function attentionBias(
   return { bias: await cast(call, bias, "f32") };
 }
 
-/** The same numbers in a dtype. */
+/** Converts a tensor to a dtype. */
 export async function cast(call: Call, x: Tensor, dtype: Dtype): Promise<Tensor> {
   if (x.dtype === dtype) return x;
   return call.own((await copyTensor(x, { dtype, label: call.label })).output);
@@ -188,8 +188,8 @@ interface Compared {
 }
 
 /**
- * Heads without channels have scores of 0, sums of no products; the engine takes them as a channel
- * of zeros.
+ * Heads without channels have scores of 0, as sums of no products. The engine gets them as a
+ * channel of zeros.
  */
 function withChannels<Options extends Pick<AttentionOptions, "scale" | "similarity">>(
   call: Call,
@@ -202,7 +202,7 @@ function withChannels<Options extends Pick<AttentionOptions, "scale" | "similari
   return { q: zeroQ, k: zeroK, options: { ...rest, scale: 1 } as Options };
 }
 
-/** Attention into `output`. No heads, no rows and no channels are nothing to do. */
+/** Computes attention into `output`. Without heads, rows or channels there is nothing to do. */
 export async function attend(
   call: Call,
   { v, ...compared }: Compared & { readonly v: Tensor },
@@ -213,7 +213,7 @@ export async function attend(
   await attention(q, k, v, { label: call.label, ...options });
 }
 
-/** Weights or scores [B, H, S, T], into `output` or a new tensor. */
+/** Computes weights or scores [B, H, S, T] into `output` or a new tensor. */
 export async function weightsOf(
   call: Call,
   compared: Compared,
@@ -227,7 +227,8 @@ export async function weightsOf(
 }
 
 /**
- * Attention of heads [B, H, S, D] into rows [B, S, H * Dv]: those given, or new ones of a dtype.
+ * Computes attention of heads [B, H, S, D] into rows [B, S, H * Dv]: into those that are given, or
+ * into a new tensor of a dtype.
  */
 export async function attendRows(
   call: Call,
@@ -242,5 +243,5 @@ export async function attendRows(
   return into;
 }
 
-/** `scale`, where 0 means the default. */
+/** The option `scale`; an attribute of 0 means the default. */
 export const scaleOf = (scale: number | undefined) => (scale ? { scale } : {});

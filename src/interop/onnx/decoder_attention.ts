@@ -8,8 +8,8 @@ import { writePresent } from "./past_present.ts";
 
 /**
  * com.microsoft DecoderAttention: the projection of q, k and v, and attention, of a decoder in
- * fairseq's layout. query [S, B, E], key [L, B, E], q_weight [E, E], kv_weight [E, 2 E], bias [3
- * E]. Four flags, one boolean each, say what is attended to:
+ * fairseq's layout. query [S, B, E], key [L, B, E], q_weight [E, E], kv_weight [E, 2 E], bias
+ * [3 E]. Four flags, one boolean each, say which keys and values are attended to:
  *
  * | static_kv | use_past and has_layer_state | keys and values |
  * |---|---|---|
@@ -19,9 +19,9 @@ import { writePresent } from "./past_present.ts";
  * | 1 | yes | those of the caches |
  *
  * key_cache and value_cache are [B, H, P, D]. key_padding_mask [B, T], u8, counts if
- * `has_key_padding_mask` says so: true is padding, to whose scores `mask_filter_value` (default
- * -10000) is added. Output [S, B, E]; new_key_cache and new_value_cache [B, H, T, D]: all that was
- * attended to. The flags are read back where they are on the GPU.
+ * `has_key_padding_mask` says so: true means padding, to whose scores `mask_filter_value` (default
+ * -10000) is added. Output [S, B, E]; new_key_cache and new_value_cache [B, H, T, D] are all keys
+ * and values that were attended to. Flags on the GPU are read back.
  *
  * @example
  * const inputs = [

@@ -28,14 +28,14 @@ import type { OnnxGraph } from "./operator_types.ts";
  * ```
  *
  * with `dtype` as NumPy names it and `data` a list of numbers or base64 of little-endian values;
- * likewise the `value` of a Constant. They become WGSL: elementwise operators, and those that make
- * and move indices and constants. An element must come from the score at its own place; an operator
- * that can't be followed is refused by name. A score of -Infinity hides its key; a query whose keys
- * are all hidden gets 0. Graphs of up to 10,000 nodes are taken, 500 of which may follow one
- * another.
+ * the `value` of a Constant has the same form. Graphs become WGSL. They may have elementwise
+ * operators, and operators that make and move indices and constants. An element must come from the
+ * score at its own place; an operator that can't be followed is refused by name. A score of
+ * -Infinity hides its key; a query whose keys are all hidden gets 0. Graphs of up to 10,000 nodes
+ * are taken, 500 of which may follow one another.
  *
- * Without `prob_mod`, nothing of size S x L is in memory. With it the probabilities are, as f32,
- * and a V that is not finite makes NaN wherever it lies.
+ * Without `prob_mod`, nothing of size S x L is in memory. With it the probabilities are in memory,
+ * as f32, and a V that is not finite makes NaN, also in rows that don't see its key.
  *
  * @example
  * const halve = { op: "Mul", inputs: ["p", "half"], outputs: ["y"] };
@@ -128,7 +128,7 @@ function checkInputs(call: OnnxCall, inputs: Readonly<Record<"Q" | "K" | "V", Te
   );
 }
 
-/** A graph in WGSL. Throws FoveaError for one that has no translation. */
+/** Translates a graph to WGSL. Throws FoveaError for a graph that has no translation. */
 function translated(
   call: OnnxCall,
   name: "score" | "probability",

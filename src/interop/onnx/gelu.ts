@@ -6,7 +6,7 @@ import { onnxOperator } from "./operator.ts";
 import { inOrder } from "./rows.ts";
 
 /**
- * ai.onnx Gelu-20: x Phi(x); with `approximate` "tanh" the form with tanh in place of erf. Default
+ * ai.onnx Gelu-20: x Phi(x); `approximate` "tanh" takes the form with tanh in place of erf. Default
  * "none".
  *
  * @example
@@ -47,8 +47,8 @@ export const MicrosoftGelu = /* @__PURE__ */ onnxOperator(
 );
 
 /**
- * com.microsoft FastGelu: the form with tanh, of X + bias. bias [C] counts again and again along
- * the elements of X in their order; as a rule C is the last axis of X.
+ * com.microsoft FastGelu: the form with tanh, of X + bias. bias [C] is repeated along the elements
+ * of X in their order; mostly C is the last axis of X.
  *
  * @example
  * const [Y] = await FastGelu([X, bias]);
@@ -127,8 +127,8 @@ export const BiasAdd = /* @__PURE__ */ onnxOperator(
 );
 
 /**
- * com.microsoft BiasSplitGelu, of diffusion models: of the halves l and r of X + bias, l * r
- * Phi(r), by erf. X [N, S, C] with C even, bias [C], Y [N, S, C / 2].
+ * com.microsoft BiasSplitGelu, of diffusion models: l * r Phi(r), by erf, of the halves l and r of
+ * X + bias. X [N, S, C] with C even, bias [C], Y [N, S, C / 2].
  *
  * @example
  * const [Y] = await BiasSplitGelu([X, bias]);

@@ -76,10 +76,10 @@ export const RMSNormalization = /* @__PURE__ */ onnxOperator(
 );
 
 /**
- * ai.onnx SimplifiedLayerNormalization, as ONNX Runtime has it beside RMSNormalization, which it
- * came before: X / sqrt(mean(X^2) + epsilon) * scale over the axes from `axis` (default -1) on. Y
- * has the dtype of scale; inv_std_var, 1 / sqrt(mean(X^2) + epsilon), the shape of X with the
- * normalised axes 1, and a dtype as in {@link LayerNormalization}.
+ * ai.onnx SimplifiedLayerNormalization, as in ONNX Runtime, which had it before RMSNormalization: X
+ * / sqrt(mean(X^2) + epsilon) * scale over the axes from `axis` (default -1) on. Y has the dtype of
+ * scale. inv_std_var is 1 / sqrt(mean(X^2) + epsilon), and has the shape of X with the normalised
+ * axes 1 and a dtype as in {@link LayerNormalization}.
  *
  * @example
  * const [Y] = await SimplifiedLayerNormalization([X, scale], { epsilon: 1e-6 });

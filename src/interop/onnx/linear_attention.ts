@@ -20,9 +20,9 @@ const ATTRIBUTES = {
  * ai.onnx LinearAttention-27. query [B, T, H * D], key [B, T, Hkv * D], value [B, T, Hkv * Dv],
  * with `q_num_heads` H, a multiple of `kv_num_heads` Hkv. `update_rule` is "linear", "gated",
  * "delta" or "gated_delta" (the default); decay [B, T, Hkv] or [B, T, Hkv * D] belongs to the gated
- * ones, beta [B, T, Hkv] or [B, T, 1] to those with delta. past_state and present_state are [B,
- * Hkv, D, Dv]; the latter has the dtype of the former, or that of query. `scale` 0, the default, is
- * 1 / sqrt(D). `chunk_size` is a hint that changes no number, and is not needed here.
+ * rules, beta [B, T, Hkv] or [B, T, 1] to rules with delta. past_state and present_state are
+ * [B, Hkv, D, Dv]; the latter has the dtype of the former, or that of query. `scale` 0, the
+ * default, is 1 / sqrt(D). `chunk_size` is a hint that changes no number, and is not needed here.
  *
  * @example
  * const [output, state] = await LinearAttention([q, k, v, past, decay, beta], {
@@ -62,10 +62,10 @@ export const LinearAttention = /* @__PURE__ */ onnxOperator(
 );
 
 /**
- * com.microsoft LinearAttention: as ai.onnx LinearAttention-27; H may also divide Hkv, the output
- * then has Hkv heads; and key may have fewer heads than value. `state_window` W from 1 to 8:
- * past_state and present_state are [W, B, Hkv, D, Dv], the states after the last W tokens, zeros
- * where there are not so many; the last is read.
+ * com.microsoft LinearAttention is like ai.onnx LinearAttention-27, but H may also divide Hkv, and
+ * the output then has Hkv heads; and key may have fewer heads than value. `state_window` W from 1
+ * to 8: past_state and present_state are [W, B, Hkv, D, Dv], the states after the last W tokens, or
+ * zeros if there are fewer tokens; the last state is read.
  *
  * @example
  * const inputs = [query, key, value, null, decay, beta];
@@ -161,14 +161,14 @@ async function attendLinear(
 
   const output = call.make([batch, tokens, Math.max(heads, states) * vDim], query.dtype);
   const present = call.make(whole, (past ?? query).dtype);
-  // Without channels the states hold nothing, and what is read from them is 0.
+  // Without channels the states hold nothing, and the output is 0.
   if (present.size === 0) return { output, present_state: present };
   const slot = (index: number) =>
     window ? present.slice(0, index, index + 1).view({ shape: stateShape }) : present;
   const slots = Math.max(1, window);
   let before =
     past && (await stateOf(call, window ? past.slice(0, window - 1, window) : past, stateShape));
-  // The states of a window are those between runs; the first run is of all tokens but the last W -
+  // The states of a window are those between runs; the first run takes all tokens but the last W -
   // 1.
   const first = Math.min(slots - 1, Math.max(0, slots - tokens));
   let begin = 0;
@@ -198,7 +198,7 @@ async function attendLinear(
   return { output, present_state: present };
 }
 
-/** A state as the engine takes it: dense f32. */
+/** A state as the engine takes it, dense and f32. */
 async function stateOf(call: Call, given: Tensor, shape: readonly number[]): Promise<Tensor> {
   const output = call.make(shape, "f32");
   await copyTensor(given.view({ shape, strides: given.strides.slice(-4) }), {

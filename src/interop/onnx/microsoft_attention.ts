@@ -26,7 +26,7 @@ import { pastLength, writePresent } from "./past_present.ts";
  * adds the new keys and values; attention_bias [B or 1, H or 1, S, P + S]. Output [B, S, v].
  *
  * With `past_present_share_buffer`, past is [2, B, H, most tokens, D], of which
- * `past_sequence_length` count: new rows are written into it, and present is past itself. With
+ * `past_sequence_length` are used: new rows are written into it, and present is past itself. With
  * `do_rotary` the first `rotary_embedding_dim` channels of each head (by default all) turn by their
  * positions, in halves, to the base 10000.
  *
@@ -130,7 +130,7 @@ export const MicrosoftAttention = /* @__PURE__ */ onnxOperator(
   },
 );
 
-/** One of the two that lie one after the other: [2, ...] as [...]. */
+/** Takes one of two tensors that lie one after the other: [2, ...] as [...]. */
 function one(both: Tensor, index: number): Tensor {
   const { shape, strides } = both;
   return both.view({

@@ -18,8 +18,8 @@ const ATTRIBUTES = {
  * [positions, R / 2]. position_ids are [B, S], or [1] or a scalar: the position of each entry's
  * first token. Without `rotary_embedding_dim` R is the head dim D; with it channels from R on are
  * copied, and `num_heads` tells H. A token whose position has no row is copied. `scale` must be 1:
- * ONNX Runtime has no use for another. `is_packed_batching`, all texts in one row, needs nothing of
- * its own.
+ * ONNX Runtime has no other. `is_packed_batching` puts all texts into one row, and changes nothing
+ * here.
  *
  * @example
  * const [output] = await MicrosoftRotaryEmbedding([input, [0], cos, sin], { interleaved: 1 });
@@ -61,11 +61,12 @@ export const MicrosoftRotaryEmbedding = /* @__PURE__ */ onnxOperator(
 );
 
 /**
- * com.microsoft MRotaryEmbedding: three positions a token, of time, height and width. input [B, H,
- * S, D], or [B, S, H * D] with `num_heads`; position_ids [3, B, S]; cos_cache and sin_cache
+ * com.microsoft MRotaryEmbedding: three positions a token, of time, height and width. input
+ * [B, H, S, D], or [B, S, H * D] with `num_heads`; position_ids [3, B, S]; cos_cache and sin_cache
  * [positions, R / 2], R = `rotary_embedding_dim` (default D). `mrope_section`, required, says how
- * many of the R / 2 columns each position has; `mrope_layout` 0 that they follow each other, 1 that
- * they alternate. cos and sin are multiplied by `scale`. Channels from R on are copied.
+ * many of the R / 2 columns each position has; `mrope_layout` 0 means that these columns follow
+ * each other, 1 that they alternate. cos and sin are multiplied by `scale`. Channels from R on are
+ * copied.
  *
  * @example
  * const [output] = await MRotaryEmbedding([input, ids, cos, sin], {
@@ -131,8 +132,8 @@ export const MRotaryEmbedding = /* @__PURE__ */ onnxOperator(
 );
 
 /**
- * Where the sections alternate, height and width have at most every third column; what does not fit
- * is of time.
+ * If the sections alternate, height and width have at most every third column each; columns that
+ * don't fit belong to time.
  */
 function thirds([, height, width]: readonly number[], columns: number): [number, number, number] {
   const h = Math.min(height, Math.floor((columns + 1) / 3));
@@ -145,7 +146,7 @@ interface Attributes {
   readonly rotary_embedding_dim: number | undefined;
 }
 
-/** R, by the caches. */
+/** R, as the caches have it. */
 function rotatedOf(
   call: Call,
   { rotary_embedding_dim: given = 0 }: Attributes,
@@ -164,8 +165,8 @@ function rotatedOf(
 }
 
 /**
- * [B, H, S, D]. Rows that are not taken apart have heads of R, unless `rotary_embedding_dim` says
- * that there is more.
+ * Views x as [B, H, S, D]. Rows that aren't split into heads have heads of R channels, unless
+ * `rotary_embedding_dim` says that heads are wider.
  */
 function inHeads(call: Call, x: Tensor, rotaryDim: number, attributes: Attributes): Tensor {
   const { num_heads: heads = 0, rotary_embedding_dim: partial = 0 } = attributes;
@@ -188,7 +189,7 @@ function inHeads(call: Call, x: Tensor, rotaryDim: number, attributes: Attribute
   return splitHeads(x, count);
 }
 
-/** Positions on the GPU, where one without a row is none. */
+/** Positions as a tensor on the GPU, for which tokens without a row stay as they are. */
 function positions(
   call: Call,
   given: Tensor | readonly number[],

@@ -32,8 +32,8 @@ import { pastLength, writePresent } from "./past_present.ts";
  * before the softmax, biases and masks included.
  *
  * With past_sequence_length, past_key and past_value are [B, H, most tokens, D], of which so many
- * count: new rows are written into them, and the presents are they themselves. cache_indirection,
- * for beam search, is not taken.
+ * are used: new rows are written into them, and they are the presents. cache_indirection, for beam
+ * search, is not taken.
  *
  * @example
  * const [output, presentKey, presentValue] = await MultiHeadAttention(
@@ -189,7 +189,7 @@ function headsOfInputs(
   return { q, k: split("key", key), v: split("value", values), cross: false };
 }
 
-/** One of several [B, S, H, n, D] as [B, H, S, D]. */
+/** Takes one of the n packed tensors of [B, S, H, n, D] as [B, H, S, D]. */
 function packedPart(packed: Tensor, index: number): Tensor {
   const [B, S, H, , D] = packed.shape;
   const [b, s, h, n, d] = packed.strides;

@@ -1,5 +1,5 @@
-// What an ONNX operator is here: named inputs, outputs and attributes, checked at one place, and a
-// function that translates them to the engine.
+// ONNX operators here have named inputs, outputs and attributes, which are checked in one place,
+// and a function that translates them to the engine.
 
 import { show } from "../../errors.ts";
 import { type Dtype, Tensor, type TensorOptions, tensor } from "../../index.ts";
@@ -17,8 +17,8 @@ import type { Kinds, OnnxAttributes, OnnxInput, OnnxRun } from "./operator_types
 
 /**
  * An operator of ONNX: inputs in its order, attributes by its names, outputs in its order
- * (undefined where one was not asked for). The outputs are new tensors, and the caller's to
- * destroy. Rejects with FoveaError, and then has allocated nothing.
+ * (undefined if one was not asked for). The outputs are new tensors, and the caller's to destroy.
+ * Rejects with FoveaError, and then has allocated nothing.
  */
 export type OnnxOperator<K extends Kinds = Kinds> = ((
   inputs: readonly OnnxInput[],
@@ -49,7 +49,7 @@ export class OnnxCall<
   Out extends string = string,
   K extends Kinds = Kinds,
 > {
-  /** The operator's name, which errors begin with. */
+  /** The operator's name, with which errors begin. */
   readonly label: string;
   readonly device: GPUDevice;
   readonly opset: number;
@@ -112,9 +112,7 @@ export class OnnxCall<
     return given as Tensor | undefined;
   }
 
-  /**
-   * An input of integers as what was given: a tensor stays on the GPU; numbers fit into 32 bits.
-   */
+  /** An input of integers as it was given: a tensor stays on the GPU; numbers fit into 32 bits. */
   integers(input: Required_<In>): Tensor | readonly number[];
   integers(input: Optional_<In>): Tensor | readonly number[] | undefined;
   integers(input: string): Tensor | readonly number[] | undefined {
@@ -128,7 +126,7 @@ export class OnnxCall<
     return given;
   }
 
-  /** An input as numbers on the host, which waits for the GPU where it is a tensor. */
+  /** An input as numbers on the host. If it is a tensor, this waits for the GPU. */
   async numbers(input: Required_<In>): Promise<readonly number[]>;
   async numbers(input: Optional_<In>): Promise<readonly number[] | undefined>;
   async numbers(input: string): Promise<readonly number[] | undefined> {
@@ -167,8 +165,8 @@ export class OnnxCall<
 }
 
 /**
- * Declares an operator: what it takes, and how it is translated. `translate` returns its outputs by
- * name.
+ * Declares an operator: its inputs, outputs and attributes, and its translation. `translate`
+ * returns its outputs by name.
  */
 export function onnxOperator<
   const In extends string,
@@ -203,7 +201,10 @@ export function onnxOperator<
   return Object.assign(run, { operator });
 }
 
-/** What `make` makes, at once; where a name is unknown, the error that says which is meant. */
+/**
+ * Gives the result of `make`. If `make` finds an unknown name, rejects with an error that says
+ * which name is meant.
+ */
 async function made<T>(make: () => T): Promise<T> {
   try {
     return make();

@@ -1,9 +1,12 @@
-// What a name means that an operator does not know: another library's word, an input, or a misspelt
-// attribute.
+// Advice on names that an operator does not know: a word of another library, an input, or a
+// misspelt attribute.
 
 import { nearestName, plain } from "../../unknown_option.ts";
 
-/** What attributes are called elsewhere, and here: the first one that an operator knows counts. */
+/**
+ * Names of attributes elsewhere, and their names here, of which the first one that an operator
+ * knows is meant.
+ */
 const FOREIGN: Readonly<Record<string, readonly string[]>> = {
   causal: ["is_causal", "unidirectional", "use_causal_mask", "causal"],
   is_causal: ["unidirectional", "use_causal_mask", "causal"],
@@ -46,7 +49,7 @@ const FOREIGN: Readonly<Record<string, readonly string[]>> = {
 
 const FOREIGN_PLAIN = new Map(Object.entries(FOREIGN).map(([name, ours]) => [plain(name), ours]));
 
-/** The end of a sentence about a name that is none of `right`. */
+/** The end of a sentence about a name that isn't one of `right`. */
 export function adviceFor(name: string, right: readonly string[]): string {
   const word = plain(name.slice(0, 64));
   const same = right.find((known) => plain(known) === word);

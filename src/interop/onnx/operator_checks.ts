@@ -1,4 +1,4 @@
-// What a caller gives an operator, read once and checked: whatever is wrong with it, it is a
+// Reads what a caller gives an operator, once, and checks it. All that is wrong with it becomes a
 // FoveaError that names it.
 
 import { reading, show } from "../../errors.ts";
@@ -11,7 +11,7 @@ import type {
   OnnxRun,
 } from "./operator_types.ts";
 
-/** Attributes as an operator gets them: checked, and undefined where they were left out. */
+/** Attributes as an operator gets them: checked, and undefined if they were left out. */
 export type Resolved<K extends Kinds> = {
   readonly [Name in keyof K]: AttributeKinds[K[Name]] | undefined;
 };
@@ -26,12 +26,12 @@ export function check(
 
 export type Named<Name extends string> = Name extends `${infer Plain}?` ? Plain : Name;
 
-/** The name of an input or output whose name ends in `?` where it is optional. */
+/** The name of an input or output, without the `?` at the end of optional ones. */
 export const plain = <Name extends string>(name: Name) => name.replace(/\?$/, "") as Named<Name>;
 
 /**
- * A name that an operator does not know: what there is in its place is looked up when that has to
- * be said.
+ * An error for a name that an operator does not know. Advice on it is looked up when the error is
+ * shown.
  */
 export class UnknownName extends FoveaError {
   readonly #right: readonly string[];
@@ -69,12 +69,12 @@ function readMembers(
   });
 }
 
-/** The longest list of numbers that an input may be. */
+/** The most numbers in a list that is an input. */
 const LONGEST = 2 ** 26;
 
 /**
- * A list of integers, however it was given: BigInts of int64 and booleans, too. Undefined where it
- * is none.
+ * A list of integers, however it was given: BigInts of int64 and booleans, too. Undefined if it
+ * isn't a list of integers.
  */
 function integersOf(given: unknown): readonly number[] | undefined {
   if (ArrayBuffer.isView(given) && given instanceof DataView) return undefined;
@@ -109,7 +109,7 @@ export function namedInputs(
     if (input === undefined) continue;
     const taken = reading(`${operator}: ${plain(name)}`, () => {
       if (!(input instanceof Tensor)) return integersOf(input);
-      // throws for a Proxy of a tensor, as reactive state makes them: it has no memory
+      // This throws for a Proxy of a tensor, which reactive state makes and which has no memory.
       input.destroyed;
       return input;
     });
@@ -150,7 +150,7 @@ const KIND_NAMES: { readonly [Kind in keyof AttributeKinds]: string } = {
 };
 
 /**
- * A BigInt, as int64 comes, as the number that it is; one beyond 2^53 stays what it is, and is
+ * The number that a BigInt of int64 stands for; a BigInt beyond 2^53 stays a BigInt, and is
  * refused.
  */
 const numberOf = (value: unknown): unknown =>
@@ -191,7 +191,7 @@ export function resolveAttributes<K extends Kinds>(
   return resolved as Resolved<K>;
 }
 
-/** A name as it is, unless it is one that no operator would have. */
+/** A name as it is, if an operator could have it; else escaped. */
 const shownName = (name: string) => (/^\w{1,64}$/.test(name) ? name : show(name));
 
 const RUN_NAMES: { readonly [Name in keyof Required<OnnxRun>]: true } = {
@@ -200,7 +200,7 @@ const RUN_NAMES: { readonly [Name in keyof Required<OnnxRun>]: true } = {
   device: true,
 };
 
-/** What a call says beside inputs and attributes. */
+/** The options of a call, beside inputs and attributes. */
 export function resolveRun(
   operator: string,
   given: OnnxRun | undefined,

@@ -1,13 +1,13 @@
-// What callers give to an operator of ONNX.
+// The types of what callers give to an operator of ONNX.
 
 import type { Tensor } from "../../index.ts";
 
-/** A model's graph as an attribute: that of FlexAttention's `score_mod` and `prob_mod`. */
+/** A model's graph as an attribute: FlexAttention's `score_mod` and `prob_mod`. */
 export interface OnnxGraph {
   readonly [member: string]: unknown;
 }
 
-/** What an attribute may be. A flag is 0 or 1, or a boolean. */
+/** The kinds of attributes. A flag is 0 or 1, or a boolean. */
 export interface AttributeKinds {
   readonly float: number;
   readonly int: number;
@@ -42,29 +42,29 @@ export type OnnxInput =
   | null
   | undefined;
 
-/** A whole number or a list of them as callers have them: BigInts are int64. */
+/** A whole number or a list of them, as callers give them; BigInts are int64. */
 type Given<Kind> = Kind extends number
   ? number | bigint
   : Kind extends readonly number[]
     ? readonly (number | bigint)[] | Int32Array | BigInt64Array
     : Kind;
 
-/** Attributes as a caller gives them. null is none. */
+/** Attributes as a caller gives them. null means that one is absent. */
 export type OnnxAttributes<K extends Kinds = Kinds> = {
   readonly [Name in keyof K]?:
     | (K[Name] extends "flag" ? boolean | 0 | 1 | 0n | 1n : Given<AttributeKinds[K[Name]]>)
     | null;
 };
 
-/** What a call may say beside inputs and attributes. */
+/** The options of a call, beside inputs and attributes. */
 export interface OnnxRun {
-  /** The operator's version. Default: the newest known. */
+  /** The operator's version. Default: the newest one known. */
   readonly opset?: number;
   /**
-   * The outputs that are wanted: the first so many, or a flag for each. Optional ones cost nothing
+   * The wanted outputs: how many of the first ones, or a flag for each. Optional ones cost nothing
    * unless they are asked for. Default: those that the operator always has.
    */
   readonly outputs?: number | readonly boolean[];
-  /** Where the inputs are all numbers, or none are given, the device that the outputs go to. */
+  /** The device that the outputs go to, if no input is a tensor. */
   readonly device?: GPUDevice;
 }

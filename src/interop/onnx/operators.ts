@@ -1,4 +1,5 @@
-// Every operator by domain and name, for whoever walks a graph. Importing this takes them all.
+// All operators by domain and name, for programs that walk a graph. Importing this file imports
+// them all.
 
 import { Attention } from "./attention.ts";
 import { DecoderAttention } from "./decoder_attention.ts";
@@ -25,9 +26,8 @@ import {
 import { LogSoftmax, Softmax } from "./softmax.ts";
 
 /**
- * The operators by domain, then by name: `operators["com.microsoft"].GroupQueryAttention`. A
- * bundler that sees this used takes every operator along; import those you need by name instead
- * where that matters.
+ * The operators by domain, then by name: `operators["com.microsoft"].GroupQueryAttention`. A bundle
+ * that uses this contains every operator; import those that you need by name if that matters.
  */
 export const operators = {
   "ai.onnx": {

@@ -22,9 +22,9 @@ import type { Call } from "./padding_mask.ts";
 /**
  * com.microsoft PackedAttention: the projection of q, k and v, and attention, of sequences one
  * after the other. input [tokens, in], weights [in, q + k + v], bias [q + k + v];
- * cumulative_sequence_length [B + 1], from 0 to the tokens; token_offset [B, S], of which S is
- * used, the length that sequences were padded to; attention_bias
- * [B or 1, H or 1, S, S]. Output [tokens, v].
+ * cumulative_sequence_length [B + 1], from 0 to the tokens; token_offset [B, S], of which only S is
+ * used, the length that sequences were padded to; attention_bias [B or 1, H or 1, S, S]. Output
+ * [tokens, v].
  *
  * @example
  * const [output] = await PackedAttention([input, weights, bias, tokenOffset, [0, 5, 12]], {
@@ -75,8 +75,8 @@ export const PackedAttention = /* @__PURE__ */ onnxOperator(
  * com.microsoft PackedMultiHeadAttention: attention of projected sequences one after the other.
  * query and key [tokens, H * D] and value [tokens, H * Dv], or a packed query [tokens, H, 3, D]
  * alone; bias [H * D + H * D + H * Dv] is added to q, k and v; the rest as in
- * {@link PackedAttention}. Output [tokens, H * Dv]. No key is padding here, so that
- * `mask_filter_value` has nothing to be added to.
+ * {@link PackedAttention}. Output [tokens, H * Dv]. No key is padding here, so `mask_filter_value`
+ * has no effect.
  *
  * @example
  * const [output] = await PackedMultiHeadAttention(
@@ -125,7 +125,7 @@ export const PackedMultiHeadAttention = /* @__PURE__ */ onnxOperator(
   },
 );
 
-/** [tokens, W] as the one entry [1, tokens, W]. */
+/** Views [tokens, W] as one entry [1, tokens, W]. */
 const asEntry = (rows: Tensor): Tensor =>
   rows.view({ shape: [1, ...rows.shape], strides: [0, ...rows.strides] });
 const asTokens = (rows: Tensor): Tensor =>
@@ -166,7 +166,7 @@ function headsOfTokens(
   return { q: split("query", query), k: split("key", key), v: split("value", values) };
 }
 
-/** Where sequences lie and how long they are, and their bias, as attention takes them. */
+/** The offsets and lengths of sequences, and their bias, as attention takes them. */
 async function packedSequences(
   call: Call,
   heads: number,

@@ -4,10 +4,12 @@
 import { type ScoreFunction, scoreFunction, Tensor, tensor } from "../../index.ts";
 import type { OnnxCall } from "./operator.ts";
 
-/** What helpers of several operators need of a call. */
+/** The members of a call that helpers of several operators need. */
 export type Call = Pick<OnnxCall, "device" | "label" | "expect" | "make" | "own">;
 
-/** What a mask is for: B entries, S queries, and T keys, of which P come from the past. */
+/**
+ * The sizes that a mask is for: B entries, S queries, and T keys, of which P come from the past.
+ */
 export interface MaskSizes {
   readonly batch: number;
   readonly queries: number;
@@ -18,7 +20,7 @@ export interface MaskSizes {
 /** Added to the score of a key that is padding, unless `mask_filter_value` says otherwise. */
 const FILTER_VALUE = -10_000;
 
-/** A value other than 0, or one above it, means that the key counts. */
+/** A mask of one value for each key: other than 0, or above 0, means that the key counts. */
 const OF_KEYS = `fn score(s: f32, at: Position) -> f32 {
   let key = at.kv_idx - min(at.kv_idx, first_key);
   let index = first + at.batch * batch_step + at.q_idx * query_step + key * key_step;
@@ -36,7 +38,7 @@ fn is_set(index: u32) -> bool {
   let byte = (mask_values[index / 4u] >> (8u * (index % 4u))) & 255u;
   return u32(byte != 0u) == set_means;
 }`;
-/** Keys from a begin, if there is one, up to an end. */
+/** A mask by ranges: keys count from a begin, if there is one, up to an end. */
 const RANGES = `fn score(s: f32, at: Position) -> f32 {
   let key = i32(at.kv_idx);
   let begin = select(0, ranges[begins + at.batch * step], has_begins > 0u);
@@ -45,17 +47,18 @@ const RANGES = `fn score(s: f32, at: Position) -> f32 {
 }`;
 
 interface MaskOptions {
-  /** Default -10000. */
+  /** Added to the scores of padding. Default -10000. */
   readonly filterValue?: number | undefined;
-  /** What is set is padding, instead of what is not. Only for masks of bytes. */
+  /** Whether set elements are padding, instead of the others. Only for masks of bytes. */
   readonly ignored?: boolean;
 }
 
 /**
- * A mask as a function of the scores. By shape: ends of the keys [B]; ends and begins [2B]; lengths
- * and the starts of padded rows [3B + 2]; keys [B, T], or [B, L] of the new ones; scores [B, S, T],
- * or [B, 1, N, N] for a sequence of up to N tokens. [B, 1] and [1, 1] for more than one key mask
- * nothing. i32, or u8 for all but the first three; numbers are one of those.
+ * A mask as a score function. Its shape says what it holds: ends of the keys [B]; ends and begins
+ * [2B]; lengths and the starts of padded rows [3B + 2]; keys [B, T], or [B, L] of the new ones;
+ * scores [B, S, T], or [B, 1, N, N] for a sequence of up to N tokens. [B, 1] and [1, 1] for more
+ * than one key mask nothing. It is i32, or u8 for all but the first three, or numbers for these
+ * three.
  */
 export function paddingMask(
   call: Call,
@@ -109,8 +112,8 @@ export function paddingMask(
 }
 
 /**
- * Steps in elements; the row of the mask that is the first query's, and the key that its first
- * column is.
+ * Strides in elements; and the row of the mask for the first query, and the key of its first
+ * column.
  */
 interface MaskSteps {
   readonly entry: number;
@@ -140,8 +143,8 @@ const integers = (values: Readonly<Record<string, number>>) =>
   Object.fromEntries(Object.entries(values).map(([name, value]) => [name, { u32: value }]));
 
 /**
- * A tensor as functions capture it, in words, from where a binding may begin; and its first
- * element, counted from there in elements of its own.
+ * A tensor as functions capture it: its words from the last possible start of a binding on, and the
+ * offset of its first element from there, in its own elements.
  */
 export function captured(
   { device, buffer, offset, shape, strides, dtype, label }: Tensor,

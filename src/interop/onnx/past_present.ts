@@ -4,7 +4,7 @@
 import { copyTensor, type Tensor } from "../../index.ts";
 import type { Call } from "./padding_mask.ts";
 
-/** What becomes the present of keys, or of values. */
+/** The parts of the present of keys, or of values. */
 export interface NewRows {
   /** [B, H, L, D] */
   readonly rows: Tensor;
@@ -12,11 +12,11 @@ export interface NewRows {
   readonly bias?: Tensor | undefined;
   /** [B, H, at least P, D] */
   readonly past?: Tensor | undefined;
-  /** P, the rows of the past that count, for all entries or one each: where the new rows go. */
+  /** P, the used rows of the past, for all entries or one for each; new rows go after them. */
   readonly starts: number | readonly number[];
-  /** Where all goes, [B, H, N, D]. */
+  /** The present, [B, H, N, D]. */
   readonly present: Tensor;
-  /** The present is the past: its rows are there. */
+  /** Whether the present is the past, and so has its rows already. */
   readonly shared?: boolean;
 }
 
@@ -45,8 +45,8 @@ export async function writePresent({ label }: Call, work: NewRows): Promise<void
 }
 
 /**
- * P, the rows of a past that count: those along `axis`; or, where past and present share memory,
- * `past_sequence_length`, and the new rows have to fit after them.
+ * P, the used rows of a past: all along `axis`, or `past_sequence_length` if past and present share
+ * memory; then the new rows have to fit after them.
  */
 export async function pastLength(
   call: Call,

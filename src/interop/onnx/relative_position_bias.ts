@@ -15,10 +15,11 @@ import type { Call } from "./padding_mask.ts";
 import { inOrder } from "./rows.ts";
 
 /**
- * com.microsoft RelativePositionBias: T5's bias of every key for every query, [1, H, query_length,
- * key_length]. bias_table [buckets, H] lies in memory head by head, as ONNX Runtime has it;
- * `max_distance`, required, is where the last bucket begins; with `is_bidirectional` keys after the
- * query have half of the buckets. The lengths are read back where they are on the GPU.
+ * com.microsoft RelativePositionBias: T5's bias of every key for every query,
+ * [1, H, query_length, key_length]. bias_table [buckets, H] lies in memory head by head, as in ONNX
+ * Runtime; `max_distance`, required, is the distance at which the last bucket begins; with
+ * `is_bidirectional` keys after the query have half of the buckets. Lengths on the GPU are read
+ * back.
  *
  * @example
  * const [bias] = await RelativePositionBias([table, [128], [128]], {
@@ -69,10 +70,10 @@ export const RelativePositionBias = /* @__PURE__ */ onnxOperator(
  * output = (u * (r * eco_a - 1) + 2) * rel_pos                                    [B, H, S, S]
  * ```
  *
- * query_layer [B, S, H * D], query_bias [H * D], weight [D, K] and bias [K] with K even, eco_a [1,
- * H, 1, 1]. With token_offset [B, S], query_layer is [tokens, H * D] without padding: token t
- * belongs in row token_offset[t] of all B * S, and rows without one are 0 before query_bias. The
- * offsets are read back where they are on the GPU.
+ * query_layer [B, S, H * D], query_bias [H * D], weight [D, K] and bias [K] with K even, eco_a
+ * [1, H, 1, 1]. With token_offset [B, S], query_layer is [tokens, H * D] without padding: token t
+ * belongs in row token_offset[t] of all B * S, and rows without one are 0 before query_bias.
+ * Offsets on the GPU are read back.
  *
  * @example
  * const [bias] = await GatedRelativePositionBias(
@@ -129,8 +130,8 @@ export const GatedRelativePositionBias = /* @__PURE__ */ onnxOperator(
     const hidden = call.make([batch, heads, tokens, columns], "f32");
     const rows = splitHeads(shifted, heads);
     await project(rows, weight.permute(1, 0), { bias, output: hidden, label: call.label });
-    // The sums of halves are a product with ones and zeros. It has two columns more, and zeros for
-    // a bias, so that its kernel is the same as the one before.
+    // The sums of halves are a product with ones and zeros. It has two more columns, and zeros for
+    // a bias, so that it needs no other kernel than the product before.
     const ones = Array.from({ length: 4 * columns }, (_, i) =>
       Number(i % 4 === Math.floor((2 * (i >> 2)) / columns)),
     );
@@ -156,8 +157,8 @@ export const GatedRelativePositionBias = /* @__PURE__ */ onnxOperator(
 );
 
 /**
- * Where tokens without padding belong: B, S, and the token of each row of B * S, or a number beyond
- * all for none.
+ * The rows of tokens without padding: B, S, and the token of each of the B * S rows, or a number
+ * beyond all tokens for a row without one.
  */
 interface Places {
   readonly batch: number;
@@ -165,7 +166,7 @@ interface Places {
   readonly tokens: readonly number[];
 }
 
-/** `token_offset`, of which as many count as there are tokens. */
+/** Reads `token_offset`, of which as many elements are used as there are tokens. */
 async function placesOf(
   call: Pick<Call, "expect"> & {
     integers(name: "token_offset"): Tensor | readonly number[] | undefined;
@@ -199,7 +200,7 @@ async function placesOf(
   return { batch, rows, tokens };
 }
 
-/** Tokens in their rows plus a bias, and the bias alone in rows without one: [B, S, W] f32. */
+/** Tokens in their rows plus a bias, and the bias alone in rows without a token: [B, S, W] f32. */
 async function withPadding(
   call: Call,
   packed: Tensor,

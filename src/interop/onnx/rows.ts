@@ -1,12 +1,12 @@
-// What the operators of rows do alike: dense inputs, axes that are normalised together, and what is
-// broadcast over them.
+// Parts that the operators of rows share: dense inputs, axes that are normalised together, and
+// tensors that are broadcast over them.
 
 import { copyTensor, type Dtype, type Tensor } from "../../index.ts";
 import type { Call } from "./padding_mask.ts";
 
 const product = (sizes: readonly number[]) => sizes.reduce((total, size) => total * size, 1);
 
-/** The same elements in row-major order: the tensor itself where they are. */
+/** The same elements in row-major order: the tensor itself if they are in it. */
 export async function inOrder(call: Call, x: Tensor): Promise<Tensor> {
   const dense = x.shape.every(
     (size, axis) => size <= 1 || x.strides[axis] === product(x.shape.slice(axis + 1)),
@@ -14,10 +14,7 @@ export async function inOrder(call: Call, x: Tensor): Promise<Tensor> {
   return dense ? x : call.own((await copyTensor(x, { label: call.label })).output);
 }
 
-/**
- * A copy of a part of what was computed: outputs are destroyed one by one, so each has its own
- * memory.
- */
+/** A copy of a view of a result. Outputs are destroyed one by one, so each has its own memory. */
 export async function alone(call: Call, view: Tensor, dtype: Dtype = "f32"): Promise<Tensor> {
   const output = call.make(view.shape, dtype);
   await copyTensor(view, { output, label: call.label });
@@ -35,8 +32,8 @@ export function axisOf(call: Call, axis: number, { shape }: Tensor, name: string
 }
 
 /**
- * What is broadcast to rows of several axes, as one that has all of those axes or none of them:
- * kernels take rows of one axis.
+ * Gives a tensor that is broadcast to rows of several axes either all of those axes or none,
+ * because kernels take rows of one axis.
  */
 export async function overRows(
   call: Call,

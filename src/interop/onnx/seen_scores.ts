@@ -1,5 +1,5 @@
-// Scores before the softmax as GroupQueryAttention gives them: 0, and not -Infinity, where a query
-// doesn't see the key.
+// Scores before the softmax as GroupQueryAttention gives them: 0, and not -Infinity, for keys that
+// a query doesn't see.
 
 import { scoreFunction, type Tensor, type WeightsOptions } from "../../index.ts";
 import { weightsOf } from "./attention_parts.ts";
@@ -18,11 +18,11 @@ interface SeenOptions extends Pick<WeightsOptions, "scale" | "softcap" | "queryO
   readonly bias?: Tensor;
   /** Keys of each batch entry. */
   readonly keys: readonly number[];
-  /** Keys that a query sees, its own included; none above 0 is no bound. */
+  /** Keys that a query sees, its own included; there is no bound unless it is above 0. */
   readonly windowSize: number;
 }
 
-/** [B, H, S, T] f32. */
+/** Computes the scores [B, H, S, T] f32. */
 export function scoresOfSeen(
   call: Call,
   { q, k }: { readonly q: Tensor; readonly k: Tensor },

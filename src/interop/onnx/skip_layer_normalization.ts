@@ -1,5 +1,5 @@
-// com.microsoft SkipLayerNormalization and SkipSimplifiedLayerNormalization: of the sum of two
-// tensors.
+// com.microsoft SkipLayerNormalization and SkipSimplifiedLayerNormalization, which normalise the
+// sum of two tensors.
 
 import { layerNorm, rmsNorm, type Tensor } from "../../index.ts";
 import { expectAxes } from "./attention_parts.ts";
@@ -9,8 +9,8 @@ import { alone } from "./rows.ts";
 
 /**
  * com.microsoft SkipLayerNormalization: layer normalisation, over the last axis, of the sum input +
- * skip + bias, with factors gamma [C] and beta [C]. input [B, S, C] or [tokens, C]; skip likewise,
- * or [1, S, C] or [S, C]. `epsilon` is 1e-12 by default. The sum is an output; mean and
+ * skip + bias, with factors gamma [C] and beta [C]. input [B, S, C] or [tokens, C]; skip has its
+ * shape, or [1, S, C] or [S, C]. `epsilon` is 1e-12 by default. The sum is an output; mean and
  * inv_std_var, f32 [.., 1], too.
  *
  * @example
@@ -51,7 +51,7 @@ export const SkipLayerNormalization = /* @__PURE__ */ onnxOperator(
 /**
  * com.microsoft SkipSimplifiedLayerNormalization: root mean square normalisation, over the last
  * axis, of the sum input + skip + bias, with factors gamma [C]. input [B, S, C] or [tokens, C];
- * skip likewise, or [1, S, C] or [S, C]. `epsilon` is 1e-12 by default. The sum is an output;
+ * skip has its shape, or [1, S, C] or [S, C]. `epsilon` is 1e-12 by default. The sum is an output;
  * inv_std_var, f32 [.., 1], is 1 / sqrt(mean square + epsilon). There is no mean.
  *
  * @example

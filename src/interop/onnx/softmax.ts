@@ -13,7 +13,7 @@ const DEFINITION = {
 
 /**
  * ai.onnx Softmax-13 along `axis` (default -1). Below opset 13 all axes from `axis` (default 1) on
- * are one. A slice that holds nothing but -Infinity is 0, where ONNX' reference has NaN.
+ * are one. A slice that holds nothing but -Infinity is 0; ONNX' reference has NaN.
  *
  * @example
  * const [output] = await Softmax([scores], { axis: 1 });
@@ -47,7 +47,7 @@ async function along(
     return { output };
   }
   const given = call.attributes.axis ?? 1;
-  // Rows of no axis are of one element.
+  // Rows without an axis have one element.
   const axis = given === input.shape.length ? given : axisOf(call, given, input, "input");
   const sizes = [input.shape.slice(0, axis), input.shape.slice(axis)];
   const shape = sizes.map((some) => some.reduce((total, size) => total * size, 1));

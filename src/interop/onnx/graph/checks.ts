@@ -1,4 +1,4 @@
-// The form of a graph that came from a model's file: nothing of it is believed.
+// Checks the form of a graph that came from a model's file, which may be anything.
 
 import { numbersOf } from "../../../given.ts";
 import type { OnnxGraph } from "../operator_types.ts";
@@ -9,7 +9,7 @@ import { expect, shown, shownName } from "./terms.ts";
  */
 export interface StoredTensor {
   readonly name: string;
-  /** As NumPy has it: float32, int64, bool, ... */
+  /** The name of the dtype in NumPy: float32, int64, bool, ... */
   readonly dtype: string;
   readonly dims: readonly number[];
   readonly data: string | readonly number[];
@@ -32,13 +32,13 @@ export interface CheckedGraph {
 
 const MOST_NODES = 10_000;
 const MOST_INPUTS = 1000;
-/** Axes of a tensor in a graph. */
+/** The most axes of a tensor in a graph. */
 export const MOST_AXES = 32;
 
 const isRecord = (given: unknown): given is Readonly<Record<string, unknown>> =>
   typeof given === "object" && given !== null && !Array.isArray(given);
 
-/** A list of at most so many; none if it was left out. */
+/** A list of at most `most` elements; an empty one if it was left out. */
 function listOf(what: string, given: unknown, most: number): readonly unknown[] {
   if (given === undefined || given === null) return [];
   expect(Array.isArray(given), () => `${what} must be a list, got ${shown(given)}`);
@@ -64,7 +64,7 @@ const MEMBERS: readonly string[] = [
   "doc_string",
 ];
 
-/** The parts of a graph. Throws GraphError for what is none. */
+/** The parts of a graph. Throws GraphError for a value that isn't a graph. */
 export function checkedGraph(graph: OnnxGraph): CheckedGraph {
   expect(isRecord(graph), () => `expected { inputs, outputs, nodes }, got ${shown(graph)}`);
   for (const member in graph) {
@@ -122,7 +122,7 @@ export function wholeOf(
   return given as number;
 }
 
-/** A stored tensor. @param name What messages call it */
+/** A stored tensor, checked. @param name Its name in messages */
 export function checkedTensor(stored: unknown, name = "a constant"): StoredTensor {
   expect(
     isRecord(stored),
@@ -151,7 +151,7 @@ export function checkedTensor(stored: unknown, name = "a constant"): StoredTenso
   return { name, dtype, dims: dims as readonly number[], data };
 }
 
-/** A list with numbers in place of BigInts, as files with int64 are read. */
+/** A list with numbers in place of BigInts, which files with int64 give. */
 const numbered = (given: unknown): unknown => {
   const list = numbersOf(given);
   return Array.isArray(list)

@@ -2,10 +2,10 @@ import { type Code, expect, type Kind, shown, Term } from "./terms.ts";
 
 type Attributes = Readonly<Record<string, unknown>>;
 
-/** What an operator makes of terms. */
+/** Computes the element that an operator gives for elements of its inputs. */
 export type Elementwise = (code: Code, terms: readonly Term[], attributes: Attributes) => Term;
 
-/** A tensor of this kind comes out. */
+/** The kind of the result. */
 export interface ElementOperator {
   readonly kind: (kinds: readonly Kind[], attributes: Attributes) => Kind;
   readonly make: Elementwise;
@@ -24,7 +24,7 @@ const known = (terms: readonly Term[]) =>
     ? terms.map(({ constant }) => constant as number)
     : undefined;
 const anyHidden = (terms: readonly Term[]) => terms.some(({ hidden }) => hidden !== undefined);
-/** The text, with what is -Infinity below all other numbers: for comparisons. */
+/** The text of a term for comparisons, in which -Infinity is a number below all others. */
 export const ordered = ({ text, hidden }: Term) =>
   hidden === undefined ? text : `select(${text}, -3.4028235e38f, ${hidden})`;
 
@@ -53,7 +53,7 @@ export interface Formula {
     kind: Kind,
     code: Code,
   ) => string;
-  /** What it makes of -Infinity. Default: it is refused. */
+  /** The result for an operand that may be -Infinity. Default: such an operand is refused. */
   readonly infinite?: (code: Code, terms: readonly Term[], wgsl: () => string) => Term;
 }
 

@@ -1,5 +1,5 @@
-// Operators of a graph that work element by element: in JavaScript for what the host knows, and as
-// WGSL.
+// Operators of a graph that work element by element: in JavaScript for elements that the host
+// knows, and in WGSL for all others.
 
 import {
   type ElementOperator,
@@ -14,7 +14,7 @@ import {
 import { ERF, erf, POW, TANH } from "./helpers.ts";
 import { and, type Code, expect, or, Term } from "./terms.ts";
 
-/** A function of one float. `limit` is what it makes of -Infinity. */
+/** A function of one float. `limit` is its value at -Infinity. */
 const unary = (
   host: (x: number) => number,
   wgsl: (x: string, code: Code) => string,
@@ -47,7 +47,7 @@ const logic = (sign: string, host: (a: number, b: number) => boolean): ElementOp
     wgsl: ([a, b]) => `${a} ${sign} ${b}`,
   });
 
-/** a * b, a / b: of -Infinity by a positive number. */
+/** a * b and a / b for an a of -Infinity and a positive number b. */
 const scaled: Formula["infinite"] = (code, [a, b], text) => {
   const [factor, other] = a.hidden === undefined ? [a, b] : [b, a];
   const { constant } = factor;
@@ -126,7 +126,7 @@ const CLIP: ElementOperator = {
 const FLOATS: readonly unknown[] = [1, 10, 11, 16];
 const BOOL = 9;
 
-/** To the kind that an attribute names, or that of a second operand. */
+/** Casts to the kind that an attribute names, or to that of a second operand. */
 const castTo = (kindOf: ElementOperator["kind"]): ElementOperator => ({
   kind: kindOf,
   make: (code, [x, ...rest], attributes) => {
@@ -188,7 +188,7 @@ export const ELEMENTWISE: Readonly<Record<string, ElementOperator>> = {
   Sign: operator({ kind: numeric, host: ([x]) => Math.sign(x), wgsl: ([x]) => `sign(${x})` }),
   Exp: unary(Math.exp, (x) => `exp(${x})`, 0),
   Sqrt: builtin("sqrt", Math.sqrt),
-  // Of 0 a number whose exponential is 0 whatever is added to it.
+  // The logarithm of 0 is a number whose exponential is 0, whatever is added to it.
   Log: unary(Math.log, (x) => `select(log(${x}), -1e37f, ${x} == 0f)`),
   Reciprocal: unary((x) => 1 / x, (x) => `1f / ${x}`), // biome-ignore format: as the others
   Floor: builtin("floor", Math.floor),

@@ -1,6 +1,6 @@
-// A graph as an attribute, which takes the tensor of scores (or of probabilities) and gives one of
-// the same shape, as a function of one score in WGSL: every element of the result is followed back
-// to the scores, constants and positions that it comes from.
+// Translates a graph in an attribute, which maps the tensor of scores (or of probabilities) to a
+// tensor of the same shape, to a WGSL function of one score: every element of the result is
+// followed back to the scores, constants and positions that it comes from.
 
 import { type Captures, type Tensor, tensor } from "../../../index.ts";
 import type { OnnxGraph } from "../operator_types.ts";
@@ -24,23 +24,24 @@ import {
 import { Code, expect, GraphError, type Kind, shown, shownName, Term } from "./terms.ts";
 
 /**
- * Operators that may follow one another: the translation goes back through them one in the other.
+ * The most operators that may follow one another, because the translation recurses through them.
  */
 const MOST_DEPTH = 500;
 
 /** A translated graph. */
 export interface GraphFunction {
   readonly source: string;
-  /** Constants in memory, where there are any. */
+  /** Constants in memory, if there are any. */
   readonly captures: Captures;
   readonly owned: readonly Tensor[];
 }
 
 /**
  * Translates a graph to `fn score(s: f32, at: Position) -> f32` or
- * `fn probability(p: f32, at: Position) -> f32`. Throws GraphError for what can't be followed.
+ * `fn probability(p: f32, at: Position) -> f32`. Throws GraphError for a graph that can't be
+ * followed.
  *
- * @param shape [B, H, M, N] of what it takes and gives
+ * @param shape [B, H, M, N] of its input and its output
  */
 export function graphFunction(
   device: GPUDevice,
@@ -88,12 +89,12 @@ export function graphFunction(
   return written(device, name, code, result.at(COORDINATES));
 }
 
-/** The place of an element, as the function finds it. */
+/** The indices of an element, as the function gets them. */
 const COORDINATES = ["batch", "head", "q_idx", "kv_idx"].map((axis) =>
   Term.of("i32", `i32(at.${axis})`),
 );
 
-/** What the graph takes: an element at its own place, and at no other. */
+/** The input of the graph, of which an element is known at its own place only. */
 function scoresTensor(name: string, shape: readonly number[]): GraphTensor {
   const element = Term.of("f32", name);
   return {
@@ -236,7 +237,7 @@ const half = (bits: number, bias: number, width: number): number => {
   );
 };
 
-/** Values of an element type from their bytes. */
+/** Readers of element types: values from their bytes. */
 const READ: Readonly<Record<string, (bytes: ArrayBuffer) => ArrayLike<number>>> = {
   float32: (bytes) => new Float32Array(bytes),
   float64: (bytes) => new Float64Array(bytes),
@@ -265,7 +266,7 @@ function storedTensor(code: Code, { name, dtype, dims, data }: StoredTensor): Gr
   return numbersTensor(code, kind, dims, values);
 }
 
-/** The values of base64. */
+/** The values that base64 stands for. */
 function decoded(what: string, dtype: string, data: string): ArrayLike<number> {
   try {
     return READ[dtype](Uint8Array.from(atob(data), (character) => character.charCodeAt(0)).buffer);

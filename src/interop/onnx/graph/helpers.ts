@@ -1,4 +1,5 @@
-// Functions that WGSL lacks, or has for a part of the numbers only. FN stands for the name.
+// Functions that WGSL lacks, or has for a part of the numbers only. FN stands for the name of the
+// function.
 
 export const ERF = `// Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26 is good to 1.5e-7; near 0 the series is better.
 fn FN(x: f32) -> f32 {
@@ -12,20 +13,20 @@ fn FN(x: f32) -> f32 {
   return sign(x) * select(1f - tail * exp(-a * a), near, a < 0.3f);
 }
 `;
-/** A builtin may overflow for large numbers. */
+/** This tanh doesn't overflow for large numbers, as a builtin may. */
 export const TANH = `fn FN(x: f32) -> f32 {
   let e = exp(-2f * abs(x));
   return sign(x) * (1f - e) / (1f + e);
 }
 `;
-/** A builtin's base must not be negative. */
+/** This power takes negative bases, which a builtin's must not be. */
 export const POW = `fn FN(x: f32, y: f32) -> f32 {
   let size = select(pow(abs(x), y), f32(y == 0f), x == 0f);
   return select(size, -size, x < 0f && floor(y / 2f) * 2f != y);
 }
 `;
 
-/** Error function, as the text above has it. */
+/** The error function, computed as in the text above. */
 export function erf(x: number): number {
   const a = Math.abs(x);
   const t = 1 / (1 + 0.3275911 * a);

@@ -1,5 +1,5 @@
-// Operators of a graph that make, move or choose elements. What they do is known on the host, but
-// for the indices of a Gather.
+// Operators of a graph that make, move or choose elements. The host knows all that they do, but for
+// the indices of a Gather.
 
 import { MOST_AXES, wholeOf } from "./checks.ts";
 import {
@@ -18,7 +18,7 @@ import { type Code, expect, shown, Term } from "./terms.ts";
 
 type Attributes = Readonly<Record<string, unknown>>;
 
-/** What an operator makes of its inputs, some of which may be left out. */
+/** Gives the result of an operator for its inputs, some of which may be left out. */
 type ShapeOperator = (
   code: Code,
   inputs: readonly (GraphTensor | undefined)[],
@@ -61,8 +61,8 @@ const shapeTensor = (code: Code, shape: readonly number[]) =>
   numbersTensor(code, "i32", [shape.length], shape);
 
 /**
- * The same elements in row-major order. Where only axes of size 1 come and go, no arithmetic is
- * needed.
+ * Gives another shape to the same elements in row-major order. If only axes of size 1 come and go,
+ * no arithmetic is needed.
  */
 function reshaped(code: Code, x: GraphTensor, shape: readonly number[]): GraphTensor {
   expect(

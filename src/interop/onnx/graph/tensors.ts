@@ -6,7 +6,7 @@ import { type Code, expect, type Kind, Term } from "./terms.ts";
 export interface GraphTensor {
   readonly shape: readonly number[];
   readonly kind: Kind;
-  /** @param index One i32 an axis, within the shape. */
+  /** @param index One i32 for each axis, within the shape. */
   at(index: readonly Term[]): Term;
 }
 
@@ -14,7 +14,7 @@ export const integer = (value: number): Term => Term.constant("i32", value);
 export const sizeOf = (shape: readonly number[]): number =>
   shape.reduce((product, size) => product * size, 1);
 
-/** A tensor whose elements are remembered: graphs use their values more than once. */
+/** A tensor that remembers its elements, because graphs use values more than once. */
 export function remembered({ shape, kind, at }: GraphTensor): GraphTensor {
   const known = new Map<string, Term>();
   return {
@@ -110,7 +110,7 @@ export function unflatten(code: Code, shape: readonly number[], flat: Term): Ter
   });
 }
 
-/** The shape that others broadcast to. */
+/** The shape that all the shapes broadcast to. */
 export function commonShape(shapes: readonly (readonly number[])[]): number[] {
   const rank = Math.max(0, ...shapes.map(({ length }) => length));
   return Array.from({ length: rank }, (_, axis) => {

@@ -3,15 +3,15 @@
 /** Element types as WGSL computes them: all floats in f32, all integers in i32. */
 export type Kind = "f32" | "i32" | "bool";
 
-/** What a graph can't be translated for; the operator says which graph. */
+/** The reason why a graph can't be translated; the operator adds which graph it is. */
 export class GraphError extends Error {}
 
 /** The most characters of a value in a message. */
 const SHOWN = 100;
 
 /**
- * A value of a model in a message: short, on one line, and what would move a terminal's cursor
- * escaped.
+ * A value of a model in a message: short, on one line, and with characters that would move a
+ * terminal's cursor escaped.
  */
 export function shown(given: unknown): string {
   const isPlain = given === null || ["number", "boolean", "undefined"].includes(typeof given);
@@ -35,14 +35,14 @@ export function expect(condition: boolean, message: () => string): asserts condi
 }
 
 /**
- * A value. WGSL has no -Infinity, which is how graphs mask scores: it travels beside the text, as a
+ * A value. WGSL has no -Infinity, which is how graphs mask scores: it stands beside the text, as a
  * condition under which the value is -Infinity and the text means nothing.
  */
 export class Term {
   readonly kind: Kind;
-  /** Undefined where only the GPU knows. */
+  /** Undefined if only the GPU knows the value. */
   readonly constant: number | undefined;
-  /** WGSL of a bool; undefined where the value is finite. */
+  /** WGSL of a bool; undefined if the value is always finite. */
   readonly hidden: string | undefined;
   readonly #text: string | undefined;
 
@@ -102,7 +102,10 @@ export const and = (a: string | undefined, b: string | undefined): string | unde
 export class Code {
   /** Helper functions that the statements call, by name. */
   readonly helpers = new Map<string, string>();
-  /** Before the names of helpers, which must differ from those of other functions of a kernel. */
+  /**
+   * The beginning of the names of helpers, which must differ from those of a kernel's other
+   * functions.
+   */
   readonly prefix: string;
   /** Words of constants in memory. */
   readonly memory: number[] = [];
@@ -112,7 +115,7 @@ export class Code {
     this.prefix = prefix;
   }
 
-  /** A value, computed before whatever uses it. */
+  /** Adds a statement that computes a value, and gives the value for later statements. */
   let(kind: Kind, text: string, hidden?: string): Term {
     const isName = (one: string | undefined) => one === undefined || /^!?\w+$/.test(one);
     return Term.of(
@@ -142,7 +145,7 @@ export class Code {
     return base;
   }
 
-  /** An element of what lies in memory. */
+  /** Loads an element from memory. */
   load(kind: Kind, base: number, place: Term, mayHide: boolean): Term {
     const word = this.let(
       "i32",

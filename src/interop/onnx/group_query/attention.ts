@@ -27,35 +27,35 @@ import {
 import { lengthsOf, positionsOf } from "./lengths.ts";
 
 /**
- * com.microsoft GroupQueryAttention: attention of a language model with a cache. query [B, S, H *
- * D] with key and value [B, S, Hkv * D]; or a packed query [B, S, (H + 2 Hkv) * D] alone. past_key
- * and past_value are [B, Hkv, P or more, D]. seqlens_k [B] are the keys of each entry, past and
- * new, less one; total_sequence_length is the most of them. They are read back where they are on
- * the GPU; give them as numbers, and nothing waits.
+ * com.microsoft GroupQueryAttention: attention of a language model with a cache. query
+ * [B, S, H * D] with key and value [B, S, Hkv * D]; or a packed query [B, S, (H + 2 Hkv) * D]
+ * alone. past_key and past_value are [B, Hkv, P or more, D]. seqlens_k [B] are the numbers of keys
+ * of each entry, past and new, minus one; total_sequence_length is the largest number of keys. On
+ * the GPU they are read back; given as numbers they make nothing wait.
  *
- * Where total_sequence_length is S the past is not looked at: a first prompt, of which entry b has
+ * If total_sequence_length is S, the call is a first prompt, and the past is not read: entry b has
  * seqlens_k[b] + 1 tokens and padding after them. Otherwise all S tokens of an entry are new, and
- * stand at its end. key and value may have no tokens, [B, 0, Hkv * D]: the past then holds those of
+ * stand at its end. key and value may have no tokens, [B, 0, Hkv * D]: then the past holds those of
  * the new tokens, too.
  *
- * `causal` is 1 unless told; `local_window_size` counts the key at the query's own position;
+ * `causal` is 1 by default; `local_window_size` counts the key at the query's own position;
  * `softcap` comes before attention_bias [B or 1, H or 1, S, total or more]; head_sink [H], or zeros
  * with `smooth_softmax`, joins the sum that probabilities are divided by. With q_norm_weight and
  * k_norm_weight [D] the heads of q and k are divided by their root mean square (of which
  * `qk_norm_epsilon` is under the root, default 1e-6). With `do_rotary` q and k are then rotated by
  * cos_cache and sin_cache [positions, R / 2] at their positions, or at position_ids [B, S], of
- * which a first prompt uses the first, and counts on from there.
+ * which a first prompt uses the first id of each entry, and counts on from there.
  *
- * Output [B, S, H * D]; present_key and present_value [B, Hkv, N, D], N the larger of
- * total_sequence_length and the rows of the past: rotated keys, rows in use, zeros after them. With
- * `past_present_share_buffer` (which the operator has in onnxruntime by binding both to the same
- * memory) new rows are written into the past, and the presents are the pasts. output_qk [B, H, S,
- * total] are, with `qk_output` 1, the scores before the softmax, 0 where the query doesn't see the
- * key; with 2 the probabilities. Quantised caches are not taken.
+ * Output [B, S, H * D]; present_key and present_value [B, Hkv, N, D], N being the larger of
+ * total_sequence_length and the rows of the past. They hold the used rows, with rotated keys, and
+ * zeros after them. With `past_present_share_buffer` (in onnxruntime both are bound to the same
+ * memory instead) new rows are written into the past, and the presents are the pasts. output_qk
+ * [B, H, S, total] are the scores before the softmax with `qk_output` 1, and 0 for keys that the
+ * query doesn't see; with 2 they are the probabilities. Quantised caches are not taken.
  *
- * With `sliding_window_cache` past and present have C rows, as many as one likes from W =
- * local_window_size up, and hold the last L keys in order: all T of them up to C, and T - G *
- * ceil((T - C) / G) later, with G = C - W + 1.
+ * With `sliding_window_cache` past and present have C rows, C being any number from W =
+ * local_window_size up, and hold the last L keys in order: L is the number T of all keys up to C,
+ * and T - G * ceil((T - C) / G) later, with G = C - W + 1.
  *
  * @example
  * const inputs = [query, key, value, pastKey, pastValue, [12], [13], cos, sin];
@@ -167,13 +167,13 @@ export const GroupQueryAttention = /* @__PURE__ */ onnxOperator(
 
     const shared = attributes.past_present_share_buffer ?? false;
     const cacheRows = isWindow ? windowedRows : cachedRows;
-    const cached = (rows: Tensor, index: 0 | 1) => {
+    const inCache = (rows: Tensor, index: 0 | 1) => {
       const wanted = call.wants(index ? "present_value" : "present_key");
       return cacheRows(call, lengths, { rows, past: pasts[index], wanted, shared, dtype });
     };
     const turned = async (rows: Tensor, index: 0 | 1) => rotate(await normalise(rows, index));
     const [q, k] = await together([turned(inputs.q, 0), turned(inputs.k, 1)]);
-    const [ofKeys, ofValues] = await together([cached(k, 0), cached(inputs.v, 1)]);
+    const [ofKeys, ofValues] = await together([inCache(k, 0), inCache(inputs.v, 1)]);
     const presents = { present_key: ofKeys.present, present_value: ofValues.present };
     const used = { q, k: ofKeys.attended, v: ofValues.attended };
     const { keys } = attended;

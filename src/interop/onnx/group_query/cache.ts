@@ -1,14 +1,14 @@
-// The caches of GroupQueryAttention: of full length, where the present is what is attended to; or
-// of a window, where new keys drive out those that no later query sees.
+// The caches of GroupQueryAttention. A cache of full length is its present, which is attended to.
+// In a cache of a window, new keys replace keys that no later query sees.
 
 import { copyTensor, type Dtype, type Tensor } from "../../../index.ts";
 import type { Call } from "../padding_mask.ts";
 import { writePresent } from "../past_present.ts";
 import type { Lengths } from "./lengths.ts";
 
-/** What becomes of new keys, or values. */
+/** The results for new keys, or for new values. */
 export interface Cached {
-  /** What is attended to, [B, Hkv, N, D]. */
+  /** The keys or values that are attended to, [B, Hkv, N, D]. */
   readonly attended: Tensor;
   readonly present: Tensor;
 }
@@ -18,14 +18,14 @@ interface NewKeys {
   readonly rows: Tensor;
   /** [B, Hkv, P, D] */
   readonly past: Tensor | undefined;
-  /** Whether anybody asked for the present. */
+  /** Whether the present was asked for. */
   readonly wanted: boolean;
-  /** The present is the past. */
+  /** Whether the present is the past. */
   readonly shared: boolean;
   readonly dtype: Dtype;
 }
 
-/** Rows of the past and new ones in a cache of full length. */
+/** Puts rows of the past and new ones into a cache of full length. */
 export async function cachedRows(call: Call, lengths: Lengths, given: NewKeys): Promise<Cached> {
   const { rows, past, wanted, shared, dtype } = given;
   const [batch, heads, count, width] = rows.shape;
@@ -38,8 +38,8 @@ export async function cachedRows(call: Call, lengths: Lengths, given: NewKeys): 
 }
 
 /**
- * Rows of the past and new ones, all of which some query may see, and of those the last in a cache
- * of a window, in order from its first row on.
+ * Joins rows of the past and new ones, all of which some query may see, and puts the last of them
+ * into a cache of a window, in order from its first row on.
  */
 export async function windowedRows(call: Call, lengths: Lengths, given: NewKeys): Promise<Cached> {
   const { rows, past, wanted, shared, dtype } = given;

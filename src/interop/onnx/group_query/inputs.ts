@@ -1,4 +1,4 @@
-// The inputs of GroupQueryAttention: what is refused, heads, norms, rotations and sinks.
+// The inputs of GroupQueryAttention: refusals, heads, norms, rotations and sinks.
 
 import {
   type RotaryRunOptions,
@@ -12,7 +12,7 @@ import { cast, expectAxes, expectBoth, expectRank } from "../attention_parts.ts"
 import type { Call } from "../padding_mask.ts";
 import type { Lengths } from "./lengths.ts";
 
-/** A bias of all keys as one of those that are attended to. */
+/** The part of a bias of all keys that belongs to the attended keys. */
 export function biasOf(call: Call, bias: Tensor, { first }: Lengths["attended"]): Tensor {
   const [begin = 0] = first;
   call.expect(
@@ -49,7 +49,7 @@ export function checkAsked(call: Call, asked: number, wanted: boolean, isWindow:
   );
 }
 
-/** Refuses, by name, what there is no way to do. */
+/** Refuses, by name, inputs and attributes that are not supported. */
 export function refuse(
   call: Call,
   attributes: { readonly [name: string]: unknown },
@@ -103,13 +103,13 @@ export function headsOfInputs(
   };
 }
 
-/** attention_bias with the keys that there are. */
+/** The columns of attention_bias for the keys that there are. */
 export const sliced = (bias: Tensor | undefined, total: number): Tensor | undefined =>
   bias?.shape.length === 4 && bias.shape[3] > total ? bias.slice(3, 0, total) : bias;
 
 /**
- * What divides rows of heads by their root mean square, with weights for q and for k: nothing
- * without. f32.
+ * Gives the functions that divide rows of heads by their root mean square, with the weights of q
+ * and of k. Without weights they change nothing. Results are f32.
  */
 export function normalisation(
   call: Call,
@@ -130,7 +130,10 @@ export function normalisation(
   };
 }
 
-/** What turns heads by their positions: nothing without caches, [cos, sin]. The result is f32. */
+/**
+ * Gives the function that turns heads by their positions; without the caches [cos, sin] it changes
+ * nothing. Its result is f32.
+ */
 export function rotation(
   call: Call,
   caches: readonly [cos: Tensor | undefined, sin: Tensor | undefined] | undefined,
@@ -147,7 +150,7 @@ export function rotation(
     (await rotary(heads, { ...options, ...angles, output: call.make(heads.shape) })).output;
 }
 
-/** What joins the sum that probabilities are divided by. */
+/** The sinks, which join the sum that probabilities are divided by. */
 export async function sinksOf(
   call: Call,
   heads: number,

@@ -1,10 +1,11 @@
-// How many keys GroupQueryAttention attends to, where the new ones go, and where they stand.
+// The lengths of GroupQueryAttention: how many keys it attends to, in which rows new keys go, and
+// at which positions they stand.
 
 import { Tensor } from "../../../index.ts";
 import { expectAxes, expectBoth } from "../attention_parts.ts";
 import type { Call } from "../padding_mask.ts";
 
-/** How many keys there are, and where new ones go. */
+/** How many keys there are, and in which rows new ones go. */
 export interface Lengths {
   /** Keys of the longest entry. */
   readonly total: number;
@@ -14,15 +15,15 @@ export interface Lengths {
   readonly added: readonly number[];
   /** Rows of the present. */
   readonly rows: number;
-  /** Rows of the past that count. */
+  /** Rows of the past that hold keys. */
   readonly starts: readonly number[];
-  /** Rows of the present that count. */
+  /** Rows of the present that hold keys. */
   readonly kept: readonly number[];
   /** Position of the first query of each entry. */
   readonly offsets: readonly number[];
   /**
-   * What is attended to: the keys of each entry, where its first query stands among them, and the
-   * position of the first.
+   * The attended keys: how many each entry has, at which of them its first query stands, and the
+   * position of the first one.
    */
   readonly attended: {
     readonly keys: readonly number[];
@@ -32,7 +33,7 @@ export interface Lengths {
   readonly isPrompt: boolean;
 }
 
-/** The lengths that `seqlens_k` and `total_sequence_length` say, checked. */
+/** The lengths that `seqlens_k` and `total_sequence_length` give, checked. */
 export function lengthsOf(
   call: Call,
   given: {
@@ -44,7 +45,7 @@ export function lengthsOf(
     readonly shape: readonly number[];
     readonly seqlens: readonly number[];
     readonly totals: readonly number[];
-    /** Keys of a window, where the cache holds no more than that needs. */
+    /** Keys of a window, if the cache holds only as many as the window needs. */
     readonly window: number | undefined;
   },
 ): Lengths {
@@ -95,15 +96,15 @@ export function lengthsOf(
 }
 
 /**
- * How many of the last of so many keys a cache of a window has: it makes room for as many as it can
- * at once, when it is full and only then.
+ * How many of the last of `keys` keys a cache of a window holds. It drops keys only when it is
+ * full, and then as many as it can at once.
  */
 export function residentKeys(keys: number, window: number, capacity: number): number {
   const freed = capacity - window + 1;
   return keys <= capacity ? keys : keys - freed * Math.ceil((keys - capacity) / freed);
 }
 
-/** Where the new tokens stand, as rotary takes it. */
+/** The positions of the new tokens, as rotary takes them. */
 export function positionsOf(
   call: Call,
   ids: Tensor | readonly number[] | undefined,

@@ -1,12 +1,12 @@
-// Positions and windows of a problem: checked, and as numbers that the kernels take. extension.ts
-// has what goes beyond them, and is loaded for problems that have any of it.
+// Positions and windows of a problem: their checks, and the numbers that kernels take. extension.ts
+// has all other options, and is loaded for problems that have any.
 
 import { check, show } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
 import type { GivenScores } from "./descriptor.ts";
 import { EXTENDED } from "./extended_options.ts";
 import type { ScoreOptions, TakenScores } from "./options.ts";
-import type { Features } from "./resolved.ts";
+import type { ResolvedOptions } from "./resolved.ts";
 
 const CAUSAL: readonly unknown[] = [undefined, false, true, "bottom-right", "top-left"];
 /** Positions, lengths and windows stay below 2^31 together. */
@@ -30,24 +30,27 @@ function kindsOf<T extends Readonly<Record<string, { readonly kind: unknown }>>>
   return Object.fromEntries(kinds) as { readonly [Name in keyof T]: T[Name]["kind"] };
 }
 
-/** What checks the options that few problems have. */
+/** The module that checks the options that few problems have. */
 export type Extension = typeof import("./extension.ts");
 
-/** Loads what a problem's options need beyond this file; nothing for plain attention. */
+/** Loads the module that a problem's options need beyond this file; plain attention needs none. */
 export async function loadExtension(problem: TakenScores): Promise<Extension | undefined> {
   const needed = "cache" in problem || Object.keys(EXTENDED).some((name) => name in problem);
   return needed ? import("./extension.ts") : undefined;
 }
 
-/** The features of a problem without any of the extended options. */
+/** The options of a problem without any of the extended ones, resolved. */
 const PLAIN = { packed: false, similarity: undefined, blockMask: undefined, options: [] };
 
 /**
- * Checks what a problem says beside its shapes. Throws FoveaError that names the option.
+ * Checks the options of a problem. Throws FoveaError that names the option.
  *
- * @param extension As {@link loadExtension} gives it for the problem
+ * @param extension What {@link loadExtension} gives for the problem
  */
-export function resolveFeatures(given: GivenScores, extension: Extension | undefined): Features {
+export function resolveOptions(
+  given: GivenScores,
+  extension: Extension | undefined,
+): ResolvedOptions {
   const { label, options, tensors } = given;
   const { batch, rowsQ, rowsKv } = tensors;
   const positions = resolvePositions(label, options);
@@ -65,14 +68,17 @@ export function resolveFeatures(given: GivenScores, extension: Extension | undef
   };
 }
 
-/** Factor of the scores that nobody gives: normalised rows and bounded terms need none. */
-export function defaultScale(similarity: Features["similarity"], headDim: number): number {
+/**
+ * The factor of the scores if the caller gives none. Normalised rows and bounded terms need no
+ * factor.
+ */
+export function defaultScale(similarity: ResolvedOptions["similarity"], headDim: number): number {
   const isUnscaled = similarity && !(similarity.kind === "normalized" && similarity.rms);
   return isUnscaled ? 1 : 1 / Math.sqrt(headDim);
 }
 
-/** Whether scores are products with a scale and temperature, and masked by their places only. */
-export const hasPlainScores = ({ options }: Pick<Features, "options">): boolean =>
+/** Whether scores are products with a scale and temperature, and masked by positions only. */
+export const hasPlainScores = ({ options }: Pick<ResolvedOptions, "options">): boolean =>
   options.every(({ keeps }) => keeps !== "nothing");
 
 function resolvePositions(label: string, { causal, queryOffset, window = [-1, -1] }: TakenScores) {
