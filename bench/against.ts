@@ -117,7 +117,7 @@ export async function main({ args, server }: Context): Promise<number> {
       failed++;
     }
     for (let turn = 0; turn < (asked ?? turns); turn++) {
-      // Neither is always the first.
+      // The two take turns at going first.
       for (const one of turn % 2 ? names : [...names].reverse())
         times.get(one)?.push((await made.get(one)?.call()) as number);
     }
