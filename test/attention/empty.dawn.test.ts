@@ -1,5 +1,5 @@
-// Axes of no elements, in any place: what there is to compute is computed, and nothing fails on the
-// way.
+// Problems whose axes have no elements, in any place. What there is to compute is computed, and
+// nothing fails on the way.
 
 import { afterEach, expect, it } from "vitest";
 import {
@@ -28,7 +28,7 @@ const made: Tensor[] = [];
 afterEach(() => {
   for (const one of made.splice(0)) one.destroy();
 });
-/** A tensor of whatever numbers; an output holds one that nothing computes. */
+/** Makes a tensor of whatever numbers; an output holds a number that nothing computes. */
 const t = (...shape: number[]): Tensor => {
   const data = Array.from({ length: shape.reduce((product, size) => product * size, 1) }, (_, i) =>
     Math.sin(i + 1),

@@ -1,5 +1,5 @@
-// When products are in f16: where a caller allows it, and device and problem do. What they give is
-// tested in test/portability, for software adapters of browsers have no shader-f16.
+// Products are in f16 if the caller, the device and the problem allow it. Their values are tested
+// in test/portability, for software adapters of browsers have no shader-f16.
 
 import { describe, expect, it } from "vitest";
 import { type AttentionProblem, planAttention } from "../../src/index.ts";
@@ -95,7 +95,7 @@ describe("a plan", () => {
   });
 });
 
-/** Limits as a plain object: those of a device are getters of its prototype. */
+/** Copies limits into a plain object, since those of a device are getters of its prototype. */
 function limitsOf({ limits }: GPUDevice): Record<string, number> {
   const copy: Record<string, number> = {};
   for (const name in limits) copy[name] = limits[name as keyof GPUSupportedLimits] as number;

@@ -16,8 +16,8 @@ const all = (problems: readonly Case[]) => {
     it(title(problem), async () => runCase(await testDevice(), problem));
 };
 
-// Rows of a tile (32, 16, 8 or 64), keys of a block (4) and of a step of the walk (32), and what is
-// next to them.
+// Lengths around the rows of a tile (32, 16, 8 or 64), the keys of a block (4) and those of a step
+// of the walk (32).
 const LENGTHS = [
   [1, 1],
   [3, 5],
@@ -74,7 +74,8 @@ describe("widths and accesses", () => {
   ]);
 });
 
-// Each feature beside others that its code does not meet; all of them together at the end.
+// Each feature is tested beside others that its code does not meet, and all of them together at the
+// end.
 describe("features", () => {
   const quads = { variant: "8x4-quad", D: 8 } as const;
   const cu = { cuSeqlensQ: [0, 17, 17, 60, 61], cuSeqlensKv: [0, 40, 55, 55, 90] };

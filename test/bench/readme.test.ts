@@ -1,4 +1,4 @@
-// Tables and plots of the READMEs: as they follow from bench/results, and how they are made.
+// Tables and plots of the READMEs follow from bench/results; and how they are made.
 
 import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -81,7 +81,7 @@ describe("an output", () => {
     expect(compared([-Infinity], [-3.4028234663852886e38])?.[0]).toBe(true);
     expect(compared([-3.4028234663852886e38], [-Infinity])?.[0]).toBe(false);
   });
-  it("passes what is no number only where the same is expected", () => {
+  it("passes what isn't a number only where the same is expected", () => {
     const nan = Number.NaN;
     const infinity = Number.POSITIVE_INFINITY;
     expect(compared([nan, infinity, -infinity], [nan, infinity, -infinity])?.[0]).toBe(true);
