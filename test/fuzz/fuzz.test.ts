@@ -17,7 +17,7 @@ const CASES = 60;
 
 afterEach(() => vi.restoreAllMocks());
 
-/** Fuzzes an engine that fails, or is beyond its limits, where it is told to. */
+/** Fuzzes an engine that fails, or is beyond its limits, for the problems that the test says. */
 async function fuzzed(
   fails: (problem: Case) => string | undefined,
   skips: (problem: Case) => boolean = () => false,

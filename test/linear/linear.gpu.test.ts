@@ -1,5 +1,5 @@
-// What linearAttention and planLinearAttention refuse, in whole sentences, what they leave behind,
-// and decoding.
+// linearAttention and planLinearAttention: what they refuse, in whole sentences, what they leave
+// behind, and decoding.
 
 import { describe, expect, it } from "vitest";
 import {
