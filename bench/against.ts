@@ -1,5 +1,6 @@
 // `npm run against`: attention of this checkout and of another one, call by call in turns in one
-// process, so that a noisy machine slows both alike. Ratios hold where separate runs tell nothing.
+// process, so that a noisy machine slows both alike. Ratios hold even if separate runs tell
+// nothing.
 
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";

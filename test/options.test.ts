@@ -109,7 +109,7 @@ describe("values", () => {
     expect(reads).toBe(1);
   });
 
-  it("of null are as none where the type has it", () => {
+  it("of null are as none if the type has null", () => {
     expect(take({ causal: null, scale: undefined, mask: null })).toEqual({ mask: null });
     expect(take({ mask: { offset: null, shape: undefined } })).toEqual({ mask: { offset: null } });
   });

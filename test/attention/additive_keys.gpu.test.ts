@@ -173,7 +173,7 @@ describe("scratch memory", () => {
     expect(await floats({}, undefined, 1024)).toEqual([2 * 4 * 1024 * 32]);
     expect(await floats({ variant: "64x4" })).toEqual([2 * 4 * 512 * 32]);
   });
-  it("is not taken where few queries look at a key, nor by tiles, nor for a cache", async () => {
+  it("is not taken if few queries look at a key, nor by tiles, nor for a cache", async () => {
     expect(await floats({ q: { shape: [2, 4, 32, 30] } })).toBeUndefined();
     expect(await floats({ window: [8, 8] })).toBeUndefined();
     expect(await floats({}, undefined, 40)).toBeUndefined();
@@ -184,7 +184,7 @@ describe("scratch memory", () => {
     expect(await floats({ k: undefined, v: undefined, cache })).toBeUndefined();
     cache.destroy();
   });
-  it("is not taken where the device can't bind it", async () => {
+  it("is not taken if the device can't bind it", async () => {
     const device = await testDevice();
     const options = { lse: true, rowMax: true, bias: { shape: [512, 512] } };
     const bytes = 2 * 4 * 512 * 32 * 4;

@@ -140,13 +140,13 @@ it.each(CASES)("%s", async (_, sizes, run, shapeOf) => {
   }
 });
 
-it("copies as many axes as one likes where one is empty", async () => {
+it("copies as many axes as one likes if one is empty", async () => {
   const { output } = await copyTensor(t(2, 3, 2, 3, 2, 0).permute(5, 3, 1, 4, 2, 0));
   expect(output.shape).toEqual([0, 3, 3, 2, 2, 2]);
   output.destroy();
 });
 
-it("gives the bias where there is nothing to multiply", async () => {
+it("gives the bias if there is nothing to multiply", async () => {
   const bias = t(4);
   const { output } = await project(t(2, 0), t(4, 0), { bias, output: t(2, 4) });
   const values = Array.from(await bias.read());

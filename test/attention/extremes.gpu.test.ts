@@ -303,7 +303,7 @@ describe("numbers that f32 can't hold are refused", () => {
       message,
     );
   });
-  it("and scales beyond 2^64 where scores are asked for", async () => {
+  it("and scales beyond 2^64 if scores are asked for", async () => {
     const device = await testDevice();
     const { q, k } = problem;
     await expectError(

@@ -29,7 +29,7 @@ describe("the tile table", () => {
     expect(chosen({ vDim: 68 })).toBe("64x32-f16");
     expect(chosen({ headDim: 128, vDim: 128 })).toBe("64x32-f16");
   });
-  it("has none where one of it all is missing", () => {
+  it("has none if one requirement is missing", () => {
     for (const missing of ["allowF16Products", "f16Rows", "plainScores"]) {
       expect(chosen({ [missing]: false }), missing).toBe("64x64");
     }
@@ -77,7 +77,7 @@ describe("a plan", () => {
   ])("is refused one that has no %o", async (more) => {
     expect(await refused(more)).toBe(scores);
   });
-  it("is what it is without, where the device has no f16", async () => {
+  it("changes nothing on a device without f16", async () => {
     const device = await testDevice();
     const [plan, usual] = await Promise.all(
       [true, false].map((allowF16Products) => planAttention(device, { ...F16, allowF16Products })),

@@ -97,7 +97,7 @@ it.each(SHAPES)(
 // The null backend has subgroups of up to 128 lanes and 16 KiB of workgroup memory.
 const SMALL = { headDim: 16, vDim: 16, tile: tileOf("f16", 16, 16, 16, 128, 16, 16), ...F16 };
 
-it("makes a pipeline, where subgroups fill the workgroup", async () => {
+it("makes a pipeline, if subgroups fill the workgroup", async () => {
   const device = await opened;
   const source = await matrixKernel(SMALL);
   await compileKernel(device, source);

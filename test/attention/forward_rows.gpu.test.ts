@@ -154,7 +154,7 @@ describe("what a device gets", () => {
     over: object = {},
     additive = false,
   ) => chooseForwardTile({ headDim, vDim, seqQ, additive }, { ...limits, ...over }).name;
-  it("are quads on software adapters with subgroups, where rows fit registers", () => {
+  it("are quads on software adapters with subgroups, if rows fit registers", () => {
     expect(chosen(64, 64, 511)).toBe("16x4-quad");
     expect(chosen(64, 64, 512)).toBe("32x4-quad");
     expect(chosen(128, 128, 4096)).toBe("16x4-quad");
@@ -169,7 +169,7 @@ describe("what a device gets", () => {
     expect(chosen(64, 64, 100, { software: false })).toBe("64x32");
     expect(chosen(64, 64, 100, { subgroups: false }, true)).toBe("64x32");
   });
-  it("is a refusal where a variant can't run", async () => {
+  it("is a refusal if a variant can't run", async () => {
     const device = await testDevice();
     const make = () => tensor(device, [1, 1, 4, 128], { data: normal(1, 512) });
     const q = make();

@@ -47,13 +47,13 @@ describe("the tile of an adapter", () => {
     expect(tile({ configs: [small, inexact] })).toBe("8x8x8, 4 strips of 2, 32 lanes");
     expect(tile({ configs: [FULL] }, 16, "f32")).toBe("8x8x8, 4 strips of 2, 32 lanes");
   });
-  it("has fewer strips where memory or lanes are few", () => {
+  it("has fewer strips if memory or lanes are few", () => {
     expect(tile({}, 128)).toBe("16x16x16, 2 strips of 1, 32 lanes");
     expect(tile({ subgroupMaxSize: 64, invocations: 128 })).toBe(
       "16x16x16, 2 strips of 1, 64 lanes",
     );
   });
-  it("is not there where nothing fits", () => {
+  it("is not there if nothing fits", () => {
     expect(tile({}, 64, "f32")).toBeUndefined();
     expect(tile({ configs: [] })).toBeUndefined();
     expect(tile({ configs: [{ ...HALF, resultComponentType: "f16" }] })).toBeUndefined();
@@ -182,12 +182,12 @@ describe("a variant of matrices is refused", () => {
       message: `variant matrix-f32 needs subgroup matrices of f32 with sums of f32 (chromium-experimental-subgroup-matrix), and memory for tiles of them; the device has none, and ${device.limits.maxComputeWorkgroupStorageSize} bytes of workgroup memory; take another.`,
     });
   });
-  it("where the adapter has other ones", async () => {
+  it("if the adapter has other ones", async () => {
     expect(await refusal(await pretender([HALF]), { variant: "matrix-f32" })).toMatch(
       /^limit: variant matrix-f32 needs .*; the device has 16x16x16 of f16 to f32, and \d+ bytes of workgroup memory; take another\.$/,
     );
   });
-  it("where products of the problem are not theirs", async () => {
+  it("if products of the problem are not theirs", async () => {
     const device = await pretender();
     expect(await refusal(device, { variant: "matrix-f16", q: { ...spec, dtype: "f32" } })).toBe(
       "limit: variant matrix-f16 takes q, k and v of f16, and the feature shader-f16; take another.",

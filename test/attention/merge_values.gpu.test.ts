@@ -145,7 +145,7 @@ describe("attention over some keys, merged, is attention over all", () => {
     await expectWhole([0, 13, 14, 70], Dv, "bhmd");
     await expectWhole([0, 13, 14, 70], Dv, "bmhd");
   });
-  it("where parts have no key", () => expectWhole([0, 0, 31, 31, 31, 70, 70], D, "bhmd"));
+  it("if parts have no key", () => expectWhole([0, 0, 31, 31, 31, 70, 70], D, "bhmd"));
 });
 
 describe("rows without a key in a partial", () => {

@@ -56,7 +56,7 @@ describe("safetensors", () => {
     expect(["b", "h", "d"].map((name) => read.get(name)?.data[0])).toEqual([1, 1, -0.25]);
   });
 
-  it("are read where they are empty, however large their other sizes", () => {
+  it("are read if they are empty, however large their other sizes", () => {
     const shape = [...new Array<number>(30).fill(2 ** 50), 0];
     const read = readSafetensors(
       "f",

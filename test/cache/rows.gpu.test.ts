@@ -106,7 +106,7 @@ describe("rows of q and k", () => {
     expectTurned({ rotary: { rotaryDim: 6, interleaved: true }, inPlace: false }));
   it("are normalised and then rotated", () =>
     expectTurned({ qkNorm: WEIGHTS, rotary: { base: 500 } }));
-  it("are normalised to their last channel, where those of v have fewer", async () => {
+  it("are normalised to their last channel, if rows of v have fewer", async () => {
     const device = await testDevice();
     const cache = await createKvCache(device, {
       batch: 1,
@@ -238,7 +238,7 @@ describe("integers", () => {
     const row = normal(11, 64).map((x, d) => x * 2 ** ((d % 8) * 3 - 100 + Math.floor(d / 8) * 25));
     await same(row);
   });
-  it("are even where a number lies between two", async () => {
+  it("are even if a number lies between two", async () => {
     // In f32, 127 (1 / 127) and 7 (1 / 7) are 1: so scales are powers of two, and halves are ties.
     const row = Float32Array.from({ length: 64 }, (_, d) =>
       d % 8 === 0 ? 127 : (d - 31.5) * (d % 2 ? 1 : -1),
@@ -266,7 +266,7 @@ describe("integers", () => {
     row.set([-3.4e38, 3.4e38, 1.7e38, 1e38], 40);
     await same(row);
   });
-  it("have the scale NaN where a number is NaN or infinite", async () => {
+  it("have the scale NaN if a number is NaN or infinite", async () => {
     const row = normal(12, 64);
     row[3] = Number.NaN;
     row[17] = Number.POSITIVE_INFINITY;

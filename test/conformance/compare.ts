@@ -26,7 +26,8 @@ const LOWEST: Readonly<Record<string, number>> = {
 };
 
 /**
- * |actual - expected| / max(1, |expected|): 0 where both are NaN or the same infinity, Infinity where one is.
+ * Returns |actual - expected| / max(1, |expected|): 0 if both are NaN or the same infinity, and
+ * Infinity if one of them is.
  */
 function errorOf(actual: number, expected: number, lowest: number | undefined): number {
   if (Object.is(actual, expected) || actual === expected) return 0;

@@ -128,7 +128,7 @@ describe("a folder of vectors", () => {
 });
 
 describe("an engine", () => {
-  it("is opened again where it ends or is stuck in a vector", async () => {
+  it("is opened again if it ends or is stuck in a vector", async () => {
     const log: string[] = [];
     const passed: Outcome = { status: "passed", message: "", worst: null };
     const answers: Readonly<Record<string, () => Promise<Outcome>>> = {

@@ -85,7 +85,7 @@ describe("npm run fuzz", () => {
     expect(code).toBe(0);
   });
 
-  it("exits with 1 where the problem of a reproduction fails", async () => {
+  it("exits with 1 if the problem of a reproduction fails", async () => {
     const problem = { M: 3, N: 5, D: 8, window: [-5, 0] };
     const folder = mkdtempSync(join(tmpdir(), "fovea-fuzz-"));
     const json = join(folder, "fuzz.json");

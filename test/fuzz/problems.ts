@@ -33,8 +33,8 @@ export interface FeatureSet
 
 const HEAD_DIMS = [8, 16, 32, 40, 64, 1, 5];
 /**
- * About so many multiply-adds, after which heads and batch entries are cut. A software adapter does
- * 2e8 in a second.
+ * About how many multiply-adds a problem may take before heads and batch entries are cut. A
+ * software adapter does 2e8 in a second.
  */
 const MOST_WORK = 3e7;
 

@@ -307,7 +307,7 @@ describe("shapes and types", () => {
     await run({ L: 6, Dv: 12, flat: true });
     await run({ L: 6, Dv: 12, flat: true, past: 3, opset: 23 });
   });
-  it("where there is nothing", async () => {
+  it("if there is nothing", async () => {
     await run({ S: 0, L: 4 });
     await run({ L: 0 });
     await run({ L: 0, past: 0, flat: true });

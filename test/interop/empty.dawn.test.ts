@@ -324,7 +324,7 @@ describe("an axis of no elements", () => {
       expect(Math.abs(values[i] - value)).toBeLessThan(1e-6);
   });
 
-  it("is refused where nothing is defined", async () => {
+  it("is refused if nothing is defined", async () => {
     const { LayerNormalization, Softmax, Attention } = operators["ai.onnx"];
     const { FastGelu } = operators["com.microsoft"];
     const cases: [() => unknown, string | RegExp][] = [

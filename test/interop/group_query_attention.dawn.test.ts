@@ -343,7 +343,7 @@ describe("GroupQueryAttention", () => {
       attributes: { softcap: 2, causal: 0, smooth_softmax: 1 },
       seed: 11,
     }));
-  it("writes into the past where that is the present", () =>
+  it("writes into the past if that is the present", () =>
     run({
       S: 3,
       keys: [7, 5],

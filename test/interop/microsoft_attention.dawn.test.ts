@@ -310,7 +310,7 @@ describe("MultiHeadAttention", () => {
     expect(made[1]?.buffer).not.toBe(k.gpu.buffer);
   });
 
-  it("writes into a past with room where past_sequence_length says how much of it counts", async () => {
+  it("writes into a past with room if past_sequence_length says how much of it counts", async () => {
     const inputs = await inputsOf(5);
     const [q, k, v] = [0, 1, 2].map(() => inputs.random([B, S, E]));
     const past = [inputs.random([B, H, 9, D]), inputs.random([B, H, 9, D])] as const;

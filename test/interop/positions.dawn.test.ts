@@ -128,7 +128,7 @@ describe("MicrosoftRotaryEmbedding", () => {
 });
 
 describe("MRotaryEmbedding", () => {
-  it("gives time what does not fit where sections alternate", async () => {
+  it("gives time what does not fit if sections alternate", async () => {
     const input = await made(7, [2, 2, 3, 8]);
     const cos = await made(8, [9, 4]);
     const sin = await made(9, [9, 4]);

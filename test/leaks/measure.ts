@@ -27,8 +27,8 @@ export interface Leakage {
    */
   readonly objects: readonly [early: number, late: number, left: number];
   /**
-   * KiB of the heap after a quarter of the calls, and after the last; zeros where there were too
-   * few of them.
+   * KiB of the heap after a quarter of the calls, and after the last; zeros if there were too few
+   * calls.
    */
   readonly heap: readonly [early: number, late: number];
   readonly seconds: number;

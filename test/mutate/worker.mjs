@@ -10,7 +10,7 @@ import { softwareVulkan } from "../../scripts/browser.mjs";
 const TIMEOUT = 120_000;
 
 /**
- * What is to be run: test files in Node, where those that need a GPU run on Dawn, and test files in
+ * What is to be run: test files in Node, with Dawn for those that need a GPU, and test files in
  * Chromium. `changed` are paths of files whose text is another than before.
  * @typedef {{ node: readonly string[], browser: readonly string[] }} Tests
  * @typedef {Tests & { filter?: string | undefined, changed: readonly string[] }} Order

@@ -190,7 +190,7 @@ describe("gelu", () => {
       }
     },
   );
-  it("keeps NaN, and relative precision where the result is small", async () => {
+  it("keeps NaN, and relative precision if the result is small", async () => {
     const device = await testDevice();
     const data = [Number.NaN, -2, -3, -4, -5, -6, -8];
     const values = await (await gelu(tensor(device, [7], { data }))).output.read();

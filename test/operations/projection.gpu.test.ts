@@ -101,7 +101,7 @@ describe("y = x W^T + b", () => {
   it.each([1, 3, 4, 15, 16, 17, 37, 64, 100])("sums over K = %d elements", (K) =>
     run({ rows: [5], K, N: 8 }),
   );
-  it("where there is nothing to sum, is the bias", () => run({ rows: [2, 3], K: 0, N: 8 }));
+  it("is the bias if there is nothing to sum", () => run({ rows: [2, 3], K: 0, N: 8 }));
   it.each([
     [[1], 4],
     [[31], 32],
@@ -175,7 +175,7 @@ describe("what a device gets", () => {
     expect(chosen(true, false)).toEqual(["32x32", "32x32", "32x32"]);
     expect(chosen(false, true)).toEqual(["8x32", "32x32", "64x64"]);
   });
-  it("is a refusal where a variant can't run", async () => {
+  it("is a refusal if a variant can't run", async () => {
     const without = overridden(await testDevice(), { features: new Set() });
     await expectError(
       () =>

@@ -1,5 +1,5 @@
-// Every option of scores, by an example of each: it reaches the kernels, and whatever has to know of
-// it knows.
+// An example of every option of scores reaches the kernels, and whatever has to know of the option
+// does.
 
 import { describe, expect, it } from "vitest";
 import type { AttentionBindings } from "../../src/attention/bindings.ts";
@@ -115,7 +115,7 @@ const examples = Object.entries<readonly Example[]>(EXAMPLES).flatMap(([name, li
   list.map((example, index) => ({ name, number: index + 1, ...example })),
 );
 
-/** The plan of a problem with these options, and the texts of its kernels. */
+/** Plans a problem with these options, and returns the plan and the texts of its kernels. */
 async function planned({ options, batch = B }: Pick<Example, "options" | "batch">) {
   const texts: string[] = [];
   const make = ({ shape }: typeof q) => ({ shape: [batch, ...shape.slice(1)] });
@@ -126,7 +126,9 @@ async function planned({ options, batch = B }: Pick<Example, "options" | "batch"
   return { resolved, text: texts.join("\n") };
 }
 
-/** The members of the uniform that an option gives, and those that say where its tables lie. */
+/**
+ * Returns the members of the uniform that an option gives, and those that say where its tables lie.
+ */
 const membersOf = ({ tables = [], params }: PresentOption) => [
   ...tables.map(({ at }) => at as string),
   ...Object.keys(params?.(new Map()) ?? {}),

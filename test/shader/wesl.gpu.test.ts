@@ -26,8 +26,8 @@ const texts = (modules: ModuleMap): Record<string, string> =>
     ]),
   );
 
-// Those with shader-f16 compile where there is one: test/portability, and in Dawn for the
-// instruction report.
+// Variants with shader-f16 compile on devices that have it: in test/portability, and in Dawn for
+// the instruction report.
 const HERE = KERNEL_VARIANTS.filter(
   ({ root, modules }) => !link(root, modules, { unroll: false }).code.includes("enable f16;"),
 );
