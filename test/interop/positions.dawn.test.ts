@@ -356,7 +356,7 @@ describe("position biases", () => {
       await made(25, [K]),
     ];
     const rest = [...given.map(({ gpu }) => gpu), (await made(26, [1, H, 1, 1])).gpu];
-    const offsets = [0, 1, 2, 4, 3, 5]; // of four tokens; then the rows that are padding
+    const offsets = [0, 1, 2, 4, 3, 5]; // of four tokens, and then of padding
     const padded = new Float32Array(B * S * H * D);
     for (const [token, row] of offsets.slice(0, 4).entries()) {
       for (let d = 0; d < H * D; d++) padded[row * H * D + d] = tokens.cpu.data[token * H * D + d];

@@ -322,7 +322,7 @@ class History {
     if (!source || from === to || entries[to]?.length !== 0) return;
     if (this.#problem.place !== "paged") fewer = 0;
     const tokens = Math.max(0, source.length - fewer);
-    if (this.#problem.place !== "paged") this.#submit(); // it submits its own copies
+    if (this.#problem.place !== "paged") this.#submit(); // forking submits its own copies
     await this.#cache.fork(from, to, tokens);
     this.#model.fork(from, to, tokens);
   }
