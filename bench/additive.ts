@@ -1,4 +1,4 @@
-// Additive attention beside the same of other libraries' operations.
+// Additive attention, beside the same built from other libraries' operations.
 
 import { planAdditiveAttention, tensor } from "../src/index.ts";
 import { attention as reference } from "../src/reference/index.ts";
@@ -11,12 +11,12 @@ import { tfjsContestant } from "./peers/tfjs.ts";
 import { rowsToCheck } from "./verify.ts";
 
 /**
- * Bytes of terms that a library may be asked to keep; tfjs takes a minute for as many as jax-js may
- * have.
+ * The most bytes of terms that a library is asked to keep. tfjs would take a minute for as many as
+ * jax-js may have.
  */
 const MOST_TERMS = { "jax-js": 2 ** 30, tfjs: 2 ** 28 };
 
-/** Whether there are libraries that need a page. */
+/** Whether this runs in a page, which the libraries need. */
 const inPage = () => typeof document !== "undefined";
 
 export function additiveContest(dims: Dims, vector: readonly number[]): Contest {

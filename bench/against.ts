@@ -1,5 +1,6 @@
 // `npm run against`: attention of this checkout and of another one, call by call in turns in one
-// process, so that a noisy machine slows both alike. Ratios hold where separate runs tell nothing.
+// process, so that a noisy machine slows both alike. Ratios hold even if separate runs tell
+// nothing.
 
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -117,7 +118,7 @@ export async function main({ args, server }: Context): Promise<number> {
       failed++;
     }
     for (let turn = 0; turn < (asked ?? turns); turn++) {
-      // Neither is always the first.
+      // The two take turns at going first.
       for (const one of turn % 2 ? names : [...names].reverse())
         times.get(one)?.push((await made.get(one)?.call()) as number);
     }

@@ -1,4 +1,4 @@
-// Scaled dot-product attention beside the same of other libraries.
+// Scaled dot-product attention, beside that of other libraries.
 
 import { planAttention, tensor } from "../src/index.ts";
 import { attention as reference } from "../src/reference/index.ts";
@@ -13,23 +13,26 @@ import { tfjsContestant } from "./peers/tfjs.ts";
 import { rowsToCheck } from "./verify.ts";
 
 export interface AttentionContestOptions {
-  /** Variants of ours beside what the table chooses. */
+  /** Our variants that take part beside the one that the table chooses. */
   readonly variants?: readonly string[];
   /**
-   * Other libraries take part: not where a result would take them minutes, or all memory. Default
-   * true.
+   * Whether other libraries take part. They don't if a result would take them minutes, or all
+   * memory. Default true.
    */
   readonly libraries?: boolean;
-  /** Rounds that are enough, where a run takes seconds. Default any number. */
+  /** Rounds that are enough if a run takes seconds. Default any number. */
   readonly mostRounds?: number;
   /**
-   * Small work: an empty dispatch takes part, and the shortest run of each turn counts. Default
-   * false.
+   * Whether the work is small: then an empty dispatch takes part, and the shortest run of each turn
+   * counts. Default false.
    */
   readonly overhead?: boolean;
 }
 
-/** Keys of their own for each head, no mask but a causal one: what all libraries can do. */
+/**
+ * Attention that all libraries can do: each head has its own keys, and the only mask is a causal
+ * one.
+ */
 export function attentionContest(
   name: string,
   dims: Dims,
@@ -110,7 +113,7 @@ async function foveaAttention(
   return foveaContestant(device, plan, output, [q, k, v, plan]);
 }
 
-/** Each library in the layout that it takes. */
+/** Makes a contestant of each library, with tensors in the layout that it takes. */
 function peers(
   inputs: () => readonly Input[],
   { B, H, M, N, D, causal }: Dims,
@@ -130,7 +133,7 @@ function peers(
   const node = {
     operator: "MultiHeadAttention",
     domain: "com.microsoft",
-    // Its rule for masks differs where queries and keys are of different number; a token of
+    // onnxruntime's rule for masks differs if queries and keys are of different number; a token of
     // decoding sees all keys.
     attributes: { num_heads: H, ...(causal && M === N && { unidirectional: 1 }) },
     inputs: rows.map((length, index) => ({ name: "qkv"[index], shape: [B, length, H * D] })),
@@ -149,7 +152,7 @@ function peers(
     "ort-wasm": ort("wasm"),
     "jax-js": jax("webgpu"),
     "jax-wasm": jax("wasm"),
-    // Causal masks are the user's to make there.
+    // In tfjs, causal masks are the user's to make.
     ...((!causal || M === 1) && {
       tfjs: () =>
         tfjsContestant(inputs(), (tf, q, k, v) => {
@@ -160,7 +163,7 @@ function peers(
   };
 }
 
-/** [B, X, Y, D] as [B, Y, X, D]. */
+/** Copies [B, X, Y, D] into [B, Y, X, D]. */
 function swapped(
   values: ArrayLike<number>,
   B: number,

@@ -18,7 +18,7 @@ import { startUp } from "./start_up.ts";
 import { SUITES } from "./suites.ts";
 import type { ResultFile, ResultRow } from "./tables.ts";
 
-/** Of the suites, `start` is no page's own: it opens one after the other. */
+/** The suite `start` doesn't run in the bench's page: it opens one page after the other. */
 const NAMES = [...Object.keys(SUITES), "start"];
 
 const HELP = `
@@ -104,8 +104,8 @@ export async function main(context: Context): Promise<number> {
 }
 
 /**
- * The rows of a result file with those of the suites that ran in place of its own; the others say
- * when they were measured.
+ * Replaces the rows of the suites that ran in a result file. The other rows then say when they were
+ * measured.
  */
 export function updated(
   path: string,
@@ -140,7 +140,7 @@ function peersOf(given: string | undefined): readonly string[] {
   return peers;
 }
 
-/** Where the suites run. */
+/** Opens what the suites run in: a browser, or Dawn in this process. */
 async function open(runtime: string, context: Context, report: Report) {
   if (runtime === "chromium") {
     const page = await openPage(context.server, report);
@@ -166,11 +166,11 @@ async function open(runtime: string, context: Context, report: Report) {
   };
 }
 
-/** Libraries don't tell how much they take; NaN is null once it went through JSON. */
+/** Libraries don't tell how much memory they take; NaN is null once it went through JSON. */
 const scratch = ({ workspaceBytes }: Measurement) =>
   Number.isFinite(workspaceBytes) ? bytes(workspaceBytes) : "";
 
-/** The columns of the table; one that is empty in all rows is left out. */
+/** The columns of the table; a column that is empty in all rows is left out. */
 const COLUMNS: readonly [
   head: string,
   cell: (row: Measurement, all: readonly Measurement[]) => string,

@@ -19,8 +19,8 @@ export interface OpenPage {
 
 /**
  * Opens a page, the bench's by default, and tells the flags with which its browser finds the
- * adapter. `report` hears what it reports. Rejects with FoveaError("device") if WebGPU does not
- * work.
+ * adapter. What the page reports goes to `report`. Rejects with FoveaError("device") if WebGPU does
+ * not work.
  */
 export async function openPage(
   server: ViteDevServer,
@@ -29,8 +29,8 @@ export async function openPage(
 ): Promise<OpenPage & { readonly args: readonly string[] }> {
   const address = `${server.resolvedUrls?.local[0]}${path}`;
   let failure = "";
-  // A browser that may use a GPU finds none on many machines; then one with the software adapter is
-  // started.
+  // On many machines a browser that may use a GPU finds none. Then a browser with the software
+  // adapter is started.
   for (const args of [BROWSER_ARGS.hardware, BROWSER_ARGS.software]) {
     const { browser, page } = await launchPage(args, address, "fovea", report);
     const call = <T>(name: string, ...args: unknown[]) => callPage<T>(page, name, args);
@@ -48,7 +48,7 @@ export async function openPage(
   );
 }
 
-/** A page in a browser of its own, once the global `name` is there. */
+/** Opens a page in a new browser, and waits until its global `name` is there. */
 export async function launchPage(
   args: readonly string[],
   address: string,

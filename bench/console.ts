@@ -3,7 +3,7 @@
 import { SingleBar } from "cli-progress";
 import type { Report } from "./program.ts";
 
-/** A progress bar on a terminal, a line a step elsewhere. */
+/** Shows a progress bar on a terminal, and a line for each step elsewhere. */
 export function progress(): { report: Report; stop: () => void } {
   if (!process.stderr.isTTY) {
     return {

@@ -1,4 +1,4 @@
-// The copy kernel: the yardstick of whatever is bound by memory.
+// The copy kernel, by which everything is measured that memory limits.
 
 import { compileKernel } from "../src/gpu/pipelines.ts";
 import { type Tensor, tensor } from "../src/index.ts";
@@ -55,7 +55,7 @@ export const COPY: Implementation = {
           pass.dispatchWorkgroups(x, y);
         }
       },
-      /** The copies are k and v, to the bit. */
+      /** Checks that the copies equal k and v, to the bit. */
       async verify({ k, v }) {
         const read = (of: (given: Tensor) => Tensor | undefined) =>
           Promise.all([k, v].map(async (given) => Array.from((await of(given)?.read()) ?? [])));

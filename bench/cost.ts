@@ -10,21 +10,21 @@ export interface Dims {
   readonly N: number;
   readonly D: number;
   readonly Dv: number;
-  /** Causal, the last query at the last key. */
+  /** Whether a causal mask applies, with the last query at the last key. */
   readonly causal: boolean;
-  /** Keys before its own that a query sees; all where absent. */
+  /** Keys before its own that a query sees; all if absent. */
   readonly window?: number;
-  /** Keys of each batch entry; all N where absent. */
+  /** Keys of each batch entry; all N if absent. */
   readonly kvLengths?: readonly number[];
-  /** How q, k, v and the output are stored; f32 where absent. */
+  /** How q, k, v and the output are stored; f32 if absent. */
   readonly dtype?: "f16";
-  /** What a query and a key are compared by; their dot product where absent. */
+  /** What a query and a key are compared by; their dot product if absent. */
   readonly similarity?: { readonly kind: "additive"; readonly vector: readonly number[] };
 }
 
 /**
- * Multiply-adds count two: 2 (D + Dv) operations for every query and key that it sees; exp and the
- * rest count none.
+ * Returns the operations of a problem. A multiply-add counts as two: 2 (D + Dv) for every query and
+ * each key that it sees; exp and the rest count as none.
  */
 export function flopsOf(dims: Dims): number {
   let pairs = 0;

@@ -14,8 +14,8 @@ export async function openDawn(): Promise<{ device: GPUDevice; adapter: Adapter;
     if (process.env.FOVEA_SOFTWARE_VULKAN) throw error;
     return undefined;
   });
-  // A driver has to be in the environment when a process starts, so the software one takes another
-  // process.
+  // A driver has to be in the environment when a process starts, so the software driver takes
+  // another process.
   if (!device) return again({ ...softwareVulkan(), FOVEA_SOFTWARE_VULKAN: "1" });
   return {
     device,

@@ -1,6 +1,6 @@
 // Numbers as people write them.
 
-/** 1.23, 12.3, 123: three digits, whatever the size. */
+/** Writes a number with three digits, whatever its size: 1.23, 12.3, 123. */
 export const digits = (value: number): string =>
   value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2);
 

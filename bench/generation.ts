@@ -1,4 +1,4 @@
-// A step of generation: a token joins a cache, and its query attends to all of it.
+// A step of generation: a token joins a cache, and its query attends to all of the cache.
 
 import { type AttentionProblem, createKvCache, planAttention, type Tensor } from "../src/index.ts";
 import type { Implementation, Memory } from "./harness.ts";

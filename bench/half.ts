@@ -3,5 +3,5 @@
 import { float16Bits } from "../src/gpu/elements.ts";
 import { float16Value } from "../src/gpu/read.ts";
 
-/** The nearest number of f16. */
+/** Returns the nearest number of f16. */
 export const toF16 = (value: number): number => float16Value(float16Bits(value));

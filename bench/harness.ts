@@ -19,7 +19,7 @@ export interface Runnable {
   readonly kernel: string;
   readonly workspaceBytes: number;
   encode(pass: GPUComputePassEncoder, memory: Memory): void;
-  /** Whether what was computed is right, where it is not attention. */
+  /** Whether what was computed is right, if it is not attention. */
   verify?(memory: Memory): Promise<Verdict>;
   destroy(): void;
 }
@@ -27,12 +27,12 @@ export interface Runnable {
 /** An implementation: its name in tables, and how it gets ready for a problem. */
 export interface Implementation {
   readonly name: string;
-  /** Bytes that it moves, and operations. Default those of attention. */
+  /** Bytes that it moves, and its operations. Default those of attention. */
   bytes?(dims: Dims): number;
   flops?(dims: Dims): number;
   /**
-   * Not every device has what it takes: where it is refused with "limit", that is noted, and the
-   * others go on.
+   * Whether some devices lack what the implementation needs. If it is refused with "limit", that is
+   * noted, and the others go on.
    */
   readonly optional?: boolean;
   plan(device: GPUDevice, problem: AttentionProblem, dims: Dims): Promise<Runnable>;
@@ -63,9 +63,9 @@ export interface Row {
   readonly rounds: number;
   readonly gflops: number;
   readonly gbps: number;
-  /** GB/s as a share of those of the copy kernel, where the case has it. */
+  /** GB/s as a share of the copy kernel's, if the case has it. */
   readonly ofCopy?: number;
-  /** GFLOP/s as a share of those of the kernel of multiply-adds, where the case has it. */
+  /** GFLOP/s as a share of those of the kernel of multiply-adds, if the case has it. */
   readonly ofPeak?: number;
   readonly maxError: number;
   readonly correct: boolean;
@@ -97,7 +97,7 @@ export interface MeasureOptions {
   readonly verifyFlops?: number;
   /** Called when a step of `stepsOf` is done. */
   readonly onStep?: () => void;
-  /** Told of an implementation that the device does not have. */
+  /** Called with a line about an implementation that the device can't run. */
   readonly note?: (text: string) => void;
   /** Called after every round with what is known so far. */
   readonly onRound?: (measurements: Measurement[]) => void;
@@ -186,7 +186,7 @@ async function enter(
     note = () => {},
   } = options;
   const given = inputs(dims, seedOf(name));
-  // Numbers that the tensors hold as they are.
+  // The tensors must hold these numbers exactly.
   const arrays = dims.dtype
     ? { q: given.q.map(toF16), k: given.k.map(toF16), v: given.v.map(toF16) }
     : given;

@@ -1,4 +1,4 @@
-// Someone's own tensors: q, k and v from a safetensors file or from three .npy files, and the
+// The user's tensors: q, k and v from a safetensors file or from three .npy files, and the
 // result into either.
 
 import { readFileSync, writeFileSync } from "node:fs";
@@ -23,7 +23,7 @@ const NAMES = [
   ["v", "value", "values"],
 ] as const;
 
-/** Names of a file that a message has room for. */
+/** The most names of a file that a message lists. */
 const LISTED = 20;
 
 /**
@@ -84,7 +84,7 @@ function loadSafetensors(path: string): FileTensor[] {
   });
 }
 
-/** The first names of a file, and how many more there are. */
+/** Lists the first names of a file, and says how many more there are. */
 function listed(tensors: ReadonlyMap<string, unknown>): string {
   const names = [...tensors.keys()].slice(0, LISTED).map(named);
   if (tensors.size > LISTED) names.push(`${tensors.size - LISTED} more`);
@@ -109,7 +109,7 @@ function readBytes(path: string): Uint8Array {
   }
 }
 
-/** The shape with axes of size 1 in front where it has fewer than four. */
+/** Returns the shape, with axes of size 1 in front if it has fewer than four. */
 function fourAxes(name: string, { shape }: FileTensor): number[] {
   if (shape.length < 2 || shape.length > 4) {
     throw new FoveaError(

@@ -10,7 +10,7 @@ export interface InputArrays {
   readonly v: Float32Array<ArrayBuffer>;
 }
 
-/** Seeded inputs of a problem. */
+/** Makes the seeded inputs of a problem. */
 export function inputs({ B, H, Hkv, M, N, D, Dv }: Dims, seed: number): InputArrays {
   return {
     q: normal(3 * seed, B * H * M * D),

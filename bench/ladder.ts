@@ -55,7 +55,7 @@ const NAIVE_ADDITIVE: readonly Step[] = [
   ...NAIVE.slice(1),
 ];
 
-/** The slots that steps have. Whatever fills another one is for the real kernel only. */
+/** The slots that steps have. Whatever fills another slot is for the real kernel only. */
 const SLOTS: readonly string[] = [
   "q",
   "k",
@@ -91,7 +91,7 @@ export const LADDER: readonly Rung[] = [
   { name: "4 forward", idea: "a 2-D register tile: the real kernel", plan: planAttention },
 ];
 
-/** The same of additive attention, by the formula and by the real kernel. */
+/** The rungs of additive attention: by the formula, and by the real kernel. */
 export const ADDITIVE_LADDER: readonly Rung[] = [
   {
     name: "naive steps",
@@ -109,7 +109,7 @@ function scoresOf({ batch, heads, seqQ, seqKv }: ResolvedProblem): number[] {
   return [batch, heads, seqQ, seqKv];
 }
 
-/** The modules of a step for a problem's head dims. */
+/** Returns the modules of a step for a problem's head dims. */
 export function stepModules(headDim: number, vDim: number, slots: SlotChoice): ModuleMap {
   return {
     ...MODULES,
@@ -120,8 +120,8 @@ export function stepModules(headDim: number, vDim: number, slots: SlotChoice): M
 }
 
 /**
- * The bindings of a step's kernels. Those of the naive one share the scores, and each leaves some
- * bindings unused.
+ * Returns the bindings of a step's kernels. The kernels of the naive step share the scores, and
+ * each kernel leaves some bindings unused.
  */
 export function stepBindings(slots: SlotChoice, keepsScores: boolean): Binding[] {
   const bindings = slotBindings(slots);
@@ -170,7 +170,10 @@ function climb(
   };
 }
 
-/** The naive steps of additive attention know its plain form, the others the dot product. */
+/**
+ * Refuses similarities that a step does not know: the naive steps of additive attention know its
+ * plain form, the others the dot product.
+ */
 function checkSimilarity(name: string, { similarity }: SlotChoice): void {
   const plain = similarity?.kind === "additive" && !similarity.innerBias && !similarity.unitVector;
   check(

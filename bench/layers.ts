@@ -1,4 +1,4 @@
-// Multi-head attention, the whole layer, with the same weights everywhere: for the suite `mha`.
+// The suite `mha`: multi-head attention, the whole layer, with the same weights everywhere.
 
 import {
   MultiHeadAttention,
@@ -39,7 +39,7 @@ export function layerContest(B: number, M: number, H: number, D: number): Contes
         "jax-js": () => jaxContestant(inputs, jaxLayer(H)),
       }),
     },
-    // Of the last batch entry.
+    // Only the last batch entry is checked.
     expected: () => {
       const last = { data: x.data.subarray((B - 1) * M * E), shape: [1, M, E] };
       const [query, key, value, output] = weights.map((weight) => ({ weight }));
@@ -51,7 +51,7 @@ export function layerContest(B: number, M: number, H: number, D: number): Contes
   };
 }
 
-/** The layer's own plan. */
+/** Plans the layer itself. */
 async function foveaLayer(
   device: GPUDevice,
   inputs: readonly Input[],
@@ -74,7 +74,7 @@ async function foveaLayer(
   );
 }
 
-/** The same projections around attention as three kernels with every score in memory. */
+/** Plans the same projections around attention as three kernels, with every score in memory. */
 async function naiveLayer(
   device: GPUDevice,
   inputs: readonly Input[],
@@ -99,7 +99,7 @@ async function naiveLayer(
   return foveaContestant(device, recorded, output, [x, ...weights, ...between, ...plans]);
 }
 
-/** Whole-array operations, as users of the libraries would write the layer. */
+/** Computes the layer by whole-array operations, as users of the libraries would write it. */
 const tfjsLayer =
   (H: number): Parameters<typeof tfjsContestant>[1] =>
   (tf, x, ...weights) => {

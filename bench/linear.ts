@@ -14,12 +14,12 @@ const CHUNK = 64;
 /** Heads that the check on the CPU computes: the first ones. */
 const CHECKED_HEADS = 1;
 /**
- * The longest case that the libraries take part in: their memory is a state for every chunk, and
+ * The longest case that the libraries take part in. Their memory holds a state for every chunk, and
  * more.
  */
 const LONGEST = 16384;
 
-/** Whether there are libraries that need a page. */
+/** Whether this runs in a page, which the libraries need. */
 const inPage = () => typeof document !== "undefined";
 
 type Variant = "chunked" | "recurrent";
@@ -34,8 +34,8 @@ export function linearContest(N: number, H: number, D: number, peers: boolean): 
   return {
     name: `N=${N} H=${H} D=${D} causal`,
     dims,
-    // Writing a token to the state and reading it: 2 D Dv each, and D more for the sum of the
-    // weights.
+    // Writing a token to the state and reading it take 2 D Dv operations each, and D more for the
+    // sum of the weights.
     flops: 4 * H * N * D * (D + 1),
     bytes: 4 * 4 * H * N * D,
     contestants: {
@@ -80,9 +80,10 @@ async function foveaLinear(
 }
 
 /**
- * The inputs of the libraries' programs, which do in whole-array operations what our kernels do:
- * [H, chunks, CHUNK, D], v with a column of ones behind it, whose sums are the weights, the causal
- * mask of a chunk, and which chunks come before which: a product with that is the running sum.
+ * Returns the inputs of the libraries' programs, which do in whole-array operations what our
+ * kernels do: q and k as [H, chunks, CHUNK, D]; v with a column of ones behind it, whose sums are
+ * the weights; the causal mask of a chunk; and a matrix that says which chunks come before which. A
+ * product with that matrix is the running sum.
  */
 function chunked(inputs: readonly Input[]): Input[] {
   const [q, k, v] = inputs;

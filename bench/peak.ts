@@ -1,4 +1,4 @@
-// Multiply-adds alone: the yardstick of whatever is bound by arithmetic.
+// A kernel of multiply-adds alone, by which everything is measured that arithmetic limits.
 
 import { compileKernel } from "../src/gpu/pipelines.ts";
 import { tensor } from "../src/index.ts";
@@ -14,7 +14,7 @@ const TURN_FLOPS = 2 * 32 * 8;
 const TURNS = 64;
 const INVOCATIONS = 2 ** 20;
 
-/** About as many operations as attention of a problem has. */
+/** Sizes the work to about as many operations as attention of a problem has. */
 function workOf(dims: Dims) {
   const groups = Math.ceil(flopsOf(dims) / (TURN_FLOPS * TURNS * WG_SIZE));
   const invocations = WG_SIZE * Math.min(Math.max(1, groups), INVOCATIONS / WG_SIZE);
@@ -59,7 +59,9 @@ export const PEAK: Implementation = {
         pass.setBindGroup(0, group, [0]);
         pass.dispatchWorkgroups(invocations / WG_SIZE);
       },
-      /** Whole numbers that f32 has: every chain ends 8 turns above its start. */
+      /**
+       * Checks whole numbers, which f32 holds exactly: every chain ends 8 turns above its start.
+       */
       async verify() {
         const expected = Float64Array.from(
           { length: sums.size },

@@ -1,15 +1,15 @@
-// What results look like: drawn in the demo's page, and by `npm run bench -- --readme` into files.
+// Plots of results, drawn in the demo's page, and by `npm run bench -- --readme` into files.
 
 import * as Plot from "@observablehq/plot";
 import type { Row } from "./harness.ts";
 import { LIBRARIES } from "./peers/contest.ts";
 
-/** Where a plot goes. */
+/** What a plot is drawn on. */
 export interface Canvas {
   readonly width: number;
   /** Colour of bars. */
   readonly fill: string;
-  /** A document to draw with, where there is no page. */
+  /** A document to draw with outside of a page. */
   readonly document?: Document;
   readonly background?: string;
 }
@@ -22,7 +22,7 @@ const common = ({ width, document, background = "transparent" }: Canvas) => ({
 
 type Bar = Pick<Row, "impl" | "gflops">;
 
-/** The ladder's rungs by their speed. */
+/** Draws the ladder's rungs by their speed. */
 export const ladderPlot = (rows: readonly Bar[], canvas: Canvas) =>
   Plot.plot({
     ...common(canvas),
@@ -43,7 +43,7 @@ export interface Point {
   readonly line: string;
 }
 
-/** Time by length, both in powers, a line for each implementation. */
+/** Draws time by length, both on logarithmic axes, with a line for each implementation. */
 export const scalePlot = (points: readonly Point[], canvas: Canvas) =>
   Plot.plot({
     ...common(canvas),
@@ -72,7 +72,10 @@ export const scalePlot = (points: readonly Point[], canvas: Canvas) =>
 const lengthsOf = (points: readonly Point[]) =>
   [...new Set(points.map(({ n }) => n))].sort((a, b) => a - b);
 
-/** Implementations of several cases by their time, in powers: the shorter the better. */
+/**
+ * Draws the implementations of several cases by their time, on a logarithmic axis: the shorter the
+ * better.
+ */
 export const contestPlot = (
   rows: readonly (Pick<Row, "case" | "impl"> & { readonly ms: number })[],
   canvas: Canvas,

@@ -9,19 +9,19 @@ import { among, type Contest, contestSteps, LIBRARIES, runContest } from "./peer
 import { type Case, SUITES } from "./suites.ts";
 import { type Verdict, verify } from "./verify.ts";
 
-/** Who computes. */
+/** The adapter that computes. */
 export interface Adapter {
   readonly description: string;
   readonly software: boolean;
   readonly features: readonly string[];
 }
 
-/** Told as it happens. */
+/** Reports events as they happen. */
 export type Report = (event: {
   steps?: number;
   step?: string;
   done?: number;
-  /** Something that was to be measured, and was not. */
+  /** Names something that was to be measured, and was not. */
   missing?: string;
 }) => void;
 
@@ -36,7 +36,7 @@ export function describeAdapter(device: GPUDevice): Adapter {
 export interface SuiteOptions {
   readonly suites: readonly string[];
   readonly rounds: number;
-  /** The libraries that take part where a suite has them. Default all. */
+  /** The libraries that take part if a suite has them. Default all. */
   readonly peers?: readonly string[];
 }
 
@@ -82,7 +82,7 @@ export async function runSuites(
   return measurements;
 }
 
-/** Someone's own q, k and v, dense [B, H, rows, D]. */
+/** The user's q, k and v, dense [B, H, rows, D]. */
 export interface OwnInput {
   readonly dims: Dims;
   readonly q: Float32Array;
@@ -98,7 +98,7 @@ export interface OwnResult {
   readonly ms: Times;
 }
 
-/** Computes attention of one's own tensors, checks it and times it. */
+/** Computes attention of the user's tensors, checks it and times it. */
 export async function runInput(
   device: GPUDevice,
   { dims, ...arrays }: OwnInput,

@@ -1,6 +1,6 @@
 // `npm run bench -- --readme`: tables and plots of the READMEs, from bench/results/*.json. A
-// section of Markdown is between `<!-- bench:NAME FILE -->` and `<!-- /bench -->`, of which what
-// stands between is written here.
+// section of Markdown stands between `<!-- bench:NAME FILE -->` and `<!-- /bench -->`, and its
+// content is written here.
 
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -14,7 +14,7 @@ const RESULTS = "bench/results";
 const PAGES = ["README.md", "shaders/README.md", "bench/README.md"];
 
 /**
- * Everything that follows from the result files, by path: the READMEs, and plots beside the
+ * Returns everything that follows from the result files, by path: the READMEs, and plots beside the
  * results.
  */
 export function documents(root: string): Map<string, string> {
@@ -35,7 +35,9 @@ export function documents(root: string): Map<string, string> {
   return written;
 }
 
-/** Writes what is not there yet. Gives the paths of the files that changed. */
+/**
+ * Writes the documents that are not up to date, and returns the paths of the files that changed.
+ */
 export function writeDocuments(root: string): string[] {
   return [...documents(root)].flatMap(([path, text]) => {
     const full = join(root, path);
@@ -50,8 +52,8 @@ export function writeDocuments(root: string): string[] {
 }
 
 /**
- * A page with its sections filled in. Throws FoveaError for a section that is not known, or does
- * not end.
+ * Fills in the sections of a page. Throws FoveaError for a section that is not known, or does not
+ * end.
  */
 export function rewritten(
   page: string,
@@ -95,7 +97,7 @@ export function rewritten(
   return filled;
 }
 
-/** The plots of a result file that has the rows for them, by name. */
+/** Draws the plots that a result file has the rows for, by name. */
 function plotsOf(file: ResultFile): Map<string, string> {
   const plots = new Map<string, string>();
   const ladder = [...casesOf(file, "ladder").values()].at(-1);
@@ -134,7 +136,7 @@ function plotsOf(file: ResultFile): Map<string, string> {
   return plots;
 }
 
-/** A plot as a file of its own, on white, for pages of either colour. */
+/** Draws a plot as a separate file, on white, for pages of either colour. */
 function drawn(plot: (canvas: Canvas) => Element): string {
   const { document } = parseHTML("<!doctype html><html><body></body></html>");
   const svg = plot({

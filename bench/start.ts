@@ -1,4 +1,4 @@
-// `npm start`: attention of real models, or of one's own tensors, computed in a browser, checked
+// `npm start`: attention of real models, or of the user's tensors, computed in a browser, checked
 // against float64, timed.
 
 import { execFileSync } from "node:child_process";

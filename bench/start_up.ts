@@ -1,5 +1,5 @@
 // Suite `start`: how long a page waits for its first result, from the import of the built package
-// on. Every measurement has a browser of its own, since browsers keep what they compiled.
+// on. Every measurement opens a new browser, since browsers keep what they compiled.
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -20,7 +20,7 @@ const CASES: readonly { readonly name: string; readonly dims: Dims }[] = [
   { name: "decode T=1024 H=8 D=64", dims: { ...eightHeads, M: 1, N: 1024, causal: true } },
 ];
 
-/** The second one compiles ahead, and is timed from the plan on. */
+/** The second implementation compiles ahead, and is timed from the plan on. */
 const IMPLEMENTATIONS = ["fovea", "fovea, prewarmed"] as const;
 
 /** More starts than these say nothing new, and each takes seconds. */
@@ -68,7 +68,7 @@ export async function startUp(
         await browser.close();
       }
       const output = new Float32Array(new Uint8Array(files.get("output") as Uint8Array).buffer);
-      // One wrong result counts, whatever the others are.
+      // One wrong result counts, whatever the other results are.
       if (verdicts.get(entry)?.correct ?? true) {
         verdicts.set(entry, verify(entry.dims, inputs(entry.dims, SEED), output, 3e7));
       }
@@ -79,8 +79,8 @@ export async function startUp(
 }
 
 /**
- * What an application's bundler makes of the built package, file by file; `application.js` is the
- * first one.
+ * Returns what an application's bundler makes of the built package, file by file; `application.js`
+ * comes first.
  */
 async function application(root: string): Promise<[name: string, code: string][]> {
   const built = join(root, "dist/index.js");

@@ -20,11 +20,13 @@ export interface Case {
   readonly name: string;
   readonly dims: Dims;
   readonly implementations: readonly Implementation[];
-  /** Timed in turns with the other cases of the suite, which can then be compared with it. */
+  /**
+   * Whether it is timed in turns with the other cases of the suite, so that they can be compared.
+   */
   readonly together?: boolean;
 }
 
-/** What the tile table chooses. */
+/** Runs what the tile table chooses. */
 export const FOVEA: Implementation = { name: "fovea", plan: planAttention };
 
 const variant = (name: string): Implementation => ({
@@ -32,7 +34,7 @@ const variant = (name: string): Implementation => ({
   plan: (device, problem) => planAttention(device, { ...problem, variant: name }),
 });
 
-/** One by matrices of the device's, where it has them. */
+/** Multiplies by the device's subgroup matrices, if it has them. */
 const matrices = (component: "f16" | "f32"): Implementation => ({
   ...variant(`matrix-${component}`),
   optional: true,
@@ -49,7 +51,7 @@ const square = (length: number, D: number, causal: boolean): Dims => ({
   causal,
 });
 
-/** A token of 8 heads, and of 32 heads that share 8 key heads, after so many. */
+/** Cases of a token of 8 heads, and of 32 heads that share 8 key heads, after `length` tokens. */
 const decoding = (length: number): Case[] =>
   [8, 32].map((H) => ({
     name: `T=${length} H=${H}${H > 8 ? "/8" : ""} D=64`,
@@ -59,7 +61,8 @@ const decoding = (length: number): Case[] =>
   }));
 
 /**
- * A token of 8 heads appended to a cache and attended to, with key heads of its own or one for all.
+ * Cases of a token that joins a cache and attends to all of it: 8 heads, with 8 key heads or one
+ * for all.
  */
 const generating = (length: number): Case[] =>
   [8, 1].map((Hkv) => ({
@@ -70,16 +73,16 @@ const generating = (length: number): Case[] =>
   }));
 
 /**
- * Lengths of suite `scale` on a GPU, its window, and the longest N at which libraries take part, of
- * a software adapter too.
+ * Lengths of suite `scale` on a GPU, its window, and the longest N at which libraries take part, on
+ * a GPU and on a software adapter.
  */
 const LENGTHS = [128, 512, 2048, 8192, 32768, 65536];
 const WINDOW = 1024;
 const LIBRARIES_TO = { gpu: 8192, software: 2048 };
 
 /**
- * Attention of N queries to N keys, or to WINDOW of them. Libraries have no windows, and scores of
- * size N x N.
+ * Attention of N queries to N keys, or to WINDOW of them. Libraries have no windows, and keep N x N
+ * scores.
  */
 function scaled(N: number, software: boolean, window?: number): Contest {
   const H = software ? 1 : 8;
@@ -100,7 +103,7 @@ const PREFILLS = [
 
 /** Cases of each suite. A software adapter gets lengths that it can compute in a second. */
 export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Contest)[]>> = {
-  /** Every rung of the ladder on the same problem. */
+  /** All rungs of the ladder on the same problem. */
   ladder: (software) =>
     (software ? [64, 256] : [512, 2048]).map((length) => ({
       name: `N=${length} H=8 D=64`,
@@ -140,7 +143,7 @@ export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Cont
     }),
   ],
   /**
-   * A whole prompt in f16: products in f32, in f16 where that is allowed, and by subgroup matrices.
+   * A whole prompt in f16: products in f32, in f16 if that is allowed, and by subgroup matrices.
    */
   half: (software) =>
     PREFILLS.map(({ short, long, D }): Case => {
@@ -159,7 +162,7 @@ export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Cont
       attentionContest(`T=${length} H=8 D=64 beside others`, { ...square(length, 64, true), M: 1 }),
     ),
   ],
-  /** So little work that a call is all overhead. */
+  /** A problem so small that a call is all overhead. */
   small: () => [
     attentionContest(
       "S=16 H=1 D=64",

@@ -8,7 +8,7 @@ import type { Adapter } from "./program.ts";
 import { SOFTWARE_FLOPS } from "./suites.ts";
 import { cutTo, WORKLOADS } from "./workloads.ts";
 
-/** A row, with the commit that it was measured at where that is not the file's. */
+/** A row, with the commit that it was measured at, if that is not the file's. */
 export type ResultRow = Row & { readonly commit?: string };
 
 /** What `--json` writes. */
@@ -129,7 +129,7 @@ function start(file: ResultFile): string {
   return table(["first result", "", "ms", ...phases], rows);
 }
 
-/** Time and memory by length: ours, and the libraries' where they took part. */
+/** Time and memory by length: ours, and the libraries' if they took part. */
 function scale(file: ResultFile): string {
   const cases = [...casesOf(file, "scale")];
   const peers = LIBRARIES.filter((name) =>
@@ -178,7 +178,7 @@ export function contests({ rows }: ResultFile): Row[][] {
   );
 }
 
-/** Ours and the libraries'. */
+/** Our times beside the libraries'. */
 function others(file: ResultFile): string {
   const rows = contests(file).flatMap((all) =>
     all.map((row) => {

@@ -25,7 +25,8 @@ export interface Verdict {
 }
 
 /**
- * Rows to check: all, or as many as `maxFlops` pays for, spread evenly from the first to the last.
+ * Returns the rows to check: all, or as many as `maxFlops` pays for, spread evenly from the first
+ * to the last.
  */
 export function rowsToCheck({ B, H, M, N, D, Dv }: Dims, maxFlops: number): number[] {
   const all = B * H * M;
@@ -56,7 +57,7 @@ export function verify(
   const k = { data: arrays.k, shape: [B, Hkv, N, D] };
   const v = { data: arrays.v, shape: [B, Hkv, N, Dv] };
   const f64 = reference(q, k, v, options).output;
-  // Of f16 any kernel may multiply in f16.
+  // With f16 storage any kernel may multiply in f16.
   const store = dtype && { store: toF16 };
   const plain = reference(q, k, v, { ...options, ...store, precision: "f32" }).output;
   const actual = new Float64Array(rows.length * Dv);

@@ -5,7 +5,7 @@ import { type Dims, flopsOf } from "./cost.ts";
 export interface Workload extends Dims {
   /** Model and phase. */
   readonly name: string;
-  /** Lengths that may be halved where the full problem takes too long. */
+  /** Lengths that may be halved if the full problem takes too long. */
   readonly cuttable: readonly ("M" | "N")[];
 }
 
@@ -88,7 +88,7 @@ export const WORKLOADS: readonly Workload[] = [
   },
 ];
 
-/** The workload with its cuttable lengths halved until it costs at most `maxFlops`. */
+/** Returns the workload with its cuttable lengths halved until it costs at most `maxFlops`. */
 export function cutTo(workload: Workload, maxFlops: number): Workload {
   let cut = workload;
   while (flopsOf(cut) > maxFlops && cut.cuttable.length) {

@@ -73,7 +73,7 @@ async function climb(device: GPUDevice): Promise<void> {
       dims,
       implementations: LADDER,
       rounds: ROUNDS,
-      verifyFlops: 5e7, // a tenth of a second, since the page stands still for it
+      verifyFlops: 5e7, // a tenth of a second, since the page stands still meanwhile
       onStep: () => {
         bar.value++;
       },
@@ -85,7 +85,7 @@ async function climb(device: GPUDevice): Promise<void> {
   }
 }
 
-/** The table and the plot of what has been measured so far. */
+/** Shows the table and the plot of what has been measured so far. */
 function show(measurements: readonly Measurement[]): void {
   const slowest = measurements[0].ms.median;
   const rows = measurements.map(({ impl, ms, gflops, maxError, correct, workspaceBytes }) => {

@@ -1,4 +1,5 @@
-// Where a Chromium is, how it is started, and where its software Vulkan lies. Node built-ins only.
+// Finds a Chromium and its software Vulkan, and says how it is started. It uses Node built-ins
+// only.
 
 import { existsSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -88,8 +89,9 @@ export function browserPath() {
 }
 
 /**
- * Environment in which Dawn finds the SwiftShader that comes with Chromium, and its Vulkan loader.
- * Empty where the browser brings none (macOS, Windows): Dawn then uses the system's driver.
+ * Returns the environment in which Dawn finds the SwiftShader that comes with Chromium, and its
+ * Vulkan loader. It is empty if the browser brings none (macOS, Windows): Dawn then uses the
+ * system's driver.
  * @returns {Record<string, string>}
  */
 export function softwareVulkan() {

@@ -1,4 +1,4 @@
-// Adds up what tests compile, for who wants them to take less time:
+// Adds up what tests compile, for those who want tests to take less time:
 //   FOVEA_COMPILATIONS=1 npx vitest run --project dawn >run.log; node scripts/compilations.mjs run.log
 // A kernel that compiles beside others counts for its share of the time.
 
@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import { relative } from "node:path";
 
 const MARK = "compilation: ";
-/** Lines of a list. */
+/** The most lines of a list. */
 const LONGEST = Number(process.argv[3] ?? 25);
 
 /**

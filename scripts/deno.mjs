@@ -1,5 +1,5 @@
-// Where Deno and Mesa's software Vulkan driver (lavapipe) are: another WebGPU than Chromium's, with
-// shader-f16. Node built-ins only.
+// Finds Deno and Mesa's software Vulkan driver (lavapipe): another WebGPU than Chromium's, with
+// shader-f16. It uses Node built-ins only.
 
 import { existsSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const DRIVERS = "/usr/share/vulkan/icd.d";
 
-/** The driver's description, or nothing where it is not installed. @returns {string | undefined} */
+/** The driver's description, or nothing if it is not installed. @returns {string | undefined} */
 export function lavapipe() {
   if (process.platform !== "linux" || !existsSync(DRIVERS)) return undefined;
   const file = readdirSync(DRIVERS).find((name) => name.startsWith("lvp_icd"));

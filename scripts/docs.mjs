@@ -1,5 +1,6 @@
-// `npm run docs`: the pages of all exported types, into dist/docs. TypeDoc needs an older TypeScript
-// than the project, so it has a folder, scripts/docs, and is installed there by the first run.
+// `npm run docs` writes the pages of all exported types into dist/docs. TypeDoc needs an older
+// TypeScript than the project, so it has a folder, scripts/docs, and is installed there by the
+// first run.
 
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";

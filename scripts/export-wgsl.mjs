@@ -1,5 +1,5 @@
-// Last step of `npm run build`: the kernels as plain WGSL with a manifest, in dist/wgsl/, for
-// engines that are not in JavaScript or that bring their own dispatcher.
+// The last step of `npm run build` writes the kernels as plain WGSL with a manifest to dist/wgsl/,
+// for engines that are not in JavaScript or that bring their own dispatcher.
 
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -111,8 +111,8 @@ for (const headDim of HEAD_DIMS) {
 }
 
 /**
- * Packed rows to write a decode kernel for: one head alone, and usual numbers of heads that share a
- * key head.
+ * Numbers of packed rows to write a decode kernel for: one head alone, and usual numbers of heads
+ * that share a key head.
  */
 const ROWS = [1, 4, 8];
 const decodeKernels = [];
@@ -125,7 +125,7 @@ for (const headDim of HEAD_DIMS) {
   for (const rows of ROWS) {
     for (const name of [undefined, ...quads.map((shape) => shape.name)]) {
       const tile = chooseDecodeTile(headDim, rows, gpu, name);
-      if (tile.rows !== rows) continue; // it does not fit
+      if (tile.rows !== rows) continue; // so many rows do not fit
       const { code, bindings } = await decodeKernel("decode", {
         headDim,
         vDim: headDim,

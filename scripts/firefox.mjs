@@ -1,4 +1,4 @@
-// Where a Firefox is. Node built-ins only.
+// Finds a Firefox. It uses Node built-ins only.
 
 import { existsSync } from "node:fs";
 import { delimiter, join } from "node:path";

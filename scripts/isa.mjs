@@ -1,4 +1,4 @@
-// Whether this machine has what compiles kernels for RDNA2. Node built-ins only.
+// Tells whether this machine has what compiles kernels for RDNA2. It uses Node built-ins only.
 
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -6,7 +6,7 @@ import { existsSync } from "node:fs";
 const RADV = ["/usr/lib/x86_64-linux-gnu/libvulkan_radeon.so", "/usr/lib64/libvulkan_radeon.so"];
 
 /**
- * Why there is no instruction report here: what would have to be installed. @returns
+ * Says what would have to be installed for an instruction report, if something is missing. @returns
  * {string | undefined}
  */
 export function missingCompiler() {

@@ -1,6 +1,6 @@
-// A step of `npm run build`: declarations that compilers before TypeScript 5.7 can read, too. There
-// typed arrays are not generic over their memory, and newer compilers write that down wherever they
-// infer a type.
+// A step of `npm run build` that lets compilers before TypeScript 5.7 read the declarations, too.
+// In these, typed arrays are not generic over their memory, and newer compilers write that down
+// wherever they infer a type.
 
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";

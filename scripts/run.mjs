@@ -47,7 +47,7 @@ const server = await createServer({
   configFile: join(root, "vite.config.ts"),
   logLevel: "error",
   appType: "mpa",
-  // Isolated pages may have threads, which a library's CPU build takes.
+  // Isolated pages may have threads, which a library's CPU build uses.
   server: { host: "127.0.0.1", port: 0, hmr: false, watch: null, headers: ISOLATED },
   resolve: {
     alias: built
@@ -77,8 +77,8 @@ try {
     args: args.filter((arg) => arg !== "--built"),
   });
 } catch (error) {
-  // What paths and files are called may move the cursor of a terminal, or colour it: only lines and
-  // tabs are printed raw.
+  // Names of paths and files may move the cursor of a terminal, or colour it. So of all control
+  // characters only line ends and tabs are printed raw.
   const escaped = (/** @type {string} */ letter) =>
     `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`;
   const text = `${error}`.replace(/(?![\n\t])\p{Cc}/gu, escaped);
@@ -87,4 +87,4 @@ try {
 } finally {
   await server.close();
 }
-process.exit(); // Dawn keeps threads of its own
+process.exit(); // Dawn's threads would keep the process alive

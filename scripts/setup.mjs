@@ -1,7 +1,7 @@
 // Set-up, run by npm before `npm start` and `npm test`: the packages of the lockfile, and a browser
 // with WebGPU; with --tests, also the driver that some tests run on; with --firefox, that driver
-// and Firefox. Node built-ins only, since nothing else may be there yet. A second run checks two
-// files and is done.
+// and Firefox. It uses Node built-ins only, since nothing else may be there yet. A second run
+// checks two files and is done.
 
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -55,7 +55,8 @@ async function installBrowser() {
 }
 
 /**
- * Installs Debian's packages where that can be done, and else nothing. @param {...string} packages
+ * Installs Debian's packages if that can be done, and otherwise nothing.
+ * @param {...string} packages
  */
 function installByApt(...packages) {
   if (process.platform !== "linux" || process.getuid?.() !== 0 || !existsSync("/usr/bin/apt-get"))
@@ -65,8 +66,7 @@ function installByApt(...packages) {
 }
 
 /**
- * Tests of shader-f16 run on Mesa's software driver. Where it can't be had they are skipped, and
- * say so.
+ * Tests of shader-f16 run on Mesa's software driver. Without it they are skipped, and say so.
  */
 function installLavapipe() {
   if (!lavapipe()) installByApt("mesa-vulkan-drivers", "libvulkan1");

@@ -1,8 +1,8 @@
-// `npm test`: every test of every project, and a closing line that counts them. A test that is
-// skipped is named with its reason, and more or fewer skips than expected are a failure: nothing
-// drops out of the suite silently.
-// `npm test -- --quick` runs a small part of them, for people who change something;
-// `npm run test:breadth`, or FOVEA_BREADTH in the environment, runs sweeps in full.
+// `npm test` runs every test of every project, and closes with a line that counts them. A test that
+// is skipped is named with its reason, and more or fewer skips than expected are a failure: nothing
+// drops out of the suite silently. `npm test -- --quick` runs a small part of them, for people who
+// change something; `npm run test:breadth`, or FOVEA_BREADTH in the environment, runs sweeps in
+// full.
 
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -15,7 +15,7 @@ import { skippedWithoutVectors } from "./vectors.mjs";
 
 /**
  * One test of set-up needs a system where every browser is on the path; one needs Mesa's software
- * driver, and one its compiler for AMD's GPUs; some need test vectors that are no part of the
+ * driver, and one its compiler for AMD's GPUs; some need test vectors that aren't part of the
  * project.
  */
 const EXPECTED_SKIPS =
@@ -25,8 +25,8 @@ const EXPECTED_SKIPS =
   skippedWithoutVectors();
 
 /**
- * What `npm test -- --quick` runs, for who changes something: law, linker, reference, and one GPU
- * case of each operation.
+ * What `npm test -- --quick` runs, for people who change something: law, linker, reference, and one
+ * GPU case of each operation.
  */
 const QUICK = [
   "test/law.test.ts",

@@ -1,5 +1,5 @@
-// Where the test vectors of peers are: beside the project, or in the folders that FOVEA_VECTORS
-// names. They are no part of the project. Node built-ins only.
+// Finds the test vectors of peers: beside the project, or in the folders that FOVEA_VECTORS names.
+// They aren't part of the project. Node built-ins only.
 
 import { existsSync, readdirSync } from "node:fs";
 import { delimiter, dirname, join, resolve } from "node:path";
@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
-/** The folders, none where they are missing. @returns {string[]} */
+/** Returns the folders; none if they are missing. @returns {string[]} */
 export function vectorFolders() {
   const given = process.env.FOVEA_VECTORS?.split(delimiter).filter(Boolean) ?? [
     join(root, "../shared/vectors"),
@@ -15,7 +15,7 @@ export function vectorFolders() {
   return given.map((folder) => resolve(folder)).filter((folder) => existsSync(folder));
 }
 
-/** Tests that are skipped where there are no vectors: one a file. */
+/** Tests that are skipped if there are no vectors: one for each file. */
 export const skippedWithoutVectors = () =>
   vectorFolders().length
     ? 0

@@ -7,7 +7,7 @@ import { blankComments } from "../src/shader/source.ts";
 
 const root = resolve(import.meta.dirname, "..");
 
-/** What any room may know. */
+/** What any room may import. */
 const COMMON = [
   "src/types.ts",
   "src/errors.ts",

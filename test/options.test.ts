@@ -1,4 +1,5 @@
-// The options of a call: read once, at the moment of the call, and only those that there are.
+// The options of a call are read once, at the moment of the call, and only options that exist are
+// taken.
 
 import { describe, expect, it } from "vitest";
 import { numbersOf, type OptionNames, readGiven, readOptions } from "../src/given.ts";
@@ -63,7 +64,7 @@ describe("names", () => {
     expect(take(null)).toEqual({});
   });
 
-  it("of objects' own prototype are no options", async () => {
+  it("of objects' own prototype are not options", async () => {
     for (const name of ["constructor", "toString", "__proto__", "hasOwnProperty"]) {
       const given = JSON.parse(`{ "${name}": 1 }`);
       await expectError(() => take(given), "argument", new RegExp(`no option "${name}"`));
@@ -108,7 +109,7 @@ describe("values", () => {
     expect(reads).toBe(1);
   });
 
-  it("of null are as none where the type has it", () => {
+  it("of null are as none if the type has null", () => {
     expect(take({ causal: null, scale: undefined, mask: null })).toEqual({ mask: null });
     expect(take({ mask: { offset: null, shape: undefined } })).toEqual({ mask: { offset: null } });
   });
@@ -162,7 +163,7 @@ describe("hostile values", () => {
     ["a proxy that throws", new Proxy({}, { ownKeys: thrower }), /cannot be read/],
     ["an instance that can't be shown", { mask: new (class { toString = thrower; })() }, /cannot be read/],
     ["a sparse list beyond all memory", { window: new Array(2 ** 32 - 1) }, /window is too long/],
-    ["a label that is no string", { label: 7 }, /label must be a string, got 7/],
+    ["a label that isn't a string", { label: 7 }, /label must be a string, got 7/],
     ["a string for a number", { scale: "1" }, /scale must be a number, got "1"/],
     ["a list for a number", { scale: [] }, /scale must be a number, got \[\]/],
     ["null for a number", { scale: null }, /scale must be a number, got null/],

@@ -1,5 +1,5 @@
 // Literals are written out: a literal that is spread into another one, or taken apart as soon as it
-// is made, packs lines and hides names that nothing knows from the compiler.
+// is made, packs lines, and keeps the compiler from seeing unknown names.
 
 import { readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -22,8 +22,8 @@ const isNode = (value: unknown): value is Node =>
   typeof value === "object" && value !== null && "type" in value;
 
 /**
- * Literals that are spread into a literal of their kind, and lists of names that are declared from
- * a list of values.
+ * Finds literals that are spread into a literal of their kind, and lists of names that are declared
+ * from a list of values.
  */
 function packed(node: Node, parent?: Node): Node[] {
   const own = isSpread(node, parent) || isTuple(node) ? [node] : [];
@@ -48,8 +48,8 @@ const isTuple = ({ declarations = [] }: Node) =>
   });
 
 /**
- * The packed literals of a text, as "line: text". Most texts have nothing that could be one, and
- * need no parser.
+ * Returns the packed literals of a text, as "line: text". Most texts have nothing that could be
+ * one, and need no parser.
  */
 function findings(text: string): string[] {
   if (!/\.\.\.\s*[{[]|\]\s*=\s*\[/.test(text)) return [];

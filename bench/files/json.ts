@@ -1,7 +1,7 @@
-// What JSON.parse does not tell of a text that nobody vouches for: how deep it nests, and whether a
-// name stands twice.
+// Finds what JSON.parse does not tell about a text that nobody vouches for: how deep it nests, and
+// whether a name stands twice.
 
-/** A look at JSON before it is parsed. */
+/** What a look at JSON finds before it is parsed. */
 export interface JsonScan {
   /** Levels of brackets, as far as they were counted. */
   readonly depth: number;
@@ -11,10 +11,10 @@ export interface JsonScan {
 
 /**
  * Reads the text once, in linear time, and stops beyond `maxDepth` levels or at a name that stands
- * twice. Text that is no JSON is left for JSON.parse to refuse.
+ * twice. Text that isn't JSON is left for JSON.parse to refuse.
  */
 export function scanJson(text: string, maxDepth: number): JsonScan {
-  /** The names so far of each object that is open; none of an array. */
+  /** The names so far of each object that is open; an array has none. */
   const open: Set<string>[] = [];
   let deepest = 0;
   for (let at = 0; at < text.length; at++) {

@@ -14,11 +14,12 @@ const DTYPES = new Map([
 const MAGIC = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59]; // "\x93NUMPY"
 
 /**
- * Longest header that is read: what version 1 can have. Longer ones are of dtypes with many fields.
+ * The longest header that is read: what version 1 can have. Only dtypes with many fields have
+ * longer headers.
  */
 const MAX_HEADER = 0xffff;
 
-/** As many axes as NumPy's arrays can have. */
+/** The most axes that NumPy's arrays can have. */
 const MAX_AXES = 64;
 
 /**
@@ -31,7 +32,7 @@ const ENTRY =
 const CLOSE = /\s*\}\s*$/y;
 
 /**
- * Reads a file with one array. Throws FoveaError("file") for anything but a well-formed one of a
+ * Reads a file with one array. Throws FoveaError("file") for anything but a well-formed file of a
  * float dtype.
  */
 export function readNpy(name: string, bytes: Uint8Array): FileTensor {
@@ -62,7 +63,9 @@ export function readNpy(name: string, bytes: Uint8Array): FileTensor {
   return { shape, dtype, data: fortranOrder ? fromFortran(data, shape) : data };
 }
 
-/** The dict of a header: exactly `descr`, `fortran_order` and `shape`, in any order. */
+/**
+ * Reads the dict of a header, which has exactly `descr`, `fortran_order` and `shape`, in any order.
+ */
 function parseHeader(
   name: string,
   header: string,
@@ -108,7 +111,10 @@ function closes(header: string, at: number): boolean {
   return CLOSE.test(header);
 }
 
-/** Python's tuple of sizes, without its parentheses. Python 2 wrote L behind a long number. */
+/**
+ * Reads Python's tuple of sizes, given without its parentheses. Python 2 wrote L behind a long
+ * number.
+ */
 function parseShape(name: string, sizes: string): number[] {
   const parts = sizes.trim() === "" ? [] : sizes.split(",");
   if (parts.length > 1 && parts.at(-1)?.trim() === "") parts.pop();
@@ -129,7 +135,7 @@ function parseShape(name: string, sizes: string): number[] {
   return shape;
 }
 
-/** Column-major elements in row-major order. */
+/** Brings column-major elements into row-major order. */
 function fromFortran(data: Float32Array, shape: readonly number[]): Float32Array<ArrayBuffer> {
   const ordered = new Float32Array(elementCount(shape));
   const index = shape.map(() => 0);
@@ -142,7 +148,7 @@ function fromFortran(data: Float32Array, shape: readonly number[]): Float32Array
   return ordered;
 }
 
-/** A file with one f32 array. */
+/** Makes a file with one f32 array. */
 export function writeNpy(data: Float32Array, shape: readonly number[]): Uint8Array {
   return new Uint8Array(dump(data, [...shape]));
 }

@@ -15,7 +15,7 @@ import {
   type StoredTensor,
 } from "./tensors.ts";
 
-/** Longest header that is read, which is one of some 100,000 tensors. */
+/** The longest header that is read, enough for some 100,000 tensors. */
 const MAX_HEADER = 2 ** 24;
 
 /** Levels of brackets of a well-formed header: all tensors, one tensor, its shape. */
@@ -31,8 +31,8 @@ const BITS = new Map<string, number>([
 
 /**
  * Finds every tensor of a file. Elements are read when they are asked for, so that time and memory
- * go with the length of the header, and a tensor that nobody wants may be of any dtype. Throws
- * FoveaError("file") for anything but a well-formed file.
+ * grow only with the length of the header, and a tensor that nobody wants may be of any dtype.
+ * Throws FoveaError("file") for anything but a well-formed file.
  */
 export function readSafetensors(name: string, bytes: Uint8Array): Map<string, FileTensor> {
   const { header, data } = split(name, bytes);
@@ -55,7 +55,7 @@ export function readSafetensors(name: string, bytes: Uint8Array): Map<string, Fi
   return tensors;
 }
 
-/** A tensor that reads its elements once, at the first look. */
+/** Makes a tensor that reads its elements once, at the first look. */
 function readLater(what: string, stored: StoredTensor): FileTensor {
   const { shape, dtype } = stored;
   let data: FileTensor["data"] | undefined;
@@ -69,7 +69,7 @@ function readLater(what: string, stored: StoredTensor): FileTensor {
   };
 }
 
-/** The header as an object, and the bytes behind it. */
+/** Splits a file into the header, as an object, and the bytes behind it. */
 function split(name: string, bytes: Uint8Array): { header: object; data: Uint8Array } {
   const fail = (what: string, cause?: unknown): never => {
     throw new FoveaError("file", `${name}: ${what}`, { cause });
@@ -136,7 +136,7 @@ function checkMetadata(name: string, metadata: unknown): void {
   );
 }
 
-/** The format's own rule: every byte of data belongs to exactly one tensor. */
+/** Checks the format's own rule: every byte of data belongs to exactly one tensor. */
 function checkPlaces(name: string, places: readonly Place[], length: number): void {
   const sorted = [...places].sort((a, b) => a.begin - b.begin || a.end - b.end);
   let end = 0;
@@ -160,7 +160,7 @@ function checkPlaces(name: string, places: readonly Place[], length: number): vo
   );
 }
 
-/** A file with f32 tensors. */
+/** Makes a file with f32 tensors. */
 export function writeSafetensors(
   tensors: Readonly<Record<string, { shape: readonly number[]; data: Float32Array }>>,
 ): Uint8Array {

@@ -1,5 +1,5 @@
-// Tensors from files, whatever their dtype, as f32. Files are not trusted: every number of theirs
-// is checked before use.
+// Tensors from files, whatever their dtype, as f32. Files are not trusted: every number in them is
+// checked before use.
 
 import { check, FoveaError, show } from "../../src/errors.ts";
 import { bfloat16Value, float16Value } from "../../src/gpu/read.ts";
@@ -9,8 +9,8 @@ export interface FileTensor {
   /** The dtype in the file. */
   readonly dtype: string;
   /**
-   * Row-major. Of a safetensors file it is read when it is asked for, and throws what
-   * {@link decode} throws.
+   * Row-major elements. Those of a safetensors file are read when they are asked for, and the
+   * getter throws what {@link decode} throws.
    */
   readonly data: Float32Array<ArrayBuffer>;
 }
@@ -19,13 +19,13 @@ export interface FileTensor {
 export interface StoredTensor {
   readonly shape: readonly number[];
   readonly dtype: string;
-  /** Row-major, little-endian. A part of the file's own memory. */
+  /** Row-major, little-endian elements, a part of the file's own memory. */
   readonly bytes: Uint8Array;
 }
 
 /**
- * A name from a file as messages give it: as it is where it is a plain word, else quoted, escaped
- * and cut.
+ * Returns a name from a file as messages give it: as it is if it is a plain word, else quoted,
+ * escaped and cut.
  */
 export const named = (name: string) => (/^[\w./:|<>=-]{1,80}$/.test(name) ? name : show(name));
 
@@ -37,7 +37,7 @@ const READERS = new Map<string, { bytes: number; read: (view: DataView, at: numb
   ["BF16", { bytes: 2, read: (view, at) => bfloat16Value(view.getUint16(at, true)) }],
 ]);
 
-/** The shape of a file: whole numbers, the product of which is one that numbers count exactly. */
+/** Checks a shape from a file: whole numbers, whose product is a safe integer. */
 export function checkShape(what: string, shape: unknown): asserts shape is number[] {
   check(
     isNaturals(shape),
@@ -55,8 +55,8 @@ export const isNaturals = (value: unknown): value is number[] =>
   Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) && item >= 0);
 
 /**
- * Elements of a checked shape. Without its test for 0, sizes beside it could multiply to Infinity,
- * and that to NaN.
+ * Counts the elements of a checked shape. Without the test for 0, other sizes could multiply to
+ * Infinity, and that times 0 is NaN.
  */
 export const elementCount = (shape: readonly number[]) =>
   shape.includes(0) ? 0 : shape.reduce((product, size) => product * size, 1);
@@ -77,8 +77,8 @@ export function checkLength(
 }
 
 /**
- * The elements as f32. Throws FoveaError("file") for a dtype that attention does not take, another
- * number of bytes than the shape takes, and a value beyond f32.
+ * Decodes the elements as f32. Throws FoveaError("file") for a dtype that attention does not take,
+ * another number of bytes than the shape takes, and a value beyond f32.
  */
 export function decode(what: string, stored: StoredTensor): Float32Array<ArrayBuffer> {
   const { dtype, bytes } = stored;

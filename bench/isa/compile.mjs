@@ -1,4 +1,4 @@
-// Compiles kernels in a process of its own, whose environment names the driver:
+// Compiles kernels in a separate process, whose environment names the driver:
 // `node compile.mjs KERNELS.json`, a list of { name, code }. What the driver says about each goes
 // to stderr, between the lines that this writes.
 
@@ -39,4 +39,4 @@ for (const { name, code } of JSON.parse(readFileSync(process.argv[2], "utf8"))) 
   }
   say(`##end ${name}`);
 }
-process.exit(0); // Dawn keeps threads of its own
+process.exit(0); // Dawn's threads would keep the process alive

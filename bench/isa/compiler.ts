@@ -1,5 +1,5 @@
-// WGSL to the instructions of a real GPU, which need not be there: Dawn and Tint make SPIR-V of it,
-// Mesa's RADV makes code for RDNA2. What comes out is the same on every machine with the same Mesa.
+// Compiles WGSL for a real GPU, which need not be there: Dawn and Tint make SPIR-V of it, Mesa's
+// RADV makes code for RDNA2. What comes out is the same on every machine with the same Mesa.
 
 import { spawnSync } from "node:child_process";
 import {
@@ -25,7 +25,7 @@ export interface IsaKernel {
   readonly code: string;
 }
 
-/** What RDNA2 makes of each kernel. Throws FoveaError("shader") for one that does not compile. */
+/** Compiles each kernel for RDNA2. Throws FoveaError("shader") for one that does not compile. */
 export function compileForRdna2(kernels: readonly IsaKernel[]): IsaReport[] {
   const here = dirname(fileURLToPath(import.meta.url));
   const folder = mkdtempSync(join(tmpdir(), "fovea-isa-"));

@@ -3,19 +3,20 @@
 
 /** Instructions by kind, and words (4 bytes a lane) that move. */
 export interface Counts {
-  /** All of them. */
+  /** All instructions. */
   readonly all: number;
-  /** Of the vector unit. */
+  /** Instructions of the vector unit. */
   readonly valu: number;
   /**
-   * Multiply-adds among those, and how many they do a lane: packed halves do two. A packed product
-   * is one: it begins the sum of a burst.
+   * Multiply-adds among the vector unit's instructions, and how many of them a lane does: an
+   * instruction on packed halves does two. A packed product counts as one, because it begins the
+   * sum of a burst.
    */
   readonly fma: number;
   readonly fmaOps: number;
   /** Reciprocals, exponentials and their like. */
   readonly transcendental: number;
-  /** Between lanes: v_readlane and DPP. */
+  /** Instructions between lanes: v_readlane and DPP. */
   readonly lane: number;
   readonly ldsWords: number;
   readonly loads: number;
@@ -25,7 +26,9 @@ export interface Counts {
 
 export interface IsaReport {
   readonly name: string;
-  /** Vector registers of a lane, those that went to memory, and bytes of workgroup memory. */
+  /**
+   * Vector registers of a lane, registers that spilled to memory, and bytes of workgroup memory.
+   */
   readonly vgprs: number;
   readonly spills: number;
   readonly workgroupBytes: number;
@@ -33,8 +36,8 @@ export interface IsaReport {
   readonly waves: number;
   readonly instructions: number;
   /**
-   * One turn of the outermost loop with the most multiply-adds: the loop over keys. Everything
-   * where there is none.
+   * One turn of the outermost loop with the most multiply-adds: the loop over keys. Everything, if
+   * there is no such loop.
    */
   readonly loop: Counts;
   /** What most turns do: no rescale, no masks of a tile at the edge. */
@@ -110,13 +113,13 @@ function blocksOf(disassembly: string): Block[] {
   return blocks;
 }
 
-/** Where an instruction jumps to, as an index of blocks. */
+/** Returns where an instruction jumps to, as an index of blocks. */
 function jump(blocks: readonly Block[], instruction: string): number {
   const target = /^s_c?branch\w*\s+BB(\d+)/.exec(instruction)?.[1];
   return target === undefined ? -1 : blocks.findIndex(({ id }) => id === Number(target));
 }
 
-/** Loops by their jumps back. */
+/** Finds the loops by their jumps back. */
 function loopsOf(blocks: readonly Block[]): Loop[] {
   const ends = new Map<number, number>();
   for (const [index, { instructions }] of blocks.entries()) {
@@ -131,13 +134,13 @@ function loopsOf(blocks: readonly Block[]): Loop[] {
 const contains = (outer: Loop, inner: Loop) =>
   outer.first <= inner.first && inner.last <= outer.last;
 
-/** The loops right inside another. */
+/** Returns the loops right inside another. */
 const inside = (outer: Loop, loops: readonly Loop[]) => {
   const all = loops.filter((one) => one !== outer && contains(outer, one));
   return all.filter((one) => !all.some((other) => other !== one && contains(other, one)));
 };
 
-/** One turn of a loop, every block of it, with all turns of the loops in it. */
+/** Counts one turn of a loop: every block of it, with all turns of the loops in it. */
 function turn(loop: Loop, blocks: readonly Block[], loops: readonly Loop[]): Counts {
   const inner = inside(loop, loops);
   const sum = zero();
@@ -150,8 +153,8 @@ function turn(loop: Loop, blocks: readonly Block[], loops: readonly Loop[]): Cou
 }
 
 /**
- * The way through a turn that multiplies the most, and does the least else: the longest path
- * through the blocks, where a loop within counts as one block.
+ * Counts the way through a turn that multiplies the most, and does the least else: the longest path
+ * through the blocks, in which an inner loop counts as one block.
  */
 function steadyTurn(loop: Loop, blocks: readonly Block[], loops: readonly Loop[]): Counts {
   const inner = inside(loop, loops);
@@ -176,7 +179,7 @@ function steadyTurn(loop: Loop, blocks: readonly Block[], loops: readonly Loop[]
   return end;
 }
 
-/** Where a range of blocks leads to. */
+/** Returns the blocks that a range of blocks leads to. */
 function leaving({ first, last }: Loop, blocks: readonly Block[]): number[] {
   const targets = blocks
     .slice(first, last + 1)
@@ -187,7 +190,7 @@ function leaving({ first, last }: Loop, blocks: readonly Block[]): number[] {
   );
 }
 
-/** Turns of a loop whose counter meets a constant; 1 where that can't be seen. */
+/** Returns the turns of a loop whose counter meets a constant, or 1 if that can't be seen. */
 function turnsOf(loop: Loop, blocks: readonly Block[], loops: readonly Loop[]): number {
   const inner = inside(loop, loops);
   const own = blocks

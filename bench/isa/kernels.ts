@@ -8,7 +8,7 @@ import { PLAIN, type SlotChoice } from "../../src/kernels/slots.ts";
 import type { IsaKernel } from "./compiler.ts";
 import type { IsaReport } from "./disassembly.ts";
 
-/** What a report must keep to. None may spill. */
+/** The limits that a report must keep to. */
 export interface IsaLimits {
   /**
    * Least share of multiply-adds among the vector instructions of a turn of the key loop, rescales
@@ -22,9 +22,9 @@ export interface IsaLimits {
   /** Least multiply-adds for each word that moves to or from workgroup memory. */
   readonly fmaPerWord?: number;
   /**
-   * Least multiply-adds of the formula for each vector instruction of such a turn, where one does
-   * two: `count` of them a lane. Sums of bursts don't count, though the compiler makes
-   * multiply-adds of them.
+   * Least multiply-adds of the formula for each vector instruction of such a turn, for kernels
+   * whose instructions do two: `count` of them a lane. Sums of bursts don't count, though the
+   * compiler makes multiply-adds of them.
    */
   readonly fmaPerInstruction?: { readonly least: number; readonly count: number };
 }
@@ -56,7 +56,7 @@ async function forward(
   return { name: `forward ${name} D=${headDim}${slots === PLAIN ? "" : " f16"}`, code, limits };
 }
 
-/** A lane's share of a turn is 4 rows x 64 keys, or half as many of twice the head dim. */
+/** A lane's share of a turn is 4 rows x 64 keys, or half as many with twice the head dim. */
 async function half(name: string, headDim: number): Promise<HotKernel> {
   const kernel = await forward(
     name,
@@ -115,7 +115,8 @@ export const hotKernels = (): Promise<HotKernel[]> =>
     forward("64x4", 96, { fmaShare: 0.94, vgprs: 232, workgroupBytes: 1024 }),
     half("64x64-f16", 64),
     half("64x32-f16", 128),
-    // Bound by memory: what counts are registers, for waves that hide its latency.
+    // Memory limits decoding, so registers count: fewer of them leave room for waves that hide its
+    // latency.
     decode("decode-64", 1, { vgprs: 64, workgroupBytes: SMALL }),
     decode("decode-64", 4, { vgprs: 128, workgroupBytes: SMALL }),
     decode("decode-64", 8, { vgprs: 256, workgroupBytes: SMALL }),
@@ -124,9 +125,9 @@ export const hotKernels = (): Promise<HotKernel[]> =>
     matmul("64x64", { fmaShare: 0.87, vgprs: 168, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
   ]);
 
-/** Multiply-adds among vector instructions. */
+/** Returns the share of multiply-adds among vector instructions. */
 export const fmaShare = ({ loop }: IsaReport): number => loop.fma / loop.valu;
-/** The same without what most turns branch over. */
+/** Returns the same share, without what most turns branch over. */
 export const steadyShare = ({ steady }: IsaReport): number => steady.fma / steady.valu;
 export const fmaPerWord = ({ steady }: IsaReport): number => steady.fmaOps / steady.ldsWords;
 
@@ -135,7 +136,7 @@ export const fmaPerInstruction = (
   { fmaPerInstruction: asked }: IsaLimits,
 ): number => (asked?.count ?? steady.fmaOps) / steady.valu;
 
-/** What a report breaks, in words. */
+/** Says in words which limits a report breaks. */
 export function broken(report: IsaReport, limits: IsaLimits): string[] {
   const checks: [holds: boolean, what: string][] = [
     [report.spills <= (limits.spills ?? 0), `${report.spills} registers spilled`],

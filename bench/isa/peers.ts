@@ -5,8 +5,8 @@ import { openPage } from "../browser.ts";
 import type { IsaKernel } from "./compiler.ts";
 
 /**
- * onnxruntime-web's kernels of a prefill (S=512, H=8, D=64): those that multiply most are its
- * attention.
+ * Returns onnxruntime-web's kernels of a prefill (S=512, H=8, D=64). The kernels that multiply most
+ * are its attention.
  */
 export async function peerKernels(server: ViteDevServer): Promise<IsaKernel[]> {
   const page = await openPage(server, () => {});

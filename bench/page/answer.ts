@@ -1,4 +1,4 @@
-// What a page says to the program that opened it.
+// How a page answers the program that opened it.
 
 import { FoveaError } from "../../src/index.ts";
 

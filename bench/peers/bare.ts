@@ -1,4 +1,5 @@
-// An empty kernel over the same buffers: what a dispatch costs before anything is computed.
+// An empty kernel over the same buffers. It shows what a dispatch costs before anything is
+// computed.
 
 import type { Contestant, Input } from "./contest.ts";
 import { upload } from "./fovea.ts";
@@ -16,7 +17,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   }
 }`;
 
-/** A yardstick: what it gives is not attention. */
+/** Makes a yardstick, whose result is not attention. */
 export async function bareDispatch(
   device: GPUDevice,
   inputs: readonly Input[],

@@ -1,6 +1,6 @@
-// Fovea beside other libraries. Each computes the same from the same inputs, on a device of its
-// own, in turns, and is timed from the call until its GPU is done, because libraries keep their
-// command encoders to themselves. What each gives is compared with float64 first.
+// Fovea beside other libraries. Each computes the same from the same inputs, on its own device, in
+// turns, and is timed from the call until its GPU is done, because libraries keep their command
+// encoders to themselves. What each gives is compared with float64 first.
 //
 // To add a contest: say what is computed (`Contest`), and for each library how, by
 // `foveaContestant`, `tfjsContestant` (./tfjs.ts) and `jaxContestant` (./jax.ts), which take the
@@ -18,15 +18,15 @@ export interface Input {
   readonly shape: readonly number[];
 }
 
-/** One that takes part, ready to run. */
+/** An implementation that takes part, ready to run. */
 export interface Contestant {
   /** What runs: a kernel, or a library's version. */
   readonly kernel: string;
-  /** Bytes of scratch memory; NaN where a library does not tell. */
+  /** Bytes of scratch memory; NaN if a library does not tell. */
   readonly workspaceBytes: number;
-  /** Dispatches of a run, where they are known. */
+  /** Dispatches of a run, if they are known. */
   readonly dispatches?: number;
-  /** It computes something else, for comparison, and its values are not checked. */
+  /** Whether it computes something else, for comparison, so that its values are not checked. */
   readonly yardstick?: boolean;
   /** Computes once, and resolves when the GPU is done. */
   run(): Promise<unknown>;
@@ -43,13 +43,13 @@ export interface Contest {
   readonly flops: number;
   readonly bytes: number;
   /**
-   * Of the runs of a turn the shortest counts, not the mean: for work so small that polling for its
-   * end decides.
+   * Whether the shortest run of a turn counts, not the mean: for work so small that the time
+   * depends on how often its end is polled.
    */
   readonly shortest?: boolean;
   /** Rounds that are enough. Default any number. */
   readonly mostRounds?: number;
-  /** By name, what makes a contestant. The first is what the others are compared with. */
+  /** Makers of contestants, by name. The others are compared with the first. */
   readonly contestants: Readonly<Record<string, (device: GPUDevice) => Promise<Contestant>>>;
   /**
    * What the result must be, or some of it: elements `at` of the result, in float64 and in plain
@@ -58,7 +58,7 @@ export interface Contest {
   expected(): { at: readonly number[]; f64: ArrayLike<number>; plain: ArrayLike<number> };
 }
 
-/** Contestants that are not ours: that they are wrong is said, but is no failure of ours. */
+/** Contestants that are not ours: if they are wrong, that is said, but does not fail the bench. */
 export const LIBRARIES: readonly string[] = [
   "ort-webgpu",
   "ort-wasm",
@@ -68,18 +68,18 @@ export const LIBRARIES: readonly string[] = [
 ];
 
 /**
- * Clocks of browsers tick in tenths of a millisecond, so a measurement lasts so many milliseconds
- * or longer.
+ * A measurement lasts at least so many milliseconds, because clocks of browsers tick in tenths of
+ * one.
  */
 const SHORTEST = 5;
 
-/** Runs of a turn where the shortest counts. */
+/** Runs of a turn whose shortest run counts. */
 const SHORT_RUNS = 20;
 
 /**
- * A run so long or longer needs none before it that is not timed. For others there is one in each
- * turn, which waits for what the turn before has left to give back, and finds caches as that one
- * left them.
+ * A run of so many milliseconds or more needs no untimed run before it. Before shorter runs, each
+ * turn has an untimed one, which waits for memory that the turn before has yet to give back, and
+ * warms the caches.
  */
 const LONG = 200;
 
@@ -100,8 +100,8 @@ export const contestSteps = (
 ): number => Object.keys(contestants).length * (Math.min(rounds, mostRounds) + 1);
 
 /**
- * Checks and times every contestant. One that its library can't run is left out, and `note` told
- * why.
+ * Checks and times every contestant. A contestant that its library can't run is left out, and
+ * `note` is told why.
  */
 export async function runContest(
   device: GPUDevice,

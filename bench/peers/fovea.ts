@@ -1,9 +1,9 @@
-// Ours in a contest: tensors, and what is recorded into a pass.
+// Fovea in a contest: its tensors, and what it records into a pass.
 
 import { type Tensor, tensor } from "../../src/index.ts";
 import type { Contestant, Input } from "./contest.ts";
 
-/** What a plan is, of whatever operation. */
+/** What a contest needs of a plan, of whatever operation. */
 interface Recorded {
   readonly kernel: string;
   readonly workspaceBytes: number;

@@ -9,8 +9,8 @@ export type JaxArray = jaxJs.numpy.Array;
 let opened: Promise<{ jax: Jax; backends: readonly string[] }> | undefined;
 
 /**
- * The library, loaded once, with the device that it asks for itself. Arrays that are made next live
- * on the backend.
+ * The library, loaded once, with the device that it asks for itself. Arrays that are made from then
+ * on live on the backend.
  */
 async function openJax(backend: "webgpu" | "wasm"): Promise<Jax> {
   opened ??= (async () => {

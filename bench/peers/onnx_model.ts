@@ -1,4 +1,4 @@
-// An ONNX model of one node, as bytes, for runtimes that take nothing less. Field numbers are those
+// An ONNX model of one node, as bytes, for runtimes that take only models. Field numbers are those
 // of onnx.proto.
 
 import { PbfWriter } from "pbf";
@@ -20,7 +20,7 @@ export interface ModelNode {
 const FLOAT_TENSOR = 1;
 const INT_ATTRIBUTE = 2;
 
-/** Whole-number attributes only. */
+/** Writes a model. Attributes are whole numbers only. */
 export function modelOf(node: ModelNode): Uint8Array {
   const writer = new PbfWriter();
   writer.writeVarintField(1, 10); // IR version

@@ -16,7 +16,7 @@ function openOrt(provider: "webgpu" | "wasm"): Promise<Ort> {
   let ort = opened.get(provider);
   if (!ort) {
     ort = (async () => {
-      // As files of the server: the package finds its WASM beside them.
+      // The package is loaded from the server's files, because it finds its WASM beside them.
       const folder = new URL("/node_modules/onnxruntime-web/dist/", location.href).href;
       const loaded: Ort = await import(/* @vite-ignore */ `${folder}ort.${provider}.min.mjs`);
       loaded.env.wasm.wasmPaths = folder;
@@ -29,7 +29,7 @@ function openOrt(provider: "webgpu" | "wasm"): Promise<Ort> {
 }
 
 /**
- * A model of one node. On WebGPU inputs and outputs are buffers of its own device.
+ * Runs a model of one node. On WebGPU, inputs and outputs are buffers of onnxruntime's own device.
  *
  * @param read What makes the result row-major in the contest's order.
  */

@@ -12,7 +12,7 @@ export function openTfjs(): Promise<Tf> {
   opened ??= (async () => {
     const core = await import("@tensorflow/tfjs-core");
     await import("@tensorflow/tfjs-backend-webgpu");
-    core.env().set("WEBGPU_CPU_FORWARD", false); // small operands, too, on the GPU
+    core.env().set("WEBGPU_CPU_FORWARD", false); // small operands go to the GPU, too
     await core.setBackend("webgpu");
     await core.ready();
     return core;
@@ -24,18 +24,17 @@ export function openTfjs(): Promise<Tf> {
 interface WebgpuBackend {
   readonly device: GPUDevice;
   /**
-   * Of the commands that are not submitted yet; null where there are none, and then nothing can be
-   * submitted.
+   * The encoder of the commands that are not submitted yet. It is null if there are none, and then
+   * nothing can be submitted.
    */
   readonly commandEncoder: GPUCommandEncoder | null;
-  /** Of the pass that may still be open, and has to be closed before. */
+  /** Ends the pass that may still be open, which has to be closed before a submission. */
   endComputePassEncoder(): void;
   submitQueue(): void;
 }
 
 /**
- * A function of tensors, computed by tfjs. Memory of its intermediate results is freed after each
- * run.
+ * Runs a function of tensors by tfjs. Memory of its intermediate results is freed after each run.
  */
 export async function tfjsContestant(
   inputs: readonly Input[],

@@ -1,5 +1,5 @@
-// One-line calls into a caller's encoder: recorded, not submitted, right once the caller has
-// submitted, and nothing left.
+// One-line calls into a caller's encoder are recorded, not submitted. Results are right once the
+// caller has submitted, and nothing is left behind.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -49,7 +49,7 @@ describe("the option encoder", () => {
     expect(buffers()).toBe(0); // the plans went with their results
   });
 
-  it("refuses what is no encoder, and frees what it had", async () => {
+  it("refuses what isn't an encoder, and frees what it had", async () => {
     const { device, buffers } = counted(await testDevice());
     const q = tensor(device, [1, 1, 4, 4]);
     for (const encoder of [null, {}, 5, device]) {

@@ -28,12 +28,12 @@ const PROBLEMS: readonly [what: string, change: object, message: string | RegExp
     "attention: q must have the four axes BHMD, got shape [4,5,8]. Use view() to add axes of size 1, or splitHeads() to take heads apart.",
   ],
   [
-    "something that is no tensor",
+    "something that isn't a tensor",
     { k: null },
     "attention: k must be a tensor, or { shape, strides?, offset?, dtype? }, got null.",
   ],
   [
-    "an axis that is no number",
+    "an axis that isn't a number",
     { v: spec(2, 2, 7, Number.NaN) },
     "attention: v: a shape is a list of whole numbers from 0 up, got [2, 2, 7, NaN].",
   ],
@@ -156,7 +156,7 @@ const PROBLEMS: readonly [what: string, change: object, message: string | RegExp
     { variant: "9x9" },
     "no variant 9x9 of the forward kernel; there are 32x4-quad, 16x4-quad, 8x4-quad, 64x64-f16, 64x32-f16, 64x64, 64x32-wide, 64x32, 32x32, 8x32, 64x4, matrix-f16, matrix-f32.",
   ],
-  ["a label of its own", { label: "layer 3", scale: Number.NaN }, /^layer 3: scale must be/],
+  ["its own label", { label: "layer 3", scale: Number.NaN }, /^layer 3: scale must be/],
 ];
 
 /** Each is an output whose elements share memory. */
@@ -197,7 +197,7 @@ describe("planAttention refuses", () => {
   });
   it("tensors that are larger than a binding may be, naming the limit", async () => {
     const device = withLimits(await testDevice(), { maxStorageBufferBindingSize: 2 ** 27 });
-    const long = spec(1, 8, 2 ** 17, 64); // 256 MiB
+    const long = spec(1, 8, 2 ** 17, 64); // 256 MiB each
     await expectError(
       () => planAttention(device, { q: spec(1, 8, 1, 64), k: long, v: long }),
       "limit",
@@ -226,7 +226,7 @@ describe("planAttention refuses", () => {
       "attention: q has an axis of 2^29 or more: [2,4,2147483648,8].",
     );
   });
-  it("lengths on the GPU that are no dense i32", async () => {
+  it("lengths on the GPU that aren't dense i32", async () => {
     const device = await testDevice();
     const floats = tensor(device, [2]);
     const message =
@@ -368,7 +368,7 @@ describe("encode refuses, and records nothing,", () => {
 });
 
 describe("attention refuses", () => {
-  it("what is no device and no problem", async () => {
+  it("what isn't a device, and what isn't a problem", async () => {
     const device = await testDevice();
     const promise = Promise.resolve(device) as never;
     const message = /^expected a GPUDevice, got a Promise\. .* await it\.$/;
@@ -385,7 +385,7 @@ describe("attention refuses", () => {
       "attention: q must be a tensor, or { shape, strides?, offset?, dtype? }, got undefined.",
     );
   });
-  it("what is no tensor", async () => {
+  it("what isn't a tensor", async () => {
     const device = await testDevice();
     const q = tensor(device, [1, 1, 1, 4]);
     await expectError(

@@ -31,7 +31,7 @@ describe("a failure frees what there was", () => {
     const { device, buffers } = counted(await testDevice());
     const q = tensor(device, [1, 1, 4, 4]);
     const before = buffers();
-    // with tables of its own
+    // the plan has its own tables
     const options = { scoreFunction: scoreFunction(BROKEN), kvLengths: [3] };
     await expectError(() => attention(q, q, q, options), "shader", /u32/);
     await expectError(
@@ -75,7 +75,7 @@ describe("outputs", () => {
     const plan = await planAttention(device, { q, k: q, v: q, lse: true, variant: "8x32" });
     const encode = (lse: Tensor) => plan.encode(device.createCommandEncoder(), { output, lse });
     encode(at(64, [1, 1, 4]));
-    // Element 0 to 3 of 16, in a binding that begins where the other's does.
+    // These are elements 0 to 3 of 16, in a binding that begins where the other's does.
     await expectError(
       () => encode(at(0, [1, 1, 4])),
       "overlap",

@@ -1,7 +1,7 @@
-// Options that no caller means: of every public function each option with each hostile value ends
+// Options that no caller means. In every public function each option with each hostile value ends
 // in a FoveaError, or gives the values of the plain call, or those that float64 gives for what was
-// said; never in a TypeError, an unhandled rejection or a hang. A new function is a line in one of
-// the tables.
+// said. It never ends in a TypeError, an unhandled rejection or a hang. A new function is a line in
+// one of the tables.
 
 import { describe, expect, it } from "vitest";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
@@ -26,8 +26,8 @@ const calls: readonly Call[] = [
 const counted = { tried: 0, taken: 0 };
 
 /**
- * One call of every operation, for whoever changes something: `npm test -- --quick` runs these
- * alone.
+ * One call of every operation, for people who change something: of this file, `npm test -- --quick`
+ * runs only these.
  */
 describe("good calls", () => {
   it.each(calls.map((call) => [call.name, call] as const))(

@@ -1,4 +1,4 @@
-// Unknown options and bindings of every public function: refused, with the name that was meant.
+// Unknown options and bindings of every public function are refused, with the name that was meant.
 
 import { describe, expect, it } from "vitest";
 import * as fovea from "../../src/index.ts";
@@ -11,7 +11,7 @@ failOnGpuErrors();
 
 const rows = { shape: [1, 2, 4, 8] };
 const qkv = { q: rows, k: rows, v: rows };
-/** A number of every element from -1 to 1. */
+/** Makes numbers from -1 to 1. */
 const wave = (count: number, step: number) =>
   Float32Array.from({ length: count }, (_, i) => Math.sin(1 + step * i));
 
@@ -99,7 +99,7 @@ const CALLS: Readonly<Record<string, Call>> = {
   requestFoveaDevice: (_device, _x, options) => fovea.requestFoveaDevice(options),
 };
 
-/** Public functions and classes without options of their own. */
+/** Public functions and classes without options. */
 const WITHOUT = [
   "AttentionPlan",
   "BlockMask",
@@ -134,7 +134,7 @@ const WITHOUT = [
   "release",
   "deviceDescriptor",
   "MultiHeadAttention",
-  "multiHeadWeights", // below
+  "multiHeadWeights", // tested below
 ];
 
 describe("a name that there is not", () => {

@@ -1,5 +1,5 @@
-// Memory that the GPU refuses, of any tensor that a call touches: the code is "out-of-memory",
-// never zeros and never "validation"; and what has memory is freed.
+// The GPU refuses memory to some tensor that a call touches. The call ends with "out-of-memory",
+// never with zeros and never with "validation", and what has memory is freed.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -135,7 +135,7 @@ describe("memory refused", () => {
     expect(buffers()).toBe(0);
   });
 
-  it("of other operations' tensors, likewise", async () => {
+  it("of other operations' tensors", async () => {
     const { device, make, gone, buffers } = await setUp();
     const x = make();
     await outOfMemory(() => softmax(gone()), /gone/);
@@ -177,7 +177,7 @@ describe("memory refused", () => {
     const output = make();
     const next = make();
     const plan = await planAttention(device, { q, k: q, v: q, output, variant: "8x32" });
-    device.pushErrorScope("validation"); // of the commands that can't run
+    device.pushErrorScope("validation"); // catches the error of the commands that can't run
     const encoder = device.createCommandEncoder();
     plan.encode(encoder, { q: gone() });
     plan.encode(encoder, { q: output, output: next });
@@ -186,7 +186,7 @@ describe("memory refused", () => {
     expect(validation).not.toBeNull();
     await outOfMemory(() => output.read(), /no memory for gone/);
     await outOfMemory(() => next.view({ shape: [16] }).read(), /no memory for gone/);
-    // Written again from what has memory, it is as good as new.
+    // Written again from tensors that have memory, it is as good as new.
     const again = device.createCommandEncoder();
     plan.encode(again);
     device.queue.submit([again.finish()]);

@@ -1,4 +1,4 @@
-// What a call leaves behind: nothing. Objects and bytes are counted at the device.
+// A call leaves nothing behind. Objects and bytes are counted at the device.
 
 import { describe, expect, it } from "vitest";
 import { attention, planAttention, type Tensor, tensor } from "../../src/index.ts";
@@ -24,7 +24,7 @@ describe("a thousand calls", () => {
     const sizes = integers(7, 3000, 1, 64);
     const call = async (index: number) => {
       const [queries, n, kept] = sizes.slice(3 * index, 3 * index + 3);
-      const m = Math.ceil(queries / 4); // few, since time goes by them and memory by the call
+      const m = Math.ceil(queries / 4); // few, since they cost time, and memory depends on the call
       const lengths = [Math.min(n, kept), n];
       const options = {
         causal: index % 2 === 0,
@@ -48,7 +48,7 @@ describe("a thousand calls", () => {
       await Promise.all(Array.from({ length: 27 }, (_, next) => call(index + next)));
     }
     expect([buffers(), bytes(), count.pipelines, count.modules]).toEqual(before);
-    expect(count.buffersMade).toBeGreaterThan(4000); // the count counts
+    expect(count.buffersMade).toBeGreaterThan(4000); // the counter works
     for (const used of [q, k, v]) used.destroy();
     expect(buffers()).toBe(0);
   });

@@ -1,5 +1,5 @@
-// What a plan is encoded into: a pass or an encoder, and nothing else; what is refused leaves
-// nothing behind.
+// A plan is encoded into a pass or an encoder, and into nothing else. A refused call leaves nothing
+// behind.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -15,7 +15,7 @@ import { expectError } from "../support/errors.ts";
 
 failOnGpuErrors();
 
-/** Each takes no compute work. */
+/** Targets that take no compute work. */
 const TARGETS: readonly [what: string, target: (device: GPUDevice) => unknown, shown: string][] = [
   ["null", () => null, "null"],
   ["undefined", () => undefined, "undefined"],
@@ -41,7 +41,7 @@ const TARGETS: readonly [what: string, target: (device: GPUDevice) => unknown, s
   ],
 ];
 
-/** Plans of one kernel and of several, made once. */
+/** Plans with one kernel and with several, made once. */
 let made: ReturnType<typeof makePlans> | undefined;
 async function makePlans() {
   const { device, count } = counted(await testDevice());

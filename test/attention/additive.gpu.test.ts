@@ -50,7 +50,7 @@ describe("additive", () => {
   ]);
 });
 
-// Rows in registers, as software adapters take them.
+// These kernels hold rows in registers, for software adapters.
 describe("additive in quads", () => {
   all({ similarity: { kind: "additive" }, variant: "8x4-quad" }, [
     { M: 1, N: 1 },
@@ -117,7 +117,7 @@ describe("cosine similarity", () => {
     { H: 4, Hkv: 2, B: 2, M: 65, N: 33 },
     { spread: 1e4, onGpu: true, causal: true },
   ]);
-  // Few queries are decoded.
+  // Problems of few queries are decoded.
   all({ similarity: "cosine", temperature: "log", variant: "decode" }, [
     { H: 4, Hkv: 2, B: 2, M: 1, N: 133 },
   ]);
@@ -151,7 +151,7 @@ describe("rows of any length", () => {
     ["8x32", { kind: "rms", eps: 1e-30 }],
   ] as const)("%s: %j is what float64 has", async (variant, similarity) => {
     const device = await testDevice();
-    // few queries are decoded: of the first rows and the last ones
+    // problems of few queries are decoded: the first rows and the last ones
     const queries = variant.startsWith("decode") ? 4 : 0;
     for (const start of queries ? [0, scales.length - queries] : [0]) {
       const rows = queries || scales.length;

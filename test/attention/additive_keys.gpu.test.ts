@@ -47,7 +47,7 @@ describe("keys in a pass before", () => {
     {},
     { M: 169, N: 257, B: 2, causal: true },
     { spread: 9, seed: 2 }, // numbers beyond the range of the terms, in some rows
-    { spread: 30, similarity: { kind: "additive", innerScale: -0.7 } }, // in most
+    { spread: 30, similarity: { kind: "additive", innerScale: -0.7 } }, // beyond it in most rows
     { layout: "bmhd", window: [90, 60], attentionChunk: 150, M: 230 },
     { maxDispatchFlops: 1e5 },
   ]);
@@ -98,7 +98,7 @@ describe("what a key holds", () => {
     HOSTILE.forEach((value, i) => {
       keys[(40 + 11 * i) * D + 2 * i] = value;
     });
-    keys[(N - 1) * D + 15] = Number.NaN; // of the first head: its last query alone sees it
+    keys[(N - 1) * D + 15] = Number.NaN; // in the first head, whose last query alone sees it
     const results: number[][] = [];
     for (const buffers of [6, 7]) {
       const device = withLimits(shared, { maxStorageBuffersPerShaderStage: buffers });
@@ -173,7 +173,7 @@ describe("scratch memory", () => {
     expect(await floats({}, undefined, 1024)).toEqual([2 * 4 * 1024 * 32]);
     expect(await floats({ variant: "64x4" })).toEqual([2 * 4 * 512 * 32]);
   });
-  it("is not taken where few queries look at a key, nor by tiles, nor for a cache", async () => {
+  it("is not taken if few queries look at a key, nor by tiles, nor for a cache", async () => {
     expect(await floats({ q: { shape: [2, 4, 32, 30] } })).toBeUndefined();
     expect(await floats({ window: [8, 8] })).toBeUndefined();
     expect(await floats({}, undefined, 40)).toBeUndefined();
@@ -184,7 +184,7 @@ describe("scratch memory", () => {
     expect(await floats({ k: undefined, v: undefined, cache })).toBeUndefined();
     cache.destroy();
   });
-  it("is not taken where the device can't bind it", async () => {
+  it("is not taken if the device can't bind it", async () => {
     const device = await testDevice();
     const options = { lse: true, rowMax: true, bias: { shape: [512, 512] } };
     const bytes = 2 * 4 * 512 * 32 * 4;

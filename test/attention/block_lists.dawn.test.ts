@@ -1,5 +1,5 @@
-// Block masks of known kinds in kernels that look at all keys: a list that is empty has no block,
-// not even the first, and a function is asked in partial blocks only.
+// Block masks of known kinds in kernels that look at all keys. An empty list has no block, not even
+// the first, and a function is asked in partial blocks only.
 
 import { expect, it } from "vitest";
 import {
@@ -29,7 +29,7 @@ async function compare(
   const device = await testDevice();
   const M = 200;
   const N = 192;
-  const D = 8; // whole blocks of keys: where one ends early, keys are looked at one by one
+  const D = 8; // whole blocks of keys, because keys of a shorter block are looked at one by one
   const cpu = (rows: number, seed: number) => ({
     shape: [1, 1, rows, D],
     data: normal(seed, rows * D),

@@ -1,5 +1,5 @@
 // Keys that several batch entries share, read once for all of them: attention over the prefix,
-// attention over what each entry has of its own, and the merge of both.
+// attention over the rest of each entry, and the merge of both.
 
 import { expect, it } from "vitest";
 import { attention, mergeAttention, tensor } from "../../src/index.ts";
@@ -30,8 +30,8 @@ it("merges a shared prefix with keys of one's own", async () => {
   const gpu = (given: typeof q) => tensor(device, given.shape, { data: given.data });
   const [queries, ...keys] = [q, prefixK, prefixV, k, v].map(gpu);
 
-  // The queries of all entries are those of one, so that the prefix is read once: [1, H, B * M, D]
-  // by strides.
+  // Strides make the queries of all entries those of one, [1, H, B * M, D], so that the prefix is
+  // read once.
   const together = queries.permute(2, 1, 0, 3);
   const output = tensor(device, [B, H, M, D]);
   const lse = tensor(device, [B, H, M]);
@@ -46,7 +46,7 @@ it("merges a shared prefix with keys of one's own", async () => {
   });
   const merged = await mergeAttention([{ output, lse }, ends]);
 
-  // The same as one problem for each entry, its keys behind the prefix.
+  // The result must equal one problem for each entry, with its keys behind the prefix.
   const values = await merged.output.read();
   for (let b = 0; b < B; b++) {
     const joined = (prefix: typeof q, suffix: typeof q) => ({

@@ -21,9 +21,9 @@ failOnGpuErrors();
 const ALL = DECODE_SHAPES.map(({ name }) => name);
 /** The shapes of software adapters, with barriers and without. */
 const TWO = ["decode-4-quad", "decode-16"];
-/** In tests of breadth those of GPUs, too: they share the keys among more lanes. */
+/** Tests of breadth also have the shapes of GPUs, which share the keys among more lanes. */
 const SHAPES = [...TWO, ...breadth("decode-64", "decode-64-quad")];
-/** Many quads get at scores as one does, and differ in what comes after. */
+/** Kernels of many quads find scores as those of one do, and differ in what comes after. */
 const FORMS = [...TWO, ...breadth("decode-64")];
 
 function cases(
@@ -41,7 +41,7 @@ function cases(
   });
 }
 
-// One kernel for each shape: two packed rows of head dim 16.
+// Each shape compiles one kernel for these: two packed rows of head dim 16.
 const SMALL = { H: 2, Hkv: 1, M: 1, D: 16 };
 cases(
   "keys",
@@ -109,7 +109,7 @@ cases(
   "packed rows",
   [
     { H: 8, Hkv: 2, M: 4, N: 200, D: 16, causal: true }, // 16 rows
-    { H: 3, Hkv: 1, M: 7, N: 200, D: 16, causal: true }, // 21, in two tiles
+    { H: 3, Hkv: 1, M: 7, N: 200, D: 16, causal: true }, // 21 rows, in two tiles
   ],
   FORMS,
 );

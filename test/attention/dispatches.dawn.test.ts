@@ -1,5 +1,5 @@
-// Into how many dispatches work is cut, so that none runs for long: by what the rows can see, and
-// by the device.
+// Work is cut into dispatches, so that none runs for long. How many there are depends on what the
+// rows can see, and on the device.
 
 import { expect, it } from "vitest";
 import { type AttentionProblem, planAttention } from "../../src/index.ts";

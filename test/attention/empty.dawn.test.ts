@@ -1,5 +1,5 @@
-// Axes of no elements, in any place: what there is to compute is computed, and nothing fails on the
-// way.
+// Problems whose axes have no elements, in any place. What there is to compute is computed, and
+// nothing fails on the way.
 
 import { afterEach, expect, it } from "vitest";
 import {
@@ -28,7 +28,7 @@ const made: Tensor[] = [];
 afterEach(() => {
   for (const one of made.splice(0)) one.destroy();
 });
-/** A tensor of whatever numbers; an output holds one that nothing computes. */
+/** Makes a tensor of whatever numbers; an output holds a number that nothing computes. */
 const t = (...shape: number[]): Tensor => {
   const data = Array.from({ length: shape.reduce((product, size) => product * size, 1) }, (_, i) =>
     Math.sin(i + 1),
@@ -140,13 +140,13 @@ it.each(CASES)("%s", async (_, sizes, run, shapeOf) => {
   }
 });
 
-it("copies as many axes as one likes where one is empty", async () => {
+it("copies as many axes as one likes if one is empty", async () => {
   const { output } = await copyTensor(t(2, 3, 2, 3, 2, 0).permute(5, 3, 1, 4, 2, 0));
   expect(output.shape).toEqual([0, 3, 3, 2, 2, 2]);
   output.destroy();
 });
 
-it("gives the bias where there is nothing to multiply", async () => {
+it("gives the bias if there is nothing to multiply", async () => {
   const bias = t(4);
   const { output } = await project(t(2, 0), t(4, 0), { bias, output: t(2, 4) });
   const values = Array.from(await bias.read());

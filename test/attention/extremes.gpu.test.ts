@@ -28,7 +28,10 @@ import { expectSameNaN, runTainted } from "../support/nan.ts";
 failOnGpuErrors();
 
 const SMALL = { H: 2, M: 9, N: 70, D: 8 } as const;
-/** Decode kernels of few rows compile faster; here, too, some rows see the last keys, and not all. */
+/**
+ * Decode kernels of few rows compile faster. Here, too, some rows see the last keys, and others
+ * don't.
+ */
 const FEW = { ...SMALL, M: 4, N: 67 } as const;
 const sizesOf = (variant: string) => (variant.startsWith("decode") ? FEW : SMALL);
 const MODIFIED = {
@@ -49,7 +52,7 @@ const VARIANTS = ["8x32", "8x4-quad", "decode-16", "decode-4-quad"] as const;
 describe("a NaN that a row sees makes it NaN, and no other row", () => {
   const plain = VARIANTS.flatMap((variant): Case[] => [
     { ...sizesOf(variant), causal: true, rowMax: true, variant },
-    // a key that is seen weighs 0
+    // here a key that is seen weighs 0
     { ...sizesOf(variant), causal: true, rowMax: true, variant, scale: 100 },
   ]);
   const cases: readonly Case[] = [
@@ -147,8 +150,8 @@ describe("sums over many keys are exact to the last digits", () => {
     const device = await testDevice();
     const N = 20_000;
     const D = 8;
-    // A probability that is no round number, as often as there are keys: the errors of a plain sum
-    // all have one sign.
+    // All keys have the same probability, which is not a round number, so that the errors of a
+    // plain sum all have one sign.
     const k = new Float32Array(N * D).fill(0.9).fill(0, 0, 64 * D);
     const used = [new Float32Array(D).fill(1), k, new Float32Array(N * D).fill(1)].map((data) =>
       tensor(device, [1, 1, data.length / D, D], { data }),
@@ -233,7 +236,7 @@ describe.each(["8x32", "decode-4-quad"])("%s", (variant) => {
     for (const softcap of [3e38, 1e38, 1e4, 1e-38, 1e-45])
       await compare(variant, { softcap, scale: 1 });
   });
-  // The two share a kernel.
+  // Both problems share a kernel.
   it("takes sinks far above and below the scores", async () => {
     for (const sink of [50, -50, 1e30, -1e30]) {
       await compare(variant, { sinks: [sink, -sink], logTemperature: 0, similarity: "cosine" });
@@ -300,7 +303,7 @@ describe("numbers that f32 can't hold are refused", () => {
       message,
     );
   });
-  it("and scales beyond 2^64 where scores are asked for", async () => {
+  it("and scales beyond 2^64 if scores are asked for", async () => {
     const device = await testDevice();
     const { q, k } = problem;
     await expectError(

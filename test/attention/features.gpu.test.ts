@@ -150,7 +150,7 @@ const SEQUENCES: Refusals = [
 
 const MEMORY: Refusals = [
   [
-    "a mask that is no tensor",
+    "a mask that isn't a tensor",
     { mask: [1, 0] },
     "attention: mask must be a tensor, or { shape, strides?, offset?, dtype? }, got [1, 0].",
   ],

@@ -78,7 +78,7 @@ describe("300 calls with other values of every option", () => {
     };
     for (const first of [0, 1]) await call(first); // with the log-sum-exp and without
     const before = [buffers(), bytes(), count.pipelines, count.modules];
-    expect(count.pipelines).toBe(3); // both, and the copy of tables
+    expect(count.pipelines).toBe(3); // two kernels of attention, and the copy of tables
     for (let n = 2; n < 300; n++) await call(n);
     expect([buffers(), bytes(), count.pipelines, count.modules]).toEqual(before);
     for (const used of [q, k, v]) used.destroy();
@@ -172,8 +172,8 @@ describe("memory at 4096 keys grows with M + N, not with M * N, by", () => {
     const { output, lse, rowMax } = await attention(q, k, k, { variant: "8x32", ...options });
     // 8 x 4096 scores of two heads would be 262,144 bytes.
     expect(peakBytes() - inputs).toBeLessThan(8 * 1024);
-    // As many queries as keys: 134,217,728 bytes of scores. The plan has to have been made, not
-    // run.
+    // With as many queries as keys there would be 134,217,728 bytes of scores. The plan is made,
+    // and need not run.
     const { qLengths: _q, cuSeqlensQ, ...rest } = options;
     const many = {
       ...rest,

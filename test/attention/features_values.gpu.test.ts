@@ -8,8 +8,8 @@ import { failOnGpuErrors, testDevice } from "../support/device.ts";
 
 failOnGpuErrors();
 
-// The smallest tile compiles fastest, and is the same text as the others, which get all features at
-// once at the end.
+// The smallest tile compiles fastest, and has the same text as the other tiles, which get all
+// features at once at the end.
 const small = { variant: "8x32", D: 8 } as const;
 const all = (problems: readonly (Partial<Case> & { M: number; N: number })[]) => {
   for (const problem of problems) {

@@ -64,8 +64,8 @@ describe("variants of the tile table", () => {
   }
 });
 
-// Up to 8 vec4 columns a chunk, up to 128 or 256 columns of v a workgroup: both sides of each, odd
-// sizes, D != Dv.
+// A chunk has up to 8 vec4 columns, and a workgroup up to 128 or 256 columns of v. These head dims
+// lie on both sides of each limit, with odd sizes and D != Dv.
 const HEAD_DIMS: readonly (readonly [D: number, Dv: number])[] = [
   [5, 7],
   [40, 40],
@@ -74,7 +74,9 @@ const HEAD_DIMS: readonly (readonly [D: number, Dv: number])[] = [
   [8, 260],
   ...breadth<readonly [D: number, Dv: number]>([80, 80], [2048, 2048]),
 ];
-/** For the tile that compiles fastest: the loads of a row are the same text in all. */
+/**
+ * Only the tile that compiles fastest has these: the loads of a row are the same text in all tiles.
+ */
 const MORE_HEAD_DIMS: typeof HEAD_DIMS = [
   [1, 1],
   [31, 31],
@@ -129,7 +131,7 @@ describe("layouts", () => {
 
 describe("inputs", () => {
   all([
-    // scores of 2,500, the largest of 10^4: a row is almost one key
+    // the deviation of scores is 2,500, and the largest is 10^4: almost one key decides a row
     { H: 2, M: 65, N: 130, D: 64, spread: 50 },
     { H: 2, M: 65, N: 130, D: 64, spread: 50, causal: true },
     { H: 2, M: 65, N: 130, D: 64, spread: 100, scale: 1e-3 }, // 10^5 and more before the scale
@@ -166,7 +168,7 @@ describe("the same bits", () => {
     const device = await testDevice();
     const [q, k, v] = inputs(device, 2);
     const whole = await (await attention(q, k, v)).output.read();
-    // 12 workgroups, of which one is half a million operations.
+    // There are 12 workgroups of half a million operations each.
     for (const maxDispatchFlops of [1, 1.5e6, 3e6]) {
       expect(await (await attention(q, k, v, { maxDispatchFlops })).output.read()).toEqual(whole);
     }

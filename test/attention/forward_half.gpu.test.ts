@@ -1,5 +1,5 @@
-// When products are in f16: where a caller allows it, and device and problem do. What they give is
-// tested in test/portability, for software adapters of browsers have no shader-f16.
+// Products are in f16 if the caller, the device and the problem allow it. Their values are tested
+// in test/portability, for software adapters of browsers have no shader-f16.
 
 import { describe, expect, it } from "vitest";
 import { type AttentionProblem, planAttention } from "../../src/index.ts";
@@ -29,7 +29,7 @@ describe("the tile table", () => {
     expect(chosen({ vDim: 68 })).toBe("64x32-f16");
     expect(chosen({ headDim: 128, vDim: 128 })).toBe("64x32-f16");
   });
-  it("has none where one of it all is missing", () => {
+  it("has none if one requirement is missing", () => {
     for (const missing of ["allowF16Products", "f16Rows", "plainScores"]) {
       expect(chosen({ [missing]: false }), missing).toBe("64x64");
     }
@@ -77,7 +77,7 @@ describe("a plan", () => {
   ])("is refused one that has no %o", async (more) => {
     expect(await refused(more)).toBe(scores);
   });
-  it("is what it is without, where the device has no f16", async () => {
+  it("changes nothing on a device without f16", async () => {
     const device = await testDevice();
     const [plan, usual] = await Promise.all(
       [true, false].map((allowF16Products) => planAttention(device, { ...F16, allowF16Products })),
@@ -95,7 +95,7 @@ describe("a plan", () => {
   });
 });
 
-/** Limits as a plain object: those of a device are getters of its prototype. */
+/** Copies limits into a plain object, since those of a device are getters of its prototype. */
 function limitsOf({ limits }: GPUDevice): Record<string, number> {
   const copy: Record<string, number> = {};
   for (const name in limits) copy[name] = limits[name as keyof GPUSupportedLimits] as number;

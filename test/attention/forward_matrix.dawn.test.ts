@@ -23,7 +23,7 @@ const opened = (async () => {
   return requestFoveaDevice({ gpu, requiredFeatures: [FEATURE] });
 })();
 
-/** The tile of a configuration. */
+/** Makes the tile of a configuration. */
 function tileOf(
   component: Component,
   M: number,
@@ -58,7 +58,7 @@ const MORE: SlotChoice = {
   dropout: true,
 };
 
-// NVIDIA, AMD (64 lanes), Intel and Apple offer these.
+// GPUs of NVIDIA, AMD (64 lanes), Intel and Apple offer these shapes.
 const SHAPES = [
   ["f16", 16, 16, 16, 32],
   ["f16", 16, 16, 16, 64],
@@ -97,7 +97,7 @@ it.each(SHAPES)(
 // The null backend has subgroups of up to 128 lanes and 16 KiB of workgroup memory.
 const SMALL = { headDim: 16, vDim: 16, tile: tileOf("f16", 16, 16, 16, 128, 16, 16), ...F16 };
 
-it("makes a pipeline, where subgroups fill the workgroup", async () => {
+it("makes a pipeline, if subgroups fill the workgroup", async () => {
   const device = await opened;
   const source = await matrixKernel(SMALL);
   await compileKernel(device, source);
@@ -139,7 +139,7 @@ it("is switched off on a device that computes nothing, and attention has its oth
     [1, 2].map(() => planAttention(watched, { q: spec, k: spec, v: spec })),
   );
   expect(plans.map(({ kernel }) => kernel)).toEqual(["forward 64x32-wide", "forward 64x32-wide"]);
-  expect(compiled).toEqual(["forward matrix-f16", "forward 64x32-wide"]); // each once
+  expect(compiled).toEqual(["forward matrix-f16", "forward 64x32-wide"]); // each compiled once
   const asked = planAttention(watched, { q: spec, k: spec, v: spec, variant: "matrix-f16" });
   await expect(asked).rejects.toMatchObject({ code: "limit" });
 });

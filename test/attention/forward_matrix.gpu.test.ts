@@ -1,6 +1,7 @@
 // The forward kernel of subgroup matrices against the float64 reference. No software adapter has
-// them, so lib/matrix is one that does the same by other means (test/support/matrix_emulated.wesl);
-// the real text is compiled, for every configuration, in forward_matrix.dawn.test.ts.
+// them, so a stand-in for lib/matrix does the same by other means
+// (test/support/matrix_emulated.wesl); the real text is compiled, for every configuration, in
+// forward_matrix.dawn.test.ts.
 
 import { describe, expect, it } from "vitest";
 import { assemblePlan } from "../../src/attention/assemble.ts";
@@ -67,7 +68,7 @@ const all = (shape: Shape, problems: readonly Case[]) => {
   }
 };
 
-// Rows of a tile (32), keys of one (32), and what is next to them.
+// Lengths around the rows of a tile (32) and its keys (32).
 const LENGTHS = [
   [1, 1],
   [31, 33],
@@ -179,7 +180,7 @@ describe("8 x 16 x 16 of f16", () => {
     expectClose("lse", await lse.read(), { f64: f64.lse, plain: plain.lse }, [1, 1, M]);
     const worst = worstElement(await output.read(), f64.output, shape);
     expect(worst.error).toBeLessThan(2 ** -11 * largest(v.data));
-    expect(worst.error).toBeGreaterThan(2 ** -16); // it was f16 indeed
+    expect(worst.error).toBeGreaterThan(2 ** -16); // products were in f16 indeed
   });
 });
 

@@ -1,5 +1,5 @@
-// Which memory the forward kernel reads and writes: strides, views, padding, poison, and nothing
-// that is not its own.
+// The memory that the forward kernel reads and writes: strides, views, padding and poison. It
+// touches nothing that is not its own.
 
 import { describe, expect, it } from "vitest";
 import { assemblePlan } from "../../src/attention/assemble.ts";
@@ -19,10 +19,10 @@ failOnGpuErrors();
 
 const LIMITS = { workgroupBytes: 16384, software: true, subgroups: true };
 
-/** The tile that compiles fastest, where the tile does not matter. */
+/** The tile that compiles fastest, for tests in which the tile does not matter. */
 const small = { variant: "8x32" } as const;
 
-/** Random data that a tensor spec looks at, with a reference view of the same memory. */
+/** Makes random data under a tensor spec, with a reference view of the same memory. */
 function strided(
   device: GPUDevice,
   seed: number,
@@ -192,7 +192,7 @@ describe("keys that a query does not see", () => {
   });
 
   it("are not even read, when a whole tile of them is unseen", async () => {
-    // The slots of k and v are replaced by some that note every key they are asked for.
+    // The slots of k and v are replaced by modules that note every key that they are asked for.
     const device = await testDevice();
     const notingKey = `
 import package::lib::params::{params};
@@ -342,7 +342,7 @@ describe("plans", () => {
     const k = tensor(device, [B, 1, N, D], { data: dk });
     const v = tensor(device, [B, 1, N, D], { data: dv });
     const output = tensor(device, [B, 1, M, D]);
-    // Both in one buffer, at places that no binding can start at.
+    // Both tensors are in one buffer, at places at which no binding can start.
     const both = tensor(device, [8], { dtype: "i32", data: [9, 9, 9, 9, 9, 9, 9, 9] });
     const lengths = both.view({ shape: [B], offset: 1 });
     const offsets = both.view({ shape: [B], offset: 5 });
@@ -373,7 +373,7 @@ describe("plans", () => {
       [
         [-3, 1000],
         [0, 0],
-      ], // nobody checked these: as 0 and 60
+      ], // nobody checked these, so they count as 0 and 60
     ]) {
       device.queue.writeBuffer(lengths.buffer, 4 * lengths.offset, new Int32Array(kvLengths));
       device.queue.writeBuffer(offsets.buffer, 4 * offsets.offset, new Int32Array(queryOffset));

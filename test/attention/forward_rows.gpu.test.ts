@@ -16,8 +16,8 @@ const all = (problems: readonly Case[]) => {
     it(title(problem), async () => runCase(await testDevice(), problem));
 };
 
-// Rows of a tile (32, 16, 8 or 64), keys of a block (4) and of a step of the walk (32), and what is
-// next to them.
+// Lengths around the rows of a tile (32, 16, 8 or 64), the keys of a block (4) and those of a step
+// of the walk (32).
 const LENGTHS = [
   [1, 1],
   [3, 5],
@@ -74,7 +74,8 @@ describe("widths and accesses", () => {
   ]);
 });
 
-// Each feature beside others that its code does not meet; all of them together at the end.
+// Each feature is tested beside others that its code does not meet, and all of them together at the
+// end.
 describe("features", () => {
   const quads = { variant: "8x4-quad", D: 8 } as const;
   const cu = { cuSeqlensQ: [0, 17, 17, 60, 61], cuSeqlensKv: [0, 40, 55, 55, 90] };
@@ -153,7 +154,7 @@ describe("what a device gets", () => {
     over: object = {},
     additive = false,
   ) => chooseForwardTile({ headDim, vDim, seqQ, additive }, { ...limits, ...over }).name;
-  it("are quads on software adapters with subgroups, where rows fit registers", () => {
+  it("are quads on software adapters with subgroups, if rows fit registers", () => {
     expect(chosen(64, 64, 511)).toBe("16x4-quad");
     expect(chosen(64, 64, 512)).toBe("32x4-quad");
     expect(chosen(128, 128, 4096)).toBe("16x4-quad");
@@ -168,7 +169,7 @@ describe("what a device gets", () => {
     expect(chosen(64, 64, 100, { software: false })).toBe("64x32");
     expect(chosen(64, 64, 100, { subgroups: false }, true)).toBe("64x32");
   });
-  it("is a refusal where a variant can't run", async () => {
+  it("is a refusal if a variant can't run", async () => {
     const device = await testDevice();
     const make = () => tensor(device, [1, 1, 4, 128], { data: normal(1, 512) });
     const q = make();

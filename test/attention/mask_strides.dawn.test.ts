@@ -31,7 +31,7 @@ it("a mask of bits is read by the strides of all of its axes", async () => {
     const key = at % N;
     if (kept) words[Math.floor(at / N) * WORDS + (key >> 5)] |= 1 << (key & 31);
   });
-  // Words of the same keys side by side, and a gap between the rows of a word.
+  // Words of the same keys lie near each other, one for each query, with gaps between them.
   const strides = [0, 0, 2, 2 * M + 3];
   const bits = tensor(device, [1, 1, M, WORDS], { dtype: "u32", data: words, strides });
   const gpu = [q, k, v].map(({ shape, data }) => tensor(device, shape, { data }));

@@ -1,6 +1,6 @@
-// When attention runs on subgroup matrices: what an adapter offers, what a problem is, and whether
-// the device passes its check. A software adapter has no matrices, so that one pretends to, with
-// stand-ins for its modules.
+// Whether attention runs on subgroup matrices depends on what an adapter offers, on the problem,
+// and on whether the device passes its check. A software adapter has no matrices, so a device
+// pretends to, with stand-ins for the modules of matrices.
 
 import { describe, expect, it } from "vitest";
 import { assemblePlan } from "../../src/attention/assemble.ts";
@@ -47,13 +47,13 @@ describe("the tile of an adapter", () => {
     expect(tile({ configs: [small, inexact] })).toBe("8x8x8, 4 strips of 2, 32 lanes");
     expect(tile({ configs: [FULL] }, 16, "f32")).toBe("8x8x8, 4 strips of 2, 32 lanes");
   });
-  it("has fewer strips where memory or lanes are few", () => {
+  it("has fewer strips if memory or lanes are few", () => {
     expect(tile({}, 128)).toBe("16x16x16, 2 strips of 1, 32 lanes");
     expect(tile({ subgroupMaxSize: 64, invocations: 128 })).toBe(
       "16x16x16, 2 strips of 1, 64 lanes",
     );
   });
-  it("is not there where nothing fits", () => {
+  it("is not there if nothing fits", () => {
     expect(tile({}, 64, "f32")).toBeUndefined();
     expect(tile({ configs: [] })).toBeUndefined();
     expect(tile({ configs: [{ ...HALF, resultComponentType: "f16" }] })).toBeUndefined();
@@ -74,7 +74,9 @@ describe("the tile of an adapter", () => {
   });
 });
 
-/** A device that says that it has matrices; a new one for each call, with nothing known of it. */
+/**
+ * Makes a device that says that it has matrices: a new one at each call, of which nothing is known.
+ */
 async function pretender(configs: readonly object[] = [HALF, FULL]): Promise<GPUDevice> {
   // Stand-ins of f16 take twice the memory of f16.
   const device = withLimits(await testDevice(), { maxComputeWorkgroupStorageSize: 16384 });
@@ -85,8 +87,8 @@ async function pretender(configs: readonly object[] = [HALF, FULL]): Promise<GPU
 }
 
 /**
- * What stands in for matrices of f16 and, because Chromium's software adapter has no type f16, for
- * reading rows of it.
+ * Modules that stand in for matrices of f16 and, because Chromium's software adapter has no type
+ * f16, for the reading of rows of f16.
  */
 const packed = slotModules({ ...PLAIN, q: "f16-packed", k: "f16-packed", v: "f16-packed" });
 const RIGHT: ModuleMap = {
@@ -95,7 +97,7 @@ const RIGHT: ModuleMap = {
     Object.entries(packed).filter(([path]) => /query|key|value|half/.test(path)),
   ),
 };
-/** Another way in which the columns of the right matrix could lie. */
+/** Modules that load the right matrix wrongly, as if its columns lay in another way. */
 const WRONG: ModuleMap = {
   ...RIGHT,
   "package::lib::matrix": `${RIGHT["package::lib::matrix"]}`.replace(
@@ -110,7 +112,7 @@ const F16: Taken<AttentionProblem> = { q: spec, k: spec, v: spec };
 
 const TABLES: Kernels = { variant: "64x32", stagesOf: () => [] };
 
-/** The variant that a problem gets on a device with stand-ins. */
+/** Returns the variant that a problem gets on a device with stand-ins. */
 async function chosen(
   device: GPUDevice,
   problem: Taken<AttentionProblem>,
@@ -122,7 +124,7 @@ async function chosen(
     .variant;
 }
 
-/** What a device has against a variant. */
+/** Returns the message by which a device refuses a variant. */
 const refusal = (
   device: GPUDevice,
   problem: Partial<Taken<AttentionProblem>>,
@@ -146,7 +148,7 @@ describe("on a device whose matrices are right", () => {
     expect(plan.kernel).toBe("forward matrix-f16");
     plan.destroy();
     output.destroy();
-    // Once for the device: what is wrong afterwards is not noticed any more.
+    // The check runs once for the device: what goes wrong afterwards isn't noticed any more.
     expect(await chosen(device, F16, WRONG)).toBe("matrix-f16");
     expect(await chosen(device, { ...F16, variant: "matrix-f16" }, WRONG)).toBe("matrix-f16");
     // Some problems have another kernel all the same.
@@ -180,12 +182,12 @@ describe("a variant of matrices is refused", () => {
       message: `variant matrix-f32 needs subgroup matrices of f32 with sums of f32 (chromium-experimental-subgroup-matrix), and memory for tiles of them; the device has none, and ${device.limits.maxComputeWorkgroupStorageSize} bytes of workgroup memory; take another.`,
     });
   });
-  it("where the adapter has other ones", async () => {
+  it("if the adapter has other ones", async () => {
     expect(await refusal(await pretender([HALF]), { variant: "matrix-f32" })).toMatch(
       /^limit: variant matrix-f32 needs .*; the device has 16x16x16 of f16 to f32, and \d+ bytes of workgroup memory; take another\.$/,
     );
   });
-  it("where products of the problem are not theirs", async () => {
+  it("if products of the problem are not theirs", async () => {
     const device = await pretender();
     expect(await refusal(device, { variant: "matrix-f16", q: { ...spec, dtype: "f32" } })).toBe(
       "limit: variant matrix-f16 takes q, k and v of f16, and the feature shader-f16; take another.",

@@ -1,5 +1,5 @@
-// What mergeAttention and planMerge refuse, in whole sentences, and what a merge leaves behind:
-// nothing.
+// mergeAttention and planMerge refuse bad input in whole sentences, and a merge leaves nothing
+// behind.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -97,7 +97,7 @@ const PROBLEMS: readonly [what: string, problem: unknown, message: string | RegE
     { partials: [GOOD], layout: "bhdm" },
     'mergeAttention: layout must be "bhmd" or "bmhd", got "bhdm".',
   ],
-  ["a label of its own", { partials: [], label: "layer 3" }, /^layer 3: partials must be/],
+  ["its own label", { partials: [], label: "layer 3" }, /^layer 3: partials must be/],
 ];
 
 describe("planMerge refuses", () => {
@@ -131,7 +131,7 @@ describe("planMerge refuses", () => {
       /^mergeAttention: partials\[0\]\.output spans 268435456 bytes; this device binds at most 134217728 at a time/,
     );
   });
-  it("what is no device", () =>
+  it("what isn't a device", () =>
     expectError(
       () => planMerge(undefined as never, { partials: [GOOD] }),
       "device",
@@ -164,7 +164,7 @@ describe("mergeAttention refuses", () => {
     `mergeAttention: ${a} and ${b} are in the same GPUBuffer, and WebGPU lets a kernel write no part of a buffer that it reads. Give ${a} a buffer of its own.`;
 
   it("no partials", () => attempt(() => ({ partials: [] }), "argument", /got an empty one\.$/));
-  it("what is no tensor", () =>
+  it("what isn't a tensor", () =>
     attempt(
       (a) => ({ partials: [a, { output: a.output, lse: a.lse.buffer }] }),
       "argument",

@@ -35,8 +35,8 @@ const poisoned = (device: GPUDevice, shape: readonly number[]) =>
   tensor(device, shape, { data: new Float32Array(product(shape)).fill(Number.NaN) });
 
 /**
- * Partials of random outputs, with LSEs around those of `centres`, one each; a row is empty where
- * `empty` says so.
+ * Makes partials of random outputs, with LSEs around `centres`, one centre for each partial. A row
+ * is empty if `empty` says so.
  */
 function randomParts(
   sizes: Sizes,
@@ -139,13 +139,13 @@ describe("attention over some keys, merged, is attention over all", () => {
   it.each([1, 2, 3, 4, 7])("in %d parts", async (count) => {
     const cuts = [0, ...integers(count, count - 1, 0, N).sort((a, b) => a - b), N];
     await expectWhole(cuts, D, "bhmd");
-    await expectWhole(cuts, D, "bhmd", 12); // a row is almost one key
+    await expectWhole(cuts, D, "bhmd", 12); // almost one key decides a row
   });
   it.each([5, 130])("with Dv = %d, in both layouts", async (Dv) => {
     await expectWhole([0, 13, 14, 70], Dv, "bhmd");
     await expectWhole([0, 13, 14, 70], Dv, "bmhd");
   });
-  it("where parts have no key", () => expectWhole([0, 0, 31, 31, 31, 70, 70], D, "bhmd"));
+  it("if parts have no key", () => expectWhole([0, 0, 31, 31, 31, 70, 70], D, "bhmd"));
 });
 
 describe("rows without a key in a partial", () => {
@@ -155,8 +155,8 @@ describe("rows without a key in a partial", () => {
     const device = await testDevice();
     for (const count of [2, 3, 5]) {
       const centres = new Array<number>(count).fill(0);
-      // Row r has a key in partial p where bit p of r is set: every pattern, rows without any key
-      // included.
+      // Row r has a key in partial p if bit p of r is set: this has every pattern, rows without any
+      // key included.
       await run(
         device,
         sizes,
@@ -226,8 +226,8 @@ describe("shapes", () => {
     await run(device, sizes, randomParts(sizes, [0, 0, 0]));
   });
   it("with more than 65,535 rows, in more workgroups than three lines of the grid hold", async () => {
-    // Equal LSEs: the output is the mean. A true grid of 65,536 workgroups takes a software adapter
-    // 6 seconds.
+    // LSEs are equal, so the output is the mean. A true grid of 65,536 workgroups takes a software
+    // adapter 6 seconds.
     const device = withLimits(await testDevice(), { maxComputeWorkgroupsPerDimension: 5000 });
     const sizes: Sizes = [1, 65_600, 1, 1];
     const lse = tensor(device, lseShape(sizes));
@@ -260,7 +260,10 @@ describe("strides", () => {
   ];
   const at = (strides: readonly number[], index: readonly number[]) =>
     strides.reduce((place, stride, axis) => place + stride * index[axis], 0);
-  /** Memory of 700 elements, -777 but where `strides` put the elements of `data`. */
+  /**
+   * Makes memory of 700 elements that holds -777, except at the places where `strides` put the
+   * elements of `data`.
+   */
   function scattered(
     device: GPUDevice,
     data: Float32Array,

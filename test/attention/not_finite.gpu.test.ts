@@ -1,5 +1,5 @@
 // What is not finite shows in the results that it counts for, and nowhere else: products of
-// matrices, rotations and position encodings, whose rows or elements are each their own.
+// matrices, rotations and position encodings, whose rows or elements don't depend on each other.
 
 import { expect, it } from "vitest";
 import { positionEncoding, project, rotary, tensor } from "../../src/index.ts";

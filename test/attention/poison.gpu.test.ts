@@ -36,15 +36,15 @@ interface Poisoned {
   readonly B?: number;
   /** Rows of k and v that hold poison. */
   readonly keys: (batch: number, key: number) => boolean;
-  /** Rows of q that do. */
+  /** Rows of q that hold poison. */
   readonly queries?: (batch: number, query: number) => boolean;
   readonly gpu: (make: Make, device: GPUDevice) => AttentionOptions | Promise<AttentionOptions>;
   readonly cpu: ReferenceOptions;
-  /** Rows of the outputs that see no poison; all of them unless it is said. */
+  /** How many rows of the outputs see no poison. Default all of them. */
   readonly clean?: number;
 }
 
-/** Hidden from every query, and one more from the even ones only. */
+/** Keys that are hidden from every query. `seen` hides one more, from the even queries only. */
 const COLUMNS = (key: number) => key % 5 === 2 || key > 96;
 const seen = (q: number, key: number) => !COLUMNS(key) && (key !== 51 || q % 2 === 1);
 const MATRIX = range(M * N).map((i) => Number(seen(Math.floor(i / N), i % N)));

@@ -1,4 +1,4 @@
-// Warming up where memory is short.
+// Warming up while memory is short.
 
 import { expect, it } from "vitest";
 import { type AttentionProblem, planAttention, prewarm } from "../../src/index.ts";
@@ -19,7 +19,7 @@ it("prewarm compiles the kernels of a problem whose memory can't be had now", as
       asked ||= (descriptor.usage & 0x80) !== 0; // GPUBufferUsage.STORAGE
       return real.createBuffer(descriptor);
     },
-    // The scope of memory is pushed first, and popped last of three.
+    // Of three scopes, the one for memory is pushed first and popped last.
     popErrorScope: async () => {
       const isMemory = asked && popped++ % 3 === 2;
       const error = await real.popErrorScope();

@@ -1,5 +1,5 @@
-// What attention refuses of similarities, in whole sentences, and the functions with names of their
-// own.
+// What attention refuses of similarities, in whole sentences, and the functions that are named
+// after similarities.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -91,7 +91,7 @@ describe("planAttention refuses", () => {
 });
 
 describe("additive attention by its own name", () => {
-  it("refuses another similarity, and what is no problem", async () => {
+  it("refuses another similarity, and what isn't a problem", async () => {
     const device = await testDevice();
     const other = { ...GOOD, similarity: "cosine" } as unknown as AttentionProblem;
     const message =

@@ -39,7 +39,7 @@ describe("storage", () => {
     { H: 2, M: 70, N: 37, D: 16, dtype: "f16", causal: true, spread: 5 }, // empty rows
     { H: 2, M: 37, N: 70, D: 16, dtype: "f16", spread: 1e-4 }, // subnormal inputs
     { H: 2, M: 61, N: 90, D: 6, dtype: "f16", cuSeqlensQ: [0, 17, 61], cuSeqlensKv: [0, 50, 90] },
-    // Tiles that are chosen for devices.
+    // Breadth adds the tiles that are chosen for devices.
     ...breadth<Case>({
       H: 2,
       M: 70,

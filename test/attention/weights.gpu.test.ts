@@ -1,4 +1,4 @@
-// Outputs on request: what they refuse, what they allocate, and what compiles again.
+// Scores and probabilities on request: what is refused, what is allocated, and what compiles again.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -53,7 +53,7 @@ describe("memory", () => {
     const q = random(device, 1, [1, 1, M, D]);
     const k = random(device, 2, [1, 1, N, D]);
     sizes.length = 0;
-    // A window keeps the work small, and takes nothing from what the problem could need.
+    // A window keeps the work small, and changes nothing of the memory that the problem could need.
     const { indices, weights } = await topKKeys(q, k, { k: count, window: [31, 0] });
     const most = 4 * M * count;
     expect(Math.max(...sizes)).toBe(most);

@@ -26,7 +26,7 @@ const STAGES: readonly Asked[] = [
   ...(["raw", "capped", "scores", "probabilities"] as const).map((stage) => ({ stage })),
   { mean: true },
 ];
-/** Another kernel, and one of attention before it. */
+/** With a known log-sum-exp another kernel runs, with one of attention before it. */
 const KNOWN: readonly Asked[] = [...STAGES, { lse: true }, { lse: true, mean: true }];
 
 const weights = (problems: readonly Problem[], asked = STAGES) => {

@@ -1,5 +1,5 @@
-// A case of suite `scale` as it runs: checked against float64 by its window, timed in no more
-// rounds than are enough.
+// A case of suite `scale` is checked against float64 by its window, and timed in no more rounds
+// than are enough.
 
 import { expect, it } from "vitest";
 import { attentionContest } from "../../bench/attention.ts";
@@ -31,7 +31,7 @@ it("a window is computed and checked as such", async () => {
   expect(steps).toEqual(["step", "step", "step"]);
   expect([contestSteps(windowed, 3), contestSteps(whole, 3)]).toEqual([3, 4]);
 
-  // The same rows without the window are something else: the check would notice.
+  // The same rows without the window have other results, which the check would notice.
   const mixed = { ...windowed, expected: whole.expected };
   expect(await runContest(device, "scale", mixed, options)).toMatchObject([{ correct: false }]);
 });

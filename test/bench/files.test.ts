@@ -1,4 +1,4 @@
-// Files from anywhere: well-formed ones are read, all others get one clear error.
+// Files from anywhere: well-formed files are read, and all others get one clear error.
 
 import { describe, expect, it } from "vitest";
 import { readNpy, writeNpy } from "../../bench/files/npy.ts";
@@ -56,7 +56,7 @@ describe("safetensors", () => {
     expect(["b", "h", "d"].map((name) => read.get(name)?.data[0])).toEqual([1, 1, -0.25]);
   });
 
-  it("are read where they are empty, however large their other sizes", () => {
+  it("are read if they are empty, however large their other sizes", () => {
     const shape = [...new Array<number>(30).fill(2 ** 50), 0];
     const read = readSafetensors(
       "f",
@@ -84,9 +84,9 @@ describe("safetensors", () => {
       safetensors({}, [], 2n ** 63n),
       /^f: the header claims 9223372036854775808 bytes/,
     ],
-    ["a header that is no JSON", safetensors("{q:"), /^f: the header is no JSON: /],
+    ["a header that isn't JSON", safetensors("{q:"), /^f: the header is no JSON: /],
     [
-      "a header that is no UTF-8",
+      "a header that isn't UTF-8",
       safetensors("{}", [], 2n).fill(0xff, 8),
       /^f: the header is no JSON: /,
     ],
@@ -103,7 +103,7 @@ describe("safetensors", () => {
       /^f: q is constructor/,
     ],
     [
-      "a dtype that is no text",
+      "a dtype that isn't text",
       safetensors(entry({ dtype: ["F32"] }), new Uint8Array(8)),
       "f: q has no dtype.",
     ],
@@ -164,7 +164,7 @@ describe("safetensors", () => {
       "f: bytes 8 to 9 of the data belong to no tensor.",
     ],
     [
-      "metadata that is no text",
+      "metadata that isn't text",
       safetensors({ __metadata__: { a: 1 } }),
       /^f: __metadata__ must be an object of strings/,
     ],
@@ -247,7 +247,7 @@ describe("safetensors", () => {
   });
 });
 
-/** A version 1 file with this header, and data behind it. */
+/** Makes a version 1 file with this header, and data behind it. */
 const npy = (header: string, data: ArrayLike<number> = [], version = 1): Uint8Array => {
   const text = new TextEncoder().encode(header);
   const start = version === 1 ? 10 : 12;
@@ -348,7 +348,7 @@ describe("npy", () => {
       "f: a shape is a list of whole numbers, got (-1,).",
     ],
     [
-      "a size that is no number",
+      "a size that isn't a number",
       npy(describeArray("<f4", "(x,)")),
       "f: a shape is a list of whole numbers, got (x,).",
     ],

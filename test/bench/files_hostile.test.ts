@@ -1,5 +1,5 @@
-// Files by chance and by malice: whatever the bytes, they are read or refused by one FoveaError, in
-// time and memory that go with the length of the file.
+// Files by chance and by malice: whatever their bytes, they are read, or refused by one FoveaError,
+// in time and memory that grow with the length of the file only.
 
 import fc from "fast-check";
 import { parse } from "npyjs";
@@ -20,7 +20,8 @@ const readAll = (file: Uint8Array): FileTensor[] =>
   }));
 
 /**
- * What was read, or nothing if it was refused as files are; its message has no control characters.
+ * Returns what was read, or nothing if the file was refused as files are, by a message without
+ * control characters.
  */
 function readOrRefused<T>(work: () => T): T | undefined {
   try {
@@ -144,7 +145,7 @@ describe("safetensors", () => {
     );
   });
 
-  /** A file with this header, in front of so many zeros. */
+  /** Makes a file with this header, in front of so many zeros. */
   const withHeader = (header: string, length = 0) => {
     const json = new TextEncoder().encode(header);
     const file = new Uint8Array(8 + json.length + length);
@@ -182,7 +183,7 @@ describe("safetensors", () => {
   ])("refuse %s at once", (_, file) => {
     const begin = performance.now();
     expect(readOrRefused(() => readAll(file))).toBeUndefined();
-    // the kind took quadratic time or all memory, not seconds
+    // files of this kind used to take quadratic time or all memory, not seconds
     expect(performance.now() - begin).toBeLessThan(5000);
   });
 });

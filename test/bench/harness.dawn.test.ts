@@ -37,8 +37,8 @@ it("counts multiply-adds beside attention of f16, and notes what is missing", as
   ]);
   expect(fovea.maxError).toBeGreaterThan(0);
   expect(fovea.ofPeak).toBeCloseTo(fovea.gflops / fma.gflops, 12);
-  // 84,480 operations of attention, to the nearest of what 64 invocations have in turns of 512
-  // each.
+  // Attention has 84,480 operations. The kernel has the nearest number that 64 invocations reach in
+  // turns of 512 each.
   expect((fma.gflops * fma.ms.median) / 64).toBeCloseTo((3 * 512) / 1e6, 12);
   expect(notes).toHaveLength(1);
   expect(notes[0]).toMatch(

@@ -1,4 +1,4 @@
-// What RDNA2 makes of the hot kernels: compiled by a real driver, which needs no GPU for that.
+// What RDNA2's compiler makes of the hot kernels. It is a real driver, which needs no GPU for that.
 
 import { describe, expect, it } from "vitest";
 import { compileForRdna2 } from "../../bench/isa/compiler.ts";
@@ -7,8 +7,8 @@ import { broken, hotKernels } from "../../bench/isa/kernels.ts";
 import { missingCompiler } from "../../scripts/isa.mjs";
 
 /**
- * What RADV would print, of four blocks: a loop of three turns, in it a block that is branched
- * over.
+ * What RADV would print for four blocks, with a loop of three turns that has a block that is
+ * branched over.
  */
 const PRINTED = `
 disasm:

@@ -22,7 +22,7 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const run = (program: string, ...args: string[]) => runProgram(`bench/${program}.ts`, ...args);
-/** Why a program refuses to run: said before it asks its process for a server. */
+/** Returns why a program refuses to run, which it says before it asks its process for a server. */
 const refusal = (main: (context: Context) => Promise<number>, ...args: string[]) =>
   main({ args } as unknown as Context).then(
     () => "it ran",
@@ -166,7 +166,7 @@ describe("npm run against", () => {
     expect(out).toMatch(/small S=16 H=1 +here.*there.*here \/ there: min [\d.]+, median [\d.]+/);
   });
 
-  it("explains itself, and refuses what is no checkout", async () => {
+  it("explains itself, and refuses what isn't a checkout", async () => {
     expect(await refusal(against, "--help")).toBe("it ran");
     expect(await refusal(against)).toMatch(/name the folder of another checkout/);
     expect(await refusal(against, "shaders")).toMatch(/shaders\/src\/index\.ts is not one's/);
@@ -217,7 +217,7 @@ describe("npm run bench", () => {
       });
     }
   });
-  it("times the start of the package as built, in a browser of its own each time", async () => {
+  it("times the start of the package as built, in a new browser each time", async () => {
     const { code } = await run(
       "bench",
       "--suite",
@@ -245,7 +245,7 @@ describe("npm run bench", () => {
         counted.reduce((sum, phase) => sum + phases[phase], 0),
         6,
       );
-      // Compiling is what a start waits for, and what it does not wait for once it was done ahead.
+      // A start waits for compiling, unless that was done ahead.
       expect(phases.prewarm ?? phases.plan).toBeGreaterThan(20);
       if (phases.prewarm) expect(phases.plan).toBeLessThan(phases.prewarm / 2);
     }

@@ -1,4 +1,4 @@
-// Tables and plots of the READMEs: as they follow from bench/results, and how they are made.
+// Tables and plots of the READMEs follow from bench/results; and how they are made.
 
 import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -115,7 +115,7 @@ describe("sections", () => {
       "Step by step from the naive three kernels to this one: 2.5 times faster at N = 64 ([shaders/README.md](shaders/README.md)).",
     ]);
   });
-  it("show tokens of generation by heads and keys, where they were measured", () => {
+  it("show tokens of generation by heads and keys, if they were measured", () => {
     expect(filled("generate").slice(2)).toEqual([
       "| 8 query heads, 8 key heads | 0.50 | 4.00 |",
       "| 8 query heads, 1 key head |  | 2.00 |",

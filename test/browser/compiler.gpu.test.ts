@@ -7,7 +7,7 @@ import { failOnGpuErrors, testDevice } from "../support/device.ts";
 
 failOnGpuErrors();
 
-/** What a kernel of this body leaves in its output, for a loop of five turns. */
+/** Runs a kernel of this body with a loop of five turns, and returns its output. */
 async function run(body: string): Promise<number[]> {
   const device = await testDevice();
   const code = `

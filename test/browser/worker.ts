@@ -1,5 +1,5 @@
-// A worker that runs attention on a device of its own and answers with the output. The main thread
-// sends the inputs.
+// A worker that runs attention on its own device and answers with the output. The main thread sends
+// the inputs.
 
 import { attention, requestFoveaDevice, tensor } from "../../src/index.ts";
 

@@ -1,6 +1,6 @@
-// The append kernel: what it writes, compared with a plain history of tokens. Where no arithmetic
-// happens, bit for bit, over the whole memory of the cache: rows that are no part of an append stay
-// as they were.
+// What the append kernel writes is compared with a plain history of tokens. If no arithmetic
+// happens, that is bit for bit, over the whole memory of the cache: rows that aren't part of an
+// append stay as they were.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -20,7 +20,7 @@ failOnGpuErrors();
 type Dtype = "f32" | "f16" | "bf16";
 let seed = 100;
 
-/** New tokens of a cache. */
+/** Makes new tokens of a cache. */
 function newRows(
   { batch, kvHeads, headDim, vDim = headDim }: KvCacheOptions,
   M: number,
@@ -54,7 +54,7 @@ const dense =
   (device: GPUDevice, shape: number[], data: Float32Array) =>
     tensor(device, shape, { ...options, data, dtype });
 
-/** Rows in the order BMHD, with gaps, from an odd element on. */
+/** Makes rows in the order BMHD, with gaps, from an odd element on. */
 const strided = (dtype: Dtype) => (device: GPUDevice, shape: number[], data: Float32Array) => {
   const [, H, M, D] = shape;
   const row = H * (D + 1) + 3;
@@ -153,8 +153,8 @@ describe("a ring", () => {
     // biome-ignore format: a table
     for (const counts of [[0, 2], [3, 1]]) await append(cache, image, options, 3, counts);
     expect(await image.difference(cache)).toBeUndefined();
-    // More than the ring holds: the last one for each place counts, whatever the order of the
-    // lanes.
+    // These are more rows than the ring holds: the last row of each place counts, whatever the
+    // order of the lanes.
     await append(cache, image, options, 40);
     await append(cache, image, options, 16, [16, 9]);
     expect(await image.difference(cache)).toBeUndefined();
@@ -175,7 +175,7 @@ describe("counts", () => {
     image.append(rows, [2, 0, 4]);
     expect(cache.lengths).toEqual([4, 4, 4]);
     expect(Array.from(await cache.source.state.read()).slice(1, 4)).toEqual([2, 0, 4]);
-    await cache.truncate(3); // of what the host counted: the GPU has 2, 0 and 4
+    await cache.truncate(3); // truncates what the host has counted: the GPU has 2, 0 and 4
     image.truncate([3, 3, 3]);
     // biome-ignore format: one idea
     const strided = tensor(device, [3, 2], { dtype: "i32", data: [1, 9, 0, 9, 2, 9] }).slice(1, 0, 1).view({ shape: [3], strides: [2] });

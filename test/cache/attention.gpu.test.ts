@@ -42,8 +42,8 @@ interface Case extends SourceSpec {
 
 const VECTOR = Array.from(normal(3, 16));
 
-// The tile that compiles fastest, but for one case of each kind of place: those have quads, as a
-// software adapter gets them.
+// This tile compiles fastest. One case of each kind of place has quads instead, as a software
+// adapter gets them.
 const SIZES = { B: 3, H: 4, Hkv: 2, D: 16, variant: "8x32" };
 const ROWS = { ...SIZES, capacity: 90, lengths: [70, 1, 33] };
 const CASES: readonly Case[] = [
@@ -207,7 +207,7 @@ describe("attention to a cache", () => {
     destroy();
   });
 
-  it("takes queries that lie one after the other, with lengths and positions of their own", async () => {
+  it("takes queries that lie one after the other, with their own lengths and positions", async () => {
     const device = await testDevice();
     const { source, k, v, destroy } = makeSource(device, { ...ROWS, place: "rows" });
     const cuSeqlensQ = [0, 4, 4, 13];
@@ -217,7 +217,7 @@ describe("attention to a cache", () => {
     const own = { qLengths: [3, 0, 9], queryOffset: [60, 0, 20] };
     const options = { cuSeqlensQ, ...own, causal: true };
     const { output } = await attention(q, { source }, { ...options, variant: SIZES.variant });
-    // The same keys one after the other.
+    // Here the same keys lie one after the other.
     const starts = [0, 90, 180, 270];
     const [keys, values] = [k, v].map((given) => {
       const [B, Hkv, N, D] = given.shape;
@@ -300,7 +300,7 @@ describe("what a cache does not take", () => {
     destroy();
   });
 
-  it("keys beside it, and what is no cache", async () => {
+  it("keys beside it, and what isn't a cache", async () => {
     const device = await testDevice();
     const { source, destroy } = makeSource(device, RING);
     const q = tensor(device, [3, 4, 3, 16], { data: normal(1, 3 * 4 * 3 * 16) });

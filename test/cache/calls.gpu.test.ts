@@ -1,4 +1,4 @@
-// Calls of caches: their order, the moment that they mean, and that what is rejected has changed
+// Calls of caches: their order, the moment that they mean, and that a rejected call has changed
 // nothing, on the host or on the GPU.
 
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
@@ -47,7 +47,7 @@ const rows = (batch: number, M: number, heads = 2) => {
   const data = normal(seed++, batch * heads * M * 8);
   return { gpu: keep(tensor(device, shape, { data })), data };
 };
-/** Memory that the GPU refuses. */
+/** Makes a tensor to which the GPU refuses memory. */
 const refused = (batch: number, M: number) =>
   memory.without(() => keep(tensor(device, [batch, 2, M, 8])));
 const constant = (batch: number, M: number, value: number) =>
@@ -66,7 +66,7 @@ const known = (cache: PagedKvCache) => ({
   pages: [0, 1, 2].map((entry) => cache.pagesOf(entry)),
 });
 
-/** Expects that the GPU has lengths and pages of a batch as the host has. */
+/** Expects that the GPU has the same lengths and pages of a batch as the host. */
 async function expectTold(
   cache: PagedKvCache,
   batch: PagedKvCache | PagedBatch,
@@ -83,7 +83,7 @@ async function expectTold(
   }
 }
 
-/** The values of v that attention finds for entry `entry`, which are all the same. */
+/** Returns the value of v that attention finds for entry `entry`, whose values are all the same. */
 async function entryValue(cache: PagedKvCache, entry: number): Promise<number> {
   const batch = keep(await cache.batch([entry]));
   const q = rows(1, 1);
@@ -99,7 +99,7 @@ describe("an append that is rejected", () => {
     const ones = constant(1, 3, 1);
     await zero.append(ones, ones);
     for (const M of [3, 3]) {
-      // The first time its kernel has to be compiled, the second time its plan is kept.
+      // The first time the call compiles its kernel, the second time its plan is kept.
       const before = known(cache);
       const none = refused(1, M);
       const rejected = one.append(none, ones);
@@ -175,7 +175,7 @@ describe("an append that is rejected", () => {
       cache.append(k, k, { counts: [4, 2, 0] }),
       cache.append(refused(3, 4), k, { counts: [4, 4, 4] }),
       cache.append(k, k, { counts: [4, 4, 4] }),
-      // too many pages, if the second one had got its own
+      // these are too many pages, if the second append had got its own
       cache.append(k, k, { counts: [0, 4, 4] }),
     ];
     cache.truncate(0, 7);
@@ -393,7 +393,8 @@ describe("what is encoded", () => {
     },
   );
 
-  // Its first commands tell the GPU of pages, the others are those of the append itself.
+  // The first commands of an append tell the GPU of pages, the others are those of the append
+  // itself.
   it.each([1, 2, 3, 4])(
     "and fails midway, at command %d, is taken back, and the GPU is told everything again",
     async (last) => {
@@ -416,8 +417,8 @@ describe("what is encoded", () => {
     },
   );
 
-  // Memory of q is known to be refused before anything is encoded, that of a new output only once
-  // all is submitted.
+  // Refused memory of q is known before anything is encoded, that of a new output only once all is
+  // submitted.
   it.each(["q", "output"])(
     "by an attention that is rejected for its %s is not taken for what the GPU knows",
     async (name) => {

@@ -40,7 +40,7 @@ async function cacheOf(options: KvCacheOptions, device?: GPUDevice) {
 }
 
 let seed = 1;
-/** M tokens for each entry. */
+/** Makes M tokens for each entry. */
 function tokens(device: GPUDevice, M: number) {
   const make = () => {
     const data = normal(seed++, 2 * 2 * M * 8);
@@ -132,7 +132,7 @@ describe("forks", () => {
     expect([fork.lengths, fork.label]).toEqual([[4, 3], "other"]);
     await append(cache, image, 2);
     expect(await image.difference(cache)).toBeUndefined();
-    // The fork's memory: as the prefix was, and what comes after it.
+    // The fork's memory holds the prefix as it was, and what comes after it.
     const prefix = await cache.source.k.slice(2, 0, 3).read();
     expect(await fork.source.k.slice(2, 0, 3).read()).toEqual(prefix);
     const { k, v } = tokens(cache.device, 1);
@@ -158,7 +158,7 @@ describe("forks", () => {
     expect(await entry("v", 1)).toEqual(await entry("v", 0));
     await cache.forkEntry(1, 1, 2);
     expect(cache.lengths).toEqual([5, 2]);
-    // The angles belong to each of the caches.
+    // Each of the caches owns its angles.
     const fork = await cache.fork();
     fork.destroy();
     await cache.append(k, v, { counts: 1 });

@@ -1,4 +1,4 @@
-// What caches refuse: code and whole message, with nothing counted and nothing left behind.
+// What caches refuse, by code and whole message. Nothing is counted, and nothing is left behind.
 
 import { afterEach, describe, expect, it } from "vitest";
 import { createKvCache, type KvCache, type KvCacheOptions, tensor } from "../../src/index.ts";

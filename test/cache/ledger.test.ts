@@ -10,7 +10,7 @@ const tables = () =>
   new PageTables({ label: "cache", entries: 3, pages: 4, pageSize: 4, maxTokens: 12 });
 const lengthsOf = (state: PageTables) => [0, 1, 2].map((entry) => state.length(entry));
 
-/** A promise, and what settles it. */
+/** Makes a promise, and what settles it. */
 function gate() {
   let open = () => {};
   let fail = (_: unknown) => {};
@@ -21,7 +21,7 @@ function gate() {
   return { promise, open, fail };
 }
 
-/** An append that waits before it takes its room, and after that for the GPU. */
+/** Starts an append that waits before it takes its room, and after that for the GPU. */
 function append(ledger: Ledger<PageTables>, entry: number, count: number) {
   const ready = gate();
   const done = gate();

@@ -90,7 +90,7 @@ describe("memory that the GPU refuses", () => {
       (device) => createKvCache(device, { ...ROWS, ...rotated }),
       (device) => createPagedKvCache(device, { ...PAGED, ...rotated }),
     ];
-    const counts = [5, 6]; // k, v, state, its numbers, angles; pages have numbers of their own
+    const counts = [5, 6]; // k, v, state, its numbers, angles; pages have numbers, too
     for (const [index, make] of kinds.entries()) {
       const turns = await refusedEach(async (device, arm) => {
         arm();
@@ -244,7 +244,7 @@ describe("a device that is lost", () => {
     device.destroy();
     const settled = await Promise.allSettled(calls);
     for (const one of settled) {
-      // A call that the GPU had accepted before is right to resolve.
+      // A call that the GPU had accepted before the loss may resolve.
       if (one.status === "rejected") expect(one.reason).toMatchObject({ name: "FoveaError" });
     }
     expect(settled.some(({ status }) => status === "rejected")).toBe(true);

@@ -357,7 +357,7 @@ describe("a serving loop", () => {
     token();
     const before = [buffers(), count.buffersMade, count.pipelines, count.bindGroups];
     for (let index = 1; index < 200; index++) {
-      // Sequences end and others take their places, some with the beginning of another one.
+      // Sequences end and others take their places, some with the beginning of a third one.
       if (cache.lengths[running.entries[0]] === 50) {
         const [ended, other] = running.entries;
         const next = (ended + 2) % 4;

@@ -1,4 +1,4 @@
-// Paged caches: fixed histories against the model of test/support/cache_history.ts, which fuzzing
+// Fixed histories of paged caches against the model of test/support/cache_history.ts, which fuzzing
 // runs at random.
 
 import { describe, it } from "vitest";

@@ -1,4 +1,4 @@
-// The pages of a cache: random histories of entries that append, are cut, share and are freed,
+// The pages of a cache, in random histories of entries that append, are cut, share and are freed,
 // against plain lists.
 
 import fc from "fast-check";
@@ -7,20 +7,20 @@ import { PageTables, type PageTablesOptions } from "../../src/cache/paged/pages.
 import { FoveaError } from "../../src/index.ts";
 import { expectError } from "../support/errors.ts";
 
-/** What ought to be: the tokens of every entry. */
+/** The expected tokens of every entry. */
 interface Model {
   readonly entries: number[][];
 }
 
 /**
- * What is: the tables, and a memory of tokens that is written as a GPU would, page by page and row
- * by row.
+ * The real tables, and a memory of tokens that is written as a GPU would, page by page and row by
+ * row.
  */
 class Real {
   readonly options: PageTablesOptions;
   readonly tables: PageTables;
   readonly memory: number[][];
-  /** Lists of pages as somebody knows them who asks for what has changed. */
+  /** Lists of pages as known to a reader that asks only for what has changed. */
   readonly known: { version: number; pages: readonly number[] }[];
   #token = 0;
 
@@ -118,7 +118,7 @@ class Append implements Command {
     const entries = this.order.filter((entry) => entry < model.entries.length);
     const counts = entries.map((_, index) => this.counts[index]);
     const lengths = entries.map((entry, index) => model.entries[entry].length + counts[index]);
-    // As many pages as the entries have afterwards, counted page by page and not by what changes.
+    // Counts the pages that the entries have afterwards, page by page and not by what changes.
     const kept = new Set<number>();
     let own = 0;
     for (const [entry, tokens] of model.entries.entries()) {
@@ -202,7 +202,7 @@ class Reorder implements Command {
   toString = () => `reorder(${JSON.stringify(this.sources)})`;
 }
 
-/** Commands whose changes are all given back. */
+/** A command whose changes are all given back. */
 class GivenBack implements Command {
   readonly commands: readonly Command[];
 
@@ -231,7 +231,7 @@ class GivenBack implements Command {
   toString = () => `giveBack(${this.commands.map(String).join("; ")})`;
 }
 
-/** The pages in the order in which they would be taken. */
+/** Returns the pages in the order in which they would be taken. */
 function nextPages(tables: PageTables, options: PageTablesOptions): number[] {
   const copy = tables.clone();
   const { pageSize, maxTokens, entries } = options;
@@ -265,7 +265,7 @@ class Ask implements Command {
 }
 
 const entry = fc.nat({ max: 4 });
-/** Of an entry's tokens; whole and none often. */
+/** Draws a share of an entry's tokens, often none or all. */
 const share = fc.oneof(fc.constantFrom(0, 1), fc.double({ min: 0, max: 1, noNaN: true }));
 const count = fc.oneof(fc.constantFrom(0, 1, 1, 2), fc.nat({ max: 20 }));
 const changes: fc.Arbitrary<Command>[] = [

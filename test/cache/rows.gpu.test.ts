@@ -1,5 +1,4 @@
-// What the append kernel does to rows: normalised, rotated and quantised ones against the float64
-// reference.
+// Rows that the append kernel normalises, rotates and quantises, against the float64 reference.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -29,13 +28,13 @@ type Rotation = NonNullable<KvCacheOptions["rotary"]>;
 
 interface Turned extends Pick<KvCacheOptions, "qkNorm" | "rotary"> {
   readonly options?: AppendOptions;
-  /** By stream, batch entry and row. Default the token's own. */
+  /** A position by stream, batch entry and row. Default the token's place. */
   readonly position?: (stream: number, batch: number, row: number) => number;
   readonly inPlace?: boolean;
   readonly qDtype?: TensorOptions;
 }
 
-/** k and q of M tokens after `past` others, in float64 or with every operation in f32. */
+/** Computes k and q of M tokens after `past` others, in float64 or with every operation in f32. */
 function expected(
   data: Float32Array,
   heads: number,
@@ -107,7 +106,7 @@ describe("rows of q and k", () => {
     expectTurned({ rotary: { rotaryDim: 6, interleaved: true }, inPlace: false }));
   it("are normalised and then rotated", () =>
     expectTurned({ qkNorm: WEIGHTS, rotary: { base: 500 } }));
-  it("are normalised to their last channel, where those of v have fewer", async () => {
+  it("are normalised to their last channel, if rows of v have fewer", async () => {
     const device = await testDevice();
     const cache = await createKvCache(device, {
       batch: 1,
@@ -170,14 +169,15 @@ describe("rows of q and k", () => {
       data[(stream * B + batch) * M + row];
     await expectTurned({ rotary: rotation, options: { positionIds }, position });
   });
-  it("with sections, and no positions of their own, are rotated as text is", () =>
+  it("with sections, and without given positions, are rotated as text is", () =>
     expectTurned({ rotary: { sections: [4, 2, 2], base: 500 } }));
   it("are stretched as the model's context was", async () => {
     const yarn = { type: "yarn", factor: 4, originalMaxPositions: 32 } as const;
     await expectTurned({ rotary: { base: 500, scaling: yarn } });
   });
   it("turn in place where rows of two elements a word lie", async () => {
-    // Multiples of 1/64 are f16 before, but not after: compared by rounding.
+    // Multiples of 1/64 are exact in f16 before the rotation, but not after, so they are compared
+    // by rounding.
     const { B, H, Hkv, M, D } = SIZES;
     const device = await testDevice();
     const cache = await createKvCache(device, {
@@ -199,7 +199,7 @@ describe("rows of q and k", () => {
   });
 });
 
-/** A cache with one head, and the words of a row that was appended. */
+/** Appends a row to a cache with one head, and returns its words. */
 async function storedWords(
   row: readonly number[] | Float32Array,
   options: Partial<KvCacheOptions>,
@@ -238,8 +238,8 @@ describe("integers", () => {
     const row = normal(11, 64).map((x, d) => x * 2 ** ((d % 8) * 3 - 100 + Math.floor(d / 8) * 25));
     await same(row);
   });
-  it("are even where a number lies between two", async () => {
-    // 127 (1 / 127) and 7 (1 / 7) are 1 in f32: scales are powers of two, and halves are ties.
+  it("are even if a number lies between two", async () => {
+    // In f32, 127 (1 / 127) and 7 (1 / 7) are 1: so scales are powers of two, and halves are ties.
     const row = Float32Array.from({ length: 64 }, (_, d) =>
       d % 8 === 0 ? 127 : (d - 31.5) * (d % 2 ? 1 : -1),
     );
@@ -266,7 +266,7 @@ describe("integers", () => {
     row.set([-3.4e38, 3.4e38, 1.7e38, 1e38], 40);
     await same(row);
   });
-  it("have the scale NaN where a number is NaN or infinite", async () => {
+  it("have the scale NaN if a number is NaN or infinite", async () => {
     const row = normal(12, 64);
     row[3] = Number.NaN;
     row[17] = Number.POSITIVE_INFINITY;

@@ -7,14 +7,14 @@ import { type Header, parseHeader } from "./vector.ts";
 
 /** One vector's file, and what it says of itself. */
 export interface Case extends Header {
-  /** From the folder on, with forward slashes. */
+  /** The path from the folder on, with forward slashes. */
   readonly file: string;
   readonly path: string;
 }
 
 /**
- * The cases of a folder: those of its manifest.json, or else all JSON files in it. Rejects what is
- * no such folder.
+ * Returns the cases of a folder: those of its manifest.json, or else all JSON files in it. Refuses
+ * what isn't such a folder.
  */
 export function casesOf(folder: string): Case[] {
   if (!existsSync(folder))

@@ -1,24 +1,24 @@
-// What came, beside what a vector expects.
+// Compares results with what a vector expects.
 
 import type { VectorTensor } from "./vector.ts";
 
 /**
- * The element of a vector's outputs that is furthest off. What JSON has no number for is a word:
- * NaN, Infinity.
+ * The element of a vector's outputs that is furthest off. Numbers that JSON does not have are
+ * words: NaN, Infinity.
  */
 export interface Worst {
   readonly output: number;
   readonly index: readonly number[];
   readonly got: number | string;
   readonly expected: number | string;
-  /** |got - expected| in units of max(1, |expected|), which is what the tolerance is of. */
+  /** |got - expected| in units of max(1, |expected|), as the tolerance is. */
   readonly error: number | string;
   readonly tolerance: number;
 }
 
 /**
- * The lowest numbers of float types, which ONNX Runtime writes for a hidden score, where ONNX has
- * -Infinity.
+ * The lowest numbers of float types. ONNX Runtime writes them for a hidden score, for which ONNX
+ * has -Infinity.
  */
 const LOWEST: Readonly<Record<string, number>> = {
   float32: -(2 - 2 ** -23) * 2 ** 127,
@@ -26,7 +26,8 @@ const LOWEST: Readonly<Record<string, number>> = {
 };
 
 /**
- * |actual - expected| / max(1, |expected|): 0 where both are NaN or the same infinity, Infinity where one is.
+ * Returns |actual - expected| / max(1, |expected|): 0 if both are NaN or the same infinity, and
+ * Infinity if one of them is.
  */
 function errorOf(actual: number, expected: number, lowest: number | undefined): number {
   if (Object.is(actual, expected) || actual === expected) return 0;
@@ -38,8 +39,8 @@ function errorOf(actual: number, expected: number, lowest: number | undefined): 
 const inJson = (value: number) => (Number.isFinite(value) ? value : String(value));
 
 /**
- * The element that is furthest off in one output, and undefined where it has none. Both have the
- * same shape.
+ * Returns the element that is furthest off in one output, or undefined if it has none. Both have
+ * the same shape.
  */
 export function worstOf(
   output: number,

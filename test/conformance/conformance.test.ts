@@ -81,7 +81,7 @@ describe("an output", () => {
     expect(compared([-Infinity], [-3.4028234663852886e38])?.[0]).toBe(true);
     expect(compared([-3.4028234663852886e38], [-Infinity])?.[0]).toBe(false);
   });
-  it("passes what is no number only where the same is expected", () => {
+  it("passes what isn't a number only where the same is expected", () => {
     const nan = Number.NaN;
     const infinity = Number.POSITIVE_INFINITY;
     expect(compared([nan, infinity, -infinity], [nan, infinity, -infinity])?.[0]).toBe(true);
@@ -128,7 +128,7 @@ describe("a folder of vectors", () => {
 });
 
 describe("an engine", () => {
-  it("is opened again where it ends or is stuck in a vector", async () => {
+  it("is opened again if it ends or is stuck in a vector", async () => {
     const log: string[] = [];
     const passed: Outcome = { status: "passed", message: "", worst: null };
     const answers: Readonly<Record<string, () => Promise<Outcome>>> = {

@@ -45,7 +45,7 @@ const OPTIONS = {
 /** Milliseconds between two lines that tell of progress. */
 const EVERY = 5000;
 
-/** What became of a vector: an entry of --json. */
+/** The result of a vector: an entry of --json. */
 export interface Row extends Omit<Case, "path">, Outcome {
   readonly engine: string;
 }
@@ -129,7 +129,7 @@ export function summarize(rows: readonly Row[]): number {
   return count("failed");
 }
 
-/** The cases of folders whose file or operator has the text in its name. There is at least one. */
+/** Returns the cases of folders whose file or operator has the text in its name: at least one. */
 function chosen(folders: readonly string[], filter: string): Case[] {
   if (!folders.length) {
     throw new FoveaError(

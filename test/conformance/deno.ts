@@ -1,12 +1,12 @@
 // The program that `npm run conformance -- --engine deno` bundles and runs in Deno: for each line
-// of its input, the path of a vector, a line of JSON with how it went. The first line tells of the
+// of its input, the path of a vector, a line of JSON with how it went. The first line describes the
 // adapter.
 
 import { describeAdapter } from "../../bench/program.ts";
 import { requestFoveaDevice } from "../../src/index.ts";
 import { Runner } from "./runner.ts";
 
-/** What of Deno is used here. */
+/** The part of Deno that is used here. */
 interface DenoGlobals {
   readonly stdin: { readonly readable: ReadableStream<Uint8Array<ArrayBuffer>> };
   readonly version: { readonly deno: string };

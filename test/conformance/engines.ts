@@ -1,4 +1,5 @@
-// Where vectors run: in Chromium and Firefox a page that Vite serves, in Node on Dawn, and in Deno.
+// The engines that run vectors: Chromium and Firefox with a page that Vite serves, Node on Dawn,
+// and Deno.
 
 import { spawn, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -19,7 +20,7 @@ export interface Engine {
   readonly adapter: Adapter;
   /** Its name and version. */
   readonly engine: string;
-  /** Runs the vector of a file. Rejects only where the engine itself is gone. */
+  /** Runs the vector of a file. Rejects only if the engine itself is gone. */
   run(path: string): Promise<Outcome>;
   close(): Promise<void>;
 }
@@ -28,8 +29,8 @@ export interface Engine {
 const PATIENCE = 300_000;
 
 /**
- * An engine that is opened again where it ends, or is stuck, in the middle of a vector, which has
- * failed then.
+ * Returns an engine that is opened again if it ends, or is stuck, in the middle of a vector, which
+ * has then failed.
  */
 export async function lasting(open: () => Promise<Engine>, patience = PATIENCE): Promise<Engine> {
   let current = await open();
@@ -61,7 +62,7 @@ export async function lasting(open: () => Promise<Engine>, patience = PATIENCE):
 
 type Server = Pick<Context, "server" | "root" | "files">;
 
-/** A page as an engine: vectors reach it as files of the server, one at a time. */
+/** Makes an engine of a page. Vectors reach it as files of the server, one at a time. */
 function pageEngine(
   page: Omit<Engine, "run"> & { call<T>(name: string, ...args: unknown[]): Promise<T> },
   { files }: Server,
@@ -88,7 +89,7 @@ async function openFirefoxPage(context: Server): Promise<Engine> {
 
 async function openNode(): Promise<Engine> {
   const { device, adapter, engine } = await openDawn();
-  const devices = [device]; // others only where it was lost
+  const devices = [device]; // others only if it was lost
   const runner = new Runner(async () => devices.pop() ?? (await openDawn()).device);
   return {
     adapter,
@@ -98,7 +99,7 @@ async function openNode(): Promise<Engine> {
   };
 }
 
-/** Deno runs on Mesa's software driver where that can be had: the one that is tested. */
+/** Opens Deno, on Mesa's software driver if there is one, since that is the one that is tested. */
 async function openDeno({ root }: Server): Promise<Engine> {
   if (!lavapipe())
     spawnSync(process.execPath, [join(root, "scripts/setup.mjs"), "--tests"], { stdio: "inherit" });
@@ -109,7 +110,7 @@ async function openDeno({ root }: Server): Promise<Engine> {
     formats: ["es" as const],
     fileName: "deno",
   };
-  // Without the config file, whose plugins keep the engine out of what is built on it.
+  // It builds without the config file, whose plugins keep the engine out of what is built on it.
   await build({
     root,
     configFile: false,

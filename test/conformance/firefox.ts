@@ -12,7 +12,10 @@ import { FoveaError } from "../../src/index.ts";
 /** WebGPU is not on by default everywhere, and never on a software driver. */
 const PREFERENCES = { "dom.webgpu.enabled": true, "gfx.webgpu.ignore-blocklist": true };
 
-/** Rejects with FoveaError("device") where there is no Firefox, or WebGPU does not work in it. */
+/**
+ * Opens the page. Rejects with FoveaError("device") if there is no Firefox, or WebGPU does not work
+ * in it.
+ */
 export async function openFirefox(address: string, root: string): Promise<OpenPage> {
   if (!findFirefox())
     spawnSync(process.execPath, [join(root, "scripts/setup.mjs"), "--firefox"], {

@@ -1,6 +1,6 @@
 // Keras' attention layers and Keras Hub's position encodings, as operators of vectors: thin
-// translations, like those of fovea/onnx. Their attributes are the layers' arguments, their inputs
-// what layers are called with, then their weights.
+// translations, like those of fovea/onnx. Their attributes are the layers' arguments; their inputs
+// are what layers are called with, and then their weights.
 
 import {
   type AttentionOptions,
@@ -42,7 +42,8 @@ const SCORE_ATTRIBUTES = {
 } as const;
 
 /**
- * What the attributes of Attention make of q and k: plain dot products, unless they say otherwise.
+ * Returns how the attributes of Attention compare q and k: by plain dot products, unless they say
+ * otherwise.
  */
 function scoresOf(call: OnnxCall<string, string, typeof SCORE_ATTRIBUTES>): Scores {
   const { score_mode: mode = "dot", scale = 1, concat_score_weight: weight = 1 } = call.attributes;
@@ -59,19 +60,19 @@ async function rawScores(call: OnnxCall, q: Tensor, k: Tensor, options: Scores):
   return withoutHead(call.own(await weightsOf(call, heads, { ...options, stage: "raw" })));
 }
 
-/** An argument of the call; that of tf-keras' layers is the constructor's. */
+/** An argument of the call in Keras, and of the constructor in tf-keras. */
 const CAUSAL = { use_causal_mask: "flag", causal: "flag" } as const;
 const isCausal = ({ attributes }: OnnxCall<string, string, typeof CAUSAL>) =>
   attributes.use_causal_mask ?? attributes.causal ?? false;
 
 const LAYER_INPUTS = ["query", "key?", "value", "query_mask?", "value_mask?"] as const;
-/** What Keras takes from the scores of keys that are masked. */
+/** What Keras adds to the scores of keys that are masked. */
 const MASKED = -1e9;
 
 /**
- * A layer's output, and its probabilities. A masked key has a bias of -1e9, so that a row whose
- * keys are all masked is their mean; a masked query's output is 0, and its probabilities know
- * nothing of that.
+ * Computes a layer's output, and its probabilities. A masked key has a bias of -1e9, so that a row
+ * whose keys are all masked is their mean. A masked query's output is 0, and its probabilities
+ * don't change.
  */
 async function layer(
   call: OnnxCall<(typeof LAYER_INPUTS)[number], "output" | "scores?", typeof CAUSAL>,
@@ -270,7 +271,7 @@ const KerasMultiHeadAttention = onnxOperator(
   },
 );
 
-/** x is [B, M, D] or [B, M, H, D]; row i stands at start_index + i where no positions are given. */
+/** x is [B, M, D] or [B, M, H, D]; row i stands at start_index + i if no positions are given. */
 const RotaryEmbedding = onnxOperator(
   {
     operator: "keras.RotaryEmbedding",
@@ -340,7 +341,7 @@ const SinePositionEncoding = onnxOperator(
 );
 
 /**
- * [1, H, M, N]: slope * (j - (N - 1)) for every query. Of zero queries, the bias is all of the
+ * [1, H, M, N]: slope * (j - (N - 1)) for every query. Queries are zero, so the bias is the whole
  * score.
  */
 const AlibiBias = onnxOperator(

@@ -1,5 +1,5 @@
-// Keras' and PyTorch's operators where no vector of their suites goes: numbers worked by hand, and
-// the reference.
+// Keras' and PyTorch's operators in cases that no vector of their suites has, against numbers
+// worked by hand and the reference.
 
 import { afterEach, expect, it } from "vitest";
 import { type Tensor, tensor } from "../../src/index.ts";
@@ -20,7 +20,7 @@ const put = async (shape: number[], data: ArrayLike<number>, dtype: "f32" | "u8"
   return used[used.length - 1];
 };
 
-/** The outputs of an operator, all of them. */
+/** Returns all outputs of an operator. */
 async function outputsOf(
   op: string,
   inputs: (Tensor | null)[],
@@ -140,7 +140,7 @@ it("keras.MultiHeadAttention has all of Keras' masks, and 0 for a query that see
     expect(Math.abs(one - expected.output[i])).toBeLessThan(2e-5);
   for (const [i, one] of scores.entries())
     expect(Math.abs(one - expected.weights[i])).toBeLessThan(1e-5);
-  // the bias alone
+  // only the bias is left
   expect(output.slice(2 * outputWidth, 3 * outputWidth)).toEqual(Array.from(kernels[7].data));
   await expectError(
     () => outputsOf(op, [...tensors, ...given, ...layer], { num_heads: 3 }),

@@ -21,7 +21,7 @@ const INPUTS = [
 ] as const;
 type Call = OnnxCall<(typeof INPUTS)[number], "output", { nhead: "int"; batch_first: "flag" }>;
 
-/** Self-attention of x [S, B, E], or [B, S, E] where `batch_first` is set. */
+/** Self-attention of x [S, B, E], or [B, S, E] if `batch_first` is set. */
 async function selfAttention(call: Call, x: Tensor): Promise<Tensor> {
   const { nhead: heads = 1, batch_first: batchFirst = false } = call.attributes;
   const inBias = call.tensor("self_attn.in_proj_bias");
@@ -44,7 +44,7 @@ async function selfAttention(call: Call, x: Tensor): Promise<Tensor> {
   return output;
 }
 
-/** Rows of x times the weight of a linear layer, plus its bias. */
+/** Multiplies rows of x by the weight of a linear layer, and adds its bias. */
 async function linear(call: Call, name: "linear1" | "linear2", x: Tensor): Promise<Tensor> {
   const weight = call.tensor(`${name}.weight`);
   const bias = call.tensor(`${name}.bias`);

@@ -1,4 +1,5 @@
-// Vectors on a GPU, one after the other, compared on the host. Runs in pages, Node and Deno alike.
+// Runs vectors on a GPU, one after the other, and compares on the host. It works in pages, Node and
+// Deno alike.
 
 import { type Tensor, tensor } from "../../src/index.ts";
 import { KeptDevice } from "../support/kept_device.ts";
@@ -8,11 +9,11 @@ import { ourDtype, parseVector, type Vector, type VectorTensor } from "./vector.
 
 /** How a vector went. */
 export interface Outcome {
-  /** Skipped are operators and element types that are not there. */
+  /** Vectors are skipped if their operator or element type is not there. */
   readonly status: "passed" | "failed" | "skipped";
   /** What failed, or why it was skipped; else empty. */
   readonly message: string;
-  /** The element that is furthest off, null where there was none to look at. */
+  /** The element that is furthest off, or null if there was none to look at. */
   readonly worst: Worst | null;
 }
 
@@ -51,7 +52,7 @@ export class Runner {
   }
 }
 
-/** What a vector needs that is not there, if anything. */
+/** Returns what a vector needs and is not there, if anything. */
 function missingFor({ op, inputs }: Vector): string | undefined {
   if (!operatorOf(op)) return `no operator ${op}`;
   const stranger = inputs.find((input) => input && !ourDtype(input.dtype));
@@ -59,8 +60,8 @@ function missingFor({ op, inputs }: Vector): string | undefined {
 }
 
 /**
- * Runs a vector and returns its worst element. Throws where an output is missing or has another
- * shape or type.
+ * Runs a vector and returns its worst element. Throws if an output is missing or has another shape
+ * or type.
  */
 async function runVector(device: GPUDevice, vector: Vector): Promise<Worst | null> {
   const { op, opset, inputs, outputs, attributes, tolerance } = vector;

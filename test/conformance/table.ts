@@ -1,5 +1,5 @@
-// What passed where, kept as counts in results/, one file an engine, and as a table in
-// docs/onnx.md.
+// Keeps what passed in which engine: as counts in results/, one file for each engine, and as a
+// table in docs/onnx.md.
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -9,7 +9,7 @@ import type { Row } from "./conformance.ts";
 import type { Engine } from "./engines.ts";
 import type { Outcome } from "./runner.ts";
 
-/** One version of an operator. */
+/** The counts of one version of an operator. */
 interface Count extends Record<Outcome["status"], number> {
   readonly op: string;
   readonly opset: number | null;
@@ -23,7 +23,7 @@ export interface Results extends Pick<Engine, "adapter" | "engine"> {
 const MARKS = ["<!-- conformance -->", "<!-- /conformance -->"] as const;
 const folderOf = (root: string) => join(root, "test/conformance/results");
 
-/** Rows by operator and version. */
+/** Counts rows by operator and version. */
 export function countsOf(rows: readonly Pick<Row, "op" | "opset" | "status">[]): Count[] {
   const counts = new Map<string, Count>();
   for (const { op, opset, status } of rows) {
@@ -46,7 +46,7 @@ export function keepResults(
   writeJson(join(folderOf(root), `${name}.json`), root, engine, { operators: countsOf(rows) });
 }
 
-/** The kept results, by engine. */
+/** Reads the kept results, by engine. */
 export function readResults(root: string): Map<string, Results> {
   const folder = folderOf(root);
   const files = existsSync(folder) ? readdirSync(folder).sort() : [];
@@ -58,7 +58,10 @@ export function readResults(root: string): Map<string, Results> {
   );
 }
 
-/** How many vectors pass in each engine, and unfolded a line for each version of an operator. */
+/**
+ * Makes a table of how many vectors pass in each engine, which unfolds to a line for each version
+ * of an operator.
+ */
 export function tableOf(results: ReadonlyMap<string, Results>): string {
   const engines = [...results.values()];
   const operators = engines.flatMap(({ operators }) => operators).map(nameOf);

@@ -1,14 +1,14 @@
 // A test vector of a peer's own suite: one JSON object, with an operator's inputs, the outputs that
-// are expected, and a tolerance. Read the same way in pages, Node and Deno.
+// are expected, and a tolerance. It is read the same way in pages, Node and Deno.
 
 import { bfloat16Value, float16Value } from "../../src/gpu/read.ts";
 import type { Dtype } from "../../src/index.ts";
 
 export interface VectorTensor {
-  /** As in the file: float32, float16, int64, ... */
+  /** The element type as in the file: float32, float16, int64, ... */
   readonly dtype: string;
   readonly shape: readonly number[];
-  /** In row-major order; booleans are 0 and 1. */
+  /** Elements in row-major order; booleans are 0 and 1. */
   readonly data: Float64Array;
 }
 
@@ -19,7 +19,7 @@ export interface Header {
    * `keras.AlibiBias`.
    */
   readonly op: string;
-  /** The operator's version, null where the suite has none. */
+  /** The operator's version, or null if the suite has none. */
   readonly opset: number | null;
   /** The element type of its first float input, or else of its first output. */
   readonly dtype: string;
@@ -28,7 +28,7 @@ export interface Header {
 export interface Vector extends Header {
   // biome-ignore lint/suspicious/noExplicitAny: JSON of the operator's attributes
   readonly attributes: Readonly<Record<string, any>>;
-  /** Positional, as in the operator; undefined is an optional one that was left out. */
+  /** Inputs in the operator's order; undefined is an optional one that was left out. */
   readonly inputs: readonly (VectorTensor | undefined)[];
   readonly outputs: readonly (VectorTensor | undefined)[];
   /** |actual - expected| <= tolerance * max(1, |expected|) */
@@ -37,7 +37,7 @@ export interface Vector extends Header {
 
 interface Encoding {
   readonly decode: (bytes: ArrayBuffer) => Float64Array;
-  /** Ours, where there is one. */
+  /** Our dtype, if there is one. */
   readonly dtype?: Dtype;
 }
 
@@ -61,7 +61,7 @@ const ENCODINGS: Readonly<Record<string, Encoding>> = {
   bool: { dtype: "u8", decode: (bytes) => Float64Array.from(new Uint8Array(bytes)) },
 };
 
-/** Our element type for one of the format, or nothing where we have none. */
+/** Our element type for one of the format, or nothing if we have none. */
 export const ourDtype = (dtype: string): Dtype | undefined =>
   Object.hasOwn(ENCODINGS, dtype) ? ENCODINGS[dtype].dtype : undefined;
 
@@ -91,10 +91,10 @@ function headerOf({ domain, op, opset, inputs, outputs }: any): Header {
 }
 // biome-ignore-end lint/suspicious/noExplicitAny: JSON
 
-/** What the text of a vector says of itself. Throws where it is no vector. */
+/** Reads what the text of a vector says of itself. Throws if it isn't a vector. */
 export const parseHeader = (text: string): Header => headerOf(JSON.parse(text));
 
-/** Reads the text of a vector. Throws where it is none. */
+/** Reads the text of a vector. Throws if it isn't one. */
 export function parseVector(text: string): Vector {
   const json = JSON.parse(text);
   const { attributes, inputs, outputs, check } = json;

@@ -1,4 +1,4 @@
-// A walk through the demo, on a desktop and on a phone, and where WebGPU is missing.
+// A walk through the demo, on a desktop and on a phone, and without WebGPU.
 
 import { join, resolve } from "node:path";
 import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright";
@@ -81,7 +81,7 @@ describe("the demo", () => {
     await page.close();
   });
 
-  it("says so where there is no WebGPU", async () => {
+  it("says so if there is no WebGPU", async () => {
     const { page, errors } = await visit({}, (page) =>
       page.addInitScript(() =>
         Object.defineProperty(Navigator.prototype, "gpu", { value: undefined }),
@@ -93,7 +93,7 @@ describe("the demo", () => {
     await page.close();
   });
 
-  it("says so where there is no adapter", async () => {
+  it("says so if there is no adapter", async () => {
     const { page } = await visit({}, (page) =>
       page.addInitScript(() =>
         Object.defineProperty(GPU.prototype, "requestAdapter", { value: async () => null }),

@@ -1,5 +1,5 @@
-// The programs of the README and of docs/, run as they stand: in Node on Dawn, with a navigator
-// that has WebGPU. And the links of all pages.
+// Runs the programs of the README and of docs/ as they stand, in Node on Dawn, with a navigator
+// that has WebGPU; and checks the links of all pages.
 
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -16,8 +16,7 @@ const root = resolve(import.meta.dirname, "../..");
 const folder = mkdtempSync(join(tmpdir(), "fovea-readme-"));
 
 /**
- * An entry that gives one device to all programs that ask for the same, since they have kernels in
- * common.
+ * An entry that gives one device to all programs that ask for the same, since they share kernels.
  */
 function sharing(entry: GPU): GPU {
   const devices = new Map<string, Promise<GPUDevice>>();
@@ -82,7 +81,7 @@ describe("programs of the pages", () => {
 });
 
 describe("links of the pages", () => {
-  /** Anchors of a page, as GitHub makes them of its headings. */
+  /** Returns the anchors of a page, as GitHub makes them of its headings. */
   const anchors = (page: string) =>
     [...read(page).matchAll(/^#+ (.*)$/gm)].map(([, heading]) =>
       heading
@@ -90,7 +89,7 @@ describe("links of the pages", () => {
         .replace(/[^\w\s-]/g, "")
         .replaceAll(" ", "-"),
     );
-  /** An entry of package.json's files, in which * stands for any name. */
+  /** Whether a path matches an entry of package.json's files, in which * stands for any name. */
   const matchesGlob = (path: string, entry: string) =>
     new RegExp(`^${entry.replace(/\./g, "\\.").replace("*", "[^/]*")}$`).test(path);
   const { files } = JSON.parse(read("package.json")) as { files: readonly string[] };

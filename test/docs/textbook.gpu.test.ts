@@ -1,4 +1,4 @@
-// The programs that textbooks show for attention, with the same shapes out.
+// The programs that textbooks show for attention give the same shapes here.
 
 import { expect, it } from "vitest";
 import {
@@ -17,7 +17,7 @@ import { failOnGpuErrors, testDevice } from "../support/device.ts";
 
 failOnGpuErrors();
 
-/** The weights for the reference. New ones have biases of zeros. */
+/** Reads the weights for the reference. New weights have biases of zeros. */
 async function onCpu({ weights }: MultiHeadAttention): Promise<ReferenceMultiHead> {
   const read = async ({ weight }: LinearWeights) => ({
     weight: { data: await weight.read(), shape: weight.shape },

@@ -34,7 +34,7 @@ describe("block masks refuse", () => {
       ...change,
     });
 
-  it("what is no mask function", async () => {
+  it("what isn't a mask function", async () => {
     await expectError(
       () => make({}, scoreFunction(SCORE)),
       "argument",
@@ -52,7 +52,7 @@ describe("block masks refuse", () => {
     ["half an entry", { batch: 1.5 }, /batch must be a whole number .* got 1\.5\.$/],
     ["as many heads as that", { heads: 2 ** 29 }, /heads must be a whole number/],
     [
-      "a block that is no multiple of a tile",
+      "a block that isn't a multiple of a tile",
       { blockSize: [64, 48] },
       "block mask: blockSize must be [rows, keys], multiples of 64 and 32 up to 32768, got [64, 48].",
     ],
@@ -152,13 +152,13 @@ describe("block masks refuse", () => {
       "attention: the block mask puts the first query at position 2, the problem at 0. Make the block mask with the same queryOffset.",
     ],
     [
-      "problems with positions of their own",
+      "problems with their own positions",
       {},
       { queryOffset: [0, 2] },
       "attention: a block mask can't be combined with lengths or positions of batch entries; use its mask function.",
     ],
     [
-      "problems with lengths of their own",
+      "problems with their own lengths",
       {},
       { kvLengths: [1, 7] },
       /a block mask can't be combined with lengths/,

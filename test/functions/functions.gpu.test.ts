@@ -110,7 +110,7 @@ describe("scoreFunction, maskFunction and probabilityFunction refuse", () => {
       () => scoreFunction(SCORE, { label: 5 as never }),
       "score function: label must be a string, got 5.",
     ],
-    ["a label of its own", () => scoreFunction("", { label: "my score" }), /^my score: expected/],
+    ["its own label", () => scoreFunction("", { label: "my score" }), /^my score: expected/],
   ];
   it.each(texts)("%s", async (_, make, message) => {
     await expectError(make, "argument", message);
@@ -128,7 +128,7 @@ describe("scoreFunction, maskFunction and probabilityFunction refuse", () => {
       'score function: capture "a b": the name is no WGSL identifier.',
     ],
     [
-      "a capture that is no number",
+      "a capture that isn't a number",
       { x: "1" },
       'score function: capture x must be a tensor, a number, { i32: n } or { u32: n }, got "1".',
     ],
@@ -204,7 +204,7 @@ describe("scoreFunction, maskFunction and probabilityFunction refuse", () => {
       message,
     );
   });
-  it("tensors that are no arrays of WGSL", async () => {
+  it("tensors that aren't arrays of WGSL", async () => {
     const bytes = tensor(await testDevice(), [4], { dtype: "u8" });
     const message = "score function: capture x must be a tensor of f32, i32, u32, got u8.";
     await expectError(() => scoreFunction(SCORE, { captures: { x: bytes } }), "argument", message);
@@ -253,7 +253,7 @@ describe("a plan with functions refuses", () => {
   const plan = async (options: object, device?: GPUDevice) =>
     planAttention(device ?? (await testDevice()), { ...GOOD, ...options } as AttentionProblem);
 
-  it("what is no function of its kind", async () => {
+  it("what isn't a function of its kind", async () => {
     await expectError(
       () => plan({ scoreFunction: SCORE }),
       "argument",
@@ -279,7 +279,7 @@ describe("a plan with functions refuses", () => {
     const gone = tensor(device, [4]);
     gone.destroy();
     const before = buffers();
-    // kvLengths need a table of the plan's own, which must be gone too.
+    // kvLengths need a table that the plan owns, which must be gone too.
     const refused = (
       captured: Tensor,
       code: "argument" | "destroyed" | "device",
@@ -382,7 +382,7 @@ describe("a plan with functions refuses", () => {
       "shader",
       /^forward 8x32 does not compile:\nscore function:3:10: .*/,
     );
-    // Names that the kernel has are others in what is compiled, and every column is the author's.
+    // Names that the kernel has are replaced in what is compiled, and every column is the author's.
     const renamed = maskFunction(
       "fn sees(key: u32) -> u32 { return key; }\nfn mask(at: Position) -> bool {\n\treturn sees(at.kv_idx) < sees(1.5);\n}",
       { label: "my mask" },

@@ -46,12 +46,12 @@ describe("the library refuses", () => {
       "prefixLm: prefix must be a whole number from 0 up, got -1.",
     ],
     [
-      "prefixes that are no integers",
+      "prefixes that aren't integers",
       (device) => prefixLm(tensor(device, [2])),
       "prefixLm: prefix must be a dense tensor [B] of i32 or u32, got f32 [2] with strides [1].",
     ],
     [
-      "ids that are no tensor",
+      "ids that aren't a tensor",
       () => documentMask([0, 0, 1] as never),
       "documentMask: ids must be a Tensor; make one with tensor(). Got [0, 0, 1].",
     ],
@@ -147,7 +147,7 @@ describe("the library refuses", () => {
     const device = await testDevice();
     await expectError(() => work(device), "argument", message);
   });
-  it("what is no mask function", async () => {
+  it("what isn't a mask function", async () => {
     await expectError(
       () => allOf(causalMask(), softcapScore(1) as never),
       "argument",

@@ -1,4 +1,4 @@
-// The ready score and mask functions in attention: what the options give that say the same, and
+// The ready score and mask functions in attention give what the options give that say the same, and
 // what the reference gives.
 
 import { describe, expect, it } from "vitest";

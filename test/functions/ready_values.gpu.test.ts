@@ -1,4 +1,4 @@
-// The ready mask and score functions: against plain JavaScript, score by score and block by block,
+// The ready mask and score functions against plain JavaScript, score by score and block by block,
 // and against the options that say the same.
 
 import { describe, expect, it } from "vitest";
@@ -38,7 +38,7 @@ type Integers = (shape: number[], data: number[], dtype?: "i32" | "u32") => Tens
 interface Twin {
   readonly make: (integers: Integers) => MaskFunction;
   readonly js: Predicate;
-  /** Beside those of every mask. */
+  /** Sizes beside those that every mask is tested with. */
   readonly scores?: readonly Scores[];
 }
 

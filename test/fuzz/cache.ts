@@ -7,7 +7,7 @@ import { defined } from "../support/features.ts";
 import { maybe, WholeNumber, weighted } from "./draws.ts";
 
 /**
- * What the texts of a cache's kernels depend on: those of its appends, and that of attention to it.
+ * What the texts of a cache's kernels depend on, for its appends and for attention to it.
  */
 export type CacheSet = Pick<
   CacheCase,
@@ -29,11 +29,11 @@ export type CacheSet = Pick<
   | "variant"
 >;
 
-/** Sequences that a cache has at most. */
+/** The most sequences of a cache. */
 const MOST_ENTRIES = 5;
 const PLACES = ["rows", "ring", "paged"] as const;
 const PAGE_SIZES = [1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 64, 65, 128, 255, 256];
-/** Rows that all pages have at most: snapshots of them are read back. */
+/** The most rows of all pages together, since snapshots of them are read back. */
 const MOST_ROWS = 1200;
 
 const flag = (percent: number) => maybe(fc.constant(true as const), percent);
@@ -71,7 +71,7 @@ const cacheSet = (
     })
     .map(({ grouped, slack, pageSize, window, sinkTokens, ...set }) => {
       const { D, rotary, qkNorm } = set;
-      const isOdd = D % 2 !== 0; // its channels are no pairs
+      const isOdd = D % 2 !== 0; // its channels don't make pairs
       return defined<CacheSet>({
         ...set,
         place,
@@ -86,7 +86,7 @@ const cacheSet = (
       } as Partial<CacheSet>) as CacheSet;
     });
 
-/** The sets of a run: each kind of cache, and for each floats and integers, `each` times. */
+/** Draws the sets of a run: each kind of cache with floats and with integers, `each` times. */
 export const cacheSets = (seed: number, each: number): CacheSet[] =>
   PLACES.flatMap((place) =>
     (["floats", "integers"] as const).map((numbers) => [place, numbers] as const),
@@ -164,7 +164,7 @@ const step: fc.Arbitrary<Step> = weighted<Step>([
 ]);
 
 const draws = fc.record({
-  // A step shrinks to none, wherever it stands.
+  // Shrinking may drop a step, wherever it stands.
   steps: fc
     .array(fc.option(step, { nil: undefined, freq: 1000 }), {
       minLength: 1,
@@ -176,7 +176,7 @@ const draws = fc.record({
   Hkv: fc.integer({ min: 1, max: 2 }),
   G: fc.constantFrom(1, 1, 2, 3, 8),
   maxTokens: fc.oneof(fc.constantFrom(1, 16, 33, 64, 300), fc.integer({ min: 1, max: 300 })),
-  /** Of what all entries can have. */
+  /** A share of what all entries can have. */
   pages: fc.constantFrom(1, 0.7, 0.4, 0.15),
   seed: fc.noShrink(fc.integer({ min: 1, max: 1e6 })),
 });

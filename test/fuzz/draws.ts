@@ -2,7 +2,7 @@
 
 import fc from "fast-check";
 
-/** Entries that packed sequences have at most; batches have fewer. */
+/** The most entries of packed sequences; batches have fewer. */
 export const MOST_ENTRIES = 5;
 
 type Weighted<T> = readonly (readonly [weight: number, arbitrary: fc.Arbitrary<T>])[];
@@ -42,7 +42,7 @@ export const extremesOf = <Kind>(
 ): fc.Arbitrary<readonly Kind[] | undefined> =>
   maybe(fc.uniqueArray(fc.constantFrom(...kinds), { minLength: 1, maxLength: 3 }), EXTREME_PERCENT);
 
-// Around the tiles, 32 and 64 rows and 32 keys, and numbers that divide nothing.
+// Lengths around the tiles of 32 and 64 rows and of 32 keys, and numbers that divide nothing.
 const EDGES = [0, 1, 2, 7, 13, 31, 32, 33, 63, 64, 65, 95, 96, 97, 127, 128, 129, 191, 257];
 export const size = (most: number) => {
   const draws: Weighted<number> = [

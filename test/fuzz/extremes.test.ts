@@ -1,5 +1,5 @@
-// Bounds of results of hostile values: a plain evaluation in f32 keeps them, and what is wrong does
-// not.
+// The bounds of results of hostile values: a plain evaluation in f32 keeps them, and wrong results
+// don't.
 
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
@@ -23,7 +23,7 @@ const problems = featureSets(5, 60)
   .filter(({ extremes, M, N, B = 1, H = 1 }) => extremes && M * N * B * H < 8000 && M * N > 0)
   .slice(0, 80);
 
-/** q, k, v and options of a case on the CPU. */
+/** Makes q, k, v and options of a case on the CPU. */
 function onCpu({ B = 1, H = 1, Hkv = H, M, N, D, Dv = D, seed = 1, spread = 1, ...rest }: Case) {
   const { layout = "bhmd", extremes = [] } = rest;
   const make = (

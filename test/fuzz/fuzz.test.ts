@@ -17,7 +17,7 @@ const CASES = 60;
 
 afterEach(() => vi.restoreAllMocks());
 
-/** Fuzzes an engine that fails, or is beyond its limits, where it is told to. */
+/** Fuzzes an engine that fails, or is beyond its limits, for the problems that the test says. */
 async function fuzzed(
   fails: (problem: Case) => string | undefined,
   skips: (problem: Case) => boolean = () => false,
@@ -85,7 +85,7 @@ describe("npm run fuzz", () => {
     expect(code).toBe(0);
   });
 
-  it("exits with 1 where the problem of a reproduction fails", async () => {
+  it("exits with 1 if the problem of a reproduction fails", async () => {
     const problem = { M: 3, N: 5, D: 8, window: [-5, 0] };
     const folder = mkdtempSync(join(tmpdir(), "fovea-fuzz-"));
     const json = join(folder, "fuzz.json");

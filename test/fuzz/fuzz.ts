@@ -55,7 +55,7 @@ const OPTIONS = {
   help: { type: "boolean" },
 } as const;
 
-/** Failures of a run that are shrunk, and how often each is tried for that. */
+/** How many failures of a run are shrunk, and how often each is tried for that. */
 const SHRUNK = 5;
 const EFFORT = 100;
 /** Milliseconds between two lines that tell of progress. */
@@ -95,7 +95,7 @@ export async function main({ server, root, args }: Context): Promise<number> {
 }
 
 export interface Counts extends Record<Outcome["result"], number> {
-  /** Cases that had each kind of hostile values, and in `any` those that had some. */
+  /** How many cases had each kind of hostile values; `any` counts those that had some. */
   readonly hostile: Record<string, number>;
   readonly failures: { readonly case: Problem; readonly message: string }[];
 }
@@ -136,7 +136,7 @@ export async function fuzz(
   return counts;
 }
 
-/** One problem once more. */
+/** Tries one problem once more. */
 async function again(attempt: Try, problem: Problem): Promise<Counts> {
   const { result, message } = await attempt(problem);
   if (message) console.log(`${result}: ${message}`);
@@ -158,7 +158,7 @@ function hostileText({ any = 0, ...kinds }: Record<string, number>, cases: numbe
   return `hostile values in ${any} of ${cases} cases${any ? `: ${each.map(([kind, count]) => `${kind} ${count}`).join(", ")}` : ""}`;
 }
 
-/** Where problems are tried. */
+/** Opens what problems are tried in: a browser, or Dawn in this process. */
 async function open(suite: SuiteName, runtime: string, server: Context["server"]) {
   if (runtime === "chromium") {
     const page = await openPage(server, () => {}, "test/fuzz/page/index.html");

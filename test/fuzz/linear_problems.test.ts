@@ -1,4 +1,4 @@
-// What fuzzing draws of linear attention: everything there is, and nothing that the engine would
+// For linear attention, fuzzing draws everything there is, and nothing that the engine would
 // refuse.
 
 import fc from "fast-check";
@@ -51,7 +51,7 @@ describe("1,000 drawn problems of linear attention", () => {
   });
 });
 
-/** The problem with shapes in place of tensors. */
+/** Describes the problem by shapes in place of tensors. */
 function looksOf(problem: LinearCase): LinearAttentionProblem {
   const {
     B = 1,

@@ -19,7 +19,7 @@ interface LinearSet
   readonly mask: boolean;
 }
 
-/** Multiply-adds, about, after which heads and batch entries are cut. */
+/** About how many multiply-adds a problem may take before heads and batch entries are cut. */
 const MOST_WORK = 1e7;
 
 const headDim = weighted([
@@ -62,10 +62,10 @@ const linearSet: fc.Arbitrary<LinearSet> = fc
     const causal = updateRule && updateRule !== "linear" ? undefined : set.causal;
     const inOrder = causal ?? updateRule !== undefined;
     const delta = updateRule?.endsWith("delta");
-    // Delta rules need keys of length 1 at most, which mapped ones are not: the state would grow
-    // without bound.
+    // Delta rules need keys of length 1 at most, or the state would grow without bound. Mapped keys
+    // are longer.
     const featureMap = delta ? undefined : set.featureMap;
-    // Where nothing is mapped the sum that divides can be near 0, and the quotient anything.
+    // If nothing is mapped, the sum that divides can be near 0, and the quotient anything.
     const mapped = (featureMap ?? (updateRule ? "none" : "elu")) === "elu";
     const normalized = delta || !mapped ? false : set.normalized;
     const rowDecay = updateRule?.startsWith("gated") ? set.rowDecay : undefined;
@@ -80,18 +80,18 @@ const linearSet: fc.Arbitrary<LinearSet> = fc
     };
   }) as fc.Arbitrary<LinearSet>;
 
-/** The feature sets of a run: few, because each is up to three kernels to compile. */
+/** Draws the feature sets of a run: few, because each is up to three kernels to compile. */
 export const linearSets = (seed: number, count: number): LinearSet[] =>
   fc.sample(linearSet, { seed, numRuns: count });
 
 /**
- * Sums of huge numbers and others lose the others in any order, so what is right for those is not
- * known.
+ * A sum of huge and other numbers loses the others in any order, so no right result is known for
+ * huge values.
  */
 const LINEAR_EXTREMES = ["nanQ", "nanK", "nanV", "tinyQ", "tinyV", "constant"] as const;
 
 /**
- * What is drawn for every problem, whether its feature set uses it or not, so that a shrunk one
+ * What is drawn for every problem, whether its feature set uses it or not, so that a shrunk problem
  * keeps the rest.
  */
 const draws = fc.record({
@@ -119,7 +119,7 @@ const draws = fc.record({
   seed: fc.noShrink(fc.integer({ min: 1, max: 1e6 })),
 });
 
-/** Problems of a feature set. They shrink to smaller ones of the same set. */
+/** Draws problems of a feature set. They shrink to smaller ones of the same set. */
 export const linearProblemsOf = (set: LinearSet): fc.Arbitrary<LinearCase> =>
   draws.map((drawn) => {
     const {
@@ -128,7 +128,7 @@ export const linearProblemsOf = (set: LinearSet): fc.Arbitrary<LinearCase> =>
       normalized = updateRule === undefined,
     } = set;
     const { N, seed, layout, planned } = drawn;
-    // Each dispatch costs a little, and one of the smallest work has one token.
+    // Each dispatch costs a little, and with the least work it has one token.
     const most = drawn.maxDispatchFlops;
     const maxDispatchFlops = most && N * most < 1e8 && N > 100 ? 1e6 : most;
     const { D, Dv = D } = set;

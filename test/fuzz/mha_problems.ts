@@ -28,11 +28,11 @@ interface MhaSet
   readonly softcap: boolean;
   readonly bias: boolean;
   readonly dropout: boolean;
-  /** Widths that no vec4 divides. */
+  /** Whether widths are not multiples of 4. */
   readonly odd: boolean;
 }
 
-/** Multiply-adds, about, after which batch entries and heads are cut. */
+/** About how many multiply-adds a problem may take before batch entries and heads are cut. */
 const MOST_WORK = 4e6;
 
 const float = fc.constantFrom("f16" as const, "bf16" as const);
@@ -59,7 +59,7 @@ const mhaSet: fc.Arbitrary<MhaSet> = fc.record({
   dropout: often(15),
 }) as fc.Arbitrary<MhaSet>;
 
-/** The feature sets of a run: few, because each is several kernels to compile. */
+/** Draws the feature sets of a run: few, because each is several kernels to compile. */
 export const mhaSets = (seed: number, count: number): MhaSet[] =>
   fc.sample(mhaSet, { seed, numRuns: count });
 
@@ -67,7 +67,10 @@ const width = fc.integer({ min: 1, max: 12 });
 const axes = fc.subarray([..."BHMN"]).map((chosen) => chosen.join(""));
 const reach = fc.constantFrom(-1, 0, 1, 5, 40);
 
-/** Of what goes into the projections: queries, keys, values. Sinks are the layer's. */
+/**
+ * Hostile values of what goes into the projections (queries, keys, values), and of the layer's
+ * sinks.
+ */
 const MHA_EXTREMES = [
   "nanQ",
   "nanK",

@@ -1,4 +1,4 @@
-// What fuzzing draws: everything there is, and nothing that the engine would refuse.
+// Fuzzing draws everything there is, and nothing that the engine would refuse.
 
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
@@ -110,7 +110,7 @@ describe("1,000 drawn problems", () => {
 const kindOf = (value: unknown) =>
   Array.isArray(value) ? "list" : typeof value === "boolean" ? `${value}` : typeof value;
 
-/** Throws the FoveaError of a problem that is none. */
+/** Throws the FoveaError of an invalid problem. */
 async function expectValid(problem: Case): Promise<void> {
   const { B = 1, H = 1, Hkv = H, M, N, D, Dv = D, seed = 1 } = problem;
   const features = featuresOf(problem, { B, H, M, N, D: problem.D }, seed);

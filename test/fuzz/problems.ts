@@ -13,8 +13,8 @@ import { extremesOf, MOST_ENTRIES, maybe, perEntry, size, WholeNumber, weighted 
 export interface FeatureSet
   extends Pick<Case, "variant" | "D" | "Dv" | "dtype" | "rowMax" | "sinks"> {
   /**
-   * Lengths and positions: the same for all entries, their own, or those of entries one after the
-   * other.
+   * Whether lengths and positions are the same for all entries, differ, or are those of packed
+   * entries, one after the other.
    */
   readonly entries: "alike" | "own" | "packed";
   readonly mask: "bytes" | "bits" | undefined;
@@ -33,12 +33,12 @@ export interface FeatureSet
 
 const HEAD_DIMS = [8, 16, 32, 40, 64, 1, 5];
 /**
- * Multiply-adds, about, after which heads and batch entries are cut: a software adapter does 2e8 in
- * a second.
+ * About how many multiply-adds a problem may take before heads and batch entries are cut. A
+ * software adapter does 2e8 in a second.
  */
 const MOST_WORK = 3e7;
 
-/** Multiply-adds that a column of other scores is worth. */
+/** How many multiply-adds a column of other scores is worth. */
 const SIMILARITY_WORK = 4;
 
 const keysOf = <T extends object>(object: T) => Object.keys(object) as (keyof T)[];
@@ -51,8 +51,8 @@ const float = fc.constantFrom("f32" as const, "f16" as const, "bf16" as const);
 const flag = maybe(fc.constant(true as const));
 
 /**
- * Whether a set is for the decode kernel, whose pipelines depend on the number of queries: a few
- * are enough.
+ * Whether a set is for the decode kernel, whose pipelines depend on the number of queries. A few
+ * queries are enough.
  */
 const decodes = ({ variant }: { variant?: string | undefined }) =>
   variant?.startsWith("decode") ?? false;
@@ -65,7 +65,7 @@ const NARROW = "64x4";
 const featureSet: fc.Arbitrary<FeatureSet> = fc
   .record({
     variant: weighted([
-      [7, fc.constant("8x32")], // compiles fastest
+      [7, fc.constant("8x32")], // it compiles fastest
       [3, fc.constant("32x32")],
       [2, fc.constantFrom(undefined, "64x32", "64x64")],
       [5, fc.constantFrom(...ROWS)],
@@ -119,7 +119,7 @@ const similarity: fc.Arbitrary<SimilarityFeature> = weighted<SimilarityFeature>(
   [1, fc.record({ kind: fc.constantFrom("l2" as const, "rms" as const), weights: fc.boolean() })],
 ]);
 
-/** Feature sets whose scores are no dot products. */
+/** Draws feature sets whose scores aren't dot products. */
 export const similaritySets = (seed: number, count: number): FeatureSet[] =>
   fc.sample(
     fc
@@ -132,14 +132,14 @@ export const similaritySets = (seed: number, count: number): FeatureSet[] =>
         ({ set, ...compared }): FeatureSet => ({
           ...set,
           ...compared,
-          // Additive scores are not decoded.
+          // The decode kernel takes no additive scores.
           ...(decodes(set) && { variant: "8x32" }),
         }),
       ),
     { seed, numRuns: count },
   );
 
-/** The feature sets of a run: few, because each is a kernel to compile. */
+/** Draws the feature sets of a run: few, because each is a kernel to compile. */
 export const featureSets = (seed: number, count: number): FeatureSet[] =>
   fc.sample(featureSet, { seed, numRuns: count });
 
@@ -153,11 +153,11 @@ const offset = new WholeNumber(
   100_000,
 );
 const share = fc.constantFrom(0.7, 0.5, 0.9, 0.1, 0, 1);
-/** Keys that a window reaches to one side. */
+/** How many keys a window reaches to one side. */
 const reach = fc.oneof(fc.constantFrom(-1, 0, 1), fc.integer({ min: 0, max: 100 }));
 
 /**
- * What is drawn for every problem, whether its feature set uses it or not, so that a shrunk one
+ * What is drawn for every problem, whether its feature set uses it or not, so that a shrunk problem
  * keeps the rest.
  */
 const draws = fc.record({
@@ -173,7 +173,7 @@ const draws = fc.record({
   }),
   lengths: fc.record({ kv: perEntry(size(300)), q: perEntry(size(300)) }),
   /**
-   * Which of lengths of keys, lengths of queries and positions entries have of their own, as bits.
+   * Which of lengths of keys, lengths of queries and positions differ between entries, as bits.
    */
   own: fc.integer({ min: 1, max: 7 }),
   kvSplits: maybe(fc.integer({ min: 1, max: 20 }), 60),
@@ -213,7 +213,7 @@ const draws = fc.record({
 });
 type Draws = typeof draws extends fc.Arbitrary<infer T> ? T : never;
 
-/** Problems of a feature set. They shrink to smaller ones of the same set. */
+/** Draws problems of a feature set. They shrink to smaller ones of the same set. */
 export const problemsOf = (set: FeatureSet): fc.Arbitrary<Case> =>
   draws.map((drawn) => problemOf(set, drawn));
 
@@ -264,7 +264,7 @@ function problemOf(set: FeatureSet, drawn: Draws): Case {
     relativeBias: set.relativeBias && relativeBiasOf(drawn.relativeBias),
     scoreFunction: set.scoreFunction,
     maskFunction: set.maskFunction,
-    // Of whole tiles.
+    // Blocks are whole tiles.
     blockSize:
       set.blockMask &&
       (set.variant === "64x64" ? ([drawn.blockSize[0], 64] as const) : drawn.blockSize),
@@ -273,9 +273,9 @@ function problemOf(set: FeatureSet, drawn: Draws): Case {
 }
 
 /**
- * Hostile values that a set has a meaning for. Huge ones go with neither dropout nor a score
- * function: how far a right result may be from float64 there is not known for any score function,
- * nor for weights that no longer are an average's.
+ * Returns the hostile values that have a meaning for a set. Huge values go with neither dropout nor
+ * a score function: for any score function, and for weights that are no longer those of an average,
+ * nobody knows how far a right result may be from float64.
  */
 function allowed(
   set: FeatureSet,
@@ -291,8 +291,8 @@ function allowed(
 }
 
 /**
- * Shapes, with packed sequences where the set has them, cut to an amount of work that any adapter
- * does soon.
+ * Returns shapes, with packed sequences if the set has them, cut to an amount of work that any
+ * adapter does soon.
  */
 function sizesOf(set: FeatureSet, { sizes: drawn }: Draws) {
   const { entries, D, Dv = D, similarity } = set;
@@ -320,7 +320,7 @@ function sizesOf(set: FeatureSet, { sizes: drawn }: Draws) {
   return { ...(choices.find(({ B, H }) => B * H <= most) ?? choices[3]), M, N, ...packed };
 }
 
-/** Causality, lengths and positions: of all entries together or of each. */
+/** Returns causality, lengths and positions, of all entries together or of each. */
 function positionsOf(
   set: FeatureSet,
   drawn: Draws,
@@ -338,8 +338,8 @@ function positionsOf(
       .slice(0, count)
       .map((length, b) => Math.min(length, starts ? starts[b + 1] - starts[b] : rows));
   const queryOffset = own & 4 ? drawn.offsets.slice(0, count) : drawn.offset;
-  // Names of alignments don't go with an offset, and block masks have the first query where the
-  // offset says.
+  // Named alignments don't go with an offset, and in block masks the offset says where the first
+  // query stands.
   const named = queryOffset === undefined && !(set.blockMask && drawn.causal === "top-left");
   return {
     causal: named || drawn.causal === undefined ? drawn.causal : drawn.causal !== false,
@@ -349,7 +349,7 @@ function positionsOf(
   };
 }
 
-/** Bits run along the keys. */
+/** Returns the mask of a problem. Bits run along the keys. */
 function maskOf(
   kind: "bytes" | "bits",
   { axes: chosen, keep }: Draws["mask"],

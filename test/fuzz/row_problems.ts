@@ -30,7 +30,7 @@ const KINDS: readonly RowExtreme[] = ["huge", "tiny", "constant", "far", "zeros"
 const float = fc.constantFrom("f32" as const, "f32" as const, "f16" as const, "bf16" as const);
 const flag = maybe(fc.constant(true as const), 40);
 
-/** What the text of a kernel depends on, as far as it is drawn once a run. */
+/** Draws what the text of a kernel depends on, as far as it is drawn once a run. */
 export const rowSets = (seed: number, count: number) =>
   fc.sample(
     fc.record({
@@ -80,14 +80,14 @@ const scoreDraws = fc.record({
   ),
   seed: fc.noShrink(fc.integer({ min: 1, max: 1e6 })),
 });
-/** The order of keys that are no numbers is not promised. */
+/** The order of keys whose scores are NaN is not promised. */
 const SCORE_EXTREMES: Readonly<Record<ScoreCase["op"], readonly Extreme[]>> = {
   mergeAttention: ["nanV", "hugeV", "tinyV", "farSinks"],
   attentionWeights: ["nanQ", "nanK", "tinyQ", "constant"],
   topKKeys: ["tinyQ", "tinyK", "constant", "tinyK"],
 };
 
-/** Problems of one operation on scores. */
+/** Draws problems of one operation on scores. */
 export const scoreProblemsOf = (op: ScoreCase["op"]): fc.Arbitrary<ScoreCase> =>
   scoreDraws.map(
     ({ M, N, B, H, K, parts, count, causal, spread, extremes, seed }) =>
@@ -106,7 +106,7 @@ export const scoreProblemsOf = (op: ScoreCase["op"]): fc.Arbitrary<ScoreCase> =>
       }) as ScoreCase,
   );
 
-/** Problems of a set. They shrink to smaller ones of the same set. */
+/** Draws problems of a set. They shrink to smaller ones of the same set. */
 export const rowProblemsOf = (set: RowSet): fc.Arbitrary<RowCase> =>
   draws.map(({ M, N, B, H, K, axis, order, gap, epsilon, offset, spread, extremes, seed }) => {
     const { op, dtype, residual, weight, bias, other } = set;
@@ -140,7 +140,10 @@ export const rowProblemsOf = (set: RowSet): fc.Arbitrary<RowCase> =>
     }) as RowCase;
   });
 
-/** Rows of one number have no deviation: with epsilon 0 nothing is right for them. */
+/**
+ * Leaves out problems without a right result: rows of one number have no deviation, so none with
+ * epsilon 0.
+ */
 function isMeant(
   kind: RowExtreme,
   {

@@ -1,5 +1,5 @@
-// How the problems of each suite of `npm run fuzz` are run: on a device, against the float64
-// reference. Throws what is off.
+// Runs the problems of each suite of `npm run fuzz` on a device, against the float64 reference, and
+// throws if a result is off.
 
 import { runHistory } from "../support/cache_history.ts";
 import { runCase } from "../support/cases.ts";

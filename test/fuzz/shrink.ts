@@ -1,4 +1,4 @@
-// From a problem that fails to a small one that fails alike.
+// Finds, for a problem that fails, a small one that fails alike.
 
 import fc from "fast-check";
 import type { Problem, Suite } from "./suites.ts";
@@ -10,13 +10,13 @@ export interface Drawn {
   /** The problem as drawn, and how it went. */
   readonly problem: Problem;
   readonly outcome: Outcome;
-  /** Of a failure the smallest problem found that fails alike, and its message. */
+  /** If it failed, the smallest problem found that fails alike, and its message. */
   readonly failure: { readonly case: Problem; readonly message: string } | undefined;
 }
 
 /**
- * Draws a problem of a suite and tries it. If it fails, it is tried smaller, and then with less,
- * `effort` times in all.
+ * Draws a problem of a suite and tries it. If it fails, smaller problems are tried, and then
+ * problems with fewer features, `effort` times in all.
  */
 export async function drawn(
   suite: Suite,
@@ -54,10 +54,10 @@ export async function drawn(
   return { ...first, failure };
 }
 
-/** What is said before any number. */
+/** Returns the part of a message before any number. */
 const complaint = ({ message }: Outcome) => message.split(/\d/)[0];
 
-/** What a problem can do without, keys that go together together. */
+/** Returns the parts that a problem can do without. Keys that go together are one part. */
 function partsOf({ sizes, together }: Suite, problem: Problem): string[][] {
   const groups = (together?.(problem) ?? []).map((keys) => keys.filter((key) => key in problem));
   const rest = Object.keys(problem).filter(

@@ -14,18 +14,18 @@ export type Problem = object;
 
 /** What fuzzing knows of an operation. */
 export interface Suite {
-  /** A line of the help. */
+  /** The suite's line of the help. */
   readonly about: string;
   /**
-   * What the seed of a run draws once: kernels take seconds to compile, so their constants are a
-   * pool. Gives what draws a problem, by the problem's own seed.
+   * Draws once for a run, by its seed, a pool of constants of kernels, since kernels take seconds
+   * to compile. Returns what draws a problem, by the problem's own seed.
    */
   problems(seed: number): (own: number) => fc.Arbitrary<Problem>;
   /** Whole numbers that every problem has. */
   readonly required: readonly string[];
   /**
-   * What a problem has that is no feature of it, the required numbers among it: shrunk by value,
-   * never left out.
+   * Members of a problem that aren't features, the required numbers among them. They are shrunk by
+   * value, never left out.
    */
   readonly sizes: readonly string[];
   /** Groups of features that only mean something together, and are left out together. */
@@ -84,7 +84,7 @@ const mha: Suite = {
   together: () => [["mask", "ignores"]],
 };
 
-/** Likewise of a suite whose kernels take longer to compile. */
+/** Feature sets of a suite whose kernels take longer to compile. */
 const SIMILARITY_POOL = 40;
 
 const additive: Suite = {
@@ -97,7 +97,7 @@ const additive: Suite = {
   sizes: [...forward.sizes, "similarity"],
 };
 
-/** Caches of a run, of each kind. */
+/** Caches of each kind in a run. */
 const CACHES = 2;
 
 const cache: Suite = {
@@ -129,7 +129,7 @@ const cache: Suite = {
   ],
 };
 
-/** Twice, or they were rare. */
+/** Each stands here twice, or they would be rare. */
 const SCORE_OPERATIONS = [
   ...(["mergeAttention", "attentionWeights", "topKKeys"] as const),
   ...(["mergeAttention", "attentionWeights", "topKKeys"] as const),

@@ -1,5 +1,5 @@
-// Problems on a GPU, one after the other, each compared with the float64 reference. Runs in a page
-// and in Node alike.
+// Runs problems on a GPU, one after the other, and compares each with the float64 reference. It
+// works in a page and in Node alike.
 
 import { FoveaError } from "../../src/index.ts";
 import { KeptDevice } from "../support/kept_device.ts";
@@ -8,7 +8,7 @@ import type { Problem } from "./suites.ts";
 
 /** How a problem went. */
 export interface Outcome {
-  /** Skipped is what the device's limits do not allow. */
+  /** Problems are skipped that the device's limits do not allow. */
   readonly result: "passed" | "failed" | "skipped";
   /** What failed, or was refused. */
   readonly message: string;

@@ -1,4 +1,4 @@
-// Elements of tensors of any shape and strides, by their index.
+// Finds elements of tensors of any shape and strides by their index.
 
 import { expect, it } from "vitest";
 import { encode } from "../../src/gpu/elements.ts";

@@ -1,5 +1,5 @@
-// What is kept for a device, on a device that only counts: bounded, and gone with the device or on
-// request. And errors that come late: nobody has to wait for them.
+// What is kept for a device is bounded, and gone with the device or on request. The device here
+// only counts. And nobody has to wait for errors that come late.
 
 import { describe, expect, it, vi } from "vitest";
 import { guarded, settle, toldOfLoss } from "../../src/gpu/buffers.ts";
@@ -128,10 +128,10 @@ describe("a device that is lost in flight", () => {
     lose();
     await Promise.all(told);
     await toldOfLoss(device);
-    expect(performance.now() - started).toBeLessThan(40); // not the 50 ms that others wait
+    expect(performance.now() - started).toBeLessThan(40); // not the 50 ms that the other calls wait
     await expectError(() => guarded(device, "more", () => {}), "device-lost", /lost/);
   });
-  it("is no unhandled rejection where nobody waits", async () => {
+  it("is not an unhandled rejection if nobody waits", async () => {
     const unhandled: unknown[] = [];
     const listen = (reason: unknown) => unhandled.push(reason);
     process.on("unhandledRejection", listen);

@@ -1,4 +1,4 @@
-// Tensors: what goes in comes out, through every dtype, stride and view; and what can't be made
+// What goes into a tensor comes out, through every dtype, stride and view; and what can't be made
 // says why.
 
 import { describe, expect, it } from "vitest";

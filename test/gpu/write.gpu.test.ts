@@ -1,5 +1,5 @@
-// Values given to tensors: nested, of every kind of array, and later by write(); and what no value
-// is.
+// Values given to tensors: nested, of every kind of array, and later by write(); and what is
+// refused as a value.
 
 import { describe, expect, it } from "vitest";
 import { type Dtype, type TensorData, tensor } from "../../src/index.ts";
@@ -32,7 +32,7 @@ const TAKEN: readonly (readonly [
   ["truth values", () => [true, false], "u8", [1, 0]],
   ["-0 and NaN", () => [-0, Number.NaN], "f32", [-0, Number.NaN]],
   [
-    "shared memory", // which a page that is not isolated makes in this way only
+    "shared memory", // a page that is not isolated can make it only in this way
     () =>
       new Float32Array(
         new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true }).buffer,
@@ -142,7 +142,7 @@ describe("write", () => {
         await view.write(fresh(view.size));
         expect([...(await t.read())]).toEqual(expected);
       }
-      // Neighbours in one word, written at the same time, and read before they are there.
+      // These are neighbours in one word, written at the same time, and read before they are there.
       await t.write(old);
       const parts = [0, 1, 2, 3, 4].map((at) => t.view({ shape: [1], offset: 3 * at }));
       const writes = parts.map((part, index) => part.write([200 + index]));

@@ -19,7 +19,7 @@ failOnGpuErrors();
 
 interface Problem {
   readonly B?: number;
-  /** Heads of Q, and those of K and V. */
+  /** Heads of Q, and heads of K and V. */
   readonly H?: number;
   readonly Hkv?: number;
   readonly S?: number;
@@ -30,7 +30,7 @@ interface Problem {
   readonly Dv?: number;
   /** Inputs with three axes. */
   readonly flat?: boolean;
-  /** Of Q and K, and of V. */
+  /** Dtypes of Q and K, and of V. */
   readonly dtypes?: readonly [Float, Float];
   readonly mask?: { readonly shape: readonly number[]; readonly dtype: "u8" | Float };
   /** A share of the mask's elements that hide. */
@@ -43,14 +43,16 @@ interface Problem {
   readonly onGpu?: boolean;
   readonly softcap?: number;
   readonly scale?: number;
-  /** Of qk_matmul_output. */
+  /** Modes of qk_matmul_output. */
   readonly modes?: readonly number[];
   readonly opset?: number;
 }
 
 const BAD = [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
 
-/** The mask's elements, and what it adds to the score of a query and key of all [B, H, S, T]. */
+/**
+ * Makes the mask's elements, and what it adds to the score of each query and key of [B, H, S, T].
+ */
 function maskOf({ mask, hides = 0.3, poison = [] }: Problem, sizes: readonly number[]) {
   if (!mask) return { added: () => 0 };
   const { shape, dtype } = mask;
@@ -109,7 +111,7 @@ async function run(problem: Problem): Promise<void> {
   };
   const upload = (shape: readonly number[], data: readonly number[], dtype: Float | "u8" | "i32") =>
     keep(tensor(device, shape, { data, dtype }));
-  /** [B, heads, rows, width] on the CPU, rounded to the dtype. */
+  /** Makes [B, heads, rows, width] on the CPU, rounded to the dtype. */
   const random = (
     seed: number,
     heads: number,
@@ -237,13 +239,13 @@ async function run(problem: Problem): Promise<void> {
   }
 }
 
-// One kernel for each kind of mask, with and without lengths: few queries of grouped heads, of one
-// size.
+// Few queries of grouped heads, of one size, so that each kind of mask compiles one kernel with
+// lengths and one without.
 describe("masks", () => {
   it.each([
     { mask: { shape: [2, 20], dtype: "u8" }, modes: [0, 1, 2, 3] },
     { mask: { shape: [2, 15], dtype: "u8" }, modes: [2, 3] }, // shorter than the keys
-    { mask: { shape: [2, 1], dtype: "u8" }, hides: 0 }, // of one key: the others are hidden
+    { mask: { shape: [2, 1], dtype: "u8" }, hides: 0 }, // it covers one key; the others are hidden
     { mask: { shape: [17], dtype: "u8" } },
     { mask: { shape: [2, 1, 1, 20], dtype: "u8" }, hides: 1 }, // nobody sees anything
     { mask: { shape: [4, 2, 20], dtype: "f32" }, modes: [2, 3] },
@@ -305,7 +307,7 @@ describe("shapes and types", () => {
     await run({ L: 6, Dv: 12, flat: true });
     await run({ L: 6, Dv: 12, flat: true, past: 3, opset: 23 });
   });
-  it("where there is nothing", async () => {
+  it("if there is nothing", async () => {
     await run({ S: 0, L: 4 });
     await run({ L: 0 });
     await run({ L: 0, past: 0, flat: true });

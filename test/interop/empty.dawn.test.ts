@@ -1,5 +1,5 @@
-// Axes of no elements in every operator, in each place: the result of the definition, or an error
-// that says what is missing.
+// Every operator with axes of no elements, in each place, gives the result of its definition, or an
+// error that says what is missing.
 
 import { afterEach, describe, expect, it } from "vitest";
 import { type Dtype, type Tensor, tensor } from "../../src/index.ts";
@@ -15,7 +15,7 @@ const made: Tensor[] = [];
 afterEach(() => {
   for (const one of made.splice(0)) one.destroy();
 });
-/** A tensor of whatever numbers, or of one. */
+/** Makes a tensor of whatever numbers, or of one number. */
 function t(shape: readonly number[], dtype: Dtype = "f32", value?: number): Tensor {
   const size = shape.reduce((product, one) => product * one, 1);
   made.push(
@@ -30,11 +30,11 @@ const i32 = (...shape: number[]) => t(shape, "i32", 0);
 
 type Sizes = Readonly<Record<string, number>>;
 
-/** An operator, sizes of which each in turn is 0, and what it is given and gives for them. */
+/** An operator, its sizes, each of which is 0 in turn, and its inputs and outputs for them. */
 interface Case {
   readonly op: string;
   readonly sizes: Sizes;
-  /** Other sizes, which stay. */
+  /** Other sizes, which are never 0. */
   readonly fixed?: Sizes;
   readonly inputs: (sizes: Sizes) => readonly OnnxInput[];
   readonly attributes?: (sizes: Sizes) => object;
@@ -283,7 +283,7 @@ const CASES: readonly Case[] = [
   },
 ];
 
-/** The outputs of an operator, whose shapes are compared. */
+/** Runs an operator, whose outputs' shapes are compared. */
 async function run(
   { op, inputs, attributes, opset, outputs }: Case,
   sizes: Sizes,
@@ -324,7 +324,7 @@ describe("an axis of no elements", () => {
       expect(Math.abs(values[i] - value)).toBeLessThan(1e-6);
   });
 
-  it("is refused where nothing is defined", async () => {
+  it("is refused if nothing is defined", async () => {
     const { LayerNormalization, Softmax, Attention } = operators["ai.onnx"];
     const { FastGelu } = operators["com.microsoft"];
     const cases: [() => unknown, string | RegExp][] = [

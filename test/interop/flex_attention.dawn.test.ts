@@ -1,5 +1,5 @@
 // ai.onnx.preview FlexAttention: graphs against the float64 reference with the same functions in
-// JavaScript, and what has no translation.
+// JavaScript, and graphs that have no translation.
 
 import { describe, expect, it } from "vitest";
 import { type Tensor, tensor } from "../../src/index.ts";
@@ -84,7 +84,7 @@ interface Problem {
   readonly Dv?: number;
 }
 
-/** V weighted by [B, H, M, N], in float64 or with every operation rounded to f32. */
+/** Weighs V by [B, H, M, N], in float64 or with every operation rounded to f32. */
 function weighted(
   weights: Float64Array,
   v: ReferenceTensor,
@@ -195,7 +195,7 @@ describe("score_mod", () => {
         graph: graph(
           [
             ["Unsqueeze", "mask axes", "wide"],
-            ["Max", "wide lowest", "floor"], // keeps -Infinity where both are
+            ["Max", "wide lowest", "floor"], // keeps -Infinity if both are -Infinity
             ["Add", "x floor", "y"],
           ],
           [
@@ -260,7 +260,7 @@ describe("operators", () => {
       ...["Neg", "Abs", "Exp", "Floor", "Ceil", "Round", "Sign", "Softplus", "Softsign"].map(
         (op): Line => [op, "x", op],
       ),
-      // WGSL lets a device be off by 2^-11 in these.
+      // WGSL lets these functions be off by 2^-11.
       ...["Sin", "Cos", "Atan"].map((op): Line => [op, "x", op.toLowerCase()]),
       ["Sum", "sin cos atan", "angles"],
       ["Mul", "angles little", "Angles"],
@@ -512,7 +512,7 @@ describe("refused", () => {
   });
 });
 
-/** Error function by its series. */
+/** Computes the error function by its series. */
 function erf(x: number): number {
   let term = x;
   let sum = x;

@@ -114,7 +114,7 @@ it("names and values of a model never reach the text", () => {
   }
 });
 
-it("what is no graph is refused with a reason", () => {
+it("what isn't a graph is refused with a reason", () => {
   const x = { inputs: ["x"], outputs: ["y"] };
   const chain = (length: number) =>
     Array.from({ length }, (_, i) => node("Neg", [i ? `x${i}` : "x"], `x${i + 1}`));

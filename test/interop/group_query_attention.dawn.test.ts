@@ -30,7 +30,7 @@ interface Case {
   readonly S: number;
   /** Keys of each entry, new ones included. */
   readonly keys: readonly number[];
-  /** Rows that the past has room for; none without. */
+  /** Rows that the past has room for. Without it there is no past. */
   readonly capacity?: number;
   readonly packed?: boolean;
   /** Channels that are rotated. */
@@ -38,7 +38,7 @@ interface Case {
   readonly positionIds?: readonly number[];
   readonly bias?: readonly number[];
   readonly sink?: boolean;
-  /** q and k are normalised. */
+  /** Whether q and k are normalised. */
   readonly norm?: boolean;
   readonly attributes?: {
     readonly past_present_share_buffer?: 1;
@@ -52,9 +52,9 @@ interface Case {
     readonly [name: string]: number | undefined;
   };
   readonly dtype?: Float;
-  /** seqlens_k and others as tensors. */
+  /** Whether seqlens_k and other numbers are given as tensors. */
   readonly onGpu?: boolean;
-  /** No new keys and values: the past has them. */
+  /** Whether there are no new keys and values, because the past has them. */
   readonly keysInPast?: boolean;
   readonly seed?: number;
 }
@@ -207,7 +207,7 @@ async function run(problem: Case): Promise<void> {
   }
 }
 
-/** Rows of heads divided by their root mean square, times a weight. */
+/** Divides rows of heads by their root mean square, and multiplies them by a weight. */
 function normalised(x: ReferenceTensor, weight: Input, precision: "f64" | "f32"): ReferenceTensor {
   const [B, heads, S] = x.shape;
   const [b, h, s] = x.strides ?? [heads * S * D, S * D, D];
@@ -224,7 +224,7 @@ function normalised(x: ReferenceTensor, weight: Input, precision: "f64" | "f32")
   return { data, shape: x.shape };
 }
 
-/** Past and new rows in one, as they are stored. */
+/** Joins past and new rows, as they are stored. */
 function cached(
   fresh: ReferenceTensor,
   past: Input | undefined,
@@ -343,7 +343,7 @@ describe("GroupQueryAttention", () => {
       attributes: { softcap: 2, causal: 0, smooth_softmax: 1 },
       seed: 11,
     }));
-  it("writes into the past where that is the present", () =>
+  it("writes into the past if that is the present", () =>
     run({
       S: 3,
       keys: [7, 5],
@@ -481,7 +481,7 @@ describe("GroupQueryAttention", () => {
     const heads = { num_heads: H, kv_num_heads: HKV, local_window_size: 3, softcap: 2 };
     const rest = [[8], [9], null, null, null, bias, inputs.random([H]).gpu];
     const [expected] = await GroupQueryAttention([...rows, ...keys, ...rest], heads);
-    // of 6 keys, 4 rows hold the last 4: G = 2, 6 - 2
+    // 4 rows hold the last 4 of 6 keys, from key 6 - 4 = 2 on
     const lasts = keys.map((all) => all.slice(2, 2, 6));
     const [output] = await GroupQueryAttention([...rows, ...lasts, ...rest], {
       ...heads,
@@ -547,7 +547,7 @@ describe("GroupQueryAttention refuses", () => {
         `com.microsoft.GroupQueryAttention: ${message}`,
       );
     }
-    // all of it before the GPU sees anything
+    // all was refused before the GPU saw anything
     expect(count).toMatchObject({ pipelines: 0, submits: 0 });
     inputs.destroy();
     expect(buffers()).toBe(0);

@@ -33,7 +33,7 @@ const E = H * D;
 type Precision = "f64" | "f32";
 const PRECISIONS = ["f64", "f32"] as const;
 
-/** What is attended to. All heads are [B, H, rows, D]. */
+/** A problem of attention. All heads are [B, H, rows, D]. */
 interface Problem {
   readonly q: ReferenceTensor;
   readonly k: ReferenceTensor;
@@ -42,11 +42,13 @@ interface Problem {
   readonly past?: readonly [k: ReferenceTensor, v: ReferenceTensor];
   readonly causal?: boolean;
   readonly scale?: number;
-  /** Added to scores. */
+  /** What is added to scores. */
   readonly bias?: (b: number, h: number, s: number, t: number) => number;
 }
 
-/** Output rows, scores and presents of what `problem` gives for a precision. */
+/**
+ * Computes output rows, scores and presents of the problem that `problem` returns for a precision.
+ */
 function expected(problem: (precision: Precision) => Problem) {
   return PRECISIONS.map((precision) => {
     const { q, k, v, past, causal = false, scale, bias } = problem(precision);
@@ -76,7 +78,7 @@ function expected(problem: (precision: Precision) => Problem) {
   });
 }
 
-/** past and rows [B, H, rows, D] in one. */
+/** Joins past and rows [B, H, rows, D]. */
 function concat(past: ReferenceTensor | undefined, rows: ReferenceTensor) {
   const [batch, heads, count, width] = rows.shape;
   const P = past?.shape[2] ?? 0;
@@ -97,7 +99,7 @@ function concat(past: ReferenceTensor | undefined, rows: ReferenceTensor) {
   return { data, shape: [batch, heads, N, width] };
 }
 
-/** Compares a result with one of those that {@link expected} gives. */
+/** Compares a result with one that {@link expected} returns. */
 async function compare<T>(
   what: string,
   actual: Tensor | undefined,
@@ -126,7 +128,7 @@ afterAll(() => {
 const keep = (inputs: Inputs, results: readonly (Tensor | undefined)[]) =>
   results.map((result) => inputs.keep(result));
 
-/** rows plus a part of a bias, rounded as the GPU has it. */
+/** Adds a part of a bias to rows, rounded as the GPU has it. */
 function plus({ data, shape }: Input, bias: Input, from: number, precision: Precision): Input {
   const width = shape[shape.length - 1];
   const round = precision === "f32" ? Math.fround : (x: number) => x;
@@ -168,14 +170,14 @@ describe("a mask of com.microsoft", () => {
       const [q, k, v] = [0, 1, 2].map(() => inputs.random([B, S, E]));
       const past = [inputs.random([B, H, P, D]), inputs.random([B, H, P, D])] as const;
       const count = shape.reduce((product, size) => product * size, 1);
-      // In the middle of its buffer: i32 after a place where bindings may begin, u8 before the
-      // first one.
+      // The mask lies in the middle of its buffer: i32 after a place at which bindings may begin,
+      // u8 before the first one.
       const before = new Array(67).fill(1);
       const padded = [...before, ...Array.from({ length: count }, (_, i) => values(i))];
       const mask = inputs
         .given([padded.length], padded, dtype)
         .gpu.view({ shape, offset: before.length });
-      const filter = -50; // so that what is masked shows
+      const filter = -50; // so small that masked keys still count
       const given = [q.gpu, k.gpu, v.gpu, null, mask, null, past[0].gpu, past[1].gpu];
       const [output] = keep(
         inputs,
@@ -249,7 +251,7 @@ describe("MultiHeadAttention", () => {
     await compare("output", made[0], results, (one) => one.output, [B, S, E]);
     await compare("present key", made[1], results, (one) => one.k.data, [B, H, T, D]);
     await compare("present value", made[2], results, (one) => one.v.data, [B, H, T, D]);
-    // -Infinity has no error
+    // -Infinity is left out, since it has no error
     const seen = (one: (typeof results)[0]) => one.scores.map((s) => Math.max(s, -1e4));
     const qk = (await made[3]?.read()) as Float32Array;
     const [f64, plain] = results.map(seen);
@@ -308,7 +310,7 @@ describe("MultiHeadAttention", () => {
     expect(made[1]?.buffer).not.toBe(k.gpu.buffer);
   });
 
-  it("writes into a past with room where past_sequence_length says how much of it counts", async () => {
+  it("writes into a past with room if past_sequence_length says how much of it counts", async () => {
     const inputs = await inputsOf(5);
     const [q, k, v] = [0, 1, 2].map(() => inputs.random([B, S, E]));
     const past = [inputs.random([B, H, 9, D]), inputs.random([B, H, 9, D])] as const;
@@ -345,7 +347,7 @@ describe("MultiHeadAttention", () => {
   });
 });
 
-/** x [rows..., E] times weights [E, W] stored that way, plus a bias. */
+/** Multiplies x [rows..., E] by weights [E, W], stored that way, and adds a bias. */
 function projected(x: Input, weights: Input, bias: Input | undefined, precision: Precision): Input {
   const [inner, W] = weights.shape;
   const stored = { data: weights.data, shape: [W, inner], strides: [1, W] };
@@ -444,7 +446,7 @@ describe("sequences one after the other", () => {
   const starts = [0, 2, 2, 6];
   const PADDED = 5;
 
-  /** Output rows [tokens, E] of sequences of rows [1, tokens, ...]. */
+  /** Computes output rows [tokens, E] of sequences of rows [1, tokens, ...]. */
   function expectedOf(rows: (precision: Precision) => readonly Input[], bias?: Input) {
     return PRECISIONS.map((precision) => {
       const heads = rows(precision).map((one) => headsOf(one, H));
@@ -639,7 +641,7 @@ describe("what does not fit is refused, by name", () => {
     ]; // biome-ignore format: a table
     for (const [work, message] of cases)
       await expectError(work, "argument", `com.microsoft.${message}`);
-    // all of it before the GPU sees anything
+    // all was refused before the GPU saw anything
     expect(count).toMatchObject({ pipelines: 0, submits: 0 });
     inputs.destroy();
     expect(buffers()).toBe(0);

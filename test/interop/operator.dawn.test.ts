@@ -1,5 +1,5 @@
-// What every operator of fovea/onnx does alike: names, attributes, wanted outputs, and who frees
-// what.
+// Names, attributes, wanted outputs, and who frees what: every operator of fovea/onnx does these
+// alike.
 
 import { describe, expect, it } from "vitest";
 import { FoveaError, type Tensor, tensor } from "../../src/index.ts";
@@ -16,7 +16,7 @@ import { expectError } from "../support/errors.ts";
 failOnGpuErrors();
 
 const made: Tensor[] = [];
-/** Returns some of what it makes, and fails where it is told to. */
+/** An operator that returns some of what it makes, and fails if it is told to. */
 const Made = onnxOperator(
   {
     operator: "test.Made",

@@ -1,5 +1,5 @@
-// ONNX Runtime's rotary embeddings and position biases, and linear attention, where no vector of
-// another suite goes.
+// ONNX Runtime's rotary embeddings and position biases, and linear attention, in cases that no
+// vector of another suite has.
 
 import { describe, expect, it } from "vitest";
 import { splitHeads, type Tensor, t5Buckets, tensor } from "../../src/index.ts";
@@ -29,7 +29,7 @@ async function made(seed: number, shape: readonly number[], dtype: Float = "f32"
   return { gpu: tensor(await testDevice(), shape, { data, dtype }), cpu: { data, shape } };
 }
 
-/** [B, S, H * D] as the reference sees it: [B, H, S, D]. */
+/** Brings [B, S, H * D] into the reference's order, [B, H, S, D]. */
 function inHeads({ data, shape }: ReferenceTensor, heads: number): ReferenceTensor {
   const [batch, tokens, width] = shape;
   const D = width / heads;
@@ -128,7 +128,7 @@ describe("MicrosoftRotaryEmbedding", () => {
 });
 
 describe("MRotaryEmbedding", () => {
-  it("gives time what does not fit where sections alternate", async () => {
+  it("gives time what does not fit if sections alternate", async () => {
     const input = await made(7, [2, 2, 3, 8]);
     const cos = await made(8, [9, 4]);
     const sin = await made(9, [9, 4]);
@@ -136,7 +136,7 @@ describe("MRotaryEmbedding", () => {
     for (const [sections, streams] of [
       [
         [0, 2, 2],
-        [0, 1, 2, 0], // of columns 0..3
+        [0, 1, 2, 0], // the streams of columns 0..3
       ],
       [
         [4, 0, 0],
@@ -145,7 +145,7 @@ describe("MRotaryEmbedding", () => {
     ]) {
       const attributes = { mrope_section: sections, mrope_layout: 1, scale: 0.5 };
       const [output] = await MRotaryEmbedding([input.gpu, ids, cos.gpu, sin.gpu], attributes);
-      // Column by column: a cache per token, of the stream that the column has.
+      // Each token has a cache, filled column by column from the stream of the column.
       const { data } = input.cpu;
       const expected = data.map((value, i) => {
         const b = Math.floor(i / 48);
@@ -198,7 +198,7 @@ describe("LinearAttention", () => {
     beta: await made(13, [2, tokens, 1], "f32", 0.3),
   });
   type Some = Awaited<ReturnType<typeof all>>;
-  /** The states after each token, and the output. */
+  /** Computes the states after each token, and the output. */
   function expected(
     { query, key, value, beta }: Some,
     pastState: Float32Array,
@@ -231,7 +231,7 @@ describe("LinearAttention", () => {
         [...inputs, past.gpu, null, given.beta.gpu],
         attributes,
       );
-      const before = past.cpu.data.slice(-64); // of the last slot
+      const before = past.cpu.data.slice(-64); // the state of the last slot
       const [f64, plain] = (["f64", "f32"] as const).map((precision) =>
         expected(given, before, precision),
       );
@@ -356,7 +356,7 @@ describe("position biases", () => {
       await made(25, [K]),
     ];
     const rest = [...given.map(({ gpu }) => gpu), (await made(26, [1, H, 1, 1])).gpu];
-    const offsets = [0, 1, 2, 4, 3, 5]; // of four tokens; then the rows that are padding
+    const offsets = [0, 1, 2, 4, 3, 5]; // of four tokens, and then of padding
     const padded = new Float32Array(B * S * H * D);
     for (const [token, row] of offsets.slice(0, 4).entries()) {
       for (let d = 0; d < H * D; d++) padded[row * H * D + d] = tokens.cpu.data[token * H * D + d];

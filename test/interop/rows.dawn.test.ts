@@ -1,5 +1,5 @@
-// ONNX' operators of rows, where no vector of another suite goes: against the float64 reference, or
-// by hand.
+// ONNX' operators of rows, in cases that no vector of another suite has, against the float64
+// reference or numbers worked by hand.
 
 import { describe, expect, it } from "vitest";
 import { type Tensor, tensor } from "../../src/index.ts";

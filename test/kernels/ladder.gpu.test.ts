@@ -18,7 +18,7 @@ const PROBLEMS: readonly Case[] = [
 ];
 
 describe.each(LADDER)("$name", ({ name, plan }) => {
-  const storesLse = name !== "1 naive"; // it has probabilities instead
+  const storesLse = name !== "1 naive"; // the naive step has probabilities instead
   for (const problem of PROBLEMS)
     it(title(problem), async () => runCase(await testDevice(), problem, plan, storesLse));
 });

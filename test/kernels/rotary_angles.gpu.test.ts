@@ -35,7 +35,7 @@ const BINDINGS: readonly Binding[] = [
   ...rotaryBindings(CHOICE),
 ];
 
-/** (cos, sin) on the GPU by position and pair, one pair more than there are. */
+/** Returns (cos, sin) on the GPU by position and pair, with one pair more than there are. */
 async function anglesAt(
   positions: readonly number[],
   frequencies: Float64Array,

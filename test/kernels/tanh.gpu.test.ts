@@ -6,7 +6,10 @@ import { failOnGpuErrors, testDevice } from "../support/device.ts";
 
 failOnGpuErrors();
 
-/** Scores vector * tanh(q + k), over all pairs of these numbers, from tiles in workgroup memory. */
+/**
+ * Returns scores vector * tanh(q + k) of all pairs of these numbers, from tiles in workgroup
+ * memory.
+ */
 async function inTiles(qs: readonly number[], ks: readonly number[], vector = 1) {
   const device = await testDevice();
   const [q, k] = [qs, ks].map((data) => tensor(device, [1, 1, data.length, 1], { data }));
@@ -20,8 +23,8 @@ async function inTiles(qs: readonly number[], ks: readonly number[], vector = 1)
 }
 
 /**
- * The same from rows in registers: an entry of the batch has one key, whose score is the largest.
- * ALiBi keeps its unit.
+ * Returns the same scores from rows in registers: an entry of the batch has one key, whose score is
+ * the largest. ALiBi keeps scores in natural units.
  */
 async function inRows(qs: readonly number[], ks: readonly number[], vector = 1) {
   const device = await testDevice();
@@ -38,7 +41,7 @@ async function inRows(qs: readonly number[], ks: readonly number[], vector = 1) 
   return qs.flatMap((_, i) => ks.map((_, j) => byKey[j * qs.length + i]));
 }
 
-/** The largest distance of the GPU's tanh(q + k) from that of float64. */
+/** Returns the largest distance of the GPU's tanh(q + k) from float64's. */
 async function worst(
   scoresOf: typeof inRows | typeof inTiles,
   qs: readonly number[],
@@ -67,10 +70,10 @@ it.each([
 ] as const)("in %s is within 2e-7 of tanh, whatever the parts of the sum", async (_, scoresOf) => {
   const errors = {
     usual: await worst(scoresOf, spaced(-4, 4.1, 301), spaced(-3.9, 4, 299)),
-    // Each far out, their sum is not.
+    // Both numbers are far out, and their sum is not.
     opposite: await worst(scoresOf, spaced(8, 19.9, 201), spaced(-19.9, -8, 203)),
     small: await worst(scoresOf, spaced(-0.01, 0.01, 101), spaced(-0.011, 0.01, 99)),
-    // Beyond the range of the product of exponentials.
+    // These are beyond the range of the product of exponentials.
     large: await worst(
       scoresOf,
       [20.1, 25, 1e3, 1e30, -3e38],

@@ -8,7 +8,7 @@ failOnGpuErrors();
 
 const B = 2;
 const M = 3;
-/** A tensor [B, M, width] whose elements say where they are: batch, row and column. */
+/** Makes a tensor [B, M, width] whose elements say where they are: batch, row and column. */
 const numbered = async (width: number) =>
   tensor(await testDevice(), [B, M, width], {
     data: Array.from({ length: B * M * width }, (_, i) => {
@@ -16,7 +16,7 @@ const numbered = async (width: number) =>
       return 10_000 * Math.floor(row / M) + 100 * (row % M) + (i % width);
     }),
   });
-/** What a view [B, heads, M, dim] of the columns from `first` on holds. */
+/** Returns what a view [B, heads, M, dim] of the columns from `first` on holds. */
 const expected = (heads: number, dim: number, first: number) =>
   Array.from({ length: B * heads * M * dim }, (_, i) => {
     const d = i % dim;
@@ -34,7 +34,7 @@ it("splitHeads finds the columns of each head", async () => {
   rows.destroy();
 });
 
-it("unpackQkv finds q, k and v, of heads and widths of their own", async () => {
+it("unpackQkv finds q, k and v, each with its own heads and width", async () => {
   const packed = await numbered(4 * 3 + 2 * 3 + 2 * 5);
   const { q, k, v } = unpackQkv(packed, { heads: 4, kvHeads: 2, headDim: 3, vDim: 5 });
   expect(Array.from(await q.read())).toEqual(expected(4, 3, 0));

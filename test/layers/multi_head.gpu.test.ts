@@ -26,7 +26,7 @@ const H = 2;
 const D = 8;
 const SMALL = { variant: "8x32" } as const; // takes the least time to compile
 
-/** Rows by columns, transposed. */
+/** Transposes rows by columns. */
 const transposed = (data: Float32Array, rows: number, columns: number) =>
   Float32Array.from(data, (_, index) => data[(index % rows) * columns + Math.floor(index / rows)]);
 const part = (data: Float32Array, index: number) =>
@@ -207,7 +207,7 @@ describe("a plan", () => {
     const plan = await layer.plan({ query: { shape: [B, M, E] }, ...SMALL });
     // q, k, v and the output of the heads, f32.
     expect(plan.workspaceBytes).toBe(4 * 4 * B * M * E);
-    const params = 5 * 1024; // below that: the uniforms of four projections and attention
+    const params = 5 * 1024; // the uniforms of four projections and attention take less
     expect(bytes() - before.bytes).toBeGreaterThanOrEqual(plan.workspaceBytes);
     expect(bytes() - before.bytes).toBeLessThanOrEqual(plan.workspaceBytes + params);
 
@@ -406,7 +406,7 @@ describe("what is refused", () => {
       { storage: "f64" as never },
       'multiHeadAttention: storage must be "f32", "f16" or "bf16", got "f64".',
     );
-    // What only attention itself knows to be wrong, when memory is there already.
+    // Only attention itself knows this to be wrong, when memory is there already.
     await refuse({ window: [-5, 0] }, /^multiHeadAttention: window must be/);
     await refuse(
       { ignoreMask: { shape: [M, M] }, scale: Number.NaN },

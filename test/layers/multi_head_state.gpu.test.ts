@@ -21,7 +21,7 @@ const B = 2;
 const M = 5;
 const D = 8;
 
-/** A linear layer [out, in], with a bias where there is one. */
+/** A linear layer [out, in], with a bias if it has one. */
 interface Linear {
   readonly weight: {
     readonly data: Float32Array<ArrayBuffer>;
@@ -38,7 +38,7 @@ function linear(rows: number, width: number, bias: boolean): Linear {
   };
 }
 
-/** Linear layers one after the other in one. */
+/** Packs linear layers into one, one after the other. */
 function packed(...parts: readonly Linear[]): Linear {
   const rows = parts.reduce((sum, part) => sum + part.weight.shape[0], 0);
   const joined = (all: readonly Float32Array[]) =>
@@ -67,7 +67,7 @@ function columns({ weight: { data, shape }, bias }: Linear) {
   return { weight: { data: turned, shape: [width, rows] as const }, ...(bias && { bias }) };
 }
 
-/** Entries of a state: with shapes, or bare. */
+/** Makes entries of a state, with shapes or bare. */
 function entries(
   prefix: string,
   linears: Readonly<Record<string, { weight: object; bias?: object }>>,
@@ -94,7 +94,7 @@ interface Model {
   readonly scale?: number;
 }
 
-/** The layer of a state gives what the linear layers give in float64. */
+/** Expects that the layer of a state gives what the linear layers give in float64. */
 async function expectLayer(
   state: StateDict,
   prefix: string | undefined,

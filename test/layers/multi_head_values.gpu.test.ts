@@ -1,5 +1,5 @@
-// The layer against the float64 reference. One head dim and few sets of options, because every
-// kernel is compiled for its own; sizes, lengths and masks vary. Fuzzing (`--suite mha`) covers the
+// The layer against the float64 reference. There is one head dim, and few sets of options, because
+// each needs kernels of its kind; sizes, lengths and masks vary. Fuzzing (`--suite mha`) covers the
 // rest.
 
 import { describe, it } from "vitest";

@@ -1,4 +1,4 @@
-// Multiplicative attention: q^T W k by a projection and dot products, against the reference of
+// Multiplicative attention: q^T W k by a projection and dot products, against the references of
 // both.
 
 import { describe, expect, it } from "vitest";
@@ -36,7 +36,7 @@ const random = (seed: number, shape: readonly number[]): Numbers => ({
   data: normal(seed, product(shape), 0.7),
 });
 
-/** q W in float64, or with every operation rounded to f32. */
+/** Computes q W in float64, or with every operation rounded to f32. */
 function projected(q: Numbers, weight: Numbers, round: (x: number) => number): Float64Array {
   const perHead = weight.shape.length === 3;
   return Float64Array.from({ length: B * H * M * Dk }, (_, index) => {

@@ -31,7 +31,7 @@ export const ATTENTION_CASES: readonly LeakCase[] = [
     },
   },
   {
-    name: "attention: options with memory of their own",
+    name: "attention: options that need memory",
     start: (lab) => {
       const q = lab.rows(SHAPE);
       const few = {

@@ -1,4 +1,4 @@
-// Caches whose rows lie one after the other: whole lives of them, and long lives of one.
+// Caches whose rows lie one after the other: whole lives of many caches, and a long life of one.
 
 import {
   attention,

@@ -1,6 +1,6 @@
-// Where calls are watched for what they leave behind: a device of Dawn's that counts its objects,
-// refuses memory on request, and, since nothing that is counted depends on what kernels write, runs
-// kernels that are compiled in no time and write nothing.
+// The lab in which calls are watched for what they leave behind: a device of Dawn that counts its
+// objects and refuses memory on request. Nothing that is counted depends on what kernels write, so
+// it runs kernels that are compiled in no time and write nothing.
 
 import {
   type Dtype,
@@ -21,15 +21,15 @@ interface Destroyable {
 /** A kind of call that could leave something behind. */
 export interface LeakCase {
   readonly name: string;
-  /** How many calls run at the same time, where each has to wait for a clock. Default 1. */
+  /** How many calls run at the same time, for calls that wait for a clock. Default 1. */
   readonly together?: number;
   /**
-   * Whether calls link texts, which optimised code has to do, and of which one that is kept is
-   * hundreds of KiB. Default false.
+   * Whether calls link texts. Optimised code has to do that, and a text that is kept takes hundreds
+   * of KiB. Default false.
    */
   readonly links?: boolean;
   /**
-   * Makes what the calls have in common, kept in the lab, and gives the call: `n` counts from 0.
+   * Makes what the calls share, which the lab keeps, and returns the call, whose `n` counts from 0.
    */
   start(lab: Lab): Promise<Call> | Call;
 }
@@ -38,7 +38,10 @@ export type Call = (n: number) => Promise<unknown> | unknown;
 export class Lab {
   /** A device that counts and can refuse, with kernels that write nothing. */
   readonly device: GPUDevice;
-  /** The same with the true kernels, each of which takes software adapters seconds to compile. */
+  /**
+   * The same device with the true kernels, each of which takes software adapters seconds to
+   * compile.
+   */
   readonly real: GPUDevice;
   /** GPU objects that were made and not destroyed. */
   readonly objects: () => number;
@@ -63,7 +66,7 @@ export class Lab {
     return one;
   }
 
-  /** A tensor of normal numbers, or of zeros where they are integers, that is kept. */
+  /** Makes a tensor of normal numbers, or of zeros if they are integers, and keeps it. */
   rows(shape: readonly number[], dtype: Dtype = "f32", device = this.device): Tensor {
     const count = shape.reduce((product, size) => product * size, 1);
     const data = /^[fb]/.test(dtype) ? normal(count, count) : new Float32Array(count);
@@ -75,7 +78,7 @@ export class Lab {
     for (const one of this.#kept.splice(0)) one.destroy();
   }
 
-  /** Runs `work` with every buffer refused whose label it names, by default every one. */
+  /** Runs `work` with all buffers refused whose label is named; by default all buffers. */
   async without<T>(
     work: () => T | Promise<T>,
     which: (label: string) => boolean = () => true,
@@ -88,7 +91,7 @@ export class Lab {
     }
   }
 
-  /** A tensor that got no memory. Not kept. */
+  /** Makes a tensor that gets no memory, and does not keep it. */
   refused(shape: readonly number[]): Tensor {
     this.refuse(() => true);
     try {

@@ -18,7 +18,7 @@ describe("a few calls leave nothing behind", () => {
   it.each([
     "tensor: memory refused",
     "timer: make, time, destroy",
-    "attention: options with memory of their own",
+    "attention: options that need memory",
     "attention: memory refused to the call",
     "weights and top keys",
     "linear attention",

@@ -1,5 +1,5 @@
-// `npm run leaks`: thousands of calls of every kind in Node on Dawn, and what they leave behind:
-// nothing.
+// `npm run leaks` makes thousands of calls of every kind in Node on Dawn. They must leave nothing
+// behind.
 
 import { parseArgs } from "node:util";
 import Table from "cli-table3";
@@ -76,7 +76,7 @@ export async function main({ args }: Pick<Context, "args">): Promise<number> {
       report({ step: `${index + 1} of ${cases.length}: ${one.name}` });
       const leakage = await measure(lab, one, calls);
       results.push(leakage);
-      // a run is long
+      // faults are printed at once, since a run is long
       if (leakage.faults.length) console.log(`${one.name}: ${leakage.faults.join("; ")}`);
       report({ done: 1 });
     }

@@ -8,7 +8,7 @@ import type { Lab, LeakCase } from "./lab.ts";
  * 44 bytes each.
  */
 export const HEAP_KIB = 64;
-/** The same where texts are linked, with optimised code: three texts' worth. */
+/** The same limit for calls that link texts, with optimised code: three texts' worth. */
 export const LINKING_KIB = 1024;
 /**
  * With fewer calls the heap is not looked at: functions that are compiled late would count as a
@@ -22,13 +22,13 @@ export interface Leakage {
   readonly name: string;
   readonly calls: number;
   /**
-   * GPU objects after an early call, after the last call, and when all that the calls had in common
-   * was destroyed.
+   * GPU objects after an early call, after the last call, and when all that the calls share was
+   * destroyed.
    */
   readonly objects: readonly [early: number, late: number, left: number];
   /**
-   * KiB of the heap after a quarter of the calls, and after the last; zeros where there were too
-   * few of them.
+   * KiB of the heap after a quarter of the calls, and after the last; zeros if there were too few
+   * calls.
    */
   readonly heap: readonly [early: number, late: number];
   readonly seconds: number;
@@ -36,7 +36,7 @@ export interface Leakage {
   readonly faults: readonly string[];
 }
 
-/** Calls a case `calls` times. */
+/** Makes the calls of a case. */
 export async function measure(
   lab: Lab,
   { name, together = 1, links = false, start }: LeakCase,

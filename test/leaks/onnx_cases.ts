@@ -1,11 +1,11 @@
-// ONNX' operators, which own what lies between their inputs and outputs.
+// ONNX' operators, which own the memory between their inputs and outputs.
 
 import { operators } from "../../src/interop/onnx/index.ts";
 import { type LeakCase, rejected } from "./lab.ts";
 
 const HEADS = [1, 2, 4, 8];
 
-/** Destroys the results of an operator. */
+/** Runs an operator and destroys its results. */
 async function dropped(
   results: Promise<readonly ({ destroy(): void } | undefined)[]>,
 ): Promise<void> {

@@ -1,4 +1,4 @@
-// What stands around attention: rows, positions, projections, layers, linear attention, ONNX'
+// Operations around attention: rows, positions, projections, layers, linear attention, ONNX'
 // operators.
 
 import {

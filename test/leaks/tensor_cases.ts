@@ -1,4 +1,4 @@
-// Tensors and timers: made, refused, read, written, looked at.
+// Tensors and timers that are made, refused, read, written and looked at.
 
 import { attention, createGpuTimer, layerNorm, type Tensor, tensor } from "../../src/index.ts";
 import { drop, type LeakCase, rejected } from "./lab.ts";
@@ -44,7 +44,7 @@ export const TENSOR_CASES: readonly LeakCase[] = [
       const halves = lab.rows([9], "f16");
       return async () => {
         await whole.write(await whole.read());
-        await halves.slice(0, 1, 4).write([1, 2, 3]); // among others, which are read first
+        await halves.slice(0, 1, 4).write([1, 2, 3]); // words with other elements are read first
         await whole.permute(1, 0).slice(0, 2, 5).read();
       };
     },

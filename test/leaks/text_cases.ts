@@ -1,4 +1,4 @@
-// Calls that need other kernels each time: what is kept of them is bounded, belongs to the device,
+// Calls that need other kernels each time. What is kept of these is bounded, belongs to the device,
 // and can be released.
 
 import {
@@ -120,7 +120,7 @@ export const TEXT_CASES: readonly LeakCase[] = [
     name: "devices that are forgotten",
     links: true,
     start: (lab) => async (n) => {
-      // one that nobody has seen before
+      // a device that nobody has seen before
       const device = overridden(lab.device, { lost: new Promise(() => {}) });
       const q = tensor(device, SHAPE);
       drop(await attention(q, q, q, { scoreFunction: scored(n % 300) }));

@@ -1,5 +1,5 @@
-// What linearAttention and planLinearAttention refuse, in whole sentences, what they leave behind,
-// and decoding.
+// linearAttention and planLinearAttention: what they refuse, in whole sentences, what they leave
+// behind, and decoding.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -377,7 +377,7 @@ describe("decoding", () => {
     expect(buffers()).toBe(0);
   });
 
-  it("runs token by token where that is faster: few tokens, or narrow heads on a software adapter", async () => {
+  it("runs token by token if that is faster: few tokens, or narrow heads on a software adapter", async () => {
     const device = idle(await testDevice());
     const { vendor, architecture, description } = device.adapterInfo;
     const hardware = overridden(device, { adapterInfo: { vendor, architecture, description } });

@@ -1,5 +1,5 @@
-// The kernels of linear attention against the float64 reference. Cases vary in what compiles
-// nothing.
+// The kernels of linear attention against the float64 reference. Cases vary in what needs no other
+// kernel.
 
 import { describe, expect, it } from "vitest";
 import { linearAttention, type Tensor, tensor } from "../../src/index.ts";
@@ -90,7 +90,7 @@ describe("with the tiles for GPUs, in chunks of 64", () => {
   ])("$N", async (problem) => {
     const device = await testDevice();
     const { vendor, architecture, description } = device.adapterInfo;
-    // A software adapter otherwise gets smaller tiles, which it compiles sooner.
+    // Without a choice, a software adapter gets smaller tiles, which it compiles sooner.
     await runLinearCase(
       overridden(device, { adapterInfo: { vendor, architecture, description } }),
       problem,

@@ -1,5 +1,5 @@
-// Faults that somebody could make in the shaders of attention and its kin: off by one, a wrong
-// stride, head or row, swapped operands.
+// Faults that somebody could make in the shaders of attention and its kin: off by one; a wrong
+// stride, head or row; swapped operands.
 
 import type { Mutant } from "./mutant.ts";
 

@@ -99,7 +99,7 @@ export const MUTANTS: readonly Mutant[] = [
     text: "    for (const one of made) one.destroy();\n",
     replacement: "",
     tests: ["test/api/encoder.gpu.test.ts"],
-    filter: "refuses what is no encoder",
+    filter: "refuses what isn't an encoder",
   },
   {
     file: "src/plan/run.ts",

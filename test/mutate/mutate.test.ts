@@ -1,4 +1,4 @@
-// `npm run mutate` itself, on a project of one file.
+// Tests `npm run mutate` itself, on a project of one file.
 
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -36,10 +36,10 @@ const mutant = (text: string, replacement: string, rest: Partial<Mutant> = {}): 
   ...rest,
 });
 
-/** Only what hangs is waited for in vain, however slow the machine is. */
+/** Waits long for all but the tests that hang, however slow the machine is. */
 const patience = ({ filter }: Mutant) => (filter === "ends" ? 3000 : 60_000);
 
-/** Runs mutants of the tiny project, and gives what was printed of each. */
+/** Runs mutants of the tiny project, and returns what was printed of each. */
 async function run(mutants: readonly Mutant[], workers = 1) {
   const lines: string[] = [];
   const print = (line: string) => lines.push(line);

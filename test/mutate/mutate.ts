@@ -60,7 +60,7 @@ export async function main({ server, root, args }: Context): Promise<number> {
   return counts.failed ? 1 : 0;
 }
 
-/** The mutants of every file of a folder, by the file's stem. */
+/** Loads the mutants of every file of a folder, by the file's stem. */
 export async function loadRooms(
   folder: string,
   load: (path: string) => Promise<Record<string, unknown>>,
@@ -79,7 +79,10 @@ export async function loadRooms(
   return rooms;
 }
 
-/** The mutants that the options leave. None is an error, lest nothing pass for everything. */
+/**
+ * Returns the mutants that the options leave. If there is none, that is an error, so that nobody
+ * takes nothing for everything.
+ */
 export function chosen(rooms: Rooms, room: string | undefined, only: string | undefined): Named[] {
   if (room !== undefined && !(room in rooms)) {
     throw new FoveaError(

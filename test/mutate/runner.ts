@@ -1,5 +1,5 @@
-// Deliberate faults, one after the other, each in a copy of the project: a fault that no test
-// notices is a test that is missing.
+// Tries deliberate faults, one after the other, each in a copy of the project. A fault that no test
+// notices shows that a test is missing.
 
 import { type ChildProcess, fork } from "node:child_process";
 import {
@@ -21,18 +21,18 @@ export interface Named extends Mutant {
   readonly name: string;
 }
 
-/** How mutants went. */
+/** Counts of the results. */
 export interface Counts {
   readonly killed: number;
-  /** Those that no test noticed, and those that could not be tried. */
+  /** Mutants that no test noticed, and those that could not be tried. */
   readonly failed: number;
   readonly equivalent: number;
 }
 
 export interface Settings {
-  /** The project. It is copied, never changed. */
+  /** The project's folder. It is copied, never changed. */
   readonly root: string;
-  /** Copies that are worked in at a time. */
+  /** The number of copies that are worked in at a time. */
   readonly workers: number;
   readonly print: (line: string) => void;
   /**
@@ -42,7 +42,7 @@ export interface Settings {
   readonly patience?: (mutant: Mutant) => number;
 }
 
-/** What a process is told, as worker.mjs says it. */
+/** What a process is told, in the form that worker.mjs describes. */
 interface Order {
   readonly node: readonly string[];
   readonly browser: readonly string[];
@@ -56,18 +56,20 @@ interface Result {
   readonly broken: readonly string[];
 }
 
-/** A test file without any mutant. */
+/** How a test file went without any mutant. */
 interface Clean {
   /** Full names of the tests that passed. */
   readonly passed: readonly string[];
-  /** Why mutants can't be judged by it. */
+  /** Why mutants can't be judged by the file. */
   readonly trouble: string | undefined;
   readonly milliseconds: number;
-  /** It runs in Chromium. Dawn in Node starts sooner, and is enough for nearly all tests. */
+  /**
+   * Whether it runs in Chromium. Dawn in Node starts sooner, and is enough for nearly all tests.
+   */
   readonly inBrowser: boolean;
 }
 
-/** Folders of the root that copies share with it, and those that they do without. */
+/** Folders of the root that copies share with the project, and folders that copies do without. */
 const SHARED = ["node_modules", "dist"];
 const LEFT_OUT = [".git", ".vite", ".vite-browser"];
 
@@ -76,13 +78,13 @@ const WORKER = join(
   "worker.mjs",
 );
 
-/** The mutants of all rooms, by name. */
+/** Names the mutants of all rooms. */
 export const namedMutants = (rooms: Rooms): Named[] =>
   Object.entries(rooms).flatMap(([room, mutants]) =>
     mutants.map((mutant, index) => ({ ...mutant, name: `${room} ${index + 1}` })),
   );
 
-/** One line that says what a mutant does. */
+/** Says in one line what a mutant does. */
 export function describeMutant({ name, file, text, replacement }: Named): string {
   const short = (code: string) =>
     JSON.stringify(code.length > 60 ? `${code.slice(0, 57)}...` : code);
@@ -141,7 +143,7 @@ export async function mutate(mutants: readonly Named[], settings: Settings): Pro
   return counts;
 }
 
-/** What is wrong with the text of a mutant, before anything is run. */
+/** Says what is wrong with the text of a mutant, before anything is run. */
 function textTrouble(
   root: string,
   { file, text, replacement, tests, equivalent }: Mutant,
@@ -156,7 +158,10 @@ function textTrouble(
   return missing && `there is no test file ${missing}`;
 }
 
-/** For each test file the filters of its mutants; none if one of them needs the whole file. */
+/**
+ * Returns the filters of the mutants of each test file; no filters if a mutant needs the whole
+ * file.
+ */
 function filtersByFile(mutants: readonly Named[]): [file: string, filters: readonly string[]][] {
   const all = new Map<string, Set<string | undefined>>();
   for (const { tests, filter } of mutants) {
@@ -189,7 +194,7 @@ async function runClean(
   };
 }
 
-/** Why the tests of a mutant say nothing about it. */
+/** Says why the tests of a mutant tell nothing about it. */
 function cleanTrouble(
   { tests, filter }: Mutant,
   clean: ReadonlyMap<string, Clean>,
@@ -251,7 +256,7 @@ class Copy {
   readonly #folder = realpathSync(mkdtempSync(join(tmpdir(), "fovea-mutate-")));
   #process: Promise<ChildProcess> | undefined;
   #pid: number | undefined;
-  /** Files whose text is not the one that the process last saw. */
+  /** Files whose text has changed since the process last saw it. */
   readonly #changed = new Set<string>();
 
   constructor(root: string) {
@@ -313,8 +318,8 @@ class Copy {
   }
 
   #start(): Promise<ChildProcess> {
-    // A group of its own, for a test that hangs must end with it; and nothing of a vitest that this
-    // may run in.
+    // The process leads its own group, because a test that hangs must end with it. It inherits
+    // nothing of a vitest that this may run in.
     const env = Object.fromEntries(
       Object.entries(process.env).filter(([name]) => !name.startsWith("VITEST")),
     );

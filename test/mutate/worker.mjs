@@ -1,5 +1,5 @@
 // Runs test files of a copy of the project as often as it is told, with one vitest that stays:
-// `node worker.mjs ROOT`, with messages over the channel to its parent. In a process of its own,
+// `node worker.mjs ROOT`, with messages over the channel to its parent. It is a separate process,
 // because a fault may make a test hang.
 
 import { realpathSync } from "node:fs";
@@ -10,7 +10,7 @@ import { softwareVulkan } from "../../scripts/browser.mjs";
 const TIMEOUT = 120_000;
 
 /**
- * What is to be run: test files in Node, where those that need a GPU run on Dawn, and test files in
+ * What is to be run: test files in Node, with Dawn for those that need a GPU, and test files in
  * Chromium. `changed` are paths of files whose text is another than before.
  * @typedef {{ node: readonly string[], browser: readonly string[] }} Tests
  * @typedef {Tests & { filter?: string | undefined, changed: readonly string[] }} Order
@@ -73,7 +73,10 @@ const browserVitest = () =>
     },
   );
 
-/** No browser, no SwiftShader: tests without a GPU run all the same. */
+/**
+ * Returns the environment of Dawn. Without a browser there is no SwiftShader, and tests without a
+ * GPU run all the same.
+ */
 function vulkan() {
   try {
     return softwareVulkan();
@@ -105,7 +108,7 @@ async function run({ node, browser, filter, changed }) {
 async function runIn(vitest, files, filter, result) {
   if (filter) vitest.setGlobalTestNamePattern(filter);
   else vitest.resetGlobalTestNamePattern();
-  // It would count what failed before, and stop at once.
+  // Otherwise vitest would count what failed before, and stop at once.
   vitest.state.filesMap.clear();
   vitest.state.idMap.clear();
   const paths = files.map((file) => resolve(root, file));
@@ -143,5 +146,5 @@ process.on("message", async (/** @type {Order} */ order) => {
   }
 });
 process.on("disconnect", () => process.exit());
-await vitestOf(false); // which takes longer than most tests
+await vitestOf(false); // it takes longer than most tests
 process.send?.({ ready: true });

@@ -29,11 +29,11 @@ interface Case {
   readonly epsilon?: number;
   readonly rms?: boolean;
   readonly dtype?: Float;
-  /** Shapes of what there is beside x. */
+  /** Shapes of the tensors beside x. */
   readonly parts?: Readonly<Partial<Record<Part, readonly number[]>>>;
-  /** Sum and statistics are asked for. */
+  /** Whether sum and statistics are asked for. */
   readonly more?: boolean;
-  /** Added to every element of x. */
+  /** What is added to every element of x. */
   readonly far?: number;
   /** The order of the axes of the output in memory. */
   readonly order?: readonly number[];

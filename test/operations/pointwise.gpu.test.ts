@@ -26,7 +26,7 @@ const poison = (
   return tensor(device, shape, { data, dtype, ...(strides && { strides }) });
 };
 
-/** The bytes of a dense tensor, as they are. */
+/** Reads the bytes of a dense tensor, as they are. */
 async function bytesOf({ device, buffer, size, dtype }: Tensor): Promise<ArrayBuffer> {
   const bytes = Math.ceil((size * (dtype === "f32" ? 4 : 2)) / 4) * 4;
   const staging = device.createBuffer({
@@ -46,8 +46,8 @@ describe("copyTensor", () => {
   it("converts between any two dtypes, as the CPU rounds", async () => {
     const device = await testDevice();
     const ends = [65519, -65520, 1e-6, 6e-8, -0, Number.NEGATIVE_INFINITY, Number.NaN, 1e-40];
-    // Halfway between two numbers of bf16, of f16, and of f16 below its normal ones: above an even
-    // one, and below it.
+    // Numbers halfway between two numbers of bf16, of f16, and of f16 below its normal ones: above
+    // an even one, and below it.
     const ties = [
       257,
       -259,
@@ -65,7 +65,7 @@ describe("copyTensor", () => {
         const { output } = await copyTensor(x, { dtype: to });
         const expected = Array.from(await x.read(), ROUND[to]);
         const got = [...(await output.read())];
-        // What f32 has below its normal numbers some GPUs take for 0.
+        // Some GPUs take f32's subnormal numbers for 0.
         expect(got.slice(0, -1)).toEqual(expected.slice(0, -1));
         x.destroy();
         output.destroy();
@@ -167,7 +167,8 @@ describe("gelu", () => {
       const { output } = await gelu(x, { approximate, bias });
       const activation = approximate === "none" ? "gelu" : "gelu-tanh";
       const values = await output.read();
-      // Far numbers would make the bound useless for the others: each range by itself.
+      // Large numbers would make the bound useless for the others, so each range is compared by
+      // itself.
       const sums = reference({ data, shape }, { bias: { data: more, shape: [37] } });
       for (const [least, most] of [
         [0, 1],
@@ -189,7 +190,7 @@ describe("gelu", () => {
       }
     },
   );
-  it("keeps NaN, and relative precision where the result is small", async () => {
+  it("keeps NaN, and relative precision if the result is small", async () => {
     const device = await testDevice();
     const data = [Number.NaN, -2, -3, -4, -5, -6, -8];
     const values = await (await gelu(tensor(device, [7], { data }))).output.read();
@@ -210,7 +211,7 @@ describe("gelu of the ends of f32", () => {
       const values = [...(await output.read())];
       expect(values.slice(0, 5)).toEqual(large.map(Math.fround));
       for (const value of values.slice(5, 9)) expect(Math.abs(value)).toBeLessThan(1e-30);
-      // -Infinity times 0, as in every library.
+      // -Infinity times 0 is NaN, as in every library.
       expect(values.slice(9, 11)).toEqual([Number.NaN, Number.NaN]);
       expect(values[11] + 0).toBe(0);
       for (const [i, value] of values.slice(12).entries())
@@ -220,8 +221,8 @@ describe("gelu of the ends of f32", () => {
 });
 
 describe("NaN in 16 bits", () => {
-  // Rounding would carry the first out of its exponent, and leave no bit of the second; others are
-  // quiet and negative.
+  // Rounding would carry the first NaN out of its exponent, and leave no bit of the second; the
+  // others are quiet and negative.
   const NANS = [0x7fffffff, 0x7f800001, 0x7fc00000, 0xffffffff, 0xff800001, 0x7f80ffff, 0xffff8000];
   it.each([
     ["f16", 0x7c00, 8],

@@ -18,9 +18,9 @@ interface Product {
   readonly K: number;
   readonly N: number;
   readonly dtypes?: readonly [x: Float, weight: Float, bias: Float, y: Float];
-  /** Axes of the weight before its own two. */
+  /** Axes of the weight before its last two. */
   readonly each?: readonly number[];
-  /** The weight is stored [K, N]. */
+  /** Whether the weight is stored [K, N]. */
   readonly columns?: boolean;
   readonly bias?: boolean;
   /** Elements between rows of x and of y that belong to nobody, NaN in x. */
@@ -101,7 +101,7 @@ describe("y = x W^T + b", () => {
   it.each([1, 3, 4, 15, 16, 17, 37, 64, 100])("sums over K = %d elements", (K) =>
     run({ rows: [5], K, N: 8 }),
   );
-  it("where there is nothing to sum, is the bias", () => run({ rows: [2, 3], K: 0, N: 8 }));
+  it("is the bias if there is nothing to sum", () => run({ rows: [2, 3], K: 0, N: 8 }));
   it.each([
     [[1], 4],
     [[31], 32],
@@ -122,9 +122,9 @@ describe("y = x W^T + b", () => {
   });
   it("between rows that belong to nobody", async () => {
     await run({ rows: [3, 6], K: 20, N: 12, gap: 4 });
-    await run({ rows: [3, 6], K: 21, N: 12, gap: 4 }); // NaN right behind the end of K
+    await run({ rows: [3, 6], K: 21, N: 12, gap: 4 }); // there is NaN right behind the end of K
   });
-  it("with rows of y that are no multiple of 4 long", () =>
+  it("with rows of y whose length isn't a multiple of 4", () =>
     run({ rows: [9], K: 18, N: 7, gap: 2 }));
   it("cut into many dispatches", () => run({ rows: [70], K: 20, N: 68, maxDispatchFlops: 1 }));
   it.each(["8x32", "32x32", "64x64"])("in tiles of %s", async (variant) => {
@@ -175,7 +175,7 @@ describe("what a device gets", () => {
     expect(chosen(true, false)).toEqual(["32x32", "32x32", "32x32"]);
     expect(chosen(false, true)).toEqual(["8x32", "32x32", "64x64"]);
   });
-  it("is a refusal where a variant can't run", async () => {
+  it("is a refusal if a variant can't run", async () => {
     const without = overridden(await testDevice(), { features: new Set() });
     await expectError(
       () =>

@@ -1,6 +1,6 @@
 // Normalised rows at the ends of f32: large means, huge and tiny numbers, zeros, NaN and
-// infinities, each row compared by itself with float64, and its neighbours in a workgroup with
-// themselves alone.
+// infinities, each row compared by itself with float64, and its neighbours in a workgroup with what
+// they give alone.
 
 import { describe, expect, it } from "vitest";
 import { type LayerNormOptions, layerNorm, rmsNorm, tensor } from "../../src/index.ts";
@@ -23,7 +23,10 @@ interface Options extends Pick<LayerNormOptions, "epsilon"> {
   readonly residual?: Rows;
 }
 
-/** All rows in one call, with poison where results go; rows of the results, by name. */
+/**
+ * Runs all rows in one call, with poison where results go, and returns the rows of the results by
+ * name.
+ */
 async function run(rows: Rows, { rms = false, epsilon = 1e-5, residual }: Options) {
   const device = await testDevice();
   const names = Object.keys(rows);
@@ -58,7 +61,7 @@ async function run(rows: Rows, { rms = false, epsilon = 1e-5, residual }: Option
   return Object.fromEntries(found);
 }
 
-/** The float64 result of a row, of numbers as f32 has them. */
+/** Computes the float64 result of a row, whose numbers are f32. */
 function float64(
   row: readonly number[],
   { rms = false, epsilon = 1e-5 }: Options,
@@ -76,7 +79,7 @@ async function expectRows(rows: Rows, options: Options): Promise<void> {
   const found = await run(rows, options);
   for (const [name, row] of Object.entries(rows)) {
     const expected = float64(row, options, options.residual?.[name]);
-    // Not the plain evaluation in f32, which overflows.
+    // The plain evaluation in f32 overflows, so float64's result rounded to f32 takes its place.
     const both = { f64: expected.output, plain: expected.output.map(Math.fround) };
     expectClose(`${name}, epsilon ${options.epsilon}`, found[name].output, both, [row.length]);
     const magnitude = Math.max(...row.map(Math.abs));
@@ -87,8 +90,7 @@ async function expectRows(rows: Rows, options: Options): Promise<void> {
     }
     const inverse = expected.inverseDeviation[0];
     const off = Math.abs(found[name].inverseDeviation / inverse - 1);
-    // WGSL may take what is below the normal numbers for 0, and what f32 has no room for is
-    // infinite.
+    // WGSL may take subnormal numbers for 0, and numbers beyond f32 are infinite.
     if (inverse > 1.2e-38 && inverse < LARGEST)
       expect(off, `inverse of ${name}`).toBeLessThan(2e-6);
   }

@@ -1,5 +1,5 @@
-// What the operations of rows promise beside their numbers: what they compile and allocate, and
-// that results repeat.
+// Operations of rows promise more than their numbers: what they compile and allocate, and that
+// results repeat.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -23,7 +23,7 @@ failOnGpuErrors();
 type Operation = (x: Tensor, row: Tensor, output?: Tensor) => Promise<{ readonly output: Tensor }>;
 const into = (output: Tensor | undefined) => (output ? { output } : {});
 
-/** Each with one tensor of rows, and one row. */
+/** The operations, each with one tensor of rows, and one row. */
 const OPERATIONS: Readonly<Record<string, Operation>> = {
   softmax: (x, _, output) => softmax(x, into(output)),
   logSoftmax: (x, _, output) => logSoftmax(x, into(output)),

@@ -17,9 +17,9 @@ interface Case {
   readonly log?: boolean;
   readonly dtypes?: readonly [x: Float, output: Float];
   readonly spread?: number;
-  /** Elements between rows that are not the tensor's, for the last axis. */
+  /** Elements between rows that don't belong to the tensor, for the last axis. */
   readonly gap?: number;
-  /** What some elements are instead, by their index. */
+  /** Other values for some elements, by their index. */
   readonly set?: Readonly<Record<number, number>>;
 }
 
@@ -41,7 +41,7 @@ async function run(
   const f64 = reference({ data, shape }, cpu);
   const plain = reference({ data, shape }, { ...cpu, precision: "f32" }).map(ROUND[dtypes[1]]);
   const values = [...(await output.read())];
-  // Infinities are compared, and then out of the way of the bound.
+  // Infinities are compared first, and then kept out of the bound.
   const finite = (list: ArrayLike<number>) =>
     Array.from(list, (value) => (value === Number.NEGATIVE_INFINITY ? 0 : value));
   expect(values.map((value) => value === Number.NEGATIVE_INFINITY)).toEqual(

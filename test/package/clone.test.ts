@@ -1,5 +1,5 @@
-// What the README tells a newcomer to do, done in a bare clone: the tracked files, the packages of
-// the lockfile, no browser.
+// Does what the README tells a newcomer to do in a bare clone, with the tracked files, the packages
+// of the lockfile and no browser.
 
 import { execFileSync, spawnSync } from "node:child_process";
 import {
@@ -21,7 +21,7 @@ const root = resolve(import.meta.dirname, "../..");
 const folder = mkdtempSync(join(tmpdir(), "fovea-clone-"));
 const clone = join(folder, "fovea");
 
-/** The files that git has; where there is no git, all that are not made here. */
+/** Returns the files that git has, or without git all that are not made here. */
 function tracked(): string[] {
   const { status, stdout } = spawnSync("git", ["ls-files", "-z"], { cwd: root, encoding: "utf8" });
   if (status === 0)
@@ -31,7 +31,7 @@ function tracked(): string[] {
 }
 
 /**
- * Runs npm as in a shell of its own, without any browser that was named, and without a registry.
+ * Runs npm as in a fresh shell, without any browser that was named, and without a registry.
  */
 function npm(cwd: string, ...args: string[]) {
   const { FOVEA_BROWSER, VITEST, ...env } = process.env;
@@ -49,7 +49,7 @@ beforeAll(() => {
     mkdirSync(dirname(join(clone, name)), { recursive: true });
     cpSync(join(root, name), join(clone, name), { recursive: true });
   }
-  // In place of `npm ci`: the same packages, without what set-up and Vite have written down beside
+  // This stands for `npm ci`: the same packages, without what set-up and Vite have written beside
   // them.
   mkdirSync(join(clone, "node_modules"));
   for (const name of readdirSync(join(root, "node_modules")).filter(

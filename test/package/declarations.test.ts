@@ -12,7 +12,7 @@ const types = join(root, "dist/types");
 const ENTRIES = ["index.d.ts", "interop/onnx/index.d.ts"];
 const read = (file: string) => readFileSync(join(types, file), "utf8");
 
-/** Exported names of an entry, and the files that declare them. */
+/** Returns the exported names of an entry, and the files that declare them. */
 function exportsOf(entry: string): { name: string; file: string }[] {
   return [...read(entry).matchAll(/export (?:type )?\{([^}]*)\} from "([^"]+)"/g)].flatMap(
     ([, names, from]) =>
@@ -27,7 +27,7 @@ function exportsOf(entry: string): { name: string; file: string }[] {
   );
 }
 
-/** The lines of a declaration, with the one before it first. */
+/** Returns the lines of a declaration, and first the line before it. */
 function declaration(file: string, name: string): string[] {
   const lines = read(file).split("\n");
   const begin = lines.findIndex((line) =>

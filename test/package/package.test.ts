@@ -1,4 +1,4 @@
-// What gets published, as its users meet it. `npm test` builds before it runs the tests.
+// Tests what gets published, as its users meet it. `npm test` builds before it runs the tests.
 
 import { execFileSync, spawnSync } from "node:child_process";
 import {
@@ -110,7 +110,7 @@ const TENSORS = [
   "ecoA",
 ];
 
-/** What else they do. */
+/** Code that doc comments take for given. */
 const GIVEN = `
 declare const ${TENSORS.map((name) => `${name}: Tensor`).join(", ")};
 declare const device: GPUDevice, encoder: GPUCommandEncoder, pass: GPUComputePassEncoder, myBuffer: GPUBuffer;
@@ -131,7 +131,7 @@ function writeConfig(
   writeFileSync(join(folder, "tsconfig.json"), JSON.stringify({ compilerOptions, files }));
 }
 
-/** What the compiler has to say. */
+/** Returns the compiler's errors. */
 function typeErrors(): string {
   const tsc = join(root, "node_modules/typescript/bin/tsc");
   return spawnSync(process.execPath, [tsc, "-p", folder], { encoding: "utf8" }).stdout;
@@ -221,7 +221,7 @@ describe("the package", () => {
   });
 });
 
-/** Text of an application, and its bytes gzipped. */
+/** The text of an application, and its bytes gzipped. */
 interface Loaded {
   readonly text: string;
   readonly gzipped: number;
@@ -235,8 +235,8 @@ interface Chunk {
 }
 
 /**
- * An application's bundle, minified: what is loaded at its start, and everything. Vite's own helper
- * for loading, half a kilobyte of any application, is left out.
+ * Bundles an application, minified, and returns what is loaded at its start, and everything. Vite's
+ * own helper for loading, half a kilobyte of any application, is left out.
  */
 async function bundle(code: string): Promise<{ start: Loaded; all: Loaded }> {
   const entry = join(folder, "app.js");
@@ -271,7 +271,8 @@ const lines = (text: string) =>
   text.split("\n").map((line) => line.replace(/\s*\/\/.*$/, "").trim());
 
 /**
- * The kernels whose text is in a bundle, each known by its longest line that no other shader has.
+ * Returns the kernels whose text is in a bundle. Each is known by its longest line that no other
+ * shader has.
  */
 function kernelsIn(bundled: string): string[] {
   const files = readdirSync(join(root, "shaders"), { recursive: true, encoding: "utf8" }).filter(
@@ -296,13 +297,13 @@ function kernelsIn(bundled: string): string[] {
 const longest = (texts: readonly string[]) =>
   texts.reduce((a, b) => (b.length > a.length ? b : a), "");
 
-/** What attention and projections may run on. */
+/** The kernels that attention and projections may run on. */
 const FORWARD = ["forward", "forward_half", "forward_matrix", "forward_rows"];
 const ATTENTION = ["additive_keys", "combine", "decode", "decode_quads", ...FORWARD];
 const MATMUL = ["matmul", "matmul_rows"];
 
 /**
- * Operators, the kernels that they may run on, and KB of what a bundle with nothing else starts
+ * Operators, the kernels that they may run on, and the KB that a bundle with nothing else starts
  * with.
  */
 const ONE_OPERATOR: readonly (readonly [

@@ -1,5 +1,5 @@
-// The exported WGSL, used as a foreign engine would: plain WebGPU, the manifest, and not one line
-// of our TypeScript.
+// Uses the exported WGSL as a foreign engine would, with plain WebGPU, the manifest, and not one
+// line of our TypeScript.
 
 import { readdirSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
@@ -333,7 +333,7 @@ const B = 2;
 const H = 4;
 const Hkv = 2;
 
-/** An engine that knows nothing but the manifest, with a causal problem at some offset. */
+/** Runs a causal problem at some offset as an engine would that knows nothing but the manifest. */
 async function foreignEngine(
   workgroupBytes: number,
   { M, N, D }: { M: number; N: number; D: number },

@@ -1,5 +1,5 @@
-// Into which dispatches work is cut: all of it once, no dispatch over its share of the operations,
-// no grid over the limit.
+// Work is cut into dispatches that do all of it once. No dispatch is over its share of the
+// operations, and no grid over the limit.
 
 import { describe, expect, it } from "vitest";
 import { cutWork } from "../../src/plan/work.ts";

@@ -1,5 +1,5 @@
-// The suite of this folder in Deno on lavapipe: shader-f16 executed, and naga's reading of WGSL
-// beside Tint's.
+// Runs the suite of this folder in Deno on lavapipe, which executes shader-f16, and by naga's
+// reading of WGSL beside Tint's.
 
 import { execFile } from "node:child_process";
 import { join } from "node:path";

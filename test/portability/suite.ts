@@ -1,7 +1,7 @@
 // What runs on another WebGPU implementation (wgpu with naga, in Deno) and another driver
 // (lavapipe): the kernels with shader-f16, which Chromium's software adapter lacks, and one case of
-// everything else. A program of its own: it prints a line of JSON for the device, one for each
-// kernel that is not valid there, then one for each case.
+// everything else. It is a program that prints a line of JSON for the device, one for each kernel
+// that is not valid there, then one for each case.
 
 import {
   attention,
@@ -97,8 +97,8 @@ const CASES: readonly Case[] = [
 ];
 
 /**
- * Products in f16: lengths at the edges of tiles, what the kernel has, and what it multiplies in
- * f32.
+ * Problems with products in f16: lengths at the edges of tiles, what the kernel has, and what it
+ * multiplies in f32.
  */
 const WIDE = { H: 4, dtype: "f16", D: 64, variant: "64x64-f16" } as const;
 const DEEP = { H: 4, dtype: "f16", D: 128, variant: "64x32-f16" } as const;
@@ -111,10 +111,10 @@ const HALF_CASES: readonly Case[] = [
   { ...WIDE, M: 70, N: 100, spread: 1e-4 },
   { ...WIDE, M: 70, N: 100, spread: 5 },
   { ...WIDE, M: 70, N: 100, spread: 50, causal: true },
-  { ...WIDE, M: 70, N: 100, spread: 1e4 }, // products are beyond f16, and scores
+  { ...WIDE, M: 70, N: 100, spread: 1e4 }, // products and scores are beyond f16
   { ...WIDE, M: 70, N: 100, scale: 0 },
   { ...WIDE, M: 70, N: 100, scale: -2 },
-  // products are lost in f16, and scores are not
+  // f16 would lose the products, though not the scores
   { ...WIDE, M: 70, N: 100, spread: 1e-3, scale: 1e5 },
   { ...WIDE, M: 70, N: 100, valueSpread: 1e4 },
   { ...WIDE, M: 70, N: 100, valueSpread: 1e-4 },
@@ -143,7 +143,7 @@ const HALF_CASES: readonly Case[] = [
   { ...DEEP, D: 40, M: 33, N: 45, Dv: 300 },
 ];
 
-/** What a line says. */
+/** What a line of the output says. */
 export type Line =
   | { readonly features: readonly string[] }
   | { readonly name: string; readonly error?: string };
@@ -168,7 +168,7 @@ for (const { name, root, modules } of KERNEL_VARIANTS.filter(isForAny)) {
 }
 for (const problem of [...CASES, ...HALF_CASES]) {
   try {
-    // The smallest tile compiles fastest. The first case takes what the tile table says.
+    // The smallest tile compiles fastest. The first case takes what the tile table chooses.
     await runCase(device, problem === CASES[0] ? problem : { variant: "8x32", ...problem });
     say({ name: title(problem) });
   } catch (error) {
@@ -177,8 +177,8 @@ for (const problem of [...CASES, ...HALF_CASES]) {
 }
 
 /**
- * NaN in keys and values that some rows of a tile see, and others don't: those are as if it weren't
- * there.
+ * Puts NaN into keys and values that some rows of a tile see, and others don't. The others must be
+ * as if it weren't there.
  */
 async function meetsNaN(variant: string): Promise<void> {
   const M = 40;
@@ -212,8 +212,8 @@ async function meetsNaN(variant: string): Promise<void> {
 }
 
 /**
- * NaN in slices of softmax and in rows of norms: there and nowhere else. lavapipe's max drops one
- * of its operands.
+ * Puts NaN into slices of softmax and rows of norms: it must show there and nowhere else.
+ * lavapipe's max drops one of its operands.
  */
 async function showsNaN(): Promise<void> {
   const { NaN: nan } = Number;
@@ -231,7 +231,7 @@ async function showsNaN(): Promise<void> {
   }
 }
 
-/** Norms of rows whose squares f32 has no room for, and of equal numbers. */
+/** Normalises rows whose squares are beyond f32, and rows of equal numbers. */
 async function normalisesExtremes(): Promise<void> {
   const width = 64;
   const noise = normal(4, width);

@@ -5,8 +5,8 @@ import { describe, expect, it } from "vitest";
 import { t5Buckets } from "../../src/index.ts";
 
 /**
- * The bucket of a distance behind the query, by whole numbers only: r >= exact (most / exact)^(k /
- * n) for bucket exact + k.
+ * Returns the bucket of a distance behind the query, by whole numbers only: r >= exact (most /
+ * exact)^(k / n) for bucket exact + k.
  */
 function bucketOf(r: number, side: number, most: number): number {
   const exact = Math.floor(side / 2);
@@ -26,7 +26,7 @@ describe("t5Buckets", () => {
     [16, 1024],
     [40, 1000],
     [8, 729],
-    // In whose cases the quotient of the logarithms comes out low.
+    // In these cases the quotient of the logarithms comes out low.
     [16, 36],
     [20, 160],
     [12, 4096],

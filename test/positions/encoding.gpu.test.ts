@@ -26,13 +26,13 @@ interface Case
   readonly D: number;
   /** Rows of a learned table. */
   readonly P?: number;
-  /** Of x, output and table. */
+  /** Dtypes of x, output and table. */
   readonly dtypes?: readonly [x: Float, output: Float, table: Float];
   readonly inPlace?: boolean;
   /** Elements between rows. */
   readonly gap?: number;
   readonly offset?: number | readonly number[];
-  /** B * M or M of them. */
+  /** Ids of the positions, B * M or M of them. */
   readonly ids?: readonly number[];
   readonly onGpu?: boolean;
 }

@@ -1,4 +1,4 @@
-// What position encodings refuse, in whole sentences, and what they leave behind: nothing.
+// Position encodings refuse bad input in whole sentences, and leave nothing behind.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -384,7 +384,7 @@ describe("planPositionEncoding refuses", () => {
 });
 
 describe("the one-liners refuse", () => {
-  it("what is no tensor", async () => {
+  it("what isn't a tensor", async () => {
     await expectError(
       () => rotary([1] as never),
       "argument",

@@ -24,17 +24,17 @@ interface Case extends RotaryOptions {
   readonly M: number;
   readonly D: number;
   readonly layout?: "bhmd" | "bmhd";
-  /** Of x and output. */
+  /** Dtypes of x and output. */
   readonly dtypes?: readonly [x: Float, output: Float];
   readonly inPlace?: boolean;
   readonly conjugate?: boolean;
   /** Elements between the rows of x and output beyond their own. */
   readonly gap?: number;
   readonly offset?: number | readonly number[];
-  /** As many as rows, or three times as many, and how they are given. */
+  /** Positions: as many as rows, or three times as many. */
   readonly ids?: readonly number[];
   readonly idsShape?: readonly number[];
-  /** Positions are on the GPU. */
+  /** Whether positions are on the GPU. */
   readonly onGpu?: boolean;
 }
 
@@ -129,8 +129,8 @@ const all = async (problem: Omit<Case, "M">, sizes: readonly Partial<Case>[] = s
 describe("pairs", () => {
   it("of halves", () => all({ D: 16 }));
   it("of halves of a part of the row", () => all({ D: 20, rotaryDim: 8 }));
-  it("of halves that are no whole vec4s", () => all({ D: 16, rotaryDim: 12 }));
-  it("of halves in rows that are no whole vec4s", () => all({ D: 11, rotaryDim: 6 }));
+  it("of halves that aren't whole vec4s", () => all({ D: 16, rotaryDim: 12 }));
+  it("of halves in rows that aren't whole vec4s", () => all({ D: 11, rotaryDim: 6 }));
   it("of neighbours", () => all({ D: 16, interleaved: true }));
   it("of neighbours, the last ones half a vec4", () =>
     all({ D: 20, rotaryDim: 10, interleaved: true }));
@@ -190,7 +190,7 @@ describe("positions", () => {
     ]);
     const shared = { ids: streams.slice(0, 15), onGpu: true, idsShape: [3, 1, 5] };
     await all({ D: 16, sections, ...shared }, [{ B: 2, H: 3, M: 5 }]);
-    // a text: all three are the same
+    // a text, whose three positions are the same
     await all({ D: 16, sections, offset: [3, 9] }, [{ B: 2, H: 3, M: 5 }]);
     const mixed = { sections: [4, 3, 1], sectionLayout: "interleaved" } as const;
     await all({ D: 16, ...mixed, ids: streams }, [{ B: 2, H: 3, M: 5 }]);
@@ -315,7 +315,7 @@ describe("cos and sin of the caller's", () => {
 });
 
 describe("a plan", () => {
-  it("rotates the tensors of each run, in a pass of its own or the caller's", async () => {
+  it("rotates the tensors of each run, in its own pass or the caller's", async () => {
     const device = await testDevice();
     const shape = [1, 2, 3, 16];
     const make = (seed: number) => tensor(device, shape, { data: normal(seed, product(shape)) });

@@ -35,7 +35,7 @@ describe("reference attention", () => {
   });
 
   it("aligns a causal mask at the end, at the start, or where it is told", () => {
-    // M = 2, N = 3, all scores 0: an output is the mean of the values seen.
+    // M = 2, N = 3, and all scores are 0: an output is the mean of the values seen.
     const two = tensor([1, 1, 2, 1], [0, 0]);
     close(attention(two, k, v, { causal: true }).output, [(70 + 7) / 2, (70 + 7 + 21) / 3]);
     close(attention(two, k, v, { causal: "bottom-right" }).output, [
@@ -134,7 +134,8 @@ describe("reference attention", () => {
 
   it("rounds scores, weights and output as they are stored when asked", () => {
     const tenths = (x: number) => Math.round(x * 10) / 10;
-    // Scores 0.33 and -0.36 are stored as 0.3 and -0.4, weights 1 and e^-0.7 = 0.497 as 1 and 0.5.
+    // Scores 0.33 and -0.36 are stored as 0.3 and -0.4, and weights 1 and e^-0.7 = 0.497 as 1 and
+    // 0.5.
     const [q, k, v] = [[1], [0.33, -0.36], [400, 100]].map((data) =>
       tensor([1, 1, data.length, 1], data),
     );

@@ -1,5 +1,5 @@
 // The reference of caches against numbers worked by hand, and what integers cost attention, as
-// shaders/README.md says it.
+// shaders/README.md says.
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -25,7 +25,7 @@ describe("quantiseRow", () => {
     // biome-ignore format: one line
     expect(Array.from(dequantiseRow({ scales, integers }, { bits: 8, group: 8 }))).toEqual([254, -254, 0, 4, 4, 0, -4, 2]);
   });
-  it("gives groups scales of their own, and 0 to groups of zeros", () => {
+  it("gives each group its own scale, and 0 to groups of zeros", () => {
     const { scales, integers } = quantiseRow([7, 1, 0, 0, 14, -3.1, 1e-40, 0], {
       bits: 4,
       group: 2,
@@ -39,7 +39,7 @@ describe("quantiseRow", () => {
     const bytes = quantisedWords([127, -127, 1, -1, 2], { bits: 8, group: 5 });
     expect(Array.from(bytes, (word) => word.toString(16))).toEqual(["3f800000", "ff01817f", "2"]);
   });
-  it("has no scale for what is no number", () => {
+  it("has no scale for NaN and infinities", () => {
     const words = quantisedWords([1, Number.NaN, 2, 254], { bits: 8, group: 2 });
     expect(Array.from(words, (word) => word.toString(16))).toEqual([
       "7fc00000",
@@ -81,8 +81,8 @@ describe("what integers cost", () => {
     return values;
   };
   /**
-   * Relative error of the output, as a percentage of two digits. One channel of k may be larger,
-   * and q smaller.
+   * Returns the relative error of the output, as a percentage of two digits. One channel of k may
+   * be larger, and q smaller.
    */
   function cost(options: ReferenceQuantisation, outlier: number): string {
     const scaled = (seed: number, rows: number, factor: number) =>

@@ -1,4 +1,4 @@
-// Dropout: the generator against Random123's known answers, and what attention makes of it.
+// Dropout's generator against Random123's known answers, and what attention makes of it.
 
 import { describe, expect, it } from "vitest";
 import { attention, dropoutKeeps, threefry2x32 } from "../../src/reference/index.ts";
@@ -56,7 +56,7 @@ describe("dropout in attention", () => {
   const run = (options: Parameters<typeof attention>[3]) =>
     attention(zeros(1, 2, M, 1), zeros(1, 1, N, 1), tensor([1, 1, N, 1], values), options);
   const dropout = { p: 0.5, seed: 123 };
-  /** Weights are 1/8, the kept ones doubled. */
+  /** Weights are 1/8, and the kept ones are doubled. */
   const expected = (row: number) =>
     values.reduce((sum, value, j) => sum + (dropoutKeeps(123, 0.5)(row, j) ? value / 4 : 0), 0);
 

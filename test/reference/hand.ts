@@ -1,4 +1,4 @@
-// How tests of the reference write problems down and read results by eye.
+// Lets tests of the reference write problems down, and read results, by eye.
 
 import { expect } from "vitest";
 import {

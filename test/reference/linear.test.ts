@@ -6,7 +6,7 @@ import { normal } from "../../src/reference/random.ts";
 import { close, tensor } from "./hand.ts";
 
 const HALF = Math.log(0.5);
-/** One head, D = Dv = 1, one number a token. */
+/** Runs one head with D = Dv = 1: one number for each token. */
 const run = (q: number[], k: number[], v: number[], options: ReferenceLinearOptions = {}) =>
   linearAttention(
     tensor([1, 1, q.length, 1], q),
@@ -26,7 +26,7 @@ describe("reference linearAttention, mapped and normalised", () => {
     close(state, [9]);
     close(normalizer, [3.5]);
   });
-  it("reads what came up to the token where causal", () => {
+  it("reads what came up to the token if causal", () => {
     close(run([0, 0, 5], k, v, { causal: true }).output, [4, 2, 18 / 7]);
   });
   it("goes on from a state", () => {
@@ -48,7 +48,7 @@ describe("reference linearAttention, mapped and normalised", () => {
     );
     close(output, [2, 4]);
   });
-  it("gives 0 where no key counts, and leaves what is masked out whatever it holds", () => {
+  it("gives 0 if no key counts, and leaves what is masked out whatever it holds", () => {
     close(run([0], [], []).output, [0]);
     close(run([0], [Number.NaN], [1], { kvLengths: [0] }).output, [0]);
     const keyMask = tensor([1, 3], [1, 0, 1]);

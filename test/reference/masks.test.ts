@@ -1,4 +1,4 @@
-// Which keys a row of the reference sees, drawn: x a key seen, . a key not seen.
+// Draws which keys a row of the reference sees: x is a key seen, . a key not seen.
 
 import { describe, expect, it } from "vitest";
 import {

@@ -21,7 +21,7 @@ describe("reference mergeAttention", () => {
     expect(lse[0]).toBeCloseTo(Math.log(7), 12);
     expect(lse[1]).toBeCloseTo(Math.log(4), 12);
   });
-  it("gives 0 and LSE -Infinity where no partial has a key", () => {
+  it("gives 0 and LSE -Infinity if no partial has a key", () => {
     const empty = { output: [Number.NaN, 5], lse: [NONE] };
     const { output, lse } = mergeAttention([empty, empty]);
     expect([...output]).toEqual([0, 0]);

@@ -50,11 +50,11 @@ describe("multiHeadAttention", () => {
     };
     const { output } = multiHeadAttention(query, key, value, layer, { heads: 2, kvHeads: 1 });
     expect(output[0]).toBeCloseTo(5, 12);
-    expect(output[1]).toBeCloseTo(5, 12); // as head 0
+    expect(output[1]).toBeCloseTo(5, 12); // as head 0 gives
   });
   it("has a learned key and one of zeros behind the others, whatever a mask says", () => {
     const layer = { ...TWO_HEADS, biasK: tensor([LN2, 0], 2), biasV: tensor([9, 80], 2) };
-    const mask = tensor([1, 0], 1, 1, 1, 2); // of the two keys the first alone
+    const mask = tensor([1, 0], 1, 1, 1, 2); // only the first of the two keys counts
     const options = { heads: 2, zeroAttention: true, mask };
     const { output, weights, lse } = multiHeadAttention(query, key, value, layer, options);
     // Head 0: exp of the scores is 1 for the first key, 2 for the learned one, 1 for the one of

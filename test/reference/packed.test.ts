@@ -1,4 +1,4 @@
-// Packed sequences: every entry is what it would be on its own.
+// In packed sequences every entry gives what it would give alone.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -29,7 +29,7 @@ const q = random(1, [1, H, 6, D]);
 const k = random(2, [1, Hkv, 9, D]);
 const v = random(3, [1, Hkv, 9, Dv]);
 
-/** Rows start .. end of [1, heads, total, size]. */
+/** Returns rows start .. end of [1, heads, total, size]. */
 function slice(
   { data, shape, offset = 0 }: ReferenceTensor,
   start: number,
@@ -44,13 +44,13 @@ function slice(
   };
 }
 
-/** Numbers 0 1 2 .. of [1, H, 6] that belong to an entry. */
+/** Returns which of the numbers 0 1 2 .. of [1, H, 6] belong to an entry. */
 const rowsOf = (b: number) =>
   Array.from({ length: H * 6 }, (_, row) => row).filter(
     (row) => row % 6 >= packed.cuSeqlensQ[b] && row % 6 < packed.cuSeqlensQ[b + 1],
   );
 
-/** Options of all entries, and the same as one entry alone has them. */
+/** Options of all entries, and the same options for one entry alone. */
 const cases: Record<string, [ReferenceOptions, (b: number) => ReferenceOptions]> = {
   plain: [{}, () => ({})],
   causal: [{ causal: true }, () => ({ causal: true })],

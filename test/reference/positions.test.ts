@@ -54,8 +54,8 @@ describe("sinusoidal encodings", () => {
 
 describe("reference positionBias", () => {
   it("looks buckets up by distance", () => {
-    // 4 buckets of both sides: 0 is the key's own and all before it but the next one, 1; 2 and 3
-    // are for keys after.
+    // 4 buckets serve both sides: 0 is for the query's own key, 1 for keys before it, 2 and 3 for
+    // keys after it.
     const table = tensor([4, 2], [10, 20, 11, 21, 12, 22, 13, 23]);
     const found = positionBias([1, 2, 2, 2], { table, maxDistance: 8, queryOffset: 1 });
     const bucket = (distance: number) => relativeBucket(distance, 4, true, 8);
@@ -79,7 +79,7 @@ describe("reference positionEncoding", () => {
   it("adds rows of a table", () => {
     close(positionEncoding(x, { table }), [11, 22, 33, 44, 15, 26, 37, 48]);
   });
-  it("adds them to a multiple of x, and nothing where there is no row", () => {
+  it("adds them to a multiple of x, and nothing if there is no row", () => {
     const position = (batch: number, row: number) =>
       [
         [2, 3],
@@ -103,7 +103,7 @@ describe("reference positionEncoding", () => {
 });
 
 describe("ALiBi's slopes", () => {
-  it("halve from head to head, where the heads are a power of two", () => {
+  it("halve from head to head, if the heads are a power of two", () => {
     close(alibiSlopes(8), [1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 256]);
     close(alibiSlopes(2), [1 / 16, 1 / 256]);
     close(alibiSlopes(1, 3), [1 / 8]);

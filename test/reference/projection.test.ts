@@ -32,7 +32,7 @@ describe("project", () => {
     ]);
     expect([...project(entries, { data: [1, 10], shape: [1, 2, 1, 1] })]).toEqual([1, 20, 3, 40]);
   });
-  it("is the bias where there is nothing to sum over", () => {
+  it("is the bias if there is nothing to sum over", () => {
     expect([
       ...project(
         { data: [], shape: [2, 0] },
@@ -41,7 +41,7 @@ describe("project", () => {
       ),
     ]).toEqual([7, 7]);
   });
-  it("rounds every operation where it is asked to", () => {
+  it("rounds every operation if it is asked to", () => {
     const third = project(
       { data: [1], shape: [1, 1] },
       { data: [1 / 3], shape: [1, 1] },

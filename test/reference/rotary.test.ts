@@ -8,7 +8,7 @@ import {
 import { rotary, rotaryFrequencies } from "../../src/reference/index.ts";
 import { close, tensor } from "./hand.ts";
 
-/** Both implementations must give these. */
+/** Expects these from both implementations. */
 function frequencies(
   rotaryDim: number,
   options: RotaryOptions,
@@ -21,7 +21,7 @@ function frequencies(
   }
 }
 
-/** Positions in which a pair of frequency 1 turns so often. */
+/** Returns the number of positions in which a pair of frequency 1 makes `count` turns. */
 const turns = (count: number) => 2 * Math.PI * count;
 
 describe("rotary frequencies", () => {
@@ -163,7 +163,7 @@ describe("reference rotary", () => {
     const mixed = { ...options, sections: [3, 1, 2], sectionLayout: "interleaved" } as const;
     close(rotary(one, mixed), pairs([0, 1, 2, 0, 0, 2]));
   });
-  it("takes cos and sin from a caller, and no turn where there is none", () => {
+  it("takes cos and sin from a caller, and no turn if there is none", () => {
     const cos = tensor([2, 1], [5, 0]);
     const sin = tensor([2, 1], [0, 3]);
     const position = (_: number, __: number, row: number) => row - 1;

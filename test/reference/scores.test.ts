@@ -108,7 +108,7 @@ describe("bias", () => {
     }
   });
 
-  it("stays finite in f32 where a sum would overflow", () => {
+  it("stays finite in f32 if a sum would overflow", () => {
     const lowest = -3.4028234663852886e38;
     const low = tensor([1, 1, 1, 1], [-3e38]);
     const one = tensor([1, 1, 1, 1], [1]);
@@ -194,7 +194,8 @@ describe("relative bias", () => {
   });
 
   it("adds a learned number for each bucket and head, unscaled", () => {
-    // 4 buckets: the query's own place, all before it, none, all after it. Two queries and keys.
+    // Of 4 buckets one is for the query's own place, one for all before it, one for none, one for
+    // all after it. There are two queries and keys.
     const table = tensor([4, 2], [0, 0, LN2, 3 * LN2, Number.NaN, Number.NaN, 2 * LN2, 0]);
     const run = (bidirectional?: false) =>
       attention(zeros(1, 2, 2, 1), zeros(1, 1, 2, 1), tensor([1, 1, 2, 1], [0, 360]), {
@@ -202,7 +203,8 @@ describe("relative bias", () => {
         scale: 100,
       }).output;
     close(run(), [(4 * 360) / 5, 360 / 3, 360 / 2, 360 / 9]);
-    // One way, bucket 0 is for the keys after the query too, and bucket 1 for the one before it.
+    // In one direction bucket 0 is for the keys after the query, too, and bucket 1 for the key
+    // before it.
     close(run(false), [360 / 2, 360 / 3, 360 / 2, 360 / 9]);
   });
 
@@ -219,7 +221,7 @@ describe("relative bias", () => {
 
 describe("sinks", () => {
   it("join the denominator and the LSE, and nothing else", () => {
-    // 1 : 2 : 4 and a sink of 1
+    // weights of 1 : 2 : 4 and a sink of 1
     const { output, lse, rowMax } = attention(q, k, v, { sinks: [0] });
     close(output, [(70 + 14 + 84) / 8]);
     close(lse, [Math.log(8)]);

@@ -1,5 +1,5 @@
-// Every option of scores, by an example of each: it reaches the kernels, and whatever has to know of
-// it knows.
+// An example of every option of scores reaches the kernels, and whatever has to know of the option
+// does.
 
 import { describe, expect, it } from "vitest";
 import { assemblePlan } from "../../src/attention/assemble.ts";
@@ -144,7 +144,9 @@ async function planned({ options, batch = B }: Pick<Example, "options" | "batch"
   return { resolved, texts, bare, all };
 }
 
-/** The members of the uniform that an option gives, and those that say where its tables lie. */
+/**
+ * Returns the members of the uniform that an option gives, and those that say where its tables lie.
+ */
 const membersOf = ({ tables = [], params }: PresentOption) => [
   ...tables.map(({ at }) => at as string),
   ...Object.keys(params?.(new Map()) ?? {}),

@@ -1,4 +1,4 @@
-// Set-up is quick when there is nothing to do, and clear when there is nothing it can do.
+// Set-up is quick when there is nothing to do, and says so clearly when there is nothing it can do.
 
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -31,7 +31,7 @@ it("says so when FOVEA_BROWSER names nothing", () => {
 it.skipIf(process.platform !== "linux")(
   "says what to do when no browser is there and none can be had",
   () => {
-    // No program on the path, no download host, and nothing downloaded before.
+    // There is no program on the path, no download host, and nothing was downloaded before.
     const folder = mkdtempSync(join(tmpdir(), "fovea-setup-"));
     const { status, stdout, stderr } = setup({
       PATH: folder,

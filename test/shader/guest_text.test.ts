@@ -1,4 +1,4 @@
-// Texts of users: what is taken, what is refused and where, and what reaches a compiler.
+// Texts of users: which are taken, which are refused and where, and what reaches a compiler.
 
 import { readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -26,7 +26,7 @@ function failure(source: string): string {
   }
   throw new Error("the text should have been refused");
 }
-/** The tokens of a text, one after the other. */
+/** Returns the tokens of a text, one after the other. */
 function tokensOf(source: string): string[] {
   const tokens = new Tokens("text", source);
   const found: string[] = [];
@@ -126,7 +126,7 @@ describe("a text is refused, with line and column,", () => {
     ["a directive", `requires x; ${PLAIN}`, "text:1:1: `requires` can't be"],
     ["a filter", `diagnostic(off, x); ${PLAIN}`, "text:1:1: `diagnostic` can't be"],
     ["memory", `var<workgroup> x: u32; ${PLAIN}`, "text:1:1: `var` can't be"],
-    ["memory of its own", `var<private> x: u32; ${PLAIN}`, "text:1:1: `var` can't be"],
+    ["its own memory", `var<private> x: u32; ${PLAIN}`, "text:1:1: `var` can't be"],
     ["a constant of the pipeline", `override x: u32; ${PLAIN}`, "text:1:1: `override` can't be"],
     ["an output", body("o[0] = s;"), 'text:1:41: there is no "o" here'],
     ["an operand", body("_ = q;"), 'text:1:45: there is no "q" here'],
@@ -205,7 +205,7 @@ describe("the lines of a text", () => {
       { module: "text", line: 4, text: " return    s; }" },
     ]);
   });
-  it("keep columns where other names are longer", () => {
+  it("keep columns if other names are longer", () => {
     const lines = linked(
       read("fn sees(max: f32) -> f32 { return max; } fn min() { } fn score() { sees(1.0); }"),
       ["sees"],
@@ -246,7 +246,7 @@ it("the names of WGSL that our shaders call are known, so that no text can hide 
   const called = new Set<string>();
   for (const file of files) {
     const text = readFileSync(join(folder, file), "utf8");
-    // Some modules are made by the dispatcher: what is imported from them is declared there.
+    // The dispatcher makes some modules, which declare what is imported from them.
     for (const [, names] of text.matchAll(/^import [^;{]*\{([^}]*)\};/gm)) {
       for (const name of names.split(",")) declared.add(name.trim());
     }
@@ -291,7 +291,7 @@ describe("time is linear in the text", () => {
       };
       timeOf(1000);
       const small = timeOf(5_000);
-      // 16 times the text: a quadratic pass would take 256 times as long.
+      // This is 16 times the text, for which a quadratic pass would take 256 times as long.
       expect(timeOf(80_000)).toBeLessThan(90 * small + 50);
     },
     60_000,

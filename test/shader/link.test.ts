@@ -52,7 +52,7 @@ describe("link", () => {
     expect(at("const SIZE")).toMatchObject({ module: "slots/config.wesl", line: 1 });
   });
 
-  it("replaces a slot by other text, which may have a name of its own", () => {
+  it("replaces a slot by other text, which may have its own name", () => {
     const replaced = link("package::main", {
       ...MODULES,
       "package::slots::config": { name: "your config", text: "\nconst SIZE = 16u;" },
@@ -124,7 +124,7 @@ describe("link of a module under other names", () => {
     expect(code).not.toContain("const SIZE");
   });
 
-  it("imports a declaration of another module in place of its own", () => {
+  it("imports a declaration of another module in place of the module's own", () => {
     const output = "package::slots::output";
     const { code, locate } = linked(
       {

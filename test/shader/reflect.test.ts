@@ -1,4 +1,4 @@
-// What TypeScript believes of the shaders, checked against the shaders: bindings, the packing of
+// Checks what TypeScript believes of the shaders against the shaders: bindings, the packing of
 // Params, the size of workgroup memory, and a rule of the house about variables.
 
 import { readdirSync, readFileSync } from "node:fs";
@@ -85,7 +85,7 @@ describe.each(KERNEL_VARIANTS)("$name", (variant) => {
 
   it("declares the bindings that the dispatcher binds", () => {
     const bindings = variant.bindings.map(({ binding, name, type }) => ({ binding, name, type }));
-    // A step may leave bindings unused; the real kernels declare each.
+    // A step may leave bindings unused; the real kernels declare each binding.
     if (variant.root.startsWith("package::steps::")) {
       expect(bindings).toEqual(expect.arrayContaining(declared));
     } else {
@@ -357,7 +357,7 @@ describe("workgroup memory", () => {
       ]) {
         const tile = matrixTile(component, headDim, vDim, limits) as MatrixTile;
         const { code } = await matrixKernel({ headDim, vDim, tile, ...PLAIN });
-        // one variable is no multiple of 16 bytes
+        // the size of one variable isn't a multiple of 16 bytes
         const bytes = Math.ceil(workgroupBytes(code) / 16) * 16;
         expect(bytes, `${headDim}, ${vDim}`).toBe(matrixWorkgroupBytes(tile, headDim, vDim));
       }
@@ -390,7 +390,7 @@ describe("workgroup memory", () => {
   });
 });
 
-/** Bytes of workgroup memory that a kernel declares. */
+/** Counts the bytes of workgroup memory that a kernel declares. */
 function workgroupBytes(code: string): number {
   const constants = evaluator(code);
   const component = code.includes("alias Component = f16;") ? 2 : 4;

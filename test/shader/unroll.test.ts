@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { link } from "../../src/shader/link.ts";
 
-/** The linked text without indentation and empty lines. */
+/** Links a text, and returns it without indentation and empty lines. */
 const expand = (text: string) =>
   link("package::main", { "package::main": text })
     .code.split("\n")
@@ -17,7 +17,7 @@ const failure = (text: string) => {
 };
 
 describe("// unroll", () => {
-  it("copies the body with the loop variable replaced, each copy in a block of its own", () => {
+  it("copies the body with the loop variable replaced, each copy in its own block", () => {
     expect(
       expand("// unroll\nfor (var i = 0u; i < 2u; i++) {\n  let x = a[i] + b.i + ii;\n}"),
     ).toEqual(["{", "let x = a[0u] + b.i + ii;", "}", "{", "let x = a[1u] + b.i + ii;", "}"]);
@@ -88,7 +88,7 @@ describe("arrays that are only indexed by constants", () => {
   });
 
   it.each([
-    ["an index that is no constant", "a[k] = 1.0;"],
+    ["an index that isn't a constant", "a[k] = 1.0;"],
     ["a use as a whole", "let b = a;"],
     ["an index out of range", "a[2u] = 1.0;"],
     ["a pointer", "g(&a);"],

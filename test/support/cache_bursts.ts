@@ -1,5 +1,5 @@
-// Calls of a cache that are made one after the other without awaiting any, with what they were
-// given overwritten at once; and calls that must be rejected and change nothing.
+// Makes calls of a cache one after the other without awaiting any, and overwrites at once what they
+// were given; and makes calls that must be rejected and change nothing.
 
 import { FoveaError, type Tensor, tensor } from "../../src/index.ts";
 import { type CacheModel, type Drawing, newTokens } from "./cache_model.ts";
@@ -20,7 +20,7 @@ export type BurstCall =
   | { readonly fork: readonly [from: number, to: number] }
   | { readonly reorder: readonly number[] };
 
-/** Everything of a burst. */
+/** Everything that a burst needs. */
 export interface Burst {
   readonly drawing: Drawing;
   readonly model: CacheModel;
@@ -44,12 +44,12 @@ const CODES: Readonly<Record<Exclude<Made["ends"], "well">, readonly string[]>> 
 };
 
 /**
- * Makes the calls without awaiting them, and then awaits each. The model is as if they had been
- * made one by one.
+ * Makes the calls without awaiting them, and then awaits each. The model behaves as if they had
+ * been made one by one.
  */
 export async function runBurst(burst: Burst, calls: readonly BurstCall[]): Promise<void> {
   const { subject } = burst;
-  // Batches are made ahead: they are asynchronous, and no calls of the cache.
+  // Batches are made ahead, because they are asynchronous, and aren't calls of the cache.
   const targets = new Map<BurstCall, Awaited<ReturnType<Subject["batch"]>>>();
   for (const call of calls) {
     const entries = "append" in call ? burst.batchOf(call.batch) : [];
@@ -87,7 +87,7 @@ function append(
 ): Made | undefined {
   const entries = batchOf(batch);
   const counts = entries.map((_, index) => asked[index] ?? 0);
-  // Nobody reads a tensor of which no row is asked for.
+  // Nobody reads a tensor if none of its rows is asked for.
   const rejected = wish === "buffer" && counts.every((count) => count === 0) ? undefined : wish;
   subject.select(target, entries);
   const { k, v, tokens } = newTokens(
@@ -96,14 +96,14 @@ function append(
     counts,
   );
   const room = subject.hasRoom(entries, counts);
-  // With tokens that will not be there after all, nobody can say yet.
+  // Some tokens will not be there after all, so nobody can say yet whether there is room.
   if (!room && unsure.size) return undefined;
   const given = [...counts];
   const wrong = rejected && wrongAppend(drawing, rejected, { k, v, counts: given });
   const { k: own = k, counts: list = given } = wrong ?? {};
   const before = subject.lengths;
   const done = target.append(own, v, { counts: list });
-  done.catch(() => {}); // looked at in the end
+  done.catch(() => {}); // the outcome is looked at in the end
   if (rejected && rejected !== "buffer" && `${subject.lengths}` !== `${before}`) {
     throw new Error(
       `lengths changed from ${before} to ${subject.lengths} by a call that is wrong (${rejected})`,
@@ -124,7 +124,7 @@ function append(
   return { done, ends: "well" };
 }
 
-/** Something wrong in place of what an append is given. */
+/** Puts something wrong in place of what an append is given. */
 function wrongAppend(
   { device, made }: Drawing,
   rejected: Rejection,
@@ -136,7 +136,7 @@ function wrongAppend(
   const other = tensor(device, shape, { buffer });
   made.push(other);
   if (rejected === "destroyed") other.destroy();
-  if (rejected === "buffer") buffer.destroy(); // which nobody here can know
+  if (rejected === "buffer") buffer.destroy(); // nobody here can know that
   return { k: other };
 }
 
@@ -150,7 +150,7 @@ function change(
     const entry = "free" in call ? call.free : call.truncate[0];
     if (entry >= length) return undefined;
     const left = "free" in call ? 0 : model.cut(entry, call.truncate[1]);
-    // Of a ring it depends on what the entry ever had.
+    // What is left in a ring depends on what the entry ever had.
     if (unsure.size && !subject.isPaged) return undefined;
     const done = subject.cut(entry, left);
     model.truncate(entry, left);

@@ -1,6 +1,7 @@
-// Histories of key-value caches as plain data: run on the GPU, many steps to a submission, and told
-// by a model that keeps every token in a list. What lies in the cache at each attention is compared
-// with the model's tokens, and the attention with the float64 reference over what lies there.
+// Histories of key-value caches as plain data: run on the GPU, many steps to a submission, and
+// followed by a model that keeps every token in a list. What lies in the cache at each attention is
+// compared with the model's tokens, and the attention with the float64 reference over what lies
+// there.
 
 import type { KvSourceOwner } from "../../src/attention/kv_source.ts";
 import {
@@ -21,7 +22,7 @@ import { makeCache, type Subject } from "./cache_subjects.ts";
 import { product } from "./cases.ts";
 import { defined } from "./features.ts";
 
-/** What attention has a kernel of its own for. */
+/** Attention has separate kernels for up to so many queries. */
 const FEW_QUERIES = 16;
 
 /** Queries that an append normalised or rotated. */
@@ -102,7 +103,7 @@ class History {
       this.#cache.truncate(this.#encoder, step.free, 0);
       return this.#model.truncate(step.free, 0);
     }
-    this.#submit(); // what follows has commands of its own
+    this.#submit(); // what follows submits its own commands
     if ("reorder" in step) {
       const { length } = this.#model.entries;
       const sources = this.#model.entries.map(
@@ -146,7 +147,7 @@ class History {
     this.#encoder = this.#device.createCommandEncoder();
   }
 
-  /** The entries that a step is about: those of its batch that there are, each once. */
+  /** Returns the entries that a step is about: those of its batch that exist, each once. */
   #batchOf(batch: readonly number[] | undefined): number[] {
     const all = this.#model.entries.map((_, entry) => entry);
     return batch && this.#problem.place === "paged"
@@ -284,7 +285,7 @@ class History {
     });
   }
 
-  /** Queries and window of an attention; of a ring only what it still has. */
+  /** Returns queries and window of an attention; in a ring it sees only what the ring still has. */
   #seen(
     { attend, window, sinkTokens, causal = true }: Extract<Step, { attend: unknown }>,
     entries: readonly number[],
@@ -321,7 +322,7 @@ class History {
     if (!source || from === to || entries[to]?.length !== 0) return;
     if (this.#problem.place !== "paged") fewer = 0;
     const tokens = Math.max(0, source.length - fewer);
-    if (this.#problem.place !== "paged") this.#submit(); // it copies by commands of its own
+    if (this.#problem.place !== "paged") this.#submit(); // forking submits its own copies
     await this.#cache.fork(from, to, tokens);
     this.#model.fork(from, to, tokens);
   }

@@ -1,5 +1,5 @@
-// What histories of caches compare: the cache as it was at an attention, read back, and what that
-// attention gave.
+// Histories of caches compare the cache as it was at an attention, read back, and the result of
+// that attention.
 
 import type { KvSource } from "../../src/attention/kv_source.ts";
 import type { CacheDtype, Tensor } from "../../src/index.ts";
@@ -10,7 +10,7 @@ import { expectClose } from "./closeness.ts";
 
 /** A token of the model. */
 export interface Token {
-  /** By heads. */
+  /** Rows of k, by heads. */
   readonly k: readonly Row[];
   readonly v: readonly Row[];
 }
@@ -21,7 +21,7 @@ export interface Look {
   readonly source: KvSource;
   /** Tokens of the entries of the batch. */
   readonly tokens: readonly (readonly Token[])[];
-  /** Those that lie in memory: a ring loses the others. */
+  /** The tokens that lie in memory: a ring loses the others. */
   readonly held: readonly ReadonlySet<Token>[];
   readonly q: { readonly data: Float32Array; readonly shape: readonly number[] };
   readonly options: ReferenceOptions;
@@ -31,8 +31,8 @@ export interface Look {
 }
 
 /**
- * Throws unless a cache was as the model has it, and its attention as the reference's over what lay
- * there.
+ * Throws unless a cache was as the model has it, and its attention equals the reference's over what
+ * lay there.
  */
 export async function compareLook(device: GPUDevice, look: Look, dtype: CacheDtype): Promise<void> {
   const { source, tokens, held, q, options, output, lse } = look;
@@ -91,7 +91,7 @@ async function bytesOf(device: GPUDevice, buffer: GPUBuffer): Promise<ArrayBuffe
   return bytes;
 }
 
-/** Where each token of a batch lies by the state on the GPU, whose lengths are compared. */
+/** Finds where each token of a batch lies by the state on the GPU, whose lengths are compared. */
 function placesOf(source: KvSource, state: Int32Array, tokens: readonly (readonly Token[])[]) {
   const stride = 1 + source.pagesPerEntry;
   if (state[0] !== stride)

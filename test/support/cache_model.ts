@@ -42,8 +42,8 @@ export class CacheModel {
   }
 
   /**
-   * The length of an entry after so many tokens are taken back; of a ring, no more than it has
-   * beside its window.
+   * Returns the length of an entry after so many tokens are taken back. A ring gives back only what
+   * it has beside its window.
    */
   cut(entry: number, tokens: number): number {
     const { place, ring = 0, window = 0 } = this.#make;
@@ -59,14 +59,14 @@ export class CacheModel {
     if (length <= sinkTokens) this.peaks[entry] = this.entries[entry].length;
   }
 
-  /** An entry gets the first tokens of another one. */
+  /** Gives an entry the first tokens of another one. */
   fork(from: number, to: number, tokens: number): void {
     this.entries[to] = this.entries[from].slice(0, tokens);
     this.rings[to] = new Map(this.rings[from]);
     this.peaks[to] = this.#make.place === "ring" ? this.peaks[from] : tokens;
   }
 
-  /** Every entry gets the tokens of another one. */
+  /** Gives every entry the tokens of another one. */
   reorder(sources: readonly number[]): void {
     const before = {
       entries: this.entries.map((tokens) => [...tokens]),
@@ -85,13 +85,15 @@ export class CacheModel {
 export interface Drawing {
   readonly device: GPUDevice;
   readonly make: CacheMake;
-  /** Another one for every tensor. */
+  /** Returns another seed for every tensor. */
   nextSeed(): number;
   /** What is destroyed in the end. */
   readonly made: { destroy(): void }[];
 }
 
-/** Rows of new tokens of some entries, as a tensor [entries, heads, M, dim] and one by one. */
+/**
+ * Makes rows of new tokens of some entries, as a tensor [entries, heads, M, dim] and one by one.
+ */
 export function newRows(
   { device, nextSeed, made }: Drawing,
   counts: readonly number[],
@@ -116,8 +118,8 @@ export function newRows(
 }
 
 /**
- * Keys and values of new tokens, and the tokens that they become behind those that the entries
- * have.
+ * Makes keys and values of new tokens, and the tokens that they become behind those that the
+ * entries have.
  */
 export function newTokens(
   drawing: Drawing,

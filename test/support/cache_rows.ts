@@ -25,7 +25,8 @@ export interface RowTransform {
 export const EPSILON = 1e-5;
 
 /**
- * Weights of the norm of q and of k. Seeded by nothing: a cache has the same ones in every test.
+ * Returns the weights of the norm of q and of k. They have no seed: a cache has the same weights in
+ * every test.
  */
 export const normWeights = (which: "q" | "k", D: number): Float32Array =>
   Float32Array.from(
@@ -33,7 +34,7 @@ export const normWeights = (which: "q" | "k", D: number): Float32Array =>
     (_, d) => 1 + (which === "q" ? 0.5 : -0.25) * Math.cos(3 * d + 1),
   );
 
-/** A row of k or q of the token at a position. */
+/** Transforms a row of k or q of the token at a position. */
 export function transformed(
   values: Float32Array,
   position: number,
@@ -55,7 +56,7 @@ export function transformed(
   return { exact: stages("f64"), plain: stages("f32") };
 }
 
-/** A row that is stored as it comes. */
+/** Makes a row that is stored as it comes. */
 export const plainRow = (values: Float32Array): Row => {
   const exact = Float64Array.from(values);
   return { exact, plain: exact };
@@ -64,7 +65,7 @@ export const plainRow = (values: Float32Array): Row => {
 /** A row as it lies in the cache. */
 export interface StoredRow {
   readonly values: Float64Array;
-  /** Of integers. */
+  /** Scales, if the row is of integers. */
   readonly scales?: Float32Array;
   readonly integers?: Int32Array;
 }
@@ -139,7 +140,7 @@ export function expectStored(
         if (got !== scale) fail(d, got, scale);
         if (gotIntegers[d] !== integers[d]) fail(d, gotIntegers[d], integers[d]);
       } else {
-        // The row itself is off by its f32 arithmetic, which may turn a rounding.
+        // The row itself is off by its f32 arithmetic, which may change how it is rounded.
         const slack = allowance(row);
         if (!(Math.abs(got - scale) <= slack + 1e-6 * scale)) fail(d, got, scale);
         if (!(Math.abs(stored.values[d] - row.exact[d]) <= 0.5 * got * (1 + 1e-5) + slack)) {
@@ -158,8 +159,8 @@ export function expectStored(
 }
 
 /**
- * What f32 arithmetic may be off by on a row: 3 times what a plain evaluation is, and 2e-6 of the
- * largest value.
+ * Returns how far f32 arithmetic may be off on a row: 3 times as far as a plain evaluation, and
+ * 2e-6 of the largest value.
  */
 function allowance({ exact, plain }: Row): number {
   let off = 0;
@@ -171,7 +172,9 @@ function allowance({ exact, plain }: Row): number {
   return 3 * off + 2e-6 * largest;
 }
 
-/** Within the allowance before rounding to the dtype, which is monotonous. */
+/**
+ * Whether a value is within the allowance before it was rounded to the dtype, which is monotonous.
+ */
 export function isNear(actual: number, row: Row, d: number, dtype: Float): boolean {
   const slack = allowance(row);
   return (

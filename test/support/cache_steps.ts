@@ -10,12 +10,12 @@ export type Step =
       readonly batch?: readonly number[];
       readonly spread?: number;
       /**
-       * They are NaN and taken back at once: memory past the end of entries is not what it was. Not
-       * of a ring.
+       * Whether they are NaN and taken back at once, so that memory past the end of entries
+       * changes. Rings can't have it.
        */
       readonly poison?: boolean;
     }
-  /** So many queries of each entry, the last one at its last token. */
+  /** Attention of so many queries of each entry, the last one at its last token. */
   | {
       readonly attend: number;
       readonly batch?: readonly number[];
@@ -25,7 +25,7 @@ export type Step =
     }
   /** Takes back the last tokens of an entry. */
   | { readonly truncate: readonly [entry: number, tokens: number] }
-  /** The second entry, if it is empty, gets all tokens of the first one but the last few. */
+  /** If the second entry is empty, it gets all tokens of the first one but the last few. */
   | { readonly fork: readonly [from: number, to: number, fewer: number] }
   | { readonly free: number }
   /** Each entry gets the tokens of another one, by its number. */
@@ -36,7 +36,7 @@ export type Step =
   | { readonly reject: Rejection; readonly batch?: readonly number[] }
   /** Calls that are made without awaiting any of them. */
   | { readonly calls: readonly BurstCall[] }
-  /** What is encoded so far is submitted. */
+  /** Submits what is encoded so far. */
   | { readonly submit: true };
 
 /** A cache, what attention does to its scores, and what happens to it. */
@@ -44,10 +44,11 @@ export interface CacheCase extends CacheMake {
   /** Query heads of a key head. */
   readonly G: number;
   /**
-   * Default what attention chooses for few queries, and the tile that compiles fastest for many.
+   * Default the variant that attention chooses for few queries, and the tile that compiles fastest
+   * for many.
    */
   readonly variant?: string;
-  /** Appends normalise and rotate queries as well. */
+  /** Whether appends normalise and rotate queries as well. */
   readonly queries?: boolean;
   readonly softcap?: number;
   readonly alibi?: boolean;

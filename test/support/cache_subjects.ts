@@ -26,10 +26,10 @@ export interface CacheMake extends RowTransform {
   readonly groupSize?: number;
   /** The most tokens of an entry. */
   readonly maxTokens: number;
-  /** Of pages. */
+  /** The number of pages, if it has pages. */
   readonly pages?: number;
   readonly pageSize?: number;
-  /** Of a ring. */
+  /** The window of a ring. */
   readonly window?: number;
   readonly ring?: number;
   readonly sinkTokens?: number;
@@ -39,19 +39,19 @@ export interface CacheMake extends RowTransform {
 export interface Subject {
   readonly lengths: readonly number[];
   hasRoom(entries: readonly number[], counts: readonly number[]): boolean;
-  /** These entries, all of them if the cache has no batches. */
+  /** Returns a batch of these entries, or of all entries if the cache has no batches. */
   batch(entries: readonly number[]): Promise<Appendable> | Appendable;
   truncate(encoder: GPUCommandEncoder, entry: number, length: number): void;
-  /** The target is empty. */
+  /** Gives an empty entry tokens of another one. */
   fork(from: number, to: number, tokens: number): Promise<void> | void;
-  /** As a call of its own: that of the cache which is awaited, or synchronous. */
+  /** Cuts an entry by the cache's own call, which is awaited or synchronous. */
   cut(entry: number, length: number): Promise<void> | undefined;
   reorder(sources: readonly number[]): Promise<void> | void;
-  /** Appends to these entries that are encoded and never submitted are made good. */
+  /** Makes good appends to these entries that are encoded and never submitted. */
   resync(encode: (target: Appendable, encoder: GPUCommandEncoder) => Promise<void>): Promise<void>;
   /** Makes what `batch` gave mean other entries, as many as before. */
   select(target: Appendable, entries: readonly number[]): void;
-  /** All that the host knows, as text. */
+  /** Returns all that the host knows, as text. */
   known(): string;
   readonly isPaged: boolean;
   destroy(): void;
@@ -107,7 +107,7 @@ async function subject(device: GPUDevice, make: CacheMake, shared: Shared): Prom
     },
     reorder: (sources) => cache.reorder(sources),
     async resync(encode) {
-      if (place === "ring") return; // which has lost what the tokens would have overwritten
+      if (place === "ring") return; // a ring has lost what the tokens would have overwritten
       const before = cache.lengths;
       await encode(cache, device.createCommandEncoder());
       await cache.truncate(before);
@@ -129,7 +129,7 @@ async function pagedSubject(device: GPUDevice, make: CacheMake, shared: Shared):
     pageSize,
   });
   /**
-   * One batch of each size, which takes other entries as it is asked: commands of before must not
+   * One batch of each size, which takes other entries as it is asked. Earlier commands must not
    * notice.
    */
   const batches = new Map<number, PagedBatch>();
@@ -191,8 +191,8 @@ async function pagedSubject(device: GPUDevice, make: CacheMake, shared: Shared):
 }
 
 /**
- * Pages in use once tokens are appended: those that stay as they are, and those that entries write
- * to, for each its own.
+ * Counts the pages in use once tokens are appended: pages that stay as they are, and pages that
+ * each entry writes to by itself.
  */
 function pagesAfter(
   cache: { readonly lengths: readonly number[]; pagesOf(entry: number): readonly number[] },

@@ -1,5 +1,5 @@
-// What the memory of a contiguous cache must hold, kept on the CPU word for word: rows that nobody
-// wrote hold poison.
+// Keeps on the CPU, word for word, what the memory of a contiguous cache must hold. Rows that
+// nobody wrote hold poison.
 
 import { bfloat16Bits, float16Bits } from "../../src/gpu/elements.ts";
 import { type KvCache, type KvCacheOptions, tensor } from "../../src/index.ts";
@@ -7,7 +7,7 @@ import { quantisedWords, ringRow } from "../../src/reference/index.ts";
 
 const POISON = 0xffffffff; // NaN in all types of floats, and a NaN scale
 
-/** The words that a cache stores for a row. */
+/** Returns the words that a cache stores for a row. */
 export function rowWords(
   row: ArrayLike<number>,
   options: KvCacheOptions,
@@ -98,7 +98,10 @@ export class CacheImage {
       this.lengths[b] = Math.min(this.lengths[b], length);
   }
 
-  /** Where the memory of the cache, or its lengths on the GPU, differ from this, or undefined. */
+  /**
+   * Says where the memory of the cache, or its lengths on the GPU, differ from this; undefined if
+   * nowhere.
+   */
   async difference(cache: KvCache): Promise<string | undefined> {
     const { device, source, lengths } = cache;
     const words = ({ buffer }: { buffer: GPUBuffer }) =>

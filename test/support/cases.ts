@@ -48,14 +48,14 @@ export interface Case
   /** Default D. */
   readonly Dv?: number;
   readonly layout?: Layout;
-  /** How q, k, v and output are stored: all alike, or one each. Default f32. */
+  /** How q, k, v and output are stored: one dtype for all, or one for each. Default f32. */
   readonly dtype?: Float | readonly [q: Float, k: Float, v: Float, o: Float];
-  /** Standard deviation of q and k. Scores have its square. */
+  /** Standard deviation of q and k. The deviation of scores is its square. */
   readonly spread?: number;
   /** Standard deviation of v. Default 1. */
   readonly valueSpread?: number;
   readonly seed?: number;
-  /** Rows of q, k and v past the used lengths hold NaN, which must not get anywhere. */
+  /** Whether rows of q, k and v past the used lengths hold NaN, which must not get anywhere. */
   readonly poison?: boolean;
 }
 
@@ -128,8 +128,8 @@ export async function runCase(
     const poison = (size: number[], dtype: Float = "f32") =>
       keep(tensor(device, size, { data: new Float32Array(product(size)).fill(Number.NaN), dtype }));
     const output = poison(shape(B, H, M, Dv), dtypes[3]);
-    // Kernels that multiply in f16 are compared with what f16 costs, and not with f32 rounded once.
-    // They have no LSE.
+    // Kernels that multiply in f16 are held to what f16 costs, not to f32 rounded once. They have
+    // no LSE.
     const half = problem.variant?.endsWith("-f16") ?? false;
     const lse = half ? undefined : poison([B, H, M]);
     const rowMax = problem.rowMax ? { rowMax: poison([B, H, M]) } : {};
@@ -204,7 +204,7 @@ export async function runCase(
     if (lse && storesLse)
       compare("lse", await lse.read(), { f64: f64.lse, plain: plain.lse }, [B, H, M]);
     if (rowMax.rowMax) {
-      // Nothing is promised of the largest of scores that are no numbers.
+      // Nothing is promised of the largest score if some score is NaN.
       const known = (values: ArrayLike<number>) =>
         Float64Array.from(values, (x, row) => (Number.isNaN(f64.lse[row]) ? Number.NaN : x));
       const both = { f64: known(f64.rowMax), plain: plain.rowMax };
@@ -216,7 +216,7 @@ export async function runCase(
   }
 }
 
-/** The nearest number of a dtype. */
+/** Rounds to the nearest number of a dtype. */
 export const ROUND: Readonly<Record<Float, (value: number) => number>> = {
   f32: Math.fround,
   f16: (value) => float16Value(float16Bits(value)),

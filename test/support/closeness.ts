@@ -1,5 +1,5 @@
 // How tests say that two arrays are close: by the bound of the benches, with the worst element in
-// the message. Without vitest, because fuzzing and tests on other runtimes use it too.
+// the message. It does without vitest, because fuzzing and tests on other runtimes use it, too.
 
 import { errorBound, type Precision } from "../../src/reference/bounds.ts";
 import { worstElement } from "../../src/reference/index.ts";

@@ -3,12 +3,12 @@
 
 import { expect } from "vitest";
 
-const name = "webgpu"; // not for the page's bundler
+const name = "webgpu"; // hidden from the page's bundler
 const { GPUDevice: Device } = (
   "GPUDevice" in globalThis ? globalThis : (await import(/* @vite-ignore */ name)).globals
 ) as { GPUDevice: { prototype: GPUDevice & { reports?: boolean } } };
 
-/** A short name for a text. */
+/** Makes a short name for a text. */
 function hash(text: string): string {
   let value = 5381;
   for (let i = 0; i < text.length; i++) value = (value * 33 + text.charCodeAt(i)) % 2 ** 45;
@@ -17,7 +17,7 @@ function hash(text: string): string {
 
 const now = () => performance.timeOrigin + performance.now();
 
-// The files of a page share it, and run this once each.
+// The files of a page share the class, and each file runs this.
 if (!Device.prototype.reports) {
   const { createComputePipelineAsync, createShaderModule } = Device.prototype;
   const texts = new WeakMap<GPUShaderModule, string>();

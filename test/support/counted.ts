@@ -3,8 +3,8 @@
 import { overridden } from "./overridden.ts";
 
 /**
- * The device, and what is alive of the buffers that it made, and of all objects that have to be
- * destroyed.
+ * Returns the device, and counts of what is alive: of the buffers that it made, and of all objects
+ * that have to be destroyed.
  */
 export function counted(real: GPUDevice) {
   const alive = new Map<GPUBuffer, number>();

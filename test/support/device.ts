@@ -1,5 +1,5 @@
-// A GPU device for tests: in Chromium the page's, in Node Dawn's. Where there is none, tests fail;
-// they never pass without having run.
+// A GPU device for tests: the page's in Chromium, Dawn's in Node. Without one tests fail; they
+// never pass without having run.
 
 import { afterAll, beforeEach, expect } from "vitest";
 import { requestFoveaDevice } from "../../src/index.ts";
@@ -13,7 +13,7 @@ export { overridden } from "./overridden.ts";
  */
 export const gpu: Promise<GPU> = (async () => {
   if (globalThis.navigator?.gpu) return navigator.gpu;
-  const name = "webgpu"; // not for the page's bundler
+  const name = "webgpu"; // hidden from the page's bundler
   const { create, globals } = await import(/* @vite-ignore */ name);
   Object.assign(globalThis, globals);
   return create(["enable-dawn-features=allow_unsafe_apis"]);
@@ -23,7 +23,7 @@ let shared: Promise<GPUDevice> | undefined;
 let errors: string[] = [];
 
 /**
- * A device with the adapter's highest limits, the same one for all tests of a page, so that
+ * Returns a device with the adapter's highest limits: the same for all tests of a page, so that
  * pipelines are shared.
  */
 export function testDevice(): Promise<GPUDevice> {
@@ -32,7 +32,7 @@ export function testDevice(): Promise<GPUDevice> {
 }
 
 /**
- * A device of its own, with the default limits of WebGPU unless others are asked for. The caller
+ * Makes a new device, with the default limits of WebGPU unless others are asked for. The caller
  * destroys it.
  */
 export async function plainDevice(descriptor: GPUDeviceDescriptor = {}): Promise<GPUDevice> {
@@ -41,12 +41,12 @@ export async function plainDevice(descriptor: GPUDeviceDescriptor = {}): Promise
   return watch(await adapter.requestDevice(descriptor));
 }
 
-/** Another device with the highest limits. The caller destroys it. */
+/** Makes another device with the highest limits. The caller destroys it. */
 export async function newDevice(): Promise<GPUDevice> {
   return watch(await requestFoveaDevice({ gpu: await gpu }));
 }
 
-/** The same device with other limits. */
+/** Returns the same device with other limits. */
 export function withLimits(
   device: GPUDevice,
   limits: Partial<Record<keyof GPUSupportedLimits, number>>,
@@ -64,8 +64,8 @@ function watch(device: GPUDevice): GPUDevice {
 }
 
 /**
- * Call at the top of a file: every GPU error that nothing else caught fails the test it happened
- * in.
+ * Makes every GPU error that nothing else caught fail the test in which it happened. Files call it
+ * at their top.
  */
 export function failOnGpuErrors(): void {
   beforeEach(() => {

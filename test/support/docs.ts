@@ -3,7 +3,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 
-/** The pages that users and contributors read, as paths from the root. */
+/** Lists the pages that users and contributors read, as paths from the root. */
 export const pagesOf = (root: string): string[] => [
   ...readdirSync(root).filter((name) => name.endsWith(".md")),
   ...readdirSync(join(root, "docs")).map((name) => `docs/${name}`),
@@ -11,11 +11,11 @@ export const pagesOf = (root: string): string[] => [
   "shaders/README.md",
 ];
 
-/** The TypeScript blocks of a Markdown text. */
+/** Returns the TypeScript blocks of a Markdown text. */
 export const programs = (markdown: string): string[] =>
   [...markdown.matchAll(/^```ts\n(.*?)^```$/gms)].map((match) => match[1]);
 
-/** The examples in the doc comments of a source. */
+/** Returns the examples in the doc comments of a source. */
 export const examples = (source: string): string[] =>
   [...source.matchAll(/^ \* @example\n((?: \*(?: .*)?\n)+?)(?= \*\/| \* @)/gm)].map((match) =>
     match[1].replace(/^ \* ?/gm, ""),

@@ -1,4 +1,4 @@
-// Loops marked `// unroll`: the meaning of a kernel is the same with them expanded and without.
+// Loops marked `// unroll`: a kernel means the same whether they are expanded or not.
 
 import { expect } from "vitest";
 import { assemblePlan } from "../../src/attention/assemble.ts";

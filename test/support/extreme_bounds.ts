@@ -1,7 +1,7 @@
-// How far a right result may be from float64 where values are hostile. Rows that see nothing
+// Says how far a right result may be from float64 if values are hostile. Rows that see nothing
 // hostile are held to the bound of ordinary problems, from their own rows only; a row of large
-// scores or values is held to a bound of its own, because one for all would hide errors of every
-// other row.
+// scores or values has its own bound, because one bound for all would hide errors of every other
+// row.
 
 import { errorBound, type Precision } from "../../src/reference/bounds.ts";
 import {
@@ -15,10 +15,10 @@ import { at, toBhmd } from "../../src/reference/tensors.ts";
 
 /** 2^-24: a result of f32 is off by at most this share of itself. */
 const UNIT = 2 ** -24;
-/** Scores, sums of magnitudes, and values beyond it make a row a row of its own. */
+/** A row with scores, sums of magnitudes or values beyond this has its own bound. */
 const ORDINARY = 1e4;
 
-/** What a row's results may be off by. None for an ordinary row. */
+/** How far a row's results may be off. An ordinary row has no such bound. */
 export interface RowBound {
   readonly output: number;
   readonly lse: number;
@@ -26,14 +26,15 @@ export interface RowBound {
 }
 
 /**
- * Bounds of all rows [B, H, M]. A score of f32 is off by at most
+ * Returns the bounds of all rows [B, H, M]. A score of f32 is off by at most
  *
  *     e_j = u (D + 8) scale sum_d |q_d k_jd| + 8 u |s_j| + 4 u |s_j - s_t| + 128 u
  *
- * (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), t being the largest. The
- * log-sum-exp then lies between those of s - e and s + e. The output is an average of the values,
- * those of weights within exp(+-e) of the right ones:
- * |o' - o| <= 2 sum_j min(1, exp(s_j - s_t + e_j + e_t)) |v_j - v_t|, and <= (exp(2 max e) - 1) sum_j w_j |v_j - o|.
+ * (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), where t is the key with the
+ * largest score. The log-sum-exp then lies between those of s - e and s + e. The output is an
+ * average of the values, those of weights within exp(+-e) of the right ones:
+ * |o' - o| <= 2 sum_j min(1, exp(s_j - s_t + e_j + e_t)) |v_j - v_t|, and
+ * |o' - o| <= (exp(2 max e) - 1) sum_j w_j |v_j - o|.
  */
 export function rowBounds(
   q: ReferenceTensor,
@@ -56,7 +57,7 @@ export function rowBounds(
     const start = (j: number) =>
       at(value, row.batch, Math.floor((row.head * kvHeads) / H), row.keyRow + j);
     const columns = Array.from({ length: value.shape[3] }, (_, d) => d * value.strides[3]);
-    // A column with a NaN is NaN, which is not a question of bounds.
+    // A column with a NaN is NaN, which bounds don't describe.
     const valuesOf = (j: number) => columns.map((step) => value.data[start(j) + step] || 0);
     const sink = options.sinks?.[row.head] ?? Number.NEGATIVE_INFINITY;
     return boundOf(
@@ -148,7 +149,7 @@ const magnitudes = (tensor: ReferenceTensor): ReferenceTensor => ({
 });
 
 /**
- * A share of the result that storing it costs, and what is lost below the smallest numbers of the
+ * The share of a result that storing it costs, and what is lost below the smallest numbers of the
  * dtype.
  */
 const STORED: Readonly<Record<Precision, readonly [share: number, least: number]>> = {
@@ -162,8 +163,8 @@ const STORED: Readonly<Record<Precision, readonly [share: number, least: number]
  * Fails unless NaN is exactly where float64 has it, infinities too, ordinary rows are within the
  * bound of ordinary rows, and every other one within its own.
  *
- * @param bounds Of each row; the last axis of the shape, or each element if there are as many
- *   bounds as elements
+ * @param bounds A bound for each row, the last axis of the shape; or for each element if there are
+ * as many bounds as elements
  */
 export function expectExtremeClose(
   what: string,
@@ -204,7 +205,7 @@ export function expectExtremeClose(
   const pick = (values: ArrayLike<number>) => Float64Array.from(ordinary, (i) => values[i]);
   const mine = pick(actual);
   const right = pick(f64);
-  // Where a plain evaluation overflows it says nothing of what f32 costs.
+  // A plain evaluation that overflows says nothing of what f32 costs.
   const evaluated = pick(plain).map((x, at) => (Number.isFinite(x) ? x : right[at]));
   const bound = errorBound(right, evaluated, precision);
   const worst = worstElement(mine, right, [mine.length]);

@@ -1,8 +1,8 @@
 // Hostile values in the problems of tests and fuzzing: which rows they are put in, by a seed.
 
 /**
- * Kinds of hostile values. What is huge or tiny is a row in eight; so is what is NaN, whole or in
- * one element.
+ * Kinds of hostile values. One row in eight is huge or tiny; one in eight is NaN, whole or in one
+ * element.
  */
 export type Extreme =
   | `nan${"Q" | "K" | "V"}`
@@ -19,20 +19,22 @@ export const EXTREMES: readonly Extreme[] = [
 ];
 
 /**
- * The factor of rows that are tiny, and of those that are huge unless 16 bits or another factor
- * bound them.
+ * The factors of tiny rows, and of huge rows unless 16 bits or another factor bound them.
  */
 const TINY = 1e-20;
 const HUGE = 1e18;
 /** Products of a huge query and a huge key stay finite in f32, as scores of attention must. */
 const BOTH_HUGE = 1e9;
-/** Of f16, which ends at 65504: normal numbers of a deviation of 30 stay below. */
+/**
+ * The factor of huge rows of f16, which ends at 65504: normal numbers of a deviation of 30 stay
+ * below.
+ */
 const HUGE_F16 = 100;
-/** A finite bias that is no mask, and leaves nothing of the scores that it is added to. */
+/** A finite bias that isn't a mask, and leaves nothing of the scores that it is added to. */
 const FAR_BIAS = -1e30;
 const FAR_SINK = 50;
 
-/** A number below 2^32 that has little to do with its arguments. */
+/** Returns a number below 2^32 that has little to do with its arguments. */
 function scrambled(seed: number, index: number): number {
   let x = Math.imul(seed ^ 0x9e3779b9, 0x85ebca6b) ^ Math.imul(index + 1, 0xc2b2ae35);
   x = Math.imul(x ^ (x >>> 15), 0x2c1b3c6d);
@@ -41,8 +43,7 @@ function scrambled(seed: number, index: number): number {
 }
 
 /**
- * Whether a row is among the one in eight of its kind. Row 0 may be, so short tensors have some,
- * too.
+ * Whether a row is the one in eight of its kind. Row 0 may be, so short tensors have some, too.
  */
 const isChosen = (seed: number, kind: Extreme, row: number) =>
   scrambled(seed + EXTREMES.indexOf(kind) * 7919, row) % 8 === 0;
@@ -93,10 +94,10 @@ export function addNans(
   }
 }
 
-/** A bias with finite elements far below every score, one in four; those that mask stay. */
+/** Makes one in four elements of a bias finite and far below every score; those that mask stay. */
 export const farBias = (data: Float32Array, seed: number) =>
   data.map((x, index) => (Number.isFinite(x) && scrambled(seed, index) % 4 === 0 ? FAR_BIAS : x));
 
-/** Sinks that leave nothing of the scores, and those that are nothing beside them. */
+/** Makes sinks that leave nothing of the scores, and sinks that are nothing beside them. */
 export const farSinks = (data: Float32Array) =>
   data.map((_, head) => (head % 2 ? -FAR_SINK : FAR_SINK));

@@ -1,4 +1,4 @@
-// The features of a test case as plain data, and what they are for the GPU and for the reference:
+// The features of a test case as plain data, and what the GPU and the reference take for them:
 // seeded tensors, and functions that are written twice.
 
 import {
@@ -39,11 +39,11 @@ export interface Features {
   readonly temperature?: "plain" | "log";
   readonly scoreFunction?: keyof typeof SCORE_FUNCTIONS;
   readonly maskFunction?: keyof typeof MASK_FUNCTIONS;
-  /** The mask function through a block mask, with blocks of so many rows and keys. */
+  /** Blocks of so many rows and keys, if the mask function goes through a block mask. */
   readonly blockSize?: readonly [number, number];
   /** Hostile values among the ordinary ones. */
   readonly extremes?: readonly Extreme[];
-  /** Small numbers (lengths, slopes, sinks, table) are given as tensors on the GPU. */
+  /** Whether small numbers (lengths, slopes, sinks, table) are given as tensors on the GPU. */
   readonly onGpu?: boolean;
 }
 
@@ -53,7 +53,7 @@ export type SimilarityFeature =
   | { readonly kind: "l2" | "rms"; readonly weights?: boolean }
   | {
       readonly kind: "additive";
-      /** A vector and an inner bias for each head, in place of one for all. */
+      /** Whether there is a vector and an inner bias for each head, in place of one for all. */
       readonly perHead?: boolean;
       readonly innerBias?: boolean;
       readonly innerScale?: number;
@@ -72,7 +72,7 @@ type BlockMaskArguments = [
   },
 ];
 
-/** The features for both sides. */
+/** Makes the features for both sides. */
 export function featuresOf(
   features: Features,
   { B, H, M, N, D }: { B: number; H: number; M: number; N: number; D: number },
@@ -192,7 +192,7 @@ export function featuresOf(
   return { gpu, cpu, blockMask };
 }
 
-/** A similarity with the numbers of its learned parts. */
+/** Makes a similarity with the numbers of its learned parts. */
 function similarityOf(
   feature: SimilarityFeature,
   H: number,
@@ -210,7 +210,7 @@ function similarityOf(
   return { ...rest, ...learned, ...(rest.normalize && { gain: random(12, [H], 3) }) };
 }
 
-/** The same with each of its parts as a side takes it. */
+/** Returns the similarity with each of its parts as a side takes it. */
 function similarityWith<T>(
   similarity: ReturnType<typeof similarityOf>,
   take: (numbers: Numbers<Float32Array>) => T,
@@ -225,7 +225,7 @@ function similarityWith<T>(
   );
 }
 
-/** The options that are there. */
+/** Returns the options that are defined. */
 export const defined = <T>(
   options: { readonly [Name in keyof T]?: T[Name] | undefined },
 ): Partial<T> =>
@@ -244,7 +244,7 @@ interface Numbers<Data> {
   readonly data: Data;
 }
 
-/** Normal numbers as a mask that keeps about a share of them. */
+/** Makes a mask of normal numbers that keeps about a share of them. */
 function maskOf({ shape, data }: Numbers<Float32Array>, keep: number): Numbers<Uint8Array> {
   // The logistic curve stands in for the normal distribution's; the share need not be exact.
   return {
@@ -258,7 +258,7 @@ function biasOf({ shape, data }: Numbers<Float32Array>, blocked: number): Number
   return { shape, data: data.map((x, i) => (hidden[i] ? Number.NEGATIVE_INFINITY : x)) };
 }
 
-/** A mask of bytes as bits along the keys. */
+/** Packs a mask of bytes into bits along the keys. */
 function bitsOf({ shape, data }: Numbers<Uint8Array>): [shape: number[], options: TensorOptions] {
   const keys = shape[3];
   const words = Math.ceil(keys / 32);

@@ -15,7 +15,7 @@ interface TwinMask {
   readonly wgsl: string;
   readonly js: (at: ReferencePosition) => boolean;
   readonly captures: (make: MakeTensor) => Captures;
-  /** Heads differ, and so do their block masks. */
+  /** Whether heads differ, and so do their block masks. */
   readonly perHead?: boolean;
 }
 
@@ -45,7 +45,7 @@ fn score(s: f32, at: Position) -> f32 {
     js: (s, { head, qIdx, batch }) => s * WEIGHTS[head % 4] + (qIdx % 3) - batch,
     captures: (make) => ({ weights: make([4], { data: WEIGHTS }) }),
   },
-  // Of one query in five every key is hidden, of the others one in three.
+  // One query in five sees no key; for the others one key in three is hidden.
   hiding: {
     wgsl: `fn score(s: f32, at: Position) -> f32 {
   return select(s, HIDDEN, at.q_idx % 5u == 2u || (at.q_idx + at.kv_idx) % 3u == 1u);

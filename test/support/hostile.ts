@@ -1,5 +1,5 @@
 // Values that no option means, put in place of each option of a call in turn: each must end in a
-// FoveaError, or mean nothing or what it says, which is checked by values.
+// FoveaError, or mean nothing, or mean what it says, which values show.
 
 import { FoveaError, Tensor, tensor } from "../../src/index.ts";
 
@@ -15,18 +15,18 @@ export interface Call {
   /** Positional arguments by name, in their order. Each is tried. */
   readonly args?: Given;
   /**
-   * Options of the good call. Each is tried, and with it those of `names`; "dropout.p" is p of the
+   * Options of the good call. Each is tried, and so are those of `names`; "dropout.p" is p of the
    * option dropout.
    */
   readonly options?: Given;
   readonly names?: readonly string[];
-  /** Hostile values that mean the default, where that takes minutes. */
+  /** Hostile values that mean the default, if the default takes minutes. */
   readonly slow?: readonly string[];
-  /** Makes the call, and gives the numbers of its result. */
+  /** Makes the call, and returns the numbers of its result. */
   run(args: readonly unknown[], options: unknown): Promise<Numbers> | Numbers;
   /**
-   * The numbers that arguments and options mean, for those that are taken and give others than the
-   * good call. Without it there are no such.
+   * Returns the right numbers for arguments and options that are taken and give other results than
+   * the good call. Without it there are none of these.
    */
   right?(args: Given, options: Given): Numbers;
 }
@@ -66,7 +66,7 @@ const TYPED = [
   Float64Array,
 ] as const;
 
-/** What is put in place of an option, each made anew. */
+/** Makers of the values that are put in place of an option. */
 export const HOSTILE: readonly (readonly [name: string, make: (device: GPUDevice) => unknown])[] = [
   ["undefined", () => undefined],
   ["null", () => null],
@@ -175,7 +175,7 @@ const destroyed = (device: GPUDevice) => {
   return made;
 };
 
-/** Codes that say that the input was at fault; others are for faults of the device. */
+/** Codes that say that the input was at fault; other codes are for faults of the device. */
 const CODES = ["argument", "limit", "device", "destroyed", "overlap", "shader"];
 /** Milliseconds after which a call hangs. */
 const PATIENCE = 30_000;
@@ -226,7 +226,10 @@ const replaced = (options: Given, [name, ...rest]: readonly string[], value: unk
   [name]: rest.length ? replaced(options[name] as Given, rest, value) : value,
 });
 
-/** What options say: null is none, BigInts are numbers, and typed arrays are lists of them. */
+/**
+ * Returns what options say: null means nothing, BigInts are numbers, and typed arrays are lists of
+ * numbers.
+ */
 function meant(value: unknown): unknown {
   if (typeof value === "bigint") return Number(value);
   if (ArrayBuffer.isView(value)) return Array.from(value as unknown as ArrayLike<number>, Number);
@@ -245,7 +248,7 @@ function meant(value: unknown): unknown {
   return Object.fromEntries(members.map(([name, member]) => [name, meant(member)]));
 }
 
-/** What is wrong with the outcome of a call. */
+/** Says what is wrong with the outcome of a call. */
 async function judged(
   call: Call,
   good: Numbers,
@@ -277,8 +280,8 @@ async function judged(
 }
 
 /**
- * Whether results are those that are expected: to 1e-4, which tells other meanings apart, and is no
- * bound of an error.
+ * Whether results are those that are expected, to 1e-4. That tells other meanings apart, and isn't
+ * a bound of errors.
  */
 export const isClose = (actual: Numbers, expected: Numbers) =>
   actual.length === expected.length &&

@@ -29,7 +29,7 @@ import { type Call, type Given, type Numbers, taken } from "./hostile.ts";
 
 const SHAPE = { q: [2, 2, 3, 8], k: [2, 2, 5, 8], v: [2, 2, 5, 8] } as const;
 
-/** Options that attention and everything with its scores has. */
+/** Options of attention and of everything that has its scores. */
 const SCORES = [
   "layout",
   "scale",
@@ -63,7 +63,9 @@ const SCORES = [
 ];
 const OUTPUTS = ["output", "lse", "rowMax", "kvSplits", "allowF16Products", "variant", "tuned"];
 
-/** Those of them that are numbers, or lists and objects of numbers: the reference has them, too. */
+/**
+ * Options of these that are numbers, or lists and objects of numbers: the reference has them, too.
+ */
 const KNOWN64 = [
   "layout",
   "scale",
@@ -85,7 +87,7 @@ const KNOWN64 = [
   "maxTemperature",
 ];
 
-/** What the reference takes of options. */
+/** Returns the part of options that the reference takes. */
 function options64(options: Given | undefined): ReferenceOptions {
   const given = Object.entries(options ?? {}).filter(
     ([name, value]) => KNOWN64.includes(name) && value !== undefined,
@@ -237,7 +239,7 @@ const multiplicative = (tensors: Tensors, weight: Tensor): Call => ({
   },
 });
 
-/** A plan's problem as the options, and then its bindings. */
+/** Tries a plan's problem as the options, and then its bindings. */
 function plan(device: GPUDevice, tensors: Tensors, right: NonNullable<Call["right"]>): Call {
   return {
     name: "planAttention and encode",
@@ -263,7 +265,7 @@ function plan(device: GPUDevice, tensors: Tensors, right: NonNullable<Call["righ
   };
 }
 
-/** Bindings with an output, if it can be added to them. */
+/** Returns bindings with an output, if it can be added to them. */
 function withOutput(bindings: unknown, output: Tensor): object {
   if (bindings === null || typeof bindings !== "object") return bindings as unknown as object;
   try {
@@ -299,7 +301,7 @@ const weights = (q: ReferenceTensor, k: ReferenceTensor, tensors: Tensors): Call
   },
 });
 
-/** Heads and rows of [B, H, M, N], and the mean of the heads. */
+/** Picks heads and rows of [B, H, M, N], and takes the mean of the heads. */
 function picked(
   all: Numbers,
   [B, H, M, N]: readonly number[],

@@ -24,7 +24,7 @@ const cpu = (shape: readonly number[], seed: number) => ({
 });
 
 /**
- * Whether a cache holds the rows of these tests as they are; a cache of other sizes is made, and
+ * Whether a cache holds the rows of these tests as they are. A cache of other sizes is made, but
  * not looked at.
  */
 function isPlain(options: Any): boolean {
@@ -42,7 +42,7 @@ export function cacheCalls(device: GPUDevice): Call[] {
   const k = make([2, 1, 2, 8], 1);
   const v = make([2, 1, 2, 8], 2);
   const q = make([2, 1, 1, 8], 3);
-  /** The tokens of a cache, as attention sees them. */
+  /** Reads the tokens of a cache, as attention sees them. */
   const look = async (cache: Any): Promise<Numbers> =>
     taken((await attention(q, cache, { variant: "decode-4-quad" })).output);
   const contiguous = (options: Given = {}) =>
@@ -112,7 +112,7 @@ export function cacheCalls(device: GPUDevice): Call[] {
     return reference(cpu([2, 1, 1, 8], 3), turned, cpu([2, 1, 2, 8], 2), { kvLengths: each })
       .output;
   };
-  /** After entry `to` has become the first tokens of entry `from`. */
+  /** Returns what attention gives once entry `to` has got the first tokens of entry `from`. */
   const forked = ({ from, to, tokens = 2 }: Any): Numbers => {
     const entries = [0, 1].map((entry) => (entry === to ? from : entry));
     const of = (x: ReturnType<typeof cpu>) => ({

@@ -32,7 +32,7 @@ import type { Call, Given } from "./hostile.ts";
 // biome-ignore lint/suspicious/noExplicitAny: what a call is given here is of no type
 type Any = any;
 
-/** What runs on no GPU, and what makes text for one. */
+/** Calls of what runs on no GPU, and of what makes text for one. */
 export function hostCalls(device: GPUDevice): Call[] {
   const ids = tensor(device, [2, 3], { dtype: "i32", data: [0, 0, 1, 0, 1, 1] });
   const slopes = tensor(device, [2], { data: [0.5, 0.25] });

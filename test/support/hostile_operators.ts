@@ -31,7 +31,7 @@ import { type Call, type Given, taken } from "./hostile.ts";
 // biome-ignore lint/suspicious/noExplicitAny: what a call is given here is of no type
 type Any = any;
 
-/** A call of a function that gives a tensor as `output`. */
+/** Makes a call of a function that returns a tensor as `output`. */
 export const operator = (
   name: string,
   work: (...given: Any[]) => Promise<{ readonly output: Tensor }>,
@@ -55,7 +55,7 @@ export const operator = (
   ...(right && { right }),
 });
 
-/** [1, H, M, N] of a table of biases. */
+/** Computes [1, H, M, N] of a table of biases. */
 const relativeBias64 = (
   table: ReferenceTensor,
   { seqQ, seqKv, bidirectional, maxDistance, queryOffset }: Any,
@@ -110,7 +110,7 @@ export function operatorCalls(device: GPUDevice): Call[] {
   ];
   const added = ["bias", "residual", "output", "dtype", "label"];
   const given = { x: x.gpu };
-  /** What may write to its input gets a copy of it. */
+  /** Gives a copy of the input to a function that may write to its input. */
   const inPlace =
     (work: (x: Tensor, options: Any) => Promise<{ readonly output: Tensor }>, kept: typeof x) =>
     (x: Tensor, options: Any) =>

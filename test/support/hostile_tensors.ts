@@ -15,7 +15,7 @@ import { normal } from "../../src/reference/random.ts";
 import { type Call, type Numbers, taken } from "./hostile.ts";
 import { operator } from "./hostile_operators.ts";
 
-/** Tensors themselves. */
+/** Calls of tensors themselves. */
 export function tensorCalls(device: GPUDevice): Call[] {
   const x = tensor(device, [2, 3, 8], { data: normal(1, 48) });
   return [
@@ -79,7 +79,10 @@ const all = () => {
   known ??= normal(1, 48);
   return known;
 };
-/** Nothing for an offset that is no number: it is to be refused, whatever it can be turned into. */
+/**
+ * Returns nothing for an offset that isn't a number: it has to be refused, whatever it can be
+ * turned into.
+ */
 function viewed(shape: readonly number[], strides: unknown, offset: unknown): Numbers {
   if (typeof offset !== "number") return [];
   const steps =
@@ -100,7 +103,7 @@ function sliced(x: Tensor, axis: unknown, start: unknown, end: unknown): Numbers
   return viewed(shape, x.strides, start * x.strides[axis]);
 }
 
-/** Multi-head layers. */
+/** Calls of multi-head layers. */
 export function layerCalls(device: GPUDevice): Call[] {
   const weights = multiHeadWeights.glorot(device, { embedDim: 8, heads: 2, seed: 5 });
   const layer = new MultiHeadAttention(device, weights, { heads: 2 });

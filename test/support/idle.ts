@@ -3,7 +3,7 @@
 
 import { overridden } from "./overridden.ts";
 
-/** The device with kernels that bind what they are made to bind, and write nothing. */
+/** Returns the device with kernels that bind what they are made to bind, and write nothing. */
 export function idle(real: GPUDevice): GPUDevice {
   const code = "@compute @workgroup_size(1) fn main() {}";
   return overridden(real, {

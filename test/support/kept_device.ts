@@ -1,5 +1,5 @@
 // A device for many runs, one after the other: kept so that pipelines are shared, and replaced when
-// it is lost. Runs in a page, in Node and in Deno alike.
+// it is lost. It works in a page, in Node and in Deno alike.
 
 /** Keeps a device, hears the errors that nobody catches, and counts compilations. */
 export class KeptDevice {
@@ -17,7 +17,7 @@ export class KeptDevice {
     return this.#compiled;
   }
 
-  /** The device; a new one after the last was lost. */
+  /** Returns the device, or a new one if the last was lost. */
   get(): Promise<GPUDevice> {
     this.#device ??= this.#request().then((device) => this.#watched(device));
     return this.#device;

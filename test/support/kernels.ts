@@ -96,7 +96,7 @@ const ATTENTION_VARIANTS = Object.entries(SLOTS).flatMap(([slotName, slots]) =>
   HEAD_DIMS.filter(
     ([d, dv]) => (d % 4 === 0 && dv % 4 === 0) || !slotName.startsWith("dense"),
   ).flatMap(([d, dv]) => [
-    // Tiles that differ in a number only: one has every slot.
+    // Of tiles that differ only in numbers, one is linked with every slot.
     ...FORWARD_TILES.filter(
       ({ name, form, maxHeadDim }) =>
         d <= maxHeadDim &&
@@ -206,8 +206,8 @@ const STORED_KEYS_VARIANTS = [
 ];
 
 /**
- * Tiles of f16, with what they have beside plain attention, at head dims with and without columns
- * left over.
+ * Tiles of f16, with the slots that they have beside plain attention, at head dims with and without
+ * columns left over.
  */
 const HALF: SlotChoice = { q: "f16", k: "f16", v: "f16", o: "f16" };
 const HALF_VARIANTS = FORWARD_TILES.filter(({ form }) => form === "half").flatMap((tile) =>

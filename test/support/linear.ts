@@ -40,29 +40,29 @@ export interface LinearCase extends Omit<LinearAttentionSettings, "kvLengths" | 
   readonly decaySpread?: number;
   /** Share of the tokens whose decay is -Infinity. */
   readonly forget?: number;
-  /** One beta for all heads. */
+  /** Whether all heads share one beta. */
   readonly sharedBeta?: boolean;
   readonly kvLengths?: readonly number[];
-  /** Lengths are a tensor, not numbers. */
+  /** Whether lengths are a tensor, not numbers. */
   readonly onGpu?: boolean;
   /** Share of the keys that a mask keeps, for each entry or for all. */
   readonly keyMask?: { readonly keep: number; readonly shared?: boolean };
-  /** Keys and values that are not used hold NaN. */
+  /** Whether keys and values that are not used hold NaN. */
   readonly poison?: boolean;
-  /** There is a state before. */
+  /** Whether there is a state before. */
   readonly past?: boolean;
-  /** Where the state is after: nowhere, in tensors of its own, or in place. */
+  /** Where the new state goes: nowhere, into other tensors, or in place. */
   readonly keeps?: "present" | "place";
   /** How q, k, v, decay and beta, and the output are stored. Default f32. */
   readonly dtype?: Float | readonly [q: Float, k: Float, v: Float, gates: Float, o: Float];
   /**
-   * Standard deviation of q and k. Default 1; for delta rules keys have length 1 whatever it is.
+   * Standard deviation of q and k. Default 1; with delta rules keys have length 1 whatever it is.
    */
   readonly spread?: number;
   readonly seed?: number;
   /** Hostile values among the ordinary ones. */
   readonly extremes?: readonly Extreme[];
-  /** Made as a plan, with tensors given at encode. */
+  /** Whether it is made as a plan, with tensors given at encode. */
   readonly planned?: boolean;
 }
 
@@ -185,7 +185,7 @@ const settingsOf = ({
 
 type Data = ReturnType<typeof dataOf>;
 
-/** The tensors of the state that the case asks for. */
+/** Makes the tensors of the state that the case asks for. */
 function statesOf(
   { past, keeps, updateRule, normalized = updateRule === undefined }: LinearCase,
   data: Data,
@@ -205,7 +205,7 @@ function statesOf(
   return made;
 }
 
-/** Seeded data of a case, as the GPU and the reference take it. */
+/** Makes the seeded data of a case, as the GPU and the reference take it. */
 function dataOf(problem: LinearCase) {
   const {
     B = 1,

@@ -1,5 +1,5 @@
-// Mask functions by themselves: every value of one over [B, H, M, N], from a small kernel that does
-// nothing else.
+// Computes every value of a mask function over [B, H, M, N], by a small kernel that does nothing
+// else.
 
 import { numberBytes } from "../../src/functions/captures.ts";
 import { guarded } from "../../src/gpu/buffers.ts";
@@ -41,7 +41,7 @@ export type Predicate = (at: ReferencePosition) => boolean;
 export const range = (count: number): number[] =>
   Array.from({ length: count }, (_, index) => index);
 
-/** What the function says of every score, 1 where the query sees the key. */
+/** Returns what the function says of every score: 1 if the query sees the key. */
 export async function maskValues(
   device: GPUDevice,
   mask: MaskFunction,
@@ -92,7 +92,7 @@ export async function maskValues(
   return values;
 }
 
-/** The same by a function in JavaScript. */
+/** Returns the same values by a function in JavaScript. */
 export function maskValuesOf(js: Predicate, scores: Scores): number[] {
   const { B = 1, H = 1, M, N, offset = N - M } = scores;
   const values: number[] = [];
@@ -108,7 +108,7 @@ export function maskValuesOf(js: Predicate, scores: Scores): number[] {
   return values;
 }
 
-/** The kinds of blocks of the values over [B, H, M, N]. */
+/** Returns the kinds of blocks of the values over [B, H, M, N]. */
 export function blockKindsOf(
   values: readonly number[],
   { B = 1, H = 1, M, N }: Scores,
@@ -132,7 +132,7 @@ export function blockKindsOf(
   return kinds;
 }
 
-/** The neighborhood of a grid by counting cells, border by border. */
+/** Computes the neighborhood of a grid by counting cells, border by border. */
 export function neighborhood(width: number, height: number, kernel: number): Predicate {
   const span = (at: number, size: number) => {
     const cells = range(size);

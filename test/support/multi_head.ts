@@ -40,7 +40,7 @@ export interface MultiHeadCase
   /** Width of the queries. */
   readonly E: number;
   /**
-   * Widths of keys, values and output; default E. Ones for keys and values are for cross-attention.
+   * Widths of keys, values and output; default E. Those of keys and values are for cross-attention.
    */
   readonly Ek?: number;
   readonly Ev?: number;
@@ -48,17 +48,17 @@ export interface MultiHeadCase
   readonly Eo?: number;
   /** Which projections have biases, of "qkvo"; default all. */
   readonly biases?: string;
-  /** Weights are stored [in, out]. */
+  /** Whether weights are stored [in, out]. */
   readonly columns?: boolean;
   readonly learnedKey?: boolean;
   readonly zeroAttention?: boolean;
-  /** The mask of scores says what is ignored. */
+  /** Whether the mask of scores says what is ignored. */
   readonly ignores?: boolean;
   /** A mask of keys, in words of bits or in bytes, by what it says. */
   readonly keys?: { readonly means: "keep" | "ignore"; readonly bits?: boolean };
   readonly weights?: "perHead" | "mean";
   readonly storage?: Float;
-  /** Of what comes in, of the weights, and of the output. */
+  /** The dtype of what comes in, of the weights, and of the output. */
   readonly dtype?: Float;
   readonly seed?: number;
 }
@@ -202,7 +202,7 @@ export async function runMultiHead(device: GPUDevice, problem: MultiHeadCase): P
       const mean = (values: Float64Array) =>
         problem.weights === "mean" ? meanOf(values, B, H) : values;
       const both = { f64: mean(f64.weights), plain: mean(plain.weights) };
-      // Where a row is NaN, a key that it does not see may weigh nothing.
+      // If a row is NaN, a key that it does not see may still weigh nothing.
       const values = Array.from(await result.weights.read(), (x, i) =>
         x === 0 && Number.isNaN(both.f64[i]) ? Number.NaN : x,
       );
@@ -213,7 +213,7 @@ export async function runMultiHead(device: GPUDevice, problem: MultiHeadCase): P
   }
 }
 
-/** Mean over the heads of [B, H, ...]. */
+/** Takes the mean over the heads of [B, H, ...]. */
 function meanOf(values: Float64Array, B: number, H: number): Float64Array {
   const size = values.length / Math.max(1, B * H);
   return Float64Array.from({ length: B * size }, (_, index) => {
@@ -225,8 +225,8 @@ function meanOf(values: Float64Array, B: number, H: number): Float64Array {
 }
 
 /**
- * The masks of a case beyond one of scores that says what counts; and all of them as one for the
- * reference.
+ * Makes the masks of a case beyond a mask of scores that says what counts, and joins all masks into
+ * one for the reference.
  */
 function masksOf(
   { keys, ignores = false, mask: described }: MultiHeadCase,
@@ -267,7 +267,7 @@ function masksOf(
   return { gpu, cpu: { data: both, shape: [B, H, M, N] } };
 }
 
-/** Bytes as bits along the last axis. */
+/** Packs bytes into bits along the last axis. */
 function packed(
   shape: readonly number[],
   data: Uint8Array,

@@ -12,8 +12,7 @@ import { defined, featuresOf } from "./features.ts";
 export type Tainted = "q" | "k" | "v";
 
 /**
- * Runs a case with a NaN in each of q, k and v, and with none of the others; `key` is where it
- * stands in k and v.
+ * Runs a case with a NaN in q, in k and in v, one at a time; `key` says where it stands in k and v.
  */
 export async function runTainted(device: GPUDevice, problem: Case, key: number): Promise<void> {
   for (const tainted of ["q", "k", "v"] as const) await runOne(device, problem, tainted, key);

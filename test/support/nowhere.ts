@@ -1,7 +1,7 @@
 // A device on which everything can be made and nothing runs: what is linked and checked for a
 // problem needs no GPU.
 
-/** The device. Texts of kernels that it is given go to `texts`. */
+/** Makes the device. Texts of kernels that it is given go to `texts`. */
 export function nowhere(texts: string[] = []): GPUDevice {
   const pass = { setPipeline() {}, setBindGroup() {}, dispatchWorkgroups() {}, end() {} };
   const device = {

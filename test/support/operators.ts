@@ -27,13 +27,13 @@ export class Inputs {
     this.#seed = 1000 * seed;
   }
 
-  /** Normal numbers, rounded as they are stored. */
+  /** Makes an input of normal numbers, rounded as they are stored. */
   random(shape: readonly number[], deviation = 1): Input {
     const data = normal(this.#seed++, product(shape), deviation).map(ROUND[this.dtype]);
     return this.given(shape, data, this.dtype);
   }
 
-  /** These numbers. */
+  /** Makes an input of these numbers. */
   given(shape: readonly number[], data: ArrayLike<number>, dtype: Dtype): Input {
     return {
       data,
@@ -53,7 +53,7 @@ export class Inputs {
   }
 }
 
-/** Rows [B, S, H * D] as the heads [B, H, S, D] of the reference. */
+/** Brings rows [B, S, H * D] into the reference's heads [B, H, S, D]. */
 export function headsOf(
   { data, shape }: Pick<Input, "data" | "shape">,
   heads: number,
@@ -65,7 +65,7 @@ export function headsOf(
   return { data, shape: [B, heads, S, D], strides: [S * width, D, width, 1], offset: first };
 }
 
-/** Heads [B, H, S, D] as rows [B, S, H * D]. */
+/** Brings heads [B, H, S, D] into rows [B, S, H * D]. */
 export function rowsOf(data: ArrayLike<number>, [B, H, S, D]: readonly number[]): Float64Array {
   const rows = new Float64Array(B * H * S * D);
   for (let i = 0; i < rows.length; i++) {

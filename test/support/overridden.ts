@@ -1,9 +1,9 @@
-// Objects with some members replaced. Apart from the rest, because programs that are no tests use
-// it, too.
+// Objects with some members replaced. This is a separate file, because programs that aren't tests
+// use it, too.
 
 /**
- * The same device (or entry, or adapter) with some members replaced, as far as anyone who asks it
- * can tell.
+ * Returns what looks to everyone like the same device (or entry, or adapter), with some members
+ * replaced.
  */
 export function overridden<Whole extends object>(
   whole: Whole,

@@ -2,7 +2,7 @@
 
 import type { Layout } from "../../src/index.ts";
 
-/** Rows past the used lengths: batch index and row of the tensor. */
+/** Returns the rows past the used lengths: batch index and row of the tensor. */
 export function unusedRows(
   batch: number,
   rows: number,

@@ -1,7 +1,8 @@
 // Lets Node wait for Dawn without keeping a core busy. While anything is under way, Dawn asks Node
-// for the next turn of its event loop, again and again, and looks whether it is done: half of the
-// processor time of a test that compiles. After a few turns it gets the next one a millisecond
-// later. A set-up file of vitest, and what `node --import` takes for programs that tests start.
+// for the next turn of its event loop, again and again, and looks whether it is done. That takes
+// half of the processor time of a test that compiles. Here, after a few turns, Dawn gets the next
+// one a millisecond later. This is a set-up file of vitest, and programs that tests start take it
+// by `node --import`.
 
 /** Milliseconds of a wait in which Dawn looks as often as it likes: most waits are over by then. */
 const EAGER = 0.5;
@@ -18,7 +19,7 @@ const isNative = (call) =>
 function patient(call, ...given) {
   if (!isNative(call)) return soon(call, ...given);
   const now = performance.now();
-  // What a turn asks for is the next turn of the same wait.
+  // A turn that asks for a turn goes on with the same wait.
   if (!isTurn) since = now;
   const turn = () => {
     isTurn = true;
@@ -31,7 +32,7 @@ function patient(call, ...given) {
   return now - since < EAGER ? soon(turn) : setTimeout(turn, 1);
 }
 
-// The files of a process may share it.
+// The files of a process may share the function.
 if (soon.name !== patient.name) {
   globalThis.setImmediate = /** @type {typeof setImmediate} */ (
     /** @type {unknown} */ (Object.assign(patient, { __promisify__: soon.__promisify__ }))

@@ -1,5 +1,5 @@
-// A device that refuses memory when a test says so, as one that has none left does: the buffer is
-// invalid, and the scope for out of memory tells.
+// A device that refuses memory when a test says so, as a device without any left does: the buffer
+// is invalid, and the scope for out of memory tells.
 
 import { overridden } from "./overridden.ts";
 
@@ -37,7 +37,7 @@ export function refusing(real: GPUDevice) {
   });
   return {
     device,
-    /** Refuses the buffers that `which` says, until told otherwise. */
+    /** Refuses the buffers that `which` selects, until told otherwise. */
     refuse(which: (descriptor: GPUBufferDescriptor) => boolean): void {
       refuses = which;
     },

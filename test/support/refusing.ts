@@ -6,7 +6,7 @@ import { overridden } from "./overridden.ts";
 
 /** Refuses buffers whose label `isRefused`. */
 export function refusing(real: GPUDevice, isRefused: (label: string) => boolean): GPUDevice {
-  /** Of each open scope, what it has caught beside what the real one has. */
+  /** Open scopes, with what each has caught beside what the real one has. */
   const scopes: { filter: GPUErrorFilter; caught: GPUError | null }[] = [];
   return overridden(real, {
     pushErrorScope(filter: GPUErrorFilter) {

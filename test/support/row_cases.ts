@@ -1,6 +1,6 @@
 // Problems of everything that works on rows or single elements, as fuzzing describes them: plain
-// data, run on the GPU and compared with the reference slice by slice, so that a huge row hides
-// nothing of the others.
+// data, run on the GPU and compared with the reference slice by slice, so that a huge row hides no
+// error of another.
 
 import {
   addBias,
@@ -42,12 +42,12 @@ export type RowOperation =
     )
   | ("rotary" | "positionEncoding");
 
-/** Hostile values of x: what a row in three is, or what some elements are. */
+/** Hostile values of x, for one row in three or for some elements. */
 export type RowExtreme = "huge" | "tiny" | "constant" | "far" | "zeros" | "nan" | "nothing";
 
 export interface RowCase {
   readonly op: RowOperation;
-  /** x is [B, M, N]; of rotary [B, H, M, N]. */
+  /** Sizes of x, which is [B, M, N], or [B, H, M, N] for rotary. */
   readonly B?: number;
   readonly H?: number;
   readonly M: number;
@@ -57,16 +57,20 @@ export interface RowCase {
   readonly axis?: number;
   /** How x and the output are stored. Default f32. */
   readonly dtype?: readonly [x: Float, output: Float];
-  /** Numbers the orders of the axes of x and of the output in memory. Default their own. */
+  /**
+   * Numbers of the orders in which the axes of x and of the output lie in memory. Default in order.
+   */
   readonly order?: readonly [x: number, output: number];
   /** Elements between rows of x in memory that belong to nobody. */
   readonly gap?: number;
   readonly epsilon?: number;
-  /** There is a residual, a weight, a bias. */
+  /** Whether there is a residual, a weight, a bias. */
   readonly residual?: boolean;
   readonly weight?: boolean;
   readonly bias?: boolean;
-  /** Of gelu by tanh, of rotary neighbours as pairs, of positions all sines first. */
+  /**
+   * Another form: gelu by tanh, rotary with neighbours as pairs, positions with all sines first.
+   */
   readonly other?: boolean;
   readonly offset?: number;
   readonly spread?: number;
@@ -80,7 +84,7 @@ const FAR = 8e6;
 const HUGE_F16 = 100;
 const FAR_F16 = 1000;
 
-/** x of a case, row-major. */
+/** Makes x of a case, row-major. */
 function values(
   { op, N, extremes = [], dtype = ["f32", "f32"], seed = 1, spread = 1 }: RowCase,
   count: number,
@@ -106,7 +110,7 @@ function values(
   return data.map(ROUND[dtype[0]]);
 }
 
-/** The orders of `rank` axes, numbered. */
+/** Returns an order of `rank` axes by its number. */
 function orderOf(rank: number, number: number): number[] {
   const left = Array.from({ length: rank }, (_, axis) => axis);
   let rest = number;
@@ -118,8 +122,8 @@ function orderOf(rank: number, number: number): number[] {
 }
 
 /**
- * Strides of a tensor whose axes lie in memory in another order, and with a gap after each run of
- * the innermost.
+ * Returns strides of a tensor whose axes lie in memory in another order, with a gap after each run
+ * of the innermost axis.
  */
 function stridesOf(shape: readonly number[], order: readonly number[], gap: number): number[] {
   const strides = shape.map(() => 0);
@@ -133,7 +137,7 @@ function stridesOf(shape: readonly number[], order: readonly number[], gap: numb
 }
 
 /**
- * What is right, what f32 gives, and how far from right each element may be beside three times what
+ * The right result, the result of f32, and how far each element may be off beside three times what
  * f32 costs its slice.
  */
 interface Expected {
@@ -151,7 +155,7 @@ interface Operands {
   readonly residual: ReferenceTensor | undefined;
 }
 
-/** The right result of a case. */
+/** Computes the right result of a case. */
 function expected(problem: RowCase, { x, weight, bias, residual }: Operands): Expected {
   const { op, N, axis = -1, epsilon = 1e-5, other = false, offset = 0 } = problem;
   const both = <T>(work: (precision: "f64" | "f32") => T) => ({
@@ -174,8 +178,8 @@ function expected(problem: RowCase, { x, weight, bias, residual }: Operands): Ex
     const options = { axis, epsilon, rms: op === "rmsNorm", weight, bias, residual };
     const { f64, plain } = both((precision) => norm64(x, { ...options, precision }).output);
     const width = product(x.shape.slice(axis < 0 ? axis + x.shape.length : axis));
-    // The mean and the variance of what is exact are to be good whatever the mean; a sum with a
-    // residual is rounded first.
+    // Without a residual x is exact, so the result has to be right whatever the mean is; a sum with
+    // a residual is rounded first.
     const tight = residual ? plain : f64;
     return {
       f64,
@@ -221,7 +225,7 @@ function expected(problem: RowCase, { x, weight, bias, residual }: Operands): Ex
   const { f64 } = both((precision) => pointwise64(x, { ...options, precision }));
   const parts = [x, bias, residual].flatMap((one) => (one ? [elements(one, x.shape)] : []));
   const size = (i: number) => parts.reduce((sum, part) => sum + Math.abs(part[i]), 0);
-  // Of gelu: its slope is below 1.13, and it is to be right to 4e-6 of itself or of 1.
+  // The slope of gelu is below 1.13, and it has to be right to 4e-6 of itself or of 1.
   const allowed = (i: number) =>
     4 * UNIT * size(i) + (activation ? 4e-6 * Math.max(Math.min(1, size(i)), Math.abs(f64[i])) : 0);
   return { f64, plain: f64, allowed };
@@ -313,7 +317,7 @@ function call(
 }
 
 /**
- * What storing costs: a share of the result, and what is lost below the smallest numbers of the
+ * The share of a result that storing it costs, and what is lost below the smallest numbers of the
  * dtype.
  */
 const STORED = {

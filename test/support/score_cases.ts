@@ -23,17 +23,17 @@ export interface ScoreCase {
   readonly B?: number;
   readonly H?: number;
   readonly M: number;
-  /** Keys; of a merge columns. */
+  /** Keys, or columns of a merge. */
   readonly N: number;
-  /** Head dim of scores, parts of a merge, at least 1. */
+  /** Head dim of scores, or parts of a merge, at least 1. */
   readonly K?: number;
-  /** Of topKKeys. */
+  /** Keys that topKKeys finds. */
   readonly count?: number;
   readonly causal?: boolean;
   readonly spread?: number;
   /**
-   * Of q and k; of a merge NaN and huge rows of the parts ("nanV", "hugeV"), and far LSEs
-   * ("farSinks").
+   * Hostile values of q and k; for a merge NaN and huge rows of the parts ("nanV", "hugeV"), and
+   * far LSEs ("farSinks").
    */
   readonly extremes?: readonly Extreme[];
   readonly seed?: number;
@@ -57,7 +57,7 @@ export async function runScoreCase(device: GPUDevice, problem: ScoreCase): Promi
 
 type Keep = (made: Tensor) => Tensor;
 
-/** Merges parts whose LSEs are near, far apart, or -Infinity, where the part holds NaN. */
+/** Merges parts whose LSEs are near, far apart, or -Infinity; then the part holds NaN. */
 async function runMerge(device: GPUDevice, problem: ScoreCase, keep: Keep): Promise<void> {
   const { B = 1, H = 1, M, N, K = 2, seed = 1, extremes = [] } = problem;
   const shape = [B, H, M];
@@ -113,7 +113,7 @@ async function runMerge(device: GPUDevice, problem: ScoreCase, keep: Keep): Prom
   expectExtremeClose("lse", await lse.read(), each("lse"), shape, "f32", of("lse"));
 }
 
-/** Weights, or the best keys and theirs. */
+/** Runs weights, or the best keys with their weights. */
 async function runScores(device: GPUDevice, problem: ScoreCase, keep: Keep): Promise<void> {
   const {
     op,
@@ -141,7 +141,7 @@ async function runScores(device: GPUDevice, problem: ScoreCase, keep: Keep): Pro
     const f64 = attentionScores(q, k, { causal, stage: "probabilities" });
     const plain = attentionScores(q, k, { causal, stage: "probabilities", precision: "f32" });
     const weights = await keep(await attentionWeights(q.gpu, k.gpu, { causal })).read();
-    // Where a row is NaN, a key that it does not see may weigh nothing.
+    // If a row is NaN, a key that it does not see may still weigh nothing.
     const known = Array.from(weights, (x, i) => (x === 0 && Number.isNaN(f64[i]) ? Number.NaN : x));
     expectExtremeClose("weights", known, { f64, plain }, [B, H, M, N]);
     return;

@@ -20,7 +20,7 @@ export interface SourceSpec extends KvLayout {
   readonly seed?: number;
 }
 
-/** A row of integers and scales, and the numbers that it stands for. */
+/** Makes a row of integers and scales, and the numbers that it stands for. */
 function quantisedRow(row: Float32Array, bits: 8 | 4, group: number) {
   const most = bits === 8 ? 127 : 7;
   const scales = Math.ceil(row.length / group);
@@ -41,7 +41,7 @@ function quantisedRow(row: Float32Array, bits: 8 | 4, group: number) {
   return { words, values };
 }
 
-/** A source, and its keys and values as the reference takes them, [B, Hkv, capacity, D]. */
+/** Makes a source, and its keys and values as the reference takes them, [B, Hkv, capacity, D]. */
 export function makeSource(device: GPUDevice, spec: SourceSpec) {
   const { B, Hkv, D, Dv = D, capacity, lengths, dtype = "f32", seed = 1, place, quantised } = spec;
   const { pageSize = 0, sinkTokens = 0, ring = 0 } = spec;
@@ -49,7 +49,7 @@ export function makeSource(device: GPUDevice, spec: SourceSpec) {
   const pages = B * pagesPerEntry;
   const rows = place === "rows" ? capacity : place === "ring" ? sinkTokens + ring : pageSize;
   const outer = place === "paged" ? pages : B;
-  // Pages in no order: the page of an entry is far from its last one.
+  // Pages are out of order: a page of an entry is far from its page before.
   const pageOf = (b: number, page: number) => ((b + page * B) * 7 + 3) % pages;
   const placeOf = (b: number, j: number) => {
     if (place === "paged") return [pageOf(b, Math.floor(j / pageSize)), j % pageSize];

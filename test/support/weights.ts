@@ -30,8 +30,8 @@ export interface WeightsCase extends Omit<Case, "Dv" | "dtype" | "variant" | "ro
 }
 
 /**
- * A case's tensors, its options for both sides, and the rows of the result as the reference numbers
- * them.
+ * Makes a case's tensors, its options for both sides, and the rows of the result as the reference
+ * numbers them.
  */
 async function prepare(device: GPUDevice, problem: WeightsCase) {
   const {
@@ -151,7 +151,7 @@ const meanOverHeads = (values: Float64Array, [B, H, M, N]: readonly number[]) =>
 export interface Asked {
   readonly stage?: WeightsStage;
   readonly mean?: boolean;
-  /** The log-sum-exp comes from a call of attention. */
+  /** Whether the log-sum-exp comes from a call of attention. */
   readonly lse?: boolean;
 }
 
@@ -203,8 +203,8 @@ export async function runWeights(
 
 /**
  * Finds best keys and compares them with the reference. With `exact` scores, which both sides
- * compute without rounding, the keys must be the same; otherwise keys may change places whose
- * scores are as close as rounding brings them.
+ * compute without rounding, the keys must be the same. Otherwise keys may change places if rounding
+ * brings their scores that close.
  */
 export async function runTopKeys(
   device: GPUDevice,

@@ -21,8 +21,8 @@ import { idle } from "../support/idle.ts";
 failOnGpuErrors();
 
 /**
- * Milliseconds of a run by its kernel and the workgroups of its first dispatch; the GPU's own where
- * there is no script.
+ * Milliseconds of a run by its kernel and the workgroups of its first dispatch. Without a script,
+ * the GPU's own count.
  */
 let script: ((kernel: string, workgroups: number) => number) | undefined;
 /** Kernels that compute nothing. */
@@ -58,7 +58,7 @@ vi.mock("../../src/gpu/timing.ts", async (original) => {
                   return broken.includes(kernel) || pass.dispatchWorkgroups(x, y);
                 timed.push(kernel);
                 total += script?.(kernel, x) ?? 0;
-                // Where times are scripted, one run of a measurement is enough for the values.
+                // If times are scripted, one run of a measurement is enough for the values.
                 if (!broken.includes(kernel) && (isFirst || !script)) pass.dispatchWorkgroups(x, y);
                 isFirst = false;
               },
@@ -78,7 +78,7 @@ const PREFILL: AttentionProblem = { q: rows(2, 40), k: rows(2, 50), v: rows(2, 5
 const TOKEN: AttentionProblem = { q: rows(2, 1), k: rows(2, 600), v: rows(2, 600) };
 const ONE = { variants: ["8x32"] };
 
-/** What the tables choose. */
+/** Returns what the tables choose. */
 async function defaultOf(device: GPUDevice, problem: AttentionProblem): Promise<string> {
   const plan = await planAttention(device, problem);
   plan.destroy();
@@ -159,7 +159,7 @@ describe("tune", () => {
 
   it("tries splits of the keys, and plans take what it found from JSON", async () => {
     const device = idle(await testDevice());
-    const splits = 2 * 600; // workgroups, if each took a key of a head
+    const splits = 2 * 600; // the workgroups, if each took one key of a head
     script = (_, workgroups) => 10 / Math.min(workgroups, splits);
     const tuned = await tune(device, TOKEN, { variants: [] });
     const [standard, ...others] = tuned.candidates;
@@ -216,7 +216,7 @@ describe("tune", () => {
     for (const one of [q, k, v, output, by, plain]) one.destroy();
   });
 
-  it("has nothing to choose where there is nothing to compute", async () => {
+  it("has nothing to choose if there is nothing to compute", async () => {
     const tuned = await tune(await testDevice(), { ...TOKEN, q: rows(2, 0) }, { variants: [] });
     expect(tuned.candidates).toHaveLength(1);
     expect(tuned.candidates[0]).not.toHaveProperty("ms");

@@ -14,9 +14,9 @@ import { gpu } from "../support/device.ts";
 const runner = new Runner(async () => requestFoveaDevice({ gpu: await gpu }));
 
 /**
- * One vector of each operator and version, of f32 where there are any, and one of each other
- * element type, since nearly every one compiles kernels of its own: the one with the shortest file
- * whose first output has an element. `npm run conformance` names operators that there are not.
+ * Chooses one vector of each operator and version, of f32 if there are any, and one of each other
+ * element type, since nearly every vector needs other kernels: the one with the shortest file whose
+ * first output has an element. `npm run conformance` names operators that are missing.
  */
 function shortForm(cases: readonly Case[]): Case[] {
   const shortest = new Map<string, Case>();
