@@ -123,7 +123,7 @@ async function planned({ options, batch = B }: Pick<Example, "options" | "batch"
   const scores = typeof options === "function" ? options(own) : options;
   const problem = { q: make(q), k: make(k), v: make(k), ...scores } as TakenProblem;
   const { resolved } = await preparePlan(own, problem);
-  return { resolved, text: texts.join("\n") };
+  return { resolved, texts, text: texts.join("\n") };
 }
 
 /** The members of the uniform that an option gives, and those that say where its tables lie. */
@@ -131,6 +131,14 @@ const membersOf = ({ tables = [], params }: PresentOption) => [
   ...tables.map(({ at }) => at as string),
   ...Object.keys(params?.(new Map()) ?? {}),
 ];
+
+/** The value of a constant of a kernel's text that is true, false, or an OR of such constants. */
+function constantOf(text: string, name: string): boolean {
+  const value = new RegExp(`^const ${name} = ([^;]*);`, "m").exec(text)?.[1];
+  if (value === undefined) throw new Error(`the text has no constant ${name}`);
+  if (value === "true" || value === "false") return value === "true";
+  return value.split(" || ").some((term) => constantOf(text, term));
+}
 
 describe.each(examples)("$name, example $number", ({ options, keeps, batch = B }) => {
   const plan = planned({ options, batch });
@@ -149,6 +157,14 @@ describe.each(examples)("$name, example $number", ({ options, keeps, batch = B }
       expect(PARAMS.has(member), member).toBe(true);
       if (!member.startsWith("cu_") || batch === 1) expect(read, member).toContain(member);
     }
+  });
+
+  it("is in MODIFIED of shaders/lib/units.wesl if scores come about in another way", async () => {
+    const { resolved, texts } = await plan;
+    const [text] = texts.filter((one) => one.includes("const MODIFIED"));
+    // Sums of additive scores take the place of products: what is done to them is plain.
+    const isAdditive = resolved.similarity?.kind === "additive";
+    expect(constantOf(text, "MODIFIED")).toBe(keeps === "nothing" && !isAdditive);
   });
 
   it("is in the name of the problem that tuning keeps", async () => {
