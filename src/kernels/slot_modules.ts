@@ -67,8 +67,12 @@ export const COMPARED_KEY_STORED: ModuleSource = {
   text: comparedKeyStored,
 };
 
-type FormModules = Readonly<Partial<Record<AccessFacts["form"], ModuleSource>>>;
-/** Modules of the slot `query`, and of `output`, for each access but the default. */
+type Form = AccessFacts["form"];
+/**
+ * Modules of the slot `query`, and of `output`, for each form but the default and words, whose
+ * modules a cache brings.
+ */
+type FormModules = Readonly<Record<Exclude<Form, "dense" | "words">, ModuleSource>>;
 const QUERIES: FormModules = {
   strided: { name: "variants/query_strided.wesl", text: queryStrided },
   packed: { name: "variants/query_half.wesl", text: queryHalf },
@@ -81,7 +85,8 @@ const OUTPUTS: FormModules = {
   "packed-strided": { name: "variants/output_half_strided.wesl", text: outputHalfStrided },
   f16: { name: "variants/output_f16.wesl", text: outputF16 },
 };
-const moduleOf = (modules: FormModules, access: Access) => modules[ACCESSES[access].form];
+const moduleOf = (modules: Partial<Record<Form, ModuleSource>>, access: Access) =>
+  modules[ACCESSES[access].form];
 
 /** The module of the slot `query` for an access. Renamed, it reads another tensor. */
 export const queryModule = (access: Access): ModuleSource =>

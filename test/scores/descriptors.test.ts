@@ -152,6 +152,14 @@ const membersOf = ({ tables = [], params }: PresentOption) => [
   ...Object.keys(params?.(new Map()) ?? {}),
 ];
 
+/** The value of a constant of a kernel's text that is true, false, or an OR of such constants. */
+function constantOf(text: string, name: string): boolean {
+  const value = new RegExp(`^const ${name} = ([^;]*);`, "m").exec(text)?.[1];
+  if (value === undefined) throw new Error(`the text has no constant ${name}`);
+  if (value === "true" || value === "false") return value === "true";
+  return value.split(" || ").some((term) => constantOf(text, term));
+}
+
 describe.each(examples)("$name, example $number", ({ options, keeps, batch = B }) => {
   const plan = planned({ options, batch });
   const plain = planned({ options: {} });
@@ -174,6 +182,14 @@ describe.each(examples)("$name, example $number", ({ options, keeps, batch = B }
       expect(PARAMS.has(member), member).toBe(true);
       if (!member.startsWith("cu_") || batch === 1) expect(read, member).toContain(member);
     }
+  });
+
+  it("is in MODIFIED of shaders/lib/units.wesl if scores come about in another way", async () => {
+    const { resolved, texts } = await plan;
+    const [text] = texts.filter((one) => one.includes("const MODIFIED"));
+    // Sums of additive scores take the place of products: what is done to them is plain.
+    const isAdditive = resolved.similarity?.kind === "additive";
+    expect(constantOf(text, "MODIFIED")).toBe(keeps === "nothing" && !isAdditive);
   });
 
   it("is in the name of the problem that tuning keeps", async () => {

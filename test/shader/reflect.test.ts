@@ -455,6 +455,19 @@ describe("shader sources", () => {
     file.endsWith(".wesl"),
   );
 
+  it("are all reflected above if they are kernels, but for the one of subgroup matrices", () => {
+    const roots = [
+      ...KERNEL_VARIANTS.map(({ root }) => root),
+      ...UNIFORMS.map(([, , root]) => root),
+    ];
+    const kernels = files.filter((file) =>
+      readFileSync(join(root, file), "utf8").includes("@compute"),
+    );
+    const rootOf = (file: string) => `package::${file.replace(".wesl", "").replaceAll("/", "::")}`;
+    const others = kernels.filter((file) => !roots.includes(rootOf(file)));
+    expect(others).toEqual(["forward_matrix.wesl"]);
+  });
+
   // Chromium 156 does not zero a variable again that a loop declares without an initial value.
   it.each(files)("%s gives every variable an initial value", (file) => {
     const text = blankComments(readFileSync(join(root, file), "utf8"));
