@@ -1,4 +1,9 @@
 export { attention, type ReferenceResult } from "./attention.ts";
+export {
+  attentionBackward,
+  type ReferenceAttentionGradients,
+  type ReferenceBackwardOptions,
+} from "./attention_backward.ts";
 export { relativeBucket } from "./bucket.ts";
 export {
   dequantiseRow,
@@ -26,9 +31,11 @@ export {
 } from "./multi_head.ts";
 export { layerNorm, type ReferenceLayerNormOptions, softmaxAlong } from "./normalise.ts";
 export type {
+  ReferenceCapturedDerivative,
   ReferenceOptions,
   ReferencePosition,
   ReferenceRelativeBias,
+  ReferenceScoreGradient,
   ReferenceSimilarity,
   ReferenceTensor,
 } from "./options.ts";
@@ -46,6 +53,7 @@ export {
   rotary,
   rotaryFrequencies,
 } from "./rotary.ts";
+export type { ReferenceScoreGradients } from "./score_gradients.ts";
 export type { ScoreStage } from "./scores.ts";
 export {
   attentionScores,
