@@ -1,3 +1,4 @@
+export { normalCdf, type ReferenceActivation } from "./activations.ts";
 export { attention, type ReferenceResult } from "./attention.ts";
 export {
   attentionBackward,
@@ -21,7 +22,12 @@ export {
   type ReferenceLinearOptions,
   type ReferenceLinearResult,
 } from "./linear.ts";
-export { mergeAttention, type ReferencePartial } from "./merge.ts";
+export {
+  mergeAttention,
+  mergeAttentionBackward,
+  type ReferenceMergeOptions,
+  type ReferencePartial,
+} from "./merge.ts";
 export {
   multiHeadAttention,
   type ReferenceLinear,
@@ -29,7 +35,17 @@ export {
   type ReferenceMultiHeadOptions,
   type ReferenceMultiHeadResult,
 } from "./multi_head.ts";
-export { layerNorm, type ReferenceLayerNormOptions, softmaxAlong } from "./normalise.ts";
+export {
+  layerNorm,
+  type ReferenceLayerNormOptions,
+  type ReferenceSoftmaxOptions,
+  softmaxAlong,
+  softmaxAlongBackward,
+} from "./normalise.ts";
+export {
+  layerNormBackward,
+  type ReferenceLayerNormBackwardOptions,
+} from "./normalise_backward.ts";
 export type {
   ReferenceCapturedDerivative,
   ReferenceOptions,
@@ -39,18 +55,24 @@ export type {
   ReferenceSimilarity,
   ReferenceTensor,
 } from "./options.ts";
-export { normalCdf, pointwise, type ReferencePointwiseOptions } from "./pointwise.ts";
-export { positionBias, type ReferenceBiasOptions } from "./position_bias.ts";
+export {
+  pointwise,
+  pointwiseBackward,
+  type ReferencePointwiseOptions,
+} from "./pointwise.ts";
+export { positionBias, positionBiasBackward, type ReferenceBiasOptions } from "./position_bias.ts";
 export {
   positionEncoding,
+  positionEncodingBackward,
   type ReferenceEncodingOptions,
   sinusoidalEncoding,
 } from "./positions.ts";
-export { project } from "./projection.ts";
+export { project, projectBackward } from "./projection.ts";
 export {
   type ReferenceRotaryOptions,
   type ReferenceRotaryScaling,
   rotary,
+  rotaryBackward,
   rotaryFrequencies,
 } from "./rotary.ts";
 export type { ReferenceScoreGradients } from "./score_gradients.ts";
