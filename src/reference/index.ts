@@ -17,11 +17,9 @@ export {
 } from "./cache.ts";
 export { largest, type WorstElement, worstElement } from "./compare.ts";
 export { dropoutKeeps, threefry2x32 } from "./dropout.ts";
-export {
-  linearAttention,
-  type ReferenceLinearOptions,
-  type ReferenceLinearResult,
-} from "./linear.ts";
+export { linearAttention, type ReferenceLinearResult } from "./linear.ts";
+export { linearAttentionBackward, type ReferenceLinearBackwardOptions } from "./linear_backward.ts";
+export type { ReferenceLinearOptions } from "./linear_problem.ts";
 export {
   mergeAttention,
   mergeAttentionBackward,
