@@ -26,13 +26,19 @@ export {
   type ReferenceMergeOptions,
   type ReferencePartial,
 } from "./merge.ts";
+export { multiHeadAttention, type ReferenceMultiHeadResult } from "./multi_head.ts";
 export {
-  multiHeadAttention,
-  type ReferenceLinear,
-  type ReferenceMultiHead,
-  type ReferenceMultiHeadOptions,
-  type ReferenceMultiHeadResult,
-} from "./multi_head.ts";
+  multiHeadAttentionBackward,
+  type ReferenceLinearGradients,
+  type ReferenceMultiHeadBackwardOptions,
+  type ReferenceMultiHeadGradients,
+} from "./multi_head_backward.ts";
+export type {
+  ReferenceLinear,
+  ReferenceMultiHead,
+  ReferenceMultiHeadOptions,
+} from "./multi_head_rows.ts";
+export { multiplicativeAttention, multiplicativeAttentionBackward } from "./multiplicative.ts";
 export {
   layerNorm,
   type ReferenceLayerNormOptions,
