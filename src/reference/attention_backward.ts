@@ -85,12 +85,12 @@ export function attentionBackward(
   return { dQ: dQuery.data, dK: dKey.data, dV: dValue.data, ...ofScores.options };
 }
 
-/** Rows of `width` numbers as a tensor, which may be as long as it likes. */
-export const gradientRows = (data: ArrayLike<number>, width: number) =>
+/** Rows of `width` numbers as a tensor whose last axis is the row. */
+const gradientRows = (data: ArrayLike<number>, width: number) =>
   toBhmd({ data, shape: [1, 1, data.length / Math.max(width, 1), width] }, "bhmd");
 
 /** The keys of begin .. end whose score is not -Infinity. */
-export const keysSeen = (scores: ArrayLike<number>, begin: number, end: number) =>
+const keysSeen = (scores: ArrayLike<number>, begin: number, end: number) =>
   Array.from({ length: end - begin }, (_, j) => begin + j).filter(
     (j) => scores[j] !== Number.NEGATIVE_INFINITY,
   );
