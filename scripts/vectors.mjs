@@ -2,7 +2,7 @@
 // They aren't part of the project. Node built-ins only.
 
 import { existsSync, readdirSync } from "node:fs";
-import { delimiter, dirname, join, resolve } from "node:path";
+import { basename, delimiter, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -15,8 +15,21 @@ export function vectorFolders() {
   return given.map((folder) => resolve(folder)).filter((folder) => existsSync(folder));
 }
 
-/** Tests that are skipped if there are no vectors: one for each file. */
+/**
+ * The vectors that lie in folders of a name, `gradients` say, wherever those are.
+ * @param {string} name
+ * @returns {string[]}
+ */
+export const vectorsIn = (name) =>
+  vectorFolders()
+    .flatMap((folder) =>
+      readdirSync(folder, { recursive: true, encoding: "utf8" }).map((file) => join(folder, file)),
+    )
+    .filter((file) => basename(dirname(file)) === name && file.endsWith(".json"))
+    .sort();
+
+/** Tests that are skipped where there are no vectors: one for each kind of them. */
 export const skippedWithoutVectors = () =>
-  vectorFolders().length
-    ? 0
-    : readdirSync(join(root, "test/vectors")).filter((file) => /\.test\.ts$/.test(file)).length;
+  [vectorFolders(), vectorsIn("gradients"), vectorsIn("layers")].filter(
+    (vectors) => vectors.length === 0,
+  ).length;

@@ -1,7 +1,7 @@
 // Attention as plain loops on the CPU, to read next to the formula. The kernels are measured
 // against it.
 
-import { dropoutKeeps } from "./dropout.ts";
+import { dropoutFactor } from "./dropout.ts";
 import { accumulate } from "./inner.ts";
 import type { ReferenceOptions, ReferenceTensor } from "./options.ts";
 import { scoresOf } from "./scores.ts";
@@ -73,7 +73,9 @@ export function attention(
 /** Gives the function that turns a weight into the weight after dropout. */
 function dropper(dropout: ReferenceOptions["dropout"], round: (x: number) => number) {
   if (!dropout) return undefined;
-  const keeps = dropoutKeeps(dropout.seed, dropout.p);
-  const factor = round(1 / round(1 - dropout.p));
-  return (p: number, row: number, key: number) => (keeps(row, key) ? round(p * factor) : 0);
+  const factor = dropoutFactor(dropout, round);
+  return (p: number, row: number, key: number) => {
+    const kept = factor(row, key);
+    return kept === 0 ? 0 : round(p * kept);
+  };
 }

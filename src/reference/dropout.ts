@@ -1,6 +1,8 @@
 // The weights that dropout keeps, by a counter-based generator, so that each weight can be decided
 // without the others.
 
+import type { ReferenceOptions } from "./options.ts";
+
 const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24];
 const PARITY = 0x1bd11bda;
 
@@ -41,4 +43,17 @@ export function dropoutKeeps(seed: number, p: number): (row: number, key: number
   const words: [number, number] = [seed % 2 ** 32, Math.floor(seed / 2 ** 32)];
   const threshold = Math.floor((1 - p) * 2 ** 32);
   return (row, key) => threefry2x32(words, [row, key])[0] < threshold;
+}
+
+/**
+ * What dropout multiplies a weight by: 1 / (1 - p) if it is kept, otherwise 0; 1 without dropout.
+ */
+export function dropoutFactor(
+  dropout: ReferenceOptions["dropout"],
+  round: (x: number) => number = (x) => x,
+): (row: number, key: number) => number {
+  if (!dropout) return () => 1;
+  const keeps = dropoutKeeps(dropout.seed, dropout.p);
+  const factor = round(1 / round(1 - dropout.p));
+  return (row, key) => (keeps(row, key) ? factor : 0);
 }

@@ -1,4 +1,10 @@
+export { normalCdf, type ReferenceActivation } from "./activations.ts";
 export { attention, type ReferenceResult } from "./attention.ts";
+export {
+  attentionBackward,
+  type ReferenceAttentionGradients,
+  type ReferenceBackwardOptions,
+} from "./attention_backward.ts";
 export { relativeBucket } from "./bucket.ts";
 export {
   dequantiseRow,
@@ -11,42 +17,70 @@ export {
 } from "./cache.ts";
 export { largest, type WorstElement, worstElement } from "./compare.ts";
 export { dropoutKeeps, threefry2x32 } from "./dropout.ts";
+export { linearAttention, type ReferenceLinearResult } from "./linear.ts";
+export { linearAttentionBackward, type ReferenceLinearBackwardOptions } from "./linear_backward.ts";
+export type { ReferenceLinearOptions } from "./linear_problem.ts";
 export {
-  linearAttention,
-  type ReferenceLinearOptions,
-  type ReferenceLinearResult,
-} from "./linear.ts";
-export { mergeAttention, type ReferencePartial } from "./merge.ts";
+  mergeAttention,
+  mergeAttentionBackward,
+  type ReferenceMergeOptions,
+  type ReferencePartial,
+} from "./merge.ts";
+export { multiHeadAttention, type ReferenceMultiHeadResult } from "./multi_head.ts";
 export {
-  multiHeadAttention,
-  type ReferenceLinear,
-  type ReferenceMultiHead,
-  type ReferenceMultiHeadOptions,
-  type ReferenceMultiHeadResult,
-} from "./multi_head.ts";
-export { layerNorm, type ReferenceLayerNormOptions, softmaxAlong } from "./normalise.ts";
+  multiHeadAttentionBackward,
+  type ReferenceLinearGradients,
+  type ReferenceMultiHeadBackwardOptions,
+  type ReferenceMultiHeadGradients,
+} from "./multi_head_backward.ts";
 export type {
+  ReferenceLinear,
+  ReferenceMultiHead,
+  ReferenceMultiHeadOptions,
+} from "./multi_head_rows.ts";
+export { multiplicativeAttention, multiplicativeAttentionBackward } from "./multiplicative.ts";
+export {
+  layerNorm,
+  type ReferenceLayerNormOptions,
+  type ReferenceSoftmaxOptions,
+  softmaxAlong,
+  softmaxAlongBackward,
+} from "./normalise.ts";
+export {
+  layerNormBackward,
+  type ReferenceLayerNormBackwardOptions,
+} from "./normalise_backward.ts";
+export type {
+  ReferenceCapturedDerivative,
   ReferenceColumns,
   ReferenceOptions,
   ReferencePosition,
   ReferenceRelativeBias,
+  ReferenceScoreGradient,
   ReferenceSimilarity,
   ReferenceTensor,
 } from "./options.ts";
-export { normalCdf, pointwise, type ReferencePointwiseOptions } from "./pointwise.ts";
-export { positionBias, type ReferenceBiasOptions } from "./position_bias.ts";
+export {
+  pointwise,
+  pointwiseBackward,
+  type ReferencePointwiseOptions,
+} from "./pointwise.ts";
+export { positionBias, positionBiasBackward, type ReferenceBiasOptions } from "./position_bias.ts";
 export {
   positionEncoding,
+  positionEncodingBackward,
   type ReferenceEncodingOptions,
   sinusoidalEncoding,
 } from "./positions.ts";
-export { project } from "./projection.ts";
+export { project, projectBackward } from "./projection.ts";
 export {
   type ReferenceRotaryOptions,
   type ReferenceRotaryScaling,
   rotary,
+  rotaryBackward,
   rotaryFrequencies,
 } from "./rotary.ts";
+export type { ReferenceScoreGradients } from "./score_gradients.ts";
 export type { ScoreStage } from "./scores.ts";
 export {
   attentionScores,

@@ -11,6 +11,16 @@ export interface ReferencePartial {
   readonly lse: ArrayLike<number>;
 }
 
+export interface ReferenceMergeOptions {
+  readonly infinityIsEmpty?: boolean;
+}
+
+/** Tells whether a row with this LSE has no key. */
+const emptyOf =
+  ({ infinityIsEmpty = false }: ReferenceMergeOptions) =>
+  (lse: number) =>
+    lse === Number.NEGATIVE_INFINITY || (infinityIsEmpty && lse === Number.POSITIVE_INFINITY);
+
 /**
  * Merges attention over disjoint sets of keys into attention over all of them:
  *
@@ -21,20 +31,17 @@ export interface ReferencePartial {
  */
 export function mergeAttention(
   partials: readonly ReferencePartial[],
-  options: Pick<ReferenceOptions, "precision"> & { readonly infinityIsEmpty?: boolean } = {},
+  options: Pick<ReferenceOptions, "precision"> & ReferenceMergeOptions = {},
 ): Pick<ReferenceResult, "output" | "lse"> {
   const round = options.precision === "f32" ? Math.fround : (x: number) => x;
-  const empty = [
-    Number.NEGATIVE_INFINITY,
-    ...(options.infinityIsEmpty ? [Number.POSITIVE_INFINITY] : []),
-  ];
+  const isEmpty = emptyOf(options);
   const [first] = partials;
   const rows = first.lse.length;
   const Dv = rows > 0 ? first.output.length / rows : 0;
   const output = new Float64Array(rows * Dv);
   const lse = new Float64Array(rows).fill(Number.NEGATIVE_INFINITY);
   for (let row = 0; row < rows; row++) {
-    const seen = partials.filter(({ lse: { [row]: own } }) => !empty.includes(own));
+    const seen = partials.filter((partial) => !isEmpty(partial.lse[row]));
     if (seen.length === 0) continue;
     const max = Math.max(...seen.map((partial) => partial.lse[row]));
     const out = output.subarray(row * Dv, (row + 1) * Dv);
@@ -48,4 +55,42 @@ export function mergeAttention(
     lse[row] = round(max + round(Math.log(sum)));
   }
   return { output, lse };
+}
+
+/**
+ * The gradients of partial results, from those of the merged O and LSE:
+ *
+ *     dO_i = p_i dO,   dLSE_i = p_i (dO.O_i - dO.O + dLSE),   p_i = exp(LSE_i - LSE)
+ *
+ * They are 0 for a partial that has no key in a row, which is not read there.
+ */
+export function mergeAttentionBackward(
+  partials: readonly ReferencePartial[],
+  options: ReferenceMergeOptions & {
+    /** [rows, Dv] and [rows]. Default zeros. */
+    readonly dOutput?: ArrayLike<number>;
+    readonly dLse?: ArrayLike<number>;
+  },
+): { readonly dOutput: Float64Array; readonly dLse: Float64Array }[] {
+  const { dOutput = [], dLse = [] } = options;
+  const isEmpty = emptyOf(options);
+  const merged = mergeAttention(partials, options);
+  const rows = merged.lse.length;
+  const Dv = rows > 0 ? merged.output.length / rows : 0;
+  return partials.map(({ output, lse }) => {
+    const dOutputs = new Float64Array(output.length);
+    const dLses = new Float64Array(rows);
+    for (let row = 0; row < rows; row++) {
+      if (isEmpty(lse[row])) continue;
+      const p = Math.exp(lse[row] - merged.lse[row]);
+      let apart = 0;
+      for (let at = row * Dv; at < (row + 1) * Dv; at++) {
+        const dO = dOutput[at] ?? 0;
+        apart += dO * (output[at] - merged.output[at]);
+        dOutputs[at] = p * dO;
+      }
+      dLses[row] = p * (apart + (dLse[row] ?? 0));
+    }
+    return { dOutput: dOutputs, dLse: dLses };
+  });
 }

@@ -3,10 +3,29 @@
 import type { ReferenceTensor } from "./options.ts";
 import { pointwise } from "./pointwise.ts";
 import { roundingOf } from "./rounding.ts";
-import { softmax } from "./softmax.ts";
-import { elements } from "./tensors.ts";
+import { softmax, softmaxBackward } from "./softmax.ts";
+import { elements, sizeOf } from "./tensors.ts";
 
-const product = (sizes: readonly number[]) => sizes.reduce((total, size) => total * size, 1);
+export interface ReferenceSoftmaxOptions {
+  /** Default -1. */
+  readonly axis?: number;
+  /** Its logarithm. Default false. */
+  readonly log?: boolean;
+  readonly precision?: "f64" | "f32";
+}
+
+/** The slices of a shape along an axis: calls `visit` with the start of each. */
+function eachSlice(
+  shape: readonly number[],
+  { axis = -1 }: ReferenceSoftmaxOptions,
+  visit: (start: number, width: number, step: number) => void,
+): void {
+  const along = axis < 0 ? axis + shape.length : axis;
+  const width = shape[along];
+  const step = sizeOf(shape.slice(along + 1));
+  for (let slice = 0; slice < sizeOf(shape) / Math.max(width, 1); slice++)
+    visit(Math.floor(slice / step) * step * width + (slice % step), width, step);
+}
 
 /**
  * exp(x - m) / sum exp(x - m) along an axis, or its logarithm, row-major. The softmax of -Infinity
@@ -14,21 +33,13 @@ const product = (sizes: readonly number[]) => sizes.reduce((total, size) => tota
  */
 export function softmaxAlong(
   x: ReferenceTensor,
-  {
-    axis = -1,
-    log = false,
-    precision,
-  }: { axis?: number; log?: boolean; precision?: "f64" | "f32" } = {},
+  options: ReferenceSoftmaxOptions = {},
 ): Float64Array {
+  const { log = false, precision } = options;
   const { round } = roundingOf(precision);
-  const { shape } = x;
-  const along = axis < 0 ? axis + shape.length : axis;
-  const width = shape[along];
-  const step = product(shape.slice(along + 1));
-  const values = elements(x, shape);
+  const values = elements(x, x.shape);
   const output = new Float64Array(values.length);
-  for (let slice = 0; slice < values.length / Math.max(width, 1); slice++) {
-    const start = Math.floor(slice / step) * step * width + (slice % step);
+  eachSlice(x.shape, options, (start, width, step) => {
     const row = Float64Array.from({ length: width }, (_, d) => values[start + d * step]);
     const weights = new Float64Array(width);
     const { max, sum } = softmax(row, weights, [0, width], Number.NEGATIVE_INFINITY, round);
@@ -38,8 +49,40 @@ export function softmaxAlong(
       const logarithm = nothing ? row[d] : round(round(row[d] - max) - logSum);
       output[start + d * step] = log ? logarithm : round(weights[d] / sum);
     }
-  }
+  });
   return output;
+}
+
+/**
+ * The gradient of x, row-major, from the one of the softmax p or of its logarithm:
+ *
+ *     dx = p (dp - sum p dp),   or dx = dlog - p sum dlog
+ *
+ * An x of -Infinity has gradient 0, and the gradient of its result is not read.
+ *
+ * @param dOutput of the shape of x, row-major
+ */
+export function softmaxAlongBackward(
+  x: ReferenceTensor,
+  dOutput: ArrayLike<number>,
+  options: Omit<ReferenceSoftmaxOptions, "precision"> = {},
+): Float64Array {
+  const values = elements(x, x.shape);
+  const probabilities = softmaxAlong(x, { ...options, log: false });
+  const dX = new Float64Array(values.length);
+  eachSlice(x.shape, options, (start, width, step) => {
+    const places = Array.from({ length: width }, (_, d) => start + d * step).filter(
+      (place) => values[place] !== Number.NEGATIVE_INFINITY,
+    );
+    const p = Float64Array.from(places, (place) => probabilities[place]);
+    const gradient = Float64Array.from(places, (place) => dOutput[place]);
+    const total = gradient.reduce((sum, g) => sum + g, 0);
+    if (!options.log) softmaxBackward(p, gradient, [0, p.length], 0);
+    places.forEach((place, d) => {
+      dX[place] = options.log ? gradient[d] - p[d] * total : gradient[d];
+    });
+  });
+  return dX;
 }
 
 export interface ReferenceLayerNormOptions {
@@ -81,7 +124,7 @@ export function layerNorm(x: ReferenceTensor, options: ReferenceLayerNormOptions
   const { shape } = x;
   const sum = pointwise(x, { bias: residual, residual: residualBias, precision });
   const [w, b] = [weight, bias].map((one) => one && elements(one, shape));
-  const width = product(shape.slice(axis < 0 ? axis + shape.length : axis));
+  const width = sizeOf(shape.slice(axis < 0 ? axis + shape.length : axis));
   const rows = width ? sum.length / width : 0;
   const mean = new Float64Array(rows);
   const inverseDeviation = new Float64Array(rows);

@@ -38,6 +38,25 @@ export interface ReferenceRelativeBias {
   readonly maxDistance?: number;
 }
 
+/** The derivative of a score by one element of a captured tensor. */
+export interface ReferenceCapturedDerivative {
+  /** Name of the captured tensor. */
+  readonly name: string;
+  /** The element, in row-major order. */
+  readonly index: number;
+  readonly derivative: number;
+}
+
+/** What gradients have to know about a score function. */
+export interface ReferenceScoreGradient {
+  /** The derivative of the function by s. */
+  readonly derivative: (s: number, at: ReferencePosition) => number;
+  /** How many elements each captured tensor has whose gradient is asked for, by its name. */
+  readonly captures?: Readonly<Record<string, number>>;
+  /** The elements of captured tensors that a score reads, with the derivatives by each. */
+  readonly captured?: (s: number, at: ReferencePosition) => readonly ReferenceCapturedDerivative[];
+}
+
 /** Numbers of all columns [D], or of each head and column [H, D]. */
 export type ReferenceColumns = ArrayLike<number>;
 
@@ -130,6 +149,8 @@ export interface ReferenceOptions extends MaskOptions<ArrayLike<number>> {
    */
   readonly dropout?: { readonly p: number; readonly seed: number };
   readonly scoreFunction?: (s: number, at: ReferencePosition) => number;
-  /** True if the query sees the key. */
+  /** Derivatives of the score function, which only gradients need. */
+  readonly scoreGradient?: ReferenceScoreGradient;
+  /** True where the query sees the key. */
   readonly maskFunction?: (at: ReferencePosition) => boolean;
 }

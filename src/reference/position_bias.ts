@@ -1,9 +1,10 @@
 // Biases of scores on the CPU. The kernel of biases in memory is measured against them.
 
+import { sigmoid } from "./activations.ts";
 import { relativeBucket } from "./bucket.ts";
 import type { ReferenceTensor } from "./options.ts";
 import { roundingOf } from "./rounding.ts";
-import { elements } from "./tensors.ts";
+import { elements, sizeOf, summed } from "./tensors.ts";
 
 export interface ReferenceBiasOptions {
   /** [buckets, H], in place of the bias. */
@@ -35,34 +36,92 @@ export function positionBias(
   shape: readonly number[],
   options: ReferenceBiasOptions,
 ): Float64Array {
-  const {
-    table,
-    bias,
-    gates,
-    bidirectional = true,
-    maxDistance = 128,
-    queryOffset = 0,
-    precision,
-  } = options;
+  const { gates, precision } = options;
   const { round } = roundingOf(precision);
-  const [, H, M, N] = shape;
-  const values = bias
-    ? elements(bias, shape)
-    : new Float64Array(shape.reduce((product, size) => product * size, 1));
+  const { plain } = plainBias(shape, options);
+  if (!gates) return plain;
+  const N = shape[3];
+  const { update, reset, scale } = gateRows(shape, gates);
+  return plain.map((value, at) => {
+    const row = Math.floor(at / N);
+    const inner = round(round(sigmoid(reset[row], round) * scale[row]) - 1);
+    const factor = round(round(sigmoid(update[row], round) * inner) + 2);
+    return round(factor * value);
+  });
+}
+
+/**
+ * The gradients of a bias, from the one of the result: with its factor f = u (r w - 1) + 2 and the
+ * sigmoids u and r,
+ *
+ *     dbias = f dy,   df = sum_j bias_j dy_j
+ *     dupdate = df (r w - 1) u (1 - u),   dreset = df u w r (1 - r),   dscale = df u r
+ *
+ * @param shape [B, H, M, N], that of the result
+ * @param dOutput of this shape, row-major
+ * @returns row-major, each of its tensor's shape, summed over the axes along which that is
+ *   broadcast, dTable over the places that read an element; empty for what isn't given
+ */
+export function positionBiasBackward(
+  shape: readonly number[],
+  dOutput: ArrayLike<number>,
+  options: Omit<ReferenceBiasOptions, "precision">,
+) {
+  const { table, bias, gates } = options;
+  const N = shape[3];
   const rows = [...shape.slice(0, 3), 1];
-  const [update, reset, scale] = gates
-    ? [gates.update, gates.reset, gates.scale].map((gate) => elements(gate, rows))
-    : [[], [], []];
-  const sigmoid = (x: number) => round(1 / round(1 + round(Math.exp(-x))));
-  return values.map((value, at) => {
+  const { plain, element } = plainBias(shape, options);
+  const dPlain = Float64Array.from(plain, (_, at) => dOutput[at]);
+  const dGates = [0, 1, 2].map(() => new Float64Array(gates ? sizeOf(rows) : 0));
+  if (gates) {
+    const { update, reset, scale } = gateRows(shape, gates);
+    for (let row = 0; row < sizeOf(rows); row++) {
+      const u = sigmoid(update[row]);
+      const r = sigmoid(reset[row]);
+      const inner = r * scale[row] - 1;
+      let dFactor = 0;
+      for (let at = row * N; at < (row + 1) * N; at++) {
+        dFactor += plain[at] * dOutput[at];
+        dPlain[at] *= u * inner + 2;
+      }
+      dGates[0][row] = dFactor * inner * u * (1 - u);
+      dGates[1][row] = dFactor * u * scale[row] * r * (1 - r);
+      dGates[2][row] = dFactor * u * r;
+    }
+  }
+  const dTable = new Float64Array(table ? sizeOf(table.shape) : 0);
+  if (table) for (const [at, g] of dPlain.entries()) dTable[element(at)] += g;
+  const of = (tensor: ReferenceTensor | undefined, gradient: Float64Array, like = shape) =>
+    tensor ? summed(gradient, like, tensor) : new Float64Array();
+  return {
+    dTable,
+    dBias: of(table ? undefined : bias, dPlain),
+    dUpdate: of(gates?.update, dGates[0], rows),
+    dReset: of(gates?.reset, dGates[1], rows),
+    dScale: of(gates?.scale, dGates[2], rows),
+  };
+}
+
+/** The bias without gates, and which element of the table each is. */
+function plainBias(shape: readonly number[], options: ReferenceBiasOptions) {
+  const { table, bias, bidirectional = true, maxDistance = 128, queryOffset = 0 } = options;
+  const [, H, M, N] = shape;
+  const element = (at: number) => {
     const row = Math.floor(at / N);
     const distance = (at % N) - (row % M) - queryOffset;
-    const bucket = table && relativeBucket(distance, table.shape[0], bidirectional, maxDistance);
-    const plain = table ? table.data[(bucket as number) * H + (Math.floor(row / M) % H)] : value;
-    if (!gates) return plain;
-    const factor = round(
-      round(sigmoid(update[row]) * round(round(sigmoid(reset[row]) * scale[row]) - 1)) + 2,
-    );
-    return round(factor * plain);
-  });
+    const bucket = relativeBucket(distance, table?.shape[0] ?? 0, bidirectional, maxDistance);
+    return bucket * H + (Math.floor(row / M) % H);
+  };
+  const values = bias ? elements(bias, shape) : new Float64Array(sizeOf(shape));
+  return { plain: table ? values.map((_, at) => table.data[element(at)]) : values, element };
+}
+
+/** The gates of each row. */
+function gateRows(shape: readonly number[], gates: NonNullable<ReferenceBiasOptions["gates"]>) {
+  const rows = [...shape.slice(0, 3), 1];
+  return {
+    update: elements(gates.update, rows),
+    reset: elements(gates.reset, rows),
+    scale: elements(gates.scale, rows),
+  };
 }

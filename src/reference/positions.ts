@@ -69,3 +69,32 @@ export function positionEncoding(
   }
   return output;
 }
+
+/**
+ * The gradients of scale * x + table[position]: dx = scale dy, and a row of the table gets the sum
+ * of dy over all rows of x at its position.
+ *
+ * @param x as for {@link positionEncoding}
+ * @param dOutput [B, M, D], row-major
+ * @returns dX [B, M, D], and dTable [P, D], empty without a table
+ */
+export function positionEncodingBackward(
+  x: ReferenceTensor,
+  dOutput: ArrayLike<number>,
+  options: Omit<ReferenceEncodingOptions, "precision"> = {},
+) {
+  const { table, scale = 1, position = (_, row) => row } = options;
+  const [B, M, D] = x.shape;
+  const P = table?.shape[0] ?? 0;
+  const dX = new Float64Array(B * M * D);
+  const dTable = new Float64Array(P * D);
+  for (let row = 0; row < B * M; row++) {
+    const p = position(Math.floor(row / M), row % M);
+    for (let d = 0; d < D; d++) {
+      const dy = dOutput[row * D + d];
+      dX[row * D + d] = scale * dy;
+      if (p >= 0 && p < P) dTable[p * D + d] += dy;
+    }
+  }
+  return { dX, dTable };
+}

@@ -200,3 +200,17 @@ export function rotary(x: ReferenceTensor, options: ReferenceRotaryOptions = {})
   }
   return output;
 }
+
+/**
+ * The gradient of x, [B, H, M, D]: the gradient of the result, turned back. The matrix of a turn is
+ * orthogonal, but for the factor of cos and sin, which stays.
+ *
+ * @param dOutput [B, H, M, D] in every layout, row-major
+ * @param options those of {@link rotary}
+ */
+export function rotaryBackward(
+  dOutput: ReferenceTensor,
+  options: Omit<ReferenceRotaryOptions, "precision"> = {},
+): Float64Array {
+  return rotary(dOutput, { ...options, layout: "bhmd", conjugate: !options.conjugate });
+}

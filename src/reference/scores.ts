@@ -4,10 +4,10 @@ import { type Mask, masksOf } from "./masks.ts";
 import type { ReferenceOptions, ReferenceTensor } from "./options.ts";
 import { type Rounding, roundingOf } from "./rounding.ts";
 import { type Row, type Rows, rowsOf } from "./rows.ts";
-import { similarityOf } from "./similarity.ts";
+import { type SimilarityParts, similarityOf } from "./similarity.ts";
 import { type RowSoftmax, softmax } from "./softmax.ts";
 import { capSteps, type Step, scoreSteps } from "./steps.ts";
-import { at, toBhmd } from "./tensors.ts";
+import { at, type Strided, toBhmd } from "./tensors.ts";
 
 /**
  * "raw" is scale * q.k, "capped" is taken after the softcap, and "scores" after everything, masks
@@ -16,6 +16,13 @@ import { at, toBhmd } from "./tensors.ts";
 export type ScoreStage = "raw" | "capped" | "scores";
 
 export interface Scores {
+  /** q and k with their axes in the order batch, head, row, column. */
+  readonly query: Strided;
+  readonly key: Strided;
+  readonly scale: number;
+  readonly parts: SimilarityParts;
+  /** What follows scale * similarity, the softcap first. */
+  readonly steps: readonly Step[];
   readonly rows: Rows;
   readonly rounding: Rounding;
   /** The key head of a query head. */
@@ -45,8 +52,9 @@ export function scoresOf(
   const rounding = roundingOf(options.precision);
   const { round } = rounding;
   const { store = (x) => x } = options;
-  const { compare, defaultScale } = similarityOf(query, key, options, rounding);
-  const scale = round(options.scale ?? defaultScale);
+  const parts = similarityOf(query, key, options, rounding);
+  const { compare } = parts;
+  const scale = round(options.scale ?? parts.defaultScale);
   const kvHead = (head: number) => Math.floor(head / (H / kvHeads));
 
   const cap = capSteps(options, rounding);
@@ -73,7 +81,18 @@ export function scoresOf(
     const sink = round(options.sinks?.[row.head] ?? Number.NEGATIVE_INFINITY);
     return softmax(scores, weights, [row.begin, row.end], sink, round);
   }
-  return { rows: rowsOf([B, H, M, N], options), rounding, kvHead, write, softmax: softmaxOf };
+  return {
+    query,
+    key,
+    scale,
+    parts,
+    steps: steps.scores,
+    rows: rowsOf([B, H, M, N], options),
+    rounding,
+    kvHead,
+    write,
+    softmax: softmaxOf,
+  };
 }
 
 function sees(masks: readonly Mask[], row: Row, key: number): boolean {
@@ -83,6 +102,6 @@ function sees(masks: readonly Mask[], row: Row, key: number): boolean {
 
 function afterSteps(steps: readonly Step[], raw: number, row: Row, key: number): number {
   let s = raw;
-  for (const step of steps) s = step(s, row, key);
+  for (const step of steps) s = step.apply(s, row, key);
   return s;
 }

@@ -43,3 +43,26 @@ export function softmax(
   sum = round(sum + round(Math.exp(round(sink - top))));
   return { max, sum, lse: round(top + round(Math.log(sum))) };
 }
+
+/**
+ * Turns the gradients of a row's probabilities into those of its scores, in place:
+ *
+ *     dS_j = p_j (dP_j - delta),   delta = sum_j p_j dP_j - dLSE
+ *
+ * The sum over j is over all keys: dP_j is 0 for one that is not seen. The sink's gradient is
+ * -exp(sink - LSE) delta. Source: FlashAttention (arXiv 2205.14135), appendix B.2; the LSE's
+ * gradient joins delta because dLSE / dS_j = p_j.
+ *
+ * @returns delta
+ */
+export function softmaxBackward(
+  p: Float64Array,
+  dP: Float64Array,
+  [begin, end]: readonly [number, number],
+  dLse: number,
+): number {
+  let delta = -dLse;
+  for (let j = begin; j < end; j++) delta += p[j] * dP[j];
+  for (let j = begin; j < end; j++) dP[j] = p[j] * (dP[j] - delta);
+  return delta;
+}

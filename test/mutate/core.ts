@@ -203,7 +203,7 @@ const REFERENCE: readonly Mutant[] = [
     tests: ["test/reference/attention.test.ts"],
   },
   {
-    file: "src/reference/attention.ts",
+    file: "src/reference/dropout.ts",
     text: "const factor = round(1 / round(1 - dropout.p));",
     replacement: "const factor = 1;",
     tests: ["test/reference/dropout.test.ts"],

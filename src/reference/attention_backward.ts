@@ -1,0 +1,96 @@
+// The gradients of attention as plain loops on the CPU: what the backward kernels are measured
+// against.
+
+import { dropoutFactor } from "./dropout.ts";
+import { accumulate, dot } from "./inner.ts";
+import type { ReferenceOptions, ReferenceTensor } from "./options.ts";
+import type { ReferenceScoreGradients } from "./score_gradients.ts";
+import { scoresOf } from "./scores.ts";
+import { scoresBackward } from "./scores_backward.ts";
+import { softmaxBackward } from "./softmax.ts";
+import { at, rowAt, toBhmd, zerosLike } from "./tensors.ts";
+
+/** The options of attention, and the gradients of its results. All is computed in float64. */
+export interface ReferenceBackwardOptions extends Omit<ReferenceOptions, "precision" | "store"> {
+  /** The gradient of `output`, of its shape, row-major. Default zeros. */
+  readonly dOutput?: ArrayLike<number>;
+  /** The gradient of `lse`, of its shape. Default zeros. */
+  readonly dLse?: ArrayLike<number>;
+}
+
+/** The gradients of q, k and v, and of what the options hold. */
+export interface ReferenceAttentionGradients extends ReferenceScoreGradients {
+  /** [B, H, M, D] in every layout; packed, B is 1. */
+  readonly dQ: Float64Array;
+  /** [B, Hkv, N, D] */
+  readonly dK: Float64Array;
+  /** [B, Hkv, N, Dv] */
+  readonly dV: Float64Array;
+}
+
+/**
+ * The gradients of L = sum(output * dOutput) + sum(lse * dLse). With the probabilities P, and Z for
+ * what dropout multiplies them by:
+ *
+ *     dV = (P Z)^T dO,   dP = Z (dO V^T),   delta = rowsum(P dP) - dLSE,   dS = P (dP - delta)
+ *     dsink = -exp(sink - LSE) delta
+ *
+ * and q, k and the options get what the score's own chain makes of dS. Key heads sum over the query
+ * heads that share them. A key that a row doesn't see has no part in it, and neither has a row that
+ * sees no key, but for its sink: nothing of theirs is read, and their gradients are 0.
+ * Source: FlashAttention (arXiv 2205.14135), appendix B.2.
+ *
+ * @param q,k,v as for `attention`
+ */
+export function attentionBackward(
+  q: ReferenceTensor,
+  k: ReferenceTensor,
+  v: ReferenceTensor,
+  options: ReferenceBackwardOptions,
+): ReferenceAttentionGradients {
+  const { dOutput, dLse, dropout, sinks } = options;
+  const value = toBhmd(v, options.layout ?? "bhmd");
+  const Dv = value.shape[3];
+  const problem = scoresOf(q, k, options);
+  const { numbers, maxKeys } = problem.rows;
+  const dO = gradientRows(dOutput ?? new Float64Array(numbers.length * Dv), Dv);
+  const ofScores = scoresBackward(problem, options);
+  const dValue = zerosLike(value);
+  const kept = dropoutFactor(dropout);
+  const scores = new Float64Array(maxKeys);
+  const p = new Float64Array(maxKeys);
+  const dP = new Float64Array(maxKeys);
+
+  for (let index = 0; index < numbers.length; index++) {
+    const row = problem.rows.find(numbers[index]);
+    if (!row) continue;
+    const { sum, lse } = problem.softmax(row, scores, p);
+    if (lse === Number.NEGATIVE_INFINITY) continue;
+    const { begin, end, head, batch } = row;
+    const kvHead = problem.kvHead(head);
+    const seen = keysSeen(scores, begin, end);
+    dP.fill(0, begin, end);
+    for (const j of seen) {
+      const keyRow = row.keyRow + j;
+      const z = kept(row.number, j);
+      p[j] /= sum;
+      dP[j] = z * dot(dO, index * Dv, value, at(value, batch, kvHead, keyRow), Dv, false);
+      accumulate(rowAt(dValue, batch, kvHead, keyRow), p[j] * z, dO, index * Dv, false);
+    }
+    const delta = softmaxBackward(p, dP, [begin, end], dLse?.[index] ?? 0);
+    if (sinks) ofScores.options.dSinks[head] -= Math.exp(sinks[head] - lse) * delta;
+    for (const j of seen) ofScores.add(dP[j], row, j);
+  }
+  const { dQuery, dKey } = ofScores;
+  return { dQ: dQuery.data, dK: dKey.data, dV: dValue.data, ...ofScores.options };
+}
+
+/** Rows of `width` numbers as a tensor whose last axis is the row. */
+const gradientRows = (data: ArrayLike<number>, width: number) =>
+  toBhmd({ data, shape: [1, 1, data.length / Math.max(width, 1), width] }, "bhmd");
+
+/** The keys of begin .. end whose score is not -Infinity. */
+const keysSeen = (scores: ArrayLike<number>, begin: number, end: number) =>
+  Array.from({ length: end - begin }, (_, j) => begin + j).filter(
+    (j) => scores[j] !== Number.NEGATIVE_INFINITY,
+  );

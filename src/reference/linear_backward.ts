@@ -1,0 +1,190 @@
+// The gradients of linear attention on the CPU: the tokens in reverse.
+
+import {
+  decayState,
+  heldValue,
+  type LinearProblem,
+  type LinearState,
+  type LinearToken,
+  linearProblem,
+  type ReferenceLinearOptions,
+  readState,
+  writeToken,
+  writtenValue,
+} from "./linear_problem.ts";
+import type { ReferenceTensor } from "./options.ts";
+import { at, rowAt, zerosLike } from "./tensors.ts";
+
+/** The options of linear attention, and the gradients of its results. */
+export interface ReferenceLinearBackwardOptions extends Omit<ReferenceLinearOptions, "precision"> {
+  /** [B, max(H, Hkv), M, Dv]. Default zeros. */
+  readonly dOutput?: ArrayLike<number>;
+  /** [B, Hkv, D, Dv] and [B, Hkv, D]. Default zeros. */
+  readonly dState?: ArrayLike<number>;
+  readonly dNormalizer?: ArrayLike<number>;
+}
+
+/**
+ * The gradients of linear attention. Reading backwards, with o = S^T phi(q) / w, w = phi(q).z, or
+ * o = scale S^T phi(q) and no w:
+ *
+ *     ds = do / w, or scale do,   dw = -do.o / w
+ *     dphi(q) = S ds + dw z,   dS += phi(q) ds^T,   dz += dw phi(q)
+ *
+ * Writing backwards, with S' for the state after the decay:
+ *
+ *     du = dS^T phi(k),   dphi(k) = dS u + dz
+ *     dv = beta du,   dbeta = du.(v - S'^T phi(k)),   dh = -beta du   (without beta dv = du)
+ *     dphi(k) += S' dh,   dS += phi(k) dh^T
+ *     dg_d = exp(g_d) (dS_d.S_d + dz_d z_d),   dS_d *= exp(g_d),   dz_d *= exp(g_d)
+ *
+ * with S and z of before the decay in dg. A token that doesn't count is not read.
+ *
+ * @param q,k,v as for `linearAttention`
+ * @returns [B, H, ...] in every layout: dQ, dK and dV of the shapes of q, k and v, dDecay and dBeta
+ *   of theirs, empty without one; dPastState and dPastNormalizer of the state before the first
+ *   token, given or not
+ */
+export function linearAttentionBackward(
+  q: ReferenceTensor,
+  k: ReferenceTensor,
+  v: ReferenceTensor,
+  options: ReferenceLinearBackwardOptions,
+) {
+  const problem = linearProblem(q, k, v, options);
+  const { B, H, Hq, Hk, Hkv, M, N, D, Dv } = problem.sizes;
+  const { pastState, pastNormalizer, dState, dNormalizer, dOutput } = options;
+  const dQuery = zerosLike({ shape: [B, Hq, M, D] });
+  const dKey = zerosLike({ shape: [B, Hk, N, D] });
+  const dValue = zerosLike({ shape: [B, Hkv, N, Dv] });
+  const dDecay = zerosLike(problem.decay ?? { shape: [0, 0, 0, 0] });
+  const dBeta = zerosLike(problem.beta ?? { shape: [0, 0, 0, 0] });
+  const dPastState = Float64Array.from(dState ?? new Float64Array(B * Hkv * D * Dv));
+  const dPastNormalizer = Float64Array.from(dNormalizer ?? new Float64Array(B * Hkv * D));
+
+  for (let b = 0; b < B; b++) {
+    for (let head = 0; head < Hkv; head++) {
+      const index = b * Hkv + head;
+      const matrix = { length: D * Dv };
+      const column = { length: D };
+      const states: LinearState[] = [
+        {
+          S: Float64Array.from(matrix, (_, i) => pastState?.[index * D * Dv + i] ?? 0),
+          z: Float64Array.from(column, (_, i) => pastNormalizer?.[index * D + i] ?? 0),
+        },
+      ];
+      const tokens = Array.from({ length: N }, (_, n) => problem.token(b, head, n));
+      for (const token of tokens) {
+        const next = copyOf(states[states.length - 1]);
+        if (token) writeToken(next, token, problem);
+        states.push(next);
+      }
+      const gradient = {
+        S: dPastState.subarray(index * D * Dv, (index + 1) * D * Dv),
+        z: dPastNormalizer.subarray(index * D, (index + 1) * D),
+      };
+      const read = (state: LinearState, m: number) => {
+        for (const h of problem.readers(head)) {
+          const query = problem.query(b, h, m);
+          const place = ((b * H + h) * M + m) * Dv;
+          const dO = Float64Array.from({ length: Dv }, (_, c) => dOutput?.[place + c] ?? 0);
+          const dPhi = readBackward(problem, { state, gradient }, query, dO);
+          addRow(rowAt(dQuery, b, problem.qHead(h), m), dPhi, query.map(problem.slope));
+        }
+      };
+      if (!problem.causal) for (let m = 0; m < M; m++) read(states[N], m);
+      for (let n = N - 1; n >= 0; n--) {
+        if (problem.causal) read(states[n + 1], n);
+        const token = tokens[n];
+        if (!token) continue;
+        const own = writeBackward(problem, { state: states[n], gradient }, token);
+        addRow(rowAt(dKey, b, problem.kHead(head), n), own.dPhi, token.key.map(problem.slope));
+        addRow(rowAt(dValue, b, head, n), own.dValue);
+        if (problem.beta) dBeta.data[at(dBeta, b, problem.betaHead(head), n)] += own.dBeta;
+        if (problem.decay) addRow(rowAt(dDecay, b, head, n), own.dDecay);
+      }
+    }
+  }
+  return {
+    dQ: dQuery.data,
+    dK: dKey.data,
+    dV: dValue.data,
+    dDecay: dDecay.data,
+    dBeta: dBeta.data,
+    dPastState,
+    dPastNormalizer,
+  };
+}
+
+const copyOf = ({ S, z }: LinearState): LinearState => ({ S: S.slice(), z: z.slice() });
+
+/** Adds numbers, each times its factor, to a row; to a row of one number it adds their sum. */
+function addRow(row: Float64Array, numbers: Float64Array, factors?: Float64Array): void {
+  numbers.forEach((x, d) => {
+    row[row.length > 1 ? d : 0] += x * (factors?.[d] ?? 1);
+  });
+}
+
+/** A state, and the gradient of the state after it. */
+interface Moment {
+  readonly state: LinearState;
+  readonly gradient: LinearState;
+}
+
+/** Adds to the gradient of the state that a query reads. @returns that of phi(q) */
+function readBackward(
+  problem: LinearProblem,
+  { state, gradient }: Moment,
+  query: Float64Array,
+  dO: Float64Array,
+): Float64Array {
+  const { normalized, scale } = problem;
+  const Dv = dO.length;
+  const { output, weight } = readState(state, query, problem);
+  const dQuery = new Float64Array(query.length);
+  if (normalized && weight === 0) return dQuery;
+  const dSum = dO.map((x) => (normalized ? x / weight : scale * x));
+  const dWeight = normalized ? -dO.reduce((sum, x, c) => sum + x * output[c], 0) / weight : 0;
+  for (let d = 0; d < query.length; d++) {
+    for (let c = 0; c < Dv; c++) {
+      dQuery[d] += state.S[d * Dv + c] * dSum[c];
+      gradient.S[d * Dv + c] += query[d] * dSum[c];
+    }
+    dQuery[d] += dWeight * state.z[d];
+    gradient.z[d] += dWeight * query[d];
+  }
+  return dQuery;
+}
+
+/** Makes of the gradient of the state after a token the one of the state before it. */
+function writeBackward(problem: LinearProblem, { state, gradient }: Moment, token: LinearToken) {
+  const { key, value, left, beta } = token;
+  const { S: dS, z: dZ } = gradient;
+  const Dv = value.length;
+  const decayed = copyOf(state);
+  decayState(decayed, token, problem);
+  const u = writtenValue(decayed, token, problem);
+  const dU = heldValue(gradient, token, problem); // dS^T phi(k)
+  const dPhi = key.map((_, d) => u.reduce((sum, x, c) => sum + x * dS[d * Dv + c], dZ[d]));
+  let dBeta = 0;
+  if (beta !== undefined) {
+    const held = heldValue(decayed, token, problem);
+    dBeta = dU.reduce((sum, x, c) => sum + x * (value[c] - held[c]), 0);
+    for (let d = 0; d < key.length; d++) {
+      for (let c = 0; c < Dv; c++) {
+        const dHeld = -beta * dU[c];
+        dPhi[d] += decayed.S[d * Dv + c] * dHeld;
+        dS[d * Dv + c] += key[d] * dHeld;
+      }
+    }
+  }
+  const dDecay = new Float64Array(left ? key.length : 0);
+  for (const [d, factor] of left?.entries() ?? []) {
+    let kept = dZ[d] * state.z[d];
+    for (let c = 0; c < Dv; c++) kept += dS[d * Dv + c] * state.S[d * Dv + c];
+    dDecay[d] = factor * kept;
+    for (let c = 0; c < Dv; c++) dS[d * Dv + c] *= factor;
+    dZ[d] *= factor;
+  }
+  return { dPhi, dValue: beta === undefined ? dU : dU.map((x) => beta * x), dBeta, dDecay };
+}

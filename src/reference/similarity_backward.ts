@@ -1,0 +1,140 @@
+// The gradients of what a query and a key are compared by.
+
+import { accumulate, dot } from "./inner.ts";
+import { roundingOf } from "./rounding.ts";
+import type { ReferenceScoreGradients } from "./score_gradients.ts";
+import type { Scores } from "./scores.ts";
+import { type Additive, additiveVector, columnOf, type Normalized, normOf } from "./similarity.ts";
+import type { Strided } from "./tensors.ts";
+
+/** A row of q and one of k, and the gradients of both. */
+export interface Pair {
+  readonly head: number;
+  /** Where the rows start. */
+  readonly qAt: number;
+  readonly kAt: number;
+  readonly dQuery: Float64Array;
+  readonly dKey: Float64Array;
+}
+
+/** Adds what the gradient g of a similarity makes of its pair, and of what the similarity holds. */
+type SimilarityBackward = (g: number, pair: Pair) => void;
+
+/** @param into where the gradients of the similarity's weights are added */
+export function similarityBackward(
+  { query, key }: Pick<Scores, "query" | "key">,
+  given: "dot" | Normalized | Additive,
+  into: ReferenceScoreGradients,
+): SimilarityBackward {
+  if (given === "dot") return dotBackward(query, key);
+  if (given.kind === "additive") return additiveBackward(query, key, given, into);
+  return normalizedBackward(query, key, given, into);
+}
+
+/** s = q.k: dq = g k, dk = g q. */
+function dotBackward(q: Strided, k: Strided): SimilarityBackward {
+  return (g, { qAt, kAt, dQuery, dKey }) => {
+    accumulate(dQuery, g, k, kAt, false);
+    accumulate(dKey, g, q, qAt, false);
+  };
+}
+
+/**
+ * s = sum_d a_d b_d with a = weights * u, u = q / norm(q), and b likewise of k:
+ *
+ *     dweights = g b u,   du = g b weights,   dq = (du - c (u.du) u) / norm(q)
+ *
+ * c is 1 for |q|, 1 / D for the root mean square, and 0 where eps stands for |q| and the norm is
+ * constant.
+ */
+function normalizedBackward(
+  q: Strided,
+  k: Strided,
+  similarity: Normalized,
+  { dQWeights, dKWeights }: ReferenceScoreGradients,
+): SimilarityBackward {
+  const { kind, qWeights, kWeights } = similarity;
+  const D = q.shape[3];
+  const norm = normOf(similarity, roundingOf("f64"));
+  /** A row of a tensor, divided by its norm and weighed. */
+  const side = (tensor: Strided, from: number, weights: ArrayLike<number> | undefined) => {
+    const length = norm(tensor, from);
+    const bounded = kind === "l2" && Math.sqrt(dot(tensor, from, tensor, from, D, false)) < length;
+    const unit = Float64Array.from(
+      { length: D },
+      (_, d) => tensor.data[from + d * tensor.strides[3]] / length,
+    );
+    const weighed = unit.map((u, d) => u * (weights?.[d] ?? 1));
+    return { length, unit, weighed, weights, c: kind === "rms" ? 1 / D : bounded ? 0 : 1 };
+  };
+  type Side = ReturnType<typeof side>;
+  /** @param gradient of what the side's weighed row is */
+  const add = (one: Side, gradient: Float64Array, into: Float64Array, dWeights: Float64Array) => {
+    const dUnit = gradient.map((x, d) => x * (one.weights?.[d] ?? 1));
+    const along = one.unit.reduce((sum, u, d) => sum + u * dUnit[d], 0);
+    for (let d = 0; d < D; d++) {
+      if (one.weights) dWeights[d] += gradient[d] * one.unit[d];
+      into[d] += (dUnit[d] - one.c * along * one.unit[d]) / one.length;
+    }
+  };
+  return (g, { qAt, kAt, dQuery, dKey }) => {
+    const a = side(q, qAt, qWeights);
+    const b = side(k, kAt, kWeights);
+    const dA = b.weighed.map((x) => g * x);
+    const dB = a.weighed.map((x) => g * x);
+    add(a, dA, dQuery, dQWeights);
+    add(b, dB, dKey, dKWeights);
+  };
+}
+
+/**
+ * s = sum_d w_d tanh(x_d), x = innerScale (q + k) + innerBias:
+ *
+ *     dw_d = g tanh(x_d),   dx_d = g w_d (1 - tanh^2(x_d)),   dq = dk = innerScale dx
+ *
+ * With w = gain n, n = vector / |vector|: dgain = n.dw, dvector = gain (dw - (n.dw) n) / |vector|.
+ */
+function additiveBackward(
+  q: Strided,
+  k: Strided,
+  similarity: Additive,
+  into: ReferenceScoreGradients,
+): SimilarityBackward {
+  const { vector, innerBias, innerScale = 1, normalize = false } = similarity;
+  const { dVector, dInnerBias, dInnerScale, dGain } = into;
+  const [, H, , D] = q.shape;
+  const vectors = Array.from({ length: H }, (_, head) =>
+    additiveVector(similarity, head, D, roundingOf("f64").round),
+  );
+  /** Adds to the gradients of the vector and its gain, which may be those of all heads. */
+  const addVector = (head: number, dWeights: Float64Array) => {
+    const { row, length, gain } = vectors[head];
+    let dRow = dWeights;
+    if (normalize) {
+      if (length === 0) return; // its direction, and with it the gradient, isn't defined
+      const unit = row.map((x) => x / length);
+      const along = unit.reduce((sum, n, d) => sum + n * dWeights[d], 0);
+      if (dGain.length) dGain[dGain.length === 1 ? 0 : head] += along;
+      dRow = dWeights.map((x, d) => (gain * (x - along * unit[d])) / length);
+    }
+    if (vector === undefined) return;
+    for (let d = 0; d < D; d++)
+      dVector[typeof vector === "number" ? 0 : columnOf(vector, D, head, d)] += dRow[d];
+  };
+  return (g, { head, qAt, kAt, dQuery, dKey }) => {
+    const { weights } = vectors[head];
+    const dWeights = new Float64Array(D);
+    for (let d = 0; d < D; d++) {
+      const pair = q.data[qAt + d * q.strides[3]] + k.data[kAt + d * k.strides[3]];
+      const inner = innerBias ? columnOf(innerBias, D, head, d) : 0;
+      const t = Math.tanh(innerScale * pair + (innerBias?.[inner] ?? 0));
+      const dX = g * weights[d] * (1 - t * t);
+      dWeights[d] = g * t;
+      if (innerBias) dInnerBias[inner] += dX;
+      if (dInnerScale.length) dInnerScale[0] += dX * pair;
+      dQuery[d] += innerScale * dX;
+      dKey[d] += innerScale * dX;
+    }
+    addVector(head, dWeights);
+  };
+}

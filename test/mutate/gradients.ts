@@ -1,0 +1,137 @@
+// Faults in the gradients of the float64 reference.
+
+import type { Mutant } from "./mutant.ts";
+
+const ATTENTION = ["test/reference/attention_backward.test.ts"];
+const LINEAR = ["test/reference/linear_backward.test.ts"];
+const LAYERS = ["test/reference/multi_head_backward.test.ts"];
+const ROWS = ["test/reference/rows_backward.test.ts"];
+
+export const MUTANTS: readonly Mutant[] = [
+  {
+    file: "src/reference/softmax.ts",
+    text: "let delta = -dLse;",
+    replacement: "let delta = 0;",
+    tests: ATTENTION,
+  },
+  {
+    file: "src/reference/attention_backward.ts",
+    text: "dP[j] = z * dot(",
+    replacement: "dP[j] = dot(",
+    tests: ATTENTION,
+  },
+  {
+    file: "src/reference/attention_backward.ts",
+    text: "dSinks[head] -= Math.exp(sinks[head] - lse) * delta;",
+    replacement: "dSinks[head] -= delta;",
+    tests: ATTENTION,
+  },
+  {
+    file: "src/reference/similarity_backward.ts",
+    text: "into[d] += (dUnit[d] - one.c * along * one.unit[d]) / one.length;",
+    replacement: "into[d] += (dUnit[d] - along * one.unit[d]) / one.length;",
+    tests: ATTENTION,
+  },
+  {
+    file: "src/reference/similarity_backward.ts",
+    text: "dRow = dWeights.map((x, d) => (gain * (x - along * unit[d])) / length);",
+    replacement: "dRow = dWeights.map((x) => (gain * x) / length);",
+    tests: ATTENTION,
+  },
+  {
+    file: "src/reference/similarity.ts",
+    text: "? { value: maxTemperature, derivative: 0 }",
+    replacement: "? { value: maxTemperature, derivative: exp }",
+    tests: ATTENTION,
+  },
+  {
+    file: "src/reference/steps.ts",
+    text: "derivative: (s) => 1 - Math.tanh(s / cap) ** 2,",
+    replacement: "derivative: () => 1,",
+    tests: ATTENTION,
+  },
+  {
+    file: "src/reference/steps.ts",
+    text: "derivative: -Math.abs(row.position - key),",
+    replacement: "derivative: Math.abs(row.position - key),",
+    tests: ATTENTION,
+  },
+  {
+    file: "src/reference/scores_backward.ts",
+    text: "if (derivative) dS *= derivative(s, row, j);",
+    replacement: "if (derivative && index === 0) dS *= derivative(s, row, j);",
+    tests: ATTENTION,
+  },
+  {
+    file: "src/reference/scores_backward.ts",
+    text: "factor *= value;",
+    replacement: "",
+    tests: ATTENTION,
+  },
+  {
+    file: "src/reference/tensors.ts",
+    text: "sums[at] += gradient[index];",
+    replacement: "sums[at] = gradient[index];",
+    tests: ROWS,
+  },
+  {
+    file: "src/reference/linear_backward.ts",
+    text: "dZ[d] *= factor;",
+    replacement: "",
+    tests: LINEAR,
+  },
+  {
+    file: "src/reference/linear_backward.ts",
+    text: "dS[d * Dv + c] += key[d] * dHeld;",
+    replacement: "",
+    tests: LINEAR,
+  },
+  {
+    file: "src/reference/linear_backward.ts",
+    text: "dWeight * state.z[d];",
+    replacement: "0;",
+    tests: LINEAR,
+  },
+  {
+    file: "src/reference/multi_head_backward.ts",
+    text: "dBiasK[kvHead * D + d] += scale * g * q.data[qAt + d];",
+    replacement: "dBiasK[kvHead * D + d] += g * q.data[qAt + d];",
+    tests: LAYERS,
+  },
+  {
+    file: "src/reference/multi_head_backward.ts",
+    text: "dP[j] = dWeights?.[index * keys + j] ?? 0;",
+    replacement: "dP[j] = 0;",
+    tests: LAYERS,
+  },
+  {
+    file: "src/reference/projection.ts",
+    text: "if (unused) used.fill(0, row * width, (row + 1) * width);",
+    replacement: "",
+    tests: LAYERS,
+  },
+  {
+    file: "src/reference/normalise_backward.ts",
+    text: "const average = rms ? 0 : dN",
+    replacement: "const average = dN",
+    tests: ROWS,
+  },
+  {
+    file: "src/reference/merge.ts",
+    text: "apart += dO * (output[at] - merged.output[at]);",
+    replacement: "apart += dO * output[at];",
+    tests: ROWS,
+  },
+  {
+    file: "src/reference/position_bias.ts",
+    text: "dPlain[at] *= u * inner + 2;",
+    replacement: "dPlain[at] *= u * inner + 1;",
+    tests: ROWS,
+  },
+  {
+    file: "src/reference/positions.ts",
+    text: "dX[row * D + d] = scale * dy;",
+    replacement: "dX[row * D + d] = dy;",
+    tests: ROWS,
+  },
+];

@@ -1,0 +1,181 @@
+// Vectors of layers and their gradients, through the reference. Names of weights are PyTorch's.
+
+import {
+  layerNorm,
+  layerNormBackward,
+  pointwise,
+  pointwiseBackward,
+  positionEncoding,
+  positionEncodingBackward,
+  project,
+  projectBackward,
+  type ReferenceActivation,
+  rotary,
+  rotaryBackward,
+  softmaxAlong,
+  softmaxAlongBackward,
+} from "../../src/reference/index.ts";
+import type { VectorTensor } from "../conformance/vector.ts";
+import { multiHeadOf } from "./multi_head_vectors.ts";
+import { defined, input, type NamedResults, type NamedVector } from "./named_vectors.ts";
+
+/** Operators whose gradients the reference doesn't have, for Fovea has no such operation yet. */
+export const NOT_HERE = [
+  "BCEWithLogitsLoss",
+  "CrossEntropyLoss",
+  "Dropout",
+  "Embedding",
+  "GRU",
+  "LSTM",
+  "MSELoss",
+  "TransformerEncoderLayer",
+];
+
+type Compute = (vector: NamedVector) => NamedResults;
+
+const activation =
+  (name: ReferenceActivation): Compute =>
+  (vector) => {
+    const x = input(vector, "x");
+    const dOutput = input(vector, "d_output").data;
+    return {
+      output: pointwise(x, { activation: name }),
+      d_x: pointwiseBackward(x, { activation: name, dOutput }).dX,
+    };
+  };
+
+const softmax =
+  (log: boolean): Compute =>
+  (vector) => {
+    const x = input(vector, "x");
+    const options = { axis: vector.attributes.axis ?? -1, log };
+    return {
+      output: softmaxAlong(x, options),
+      d_x: softmaxAlongBackward(x, input(vector, "d_output").data, options),
+    };
+  };
+
+const norm =
+  (rms: boolean): Compute =>
+  (vector) => {
+    const x = input(vector, "x");
+    const { weight, bias } = vector.inputs;
+    const { axes = 1, eps } = vector.attributes;
+    const forward = defined({ weight, bias, axis: -axes, epsilon: eps, rms });
+    const { output } = layerNorm(x, forward);
+    const dOutput = input(vector, "d_output").data;
+    const { dX, dWeight, dBias } = layerNormBackward(x, { ...forward, dOutput });
+    return { output, d_x: dX, d_weight: dWeight, d_bias: dBias };
+  };
+
+/** x W^T + b and its gradients, for weights of a name that ends in a dot, or of none. */
+function linear(vector: NamedVector, x: VectorTensor, prefix = "") {
+  const weight = input(vector, `${prefix}weight`);
+  const bias = vector.inputs[`${prefix}bias`];
+  const shape = [...x.shape.slice(0, -1), weight.shape[0]];
+  return {
+    output: { data: project(x, weight, bias), shape, dtype: "float64" },
+    backward: (dOutput: Float64Array) => {
+      const { dX, dWeight, dBias } = projectBackward(x, weight, dOutput);
+      return { dX, named: { [`d_${prefix}weight`]: dWeight, [`d_${prefix}bias`]: dBias } };
+    },
+  };
+}
+
+const LAYERS: Readonly<Record<string, Compute>> = {
+  Linear: (vector) => {
+    const { output, backward } = linear(vector, input(vector, "x"));
+    const { dX, named } = backward(input(vector, "d_output").data);
+    return { output: output.data, d_x: dX, ...named };
+  },
+  LayerNorm: norm(false),
+  RMSNorm: norm(true),
+  Softmax: softmax(false),
+  LogSoftmax: softmax(true),
+  GELU: (vector) =>
+    activation(vector.attributes.approximate === "tanh" ? "gelu-tanh" : "gelu")(vector),
+  ReLU: activation("relu"),
+  SiLU: activation("silu"),
+  Tanh: activation("tanh"),
+  Sigmoid: activation("sigmoid"),
+  SwiGLU: (vector) => (vector.attributes.form === "mlp" ? gatedLayers(vector) : halves(vector)),
+  RotaryEmbedding: (vector) => {
+    const x = input(vector, "x");
+    const { position_ids: ids } = vector.inputs;
+    const { positionOffset = 0, linearFactor, ...rest } = vector.attributes;
+    const M = x.shape[2];
+    const options = {
+      ...rest,
+      ...(linearFactor && { scaling: { type: "linear" as const, factor: linearFactor } }),
+      position: (_: number, b: number, m: number) =>
+        ids ? ids.data[b * M + m] : m + positionOffset,
+    };
+    return {
+      output: rotary(x, options),
+      d_x: rotaryBackward(input(vector, "d_output"), options),
+    };
+  },
+  PositionEncoding: (vector) => {
+    const x = input(vector, "x");
+    const { table, position_ids: ids } = vector.inputs;
+    const { positionOffset = 0, kind: _, ...rest } = vector.attributes;
+    const options = defined({
+      ...rest,
+      table,
+      position: (b: number, m: number) => (ids ? ids.data[b * x.shape[1] + m] : m + positionOffset),
+    });
+    const { dX, dTable } = positionEncodingBackward(x, input(vector, "d_output").data, options);
+    return { output: positionEncoding(x, options), d_x: dX, d_table: dTable };
+  },
+  MultiheadAttention: multiHeadOf,
+};
+
+/** silu(first half) * second half of the last axis. */
+function halves(vector: NamedVector): NamedResults {
+  const { data, shape } = input(vector, "x");
+  const width = shape[shape.length - 1] / 2;
+  const rows = data.length / (2 * width);
+  const half = (offset: number) => ({
+    data,
+    shape: [rows, width],
+    strides: [2 * width, 1],
+    offset,
+  });
+  const options = { activation: "silu" as const, factor: half(width) };
+  const dOutput = input(vector, "d_output").data;
+  const { dX, dFactor } = pointwiseBackward(half(0), { ...options, dOutput });
+  const joined = Float64Array.from(data, (_, at) => {
+    const row = Math.floor(at / (2 * width));
+    const d = at % (2 * width);
+    return d < width ? dX[row * width + d] : dFactor[row * width + d - width];
+  });
+  return { output: pointwise(half(0), options), d_x: joined };
+}
+
+/** down(silu(gate(x)) * up(x)) */
+function gatedLayers(vector: NamedVector): NamedResults {
+  const x = input(vector, "x");
+  const gate = linear(vector, x, "gate.");
+  const up = linear(vector, x, "up.");
+  const options = { activation: "silu" as const, factor: up.output };
+  const inner = { ...gate.output, data: pointwise(gate.output, options) };
+  const down = linear(vector, inner, "down.");
+  const last = down.backward(input(vector, "d_output").data);
+  const { dX, dFactor } = pointwiseBackward(gate.output, { ...options, dOutput: last.dX });
+  const ofGate = gate.backward(dX);
+  const ofUp = up.backward(dFactor);
+  return {
+    output: down.output.data,
+    d_x: ofGate.dX.map((value, at) => value + ofUp.dX[at]),
+    ...ofGate.named,
+    ...ofUp.named,
+    ...last.named,
+  };
+}
+
+/** Computes the outputs of a vector. */
+export function layerOf(vector: NamedVector): NamedResults {
+  const compute = LAYERS[vector.op];
+  if (!compute) throw new Error(`${vector.name}: the reference has no ${vector.op}`);
+  return compute(vector);
+}
