@@ -3,48 +3,25 @@
 
 import type { Dtype } from "../types.ts";
 
-export interface AccessFacts {
-  /** Rows are addressed in units of four elements; otherwise in elements, or as a cache has them. */
-  readonly aligned: boolean;
-  /**
-   * Names the modules of the slots `query` and `output` that reach rows in this way
-   * (slot_modules.ts).
-   */
-  readonly form: "dense" | "strided" | "packed" | "packed-strided" | "f16" | "words";
-  /** Whether elements are bf16, which is a constant of the modules that unpack words. */
-  readonly bf16: boolean;
-}
-
-const facts = (form: AccessFacts["form"], aligned: boolean, bf16 = false): AccessFacts => ({
-  aligned,
-  form,
-  bf16,
-});
-
 /**
- * f32 is read as sequences of aligned vec4s (`dense`) or element by element (`strided`). f16 and
- * bf16 are read from words of two elements, also as sequences of aligned vec4s (`packed`) or
- * element by element. `f16` reads sequences of aligned vec4s of that type, if the device has it;
- * `words` reads as a cache does.
+ * The form of an access names the modules of the slots `query` and `output` that reach rows in this
+ * way (slot_modules.ts): sequences of aligned vec4s (`dense`) or element by element (`strided`),
+ * the same two from words of two elements (`packed`, `packed-strided`), sequences of aligned vec4s
+ * of f16, if the device has the type, and words as a cache has them.
  */
-export const ACCESSES = {
-  dense: facts("dense", true),
-  strided: facts("strided", false),
-  "f16-packed": facts("packed", true),
-  "f16-packed-strided": facts("packed-strided", false),
-  "bf16-packed": facts("packed", true, true),
-  "bf16-packed-strided": facts("packed-strided", false, true),
-  f16: facts("f16", true),
-  words: facts("words", false),
-};
+export type Form = "dense" | "strided" | PackedForm | "f16" | "words";
+type PackedForm = "packed" | "packed-strided";
 
-export type Access = keyof typeof ACCESSES;
+/** A form, and the element type if words of two elements may hold several. */
+export type Access = Exclude<Form, PackedForm> | `${"f16" | "bf16"}-${PackedForm}`;
 
-/** Whether rows are addressed in units of four elements. */
-export const isAligned = (access: Access): boolean => ACCESSES[access].aligned;
+export const formOf = (access: Access): Form => access.replace(/^b?f16-/, "") as Form;
 
-/** Whether the elements are bf16. */
-export const isBf16 = (access: Access): boolean => ACCESSES[access].bf16;
+/** Whether rows are addressed in units of four elements; otherwise in elements, or by a cache. */
+export const isAligned = (access: Access): boolean => !/strided|words/.test(access);
+
+/** Whether the elements are bf16, which is a constant of the modules that unpack words. */
+export const isBf16 = (access: Access): boolean => access.startsWith("bf16");
 
 interface DtypeAccesses {
   /** The access for rows of aligned vec4s, on devices that have the type (shader-f16). */

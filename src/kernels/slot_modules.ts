@@ -39,7 +39,7 @@ import { type Guest, guestLines } from "../shader/guests.ts";
 import type { ModuleMap, ModuleSource, Renames } from "../shader/link.ts";
 import { AS_KEY, AS_VALUE } from "../shader/renames.ts";
 import { AS_OUTPUT } from "../shader/renames_operands.ts";
-import { ACCESSES, type Access, type AccessFacts } from "./access.ts";
+import { type Access, type Form, formOf } from "./access.ts";
 import { CAPTURES_AT, type FunctionKind, type FunctionText, type SlotChoice } from "./slots.ts";
 
 const SEQUENCES = {
@@ -67,7 +67,6 @@ export const COMPARED_KEY_STORED: ModuleSource = {
   text: comparedKeyStored,
 };
 
-type Form = AccessFacts["form"];
 /**
  * Modules of the slot `query`, and of `output`, for each form but the default and words, whose
  * modules a cache brings.
@@ -86,7 +85,7 @@ const OUTPUTS: FormModules = {
   f16: { name: "variants/output_f16.wesl", text: outputF16 },
 };
 const moduleOf = (modules: Partial<Record<Form, ModuleSource>>, access: Access) =>
-  modules[ACCESSES[access].form];
+  modules[formOf(access)];
 
 /** The module of the slot `query` for an access. Renamed, it reads another tensor. */
 export const queryModule = (access: Access): ModuleSource =>

@@ -34,7 +34,7 @@ export interface Renames {
    * expression that isn't imported. The text must have the name, unless it ends in "?" here.
    */
   readonly names: Readonly<Record<string, string>>;
-  /** New names that the text, if it declares them, imports from these modules instead. */
+  /** New names that the text, if it declares them in a line, imports from these modules. */
   readonly imported?: Readonly<Record<string, string>>;
 }
 
@@ -173,7 +173,7 @@ function parse(path: string, source: string | ModuleSource): Module {
     const line = lineOf(offset);
     const from = rename?.imported?.[declaredName];
     if (from !== undefined) {
-      blanks.push(extentOf(code, offset));
+      blanks.push([code.lastIndexOf("\n", offset) + 1, code.indexOf("\n", offset)]);
       imports.push({ from, names: [declaredName], line });
       continue;
     }
@@ -206,21 +206,6 @@ function renamed(module: string, text: string, names: Renames["names"]): string 
   });
   if (missing.size === 0) return result;
   throw located(module, 1, `has no ${[...missing].join(", ")}, which is to be renamed`);
-}
-
-/**
- * Where the declaration begins and ends whose name stands at `offset` of a text without comments.
- */
-function extentOf(code: string, offset: number): [start: number, end: number] {
-  const start = code.lastIndexOf("\n", offset) + 1;
-  let depth = 0;
-  let end = offset;
-  for (; end < code.length; end++) {
-    if (code[end] === "{") depth++;
-    else if (code[end] === "}") depth--;
-    if (depth === 0 && (code[end] === ";" || code[end] === "}")) break;
-  }
-  return [start, end + 1];
 }
 
 /** The module-scope names of a text without comments, and where they are declared. */

@@ -311,7 +311,7 @@ const ONE_OPERATOR: readonly (readonly [
   kernels: readonly string[],
   limit: number,
 ])[] = [
-  ["Softmax", ["pointwise", "row_softmax"], 24],
+  ["Softmax", ["pointwise", "row_softmax"], 24.3],
   ["LayerNormalization", ["layer_norm", "pointwise"], 26],
   ["RotaryEmbedding", ["rotary"], 38],
   ["Attention", [...ATTENTION, "pointwise", "row_norms", "tables", "weights"], 63],
@@ -319,19 +319,19 @@ const ONE_OPERATOR: readonly (readonly [
   [
     "MicrosoftAttention",
     [...ATTENTION, ...MATMUL, "pointwise", "rotary", "row_norms", "tables"],
-    71,
+    71.2,
   ],
 ];
 
 describe("bundles", () => {
-  it("of attention start with the kernels of plain attention, in at most 35 KB minified and gzipped", async () => {
+  it("of attention start with the kernels of plain attention, in at most 35.6 KB minified and gzipped", async () => {
     const { start, all } = await bundle(
       'import { attention } from "fovea"; console.log(attention);',
     );
     expect(kernelsIn(start.text)).toEqual(["combine", "decode", "forward"]);
-    expect(start.gzipped).toBeLessThan(35_000);
+    expect(start.gzipped).toBeLessThan(35_600);
     expect(kernelsIn(all.text)).toEqual([...ATTENTION, "row_norms", "tables"]);
-    expect(all.gzipped).toBeLessThan(74_500);
+    expect(all.gzipped).toBeLessThan(75_000);
   });
   it("of what needs no kernel hold no kernel", async () => {
     const { all } = await bundle('import { tensor } from "fovea"; console.log(tensor);');
