@@ -58,7 +58,7 @@ export interface AppendTarget {
  */
 export interface AppendProblem {
   /**
-   * [B, Hkv, M, D]: M tokens for each entry, or as many of them as `counts` says. f32, f16 or bf16;
+   * `[B, Hkv, M, D]`: M tokens for each entry, or as many of them as `counts` says. f32, f16 or bf16;
    * each tensor has its own dtype.
    */
   readonly k: TensorSpec;

@@ -40,7 +40,7 @@ export interface ReferenceAttentionGradients extends ReferenceScoreGradients {
  * sees no key, but for its sink: nothing of theirs is read, and their gradients are 0.
  * Source: FlashAttention (arXiv 2205.14135), appendix B.2.
  *
- * @param q,k,v as for `attention`
+ * @param q See `attention`, as for k and v
  */
 export function attentionBackward(
   q: ReferenceTensor,

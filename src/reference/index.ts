@@ -36,9 +36,14 @@ export {
 export type {
   ReferenceLinear,
   ReferenceMultiHead,
+  ReferenceMultiHeadInputs,
   ReferenceMultiHeadOptions,
 } from "./multi_head_rows.ts";
-export { multiplicativeAttention, multiplicativeAttentionBackward } from "./multiplicative.ts";
+export {
+  multiplicativeAttention,
+  multiplicativeAttentionBackward,
+  type ReferenceMultiplicative,
+} from "./multiplicative.ts";
 export {
   layerNorm,
   type ReferenceLayerNormOptions,

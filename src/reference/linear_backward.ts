@@ -40,7 +40,7 @@ export interface ReferenceLinearBackwardOptions extends Omit<ReferenceLinearOpti
  *
  * with S and z of before the decay in dg. A token that doesn't count is not read.
  *
- * @param q,k,v as for `linearAttention`
+ * @param q See `linearAttention`, as for k and v
  * @returns [B, H, ...] in every layout: dQ, dK and dV of the shapes of q, k and v, dDecay and dBeta
  *   of theirs, empty without one; dPastState and dPastNormalizer of the state before the first
  *   token, given or not

@@ -3,10 +3,10 @@
 import { multiHeadAttention } from "./multi_head.ts";
 import {
   element,
-  type MultiHeadInputs,
   multiHeadRows,
   type ReferenceLinear,
   type ReferenceMultiHead,
+  type ReferenceMultiHeadInputs,
   type ReferenceMultiHeadOptions,
 } from "./multi_head_rows.ts";
 import type { ReferenceTensor } from "./options.ts";
@@ -57,7 +57,7 @@ export interface ReferenceMultiHeadGradients extends ReferenceScoreGradients {
  * The score of the key of zeros is constant, and so is its value.
  */
 export function multiHeadAttentionBackward(
-  inputs: MultiHeadInputs,
+  inputs: ReferenceMultiHeadInputs,
   layer: ReferenceMultiHead,
   options: ReferenceMultiHeadBackwardOptions,
 ): ReferenceMultiHeadGradients {
@@ -124,7 +124,7 @@ export function multiHeadAttentionBackward(
 
 /** The gradients of the output projection and of the joined heads; of these none without dOutput. */
 function lastBackward(
-  inputs: MultiHeadInputs,
+  inputs: ReferenceMultiHeadInputs,
   { output: last, ...layer }: ReferenceMultiHead,
   options: ReferenceMultiHeadOptions,
   dOutput: ArrayLike<number> | undefined,

@@ -42,7 +42,7 @@ export interface ReferenceMultiHeadOptions
 }
 
 /** What the layer is applied to: [B, M, width], and twice [B, N, width]. */
-export type MultiHeadInputs = Readonly<Record<"query" | "key" | "value", ReferenceTensor>>;
+export type ReferenceMultiHeadInputs = Readonly<Record<"query" | "key" | "value", ReferenceTensor>>;
 
 /** One query of one head, with the probabilities of its keys. */
 export interface MultiHeadRow extends Row {
@@ -56,7 +56,7 @@ export interface MultiHeadRow extends Row {
 
 /** A layer's q, k and v in heads, and its rows. */
 export function multiHeadRows(
-  inputs: MultiHeadInputs,
+  inputs: ReferenceMultiHeadInputs,
   layer: ReferenceMultiHead,
   options: ReferenceMultiHeadOptions,
 ) {

@@ -11,7 +11,7 @@ import { project, projectUsedBackward } from "./projection.ts";
 import { elements, toBhmd, transposed } from "./tensors.ts";
 
 /** The matrix between queries and keys. */
-interface Weighted {
+export interface ReferenceMultiplicative {
   /** W: [Dq, D] for all heads, or [H, Dq, D]. */
   readonly weight: ReferenceTensor;
 }
@@ -21,14 +21,14 @@ interface Weighted {
  * 1508.04025, section 3.1).
  *
  * @param q [B, H, M, Dq]
- * @param k,v as for `attention`
+ * @param k See `attention`, as for v
  * @param options those of `attention`, with a scale of 1 by default, and the weight
  */
 export function multiplicativeAttention(
   q: ReferenceTensor,
   k: ReferenceTensor,
   v: ReferenceTensor,
-  options: ReferenceOptions & Weighted,
+  options: ReferenceOptions & ReferenceMultiplicative,
 ): ReferenceResult {
   const { operands, options: plain } = projected({ q, k, v }, options);
   return attention(operands.q, operands.k, operands.v, plain);
@@ -47,7 +47,7 @@ export function multiplicativeAttentionBackward(
   q: ReferenceTensor,
   k: ReferenceTensor,
   v: ReferenceTensor,
-  options: ReferenceBackwardOptions & Weighted,
+  options: ReferenceBackwardOptions & ReferenceMultiplicative,
 ): ReferenceAttentionGradients & { readonly dWeight: Float64Array } {
   const { operands, weight, query, options: plain } = projected({ q, k, v }, options);
   const gradients = attentionBackward(operands.q, operands.k, operands.v, plain);
@@ -57,7 +57,7 @@ export function multiplicativeAttentionBackward(
 }
 
 /** What attention is called with in place of q, k and v, all with axes [B, H, M, D]. */
-function projected<Options extends ReferenceOptions & Weighted>(
+function projected<Options extends ReferenceOptions & ReferenceMultiplicative>(
   { q, k, v }: Readonly<Record<"q" | "k" | "v", ReferenceTensor>>,
   { weight: given, ...options }: Options,
 ) {

@@ -11,7 +11,7 @@ export interface ReferenceEncodingOptions {
   /** `"halves"` puts all sines before all cosines. Default `"interleaved"`. */
   readonly order?: "interleaved" | "halves";
   /**
-   * [P, D]: a learned table in place of sinusoidal encodings. A position without a row adds
+   * `[P, D]`: a learned table in place of sinusoidal encodings. A position without a row adds
    * nothing.
    */
   readonly table?: ReferenceTensor;

@@ -42,7 +42,7 @@ export function project(
  *
  * with the sum over all rows of x that a weight serves.
  *
- * @param x,weight as for {@link project}
+ * @param x See {@link project}, as for the weight
  * @param dOutput the gradient of y, row-major
  * @returns row-major, dX and dWeight of the shapes of x and weight, dBias [N]
  */
