@@ -80,7 +80,7 @@ interface Module {
 }
 
 const IMPORT = /\bimport\s+([^;]*);/g;
-const IMPORT_BODY = /^((?:\w+::)+)(?:(\w+)|\{([\w\s,.]*)\})$/;
+const IMPORT_BODY = /^((?:\w+::)+)(?:(\w+)|\{([\w\s,]*)\})$/;
 const RENAMED = /@binding\(\d+\)|[A-Za-z_]\w*/g;
 const DIRECTIVE = /^[ \t]*(?:enable|requires|diagnostic)\b[^;]*;/gm;
 const DECLARATION = /[{}]|\b(?:fn|struct|alias|const|override|var(?:\s*<[^>]*>)?)\s+(\w+)/g;
@@ -142,12 +142,12 @@ function parse(path: string, source: string | ModuleSource): Module {
       lines: [],
       guest,
     };
-  const text = rename ? renamed(name, given.text, rename.names) : given.text;
+  const text = rename ? renamed(name, given.text, rename) : given.text;
   const code = blankComments(text);
   const lineOf = (offset: number) => code.slice(0, offset).split("\n").length;
   const blanks: [start: number, end: number][] = [];
 
-  const imports = [...code.matchAll(IMPORT)].flatMap((match): Import[] => {
+  const imports = [...code.matchAll(IMPORT)].map((match): Import => {
     const line = lineOf(match.index);
     const body = IMPORT_BODY.exec(match[1].trim());
     if (!body)
@@ -158,10 +158,7 @@ function parse(path: string, source: string | ModuleSource): Module {
       );
     blanks.push([match.index, match.index + match[0].length]);
     const names = (body[2] ?? body[3] ?? "").split(",").map((item) => item.trim());
-    const imported = names.filter((item) => /^\w+$/.test(item));
-    // A name that was renamed to an expression is imported from no module.
-    const isNone = names.some((item) => item.includes(".")) && !imported.length;
-    return isNone ? [] : [{ from: body[1].slice(0, -2), names: imported, line }];
+    return { from: body[1].slice(0, -2), names: names.filter(Boolean), line };
   });
   const directives = [...code.matchAll(DIRECTIVE)].map((match): Line => {
     blanks.push([match.index, match.index + match[0].length]);
@@ -171,12 +168,6 @@ function parse(path: string, source: string | ModuleSource): Module {
   const declared = new Map<string, number>();
   for (const { name: declaredName, offset } of declarations(code)) {
     const line = lineOf(offset);
-    const from = rename?.imported?.[declaredName];
-    if (from !== undefined) {
-      blanks.push([code.lastIndexOf("\n", offset) + 1, code.indexOf("\n", offset)]);
-      imports.push({ from, names: [declaredName], line });
-      continue;
-    }
     if (declared.has(declaredName)) throw located(name, line, `${declaredName} is declared twice`);
     declared.set(declaredName, line);
   }
@@ -191,8 +182,11 @@ function parse(path: string, source: string | ModuleSource): Module {
   return { name, imports: [...used, ...imports], directives, declared, lines, guest };
 }
 
-/** Applies the renames of a module. Throws FoveaError("shader") if it lacks one of the names. */
-function renamed(module: string, text: string, names: Renames["names"]): string {
+/**
+ * The text of a module under other names, line by line. Throws FoveaError("shader") if it lacks one
+ * of the names.
+ */
+export function renamed(module: string, text: string, { names, imported = {} }: Renames): string {
   const to = new Map<string, string>();
   const missing = new Set<string>();
   for (const [name, other] of Object.entries(names)) {
@@ -200,12 +194,22 @@ function renamed(module: string, text: string, names: Renames["names"]): string 
     to.set(plain, other);
     if (plain === name) missing.add(name);
   }
-  const result = text.replace(RENAMED, (word) => {
+  let result = text.replace(RENAMED, (word) => {
     missing.delete(word);
     return to.get(word) ?? word;
   });
-  if (missing.size === 0) return result;
-  throw located(module, 1, `has no ${[...missing].join(", ")}, which is to be renamed`);
+  if (missing.size > 0)
+    throw located(module, 1, `has no ${[...missing].join(", ")}, which is to be renamed`);
+  // Expressions are imported from no module.
+  result = result.replace(/^import .*\..*$/gm, (line) =>
+    line.replace(/\w+\.\w+(, )?/g, "").replace(/^.*\{\};|, (?=\})/, ""),
+  );
+  for (const [name, from] of Object.entries(imported))
+    result = result.replace(
+      new RegExp(`^.*(?:> |fn )${name}\\b.*$`, "m"),
+      `import ${from}::{${name}};`,
+    );
+  return result;
 }
 
 /** The module-scope names of a text without comments, and where they are declared. */

@@ -4,7 +4,7 @@
 
 import { describe, expect, it } from "vitest";
 import { link as weslLink } from "wesl/core";
-import { link, type ModuleMap } from "../../src/shader/link.ts";
+import { link, type ModuleMap, renamed } from "../../src/shader/link.ts";
 import { breadth } from "../support/breadth.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { KERNEL_VARIANTS } from "../support/kernels.ts";
@@ -22,10 +22,11 @@ async function expectCompiles(code: string): Promise<void> {
 
 const texts = (modules: ModuleMap): Record<string, string> =>
   Object.fromEntries(
-    Object.entries(modules).map(([path, source]) => [
-      path,
-      typeof source === "string" ? source : source.text,
-    ]),
+    Object.entries(modules).map(([path, source]) => {
+      if (typeof source === "string") return [path, source];
+      const { name, text, rename } = source;
+      return [path, rename ? renamed(name, text, rename) : text];
+    }),
   );
 
 /** The texts of variants without expansion. */
