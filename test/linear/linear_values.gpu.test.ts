@@ -200,9 +200,14 @@ describe("linear attention", () => {
     );
   });
 
-  it.each(["recurrent", "chunked"] as const)(
-    "shows a NaN of q, k or decay wherever it counts, %s",
-    async (variant) => {
+  it.each([
+    ["recurrent", true],
+    ["recurrent", false],
+    ["chunked", true],
+    ["chunked", false],
+  ] as const)(
+    "shows a NaN of q, k or decay wherever it counts, %s, normalized %s",
+    async (variant, normalized) => {
       const device = await testDevice();
       const N = 40;
       const H = 2;
@@ -222,7 +227,7 @@ describe("linear attention", () => {
         const options = {
           updateRule: "gated",
           featureMap: "elu",
-          normalized: true,
+          normalized,
           decay,
           variant,
         } as const;

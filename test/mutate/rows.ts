@@ -121,7 +121,14 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "shaders/lib/linear.wesl",
-    text: "value = select(exp(x), x + 1.0, x > vec4f());",
+    text: "select(exp(log), log, is_nan(log))",
+    replacement: "exp(log)",
+    tests: ["test/linear/linear_values.gpu.test.ts"],
+    filter: "shows a NaN of q, k or decay wherever it counts, recurrent, normalized false",
+  },
+  {
+    file: "shaders/lib/linear.wesl",
+    text: "value = select(x + 1.0, exp(x), x <= vec4f());",
     replacement: "value = select(exp(min(x, vec4f())), x + 1.0, x > vec4f());",
     tests: ["test/linear/linear_values.gpu.test.ts"],
     filter: "shows a NaN of q, k or decay wherever it counts, recurrent",
