@@ -9,6 +9,7 @@ import { FoveaError } from "../src/errors.ts";
 import { normal } from "../src/reference/random.ts";
 import type { Dims } from "./cost.ts";
 import { openDawn } from "./dawn.ts";
+import { summarize, type Times } from "./harness.ts";
 import { type Context, parse, positive } from "./start.ts";
 import { verify } from "./verify.ts";
 
@@ -74,9 +75,6 @@ async function contestant(library: Library, device: GPUDevice, dims: Dims, data:
   return { call, output, free };
 }
 
-const quantile = (sorted: readonly number[], share: number) =>
-  sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
-
 export async function main({ args, server }: Context): Promise<number> {
   const { values, positionals } = parse(
     () => parseArgs({ args, options: OPTIONS, allowPositionals: true }),
@@ -123,10 +121,10 @@ export async function main({ args, server }: Context): Promise<number> {
         times.get(one)?.push((await made.get(one)?.call()) as number);
     }
     for (const { free } of made.values()) free();
-    const [here, there] = names.map((one) => times.get(one)?.sort((a, b) => a - b) as number[]);
-    const told = (sorted: number[]) =>
-      [0, 0.5, 0.9].map((share) => quantile(sorted, share).toFixed(3).padStart(8)).join(" ");
-    const ratios = [0, 0.5].map((share) => quantile(here, share) / quantile(there, share));
+    const [here, there] = names.map((one) => summarize(times.get(one) as number[]));
+    const told = ({ min, median, p90 }: Times) =>
+      [min, median, p90].map((ms) => ms.toFixed(3).padStart(8)).join(" ");
+    const ratios = [here.min / there.min, here.median / there.median];
     console.log(
       `${name.padEnd(24)} here${told(here)}   there${told(there)}   here / there: min ${ratios[0].toFixed(2)}, median ${ratios[1].toFixed(2)}`,
     );

@@ -22,11 +22,11 @@ import normalizerStored from "../../shaders/variants/normalizer_stored.wesl?raw"
 import { check } from "../errors.ts";
 import { link, type ModuleMap } from "../shader/link.ts";
 import { constantsModule, MODULES } from "../shader/modules.ts";
-import { asOperand } from "../shader/renames_operands.ts";
 import type { Binding, KernelSource } from "../types.ts";
 import { type Access, isBf16 } from "./access.ts";
 import { KernelCache } from "./kernel_cache.ts";
-import { queryModule, slotModules } from "./slot_modules.ts";
+import { bf16Constants, namedSlot } from "./named_slots.ts";
+import { slotModules } from "./slot_modules.ts";
 import { UniformStruct } from "./uniform.ts";
 
 export type LinearKernel = "states" | "scan" | "output" | "recurrent" | "copy";
@@ -184,9 +184,7 @@ function constantsOf(
   const reads = (["q", "k", "v", "decay", "beta"] as const).filter((name) =>
     READS[kernel].includes(name),
   );
-  const bf16 = Object.fromEntries(
-    reads.map((name) => [`${name.toUpperCase()}_BF16`, isBf16(spec[name])]),
-  );
+  const bf16 = bf16Constants(Object.fromEntries(reads.map((name) => [name, spec[name]])));
   const read = { ...shared, ELU: elu, ...bf16 };
   const columns = { K_COLS: columnsOf(headDim), V_COLS: columnsOf(vDim) };
   if (kernel === "states") return { ...read, ...columns };
@@ -211,16 +209,6 @@ export function linearModules(kernel: LinearKernel, spec: LinearSpecialisation):
   const reads = READS[kernel];
   const dense = (name: "q" | "k" | "v") => (reads.includes(name) ? spec[name] : "dense");
   const writes = kernel === "output" || kernel === "recurrent";
-  const operand = (name: "decay" | "beta", binding: number): ModuleMap => {
-    const module = queryModule(spec[name]);
-    return {
-      [`package::slots::${name}`]: {
-        name: `${module.name} as ${name}`,
-        text: module.text,
-        rename: asOperand(name, binding),
-      },
-    };
-  };
   const stored = kernel === "recurrent" ? normalizerMoved : normalizerStored;
   const variant = kernel === "recurrent" ? "normalizer_moved" : "normalizer_stored";
   return {
@@ -236,8 +224,8 @@ export function linearModules(kernel: LinearKernel, spec: LinearSpecialisation):
     [`package::linear_${kernel}`]: ROOTS[kernel],
     ...constantsModule("config", linearConfig, constantsOf(kernel, spec)),
     ...slotModules({ q: dense("q"), k: dense("k"), v: dense("v"), o: writes ? spec.o : "dense" }),
-    ...(spec.decayDim > 0 && reads.includes("decay") && operand("decay", 4)),
-    ...(spec.delta && reads.includes("beta") && operand("beta", 5)),
+    ...(spec.decayDim > 0 && reads.includes("decay") && namedSlot("decay", "decay", 4, spec.decay)),
+    ...(spec.delta && reads.includes("beta") && namedSlot("beta", "beta", 5, spec.beta)),
     ...(spec.lengths &&
       reads.includes("keys") && {
         "package::slots::key_count": {
