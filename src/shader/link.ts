@@ -187,19 +187,12 @@ function parse(path: string, source: string | ModuleSource): Module {
  * of the names.
  */
 export function renamed(module: string, text: string, { names, imported = {} }: Renames): string {
-  const to = new Map<string, string>();
-  const missing = new Set<string>();
-  for (const [name, other] of Object.entries(names)) {
-    const plain = name.replace("?", "");
-    to.set(plain, other);
-    if (plain === name) missing.add(name);
-  }
+  const missing = new Set(Object.keys(names).filter((name) => !name.endsWith("?")));
   let result = text.replace(RENAMED, (word) => {
     missing.delete(word);
-    return to.get(word) ?? word;
+    return names[word] ?? names[`${word}?`] ?? word;
   });
-  if (missing.size > 0)
-    throw located(module, 1, `has no ${[...missing].join(", ")}, which is to be renamed`);
+  if (missing.size > 0) throw located(module, 1, `has no ${[...missing].join(", ")} to rename`);
   // Expressions are imported from no module.
   result = result.replace(/^import .*\..*$/gm, (line) =>
     line.replace(/\w+\.\w+(, )?/g, "").replace(/^.*\{\};|, (?=\})/, ""),

@@ -141,7 +141,7 @@ describe("link of a module under other names", () => {
 
   it("fails if the module has no such name, or the other module lacks it", () => {
     expect(() => linked({ names: { q: "k", quary: "key", "@binding(7)": "x" } })).toThrow(
-      "query renamed:1: has no quary, @binding(7), which is to be renamed",
+      "query renamed:1: has no quary, @binding(7) to rename",
     );
     expect(() => linked({ names: { q: "o" }, imported: { o: "package::lib::math" } })).toThrow(
       "declares no o",
