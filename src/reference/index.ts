@@ -1,10 +1,5 @@
 export { normalCdf, type ReferenceActivation } from "./activations.ts";
 export { attention, type ReferenceResult } from "./attention.ts";
-export {
-  attentionBackward,
-  type ReferenceAttentionGradients,
-  type ReferenceBackwardOptions,
-} from "./attention_backward.ts";
 export { relativeBucket } from "./bucket.ts";
 export {
   dequantiseRow,
@@ -17,8 +12,27 @@ export {
 } from "./cache.ts";
 export { largest, type WorstElement, worstElement } from "./compare.ts";
 export { dropoutKeeps, threefry2x32 } from "./dropout.ts";
+export {
+  attentionBackward,
+  type ReferenceAttentionGradients,
+  type ReferenceBackwardOptions,
+} from "./gradients/attention_backward.ts";
+export {
+  linearAttentionBackward,
+  type ReferenceLinearBackwardOptions,
+} from "./gradients/linear_backward.ts";
+export {
+  multiHeadAttentionBackward,
+  type ReferenceLinearGradients,
+  type ReferenceMultiHeadBackwardOptions,
+  type ReferenceMultiHeadGradients,
+} from "./gradients/multi_head_backward.ts";
+export {
+  layerNormBackward,
+  type ReferenceLayerNormBackwardOptions,
+} from "./gradients/normalise_backward.ts";
+export type { ReferenceScoreGradients } from "./gradients/score_gradients.ts";
 export { linearAttention, type ReferenceLinearResult } from "./linear.ts";
-export { linearAttentionBackward, type ReferenceLinearBackwardOptions } from "./linear_backward.ts";
 export type { ReferenceLinearOptions } from "./linear_problem.ts";
 export {
   mergeAttention,
@@ -27,12 +41,6 @@ export {
   type ReferencePartial,
 } from "./merge.ts";
 export { multiHeadAttention, type ReferenceMultiHeadResult } from "./multi_head.ts";
-export {
-  multiHeadAttentionBackward,
-  type ReferenceLinearGradients,
-  type ReferenceMultiHeadBackwardOptions,
-  type ReferenceMultiHeadGradients,
-} from "./multi_head_backward.ts";
 export type {
   ReferenceLinear,
   ReferenceMultiHead,
@@ -51,10 +59,6 @@ export {
   softmaxAlong,
   softmaxAlongBackward,
 } from "./normalise.ts";
-export {
-  layerNormBackward,
-  type ReferenceLayerNormBackwardOptions,
-} from "./normalise_backward.ts";
 export type {
   ReferenceCapturedDerivative,
   ReferenceColumns,
@@ -85,7 +89,6 @@ export {
   rotaryBackward,
   rotaryFrequencies,
 } from "./rotary.ts";
-export type { ReferenceScoreGradients } from "./score_gradients.ts";
 export type { ScoreStage } from "./scores.ts";
 export {
   attentionScores,

@@ -5,7 +5,7 @@ import {
   attentionBackward,
   type ReferenceAttentionGradients,
   type ReferenceBackwardOptions,
-} from "./attention_backward.ts";
+} from "./gradients/attention_backward.ts";
 import type { ReferenceOptions, ReferenceTensor } from "./options.ts";
 import { project, projectUsedBackward } from "./projection.ts";
 import { elements, toBhmd, transposed } from "./tensors.ts";

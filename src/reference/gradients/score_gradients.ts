@@ -1,8 +1,8 @@
 // The gradients of what the options of attention hold.
 
-import type { ReferenceOptions, ReferenceTensor } from "./options.ts";
-import { givenSimilarity } from "./similarity.ts";
-import { sizeOf } from "./tensors.ts";
+import type { ReferenceOptions, ReferenceTensor } from "../options.ts";
+import { givenSimilarity } from "../similarity.ts";
+import { sizeOf } from "../tensors.ts";
 
 /**
  * Gradients of what the options hold, row-major, each with as many elements as the option has, and

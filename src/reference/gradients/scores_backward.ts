@@ -1,13 +1,13 @@
 // The gradients of scores: of q, k and what the options hold.
 
-import type { ReferenceOptions } from "./options.ts";
-import type { Row } from "./rows.ts";
+import type { ReferenceOptions } from "../options.ts";
+import type { Row } from "../rows.ts";
+import type { Scores } from "../scores.ts";
+import { givenSimilarity } from "../similarity.ts";
+import type { ElementDerivative } from "../steps.ts";
+import { at, type Gradient, rowAt, zerosLike } from "../tensors.ts";
 import { type ReferenceScoreGradients, zeroScoreGradients } from "./score_gradients.ts";
-import type { Scores } from "./scores.ts";
-import { givenSimilarity } from "./similarity.ts";
 import { similarityBackward } from "./similarity_backward.ts";
-import type { ElementDerivative } from "./steps.ts";
-import { at, type Gradient, rowAt, zerosLike } from "./tensors.ts";
 
 export interface ScoresBackward {
   /** [B, H, M, D] */

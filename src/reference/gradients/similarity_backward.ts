@@ -1,11 +1,11 @@
 // The gradients of what a query and a key are compared by.
 
-import { accumulate, dot } from "./inner.ts";
-import { roundingOf } from "./rounding.ts";
+import { accumulate, dot } from "../inner.ts";
+import { roundingOf } from "../rounding.ts";
+import type { Scores } from "../scores.ts";
+import { type Additive, additiveVector, columnOf, type Normalized, normOf } from "../similarity.ts";
+import type { Strided } from "../tensors.ts";
 import type { ReferenceScoreGradients } from "./score_gradients.ts";
-import type { Scores } from "./scores.ts";
-import { type Additive, additiveVector, columnOf, type Normalized, normOf } from "./similarity.ts";
-import type { Strided } from "./tensors.ts";
 
 /** A row of q and one of k, and the gradients of both. */
 export interface Pair {

@@ -1,8 +1,8 @@
 // The gradients of layer normalisation on the CPU.
 
-import { layerNorm, type ReferenceLayerNormOptions } from "./normalise.ts";
-import type { ReferenceTensor } from "./options.ts";
-import { elements, sizeOf, summed } from "./tensors.ts";
+import { layerNorm, type ReferenceLayerNormOptions } from "../normalise.ts";
+import type { ReferenceTensor } from "../options.ts";
+import { elements, sizeOf, summed } from "../tensors.ts";
 
 /** The options of {@link layerNorm}, and the gradients of its results. */
 export interface ReferenceLayerNormBackwardOptions

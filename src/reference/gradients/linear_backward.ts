@@ -11,9 +11,9 @@ import {
   readState,
   writeToken,
   writtenValue,
-} from "./linear_problem.ts";
-import type { ReferenceTensor } from "./options.ts";
-import { at, rowAt, zerosLike } from "./tensors.ts";
+} from "../linear_problem.ts";
+import type { ReferenceTensor } from "../options.ts";
+import { at, rowAt, zerosLike } from "../tensors.ts";
 
 /** The options of linear attention, and the gradients of its results. */
 export interface ReferenceLinearBackwardOptions extends Omit<ReferenceLinearOptions, "precision"> {

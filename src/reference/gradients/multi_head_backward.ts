@@ -1,6 +1,6 @@
 // The gradients of a multi-head layer on the CPU.
 
-import { multiHeadAttention } from "./multi_head.ts";
+import { multiHeadAttention } from "../multi_head.ts";
 import {
   element,
   multiHeadRows,
@@ -8,13 +8,13 @@ import {
   type ReferenceMultiHead,
   type ReferenceMultiHeadInputs,
   type ReferenceMultiHeadOptions,
-} from "./multi_head_rows.ts";
-import type { ReferenceTensor } from "./options.ts";
-import { projectBackward, projectUsedBackward } from "./projection.ts";
+} from "../multi_head_rows.ts";
+import type { ReferenceTensor } from "../options.ts";
+import { projectBackward, projectUsedBackward } from "../projection.ts";
+import { softmaxBackward } from "../softmax.ts";
+import { at, elements, type Gradient, rowAt, sizeOf, zerosLike } from "../tensors.ts";
 import type { ReferenceScoreGradients } from "./score_gradients.ts";
 import { scoresBackward } from "./scores_backward.ts";
-import { softmaxBackward } from "./softmax.ts";
-import { at, elements, type Gradient, rowAt, sizeOf, zerosLike } from "./tensors.ts";
 
 /** The options of the layer, and the gradients of its results. */
 export interface ReferenceMultiHeadBackwardOptions

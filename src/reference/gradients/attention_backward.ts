@@ -1,14 +1,14 @@
 // The gradients of attention as plain loops on the CPU: what the backward kernels are measured
 // against.
 
-import { dropoutFactor } from "./dropout.ts";
-import { accumulate, dot } from "./inner.ts";
-import type { ReferenceOptions, ReferenceTensor } from "./options.ts";
+import { dropoutFactor } from "../dropout.ts";
+import { accumulate, dot } from "../inner.ts";
+import type { ReferenceOptions, ReferenceTensor } from "../options.ts";
+import { scoresOf } from "../scores.ts";
+import { softmaxBackward } from "../softmax.ts";
+import { at, rowAt, toBhmd, zerosLike } from "../tensors.ts";
 import type { ReferenceScoreGradients } from "./score_gradients.ts";
-import { scoresOf } from "./scores.ts";
 import { scoresBackward } from "./scores_backward.ts";
-import { softmaxBackward } from "./softmax.ts";
-import { at, rowAt, toBhmd, zerosLike } from "./tensors.ts";
 
 /** The options of attention, and the gradients of its results. All is computed in float64. */
 export interface ReferenceBackwardOptions extends Omit<ReferenceOptions, "precision" | "store"> {
