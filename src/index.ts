@@ -7,6 +7,17 @@ export {
 } from "./attention/additive.ts";
 export { type AttentionOptions, type AttentionResult, attention } from "./attention/attention.ts";
 export { type AttentionBindings, AttentionPlan } from "./attention/bindings.ts";
+export {
+  type AttentionBackwardOptions,
+  type AttentionGradients,
+  attentionBackward,
+  planAttentionBackward,
+} from "./attention/gradients/backward.ts";
+export type {
+  AttentionBackwardBindings,
+  AttentionBackwardPlan,
+} from "./attention/gradients/plan.ts";
+export type { AttentionBackwardProblem } from "./attention/gradients/problem.ts";
 export type { KvSourceOwner } from "./attention/kv_source.ts";
 export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./attention/merge.ts";
 export type { MergeBindings, MergeProblem, PartialAttention } from "./attention/merge_problem.ts";

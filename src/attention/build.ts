@@ -87,7 +87,7 @@ export async function buildPlan(
 }
 
 /** The stages that compute norms of rows, for kernels that look these up. */
-async function normStages(
+export async function normStages(
   { batch, q, k, cache, headDim }: ResolvedScores,
   slots: SlotChoice,
 ): Promise<Stage[]> {
@@ -102,7 +102,12 @@ async function normStages(
   return [{ source: rowNormsKernel(headDim, slots), names: {}, grid }];
 }
 
-function slotChoice(device: GPUDevice, problem: ResolvedScores, operands: Operands): SlotChoice {
+/** Which modules fill the slots of a plan's kernels. */
+export function slotChoice(
+  device: GPUDevice,
+  problem: ResolvedScores,
+  operands: Operands,
+): SlotChoice {
   // Without an operand any access will do, because no kernel of the plan reads or writes it.
   const access = (name: string): Access => {
     const operand = operands.get(name);

@@ -3,7 +3,9 @@
 import type { Tensor } from "../../src/index.ts";
 import type { OnnxRun } from "../../src/interop/onnx/index.ts";
 import { operators as onnx } from "../../src/interop/onnx/index.ts";
+import { gradients } from "./gradients.ts";
 import { keras } from "./keras.ts";
+import type { NamedOperator } from "./named.ts";
 import { pytorch } from "./pytorch.ts";
 
 /** An operator as a vector has it. The outputs are the caller's to destroy. */
@@ -20,11 +22,21 @@ const OPERATORS: Readonly<Record<string, Readonly<Record<string, Operator>>>> = 
   "torch.nn": pytorch,
 };
 
+/** Operators whose tensors go by name. */
+const NAMED: Readonly<Record<string, Readonly<Record<string, NamedOperator>>>> = {
+  fovea: gradients,
+};
+
 /** @param op Domain and name: `ai.onnx.preview.FlexAttention`. */
-export function operatorOf(op: string): Operator | undefined {
+export const operatorOf = (op: string): Operator | undefined => find(OPERATORS, op);
+
+/** The same of operators whose tensors go by name. */
+export const namedOperatorOf = (op: string): NamedOperator | undefined => find(NAMED, op);
+
+function find<T>(domains: Readonly<Record<string, Readonly<Record<string, T>>>>, op: string) {
   const dot = op.lastIndexOf(".");
   const domain = op.slice(0, dot);
   const name = op.slice(dot + 1);
-  const operators = Object.hasOwn(OPERATORS, domain) ? OPERATORS[domain] : {};
+  const operators = Object.hasOwn(domains, domain) ? domains[domain] : {};
   return Object.hasOwn(operators, name) ? operators[name] : undefined;
 }

@@ -4,7 +4,8 @@
 import { type Tensor, tensor } from "../../src/index.ts";
 import { KeptDevice } from "../support/kept_device.ts";
 import { describeWorst, isWithin, type Worst, worstOf } from "./compare.ts";
-import { operatorOf } from "./operators.ts";
+import { runNamed } from "./named.ts";
+import { namedOperatorOf, operatorOf } from "./operators.ts";
 import { ourDtype, parseVector, type Vector, type VectorTensor } from "./vector.ts";
 
 /** How a vector went. */
@@ -54,7 +55,7 @@ export class Runner {
 
 /** Returns what a vector needs and is not there, if anything. */
 function missingFor({ op, inputs }: Vector): string | undefined {
-  if (!operatorOf(op)) return `no operator ${op}`;
+  if (!operatorOf(op) && !namedOperatorOf(op)) return `no operator ${op}`;
   const stranger = inputs.find((input) => input && !ourDtype(input.dtype));
   return stranger && `no element type ${stranger.dtype}`;
 }
@@ -76,12 +77,17 @@ async function runVector(device: GPUDevice, vector: Vector): Promise<Worst | nul
       used.push(upload(device, input));
       return used[used.length - 1];
     });
-    const operator = operatorOf(op) as NonNullable<ReturnType<typeof operatorOf>>;
-    const results = await operator(uploaded, given, {
-      device,
-      outputs: wanted,
-      ...(opset !== null && { opset }),
-    });
+    const operator = operatorOf(op);
+    const named = namedOperatorOf(op);
+    const results = operator
+      ? await operator(uploaded, given, {
+          device,
+          outputs: wanted,
+          ...(opset !== null && { opset }),
+        })
+      : named
+        ? await runNamed(named, device, vector, { uploaded, used })
+        : [];
     used.push(...results.filter((result) => result !== undefined));
     let worst: Worst | null = null;
     for (const [index, expected] of outputs.entries()) {

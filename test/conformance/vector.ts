@@ -5,6 +5,8 @@ import { bfloat16Value, float16Value } from "../../src/gpu/read.ts";
 import type { Dtype } from "../../src/index.ts";
 
 export interface VectorTensor {
+  /** Its name, in vectors whose tensors go by name. */
+  readonly name?: string;
   /** The element type as in the file: float32, float16, int64, ... */
   readonly dtype: string;
   readonly shape: readonly number[];
@@ -75,7 +77,7 @@ function tensorOf(json: any): VectorTensor | undefined {
   const count = json.dims.reduce((product: number, size: number) => product * size, 1);
   if (data.length !== count)
     throw new Error(`${json.dtype} [${json.dims}] has ${data.length} elements`);
-  return { dtype: json.dtype, shape: json.dims, data };
+  return { dtype: json.dtype, shape: json.dims, data, ...(json.name && { name: json.name }) };
 }
 
 function headerOf({ domain, op, opset, inputs, outputs }: any): Header {

@@ -1,0 +1,113 @@
+// The gradients of attention: the plan and the one-line call.
+
+import { type OptionNames, readOptions } from "../../given.ts";
+import type { FloatTensor, Tensor } from "../../gpu/tensor.ts";
+import { checkTensors, RUN_OPTIONS, type RunOptions, runOnce } from "../../plan/run.ts";
+import { reorder } from "../../plan/specs.ts";
+import { isCache } from "../cached.ts";
+import { type AttentionBackwardPlan, prepareBackward } from "./plan.ts";
+import { type AttentionBackwardProblem, BACKWARD_PROBLEM, refuseCache } from "./problem.ts";
+
+/** Options of {@link attentionBackward}: those of attention, with what it gave. */
+export interface AttentionBackwardOptions
+  extends Omit<
+      AttentionBackwardProblem,
+      "q" | "k" | "v" | "output" | "lse" | "dOutput" | "dLse" | "dQ" | "dK" | "dV"
+    >,
+    RunOptions {
+  /** [B, H, M, Dv]: what attention gave. */
+  readonly output: Tensor;
+  /** [B, H, M] f32: the log-sum-exp that attention gave beside it. */
+  readonly lse: Tensor;
+  /** [B, H, M, Dv]: the gradient of the output. */
+  readonly dOutput: Tensor;
+  /** [B, H, M] f32: the gradient of the log-sum-exp. Default: zeros. */
+  readonly dLse?: Tensor;
+  /** Where the gradients go. Default: new tensors, which are the caller's to destroy. */
+  readonly dQ?: Tensor;
+  readonly dK?: Tensor;
+  readonly dV?: Tensor;
+}
+
+/** The names of the options. */
+const BACKWARD_OPTIONS: OptionNames<AttentionBackwardOptions> = withoutTensors(BACKWARD_PROBLEM);
+
+function withoutTensors({ q, k, v, ...options }: typeof BACKWARD_PROBLEM) {
+  return { ...options, ...RUN_OPTIONS };
+}
+
+export interface AttentionGradients {
+  /** [B, H, M, D], in the layout of the call and the dtype of q. */
+  readonly dQ: FloatTensor;
+  /** [B, Hkv, N, D], of the dtype of k. */
+  readonly dK: FloatTensor;
+  /** [B, Hkv, N, Dv], of the dtype of v. */
+  readonly dV: FloatTensor;
+}
+
+/**
+ * Compiles the gradients of attention for a problem: those of L = sum(output * dOutput) + sum(lse *
+ * dLse), for the output and the log-sum-exp that attention with the same options gave.
+ *
+ * ```
+ * P = exp(S - LSE),   dP = dO V^T,   delta = rowsum(dO * O) - dLSE,   dS = P (dP - delta)
+ * dV = P^T dO,   dQ = scale * dS K,   dK = scale * dS^T Q
+ * ```
+ *
+ * Source: FlashAttention-2 (arXiv 2307.08691), algorithm 2, in two passes. Scores are computed
+ * anew: nothing of size M x N is in memory, and two numbers a query row are. Sums are f32 and have
+ * one order, so that the same inputs on the same device give the same bits. A key that a query does
+ * not see has no part in the gradients of either, whatever both hold.
+ *
+ * Rejects with FoveaError: `"argument"` and `"limit"` before the GPU sees anything; `"shader"`,
+ * `"device-lost"`, `"out-of-memory"`.
+ *
+ * @example
+ * const backward = await planAttentionBackward(device, { q, k, v, causal: true });
+ * backward.encode(encoder, { output, lse, dOutput, dQ, dK, dV });
+ */
+export async function planAttentionBackward(
+  device: GPUDevice,
+  problem: AttentionBackwardProblem,
+): Promise<AttentionBackwardPlan> {
+  const taken = await readOptions("attentionBackward", problem, BACKWARD_PROBLEM);
+  const { plan, allocated } = await prepareBackward(device, taken);
+  await allocated;
+  return plan;
+}
+
+/**
+ * The gradients of attention on the GPU. See {@link planAttentionBackward} for the formula.
+ *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @param q [B, H, M, D], f32, f16 or bf16, as are all others but lse and dLse
+ * @param k [B, Hkv, N, D]
+ * @param v [B, Hkv, N, Dv]
+ *
+ * @example
+ * const { output, lse } = await attention(q, k, v, { causal: true, lse: true });
+ * const { dQ, dK, dV } = await attentionBackward(q, k, v, { causal: true, output, lse, dOutput });
+ */
+export async function attentionBackward(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  options: AttentionBackwardOptions,
+): Promise<AttentionGradients> {
+  const name = "attentionBackward";
+  refuseCache(name, isCache(k));
+  checkTensors(name, { q, k, v });
+  const taken = await readOptions(name, options, BACKWARD_OPTIONS);
+  const { label = name, output, lse, dOutput, dLse } = taken;
+  checkTensors(label, { output, lse, dOutput }, { dLse });
+  const { device } = q;
+  const prepared = await prepareBackward(device, { ...taken, q, k, v });
+  const { resolved } = prepared;
+  const results = await runOnce(device, label, prepared, taken, (make) => {
+    const result = (of: "dQ" | "dK" | "dV") =>
+      taken[of] ?? make(of, reorder(resolved[of], resolved.layout).shape, resolved[of].dtype);
+    return { dQ: result("dQ"), dK: result("dK"), dV: result("dV") };
+  });
+  return results as AttentionGradients;
+}

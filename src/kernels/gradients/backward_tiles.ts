@@ -1,0 +1,107 @@
+// The tiles of the kernels of attention's gradients, with the evidence for each, and which of them
+// a problem gets.
+
+import { check } from "../../errors.ts";
+import { chunkOf, type TileLimits } from "../forward_tiles.ts";
+
+export const LANES_X = 8;
+/** Streamed rows whose weights and columns meet at a time. */
+const GROUP_ROWS = 32;
+
+/** A row of the tile table. */
+export interface BackwardTile {
+  /** Own rows x streamed rows. */
+  readonly name: string;
+  /** Own rows of a lane, and lanes that stand above each other. */
+  readonly rows: number;
+  readonly lanes: number;
+  /** Streamed rows of a tile. */
+  readonly streamed: 32 | 64;
+  readonly maxDim: number;
+  readonly vAtOnce: 1 | 2;
+  /** The fewest scores of a head for which a software adapter takes the row. Default any number. */
+  readonly softwareScores?: number;
+}
+
+/** The first row that fits the problem and the device is taken. */
+export const BACKWARD_TILES: readonly BackwardTile[] = [
+  {
+    name: "32x64",
+    rows: 4,
+    lanes: 8,
+    streamed: 64,
+    maxDim: 128,
+    vAtOnce: 1,
+    softwareScores: 2 ** 17,
+  },
+  {
+    name: "16x32",
+    rows: 2,
+    lanes: 8,
+    streamed: 32,
+    maxDim: 256,
+    vAtOnce: 1,
+    softwareScores: 2 ** 17,
+  },
+  // One row a lane, for runs that are shorter than the compilation, as in tests; and for wide rows.
+  { name: "8x32", rows: 1, lanes: 8, streamed: 32, maxDim: Number.POSITIVE_INFINITY, vAtOnce: 1 },
+];
+
+export interface BackwardTileProblem {
+  /** The scores of a head. */
+  readonly scores: number;
+  readonly headDim: number;
+  readonly vDim: number;
+  /** Queries and keys of a block of the block mask. */
+  readonly block: readonly number[];
+  readonly variant: string | undefined;
+}
+
+/**
+ * Chooses a tile, or finds the one that was asked for by name. Throws FoveaError if that one can't
+ * run.
+ */
+export function chooseBackwardTile(
+  { headDim, vDim, block, variant, scores }: BackwardTileProblem,
+  { workgroupBytes, software }: TileLimits,
+): BackwardTile {
+  const widest = Math.max(headDim, vDim);
+  const fits = (tile: BackwardTile) =>
+    widest <= tile.maxDim &&
+    backwardWorkgroupBytes(tile) <= workgroupBytes &&
+    block.every((size) => size % tile.streamed === 0);
+  const taken = BACKWARD_TILES.find((tile) =>
+    variant === undefined
+      ? fits(tile) && (!software || scores >= (tile.softwareScores ?? 0))
+      : tile.name === variant,
+  );
+  check(
+    taken !== undefined && fits(taken),
+    variant === undefined || taken ? "limit" : "argument",
+    () =>
+      taken
+        ? `variant ${variant} of the gradients can't run here: it takes head dims up to ${taken.maxDim}, ${backwardWorkgroupBytes(taken)} bytes of workgroup memory (the device has ${workgroupBytes}), and block masks of multiples of ${taken.streamed}.`
+        : `no variant ${variant} of the gradients; there are ${BACKWARD_TILES.map(({ name }) => name).join(", ")}.`,
+  );
+  return taken as BackwardTile;
+}
+
+/** The constants of a tile for a problem's head dims. */
+export function constantsOf({ vAtOnce }: BackwardTile, headDim: number, vDim: number) {
+  const colsOf = (dim: number) => Math.ceil(Math.ceil(dim / 4) / LANES_X);
+  const xCols = colsOf(headDim);
+  const yCols = colsOf(vDim);
+  return {
+    dChunk: Math.max(chunkOf(headDim), chunkOf(vDim)),
+    xCols,
+    yCols,
+    vAtOnce: xCols % vAtOnce || yCols % vAtOnce ? 1 : vAtOnce,
+  };
+}
+
+/** Bytes of workgroup memory, as the shaders declare it. */
+export function backwardWorkgroupBytes({ rows, lanes, streamed, vAtOnce }: BackwardTile): number {
+  const own = lanes * rows * LANES_X;
+  const columns = GROUP_ROWS * (LANES_X * vAtOnce + 1);
+  return 16 * (own + Math.max(streamed * (LANES_X + 1), columns, own));
+}
