@@ -47,8 +47,8 @@ export interface AttentionBackwardProblem extends ScoreProblem {
 export type TakenBackward = Taken<AttentionBackwardProblem>;
 
 /** The names of all members of a problem. */
-export const BACKWARD_PROBLEM: OptionNames<AttentionBackwardProblem> = {
-  ...withoutCache(SCORE_PROBLEM),
+export const BACKWARD_PROBLEM: OptionNames<AttentionBackwardProblem & { cache: object }> = {
+  ...SCORE_PROBLEM, // a cache among them, which is refused
   v: "any",
   output: "any",
   lse: "any",
@@ -59,10 +59,6 @@ export const BACKWARD_PROBLEM: OptionNames<AttentionBackwardProblem> = {
   dV: "any",
   variant: "string",
 };
-
-function withoutCache({ cache, ...others }: typeof SCORE_PROBLEM) {
-  return others;
-}
 
 /** A checked problem. Tensors are in BHMD order. */
 export interface ResolvedBackward extends ResolvedScores {

@@ -6,6 +6,7 @@ import clear from "../../../shaders/backward_clear.wesl?raw";
 import delta from "../../../shaders/backward_delta.wesl?raw";
 import gradient from "../../../shaders/lib/gradient.wesl?raw";
 import tiles from "../../../shaders/lib/gradient_tiles.wesl?raw";
+import units from "../../../shaders/lib/gradient_units.wesl?raw";
 import weights from "../../../shaders/lib/gradient_weights.wesl?raw";
 import blocks from "../../../shaders/slots/blocks.wesl?raw";
 import derivative from "../../../shaders/slots/derivative.wesl?raw";
@@ -105,6 +106,7 @@ export function backwardModules(spec: BackwardSpecialisation): ModuleMap {
     "package::backward_delta": delta,
     "package::lib::gradient": gradient,
     "package::lib::gradient_tiles": tiles,
+    "package::lib::gradient_units": units,
     "package::lib::gradient_weights": weights,
     ...config,
     ...gradientConstants,
@@ -185,7 +187,7 @@ export function backwardKernel(spec: BackwardSpecialisation): KernelSource {
 }
 
 /** Rows of a workgroup of the kernel `delta`. */
-export const DELTA_ROWS = 8;
+export const DELTA_ROWS = 64;
 /** Vec4s of a workgroup of the kernel that clears gradients. */
 export const CLEAR_VEC4S = 64;
 

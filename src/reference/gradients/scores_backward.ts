@@ -27,7 +27,8 @@ export interface ScoresBackward {
  * where each step gives its derivatives.
  */
 export function scoresBackward(problem: Scores, options: ReferenceOptions): ScoresBackward {
-  const { query, key, scale, steps, kvHead } = problem;
+  const { query, key, scale, steps, kvHead, rounding } = problem;
+  const { round } = rounding;
   const { similarity, temperature, compare } = problem.parts;
   const dQuery = zerosLike(query);
   const dKey = zerosLike(key);
@@ -42,23 +43,24 @@ export function scoresBackward(problem: Scores, options: ReferenceOptions): Scor
     const keyRow = row.keyRow + j;
     const qAt = at(query, batch, head, row.qRow);
     const kAt = at(key, batch, kHead, keyRow);
-    const before = [scale * compare(qAt, kAt, head)];
+    const before = [round(scale * compare(qAt, kAt, head))];
     for (const step of steps) before.push(step.apply(before[before.length - 1], row, j));
     let dS = g;
     for (let index = steps.length - 1; index >= 0; index--) {
       const { elements, derivative } = steps[index];
       const s = before[index];
-      for (const element of elements?.(s, row, j) ?? []) addElement(into, element, dS);
-      if (derivative) dS *= derivative(s, row, j);
+      for (const element of elements?.(s, row, j) ?? []) addElement(into, element, dS, round);
+      if (derivative) dS = round(dS * round(derivative(s, row, j)));
     }
     let factor = scale;
     if (temperature) {
       const { value, derivative } = temperature(head);
       const raw = similarity(qAt, kAt, head);
-      dHeads[dHeads.length === 1 ? 0 : head] += dS * scale * derivative * raw;
-      factor *= value;
+      const index = dHeads.length === 1 ? 0 : head;
+      dHeads[index] = round(dHeads[index] + round(dS * round(scale * round(derivative * raw))));
+      factor = round(factor * value);
     }
-    addPair(dS * factor, {
+    addPair(round(dS * factor), {
       head,
       qAt,
       kAt,
@@ -74,10 +76,11 @@ function addElement(
   into: ReferenceScoreGradients,
   { name, index, derivative }: ElementDerivative,
   dS: number,
+  round: (x: number) => number,
 ): void {
   const sums = sumsOf(into, name);
   if (!(index in (sums ?? []))) throw new Error(`The gradient of ${name} has no element ${index}.`);
-  sums[index] += dS * derivative;
+  sums[index] = round(sums[index] + round(dS * derivative));
 }
 
 function sumsOf(into: ReferenceScoreGradients, name: ElementDerivative["name"]): Float64Array {

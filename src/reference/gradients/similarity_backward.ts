@@ -22,20 +22,20 @@ type SimilarityBackward = (g: number, pair: Pair) => void;
 
 /** @param into where the gradients of the similarity's weights are added */
 export function similarityBackward(
-  { query, key }: Pick<Scores, "query" | "key">,
+  { query, key, rounding }: Pick<Scores, "query" | "key" | "rounding">,
   given: "dot" | Normalized | Additive,
   into: ReferenceScoreGradients,
 ): SimilarityBackward {
-  if (given === "dot") return dotBackward(query, key);
+  if (given === "dot") return dotBackward(query, key, rounding.single);
   if (given.kind === "additive") return additiveBackward(query, key, given, into);
   return normalizedBackward(query, key, given, into);
 }
 
 /** s = q.k: dq = g k, dk = g q. */
-function dotBackward(q: Strided, k: Strided): SimilarityBackward {
+function dotBackward(q: Strided, k: Strided, single: boolean): SimilarityBackward {
   return (g, { qAt, kAt, dQuery, dKey }) => {
-    accumulate(dQuery, g, k, kAt, false);
-    accumulate(dKey, g, q, qAt, false);
+    accumulate(dQuery, g, k, kAt, single);
+    accumulate(dKey, g, q, qAt, single);
   };
 }
 
