@@ -35,6 +35,9 @@ export interface AttentionBackwardBindings extends Omit<AttentionBindings, "cach
 /** A compiled problem of attention's gradients. */
 export type AttentionBackwardPlan = Plan<AttentionBackwardBindings>;
 
+/** Numbers of a query row in the workspace: a vec4 of statistics. */
+const ROW_FLOATS = 4;
+
 /** Plans a problem that was read, and gives a promise that rejects if its buffers can't be had. */
 export async function prepareBackward(device: GPUDevice, problem: TakenBackward) {
   checkDevice(device);
@@ -55,7 +58,7 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
   const rows = (resolved.packed ? 1 : batch) * heads * totalQ;
   const memory = operandsOf(device, problem, resolved, {
     asked: backwardTensors(problem, resolved),
-    workspace: [Math.max(rows, 1) * 2],
+    workspace: [Math.max(rows, 1) * ROW_FLOATS],
   });
   const { operands, owned } = memory;
   try {

@@ -170,7 +170,7 @@ export function backwardBindings(spec: BackwardSpecialisation): Binding[] {
     ...shared,
     ...(kernel === "keys" ? [written(7, "d_v")] : []),
     read(13, "d_output"),
-    read(14, "statistics"),
+    written(14, "statistics"),
     uniform,
   ].sort((a, b) => a.binding - b.binding);
 }
