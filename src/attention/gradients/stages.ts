@@ -52,7 +52,7 @@ export function backwardStages(
     dV: access("dV"),
     dLse: operands.has("dLse"),
   });
-  const ownRows = tile.rows * tile.lanes;
+  const [ownQueries, ownKeys] = tile.rows.map((rows) => rows * tile.lanes);
   const names = {
     statistics: "workspace",
     d_output: "dOutput",
@@ -62,7 +62,7 @@ export function backwardStages(
   };
   const rows = (packed ? 1 : batch) * heads * totalQ;
   const grid = (qTiles: number, flops: number): Grid => ({
-    qTile: ownRows,
+    qTile: ownQueries,
     qTiles,
     vSplits: 1,
     flops,
@@ -83,15 +83,15 @@ export function backwardStages(
     stage(specialised("queries", { o: access("dQ") }), {
       names: { ...names, o: "dQ" },
       views: { output: operandIn(operands, "dQ") },
-      grid: grid(Math.ceil(seqQ / ownRows), 2 * ownRows * mostKeys * (2 * headDim + vDim)),
+      grid: grid(Math.ceil(seqQ / ownQueries), 2 * ownQueries * mostKeys * (2 * headDim + vDim)),
     }),
     stage(specialised("keys", { o: access("dK") }), {
       names: { ...names, o: "dK" },
       views: { output: operandIn(operands, "dK") },
       grid: {
         ...grid(
-          Math.ceil(seqKv / ownRows),
-          (4 * ownRows * seqQ * (headDim + vDim) * heads) / kvHeads,
+          Math.ceil(seqKv / ownKeys),
+          (4 * ownKeys * seqQ * (headDim + vDim) * heads) / kvHeads,
         ),
         heads: kvHeads,
       },

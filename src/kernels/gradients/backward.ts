@@ -4,21 +4,26 @@
 import backward from "../../../shaders/backward.wesl?raw";
 import clear from "../../../shaders/backward_clear.wesl?raw";
 import delta from "../../../shaders/backward_delta.wesl?raw";
+import rows from "../../../shaders/backward_rows.wesl?raw";
 import gradient from "../../../shaders/lib/gradient.wesl?raw";
+import staged from "../../../shaders/lib/gradient_staged.wesl?raw";
 import tiles from "../../../shaders/lib/gradient_tiles.wesl?raw";
 import units from "../../../shaders/lib/gradient_units.wesl?raw";
 import weights from "../../../shaders/lib/gradient_weights.wesl?raw";
+import quad from "../../../shaders/lib/quad.wesl?raw";
 import blocks from "../../../shaders/slots/blocks.wesl?raw";
 import derivative from "../../../shaders/slots/derivative.wesl?raw";
 import dropoutFactor from "../../../shaders/slots/dropout_factor.wesl?raw";
 import gradientConfig from "../../../shaders/slots/gradient_config.wesl?raw";
 import roles from "../../../shaders/slots/roles.wesl?raw";
+import rowStarts from "../../../shaders/slots/row_starts.wesl?raw";
 import scoreGradient from "../../../shaders/slots/score_gradient.wesl?raw";
 import blocksListed from "../../../shaders/variants/blocks_listed.wesl?raw";
 import derivativeModified from "../../../shaders/variants/derivative_modified.wesl?raw";
 import dropoutFactorThreefry from "../../../shaders/variants/dropout_factor_threefry.wesl?raw";
 import outputNone from "../../../shaders/variants/output_none.wesl?raw";
 import rolesKeys from "../../../shaders/variants/roles_keys.wesl?raw";
+import rowStartsQueries from "../../../shaders/variants/row_starts_queries.wesl?raw";
 import { link, type ModuleMap, type Renames } from "../../shader/link.ts";
 import { configModule, constantsModule, MODULES } from "../../shader/modules.ts";
 import { rowsOf } from "../../shader/renames.ts";
@@ -83,16 +88,16 @@ export function backwardModules(spec: BackwardSpecialisation): ModuleMap {
     V_DIM: vDim,
     KV_TILE: tile.streamed,
     LANES_Y: tile.lanes,
-    ROWS: tile.rows,
+    ROWS: tile.rows[keys ? 1 : 0],
     V_AT_ONCE: vAtOnce,
     D_CHUNK: dChunk,
     ...slotConstants(slots),
   });
   const gradientConstants = constantsModule("gradient_config", gradientConfig, {
     OWN_KEYS: keys,
-    QUERIES: keys ? tile.streamed / LANES_X : tile.rows,
+    QUERIES: keys ? Math.ceil(tile.streamed / LANES_X) : tile.rows[0],
     X_COLS: xCols,
-    Y_COLS: yCols,
+    Y_COLS: keys ? yCols : 1,
     D_LSE: dLse,
     D_OUTPUT_DIM: vDim,
     D_V_DIM: vDim,
@@ -103,8 +108,10 @@ export function backwardModules(spec: BackwardSpecialisation): ModuleMap {
   return {
     ...MODULES,
     "package::backward": backward,
+    "package::backward_rows": rows,
     "package::backward_delta": delta,
     "package::lib::gradient": gradient,
+    "package::lib::gradient_staged": staged,
     "package::lib::gradient_tiles": tiles,
     "package::lib::gradient_units": units,
     "package::lib::gradient_weights": weights,
@@ -119,6 +126,10 @@ export function backwardModules(spec: BackwardSpecialisation): ModuleMap {
     "package::slots::dropout_factor": slots.dropout
       ? variant("dropout_factor_threefry", dropoutFactorThreefry)
       : dropoutFactor,
+    "package::lib::quad": quad,
+    "package::slots::row_starts": keys
+      ? variant("row_starts_queries", rowStartsQueries)
+      : rowStarts,
     "package::slots::roles": keys ? variant("roles_keys", rolesKeys) : roles,
     "package::slots::d_output": named("d_output", queryModule(dOutput), AS_D_OUTPUT),
     "package::slots::d_v": keys
@@ -142,8 +153,10 @@ const isModified = (slots: SlotChoice) =>
   Boolean(slots.softcap || slots.score || slots.relativeBias || slots.alibi || slots.mask) ||
   Boolean(slots.maskTensor || slots.bias);
 
-export const backwardRoot = (kernel: BackwardKernel) =>
-  kernel === "delta" ? "package::backward_delta" : "package::backward";
+export const backwardRoot = ({ kernel, tile }: BackwardSpecialisation) =>
+  kernel === "delta"
+    ? "package::backward_delta"
+    : `package::backward${tile.form === "quads" ? "_rows" : ""}`;
 
 export function backwardBindings(spec: BackwardSpecialisation): Binding[] {
   const { kernel } = spec;
@@ -181,7 +194,7 @@ const kernels = new KernelCache<BackwardSpecialisation>();
 export function backwardKernel(spec: BackwardSpecialisation): KernelSource {
   return kernels.get(spec, () => ({
     label: `backward ${spec.kernel}${spec.kernel === "delta" ? "" : ` ${spec.tile.name}`}`,
-    ...link(backwardRoot(spec.kernel), backwardModules(spec)),
+    ...link(backwardRoot(spec), backwardModules(spec)),
     bindings: backwardBindings(spec),
   }));
 }

@@ -10,41 +10,33 @@ const GROUP_ROWS = 32;
 
 /** A row of the tile table. */
 export interface BackwardTile {
-  /** Own rows x streamed rows. */
+  /** Own rows x streamed rows, those of the kernel of queries first if the two differ. */
   readonly name: string;
-  /** Own rows of a lane, and lanes that stand above each other. */
-  readonly rows: number;
+  /** The kernel: backward.wesl (`tiles`), or backward_rows.wesl, which needs subgroups (`quads`). */
+  readonly form: "tiles" | "quads";
+  /** Own rows of a lane, for own queries and for own keys, and lanes above each other. */
+  readonly rows: readonly [queries: number, keys: number];
   readonly lanes: number;
   /** Streamed rows of a tile. */
-  readonly streamed: 32 | 64;
+  readonly streamed: 4 | 32 | 64;
   readonly maxDim: number;
   readonly vAtOnce: 1 | 2;
   /** The fewest scores of a head for which a software adapter takes the row. Default any number. */
   readonly softwareScores?: number;
 }
 
+const TILES = { form: "tiles", lanes: 8, vAtOnce: 1 } as const;
+const QUADS = { form: "quads", lanes: 4, streamed: 4, vAtOnce: 1 } as const;
+const ENOUGH = { softwareScores: 2 ** 17 };
+
 /** The first row that fits the problem and the device is taken. */
 export const BACKWARD_TILES: readonly BackwardTile[] = [
-  {
-    name: "32x64",
-    rows: 4,
-    lanes: 8,
-    streamed: 64,
-    maxDim: 128,
-    vAtOnce: 1,
-    softwareScores: 2 ** 17,
-  },
-  {
-    name: "16x32",
-    rows: 2,
-    lanes: 8,
-    streamed: 32,
-    maxDim: 256,
-    vAtOnce: 1,
-    softwareScores: 2 ** 17,
-  },
+  { ...QUADS, ...ENOUGH, name: "32-16x4-quad", rows: [8, 4], maxDim: 64 },
+  { ...QUADS, ...ENOUGH, name: "16-8x4-quad", rows: [4, 2], maxDim: 128 },
+  { ...TILES, ...ENOUGH, name: "32x64", rows: [4, 4], streamed: 64, maxDim: 128 },
+  { ...TILES, ...ENOUGH, name: "16x32", rows: [2, 2], streamed: 32, maxDim: 256 },
   // One row a lane, for runs that are shorter than the compilation, as in tests; and for wide rows.
-  { name: "8x32", rows: 1, lanes: 8, streamed: 32, maxDim: Number.POSITIVE_INFINITY, vAtOnce: 1 },
+  { ...TILES, name: "8x32", rows: [1, 1], streamed: 32, maxDim: Number.POSITIVE_INFINITY },
 ];
 
 export interface BackwardTileProblem {
@@ -63,7 +55,7 @@ export interface BackwardTileProblem {
  */
 export function chooseBackwardTile(
   { headDim, vDim, block, variant, scores }: BackwardTileProblem,
-  { workgroupBytes, software }: TileLimits,
+  { workgroupBytes, software, subgroups = false }: TileLimits,
 ): BackwardTile {
   const widest = Math.max(headDim, vDim);
   const fits = (tile: BackwardTile) =>
@@ -72,8 +64,16 @@ export function chooseBackwardTile(
     block.every((size) => size % tile.streamed === 0);
   const taken = BACKWARD_TILES.find((tile) =>
     variant === undefined
-      ? fits(tile) && (!software || scores >= (tile.softwareScores ?? 0))
+      ? fits(tile) &&
+        (software ? scores >= (tile.softwareScores ?? 0) : tile.form === "tiles") &&
+        (tile.form === "tiles" || subgroups)
       : tile.name === variant,
+  );
+  check(
+    taken?.form !== "quads" || subgroups,
+    "limit",
+    () =>
+      `variant ${variant} needs the feature subgroups, which the device does not have; take another.`,
   );
   check(
     taken !== undefined && fits(taken),
@@ -87,8 +87,8 @@ export function chooseBackwardTile(
 }
 
 /** The constants of a tile for a problem's head dims. */
-export function constantsOf({ vAtOnce }: BackwardTile, headDim: number, vDim: number) {
-  const colsOf = (dim: number) => Math.ceil(Math.ceil(dim / 4) / LANES_X);
+export function constantsOf({ vAtOnce, form }: BackwardTile, headDim: number, vDim: number) {
+  const colsOf = (dim: number) => Math.ceil(Math.ceil(dim / 4) / (form === "quads" ? 1 : LANES_X));
   const xCols = colsOf(headDim);
   const yCols = colsOf(vDim);
   return {
@@ -100,8 +100,11 @@ export function constantsOf({ vAtOnce }: BackwardTile, headDim: number, vDim: nu
 }
 
 /** Bytes of workgroup memory, as the shaders declare it. */
-export function backwardWorkgroupBytes({ rows, lanes, streamed, vAtOnce }: BackwardTile): number {
-  const own = lanes * rows * LANES_X;
+export function backwardWorkgroupBytes(tile: BackwardTile): number {
+  const { rows, lanes, streamed, vAtOnce } = tile;
+  const ownRows = lanes * Math.max(...rows);
+  if (tile.form === "quads") return 32 * ownRows;
+  const own = ownRows * LANES_X;
   const columns = GROUP_ROWS * (LANES_X * vAtOnce + 1);
   return 16 * (own + Math.max(streamed * (LANES_X + 1), columns, own));
 }

@@ -198,7 +198,10 @@ describe("gradients of attention", () => {
         { lse: { shape: [1, 2, 6] } },
         "attentionBackward: lse must be [1, 2, 5] [B, H, M], got [1, 2, 6].",
       ],
-      [{ variant: "7x7" }, "no variant 7x7 of the gradients; there are 32x64, 16x32, 8x32."],
+      [
+        { variant: "7x7" },
+        "no variant 7x7 of the gradients; there are 32-16x4-quad, 16-8x4-quad, 32x64, 16x32, 8x32.",
+      ],
       [
         { cache: {} },
         "attentionBackward: keys in a cache have no gradients. Give k and v of the whole sequence as tensors, and causal: true where each token saw those before it.",
