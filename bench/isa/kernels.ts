@@ -3,6 +3,8 @@
 import { DECODE_SHAPES, type DecodeShape, decodeKernel } from "../../src/kernels/decode.ts";
 import { forwardKernel } from "../../src/kernels/forward.ts";
 import { FORWARD_TILES, type ForwardTile } from "../../src/kernels/forward_tiles.ts";
+import { backwardKernel } from "../../src/kernels/gradients/backward.ts";
+import { BACKWARD_TILES } from "../../src/kernels/gradients/backward_tiles.ts";
 import { MATMUL_TILES, type MatmulTile, matmulKernel } from "../../src/kernels/matmul.ts";
 import { PLAIN, type SlotChoice } from "../../src/kernels/slots.ts";
 import type { IsaKernel } from "./compiler.ts";
@@ -90,6 +92,19 @@ function matmul(name: string, limits: IsaLimits): HotKernel {
   return { name: `matmul ${name}`, code: matmulKernel(specialisation).code, limits };
 }
 
+function backward(
+  kernel: "queries" | "keys",
+  name: string,
+  headDim: number,
+  limits: IsaLimits,
+): HotKernel {
+  const tile = named(BACKWARD_TILES, name);
+  const gradients = { dOutput: "dense", dV: "dense", dLse: false } as const;
+  const specialisation = { ...PLAIN, ...gradients, kernel, headDim, vDim: headDim, tile };
+  const { code } = backwardKernel(specialisation);
+  return { name: `backward ${kernel} ${name} D=${headDim}`, code, limits };
+}
+
 /** The guaranteed limit of WebGPU. */
 const SMALL = 16384;
 
@@ -122,6 +137,10 @@ export const hotKernels = (): Promise<HotKernel[]> =>
     decode("decode-64", 8, { vgprs: 256, workgroupBytes: SMALL }),
     decode("decode-64-quad", 1, { vgprs: 128, workgroupBytes: 2048 }),
     decode("decode-64-quad", 4, { vgprs: 256, workgroupBytes: 2048, spills: 3 }),
+    backward("queries", "32x64", 64, { fmaShare: 0.85, vgprs: 256, workgroupBytes: SMALL }),
+    backward("keys", "32x64", 64, { fmaShare: 0.85, vgprs: 256, workgroupBytes: SMALL }),
+    backward("queries", "32x64", 128, { fmaShare: 0.8, vgprs: 256, workgroupBytes: SMALL }),
+    backward("keys", "32x64", 128, { fmaShare: 0.8, vgprs: 256, workgroupBytes: SMALL }),
     matmul("64x64", { fmaShare: 0.87, vgprs: 168, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
   ]);
 

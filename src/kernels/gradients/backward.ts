@@ -89,7 +89,7 @@ export function backwardModules(spec: BackwardSpecialisation): ModuleMap {
     KV_TILE: tile.streamed,
     LANES_Y: tile.lanes,
     ROWS: tile.rows[keys ? 1 : 0],
-    V_AT_ONCE: vAtOnce,
+    V_AT_ONCE: vAtOnce[keys ? "keys" : "queries"],
     D_CHUNK: dChunk,
     ...slotConstants(slots),
   });

@@ -20,20 +20,27 @@ export interface BackwardTile {
   /** Streamed rows of a tile. */
   readonly streamed: 4 | 32 | 64;
   readonly maxDim: number;
-  readonly vAtOnce: 1 | 2;
+  /**
+   * Vec4 columns of a lane that are in workgroup memory at a time, if it has an even number, for own
+   * queries and for own keys.
+   */
+  readonly vAtOnce: readonly [queries: 1 | 2, keys: 1 | 2];
   /** The fewest scores of a head for which a software adapter takes the row. Default any number. */
   readonly softwareScores?: number;
 }
 
-const TILES = { form: "tiles", lanes: 8, vAtOnce: 1 } as const;
-const QUADS = { form: "quads", lanes: 4, streamed: 4, vAtOnce: 1 } as const;
+const TILES = { form: "tiles", lanes: 8, vAtOnce: [1, 1] } as const;
+const QUADS = { form: "quads", lanes: 4, streamed: 4, vAtOnce: [1, 1] } as const;
 const ENOUGH = { softwareScores: 2 ** 17 };
 
 /** The first row that fits the problem and the device is taken. */
 export const BACKWARD_TILES: readonly BackwardTile[] = [
   { ...QUADS, ...ENOUGH, name: "32-16x4-quad", rows: [8, 4], maxDim: 64 },
   { ...QUADS, ...ENOUGH, name: "16-8x4-quad", rows: [4, 2], maxDim: 128 },
-  { ...TILES, ...ENOUGH, name: "32x64", rows: [4, 4], streamed: 64, maxDim: 128 },
+  // Own queries and own keys: D = 64: 85 and 85 % multiply-adds, 152 and 208 VGPRs, 2.3 and 2.5
+  // multiply-adds for each word to or from workgroup memory, 13,312 B; D = 128: 87 and 87 %, 184 and
+  // 256 VGPRs. Two columns of own queries at a time would be 2.6 a word, and 84 % at D = 64.
+  { ...TILES, ...ENOUGH, name: "32x64", rows: [4, 4], streamed: 64, maxDim: 128, vAtOnce: [1, 2] },
   { ...TILES, ...ENOUGH, name: "16x32", rows: [2, 2], streamed: 32, maxDim: 256 },
   // One row a lane, for runs that are shorter than the compilation, as in tests; and for wide rows.
   { ...TILES, name: "8x32", rows: [1, 1], streamed: 32, maxDim: Number.POSITIVE_INFINITY },
@@ -88,6 +95,7 @@ export function chooseBackwardTile(
 
 /** The constants of a tile for a problem's head dims. */
 export function constantsOf({ vAtOnce, form }: BackwardTile, headDim: number, vDim: number) {
+  const isEven = (cols: number) => cols % 2 === 0;
   const colsOf = (dim: number) => Math.ceil(Math.ceil(dim / 4) / (form === "quads" ? 1 : LANES_X));
   const xCols = colsOf(headDim);
   const yCols = colsOf(vDim);
@@ -95,7 +103,10 @@ export function constantsOf({ vAtOnce, form }: BackwardTile, headDim: number, vD
     dChunk: Math.max(chunkOf(headDim), chunkOf(vDim)),
     xCols,
     yCols,
-    vAtOnce: xCols % vAtOnce || yCols % vAtOnce ? 1 : vAtOnce,
+    vAtOnce: {
+      queries: isEven(xCols) ? vAtOnce[0] : 1,
+      keys: isEven(xCols) && isEven(yCols) ? vAtOnce[1] : 1,
+    },
   };
 }
 
@@ -105,6 +116,6 @@ export function backwardWorkgroupBytes(tile: BackwardTile): number {
   const ownRows = lanes * Math.max(...rows);
   if (tile.form === "quads") return 32 * ownRows;
   const own = ownRows * LANES_X;
-  const columns = GROUP_ROWS * (LANES_X * vAtOnce + 1);
+  const columns = GROUP_ROWS * (LANES_X * Math.max(...vAtOnce) + 1);
   return 16 * (own + Math.max(streamed * (LANES_X + 1), columns, own));
 }
