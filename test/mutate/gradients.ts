@@ -76,20 +76,20 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "src/reference/gradients/linear_backward.ts",
-    text: "dZ[d] *= factor;",
+    text: "dZ[d] = round(dZ[d] * factor);",
     replacement: "",
     tests: LINEAR,
   },
   {
     file: "src/reference/gradients/linear_backward.ts",
-    text: "dS[d * Dv + c] += key[d] * dHeld;",
+    text: "dS[place] = round(dS[place] + round(key[d] * dHeld));",
     replacement: "",
     tests: LINEAR,
   },
   {
     file: "src/reference/gradients/linear_backward.ts",
-    text: "dWeight * state.z[d];",
-    replacement: "0;",
+    text: "round(dWeight * state.z[d])",
+    replacement: "0",
     tests: LINEAR,
   },
   {
