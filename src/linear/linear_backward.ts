@@ -121,7 +121,10 @@ function kernel(resolved: ResolvedLinearBackward, caller: Caller, operands: Oper
 export interface LinearAttentionBackwardOptions
   extends LinearAttentionBackwardSettings,
     RunOptions,
-    Omit<LinearAttentionBackwardBindings, "q" | "k" | "v" | "dOutput" | "kvLengths"> {}
+    Omit<LinearAttentionBackwardBindings, "q" | "k" | "v" | "dOutput" | "kvLengths"> {
+  /** Gradient of the output, [B, max(H, Hkv), M, Dv] f32, f16 or bf16. */
+  readonly dOutput: Tensor;
+}
 
 /** The gradients that were asked for. */
 export interface LinearAttentionBackwardResult {
@@ -142,7 +145,7 @@ export interface LinearAttentionBackwardResult {
 }
 
 /** The names of the options. */
-const LINEAR_BACKWARD_OPTIONS = optionsBeside(LINEAR_BACKWARD_PROBLEM, "q", "k", "v", "dOutput");
+const LINEAR_BACKWARD_OPTIONS = optionsBeside(LINEAR_BACKWARD_PROBLEM, "q", "k", "v");
 
 /**
  * The gradients of linear attention on the GPU, from what the attention was called with and the
@@ -155,26 +158,25 @@ const LINEAR_BACKWARD_OPTIONS = optionsBeside(LINEAR_BACKWARD_PROBLEM, "q", "k",
  * @param q [B, H, M, D], f32, f16 or bf16, as are k, v and dOutput, each with its own dtype
  * @param k [B, Hk, N, D]
  * @param v [B, Hkv, N, Dv]
- * @param dOutput [B, max(H, Hkv), M, Dv]
  *
  * @example
- * const { dQ, dK, dV } = await linearAttentionBackward(q, k, v, dOutput, { causal: true });
+ * const { dQ, dK, dV } = await linearAttentionBackward(q, k, v, { causal: true, dOutput });
  */
 export async function linearAttentionBackward(
   q: Tensor,
   k: Tensor,
   v: Tensor,
-  dOutput: Tensor,
-  asked: LinearAttentionBackwardOptions = {},
+  asked: LinearAttentionBackwardOptions,
 ): Promise<LinearAttentionBackwardResult> {
   const options = await readOptions("linearAttentionBackward", asked, LINEAR_BACKWARD_OPTIONS);
   const { encoder, ...rest } = options;
-  checkTensors(rest.label ?? "linearAttentionBackward", { q, k, v, dOutput });
+  const { label = "linearAttentionBackward", dOutput } = rest;
+  checkTensors(label, { q, k, v, dOutput });
   const { dQ, dK, dV, dDecay, dBeta, dPastState, dPastNormalizer } = rest;
   return LINEAR_BACKWARD.run({
     device: q.device,
     name: "linearAttentionBackward",
-    problem: { ...rest, q, k, v, dOutput } as Taken<LinearAttentionBackwardProblem>,
+    problem: { ...rest, q, k, v } as Taken<LinearAttentionBackwardProblem>,
     options: { encoder, dQ, dK, dV, dDecay, dBeta, dPastState, dPastNormalizer },
   });
 }

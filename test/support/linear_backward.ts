@@ -121,9 +121,9 @@ export async function runLinearBackwardCase(
     };
     if (problem.planned) await runPlan(device, settings, memory);
     else {
-      const { q: qIn, k: kIn, v: vIn, dOutput: dIn, ...rest } = memory;
-      const asked = { ...settings, ...rest } as LinearAttentionBackwardOptions;
-      await linearAttentionBackward(qIn, kIn, vIn, dIn, asked);
+      const { q: qIn, k: kIn, v: vIn, ...rest } = memory;
+      const asked = { ...settings, ...rest } as unknown as LinearAttentionBackwardOptions;
+      await linearAttentionBackward(qIn, kIn, vIn, asked);
     }
     for (const { name, shape, stored, made } of results) {
       const rows = shape.length === 4 && !name.startsWith("dPast");

@@ -24,6 +24,25 @@ export type LinearBackwardKernel =
   | "applied held"
   | "applied reversed";
 
+/** The walks, scans and products that a problem may have. */
+export const linearBackwardKernels = ({
+  causal,
+  decayDim,
+  delta,
+  normalized,
+}: BackwardSizes): LinearBackwardKernel[] => [
+  ...(delta
+    ? (["delta", "held"] as const)
+    : (["sums", "scan", "sums reversed", "scan reversed"] as const)),
+  "reads",
+  "reads reversed",
+  "columns",
+  ...(decayDim && causal ? (["applied", "applied reversed", "pairs", "decay"] as const) : []),
+  ...(decayDim && delta ? (["applied held"] as const) : []),
+  ...(normalized ? (["weights"] as const) : []),
+  "enter",
+];
+
 /** What tiles depend on. */
 export interface BackwardSizes {
   readonly headDim: number;
