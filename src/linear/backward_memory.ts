@@ -128,12 +128,16 @@ export function backwardMemory(problem: ResolvedLinearBackward): BackwardMemory 
   const sum = (sizes: object) => Object.values(sizes).reduce((all, size) => all + size, 0);
   const tokenElements = sum(ofToken) + 4 * sum(rowsOfToken);
   const chunkBytes = 4 * batch * (2 * states * stride + chunk * tokenElements);
-  const serial = delta
-    ? Math.min(MOST_STEPS / chunk, maxDispatchFlops / (chunk * workOf("columns", sizes).flops || 1))
-    : Infinity;
-  const most = Math.max(1, Math.floor(Math.min(WORKSPACE_BYTES / (chunkBytes || 1), serial)));
-  const keys = segmentsOf(Math.ceil(seqKv / chunk), most);
-  const queries = causal ? keys : segmentsOf(Math.ceil(seqQ / chunk), most);
+  const work = (kernel: "columns" | "reads", workgroups: number) =>
+    chunk * workgroups * workOf(kernel, sizes).flops || 1;
+  const most = Math.min(
+    WORKSPACE_BYTES / (chunkBytes || 1),
+    maxDispatchFlops / work("reads", batch * states),
+    delta ? Math.min(MOST_STEPS / chunk, maxDispatchFlops / work("columns", 1)) : Infinity,
+  );
+  const cut = (length: number) => segmentsOf(Math.ceil(length / chunk), Math.max(1, most));
+  const keys = cut(seqKv);
+  const queries = causal ? keys : cut(seqQ);
   const chunkSlots = Math.max(0, ...[...keys, ...queries].map(({ count }) => count));
   const tokens = chunkSlots * chunk;
   const stateSlots = chunkSlots + keys.length + 1;
@@ -185,7 +189,7 @@ export function backwardMemory(problem: ResolvedLinearBackward): BackwardMemory 
 
 /** Cuts chunks into segments of at most `most`, as equal as possible; none if there is no chunk. */
 function segmentsOf(chunks: number, most: number): Segment[] {
-  const count = Math.ceil(chunks / most);
+  const count = Math.ceil(chunks / Math.floor(most));
   checkDispatches(count);
   const size = Math.ceil(chunks / (count || 1));
   return Array.from({ length: count }, (_, index) => ({

@@ -54,7 +54,7 @@ describe("all keys for every query", () => {
 
 describe("gated", () => {
   run({ D: 8, Dv: 5, updateRule: "gated", past: true, dState: true }, [
-    { N: 37, H: 2 },
+    { N: 37, H: 2, maxDispatchFlops: 1 },
     { N: 50, decaySpread: 30, seed: 4 },
     { N: 50, decaySpread: 0.001, forget: 0.1, dtype: "f16" },
     { N: 40, B: 2, kvLengths: [40, 17], keyMask: { keep: 0.6 }, poison: true },
@@ -67,11 +67,11 @@ describe("gated", () => {
 describe("delta rules", () => {
   run({ D: 8, Dv: 5, updateRule: "delta", past: true, dState: true, H: 2 }, [
     { N: 70 },
-    { N: 33, sharedBeta: true, layout: "bmhd", maxDispatchFlops: 1 },
+    { N: 150, sharedBeta: true, layout: "bmhd", maxDispatchFlops: 1 },
     { N: 40, keyMask: { keep: 0.6 }, poison: true, B: 2, dtype: "bf16", dDtype: "f32" },
   ]);
   run({ D: 6, Dv: 5, updateRule: "gated_delta", rowDecay: true, past: true, dState: true }, [
-    { N: 37, H: 4, Hkv: 2 },
+    { N: 37, H: 4, Hkv: 2, maxDispatchFlops: 1 },
   ]);
 });
 
