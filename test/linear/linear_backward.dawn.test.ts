@@ -64,6 +64,12 @@ describe("gated", () => {
   ]);
 });
 
+// Blocks of rows and of columns, whose parts are added.
+describe("wide heads", () => {
+  run({ D: 34, Dv: 39, updateRule: "gated", normalized: true, featureMap: "elu" }, [{ N: 20 }]);
+  run({ D: 66, Dv: 6, updateRule: "delta", gradients: ["dK", "dV", "dBeta"] }, [{ N: 9 }]);
+});
+
 describe("delta rules", () => {
   run({ D: 8, Dv: 5, updateRule: "delta", past: true, dState: true, H: 2 }, [
     { N: 70 },

@@ -165,11 +165,11 @@ export const MUTANTS: readonly Mutant[] = [
     filter: "gated",
   },
   {
-    file: "shaders/linear_backward_gradient.wesl",
-    text: "gradient = select(vec4f(), gradient, key_used(batch, token));",
-    replacement: "",
+    file: "shaders/linear_backward_scalars.wesl",
+    text: "select(0.0, sum_of(gradient), key_used(batch, token))",
+    replacement: "sum_of(gradient)",
     tests: LINEAR_ON_GPU,
-    filter: "normalised, causal N:70 B:3",
+    filter: "gated N:40",
   },
   {
     file: "src/linear/backward_steps.ts",

@@ -59,7 +59,7 @@ export interface BackwardSizes {
 /** The bytes of workgroup memory that WebGPU guarantees. */
 const WORKGROUP_BYTES = 16384;
 /** The most vec4s of a row, or of a column, that a lane holds. */
-const MOST_VEC4S = 16;
+const MOST_VEC4S = 8;
 /** Lanes of a workgroup that has a column of the state in each. */
 const COLUMN_LANES = 32;
 /** The largest head dim of delta rules, of which a lane holds 128 elements of a column. */
