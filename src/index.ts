@@ -151,12 +151,25 @@ export {
 } from "./layers/multiplicative.ts";
 export { type MultiplicativeBindings, MultiplicativePlan } from "./layers/multiplicative_plan.ts";
 export type { StateDict } from "./layers/state_dict.ts";
+export type {
+  LinearAttentionBackwardProblem,
+  LinearAttentionBackwardSettings,
+  LinearGradient,
+} from "./linear/backward_options.ts";
 export {
   type LinearAttentionOptions,
   type LinearAttentionResult,
   linearAttention,
   planLinearAttention,
 } from "./linear/linear.ts";
+export {
+  type LinearAttentionBackwardBindings,
+  type LinearAttentionBackwardOptions,
+  type LinearAttentionBackwardPlan,
+  type LinearAttentionBackwardResult,
+  linearAttentionBackward,
+  planLinearAttentionBackward,
+} from "./linear/linear_backward.ts";
 export type {
   LinearAttentionProblem,
   LinearAttentionSettings,

@@ -56,9 +56,9 @@ export function linearTensors(
 }
 
 /** Throws FoveaError unless the lengths are a fitting tensor or fitting numbers. */
-function checkLengths(
+export function checkLengths(
   label: string,
-  { batch, seqKv }: ResolvedLinear,
+  { batch, seqKv }: Pick<ResolvedLinear, "batch" | "seqKv">,
   lengths: ListOrTensor,
 ): void {
   if (lengths instanceof Tensor) {

@@ -37,6 +37,10 @@ const CALLS: Readonly<Record<string, Call>> = {
   linearAttention: (_, x, options) => fovea.linearAttention(x, x, x, options),
   planLinearAttention: (device, _, options) =>
     fovea.planLinearAttention(device, { ...qkv, ...options }),
+  linearAttentionBackward: (_, x, options) =>
+    fovea.linearAttentionBackward(x, x, x, { dOutput: x, ...options }),
+  planLinearAttentionBackward: (device, _, options) =>
+    fovea.planLinearAttentionBackward(device, { ...qkv, dOutput: rows, ...options }),
   mergeAttention: (_, x, options) =>
     fovea.mergeAttention(
       [{ output: x, lse: x.view({ shape: [1, 2, 4], strides: [64, 32, 8] }) }],

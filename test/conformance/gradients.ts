@@ -4,6 +4,10 @@ import {
   type AttentionBackwardOptions,
   attention,
   attentionBackward,
+  type LinearAttentionBackwardOptions,
+  type LinearAttentionOptions,
+  linearAttention,
+  linearAttentionBackward,
   type Tensor,
   tensor,
 } from "../../src/index.ts";
@@ -46,4 +50,46 @@ const AttentionBackward: NamedOperator = async (call) => {
   return { output, lse, d_q: gradients.dQ, d_k: gradients.dK, d_v: gradients.dV };
 };
 
-export const gradients = { AttentionBackward };
+const LinearAttentionBackward: NamedOperator = async (call) => {
+  const [q, k, v] = ["q", "k", "v"].map((name) => call.tensor(name));
+  const shared = {
+    ...call.attributes,
+    decay: call.optional("decay"),
+    beta: call.optional("beta"),
+    keyMask: call.optional("key_mask"),
+    pastState: call.optional("past_state"),
+    pastNormalizer: call.optional("past_normalizer"),
+  };
+  const forward = await linearAttention(
+    q,
+    k,
+    v,
+    defined<LinearAttentionOptions>({ ...shared, presentState: true }),
+  );
+  const { output, presentState, presentNormalizer } = forward;
+  const gradients = await linearAttentionBackward(
+    q,
+    k,
+    v,
+    defined<LinearAttentionBackwardOptions>({
+      ...shared,
+      dOutput: call.optional("d_output") ?? zerosLike(call, output),
+      dPresentState: call.optional("d_present_state"),
+      dPresentNormalizer: call.optional("d_present_normalizer"),
+    }),
+  );
+  return {
+    output,
+    present_state: presentState,
+    present_normalizer: presentNormalizer,
+    d_q: gradients.dQ,
+    d_k: gradients.dK,
+    d_v: gradients.dV,
+    d_decay: gradients.dDecay,
+    d_beta: gradients.dBeta,
+    d_past_state: gradients.dPastState,
+    d_past_normalizer: gradients.dPastNormalizer,
+  };
+};
+
+export const gradients = { AttentionBackward, LinearAttentionBackward };

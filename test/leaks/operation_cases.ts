@@ -8,6 +8,7 @@ import {
   gelu,
   layerNorm,
   linearAttention,
+  linearAttentionBackward,
   logSoftmax,
   MultiHeadAttention,
   multiHeadWeights,
@@ -179,6 +180,13 @@ export const OPERATION_CASES: readonly LeakCase[] = [
           lab.without(() => linearAttention(q, q, q, { causal: true })),
         );
         (await planLinearAttention(lab.device, { q, k: q, v: q, causal: true })).destroy();
+        drop(await linearAttentionBackward(q, q, q, { causal: n % 2 === 0, dOutput: q }));
+        await rejected("argument", () =>
+          linearAttentionBackward(q, q, q, { dOutput: q, gradients: ["dBeta"] }),
+        );
+        await rejected("out-of-memory", () =>
+          lab.without(() => linearAttentionBackward(q, q, q, { dOutput: q })),
+        );
       };
     },
   },

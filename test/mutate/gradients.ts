@@ -7,6 +7,8 @@ const LINEAR = ["test/reference/linear_backward.test.ts"];
 const LAYERS = ["test/reference/multi_head_backward.test.ts"];
 const ROWS = ["test/reference/rows_backward.test.ts"];
 
+const LINEAR_ON_GPU = ["test/linear/linear_backward.dawn.test.ts"];
+
 export const MUTANTS: readonly Mutant[] = [
   {
     file: "src/reference/softmax.ts",
@@ -76,20 +78,20 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "src/reference/gradients/linear_backward.ts",
-    text: "dZ[d] *= factor;",
+    text: "dZ[d] = round(dZ[d] * factor);",
     replacement: "",
     tests: LINEAR,
   },
   {
     file: "src/reference/gradients/linear_backward.ts",
-    text: "dS[d * Dv + c] += key[d] * dHeld;",
+    text: "dS[place] = round(dS[place] + round(key[d] * dHeld));",
     replacement: "",
     tests: LINEAR,
   },
   {
     file: "src/reference/gradients/linear_backward.ts",
-    text: "dWeight * state.z[d];",
-    replacement: "0;",
+    text: "round(dWeight * state.z[d])",
+    replacement: "0",
     tests: LINEAR,
   },
   {
@@ -133,5 +135,47 @@ export const MUTANTS: readonly Mutant[] = [
     text: "dX[row * D + d] = scale * dy;",
     replacement: "dX[row * D + d] = dy;",
     tests: ROWS,
+  },
+  {
+    file: "shaders/linear_backward_columns.wesl",
+    text: "let held = -beta_tile[t] * du;",
+    replacement: "let held = 0.0;",
+    tests: LINEAR_ON_GPU,
+    filter: "delta rules",
+  },
+  {
+    file: "shaders/linear_backward_rows_reversed.wesl",
+    text: "sum_of(sum) + select(0.0, dz, column_block == 0u);",
+    replacement: "sum_of(sum);",
+    tests: LINEAR_ON_GPU,
+    filter: "normalised, causal",
+  },
+  {
+    file: "shaders/linear_backward_weights.wesl",
+    text: "-(sum_of(product) * inverse) * inverse",
+    replacement: "-(sum_of(product) * inverse)",
+    tests: LINEAR_ON_GPU,
+    filter: "normalised, causal",
+  },
+  {
+    file: "shaders/linear_backward_decay.wesl",
+    text: "y = fma(decay, y, key * (",
+    replacement: "y = fma(decay, y, 0.0 * (",
+    tests: LINEAR_ON_GPU,
+    filter: "gated",
+  },
+  {
+    file: "shaders/linear_backward_scalars.wesl",
+    text: "select(0.0, sum_of(gradient), key_used(batch, token))",
+    replacement: "sum_of(gradient)",
+    tests: LINEAR_ON_GPU,
+    filter: "gated N:40",
+  },
+  {
+    file: "src/linear/backward_steps.ts",
+    text: "if (causal && needs.states && index < keys.length - 1) phases.forwards(segment, index);",
+    replacement: "",
+    tests: LINEAR_ON_GPU,
+    filter: "delta rules N:150",
   },
 ];

@@ -32,6 +32,8 @@ import {
   FORWARD_TILES,
   forwardWorkgroupBytes,
 } from "../../src/kernels/forward_tiles.ts";
+import { LINEAR_BACKWARD_PARAMS, linearBackwardParts } from "../../src/kernels/gradients/linear.ts";
+import { linearBackwardKernels } from "../../src/kernels/gradients/linear_tiles.ts";
 import {
   LINEAR_LANES,
   LINEAR_PARAMS,
@@ -68,7 +70,13 @@ import { UniformStruct } from "../../src/kernels/uniform.ts";
 import { MOST_KEYS, STAGES, scoreModules, TOP_KEYS, WEIGHTS } from "../../src/kernels/weights.ts";
 import { link, type ModuleMap } from "../../src/shader/link.ts";
 import { blankComments } from "../../src/shader/source.ts";
-import { APPENDS, KERNEL_VARIANTS, LINEAR_SPECS, ROW_KERNELS } from "../support/kernels.ts";
+import {
+  APPENDS,
+  KERNEL_VARIANTS,
+  LINEAR_BACKWARD_SPECS,
+  LINEAR_SPECS,
+  ROW_KERNELS,
+} from "../support/kernels.ts";
 
 const reflect = (variant: Pick<(typeof KERNEL_VARIANTS)[number], "root" | "modules">) =>
   new WgslReflect(link(variant.root, variant.modules).code);
@@ -114,6 +122,12 @@ const UNIFORMS: readonly (readonly [
     LINEAR_PARAMS,
     "package::linear_scan",
     linearModules("scan", LINEAR_SPECS.plain),
+  ],
+  [
+    "LinearBackwardParams",
+    LINEAR_BACKWARD_PARAMS,
+    "package::linear_backward_scan",
+    linearBackwardParts("scan", LINEAR_BACKWARD_SPECS.plain).modules,
   ],
   ["RowParams", ROW_PARAMS, "package::pointwise", rowModules(ROW_KERNELS.pointwise.copy)],
   ["MatmulParams", MATMUL_PARAMS, "package::matmul", modulesOf("matmul 32x32")],
@@ -249,6 +263,23 @@ describe("linear attention's tiles", () => {
         const { code } = link("package::linear_recurrent", linearModules("recurrent", spec));
         expect(workgroupBytes(code)).toBe(recurrent.workgroupBytes);
         expect(recurrent.workgroupBytes).toBeLessThanOrEqual(16384);
+      }
+    }
+  });
+});
+
+describe("the tiles of linear attention's gradients", () => {
+  it.each(Object.entries(LINEAR_BACKWARD_SPECS))("of %s fit what WebGPU guarantees", (_, spec) => {
+    for (const [headDim, vDim, group] of [
+      [spec.headDim, spec.vDim, spec.group],
+      [1, 1, 1],
+      [256, 512, 9],
+      [1024, 3, 71],
+    ]) {
+      const sized = { ...spec, headDim, vDim, group, decayDim: Math.min(spec.decayDim, headDim) };
+      for (const kernel of linearBackwardKernels(sized)) {
+        const { root, modules } = linearBackwardParts(kernel, sized);
+        expect(bytesOfTiles(link(root, modules).code), kernel).toBeLessThanOrEqual(16384);
       }
     }
   });
@@ -406,6 +437,37 @@ function workgroupBytes(code: string): number {
     (total, [, element, count = "1u"]) => total + constants(count) * (sizes[element] ?? 4),
     0,
   );
+}
+
+/** The same for sizes that several constants decide: the constants are evaluated as JavaScript. */
+function bytesOfTiles(code: string): number {
+  const text = blankComments(code).replace(/(\d+)u\b/g, "$1");
+  const constants = [...text.matchAll(/^const (\w+) = ([^;\n]*);/gm)];
+  const tiles = [...text.matchAll(/^var<workgroup> \w+: array<(\w+), (.+)>;/gm)];
+  const lines = constants.map(([, name, value]) => `const ${name} = ${value};`);
+  const sizes = tiles.map(([, type, count]) => `${type === "vec4f" ? 16 : 4} * (${count})`);
+  const select = "const select = (no, yes, flag) => (flag ? yes : no);";
+  const { min, max } = Math;
+  return new Function(
+    "min",
+    "max",
+    `${select}${sorted(lines).join("")}return ${sizes.join(" + ") || 0};`,
+  )(min, max);
+}
+
+/** Declarations in an order in which each stands behind those that it names. */
+function sorted(lines: readonly string[]): string[] {
+  const nameOf = (line: string) => /^const (\w+)/.exec(line)?.[1] ?? "";
+  const all = new Map(lines.map((line) => [nameOf(line), line]));
+  const done = new Set<string>();
+  const visit = (name: string) => {
+    const line = all.get(name);
+    if (line === undefined || done.has(name)) return;
+    for (const [used] of line.slice(6 + name.length).matchAll(/\b[A-Z]\w*/g)) visit(used);
+    done.add(name);
+  };
+  for (const name of all.keys()) visit(name);
+  return [...done].map((name) => all.get(name) as string);
 }
 
 /** Evaluates the module constants of a kernel, `select` included. */

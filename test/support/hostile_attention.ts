@@ -6,7 +6,9 @@ import {
   additiveAttention,
   attention,
   attentionWeights,
+  type LinearAttentionBackwardOptions,
   linearAttention,
+  linearAttentionBackward,
   mergeAttention,
   multiplicativeAttention,
   planAttention,
@@ -20,6 +22,7 @@ import {
   attentionScores,
   topKKeys as bestKeys,
   linearAttention as linear64,
+  linearAttentionBackward as linearBackward64,
   type ReferenceOptions,
   type ReferenceTensor,
   attention as reference,
@@ -418,6 +421,42 @@ function linear(
           ...(scale !== undefined && { scale: scale as number }),
           ...(kvLengths !== undefined && { kvLengths: kvLengths as number[] }),
         }).output,
+    },
+    {
+      name: "linearAttentionBackward",
+      args: { q: tensors.q, k, v },
+      options: { causal: true, dOutput: tensors.q },
+      names: [
+        "gradients",
+        "dOutput",
+        "dPresentState",
+        "dPresentNormalizer",
+        "dQ",
+        "dK",
+        "dV",
+        "dDecay",
+        "dBeta",
+        "dPastState",
+        "dPastNormalizer",
+        "kvLengths",
+        "normalized",
+        "maxDispatchFlops",
+      ],
+      run: async ([q, k, v], options) => {
+        const asked = options as unknown as LinearAttentionBackwardOptions;
+        const made = await linearAttentionBackward(q as Tensor, k as Tensor, v as Tensor, asked);
+        const { dQ, dV, dPastState, dPastNormalizer } = made;
+        for (const one of [dQ, dV, dPastState, dPastNormalizer]) one?.destroy();
+        return taken(made.dK as Tensor);
+      },
+      right: (_, { causal, normalized, scale, kvLengths }) =>
+        linearBackward64(cpu.q, both.k, both.v, {
+          dOutput: cpu.q.data,
+          ...(causal !== undefined && { causal: causal as boolean }),
+          ...(normalized !== undefined && { normalized: normalized as boolean }),
+          ...(scale !== undefined && { scale: scale as number }),
+          ...(kvLengths !== undefined && { kvLengths: kvLengths as number[] }),
+        }).dK,
     },
   ];
 }

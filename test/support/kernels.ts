@@ -28,6 +28,11 @@ import {
 } from "../../src/kernels/decode.ts";
 import { forwardModules, forwardRoot } from "../../src/kernels/forward.ts";
 import { FORWARD_TILES, type ForwardTile } from "../../src/kernels/forward_tiles.ts";
+import {
+  type LinearBackwardSpecialisation,
+  linearBackwardParts,
+} from "../../src/kernels/gradients/linear.ts";
+import { linearBackwardKernels } from "../../src/kernels/gradients/linear_tiles.ts";
 import { kvAccess } from "../../src/kernels/kv_access.ts";
 import { layerNormSpecialisation } from "../../src/kernels/layer_norm.ts";
 import {
@@ -486,6 +491,50 @@ const LINEAR_VARIANTS = Object.entries(LINEAR_SPECS).flatMap(([slotName, spec]) 
   }));
 });
 
+const BACKWARD_PLAIN: LinearBackwardSpecialisation = {
+  headDim: 64,
+  vDim: 64,
+  decayDim: 0,
+  normalized: true,
+  causal: true,
+  delta: false,
+  group: 1,
+  elu: true,
+  lengths: false,
+  mask: false,
+};
+/** Specialisations of linear attention's gradients. */
+export const LINEAR_BACKWARD_SPECS: Readonly<Record<string, LinearBackwardSpecialisation>> = {
+  plain: BACKWARD_PLAIN,
+  "in no order": { ...BACKWARD_PLAIN, causal: false, group: 3 },
+  gated: { ...BACKWARD_PLAIN, decayDim: 1, vDim: 20, group: 40 },
+  "gated delta": {
+    ...BACKWARD_PLAIN,
+    headDim: 130,
+    vDim: 70,
+    decayDim: 130,
+    normalized: false,
+    delta: true,
+    group: 3,
+  },
+};
+const LINEAR_BACKWARD_VARIANTS = [
+  ...Object.entries(LINEAR_BACKWARD_SPECS).flatMap(([name, spec]) =>
+    linearBackwardKernels(spec).map((kernel) => ({
+      name: `linear backward ${kernel}, ${name}`,
+      ...linearBackwardParts(kernel, spec),
+    })),
+  ),
+  ...(["prepare", "gradient", "scalars"] as const).map((kernel) => ({
+    name: `linear backward ${kernel}`,
+    ...linearBackwardParts(
+      kernel,
+      { ...BACKWARD_PLAIN, lengths: true, mask: true },
+      { access: "bf16-packed-strided", width: 5, mapped: true, masked: true },
+    ),
+  })),
+];
+
 /** Kernels of rows, by their root. */
 export const ROW_KERNELS: Readonly<Record<string, Readonly<Record<string, RowSpecialisation>>>> = {
   pointwise: {
@@ -598,6 +647,7 @@ const VARIANTS: readonly (Omit<KernelVariant, "modules"> & {
     bindings: tablesKernel().bindings,
   },
   ...LINEAR_VARIANTS,
+  ...LINEAR_BACKWARD_VARIANTS,
   ...ROW_VARIANTS,
   {
     name: "linear copy",

@@ -162,7 +162,7 @@ async function runPlan(device: GPUDevice, problem: LinearAttentionProblem): Prom
   plan.destroy();
 }
 
-const settingsOf = ({
+export const settingsOf = ({
   updateRule,
   causal,
   featureMap,
@@ -206,7 +206,7 @@ function statesOf(
 }
 
 /** Makes the seeded data of a case, as the GPU and the reference take it. */
-function dataOf(problem: LinearCase) {
+export function dataOf(problem: LinearCase) {
   const {
     B = 1,
     H = 1,

@@ -16,7 +16,7 @@ import type { ReferenceTensor } from "../options.ts";
 import { at, rowAt, zerosLike } from "../tensors.ts";
 
 /** The options of linear attention, and the gradients of its results. */
-export interface ReferenceLinearBackwardOptions extends Omit<ReferenceLinearOptions, "precision"> {
+export interface ReferenceLinearBackwardOptions extends ReferenceLinearOptions {
   /** [B, max(H, Hkv), M, Dv]. Default zeros. */
   readonly dOutput?: ArrayLike<number>;
   /** [B, Hkv, D, Dv] and [B, Hkv, D]. Default zeros. */
@@ -89,7 +89,7 @@ export function linearAttentionBackward(
           const place = ((b * H + h) * M + m) * Dv;
           const dO = Float64Array.from({ length: Dv }, (_, c) => dOutput?.[place + c] ?? 0);
           const dPhi = readBackward(problem, { state, gradient }, query, dO);
-          addRow(rowAt(dQuery, b, problem.qHead(h), m), dPhi, query.map(problem.slope));
+          addRow(rowAt(dQuery, b, problem.qHead(h), m), dPhi, problem, query.map(problem.slope));
         }
       };
       if (!problem.causal) for (let m = 0; m < M; m++) read(states[N], m);
@@ -98,10 +98,14 @@ export function linearAttentionBackward(
         const token = tokens[n];
         if (!token) continue;
         const own = writeBackward(problem, { state: states[n], gradient }, token);
-        addRow(rowAt(dKey, b, problem.kHead(head), n), own.dPhi, token.key.map(problem.slope));
-        addRow(rowAt(dValue, b, head, n), own.dValue);
-        if (problem.beta) dBeta.data[at(dBeta, b, problem.betaHead(head), n)] += own.dBeta;
-        if (problem.decay) addRow(rowAt(dDecay, b, head, n), own.dDecay);
+        const slopes = token.key.map(problem.slope);
+        addRow(rowAt(dKey, b, problem.kHead(head), n), own.dPhi, problem, slopes);
+        addRow(rowAt(dValue, b, head, n), own.dValue, problem);
+        if (problem.beta) {
+          const place = at(dBeta, b, problem.betaHead(head), n);
+          dBeta.data[place] = problem.round(dBeta.data[place] + own.dBeta);
+        }
+        if (problem.decay) addRow(rowAt(dDecay, b, head, n), own.dDecay, problem);
       }
     }
   }
@@ -119,9 +123,15 @@ export function linearAttentionBackward(
 const copyOf = ({ S, z }: LinearState): LinearState => ({ S: S.slice(), z: z.slice() });
 
 /** Adds numbers, each times its factor, to a row; to a row of one number it adds their sum. */
-function addRow(row: Float64Array, numbers: Float64Array, factors?: Float64Array): void {
+function addRow(
+  row: Float64Array,
+  numbers: Float64Array,
+  { round }: Pick<LinearProblem, "round">,
+  factors?: Float64Array,
+): void {
   numbers.forEach((x, d) => {
-    row[row.length > 1 ? d : 0] += x * (factors?.[d] ?? 1);
+    const place = row.length > 1 ? d : 0;
+    row[place] = round(row[place] + round(x * (factors?.[d] ?? 1)));
   });
 }
 
@@ -138,26 +148,29 @@ function readBackward(
   query: Float64Array,
   dO: Float64Array,
 ): Float64Array {
-  const { normalized, scale } = problem;
+  const { normalized, scale, round } = problem;
   const Dv = dO.length;
   const { output, weight } = readState(state, query, problem);
   const dQuery = new Float64Array(query.length);
   if (normalized && weight === 0) return dQuery;
-  const dSum = dO.map((x) => (normalized ? x / weight : scale * x));
-  const dWeight = normalized ? -dO.reduce((sum, x, c) => sum + x * output[c], 0) / weight : 0;
+  const dSum = dO.map((x) => round(normalized ? x / weight : scale * x));
+  const along = dO.reduce((sum, x, c) => round(sum + round(x * output[c])), 0);
+  const dWeight = normalized ? round(-along / weight) : 0;
   for (let d = 0; d < query.length; d++) {
     for (let c = 0; c < Dv; c++) {
-      dQuery[d] += state.S[d * Dv + c] * dSum[c];
-      gradient.S[d * Dv + c] += query[d] * dSum[c];
+      const place = d * Dv + c;
+      dQuery[d] = round(dQuery[d] + round(state.S[place] * dSum[c]));
+      gradient.S[place] = round(gradient.S[place] + round(query[d] * dSum[c]));
     }
-    dQuery[d] += dWeight * state.z[d];
-    gradient.z[d] += dWeight * query[d];
+    dQuery[d] = round(dQuery[d] + round(dWeight * state.z[d]));
+    gradient.z[d] = round(gradient.z[d] + round(dWeight * query[d]));
   }
   return dQuery;
 }
 
 /** Makes of the gradient of the state after a token the one of the state before it. */
 function writeBackward(problem: LinearProblem, { state, gradient }: Moment, token: LinearToken) {
+  const { round } = problem;
   const { key, value, left, beta } = token;
   const { S: dS, z: dZ } = gradient;
   const Dv = value.length;
@@ -165,26 +178,33 @@ function writeBackward(problem: LinearProblem, { state, gradient }: Moment, toke
   decayState(decayed, token, problem);
   const u = writtenValue(decayed, token, problem);
   const dU = heldValue(gradient, token, problem); // dS^T phi(k)
-  const dPhi = key.map((_, d) => u.reduce((sum, x, c) => sum + x * dS[d * Dv + c], dZ[d]));
+  const dPhi = key.map((_, d) =>
+    u.reduce((sum, x, c) => round(sum + round(x * dS[d * Dv + c])), dZ[d]),
+  );
   let dBeta = 0;
   if (beta !== undefined) {
     const held = heldValue(decayed, token, problem);
-    dBeta = dU.reduce((sum, x, c) => sum + x * (value[c] - held[c]), 0);
+    dBeta = dU.reduce((sum, x, c) => round(sum + round(x * round(value[c] - held[c]))), 0);
     for (let d = 0; d < key.length; d++) {
       for (let c = 0; c < Dv; c++) {
-        const dHeld = -beta * dU[c];
-        dPhi[d] += decayed.S[d * Dv + c] * dHeld;
-        dS[d * Dv + c] += key[d] * dHeld;
+        const place = d * Dv + c;
+        const dHeld = round(-beta * dU[c]);
+        dPhi[d] = round(dPhi[d] + round(decayed.S[place] * dHeld));
+        dS[place] = round(dS[place] + round(key[d] * dHeld));
       }
     }
   }
   const dDecay = new Float64Array(left ? key.length : 0);
   for (const [d, factor] of left?.entries() ?? []) {
-    let kept = dZ[d] * state.z[d];
-    for (let c = 0; c < Dv; c++) kept += dS[d * Dv + c] * state.S[d * Dv + c];
-    dDecay[d] = factor * kept;
-    for (let c = 0; c < Dv; c++) dS[d * Dv + c] *= factor;
-    dZ[d] *= factor;
+    let kept = round(dZ[d] * state.z[d]);
+    for (let c = 0; c < Dv; c++) {
+      const place = d * Dv + c;
+      kept = round(kept + round(dS[place] * state.S[place]));
+      dS[place] = round(dS[place] * factor);
+    }
+    dDecay[d] = round(factor * kept);
+    dZ[d] = round(dZ[d] * factor);
   }
-  return { dPhi, dValue: beta === undefined ? dU : dU.map((x) => beta * x), dBeta, dDecay };
+  const dValue = beta === undefined ? dU : dU.map((x) => round(beta * x));
+  return { dPhi, dValue, dBeta, dDecay };
 }
