@@ -11,6 +11,7 @@ import {
 import { resolveProjectionBackward } from "../../src/operations/projection_backward_problem.ts";
 import { projectBackward as reference } from "../../src/reference/index.ts";
 import { normal } from "../../src/reference/random.ts";
+import { breadth } from "../support/breadth.ts";
 import { type Float, product, ROUND } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { failOnGpuErrors, overridden, testDevice } from "../support/device.ts";
@@ -130,20 +131,17 @@ async function run(problem: Gradients): Promise<void> {
 describe("gradients of y = x W^T + b", () => {
   it.each([
     [[1], 4, 8],
-    [[3], 7, 5],
     [[2, 33], 37, 68],
     [[2, 3, 20], 16, 12],
   ])("of rows %j, K = %d and N = %d", (rows, K, N) => run({ rows, K, N }));
-  it.each(["8x32", "32x32", "64x64"])("in tiles of %s", async (variant) => {
+  it.each(["8x32", "32x32", ...breadth("64x64")])("in tiles of %s", async (variant) => {
     const gradients: ProjectionGradient[] = variant === "8x32" ? ["dX"] : ["dX", "dWeight"];
     await run({ rows: [2, 35], K: 68, N: 36, gradients, variant });
   });
   it("in tiles, with lengths that aren't multiples of 4 and NaN behind them", () =>
     run({ rows: [19], K: 37, N: 35, gap: 1, gradients: ["dX", "dWeight"], variant: "32x32" }));
-  it("of a weight that is stored [in, out]", async () => {
-    await run({ rows: [2, 21], K: 20, N: 12, columns: true });
-    await run({ rows: [21], K: 20, N: 12, columns: true, variant: "32x32" });
-  });
+  it("of a weight that is stored [in, out]", () =>
+    run({ rows: [2, 21], K: 20, N: 12, columns: true }));
   it("of weights for batch entries and heads, summed where they are shared", async () => {
     await run({ rows: [2, 3, 20], each: [2, 3], K: 12, N: 8 });
     await run({ rows: [2, 3, 5], each: [1, 3], K: 12, N: 8, variant: "32x32" });

@@ -135,17 +135,13 @@ export function operatorCalls(device: GPUDevice): Call[] {
     operator("layerNorm", layerNorm, given, {}, norms, norm(false)),
     operator("rmsNorm", rmsNorm, given, {}, norms, norm(true)),
     operator("gelu", gelu, given, {}, ["approximate", ...added]),
-    operator("activate", activate, given, { activation: "silu" }, [
-      "activation",
-      "factor",
-      ...added,
-    ]),
+    operator("activate", activate, given, {}, ["activation", "factor", ...added]),
     operator(
       "activationBackward",
       gradientOf("dX", activationBackward),
       { ...given, dOutput: make([2, 3, 8], 10).gpu },
-      { activation: "silu", factor: bias.gpu },
-      ["bias", "residual", "gradients", "dX", "dFactor", "label"],
+      {},
+      ["activation", "bias", "residual", "factor", "gradients", "dX", "dFactor", "label"],
     ),
     operator(
       "projectionBackward",
