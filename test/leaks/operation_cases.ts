@@ -121,7 +121,7 @@ export const OPERATION_CASES: readonly LeakCase[] = [
     },
   },
   {
-    name: "project: gradients",
+    name: "project: backward",
     start: (lab) => {
       const x = lab.rows([1200, 8]);
       const weight = lab.rows([5, 8]);
