@@ -178,6 +178,25 @@ export type {
 } from "./linear/options.ts";
 export { type LinearAttentionBindings, LinearAttentionPlan } from "./linear/plan.ts";
 export {
+  type ActivationBackwardOptions,
+  type ActivationBackwardPlan,
+  activationBackward,
+  planActivationBackward,
+} from "./operations/activation_backward.ts";
+export type {
+  ActivationBackwardBindings,
+  ActivationBackwardProblem,
+  ActivationGradient,
+} from "./operations/activation_backward_problem.ts";
+export {
+  type ActivateOptions,
+  activate,
+  type GeluOptions,
+  gelu,
+  type PointwisePlan,
+  planPointwise,
+} from "./operations/activations.ts";
+export {
   type LayerNormOptions,
   type LayerNormPlan,
   type LayerNormResult,
@@ -186,15 +205,7 @@ export {
   rmsNorm,
 } from "./operations/layer_norm.ts";
 export type { LayerNormBindings, LayerNormProblem } from "./operations/layer_norm_problem.ts";
-export {
-  addBias,
-  copyTensor,
-  type GeluOptions,
-  gelu,
-  type PointwiseOptions,
-  type PointwisePlan,
-  planPointwise,
-} from "./operations/pointwise.ts";
+export { addBias, copyTensor, type PointwiseOptions } from "./operations/pointwise.ts";
 export type {
   Activation,
   PointwiseBindings,
@@ -206,6 +217,17 @@ export {
   planProjection,
   project,
 } from "./operations/projection.ts";
+export {
+  type ProjectionBackwardOptions,
+  type ProjectionBackwardPlan,
+  planProjectionBackward,
+  projectionBackward,
+} from "./operations/projection_backward.ts";
+export type {
+  ProjectionBackwardBindings,
+  ProjectionBackwardProblem,
+  ProjectionGradient,
+} from "./operations/projection_backward_problem.ts";
 export type { ProjectionBindings, ProjectionProblem } from "./operations/projection_problem.ts";
 export {
   logSoftmax,

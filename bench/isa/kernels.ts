@@ -5,6 +5,7 @@ import { forwardKernel } from "../../src/kernels/forward.ts";
 import { FORWARD_TILES, type ForwardTile } from "../../src/kernels/forward_tiles.ts";
 import { backwardKernel } from "../../src/kernels/gradients/backward.ts";
 import { BACKWARD_TILES } from "../../src/kernels/gradients/backward_tiles.ts";
+import { TURNED_TILES, turnedKernel } from "../../src/kernels/gradients/matmul_turned.ts";
 import { MATMUL_TILES, type MatmulTile, matmulKernel } from "../../src/kernels/matmul.ts";
 import { PLAIN, type SlotChoice } from "../../src/kernels/slots.ts";
 import type { IsaKernel } from "./compiler.ts";
@@ -105,6 +106,21 @@ function backward(
   return { name: `backward ${kernel} ${name} D=${headDim}`, code, limits };
 }
 
+/** The gradient of a weight, `dW`, or of what it is multiplied by, `dX`. */
+function turned(name: string, which: "dW" | "dX", limits: IsaLimits, carried = false): HotKernel {
+  const { code } = turnedKernel({
+    tile: named(TURNED_TILES, name),
+    source: "dense",
+    weight: "dense",
+    o: "dense",
+    sourceTurned: which === "dW",
+    grouped: false,
+    carried,
+    oddColumns: undefined,
+  });
+  return { name: `matmul_turned ${name} ${which}${carried ? " long" : ""}`, code, limits };
+}
+
 /** The guaranteed limit of WebGPU. */
 const SMALL = 16384;
 
@@ -142,6 +158,12 @@ export const hotKernels = (): Promise<HotKernel[]> =>
     backward("queries", "32x64", 128, { fmaShare: 0.8, vgprs: 256, workgroupBytes: SMALL }),
     backward("keys", "32x64", 128, { fmaShare: 0.8, vgprs: 256, workgroupBytes: SMALL }),
     matmul("64x64", { fmaShare: 0.87, vgprs: 168, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
+    turned("64x64", "dX", { fmaShare: 0.89, vgprs: 128, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
+    turned("64x64", "dW", { fmaShare: 0.92, vgprs: 128, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
+    // The loop that the report counts is that of blocks, with the end of a block after one chunk.
+    turned("64x64", "dW", { vgprs: 176, workgroupBytes: SMALL, fmaPerWord: 2.4 }, true),
+    turned("32x32", "dX", { fmaShare: 0.82, vgprs: 64, workgroupBytes: SMALL }),
+    turned("32x32", "dW", { fmaShare: 0.86, vgprs: 64, workgroupBytes: SMALL }),
   ]);
 
 /** Returns the share of multiply-adds among vector instructions. */

@@ -20,7 +20,7 @@ import { outputModule } from "./slot_modules.ts";
 import { UniformStruct } from "./uniform.ts";
 
 /** Lanes of a workgroup. */
-const LANES = { tiles: { x: 8, y: 8 }, quads: { x: 1, y: 4 } } as const;
+export const LANES = { tiles: { x: 8, y: 8 }, quads: { x: 1, y: 4 } } as const;
 const ANY = Number.POSITIVE_INFINITY;
 
 /** A row of the tile table. */
@@ -107,15 +107,25 @@ export const MATMUL_TILES: readonly MatmulTile[] = [
  * Chooses a tile, or finds the one that was asked for by name. Throws FoveaError if there is none
  * of that name.
  */
-export function chooseMatmulTile(
+export const chooseMatmulTile = (
   rows: number,
   columns: number,
-  { software, subgroups = false }: Omit<TileLimits, "workgroupBytes">,
+  limits: MatmulLimits,
+  name?: string,
+): MatmulTile => chooseTile(MATMUL_TILES, { rows, columns }, limits, name);
+
+type MatmulLimits = Omit<TileLimits, "workgroupBytes">;
+
+/** The same for another table. */
+export function chooseTile(
+  tiles: readonly MatmulTile[],
+  { rows, columns }: { readonly rows: number; readonly columns: number },
+  { software, subgroups = false }: MatmulLimits,
   name?: string,
 ): MatmulTile {
   if (name !== undefined) {
-    const named = MATMUL_TILES.find((tile) => tile.name === name);
-    const names = MATMUL_TILES.map((tile) => tile.name).join(", ");
+    const named = tiles.find((tile) => tile.name === name);
+    const names = tiles.map((tile) => tile.name).join(", ");
     check(
       named !== undefined,
       "argument",
@@ -130,7 +140,7 @@ export function chooseMatmulTile(
     return named;
   }
   const taken = { all: true, gpus: !software, software: software && subgroups };
-  const able = MATMUL_TILES.filter(({ devices }) => taken[devices]);
+  const able = tiles.filter(({ devices }) => taken[devices]);
   const fits = ({ maxElements, maxRows }: MatmulTile) =>
     rows <= maxRows && rows * columns <= maxElements;
   return able.find(fits) ?? able[able.length - 1];

@@ -3,27 +3,24 @@
 
 import pointwise from "../../shaders/pointwise.wesl?raw";
 import activation from "../../shaders/slots/activation.wesl?raw";
-import activationGelu from "../../shaders/variants/activation_gelu.wesl?raw";
-import activationGeluTanh from "../../shaders/variants/activation_gelu_tanh.wesl?raw";
+import type { ModuleMap } from "../shader/link.ts";
 import type { RowAccesses, RowSpecialisation } from "./rows.ts";
 
 const WG_SIZE = 64;
 
-const ACTIVATIONS = {
-  gelu: { name: "variants/activation_gelu.wesl", text: activationGelu },
-  "gelu-tanh": { name: "variants/activation_gelu_tanh.wesl", text: activationGeluTanh },
-};
-
-/** The function that is applied to a sum, if any. */
-export type ActivationModule = keyof typeof ACTIVATIONS;
+/** The modules of a function that is applied to a sum, and its name. */
+export interface ActivationModules {
+  readonly name: string;
+  readonly modules: ModuleMap;
+}
 
 /** What the text of a pointwise operation depends on. */
 export const pointwiseSpecialisation = (
   tensors: RowAccesses,
-  what?: ActivationModule,
+  what?: ActivationModules,
 ): RowSpecialisation => ({
   tensors,
-  variant: what,
+  variant: what?.name,
   constants: {
     BIAS: tensors.bias !== undefined,
     RESIDUAL: tensors.residual !== undefined,
@@ -31,7 +28,8 @@ export const pointwiseSpecialisation = (
   },
   modules: {
     "package::pointwise": pointwise,
-    "package::slots::activation": what ? ACTIVATIONS[what] : activation,
+    "package::slots::activation": activation,
+    ...what?.modules,
   },
 });
 

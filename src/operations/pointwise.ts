@@ -1,17 +1,21 @@
-// Operations on every element by itself: copies, conversions, sums and activations. The plan, and
-// one-liners on top of it.
+// Operations on every element by itself: copies, conversions and sums. Those with an activation, and
+// the plan, are in activations.ts.
 
-import { check, show } from "../errors.ts";
+import { check } from "../errors.ts";
 import { type OptionNames, readOptions } from "../given.ts";
 import type { FloatTensor, Tensor } from "../gpu/tensor.ts";
-import { pointwiseSpecialisation, pointwiseWorkgroups } from "../kernels/pointwise.ts";
+import {
+  type ActivationModules,
+  pointwiseSpecialisation,
+  pointwiseWorkgroups,
+} from "../kernels/pointwise.ts";
 import { rowKernel } from "../kernels/rows.ts";
 import { type Caller, operation, type Stage } from "../plan/operation.ts";
-import type { Plan } from "../plan/plan.ts";
 import { checkTensors, RUN_OPTIONS, type RunOptions } from "../plan/run.ts";
 import type { ResolvedSpec } from "../plan/specs.ts";
 import type { Dtype } from "../types.ts";
 import {
+  type Activation,
   POINTWISE_PROBLEM,
   type PointwiseBindings,
   type PointwiseProblem,
@@ -20,57 +24,37 @@ import {
 } from "./pointwise_problem.ts";
 import { broadcastTo, foldRows, layRows } from "./row_axes.ts";
 
-/** A compiled pointwise operation. */
-export type PointwisePlan = Plan<PointwiseBindings>;
+/** The operation, with modules of the activations that its problems may have. */
+export const pointwiseOperation = (modulesOf?: (activation: Activation) => ActivationModules) =>
+  operation<
+    PointwiseProblem,
+    PointwiseBindings,
+    ResolvedPointwise,
+    { readonly output: FloatTensor }
+  >({
+    name: "pointwise",
+    problem: POINTWISE_PROBLEM,
+    resolve: resolvePointwise,
+    tensors({ add }, { specs }, problem) {
+      for (const name of ["x", "bias", "residual", "factor", "output"] as const) {
+        const spec = specs[name];
+        if (spec) add(name, spec, problem[name], name === "output");
+      }
+    },
+    kernel: ({ specs, activation }, caller) =>
+      pointwiseStage(specs, caller, activation && modulesOf?.(activation)),
+    results: ({ specs: { output } }) => ({ output }),
+  });
 
-/**
- * Compiles an operation on every element by itself:
- *
- * ```
- * output = activation(x + bias + residual) * factor
- * ```
- *
- * x, bias, residual and factor broadcast to the output by NumPy's rule. Each tensor has its own
- * dtype and strides, so this copies, converts between f32, f16 and bf16, transposes, and writes
- * into a slice of a larger tensor; rounding is to the nearest, ties to even, and sums are f32.
- * Infinities are copied, and a NaN becomes some NaN. Sizes and strides compile nothing. Strides
- * that keep more than four axes apart are refused.
- *
- * Rejects with FoveaError, as {@link planAttention} does.
- *
- * @example
- * // present = concat(past, new) along the tokens, f16
- * const present = tensor(device, [1, 8, 12, 64], { dtype: "f16" });
- * const plan = await planPointwise(device, { x: fresh, output: present.slice(2, 10, 12) });
- * plan.encode(pass);
- */
-export function planPointwise(
-  device: GPUDevice,
-  problem: PointwiseProblem,
-): Promise<PointwisePlan> {
-  return POINTWISE.plan(device, problem);
-}
+/** Copies and sums: what this file has by itself, without the text of any activation. */
+const POINTWISE = pointwiseOperation();
 
-const POINTWISE = operation<
-  PointwiseProblem,
-  PointwiseBindings,
-  ResolvedPointwise,
-  { readonly output: FloatTensor }
->({
-  name: "pointwise",
-  problem: POINTWISE_PROBLEM,
-  resolve: resolvePointwise,
-  tensors({ add }, { specs }, problem) {
-    for (const name of ["x", "bias", "residual", "factor", "output"] as const) {
-      const spec = specs[name];
-      if (spec) add(name, spec, problem[name], name === "output");
-    }
-  },
-  kernel,
-  results: ({ specs: { output } }) => ({ output }),
-});
-
-function kernel({ specs, activation }: ResolvedPointwise, { label, device }: Caller): Stage {
+/** The kernel, and how it covers the output. */
+export function pointwiseStage(
+  specs: ResolvedPointwise["specs"],
+  { label, device }: Caller,
+  activation?: ActivationModules,
+): Stage {
   const { x, bias, residual, factor, output } = specs;
   const wide = (name: string, spec: ResolvedSpec) => broadcastTo(label, name, spec, output.shape);
   const folded = foldRows(
@@ -94,7 +78,7 @@ function kernel({ specs, activation }: ResolvedPointwise, { label, device }: Cal
   };
 }
 
-/** Options of {@link copyTensor}, {@link addBias} and {@link gelu}. */
+/** Options of {@link copyTensor}, {@link addBias}, {@link activate} and {@link gelu}. */
 export interface PointwiseOptions extends RunOptions {
   /** Added to x; broadcasts to the shape of the output. Default: none. */
   readonly residual?: Tensor;
@@ -123,14 +107,14 @@ const POINTWISE_OPTIONS: OptionNames<PointwiseOptions> = {
   dtype: "string",
   label: "string",
 };
-const BIASED_OPTIONS = { ...POINTWISE_OPTIONS, bias: "any" } as const;
-const GELU_OPTIONS: OptionNames<GeluOptions> = { ...BIASED_OPTIONS, approximate: "string" };
+export const BIASED_OPTIONS = { ...POINTWISE_OPTIONS, bias: "any" } as const;
 
 /** Runs a pointwise operation once. */
-async function runPointwise(
+export async function runPointwise(
   name: string,
   x: Tensor,
   options: PointwiseOptions & Pick<PointwiseProblem, "activation"> & { bias?: Tensor },
+  pointwise = POINTWISE,
 ): Promise<{ readonly output: FloatTensor }> {
   const { dtype, ...rest } = options;
   const { label = name, bias, residual, factor, output } = rest;
@@ -142,7 +126,7 @@ async function runPointwise(
   );
   const like = { shape: x.shape, dtype: dtype ?? x.dtype };
   const problem = { ...rest, x, output: output ?? like };
-  return POINTWISE.run({ device: x.device, name, problem, options });
+  return pointwise.run({ device: x.device, name, problem, options });
 }
 
 /**
@@ -185,50 +169,4 @@ export async function addBias(
   const taken = await readOptions("addBias", options, POINTWISE_OPTIONS);
   checkTensors(taken.label ?? "addBias", { x, bias });
   return runPointwise("addBias", x, { ...taken, bias });
-}
-
-/** Options of {@link gelu}. */
-export interface GeluOptions extends PointwiseOptions {
-  /** `"tanh"` computes the form with tanh in place of erf. Default `"none"`. */
-  readonly approximate?: "none" | "tanh";
-  /**
-   * Added to x before, as FastGelu has it; broadcasts to the shape of the output. Default: none.
-   */
-  readonly bias?: Tensor;
-}
-
-/**
- * The Gaussian error linear unit of each element:
- *
- * ```
- * gelu(x) = x Phi(x) = 0.5 x (1 + erf(x / sqrt(2)))          or, with approximate: "tanh",
- *           0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))
- * ```
- *
- * Source: arXiv 1606.08415. Both are right to f32 even if the result is small. NaN stays NaN,
- * Infinity stays Infinity, and -Infinity gives NaN, which the formulas have there. See
- * {@link planPointwise} for the rules.
- *
- * Rejects with FoveaError, and then has allocated nothing.
- *
- * @param x f32, f16 or bf16, of any shape
- *
- * @example
- * const { output } = await gelu(x, { approximate: "tanh", bias });
- */
-export async function gelu(
-  x: Tensor,
-  options: GeluOptions = {},
-): Promise<{ readonly output: FloatTensor }> {
-  const { approximate = "none", ...rest } = await readOptions("gelu", options, GELU_OPTIONS);
-  check(
-    approximate === "none" || approximate === "tanh",
-    "argument",
-    () =>
-      `${rest.label ?? "gelu"}: approximate must be "none" or "tanh", got ${show(approximate)}.`,
-  );
-  return runPointwise("gelu", x, {
-    ...rest,
-    activation: approximate === "tanh" ? "gelu-tanh" : "gelu",
-  });
 }

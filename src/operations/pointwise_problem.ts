@@ -9,9 +9,21 @@ import type { TensorSpec } from "../types.ts";
 
 /**
  * A function of each sum: `"gelu"`, x Phi(x) by erf; `"gelu-tanh"`, 0.5 x (1 + tanh(sqrt(2 / pi) (x
- * + 0.044715 x^3))).
+ * + 0.044715 x^3))); `"relu"`, max(x, 0); `"silu"`, x / (1 + exp(-x)); `"sigmoid"`, 1 / (1 +
+ * exp(-x)); `"tanh"`.
  */
-export type Activation = "gelu" | "gelu-tanh";
+export type Activation = "gelu" | "gelu-tanh" | "relu" | "silu" | "sigmoid" | "tanh";
+
+const ACTIVATIONS: readonly unknown[] = ["gelu", "gelu-tanh", "relu", "silu", "sigmoid", "tanh"];
+
+/** Throws FoveaError for an activation that there is not. */
+export function checkActivation(label: string, activation: unknown): void {
+  check(
+    activation === undefined || ACTIVATIONS.includes(activation),
+    "argument",
+    () => `${label}: activation must be one of ${ACTIVATIONS.join(", ")}, got ${show(activation)}.`,
+  );
+}
 
 /**
  * The pointwise operation that a plan is made for. Shapes and strides are fixed by the plan; memory
@@ -88,11 +100,7 @@ export interface ResolvedPointwise {
  */
 export function resolvePointwise(problem: PointwiseProblem, { label }: Caller): ResolvedPointwise {
   const { activation } = problem;
-  check(
-    activation === undefined || activation === "gelu" || activation === "gelu-tanh",
-    "argument",
-    () => `${label}: activation must be "gelu" or "gelu-tanh", got ${show(activation)}.`,
-  );
+  checkActivation(label, activation);
   const optional = (name: "bias" | "residual" | "factor") =>
     problem[name] === undefined ? undefined : checkedSpec(label, name, problem[name], FLOATS);
   const x = checkedSpec(label, "x", problem.x, FLOATS);

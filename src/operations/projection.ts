@@ -12,7 +12,7 @@ import {
   matmulTileSize,
 } from "../kernels/matmul.ts";
 import { accessOf, addresses } from "../plan/access.ts";
-import { type Caller, operation, optionsBeside, type Stage } from "../plan/operation.ts";
+import { operation, optionsBeside, type Stage } from "../plan/operation.ts";
 import { Plan } from "../plan/plan.ts";
 import { checkTensors, type RunOptions } from "../plan/run.ts";
 import { bindingBase } from "../plan/specs.ts";
@@ -72,14 +72,14 @@ export const PROJECTION = operation<
       if (spec) add(name, spec, problem[name], name === "output");
     }
   },
-  kernel,
+  kernel: (resolved, { device }) => productStage(device, resolved),
   results: ({ given: { output } }) => ({ output }),
 });
 
 /** The kernel of a projection, and how it covers the rows. */
-function kernel(
-  { folded, maxDispatchFlops, variant }: ResolvedProjection,
-  { device }: Caller,
+export function productStage(
+  device: GPUDevice,
+  { folded, maxDispatchFlops, variant }: Omit<ResolvedProjection, "given">,
 ): Stage {
   const [batch, heads, rows, inner] = folded.x.shape;
   const columns = folded.output.shape[3];

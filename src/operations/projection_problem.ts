@@ -83,12 +83,45 @@ export function resolveProjection(
   problem: ProjectionProblem,
   { label }: Caller,
 ): ResolvedProjection {
-  const { maxDispatchFlops = 2 ** 36, variant } = problem;
+  const { variant } = problem;
+  const maxDispatchFlops = checkedFlops(label, problem.maxDispatchFlops);
+  const { x, weight, each, shape } = checkedFactors(label, problem);
+  const bias =
+    problem.bias === undefined ? undefined : checkedSpec(label, "bias", problem.bias, FLOATS);
+  const columns = shape[shape.length - 1];
+  if (bias) expectShape(label, "bias", bias, [columns], `for weight [${weight.shape.join(", ")}]`);
+  const output =
+    problem.output !== undefined
+      ? checkedSpec(label, "output", problem.output, FLOATS)
+      : resolveSpec(label, { shape, dtype: x.dtype });
+  expectShape(label, "output", output, shape, forFactors(x, weight));
+  expectApart(label, "output", output);
+  const [foldedX, foldedOutput] = each ? [padded(x), padded(output)] : foldRows(x, output);
+  const folded = {
+    x: foldedX,
+    output: foldedOutput,
+    weight: padded(weight),
+    bias: bias && padded(bias),
+  };
+  return { maxDispatchFlops, variant, given: { x, weight, bias, output }, folded };
+}
+
+/** The most operations of a dispatch, checked. */
+export function checkedFlops(label: string, maxDispatchFlops = 2 ** 36): number {
   check(
     maxDispatchFlops > 0,
     "argument",
     () => `${label}: maxDispatchFlops must be a positive number, got ${maxDispatchFlops}.`,
   );
+  return maxDispatchFlops;
+}
+
+/** The end of a sentence about a tensor whose shape follows from x and the weight. */
+export const forFactors = (x: ResolvedSpec, weight: ResolvedSpec): string =>
+  `for x [${x.shape.join(", ")}] and weight [${weight.shape.join(", ")}]`;
+
+/** Checks x and the weight; gives them, the shape of y, and whether entries of x have weights. */
+export function checkedFactors(label: string, problem: Pick<ProjectionProblem, "x" | "weight">) {
   const x = checkedSpec(label, "x", problem.x, FLOATS);
   const weight = checkedSpec(label, "weight", problem.weight, FLOATS);
   check(
@@ -113,34 +146,11 @@ export function resolveProjection(
     () =>
       `${label}: a weight for each batch entry or head has the axes of x [${x.shape.join(", ")}], or 1, before [out, in]; got [${weight.shape.join(", ")}].`,
   );
-  const bias =
-    problem.bias === undefined ? undefined : checkedSpec(label, "bias", problem.bias, FLOATS);
-  if (bias) expectShape(label, "bias", bias, [columns], `for weight [${weight.shape.join(", ")}]`);
-  const shape = [...x.shape.slice(0, -1), columns];
-  const output =
-    problem.output !== undefined
-      ? checkedSpec(label, "output", problem.output, FLOATS)
-      : resolveSpec(label, { shape, dtype: x.dtype });
-  expectShape(
-    label,
-    "output",
-    output,
-    shape,
-    `for x [${x.shape.join(", ")}] and weight [${weight.shape.join(", ")}]`,
-  );
-  expectApart(label, "output", output);
-  const [foldedX, foldedOutput] = each.length ? [padded(x), padded(output)] : foldRows(x, output);
-  const folded = {
-    x: foldedX,
-    output: foldedOutput,
-    weight: padded(weight),
-    bias: bias && padded(bias),
-  };
-  return { maxDispatchFlops, variant, given: { x, weight, bias, output }, folded };
+  return { x, weight, each: each.length > 0, shape: [...x.shape.slice(0, -1), columns] };
 }
 
 /** The spec with four axes, of which the added first ones have size 1. */
-const padded = (spec: ResolvedSpec): ResolvedSpec => {
+export const padded = (spec: ResolvedSpec): ResolvedSpec => {
   const missing = 4 - spec.shape.length;
   return {
     ...spec,
@@ -153,7 +163,7 @@ const padded = (spec: ResolvedSpec): ResolvedSpec => {
  * Gives x and output four axes, with their rows in as few axes as possible: axes whose rows follow
  * each other at one distance in both tensors become one. So a batch of single rows fills a tile.
  */
-function foldRows(x: ResolvedSpec, output: ResolvedSpec): [ResolvedSpec, ResolvedSpec] {
+export function foldRows(x: ResolvedSpec, output: ResolvedSpec): [ResolvedSpec, ResolvedSpec] {
   const axes: { size: number; x: number; output: number }[] = [];
   for (let axis = x.shape.length - 2; axis >= 0; axis--) {
     const next = { size: x.shape[axis], x: x.strides[axis], output: output.strides[axis] };

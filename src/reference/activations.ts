@@ -3,10 +3,10 @@
 /** A function of one number. */
 interface Activation {
   readonly apply: (x: number, round: (x: number) => number) => number;
-  readonly derivative: (x: number) => number;
+  readonly derivative: (x: number, round: (x: number) => number) => number;
 }
 
-/** The names of the functions. The engine has the first two so far. */
+/** The names of the functions. */
 export type ReferenceActivation = "gelu" | "gelu-tanh" | "relu" | "silu" | "sigmoid" | "tanh";
 
 /** 1 / (1 + exp(-x)) */
@@ -17,8 +17,11 @@ export const ACTIVATIONS: Readonly<Record<ReferenceActivation, Activation>> = {
   // x Phi(x), Phi the normal distribution. Gaussian Error Linear Units, arXiv 1606.08415
   gelu: {
     apply: (x, round) => round(x * round(normalCdf(x))),
-    derivative: (x) =>
-      Math.abs(x) < Number.POSITIVE_INFINITY ? normalCdf(x) + x * density(x) : normalCdf(x),
+    derivative: (x, round) => {
+      const phi = round(normalCdf(x));
+      const inside = Math.abs(x) < Number.POSITIVE_INFINITY;
+      return inside ? round(phi + round(x * round(density(x)))) : phi;
+    },
   },
   // x (1 + tanh u) / 2, u = sqrt(2 / pi) (x + 0.044715 x^3), of the same paper
   "gelu-tanh": {
@@ -26,11 +29,13 @@ export const ACTIVATIONS: Readonly<Record<ReferenceActivation, Activation>> = {
       const u = round(Math.sqrt(2 / Math.PI) * round(x + round(0.044715 * x ** 3)));
       return round(0.5 * x * round(1 + round(Math.tanh(u))));
     },
-    derivative: (x) => {
-      const t = Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3));
-      const slope = Math.sqrt(2 / Math.PI) * (1 + 3 * 0.044715 * x ** 2);
-      const bend = 1 - t * t;
-      return 0.5 * (1 + t) + (bend === 0 ? 0 : 0.5 * x * bend * slope);
+    derivative: (x, round) => {
+      const u = round(Math.sqrt(2 / Math.PI) * round(x + round(0.044715 * x ** 3)));
+      const t = round(Math.tanh(u));
+      const slope = round(Math.sqrt(2 / Math.PI) * round(1 + round(3 * 0.044715 * x ** 2)));
+      const bend = round(1 - round(t * t));
+      const bent = bend === 0 ? 0 : round(0.5 * x * round(bend * slope));
+      return round(round(0.5 * (1 + t)) + bent);
     },
   },
   // max(x, 0), with slope 0 at 0
@@ -41,19 +46,23 @@ export const ACTIVATIONS: Readonly<Record<ReferenceActivation, Activation>> = {
   // x sigmoid(x)
   silu: {
     apply: (x, round) => round(x * sigmoid(x, round)),
-    derivative: (x) => {
-      const y = sigmoid(x);
-      return y + (y === 0 || y === 1 ? 0 : x * y * (1 - y));
+    derivative: (x, round) => {
+      const y = sigmoid(x, round);
+      const bent = y === 0 || y === 1 ? 0 : round(x * round(y * round(1 - y)));
+      return round(y + bent);
     },
   },
   // 1 / (1 + exp(-x))
   sigmoid: {
     apply: sigmoid,
-    derivative: (x) => sigmoid(x) * (1 - sigmoid(x)),
+    derivative: (x, round) => {
+      const y = sigmoid(x, round);
+      return round(y * round(1 - y));
+    },
   },
   tanh: {
     apply: (x, round) => round(Math.tanh(x)),
-    derivative: (x) => 1 - Math.tanh(x) ** 2,
+    derivative: (x, round) => round(1 - round(round(Math.tanh(x)) ** 2)),
   },
 };
 

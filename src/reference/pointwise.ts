@@ -56,21 +56,30 @@ export function pointwise(
  */
 export function pointwiseBackward(
   x: ReferenceTensor,
-  options: Omit<ReferencePointwiseOptions, "precision"> & {
+  options: ReferencePointwiseOptions & {
     readonly dOutput: ArrayLike<number>;
     readonly shape?: readonly number[];
   },
 ) {
-  const { bias, residual, activation, factor, dOutput, shape = x.shape } = options;
+  const {
+    bias,
+    residual,
+    activation,
+    factor,
+    dOutput,
+    shape = x.shape,
+    precision = "f64",
+  } = options;
+  const { round } = roundingOf(precision);
   const factors = factor && elements(factor, shape);
-  const sums = pointwise(x, { bias, residual }, shape);
+  const sums = pointwise(x, { bias, residual, precision }, shape);
   const derivative = activation && ACTIVATIONS[activation].derivative;
-  const dSum = sums.map(
-    (sum, i) => dOutput[i] * (factors?.[i] ?? 1) * (derivative ? derivative(sum) : 1),
-  );
-  const dFactors = factor
-    ? pointwise(x, { bias, residual, activation }, shape).map((y, i) => dOutput[i] * y)
-    : sums;
+  const dSum = sums.map((sum, i) => {
+    const dy = round(dOutput[i] * (factors?.[i] ?? 1));
+    return derivative ? round(dy * derivative(sum, round)) : dy;
+  });
+  const results = factor ? pointwise(x, { bias, residual, activation, precision }, shape) : sums;
+  const dFactors = results.map((y, i) => round(dOutput[i] * y));
   const of = (tensor: ReferenceTensor | undefined, gradient: Float64Array) =>
     tensor ? summed(gradient, shape, tensor) : new Float64Array();
   return {

@@ -44,13 +44,16 @@ export function project(
  *
  * @param x See {@link project}, as for the weight
  * @param dOutput the gradient of y, row-major
+ * @param options `precision: "f32"` rounds every operation to f32. Default `"f64"`.
  * @returns row-major, dX and dWeight of the shapes of x and weight, dBias [N]
  */
 export function projectBackward(
   x: ReferenceTensor,
   weight: ReferenceTensor,
   dOutput: ArrayLike<number>,
+  options: Pick<ReferenceOptions, "precision"> = {},
 ) {
+  const { single, round } = roundingOf(options.precision);
   const rows = broadcast(x, 4);
   const w = broadcast(weight, 4);
   const columns = w.shape[2];
@@ -62,9 +65,9 @@ export function projectBackward(
     const dRow = rowAt(dX, entry, head, m);
     for (let n = 0; n < columns; n++) {
       const dy = dOutput[row * columns + n];
-      accumulate(dRow, dy, w, at(w, entry, head, n), false);
-      accumulate(rowAt(dWeight, entry, head, n), dy, rows, xAt, false);
-      dBias[n] += dy;
+      accumulate(dRow, dy, w, at(w, entry, head, n), single);
+      accumulate(rowAt(dWeight, entry, head, n), dy, rows, xAt, single);
+      dBias[n] = round(dBias[n] + dy);
     }
   });
   return { dX: dX.data, dWeight: dWeight.data, dBias };

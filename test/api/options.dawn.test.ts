@@ -60,6 +60,10 @@ const CALLS: Readonly<Record<string, Call>> = {
   gelu: (_, x, options) => fovea.gelu(x, options),
   copyTensor: (_, x, options) => fovea.copyTensor(x, options),
   addBias: (_, x, options) => fovea.addBias(x, x, options),
+  activate: (_, x, options) => fovea.activate(x, options),
+  activationBackward: (_, x, options) => fovea.activationBackward(x, x, options),
+  planActivationBackward: (device, _, options) =>
+    fovea.planActivationBackward(device, { x: rows, dOutput: rows, ...options }),
   planPointwise: (device, _, options) => fovea.planPointwise(device, { x: rows, ...options }),
   relativePositionBias: (_, x, options) =>
     fovea.relativePositionBias(x.view({ shape: [32, 2] }), { seqQ: 2, seqKv: 2, ...options }),
@@ -74,6 +78,14 @@ const CALLS: Readonly<Record<string, Call>> = {
   project: (_, x, options) => fovea.project(x, x, options),
   planProjection: (device, _, options) =>
     fovea.planProjection(device, { x: rows, weight: { shape: [3, 8] }, ...options }),
+  projectionBackward: (_, x, options) => fovea.projectionBackward(x, x, x, options),
+  planProjectionBackward: (device, _, options) =>
+    fovea.planProjectionBackward(device, {
+      x: rows,
+      weight: { shape: [3, 8] },
+      dOutput: { shape: [1, 2, 4, 3] },
+      ...options,
+    }),
   rotary: (_, x, options) => fovea.rotary(x, options),
   planRotary: (device, _, options) => fovea.planRotary(device, { x: rows, ...options }),
   rotaryFrequencies: (_device, _x, options) => fovea.rotaryFrequencies(8, options),

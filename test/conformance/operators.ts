@@ -5,6 +5,7 @@ import type { OnnxRun } from "../../src/interop/onnx/index.ts";
 import { operators as onnx } from "../../src/interop/onnx/index.ts";
 import { gradients } from "./gradients.ts";
 import { keras } from "./keras.ts";
+import { layers } from "./layers.ts";
 import type { NamedOperator } from "./named.ts";
 import { pytorch } from "./pytorch.ts";
 
@@ -25,6 +26,7 @@ const OPERATORS: Readonly<Record<string, Readonly<Record<string, Operator>>>> = 
 /** Operators whose tensors go by name. */
 const NAMED: Readonly<Record<string, Readonly<Record<string, NamedOperator>>>> = {
   fovea: gradients,
+  "torch.nn.grad": layers,
 };
 
 /** @param op Domain and name: `ai.onnx.preview.FlexAttention`. */

@@ -2,8 +2,8 @@
 // state_dict in its order.
 
 import {
+  activate,
   addBias,
-  gelu,
   layerNorm,
   MultiHeadAttention,
   multiHeadWeights,
@@ -51,13 +51,9 @@ async function linear(call: Call, name: "linear1" | "linear2", x: Tensor): Promi
   return call.own((await project(x, weight, bias ? { bias } : {})).output);
 }
 
-/** The engine has no ReLU, so the host does it. */
-const ACTIVATIONS: Readonly<Record<string, (call: Call, x: Tensor) => Promise<Tensor>>> = {
-  gelu: async (_, x) => (await gelu(x)).output,
-  relu: async (call, x) => {
-    const data = Float32Array.from(await x.read(), (value) => Math.max(value, 0));
-    return call.make(x.shape, x.dtype, { data });
-  },
+const ACTIVATIONS: Readonly<Record<string, (x: Tensor) => Promise<Tensor>>> = {
+  gelu: async (x) => (await activate(x, { activation: "gelu" })).output,
+  relu: async (x) => (await activate(x, { activation: "relu" })).output,
 };
 
 const TransformerEncoderLayer = onnxOperator(
@@ -78,12 +74,12 @@ const TransformerEncoderLayer = onnxOperator(
   },
   async (call) => {
     const {
-      activation = "relu",
+      activation: name = "relu",
       norm_first: normFirst = false,
       layer_norm_eps: epsilon = 1e-5,
     } = call.attributes;
-    const activate = Object.hasOwn(ACTIVATIONS, activation) ? ACTIVATIONS[activation] : undefined;
-    call.expect(activate !== undefined, () => `activation must be relu or gelu, got ${activation}`);
+    const activation = Object.hasOwn(ACTIVATIONS, name) ? ACTIVATIONS[name] : undefined;
+    call.expect(activation !== undefined, () => `activation must be relu or gelu, got ${name}`);
     const blocks = {
       norm1: (x: Tensor) => selfAttention(call, x),
       norm2: async (x: Tensor) => {
@@ -91,7 +87,7 @@ const TransformerEncoderLayer = onnxOperator(
         return linear(
           call,
           "linear2",
-          call.own(await (activate as NonNullable<typeof activate>)(call, hidden)),
+          call.own(await (activation as NonNullable<typeof activation>)(hidden)),
         );
       },
     };

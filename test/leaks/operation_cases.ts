@@ -2,6 +2,8 @@
 // operators.
 
 import {
+  activate,
+  activationBackward,
   addBias,
   copyTensor,
   gatedPositionBias,
@@ -14,8 +16,10 @@ import {
   multiHeadWeights,
   planLayerNorm,
   planLinearAttention,
+  planProjectionBackward,
   positionEncoding,
   project,
+  projectionBackward,
   relativePositionBias,
   rmsNorm,
   rotary,
@@ -49,6 +53,8 @@ export const OPERATION_CASES: readonly LeakCase[] = [
         drop(await layerNorm(x, { weight: bias, bias }));
         drop(await rmsNorm(x));
         drop(await gelu(x));
+        drop(await activate(x, { activation: "silu", factor: x }));
+        drop(await activationBackward(x, x, { activation: "silu", factor: bias }));
         drop(await addBias(x, bias));
         drop(await copyTensor(x.permute(1, 0, 2)));
       };
@@ -112,6 +118,24 @@ export const OPERATION_CASES: readonly LeakCase[] = [
           project(x, x.slice(2, 0, 3).slice(0, 0, 1).slice(1, 0, 1)),
         );
         await rejected("out-of-memory", () => lab.without(() => project(x, weight)));
+      };
+    },
+  },
+  {
+    name: "project: backward",
+    start: (lab) => {
+      const x = lab.rows([1200, 8]);
+      const weight = lab.rows([5, 8]);
+      const dOutput = lab.rows([1200, 5]);
+      const dWeight = lab.rows([5, 8]);
+      return async () => {
+        drop(await projectionBackward(x, weight, dOutput));
+        await rejected("argument", () => projectionBackward(x, weight, x));
+        await rejected("out-of-memory", () =>
+          lab.without(() => projectionBackward(x, weight, dOutput)),
+        );
+        const problem = { x, weight, dOutput, gradients: ["dWeight"] } as const;
+        runPlan(lab.device, await planProjectionBackward(lab.device, problem), { dWeight });
       };
     },
   },

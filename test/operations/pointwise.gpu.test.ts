@@ -298,9 +298,9 @@ describe("errors of pointwise operations", () => {
       'gelu: approximate must be "none" or "tanh", got "erf".',
     );
     await expectError(
-      () => planPointwise(device, { x, activation: "relu" as "gelu" }),
+      () => planPointwise(device, { x, activation: "elu" as "gelu" }),
       "argument",
-      'pointwise: activation must be "gelu" or "gelu-tanh", got "relu".',
+      'pointwise: activation must be one of gelu, gelu-tanh, relu, silu, sigmoid, tanh, got "elu".',
     );
     await expectError(
       () => gelu({ shape: [2] } as unknown as Tensor),

@@ -108,6 +108,11 @@ const TENSORS = [
   "relPos",
   "gateBias",
   "ecoA",
+  "dOutput",
+  "dX",
+  "dWeight",
+  "gate",
+  "up",
 ];
 
 /** Code that doc comments take for given. */

@@ -32,8 +32,10 @@ import {
   FORWARD_TILES,
   forwardWorkgroupBytes,
 } from "../../src/kernels/forward_tiles.ts";
+import { SUM_PARAMS } from "../../src/kernels/gradients/column_sums.ts";
 import { LINEAR_BACKWARD_PARAMS, linearBackwardParts } from "../../src/kernels/gradients/linear.ts";
 import { linearBackwardKernels } from "../../src/kernels/gradients/linear_tiles.ts";
+import { TURNED_PARAMS } from "../../src/kernels/gradients/matmul_turned.ts";
 import {
   LINEAR_LANES,
   LINEAR_PARAMS,
@@ -131,6 +133,8 @@ const UNIFORMS: readonly (readonly [
   ],
   ["RowParams", ROW_PARAMS, "package::pointwise", rowModules(ROW_KERNELS.pointwise.copy)],
   ["MatmulParams", MATMUL_PARAMS, "package::matmul", modulesOf("matmul 32x32")],
+  ["TurnedParams", TURNED_PARAMS, "package::matmul_turned", modulesOf("matmul_turned 32x32")],
+  ["SumParams", SUM_PARAMS, "package::column_sums", modulesOf("column sums, dense")],
   ["RotaryParams", ROTARY_PARAMS, "package::rotary", modulesOf("rotary of half pairs")],
   [
     "EncodingParams",
@@ -365,6 +369,17 @@ describe("workgroup memory", () => {
       expect(tile.name.replace("-quad", "")).toBe(`${rows}x${columns}`);
     },
   );
+  it.each([
+    ["32x16-quad", 0],
+    ["8x32", 5632],
+    ["32x32", 4096],
+    ["dX", 4608],
+    ["64x64", 8192],
+  ])("matmul_turned %s takes %d bytes", (name, bytes) => {
+    const variant = KERNEL_VARIANTS.find((one) => one.name === `matmul_turned ${name}`);
+    const { code } = link(variant?.root ?? "", variant?.modules ?? {});
+    expect(workgroupBytes(code)).toBe(bytes);
+  });
   it.each([
     ["f16", 16, 16, 16, 32],
     ["f16", 8, 16, 16, 64],

@@ -1,6 +1,8 @@
 // Calls of operators on rows and elements, for hostile values.
 
 import {
+  activate,
+  activationBackward,
   addBias,
   copyTensor,
   gatedPositionBias,
@@ -9,6 +11,7 @@ import {
   logSoftmax,
   positionEncoding,
   project,
+  projectionBackward,
   relativePositionBias,
   rmsNorm,
   rotary,
@@ -54,6 +57,14 @@ export const operator = (
   },
   ...(right && { right }),
 });
+
+/** Takes one gradient of a call for its output. */
+const gradientOf =
+  (name: string, work: (...given: Any[]) => Promise<object>) =>
+  async (...given: Any[]) => {
+    const { [name]: output, ...more } = (await work(...given)) as Record<string, Tensor>;
+    return { output, ...more };
+  };
 
 /** Computes [1, H, M, N] of a table of biases. */
 const relativeBias64 = (
@@ -124,6 +135,21 @@ export function operatorCalls(device: GPUDevice): Call[] {
     operator("layerNorm", layerNorm, given, {}, norms, norm(false)),
     operator("rmsNorm", rmsNorm, given, {}, norms, norm(true)),
     operator("gelu", gelu, given, {}, ["approximate", ...added]),
+    operator("activate", activate, given, {}, ["activation", "factor", ...added]),
+    operator(
+      "activationBackward",
+      gradientOf("dX", activationBackward),
+      { ...given, dOutput: make([2, 3, 8], 10).gpu },
+      {},
+      ["activation", "bias", "residual", "factor", "gradients", "dX", "dFactor", "label"],
+    ),
+    operator(
+      "projectionBackward",
+      gradientOf("dWeight", projectionBackward),
+      { ...given, weight: make([4, 8], 11).gpu, dOutput: make([2, 3, 4], 12).gpu },
+      {},
+      ["gradients", "dX", "dWeight", "dBias", "maxDispatchFlops", "variant", "label"],
+    ),
     operator("addBias", addBias, { ...given, bias: bias.gpu }, {}, added.slice(1)),
     operator("copyTensor", copyTensor, given, {}, added),
     operator("project", project, { ...given, weight: make([4, 8], 8).gpu }, {}, [

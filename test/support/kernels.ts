@@ -1,6 +1,7 @@
 // Every kernel in every variant that the tests look at: roots x head dims x slots.
 
 import { STEPS, stepBindings, stepModules } from "../../bench/ladder.ts";
+import { activationModules } from "../../src/kernels/activations.ts";
 import {
   ADDITIVE_KEYS_BINDINGS,
   additiveKeysModules,
@@ -29,10 +30,23 @@ import {
 import { forwardModules, forwardRoot } from "../../src/kernels/forward.ts";
 import { FORWARD_TILES, type ForwardTile } from "../../src/kernels/forward_tiles.ts";
 import {
+  COLUMN_SUMS_BINDINGS,
+  columnSumsModules,
+  type SumSpecialisation,
+} from "../../src/kernels/gradients/column_sums.ts";
+import {
   type LinearBackwardSpecialisation,
   linearBackwardParts,
 } from "../../src/kernels/gradients/linear.ts";
 import { linearBackwardKernels } from "../../src/kernels/gradients/linear_tiles.ts";
+import {
+  TURNED_BINDINGS,
+  TURNED_TILES,
+  type TurnedSpecialisation,
+  turnedModules,
+  turnedRoot,
+} from "../../src/kernels/gradients/matmul_turned.ts";
+import { pointwiseBackwardSpecialisation } from "../../src/kernels/gradients/pointwise_backward.ts";
 import { kvAccess } from "../../src/kernels/kv_access.ts";
 import { layerNormSpecialisation } from "../../src/kernels/layer_norm.ts";
 import {
@@ -307,6 +321,60 @@ const PRODUCT_VARIANTS = Object.entries(PRODUCTS).map(([name, spec]) => ({
   bindings: matmulBindings(spec),
 }));
 
+const TURNED_PRODUCT: Omit<TurnedSpecialisation, "tile"> = {
+  source: "dense",
+  weight: "dense",
+  o: "dense",
+  sourceTurned: true,
+  grouped: false,
+  carried: false,
+  oddColumns: undefined,
+};
+const TURNED_PRODUCTS: Readonly<Record<string, TurnedSpecialisation>> = {
+  ...Object.fromEntries(
+    TURNED_TILES.map((tile) => [
+      tile.name,
+      { ...TURNED_PRODUCT, tile, sourceTurned: tile.rows % 4 === 0 },
+    ]),
+  ),
+  dX: { ...TURNED_PRODUCT, tile: TURNED_TILES[2], sourceTurned: false },
+  ...Object.fromEntries(
+    [TURNED_TILES[0], TURNED_TILES[2]].map((tile) => [
+      `${tile.name} of long sums over heads, odd columns`,
+      {
+        tile,
+        source: "bf16-packed-strided",
+        weight: "strided",
+        o: "f16-packed-strided",
+        sourceTurned: true,
+        grouped: true,
+        carried: true,
+        oddColumns: 7,
+      },
+    ]),
+  ),
+};
+const TURNED_VARIANTS = Object.entries(TURNED_PRODUCTS).map(([name, spec]) => ({
+  name: `matmul_turned ${name}`,
+  root: turnedRoot(spec.tile),
+  modules: turnedModules(spec),
+  bindings: TURNED_BINDINGS,
+}));
+const SUMS: Readonly<Record<string, SumSpecialisation>> = {
+  dense: { source: "dense", o: "dense", oddColumns: undefined },
+  "16 bits, odd columns": {
+    source: "bf16-packed-strided",
+    o: "f16-packed-strided",
+    oddColumns: 7,
+  },
+};
+const SUM_VARIANTS = Object.entries(SUMS).map(([name, spec]) => ({
+  name: `column sums, ${name}`,
+  root: "package::column_sums",
+  modules: columnSumsModules(spec),
+  bindings: COLUMN_SUMS_BINDINGS,
+}));
+
 const TURNED: RotarySpecialisation = {
   headDim: 64,
   x: "dense",
@@ -546,11 +614,44 @@ export const ROW_KERNELS: Readonly<Record<string, Readonly<Record<string, RowSpe
         residual: "strided",
         o: "f16-packed-strided",
       },
-      "gelu",
+      activationModules("gelu"),
     ),
     "gelu with tanh": pointwiseSpecialisation(
       { source: "strided", bias: "strided", o: "bf16-packed" },
-      "gelu-tanh",
+      activationModules("gelu-tanh"),
+    ),
+    ...Object.fromEntries(
+      (["relu", "silu", "sigmoid", "tanh"] as const).map((name) => [
+        name,
+        pointwiseSpecialisation({ source: "dense", o: "dense" }, activationModules(name)),
+      ]),
+    ),
+  },
+  pointwise_backward: {
+    "of a product": pointwiseBackwardSpecialisation({
+      source: "dense",
+      shift: "dense",
+      weight: "strided",
+      o: "dense",
+      total: "dense",
+    }),
+    "of gelu of a sum, 16 bits at any strides": pointwiseBackwardSpecialisation(
+      {
+        source: "bf16-packed-strided",
+        bias: "f16-packed",
+        residual: "strided",
+        shift: "bf16-packed",
+        weight: "strided",
+        o: "f16-packed-strided",
+        total: "bf16-packed-strided",
+      },
+      "gelu",
+    ),
+    ...Object.fromEntries(
+      (["gelu-tanh", "relu", "silu", "sigmoid", "tanh"] as const).map((name) => [
+        `of ${name}`,
+        pointwiseBackwardSpecialisation({ source: "dense", shift: "dense", o: "dense" }, name),
+      ]),
     ),
   },
   position_bias: {
@@ -621,6 +722,8 @@ const VARIANTS: readonly (Omit<KernelVariant, "modules"> & {
   ...ROTARY_VARIANTS,
   ...ENCODING_VARIANTS,
   ...PRODUCT_VARIANTS,
+  ...TURNED_VARIANTS,
+  ...SUM_VARIANTS,
   ...CACHE_VARIANTS,
   {
     name: "cache_advance",

@@ -21,8 +21,8 @@ export interface BackwardTile {
   readonly streamed: 4 | 32 | 64;
   readonly maxDim: number;
   /**
-   * Vec4 columns of a lane that are in workgroup memory at a time, if it has an even number, for own
-   * queries and for own keys.
+   * Vec4 columns of a lane that are in workgroup memory at a time, if it has an even number, for
+   * own queries and for own keys.
    */
   readonly vAtOnce: readonly [queries: 1 | 2, keys: 1 | 2];
   /** The fewest scores of a head for which a software adapter takes the row. Default any number. */
