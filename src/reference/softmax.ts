@@ -60,9 +60,10 @@ export function softmaxBackward(
   dP: Float64Array,
   [begin, end]: readonly [number, number],
   dLse: number,
+  round = (x: number) => x,
 ): number {
   let delta = -dLse;
-  for (let j = begin; j < end; j++) delta += p[j] * dP[j];
-  for (let j = begin; j < end; j++) dP[j] = p[j] * (dP[j] - delta);
+  for (let j = begin; j < end; j++) delta = round(delta + round(p[j] * dP[j]));
+  for (let j = begin; j < end; j++) dP[j] = round(p[j] * round(dP[j] - delta));
   return delta;
 }
