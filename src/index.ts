@@ -113,6 +113,7 @@ export { tensor } from "./gpu/make_tensor.ts";
 export { type FloatTensor, Tensor } from "./gpu/tensor.ts";
 export type { TensorOptions } from "./gpu/tensor_options.ts";
 export { createGpuTimer, type GpuTimer, type TimingSource } from "./gpu/timing.ts";
+export * from "./gradients.ts";
 export type { FunctionKind } from "./kernels/slots.ts";
 export type { BooleanMasks } from "./layers/boolean_masks.ts";
 export { type PackedQkvSizes, splitHeads, unpackQkv } from "./layers/heads.ts";

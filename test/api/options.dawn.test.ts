@@ -57,6 +57,14 @@ const CALLS: Readonly<Record<string, Call>> = {
   layerNorm: (_, x, options) => fovea.layerNorm(x, options),
   rmsNorm: (_, x, options) => fovea.rmsNorm(x, options),
   planLayerNorm: (device, _, options) => fovea.planLayerNorm(device, { x: rows, ...options }),
+  softmaxBackward: (_, x, options) => fovea.softmaxBackward(x, x, options),
+  logSoftmaxBackward: (_, x, options) => fovea.logSoftmaxBackward(x, x, options),
+  planSoftmaxBackward: (device, _, options) =>
+    fovea.planSoftmaxBackward(device, { x: rows, dOutput: rows, ...options }),
+  layerNormBackward: (_, x, options) => fovea.layerNormBackward(x, x, options),
+  rmsNormBackward: (_, x, options) => fovea.rmsNormBackward(x, x, options),
+  planLayerNormBackward: (device, _, options) =>
+    fovea.planLayerNormBackward(device, { x: rows, dOutput: rows, ...options }),
   gelu: (_, x, options) => fovea.gelu(x, options),
   copyTensor: (_, x, options) => fovea.copyTensor(x, options),
   addBias: (_, x, options) => fovea.addBias(x, x, options),
@@ -75,6 +83,22 @@ const CALLS: Readonly<Record<string, Call>> = {
       output: { shape: [1, 2, 2, 2] },
       ...options,
     }),
+  relativePositionBiasBackward: (_, x, options) =>
+    fovea.relativePositionBiasBackward(x.view({ shape: [32, 2] }), x, options),
+  gatedPositionBiasBackward: (_, x, options) =>
+    fovea.gatedPositionBiasBackward(x, x, { update: x, reset: x, scale: x, ...options }),
+  planPositionBiasBackward: (device, _, options) =>
+    fovea.planPositionBiasBackward(device, {
+      table: { shape: [32, 2] },
+      dOutput: { shape: [1, 2, 2, 2] },
+      ...options,
+    }),
+  rotaryBackward: (_, x, options) => fovea.rotaryBackward(x, options),
+  planRotaryBackward: (device, _, options) =>
+    fovea.planRotaryBackward(device, { dOutput: rows, ...options }),
+  positionEncodingBackward: (_, x, options) => fovea.positionEncodingBackward(x, options),
+  planPositionEncodingBackward: (device, _, options) =>
+    fovea.planPositionEncodingBackward(device, { dOutput: { shape: [1, 4, 8] }, ...options }),
   project: (_, x, options) => fovea.project(x, x, options),
   planProjection: (device, _, options) =>
     fovea.planProjection(device, { x: rows, weight: { shape: [3, 8] }, ...options }),

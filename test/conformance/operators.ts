@@ -8,6 +8,7 @@ import { keras } from "./keras.ts";
 import { layers } from "./layers.ts";
 import type { NamedOperator } from "./named.ts";
 import { pytorch } from "./pytorch.ts";
+import { rowLayers } from "./row_layers.ts";
 
 /** An operator as a vector has it. The outputs are the caller's to destroy. */
 export type Operator = (
@@ -26,7 +27,7 @@ const OPERATORS: Readonly<Record<string, Readonly<Record<string, Operator>>>> = 
 /** Operators whose tensors go by name. */
 const NAMED: Readonly<Record<string, Readonly<Record<string, NamedOperator>>>> = {
   fovea: gradients,
-  "torch.nn.grad": layers,
+  "torch.nn.grad": { ...layers, ...rowLayers },
 };
 
 /** @param op Domain and name: `ai.onnx.preview.FlexAttention`. */

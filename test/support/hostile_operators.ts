@@ -6,27 +6,39 @@ import {
   addBias,
   copyTensor,
   gatedPositionBias,
+  gatedPositionBiasBackward,
   gelu,
   layerNorm,
+  layerNormBackward,
   logSoftmax,
+  logSoftmaxBackward,
   positionEncoding,
+  positionEncodingBackward,
   project,
   projectionBackward,
   relativePositionBias,
+  relativePositionBiasBackward,
   rmsNorm,
+  rmsNormBackward,
   rotary,
+  rotaryBackward,
   softmax,
+  softmaxBackward,
   type Tensor,
   tensor,
 } from "../../src/index.ts";
 import {
   layerNorm as norm64,
+  layerNormBackward as normBackward64,
   positionBias,
   positionEncoding as positions64,
+  type ReferenceLayerNormBackwardOptions,
   type ReferenceLayerNormOptions,
   type ReferenceTensor,
   rotary as rotary64,
+  rotaryBackward as rotaryBackward64,
   softmaxAlong,
+  softmaxAlongBackward,
 } from "../../src/reference/index.ts";
 import { normal } from "../../src/reference/random.ts";
 import { type Call, type Given, taken } from "./hostile.ts";
@@ -65,6 +77,26 @@ const gradientOf =
     const { [name]: output, ...more } = (await work(...given)) as Record<string, Tensor>;
     return { output, ...more };
   };
+
+/** Makes a call of a gradient, whose `dX` counts. */
+const gradient = (
+  name: string,
+  work: (x: Tensor, dOutput: Tensor, options: Any) => Promise<{ readonly dX?: Tensor }>,
+  args: Given,
+  names: readonly string[],
+  right?: Call["right"],
+): Call =>
+  operator(
+    name,
+    async (x, dOutput, options) => {
+      const { dX, ...more } = await work(x, dOutput, options);
+      return { output: dX as Tensor, ...more };
+    },
+    args,
+    {},
+    names,
+    right,
+  );
 
 /** Computes [1, H, M, N] of a table of biases. */
 const relativeBias64 = (
@@ -107,6 +139,33 @@ export function operatorCalls(device: GPUDevice): Call[] {
     (log: boolean) =>
     (_: Given, { axis }: Given) =>
       softmaxAlong(x, { axis: (axis ?? -1) as number, log });
+  const dOutput = make([2, 3, 8], 10);
+  const both = { x: x.gpu, dOutput: dOutput.gpu };
+  const normBack =
+    (rms: boolean) =>
+    (_: Given, { axis, epsilon }: Given) =>
+      normBackward64(x, {
+        rms,
+        dOutput: dOutput.data,
+        ...(axis !== undefined && { axis }),
+        ...(epsilon !== undefined && { epsilon }),
+      } as unknown as ReferenceLayerNormBackwardOptions).dX;
+  const rowsBack =
+    (log: boolean) =>
+    (_: Given, { axis }: Given) =>
+      softmaxAlongBackward(x, dOutput.data, { axis: (axis ?? -1) as number, log });
+  const normsBack = [
+    "axis",
+    "epsilon",
+    "weight",
+    "bias",
+    "residual",
+    "residualBias",
+    "dSum",
+    "gradients",
+    "dX",
+    "label",
+  ];
   const norms = [
     "axis",
     "epsilon",
@@ -134,6 +193,10 @@ export function operatorCalls(device: GPUDevice): Call[] {
     operator("logSoftmax", logSoftmax, given, {}, ["axis", "output", "label"], rows(true)),
     operator("layerNorm", layerNorm, given, {}, norms, norm(false)),
     operator("rmsNorm", rmsNorm, given, {}, norms, norm(true)),
+    gradient("softmaxBackward", softmaxBackward, both, ["axis", "dX", "label"], rowsBack(false)),
+    gradient("logSoftmaxBackward", logSoftmaxBackward, both, ["axis", "label"], rowsBack(true)),
+    gradient("layerNormBackward", layerNormBackward, both, normsBack, normBack(false)),
+    gradient("rmsNormBackward", rmsNormBackward, both, normsBack, normBack(true)),
     operator("gelu", gelu, given, {}, ["approximate", ...added]),
     operator("activate", activate, given, {}, ["activation", "factor", ...added]),
     operator(
@@ -218,6 +281,48 @@ export function operatorCalls(device: GPUDevice): Call[] {
           scale: scale as number,
           position: (batch, row) => at(positionOffset)(0, batch, row),
         }),
+    ),
+    operator(
+      "rotaryBackward",
+      async (dOutput, options) => ({ output: (await rotaryBackward(dOutput, options)).dX }),
+      { dOutput: heads.gpu },
+      {},
+      ["positionOffset", "positionIds", "conjugate", "cos", "sin", "dX", "label"],
+      (_, { positionOffset, conjugate = false }) =>
+        rotaryBackward64(heads, {
+          conjugate: conjugate as boolean,
+          position: at(positionOffset),
+        }),
+    ),
+    operator(
+      "positionEncodingBackward",
+      async (dOutput, options) => {
+        const { dX, ...more } = await positionEncodingBackward(dOutput, options);
+        return { output: dX as Tensor, ...more };
+      },
+      { dOutput: x.gpu },
+      {},
+      ["positionOffset", "positionIds", "scale", "gradients", "dX", "dTable", "label"],
+      (_, { scale = 1 }) => x.data.map((value) => value * (scale as number)),
+    ),
+    operator(
+      "relativePositionBiasBackward",
+      async (table, dOutput, options) => ({
+        output: (await relativePositionBiasBackward(table, dOutput, options)).dTable,
+      }),
+      { table: table.gpu, dOutput: make([1, 2, 3, 4], 11).gpu },
+      {},
+      ["dTable", "label"],
+    ),
+    operator(
+      "gatedPositionBiasBackward",
+      async (bias, dOutput, options) => {
+        const { dBias, ...more } = await gatedPositionBiasBackward(bias, dOutput, options);
+        return { output: dBias as Tensor, ...more };
+      },
+      { bias: make([1, 2, 3, 4], 9).gpu, dOutput: make([2, 2, 3, 4], 12).gpu },
+      { ...gates, gradients: ["dBias"] },
+      ["dBias", "label"],
     ),
     operator(
       "relativePositionBias",

@@ -35,6 +35,12 @@ import {
   type SumSpecialisation,
 } from "../../src/kernels/gradients/column_sums.ts";
 import {
+  layerNormBackwardSpecialisation,
+  NORM_TERMS,
+  normSumsSpecialisation,
+  normTermTensors,
+} from "../../src/kernels/gradients/layer_norm.ts";
+import {
   type LinearBackwardSpecialisation,
   linearBackwardParts,
 } from "../../src/kernels/gradients/linear.ts";
@@ -47,6 +53,23 @@ import {
   turnedRoot,
 } from "../../src/kernels/gradients/matmul_turned.ts";
 import { pointwiseBackwardSpecialisation } from "../../src/kernels/gradients/pointwise_backward.ts";
+import {
+  biasDiagonalsSpecialisation,
+  biasSumsSpecialisation,
+  biasTableSpecialisation,
+} from "../../src/kernels/gradients/position_bias.ts";
+import { softmaxBackwardSpecialisation } from "../../src/kernels/gradients/row_softmax.ts";
+import { rowSumsEndSpecialisation } from "../../src/kernels/gradients/row_sums.ts";
+import {
+  type RowGradientSpecialisation,
+  rowGradientBindings,
+  rowGradientModules,
+} from "../../src/kernels/gradients/rows.ts";
+import {
+  type TableGradientSpecialisation,
+  tableGradientBindings,
+  tableGradientModules,
+} from "../../src/kernels/gradients/table.ts";
 import { kvAccess } from "../../src/kernels/kv_access.ts";
 import { layerNormSpecialisation } from "../../src/kernels/layer_norm.ts";
 import {
@@ -710,6 +733,112 @@ const ROW_VARIANTS = Object.entries(ROW_KERNELS).flatMap(([root, specs]) =>
   })),
 );
 
+const NORM_ALL = {
+  source: "strided",
+  residual: "f16-packed",
+  shift: "bf16-packed",
+  weight: "strided",
+  gradient: "dense",
+  passed: "strided",
+} as const;
+/** Gradients of operations on rows. */
+const GRADIENT_KERNELS: Readonly<
+  Record<string, Readonly<Record<string, RowGradientSpecialisation>>>
+> = {
+  row_softmax_backward: {
+    "of 256 lanes": softmaxBackwardSpecialisation(
+      { source: "dense", gradient: "dense", o: "dense" },
+      { lanes: 256, rowsAdjacent: false, logarithm: false },
+    ),
+    "rows side by side, logarithm, 16 bits": softmaxBackwardSpecialisation(
+      { source: "f16-packed-strided", gradient: "strided", o: "bf16-packed-strided" },
+      { lanes: 4, rowsAdjacent: true, logarithm: true },
+    ),
+  },
+  layer_norm_backward: {
+    "all there is": layerNormBackwardSpecialisation(
+      { ...NORM_ALL, o: "f16-packed-strided" },
+      { lanes: 256, rowsAdjacent: false, centred: true, moments: true },
+    ),
+    "by the root mean square": layerNormBackwardSpecialisation(
+      { source: "dense", gradient: "dense", o: "strided" },
+      { lanes: 4, rowsAdjacent: true, centred: false, moments: false },
+    ),
+  },
+  row_sums_backward: {
+    "of a normalisation": normSumsSpecialisation(
+      NORM_ALL,
+      {
+        lanes: { columns: 16, rows: 16 },
+        widthReduced: true,
+        terms: Object.values(NORM_TERMS),
+      },
+      true,
+    ),
+    "of a gated bias from a table": biasSumsSpecialisation(
+      {
+        source: "strided",
+        residual: "strided",
+        shift: "strided",
+        weight: "dense",
+        gradient: "dense",
+      },
+      { lanes: { columns: 16, rows: 16 }, widthReduced: true, terms: [1, 2, 3] },
+      true,
+    ),
+    "of the gradient": normSumsSpecialisation(
+      normTermTensors(NORM_ALL, [NORM_TERMS.bias]),
+      { lanes: { columns: 64, rows: 1 }, widthReduced: false, terms: [NORM_TERMS.bias] },
+      false,
+    ),
+  },
+  bias_diagonals_backward: {
+    plain: biasDiagonalsSpecialisation({ gradient: "dense" }),
+    gated: biasDiagonalsSpecialisation({
+      residual: "strided",
+      shift: "strided",
+      weight: "f16-packed",
+      gradient: "bf16-packed-strided",
+    }),
+  },
+  bias_table_backward: { strided: biasTableSpecialisation("strided") },
+  row_sums_end_backward: {
+    dense: rowSumsEndSpecialisation("dense"),
+    "16 bits": rowSumsEndSpecialisation("bf16-packed-strided"),
+  },
+};
+const ORDERED = { positions: true, ordered: true } as const;
+const TABLE_SPECIALISATIONS: readonly TableGradientSpecialisation[] = [
+  { root: "position_encoding_backward", gradient: "dense", o: "f16-packed" },
+  { root: "table_count_backward", positions: true },
+  { root: "table_count_backward", ...ORDERED },
+  { root: "table_offsets_backward" },
+  { root: "table_scatter_backward", positions: true },
+  { root: "table_scatter_backward", ...ORDERED },
+  { root: "table_backward", gradient: "dense", o: "dense", ordered: true },
+  {
+    root: "table_backward",
+    gradient: "strided",
+    o: "bf16-packed-strided",
+    ...ORDERED,
+    carried: true,
+  },
+];
+const TABLE_GRADIENT_VARIANTS = TABLE_SPECIALISATIONS.map((spec) => ({
+  name: `${spec.root}${spec.carried ? " in parts" : ""}${spec.ordered ? " of ordered rows" : ""}`,
+  root: `package::${spec.root}`,
+  modules: tableGradientModules(spec),
+  bindings: tableGradientBindings(spec),
+}));
+const GRADIENT_VARIANTS = Object.entries(GRADIENT_KERNELS).flatMap(([root, specs]) =>
+  Object.entries(specs).map(([name, spec]) => ({
+    name: `${root}, ${name}`,
+    root: `package::${root}`,
+    modules: rowGradientModules(spec),
+    bindings: rowGradientBindings(spec),
+  })),
+);
+
 const VARIANTS: readonly (Omit<KernelVariant, "modules"> & {
   modules: ModuleMap | Promise<ModuleMap>;
 })[] = [
@@ -752,6 +881,8 @@ const VARIANTS: readonly (Omit<KernelVariant, "modules"> & {
   ...LINEAR_VARIANTS,
   ...LINEAR_BACKWARD_VARIANTS,
   ...ROW_VARIANTS,
+  ...GRADIENT_VARIANTS,
+  ...TABLE_GRADIENT_VARIANTS,
   {
     name: "linear copy",
     root: "package::linear_copy",
