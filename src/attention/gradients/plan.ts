@@ -20,11 +20,17 @@ import { type AttentionBindings, attentionHooks } from "../bindings.ts";
 import { normStages, slotChoice } from "../build.ts";
 import { type Asked, operandsOf, type PlanMemory } from "../memory.ts";
 import { dispatchesOf } from "../uniform.ts";
-import { type ResolvedBackward, resolveBackward, type TakenBackward } from "./problem.ts";
 import { additiveStages } from "./additive_stages.ts";
+import { type ResolvedBackward, resolveBackward, type TakenBackward } from "./problem.ts";
 import type { SimilarityGradient, SimilarityGradients } from "./similarity_problem.ts";
 import { normalizedStages } from "./similarity_stages.ts";
-import { type BackwardStage, backwardStages, clearStages, operandIn, type Planned } from "./stages.ts";
+import {
+  type BackwardStage,
+  backwardStages,
+  clearStages,
+  operandIn,
+  type Planned,
+} from "./stages.ts";
 
 /** Memory for one run of a plan of gradients: see {@link AttentionBindings} for the rules. */
 export interface AttentionBackwardBindings
@@ -41,13 +47,16 @@ export interface AttentionBackwardBindings
 /** A compiled problem of attention's gradients. */
 export type AttentionBackwardPlan = Plan<AttentionBackwardBindings>;
 
-<<<<<<< HEAD
 /** Numbers of a query row in the workspace: a vec4 of statistics. */
 const ROW_FLOATS = 4;
-=======
+
 /** What makes the stages of gradients of a similarity. */
 const stagesOf = (kind: "normalized" | "additive" | undefined) =>
-  kind === "normalized" ? normalizedStages : kind ? additiveStages : (planned: Planned) => backwardStages(planned);
+  kind === "normalized"
+    ? normalizedStages
+    : kind
+      ? additiveStages
+      : (planned: Planned) => backwardStages(planned);
 
 type Hooks = PlanHooks<AttentionBackwardBindings>;
 
@@ -56,7 +65,6 @@ const scratchBytes = (operands: Operands, before: Operands) =>
   [...operands]
     .filter(([name]) => name === "workspace" || !before.has(name))
     .reduce((bytes, [, { fallback }]) => bytes + 4 * (fallback?.size ?? 0), 0);
->>>>>>> f822c57 (Gradients of similarities: of normalised rows, of additive attention, and of their weights)
 
 /** Plans a problem that was read, and gives a promise that rejects if its buffers can't be had. */
 export async function prepareBackward(device: GPUDevice, problem: TakenBackward) {

@@ -3,7 +3,13 @@
 import { check } from "../../errors.ts";
 import type { OptionNames } from "../../given.ts";
 import { Tensor } from "../../gpu/tensor.ts";
-import { checkedSpec, expectApart, expectShape, FLOATS, type ResolvedSpec } from "../../plan/specs.ts";
+import {
+  checkedSpec,
+  expectApart,
+  expectShape,
+  FLOATS,
+  type ResolvedSpec,
+} from "../../plan/specs.ts";
 import type { PerColumn, Similarity } from "../../scores/options.ts";
 import type { TensorSpec } from "../../types.ts";
 
@@ -62,7 +68,8 @@ export function resolveSimilarityGradients(
     check(
       shape !== undefined,
       "argument",
-      () => `${label}: ${name} is the gradient of ${OPTION_OF[name]}, which the problem doesn't have.`,
+      () =>
+        `${label}: ${name} is the gradient of ${OPTION_OF[name]}, which the problem doesn't have.`,
     );
     const spec = checkedSpec(label, name, given === true ? { shape } : given, FLOATS);
     expectShape(label, name, spec, shape);

@@ -13,7 +13,13 @@ import type { Operand } from "../../plan/operand.ts";
 import { type ResolvedSpec, reorder } from "../../plan/specs.ts";
 import type { TablePlaces } from "../../scores/resolved.ts";
 import type { SimilarityGradient } from "./similarity_problem.ts";
-import { type BackwardStage, backwardStages, clearStage, operandIn, type Planned } from "./stages.ts";
+import {
+  type BackwardStage,
+  backwardStages,
+  clearStage,
+  operandIn,
+  type Planned,
+} from "./stages.ts";
 
 /** What stages of a similarity are made from. */
 export interface SimilarityContext extends Planned {
@@ -154,7 +160,13 @@ export function normalizedStages(context: SimilarityContext): BackwardStage[] {
   const kind = similarity?.kind === "normalized" ? similarity : undefined;
   const finish = (
     rows: OwnRows,
-    { x: from, dX: into, dWeights, weighed, at }: {
+    {
+      x: from,
+      dX: into,
+      dWeights,
+      weighed,
+      at,
+    }: {
       readonly x: "q" | "k";
       readonly dX: "dQ" | "dK";
       readonly dWeights: SimilarityGradient;

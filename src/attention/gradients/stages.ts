@@ -1,6 +1,7 @@
 // The kernels of a plan of gradients, in their order, and how each covers the problem.
 
 import type { Access } from "../../kernels/access.ts";
+import type { KeptRows } from "../../kernels/gradients/additive.ts";
 import {
   type BackwardKernel,
   type BackwardSpecialisation,
@@ -9,7 +10,6 @@ import {
   clearKernel,
   DELTA_ROWS,
 } from "../../kernels/gradients/backward.ts";
-import type { KeptRows } from "../../kernels/gradients/additive.ts";
 import type { BackwardTile } from "../../kernels/gradients/backward_tiles.ts";
 import type { SlotChoice } from "../../kernels/slots.ts";
 import { accessOf } from "../../plan/access.ts";
@@ -109,11 +109,14 @@ export function backwardStages(
       views: { q: operandIn(operands, "output") },
       grid: { ...grid(deltaTiles, 4 * DELTA_ROWS * vDim), heads: 1 },
     }),
-    stage(specialised("queries", { o: accessOf(device, into.queries.operand), ...(kept && { kept }) }), {
-      names: { ...names, o: into.queries.name, kept: "rows" },
-      views: { output: into.queries.operand },
-      grid: grid(Math.ceil(seqQ / ownQueries), 2 * ownQueries * mostKeys * (2 * xWork + vDim)),
-    }),
+    stage(
+      specialised("queries", { o: accessOf(device, into.queries.operand), ...(kept && { kept }) }),
+      {
+        names: { ...names, o: into.queries.name, kept: "rows" },
+        views: { output: into.queries.operand },
+        grid: grid(Math.ceil(seqQ / ownQueries), 2 * ownQueries * mostKeys * (2 * xWork + vDim)),
+      },
+    ),
     stage(specialised("keys", { o: accessOf(device, into.keys.operand) }), {
       names: { ...names, o: into.keys.name },
       views: { output: into.keys.operand },

@@ -4,6 +4,8 @@
 import additive from "../../../shaders/backward_additive.wesl?raw";
 import unitVector from "../../../shaders/backward_unit_vector.wesl?raw";
 import tanhSlope from "../../../shaders/lib/tanh_slope.wesl?raw";
+import keptRows from "../../../shaders/slots/kept_rows.wesl?raw";
+import keptRowsStored from "../../../shaders/variants/kept_rows_stored.wesl?raw";
 import { link, type ModuleMap } from "../../shader/link.ts";
 import { configModule, MODULES } from "../../shader/modules.ts";
 import type { Binding, KernelSource } from "../../types.ts";
@@ -21,11 +23,16 @@ export interface KeptRows {
 export const ADDITIVE_TILE = "8x32";
 
 /** Modules in place of those for products. Rows are compared as they are. */
-export const ADDITIVE_MODULES: ModuleMap = {
+export const additiveModules = (kept: KeptRows | undefined): ModuleMap => ({
   "package::backward_additive": additive,
   "package::lib::tanh_slope": tanhSlope,
   "package::slots::similarity": MODULES["package::slots::similarity"],
-};
+  "package::slots::kept_rows": isAny(kept)
+    ? { name: "variants/kept_rows_stored.wesl", text: keptRowsStored }
+    : keptRows,
+});
+
+const isAny = (kept: KeptRows | undefined) => Object.values(kept ?? {}).some(Boolean);
 
 /** The constants of slots/gradient_config that say which rows are kept. */
 export const keptConstants = ({ vector, bias, scale }: KeptRows) => ({
@@ -36,9 +43,7 @@ export const keptConstants = ({ vector, bias, scale }: KeptRows) => ({
 
 /** The binding of kept rows. */
 export const keptBindings = (kept: KeptRows | undefined): Binding[] =>
-  kept && Object.values(kept).some(Boolean)
-    ? [{ binding: 8, name: "kept", type: "storage" }]
-    : [];
+  isAny(kept) ? [{ binding: 8, name: "kept", type: "storage" }] : [];
 
 /** The modules of the kernel `backward_unit_vector`, of dense or strided rows of f32. */
 export function unitVectorModules(headDim: number): ModuleMap {

@@ -36,7 +36,7 @@ import { KernelCache } from "../kernel_cache.ts";
 import { outputModule, queryModule, slotModules } from "../slot_modules.ts";
 import { type SlotChoice, slotBindings, slotConstants } from "../slots.ts";
 import { UniformStruct } from "../uniform.ts";
-import { ADDITIVE_MODULES, type KeptRows, keptBindings, keptConstants } from "./additive.ts";
+import { additiveModules, type KeptRows, keptBindings, keptConstants } from "./additive.ts";
 import { type BackwardTile, constantsOf, LANES_X } from "./backward_tiles.ts";
 
 /** The uniform of lib/gradient.wesl, which all dispatches of a plan share. */
@@ -145,7 +145,7 @@ export function backwardModules(spec: BackwardSpecialisation): ModuleMap {
     "package::slots::d_v": keys
       ? named("d_v", outputModule(dV), AS_D_V)
       : named("d_v", variant("output_none", outputNone), asNoRows("store_o", "d_v")),
-    ...(isAdditive(spec) && ADDITIVE_MODULES),
+    ...(isAdditive(spec) && additiveModules(kept)),
     ...(!isDelta && {
       "package::slots::output": named("d_q or d_k", outputModule(slots.o), AS_D_X),
     }),
