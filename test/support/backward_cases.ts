@@ -144,7 +144,10 @@ export async function runBackwardCase(device: GPUDevice, problem: BackwardCase):
 }
 
 /** The elements of a tensor in BHMD order. */
-function rowsFirst({ shape, data }: Pick<Made, "shape" | "data">, layout: Case["layout"]): Float32Array {
+function rowsFirst(
+  { shape, data }: Pick<Made, "shape" | "data">,
+  layout: Case["layout"],
+): Float32Array {
   if (layout !== "bmhd") return data;
   const [, M, H, D] = shape;
   return Float32Array.from(data, (_, index) => {
