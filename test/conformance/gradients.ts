@@ -18,10 +18,49 @@ const defined = <T extends object>(options: { [Name in keyof T]: T[Name] | undef
   Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
 
 /** The options of a vector's scores. */
-function scoresOf({ attributes, optional }: NamedCall) {
-  const { similarity: _, relativeBias, scoreFunction, ...plain } = attributes;
-  return { ...plain, mask: optional("mask"), bias: optional("bias"), sinks: optional("sinks") };
+function scoresOf(call: NamedCall) {
+  const { attributes, optional } = call;
+  const { similarity, relativeBias, scoreFunction, ...plain } = attributes;
+  return {
+    ...plain,
+    mask: optional("mask"),
+    bias: optional("bias"),
+    sinks: optional("sinks"),
+    temperature: optional("temperature"),
+    logTemperature: optional("log_temperature"),
+    similarity: similarityOf(call),
+  };
 }
+
+/** The similarity of a vector, with its learned numbers. */
+function similarityOf({ attributes, optional, vector }: NamedCall) {
+  const { similarity } = attributes;
+  if (typeof similarity !== "object") return similarity;
+  // A tensor of one element stands for a number.
+  const number = (name: string) => {
+    const found = vector.inputs.find((input) => input?.name === name);
+    return found?.data.length === 1 ? Number(found.data[0]) : undefined;
+  };
+  return defined({
+    ...similarity,
+    qWeights: optional("q_weights"),
+    kWeights: optional("k_weights"),
+    vector: number("vector") ?? optional("vector"),
+    innerBias: optional("inner_bias"),
+    innerScale: number("inner_scale") ?? similarity.innerScale,
+    gain: optional("gain"),
+  });
+}
+
+/** The gradients of a similarity by the names of vectors. */
+const OF_SIMILARITY = {
+  d_q_weights: "dQWeights",
+  d_k_weights: "dKWeights",
+  d_vector: "dVector",
+  d_inner_bias: "dInnerBias",
+  d_inner_scale: "dInnerScale",
+  d_gain: "dGain",
+} as const;
 
 /** A gradient that a vector does not have counts as 0. */
 const zerosLike = (call: NamedCall, { shape }: Tensor) => call.own(tensor(call.device, shape));
@@ -46,8 +85,25 @@ const AttentionBackward: NamedOperator = async (call) => {
     dOutput: call.optional("d_output") ?? zerosLike(call, output),
     dLse: call.optional("d_lse"),
   };
-  const gradients = await attentionBackward(q, k, v, defined<AttentionBackwardOptions>(given));
-  return { output, lse, d_q: gradients.dQ, d_k: gradients.dK, d_v: gradients.dV };
+  const wanted = Object.entries(OF_SIMILARITY).filter(([name]) =>
+    call.vector.outputs.some((output) => output?.name === name),
+  );
+  const asked = Object.fromEntries(wanted.map(([, option]) => [option, true]));
+  const gradients = await attentionBackward(
+    q,
+    k,
+    v,
+    defined<AttentionBackwardOptions>({ ...given, ...asked }),
+  );
+  const ofSimilarity = wanted.map(([name, option]) => [name, gradients[option]]);
+  return {
+    output,
+    lse,
+    d_q: gradients.dQ,
+    d_k: gradients.dK,
+    d_v: gradients.dV,
+    ...Object.fromEntries(ofSimilarity),
+  };
 };
 
 const LinearAttentionBackward: NamedOperator = async (call) => {

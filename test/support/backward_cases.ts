@@ -21,12 +21,22 @@ import { defined, featuresOf } from "./features.ts";
 import { poisonRows, unusedRows } from "./padding.ts";
 
 export interface BackwardCase
-  extends Omit<Case, "rowMax" | "kvSplits" | "extremes" | "similarity" | "scoreFunction"> {
+  extends Omit<Case, "rowMax" | "kvSplits" | "extremes" | "scoreFunction"> {
   /** Whether the log-sum-exp has a gradient, too. */
   readonly dLse?: boolean;
   /** Standard deviation of dOutput. Default 1. */
   readonly gradientSpread?: number;
+  /** The gradients of what the similarity holds, which are compared, too. */
+  readonly ofSimilarity?: readonly SimilarityGradient[];
 }
+
+type SimilarityGradient =
+  | "dQWeights"
+  | "dKWeights"
+  | "dVector"
+  | "dInnerBias"
+  | "dInnerScale"
+  | "dGain";
 
 interface Made {
   readonly shape: readonly number[];
@@ -96,8 +106,10 @@ export async function runBackwardCase(device: GPUDevice, problem: BackwardCase):
       dV: poisoned(v.shape, dtypes[2]),
     };
     const dLse = problem.dLse && keep(tensor(device, [B, H, M], { data: dLseData }));
-    await attentionBackward(q.gpu, k.gpu, v.gpu, {
+    const { ofSimilarity = [] } = problem;
+    const found = await attentionBackward(q.gpu, k.gpu, v.gpu, {
       ...settings,
+      ...Object.fromEntries(ofSimilarity.map((name) => [name, true])),
       ...defined({ variant, maxDispatchFlops }),
       ...results,
       ...(dLse && { dLse }),
@@ -112,12 +124,19 @@ export async function runBackwardCase(device: GPUDevice, problem: BackwardCase):
       ...(problem.dLse && { dLse: dLseData }),
     };
     const f64 = reference(q, k, v, options);
-    const plain = reference(q, k, v, { ...options, precision: "f32" });
+    // Gradients can be no better than the output that they are given.
+    const given = rowsFirst({ shape: output.shape, data: await output.read() }, layout);
+    const plain = reference(q, k, v, { ...options, precision: "f32", output: given });
     for (const [index, name] of (["dQ", "dK", "dV"] as const).entries()) {
       const dtype = dtypes[index];
-      const found = results[name].permute(...(layout === "bhmd" ? [0, 1, 2, 3] : [0, 2, 1, 3]));
-      const stored = plain[name].map(ROUND[dtype]);
-      expectClose(name, await found.read(), { f64: f64[name], plain: stored }, found.shape, dtype);
+      const result = results[name].permute(...(layout === "bhmd" ? [0, 1, 2, 3] : [0, 2, 1, 3]));
+      const stored = { f64: f64[name], plain: plain[name].map(ROUND[dtype]) };
+      expectClose(name, await result.read(), stored, result.shape, dtype);
+    }
+    for (const name of ofSimilarity) {
+      const result = keep(found[name] as Tensor);
+      const expected = { f64: f64[name], plain: plain[name] };
+      expectClose(name, (await result.read()) as Float32Array, expected, result.shape);
     }
   } finally {
     for (const one of used) one.destroy();
@@ -125,7 +144,10 @@ export async function runBackwardCase(device: GPUDevice, problem: BackwardCase):
 }
 
 /** The elements of a tensor in BHMD order. */
-function rowsFirst({ shape, data }: Made, layout: Case["layout"]): Float32Array {
+function rowsFirst(
+  { shape, data }: Pick<Made, "shape" | "data">,
+  layout: Case["layout"],
+): Float32Array {
   if (layout !== "bmhd") return data;
   const [, M, H, D] = shape;
   return Float32Array.from(data, (_, index) => {

@@ -1,12 +1,13 @@
 // The gradients of attention: the plan and the one-line call.
 
 import { type OptionNames, readOptions } from "../../given.ts";
-import type { FloatTensor, Tensor } from "../../gpu/tensor.ts";
+import { type FloatTensor, Tensor } from "../../gpu/tensor.ts";
 import { checkTensors, RUN_OPTIONS, type RunOptions, runOnce } from "../../plan/run.ts";
 import { reorder } from "../../plan/specs.ts";
 import { isCache } from "../cached.ts";
 import { type AttentionBackwardPlan, prepareBackward } from "./plan.ts";
 import { type AttentionBackwardProblem, BACKWARD_PROBLEM, refuseCache } from "./problem.ts";
+import type { SimilarityGradient, SimilarityGradients } from "./similarity_problem.ts";
 
 /** Options of {@link attentionBackward}: those of attention, with what it gave. */
 export interface AttentionBackwardOptions
@@ -36,7 +37,8 @@ function withoutTensors({ q, k, v, ...options }: typeof BACKWARD_PROBLEM) {
   return { ...options, ...RUN_OPTIONS };
 }
 
-export interface AttentionGradients {
+/** The gradients; those of what the similarity holds, if they were asked for. */
+export interface AttentionGradients extends SimilarityGradients<FloatTensor> {
   /** [B, H, M, D], in the layout of the call and the dtype of q. */
   readonly dQ: FloatTensor;
   /** [B, Hkv, N, D], of the dtype of k. */
@@ -107,7 +109,12 @@ export async function attentionBackward(
   const results = await runOnce(device, label, prepared, taken, (make) => {
     const result = (of: "dQ" | "dK" | "dV") =>
       taken[of] ?? make(of, reorder(resolved[of], resolved.layout).shape, resolved[of].dtype);
-    return { dQ: result("dQ"), dK: result("dK"), dV: result("dV") };
+    const asked: Record<string, Tensor> = {};
+    for (const [name, { shape, dtype }] of Object.entries(resolved.similarityGradients)) {
+      const given = taken[name as SimilarityGradient];
+      asked[name] = given instanceof Tensor ? given : make(name, shape, dtype);
+    }
+    return { dQ: result("dQ"), dK: result("dK"), dV: result("dV"), ...asked };
   });
   return results as AttentionGradients;
 }

@@ -1,29 +1,41 @@
 // From a checked problem of gradients to a plan: its kernels, its uniforms, its bindings.
 
-import { FoveaError } from "../../errors.ts";
 import { checkDevice, paramsBuffer, settle } from "../../gpu/buffers.ts";
 import { tileLimits } from "../../gpu/device.ts";
+import { tensor } from "../../gpu/make_tensor.ts";
 import { checkBindings, compileKernel } from "../../gpu/pipelines.ts";
 import type { Tensor } from "../../gpu/tensor.ts";
 import { isAligned } from "../../kernels/access.ts";
+import { ADDITIVE_TILE } from "../../kernels/gradients/additive.ts";
 import { GRADIENT } from "../../kernels/gradients/backward.ts";
 import { chooseBackwardTile } from "../../kernels/gradients/backward_tiles.ts";
 import { accessOf, addresses, rowAddresses } from "../../plan/access.ts";
-import type { Operand } from "../../plan/operand.ts";
+import type { Operand, Operands } from "../../plan/operand.ts";
 import { memoryOf } from "../../plan/operand_checks.ts";
 import { type CompiledStage, Plan, type PlanHooks } from "../../plan/plan.ts";
-import { type ResolvedSpec, reorder } from "../../plan/specs.ts";
+import { checkBindingLimit, type ResolvedSpec, reorder } from "../../plan/specs.ts";
 import { UNIFORM_STRIDE } from "../../plan/work.ts";
 import { loadExtension } from "../../scores/resolve.ts";
 import { type AttentionBindings, attentionHooks } from "../bindings.ts";
 import { normStages, slotChoice } from "../build.ts";
 import { type Asked, operandsOf, type PlanMemory } from "../memory.ts";
 import { dispatchesOf } from "../uniform.ts";
+import { additiveStages } from "./additive_stages.ts";
 import { type ResolvedBackward, resolveBackward, type TakenBackward } from "./problem.ts";
-import { type BackwardStage, backwardStages, clearStages, operandIn } from "./stages.ts";
+import type { SimilarityGradient, SimilarityGradients } from "./similarity_problem.ts";
+import { normalizedStages } from "./similarity_stages.ts";
+import {
+  type BackwardStage,
+  backwardStages,
+  clearStages,
+  operandIn,
+  type Planned,
+} from "./stages.ts";
 
 /** Memory for one run of a plan of gradients: see {@link AttentionBindings} for the rules. */
-export interface AttentionBackwardBindings extends Omit<AttentionBindings, "cache" | "rowMax"> {
+export interface AttentionBackwardBindings
+  extends Omit<AttentionBindings, "cache" | "rowMax">,
+    SimilarityGradients<Tensor> {
   readonly dOutput?: Tensor;
   /** Needed if the plan was made with it. */
   readonly dLse?: Tensor;
@@ -38,18 +50,32 @@ export type AttentionBackwardPlan = Plan<AttentionBackwardBindings>;
 /** Numbers of a query row in the workspace: a vec4 of statistics. */
 const ROW_FLOATS = 4;
 
+/** What makes the stages of gradients of a similarity. */
+const stagesOf = (kind: "normalized" | "additive" | undefined) =>
+  kind === "normalized"
+    ? normalizedStages
+    : kind
+      ? additiveStages
+      : (planned: Planned) => backwardStages(planned);
+
+type Hooks = PlanHooks<AttentionBackwardBindings>;
+
+/** Bytes of the workspace, and of what a plan owns beside the tensors of its memory. */
+const scratchBytes = (operands: Operands, before: Operands) =>
+  [...operands]
+    .filter(([name]) => name === "workspace" || !before.has(name))
+    .reduce((bytes, [, { fallback }]) => bytes + 4 * (fallback?.size ?? 0), 0);
+
 /** Plans a problem that was read, and gives a promise that rejects if its buffers can't be had. */
 export async function prepareBackward(device: GPUDevice, problem: TakenBackward) {
   checkDevice(device);
   const resolved = resolveBackward(problem, await loadExtension(problem));
   const { label, variant, headDim, vDim, batch, heads, totalQ } = resolved;
-  if (resolved.similarity?.kind === "additive")
-    throw new FoveaError("argument", `${label}: additive similarity has no gradients yet.`);
   const tile = chooseBackwardTile(
     {
       headDim,
       vDim,
-      variant,
+      variant: resolved.similarity?.kind === "additive" ? ADDITIVE_TILE : variant,
       block: resolved.blockMask?.options.blockSize ?? [],
       scores: resolved.seqQ * resolved.seqKv,
     },
@@ -60,7 +86,14 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
     asked: backwardTensors(problem, resolved),
     workspace: [Math.max(rows, 1) * ROW_FLOATS],
   });
-  const { operands, owned } = memory;
+  const operands = new Map(memory.operands);
+  const owned = [...memory.owned];
+  const own = (name: string, elements: number) => {
+    const made = tensor(device, [Math.max(1, elements)], { label: `${label} ${name}` });
+    owned.push(made);
+    checkBindingLimit(label, name, device, made);
+    operands.set(name, { spec: made, base: 0, fallback: made, written: true });
+  };
   try {
     const slots = { ...slotChoice(device, resolved, operands), lse: false };
     const norms = (await normStages(resolved, slots)).map((stage) => ({
@@ -69,14 +102,15 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
       views: {},
       slots,
     }));
+    const planned = { device, resolved, operands, slots, tile, places: memory.places, own };
     const stages = [
       ...norms,
-      ...clearStages(device, resolved, operands, slots),
-      ...backwardStages(device, resolved, operands, { slots, tile }),
+      ...clearStages(planned),
+      ...stagesOf(slots.similarity?.kind)(planned),
     ];
     for (const { source } of stages) checkBindings(device, label, source.bindings);
     const compiled = await Promise.all(stages.map(({ source }) => compileKernel(device, source)));
-    const laid = layUniforms(device, resolved, memory, stages);
+    const laid = layUniforms(device, resolved, { ...memory, operands }, stages);
     const copied = await copyStages(device, memory, laid);
     const { value: params, done } = paramsBuffer(device, label, laid.chunks);
     const plan = Plan.make<AttentionBackwardBindings>({
@@ -98,8 +132,10 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
       numbers: laid.numbers,
       owned,
       hooks: {
-        ...(attentionHooks(label, operands, undefined) as PlanHooks<AttentionBackwardBindings>),
+        // What is owned since then is nobody's to bind.
+        ...(attentionHooks(label, memory.operands, undefined) as Hooks),
         kernel: `backward ${tile.name}`,
+        workspaceBytes: scratchBytes(operands, memory.operands),
       },
     });
     const allocated = settle([done, ...memoryOf(operands)]);
@@ -138,6 +174,12 @@ function backwardTensors(problem: TakenBackward, resolved: ResolvedBackward): As
     rows("dQ", true),
     rows("dK", true),
     rows("dV", true),
+    ...Object.entries(resolved.similarityGradients).map(([name, spec]) => ({
+      name,
+      spec,
+      given: problem[name as SimilarityGradient],
+      written: true,
+    })),
   ];
 }
 
@@ -165,10 +207,10 @@ function layUniforms(
   );
   const chunks = [shared];
   let offset = UNIFORM_STRIDE;
-  const dispatches = stages.map(({ source, grid, slots, views, places: own }) => {
+  const dispatches = stages.map(({ source, grid, slots, views, places: own, problem }) => {
     const inputs = {
       device,
-      problem: resolved,
+      problem: problem ?? resolved,
       operands: new Map([...operands, ...Object.entries(views)]),
       places: { ...places, ...own },
       slots,

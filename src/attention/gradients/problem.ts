@@ -17,12 +17,20 @@ import type { Layout, TensorSpec } from "../../types.ts";
 import { SCORE_PROBLEM, type ScoreProblem } from "../problem.ts";
 import { resolveScores } from "../resolve.ts";
 import type { ResolvedScores } from "../resolved.ts";
+import {
+  resolveSimilarityGradients,
+  SIMILARITY_GRADIENTS,
+  type SimilarityGradients,
+  type SimilaritySpecs,
+} from "./similarity_problem.ts";
 
 /**
  * The problem that a plan of gradients is made for: that of attention, with what attention gave,
  * and the gradients that come in and go out.
  */
-export interface AttentionBackwardProblem extends ScoreProblem {
+export interface AttentionBackwardProblem
+  extends ScoreProblem,
+    SimilarityGradients<boolean | TensorSpec> {
   /** [B, Hkv, N, Dv] */
   readonly v: TensorSpec;
   /** [B, H, M, Dv]: what attention gave. Default: dense, of the dtype of q. */
@@ -57,6 +65,7 @@ export const BACKWARD_PROBLEM: OptionNames<AttentionBackwardProblem & { cache: o
   dQ: "any",
   dK: "any",
   dV: "any",
+  ...SIMILARITY_GRADIENTS,
   variant: "string",
 };
 
@@ -70,6 +79,7 @@ export interface ResolvedBackward extends ResolvedScores {
   readonly dQ: ResolvedSpec;
   readonly dK: ResolvedSpec;
   readonly dV: ResolvedSpec;
+  readonly similarityGradients: SimilaritySpecs;
   readonly variant: string | undefined;
 }
 
@@ -119,6 +129,7 @@ export function resolveBackward(
     dQ: result("dQ", q),
     dK: result("dK", k),
     dV: result("dV", v),
+    similarityGradients: resolveSimilarityGradients(label, problem, problem.similarity, scores),
     variant: problem.variant,
   };
 }

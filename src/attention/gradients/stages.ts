@@ -1,6 +1,7 @@
 // The kernels of a plan of gradients, in their order, and how each covers the problem.
 
 import type { Access } from "../../kernels/access.ts";
+import type { KeptRows } from "../../kernels/gradients/additive.ts";
 import {
   type BackwardKernel,
   type BackwardSpecialisation,
@@ -24,23 +25,50 @@ export interface BackwardStage extends Stage {
   readonly views: Readonly<Record<string, Operand>>;
   readonly slots: SlotChoice;
   readonly places?: TablePlaces;
+  /** Stands for the problem where the grid has nothing to do with its batch entries. */
+  readonly problem?: ResolvedBackward;
+}
+
+/** What stages are made from. */
+export interface Planned {
+  readonly device: GPUDevice;
+  readonly resolved: ResolvedBackward;
+  readonly operands: Operands;
+  readonly slots: SlotChoice;
+  readonly tile: BackwardTile;
+}
+
+/** A tensor that a kernel writes, by the plan's name. */
+interface Target {
+  readonly name: string;
+  readonly operand: Operand;
 }
 
 /** An operand that the plan has. */
 export const operandIn = (operands: Operands, name: string) => operands.get(name) as Operand;
 
-/** The statistics of rows, and then the gradients of queries and of keys. */
+/** Operations of a tanh with its derivative, in pairs, as a multiply-add is one. */
+const TANH_FLOPS = 16;
+
+/**
+ * The statistics of rows, and then the gradients of queries and of keys.
+ *
+ * @param into Where these two go
+ * @param kept Rows that the kernel of queries keeps, in the tensor `rows` of the plan
+ */
 export function backwardStages(
-  device: GPUDevice,
-  resolved: ResolvedBackward,
-  operands: Operands,
-  { slots, tile }: { readonly slots: SlotChoice; readonly tile: BackwardTile },
+  { device, resolved, operands, slots, tile }: Planned,
+  into: { readonly queries: Target; readonly keys: Target } = {
+    queries: { name: "dQ", operand: operandIn(operands, "dQ") },
+    keys: { name: "dK", operand: operandIn(operands, "dK") },
+  },
+  kept?: KeptRows,
 ): BackwardStage[] {
   const { headDim, vDim, batch, heads, kvHeads, seqQ, seqKv, mostKeys, totalQ, packed } = resolved;
   const access = (name: string): Access => accessOf(device, operandIn(operands, name));
   const specialised = (
     kernel: BackwardKernel,
-    own: Partial<SlotChoice>,
+    own: Partial<BackwardSpecialisation>,
   ): BackwardSpecialisation => ({
     ...slots,
     ...own,
@@ -53,6 +81,7 @@ export function backwardStages(
     dLse: operands.has("dLse"),
   });
   const [ownQueries, ownKeys] = tile.rows.map((rows) => rows * tile.lanes);
+  const xWork = slots.similarity?.kind === "additive" ? TANH_FLOPS * headDim : headDim;
   const names = {
     statistics: "workspace",
     d_output: "dOutput",
@@ -80,18 +109,21 @@ export function backwardStages(
       views: { q: operandIn(operands, "output") },
       grid: { ...grid(deltaTiles, 4 * DELTA_ROWS * vDim), heads: 1 },
     }),
-    stage(specialised("queries", { o: access("dQ") }), {
-      names: { ...names, o: "dQ" },
-      views: { output: operandIn(operands, "dQ") },
-      grid: grid(Math.ceil(seqQ / ownQueries), 2 * ownQueries * mostKeys * (2 * headDim + vDim)),
-    }),
-    stage(specialised("keys", { o: access("dK") }), {
-      names: { ...names, o: "dK" },
-      views: { output: operandIn(operands, "dK") },
+    stage(
+      specialised("queries", { o: accessOf(device, into.queries.operand), ...(kept && { kept }) }),
+      {
+        names: { ...names, o: into.queries.name, kept: "rows" },
+        views: { output: into.queries.operand },
+        grid: grid(Math.ceil(seqQ / ownQueries), 2 * ownQueries * mostKeys * (2 * xWork + vDim)),
+      },
+    ),
+    stage(specialised("keys", { o: accessOf(device, into.keys.operand) }), {
+      names: { ...names, o: into.keys.name },
+      views: { output: into.keys.operand },
       grid: {
         ...grid(
           Math.ceil(seqKv / ownKeys),
-          (4 * ownKeys * seqQ * (headDim + vDim) * heads) / kvHeads,
+          (4 * ownKeys * seqQ * (xWork + vDim) * heads) / kvHeads,
         ),
         heads: kvHeads,
       },
@@ -100,40 +132,39 @@ export function backwardStages(
 }
 
 /** Zeros for the rows of packed sequences that belong to no entry. */
-export function clearStages(
-  device: GPUDevice,
-  resolved: ResolvedBackward,
-  operands: Operands,
-  slots: SlotChoice,
-): BackwardStage[] {
-  const { packed, heads, kvHeads, totalQ, totalKv, headDim, vDim, batch } = resolved;
+export function clearStages(planned: Planned): BackwardStage[] {
+  const { resolved, operands } = planned;
+  const { packed, heads, kvHeads, totalQ, totalKv, headDim, vDim } = resolved;
   if (!packed) return [];
-  const clear = (
-    name: string,
-    dim: number,
-    [n_heads, total_q]: readonly number[],
-  ): BackwardStage => {
-    const operand = operandIn(operands, name);
-    const access = accessOf(device, operand);
-    const vec4s = n_heads * total_q * Math.ceil(dim / 4);
-    return {
-      source: clearKernel(dim, access),
-      names: { o: name },
-      views: { output: operand },
-      slots: { ...slots, o: access },
-      places: { n_heads, total_q },
-      grid: {
-        qTile: 1,
-        qTiles: Math.ceil(vec4s / CLEAR_VEC4S / Math.max(1, batch)),
-        vSplits: 1,
-        heads: 1,
-        flops: CLEAR_VEC4S,
-      },
-    };
-  };
+  const clear = (name: string, dim: number, rows: readonly number[]) =>
+    clearStage(planned, { name, operand: operandIn(operands, name), dim }, rows);
   return [
     clear("dQ", headDim, [heads, totalQ]),
     clear("dK", headDim, [kvHeads, totalKv]),
     clear("dV", vDim, [kvHeads, totalKv]),
   ];
+}
+
+/** Zeros for rows of `dim` elements of packed sequences. */
+export function clearStage(
+  { device, resolved, slots }: Planned,
+  { name, operand, dim }: Target & { readonly dim: number },
+  [n_heads, total_q]: readonly number[],
+): BackwardStage {
+  const access = accessOf(device, operand);
+  const vec4s = n_heads * total_q * Math.ceil(dim / 4);
+  return {
+    source: clearKernel(dim, access),
+    names: { o: name },
+    views: { output: operand },
+    slots: { ...slots, o: access },
+    places: { n_heads, total_q },
+    grid: {
+      qTile: 1,
+      qTiles: Math.ceil(vec4s / CLEAR_VEC4S / Math.max(1, resolved.batch)),
+      vSplits: 1,
+      heads: 1,
+      flops: CLEAR_VEC4S,
+    },
+  };
 }

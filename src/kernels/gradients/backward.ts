@@ -15,12 +15,14 @@ import blocks from "../../../shaders/slots/blocks.wesl?raw";
 import derivative from "../../../shaders/slots/derivative.wesl?raw";
 import dropoutFactor from "../../../shaders/slots/dropout_factor.wesl?raw";
 import gradientConfig from "../../../shaders/slots/gradient_config.wesl?raw";
+import gradientRows from "../../../shaders/slots/gradient_rows.wesl?raw";
 import roles from "../../../shaders/slots/roles.wesl?raw";
 import rowStarts from "../../../shaders/slots/row_starts.wesl?raw";
 import scoreGradient from "../../../shaders/slots/score_gradient.wesl?raw";
 import blocksListed from "../../../shaders/variants/blocks_listed.wesl?raw";
 import derivativeModified from "../../../shaders/variants/derivative_modified.wesl?raw";
 import dropoutFactorThreefry from "../../../shaders/variants/dropout_factor_threefry.wesl?raw";
+import gradientRowsNormalized from "../../../shaders/variants/gradient_rows_normalized.wesl?raw";
 import outputNone from "../../../shaders/variants/output_none.wesl?raw";
 import rolesKeys from "../../../shaders/variants/roles_keys.wesl?raw";
 import rowStartsQueries from "../../../shaders/variants/row_starts_queries.wesl?raw";
@@ -34,6 +36,7 @@ import { KernelCache } from "../kernel_cache.ts";
 import { outputModule, queryModule, slotModules } from "../slot_modules.ts";
 import { type SlotChoice, slotBindings, slotConstants } from "../slots.ts";
 import { UniformStruct } from "../uniform.ts";
+import { additiveModules, type KeptRows, keptBindings, keptConstants } from "./additive.ts";
 import { type BackwardTile, constantsOf, LANES_X } from "./backward_tiles.ts";
 
 /** The uniform of lib/gradient.wesl, which all dispatches of a plan share. */
@@ -51,6 +54,8 @@ export interface BackwardSpecialisation extends SlotChoice {
   /** How d_v is written, by the kernel of keys. */
   readonly dV: Access;
   readonly dLse: boolean;
+  /** Rows that the kernel of queries keeps, of additive attention. */
+  readonly kept?: KeptRows;
 }
 
 /** Names of a module for q as one for d_output, whose places another uniform tells. */
@@ -79,7 +84,7 @@ const AS_D_X: Renames = { names: { "V_DIM?": "HEAD_DIM" } };
 
 /** The modules of a specialisation, of which {@link backwardRoot} is the root. */
 export function backwardModules(spec: BackwardSpecialisation): ModuleMap {
-  const { kernel, headDim, vDim, tile, dOutput, dV, dLse, ...slots } = spec;
+  const { kernel, headDim, vDim, tile, dOutput, dV, dLse, kept, ...slots } = spec;
   const { dChunk, xCols, yCols, vAtOnce } = constantsOf(tile, headDim, vDim);
   const isDelta = kernel === "delta";
   const keys = kernel === "keys";
@@ -103,6 +108,7 @@ export function backwardModules(spec: BackwardSpecialisation): ModuleMap {
     D_V_DIM: vDim,
     D_OUTPUT_BF16: isBf16(dOutput),
     D_V_BF16: isBf16(dV),
+    ...(kept && keptConstants(kept)),
   });
   const variant = (file: string, text: string) => ({ name: `variants/${file}.wesl`, text });
   return {
@@ -130,11 +136,16 @@ export function backwardModules(spec: BackwardSpecialisation): ModuleMap {
     "package::slots::row_starts": keys
       ? variant("row_starts_queries", rowStartsQueries)
       : rowStarts,
+    "package::slots::gradient_rows":
+      slots.similarity?.kind === "normalized"
+        ? variant("gradient_rows_normalized", gradientRowsNormalized)
+        : gradientRows,
     "package::slots::roles": keys ? variant("roles_keys", rolesKeys) : roles,
     "package::slots::d_output": named("d_output", queryModule(dOutput), AS_D_OUTPUT),
     "package::slots::d_v": keys
       ? named("d_v", outputModule(dV), AS_D_V)
       : named("d_v", variant("output_none", outputNone), asNoRows("store_o", "d_v")),
+    ...(isAdditive(spec) && additiveModules(kept)),
     ...(!isDelta && {
       "package::slots::output": named("d_q or d_k", outputModule(slots.o), AS_D_X),
     }),
@@ -153,10 +164,17 @@ const isModified = (slots: SlotChoice) =>
   Boolean(slots.softcap || slots.score || slots.relativeBias || slots.alibi || slots.mask) ||
   Boolean(slots.maskTensor || slots.bias);
 
-export const backwardRoot = ({ kernel, tile }: BackwardSpecialisation) =>
-  kernel === "delta"
-    ? "package::backward_delta"
-    : `package::backward${tile.form === "quads" ? "_rows" : ""}`;
+const isAdditive = ({ kernel, similarity }: BackwardSpecialisation) =>
+  kernel !== "delta" && similarity?.kind === "additive";
+
+/** The name of a specialisation's root module. */
+const rootName = (spec: BackwardSpecialisation) => {
+  if (spec.kernel === "delta") return "backward_delta";
+  if (isAdditive(spec)) return "backward_additive";
+  return spec.tile.form === "quads" ? "backward_rows" : "backward";
+};
+
+export const backwardRoot = (spec: BackwardSpecialisation) => `package::${rootName(spec)}`;
 
 export function backwardBindings(spec: BackwardSpecialisation): Binding[] {
   const { kernel } = spec;
@@ -182,6 +200,7 @@ export function backwardBindings(spec: BackwardSpecialisation): Binding[] {
   return [
     ...shared,
     ...(kernel === "keys" ? [written(7, "d_v")] : []),
+    ...keptBindings(spec.kept),
     read(13, "d_output"),
     written(14, "statistics"),
     uniform,

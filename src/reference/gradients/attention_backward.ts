@@ -15,6 +15,8 @@ import { scoresBackward } from "./scores_backward.ts";
 export interface ReferenceBackwardOptions extends Omit<ReferenceOptions, "store"> {
   /** The gradient of `output`, of its shape, row-major. Default zeros. */
   readonly dOutput?: ArrayLike<number>;
+  /** What `precision: "f32"` takes for the output of attention. Default: what it computes itself. */
+  readonly output?: ArrayLike<number>;
   /** The gradient of `lse`, of its shape. Default zeros. */
   readonly dLse?: ArrayLike<number>;
 }
@@ -66,7 +68,7 @@ export function attentionBackward(
   const p = new Float64Array(maxKeys);
   const dP = new Float64Array(maxKeys);
 
-  const forward = single ? attention(q, k, v, options).output : [];
+  const forward = single ? (options.output ?? attention(q, k, v, options).output) : [];
   const outputs = gradientRows(forward, Dv);
   const deltaOf = (index: number) => dot(dO, index * Dv, outputs, index * Dv, Dv, single);
 

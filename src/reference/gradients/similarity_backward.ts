@@ -1,7 +1,6 @@
 // The gradients of what a query and a key are compared by.
 
 import { accumulate, dot } from "../inner.ts";
-import { roundingOf } from "../rounding.ts";
 import type { Scores } from "../scores.ts";
 import { type Additive, additiveVector, columnOf, type Normalized, normOf } from "../similarity.ts";
 import type { Strided } from "../tensors.ts";
@@ -27,8 +26,15 @@ export function similarityBackward(
   into: ReferenceScoreGradients,
 ): SimilarityBackward {
   if (given === "dot") return dotBackward(query, key, rounding.single);
-  if (given.kind === "additive") return additiveBackward(query, key, given, into);
-  return normalizedBackward(query, key, given, into);
+  const rows = { q: query, k: key, rounding };
+  if (given.kind === "additive") return additiveBackward(rows, given, into);
+  return normalizedBackward(rows, given, into);
+}
+
+/** Rows of q and k, and how results of operations on them are rounded. */
+interface Rows extends Pick<Scores, "rounding"> {
+  readonly q: Strided;
+  readonly k: Strided;
 }
 
 /** s = q.k: dq = g k, dk = g q. */
@@ -48,40 +54,41 @@ function dotBackward(q: Strided, k: Strided, single: boolean): SimilarityBackwar
  * constant.
  */
 function normalizedBackward(
-  q: Strided,
-  k: Strided,
+  { q, k, rounding }: Rows,
   similarity: Normalized,
   { dQWeights, dKWeights }: ReferenceScoreGradients,
 ): SimilarityBackward {
   const { kind, qWeights, kWeights } = similarity;
   const D = q.shape[3];
-  const norm = normOf(similarity, roundingOf("f64"));
+  const { round, single } = rounding;
+  const norm = normOf(similarity, rounding);
   /** A row of a tensor, divided by its norm and weighed. */
   const side = (tensor: Strided, from: number, weights: ArrayLike<number> | undefined) => {
     const length = norm(tensor, from);
-    const bounded = kind === "l2" && Math.sqrt(dot(tensor, from, tensor, from, D, false)) < length;
-    const unit = Float64Array.from(
-      { length: D },
-      (_, d) => tensor.data[from + d * tensor.strides[3]] / length,
+    const bounded =
+      kind === "l2" && round(Math.sqrt(dot(tensor, from, tensor, from, D, single))) < length;
+    const unit = Float64Array.from({ length: D }, (_, d) =>
+      round(tensor.data[from + d * tensor.strides[3]] / length),
     );
-    const weighed = unit.map((u, d) => u * (weights?.[d] ?? 1));
+    const weighed = unit.map((u, d) => round(u * (weights?.[d] ?? 1)));
     return { length, unit, weighed, weights, c: kind === "rms" ? 1 / D : bounded ? 0 : 1 };
   };
   type Side = ReturnType<typeof side>;
   /** @param gradient of what the side's weighed row is */
   const add = (one: Side, gradient: Float64Array, into: Float64Array, dWeights: Float64Array) => {
-    const dUnit = gradient.map((x, d) => x * (one.weights?.[d] ?? 1));
-    const along = one.unit.reduce((sum, u, d) => sum + u * dUnit[d], 0);
+    const dUnit = gradient.map((x, d) => round(x * (one.weights?.[d] ?? 1)));
+    const along = one.unit.reduce((sum, u, d) => round(sum + round(u * dUnit[d])), 0);
     for (let d = 0; d < D; d++) {
-      if (one.weights) dWeights[d] += gradient[d] * one.unit[d];
-      into[d] += (dUnit[d] - one.c * along * one.unit[d]) / one.length;
+      if (one.weights) dWeights[d] = round(dWeights[d] + round(gradient[d] * one.unit[d]));
+      const rest = round(dUnit[d] - round(round(one.c * along) * one.unit[d]));
+      into[d] = round(into[d] + round(rest / one.length));
     }
   };
   return (g, { qAt, kAt, dQuery, dKey }) => {
     const a = side(q, qAt, qWeights);
     const b = side(k, kAt, kWeights);
-    const dA = b.weighed.map((x) => g * x);
-    const dB = a.weighed.map((x) => g * x);
+    const dA = b.weighed.map((x) => round(g * x));
+    const dB = a.weighed.map((x) => round(g * x));
     add(a, dA, dQuery, dQWeights);
     add(b, dB, dKey, dKWeights);
   };
@@ -95,45 +102,51 @@ function normalizedBackward(
  * With w = gain n, n = vector / |vector|: dgain = n.dw, dvector = gain (dw - (n.dw) n) / |vector|.
  */
 function additiveBackward(
-  q: Strided,
-  k: Strided,
+  { q, k, rounding }: Rows,
   similarity: Additive,
   into: ReferenceScoreGradients,
 ): SimilarityBackward {
   const { vector, innerBias, innerScale = 1, normalize = false } = similarity;
   const { dVector, dInnerBias, dInnerScale, dGain } = into;
+  const { round } = rounding;
   const [, H, , D] = q.shape;
   const vectors = Array.from({ length: H }, (_, head) =>
-    additiveVector(similarity, head, D, roundingOf("f64").round),
+    additiveVector(similarity, head, D, round),
   );
+  const add = (sums: Float64Array, index: number, x: number) => {
+    sums[index] = round(sums[index] + x);
+  };
   /** Adds to the gradients of the vector and its gain, which may be those of all heads. */
   const addVector = (head: number, dWeights: Float64Array) => {
     const { row, length, gain } = vectors[head];
     let dRow = dWeights;
     if (normalize) {
       if (length === 0) return; // its direction, and with it the gradient, isn't defined
-      const unit = row.map((x) => x / length);
-      const along = unit.reduce((sum, n, d) => sum + n * dWeights[d], 0);
-      if (dGain.length) dGain[dGain.length === 1 ? 0 : head] += along;
-      dRow = dWeights.map((x, d) => (gain * (x - along * unit[d])) / length);
+      const unit = row.map((x) => round(x / length));
+      const along = unit.reduce((sum, n, d) => round(sum + round(n * dWeights[d])), 0);
+      if (dGain.length) add(dGain, dGain.length === 1 ? 0 : head, along);
+      dRow = dWeights.map((x, d) =>
+        round(round(gain * round(x - round(along * unit[d]))) / length),
+      );
     }
     if (vector === undefined) return;
     for (let d = 0; d < D; d++)
-      dVector[typeof vector === "number" ? 0 : columnOf(vector, D, head, d)] += dRow[d];
+      add(dVector, typeof vector === "number" ? 0 : columnOf(vector, D, head, d), dRow[d]);
   };
   return (g, { head, qAt, kAt, dQuery, dKey }) => {
     const { weights } = vectors[head];
     const dWeights = new Float64Array(D);
     for (let d = 0; d < D; d++) {
-      const pair = q.data[qAt + d * q.strides[3]] + k.data[kAt + d * k.strides[3]];
+      const pair = round(q.data[qAt + d * q.strides[3]] + k.data[kAt + d * k.strides[3]]);
       const inner = innerBias ? columnOf(innerBias, D, head, d) : 0;
-      const t = Math.tanh(innerScale * pair + (innerBias?.[inner] ?? 0));
-      const dX = g * weights[d] * (1 - t * t);
-      dWeights[d] = g * t;
-      if (innerBias) dInnerBias[inner] += dX;
-      if (dInnerScale.length) dInnerScale[0] += dX * pair;
-      dQuery[d] += innerScale * dX;
-      dKey[d] += innerScale * dX;
+      const x = round(round(innerScale * pair) + round(innerBias?.[inner] ?? 0));
+      const t = round(Math.tanh(x));
+      const dX = round(round(g * weights[d]) * round(1 - round(t * t)));
+      dWeights[d] = round(g * t);
+      if (innerBias) add(dInnerBias, inner, dX);
+      if (dInnerScale.length) add(dInnerScale, 0, round(dX * pair));
+      add(dQuery, d, round(innerScale * dX));
+      add(dKey, d, round(innerScale * dX));
     }
     addVector(head, dWeights);
   };
