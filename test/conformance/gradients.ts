@@ -15,8 +15,18 @@ const defined = <T extends object>(options: { [Name in keyof T]: T[Name] | undef
 
 /** The options of a vector's scores. */
 function scoresOf({ attributes, optional }: NamedCall) {
-  const { similarity: _, relativeBias, scoreFunction, ...plain } = attributes;
-  return { ...plain, mask: optional("mask"), bias: optional("bias"), sinks: optional("sinks") };
+  const { relativeBias, scoreFunction, ...plain } = attributes;
+  const table = optional("relative_bias_table");
+  return {
+    ...plain,
+    mask: optional("mask"),
+    bias: optional("bias"),
+    sinks: optional("sinks"),
+    alibiSlopes: optional("alibi_slopes"),
+    relativeBias: table && { ...relativeBias, table },
+    temperature: optional("temperature"),
+    logTemperature: optional("log_temperature"),
+  };
 }
 
 /** A gradient that a vector does not have counts as 0. */
@@ -41,9 +51,27 @@ const AttentionBackward: NamedOperator = async (call) => {
     lse,
     dOutput: call.optional("d_output") ?? zerosLike(call, output),
     dLse: call.optional("d_lse"),
+    dBias: "bias" in options,
+    dAlibiSlopes: "alibiSlopes" in options,
+    dRelativeBias: "relativeBias" in options,
+    dSinks: "sinks" in options,
+    dTemperature: "temperature" in options,
+    dLogTemperature: "logTemperature" in options,
   };
   const gradients = await attentionBackward(q, k, v, defined<AttentionBackwardOptions>(given));
-  return { output, lse, d_q: gradients.dQ, d_k: gradients.dK, d_v: gradients.dV };
+  return {
+    output,
+    lse,
+    d_q: gradients.dQ,
+    d_k: gradients.dK,
+    d_v: gradients.dV,
+    d_bias: gradients.dBias,
+    d_alibi_slopes: gradients.dAlibiSlopes,
+    d_relative_bias_table: gradients.dRelativeBias,
+    d_sinks: gradients.dSinks,
+    d_temperature: gradients.dTemperature,
+    d_log_temperature: gradients.dLogTemperature,
+  };
 };
 
 export const gradients = { AttentionBackward };

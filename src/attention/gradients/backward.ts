@@ -7,12 +7,23 @@ import { reorder } from "../../plan/specs.ts";
 import { isCache } from "../cached.ts";
 import { type AttentionBackwardPlan, prepareBackward } from "./plan.ts";
 import { type AttentionBackwardProblem, BACKWARD_PROBLEM, refuseCache } from "./problem.ts";
+import type { ScoreGradientName } from "./score_problem.ts";
 
 /** Options of {@link attentionBackward}: those of attention, with what it gave. */
 export interface AttentionBackwardOptions
   extends Omit<
       AttentionBackwardProblem,
-      "q" | "k" | "v" | "output" | "lse" | "dOutput" | "dLse" | "dQ" | "dK" | "dV"
+      | "q"
+      | "k"
+      | "v"
+      | "output"
+      | "lse"
+      | "dOutput"
+      | "dLse"
+      | "dQ"
+      | "dK"
+      | "dV"
+      | ScoreGradientName
     >,
     RunOptions {
   /** [B, H, M, Dv]: what attention gave. */
@@ -27,6 +38,16 @@ export interface AttentionBackwardOptions
   readonly dQ?: Tensor;
   readonly dK?: Tensor;
   readonly dV?: Tensor;
+  /**
+   * `true` for a new tensor with the gradient of `bias`, or the tensor that it goes to; so, too,
+   * those below. See {@link AttentionBackwardProblem} for their shapes. Default: not computed.
+   */
+  readonly dBias?: boolean | Tensor;
+  readonly dAlibiSlopes?: boolean | Tensor;
+  readonly dRelativeBias?: boolean | Tensor;
+  readonly dSinks?: boolean | Tensor;
+  readonly dTemperature?: boolean | Tensor;
+  readonly dLogTemperature?: boolean | Tensor;
 }
 
 /** The names of the options. */
@@ -36,7 +57,8 @@ function withoutTensors({ q, k, v, ...options }: typeof BACKWARD_PROBLEM) {
   return { ...options, ...RUN_OPTIONS };
 }
 
-export interface AttentionGradients {
+export interface AttentionGradients
+  extends Partial<Readonly<Record<ScoreGradientName, Tensor<"f32">>>> {
   /** [B, H, M, D], in the layout of the call and the dtype of q. */
   readonly dQ: FloatTensor;
   /** [B, Hkv, N, D], of the dtype of k. */
@@ -107,7 +129,16 @@ export async function attentionBackward(
   const results = await runOnce(device, label, prepared, taken, (make) => {
     const result = (of: "dQ" | "dK" | "dV") =>
       taken[of] ?? make(of, reorder(resolved[of], resolved.layout).shape, resolved[of].dtype);
-    return { dQ: result("dQ"), dK: result("dK"), dV: result("dV") };
+    const others = resolved.scoreGradients.map(({ name: of, spec }) => {
+      const asked = taken[of];
+      return [of, asked === true ? make(of, spec.shape) : asked];
+    });
+    return {
+      dQ: result("dQ"),
+      dK: result("dK"),
+      dV: result("dV"),
+      ...Object.fromEntries(others),
+    };
   });
   return results as AttentionGradients;
 }

@@ -20,6 +20,7 @@ import { normStages, slotChoice } from "../build.ts";
 import { type Asked, operandsOf, type PlanMemory } from "../memory.ts";
 import { dispatchesOf } from "../uniform.ts";
 import { type ResolvedBackward, resolveBackward, type TakenBackward } from "./problem.ts";
+import { scoreStages, scoreSums } from "./score_stages.ts";
 import { type BackwardStage, backwardStages, clearStages, operandIn } from "./stages.ts";
 
 /** Memory for one run of a plan of gradients: see {@link AttentionBindings} for the rules. */
@@ -30,6 +31,13 @@ export interface AttentionBackwardBindings extends Omit<AttentionBindings, "cach
   readonly dQ?: Tensor;
   readonly dK?: Tensor;
   readonly dV?: Tensor;
+  /** Needed if the plan was made with it, as are the five below. */
+  readonly dBias?: Tensor;
+  readonly dAlibiSlopes?: Tensor;
+  readonly dRelativeBias?: Tensor;
+  readonly dSinks?: Tensor;
+  readonly dTemperature?: Tensor;
+  readonly dLogTemperature?: Tensor;
 }
 
 /** A compiled problem of attention's gradients. */
@@ -56,9 +64,11 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
     tileLimits(device),
   );
   const rows = (resolved.packed ? 1 : batch) * heads * totalQ;
+  const sums = scoreSums(device, resolved, tile);
+  const statistics = Math.max(rows, 1) * ROW_FLOATS;
   const memory = operandsOf(device, problem, resolved, {
     asked: backwardTensors(problem, resolved),
-    workspace: [Math.max(rows, 1) * ROW_FLOATS],
+    workspace: [statistics + Math.max(0, ...sums.map(({ elements, shares }) => elements * shares))],
   });
   const { operands, owned } = memory;
   try {
@@ -73,6 +83,7 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
       ...norms,
       ...clearStages(device, resolved, operands, slots),
       ...backwardStages(device, resolved, operands, { slots, tile }),
+      ...sums.flatMap((sum) => scoreStages(sum, { device, resolved, operands, slots }, statistics)),
     ];
     for (const { source } of stages) checkBindings(device, label, source.bindings);
     const compiled = await Promise.all(stages.map(({ source }) => compileKernel(device, source)));
@@ -138,6 +149,12 @@ function backwardTensors(problem: TakenBackward, resolved: ResolvedBackward): As
     rows("dQ", true),
     rows("dK", true),
     rows("dV", true),
+    ...resolved.scoreGradients.map(({ name, spec }) => ({
+      name,
+      spec,
+      given: problem[name],
+      written: true,
+    })),
   ];
 }
 
@@ -160,15 +177,16 @@ function layUniforms(
       ...addresses("d_output", "m", dOutput, isDense(dOutput), resolved),
       ...addresses("d_v", "n", dV, isDense(dV), resolved),
       ...rowAddresses("d_lse", operands.get("dLse")),
+      batch: resolved.batch,
     },
     shared,
   );
   const chunks = [shared];
   let offset = UNIFORM_STRIDE;
-  const dispatches = stages.map(({ source, grid, slots, views, places: own }) => {
+  const dispatches = stages.map(({ source, grid, slots, views, places: own, whole }) => {
     const inputs = {
       device,
-      problem: resolved,
+      problem: whole ? { ...resolved, batch: 1 } : resolved,
       operands: new Map([...operands, ...Object.entries(views)]),
       places: { ...places, ...own },
       slots,

@@ -17,12 +17,18 @@ import type { Layout, TensorSpec } from "../../types.ts";
 import { SCORE_PROBLEM, type ScoreProblem } from "../problem.ts";
 import { resolveScores } from "../resolve.ts";
 import type { ResolvedScores } from "../resolved.ts";
+import {
+  resolveScoreGradients,
+  SCORE_GRADIENTS,
+  type ScoreGradient,
+  type ScoreGradientProblem,
+} from "./score_problem.ts";
 
 /**
  * The problem that a plan of gradients is made for: that of attention, with what attention gave,
  * and the gradients that come in and go out.
  */
-export interface AttentionBackwardProblem extends ScoreProblem {
+export interface AttentionBackwardProblem extends ScoreProblem, ScoreGradientProblem {
   /** [B, Hkv, N, Dv] */
   readonly v: TensorSpec;
   /** [B, H, M, Dv]: what attention gave. Default: dense, of the dtype of q. */
@@ -49,6 +55,7 @@ export type TakenBackward = Taken<AttentionBackwardProblem>;
 /** The names of all members of a problem. */
 export const BACKWARD_PROBLEM: OptionNames<AttentionBackwardProblem & { cache: object }> = {
   ...SCORE_PROBLEM, // a cache among them, which is refused
+  ...SCORE_GRADIENTS,
   v: "any",
   output: "any",
   lse: "any",
@@ -71,6 +78,7 @@ export interface ResolvedBackward extends ResolvedScores {
   readonly dK: ResolvedSpec;
   readonly dV: ResolvedSpec;
   readonly variant: string | undefined;
+  readonly scoreGradients: readonly ScoreGradient[];
 }
 
 /**
@@ -120,6 +128,7 @@ export function resolveBackward(
     dK: result("dK", k),
     dV: result("dV", v),
     variant: problem.variant,
+    scoreGradients: resolveScoreGradients(scores, problem),
   };
 }
 

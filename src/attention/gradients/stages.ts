@@ -24,6 +24,8 @@ export interface BackwardStage extends Stage {
   readonly views: Readonly<Record<string, Operand>>;
   readonly slots: SlotChoice;
   readonly places?: TablePlaces;
+  /** Whether the grid is that of all entries, not of each. */
+  readonly whole?: boolean;
 }
 
 /** An operand that the plan has. */

@@ -51,6 +51,8 @@ export interface BackwardSpecialisation extends SlotChoice {
   /** How d_v is written, by the kernel of keys. */
   readonly dV: Access;
   readonly dLse: boolean;
+  /** What the kernel of scores.ts adds up, which has this file's modules. */
+  readonly sumOf?: number;
 }
 
 /** Names of a module for q as one for d_output, whose places another uniform tells. */
@@ -79,7 +81,7 @@ const AS_D_X: Renames = { names: { "V_DIM?": "HEAD_DIM" } };
 
 /** The modules of a specialisation, of which {@link backwardRoot} is the root. */
 export function backwardModules(spec: BackwardSpecialisation): ModuleMap {
-  const { kernel, headDim, vDim, tile, dOutput, dV, dLse, ...slots } = spec;
+  const { kernel, headDim, vDim, tile, dOutput, dV, dLse, sumOf, ...slots } = spec;
   const { dChunk, xCols, yCols, vAtOnce } = constantsOf(tile, headDim, vDim);
   const isDelta = kernel === "delta";
   const keys = kernel === "keys";
@@ -99,6 +101,7 @@ export function backwardModules(spec: BackwardSpecialisation): ModuleMap {
     X_COLS: xCols,
     Y_COLS: keys ? yCols : 1,
     D_LSE: dLse,
+    SUM_OF: sumOf ?? 0,
     D_OUTPUT_DIM: vDim,
     D_V_DIM: vDim,
     D_OUTPUT_BF16: isBf16(dOutput),
