@@ -66,6 +66,7 @@ import { TABLES_MODULES, tablesKernel } from "../../src/kernels/tables.ts";
 import { scoreBindings, scoreModules, TOP_KEYS, WEIGHTS } from "../../src/kernels/weights.ts";
 import type { ModuleMap } from "../../src/shader/link.ts";
 import type { Binding } from "../../src/types.ts";
+import { SCORE_GRADIENT_VARIANTS } from "./score_gradient_kernels.ts";
 
 export interface KernelVariant {
   readonly name: string;
@@ -599,6 +600,7 @@ const VARIANTS: readonly (Omit<KernelVariant, "modules"> & {
   },
   ...LINEAR_VARIANTS,
   ...ROW_VARIANTS,
+  ...SCORE_GRADIENT_VARIANTS,
   {
     name: "linear copy",
     root: "package::linear_copy",
