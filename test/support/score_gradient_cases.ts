@@ -56,6 +56,8 @@ export interface ScoreGradientCase
   readonly valueSpread?: number;
   readonly gradientSpread?: number;
   readonly seed?: number;
+  /** Options that are given as they are, as numbers. */
+  readonly given?: Pick<ReferenceBackwardOptions, "temperature" | "logTemperature">;
   /** Whether each gradient has every second element of its memory. */
   readonly strided?: boolean;
   /** Whether rows past the used lengths hold NaN. */
@@ -108,7 +110,7 @@ export function makeScoreGradients(device: GPUDevice, problem: ScoreGradientCase
   const shared = defined({ causal, scale, softcap, layout, sinkTokens, attentionChunk });
   const features = featuresOf(problem, { B, H, M, N, D }, seed);
   const of = (name: keyof typeof data) => ({ data: data[name], shape: shapes[name] });
-  const cpu: ReferenceBackwardOptions = { ...shared, ...features.cpu };
+  const cpu: ReferenceBackwardOptions = { ...shared, ...features.cpu, ...problem.given };
   const forward = reference(of("q"), of("k"), of("v"), cpu);
   const stored = (name: keyof typeof data) => make(shapes[name], { data: data[name], dtype });
   // The reference has the axes in the order of heads first.
@@ -117,6 +119,7 @@ export function makeScoreGradients(device: GPUDevice, problem: ScoreGradientCase
     ...shared,
     ...defined({ variant, maxDispatchFlops }),
     ...features.gpu(make),
+    ...problem.given,
     output: layout === "bhmd" ? output : output.permute(0, 2, 1, 3),
     lse: make([B, H, M], { data: Float32Array.from(forward.lse) }),
     dLse: make([B, H, M], { data: dLse }),
@@ -124,7 +127,8 @@ export function makeScoreGradients(device: GPUDevice, problem: ScoreGradientCase
   } as AttentionBackwardOptions;
   const names = (Object.keys(OPTIONS) as Name[]).filter((name) => OPTIONS[name] in options);
   const headsFirst = Float32Array.from({ length: data.dOutput.length }, (_, at) => {
-    const [d, m] = [at % Dv, Math.floor(at / Dv) % M];
+    const d = at % Dv;
+    const m = Math.floor(at / Dv) % M;
     const h = Math.floor(at / (Dv * M)) % H;
     const b = Math.floor(at / (Dv * M * H));
     return data.dOutput[layout === "bhmd" ? at : ((b * M + m) * H + h) * Dv + d];

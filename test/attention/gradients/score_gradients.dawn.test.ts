@@ -77,6 +77,7 @@ cases("all options at once", [
   },
   { ...ALL, B: 2, M: 30, N: 50, kvLengths: [50, 41], bias: { axes: "HMN" }, maxDispatchFlops: 1 },
   { ...ALL, M: 5, N: 0, kvLengths: [0], bias: { axes: "HM" } },
+  { ...ALL, M: 9, N: 20, kvLengths: [20], bias: { axes: "N" }, given: { temperature: [0, -1.5] } },
 ]);
 cases("other kernels", [
   {
@@ -88,6 +89,7 @@ cases("other kernels", [
     temperature: "log",
     causal: true,
     poison: true,
+    given: { logTemperature: [-0.3, 5] }, // exp(5) is above the bound of 100
   },
   // Storage, other tiles, and what changes or hides scores.
   ...breadth<ScoreGradientCase>(
@@ -118,25 +120,22 @@ describe("gradients of options", () => {
   it("don't lose digits where many scores are summed", async () => {
     // All of dLse is 1 and all of dOutput is 0, so that dS is P, and a bias for all scores gets
     // the number of rows, less what the sinks take.
-    const [B, M, N] = [2, 256, 40];
     const problem: ScoreGradientCase = {
       ...ALL,
-      B,
-      M,
-      N,
-      kvLengths: new Array<number>(B).fill(N),
+      B: 2,
+      M: 256,
+      N: 40,
+      kvLengths: [40, 40],
       bias: { axes: "" },
       change: ({ dOutput }) => dOutput.fill(0),
     };
     const made = makeScoreGradients(await testDevice(), problem);
     const { q, k, v, options, results } = made;
-    await (options.dLse as NonNullable<typeof options.dLse>).write(
-      new Float32Array(B * 2 * M).fill(1),
-    );
+    const rows = 2 * 2 * 256;
+    await (options.dLse as NonNullable<typeof options.dLse>).write(new Float32Array(rows).fill(1));
     await attentionBackward(q, k, v, { ...options, ...results });
     const [bias] = await results.dBias.read();
     const sinks = await results.dSinks.read();
-    const rows = B * 2 * M;
     expect(Math.abs(bias + sinks[0] + sinks[1] - rows) / rows).toBeLessThan(4e-7);
     made.destroy();
   });
