@@ -21,11 +21,14 @@ const defined = <T extends object>(options: { [Name in keyof T]: T[Name] | undef
 function scoresOf(call: NamedCall) {
   const { attributes, optional } = call;
   const { similarity, relativeBias, scoreFunction, ...plain } = attributes;
+  const table = optional("relative_bias_table");
   return {
     ...plain,
     mask: optional("mask"),
     bias: optional("bias"),
     sinks: optional("sinks"),
+    alibiSlopes: optional("alibi_slopes"),
+    relativeBias: table && { ...relativeBias, table },
     temperature: optional("temperature"),
     logTemperature: optional("log_temperature"),
     similarity: similarityOf(call),
@@ -84,6 +87,12 @@ const AttentionBackward: NamedOperator = async (call) => {
     lse,
     dOutput: call.optional("d_output") ?? zerosLike(call, output),
     dLse: call.optional("d_lse"),
+    dBias: "bias" in options,
+    dAlibiSlopes: "alibiSlopes" in options,
+    dRelativeBias: "relativeBias" in options,
+    dSinks: "sinks" in options,
+    dTemperature: "temperature" in options,
+    dLogTemperature: "logTemperature" in options,
   };
   const wanted = Object.entries(OF_SIMILARITY).filter(([name]) =>
     call.vector.outputs.some((output) => output?.name === name),
@@ -103,6 +112,12 @@ const AttentionBackward: NamedOperator = async (call) => {
     d_k: gradients.dK,
     d_v: gradients.dV,
     ...Object.fromEntries(ofSimilarity),
+    d_bias: gradients.dBias,
+    d_alibi_slopes: gradients.dAlibiSlopes,
+    d_relative_bias_table: gradients.dRelativeBias,
+    d_sinks: gradients.dSinks,
+    d_temperature: gradients.dTemperature,
+    d_log_temperature: gradients.dLogTemperature,
   };
 };
 

@@ -7,13 +7,24 @@ import { reorder } from "../../plan/specs.ts";
 import { isCache } from "../cached.ts";
 import { type AttentionBackwardPlan, prepareBackward } from "./plan.ts";
 import { type AttentionBackwardProblem, BACKWARD_PROBLEM, refuseCache } from "./problem.ts";
+import type { ScoreGradientName } from "./score_problem.ts";
 import type { SimilarityGradient, SimilarityGradients } from "./similarity_problem.ts";
 
 /** Options of {@link attentionBackward}: those of attention, with what it gave. */
 export interface AttentionBackwardOptions
   extends Omit<
       AttentionBackwardProblem,
-      "q" | "k" | "v" | "output" | "lse" | "dOutput" | "dLse" | "dQ" | "dK" | "dV"
+      | "q"
+      | "k"
+      | "v"
+      | "output"
+      | "lse"
+      | "dOutput"
+      | "dLse"
+      | "dQ"
+      | "dK"
+      | "dV"
+      | ScoreGradientName
     >,
     RunOptions {
   /** [B, H, M, Dv]: what attention gave. */
@@ -28,6 +39,16 @@ export interface AttentionBackwardOptions
   readonly dQ?: Tensor;
   readonly dK?: Tensor;
   readonly dV?: Tensor;
+  /**
+   * `true` for a new tensor with the gradient of `bias`, or the tensor that it goes to; so, too,
+   * those below. See {@link AttentionBackwardProblem} for their shapes. Default: not computed.
+   */
+  readonly dBias?: boolean | Tensor;
+  readonly dAlibiSlopes?: boolean | Tensor;
+  readonly dRelativeBias?: boolean | Tensor;
+  readonly dSinks?: boolean | Tensor;
+  readonly dTemperature?: boolean | Tensor;
+  readonly dLogTemperature?: boolean | Tensor;
 }
 
 /** The names of the options. */
@@ -37,8 +58,10 @@ function withoutTensors({ q, k, v, ...options }: typeof BACKWARD_PROBLEM) {
   return { ...options, ...RUN_OPTIONS };
 }
 
-/** The gradients; those of what the similarity holds, if they were asked for. */
-export interface AttentionGradients extends SimilarityGradients<FloatTensor> {
+/** The gradients; those of what options and the similarity hold, if they were asked for. */
+export interface AttentionGradients
+  extends SimilarityGradients<FloatTensor>,
+    Partial<Readonly<Record<ScoreGradientName, Tensor<"f32">>>> {
   /** [B, H, M, D], in the layout of the call and the dtype of q. */
   readonly dQ: FloatTensor;
   /** [B, Hkv, N, D], of the dtype of k. */
@@ -113,6 +136,10 @@ export async function attentionBackward(
     for (const [name, { shape, dtype }] of Object.entries(resolved.similarityGradients)) {
       const given = taken[name as SimilarityGradient];
       asked[name] = given instanceof Tensor ? given : make(name, shape, dtype);
+    }
+    for (const { name, spec } of resolved.scoreGradients) {
+      const given = taken[name];
+      asked[name] = given instanceof Tensor ? given : make(name, spec.shape);
     }
     return { dQ: result("dQ"), dK: result("dK"), dV: result("dV"), ...asked };
   });

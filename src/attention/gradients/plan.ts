@@ -22,6 +22,7 @@ import { type Asked, operandsOf, type PlanMemory } from "../memory.ts";
 import { dispatchesOf } from "../uniform.ts";
 import { additiveStages } from "./additive_stages.ts";
 import { type ResolvedBackward, resolveBackward, type TakenBackward } from "./problem.ts";
+import { scoreStages, scoreSums } from "./score_stages.ts";
 import type { SimilarityGradient, SimilarityGradients } from "./similarity_problem.ts";
 import { normalizedStages } from "./similarity_stages.ts";
 import {
@@ -42,6 +43,13 @@ export interface AttentionBackwardBindings
   readonly dQ?: Tensor;
   readonly dK?: Tensor;
   readonly dV?: Tensor;
+  /** Needed if the plan was made with it, as are the five below. */
+  readonly dBias?: Tensor;
+  readonly dAlibiSlopes?: Tensor;
+  readonly dRelativeBias?: Tensor;
+  readonly dSinks?: Tensor;
+  readonly dTemperature?: Tensor;
+  readonly dLogTemperature?: Tensor;
 }
 
 /** A compiled problem of attention's gradients. */
@@ -82,9 +90,11 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
     tileLimits(device),
   );
   const rows = (resolved.packed ? 1 : batch) * heads * totalQ;
+  const sums = scoreSums(device, resolved, tile);
+  const statistics = Math.max(rows, 1) * ROW_FLOATS;
   const memory = operandsOf(device, problem, resolved, {
     asked: backwardTensors(problem, resolved),
-    workspace: [Math.max(rows, 1) * ROW_FLOATS],
+    workspace: [statistics + Math.max(0, ...sums.map(({ elements, shares }) => elements * shares))],
   });
   const operands = new Map(memory.operands);
   const owned = [...memory.owned];
@@ -107,6 +117,7 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
       ...norms,
       ...clearStages(planned),
       ...stagesOf(slots.similarity?.kind)(planned),
+      ...sums.flatMap((sum) => scoreStages(sum, planned, statistics)),
     ];
     for (const { source } of stages) checkBindings(device, label, source.bindings);
     const compiled = await Promise.all(stages.map(({ source }) => compileKernel(device, source)));
@@ -180,6 +191,12 @@ function backwardTensors(problem: TakenBackward, resolved: ResolvedBackward): As
       given: problem[name as SimilarityGradient],
       written: true,
     })),
+    ...resolved.scoreGradients.map(({ name, spec }) => ({
+      name,
+      spec,
+      given: problem[name],
+      written: true,
+    })),
   ];
 }
 
@@ -202,6 +219,7 @@ function layUniforms(
       ...addresses("d_output", "m", dOutput, isDense(dOutput), resolved),
       ...addresses("d_v", "n", dV, isDense(dV), resolved),
       ...rowAddresses("d_lse", operands.get("dLse")),
+      batch: resolved.batch,
     },
     shared,
   );

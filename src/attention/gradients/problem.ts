@@ -18,6 +18,12 @@ import { SCORE_PROBLEM, type ScoreProblem } from "../problem.ts";
 import { resolveScores } from "../resolve.ts";
 import type { ResolvedScores } from "../resolved.ts";
 import {
+  resolveScoreGradients,
+  SCORE_GRADIENTS,
+  type ScoreGradient,
+  type ScoreGradientProblem,
+} from "./score_problem.ts";
+import {
   resolveSimilarityGradients,
   SIMILARITY_GRADIENTS,
   type SimilarityGradients,
@@ -30,6 +36,7 @@ import {
  */
 export interface AttentionBackwardProblem
   extends ScoreProblem,
+    ScoreGradientProblem,
     SimilarityGradients<boolean | TensorSpec> {
   /** [B, Hkv, N, Dv] */
   readonly v: TensorSpec;
@@ -57,6 +64,7 @@ export type TakenBackward = Taken<AttentionBackwardProblem>;
 /** The names of all members of a problem. */
 export const BACKWARD_PROBLEM: OptionNames<AttentionBackwardProblem & { cache: object }> = {
   ...SCORE_PROBLEM, // a cache among them, which is refused
+  ...SCORE_GRADIENTS,
   v: "any",
   output: "any",
   lse: "any",
@@ -81,6 +89,7 @@ export interface ResolvedBackward extends ResolvedScores {
   readonly dV: ResolvedSpec;
   readonly similarityGradients: SimilaritySpecs;
   readonly variant: string | undefined;
+  readonly scoreGradients: readonly ScoreGradient[];
 }
 
 /**
@@ -131,6 +140,7 @@ export function resolveBackward(
     dV: result("dV", v),
     similarityGradients: resolveSimilarityGradients(label, problem, problem.similarity, scores),
     variant: problem.variant,
+    scoreGradients: resolveScoreGradients(scores, problem),
   };
 }
 

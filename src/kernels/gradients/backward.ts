@@ -56,6 +56,8 @@ export interface BackwardSpecialisation extends SlotChoice {
   readonly dLse: boolean;
   /** Rows that the kernel of queries keeps, of additive attention. */
   readonly kept?: KeptRows;
+  /** What the kernel of scores.ts adds up, which has this file's modules. */
+  readonly sumOf?: number;
 }
 
 /** Names of a module for q as one for d_output, whose places another uniform tells. */
@@ -84,7 +86,7 @@ const AS_D_X: Renames = { names: { "V_DIM?": "HEAD_DIM" } };
 
 /** The modules of a specialisation, of which {@link backwardRoot} is the root. */
 export function backwardModules(spec: BackwardSpecialisation): ModuleMap {
-  const { kernel, headDim, vDim, tile, dOutput, dV, dLse, kept, ...slots } = spec;
+  const { kernel, headDim, vDim, tile, dOutput, dV, dLse, kept, sumOf, ...slots } = spec;
   const { dChunk, xCols, yCols, vAtOnce } = constantsOf(tile, headDim, vDim);
   const isDelta = kernel === "delta";
   const keys = kernel === "keys";
@@ -104,6 +106,7 @@ export function backwardModules(spec: BackwardSpecialisation): ModuleMap {
     X_COLS: xCols,
     Y_COLS: keys ? yCols : 1,
     D_LSE: dLse,
+    SUM_OF: sumOf ?? 0,
     D_OUTPUT_DIM: vDim,
     D_V_DIM: vDim,
     D_OUTPUT_BF16: isBf16(dOutput),
