@@ -4,9 +4,11 @@ import {
   type AttentionBackwardOptions,
   attention,
   attentionBackward,
+  scoreFunction,
   type Tensor,
   tensor,
 } from "../../src/index.ts";
+import { differentiate } from "./differentiate.ts";
 import type { NamedCall, NamedOperator } from "./named.ts";
 
 /** Leaves out what is undefined. */
@@ -14,9 +16,37 @@ const defined = <T extends object>(options: { [Name in keyof T]: T[Name] | undef
   Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
 
 /** The options of a vector's scores. */
-function scoresOf({ attributes, optional }: NamedCall) {
-  const { similarity: _, relativeBias, scoreFunction, ...plain } = attributes;
-  return { ...plain, mask: optional("mask"), bias: optional("bias"), sinks: optional("sinks") };
+function scoresOf(call: NamedCall) {
+  const { attributes, optional } = call;
+  const { similarity: _, relativeBias, scoreFunction: score, ...plain } = attributes;
+  return {
+    ...plain,
+    mask: optional("mask"),
+    bias: optional("bias"),
+    sinks: optional("sinks"),
+    scoreFunction: score && scoreOf(call, score),
+  };
+}
+
+const CAPTURED = "captures.";
+
+/** The names of the tensors that a vector's score function captures. */
+const capturedOf = ({ vector }: NamedCall) =>
+  vector.inputs.flatMap((input) =>
+    input?.name?.startsWith(CAPTURED) ? [input.name.slice(CAPTURED.length)] : [],
+  );
+
+/** The score function of a vector. Files have formulas of derivatives; ours are from the WGSL. */
+function scoreOf(
+  call: NamedCall,
+  given: { wgsl: string; constants?: Record<string, { u32: number }> },
+) {
+  const names = capturedOf(call);
+  const captures = Object.fromEntries(names.map((name) => [name, call.tensor(CAPTURED + name)]));
+  return scoreFunction(given.wgsl, {
+    captures: { ...captures, ...given.constants },
+    gradient: differentiate(given.wgsl, names),
+  });
 }
 
 /** A gradient that a vector does not have counts as 0. */

@@ -20,6 +20,7 @@ import { normStages, slotChoice } from "../build.ts";
 import { type Asked, operandsOf, type PlanMemory } from "../memory.ts";
 import { dispatchesOf } from "../uniform.ts";
 import { type ResolvedBackward, resolveBackward, type TakenBackward } from "./problem.ts";
+import { differentiableSlots } from "./score_function.ts";
 import { type BackwardStage, backwardStages, clearStages, operandIn } from "./stages.ts";
 
 /** Memory for one run of a plan of gradients: see {@link AttentionBindings} for the rules. */
@@ -62,7 +63,11 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
   });
   const { operands, owned } = memory;
   try {
-    const slots = { ...slotChoice(device, resolved, operands), lse: false };
+    const slots = {
+      ...slotChoice(device, resolved, operands),
+      ...(await differentiableSlots(problem.scoreFunction)),
+      lse: false,
+    };
     const norms = (await normStages(resolved, slots)).map((stage) => ({
       ...stage,
       names: stage.names ?? {},

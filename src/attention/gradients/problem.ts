@@ -17,6 +17,7 @@ import type { Layout, TensorSpec } from "../../types.ts";
 import { SCORE_PROBLEM, type ScoreProblem } from "../problem.ts";
 import { resolveScores } from "../resolve.ts";
 import type { ResolvedScores } from "../resolved.ts";
+import { checkDifferentiable } from "./score_function.ts";
 
 /**
  * The problem that a plan of gradients is made for: that of attention, with what attention gave,
@@ -94,6 +95,7 @@ export function resolveBackward(
   const { label = "attentionBackward", layout = "bhmd", dLse } = problem;
   refuseCache(label, "cache" in problem && problem.cache !== undefined);
   const scores = resolveScores(label, problem, true, extension);
+  if (problem.scoreFunction) checkDifferentiable(label, problem.scoreFunction);
   const { q, k, v, lseShape, vDim } = scores;
   const place = { label, layout };
   const output = like(place, "output", problem.output, {

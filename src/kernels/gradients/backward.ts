@@ -35,6 +35,7 @@ import { outputModule, queryModule, slotModules } from "../slot_modules.ts";
 import { type SlotChoice, slotBindings, slotConstants } from "../slots.ts";
 import { UniformStruct } from "../uniform.ts";
 import { type BackwardTile, constantsOf, LANES_X } from "./backward_tiles.ts";
+import { derivativeModules } from "./score_gradient.ts";
 
 /** The uniform of lib/gradient.wesl, which all dispatches of a plan share. */
 export const GRADIENT = new UniformStruct(gradient, "Gradient");
@@ -119,6 +120,7 @@ export function backwardModules(spec: BackwardSpecialisation): ModuleMap {
     ...gradientConstants,
     "package::slots::score_gradient": scoreGradient,
     ...slotModules(slots),
+    ...derivativeModules(slots.score),
     "package::slots::blocks": slots.blocks ? variant("blocks_listed", blocksListed) : blocks,
     "package::slots::derivative": isModified(slots)
       ? variant("derivative_modified", derivativeModified)
