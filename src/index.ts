@@ -13,6 +13,11 @@ export {
   attentionBackward,
   planAttentionBackward,
 } from "./attention/gradients/backward.ts";
+export {
+  type CheckGradientsOptions,
+  checkGradients,
+  type GradientsCheck,
+} from "./attention/gradients/check.ts";
 export type {
   AttentionBackwardBindings,
   AttentionBackwardPlan,
@@ -76,12 +81,18 @@ export {
   blockMaskOf,
 } from "./functions/block_mask.ts";
 export type { CapturedNumber } from "./functions/captures.ts";
+export {
+  type CheckGradientOptions,
+  checkGradient,
+  type GradientCheck,
+} from "./functions/check_gradient.ts";
 export { allOf, anyOf } from "./functions/combine.ts";
 export { createBlockMask } from "./functions/create_block_mask.ts";
 export {
   type FunctionOptions,
   maskFunction,
   probabilityFunction,
+  type ScoreFunctionOptions,
   scoreFunction,
 } from "./functions/functions.ts";
 export {

@@ -6,12 +6,6 @@ import { GuestText } from "../shader/guest_text.ts";
 import type { ScoreFunction } from "./attention_function.ts";
 import { CALLED } from "./gradient.ts";
 
-/** A text with derivatives, and the captures that these are by. */
-export interface DifferentiableText extends FunctionText {
-  /** For each element that a score reads: which of the wanted captures it is of. */
-  readonly reads: readonly number[];
-}
-
 /**
  * The text of a score function that has derivatives, with those by the score and by the wanted
  * captures.
@@ -21,24 +15,23 @@ export interface DifferentiableText extends FunctionText {
 export function differentiable(
   { text, parts, gradient }: ScoreFunction,
   wanted: readonly string[] = [],
-): DifferentiableText {
+): FunctionText {
   if (!gradient) throw new Error(`the ${text.label} has no derivative`);
-  const reads: number[] = [];
+  let reads = 0;
   const cases = wanted.flatMap((name, capture) => {
     const count = gradient.reads.get(name) as number | "one";
     return Array.from({ length: count === "one" ? 1 : count }, (_, element) => {
       const of = count === "one" ? "" : `[${element}]`;
       const index = gradient.text.heads.has(`index_${name}`) ? `index_${name}(at)${of}` : "0u";
-      const read = reads.push(capture) - 1;
       const derivative = `gradient_${name}(s, at)${of}`;
-      return `  if (read == ${read}u) {\n    return vec2u(${index}, bitcast<u32>(${derivative}));\n  }\n`;
+      return `  if (read == ${reads++}u) {\n    return vec3u(${capture}u, ${index}, bitcast<u32>(${derivative}));\n  }\n`;
     });
   });
   const source = `fn ${CALLED.slope}(s: f32, at: Position) -> f32 {
   return gradient(s, at);
 }
-fn ${CALLED.captured}(read: u32, s: f32, at: Position) -> vec2u {
-${cases.join("")}  return vec2u();
+fn ${CALLED.captured}(read: u32, s: f32, at: Position) -> vec3u {
+${cases.join("")}  return vec3u();
 }`;
   const names = new Set(["Position", ...gradient.text.declared.keys()]);
   const calls = new GuestText(`calls of ${gradient.text.label}`, source, {
@@ -49,6 +42,5 @@ ${cases.join("")}  return vec2u();
     ...text,
     parts: [...parts, { text: gradient.text, suffix: "" }, { text: calls, suffix: "" }],
     others: Object.values(CALLED),
-    reads,
   };
 }

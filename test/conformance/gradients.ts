@@ -71,9 +71,21 @@ const AttentionBackward: NamedOperator = async (call) => {
     lse,
     dOutput: call.optional("d_output") ?? zerosLike(call, output),
     dLse: call.optional("d_lse"),
+    dCaptures: Object.fromEntries(capturedOf(call).map((name) => [name, true])),
   };
   const gradients = await attentionBackward(q, k, v, defined<AttentionBackwardOptions>(given));
-  return { output, lse, d_q: gradients.dQ, d_k: gradients.dK, d_v: gradients.dV };
+  const captured = Object.entries(gradients.dCaptures).map(([name, gradient]) => [
+    `d_captures.${name}`,
+    gradient,
+  ]);
+  return {
+    output,
+    lse,
+    d_q: gradients.dQ,
+    d_k: gradients.dK,
+    d_v: gradients.dV,
+    ...Object.fromEntries(captured),
+  };
 };
 
 export const gradients = { AttentionBackward };

@@ -12,7 +12,7 @@ import { type AttentionBackwardProblem, BACKWARD_PROBLEM, refuseCache } from "./
 export interface AttentionBackwardOptions
   extends Omit<
       AttentionBackwardProblem,
-      "q" | "k" | "v" | "output" | "lse" | "dOutput" | "dLse" | "dQ" | "dK" | "dV"
+      "q" | "k" | "v" | "output" | "lse" | "dOutput" | "dLse" | "dQ" | "dK" | "dV" | "dCaptures"
     >,
     RunOptions {
   /** [B, H, M, Dv]: what attention gave. */
@@ -27,6 +27,11 @@ export interface AttentionBackwardOptions
   readonly dQ?: Tensor;
   readonly dK?: Tensor;
   readonly dV?: Tensor;
+  /**
+   * The gradients of what the score function captures, by its names: `true` for a new tensor, or
+   * where the gradient goes. Default none.
+   */
+  readonly dCaptures?: Readonly<Record<string, boolean | Tensor>>;
 }
 
 /** The names of the options. */
@@ -43,6 +48,8 @@ export interface AttentionGradients {
   readonly dK: FloatTensor;
   /** [B, Hkv, N, Dv], of the dtype of v. */
   readonly dV: FloatTensor;
+  /** Of those that were asked for: the shape of the captured tensor, and [1] for a number. */
+  readonly dCaptures: Readonly<Record<string, Tensor<"f32">>>;
 }
 
 /**
@@ -107,7 +114,16 @@ export async function attentionBackward(
   const results = await runOnce(device, label, prepared, taken, (make) => {
     const result = (of: "dQ" | "dK" | "dV") =>
       taken[of] ?? make(of, reorder(resolved[of], resolved.layout).shape, resolved[of].dtype);
-    return { dQ: result("dQ"), dK: result("dK"), dV: result("dV") };
+    const captured = resolved.dCaptures.map(({ name, spec, given }) => [
+      name,
+      given === true ? make(`dCaptures.${name}`, spec.shape) : (given as Tensor),
+    ]);
+    return {
+      dQ: result("dQ"),
+      dK: result("dK"),
+      dV: result("dV"),
+      dCaptures: Object.fromEntries(captured),
+    };
   });
   return results as AttentionGradients;
 }

@@ -19,6 +19,15 @@ import { type AttentionBindings, attentionHooks } from "../bindings.ts";
 import { normStages, slotChoice } from "../build.ts";
 import { type Asked, operandsOf, type PlanMemory } from "../memory.ts";
 import { dispatchesOf } from "../uniform.ts";
+import {
+  askedOf,
+  captureHooks,
+  captureParams,
+  captureStages,
+  checkSums,
+  chooseCaptureTile,
+  withSums,
+} from "./capture_stages.ts";
 import { type ResolvedBackward, resolveBackward, type TakenBackward } from "./problem.ts";
 import { differentiableSlots } from "./score_function.ts";
 import { type BackwardStage, backwardStages, clearStages, operandIn } from "./stages.ts";
@@ -31,6 +40,8 @@ export interface AttentionBackwardBindings extends Omit<AttentionBindings, "cach
   readonly dQ?: Tensor;
   readonly dK?: Tensor;
   readonly dV?: Tensor;
+  /** Those that the plan was made with, by the names of the captures. */
+  readonly dCaptures?: Readonly<Record<string, Tensor>>;
 }
 
 /** A compiled problem of attention's gradients. */
@@ -46,21 +57,26 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
   const { label, variant, headDim, vDim, batch, heads, totalQ } = resolved;
   if (resolved.similarity?.kind === "additive")
     throw new FoveaError("argument", `${label}: additive similarity has no gradients yet.`);
-  const tile = chooseBackwardTile(
-    {
-      headDim,
-      vDim,
-      variant,
-      block: resolved.blockMask?.options.blockSize ?? [],
-      scores: resolved.seqQ * resolved.seqKv,
-    },
-    tileLimits(device),
-  );
+  const ofTile = {
+    headDim,
+    vDim,
+    variant,
+    block: resolved.blockMask?.options.blockSize ?? [],
+    scores: resolved.seqQ * resolved.seqKv,
+  };
+  const tile = chooseBackwardTile(ofTile, tileLimits(device));
   const rows = (resolved.packed ? 1 : batch) * heads * totalQ;
-  const memory = operandsOf(device, problem, resolved, {
-    asked: backwardTensors(problem, resolved),
-    workspace: [Math.max(rows, 1) * ROW_FLOATS],
-  });
+  const { dCaptures } = resolved;
+  const sumWords = checkSums(label, device, dCaptures);
+  const memory = withSums(
+    device,
+    label,
+    operandsOf(device, problem, resolved, {
+      asked: [...backwardTensors(problem, resolved), ...askedOf(dCaptures)],
+      workspace: [Math.max(rows, 1) * ROW_FLOATS],
+    }),
+    sumWords,
+  );
   const { operands, owned } = memory;
   try {
     const slots = {
@@ -74,10 +90,20 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
       views: {},
       slots,
     }));
+    const ofCaptures = await differentiableSlots(
+      problem.scoreFunction,
+      dCaptures.map(({ name }) => name),
+    );
+    const backward = backwardStages(device, resolved, operands, { slots, tile });
     const stages = [
       ...norms,
       ...clearStages(device, resolved, operands, slots),
-      ...backwardStages(device, resolved, operands, { slots, tile }),
+      ...backward,
+      ...captureStages(resolved, operands, {
+        queries: backward[1],
+        tile: chooseCaptureTile(tile, ofTile, tileLimits(device)),
+        ...ofCaptures,
+      }),
     ];
     for (const { source } of stages) checkBindings(device, label, source.bindings);
     const compiled = await Promise.all(stages.map(({ source }) => compileKernel(device, source)));
@@ -103,7 +129,11 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
       numbers: laid.numbers,
       owned,
       hooks: {
-        ...(attentionHooks(label, operands, undefined) as PlanHooks<AttentionBackwardBindings>),
+        ...captureHooks(
+          label,
+          dCaptures,
+          attentionHooks(label, operands, undefined) as PlanHooks<AttentionBackwardBindings>,
+        ),
         kernel: `backward ${tile.name}`,
       },
     });
@@ -165,15 +195,16 @@ function layUniforms(
       ...addresses("d_output", "m", dOutput, isDense(dOutput), resolved),
       ...addresses("d_v", "n", dV, isDense(dV), resolved),
       ...rowAddresses("d_lse", operands.get("dLse")),
+      ...captureParams(resolved.dCaptures, resolved),
     },
     shared,
   );
   const chunks = [shared];
   let offset = UNIFORM_STRIDE;
-  const dispatches = stages.map(({ source, grid, slots, views, places: own }) => {
+  const dispatches = stages.map(({ source, grid, slots, views, places: own, entries }) => {
     const inputs = {
       device,
-      problem: resolved,
+      problem: { ...resolved, batch: entries ?? resolved.batch },
       operands: new Map([...operands, ...Object.entries(views)]),
       places: { ...places, ...own },
       slots,

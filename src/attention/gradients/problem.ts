@@ -17,6 +17,7 @@ import type { Layout, TensorSpec } from "../../types.ts";
 import { SCORE_PROBLEM, type ScoreProblem } from "../problem.ts";
 import { resolveScores } from "../resolve.ts";
 import type { ResolvedScores } from "../resolved.ts";
+import { type CapturesAsked, resolveCaptures, type WantedCapture } from "./captures.ts";
 import { checkDifferentiable } from "./score_function.ts";
 
 /**
@@ -40,6 +41,12 @@ export interface AttentionBackwardProblem extends ScoreProblem {
   readonly dK?: TensorSpec;
   /** [B, Hkv, N, Dv]: the gradient of v. Default: dense, of the dtype of v. */
   readonly dV?: TensorSpec;
+  /**
+   * The gradients of what the score function captures, by its names: `true` for a dense f32 tensor,
+   * or what it will look like. It has the shape of the captured tensor, and [1] for a number.
+   * Default none. The option `gradient` of {@link scoreFunction} has to have derivatives by them.
+   */
+  readonly dCaptures?: CapturesAsked;
   /** Take this row of the tile table of the kernels. For benchmarks and tests. */
   readonly variant?: string;
 }
@@ -58,6 +65,7 @@ export const BACKWARD_PROBLEM: OptionNames<AttentionBackwardProblem & { cache: o
   dQ: "any",
   dK: "any",
   dV: "any",
+  dCaptures: "any",
   variant: "string",
 };
 
@@ -71,6 +79,7 @@ export interface ResolvedBackward extends ResolvedScores {
   readonly dQ: ResolvedSpec;
   readonly dK: ResolvedSpec;
   readonly dV: ResolvedSpec;
+  readonly dCaptures: readonly WantedCapture[];
   readonly variant: string | undefined;
 }
 
@@ -121,6 +130,7 @@ export function resolveBackward(
     dQ: result("dQ", q),
     dK: result("dK", k),
     dV: result("dV", v),
+    dCaptures: resolveCaptures(label, problem.scoreFunction, problem.dCaptures),
     variant: problem.variant,
   };
 }

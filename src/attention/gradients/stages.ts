@@ -24,6 +24,8 @@ export interface BackwardStage extends Stage {
   readonly views: Readonly<Record<string, Operand>>;
   readonly slots: SlotChoice;
   readonly places?: TablePlaces;
+  /** Batch entries that the grid covers. Default: those of the problem. */
+  readonly entries?: number;
 }
 
 /** An operand that the plan has. */
