@@ -130,7 +130,11 @@ export async function checkGradient(
       const shifted = samples.map((one) => ({ ...one, s: Math.fround(one.s + by) }));
       return (await functionSamples.evaluate(shifted)).map(({ score }) => score);
     };
-    add("s", await pairsOf(1, moved), base.map(({ slope }) => slope));
+    add(
+      "s",
+      await pairsOf(1, moved),
+      base.map(({ slope }) => slope),
+    );
     for (const [index, captured] of [...gradient.reads.keys()].entries()) {
       const value = captures[captured];
       const array = value instanceof Tensor;
@@ -138,7 +142,9 @@ export async function checkGradient(
         ? Array.from((await value.read()) as Float32Array)
         : [numberOf(value).value];
       const size = Math.sqrt(numbers.reduce((sum, x) => sum + x * x, 0) / numbers.length) || 1;
-      const direction = numbers.map(() => (array ? (random() < 0.5 ? -1 : 1) * (0.5 + random()) : 1));
+      const direction = numbers.map(() =>
+        array ? (random() < 0.5 ? -1 : 1) * (0.5 + random()) : 1,
+      );
       const along = async (by: number) => {
         const bound = numbers.map((x, i) => x + by * direction[i]);
         const override: Bound = array

@@ -69,7 +69,12 @@ export function withSums(
 /** The members of the gradients' uniform that tell how sums are kept. */
 export function captureParams(
   wanted: readonly WantedCapture[],
-  { heads, batch, seqQ, mostKeys }: { heads: number; batch: number; seqQ: number; mostKeys: number },
+  {
+    heads,
+    batch,
+    seqQ,
+    mostKeys,
+  }: { heads: number; batch: number; seqQ: number; mostKeys: number },
 ) {
   const reads = Math.max(1, ...wanted.map((one) => one.reads));
   const terms = Math.max(2, heads * batch * seqQ * mostKeys * reads);

@@ -79,7 +79,10 @@ export async function checkGradients(
   const numbers = (...shape: readonly number[]) => {
     const count = shape.reduce((product, size) => product * size, 1);
     // The sum of three is as good as a normal number here.
-    const data = Float32Array.from({ length: count }, () => 2 * (random() + random() + random()) - 3);
+    const data = Float32Array.from(
+      { length: count },
+      () => 2 * (random() + random() + random()) - 3,
+    );
     return { data: new Float64Array(data), tensor: keep(tensor(device, shape, { data, label })) };
   };
   try {
