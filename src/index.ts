@@ -16,7 +16,12 @@ export {
 export type {
   AttentionBackwardBindings,
   AttentionBackwardPlan,
-} from "./attention/gradients/plan.ts";
+} from "./attention/gradients/bindings.ts";
+export {
+  type CheckGradientsOptions,
+  checkGradients,
+  type GradientsCheck,
+} from "./attention/gradients/check.ts";
 export type { AttentionBackwardProblem } from "./attention/gradients/problem.ts";
 export type { KvSourceOwner } from "./attention/kv_source.ts";
 export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./attention/merge.ts";
@@ -76,12 +81,18 @@ export {
   blockMaskOf,
 } from "./functions/block_mask.ts";
 export type { CapturedNumber } from "./functions/captures.ts";
+export {
+  type CheckGradientOptions,
+  checkGradient,
+  type GradientCheck,
+} from "./functions/check_gradient.ts";
 export { allOf, anyOf } from "./functions/combine.ts";
 export { createBlockMask } from "./functions/create_block_mask.ts";
 export {
   type FunctionOptions,
   maskFunction,
   probabilityFunction,
+  type ScoreFunctionOptions,
   scoreFunction,
 } from "./functions/functions.ts";
 export {

@@ -4,6 +4,7 @@
 import { check, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { CaptureType, FunctionKind, FunctionText } from "../kernels/slots.ts";
+import type { GuestText } from "../shader/guest_text.ts";
 import type { GuestPart } from "../shader/guests.ts";
 import { type CapturedNumber, numberOf } from "./captures.ts";
 
@@ -15,6 +16,16 @@ import { type CapturedNumber, numberOf } from "./captures.ts";
  */
 export type Captures = Readonly<Record<string, Tensor | CapturedNumber>>;
 
+/** The derivatives of a score function, as gradient.ts has read them. */
+export interface ScoreGradient {
+  readonly text: GuestText;
+  /**
+   * How many elements each capture that has a derivative gives to a score: "one" if the text has
+   * no lists of them.
+   */
+  readonly reads: ReadonlyMap<string, number | "one">;
+}
+
 /** The parts of a function. */
 export interface FunctionParts {
   readonly source: string;
@@ -25,6 +36,7 @@ export interface FunctionParts {
   readonly parts: readonly GuestPart[];
   /** Modules of Fovea whose functions it calls. */
   readonly uses: readonly string[];
+  readonly gradient?: ScoreGradient | undefined;
 }
 
 /**
@@ -42,15 +54,18 @@ export class AttentionFunction<Kind extends FunctionKind = FunctionKind> {
   readonly parts: readonly GuestPart[];
   /** @internal What kernels depend on: the text, and the types of the captures. */
   readonly text: FunctionText;
+  /** @internal Its derivatives, if it was made with them. */
+  readonly gradient: ScoreGradient | undefined;
   readonly #made = true;
 
   /** @internal */
-  constructor(kind: Kind, { source, label, captures, parts, uses }: FunctionParts) {
+  constructor(kind: Kind, { source, label, captures, parts, uses, gradient }: FunctionParts) {
     this.kind = kind;
     this.source = source;
     this.label = label;
     this.captures = captures;
     this.parts = parts;
+    this.gradient = gradient;
     const types = Object.entries(captures).map(([name, value]) => {
       const array = value instanceof Tensor;
       const type: CaptureType = array ? (value.dtype as CaptureType) : numberOf(value).type;

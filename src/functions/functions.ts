@@ -17,6 +17,7 @@ import {
   type ScoreFunction,
 } from "./attention_function.ts";
 import { numberOf } from "./captures.ts";
+import { readGradient } from "./gradient.ts";
 
 export {
   AttentionFunction,
@@ -52,8 +53,33 @@ export interface FunctionOptions {
   readonly label?: string;
 }
 
+/** What a score function is made with, beside its text. */
+export interface ScoreFunctionOptions extends FunctionOptions {
+  /**
+   * The derivatives of the function, in WGSL, for {@link attentionBackward}. Default none: there is
+   * attention with the function, and no gradient of it. The text has
+   *
+   * - `fn gradient(s: f32, at: Position) -> f32`, the derivative by `s`;
+   * - for each captured number x that wants a gradient, `fn gradient_x(s: f32, at: Position) ->
+   *   f32`, the derivative by it;
+   * - for each captured tensor w of f32 that wants one, `fn index_w(at: Position) -> u32`, which
+   *   element the score reads, and `fn gradient_w(s: f32, at: Position) -> f32`, the derivative by
+   *   that element. If a score reads n elements, 2 to 16, they return `array<u32, n>` and
+   *   `array<f32, n>`; an element that is read twice is listed twice.
+   *
+   * The rules are those of the function's own text, whose declarations it may use. It is called for
+   * scores that the query sees. An index past the end has no gradient. {@link checkGradient}
+   * compares derivatives with the function.
+   */
+  readonly gradient?: string;
+}
+
 /** The names of the options. */
 const FUNCTION_OPTIONS: OptionNames<FunctionOptions> = { captures: "any", label: "string" };
+const SCORE_FUNCTION_OPTIONS: OptionNames<ScoreFunctionOptions> = {
+  ...FUNCTION_OPTIONS,
+  gradient: "string",
+};
 
 /**
  * A function that changes scores, in WGSL: `fn score(s: f32, at: Position) -> f32`, with its own
@@ -88,10 +114,19 @@ const FUNCTION_OPTIONS: OptionNames<FunctionOptions> = { captures: "any", label:
  *   `fn score(s: f32, at: Position) -> f32 {
  *     return s - slopes[at.head] * abs(f32(at.position - i32(at.kv_idx)));
  *   }`,
- *   { captures: { slopes: tensor(device, [8], { data: alibiSlopes(8) }) } },
+ *   {
+ *     captures: { slopes: tensor(device, [8], { data: alibiSlopes(8) }) },
+ *     // Only for training: the derivatives by s, and by the slope that a score reads.
+ *     gradient: `
+ *       fn gradient(s: f32, at: Position) -> f32 { return 1; }
+ *       fn index_slopes(at: Position) -> u32 { return at.head; }
+ *       fn gradient_slopes(s: f32, at: Position) -> f32 {
+ *         return -abs(f32(at.position - i32(at.kv_idx)));
+ *       }`,
+ *   },
  * );
  */
-export function scoreFunction(source: string, options: FunctionOptions = {}): ScoreFunction {
+export function scoreFunction(source: string, options: ScoreFunctionOptions = {}): ScoreFunction {
   return makeFunction("score", source, options);
 }
 
@@ -140,10 +175,16 @@ export interface MoreOfFunction {
 export function makeFunction<Kind extends FunctionKind>(
   kind: Kind,
   source: string,
-  options: FunctionOptions,
+  options: ScoreFunctionOptions,
   { parts = [], library = {} }: MoreOfFunction = {},
 ): AttentionFunction<Kind> {
-  const { label = `${kind} function` } = takeOptions(`${kind} function`, options, FUNCTION_OPTIONS);
+  const known = kind === "score" ? SCORE_FUNCTION_OPTIONS : FUNCTION_OPTIONS;
+  const taken = takeOptions<ScoreFunctionOptions>(
+    `${kind} function`,
+    options,
+    known as typeof SCORE_FUNCTION_OPTIONS,
+  );
+  const { label = `${kind} function`, gradient } = taken;
   const captures = options?.captures === undefined ? {} : options.captures;
   check(
     typeof source === "string",
@@ -168,6 +209,10 @@ export function makeFunction<Kind extends FunctionKind>(
     captures: captured,
     parts: [{ text, suffix: "" }, ...parts],
     uses: Object.values(library),
+    gradient:
+      gradient === undefined
+        ? undefined
+        : readGradient({ label, gradient, text, captures: captured, names }),
   });
 }
 

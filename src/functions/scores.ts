@@ -50,15 +50,24 @@ export function alibiSlopes(heads: number, max = 8): number[] {
 export function alibiScore(slopes: Tensor): ScoreFunction {
   checkArray("alibiScore: slopes", slopes, ["f32"], ["[H]", "[B, H]"]);
   const perEntry = slopes.shape.length === 2;
+  const index = `${perEntry ? "at.batch * alibi_heads + " : ""}at.head`;
   const source = `fn score(s: f32, at: Position) -> f32 {
-  let slope = alibi_slopes[${perEntry ? "at.batch * alibi_heads + " : ""}at.head];
-  return s - slope * abs(f32(at.position - i32(at.kv_idx)));
+  return s - alibi_slopes[${index}] * abs(f32(at.position - i32(at.kv_idx)));
+}`;
+  const gradient = `fn gradient(s: f32, at: Position) -> f32 {
+  return 1.0;
+}
+fn index_alibi_slopes(at: Position) -> u32 {
+  return ${index};
+}
+fn gradient_alibi_slopes(s: f32, at: Position) -> f32 {
+  return -abs(f32(at.position - i32(at.kv_idx)));
 }`;
   const captures = {
     alibi_slopes: slopes,
     ...(perEntry && { alibi_heads: { u32: slopes.shape[1] } }),
   };
-  return scoreFunction(source, { captures, label: "alibiScore" });
+  return scoreFunction(source, { captures, label: "alibiScore", gradient });
 }
 
 /** The relative bias of {@link t5Score}: its table is a tensor [buckets, H] f32. */
@@ -102,13 +111,25 @@ export function t5Score(given: T5Table): ScoreFunction {
   var bucket = min(distance, ${exact});
 ${steps.map((r) => `  bucket += i32(distance >= ${r});\n`).join("")}  return bucket;
 }
-fn score(s: f32, at: Position) -> f32 {
+fn t5_index(at: Position) -> u32 {
   let ahead = i32(at.kv_idx) - at.position;
   let bucket = ${bidirectional ? `t5_bucket(abs(ahead)) + select(0, ${side}, ahead > 0)` : "t5_bucket(max(-ahead, 0))"};
-  return s + t5_table[u32(bucket) * t5_heads + at.head];
+  return u32(bucket) * t5_heads + at.head;
+}
+fn score(s: f32, at: Position) -> f32 {
+  return s + t5_table[t5_index(at)];
+}`;
+  const gradient = `fn gradient(s: f32, at: Position) -> f32 {
+  return 1.0;
+}
+fn index_t5_table(at: Position) -> u32 {
+  return t5_index(at);
+}
+fn gradient_t5_table(s: f32, at: Position) -> f32 {
+  return 1.0;
 }`;
   const captures = { t5_table: table, t5_heads: { u32: table.shape[1] } };
-  return scoreFunction(source, { captures, label: "t5Score" });
+  return scoreFunction(source, { captures, label: "t5Score", gradient });
 }
 
 /**
@@ -128,6 +149,14 @@ export function softcapScore(cap: number): ScoreFunction {
   // large x.
   const source =
     "fn score(s: f32, at: Position) -> f32 {\n  return softcap_limit * tanh_of(s / softcap_limit);\n}";
-  const options = { captures: { softcap_limit: cap }, label: "softcapScore" };
+  const gradient = `fn gradient(s: f32, at: Position) -> f32 {
+  let t = tanh_of(s / softcap_limit);
+  return (1.0 - t) * (1.0 + t);
+}
+fn gradient_softcap_limit(s: f32, at: Position) -> f32 {
+  let t = tanh_of(s / softcap_limit);
+  return t - s / softcap_limit * ((1.0 - t) * (1.0 + t));
+}`;
+  const options = { captures: { softcap_limit: cap }, label: "softcapScore", gradient };
   return makeFunction("score", source, options, { library: { tanh_of: "package::lib::tanh" } });
 }

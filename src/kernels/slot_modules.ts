@@ -180,8 +180,9 @@ export function functionModules(kind: FunctionKind, text: FunctionText | undefin
       return `@group(0) @binding(${CAPTURES_AT[kind] + index}) ${variable};`;
     },
   }));
+  const { others = [] } = text;
   const guest: Guest = {
-    entry: kind,
+    entries: [kind, ...others],
     parts: text.parts,
     memory,
     memoryLabel: `captures of the ${text.label}`,

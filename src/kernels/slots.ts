@@ -26,6 +26,8 @@ export interface FunctionText {
   readonly hides: boolean;
   /** Modules of Fovea whose functions it calls. */
   readonly uses: readonly string[];
+  /** Functions of the texts that kernels call beside the first one's, each from its own slot. */
+  readonly others?: readonly string[];
 }
 
 /** What the module of a similarity depends on. */

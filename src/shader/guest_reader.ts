@@ -47,10 +47,9 @@ export class GuestReader {
   readonly used = new Map<string, number>();
   /** The offsets at which such names stand. */
   readonly outer: number[] = [];
-  /** The head of the function that the kernel calls; undefined if there is none. */
-  head: EntryHead | undefined;
+  /** The heads of the functions. */
+  readonly heads = new Map<string, EntryHead>();
   readonly #tokens: Tokens;
-  readonly #entry: string;
   readonly #names: ReadonlySet<string>;
   /** Parameters and variables in scope, innermost last, and how often each is. */
   readonly #scope: string[] = [];
@@ -61,9 +60,8 @@ export class GuestReader {
   #declaration = new Set<string>();
 
   /** @param names Names that the text may use beside its own and WGSL's */
-  constructor(tokens: Tokens, entry: string, names: ReadonlySet<string>) {
+  constructor(tokens: Tokens, names: ReadonlySet<string>) {
     this.#tokens = tokens;
-    this.#entry = entry;
     this.#names = names;
   }
 
@@ -110,12 +108,10 @@ export class GuestReader {
     this.#expect("(");
     const head = ["("];
     this.#readUntil("{", "head", (text) => head.push(text));
-    if (name === this.#entry) {
-      this.head = {
-        written: source.slice(start, this.#tokens.start).trim(),
-        signature: head.join(""),
-      };
-    }
+    this.heads.set(name, {
+      written: source.slice(start, this.#tokens.start).trim(),
+      signature: head.join(""),
+    });
     // Parameters are in scope in the body, and not yet in the head.
     for (const parameter of this.#parameters.splice(0)) this.#enter(parameter);
     this.#readUntil("}", "body");

@@ -33,6 +33,8 @@ export class GuestText {
    * The names that it uses from outside of functions: its own, those that it was given, and WGSL's.
    */
   readonly used: ReadonlySet<string>;
+  /** The heads of its functions. */
+  readonly heads: ReadonlyMap<string, EntryHead>;
   /** The head of the function that the kernel calls; undefined if there is none. */
   readonly head: EntryHead | undefined;
   /** The offsets, in order, of names that are not those of parameters, variables or members. */
@@ -48,14 +50,15 @@ export class GuestText {
       const message = `${label}: the text has ${source.length} characters; at most ${MOST_TEXT} are taken.`;
       throw new FoveaError("argument", message);
     }
-    const reader = new GuestReader(new Tokens(label, source), entry, names);
+    const reader = new GuestReader(new Tokens(label, source), names);
     reader.read();
     this.label = label;
     this.source = source;
     this.declared = reader.declared;
     this.locals = reader.locals;
     this.used = new Set(reader.used.keys());
-    this.head = reader.head;
+    this.heads = reader.heads;
+    this.head = reader.heads.get(entry);
     this.#outer = Uint32Array.from(reader.outer);
   }
 

@@ -13,8 +13,8 @@ export interface GuestPart {
 
 /** Texts that are linked together, and what they read beside their arguments. */
 export interface Guest {
-  /** The function that the kernel calls, which is in the first text. */
-  readonly entry: string;
+  /** The functions that the kernel calls, whose names stay. */
+  readonly entries: readonly string[];
   readonly parts: readonly GuestPart[];
   /** Declarations of captured memory: names as the parts have them, suffix included. */
   readonly memory: readonly {
@@ -27,11 +27,11 @@ export interface Guest {
 
 /** The lines of a guest, with names that no other module has; its own are added to `taken`. */
 export function guestLines(
-  { entry, parts, memory, memoryLabel }: Guest,
+  { entries, parts, memory, memoryLabel }: Guest,
   taken: Set<string>,
 ): Line[] {
   const names = chosenNames(
-    entry,
+    entries,
     parts,
     memory.map(({ name }) => name),
     taken,
@@ -55,7 +55,7 @@ export function guestLines(
  * parts.
  */
 function chosenNames(
-  entry: string,
+  entries: readonly string[],
   parts: readonly GuestPart[],
   captures: readonly string[],
   taken: Set<string>,
@@ -75,7 +75,7 @@ function chosenNames(
       !taken.has(name) &&
       !parts[0].text.isPredeclared(name) &&
       (name === key ? isWritten || !locals.has(name) : !locals.has(name) && !keys.has(name));
-    for (let n = 2; key !== entry && !isFree(); n++) name = `${key}_${n}`;
+    for (let n = 2; !entries.includes(key) && !isFree(); n++) name = `${key}_${n}`;
     chosen.set(key, name);
     taken.add(name);
   }

@@ -129,6 +129,9 @@ const CALLS: Readonly<Record<string, Call>> = {
     fovea.createPagedKvCache(device, { entries: 1, kvHeads: 2, headDim: 8, pages: 2, ...options }),
   scoreFunction: (_device, _x, options) =>
     fovea.scoreFunction("fn score(s: f32, at: Position) -> f32 { return s; }", options),
+  checkGradient: (device, _, options) =>
+    fovea.checkGradient(device, fovea.softcapScore(3), options),
+  checkGradients: (device, _, options) => fovea.checkGradients(device, options),
   maskFunction: (_device, _x, options) =>
     fovea.maskFunction("fn mask(at: Position) -> bool { return true; }", options),
   probabilityFunction: (_device, _x, options) =>

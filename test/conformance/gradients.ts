@@ -8,9 +8,11 @@ import {
   type LinearAttentionOptions,
   linearAttention,
   linearAttentionBackward,
+  scoreFunction,
   type Tensor,
   tensor,
 } from "../../src/index.ts";
+import { differentiate } from "./differentiate.ts";
 import type { NamedCall, NamedOperator } from "./named.ts";
 
 /** Leaves out what is undefined. */
@@ -20,7 +22,7 @@ const defined = <T extends object>(options: { [Name in keyof T]: T[Name] | undef
 /** The options of a vector's scores. */
 function scoresOf(call: NamedCall) {
   const { attributes, optional } = call;
-  const { similarity, relativeBias, scoreFunction, ...plain } = attributes;
+  const { similarity, relativeBias, scoreFunction: score, ...plain } = attributes;
   const table = optional("relative_bias_table");
   return {
     ...plain,
@@ -32,7 +34,29 @@ function scoresOf(call: NamedCall) {
     temperature: optional("temperature"),
     logTemperature: optional("log_temperature"),
     similarity: similarityOf(call),
+    scoreFunction: score && scoreOf(call, score),
   };
+}
+
+const CAPTURED = "captures.";
+
+/** The names of the tensors that a vector's score function captures. */
+const capturedOf = ({ vector }: NamedCall) =>
+  vector.inputs.flatMap((input) =>
+    input?.name?.startsWith(CAPTURED) ? [input.name.slice(CAPTURED.length)] : [],
+  );
+
+/** The score function of a vector. Files have formulas of derivatives; ours are from the WGSL. */
+function scoreOf(
+  call: NamedCall,
+  given: { wgsl: string; constants?: Record<string, { u32: number }> },
+) {
+  const names = capturedOf(call);
+  const captures = Object.fromEntries(names.map((name) => [name, call.tensor(CAPTURED + name)]));
+  return scoreFunction(given.wgsl, {
+    captures: { ...captures, ...given.constants },
+    gradient: differentiate(given.wgsl, names),
+  });
 }
 
 /** The similarity of a vector, with its learned numbers. */
@@ -93,6 +117,7 @@ const AttentionBackward: NamedOperator = async (call) => {
     dSinks: "sinks" in options,
     dTemperature: "temperature" in options,
     dLogTemperature: "logTemperature" in options,
+    dCaptures: Object.fromEntries(capturedOf(call).map((name) => [name, true])),
   };
   const wanted = Object.entries(OF_SIMILARITY).filter(([name]) =>
     call.vector.outputs.some((output) => output?.name === name),
@@ -105,6 +130,10 @@ const AttentionBackward: NamedOperator = async (call) => {
     defined<AttentionBackwardOptions>({ ...given, ...asked }),
   );
   const ofSimilarity = wanted.map(([name, option]) => [name, gradients[option]]);
+  const captured = Object.entries(gradients.dCaptures).map(([name, gradient]) => [
+    `d_captures.${name}`,
+    gradient,
+  ]);
   return {
     output,
     lse,
@@ -112,6 +141,7 @@ const AttentionBackward: NamedOperator = async (call) => {
     d_k: gradients.dK,
     d_v: gradients.dV,
     ...Object.fromEntries(ofSimilarity),
+    ...Object.fromEntries(captured),
     d_bias: gradients.dBias,
     d_alibi_slopes: gradients.dAlibiSlopes,
     d_relative_bias_table: gradients.dRelativeBias,

@@ -192,7 +192,7 @@ describe("a text is refused, with line and column,", () => {
 describe("the lines of a text", () => {
   const linked = (text: GuestText, taken: string[]) =>
     guestLines(
-      { entry: "score", parts: [{ text, suffix: "" }], memory: [], memoryLabel: "" },
+      { entries: ["score"], parts: [{ text, suffix: "" }], memory: [], memoryLabel: "" },
       new Set(taken),
     );
 

@@ -5,7 +5,8 @@ import { type FloatTensor, Tensor } from "../../gpu/tensor.ts";
 import { checkTensors, RUN_OPTIONS, type RunOptions, runOnce } from "../../plan/run.ts";
 import { reorder } from "../../plan/specs.ts";
 import { isCache } from "../cached.ts";
-import { type AttentionBackwardPlan, prepareBackward } from "./plan.ts";
+import type { AttentionBackwardPlan } from "./bindings.ts";
+import { prepareBackward } from "./plan.ts";
 import { type AttentionBackwardProblem, BACKWARD_PROBLEM, refuseCache } from "./problem.ts";
 import type { ScoreGradientName } from "./score_problem.ts";
 import type { SimilarityGradient, SimilarityGradients } from "./similarity_problem.ts";
@@ -25,6 +26,7 @@ export interface AttentionBackwardOptions
       | "dK"
       | "dV"
       | ScoreGradientName
+      | "dCaptures"
     >,
     RunOptions {
   /** [B, H, M, Dv]: what attention gave. */
@@ -49,6 +51,11 @@ export interface AttentionBackwardOptions
   readonly dSinks?: boolean | Tensor;
   readonly dTemperature?: boolean | Tensor;
   readonly dLogTemperature?: boolean | Tensor;
+  /**
+   * The gradients of what the score function captures, by its names: `true` for a new tensor, or
+   * where the gradient goes. Default none.
+   */
+  readonly dCaptures?: Readonly<Record<string, boolean | Tensor>>;
 }
 
 /** The names of the options. */
@@ -68,6 +75,8 @@ export interface AttentionGradients
   readonly dK: FloatTensor;
   /** [B, Hkv, N, Dv], of the dtype of v. */
   readonly dV: FloatTensor;
+  /** Of those that were asked for: the shape of the captured tensor, and [1] for a number. */
+  readonly dCaptures: Readonly<Record<string, Tensor<"f32">>>;
 }
 
 /**
@@ -141,7 +150,17 @@ export async function attentionBackward(
       const given = taken[name];
       asked[name] = given instanceof Tensor ? given : make(name, spec.shape);
     }
-    return { dQ: result("dQ"), dK: result("dK"), dV: result("dV"), ...asked };
+    const captured = resolved.dCaptures.map(({ name, spec, given }) => [
+      name,
+      given === true ? make(`dCaptures.${name}`, spec.shape) : (given as Tensor),
+    ]);
+    return {
+      dQ: result("dQ"),
+      dK: result("dK"),
+      dV: result("dV"),
+      dCaptures: Object.fromEntries(captured),
+      ...asked,
+    };
   });
   return results as AttentionGradients;
 }

@@ -4,7 +4,6 @@ import { checkDevice, paramsBuffer, settle } from "../../gpu/buffers.ts";
 import { tileLimits } from "../../gpu/device.ts";
 import { tensor } from "../../gpu/make_tensor.ts";
 import { checkBindings, compileKernel } from "../../gpu/pipelines.ts";
-import type { Tensor } from "../../gpu/tensor.ts";
 import { isAligned } from "../../kernels/access.ts";
 import { ADDITIVE_TILE } from "../../kernels/gradients/additive.ts";
 import { GRADIENT } from "../../kernels/gradients/backward.ts";
@@ -16,14 +15,25 @@ import { type CompiledStage, Plan, type PlanHooks } from "../../plan/plan.ts";
 import { checkBindingLimit, type ResolvedSpec, reorder } from "../../plan/specs.ts";
 import { UNIFORM_STRIDE } from "../../plan/work.ts";
 import { loadExtension } from "../../scores/resolve.ts";
-import { type AttentionBindings, attentionHooks } from "../bindings.ts";
+import { attentionHooks } from "../bindings.ts";
 import { normStages, slotChoice } from "../build.ts";
 import { type Asked, operandsOf, type PlanMemory } from "../memory.ts";
 import { dispatchesOf } from "../uniform.ts";
 import { additiveStages } from "./additive_stages.ts";
+import type { AttentionBackwardBindings } from "./bindings.ts";
+import {
+  askedOf,
+  captureHooks,
+  captureParams,
+  captureStages,
+  checkSums,
+  chooseCaptureTile,
+  withSums,
+} from "./capture_stages.ts";
 import { type ResolvedBackward, resolveBackward, type TakenBackward } from "./problem.ts";
+import { differentiableSlots } from "./score_function.ts";
 import { scoreStages, scoreSums } from "./score_stages.ts";
-import type { SimilarityGradient, SimilarityGradients } from "./similarity_problem.ts";
+import type { SimilarityGradient } from "./similarity_problem.ts";
 import { normalizedStages } from "./similarity_stages.ts";
 import {
   type BackwardStage,
@@ -32,28 +42,6 @@ import {
   operandIn,
   type Planned,
 } from "./stages.ts";
-
-/** Memory for one run of a plan of gradients: see {@link AttentionBindings} for the rules. */
-export interface AttentionBackwardBindings
-  extends Omit<AttentionBindings, "cache" | "rowMax">,
-    SimilarityGradients<Tensor> {
-  readonly dOutput?: Tensor;
-  /** Needed if the plan was made with it. */
-  readonly dLse?: Tensor;
-  readonly dQ?: Tensor;
-  readonly dK?: Tensor;
-  readonly dV?: Tensor;
-  /** Needed if the plan was made with it, as are the five below. */
-  readonly dBias?: Tensor;
-  readonly dAlibiSlopes?: Tensor;
-  readonly dRelativeBias?: Tensor;
-  readonly dSinks?: Tensor;
-  readonly dTemperature?: Tensor;
-  readonly dLogTemperature?: Tensor;
-}
-
-/** A compiled problem of attention's gradients. */
-export type AttentionBackwardPlan = Plan<AttentionBackwardBindings>;
 
 /** Numbers of a query row in the workspace: a vec4 of statistics. */
 const ROW_FLOATS = 4;
@@ -79,23 +67,30 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
   checkDevice(device);
   const resolved = resolveBackward(problem, await loadExtension(problem));
   const { label, variant, headDim, vDim, batch, heads, totalQ } = resolved;
-  const tile = chooseBackwardTile(
-    {
-      headDim,
-      vDim,
-      variant: resolved.similarity?.kind === "additive" ? ADDITIVE_TILE : variant,
-      block: resolved.blockMask?.options.blockSize ?? [],
-      scores: resolved.seqQ * resolved.seqKv,
-    },
-    tileLimits(device),
-  );
+  const ofTile = {
+    headDim,
+    vDim,
+    variant: resolved.similarity?.kind === "additive" ? ADDITIVE_TILE : variant,
+    block: resolved.blockMask?.options.blockSize ?? [],
+    scores: resolved.seqQ * resolved.seqKv,
+  };
+  const tile = chooseBackwardTile(ofTile, tileLimits(device));
   const rows = (resolved.packed ? 1 : batch) * heads * totalQ;
+  const { dCaptures } = resolved;
   const sums = scoreSums(device, resolved, tile);
   const statistics = Math.max(rows, 1) * ROW_FLOATS;
-  const memory = operandsOf(device, problem, resolved, {
-    asked: backwardTensors(problem, resolved),
-    workspace: [statistics + Math.max(0, ...sums.map(({ elements, shares }) => elements * shares))],
-  });
+  const sumWords = checkSums(label, device, dCaptures);
+  const memory = withSums(
+    device,
+    label,
+    operandsOf(device, problem, resolved, {
+      asked: [...backwardTensors(problem, resolved), ...askedOf(dCaptures)],
+      workspace: [
+        statistics + Math.max(0, ...sums.map(({ elements, shares }) => elements * shares)),
+      ],
+    }),
+    sumWords,
+  );
   const operands = new Map(memory.operands);
   const owned = [...memory.owned];
   const own = (name: string, elements: number) => {
@@ -105,7 +100,11 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
     operands.set(name, { spec: made, base: 0, fallback: made, written: true });
   };
   try {
-    const slots = { ...slotChoice(device, resolved, operands), lse: false };
+    const slots = {
+      ...slotChoice(device, resolved, operands),
+      ...(await differentiableSlots(problem.scoreFunction)),
+      lse: false,
+    };
     const norms = (await normStages(resolved, slots)).map((stage) => ({
       ...stage,
       names: stage.names ?? {},
@@ -113,11 +112,21 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
       slots,
     }));
     const planned = { device, resolved, operands, slots, tile, places: memory.places, own };
+    const ofCaptures = await differentiableSlots(
+      problem.scoreFunction,
+      dCaptures.map(({ name }) => name),
+    );
+    const backward = stagesOf(slots.similarity?.kind)(planned);
     const stages = [
       ...norms,
       ...clearStages(planned),
-      ...stagesOf(slots.similarity?.kind)(planned),
+      ...backward,
       ...sums.flatMap((sum) => scoreStages(sum, planned, statistics)),
+      ...captureStages(resolved, operands, {
+        queries: backward[1],
+        tile: chooseCaptureTile(tile, ofTile, tileLimits(device)),
+        ...ofCaptures,
+      }),
     ];
     for (const { source } of stages) checkBindings(device, label, source.bindings);
     const compiled = await Promise.all(stages.map(({ source }) => compileKernel(device, source)));
@@ -144,7 +153,11 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
       owned,
       hooks: {
         // What is owned since then is nobody's to bind.
-        ...(attentionHooks(label, memory.operands, undefined) as Hooks),
+        ...captureHooks(
+          label,
+          dCaptures,
+          attentionHooks(label, memory.operands, undefined) as Hooks,
+        ),
         kernel: `backward ${tile.name}`,
         workspaceBytes: scratchBytes(operands, memory.operands),
       },
@@ -220,6 +233,7 @@ function layUniforms(
       ...addresses("d_v", "n", dV, isDense(dV), resolved),
       ...rowAddresses("d_lse", operands.get("dLse")),
       batch: resolved.batch,
+      ...captureParams(resolved.dCaptures, resolved),
     },
     shared,
   );

@@ -17,6 +17,8 @@ import type { Layout, TensorSpec } from "../../types.ts";
 import { SCORE_PROBLEM, type ScoreProblem } from "../problem.ts";
 import { resolveScores } from "../resolve.ts";
 import type { ResolvedScores } from "../resolved.ts";
+import { type CapturesAsked, resolveCaptures, type WantedCapture } from "./captures.ts";
+import { checkDifferentiable } from "./score_function.ts";
 import {
   resolveScoreGradients,
   SCORE_GRADIENTS,
@@ -54,6 +56,12 @@ export interface AttentionBackwardProblem
   readonly dK?: TensorSpec;
   /** [B, Hkv, N, Dv]: the gradient of v. Default: dense, of the dtype of v. */
   readonly dV?: TensorSpec;
+  /**
+   * The gradients of what the score function captures, by its names: `true` for a dense f32 tensor,
+   * or what it will look like. It has the shape of the captured tensor, and [1] for a number.
+   * Default none. The option `gradient` of {@link scoreFunction} has to have derivatives by them.
+   */
+  readonly dCaptures?: CapturesAsked;
   /** Take this row of the tile table of the kernels. For benchmarks and tests. */
   readonly variant?: string;
 }
@@ -74,6 +82,7 @@ export const BACKWARD_PROBLEM: OptionNames<AttentionBackwardProblem & { cache: o
   dK: "any",
   dV: "any",
   ...SIMILARITY_GRADIENTS,
+  dCaptures: "any",
   variant: "string",
 };
 
@@ -88,6 +97,7 @@ export interface ResolvedBackward extends ResolvedScores {
   readonly dK: ResolvedSpec;
   readonly dV: ResolvedSpec;
   readonly similarityGradients: SimilaritySpecs;
+  readonly dCaptures: readonly WantedCapture[];
   readonly variant: string | undefined;
   readonly scoreGradients: readonly ScoreGradient[];
 }
@@ -113,6 +123,7 @@ export function resolveBackward(
   const { label = "attentionBackward", layout = "bhmd", dLse } = problem;
   refuseCache(label, "cache" in problem && problem.cache !== undefined);
   const scores = resolveScores(label, problem, true, extension);
+  if (problem.scoreFunction) checkDifferentiable(label, problem.scoreFunction);
   const { q, k, v, lseShape, vDim } = scores;
   const place = { label, layout };
   const output = like(place, "output", problem.output, {
@@ -139,6 +150,7 @@ export function resolveBackward(
     dK: result("dK", k),
     dV: result("dV", v),
     similarityGradients: resolveSimilarityGradients(label, problem, problem.similarity, scores),
+    dCaptures: resolveCaptures(label, problem.scoreFunction, problem.dCaptures),
     variant: problem.variant,
     scoreGradients: resolveScoreGradients(scores, problem),
   };
