@@ -172,6 +172,19 @@ export {
   planLayerNorm,
   rmsNorm,
 } from "./operations/layer_norm.ts";
+export {
+  type LayerNormBackwardOptions,
+  type LayerNormBackwardPlan,
+  type LayerNormGradients,
+  layerNormBackward,
+  planLayerNormBackward,
+  rmsNormBackward,
+} from "./operations/layer_norm_backward.ts";
+export type {
+  LayerNormBackwardBindings,
+  LayerNormBackwardProblem,
+  LayerNormGradient,
+} from "./operations/layer_norm_backward_problem.ts";
 export type { LayerNormBindings, LayerNormProblem } from "./operations/layer_norm_problem.ts";
 export {
   addBias,
@@ -203,6 +216,15 @@ export {
   type SoftmaxProblem,
   softmax,
 } from "./operations/softmax.ts";
+export {
+  logSoftmaxBackward,
+  planSoftmaxBackward,
+  type SoftmaxBackwardBindings,
+  type SoftmaxBackwardOptions,
+  type SoftmaxBackwardPlan,
+  type SoftmaxBackwardProblem,
+  softmaxBackward,
+} from "./operations/softmax_backward.ts";
 export { Plan as OperationPlan } from "./plan/plan.ts";
 export type { RunOptions } from "./plan/run.ts";
 export type { PerBatch, PerHead } from "./plan/specs.ts";

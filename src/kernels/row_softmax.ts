@@ -1,5 +1,6 @@
 // The kernel of the softmax of rows, shaders/row_softmax.wesl: what is compiled.
 
+import rowEntries from "../../shaders/lib/row_entries.wesl?raw";
 import rowLanesModule from "../../shaders/lib/row_lanes.wesl?raw";
 import rowSoftmax from "../../shaders/row_softmax.wesl?raw";
 import type { RowAccesses, RowSpecialisation } from "./rows.ts";
@@ -18,5 +19,9 @@ export const softmaxSpecialisation = (
 ): RowSpecialisation => ({
   tensors,
   constants: { LANES: lanes, ROWS_ADJACENT: rowsAdjacent, LOGARITHM: logarithm },
-  modules: { "package::row_softmax": rowSoftmax, "package::lib::row_lanes": rowLanesModule },
+  modules: {
+    "package::row_softmax": rowSoftmax,
+    "package::lib::row_entries": rowEntries,
+    "package::lib::row_lanes": rowLanesModule,
+  },
 });

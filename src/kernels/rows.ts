@@ -47,12 +47,22 @@ export interface RowSpecialisation {
 const NOT_READ = { name: "variants/query_none.wesl", text: queryNone };
 const NOT_WRITTEN = { name: "variants/output_none.wesl", text: outputNone };
 
-const readRows = (name: string, binding: number, access: Access | undefined): ModuleSource =>
+/** The module of a tensor of rows that a kernel reads; one that gives zeros if there is none. */
+export const readRows = (
+  name: string,
+  binding: number,
+  access: Access | undefined,
+): ModuleSource =>
   access === undefined
     ? { ...NOT_READ, rename: asNoRows("load_q", name) }
     : { ...queryModule(access), rename: asReadRows(name, binding) };
 
-const writtenRows = (name: string, binding: number, access: Access | undefined): ModuleSource =>
+/** The same for a tensor that it writes. */
+export const writtenRows = (
+  name: string,
+  binding: number,
+  access: Access | undefined,
+): ModuleSource =>
   access === undefined
     ? { ...NOT_WRITTEN, rename: asNoRows("store_o", name) }
     : { ...outputModule(access), rename: asWrittenRows(name, binding) };

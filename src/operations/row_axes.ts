@@ -40,14 +40,13 @@ export function broadcastTo(
   return { ...spec, shape: [...shape], strides };
 }
 
-type Specs = Readonly<Partial<Record<RowTensor, ResolvedSpec>>> & {
-  readonly source: ResolvedSpec;
+type Specs<Name extends string = RowTensor> = Readonly<Partial<Record<Name, ResolvedSpec>>> & {
   readonly o: ResolvedSpec;
 };
 
 /** Tensors of one shape as [B, H, N, W]. */
-export interface FoldedRows {
-  readonly specs: Specs;
+export interface FoldedRows<Name extends string = RowTensor> {
+  readonly specs: Specs<Name>;
   readonly rows: number;
   readonly width: number;
 }
@@ -61,13 +60,13 @@ export interface FoldedRows {
  *
  * @param names What callers call the tensors, if that differs from NAMES.
  */
-export function foldRows(
+export function foldRows<Name extends string = RowTensor>(
   label: string,
-  specs: Specs,
+  specs: Specs<Name>,
   rowAxes: number,
-  names: Readonly<Partial<Record<RowTensor, string>>> = {},
-): FoldedRows {
-  const tensors = Object.entries(specs) as [RowTensor, ResolvedSpec][];
+  names: Readonly<Partial<Record<string, string>>> = {},
+): FoldedRows<Name> {
+  const tensors = Object.entries(specs) as [Name & RowTensor, ResolvedSpec][];
   // A tensor without elements has no axes that could be kept apart.
   const shape = specs.o.shape.includes(0) ? [0] : specs.o.shape;
   const axes = shape.map((_, axis) => axis);
@@ -97,7 +96,7 @@ export function foldRows(
           { ...spec, shape: sizes, strides: outer.map(({ strides }) => strides[name] as number) },
         ];
       }),
-    ) as unknown as Specs,
+    ) as unknown as Specs<Name>,
     rows: sizes[0] * sizes[1] * sizes[2],
     width: sizes[OUTER],
   };
@@ -118,10 +117,10 @@ const NAMES: Readonly<Record<RowTensor, string>> = {
 /** Axes that the kernel sees as one. */
 interface JoinedAxis {
   readonly size: number;
-  readonly strides: Readonly<Partial<Record<RowTensor, number>>>;
+  readonly strides: Readonly<Record<string, number>>;
 }
 
-const ONE = (tensors: readonly [RowTensor, ResolvedSpec][]): JoinedAxis => ({
+const ONE = (tensors: readonly [string, ResolvedSpec][]): JoinedAxis => ({
   size: 1,
   strides: Object.fromEntries(tensors.map(([name]) => [name, 0])),
 });
@@ -130,7 +129,7 @@ const ONE = (tensors: readonly [RowTensor, ResolvedSpec][]): JoinedAxis => ({
  * The axes that are longer than 1, joined with the next one if that continues it in every tensor.
  */
 function joined(
-  tensors: readonly [RowTensor, ResolvedSpec][],
+  tensors: readonly [string, ResolvedSpec][],
   shape: readonly number[],
   axes: readonly number[],
   sorted: boolean,
@@ -181,7 +180,7 @@ export function layRows(
 }
 
 /** How many lanes share a row, and whether rows lie side by side in memory. */
-export function lanesOf({ specs, width }: FoldedRows) {
+export function lanesOf({ specs, width }: Pick<FoldedRows, "width" | "specs">) {
   const { strides } = specs.o;
   const rowsAdjacent = width > 1 && strides[OUTER] !== 1 && strides[OUTER - 1] === 1;
   return { lanes: rowLanes(width, rowsAdjacent), rowsAdjacent };

@@ -66,13 +66,15 @@ export function mergeAttention(
  */
 export function mergeAttentionBackward(
   partials: readonly ReferencePartial[],
-  options: ReferenceMergeOptions & {
-    /** [rows, Dv] and [rows]. Default zeros. */
-    readonly dOutput?: ArrayLike<number>;
-    readonly dLse?: ArrayLike<number>;
-  },
+  options: Pick<ReferenceOptions, "precision"> &
+    ReferenceMergeOptions & {
+      /** [rows, Dv] and [rows]. Default zeros. */
+      readonly dOutput?: ArrayLike<number>;
+      readonly dLse?: ArrayLike<number>;
+    },
 ): { readonly dOutput: Float64Array; readonly dLse: Float64Array }[] {
   const { dOutput = [], dLse = [] } = options;
+  const round = options.precision === "f32" ? Math.fround : (x: number) => x;
   const isEmpty = emptyOf(options);
   const merged = mergeAttention(partials, options);
   const rows = merged.lse.length;
@@ -82,14 +84,14 @@ export function mergeAttentionBackward(
     const dLses = new Float64Array(rows);
     for (let row = 0; row < rows; row++) {
       if (isEmpty(lse[row])) continue;
-      const p = Math.exp(lse[row] - merged.lse[row]);
+      const p = round(Math.exp(round(lse[row] - merged.lse[row])));
       let apart = 0;
       for (let at = row * Dv; at < (row + 1) * Dv; at++) {
         const dO = dOutput[at] ?? 0;
-        apart += dO * (output[at] - merged.output[at]);
-        dOutputs[at] = p * dO;
+        apart = round(apart + round(dO * round(output[at] - merged.output[at])));
+        dOutputs[at] = round(p * dO);
       }
-      dLses[row] = p * (apart + (dLse[row] ?? 0));
+      dLses[row] = round(p * round(apart + (dLse[row] ?? 0)));
     }
     return { dOutput: dOutputs, dLse: dLses };
   });

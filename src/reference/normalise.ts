@@ -65,9 +65,10 @@ export function softmaxAlong(
 export function softmaxAlongBackward(
   x: ReferenceTensor,
   dOutput: ArrayLike<number>,
-  options: Omit<ReferenceSoftmaxOptions, "precision"> = {},
+  options: ReferenceSoftmaxOptions = {},
 ): Float64Array {
   const values = elements(x, x.shape);
+  const { round } = roundingOf(options.precision);
   const probabilities = softmaxAlong(x, { ...options, log: false });
   const dX = new Float64Array(values.length);
   eachSlice(x.shape, options, (start, width, step) => {
@@ -76,10 +77,10 @@ export function softmaxAlongBackward(
     );
     const p = Float64Array.from(places, (place) => probabilities[place]);
     const gradient = Float64Array.from(places, (place) => dOutput[place]);
-    const total = gradient.reduce((sum, g) => sum + g, 0);
-    if (!options.log) softmaxBackward(p, gradient, [0, p.length], 0);
+    const total = gradient.reduce((sum, g) => round(sum + g), 0);
+    if (!options.log) softmaxBackward(p, gradient, [0, p.length], 0, round);
     places.forEach((place, d) => {
-      dX[place] = options.log ? gradient[d] - p[d] * total : gradient[d];
+      dX[place] = options.log ? round(gradient[d] - round(p[d] * total)) : gradient[d];
     });
   });
   return dX;

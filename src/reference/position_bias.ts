@@ -65,9 +65,10 @@ export function positionBias(
 export function positionBiasBackward(
   shape: readonly number[],
   dOutput: ArrayLike<number>,
-  options: Omit<ReferenceBiasOptions, "precision">,
+  options: ReferenceBiasOptions,
 ) {
   const { table, bias, gates } = options;
+  const { round } = roundingOf(options.precision);
   const N = shape[3];
   const rows = [...shape.slice(0, 3), 1];
   const { plain, element } = plainBias(shape, options);
@@ -76,23 +77,26 @@ export function positionBiasBackward(
   if (gates) {
     const { update, reset, scale } = gateRows(shape, gates);
     for (let row = 0; row < sizeOf(rows); row++) {
-      const u = sigmoid(update[row]);
-      const r = sigmoid(reset[row]);
-      const inner = r * scale[row] - 1;
+      const u = sigmoid(update[row], round);
+      const r = sigmoid(reset[row], round);
+      const inner = round(round(r * scale[row]) - 1);
+      const factor = round(round(u * inner) + 2);
       let dFactor = 0;
       for (let at = row * N; at < (row + 1) * N; at++) {
-        dFactor += plain[at] * dOutput[at];
-        dPlain[at] *= u * inner + 2;
+        dFactor = round(dFactor + round(plain[at] * dOutput[at]));
+        dPlain[at] = round(dPlain[at] * factor);
       }
-      dGates[0][row] = dFactor * inner * u * (1 - u);
-      dGates[1][row] = dFactor * u * scale[row] * r * (1 - r);
-      dGates[2][row] = dFactor * u * r;
+      const product = (...factors: number[]) => factors.reduce((a, b) => round(a * b), dFactor);
+      dGates[0][row] = product(inner, u, round(1 - u));
+      dGates[1][row] = product(u, scale[row], r, round(1 - r));
+      dGates[2][row] = product(u, r);
     }
   }
   const dTable = new Float64Array(table ? sizeOf(table.shape) : 0);
-  if (table) for (const [at, g] of dPlain.entries()) dTable[element(at)] += g;
+  if (table)
+    for (const [at, g] of dPlain.entries()) dTable[element(at)] = round(dTable[element(at)] + g);
   const of = (tensor: ReferenceTensor | undefined, gradient: Float64Array, like = shape) =>
-    tensor ? summed(gradient, like, tensor) : new Float64Array();
+    tensor ? summed(gradient, like, tensor, round) : new Float64Array();
   return {
     dTable,
     dBias: of(table ? undefined : bias, dPlain),

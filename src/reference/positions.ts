@@ -81,9 +81,10 @@ export function positionEncoding(
 export function positionEncodingBackward(
   x: ReferenceTensor,
   dOutput: ArrayLike<number>,
-  options: Omit<ReferenceEncodingOptions, "precision"> = {},
+  options: ReferenceEncodingOptions = {},
 ) {
   const { table, scale = 1, position = (_, row) => row } = options;
+  const { round } = roundingOf(options.precision);
   const [B, M, D] = x.shape;
   const P = table?.shape[0] ?? 0;
   const dX = new Float64Array(B * M * D);
@@ -92,8 +93,8 @@ export function positionEncodingBackward(
     const p = position(Math.floor(row / M), row % M);
     for (let d = 0; d < D; d++) {
       const dy = dOutput[row * D + d];
-      dX[row * D + d] = scale * dy;
-      if (p >= 0 && p < P) dTable[p * D + d] += dy;
+      dX[row * D + d] = round(scale * dy);
+      if (p >= 0 && p < P) dTable[p * D + d] = round(dTable[p * D + d] + dy);
     }
   }
   return { dX, dTable };

@@ -210,7 +210,7 @@ export function rotary(x: ReferenceTensor, options: ReferenceRotaryOptions = {})
  */
 export function rotaryBackward(
   dOutput: ReferenceTensor,
-  options: Omit<ReferenceRotaryOptions, "precision"> = {},
+  options: ReferenceRotaryOptions = {},
 ): Float64Array {
   return rotary(dOutput, { ...options, layout: "bhmd", conjugate: !options.conjugate });
 }

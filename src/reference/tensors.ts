@@ -96,10 +96,11 @@ export function summed(
   gradient: ArrayLike<number>,
   shape: readonly number[],
   tensor: ReferenceTensor,
+  round = (x: number) => x,
 ): Float64Array {
   const sums = new Float64Array(sizeOf(tensor.shape));
   eachElement({ data: sums, shape: tensor.shape }, shape, (index, at) => {
-    sums[at] += gradient[index];
+    sums[at] = round(sums[at] + gradient[index]);
   });
   return sums;
 }

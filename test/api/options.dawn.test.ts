@@ -53,6 +53,14 @@ const CALLS: Readonly<Record<string, Call>> = {
   layerNorm: (_, x, options) => fovea.layerNorm(x, options),
   rmsNorm: (_, x, options) => fovea.rmsNorm(x, options),
   planLayerNorm: (device, _, options) => fovea.planLayerNorm(device, { x: rows, ...options }),
+  softmaxBackward: (_, x, options) => fovea.softmaxBackward(x, x, options),
+  logSoftmaxBackward: (_, x, options) => fovea.logSoftmaxBackward(x, x, options),
+  planSoftmaxBackward: (device, _, options) =>
+    fovea.planSoftmaxBackward(device, { x: rows, dOutput: rows, ...options }),
+  layerNormBackward: (_, x, options) => fovea.layerNormBackward(x, x, options),
+  rmsNormBackward: (_, x, options) => fovea.rmsNormBackward(x, x, options),
+  planLayerNormBackward: (device, _, options) =>
+    fovea.planLayerNormBackward(device, { x: rows, dOutput: rows, ...options }),
   gelu: (_, x, options) => fovea.gelu(x, options),
   copyTensor: (_, x, options) => fovea.copyTensor(x, options),
   addBias: (_, x, options) => fovea.addBias(x, x, options),

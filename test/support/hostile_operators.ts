@@ -6,24 +6,31 @@ import {
   gatedPositionBias,
   gelu,
   layerNorm,
+  layerNormBackward,
   logSoftmax,
+  logSoftmaxBackward,
   positionEncoding,
   project,
   relativePositionBias,
   rmsNorm,
+  rmsNormBackward,
   rotary,
   softmax,
+  softmaxBackward,
   type Tensor,
   tensor,
 } from "../../src/index.ts";
 import {
   layerNorm as norm64,
+  layerNormBackward as normBackward64,
   positionBias,
   positionEncoding as positions64,
+  type ReferenceLayerNormBackwardOptions,
   type ReferenceLayerNormOptions,
   type ReferenceTensor,
   rotary as rotary64,
   softmaxAlong,
+  softmaxAlongBackward,
 } from "../../src/reference/index.ts";
 import { normal } from "../../src/reference/random.ts";
 import { type Call, type Given, taken } from "./hostile.ts";
@@ -54,6 +61,26 @@ export const operator = (
   },
   ...(right && { right }),
 });
+
+/** Makes a call of a gradient, whose `dX` counts. */
+const gradient = (
+  name: string,
+  work: (x: Tensor, dOutput: Tensor, options: Any) => Promise<{ readonly dX?: Tensor }>,
+  args: Given,
+  names: readonly string[],
+  right?: Call["right"],
+): Call =>
+  operator(
+    name,
+    async (x, dOutput, options) => {
+      const { dX, ...more } = await work(x, dOutput, options);
+      return { output: dX as Tensor, ...more };
+    },
+    args,
+    {},
+    names,
+    right,
+  );
 
 /** Computes [1, H, M, N] of a table of biases. */
 const relativeBias64 = (
@@ -96,6 +123,33 @@ export function operatorCalls(device: GPUDevice): Call[] {
     (log: boolean) =>
     (_: Given, { axis }: Given) =>
       softmaxAlong(x, { axis: (axis ?? -1) as number, log });
+  const dOutput = make([2, 3, 8], 10);
+  const both = { x: x.gpu, dOutput: dOutput.gpu };
+  const normBack =
+    (rms: boolean) =>
+    (_: Given, { axis, epsilon }: Given) =>
+      normBackward64(x, {
+        rms,
+        dOutput: dOutput.data,
+        ...(axis !== undefined && { axis }),
+        ...(epsilon !== undefined && { epsilon }),
+      } as unknown as ReferenceLayerNormBackwardOptions).dX;
+  const rowsBack =
+    (log: boolean) =>
+    (_: Given, { axis }: Given) =>
+      softmaxAlongBackward(x, dOutput.data, { axis: (axis ?? -1) as number, log });
+  const normsBack = [
+    "axis",
+    "epsilon",
+    "weight",
+    "bias",
+    "residual",
+    "residualBias",
+    "dSum",
+    "gradients",
+    "dX",
+    "label",
+  ];
   const norms = [
     "axis",
     "epsilon",
@@ -123,6 +177,10 @@ export function operatorCalls(device: GPUDevice): Call[] {
     operator("logSoftmax", logSoftmax, given, {}, ["axis", "output", "label"], rows(true)),
     operator("layerNorm", layerNorm, given, {}, norms, norm(false)),
     operator("rmsNorm", rmsNorm, given, {}, norms, norm(true)),
+    gradient("softmaxBackward", softmaxBackward, both, ["axis", "dX", "label"], rowsBack(false)),
+    gradient("logSoftmaxBackward", logSoftmaxBackward, both, ["axis", "label"], rowsBack(true)),
+    gradient("layerNormBackward", layerNormBackward, both, normsBack, normBack(false)),
+    gradient("rmsNormBackward", rmsNormBackward, both, normsBack, normBack(true)),
     operator("gelu", gelu, given, {}, ["approximate", ...added]),
     operator("addBias", addBias, { ...given, bias: bias.gpu }, {}, added.slice(1)),
     operator("copyTensor", copyTensor, given, {}, added),

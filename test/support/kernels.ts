@@ -28,6 +28,19 @@ import {
 } from "../../src/kernels/decode.ts";
 import { forwardModules, forwardRoot } from "../../src/kernels/forward.ts";
 import { FORWARD_TILES, type ForwardTile } from "../../src/kernels/forward_tiles.ts";
+import {
+  layerNormBackwardSpecialisation,
+  NORM_TERMS,
+  normSumsSpecialisation,
+  normTermTensors,
+} from "../../src/kernels/gradients/layer_norm.ts";
+import { softmaxBackwardSpecialisation } from "../../src/kernels/gradients/row_softmax.ts";
+import { rowSumsEndSpecialisation } from "../../src/kernels/gradients/row_sums.ts";
+import {
+  type RowGradientSpecialisation,
+  rowGradientBindings,
+  rowGradientModules,
+} from "../../src/kernels/gradients/rows.ts";
 import { kvAccess } from "../../src/kernels/kv_access.ts";
 import { layerNormSpecialisation } from "../../src/kernels/layer_norm.ts";
 import {
@@ -560,6 +573,68 @@ const ROW_VARIANTS = Object.entries(ROW_KERNELS).flatMap(([root, specs]) =>
   })),
 );
 
+const NORM_ALL = {
+  source: "strided",
+  residual: "f16-packed",
+  shift: "bf16-packed",
+  weight: "strided",
+  gradient: "dense",
+  passed: "strided",
+} as const;
+/** Gradients of operations on rows. */
+const GRADIENT_KERNELS: Readonly<
+  Record<string, Readonly<Record<string, RowGradientSpecialisation>>>
+> = {
+  row_softmax_backward: {
+    "of 256 lanes": softmaxBackwardSpecialisation(
+      { source: "dense", gradient: "dense", o: "dense" },
+      { lanes: 256, rowsAdjacent: false, logarithm: false },
+    ),
+    "rows side by side, logarithm, 16 bits": softmaxBackwardSpecialisation(
+      { source: "f16-packed-strided", gradient: "strided", o: "bf16-packed-strided" },
+      { lanes: 4, rowsAdjacent: true, logarithm: true },
+    ),
+  },
+  layer_norm_backward: {
+    "all there is": layerNormBackwardSpecialisation(
+      { ...NORM_ALL, o: "f16-packed-strided" },
+      { lanes: 256, rowsAdjacent: false, centred: true, moments: true },
+    ),
+    "by the root mean square": layerNormBackwardSpecialisation(
+      { source: "dense", gradient: "dense", o: "strided" },
+      { lanes: 4, rowsAdjacent: true, centred: false, moments: false },
+    ),
+  },
+  row_sums_backward: {
+    "of a normalisation": normSumsSpecialisation(
+      NORM_ALL,
+      {
+        lanes: { columns: 16, rows: 16 },
+        widthReduced: true,
+        terms: Object.values(NORM_TERMS),
+      },
+      true,
+    ),
+    "of the gradient": normSumsSpecialisation(
+      normTermTensors(NORM_ALL, [NORM_TERMS.bias]),
+      { lanes: { columns: 64, rows: 1 }, widthReduced: false, terms: [NORM_TERMS.bias] },
+      false,
+    ),
+  },
+  row_sums_end_backward: {
+    dense: rowSumsEndSpecialisation("dense"),
+    "16 bits": rowSumsEndSpecialisation("bf16-packed-strided"),
+  },
+};
+const GRADIENT_VARIANTS = Object.entries(GRADIENT_KERNELS).flatMap(([root, specs]) =>
+  Object.entries(specs).map(([name, spec]) => ({
+    name: `${root}, ${name}`,
+    root: `package::${root}`,
+    modules: rowGradientModules(spec),
+    bindings: rowGradientBindings(spec),
+  })),
+);
+
 const VARIANTS: readonly (Omit<KernelVariant, "modules"> & {
   modules: ModuleMap | Promise<ModuleMap>;
 })[] = [
@@ -599,6 +674,7 @@ const VARIANTS: readonly (Omit<KernelVariant, "modules"> & {
   },
   ...LINEAR_VARIANTS,
   ...ROW_VARIANTS,
+  ...GRADIENT_VARIANTS,
   {
     name: "linear copy",
     root: "package::linear_copy",

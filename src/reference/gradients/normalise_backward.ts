@@ -2,11 +2,11 @@
 
 import { layerNorm, type ReferenceLayerNormOptions } from "../normalise.ts";
 import type { ReferenceTensor } from "../options.ts";
+import { roundingOf } from "../rounding.ts";
 import { elements, sizeOf, summed } from "../tensors.ts";
 
 /** The options of {@link layerNorm}, and the gradients of its results. */
-export interface ReferenceLayerNormBackwardOptions
-  extends Omit<ReferenceLayerNormOptions, "precision"> {
+export interface ReferenceLayerNormBackwardOptions extends ReferenceLayerNormOptions {
   /** Of `output`, of the shape of x, row-major. */
   readonly dOutput: ArrayLike<number>;
   /** Of `sum`, where it goes on as the residual. Default zeros. */
@@ -27,7 +27,8 @@ export interface ReferenceLayerNormBackwardOptions
  *   broadcast; empty for a tensor that isn't given
  */
 export function layerNormBackward(x: ReferenceTensor, options: ReferenceLayerNormBackwardOptions) {
-  const { dOutput, dSum, weight, axis = -1, rms = false } = options;
+  const { dOutput, dSum, weight, axis = -1, rms = false, precision } = options;
+  const { round } = roundingOf(precision);
   const { shape } = x;
   const { sum, mean, inverseDeviation } = layerNorm(x, options);
   const factors = weight && elements(weight, shape);
@@ -37,17 +38,20 @@ export function layerNormBackward(x: ReferenceTensor, options: ReferenceLayerNor
   for (let row = 0; row < mean.length; row++) {
     const places = Array.from({ length: width }, (_, d) => row * width + d);
     const own = inverseDeviation[row] === Number.POSITIVE_INFINITY ? 0 : inverseDeviation[row];
-    const n = places.map((place) => (sum[place] - mean[row]) * own);
-    const dN = places.map((place) => dOutput[place] * (factors?.[place] ?? 1));
-    const average = rms ? 0 : dN.reduce((total, value) => total + value, 0) / width;
-    const along = dN.reduce((total, value, d) => total + value * n[d], 0) / width;
+    const n = places.map((place) => round(round(sum[place] - mean[row]) * own));
+    const dN = places.map((place) => round(dOutput[place] * (factors?.[place] ?? 1)));
+    const meanOf = (values: readonly number[]) =>
+      round(values.reduce((total, value) => round(total + value), 0) / width);
+    const average = rms ? 0 : meanOf(dN);
+    const along = meanOf(dN.map((value, d) => round(value * n[d])));
     places.forEach((place, d) => {
-      weighed[place] = dOutput[place] * n[d];
-      dTotal[place] += (dN[d] - average - n[d] * along) * own;
+      weighed[place] = round(dOutput[place] * n[d]);
+      const apart = round(round(dN[d] - average) - round(n[d] * along));
+      dTotal[place] = round(dTotal[place] + round(apart * own));
     });
   }
   const of = (tensor: ReferenceTensor | undefined, gradient: ArrayLike<number>) =>
-    tensor ? summed(gradient, shape, tensor) : new Float64Array();
+    tensor ? summed(gradient, shape, tensor, round) : new Float64Array();
   return {
     dX: dTotal,
     dResidual: of(options.residual, dTotal),
