@@ -79,12 +79,13 @@ const ROTARY = operation<
   name: "rotary",
   problem: ROTARY_PROBLEM,
   resolve: resolveRotaryProblem,
-  tensors,
-  kernel,
+  tensors: rotaryTensors,
+  kernel: rotaryStage,
   results: ({ inPlace, output, layout }) => (inPlace ? {} : { output: reorder(output, layout) }),
 });
 
-function tensors(
+/** Adds the tensors of a rotary embedding, or of its gradient, to a plan. */
+export function rotaryTensors(
   { add, own }: PlanTensors,
   { layout, x, output, inPlace, caches, rotary, positions }: ResolvedRotaryProblem,
   problem: Taken<RotaryProblem>,
@@ -105,7 +106,8 @@ function tensors(
   }
 }
 
-function kernel(
+/** What turns the rows of x. */
+export function rotaryStage(
   { x, output, inPlace, choice, rotary, positions, caches, conjugate }: ResolvedRotaryProblem,
   { device }: Caller,
   operands: Operands,

@@ -110,35 +110,40 @@ export interface ResolvedRotaryProblem {
   readonly conjugate: boolean;
 }
 
+/** What callers call the rows that are turned, and the result. */
+const NAMES = { x: "x", output: "output" };
+
 /**
- * Checks a rotary embedding and fills in its defaults. Throws FoveaError that names what is wrong.
+ * Checks a rotary embedding and fills in its defaults. Throws FoveaError that names what is wrong;
+ * `names` is what the caller calls x and the output.
  */
 export function resolveRotaryProblem(
   problem: Taken<RotaryProblem>,
   { label }: Caller,
+  names = NAMES,
 ): ResolvedRotaryProblem {
   const { layout = "bhmd", inPlace = false, conjugate = false } = problem;
   checkLayout(label, layout);
-  const x = toBhmd(label, "x", problem.x, layout, FLOATS);
+  const x = toBhmd(label, names.x, problem.x, layout, FLOATS);
   const [batch, , rows, headDim] = x.shape;
   check(
     !inPlace || problem.output === undefined,
     "argument",
-    () => `${label}: in place there is no output; leave out output or inPlace.`,
+    () => `${label}: in place there is no ${names.output}; leave out ${names.output} or inPlace.`,
   );
   check(
     problem.output === undefined || problem.output !== problem.x,
     "overlap",
-    () => `${label}: output is x itself; { inPlace: true } writes the result there.`,
+    () => `${label}: ${names.output} is ${names.x} itself; { inPlace: true } writes the result there.`,
   );
   const output = inPlace
     ? x
     : problem.output
-      ? toBhmd(label, "output", problem.output, layout, FLOATS)
+      ? toBhmd(label, names.output, problem.output, layout, FLOATS)
       : dense(x.shape, layout, x.dtype);
   const shapeOf = (spec: ResolvedSpec) => reorder(spec, layout).shape;
-  expectShape(label, "output", reorder(output, layout), shapeOf(x), "like x");
-  expectApart(label, inPlace ? "x" : "output", output);
+  expectShape(label, names.output, reorder(output, layout), shapeOf(x), `like ${names.x}`);
+  expectApart(label, inPlace ? names.x : names.output, output);
   const given =
     problem.cos !== undefined || problem.sin !== undefined
       ? givenAngles(label, problem, batch, rows)
