@@ -249,12 +249,32 @@ export {
   planPositionEncoding,
   positionEncoding,
 } from "./positions/encoding.ts";
+export {
+  type PositionEncodingBackwardOptions,
+  type PositionEncodingBackwardPlan,
+  type PositionEncodingGradients,
+  planPositionEncodingBackward,
+  positionEncodingBackward,
+} from "./positions/encoding_backward.ts";
+export type {
+  PositionEncodingBackwardBindings,
+  PositionEncodingBackwardProblem,
+  PositionEncodingGradient,
+} from "./positions/encoding_backward_problem.ts";
 export type {
   PositionEncodingBindings,
   PositionEncodingProblem,
 } from "./positions/encoding_problem.ts";
 export type { PositionOptions } from "./positions/positions.ts";
 export { planRotary, RotaryPlan, type RotaryRunOptions, rotary } from "./positions/rotary.ts";
+export {
+  planRotaryBackward,
+  type RotaryBackwardBindings,
+  type RotaryBackwardOptions,
+  type RotaryBackwardPlan,
+  type RotaryBackwardProblem,
+  rotaryBackward,
+} from "./positions/rotary_backward.ts";
 export {
   type RotaryFrequencies,
   type RotaryOptions,

@@ -84,7 +84,7 @@ const POSITION_ENCODING = operation<
 });
 
 /** Gives [B, M, D] or [P, D] four axes. */
-function withHeads({ shape, strides, ...rest }: ResolvedSpec): ResolvedSpec {
+export function withHeads({ shape, strides, ...rest }: ResolvedSpec): ResolvedSpec {
   const [b, m, d] = [0, 1, 2].map((axis) => axis - 3 + shape.length);
   const size = (axis: number) => shape[axis] ?? 1;
   const step = (axis: number) => strides[axis] ?? 0;

@@ -134,7 +134,8 @@ export function resolveRotaryProblem(
   check(
     problem.output === undefined || problem.output !== problem.x,
     "overlap",
-    () => `${label}: ${names.output} is ${names.x} itself; { inPlace: true } writes the result there.`,
+    () =>
+      `${label}: ${names.output} is ${names.x} itself; { inPlace: true } writes the result there.`,
   );
   const output = inPlace
     ? x
