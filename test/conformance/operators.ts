@@ -7,6 +7,7 @@ import { gradients } from "./gradients.ts";
 import { keras } from "./keras.ts";
 import type { NamedOperator } from "./named.ts";
 import { pytorch } from "./pytorch.ts";
+import { rowLayers } from "./row_layers.ts";
 
 /** An operator as a vector has it. The outputs are the caller's to destroy. */
 export type Operator = (
@@ -25,6 +26,7 @@ const OPERATORS: Readonly<Record<string, Readonly<Record<string, Operator>>>> = 
 /** Operators whose tensors go by name. */
 const NAMED: Readonly<Record<string, Readonly<Record<string, NamedOperator>>>> = {
   fovea: gradients,
+  "torch.nn.grad": rowLayers,
 };
 
 /** @param op Domain and name: `ai.onnx.preview.FlexAttention`. */
