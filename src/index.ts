@@ -237,6 +237,20 @@ export {
   type RelativePositionBiasOptions,
   relativePositionBias,
 } from "./positions/bias.ts";
+export {
+  type GatedPositionBiasBackwardOptions,
+  gatedPositionBiasBackward,
+  type PositionBiasBackwardPlan,
+  type PositionBiasGradients,
+  planPositionBiasBackward,
+  type RelativePositionBiasBackwardOptions,
+  relativePositionBiasBackward,
+} from "./positions/bias_backward.ts";
+export type {
+  PositionBiasBackwardBindings,
+  PositionBiasBackwardProblem,
+  PositionBiasGradient,
+} from "./positions/bias_backward_problem.ts";
 export type {
   BiasGates,
   PositionBiasBindings,
