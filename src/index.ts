@@ -113,6 +113,7 @@ export { tensor } from "./gpu/make_tensor.ts";
 export { type FloatTensor, Tensor } from "./gpu/tensor.ts";
 export type { TensorOptions } from "./gpu/tensor_options.ts";
 export { createGpuTimer, type GpuTimer, type TimingSource } from "./gpu/timing.ts";
+export * from "./gradients.ts";
 export type { FunctionKind } from "./kernels/slots.ts";
 export type { BooleanMasks } from "./layers/boolean_masks.ts";
 export { type PackedQkvSizes, splitHeads, unpackQkv } from "./layers/heads.ts";
@@ -172,19 +173,6 @@ export {
   planLayerNorm,
   rmsNorm,
 } from "./operations/layer_norm.ts";
-export {
-  type LayerNormBackwardOptions,
-  type LayerNormBackwardPlan,
-  type LayerNormGradients,
-  layerNormBackward,
-  planLayerNormBackward,
-  rmsNormBackward,
-} from "./operations/layer_norm_backward.ts";
-export type {
-  LayerNormBackwardBindings,
-  LayerNormBackwardProblem,
-  LayerNormGradient,
-} from "./operations/layer_norm_backward_problem.ts";
 export type { LayerNormBindings, LayerNormProblem } from "./operations/layer_norm_problem.ts";
 export {
   addBias,
@@ -216,15 +204,6 @@ export {
   type SoftmaxProblem,
   softmax,
 } from "./operations/softmax.ts";
-export {
-  logSoftmaxBackward,
-  planSoftmaxBackward,
-  type SoftmaxBackwardBindings,
-  type SoftmaxBackwardOptions,
-  type SoftmaxBackwardPlan,
-  type SoftmaxBackwardProblem,
-  softmaxBackward,
-} from "./operations/softmax_backward.ts";
 export { Plan as OperationPlan } from "./plan/plan.ts";
 export type { RunOptions } from "./plan/run.ts";
 export type { PerBatch, PerHead } from "./plan/specs.ts";
@@ -237,20 +216,6 @@ export {
   type RelativePositionBiasOptions,
   relativePositionBias,
 } from "./positions/bias.ts";
-export {
-  type GatedPositionBiasBackwardOptions,
-  gatedPositionBiasBackward,
-  type PositionBiasBackwardPlan,
-  type PositionBiasGradients,
-  planPositionBiasBackward,
-  type RelativePositionBiasBackwardOptions,
-  relativePositionBiasBackward,
-} from "./positions/bias_backward.ts";
-export type {
-  PositionBiasBackwardBindings,
-  PositionBiasBackwardProblem,
-  PositionBiasGradient,
-} from "./positions/bias_backward_problem.ts";
 export type {
   BiasGates,
   PositionBiasBindings,
@@ -263,32 +228,12 @@ export {
   planPositionEncoding,
   positionEncoding,
 } from "./positions/encoding.ts";
-export {
-  type PositionEncodingBackwardOptions,
-  type PositionEncodingBackwardPlan,
-  type PositionEncodingGradients,
-  planPositionEncodingBackward,
-  positionEncodingBackward,
-} from "./positions/encoding_backward.ts";
-export type {
-  PositionEncodingBackwardBindings,
-  PositionEncodingBackwardProblem,
-  PositionEncodingGradient,
-} from "./positions/encoding_backward_problem.ts";
 export type {
   PositionEncodingBindings,
   PositionEncodingProblem,
 } from "./positions/encoding_problem.ts";
 export type { PositionOptions } from "./positions/positions.ts";
 export { planRotary, RotaryPlan, type RotaryRunOptions, rotary } from "./positions/rotary.ts";
-export {
-  planRotaryBackward,
-  type RotaryBackwardBindings,
-  type RotaryBackwardOptions,
-  type RotaryBackwardPlan,
-  type RotaryBackwardProblem,
-  rotaryBackward,
-} from "./positions/rotary_backward.ts";
 export {
   type RotaryFrequencies,
   type RotaryOptions,

@@ -38,7 +38,7 @@ export type PositionEncodingBackwardPlan = Plan<PositionEncodingBackwardBindings
  *
  * ```
  * dX[b, m, :]     = scale * dOutput[b, m, :]
- * dTable[p, :]    = sum of dOutput[b, m, :] over the rows at position p     0 for a position without rows
+ * dTable[p, :]    = sum of dOutput[b, m, :] over the rows at position p
  * ```
  *
  * Sinusoidal encodings have no gradient, so without a table there is dX alone. A position from the
@@ -47,10 +47,10 @@ export type PositionEncodingBackwardPlan = Plan<PositionEncodingBackwardBindings
  * Rows of one position are added in their order, by a sum in f32 that carries what it loses, so
  * that its error does not grow with their number and the same inputs on the same device give the
  * same bits. The order is found by a sort: on the host if positions are numbers, once for the plan;
- * otherwise in each run, by digits of 8 bits. That takes three small kernels for each digit of P, 4 B
- * M bytes of memory twice and as much for counts, and no time that grows with P B M. The
- * sums take one reading of dOutput, and a bisection of log2(B M) steps for each four elements of the
- * table. One dispatch adds 65,536 rows at most. Lengths, strides and positions compile nothing.
+ * otherwise in each run, by digits of 8 bits. That takes three small kernels for each digit of P,
+ * and 12 bytes of memory for each of the B M rows; no time grows with P B M. The sums take one
+ * reading of dOutput, and a bisection of log2(B M) steps for each four elements of the table. One
+ * dispatch adds 65,536 rows at most. Lengths, strides and positions compile nothing.
  *
  * Rejects with FoveaError, as {@link planAttention} does.
  *
@@ -195,7 +195,9 @@ function stages(
   return [...list, ...parts.map((part) => stage(spec, workgroups, { ...values, ...part }, names))];
 }
 
-/** Options of {@link positionEncodingBackward}: those of a problem, with tensors in place of specs. */
+/**
+ * Options of {@link positionEncodingBackward}: those of a problem, with tensors in place of specs.
+ */
 export interface PositionEncodingBackwardOptions
   extends Omit<PositionEncodingBackwardProblem, "dOutput" | "dX" | "dTable" | "table">,
     RunOptions {
@@ -227,7 +229,8 @@ const POSITION_ENCODING_BACKWARD_OPTIONS = optionsBeside(
  * @returns `{ dX, dTable }`, those that exist and that the option `gradients` names
  *
  * @example
- * const { dX, dTable } = await positionEncodingBackward(dOutput, { table, positionIds: [0, 1, 2, 0, 1] });
+ * const positionIds = [0, 1, 2, 0, 1];
+ * const { dX, dTable } = await positionEncodingBackward(dOutput, { table, positionIds });
  */
 export async function positionEncodingBackward(
   dOutput: Tensor,

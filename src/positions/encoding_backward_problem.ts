@@ -33,13 +33,17 @@ export interface PositionEncodingBackwardProblem extends PositionOptions {
   readonly table?: TensorSpec;
   /** Factor of x in the forward problem. Default 1. */
   readonly scale?: number;
-  /** Which gradients are computed, `"dX"`, `"dTable"`. Default: dX, and dTable if there is a table. */
+  /**
+   * Which gradients are computed, `"dX"`, `"dTable"`. Default: dX, and dTable if there is a table.
+   */
   readonly gradients?: readonly PositionEncodingGradient[];
   /** [B, M, D] f32, f16 or bf16. Default: dense, the dtype of dOutput. */
   readonly dX?: TensorSpec;
   /** [P, D] f32, f16 or bf16. Default: dense, the dtype of the table. */
   readonly dTable?: TensorSpec;
-  /** Name of the plan's GPU objects in errors and captures. Default `"positionEncodingBackward"`. */
+  /**
+   * Name of the plan's GPU objects in errors and captures. Default `"positionEncodingBackward"`.
+   */
   readonly label?: string;
 }
 

@@ -75,6 +75,22 @@ const CALLS: Readonly<Record<string, Call>> = {
       output: { shape: [1, 2, 2, 2] },
       ...options,
     }),
+  relativePositionBiasBackward: (_, x, options) =>
+    fovea.relativePositionBiasBackward(x.view({ shape: [32, 2] }), x, options),
+  gatedPositionBiasBackward: (_, x, options) =>
+    fovea.gatedPositionBiasBackward(x, x, { update: x, reset: x, scale: x, ...options }),
+  planPositionBiasBackward: (device, _, options) =>
+    fovea.planPositionBiasBackward(device, {
+      table: { shape: [32, 2] },
+      dOutput: { shape: [1, 2, 2, 2] },
+      ...options,
+    }),
+  rotaryBackward: (_, x, options) => fovea.rotaryBackward(x, options),
+  planRotaryBackward: (device, _, options) =>
+    fovea.planRotaryBackward(device, { dOutput: rows, ...options }),
+  positionEncodingBackward: (_, x, options) => fovea.positionEncodingBackward(x, options),
+  planPositionEncodingBackward: (device, _, options) =>
+    fovea.planPositionEncodingBackward(device, { dOutput: { shape: [1, 4, 8] }, ...options }),
   project: (_, x, options) => fovea.project(x, x, options),
   planProjection: (device, _, options) =>
     fovea.planProjection(device, { x: rows, weight: { shape: [3, 8] }, ...options }),

@@ -3,9 +3,54 @@
 import type { Mutant } from "./mutant.ts";
 
 const NORMS = ["test/operations/layer_norm_backward.gpu.test.ts"];
+const ENCODING = ["test/positions/encoding_backward.gpu.test.ts"];
+const ROTARY = ["test/positions/rotary_backward.gpu.test.ts"];
+const BIAS = ["test/positions/bias_backward.gpu.test.ts"];
 const SOFTMAX = ["test/operations/softmax_backward.gpu.test.ts"];
 
 export const MUTANTS: readonly Mutant[] = [
+  {
+    file: "src/positions/rotary_backward.ts",
+    text: "conjugate: !conjugate",
+    replacement: "conjugate",
+    tests: ROTARY,
+    filter: "turns half pairs back",
+  },
+  {
+    file: "shaders/table_scatter_backward.wesl",
+    text: "i < lane && digits[i] == digit",
+    replacement: "i <= lane && digits[i] == digit",
+    tests: ENCODING,
+    filter: "which the GPU sorts",
+  },
+  {
+    file: "shaders/lib/table_keys.wesl",
+    text: "position >= 0 && u32(position) < params.table_rows",
+    replacement: "position >= 0",
+    tests: ENCODING,
+    filter: "which the GPU sorts",
+  },
+  {
+    file: "shaders/variants/table_sums_stored.wesl",
+    text: "return CarriedSum(sums[2u * at], sums[2u * at + 1u]);",
+    replacement: "return CarriedSum(vec4f(), sums[2u * at + 1u]);",
+    tests: ENCODING,
+    filter: "in parts of 65,536",
+  },
+  {
+    file: "shaders/bias_diagonals_backward.wesl",
+    text: "batch < n_batch",
+    replacement: "batch < min(n_batch, 1u)",
+    tests: BIAS,
+    filter: "sums the places of each bucket",
+  },
+  {
+    file: "shaders/variants/row_terms_bias.wesl",
+    text: "slope *= gates.w * gates.not_r;",
+    replacement: "slope *= gates.w * gates.r;",
+    tests: BIAS,
+    filter: "of a bias of all entries",
+  },
   {
     file: "shaders/layer_norm_backward.wesl",
     text: "select(0.0, means.x, CENTRED)",

@@ -4,17 +4,21 @@ import {
   addBias,
   copyTensor,
   gatedPositionBias,
+  gatedPositionBiasBackward,
   gelu,
   layerNorm,
   layerNormBackward,
   logSoftmax,
   logSoftmaxBackward,
   positionEncoding,
+  positionEncodingBackward,
   project,
   relativePositionBias,
+  relativePositionBiasBackward,
   rmsNorm,
   rmsNormBackward,
   rotary,
+  rotaryBackward,
   softmax,
   softmaxBackward,
   type Tensor,
@@ -29,6 +33,7 @@ import {
   type ReferenceLayerNormOptions,
   type ReferenceTensor,
   rotary as rotary64,
+  rotaryBackward as rotaryBackward64,
   softmaxAlong,
   softmaxAlongBackward,
 } from "../../src/reference/index.ts";
@@ -250,6 +255,48 @@ export function operatorCalls(device: GPUDevice): Call[] {
           scale: scale as number,
           position: (batch, row) => at(positionOffset)(0, batch, row),
         }),
+    ),
+    operator(
+      "rotaryBackward",
+      async (dOutput, options) => ({ output: (await rotaryBackward(dOutput, options)).dX }),
+      { dOutput: heads.gpu },
+      {},
+      ["positionOffset", "positionIds", "conjugate", "cos", "sin", "dX", "label"],
+      (_, { positionOffset, conjugate = false }) =>
+        rotaryBackward64(heads, {
+          conjugate: conjugate as boolean,
+          position: at(positionOffset),
+        }),
+    ),
+    operator(
+      "positionEncodingBackward",
+      async (dOutput, options) => {
+        const { dX, ...more } = await positionEncodingBackward(dOutput, options);
+        return { output: dX as Tensor, ...more };
+      },
+      { dOutput: x.gpu },
+      {},
+      ["positionOffset", "positionIds", "scale", "gradients", "dX", "dTable", "label"],
+      (_, { scale = 1 }) => x.data.map((value) => value * (scale as number)),
+    ),
+    operator(
+      "relativePositionBiasBackward",
+      async (table, dOutput, options) => ({
+        output: (await relativePositionBiasBackward(table, dOutput, options)).dTable,
+      }),
+      { table: table.gpu, dOutput: make([1, 2, 3, 4], 11).gpu },
+      {},
+      ["dTable", "label"],
+    ),
+    operator(
+      "gatedPositionBiasBackward",
+      async (bias, dOutput, options) => {
+        const { dBias, ...more } = await gatedPositionBiasBackward(bias, dOutput, options);
+        return { output: dBias as Tensor, ...more };
+      },
+      { bias: make([1, 2, 3, 4], 9).gpu, dOutput: make([2, 2, 3, 4], 12).gpu },
+      { ...gates, gradients: ["dBias"] },
+      ["dBias", "label"],
     ),
     operator(
       "relativePositionBias",

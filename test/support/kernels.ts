@@ -34,6 +34,11 @@ import {
   normSumsSpecialisation,
   normTermTensors,
 } from "../../src/kernels/gradients/layer_norm.ts";
+import {
+  biasDiagonalsSpecialisation,
+  biasSumsSpecialisation,
+  biasTableSpecialisation,
+} from "../../src/kernels/gradients/position_bias.ts";
 import { softmaxBackwardSpecialisation } from "../../src/kernels/gradients/row_softmax.ts";
 import { rowSumsEndSpecialisation } from "../../src/kernels/gradients/row_sums.ts";
 import {
@@ -41,6 +46,11 @@ import {
   rowGradientBindings,
   rowGradientModules,
 } from "../../src/kernels/gradients/rows.ts";
+import {
+  type TableGradientSpecialisation,
+  tableGradientBindings,
+  tableGradientModules,
+} from "../../src/kernels/gradients/table.ts";
 import { kvAccess } from "../../src/kernels/kv_access.ts";
 import { layerNormSpecialisation } from "../../src/kernels/layer_norm.ts";
 import {
@@ -615,17 +625,61 @@ const GRADIENT_KERNELS: Readonly<
       },
       true,
     ),
+    "of a gated bias from a table": biasSumsSpecialisation(
+      {
+        source: "strided",
+        residual: "strided",
+        shift: "strided",
+        weight: "dense",
+        gradient: "dense",
+      },
+      { lanes: { columns: 16, rows: 16 }, widthReduced: true, terms: [1, 2, 3] },
+      true,
+    ),
     "of the gradient": normSumsSpecialisation(
       normTermTensors(NORM_ALL, [NORM_TERMS.bias]),
       { lanes: { columns: 64, rows: 1 }, widthReduced: false, terms: [NORM_TERMS.bias] },
       false,
     ),
   },
+  bias_diagonals_backward: {
+    plain: biasDiagonalsSpecialisation({ gradient: "dense" }),
+    gated: biasDiagonalsSpecialisation({
+      residual: "strided",
+      shift: "strided",
+      weight: "f16-packed",
+      gradient: "bf16-packed-strided",
+    }),
+  },
+  bias_table_backward: { strided: biasTableSpecialisation("strided") },
   row_sums_end_backward: {
     dense: rowSumsEndSpecialisation("dense"),
     "16 bits": rowSumsEndSpecialisation("bf16-packed-strided"),
   },
 };
+const ORDERED = { positions: true, ordered: true } as const;
+const TABLE_SPECIALISATIONS: readonly TableGradientSpecialisation[] = [
+  { root: "position_encoding_backward", gradient: "dense", o: "f16-packed" },
+  { root: "table_count_backward", positions: true },
+  { root: "table_count_backward", ...ORDERED },
+  { root: "table_offsets_backward" },
+  { root: "table_scatter_backward", positions: true },
+  { root: "table_scatter_backward", ...ORDERED },
+  { root: "table_backward", gradient: "dense", o: "dense", ordered: true },
+  {
+    root: "table_backward",
+    gradient: "strided",
+    o: "bf16-packed-strided",
+    ...ORDERED,
+    carried: true,
+  },
+];
+const TABLE_GRADIENT_VARIANTS = TABLE_SPECIALISATIONS.map((spec) => ({
+  name: `${spec.root}${spec.carried ? " in parts" : ""}${spec.ordered ? " of ordered rows" : ""}`,
+  root: `package::${spec.root}`,
+  modules: tableGradientModules(spec),
+  bindings: tableGradientBindings(spec),
+}));
 const GRADIENT_VARIANTS = Object.entries(GRADIENT_KERNELS).flatMap(([root, specs]) =>
   Object.entries(specs).map(([name, spec]) => ({
     name: `${root}, ${name}`,
@@ -675,6 +729,7 @@ const VARIANTS: readonly (Omit<KernelVariant, "modules"> & {
   ...LINEAR_VARIANTS,
   ...ROW_VARIANTS,
   ...GRADIENT_VARIANTS,
+  ...TABLE_GRADIENT_VARIANTS,
   {
     name: "linear copy",
     root: "package::linear_copy",

@@ -1,0 +1,58 @@
+// Public exports of gradients of operations on rows and positions; src/index.ts has them all.
+
+export {
+  type LayerNormBackwardOptions,
+  type LayerNormBackwardPlan,
+  type LayerNormGradients,
+  layerNormBackward,
+  planLayerNormBackward,
+  rmsNormBackward,
+} from "./operations/layer_norm_backward.ts";
+export type {
+  LayerNormBackwardBindings,
+  LayerNormBackwardProblem,
+  LayerNormGradient,
+} from "./operations/layer_norm_backward_problem.ts";
+export {
+  logSoftmaxBackward,
+  planSoftmaxBackward,
+  type SoftmaxBackwardBindings,
+  type SoftmaxBackwardOptions,
+  type SoftmaxBackwardPlan,
+  type SoftmaxBackwardProblem,
+  softmaxBackward,
+} from "./operations/softmax_backward.ts";
+export {
+  type GatedPositionBiasBackwardOptions,
+  gatedPositionBiasBackward,
+  type PositionBiasBackwardPlan,
+  type PositionBiasGradients,
+  planPositionBiasBackward,
+  type RelativePositionBiasBackwardOptions,
+  relativePositionBiasBackward,
+} from "./positions/bias_backward.ts";
+export type {
+  PositionBiasBackwardBindings,
+  PositionBiasBackwardProblem,
+  PositionBiasGradient,
+} from "./positions/bias_backward_problem.ts";
+export {
+  type PositionEncodingBackwardOptions,
+  type PositionEncodingBackwardPlan,
+  type PositionEncodingGradients,
+  planPositionEncodingBackward,
+  positionEncodingBackward,
+} from "./positions/encoding_backward.ts";
+export type {
+  PositionEncodingBackwardBindings,
+  PositionEncodingBackwardProblem,
+  PositionEncodingGradient,
+} from "./positions/encoding_backward_problem.ts";
+export {
+  planRotaryBackward,
+  type RotaryBackwardBindings,
+  type RotaryBackwardOptions,
+  type RotaryBackwardPlan,
+  type RotaryBackwardProblem,
+  rotaryBackward,
+} from "./positions/rotary_backward.ts";
