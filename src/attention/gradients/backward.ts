@@ -57,14 +57,24 @@ function withoutTensors({ q, k, v, ...options }: typeof BACKWARD_PROBLEM) {
   return { ...options, ...RUN_OPTIONS };
 }
 
-export interface AttentionGradients
-  extends Partial<Readonly<Record<ScoreGradientName, Tensor<"f32">>>> {
+/** The gradients. Those of what the options hold are there if they were asked for. */
+export interface AttentionGradients {
   /** [B, H, M, D], in the layout of the call and the dtype of q. */
   readonly dQ: FloatTensor;
   /** [B, Hkv, N, D], of the dtype of k. */
   readonly dK: FloatTensor;
   /** [B, Hkv, N, Dv], of the dtype of v. */
   readonly dV: FloatTensor;
+  /** Of the shape of `bias`. */
+  readonly dBias?: Tensor<"f32">;
+  /** [H] or [B, H], as `alibiSlopes` are. */
+  readonly dAlibiSlopes?: Tensor<"f32">;
+  /** [buckets, H] */
+  readonly dRelativeBias?: Tensor<"f32">;
+  /** [H], as are the two below. */
+  readonly dSinks?: Tensor<"f32">;
+  readonly dTemperature?: Tensor<"f32">;
+  readonly dLogTemperature?: Tensor<"f32">;
 }
 
 /**
@@ -74,6 +84,7 @@ export interface AttentionGradients
  * ```
  * P = exp(S - LSE),   dP = dO V^T,   delta = rowsum(dO * O) - dLSE,   dS = P (dP - delta)
  * dV = P^T dO,   dQ = scale * dS K,   dK = scale * dS^T Q
+ * dBias = sum of dS,   dSinks = -sum exp(sink - LSE) delta
  * ```
  *
  * Source: FlashAttention-2 (arXiv 2307.08691), algorithm 2, in two passes. Scores are computed
