@@ -23,6 +23,7 @@ export {
   type GradientsCheck,
 } from "./attention/gradients/check.ts";
 export type { AttentionBackwardProblem } from "./attention/gradients/problem.ts";
+export type { ScoreGradientProblem } from "./attention/gradients/score_problem.ts";
 export type { KvSourceOwner } from "./attention/kv_source.ts";
 export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./attention/merge.ts";
 export type { MergeBindings, MergeProblem, PartialAttention } from "./attention/merge_problem.ts";

@@ -65,10 +65,8 @@ function withoutTensors({ q, k, v, ...options }: typeof BACKWARD_PROBLEM) {
   return { ...options, ...RUN_OPTIONS };
 }
 
-/** The gradients; those of what options and the similarity hold, if they were asked for. */
-export interface AttentionGradients
-  extends SimilarityGradients<FloatTensor>,
-    Partial<Readonly<Record<ScoreGradientName, Tensor<"f32">>>> {
+/** The gradients. Those of what options and similarity hold are there if they were asked for. */
+export interface AttentionGradients extends SimilarityGradients<FloatTensor> {
   /** [B, H, M, D], in the layout of the call and the dtype of q. */
   readonly dQ: FloatTensor;
   /** [B, Hkv, N, D], of the dtype of k. */
@@ -77,6 +75,16 @@ export interface AttentionGradients
   readonly dV: FloatTensor;
   /** Of those that were asked for: the shape of the captured tensor, and [1] for a number. */
   readonly dCaptures: Readonly<Record<string, Tensor<"f32">>>;
+  /** Of the shape of `bias`. */
+  readonly dBias?: Tensor<"f32">;
+  /** [H] or [B, H], as `alibiSlopes` are. */
+  readonly dAlibiSlopes?: Tensor<"f32">;
+  /** [buckets, H] */
+  readonly dRelativeBias?: Tensor<"f32">;
+  /** [H], as are the two below. */
+  readonly dSinks?: Tensor<"f32">;
+  readonly dTemperature?: Tensor<"f32">;
+  readonly dLogTemperature?: Tensor<"f32">;
 }
 
 /**
@@ -86,6 +94,7 @@ export interface AttentionGradients
  * ```
  * P = exp(S - LSE),   dP = dO V^T,   delta = rowsum(dO * O) - dLSE,   dS = P (dP - delta)
  * dV = P^T dO,   dQ = scale * dS K,   dK = scale * dS^T Q
+ * dBias = sum of dS,   dSinks = -sum exp(sink - LSE) delta
  * ```
  *
  * Source: FlashAttention-2 (arXiv 2307.08691), algorithm 2, in two passes. Scores are computed
