@@ -108,9 +108,9 @@ import { TABLES_MODULES, tablesKernel } from "../../src/kernels/tables.ts";
 import { scoreBindings, scoreModules, TOP_KEYS, WEIGHTS } from "../../src/kernels/weights.ts";
 import type { ModuleMap } from "../../src/shader/link.ts";
 import type { Binding } from "../../src/types.ts";
+import { CAPTURE_VARIANTS } from "./capture_kernels.ts";
 import { SCORE_GRADIENT_VARIANTS } from "./score_gradient_kernels.ts";
 import { SIMILARITY_GRADIENT_VARIANTS } from "./similarity_gradient_kernels.ts";
-import { CAPTURE_VARIANTS } from "./capture_kernels.ts";
 
 export interface KernelVariant {
   readonly name: string;

@@ -195,6 +195,7 @@ describe("gradients of captures", () => {
     ["large gradients, of large scores", { M: 20, N: 33, gradientSpread: 1e12, spread: 2 }],
     ["small gradients", { M: 20, N: 33, gradientSpread: 1e-12, spread: 0.1 }],
     ["rows that see no key, in windows", { M: 40, N: 30, options: { window: [9, 0] } }],
+    ["scores of unit vectors", { M: 20, N: 33, options: { similarity: "cosine" } }],
     ["dispatches that are cut", { M: 20, N: 33, options: { maxDispatchFlops: 1000 } }],
   ])("%s", async (_, problem) => {
     await run(await testDevice(), problem);
@@ -279,6 +280,10 @@ describe("gradients of captures", () => {
       [
         { scoreFunction: partly, dCaptures: { c: true } },
         /dCaptures: the score function has no derivative by c. Its option gradient needs/,
+      ],
+      [
+        { similarity: { kind: "additive", vector: 1 }, dCaptures: { alibi_slopes: true } },
+        "attentionBackward: dCaptures can't be computed with additive similarity.",
       ],
       [{ scoreFunction: undefined, dCaptures: { c: true } }, /captures nothing, and no "c"/],
     ];
