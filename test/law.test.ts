@@ -14,6 +14,7 @@ const COMMON = [
   "src/given.ts",
   "src/options.ts",
   "src/recent.ts",
+  "src/seeded.ts",
   "src/unknown_option.ts",
 ];
 /** Rooms of operations, from the lowest up: each may know those before it. */
@@ -36,6 +37,7 @@ const LAW: Readonly<Record<string, readonly string[]>> = {
   "src/types.ts": [],
   "src/errors.ts": [],
   "src/recent.ts": [],
+  "src/seeded.ts": [],
   "src/unknown_option.ts": ["src/errors.ts"],
   "src/given.ts": ["src/errors.ts", "src/unknown_option.ts"],
   "src/options.ts": ["src/given.ts", "src/unknown_option.ts"],

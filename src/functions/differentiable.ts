@@ -24,13 +24,13 @@ export function differentiable(
       const of = count === "one" ? "" : `[${element}]`;
       const index = gradient.text.heads.has(`index_${name}`) ? `index_${name}(at)${of}` : "0u";
       const derivative = `gradient_${name}(s, at)${of}`;
-      return `  if (read == ${reads++}u) {\n    return vec3u(${capture}u, ${index}, bitcast<u32>(${derivative}));\n  }\n`;
+      return `  if (which == ${reads++}u) {\n    return vec3u(${capture}u, ${index}, bitcast<u32>(${derivative}));\n  }\n`;
     });
   });
   const source = `fn ${CALLED.slope}(s: f32, at: Position) -> f32 {
   return gradient(s, at);
 }
-fn ${CALLED.captured}(read: u32, s: f32, at: Position) -> vec3u {
+fn ${CALLED.captured}(which: u32, s: f32, at: Position) -> vec3u {
 ${cases.join("")}  return vec3u();
 }`;
   const names = new Set(["Position", ...gradient.text.declared.keys()]);

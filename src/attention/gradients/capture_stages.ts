@@ -102,12 +102,12 @@ export function captureStages(
   resolved: ResolvedBackward,
   operands: Operands,
   {
-    queries,
+    backward,
     tile,
     score,
   }: {
-    /** The stage of the gradients of queries, which covers the same scores. */
-    readonly queries: BackwardStage;
+    /** The stages of the gradients; that of queries covers the same scores. */
+    readonly backward: readonly BackwardStage[];
     readonly tile: BackwardTile;
     /** The score function with derivatives by what is wanted. */
     readonly score?: FunctionText;
@@ -115,6 +115,9 @@ export function captureStages(
 ): BackwardStage[] {
   const { dCaptures: wanted, seqQ, mostKeys, headDim, vDim } = resolved;
   if (!wanted.length) return [];
+  const queries = backward.find(
+    (stage) => (stage.slots as BackwardSpecialisation).kernel === "queries",
+  ) as BackwardStage;
   const { names, views, slots } = queries;
   const reads = wanted.reduce((sum, one) => sum + one.reads, 0);
   const source = capturesKernel({

@@ -5,6 +5,7 @@ import type { ScoreFunction } from "../../functions/attention_function.ts";
 import { denseStrides, resolveSpec, Tensor } from "../../gpu/tensor.ts";
 import { checkedSpec, expectShape, type ResolvedSpec } from "../../plan/specs.ts";
 import type { TensorSpec } from "../../types.ts";
+import type { ResolvedScores } from "../resolved.ts";
 import { checkDifferentiable } from "./score_function.ts";
 
 /** Which gradients of captures are asked for: `true` for a dense tensor. */
@@ -26,6 +27,7 @@ export function resolveCaptures(
   label: string,
   scoreFunction: ScoreFunction | undefined,
   asked: CapturesAsked | undefined,
+  { similarity }: Pick<ResolvedScores, "similarity">,
 ): readonly WantedCapture[] {
   if (asked === undefined) return [];
   const what = `${label}: dCaptures`;
@@ -36,6 +38,11 @@ export function resolveCaptures(
   );
   const entries = reading(what, () => Object.entries(asked));
   const wanted = entries.filter(([, given]) => given !== undefined && given !== false);
+  check(
+    !wanted.length || similarity?.kind !== "additive",
+    "argument",
+    () => `${what} can't be computed with additive similarity.`,
+  );
   return wanted.map(([name, given]) => {
     const captures = scoreFunction?.captures ?? {};
     const all = Object.keys(captures).join(", ") || "nothing";

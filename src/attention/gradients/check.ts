@@ -42,9 +42,9 @@ const SIZES = { batch: 2, heads: 4, kvHeads: 2, queries: 21, keys: 37, dim: 12, 
 
 /**
  * Whether the gradients of attention are right on this device: for apps that train on whatever GPU
- * their visitor has. Attention and its gradients run on a small causal problem with grouped heads, of
- * seeded numbers, and are compared with the same in float64 on the CPU, element by element. It
- * takes what the compilation of four kernels takes, and needs a few kilobytes.
+ * their visitor has. Attention and its gradients run on a small causal problem with grouped heads,
+ * of seeded numbers, and are compared with the same in float64 on the CPU, element by element. It
+ * takes as long as compiling four kernels, and a few kilobytes.
  *
  * Rejects with FoveaError, as attention does; a device whose results are wrong is a result.
  *

@@ -123,7 +123,7 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
       ...backward,
       ...sums.flatMap((sum) => scoreStages(sum, planned, statistics)),
       ...captureStages(resolved, operands, {
-        queries: backward[1],
+        backward,
         tile: chooseCaptureTile(tile, ofTile, tileLimits(device)),
         ...ofCaptures,
       }),

@@ -150,7 +150,7 @@ export function resolveBackward(
     dK: result("dK", k),
     dV: result("dV", v),
     similarityGradients: resolveSimilarityGradients(label, problem, problem.similarity, scores),
-    dCaptures: resolveCaptures(label, problem.scoreFunction, problem.dCaptures),
+    dCaptures: resolveCaptures(label, problem.scoreFunction, problem.dCaptures, scores),
     variant: problem.variant,
     scoreGradients: resolveScoreGradients(scores, problem),
   };

@@ -49,18 +49,21 @@ export const SUM_ELEMENTS = 64;
 /** The stages of the kernels, as the shaders number them. */
 export const STAGE = { clear: 0, largest: 1, sum: 2, finish: 3 } as const;
 
+/** The modules of the kernel below. */
+export const CAPTURED_SUMS_MODULES: ModuleMap = {
+  ...MODULES,
+  "package::captured_sums": captured,
+  "package::lib::captured_sums": sums,
+  "package::lib::gradient": gradient,
+};
+
 const sumKernels = new KernelCache<object>();
 
 /** The kernel that clears the sums of a captured value, or makes its gradient of them. */
 export const capturedSumsKernel = (): KernelSource =>
   sumKernels.get({}, () => ({
     label: "captured sums",
-    ...link("package::captured_sums", {
-      ...MODULES,
-      "package::captured_sums": captured,
-      "package::lib::captured_sums": sums,
-      "package::lib::gradient": gradient,
-    }),
+    ...link("package::captured_sums", CAPTURED_SUMS_MODULES),
     bindings: [
       { binding: 0, name: "params", type: "uniform" },
       { binding: 1, name: "q", type: "storage" },

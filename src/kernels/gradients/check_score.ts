@@ -3,10 +3,13 @@
 import check from "../../../shaders/check_score.wesl?raw";
 import position from "../../../shaders/lib/position.wesl?raw";
 import tanh from "../../../shaders/lib/tanh.wesl?raw";
+import capturedGradient from "../../../shaders/slots/captured_gradient.wesl?raw";
 import config from "../../../shaders/slots/captures_config.wesl?raw";
-import { link } from "../../shader/link.ts";
+import score from "../../../shaders/slots/score.wesl?raw";
+import scoreGradient from "../../../shaders/slots/score_gradient.wesl?raw";
+import { link, type ModuleMap } from "../../shader/link.ts";
 import { constantsModule, MODULES } from "../../shader/modules.ts";
-import type { KernelSource } from "../../types.ts";
+import type { Binding, KernelSource } from "../../types.ts";
 import { functionModules } from "../slot_modules.ts";
 import { captureBindings, type FunctionText } from "../slots.ts";
 import { derivativeModules } from "./score_gradient.ts";
@@ -16,24 +19,34 @@ export const SAMPLES = 64;
 /** 32-bit words of a sample, as the shader declares it. */
 export const SAMPLE_WORDS = 6;
 
-/** The kernel for a text with derivatives, by `reads` elements of captures beside the score. */
-export function checkScoreKernel(text: FunctionText, reads: number): KernelSource {
-  const linked = link("package::check_score", {
-    ...MODULES,
-    "package::check_score": check,
-    "package::lib::position": position,
-    "package::lib::tanh": tanh,
-    ...constantsModule("captures_config", config, { READS: reads }),
-    ...functionModules("score", text),
-    ...derivativeModules(text),
-  });
-  return {
-    label: "check score",
-    ...linked,
-    bindings: [
-      { binding: 1, name: "samples", type: "read-only-storage" },
-      { binding: 2, name: "results", type: "storage" },
-      ...captureBindings("score", text),
-    ],
-  };
-}
+/**
+ * The modules, of which `package::check_score` is the root; with the default function, and its
+ * derivatives, if there is no text.
+ *
+ * @param reads Elements of captures that the text has derivatives by
+ */
+export const checkScoreModules = (text: FunctionText | undefined, reads: number): ModuleMap => ({
+  ...MODULES,
+  "package::check_score": check,
+  "package::lib::position": position,
+  "package::lib::tanh": tanh,
+  "package::slots::score": score,
+  "package::slots::score_gradient": scoreGradient,
+  "package::slots::captured_gradient": capturedGradient,
+  ...constantsModule("captures_config", config, { READS: reads }),
+  ...functionModules("score", text),
+  ...derivativeModules(text),
+});
+
+export const checkScoreBindings = (text: FunctionText | undefined): Binding[] => [
+  { binding: 1, name: "samples", type: "read-only-storage" },
+  { binding: 2, name: "results", type: "storage" },
+  ...captureBindings("score", text),
+];
+
+/** The kernel for a text with derivatives. */
+export const checkScoreKernel = (text: FunctionText, reads: number): KernelSource => ({
+  label: "check score",
+  ...link("package::check_score", checkScoreModules(text, reads)),
+  bindings: checkScoreBindings(text),
+});

@@ -19,6 +19,7 @@ import {
   attentionBackward as reference,
 } from "../../../src/reference/index.ts";
 import { normal } from "../../../src/reference/random.ts";
+import { breadth } from "../../support/breadth.ts";
 import { product } from "../../support/cases.ts";
 import { expectClose } from "../../support/closeness.ts";
 import { failOnGpuErrors, overridden, testDevice } from "../../support/device.ts";
@@ -195,6 +196,10 @@ describe("gradients of captures", () => {
     ["large gradients, of large scores", { M: 20, N: 33, gradientSpread: 1e12, spread: 2 }],
     ["small gradients", { M: 20, N: 33, gradientSpread: 1e-12, spread: 0.1 }],
     ["rows that see no key, in windows", { M: 40, N: 30, options: { window: [9, 0] } }],
+    ...breadth<[string, Case]>([
+      "scores of unit vectors",
+      { M: 20, N: 33, options: { similarity: "cosine" } },
+    ]),
     ["dispatches that are cut", { M: 20, N: 33, options: { maxDispatchFlops: 1000 } }],
   ])("%s", async (_, problem) => {
     await run(await testDevice(), problem);
@@ -208,26 +213,28 @@ describe("gradients of captures", () => {
 
   it("are NaN where a term is, and nowhere else", async () => {
     const device = await testDevice();
-    const data = [1, 2, 3].map((seed) => normal(seed, H * 3 * D));
-    const [q, k, v] = data.map((one) => tensor(device, [1, H, 3, D], { data: one }));
-    const w = tensor(device, [6], { data: normal(4, 6) });
+    const M = 20;
+    const data = [1, 2, 3].map((seed) => normal(seed, H * M * D));
+    const [q, k, v] = data.map((one) => tensor(device, [1, H, M, D], { data: one }));
+    const w = tensor(device, [M], { data: normal(4, M) });
     const b = tensor(device, [H + THIRDS], { data: normal(5, H + THIRDS) });
     const scoreFunction = functionOf(w, b);
     const { output, lse } = await attention(q, k, v, { causal: true, scoreFunction, lse: true });
     if (!lse) throw new Error("there is no lse");
-    // The last query of head 1 sees all three keys.
-    const dOutput = normal(6, H * 3 * D);
-    dOutput[(1 * 3 + 2) * D] = Number.NaN;
+    // The last query of head 1 sees all keys that aren't hidden.
+    const dOutput = normal(6, H * M * D);
+    dOutput[(2 * M - 1) * D] = Number.NaN;
     const { dCaptures } = await attentionBackward(q, k, v, {
       causal: true,
       scoreFunction,
       output,
       lse,
-      dOutput: tensor(device, [1, H, 3, D], { data: dOutput }),
+      dOutput: tensor(device, [1, H, M, D], { data: dOutput }),
       dCaptures: { w: true, b: true, strength: true },
     });
     const spoilt = async (name: string) => Array.from(await dCaptures[name].read(), Number.isNaN);
-    expect(await spoilt("w")).toEqual([true, true, true, false, false, false]);
+    const distances = Array.from({ length: M }, (_, distance) => (M - 1 - distance) % 7 !== 5);
+    expect(await spoilt("w")).toEqual(distances);
     expect(await spoilt("b")).toEqual([false, true, false, false, true, true, true]);
     expect(await spoilt("strength")).toEqual([true]);
   });
@@ -279,6 +286,10 @@ describe("gradients of captures", () => {
       [
         { scoreFunction: partly, dCaptures: { c: true } },
         /dCaptures: the score function has no derivative by c. Its option gradient needs/,
+      ],
+      [
+        { similarity: { kind: "additive", vector: 1 }, dCaptures: { alibi_slopes: true } },
+        "attentionBackward: dCaptures can't be computed with additive similarity.",
       ],
       [{ scoreFunction: undefined, dCaptures: { c: true } }, /captures nothing, and no "c"/],
     ];
