@@ -17,13 +17,18 @@ export type {
   AttentionBackwardBindings,
   AttentionBackwardPlan,
 } from "./attention/gradients/bindings.ts";
+export type { CapturesAsked } from "./attention/gradients/captures.ts";
 export {
   type CheckGradientsOptions,
   checkGradients,
   type GradientsCheck,
 } from "./attention/gradients/check.ts";
 export type { AttentionBackwardProblem } from "./attention/gradients/problem.ts";
-export type { ScoreGradientProblem } from "./attention/gradients/score_problem.ts";
+export type {
+  ScoreGradientName,
+  ScoreGradientProblem,
+} from "./attention/gradients/score_problem.ts";
+export type { SimilarityGradients } from "./attention/gradients/similarity_problem.ts";
 export type { KvSourceOwner } from "./attention/kv_source.ts";
 export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./attention/merge.ts";
 export type { MergeBindings, MergeProblem, PartialAttention } from "./attention/merge_problem.ts";
@@ -167,6 +172,7 @@ export type { StateDict } from "./layers/state_dict.ts";
 export type {
   LinearAttentionBackwardProblem,
   LinearAttentionBackwardSettings,
+  LinearBackwardTensor,
   LinearGradient,
 } from "./linear/backward_options.ts";
 export {

@@ -12,11 +12,16 @@ import { type Bound, type Sample, ScoreSamples } from "./score_samples.ts";
 
 /** Where and how {@link checkGradient} looks. */
 export interface CheckGradientOptions {
-  /** Batch entries, query heads, queries and keys that places are drawn from. Default 1. */
+  /** Batch entries that places are drawn from. Default 1. */
   readonly batch?: number;
+  /** Query heads that places are drawn from. Default 1. */
   readonly heads?: number;
-  /** Default 16, as for keys. A captured tensor has to have the elements that these read. */
+  /**
+   * Queries that places are drawn from. Default 16. A captured tensor has to have the elements that
+   * scores of all these places read.
+   */
   readonly seqQ?: number;
+  /** Keys that places are drawn from. Default 16. */
   readonly seqKv?: number;
   /** Scores are drawn from -range to range. Default 8. */
   readonly range?: number;
@@ -89,7 +94,10 @@ const ROUNDING = 8 * 2 ** -23;
  * place in the texts; `"out-of-memory"`.
  *
  * @example
- * const { within, worst } = await checkGradient(device, mine, { heads: 8, seqQ: 64, seqKv: 64 });
+ * const halved = scoreFunction("fn score(s: f32, at: Position) -> f32 { return 0.5 * s; }", {
+ *   gradient: "fn gradient(s: f32, at: Position) -> f32 { return 0.5; }",
+ * });
+ * const { within, worst } = await checkGradient(device, halved, { heads: 8, seqQ: 64, seqKv: 64 });
  * if (!within) console.warn("wrong derivative by", worst);
  */
 export async function checkGradient(

@@ -57,6 +57,10 @@ export const wrong = (q: Tensor) => attention(q, q, q, { casual: true });
 
 /** Tensors that doc comments take for given. */
 const TENSORS = [
+  "lse",
+  "dQ",
+  "dK",
+  "dV",
   "q",
   "k",
   "v",
@@ -325,11 +329,11 @@ const ONE_OPERATOR: readonly (readonly [
   ["LayerNormalization", ["layer_norm", "pointwise"], 26],
   ["RotaryEmbedding", ["rotary"], 38],
   ["Attention", [...ATTENTION, "pointwise", "row_norms", "tables", "weights"], 63],
-  ["FlexAttention", [...ATTENTION, ...MATMUL, "row_norms", "tables", "weights"], 72],
+  ["FlexAttention", [...ATTENTION, ...MATMUL, "row_norms", "tables", "weights"], 72.3],
   [
     "MicrosoftAttention",
     [...ATTENTION, ...MATMUL, "pointwise", "rotary", "row_norms", "tables"],
-    71.2,
+    71.8,
   ],
 ];
 
@@ -341,7 +345,7 @@ describe("bundles", () => {
     expect(kernelsIn(start.text)).toEqual(["combine", "decode", "forward"]);
     expect(start.gzipped).toBeLessThan(35_600);
     expect(kernelsIn(all.text)).toEqual([...ATTENTION, "row_norms", "tables"]);
-    expect(all.gzipped).toBeLessThan(75_000);
+    expect(all.gzipped).toBeLessThan(75_100);
   });
   it("of what needs no kernel hold no kernel", async () => {
     const { all } = await bundle('import { tensor } from "fovea"; console.log(tensor);');

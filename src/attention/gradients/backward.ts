@@ -31,25 +31,32 @@ export interface AttentionBackwardOptions
     RunOptions {
   /** [B, H, M, Dv]: what attention gave. */
   readonly output: Tensor;
-  /** [B, H, M] f32: the log-sum-exp that attention gave beside it. */
-  readonly lse: Tensor;
+  /** [B, H, M] f32: the log-sum-exp that attention gave beside it, which has to be asked for. */
+  readonly lse: Tensor | undefined;
   /** [B, H, M, Dv]: the gradient of the output. */
   readonly dOutput: Tensor;
   /** [B, H, M] f32: the gradient of the log-sum-exp. Default: zeros. */
   readonly dLse?: Tensor;
-  /** Where the gradients go. Default: new tensors, which are the caller's to destroy. */
+  /** Where the gradient of q goes. Default: a new tensor, which is the caller's to destroy. */
   readonly dQ?: Tensor;
+  /** Where the gradient of k goes. Default: a new tensor. */
   readonly dK?: Tensor;
+  /** Where the gradient of v goes. Default: a new tensor. */
   readonly dV?: Tensor;
   /**
    * `true` for a new tensor with the gradient of `bias`, or the tensor that it goes to; so, too,
    * those below. See {@link AttentionBackwardProblem} for their shapes. Default: not computed.
    */
   readonly dBias?: boolean | Tensor;
+  /** Of `alibiSlopes`. */
   readonly dAlibiSlopes?: boolean | Tensor;
+  /** Of the table of `relativeBias`. */
   readonly dRelativeBias?: boolean | Tensor;
+  /** Of `sinks`. */
   readonly dSinks?: boolean | Tensor;
+  /** Of `temperature`. */
   readonly dTemperature?: boolean | Tensor;
+  /** Of `logTemperature`. */
   readonly dLogTemperature?: boolean | Tensor;
   /**
    * The gradients of what the score function captures, by its names: `true` for a new tensor, or
@@ -145,7 +152,7 @@ export async function attentionBackward(
   const { label = name, output, lse, dOutput, dLse } = taken;
   checkTensors(label, { output, lse, dOutput }, { dLse });
   const { device } = q;
-  const prepared = await prepareBackward(device, { ...taken, q, k, v });
+  const prepared = await prepareBackward(device, { ...taken, q, k, v, lse: lse as Tensor });
   const { resolved } = prepared;
   const results = await runOnce(device, label, prepared, taken, (make) => {
     const result = (of: "dQ" | "dK" | "dV") =>
