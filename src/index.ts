@@ -23,6 +23,7 @@ export {
   type GradientsCheck,
 } from "./attention/gradients/check.ts";
 export type { AttentionBackwardProblem } from "./attention/gradients/problem.ts";
+export type { SimilarityGradients } from "./attention/gradients/similarity_problem.ts";
 export type { KvSourceOwner } from "./attention/kv_source.ts";
 export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./attention/merge.ts";
 export type { MergeBindings, MergeProblem, PartialAttention } from "./attention/merge_problem.ts";
@@ -161,6 +162,17 @@ export {
   multiplicativeAttention,
   planMultiplicativeAttention,
 } from "./layers/multiplicative.ts";
+export {
+  type MultiplicativeBackwardOptions,
+  type MultiplicativeBackwardProblem,
+  type MultiplicativeGradients,
+  multiplicativeAttentionBackward,
+  planMultiplicativeAttentionBackward,
+} from "./layers/multiplicative_backward.ts";
+export {
+  type MultiplicativeBackwardBindings,
+  MultiplicativeBackwardPlan,
+} from "./layers/multiplicative_backward_plan.ts";
 export { type MultiplicativeBindings, MultiplicativePlan } from "./layers/multiplicative_plan.ts";
 export type { StateDict } from "./layers/state_dict.ts";
 export type {
