@@ -167,6 +167,17 @@ export {
   multiplicativeAttention,
   planMultiplicativeAttention,
 } from "./layers/multiplicative.ts";
+export {
+  type MultiplicativeBackwardOptions,
+  type MultiplicativeBackwardProblem,
+  type MultiplicativeGradients,
+  multiplicativeAttentionBackward,
+  planMultiplicativeAttentionBackward,
+} from "./layers/multiplicative_backward.ts";
+export {
+  type MultiplicativeBackwardBindings,
+  MultiplicativeBackwardPlan,
+} from "./layers/multiplicative_backward_plan.ts";
 export { type MultiplicativeBindings, MultiplicativePlan } from "./layers/multiplicative_plan.ts";
 export type { StateDict } from "./layers/state_dict.ts";
 export type {

@@ -116,7 +116,7 @@ const LABEL = "multiplicativeAttention";
 
 async function prepareMultiplicative(device: GPUDevice, problem: Taken<MultiplicativeProblem>) {
   checkDevice(device);
-  const { label, layout, q, weight } = resolve(problem);
+  const { label, layout, q, weight } = resolveMultiplicative(problem);
   const perHead = weight.shape.length === 3;
   const headAxis = layout === "bhmd" ? 1 : 2;
   const inLayout = problem.q.shape.slice(0, 3);
@@ -176,7 +176,12 @@ async function prepareMultiplicative(device: GPUDevice, problem: Taken<Multiplic
 }
 
 /** Checks q and the weights; the rest is attention's to check. */
-function resolve(problem: Taken<MultiplicativeProblem>) {
+export function resolveMultiplicative(
+  problem: Pick<
+    Taken<MultiplicativeProblem>,
+    "q" | "weight" | "label" | "layout" | "similarity"
+  > & { readonly k: TensorSpec },
+) {
   const { label = LABEL, layout = "bhmd" } = problem;
   checkLayout(label, layout);
   check(

@@ -54,7 +54,8 @@ export function planProjectionBackward(
   return PROJECTION_BACKWARD.plan(device, problem);
 }
 
-const PROJECTION_BACKWARD = operation<
+/** The operation of a projection's gradients. */
+export const PROJECTION_BACKWARD = operation<
   ProjectionBackwardProblem,
   ProjectionBackwardBindings,
   ResolvedProjectionBackward,

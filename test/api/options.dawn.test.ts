@@ -28,6 +28,19 @@ const CALLS: Readonly<Record<string, Call>> = {
   multiplicativeAttention: (_, x, options) => fovea.multiplicativeAttention(x, x, x, x, options),
   planMultiplicativeAttention: (device, _, options) =>
     fovea.planMultiplicativeAttention(device, { ...qkv, weight: { shape: [8, 8] }, ...options }),
+  multiplicativeAttentionBackward: (_, x, options) =>
+    fovea.multiplicativeAttentionBackward(x, x, x, x, {
+      output: x,
+      lse: x.view({ shape: [1, 2, 4], strides: [64, 32, 8] }),
+      dOutput: x,
+      ...options,
+    }),
+  planMultiplicativeAttentionBackward: (device, _, options) =>
+    fovea.planMultiplicativeAttentionBackward(device, {
+      ...qkv,
+      weight: { shape: [8, 8] },
+      ...options,
+    }),
   attentionWeights: (_, x, options) => fovea.attentionWeights(x, x, options),
   planAttentionWeights: (device, _, options) =>
     fovea.planAttentionWeights(device, { q: rows, k: rows, ...options }),

@@ -2,12 +2,17 @@
 
 import {
   type AttentionBackwardOptions,
+  type AttentionGradients,
+  type AttentionOptions,
+  type AttentionResult,
   attention,
   attentionBackward,
   type LinearAttentionBackwardOptions,
   type LinearAttentionOptions,
   linearAttention,
   linearAttentionBackward,
+  multiplicativeAttention,
+  multiplicativeAttentionBackward,
   scoreFunction,
   type Tensor,
   tensor,
@@ -98,12 +103,58 @@ const lseShape = ({ vector }: NamedCall) =>
 
 const AttentionBackward: NamedOperator = async (call) => {
   const [q, k, v] = ["q", "k", "v"].map((name) => call.tensor(name));
+  const { output, lse, asked, gradients } = await attend(call, {
+    forward: (options) => attention(q, k, v, options),
+    backward: (options) => attentionBackward(q, k, v, options),
+  });
+  const ofSimilarity = asked.map(([name, option]) => [name, gradients[option]]);
+  const captured = Object.entries(gradients.dCaptures).map(([name, gradient]) => [
+    `d_captures.${name}`,
+    gradient,
+  ]);
+  return {
+    output,
+    lse,
+    ...namesOf(gradients),
+    ...Object.fromEntries(ofSimilarity),
+    ...Object.fromEntries(captured),
+    d_bias: gradients.dBias,
+    d_alibi_slopes: gradients.dAlibiSlopes,
+    d_relative_bias_table: gradients.dRelativeBias,
+    d_sinks: gradients.dSinks,
+    d_temperature: gradients.dTemperature,
+    d_log_temperature: gradients.dLogTemperature,
+  };
+};
+
+const MultiplicativeAttentionBackward: NamedOperator = async (call) => {
+  const [q, k, v, weight] = ["q", "k", "v", "weight"].map((name) => call.tensor(name));
+  const { output, lse, gradients } = await attend(call, {
+    forward: (options) => multiplicativeAttention(q, k, v, weight, options),
+    backward: (options) => multiplicativeAttentionBackward(q, k, v, weight, options),
+  });
+  return { output, lse, ...namesOf(gradients), d_weight: gradients.dWeight };
+};
+
+const namesOf = ({ dQ, dK, dV }: AttentionGradients) => ({ d_q: dQ, d_k: dK, d_v: dV });
+
+/** Runs attention and its gradients with the options of a vector. */
+async function attend<Gradients>(
+  call: NamedCall,
+  {
+    forward,
+    backward,
+  }: {
+    readonly forward: (options: AttentionOptions) => Promise<AttentionResult>;
+    readonly backward: (options: AttentionBackwardOptions) => Promise<Gradients>;
+  },
+) {
   const options = defined(scoresOf(call));
   // Rows of packed sequences that belong to no entry are left as they are.
   const rows = lseShape(call);
   const data = new Float32Array(rows.reduce((a, b) => a * b)).fill(Number.NEGATIVE_INFINITY);
   const lse = call.own(tensor(call.device, rows, { data }));
-  const { output } = await attention(q, k, v, { ...options, lse });
+  const { output } = await forward({ ...options, lse });
   call.own(output);
   const given = {
     ...options,
@@ -119,37 +170,13 @@ const AttentionBackward: NamedOperator = async (call) => {
     dLogTemperature: "logTemperature" in options,
     dCaptures: Object.fromEntries(capturedOf(call).map((name) => [name, true])),
   };
-  const wanted = Object.entries(OF_SIMILARITY).filter(([name]) =>
+  const asked = Object.entries(OF_SIMILARITY).filter(([name]) =>
     call.vector.outputs.some((output) => output?.name === name),
   );
-  const asked = Object.fromEntries(wanted.map(([, option]) => [option, true]));
-  const gradients = await attentionBackward(
-    q,
-    k,
-    v,
-    defined<AttentionBackwardOptions>({ ...given, ...asked }),
-  );
-  const ofSimilarity = wanted.map(([name, option]) => [name, gradients[option]]);
-  const captured = Object.entries(gradients.dCaptures).map(([name, gradient]) => [
-    `d_captures.${name}`,
-    gradient,
-  ]);
-  return {
-    output,
-    lse,
-    d_q: gradients.dQ,
-    d_k: gradients.dK,
-    d_v: gradients.dV,
-    ...Object.fromEntries(ofSimilarity),
-    ...Object.fromEntries(captured),
-    d_bias: gradients.dBias,
-    d_alibi_slopes: gradients.dAlibiSlopes,
-    d_relative_bias_table: gradients.dRelativeBias,
-    d_sinks: gradients.dSinks,
-    d_temperature: gradients.dTemperature,
-    d_log_temperature: gradients.dLogTemperature,
-  };
-};
+  const wanted = Object.fromEntries(asked.map(([, option]) => [option, true]));
+  const gradients = await backward(defined<AttentionBackwardOptions>({ ...given, ...wanted }));
+  return { output, lse, asked, gradients };
+}
 
 const LinearAttentionBackward: NamedOperator = async (call) => {
   const [q, k, v] = ["q", "k", "v"].map((name) => call.tensor(name));
@@ -193,4 +220,8 @@ const LinearAttentionBackward: NamedOperator = async (call) => {
   };
 };
 
-export const gradients = { AttentionBackward, LinearAttentionBackward };
+export const gradients = {
+  AttentionBackward,
+  LinearAttentionBackward,
+  MultiplicativeAttentionBackward,
+};

@@ -22,8 +22,8 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "shaders/matmul_turned_rows.wesl",
-    text: "select(vec4f(), load_weight_from(w_start, column4), vec4<bool>(own_k.x < params.inner))",
-    replacement: "load_weight_from(w_start, column4)",
+    text: "select(vec4f(), own, vec4<bool>(own_k.x < params.inner))",
+    replacement: "own",
     tests: PROJECTION,
     filter: "belong to nobody",
   },

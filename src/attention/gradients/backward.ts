@@ -1,13 +1,24 @@
 // The gradients of attention: the plan and the one-line call.
 
-import { type OptionNames, readOptions } from "../../given.ts";
+import { type OptionNames, readOptions, type Taken } from "../../given.ts";
 import { type FloatTensor, Tensor } from "../../gpu/tensor.ts";
-import { checkTensors, RUN_OPTIONS, type RunOptions, runOnce } from "../../plan/run.ts";
+import {
+  checkTensors,
+  type MakeResult,
+  RUN_OPTIONS,
+  type RunOptions,
+  runOnce,
+} from "../../plan/run.ts";
 import { reorder } from "../../plan/specs.ts";
 import { isCache } from "../cached.ts";
-import type { AttentionBackwardPlan } from "./bindings.ts";
+import type { AttentionBackwardBindings, AttentionBackwardPlan } from "./bindings.ts";
 import { prepareBackward } from "./plan.ts";
-import { type AttentionBackwardProblem, BACKWARD_PROBLEM, refuseCache } from "./problem.ts";
+import {
+  type AttentionBackwardProblem,
+  BACKWARD_PROBLEM,
+  type ResolvedBackward,
+  refuseCache,
+} from "./problem.ts";
 import type { ScoreGradientName } from "./score_problem.ts";
 import type { SimilarityGradient, SimilarityGradients } from "./similarity_problem.ts";
 
@@ -66,7 +77,8 @@ export interface AttentionBackwardOptions
 }
 
 /** The names of the options. */
-const BACKWARD_OPTIONS: OptionNames<AttentionBackwardOptions> = withoutTensors(BACKWARD_PROBLEM);
+export const BACKWARD_OPTIONS: OptionNames<AttentionBackwardOptions> =
+  withoutTensors(BACKWARD_PROBLEM);
 
 function withoutTensors({ q, k, v, ...options }: typeof BACKWARD_PROBLEM) {
   return { ...options, ...RUN_OPTIONS };
@@ -153,30 +165,41 @@ export async function attentionBackward(
   checkTensors(label, { output, lse, dOutput }, { dLse });
   const { device } = q;
   const prepared = await prepareBackward(device, { ...taken, q, k, v, lse: lse as Tensor });
-  const { resolved } = prepared;
-  const results = await runOnce(device, label, prepared, taken, (make) => {
-    const result = (of: "dQ" | "dK" | "dV") =>
-      taken[of] ?? make(of, reorder(resolved[of], resolved.layout).shape, resolved[of].dtype);
-    const asked: Record<string, Tensor> = {};
-    for (const [name, { shape, dtype }] of Object.entries(resolved.similarityGradients)) {
-      const given = taken[name as SimilarityGradient];
-      asked[name] = given instanceof Tensor ? given : make(name, shape, dtype);
-    }
-    for (const { name, spec } of resolved.scoreGradients) {
-      const given = taken[name];
-      asked[name] = given instanceof Tensor ? given : make(name, spec.shape);
-    }
-    const captured = resolved.dCaptures.map(({ name, spec, given }) => [
-      name,
-      given === true ? make(`dCaptures.${name}`, spec.shape) : (given as Tensor),
-    ]);
-    return {
-      dQ: result("dQ"),
-      dK: result("dK"),
-      dV: result("dV"),
-      dCaptures: Object.fromEntries(captured),
-      ...asked,
-    };
-  });
+  const results = await runOnce(device, label, prepared, taken, (make) =>
+    gradientsInto(taken, prepared.resolved, make),
+  );
   return results as AttentionGradients;
+}
+
+/** The tensors that the results of a one-line call go to: those of its options, or new ones. */
+export function gradientsInto(
+  options: Pick<
+    Taken<AttentionBackwardOptions>,
+    "dQ" | "dK" | "dV" | SimilarityGradient | ScoreGradientName
+  >,
+  resolved: ResolvedBackward,
+  make: MakeResult,
+): AttentionBackwardBindings {
+  const result = (of: "dQ" | "dK" | "dV") =>
+    options[of] ?? make(of, reorder(resolved[of], resolved.layout).shape, resolved[of].dtype);
+  const asked: Record<string, Tensor> = {};
+  for (const [name, { shape, dtype }] of Object.entries(resolved.similarityGradients)) {
+    const given = options[name as SimilarityGradient];
+    asked[name] = given instanceof Tensor ? given : make(name, shape, dtype);
+  }
+  for (const { name, spec } of resolved.scoreGradients) {
+    const given = options[name];
+    asked[name] = given instanceof Tensor ? given : make(name, spec.shape);
+  }
+  const captured = resolved.dCaptures.map(({ name, spec, given }) => [
+    name,
+    given === true ? make(`dCaptures.${name}`, spec.shape) : (given as Tensor),
+  ]);
+  return {
+    dQ: result("dQ"),
+    dK: result("dK"),
+    dV: result("dV"),
+    dCaptures: Object.fromEntries(captured),
+    ...asked,
+  };
 }

@@ -15,8 +15,8 @@ import type { TensorSpec } from "../../types.ts";
 
 /**
  * Gradients of what the similarity holds: `true` asks for a dense f32 tensor, and a spec or a tensor
- * for one that looks like it (f32, f16 or bf16). Each has the shape of the option, [1] for a number.
- * Default: they are not computed.
+ * for one that looks like it (f32, f16 or bf16). Each has the shape of the option, [1] for a
+ * number. Default: they are not computed.
  */
 export interface SimilarityGradients<Asked> {
   /** [D]: the gradient of `qWeights`, summed over batch entries, heads and queries. */

@@ -43,7 +43,7 @@ export const TURNED_TILES: readonly MatmulTile[] = [
     maxRows: ANY,
     devices: "software",
   },
-  // A few rows of dX, as in the forward table. 60 %, 56 VGPRs, 5,632 B.
+  // A few rows of dX, as in the forward table. 60 %, 56 VGPRs, 5,248 B.
   {
     name: "8x32",
     form: "tiles",
