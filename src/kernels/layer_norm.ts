@@ -4,7 +4,6 @@ import layerNorm from "../../shaders/layer_norm.wesl?raw";
 import magnitude from "../../shaders/lib/magnitude.wesl?raw";
 import rowLanesModule from "../../shaders/lib/row_lanes.wesl?raw";
 import rowMoments from "../../shaders/lib/row_moments.wesl?raw";
-import rowParts from "../../shaders/lib/row_parts.wesl?raw";
 import rowSums from "../../shaders/lib/row_sums.wesl?raw";
 import rowStatistics from "../../shaders/slots/row_statistics.wesl?raw";
 import rowStatisticsStored from "../../shaders/variants/row_statistics_stored.wesl?raw";
@@ -16,7 +15,6 @@ export const ROW_MOMENTS: ModuleMap = {
   "package::lib::magnitude": magnitude,
   "package::lib::row_lanes": rowLanesModule,
   "package::lib::row_moments": rowMoments,
-  "package::lib::row_parts": rowParts,
   "package::lib::row_sums": rowSums,
 };
 

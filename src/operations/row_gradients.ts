@@ -152,6 +152,7 @@ export function sumStages({ groups }: SumGroups, rows: SummedRows): Stage[] {
     const keptRows = product(kept.slice(0, 3));
     const columnBlocks = widthReduced ? 1 : Math.ceil(kept[3] / lanes.columns);
     const values: UniformValues = {
+      epsilon: 0, // read by what the kernel links, and doesn't call
       kept_rows: keptRows,
       kept_heads: kept[1],
       kept_per_head: kept[2],

@@ -8,7 +8,7 @@ const ADDITIVE = ["test/attention/additive.gpu.test.ts"];
 
 export const MUTANTS: readonly Mutant[] = [
   {
-    file: "shaders/lib/row_parts.wesl",
+    file: "shaders/lib/row_moments.wesl",
     text: "y = from_pivot(y, moments.pivot, d4) - moments.offset;",
     replacement: "y = from_pivot(y, moments.pivot, d4);",
     tests: EXTREMES,

@@ -82,6 +82,11 @@ const TENSORS = [
   "update",
   "reset",
   "scale",
+  "dOutput",
+  "dX",
+  "dWeight",
+  "dTable",
+  "dBias",
   // Inputs of ONNX' operators, by the names they have there
   "X",
   "Q",

@@ -84,7 +84,8 @@ export function rowGradientBindings({
     const type = name === "o" ? "storage" : "read-only-storage";
     return tensors[name] === undefined ? [] : [{ binding: index + 1, name, type }];
   });
-  return [{ binding: 0, name: "params", type: "uniform" }, ...used, ...bindings];
+  const others = [...bindings].sort((a, b) => a.binding - b.binding);
+  return [{ binding: 0, name: "params", type: "uniform" }, ...used, ...others];
 }
 
 /** Kernels by root, and by what the text depends on of the specialisation. */
