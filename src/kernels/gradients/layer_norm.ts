@@ -2,20 +2,28 @@
 // over rows that follow it: what is compiled.
 
 import layerNormBackward from "../../../shaders/layer_norm_backward.wesl?raw";
+import magnitude from "../../../shaders/lib/magnitude.wesl?raw";
 import normGradient from "../../../shaders/lib/norm_gradient.wesl?raw";
-import rowMoments from "../../../shaders/slots/row_moments.wesl?raw";
+import rowMoments from "../../../shaders/lib/row_moments.wesl?raw";
+import rowSums from "../../../shaders/lib/row_sums.wesl?raw";
+import momentsNotKept from "../../../shaders/slots/row_moments.wesl?raw";
 import rowTerms from "../../../shaders/slots/row_terms.wesl?raw";
 import rowMomentsStored from "../../../shaders/variants/row_moments_stored.wesl?raw";
 import rowTermsGradient from "../../../shaders/variants/row_terms_gradient.wesl?raw";
 import type { ModuleMap } from "../../shader/link.ts";
-import { type LayerNormChoice, ROW_MOMENTS } from "../layer_norm.ts";
+import type { LayerNormChoice } from "../layer_norm.ts";
 import { type RowSumsChoice, rowSumsSpecialisation } from "./row_sums.ts";
 import type { ByTensor, GradientAccesses, RowGradientSpecialisation } from "./rows.ts";
 
 /** What can be summed over rows, as shaders/slots/row_terms.wesl numbers it. */
 export const NORM_TERMS = { weight: 0, bias: 1, total: 2 } as const;
 
-const LIBRARY: ModuleMap = { ...ROW_MOMENTS, "package::lib::norm_gradient": normGradient };
+const LIBRARY: ModuleMap = {
+  "package::lib::magnitude": magnitude,
+  "package::lib::norm_gradient": normGradient,
+  "package::lib::row_moments": rowMoments,
+  "package::lib::row_sums": rowSums,
+};
 const MOMENTS = { binding: 8, name: "moments_of_rows" } as const;
 
 const constantsOf = (tensors: GradientAccesses, centred: boolean) => ({
@@ -43,7 +51,7 @@ export const layerNormBackwardSpecialisation = (
     "package::layer_norm_backward": layerNormBackward,
     "package::slots::row_moments": moments
       ? { name: "variants/row_moments_stored.wesl", text: rowMomentsStored }
-      : rowMoments,
+      : momentsNotKept,
   },
   bindings: moments ? [{ ...MOMENTS, type: "storage" }] : [],
 });
