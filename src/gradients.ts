@@ -1,5 +1,68 @@
-// Public exports of gradients of operations on rows and positions; src/index.ts has them all.
+// The public names of gradients; src/index.ts has them all.
 
+export {
+  type AttentionBackwardOptions,
+  type AttentionGradients,
+  attentionBackward,
+  planAttentionBackward,
+} from "./attention/gradients/backward.ts";
+export type {
+  AttentionBackwardBindings,
+  AttentionBackwardPlan,
+} from "./attention/gradients/bindings.ts";
+export type { CapturesAsked } from "./attention/gradients/captures.ts";
+export {
+  type CheckGradientsOptions,
+  checkGradients,
+  type GradientsCheck,
+} from "./attention/gradients/check.ts";
+export type { AttentionBackwardProblem } from "./attention/gradients/problem.ts";
+export type {
+  ScoreGradientName,
+  ScoreGradientProblem,
+} from "./attention/gradients/score_problem.ts";
+export type { SimilarityGradients } from "./attention/gradients/similarity_problem.ts";
+export {
+  type CheckGradientOptions,
+  checkGradient,
+  type GradientCheck,
+} from "./functions/check_gradient.ts";
+export {
+  type MultiplicativeBackwardOptions,
+  type MultiplicativeBackwardProblem,
+  type MultiplicativeGradients,
+  multiplicativeAttentionBackward,
+  planMultiplicativeAttentionBackward,
+} from "./layers/multiplicative_backward.ts";
+export {
+  type MultiplicativeBackwardBindings,
+  MultiplicativeBackwardPlan,
+} from "./layers/multiplicative_backward_plan.ts";
+export type {
+  LinearAttentionBackwardProblem,
+  LinearAttentionBackwardSettings,
+  LinearBackwardTensor,
+  LinearGradient,
+} from "./linear/backward_options.ts";
+export {
+  type LinearAttentionBackwardBindings,
+  type LinearAttentionBackwardOptions,
+  type LinearAttentionBackwardPlan,
+  type LinearAttentionBackwardResult,
+  linearAttentionBackward,
+  planLinearAttentionBackward,
+} from "./linear/linear_backward.ts";
+export {
+  type ActivationBackwardOptions,
+  type ActivationBackwardPlan,
+  activationBackward,
+  planActivationBackward,
+} from "./operations/activation_backward.ts";
+export type {
+  ActivationBackwardBindings,
+  ActivationBackwardProblem,
+  ActivationGradient,
+} from "./operations/activation_backward_problem.ts";
 export {
   type LayerNormBackwardOptions,
   type LayerNormBackwardPlan,
@@ -13,6 +76,17 @@ export type {
   LayerNormBackwardProblem,
   LayerNormGradient,
 } from "./operations/layer_norm_backward_problem.ts";
+export {
+  type ProjectionBackwardOptions,
+  type ProjectionBackwardPlan,
+  planProjectionBackward,
+  projectionBackward,
+} from "./operations/projection_backward.ts";
+export type {
+  ProjectionBackwardBindings,
+  ProjectionBackwardProblem,
+  ProjectionGradient,
+} from "./operations/projection_backward_problem.ts";
 export {
   logSoftmaxBackward,
   planSoftmaxBackward,

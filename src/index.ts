@@ -7,28 +7,6 @@ export {
 } from "./attention/additive.ts";
 export { type AttentionOptions, type AttentionResult, attention } from "./attention/attention.ts";
 export { type AttentionBindings, AttentionPlan } from "./attention/bindings.ts";
-export {
-  type AttentionBackwardOptions,
-  type AttentionGradients,
-  attentionBackward,
-  planAttentionBackward,
-} from "./attention/gradients/backward.ts";
-export type {
-  AttentionBackwardBindings,
-  AttentionBackwardPlan,
-} from "./attention/gradients/bindings.ts";
-export type { CapturesAsked } from "./attention/gradients/captures.ts";
-export {
-  type CheckGradientsOptions,
-  checkGradients,
-  type GradientsCheck,
-} from "./attention/gradients/check.ts";
-export type { AttentionBackwardProblem } from "./attention/gradients/problem.ts";
-export type {
-  ScoreGradientName,
-  ScoreGradientProblem,
-} from "./attention/gradients/score_problem.ts";
-export type { SimilarityGradients } from "./attention/gradients/similarity_problem.ts";
 export type { KvSourceOwner } from "./attention/kv_source.ts";
 export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./attention/merge.ts";
 export type { MergeBindings, MergeProblem, PartialAttention } from "./attention/merge_problem.ts";
@@ -87,11 +65,6 @@ export {
   blockMaskOf,
 } from "./functions/block_mask.ts";
 export type { CapturedNumber } from "./functions/captures.ts";
-export {
-  type CheckGradientOptions,
-  checkGradient,
-  type GradientCheck,
-} from "./functions/check_gradient.ts";
 export { allOf, anyOf } from "./functions/combine.ts";
 export { createBlockMask } from "./functions/create_block_mask.ts";
 export {
@@ -167,39 +140,14 @@ export {
   multiplicativeAttention,
   planMultiplicativeAttention,
 } from "./layers/multiplicative.ts";
-export {
-  type MultiplicativeBackwardOptions,
-  type MultiplicativeBackwardProblem,
-  type MultiplicativeGradients,
-  multiplicativeAttentionBackward,
-  planMultiplicativeAttentionBackward,
-} from "./layers/multiplicative_backward.ts";
-export {
-  type MultiplicativeBackwardBindings,
-  MultiplicativeBackwardPlan,
-} from "./layers/multiplicative_backward_plan.ts";
 export { type MultiplicativeBindings, MultiplicativePlan } from "./layers/multiplicative_plan.ts";
 export type { StateDict } from "./layers/state_dict.ts";
-export type {
-  LinearAttentionBackwardProblem,
-  LinearAttentionBackwardSettings,
-  LinearBackwardTensor,
-  LinearGradient,
-} from "./linear/backward_options.ts";
 export {
   type LinearAttentionOptions,
   type LinearAttentionResult,
   linearAttention,
   planLinearAttention,
 } from "./linear/linear.ts";
-export {
-  type LinearAttentionBackwardBindings,
-  type LinearAttentionBackwardOptions,
-  type LinearAttentionBackwardPlan,
-  type LinearAttentionBackwardResult,
-  linearAttentionBackward,
-  planLinearAttentionBackward,
-} from "./linear/linear_backward.ts";
 export type {
   LinearAttentionProblem,
   LinearAttentionSettings,
@@ -207,17 +155,6 @@ export type {
   UpdateRule,
 } from "./linear/options.ts";
 export { type LinearAttentionBindings, LinearAttentionPlan } from "./linear/plan.ts";
-export {
-  type ActivationBackwardOptions,
-  type ActivationBackwardPlan,
-  activationBackward,
-  planActivationBackward,
-} from "./operations/activation_backward.ts";
-export type {
-  ActivationBackwardBindings,
-  ActivationBackwardProblem,
-  ActivationGradient,
-} from "./operations/activation_backward_problem.ts";
 export {
   type ActivateOptions,
   activate,
@@ -247,17 +184,6 @@ export {
   planProjection,
   project,
 } from "./operations/projection.ts";
-export {
-  type ProjectionBackwardOptions,
-  type ProjectionBackwardPlan,
-  planProjectionBackward,
-  projectionBackward,
-} from "./operations/projection_backward.ts";
-export type {
-  ProjectionBackwardBindings,
-  ProjectionBackwardProblem,
-  ProjectionGradient,
-} from "./operations/projection_backward_problem.ts";
 export type { ProjectionBindings, ProjectionProblem } from "./operations/projection_problem.ts";
 export {
   logSoftmax,

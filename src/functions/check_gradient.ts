@@ -75,9 +75,9 @@ export interface GradientCheck {
     | undefined;
 }
 
-/** Steps, as parts of what is moved: the smaller one for functions with bends. */
+/** Steps, as parts of what is moved. */
 const STEPS = [2 ** -6, 2 ** -10] as const;
-/** Units in the last place of the score, of rounding, that a difference quotient may have. */
+/** Rounding of the score that a difference quotient may have: 8 units of the last place. */
 const ROUNDING = 8 * 2 ** -23;
 
 /**
@@ -94,11 +94,9 @@ const ROUNDING = 8 * 2 ** -23;
  * place in the texts; `"out-of-memory"`.
  *
  * @example
- * const halved = scoreFunction("fn score(s: f32, at: Position) -> f32 { return 0.5 * s; }", {
- *   gradient: "fn gradient(s: f32, at: Position) -> f32 { return 0.5; }",
- * });
- * const { within, worst } = await checkGradient(device, halved, { heads: 8, seqQ: 64, seqKv: 64 });
- * if (!within) console.warn("wrong derivative by", worst);
+ * const gradient = "fn gradient(s: f32, at: Position) -> f32 { return 0.5; }";
+ * const f = scoreFunction("fn score(s: f32, at: Position) -> f32 { return 0.5 * s; }", { gradient });
+ * const { within, worst } = await checkGradient(device, f, { heads: 8 });
  */
 export async function checkGradient(
   device: GPUDevice,
@@ -290,15 +288,16 @@ function compare(
 
 /** How far off a derivative is, as a part of what it may be; a NaN is farther than anything. */
 function excess({ difference, allowed }: Comparison): number {
-  if (difference === 0) return 0;
-  const part = difference / allowed;
+  const part = difference && difference / allowed;
   return Number.isNaN(part) ? Number.POSITIVE_INFINITY : part;
 }
 
 function verdict(compared: readonly Comparison[]): GradientCheck {
   if (!compared.length) return { within: false, compared: 0, worst: undefined };
   const worst = compared.reduce((a, b) => (excess(b) > excess(a) ? b : a));
-  const { sample, ...rest } = worst;
-  const { s, ...at } = sample;
+  const {
+    sample: { s, ...at },
+    ...rest
+  } = worst;
   return { within: excess(worst) <= 1, compared: compared.length, worst: { ...rest, s, at } };
 }

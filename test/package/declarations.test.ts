@@ -14,7 +14,10 @@ const read = (file: string) => readFileSync(join(types, file), "utf8");
 
 /** Returns the exported names of an entry, and the files that declare them. */
 function exportsOf(entry: string): { name: string; file: string }[] {
-  return [...read(entry).matchAll(/export (?:type )?\{([^}]*)\} from "([^"]+)"/g)].flatMap(
+  const others = [...read(entry).matchAll(/export \* from "([^"]+)"/g)].flatMap(([, from]) =>
+    exportsOf(join(dirname(entry), from.replace(/\.[jt]s$/, ".d.ts"))),
+  );
+  const own = [...read(entry).matchAll(/export (?:type )?\{([^}]*)\} from "([^"]+)"/g)].flatMap(
     ([, names, from]) =>
       names
         .split(",")
@@ -25,6 +28,7 @@ function exportsOf(entry: string): { name: string; file: string }[] {
           file: join(dirname(entry), from.replace(/\.[jt]s$/, ".d.ts")),
         })),
   );
+  return [...others, ...own];
 }
 
 /** Returns the lines of a declaration, and first the line before it. */
