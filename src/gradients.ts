@@ -1,5 +1,32 @@
-// Public exports of gradients of operations on rows and positions; src/index.ts has them all.
+// Public exports of gradients; src/index.ts has them all.
 
+export {
+  type AttentionBackwardOptions,
+  type AttentionGradients,
+  attentionBackward,
+  planAttentionBackward,
+} from "./attention/gradients/backward.ts";
+export type {
+  AttentionBackwardBindings,
+  AttentionBackwardPlan,
+} from "./attention/gradients/bindings.ts";
+export {
+  type CheckGradientsOptions,
+  checkGradients,
+  type GradientsCheck,
+} from "./attention/gradients/check.ts";
+export type { CapturesAsked } from "./attention/gradients/captures.ts";
+export type { AttentionBackwardProblem } from "./attention/gradients/problem.ts";
+export type {
+  ScoreGradientName,
+  ScoreGradientProblem,
+} from "./attention/gradients/score_problem.ts";
+export type { SimilarityGradients } from "./attention/gradients/similarity_problem.ts";
+export {
+  type CheckGradientOptions,
+  checkGradient,
+  type GradientCheck,
+} from "./functions/check_gradient.ts";
 export {
   type LayerNormBackwardOptions,
   type LayerNormBackwardPlan,

@@ -7,28 +7,6 @@ export {
 } from "./attention/additive.ts";
 export { type AttentionOptions, type AttentionResult, attention } from "./attention/attention.ts";
 export { type AttentionBindings, AttentionPlan } from "./attention/bindings.ts";
-export {
-  type AttentionBackwardOptions,
-  type AttentionGradients,
-  attentionBackward,
-  planAttentionBackward,
-} from "./attention/gradients/backward.ts";
-export type {
-  AttentionBackwardBindings,
-  AttentionBackwardPlan,
-} from "./attention/gradients/bindings.ts";
-export type { CapturesAsked } from "./attention/gradients/captures.ts";
-export {
-  type CheckGradientsOptions,
-  checkGradients,
-  type GradientsCheck,
-} from "./attention/gradients/check.ts";
-export type { AttentionBackwardProblem } from "./attention/gradients/problem.ts";
-export type {
-  ScoreGradientName,
-  ScoreGradientProblem,
-} from "./attention/gradients/score_problem.ts";
-export type { SimilarityGradients } from "./attention/gradients/similarity_problem.ts";
 export type { KvSourceOwner } from "./attention/kv_source.ts";
 export { type MergeOptions, MergePlan, mergeAttention, planMerge } from "./attention/merge.ts";
 export type { MergeBindings, MergeProblem, PartialAttention } from "./attention/merge_problem.ts";
@@ -87,11 +65,6 @@ export {
   blockMaskOf,
 } from "./functions/block_mask.ts";
 export type { CapturedNumber } from "./functions/captures.ts";
-export {
-  type CheckGradientOptions,
-  checkGradient,
-  type GradientCheck,
-} from "./functions/check_gradient.ts";
 export { allOf, anyOf } from "./functions/combine.ts";
 export { createBlockMask } from "./functions/create_block_mask.ts";
 export {

@@ -8,6 +8,7 @@ import { Tensor } from "../gpu/tensor.ts";
 import { seeded } from "../seeded.ts";
 import { AttentionFunction, type ScoreFunction } from "./attention_function.ts";
 import { numberOf } from "./captures.ts";
+import { gradientOf } from "./gradient.ts";
 import { type Bound, type Sample, ScoreSamples } from "./score_samples.ts";
 
 /** Where and how {@link checkGradient} looks. */
@@ -113,12 +114,13 @@ export async function checkGradient(
     "argument",
     () => `${name}: expected a function from scoreFunction(), got ${show(scoreFunction)}.`,
   );
-  const { gradient, captures, label } = scoreFunction;
+  const { captures, label } = scoreFunction;
   check(
-    gradient !== undefined,
+    scoreFunction.gradient !== undefined,
     "argument",
     () => `${name}: the ${label} was made without the option gradient; there is nothing to check.`,
   );
+  const gradient = gradientOf(scoreFunction);
   const taken = resolveOptions(name, await readOptions(name, options, OPTIONS));
   const random = seeded(taken.seed);
   const samples = drawSamples(taken, random);

@@ -183,7 +183,8 @@ fn gradient_w(s: f32, at: Position) -> array<f32, 17> { return array<f32, 17>();
     const device = await testDevice();
     const w = tensor(device, [3]);
     const captures = { w, n: { u32: 3 }, c: 1 };
-    const work = () => scoreFunction(SCORE, { captures, gradient: gradient as string });
+    const work = () =>
+      checkGradient(device, scoreFunction(SCORE, { captures, gradient: gradient as string }));
     await expectError(work, "argument", message);
     w.destroy();
   });
