@@ -10,12 +10,12 @@ export type {
   AttentionBackwardBindings,
   AttentionBackwardPlan,
 } from "./attention/gradients/bindings.ts";
+export type { CapturesAsked } from "./attention/gradients/captures.ts";
 export {
   type CheckGradientsOptions,
   checkGradients,
   type GradientsCheck,
 } from "./attention/gradients/check.ts";
-export type { CapturesAsked } from "./attention/gradients/captures.ts";
 export type { AttentionBackwardProblem } from "./attention/gradients/problem.ts";
 export type {
   ScoreGradientName,
