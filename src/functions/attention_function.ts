@@ -4,7 +4,6 @@
 import { check, show } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
 import type { CaptureType, FunctionKind, FunctionText } from "../kernels/slots.ts";
-import type { GuestText } from "../shader/guest_text.ts";
 import type { GuestPart } from "../shader/guests.ts";
 import { type CapturedNumber, numberOf } from "./captures.ts";
 
@@ -16,14 +15,11 @@ import { type CapturedNumber, numberOf } from "./captures.ts";
  */
 export type Captures = Readonly<Record<string, Tensor | CapturedNumber>>;
 
-/** The derivatives of a score function, as gradient.ts has read them. */
-export interface ScoreGradient {
-  readonly text: GuestText;
-  /**
-   * How many elements each capture that has a derivative gives to a score: "one" if the text has
-   * no lists of them.
-   */
-  readonly reads: ReadonlyMap<string, number | "one">;
+/** The derivatives of a score function, which gradient.ts reads when they are needed. */
+export interface GradientSource {
+  readonly source: string;
+  /** What the function's text may use beside its own names. */
+  readonly names: ReadonlySet<string>;
 }
 
 /** The parts of a function. */
@@ -36,7 +32,7 @@ export interface FunctionParts {
   readonly parts: readonly GuestPart[];
   /** Modules of Fovea whose functions it calls. */
   readonly uses: readonly string[];
-  readonly gradient?: ScoreGradient | undefined;
+  readonly gradient?: GradientSource | undefined;
 }
 
 /**
@@ -55,7 +51,7 @@ export class AttentionFunction<Kind extends FunctionKind = FunctionKind> {
   /** @internal What kernels depend on: the text, and the types of the captures. */
   readonly text: FunctionText;
   /** @internal Its derivatives, if it was made with them. */
-  readonly gradient: ScoreGradient | undefined;
+  readonly gradient: GradientSource | undefined;
   readonly #made = true;
 
   /** @internal */

@@ -8,6 +8,8 @@ import { Tensor } from "../gpu/tensor.ts";
 import { seeded } from "../seeded.ts";
 import { AttentionFunction, type ScoreFunction } from "./attention_function.ts";
 import { numberOf } from "./captures.ts";
+import { gradientOf } from "./gradient.ts";
+import { type Comparison, compare, excess, type Pair } from "./gradient_comparison.ts";
 import { type Bound, type Sample, ScoreSamples } from "./score_samples.ts";
 
 /** Where and how {@link checkGradient} looks. */
@@ -75,11 +77,8 @@ export interface GradientCheck {
     | undefined;
 }
 
-/** Steps, as parts of what is moved. */
+/** Steps, as parts of what is moved: the smaller one for functions with bends. */
 const STEPS = [2 ** -6, 2 ** -10] as const;
-/** Rounding of the score that a difference quotient may have: 8 units of the last place. */
-const ROUNDING = 8 * 2 ** -23;
-
 /**
  * Compares the derivatives that a score function was made with (the option `gradient`) with central
  * difference quotients of the function, on the GPU, at seeded scores and places: by s, by each
@@ -94,9 +93,11 @@ const ROUNDING = 8 * 2 ** -23;
  * place in the texts; `"out-of-memory"`.
  *
  * @example
- * const gradient = "fn gradient(s: f32, at: Position) -> f32 { return 0.5; }";
- * const f = scoreFunction("fn score(s: f32, at: Position) -> f32 { return 0.5 * s; }", { gradient });
- * const { within, worst } = await checkGradient(device, f, { heads: 8 });
+ * const halved = scoreFunction("fn score(s: f32, at: Position) -> f32 { return 0.5 * s; }", {
+ *   gradient: "fn gradient(s: f32, at: Position) -> f32 { return 0.5; }",
+ * });
+ * const { within, worst } = await checkGradient(device, halved, { heads: 8, seqQ: 64, seqKv: 64 });
+ * if (!within) console.warn("wrong derivative by", worst);
  */
 export async function checkGradient(
   device: GPUDevice,
@@ -111,12 +112,13 @@ export async function checkGradient(
     "argument",
     () => `${name}: expected a function from scoreFunction(), got ${show(scoreFunction)}.`,
   );
-  const { gradient, captures, label } = scoreFunction;
+  const { captures, label } = scoreFunction;
   check(
-    gradient !== undefined,
+    scoreFunction.gradient !== undefined,
     "argument",
     () => `${name}: the ${label} was made without the option gradient; there is nothing to check.`,
   );
+  const gradient = gradientOf(scoreFunction);
   const taken = resolveOptions(name, await readOptions(name, options, OPTIONS));
   const random = seeded(taken.seed);
   const samples = drawSamples(taken, random);
@@ -217,13 +219,6 @@ function drawSamples(
   });
 }
 
-/** Scores on both sides of the samples, and how far apart they are. */
-interface Pair {
-  readonly low: readonly number[];
-  readonly high: readonly number[];
-  readonly step: number;
-}
-
 /** Scores on both sides, for each step. `size` is the magnitude of what moves. */
 async function pairsOf(
   size: number,
@@ -237,67 +232,10 @@ async function pairsOf(
   return pairs;
 }
 
-interface Comparison {
-  readonly by: string;
-  readonly sample: Sample;
-  readonly derivative: number;
-  readonly quotient: number;
-  readonly difference: number;
-  readonly allowed: number;
-}
-
-/** The value of HIDDEN, which stands for no score. */
-const HIDDEN = -3.4028234663852886e38;
-
-function compare(
-  by: string,
-  {
-    samples,
-    base,
-    pairs,
-    derivatives,
-    tolerance,
-  }: {
-    readonly samples: readonly Sample[];
-    readonly base: readonly { readonly score: number }[];
-    readonly pairs: readonly Pair[];
-    readonly derivatives: readonly number[];
-    readonly tolerance: number;
-  },
-): Comparison[] {
-  const seen = samples.flatMap((sample, i) => {
-    const scores = [base[i].score, ...pairs.flatMap(({ low, high }) => [low[i], high[i]])];
-    return scores.includes(HIDDEN) ? [] : [{ sample, i }];
-  });
-  const quotients = pairs.map(({ low, high, step }) =>
-    seen.map(({ i }) => (high[i] - low[i]) / (2 * step)),
-  );
-  const largest = quotients.map((of) => Math.max(0, ...of.map(Math.abs)));
-  return seen.map(({ sample, i }, at) => {
-    const tried = pairs.map(({ step }, which): Comparison => {
-      const quotient = quotients[which][at];
-      const rounding = (ROUNDING * Math.abs(base[i].score)) / step;
-      const magnitude = Math.max(Math.abs(quotient), 0.01 * largest[which]);
-      const difference = Math.abs(derivatives[i] - quotient);
-      const allowed = tolerance * magnitude + rounding;
-      return { by, sample, derivative: derivatives[i], quotient, difference, allowed };
-    });
-    return tried.reduce((a, b) => (excess(b) < excess(a) ? b : a));
-  });
-}
-
-/** How far off a derivative is, as a part of what it may be; a NaN is farther than anything. */
-function excess({ difference, allowed }: Comparison): number {
-  const part = difference && difference / allowed;
-  return Number.isNaN(part) ? Number.POSITIVE_INFINITY : part;
-}
-
 function verdict(compared: readonly Comparison[]): GradientCheck {
   if (!compared.length) return { within: false, compared: 0, worst: undefined };
   const worst = compared.reduce((a, b) => (excess(b) > excess(a) ? b : a));
-  const {
-    sample: { s, ...at },
-    ...rest
-  } = worst;
+  const { sample, ...rest } = worst;
+  const { s, ...at } = sample;
   return { within: excess(worst) <= 1, compared: compared.length, worst: { ...rest, s, at } };
 }

@@ -1,10 +1,10 @@
 // The text that kernels of gradients link in place of a score function's: the function, its
 // derivatives, and what calls them under names that kernels know.
 
-import type { FunctionText } from "../kernels/slots.ts";
+import { CALLED, type FunctionText } from "../kernels/slots.ts";
 import { GuestText } from "../shader/guest_text.ts";
 import type { ScoreFunction } from "./attention_function.ts";
-import { CALLED } from "./gradient.ts";
+import { gradientOf } from "./gradient.ts";
 
 /**
  * The text of a score function that has derivatives, with those by the score and by the wanted
@@ -12,11 +12,9 @@ import { CALLED } from "./gradient.ts";
  *
  * @param wanted Names of captures that have derivatives
  */
-export function differentiable(
-  { text, parts, gradient }: ScoreFunction,
-  wanted: readonly string[] = [],
-): FunctionText {
-  if (!gradient) throw new Error(`the ${text.label} has no derivative`);
+export function differentiable(given: ScoreFunction, wanted: readonly string[] = []): FunctionText {
+  const { text, parts } = given;
+  const gradient = gradientOf(given);
   let reads = 0;
   const cases = wanted.flatMap((name, capture) => {
     const count = gradient.reads.get(name) as number | "one";
@@ -41,6 +39,5 @@ ${cases.join("")}  return vec3u();
   return {
     ...text,
     parts: [...parts, { text: gradient.text, suffix: "" }, { text: calls, suffix: "" }],
-    others: Object.values(CALLED),
   };
 }

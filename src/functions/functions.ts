@@ -17,7 +17,6 @@ import {
   type ScoreFunction,
 } from "./attention_function.ts";
 import { numberOf } from "./captures.ts";
-import { readGradient } from "./gradient.ts";
 
 export {
   AttentionFunction,
@@ -68,8 +67,9 @@ export interface ScoreFunctionOptions extends FunctionOptions {
    *   `array<f32, n>`; an element that is read twice is listed twice.
    *
    * The rules are those of the function's own text, whose declarations it may use. It is called for
-   * scores that the query sees. An index past the end has no gradient. {@link checkGradient}
-   * compares derivatives with the function.
+   * scores that the query sees. An index past the end has no gradient. It is read when it is
+   * needed: attentionBackward and {@link checkGradient}, which compares derivatives with the
+   * function, throw FoveaError("argument"), with line and column, for another text.
    */
   readonly gradient?: string;
 }
@@ -209,10 +209,7 @@ export function makeFunction<Kind extends FunctionKind>(
     captures: captured,
     parts: [{ text, suffix: "" }, ...parts],
     uses: Object.values(library),
-    gradient:
-      gradient === undefined
-        ? undefined
-        : readGradient({ label, gradient, text, captures: captured, names }),
+    gradient: gradient === undefined ? undefined : { source: gradient, names },
   });
 }
 

@@ -1,14 +1,14 @@
-// The derivatives of a score function: a text beside the function's, checked when it is made.
+// The derivatives of a score function: a text beside the function's, read when somebody needs it, so
+// that functions without derivatives don't bring this file.
 
 import { check } from "../errors.ts";
 import { Tensor } from "../gpu/tensor.ts";
+import { CALLED } from "../kernels/slots.ts";
 import type { EntryHead } from "../shader/guest_reader.ts";
 import { GuestText } from "../shader/guest_text.ts";
-import type { Captures, ScoreGradient } from "./attention_function.ts";
+import type { Captures, GradientSource, ScoreFunction } from "./attention_function.ts";
 import { numberOf } from "./captures.ts";
 
-/** What kernels call, under names that no text may declare. */
-export const CALLED = { slope: "score_gradient", captured: "captured_gradient" } as const;
 const SIGNATURE = "fn gradient(s: f32, at: Position) -> f32";
 const PLAIN = /^\([^:,()]+:f32,[^:,()]+:Position,?\)->f32$/;
 const DERIVATIVE = /^\([^:,()]+:f32,[^:,()]+:Position,?\)->(?:f32|array<f32,(\d+)u?,?>)$/;
@@ -16,24 +16,34 @@ const INDEX = /^\([^:,()]+:Position,?\)->(?:u32|array<u32,(\d+)u?,?>)$/;
 /** The most elements of a captured tensor that a score reads. */
 const MOST_READS = 16;
 
-interface Given {
-  readonly label: string;
-  readonly gradient: string;
-  /** The text of the function. */
+/** The derivatives of a score function, checked. */
+export interface FunctionGradient {
   readonly text: GuestText;
-  readonly captures: Captures;
-  /** What the function's text may use beside its own names. */
-  readonly names: ReadonlySet<string>;
+  /**
+   * How many elements of a capture a score reads, for each that has derivatives: "one" if the text
+   * has no lists of them.
+   */
+  readonly reads: ReadonlyMap<string, number | "one">;
 }
 
+const read = new WeakMap<ScoreFunction, FunctionGradient>();
+
 /**
- * Reads the derivatives of a score function. Throws FoveaError("argument"), with line and column
- * if it is a place of the text.
+ * The derivatives of a score function that was made with them. Throws FoveaError("argument"), with
+ * line and column if it is a place of the text.
  */
-export function readGradient({ label, gradient, text, captures, names }: Given): ScoreGradient {
+export function gradientOf(given: ScoreFunction): FunctionGradient {
+  const found = read.get(given) ?? readGradient(given);
+  read.set(given, found);
+  return found;
+}
+
+function readGradient({ label, gradient, parts, captures }: ScoreFunction): FunctionGradient {
+  const { source, names } = gradient as GradientSource;
+  const [{ text }] = parts;
   const what = `gradient of the ${label}`;
   const all = new Set([...names, ...text.declared.keys()]);
-  const derived = new GuestText(what, gradient, { entry: "gradient", names: all });
+  const derived = new GuestText(what, source, { entry: "gradient", names: all });
   for (const name of Object.values(CALLED)) {
     check(
       !text.declared.has(name) && !derived.declared.has(name),

@@ -7,9 +7,10 @@ import { Tensor } from "../gpu/tensor.ts";
 import { checkScoreKernel, SAMPLE_WORDS, SAMPLES } from "../kernels/gradients/check_score.ts";
 import { checkOperand } from "../plan/operand_checks.ts";
 import { bindingRange } from "../plan/specs.ts";
-import type { ScoreFunction, ScoreGradient } from "./attention_function.ts";
+import type { ScoreFunction } from "./attention_function.ts";
 import { type CapturedNumber, checkCaptured, NUMBER_STRIDE, numberBytes } from "./captures.ts";
 import { differentiable } from "./differentiable.ts";
+import { gradientOf } from "./gradient.ts";
 
 /** A score before the function, and its place. */
 export interface Sample {
@@ -45,7 +46,7 @@ export class ScoreSamples {
   constructor(device: GPUDevice, given: ScoreFunction) {
     this.#device = device;
     this.#function = given;
-    const { reads } = given.gradient as ScoreGradient;
+    const { reads } = gradientOf(given);
     this.#reads = [...reads.values()].reduce<number>((sum, n) => sum + (n === "one" ? 1 : n), 0);
   }
 
@@ -57,7 +58,7 @@ export class ScoreSamples {
     const device = this.#device;
     const given = this.#function;
     const label = "checkGradient";
-    const wanted = [...(given.gradient as ScoreGradient).reads.keys()];
+    const wanted = [...gradientOf(given).reads.keys()];
     const source = checkScoreKernel(differentiable(given, wanted), this.#reads);
     checkBindings(device, label, source.bindings);
     const captures = Object.entries(given.captures).map(([name, value]) => {

@@ -168,8 +168,16 @@ function slotModule(slot: string, module: ModuleSource | undefined, rename?: Ren
   };
 }
 
-/** A user's function as the module of its slot, with the memory that it captures. */
-export function functionModules(kind: FunctionKind, text: FunctionText | undefined): ModuleMap {
+/**
+ * A user's function as the module of its slot, with the memory that it captures.
+ *
+ * @param others Functions of its texts that kernels call, too, from other slots
+ */
+export function functionModules(
+  kind: FunctionKind,
+  text: FunctionText | undefined,
+  others: readonly string[] = [],
+): ModuleMap {
   if (!text) return {};
   const memory = text.captures.map(({ name, type, array }, index) => ({
     name,
@@ -180,7 +188,6 @@ export function functionModules(kind: FunctionKind, text: FunctionText | undefin
       return `@group(0) @binding(${CAPTURES_AT[kind] + index}) ${variable};`;
     },
   }));
-  const { others = [] } = text;
   const guest: Guest = {
     entries: [kind, ...others],
     parts: text.parts,

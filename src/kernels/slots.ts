@@ -26,8 +26,6 @@ export interface FunctionText {
   readonly hides: boolean;
   /** Modules of Fovea whose functions it calls. */
   readonly uses: readonly string[];
-  /** Functions of the texts that kernels call beside the first one's, each from its own slot. */
-  readonly others?: readonly string[];
 }
 
 /** What the module of a similarity depends on. */
@@ -174,3 +172,6 @@ export function captureBindings(kind: FunctionKind, text: FunctionText | undefin
     type: array ? "read-only-storage" : "uniform",
   }));
 }
+
+/** What kernels call of a score function's derivatives, under names that no text may declare. */
+export const CALLED = { slope: "score_gradient", captured: "captured_gradient" } as const;

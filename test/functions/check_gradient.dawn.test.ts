@@ -91,7 +91,7 @@ fn gradient_w(s: f32, at: Position) -> array<f32, 2> { return ${w}; }`,
     ["a derivative by a number", { c: "s" }, "c"],
     ["a derivative by an element", { w: "array<f32, 2>(w[at.head + 1], 0.0)" }, "w"],
     ["an index", { index: "array<u32, 2>(at.head + 1, at.head)" }, "w"],
-    ["a NaN", { s: "sqrt(-1.0 - abs(s))" }, "s"],
+    ["a NaN", { c: "sqrt(-1.0 - abs(s))" }, "c"],
   ])("finds %s wrong, and says where", async (_, change, by) => {
     const { within, worst } = await checked((of) => made(of, change), SIZES);
     expect(within).toBe(false);
@@ -183,7 +183,8 @@ fn gradient_w(s: f32, at: Position) -> array<f32, 17> { return array<f32, 17>();
     const device = await testDevice();
     const w = tensor(device, [3]);
     const captures = { w, n: { u32: 3 }, c: 1 };
-    const work = () => scoreFunction(SCORE, { captures, gradient: gradient as string });
+    const work = () =>
+      checkGradient(device, scoreFunction(SCORE, { captures, gradient: gradient as string }));
     await expectError(work, "argument", message);
     w.destroy();
   });

@@ -56,7 +56,7 @@ export const MUTANTS: readonly Mutant[] = [
     tests: FUNCTIONS,
   },
   {
-    file: "src/functions/check_gradient.ts",
+    file: "src/functions/gradient_comparison.ts",
     text: "return Number.isNaN(part) ? Number.POSITIVE_INFINITY : part;",
     replacement: "return part;",
     tests: FUNCTIONS,

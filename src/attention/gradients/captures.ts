@@ -2,11 +2,11 @@
 
 import { check, reading, show } from "../../errors.ts";
 import type { ScoreFunction } from "../../functions/attention_function.ts";
+import type { FunctionGradient } from "../../functions/gradient.ts";
 import { denseStrides, resolveSpec, Tensor } from "../../gpu/tensor.ts";
 import { checkedSpec, expectShape, type ResolvedSpec } from "../../plan/specs.ts";
 import type { TensorSpec } from "../../types.ts";
 import type { ResolvedScores } from "../resolved.ts";
-import { checkDifferentiable } from "./score_function.ts";
 
 /** Which gradients of captures are asked for: `true` for a dense tensor. */
 export type CapturesAsked = Readonly<Record<string, boolean | TensorSpec>>;
@@ -25,8 +25,11 @@ export interface WantedCapture {
 /** What is asked for, checked. Throws FoveaError("argument"). */
 export function resolveCaptures(
   label: string,
-  scoreFunction: ScoreFunction | undefined,
-  asked: CapturesAsked | undefined,
+  {
+    scoreFunction,
+    dCaptures: asked,
+  }: { readonly scoreFunction?: ScoreFunction; readonly dCaptures?: CapturesAsked },
+  gradient: FunctionGradient | undefined,
   { similarity }: Pick<ResolvedScores, "similarity">,
 ): readonly WantedCapture[] {
   if (asked === undefined) return [];
@@ -51,7 +54,7 @@ export function resolveCaptures(
       "argument",
       () => `${what}: the score function captures ${all}, and no ${show(name)}.`,
     );
-    const reads = checkDifferentiable(label, scoreFunction).reads.get(name);
+    const reads = gradient?.reads.get(name);
     check(
       reads !== undefined,
       "argument",

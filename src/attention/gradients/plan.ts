@@ -31,7 +31,7 @@ import {
   withSums,
 } from "./capture_stages.ts";
 import { type ResolvedBackward, resolveBackward, type TakenBackward } from "./problem.ts";
-import { differentiableSlots } from "./score_function.ts";
+import { differentiableSlots, loadGradient } from "./score_function.ts";
 import { scoreStages, scoreSums } from "./score_stages.ts";
 import type { SimilarityGradient } from "./similarity_problem.ts";
 import { normalizedStages } from "./similarity_stages.ts";
@@ -65,7 +65,11 @@ const scratchBytes = (operands: Operands, before: Operands) =>
 /** Plans a problem that was read, and gives a promise that rejects if its buffers can't be had. */
 export async function prepareBackward(device: GPUDevice, problem: TakenBackward) {
   checkDevice(device);
-  const resolved = resolveBackward(problem, await loadExtension(problem));
+  const resolved = resolveBackward(
+    problem,
+    await loadExtension(problem),
+    await loadGradient(problem),
+  );
   const { label, variant, headDim, vDim, batch, heads, totalQ } = resolved;
   const ofTile = {
     headDim,

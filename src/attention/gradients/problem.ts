@@ -1,6 +1,7 @@
 // A problem of attention's gradients as a caller gives it, and as plans read it.
 
 import { check } from "../../errors.ts";
+import type { FunctionGradient } from "../../functions/gradient.ts";
 import type { OptionNames, Taken } from "../../given.ts";
 import {
   checkedSpec,
@@ -18,7 +19,6 @@ import { SCORE_PROBLEM, type ScoreProblem } from "../problem.ts";
 import { resolveScores } from "../resolve.ts";
 import type { ResolvedScores } from "../resolved.ts";
 import { type CapturesAsked, resolveCaptures, type WantedCapture } from "./captures.ts";
-import { checkDifferentiable } from "./score_function.ts";
 import {
   resolveScoreGradients,
   SCORE_GRADIENTS,
@@ -119,11 +119,11 @@ export function refuseCache(label: string, isCache: boolean): void {
 export function resolveBackward(
   problem: TakenBackward,
   extension: Extension | undefined,
+  gradient: FunctionGradient | undefined,
 ): ResolvedBackward {
   const { label = "attentionBackward", layout = "bhmd", dLse } = problem;
   refuseCache(label, "cache" in problem && problem.cache !== undefined);
   const scores = resolveScores(label, problem, true, extension);
-  if (problem.scoreFunction) checkDifferentiable(label, problem.scoreFunction);
   const { q, k, v, lseShape, vDim } = scores;
   const place = { label, layout };
   const output = like(place, "output", problem.output, {
@@ -150,7 +150,7 @@ export function resolveBackward(
     dK: result("dK", k),
     dV: result("dV", v),
     similarityGradients: resolveSimilarityGradients(label, problem, problem.similarity, scores),
-    dCaptures: resolveCaptures(label, problem.scoreFunction, problem.dCaptures, scores),
+    dCaptures: resolveCaptures(label, problem, gradient, scores),
     variant: problem.variant,
     scoreGradients: resolveScoreGradients(scores, problem),
   };

@@ -1,21 +1,32 @@
 // What gradients of attention ask of a score function.
 
 import { check } from "../../errors.ts";
-import type { ScoreFunction, ScoreGradient } from "../../functions/attention_function.ts";
+import { AttentionFunction, type ScoreFunction } from "../../functions/attention_function.ts";
+import type { FunctionGradient } from "../../functions/gradient.ts";
 import type { SlotChoice } from "../../kernels/slots.ts";
 
-/** Throws FoveaError("argument") for a score function without derivatives. */
-export function checkDifferentiable(
-  label: string,
-  { gradient, label: named }: ScoreFunction,
-): ScoreGradient {
+/**
+ * The derivatives of a problem's score function, if there is one. Rejects with
+ * FoveaError("argument") if it was made without them, or if their text is wrong.
+ */
+export async function loadGradient({
+  label = "attentionBackward",
+  scoreFunction,
+}: {
+  readonly label?: string;
+  readonly scoreFunction?: ScoreFunction;
+}): Promise<FunctionGradient | undefined> {
+  // What is no score function is refused with the other options.
+  if (!(scoreFunction instanceof AttentionFunction) || scoreFunction.kind !== "score")
+    return undefined;
   check(
-    gradient !== undefined,
+    scoreFunction.gradient !== undefined,
     "argument",
     () =>
-      `${label}: the ${named} has no derivative. Give scoreFunction() the option gradient, WGSL with \`fn gradient(s: f32, at: Position) -> f32\`, the derivative of the score by s; checkGradient() tells whether it is right.`,
+      `${label}: the ${scoreFunction.label} has no derivative. Give scoreFunction() the option gradient, WGSL with \`fn gradient(s: f32, at: Position) -> f32\`, the derivative of the score by s; checkGradient() tells whether it is right.`,
   );
-  return gradient;
+  const { gradientOf } = await import("../../functions/gradient.ts");
+  return gradientOf(scoreFunction);
 }
 
 /**

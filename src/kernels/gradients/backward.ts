@@ -38,7 +38,7 @@ import { type SlotChoice, slotBindings, slotConstants } from "../slots.ts";
 import { UniformStruct } from "../uniform.ts";
 import { additiveModules, type KeptRows, keptBindings, keptConstants } from "./additive.ts";
 import { type BackwardTile, constantsOf, LANES_X } from "./backward_tiles.ts";
-import { derivativeModules } from "./score_gradient.ts";
+import { differentiableModules } from "./score_gradient.ts";
 
 /** The uniform of lib/gradient.wesl, which all dispatches of a plan share. */
 export const GRADIENT = new UniformStruct(gradient, "Gradient");
@@ -129,7 +129,7 @@ export function backwardModules(spec: BackwardSpecialisation): ModuleMap {
     ...gradientConstants,
     "package::slots::score_gradient": scoreGradient,
     ...slotModules(slots),
-    ...derivativeModules(slots.score),
+    ...differentiableModules(slots.score),
     "package::slots::blocks": slots.blocks ? variant("blocks_listed", blocksListed) : blocks,
     "package::slots::derivative": isModified(slots)
       ? variant("derivative_modified", derivativeModified)

@@ -12,7 +12,7 @@ import { constantsModule, MODULES } from "../../shader/modules.ts";
 import type { KernelSource } from "../../types.ts";
 import { KernelCache } from "../kernel_cache.ts";
 import { type BackwardSpecialisation, backwardBindings, backwardModules } from "./backward.ts";
-import { derivativeModules } from "./score_gradient.ts";
+import { differentiableModules } from "./score_gradient.ts";
 
 export interface CapturesSpecialisation extends BackwardSpecialisation {
   readonly kernel: "queries";
@@ -28,7 +28,7 @@ export function capturesModules({ reads, ...spec }: CapturesSpecialisation): Mod
     "package::lib::captured_sums": sums,
     "package::slots::captured_gradient": capturedGradient,
     ...constantsModule("captures_config", config, { READS: reads }),
-    ...derivativeModules(spec.score),
+    ...differentiableModules(spec.score),
   };
 }
 

@@ -10,9 +10,8 @@ import scoreGradient from "../../../shaders/slots/score_gradient.wesl?raw";
 import { link, type ModuleMap } from "../../shader/link.ts";
 import { constantsModule, MODULES } from "../../shader/modules.ts";
 import type { Binding, KernelSource } from "../../types.ts";
-import { functionModules } from "../slot_modules.ts";
 import { captureBindings, type FunctionText } from "../slots.ts";
-import { derivativeModules } from "./score_gradient.ts";
+import { differentiableModules } from "./score_gradient.ts";
 
 /** Samples of a workgroup. */
 export const SAMPLES = 64;
@@ -34,8 +33,7 @@ export const checkScoreModules = (text: FunctionText | undefined, reads: number)
   "package::slots::score_gradient": scoreGradient,
   "package::slots::captured_gradient": capturedGradient,
   ...constantsModule("captures_config", config, { READS: reads }),
-  ...functionModules("score", text),
-  ...derivativeModules(text),
+  ...differentiableModules(text),
 });
 
 export const checkScoreBindings = (text: FunctionText | undefined): Binding[] => [

@@ -331,11 +331,12 @@ describe("checkGradients", () => {
     const zeros = await checkGradients(idle(real));
     expect(zeros.within).toBe(false);
     expect(zeros.worst.given).toBe(0);
-    const slightly = faulty("backward keys", /\* params\.scale\)/, "* params.scale * 0.99)");
+    const slightly = faulty("backward keys", /if \(idx < rows\)/, "if (idx + 1u < rows)");
     const { within, off, worst } = await checkGradients(slightly, { seed: 7 });
     expect(within).toBe(false);
-    expect(worst.result).toBe("dK");
-    expect(worst.index.length).toBe(4);
+    expect(["dK", "dV"]).toContain(worst.result);
+    expect(worst.index).toHaveLength(4);
+    expect(worst.index[2]).toBe(36); // the last key
     expect(off.dQ).toBeLessThan(1e-5);
   });
 
