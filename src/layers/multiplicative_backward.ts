@@ -134,6 +134,7 @@ export async function multiplicativeAttentionBackward(
     k,
     v,
     weight,
+    lse: lse as Tensor,
   });
   const { resolved, dQ, dWeight } = prepared;
   const results = await runOnce(q.device, label, prepared, options, (make) => {
