@@ -8,6 +8,7 @@ import {
   backwardRoot,
 } from "../../src/kernels/gradients/backward.ts";
 import { BACKWARD_TILES } from "../../src/kernels/gradients/backward_tiles.ts";
+import { scoreSumsKernel, scoreSumsModules } from "../../src/kernels/gradients/scores.ts";
 import {
   NORMALIZED_BINDINGS,
   normalizedModules,
@@ -62,6 +63,12 @@ export const SIMILARITY_GRADIENT_VARIANTS: readonly KernelVariant[] = [
     ...specialisation(ADDITIVE, "queries"),
     kept: KEPT,
   }),
+  {
+    name: "backward scores of additive attention",
+    root: "package::backward_scores",
+    modules: scoreSumsModules(specialisation(ADDITIVE, "queries"), "products"),
+    bindings: scoreSumsKernel(specialisation(ADDITIVE, "queries"), "products").bindings,
+  },
   ...[true, false].map((rms) => ({
     name: `backward normalized ${rms ? "RMS" : "l2"}`,
     root: "package::backward_normalized",

@@ -5,12 +5,16 @@ import additive from "../../../shaders/backward_additive.wesl?raw";
 import unitVector from "../../../shaders/backward_unit_vector.wesl?raw";
 import tanhSlope from "../../../shaders/lib/tanh_slope.wesl?raw";
 import keptRows from "../../../shaders/slots/kept_rows.wesl?raw";
+import scoreProduct from "../../../shaders/slots/score_product.wesl?raw";
 import keptRowsStored from "../../../shaders/variants/kept_rows_stored.wesl?raw";
+import scoreProductAdditive from "../../../shaders/variants/score_product_additive.wesl?raw";
+import similarityPairs from "../../../shaders/variants/similarity_pairs.wesl?raw";
 import { link, type ModuleMap } from "../../shader/link.ts";
 import { configModule, MODULES } from "../../shader/modules.ts";
 import type { Binding, KernelSource } from "../../types.ts";
 import { KernelCache } from "../kernel_cache.ts";
 import { slotModules } from "../slot_modules.ts";
+import type { SimilarityChoice } from "../slots.ts";
 
 /** Rows that the kernel of queries keeps, for gradients of numbers that all rows share. */
 export interface KeptRows {
@@ -33,6 +37,22 @@ export const additiveModules = (kept: KeptRows | undefined): ModuleMap => ({
 });
 
 const isAny = (kept: KeptRows | undefined) => Object.values(kept ?? {}).some(Boolean);
+
+/** What kernels need that compute scores of a similarity once more, for sums over them. */
+export const scoreProductModules = (similarity: SimilarityChoice | undefined): ModuleMap =>
+  similarity?.kind !== "additive"
+    ? { "package::slots::score_product": scoreProduct }
+    : {
+        "package::lib::tanh_slope": tanhSlope,
+        "package::slots::score_product": {
+          name: "variants/score_product_additive.wesl",
+          text: scoreProductAdditive,
+        },
+        "package::slots::similarity": {
+          name: "variants/similarity_pairs.wesl",
+          text: similarityPairs,
+        },
+      };
 
 /** The constants of slots/gradient_config that say which rows are kept. */
 export const keptConstants = ({ vector, bias, scale }: KeptRows) => ({

@@ -11,6 +11,7 @@ import { link, type ModuleMap } from "../../shader/link.ts";
 import { constantsModule, MODULES } from "../../shader/modules.ts";
 import type { KernelSource } from "../../types.ts";
 import { KernelCache } from "../kernel_cache.ts";
+import { scoreProductModules } from "./additive.ts";
 import { type BackwardSpecialisation, backwardBindings, backwardModules } from "./backward.ts";
 import { differentiableModules } from "./score_gradient.ts";
 
@@ -24,6 +25,7 @@ export interface CapturesSpecialisation extends BackwardSpecialisation {
 export function capturesModules({ reads, ...spec }: CapturesSpecialisation): ModuleMap {
   return {
     ...backwardModules(spec),
+    ...scoreProductModules(spec.similarity),
     "package::backward_captures": captures,
     "package::lib::captured_sums": sums,
     "package::slots::captured_gradient": capturedGradient,

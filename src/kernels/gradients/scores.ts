@@ -13,6 +13,7 @@ import type { KernelSource } from "../../types.ts";
 import { KernelCache } from "../kernel_cache.ts";
 import { slotModules } from "../slot_modules.ts";
 import { type SlotChoice, slotBindings, slotConstants } from "../slots.ts";
+import { scoreProductModules } from "./additive.ts";
 import { type BackwardSpecialisation, backwardModules } from "./backward.ts";
 
 /** What is added up, as lib/score_sums.wesl numbers it. */
@@ -30,6 +31,7 @@ const GRADIENT_UNIFORM = { binding: 15, name: "gradient", type: "uniform" } as c
 /** The modules of a kernel that adds up gradients of scores; `backward_scores` is the root. */
 export const scoreSumsModules = (spec: BackwardSpecialisation, sum: SumOf) => ({
   ...backwardModules({ ...spec, sumOf: SUM_OF[sum] }),
+  ...scoreProductModules(spec.similarity),
   "package::backward_scores": scores,
   "package::lib::score_sums": scoreSums,
 });

@@ -91,6 +91,14 @@ cases("other kernels", [
     poison: true,
     given: { logTemperature: [-0.3, 5] }, // exp(5) is above the bound of 100
   },
+  {
+    H: 2,
+    M: 20,
+    N: 40,
+    similarity: { kind: "additive", innerBias: true, normalize: true },
+    temperature: "plain",
+    relativeBias: { buckets: 8 },
+  },
   // Storage, other tiles, and what changes or hides scores.
   ...breadth<ScoreGradientCase>(
     { H: 2, M: 20, N: 40, D: 6, bias: { axes: "HMN" }, dtype: "f16", causal: true },
