@@ -21,7 +21,7 @@ export const MUTANTS: readonly Mutant[] = [
     filter: LENGTHS,
   },
   {
-    file: "shaders/backward_scores.wesl",
+    file: "shaders/lib/score_joins.wesl",
     text: "let key = lane + row + 1u - OWN_TILE;",
     replacement: "let key = lane + row - OWN_TILE;",
     tests: TESTS,

@@ -55,19 +55,20 @@ export interface AttentionBackwardOptions
   /** Where the gradient of v goes. Default: a new tensor. */
   readonly dV?: Tensor;
   /**
-   * `true` for a new tensor with the gradient of `bias`, or the tensor that it goes to; so, too,
-   * those below. See {@link AttentionBackwardProblem} for their shapes. Default: not computed.
+   * `true` for a new tensor with the gradient of `bias`, of its shape, or the tensor that it goes
+   * to, as for those below. Of an axis of size 1, or one that is absent, it is the sum over it.
+   * Default: not computed.
    */
   readonly dBias?: boolean | Tensor;
-  /** Of `alibiSlopes`. */
+  /** The gradient of `alibiSlopes`, [H] or [B, H] as they are. Default: not computed. */
   readonly dAlibiSlopes?: boolean | Tensor;
-  /** Of the table of `relativeBias`. */
+  /** The gradient of the table of `relativeBias`, [buckets, H]. Default: not computed. */
   readonly dRelativeBias?: boolean | Tensor;
-  /** Of `sinks`. */
+  /** The gradient of `sinks`, [H]. Default: not computed. */
   readonly dSinks?: boolean | Tensor;
-  /** Of `temperature`. */
+  /** The gradient of `temperature`, [H]. Default: not computed. */
   readonly dTemperature?: boolean | Tensor;
-  /** Of `logTemperature`. */
+  /** The gradient of `logTemperature`, [H]. Default: not computed. */
   readonly dLogTemperature?: boolean | Tensor;
   /**
    * The gradients of what the score function captures, by its names: `true` for a new tensor, or

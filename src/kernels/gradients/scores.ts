@@ -6,6 +6,7 @@ import sinks from "../../../shaders/backward_sinks.wesl?raw";
 import totals from "../../../shaders/backward_totals.wesl?raw";
 import gradient from "../../../shaders/lib/gradient.wesl?raw";
 import gradientUnits from "../../../shaders/lib/gradient_units.wesl?raw";
+import scoreJoins from "../../../shaders/lib/score_joins.wesl?raw";
 import scoreSums from "../../../shaders/lib/score_sums.wesl?raw";
 import { link } from "../../shader/link.ts";
 import { configModule, MODULES } from "../../shader/modules.ts";
@@ -33,6 +34,7 @@ export const scoreSumsModules = (spec: BackwardSpecialisation, sum: SumOf) => ({
   ...backwardModules({ ...spec, sumOf: SUM_OF[sum] }),
   ...scoreProductModules(spec.similarity),
   "package::backward_scores": scores,
+  "package::lib::score_joins": scoreJoins,
   "package::lib::score_sums": scoreSums,
 });
 
