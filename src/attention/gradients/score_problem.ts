@@ -66,12 +66,7 @@ export interface ScoreGradient {
  * option that the problem does not have, and for a tensor of another shape.
  */
 export function resolveScoreGradients(
-  {
-    label,
-    heads,
-    batch,
-    similarity,
-  }: Pick<ResolvedScores, "label" | "heads" | "batch" | "similarity">,
+  { label, heads, batch }: Pick<ResolvedScores, "label" | "heads" | "batch">,
   problem: Taken<ScoreGradientProblem> & TakenScoreProblem,
 ): ScoreGradient[] {
   const shapeOf = (name: ScoreGradientName): readonly number[] => {
@@ -94,11 +89,6 @@ export function resolveScoreGradients(
       asked === true || typeof asked === "object",
       "argument",
       () => `${label}: ${name} must be true, a tensor or a spec, got ${show(asked)}.`,
-    );
-    check(
-      similarity?.kind !== "additive",
-      "argument",
-      () => `${label}: ${name} can't be computed with additive similarity.`,
     );
     const shape = shapeOf(name);
     const spec = checkedSpec(label, name, asked === true ? { shape } : asked);

@@ -191,11 +191,6 @@ describe("gradients of options", () => {
         "attentionBackward: dBias must be f32, got f16.",
       ],
       [
-        { similarity: { kind: "additive" }, dBias: true },
-        "argument",
-        "attentionBackward: dBias can't be computed with additive similarity.",
-      ],
-      [
         { dBias: 1 },
         "argument",
         "attentionBackward: dBias must be true, a tensor or a spec, got 1.",
