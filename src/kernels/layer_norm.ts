@@ -3,22 +3,10 @@
 import layerNorm from "../../shaders/layer_norm.wesl?raw";
 import magnitude from "../../shaders/lib/magnitude.wesl?raw";
 import rowLanesModule from "../../shaders/lib/row_lanes.wesl?raw";
-import rowMoments from "../../shaders/lib/row_moments.wesl?raw";
-import rowParts from "../../shaders/lib/row_parts.wesl?raw";
 import rowSums from "../../shaders/lib/row_sums.wesl?raw";
 import rowStatistics from "../../shaders/slots/row_statistics.wesl?raw";
 import rowStatisticsStored from "../../shaders/variants/row_statistics_stored.wesl?raw";
-import type { ModuleMap } from "../shader/link.ts";
 import type { RowAccesses, RowSpecialisation } from "./rows.ts";
-
-/** What finds the moments of rows, for the forward kernel and for its gradient. */
-export const ROW_MOMENTS: ModuleMap = {
-  "package::lib::magnitude": magnitude,
-  "package::lib::row_lanes": rowLanesModule,
-  "package::lib::row_moments": rowMoments,
-  "package::lib::row_parts": rowParts,
-  "package::lib::row_sums": rowSums,
-};
 
 export interface LayerNormChoice {
   /** Lanes that share a row. */
@@ -49,7 +37,9 @@ export function layerNormSpecialisation(
     },
     modules: {
       "package::layer_norm": layerNorm,
-      ...ROW_MOMENTS,
+      "package::lib::magnitude": magnitude,
+      "package::lib::row_lanes": rowLanesModule,
+      "package::lib::row_sums": rowSums,
       "package::slots::row_statistics": statistics
         ? { name: "variants/row_statistics_stored.wesl", text: rowStatisticsStored }
         : rowStatistics,

@@ -8,28 +8,28 @@ const ADDITIVE = ["test/attention/additive.gpu.test.ts"];
 
 export const MUTANTS: readonly Mutant[] = [
   {
-    file: "shaders/lib/row_parts.wesl",
-    text: "y = from_pivot(y, moments.pivot, d4) - moments.offset;",
-    replacement: "y = from_pivot(y, moments.pivot, d4);",
+    file: "shaders/layer_norm.wesl",
+    text: "y = from_pivot(y, pivot, d4) - offset;",
+    replacement: "y = from_pivot(y, pivot, d4);",
     tests: EXTREMES,
     filter: "rows of 64 are normalised wherever",
   },
   {
-    file: "shaders/lib/row_moments.wesl",
+    file: "shaders/layer_norm.wesl",
     text: "variance = sums.y / width - offset * offset;",
     replacement: "variance = sums.y / width;",
     tests: EXTREMES,
     filter: "rows of 64 are normalised wherever",
   },
   {
-    file: "shaders/lib/row_moments.wesl",
+    file: "shaders/layer_norm.wesl",
     text: "scale = scale_of(largest, epsilon);",
     replacement: "scale = 1.0;",
     tests: EXTREMES,
     filter: "rows of 64 are normalised at any magnitude",
   },
   {
-    file: "shaders/lib/row_moments.wesl",
+    file: "shaders/layer_norm.wesl",
     text: "if (!squares_fit(sums.y + width * epsilon, width, MOST)) {",
     replacement: "if (place.valid) {",
     tests: EXTREMES,
@@ -37,7 +37,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "shaders/layer_norm.wesl",
-    text: "let factor = select(inverse, 0.0, spread == 0.0);",
+    text: "let factor = select(inverse, 0.0, variance + epsilon == 0.0);",
     replacement: "let factor = inverse;",
     tests: EXTREMES,
     filter: "rows of 64 of equal numbers",
@@ -58,8 +58,8 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "shaders/layer_norm.wesl",
-    text: "(moments.pivot + moments.offset) * unscaled(moments.scale)",
-    replacement: "moments.pivot + moments.offset",
+    text: "(pivot + offset) * unscaled(scale)",
+    replacement: "pivot + offset",
     tests: EXTREMES,
     filter: "rows of 64 are normalised at any magnitude",
   },
