@@ -117,9 +117,6 @@ const TENSORS = [
   "relPos",
   "gateBias",
   "ecoA",
-  "dOutput",
-  "dX",
-  "dWeight",
   "gate",
   "up",
 ];
