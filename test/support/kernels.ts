@@ -108,6 +108,7 @@ import { TABLES_MODULES, tablesKernel } from "../../src/kernels/tables.ts";
 import { scoreBindings, scoreModules, TOP_KEYS, WEIGHTS } from "../../src/kernels/weights.ts";
 import type { ModuleMap } from "../../src/shader/link.ts";
 import type { Binding } from "../../src/types.ts";
+import { BACKWARD_VARIANTS } from "./backward_kernels.ts";
 import { CAPTURE_VARIANTS } from "./capture_kernels.ts";
 import { SCORE_GRADIENT_VARIANTS } from "./score_gradient_kernels.ts";
 import { SIMILARITY_GRADIENT_VARIANTS } from "./similarity_gradient_kernels.ts";
@@ -888,6 +889,7 @@ const VARIANTS: readonly (Omit<KernelVariant, "modules"> & {
   ...TABLE_GRADIENT_VARIANTS,
   ...SIMILARITY_GRADIENT_VARIANTS,
   ...SCORE_GRADIENT_VARIANTS,
+  ...BACKWARD_VARIANTS,
   ...CAPTURE_VARIANTS,
   {
     name: "linear copy",

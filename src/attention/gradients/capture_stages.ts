@@ -131,7 +131,7 @@ export function captureStages(
   const ownRows = tile.rows[0] * tile.lanes;
   const over = (stage: number): BackwardStage => ({
     source,
-    names: { ...names, o: SUMS },
+    names,
     views,
     slots,
     places: { stage },
@@ -147,7 +147,7 @@ export function captureStages(
       if (!elements) return [];
       return {
         source: capturedSumsKernel(),
-        names: { q: SUMS, o: OPERAND + name },
+        names: { o: OPERAND + name },
         views: {},
         slots,
         places: {

@@ -7,6 +7,7 @@ import delta from "../../../shaders/backward_delta.wesl?raw";
 import rows from "../../../shaders/backward_rows.wesl?raw";
 import gradient from "../../../shaders/lib/gradient.wesl?raw";
 import staged from "../../../shaders/lib/gradient_staged.wesl?raw";
+import tileEnds from "../../../shaders/lib/gradient_tile_ends.wesl?raw";
 import tiles from "../../../shaders/lib/gradient_tiles.wesl?raw";
 import units from "../../../shaders/lib/gradient_units.wesl?raw";
 import weights from "../../../shaders/lib/gradient_weights.wesl?raw";
@@ -122,6 +123,7 @@ export function backwardModules(spec: BackwardSpecialisation): ModuleMap {
     "package::backward_delta": delta,
     "package::lib::gradient": gradient,
     "package::lib::gradient_staged": staged,
+    "package::lib::gradient_tile_ends": tileEnds,
     "package::lib::gradient_tiles": tiles,
     "package::lib::gradient_units": units,
     "package::lib::gradient_weights": weights,
@@ -235,21 +237,23 @@ interface ClearSpecialisation {
 
 const clearKernels = new KernelCache<ClearSpecialisation>();
 
+/** The modules of the kernel below. */
+export const clearModules = (dim: number, access: Access): ModuleMap => ({
+  ...MODULES,
+  "package::backward_clear": clear,
+  ...configModule({ V_DIM: dim, O_BF16: isBf16(access) }),
+  "package::lib::half": slotModules({ q: access, k: access, v: access, o: access })[
+    "package::lib::half"
+  ],
+  "package::slots::output": outputModule(access),
+});
+
 /** The kernel that writes zeros to a gradient with rows of `dim` elements. */
 export function clearKernel(dim: number, access: Access): KernelSource {
   return clearKernels.get({ dim, access }, () => {
-    const modules: ModuleMap = {
-      ...MODULES,
-      "package::backward_clear": clear,
-      ...configModule({ V_DIM: dim, O_BF16: isBf16(access) }),
-      "package::lib::half": slotModules({ q: access, k: access, v: access, o: access })[
-        "package::lib::half"
-      ],
-      "package::slots::output": outputModule(access),
-    };
     return {
       label: "backward clear",
-      ...link("package::backward_clear", modules),
+      ...link("package::backward_clear", clearModules(dim, access)),
       bindings: [
         { binding: 0, name: "params", type: "uniform" },
         { binding: 6, name: "o", type: "storage" },

@@ -36,12 +36,14 @@ export function capturesModules({ reads, ...spec }: CapturesSpecialisation): Mod
 
 const kernels = new KernelCache<CapturesSpecialisation>();
 
-/** The kernel that finds the largest terms, and then adds them up. It binds the sums as `o`. */
+/** The kernel that finds the largest terms, and then adds them up. */
 export const capturesKernel = (spec: CapturesSpecialisation): KernelSource =>
   kernels.get(spec, () => ({
     label: `backward captures ${spec.tile.name}`,
     ...link("package::backward_captures", capturesModules(spec)),
-    bindings: backwardBindings(spec),
+    bindings: backwardBindings(spec).map((one) =>
+      one.name === "o" ? { ...one, name: "sums" } : one,
+    ),
   }));
 
 /** Words of the sums of a captured value with so many elements. */
@@ -68,7 +70,7 @@ export const capturedSumsKernel = (): KernelSource =>
     ...link("package::captured_sums", CAPTURED_SUMS_MODULES),
     bindings: [
       { binding: 0, name: "params", type: "uniform" },
-      { binding: 1, name: "q", type: "storage" },
+      { binding: 1, name: "sums", type: "storage" },
       { binding: 6, name: "o", type: "storage" },
       { binding: 15, name: "gradient", type: "uniform" },
     ],
