@@ -167,7 +167,9 @@ export interface LayerNormBackwardOptions
   readonly weight?: Tensor;
   /** Only its shape and dtype are read, for dBias. */
   readonly bias?: Tensor;
+  /** The second part of the sum that was normalised, which broadcasts to x. */
   readonly residual?: Tensor;
+  /** The bias of that sum, which broadcasts to x. */
   readonly residualBias?: Tensor;
   /** Gradient of `sum`, of the shape of x. Default: none. */
   readonly dSum?: Tensor;
@@ -176,9 +178,13 @@ export interface LayerNormBackwardOptions
    * of, which are the caller's to destroy.
    */
   readonly dX?: Tensor;
+  /** Of `residual`, summed over the axes along which that is broadcast. */
   readonly dResidual?: Tensor;
+  /** Of `residualBias`, summed over the axes along which that is broadcast. */
   readonly dResidualBias?: Tensor;
+  /** Of `weight`. */
   readonly dWeight?: Tensor;
+  /** Of `bias`. */
   readonly dBias?: Tensor;
 }
 

@@ -46,8 +46,11 @@ export interface LayerNormBackwardProblem
   readonly dX?: TensorSpec;
   /** Like its tensor, summed over the axes along which that is broadcast; so are the next ones. */
   readonly dResidual?: TensorSpec;
+  /** Of `residualBias`, summed over the axes along which that is broadcast. */
   readonly dResidualBias?: TensorSpec;
+  /** Of `weight`. */
   readonly dWeight?: TensorSpec;
+  /** Of `bias`. */
   readonly dBias?: TensorSpec;
   /** Name of the plan's GPU objects in errors and captures. Default `"layerNormBackward"`. */
   readonly label?: string;

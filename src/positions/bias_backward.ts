@@ -229,8 +229,11 @@ export interface GatedPositionBiasBackwardOptions extends BiasGates<Tensor>, Run
   readonly gradients?: readonly Exclude<PositionBiasGradient, "dTable">[];
   /** Default: new dense tensors like what they are of, which are the caller's to destroy. */
   readonly dBias?: Tensor;
+  /** Of `update`. */
   readonly dUpdate?: Tensor;
+  /** Of `reset`. */
   readonly dReset?: Tensor;
+  /** Of `scale`. */
   readonly dScale?: Tensor;
   /** Name of GPU objects in errors and captures. Default `"gatedPositionBiasBackward"`. */
   readonly label?: string;

@@ -34,9 +34,13 @@ export interface PositionBiasBackwardProblem extends Omit<PositionBiasProblem, "
    * broadcast. Default: dense, of the dtypes of their tensors.
    */
   readonly dTable?: TensorSpec;
+  /** Of `bias`. */
   readonly dBias?: TensorSpec;
+  /** Of `update`. */
   readonly dUpdate?: TensorSpec;
+  /** Of `reset`. */
   readonly dReset?: TensorSpec;
+  /** Of `scale`. */
   readonly dScale?: TensorSpec;
   /** Name of the plan's GPU objects in errors and captures. Default `"positionBiasBackward"`. */
   readonly label?: string;

@@ -208,6 +208,7 @@ export interface PositionEncodingBackwardOptions
    * which are the caller's to destroy.
    */
   readonly dX?: Tensor;
+  /** Of the table. */
   readonly dTable?: Tensor;
 }
 
