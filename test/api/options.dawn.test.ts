@@ -22,6 +22,15 @@ const CALLS: Readonly<Record<string, Call>> = {
   planAttention: (device, _, options) => fovea.planAttention(device, { ...qkv, ...options }),
   prewarm: (device, _, options) => fovea.prewarm(device, [{ ...qkv, ...options }]),
   tune: (device, _, options) => fovea.tune(device, qkv, options),
+  attentionBackward: (_, x, options) =>
+    fovea.attentionBackward(x, x, x, {
+      output: x,
+      lse: x.view({ shape: [1, 2, 4], strides: [64, 32, 8] }),
+      dOutput: x,
+      ...options,
+    }),
+  planAttentionBackward: (device, _, options) =>
+    fovea.planAttentionBackward(device, { ...qkv, ...options }),
   additiveAttention: (_, x, options) => fovea.additiveAttention(x, x, x, options),
   planAdditiveAttention: (device, _, options) =>
     fovea.planAdditiveAttention(device, { ...qkv, ...options }),
@@ -164,6 +173,7 @@ const WITHOUT = [
   "LinearAttentionPlan",
   "MergePlan",
   "MultiHeadPlan",
+  "MultiplicativeBackwardPlan",
   "MultiplicativePlan",
   "OperationPlan",
   "PagedBatch",
