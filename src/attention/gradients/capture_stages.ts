@@ -3,13 +3,8 @@
 import { check, show } from "../../errors.ts";
 import { tensor } from "../../gpu/make_tensor.ts";
 import { resolveSpec, type Tensor } from "../../gpu/tensor.ts";
-import type { TileLimits } from "../../kernels/forward_tiles.ts";
 import type { BackwardSpecialisation } from "../../kernels/gradients/backward.ts";
-import {
-  type BackwardTile,
-  type BackwardTileProblem,
-  chooseBackwardTile,
-} from "../../kernels/gradients/backward_tiles.ts";
+import type { BackwardTile } from "../../kernels/gradients/backward_tiles.ts";
 import {
   capturedSumsKernel,
   capturesKernel,
@@ -83,16 +78,6 @@ export function captureParams(
     capture_room: Math.max(24, 62 - Math.ceil(Math.log2(terms))),
   };
 }
-
-/** The tile of the kernel that sums up: the plan's, or one that has workgroup memory. */
-export const chooseCaptureTile = (
-  tile: BackwardTile,
-  problem: BackwardTileProblem,
-  limits: TileLimits,
-): BackwardTile =>
-  tile.form === "tiles"
-    ? tile
-    : chooseBackwardTile({ ...problem, variant: undefined }, { ...limits, subgroups: false });
 
 /**
  * The kernels. They come after that of the gradients of queries, which completes the statistics of

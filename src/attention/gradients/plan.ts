@@ -7,7 +7,7 @@ import { checkBindings, compileKernel } from "../../gpu/pipelines.ts";
 import { isAligned } from "../../kernels/access.ts";
 import { ADDITIVE_TILE } from "../../kernels/gradients/additive.ts";
 import { GRADIENT } from "../../kernels/gradients/backward.ts";
-import { chooseBackwardTile } from "../../kernels/gradients/backward_tiles.ts";
+import { chooseBackwardTile, chooseSumTile } from "../../kernels/gradients/backward_tiles.ts";
 import { accessOf, addresses, rowAddresses } from "../../plan/access.ts";
 import type { Operand, Operands } from "../../plan/operand.ts";
 import { memoryOf } from "../../plan/operand_checks.ts";
@@ -27,7 +27,6 @@ import {
   captureParams,
   captureStages,
   checkSums,
-  chooseCaptureTile,
   withSums,
 } from "./capture_stages.ts";
 import { type ResolvedBackward, resolveBackward, type TakenBackward } from "./problem.ts";
@@ -78,10 +77,12 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
     block: resolved.blockMask?.options.blockSize ?? [],
     scores: resolved.seqQ * resolved.seqKv,
   };
-  const tile = chooseBackwardTile(ofTile, tileLimits(device));
+  const limits = tileLimits(device);
+  const tile = chooseBackwardTile(ofTile, limits);
+  const sumTile = chooseSumTile(tile, ofTile, limits);
   const rows = (resolved.packed ? 1 : batch) * heads * totalQ;
   const { dCaptures } = resolved;
-  const sums = scoreSums(device, resolved, tile);
+  const sums = scoreSums(resolved, sumTile);
   const statistics = Math.max(rows, 1) * ROW_FLOATS;
   const sumWords = checkSums(label, device, dCaptures);
   const memory = withSums(
@@ -128,7 +129,7 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
       ...sums.flatMap((sum) => scoreStages(sum, planned, statistics)),
       ...captureStages(resolved, operands, {
         backward,
-        tile: chooseCaptureTile(tile, ofTile, tileLimits(device)),
+        tile: sumTile,
         ...ofCaptures,
       }),
     ];

@@ -1,7 +1,6 @@
 // The kernels that add up the gradients of what options hold: how each covers the problem.
 
-import { tileLimits } from "../../gpu/device.ts";
-import { type BackwardTile, chooseBackwardTile } from "../../kernels/gradients/backward_tiles.ts";
+import type { BackwardTile } from "../../kernels/gradients/backward_tiles.ts";
 import {
   SUM_LANES,
   type SumOf,
@@ -50,29 +49,9 @@ export interface ScoreSum {
 
 const product = (sizes: readonly number[]) => sizes.reduce((all, size) => all * size, 1);
 
-/** Shares out the sums of a plan whose other kernels have this tile. */
-export function scoreSums(
-  device: GPUDevice,
-  resolved: ResolvedBackward,
-  taken: BackwardTile,
-): ScoreSum[] {
-  const { scoreGradients, headDim, vDim, seqQ, seqKv, blockMask } = resolved;
-  if (!scoreGradients.length) return [];
-  const tile =
-    taken.form === "tiles"
-      ? taken
-      : chooseBackwardTile(
-          {
-            headDim,
-            vDim,
-            variant: undefined,
-            block: blockMask?.options.blockSize ?? [],
-            scores: seqQ * seqKv,
-          },
-          { ...tileLimits(device), subgroups: false },
-        );
-  return scoreGradients.map((gradient) => scoreSum(gradient, resolved, tile));
-}
+/** Shares out the sums of a plan, whose kernels have this tile. */
+export const scoreSums = (resolved: ResolvedBackward, tile: BackwardTile): ScoreSum[] =>
+  resolved.scoreGradients.map((gradient) => scoreSum(gradient, resolved, tile));
 
 function scoreSum(
   gradient: ScoreGradient,

@@ -93,6 +93,19 @@ export function chooseBackwardTile(
   return taken as BackwardTile;
 }
 
+/**
+ * The tile of kernels that add up over the same scores: the plan's, or one that has workgroup
+ * memory.
+ */
+export const chooseSumTile = (
+  tile: BackwardTile,
+  problem: BackwardTileProblem,
+  limits: TileLimits,
+): BackwardTile =>
+  tile.form === "tiles"
+    ? tile
+    : chooseBackwardTile({ ...problem, variant: undefined }, { ...limits, subgroups: false });
+
 /** The constants of a tile for a problem's head dims. */
 export function constantsOf({ vAtOnce, form }: BackwardTile, headDim: number, vDim: number) {
   const isEven = (cols: number) => cols % 2 === 0;

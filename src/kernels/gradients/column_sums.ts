@@ -1,7 +1,8 @@
 // The kernel of sums over rows, shaders/column_sums.wesl: what is compiled, and its grid.
 
 import columnSums from "../../../shaders/column_sums.wesl?raw";
-import carried from "../../../shaders/lib/carried.wesl?raw";
+import carriedSum from "../../../shaders/lib/carried_sum.wesl?raw";
+import finite from "../../../shaders/lib/finite.wesl?raw";
 import half from "../../../shaders/lib/half.wesl?raw";
 import sumParams from "../../../shaders/lib/sum_params.wesl?raw";
 import sumConfig from "../../../shaders/slots/sum_config.wesl?raw";
@@ -35,7 +36,8 @@ export interface SumSpecialisation {
 /** The modules of a specialisation. */
 export const columnSumsModules = ({ source, o, oddColumns }: SumSpecialisation): ModuleMap => ({
   "package::column_sums": columnSums,
-  "package::lib::carried": carried,
+  "package::lib::carried_sum": carriedSum,
+  "package::lib::finite": finite,
   "package::lib::half": half,
   "package::lib::params": sumParams,
   ...namedSlot("summed", "source", 1, source),

@@ -1,7 +1,8 @@
 // The matrix product of gradients, shaders/matmul_turned.wesl and matmul_turned_rows.wesl: tile
 // table, shares of the sum, specialisation and grid.
 
-import carried from "../../../shaders/lib/carried.wesl?raw";
+import carriedSum from "../../../shaders/lib/carried_sum.wesl?raw";
+import finite from "../../../shaders/lib/finite.wesl?raw";
 import half from "../../../shaders/lib/half.wesl?raw";
 import matmulTile from "../../../shaders/lib/matmul_tile.wesl?raw";
 import quad from "../../../shaders/lib/quad.wesl?raw";
@@ -175,7 +176,8 @@ export const turnedRoot = ({ form }: MatmulTile) =>
 export function turnedModules(spec: TurnedSpecialisation): ModuleMap {
   const { tile, source, weight, o, oddColumns } = spec;
   return {
-    "package::lib::carried": carried,
+    "package::lib::carried_sum": carriedSum,
+    "package::lib::finite": finite,
     "package::lib::half": half,
     "package::lib::matmul_tile": matmulTile,
     "package::lib::params": turnedParams,
