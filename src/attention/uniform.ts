@@ -31,6 +31,8 @@ export interface Grid {
   readonly kvSplits?: number;
   /** Heads that the kernel runs over. Default: those of the problem. */
   readonly heads?: number;
+  /** How many of the workgroups may be in one dispatch, as `cutWork` takes it. Default: all. */
+  readonly together?: number;
   /** Operations of a workgroup. Default: those of attention. */
   readonly flops?: number;
 }
@@ -67,7 +69,7 @@ export function dispatchesOf(
     grid.flops ??
     2 * grid.qTile * problem.mostKeys * (problem.headDim + problem.vDim / grid.vSplits);
   const { maxDispatchFlops = MOST_FLOPS[isSoftware(device) ? "software" : "gpu"] } = problem;
-  const parts = cutWork(device, total, flops, maxDispatchFlops);
+  const parts = cutWork(device, total, flops, maxDispatchFlops, grid.together);
   const stride = UNIFORM_STRIDE;
   const bytes = new ArrayBuffer(Math.max(1, parts.length) * stride);
   const shared = {

@@ -37,15 +37,27 @@ export function checkDispatches(count: number): void {
 
 /**
  * Cuts workgroups into dispatches of at most `maxFlops` each, and folds each into two dimensions.
+ *
+ * @param together Workgroups that follow each other and may share a dispatch, in groups of so many:
+ *   none of another group runs beside them. Default: all.
  */
-export function cutWork(device: GPUDevice, total: number, flopsEach: number, maxFlops: number) {
+export function cutWork(
+  device: GPUDevice,
+  total: number,
+  flopsEach: number,
+  maxFlops: number,
+  together = total,
+) {
   const perDimension = device.limits.maxComputeWorkgroupsPerDimension;
-  const share = Math.max(1, Math.min(Math.floor(maxFlops / flopsEach), perDimension ** 2));
-  const count = Math.ceil(total / share);
+  const most = Math.max(1, Math.min(Math.floor(maxFlops / flopsEach), perDimension ** 2));
+  const share = Math.min(most, together);
+  const ofGroup = Math.ceil(together / share);
+  const count = total === 0 ? 0 : ofGroup * Math.ceil(total / together);
   checkDispatches(count);
   return Array.from({ length: count }, (_, index) => {
-    const first = index * share;
-    const end = Math.min(first + share, total);
+    const group = Math.floor(index / ofGroup) * together;
+    const first = group + (index % ofGroup) * share;
+    const end = Math.min(first + share, group + together, total);
     const x = Math.min(end - first, perDimension);
     return {
       x,

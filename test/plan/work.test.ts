@@ -38,4 +38,34 @@ describe("cutWork", () => {
       expect(next).toBe(total);
     },
   );
+
+  it.each([
+    [12, 1, 100, 4],
+    [12, 3, 9, 4],
+    [10, 1, 100, 4],
+    [7, 1, 2, 1],
+    [0, 1, 2, 3],
+  ])(
+    "of %d workgroups of %d operations, at most %d in a dispatch, lets no two groups of %d meet",
+    (total, each, most, together) => {
+      let next = 0;
+      for (const { first_workgroup, end_workgroup } of cutWork(
+        device(65535),
+        total,
+        each,
+        most,
+        together,
+      )) {
+        expect(first_workgroup).toBe(next);
+        expect(Math.floor(first_workgroup / together)).toBe(
+          Math.floor((end_workgroup - 1) / together),
+        );
+        const count = end_workgroup - first_workgroup;
+        expect(count).toBeGreaterThan(0);
+        if (count > 1) expect(count * each).toBeLessThanOrEqual(most);
+        next = end_workgroup;
+      }
+      expect(next).toBe(total);
+    },
+  );
 });

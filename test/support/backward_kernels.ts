@@ -9,7 +9,7 @@ import {
   clearKernel,
   clearModules,
 } from "../../src/kernels/gradients/backward.ts";
-import { BACKWARD_TILES } from "../../src/kernels/gradients/backward_tiles.ts";
+import { BACKWARD_TILES, type BackwardTile } from "../../src/kernels/gradients/backward_tiles.ts";
 import { PLAIN, type SlotChoice } from "../../src/kernels/slots.ts";
 import type { KernelVariant } from "./kernels.ts";
 
@@ -52,10 +52,13 @@ const variantOf = (name: string, spec: BackwardSpecialisation): KernelVariant =>
   bindings: backwardBindings(spec),
 });
 
+const kernelsOf = ({ form }: BackwardTile): readonly BackwardKernel[] =>
+  form === "quads" ? ["keys"] : ["queries", "keys"];
+
 export const BACKWARD_VARIANTS: readonly KernelVariant[] = [
   ...Object.entries(SLOTS).flatMap(([what, slots]) =>
     BACKWARD_TILES.flatMap((tile) =>
-      (["queries", "keys"] as const).map((kernel) =>
+      kernelsOf(tile).map((kernel) =>
         variantOf(`backward ${kernel} ${tile.name}, ${what}`, specialisation(kernel, tile, slots)),
       ),
     ),

@@ -49,7 +49,7 @@ const ADDITIVE = { similarity: { kind: "additive", innerBias: true, unitVector: 
 const KEPT = { vector: true, bias: true, scale: true };
 
 export const SIMILARITY_GRADIENT_VARIANTS: readonly KernelVariant[] = [
-  ...BACKWARD_TILES.flatMap((tile) =>
+  ...BACKWARD_TILES.filter(({ form }) => form === "tiles").flatMap((tile) =>
     (["queries", "keys"] as const).map((kernel) =>
       variant(
         `backward of normalised ${kernel} ${tile.name}`,

@@ -113,7 +113,7 @@ export function captureStages(
     reads,
   });
   const stride = strideOf(wanted);
-  const ownRows = tile.rows[0] * tile.lanes;
+  const ownRows = tile.rows * tile.lanes;
   const over = (stage: number): BackwardStage => ({
     source,
     names,

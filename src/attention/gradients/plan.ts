@@ -37,6 +37,7 @@ import { normalizedStages } from "./similarity_stages.ts";
 import {
   type BackwardStage,
   backwardStages,
+  canAddQueries,
   clearStages,
   operandIn,
   type Planned,
@@ -78,8 +79,7 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
     scores: resolved.seqQ * resolved.seqKv,
   };
   const limits = tileLimits(device);
-  const tile = chooseBackwardTile(ofTile, limits);
-  const sumTile = chooseSumTile(tile, ofTile, limits);
+  const sumTile = chooseSumTile(ofTile, limits);
   const rows = (resolved.packed ? 1 : batch) * heads * totalQ;
   const { dCaptures } = resolved;
   const sums = scoreSums(resolved, sumTile);
@@ -116,6 +116,7 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
       views: {},
       slots,
     }));
+    const tile = chooseBackwardTile(ofTile, limits, canAddQueries(device, operands, slots));
     const planned = { device, resolved, operands, slots, tile, places: memory.places, own };
     const ofCaptures = await differentiableSlots(
       problem.scoreFunction,
@@ -236,6 +237,7 @@ function layUniforms(
     {
       ...addresses("d_output", "m", dOutput, isDense(dOutput), resolved),
       ...addresses("d_v", "n", dV, isDense(dV), resolved),
+      ...addresses("d_q", "m", operandIn(operands, "dQ"), true, resolved),
       ...rowAddresses("d_lse", operands.get("dLse")),
       batch: resolved.batch,
       ...captureParams(resolved.dCaptures, resolved),

@@ -61,7 +61,7 @@ function scoreSum(
   const { name, overScores } = gradient;
   const elements = product(overScores.shape);
   const isSinks = name === "dSinks";
-  const qTile = isSinks ? SUM_LANES : tile.rows[0] * tile.lanes;
+  const qTile = isSinks ? SUM_LANES : tile.rows * tile.lanes;
   const all = [batch, heads, Math.ceil(seqQ / qTile), Math.ceil(seqKv / tile.streamed)];
   // Tables have buckets where others have queries, and sinks have no keys.
   const axes = isSinks ? 3 : 4;

@@ -11,7 +11,7 @@ import {
   DELTA_ROWS,
 } from "../../kernels/gradients/backward.ts";
 import type { BackwardTile } from "../../kernels/gradients/backward_tiles.ts";
-import type { SlotChoice } from "../../kernels/slots.ts";
+import { type SlotChoice, slotBindings } from "../../kernels/slots.ts";
 import { accessOf } from "../../plan/access.ts";
 import type { Operand, Operands } from "../../plan/operand.ts";
 import type { TablePlaces } from "../../scores/resolved.ts";
@@ -47,6 +47,24 @@ interface Target {
 /** An operand that the plan has. */
 export const operandIn = (operands: Operands, name: string) => operands.get(name) as Operand;
 
+/** Storage buffers of the kernel that adds up d_q beside those of attention: all but `kept`. */
+const OWN_BUFFERS = ["dOutput", "workspace", "dV", "dQ"].length;
+
+/** Whether a kernel can add up the gradients of queries in memory, over what the scores compare. */
+export function canAddQueries(
+  device: GPUDevice,
+  operands: Operands,
+  { lse, rowMax, ...slots }: SlotChoice,
+): boolean {
+  const stored = slotBindings(slots).filter(({ type }) => type !== "uniform").length;
+  return (
+    accessOf(device, operandIn(operands, "dQ")) === "dense" &&
+    !slots.similarity &&
+    !slots.largeScale &&
+    stored + OWN_BUFFERS <= device.limits.maxStorageBuffersPerShaderStage
+  );
+}
+
 /** Operations of a tanh with its derivative, in pairs, as a multiply-add is one. */
 const TANH_FLOPS = 16;
 
@@ -57,13 +75,14 @@ const TANH_FLOPS = 16;
  * @param kept Rows that the kernel of queries keeps, in the tensor `rows` of the plan
  */
 export function backwardStages(
-  { device, resolved, operands, slots, tile }: Planned,
+  planned: Planned,
   into: { readonly queries: Target; readonly keys: Target } = {
-    queries: { name: "dQ", operand: operandIn(operands, "dQ") },
-    keys: { name: "dK", operand: operandIn(operands, "dK") },
+    queries: { name: "dQ", operand: operandIn(planned.operands, "dQ") },
+    keys: { name: "dK", operand: operandIn(planned.operands, "dK") },
   },
   kept?: KeptRows,
 ): BackwardStage[] {
+  const { device, resolved, operands, slots, tile } = planned;
   const { headDim, vDim, batch, heads, kvHeads, seqQ, seqKv, mostKeys, totalQ, packed } = resolved;
   const access = (name: string): Access => accessOf(device, operandIn(operands, name));
   const specialised = (
@@ -80,7 +99,7 @@ export function backwardStages(
     dV: access("dV"),
     dLse: operands.has("dLse"),
   });
-  const [ownQueries, ownKeys] = tile.rows.map((rows) => rows * tile.lanes);
+  const ownRows = tile.rows * tile.lanes;
   const xWork = slots.similarity?.kind === "additive" ? TANH_FLOPS * headDim : headDim;
   const names = {
     statistics: "workspace",
@@ -91,7 +110,7 @@ export function backwardStages(
   };
   const rows = (packed ? 1 : batch) * heads * totalQ;
   const grid = (qTiles: number, flops: number): Grid => ({
-    qTile: ownQueries,
+    qTile: ownRows,
     qTiles,
     vSplits: 1,
     flops,
@@ -103,30 +122,40 @@ export function backwardStages(
     specialisation: BackwardSpecialisation,
     own: Pick<BackwardStage, "names" | "views" | "grid">,
   ): BackwardStage => ({ source: backwardKernel(specialisation), slots: specialisation, ...own });
+  const delta = stage(specialised("delta", deltaSlots), {
+    names: { ...names, q: "output" },
+    views: { q: operandIn(operands, "output") },
+    grid: { ...grid(deltaTiles, 4 * DELTA_ROWS * vDim), heads: 1 },
+  });
+  const { queries: dQ, keys: dK } = into;
+  // Multiply-adds of a score: for own queries, and for own keys.
+  const ofQueries = 2 * xWork + vDim;
+  const ofKeys = 2 * (xWork + vDim);
+  const keyFlops = (2 * ownRows * seqQ * heads) / kvHeads;
+  const keyGrid = { ...grid(Math.ceil(seqKv / ownRows), keyFlops * ofKeys), heads: kvHeads };
+  const keys = { o: accessOf(device, dK.operand) };
+  if (tile.form === "quads") {
+    return [
+      ...(packed ? [] : [clearStage(planned, { ...dQ, dim: headDim }, [heads, totalQ])]),
+      delta,
+      stage(specialised("keys", keys), {
+        names: { ...names, o: dK.name, d_q: dQ.name },
+        views: { output: dK.operand },
+        grid: { ...keyGrid, flops: keyFlops * (ofKeys + xWork), together: batch * kvHeads },
+      }),
+    ];
+  }
   return [
-    stage(specialised("delta", deltaSlots), {
-      names: { ...names, q: "output" },
-      views: { q: operandIn(operands, "output") },
-      grid: { ...grid(deltaTiles, 4 * DELTA_ROWS * vDim), heads: 1 },
+    delta,
+    stage(specialised("queries", { o: accessOf(device, dQ.operand), ...(kept && { kept }) }), {
+      names: { ...names, o: dQ.name, kept: "rows" },
+      views: { output: dQ.operand },
+      grid: grid(Math.ceil(seqQ / ownRows), 2 * ownRows * mostKeys * ofQueries),
     }),
-    stage(
-      specialised("queries", { o: accessOf(device, into.queries.operand), ...(kept && { kept }) }),
-      {
-        names: { ...names, o: into.queries.name, kept: "rows" },
-        views: { output: into.queries.operand },
-        grid: grid(Math.ceil(seqQ / ownQueries), 2 * ownQueries * mostKeys * (2 * xWork + vDim)),
-      },
-    ),
-    stage(specialised("keys", { o: accessOf(device, into.keys.operand) }), {
-      names: { ...names, o: into.keys.name },
-      views: { output: into.keys.operand },
-      grid: {
-        ...grid(
-          Math.ceil(seqKv / ownKeys),
-          (4 * ownKeys * seqQ * (xWork + vDim) * heads) / kvHeads,
-        ),
-        heads: kvHeads,
-      },
+    stage(specialised("keys", keys), {
+      names: { ...names, o: dK.name },
+      views: { output: dK.operand },
+      grid: keyGrid,
     }),
   ];
 }
@@ -145,14 +174,14 @@ export function clearStages(planned: Planned): BackwardStage[] {
   ];
 }
 
-/** Zeros for rows of `dim` elements of packed sequences. */
+/** Zeros for rows of `dim` elements. */
 export function clearStage(
   { device, resolved, slots }: Planned,
   { name, operand, dim }: Target & { readonly dim: number },
   [n_heads, total_q]: readonly number[],
 ): BackwardStage {
   const access = accessOf(device, operand);
-  const vec4s = n_heads * total_q * Math.ceil(dim / 4);
+  const vec4s = resolved.q.shape[0] * n_heads * total_q * Math.ceil(dim / 4);
   return {
     source: clearKernel(dim, access),
     names: { o: name },

@@ -12,13 +12,13 @@ import tiles from "../../../shaders/lib/gradient_tiles.wesl?raw";
 import units from "../../../shaders/lib/gradient_units.wesl?raw";
 import weights from "../../../shaders/lib/gradient_weights.wesl?raw";
 import quad from "../../../shaders/lib/quad.wesl?raw";
+import streamedQueries from "../../../shaders/lib/streamed_queries.wesl?raw";
 import blocks from "../../../shaders/slots/blocks.wesl?raw";
 import derivative from "../../../shaders/slots/derivative.wesl?raw";
 import dropoutFactor from "../../../shaders/slots/dropout_factor.wesl?raw";
 import gradientConfig from "../../../shaders/slots/gradient_config.wesl?raw";
 import gradientRows from "../../../shaders/slots/gradient_rows.wesl?raw";
 import roles from "../../../shaders/slots/roles.wesl?raw";
-import rowStarts from "../../../shaders/slots/row_starts.wesl?raw";
 import scoreGradient from "../../../shaders/slots/score_gradient.wesl?raw";
 import blocksListed from "../../../shaders/variants/blocks_listed.wesl?raw";
 import derivativeModified from "../../../shaders/variants/derivative_modified.wesl?raw";
@@ -26,7 +26,6 @@ import dropoutFactorThreefry from "../../../shaders/variants/dropout_factor_thre
 import gradientRowsNormalized from "../../../shaders/variants/gradient_rows_normalized.wesl?raw";
 import outputNone from "../../../shaders/variants/output_none.wesl?raw";
 import rolesKeys from "../../../shaders/variants/roles_keys.wesl?raw";
-import rowStartsQueries from "../../../shaders/variants/row_starts_queries.wesl?raw";
 import { link, type ModuleMap, type Renames } from "../../shader/link.ts";
 import { configModule, constantsModule, MODULES } from "../../shader/modules.ts";
 import { rowsOf } from "../../shader/renames.ts";
@@ -97,14 +96,15 @@ export function backwardModules(spec: BackwardSpecialisation): ModuleMap {
     V_DIM: vDim,
     KV_TILE: tile.streamed,
     LANES_Y: tile.lanes,
-    ROWS: tile.rows[keys ? 1 : 0],
+    ROWS: tile.rows,
     V_AT_ONCE: vAtOnce[keys ? "keys" : "queries"],
     D_CHUNK: dChunk,
     ...slotConstants(slots),
   });
   const gradientConstants = constantsModule("gradient_config", gradientConfig, {
     OWN_KEYS: keys,
-    QUERIES: keys ? Math.ceil(tile.streamed / LANES_X) : tile.rows[0],
+    ONE_PASS: isOnePass(spec),
+    QUERIES: keys ? Math.ceil(tile.streamed / LANES_X) : tile.rows,
     X_COLS: xCols,
     Y_COLS: keys ? yCols : 1,
     D_LSE: dLse,
@@ -140,9 +140,7 @@ export function backwardModules(spec: BackwardSpecialisation): ModuleMap {
       ? variant("dropout_factor_threefry", dropoutFactorThreefry)
       : dropoutFactor,
     "package::lib::quad": quad,
-    "package::slots::row_starts": keys
-      ? variant("row_starts_queries", rowStartsQueries)
-      : rowStarts,
+    "package::lib::streamed_queries": streamedQueries,
     "package::slots::gradient_rows":
       slots.similarity?.kind === "normalized"
         ? variant("gradient_rows_normalized", gradientRowsNormalized)
@@ -174,11 +172,15 @@ const isModified = (slots: SlotChoice) =>
 const isAdditive = ({ kernel, similarity }: BackwardSpecialisation) =>
   kernel !== "delta" && similarity?.kind === "additive";
 
+/** Whether the kernel of keys makes the gradients of queries, too. */
+const isOnePass = ({ kernel, tile }: BackwardSpecialisation) =>
+  kernel === "keys" && tile.form === "quads";
+
 /** The name of a specialisation's root module. */
 const rootName = (spec: BackwardSpecialisation) => {
   if (spec.kernel === "delta") return "backward_delta";
   if (isAdditive(spec)) return "backward_additive";
-  return spec.tile.form === "quads" ? "backward_rows" : "backward";
+  return isOnePass(spec) ? "backward_rows" : "backward";
 };
 
 export const backwardRoot = (spec: BackwardSpecialisation) => `package::${rootName(spec)}`;
@@ -207,6 +209,7 @@ export function backwardBindings(spec: BackwardSpecialisation): Binding[] {
   return [
     ...shared,
     ...(kernel === "keys" ? [written(7, "d_v")] : []),
+    ...(isOnePass(spec) ? [written(8, "d_q")] : []),
     ...keptBindings(spec.kept),
     read(13, "d_output"),
     written(14, "statistics"),

@@ -10,12 +10,15 @@ const GROUP_ROWS = 32;
 
 /** A row of the tile table. */
 export interface BackwardTile {
-  /** Own rows x streamed rows, those of the kernel of queries first if the two differ. */
+  /** Own rows x streamed rows. */
   readonly name: string;
-  /** The kernel: backward.wesl (`tiles`), or backward_rows.wesl, which needs subgroups (`quads`). */
+  /**
+   * The kernels: backward.wesl (`tiles`), in two passes over the scores, or backward_rows.wesl
+   * (`quads`), in one, which needs subgroups and d_q as aligned rows of f32.
+   */
   readonly form: "tiles" | "quads";
-  /** Own rows of a lane, for own queries and for own keys, and lanes above each other. */
-  readonly rows: readonly [queries: number, keys: number];
+  /** Own rows of a lane, and lanes above each other. */
+  readonly rows: number;
   readonly lanes: number;
   /** Streamed rows of a tile. */
   readonly streamed: 4 | 32 | 64;
@@ -35,15 +38,15 @@ const ENOUGH = { softwareScores: 2 ** 17 };
 
 /** The first row that fits the problem and the device is taken. */
 export const BACKWARD_TILES: readonly BackwardTile[] = [
-  { ...QUADS, ...ENOUGH, name: "32-16x4-quad", rows: [8, 4], maxDim: 64 },
-  { ...QUADS, ...ENOUGH, name: "16-8x4-quad", rows: [4, 2], maxDim: 128 },
+  { ...QUADS, ...ENOUGH, name: "16x4-quad", rows: 4, maxDim: 64 },
+  { ...QUADS, ...ENOUGH, name: "8x4-quad", rows: 2, maxDim: 128 },
   // Own queries and own keys: D = 64: 85 and 85 % multiply-adds, 152 and 208 VGPRs, 2.3 and 2.5
   // multiply-adds for each word to or from workgroup memory, 13,312 B; D = 128: 87 and 87 %, 184 and
   // 256 VGPRs. Two columns of own queries at a time would be 2.6 a word, and 84 % at D = 64.
-  { ...TILES, ...ENOUGH, name: "32x64", rows: [4, 4], streamed: 64, maxDim: 128, vAtOnce: [1, 2] },
-  { ...TILES, ...ENOUGH, name: "16x32", rows: [2, 2], streamed: 32, maxDim: 256 },
+  { ...TILES, ...ENOUGH, name: "32x64", rows: 4, streamed: 64, maxDim: 128, vAtOnce: [1, 2] },
+  { ...TILES, ...ENOUGH, name: "16x32", rows: 2, streamed: 32, maxDim: 256 },
   // One row a lane, for runs that are shorter than the compilation, as in tests; and for wide rows.
-  { ...TILES, name: "8x32", rows: [1, 1], streamed: 32, maxDim: Number.POSITIVE_INFINITY },
+  { ...TILES, name: "8x32", rows: 1, streamed: 32, maxDim: Number.POSITIVE_INFINITY },
 ];
 
 export interface BackwardTileProblem {
@@ -59,10 +62,13 @@ export interface BackwardTileProblem {
 /**
  * Chooses a tile, or finds the one that was asked for by name. Throws FoveaError if that one can't
  * run.
+ *
+ * @param onePass Whether the gradients of queries can be added up in memory
  */
 export function chooseBackwardTile(
   { headDim, vDim, block, variant, scores }: BackwardTileProblem,
   { workgroupBytes, software, subgroups = false }: TileLimits,
+  onePass: boolean,
 ): BackwardTile {
   const widest = Math.max(headDim, vDim);
   const fits = (tile: BackwardTile) =>
@@ -73,14 +79,13 @@ export function chooseBackwardTile(
     variant === undefined
       ? fits(tile) &&
         (software ? scores >= (tile.softwareScores ?? 0) : tile.form === "tiles") &&
-        (tile.form === "tiles" || subgroups)
+        (tile.form === "tiles" || (subgroups && onePass))
       : tile.name === variant,
   );
-  check(
-    taken?.form !== "quads" || subgroups,
-    "limit",
-    () =>
-      `variant ${variant} needs the feature subgroups, which the device does not have; take another.`,
+  check(taken?.form !== "quads" || (subgroups && onePass), "limit", () =>
+    subgroups
+      ? `variant ${variant} adds up the gradients of q in memory: it needs dQ in f32 with rows of whole, aligned vec4s, no similarity, no extremely large scale, and one more storage buffer than the others; take another variant.`
+      : `variant ${variant} needs the feature subgroups, which the device does not have; take another.`,
   );
   check(
     taken !== undefined && fits(taken),
@@ -93,18 +98,16 @@ export function chooseBackwardTile(
   return taken as BackwardTile;
 }
 
-/**
- * The tile of kernels that add up over the same scores: the plan's, or one that has workgroup
- * memory.
- */
-export const chooseSumTile = (
-  tile: BackwardTile,
-  problem: BackwardTileProblem,
-  limits: TileLimits,
-): BackwardTile =>
-  tile.form === "tiles"
-    ? tile
-    : chooseBackwardTile({ ...problem, variant: undefined }, { ...limits, subgroups: false });
+/** The tile of kernels that add up over the same scores: one with workgroup memory. */
+export const chooseSumTile = (problem: BackwardTileProblem, limits: TileLimits): BackwardTile =>
+  chooseBackwardTile(
+    isQuads(problem.variant) ? { ...problem, variant: undefined } : problem,
+    limits,
+    false,
+  );
+
+const isQuads = (variant: string | undefined) =>
+  BACKWARD_TILES.some(({ name, form }) => name === variant && form === "quads");
 
 /** The constants of a tile for a problem's head dims. */
 export function constantsOf({ vAtOnce, form }: BackwardTile, headDim: number, vDim: number) {
@@ -126,7 +129,7 @@ export function constantsOf({ vAtOnce, form }: BackwardTile, headDim: number, vD
 /** Bytes of workgroup memory, as the shaders declare it. */
 export function backwardWorkgroupBytes(tile: BackwardTile): number {
   const { rows, lanes, streamed, vAtOnce } = tile;
-  const ownRows = lanes * Math.max(...rows);
+  const ownRows = lanes * rows;
   if (tile.form === "quads") return 32 * ownRows;
   const own = ownRows * LANES_X;
   const columns = GROUP_ROWS * (LANES_X * Math.max(...vAtOnce) + 1);
