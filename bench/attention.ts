@@ -4,6 +4,7 @@ import { planAttention, tensor } from "../src/index.ts";
 import { attention as reference } from "../src/reference/index.ts";
 import { normal } from "../src/reference/random.ts";
 import { bytesOf, type Dims, flopsOf, windowOf } from "./cost.ts";
+import { once, product, swapped } from "./peers/arrays.ts";
 import { bareDispatch } from "./peers/bare.ts";
 import type { Contest, Contestant, Input } from "./peers/contest.ts";
 import { foveaContestant, upload } from "./peers/fovea.ts";
@@ -77,20 +78,6 @@ export function attentionContest(
 /** Rows that are compared, however long they are. */
 const LEAST_ROWS = 16;
 
-/**
- * Makes something when it is asked for, and then keeps it: inputs of long cases take seconds and
- * gigabytes.
- */
-function once<T>(make: () => T): () => T {
-  let made: { value: T } | undefined;
-  return () => {
-    made ??= { value: make() };
-    return made.value;
-  };
-}
-
-const product = (sizes: readonly number[]) => sizes.reduce((all, size) => all * size, 1);
-
 async function foveaAttention(
   device: GPUDevice,
   inputs: readonly Input[],
@@ -161,24 +148,4 @@ function peers(
         }),
     }),
   };
-}
-
-/** Copies [B, X, Y, D] into [B, Y, X, D]. */
-function swapped(
-  values: ArrayLike<number>,
-  B: number,
-  X: number,
-  Y: number,
-  D: number,
-): Float32Array<ArrayBuffer> {
-  const result = new Float32Array(values.length);
-  for (let b = 0; b < B; b++) {
-    for (let x = 0; x < X; x++) {
-      for (let y = 0; y < Y; y++) {
-        for (let d = 0; d < D; d++)
-          result[((b * Y + y) * X + x) * D + d] = values[((b * X + x) * Y + y) * D + d];
-      }
-    }
-  }
-  return result;
 }

@@ -9,8 +9,8 @@ import { openPage } from "./browser.ts";
 import { progress } from "./console.ts";
 import { openDawn } from "./dawn.ts";
 import { bytes, digits } from "./format.ts";
-import type { Measurement } from "./harness.ts";
-import { LIBRARIES } from "./peers/contest.ts";
+import type { Measurement, RatioRow } from "./harness.ts";
+import { LIBRARIES, libraryOf } from "./peers/contest.ts";
 import { type Adapter, type Report, runSuites, type SuiteOptions } from "./program.ts";
 import { writeDocuments } from "./readme.ts";
 import { type Context, describe, parse, positive, writeJson } from "./start.ts";
@@ -96,7 +96,7 @@ export async function main(context: Context): Promise<number> {
       writeJson(values.update, root, runtime, {
         rows: updated(values.update, runtime.adapter, rows),
       });
-    return measurements.every(({ correct, impl }) => correct || LIBRARIES.includes(impl)) ? 0 : 1;
+    return measurements.every(({ correct, impl }) => correct || libraryOf(impl)) ? 0 : 1;
   } finally {
     stop();
     await runtime.close();
@@ -191,6 +191,7 @@ const COLUMNS: readonly [
     ({ maxError, correct }) => `${maxError.toExponential(1)}${correct ? "" : " WRONG"}`,
   ],
   ["scratch", scratch],
+  ["memory", ({ memoryBytes }) => (memoryBytes === undefined ? "" : bytes(memoryBytes))],
   ["dispatches", ({ dispatches }) => dispatches?.toString() ?? ""],
   [
     "of it",
@@ -204,6 +205,16 @@ const COLUMNS: readonly [
 /** The first row of the same case. */
 const firstOf = (row: Measurement, all: readonly Measurement[]) =>
   all.find((other) => other.case === row.case && other.suite === row.suite) ?? row;
+
+/** A ratio with its minimum, median and 90th percentile. */
+const ratioText = ({ name, min, median, p90 }: RatioRow) =>
+  `${name} ${digits(min)}, ${digits(median)}, ${digits(p90)}`;
+
+/** Whether the median is as asked. */
+const askedText = ({ median, atMost, atLeast }: RatioRow) => {
+  if (atMost !== undefined) return `, asked <= ${atMost}: ${median <= atMost ? "yes" : "NO"}`;
+  return atLeast === undefined ? "" : `, asked >= ${atLeast}: ${median >= atLeast ? "yes" : "NO"}`;
+};
 
 function print(measurements: readonly Measurement[]): void {
   const columns = COLUMNS.map(([head, cell]) => ({
@@ -220,6 +231,10 @@ function print(measurements: readonly Measurement[]): void {
   });
   table.push(...measurements.map((_, row) => shown.map(({ cells }) => cells[row])));
   console.log(table.toString());
+  for (const { suite, case: name, impl, ratios = [] } of measurements) {
+    for (const ratio of ratios)
+      console.log(`${suite}, ${name}, ${impl}: ${ratioText(ratio)}${askedText(ratio)}`);
+  }
   console.log(
     `Milliseconds, by ${measurements[0]?.timing}; rounds are interleaved. Ratios hold within a case of one run.`,
   );

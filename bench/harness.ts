@@ -45,12 +45,20 @@ export interface Memory {
   readonly output: Tensor;
 }
 
-/** Milliseconds of one run. */
+/** Milliseconds of one run, or what else was measured in turns. */
 export interface Times {
   readonly min: number;
   readonly p10: number;
   readonly median: number;
   readonly p90: number;
+}
+
+/** The ratios of all turns: how many times as long one took as another, and what was asked. */
+export interface RatioRow extends Times {
+  readonly name: string;
+  /** Of the median. */
+  readonly atMost?: number;
+  readonly atLeast?: number;
 }
 
 /** A line of a result file. */
@@ -72,6 +80,10 @@ export interface Row {
   readonly workspaceBytes: number;
   /** Dispatches that a run is cut into. */
   readonly dispatches?: number;
+  /** Bytes of GPU buffers that a run used beside its inputs and results, if they were counted. */
+  readonly memoryBytes?: number;
+  /** How its turns compare with those of others. */
+  readonly ratios?: readonly RatioRow[];
   /** Median milliseconds of the parts of a start, in order. */
   readonly phases?: Readonly<Record<string, number>>;
 }

@@ -5,7 +5,7 @@ import { adapterName, isSoftware } from "../src/gpu/device.ts";
 import { createGpuTimer, planAttention, type TensorOptions, tensor } from "../src/index.ts";
 import type { Dims } from "./cost.ts";
 import { type Measurement, measureTogether, stepsOf, summarize, type Times } from "./harness.ts";
-import { among, type Contest, contestSteps, LIBRARIES, runContest } from "./peers/contest.ts";
+import { among, type Contest, contestSteps, LIBRARIES, runContests } from "./peers/contest.ts";
 import { type Case, SUITES } from "./suites.ts";
 import { type Verdict, verify } from "./verify.ts";
 
@@ -65,10 +65,15 @@ export async function runSuites(
   let left = [...cases];
   while (left.length) {
     const [[suite, item]] = left;
-    report({ step: "together" in item && item.together ? suite : `${suite}: ${item.name}` });
+    report({ step: item.together === true ? suite : `${suite}: ${item.name}` });
     if ("contestants" in item) {
-      left = left.slice(1);
-      measurements.push(...(await runContest(device, suite, item, { rounds, onStep, note })));
+      const beside = left.flatMap((entry) =>
+        entry[0] === suite && (entry[1] === item || takeTurns(item, entry[1])) ? [entry] : [],
+      );
+      left = left.filter((entry) => !beside.includes(entry));
+      const contests = beside.map(([, one]) => one as Contest);
+      const told = { rounds, onStep, note };
+      measurements.push(...(await runContests(device, suite, contests, told)));
       continue;
     }
     const turns = ([other, one]: (typeof left)[number]) =>
@@ -81,6 +86,10 @@ export async function runSuites(
   }
   return measurements;
 }
+
+/** Whether another item of the suite takes turns with a contest. */
+const takeTurns = ({ together }: Contest, other: Case | Contest) =>
+  together !== undefined && "contestants" in other && other.together === together;
 
 /** The user's q, k and v, dense [B, H, rows, D]. */
 export interface OwnInput {

@@ -5,12 +5,15 @@
 // To add a contest: say what is computed (`Contest`), and for each library how, by
 // `foveaContestant`, `tfjsContestant` (./tfjs.ts) and `jaxContestant` (./jax.ts), which take the
 // inputs and a function of their tensors. A suite in ../suites.ts may list contests like cases.
-// Libraries run in browsers only; on Dawn in Node Fovea is alone.
+// Libraries run in browsers only; on Dawn in Node Fovea is alone. A library may take part in
+// several ways, which are named LIBRARY:WAY.
 
 import { errorBound } from "../../src/reference/bounds.ts";
 import { worstElement } from "../../src/reference/index.ts";
 import type { Dims } from "../cost.ts";
-import { type Measurement, summarize } from "../harness.ts";
+import { type Measurement, type RatioRow, summarize } from "../harness.ts";
+import type { Verdict } from "../verify.ts";
+import { watchMemory } from "./memory.ts";
 
 /** Dense input of a contest. */
 export interface Input {
@@ -28,6 +31,8 @@ export interface Contestant {
   readonly dispatches?: number;
   /** Whether it computes something else, for comparison, so that its values are not checked. */
   readonly yardstick?: boolean;
+  /** What it computes if that is a part of the contest: its result, operations and bytes. */
+  readonly part?: Pick<Contest, "expected" | "flops" | "bytes">;
   /** Computes once, and resolves when the GPU is done. */
   run(): Promise<unknown>;
   /** The result, in row-major order. */
@@ -35,13 +40,38 @@ export interface Contestant {
   destroy(): void;
 }
 
+/** Some elements of a result, with what they must be. */
+export interface Expected {
+  /** Places of the elements in the result. */
+  readonly at: readonly number[];
+  /** In float64, and in plain f32, whose error says how large an error may be. */
+  readonly f64: ArrayLike<number>;
+  readonly plain: ArrayLike<number>;
+}
+
+/** How many times as long one contestant takes as another one, turn by turn. */
+export interface Ratio {
+  readonly name: string;
+  readonly of: string;
+  readonly over: string;
+  /** The contest of the latter, if it is another one that takes turns with this one. */
+  readonly overCase?: string;
+  /** What is asked of the median. */
+  readonly atMost?: number;
+  readonly atLeast?: number;
+}
+
 export interface Contest {
   readonly name: string;
   /** Sizes, for tables. */
   readonly dims: Dims;
-  /** Operations and bytes, for rates. */
+  /** Operations, for rates; and bytes of the inputs and the result. */
   readonly flops: number;
   readonly bytes: number;
+  /** Contests of a suite that have the same word here take turns, so that they can be compared. */
+  readonly together?: string;
+  /** Ratios that are reported with the row of the contestant `of`. */
+  readonly ratios?: readonly Ratio[];
   /**
    * Whether the shortest run of a turn counts, not the mean: for work so small that the time
    * depends on how often its end is polled.
@@ -51,11 +81,8 @@ export interface Contest {
   readonly mostRounds?: number;
   /** Makers of contestants, by name. The others are compared with the first. */
   readonly contestants: Readonly<Record<string, (device: GPUDevice) => Promise<Contestant>>>;
-  /**
-   * What the result must be, or some of it: elements `at` of the result, in float64 and in plain
-   * f32.
-   */
-  expected(): { at: readonly number[]; f64: ArrayLike<number>; plain: ArrayLike<number> };
+  /** What the result must be, or some of it. If it has several tensors, each has its own bound. */
+  expected(): Expected | readonly Expected[];
 }
 
 /** Contestants that are not ours: if they are wrong, that is said, but does not fail the bench. */
@@ -66,6 +93,10 @@ export const LIBRARIES: readonly string[] = [
   "jax-wasm",
   "tfjs",
 ];
+
+/** The library that a contestant is of, if it is not ours. */
+export const libraryOf = (contestant: string): string | undefined =>
+  LIBRARIES.find((name) => contestant === name || contestant.startsWith(`${name}:`));
 
 /**
  * A measurement lasts at least so many milliseconds, because clocks of browsers tick in tenths of
@@ -87,9 +118,10 @@ const LONG = 200;
 export const among = (contest: Contest, peers: readonly string[]): Contest => ({
   ...contest,
   contestants: Object.fromEntries(
-    Object.entries(contest.contestants).filter(
-      ([name]) => !LIBRARIES.includes(name) || peers.includes(name),
-    ),
+    Object.entries(contest.contestants).filter(([name]) => {
+      const library = libraryOf(name);
+      return !library || peers.includes(library);
+    }),
   ),
 });
 
@@ -99,39 +131,82 @@ export const contestSteps = (
   rounds: number,
 ): number => Object.keys(contestants).length * (Math.min(rounds, mostRounds) + 1);
 
-/**
- * Checks and times every contestant. A contestant that its library can't run is left out, and
- * `note` is told why.
- */
-export async function runContest(
+/** A contestant that has been checked and is being timed. */
+interface Entrant {
+  readonly contest: Contest;
+  readonly name: string;
+  readonly one: Contestant;
+  readonly verdict: Verdict;
+  /** Bytes of GPU buffers that its first run used, if they could be counted. */
+  readonly used: number | undefined;
+  /** Milliseconds of each turn. */
+  readonly times: number[];
+  /** Runs of a turn. */
+  readonly repeats: number;
+  readonly short: boolean;
+}
+
+interface RunOptions {
+  readonly rounds: number;
+  readonly onStep: () => void;
+  readonly note: (text: string) => void;
+}
+
+/** Checks and times every contestant of a contest, or of several that take turns. */
+export async function runContests(
   device: GPUDevice,
   suite: string,
-  contest: Contest,
-  {
-    onStep,
-    note,
-    ...options
-  }: { rounds: number; onStep: () => void; note: (text: string) => void },
+  contests: readonly Contest[],
+  { rounds: asked, ...options }: RunOptions,
 ): Promise<Measurement[]> {
-  const rounds = Math.min(options.rounds, contest.mostRounds ?? options.rounds);
-  const { at, f64, plain } = contest.expected();
-  const bound = errorBound(f64, plain, "f32");
-  const entrants: {
-    name: string;
-    one: Contestant;
-    times: number[];
-    repeats: number;
-    short: boolean;
-    worst: Worst;
-  }[] = [];
+  const rounds = Math.min(asked, ...contests.map(({ mostRounds = asked }) => mostRounds));
+  const entrants: Entrant[] = [];
+  try {
+    for (const contest of contests) await enter(device, contest, entrants, options);
+    for (let round = 0; round < rounds; round++) {
+      for (const { contest, one, times, repeats, short } of inTurns(entrants)) {
+        if (short) await one.run();
+        times.push(await timed(one, repeats, contest.shortest));
+        options.onStep();
+      }
+    }
+    return entrants.map((entrant) => measurementOf(entrant, entrants, suite, rounds));
+  } finally {
+    for (const { one } of entrants) one.destroy();
+  }
+}
+
+/** The order of turns: what several contests compare has its turns next to each other. */
+function inTurns(entrants: readonly Entrant[]): Entrant[] {
+  const names = [...new Set(entrants.map(({ name }) => name))];
+  return names.flatMap((name) => entrants.filter((entrant) => entrant.name === name));
+}
+
+/**
+ * Makes and checks the contestants of a contest. One that its library can't run is left out, and
+ * `note` is told why.
+ */
+async function enter(
+  device: GPUDevice,
+  contest: Contest,
+  entrants: Entrant[],
+  { onStep, note }: Pick<RunOptions, "onStep" | "note">,
+): Promise<void> {
+  const expected = [contest.expected()].flat();
+  const memory = watchMemory();
   try {
     for (const [name, make] of Object.entries(contest.contestants)) {
       try {
         const one = await make(device);
-        const worst = one.yardstick
-          ? { ...worstElement([], [], [0]), error: 0 }
-          : await worstOf(one, at, f64);
-        entrants.push({ name, one, times: [], repeats: 1, short: false, worst });
+        const used = await memory?.mostOf(() => one.run());
+        const part = one.part ? [one.part.expected()].flat() : expected;
+        const verdict = judge(one.yardstick ? [] : part, one.yardstick ? [] : await one.read());
+        const once = await timed(one, 1, contest.shortest);
+        const repeats = contest.shortest
+          ? SHORT_RUNS
+          : Math.max(1, Math.ceil(SHORTEST / Math.max(once, 0.05)));
+        const short = once < LONG;
+        entrants.push({ contest, name, one, verdict, used, times: [], repeats, short });
       } catch (error) {
         note(
           `${contest.name}: ${name} can't run: ${error instanceof Error ? error.message : error}`,
@@ -139,65 +214,73 @@ export async function runContest(
       }
       onStep();
     }
-    for (const entrant of entrants) {
-      const once = await timed(entrant.one, 1, contest.shortest);
-      entrant.short = once < LONG;
-      entrant.repeats = contest.shortest
-        ? SHORT_RUNS
-        : Math.max(1, Math.ceil(SHORTEST / Math.max(once, 0.05)));
-    }
-    for (let round = 0; round < rounds; round++) {
-      for (const { one, times, repeats, short } of entrants) {
-        if (short) await one.run();
-        times.push(await timed(one, repeats, contest.shortest));
-        onStep();
-      }
-    }
-    return entrants.map(({ name, one, times, worst }): Measurement => {
-      const ms = summarize(times);
-      const correct = worst.error <= bound;
-      const verdict = {
-        correct,
-        maxError: worst.error,
-        bound,
-        worst,
-        rows: at.length,
-        ofRows: at.length,
-      };
-      return {
-        suite,
-        case: contest.name,
-        impl: name,
-        kernel: one.kernel,
-        ms,
-        rounds,
-        dims: contest.dims,
-        verdict,
-        gflops: contest.flops / ms.median / 1e6,
-        gbps: contest.bytes / ms.median / 1e6,
-        maxError: worst.error,
-        correct,
-        workspaceBytes: one.workspaceBytes,
-        timing: "wall-clock",
-        ...(one.dispatches !== undefined && { dispatches: one.dispatches }),
-      };
-    });
   } finally {
-    for (const { one } of entrants) one.destroy();
+    memory?.stop();
   }
 }
 
-type Worst = ReturnType<typeof worstElement>;
+/** Compares a result with what it must be. Of several tensors it tells the one that is worst. */
+function judge(expected: readonly Expected[], result: ArrayLike<number>): Verdict {
+  const rows = expected.reduce((count, { at }) => count + at.length, 0);
+  const none = { correct: true, maxError: 0, bound: 0, worst: worstElement([], [], [0]) };
+  const tensors = expected.map(({ at, f64, plain }) => {
+    const chosen = Float64Array.from(at, (index) => result[index]);
+    const worst = worstElement(chosen, f64, [f64.length]);
+    const bound = errorBound(f64, plain, "f32");
+    return { correct: worst.error <= bound, maxError: worst.error, bound, worst };
+  });
+  const worst = tensors.reduce(
+    (a, b) => (a === none || b.maxError / b.bound > a.maxError / a.bound ? b : a),
+    none,
+  );
+  const correct = tensors.every((one) => one.correct);
+  return { ...worst, correct, rows, ofRows: rows };
+}
 
-async function worstOf(
-  one: Contestant,
-  at: readonly number[],
-  f64: ArrayLike<number>,
-): Promise<Worst> {
-  await one.run();
-  const all = await one.read();
-  const chosen = Float64Array.from(at, (index) => all[index]);
-  return worstElement(chosen, f64, [f64.length]);
+function measurementOf(
+  { contest, name, one, verdict, used, times }: Entrant,
+  entrants: readonly Entrant[],
+  suite: string,
+  rounds: number,
+): Measurement {
+  const ms = summarize(times);
+  const { flops, bytes } = one.part ?? contest;
+  const ratios = (contest.ratios ?? [])
+    .filter(({ of }) => of === name)
+    .flatMap(({ name: what, over, overCase = contest.name, atMost, atLeast }): RatioRow[] => {
+      const other = entrants.find(
+        (entrant) => entrant.contest.name === overCase && entrant.name === over,
+      );
+      if (!other) return [];
+      const spread = summarize(times.map((time, turn) => time / other.times[turn]));
+      return [
+        {
+          name: what,
+          ...spread,
+          ...(atMost !== undefined && { atMost }),
+          ...(atLeast !== undefined && { atLeast }),
+        },
+      ];
+    });
+  return {
+    suite,
+    case: contest.name,
+    impl: name,
+    kernel: one.kernel,
+    ms,
+    rounds,
+    dims: contest.dims,
+    verdict,
+    gflops: flops / ms.median / 1e6,
+    gbps: bytes / ms.median / 1e6,
+    maxError: verdict.maxError,
+    correct: verdict.correct,
+    workspaceBytes: one.workspaceBytes,
+    timing: "wall-clock",
+    ...(one.dispatches !== undefined && { dispatches: one.dispatches }),
+    ...(used && { memoryBytes: Math.max(0, used - bytes) }),
+    ...(ratios.length && { ratios }),
+  };
 }
 
 /** Milliseconds of a run: the mean of several, or the shortest. */

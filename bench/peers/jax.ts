@@ -1,6 +1,7 @@
 // jax-js, on WebGPU and on the CPU as WASM.
 
 import type * as jaxJs from "@jax-js/jax";
+import { joined } from "./arrays.ts";
 import type { Contestant, Input } from "./contest.ts";
 
 export type Jax = typeof jaxJs;
@@ -24,12 +25,12 @@ async function openJax(backend: "webgpu" | "wasm"): Promise<Jax> {
 }
 
 /**
- * A function of arrays, compiled by jit. In jax-js an operation uses its operands up; `x.ref` keeps
- * x for another.
+ * A function of arrays, compiled by jit, whose result is an array or several. In jax-js an
+ * operation uses its operands up; `x.ref` keeps x for another.
  */
 export async function jaxContestant(
   inputs: readonly Input[],
-  compute: (jax: Jax, ...arrays: JaxArray[]) => JaxArray,
+  compute: (jax: Jax, ...arrays: JaxArray[]) => JaxArray | JaxArray[],
   backend: "webgpu" | "wasm" = "webgpu",
 ): Promise<Contestant> {
   const jax = await openJax(backend);
@@ -37,16 +38,17 @@ export async function jaxContestant(
   const compiled = jax.jit((...given: JaxArray[]) => compute(jax, ...given));
   const once = () => {
     jax.defaultDevice(backend); // of constants, too
-    return compiled(...arrays.map((array) => array.ref)) as JaxArray;
+    return [compiled(...arrays.map((array) => array.ref)) as JaxArray | JaxArray[]].flat();
   };
   return {
     kernel: `jax-js ${backend}`,
     workspaceBytes: Number.NaN,
     async run() {
-      const result = await once().blockUntilReady();
-      result.dispose();
+      const results = await jax.blockUntilReady(once());
+      for (const result of results) result.dispose();
     },
-    read: () => once().data() as Promise<Float32Array>,
+    read: async () =>
+      joined(await Promise.all(once().map((result) => result.data() as Promise<Float32Array>))),
     destroy: () => {
       for (const array of arrays) array.dispose();
     },

@@ -3,7 +3,7 @@
 
 import { expect, it } from "vitest";
 import { attentionContest } from "../../bench/attention.ts";
-import { contestSteps, runContest } from "../../bench/peers/contest.ts";
+import { contestSteps, runContests } from "../../bench/peers/contest.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 
 failOnGpuErrors();
@@ -20,7 +20,7 @@ it("a window is computed and checked as such", async () => {
     onStep: () => steps.push("step"),
     note: (text: string) => steps.push(text),
   };
-  const [row] = await runContest(device, "scale", windowed, options);
+  const [row] = await runContests(device, "scale", [windowed], options);
   expect(row).toMatchObject({
     impl: "fovea",
     correct: true,
@@ -33,5 +33,5 @@ it("a window is computed and checked as such", async () => {
 
   // The same rows without the window have other results, which the check would notice.
   const mixed = { ...windowed, expected: whole.expected };
-  expect(await runContest(device, "scale", mixed, options)).toMatchObject([{ correct: false }]);
+  expect(await runContests(device, "scale", [mixed], options)).toMatchObject([{ correct: false }]);
 });
