@@ -13,7 +13,13 @@ const [program, ...args] = process.argv.slice(2);
 const built = args.includes("--built");
 
 /** Libraries that a bench compares with. */
-const PEERS = ["@jax-js/jax", "@tensorflow/tfjs-core", "@tensorflow/tfjs-backend-webgpu", "pbf"];
+const PEERS = [
+  "@jax-js/jax",
+  "@tensorflow/tfjs-core",
+  "@tensorflow/tfjs-core/dist/register_all_gradients",
+  "@tensorflow/tfjs-backend-webgpu",
+  "pbf",
+];
 
 const ISOLATED = {
   "Cross-Origin-Opener-Policy": "same-origin",
