@@ -3,6 +3,8 @@
 // package.
 
 import additiveScores from "../shaders/steps/additive_1_scores.wesl?raw";
+import columns from "../shaders/steps/backward_1_columns.wesl?raw";
+import scoreGradients from "../shaders/steps/backward_1_softmax.wesl?raw";
 import scores from "../shaders/steps/forward_1_scores.wesl?raw";
 import softmax from "../shaders/steps/forward_1_softmax.wesl?raw";
 import values from "../shaders/steps/forward_1_values.wesl?raw";
@@ -72,6 +74,8 @@ const SLOTS: readonly string[] = [
 /** Roots and texts of the steps. */
 export const STEPS: ModuleMap = {
   "package::steps::additive_1_scores": additiveScores,
+  "package::steps::backward_1_columns": columns,
+  "package::steps::backward_1_softmax": scoreGradients,
   "package::steps::forward_1_scores": scores,
   "package::steps::forward_1_softmax": softmax,
   "package::steps::forward_1_values": values,
@@ -120,12 +124,16 @@ export function stepModules(headDim: number, vDim: number, slots: SlotChoice): M
 }
 
 /**
- * Returns the bindings of a step's kernels. The kernels of the naive step share the scores, and
- * each kernel leaves some bindings unused.
+ * Returns the bindings of a step's kernels. The kernels of a naive step share the scores, those of
+ * the naive gradients also what reaches scores, and each kernel leaves some bindings unused.
  */
-export function stepBindings(slots: SlotChoice, keepsScores: boolean): Binding[] {
+export function stepBindings(
+  slots: SlotChoice,
+  keeps: { readonly scores: boolean; readonly gradients: boolean },
+): Binding[] {
   const bindings = slotBindings(slots);
-  if (keepsScores) bindings.push({ binding: 8, name: "workspace", type: "storage" });
+  if (keeps.scores) bindings.push({ binding: 8, name: "workspace", type: "storage" });
+  if (keeps.gradients) bindings.push({ binding: 14, name: "gradients", type: "storage" });
   return bindings;
 }
 
@@ -156,7 +164,8 @@ function climb(
           const modules = stepModules(resolved.headDim, resolved.vDim, slots);
           return steps.map((step) => {
             const { code, locate } = link(step.root, modules);
-            const bindings = stepBindings(slots, workspaceOf !== undefined);
+            const keeps = { scores: workspaceOf !== undefined, gradients: false };
+            const bindings = stepBindings(slots, keeps);
             const source: KernelSource = { label: `step ${name}`, code, locate, bindings };
             const qTiles = Math.ceil(step.invocations(resolved) / 64);
             return { source, grid: { qTile: 64, qTiles, vSplits: 1 } };

@@ -5,6 +5,8 @@ import { FORWARD_TILES } from "../src/kernels/forward_tiles.ts";
 import { normal } from "../src/reference/random.ts";
 import { additiveContest } from "./additive.ts";
 import { attentionContest } from "./attention.ts";
+import { backwardContest, longBackwardContest } from "./backward.ts";
+import { backwardLadderContest } from "./backward_ladder.ts";
 import { COPY } from "./copy.ts";
 import type { Dims } from "./cost.ts";
 import { GENERATION } from "./generation.ts";
@@ -90,6 +92,23 @@ function scaled(N: number, software: boolean, window?: number): Contest {
   const libraries = !window && N <= LIBRARIES_TO[software ? "software" : "gpu"];
   const name = `N=${N} H=${H} D=64${window ? ` window ${window}` : ""}`;
   return attentionContest(name, dims, { libraries, mostRounds: N > 1024 ? 3 : 7 });
+}
+
+/** Lengths of suite `backward`, on a software adapter and on a GPU, and their head dims. */
+const GRADIENTS = [
+  { short: 512, long: 1024, D: 64 },
+  { short: 1024, long: 4096, D: 64 },
+  { short: 512, long: 2048, D: 128 },
+] as const;
+
+/** Gradients without a mask and with a causal one, in turns. */
+function gradientPair(length: number, D: number): Contest[] {
+  const name = `S=${length} H=8 D=${D}`;
+  const together = { together: name };
+  return [
+    backwardContest(name, square(length, D, false), together),
+    backwardContest(`${name} causal`, square(length, D, true), { ...together, full: name }),
+  ];
 }
 
 /** A learned vector of additive attention, as layers initialise it. */
@@ -198,6 +217,23 @@ export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Cont
     software
       ? [layerContest(1, 128, 8, 64)]
       : [layerContest(32, 512, 8, 64), layerContest(1, 2048, 8, 64)],
+  /**
+   * Attention and its gradients, beside the automatic differentiation of other libraries; and the
+   * rungs of the ladder of gradients.
+   */
+  backward: (software) => [
+    ...GRADIENTS.flatMap(({ short, long, D }) => gradientPair(software ? short : long, D)),
+    ...(software ? [256, 512] : [512, 2048]).map((length) =>
+      backwardLadderContest(`N=${length} H=8 D=64 ladder`, square(length, 64, false)),
+    ),
+  ],
+  /** Gradients from 1,024 tokens to 8,192, whose memory must grow with the tokens only. */
+  "backward-long": (software) =>
+    [1024, 2048, 4096, 8192].map((length) => {
+      const H = software ? 1 : 8;
+      const dims = { ...square(length, 64, false), H, Hkv: H };
+      return longBackwardContest(`N=${length} H=${H} D=64`, dims, length > 2048 ? 1 : 5);
+    }),
   /** Additive attention by naive steps and fused, and beside other libraries. */
   additive: (software) =>
     (software ? [256, 1024] : [64, 1024, 4096]).flatMap((length) => {

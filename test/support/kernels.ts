@@ -160,7 +160,10 @@ const ATTENTION_VARIANTS = Object.entries(SLOTS).flatMap(([slotName, slots]) =>
       name: `${root.split("::").at(-1)} D=${d} Dv=${dv} ${slotName}`,
       root,
       modules: stepModules(d, dv, slots),
-      bindings: stepBindings(slots, root.includes("_1_")),
+      bindings: stepBindings(slots, {
+        scores: root.includes("_1_"),
+        gradients: root.endsWith("::backward_1_softmax"),
+      }),
     })),
   ]),
 );
