@@ -217,16 +217,14 @@ export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Cont
     software
       ? [layerContest(1, 128, 8, 64)]
       : [layerContest(32, 512, 8, 64), layerContest(1, 2048, 8, 64)],
-  /**
-   * Attention and its gradients, beside the automatic differentiation of other libraries; and the
-   * rungs of the ladder of gradients.
-   */
-  backward: (software) => [
-    ...GRADIENTS.flatMap(({ short, long, D }) => gradientPair(software ? short : long, D)),
-    ...(software ? [256, 512] : [512, 2048]).map((length) =>
-      backwardLadderContest(`N=${length} H=8 D=64 ladder`, square(length, 64, false)),
+  /** Attention and its gradients, beside the automatic differentiation of other libraries. */
+  backward: (software) =>
+    GRADIENTS.flatMap(({ short, long, D }) => gradientPair(software ? short : long, D)),
+  /** All rungs of the ladder of gradients on the same problem. */
+  "backward-ladder": (software) =>
+    (software ? [256, 512] : [512, 2048]).map((length) =>
+      backwardLadderContest(`N=${length} H=8 D=64`, square(length, 64, false)),
     ),
-  ],
   /** Gradients from 1,024 tokens to 8,192, whose memory must grow with the tokens only. */
   "backward-long": (software) =>
     [1024, 2048, 4096, 8192].map((length) => {

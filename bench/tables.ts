@@ -1,9 +1,10 @@
 // Result files as tables of Markdown.
 
+import { MOST_FLOPS } from "../src/attention/uniform.ts";
 import { naiveBytesOf } from "./cost.ts";
 import { bytes, digits } from "./format.ts";
-import type { Row } from "./harness.ts";
-import { LIBRARIES } from "./peers/contest.ts";
+import type { RatioRow, Row } from "./harness.ts";
+import { LIBRARIES, libraryOf } from "./peers/contest.ts";
 import type { Adapter } from "./program.ts";
 import { SOFTWARE_FLOPS } from "./suites.ts";
 import { cutTo, WORKLOADS } from "./workloads.ts";
@@ -92,9 +93,9 @@ function generate(file: ResultFile): string {
   return table(["keys in the cache", ...lengths.map(thousands)], rows);
 }
 
-/** The steps, from the naive one on. */
-function ladder(file: ResultFile): string {
-  const rows = [...casesOf(file, "ladder")].flatMap(([name, steps]) =>
+/** The steps of a suite, from the naive one on. */
+const ladder = (suite: string) => (file: ResultFile) => {
+  const rows = [...casesOf(file, suite)].flatMap(([name, steps]) =>
     steps.map(({ impl, ms }) => [
       name.replace(/^N=(\d+).*/, "$1"),
       impl,
@@ -103,7 +104,7 @@ function ladder(file: ResultFile): string {
     ]),
   );
   return table(["N", "step", "min", "median", "p90", "times faster than step 1"], rows);
-}
+};
 
 /** By how much the last step is faster than the first, on the longest problem. */
 function climb(file: ResultFile): string {
@@ -166,7 +167,44 @@ export function scaleCase(name: string): { n: number; heads: number; keys: numbe
   return { n: Number(n), heads: Number(heads), keys: window ? Number(window) + 1 : undefined };
 }
 
-/** The cases in which libraries take part, of all suites but `scale`. */
+/** Gradients beside those of libraries, with what one takes of another's time, and the memory. */
+function backward(file: ResultFile): string {
+  const rows = [...casesOf(file, "backward").values()]
+    .flat()
+    .map((row) => [
+      row.case,
+      row.impl,
+      ...[row.ms.min, row.ms.median, row.ms.p90].map(digits),
+      (row.ratios ?? []).map(ratioOf).join("; "),
+      row.memoryBytes === undefined ? "" : bytes(row.memoryBytes),
+      errorOf(row),
+    ]);
+  const ratios = "times: min, median, p90";
+  return table(["case", "", "min", "median", "p90", ratios, "memory", "max error"], rows);
+}
+
+const ratioOf = ({ name, min, median, p90, atMost, atLeast }: RatioRow) => {
+  const asked = atMost === undefined ? `at least ${atLeast}` : `at most ${atMost}`;
+  return `${name}: ${[min, median, p90].map(digits).join(", ")} (asked: ${asked})`;
+};
+
+/** Gradients by length: how the work is cut, and what memory it takes. */
+function backwardLong(file: ResultFile): string {
+  const most = `2^${Math.log2(MOST_FLOPS[file.adapter.software ? "software" : "gpu"])}`;
+  const rows = [...casesOf(file, "backward-long")].map(([name, [row]]) => {
+    const [, n, heads] = /^N=(\d+) H=(\d+)/.exec(name) as RegExpExecArray;
+    const scores = naiveBytesOf({ B: 1, H: Number(heads), M: Number(n), N: Number(n) });
+    const cost = [digits(row.ms.median), digits(row.gflops), `${row.dispatches}`, most];
+    return [thousands(n), heads, ...cost, bytes(row.workspaceBytes), bytes(scores), errorOf(row)];
+  });
+  const work = ["ms", "GFLOP/s", "dispatches", "operations of a dispatch, at most"];
+  return table(["N", "H", ...work, "scratch", "scores", "max error"], rows);
+}
+
+/** Suites that have tables of their own. */
+const APART: readonly string[] = ["scale", "backward"];
+
+/** The cases in which libraries take part, of all suites but those. */
 export function contests({ rows }: ResultFile): Row[][] {
   const cases = new Map<string, Row[]>();
   for (const row of rows) {
@@ -174,7 +212,7 @@ export function contests({ rows }: ResultFile): Row[][] {
     cases.set(key, [...(cases.get(key) ?? []), row]);
   }
   return [...cases.values()].filter(
-    (all) => all[0].suite !== "scale" && all.some(({ impl }) => LIBRARIES.includes(impl)),
+    (all) => !APART.includes(all[0].suite) && all.some(({ impl }) => libraryOf(impl)),
   );
 }
 
@@ -196,9 +234,12 @@ export const SECTIONS: Readonly<
 > = {
   workloads: { suites: ["workloads"], render: workloads },
   generate: { suites: ["generate"], render: generate },
-  ladder: { suites: ["ladder"], render: ladder },
+  ladder: { suites: ["ladder"], render: ladder("ladder") },
   climb: { suites: ["ladder"], render: climb },
   start: { suites: ["start"], render: start },
   scale: { suites: ["scale"], render: scale },
+  backward: { suites: ["backward"], render: backward },
+  backward_ladder: { suites: ["backward-ladder"], render: ladder("backward-ladder") },
+  backward_long: { suites: ["backward-long"], render: backwardLong },
   others: { suites: [], render: others },
 };

@@ -17,7 +17,7 @@ import type { ResolvedScores } from "./resolved.ts";
 /**
  * The most operations of a dispatch by default: less than a second on a slow device of the kind.
  */
-const MOST_FLOPS = { gpu: 2 ** 36, software: 2 ** 32 };
+export const MOST_FLOPS = { gpu: 2 ** 36, software: 2 ** 32 };
 
 /** How a kernel covers the problem. */
 export interface Grid {

@@ -46,6 +46,22 @@ const FILE: ResultFile = {
       dispatches: 5,
       workspaceBytes: 2048,
     }),
+    row("backward", "S=512 causal", "fovea:backward", 30, {
+      memoryBytes: 2048,
+      ratios: [
+        { name: "backward / forward", ...times(3), atMost: 3.5 },
+        { name: "causal / full", ...times(0.5), atMost: 0.6 },
+      ],
+    }),
+    row("backward", "S=512 causal", "tfjs", 600, {
+      ratios: [{ name: "tfjs / fovea", ...times(15), atLeast: 10 }],
+    }),
+    row("backward-ladder", "N=512 H=8 D=64", "1 naive", 90),
+    row("backward-ladder", "N=512 H=8 D=64", "2 backward", 30),
+    row("backward-long", "N=8192 H=1 D=64", "fovea", 9000, {
+      dispatches: 24,
+      workspaceBytes: 131072,
+    }),
     row("small", "S=16", "fovea", 1),
     row("small", "S=16", "ort-webgpu", 12),
     row("small", "S=16", "tfjs", 0.1, { correct: false, maxError: 2 }),
@@ -132,6 +148,26 @@ describe("sections", () => {
       "|---|---|---|---|---|---|---|---|",
       "| 2,048 | all | 100 | 1.25 | 1 | 0 B | 16.0 MiB | 350 |",
       "| 65,536 | 1,025 | 2000 | 1.25 | 5 | 2.00 KiB | 16.0 GiB |  |",
+    ]);
+  });
+  it("show gradients beside those of libraries, with ratios and memory", () => {
+    expect(filled("backward")).toEqual([
+      "| case |  | min | median | p90 | times: min, median, p90 | memory | max error |",
+      "|---|---|---|---|---|---|---|---|",
+      "| S=512 causal | fovea:backward | 15.0 | 30.0 | 60.0 | backward / forward: 1.50, 3.00, 6.00 (asked: at most 3.5); causal / full: 0.25, 0.50, 1.00 (asked: at most 0.6) | 2.00 KiB | 1.5e-7 |",
+      "| S=512 causal | tfjs | 300 | 600 | 1200 | tfjs / fovea: 7.50, 15.0, 30.0 (asked: at least 10) |  | 1.5e-7 |",
+    ]);
+  });
+  it("show the ladder of gradients", () => {
+    expect(filled("backward_ladder").at(-1)).toBe(
+      "| 512 | 2 backward | 15.0 | 30.0 | 60.0 | 3.0 |",
+    );
+  });
+  it("show gradients by length, with how their work is cut", () => {
+    expect(filled("backward_long")).toEqual([
+      "| N | H | ms | GFLOP/s | dispatches | operations of a dispatch, at most | scratch | scores | max error |",
+      "|---|---|---|---|---|---|---|---|---|",
+      "| 8,192 | 1 | 9000 | 1.25 | 24 | 2^32 | 128 KiB | 256 MiB | 1.5e-7 |",
     ]);
   });
   it("show other libraries, with what is wrong said to be", () => {
