@@ -213,6 +213,7 @@ describe("npm run bench", () => {
         maxError: expect.any(Number),
         correct: true,
         workspaceBytes: expect.any(Number),
+        memoryBytes: expect.any(Number),
         ...(row.impl === "fovea" && { dispatches: 1 }),
       });
     }
