@@ -139,10 +139,12 @@ describe("long problems", () => {
     );
     const [first, ...longer] = plans;
     for (const [index, plan] of longer.entries())
-      expect(plan.workspaceBytes).toBe(first.workspaceBytes * 2 ** (index + 1));
-    const least = (2 * 7 * 64 * 8 * 8192 * 8192) / 2 ** 32;
-    expect(plans[3].dispatchCount).toBeGreaterThanOrEqual(least);
-    expect(plans[3].dispatchCount).toBeLessThan(2 * least);
+      expect(plan.workspaceBytes).toBeLessThanOrEqual(first.workspaceBytes * 2 ** (index + 1));
+    expect(first.workspaceBytes).toBeLessThan(4 * 8 * 1024 * 1024); // the scores of all heads
+    // Kernels make five products of a query and a key, or seven if they compute scores twice.
+    const dispatches = (products: number) => (2 * products * 64 * 8 * 8192 * 8192) / 2 ** 32;
+    expect(plans[3].dispatchCount).toBeGreaterThanOrEqual(dispatches(5));
+    expect(plans[3].dispatchCount).toBeLessThan(2 * dispatches(7));
     for (const plan of plans) plan.destroy();
   });
 });
