@@ -1,6 +1,6 @@
 // How much memory on the GPU a run takes, counted from outside, so that libraries which don't tell
-// can be compared: the buffers that its passes bind. Pools don't hide anything from that, and what
-// they keep for later does not count.
+// can be compared: the buffers that its passes bind. A pool hides nothing from that, and what it has
+// but the run does not use does not count.
 
 /** Counts from when it is made until it is stopped. */
 export interface MemoryWatch {
