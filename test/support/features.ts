@@ -110,12 +110,16 @@ export function featuresOf(
     features.bias && biasOf(random(4, shapeOf(features.bias.axes)), features.bias.blocked ?? 0);
   const has = (kind: Extreme) => features.extremes?.includes(kind) ?? false;
   const bias = given && has("farBias") ? { ...given, data: farBias(given.data, seed) } : given;
-  const slopes = features.alibi && random(5, features.alibi === "H" ? [H] : [entries, H], 0.2);
+  // A list of numbers for one entry, or one head, is one for all of them.
+  const each = (count: number, rest: readonly number[]) =>
+    count > 1 || features.onGpu ? [count, ...rest] : rest;
+  const slopes =
+    features.alibi && random(5, features.alibi === "H" ? [H] : each(entries, [H]), 0.2);
   const table = relativeBias && random(6, [relativeBias.buckets, H]);
   const drawnSinks = features.sinks && random(7, [H]);
   const sinks =
     drawnSinks && has("farSinks") ? { ...drawnSinks, data: farSinks(drawnSinks.data) } : drawnSinks;
-  const compared = similarity && similarityOf(similarity, H, D, random);
+  const compared = similarity && similarityOf(similarity, [H, D], each(H, [D]), random);
   const factors = temperature && random(14, [H], 0.5);
   const factorName = temperature === "log" ? "logTemperature" : "temperature";
   const score = features.scoreFunction && SCORE_FUNCTIONS[features.scoreFunction];
@@ -153,7 +157,10 @@ export function featuresOf(
       ...(compared && { similarity: similarityWith(compared, floats) }),
       ...(factors && { [factorName]: floats(factors) }),
       ...(score && {
-        scoreFunction: scoreFunction(score.wgsl, { captures: score.captures(make) }),
+        scoreFunction: scoreFunction(score.wgsl, {
+          captures: score.captures(make),
+          gradient: score.gradient,
+        }),
       }),
       ...(masks && { maskFunction: maskFunction(masks.wgsl, { captures: masks.captures(make) }) }),
     };
@@ -172,7 +179,7 @@ export function featuresOf(
       similarity: similarityWith(compared, ({ data }) => data) as ReferenceOptions["similarity"],
     }),
     ...(factors && { [factorName]: factors.data }),
-    ...(score && { scoreFunction: score.js }),
+    ...(score && { scoreFunction: score.js, scoreGradient: score.slope }),
     ...(masks && { maskFunction: masks.js }),
   });
   const first = typeof rest.queryOffset === "number" ? { queryOffset: rest.queryOffset } : {};
@@ -189,14 +196,39 @@ export function featuresOf(
           },
         ] satisfies BlockMaskArguments)
       : undefined;
-  return { gpu, cpu, blockMask };
+  const held = { bias, alibiSlopes: slopes, relativeBias: table, sinks, [factorName]: factors };
+  return { gpu, cpu, blockMask, gradients: gradientShapes(held, compared, score?.slope.captures) };
 }
+
+/**
+ * Returns the shapes of the gradients of what features hold, by the names that they are asked for
+ * by; those of captures are in a list by the names of the captures.
+ */
+function gradientShapes(
+  held: Readonly<Record<string, Numbers<Float32Array> | undefined | false>>,
+  similarity: ReturnType<typeof similarityOf> | undefined,
+  captures: Readonly<Record<string, number>> = {},
+) {
+  const parts = typeof similarity === "object" ? similarity : {};
+  const additive = parts.kind === "additive";
+  const all = Object.entries({ ...held, ...parts }).flatMap(([name, numbers]) =>
+    isNumbers(numbers) ? [[gradientName(name), numbers.shape] as const] : [],
+  );
+  const options: Readonly<Record<string, readonly number[]>> = {
+    ...Object.fromEntries(all),
+    ...(additive && { dInnerScale: [1] }),
+  };
+  const sizes = additive ? [] : Object.entries(captures);
+  return { options, captures: Object.fromEntries(sizes.map(([name, size]) => [name, [size]])) };
+}
+
+const gradientName = (option: string) => `d${option[0].toUpperCase()}${option.slice(1)}`;
 
 /** Makes a similarity with the numbers of its learned parts. */
 function similarityOf(
   feature: SimilarityFeature,
-  H: number,
-  D: number,
+  [H, D]: readonly number[],
+  ofHeads: readonly number[],
   random: (what: number, shape: readonly number[], deviation?: number) => Numbers<Float32Array>,
 ): "cosine" | Readonly<Record<string, unknown>> {
   if (feature === "cosine") return feature;
@@ -205,7 +237,7 @@ function similarityOf(
     return { kind: feature.kind, ...(feature.weights && weights) };
   }
   const { perHead, innerBias, ...rest } = feature;
-  const shape = perHead ? [H, D] : [D];
+  const shape = perHead ? ofHeads : [D];
   const learned = { vector: random(10, shape), ...(innerBias && { innerBias: random(11, shape) }) };
   return { ...rest, ...learned, ...(rest.normalize && { gain: random(12, [H], 3) }) };
 }
@@ -216,7 +248,6 @@ function similarityWith<T>(
   take: (numbers: Numbers<Float32Array>) => T,
 ) {
   if (similarity === "cosine") return similarity;
-  const isNumbers = (value: unknown): value is Numbers<Float32Array> => typeof value === "object";
   return Object.fromEntries(
     Object.entries(similarity).map(([name, value]) => [
       name,
@@ -243,6 +274,7 @@ interface Numbers<Data> {
   readonly shape: readonly number[];
   readonly data: Data;
 }
+const isNumbers = (value: unknown): value is Numbers<Float32Array> => typeof value === "object";
 
 /** Makes a mask of normal numbers that keeps about a share of them. */
 function maskOf({ shape, data }: Numbers<Float32Array>, keep: number): Numbers<Uint8Array> {

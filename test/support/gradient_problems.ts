@@ -1,17 +1,17 @@
 // Small random problems of attention, over its options, with NaN wherever nothing may read: for
 // gradients against central differences.
 
-import {
-  type attentionBackward,
-  attentionScores,
-  type ReferenceBackwardOptions,
-  type ReferenceOptions,
-  type ReferenceSimilarity,
-  type ReferenceTensor,
+import type {
+  attentionBackward,
+  ReferenceBackwardOptions,
+  ReferenceOptions,
+  ReferenceSimilarity,
+  ReferenceTensor,
 } from "../../src/reference/index.ts";
 import { rowsOf } from "../../src/reference/rows.ts";
 import type { Values } from "./central_differences.ts";
 import { type Draw, drawOf } from "./draw.ts";
+import { rowsSeen } from "./padding.ts";
 
 /** Makes of values by their names what attention is called with. */
 type Build = (values: Values) => Operands;
@@ -97,10 +97,10 @@ function poisoned(
   { sizes, plain, held }: { sizes: Sizes; plain: Operands; held: Values },
   gradients: Pick<GradientProblem, "dOutput" | "dLse">,
 ): Pick<GradientProblem, "values" | "dOutput" | "dLse"> {
-  const { B, H, Hkv, M, N, D, Dv } = sizes;
+  const { B, H, M, N, D, Dv } = sizes;
   const { q, k, options } = plain;
-  const scores = attentionScores(q, k, { ...options, stage: "scores" });
   const rows = rowsOf([B, H, M, N], options);
+  const seen = rowsSeen(q, k, options);
   const values = {
     ...held,
     q: held.q.map(() => Number.NaN),
@@ -112,20 +112,17 @@ function poisoned(
   const keep = (name: "q" | "k" | "v", row: number, width: number) => {
     for (let at = row * width; at < (row + 1) * width; at++) values[name][at] = held[name][at];
   };
+  for (const key of seen.keys) {
+    keep("k", key, D);
+    keep("v", key, Dv);
+  }
   for (let index = 0; index < rows.numbers.length; index++) {
     const row = rows.find(rows.numbers[index]);
     if (!row) continue;
-    if (options.sinks) dLse[index] = gradients.dLse[index];
-    for (let j = 0; j < rows.maxKeys; j++) {
-      if (scores[index * rows.maxKeys + j] === Number.NEGATIVE_INFINITY) continue;
-      const kvHead = Math.floor((row.head * Hkv) / H);
-      const key = (row.batch * Hkv + kvHead) * N + row.keyRow + j;
-      keep("q", row.number, D);
-      keep("k", key, D);
-      keep("v", key, Dv);
-      dLse[index] = gradients.dLse[index];
-      for (let at = index * Dv; at < (index + 1) * Dv; at++) dOutput[at] = gradients.dOutput[at];
-    }
+    if (options.sinks || seen.queries.has(index)) dLse[index] = gradients.dLse[index];
+    if (!seen.queries.has(index)) continue;
+    keep("q", row.number, D);
+    for (let at = index * Dv; at < (index + 1) * Dv; at++) dOutput[at] = gradients.dOutput[at];
   }
   return { values, dOutput, dLse };
 }

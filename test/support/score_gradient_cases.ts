@@ -137,16 +137,7 @@ export function makeScoreGradients(device: GPUDevice, problem: ScoreGradientCase
     referenceBackward(of("q"), of("k"), of("v"), { ...cpu, dOutput: headsFirst, dLse, precision });
   /** A poisoned tensor for a gradient. */
   const result = (name: Name): Tensor => {
-    const bias = (options.bias?.shape as number[] | undefined) ?? [];
-    const entries = problem.cuSeqlensQ ? problem.cuSeqlensQ.length - 1 : B;
-    const shape =
-      name === "dBias"
-        ? bias
-        : name === "dRelativeBias"
-          ? [problem.relativeBias?.buckets ?? 0, H]
-          : name === "dAlibiSlopes" && problem.alibi === "BH"
-            ? [entries, H]
-            : [H];
+    const shape = features.gradients.options[name] ?? [H]; // of numbers that are given
     const room = problem.strided ? [...shape, 2] : shape;
     const count = room.reduce((all, one) => all * one, 1);
     const made = make(room, { data: new Float32Array(count).fill(Number.NaN) });

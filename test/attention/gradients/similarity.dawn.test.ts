@@ -25,7 +25,7 @@ const WEIGHTS = ["dQWeights", "dKWeights"] as const;
 const RMS = {
   ...SMALL,
   similarity: { kind: "rms", weights: true },
-  ofSimilarity: WEIGHTS,
+  ofOptions: WEIGHTS,
 } as const;
 cases("normalised rows", [
   { ...RMS, M: 9, N: 37, dLse: true },
@@ -53,7 +53,7 @@ cases("normalised rows", [
   },
 ]);
 cases("rows of length 1", [
-  { H: 1, M: 9, N: 20, D: 6, similarity: "cosine", temperature: "log" },
+  { H: 1, M: 9, N: 20, D: 6, similarity: "cosine", temperature: "log", given: true },
   {
     H: 2,
     M: 20,
@@ -62,15 +62,16 @@ cases("rows of length 1", [
     layout: "bmhd",
     dtype: ["bf16", "f16", "bf16", "f32"],
     similarity: { kind: "l2", weights: true },
-    ofSimilarity: WEIGHTS,
+    ofOptions: WEIGHTS,
     softcap: 1,
+    given: true,
   },
 ]);
 
 const ADDITIVE = {
   ...SMALL,
   similarity: { kind: "additive", innerBias: true, innerScale: 0.7 },
-  ofSimilarity: ["dVector", "dInnerBias", "dInnerScale"],
+  ofOptions: ["dVector", "dInnerBias", "dInnerScale"],
 } as const;
 cases("additive attention", [
   { ...ADDITIVE, M: 9, N: 37, dLse: true },
@@ -94,9 +95,10 @@ cases("additive attention", [
     layout: "bmhd",
     dtype: ["f16", "bf16", "f32", "f32"],
     similarity: { kind: "additive", perHead: true, innerBias: true, normalize: true },
-    ofSimilarity: ["dVector", "dInnerBias", "dGain"],
+    ofOptions: ["dVector", "dInnerBias", "dGain"],
     softcap: 2,
     dropout: { p: 0.3, seed: 7 },
+    given: true,
   },
 ]);
 

@@ -1,0 +1,91 @@
+// Gradients against float64 where plain f32 says too little of what f32 costs. A gradient of few
+// numbers, each a sum that cancels, may come out exact by luck: the errors of its terms cancel,
+// too. Gradients are linear in dOutput, so that here they are the sum of gradients of parts of it,
+// whose errors count without their signs. It does without vitest, because fuzzing uses it.
+
+import { worstElement } from "../../src/reference/index.ts";
+import { type Float, ROUND } from "./cases.ts";
+import { expectClose } from "./closeness.ts";
+
+type Numbers = Readonly<Record<string, ArrayLike<number>>>;
+
+/**
+ * Computes all gradients for the elements of dOutput that a part has, the others being 0. Part 0
+ * has what comes in beside dOutput, too.
+ */
+export type Evaluate = (precision: "f64" | "f32", part?: Part) => Numbers;
+
+/** A part of dOutput. */
+export interface Part {
+  readonly index: number;
+  has(element: number): boolean;
+}
+
+const PARTS = 8;
+/** Results with more numbers than this show by themselves what f32 costs. */
+const FEW = 64;
+const PART: readonly Part[] = Array.from({ length: PARTS }, (_, index) => ({
+  index,
+  has: (element) => element % PARTS === index,
+}));
+
+/** The gradients of a problem in float64 and in f32, each computed when it is needed. */
+export class Evaluations {
+  readonly #evaluate: Evaluate;
+  readonly #f64: Numbers;
+  readonly #plain: Numbers;
+  #parts: readonly (readonly [f64: Numbers, plain: Numbers])[] | undefined;
+
+  constructor(evaluate: Evaluate) {
+    this.#evaluate = evaluate;
+    this.#f64 = evaluate("f64");
+    this.#plain = evaluate("f32");
+  }
+
+  /** Compares the result of a name by the bound of its dtype. Throws an Error with the worst element. */
+  expectClose(
+    name: string,
+    actual: ArrayLike<number>,
+    shape: readonly number[],
+    dtype: Float = "f32",
+  ): void {
+    const f64 = this.#of(this.#f64, name);
+    const stored = (plain: ArrayLike<number>) => Float64Array.from(plain, ROUND[dtype]);
+    const plain = stored(this.#of(this.#plain, name));
+    try {
+      expectClose(name, actual, { f64, plain }, shape, dtype);
+    } catch (error) {
+      const counted = Array.from(f64).filter((x) => x !== 0).length;
+      if (counted > FEW) throw error;
+      const costs = this.#costs(name);
+      const byParts = stored(Float64Array.from(f64, (x, at) => x + costs[at]));
+      if (worstElement(byParts, f64, shape).error <= worstElement(plain, f64, shape).error)
+        throw error;
+      expectClose(name, actual, { f64, plain: byParts }, shape, dtype);
+    }
+  }
+
+  /** What f32 costs each element, part by part. */
+  #costs(name: string): Float64Array {
+    this.#parts ??= PART.map(
+      (part) => [this.#evaluate("f64", part), this.#evaluate("f32", part)] as const,
+    );
+    const costs = new Float64Array(this.#of(this.#f64, name).length);
+    for (const [f64, plain] of this.#parts) {
+      const right = this.#of(f64, name);
+      const given = this.#of(plain, name);
+      for (let at = 0; at < costs.length; at++) costs[at] += Math.abs(given[at] - right[at]);
+    }
+    return costs;
+  }
+
+  #of(numbers: Numbers, name: string): ArrayLike<number> {
+    const found = numbers[name];
+    if (!found) throw new Error(`there is no gradient ${name}`);
+    return found;
+  }
+}
+
+/** The elements of dOutput that a part has; 0 in place of the others. */
+export const partOf = (values: ArrayLike<number>, part: Part | undefined): ArrayLike<number> =>
+  part ? Float64Array.from(values, (x, at) => (part.has(at) ? x : 0)) : values;
