@@ -101,7 +101,8 @@ function sharedParams(
     kv_splits: grid.kvSplits ?? 1,
     total_q: problem.totalQ,
     total_kv: problem.totalKv,
-    rows_per_batch: problem.packed ? 0 : problem.heads * problem.totalQ,
+    // 0 says that entries are packed, and nothing else of entries without queries.
+    rows_per_batch: problem.packed ? 0 : Math.max(1, problem.heads * problem.totalQ),
     align_end: Number(problem.alignEnd),
     q_offset: problem.offset,
     window_left: problem.window[0],
