@@ -33,8 +33,8 @@ export interface FeatureSet
 
 const HEAD_DIMS = [8, 16, 32, 40, 64, 1, 5];
 /**
- * About how many multiply-adds a problem may take before heads and batch entries are cut. A
- * software adapter does 2e8 in a second.
+ * About how many multiply-adds a problem may take before heads, batch entries and at last queries
+ * are cut. A software adapter does 2e8 in a second.
  */
 const MOST_WORK = 3e7;
 
@@ -62,7 +62,7 @@ const FEW = 4;
 const ROWS = ["16x4-quad", "8x4-quad", "64x4"];
 const NARROW = "64x4";
 
-const featureSet: fc.Arbitrary<FeatureSet> = fc
+export const featureSet: fc.Arbitrary<FeatureSet> = fc
   .record({
     variant: weighted([
       [7, fc.constant("8x32")], // it compiles fastest
@@ -104,7 +104,7 @@ const featureSet: fc.Arbitrary<FeatureSet> = fc
         : undefined,
   })) as fc.Arbitrary<FeatureSet>;
 
-const similarity: fc.Arbitrary<SimilarityFeature> = weighted<SimilarityFeature>([
+export const similarity: fc.Arbitrary<SimilarityFeature> = weighted<SimilarityFeature>([
   [
     3,
     fc.record({
@@ -213,11 +213,14 @@ const draws = fc.record({
 });
 type Draws = typeof draws extends fc.Arbitrary<infer T> ? T : never;
 
-/** Draws problems of a feature set. They shrink to smaller ones of the same set. */
-export const problemsOf = (set: FeatureSet): fc.Arbitrary<Case> =>
-  draws.map((drawn) => problemOf(set, drawn));
+/**
+ * Draws problems of a feature set, of about so many multiply-adds at most. They shrink to smaller
+ * ones of the same set.
+ */
+export const problemsOf = (set: FeatureSet, work = MOST_WORK): fc.Arbitrary<Case> =>
+  draws.map((drawn) => problemOf(set, drawn, work));
 
-function problemOf(set: FeatureSet, drawn: Draws): Case {
+function problemOf(set: FeatureSet, drawn: Draws, work: number): Case {
   const {
     attentionChunk,
     sinkTokens,
@@ -229,7 +232,7 @@ function problemOf(set: FeatureSet, drawn: Draws): Case {
     seed,
     window,
   } = drawn;
-  const sizes = sizesOf(set, drawn);
+  const sizes = sizesOf(set, drawn, work);
   const positions = positionsOf(set, drawn, sizes);
   const padded = positions.kvLengths || positions.qLengths;
   const dropout = set.dropout && { ...drawn.dropout, ...(set.dropout === "none" && { p: 0 }) };
@@ -267,7 +270,7 @@ function problemOf(set: FeatureSet, drawn: Draws): Case {
     // Blocks are whole tiles.
     blockSize:
       set.blockMask &&
-      (set.variant === "64x64" ? ([drawn.blockSize[0], 64] as const) : drawn.blockSize),
+      (set.variant?.endsWith("x64") ? ([drawn.blockSize[0], 64] as const) : drawn.blockSize),
   };
   return defined<Case>(problem as Partial<Case>) as Case;
 }
@@ -294,7 +297,7 @@ function allowed(
  * Returns shapes, with packed sequences if the set has them, cut to an amount of work that any
  * adapter does soon.
  */
-function sizesOf(set: FeatureSet, { sizes: drawn }: Draws) {
+function sizesOf(set: FeatureSet, { sizes: drawn }: Draws, work: number) {
   const { entries, D, Dv = D, similarity } = set;
   const few = (rows: number) => (decodes(set) ? rows % (FEW + 1) : rows);
   const packed = entries === "packed" && {
@@ -309,7 +312,7 @@ function sizesOf(set: FeatureSet, { sizes: drawn }: Draws) {
         .slice(0, drawn.entries)
         .reduce((sum, rows, entry) => sum + rows * drawn.keys[entry], 0)
     : M * N;
-  const most = MOST_WORK / (scores * ((similarity ? SIMILARITY_WORK * D : D) + Dv + 32));
+  const most = work / (scores * ((similarity ? SIMILARITY_WORK * D : D) + Dv + 32));
   const { kvHeads, groups } = drawn;
   const choices = [
     { B: drawn.B, Hkv: kvHeads, H: kvHeads * groups },
@@ -317,7 +320,9 @@ function sizesOf(set: FeatureSet, { sizes: drawn }: Draws) {
     { B: drawn.B, Hkv: 1, H: 1 },
     { B: 1, Hkv: 1, H: 1 },
   ].map((choice) => (packed ? { ...choice, B: 1 } : choice));
-  return { ...(choices.find(({ B, H }) => B * H <= most) ?? choices[3]), M, N, ...packed };
+  const found = choices.find(({ B, H }) => B * H <= most) ?? choices[3];
+  const rows = packed || most >= 1 ? M : Math.max(1, Math.floor(M * most));
+  return { ...found, M: rows, N, ...packed };
 }
 
 /** Returns causality, lengths and positions, of all entries together or of each. */

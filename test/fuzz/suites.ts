@@ -2,6 +2,14 @@
 // How a suite's problems are run is in runs.ts, which pages load without what draws.
 
 import type fc from "fast-check";
+import {
+  backwardProblemsOf,
+  backwardSets,
+  linearGradientsOf,
+  multiplicativeGradients,
+  rowGradientSets,
+  rowGradientsOf,
+} from "./backward_problems.ts";
 import { cacheSets, historiesOf } from "./cache.ts";
 import { linearProblemsOf, linearSets } from "./linear_problems.ts";
 import { mhaProblemsOf, mhaSets } from "./mha_problems.ts";
@@ -97,6 +105,25 @@ const additive: Suite = {
   sizes: [...forward.sizes, "similarity"],
 };
 
+/** Feature sets of attention's gradients in a run. */
+const BACKWARD_POOL = 12;
+
+const backward: Suite = {
+  ...additive,
+  about: "gradients: of attention with every option, and a share of all other operations",
+  problems(seed) {
+    const pool: readonly fc.Arbitrary<Problem>[] = [
+      ...backwardSets(seed, BACKWARD_POOL).map(backwardProblemsOf),
+      ...rowGradientSets(seed, 6).map(rowGradientsOf),
+      ...linearGradientsOf(seed, 1),
+      multiplicativeGradients,
+    ];
+    return (own) => pool[(own >>> 8) % pool.length];
+  },
+  required: ["N"],
+  sizes: [...additive.sizes, "op", "K", "updateRule", "causal", "normalized", "featureMap"],
+};
+
 /** Caches of each kind in a run. */
 const CACHES = 2;
 
@@ -154,6 +181,7 @@ export const SUITES: Readonly<Record<SuiteName, Suite>> = {
   linear,
   mha,
   additive,
+  backward,
   cache,
   rows,
 };
