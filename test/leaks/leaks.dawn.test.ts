@@ -22,6 +22,12 @@ describe("a few calls leave nothing behind", () => {
     "attention: memory refused to the call",
     "weights and top keys",
     "linear attention",
+    "attentionBackward: options that need memory",
+    "attentionBackward: refused options and tensors",
+    "attentionBackward: memory refused to the call",
+    "planAttentionBackward, encode, destroy",
+    "gradients of rows: softmax, norms",
+    "gradients of positions: rotary, encodings, biases",
     "MultiHeadAttention: plans, refusals",
     "ONNX: Attention, with all outputs",
     "caches: rejected appends",
@@ -98,8 +104,8 @@ describe("npm run leaks", () => {
     ["a broken number", ["--calls", "0"], "--calls must be a whole number from 1 up, got 0."],
     [
       "a case that there is not",
-      ["--case", "gradients"],
-      /^--case: no case has "gradients" in its name; there are\n {2}/,
+      ["--case", "losses"],
+      /^--case: no case has "losses" in its name; there are\n {2}/,
     ],
     ["an unknown option", ["--call", "1"], /^Unknown option '--call'.*npm run leaks/s],
   ])("refuses %s", async (_, args, message) => {

@@ -9,6 +9,7 @@ import { type Context, describe, parse, positive } from "../../bench/start.ts";
 import { FoveaError } from "../../src/index.ts";
 import { ATTENTION_CASES } from "./attention_cases.ts";
 import { CACHE_CASES } from "./cache_cases.ts";
+import { GRADIENT_CASES } from "./gradient_cases.ts";
 import { Lab, type LeakCase } from "./lab.ts";
 import { HEAP_CALLS, HEAP_KIB, type Leakage, LINKING_KIB, measure } from "./measure.ts";
 import { ONNX_CASES } from "./onnx_cases.ts";
@@ -21,6 +22,7 @@ export const CASES: readonly LeakCase[] = [
   ...TENSOR_CASES,
   ...ATTENTION_CASES,
   ...OPERATION_CASES,
+  ...GRADIENT_CASES,
   ...ONNX_CASES,
   ...CACHE_CASES,
   ...PAGED_CASES,
