@@ -8,6 +8,7 @@ import { failOnGpuErrors, testDevice } from "../support/device.ts";
 import { attack, type Call, isClose } from "../support/hostile.ts";
 import { attentionCalls } from "../support/hostile_attention.ts";
 import { cacheCalls } from "../support/hostile_caches.ts";
+import { gradientCalls } from "../support/hostile_gradients.ts";
 import { hostCalls } from "../support/hostile_host.ts";
 import { operatorCalls } from "../support/hostile_operators.ts";
 import { layerCalls, tensorCalls } from "../support/hostile_tensors.ts";
@@ -17,6 +18,7 @@ failOnGpuErrors();
 const device = await testDevice();
 const calls: readonly Call[] = [
   ...attentionCalls(device),
+  ...gradientCalls(device),
   ...operatorCalls(device),
   ...tensorCalls(device),
   ...layerCalls(device),

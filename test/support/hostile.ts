@@ -296,3 +296,13 @@ export async function taken(made: Tensor, ...given: readonly unknown[]): Promise
   if (!given.includes(made)) made.destroy();
   return values;
 }
+
+/** Returns bindings with others, if these can be added to them. */
+export function withBindings(bindings: unknown, others: object): object {
+  if (bindings === null || typeof bindings !== "object") return bindings as unknown as object;
+  try {
+    return Object.assign({}, bindings, others);
+  } catch {
+    return bindings; // what cannot be read is for the plan to refuse
+  }
+}

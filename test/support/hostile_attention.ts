@@ -28,7 +28,7 @@ import {
   attention as reference,
 } from "../../src/reference/index.ts";
 import { normal } from "../../src/reference/random.ts";
-import { type Call, type Given, type Numbers, taken } from "./hostile.ts";
+import { type Call, type Given, type Numbers, taken, withBindings } from "./hostile.ts";
 
 const SHAPE = { q: [2, 2, 3, 8], k: [2, 2, 5, 8], v: [2, 2, 5, 8] } as const;
 
@@ -256,7 +256,7 @@ function plan(device: GPUDevice, tensors: Tensors, right: NonNullable<Call["righ
       });
       try {
         const encoder = tensors.q.device.createCommandEncoder();
-        plan.encode(encoder, withOutput(bindings, output));
+        plan.encode(encoder, withBindings(bindings, { output }));
         tensors.q.device.queue.submit([encoder.finish()]);
         return Float32Array.from(await output.read());
       } finally {
@@ -266,16 +266,6 @@ function plan(device: GPUDevice, tensors: Tensors, right: NonNullable<Call["righ
     },
     right,
   };
-}
-
-/** Returns bindings with an output, if it can be added to them. */
-function withOutput(bindings: unknown, output: Tensor): object {
-  if (bindings === null || typeof bindings !== "object") return bindings as unknown as object;
-  try {
-    return Object.assign({}, bindings, { output });
-  } catch {
-    return bindings; // what cannot be read is for the plan to refuse
-  }
 }
 
 const weights = (q: ReferenceTensor, k: ReferenceTensor, tensors: Tensors): Call => ({
