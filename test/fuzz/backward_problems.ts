@@ -43,10 +43,12 @@ const backwardSet: fc.Arbitrary<BackwardSet> = fc
     dLse: flag(50),
   })
   .map(({ features, similarity, temperature, variant, ...rest }) => {
-    const { D, Dv = D } = features;
+    const { Dv = features.D } = features;
+    // A unit vector of one number has the gradient 0, and no magnitude that an error is a part of.
+    const D = similarity && features.D === 1 ? 5 : features.D;
     const tile = BACKWARD_TILES.find(({ name }) => name === variant);
     const taken = tile && tile.maxDim < Math.max(D, Dv) ? "8x32" : variant;
-    return { ...rest, features: { ...features, similarity, temperature, variant: taken } };
+    return { ...rest, features: { ...features, D, similarity, temperature, variant: taken } };
   }) as fc.Arbitrary<BackwardSet>;
 
 /** Draws the sets of a run: few, because each is several kernels to compile. */
