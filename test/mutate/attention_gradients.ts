@@ -8,12 +8,15 @@ const LENGTHS = "entries of different lengths .*qLengths";
 const PACKED = "entries of different lengths .*cuSeqlensQ";
 const GROUPS = "sizes and positions .*Hkv=2";
 const STAGED = "scores that are changed .*softcap";
-const QUADS = "tiles .*variant=32-16x4-quad";
-const STAGED_QUADS = "tiles .*variant=16-8x4-quad";
+const QUADS = "tiles .*variant=16x4-quad";
+const STAGED_QUADS = "tiles .*variant=8x4-quad .*softcap";
 const WIDE = "tiles .*variant=32x64";
 const TWO_ROWS = "tiles .*variant=16x32";
 const LARGE = "scores of which the log-sum-exp loses digits";
 const HIDDEN = "scores that are changed .*hidden";
+const INFINITE = "keep a NaN .*8x4-quad";
+const LARGE_QUADS = "loses digits .*8x4-quad";
+const UNSEEN_KEYS = "tiles .*poison=true variant=8x4-quad";
 const NANS = "keep a NaN";
 
 export const MUTANTS: readonly Mutant[] = [
@@ -238,22 +241,22 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "shaders/backward_rows.wesl",
-    text: "(reordered(d_p[r], share) - delta) * terms.factor;",
-    replacement: "reordered(d_p[r], share) * terms.factor;",
+    text: "(d_p[r] - statistics[1]) * terms.factor;",
+    replacement: "d_p[r] * terms.factor;",
     tests: TESTS,
     filter: QUADS,
   },
   {
     file: "shaders/backward_rows.wesl",
-    text: "s[r] = select(vec4f(), p, seen);",
-    replacement: "s[r] = p;",
+    text: "s[r][c] = select(0.0, s[r][c], seen);",
+    replacement: "",
     tests: TESTS,
     filter: QUADS,
   },
   {
     file: "shaders/backward_rows.wesl",
-    text: "is_in(range[c], own.start + lane + r * LANES_Y);",
-    replacement: "is_in(range[c], own.start + lane);",
+    text: "is_in(range, own.start + lane + r * LANES_Y);",
+    replacement: "is_in(range, own.start + lane);",
     tests: TESTS,
     filter: QUADS,
   },
@@ -266,10 +269,45 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "shaders/backward_rows.wesl",
-    text: "* (factor * params.scale);",
-    replacement: "* params.scale;",
+    text: "let sum = own_row_sum(part) * params.scale;",
+    replacement: "let sum = part[0] * params.scale;",
     tests: TESTS,
-    filter: LARGE,
+    filter: QUADS,
+  },
+  {
+    file: "shaders/backward_factors.wesl",
+    text: "l[r] += p.x + p.y + p.z + p.w;\n      }\n    }\n  }",
+    replacement: "}\n    }\n  }",
+    tests: TESTS,
+    filter: LARGE_QUADS,
+  },
+  {
+    file: "shaders/backward_rows.wesl",
+    text: "select(D4, 0u, infinite)",
+    replacement: "D4",
+    tests: TESTS,
+    filter: INFINITE,
+  },
+  {
+    file: "shaders/backward_rows.wesl",
+    text: "k_passing[d4] = select(key, vec4f(), are_infinite(key));",
+    replacement: "k_passing[d4] = key;",
+    tests: TESTS,
+    filter: UNSEEN_KEYS,
+  },
+  {
+    file: "shaders/backward_rows.wesl",
+    text: "if (is_query) {",
+    replacement: "if (true) {",
+    tests: TESTS,
+    filter: QUADS,
+  },
+  {
+    file: "src/attention/gradients/stages.ts",
+    text: "together: batch * kvHeads",
+    replacement: "together: 2 * batch * kvHeads",
+    tests: TESTS,
+    filter: QUADS,
   },
   {
     file: "src/attention/gradients/stages.ts",

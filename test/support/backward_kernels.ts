@@ -53,7 +53,7 @@ const variantOf = (name: string, spec: BackwardSpecialisation): KernelVariant =>
 });
 
 const kernelsOf = ({ form }: BackwardTile): readonly BackwardKernel[] =>
-  form === "quads" ? ["keys"] : ["queries", "keys"];
+  form === "quads" ? ["factors", "keys"] : ["queries", "keys"];
 
 export const BACKWARD_VARIANTS: readonly KernelVariant[] = [
   ...Object.entries(SLOTS).flatMap(([what, slots]) =>

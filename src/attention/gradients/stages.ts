@@ -138,6 +138,11 @@ export function backwardStages(
     return [
       ...(packed ? [] : [clearStage(planned, { ...dQ, dim: headDim }, [heads, totalQ])]),
       delta,
+      stage(specialised("factors", {}), {
+        names,
+        views: {},
+        grid: grid(Math.ceil(seqQ / ownRows), 2 * ownRows * mostKeys * xWork),
+      }),
       stage(specialised("keys", keys), {
         names: { ...names, o: dK.name, d_q: dQ.name },
         views: { output: dK.operand },

@@ -4,6 +4,7 @@
 import backward from "../../../shaders/backward.wesl?raw";
 import clear from "../../../shaders/backward_clear.wesl?raw";
 import delta from "../../../shaders/backward_delta.wesl?raw";
+import factors from "../../../shaders/backward_factors.wesl?raw";
 import rows from "../../../shaders/backward_rows.wesl?raw";
 import gradient from "../../../shaders/lib/gradient.wesl?raw";
 import staged from "../../../shaders/lib/gradient_staged.wesl?raw";
@@ -43,8 +44,11 @@ import { differentiableModules } from "./score_gradient.ts";
 /** The uniform of lib/gradient.wesl, which all dispatches of a plan share. */
 export const GRADIENT = new UniformStruct(gradient, "Gradient");
 
-/** What the gradients of attention are made by: a kernel for each side, and one before them. */
-export type BackwardKernel = "queries" | "keys" | "delta";
+/**
+ * What the gradients of attention are made by: a kernel for each side, one before them, and one
+ * more before the only side of quads.
+ */
+export type BackwardKernel = "queries" | "keys" | "delta" | "factors";
 
 export interface BackwardSpecialisation extends SlotChoice {
   readonly kernel: BackwardKernel;
@@ -121,6 +125,7 @@ export function backwardModules(spec: BackwardSpecialisation): ModuleMap {
     "package::backward": backward,
     "package::backward_rows": rows,
     "package::backward_delta": delta,
+    "package::backward_factors": factors,
     "package::lib::gradient": gradient,
     "package::lib::gradient_staged": staged,
     "package::lib::gradient_tile_ends": tileEnds,
@@ -178,7 +183,7 @@ const isOnePass = ({ kernel, tile }: BackwardSpecialisation) =>
 
 /** The name of a specialisation's root module. */
 const rootName = (spec: BackwardSpecialisation) => {
-  if (spec.kernel === "delta") return "backward_delta";
+  if (spec.kernel === "delta" || spec.kernel === "factors") return `backward_${spec.kernel}`;
   if (isAdditive(spec)) return "backward_additive";
   return isOnePass(spec) ? "backward_rows" : "backward";
 };
@@ -206,6 +211,13 @@ export function backwardBindings(spec: BackwardSpecialisation): Binding[] {
     ];
   }
   const shared = slotBindings({ ...spec, lse: false, rowMax: false });
+  if (kernel === "factors") {
+    return [
+      ...shared.filter(({ name }) => name !== "v" && name !== "o"),
+      written(14, "statistics"),
+      uniform,
+    ].sort((a, b) => a.binding - b.binding);
+  }
   return [
     ...shared,
     ...(kernel === "keys" ? [written(7, "d_v")] : []),
