@@ -9,14 +9,14 @@ const PACKED = "entries of different lengths .*cuSeqlensQ";
 const GROUPS = "sizes and positions .*Hkv=2";
 const STAGED = "scores that are changed .*softcap";
 const QUADS = "tiles .*variant=16x4-quad";
-const STAGED_QUADS = "tiles .*variant=8x4-quad .*softcap";
+const STAGED_QUADS = "tiles .*softcap=3 .*variant=8x4-quad";
 const WIDE = "tiles .*variant=32x64";
 const TWO_ROWS = "tiles .*variant=16x32";
 const LARGE = "scores of which the log-sum-exp loses digits";
 const HIDDEN = "scores that are changed .*hidden";
 const INFINITE = "keep a NaN .*8x4-quad";
 const LARGE_QUADS = "loses digits .*8x4-quad";
-const UNSEEN_KEYS = "tiles .*poison=true variant=8x4-quad";
+const UNSEEN_KEYS = "tiles .*poison=true .*variant=8x4-quad";
 const NANS = "keep a NaN";
 
 export const MUTANTS: readonly Mutant[] = [
