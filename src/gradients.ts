@@ -28,6 +28,20 @@ export {
   type GradientCheck,
 } from "./functions/check_gradient.ts";
 export {
+  type MultiHeadBackwardOptions,
+  type MultiHeadGradients,
+  multiHeadAttentionBackward,
+  planMultiHeadAttentionBackward,
+} from "./layers/gradients/multi_head_backward.ts";
+export type { MultiHeadBackwardPlan } from "./layers/gradients/plan.ts";
+export type {
+  LinearParameters,
+  MultiHeadBackwardBindings,
+  MultiHeadBackwardProblem,
+  MultiHeadGradient,
+  MultiHeadParameters,
+} from "./layers/gradients/problem.ts";
+export {
   type MultiplicativeBackwardOptions,
   type MultiplicativeBackwardProblem,
   type MultiplicativeGradients,

@@ -1,6 +1,6 @@
 // Multi-head attention as a layer: projections, heads, attention and the projection behind it.
 
-import { check, reading } from "../errors.ts";
+import { check, reading, show } from "../errors.ts";
 import { readOptions } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import { type FloatTensor, Tensor } from "../gpu/tensor.ts";
@@ -115,6 +115,16 @@ export class MultiHeadAttention implements MultiHeadSizes {
     this.valueWidth = sizes.valueWidth;
     this.outputWidth = sizes.outputWidth;
     this.#layer = { device, label, sizes, weights, zeroAttention };
+  }
+
+  /** @internal What plans of a layer need. Throws FoveaError for what is no layer. */
+  static partsOf(layer: MultiHeadAttention, what: string): Layer {
+    check(
+      typeof layer === "object" && layer !== null && #layer in layer,
+      "argument",
+      () => `${what}: layer must be a MultiHeadAttention, got ${show(layer)}.`,
+    );
+    return layer.#layer;
   }
 
   /**

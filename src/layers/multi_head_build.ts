@@ -13,11 +13,11 @@ import { Tensor } from "../gpu/tensor.ts";
 import type { ScoreOptions } from "../scores/options.ts";
 import { splitHeads } from "./heads.ts";
 import type { Layer, Part, PartialPlaces, Parts, Scores } from "./multi_head_parts.ts";
-import type { MultiHeadBindings, ResolvedMultiHead } from "./multi_head_problem.ts";
+import type { ResolvedMultiHead } from "./multi_head_problem.ts";
 import { bound, columnsPlace, type Place, splitPlace } from "./places.ts";
 
 /** The state of putting a layer together: the parts so far, the layer and its problem. */
-interface Site {
+export interface Site {
   readonly parts: Parts;
   readonly layer: Layer;
   readonly problem: ResolvedMultiHead;
@@ -26,30 +26,64 @@ interface Site {
 /** Adds all parts of a layer, and gives them once they are compiled. */
 export async function buildParts(site: Site): Promise<Part[]> {
   const { parts, layer, problem } = site;
-  const { sizes, weights } = layer;
-  const { batch, rowsQ, output, lse, options, storage } = problem;
+  const { output: last } = layer.weights;
+  const output = bound("output", problem.output);
+  const { lse, weights } = problem;
+  const heads = await buildHeads(site, {
+    joined: last ? undefined : output,
+    lse: lse ? bound("lse", lse) : weights !== undefined,
+  });
+  if (weights) writeProbabilities(site, heads, bound("weightsOutput", weights));
+  if (last) parts.project(heads.joined, last, output);
+  return parts.done();
+}
+
+/** Attention of the heads: what it reads, and the places of its results. */
+export interface Heads {
+  readonly q: Tensor;
+  readonly k: Tensor;
+  readonly v: Tensor;
+  readonly scores: Scores;
+  readonly addedScores: Scores;
+  /** The results of the heads, side by side: [B, M, H * Dv]. */
+  readonly joined: Place;
+  /** The log-sum-exp over all keys. */
+  readonly lse: Place | undefined;
+}
+
+/**
+ * Adds the projections of query, key and value, and attention.
+ *
+ * @param joined Where the results of the heads go. Default: memory of the plan.
+ * @param lse Where the log-sum-exp goes: true for memory of the plan.
+ */
+export async function buildHeads(
+  site: Site,
+  { joined: given, lse }: { readonly joined: Place | undefined; readonly lse: Place | boolean },
+): Promise<Heads> {
+  const { parts, layer, problem } = site;
+  const { sizes } = layer;
+  const { batch, rowsQ, options, storage } = problem;
   const { heads, vDim } = sizes;
   const mask = await parts.joinedMask();
   const { q, k, v } = projectedHeads(site);
 
   const extra = extraKey(site);
   const sinks = sinksOf(site, extra !== undefined);
-  const scores = { options: { ...options, ...sinks.own }, mask, bindingsOf: optionsOf };
+  const scores = { options: { ...options, ...sinks.own }, mask, bindingsOf: ownBindings };
   const addedScores = {
     options: addedOptions(options),
     mask: undefined,
     bindingsOf: addedBindings,
   };
-  const joined = weights.output
-    ? parts.own("heads", [batch, rowsQ, heads * vDim], extra ? "f32" : storage)
-    : bound("output", output);
+  const joined = given ?? parts.own("heads", [batch, rowsQ, heads * vDim], extra ? "f32" : storage);
   const o = splitPlace(joined, heads);
-  const needsLse = lse || problem.weights || extra;
-  const total = lse
-    ? bound("lse", lse)
-    : needsLse
-      ? parts.own("lse", [batch, heads, rowsQ])
-      : undefined;
+  const total =
+    typeof lse === "object"
+      ? lse
+      : lse || extra
+        ? parts.own("lse", [batch, heads, rowsQ])
+        : undefined;
 
   const partial = (name: string): PartialPlaces => ({
     output: splitPlace(parts.own(`${name} output`, [batch, rowsQ, heads * vDim]), heads),
@@ -63,9 +97,7 @@ export async function buildParts(site: Site): Promise<Part[]> {
     parts.attend({ ...addedScores, options: withSinks }, { q, ...extra }, added);
     parts.merge([own, added], { output: o, lse: total });
   } else parts.attend(scores, { q, k, v }, { output: o, lse: total });
-  if (total) writeProbabilities(site, { q, k, lse: total }, { scores, addedScores });
-  if (weights.output) parts.project(joined, weights.output, bound("output", output));
-  return parts.done();
+  return { q, k, v, scores, addedScores, joined, lse: total };
 }
 
 /** q, k and v of each head. */
@@ -91,27 +123,26 @@ function projectedHeads({ parts, layer, problem }: Site): Record<"q" | "k" | "v"
   };
 }
 
-/** The weights of all keys: a part for the problem's keys and one for each that the layer adds. */
-function writeProbabilities(
-  site: Site,
-  { q, k, lse }: { readonly q: Tensor; readonly k: Tensor; readonly lse: Place },
-  { scores, addedScores }: { readonly scores: Scores; readonly addedScores: Scores },
-): void {
+/**
+ * Adds the parts that write the weights of all keys: one for the problem's keys, and one for each
+ * that the layer adds.
+ */
+export function writeProbabilities(site: Site, heads: Heads, output: Place): void {
   const { parts, layer, problem } = site;
-  const { weights, rowsKv } = problem;
-  if (!weights || weights.shape.includes(0)) return;
+  const { q, k, lse, scores, addedScores } = heads;
+  if (!lse || output.spec.shape.includes(0)) return;
   const columns = (from: number, count: number): PartialPlaces => ({
-    output: columnsPlace(bound("weightsOutput", weights), from, count),
+    output: columnsPlace(output, from, count),
     lse,
   });
-  parts.writeProbabilities(scores, { q, k }, columns(0, rowsKv));
+  parts.writeProbabilities(scores, { q, k }, columns(0, problem.rowsKv));
   const { headDim } = layer.sizes;
   const added = [
     ...(layer.weights.biasK ? [overBatch(site, layer.weights.biasK, headDim)] : []),
     ...(layer.zeroAttention ? [zeros(site, headDim)] : []),
   ];
   for (const [index, key] of added.entries())
-    parts.writeProbabilities(addedScores, { q, k: key }, columns(rowsKv + index, 1));
+    parts.writeProbabilities(addedScores, { q, k: key }, columns(problem.rowsKv + index, 1));
 }
 
 /**
@@ -147,7 +178,11 @@ function sinksOf(
 }
 
 /** Views [Hkv * D] as [B, Hkv, 1, D]. */
-function overBatch({ layer, problem }: Site, row: Tensor, dim: number): Tensor {
+export function overBatch(
+  { layer, problem }: Pick<Site, "layer" | "problem">,
+  row: Tensor,
+  dim: number,
+): Tensor {
   const [step] = row.strides;
   return row.view({
     shape: [problem.batch, layer.sizes.kvHeads, 1, dim],
@@ -176,24 +211,7 @@ function addedOptions({ scale, softcap, qLengths, dropout }: ScoreOptions): Scor
   };
 }
 
-/** The bindings of attention over added keys. */
-const addedBindings = ({ qLengths }: MultiHeadBindings): AttentionBindings =>
+/** The bindings of attention over the problem's keys, and of that over added keys. */
+const ownBindings = (options: AttentionBindings): AttentionBindings => options;
+const addedBindings = ({ qLengths }: AttentionBindings): AttentionBindings =>
   qLengths ? { qLengths } : {};
-
-/** The bindings of attention's options. */
-function optionsOf(bindings: MultiHeadBindings): AttentionBindings {
-  const {
-    query,
-    key,
-    value,
-    output,
-    lse,
-    weightsOutput,
-    mask,
-    ignoreMask,
-    keyMask,
-    ignoreKeyMask,
-    ...options
-  } = bindings;
-  return options;
-}

@@ -12,7 +12,7 @@ import type { Recording } from "../plan/target.ts";
 import type { ScoreOptions } from "../scores/options.ts";
 import type { Dtype } from "../types.ts";
 import { isPlainMask, keyMaskView, prepareMasks } from "./boolean_masks.ts";
-import type { MultiHeadBindings, ResolvedMultiHead } from "./multi_head_problem.ts";
+import type { ResolvedMultiHead } from "./multi_head_problem.ts";
 import { type MultiHeadSizes, weightTensors } from "./multi_head_sizes.ts";
 import type { LinearWeights, MultiHeadWeights } from "./multi_head_weights.ts";
 import { bound, type Given, type Place, viewed } from "./places.ts";
@@ -28,7 +28,8 @@ export interface Layer {
 
 /** A part of a plan: checks the tensors of a run, and gives what is left to record. */
 export interface Part {
-  prepare(given: Given, bindings: MultiHeadBindings): Recording | undefined;
+  /** @param options The bindings of attention's options. */
+  prepare(given: Given, options: AttentionBindings): Recording | undefined;
   readonly plan: { destroy(): void; readonly workspaceBytes?: number };
 }
 
@@ -36,7 +37,7 @@ export interface Part {
 export interface Scores {
   readonly options: ScoreOptions;
   readonly mask: Place | undefined;
-  readonly bindingsOf: (bindings: MultiHeadBindings) => AttentionBindings;
+  readonly bindingsOf: (options: AttentionBindings) => AttentionBindings;
 }
 
 /** The places of the results of attention over some of the keys. */
@@ -87,7 +88,8 @@ export class Parts {
     return { tensor: made, spec: made, of: () => made };
   }
 
-  #add<P extends Part["plan"]>(
+  /** Adds a part: its plan, and what a run binds. */
+  add<P extends Part["plan"]>(
     plan: Promise<P>,
     prepare: (plan: P, ...args: Parameters<Part["prepare"]>) => Recording | undefined,
   ) {
@@ -97,7 +99,7 @@ export class Parts {
   }
 
   /** The members that the problems of all plans share. */
-  get #shared() {
+  get shared() {
     const { maxDispatchFlops } = this.#problem.run;
     return {
       label: this.#layer.label,
@@ -111,9 +113,9 @@ export class Parts {
       weight,
       ...(bias && { bias }),
       output: output.spec,
-      ...this.#shared,
+      ...this.shared,
     };
-    this.#add(planProjection(this.#layer.device, problem), (plan, given) =>
+    this.add(planProjection(this.#layer.device, problem), (plan, given) =>
       plan.prepare({ x: x.of(given), output: output.of(given) }),
     );
   }
@@ -130,8 +132,8 @@ export class Parts {
       ...(lse && { lse: lse.spec }),
       ...(mask && { mask: mask.spec }),
     };
-    this.#add(
-      planAttention(this.#layer.device, { ...problem, ...this.#problem.run, ...this.#shared }),
+    this.add(
+      planAttention(this.#layer.device, { ...problem, ...this.#problem.run, ...this.shared }),
       (plan, given, bindings) =>
         plan.prepare({
           ...bindingsOf(bindings),
@@ -149,7 +151,7 @@ export class Parts {
       lse: to.lse.spec,
       label: this.#layer.label,
     };
-    this.#add(planMerge(this.#layer.device, problem), (plan, given) =>
+    this.add(planMerge(this.#layer.device, problem), (plan, given) =>
       plan.prepare({
         partials: partials.map(({ output, lse }) => ({
           output: output.of(given),
@@ -175,9 +177,9 @@ export class Parts {
       lse: lse.spec,
       output: output.spec,
       meanOverHeads: this.#problem.mean,
-      ...this.#shared,
+      ...this.shared,
     };
-    this.#add(
+    this.add(
       planAttentionWeights(this.#layer.device, { ...problem, ...(mask && { mask: mask.spec }) }),
       (plan, given, bindings) =>
         plan.prepare({
@@ -203,7 +205,7 @@ export class Parts {
         : viewed(bound(name, overScores), keyMaskView, overScores);
     }
     const { plan, allocated, bits } = await prepareMasks(device, label, masks, rowsKv);
-    this.#add(
+    this.add(
       allocated.then(() => plan),
       (made, given) =>
         made.prepare(Object.fromEntries(masks.map(({ name }) => [name, given.get(name)]))),

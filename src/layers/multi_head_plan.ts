@@ -19,25 +19,30 @@ import type {
 } from "./multi_head_problem.ts";
 import { resolveMultiHead } from "./multi_head_problem.ts";
 import { weightTensors } from "./multi_head_sizes.ts";
+import type { Given } from "./places.ts";
 
 interface PlanParts {
-  readonly layer: Layer;
+  readonly layer: Pick<Layer, "device" | "label">;
   readonly operands: Operands;
   readonly parts: readonly Part[];
   readonly owned: readonly Tensor[];
+  /** Throws FoveaError if tensors of a run share memory. Default: if an output shares its buffer. */
+  checkApart?(given: Given): void;
 }
 
 /**
  * Compiled multi-head attention. Make one with {@link MultiHeadAttention.plan}; encode it as often
  * as you like. It is not a `Plan` but owns one for each of its parts, and the memory between them.
  */
-export class MultiHeadPlan {
+export class MultiHeadPlan<Bindings extends MultiHeadBindings = MultiHeadBindings> {
   /**
    * Bytes of memory between the kernels that the plan owns: projected q, k and v, the output of the
    * heads, and so on.
    */
   readonly workspaceBytes: number;
   readonly #parts: PlanParts;
+  /** The names that the plan binds itself. The others are attention's. */
+  readonly #names: ReadonlySet<string>;
   #destroyed = false;
 
   private constructor(parts: PlanParts) {
@@ -47,11 +52,12 @@ export class MultiHeadPlan {
       owned,
     );
     this.#parts = parts;
+    this.#names = new Set([...parts.operands.keys()].map((path) => path.split(".")[0]));
   }
 
   /** @internal Use {@link MultiHeadAttention.plan}. */
-  static make(parts: PlanParts): MultiHeadPlan {
-    return new MultiHeadPlan(parts);
+  static make<Bindings extends MultiHeadBindings>(parts: PlanParts): MultiHeadPlan<Bindings> {
+    return new MultiHeadPlan<Bindings>(parts);
   }
 
   /**
@@ -67,20 +73,24 @@ export class MultiHeadPlan {
    * plan.encode(pass, { query, output });
    * pass.end();
    */
-  encode(target: EncodeTarget, bindings: MultiHeadBindings = {}): void {
-    const { layer, operands, parts } = this.#parts;
+  encode(target: EncodeTarget, bindings: Bindings = {} as Bindings): void {
+    const { layer, operands, parts, checkApart } = this.#parts;
     const { device, label } = layer;
     checkTarget(label, target);
     check(!this.#destroyed, "destroyed", () => `${label}: the plan was destroyed.`);
     checkDevice(device);
     const given = new Map<string, Tensor>();
     for (const [name, operand] of operands) {
-      const tensor = (bindings as Record<string, Tensor | undefined>)[name] ?? operand.fallback;
+      const tensor = boundAt(bindings, name) ?? operand.fallback;
       checkOperand(`${label}: ${name}`, device, operand, tensor);
       given.set(name, tensor);
     }
-    checkOverlap(label, operands, given);
-    const recordings = parts.map((part) => part.prepare(given, bindings));
+    if (checkApart) checkApart(given);
+    else checkOverlap(label, operands, given);
+    const options = Object.fromEntries(
+      Object.entries(bindings).filter(([name]) => !this.#names.has(name)),
+    );
+    const recordings = parts.map((part) => part.prepare(given, options));
     recordInto(target, label, (pass) => {
       for (const recording of recordings) recording?.(pass);
     });
@@ -99,18 +109,18 @@ export class MultiHeadPlan {
   }
 }
 
+/** The tensor that a caller binds under a name, which is a path: `parameters.query.weight`. */
+function boundAt(bindings: object, path: string): Tensor | undefined {
+  const member = (from: unknown, name: string) =>
+    (from as Readonly<Record<string, unknown>> | undefined)?.[name];
+  return path.split(".").reduce<unknown>(member, bindings) as Tensor | undefined;
+}
+
 /** Compiles a layer for a problem. Whatever fails, nothing is left allocated. */
 export async function prepareMultiHead(layer: Layer, problem: MultiHeadProblem) {
   const { device, label, weights, sizes, zeroAttention } = layer;
   checkDevice(device);
-  for (const [name, given] of weightTensors(weights)) {
-    check(!given.destroyed, "destroyed", () => `${label}: ${name}: the tensor was destroyed.`);
-    check(
-      given.device === device,
-      "device",
-      () => `${label}: ${name} belongs to another GPUDevice than the layer.`,
-    );
-  }
+  checkWeights(layer);
   const resolved = resolveMultiHead(label, problem, sizes, {
     learned: weights.biasK !== undefined,
     zero: zeroAttention,
@@ -120,11 +130,28 @@ export async function prepareMultiHead(layer: Layer, problem: MultiHeadProblem) 
   try {
     const built = await buildParts({ parts, layer, problem: resolved });
     await settle(memoryOf(operands));
-    const plan = MultiHeadPlan.make({ layer, operands, parts: built, owned: parts.owned });
+    const plan: MultiHeadPlan = MultiHeadPlan.make({
+      layer,
+      operands,
+      parts: built,
+      owned: parts.owned,
+    });
     return { plan, resolved };
   } catch (error) {
     await parts.discard();
     throw error;
+  }
+}
+
+/** Throws FoveaError if weights of the layer were destroyed, or belong to another device. */
+export function checkWeights({ device, label, weights }: Layer): void {
+  for (const [name, given] of weightTensors(weights)) {
+    check(!given.destroyed, "destroyed", () => `${label}: ${name}: the tensor was destroyed.`);
+    check(
+      given.device === device,
+      "device",
+      () => `${label}: ${name} belongs to another GPUDevice than the layer.`,
+    );
   }
 }
 

@@ -47,7 +47,7 @@ export const pointwiseOperation = (modulesOf?: (activation: Activation) => Activ
   });
 
 /** Copies and sums: what this file has by itself, without the text of any activation. */
-const POINTWISE = pointwiseOperation();
+export const POINTWISE = pointwiseOperation();
 
 /** The kernel, and how it covers the output. */
 export function pointwiseStage(

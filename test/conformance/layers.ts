@@ -23,7 +23,7 @@ const activation =
   };
 
 /** A linear layer whose weights have names that begin with `prefix`. */
-async function linear(call: NamedCall, x: Tensor, prefix = "") {
+export async function linear(call: NamedCall, x: Tensor, prefix = "") {
   const weight = call.tensor(`${prefix}weight`);
   const bias = call.optional(`${prefix}bias`);
   const { output } = await project(x, weight, bias ? { bias } : {});

@@ -3,6 +3,7 @@
 import type { Tensor } from "../../src/index.ts";
 import type { OnnxRun } from "../../src/interop/onnx/index.ts";
 import { operators as onnx } from "../../src/interop/onnx/index.ts";
+import { attentionLayers } from "./attention_layers.ts";
 import { gradients } from "./gradients.ts";
 import { keras } from "./keras.ts";
 import { layers } from "./layers.ts";
@@ -27,7 +28,7 @@ const OPERATORS: Readonly<Record<string, Readonly<Record<string, Operator>>>> = 
 /** Operators whose tensors go by name. */
 const NAMED: Readonly<Record<string, Readonly<Record<string, NamedOperator>>>> = {
   fovea: gradients,
-  "torch.nn.grad": { ...layers, ...rowLayers },
+  "torch.nn.grad": { ...layers, ...rowLayers, ...attentionLayers },
 };
 
 /** @param op Domain and name: `ai.onnx.preview.FlexAttention`. */
