@@ -16,6 +16,18 @@ export {
   checkGradients,
   type GradientsCheck,
 } from "./attention/gradients/check.ts";
+export {
+  type MergeBackwardOptions,
+  type MergeBackwardPlan,
+  type MergeGradients,
+  mergeAttentionBackward,
+  planMergeBackward,
+} from "./attention/gradients/merge_backward.ts";
+export type {
+  MergeBackwardBindings,
+  MergeBackwardProblem,
+  PartialGradients,
+} from "./attention/gradients/merge_problem.ts";
 export type { AttentionBackwardProblem } from "./attention/gradients/problem.ts";
 export type {
   ScoreGradientName,

@@ -13,6 +13,7 @@ import {
   MERGE_PROBLEM,
   type MergeBindings,
   type MergeProblem,
+  mergeHooks,
   mergeStages,
   type PartialAttention,
   type ResolvedMerge,
@@ -67,21 +68,8 @@ const MERGE = operation<MergeProblem, MergeBindings, ResolvedMerge, Partial>({
     const [output, lse] = operands.slice(-2);
     return { output: output.spec, lse: lse.spec };
   },
-  hooks({ operands, partials }, { label }) {
-    const named = new Map(operands.map((operand) => [operand.name, operand]));
-    return {
-      bindable: new Set<keyof MergeBindings>(["partials", "output", "lse"]),
-      boundBy: (bindings, name) => named.get(name)?.pick(bindings),
-      check(bindings) {
-        const given = bindings.partials?.length ?? partials;
-        check(
-          given === partials,
-          "argument",
-          () => `${label}: the plan merges ${partials} partials, got ${given}.`,
-        );
-      },
-    };
-  },
+  hooks: ({ operands, partials }, { label }) =>
+    mergeHooks(label, operands, { partials, names: ["partials"] }),
 });
 
 /** Options of {@link mergeAttention}. */

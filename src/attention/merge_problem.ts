@@ -8,6 +8,7 @@ import { MERGE_FOLD, MERGE_PARAMS, MERGE_ROW_TILE, mergeKernel } from "../kernel
 import type { Operand } from "../plan/operand.ts";
 import { checkOperand } from "../plan/operand_checks.ts";
 import type { Caller, Stage } from "../plan/operation.ts";
+import type { PlanHooks } from "../plan/plan.ts";
 import {
   bindingBase,
   checkBindingLimit,
@@ -78,14 +79,14 @@ export interface MergeBindings {
   readonly lse?: Tensor;
 }
 
-/** A tensor of a merge. */
-export interface MergeOperand extends Operand {
+/** A tensor of a merge, or of its gradients. */
+export interface MergeOperand<Bindings = MergeBindings> extends Operand {
   /** Its name in messages: `partials[1].lse`. */
   readonly name: string;
   /** Elements from one batch entry, head, row and column to the next. */
   readonly strides: readonly number[];
   /** Gives the tensor that a run binds for it. */
-  pick(bindings: MergeBindings): Tensor | undefined;
+  pick(bindings: Bindings): Tensor | undefined;
 }
 
 /** A checked merge. */
@@ -104,28 +105,50 @@ export interface ResolvedMerge {
 }
 
 /** Checks a merge and fills in its defaults. Throws FoveaError that names what is wrong. */
-export function resolveMerge(problem: MergeProblem, { device, label }: Caller): ResolvedMerge {
+export function resolveMerge(problem: MergeProblem, caller: Caller): ResolvedMerge {
   const { layout = "bhmd", infinityIsEmpty = false } = problem;
-  const partials = takePartials(label, problem.partials);
+  const partials = takePartials(caller.label, problem.partials);
+  const merge = mergeTensors<MergeBindings>(caller, layout, partials);
+  const { operands, add, shape, lseShape, sizes } = merge;
+  add("output", problem.output ?? { shape }, (bindings) => bindings.output, true);
+  add("lse", problem.lse ?? { shape: lseShape }, (bindings) => bindings.lse, true);
+  return { operands, partials: partials.length, ...sizes, infinityIsEmpty };
+}
+
+/** What partials are picked from. */
+type WithPartials = Pick<MergeBindings, "partials">;
+
+/** Checks partial results, and gives a function that adds other tensors of their shapes. */
+export function mergeTensors<Bindings extends WithPartials>(
+  { device, label }: Caller,
+  layout: Layout,
+  partials: MergeProblem["partials"],
+) {
   checkLayout(label, layout);
   const first = toBhmd(label, "partials[0].output", partials[0].output, layout);
   const [batch, heads, seqQ, vDim] = first.shape;
-  const outputShape = reorder(first, layout).shape;
+  const { shape } = reorder(first, layout);
   const lseShape = [batch, heads, seqQ];
   check(
     vDim >= 1,
     "argument",
-    () => `${label}: head dims start at 1: partials[0].output is [${outputShape}].`,
+    () => `${label}: head dims start at 1: partials[0].output is [${shape}].`,
   );
 
-  const operands: MergeOperand[] = [];
-  const add = (name: string, given: TensorSpec, pick: MergeOperand["pick"], written: boolean) => {
-    const isOutput = name.endsWith("output");
+  const operands: MergeOperand<Bindings>[] = [];
+  /** Adds a tensor of outputs, by the end of its name, or one of LSEs. */
+  const add = (
+    name: string,
+    given: TensorSpec,
+    pick: MergeOperand<Bindings>["pick"],
+    written = false,
+  ) => {
+    const isOutput = /output$/i.test(name);
     const spec = checkedSpec(label, name, given);
     const why = isOutput
       ? "like partials[0].output"
-      : `for partials[0].output [${outputShape.join(", ")}]`;
-    expectShape(label, name, spec, isOutput ? outputShape : lseShape, why);
+      : `for partials[0].output [${shape.join(", ")}]`;
+    expectShape(label, name, spec, isOutput ? shape : lseShape, why);
     if (written) expectApart(label, name, spec);
     checkBindingLimit(label, name, device, spec);
     const fallback = given instanceof Tensor ? given : undefined;
@@ -143,29 +166,42 @@ export function resolveMerge(problem: MergeProblem, { device, label }: Caller): 
     operands.push(operand);
   };
   for (const [index, { output, lse }] of partials.entries()) {
-    add(
-      `partials[${index}].output`,
-      output,
-      (bindings) => bindings.partials?.[index]?.output,
-      false,
-    );
-    add(
-      `partials[${index}].lse`,
-      lse as TensorSpec,
-      (bindings) => bindings.partials?.[index]?.lse,
-      false,
-    );
+    const name = `partials[${index}]`;
+    add(`${name}.output`, output, (bindings) => bindings.partials?.[index]?.output);
+    add(`${name}.lse`, lse as TensorSpec, (bindings) => bindings.partials?.[index]?.lse);
   }
-  add("output", problem.output ?? { shape: outputShape }, (bindings) => bindings.output, true);
-  add("lse", problem.lse ?? { shape: lseShape }, (bindings) => bindings.lse, true);
   return {
     operands,
-    partials: partials.length,
-    heads,
-    seqQ,
-    vDim,
-    rows: batch * heads * seqQ,
-    infinityIsEmpty,
+    add,
+    shape,
+    lseShape,
+    sizes: { heads, seqQ, vDim, rows: batch * heads * seqQ },
+  };
+}
+
+/** The hooks of a plan of partial results, which are lists in bindings. */
+export function mergeHooks<Bindings extends WithPartials>(
+  label: string,
+  operands: readonly MergeOperand<Bindings>[],
+  { partials, names }: { readonly partials: number; readonly names: readonly string[] },
+): PlanHooks<Bindings> {
+  const named = new Map(operands.map((operand) => [operand.name, operand]));
+  // Members of lists are bound with their list, but results have to be known by their names.
+  const alone = operands.filter(({ name, written }) => written || !name.includes("["));
+  return {
+    bindable: new Set([...names, ...alone.map(({ name }) => name)]),
+    boundBy: (bindings, name) => named.get(name)?.pick(bindings),
+    check(bindings) {
+      for (const name of names) {
+        const given: unknown = (bindings as Readonly<Record<string, unknown>>)[name];
+        const count = Array.isArray(given) ? given.length : partials;
+        check(count === partials, "argument", () =>
+          name === "partials"
+            ? `${label}: the plan merges ${partials} partials, got ${count}.`
+            : `${label}: the plan has ${partials} of ${name}, got ${count}.`,
+        );
+      }
+    },
   };
 }
 
@@ -213,6 +249,10 @@ const stridesOf = ({ shape, strides }: ResolvedSpec): number[] =>
 const INFINITY_BITS = 0x7f800000;
 const NEGATIVE_INFINITY_BITS = 0xff800000;
 
+/** Bits of an LSE that stand for a row without a key, beside those of -Infinity. */
+export const bitsOfEmpty = (infinityIsEmpty: boolean): number =>
+  infinityIsEmpty ? INFINITY_BITS : NEGATIVE_INFINITY_BITS;
+
 /**
  * A dispatch for each few partials: the first one merges its own, and the others add theirs to the
  * result.
@@ -248,7 +288,7 @@ export function mergeStages(merge: ResolvedMerge): Stage[] {
       partials: last - first + 1,
       first: Number(index === 0),
       last: Number(index === count - 1),
-      empty: infinityIsEmpty ? INFINITY_BITS : NEGATIVE_INFINITY_BITS,
+      empty: bitsOfEmpty(infinityIsEmpty),
     };
     return {
       source: mergeKernel(),

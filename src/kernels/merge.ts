@@ -1,5 +1,6 @@
 // The merge kernel, shaders/merge.wesl: bindings, uniform and grid. One text serves every problem.
 
+import mergeRows from "../../shaders/lib/merge_rows.wesl?raw";
 import merge from "../../shaders/merge.wesl?raw";
 import { link, type ModuleMap } from "../shader/link.ts";
 import type { Binding, KernelSource } from "../types.ts";
@@ -25,7 +26,10 @@ export const MERGE_BINDINGS: readonly Binding[] = [
 ];
 
 /** The modules, of which `package::merge` is the root. */
-export const MERGE_MODULES: ModuleMap = { "package::merge": merge };
+export const MERGE_MODULES: ModuleMap = {
+  "package::merge": merge,
+  "package::lib::merge_rows": mergeRows,
+};
 
 let linked: KernelSource | undefined;
 

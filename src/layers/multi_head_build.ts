@@ -49,6 +49,15 @@ export interface Heads {
   readonly joined: Place;
   /** The log-sum-exp over all keys. */
   readonly lse: Place | undefined;
+  /** If attention over keys that the layer adds is computed separately: the two that are merged. */
+  readonly merged: { readonly own: PartialHeads; readonly added: PartialHeads } | undefined;
+}
+
+/** Attention of the heads over some of the keys. */
+export interface PartialHeads extends PartialPlaces {
+  readonly scores: Scores;
+  readonly k: Tensor;
+  readonly v: Tensor;
 }
 
 /**
@@ -85,19 +94,22 @@ export async function buildHeads(
         ? parts.own("lse", [batch, heads, rowsQ])
         : undefined;
 
-  const partial = (name: string): PartialPlaces => ({
-    output: splitPlace(parts.own(`${name} output`, [batch, rowsQ, heads * vDim]), heads),
-    lse: parts.own(`${name} lse`, [batch, heads, rowsQ]),
-  });
-  if (extra && total) {
-    const own = partial("keys");
-    parts.attend(scores, { q, k, v }, own);
-    const added = partial("added");
-    const withSinks = { ...addedScores.options, ...sinks.added };
-    parts.attend({ ...addedScores, options: withSinks }, { q, ...extra }, added);
-    parts.merge([own, added], { output: o, lse: total });
-  } else parts.attend(scores, { q, k, v }, { output: o, lse: total });
-  return { q, k, v, scores, addedScores, joined, lse: total };
+  const built = { q, k, v, scores, addedScores, joined, lse: total };
+  if (!extra || !total) {
+    parts.attend(scores, { q, k, v }, { output: o, lse: total });
+    return { ...built, merged: undefined };
+  }
+  const partial = (name: string, of: Omit<PartialHeads, keyof PartialPlaces>): PartialHeads => {
+    const output = splitPlace(parts.own(`${name} output`, [batch, rowsQ, heads * vDim]), heads);
+    const made = { ...of, output, lse: parts.own(`${name} lse`, [batch, heads, rowsQ]) };
+    parts.attend(made.scores, { q, k: made.k, v: made.v }, made);
+    return made;
+  };
+  const own = partial("keys", { scores, k, v });
+  const withSinks = { ...addedScores.options, ...sinks.added };
+  const added = partial("added", { scores: { ...addedScores, options: withSinks }, ...extra });
+  parts.merge([own, added], { output: o, lse: total });
+  return { ...built, merged: { own, added } };
 }
 
 /** q, k and v of each head. */

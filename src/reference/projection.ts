@@ -81,6 +81,7 @@ export function projectUsedBackward(
   x: ReferenceTensor,
   weight: ReferenceTensor,
   dOutput: Float64Array,
+  options?: Pick<ReferenceOptions, "precision">,
 ) {
   const columns = weight.shape[weight.shape.length - 2];
   const width = x.shape[x.shape.length - 1];
@@ -89,7 +90,7 @@ export function projectUsedBackward(
     const unused = dOutput.subarray(row * columns, (row + 1) * columns).every((dy) => dy === 0);
     if (unused) used.fill(0, row * width, (row + 1) * width);
   }
-  return projectBackward({ data: used, shape: x.shape }, weight, dOutput);
+  return projectBackward({ data: used, shape: x.shape }, weight, dOutput, options);
 }
 
 /** Visits all rows of a 4-D tensor, with their numbers and places. */

@@ -68,8 +68,11 @@ interface Both extends ReferenceTensor {
   readonly gpu: Tensor;
 }
 
-/** Runs a case into poisoned outputs and compares output, LSE and weights with the reference. */
-export async function runMultiHead(device: GPUDevice, problem: MultiHeadCase): Promise<void> {
+/** Keeps a tensor, which is destroyed with the others of a case. */
+type Keep = (made: Tensor) => Tensor;
+
+/** Makes the inputs, the layer and the options of a case, for both sides. */
+export function layerOf(device: GPUDevice, problem: MultiHeadCase, keep: Keep) {
   const { B = 1, H = 1, Hkv = H, M, N = M, D, Dv = D, E, seed = 1 } = problem;
   const {
     Ek = E,
@@ -81,11 +84,6 @@ export async function runMultiHead(device: GPUDevice, problem: MultiHeadCase): P
     storage = "f32",
   } = problem;
   const { zeroAttention = false, learnedKey = false } = problem;
-  const used: Tensor[] = [];
-  const keep = (made: Tensor) => {
-    used.push(made);
-    return made;
-  };
   let next = seed * 64;
   const make = (
     shape: readonly number[],
@@ -110,38 +108,72 @@ export async function runMultiHead(device: GPUDevice, problem: MultiHeadCase): P
     const cpu: ReferenceLinear = { weight, ...(bias && { bias }) };
     return { gpu, cpu };
   };
-  try {
-    const query = make([B, M, E], 1, dtype, "Q");
-    const isSelf = problem.N === undefined;
-    const key = isSelf ? query : make([B, N, Ek], 1, dtype, "K");
-    const value = isSelf || Ev === Ek ? key : make([B, N, Ev], 1, dtype, "V");
-    const wq = linear("q", H * D, E);
-    const wk = linear("k", Hkv * D, isSelf ? E : Ek);
-    const wv = linear("v", Hkv * Dv, value.shape[2]);
-    const wo = Eo ? linear("o", Eo, H * Dv) : undefined;
-    const learned = learnedKey ? { biasK: make([Hkv * D]), biasV: make([Hkv * Dv]) } : {};
-    const weights: MultiHeadWeights = {
-      query: wq.gpu,
-      key: wk.gpu,
-      value: wv.gpu,
-      ...(wo && { output: wo.gpu }),
-      ...(learned.biasK && { biasK: learned.biasK.gpu, biasV: learned.biasV.gpu }),
-    };
-    const layer64: ReferenceMultiHead = {
-      query: wq.cpu,
-      key: wk.cpu,
-      value: wv.cpu,
-      ...(wo && { output: wo.cpu }),
-      ...learned,
-    };
+  const query = make([B, M, E], 1, dtype, "Q");
+  const isSelf = problem.N === undefined;
+  const key = isSelf ? query : make([B, N, Ek], 1, dtype, "K");
+  const value = isSelf || Ev === Ek ? key : make([B, N, Ev], 1, dtype, "V");
+  const wq = linear("q", H * D, E);
+  const wk = linear("k", Hkv * D, isSelf ? E : Ek);
+  const wv = linear("v", Hkv * Dv, value.shape[2]);
+  const wo = Eo ? linear("o", Eo, H * Dv) : undefined;
+  const learned = learnedKey ? { biasK: make([Hkv * D]), biasV: make([Hkv * Dv]) } : {};
+  const weights: MultiHeadWeights = {
+    query: wq.gpu,
+    key: wk.gpu,
+    value: wv.gpu,
+    ...(wo && { output: wo.gpu }),
+    ...(learned.biasK && { biasK: learned.biasK.gpu, biasV: learned.biasV.gpu }),
+  };
+  const layer64: ReferenceMultiHead = {
+    query: wq.cpu,
+    key: wk.cpu,
+    value: wv.cpu,
+    ...(wo && { output: wo.cpu }),
+    ...learned,
+  };
 
-    const { causal, scale, attentionChunk, softcap } = problem;
-    const shared = { causal, scale, attentionChunk, softcap };
-    const features = featuresOf(problem, { B, H, M, N, D }, seed);
-    const { mask, ...options } = features.gpu((shape, given) => keep(tensor(device, shape, given)));
-    const masks = masksOf(problem, [B, H, M, N], features.cpu.mask, seed, (shape, given) =>
-      keep(tensor(device, shape, given)),
-    );
+  const { causal, scale, attentionChunk, softcap } = problem;
+  const shared = { causal, scale, attentionChunk, softcap };
+  const features = featuresOf(problem, { B, H, M, N, D }, seed);
+  const { mask, ...options } = features.gpu((shape, given) => keep(tensor(device, shape, given)));
+  const masks = masksOf(problem, [B, H, M, N], features.cpu.mask, seed, (shape, given) =>
+    keep(tensor(device, shape, given)),
+  );
+  const settings = {
+    ...defined({ ...shared, storage }),
+    ...(masks.gpu.mask || masks.gpu.ignoreMask || !mask ? {} : { mask }),
+    ...options,
+    ...masks.gpu,
+    ...(!isSelf && { key: key.gpu }),
+    ...(value !== key && { value: value.gpu }),
+  } as Pick<MultiHeadForwardOptions, "key" | "value" | "bias" | "sinks">;
+  const layer = new MultiHeadAttention(device, weights, {
+    heads: H,
+    kvHeads: Hkv,
+    zeroAttention,
+  });
+  const options64 = {
+    ...defined<ReferenceMultiHeadOptions>({ ...shared, ...features.cpu }),
+    ...(masks.cpu && { mask: masks.cpu }),
+    heads: H,
+    kvHeads: Hkv,
+    zeroAttention,
+  };
+  return { layer, inputs: { query, key, value }, settings, layer64, options64 };
+}
+
+/** Runs a case into poisoned outputs and compares output, LSE and weights with the reference. */
+export async function runMultiHead(device: GPUDevice, problem: MultiHeadCase): Promise<void> {
+  const { B = 1, H = 1, M, N = M, D, Dv = D, E, Eo = E } = problem;
+  const { dtype = "f32", storage = "f32", zeroAttention = false, learnedKey = false } = problem;
+  const used: Tensor[] = [];
+  const keep = (made: Tensor) => {
+    used.push(made);
+    return made;
+  };
+  try {
+    const { layer, inputs, settings, layer64, options64 } = layerOf(device, problem, keep);
+    const { query, key, value } = inputs;
     const poison = (shape: readonly number[], as: Float = "f32") =>
       keep(
         tensor(device, shape, {
@@ -155,32 +187,17 @@ export async function runMultiHead(device: GPUDevice, problem: MultiHeadCase): P
     const lse = poison([B, H, M]);
     const weightsShape = problem.weights === "mean" ? [B, M, columnsOf] : [B, H, M, columnsOf];
 
-    const layer = new MultiHeadAttention(device, weights, {
-      heads: H,
-      kvHeads: Hkv,
-      zeroAttention,
-    });
-    const settings = {
+    const result = await layer.forward(query.gpu, {
+      ...settings,
       variant: "8x32", // takes the least time to compile
-      ...defined({ ...shared, storage, weights: problem.weights }),
-      ...(masks.gpu.mask || masks.gpu.ignoreMask || !mask ? {} : { mask }),
-      ...options,
-      ...masks.gpu,
       output,
       lse,
-      ...(!isSelf && { key: key.gpu }),
-      ...(value !== key && { value: value.gpu }),
-      ...(problem.weights && { weightsOutput: poison(weightsShape) }),
-    } as MultiHeadForwardOptions;
-    const result = await layer.forward(query.gpu, settings);
+      ...(problem.weights && {
+        weights: problem.weights,
+        weightsOutput: poison(weightsShape),
+      }),
+    });
 
-    const options64 = {
-      ...defined<ReferenceMultiHeadOptions>({ ...shared, ...features.cpu }),
-      ...(masks.cpu && { mask: masks.cpu }),
-      heads: H,
-      kvHeads: Hkv,
-      zeroAttention,
-    };
     const f64 = reference(query, key, value, layer64, options64);
     const plain = reference(query, key, value, layer64, {
       ...options64,

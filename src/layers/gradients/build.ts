@@ -3,33 +3,13 @@
 //
 //     dOutput --projection--> d heads --attention--> dq, dk, dv --projections--> dQuery, dKey, dValue
 //
-// Attention over a learned key has gradients of its own, from the output and the log-sum-exp over all
-// keys. So have the probabilities, if they have a gradient: they are attention over values that are
-// the rows of the identity matrix. A key of zeros has no gradient, and no part in others beside its
-// share of the log-sum-exp.
+// attention.ts has the part in the middle.
 
-import type { Tensor } from "../../gpu/tensor.ts";
-import {
-  buildHeads,
-  type Heads,
-  overBatch,
-  type Site,
-  writeProbabilities,
-} from "../multi_head_build.ts";
-import type { Part, Scores } from "../multi_head_parts.ts";
+import { buildHeads } from "../multi_head_build.ts";
+import type { Part } from "../multi_head_parts.ts";
 import type { LinearWeights } from "../multi_head_weights.ts";
-import { bound, type Place, splitPlace, viewed } from "../places.ts";
-import type { BackwardParts, Places } from "./parts.ts";
-import type { ResolvedMultiHeadBackward } from "./resolve.ts";
-
-/** The state of putting the gradients together. */
-interface BackwardSite extends Site {
-  readonly parts: BackwardParts;
-  readonly backward: ResolvedMultiHeadBackward;
-}
-
-/** Gradients of projected rows, [B, rows, heads * dim], one for each part of attention. */
-type Sums = Record<"dQ" | "dK" | "dV" | "dBiasK" | "dBiasV", Place[]>;
+import { bound, type Place } from "../places.ts";
+import { attentionGradients, type BackwardSite, type HeadSums } from "./attention.ts";
 
 /** Adds all parts of the gradients, and gives them once they are compiled. */
 export async function buildBackward(site: BackwardSite): Promise<Part[]> {
@@ -66,150 +46,8 @@ function total({ parts }: BackwardSite, places: readonly Place[]): Place {
   return sum;
 }
 
-/** Adds the gradients of attention of the heads. */
-function attentionGradients(site: BackwardSite, heads: Heads, dJoined: Place): Sums {
-  const { parts, layer, problem, backward } = site;
-  const { dLse, dWeights, ofOptions } = backward;
-  const sums: Sums = { dQ: [], dK: [], dV: [], dBiasK: [], dBiasV: [] };
-  const results = [...ofOptions.values()].map(({ name, spec }) => bound(name, spec));
-  const names = [...ofOptions.keys()];
-  const isSummed = dWeights !== undefined && !dWeights.shape.includes(0);
-  const own = () =>
-    isSummed ? results.map(({ spec }, index) => parts.own(names[index], spec.shape)) : results;
-  const named = (places: readonly Place[]): Places =>
-    Object.fromEntries(names.map((name, index) => [name, places[index]]));
-  const ofOutput = own();
-  const { biasV } = layer.weights;
-  attendBackward(site, heads, {
-    places: {
-      output: splitPlace(heads.joined, layer.sizes.heads),
-      dOutput: splitPlace(dJoined, layer.sizes.heads),
-      dLse: dLse && bound("dLse", dLse),
-    },
-    v: heads.v,
-    addedV: biasV && overBatch(site, biasV, layer.sizes.vDim),
-    options: problem.options,
-    results: named(ofOutput),
-    sums,
-  });
-  if (isSummed) {
-    const ofWeights = own();
-    probabilityGradients(site, heads, { sums, results: named(ofWeights) });
-    for (const [index, into] of results.entries())
-      parts.sum([ofOutput[index], ofWeights[index]], into);
-  }
-  return sums;
-}
-
-/** One run of attention's gradients: over the problem's keys, and over a learned one. */
-interface Attended {
-  readonly places: Readonly<Record<"output" | "dOutput", Place>> & {
-    readonly dLse?: Place | undefined;
-  };
-  readonly v: Tensor;
-  readonly addedV: Tensor | undefined;
-  readonly options: Scores["options"];
-  readonly results: Places;
-  /** Where the gradients of the projected rows are added. */
-  readonly sums: Sums;
-}
-
-function attendBackward(
-  site: BackwardSite,
-  { q, k, lse, scores, addedScores }: Heads,
-  { places, v, addedV, options, results, sums }: Attended,
-): void {
-  const { parts, layer, problem } = site;
-  const { biasK } = layer.weights;
-  const { headDim } = layer.sizes;
-  const kept = { ...places, lse: lse as Place };
-  const rowsOf = (name: string, [batch, heads, rows, dim]: readonly number[]) => {
-    const whole = parts.own(name, [batch, rows, heads * dim]);
-    return { whole, heads: splitPlace(whole, heads) };
-  };
-  const dQ = rowsOf("dq", q.shape);
-  const dK = rowsOf("dk", k.shape);
-  const dV = rowsOf("dv", v.shape);
-  parts.attendBackward({ ...scores, options }, { q, k, v }, kept, {
-    ...results,
-    dQ: dQ.heads,
-    dK: dK.heads,
-    dV: dV.heads,
-  });
-  sums.dQ.push(dQ.whole);
-  sums.dK.push(dK.whole);
-  sums.dV.push(dV.whole);
-  if (!biasK || !addedV || !problem.batch) return;
-  const added = { k: overBatch(site, biasK, headDim), v: addedV };
-  const ofQ = rowsOf("dq of biasK", q.shape);
-  const ofK = rowsOf("dBiasK", added.k.shape);
-  const ofV = rowsOf("dBiasV", added.v.shape);
-  const { dropout: _, ...plain } = addedScores.options;
-  const learned = { ...addedScores, options: options.dropout ? addedScores.options : plain };
-  parts.attendBackward(learned, { q, ...added }, kept, {
-    dQ: ofQ.heads,
-    dK: ofK.heads,
-    dV: ofV.heads,
-  });
-  sums.dQ.push(ofQ.whole);
-  sums.dBiasK.push(ofK.whole);
-  sums.dBiasV.push(ofV.whole);
-}
-
-/** Adds the gradients by that of the probabilities: attention over the rows of the identity. */
-function probabilityGradients(
-  site: BackwardSite,
-  heads: Heads,
-  { sums, results }: { readonly sums: Sums; readonly results: Places },
-): void {
-  const { parts, layer, problem, backward } = site;
-  const { batch, rowsQ, rowsKv, options } = problem;
-  const { heads: count, kvHeads } = layer.sizes;
-  const dWeights = backward.dWeights as Place["spec"];
-  const keys = dWeights.shape[dWeights.shape.length - 1];
-  const probabilities = parts.own("weights", [batch, count, rowsQ, keys]);
-  writeProbabilities(site, heads, probabilities);
-  const identity = parts.constant(
-    "identity",
-    [keys, keys],
-    Float32Array.from({ length: keys ** 2 }, (_, at) => Number(at % (keys + 1) === 0)),
-  );
-  const rows = (from: number, number: number) =>
-    identity.view({
-      shape: [batch, kvHeads, number, keys],
-      strides: [0, 0, keys, 1],
-      offset: from * keys,
-    });
-  // Weights are those before dropout.
-  const { dropout: _, ...undropped } = options;
-  attendBackward(site, heads, {
-    places: { output: probabilities, dOutput: gradientOfEach(site, dWeights) },
-    v: rows(0, rowsKv),
-    addedV: layer.weights.biasK && rows(rowsKv, 1),
-    options: undropped,
-    results,
-    // The identity has no gradient.
-    sums: { ...sums, dV: [], dBiasV: [] },
-  });
-}
-
-/** The gradient of each head's probabilities, also if theirs is that of the mean over the heads. */
-function gradientOfEach(site: BackwardSite, dWeights: Place["spec"]): Place {
-  const { parts, layer } = site;
-  const given = bound("dWeights", dWeights);
-  if (dWeights.shape.length === 4) return given;
-  const { heads } = layer.sizes;
-  const share = parts.own("dWeights", dWeights.shape);
-  parts.sum([given], share, 1 / heads);
-  const [batch, rows, keys] = dWeights.shape;
-  const shape = [batch, heads, rows, keys];
-  const strides = [rows * keys, 0, keys, 1];
-  const spec = { shape, strides, offset: 0, dtype: dWeights.dtype };
-  return viewed(share, (whole) => whole.view({ shape, strides }), spec);
-}
-
 /** Adds the gradients of the projections of query, key and value. */
-function inputGradients(site: BackwardSite, sums: Sums): void {
+function inputGradients(site: BackwardSite, sums: HeadSums): void {
   const { parts, problem } = site;
   const query = bound("query", problem.query);
   const key = problem.key ? bound("key", problem.key) : query;

@@ -1,11 +1,12 @@
 // The parts of a plan of a multi-head layer's gradients, beside those of the forward run.
 
 import { planAttentionBackward } from "../../attention/gradients/backward.ts";
+import { planMergeBackward } from "../../attention/gradients/merge_backward.ts";
 import { tensor } from "../../gpu/make_tensor.ts";
-import type { Tensor } from "../../gpu/tensor.ts";
+import { Tensor } from "../../gpu/tensor.ts";
 import { POINTWISE } from "../../operations/pointwise.ts";
 import { planProjectionBackward } from "../../operations/projection_backward.ts";
-import { type Layer, Parts, type Scores } from "../multi_head_parts.ts";
+import { type Layer, type PartialPlaces, Parts, type Scores } from "../multi_head_parts.ts";
 import type { Given, Place } from "../places.ts";
 import type { ResolvedMultiHeadBackward } from "./resolve.ts";
 
@@ -44,8 +45,7 @@ export class BackwardParts extends Parts {
   }
 
   /**
-   * Adds the gradients of attention over some of the keys, whose probabilities and deltas are those
-   * of the results over all keys.
+   * Adds the gradients of attention over some of the keys.
    *
    * @param results dQ, dK and dV, and what is asked for of options
    */
@@ -76,6 +76,38 @@ export class BackwardParts extends Parts {
         ...(captured.length > 0 && { dCaptures: tensorsOf(captured, given) }),
       }),
     );
+  }
+
+  /** Adds the gradients of a merge by two partial results, and gives their places. */
+  mergeBackward(
+    partials: readonly PartialPlaces[],
+    { output, dOutput, dLse }: Omit<AttendedPlaces, "lse">,
+  ): { readonly dOutput: Place; readonly dLse: Place }[] {
+    const made = partials.map((partial) => ({
+      dOutput: this.own("partial dOutput", partial.output.spec.shape),
+      dLse: this.own("partial dLse", partial.lse.spec.shape),
+    }));
+    const all = present({ output, dOutput, dLse });
+    const problem = {
+      partials: partials.map(({ output, lse }) => ({ output: output.spec, lse: lse.spec })),
+      ...specsOf(all),
+      dPartials: made.map(({ dOutput, dLse }) => ({ dOutput: dOutput.spec, dLse: dLse.spec })),
+      label: this.shared.label,
+    };
+    this.add(planMergeBackward(this.#device, problem), (plan, given) =>
+      plan.prepare({
+        partials: partials.map(({ output, lse }) => ({
+          output: output.of(given),
+          lse: lse.of(given),
+        })),
+        ...tensorsOf(all, given),
+        dPartials: made.map(({ dOutput, dLse }) => ({
+          dOutput: dOutput.tensor,
+          dLse: dLse.tensor,
+        })),
+      }),
+    );
+    return made;
   }
 
   /** Adds the gradients of y = x W^T + b that have a place. */
@@ -117,8 +149,8 @@ export class BackwardParts extends Parts {
     this.projectBackward(x, like([width, 1]), rows, results);
   }
 
-  /** Adds the sum of places of one shape, times the factor. */
-  sum(places: readonly Place[], output: Place, factor?: number): void {
+  /** Adds the sum of places of one shape, times factors that broadcast to it. */
+  sum(places: readonly Place[], output: Place, factor?: Tensor | Place): void {
     const [x, bias, residual, ...more] = places;
     if (more.length > 0) {
       const first = this.own("sum", x.spec.shape);
@@ -126,10 +158,17 @@ export class BackwardParts extends Parts {
       this.sum([first, ...more], output, factor);
       return;
     }
-    const all = present({ x, bias, residual, output });
+    const constant = factor instanceof Tensor ? factor : undefined;
+    const all = present({
+      x,
+      bias,
+      residual,
+      factor: constant ? undefined : (factor as Place),
+      output,
+    });
     const problem = {
       ...(specsOf(all) as Record<"x", Place["spec"]>),
-      ...(factor !== undefined && { factor: this.constant("factor", [1], [factor]) }),
+      ...(constant && { factor: constant }),
       label: this.shared.label,
     };
     this.add(POINTWISE.plan(this.#device, problem), (plan, given) =>

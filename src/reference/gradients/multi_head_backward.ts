@@ -16,9 +16,12 @@ import { at, elements, type Gradient, rowAt, sizeOf, zerosLike } from "../tensor
 import type { ReferenceScoreGradients } from "./score_gradients.ts";
 import { scoresBackward } from "./scores_backward.ts";
 
-/** The options of the layer, and the gradients of its results. */
+/**
+ * The options of the layer, and the gradients of its results. `precision: "f32"` rounds every
+ * operation to f32.
+ */
 export interface ReferenceMultiHeadBackwardOptions
-  extends Omit<ReferenceMultiHeadOptions, "precision" | "store" | "stored"> {
+  extends Omit<ReferenceMultiHeadOptions, "store" | "stored"> {
   /** Of the output, [B, M, output width]. Default zeros. */
   readonly dOutput?: ArrayLike<number>;
   /** Of the LSE, [B, H, M], and of the weights, [B, H, M, N']. Default zeros. */
@@ -63,7 +66,8 @@ export function multiHeadAttentionBackward(
 ): ReferenceMultiHeadGradients {
   const { dOutput, dLse, dWeights, ...forward } = options;
   const rows = multiHeadRows(inputs, layer, forward);
-  const { q, v, scale, attention } = rows;
+  const { q, v, scale, attention, round } = rows;
+  const { precision } = forward;
   const { B, H, M, N, D, Dv, keys } = rows.sizes;
   const { biasK, biasV } = layer;
   const { softcap, sinks } = attention;
@@ -89,25 +93,29 @@ export function multiHeadAttentionBackward(
       const into =
         j < N ? rowAt(dHeads, batch, kvHead, j) : dBiasV.subarray(kvHead * Dv, (kvHead + 1) * Dv);
       for (let d = 0; d < Dv; d++) {
-        dP[j] += z * dO[outAt + d] * valueAt(d);
-        into[d] += z * p[j] * dO[outAt + d];
+        dP[j] = round(dP[j] + round(z * round(dO[outAt + d] * valueAt(d))));
+        into[d] = round(into[d] + round(round(z * p[j]) * dO[outAt + d]));
       }
     }
-    const delta = softmaxBackward(p, dP, [0, keys], dLse?.[index] ?? 0);
-    if (sinks) ofScores.options.dSinks[head] -= Math.exp(sinks[head] - row.lse) * delta;
+    const delta = softmaxBackward(p, dP, [0, keys], dLse?.[index] ?? 0, round);
+    if (sinks) {
+      const { dSinks } = ofScores.options;
+      dSinks[head] = round(dSinks[head] - round(round(Math.exp(sinks[head] - row.lse)) * delta));
+    }
     for (const j of seen) if (j < N) ofScores.add(dP[j], row, j);
     if (!biasK) continue;
-    const g = dP[N] * (softcap ? 1 - Math.tanh(row.added / softcap) ** 2 : 1);
+    const g = round(scale * dP[N] * (softcap ? 1 - Math.tanh(row.added / softcap) ** 2 : 1));
     const dRow = rowAt(ofScores.dQuery, batch, head, row.qRow);
     const qAt = at(q, batch, head, row.qRow);
     for (let d = 0; d < D; d++) {
-      dRow[d] += scale * g * element(biasK, kvHead * D + d);
-      dBiasK[kvHead * D + d] += scale * g * q.data[qAt + d];
+      const at = kvHead * D + d;
+      dRow[d] = round(dRow[d] + round(g * element(biasK, at)));
+      dBiasK[at] = round(dBiasK[at] + round(g * q.data[qAt + d]));
     }
   }
-  const query = linearBackward(inputs.query, layer.query, ofScores.dQuery);
-  const key = linearBackward(inputs.key, layer.key, ofScores.dKey);
-  const value = linearBackward(inputs.value, layer.value, dHeads);
+  const query = linearBackward(inputs.query, layer.query, ofScores.dQuery, precision);
+  const key = linearBackward(inputs.key, layer.key, ofScores.dKey, precision);
+  const value = linearBackward(inputs.value, layer.value, dHeads, precision);
   return {
     dQuery: query.dX,
     dKey: key.dX,
@@ -139,6 +147,7 @@ function lastBackward(
     { data: joined, shape: [B, M, width] },
     last.weight,
     dY,
+    options.precision && { precision: options.precision },
   );
   return { dX, gradients: { dWeight, dBias: last.bias ? dBias : EMPTY.dBias } };
 }
@@ -149,7 +158,12 @@ const EMPTY: ReferenceLinearGradients = {
 };
 
 /** The gradients of an input and its linear layer, from those of the heads [B, H, rows, width]. */
-function linearBackward(x: ReferenceTensor, { weight, bias }: ReferenceLinear, dHeads: Gradient) {
+function linearBackward(
+  x: ReferenceTensor,
+  { weight, bias }: ReferenceLinear,
+  dHeads: Gradient,
+  precision: ReferenceMultiHeadOptions["precision"],
+) {
   const [B, H, rows, width] = dHeads.shape;
   const [perBatch, perHead, perRow, perColumn] = dHeads.strides;
   const dY = elements(
@@ -160,6 +174,6 @@ function linearBackward(x: ReferenceTensor, { weight, bias }: ReferenceLinear, d
     },
     [B, rows, H, width],
   );
-  const { dX, dWeight, dBias } = projectUsedBackward(x, weight, dY);
+  const { dX, dWeight, dBias } = projectUsedBackward(x, weight, dY, precision && { precision });
   return { dX, gradients: { dWeight, dBias: bias ? dBias : EMPTY.dBias } };
 }
