@@ -15,6 +15,13 @@ const qkv = { q: rows, k: rows, v: rows };
 const wave = (count: number, step: number) =>
   Float32Array.from({ length: count }, (_, i) => Math.sin(1 + step * i));
 
+/** A layer of two heads whose weights are all the same view. */
+const layerOf = (device: GPUDevice, x: Tensor) => {
+  const square = { weight: x.view({ shape: [8, 8] }) };
+  const weights = { query: square, key: square, value: square };
+  return new fovea.MultiHeadAttention(device, weights, { heads: 2 });
+};
+
 type Call = (device: GPUDevice, x: Tensor, options: object) => unknown;
 /** Every public function that has options, called with nothing wrong but the options. */
 const CALLS: Readonly<Record<string, Call>> = {
@@ -71,6 +78,28 @@ const CALLS: Readonly<Record<string, Call>> = {
   planMerge: (device, _, options) =>
     fovea.planMerge(device, {
       partials: [{ output: rows, lse: { shape: [1, 2, 4] } }],
+      ...options,
+    }),
+  mergeAttentionBackward: (_, x, options) =>
+    fovea.mergeAttentionBackward(
+      [{ output: x, lse: x.view({ shape: [1, 2, 4], strides: [64, 32, 8] }) }],
+      { output: x, dOutput: x, ...options },
+    ),
+  planMergeBackward: (device, _, options) =>
+    fovea.planMergeBackward(device, {
+      partials: [{ output: rows, lse: { shape: [1, 2, 4] } }],
+      ...options,
+    }),
+  multiHeadAttentionBackward: (device, x, options) => {
+    const sequence = x.view({ shape: [1, 8, 8] });
+    return fovea.multiHeadAttentionBackward(layerOf(device, x), sequence, {
+      dOutput: sequence,
+      ...options,
+    });
+  },
+  planMultiHeadAttentionBackward: (device, x, options) =>
+    fovea.planMultiHeadAttentionBackward(layerOf(device, x), {
+      query: { shape: [1, 8, 8] },
       ...options,
     }),
   softmax: (_, x, options) => fovea.softmax(x, options),

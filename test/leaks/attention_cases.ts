@@ -9,6 +9,7 @@ import {
   causalMask,
   createBlockMask,
   mergeAttention,
+  mergeAttentionBackward,
   multiplicativeAttention,
   planAttention,
   prewarm,
@@ -239,6 +240,16 @@ export const ATTENTION_CASES: readonly LeakCase[] = [
       return async (n) => {
         drop(await mergeAttention(new Array(2 + (n % 3)).fill(part)));
         await rejected("argument", () => mergeAttention([]));
+        const { output } = part;
+        const parts = new Array(1 + (n % 3)).fill(part);
+        const { dPartials } = await mergeAttentionBackward(parts, { output, dOutput: output });
+        for (const gradients of dPartials) drop(gradients);
+        await rejected("argument", () =>
+          mergeAttentionBackward(parts, { output, dOutput: output, dPartials: [] }),
+        );
+        await rejected("out-of-memory", () =>
+          lab.without(() => mergeAttentionBackward(parts, { output, dOutput: output })),
+        );
       };
     },
   },

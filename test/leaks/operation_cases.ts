@@ -13,9 +13,11 @@ import {
   linearAttentionBackward,
   logSoftmax,
   MultiHeadAttention,
+  multiHeadAttentionBackward,
   multiHeadWeights,
   planLayerNorm,
   planLinearAttention,
+  planMultiHeadAttentionBackward,
   planProjectionBackward,
   positionEncoding,
   project,
@@ -164,6 +166,35 @@ export const OPERATION_CASES: readonly LeakCase[] = [
         await rejected("argument", () => layer.forward(query, { heads: 2 } as never));
         await rejected("out-of-memory", () =>
           lab.without(() => layer.forward(query, { weights: "mean" })),
+        );
+      };
+    },
+  },
+  {
+    name: "MultiHeadAttention: backward",
+    start: (lab) => {
+      const layer = layerOf(lab);
+      const x = lab.rows(ROWS);
+      const dQuery = lab.rows(ROWS);
+      return async (n) => {
+        const options = { dOutput: x, kvLengths: [4, n % 5, 4] };
+        const found = await multiHeadAttentionBackward(layer, x, options);
+        const { parameters, ...inputs } = found;
+        drop(inputs);
+        for (const linear of Object.values(parameters ?? {})) drop(linear);
+        const problem = { query: x, dOutput: x, gradients: ["dQuery"] } as const;
+        runPlan(lab.device, await planMultiHeadAttentionBackward(layer, problem), { dQuery });
+        await rejected("argument", () =>
+          multiHeadAttentionBackward(layer, x, { dOutput: x, kvLengths: [9, 9, 9] }),
+        );
+        await rejected("argument", () =>
+          multiHeadAttentionBackward(layer, x, {
+            dOutput: x,
+            parameters: { nonsense: x } as never,
+          }),
+        );
+        await rejected("out-of-memory", () =>
+          lab.without(() => multiHeadAttentionBackward(layer, x, options)),
         );
       };
     },

@@ -7,6 +7,8 @@ const LINEAR = ["test/reference/linear_backward.test.ts"];
 const LAYERS = ["test/reference/multi_head_backward.test.ts"];
 const ROWS = ["test/reference/rows_backward.test.ts"];
 
+const MERGE_ON_GPU = ["test/attention/gradients/merge_backward.dawn.test.ts"];
+const LAYERS_ON_GPU = ["test/layers/multi_head_backward.dawn.test.ts"];
 const LINEAR_ON_GPU = ["test/linear/linear_backward.dawn.test.ts"];
 
 export const MUTANTS: readonly Mutant[] = [
@@ -96,8 +98,8 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "src/reference/gradients/multi_head_backward.ts",
-    text: "dBiasK[kvHead * D + d] += scale * g * q.data[qAt + d];",
-    replacement: "dBiasK[kvHead * D + d] += g * q.data[qAt + d];",
+    text: "round(dBiasK[at] + round(scaled * q.data[qAt + d]))",
+    replacement: "round(dBiasK[at] + round((scaled / scale) * q.data[qAt + d]))",
     tests: LAYERS,
   },
   {
@@ -123,6 +125,34 @@ export const MUTANTS: readonly Mutant[] = [
     text: "round(dO * round(output[at] - merged.output[at]))",
     replacement: "round(dO * output[at])",
     tests: ROWS,
+  },
+  {
+    file: "shaders/merge_backward.wesl",
+    text: "fma(l, exp(before - m), exp(added - m))",
+    replacement: "(l + exp(added - m))",
+    tests: MERGE_ON_GPU,
+    filter: "five partials",
+  },
+  {
+    file: "shaders/merge_backward.wesl",
+    text: "d_value *= weight;",
+    replacement: "",
+    tests: MERGE_ON_GPU,
+    filter: "two partials",
+  },
+  {
+    file: "src/layers/gradients/attention.ts",
+    text: 'parts.constant("sign", [1], [-1])',
+    replacement: 'parts.constant("sign", [1], [1])',
+    tests: LAYERS_ON_GPU,
+    filter: "gradients of probabilities",
+  },
+  {
+    file: "src/layers/gradients/attention.ts",
+    text: "1 / (1 + Math.exp(-sink))",
+    replacement: "1 / (1 + Math.exp(sink))",
+    tests: LAYERS_ON_GPU,
+    filter: "added keys",
   },
   {
     file: "src/reference/position_bias.ts",

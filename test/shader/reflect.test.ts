@@ -37,6 +37,11 @@ import { LINEAR_BACKWARD_PARAMS, linearBackwardParts } from "../../src/kernels/g
 import { linearBackwardKernels } from "../../src/kernels/gradients/linear_tiles.ts";
 import { TURNED_PARAMS } from "../../src/kernels/gradients/matmul_turned.ts";
 import {
+  MERGE_BACKWARD_MODULES,
+  MERGE_BACKWARD_PARAMS,
+  MERGE_BACKWARD_ROW_TILE,
+} from "../../src/kernels/gradients/merge.ts";
+import {
   LINEAR_LANES,
   LINEAR_PARAMS,
   LINEAR_WG_SIZE,
@@ -144,6 +149,7 @@ const UNIFORMS: readonly (readonly [
   ],
   ["AppendParams", APPEND_PARAMS, "package::cache_append", appendModules(APPENDS.f32)],
   ["MergeParams", MERGE_PARAMS, "package::merge", MERGE_MODULES],
+  ["MergeBackwardParams", MERGE_BACKWARD_PARAMS, "package::merge_backward", MERGE_BACKWARD_MODULES],
   ["Masks", MASKS, "package::mask_bits", MASK_BITS_MODULES],
   ["Blocks", BLOCKS, "package::block_mask", blockMaskModules()],
   ["Copy", COPY, "package::tables", TABLES_MODULES],
@@ -305,6 +311,12 @@ describe("the merge kernel", () => {
     expect(code).toContain(`const ROW_TILE = ${MERGE_ROW_TILE}u;`);
     expect(MERGE_BINDINGS.filter(({ name }) => /^o_\d$/.test(name))).toHaveLength(MERGE_FOLD);
   });
+});
+
+it("the kernel of a merge's gradients comes with the kernel's own tile of rows", () => {
+  const { code } = link("package::merge_backward", MERGE_BACKWARD_MODULES);
+  expect(code).toContain(`const ROW_TILE = ${MERGE_BACKWARD_ROW_TILE}u;`);
+  expect(workgroupBytes(code)).toBe(256);
 });
 
 describe.each(Object.entries(APPENDS))("the append of %s", (_, choice) => {

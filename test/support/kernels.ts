@@ -52,6 +52,10 @@ import {
   turnedModules,
   turnedRoot,
 } from "../../src/kernels/gradients/matmul_turned.ts";
+import {
+  MERGE_BACKWARD_BINDINGS,
+  MERGE_BACKWARD_MODULES,
+} from "../../src/kernels/gradients/merge.ts";
 import { pointwiseBackwardSpecialisation } from "../../src/kernels/gradients/pointwise_backward.ts";
 import {
   biasDiagonalsSpecialisation,
@@ -907,6 +911,12 @@ const VARIANTS: readonly (Omit<KernelVariant, "modules"> & {
     bindings: MASK_BITS_BINDINGS,
   },
   { name: "merge", root: "package::merge", modules: MERGE_MODULES, bindings: MERGE_BINDINGS },
+  {
+    name: "merge backward",
+    root: "package::merge_backward",
+    modules: MERGE_BACKWARD_MODULES,
+    bindings: MERGE_BACKWARD_BINDINGS,
+  },
   {
     name: "cache write",
     root: "package::cache_write",

@@ -104,13 +104,13 @@ export function multiHeadAttentionBackward(
     }
     for (const j of seen) if (j < N) ofScores.add(dP[j], row, j);
     if (!biasK) continue;
-    const g = round(scale * dP[N] * (softcap ? 1 - Math.tanh(row.added / softcap) ** 2 : 1));
+    const scaled = round(scale * dP[N] * (softcap ? 1 - Math.tanh(row.added / softcap) ** 2 : 1));
     const dRow = rowAt(ofScores.dQuery, batch, head, row.qRow);
     const qAt = at(q, batch, head, row.qRow);
     for (let d = 0; d < D; d++) {
       const at = kvHead * D + d;
-      dRow[d] = round(dRow[d] + round(g * element(biasK, at)));
-      dBiasK[at] = round(dBiasK[at] + round(g * q.data[qAt + d]));
+      dRow[d] = round(dRow[d] + round(scaled * element(biasK, at)));
+      dBiasK[at] = round(dBiasK[at] + round(scaled * q.data[qAt + d]));
     }
   }
   const query = linearBackward(inputs.query, layer.query, ofScores.dQuery, precision);
