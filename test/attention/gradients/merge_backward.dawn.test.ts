@@ -166,7 +166,10 @@ describe("gradients of a merge", () => {
     const device = await testDevice();
     const make = (seed: number, rows: number) =>
       tensor(device, [1, 2, rows, 8], { data: normal(seed, 16 * rows) });
-    const [q, k, v, dOutput] = [make(1, 9), make(2, 21), make(3, 21), make(4, 9)];
+    const q = make(1, 9);
+    const k = make(2, 21);
+    const v = make(3, 21);
+    const dOutput = make(4, 9);
     const dLse = tensor(device, [1, 2, 9], { data: normal(5, 18) });
     const whole = await attention(q, k, v, { lse: true });
     const { output, lse } = whole as Required<typeof whole>;
