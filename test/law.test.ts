@@ -54,6 +54,7 @@ const LAW: Readonly<Record<string, readonly string[]>> = {
   "src/tune": [...OPERATIONS, ...GROUND, ...COMMON],
   "src/cache": [...OPERATIONS, ...GROUND, ...COMMON],
   "src/layers": [...OPERATIONS, "src/cache", "src/linear", ...GROUND, ...COMMON],
+  "src/training": [...OPERATIONS, "src/cache", "src/layers", "src/linear", ...GROUND, ...COMMON],
   // Random numbers for tests come from a development dependency; the package does not have that
   // file.
   "src/reference": ["src/types.ts", "pure-rand"],

@@ -41,20 +41,24 @@ const inJson = (value: number) => (Number.isFinite(value) ? value : String(value
 /**
  * Returns the element that is furthest off in one output, or undefined if it has none. Both have
  * the same shape.
+ *
+ * @param skipped Flat ranges that are not compared
  */
 export function worstOf(
   output: number,
   { dtype, shape, data }: VectorTensor,
   actual: ArrayLike<number>,
   tolerance: number,
+  skipped: readonly (readonly [begin: number, end: number])[] = [],
 ): Worst | undefined {
   let at = 0;
   let error = -1;
   for (let i = 0; i < data.length; i++) {
+    if (skipped.some(([begin, end]) => begin <= i && i < end)) continue;
     const here = errorOf(actual[i], data[i], LOWEST[dtype]);
     if (here > error) [at, error] = [i, here];
   }
-  if (!data.length) return undefined;
+  if (error < 0) return undefined;
   const index: number[] = [];
   for (let axis = shape.length - 1, rest = at; axis >= 0; axis--) {
     index.unshift(rest % shape[axis]);

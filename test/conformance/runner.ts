@@ -65,7 +65,7 @@ function missingFor({ op, inputs }: Vector): string | undefined {
  * or type.
  */
 async function runVector(device: GPUDevice, vector: Vector): Promise<Worst | null> {
-  const { op, opset, inputs, outputs, attributes, tolerance } = vector;
+  const { op, opset, inputs, outputs, attributes, tolerance, tolerances, noise } = vector;
   const given = Object.fromEntries(
     Object.entries(attributes).filter(([, value]) => value !== null),
   );
@@ -93,14 +93,20 @@ async function runVector(device: GPUDevice, vector: Vector): Promise<Worst | nul
     for (const [index, expected] of outputs.entries()) {
       if (!expected) continue;
       const actual = expectLike(index, expected, results[index]);
-      const found = worstOf(index, expected, await actual.read(), tolerance);
-      if (found && (!worst || Number(found.error) > Number(worst.error))) worst = found;
+      const { name = "" } = expected;
+      const bound = tolerances[name] ?? tolerance;
+      const found = worstOf(index, expected, await actual.read(), bound, noise[name]);
+      if (found && (!worst || share(found) > share(worst))) worst = found;
     }
     return worst;
   } finally {
     for (const one of used) one.destroy();
   }
 }
+
+/** The part of its tolerance that an element is off by. */
+const share = ({ error, tolerance }: Worst) =>
+  Number(error) / Math.max(tolerance, Number.MIN_VALUE);
 
 function upload(device: GPUDevice, { dtype, shape, data }: VectorTensor): Tensor {
   const ours = ourDtype(dtype) ?? "f32";

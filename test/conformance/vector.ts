@@ -35,6 +35,13 @@ export interface Vector extends Header {
   readonly outputs: readonly (VectorTensor | undefined)[];
   /** |actual - expected| <= tolerance * max(1, |expected|) */
   readonly tolerance: number;
+  /** Other tolerances, of outputs by their names. */
+  readonly tolerances: Readonly<Record<string, number>>;
+  /**
+   * Flat ranges of outputs, by their names, that are what an optimiser made of rounding: they are not
+   * compared.
+   */
+  readonly noise: Readonly<Record<string, readonly (readonly [begin: number, end: number])[]>>;
 }
 
 interface Encoding {
@@ -108,5 +115,7 @@ export function parseVector(text: string): Vector {
     inputs: inputs.map(tensorOf),
     outputs: outputs.map(tensorOf),
     tolerance: check.tol,
+    tolerances: check.tols ?? {},
+    noise: check.noise ?? {},
   };
 }

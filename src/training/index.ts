@@ -1,0 +1,44 @@
+/**
+ * `fovea/training`: programs that are recorded once and replayed, their operations, layers and
+ * optimisers.
+ *
+ * @module
+ */
+
+export { type CheckGradientsOptions, checkGradients, type ParameterCheck } from "./check.ts";
+export { Graph } from "./graph.ts";
+export {
+  attendPacked,
+  type EncoderSettings,
+  encoderLayer,
+  layerNormLayer,
+  linearLayer,
+  meanRows,
+  multiHeadLayer,
+  type Parameters,
+  parametersOf,
+  softmaxPool,
+  under,
+} from "./layers.ts";
+export { type AttentionSettings, attention, attentionWeights } from "./operations/attention.ts";
+export {
+  layerNorm,
+  linear,
+  matmul,
+  type NormOptions,
+  rmsNorm,
+  softmax,
+} from "./operations/dense.ts";
+export {
+  activate,
+  add,
+  broadcast,
+  concatenate,
+  contiguous,
+  multiply,
+} from "./operations/elements.ts";
+export { patchEmbedding, patches } from "./operations/patches.ts";
+export { type PositionSettings, positionEncoding } from "./operations/positions.ts";
+export { type Batch, Program, type ProgramBytes, type RunSettings } from "./program.ts";
+export { type Optimizer, type ProgramOptions, type Results, recordProgram } from "./record.ts";
+export { Value } from "./value.ts";

@@ -1,0 +1,129 @@
+// Layers of models, from the operations: their parameters have PyTorch's names.
+
+import type { TensorData } from "../gpu/elements.ts";
+import type { Graph } from "./graph.ts";
+import { type AttentionSettings, attention } from "./operations/attention.ts";
+import { layerNorm, linear } from "./operations/dense.ts";
+import { activate, add, contiguous } from "./operations/elements.ts";
+import type { Value } from "./value.ts";
+
+/** Gives the parameter of a name and shape: `(name, shape) => graph.parameter(name, shape, ...)`. */
+export type Parameters = (name: string, shape: readonly number[]) => Value;
+
+/**
+ * Parameters of a graph: each is made when it is first asked for, and the same one from then on.
+ *
+ * @param data The first elements of a parameter
+ */
+export function parametersOf(
+  graph: Graph,
+  data: (name: string, shape: readonly number[]) => TensorData,
+): Parameters {
+  return (name, shape) =>
+    graph.parameters.get(name)?.value ?? graph.parameter(name, shape, data(name, shape));
+}
+
+/** The parameters whose names begin with a prefix. */
+export const under =
+  (parameters: Parameters, prefix: string): Parameters =>
+  (name, shape) =>
+    parameters(`${prefix}.${name}`, shape);
+
+/** Linear of these sizes: parameters `weight` [outputs, inputs] and, if there is one, `bias`. */
+export function linearLayer(x: Value, parameters: Parameters, outputs: number, bias = true): Value {
+  const inputs = x.shape[x.shape.length - 1];
+  return linear(
+    x,
+    parameters("weight", [outputs, inputs]),
+    bias ? parameters("bias", [outputs]) : undefined,
+  );
+}
+
+/** LayerNorm over the last axis: parameters `weight` and `bias`. */
+export function layerNormLayer(x: Value, parameters: Parameters, epsilon = 1e-5): Value {
+  const width = [x.shape[x.shape.length - 1]];
+  return layerNorm(x, parameters("weight", width), parameters("bias", width), { epsilon });
+}
+
+/** Attention of rows [B, T, 3 W] that hold q, k and v one after the other; gives [B, T, W]. */
+export function attendPacked(qkv: Value, heads: number, settings: AttentionSettings): Value {
+  const [B, T, width3] = qkv.shape;
+  const width = width3 / 3;
+  const [q, k, v] = [0, 1, 2].map((index) =>
+    qkv
+      .slice(2, index * width, (index + 1) * width)
+      .reshape(B, T, heads, width / heads)
+      .permute(0, 2, 1, 3),
+  );
+  return attention(q, k, v, settings).permute(0, 2, 1, 3).reshape(B, T, width);
+}
+
+/**
+ * Self-attention of all heads, x [B, T, W]: parameters `in_proj_weight` [3 W, W], `in_proj_bias`,
+ * `out_proj.weight`, `out_proj.bias`.
+ */
+export function multiHeadLayer(
+  x: Value,
+  parameters: Parameters,
+  heads: number,
+  settings: AttentionSettings = {},
+): Value {
+  const width = x.shape[2];
+  const weight = parameters("in_proj_weight", [3 * width, width]);
+  const qkv = linear(x, weight, parameters("in_proj_bias", [3 * width]));
+  return linearLayer(attendPacked(qkv, heads, settings), under(parameters, "out_proj"), width);
+}
+
+/** Options of {@link encoderLayer}. */
+export interface EncoderSettings extends AttentionSettings {
+  readonly heads: number;
+  readonly feedForward: number;
+  /** Added to the variance of norms. Default 1e-5. */
+  readonly epsilon?: number;
+  /** Default `"gelu"`. */
+  readonly activation?: "gelu" | "relu";
+}
+
+/**
+ * A Transformer encoder layer with norms first, as PyTorch's TransformerEncoderLayer with
+ * `norm_first`: x + attention(norm1(x)), and x + linear2(activation(linear1(norm2(x)))).
+ */
+export function encoderLayer(x: Value, parameters: Parameters, settings: EncoderSettings): Value {
+  const { heads, feedForward, epsilon, activation = "gelu", ...attend } = settings;
+  const of = (name: string) => under(parameters, name);
+  const normed = layerNormLayer(x, of("norm1"), epsilon);
+  const attended = add(x, multiHeadLayer(normed, of("self_attn"), heads, attend));
+  const inner = linearLayer(
+    layerNormLayer(attended, of("norm2"), epsilon),
+    of("linear1"),
+    feedForward,
+  );
+  return add(attended, linearLayer(activate(inner, activation), of("linear2"), x.shape[2]));
+}
+
+/**
+ * The mean of the rows of x [B, T, W] that count, [B, W]: attention whose scores are all 0.
+ *
+ * @param lengths [B] i32: how many rows count, for each entry. Default all
+ */
+export function meanRows(x: Value, lengths?: Value): Value {
+  const { graph } = x;
+  const [B, T, W] = x.shape;
+  const query = graph.constant([B, 1, 1, 1], new Float32Array(B));
+  const keys = graph.constant([B, 1, T, 1], new Float32Array(B * T));
+  const settings = lengths ? { kvLengths: lengths } : {};
+  return attention(query, keys, x.reshape(B, 1, T, W), settings).reshape(B, W);
+}
+
+/**
+ * The sum of the rows of x [B, T, W] weighed by the softmax of their scores [B, T], and these
+ * weights: attention pooling. Rows past the lengths [B] do not count.
+ */
+export function softmaxPool(x: Value, scores: Value, lengths?: Value) {
+  const [B, T, W] = x.shape;
+  const query = x.graph.constant([B, 1, 1, 1], new Float32Array(B).fill(1));
+  const keys = scores.reshape(B, 1, T, 1);
+  const settings = { scale: 1, ...(lengths && { kvLengths: lengths }) };
+  const values = contiguous(x).reshape(B, 1, T, W);
+  return { query, keys, settings, pooled: attention(query, keys, values, settings).reshape(B, W) };
+}

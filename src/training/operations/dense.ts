@@ -1,0 +1,180 @@
+// Products of matrices, and normalisations of rows.
+
+import { check } from "../../errors.ts";
+import { planLayerNorm } from "../../operations/layer_norm.ts";
+import { planLayerNormBackward } from "../../operations/layer_norm_backward.ts";
+import { planProjection } from "../../operations/projection.ts";
+import { planProjectionBackward } from "../../operations/projection_backward.ts";
+import type { ProjectionGradient } from "../../operations/projection_backward_problem.ts";
+import { planSoftmax } from "../../operations/softmax.ts";
+import { planSoftmaxBackward } from "../../operations/softmax_backward.ts";
+import type { Value } from "../value.ts";
+
+/** The members of an object that are there. */
+const present = <T extends object>(members: T) =>
+  Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined)) as {
+    [Name in keyof T]: Exclude<T[Name], undefined>;
+  };
+
+const values = (...given: readonly (Value | undefined)[]): Value[] =>
+  given.filter((value) => value !== undefined);
+
+/**
+ * x weight^T + bias, as PyTorch's Linear.
+ *
+ * @param x [..., K], with up to three axes before the last one
+ * @param weight [N, K]; or with the axes that x has before its rows, a weight for each entry
+ * @param bias [N]; default none
+ * @returns [..., N]
+ */
+export function linear(x: Value, weight: Value, bias?: Value): Value {
+  const shape = [...x.shape.slice(0, -1), weight.shape[weight.shape.length - 2]];
+  const inputs = values(x, weight, bias);
+  const output = x.graph.computed("linear", shape, inputs);
+  x.graph.add({
+    label: "linear",
+    inputs,
+    outputs: [output],
+    plan: (device, at) =>
+      planProjection(device, {
+        x: at(x),
+        weight: at(weight),
+        ...(bias && { bias: at(bias) }),
+        output: at(output),
+      }),
+    gradient({ of, into, wants }) {
+      const dOutput = of(output);
+      if (!dOutput) return;
+      const dX = wants(x) ? into(x) : undefined;
+      const dWeight = wants(weight) ? into(weight) : undefined;
+      const dBias = wants(bias) ? into(bias) : undefined;
+      const asked = present({ dX, dWeight, dBias });
+      x.graph.add({
+        label: "linear backward",
+        inputs: [x, weight, dOutput],
+        outputs: Object.values(asked),
+        plan: (device, at) =>
+          planProjectionBackward(device, {
+            x: at(x),
+            weight: at(weight),
+            dOutput: at(dOutput),
+            gradients: Object.keys(asked) as ProjectionGradient[],
+            ...Object.fromEntries(Object.entries(asked).map(([name, value]) => [name, at(value)])),
+          }),
+      });
+    },
+  });
+  return output;
+}
+
+/**
+ * The product of matrices.
+ *
+ * @param a [..., M, K], with up to two axes before them
+ * @param b [..., K, N], with the same axes before them, or none
+ * @returns [..., M, N]
+ */
+export function matmul(a: Value, b: Value): Value {
+  const axes = b.shape.map((_, axis) => axis);
+  const rows = axes.pop() as number;
+  return linear(a, b.permute(...axes.slice(0, -1), rows, axes.at(-1) as number));
+}
+
+/** Options of a normalisation. */
+export interface NormOptions {
+  /** Added to the variance or the mean square. Default 1e-5. */
+  readonly epsilon?: number;
+}
+
+/**
+ * (x - mean) / sqrt(variance + epsilon) * weight + bias, over the last axis.
+ *
+ * @param x [..., W]
+ * @param weight [W]; default ones
+ * @param bias [W]; default zeros
+ */
+export const layerNorm = (
+  x: Value,
+  weight?: Value,
+  bias?: Value,
+  options: NormOptions = {},
+): Value => normalise("layerNorm", x, weight, bias, options, false);
+
+/** x / sqrt(mean x^2 + epsilon) * weight, over the last axis. */
+export const rmsNorm = (x: Value, weight?: Value, options: NormOptions = {}): Value =>
+  normalise("rmsNorm", x, weight, undefined, options, true);
+
+function normalise(
+  label: string,
+  x: Value,
+  weight: Value | undefined,
+  bias: Value | undefined,
+  { epsilon = 1e-5 }: NormOptions,
+  rms: boolean,
+): Value {
+  const inputs = values(x, weight, bias);
+  const output = x.graph.computed(label, x.shape, inputs);
+  const settings = { epsilon, rms };
+  x.graph.add({
+    label,
+    inputs,
+    outputs: [output],
+    plan: (device, at) =>
+      planLayerNorm(device, {
+        x: at(x),
+        ...(weight && { weight: at(weight) }),
+        ...(bias && { bias: at(bias) }),
+        ...settings,
+        output: at(output),
+      }),
+    gradient({ of, into, wants }) {
+      const dOutput = of(output);
+      if (!dOutput) return;
+      const dX = wants(x) ? into(x) : undefined;
+      const dWeight = wants(weight) ? into(weight) : undefined;
+      const dBias = wants(bias) ? into(bias) : undefined;
+      const asked = present({ dX, dWeight, dBias });
+      x.graph.add({
+        label: `${label} backward`,
+        inputs: [...inputs, dOutput],
+        outputs: Object.values(asked),
+        plan: (device, at) =>
+          planLayerNormBackward(device, {
+            x: at(x),
+            ...(weight && { weight: at(weight) }),
+            ...(bias && dBias && { bias: at(bias) }),
+            dOutput: at(dOutput),
+            ...settings,
+            gradients: Object.keys(asked) as (keyof typeof asked)[],
+            ...Object.fromEntries(Object.entries(asked).map(([name, value]) => [name, at(value)])),
+          }),
+      });
+    },
+  });
+  return output;
+}
+
+/** exp(x) / sum(exp(x)) along the last axis. */
+export function softmax(x: Value): Value {
+  check(x.shape.length > 0, "argument", () => "softmax: a number has no axis.");
+  const output = x.graph.computed("softmax", x.shape, [x]);
+  x.graph.add({
+    label: "softmax",
+    inputs: [x],
+    outputs: [output],
+    plan: (device, at) => planSoftmax(device, { x: at(x), output: at(output) }),
+    gradient({ of, into }) {
+      const dOutput = of(output);
+      if (!dOutput) return;
+      const dX = into(x);
+      x.graph.add({
+        label: "softmax backward",
+        inputs: [x, dOutput],
+        outputs: [dX],
+        plan: (device, at) =>
+          planSoftmaxBackward(device, { x: at(x), dOutput: at(dOutput), dX: at(dX) }),
+      });
+    },
+  });
+  return output;
+}

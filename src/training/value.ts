@@ -1,0 +1,174 @@
+// Symbolic values and the operations between them, while a program is recorded. A value has a shape
+// and a place in some memory, and no numbers.
+
+import { check, show } from "../errors.ts";
+import type { TensorData } from "../gpu/elements.ts";
+import { denseStrides, type Tensor } from "../gpu/tensor.ts";
+import type { Recording } from "../plan/target.ts";
+import type { Dtype } from "../types.ts";
+import { countOf, viewStrides } from "./views.ts";
+
+/** What memory of a program is there for. */
+export type MemoryKind = "input" | "parameter" | "constant" | "computed";
+
+/** Memory of a program: elements that lie one after the other. */
+export interface Memory {
+  readonly label: string;
+  readonly dtype: Dtype;
+  readonly elements: number;
+  readonly kind: MemoryKind;
+  /** Whether some parameter is among what it is computed from, or it is one. */
+  readonly learned: boolean;
+}
+
+/** A plan of an operation whose tensors are those that it was made with. */
+export interface Step {
+  readonly kernel: string;
+  readonly workspaceBytes: number;
+  readonly dispatchCount: number;
+  prepare(bindings: object): Recording | undefined;
+  destroy(): void;
+}
+
+/** Gives the tensor that stands for a value. */
+export type Place = (value: Value) => Tensor;
+
+/** What an operation is asked when gradients are recorded. */
+export interface Differentiation {
+  /** The gradient of an output, of its shape; undefined if nothing depends on that output. */
+  of(output: Value): Value | undefined;
+  /** Whether the gradient of an input is wanted. */
+  wants(input: Value | undefined): input is Value;
+  /** Where the gradient of an input goes: the operation that writes it has it as an output. */
+  into(input: Value): Value;
+  /** Says that the gradient of an input is a value that there is already. */
+  give(input: Value, gradient: Value): void;
+}
+
+/** An operation of a program. */
+export interface Node {
+  readonly label: string;
+  readonly inputs: readonly Value[];
+  readonly outputs: readonly Value[];
+  /** Compiles it for the tensors of its values. */
+  plan(device: GPUDevice, at: Place): Promise<Step>;
+  /**
+   * Records the gradients of the inputs that are wanted. Without it, no gradient goes through the
+   * operation.
+   */
+  gradient?(asked: Differentiation): void;
+}
+
+/** What operations are recorded into. */
+export interface Recorder {
+  /** A tensor whose elements never change. */
+  constant(shape: readonly number[], data: TensorData, dtype?: Dtype): Value;
+  /** @internal Memory for the result of an operation. */
+  computed(label: string, shape: readonly number[], from: readonly Value[], dtype?: Dtype): Value;
+  /** @internal Adds an operation after all others. */
+  add(node: Node): void;
+}
+
+/**
+ * A value of a program that is being recorded: a tensor that will be there at each run. Views of a
+ * value (`reshape`, `permute`, `slice`) share its memory and cost nothing.
+ */
+export class Value {
+  readonly graph: Recorder;
+  /** @internal */
+  readonly memory: Memory;
+  readonly shape: readonly number[];
+  /** Elements from one index to the next along each axis. */
+  readonly strides: readonly number[];
+  /** Elements of the memory before the first one. */
+  readonly offset: number;
+
+  /** @internal Values come from {@link Graph.input}, {@link Graph.parameter} and operations. */
+  constructor(
+    graph: Recorder,
+    memory: Memory,
+    shape: readonly number[],
+    strides: readonly number[] = denseStrides(shape),
+    offset = 0,
+  ) {
+    this.graph = graph;
+    this.memory = memory;
+    this.shape = shape;
+    this.strides = strides;
+    this.offset = offset;
+  }
+
+  get dtype(): Dtype {
+    return this.memory.dtype;
+  }
+
+  get label(): string {
+    return this.memory.label;
+  }
+
+  /** Number of elements. */
+  get size(): number {
+    return countOf(this.shape);
+  }
+
+  /** Whether the elements lie one after the other in row-major order. */
+  get isDense(): boolean {
+    const dense = denseStrides(this.shape);
+    return this.strides.every((stride, axis) => stride === dense[axis] || this.shape[axis] <= 1);
+  }
+
+  /** @internal Whether each element of the memory is an element of the value. */
+  get isWhole(): boolean {
+    return this.size === this.memory.elements;
+  }
+
+  /**
+   * The same elements under another shape, in row-major order. Throws FoveaError("argument") if the
+   * sizes differ, or if axes would have to be joined whose elements do not lie one after the other;
+   * {@link contiguous} copies those.
+   */
+  reshape(...shape: readonly number[]): Value {
+    check(
+      countOf(shape) === this.size,
+      "argument",
+      () => `${this.label}.reshape: [${this.shape}] has ${this.size} elements, [${shape}] not.`,
+    );
+    const strides = viewStrides(this.shape, this.strides, shape);
+    check(
+      strides !== undefined,
+      "argument",
+      () =>
+        `${this.label}.reshape: the elements of [${this.shape}] with strides [${this.strides}] do not lie as [${shape}] needs them; take contiguous(value) first.`,
+    );
+    return new Value(this.graph, this.memory, shape, strides, this.offset);
+  }
+
+  /** The same elements with the axes in another order: `permute(0, 2, 1)`. */
+  permute(...axes: readonly number[]): Value {
+    check(
+      axes.length === this.shape.length && this.shape.every((_, axis) => axes.includes(axis)),
+      "argument",
+      () =>
+        `${this.label}.permute: expected each of the axes 0..${this.shape.length - 1} once, got ${show(axes)}.`,
+    );
+    const shape = axes.map((axis) => this.shape[axis]);
+    const strides = axes.map((axis) => this.strides[axis]);
+    return new Value(this.graph, this.memory, shape, strides, this.offset);
+  }
+
+  /** The elements `start` up to but not including `end` of an axis. */
+  slice(axis: number, start: number, end: number): Value {
+    check(
+      [axis, start, end].every(Number.isInteger) &&
+        0 <= start &&
+        start <= end &&
+        end <= this.shape[axis],
+      "argument",
+      () =>
+        `${this.label}.slice: no range ${show(start)}..${show(end)} of axis ${show(axis)} in shape [${this.shape}].`,
+    );
+    const shape = this.shape.map((size, at) => (at === axis ? end - start : size));
+    const offset = this.offset + start * this.strides[axis];
+    return new Value(this.graph, this.memory, shape, this.strides, offset);
+  }
+}
