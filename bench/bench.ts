@@ -22,10 +22,11 @@ import type { ResultFile, ResultRow } from "./tables.ts";
 const NAMES = [...Object.keys(SUITES), "start"];
 
 const HELP = `
-npm run bench -- [--suite NAME] [--peers NAMES] [--runtime chromium|dawn] [--rounds N] [--json FILE] [--update FILE]
+npm run bench -- [--suite NAME] [--case TEXT] [--peers NAMES] [--runtime chromium|dawn] [--rounds N] [--json FILE] [--update FILE]
 npm run bench -- --readme
 
   --suite NAME     ${NAMES.join(", ")}; may be repeated; all where left out
+  --case TEXT      only the cases whose name has this text; not with --update
   --peers NAMES    libraries beside ours, with commas between: ${LIBRARIES.join(", ")}; "none"; all where left out
   --runtime NAME   chromium (default), or dawn: Node with npm webgpu
   --rounds N       timed rounds; in each, every implementation of a case has its turn (7)
@@ -37,6 +38,7 @@ npm run bench -- --readme
 
 const OPTIONS = {
   suite: { type: "string", multiple: true },
+  case: { type: "string" },
   peers: { type: "string" },
   runtime: { type: "string", default: "chromium" },
   rounds: { type: "string", default: "7" },
@@ -74,6 +76,12 @@ export async function main(context: Context): Promise<number> {
       "the suite start is of pages; take --runtime chromium for it.",
     );
   }
+  if (values.case && values.update) {
+    throw new FoveaError(
+      "argument",
+      "--update takes whole suites; keep some cases with --json instead.",
+    );
+  }
   const rounds = positive("--rounds", values.rounds);
   const peers = peersOf(values.peers);
   const { report, stop } = progress();
@@ -84,7 +92,7 @@ export async function main(context: Context): Promise<number> {
   });
   try {
     console.log(`${describe(runtime)}\n`);
-    const measurements = await runtime.suites({ suites, rounds, peers });
+    const measurements = await runtime.suites({ suites, rounds, peers, of: values.case ?? "" });
     stop();
     print(measurements);
     for (const text of missing) console.log(text);

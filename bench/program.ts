@@ -38,6 +38,8 @@ export interface SuiteOptions {
   readonly rounds: number;
   /** The libraries that take part if a suite has them. Default all. */
   readonly peers?: readonly string[];
+  /** Only the cases whose name has this text. Default all. */
+  readonly of?: string;
 }
 
 /** Runs suites, case after case. */
@@ -47,11 +49,15 @@ export async function runSuites(
   report: Report,
 ): Promise<Measurement[]> {
   const { software } = describeAdapter(device);
+  const { of = "" } = options;
+  const chosen = ({ name }: Case | Contest) => name.includes(of);
   const cases = options.suites.flatMap((suite) =>
-    SUITES[suite](software).map((item): [string, Case | Contest] => [
-      suite,
-      "contestants" in item ? among(item, options.peers ?? LIBRARIES) : item,
-    ]),
+    SUITES[suite](software)
+      .filter(chosen)
+      .map((item): [string, Case | Contest] => [
+        suite,
+        "contestants" in item ? among(item, options.peers ?? LIBRARIES) : item,
+      ]),
   );
   const { rounds } = options;
   const steps = (item: Case | Contest) =>
