@@ -31,8 +31,8 @@ export interface Grid {
   readonly kvSplits?: number;
   /** Heads that the kernel runs over. Default: those of the problem. */
   readonly heads?: number;
-  /** How many of the workgroups may be in one dispatch, as `cutWork` takes it. Default: all. */
-  readonly together?: number;
+  /** How the workgroups are cut into dispatches. Default `cutWork`. */
+  readonly cut?: typeof cutWork;
   /** Operations of a workgroup. Default: those of attention. */
   readonly flops?: number;
 }
@@ -69,7 +69,7 @@ export function dispatchesOf(
     grid.flops ??
     2 * grid.qTile * problem.mostKeys * (problem.headDim + problem.vDim / grid.vSplits);
   const { maxDispatchFlops = MOST_FLOPS[isSoftware(device) ? "software" : "gpu"] } = problem;
-  const parts = cutWork(device, total, flops, maxDispatchFlops, grid.together);
+  const parts = (grid.cut ?? cutWork)(device, total, flops, maxDispatchFlops);
   const stride = UNIFORM_STRIDE;
   const bytes = new ArrayBuffer(Math.max(1, parts.length) * stride);
   const shared = {
@@ -101,8 +101,7 @@ function sharedParams(
     kv_splits: grid.kvSplits ?? 1,
     total_q: problem.totalQ,
     total_kv: problem.totalKv,
-    // 0 says that entries are packed, and nothing else of entries without queries.
-    rows_per_batch: problem.packed ? 0 : Math.max(1, problem.heads * problem.totalQ),
+    rows_per_batch: problem.packed ? 0 : problem.heads * problem.totalQ,
     align_end: Number(problem.alignEnd),
     q_offset: problem.offset,
     window_left: problem.window[0],

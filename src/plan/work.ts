@@ -37,27 +37,15 @@ export function checkDispatches(count: number): void {
 
 /**
  * Cuts workgroups into dispatches of at most `maxFlops` each, and folds each into two dimensions.
- *
- * @param together Workgroups that follow each other and may share a dispatch, in groups of so many:
- *   none of another group runs beside them. Default: all.
  */
-export function cutWork(
-  device: GPUDevice,
-  total: number,
-  flopsEach: number,
-  maxFlops: number,
-  together = total,
-) {
+export function cutWork(device: GPUDevice, total: number, flopsEach: number, maxFlops: number) {
   const perDimension = device.limits.maxComputeWorkgroupsPerDimension;
-  const most = Math.max(1, Math.min(Math.floor(maxFlops / flopsEach), perDimension ** 2));
-  const share = Math.min(most, together);
-  const ofGroup = Math.ceil(together / share);
-  const count = total === 0 ? 0 : ofGroup * Math.ceil(total / together);
+  const share = Math.max(1, Math.min(Math.floor(maxFlops / flopsEach), perDimension ** 2));
+  const count = Math.ceil(total / share);
   checkDispatches(count);
   return Array.from({ length: count }, (_, index) => {
-    const group = Math.floor(index / ofGroup) * together;
-    const first = group + (index % ofGroup) * share;
-    const end = Math.min(first + share, group + together, total);
+    const first = index * share;
+    const end = Math.min(first + share, total);
     const x = Math.min(end - first, perDimension);
     return {
       x,
@@ -68,6 +56,25 @@ export function cutWork(
     };
   });
 }
+
+/**
+ * `cutWork` of workgroups in groups of `size`, one after the other: no two groups are in one
+ * dispatch, so that what a group writes is there for the next one.
+ */
+export const cutGroups =
+  (size: number): typeof cutWork =>
+  (device, total, flopsEach, maxFlops) => {
+    const ofGroup = cutWork(device, Math.min(size, total), flopsEach, maxFlops);
+    const groups = Math.ceil(total / Math.max(1, size));
+    checkDispatches(groups * ofGroup.length);
+    return Array.from({ length: groups }, (_, group) =>
+      ofGroup.map((part) => ({
+        ...part,
+        first_workgroup: group * size + part.first_workgroup,
+        end_workgroup: Math.min(group * size + part.end_workgroup, total),
+      })),
+    ).flat();
+  };
 
 /** All workgroups in one dispatch, for kernels that can't tell which share of the work is theirs. */
 export function wholeGrid(device: GPUDevice, total: number) {

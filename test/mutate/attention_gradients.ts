@@ -304,8 +304,8 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "src/attention/gradients/stages.ts",
-    text: "together: batch * kvHeads",
-    replacement: "together: 2 * batch * kvHeads",
+    text: "cutGroups(batch * kvHeads)",
+    replacement: "cutGroups(2 * batch * kvHeads)",
     tests: TESTS,
     filter: QUADS,
   },
@@ -317,9 +317,9 @@ export const MUTANTS: readonly Mutant[] = [
     filter: PACKED,
   },
   {
-    file: "src/attention/uniform.ts",
-    text: "Math.max(1, problem.heads * problem.totalQ)",
-    replacement: "problem.heads * problem.totalQ",
+    file: "src/attention/gradients/plan.ts",
+    text: "Math.max(1, heads * totalQ)",
+    replacement: "heads * totalQ",
     tests: TESTS,
     filter: "entries of different lengths .*M=0",
   },

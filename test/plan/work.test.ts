@@ -2,7 +2,7 @@
 // operations, and no grid over the limit.
 
 import { describe, expect, it } from "vitest";
-import { cutWork } from "../../src/plan/work.ts";
+import { cutGroups, cutWork } from "../../src/plan/work.ts";
 
 const device = (limit: number) =>
   ({ limits: { maxComputeWorkgroupsPerDimension: limit } }) as GPUDevice;
@@ -49,13 +49,8 @@ describe("cutWork", () => {
     "of %d workgroups of %d operations, at most %d in a dispatch, lets no two groups of %d meet",
     (total, each, most, together) => {
       let next = 0;
-      for (const { first_workgroup, end_workgroup } of cutWork(
-        device(65535),
-        total,
-        each,
-        most,
-        together,
-      )) {
+      const cut = cutGroups(together);
+      for (const { first_workgroup, end_workgroup } of cut(device(65535), total, each, most)) {
         expect(first_workgroup).toBe(next);
         expect(Math.floor(first_workgroup / together)).toBe(
           Math.floor((end_workgroup - 1) / together),

@@ -244,6 +244,9 @@ function layUniforms(
     },
     shared,
   );
+  // 0 says that entries are packed, and nothing else of entries without queries.
+  const { packed, heads, totalQ } = resolved;
+  const rows = { rows_per_batch: packed ? 0 : Math.max(1, heads * totalQ) };
   const chunks = [shared];
   let offset = UNIFORM_STRIDE;
   const dispatches = stages.map(({ source, grid, slots, views, places: own, problem }) => {
@@ -251,7 +254,7 @@ function layUniforms(
       device,
       problem: problem ?? resolved,
       operands: new Map([...operands, ...Object.entries(views)]),
-      places: { ...places, ...own },
+      places: { ...places, ...own, ...rows },
       slots,
     };
     const laid = dispatchesOf(inputs, { source, grid }, offset);

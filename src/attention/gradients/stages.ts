@@ -14,6 +14,7 @@ import type { BackwardTile } from "../../kernels/gradients/backward_tiles.ts";
 import { type SlotChoice, slotBindings } from "../../kernels/slots.ts";
 import { accessOf } from "../../plan/access.ts";
 import type { Operand, Operands } from "../../plan/operand.ts";
+import { cutGroups } from "../../plan/work.ts";
 import type { TablePlaces } from "../../scores/resolved.ts";
 import type { Grid, Stage } from "../uniform.ts";
 import type { ResolvedBackward } from "./problem.ts";
@@ -146,7 +147,7 @@ export function backwardStages(
       stage(specialised("keys", keys), {
         names: { ...names, o: dK.name, d_q: dQ.name },
         views: { output: dK.operand },
-        grid: { ...keyGrid, flops: keyFlops * (ofKeys + xWork), together: batch * kvHeads },
+        grid: { ...keyGrid, flops: keyFlops * (ofKeys + xWork), cut: cutGroups(batch * kvHeads) },
       }),
     ];
   }
