@@ -30,6 +30,6 @@ export const vectorsIn = (name) =>
 
 /** Tests that are skipped where there are no vectors: one for each kind of them. */
 export const skippedWithoutVectors = () =>
-  [vectorFolders(), vectorsIn("gradients"), vectorsIn("layers")].filter(
+  [vectorFolders(), ...["gradients", "layers", "training"].map(vectorsIn)].filter(
     (vectors) => vectors.length === 0,
   ).length;

@@ -91,6 +91,15 @@ export {
 } from "./rotary.ts";
 export type { ScoreStage } from "./scores.ts";
 export {
+  optimizer,
+  orthogonalised,
+  type ReferenceOptimizer,
+  type ReferenceOptimizerOptions,
+  type ReferenceOptimizerProblem,
+  type ReferenceUpdate,
+} from "./training/optimizers.ts";
+export { type ReferenceSchedule, rateFactor } from "./training/schedules.ts";
+export {
   attentionScores,
   type ReferenceScoreOptions,
   type ReferenceTopK,
