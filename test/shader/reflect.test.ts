@@ -73,6 +73,19 @@ import { angleTablesShape } from "../../src/kernels/rotary_angles.ts";
 import { ROW_PARAMS, rowModules } from "../../src/kernels/rows.ts";
 import { PLAIN } from "../../src/kernels/slots.ts";
 import { COPY, TABLES_MODULES } from "../../src/kernels/tables.ts";
+import {
+  CHUNK_PARAMS,
+  ENTRY,
+  GROUP,
+  MUON_STAGE,
+  NORM_PARAMS,
+  OPTIMIZER_CHUNK,
+  optimizerParts,
+  POLYNOMIAL_PARAMS,
+  PURPOSE,
+  SCHEDULE,
+  SCHEDULE_PARAMS,
+} from "../../src/kernels/training/optimizer.ts";
 import { UniformStruct } from "../../src/kernels/uniform.ts";
 import { MOST_KEYS, STAGES, scoreModules, TOP_KEYS, WEIGHTS } from "../../src/kernels/weights.ts";
 import { link, type ModuleMap } from "../../src/shader/link.ts";
@@ -154,6 +167,19 @@ const UNIFORMS: readonly (readonly [
   ["Blocks", BLOCKS, "package::block_mask", blockMaskModules()],
   ["Copy", COPY, "package::tables", TABLES_MODULES],
   ["Advance", ADVANCE_PARAMS, "package::cache_advance", ADVANCE_MODULES],
+  ...(
+    [
+      ["ChunkParams", CHUNK_PARAMS, "norm"],
+      ["Entry", ENTRY, "norm"],
+      ["Group", GROUP, "advance"],
+      ["ScheduleParams", SCHEDULE_PARAMS, "advance"],
+      ["NormParams", NORM_PARAMS, "norm_total"],
+      ["PolynomialParams", POLYNOMIAL_PARAMS, "polynomial"],
+    ] as const
+  ).map(([name, struct, kernel]) => {
+    const { root, modules } = optimizerParts(kernel);
+    return [name, struct, root, modules] as const;
+  }),
   ...Object.values(APPENDS).map(
     (choice) =>
       [
@@ -310,6 +336,28 @@ describe("the merge kernel", () => {
     const { code } = link(variant.root, variant.modules);
     expect(code).toContain(`const ROW_TILE = ${MERGE_ROW_TILE}u;`);
     expect(MERGE_BINDINGS.filter(({ name }) => /^o_\d$/.test(name))).toHaveLength(MERGE_FOLD);
+  });
+});
+
+describe("the kernels of optimisers", () => {
+  const codeOf = (kernel: Parameters<typeof optimizerParts>[0]) => {
+    const { root, modules } = optimizerParts(kernel);
+    return link(root, modules).code;
+  };
+  it("cut tensors as the host does, and number what it numbers", () => {
+    expect(codeOf("norm")).toContain(`const CHUNK = ${OPTIMIZER_CHUNK}u;`);
+    const numbered = [
+      ["advance", SCHEDULE],
+      ["norm_total", PURPOSE],
+      ["muon", MUON_STAGE],
+    ] as const;
+    for (const [kernel, names] of numbered)
+      for (const [name, number] of Object.entries(names))
+        expect(codeOf(kernel)).toContain(`const ${name.toUpperCase()} = ${number}u;`);
+  });
+  it("take the workgroup memory that their headers say", () => {
+    expect(workgroupBytes(codeOf("norm"))).toBe(256);
+    expect(workgroupBytes(codeOf("norm_total"))).toBe(1024);
   });
 });
 

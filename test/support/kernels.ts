@@ -114,6 +114,7 @@ import type { ModuleMap } from "../../src/shader/link.ts";
 import type { Binding } from "../../src/types.ts";
 import { BACKWARD_VARIANTS } from "./backward_kernels.ts";
 import { CAPTURE_VARIANTS } from "./capture_kernels.ts";
+import { OPTIMIZER_VARIANTS } from "./optimizer_kernels.ts";
 import { SCORE_GRADIENT_VARIANTS } from "./score_gradient_kernels.ts";
 import { SIMILARITY_GRADIENT_VARIANTS } from "./similarity_gradient_kernels.ts";
 
@@ -898,6 +899,7 @@ const VARIANTS: readonly (Omit<KernelVariant, "modules"> & {
   ...SCORE_GRADIENT_VARIANTS,
   ...BACKWARD_VARIANTS,
   ...CAPTURE_VARIANTS,
+  ...OPTIMIZER_VARIANTS,
   {
     name: "linear copy",
     root: "package::linear_copy",
