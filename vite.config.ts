@@ -172,6 +172,7 @@ export default defineConfig(() => ({
         index: "src/index.ts",
         reference: "src/reference/index.ts",
         onnx: "src/interop/onnx/index.ts",
+        training: "src/training/index.ts",
       },
       formats: ["es" as const],
     },

@@ -39,6 +39,16 @@ export {
 } from "./operations/elements.ts";
 export { patchEmbedding, patches } from "./operations/patches.ts";
 export { type PositionSettings, positionEncoding } from "./operations/positions.ts";
+export { OptimizerPlan, type OptimizerState, planOptimizer } from "./optimizers/optimizer.ts";
+export type {
+  AdamWOptions,
+  ClipOptions,
+  OptimizerGroupOptions,
+  OptimizerKind,
+  OptimizerOptions,
+  OptimizerProblem,
+} from "./optimizers/options.ts";
+export type { Schedule } from "./optimizers/schedule.ts";
 export { type Batch, Program, type ProgramBytes, type RunSettings } from "./program.ts";
 export { type Optimizer, type ProgramOptions, type Results, recordProgram } from "./record.ts";
 export { Value } from "./value.ts";

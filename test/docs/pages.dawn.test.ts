@@ -60,6 +60,7 @@ describe("programs of the pages", () => {
     const places = {
       fovea: join(root, "src/index.ts"),
       "fovea/onnx": join(root, "src/interop/onnx/index.ts"),
+      "fovea/training": join(root, "src/training/index.ts"),
       webgpu,
     };
     const placed = Object.entries(places).reduce(

@@ -167,10 +167,13 @@ describe("the package", () => {
       Object.keys(await import(pathToFileURL(join(root, file)).href));
     const engine = await namesOf("dist/index.js");
     const onnx = await namesOf("dist/onnx.js");
+    const training = await namesOf("dist/training.js");
     const given = (file: string) => {
-      const ours = file.startsWith("interop") ? onnx : [];
+      const [entry, ours] = file.startsWith("interop")
+        ? ["fovea/onnx", onnx]
+        : ["fovea/training", file.startsWith("training") ? training : []];
       const names = engine.filter((name) => !ours.includes(name));
-      const imports = `import { ${names} } from "fovea"; import { ${ours} } from "fovea/onnx";`;
+      const imports = `import { ${names} } from "fovea"; import { ${ours} } from "${entry}";`;
       return `${imports}\nvoid [${[...names, ...ours]}];${GIVEN}`;
     };
     const readme = pagesOf(root).flatMap((page) =>
@@ -224,6 +227,7 @@ describe("the package", () => {
       "dist/index.js",
       "dist/attention/attention.js.map",
       "dist/onnx.js",
+      "dist/training.js",
       "dist/types/index.d.ts",
       "dist/wgsl/manifest.json",
       "shaders/forward.wesl",

@@ -1,0 +1,280 @@
+// Optimisers: a plan that updates parameters by their gradients, and owns the state for it.
+
+import { check, FoveaError, show } from "../../errors.ts";
+import { readOptions } from "../../given.ts";
+import { checkDevice, settle } from "../../gpu/buffers.ts";
+import { tensor } from "../../gpu/make_tensor.ts";
+import { Tensor } from "../../gpu/tensor.ts";
+import { GROUP } from "../../kernels/training/optimizer.ts";
+import { checkNames } from "../../options.ts";
+import type { Caller } from "../../plan/operation.ts";
+import { checkTarget, type EncodeTarget, type Recording, recordInto } from "../../plan/target.ts";
+import { buildSteps } from "./build.ts";
+import { OPTIMIZER_PROBLEM, type OptimizerProblem } from "./options.ts";
+import { groupValues, type Placed, resolveOptimizer } from "./resolve.ts";
+import { resolveSchedule } from "./schedule.ts";
+import { prepareSteps } from "./sequence.ts";
+
+/**
+ * The state that an algorithm keeps for a parameter, each f32 and of the parameter's shape:
+ * `momentum` (SGD with momentum, Lion, Muon), `first_moment` and `second_moment` (Adam, AdamW;
+ * uncorrected), `max_second_moment` (AMSGrad), and `accumulated_gradient`.
+ */
+export type OptimizerState = Readonly<Record<string, Tensor>>;
+
+/** The parts of an optimiser that do not change. */
+interface OptimizerParts {
+  readonly device: GPUDevice;
+  readonly label: string;
+  readonly placed: readonly Placed[];
+  readonly owned: readonly Tensor[];
+  readonly params: GPUBuffer;
+  readonly update: Recording;
+  /** Undefined if an update has one batch. */
+  readonly accumulate: Recording | undefined;
+  readonly destroyPlans: () => void;
+}
+
+type OptimizerTensors = Pick<OptimizerPlan, "step" | "lr" | "rates" | "norm" | "finite" | "state">;
+
+/** An optimiser that is ready to run. {@link planOptimizer} makes it. */
+export class OptimizerPlan {
+  /** u32 [1]: updates so far. The GPU counts them; write it to go on from a checkpoint. */
+  readonly step: Tensor<"u32">;
+  /**
+   * f32 [groups]: the learning rates before the schedule, which may be written between updates.
+   * First that of parameters without a group, then those of the groups, then those of AdamW for
+   * the parameters of Muon without two axes.
+   */
+  readonly lr: Tensor<"f32">;
+  /** f32 [groups]: the learning rates of the last update, in the same order. */
+  readonly rates: Tensor<"f32">;
+  /** f32 [1]: the norm of all gradients before clipping, if there is `clip`. */
+  readonly norm: Tensor<"f32"> | undefined;
+  /**
+   * f32 [1], if there is `clip`: 1 if that norm is finite, else 0. It is not if a gradient isn't,
+   * or if the sum of squares exceeds f32 (a norm of 1.8e19). The update is done all the same.
+   */
+  readonly finite: Tensor<"f32"> | undefined;
+  /** The state of each parameter. A tensor of it may be read, and written between updates. */
+  readonly state: readonly OptimizerState[];
+  /** Bytes of the state and of scratch memory. */
+  readonly bytes: number;
+  readonly #parts: OptimizerParts;
+  #destroyed = false;
+
+  private constructor(parts: OptimizerParts, tensors: OptimizerTensors) {
+    this.step = tensors.step;
+    this.lr = tensors.lr;
+    this.rates = tensors.rates;
+    this.norm = tensors.norm;
+    this.finite = tensors.finite;
+    this.state = tensors.state;
+    this.bytes = parts.owned.reduce((sum, { size }) => sum + 4 * size, 0);
+    this.#parts = parts;
+  }
+
+  /** @internal Use {@link planOptimizer}. */
+  static make(parts: OptimizerParts, tensors: OptimizerTensors): OptimizerPlan {
+    return new OptimizerPlan(parts, tensors);
+  }
+
+  /**
+   * Records an update into a compute pass, or into a pass of its own on a command encoder: clips
+   * the gradients, counts the update, finds the learning rates, and updates the parameters and the
+   * state. Allocates nothing and submits nothing; it may be recorded several times in one
+   * submission.
+   *
+   * With `accumulationSteps` the gradients are those of the last batch of the update, and are added
+   * to what was accumulated, which then begins at 0 again.
+   *
+   * Throws FoveaError, with nothing recorded, if a tensor was destroyed or the device is lost.
+   *
+   * @example
+   * const optimizer = await planOptimizer(device, { kind: "SGD", parameters: [weight], gradients: [dWeight] });
+   * optimizer.encode(pass);
+   */
+  encode(target: EncodeTarget): void {
+    this.#record(target, this.#parts.update);
+  }
+
+  /**
+   * Records the accumulation of the gradients of a batch, all but the last one of an update:
+   * accumulated_gradient += gradient / accumulationSteps. Otherwise as {@link encode}.
+   */
+  accumulate(target: EncodeTarget): void {
+    const { label, accumulate } = this.#parts;
+    check(
+      accumulate !== undefined,
+      "argument",
+      () => `${label}: there is nothing to accumulate, for accumulationSteps is 1.`,
+    );
+    this.#record(target, accumulate);
+  }
+
+  /** Frees the state. Work that was submitted before still runs. */
+  destroy(): void {
+    if (this.#destroyed) return;
+    this.#destroyed = true;
+    const { params, owned, destroyPlans } = this.#parts;
+    params.destroy();
+    destroyPlans();
+    for (const one of owned) one.destroy();
+  }
+
+  [Symbol.dispose](): void {
+    this.destroy();
+  }
+
+  #record(target: EncodeTarget, recording: Recording): void {
+    const { device, label, placed, owned } = this.#parts;
+    checkTarget(label, target);
+    check(
+      !this.#destroyed && !owned.some(({ destroyed }) => destroyed),
+      "destroyed",
+      () => `${label}: the optimiser, or a tensor of its state, was destroyed.`,
+    );
+    checkDevice(device);
+    for (const [index, { parameter, gradient }] of placed.entries()) {
+      const gone = parameter.destroyed ? "parameters" : "gradients";
+      check(
+        !parameter.destroyed && !gradient.destroyed,
+        "destroyed",
+        () => `${label}: ${gone}[${index}]: the tensor was destroyed.`,
+      );
+    }
+    recordInto(target, label, recording);
+    const parameters = placed.map(({ parameter }) => parameter);
+    Tensor.tie(parameters, [...parameters, ...placed.map(({ gradient }) => gradient)]);
+  }
+}
+
+/**
+ * Makes an optimiser of parameters and their gradients: SGD, Adam, AdamW (as torch.optim has them),
+ * Lion (arXiv:2302.06675) or Muon (as torch.optim.Muon, in f32), with groups, clipping, schedules
+ * and accumulation. Compiles its kernels and allocates its state, which begins at 0.
+ *
+ * A gradient that is not finite gets into its parameter and its state, as in PyTorch; with `clip`
+ * into all of them. `finite` of the plan tells.
+ *
+ * Rejects with FoveaError, and then has allocated nothing.
+ *
+ * @example
+ * const optimizer = await planOptimizer(device, {
+ *   kind: "AdamW",
+ *   parameters: [weight, bias],
+ *   gradients: [dWeight, dBias],
+ *   lr: 3e-4,
+ *   groups: [{ parameters: [1], weightDecay: 0 }],
+ *   clip: { maxNorm: 1 },
+ *   schedule: { kind: "warmup_cosine", warmupSteps: 100, totalSteps: 10_000 },
+ * });
+ * optimizer.encode(pass); // after the commands that compute the gradients
+ */
+export async function planOptimizer(
+  device: GPUDevice,
+  problem: OptimizerProblem,
+): Promise<OptimizerPlan> {
+  const taken = (await readOptions("optimizer", problem, OPTIMIZER_PROBLEM)) as OptimizerProblem;
+  const { label = "optimizer", accumulationSteps = 1 } = taken;
+  const caller = { label, device };
+  checkDevice(device);
+  const { groups, placed } = resolveOptimizer(taken, caller);
+  const maxNorm = checkedNorm(label, taken.clip);
+  const schedule = resolveSchedule(label, taken.schedule);
+  check(
+    Number.isInteger(accumulationSteps) && accumulationSteps >= 1 && accumulationSteps < 2 ** 24,
+    "argument",
+    () => `${label}: accumulationSteps must be a whole number from 1 up, got ${accumulationSteps}.`,
+  );
+  const owned: Tensor[] = [];
+  const plans: { destroy(): void }[] = [];
+  const destroyPlans = () => {
+    for (const plan of plans) plan.destroy();
+  };
+  try {
+    const small = smallTensors(
+      caller,
+      groups.map(({ settings }) => settings.lr ?? 0),
+      owned,
+    );
+    const words = new ArrayBuffer(GROUP.bytes * groups.length);
+    for (const [index, group] of groups.entries())
+      GROUP.pack(groupValues(group), words, GROUP.bytes * index);
+    const groupTensor = tensor(device, [words.byteLength / 4], {
+      dtype: "u32",
+      data: new Uint32Array(words),
+      label: `${label} groups`,
+    });
+    owned.push(groupTensor);
+    const built = await buildSteps(caller, {
+      groups,
+      placed,
+      small: { ...small, groups: groupTensor },
+      maxNorm,
+      schedule,
+      accumulationSteps,
+      owned,
+      plans,
+    });
+    await settle(placed.flatMap((one) => [one.parameter.allocated, one.gradient.allocated]));
+    const { recordings, params } = await prepareSteps(caller, [built.update, built.accumulate]);
+    const [update, accumulate] = recordings;
+    const { step, lr, rates, clipping } = small;
+    const clipped = maxNorm !== undefined;
+    return OptimizerPlan.make(
+      {
+        device,
+        label,
+        placed,
+        owned,
+        params,
+        update,
+        accumulate: accumulationSteps > 1 ? accumulate : undefined,
+        destroyPlans,
+      },
+      {
+        step,
+        lr,
+        rates,
+        norm: clipped ? clipping.view({ shape: [1] }) : undefined,
+        finite: clipped ? clipping.view({ shape: [1], offset: 2 }) : undefined,
+        state: built.state,
+      },
+    );
+  } catch (error) {
+    destroyPlans();
+    for (const one of owned) one.destroy();
+    throw error;
+  }
+}
+
+/** The largest norm of a clip, if there is one. */
+function checkedNorm(label: string, clip: unknown): number | undefined {
+  if (clip === undefined) return undefined;
+  if (typeof clip !== "object" || clip === null)
+    throw new FoveaError("argument", `${label}: clip must be { maxNorm }, got ${show(clip)}.`);
+  checkNames(`${label}: clip`, clip, { maxNorm: "number" });
+  const { maxNorm } = clip as { readonly maxNorm?: number };
+  check(
+    maxNorm !== undefined && maxNorm >= 0,
+    "argument",
+    () => `${label}: clip.maxNorm must be a number from 0 up, or Infinity, got ${show(maxNorm)}.`,
+  );
+  return maxNorm;
+}
+
+/** The tensors that are there once for all parameters. */
+function smallTensors({ device, label }: Caller, lr: readonly number[], owned: Tensor[]) {
+  const own = <T extends Tensor>(made: T): T => {
+    owned.push(made);
+    return made;
+  };
+  return {
+    step: own(tensor(device, [1], { dtype: "u32", label: `${label} step` })),
+    lr: own(tensor(device, [lr.length], { data: lr, label: `${label} lr` })),
+    rates: own(tensor(device, [lr.length], { data: lr, label: `${label} rates` })),
+    // The norm, the factor of all gradients, and whether the norm is finite.
+    clipping: own(tensor(device, [3], { data: [0, 1, 1], label: `${label} clipping` })),
+  };
+}
