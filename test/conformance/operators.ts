@@ -8,6 +8,7 @@ import { gradients } from "./gradients.ts";
 import { keras } from "./keras.ts";
 import { layers } from "./layers.ts";
 import type { NamedOperator } from "./named.ts";
+import { optimizers } from "./optimizers.ts";
 import { pytorch } from "./pytorch.ts";
 import { rowLayers } from "./row_layers.ts";
 
@@ -28,6 +29,7 @@ const OPERATORS: Readonly<Record<string, Readonly<Record<string, Operator>>>> = 
 /** Operators whose tensors go by name. */
 const NAMED: Readonly<Record<string, Readonly<Record<string, NamedOperator>>>> = {
   fovea: gradients,
+  "torch.optim": optimizers,
   "torch.nn.grad": { ...layers, ...rowLayers, ...attentionLayers },
 };
 
