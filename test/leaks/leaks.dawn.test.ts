@@ -34,6 +34,8 @@ describe("a few calls leave nothing behind", () => {
     "caches: fork, forkEntry, reorder, grow",
     "pages: sequences come, fork and go",
     "pages: rejected calls",
+    "planOptimizer, encode, destroy",
+    "planOptimizer: refused options, memory refused",
   ])("%s", async (name) => {
     const found = CASES.find((one) => one.name === name);
     if (!found) throw new Error(`there is no case ${name}`);

@@ -17,6 +17,7 @@ import { OPERATION_CASES } from "./operation_cases.ts";
 import { PAGED_CASES } from "./paged_cases.ts";
 import { TENSOR_CASES } from "./tensor_cases.ts";
 import { TEXT_CASES } from "./text_cases.ts";
+import { TRAINING_CASES } from "./training_cases.ts";
 
 export const CASES: readonly LeakCase[] = [
   ...TENSOR_CASES,
@@ -26,6 +27,7 @@ export const CASES: readonly LeakCase[] = [
   ...ONNX_CASES,
   ...CACHE_CASES,
   ...PAGED_CASES,
+  ...TRAINING_CASES,
   ...TEXT_CASES, // last, because functions are optimised for them
 ];
 
