@@ -5,7 +5,12 @@ import { type Tensor, tensor } from "../../src/index.ts";
 import type { ReferenceOptimizerProblem } from "../../src/reference/index.ts";
 import { optimizer as reference, worstElement } from "../../src/reference/index.ts";
 import { normal } from "../../src/reference/random.ts";
-import { type OptimizerProblem, planOptimizer } from "../../src/training/index.ts";
+import {
+  linear,
+  type OptimizerProblem,
+  planOptimizer,
+  recordProgram,
+} from "../../src/training/index.ts";
 import { product } from "../support/cases.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
 
@@ -342,6 +347,38 @@ describe("long runs", () => {
     expectNear("parameters", await parameters[0].read(), f64.data, 1e-6);
     expect([...(await plan.step.read())]).toEqual([5]);
     for (const one of [plan, ...gradients, ...parameters]) one.destroy();
+  });
+
+  it("are the last step of programs", async () => {
+    const device = await testDevice();
+    const w = normal(seed++, 8).map(Math.fround);
+    const settings = { kind: "AdamW", lr: 0.1, clip: { maxNorm: 0.5 } } as const;
+    const program = await recordProgram(
+      device,
+      (graph) => {
+        const x = graph.input("x", [1, 4]);
+        const y = linear(x, graph.parameter("w", [2, 4], w));
+        return { loss: linear(y, graph.constant([1, 2], [1, -2])).reshape(1) };
+      },
+      {
+        optimizer: (_, parameters, gradients) =>
+          planOptimizer(device, {
+            ...settings,
+            parameters: [...parameters.values()],
+            gradients: [...gradients.values()],
+          }),
+      },
+    );
+    const f64 = { data: Float64Array.from(w), shape: [2, 4] };
+    const { update } = reference({ ...settings, parameters: [f64] });
+    for (let step = 0; step < 5; step++) {
+      const x = normal(seed++, 4).map(Math.fround);
+      await program.run({ x });
+      update([[...x, ...x.map((value) => -2 * value)]]); // of y0 - 2 y1
+    }
+    const [parameter] = program.parameters.values();
+    expectNear("parameter", await parameter.read(), f64.data, 1e-6);
+    program.destroy();
   });
 
   it("go on from a saved state with the same bits", async () => {

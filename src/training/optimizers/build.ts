@@ -14,7 +14,6 @@ import {
 } from "../../kernels/training/optimizer.ts";
 import type { UniformValues } from "../../kernels/uniform.ts";
 import type { Caller } from "../../plan/operation.ts";
-import type { Recording } from "../../plan/target.ts";
 import {
   adjustedRate,
   allocateMuon,
@@ -33,7 +32,7 @@ import {
   stateNames,
   Table,
 } from "./runs.ts";
-import type { Bound, Step } from "./sequence.ts";
+import type { Bound, Part, Step } from "./sequence.ts";
 
 /** What the dispatches are made for. */
 export interface Order {
@@ -117,7 +116,7 @@ export async function buildSteps(caller: Caller, order: Order) {
     return step("accumulate", given, { scale: 1 / accumulationSteps }, bound);
   });
   const accumulate = accumulates ? added : [];
-  const update: (Step | Recording)[] = [...accumulate];
+  const update: Part[] = [...accumulate];
   update.push(...clipSteps(order, laid, partials, step));
   update.push({
     source: optimizerKernel("advance"),
@@ -216,7 +215,7 @@ async function muonSteps(
   of: { readonly stack: Stack; readonly rows: Rows; readonly members: readonly LaidRun[] },
   memory: MuonMemory | undefined,
   with_: { readonly clear: number; readonly step: MakeStep; readonly plans: Order["plans"] },
-): Promise<(Step | Recording)[]> {
+): Promise<Part[]> {
   const { stack, rows, members } = of;
   const { clear, step, plans } = with_;
   if (!memory) return [];

@@ -14,9 +14,8 @@ import {
 } from "../../kernels/training/optimizer.ts";
 import { planProjection } from "../../operations/projection.ts";
 import type { Caller } from "../../plan/operation.ts";
-import type { Recording } from "../../plan/target.ts";
 import type { OptimizerOptions } from "./options.ts";
-import type { Step } from "./sequence.ts";
+import type { Part, Recorded, Step } from "./sequence.ts";
 
 /** Matrices of one shape, with the same steps. */
 export interface Stack {
@@ -98,14 +97,14 @@ export async function orthogonalSteps(
   memory: MuonMemory,
   chunks: (kernel: "norm" | "muon", stage: number) => Step,
   plans: { destroy(): void }[],
-): Promise<{ readonly steps: (Step | Recording)[]; readonly result: Tensor }> {
+): Promise<{ readonly steps: Part[]; readonly result: Tensor }> {
   const inner = Math.max(rows, columns);
   const side = Math.min(rows, columns);
   const x = memory.matrices.map((one) => one.view({ shape: [matrices, side, inner] }));
   const [product, square] = memory.squares.map((one) =>
     one.view({ shape: [matrices, side, side] }),
   );
-  const multiply = async (a: Tensor, b: Tensor, output: Tensor): Promise<Recording> => {
+  const multiply = async (a: Tensor, b: Tensor, output: Tensor): Promise<Recorded> => {
     const plan = await planProjection(device, {
       x: a,
       weight: b,
@@ -113,7 +112,8 @@ export async function orthogonalSteps(
       label: `${label} product`,
     });
     plans.push(plan);
-    return plan.prepare({}) as Recording;
+    const record = plan.prepare({}) ?? (() => {});
+    return { record, dispatchCount: plan.dispatchCount };
   };
   const grams = [await multiply(x[0], x[0], product), await multiply(x[1], x[1], product)];
   const squared = await multiply(product, product, square);
@@ -145,11 +145,7 @@ export async function orthogonalSteps(
     workgroups: matrices,
     bound: { partials: memory.partials, norms: memory.norms },
   };
-  const steps: (Step | Recording)[] = [
-    chunks("norm", 0),
-    norms,
-    chunks("muon", MUON_STAGE.normalise),
-  ];
+  const steps: Part[] = [chunks("norm", 0), norms, chunks("muon", MUON_STAGE.normalise)];
   for (let step = 0; step < nsSteps; step++)
     steps.push(grams[step % 2], squared, polynomial, applied[step % 2]);
   return { steps, result: memory.matrices[nsSteps % 2] };

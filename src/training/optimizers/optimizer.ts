@@ -13,7 +13,7 @@ import { buildSteps } from "./build.ts";
 import { OPTIMIZER_PROBLEM, type OptimizerProblem } from "./options.ts";
 import { groupValues, type Placed, resolveOptimizer } from "./resolve.ts";
 import { resolveSchedule } from "./schedule.ts";
-import { prepareSteps } from "./sequence.ts";
+import { prepareSteps, type Recorded } from "./sequence.ts";
 
 /**
  * The state that an algorithm keeps for a parameter, each f32 and of the parameter's shape:
@@ -26,12 +26,13 @@ export type OptimizerState = Readonly<Record<string, Tensor>>;
 interface OptimizerParts {
   readonly device: GPUDevice;
   readonly label: string;
+  readonly kernel: string;
   readonly placed: readonly Placed[];
   readonly owned: readonly Tensor[];
   readonly params: GPUBuffer;
-  readonly update: Recording;
+  readonly update: Recorded;
   /** Undefined if an update has one batch. */
-  readonly accumulate: Recording | undefined;
+  readonly accumulate: Recorded | undefined;
   readonly destroyPlans: () => void;
 }
 
@@ -58,8 +59,12 @@ export class OptimizerPlan {
   readonly finite: Tensor<"f32"> | undefined;
   /** The state of each parameter. A tensor of it may be read, and written between updates. */
   readonly state: readonly OptimizerState[];
-  /** Bytes of the state and of scratch memory. */
-  readonly bytes: number;
+  /** The algorithms of its groups, in alphabetical order: `AdamW, Muon`. */
+  readonly kernel: string;
+  /** Bytes of the state and of scratch memory, which the optimiser owns. */
+  readonly workspaceBytes: number;
+  /** Dispatches of an update. */
+  readonly dispatchCount: number;
   readonly #parts: OptimizerParts;
   #destroyed = false;
 
@@ -70,7 +75,9 @@ export class OptimizerPlan {
     this.norm = tensors.norm;
     this.finite = tensors.finite;
     this.state = tensors.state;
-    this.bytes = parts.owned.reduce((sum, { size }) => sum + 4 * size, 0);
+    this.kernel = parts.kernel;
+    this.dispatchCount = parts.update.dispatchCount;
+    this.workspaceBytes = parts.owned.reduce((sum, { size }) => sum + 4 * size, 0);
     this.#parts = parts;
   }
 
@@ -126,9 +133,23 @@ export class OptimizerPlan {
     this.destroy();
   }
 
-  #record(target: EncodeTarget, recording: Recording): void {
-    const { device, label, placed, owned } = this.#parts;
+  /**
+   * @internal Does all of an encode that can fail, and gives what is left to record: for programs,
+   * whose last step an optimiser is.
+   */
+  prepare(): Recording {
+    return this.#ready(this.#parts.update);
+  }
+
+  #record(target: EncodeTarget, recorded: Recorded): void {
+    const { label } = this.#parts;
     checkTarget(label, target);
+    recordInto(target, label, this.#ready(recorded));
+  }
+
+  /** Checks that all memory is there, and notes what is computed from what. */
+  #ready({ record }: Recorded): Recording {
+    const { device, label, placed, owned } = this.#parts;
     check(
       !this.#destroyed && !owned.some(({ destroyed }) => destroyed),
       "destroyed",
@@ -143,9 +164,9 @@ export class OptimizerPlan {
         () => `${label}: ${gone}[${index}]: the tensor was destroyed.`,
       );
     }
-    recordInto(target, label, recording);
     const parameters = placed.map(({ parameter }) => parameter);
     Tensor.tie(parameters, [...parameters, ...placed.map(({ gradient }) => gradient)]);
+    return record;
   }
 }
 
@@ -218,14 +239,15 @@ export async function planOptimizer(
       plans,
     });
     await settle(placed.flatMap((one) => [one.parameter.allocated, one.gradient.allocated]));
-    const { recordings, params } = await prepareSteps(caller, [built.update, built.accumulate]);
-    const [update, accumulate] = recordings;
+    const { recorded, params } = await prepareSteps(caller, [built.update, built.accumulate]);
+    const [update, accumulate] = recorded;
     const { step, lr, rates, clipping } = small;
     const clipped = maxNorm !== undefined;
     return OptimizerPlan.make(
       {
         device,
         label,
+        kernel: [...new Set(placed.map(({ group }) => groups[group].kind))].sort().join(", "),
         placed,
         owned,
         params,

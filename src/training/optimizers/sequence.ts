@@ -28,15 +28,20 @@ export interface Step {
   readonly bound: Readonly<Record<string, Bound | Tensor>>;
 }
 
-/**
- * Prepares lists of steps, in which recordings may stand between steps. Gives a recording of each
- * list, and the buffer of their uniforms.
- */
+/** What a plan of the engine records, between steps. */
+export interface Recorded {
+  readonly record: Recording;
+  readonly dispatchCount: number;
+}
+
+export type Part = Step | Recorded;
+
+/** Prepares lists of parts. Gives each as one, and the buffer of their uniforms. */
 export async function prepareSteps(
   { device, label }: Caller,
-  lists: readonly (readonly (Step | Recording)[])[],
-): Promise<{ readonly recordings: readonly Recording[]; readonly params: GPUBuffer }> {
-  const steps = lists.flat().filter((one) => typeof one !== "function");
+  lists: readonly (readonly Part[])[],
+): Promise<{ readonly recorded: readonly Recorded[]; readonly params: GPUBuffer }> {
+  const steps = lists.flat().filter((one) => "source" in one);
   const compiled = await Promise.all(steps.map(({ source }) => compileKernel(device, source)));
   const bytes = new ArrayBuffer(256 * Math.max(1, steps.length));
   const { value: params, done } = paramsBuffer(device, label, [packed(device, steps, bytes)]);
@@ -64,13 +69,16 @@ export async function prepareSteps(
       pass.dispatchWorkgroups(grid.x, grid.y);
     });
   }
-  const recordings = lists.map((list): Recording => {
-    const parts = list.map((one) => (typeof one === "function" ? one : ready.get(one)));
-    return (pass) => {
-      for (const record of parts) record?.(pass);
+  const recorded = lists.map((list): Recorded => {
+    const parts = list.map((one) => ("record" in one ? one.record : ready.get(one)));
+    return {
+      record(pass) {
+        for (const record of parts) record?.(pass);
+      },
+      dispatchCount: list.reduce((sum, one) => sum + ("record" in one ? one.dispatchCount : 1), 0),
     };
   });
-  return { recordings, params };
+  return { recorded, params };
 }
 
 /** Writes the uniforms of all steps, 256 bytes apart. */
