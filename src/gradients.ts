@@ -33,7 +33,10 @@ export type {
   ScoreGradientName,
   ScoreGradientProblem,
 } from "./attention/gradients/score_problem.ts";
-export type { SimilarityGradients } from "./attention/gradients/similarity_problem.ts";
+export type {
+  SimilarityGradient,
+  SimilarityGradients,
+} from "./attention/gradients/similarity_problem.ts";
 export {
   type CheckGradientOptions,
   checkGradient,

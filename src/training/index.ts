@@ -5,6 +5,7 @@
  * @module
  */
 
+export type { Recording } from "../plan/target.ts";
 export { type CheckGradientsOptions, checkGradients, type ParameterCheck } from "./check.ts";
 export { Graph } from "./graph.ts";
 export {
@@ -51,4 +52,4 @@ export type {
 export type { Schedule } from "./optimizers/schedule.ts";
 export { type Batch, Program, type ProgramBytes, type RunSettings } from "./program.ts";
 export { type Optimizer, type ProgramOptions, type Results, recordProgram } from "./record.ts";
-export { Value } from "./value.ts";
+export { type Recorder, type Step, Value } from "./value.ts";

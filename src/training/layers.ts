@@ -76,7 +76,9 @@ export function multiHeadLayer(
 
 /** Options of {@link encoderLayer}. */
 export interface EncoderSettings extends AttentionSettings {
+  /** Heads of attention; they divide the width. */
   readonly heads: number;
+  /** Width between the two linear layers. */
   readonly feedForward: number;
   /** Added to the variance of norms. Default 1e-5. */
   readonly epsilon?: number;

@@ -134,6 +134,13 @@ declare const layer: import("fovea").MultiHeadAttention, gradients: import("fove
 declare const paged: Awaited<ReturnType<typeof createPagedKvCache>>, batch: Awaited<ReturnType<typeof paged.batch>>;
 `;
 
+/** The same in the room of training. */
+const OF_TRAINING = `
+declare const device: GPUDevice, encoder: GPUCommandEncoder, pass: GPUComputePassEncoder;
+declare const weight: Tensor, bias: Tensor, dWeight: Tensor, dBias: Tensor;
+declare const weights: Float32Array, program: Program, batch: Batch & Float32Array;
+`;
+
 function writeConfig(
   moduleResolution: string,
   files: readonly string[],
@@ -174,7 +181,11 @@ describe("the package", () => {
         : ["fovea/training", file.startsWith("training") ? training : []];
       const names = engine.filter((name) => !ours.includes(name));
       const imports = `import { ${names} } from "fovea"; import { ${ours} } from "${entry}";`;
-      return `${imports}\nvoid [${[...names, ...ours]}];${GIVEN}`;
+      const types = file.startsWith("training")
+        ? 'import type { Batch } from "fovea/training";'
+        : "";
+      const others = types ? OF_TRAINING : GIVEN;
+      return `${imports}${types}\nvoid [${[...names, ...ours]}];${others}`;
     };
     const readme = pagesOf(root).flatMap((page) =>
       programs(readFileSync(join(root, page), "utf8")),

@@ -208,13 +208,19 @@ describe("planOptimizer refuses", () => {
 });
 
 it("runs end where the device's bindings do", async () => {
-  const small = withLimits(device, { maxStorageBufferBindingSize: 4096 });
-  const whole = tensor(small, [4096]);
-  const parts = Array.from({ length: 4 }, (_, i) => whole.slice(0, 1024 * i, 1024 * (i + 1)));
-  const gradients = parts.map(({ shape }) => tensor(small, shape));
-  const plan = await planOptimizer(small, { kind: "Adam", parameters: parts, gradients });
-  expect(plan.state.map(({ first_moment: one }) => one.shape)).toEqual(parts.map(() => [1024]));
-  for (const one of [plan, whole, ...gradients]) one.destroy();
+  const dispatches = async (on: GPUDevice) => {
+    const [parameters, gradients] = [0, 1].map(() => {
+      const whole = tensor(on, [4096]);
+      return [0, 1, 2, 3].map((i) => whole.slice(0, 1024 * i, 1024 * (i + 1)));
+    });
+    const plan = await planOptimizer(on, { kind: "Adam", parameters, gradients });
+    expect(plan.state.map(({ first_moment: one }) => one.shape)).toEqual(Array(4).fill([1024]));
+    for (const one of [plan, parameters[0], gradients[0]]) one.destroy();
+    return plan.dispatchCount;
+  };
+  // One counts, the others update.
+  expect(await dispatches(device)).toBe(2);
+  expect(await dispatches(withLimits(device, { maxStorageBufferBindingSize: 4096 }))).toBe(5);
 });
 
 it("encode refuses what is gone, and what is no encoder; accumulate what has one batch", async () => {
