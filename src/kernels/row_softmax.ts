@@ -2,6 +2,7 @@
 
 import rowEntries from "../../shaders/lib/row_entries.wesl?raw";
 import rowLanesModule from "../../shaders/lib/row_lanes.wesl?raw";
+import rowTotals from "../../shaders/lib/row_totals.wesl?raw";
 import rowSoftmax from "../../shaders/row_softmax.wesl?raw";
 import type { RowAccesses, RowSpecialisation } from "./rows.ts";
 
@@ -23,5 +24,6 @@ export const softmaxSpecialisation = (
     "package::row_softmax": rowSoftmax,
     "package::lib::row_entries": rowEntries,
     "package::lib::row_lanes": rowLanesModule,
+    "package::lib::row_totals": rowTotals,
   },
 });
