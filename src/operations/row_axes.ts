@@ -153,17 +153,24 @@ function joined(
   return result;
 }
 
+/** Tensors that a kernel reads or writes; the rows are those of the output, or else of the source. */
+export interface LaidRows {
+  readonly specs: Readonly<Partial<Record<RowTensor, ResolvedSpec>>>;
+  readonly rows: number;
+  readonly width: number;
+}
+
 /** How the kernel reads or writes each tensor, and the uniform that says where each lies. */
 export function layRows(
   device: GPUDevice,
-  { specs, rows, width }: FoldedRows,
+  { specs, rows, width }: LaidRows,
   more: UniformValues = {},
 ) {
   const operands = Object.entries(specs).map(([name, spec]) => {
     const operand = { spec, base: bindingBase(device, spec) };
     return [name as RowTensor, operand, accessOf(device, operand)] as const;
   });
-  const [, heads, perHead] = specs.o.shape;
+  const [, heads, perHead] = (specs.o ?? (specs.source as ResolvedSpec)).shape;
   const params = Object.assign(
     { rows_per_head: perHead, n_heads: heads, all_rows: rows, width, ...more },
     ...ROW_TENSORS.map((name) => addresses(name, "n", undefined, false, { layout: "bhmd" })), // zeros for the tensors that are absent
@@ -176,6 +183,58 @@ export function layRows(
       operands.map(([name, , access]) => [name, access]),
     ) as unknown as RowAccesses,
     params: { struct: ROW_PARAMS, values: params },
+  };
+}
+
+/**
+ * A tensor that has one number for each row, broadcast along rows of `shape`: what is folded
+ * together with them.
+ */
+export function alongRows(
+  label: string,
+  name: string,
+  spec: ResolvedSpec,
+  shape: readonly number[],
+): ResolvedSpec {
+  const column = { ...spec, shape: [...spec.shape, 1], strides: [...spec.strides, 0] };
+  return broadcastTo(label, name, column, shape);
+}
+
+/** The params of a tensor that has one number for each row, after it was folded with the rows. */
+export function rowNumbers(
+  device: GPUDevice,
+  name: "index" | "result",
+  spec: ResolvedSpec,
+): UniformValues {
+  const [b, h, n] = spec.strides;
+  return {
+    [`${name}_base`]: bindingBase(device, spec),
+    [`${name}_stride_b`]: b,
+    [`${name}_stride_h`]: h,
+    [`${name}_stride_n`]: n,
+  };
+}
+
+/** The same for a dense tensor of the plan's own. */
+export const denseRowNumbers = (
+  name: "index" | "result",
+  [, heads, perHead]: readonly number[],
+): UniformValues => ({
+  [`${name}_base`]: 0,
+  [`${name}_stride_b`]: heads * perHead,
+  [`${name}_stride_h`]: perHead,
+  [`${name}_stride_n`]: 1,
+});
+
+/** Gives [B, M, D] or [P, D] four axes. */
+export function withHeads({ shape, strides, ...rest }: ResolvedSpec): ResolvedSpec {
+  const [b, m, d] = [0, 1, 2].map((axis) => axis - 3 + shape.length);
+  const size = (axis: number) => shape[axis] ?? 1;
+  const step = (axis: number) => strides[axis] ?? 0;
+  return {
+    ...rest,
+    shape: [size(b), 1, size(m), size(d)],
+    strides: [step(b), 0, step(m), step(d)],
   };
 }
 

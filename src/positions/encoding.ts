@@ -8,6 +8,7 @@ import {
   encodingWorkgroups,
 } from "../kernels/position_encoding.ts";
 import { angleTables, angleTablesShape } from "../kernels/rotary_angles.ts";
+import { withHeads } from "../operations/row_axes.ts";
 import { accessOf, addresses } from "../plan/access.ts";
 import type { Operands } from "../plan/operand.ts";
 import { type Caller, operation, optionsBeside, type Stage } from "../plan/operation.ts";
@@ -82,18 +83,6 @@ const POSITION_ENCODING = operation<
   kernel,
   results: ({ inPlace, output }) => (inPlace ? {} : { output }),
 });
-
-/** Gives [B, M, D] or [P, D] four axes. */
-export function withHeads({ shape, strides, ...rest }: ResolvedSpec): ResolvedSpec {
-  const [b, m, d] = [0, 1, 2].map((axis) => axis - 3 + shape.length);
-  const size = (axis: number) => shape[axis] ?? 1;
-  const step = (axis: number) => strides[axis] ?? 0;
-  return {
-    ...rest,
-    shape: [size(b), 1, size(m), size(d)],
-    strides: [step(b), 0, step(m), step(d)],
-  };
-}
 
 function kernel(
   { x, output, inPlace, table, sinusoidal, positions, scale }: ResolvedEncoding,

@@ -2,25 +2,17 @@
 
 import { readOptions } from "../given.ts";
 import type { FloatTensor, Tensor } from "../gpu/tensor.ts";
-import { isAligned } from "../kernels/access.ts";
 import {
-  DIGITS,
-  digitShifts,
-  sortBlocks,
-  sumParts,
   TABLE_GRADIENT_PARAMS,
-  type TableGradientSpecialisation,
   tableGradientKernel,
   vec4Workgroups,
 } from "../kernels/gradients/table.ts";
-import type { UniformValues } from "../kernels/uniform.ts";
-import { accessOf, addresses } from "../plan/access.ts";
+import { layTableRows, ownTableMemory, tableStages } from "../operations/tables/table_gradient.ts";
 import type { Operands } from "../plan/operand.ts";
 import { type Caller, operation, optionsBeside, type Stage } from "../plan/operation.ts";
 import type { Plan } from "../plan/plan.ts";
 import { checkTensors, type RunOptions } from "../plan/run.ts";
-import { bindingBase, type ResolvedSpec } from "../plan/specs.ts";
-import { withHeads } from "./encoding.ts";
+import type { ResolvedSpec } from "../plan/specs.ts";
 import {
   POSITION_ENCODING_BACKWARD_PROBLEM,
   type PositionEncodingBackwardBindings,
@@ -90,18 +82,8 @@ const POSITION_ENCODING_BACKWARD = operation<
     if (dTable) add("dTable", dTable, problem.dTable, true);
     add("dOutput", dOutput, problem.dOutput);
     if (!dTable) return;
-    const [batch, rows, width] = dOutput.shape;
-    const all = batch * rows;
     addPositions(positions, { add, own });
-    // The plan's names: orders of rows are its tables and blocks, counts its workspace, and sums
-    // between dispatches its angles.
-    if (order) own("tables", [order.length], { dtype: "i32", data: order });
-    else {
-      for (const name of ["tables", "blocks"]) own(name, [all], { dtype: "i32" });
-      own("workspace", [sortBlocks(all) * DIGITS], { dtype: "i32" });
-    }
-    const vec4s = dTable.shape[0] * Math.ceil(width / 4);
-    if (sumParts(all).length > 1) own("angles", [8 * vec4s], {});
+    ownTableMemory(own, { gradient: dOutput, table: dTable }, order);
   },
   kernel: stages,
   results: ({ dX, dTable }) => ({ dX, dTable }),
@@ -112,87 +94,43 @@ function stages(
   { device }: Caller,
   operands: Operands,
 ): Stage[] {
-  const [batch, rows, width] = dOutput.shape;
-  const all = batch * rows;
-  const bhmd = { layout: "bhmd" } as const;
-  const at = (spec: ResolvedSpec | undefined) =>
-    spec && { spec: withHeads(spec), base: bindingBase(device, spec) };
-  const gradient = at(dOutput) as NonNullable<ReturnType<typeof at>>;
-  const read = accessOf(device, gradient);
   const stored = dTable && positionsOperand(positions);
-  const shared = {
-    rows,
-    all_rows: all,
-    width,
-    scale,
-    table_rows: dTable?.shape[0] ?? 0,
-    blocks: sortBlocks(all),
-    ...addresses("gradient", "n", gradient, isAligned(read), bhmd),
-    ...positionParams(device, positions, stored ? operands.get(stored)?.spec : undefined),
-  };
-  const stage = (
-    spec: TableGradientSpecialisation,
-    workgroups: number,
-    more: UniformValues,
-    names: Readonly<Record<string, string>> = {},
-  ): Stage => ({
-    source: tableGradientKernel(spec),
-    names: {
-      gradient: "dOutput",
-      counts: "workspace",
-      sums: "angles",
-      ...(stored && { positions: stored }),
-      ...names,
-    },
+  const ofX = dX ? [scaledStage(device, { dOutput, dX, scale })] : [];
+  if (!dTable) return ofX;
+  const ofTable = tableStages(device, {
+    gradient: dOutput,
+    gradientName: "dOutput",
+    table: dTable,
+    tableName: "dTable",
+    positions: stored,
+    values: positionParams(device, positions, stored ? operands.get(stored)?.spec : undefined),
+    isOrdered: order !== undefined,
+  });
+  return [...ofX, ...ofTable];
+}
+
+/** Writes the gradient of x. */
+function scaledStage(
+  device: GPUDevice,
+  { dOutput, dX, scale }: Readonly<Record<"dOutput" | "dX", ResolvedSpec>> & { scale: number },
+): Stage {
+  const [batch, rows, width] = dOutput.shape;
+  const from = layTableRows(device, "gradient", dOutput);
+  const into = layTableRows(device, "o", dX);
+  const all = batch * rows;
+  return {
+    source: tableGradientKernel({
+      root: "position_encoding_backward",
+      gradient: from.access,
+      o: into.access,
+    }),
+    names: { gradient: "dOutput", o: "dX" },
     params: {
       struct: TABLE_GRADIENT_PARAMS,
-      values: { digit_shift: 0, part_begin: 0, part_end: 0, ...shared, ...more },
+      values: { rows, all_rows: all, width, scale, ...from.values, ...into.values },
     },
-    workgroups,
-  });
-  const into = (spec: ResolvedSpec) => {
-    const operand = at(spec) as NonNullable<ReturnType<typeof at>>;
-    const access = accessOf(device, operand);
-    return { access, values: addresses("o", "n", operand, isAligned(access), bhmd) };
+    workgroups: vec4Workgroups(all, width),
   };
-  const list: Stage[] = [];
-  if (dX) {
-    const { access, values } = into(dX);
-    const spec = { root: "position_encoding_backward", gradient: read, o: access } as const;
-    list.push(stage(spec, vec4Workgroups(all, width), values, { o: "dX" }));
-  }
-  if (!dTable) return list;
-  const inMemory = stored !== undefined;
-  const none = into(dTable).values;
-  let sorted = "tables";
-  if (!order) {
-    for (const [pass, shift] of digitShifts(dTable.shape[0]).entries()) {
-      const next = sorted === "tables" ? "blocks" : "tables";
-      const names = { order: sorted, next_order: next };
-      const values = { ...none, digit_shift: shift };
-      const look = { positions: inMemory, ordered: pass > 0 };
-      const { blocks } = shared;
-      list.push(
-        stage({ root: "table_count_backward", ...look }, blocks, values, names),
-        stage({ root: "table_offsets_backward" }, Math.min(1, blocks), values, names),
-        stage({ root: "table_scatter_backward", ...look }, blocks, values, names),
-      );
-      sorted = next;
-    }
-  }
-  const { access, values } = into(dTable);
-  const parts = sumParts(all);
-  const spec = {
-    root: "table_backward",
-    gradient: read,
-    o: access,
-    positions: inMemory,
-    ordered: true,
-    carried: parts.length > 1,
-  } as const;
-  const workgroups = vec4Workgroups(dTable.shape[0], width);
-  const names = { o: "dTable", order: sorted };
-  return [...list, ...parts.map((part) => stage(spec, workgroups, { ...values, ...part }, names))];
 }
 
 /**
