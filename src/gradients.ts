@@ -106,6 +106,36 @@ export type {
   LayerNormGradient,
 } from "./operations/layer_norm_backward_problem.ts";
 export {
+  type BceWithLogitsBackwardBindings,
+  type BceWithLogitsBackwardOptions,
+  type BceWithLogitsBackwardPlan,
+  type BceWithLogitsBackwardProblem,
+  bceWithLogitsBackward,
+  planBceWithLogitsBackward,
+} from "./operations/losses/bce_with_logits_backward.ts";
+export {
+  type CrossEntropyBackwardBindings,
+  type CrossEntropyBackwardOptions,
+  type CrossEntropyBackwardPlan,
+  type CrossEntropyBackwardProblem,
+  type CrossEntropyGradients,
+  crossEntropyBackward,
+  planCrossEntropyBackward,
+} from "./operations/losses/cross_entropy_backward.ts";
+export type {
+  LossGradient,
+  LossGradientResults,
+  LossGradients,
+  MseBackwardBindings,
+} from "./operations/losses/element_operations.ts";
+export {
+  type MseLossBackwardOptions,
+  type MseLossBackwardPlan,
+  type MseLossBackwardProblem,
+  mseLossBackward,
+  planMseLossBackward,
+} from "./operations/losses/mse_loss_backward.ts";
+export {
   type ProjectionBackwardOptions,
   type ProjectionBackwardPlan,
   planProjectionBackward,
@@ -125,6 +155,14 @@ export {
   type SoftmaxBackwardProblem,
   softmaxBackward,
 } from "./operations/softmax_backward.ts";
+export {
+  type EmbeddingBackwardBindings,
+  type EmbeddingBackwardOptions,
+  type EmbeddingBackwardPlan,
+  type EmbeddingBackwardProblem,
+  embeddingBackward,
+  planEmbeddingBackward,
+} from "./operations/tables/embedding_backward.ts";
 export {
   type GatedPositionBiasBackwardOptions,
   gatedPositionBiasBackward,

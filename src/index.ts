@@ -155,6 +155,7 @@ export type {
   UpdateRule,
 } from "./linear/options.ts";
 export { type LinearAttentionBindings, LinearAttentionPlan } from "./linear/plan.ts";
+export * from "./losses.ts";
 export {
   type ActivateOptions,
   activate,

@@ -29,6 +29,12 @@ const FOREIGN: Readonly<Record<string, readonly string[] | string>> = {
   mask_mod: ["maskFunction"],
   return_lse: ["lse"],
   dim: ["axis", "headDim"],
+  ignore_index: ["ignoreIndex"],
+  label_smoothing: ["labelSmoothing"],
+  weight: ["classWeights"],
+  pos_weight: ["posWeight"],
+  padding_idx: ["paddingId"],
+  keep_mask: ["keepMask"],
   eps: ["epsilon", "eps"],
   // FlashAttention
   softmax_scale: ["scale"],

@@ -59,8 +59,10 @@ const LAW: Readonly<Record<string, readonly string[]>> = {
   // file.
   "src/reference": ["src/types.ts", "pure-rand"],
   "src/gradients.ts": [...OPERATIONS, "src/layers", "src/linear"],
+  "src/losses.ts": ["src/operations"],
   "src/index.ts": [
     "src/gradients.ts",
+    "src/losses.ts",
     ...OPERATIONS,
     "src/cache",
     "src/layers",

@@ -1,4 +1,4 @@
-// What the kernels of rows (shaders/pointwise.wesl, row_softmax.wesl and layer_norm.wesl) have in
+// What the kernels of rows (shaders/pointwise.wesl, row_softmax.wesl, layer_norm.wesl, ...) have in
 // common: the modules and bindings of their tensors, and their uniform.
 
 import half from "../../shaders/lib/half.wesl?raw";
@@ -32,7 +32,7 @@ export type RowAccesses = Readonly<Partial<Record<RowTensor, Access>>> & {
 };
 
 export interface RowSpecialisation {
-  readonly tensors: RowAccesses;
+  readonly tensors: Partial<RowAccesses>;
   readonly constants: Readonly<Record<string, number | boolean>>;
   /**
    * Modules beside those of the tensors. `variant` tells them from others of the same kernel and

@@ -13,6 +13,12 @@ export {
 export { largest, type WorstElement, worstElement } from "./compare.ts";
 export { dropoutKeeps, threefry2x32 } from "./dropout.ts";
 export {
+  dropout,
+  embedding,
+  embeddingBackward,
+  type ReferenceEmbeddingOptions,
+} from "./embedding.ts";
+export {
   attentionBackward,
   type ReferenceAttentionGradients,
   type ReferenceBackwardOptions,
@@ -34,6 +40,15 @@ export {
 export type { ReferenceScoreGradients } from "./gradients/score_gradients.ts";
 export { linearAttention, type ReferenceLinearResult } from "./linear.ts";
 export type { ReferenceLinearOptions } from "./linear_problem.ts";
+export {
+  argmax,
+  crossEntropy,
+  crossEntropyBackward,
+  elementLoss,
+  elementLossBackward,
+  type ReferenceCrossEntropyOptions,
+  type ReferenceLossOptions,
+} from "./losses.ts";
 export {
   mergeAttention,
   mergeAttentionBackward,

@@ -15,6 +15,10 @@ const qkv = { q: rows, k: rows, v: rows };
 const wave = (count: number, step: number) =>
   Float32Array.from({ length: count }, (_, i) => Math.sin(1 + step * i));
 
+/** Numbers of rows, or classes. */
+const IDS = { shape: [2], dtype: "i32" } as const;
+const ids = (device: GPUDevice) => tensor(device, [2], { dtype: "i32", data: [1, 2] });
+
 /** A layer of two heads whose weights are all the same view. */
 const layerOf = (device: GPUDevice, x: Tensor) => {
   const square = { weight: x.view({ shape: [8, 8] }) };
@@ -150,6 +154,52 @@ const CALLS: Readonly<Record<string, Call>> = {
   positionEncodingBackward: (_, x, options) => fovea.positionEncodingBackward(x, options),
   planPositionEncodingBackward: (device, _, options) =>
     fovea.planPositionEncodingBackward(device, { dOutput: { shape: [1, 4, 8] }, ...options }),
+  embedding: (device, x, options) =>
+    fovea.embedding(x.view({ shape: [8, 8] }), ids(device), options),
+  planEmbedding: (device, _, options) =>
+    fovea.planEmbedding(device, { weight: { shape: [8, 8] }, ids: IDS, ...options }),
+  embeddingBackward: (device, x, options) =>
+    fovea.embeddingBackward(
+      x.view({ shape: [8, 8] }),
+      ids(device),
+      x.view({ shape: [2, 8] }),
+      options,
+    ),
+  planEmbeddingBackward: (device, _, options) =>
+    fovea.planEmbeddingBackward(device, {
+      weight: { shape: [8, 8] },
+      ids: IDS,
+      dOutput: { shape: [2, 8] },
+      ...options,
+    }),
+  dropout: (_, x, options) => fovea.dropout(x, { p: 0.5, seed: 1, ...options }),
+  planDropout: (device, _, options) =>
+    fovea.planDropout(device, { x: rows, p: 0.5, seed: 1, ...options }),
+  crossEntropy: (device, x, options) =>
+    fovea.crossEntropy(x.view({ shape: [2, 8] }), ids(device), options),
+  planCrossEntropy: (device, _, options) =>
+    fovea.planCrossEntropy(device, { logits: { shape: [2, 8] }, target: IDS, ...options }),
+  crossEntropyBackward: (device, x, options) =>
+    fovea.crossEntropyBackward(x.view({ shape: [2, 8] }), ids(device), options),
+  planCrossEntropyBackward: (device, _, options) =>
+    fovea.planCrossEntropyBackward(device, { logits: { shape: [2, 8] }, target: IDS, ...options }),
+  mseLoss: (_, x, options) => fovea.mseLoss(x, x, options),
+  planMseLoss: (device, _, options) =>
+    fovea.planMseLoss(device, { x: rows, target: rows, ...options }),
+  mseLossBackward: (_, x, options) => fovea.mseLossBackward(x, x, options),
+  planMseLossBackward: (device, _, options) =>
+    fovea.planMseLossBackward(device, { x: rows, target: rows, ...options }),
+  bceWithLogits: (_, x, options) => fovea.bceWithLogits(x, x, options),
+  planBceWithLogits: (device, _, options) =>
+    fovea.planBceWithLogits(device, { x: rows, target: rows, ...options }),
+  bceWithLogitsBackward: (_, x, options) => fovea.bceWithLogitsBackward(x, x, options),
+  planBceWithLogitsBackward: (device, _, options) =>
+    fovea.planBceWithLogitsBackward(device, { x: rows, target: rows, ...options }),
+  argmax: (_, x, options) => fovea.argmax(x, options),
+  planArgmax: (device, _, options) => fovea.planArgmax(device, { x: rows, ...options }),
+  accuracy: (device, x, options) => fovea.accuracy(x.view({ shape: [2, 8] }), ids(device), options),
+  planAccuracy: (device, _, options) =>
+    fovea.planAccuracy(device, { logits: { shape: [2, 8] }, target: IDS, ...options }),
   project: (_, x, options) => fovea.project(x, x, options),
   planProjection: (device, _, options) =>
     fovea.planProjection(device, { x: rows, weight: { shape: [3, 8] }, ...options }),
@@ -263,6 +313,9 @@ describe("a name that there is not", () => {
     ["rope", "createPagedKvCache", /Here it is rotary\./],
     ["eps", "layerNorm", /Here it is epsilon\./],
     ["dim", "softmax", /Here it is axis\./],
+    ["ignore_index", "crossEntropy", /(Here it is|Did you mean) ignoreIndex/],
+    ["weight", "crossEntropy", /Here it is classWeights\./],
+    ["padding_idx", "embeddingBackward", /Here it is paddingId\./],
     ["rope_theta", "rotary", /Here it is base\./],
     ["rms", "layerNorm", /there is no option "rms"/],
     ["log", "softmax", /there is no option "log"/],

@@ -7,6 +7,7 @@ import { attentionLayers } from "./attention_layers.ts";
 import { gradients } from "./gradients.ts";
 import { keras } from "./keras.ts";
 import { layers } from "./layers.ts";
+import { lossLayers } from "./loss_layers.ts";
 import type { NamedOperator } from "./named.ts";
 import { optimizers } from "./optimizers.ts";
 import { pytorch } from "./pytorch.ts";
@@ -30,7 +31,7 @@ const OPERATORS: Readonly<Record<string, Readonly<Record<string, Operator>>>> = 
 const NAMED: Readonly<Record<string, Readonly<Record<string, NamedOperator>>>> = {
   fovea: gradients,
   "torch.optim": optimizers,
-  "torch.nn.grad": { ...layers, ...rowLayers, ...attentionLayers },
+  "torch.nn.grad": { ...layers, ...rowLayers, ...lossLayers, ...attentionLayers },
 };
 
 /** @param op Domain and name: `ai.onnx.preview.FlexAttention`. */

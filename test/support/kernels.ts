@@ -27,6 +27,8 @@ import {
   decodeModules,
   decodeRoot,
 } from "../../src/kernels/decode.ts";
+import { dropoutSpecialisation } from "../../src/kernels/dropout.ts";
+import { embeddingSpecialisation } from "../../src/kernels/embedding.ts";
 import { forwardModules, forwardRoot } from "../../src/kernels/forward.ts";
 import { FORWARD_TILES, type ForwardTile } from "../../src/kernels/forward_tiles.ts";
 import {
@@ -83,6 +85,10 @@ import {
   linearModules,
   recurrentTile,
 } from "../../src/kernels/linear.ts";
+import { argmaxSpecialisation } from "../../src/kernels/losses/argmax.ts";
+import { crossEntropySpecialisation } from "../../src/kernels/losses/cross_entropy.ts";
+import { pointwiseLossSpecialisation } from "../../src/kernels/losses/element_losses.ts";
+import { lossSumsSpecialisation } from "../../src/kernels/losses/loss_sums.ts";
 import { MASK_BITS_BINDINGS, MASK_BITS_MODULES } from "../../src/kernels/mask_bits.ts";
 import {
   MATMUL_TILES,
@@ -639,6 +645,8 @@ const LINEAR_BACKWARD_VARIANTS = [
 ];
 
 /** Kernels of rows, by their root. */
+const ROW_OF_256 = { lanes: 256, rowsAdjacent: false };
+const PLAIN_LOSS = { smoothed: false, weighted: false, loss: true };
 export const ROW_KERNELS: Readonly<Record<string, Readonly<Record<string, RowSpecialisation>>>> = {
   pointwise: {
     copy: pointwiseSpecialisation({ source: "dense", o: "dense" }),
@@ -687,6 +695,78 @@ export const ROW_KERNELS: Readonly<Record<string, Readonly<Record<string, RowSpe
         `of ${name}`,
         pointwiseBackwardSpecialisation({ source: "dense", shift: "dense", o: "dense" }, name),
       ]),
+    ),
+  },
+  embedding: {
+    plain: embeddingSpecialisation({ source: "dense", o: "dense" }),
+    "16 bits": embeddingSpecialisation({ source: "bf16-packed", o: "f16-packed-strided" }),
+  },
+  dropout: {
+    "by a generator": dropoutSpecialisation({ source: "dense", o: "dense" }, false),
+    "by a mask, 16 bits": dropoutSpecialisation({ source: "f16-packed", o: "bf16-packed" }, true),
+  },
+  cross_entropy: {
+    loss: crossEntropySpecialisation({ source: "dense" }, { ...ROW_OF_256, ...PLAIN_LOSS }),
+    "loss and gradient of smoothed and weighted classes": crossEntropySpecialisation(
+      { source: "f16-packed-strided", bias: "strided", o: "bf16-packed-strided" },
+      { lanes: 4, rowsAdjacent: true, smoothed: true, weighted: true, loss: true },
+    ),
+    gradient: crossEntropySpecialisation(
+      { source: "dense", bias: "strided", o: "dense" },
+      { ...ROW_OF_256, ...PLAIN_LOSS, loss: false },
+    ),
+  },
+  pointwise_loss: {
+    "squared errors": pointwiseLossSpecialisation(
+      { source: "dense", residual: "dense", o: "dense" },
+      "squared",
+    ),
+    "binary cross-entropy of weighted elements": pointwiseLossSpecialisation(
+      { source: "f16-packed", residual: "strided", shift: "strided", weight: "dense", o: "dense" },
+      "logistic",
+    ),
+    "its gradient": pointwiseLossSpecialisation(
+      { source: "dense", residual: "dense", bias: "strided", o: "bf16-packed" },
+      "logistic",
+      "x",
+    ),
+    "and by the target": pointwiseLossSpecialisation(
+      { source: "dense", residual: "dense", bias: "strided", o: "dense" },
+      "logistic",
+      "target",
+    ),
+  },
+  loss_sums: {
+    "of squared errors": lossSumsSpecialisation(
+      { of: "elements", kind: "squared", tensors: { source: "dense", residual: "strided" } },
+      { loss: true, counted: false, whole: false },
+    ),
+    "of binary cross-entropies": lossSumsSpecialisation(
+      { of: "elements", kind: "logistic", tensors: { source: "dense", residual: "dense" } },
+      { loss: true, counted: false, whole: true },
+    ),
+    "of rows": lossSumsSpecialisation(
+      { of: "rows", weighted: true },
+      { loss: true, counted: true, whole: true },
+    ),
+    "of what rows count": lossSumsSpecialisation(
+      { of: "counts", weighted: false },
+      { loss: false, counted: true, whole: true },
+    ),
+    "of hits": lossSumsSpecialisation(
+      { of: "hits" },
+      { loss: true, counted: true, counts: true, whole: true },
+    ),
+    "of partial sums": lossSumsSpecialisation(
+      { of: "partial" },
+      { loss: true, counted: true, whole: true },
+    ),
+  },
+  row_argmax: {
+    "lanes of a row side by side": argmaxSpecialisation({ source: "dense" }, ROW_OF_256),
+    "rows side by side, 16 bits": argmaxSpecialisation(
+      { source: "bf16-packed-strided" },
+      { lanes: 4, rowsAdjacent: true },
     ),
   },
   position_bias: {

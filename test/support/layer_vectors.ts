@@ -1,6 +1,13 @@
 // Vectors of layers and their gradients, through the reference. Names of weights are PyTorch's.
 
 import {
+  crossEntropy,
+  crossEntropyBackward,
+  dropout,
+  elementLoss,
+  elementLossBackward,
+  embedding,
+  embeddingBackward,
   layerNorm,
   layerNormBackward,
   pointwise,
@@ -20,16 +27,7 @@ import { multiHeadOf } from "./multi_head_vectors.ts";
 import { defined, input, type NamedResults, type NamedVector } from "./named_vectors.ts";
 
 /** Operators whose gradients the reference doesn't have, for Fovea has no such operation yet. */
-export const NOT_HERE = [
-  "BCEWithLogitsLoss",
-  "CrossEntropyLoss",
-  "Dropout",
-  "Embedding",
-  "GRU",
-  "LSTM",
-  "MSELoss",
-  "TransformerEncoderLayer",
-];
+export const NOT_HERE = ["GRU", "LSTM", "TransformerEncoderLayer"];
 
 type Compute = (vector: NamedVector) => NamedResults;
 
@@ -82,7 +80,56 @@ function linear(vector: NamedVector, x: VectorTensor, prefix = "") {
   };
 }
 
+const loss =
+  (kind: "squared" | "logistic"): Compute =>
+  (vector) => {
+    const x = input(vector, "x");
+    const target = input(vector, "target").data;
+    const { weight, pos_weight: posWeight, d_loss: dLoss } = vector.inputs;
+    const { reduction } = vector.attributes;
+    const options = { kind, ...defined({ reduction, weight, posWeight }) };
+    const gradients = elementLossBackward(x, target, dLoss?.data ?? [1], options);
+    return {
+      loss: elementLoss(x, target, options),
+      d_x: gradients.dX,
+      d_target: gradients.dTarget,
+    };
+  };
+
 const LAYERS: Readonly<Record<string, Compute>> = {
+  BCEWithLogitsLoss: loss("logistic"),
+  MSELoss: loss("squared"),
+  CrossEntropyLoss: (vector) => {
+    const logits = input(vector, "logits");
+    const target = input(vector, "target").data;
+    const { ignoreIndex, labelSmoothing, reduction } = vector.attributes;
+    const classWeights = vector.inputs.class_weights?.data;
+    const options = defined({ ignoreIndex, labelSmoothing, reduction, classWeights });
+    const dLoss = vector.inputs.d_loss?.data ?? [1];
+    return {
+      loss: crossEntropy(logits, target, options),
+      d_logits: crossEntropyBackward(logits, target, dLoss, options),
+    };
+  },
+  Dropout: (vector) => {
+    const { p, seed, step } = vector.attributes;
+    const options = { p, ...defined({ seed, step, keepMask: vector.inputs.keep_mask?.data }) };
+    return {
+      output: dropout(input(vector, "x").data, options),
+      d_x: dropout(input(vector, "d_output").data, options),
+    };
+  },
+  Embedding: (vector) => {
+    const weight = input(vector, "weight");
+    const ids = input(vector, "ids").data;
+    const { scale, paddingId } = vector.attributes;
+    const options = defined({ scale, paddingId });
+    const dOutput = input(vector, "d_output").data;
+    return {
+      output: embedding(weight, ids, options),
+      d_weight: embeddingBackward(weight, ids, dOutput, options),
+    };
+  },
   Linear: (vector) => {
     const { output, backward } = linear(vector, input(vector, "x"));
     const { dX, named } = backward(input(vector, "d_output").data);
