@@ -3,13 +3,24 @@
 
 import {
   type AttentionBackwardOptions,
+  accuracy,
   alibiScore,
   attentionBackward,
+  bceWithLogits,
+  bceWithLogitsBackward,
+  crossEntropy,
+  crossEntropyBackward,
+  dropout,
+  embedding,
+  embeddingBackward,
   gatedPositionBiasBackward,
   layerNormBackward,
   logSoftmaxBackward,
+  mseLoss,
+  mseLossBackward,
   multiplicativeAttentionBackward,
   planAttentionBackward,
+  planCrossEntropyBackward,
   planLayerNormBackward,
   positionEncodingBackward,
   relativePositionBiasBackward,
@@ -200,6 +211,36 @@ export const GRADIENT_CASES: readonly LeakCase[] = [
         await rejected("out-of-memory", () =>
           lab.without(() => gatedPositionBiasBackward(bias, bias, gates)),
         );
+      };
+    },
+  },
+  {
+    name: "embeddings, dropout, losses and metrics",
+    start: (lab) => {
+      const x = lab.rows([6, 8]);
+      const dX = lab.rows([6, 8]);
+      const ids = lab.rows([6], "i32");
+      const weights = lab.rows([8]);
+      return async (n) => {
+        drop(await embedding(x, ids));
+        drop(await embeddingBackward(x, ids, x, { paddingId: n % 6 }));
+        drop(await dropout(x, { p: 0.5, seed: n }));
+        drop(await crossEntropy(x, ids, { classWeights: weights, labelSmoothing: 0.1 }));
+        const { loss, dLogits } = await crossEntropyBackward(x, ids, { loss: true });
+        drop({ ...(loss && { loss }), dLogits });
+        drop(await mseLoss(x, x));
+        drop(await mseLossBackward(x, x, { gradients: ["dX", "dTarget"] }));
+        drop(await bceWithLogits(x, x, { posWeight: weights }));
+        drop(await bceWithLogitsBackward(x, x, { weight: weights }));
+        drop(await accuracy(x, ids));
+        for (const work of [crossEntropy, crossEntropyBackward, accuracy, embedding]) {
+          await rejected("argument", () => work(x, x));
+          await rejected("out-of-memory", () => lab.without(() => work(x, ids)));
+        }
+        await rejected("argument", () => dropout(x, { p: 2, seed: 1 }));
+        await rejected("out-of-memory", () => lab.without(() => dropout(x, { p: 0.5, seed: 1 })));
+        const plan = await planCrossEntropyBackward(lab.device, { logits: x, target: ids });
+        runPlan(lab.device, plan, { dLogits: dX });
       };
     },
   },

@@ -25,8 +25,8 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "shaders/lib/table_keys.wesl",
-    text: "position >= 0 && u32(position) < params.table_rows",
-    replacement: "position >= 0",
+    text: "position >= 0 && u32(position) < params.table_rows &&",
+    replacement: "position >= 0 &&",
     tests: ENCODING,
     filter: "which the GPU sorts",
   },

@@ -99,7 +99,7 @@ export const MUTANTS: readonly Mutant[] = [
     filter: "are normalised at any magnitude",
   },
   {
-    file: "shaders/row_softmax.wesl",
+    file: "shaders/lib/row_totals.wesl",
     text: "spoilt |= spoils(x);",
     replacement: "spoilt = false;",
     tests: ["test/operations/softmax.gpu.test.ts"],

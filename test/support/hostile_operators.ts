@@ -1,10 +1,19 @@
 // Calls of operators on rows and elements, for hostile values.
 
 import {
+  accuracy,
   activate,
   activationBackward,
   addBias,
+  argmax,
+  bceWithLogits,
+  bceWithLogitsBackward,
   copyTensor,
+  crossEntropy,
+  crossEntropyBackward,
+  dropout,
+  embedding,
+  embeddingBackward,
   gatedPositionBias,
   gatedPositionBiasBackward,
   gelu,
@@ -12,6 +21,8 @@ import {
   layerNormBackward,
   logSoftmax,
   logSoftmaxBackward,
+  mseLoss,
+  mseLossBackward,
   positionEncoding,
   positionEncodingBackward,
   project,
@@ -28,6 +39,9 @@ import {
   tensor,
 } from "../../src/index.ts";
 import {
+  crossEntropy as crossEntropy64,
+  dropout as dropout64,
+  embedding as embedding64,
   layerNorm as norm64,
   layerNormBackward as normBackward64,
   positionBias,
@@ -110,6 +124,79 @@ const relativeBias64 = (
     queryOffset,
   });
 
+/** Embeddings, dropout and losses. */
+function lossCalls(device: GPUDevice): Call[] {
+  const shape = [6, 8];
+  const x = { shape, data: normal(21, 48) };
+  const classes = [1, 0, 7, 3, 3, 5];
+  const logits = tensor(device, shape, { data: x.data, label: "hostile" });
+  const goal = tensor(device, shape, { data: normal(22, 48), label: "hostile" });
+  const target = tensor(device, [6], { dtype: "i32", data: classes, label: "hostile" });
+  const ofClasses = { logits, target };
+  const both = { x: logits, target: goal };
+  const numbers = (given: Given, ...names: readonly string[]) =>
+    Object.fromEntries(names.map((name) => [name, given[name]]).filter(([, one]) => one != null));
+  const entropy = ["classWeights", "ignoreIndex", "labelSmoothing", "reduction", "label"];
+  const slopes = ["dLoss", "gradients", "dX", "dTarget", "reduction", "label"];
+  return [
+    operator(
+      "embedding",
+      embedding,
+      { weight: logits, ids: target },
+      {},
+      ["scale", "output", "label"],
+      (_, given) => embedding64(x, classes, numbers(given, "scale")),
+    ),
+    operator(
+      "embeddingBackward",
+      gradientOf("dWeight", embeddingBackward),
+      { weight: logits, ids: target, dOutput: goal },
+      {},
+      ["dWeight", "label"],
+    ),
+    operator(
+      "dropout",
+      dropout,
+      { x: logits },
+      { p: 0.5, seed: 3 },
+      ["step", "output", "label"],
+      (_, given) => dropout64(x.data, numbers(given, "p", "seed", "step") as { p: number }),
+    ),
+    operator(
+      "crossEntropy",
+      gradientOf("loss", crossEntropy),
+      ofClasses,
+      {},
+      [...entropy, "loss"],
+      (_, given) => crossEntropy64(x, classes, numbers(given, "ignoreIndex", "labelSmoothing")),
+    ),
+    operator("crossEntropyBackward", gradientOf("dLogits", crossEntropyBackward), ofClasses, {}, [
+      "classWeights",
+      "reduction",
+      "dLoss",
+      "dLogits",
+      "loss",
+      "label",
+    ]),
+    operator("mseLoss", gradientOf("loss", mseLoss), both, {}, ["reduction", "loss", "label"]),
+    operator("mseLossBackward", gradientOf("dX", mseLossBackward), both, {}, slopes),
+    operator("bceWithLogits", gradientOf("loss", bceWithLogits), both, {}, [
+      "weight",
+      "posWeight",
+      "reduction",
+      "loss",
+      "label",
+    ]),
+    operator("bceWithLogitsBackward", gradientOf("dX", bceWithLogitsBackward), both, {}, [
+      "weight",
+      "posWeight",
+      ...slopes,
+    ]),
+    operator("argmax", argmax, { x: logits }, { axis: 1 }, ["output", "label"]),
+    operator("accuracy", gradientOf("counts", accuracy), ofClasses, {}, ["counts", "label"]),
+  ];
+}
+
 export function operatorCalls(device: GPUDevice): Call[] {
   const make = (shape: readonly number[], seed: number) => {
     const data = normal(
@@ -189,6 +276,7 @@ export function operatorCalls(device: GPUDevice): Call[] {
   const at = (offset: unknown) => (_: number, batch: number, row: number) =>
     row + (offset === undefined ? 0 : typeof offset === "number" ? offset : numbers(offset)[batch]);
   return [
+    ...lossCalls(device),
     operator("softmax", softmax, given, {}, ["axis", "output", "label"], rows(false)),
     operator("logSoftmax", logSoftmax, given, {}, ["axis", "output", "label"], rows(true)),
     operator("layerNorm", layerNorm, given, {}, norms, norm(false)),
