@@ -37,6 +37,12 @@ export {
   layerNormBackward,
   type ReferenceLayerNormBackwardOptions,
 } from "./gradients/normalise_backward.ts";
+export {
+  gruBackward,
+  lstmBackward,
+  type ReferenceRecurrentBackwardOptions,
+  type ReferenceRecurrentGradients,
+} from "./gradients/recurrent_backward.ts";
 export type { ReferenceScoreGradients } from "./gradients/score_gradients.ts";
 export { linearAttention, type ReferenceLinearResult } from "./linear.ts";
 export type { ReferenceLinearOptions } from "./linear_problem.ts";
@@ -97,6 +103,13 @@ export {
   sinusoidalEncoding,
 } from "./positions.ts";
 export { project, projectBackward } from "./projection.ts";
+export {
+  gru,
+  lstm,
+  type ReferenceRecurrentOptions,
+  type ReferenceRecurrentResult,
+  type ReferenceRecurrentWeights,
+} from "./recurrent.ts";
 export {
   type ReferenceRotaryOptions,
   type ReferenceRotaryScaling,

@@ -8,8 +8,12 @@ import {
   elementLossBackward,
   embedding,
   embeddingBackward,
+  gru,
+  gruBackward,
   layerNorm,
   layerNormBackward,
+  lstm,
+  lstmBackward,
   pointwise,
   pointwiseBackward,
   positionEncoding,
@@ -27,7 +31,7 @@ import { multiHeadOf } from "./multi_head_vectors.ts";
 import { defined, input, type NamedResults, type NamedVector } from "./named_vectors.ts";
 
 /** Operators whose gradients the reference doesn't have, for Fovea has no such operation yet. */
-export const NOT_HERE = ["GRU", "LSTM", "TransformerEncoderLayer"];
+export const NOT_HERE = ["TransformerEncoderLayer"];
 
 type Compute = (vector: NamedVector) => NamedResults;
 
@@ -96,6 +100,40 @@ const loss =
     };
   };
 
+/** LSTM or GRU. What a vector does not have is not compared. */
+function recurrent(vector: NamedVector): NamedResults {
+  const { attributes, inputs } = vector;
+  const { lengths, batchFirst = true } = attributes;
+  const x = input(vector, "x");
+  const weights = Object.fromEntries(
+    Object.entries(inputs).flatMap(([name, tensor]) =>
+      tensor && /^(weight|bias)_/.test(name) ? [[name, tensor]] : [],
+    ),
+  );
+  const options = defined({
+    lengths,
+    batchFirst,
+    h0: inputs.h0?.data,
+    c0: inputs.c0?.data,
+    dOutput: inputs.d_output?.data,
+    dHN: inputs.d_h_n?.data,
+    dCN: inputs.d_c_n?.data,
+  });
+  const isLstm = vector.op === "LSTM";
+  const results = isLstm ? lstm(x, weights, options) : gru(x, weights, options);
+  const gradients = (isLstm ? lstmBackward : gruBackward)(x, weights, options);
+  const named = Object.entries(gradients.parameters).map(([name, values]) => [`d_${name}`, values]);
+  return {
+    output: results.output,
+    h_n: results.hN,
+    ...("cN" in results && { c_n: results.cN }),
+    d_x: gradients.dX,
+    d_h0: gradients.dH0,
+    ...("dC0" in gradients && { d_c0: gradients.dC0 }),
+    ...Object.fromEntries(named),
+  };
+}
+
 const LAYERS: Readonly<Record<string, Compute>> = {
   BCEWithLogitsLoss: loss("logistic"),
   MSELoss: loss("squared"),
@@ -130,6 +168,8 @@ const LAYERS: Readonly<Record<string, Compute>> = {
       d_weight: embeddingBackward(weight, ids, dOutput, options),
     };
   },
+  GRU: recurrent,
+  LSTM: recurrent,
   Linear: (vector) => {
     const { output, backward } = linear(vector, input(vector, "x"));
     const { dX, named } = backward(input(vector, "d_output").data);
