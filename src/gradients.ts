@@ -68,6 +68,28 @@ export {
   MultiplicativeBackwardPlan,
 } from "./layers/multiplicative_backward_plan.ts";
 export type {
+  GruBackwardBindings,
+  GruBackwardProblem,
+  GruGradient,
+  LstmBackwardBindings,
+  LstmBackwardProblem,
+  LstmGradient,
+} from "./layers/recurrent/backward_problem.ts";
+export {
+  type GruBackwardPlan,
+  gruBackward,
+  planGruBackward,
+} from "./layers/recurrent/gru_backward.ts";
+export {
+  type GruBackwardOptions,
+  type GruGradients,
+  type LstmBackwardOptions,
+  type LstmBackwardPlan,
+  type LstmGradients,
+  lstmBackward,
+  planLstmBackward,
+} from "./layers/recurrent/lstm_backward.ts";
+export type {
   LinearAttentionBackwardProblem,
   LinearAttentionBackwardSettings,
   LinearBackwardTensor,

@@ -141,6 +141,25 @@ export {
   planMultiplicativeAttention,
 } from "./layers/multiplicative.ts";
 export { type MultiplicativeBindings, MultiplicativePlan } from "./layers/multiplicative_plan.ts";
+export { type GruPlan, gru, planGru } from "./layers/recurrent/gru.ts";
+export {
+  type GruBindings,
+  type GruOptions,
+  type GruResult,
+  type LstmBindings,
+  type LstmOptions,
+  type LstmPlan,
+  type LstmResult,
+  lstm,
+  planLstm,
+} from "./layers/recurrent/lstm.ts";
+export { RecurrentPlan } from "./layers/recurrent/plan.ts";
+export type {
+  GruProblem,
+  LstmProblem,
+  RecurrentWeightName,
+  RecurrentWeights,
+} from "./layers/recurrent/problem.ts";
 export type { StateDict } from "./layers/state_dict.ts";
 export {
   type LinearAttentionOptions,

@@ -11,6 +11,7 @@ import { cacheCalls } from "../support/hostile_caches.ts";
 import { gradientCalls } from "../support/hostile_gradients.ts";
 import { hostCalls } from "../support/hostile_host.ts";
 import { operatorCalls } from "../support/hostile_operators.ts";
+import { recurrentCalls } from "../support/hostile_recurrent.ts";
 import { layerCalls, tensorCalls } from "../support/hostile_tensors.ts";
 
 failOnGpuErrors();
@@ -22,6 +23,7 @@ const calls: readonly Call[] = [
   ...operatorCalls(device),
   ...tensorCalls(device),
   ...layerCalls(device),
+  ...recurrentCalls(device),
   ...hostCalls(device),
   ...cacheCalls(device),
 ];

@@ -26,6 +26,25 @@ const layerOf = (device: GPUDevice, x: Tensor) => {
   return new fovea.MultiHeadAttention(device, weights, { heads: 2 });
 };
 
+/** A recurrent network of two units and eight inputs, whose weights are views of x. */
+const recurrentOf = (x: Tensor, gates: number) => ({
+  weight_ih_l0: x.view({ shape: [2 * gates, 8] }),
+  weight_hh_l0: x.view({ shape: [2 * gates, 2] }),
+});
+const recurrentSpecs = (gates: number) => ({
+  x: { shape: [1, 4, 8] },
+  weights: {
+    weight_ih_l0: { shape: [2 * gates, 8] },
+    weight_hh_l0: { shape: [2 * gates, 2] },
+  },
+});
+/** What a run kept, and a gradient, of a network of two units. */
+const keptOf = (x: Tensor, gates: number) => ({
+  gates: x.view({ shape: [1, 1, 4, 2 * gates] }),
+  states: x.view({ shape: [1, 3, 1, 4, 2] }),
+  dOutput: x.view({ shape: [1, 4, 2] }),
+});
+
 type Call = (device: GPUDevice, x: Tensor, options: object) => unknown;
 /** Every public function that has options, called with nothing wrong but the options. */
 const CALLS: Readonly<Record<string, Call>> = {
@@ -104,6 +123,32 @@ const CALLS: Readonly<Record<string, Call>> = {
   planMultiHeadAttentionBackward: (device, x, options) =>
     fovea.planMultiHeadAttentionBackward(layerOf(device, x), {
       query: { shape: [1, 8, 8] },
+      ...options,
+    }),
+  lstm: (_, x, options) => fovea.lstm(x.view({ shape: [1, 4, 8] }), recurrentOf(x, 4), options),
+  planLstm: (device, _, options) => fovea.planLstm(device, { ...recurrentSpecs(4), ...options }),
+  lstmBackward: (_, x, options) =>
+    fovea.lstmBackward(x.view({ shape: [1, 4, 8] }), recurrentOf(x, 4), {
+      ...keptOf(x, 4),
+      ...options,
+    }),
+  planLstmBackward: (device, _, options) =>
+    fovea.planLstmBackward(device, {
+      ...recurrentSpecs(4),
+      dOutput: { shape: [1, 4, 2] },
+      ...options,
+    }),
+  gru: (_, x, options) => fovea.gru(x.view({ shape: [1, 4, 8] }), recurrentOf(x, 3), options),
+  planGru: (device, _, options) => fovea.planGru(device, { ...recurrentSpecs(3), ...options }),
+  gruBackward: (_, x, options) =>
+    fovea.gruBackward(x.view({ shape: [1, 4, 8] }), recurrentOf(x, 3), {
+      ...keptOf(x, 3),
+      ...options,
+    }),
+  planGruBackward: (device, _, options) =>
+    fovea.planGruBackward(device, {
+      ...recurrentSpecs(3),
+      dOutput: { shape: [1, 4, 2] },
       ...options,
     }),
   softmax: (_, x, options) => fovea.softmax(x, options),
@@ -259,6 +304,7 @@ const WITHOUT = [
   "PagedKvCache",
   "PositionEncodingPlan",
   "ProjectionPlan",
+  "RecurrentPlan",
   "RotaryPlan",
   "Tensor",
   "alibiScore",

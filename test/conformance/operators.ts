@@ -11,6 +11,7 @@ import { lossLayers } from "./loss_layers.ts";
 import type { NamedOperator } from "./named.ts";
 import { optimizers } from "./optimizers.ts";
 import { pytorch } from "./pytorch.ts";
+import { recurrentLayers } from "./recurrent_layers.ts";
 import { rowLayers } from "./row_layers.ts";
 
 /** An operator as a vector has it. The outputs are the caller's to destroy. */
@@ -31,7 +32,13 @@ const OPERATORS: Readonly<Record<string, Readonly<Record<string, Operator>>>> = 
 const NAMED: Readonly<Record<string, Readonly<Record<string, NamedOperator>>>> = {
   fovea: gradients,
   "torch.optim": optimizers,
-  "torch.nn.grad": { ...layers, ...rowLayers, ...lossLayers, ...attentionLayers },
+  "torch.nn.grad": {
+    ...layers,
+    ...rowLayers,
+    ...lossLayers,
+    ...attentionLayers,
+    ...recurrentLayers,
+  },
 };
 
 /** @param op Domain and name: `ai.onnx.preview.FlexAttention`. */

@@ -15,6 +15,7 @@ import { HEAP_CALLS, HEAP_KIB, type Leakage, LINKING_KIB, measure } from "./meas
 import { ONNX_CASES } from "./onnx_cases.ts";
 import { OPERATION_CASES } from "./operation_cases.ts";
 import { PAGED_CASES } from "./paged_cases.ts";
+import { RECURRENT_CASES } from "./recurrent_cases.ts";
 import { TENSOR_CASES } from "./tensor_cases.ts";
 import { TEXT_CASES } from "./text_cases.ts";
 import { TRAINING_CASES } from "./training_cases.ts";
@@ -24,6 +25,7 @@ export const CASES: readonly LeakCase[] = [
   ...ATTENTION_CASES,
   ...OPERATION_CASES,
   ...GRADIENT_CASES,
+  ...RECURRENT_CASES,
   ...ONNX_CASES,
   ...CACHE_CASES,
   ...PAGED_CASES,

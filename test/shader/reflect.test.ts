@@ -41,6 +41,7 @@ import {
   MERGE_BACKWARD_PARAMS,
   MERGE_BACKWARD_ROW_TILE,
 } from "../../src/kernels/gradients/merge.ts";
+import { recurrentBackwardModules } from "../../src/kernels/gradients/recurrent.ts";
 import {
   LINEAR_LANES,
   LINEAR_PARAMS,
@@ -68,6 +69,7 @@ import {
 } from "../../src/kernels/merge.ts";
 import { PARAMS } from "../../src/kernels/params.ts";
 import { ENCODING_PARAMS } from "../../src/kernels/position_encoding.ts";
+import { RECURRENT_PARAMS, recurrentModules } from "../../src/kernels/recurrent.ts";
 import { ROTARY_HEADS, ROTARY_PARAMS, rotaryKernelModules } from "../../src/kernels/rotary.ts";
 import { angleTablesShape } from "../../src/kernels/rotary_angles.ts";
 import { ROW_PARAMS, rowModules } from "../../src/kernels/rows.ts";
@@ -97,6 +99,7 @@ import {
   LINEAR_SPECS,
   ROW_KERNELS,
 } from "../support/kernels.ts";
+import { backwardSpecOf, RECURRENT_SPECS } from "../support/recurrent_kernels.ts";
 
 const reflect = (variant: Pick<(typeof KERNEL_VARIANTS)[number], "root" | "modules">) =>
   new WgslReflect(link(variant.root, variant.modules).code);
@@ -153,6 +156,7 @@ const UNIFORMS: readonly (readonly [
   ["MatmulParams", MATMUL_PARAMS, "package::matmul", modulesOf("matmul 32x32")],
   ["TurnedParams", TURNED_PARAMS, "package::matmul_turned", modulesOf("matmul_turned 32x32")],
   ["SumParams", SUM_PARAMS, "package::column_sums", modulesOf("column sums, dense")],
+  ["RecurrentParams", RECURRENT_PARAMS, "package::recurrent", modulesOf("recurrent lstm")],
   ["RotaryParams", ROTARY_PARAMS, "package::rotary", modulesOf("rotary of half pairs")],
   [
     "EncodingParams",
@@ -365,6 +369,17 @@ it("the kernel of a merge's gradients comes with the kernel's own tile of rows",
   const { code } = link("package::merge_backward", MERGE_BACKWARD_MODULES);
   expect(code).toContain(`const ROW_TILE = ${MERGE_BACKWARD_ROW_TILE}u;`);
   expect(workgroupBytes(code)).toBe(256);
+});
+
+describe.each(Object.entries(RECURRENT_SPECS))("the recurrent kernels of %s", (_, spec) => {
+  it("take the workgroup memory that their headers say", () => {
+    const { entries } = spec;
+    const steps = link("package::recurrent", recurrentModules(spec)).code;
+    expect(workgroupBytes(steps)).toBe(entries * 1024);
+    const modules = recurrentBackwardModules(backwardSpecOf(spec));
+    const backward = link("package::recurrent_backward", modules).code;
+    expect(workgroupBytes(backward)).toBe(entries * 3072);
+  });
 });
 
 describe.each(Object.entries(APPENDS))("the append of %s", (_, choice) => {

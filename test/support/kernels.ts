@@ -121,6 +121,7 @@ import type { Binding } from "../../src/types.ts";
 import { BACKWARD_VARIANTS } from "./backward_kernels.ts";
 import { CAPTURE_VARIANTS } from "./capture_kernels.ts";
 import { OPTIMIZER_VARIANTS } from "./optimizer_kernels.ts";
+import { RECURRENT_VARIANTS } from "./recurrent_kernels.ts";
 import { SCORE_GRADIENT_VARIANTS } from "./score_gradient_kernels.ts";
 import { SIMILARITY_GRADIENT_VARIANTS } from "./similarity_gradient_kernels.ts";
 
@@ -980,6 +981,7 @@ const VARIANTS: readonly (Omit<KernelVariant, "modules"> & {
   ...BACKWARD_VARIANTS,
   ...CAPTURE_VARIANTS,
   ...OPTIMIZER_VARIANTS,
+  ...RECURRENT_VARIANTS,
   {
     name: "linear copy",
     root: "package::linear_copy",
