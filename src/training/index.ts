@@ -12,12 +12,15 @@ export {
   attendPacked,
   type EncoderSettings,
   encoderLayer,
+  gruLayer,
   layerNormLayer,
   linearLayer,
+  lstmLayer,
   meanRows,
   multiHeadLayer,
   type Parameters,
   parametersOf,
+  type RecurrentLayerSettings,
   softmaxPool,
   under,
 } from "./layers.ts";
@@ -38,8 +41,22 @@ export {
   contiguous,
   multiply,
 } from "./operations/elements.ts";
+export {
+  bceWithLogits,
+  type CrossEntropySettings,
+  crossEntropy,
+  mseLoss,
+} from "./operations/losses.ts";
 export { patchEmbedding, patches } from "./operations/patches.ts";
 export { type PositionSettings, positionEncoding } from "./operations/positions.ts";
+export {
+  gru,
+  lstm,
+  type RecurrentResult,
+  type RecurrentSettings,
+  type RecurrentValues,
+} from "./operations/recurrent.ts";
+export { type EmbeddingSettings, embedding } from "./operations/tables.ts";
 export { OptimizerPlan, type OptimizerState, planOptimizer } from "./optimizers/optimizer.ts";
 export type {
   AdamWOptions,

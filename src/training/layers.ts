@@ -5,6 +5,7 @@ import type { Graph } from "./graph.ts";
 import { type AttentionSettings, attention } from "./operations/attention.ts";
 import { layerNorm, linear } from "./operations/dense.ts";
 import { activate, add, contiguous } from "./operations/elements.ts";
+import { gru, lstm } from "./operations/recurrent.ts";
 import type { Value } from "./value.ts";
 
 /** Gives the parameter of a name and shape: `(name, shape) => graph.parameter(name, shape, ...)`. */
@@ -72,6 +73,52 @@ export function multiHeadLayer(
   const weight = parameters("in_proj_weight", [3 * width, width]);
   const qkv = linear(x, weight, parameters("in_proj_bias", [3 * width]));
   return linearLayer(attendPacked(qkv, heads, settings), under(parameters, "out_proj"), width);
+}
+
+/** Options of {@link lstmLayer} and {@link gruLayer}. */
+export interface RecurrentLayerSettings {
+  readonly hidden: number;
+  /** Default false. */
+  readonly bidirectional?: boolean;
+  /** [B] i32: how many steps each entry uses. Default all. */
+  readonly lengths?: Value | undefined;
+  /** [D, B, hidden] f32: the state before the first step. Default zeros. */
+  readonly initial?: Value;
+}
+
+/**
+ * An LSTM of one layer over x [B, T, inputs], with PyTorch's names of parameters. `output` is
+ * [B, T, D hidden], `last` [D, B, hidden].
+ */
+export const lstmLayer = (x: Value, parameters: Parameters, settings: RecurrentLayerSettings) =>
+  recurrentLayer(lstm, 4, x, parameters, settings);
+
+/** A GRU, likewise. */
+export const gruLayer = (x: Value, parameters: Parameters, settings: RecurrentLayerSettings) =>
+  recurrentLayer(gru, 3, x, parameters, settings);
+
+function recurrentLayer(
+  network: typeof gru,
+  gates: number,
+  x: Value,
+  parameters: Parameters,
+  { hidden, bidirectional = false, lengths, initial }: RecurrentLayerSettings,
+) {
+  const weights: Record<string, Value> = {};
+  for (const direction of bidirectional ? ["", "_reverse"] : [""]) {
+    const add = (name: string, shape: readonly number[]) => {
+      weights[`${name}_l0${direction}`] = parameters(`${name}_l0${direction}`, shape);
+    };
+    add("weight_ih", [gates * hidden, x.shape[2]]);
+    add("weight_hh", [gates * hidden, hidden]);
+    add("bias_ih", [gates * hidden]);
+    add("bias_hh", [gates * hidden]);
+  }
+  const { output, hN } = network(x, weights, {
+    ...(lengths && { lengths }),
+    ...(initial && { h0: initial }),
+  });
+  return { output, last: hN };
 }
 
 /** Options of {@link encoderLayer}. */

@@ -13,6 +13,7 @@ import { optimizers } from "./optimizers.ts";
 import { pytorch } from "./pytorch.ts";
 import { recurrentLayers } from "./recurrent_layers.ts";
 import { rowLayers } from "./row_layers.ts";
+import { systems } from "./systems.ts";
 
 /** An operator as a vector has it. The outputs are the caller's to destroy. */
 export type Operator = (
@@ -32,6 +33,7 @@ const OPERATORS: Readonly<Record<string, Readonly<Record<string, Operator>>>> = 
 const NAMED: Readonly<Record<string, Readonly<Record<string, NamedOperator>>>> = {
   fovea: gradients,
   "torch.optim": optimizers,
+  "fovea.training": systems,
   "torch.nn.grad": {
     ...layers,
     ...rowLayers,

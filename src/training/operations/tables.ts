@@ -1,0 +1,53 @@
+// Rows of tables by their numbers.
+
+import { planEmbedding } from "../../operations/tables/embedding.ts";
+import { planEmbeddingBackward } from "../../operations/tables/embedding_backward.ts";
+import type { Value } from "../value.ts";
+
+/** Options of {@link embedding}. */
+export interface EmbeddingSettings {
+  /** Factor of the rows. Default 1. */
+  readonly scale?: number;
+  /** A row that gets no gradient, as the one that pads sequences. Default none. */
+  readonly paddingId?: number;
+}
+
+/**
+ * The rows of a table that ids tell.
+ *
+ * @param ids [...] i32 or u32; one that the table has no row for gives zeros
+ * @param weight [V, E]
+ * @returns [..., E]
+ */
+export function embedding(ids: Value, weight: Value, settings: EmbeddingSettings = {}): Value {
+  const { graph } = weight;
+  const { scale = 1, paddingId } = settings;
+  const output = graph.computed("embedding", [...ids.shape, weight.shape[1]], [weight]);
+  graph.add({
+    label: "embedding",
+    inputs: [ids, weight],
+    outputs: [output],
+    plan: (device, at) =>
+      planEmbedding(device, { weight: at(weight), ids: at(ids), scale, output: at(output) }),
+    gradient({ of, into }) {
+      const dOutput = of(output);
+      if (!dOutput) return;
+      const dWeight = into(weight);
+      graph.add({
+        label: "embedding backward",
+        inputs: [ids, weight, dOutput],
+        outputs: [dWeight],
+        plan: (device, at) =>
+          planEmbeddingBackward(device, {
+            weight: at(weight),
+            ids: at(ids),
+            scale,
+            dOutput: at(dOutput),
+            dWeight: at(dWeight),
+            ...(paddingId !== undefined && { paddingId }),
+          }),
+      });
+    },
+  });
+  return output;
+}
