@@ -27,6 +27,7 @@ import {
   rmsNormBackward,
   rotaryBackward,
   softmaxBackward,
+  type Tensor,
 } from "../../src/index.ts";
 import { drop, type Lab, type LeakCase, rejected, runPlan } from "./lab.ts";
 
@@ -233,7 +234,13 @@ export const GRADIENT_CASES: readonly LeakCase[] = [
         drop(await bceWithLogits(x, x, { posWeight: weights }));
         drop(await bceWithLogitsBackward(x, x, { weight: weights }));
         drop(await accuracy(x, ids));
-        for (const work of [crossEntropy, crossEntropyBackward, accuracy, embedding]) {
+        const works: readonly ((x: Tensor, ids: Tensor) => Promise<unknown>)[] = [
+          crossEntropy,
+          crossEntropyBackward,
+          accuracy,
+          embedding,
+        ];
+        for (const work of works) {
           await rejected("argument", () => work(x, x));
           await rejected("out-of-memory", () => lab.without(() => work(x, ids)));
         }

@@ -39,6 +39,7 @@ import {
   tensor,
 } from "../../src/index.ts";
 import {
+  argmax as argmax64,
   crossEntropy as crossEntropy64,
   dropout as dropout64,
   embedding as embedding64,
@@ -192,7 +193,18 @@ function lossCalls(device: GPUDevice): Call[] {
       "posWeight",
       ...slopes,
     ]),
-    operator("argmax", argmax, { x: logits }, { axis: 1 }, ["output", "label"]),
+    operator(
+      "argmax",
+      argmax,
+      { x: logits },
+      { axis: 1 },
+      ["output", "label"],
+      (_, { axis = -1 }) => {
+        const along = (axis as number) < 0 ? (axis as number) + 2 : (axis as number);
+        const turned = x.data.map((_, at) => x.data[(at % 6) * 8 + Math.floor(at / 6)]);
+        return argmax64(along ? x : { shape: [8, 6], data: turned });
+      },
+    ),
     operator("accuracy", gradientOf("counts", accuracy), ofClasses, {}, ["counts", "label"]),
   ];
 }
