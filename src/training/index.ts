@@ -57,7 +57,7 @@ export {
   type RecurrentValues,
 } from "./operations/recurrent.ts";
 export { type EmbeddingSettings, embedding } from "./operations/tables.ts";
-export { OptimizerPlan, type OptimizerState, planOptimizer } from "./optimizers/optimizer.ts";
+export { planOptimizer } from "./optimizers/optimizer.ts";
 export type {
   AdamWOptions,
   ClipOptions,
@@ -66,6 +66,7 @@ export type {
   OptimizerOptions,
   OptimizerProblem,
 } from "./optimizers/options.ts";
+export { OptimizerPlan, type OptimizerState } from "./optimizers/plan.ts";
 export type { Schedule } from "./optimizers/schedule.ts";
 export { type Batch, Program, type ProgramBytes, type RunSettings } from "./program.ts";
 export { type Optimizer, type ProgramOptions, type Results, recordProgram } from "./record.ts";

@@ -213,7 +213,8 @@ export function backwardBindings(spec: BackwardSpecialisation): Binding[] {
   const shared = slotBindings({ ...spec, lse: false, rowMax: false });
   if (kernel === "factors") {
     return [
-      ...shared.filter(({ name }) => name !== "v" && name !== "o"),
+      ...shared.filter(({ name }) => name !== "o"),
+      read(13, "d_output"),
       written(14, "statistics"),
       uniform,
     ].sort((a, b) => a.binding - b.binding);
