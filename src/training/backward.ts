@@ -18,8 +18,8 @@ interface Part {
  *
  * Throws FoveaError("argument") if the loss has more than one element or depends on no parameter.
  *
- * @returns The gradient of each parameter, by its name. A parameter that the loss does not depend on
- *   has none.
+ * @returns The gradient of each parameter, by its name. A parameter that the loss does not depend
+ *   on has none.
  */
 export function recordBackward(graph: Graph, loss: Value): Map<string, Value> {
   check(

@@ -42,8 +42,8 @@ const ROUNDING = 4 * 2 ** -24;
  *     (loss(p + h u) - loss(p - h u)) / 2h = sum(gradient * u),
  *
  * with two steps h, extrapolated (Richardson). It makes 4 runs for each parameter, changes no
- * parameter for good, and updates none. A loss with kinks between the points, or one that is random,
- * is not told well by differences.
+ * parameter for good, and updates none. A loss with kinks between the points, or one that is
+ * random, is not told well by differences.
  *
  * Rejects with FoveaError for a program without gradients, and as a run does.
  *

@@ -20,11 +20,11 @@ export interface MemoryPlan {
 
 /**
  * Finds a buffer for each computed memory of a program. No two memories share one at a time, nor do
- * what an operation reads and what it writes, because WebGPU lets a kernel write no part of a buffer
- * that it reads.
+ * what an operation reads and what it writes, because WebGPU lets a kernel write no part of a
+ * buffer that it reads.
  *
- * The largest come first, each into the smallest buffer that is free all its time. Source: "greedy by
- * size for shared objects" (arXiv 2001.03288), section 4.2.
+ * The largest come first, each into the smallest buffer that is free all its time. Source: "greedy
+ * by size for shared objects" (arXiv 2001.03288), section 4.2.
  *
  * @param kept What lives until the end of a run: nothing takes its buffer
  */

@@ -83,9 +83,9 @@ export class Program {
   }
 
   /**
-   * Runs the program once: writes the inputs, submits all of it at once, and resolves to the loss, or
-   * to undefined if there is none. The next run need not wait for it: call it at once, and it starts
-   * as soon as fewer than `inFlight` losses are on their way.
+   * Runs the program once: writes the inputs, submits all of it at once, and resolves to the loss,
+   * or to undefined if there is none. The next run need not wait for it: call it at once, and it
+   * starts as soon as fewer than `inFlight` losses are on their way.
    *
    * Rejects with FoveaError, with nothing submitted, for inputs that are missing, unknown or of
    * another size.

@@ -32,7 +32,8 @@ export interface ProgramOptions {
   /** Changes the parameters at the end of each run. Default: nothing does. */
   readonly optimizer?: Optimizer;
   /**
-   * Whether gradients of the loss by all parameters are computed. Default: if there is an optimizer.
+   * Whether gradients of the loss by all parameters are computed. Default: if there is an
+   * optimizer.
    */
   readonly gradients?: boolean;
   /** Parameters that another program has, by their names: this one shares their memory. */
@@ -44,9 +45,9 @@ export interface ProgramOptions {
 }
 
 /**
- * Records a program for given shapes: its operations, and with a loss those of all gradients, become
- * one list of dispatches. All pipelines are compiled and all memory is there when it resolves; a run
- * allocates none.
+ * Records a program for given shapes: its operations, and with a loss those of all gradients,
+ * become one list of dispatches. All pipelines are compiled and all memory is there when it
+ * resolves; a run allocates none.
  *
  * Rejects with FoveaError for shapes that do not fit, and as the plans of the operations do.
  *

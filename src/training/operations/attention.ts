@@ -29,8 +29,8 @@ export interface AttentionSettings {
  * @param q [B, H, M, D] f32
  * @param k [B, Hkv, N, D], H a multiple of Hkv
  * @param v [B, Hkv, N, Dv]
- * @returns [B, H, M, Dv], whose elements lie in the order [B, M, H, Dv], as projections of all heads
- *   together take them
+ * @returns [B, H, M, Dv], whose elements lie in the order [B, M, H, Dv], as projections of all
+ *   heads together take them
  */
 export function attention(q: Value, k: Value, v: Value, settings: AttentionSettings = {}): Value {
   const { graph } = q;

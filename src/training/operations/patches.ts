@@ -6,8 +6,8 @@ import { linear } from "./dense.ts";
 import { copyInto } from "./elements.ts";
 
 /**
- * The patches of pictures, each a row: those of a picture row by row, and in each its channels, rows
- * and columns. Nothing is learned from where pictures come from: no gradient goes through.
+ * The patches of pictures, each a row: those of a picture row by row, and in each its channels,
+ * rows and columns. Nothing is learned from where pictures come from: no gradient goes through.
  *
  * @param images [B, C, H, W], H and W multiples of the size
  * @returns [B, (H / size) (W / size), C size size]
