@@ -107,10 +107,17 @@ export function recurrentKernel(spec: RecurrentSpecialisation): KernelSource {
   }));
 }
 
-/** The most units that one workgroup has, and so walks several steps with. */
+/**
+ * The most units that one workgroup has, and so walks several steps with. On SwiftShader, against a
+ * dispatch for each step in 64 units, in turns: 1.4 to 2.6 times as fast forward and 3 to 6 times
+ * backward (B 8 to 32, T 16 and 32, H 32 to 256, median of 7).
+ */
 const MOST_WALKED_UNITS = 256;
 
-/** Batch entries of a workgroup: a row of W_hh is read once for all of them. */
+/**
+ * Batch entries of a workgroup: a row of W_hh is read once for all of them. Four take 40 to 70 % of
+ * the time of one in the same runs.
+ */
 const entriesOf = (batch: number): number => (batch <= 1 ? 1 : batch === 2 ? 2 : 4);
 
 /**
