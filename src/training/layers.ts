@@ -77,8 +77,9 @@ export function multiHeadLayer(
 
 /** Options of {@link lstmLayer} and {@link gruLayer}. */
 export interface RecurrentLayerSettings {
+  /** Numbers of a state. */
   readonly hidden: number;
-  /** Default false. */
+  /** Whether a second network reads from the end. Default false. */
   readonly bidirectional?: boolean;
   /** [B] i32: how many steps each entry uses. Default all. */
   readonly lengths?: Value | undefined;

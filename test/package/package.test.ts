@@ -120,6 +120,24 @@ const TENSORS = [
   "gate",
   "up",
   "dQuery",
+  "hN",
+  "cN",
+  "gates",
+  "states",
+  "dH0",
+  "dC0",
+  "weight_ih_l0",
+  "weight_hh_l0",
+  "bias_ih_l0",
+  "bias_hh_l0",
+  "classes",
+  "counts",
+  "target",
+  "tokens",
+  "loss",
+  "dLogits",
+  "prediction",
+  "hidden",
 ];
 
 /** Code that doc comments take for given. */
@@ -133,6 +151,11 @@ declare const dPartials: import("fovea").PartialGradients<Tensor>[];
 declare const layer: import("fovea").MultiHeadAttention, gradients: import("fovea").MultiHeadParameters<Tensor>;
 declare const paged: Awaited<ReturnType<typeof createPagedKvCache>>, batch: Awaited<ReturnType<typeof paged.batch>>;
 `;
+
+/** The same of recurrent networks, whose weights have names. */
+const OF_NETWORKS = GIVEN.replace(", weights: Tensor", "").concat(
+  'declare const weights: import("fovea").RecurrentWeights, parameters: typeof weights;',
+);
 
 /** The same in the room of training. */
 const OF_TRAINING = `
@@ -184,7 +207,8 @@ describe("the package", () => {
       const types = file.startsWith("training")
         ? 'import type { Batch } from "fovea/training";'
         : "";
-      const others = types ? OF_TRAINING : GIVEN;
+      const ofEngine = file.includes("recurrent") ? OF_NETWORKS : GIVEN;
+      const others = types ? OF_TRAINING : ofEngine;
       return `${imports}${types}\nvoid [${[...names, ...ours]}];${others}`;
     };
     const readme = pagesOf(root).flatMap((page) =>
@@ -349,7 +373,7 @@ const ONE_OPERATOR: readonly (readonly [
   [
     "MicrosoftAttention",
     [...ATTENTION, ...MATMUL, "pointwise", "rotary", "row_norms", "tables"],
-    71.2,
+    71.4,
   ],
 ];
 
@@ -361,7 +385,7 @@ describe("bundles", () => {
     expect(kernelsIn(start.text)).toEqual(["combine", "decode", "forward"]);
     expect(start.gzipped).toBeLessThan(35_600);
     expect(kernelsIn(all.text)).toEqual([...ATTENTION, "row_norms", "tables"]);
-    expect(all.gzipped).toBeLessThan(75_150);
+    expect(all.gzipped).toBeLessThan(75_250);
   });
   it("of what needs no kernel hold no kernel", async () => {
     const { all } = await bundle('import { tensor } from "fovea"; console.log(tensor);');

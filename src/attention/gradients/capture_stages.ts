@@ -91,7 +91,7 @@ export function captureStages(
     tile,
     score,
   }: {
-    /** The stages of the gradients; that of queries covers the same scores. */
+    /** The stages of the gradients; that of queries, or of their factors, covers the same scores. */
     readonly backward: readonly BackwardStage[];
     readonly tile: BackwardTile;
     /** The score function with derivatives by what is wanted. */
@@ -100,10 +100,9 @@ export function captureStages(
 ): BackwardStage[] {
   const { dCaptures: wanted, seqQ, mostKeys, headDim, vDim } = resolved;
   if (!wanted.length) return [];
-  const queries = backward.find(
-    (stage) => (stage.slots as BackwardSpecialisation).kernel === "queries",
+  const { names, views, slots } = backward.find(({ slots }) =>
+    ["queries", "factors"].includes((slots as BackwardSpecialisation).kernel),
   ) as BackwardStage;
-  const { names, views, slots } = queries;
   const reads = wanted.reduce((sum, one) => sum + one.reads, 0);
   const source = capturesKernel({
     ...(slots as BackwardSpecialisation),

@@ -57,9 +57,11 @@ export function canAddQueries(
   operands: Operands,
   { lse, rowMax, ...slots }: SlotChoice,
 ): boolean {
+  const written = ["dQ", "dK", "dV"].map((name) => operandIn(operands, name));
   const stored = slotBindings(slots).filter(({ type }) => type !== "uniform").length;
   return (
     accessOf(device, operandIn(operands, "dQ")) === "dense" &&
+    written.every(({ spec }) => !spec.shape.includes(0)) &&
     !slots.similarity &&
     !slots.largeScale &&
     stored + OWN_BUFFERS <= device.limits.maxStorageBuffersPerShaderStage

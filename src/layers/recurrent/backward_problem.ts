@@ -39,6 +39,7 @@ export interface GruBackwardProblem
   extends Pick<GruProblem, "x" | "weights" | "lengths" | "batchFirst" | "maxDispatchFlops"> {
   /** As the forward run left them with `keep`. Default: dense. */
   readonly gates?: TensorSpec;
+  /** Likewise. */
   readonly states?: TensorSpec;
   /** f32, of the shape of the output. What it holds past an entry's length is not read. */
   readonly dOutput?: TensorSpec;

@@ -69,6 +69,7 @@ const GRU_BACKWARD_OPTIONS: OptionNames<GruBackwardOptions> = optionsBeside(
  *
  * @example
  * const { output, gates, states } = await gru(x, weights, { keep: true });
+ * if (!gates || !states) throw new Error("nothing was kept");
  * const { dX, parameters } = await gruBackward(x, weights, { gates, states, dOutput });
  */
 export async function gruBackward(

@@ -63,6 +63,7 @@ export async function planLstmBackward(
 export interface GruBackwardOptions extends RunOptions {
   /** The gates and states that the forward run kept (`keep: true`). */
   readonly gates: Tensor;
+  /** Likewise. */
   readonly states: Tensor;
   /** f32, of the shape of the output. Default: zeros, but one gradient has to be given. */
   readonly dOutput?: Tensor;
@@ -131,6 +132,7 @@ const LSTM_BACKWARD_OPTIONS: OptionNames<LstmBackwardOptions> = optionsBeside(
  *
  * @example
  * const { output, gates, states } = await lstm(x, weights, { keep: true });
+ * if (!gates || !states) throw new Error("nothing was kept");
  * const { dX, parameters } = await lstmBackward(x, weights, { gates, states, dOutput });
  */
 export async function lstmBackward(

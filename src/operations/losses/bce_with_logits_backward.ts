@@ -86,6 +86,7 @@ export interface BceWithLogitsBackwardOptions extends RunOptions {
    * caller's to destroy.
    */
   readonly dX?: Tensor;
+  /** The gradient of the target, likewise. */
   readonly dTarget?: Tensor;
   /** Name in errors and captures. */
   readonly label?: string;
