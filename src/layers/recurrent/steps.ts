@@ -16,6 +16,7 @@ import { padded } from "../../operations/projection_problem.ts";
 import { accessOf, addresses } from "../../plan/access.ts";
 import { type Caller, operation, type Stage } from "../../plan/operation.ts";
 import { bindingBase, checkedSpec, FLOATS, type ResolvedSpec } from "../../plan/specs.ts";
+import type { PlanTensors } from "../../plan/tensors.ts";
 import type { Dtype, TensorSpec } from "../../types.ts";
 
 /** A walk over the steps of a layer in one direction. */
@@ -78,13 +79,7 @@ export const RECURRENT_STEPS = operation<StepsProblem, StepsBindings, ResolvedSt
     problem,
     specs: specsOf(label, problem, [...READ, ...WRITTEN]),
   }),
-  tensors({ add }, { specs }) {
-    for (const name of WRITTEN) add(name, specs[name] as ResolvedSpec, undefined, true);
-    for (const name of READ) {
-      const spec = specs[name];
-      if (spec) add(name, spec, undefined);
-    }
-  },
+  tensors: (into, { specs }) => addSteps(into, specs, WRITTEN, READ),
   kernel: stagesOf,
   results: () => ({}),
 });
@@ -103,6 +98,20 @@ export function specsOf<Name extends string>(
     if (given) specs[name] = checkedSpec(label, name, given, DTYPES);
   }
   return specs;
+}
+
+/** Adds the tensors of a walk: all that it writes, and those that there are of what it reads. */
+export function addSteps<Written extends string, Read extends string>(
+  { add }: Pick<PlanTensors, "add">,
+  specs: { readonly [One in Written | Read]?: ResolvedSpec },
+  written: readonly Written[],
+  read: readonly Read[],
+): void {
+  for (const name of written) add(name, specs[name] as ResolvedSpec, undefined, true);
+  for (const name of read) {
+    const spec = specs[name];
+    if (spec) add(name, spec as ResolvedSpec, undefined);
+  }
 }
 
 /** A tensor as kernels reach it, or undefined if there is none. */

@@ -14,7 +14,7 @@ import {
 import { type Caller, operation, type Stage } from "../../plan/operation.ts";
 import type { ResolvedSpec } from "../../plan/specs.ts";
 import type { TensorSpec } from "../../types.ts";
-import { oddColumns, reachedOn, rowAddressesOf, specsOf } from "./steps.ts";
+import { addSteps, oddColumns, reachedOn, rowAddressesOf, specsOf } from "./steps.ts";
 
 /** A walk back over the steps of a layer in one direction. */
 export interface StepsBackwardProblem {
@@ -87,13 +87,7 @@ export const RECURRENT_STEPS_BACKWARD = operation<
     problem,
     specs: specsOf(label, problem, [...READ, ...WRITTEN]),
   }),
-  tensors({ add }, { specs }) {
-    for (const name of WRITTEN) add(name, specs[name] as ResolvedSpec, undefined, true);
-    for (const name of READ) {
-      const spec = specs[name];
-      if (spec) add(name, spec, undefined);
-    }
-  },
+  tensors: (into, { specs }) => addSteps(into, specs, WRITTEN, READ),
   kernel: stagesOf,
   results: () => ({}),
 });
