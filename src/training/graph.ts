@@ -2,9 +2,9 @@
 
 import { check, show } from "../errors.ts";
 import type { TensorData } from "../gpu/elements.ts";
+import { countOf } from "../gpu/shapes.ts";
 import type { Dtype } from "../types.ts";
 import { type Memory, type MemoryKind, type Node, type Recorder, Value } from "./value.ts";
-import { countOf } from "./views.ts";
 
 /** A memory with elements that are known when the program is made. */
 export interface Given {

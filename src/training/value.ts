@@ -3,10 +3,11 @@
 
 import { check, show } from "../errors.ts";
 import type { TensorData } from "../gpu/elements.ts";
-import { denseStrides, type Tensor } from "../gpu/tensor.ts";
+import { countOf, denseStrides, isContiguous } from "../gpu/shapes.ts";
+import type { Tensor } from "../gpu/tensor.ts";
 import type { Recording } from "../plan/target.ts";
 import type { Dtype } from "../types.ts";
-import { countOf, viewStrides } from "./views.ts";
+import { viewStrides } from "./views.ts";
 
 /** What memory of a program is there for. */
 export type MemoryKind = "input" | "parameter" | "constant" | "computed";
@@ -113,8 +114,7 @@ export class Value {
 
   /** Whether the elements lie one after the other in row-major order. */
   get isDense(): boolean {
-    const dense = denseStrides(this.shape);
-    return this.strides.every((stride, axis) => stride === dense[axis] || this.shape[axis] <= 1);
+    return isContiguous(this.shape, this.strides);
   }
 
   /** @internal Whether each element of the memory is an element of the value. */

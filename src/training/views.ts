@@ -1,7 +1,6 @@
 // Shapes and strides of views.
 
-export const countOf = (shape: readonly number[]): number =>
-  shape.reduce((count, size) => count * size, 1);
+import { countOf } from "../gpu/shapes.ts";
 
 /**
  * The strides of a tensor under another shape of as many elements, in row-major order, or undefined

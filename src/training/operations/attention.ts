@@ -22,6 +22,19 @@ export interface AttentionSettings {
   readonly vector?: Value;
 }
 
+/** The values that the settings hold, and the engine's options once they have tensors. */
+function settled({ vector, kvLengths, mask, ...rest }: AttentionSettings) {
+  return {
+    held: [vector, kvLengths, mask].filter((value) => value !== undefined),
+    options: (at: Place) => ({
+      ...rest,
+      ...(kvLengths && { kvLengths: at(kvLengths) }),
+      ...(mask && { mask: at(mask) }),
+      ...(vector && { similarity: { kind: "additive", vector: at(vector) } as const }),
+    }),
+  };
+}
+
 /**
  * softmax(scale q k^T) v, in the fused kernels: nothing of size M x N is in memory, forward or
  * backward.
@@ -36,17 +49,11 @@ export function attention(q: Value, k: Value, v: Value, settings: AttentionSetti
   const { graph } = q;
   const [B, H, M] = q.shape;
   const Dv = v.shape[3];
-  const { vector, kvLengths, mask, ...rest } = settings;
-  const held = [vector, kvLengths, mask].filter((value) => value !== undefined);
+  const { vector } = settings;
+  const { held, options } = settled(settings);
   const inputs = [q, k, v, ...held];
   const output = graph.computed("attention", [B, M, H, Dv], inputs).permute(0, 2, 1, 3);
   const lse = graph.computed("log-sum-exp", [B, H, M], inputs);
-  const options = (at: Place) => ({
-    ...rest,
-    ...(kvLengths && { kvLengths: at(kvLengths) }),
-    ...(mask && { mask: at(mask) }),
-    ...(vector && { similarity: { kind: "additive", vector: at(vector) } as const }),
-  });
   graph.add({
     label: "attention",
     inputs,
@@ -98,8 +105,8 @@ export function attention(q: Value, k: Value, v: Value, settings: AttentionSetti
 export function attentionWeights(q: Value, k: Value, settings: AttentionSettings = {}): Value {
   const { graph } = q;
   const [B, H, M] = q.shape;
-  const { vector, kvLengths, mask, ...rest } = settings;
-  const inputs = [q, k, ...[vector, kvLengths, mask].filter((value) => value !== undefined)];
+  const { held, options } = settled(settings);
+  const inputs = [q, k, ...held];
   const output = graph.computed("attention weights", [B, H, M, k.shape[2]], inputs);
   graph.add({
     label: "attention weights",
@@ -110,10 +117,7 @@ export function attentionWeights(q: Value, k: Value, settings: AttentionSettings
         q: at(q),
         k: at(k),
         output: at(output),
-        ...rest,
-        ...(kvLengths && { kvLengths: at(kvLengths) }),
-        ...(mask && { mask: at(mask) }),
-        ...(vector && { similarity: { kind: "additive", vector: at(vector) } as const }),
+        ...options(at),
       }),
   });
   return output;

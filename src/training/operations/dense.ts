@@ -5,16 +5,26 @@ import { planLayerNorm } from "../../operations/layer_norm.ts";
 import { planLayerNormBackward } from "../../operations/layer_norm_backward.ts";
 import { planProjection } from "../../operations/projection.ts";
 import { planProjectionBackward } from "../../operations/projection_backward.ts";
-import type { ProjectionGradient } from "../../operations/projection_backward_problem.ts";
 import { planSoftmax } from "../../operations/softmax.ts";
 import { planSoftmaxBackward } from "../../operations/softmax_backward.ts";
-import type { Value } from "../value.ts";
+import type { Differentiation, Place, Value } from "../value.ts";
 
-/** The members of an object that are there. */
-const present = <T extends object>(members: T) =>
-  Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined)) as {
-    [Name in keyof T]: Exclude<T[Name], undefined>;
+/** The gradients of those of a layer's values that want one, by the names of their options. */
+function wanted(
+  { wants, into }: Differentiation,
+  { x, weight, bias }: Readonly<Record<"x" | "weight" | "bias", Value | undefined>>,
+) {
+  const gradients: { dX?: Value; dWeight?: Value; dBias?: Value } = {};
+  if (wants(x)) gradients.dX = into(x);
+  if (wants(weight)) gradients.dWeight = into(weight);
+  if (wants(bias)) gradients.dBias = into(bias);
+  return {
+    names: Object.keys(gradients) as (keyof typeof gradients)[],
+    outputs: Object.values(gradients),
+    at: (place: Place) =>
+      Object.fromEntries(Object.entries(gradients).map(([name, one]) => [name, place(one)])),
   };
+}
 
 const values = (...given: readonly (Value | undefined)[]): Value[] =>
   given.filter((value) => value !== undefined);
@@ -42,24 +52,21 @@ export function linear(x: Value, weight: Value, bias?: Value): Value {
         ...(bias && { bias: at(bias) }),
         output: at(output),
       }),
-    gradient({ of, into, wants }) {
-      const dOutput = of(output);
+    gradient(differentiation) {
+      const dOutput = differentiation.of(output);
       if (!dOutput) return;
-      const dX = wants(x) ? into(x) : undefined;
-      const dWeight = wants(weight) ? into(weight) : undefined;
-      const dBias = wants(bias) ? into(bias) : undefined;
-      const asked = present({ dX, dWeight, dBias });
+      const asked = wanted(differentiation, { x, weight, bias });
       x.graph.add({
         label: "linear backward",
         inputs: [x, weight, dOutput],
-        outputs: Object.values(asked),
+        outputs: asked.outputs,
         plan: (device, at) =>
           planProjectionBackward(device, {
             x: at(x),
             weight: at(weight),
             dOutput: at(dOutput),
-            gradients: Object.keys(asked) as ProjectionGradient[],
-            ...Object.fromEntries(Object.entries(asked).map(([name, value]) => [name, at(value)])),
+            gradients: asked.names,
+            ...asked.at(at),
           }),
       });
     },
@@ -127,26 +134,23 @@ function normalise(
         ...settings,
         output: at(output),
       }),
-    gradient({ of, into, wants }) {
-      const dOutput = of(output);
+    gradient(differentiation) {
+      const dOutput = differentiation.of(output);
       if (!dOutput) return;
-      const dX = wants(x) ? into(x) : undefined;
-      const dWeight = wants(weight) ? into(weight) : undefined;
-      const dBias = wants(bias) ? into(bias) : undefined;
-      const asked = present({ dX, dWeight, dBias });
+      const asked = wanted(differentiation, { x, weight, bias });
       x.graph.add({
         label: `${label} backward`,
         inputs: [...inputs, dOutput],
-        outputs: Object.values(asked),
+        outputs: asked.outputs,
         plan: (device, at) =>
           planLayerNormBackward(device, {
             x: at(x),
             ...(weight && { weight: at(weight) }),
-            ...(bias && dBias && { bias: at(bias) }),
+            ...(bias && asked.names.includes("dBias") && { bias: at(bias) }),
             dOutput: at(dOutput),
             ...settings,
-            gradients: Object.keys(asked) as (keyof typeof asked)[],
-            ...Object.fromEntries(Object.entries(asked).map(([name, value]) => [name, at(value)])),
+            gradients: asked.names,
+            ...asked.at(at),
           }),
       });
     },

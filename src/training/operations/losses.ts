@@ -73,59 +73,41 @@ export function crossEntropy(
 }
 
 /** The mean of (x - target)^2, [1]. No gradient goes to the target. */
-export function mseLoss(x: Value, target: Value): Value {
-  const { graph } = x;
-  const loss = graph.computed("MSE", [1], [x]);
-  graph.add({
-    label: "MSE",
-    inputs: [x, target],
-    outputs: [loss],
-    plan: (device, at) => planMseLoss(device, { x: at(x), target: at(target), loss: at(loss) }),
-    gradient({ of, into }) {
-      const dLoss = of(loss);
-      if (!dLoss) return;
-      const dX = into(x);
-      graph.add({
-        label: "MSE backward",
-        inputs: [x, target, dLoss],
-        outputs: [dX],
-        plan: (device, at) =>
-          planMseLossBackward(device, {
-            x: at(x),
-            target: at(target),
-            dLoss: at(dLoss),
-            dX: at(dX),
-            gradients: ["dX"],
-          }),
-      });
-    },
-  });
-  return loss;
-}
+export const mseLoss = (x: Value, target: Value): Value =>
+  elementLoss("MSE", planMseLoss, planMseLossBackward, x, target);
 
 /**
  * The mean of binary cross-entropies of logits, -(t log sigmoid(x) + (1 - t) log(1 - sigmoid(x))),
  * [1]. No gradient goes to the target.
  */
-export function bceWithLogits(x: Value, target: Value): Value {
+export const bceWithLogits = (x: Value, target: Value): Value =>
+  elementLoss("BCE", planBceWithLogits, planBceWithLogitsBackward, x, target);
+
+/** A mean over elements that are compared with those of a target. */
+function elementLoss(
+  label: string,
+  plan: typeof planMseLoss | typeof planBceWithLogits,
+  planBackward: typeof planMseLossBackward | typeof planBceWithLogitsBackward,
+  x: Value,
+  target: Value,
+): Value {
   const { graph } = x;
-  const loss = graph.computed("BCE", [1], [x]);
+  const loss = graph.computed(label, [1], [x]);
   graph.add({
-    label: "BCE",
+    label,
     inputs: [x, target],
     outputs: [loss],
-    plan: (device, at) =>
-      planBceWithLogits(device, { x: at(x), target: at(target), loss: at(loss) }),
+    plan: (device, at) => plan(device, { x: at(x), target: at(target), loss: at(loss) }),
     gradient({ of, into }) {
       const dLoss = of(loss);
       if (!dLoss) return;
       const dX = into(x);
       graph.add({
-        label: "BCE backward",
+        label: `${label} backward`,
         inputs: [x, target, dLoss],
         outputs: [dX],
         plan: (device, at) =>
-          planBceWithLogitsBackward(device, {
+          planBackward(device, {
             x: at(x),
             target: at(target),
             dLoss: at(dLoss),
