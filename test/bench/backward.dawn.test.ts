@@ -57,7 +57,8 @@ it("checks a step and its parts, and compares turns, also with those of another 
   expect(operations(forward)).toBeCloseTo(2 * 2 * 8 * 3 * 40 * 40, 3);
   expect(operations(backward)).toBeCloseTo(2.5 * operations(forward), 3);
   expect(operations(step)).toBeCloseTo(3.5 * operations(forward), 3);
-  expect([step.dispatches, forward.dispatches, backward.dispatches]).toEqual([4, 1, 3]);
+  // The preparation, the factors, three tiles of keys and dQ.
+  expect([step.dispatches, forward.dispatches, backward.dispatches]).toEqual([7, 1, 6]);
   expect(forward.ratios).toBeUndefined();
   expect(backward.ratios).toMatchObject([{ name: "backward / forward", atMost: 3.5 }]);
   expect(causal.ratios).toMatchObject([
@@ -74,7 +75,7 @@ it("checks a step and its parts, and compares turns, also with those of another 
 it("counts the memory of a run beside its inputs and results", async () => {
   const [step, , backward] = await run([backwardContest("full", dims)], 1);
   const kept = 4 * 3 * 40 * (8 + 1); // the output and the log-sum-exp, between the two halves
-  const uniforms = 4096;
+  const uniforms = 8192;
   for (const [{ memoryBytes = 0, workspaceBytes }, least] of [
     [backward, 0],
     [step, kept],
@@ -141,10 +142,11 @@ describe("long problems", () => {
     for (const [index, plan] of longer.entries())
       expect(plan.workspaceBytes).toBeLessThanOrEqual(first.workspaceBytes * 2 ** (index + 1));
     expect(first.workspaceBytes).toBeLessThan(4 * 8 * 1024 * 1024); // the scores of all heads
-    // Kernels make five products of a query and a key, or seven if they compute scores twice.
+    // Kernels make five products of a query and a key, or seven if they compute scores twice; the
+    // form for software adapters takes a dispatch for each 16 keys.
     const dispatches = (products: number) => (2 * products * 64 * 8 * 8192 * 8192) / 2 ** 32;
     expect(plans[3].dispatchCount).toBeGreaterThanOrEqual(dispatches(5));
-    expect(plans[3].dispatchCount).toBeLessThan(2 * dispatches(7));
+    expect(plans[3].dispatchCount).toBeLessThan(2 * dispatches(7) + 8192 / 16);
     for (const plan of plans) plan.destroy();
   });
 });

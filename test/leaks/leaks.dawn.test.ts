@@ -106,8 +106,8 @@ describe("npm run leaks", () => {
     ["a broken number", ["--calls", "0"], "--calls must be a whole number from 1 up, got 0."],
     [
       "a case that there is not",
-      ["--case", "losses"],
-      /^--case: no case has "losses" in its name; there are\n {2}/,
+      ["--case", "weather"],
+      /^--case: no case has "weather" in its name; there are\n {2}/,
     ],
     ["an unknown option", ["--call", "1"], /^Unknown option '--call'.*npm run leaks/s],
   ])("refuses %s", async (_, args, message) => {

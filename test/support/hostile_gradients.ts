@@ -12,6 +12,7 @@ import {
 } from "../../src/index.ts";
 import {
   attention as attention64,
+  multiplicativeAttention as multiplicative64,
   type ReferenceOptions,
   attentionBackward as reference,
 } from "../../src/reference/index.ts";
@@ -58,6 +59,13 @@ export function gradientCalls(device: GPUDevice): Call[] {
   const lse = tensor(device, [2, 2, 3], { data: forward.lse });
   const tensors = { q: q.gpu, k: k.gpu, v: v.gpu };
   const good = { output, lse, dOutput: dOutput.gpu, variant: "8x32" };
+  const weight = make([8, 8], 5);
+  const through = multiplicative64(q, k, v, { weight });
+  const goodThrough = {
+    ...good,
+    output: tensor(device, SHAPE.q, { data: through.output }),
+    lse: tensor(device, [2, 2, 3], { data: through.lse }),
+  };
   const right = (_: Given, options: Given) => {
     const some = Object.entries(options).filter(
       ([name, value]) => KNOWN64.includes(name) && value !== undefined,
@@ -113,8 +121,8 @@ export function gradientCalls(device: GPUDevice): Call[] {
     },
     {
       name: "multiplicativeAttentionBackward",
-      args: { ...tensors, weight: make([8, 8], 5).gpu },
-      options: good,
+      args: { ...tensors, weight: weight.gpu },
+      options: goodThrough,
       names: ["dWeight", "dQ", "label", "encoder"],
       run: async ([q, k, v, weight], options) => {
         const given = [q, k, v, weight] as [Tensor, Tensor, Tensor, Tensor];
