@@ -4,10 +4,10 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { resolveProblem } from "../src/attention/resolve.ts";
 import { FoveaError, show } from "../src/errors.ts";
+import { readSafetensors, writeSafetensors } from "../src/files/safetensors.ts";
+import { type FileTensor, named } from "../src/files/tensors.ts";
 import type { Dims } from "./cost.ts";
-import { readNpy, writeNpy } from "./files/npy.ts";
-import { readSafetensors, writeSafetensors } from "./files/safetensors.ts";
-import { type FileTensor, named } from "./files/tensors.ts";
+import { readNpy, writeNpy } from "./npy.ts";
 
 export interface LoadedInput {
   readonly dims: Dims;

@@ -2,41 +2,41 @@
 
 import type { Mutant } from "./mutant.ts";
 
-const FILES = ["test/bench/files.test.ts"];
+const FILES = ["test/files/files.test.ts"];
 const STATES = ["test/layers/multi_head_state.gpu.test.ts"];
 const ROTARY = ["test/reference/rotary.test.ts"];
 
 export const MUTANTS: readonly Mutant[] = [
   {
-    file: "bench/files/safetensors.ts",
+    file: "src/files/safetensors.ts",
     text: "place.begin >= end,",
     replacement: "true,",
     tests: FILES,
     filter: "overlap|share",
   },
   {
-    file: "bench/files/safetensors.ts",
+    file: "src/files/safetensors.ts",
     text: "const MAX_DEPTH = 3;",
     replacement: "const MAX_DEPTH = 1e9;",
     tests: FILES,
     filter: "nested",
   },
   {
-    file: "bench/files/json.ts",
+    file: "src/files/json.ts",
     text: 'text[at] === "\\\\" ? 2 : 1',
     replacement: "1",
-    tests: ["test/bench/files_hostile.test.ts"],
+    tests: ["test/files/files_hostile.test.ts"],
     filter: "names with quotes",
   },
   {
-    file: "bench/files/tensors.ts",
+    file: "src/files/tensors.ts",
     text: "shape.includes(0) ? 0 : ",
     replacement: "",
-    tests: ["test/bench/files_hostile.test.ts", ...FILES],
+    tests: ["test/files/files_hostile.test.ts", ...FILES],
     filter: "empty",
   },
   {
-    file: "bench/files/npy.ts",
+    file: "bench/npy.ts",
     text: "fortranOrder ? fromFortran(data, shape) : data",
     replacement: "data",
     tests: FILES,

@@ -1,8 +1,8 @@
 // Tensors from files, whatever their dtype, as f32. Files are not trusted: every number in them is
 // checked before use.
 
-import { check, FoveaError, show } from "../../src/errors.ts";
-import { bfloat16Value, float16Value } from "../../src/gpu/read.ts";
+import { check, FoveaError, show } from "../errors.ts";
+import { bfloat16Value, float16Value } from "../gpu/read.ts";
 
 export interface FileTensor {
   readonly shape: readonly number[];
@@ -77,8 +77,8 @@ export function checkLength(
 }
 
 /**
- * Decodes the elements as f32. Throws FoveaError("file") for a dtype that attention does not take,
- * another number of bytes than the shape takes, and a value beyond f32.
+ * Decodes the elements as f32. Throws FoveaError("file") for a dtype that is not a float, another
+ * number of bytes than the shape takes, and a value beyond f32.
  */
 export function decode(what: string, stored: StoredTensor): Float32Array<ArrayBuffer> {
   const { dtype, bytes } = stored;
@@ -86,7 +86,7 @@ export function decode(what: string, stored: StoredTensor): Float32Array<ArrayBu
   check(
     reader !== undefined,
     "file",
-    () => `${what} is ${named(dtype)}; attention takes ${[...READERS.keys()].join(", ")}.`,
+    () => `${what} is ${named(dtype)}; what is read are ${[...READERS.keys()].join(", ")}.`,
   );
   checkLength(what, stored, 8 * reader.bytes);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

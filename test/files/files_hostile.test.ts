@@ -4,10 +4,10 @@
 import fc from "fast-check";
 import { parse } from "npyjs";
 import { describe, expect, it } from "vitest";
-import { readNpy, writeNpy } from "../../bench/files/npy.ts";
-import { readSafetensors, writeSafetensors } from "../../bench/files/safetensors.ts";
-import type { FileTensor } from "../../bench/files/tensors.ts";
+import { readNpy, writeNpy } from "../../bench/npy.ts";
 import { FoveaError } from "../../src/errors.ts";
+import { readSafetensors, writeSafetensors } from "../../src/files/safetensors.ts";
+import type { FileTensor } from "../../src/files/tensors.ts";
 
 const RUNS = { numRuns: 400 };
 

@@ -3,7 +3,7 @@
 // a file can get wrong is checked. Source of the rules: the README of
 // github.com/safetensors/safetensors, section Format.
 
-import { check, FoveaError, show } from "../../src/errors.ts";
+import { check, FoveaError, show } from "../errors.ts";
 import { scanJson } from "./json.ts";
 import {
   checkLength,
@@ -53,6 +53,18 @@ export function readSafetensors(name: string, bytes: Uint8Array): Map<string, Fi
   }
   checkPlaces(name, places, data.length);
   return tensors;
+}
+
+/** The texts that a file says of itself, by their names. Throws as {@link readSafetensors} does. */
+export function safetensorsMetadata(
+  name: string,
+  bytes: Uint8Array,
+): Readonly<Record<string, string>> {
+  const { __metadata__: metadata = {} } = split(name, bytes).header as {
+    readonly __metadata__?: Record<string, string>;
+  };
+  checkMetadata(name, metadata);
+  return metadata;
 }
 
 /** Makes a tensor that reads its elements once, at the first look. */
@@ -160,21 +172,25 @@ function checkPlaces(name: string, places: readonly Place[], length: number): vo
   );
 }
 
-/** Makes a file with f32 tensors. */
+/** Makes a file with f32 tensors, and texts that it says of itself. */
 export function writeSafetensors(
   tensors: Readonly<Record<string, { shape: readonly number[]; data: Float32Array }>>,
-): Uint8Array {
+  metadata?: Readonly<Record<string, string>>,
+): Uint8Array<ArrayBuffer> {
   let offset = 0;
-  const header = Object.fromEntries(
+  const places = Object.fromEntries(
     Object.entries(tensors).map(([name, { shape, data }]) => {
       const begin = offset;
       offset += data.byteLength;
       return [name, { dtype: "F32", shape, data_offsets: [begin, offset] }];
     }),
   );
+  const header = metadata ? { __metadata__: metadata, ...places } : places;
   // The header is padded with spaces so that the data starts at a multiple of 8.
   const json = JSON.stringify(header);
-  const text = new TextEncoder().encode(json.padEnd(Math.ceil(json.length / 8) * 8));
+  const length = new TextEncoder().encode(json).length;
+  const padding = " ".repeat(Math.ceil(length / 8) * 8 - length);
+  const text = new TextEncoder().encode(json + padding);
   const bytes = new Uint8Array(8 + text.length + offset);
   new DataView(bytes.buffer).setBigUint64(0, BigInt(text.length), true);
   bytes.set(text, 8);

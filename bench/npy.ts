@@ -3,8 +3,8 @@
 // Source of the rules: numpy.lib.format of NumPy's documentation.
 
 import { dump } from "npyjs";
-import { check, FoveaError, show } from "../../src/errors.ts";
-import { checkShape, decode, elementCount, type FileTensor, named } from "./tensors.ts";
+import { check, FoveaError, show } from "../src/errors.ts";
+import { checkShape, decode, elementCount, type FileTensor, named } from "../src/files/tensors.ts";
 
 const DTYPES = new Map([
   ["<f8", "F64"],

@@ -1,8 +1,8 @@
 // Files from anywhere: well-formed files are read, and all others get one clear error.
 
 import { describe, expect, it } from "vitest";
-import { readNpy, writeNpy } from "../../bench/files/npy.ts";
-import { readSafetensors, writeSafetensors } from "../../bench/files/safetensors.ts";
+import { readNpy, writeNpy } from "../../bench/npy.ts";
+import { readSafetensors, writeSafetensors } from "../../src/files/safetensors.ts";
 import { expectError } from "../support/errors.ts";
 
 const safetensors = (
@@ -95,7 +95,7 @@ describe("safetensors", () => {
     [
       "integers that are asked for",
       safetensors(entry({ dtype: "I32" }), new Uint8Array(8)),
-      "f: q is I32; attention takes F64, F32, F16, BF16.",
+      "f: q is I32; what is read are F64, F32, F16, BF16.",
     ],
     [
       "a dtype from the prototype",
@@ -204,7 +204,7 @@ describe("safetensors", () => {
     [
       "a dtype with escape sequences",
       safetensors(entry({ dtype: "\u001b[2J" }), new Uint8Array(8)),
-      'f: q is "\\u001b[2J"; attention takes F64, F32, F16, BF16.',
+      'f: q is "\\u001b[2J"; what is read are F64, F32, F16, BF16.',
     ],
     [
       "a negative size",
