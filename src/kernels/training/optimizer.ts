@@ -83,7 +83,7 @@ const ROOTS = {
 /** Names of the bindings after the uniform; those that the kernel writes end in "!". */
 const BOUND: Readonly<Record<keyof typeof ROOTS, string>> = {
   accumulate: "entries gradients accumulated_gradient!",
-  advance: "lr rates! step_count! groups!",
+  advance: "lr rates! step_count! groups! clipping",
   muon: "entries groups clipping parameters! gradients! momentum! matrices! norms",
   norm: "entries gradients partials!",
   norm_total: "partials norms!",

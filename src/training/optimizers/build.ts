@@ -41,6 +41,8 @@ export interface Order {
   readonly small: Readonly<Record<"step" | "lr" | "rates" | "clipping" | "groups", Tensor>>;
   /** Undefined if gradients aren't clipped. */
   readonly maxNorm: number | undefined;
+  /** Whether an update is left out if the norm of its gradients is not finite. */
+  readonly skips: boolean;
   readonly schedule: UniformValues;
   readonly accumulationSteps: number;
   /** Where tensors go that have to be destroyed, and plans. */
@@ -98,6 +100,7 @@ export async function buildSteps(caller: Caller, order: Order) {
   owned.push(partials, entries);
   await settle(owned.map(({ allocated }) => allocated));
 
+  const skip = order.skips ? 1 : 0;
   const common = { entries, groups: small.groups, clipping: small.clipping };
   const step = (
     kernel: OptimizerKernel,
@@ -107,7 +110,7 @@ export async function buildSteps(caller: Caller, order: Order) {
   ): Step => ({
     source: optimizerKernel(kernel),
     struct: CHUNK_PARAMS,
-    values: { chunks: workgroups, first_entry: first, entries: count, ...values },
+    values: { chunks: workgroups, first_entry: first, entries: count, skip, ...values },
     workgroups,
     bound: { ...common, ...bound },
   });
@@ -121,9 +124,15 @@ export async function buildSteps(caller: Caller, order: Order) {
   update.push({
     source: optimizerKernel("advance"),
     struct: SCHEDULE_PARAMS,
-    values: { ...order.schedule, groups: order.groups.length },
+    values: { ...order.schedule, groups: order.groups.length, skip },
     workgroups: 1,
-    bound: { lr: small.lr, rates: small.rates, step_count: small.step, groups: small.groups },
+    bound: {
+      lr: small.lr,
+      rates: small.rates,
+      step_count: small.step,
+      groups: small.groups,
+      clipping: small.clipping,
+    },
   });
   const clear = accumulates ? 1 : 0;
   for (const { run, rows, state, gradients } of laid) {

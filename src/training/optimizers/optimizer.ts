@@ -21,7 +21,7 @@ import { prepareSteps } from "./sequence.ts";
  * and accumulation. Compiles its kernels and allocates its state, which begins at 0.
  *
  * A gradient that is not finite gets into its parameter and its state, as in PyTorch; with `clip`
- * into all of them. `finite` of the plan tells.
+ * into all of them. `finite` of the plan tells. With `skipNotFinite` such an update is left out.
  *
  * Rejects with FoveaError, and then has allocated nothing.
  *
@@ -46,7 +46,9 @@ export async function planOptimizer(
   const caller = { label, device };
   checkDevice(device);
   const { groups, placed } = resolveOptimizer(taken, caller);
-  const maxNorm = checkedNorm(label, taken.clip);
+  const { skipNotFinite = false } = taken;
+  const maxNorm =
+    checkedNorm(label, taken.clip) ?? (skipNotFinite ? Number.POSITIVE_INFINITY : undefined);
   const schedule = resolveSchedule(label, taken.schedule);
   check(
     Number.isInteger(accumulationSteps) && accumulationSteps >= 1 && accumulationSteps < 2 ** 24,
@@ -78,6 +80,7 @@ export async function planOptimizer(
       placed,
       small: { ...small, groups: groupTensor },
       maxNorm,
+      skips: skipNotFinite,
       schedule,
       accumulationSteps,
       owned,

@@ -101,6 +101,11 @@ export interface OptimizerProblem extends OptimizerOptions {
   readonly groups?: readonly OptimizerGroupOptions[];
   /** Default: gradients are not clipped, and their norm is not computed. */
   readonly clip?: ClipOptions;
+  /**
+   * Whether an update is left out, and not counted, if the norm of its gradients is not finite; with
+   * it the norm is measured without `clip`, too. Default false, as in PyTorch.
+   */
+  readonly skipNotFinite?: boolean;
   /** A factor of all learning rates by the number of updates. Default: always 1. */
   readonly schedule?: Schedule;
   /**
@@ -146,6 +151,7 @@ export const OPTIMIZER_PROBLEM: OptionNames<OptimizerProblem> = {
   gradients: "any",
   groups: "any",
   clip: "any",
+  skipNotFinite: "boolean",
   schedule: "any",
   accumulationSteps: "number",
   label: "string",

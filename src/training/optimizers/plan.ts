@@ -42,11 +42,12 @@ export class OptimizerPlan {
   readonly lr: Tensor<"f32">;
   /** f32 [groups]: the learning rates of the last update, in the same order. */
   readonly rates: Tensor<"f32">;
-  /** f32 [1]: the norm of all gradients before clipping, if there is `clip`. */
+  /** f32 [1]: the norm of all gradients before clipping, with `clip` or `skipNotFinite`. */
   readonly norm: Tensor<"f32"> | undefined;
   /**
-   * f32 [1], if there is `clip`: 1 if that norm is finite, else 0. It is not if a gradient isn't,
-   * or if the sum of squares exceeds f32 (a norm of 1.8e19). The update is done all the same.
+   * f32 [1], if there is a norm: 1 if it is finite, else 0. It is not if a gradient isn't, or if the
+   * sum of squares exceeds f32 (a norm of 1.8e19). The update is done all the same without
+   * `skipNotFinite`.
    */
   readonly finite: Tensor<"f32"> | undefined;
   /** The state of each parameter. A tensor of it may be read, and written between updates. */
@@ -131,6 +132,12 @@ export class OptimizerPlan {
    */
   prepare(): Recording {
     return this.#ready(this.#parts.update);
+  }
+
+  /** @internal The same of {@link accumulate}; undefined if an update has one batch. */
+  prepareAccumulation(): Recording | undefined {
+    const { accumulate } = this.#parts;
+    return accumulate && this.#ready(accumulate);
   }
 
   #record(target: EncodeTarget, recorded: Recorded): void {
