@@ -9,6 +9,7 @@ export type FoveaErrorCode =
   | "device-lost" // the device was lost, before or during the call
   | "out-of-memory" // the GPU refused an allocation
   | "validation" // the GPU rejected a command that passed our own checks
+  | "not-finite" // a loss or gradients of a training program are not finite
   | "file"; // a file is malformed or does not hold what was asked for
 
 /**

@@ -45,6 +45,7 @@ const LAW: Readonly<Record<string, readonly string[]>> = {
   "src/kernels": ["src/shader", "src/types.ts", "src/errors.ts", "src/recent.ts", "shaders"],
   "src/gpu": COMMON,
   "src/plan": ["src/kernels", "src/gpu", ...COMMON],
+  "src/files": ["src/gpu", ...COMMON],
   "src/operations": below("operations"),
   "src/positions": below("positions"),
   "src/functions": below("functions"),
@@ -54,7 +55,15 @@ const LAW: Readonly<Record<string, readonly string[]>> = {
   "src/tune": [...OPERATIONS, ...GROUND, ...COMMON],
   "src/cache": [...OPERATIONS, ...GROUND, ...COMMON],
   "src/layers": [...OPERATIONS, "src/cache", "src/linear", ...GROUND, ...COMMON],
-  "src/training": [...OPERATIONS, "src/cache", "src/layers", "src/linear", ...GROUND, ...COMMON],
+  "src/training": [
+    ...OPERATIONS,
+    "src/cache",
+    "src/layers",
+    "src/linear",
+    "src/files",
+    ...GROUND,
+    ...COMMON,
+  ],
   // Random numbers for tests come from a development dependency; the package does not have that
   // file.
   "src/reference": ["src/types.ts", "pure-rand"],

@@ -12,6 +12,12 @@ export interface Given {
   readonly data: TensorData | undefined;
 }
 
+/** Options of {@link Graph.parameter}. */
+export interface ParameterOptions {
+  /** Whether it gets no gradient and keeps its elements, as the base of an adapter. Default false. */
+  readonly frozen?: boolean;
+}
+
 /** A program while it is recorded. */
 export class Graph implements Recorder {
   /** @internal */
@@ -22,6 +28,20 @@ export class Graph implements Recorder {
   readonly parameters = new Map<string, Given>();
   /** @internal */
   readonly constants: Given[] = [];
+  /**
+   * Whether gradients of the loss follow the operations. Without them it is inference, and dropout
+   * keeps everything.
+   */
+  readonly training: boolean;
+  /** @internal The number of the run, u32 [1], if an operation draws others in each. */
+  step: Value | undefined;
+  /** @internal Draws that operations were numbered for. */
+  draws = 0;
+
+  /** @internal `recordProgram` makes it. */
+  constructor(training = false) {
+    this.training = training;
+  }
 
   /**
    * What each run is given: a tensor of this shape, f32 by default.
@@ -41,9 +61,14 @@ export class Graph implements Recorder {
    *
    * Throws FoveaError("argument") for a name that there is already.
    */
-  parameter(name: string, shape: readonly number[], data?: TensorData): Value {
+  parameter(
+    name: string,
+    shape: readonly number[],
+    data?: TensorData,
+    { frozen = false }: ParameterOptions = {},
+  ): Value {
     this.#checkName(name, this.parameters);
-    const value = this.#value(name, shape, "f32", "parameter", true);
+    const value = this.#value(name, shape, "f32", "parameter", !frozen);
     this.parameters.set(name, { value, data });
     return value;
   }
@@ -53,6 +78,15 @@ export class Graph implements Recorder {
     const value = this.#value("constant", shape, dtype, "constant", false);
     this.constants.push({ value, data });
     return value;
+  }
+
+  /**
+   * @internal A number for an operation that draws, and the number of the run: the same draws again
+   * for the same two.
+   */
+  draw(): { readonly number: number; readonly step: Value } {
+    this.step ??= this.#value("step", [1], "u32", "input", false);
+    return { number: this.draws++, step: this.step };
   }
 
   /** @internal Memory for the result of an operation. */
@@ -70,6 +104,13 @@ export class Graph implements Recorder {
         () => `${node.label}: ${label} belongs to another program.`,
       );
     }
+    const adapted = node.inputs.find(({ adapter }) => adapter);
+    check(
+      !adapted,
+      "argument",
+      () =>
+        `${node.label}: ${adapted?.label} has an adapter, which only linear() takes; leave it out of the targets.`,
+    );
     this.nodes.push(node);
   }
 

@@ -7,7 +7,17 @@
 
 export type { Recording } from "../plan/target.ts";
 export { type CheckGradientsOptions, checkGradients, type ParameterCheck } from "./check.ts";
-export { Graph } from "./graph.ts";
+export {
+  fromSafetensors,
+  loadCheckpoint,
+  loadParameters,
+  type ParametersOptions,
+  saveCheckpoint,
+  saveParameters,
+} from "./checkpoint.ts";
+export type { NotFinite } from "./finite.ts";
+export { Graph, type ParameterOptions } from "./graph.ts";
+export { byInputs, drawn, type Initial } from "./initial.ts";
 export {
   attendPacked,
   type EncoderSettings,
@@ -24,6 +34,7 @@ export {
   softmaxPool,
   under,
 } from "./layers.ts";
+export { type AdapterSettings, isAdapter, withAdapters } from "./lora.ts";
 export { type AttentionSettings, attention, attentionWeights } from "./operations/attention.ts";
 export {
   layerNorm,
@@ -33,6 +44,7 @@ export {
   rmsNorm,
   softmax,
 } from "./operations/dense.ts";
+export { type DropoutSettings, dropout } from "./operations/dropout.ts";
 export {
   activate,
   add,
@@ -57,6 +69,8 @@ export {
   type RecurrentValues,
 } from "./operations/recurrent.ts";
 export { type EmbeddingSettings, embedding } from "./operations/tables.ts";
+export { readOpfs, removeOpfs, writeOpfs } from "./opfs.ts";
+export type { NamedGroup, ProgramOptimizer } from "./optimizers/by_name.ts";
 export { planOptimizer } from "./optimizers/optimizer.ts";
 export type {
   AdamWOptions,
@@ -69,5 +83,6 @@ export type {
 export { OptimizerPlan, type OptimizerState } from "./optimizers/plan.ts";
 export type { Schedule } from "./optimizers/schedule.ts";
 export { type Batch, Program, type ProgramBytes, type RunSettings } from "./program.ts";
-export { type Optimizer, type ProgramOptions, type Results, recordProgram } from "./record.ts";
+export { type ProgramOptions, type Results, recordProgram } from "./record.ts";
+export { Training, type TrainingOptions } from "./session.ts";
 export { type Recorder, type Step, Value } from "./value.ts";

@@ -2,48 +2,56 @@
 
 import type { TensorData } from "../gpu/elements.ts";
 import type { Graph } from "./graph.ts";
+import { byInputs, type Initial } from "./initial.ts";
 import { type AttentionSettings, attention } from "./operations/attention.ts";
 import { layerNorm, linear } from "./operations/dense.ts";
 import { activate, add, contiguous } from "./operations/elements.ts";
 import { gru, lstm } from "./operations/recurrent.ts";
 import type { Value } from "./value.ts";
 
-/** Gives the parameter of a name and shape: `(name, shape) => graph.parameter(name, shape, ...)`. */
-export type Parameters = (name: string, shape: readonly number[]) => Value;
+/**
+ * Gives the parameter of a name and shape. What a layer says of its first elements is PyTorch's
+ * default for it; without a word they are 0.
+ */
+export type Parameters = (name: string, shape: readonly number[], initial?: Initial) => Value;
 
 /**
  * Parameters of a graph: each is made when it is first asked for, and the same one from then on.
  *
- * @param data The first elements of a parameter
+ * @param data The first elements of a parameter: `drawn(seed)`, or those of a file
+ * @param frozen Which parameters get no gradient and keep their elements, by their names
  */
 export function parametersOf(
   graph: Graph,
-  data: (name: string, shape: readonly number[]) => TensorData,
+  data: (name: string, shape: readonly number[], initial?: Initial) => TensorData,
+  frozen: (name: string) => boolean = () => false,
 ): Parameters {
-  return (name, shape) =>
-    graph.parameters.get(name)?.value ?? graph.parameter(name, shape, data(name, shape));
+  return (name, shape, initial) =>
+    graph.parameters.get(name)?.value ??
+    graph.parameter(name, shape, data(name, shape, initial), { frozen: frozen(name) });
 }
 
 /** The parameters whose names begin with a prefix. */
 export const under =
   (parameters: Parameters, prefix: string): Parameters =>
-  (name, shape) =>
-    parameters(`${prefix}.${name}`, shape);
+  (name, shape, initial) =>
+    parameters(`${prefix}.${name}`, shape, initial);
 
 /** Linear of these sizes: parameters `weight` [outputs, inputs] and, if there is one, `bias`. */
 export function linearLayer(x: Value, parameters: Parameters, outputs: number, bias = true): Value {
   const inputs = x.shape[x.shape.length - 1];
   return linear(
     x,
-    parameters("weight", [outputs, inputs]),
-    bias ? parameters("bias", [outputs]) : undefined,
+    parameters("weight", [outputs, inputs], byInputs(inputs)),
+    bias ? parameters("bias", [outputs], byInputs(inputs)) : undefined,
   );
 }
 
 /** LayerNorm over the last axis: parameters `weight` and `bias`. */
 export function layerNormLayer(x: Value, parameters: Parameters, epsilon = 1e-5): Value {
   const width = [x.shape[x.shape.length - 1]];
-  return layerNorm(x, parameters("weight", width), parameters("bias", width), { epsilon });
+  const weight = parameters("weight", width, { constant: 1 });
+  return layerNorm(x, weight, parameters("bias", width), { epsilon });
 }
 
 /** Attention of rows [B, T, 3 W] that hold q, k and v one after the other; gives [B, T, W]. */
@@ -70,9 +78,14 @@ export function multiHeadLayer(
   settings: AttentionSettings = {},
 ): Value {
   const width = x.shape[2];
-  const weight = parameters("in_proj_weight", [3 * width, width]);
+  // Xavier's: the root of 6 / (inputs + outputs).
+  const weight = parameters("in_proj_weight", [3 * width, width], {
+    uniform: Math.sqrt(6 / (4 * width)),
+  });
   const qkv = linear(x, weight, parameters("in_proj_bias", [3 * width]));
-  return linearLayer(attendPacked(qkv, heads, settings), under(parameters, "out_proj"), width);
+  const attended = attendPacked(qkv, heads, settings);
+  const outputWeight = parameters("out_proj.weight", [width, width], byInputs(width));
+  return linear(attended, outputWeight, parameters("out_proj.bias", [width]));
 }
 
 /** Options of {@link lstmLayer} and {@link gruLayer}. */
@@ -108,7 +121,8 @@ function recurrentLayer(
   const weights: Record<string, Value> = {};
   for (const direction of bidirectional ? ["", "_reverse"] : [""]) {
     const add = (name: string, shape: readonly number[]) => {
-      weights[`${name}_l0${direction}`] = parameters(`${name}_l0${direction}`, shape);
+      const full = `${name}_l0${direction}`;
+      weights[full] = parameters(full, shape, byInputs(hidden));
     };
     add("weight_ih", [gates * hidden, x.shape[2]]);
     add("weight_hh", [gates * hidden, hidden]);

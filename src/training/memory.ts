@@ -27,12 +27,17 @@ export interface MemoryPlan {
  * by size for shared objects" (arXiv 2001.03288), section 4.2.
  *
  * @param kept What lives until the end of a run: nothing takes its buffer
+ * @param apart What has memory elsewhere
  */
-export function planMemory(nodes: readonly Node[], kept: ReadonlySet<Memory>): MemoryPlan {
+export function planMemory(
+  nodes: readonly Node[],
+  kept: ReadonlySet<Memory>,
+  apart: ReadonlySet<Memory> = new Set(),
+): MemoryPlan {
   const lifetimes = new Map<Memory, Lifetime>();
   for (const [index, { inputs, outputs }] of nodes.entries()) {
     for (const { memory } of [...outputs, ...inputs]) {
-      if (memory.kind !== "computed") continue;
+      if (memory.kind !== "computed" || apart.has(memory)) continue;
       const known = lifetimes.get(memory);
       const last = kept.has(memory) ? nodes.length : index;
       if (known) known.last = Math.max(known.last, last);

@@ -1,12 +1,14 @@
 // Programs: operations that were recorded once for given shapes, and are replayed in one submission
 // a run.
 
-import { check, show } from "../errors.ts";
+import { check, FoveaError, show } from "../errors.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import type { TensorData } from "../gpu/elements.ts";
 import { BYTES } from "../gpu/shapes.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { checkTarget, type EncodeTarget, type Recording, recordInto } from "../plan/target.ts";
+import { findNotFinite, type NotFinite, type Traced } from "./finite.ts";
+import type { OptimizerPlan } from "./optimizers/plan.ts";
 import { Readback } from "./readback.ts";
 import type { Step } from "./value.ts";
 
@@ -27,20 +29,25 @@ export type Batch = Readonly<Record<string, TensorData>>;
 
 /** How a run goes. */
 export interface RunSettings {
-  /** Whether the optimizer changes the parameters at the end. Default true. */
-  readonly update?: boolean;
+  /**
+   * Whether the optimizer changes the parameters at the end. `"accumulate"` adds the gradients up
+   * for a later run that does; the optimizer's `accumulationSteps` counts both. Default true.
+   */
+  readonly update?: boolean | "accumulate";
 }
 
 interface Parts {
   readonly device: GPUDevice;
   readonly label: string;
   readonly steps: readonly Step[];
-  /** The optimizer. */
-  readonly update: Step | undefined;
+  readonly update: OptimizerPlan | undefined;
   readonly owned: readonly Tensor[];
   readonly inputs: ReadonlyMap<string, Tensor>;
+  /** The number of the run, if an operation asks for it. */
+  readonly step: Tensor | undefined;
   readonly loss: Tensor | undefined;
   readonly inFlight: number;
+  readonly traced: readonly Traced[];
 }
 
 /** A recorded program. `recordProgram` makes it. */
@@ -54,9 +61,17 @@ export class Program {
   readonly bytes: ProgramBytes;
   /** Dispatches of a run. */
   readonly dispatchCount: number;
+  /** The optimizer: its rates and its state. Undefined if the program has none. */
+  readonly optimizer: OptimizerPlan | undefined;
+  /**
+   * Runs that changed the parameters, or were asked to: what `dropout` draws by. `loadCheckpoint`
+   * sets it.
+   */
+  step = 0;
   readonly #parts: Parts;
   readonly #recordings: readonly Recording[];
   readonly #update: Recording | undefined;
+  readonly #accumulate: Recording | undefined;
   readonly #readback: Readback | undefined;
   /** Whether inputs end within a word, so that what is beside them is read before they are written. */
   readonly #waitsForInputs: boolean;
@@ -71,15 +86,22 @@ export class Program {
     this.gradients = told.gradients;
     this.outputs = told.outputs;
     this.bytes = told.bytes;
+    this.optimizer = update;
     const all = update ? [...steps, update] : steps;
     this.dispatchCount = all.reduce((count, one) => count + one.dispatchCount, 0);
     this.#parts = parts;
     this.#recordings = steps.map((step) => step.prepare({})).filter((one) => one !== undefined);
-    this.#update = update?.prepare({});
+    this.#update = update?.prepare();
+    this.#accumulate = update?.prepareAccumulation();
     this.#waitsForInputs = [...parts.inputs.values()].some(
       ({ size, dtype }) => (size * BYTES[dtype]) % 4 !== 0,
     );
-    this.#readback = loss && new Readback(device, label, inFlight);
+    this.#readback = loss && new Readback(device, label, inFlight, update?.finite ? 2 : 1);
+  }
+
+  /** What the program runs on. */
+  get device(): GPUDevice {
+    return this.#parts.device;
   }
 
   /**
@@ -88,13 +110,20 @@ export class Program {
    * starts as soon as fewer than `inFlight` losses are on their way.
    *
    * Rejects with FoveaError, with nothing submitted, for inputs that are missing, unknown or of
-   * another size.
+   * another size; and with FoveaError("not-finite") if the loss is not finite, or with an optimizer
+   * the norm of the gradients. That one names the run and the first operation that gave such a
+   * number, for which the program is run again, step by step: so leave the batch as it is until a
+   * run has settled. The parameters are as before, and later runs may go on.
    */
   async run(batch: Batch, settings: RunSettings = {}): Promise<number | undefined> {
-    const turn = this.#turn.then(() => this.#submit(batch, settings));
-    this.#turn = turn.catch(() => undefined);
-    const [loss] = await (await turn).done;
-    return loss;
+    const turn = this.inTurn(() => this.#submit(batch, settings));
+    const { done, step, updates } = await turn;
+    const [read] = await done;
+    if (!read) return undefined;
+    const [loss, finite] = read;
+    const isRight = Number.isFinite(loss) && (!updates || finite !== 0);
+    if (isRight) return loss;
+    throw await this.#notFinite(batch, step, loss);
   }
 
   /**
@@ -102,17 +131,47 @@ export class Program {
    */
   encode(target: EncodeTarget, { update = true }: RunSettings = {}): void {
     this.#checkUsable();
-    checkTarget(this.#parts.label, target);
-    recordInto(target, this.#parts.label, (pass) => {
+    const { label } = this.#parts;
+    checkTarget(label, target);
+    check(
+      update !== "accumulate" || this.#accumulate !== undefined,
+      "argument",
+      () => `${label}: there is nothing to accumulate; the optimizer has no accumulationSteps.`,
+    );
+    recordInto(target, label, (pass) => {
       for (const record of this.#recordings) record(pass);
-      if (update) this.#update?.(pass);
+      if (update === "accumulate") this.#accumulate?.(pass);
+      else if (update) this.#update?.(pass);
     });
+    if (update === true && this.#update) this.step++;
   }
 
-  /** Gives the inputs their elements. Rejects with FoveaError as {@link run} does. */
+  /**
+   * Gives the inputs their elements, and operations that draw the number of the next run. Rejects
+   * with FoveaError as {@link run} does.
+   */
   async write(batch: Batch): Promise<void> {
     this.#checkUsable();
-    await this.#write(batch);
+    await this.#write(batch, this.step);
+  }
+
+  /**
+   * Runs the program step by step, changes no parameter, and tells where the first number comes
+   * from that is not finite: an input, a parameter or an operation. Undefined if there is none. It
+   * reads all results, so it takes long.
+   */
+  findNotFinite(batch: Batch): Promise<NotFinite | undefined> {
+    return this.inTurn(() => this.#find(batch, this.step));
+  }
+
+  /**
+   * Starts work once all is submitted that was asked for before; runs that are asked for later wait
+   * for it. So what it reads belongs to one step. Resolves to what the work does.
+   */
+  inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
+    const turn = this.#turn.then(work);
+    this.#turn = turn.catch(() => undefined);
+    return turn;
   }
 
   /** Frees all memory of the program, its parameters included. Parameters of others stay. */
@@ -133,17 +192,20 @@ export class Program {
   async #submit(batch: Batch, settings: RunSettings) {
     this.#checkUsable();
     await this.#readback?.ready;
-    const written = this.#write(batch);
+    const { device, label, loss, update } = this.#parts;
+    const { step } = this;
+    const written = this.#write(batch, step);
     if (this.#waitsForInputs) await written;
-    const { device, label, loss } = this.#parts;
     const encoder = device.createCommandEncoder({ label });
     this.encode(encoder, settings);
-    const read = loss && this.#readback?.record(encoder, loss);
+    const told = loss && [loss, ...(update?.finite ? [update.finite] : [])];
+    const read = told && this.#readback?.record(encoder, told);
     device.queue.submit([encoder.finish()]);
-    return { done: Promise.all([read?.(), written]) };
+    const updates = settings.update !== false && settings.update !== "accumulate";
+    return { done: Promise.all([read?.(), written]), step, updates };
   }
 
-  #write(batch: Batch): Promise<unknown> {
+  #write(batch: Batch, step: number): Promise<unknown> {
     const { label, inputs } = this.#parts;
     const names = [...inputs.keys()];
     check(
@@ -159,7 +221,28 @@ export class Program {
     );
     const missing = names.find((name) => batch[name] === undefined);
     check(missing === undefined, "argument", () => `${label}: the input ${missing} is missing.`);
-    return Promise.all([...inputs].map(([name, one]) => one.write(batch[name])));
+    const written: Promise<void>[] = [...inputs].map(([name, one]) => one.write(batch[name]));
+    const numbered = this.#parts.step?.write([step % 2 ** 32]);
+    return Promise.all([...written, numbered]);
+  }
+
+  async #find(batch: Batch, step: number): Promise<NotFinite | undefined> {
+    this.#checkUsable();
+    await this.#write(batch, step);
+    const { device, inputs, steps, traced } = this.#parts;
+    return findNotFinite(device, { input: inputs, parameter: this.parameters }, steps, traced);
+  }
+
+  /** The error for a run whose loss or gradients are not finite. */
+  async #notFinite(batch: Batch, step: number, loss: number): Promise<FoveaError> {
+    const found = await this.inTurn(() => this.#find(batch, step));
+    const what = Number.isFinite(loss)
+      ? `the loss is ${loss}, but the norm of its gradients is not finite`
+      : `the loss is ${loss}`;
+    const where = found
+      ? `The first number that is not finite is in ${PLACES[found.kind]} ${found.name}${found.index < 0 ? "" : ` (operation ${found.index} of ${this.#parts.traced.length})`}.`
+      : "Each number is finite on its own, or the batch was changed meanwhile.";
+    return new FoveaError("not-finite", `${this.#parts.label}: run ${step}: ${what}. ${where}`);
   }
 
   #checkUsable(): void {
@@ -168,3 +251,9 @@ export class Program {
     checkDevice(device);
   }
 }
+
+const PLACES = {
+  input: "the input",
+  parameter: "the parameter",
+  operation: "what came of",
+} as const;

@@ -1,4 +1,4 @@
-// A ring of buffers through which a number of each run comes back while later runs go on.
+// A ring of buffers through which a few numbers of each run come back while later runs go on.
 
 import { USAGE } from "../gpu/buffers.ts";
 import { mappedBytes } from "../gpu/read.ts";
@@ -12,43 +12,47 @@ interface Slot {
   free: Promise<unknown>;
 }
 
-/** Reads one f32 at a time. */
+/** Reads a few f32 at a time. */
 export class Readback {
   readonly #device: GPUDevice;
   readonly #label: string;
   readonly #slots: readonly Slot[];
   #next = 0;
 
-  /** @param slots How many numbers may be on their way at a time */
-  constructor(device: GPUDevice, label: string, slots: number) {
+  /**
+   * @param slots How many reads may be on their way at a time
+   * @param numbers How many numbers each has
+   */
+  constructor(device: GPUDevice, label: string, slots: number, numbers: number) {
     this.#device = device;
     this.#label = `${label} readback`;
     this.#slots = Array.from({ length: slots }, () => ({
       buffer: device.createBuffer({
         label: this.#label,
-        size: BYTES,
+        size: BYTES * numbers,
         usage: USAGE.MAP_READ | USAGE.COPY_DST,
       }),
       free: Promise.resolve(),
     }));
   }
 
-  /** Settles when there is a slot for another number. */
+  /** Settles when there is a slot for another read. */
   get ready(): Promise<unknown> {
     return this.#slots[this.#next].free;
   }
 
   /**
-   * Records the copy of a number into the next slot, which has to be free. Call what it gives once
-   * the commands are submitted: it resolves to the number.
+   * Records the copy of numbers into the next slot, which has to be free. Call what it gives once
+   * the commands are submitted: it resolves to the numbers.
    */
-  record(encoder: GPUCommandEncoder, { buffer, offset }: Tensor): () => Promise<number> {
+  record(encoder: GPUCommandEncoder, numbers: readonly Tensor[]): () => Promise<Float32Array> {
     const slot = this.#slots[this.#next];
     this.#next = (this.#next + 1) % this.#slots.length;
-    encoder.copyBufferToBuffer(buffer, offset * BYTES, slot.buffer, 0, BYTES);
+    for (const [at, { buffer, offset }] of numbers.entries())
+      encoder.copyBufferToBuffer(buffer, offset * BYTES, slot.buffer, at * BYTES, BYTES);
     return () => {
       const read = mappedBytes(this.#device, slot.buffer, this.#label).then(
-        (bytes) => new Float32Array(bytes)[0],
+        (bytes) => new Float32Array(bytes),
       );
       slot.free = read.catch(() => undefined);
       return read;

@@ -60,10 +60,23 @@ export interface Node {
   gradient?(asked: Differentiation): void;
 }
 
+/** A low-rank product beside a weight: see `withAdapters`. */
+export interface Adapter {
+  /** [rank, inputs] */
+  readonly a: Value;
+  /** [outputs, rank] */
+  readonly b: Value;
+  readonly scale: number;
+}
+
 /** What operations are recorded into. */
 export interface Recorder {
   /** A tensor whose elements never change. */
   constant(shape: readonly number[], data: TensorData, dtype?: Dtype): Value;
+  /** Whether gradients of the loss follow the operations. */
+  readonly training: boolean;
+  /** @internal A number for an operation that draws, and the number of the run. */
+  draw(): { readonly number: number; readonly step: Value };
   /** @internal Memory for the result of an operation. */
   computed(label: string, shape: readonly number[], from: readonly Value[], dtype?: Dtype): Value;
   /** @internal Adds an operation after all others. */
@@ -83,6 +96,8 @@ export class Value {
   readonly strides: readonly number[];
   /** Elements of the memory before the first one. */
   readonly offset: number;
+  /** @internal What `linear` adds to the product with this weight. */
+  readonly adapter: Adapter | undefined;
 
   /** @internal Values come from {@link Graph.input}, {@link Graph.parameter} and operations. */
   constructor(
@@ -91,12 +106,19 @@ export class Value {
     shape: readonly number[],
     strides: readonly number[] = denseStrides(shape),
     offset = 0,
+    adapter?: Adapter,
   ) {
     this.graph = graph;
     this.memory = memory;
     this.shape = shape;
     this.strides = strides;
     this.offset = offset;
+    this.adapter = adapter;
+  }
+
+  /** @internal A weight, and what `linear` adds to the product with it. */
+  static withAdapter({ graph, memory, shape, strides, offset }: Value, adapter: Adapter): Value {
+    return new Value(graph, memory, shape, strides, offset, adapter);
   }
 
   get dtype(): Dtype {
@@ -128,6 +150,7 @@ export class Value {
    * {@link contiguous} copies those.
    */
   reshape(...shape: readonly number[]): Value {
+    this.#checkPlain("reshape");
     check(
       countOf(shape) === this.size,
       "argument",
@@ -145,6 +168,7 @@ export class Value {
 
   /** The same elements with the axes in another order: `permute(0, 2, 1)`. */
   permute(...axes: readonly number[]): Value {
+    this.#checkPlain("permute");
     check(
       axes.length === this.shape.length && this.shape.every((_, axis) => axes.includes(axis)),
       "argument",
@@ -158,6 +182,7 @@ export class Value {
 
   /** The elements `start` up to but not including `end` of an axis. */
   slice(axis: number, start: number, end: number): Value {
+    this.#checkPlain("slice");
     check(
       [axis, start, end].every(Number.isInteger) &&
         0 <= start &&
@@ -170,5 +195,14 @@ export class Value {
     const shape = this.shape.map((size, at) => (at === axis ? end - start : size));
     const offset = this.offset + start * this.strides[axis];
     return new Value(this.graph, this.memory, shape, this.strides, offset);
+  }
+
+  #checkPlain(method: string): void {
+    check(
+      !this.adapter,
+      "argument",
+      () =>
+        `${this.label}.${method}: the weight has an adapter, which only linear() takes; leave it out of the targets.`,
+    );
   }
 }

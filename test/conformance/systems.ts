@@ -10,11 +10,9 @@ import { type Tensor, tensor } from "../../src/index.ts";
 import {
   crossEntropy,
   type Graph,
-  type Optimizer,
-  type OptimizerPlan,
   type Parameters,
+  type ProgramOptimizer,
   parametersOf,
-  planOptimizer,
   recordProgram,
   type Value,
 } from "../../src/training/index.ts";
@@ -129,27 +127,16 @@ function inputsOf({ vector }: NamedCall, { inputs }: System): Steps {
   return inputs ? inputs(given) : given;
 }
 
-/** The optimiser that the attributes tell, and where the plan goes that is made of it. */
-function optimizerOf(attributes: NamedCall["attributes"], made: (plan: OptimizerPlan) => void) {
-  const { optimizer: settings, schedule, clipNorm } = attributes;
-  const { decay, ...shared } = settings;
-  const optimizer: Optimizer = async (device, parameters, gradients) => {
-    const names = [...gradients.keys()];
-    const all = names.map((name) => parameters.get(name) as Tensor);
-    // Only matrices decay.
-    const others = all.flatMap(({ shape }, index) => (shape.length === 2 ? [] : [index]));
-    const plan = await planOptimizer(device, {
-      ...shared,
-      parameters: all,
-      gradients: [...gradients.values()],
-      ...(decay === "matrices" && { groups: [{ parameters: others, weightDecay: 0 }] }),
-      ...(schedule && { schedule }),
-      ...(clipNorm !== undefined && { clip: { maxNorm: clipNorm } }),
-    });
-    made(plan);
-    return plan;
+/** The optimiser that the attributes tell. */
+function optimizerOf({ optimizer, schedule, clipNorm }: NamedCall["attributes"]): ProgramOptimizer {
+  const { decay, ...shared } = optimizer;
+  const isOther = (_: string, shape: readonly number[]) => shape.length !== 2;
+  return {
+    ...shared,
+    ...(decay === "matrices" && { groups: [{ parameters: isOther, weightDecay: 0 }] }),
+    ...(schedule && { schedule }),
+    ...(clipNorm !== undefined && { clip: { maxNorm: clipNorm } }),
   };
-  return optimizer;
 }
 
 /** Runs all steps of a system, and gives what a vector may have of it. */
@@ -175,11 +162,7 @@ async function train(call: NamedCall, system: System): Promise<Record<string, Te
     });
     return system.record((name) => values.get(name), parameters, attributes);
   };
-  let plan: OptimizerPlan | undefined;
-  const optimizer = optimizerOf(attributes, (made) => {
-    plan = made;
-  });
-  const program = await recordProgram(device, define, { optimizer });
+  const program = await recordProgram(device, define, { optimizer: optimizerOf(attributes) });
   try {
     const results: Record<string, Tensor> = {};
     const keep = async (name: string, from: Tensor) => {
@@ -191,7 +174,7 @@ async function train(call: NamedCall, system: System): Promise<Record<string, Te
     for (let step = 0; step < count; step++) {
       const batch = Object.entries(steps).map(([name, all]) => [name, stepOf(all, step)] as const);
       losses.push((await program.run(Object.fromEntries(batch))) as number);
-      const norm = await (plan as OptimizerPlan | undefined)?.norm?.read();
+      const norm = attributes.clipNorm !== undefined && (await program.optimizer?.norm?.read());
       if (norm) normed.push(norm[0]);
       if (step > 0) continue;
       for (const [name, output] of Object.entries(program.outputs)) await keep(`${name}_0`, output);

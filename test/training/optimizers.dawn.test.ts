@@ -360,14 +360,7 @@ describe("long runs", () => {
         const y = linear(x, graph.parameter("w", [2, 4], w));
         return { loss: linear(y, graph.constant([1, 2], [1, -2])).reshape(1) };
       },
-      {
-        optimizer: (_, parameters, gradients) =>
-          planOptimizer(device, {
-            ...settings,
-            parameters: [...parameters.values()],
-            gradients: [...gradients.values()],
-          }),
-      },
+      { optimizer: settings },
     );
     const f64 = { data: Float64Array.from(w), shape: [2, 4] };
     const { update } = reference({ ...settings, parameters: [f64] });

@@ -5,6 +5,9 @@ import { planAttention } from "../../attention/plan_attention.ts";
 import { planAttentionWeights } from "../../attention/weights.ts";
 import type { Place, Value } from "../value.ts";
 
+/** @internal The label of log-sum-exps. */
+export const LSE = "log-sum-exp";
+
 /** Options of {@link attention}: those of the engine's function, with values in place of tensors. */
 export interface AttentionSettings {
   /** Key j is hidden from query i if j > i + keys - queries. Default false. */
@@ -53,7 +56,7 @@ export function attention(q: Value, k: Value, v: Value, settings: AttentionSetti
   const { held, options } = settled(settings);
   const inputs = [q, k, v, ...held];
   const output = graph.computed("attention", [B, M, H, Dv], inputs).permute(0, 2, 1, 3);
-  const lse = graph.computed("log-sum-exp", [B, H, M], inputs);
+  const lse = graph.computed(LSE, [B, H, M], inputs);
   graph.add({
     label: "attention",
     inputs,

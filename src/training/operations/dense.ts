@@ -7,7 +7,8 @@ import { planProjection } from "../../operations/projection.ts";
 import { planProjectionBackward } from "../../operations/projection_backward.ts";
 import { planSoftmax } from "../../operations/softmax.ts";
 import { planSoftmaxBackward } from "../../operations/softmax_backward.ts";
-import type { Differentiation, Place, Value } from "../value.ts";
+import { type Differentiation, type Place, Value } from "../value.ts";
+import { add, multiply } from "./elements.ts";
 
 /** The gradients of those of a layer's values that want one, by the names of their options. */
 function wanted(
@@ -38,6 +39,17 @@ const values = (...given: readonly (Value | undefined)[]): Value[] =>
  * @returns [..., N]
  */
 export function linear(x: Value, weight: Value, bias?: Value): Value {
+  const { adapter } = weight;
+  if (!adapter) return plainLinear(x, weight, bias);
+  const { graph, memory, shape, strides, offset } = weight;
+  const base = plainLinear(x, new Value(graph, memory, shape, strides, offset), bias);
+  const scale = graph.constant([1], Float32Array.of(adapter.scale));
+  // The product with A is the smallest of all that there is to multiply.
+  const inner = multiply(plainLinear(x, adapter.a), scale);
+  return add(base, plainLinear(inner, adapter.b));
+}
+
+function plainLinear(x: Value, weight: Value, bias?: Value): Value {
   const shape = [...x.shape.slice(0, -1), weight.shape[weight.shape.length - 2]];
   const inputs = values(x, weight, bias);
   const output = x.graph.computed("linear", shape, inputs);

@@ -1,0 +1,45 @@
+// Dropout of rows: other elements at each update, and the same ones in its gradient.
+
+import { check, show } from "../../errors.ts";
+import { planDropout } from "../../operations/dropout.ts";
+import type { Value } from "../value.ts";
+
+/** Options of {@link dropout}. */
+export interface DropoutSettings {
+  /** The key of the generator: a whole number from 0 up. Default: the place of the operation. */
+  readonly seed?: number;
+}
+
+/**
+ * Drops elements with probability p, and divides the others by 1 - p. In a program without
+ * gradients it is x. Which elements are dropped depends on the seed and on `program.step` alone, so
+ * a run that is repeated, or resumed from a checkpoint, drops the same ones, and no mask is kept.
+ *
+ * Throws FoveaError("argument") for a p that is not from 0 up to below 1.
+ */
+export function dropout(x: Value, p: number, settings: DropoutSettings = {}): Value {
+  check(
+    typeof p === "number" && p >= 0 && p < 1,
+    "argument",
+    () => `dropout: p must be a probability from 0 up to below 1, got ${show(p)}.`,
+  );
+  const { graph } = x;
+  if (!graph.training || p === 0) return x;
+  const { number, step } = graph.draw();
+  const { seed = number } = settings;
+  const dropped = (from: Value, into: Value) =>
+    graph.add({
+      label: "dropout",
+      inputs: [from, step],
+      outputs: [into],
+      plan: (device, at) =>
+        planDropout(device, { x: at(from), p, seed, step: at(step), output: at(into) }),
+      gradient({ of, into: gradientOf }) {
+        const dOutput = of(into);
+        if (dOutput) dropped(dOutput, gradientOf(from));
+      },
+    });
+  const output = graph.computed("dropout", x.shape, [x]);
+  dropped(x, output);
+  return output;
+}
