@@ -111,7 +111,7 @@ function kernel(
     epsilon,
     inverse_at: statistics && !rms ? statistics.strides[0] : 0,
   });
-  const shared = lanesOf(folded);
+  const shared = lanesOf(device, folded);
   return {
     source: rowKernel(
       "layer_norm",

@@ -136,7 +136,7 @@ function stages(
   const { source, residual, shift, weight, gradient, passed } = folded.specs;
   const read = { source, residual, shift, weight, gradient, passed };
   const moments = sums.groups.length > 0;
-  const shared = lanesOf(folded);
+  const shared = lanesOf(device, folded);
   const rowStage = (name: LayerNormGradient | undefined, kept: boolean): Stage => {
     const o = name && folded.specs[name];
     const laid = layGradientRows(device, folded, { ...read, o }, { epsilon });

@@ -2,6 +2,7 @@
 // joined if no tensor's memory tells them apart.
 
 import { check } from "../errors.ts";
+import { isSoftware } from "../gpu/device.ts";
 import { isAligned } from "../kernels/access.ts";
 import {
   ROW_PARAMS,
@@ -239,10 +240,14 @@ export function withHeads({ shape, strides, ...rest }: ResolvedSpec): ResolvedSp
 }
 
 /** How many lanes share a row, and whether rows lie side by side in memory. */
-export function lanesOf({ specs, width }: Pick<FoldedRows, "width" | "specs">) {
+export function lanesOf(
+  device: GPUDevice,
+  { specs, rows, width }: Pick<FoldedRows, "rows" | "width" | "specs">,
+) {
   const { strides } = specs.o;
   const rowsAdjacent = width > 1 && strides[OUTER] !== 1 && strides[OUTER - 1] === 1;
-  return { lanes: rowLanes(width, rowsAdjacent), rowsAdjacent };
+  const software = isSoftware(device);
+  return { lanes: rowLanes(width, { rows, rowsAdjacent, software }), rowsAdjacent };
 }
 
 /**

@@ -123,7 +123,7 @@ function kernel({ x, output, axis, log }: ResolvedSoftmax, { label, device }: Ca
   });
   const folded = foldRows(label, { source: turned(x), o: turned(output) }, 1);
   const { accesses, params } = layRows(device, folded);
-  const shared = lanesOf(folded);
+  const shared = lanesOf(device, folded);
   return {
     source: rowKernel(
       "row_softmax",

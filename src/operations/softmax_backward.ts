@@ -137,7 +137,7 @@ function kernel(
   const specs = { source: turned(x), gradient: turned(dOutput), o: turned(dX) };
   const folded = foldRows<keyof typeof specs>(label, specs, 1, NAMES);
   const laid = layGradientRows(device, folded, folded.specs);
-  const shared = lanesOf(folded);
+  const shared = lanesOf(device, folded);
   return {
     source: rowGradientKernel(
       "row_softmax_backward",

@@ -129,7 +129,7 @@ function kernel(
       ...denseRowNumbers("result", specs.o.shape),
     },
   );
-  const shared = lanesOf({ specs, width });
+  const shared = lanesOf(device, { specs, rows, width });
   const names = {
     source: "logits",
     largest: "workspace",

@@ -123,7 +123,7 @@ function kernel({ x, output, axis }: ResolvedArgmax, { label, device }: Caller):
   );
   const result = rowNumbers(device, "result", specs.result as ResolvedSpec);
   const laid = layRows(device, { specs: { source: specs.o }, rows, width }, result);
-  const shared = lanesOf({ specs, width });
+  const shared = lanesOf(device, { specs, rows, width });
   return {
     source: rowKernel("row_argmax", argmaxSpecialisation(laid.accesses, shared)),
     names: { source: "x", largest: "output" },

@@ -69,7 +69,7 @@ export function crossEntropyStages(
     { source: "logits", o: "dLogits", bias: "dLoss", index: "target", result: "loss" },
   );
   const { index, result, o, ...read } = specs;
-  const shared = lanesOf({ specs: { o }, width });
+  const shared = lanesOf(device, { specs: { o }, rows, width });
   const laid = layRows(
     device,
     { specs: { ...read, ...(dLogits && { o }) }, rows, width },
