@@ -24,6 +24,9 @@ export const BOUNDS = {
 } as const;
 export type Precision = keyof typeof BOUNDS;
 
+/** What is as good as 0: f32 has few digits below it, and adapters may have none. */
+const LEAST = 2 ** -100;
+
 /** The largest error that is allowed, from a float64 result and a plain result of the precision. */
 export function errorBound(
   f64: ArrayLike<number>,
@@ -31,5 +34,6 @@ export function errorBound(
   precision: Precision,
 ): number {
   const { factor, floor } = BOUNDS[precision];
-  return factor * worstElement(plain, f64, [f64.length]).error + floor * largest(f64);
+  const { error } = worstElement(plain, f64, [f64.length]);
+  return factor * error + floor * largest(f64) + LEAST;
 }

@@ -16,6 +16,7 @@ const CASES: readonly (readonly [name: string, given: MultiplicativeCase])[] = [
     "a matrix for each head",
     { ...SIZES, ...SMALL, layout: "bmhd", perHead: true, kvLengths: [37, 9] },
   ],
+  ["one key, so that gradients of queries are 0", { ...SIZES, ...SMALL, M: 7, N: 1 }],
   ["large gradients of small rows", { ...SIZES, spread: 1e-4, gradientSpread: 1e4 }],
 ];
 

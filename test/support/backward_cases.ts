@@ -10,6 +10,7 @@ import {
   type Tensor,
   tensor,
 } from "../../src/index.ts";
+import { largest } from "../../src/reference/compare.ts";
 import {
   attention as attention64,
   type ReferenceBackwardOptions,
@@ -116,15 +117,24 @@ export async function runBackwardCase(device: GPUDevice, problem: BackwardCase):
     // Gradients can be no better than the output that they are given.
     const given = Float64Array.from(await output.permute(...byHeads).read());
     const dO = rowsFirst(dOutput, layout);
-    const evaluations = new Evaluations((precision, part) => {
-      const { dCaptures, ...found } = reference(q, k, v, {
-        ...options,
-        dOutput: partOf(dO, part),
-        ...(problem.dLse && !part?.index && { dLse: dLseData }),
-        ...(precision === "f32" && { precision, output: given }),
-      });
+    const uncancelled = () => {
+      const nothing = new Float64Array(given.length);
+      const asked = { ...options, dOutput: dO, precision: "f32", output: nothing } as const;
+      const { dCaptures, ...found } = reference(q, k, v, asked);
       return { ...found, ...dCaptures };
-    });
+    };
+    const evaluations = new Evaluations(
+      (precision, part) => {
+        const { dCaptures, ...found } = reference(q, k, v, {
+          ...options,
+          dOutput: partOf(dO, part),
+          ...(problem.dLse && !part?.index && { dLse: dLseData }),
+          ...(precision === "f32" && { precision, output: given }),
+        });
+        return { ...found, ...dCaptures };
+      },
+      { uncancelled, largestLse: largest((await lse.read()).filter(Number.isFinite)) },
+    );
     for (const [name, { dtype }] of Object.entries(rows)) {
       const result = results[name].permute(...byHeads);
       evaluations.expectClose(name, await result.read(), result.shape, dtype);

@@ -99,7 +99,8 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
   const operands = new Map(memory.operands);
   const owned = [...memory.owned];
   const own = (name: string, elements: number) => {
-    const made = tensor(device, [Math.max(1, elements)], { label: `${label} ${name}` });
+    // Kernels bind vec4s, also of nothing.
+    const made = tensor(device, [Math.max(4, elements)], { label: `${label} ${name}` });
     owned.push(made);
     checkBindingLimit(label, name, device, made);
     operands.set(name, { spec: made, base: 0, fallback: made, written: true });

@@ -76,6 +76,7 @@ const ADDITIVE = {
 cases("additive attention", [
   { ...ADDITIVE, M: 9, N: 37, dLse: true },
   { ...ADDITIVE, B: 2, H: 4, Hkv: 2, M: 70, N: 45, causal: true },
+  { ...ADDITIVE, M: 0, N: 0 },
   { ...ADDITIVE, M: 9, N: 37, spread: 1e-3, gradientSpread: 1e3 },
   { ...ADDITIVE, M: 9, N: 37, spread: 40, gradientSpread: 1e-3 },
   {
