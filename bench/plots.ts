@@ -14,7 +14,8 @@ export interface Canvas {
   readonly background?: string;
 }
 
-const common = ({ width, document, background = "transparent" }: Canvas) => ({
+/** What all plots have. */
+export const common = ({ width, document, background = "transparent" }: Canvas) => ({
   width,
   ...(document && { document }),
   style: { fontSize: "14px", color: "inherit", background },

@@ -4,10 +4,10 @@
 
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { parseHTML } from "linkedom";
 import { check } from "../src/errors.ts";
 import { LIBRARIES } from "./peers/contest.ts";
-import { type Canvas, contestPlot, ladderPlot, type Point, scalePlot } from "./plots.ts";
+import { contestPlot, ladderPlot, type Point, scalePlot } from "./plots.ts";
+import { svgOf } from "./svg.ts";
 import { casesOf, contests, type ResultFile, SECTIONS, scaleCase } from "./tables.ts";
 
 const RESULTS = "bench/results";
@@ -104,7 +104,7 @@ function plotsOf(file: ResultFile): Map<string, string> {
   if (ladder)
     plots.set(
       "ladder",
-      drawn((canvas) => ladderPlot(ladder, canvas)),
+      svgOf((canvas) => ladderPlot(ladder, canvas)),
     );
   const points = [...casesOf(file, "scale")].flatMap(([name, rows]) => {
     const { n, keys } = scaleCase(name);
@@ -116,7 +116,7 @@ function plotsOf(file: ResultFile): Map<string, string> {
   if (points.length)
     plots.set(
       "scale",
-      drawn((canvas) => scalePlot(points, canvas)),
+      svgOf((canvas) => scalePlot(points, canvas)),
     );
   const beside = contests(file).flatMap((rows) =>
     rows.map(({ suite, case: name, ms, ...row }) => ({
@@ -131,20 +131,7 @@ function plotsOf(file: ResultFile): Map<string, string> {
   if (shown.length)
     plots.set(
       "others",
-      drawn((canvas) => contestPlot(shown, canvas)),
+      svgOf((canvas) => contestPlot(shown, canvas)),
     );
   return plots;
-}
-
-/** Draws a plot as a separate file, on white, for pages of either colour. */
-function drawn(plot: (canvas: Canvas) => Element): string {
-  const { document } = parseHTML("<!doctype html><html><body></body></html>");
-  const svg = plot({
-    width: 860,
-    fill: "#2a6fdb",
-    background: "white",
-    document: document as unknown as Document,
-  });
-  svg.setAttribute("xmlns", "http://www.w3.org/2000/svg");
-  return `${svg.outerHTML}\n`;
 }

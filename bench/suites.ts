@@ -16,6 +16,7 @@ import { layerContest } from "./layers.ts";
 import { linearContest } from "./linear.ts";
 import { PEAK } from "./peak.ts";
 import type { Contest } from "./peers/contest.ts";
+import { trainingContest } from "./training.ts";
 import { cutTo, WORKLOADS } from "./workloads.ts";
 
 export interface Case {
@@ -232,6 +233,8 @@ export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Cont
       const dims = { ...square(length, 64, false), H, Hkv: H };
       return longBackwardContest(`N=${length} H=${H} D=64`, dims, length > 2048 ? 1 : 5);
     }),
+  /** A step of training a small GPT, beside other libraries. */
+  training: () => [trainingContest()],
   /** Additive attention by naive steps and fused, and beside other libraries. */
   additive: (software) =>
     (software ? [256, 1024] : [64, 1024, 4096]).flatMap((length) => {

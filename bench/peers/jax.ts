@@ -13,7 +13,7 @@ let opened: Promise<{ jax: Jax; backends: readonly string[] }> | undefined;
  * The library, loaded once, with the device that it asks for itself. Arrays that are made from then
  * on live on the backend.
  */
-async function openJax(backend: "webgpu" | "wasm"): Promise<Jax> {
+export async function openJax(backend: "webgpu" | "wasm"): Promise<Jax> {
   opened ??= (async () => {
     const jax = await import("@jax-js/jax");
     return { jax, backends: await jax.init() };

@@ -38,6 +38,14 @@ interface WebgpuBackend {
   submitQueue(): void;
 }
 
+/** Submits what is recorded, and settles when the GPU is done with it. */
+export async function submitted(core: Tf): Promise<void> {
+  const backend = core.backend() as unknown as WebgpuBackend;
+  backend.endComputePassEncoder();
+  if (backend.commandEncoder) backend.submitQueue();
+  await backend.device.queue.onSubmittedWorkDone();
+}
+
 /**
  * Runs a function of tensors by tfjs, whose result is a tensor or several. Memory of its
  * intermediate results is freed after each run.
@@ -48,16 +56,13 @@ export async function tfjsContestant(
 ): Promise<Contestant> {
   const core = await openTfjs();
   const tensors = inputs.map(({ data, shape }) => core.tensor(data, [...shape]));
-  const backend = core.backend() as unknown as WebgpuBackend;
   const once = () => [core.tidy(() => compute(core, ...tensors))].flat();
   return {
     kernel: `tfjs ${core.version_core}`,
     workspaceBytes: Number.NaN,
     async run() {
       const results = once();
-      backend.endComputePassEncoder();
-      if (backend.commandEncoder) backend.submitQueue();
-      await backend.device.queue.onSubmittedWorkDone();
+      await submitted(core);
       for (const result of results) result.dispose();
     },
     async read() {

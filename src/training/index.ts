@@ -6,6 +6,7 @@
  */
 
 export type { Recording } from "../plan/target.ts";
+export { seeded } from "../seeded.ts";
 export { type CheckGradientsOptions, checkGradients, type ParameterCheck } from "./check.ts";
 export {
   fromSafetensors,

@@ -5,9 +5,12 @@ import type { Graph } from "./graph.ts";
 import { byInputs, type Initial } from "./initial.ts";
 import { type AttentionSettings, attention } from "./operations/attention.ts";
 import { layerNorm, linear } from "./operations/dense.ts";
-import { activate, add, contiguous } from "./operations/elements.ts";
+import { activate, add, concatenate, contiguous } from "./operations/elements.ts";
 import { gru, lstm } from "./operations/recurrent.ts";
 import type { Value } from "./value.ts";
+
+/** Numbers of a row that kernels read at once: shorter rows take slower ways. */
+const VEC4 = 4;
 
 /**
  * Gives the parameter of a name and shape. What a layer says of its first elements is PyTorch's
@@ -173,8 +176,8 @@ export function encoderLayer(x: Value, parameters: Parameters, settings: Encoder
 export function meanRows(x: Value, lengths?: Value): Value {
   const { graph } = x;
   const [B, T, W] = x.shape;
-  const query = graph.constant([B, 1, 1, 1], new Float32Array(B));
-  const keys = graph.constant([B, 1, T, 1], new Float32Array(B * T));
+  const query = graph.constant([B, 1, 1, VEC4], new Float32Array(VEC4 * B));
+  const keys = graph.constant([B, 1, T, VEC4], new Float32Array(VEC4 * B * T));
   const settings = lengths ? { kvLengths: lengths } : {};
   return attention(query, keys, x.reshape(B, 1, T, W), settings).reshape(B, W);
 }
@@ -184,9 +187,12 @@ export function meanRows(x: Value, lengths?: Value): Value {
  * weights: attention pooling. Rows past the lengths [B] do not count.
  */
 export function softmaxPool(x: Value, scores: Value, lengths?: Value) {
+  const { graph } = x;
   const [B, T, W] = x.shape;
-  const query = x.graph.constant([B, 1, 1, 1], new Float32Array(B).fill(1));
-  const keys = scores.reshape(B, 1, T, 1);
+  const first = Float32Array.from({ length: VEC4 * B }, (_, at) => (at % VEC4 ? 0 : 1));
+  const query = graph.constant([B, 1, 1, VEC4], first);
+  const none = graph.constant([B, T, VEC4 - 1], new Float32Array((VEC4 - 1) * B * T));
+  const keys = concatenate([scores.reshape(B, T, 1), none], 2).reshape(B, 1, T, VEC4);
   const settings = { scale: 1, ...(lengths && { kvLengths: lengths }) };
   const values = contiguous(x).reshape(B, 1, T, W);
   return { query, keys, settings, pooled: attention(query, keys, values, settings).reshape(B, W) };

@@ -99,6 +99,11 @@ export class Program {
     this.#readback = loss && new Readback(device, label, inFlight, update?.finite ? 2 : 1);
   }
 
+  /** The inputs, by their names, as the last run left them. */
+  get inputs(): ReadonlyMap<string, Tensor> {
+    return this.#parts.inputs;
+  }
+
   /** What the program runs on. */
   get device(): GPUDevice {
     return this.#parts.device;

@@ -65,7 +65,7 @@ const needed = (value: Value | undefined): Value => {
 const SYSTEMS: Readonly<Record<string, System>> = {
   EmbeddingAttention: {
     record(at, parameters, attributes) {
-      const logits = attentionModel(needed(at("ids")), parameters, attributes);
+      const { logits } = attentionModel(needed(at("ids")), parameters, attributes);
       return { loss: classified(logits, needed(at("targets"))), outputs: { logits } };
     },
   },

@@ -2,6 +2,7 @@
 // sum, and a decoder.
 
 import {
+  attentionWeights,
   embedding,
   linearLayer,
   matmul,
@@ -18,17 +19,21 @@ export interface AttentionModelSizes {
   readonly softmax: boolean;
 }
 
-/** Logits [B, vocab] of the word after ids [B, T]. */
+/** Logits [B, vocab] of the word after ids [B, T], and the weights [B, T] of the words. */
 export function attentionModel(
   ids: Value,
   parameters: Parameters,
   { vocab, hidden, softmax }: AttentionModelSizes,
-): Value {
+): { readonly logits: Value; readonly weights: Value } {
   const [B, T] = ids.shape;
-  const words = embedding(ids, parameters("encoder.weight", [vocab, hidden]));
-  const scores = linearLayer(words, under(parameters, "attention"), 1);
-  const sum = softmax
-    ? softmaxPool(words, scores.reshape(B, T)).pooled
-    : matmul(scores.reshape(B, 1, T), words).reshape(B, hidden);
-  return linearLayer(sum, under(parameters, "decoder"), vocab);
+  const words = embedding(ids, parameters("encoder.weight", [vocab, hidden], { normal: 1 }));
+  const scores = linearLayer(words, under(parameters, "attention"), 1).reshape(B, T);
+  const decoded = (sum: Value) => linearLayer(sum, under(parameters, "decoder"), vocab);
+  if (!softmax) {
+    const sum = matmul(scores.reshape(B, 1, T), words).reshape(B, hidden);
+    return { logits: decoded(sum), weights: scores };
+  }
+  const { pooled, query, keys, settings } = softmaxPool(words, scores);
+  const weights = attentionWeights(query, keys, settings).reshape(B, T);
+  return { logits: decoded(pooled), weights };
 }

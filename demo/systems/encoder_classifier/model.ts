@@ -23,16 +23,32 @@ export interface EncoderClassifierSizes {
   readonly eps?: number;
 }
 
-/** Logits [B, classes] of ids [B, T], of which `lengths` [B] count. */
+/** What an encoder reads. */
+export interface EncoderInputs {
+  /** [B, T] i32 */
+  readonly ids: Value;
+  /** [B] i32: how many of them count. Default all. */
+  readonly lengths?: Value | undefined;
+  /** Is given the probabilities of each layer, [B, heads, T, T]. */
+  readonly watch?: ((weights: Value) => void) | undefined;
+}
+
+/** Logits [B, classes]. */
 export function encoderClassifier(
-  { ids, lengths }: { readonly ids: Value; readonly lengths: Value | undefined },
+  { ids, lengths, watch }: EncoderInputs,
   parameters: Parameters,
   sizes: EncoderClassifierSizes,
 ): Value {
   const { vocab, width, heads, layers, feedForward, classes, eps = 1e-5 } = sizes;
-  const words = embedding(ids, parameters("embedding.weight", [vocab, width]));
+  const words = embedding(ids, parameters("embedding.weight", [vocab, width], { normal: 1 }));
   let x = positionEncoding(words, { scale: Math.sqrt(width) });
-  const settings = { heads, feedForward, epsilon: eps, ...(lengths && { kvLengths: lengths }) };
+  const settings = {
+    heads,
+    feedForward,
+    epsilon: eps,
+    ...(lengths && { kvLengths: lengths }),
+    ...(watch && { watch }),
+  };
   for (let layer = 0; layer < layers; layer++)
     x = encoderLayer(x, under(parameters, `layers.${layer}`), settings);
   const pooled = meanRows(layerNormLayer(x, under(parameters, "norm"), eps), lengths);

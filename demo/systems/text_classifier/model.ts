@@ -27,7 +27,10 @@ export function textClassifier(
 ): { readonly logits: Value; readonly weights: Value } {
   const [B, T] = ids.shape;
   const { vocab, hidden, classes, bidirectional } = sizes;
-  const words = embedding(ids, parameters("embedding.weight", [vocab, sizes.embedding]));
+  const words = embedding(
+    ids,
+    parameters("embedding.weight", [vocab, sizes.embedding], { normal: 1 }),
+  );
   const { output } = lstmLayer(words, under(parameters, "lstm"), {
     hidden,
     bidirectional,

@@ -4,6 +4,7 @@
 import {
   attention,
   attentionWeights,
+  byInputs,
   concatenate,
   embedding,
   gruLayer,
@@ -41,12 +42,15 @@ export function encode(
   { sourceVocab, embedding: width, hidden }: TranslatorSizes,
 ): Encoded {
   const [B, S] = source.shape;
-  const words = embedding(source, parameters("source_embedding.weight", [sourceVocab, width]));
+  const words = embedding(
+    source,
+    parameters("source_embedding.weight", [sourceVocab, width], { normal: 1 }),
+  );
   const { output: states, last } = gruLayer(words, under(parameters, "encoder"), {
     hidden,
     lengths,
   });
-  const keys = linear(states, parameters("key.weight", [hidden, hidden]));
+  const keys = linear(states, parameters("key.weight", [hidden, hidden], byInputs(hidden)));
   return { states, keys: keys.reshape(B, 1, S, hidden), last: last.reshape(B, hidden), lengths };
 }
 
@@ -59,9 +63,9 @@ export function decodeStep(
   { targetVocab, hidden }: TranslatorSizes,
 ) {
   const [B, S] = states.shape;
-  const query = linear(state, parameters("query.weight", [hidden, hidden]));
+  const query = linear(state, parameters("query.weight", [hidden, hidden], byInputs(hidden)));
   const q = query.reshape(B, 1, 1, hidden);
-  const vector = parameters("score.weight", [1, hidden]).reshape(hidden);
+  const vector = parameters("score.weight", [1, hidden], byInputs(hidden)).reshape(hidden);
   const settings = { vector, kvLengths: lengths };
   const context = attention(q, keys, states.reshape(B, 1, S, hidden), settings);
   const seen = context.reshape(B, hidden);
@@ -77,6 +81,13 @@ export function decodeStep(
     logits: linearLayer(both, under(parameters, "output"), targetVocab),
     weights: attentionWeights(q, keys, settings).reshape(B, S),
   };
+}
+
+/** The embedded words [..., E] of target ids. */
+export function targetWords(ids: Value, parameters: Parameters, sizes: TranslatorSizes): Value {
+  const { targetVocab, embedding: width } = sizes;
+  const shape = [targetVocab, width];
+  return embedding(ids, parameters("target_embedding.weight", shape, { normal: 1 }));
 }
 
 /**
@@ -95,8 +106,7 @@ export function translator(
   const [B, T] = before.shape;
   const [, S] = source.shape;
   const encoded = encode(source, lengths, parameters, sizes);
-  const table = parameters("target_embedding.weight", [sizes.targetVocab, sizes.embedding]);
-  const words = embedding(before, table);
+  const words = targetWords(before, parameters, sizes);
   let state = encoded.last;
   const steps: ReturnType<typeof decodeStep>[] = [];
   for (let t = 0; t < T; t++) {

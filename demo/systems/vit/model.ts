@@ -2,6 +2,7 @@
 
 import {
   broadcast,
+  byInputs,
   concatenate,
   encoderLayer,
   layerNormLayer,
@@ -26,19 +27,34 @@ export interface VitSizes {
   readonly eps?: number;
 }
 
-/** Logits [B, classes] of pictures [B, channels, size, size]. */
-export function vit(images: Value, parameters: Parameters, sizes: VitSizes): Value {
+/**
+ * Logits [B, classes] of pictures [B, channels, size, size].
+ *
+ * @param watch Is given the probabilities of each layer, [B, heads, 1 + patches, 1 + patches]
+ */
+export function vit(
+  images: Value,
+  parameters: Parameters,
+  sizes: VitSizes,
+  watch?: (weights: Value) => void,
+): Value {
   const { size, channels, patch, width, heads, layers, feedForward, classes, eps } = sizes;
   const [B] = images.shape;
   const rows = (size / patch) ** 2 + 1;
   const token = parameters("class_token", [1, 1, width]);
-  const positions = parameters("positions", [1, rows, width]).reshape(rows, width);
-  const weight = parameters("patches.weight", [width, channels, patch, patch]);
-  const embedded = patchEmbedding(images, weight, parameters("patches.bias", [width]));
+  const positions = parameters("positions", [1, rows, width], { normal: 0.02 });
+  const initial = byInputs(channels * patch * patch);
+  const weight = parameters("patches.weight", [width, channels, patch, patch], initial);
+  const embedded = patchEmbedding(images, weight, parameters("patches.bias", [width], initial));
   let x = positionEncoding(concatenate([broadcast(token, [B, 1, width]), embedded], 1), {
-    table: positions,
+    table: positions.reshape(rows, width),
   });
-  const settings = { heads, feedForward, ...(eps !== undefined && { epsilon: eps }) };
+  const settings = {
+    heads,
+    feedForward,
+    ...(eps !== undefined && { epsilon: eps }),
+    ...(watch && { watch }),
+  };
   for (let layer = 0; layer < layers; layer++)
     x = encoderLayer(x, under(parameters, `layers.${layer}`), settings);
   const first = layerNormLayer(x, under(parameters, "norm"), eps).slice(1, 0, 1);

@@ -23,10 +23,15 @@ export interface AttentionSettings {
    * [D] f32. Default: dot products.
    */
   readonly vector?: Value;
+  /**
+   * Is given the probabilities [B, H, M, N] while the program is recorded, to have them as an output
+   * that people look at. They take a kernel of their own. Default: nobody looks.
+   */
+  readonly watch?: (weights: Value) => void;
 }
 
 /** The values that the settings hold, and the engine's options once they have tensors. */
-function settled({ vector, kvLengths, mask, ...rest }: AttentionSettings) {
+function settled({ vector, kvLengths, mask, watch, ...rest }: AttentionSettings) {
   return {
     held: [vector, kvLengths, mask].filter((value) => value !== undefined),
     options: (at: Place) => ({
@@ -52,7 +57,7 @@ export function attention(q: Value, k: Value, v: Value, settings: AttentionSetti
   const { graph } = q;
   const [B, H, M] = q.shape;
   const Dv = v.shape[3];
-  const { vector } = settings;
+  const { vector, watch } = settings;
   const { held, options } = settled(settings);
   const inputs = [q, k, v, ...held];
   const output = graph.computed("attention", [B, M, H, Dv], inputs).permute(0, 2, 1, 3);
@@ -98,6 +103,7 @@ export function attention(q: Value, k: Value, v: Value, settings: AttentionSetti
       });
     },
   });
+  watch?.(attentionWeights(q, k, settings));
   return output;
 }
 

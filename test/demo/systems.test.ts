@@ -1,0 +1,137 @@
+// A walk through the pages of the small systems: train, pause, go on, ask, come back.
+
+import { join, resolve } from "node:path";
+import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright";
+import { createServer, type ViteDevServer } from "vite";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { SYSTEMS } from "../../demo/systems/index.ts";
+import { BROWSER_ARGS, browserPath } from "../../scripts/browser.mjs";
+import { breadth } from "../support/breadth.ts";
+
+const root = resolve(import.meta.dirname, "../..");
+let server: ViteDevServer;
+let browser: Browser;
+
+beforeAll(async () => {
+  server = await createServer({
+    root,
+    configFile: join(root, "vite.config.ts"),
+    logLevel: "error",
+    server: { host: "127.0.0.1", port: 0, hmr: false, watch: null },
+  });
+  await server.listen();
+  browser = await chromium.launch({ executablePath: browserPath(), args: BROWSER_ARGS.software });
+});
+afterAll(async () => {
+  await browser?.close();
+  await server?.close();
+});
+
+const DESKTOP: BrowserContextOptions = { viewport: { width: 1280, height: 900 } };
+const PHONE: BrowserContextOptions = {
+  viewport: { width: 375, height: 667 },
+  isMobile: true,
+  hasTouch: true,
+  deviceScaleFactor: 2,
+};
+
+/** Opens a page; anything that it logs as an error fails the test. */
+async function visit(
+  path: string,
+  options: BrowserContextOptions,
+  prepare?: (page: Page) => Promise<unknown>,
+) {
+  const page = await browser.newPage(options);
+  const errors: string[] = [];
+  page.on("pageerror", (error) => errors.push(error.message));
+  page.on("console", (line) => {
+    if (line.type() === "error") errors.push(line.text());
+  });
+  await prepare?.(page);
+  await page.goto(`${server.resolvedUrls?.local[0]}demo/systems/${path}`);
+  return { page, errors };
+}
+
+/** The step and the loss that a page shows. */
+const shown = async (page: Page) => {
+  const text = (await page.locator("#state").textContent()) ?? "";
+  const [, step, loss] = text.match(/Step (\d+) of \d+, loss ([\d.]+)/) ?? [];
+  return { step: Number(step), loss: Number(loss) };
+};
+
+const isCutOff = (page: Page) =>
+  page.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth);
+
+describe("the pages of the systems", () => {
+  it.each([
+    ["a desktop", DESKTOP],
+    ["a phone", PHONE],
+  ])("train, pause, go on, answer and remember on %s", async (_, options) => {
+    const { page, errors } = await visit("attention_model/", options);
+    await page.getByText("a software adapter on the CPU").waitFor();
+    await page.getByRole("button", { name: "Start", exact: true }).click();
+    await page.getByText(/^On the test data: loss/).waitFor({ timeout: 60_000 });
+    const pause = page.getByRole("button", { name: "Pause" });
+    if (await pause.isVisible()) await pause.click();
+    const resume = page.getByRole("button", { name: /^(Go on|Done)$/ });
+    await resume.waitFor();
+    const paused = await shown(page);
+    expect(paused.step).toBeGreaterThan(0);
+    if (await resume.isEnabled()) await resume.click();
+    await page.getByText(/^Step 100 of 100/).waitFor({ timeout: 60_000 });
+    await page.getByRole("button", { name: "Done" }).waitFor();
+    const done = await shown(page);
+    expect(done.loss).toBeLessThan(2.6);
+    expect(await page.locator("#loss svg").count()).toBe(1);
+    expect(await page.locator("#pictures svg rect").count()).toBeGreaterThanOrEqual(5);
+    await page.getByLabel("Five numbers from 0 to 10").fill("6 7 8 9 10");
+    await page.getByRole("button", { name: "Ask" }).click();
+    await page.getByText(/^Next: \d+$/).waitFor();
+    expect(await isCutOff(page)).toBe(false);
+    // What was learned is there after a visit elsewhere.
+    await page.reload();
+    await page.getByRole("button", { name: "Go on" }).waitFor();
+    await page.getByRole("button", { name: "Start over" }).click();
+    await page.getByRole("button", { name: "Start", exact: true }).waitFor();
+    expect(errors).toEqual([]);
+    await page.close();
+  });
+
+  it.each(
+    breadth(...SYSTEMS.map(({ name }) => name).filter((name) => !name.startsWith("attention"))),
+  )(
+    "train %s until a picture appears, on both",
+    async (name) => {
+      for (const options of [DESKTOP, PHONE]) {
+        const { page, errors } = await visit(`${name}/`, options);
+        await page.getByRole("button", { name: "Start", exact: true }).click();
+        await page.getByText(/^On the test data: loss/).waitFor({ timeout: 300_000 });
+        const losses = await page.locator("#loss svg").count();
+        expect(losses).toBe(1);
+        expect(await page.locator("#pictures svg").count()).toBeGreaterThan(0);
+        await page.getByRole("button", { name: "Pause" }).click();
+        await page.getByRole("button", { name: "Go on" }).waitFor({ timeout: 60_000 });
+        expect(await isCutOff(page)).toBe(false);
+        expect(errors).toEqual([]);
+        await page.close();
+      }
+    },
+    900_000,
+  );
+
+  it("say what to do without WebGPU", async () => {
+    const { page } = await visit("gpt/", DESKTOP, (one) =>
+      one.addInitScript(() => Object.defineProperty(navigator, "gpu", { value: undefined })),
+    );
+    await page.getByText("This browser has no WebGPU").waitFor();
+    await page.close();
+  });
+
+  it("have each system, and are listed", async () => {
+    const { page, errors } = await visit("", DESKTOP);
+    for (const { name } of SYSTEMS)
+      expect(await page.locator(`a[href="./${name}/"]`).count(), name).toBe(1);
+    expect(errors).toEqual([]);
+    await page.close();
+  });
+});
