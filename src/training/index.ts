@@ -36,7 +36,12 @@ export {
   under,
 } from "./layers.ts";
 export { type AdapterSettings, isAdapter, withAdapters } from "./lora.ts";
-export { type AttentionSettings, attention, attentionWeights } from "./operations/attention.ts";
+export {
+  type AttentionSettings,
+  attention,
+  attentionWeights,
+  type SimilaritySettings,
+} from "./operations/attention.ts";
 export {
   layerNorm,
   linear,
@@ -55,6 +60,10 @@ export {
   multiply,
 } from "./operations/elements.ts";
 export {
+  type LinearAttentionSettings,
+  linearAttention,
+} from "./operations/linear_attention.ts";
+export {
   bceWithLogits,
   type CrossEntropySettings,
   crossEntropy,
@@ -69,6 +78,7 @@ export {
   type RecurrentSettings,
   type RecurrentValues,
 } from "./operations/recurrent.ts";
+export { rotary } from "./operations/rotary.ts";
 export { type EmbeddingSettings, embedding } from "./operations/tables.ts";
 export { readOpfs, removeOpfs, writeOpfs } from "./opfs.ts";
 export type { NamedGroup, ProgramOptimizer } from "./optimizers/by_name.ts";

@@ -66,7 +66,8 @@ export function decodeStep(
   const query = linear(state, parameters("query.weight", [hidden, hidden], byInputs(hidden)));
   const q = query.reshape(B, 1, 1, hidden);
   const vector = parameters("score.weight", [1, hidden], byInputs(hidden)).reshape(hidden);
-  const settings = { vector, kvLengths: lengths };
+  const similarity = { kind: "additive", vector } as const;
+  const settings = { similarity, kvLengths: lengths };
   const context = attention(q, keys, states.reshape(B, 1, S, hidden), settings);
   const seen = context.reshape(B, hidden);
   const { last } = gruLayer(

@@ -3,26 +3,73 @@
 import { planAttentionBackward } from "../../attention/gradients/backward.ts";
 import { planAttention } from "../../attention/plan_attention.ts";
 import { planAttentionWeights } from "../../attention/weights.ts";
+import type { RelativeBias } from "../../positions/buckets.ts";
+import type {
+  AdditiveSimilarity,
+  NormalizedSimilarity,
+  ScoreOptions,
+  Similarity,
+} from "../../scores/options.ts";
 import type { Place, Value } from "../value.ts";
 
 /** @internal The label of log-sum-exps. */
 export const LSE = "log-sum-exp";
 
-/** Options of {@link attention}: those of the engine's function, with values in place of tensors. */
-export interface AttentionSettings {
-  /** Key j is hidden from query i if j > i + keys - queries. Default false. */
-  readonly causal?: boolean;
-  /** Factor of the scores. Default 1 / sqrt(D), and 1 for additive similarity. */
-  readonly scale?: number;
+/** How queries and keys are compared: see {@link Similarity}, with values in place of tensors. */
+export type SimilaritySettings =
+  | "dot"
+  | "cosine"
+  | (Pick<NormalizedSimilarity, "kind" | "eps"> & {
+      /** [D] f32. Default 1. */
+      readonly qWeights?: Value;
+      /** [D] f32. Default 1. */
+      readonly kWeights?: Value;
+    })
+  | (Pick<AdditiveSimilarity, "kind"> & {
+      /** [D] or [H, D] f32: scores are the sum over d of vector[d] tanh(q[d] + k[d] + innerBias[d]). */
+      readonly vector?: Value;
+      /** [D] or [H, D] f32. Default none. */
+      readonly innerBias?: Value;
+    });
+
+/**
+ * Options of {@link attention}: those of the engine's function, with values in place of tensors.
+ * What is learned of them gets its gradient. Dropout of the probabilities is not among them:
+ * `dropout` is for rows.
+ */
+export interface AttentionSettings
+  extends Pick<
+    ScoreOptions,
+    | "causal"
+    | "scale"
+    | "window"
+    | "attentionChunk"
+    | "sinkTokens"
+    | "softcap"
+    | "maxTemperature"
+    | "scoreFunction"
+    | "maskFunction"
+    | "blockMask"
+  > {
+  /** [B] i32: how many of the queries count, for each entry. Default all. */
+  readonly qLengths?: Value;
   /** [B] i32: how many of the keys count, for each entry. Default all. */
   readonly kvLengths?: Value;
   /** [B or 1, H or 1, M or 1, N or 1] u8: 0 hides a key. Default none. */
   readonly mask?: Value;
-  /**
-   * Additive attention: scores are the sum over d of vector[d] tanh(q[d] + k[d]), with a vector
-   * [D] f32. Default: dot products.
-   */
-  readonly vector?: Value;
+  /** [B or 1, H or 1, M or 1, N or 1] f32, added to the scores. Default none. */
+  readonly bias?: Value;
+  /** [H] or [B, H] f32: slopes of ALiBi. Default none. */
+  readonly alibiSlopes?: Value;
+  /** T5's bias by distance, from a table [buckets, H]. Default none. */
+  readonly relativeBias?: Omit<RelativeBias, "table"> & { readonly table: Value };
+  /** [H] f32: a logit of each head that joins the sum and has no value. Default none. */
+  readonly sinks?: Value;
+  /** [H] f32: a factor of the scores, or its logarithm. Default 1. */
+  readonly temperature?: Value;
+  readonly logTemperature?: Value;
+  /** Default `"dot"`. */
+  readonly similarity?: SimilaritySettings;
   /**
    * Is given the probabilities [B, H, M, N] while the program is recorded, to have them as an output
    * that people look at. They take a kernel of their own. Default: nobody looks.
@@ -30,15 +77,56 @@ export interface AttentionSettings {
   readonly watch?: (weights: Value) => void;
 }
 
-/** The values that the settings hold, and the engine's options once they have tensors. */
-function settled({ vector, kvLengths, mask, watch, ...rest }: AttentionSettings) {
+/** Settings that are values, by the names of their gradients if they can have some. */
+const VALUES = {
+  qLengths: undefined,
+  kvLengths: undefined,
+  mask: undefined,
+  bias: "dBias",
+  alibiSlopes: "dAlibiSlopes",
+  sinks: "dSinks",
+  temperature: "dTemperature",
+  logTemperature: "dLogTemperature",
+} as const;
+/** The same of members of the similarity. */
+const OF_SIMILARITY = {
+  qWeights: "dQWeights",
+  kWeights: "dKWeights",
+  vector: "dVector",
+  innerBias: "dInnerBias",
+} as const;
+
+interface Held {
+  readonly value: Value;
+  readonly gradient: string | undefined;
+}
+
+/** The values of an object's members, and the object once they have tensors. */
+function held(given: object, names: Readonly<Record<string, string | undefined>>) {
+  const found = Object.entries(given).filter(([name]) => name in names);
   return {
-    held: [vector, kvLengths, mask].filter((value) => value !== undefined),
-    options: (at: Place) => ({
-      ...rest,
-      ...(kvLengths && { kvLengths: at(kvLengths) }),
-      ...(mask && { mask: at(mask) }),
-      ...(vector && { similarity: { kind: "additive", vector: at(vector) } as const }),
+    values: found.map(([name, value]): Held => ({ value, gradient: names[name] })),
+    at: (place: Place): object => ({
+      ...given,
+      ...Object.fromEntries(found.map(([name, value]) => [name, place(value)])),
+    }),
+  };
+}
+
+/** The values that the settings hold, and the engine's options once they have tensors. */
+function settled({ watch, relativeBias, similarity, ...rest }: AttentionSettings) {
+  const present = Object.entries(rest).filter(([, value]) => value !== undefined);
+  const own = held(Object.fromEntries(present), VALUES);
+  const table = relativeBias && held(relativeBias, { table: "dRelativeBias" });
+  const compared = typeof similarity === "object" ? held(similarity, OF_SIMILARITY) : undefined;
+  const values = [own, table, compared].flatMap((one) => one?.values ?? []);
+  return {
+    values,
+    inputs: values.map(({ value }) => value),
+    options: (at: Place): ScoreOptions => ({
+      ...own.at(at),
+      ...(table && { relativeBias: table.at(at) as RelativeBias }),
+      ...(similarity && { similarity: (compared?.at(at) ?? similarity) as Similarity }),
     }),
   };
 }
@@ -57,9 +145,8 @@ export function attention(q: Value, k: Value, v: Value, settings: AttentionSetti
   const { graph } = q;
   const [B, H, M] = q.shape;
   const Dv = v.shape[3];
-  const { vector, watch } = settings;
-  const { held, options } = settled(settings);
-  const inputs = [q, k, v, ...held];
+  const { values, inputs: others, options } = settled(settings);
+  const inputs = [q, k, v, ...others];
   const output = graph.computed("attention", [B, M, H, Dv], inputs).permute(0, 2, 1, 3);
   const lse = graph.computed(LSE, [B, H, M], inputs);
   graph.add({
@@ -81,11 +168,12 @@ export function attention(q: Value, k: Value, v: Value, settings: AttentionSetti
       // The kernels write all three; what is not wanted goes nowhere.
       const spare = (x: Value) => graph.computed("unused gradient", x.shape, []);
       const [dQ, dK, dV] = [q, k, v].map((x) => (wants(x) ? into(x) : spare(x)));
-      const dVector = wants(vector) ? into(vector) : undefined;
+      const learned = values.filter(({ value, gradient }) => gradient && wants(value));
+      const gradients = learned.map(({ value, gradient }) => [gradient, into(value)] as const);
       graph.add({
         label: "attention backward",
         inputs: [...inputs, output, lse, dOutput],
-        outputs: dVector ? [dQ, dK, dV, dVector] : [dQ, dK, dV],
+        outputs: [dQ, dK, dV, ...gradients.map(([, value]) => value)],
         plan: (device, at) =>
           planAttentionBackward(device, {
             q: at(q),
@@ -97,13 +185,13 @@ export function attention(q: Value, k: Value, v: Value, settings: AttentionSetti
             dQ: at(dQ),
             dK: at(dK),
             dV: at(dV),
-            ...(dVector && { dVector: at(dVector) }),
+            ...Object.fromEntries(gradients.map(([name, value]) => [name, at(value)])),
             ...options(at),
           }),
       });
     },
   });
-  watch?.(attentionWeights(q, k, settings));
+  settings.watch?.(attentionWeights(q, k, settings));
   return output;
 }
 
@@ -114,8 +202,8 @@ export function attention(q: Value, k: Value, v: Value, settings: AttentionSetti
 export function attentionWeights(q: Value, k: Value, settings: AttentionSettings = {}): Value {
   const { graph } = q;
   const [B, H, M] = q.shape;
-  const { held, options } = settled(settings);
-  const inputs = [q, k, ...held];
+  const { inputs: others, options } = settled(settings);
+  const inputs = [q, k, ...others];
   const output = graph.computed("attention weights", [B, H, M, k.shape[2]], inputs);
   graph.add({
     label: "attention weights",
