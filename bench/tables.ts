@@ -167,9 +167,9 @@ export function scaleCase(name: string): { n: number; heads: number; keys: numbe
   return { n: Number(n), heads: Number(heads), keys: window ? Number(window) + 1 : undefined };
 }
 
-/** Gradients beside those of libraries, with what one takes of another's time, and the memory. */
-function backward(file: ResultFile): string {
-  const rows = [...casesOf(file, "backward").values()]
+/** A suite beside libraries, with what one takes of another's time, and the memory. */
+const byRatios = (suite: string) => (file: ResultFile) => {
+  const rows = [...casesOf(file, suite).values()]
     .flat()
     .map((row) => [
       row.case,
@@ -181,7 +181,7 @@ function backward(file: ResultFile): string {
     ]);
   const ratios = "times: min, median, p90";
   return table(["case", "", "min", "median", "p90", ratios, "memory", "max error"], rows);
-}
+};
 
 const ratioOf = ({ name, min, median, p90, atMost, atLeast }: RatioRow) => {
   const asked = atMost === undefined ? `at least ${atLeast}` : `at most ${atMost}`;
@@ -202,7 +202,7 @@ function backwardLong(file: ResultFile): string {
 }
 
 /** Suites that have tables of their own. */
-const APART: readonly string[] = ["scale", "backward"];
+const APART: readonly string[] = ["scale", "backward", "training"];
 
 /** The cases in which libraries take part, of all suites but those. */
 export function contests({ rows }: ResultFile): Row[][] {
@@ -238,7 +238,8 @@ export const SECTIONS: Readonly<
   climb: { suites: ["ladder"], render: climb },
   start: { suites: ["start"], render: start },
   scale: { suites: ["scale"], render: scale },
-  backward: { suites: ["backward"], render: backward },
+  backward: { suites: ["backward"], render: byRatios("backward") },
+  training: { suites: ["training"], render: byRatios("training") },
   backward_ladder: { suites: ["backward-ladder"], render: ladder("backward-ladder") },
   backward_long: { suites: ["backward-long"], render: backwardLong },
   others: { suites: [], render: others },
