@@ -44,6 +44,7 @@ const LONGEST = [
   "test/package/wgsl.dawn.test.ts",
   "test/bench/programs.test.ts",
   "test/demo/demo.test.ts",
+  "test/demo/systems.test.ts",
   "test/portability/deno.test.ts",
   "test/attention/forward.gpu.test.ts",
   "test/shader/wesl.gpu.test.ts",
