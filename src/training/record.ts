@@ -1,7 +1,8 @@
 // Recording: from a definition to a program, with the gradients of its loss, memory and compiled
 // kernels.
 
-import { check } from "../errors.ts";
+import { check, reading, show } from "../errors.ts";
+import { type OptionNames, readOptions } from "../given.ts";
 import { checkDevice, settle } from "../gpu/buffers.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { allocate, unread } from "./allocate.ts";
@@ -38,6 +39,13 @@ export interface ProgramOptions {
   readonly label?: string;
 }
 
+const PROGRAM_OPTIONS: OptionNames<Omit<ProgramOptions, "optimizer">> = {
+  gradients: "boolean",
+  parameters: "any",
+  inFlight: "number",
+  label: "string",
+};
+
 /**
  * Records a program for given shapes: its operations, and with a loss those of all gradients,
  * become one list of dispatches. All pipelines are compiled and all memory is there when it
@@ -60,8 +68,27 @@ export async function recordProgram(
   options: ProgramOptions = {},
 ): Promise<Program> {
   checkDevice(device);
-  const { label = "program", optimizer, inFlight = 4, parameters: shared = new Map() } = options;
-  const wantsGradients = options.gradients ?? optimizer !== undefined;
+  // The optimizer holds functions, which tell its groups.
+  const { optimizer, ...others } = reading("program: an option", () => ({ ...options }));
+  const taken = await readOptions("program", others, PROGRAM_OPTIONS);
+  const { label = "program", inFlight = 4 } = taken;
+  const { parameters: shared = new Map() } = taken as ProgramOptions;
+  const wantsGradients = taken.gradients ?? optimizer !== undefined;
+  check(
+    typeof define === "function",
+    "argument",
+    () => `${label}: a definition is a function of a graph, got ${show(define)}.`,
+  );
+  check(
+    Number.isInteger(inFlight) && inFlight > 0,
+    "argument",
+    () => `${label}: inFlight must be a whole number from 1 up, got ${show(inFlight)}.`,
+  );
+  check(
+    shared instanceof Map,
+    "argument",
+    () => `${label}: parameters must be a Map of tensors by name, got ${show(shared)}.`,
+  );
   const graph = new Graph(wantsGradients);
   const { loss, outputs = {} } = define(graph);
   check(

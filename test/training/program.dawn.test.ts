@@ -208,6 +208,27 @@ describe("a program", () => {
     );
   });
 
+  it("refuses options that it does not know or can't use", async () => {
+    const device = await testDevice();
+    const define = (graph: Graph) => ({
+      outputs: { y: add(graph.input("x", [2]), graph.input("z", [2])) },
+    });
+    const refused: readonly [options: object, message: string | RegExp][] = [
+      [{ optimiser: { kind: "SGD" } }, /^program: there is no option "optimiser"/],
+      [{ inFlight: 0 }, "program: inFlight must be a whole number from 1 up, got 0."],
+      [{ gradients: 1 }, /^program: gradients must be/],
+      [{ parameters: {} }, /^program: parameters must be a Map of tensors by name/],
+      [{ optimizer: 5, label: "p" }, "p: gradients need a loss; the definition has to give one."],
+    ];
+    for (const [options, message] of refused)
+      await expectError(() => recordProgram(device, define, options), "argument", message);
+    await expectError(
+      () => recordProgram(device, undefined as never),
+      "argument",
+      "program: a definition is a function of a graph, got undefined.",
+    );
+  });
+
   it("refuses batches and definitions that do not fit", async () => {
     const define = (graph: Graph) => {
       const x = graph.input("x", [2, 3]);
