@@ -104,22 +104,17 @@ export function rowBindings({
 /** Lanes of a workgroup of a kernel in which lanes share rows. */
 const ROW_WG_SIZE = 256;
 
-/** Rows from which a software adapter is busy with one lane for each, and with four. */
-const BUSY = { one: 512, four: 64 };
-
 /**
  * How many lanes share a row of `width` elements. With `rowsAdjacent`, as many rows as possible are
  * read side by side.
  *
- * On software adapters barriers and workgroup memory cost more than sharing saves: 1,024 rows of 128
- * take a layer norm 100 ms with 32 lanes a row, 21 with 4 and 10 with 1.
+ * On software adapters barriers and workgroup memory cost more than sharing saves: a layer norm of
+ * 1,024 rows of 128 takes 100 ms with 32 lanes a row, 21 with 4 and 10 with 1.
+ *
+ * @param softwareRows How many rows there are, on a software adapter; otherwise 0
  */
-export function rowLanes(
-  width: number,
-  { rows, rowsAdjacent, software }: { rows: number; rowsAdjacent: boolean; software: boolean },
-): number {
-  if (software && rows >= BUSY.one) return 1;
-  if (software && rows >= BUSY.four) return 4;
+export function rowLanes(width: number, rowsAdjacent: boolean, softwareRows: number): number {
+  if (softwareRows >= 64) return softwareRows < 512 ? 4 : 1;
   const [few, some] = rowsAdjacent ? [256, Number.POSITIVE_INFINITY] : [64, 1024];
   return width <= few ? 4 : width <= some ? 32 : ROW_WG_SIZE;
 }

@@ -246,8 +246,8 @@ export function lanesOf(
 ) {
   const { strides } = specs.o;
   const rowsAdjacent = width > 1 && strides[OUTER] !== 1 && strides[OUTER - 1] === 1;
-  const software = isSoftware(device);
-  return { lanes: rowLanes(width, { rows, rowsAdjacent, software }), rowsAdjacent };
+  const lanes = rowLanes(width, rowsAdjacent, isSoftware(device) ? rows : 0);
+  return { lanes, rowsAdjacent };
 }
 
 /**

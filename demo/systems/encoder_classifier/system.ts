@@ -1,6 +1,7 @@
 // The Transformer encoder, on the same texts as the LSTM.
 
 import { ranked, startClassifier } from "../classifier.ts";
+import { headMaps, watching } from "../looks.ts";
 import type { System } from "../system.ts";
 import { type LabelledText, LENGTH, loadTexts, textBatch } from "../texts.ts";
 import { encoderClassifier } from "./model.ts";
@@ -35,10 +36,7 @@ export const ENCODER_CLASSIFIER: System = {
         record(graph, parameters, size, watched) {
           const ids = graph.input("ids", [size, LENGTH], "i32");
           const lengths = graph.input("lengths", [size], "i32");
-          const outputs: Record<string, typeof ids> = {};
-          const watch = (weights: typeof ids) => {
-            outputs[`layer${Object.keys(outputs).length}`] = weights;
-          };
+          const { outputs, watch } = watching();
           const inputs = { ids, lengths, watch: watched ? watch : undefined };
           const logits = encoderClassifier(inputs, parameters, {
             vocab,
@@ -55,20 +53,8 @@ export const ENCODER_CLASSIFIER: System = {
           const { ids, words } = read(text);
           const { logits, ...layers } = await run({ ids, label: 0 });
           const last = Object.values(layers).at(-1) as Float32Array;
-          // [heads, LENGTH, LENGTH]
-          const pictures = Array.from({ length: HEADS }, (_, head) => ({
-            kind: "map" as const,
-            title: `Last layer, head ${head + 1}`,
-            rows: words,
-            columns: words,
-            rowLabel: "looks",
-            columnLabel: "at",
-            weights: words.map((_, row) => {
-              const begin = (head * LENGTH + row) * LENGTH;
-              return Array.from(last.subarray(begin, begin + words.length));
-            }),
-          }));
-          return { text: ranked(logits, labels), pictures };
+          const maps = { heads: HEADS, length: LENGTH, labels: words };
+          return { text: ranked(logits, labels), pictures: headMaps(last, maps) };
         },
       },
       options,

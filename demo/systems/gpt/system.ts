@@ -11,6 +11,7 @@ import {
 } from "../../../src/training/index.ts";
 import { largest } from "../classifier.ts";
 import { loadText } from "../data/load.ts";
+import { headMaps, watching } from "../looks.ts";
 import type { Answer, System } from "../system.ts";
 import { gpt } from "./model.ts";
 
@@ -77,10 +78,7 @@ export const GPT: System = {
     const writing = await recordProgram(
       device,
       (graph) => {
-        const outputs: Record<string, ReturnType<typeof gpt>> = {};
-        const watch = (weights: (typeof outputs)[string]) => {
-          outputs[`layer${Object.keys(outputs).length}`] = weights;
-        };
+        const { outputs, watch } = watching();
         const read = graph.input("ids", [1, LENGTH], "i32");
         const logits = gpt(read, parametersOf(graph, drawn(seed)), sizes, watch);
         return { outputs: { logits, ...outputs } };
@@ -139,19 +137,8 @@ export const GPT: System = {
         const columns = seen.slice(-24);
         const first = seen.length - columns.length;
         const shown = columns.map((letter) => (letter === "\n" ? "⏎" : letter));
-        const pictures = Array.from({ length: HEADS }, (_, head) => ({
-          kind: "map" as const,
-          title: `Last layer, head ${head + 1}`,
-          rows: shown,
-          columns: shown,
-          rowLabel: "looks",
-          columnLabel: "at",
-          weights: columns.map((_, row) => {
-            const begin = (head * LENGTH + first + row) * LENGTH + first;
-            return Array.from(last.subarray(begin, begin + columns.length));
-          }),
-        }));
-        return { text: text.join(""), pictures };
+        const maps = { heads: HEADS, length: LENGTH, labels: shown, first };
+        return { text: text.join(""), pictures: headMaps(last, maps) };
       },
       destroy() {
         for (const program of [writing, measuring, training]) program.destroy();

@@ -2,6 +2,7 @@
 
 import { ranked, startClassifier } from "../classifier.ts";
 import { loadBytes } from "../data/load.ts";
+import { watching } from "../looks.ts";
 import type { Picture, System } from "../system.ts";
 import { vit } from "./model.ts";
 
@@ -84,10 +85,7 @@ export const VIT: System = {
         batch: (chosen) => ({ images: chosen.flatMap(({ pixels }) => pixels) }),
         record(graph, parameters, size, watched) {
           const images = graph.input("images", [size, 1, SIZE, SIZE]);
-          const outputs: Record<string, typeof images> = {};
-          const watch = (weights: typeof images) => {
-            outputs[`layer${Object.keys(outputs).length}`] = weights;
-          };
+          const { outputs, watch } = watching();
           const sizes = {
             size: SIZE,
             channels: 1,

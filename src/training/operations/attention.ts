@@ -65,14 +65,15 @@ export interface AttentionSettings
   readonly relativeBias?: Omit<RelativeBias, "table"> & { readonly table: Value };
   /** [H] f32: a logit of each head that joins the sum and has no value. Default none. */
   readonly sinks?: Value;
-  /** [H] f32: a factor of the scores, or its logarithm. Default 1. */
+  /** [H] f32: a factor of the scores. Default 1. */
   readonly temperature?: Value;
+  /** [H] f32: the logarithm of such a factor, at most `maxTemperature`. */
   readonly logTemperature?: Value;
   /** Default `"dot"`. */
   readonly similarity?: SimilaritySettings;
   /**
-   * Is given the probabilities [B, H, M, N] while the program is recorded, to have them as an output
-   * that people look at. They take a kernel of their own. Default: nobody looks.
+   * Is given the probabilities [B, H, M, N] while the program is recorded, to have them as an
+   * output that people look at. They take a kernel of their own. Default: nobody looks.
    */
   readonly watch?: (weights: Value) => void;
 }

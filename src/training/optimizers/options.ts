@@ -102,8 +102,8 @@ export interface OptimizerProblem extends OptimizerOptions {
   /** Default: gradients are not clipped, and their norm is not computed. */
   readonly clip?: ClipOptions;
   /**
-   * Whether an update is left out, and not counted, if the norm of its gradients is not finite; with
-   * it the norm is measured without `clip`, too. Default false, as in PyTorch.
+   * Whether an update is left out, and not counted, if the norm of its gradients is not finite. The
+   * norm is then measured without `clip`, too. Default false, as in PyTorch.
    */
   readonly skipNotFinite?: boolean;
   /** A factor of all learning rates by the number of updates. Default: always 1. */

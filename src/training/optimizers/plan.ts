@@ -45,8 +45,8 @@ export class OptimizerPlan {
   /** f32 [1]: the norm of all gradients before clipping, with `clip` or `skipNotFinite`. */
   readonly norm: Tensor<"f32"> | undefined;
   /**
-   * f32 [1], if there is a norm: 1 if it is finite, else 0. It is not if a gradient isn't, or if the
-   * sum of squares exceeds f32 (a norm of 1.8e19). The update is done all the same without
+   * f32 [1], if there is a norm: 1 if it is finite, else 0. It is not if a gradient isn't, or if
+   * the sum of squares exceeds f32 (a norm of 1.8e19). The update is done all the same without
    * `skipNotFinite`.
    */
   readonly finite: Tensor<"f32"> | undefined;
