@@ -92,9 +92,11 @@ export function wrapped(
     () => `${label}: the buffer is mapped; unmap it first.`,
   );
   try {
-    // A copy of no bytes changes nothing, but WebGPU checks the buffer for it.
+    // A copy of no bytes changes nothing, but WebGPU checks the buffer for it. Deno 2.9 panics if
+    // there are no bytes to copy from.
     return guarded(device, label, () => {
-      if (buffer.usage & USAGE.COPY_DST) device.queue.writeBuffer(buffer, 0, new Uint8Array());
+      if (buffer.usage & USAGE.COPY_DST)
+        device.queue.writeBuffer(buffer, 0, new Uint8Array(4), 0, 0);
       else device.createCommandEncoder().clearBuffer(buffer, 0, 0);
       return buffer;
     });

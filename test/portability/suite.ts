@@ -18,6 +18,16 @@ import {
 } from "../../src/reference/index.ts";
 import { normal } from "../../src/reference/random.ts";
 import { link } from "../../src/shader/link.ts";
+import {
+  activate,
+  checkGradients,
+  crossEntropy,
+  drawn,
+  linearLayer,
+  parametersOf,
+  recordProgram,
+  under,
+} from "../../src/training/index.ts";
 import { type Case, ROUND, runCase, title } from "../support/cases.ts";
 import { expectClose } from "../support/closeness.ts";
 import { KERNEL_VARIANTS } from "../support/kernels.ts";
@@ -254,10 +264,47 @@ async function normalisesExtremes(): Promise<void> {
   }
 }
 
+/** Makes a tensor over a buffer of the caller's, reads it, and lets an operation read it. */
+async function takesBuffers(): Promise<void> {
+  const { COPY_DST, COPY_SRC, STORAGE } = GPUBufferUsage;
+  const usage = COPY_DST | COPY_SRC | STORAGE;
+  const buffer = device.createBuffer({ size: 64, usage });
+  const data = normal(9, 16);
+  device.queue.writeBuffer(buffer, 0, data);
+  const x = tensor(device, [4, 4], { buffer });
+  if (String(await x.read()) !== String(data)) throw new Error("other elements than the buffer's");
+  const f64 = layerNormReference({ data, shape: [4, 4] }, {}).output;
+  const { output } = await layerNorm(x);
+  expectClose("output", await output.read(), { f64, plain: f64.map(Math.fround) }, [4, 4]);
+}
+
+/** Trains a small program, and compares its gradients with differences of its loss. */
+async function trains(): Promise<void> {
+  using program = await recordProgram(
+    device,
+    (graph) => {
+      const parameters = parametersOf(graph, drawn(1));
+      const rows = linearLayer(graph.input("x", [6, 5]), under(parameters, "first"), 8);
+      const logits = linearLayer(activate(rows, "tanh"), under(parameters, "second"), 3);
+      return { loss: crossEntropy(logits, graph.input("targets", [6], "i32")) };
+    },
+    { optimizer: { kind: "AdamW", lr: 0.05, clip: { maxNorm: 1 } } },
+  );
+  const batch = { x: normal(5, 30), targets: [0, 2, 1, 1, 0, 2] };
+  for (const { name, within } of await checkGradients(program, batch))
+    if (!within) throw new Error(`the gradient of ${name} is wrong`);
+  const first = (await program.run(batch)) as number;
+  let last = first;
+  for (let step = 0; step < 30; step++) last = (await program.run(batch)) as number;
+  if (!(last < first / 2)) throw new Error(`the loss went from ${first} to ${last}`);
+}
+
 const CHECKS: readonly (readonly [name: string, check: () => Promise<void>])[] = [
   ["NaN in keys that only later rows see", () => meetsNaN(WIDE.variant)],
   ["NaN in rows of softmax and norms", showsNaN],
   ["norms of rows of any magnitude", normalisesExtremes],
+  ["a tensor over a caller's buffer", takesBuffers],
+  ["a program that trains", trains],
 ];
 for (const [name, check] of CHECKS) {
   try {
