@@ -38,7 +38,7 @@ function systemOf(
   return {
     ...told,
     steps: 480, // 6 epochs
-    every: 80,
+    every: 40,
     async start(device, { seed, ...kept }) {
       loaded ??= load();
       const pairs = await loaded;
