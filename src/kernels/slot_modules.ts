@@ -2,6 +2,7 @@
 // attention of dense f32 tensors needs none of them, and is planned without loading this file.
 
 import additive from "../../shaders/lib/additive.wesl?raw";
+import blockLists from "../../shaders/lib/block_lists.wesl?raw";
 import half from "../../shaders/lib/half.wesl?raw";
 import magnitude from "../../shaders/lib/magnitude.wesl?raw";
 import tanh from "../../shaders/lib/tanh.wesl?raw";
@@ -146,6 +147,7 @@ export function slotModules(slots: SlotChoice): ModuleMap {
     ...functionModules("mask", slots.mask),
     ...functionModules("probability", slots.probability),
     ...(slots.blocks && {
+      "package::lib::block_lists": { name: "lib/block_lists.wesl", text: blockLists },
       "package::slots::walk": { name: "variants/walk_blocks.wesl", text: walkBlocks },
     }),
   };

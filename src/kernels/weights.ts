@@ -1,6 +1,7 @@
 // The kernels of scores and probabilities, which attention does not store, shaders/weights.wesl and
 // shaders/top_keys.wesl: specialisation and grid.
 
+import blockLists from "../../shaders/lib/block_lists.wesl?raw";
 import chosen from "../../shaders/lib/chosen.wesl?raw";
 import products from "../../shaders/lib/products.wesl?raw";
 import statistics from "../../shaders/lib/statistics.wesl?raw";
@@ -81,6 +82,7 @@ export function scoreModules(
     ...slotModules(spec),
     "package::slots::rows": variant("rows_chosen", rowsChosen),
     "package::slots::value": variant("value_none", valueNone),
+    ...(spec.blocks && { "package::lib::block_lists": blockLists }),
     "package::slots::blocks": spec.blocks ? variant("blocks_listed", blocksListed) : blocks,
     "package::slots::known_lse": spec.lse ? variant("known_lse_stored", knownLseStored) : knownLse,
   };
