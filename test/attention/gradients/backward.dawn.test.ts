@@ -115,6 +115,15 @@ cases("scores that are changed or masked", [
     given: true,
   },
   { ...SMALL, M: 70, N: 66, maskFunction: "dilated", blockSize: [64, 32], given: true },
+  {
+    ...SMALL,
+    M: 70,
+    N: 66,
+    maskFunction: "dilated",
+    blockSize: [64, 32],
+    relativeBias: { buckets: 8 },
+    ofOptions: ["dRelativeBias"],
+  },
 ]);
 const TILED = { ...SMALL, H: 4, Hkv: 2, M: 70, N: 133, causal: true, given: true } as const;
 const CHANGED = { softcap: 3, dropout: { p: 0.2, seed: 3 } } as const;

@@ -99,14 +99,6 @@ cases("other kernels", [
     temperature: "plain",
     relativeBias: { buckets: 8 },
   },
-  {
-    H: 2,
-    M: 70,
-    N: 66,
-    maskFunction: "dilated",
-    blockSize: [64, 64],
-    relativeBias: { buckets: 8 },
-  },
   // Storage, other tiles, and what changes or hides scores.
   ...breadth<ScoreGradientCase>(
     { H: 2, M: 20, N: 40, D: 6, bias: { axes: "HMN" }, dtype: "f16", causal: true },
