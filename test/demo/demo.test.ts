@@ -1,45 +1,14 @@
 // A walk through the demo, on a desktop and on a phone, and without WebGPU.
 
-import { join, resolve } from "node:path";
-import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright";
-import { createServer, type ViteDevServer } from "vite";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { BROWSER_ARGS, browserPath } from "../../scripts/browser.mjs";
+import { join } from "node:path";
+import type { BrowserContextOptions } from "playwright";
+import { describe, expect, it } from "vitest";
 import { breadth } from "../support/breadth.ts";
+import { serveDemo, visit } from "../support/visits.ts";
 
-const root = resolve(import.meta.dirname, "../..");
-let server: ViteDevServer;
-let browser: Browser;
-
-beforeAll(async () => {
-  server = await createServer({
-    root,
-    configFile: join(root, "vite.config.ts"),
-    logLevel: "error",
-    server: { host: "127.0.0.1", port: 0, hmr: false, watch: null },
-  });
-  await server.listen();
-  browser = await chromium.launch({ executablePath: browserPath(), args: BROWSER_ARGS.software });
-});
-afterAll(async () => {
-  await browser?.close();
-  await server?.close();
-});
+serveDemo();
 
 const PHONE = { width: 375, height: 667 };
-
-/** Opens the demo; anything that the page logs as an error fails the test. */
-async function visit(options: BrowserContextOptions, prepare?: (page: Page) => Promise<unknown>) {
-  const page = await browser.newPage(options);
-  const errors: string[] = [];
-  page.on("pageerror", (error) => errors.push(error.message));
-  page.on("console", (line) => {
-    if (line.type() === "error") errors.push(line.text());
-  });
-  await prepare?.(page);
-  await page.goto(`${server.resolvedUrls?.local[0]}demo/`);
-  return { page, errors };
-}
 
 describe("the demo", () => {
   it.each<[name: string, options: BrowserContextOptions]>([
@@ -49,7 +18,7 @@ describe("the demo", () => {
       { viewport: PHONE, isMobile: true, hasTouch: true, deviceScaleFactor: 2 },
     ]),
   ])("climbs the ladder on %s", async (name, options) => {
-    const { page, errors } = await visit(options);
+    const { page, errors } = await visit("", options);
     await page.getByText("a software adapter on the CPU").waitFor();
     await page.getByLabel("Tokens").selectOption("32");
     await page.getByLabel("Causal").check();
@@ -82,7 +51,7 @@ describe("the demo", () => {
   });
 
   it("says so if there is no WebGPU", async () => {
-    const { page, errors } = await visit({}, (page) =>
+    const { page, errors } = await visit("", {}, (page) =>
       page.addInitScript(() =>
         Object.defineProperty(Navigator.prototype, "gpu", { value: undefined }),
       ),
@@ -94,7 +63,7 @@ describe("the demo", () => {
   });
 
   it("says so if there is no adapter", async () => {
-    const { page } = await visit({}, (page) =>
+    const { page } = await visit("", {}, (page) =>
       page.addInitScript(() =>
         Object.defineProperty(GPU.prototype, "requestAdapter", { value: async () => null }),
       ),

@@ -1,31 +1,12 @@
 // A walk through the pages of the small systems: train, pause, go on, ask, come back.
 
-import { join, resolve } from "node:path";
-import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright";
-import { createServer, type ViteDevServer } from "vite";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { BrowserContextOptions, Page } from "playwright";
+import { describe, expect, it } from "vitest";
 import { SYSTEMS } from "../../demo/systems/index.ts";
-import { BROWSER_ARGS, browserPath } from "../../scripts/browser.mjs";
 import { breadth } from "../support/breadth.ts";
+import { serveDemo, visit } from "../support/visits.ts";
 
-const root = resolve(import.meta.dirname, "../..");
-let server: ViteDevServer;
-let browser: Browser;
-
-beforeAll(async () => {
-  server = await createServer({
-    root,
-    configFile: join(root, "vite.config.ts"),
-    logLevel: "error",
-    server: { host: "127.0.0.1", port: 0, hmr: false, watch: null },
-  });
-  await server.listen();
-  browser = await chromium.launch({ executablePath: browserPath(), args: BROWSER_ARGS.software });
-});
-afterAll(async () => {
-  await browser?.close();
-  await server?.close();
-});
+serveDemo();
 
 const DESKTOP: BrowserContextOptions = { viewport: { width: 1280, height: 900 } };
 const PHONE: BrowserContextOptions = {
@@ -34,23 +15,6 @@ const PHONE: BrowserContextOptions = {
   hasTouch: true,
   deviceScaleFactor: 2,
 };
-
-/** Opens a page; anything that it logs as an error fails the test. */
-async function visit(
-  path: string,
-  options: BrowserContextOptions,
-  prepare?: (page: Page) => Promise<unknown>,
-) {
-  const page = await browser.newPage(options);
-  const errors: string[] = [];
-  page.on("pageerror", (error) => errors.push(error.message));
-  page.on("console", (line) => {
-    if (line.type() === "error") errors.push(line.text());
-  });
-  await prepare?.(page);
-  await page.goto(`${server.resolvedUrls?.local[0]}demo/systems/${path}`);
-  return { page, errors };
-}
 
 /** The step and the loss that a page shows. */
 const shown = async (page: Page) => {
@@ -67,7 +31,7 @@ describe("the pages of the systems", () => {
     ["a desktop", DESKTOP],
     ["a phone", PHONE],
   ])("train, pause, go on, answer and remember on %s", async (_, options) => {
-    const { page, errors } = await visit("attention_model/", options);
+    const { page, errors } = await visit("systems/attention_model/", options);
     await page.getByText("a software adapter on the CPU").waitFor();
     await page.getByRole("button", { name: "Start", exact: true }).click();
     await page.getByText(/^On the test data: loss/).waitFor({ timeout: 60_000 });
@@ -103,7 +67,7 @@ describe("the pages of the systems", () => {
     "train %s until a picture appears, on both",
     async (name) => {
       for (const options of [DESKTOP, PHONE]) {
-        const { page, errors } = await visit(`${name}/`, options);
+        const { page, errors } = await visit(`systems/${name}/`, options);
         await page.getByRole("button", { name: "Start", exact: true }).click();
         await page.getByText(/^On the test data: loss/).waitFor({ timeout: 300_000 });
         const losses = await page.locator("#loss svg").count();
@@ -120,7 +84,7 @@ describe("the pages of the systems", () => {
   );
 
   it("say what to do without WebGPU", async () => {
-    const { page } = await visit("gpt/", DESKTOP, (one) =>
+    const { page } = await visit("systems/gpt/", DESKTOP, (one) =>
       one.addInitScript(() => Object.defineProperty(navigator, "gpu", { value: undefined })),
     );
     await page.getByText("This browser has no WebGPU").waitFor();
@@ -128,7 +92,7 @@ describe("the pages of the systems", () => {
   });
 
   it("have each system, and are listed", async () => {
-    const { page, errors } = await visit("", DESKTOP);
+    const { page, errors } = await visit("systems/", DESKTOP);
     for (const { name } of SYSTEMS)
       expect(await page.locator(`a[href="./${name}/"]`).count(), name).toBe(1);
     expect(errors).toEqual([]);
