@@ -34,8 +34,7 @@ export function drawn(
     const elements = new Float32Array(countOf(shape));
     if ("constant" in initial) return elements.fill(initial.constant);
     const random = seeded(hash(`${seed} ${name}`));
-    if ("uniform" in initial)
-      return elements.map(() => Math.fround((2 * random() - 1) * initial.uniform));
+    if ("uniform" in initial) return elements.map(() => (2 * random() - 1) * initial.uniform);
     return elements.map(() => {
       // Box and Muller's method; the logarithm's argument is above 0.
       const radius = Math.sqrt(-2 * Math.log(1 - random()));

@@ -104,11 +104,6 @@ export class Program {
     return this.#parts.inputs;
   }
 
-  /** What the program runs on. */
-  get device(): GPUDevice {
-    return this.#parts.device;
-  }
-
   /**
    * Runs the program once: writes the inputs, submits all of it at once, and resolves to the loss,
    * or to undefined if there is none. The next run need not wait for it: call it at once, and it
@@ -206,7 +201,7 @@ export class Program {
     const told = loss && [loss, ...(update?.finite ? [update.finite] : [])];
     const read = told && this.#readback?.record(encoder, told);
     device.queue.submit([encoder.finish()]);
-    const updates = settings.update !== false && settings.update !== "accumulate";
+    const updates = (settings.update ?? true) === true;
     return { done: Promise.all([read?.(), written]), step, updates };
   }
 

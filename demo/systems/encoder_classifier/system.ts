@@ -1,12 +1,11 @@
 // The Transformer encoder, on the same texts as the LSTM.
 
-import { ranked, startClassifier } from "../classifier.ts";
 import { headMaps, watching } from "../looks.ts";
 import type { System } from "../system.ts";
-import { type LabelledText, LENGTH, loadTexts, textBatch } from "../texts.ts";
+import { startTexts, type TextModel } from "../text_session.ts";
+import { LENGTH } from "../texts.ts";
 import { encoderClassifier } from "./model.ts";
 
-const BATCH = 32;
 const HEADS = 4;
 
 export const ENCODER_CLASSIFIER: System = {
@@ -21,43 +20,26 @@ export const ENCODER_CLASSIFIER: System = {
     label: "A sentence or two",
     example: "the lord is my shepherd and i shall not want",
   },
-  async start(device, options) {
-    const { labels, vocab, train, test, read } = await loadTexts();
-    return startClassifier<Pick<LabelledText, "ids" | "label">>(
-      device,
-      {
-        optimizer: { kind: "Adam", lr: 1e-3 },
-        batchSize: BATCH,
-        testSize: BATCH,
-        train,
-        test,
-        labelOf: ({ label }) => label,
-        batch: textBatch,
-        record(graph, parameters, size, watched) {
-          const ids = graph.input("ids", [size, LENGTH], "i32");
-          const lengths = graph.input("lengths", [size], "i32");
-          const { outputs, watch } = watching();
-          const inputs = { ids, lengths, watch: watched ? watch : undefined };
-          const logits = encoderClassifier(inputs, parameters, {
-            vocab,
-            width: 64,
-            heads: HEADS,
-            layers: 2,
-            feedForward: 128,
-            classes: labels.length,
-          });
-          return { logits, outputs };
-        },
-        async answer(run, input) {
-          const text = typeof input === "string" && input.trim() ? input : test[130].text;
-          const { ids, words } = read(text);
-          const { logits, ...layers } = await run({ ids, label: 0 });
-          const last = Object.values(layers).at(-1) as Float32Array;
-          const maps = { heads: HEADS, length: LENGTH, labels: words };
-          return { text: ranked(logits, labels), pictures: headMaps(last, maps) };
-        },
-      },
-      options,
-    );
+  start: (device, options) => startTexts(device, MODEL, options),
+};
+
+const MODEL: TextModel = {
+  asked: 130,
+  record(inputs, parameters, { vocab, labels }, watched) {
+    const { outputs, watch } = watching();
+    const given = { ...inputs, watch: watched ? watch : undefined };
+    const logits = encoderClassifier(given, parameters, {
+      vocab,
+      width: 64,
+      heads: HEADS,
+      layers: 2,
+      feedForward: 128,
+      classes: labels.length,
+    });
+    return { logits, outputs };
+  },
+  pictures(layers, words) {
+    const last = Object.values(layers).at(-1) as Float32Array;
+    return headMaps(last, { heads: HEADS, length: LENGTH, labels: words });
   },
 };
