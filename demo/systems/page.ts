@@ -107,6 +107,7 @@ async function run(device: GPUDevice, kept: Uint8Array | undefined): Promise<voi
   element("state").textContent = "Compiling …";
   session ??= await begin(device, kept);
   showQuestion();
+  await ask(); // what it says before it has learned
   startButton.disabled = false;
   startButton.textContent = "Pause";
   overButton.hidden = true;

@@ -4,6 +4,7 @@
 import { paramsBuffer, settle } from "../gpu/buffers.ts";
 import { checkBindings, compileKernel } from "../gpu/pipelines.ts";
 import type { Access } from "../kernels/access.ts";
+import { PARAMS } from "../kernels/params.ts";
 import type { SlotChoice } from "../kernels/slots.ts";
 import { accessOf } from "../plan/access.ts";
 import type { Operand, Operands } from "../plan/operand.ts";
@@ -58,7 +59,8 @@ export async function buildPlan(
     const inputs = { device, problem: resolved, operands, places, slots };
     for (const [index, { source, grid, names }] of planned.entries()) {
       const laid = dispatchesOf(inputs, { source, grid }, offset);
-      add({ source, compiled: compiled[index], ...(names && { names }) }, laid);
+      const { bytes: uniformBytes } = PARAMS;
+      add({ source, compiled: compiled[index], uniformBytes, ...(names && { names }) }, laid);
     }
     const numbers = new Map<string, number>();
     for (const [name, bytes] of memory.numbers) {

@@ -3,12 +3,12 @@
 
 import { isSoftware } from "../gpu/device.ts";
 import { isAligned } from "../kernels/access.ts";
-import { PARAMS, type Params } from "../kernels/params.ts";
+import { PARAMS, type Params, UNIFORM_STRIDE } from "../kernels/params.ts";
 import type { SlotChoice } from "../kernels/slots.ts";
 import { addresses, rowAddresses } from "../plan/access.ts";
 import type { Operands } from "../plan/operand.ts";
 import type { CompiledStage } from "../plan/plan.ts";
-import { cutWork, type Dispatch, UNIFORM_STRIDE } from "../plan/work.ts";
+import { cutWork, type Dispatch } from "../plan/work.ts";
 import { paramsAtRest } from "../scores/extended_options.ts";
 import type { TablePlaces } from "../scores/resolved.ts";
 import type { KernelSource } from "../types.ts";

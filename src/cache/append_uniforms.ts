@@ -9,10 +9,10 @@ import {
   appendStruct,
   rowWeights,
 } from "../kernels/cache.ts";
+import { UNIFORM_STRIDE } from "../kernels/params.ts";
 import { COPY, copyValues } from "../kernels/tables.ts";
 import { accessOf, addresses } from "../plan/access.ts";
 import type { Operand } from "../plan/operand.ts";
-import { UNIFORM_STRIDE } from "../plan/work.ts";
 import { positionParams } from "../positions/positions.ts";
 import type { FloatDtype, KernelSource } from "../types.ts";
 import type { AppendTarget, ResolvedAppend } from "./append_problem.ts";

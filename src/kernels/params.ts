@@ -113,3 +113,6 @@ export type Params = Record<Member, number>;
 
 /** The struct. A kernel of the family reads some of its members; the others are 0. */
 export const PARAMS = new UniformStruct<Member>(shader, "Params");
+
+/** Bytes from one of these uniforms to the next. */
+export const UNIFORM_STRIDE = PARAMS.stride;

@@ -19,7 +19,6 @@ import { memoryOf } from "../plan/operand_checks.ts";
 import { Plan, plainHooks } from "../plan/plan.ts";
 import { checkedSpec, type ResolvedSpec } from "../plan/specs.ts";
 import { planTensors } from "../plan/tensors.ts";
-import { UNIFORM_STRIDE } from "../plan/work.ts";
 import type { TensorSpec } from "../types.ts";
 
 /**
@@ -161,11 +160,13 @@ export async function prepareMasks(
     ...(masks[1] && { mask_1: masks[1].name }),
   } as const;
   try {
-    const chunk = new ArrayBuffer(UNIFORM_STRIDE);
+    const chunk = new ArrayBuffer(MASKS.stride);
     MASKS.pack({ ...sizes, ...valuesOf(masks, (name) => operands.get(name)?.base ?? 0) }, chunk);
     const { value: params, done } = paramsBuffer(device, `${label} mask`, [chunk]);
     const dispatches = [{ x, y: Math.ceil(workgroups / x), paramsOffset: 0 }];
-    const stages = [{ source: maskBitsKernel(), compiled, names, dispatches }];
+    const stages = [
+      { source: maskBitsKernel(), compiled, names, dispatches, uniformBytes: MASKS.bytes },
+    ];
     const plan = Plan.make<Readonly<Record<string, Tensor | undefined>>>({
       device,
       label,

@@ -12,7 +12,7 @@ import { Plan, type PlanHooks, plainHooks } from "./plan.ts";
 import { RUN_OPTIONS, type RunOptions, runOnce } from "./run.ts";
 import type { ResolvedSpec } from "./specs.ts";
 import { type PlanTensors, planTensors } from "./tensors.ts";
-import { cutWork, UNIFORM_STRIDE, wholeGrid } from "./work.ts";
+import { cutWork, wholeGrid } from "./work.ts";
 
 /**
  * Names the caller of a plan: the label of its errors and GPU objects, and the device that it will
@@ -203,7 +203,8 @@ function layUniforms(device: GPUDevice, stages: readonly Stage[]) {
     });
     return { source, names, boundLike, dispatches, uniformBytes: struct.bytes };
   });
-  const bytes = new ArrayBuffer(Math.max(end, UNIFORM_STRIDE));
+  // A stage that dispatches nothing binds its uniform all the same.
+  const bytes = new ArrayBuffer(Math.max(end, ...stages.map(({ params }) => params.struct.stride)));
   for (const [index, { source, dispatches }] of laid.entries()) {
     const { struct, values } = stages[index].params;
     for (const { share, paramsOffset } of dispatches) {

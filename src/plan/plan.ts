@@ -5,7 +5,6 @@ import { check } from "../errors.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import type { CompiledKernel } from "../gpu/pipelines.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { PARAMS } from "../kernels/params.ts";
 import type { KernelSource } from "../types.ts";
 import { type Operands, OWN } from "./operand.ts";
 import { bindableOf, checkOperand, checkOverlap, checkUsed, tieResults } from "./operand_checks.ts";
@@ -28,8 +27,8 @@ export interface CompiledStage {
   readonly names?: Readonly<Record<string, string>>;
   readonly compiled: CompiledKernel;
   readonly dispatches: readonly Dispatch[];
-  /** Bytes of the struct of its uniform. Default: the size of attention's. */
-  readonly uniformBytes?: number;
+  /** Bytes of the struct of its uniform. */
+  readonly uniformBytes: number;
   /** The index of an earlier stage that binds the same tensors to the same kernel. */
   readonly boundLike?: number | undefined;
 }
@@ -191,7 +190,7 @@ export class Plan<Bindings extends object> {
     if (known?.tensors.every((tensor, index) => tensor === list[index])) return known.groups;
 
     const groups: GPUBindGroup[] = [];
-    for (const { source, compiled, names, uniformBytes = PARAMS.bytes, boundLike = -1 } of stages) {
+    for (const { source, compiled, names, uniformBytes, boundLike = -1 } of stages) {
       const entriesOf = () =>
         source.bindings.map(({ binding, name, type }): GPUBindGroupEntry => {
           const operand = names?.[name] ?? OPERAND_NAMES[name] ?? name;

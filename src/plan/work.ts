@@ -1,13 +1,6 @@
 // The dispatches that a kernel's work is cut into.
 
 import { check } from "../errors.ts";
-import { PARAMS } from "../kernels/params.ts";
-
-/**
- * Bytes from one uniform of a plan to the next: WebGPU asks for multiples of at most 256. A device
- * may ask for less, which would save nothing here.
- */
-export const UNIFORM_STRIDE = PARAMS.stride;
 
 /**
  * A dispatch: workgroups in two dimensions, and the offset of its params in the plan's uniform

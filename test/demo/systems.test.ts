@@ -61,26 +61,48 @@ describe("the pages of the systems", () => {
     await page.close();
   });
 
-  it.each(
-    breadth(...SYSTEMS.map(({ name }) => name).filter((name) => !name.startsWith("attention"))),
-  )(
-    "train %s until a picture appears, on both",
+  const others = breadth(
+    ...SYSTEMS.map(({ name }) => name).filter((name) => !name.startsWith("attention")),
+  );
+
+  it.each(others)(
+    "train %s: the loss falls, pictures come, a pause holds",
     async (name) => {
-      for (const options of [DESKTOP, PHONE]) {
-        const { page, errors } = await visit(`systems/${name}/`, options);
-        await page.getByRole("button", { name: "Start", exact: true }).click();
-        await page.getByText(/^On the test data: loss/).waitFor({ timeout: 300_000 });
-        const losses = await page.locator("#loss svg").count();
-        expect(losses).toBe(1);
-        expect(await page.locator("#pictures svg").count()).toBeGreaterThan(0);
-        await page.getByRole("button", { name: "Pause" }).click();
-        await page.getByRole("button", { name: "Go on" }).waitFor({ timeout: 60_000 });
-        expect(await isCutOff(page)).toBe(false);
-        expect(errors).toEqual([]);
-        await page.close();
-      }
+      const { page, errors } = await visit(`systems/${name}/`, DESKTOP);
+      await page.getByRole("button", { name: "Start", exact: true }).click();
+      await page.getByText(/^Step \d+ of/).waitFor({ timeout: 60_000 });
+      const first = await shown(page);
+      await page.getByText(/^On the test data: loss/).waitFor({ timeout: 300_000 });
+      await page.getByRole("button", { name: "Pause" }).click();
+      await page.getByRole("button", { name: "Go on" }).waitFor({ timeout: 60_000 });
+      const paused = await shown(page);
+      expect(paused.loss).toBeLessThan(first.loss);
+      await page.waitForTimeout(1_000);
+      expect(await shown(page)).toEqual(paused);
+      expect(await page.locator("#loss svg").count()).toBe(1);
+      expect(await page.locator("#pictures svg").count()).toBeGreaterThan(0);
+      expect(await isCutOff(page)).toBe(false);
+      expect(errors).toEqual([]);
+      await page.close();
     },
-    900_000,
+    400_000,
+  );
+
+  it.each(others)(
+    "show what %s looks at before it has learned, and train it, on a phone",
+    async (name) => {
+      const { page, errors } = await visit(`systems/${name}/`, PHONE);
+      await page.getByRole("button", { name: "Start", exact: true }).tap();
+      await page.locator("#pictures svg").first().waitFor({ timeout: 60_000 });
+      await page.getByText(/^Step \d\d+ of/).waitFor({ timeout: 120_000 });
+      await page.locator("#loss svg").waitFor();
+      await page.getByRole("button", { name: "Pause" }).tap();
+      await page.getByRole("button", { name: "Go on" }).waitFor({ timeout: 60_000 });
+      expect(await isCutOff(page)).toBe(false);
+      expect(errors).toEqual([]);
+      await page.close();
+    },
+    200_000,
   );
 
   it("say what to do without WebGPU", async () => {

@@ -365,15 +365,15 @@ const ONE_OPERATOR: readonly (readonly [
   kernels: readonly string[],
   limit: number,
 ])[] = [
-  ["Softmax", ["pointwise", "row_softmax"], 24.3],
-  ["LayerNormalization", ["layer_norm", "pointwise"], 26],
+  ["Softmax", ["pointwise", "row_softmax"], 23.85],
+  ["LayerNormalization", ["layer_norm", "pointwise"], 25.5],
   ["RotaryEmbedding", ["rotary"], 38],
   ["Attention", [...ATTENTION, "pointwise", "row_norms", "tables", "weights"], 63],
-  ["FlexAttention", [...ATTENTION, ...MATMUL, "row_norms", "tables", "weights"], 72],
+  ["FlexAttention", [...ATTENTION, ...MATMUL, "row_norms", "tables", "weights"], 58],
   [
     "MicrosoftAttention",
     [...ATTENTION, ...MATMUL, "pointwise", "rotary", "row_norms", "tables"],
-    71.4,
+    65,
   ],
 ];
 

@@ -34,8 +34,9 @@ const PART: readonly Part[] = Array.from({ length: PARTS }, (_, index) => ({
 /** What rounding does to gradients through a softmax, and plain f32 does not show of few numbers. */
 export interface OfSoftmax {
   /**
-   * The gradients without what is subtracted of those of scores. Where all of a gradient cancels, as
-   * that of queries that see one key, kernels that add in another order are off by a rounding of it.
+   * The gradients without what is subtracted of those of scores. Where all that comes of dOutput
+   * cancels, as for queries that see one key, kernels that add in another order are off by a rounding
+   * of it.
    */
   readonly uncancelled?: () => Numbers;
   /**
@@ -73,17 +74,16 @@ export class Evaluations {
     try {
       expectClose(name, actual, { f64, plain }, shape, dtype);
     } catch (error) {
-      const counted = Array.from(f64).filter((x) => x !== 0).length;
-      if (counted > FEW) throw error;
       const { uncancelled, largestLse = 0 } = this.#softmax;
-      if (counted === 0 && uncancelled) {
+      if (uncancelled && this.#cancels(name)) {
         const all = largest(this.#of(uncancelled(), name));
-        const off = stored(
-          Float64Array.from(f64, () => (all * BOUNDS.f32.floor) / BOUNDS.f32.factor),
-        );
+        const rounding = (all * BOUNDS.f32.floor) / BOUNDS.f32.factor;
+        const off = stored(Float64Array.from(f64, (x) => x + rounding));
         expectClose(name, actual, { f64, plain: off }, shape, dtype);
         return;
       }
+      const counted = Array.from(f64).filter((x) => x !== 0).length;
+      if (counted > FEW) throw error;
       const costs = this.#costs(name);
       const rounding = 2 ** -23 * largestLse * largest(f64);
       const byParts = stored(Float64Array.from(f64, (x, at) => x + costs[at] + rounding));
@@ -93,13 +93,24 @@ export class Evaluations {
     }
   }
 
-  /** What f32 costs each element, part by part. */
-  #costs(name: string): Float64Array {
+  /** Whether all that comes of dOutput cancels: what is left comes in beside it. */
+  #cancels(name: string): boolean {
+    return this.#ofParts().every(
+      ([f64], index) => index === 0 || largest(this.#of(f64, name)) === 0,
+    );
+  }
+
+  #ofParts(): readonly (readonly [f64: Numbers, plain: Numbers])[] {
     this.#parts ??= PART.map(
       (part) => [this.#evaluate("f64", part), this.#evaluate("f32", part)] as const,
     );
+    return this.#parts;
+  }
+
+  /** What f32 costs each element, part by part. */
+  #costs(name: string): Float64Array {
     const costs = new Float64Array(this.#of(this.#f64, name).length);
-    for (const [f64, plain] of this.#parts) {
+    for (const [f64, plain] of this.#ofParts()) {
       const right = this.#of(f64, name);
       const given = this.#of(plain, name);
       for (let at = 0; at < costs.length; at++) costs[at] += Math.abs(given[at] - right[at]);

@@ -8,12 +8,12 @@ import { isAligned } from "../../kernels/access.ts";
 import { ADDITIVE_TILE } from "../../kernels/gradients/additive.ts";
 import { GRADIENT } from "../../kernels/gradients/backward.ts";
 import { chooseBackwardTile, chooseSumTile } from "../../kernels/gradients/backward_tiles.ts";
+import { PARAMS, UNIFORM_STRIDE } from "../../kernels/params.ts";
 import { accessOf, addresses, rowAddresses } from "../../plan/access.ts";
 import type { Operand, Operands } from "../../plan/operand.ts";
 import { memoryOf } from "../../plan/operand_checks.ts";
 import { type CompiledStage, Plan, type PlanHooks } from "../../plan/plan.ts";
 import { checkBindingLimit, type ResolvedSpec, reorder } from "../../plan/specs.ts";
-import { UNIFORM_STRIDE } from "../../plan/work.ts";
 import { loadExtension } from "../../scores/resolve.ts";
 import { attentionHooks } from "../bindings.ts";
 import { normStages, slotChoice } from "../build.ts";
@@ -150,6 +150,7 @@ export async function prepareBackward(device: GPUDevice, problem: TakenBackward)
           ({ source, names }, index): CompiledStage => ({
             source,
             names,
+            uniformBytes: PARAMS.bytes,
             compiled: compiled[index],
             dispatches: laid.dispatches[index],
           }),

@@ -2,8 +2,8 @@
 
 import { project, splitHeads, type Tensor } from "../../index.ts";
 import { attendRows, expectAxes, expectRank, headsOf, together } from "./attention_parts.ts";
+import { loadPaddingMask } from "./load_padding_mask.ts";
 import { onnxOperator } from "./operator.ts";
-import { paddingMask } from "./padding_mask.ts";
 import { writePresent } from "./past_present.ts";
 
 /**
@@ -100,10 +100,12 @@ export const DecoderAttention = /* @__PURE__ */ onnxOperator(
     );
     const sizes = { batch: B, queries: S, past: P, total: T };
     const filterValue = call.attributes.mask_filter_value;
-    const padding = paddingMask(call, "key_padding_mask", mask, sizes, {
-      filterValue,
-      ignored: true,
-    });
+    const padding =
+      mask &&
+      (await loadPaddingMask())(call, "key_padding_mask", mask, sizes, {
+        filterValue,
+        ignored: true,
+      });
 
     const { label } = call;
     const projected = async (rows: Tensor, weight: Tensor, from: number, to: number) => {

@@ -1,19 +1,9 @@
 // ai.onnx.preview FlexAttention.
 
-import { show } from "../../errors.ts";
-import {
-  FoveaError,
-  probabilityFunction,
-  project,
-  scoreFunction,
-  type Tensor,
-} from "../../index.ts";
+import { project, type Tensor } from "../../index.ts";
 import { FLOATS, PRECISIONS } from "./attention_inputs.ts";
 import { attend, weightsOf } from "./attention_parts.ts";
-import { type GraphFunction, graphFunction } from "./graph/graph.ts";
-import { GraphError } from "./graph/terms.ts";
 import { type OnnxCall, onnxOperator } from "./operator.ts";
-import type { OnnxGraph } from "./operator_types.ts";
 
 /**
  * ai.onnx.preview FlexAttention-1: prob_mod(softmax(score_mod(scale * Q K^T))) V. Q [B, Hq, S, D],
@@ -71,16 +61,12 @@ export const FlexAttention = /* @__PURE__ */ onnxOperator(
     const [batch, heads, rows] = q.shape;
     const [, kvHeads, keys, width] = v.shape;
     const shape = [batch, heads, rows, keys];
-    const score = scoreMod && translated(call, "score", scoreMod, shape);
-    const probability = probMod && translated(call, "probability", probMod, shape);
+    const graphs = (scoreMod || probMod) && (await import("./graph_functions.ts"));
+    const score = scoreMod && graphs?.graphScore(call, scoreMod, shape);
+    const probability = probMod && graphs?.graphProbability(call, probMod, shape);
     const options = {
       ...(scale !== undefined && { scale }),
-      ...(score && {
-        scoreFunction: scoreFunction(score.source, {
-          captures: score.captures,
-          label: "score_mod",
-        }),
-      }),
+      ...(score && { scoreFunction: score }),
       label: call.label,
     };
     const Y = call.make([batch, heads, rows, width], q.dtype);
@@ -89,10 +75,9 @@ export const FlexAttention = /* @__PURE__ */ onnxOperator(
       return { Y };
     }
     if (Y.size === 0) return { Y };
-    const { source, captures } = probability;
     const weights = call.make(shape);
-    const changed = probabilityFunction(source, { captures, label: "prob_mod" });
-    await weightsOf(call, { q, k }, { ...options, probabilityFunction: changed, output: weights });
+    const changed = { probabilityFunction: probability, output: weights };
+    await weightsOf(call, { q, k }, { ...options, ...changed });
     // Heads that share keys are rows of one product.
     const shared = [batch, kvHeads, (heads / kvHeads) * rows];
     await project(weights.view({ shape: [...shared, keys] }), v.permute(0, 1, 3, 2), {
@@ -126,30 +111,4 @@ function checkInputs(call: OnnxCall, inputs: Readonly<Record<"Q" | "K" | "V", Te
     Q.shape[1] === K.shape[1] || Q.shape[1] % K.shape[1] === 0,
     () => `the ${Q.shape[1]} heads of Q must be a multiple of the ${K.shape[1]} of K and V`,
   );
-}
-
-/** Translates a graph to WGSL. Throws FoveaError for a graph that has no translation. */
-function translated(
-  call: OnnxCall,
-  name: "score" | "probability",
-  graph: OnnxGraph,
-  shape: readonly number[],
-): GraphFunction {
-  try {
-    const found = graphFunction(call.device, name, graph, shape);
-    for (const memory of found.owned) call.own(memory);
-    return found;
-  } catch (error) {
-    if (error instanceof FoveaError) throw error;
-    const what =
-      error instanceof GraphError
-        ? error.message
-        : `the graph cannot be read; ${show(String(error))}`;
-    const cause = error instanceof GraphError ? {} : { cause: error };
-    throw new FoveaError(
-      "argument",
-      `${call.label}: ${name === "score" ? "score_mod" : "prob_mod"}: ${what}.`,
-      cause,
-    );
-  }
 }

@@ -13,8 +13,8 @@ import {
   splitPacked,
   together,
 } from "./attention_parts.ts";
+import { loadPaddingMask } from "./load_padding_mask.ts";
 import { onnxOperator } from "./operator.ts";
-import { paddingMask } from "./padding_mask.ts";
 import { pastLength, writePresent } from "./past_present.ts";
 
 /**
@@ -85,9 +85,9 @@ export const MicrosoftAttention = /* @__PURE__ */ onnxOperator(
     const T = P + S;
     const { mask_filter_value: filterValue } = call.attributes;
     const sizes = { batch: B, queries: S, past: P, total: T };
-    const padding = paddingMask(call, "mask_index", call.integers("mask_index"), sizes, {
-      filterValue,
-    });
+    const mask = call.integers("mask_index");
+    const padding =
+      mask && (await loadPaddingMask())(call, "mask_index", mask, sizes, { filterValue });
     const bias = await attentionBias(call, call.tensor("attention_bias"), [B, heads, S, T]);
 
     const rows = await projectPacked(call, input, weights, call.tensor("bias"));

@@ -15,8 +15,9 @@ import {
   together,
   weightsOf,
 } from "./attention_parts.ts";
+import { loadPaddingMask } from "./load_padding_mask.ts";
 import { onnxOperator } from "./operator.ts";
-import { type Call, paddingMask } from "./padding_mask.ts";
+import type { Call } from "./padding_mask.ts";
 import { pastLength, writePresent } from "./past_present.ts";
 
 /**
@@ -100,13 +101,9 @@ export const MultiHeadAttention = /* @__PURE__ */ onnxOperator(
     );
     const { mask_filter_value: filterValue, scale, unidirectional } = call.attributes;
     const sizes = { batch: B, queries: S, past: P, total: T };
-    const padding = paddingMask(
-      call,
-      "key_padding_mask",
-      call.integers("key_padding_mask"),
-      sizes,
-      { filterValue },
-    );
+    const mask = call.integers("key_padding_mask");
+    const padding =
+      mask && (await loadPaddingMask())(call, "key_padding_mask", mask, sizes, { filterValue });
     const bias = await attentionBias(call, call.tensor("attention_bias"), [B, heads, S, T]);
 
     const present = async (rows: Tensor, index: 0 | 1) => {

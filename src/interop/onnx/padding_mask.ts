@@ -63,11 +63,10 @@ interface MaskOptions {
 export function paddingMask(
   call: Call,
   name: string,
-  given: Tensor | readonly number[] | null | undefined,
+  given: Tensor | readonly number[],
   sizes: MaskSizes,
   { filterValue = FILTER_VALUE, ignored = false }: MaskOptions = {},
 ): ScoreFunction | undefined {
-  if (!given) return undefined;
   const mask = given instanceof Tensor ? given : call.make([given.length], "i32", { data: given });
   const { shape, dtype } = mask;
   const { batch, queries, past, total } = sizes;
