@@ -42,6 +42,8 @@ export interface AttentionBindings {
   readonly vector?: Tensor;
   readonly innerBias?: Tensor;
   readonly gain?: Tensor;
+  /** The step of dropout. */
+  readonly dropoutStep?: Tensor;
   /** The table of the relative bias. */
   readonly relativeBias?: Tensor;
   /** Tensors in place of those that the functions captured, by name. */

@@ -3,6 +3,7 @@
 import dropout from "../../shaders/dropout.wesl?raw";
 import invocation from "../../shaders/lib/invocation.wesl?raw";
 import rowVec4s from "../../shaders/lib/row_vec4s.wesl?raw";
+import dropoutKey from "../../shaders/slots/dropout_key.wesl?raw";
 import elementFactor from "../../shaders/slots/element_factor.wesl?raw";
 import dropoutFactorThreefry from "../../shaders/variants/dropout_factor_threefry.wesl?raw";
 import dropoutThreefry from "../../shaders/variants/dropout_threefry.wesl?raw";
@@ -16,6 +17,7 @@ const GENERATED: ModuleMap = {
     name: "variants/dropout_factor_threefry.wesl",
     text: dropoutFactorThreefry,
   },
+  "package::slots::dropout_key": dropoutKey,
   "package::slots::element_factor": elementFactor,
 };
 const MASKED: ModuleMap = {

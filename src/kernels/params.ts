@@ -85,6 +85,7 @@ type Member =
   | "seed_high"
   | "keep_below"
   | "keep_factor"
+  | "dropout_step_at"
   | "chosen_heads"
   | "chosen_rows"
   | "heads_at"

@@ -7,6 +7,7 @@ import half from "../../shaders/lib/half.wesl?raw";
 import magnitude from "../../shaders/lib/magnitude.wesl?raw";
 import tanh from "../../shaders/lib/tanh.wesl?raw";
 import bias from "../../shaders/slots/bias.wesl?raw";
+import dropoutKey from "../../shaders/slots/dropout_key.wesl?raw";
 import maskFunction from "../../shaders/slots/mask.wesl?raw";
 import maskTensor from "../../shaders/slots/mask_tensor.wesl?raw";
 import output from "../../shaders/slots/output.wesl?raw";
@@ -14,6 +15,7 @@ import query from "../../shaders/slots/query.wesl?raw";
 import scoreFunction from "../../shaders/slots/score.wesl?raw";
 import biasStored from "../../shaders/variants/bias_stored.wesl?raw";
 import comparedKeyStored from "../../shaders/variants/compared_key_stored.wesl?raw";
+import dropoutKeyStepped from "../../shaders/variants/dropout_key_stepped.wesl?raw";
 import dropoutThreefry from "../../shaders/variants/dropout_threefry.wesl?raw";
 import lseStored from "../../shaders/variants/lse_stored.wesl?raw";
 import maskTensorBits from "../../shaders/variants/mask_tensor_bits.wesl?raw";
@@ -140,6 +142,10 @@ export function slotModules(slots: SlotChoice): ModuleMap {
     }),
     ...(slots.dropout && {
       "package::slots::dropout": { name: "variants/dropout_threefry.wesl", text: dropoutThreefry },
+      "package::slots::dropout_key":
+        slots.dropout === "stepped"
+          ? { name: "variants/dropout_key_stepped.wesl", text: dropoutKeyStepped }
+          : dropoutKey,
     }),
     ...(slots.maskTensor && { "package::slots::mask_tensor": MASK_TENSORS[slots.maskTensor] }),
     ...slots.cache?.modules,

@@ -78,7 +78,8 @@ export interface SlotChoice {
   readonly relativeBias?: boolean;
   readonly alibi?: boolean;
   readonly sinks?: boolean;
-  readonly dropout?: boolean;
+  /** Probabilities are dropped by a seed, or by a seed and the number of the run in memory. */
+  readonly dropout?: "seeded" | "stepped";
   /** Whether the scale is so large that plain scores might leave f32. */
   readonly largeScale?: boolean;
   /**
@@ -126,7 +127,7 @@ export function slotConstants(slots: SlotChoice): Readonly<Record<string, boolea
     ALIBI: slots.alibi ?? false,
     MASK_TENSOR: slots.maskTensor !== undefined,
     SINKS: slots.sinks ?? false,
-    DROPOUT: slots.dropout ?? false,
+    DROPOUT: slots.dropout !== undefined,
     ROW_MAX: slots.rowMax ?? false,
     LARGE_SCALE: slots.largeScale ?? false,
     Q_BF16: isBf16(slots.q),

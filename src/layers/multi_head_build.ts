@@ -219,11 +219,13 @@ function addedOptions({ scale, softcap, qLengths, dropout }: ScoreOptions): Scor
     ...(softcap !== undefined && { softcap }),
     ...(qLengths !== undefined && { qLengths }),
     // Another seed than that of the other keys, because an added key also has the index 0.
-    ...(dropout && { dropout: { p: dropout.p, seed: (dropout.seed + 1) % 2 ** 53 } }),
+    ...(dropout && { dropout: { ...dropout, seed: (dropout.seed + 1) % 2 ** 53 } }),
   };
 }
 
 /** The bindings of attention over the problem's keys, and of that over added keys. */
 const ownBindings = (options: AttentionBindings): AttentionBindings => options;
-const addedBindings = ({ qLengths }: AttentionBindings): AttentionBindings =>
-  qLengths ? { qLengths } : {};
+const addedBindings = ({ qLengths, dropoutStep }: AttentionBindings): AttentionBindings => ({
+  ...(qLengths && { qLengths }),
+  ...(dropoutStep && { dropoutStep }),
+});

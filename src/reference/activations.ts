@@ -33,7 +33,7 @@ export const ACTIVATIONS: Readonly<Record<ReferenceActivation, Activation>> = {
       const u = round(Math.sqrt(2 / Math.PI) * round(x + round(0.044715 * x ** 3)));
       const t = round(Math.tanh(u));
       const slope = round(Math.sqrt(2 / Math.PI) * round(1 + round(3 * 0.044715 * x ** 2)));
-      const bend = round(1 - round(t * t));
+      const bend = round(tanhDerivative(u));
       const bent = bend === 0 ? 0 : round(0.5 * x * round(bend * slope));
       return round(round(0.5 * (1 + t)) + bent);
     },
@@ -56,13 +56,13 @@ export const ACTIVATIONS: Readonly<Record<ReferenceActivation, Activation>> = {
   sigmoid: {
     apply: sigmoid,
     derivative: (x, round) => {
-      const y = sigmoid(x, round);
-      return round(y * round(1 - y));
+      const e = round(Math.exp(-Math.abs(x)));
+      return round(e / round(round(1 + e) ** 2));
     },
   },
   tanh: {
     apply: (x, round) => round(Math.tanh(x)),
-    derivative: (x, round) => round(1 - round(round(Math.tanh(x)) ** 2)),
+    derivative: (x, round) => round(tanhDerivative(x)),
   },
 };
 
@@ -91,3 +91,6 @@ export function normalCdf(x: number): number {
   }
   return x < 0 ? tail : 1 - tail;
 }
+
+/** 1 - tanh^2(x), right also where tanh is nearly 1. */
+export const tanhDerivative = (x: number): number => 1 / Math.cosh(x) ** 2;

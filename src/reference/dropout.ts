@@ -33,14 +33,19 @@ export function threefry2x32(
 
 /**
  * Tells whether dropout with probability p keeps the weight of a row and a key: the first word of
- * threefry(key = seed, counter = [row, key]) is below floor((1 - p) * 2^32).
+ * threefry(key = seed + step 2^32, counter = [row, key]) is below floor((1 - p) * 2^32).
  *
  * @param seed a whole number, 0 <= seed < 2^53
+ * @param step a whole number, 0 <= step < 2^32
  * @returns a function of the row's number in [B, H, M] (packed [1, H, totalQ]) and the key's index
  *   in its batch entry
  */
-export function dropoutKeeps(seed: number, p: number): (row: number, key: number) => boolean {
-  const words: [number, number] = [seed % 2 ** 32, Math.floor(seed / 2 ** 32)];
+export function dropoutKeeps(
+  seed: number,
+  p: number,
+  step = 0,
+): (row: number, key: number) => boolean {
+  const words: [number, number] = [seed % 2 ** 32, (Math.floor(seed / 2 ** 32) + step) % 2 ** 32];
   const threshold = Math.floor((1 - p) * 2 ** 32);
   return (row, key) => threefry2x32(words, [row, key])[0] < threshold;
 }
@@ -53,7 +58,7 @@ export function dropoutFactor(
   round: (x: number) => number = (x) => x,
 ): (row: number, key: number) => number {
   if (!dropout) return () => 1;
-  const keeps = dropoutKeeps(dropout.seed, dropout.p);
+  const keeps = dropoutKeeps(dropout.seed, dropout.p, dropout.step);
   const factor = round(1 / round(1 - dropout.p));
   return (row, key) => (keeps(row, key) ? factor : 0);
 }

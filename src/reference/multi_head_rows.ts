@@ -89,7 +89,7 @@ export function multiHeadRows(
   const problem = scoresOf(q, k, attention);
   const factor = dropoutFactor(dropout, round);
   const factorOfAdded = dropoutFactor(
-    dropout && { p: dropout.p, seed: (dropout.seed + 1) % 2 ** 53 },
+    dropout && { ...dropout, seed: (dropout.seed + 1) % 2 ** 53 },
     round,
   );
   const scores = new Float64Array(keys);

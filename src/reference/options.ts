@@ -147,7 +147,7 @@ export interface ReferenceOptions extends MaskOptions<ArrayLike<number>> {
    * Weights are dropped with probability p, kept weights are multiplied by 1 / (1 - p).
    * `dropoutKeeps` says which are kept.
    */
-  readonly dropout?: { readonly p: number; readonly seed: number };
+  readonly dropout?: { readonly p: number; readonly seed: number; readonly step?: number };
   readonly scoreFunction?: (s: number, at: ReferencePosition) => number;
   /** Derivatives of the score function, which only gradients need. */
   readonly scoreGradient?: ReferenceScoreGradient;

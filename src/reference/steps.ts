@@ -1,6 +1,7 @@
 // What the options do to a score between scale * q.k and the masks, each as a separate step with
 // its derivatives.
 
+import { tanhDerivative } from "./activations.ts";
 import { relativeBucket } from "./bucket.ts";
 import type { ReferenceOptions, ReferenceTensor } from "./options.ts";
 import type { Rounding } from "./rounding.ts";
@@ -33,7 +34,7 @@ export function capSteps({ softcap }: ReferenceOptions, { round }: Rounding): St
   return [
     {
       apply: (s) => round(cap * round(Math.tanh(round(s / cap)))),
-      derivative: (s) => 1 - Math.tanh(s / cap) ** 2,
+      derivative: (s) => tanhDerivative(s / cap),
     },
   ];
 }

@@ -1,8 +1,9 @@
 // Dropout of the probabilities.
 
 import { check, show } from "../errors.ts";
+import { Tensor } from "../gpu/tensor.ts";
 import { checkNames } from "../options.ts";
-import type { Descriptor } from "./descriptor.ts";
+import type { Descriptor, Table } from "./descriptor.ts";
 
 /** Describes `dropout`. A dropout with p = 0 counts as absent. */
 export const DROPOUT: Descriptor = ({ label, options: { dropout }, tensors }) => {
@@ -10,10 +11,10 @@ export const DROPOUT: Descriptor = ({ label, options: { dropout }, tensors }) =>
   check(
     typeof dropout === "object" && dropout !== null,
     "argument",
-    () => `${label}: dropout must be { p, seed }, got ${show(dropout)}.`,
+    () => `${label}: dropout must be { p, seed, step }, got ${show(dropout)}.`,
   );
-  checkNames(`${label}: dropout`, dropout, { p: "number", seed: "number" });
-  const { p, seed } = dropout;
+  checkNames(`${label}: dropout`, dropout, { p: "number", seed: "number", step: "any" });
+  const { p, seed, step = 0 } = dropout;
   check(
     p >= 0 && p <= 1,
     "argument",
@@ -24,6 +25,7 @@ export const DROPOUT: Descriptor = ({ label, options: { dropout }, tensors }) =>
     "argument",
     () => `${label}: dropout.seed must be a whole number from 0 up to 2^53, got ${seed}.`,
   );
+  checkStep(`${label}: dropout.step`, step);
   const rows = tensors.heads * tensors.rowsQ * tensors.batch;
   check(
     rows < 2 ** 32,
@@ -32,14 +34,37 @@ export const DROPOUT: Descriptor = ({ label, options: { dropout }, tensors }) =>
   );
   const kept = 1 - p;
   if (kept === 1) return undefined;
+  const isStored = step instanceof Tensor;
+  const stored: Table[] = isStored
+    ? [{ at: "dropout_step_at", name: "dropoutStep", values: step, dtype: "i32" }]
+    : [];
   return {
     keeps: "scores",
-    slots: { dropout: true },
+    slots: { dropout: isStored ? "stepped" : "seeded" },
+    tables: stored,
+    word: "dropout",
     params: () => ({
       seed_low: seed % 2 ** 32,
-      seed_high: Math.floor(seed / 2 ** 32),
+      seed_high: (Math.floor(seed / 2 ** 32) + (isStored ? 0 : step)) % 2 ** 32,
       keep_below: Math.floor(kept * 2 ** 32),
       keep_factor: p < 1 ? 1 / kept : 0,
     }),
   };
 };
+
+function checkStep(what: string, step: unknown): void {
+  if (step instanceof Tensor) {
+    const { shape, dtype } = step;
+    check(
+      (dtype === "u32" || dtype === "i32") && shape.length <= 1 && step.size === 1,
+      "argument",
+      () => `${what} must be one u32 or i32, [] or [1], got ${dtype} [${shape.join(", ")}].`,
+    );
+    return;
+  }
+  check(
+    Number.isSafeInteger(step) && (step as number) >= 0 && (step as number) < 2 ** 32,
+    "argument",
+    () => `${what} must be a whole number from 0 up to 2^32 - 1 or a tensor, got ${show(step)}.`,
+  );
+}

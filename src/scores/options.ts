@@ -100,8 +100,14 @@ export interface Dropout {
    * Probability that an element is dropped, 0 to 1. Kept elements are multiplied by 1 / (1 - p).
    */
   readonly p: number;
-  /** A whole number from 0 up to 2^53. The same seed drops the same elements. */
+  /** A whole number from 0 up to 2^53. The same seed and step drop the same elements. */
   readonly seed: number;
+  /**
+   * The number of the run, so that a plan that is replayed drops other elements each time: a whole
+   * number from 0 up to 2^32 - 1, or a u32 or i32 tensor of one element, [] or [1], which stays on
+   * the GPU. The key of the generator is seed + step 2^32. Default 0.
+   */
+  readonly step?: number | Tensor;
 }
 
 /**

@@ -377,7 +377,7 @@ describe("a name that there is not", () => {
     [
       "dropout",
       { dropout: { rate: 0.1, seed: 1 } },
-      /attention: dropout: there is no option "rate"\. Options: p, seed/,
+      /attention: dropout: there is no option "rate"\. Options: p, seed, step/,
     ],
     ["dropout", { dropout: { p: "0.1", seed: 1 } }, /dropout: p must be a number, got "0\.1"/],
     ["dropout", { dropout: { p: [], seed: 1 } }, /dropout: p must be a number, got \[\]/],

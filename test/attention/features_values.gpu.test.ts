@@ -142,6 +142,8 @@ describe("dropout", () => {
   all([
     { B: 2, H: 2, M: 37, N: 70, dropout: { p: 0.1, seed: 1 } },
     { H: 2, M: 37, N: 70, dropout: { p: 0.9, seed: 2 ** 40 + 17 }, causal: true, rowMax: true },
+    { H: 2, M: 37, N: 70, dropout: { p: 0.4, seed: 5, step: 2 ** 32 - 1 } },
+    { B: 2, M: 37, N: 70, dropout: { p: 0.4, seed: 2 ** 40, step: 2 ** 31 + 3 }, onGpu: true },
     { M: 37, N: 70, dropout: { p: 1, seed: 3 } },
     { M: 37, N: 70, dropout: { p: 0, seed: 3 } },
   ]);

@@ -55,7 +55,7 @@ const MORE: SlotChoice = {
   alibi: true,
   sinks: true,
   maskTensor: "bytes",
-  dropout: true,
+  dropout: "seeded",
 };
 
 // GPUs of NVIDIA, AMD (64 lanes), Intel and Apple offer these shapes.

@@ -208,6 +208,7 @@ const draws = fc.record({
   dropout: fc.record({
     p: fc.constantFrom(0.5, 0.1, 0.9, 1, 1 / 3),
     seed: fc.oneof(fc.nat(), fc.maxSafeNat()),
+    step: maybe(fc.oneof(fc.nat(9), fc.constant(2 ** 32 - 1))),
   }),
   blockSize: fc.tuple(fc.constantFrom(64, 128), fc.constantFrom(64, 32, 96)),
 });

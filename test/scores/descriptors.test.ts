@@ -109,7 +109,10 @@ const EXAMPLES = {
     },
   ],
   sinks: [{ options: { sinks: perHead }, keeps: "all" }],
-  dropout: [{ options: { dropout: { p: 0.5, seed: 7 } }, keeps: "scores" }],
+  dropout: [
+    { options: { dropout: { p: 0.5, seed: 7 } }, keeps: "scores" },
+    { options: { dropout: { p: 0.5, seed: 7, step: 3 } }, keeps: "scores" },
+  ],
 } satisfies Readonly<Record<ExtendedOption, readonly Example[]>>;
 
 const examples = Object.entries<readonly Example[]>(EXAMPLES).flatMap(([name, list]) =>

@@ -25,7 +25,7 @@ const SLOTS: Readonly<Record<string, SlotChoice>> = {
     softcap: true,
     bias: true,
     sinks: true,
-    dropout: true,
+    dropout: "seeded",
     maskTensor: "bits",
   },
 };

@@ -33,7 +33,7 @@ export interface Features {
     readonly maxDistance?: number;
   };
   readonly sinks?: boolean;
-  readonly dropout?: { readonly p: number; readonly seed: number };
+  readonly dropout?: { readonly p: number; readonly seed: number; readonly step?: number };
   readonly rowMax?: boolean;
   readonly similarity?: SimilarityFeature;
   readonly temperature?: "plain" | "log";
@@ -71,6 +71,10 @@ type BlockMaskArguments = [
     blockSize: readonly [number, number];
   },
 ];
+
+/** The step of dropout as a tensor, if memory can be made. */
+const stepOf = ({ step }: { readonly step?: number }, make: MakeTensor | false | undefined) =>
+  step !== undefined && make ? { step: make([1], { dtype: "u32", data: [step] }) } : {};
 
 /** Makes the features for both sides. */
 export function featuresOf(
@@ -129,7 +133,7 @@ export function featuresOf(
     kvLengths: rest.kvLengths,
     qLengths: rest.qLengths,
   };
-  const plain = { window, dropout };
+  const plain = { window };
 
   const gpu = (make: MakeTensor): Partial<AttentionOptions> => {
     const integers = (values: number | readonly number[] | undefined) =>
@@ -145,6 +149,7 @@ export function featuresOf(
       ),
       ...(cuSeqlensQ && { cuSeqlensQ: integers(cuSeqlensQ), cuSeqlensKv: integers(cuSeqlensKv) }),
       ...(cuSeqlensQ && features.onGpu && { maxSeqlenQ: sizes.M, maxSeqlenKv: sizes.N }),
+      ...(dropout && { dropout: { ...dropout, ...stepOf(dropout, features.onGpu && make) } }),
       ...(mask && {
         mask: features.mask?.bits
           ? make(...bitsOf(mask))
@@ -169,6 +174,7 @@ export function featuresOf(
   const cpu = defined<ReferenceOptions>({
     ...plain,
     ...numbers,
+    dropout,
     ...(cuSeqlensQ && { cuSeqlensQ, cuSeqlensKv }),
     ...(mask && { mask }),
     ...(bias && { bias }),

@@ -39,11 +39,6 @@ export interface OfSoftmax {
    * of it.
    */
   readonly uncancelled?: () => Numbers;
-  /**
-   * The largest log-sum-exp: it is given in f32, and scores are rounded, so that a probability is off
-   * by that times 2^-23. In plain f32 the only probability of a row is exact.
-   */
-  readonly largestLse?: number;
 }
 
 /** The gradients of a problem in float64 and in f32, each computed when it is needed. */
@@ -74,7 +69,7 @@ export class Evaluations {
     try {
       expectClose(name, actual, { f64, plain }, shape, dtype);
     } catch (error) {
-      const { uncancelled, largestLse = 0 } = this.#softmax;
+      const { uncancelled } = this.#softmax;
       if (uncancelled && this.#cancels(name)) {
         const all = largest(this.#of(uncancelled(), name));
         const rounding = (all * BOUNDS.f32.floor) / BOUNDS.f32.factor;
@@ -85,8 +80,7 @@ export class Evaluations {
       const counted = Array.from(f64).filter((x) => x !== 0).length;
       if (counted > FEW) throw error;
       const costs = this.#costs(name);
-      const rounding = 2 ** -23 * largestLse * largest(f64);
-      const byParts = stored(Float64Array.from(f64, (x, at) => x + costs[at] + rounding));
+      const byParts = stored(Float64Array.from(f64, (x, at) => x + costs[at]));
       if (worstElement(byParts, f64, shape).error <= worstElement(plain, f64, shape).error)
         throw error;
       expectClose(name, actual, { f64, plain: byParts }, shape, dtype);

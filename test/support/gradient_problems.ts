@@ -205,7 +205,13 @@ const PARTS: readonly (readonly [percent: number, make: (draw: Draw, sizes: Size
   [25, (draw, sizes) => fixed({ qLengths: perEntry(draw, sizes, 0, sizes.longestM) })],
   [40, (draw) => fixed({ scale: draw.pick([-0.7, 0.3, 1, 1.6]) })],
   [30, (draw) => fixed({ softcap: draw.pick([0.8, 2, 30]) })],
-  [25, (draw) => fixed({ dropout: { p: draw.pick([0.2, 0.5]), seed: draw.whole(1, 1e9) } })],
+  [
+    25,
+    (draw) =>
+      fixed({
+        dropout: { p: draw.pick([0.2, 0.5]), seed: draw.whole(1, 1e9), step: draw.whole(0, 3) },
+      }),
+  ],
   [15, () => fixed({ maskFunction: ({ qIdx, kvIdx, head }) => (qIdx + 2 * kvIdx + head) % 3 > 0 })],
   [
     20,

@@ -160,7 +160,11 @@ export function attentionCalls(device: GPUDevice): Call[] {
         return reference(q, k, v, { ...options64(rest), ...given }).output;
       },
     },
-    call("dropout", { dropout: { p: 0.5, seed: 3 } }, ["dropout.p", "dropout.seed"]),
+    call("dropout", { dropout: { p: 0.5, seed: 3 } }, [
+      "dropout.p",
+      "dropout.seed",
+      "dropout.step",
+    ]),
     call("rms similarity", { similarity: { kind: "rms" } }, [
       "similarity.kind",
       "similarity.eps",

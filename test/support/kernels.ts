@@ -192,7 +192,8 @@ const FEATURES: Readonly<Record<string, SlotChoice>> = {
     sinks: true,
   },
   "masks in memory": { ...PLAIN, bias: true, maskTensor: "bytes" },
-  "a mask of bits and dropout": { ...PLAIN, maskTensor: "bits", dropout: true },
+  "a mask of bits and dropout": { ...PLAIN, maskTensor: "bits", dropout: "seeded" },
+  "dropout by a step in memory": { ...PLAIN, tables: true, dropout: "stepped" },
   blocks: { ...PLAIN, blocks: true },
   "a ring": { ...PLAIN, cache: kvAccess({ place: "ring", ring: 60, sinkTokens: 4 }) },
   "int8 in pages": {

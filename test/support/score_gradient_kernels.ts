@@ -19,7 +19,7 @@ const SLOTS: Readonly<Record<SumOf, SlotChoice>> = {
   scores: { ...PLAIN, bias: true },
   distances: { ...PLAIN, alibi: true, tables: true },
   products: { ...PLAIN, temperature: "plain", softcap: true, tables: true },
-  buckets: { ...PLAIN, relativeBias: true, tables: true, dropout: true },
+  buckets: { ...PLAIN, relativeBias: true, tables: true, dropout: "seeded" },
 };
 const SINKS: SlotChoice = { ...PLAIN, sinks: true, tables: true, sequence: "batch" };
 

@@ -1,8 +1,10 @@
 // Every kind of attention in programs: gradients of all that is learned agree with differences.
 
 import { expect, it } from "vitest";
+import { attention as reference } from "../../src/reference/index.ts";
 import { normal } from "../../src/reference/random.ts";
 import {
+  add,
   attention,
   checkGradients,
   contiguous,
@@ -10,6 +12,7 @@ import {
   type Graph,
   linear,
   linearAttention,
+  mseLoss,
   type Parameters,
   parametersOf,
   recordProgram,
@@ -57,6 +60,11 @@ const KINDS: readonly (readonly [name: string, learned: readonly string[], defin
       }),
   ],
   [
+    "dropout of probabilities",
+    [],
+    (q, k, v) => attention(q, k, v, { causal: true, dropout: { p: 0.4 } }),
+  ],
+  [
     "additive scores",
     ["vector", "inner"],
     (q, k, v, parameters) =>
@@ -93,4 +101,35 @@ it.each(KINDS)("gradients of %s", async (_, learned, kind) => {
   expect(found.map(({ name }) => name)).toEqual(["q", "k", "v", ...learned]);
   for (const { name, given, expected, within } of found)
     expect(within, `${name}: ${given}, by differences ${expected}`).toBe(true);
+});
+
+it("drops other probabilities at each step, those of the engine for the seed and the step", async () => {
+  const device = await testDevice();
+  const [q, k, v] = [1, 2, 3].map((seed) => normal(seed, B * H * M * D));
+  const shape = [B, H, M, D];
+  using program = await recordProgram(
+    device,
+    (graph) => {
+      const rows = (name: string) => graph.input(name, shape);
+      const learned = parametersOf(graph, drawn(1))("values", shape, { constant: 0 });
+      const output = contiguous(
+        attention(rows("q"), rows("k"), add(rows("v"), learned), {
+          dropout: { p: 0.3, seed: 2 ** 33 + 5 },
+        }),
+      );
+      return { loss: mseLoss(output, graph.constant(shape, v)), outputs: { output } };
+    },
+    { optimizer: { kind: "SGD", lr: 0 } },
+  );
+  const dropped: Float32Array[] = [];
+  for (let step = 0; step < 3; step++) {
+    await program.run({ q, k, v });
+    const given = (await program.outputs.output.read()) as Float32Array;
+    const [rowsOfQ, rowsOfK, rowsOfV] = [q, k, v].map((data) => ({ shape, data }));
+    const options = { dropout: { p: 0.3, seed: 2 ** 33 + 5, step } };
+    const { output } = reference(rowsOfQ, rowsOfK, rowsOfV, options);
+    for (const [at, value] of output.entries()) expect(given[at]).toBeCloseTo(value, 5);
+    dropped.push(given);
+  }
+  expect(dropped[1]).not.toEqual(dropped[0]);
 });

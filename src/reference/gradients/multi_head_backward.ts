@@ -1,5 +1,6 @@
 // The gradients of a multi-head layer on the CPU.
 
+import { tanhDerivative } from "../activations.ts";
 import { multiHeadAttention } from "../multi_head.ts";
 import {
   element,
@@ -104,7 +105,7 @@ export function multiHeadAttentionBackward(
     }
     for (const j of seen) if (j < N) ofScores.add(dP[j], row, j);
     if (!biasK) continue;
-    const scaled = round(scale * dP[N] * (softcap ? 1 - Math.tanh(row.added / softcap) ** 2 : 1));
+    const scaled = round(scale * dP[N] * (softcap ? tanhDerivative(row.added / softcap) : 1));
     const dRow = rowAt(ofScores.dQuery, batch, head, row.qRow);
     const qAt = at(q, batch, head, row.qRow);
     for (let d = 0; d < D; d++) {

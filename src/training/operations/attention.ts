@@ -10,7 +10,8 @@ import type {
   ScoreOptions,
   Similarity,
 } from "../../scores/options.ts";
-import type { Place, Value } from "../value.ts";
+import type { Place, Recorder, Value } from "../value.ts";
+import { droppedBy } from "./dropout.ts";
 
 /** @internal The label of log-sum-exps. */
 export const LSE = "log-sum-exp";
@@ -34,8 +35,7 @@ export type SimilaritySettings =
 
 /**
  * Options of {@link attention}: those of the engine's function, with values in place of tensors.
- * What is learned of them gets its gradient. Dropout of the probabilities is not among them:
- * `dropout` is for rows.
+ * What is learned of them gets its gradient.
  */
 export interface AttentionSettings
   extends Pick<
@@ -71,6 +71,12 @@ export interface AttentionSettings
   readonly logTemperature?: Value;
   /** Default `"dot"`. */
   readonly similarity?: SimilaritySettings;
+  /**
+   * Dropout of the probabilities, by the seed and `program.step`: see {@link dropout}. In a program
+   * without gradients nothing is dropped. p is from 0 up to below 1, the default of `seed` the place
+   * of the operation. Default none.
+   */
+  readonly dropout?: { readonly p: number; readonly seed?: number };
   /**
    * Is given the probabilities [B, H, M, N] while the program is recorded, to have them as an
    * output that people look at. They take a kernel of their own. Default: nobody looks.
@@ -115,19 +121,22 @@ function held(given: object, names: Readonly<Record<string, string | undefined>>
 }
 
 /** The values that the settings hold, and the engine's options once they have tensors. */
-function settled({ watch, relativeBias, similarity, ...rest }: AttentionSettings) {
+function settled(graph: Recorder, settings: AttentionSettings) {
+  const { watch, relativeBias, similarity, dropout, ...rest } = settings;
   const present = Object.entries(rest).filter(([, value]) => value !== undefined);
   const own = held(Object.fromEntries(present), VALUES);
   const table = relativeBias && held(relativeBias, { table: "dRelativeBias" });
   const compared = typeof similarity === "object" ? held(similarity, OF_SIMILARITY) : undefined;
   const values = [own, table, compared].flatMap((one) => one?.values ?? []);
+  const drops = dropout && droppedBy(graph, "attention", dropout);
   return {
     values,
-    inputs: values.map(({ value }) => value),
+    inputs: [...values.map(({ value }) => value), ...(drops ? [drops.step] : [])],
     options: (at: Place): ScoreOptions => ({
       ...own.at(at),
       ...(table && { relativeBias: table.at(at) as RelativeBias }),
       ...(similarity && { similarity: (compared?.at(at) ?? similarity) as Similarity }),
+      ...(drops && { dropout: { p: drops.p, seed: drops.seed, step: at(drops.step) } }),
     }),
   };
 }
@@ -146,7 +155,7 @@ export function attention(q: Value, k: Value, v: Value, settings: AttentionSetti
   const { graph } = q;
   const [B, H, M] = q.shape;
   const Dv = v.shape[3];
-  const { values, inputs: others, options } = settled(settings);
+  const { values, inputs: others, options } = settled(graph, settings);
   const inputs = [q, k, v, ...others];
   const output = graph.computed("attention", [B, M, H, Dv], inputs).permute(0, 2, 1, 3);
   const lse = graph.computed(LSE, [B, H, M], inputs);
@@ -197,13 +206,17 @@ export function attention(q: Value, k: Value, v: Value, settings: AttentionSetti
 }
 
 /**
- * The probabilities of attention, [B, H, M, N], for people to look at: no gradient goes through
- * them.
+ * The probabilities of attention before dropout, [B, H, M, N], for people to look at: no gradient
+ * goes through them.
  */
-export function attentionWeights(q: Value, k: Value, settings: AttentionSettings = {}): Value {
+export function attentionWeights(
+  q: Value,
+  k: Value,
+  { dropout: _, ...rest }: AttentionSettings = {},
+): Value {
   const { graph } = q;
   const [B, H, M] = q.shape;
-  const { inputs: others, options } = settled(settings);
+  const { inputs: others, options } = settled(graph, rest);
   const inputs = [q, k, ...others];
   const output = graph.computed("attention weights", [B, H, M, k.shape[2]], inputs);
   graph.add({

@@ -2,7 +2,7 @@
 
 import { check, show } from "../../errors.ts";
 import { planDropout } from "../../operations/dropout.ts";
-import type { Value } from "../value.ts";
+import type { Recorder, Value } from "../value.ts";
 
 /** Options of {@link dropout}. */
 export interface DropoutSettings {
@@ -18,15 +18,10 @@ export interface DropoutSettings {
  * Throws FoveaError("argument") for a p that is not from 0 up to below 1.
  */
 export function dropout(x: Value, p: number, settings: DropoutSettings = {}): Value {
-  check(
-    typeof p === "number" && p >= 0 && p < 1,
-    "argument",
-    () => `dropout: p must be a probability from 0 up to below 1, got ${show(p)}.`,
-  );
   const { graph } = x;
-  if (!graph.training || p === 0) return x;
-  const { number, step } = graph.draw();
-  const { seed = number } = settings;
+  const drops = droppedBy(graph, "dropout", { ...settings, p });
+  if (!drops) return x;
+  const { seed, step } = drops;
   const dropped = (from: Value, into: Value) =>
     graph.add({
       label: "dropout",
@@ -42,4 +37,23 @@ export function dropout(x: Value, p: number, settings: DropoutSettings = {}): Va
   const output = graph.computed("dropout", x.shape, [x]);
   dropped(x, output);
   return output;
+}
+
+/**
+ * @internal How a dropout is drawn: its key, and the value that counts runs. Undefined if nothing is
+ * dropped.
+ */
+export function droppedBy(
+  graph: Recorder,
+  label: string,
+  { p, seed }: DropoutSettings & { readonly p: number },
+): { readonly p: number; readonly seed: number; readonly step: Value } | undefined {
+  check(
+    typeof p === "number" && p >= 0 && p < 1,
+    "argument",
+    () => `${label}: p must be a probability from 0 up to below 1, got ${show(p)}.`,
+  );
+  if (!graph.training || p === 0) return undefined;
+  const { number, step } = graph.draw();
+  return { p, seed: seed ?? number, step };
 }

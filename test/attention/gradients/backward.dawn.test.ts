@@ -77,6 +77,10 @@ cases("head dims", [
   { H: 1, M: 10, N: 35, D: 3, Dv: 17, given: true },
   { H: 1, M: 10, N: 35, D: 40, Dv: 8, given: true },
 ]);
+cases("scores far from 0, whose log-sum-exp says less than their sum", [
+  { H: 1, M: 2, N: 1, D: 24, spread: 30, dLse: true, given: true, variant: "8x32" },
+  { H: 1, M: 1, N: 27, D: 32, spread: 30, softcap: 50, seed: 985682, given: true, variant: "8x32" },
+]);
 cases("storage", [
   { ...SMALL, M: 20, N: 40, causal: true, dtype: ["f16", "bf16", "f16", "f32"], given: true },
   {
@@ -91,6 +95,7 @@ cases("storage", [
 ]);
 cases("scores that are changed or masked", [
   { ...SMALL, M: 33, N: 50, softcap: 2, spread: 2, dropout: { p: 0.3, seed: 7 }, given: true },
+  { ...SMALL, M: 20, N: 19, dropout: { p: 0.3, seed: 7, step: 9 }, onGpu: true },
   {
     ...SMALL,
     B: 2,
