@@ -39,15 +39,19 @@ export function dropout(x: Value, p: number, settings: DropoutSettings = {}): Va
   return output;
 }
 
-/**
- * @internal How a dropout is drawn: its key, and the value that counts runs. Undefined if nothing is
- * dropped.
- */
+/** How a dropout is drawn: its key, and the value that counts runs. */
+interface Drawn {
+  readonly p: number;
+  readonly seed: number;
+  readonly step: Value;
+}
+
+/** @internal How a dropout is drawn. Undefined if nothing is dropped. */
 export function droppedBy(
   graph: Recorder,
   label: string,
   { p, seed }: DropoutSettings & { readonly p: number },
-): { readonly p: number; readonly seed: number; readonly step: Value } | undefined {
+): Drawn | undefined {
   check(
     typeof p === "number" && p >= 0 && p < 1,
     "argument",
