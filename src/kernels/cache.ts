@@ -114,7 +114,7 @@ export function appendModules(choice: AppendChoice): ModuleMap {
     }),
     ...constantsModule("append", append, {
       ROW_LANES: appendTile(choice).lanes,
-      SHARED_ROWS: kNorm || rotary !== undefined || quantised !== undefined,
+      SHARED_ROWS: kNorm || qNorm || rotary !== undefined || quantised !== undefined,
       RING: layout.place === "ring",
       Q_NORM: qNorm,
       K_NORM: kNorm,

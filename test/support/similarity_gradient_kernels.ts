@@ -20,7 +20,7 @@ import type { KernelVariant } from "./kernels.ts";
 
 const specialisation = (
   slots: Pick<SlotChoice, "similarity">,
-  kernel: "queries" | "keys",
+  kernel: "queries" | "keys" | "pairs",
   tile = BACKWARD_TILES[BACKWARD_TILES.length - 1],
 ): BackwardSpecialisation => ({
   ...PLAIN,
@@ -63,6 +63,17 @@ export const SIMILARITY_GRADIENT_VARIANTS: readonly KernelVariant[] = [
     ...specialisation(ADDITIVE, "queries"),
     kept: KEPT,
   }),
+  variant("backward of additive pairs, of few queries", {
+    ...specialisation(ADDITIVE, "pairs"),
+    few: true,
+  }),
+  ...(["queries", "keys"] as const).map((kernel) =>
+    variant(`backward of additive ${kernel}, few`, {
+      ...specialisation(ADDITIVE, kernel),
+      few: true,
+      ...(kernel === "queries" && { kept: KEPT }),
+    }),
+  ),
   {
     name: "backward scores of additive attention",
     root: "package::backward_scores",

@@ -1,7 +1,9 @@
 // The stages of gradients of additive attention, and of the numbers of its layer.
 
 import { unitVectorKernel } from "../../kernels/gradients/additive.ts";
+import { type BackwardSpecialisation, backwardKernel } from "../../kernels/gradients/backward.ts";
 import { SUMS_COLUMNS, sumsKernel } from "../../kernels/gradients/similarity.ts";
+import { slotBindings } from "../../kernels/slots.ts";
 import { accessOf } from "../../plan/access.ts";
 import { type ResolvedSpec, reorder } from "../../plan/specs.ts";
 import {
@@ -13,7 +15,14 @@ import {
   sumStages,
   viewOf,
 } from "./similarity_stages.ts";
-import { type BackwardStage, backwardStages, operandIn } from "./stages.ts";
+import { type BackwardStage, backwardStages, operandIn, TANH_FLOPS } from "./stages.ts";
+
+/**
+ * How many queries are few, keys that a lane goes through, and invocations of a workgroup. For the
+ * step of a decoder, one query, 8 keys, D = 96 and 50 entries, SwiftShader takes a quarter of the
+ * time of tiles, nearly all of which is barriers.
+ */
+const FEW = { queries: 8, keys: 1024, invocations: 64 } as const;
 
 /**
  * The gradients of queries and keys, and after them those of the layer's numbers: sums of rows that
@@ -42,11 +51,81 @@ export function additiveStages(context: SimilarityContext): BackwardStage[] {
   return [
     delta,
     ...(kinds ? clearRows(context, all) : []),
-    queries,
-    keys,
+    ...(hasFewQueries(context, kinds > 0) ? fewStages(context, queries, keys) : [queries, keys]),
     ...(kept.vector ? vectorStages(context, rowsOf([])) : []),
     ...(kept.bias ? sumsInto(context, rowsOf([kept.vector]), "dInnerBias") : []),
     ...(kept.scale ? totalInto(context, rowsOf([kept.vector, kept.bias]), "dInnerScale") : []),
+  ];
+}
+
+/** Storage buffers of `pairs`, and of each side, beside those of attention. */
+const FEW_BUFFERS = ["dOutput", "workspace", "pairs", "dV or rows"].length;
+
+/** Whether weights of pairs may lie in memory: a few for each key, and not many keys to add up. */
+function hasFewQueries({ device, resolved, slots }: SimilarityContext, keeps: boolean): boolean {
+  const { seqQ, seqKv, batch, packed, blockMask, dCaptures } = resolved;
+  const { lse: _l, rowMax: _m, ...read } = slots;
+  const stored = slotBindings(read).filter(({ type }) => type !== "uniform").length;
+  return (
+    Math.min(seqQ, seqKv, batch) > 0 &&
+    seqQ <= FEW.queries &&
+    seqKv <= FEW.keys &&
+    !packed &&
+    !blockMask &&
+    !dCaptures.length &&
+    stored + FEW_BUFFERS - Number(!keeps) <= device.limits.maxStorageBuffersPerShaderStage
+  );
+}
+
+/** The gradients of both sides by the weights of pairs, which lie in memory of the plan. */
+function fewStages(
+  { resolved, own }: SimilarityContext,
+  queries: BackwardStage,
+  keys: BackwardStage,
+): BackwardStage[] {
+  const { batch, heads, kvHeads, seqQ, seqKv, headDim, vDim } = resolved;
+  const pairs = batch * heads * seqQ * seqKv;
+  own("pairs", 2 * pairs);
+  const vec4s = (dim: number) => Math.ceil(dim / 4);
+  const stage = (
+    side: BackwardStage,
+    kernel: Partial<BackwardSpecialisation>,
+    { invocations, flops }: { readonly invocations: number; readonly flops: number },
+  ): BackwardStage => {
+    const slots = { ...(side.slots as BackwardSpecialisation), few: true as const, ...kernel };
+    const qTiles = Math.ceil(invocations / FEW.invocations / batch);
+    return {
+      ...side,
+      source: backwardKernel(slots),
+      slots,
+      names: { ...side.names, pairs: "pairs" },
+      grid: { qTile: 1, qTiles, vSplits: 1, heads: 1, flops: 2 * FEW.invocations * flops },
+    };
+  };
+  const group = heads / kvHeads;
+  const { kept: _, ...unkept } = queries.slots as BackwardSpecialisation;
+  return [
+    stage(
+      { ...queries, slots: unkept },
+      { kernel: "pairs" },
+      { invocations: pairs, flops: TANH_FLOPS * headDim + vDim },
+    ),
+    stage(
+      queries,
+      {},
+      {
+        invocations: batch * heads * seqQ * vec4s(headDim),
+        flops: 4 * TANH_FLOPS * seqKv,
+      },
+    ),
+    stage(
+      keys,
+      {},
+      {
+        invocations: batch * kvHeads * seqKv * vec4s(Math.max(headDim, vDim)),
+        flops: 4 * (TANH_FLOPS + 1) * seqQ * group,
+      },
+    ),
   ];
 }
 

@@ -69,7 +69,7 @@ export function canAddQueries(
 }
 
 /** Operations of a tanh with its derivative, in pairs, as a multiply-add is one. */
-const TANH_FLOPS = 16;
+export const TANH_FLOPS = 16;
 
 /**
  * The statistics of rows, and then the gradients of queries and of keys.

@@ -1,8 +1,12 @@
 // The kernels of gradients of additive attention that those of products don't have:
-// shaders/backward_additive.wesl, in the form of backward.wesl, and backward_unit_vector.wesl.
+// shaders/backward_additive.wesl, in the form of backward.wesl; backward_additive_pairs.wesl and
+// backward_additive_few.wesl for few queries; and backward_unit_vector.wesl.
 
 import additive from "../../../shaders/backward_additive.wesl?raw";
+import few from "../../../shaders/backward_additive_few.wesl?raw";
+import pairs from "../../../shaders/backward_additive_pairs.wesl?raw";
 import unitVector from "../../../shaders/backward_unit_vector.wesl?raw";
+import invocation from "../../../shaders/lib/invocation.wesl?raw";
 import tanhSlope from "../../../shaders/lib/tanh_slope.wesl?raw";
 import keptRows from "../../../shaders/slots/kept_rows.wesl?raw";
 import scoreProduct from "../../../shaders/slots/score_product.wesl?raw";
@@ -29,6 +33,9 @@ export const ADDITIVE_TILE = "8x32";
 /** Modules in place of those for products. Rows are compared as they are. */
 export const additiveModules = (kept: KeptRows | undefined): ModuleMap => ({
   "package::backward_additive": additive,
+  "package::backward_additive_few": few,
+  "package::backward_additive_pairs": pairs,
+  "package::lib::invocation": invocation,
   "package::lib::tanh_slope": tanhSlope,
   "package::slots::similarity": MODULES["package::slots::similarity"],
   "package::slots::kept_rows": isAny(kept)

@@ -45,10 +45,11 @@ import { differentiableModules } from "./score_gradient.ts";
 export const GRADIENT = new UniformStruct(gradient, "Gradient");
 
 /**
- * What the gradients of attention are made by: a kernel for each side, one before them, and one
- * more before the only side of quads.
+ * What the gradients of attention are made by: a kernel for each side, one before them, one more
+ * before the only side of quads, and one more before both sides of additive attention with few
+ * queries.
  */
-export type BackwardKernel = "queries" | "keys" | "delta" | "factors";
+export type BackwardKernel = "queries" | "keys" | "delta" | "factors" | "pairs";
 
 export interface BackwardSpecialisation extends SlotChoice {
   readonly kernel: BackwardKernel;
@@ -59,6 +60,8 @@ export interface BackwardSpecialisation extends SlotChoice {
   /** How d_v is written, by the kernel of keys. */
   readonly dV: Access;
   readonly dLse: boolean;
+  /** Set for additive attention of few queries: `pairs` runs before the two sides. */
+  readonly few?: true;
   /** Rows that the kernel of queries keeps, of additive attention. */
   readonly kept?: KeptRows;
   /** What the kernel of scores.ts adds up, which has this file's modules. */
@@ -91,7 +94,7 @@ const AS_D_X: Renames = { names: { "V_DIM?": "HEAD_DIM" } };
 
 /** The modules of a specialisation, of which {@link backwardRoot} is the root. */
 export function backwardModules(spec: BackwardSpecialisation): ModuleMap {
-  const { kernel, headDim, vDim, tile, dOutput, dV, dLse, kept, sumOf, ...slots } = spec;
+  const { kernel, headDim, vDim, tile, dOutput, dV, dLse, few, kept, sumOf, ...slots } = spec;
   const { dChunk, xCols, yCols, vAtOnce } = constantsOf(tile, headDim, vDim);
   const isDelta = kernel === "delta";
   const keys = kernel === "keys";
@@ -184,7 +187,8 @@ const isOnePass = ({ kernel, tile }: BackwardSpecialisation) =>
 /** The name of a specialisation's root module. */
 const rootName = (spec: BackwardSpecialisation) => {
   if (spec.kernel === "delta" || spec.kernel === "factors") return `backward_${spec.kernel}`;
-  if (isAdditive(spec)) return "backward_additive";
+  if (spec.kernel === "pairs") return "backward_additive_pairs";
+  if (isAdditive(spec)) return spec.few ? "backward_additive_few" : "backward_additive";
   return isOnePass(spec) ? "backward_rows" : "backward";
 };
 
@@ -211,9 +215,10 @@ export function backwardBindings(spec: BackwardSpecialisation): Binding[] {
     ];
   }
   const shared = slotBindings({ ...spec, lse: false, rowMax: false });
-  if (kernel === "factors") {
+  if (kernel === "factors" || kernel === "pairs") {
     return [
       ...shared.filter(({ name }) => name !== "o"),
+      ...(kernel === "pairs" ? [written(12, "pairs")] : []),
       read(13, "d_output"),
       written(14, "statistics"),
       uniform,
@@ -221,6 +226,7 @@ export function backwardBindings(spec: BackwardSpecialisation): Binding[] {
   }
   return [
     ...shared,
+    ...(spec.few ? [written(12, "pairs")] : []),
     ...(kernel === "keys" ? [written(7, "d_v")] : []),
     ...(isOnePass(spec) ? [written(8, "d_q")] : []),
     ...keptBindings(spec.kept),

@@ -77,6 +77,8 @@ cases("additive attention", [
   { ...ADDITIVE, M: 9, N: 37, dLse: true },
   { ...ADDITIVE, B: 2, H: 4, Hkv: 2, M: 70, N: 45, causal: true },
   { ...ADDITIVE, M: 0, N: 0 },
+  { ...ADDITIVE, B: 3, H: 4, Hkv: 2, M: 3, N: 37, causal: true, dLse: true }, // few queries
+  { ...ADDITIVE, B: 3, M: 1, N: 9, kvLengths: [9, 2, 0], poison: true, hidden: true, sinks: true },
   { ...ADDITIVE, M: 9, N: 37, spread: 1e-3, gradientSpread: 1e3 },
   { ...ADDITIVE, M: 9, N: 37, spread: 40, gradientSpread: 1e-3 },
   {
@@ -99,6 +101,20 @@ cases("additive attention", [
     ofOptions: ["dVector", "dInnerBias", "dGain"],
     softcap: 2,
     dropout: { p: 0.3, seed: 7 },
+    given: true,
+  },
+  {
+    H: 3,
+    M: 8,
+    N: 19,
+    D: 6,
+    Dv: 10,
+    layout: "bmhd",
+    dtype: ["f16", "bf16", "f32", "f32"],
+    similarity: { kind: "additive", perHead: true, innerBias: true, normalize: true },
+    ofOptions: ["dVector", "dInnerBias", "dGain"],
+    softcap: 2,
+    dropout: { p: 0.3, seed: 7, step: 3 },
     given: true,
   },
 ]);
