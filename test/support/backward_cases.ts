@@ -20,7 +20,7 @@ import { normal } from "../../src/reference/random.ts";
 import { type Case, type Float, product, ROUND } from "./cases.ts";
 import { type Extreme, makeExtreme } from "./extremes.ts";
 import { defined, featuresOf } from "./features.ts";
-import { Evaluations, partOf } from "./gradient_parts.ts";
+import { columnOrder, Evaluations, magnitudes, partOf } from "./gradient_parts.ts";
 import { poisonRows, rowsSeen, unusedRows } from "./padding.ts";
 
 export interface BackwardCase extends Omit<Case, "rowMax" | "kvSplits" | "extremes"> {
@@ -118,19 +118,30 @@ export async function runBackwardCase(device: GPUDevice, problem: BackwardCase):
     const dO = rowsFirst(dOutput, layout);
     const uncancelled = () => {
       const nothing = new Float64Array(given.length);
-      const asked = { ...options, dOutput: dO, precision: "f32", output: nothing } as const;
-      const { dCaptures, ...found } = reference(q, k, v, asked);
+      const absolute = { dOutput: magnitudes(dO), precision: "f32", output: nothing } as const;
+      const asked = { ...options, ...absolute };
+      const values = { ...v, data: magnitudes(v.data) };
+      const { dCaptures, ...found } = reference(q, k, values, asked);
       return { ...found, ...dCaptures };
     };
+    // Numbers for each column of a similarity keep their order, so columns keep theirs.
+    const isFree = typeof problem.similarity !== "object";
+    const width = v.shape[3];
     const evaluations = new Evaluations(
-      (precision, part) => {
-        const { dCaptures, ...found } = reference(q, k, v, {
+      (precision, part, order = 0) => {
+        const columns = columnOrder(isFree ? order : 0);
+        const { dCaptures, ...found } = reference(columns.of(q), columns.of(k), columns.of(v), {
           ...options,
-          dOutput: partOf(dO, part),
+          dOutput: columns.in(partOf(dO, part), width),
           ...(problem.dLse && !part?.index && { dLse: dLseData }),
-          ...(precision === "f32" && { precision, output: given }),
+          ...(precision === "f32" && { precision, output: columns.in(given, width) }),
         });
-        return { ...found, ...dCaptures };
+        const ordered = {
+          dQ: columns.back(found.dQ, D),
+          dK: columns.back(found.dK, D),
+          dV: columns.back(found.dV, width),
+        };
+        return { ...found, ...ordered, ...dCaptures };
       },
       { uncancelled },
     );

@@ -10,6 +10,8 @@ import {
   Tensor,
   tensor,
 } from "../../src/index.ts";
+import { BOUNDS } from "../../src/reference/bounds.ts";
+import { largest } from "../../src/reference/compare.ts";
 import { linearAttentionBackward as reference } from "../../src/reference/index.ts";
 import { normal } from "../../src/reference/random.ts";
 import { type Float, product, ROUND } from "./cases.ts";
@@ -83,6 +85,9 @@ export async function runLinearBackwardCase(
     };
     const f64 = reference(q, k, v, given);
     const plain = reference(q, k, v, { ...given, precision: "f32" });
+    // With one column, or one key, the output of normalised rows is v whatever q and k are.
+    const cancels = normalized && (D === 1 || problem.N === 1);
+    const rounding = cancels ? (largest(dOutput) * largest(v.data) * BOUNDS.f32.floor) / 3 : 0;
     const all: readonly (readonly [LinearGradient, readonly number[] | undefined, Float])[] = [
       ...data.tensors.map(
         ([name, { shape, dtype }]) =>
@@ -132,7 +137,7 @@ export async function runLinearBackwardCase(
       expectClose(
         name,
         await bhmd.read(),
-        { f64: f64[key], plain: plain[key].map(ROUND[stored]) },
+        { f64: f64[key], plain: plain[key].map((x) => ROUND[stored](x + rounding)) },
         bhmd.shape,
         stored,
       );

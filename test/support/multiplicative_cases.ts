@@ -12,7 +12,7 @@ import { multiplicativeAttentionBackward as reference } from "../../src/referenc
 import { normal } from "../../src/reference/random.ts";
 import { product } from "./cases.ts";
 import { defined } from "./features.ts";
-import { Evaluations, partOf } from "./gradient_parts.ts";
+import { Evaluations, magnitudes, partOf } from "./gradient_parts.ts";
 
 export interface MultiplicativeCase {
   readonly B?: number;
@@ -81,8 +81,10 @@ export async function runMultiplicativeCase(
     const stored = await byHeads(output);
     const uncancelled = () => {
       const nothing = new Float64Array(stored.length);
-      const given = { ...options, weight, dOutput: dO, precision: "f32", output: nothing } as const;
-      const { dCaptures, ...found } = reference(q, k, v, given);
+      const absolute = { dOutput: magnitudes(dO), precision: "f32", output: nothing } as const;
+      const given = { ...options, weight, ...absolute };
+      const values = { ...v, data: magnitudes(v.data) };
+      const { dCaptures, ...found } = reference(q, k, values, given);
       return found;
     };
     const evaluations = new Evaluations(

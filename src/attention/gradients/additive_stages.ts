@@ -19,8 +19,8 @@ import { type BackwardStage, backwardStages, operandIn, TANH_FLOPS } from "./sta
 
 /**
  * How many queries are few, keys that a lane goes through, and invocations of a workgroup. For the
- * step of a decoder, one query, 8 keys, D = 96 and 50 entries, SwiftShader takes a quarter of the
- * time of tiles, nearly all of which is barriers.
+ * step of a decoder, one query, 8 keys, D = 96 and 50 entries, SwiftShader takes a twelfth of the
+ * time of tiles, 8 ms, nearly all of the rest being barriers.
  */
 const FEW = { queries: 8, keys: 1024, invocations: 64 } as const;
 
