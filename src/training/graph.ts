@@ -1,6 +1,7 @@
 // What a program is recorded into: its memories, and the operations between them in their order.
 
 import { check, show } from "../errors.ts";
+import { elementsOfList } from "../given.ts";
 import type { TensorData } from "../gpu/elements.ts";
 import { countOf } from "../gpu/shapes.ts";
 import type { Dtype } from "../types.ts";
@@ -16,6 +17,16 @@ export interface Given {
 export interface ParameterOptions {
   /** Whether it gets no gradient and keeps its elements, as the base of an adapter. Default false. */
   readonly frozen?: boolean;
+}
+
+/** Throws FoveaError("argument") for what is no shape: a list of whole numbers from 1 up. */
+export function checkShape(label: string, shape: readonly number[]): void {
+  const sizes = elementsOfList<number>(shape);
+  check(
+    sizes?.every((size) => Number.isSafeInteger(size) && size > 0) ?? false,
+    "argument",
+    () => `${label}: a shape is a list of whole numbers from 1 up, got ${show(shape)}.`,
+  );
 }
 
 /** A program while it is recorded. */
@@ -121,11 +132,7 @@ export class Graph implements Recorder {
     kind: MemoryKind,
     learned: boolean,
   ): Value {
-    check(
-      Array.isArray(shape) && shape.every((size) => Number.isSafeInteger(size) && size > 0),
-      "argument",
-      () => `${label}: a shape is a list of whole numbers from 1 up, got ${show(shape)}.`,
-    );
+    checkShape(label, shape);
     const memory: Memory = { label, dtype, elements: countOf(shape), kind, learned };
     return new Value(this, memory, [...shape]);
   }

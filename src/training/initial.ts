@@ -1,5 +1,6 @@
 // The first elements of parameters, as PyTorch's layers draw them.
 
+import { check, show } from "../errors.ts";
 import { countOf } from "../gpu/shapes.ts";
 import { seeded } from "../seeded.ts";
 
@@ -30,6 +31,11 @@ export const byInputs = (inputs: number): Initial => ({ uniform: 1 / Math.sqrt(i
 export function drawn(
   seed: number,
 ): (name: string, shape: readonly number[], initial?: Initial) => Float32Array {
+  check(
+    Number.isSafeInteger(seed),
+    "argument",
+    () => `drawn: a seed is a whole number, got ${show(seed)}.`,
+  );
   return (name, shape, initial = { constant: 0 }) => {
     const elements = new Float32Array(countOf(shape));
     if ("constant" in initial) return elements.fill(initial.constant);

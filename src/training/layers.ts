@@ -1,9 +1,12 @@
 // Layers of models, from the operations: their parameters have PyTorch's names.
 
+import { check, reading, show } from "../errors.ts";
+import type { OptionNames } from "../given.ts";
 import type { TensorData } from "../gpu/elements.ts";
-import type { Graph } from "./graph.ts";
+import { checkParameters, graphOf, takeSettings, withoutFunction } from "./arguments.ts";
+import { checkShape, Graph } from "./graph.ts";
 import { byInputs, type Initial } from "./initial.ts";
-import { type AttentionSettings, attention } from "./operations/attention.ts";
+import { ATTENTION_SETTINGS, type AttentionSettings, attention } from "./operations/attention.ts";
 import { layerNorm, linear } from "./operations/dense.ts";
 import { activate, add, concatenate, contiguous } from "./operations/elements.ts";
 import { gru, lstm } from "./operations/recurrent.ts";
@@ -29,19 +32,46 @@ export function parametersOf(
   data: (name: string, shape: readonly number[], initial?: Initial) => TensorData,
   frozen: (name: string) => boolean = () => false,
 ): Parameters {
-  return (name, shape, initial) =>
-    graph.parameters.get(name)?.value ??
-    graph.parameter(name, shape, data(name, shape, initial), { frozen: frozen(name) });
+  const isGraph = reading("parameters: the graph", () => graph instanceof Graph);
+  check(
+    isGraph,
+    "argument",
+    () => `parameters: they belong to the graph of a program, got ${show(graph)}.`,
+  );
+  for (const given of [data, frozen]) checkParameters("parameters", given);
+  return (name, shape, initial) => {
+    checkShape(name, shape);
+    return (
+      graph.parameters.get(name)?.value ??
+      graph.parameter(name, shape, data(name, shape, initial), { frozen: frozen(name) })
+    );
+  };
 }
 
 /** The parameters whose names begin with a prefix. */
-export const under =
-  (parameters: Parameters, prefix: string): Parameters =>
-  (name, shape, initial) =>
-    parameters(`${prefix}.${name}`, shape, initial);
+export function under(parameters: Parameters, prefix: string): Parameters {
+  checkParameters("under", parameters);
+  check(
+    typeof prefix === "string",
+    "argument",
+    () => `under: a prefix is text, got ${show(prefix)}.`,
+  );
+  return (name, shape, initial) => parameters(`${prefix}.${name}`, shape, initial);
+}
+
+/** Throws FoveaError("argument") for what a layer cannot be made of. */
+function checkLayer(
+  label: string,
+  values: Readonly<Record<string, unknown>>,
+  parameters: unknown,
+): void {
+  graphOf(label, values);
+  checkParameters(label, parameters);
+}
 
 /** Linear of these sizes: parameters `weight` [outputs, inputs] and, if there is one, `bias`. */
 export function linearLayer(x: Value, parameters: Parameters, outputs: number, bias = true): Value {
+  checkLayer("linear layer", { x }, parameters);
   const inputs = x.shape[x.shape.length - 1];
   return linear(
     x,
@@ -52,6 +82,7 @@ export function linearLayer(x: Value, parameters: Parameters, outputs: number, b
 
 /** LayerNorm over the last axis: parameters `weight` and `bias`. */
 export function layerNormLayer(x: Value, parameters: Parameters, epsilon = 1e-5): Value {
+  checkLayer("norm", { x }, parameters);
   const width = [x.shape[x.shape.length - 1]];
   const weight = parameters("weight", width, { constant: 1 });
   return layerNorm(x, weight, parameters("bias", width), { epsilon });
@@ -59,7 +90,13 @@ export function layerNormLayer(x: Value, parameters: Parameters, epsilon = 1e-5)
 
 /** Attention of rows [B, T, 3 W] that hold q, k and v one after the other; gives [B, T, W]. */
 export function attendPacked(qkv: Value, heads: number, settings: AttentionSettings): Value {
+  graphOf("packed attention", { qkv });
   const [B, T, width3] = qkv.shape;
+  check(
+    Number.isInteger(heads) && heads > 0 && width3 % (3 * heads) === 0,
+    "argument",
+    () => `packed attention: ${show(heads)} heads do not divide rows of [${qkv.shape}] in three.`,
+  );
   const width = width3 / 3;
   const [q, k, v] = [0, 1, 2].map((index) =>
     qkv
@@ -80,6 +117,7 @@ export function multiHeadLayer(
   heads: number,
   settings: AttentionSettings = {},
 ): Value {
+  checkLayer("multi-head layer", { x }, parameters);
   const width = x.shape[2];
   // Xavier's: the root of 6 / (inputs + outputs).
   const weight = parameters("in_proj_weight", [3 * width, width], {
@@ -103,6 +141,13 @@ export interface RecurrentLayerSettings {
   readonly initial?: Value;
 }
 
+const RECURRENT_SETTINGS: OptionNames<RecurrentLayerSettings> = {
+  hidden: "number",
+  bidirectional: "boolean",
+  lengths: "any",
+  initial: "any",
+};
+
 /**
  * An LSTM of one layer over x [B, T, inputs], with PyTorch's names of parameters. `output` is
  * [B, T, D hidden], `last` [D, B, hidden].
@@ -119,8 +164,12 @@ function recurrentLayer(
   gates: number,
   x: Value,
   parameters: Parameters,
-  { hidden, bidirectional = false, lengths, initial }: RecurrentLayerSettings,
+  settings: RecurrentLayerSettings,
 ) {
+  const label = network === lstm ? "LSTM" : "GRU";
+  const given = takeSettings(label, settings, RECURRENT_SETTINGS);
+  const { hidden, bidirectional = false, lengths, initial } = given;
+  checkLayer(label, { x }, parameters);
   const weights: Record<string, Value> = {};
   for (const direction of bidirectional ? ["", "_reverse"] : [""]) {
     const add = (name: string, shape: readonly number[]) => {
@@ -151,12 +200,24 @@ export interface EncoderSettings extends AttentionSettings {
   readonly activation?: "gelu" | "relu";
 }
 
+const ENCODER: OptionNames<Omit<EncoderSettings, "watch">> = {
+  ...ATTENTION_SETTINGS,
+  heads: "number",
+  feedForward: "number",
+  epsilon: "number",
+  activation: "string",
+};
+
 /**
  * A Transformer encoder layer with norms first, as PyTorch's TransformerEncoderLayer with
  * `norm_first`: x + attention(norm1(x)), and x + linear2(activation(linear1(norm2(x)))).
  */
 export function encoderLayer(x: Value, parameters: Parameters, settings: EncoderSettings): Value {
-  const { heads, feedForward, epsilon, activation = "gelu", ...attend } = settings;
+  checkLayer("encoder layer", { x }, parameters);
+  const [watch, given] = withoutFunction("encoder layer", settings, "watch");
+  const taken: Omit<EncoderSettings, "watch"> = takeSettings("encoder layer", given, ENCODER);
+  const { heads, feedForward, epsilon, activation = "gelu", ...rest } = taken;
+  const attend: AttentionSettings = { ...rest, ...(watch && { watch }) };
   const of = (name: string) => under(parameters, name);
   const normed = layerNormLayer(x, of("norm1"), epsilon);
   const attended = add(x, multiHeadLayer(normed, of("self_attn"), heads, attend));
@@ -174,7 +235,7 @@ export function encoderLayer(x: Value, parameters: Parameters, settings: Encoder
  * @param lengths [B] i32: how many rows count, for each entry. Default all
  */
 export function meanRows(x: Value, lengths?: Value): Value {
-  const { graph } = x;
+  const graph = graphOf("mean of rows", { x }, { lengths });
   const [B, T, W] = x.shape;
   const query = graph.constant([B, 1, 1, VEC4], new Float32Array(VEC4 * B));
   const keys = graph.constant([B, 1, T, VEC4], new Float32Array(VEC4 * B * T));
@@ -187,7 +248,7 @@ export function meanRows(x: Value, lengths?: Value): Value {
  * weights: attention pooling. Rows past the lengths [B] do not count.
  */
 export function softmaxPool(x: Value, scores: Value, lengths?: Value) {
-  const { graph } = x;
+  const graph = graphOf("pooling", { x, scores }, { lengths });
   const [B, T, W] = x.shape;
   const first = Float32Array.from({ length: VEC4 * B }, (_, at) => (at % VEC4 ? 0 : 1));
   const query = graph.constant([B, 1, 1, VEC4], first);

@@ -1,6 +1,8 @@
 // Low-rank adapters: a small matrix product beside a weight that stays as it is.
 
 import { check, show } from "../errors.ts";
+import type { OptionNames } from "../given.ts";
+import { checkParameters, takeSettings, withoutFunction } from "./arguments.ts";
 import { byInputs } from "./initial.ts";
 import type { Parameters } from "./layers.ts";
 import { Value } from "./value.ts";
@@ -14,6 +16,8 @@ export interface AdapterSettings {
   /** Which weights get one, by their names. Each has to be the weight of a `linear`. */
   readonly targets: (name: string) => boolean;
 }
+
+const SIZES: OptionNames<Omit<AdapterSettings, "targets">> = { rank: "number", alpha: "number" };
 
 /** Whether a parameter belongs to an adapter, by its name: what is learned, and what is saved. */
 export const isAdapter = (name: string): boolean => /\.lora_[AB]\.weight$/.test(name);
@@ -37,7 +41,14 @@ export const isAdapter = (name: string): boolean => /\.lora_[AB]\.weight$/.test(
  * });
  */
 export function withAdapters(parameters: Parameters, settings: AdapterSettings): Parameters {
-  const { rank, alpha = rank, targets } = settings;
+  checkParameters("adapters", parameters);
+  const [targets, sizes] = withoutFunction("adapters", settings, "targets");
+  const { rank, alpha = rank } = takeSettings("adapters", sizes, SIZES);
+  check(
+    typeof targets === "function",
+    "argument",
+    () => `adapters: targets must be a function of names, got ${show(targets)}.`,
+  );
   check(
     Number.isInteger(rank) && rank > 0,
     "argument",

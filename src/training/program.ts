@@ -36,6 +36,15 @@ export interface RunSettings {
   readonly update?: boolean | "accumulate";
 }
 
+/** The number of a run, and what its operations drew by. */
+interface Ran {
+  readonly step: number;
+  readonly drawn: number;
+}
+
+/** From what one batch of an update draws by to the next one: far from the numbers of runs. */
+const SPREAD = 0x9e3779b1;
+
 interface Parts {
   readonly device: GPUDevice;
   readonly label: string;
@@ -64,10 +73,12 @@ export class Program {
   /** The optimizer: its rates and its state. Undefined if the program has none. */
   readonly optimizer: OptimizerPlan | undefined;
   /**
-   * Runs that changed the parameters, or were asked to: what `dropout` draws by. `loadCheckpoint`
-   * sets it.
+   * Runs that changed the parameters, or were asked to: what `dropout` draws by, beside the number
+   * of the batch if gradients of several are added up. `loadCheckpoint` sets it.
    */
   step = 0;
+  /** Runs since the last update whose gradients were added up. */
+  #accumulated = 0;
   readonly #parts: Parts;
   readonly #recordings: readonly Recording[];
   readonly #update: Recording | undefined;
@@ -113,17 +124,18 @@ export class Program {
    * another size; and with FoveaError("not-finite") if the loss is not finite, or with an optimizer
    * the norm of the gradients. That one names the run and the first operation that gave such a
    * number, for which the program is run again, step by step: so leave the batch as it is until a
-   * run has settled. The parameters are as before, and later runs may go on.
+   * run has settled. Gradients that are not finite change no parameter, unless the optimizer has
+   * `skipNotFinite: false`, and later runs may go on.
    */
   async run(batch: Batch, settings: RunSettings = {}): Promise<number | undefined> {
     const turn = this.inTurn(() => this.#submit(batch, settings));
-    const { done, step, updates } = await turn;
+    const { done, ran, updates } = await turn;
     const [read] = await done;
     if (!read) return undefined;
     const [loss, finite] = read;
     const isRight = Number.isFinite(loss) && (!updates || finite !== 0);
     if (isRight) return loss;
-    throw await this.#notFinite(batch, step, loss);
+    throw await this.#notFinite(batch, ran, loss);
   }
 
   /**
@@ -143,7 +155,10 @@ export class Program {
       if (update === "accumulate") this.#accumulate?.(pass);
       else if (update) this.#update?.(pass);
     });
-    if (update === true && this.#update) this.step++;
+    if (update === "accumulate") this.#accumulated++;
+    if (update !== true || !this.#update) return;
+    this.step++;
+    this.#accumulated = 0;
   }
 
   /**
@@ -152,7 +167,7 @@ export class Program {
    */
   async write(batch: Batch): Promise<void> {
     this.#checkUsable();
-    await this.#write(batch, this.step);
+    await this.#write(batch, this.#drawn);
   }
 
   /**
@@ -161,7 +176,7 @@ export class Program {
    * reads all results, so it takes long.
    */
   findNotFinite(batch: Batch): Promise<NotFinite | undefined> {
-    return this.inTurn(() => this.#find(batch, this.step));
+    return this.inTurn(() => this.#find(batch, this.#drawn));
   }
 
   /**
@@ -193,8 +208,8 @@ export class Program {
     this.#checkUsable();
     await this.#readback?.ready;
     const { device, label, loss, update } = this.#parts;
-    const { step } = this;
-    const written = this.#write(batch, step);
+    const ran = { step: this.step, drawn: this.#drawn };
+    const written = this.#write(batch, ran.drawn);
     if (this.#waitsForInputs) await written;
     const encoder = device.createCommandEncoder({ label });
     this.encode(encoder, settings);
@@ -202,10 +217,15 @@ export class Program {
     const read = told && this.#readback?.record(encoder, told);
     device.queue.submit([encoder.finish()]);
     const updates = (settings.update ?? true) === true;
-    return { done: Promise.all([read?.(), written]), step, updates };
+    return { done: Promise.all([read?.(), written]), ran, updates };
   }
 
-  #write(batch: Batch, step: number): Promise<unknown> {
+  /** What operations of the next run draw by: another number for each batch of one update. */
+  get #drawn(): number {
+    return (this.step + SPREAD * this.#accumulated) % 2 ** 32;
+  }
+
+  #write(batch: Batch, drawn: number): Promise<unknown> {
     const { label, inputs } = this.#parts;
     const names = [...inputs.keys()];
     check(
@@ -222,20 +242,20 @@ export class Program {
     const missing = names.find((name) => batch[name] === undefined);
     check(missing === undefined, "argument", () => `${label}: the input ${missing} is missing.`);
     const written: Promise<void>[] = [...inputs].map(([name, one]) => one.write(batch[name]));
-    const numbered = this.#parts.step?.write([step % 2 ** 32]);
+    const numbered = this.#parts.step?.write([drawn]);
     return Promise.all([...written, numbered]);
   }
 
-  async #find(batch: Batch, step: number): Promise<NotFinite | undefined> {
+  async #find(batch: Batch, drawn: number): Promise<NotFinite | undefined> {
     this.#checkUsable();
-    await this.#write(batch, step);
+    await this.#write(batch, drawn);
     const { device, inputs, steps, traced } = this.#parts;
     return findNotFinite(device, { input: inputs, parameter: this.parameters }, steps, traced);
   }
 
   /** The error for a run whose loss or gradients are not finite. */
-  async #notFinite(batch: Batch, step: number, loss: number): Promise<FoveaError> {
-    const found = await this.inTurn(() => this.#find(batch, step));
+  async #notFinite(batch: Batch, { step, drawn }: Ran, loss: number): Promise<FoveaError> {
+    const found = await this.inTurn(() => this.#find(batch, drawn));
     const what = Number.isFinite(loss)
       ? `the loss is ${loss}, but the norm of its gradients is not finite`
       : `the loss is ${loss}`;

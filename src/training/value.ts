@@ -98,6 +98,7 @@ export class Value {
   readonly offset: number;
   /** @internal What `linear` adds to the product with this weight. */
   readonly adapter: Adapter | undefined;
+  readonly #made = true;
 
   /** @internal Values come from {@link Graph.input}, {@link Graph.parameter} and operations. */
   constructor(
@@ -114,6 +115,15 @@ export class Value {
     this.strides = strides;
     this.offset = offset;
     this.adapter = adapter;
+  }
+
+  /** @internal Makes `instanceof` ask the object itself, and never throw. */
+  static [Symbol.hasInstance](value: unknown): value is Value {
+    try {
+      return typeof value === "object" && value !== null && #made in value;
+    } catch {
+      return false; // a revoked proxy
+    }
   }
 
   /** @internal A weight, and what `linear` adds to the product with it. */

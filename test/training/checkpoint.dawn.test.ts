@@ -184,6 +184,23 @@ describe("dropout of a program", () => {
   });
 });
 
+describe("gradients of several batches", () => {
+  it("draw anew for each batch of an update, and the same again in another run", async () => {
+    const optimizer = { ...OPTIMIZER, accumulationSteps: 3 };
+    const losses = async () => {
+      using program = await recordProgram(await testDevice(), classifier, { optimizer });
+      const found: (number | undefined)[] = [];
+      for (let run = 0; run < 6; run++)
+        found.push(await program.run(batch(0), { update: run % 3 === 2 ? true : "accumulate" }));
+      expect(program.step).toBe(2);
+      return found;
+    };
+    const found = await losses();
+    expect(new Set(found).size).toBe(6);
+    expect(await losses()).toEqual(found);
+  });
+});
+
 describe("a number that is not finite", () => {
   it("is told with its run and the operation that gave it first, and changes no parameter", async () => {
     using program = await begin();

@@ -3,6 +3,8 @@
 import { planAttentionBackward } from "../../attention/gradients/backward.ts";
 import { planAttention } from "../../attention/plan_attention.ts";
 import { planAttentionWeights } from "../../attention/weights.ts";
+import { check, show } from "../../errors.ts";
+import { isRecord, type OptionNames } from "../../given.ts";
 import type { RelativeBias } from "../../positions/buckets.ts";
 import type {
   AdditiveSimilarity,
@@ -10,7 +12,8 @@ import type {
   ScoreOptions,
   Similarity,
 } from "../../scores/options.ts";
-import type { Place, Recorder, Value } from "../value.ts";
+import { graphOf, takeSettings, withoutFunction } from "../arguments.ts";
+import type { Place, Value } from "../value.ts";
 import { droppedBy } from "./dropout.ts";
 
 /** @internal The label of log-sum-exps. */
@@ -84,6 +87,36 @@ export interface AttentionSettings
   readonly watch?: (weights: Value) => void;
 }
 
+/** The names of the settings but for `watch`. */
+export const ATTENTION_SETTINGS: OptionNames<Omit<AttentionSettings, "watch">> = {
+  causal: "any?",
+  scale: "number",
+  window: "any?",
+  attentionChunk: "number?",
+  sinkTokens: "number",
+  softcap: "number?",
+  maxTemperature: "number",
+  scoreFunction: "any",
+  maskFunction: "any",
+  blockMask: "any",
+  qLengths: "any",
+  kvLengths: "any",
+  mask: "any",
+  bias: "any",
+  alibiSlopes: "any",
+  relativeBias: "any",
+  sinks: "any",
+  temperature: "any",
+  logTemperature: "any",
+  similarity: "any",
+  dropout: "any",
+};
+
+const DROPOUT: OptionNames<NonNullable<AttentionSettings["dropout"]>> = {
+  p: "number",
+  seed: "number",
+};
+
 /** Settings that are values, by the names of their gradients if they can have some. */
 const VALUES = {
   qLengths: undefined,
@@ -104,6 +137,7 @@ const OF_SIMILARITY = {
 } as const;
 
 interface Held {
+  readonly name: string;
   readonly value: Value;
   readonly gradient: string | undefined;
 }
@@ -112,7 +146,7 @@ interface Held {
 function held(given: object, names: Readonly<Record<string, string | undefined>>) {
   const found = Object.entries(given).filter(([name]) => name in names);
   return {
-    values: found.map(([name, value]): Held => ({ value, gradient: names[name] })),
+    values: found.map(([name, value]): Held => ({ name, value, gradient: names[name] })),
     at: (place: Place): object => ({
       ...given,
       ...Object.fromEntries(found.map(([name, value]) => [name, place(value)])),
@@ -120,16 +154,34 @@ function held(given: object, names: Readonly<Record<string, string | undefined>>
   };
 }
 
-/** The values that the settings hold, and the engine's options once they have tensors. */
-function settled(graph: Recorder, settings: AttentionSettings) {
-  const { watch, relativeBias, similarity, dropout, ...rest } = settings;
+/**
+ * The program of rows, the values that the settings hold, and the engine's options once they have
+ * tensors.
+ */
+function settled(
+  label: string,
+  rows: Readonly<Record<string, Value>>,
+  given: Omit<AttentionSettings, "watch">,
+) {
+  const settings: Omit<AttentionSettings, "watch"> = takeSettings(label, given, ATTENTION_SETTINGS);
+  const { relativeBias, similarity, dropout, ...rest } = settings;
   const present = Object.entries(rest).filter(([, value]) => value !== undefined);
   const own = held(Object.fromEntries(present), VALUES);
+  check(
+    relativeBias === undefined || isRecord(relativeBias),
+    "argument",
+    () => `${label}: relativeBias must be an object with its table, got ${show(relativeBias)}.`,
+  );
   const table = relativeBias && held(relativeBias, { table: "dRelativeBias" });
-  const compared = typeof similarity === "object" ? held(similarity, OF_SIMILARITY) : undefined;
+  const compared = isRecord(similarity) ? held(similarity, OF_SIMILARITY) : undefined;
   const values = [own, table, compared].flatMap((one) => one?.values ?? []);
-  const drops = dropout && droppedBy(graph, "attention", dropout);
+  const named = Object.fromEntries(values.map(({ name, value }) => [name, value]));
+  const graph = graphOf(label, rows, named);
+  const drops =
+    dropout !== undefined &&
+    droppedBy(graph, label, takeSettings(`${label} dropout`, dropout, DROPOUT));
   return {
+    graph,
     values,
     inputs: [...values.map(({ value }) => value), ...(drops ? [drops.step] : [])],
     options: (at: Place): ScoreOptions => ({
@@ -152,10 +204,11 @@ function settled(graph: Recorder, settings: AttentionSettings) {
  *   heads together take them
  */
 export function attention(q: Value, k: Value, v: Value, settings: AttentionSettings = {}): Value {
-  const { graph } = q;
+  const label = "attention";
+  const [watch, rest] = withoutFunction(label, settings, "watch");
+  const { graph, values, inputs: others, options } = settled(label, { q, k, v }, rest);
   const [B, H, M] = q.shape;
   const Dv = v.shape[3];
-  const { values, inputs: others, options } = settled(graph, settings);
   const inputs = [q, k, v, ...others];
   const output = graph.computed("attention", [B, M, H, Dv], inputs).permute(0, 2, 1, 3);
   const lse = graph.computed(LSE, [B, H, M], inputs);
@@ -201,7 +254,7 @@ export function attention(q: Value, k: Value, v: Value, settings: AttentionSetti
       });
     },
   });
-  settings.watch?.(attentionWeights(q, k, settings));
+  watch?.(attentionWeights(q, k, rest));
   return output;
 }
 
@@ -209,14 +262,12 @@ export function attention(q: Value, k: Value, v: Value, settings: AttentionSetti
  * The probabilities of attention before dropout, [B, H, M, N], for people to look at: no gradient
  * goes through them.
  */
-export function attentionWeights(
-  q: Value,
-  k: Value,
-  { dropout: _, ...rest }: AttentionSettings = {},
-): Value {
-  const { graph } = q;
+export function attentionWeights(q: Value, k: Value, settings: AttentionSettings = {}): Value {
+  const label = "attention weights";
+  const [, given] = withoutFunction(label, settings, "watch");
+  const { dropout: _, ...rest } = takeSettings(label, given, ATTENTION_SETTINGS);
+  const { graph, inputs: others, options } = settled(label, { q, k }, rest as typeof given);
   const [B, H, M] = q.shape;
-  const { inputs: others, options } = settled(graph, rest);
   const inputs = [q, k, ...others];
   const output = graph.computed("attention weights", [B, H, M, k.shape[2]], inputs);
   graph.add({

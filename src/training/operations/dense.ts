@@ -1,12 +1,14 @@
 // Products of matrices, and normalisations of rows.
 
 import { check } from "../../errors.ts";
+import type { OptionNames } from "../../given.ts";
 import { planLayerNorm } from "../../operations/layer_norm.ts";
 import { planLayerNormBackward } from "../../operations/layer_norm_backward.ts";
 import { planProjection } from "../../operations/projection.ts";
 import { planProjectionBackward } from "../../operations/projection_backward.ts";
 import { planSoftmax } from "../../operations/softmax.ts";
 import { planSoftmaxBackward } from "../../operations/softmax_backward.ts";
+import { graphOf, takeSettings } from "../arguments.ts";
 import { type Differentiation, type Place, Value } from "../value.ts";
 import { add, multiply } from "./elements.ts";
 
@@ -39,6 +41,7 @@ const values = (...given: readonly (Value | undefined)[]): Value[] =>
  * @returns [..., N]
  */
 export function linear(x: Value, weight: Value, bias?: Value): Value {
+  graphOf("linear", { x, weight }, { bias });
   const { adapter } = weight;
   if (!adapter) return plainLinear(x, weight, bias);
   const { graph, memory, shape, strides, offset } = weight;
@@ -94,6 +97,7 @@ function plainLinear(x: Value, weight: Value, bias?: Value): Value {
  * @returns [..., M, N]
  */
 export function matmul(a: Value, b: Value): Value {
+  graphOf("matmul", { a, b });
   const axes = b.shape.map((_, axis) => axis);
   const rows = axes.pop() as number;
   return linear(a, b.permute(...axes.slice(0, -1), rows, axes.at(-1) as number));
@@ -104,6 +108,8 @@ export interface NormOptions {
   /** Added to the variance or the mean square. Default 1e-5. */
   readonly epsilon?: number;
 }
+
+const NORM_OPTIONS: OptionNames<NormOptions> = { epsilon: "number" };
 
 /**
  * (x - mean) / sqrt(variance + epsilon) * weight + bias, over the last axis.
@@ -128,9 +134,11 @@ function normalise(
   x: Value,
   weight: Value | undefined,
   bias: Value | undefined,
-  { epsilon = 1e-5 }: NormOptions,
+  options: NormOptions,
   rms: boolean,
 ): Value {
+  graphOf(label, { x }, { weight, bias });
+  const { epsilon = 1e-5 } = takeSettings(label, options, NORM_OPTIONS);
   const inputs = values(x, weight, bias);
   const output = x.graph.computed(label, x.shape, inputs);
   const settings = { epsilon, rms };
@@ -172,6 +180,7 @@ function normalise(
 
 /** exp(x) / sum(exp(x)) along the last axis. */
 export function softmax(x: Value): Value {
+  graphOf("softmax", { x });
   check(x.shape.length > 0, "argument", () => "softmax: a number has no axis.");
   const output = x.graph.computed("softmax", x.shape, [x]);
   x.graph.add({

@@ -1,7 +1,9 @@
 // Dropout of rows: other elements at each update, and the same ones in its gradient.
 
 import { check, show } from "../../errors.ts";
+import type { OptionNames } from "../../given.ts";
 import { planDropout } from "../../operations/dropout.ts";
+import { graphOf, takeSettings } from "../arguments.ts";
 import type { Recorder, Value } from "../value.ts";
 
 /** Options of {@link dropout}. */
@@ -9,6 +11,8 @@ export interface DropoutSettings {
   /** The key of the generator: a whole number from 0 up. Default: the place of the operation. */
   readonly seed?: number;
 }
+
+const DROPOUT_SETTINGS: OptionNames<DropoutSettings> = { seed: "number" };
 
 /**
  * Drops elements with probability p, and divides the others by 1 - p. In a program without
@@ -18,8 +22,9 @@ export interface DropoutSettings {
  * Throws FoveaError("argument") for a p that is not from 0 up to below 1.
  */
 export function dropout(x: Value, p: number, settings: DropoutSettings = {}): Value {
-  const { graph } = x;
-  const drops = droppedBy(graph, "dropout", { ...settings, p });
+  const graph = graphOf("dropout", { x });
+  const { seed: key } = takeSettings("dropout", settings, DROPOUT_SETTINGS);
+  const drops = droppedBy(graph, "dropout", { p, ...(key !== undefined && { seed: key }) });
   if (!drops) return x;
   const { seed, step } = drops;
   const dropped = (from: Value, into: Value) =>
@@ -56,6 +61,11 @@ export function droppedBy(
     typeof p === "number" && p >= 0 && p < 1,
     "argument",
     () => `${label}: p must be a probability from 0 up to below 1, got ${show(p)}.`,
+  );
+  check(
+    seed === undefined || (Number.isSafeInteger(seed) && seed >= 0),
+    "argument",
+    () => `${label}: seed must be a whole number from 0 up, got ${show(seed)}.`,
   );
   if (!graph.training || p === 0) return undefined;
   const { number, step } = graph.draw();

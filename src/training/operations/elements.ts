@@ -1,10 +1,12 @@
 // Operations on elements: copies, sums, activations, products.
 
-import { check } from "../../errors.ts";
+import { check, show } from "../../errors.ts";
+import { elementsOfList } from "../../given.ts";
 import { planActivationBackward } from "../../operations/activation_backward.ts";
 import { planPointwise } from "../../operations/activations.ts";
 import type { Activation } from "../../operations/pointwise_problem.ts";
 import { planProjection } from "../../operations/projection.ts";
+import { graphOf } from "../arguments.ts";
 import type { Value } from "../value.ts";
 
 /** The most values that one kernel adds up. */
@@ -58,6 +60,7 @@ export function sumOf(values: readonly Value[]): Value {
  * otherwise a copy.
  */
 export function contiguous(x: Value): Value {
+  graphOf("contiguous", { x });
   if (x.isDense) return x;
   const output = x.graph.computed("contiguous", x.shape, [x]);
   x.graph.add({
@@ -75,6 +78,7 @@ export function contiguous(x: Value): Value {
 
 /** a + b, of one shape. */
 export function add(a: Value, b: Value): Value {
+  graphOf("add", { a, b });
   checkShapes("add", a, b);
   const output = a.graph.computed("add", a.shape, [a, b]);
   a.graph.add({
@@ -96,6 +100,7 @@ export function add(a: Value, b: Value): Value {
  * Throws FoveaError("argument") for a gradient of a product of broadcast factors.
  */
 export function multiply(a: Value, b: Value): Value {
+  graphOf("multiply", { a, b });
   if (b.memory.learned) checkShapes("multiply", a, b);
   const output = a.graph.computed("multiply", a.shape, [a, b]);
   const product = (x: Value, factor: Value, into: Value) =>
@@ -118,6 +123,12 @@ export function multiply(a: Value, b: Value): Value {
 
 /** An activation of each element; see {@link Activation} for the formulas. */
 export function activate(x: Value, activation: Activation): Value {
+  graphOf("activate", { x });
+  check(
+    typeof activation === "string",
+    "argument",
+    () => `activate: an activation is a name as "gelu", got ${show(activation)}.`,
+  );
   const output = x.graph.computed(activation, x.shape, [x]);
   x.graph.add({
     label: activation,
@@ -149,16 +160,17 @@ export function activate(x: Value, activation: Activation): Value {
  * A value for each entry of a batch: the elements of x, whose first axis has size 1, again and
  * again. Its gradient is the sum over the entries.
  */
-export function broadcast(x: Value, shape: readonly number[]): Value {
+export function broadcast(x: Value, to: readonly number[]): Value {
+  const graph = graphOf("broadcast", { x });
+  const shape = elementsOfList<number>(to) ?? [];
   const [entries, ...rest] = shape;
   check(
     x.shape.length === shape.length &&
       x.shape[0] === 1 &&
       rest.every((size, axis) => size === x.shape[axis + 1]),
     "argument",
-    () => `broadcast: [${x.shape}] can't be repeated along its first axis to [${shape}].`,
+    () => `broadcast: [${x.shape}] can't be repeated along its first axis to ${show(to)}.`,
   );
-  const { graph } = x;
   const output = graph.computed("broadcast", shape, [x]);
   graph.add({
     label: "broadcast",
@@ -184,8 +196,21 @@ export function broadcast(x: Value, shape: readonly number[]): Value {
 }
 
 /** Values side by side along an axis; their other axes are alike. */
-export function concatenate(values: readonly Value[], axis: number): Value {
+export function concatenate(given: readonly Value[], axis: number): Value {
+  const values = elementsOfList<Value>(given) ?? [];
+  check(
+    values.length > 0,
+    "argument",
+    () => `concatenate: expected a list of values, got ${show(given)}.`,
+  );
+  graphOf("concatenate", Object.fromEntries(values.map((one, at) => [`value ${at}`, one])));
   const [first] = values;
+  const rank = first.shape.length;
+  check(
+    Number.isInteger(axis) && -rank <= axis && axis < rank,
+    "argument",
+    () => `concatenate: there is no axis ${show(axis)} in [${first.shape}].`,
+  );
   const along = axis < 0 ? axis + first.shape.length : axis;
   const sizes = values.map(({ shape }) => shape[along]);
   const shape = first.shape.map((size, at) =>

@@ -1,8 +1,10 @@
 // Linear attention, whose state has one size however many tokens there are.
 
+import type { OptionNames } from "../../given.ts";
 import { planLinearAttention } from "../../linear/linear.ts";
 import { planLinearAttentionBackward } from "../../linear/linear_backward.ts";
 import type { LinearAttentionSettings as EngineSettings } from "../../linear/options.ts";
+import { graphOf, takeSettings } from "../arguments.ts";
 import type { Place, Value } from "../value.ts";
 
 /** Options of {@link linearAttention}: those of the engine's function, with values for tensors. */
@@ -13,6 +15,16 @@ export interface LinearAttentionSettings
   /** [B, Hkv or 1, N, 1]: how much of a token's correction is written. Default none. */
   readonly beta?: Value;
 }
+
+const SETTINGS: OptionNames<LinearAttentionSettings> = {
+  updateRule: "string",
+  causal: "boolean",
+  featureMap: "string",
+  normalized: "boolean",
+  scale: "number",
+  decay: "any",
+  beta: "any",
+};
 
 /**
  * Attention whose scores are products of feature maps, or whose state follows an update rule; see
@@ -27,13 +39,15 @@ export function linearAttention(
   q: Value,
   k: Value,
   v: Value,
-  { decay, beta, ...settings }: LinearAttentionSettings = {},
+  given: LinearAttentionSettings = {},
 ): Value {
-  const { graph } = q;
+  const label = "linear attention";
+  const { decay, beta, ...settings } = takeSettings(label, given, SETTINGS);
+  const graph = graphOf(label, { q, k, v }, { decay, beta });
   const [B, H, M] = q.shape;
   const [, Hkv, , Dv] = v.shape;
-  const given = { q, k, v, ...(decay && { decay }), ...(beta && { beta }) };
-  const named = Object.entries(given) as readonly (readonly [keyof typeof given, Value])[];
+  const values = { q, k, v, ...(decay && { decay }), ...(beta && { beta }) };
+  const named = Object.entries(values) as readonly (readonly [keyof typeof values, Value])[];
   const inputs = named.map(([, value]) => value);
   const tensors = (at: Place) =>
     Object.fromEntries(named.map(([name, value]) => [name, at(value)])) as Record<

@@ -1,11 +1,13 @@
 // Losses: one number each, from what a model gives and what it should have given.
 
+import type { OptionNames } from "../../given.ts";
 import { planBceWithLogits } from "../../operations/losses/bce_with_logits.ts";
 import { planBceWithLogitsBackward } from "../../operations/losses/bce_with_logits_backward.ts";
 import { planCrossEntropy } from "../../operations/losses/cross_entropy.ts";
 import { planCrossEntropyBackward } from "../../operations/losses/cross_entropy_backward.ts";
 import { planMseLoss } from "../../operations/losses/mse_loss.ts";
 import { planMseLossBackward } from "../../operations/losses/mse_loss_backward.ts";
+import { graphOf, takeSettings } from "../arguments.ts";
 import type { Value } from "../value.ts";
 
 /** Options of {@link crossEntropy}. */
@@ -20,6 +22,13 @@ export interface CrossEntropySettings {
   readonly reduction?: "mean" | "sum";
 }
 
+const CROSS_ENTROPY_SETTINGS: OptionNames<CrossEntropySettings> = {
+  ignoreIndex: "number",
+  labelSmoothing: "number",
+  classWeights: "any",
+  reduction: "string",
+};
+
 /**
  * Cross-entropy of logits: -log softmax(logits)[target], as PyTorch's CrossEntropyLoss. No
  * probabilities are in memory.
@@ -33,8 +42,9 @@ export function crossEntropy(
   target: Value,
   settings: CrossEntropySettings = {},
 ): Value {
-  const { graph } = logits;
-  const { classWeights, ...options } = settings;
+  const label = "cross-entropy";
+  const { classWeights, ...options } = takeSettings(label, settings, CROSS_ENTROPY_SETTINGS);
+  const graph = graphOf(label, { logits, target }, { classWeights });
   const inputs = classWeights ? [logits, target, classWeights] : [logits, target];
   const loss = graph.computed("cross-entropy", [1], [logits]);
   graph.add({
@@ -91,7 +101,7 @@ function elementLoss(
   x: Value,
   target: Value,
 ): Value {
-  const { graph } = x;
+  const graph = graphOf(label, { x, target });
   const loss = graph.computed(label, [1], [x]);
   graph.add({
     label,

@@ -1,6 +1,7 @@
 // Pictures as rows of patches.
 
-import { check } from "../../errors.ts";
+import { check, show } from "../../errors.ts";
+import { graphOf } from "../arguments.ts";
 import type { Value } from "../value.ts";
 import { linear } from "./dense.ts";
 import { copyInto } from "./elements.ts";
@@ -13,7 +14,12 @@ import { copyInto } from "./elements.ts";
  * @returns [B, (H / size) (W / size), C size size]
  */
 export function patches(images: Value, size: number): Value {
-  const { graph } = images;
+  const graph = graphOf("patches", { images });
+  check(
+    Number.isInteger(size) && size > 0,
+    "argument",
+    () => `patches: a size is a whole number from 1 up, got ${show(size)}.`,
+  );
   const [B, C, H, W] = images.shape;
   check(
     images.shape.length === 4 && H % size === 0 && W % size === 0,
@@ -47,6 +53,7 @@ export function patches(images: Value, size: number): Value {
  * @returns [B, (H / size) (W / size), width]
  */
 export function patchEmbedding(images: Value, weight: Value, bias?: Value): Value {
+  graphOf("patchEmbedding", { images, weight }, { bias });
   const [width, C, size] = weight.shape;
   return linear(patches(images, size), weight.reshape(width, C * size * size), bias);
 }

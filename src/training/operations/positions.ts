@@ -1,8 +1,10 @@
 // Positions: what is added to rows by their place.
 
+import type { OptionNames } from "../../given.ts";
 import { planPositionEncoding } from "../../positions/encoding.ts";
 import { planPositionEncodingBackward } from "../../positions/encoding_backward.ts";
 import type { PositionEncodingGradient } from "../../positions/encoding_backward_problem.ts";
+import { graphOf, takeSettings } from "../arguments.ts";
 import type { Value } from "../value.ts";
 
 /** Options of {@link positionEncoding}. */
@@ -13,9 +15,12 @@ export interface PositionSettings {
   readonly scale?: number;
 }
 
+const SETTINGS: OptionNames<PositionSettings> = { table: "any", scale: "number" };
+
 /** scale * x + table[row], or + sinusoids, for x [B, M, D]. */
-export function positionEncoding(x: Value, { table, scale = 1 }: PositionSettings = {}): Value {
-  const { graph } = x;
+export function positionEncoding(x: Value, settings: PositionSettings = {}): Value {
+  const { table, scale = 1 } = takeSettings("positions", settings, SETTINGS);
+  const graph = graphOf("positions", { x }, { table });
   const inputs = table ? [x, table] : [x];
   const output = graph.computed("positions", x.shape, inputs);
   graph.add({

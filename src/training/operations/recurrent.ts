@@ -1,9 +1,12 @@
 // LSTM and GRU, with PyTorch's weights by their names.
 
+import { check, show } from "../../errors.ts";
+import { isRecord, type OptionNames } from "../../given.ts";
 import { planGru } from "../../layers/recurrent/gru.ts";
 import { planGruBackward } from "../../layers/recurrent/gru_backward.ts";
 import { planLstm } from "../../layers/recurrent/lstm.ts";
 import { planLstmBackward } from "../../layers/recurrent/lstm_backward.ts";
+import { graphOf, takeSettings } from "../arguments.ts";
 import type { Place, Value } from "../value.ts";
 
 /** Weights of a recurrent network, by PyTorch's names: `weight_ih_l0`, `bias_hh_l1_reverse`. */
@@ -18,6 +21,8 @@ export interface RecurrentSettings {
   /** [B] i32: how many steps each entry uses. Default all. */
   readonly lengths?: Value;
 }
+
+const SETTINGS: OptionNames<RecurrentSettings> = { h0: "any", c0: "any", lengths: "any" };
 
 /** What a recurrent network gives. */
 export interface RecurrentResult {
@@ -42,11 +47,23 @@ function recurrent(
   kind: "LSTM" | "GRU",
   x: Value,
   weights: RecurrentValues,
-  { h0, c0, lengths }: RecurrentSettings,
+  settings: RecurrentSettings,
 ): RecurrentResult {
+  const { h0, c0, lengths } = takeSettings(kind, settings, SETTINGS);
+  check(
+    isRecord(weights),
+    "argument",
+    () => `${kind}: weights are values by PyTorch's names, got ${show(weights)}.`,
+  );
+  graphOf(kind, { x, ...weights }, { h0, c0, lengths });
   const { graph } = x;
   const [B, T] = x.shape;
   const names = Object.keys(weights);
+  check(
+    weights.weight_hh_l0 !== undefined,
+    "argument",
+    () => `${kind}: there is no weight_hh_l0 among the weights ${names.join(", ")}.`,
+  );
   const H = weights.weight_hh_l0.shape[1];
   const directions = names.includes("weight_ih_l0_reverse") ? 2 : 1;
   const layers = names.filter((name) => /^weight_hh_l\d+$/.test(name)).length;

@@ -1,7 +1,9 @@
 // Rows of tables by their numbers.
 
+import type { OptionNames } from "../../given.ts";
 import { planEmbedding } from "../../operations/tables/embedding.ts";
 import { planEmbeddingBackward } from "../../operations/tables/embedding_backward.ts";
+import { graphOf, takeSettings } from "../arguments.ts";
 import type { Value } from "../value.ts";
 
 /** Options of {@link embedding}. */
@@ -12,6 +14,8 @@ export interface EmbeddingSettings {
   readonly paddingId?: number;
 }
 
+const SETTINGS: OptionNames<EmbeddingSettings> = { scale: "number", paddingId: "number" };
+
 /**
  * The rows of a table that ids tell.
  *
@@ -20,8 +24,8 @@ export interface EmbeddingSettings {
  * @returns [..., E]
  */
 export function embedding(ids: Value, weight: Value, settings: EmbeddingSettings = {}): Value {
-  const { graph } = weight;
-  const { scale = 1, paddingId } = settings;
+  const graph = graphOf("embedding", { ids, weight });
+  const { scale = 1, paddingId } = takeSettings("embedding", settings, SETTINGS);
   const output = graph.computed("embedding", [...ids.shape, weight.shape[1]], [weight]);
   graph.add({
     label: "embedding",
