@@ -83,6 +83,11 @@ function readLater(what: string, stored: StoredTensor): FileTensor {
 
 /** Splits a file into the header, as an object, and the bytes behind it. */
 function split(name: string, bytes: Uint8Array): { header: object; data: Uint8Array } {
+  check(
+    isBytes(bytes),
+    "file",
+    () => `${name}: a file is given as a Uint8Array, got ${show(bytes)}.`,
+  );
   const fail = (what: string, cause?: unknown): never => {
     throw new FoveaError("file", `${name}: ${what}`, { cause });
   };
@@ -200,4 +205,12 @@ export function writeSafetensors(
     at += data.byteLength;
   }
   return bytes;
+}
+
+function isBytes(value: unknown): boolean {
+  try {
+    return value instanceof Uint8Array;
+  } catch {
+    return false; // a revoked proxy
+  }
 }

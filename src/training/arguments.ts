@@ -1,7 +1,7 @@
 // What operations and layers of programs are given: values of a program, settings by their names.
 
 import { check, reading, show } from "../errors.ts";
-import type { OptionNames, Taken } from "../given.ts";
+import { isRecord, type OptionNames, type Taken } from "../given.ts";
 import { takeOptions } from "../options.ts";
 import { type Recorder, Value } from "./value.ts";
 
@@ -33,10 +33,7 @@ export const takeSettings = <T extends object>(
   label: string,
   given: T | undefined,
   names: OptionNames<NoInfer<T>>,
-): Taken<T> => {
-  check(given !== null, "argument", () => `${label}: settings are an object, got null.`);
-  return takeOptions(label, given, names);
-};
+): Taken<T> => takeOptions(label, given, names);
 
 /** A member of settings that is a function, and the settings without it. */
 export function withoutFunction<T extends object, Name extends keyof T & string>(
@@ -45,7 +42,7 @@ export function withoutFunction<T extends object, Name extends keyof T & string>
   name: Name,
 ): readonly [T[Name], Omit<T, Name>] {
   check(
-    typeof given === "object" && given !== null,
+    isRecord(given),
     "argument",
     () => `${label}: settings are an object { name: value }, got ${show(given)}.`,
   );

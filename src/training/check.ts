@@ -4,6 +4,7 @@ import { check } from "../errors.ts";
 import { type OptionNames, readOptions } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { seeded } from "../seeded.ts";
+import { checkProgram } from "./checkpoint.ts";
 import type { Batch, Program } from "./program.ts";
 
 /** Where and how {@link checkGradients} looks. */
@@ -57,6 +58,7 @@ export async function checkGradients(
   options: CheckGradientsOptions = {},
 ): Promise<ParameterCheck[]> {
   const label = "checkGradients";
+  checkProgram(label, program);
   const { seed = 1, tolerance = 0.01 } = await readOptions(label, options, OPTIONS);
   check(
     program.gradients.size > 0,

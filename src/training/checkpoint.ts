@@ -1,11 +1,12 @@
 // Parameters and checkpoints as safetensors files.
 
-import { check, FoveaError } from "../errors.ts";
+import { check, FoveaError, show } from "../errors.ts";
 import { readSafetensors, safetensorsMetadata, writeSafetensors } from "../files/safetensors.ts";
 import { type FileTensor, named } from "../files/tensors.ts";
 import type { TensorData } from "../gpu/elements.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import type { Program } from "./program.ts";
+import { takeSettings, withoutFunction } from "./arguments.ts";
+import { Program } from "./program.ts";
 
 /** PyTorch's names of what an optimiser keeps for a parameter. */
 const TORCH_STATE: Readonly<Record<string, string>> = {
@@ -33,8 +34,10 @@ type Named = ReadonlyMap<string, Tensor>;
  */
 export async function saveParameters(
   program: Program,
-  { select = () => true }: ParametersOptions = {},
+  options: ParametersOptions = {},
 ): Promise<Uint8Array<ArrayBuffer>> {
+  checkProgram("saveParameters", program);
+  const select = selection("saveParameters", options);
   const chosen = new Map([...program.parameters].filter(([name]) => select(name)));
   return program.inTurn(async () => writeSafetensors(await readAll(chosen), { format: "pt" }));
 }
@@ -50,8 +53,10 @@ export async function saveParameters(
 export async function loadParameters(
   program: Program,
   bytes: Uint8Array,
-  { select = () => true }: ParametersOptions = {},
+  options: ParametersOptions = {},
 ): Promise<void> {
+  checkProgram("loadParameters", program);
+  const select = selection("loadParameters", options);
   const chosen = new Map([...program.parameters].filter(([name]) => select(name)));
   const found = elementsFor(readSafetensors("parameters", bytes), chosen);
   await program.inTurn(() => writeAll(chosen, found));
@@ -74,6 +79,7 @@ export function fromSafetensors(
  * file. Waits for the runs that were asked for before.
  */
 export async function saveCheckpoint(program: Program): Promise<Uint8Array<ArrayBuffer>> {
+  checkProgram("saveCheckpoint", program);
   return program.inTurn(async () => {
     const { optimizer, step } = program;
     const tensors = readAll(keptOf(program));
@@ -94,6 +100,7 @@ export async function saveCheckpoint(program: Program): Promise<Uint8Array<Array
  * or one of another model or optimiser.
  */
 export async function loadCheckpoint(program: Program, bytes: Uint8Array): Promise<void> {
+  checkProgram("loadCheckpoint", program);
   const step = stepOf(bytes);
   const { optimizer } = program;
   const updates = optimizer && stepOf(bytes, "optimizer.step");
@@ -115,6 +122,22 @@ export function stepOf(bytes: Uint8Array, name = "step"): number {
     () => `checkpoint: the file tells no ${name}; is it a checkpoint?`,
   );
   return Number(value);
+}
+
+/** @internal Throws FoveaError("argument") for what is no program. */
+export function checkProgram(label: string, program: unknown): void {
+  check(
+    program instanceof Program,
+    "argument",
+    () => `${label}: expected a program of recordProgram, got ${show(program)}.`,
+  );
+}
+
+/** Which parameters are meant, by their names. */
+function selection(label: string, options: ParametersOptions): (name: string) => boolean {
+  const [select = () => true, others] = withoutFunction(label, options, "select");
+  takeSettings(label, others, {});
+  return select;
 }
 
 /** All tensors of a checkpoint, by their names in the file. */

@@ -93,7 +93,8 @@ export type {
 } from "./optimizers/options.ts";
 export { OptimizerPlan, type OptimizerState } from "./optimizers/plan.ts";
 export type { Schedule } from "./optimizers/schedule.ts";
-export { type Batch, Program, type ProgramBytes, type RunSettings } from "./program.ts";
+export { type Batch, Program, type ProgramBytes } from "./program.ts";
 export { type ProgramOptions, type Results, recordProgram } from "./record.ts";
+export type { RunSettings } from "./run_settings.ts";
 export { Training, type TrainingOptions } from "./session.ts";
 export { type Recorder, type Step, Value } from "./value.ts";

@@ -2,6 +2,7 @@
 // a run.
 
 import { check, FoveaError, show } from "../errors.ts";
+import { isRecord } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import type { TensorData } from "../gpu/elements.ts";
 import { BYTES } from "../gpu/shapes.ts";
@@ -10,6 +11,7 @@ import { checkTarget, type EncodeTarget, type Recording, recordInto } from "../p
 import { findNotFinite, type NotFinite, type Traced } from "./finite.ts";
 import type { OptimizerPlan } from "./optimizers/plan.ts";
 import { Readback } from "./readback.ts";
+import { type RunSettings, updateOf } from "./run_settings.ts";
 import type { Step } from "./value.ts";
 
 /** Bytes of GPU memory that a program owns. */
@@ -26,15 +28,6 @@ export interface ProgramBytes {
 
 /** Elements of the inputs of a run, by their names. */
 export type Batch = Readonly<Record<string, TensorData>>;
-
-/** How a run goes. */
-export interface RunSettings {
-  /**
-   * Whether the optimizer changes the parameters at the end. `"accumulate"` adds the gradients up
-   * for a later run that does; the optimizer's `accumulationSteps` counts both. Default true.
-   */
-  readonly update?: boolean | "accumulate";
-}
 
 /** The number of a run, and what its operations drew by. */
 interface Ran {
@@ -90,6 +83,15 @@ export class Program {
   #turn: Promise<unknown> = Promise.resolve();
   #destroyed = false;
 
+  /** @internal Makes `instanceof` ask the object itself, and never throw. */
+  static [Symbol.hasInstance](value: unknown): value is Program {
+    try {
+      return typeof value === "object" && value !== null && #parts in value;
+    } catch {
+      return false; // a revoked proxy
+    }
+  }
+
   /** @internal */
   constructor(parts: Parts, told: Pick<Program, "parameters" | "gradients" | "outputs" | "bytes">) {
     const { device, label, steps, update, loss, inFlight } = parts;
@@ -141,9 +143,10 @@ export class Program {
   /**
    * Records a run into a caller's pass or encoder, with the inputs as they are: see {@link write}.
    */
-  encode(target: EncodeTarget, { update = true }: RunSettings = {}): void {
+  encode(target: EncodeTarget, settings: RunSettings = {}): void {
     this.#checkUsable();
     const { label } = this.#parts;
+    const update = updateOf(label, settings);
     checkTarget(label, target);
     check(
       update !== "accumulate" || this.#accumulate !== undefined,
@@ -208,6 +211,7 @@ export class Program {
     this.#checkUsable();
     await this.#readback?.ready;
     const { device, label, loss, update } = this.#parts;
+    const updates = updateOf(label, settings) === true;
     const ran = { step: this.step, drawn: this.#drawn };
     const written = this.#write(batch, ran.drawn);
     if (this.#waitsForInputs) await written;
@@ -216,7 +220,6 @@ export class Program {
     const told = loss && [loss, ...(update?.finite ? [update.finite] : [])];
     const read = told && this.#readback?.record(encoder, told);
     device.queue.submit([encoder.finish()]);
-    const updates = (settings.update ?? true) === true;
     return { done: Promise.all([read?.(), written]), ran, updates };
   }
 
@@ -229,7 +232,7 @@ export class Program {
     const { label, inputs } = this.#parts;
     const names = [...inputs.keys()];
     check(
-      typeof batch === "object" && batch !== null,
+      isRecord(batch),
       "argument",
       () => `${label}: a batch is { name: elements }, got ${show(batch)}.`,
     );

@@ -2,7 +2,7 @@
 // kernels.
 
 import { check, reading, show } from "../errors.ts";
-import { type OptionNames, readOptions } from "../given.ts";
+import { isRecord, type OptionNames, readOptions } from "../given.ts";
 import { checkDevice, settle } from "../gpu/buffers.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { allocate, unread } from "./allocate.ts";
@@ -68,6 +68,11 @@ export async function recordProgram(
   options: ProgramOptions = {},
 ): Promise<Program> {
   checkDevice(device);
+  check(
+    isRecord(options),
+    "argument",
+    () => `program: options are an object { name: value }, got ${show(options)}.`,
+  );
   // The optimizer holds functions, which tell its groups.
   const { optimizer, ...others } = reading("program: an option", () => ({ ...options }));
   const taken = await readOptions("program", others, PROGRAM_OPTIONS);

@@ -1,11 +1,13 @@
 // A training run that outlives its device: it keeps checkpoints, and goes on from the last one.
 
 import { check, FoveaError, show } from "../errors.ts";
+import { withoutFunction } from "./arguments.ts";
 import { loadCheckpoint, saveCheckpoint, stepOf } from "./checkpoint.ts";
 import type { Graph } from "./graph.ts";
 import type { ProgramOptimizer } from "./optimizers/by_name.ts";
-import type { Batch, Program, RunSettings } from "./program.ts";
+import type { Batch, Program } from "./program.ts";
 import { type ProgramOptions, type Results, recordProgram } from "./record.ts";
+import type { RunSettings } from "./run_settings.ts";
 
 /** Options of {@link Training.start}. */
 export interface TrainingOptions extends Omit<ProgramOptions, "gradients" | "parameters"> {
@@ -56,7 +58,8 @@ export class Training {
     define: (graph: Graph) => Results,
     options: TrainingOptions,
   ): Promise<Training> {
-    const { checkpointEvery = 100, checkpoint, onCheckpoint, ...others } = options;
+    const [onCheckpoint, given] = withoutFunction("training", options, "onCheckpoint");
+    const { checkpointEvery = 100, checkpoint, ...others } = given;
     check(
       Number.isInteger(checkpointEvery) && checkpointEvery > 0,
       "argument",
@@ -67,7 +70,8 @@ export class Training {
     try {
       if (checkpoint) await loadCheckpoint(program, checkpoint);
       const first = checkpoint ?? (await saveCheckpoint(program));
-      return new Training(program, define, { ...options, checkpointEvery }, first);
+      const settings = { ...given, checkpointEvery, ...(onCheckpoint && { onCheckpoint }) };
+      return new Training(program, define, settings, first);
     } catch (error) {
       program.destroy();
       throw error;

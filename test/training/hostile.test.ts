@@ -4,30 +4,12 @@
 import { expect, it } from "vitest";
 import { FoveaError } from "../../src/index.ts";
 import * as training from "../../src/training/index.ts";
+import { HOSTILE } from "../support/hostile_values.ts";
 
 const { Graph } = training;
 const OPERATIONS = { ...training } as unknown as Readonly<
   Record<string, (...args: unknown[]) => unknown>
 >;
-
-const revoked = () => {
-  const { proxy, revoke } = Proxy.revocable({}, {});
-  revoke();
-  return proxy;
-};
-const HOSTILE: readonly (readonly [string, unknown])[] = [
-  ["null", null],
-  ["NaN", Number.NaN],
-  ["-1", -1],
-  ["1.5", 1.5],
-  ["text", "x"],
-  ["a symbol", Symbol("x")],
-  ["a BigInt", 3n],
-  ["an object", { odd: 1 }],
-  ["a list", ["odd"]],
-  ["a function", () => 1],
-  ["a revoked proxy", revoked()],
-];
 
 type Call = readonly [
   name: keyof typeof training,
