@@ -174,6 +174,7 @@ export default defineConfig(() => ({
         reference: "src/reference/index.ts",
         onnx: "src/interop/onnx/index.ts",
         training: "src/training/index.ts",
+        models: "src/models/index.ts",
       },
       formats: ["es" as const],
     },

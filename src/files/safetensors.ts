@@ -29,30 +29,89 @@ const BITS = new Map<string, number>([
   ...["BOOL", "I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0"].map((dtype) => [dtype, 8] as const),
 ]);
 
+/** Where a tensor lies in a file, in bytes from its start. */
+export interface TensorPlace {
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  readonly begin: number;
+  readonly end: number;
+}
+
+/** Bytes at the start of a file that tell how long its header is. */
+export const LENGTH_BYTES = 8;
+
 /**
- * Finds every tensor of a file. Elements are read when they are asked for, so that time and memory
- * grow only with the length of the header, and a tensor that nobody wants may be of any dtype.
- * Throws FoveaError("file") for anything but a well-formed file.
+ * The bytes up to the end of the header, from the first bytes of a file. Throws FoveaError("file")
+ * for a header that the file is too short for, or that nobody would read.
  */
-export function readSafetensors(name: string, bytes: Uint8Array): Map<string, FileTensor> {
-  const { header, data } = split(name, bytes);
+export function headerEnd(name: string, first: Uint8Array, fileLength: number): number {
+  check(
+    isBytes(first),
+    "file",
+    () => `${name}: a file is given as a Uint8Array, got ${show(first)}.`,
+  );
+  check(
+    first.length >= LENGTH_BYTES,
+    "file",
+    () =>
+      `${name}: ${first.length} bytes are no safetensors file; it starts with 8 bytes of header length.`,
+  );
+  const length = new DataView(first.buffer, first.byteOffset, LENGTH_BYTES).getBigUint64(0, true);
+  check(
+    length <= BigInt(fileLength - LENGTH_BYTES),
+    "file",
+    () =>
+      `${name}: the header claims ${length} bytes; the file has ${fileLength - LENGTH_BYTES} after its first 8. Is it a safetensors file?`,
+  );
+  check(
+    length <= BigInt(MAX_HEADER),
+    "file",
+    () => `${name}: the header has ${length} bytes; headers up to ${MAX_HEADER} are read.`,
+  );
+  return LENGTH_BYTES + Number(length);
+}
+
+/**
+ * Finds every tensor of a file of this length by its header alone, `head` being the bytes up to its
+ * end. Throws FoveaError("file") for anything but a well-formed file.
+ */
+export function safetensorsPlaces(
+  name: string,
+  head: Uint8Array,
+  fileLength: number,
+): Map<string, TensorPlace> {
+  const { header, start } = split(name, head, fileLength);
   const places: Place[] = [];
-  const tensors = new Map<string, FileTensor>();
+  const tensors = new Map<string, TensorPlace>();
   for (const [key, entry] of Object.entries(header)) {
     const what = `${name}: ${named(key)}`;
     if (key === "__metadata__") {
       checkMetadata(name, entry);
       continue;
     }
-    const { begin, end, ...described } = describe(what, entry, data.length);
-    const stored = { ...described, bytes: data.subarray(begin, end) };
-    const bits = BITS.get(stored.dtype);
-    if (bits !== undefined) checkLength(what, stored, bits);
+    const { begin, end, dtype, shape } = describe(what, entry, fileLength - start);
+    const bits = BITS.get(dtype);
+    if (bits !== undefined) checkLength(what, { dtype, shape }, bits, end - begin);
     places.push({ key, begin, end });
-    tensors.set(key, readLater(what, stored));
+    tensors.set(key, { dtype, shape, begin: start + begin, end: start + end });
   }
-  checkPlaces(name, places, data.length);
+  checkPlaces(name, places, fileLength - start);
   return tensors;
+}
+
+/**
+ * Finds every tensor of a file. Elements are read when they are asked for, so that time and memory
+ * grow only with the length of the header, and a tensor that nobody wants may be of any dtype.
+ * Throws FoveaError("file") for anything but a well-formed file.
+ */
+export function readSafetensors(name: string, bytes: Uint8Array): Map<string, FileTensor> {
+  const places = safetensorsPlaces(name, bytes, bytes?.length);
+  return new Map(
+    [...places].map(([key, { begin, end, ...described }]) => {
+      const stored = { ...described, bytes: bytes.subarray(begin, end) };
+      return [key, readLater(`${name}: ${named(key)}`, stored)] as const;
+    }),
+  );
 }
 
 /** The texts that a file says of itself, by their names. Throws as {@link readSafetensors} does. */
@@ -60,7 +119,7 @@ export function safetensorsMetadata(
   name: string,
   bytes: Uint8Array,
 ): Readonly<Record<string, string>> {
-  const { __metadata__: metadata = {} } = split(name, bytes).header as {
+  const { __metadata__: metadata = {} } = split(name, bytes, bytes?.length).header as {
     readonly __metadata__?: Record<string, string>;
   };
   checkMetadata(name, metadata);
@@ -81,31 +140,20 @@ function readLater(what: string, stored: StoredTensor): FileTensor {
   };
 }
 
-/** Splits a file into the header, as an object, and the bytes behind it. */
-function split(name: string, bytes: Uint8Array): { header: object; data: Uint8Array } {
-  check(
-    isBytes(bytes),
-    "file",
-    () => `${name}: a file is given as a Uint8Array, got ${show(bytes)}.`,
-  );
+/** The header of a file, as an object, and where the data behind it starts. */
+function split(
+  name: string,
+  head: Uint8Array,
+  fileLength: number,
+): { readonly header: object; readonly start: number } {
+  const start = headerEnd(name, head, fileLength);
   const fail = (what: string, cause?: unknown): never => {
     throw new FoveaError("file", `${name}: ${what}`, { cause });
   };
-  if (bytes.length < 8)
-    fail(`${bytes.length} bytes are no safetensors file; it starts with 8 bytes of header length.`);
-  const length = new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true);
-  if (length > BigInt(bytes.length - 8)) {
-    fail(
-      `the header claims ${length} bytes; the file has ${bytes.length - 8} after its first 8. Is it a safetensors file?`,
-    );
-  }
-  if (length > BigInt(MAX_HEADER))
-    fail(`the header has ${length} bytes; headers up to ${MAX_HEADER} are read.`);
-  const start = 8 + Number(length);
   let header: unknown;
   try {
     const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(
-      bytes.subarray(8, start),
+      head.subarray(LENGTH_BYTES, start),
     );
     const { depth, duplicate } = scanJson(text, MAX_DEPTH);
     if (depth > MAX_DEPTH) fail(`the header nests brackets more than ${MAX_DEPTH} deep.`);
@@ -119,7 +167,7 @@ function split(name: string, bytes: Uint8Array): { header: object; data: Uint8Ar
     // The message of the parser quotes the file.
     fail(`the header is no JSON: ${show((cause as Error).message)}`, cause);
   }
-  return { header: header as object, data: bytes.subarray(start) };
+  return { header: header as object, start };
 }
 
 /** Bytes of one tensor within the data. */

@@ -64,15 +64,16 @@ export const elementCount = (shape: readonly number[]) =>
 /** Throws FoveaError("file") unless a checked shape takes that many bytes. */
 export function checkLength(
   what: string,
-  { shape, dtype, bytes }: StoredTensor,
+  { shape, dtype }: Pick<StoredTensor, "shape" | "dtype">,
   bitsPerElement: number,
+  length: number,
 ): void {
   const expected = (elementCount(shape) * bitsPerElement) / 8;
   check(
-    expected === bytes.length,
+    expected === length,
     "file",
     () =>
-      `${what}: shape ${show(shape)} of ${named(dtype)} takes ${expected} bytes; the file has ${bytes.length} for it.`,
+      `${what}: shape ${show(shape)} of ${named(dtype)} takes ${expected} bytes; the file has ${length} for it.`,
   );
 }
 
@@ -88,7 +89,7 @@ export function decode(what: string, stored: StoredTensor): Float32Array<ArrayBu
     "file",
     () => `${what} is ${named(dtype)}; what is read are ${[...READERS.keys()].join(", ")}.`,
   );
-  checkLength(what, stored, 8 * reader.bytes);
+  checkLength(what, stored, 8 * reader.bytes, bytes.length);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const data = new Float32Array(bytes.length / reader.bytes);
   for (let element = 0; element < data.length; element++) {

@@ -4,8 +4,6 @@
 import { FoveaError } from "../errors.ts";
 import type { KernelSource } from "../types.ts";
 
-type Scalar = "u32" | "i32" | "f32";
-
 /** A member of a struct: one number, or four, or an array of fours. */
 export interface UniformMember {
   readonly name: string;
@@ -24,18 +22,14 @@ export type UniformValues<Name extends string = string> = {
 
 /** Bytes of a vec4; its offset is a multiple of them. */
 const VEC4_BYTES = 16;
-const TYPES: Readonly<Record<string, { readonly scalar: Scalar; readonly count: number }>> = {
-  u32: { scalar: "u32", count: 1 },
-  i32: { scalar: "i32", count: 1 },
-  f32: { scalar: "f32", count: 1 },
-  vec4u: { scalar: "u32", count: 4 },
-  vec4f: { scalar: "f32", count: 4 },
-};
-const WRITERS = { u32: "setUint32", i32: "setInt32", f32: "setFloat32" } as const;
+const VEC4 = "vec4";
+/** By the letter that says what a type's numbers are. */
+const WRITERS = { u: "setUint32", i: "setInt32", f: "setFloat32" } as const;
 
-/** Writes a number as the GPU reads it. */
-export function writeScalar(view: DataView, offset: number, scalar: Scalar, value: number): void {
-  view[WRITERS[scalar]](offset, value, true);
+/** Writes a number as the GPU reads it: of u32, i32 or f32, or of vec4u or vec4f. */
+export function writeScalar(view: DataView, offset: number, type: string, value: number): void {
+  const [letter] = type.replace(VEC4, "");
+  view[WRITERS[letter as keyof typeof WRITERS]](offset, value, true);
 }
 
 /** A struct that a uniform holds. */
@@ -57,7 +51,7 @@ export class UniformStruct<Name extends string = string> {
     let end = 0;
     this.members = [...body.matchAll(/^ *(\w+): (?:array<(\w+), (\w+)>|(\w+)),/gm)].map(
       ([, member, element, length, type]) => {
-        const { count } = TYPES[element ?? type];
+        const count = (element ?? type).startsWith(VEC4) ? 4 : 1;
         const offset = count > 1 ? Math.ceil(end / VEC4_BYTES) * VEC4_BYTES : end;
         const all = element ? count * lengths[length] : count;
         end = offset + 4 * all;
@@ -88,9 +82,8 @@ export class UniformStruct<Name extends string = string> {
       const isNumber = typeof value === "number";
       if (!isNumber && value.length !== member.count)
         this.#refuse(`gets ${value.length} numbers for ${member.name}`);
-      const { scalar } = TYPES[member.type];
       for (let i = 0; i < member.count; i++)
-        writeScalar(view, member.offset + 4 * i, scalar, isNumber ? value : value[i]);
+        writeScalar(view, member.offset + 4 * i, member.type, isNumber ? value : value[i]);
     }
   }
 

@@ -53,18 +53,13 @@ export const DROPOUT: Descriptor = ({ label, options: { dropout }, tensors }) =>
 };
 
 function checkStep(what: string, step: unknown): void {
-  if (step instanceof Tensor) {
-    const { shape, dtype } = step;
-    check(
-      (dtype === "u32" || dtype === "i32") && shape.length <= 1 && step.size === 1,
-      "argument",
-      () => `${what} must be one u32 or i32, [] or [1], got ${dtype} [${shape.join(", ")}].`,
-    );
-    return;
-  }
+  const isRight =
+    step instanceof Tensor
+      ? /^[ui]32$/.test(step.dtype) && step.shape.length <= 1 && step.size === 1
+      : Number.isSafeInteger(step) && (step as number) >= 0 && (step as number) < 2 ** 32;
   check(
-    Number.isSafeInteger(step) && (step as number) >= 0 && (step as number) < 2 ** 32,
+    isRight,
     "argument",
-    () => `${what} must be a whole number from 0 up to 2^32 - 1 or a tensor, got ${show(step)}.`,
+    () => `${what} must be a whole number below 2^32, or a u32 or i32 tensor [] or [1].`,
   );
 }

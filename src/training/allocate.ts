@@ -66,10 +66,20 @@ export async function allocate(
     if (given) roots.set(value.memory, sharedParameter(label, name, value, given));
   }
   const made = parameters.filter(([name]) => !shared.has(name)).map(([, given]) => given);
-  const memoriesOf = (learned: boolean) =>
-    made.map(({ value: { memory } }) => memory).filter((memory) => memory.learned === learned);
-  pack(memoriesOf(true), "parameters");
-  pack(memoriesOf(false), "frozen parameters");
+  const memories = made.map(({ value: { memory } }) => memory);
+  pack(
+    memories.filter(({ learned }) => learned),
+    "parameters",
+  );
+  const frozen = memories.filter(({ learned }) => !learned);
+  pack(
+    frozen.filter(({ dtype }) => dtype === "f32"),
+    "frozen parameters",
+  );
+  for (const memory of frozen.filter(({ dtype }) => dtype !== "f32")) {
+    const { dtype, elements } = memory;
+    roots.set(memory, own([elements], { dtype, label: `${label} ${memory.label}` }));
+  }
   const written = made.map(async ({ value, data }) => {
     if (data !== undefined) await (roots.get(value.memory) as Tensor).write(flatten(data));
   });
@@ -128,10 +138,10 @@ const flatten = (data: TensorData): TensorData =>
 function sharedParameter(label: string, name: string, value: Value, given: Tensor): Tensor {
   const { shape, dtype } = given;
   check(!given.destroyed, "destroyed", () => `${label}: the parameter ${name} was destroyed.`);
-  if (dtype === "f32" && String(shape) === String(value.shape))
+  if (dtype === value.dtype && String(shape) === String(value.shape))
     return given.view({ shape: [value.size] });
   throw new FoveaError(
     "argument",
-    `${label}: the parameter ${name} is ${dtype} [${shape}], and the program's is f32 [${value.shape}].`,
+    `${label}: the parameter ${name} is ${dtype} [${shape}], and the program's is ${value.dtype} [${value.shape}].`,
   );
 }

@@ -4,7 +4,7 @@ import { check, show } from "../errors.ts";
 import { elementsOfList } from "../given.ts";
 import type { TensorData } from "../gpu/elements.ts";
 import { countOf } from "../gpu/shapes.ts";
-import type { Dtype } from "../types.ts";
+import type { Dtype, FloatDtype } from "../types.ts";
 import { type Memory, type MemoryKind, type Node, type Recorder, Value } from "./value.ts";
 
 /** A memory with elements that are known when the program is made. */
@@ -17,6 +17,8 @@ export interface Given {
 export interface ParameterOptions {
   /** Whether it gets no gradient and keeps its elements, as the base of an adapter. Default false. */
   readonly frozen?: boolean;
+  /** Default f32; others are for frozen ones. */
+  readonly dtype?: FloatDtype;
 }
 
 /** Throws FoveaError("argument") for what is no shape: a list of whole numbers from 1 up. */
@@ -76,10 +78,16 @@ export class Graph implements Recorder {
     name: string,
     shape: readonly number[],
     data?: TensorData,
-    { frozen = false }: ParameterOptions = {},
+    { frozen = false, dtype = "f32" }: ParameterOptions = {},
   ): Value {
     this.#checkName(name, this.parameters);
-    const value = this.#value(name, shape, "f32", "parameter", !frozen);
+    check(
+      dtype === "f32" || frozen,
+      "argument",
+      () =>
+        `${name}: what is learned is f32, got ${show(dtype)}; only frozen parameters have other dtypes.`,
+    );
+    const value = this.#value(name, shape, dtype, "parameter", !frozen);
     this.parameters.set(name, { value, data });
     return value;
   }

@@ -78,7 +78,7 @@ export {
   type RecurrentSettings,
   type RecurrentValues,
 } from "./operations/recurrent.ts";
-export { rotary } from "./operations/rotary.ts";
+export { type RotarySettings, rotary } from "./operations/rotary.ts";
 export { type EmbeddingSettings, embedding } from "./operations/tables.ts";
 export { readOpfs, removeOpfs, writeOpfs } from "./opfs.ts";
 export type { NamedGroup, ProgramOptimizer } from "./optimizers/by_name.ts";

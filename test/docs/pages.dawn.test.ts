@@ -61,6 +61,7 @@ describe("programs of the pages", () => {
       fovea: join(root, "src/index.ts"),
       "fovea/onnx": join(root, "src/interop/onnx/index.ts"),
       "fovea/training": join(root, "src/training/index.ts"),
+      "fovea/models": join(root, "src/models/index.ts"),
       webgpu,
     };
     const placed = Object.entries(places).reduce(

@@ -75,7 +75,7 @@ it("a bare clone builds without a browser, and its folder can be installed into 
     fovea: "file:../fovea",
   });
   const program =
-    'import * as fovea from "fovea"; import * as onnx from "fovea/onnx"; import * as training from "fovea/training"; console.log(typeof fovea.attention, typeof onnx.Attention, typeof training.planOptimizer);';
+    'import * as fovea from "fovea"; import * as onnx from "fovea/onnx"; import * as training from "fovea/training"; import { Model } from "fovea/models"; console.log(typeof fovea.attention, typeof onnx.Attention, typeof training.planOptimizer, typeof Model);';
   writeFileSync(join(project, "main.js"), program);
   expect(execFileSync(process.execPath, ["main.js"], { cwd: project, encoding: "utf8" })).toBe(
     "function function function\n",

@@ -9,7 +9,12 @@ import { describe, expect, it } from "vitest";
 
 const root = resolve(import.meta.dirname, "../..");
 const types = join(root, "dist/types");
-const ENTRIES = ["index.d.ts", "interop/onnx/index.d.ts", "training/index.d.ts"];
+const ENTRIES = [
+  "index.d.ts",
+  "interop/onnx/index.d.ts",
+  "training/index.d.ts",
+  "models/index.d.ts",
+];
 const read = (file: string) => readFileSync(join(types, file), "utf8");
 
 /** Returns the exported names of an entry, and the files that declare them. */

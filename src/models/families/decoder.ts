@@ -1,0 +1,216 @@
+// Decoders in the way of Llama: norms first, rotary embedding, gated feed-forward. What their
+// families do otherwise are traits of one definition.
+
+import type { Activation } from "../../operations/pointwise_problem.ts";
+import type { Graph } from "../../training/graph.ts";
+import { attention } from "../../training/operations/attention.ts";
+import { linear, rmsNorm } from "../../training/operations/dense.ts";
+import { activate, add, contiguous, multiply } from "../../training/operations/elements.ts";
+import { rotary } from "../../training/operations/rotary.ts";
+import { embedding } from "../../training/operations/tables.ts";
+import type { Value } from "../../training/value.ts";
+import type { Asked, Definition, Results, RunSizes, Weight } from "../definition.ts";
+import { preparedTexts } from "../inputs.ts";
+import type { Rope } from "./rope.ts";
+import { capped, headsOf, linearOf } from "./rows.ts";
+
+/** A decoder, as its config tells. */
+export interface DecoderTraits {
+  readonly family: string;
+  readonly vocab: number;
+  readonly width: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly feedForward: number;
+  readonly layers: number;
+  readonly mostRows: number;
+  readonly epsilon: number;
+  readonly activation: Activation;
+  /** Whether the head is the embedding. */
+  readonly tied: boolean;
+  /** Biases of q, k and v; of the projection after attention; of the feed-forward layers. */
+  readonly biases: { readonly qkv: boolean; readonly output: boolean; readonly mlp: boolean };
+  /** Whether norms multiply by 1 + w. */
+  readonly plusOne: boolean;
+  /** Whether rows of q and k have norms, a head at a time. */
+  readonly qkNorm: boolean;
+  /** Whether there are norms after attention and feed-forward, before they are added. */
+  readonly postNorms: boolean;
+  /** Whether q, k and v are one projection, and so are gate and up. */
+  readonly fused: boolean;
+  readonly embeddingScale: number;
+  readonly scale: number;
+  readonly scoresCap?: number | undefined;
+  readonly logitsCap?: number | undefined;
+  /** The rotary embedding of a layer. */
+  readonly ropeOf: (layer: number) => Rope;
+  /** How many keys, its own included, a query of a layer sees. Undefined for all. */
+  readonly windowOf: (layer: number) => number | undefined;
+}
+
+/** What all layers are given. */
+interface Given {
+  readonly graph: Graph;
+  readonly weight: Weight;
+  readonly positions: Value;
+  readonly mask: Value | undefined;
+  readonly sizes: RunSizes;
+}
+
+/** A model of these traits. */
+export const decoderOf = (traits: DecoderTraits): Definition => ({
+  family: traits.family,
+  layers: traits.layers,
+  mostRows: traits.mostRows,
+  nameOf(inFile) {
+    if (/rotary_emb\.inv_freq$/.test(inFile)) return undefined;
+    if (traits.tied && inFile === "lm_head.weight") return undefined;
+    return inFile.replace(/^model\./, "");
+  },
+  prepare: (inputs) => preparedTexts(inputs, traits),
+  define: (graph, weight, sizes, asked) => define(traits, graph, weight, sizes, asked),
+});
+
+function define(
+  traits: DecoderTraits,
+  graph: Graph,
+  weight: Weight,
+  sizes: RunSizes,
+  asked: Asked,
+): Results {
+  const { batch, rows, masked } = sizes;
+  const { vocab, width, embeddingScale, logitsCap } = traits;
+  const ids = graph.input("ids", [batch, rows], "i32");
+  const positions = graph.input("positions", [batch, rows], "i32");
+  const mask = masked ? graph.input("mask", [batch, 1, 1, rows], "u8") : undefined;
+  const given: Given = { graph, weight, positions, mask, sizes };
+  const results: Record<string, Value> = {};
+  const table = weight("embed_tokens.weight", [vocab, width]);
+  let x = embedding(ids, table, { scale: embeddingScale });
+  for (let layer = 0; layer < traits.layers; layer++) {
+    const watch = asked.attention?.includes(layer)
+      ? (weights: Value) => {
+          results[`attention.${layer}`] = weights;
+        }
+      : undefined;
+    x = layerOf(traits, given, layer, x, watch);
+    if (asked.hidden) results[`hidden.${layer}`] = x;
+  }
+  const last = norm(traits, weight, "norm", x);
+  const head = traits.tied ? table : weight("lm_head.weight", [vocab, width]);
+  const logits = linear(last, head);
+  results.logits = logitsCap === undefined ? logits : capped(graph, logits, logitsCap);
+  return results;
+}
+
+const norm = (
+  { epsilon, plusOne }: Pick<DecoderTraits, "epsilon" | "plusOne">,
+  weight: Weight,
+  path: string,
+  x: Value,
+) =>
+  rmsNorm(x, weight(`${path}.weight`, [x.shape[x.shape.length - 1]], Number(plusOne)), { epsilon });
+
+function layerOf(
+  traits: DecoderTraits,
+  given: Given,
+  layer: number,
+  x: Value,
+  watch: ((weights: Value) => void) | undefined,
+): Value {
+  const { weight } = given;
+  const path = `layers.${layer}`;
+  const normed = norm(traits, weight, `${path}.input_layernorm`, x);
+  const attended = attentionOf(traits, given, layer, normed, watch);
+  const { postNorms } = traits;
+  const joined = add(
+    x,
+    postNorms ? norm(traits, weight, `${path}.post_attention_layernorm`, attended) : attended,
+  );
+  const before = postNorms ? "pre_feedforward_layernorm" : "post_attention_layernorm";
+  const inner = feedForward(
+    traits,
+    weight,
+    `${path}.mlp`,
+    norm(traits, weight, `${path}.${before}`, joined),
+  );
+  return add(
+    joined,
+    postNorms ? norm(traits, weight, `${path}.post_feedforward_layernorm`, inner) : inner,
+  );
+}
+
+function attentionOf(
+  traits: DecoderTraits,
+  { weight, positions, mask, sizes }: Given,
+  layer: number,
+  x: Value,
+  watch: ((weights: Value) => void) | undefined,
+): Value {
+  const { heads, kvHeads, headDim, biases, width } = traits;
+  const path = `layers.${layer}.self_attn`;
+  const [q, k, v] = projected(traits, weight, path, x);
+  const turned = (rows: Value, count: number, name: string) => {
+    const own = traits.qkNorm
+      ? norm(
+          traits,
+          weight,
+          `${path}.${name}_norm`,
+          contiguous(rows).reshape(sizes.batch, sizes.rows, count, headDim),
+        ).permute(0, 2, 1, 3)
+      : headsOf(rows, count);
+    return rotary(own, { ...traits.ropeOf(layer)(sizes.rows), positions });
+  };
+  const window = traits.windowOf(layer);
+  const output = attention(turned(q, heads, "q"), turned(k, kvHeads, "k"), headsOf(v, kvHeads), {
+    causal: true,
+    scale: traits.scale,
+    ...(window !== undefined && { window: [window - 1, 0] as const }),
+    ...(traits.scoresCap !== undefined && { softcap: traits.scoresCap }),
+    ...(mask && { mask }),
+    ...(watch && { watch }),
+  });
+  const rows = output.permute(0, 2, 1, 3).reshape(sizes.batch, sizes.rows, heads * headDim);
+  return linearOf(rows, weight, `${path}.o_proj`, width, biases.output);
+}
+
+/** Rows of q, k and v, [B, T, heads D]. */
+function projected(
+  { heads, kvHeads, headDim, biases, fused }: DecoderTraits,
+  weight: Weight,
+  path: string,
+  x: Value,
+): readonly Value[] {
+  const widths = [heads, kvHeads, kvHeads].map((count) => count * headDim);
+  if (!fused) {
+    return ["q_proj", "k_proj", "v_proj"].map((name, at) =>
+      linearOf(x, weight, `${path}.${name}`, widths[at], biases.qkv),
+    );
+  }
+  const all = widths.reduce((sum, one) => sum + one, 0);
+  const rows = linearOf(x, weight, `${path}.qkv_proj`, all, biases.qkv);
+  let begin = 0;
+  return widths.map((own) => {
+    begin += own;
+    return rows.slice(2, begin - own, begin);
+  });
+}
+
+/** down(activation(gate(x)) * up(x)). */
+function feedForward(
+  { feedForward: inner, width, activation, biases, fused }: DecoderTraits,
+  weight: Weight,
+  path: string,
+  x: Value,
+): Value {
+  const layer = (name: string, from: Value, outputs: number) =>
+    linearOf(from, weight, `${path}.${name}`, outputs, biases.mlp);
+  if (!fused) {
+    const gate = activate(layer("gate_proj", x, inner), activation);
+    return layer("down_proj", multiply(gate, layer("up_proj", x, inner)), width);
+  }
+  const both = layer("gate_up_proj", x, 2 * inner);
+  const gate = activate(both.slice(2, 0, inner), activation);
+  return layer("down_proj", multiply(gate, both.slice(2, inner, 2 * inner)), width);
+}

@@ -1,0 +1,89 @@
+// GPT-2: learned positions, norms first with biases, projections stored as [inputs, outputs].
+
+import { attention } from "../../training/operations/attention.ts";
+import { layerNorm, linear } from "../../training/operations/dense.ts";
+import { activate, add } from "../../training/operations/elements.ts";
+import { embedding } from "../../training/operations/tables.ts";
+import type { Value } from "../../training/value.ts";
+import type { Config } from "../config.ts";
+import type { Definition, Results, Weight } from "../definition.ts";
+import { preparedTexts } from "../inputs.ts";
+import { activationOf, headsOf } from "./rows.ts";
+
+/** GPT-2 from its config. */
+export function gpt2(config: Config): Definition {
+  const width = config.whole("n_embd");
+  const heads = config.whole("n_head");
+  const layers = config.whole("n_layer");
+  const positions = config.whole("n_positions");
+  const vocab = config.whole("vocab_size");
+  const inner = config.has("n_inner") ? config.whole("n_inner") : 4 * width;
+  config.ignore("n_inner");
+  const epsilon = config.number("layer_norm_epsilon", 1e-5);
+  const activation = activationOf(config, "activation_function", "gelu_new");
+  const tied = config.flag("tie_word_embeddings", true);
+  const isScaled = config.flag("scale_attn_weights", true);
+  config.only("scale_attn_by_inverse_layer_idx", false);
+  config.only("reorder_and_upcast_attn", false);
+  config.only("add_cross_attention", false);
+  config.end();
+  const norm = (x: Value, weight: Weight, path: string) =>
+    layerNorm(x, weight(`${path}.weight`, [width]), weight(`${path}.bias`, [width]), { epsilon });
+  const layer = (x: Value, weight: Weight, path: string, outputs: number) => {
+    const inputs = x.shape[x.shape.length - 1];
+    const stored = weight(`${path}.weight`, [inputs, outputs]);
+    return linear(x, stored.permute(1, 0), weight(`${path}.bias`, [outputs]));
+  };
+  return {
+    family: "gpt2",
+    layers,
+    mostRows: positions,
+    nameOf(inFile) {
+      if (/(^|\.)attn\.(masked_)?bias$/.test(inFile)) return undefined;
+      if (tied && inFile === "lm_head.weight") return undefined;
+      return inFile.replace(/^transformer\./, "");
+    },
+    prepare: (inputs) => preparedTexts(inputs, { family: "gpt2", vocab, mostRows: positions }),
+    define(graph, weight, { batch, rows, masked }, asked): Results {
+      const ids = graph.input("ids", [batch, rows], "i32");
+      const places = graph.input("positions", [batch, rows], "i32");
+      const mask = masked ? graph.input("mask", [batch, 1, 1, rows], "u8") : undefined;
+      const table = weight("wte.weight", [vocab, width]);
+      const results: Record<string, Value> = {};
+      let x = add(
+        embedding(ids, table),
+        embedding(places, weight("wpe.weight", [positions, width])),
+      );
+      for (let at = 0; at < layers; at++) {
+        const path = `h.${at}`;
+        const qkv = layer(
+          norm(x, weight, `${path}.ln_1`),
+          weight,
+          `${path}.attn.c_attn`,
+          3 * width,
+        );
+        const [q, k, v] = [0, 1, 2].map((part) =>
+          headsOf(qkv.slice(2, part * width, (part + 1) * width), heads),
+        );
+        const seen = attention(q, k, v, {
+          causal: true,
+          ...(!isScaled && { scale: 1 }),
+          ...(mask && { mask }),
+          ...(asked.attention?.includes(at) && {
+            watch: (weights: Value) => {
+              results[`attention.${at}`] = weights;
+            },
+          }),
+        });
+        const attended = seen.permute(0, 2, 1, 3).reshape(batch, rows, width);
+        x = add(x, layer(attended, weight, `${path}.attn.c_proj`, width));
+        const between = layer(norm(x, weight, `${path}.ln_2`), weight, `${path}.mlp.c_fc`, inner);
+        x = add(x, layer(activate(between, activation), weight, `${path}.mlp.c_proj`, width));
+        if (asked.hidden) results[`hidden.${at}`] = x;
+      }
+      const head = tied ? table : weight("lm_head.weight", [vocab, width]);
+      results.logits = linear(norm(x, weight, "ln_f"), head);
+      return results;
+    },
+  };
+}

@@ -1,0 +1,99 @@
+// Rotary embedding as configs of Hugging Face's transformers describe it.
+
+import type { RotaryOptions } from "../../positions/rotary_options.ts";
+import type { RotaryScaling } from "../../positions/rotary_scaling_options.ts";
+import type { Config } from "../config.ts";
+
+/** Rotary options for texts of so many tokens, on which some scalings depend. */
+export type Rope = (tokens: number) => Omit<RotaryOptions, "sections">;
+
+/** What of a rotary embedding stands elsewhere in a config. */
+export interface RopeSizes {
+  readonly headDim: number;
+  readonly base: number;
+  /** The share of the channels that turn. Default 1. */
+  readonly share?: number;
+  readonly mostPositions: number;
+  /** The positions that the model was trained for first, if it is told outside of the scaling. */
+  readonly originalPositions?: number | undefined;
+}
+
+/** Reads a `rope_scaling` (or `rope_parameters`) object; undefined means no scaling. */
+export function ropeOf(scaling: Config | undefined, sizes: RopeSizes): Rope {
+  const { headDim, share = 1 } = sizes;
+  const base = scaling?.has("rope_theta") ? scaling.number("rope_theta") : sizes.base;
+  scaling?.ignore("rope_theta");
+  const part = scaling?.has("partial_rotary_factor")
+    ? scaling.number("partial_rotary_factor")
+    : share;
+  const rotaryDim = 2 * Math.floor((headDim * part) / 2);
+  const scaled = scaling && scalingOf(scaling, sizes);
+  scaling?.end();
+  return (tokens) => ({ base, rotaryDim, ...scaled?.(tokens) });
+}
+
+const TYPES = ["default", "linear", "dynamic", "llama3", "yarn", "longrope", "su"] as const;
+
+function scalingOf(config: Config, { mostPositions, originalPositions }: RopeSizes) {
+  const type = config.oneOf(config.has("rope_type") ? "rope_type" : "type", TYPES, "default");
+  config.ignore("rope_type", "type");
+  const attention = config.has("attention_factor")
+    ? { attentionFactor: config.number("attention_factor") }
+    : {};
+  const L = () =>
+    config.whole("original_max_position_embeddings", originalPositions ?? mostPositions);
+  const always = (scaling: RotaryScaling) => () => ({ scaling, ...attention });
+  switch (type) {
+    case "default":
+      return () => ({});
+    case "linear":
+      return always({ type, factor: config.number("factor") });
+    case "dynamic": {
+      const factor = config.number("factor");
+      const originalMaxPositions = L();
+      return (tokens: number) => ({
+        scaling: { type, factor, originalMaxPositions, length: tokens } as const,
+        ...attention,
+      });
+    }
+    case "llama3":
+      return always({
+        type,
+        factor: config.number("factor"),
+        originalMaxPositions: L(),
+        lowFreqFactor: config.number("low_freq_factor"),
+        highFreqFactor: config.number("high_freq_factor"),
+      });
+    case "yarn":
+      return always({
+        type,
+        factor: config.number("factor"),
+        originalMaxPositions: L(),
+        betaFast: config.number("beta_fast", 32),
+        betaSlow: config.number("beta_slow", 1),
+        truncate: config.flag("truncate", true),
+        ...(config.has("mscale") && {
+          mscale: config.number("mscale"),
+          mscaleAllDim: config.number("mscale_all_dim", 0),
+        }),
+      });
+    case "longrope":
+    case "su": {
+      const originalMaxPositions = L();
+      const shortFactor = config.numbers("short_factor");
+      const longFactor = config.numbers("long_factor");
+      const factor = config.number("factor", mostPositions / originalMaxPositions);
+      return (tokens: number) => ({
+        scaling: {
+          type: "longrope" as const,
+          factor,
+          originalMaxPositions,
+          shortFactor,
+          longFactor,
+          length: tokens,
+        },
+        ...attention,
+      });
+    }
+  }
+}

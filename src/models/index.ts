@@ -1,0 +1,16 @@
+/**
+ * `fovea/models`: models of Hugging Face's transformers from their checkpoints.
+ *
+ * @module
+ */
+
+export type { Asked, ModelInputs } from "./definition.ts";
+export { type LoadOptions, Model, type ModelResult } from "./model.ts";
+export {
+  bytesSource,
+  type FileSource,
+  fileSource,
+  type UrlOptions,
+  urlSource,
+} from "./source.ts";
+export type { OnProgress } from "./weights.ts";

@@ -1,0 +1,171 @@
+// A model with its weights on a device, and the programs that run it.
+
+import { check, FoveaError, show } from "../errors.ts";
+import { checkDevice } from "../gpu/buffers.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+import type { Program } from "../training/program.ts";
+import { recordProgram } from "../training/record.ts";
+import { openCheckpoint } from "./checkpoint.ts";
+import { Config } from "./config.ts";
+import type { Asked, Definition, ModelInputs, RunSizes } from "./definition.ts";
+import { familyOf } from "./families/index.ts";
+import type { FileSource } from "./source.ts";
+import { type OnProgress, Weights } from "./weights.ts";
+
+/** Options of {@link Model.load}. */
+export interface LoadOptions {
+  /** Is told how many bytes of weights are on the GPU, and how many there are. */
+  readonly onProgress?: OnProgress;
+}
+
+/** A result of a model, read back. */
+export interface ModelResult {
+  readonly shape: readonly number[];
+  readonly data: Float32Array;
+}
+
+/** Programs that are kept: of other sizes, the one that was used longest ago goes. */
+const KEPT = 4;
+
+/**
+ * A model of Hugging Face's transformers: gpt2, llama, mistral, qwen2, qwen3, gemma2, gemma3, phi3,
+ * smollm, bert, distilbert and vit. Weights stay on the GPU as they are stored, f32, f16 or bf16;
+ * sums are f32.
+ *
+ * @example
+ * const model = await Model.load(device, urlSource("https://example.com/gpt2"));
+ * const { logits } = await model.run({ ids: [[464, 3290]] });
+ */
+export class Model {
+  readonly device: GPUDevice;
+  readonly family: string;
+  /** Layers, whose rows and probabilities `run` may be asked for. */
+  readonly layers: number;
+  /** The most tokens of an entry. */
+  readonly mostTokens: number;
+  readonly #definition: Definition;
+  readonly #weights: Weights;
+  /** By what they were recorded for; the last one used is the last. */
+  readonly #programs = new Map<string, Promise<Program>>();
+  #destroyed = false;
+
+  private constructor(device: GPUDevice, definition: Definition, weights: Weights) {
+    this.device = device;
+    this.family = definition.family;
+    this.layers = definition.layers;
+    this.mostTokens = definition.mostRows;
+    this.#definition = definition;
+    this.#weights = weights;
+  }
+
+  /**
+   * Loads a checkpoint: `config.json`, and `model.safetensors` or its shards, as Hugging Face keeps
+   * them. On the CPU there is one tensor at a time.
+   *
+   * Rejects with FoveaError("file") for a family or an option of the config that is not known, for
+   * tensors that are missing, extra or of another shape, and for files that are malformed; nothing
+   * is then left on the GPU.
+   */
+  static async load(
+    device: GPUDevice,
+    source: FileSource,
+    { onProgress }: LoadOptions = {},
+  ): Promise<Model> {
+    checkDevice(device);
+    const checkpoint = await openCheckpoint(source);
+    const names = new Set(checkpoint.tensors.keys());
+    const definition = familyOf(new Config(checkpoint.config), names);
+    return new Model(
+      device,
+      definition,
+      await Weights.load(device, checkpoint, definition, onProgress),
+    );
+  }
+
+  /** Bytes of GPU memory of the weights. */
+  get bytes(): number {
+    return this.#weights.bytes;
+  }
+
+  /**
+   * Runs the model over whole texts or pictures, and reads its results: `logits` [B, T, vocab] of
+   * decoders; `last_hidden_state`, and what the heads of a checkpoint give, of encoders; of what is
+   * asked for, `hidden.N` [B, T, width] after layer N, and `attention.N` [B, H, T, T]. Rows of
+   * padding mean nothing. The first run of a size compiles.
+   *
+   * Rejects with FoveaError("argument") for inputs that the model does not take.
+   */
+  async run(
+    inputs: ModelInputs,
+    asked: Asked = {},
+  ): Promise<Readonly<Record<string, ModelResult>>> {
+    check(!this.#destroyed, "destroyed", () => `${this.family}: the model was destroyed.`);
+    const layers = asked.attention ?? [];
+    const wrong = layers.find((at) => !(Number.isInteger(at) && at >= 0 && at < this.layers));
+    check(
+      wrong === undefined,
+      "argument",
+      () => `${this.family}: layers are 0 to ${this.layers - 1}, got ${show(wrong)}.`,
+    );
+    const { sizes, batch } = this.#definition.prepare(inputs);
+    const program = await this.#program(sizes, asked);
+    return program.inTurn(async () => {
+      await program.write(batch);
+      const encoder = this.device.createCommandEncoder({ label: this.family });
+      program.encode(encoder);
+      this.device.queue.submit([encoder.finish()]);
+      const read = Object.entries(program.outputs).map(async ([name, one]: [string, Tensor]) => {
+        const data = (await one.read()) as Float32Array;
+        return [name, { shape: one.shape, data }] as const;
+      });
+      return Object.fromEntries(await Promise.all(read));
+    });
+  }
+
+  /** Frees the weights and all programs. */
+  destroy(): void {
+    if (this.#destroyed) return;
+    this.#destroyed = true;
+    for (const one of this.#programs.values()) release(one);
+    this.#weights.destroy();
+  }
+
+  [Symbol.dispose](): void {
+    this.destroy();
+  }
+
+  /** The program for these sizes, recorded when it is first needed. */
+  #program(sizes: RunSizes, asked: Asked): Promise<Program> {
+    const key = JSON.stringify([sizes, asked.hidden ?? false, asked.attention ?? []]);
+    const known = this.#programs.get(key);
+    this.#programs.delete(key);
+    const program = known ?? this.#record(sizes, asked);
+    this.#programs.set(key, program);
+    program.catch(() => this.#programs.delete(key));
+    const [[oldest, first]] = this.#programs;
+    if (this.#programs.size > KEPT) {
+      this.#programs.delete(oldest);
+      release(first);
+    }
+    return program;
+  }
+
+  #record(sizes: RunSizes, asked: Asked): Promise<Program> {
+    return recordProgram(
+      this.device,
+      (graph) => ({
+        outputs: this.#definition.define(graph, this.#weights.of(graph), sizes, asked),
+      }),
+      { parameters: this.#weights.tensors, label: this.family },
+    );
+  }
+}
+
+/** Destroys a program once its runs are read. */
+function release(recorded: Promise<Program>): void {
+  recorded
+    .then((program) => program.inTurn(async () => program.destroy()))
+    .catch((error: unknown) => {
+      if (!(error instanceof FoveaError)) throw error;
+    });
+}
