@@ -11,14 +11,17 @@ import { vectorFolders } from "../../scripts/vectors.mjs";
 import { FoveaError } from "../../src/index.ts";
 import { type Case, casesOf } from "./cases.ts";
 import { ENGINES, lasting } from "./engines.ts";
+import { modelCases } from "./models.ts";
 import type { Outcome } from "./runner.ts";
 import { keepResults, nameOf, renewTable } from "./table.ts";
 
 const HELP = `
 npm run conformance -- [--vectors DIR] [--engine ${Object.keys(ENGINES).join("|")}] [--filter TEXT] [--json FILE]
+npm run conformance -- --models DIR [--engine NAME] [--filter TEXT] [--json FILE]
 npm run conformance -- --table
 
   --vectors DIR    a folder of vectors; may be repeated. Default: FOVEA_VECTORS, or ../shared/vectors
+  --models DIR     a folder of models with golden results, in place of vectors; may be repeated
   --engine NAME    chromium (default), firefox, deno, or dawn: Node with npm webgpu
   --filter TEXT    only vectors with TEXT in the name of their file or operator
   --json FILE      a list of what became of each vector, as JSON
@@ -34,6 +37,7 @@ An operator that throws has failed. Skipped, and counted by name, are operators 
 
 const OPTIONS = {
   vectors: { type: "string", multiple: true },
+  models: { type: "string", multiple: true },
   engine: { type: "string", default: "chromium" },
   filter: { type: "string", default: "" },
   json: { type: "string" },
@@ -63,10 +67,16 @@ export async function main({ args, ...context }: Context): Promise<number> {
   const name = engineOf(values.engine);
   if (values.record && values.filter)
     throw new FoveaError("argument", "--record is of all vectors; leave --filter out.");
-  const cases = chosen(
-    values.vectors?.map((folder) => resolve(folder)) ?? vectorFolders(),
-    values.filter,
-  );
+  const given = (folders: readonly string[] | undefined) =>
+    folders?.map((folder) => resolve(folder));
+  if (values.models && (values.record || values.vectors))
+    throw new FoveaError(
+      "argument",
+      "--models runs models alone; leave --record and --vectors out.",
+    );
+  const cases = values.models
+    ? matching((given(values.models) ?? []).flatMap(modelCases), values.filter)
+    : chosen(given(values.vectors) ?? vectorFolders(), values.filter);
   const { report, stop } = progress();
   const engine = await lasting(() => ENGINES[name](context));
   try {
@@ -74,6 +84,7 @@ export async function main({ args, ...context }: Context): Promise<number> {
     const rows = await runCases(cases, name, ({ path }) => engine.run(path), report);
     stop();
     if (values.json) writeFileSync(resolve(values.json), `${JSON.stringify(rows, null, 1)}\n`);
+    if (values.models) for (const row of rows) tellWorst(row);
     const failures = summarize(rows);
     if (values.record) {
       keepResults(context.root, name, engine, rows);
@@ -116,6 +127,11 @@ export async function runCases(
   return rows;
 }
 
+/** Prints the largest difference of a model. */
+function tellWorst({ file, worst }: Row): void {
+  if (worst) console.log(`${file}: ${worst.error} at most, in units of max(1, |expected|)`);
+}
+
 /** Prints what was skipped, by name, and the counts. Returns the number of failures. */
 export function summarize(rows: readonly Row[]): number {
   const skipped = rows.filter(({ status }) => status === "skipped").map(({ message }) => message);
@@ -139,6 +155,11 @@ function chosen(folders: readonly string[], filter: string): Case[] {
   }
   const all = folders.flatMap(casesOf);
   if (!all.length) throw new FoveaError("file", `there are no vectors in ${folders.join(", ")}.`);
+  return matching(all, filter);
+}
+
+/** The cases with the text in their names: at least one. */
+function matching(all: readonly Case[], filter: string): Case[] {
   const cases = all.filter(({ file, op }) => file.includes(filter) || op.includes(filter));
   if (!cases.length)
     throw new FoveaError(

@@ -4,6 +4,7 @@
 import { type Tensor, tensor } from "../../src/index.ts";
 import { KeptDevice } from "../support/kept_device.ts";
 import { describeWorst, isWithin, type Worst, worstOf } from "./compare.ts";
+import { missingOf, PACKED, type PackedFixture, runFixture } from "./fixtures.ts";
 import { runNamed } from "./named.ts";
 import { namedOperatorOf, operatorOf } from "./operators.ts";
 import { ourDtype, parseVector, type Vector, type VectorTensor } from "./vector.ts";
@@ -36,6 +37,7 @@ export class Runner {
    */
   async run(text: string): Promise<Outcome> {
     try {
+      if (text.startsWith(PACKED)) return await this.#runFixture(JSON.parse(text));
       const vector = parseVector(text);
       const missing = missingFor(vector);
       if (missing) return { status: "skipped", message: missing, worst: null };
@@ -50,6 +52,13 @@ export class Runner {
         worst: null,
       };
     }
+  }
+
+  async #runFixture(packed: PackedFixture): Promise<Outcome> {
+    const missing = missingOf(packed);
+    if (missing) return { status: "skipped", message: missing, worst: null };
+    const worst = await this.#kept.run((device) => runFixture(device, packed));
+    return { status: "passed", message: "", worst };
   }
 }
 
