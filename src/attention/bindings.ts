@@ -100,13 +100,14 @@ function checkCaptures(
   operands: Operands,
   { captures = {} }: AttentionBindings,
 ): void {
+  const all = [...operands.keys()].filter((key) => key.startsWith(CAPTURED));
+  const names = all.map((key) => key.slice(CAPTURED.length));
   for (const name of Object.keys(captures)) {
-    const all = [...operands.keys()].filter((key) => key.startsWith(CAPTURED));
     check(
-      operands.has(`${CAPTURED}${name}`),
+      names.includes(name),
       "argument",
       () =>
-        `${label}: no function captured a tensor ${name}; those captured are: ${all.map((key) => key.slice(CAPTURED.length)).join(", ") || "none"}.`,
+        `${label}: no function captured a tensor ${name}; those captured are: ${names.join(", ") || "none"}.`,
     );
   }
 }

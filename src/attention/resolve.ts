@@ -17,7 +17,7 @@ import {
 import { defaultScale, type Extension, hasPlainScores, resolveOptions } from "../scores/resolve.ts";
 import type { ResolvedOptions } from "../scores/resolved.ts";
 import type { Layout, TensorSpec } from "../types.ts";
-import { keysAndValues } from "./cached.ts";
+import type { KvSourceOwner } from "./kv_source.ts";
 import type { TakenProblem, TakenScoreProblem } from "./problem.ts";
 import type { ResolvedProblem } from "./resolved.ts";
 
@@ -77,6 +77,13 @@ export function resolveProblem(
   };
 }
 
+/** What the keys and values of a problem are. */
+interface Keys {
+  readonly k?: TensorSpec;
+  readonly v?: TensorSpec;
+  readonly cache?: KvSourceOwner;
+}
+
 /** Checks the part of a problem that scores depend on, and v if there is one. */
 export function resolveScores<Values extends boolean>(
   label: string,
@@ -86,7 +93,11 @@ export function resolveScores<Values extends boolean>(
 ) {
   const { layout = "bhmd" } = problem;
   checkOptions(label, problem);
-  const given = keysAndValues(label, problem);
+  const own: Keys = problem;
+  const given =
+    own.cache !== undefined && extension
+      ? extension.keysOfCache(label, own)
+      : { k: own.k, v: own.v, cache: undefined };
   const q = toBhmd(label, "q", problem.q, layout, FLOATS);
   const k = toBhmd(label, "k", given.k as TensorSpec, layout, FLOATS);
   const v = values ? toBhmd(label, "v", given.v as TensorSpec, layout, FLOATS) : undefined;

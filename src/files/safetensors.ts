@@ -3,7 +3,7 @@
 // a file can get wrong is checked. Source of the rules: the README of
 // github.com/safetensors/safetensors, section Format.
 
-import { check, FoveaError, show } from "../errors.ts";
+import { check, FoveaError, reading, show } from "../errors.ts";
 import { scanJson } from "./json.ts";
 import {
   checkLength,
@@ -46,12 +46,7 @@ export const LENGTH_BYTES = 8;
  */
 export function headerEnd(name: string, first: Uint8Array, fileLength: number): number {
   check(
-    isBytes(first),
-    "file",
-    () => `${name}: a file is given as a Uint8Array, got ${show(first)}.`,
-  );
-  check(
-    first.length >= LENGTH_BYTES,
+    lengthOf(name, first) >= LENGTH_BYTES,
     "file",
     () =>
       `${name}: ${first.length} bytes are no safetensors file; it starts with 8 bytes of header length.`,
@@ -105,7 +100,7 @@ export function safetensorsPlaces(
  * Throws FoveaError("file") for anything but a well-formed file.
  */
 export function readSafetensors(name: string, bytes: Uint8Array): Map<string, FileTensor> {
-  const places = safetensorsPlaces(name, bytes, bytes?.length);
+  const places = safetensorsPlaces(name, bytes, lengthOf(name, bytes));
   return new Map(
     [...places].map(([key, { begin, end, ...described }]) => {
       const stored = { ...described, bytes: bytes.subarray(begin, end) };
@@ -119,7 +114,7 @@ export function safetensorsMetadata(
   name: string,
   bytes: Uint8Array,
 ): Readonly<Record<string, string>> {
-  const { __metadata__: metadata = {} } = split(name, bytes, bytes?.length).header as {
+  const { __metadata__: metadata = {} } = split(name, bytes, lengthOf(name, bytes)).header as {
     readonly __metadata__?: Record<string, string>;
   };
   checkMetadata(name, metadata);
@@ -255,10 +250,9 @@ export function writeSafetensors(
   return bytes;
 }
 
-function isBytes(value: unknown): boolean {
-  try {
-    return value instanceof Uint8Array;
-  } catch {
-    return false; // a revoked proxy
-  }
+/** The length of what is given as a file. Throws FoveaError("file") for what is no bytes. */
+function lengthOf(name: string, bytes: Uint8Array): number {
+  const isBytes = reading(name, () => bytes instanceof Uint8Array);
+  check(isBytes, "file", () => `${name}: a file is given as a Uint8Array, got ${show(bytes)}.`);
+  return bytes.length;
 }

@@ -8,6 +8,7 @@ import type { ResolvedOptions } from "./resolved.ts";
 import { resolveEntries } from "./sequences.ts";
 
 export { capturesOf } from "./functions.ts";
+export { keysOfCache } from "./keys_of_cache.ts";
 export { layTables } from "./table_memory.ts";
 
 /** Checks the options that few problems have. Throws FoveaError that names the option. */

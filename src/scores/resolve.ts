@@ -21,14 +21,8 @@ export const SCORE_OPTIONS = {
   sinkTokens: "number",
   maxSeqlenQ: "number",
   maxSeqlenKv: "number",
-  ...kindsOf(EXTENDED),
+  ...EXTENDED,
 } satisfies OptionNames<ScoreOptions>;
-
-/** The kinds of options by their names. */
-function kindsOf<T extends Readonly<Record<string, { readonly kind: unknown }>>>(options: T) {
-  const kinds = Object.entries(options).map(([name, { kind }]) => [name, kind]);
-  return Object.fromEntries(kinds) as { readonly [Name in keyof T]: T[Name]["kind"] };
-}
 
 /** The module that checks the options that few problems have. */
 export type Extension = typeof import("./extension.ts");

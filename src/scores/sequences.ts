@@ -6,7 +6,7 @@ import { Tensor } from "../gpu/tensor.ts";
 import type { ListOrTensor } from "../plan/specs.ts";
 import type { CachedKeys } from "./cached_keys.ts";
 import type { Descriptor, GivenScores, ResolvedEntries, Sizes, Table } from "./descriptor.ts";
-import { EXTENDED } from "./extended_options.ts";
+import { REST } from "./extended_options.ts";
 import type { TakenScores } from "./options.ts";
 import { countOf } from "./table_memory.ts";
 
@@ -25,7 +25,7 @@ export const ENTRIES: Descriptor = ({ entries: { kind, tables } }) => {
     keeps: "all",
     slots: kind ? { sequence: kind } : {},
     tables,
-    params: () => EXTENDED.qLengths.rest,
+    params: () => REST.qLengths,
   };
 };
 

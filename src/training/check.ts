@@ -1,10 +1,9 @@
 // Checks the gradients of a program on its device, by differences of its loss.
 
-import { check } from "../errors.ts";
+import { check, reading, show } from "../errors.ts";
 import { type OptionNames, readOptions } from "../given.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { seeded } from "../seeded.ts";
-import { checkProgram } from "./checkpoint.ts";
 import type { Batch, Program } from "./program.ts";
 
 /** Where and how {@link checkGradients} looks. */
@@ -58,7 +57,14 @@ export async function checkGradients(
   options: CheckGradientsOptions = {},
 ): Promise<ParameterCheck[]> {
   const label = "checkGradients";
-  checkProgram(label, program);
+  const isProgram = reading(label, () => {
+    return typeof program?.run === "function" && program.gradients instanceof Map;
+  });
+  check(
+    isProgram,
+    "argument",
+    () => `${label}: expected a program of recordProgram, got ${show(program)}.`,
+  );
   const { seed = 1, tolerance = 0.01 } = await readOptions(label, options, OPTIONS);
   check(
     program.gradients.size > 0,

@@ -124,8 +124,8 @@ export function stepOf(bytes: Uint8Array, name = "step"): number {
   return Number(value);
 }
 
-/** @internal Throws FoveaError("argument") for what is no program. */
-export function checkProgram(label: string, program: unknown): void {
+/** Throws FoveaError("argument") for what is no program. */
+function checkProgram(label: string, program: unknown): void {
   check(
     program instanceof Program,
     "argument",
