@@ -81,26 +81,31 @@ describe("systems", () => {
       ["vit", 40],
     ),
   ];
-  it.each(few)("%s learns in %d steps, answers, and shows where it looks", async (name, steps) => {
-    const session = await begin(named(name));
-    const { loss: before } = await session.evaluate();
-    const told = await learned(session, steps);
-    const { metrics } = told[told.length - 1];
-    expect(metrics?.loss).toBeLessThan(before);
-    const { text, pictures } = await session.answer();
-    expect(text).not.toBe("");
-    expect(pictures.length).toBeGreaterThan(0);
-    for (const picture of pictures) {
-      for (const row of picture.weights) expect(row.every(Number.isFinite)).toBe(true);
-      const svg = svgOf((canvas) => picturePlot(picture, canvas));
-      expect(svg).toMatch(/^<svg .*<rect .*<\/svg>\n$/s);
-      // Probabilities of words add up to 1 but in the literal form, whose weights are scores.
-      if (picture.kind !== "map" || name === "attention_model_literal" || name === "gpt") continue;
-      for (const row of picture.weights)
-        expect(row.reduce((sum, weight) => sum + weight, 0)).toBeCloseTo(1, 4);
-    }
-    expect(svgOf((canvas) => lossPlot(told, canvas))).toMatch(/^<svg .*<path .*<\/svg>\n$/s);
-  });
+  it.each(few)(
+    "%s learns in %d steps, answers, and shows where it looks",
+    async (name, steps) => {
+      const session = await begin(named(name));
+      const { loss: before } = await session.evaluate();
+      const told = await learned(session, steps);
+      const { metrics } = told[told.length - 1];
+      expect(metrics?.loss).toBeLessThan(before);
+      const { text, pictures } = await session.answer();
+      expect(text).not.toBe("");
+      expect(pictures.length).toBeGreaterThan(0);
+      for (const picture of pictures) {
+        for (const row of picture.weights) expect(row.every(Number.isFinite)).toBe(true);
+        const svg = svgOf((canvas) => picturePlot(picture, canvas));
+        expect(svg).toMatch(/^<svg .*<rect .*<\/svg>\n$/s);
+        // Probabilities of words add up to 1 but in the literal form, whose weights are scores.
+        if (picture.kind !== "map" || name === "attention_model_literal" || name === "gpt")
+          continue;
+        for (const row of picture.weights)
+          expect(row.reduce((sum, weight) => sum + weight, 0)).toBeCloseTo(1, 4);
+      }
+      expect(svgOf((canvas) => lossPlot(told, canvas))).toMatch(/^<svg .*<path .*<\/svg>\n$/s);
+    },
+    300_000,
+  );
 });
 
 describe("decoding", () => {

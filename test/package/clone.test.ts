@@ -78,6 +78,6 @@ it("a bare clone builds without a browser, and its folder can be installed into 
     'import * as fovea from "fovea"; import * as onnx from "fovea/onnx"; import * as training from "fovea/training"; import { Model } from "fovea/models"; console.log(typeof fovea.attention, typeof onnx.Attention, typeof training.planOptimizer, typeof Model);';
   writeFileSync(join(project, "main.js"), program);
   expect(execFileSync(process.execPath, ["main.js"], { cwd: project, encoding: "utf8" })).toBe(
-    "function function function\n",
+    "function function function function\n",
   );
 });
