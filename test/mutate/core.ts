@@ -10,8 +10,8 @@ const DECODE = ["test/attention/decode.gpu.test.ts"];
 const HOST: readonly Mutant[] = [
   {
     file: "src/kernels/uniform.ts",
-    text: 'i32: "setInt32"',
-    replacement: 'i32: "setUint8"',
+    text: 'i: "setInt32"',
+    replacement: 'i: "setUint8"',
     tests: ["test/shader/reflect.test.ts"],
   },
   {
@@ -46,8 +46,8 @@ const HOST: readonly Mutant[] = [
   },
   {
     file: "src/scores/dropout.ts",
-    text: "seed_high: Math.floor(seed / 2 ** 32)",
-    replacement: "seed_high: 0",
+    text: "seed_high: (Math.floor(seed / 2 ** 32) +",
+    replacement: "seed_high: (0 +",
     tests: FEATURES,
     filter: "dropout H=2",
   },

@@ -50,7 +50,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "src/reference/steps.ts",
-    text: "derivative: (s) => 1 - Math.tanh(s / cap) ** 2,",
+    text: "derivative: (s) => tanhDerivative(s / cap),",
     replacement: "derivative: () => 1,",
     tests: ATTENTION,
   },
