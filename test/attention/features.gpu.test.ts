@@ -61,7 +61,11 @@ const OPTIONS: Refusals = [
     { softcap: Number.POSITIVE_INFINITY },
     /softcap must be a positive number of f32, or 0 for none, got Infinity/,
   ],
-  ["dropout by a number", { dropout: 0.1 }, "attention: dropout must be { p, seed, step }, got 0.1."],
+  [
+    "dropout by a number",
+    { dropout: 0.1 },
+    "attention: dropout must be { p, seed, step }, got 0.1.",
+  ],
   [
     "a probability above 1",
     { dropout: { p: 1.5, seed: 1 } },
