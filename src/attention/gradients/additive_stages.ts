@@ -51,7 +51,7 @@ export function additiveStages(context: SimilarityContext): BackwardStage[] {
   return [
     delta,
     ...(kinds ? clearRows(context, all) : []),
-    ...(hasFewQueries(context, kinds > 0) ? fewStages(context, queries, keys) : [queries, keys]),
+    ...(hasFewQueries(context) ? fewStages(context, queries, keys) : [queries, keys]),
     ...(kept.vector ? vectorStages(context, rowsOf([])) : []),
     ...(kept.bias ? sumsInto(context, rowsOf([kept.vector]), "dInnerBias") : []),
     ...(kept.scale ? totalInto(context, rowsOf([kept.vector, kept.bias]), "dInnerScale") : []),
@@ -62,7 +62,7 @@ export function additiveStages(context: SimilarityContext): BackwardStage[] {
 const FEW_BUFFERS = ["dOutput", "workspace", "pairs", "dV or rows"].length;
 
 /** Whether weights of pairs may lie in memory: a few for each key, and not many keys to add up. */
-function hasFewQueries({ device, resolved, slots }: SimilarityContext, keeps: boolean): boolean {
+function hasFewQueries({ device, resolved, slots }: SimilarityContext): boolean {
   const { seqQ, seqKv, batch, packed, blockMask, dCaptures } = resolved;
   const { lse: _l, rowMax: _m, ...read } = slots;
   const stored = slotBindings(read).filter(({ type }) => type !== "uniform").length;
@@ -73,7 +73,7 @@ function hasFewQueries({ device, resolved, slots }: SimilarityContext, keeps: bo
     !packed &&
     !blockMask &&
     !dCaptures.length &&
-    stored + FEW_BUFFERS - Number(!keeps) <= device.limits.maxStorageBuffersPerShaderStage
+    stored + FEW_BUFFERS <= device.limits.maxStorageBuffersPerShaderStage
   );
 }
 
