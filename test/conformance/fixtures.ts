@@ -1,5 +1,6 @@
 // Fixtures of models: a checkpoint with golden results, run on a device.
 
+import { MODEL_TYPES } from "../../src/models/families/index.ts";
 import { bytesSource, Model } from "../../src/models/index.ts";
 import { isWithin, type Worst, worstOf } from "./compare.ts";
 
@@ -13,21 +14,6 @@ export interface PackedFixture {
 
 /** How a packed fixture begins. */
 export const PACKED = '{"fixture":';
-
-/** Families that models of Fovea have. */
-const FAMILIES = [
-  "gpt2",
-  "llama",
-  "mistral",
-  "qwen2",
-  "qwen3",
-  "gemma2",
-  "gemma3_text",
-  "phi3",
-  "bert",
-  "distilbert",
-  "vit",
-];
 
 /** Of every result, absolute, as the fixtures say that arithmetic in f32 deserves. */
 const TOLERANCE = 1e-4;
@@ -75,7 +61,7 @@ interface Golden {
 
 /** What a fixture needs and is not there, if anything. */
 export const missingOf = ({ family, fixture }: PackedFixture): string | undefined =>
-  family !== undefined && FAMILIES.includes(family)
+  family !== undefined && MODEL_TYPES.includes(family)
     ? undefined
     : `no family of models ${family ?? fixture}`;
 

@@ -10,7 +10,7 @@ import type { Value } from "../../training/value.ts";
 import type { Config } from "../config.ts";
 import type { Definition, Results, Weight } from "../definition.ts";
 import { preparedTexts } from "../inputs.ts";
-import { activationOf, headsOf, linearOf } from "./rows.ts";
+import { activationOf, headsOf, linearOf, rowsOf, textInputs, watched } from "./rows.ts";
 
 /** Names of a family's weights. */
 interface Names {
@@ -151,10 +151,8 @@ function encoder(
     mostRows: positions,
     nameOf,
     prepare: (inputs) => preparedTexts(inputs, { family, vocab, mostRows: positions, types }),
-    define(graph, weight, { batch, rows, masked }, asked) {
-      const ids = graph.input("ids", [batch, rows], "i32");
-      const places = graph.input("positions", [batch, rows], "i32");
-      const mask = masked ? graph.input("mask", [batch, 1, 1, rows], "u8") : undefined;
+    define(graph, weight, run, asked) {
+      const { ids, positions: places, mask } = textInputs(graph, run);
       const norm: Norm = (x, path) =>
         layerNorm(x, weight(`${path}.weight`, [width]), weight(`${path}.bias`, [width]), {
           epsilon,
@@ -165,7 +163,7 @@ function encoder(
       const table = weight("embeddings.word_embeddings.weight", [vocab, width]);
       let x = add(embedding(ids, table), lookUp(places, "position_embeddings", positions));
       if (types > 0) {
-        const kinds = graph.input("types", [batch, rows], "i32");
+        const kinds = graph.input("types", [run.batch, run.rows], "i32");
         x = add(x, lookUp(kinds, "token_type_embeddings", types));
       }
       x = norm(x, "embeddings.LayerNorm");
@@ -175,13 +173,9 @@ function encoder(
         const [q, k, v] = [0, 1, 2].map((part) => headsOf(of(x, own[part], width), sizes.heads));
         const seen = attention(q, k, v, {
           ...(mask && { mask }),
-          ...(asked.attention?.includes(at) && {
-            watch: (weights: Value) => {
-              results[`attention.${at}`] = weights;
-            },
-          }),
+          ...watched(asked, at, results),
         });
-        const attended = of(seen.permute(0, 2, 1, 3).reshape(batch, rows, width), own[3], width);
+        const attended = of(rowsOf(seen), own[3], width);
         const joined = norm(add(x, attended), `${layer(at)}.${own[4]}`);
         const inner = activate(of(joined, feedForward[0], sizes.inner), sizes.activation);
         x = norm(add(joined, of(inner, feedForward[1], width)), `${layer(at)}.${feedForward[2]}`);

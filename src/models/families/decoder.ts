@@ -12,7 +12,7 @@ import type { Value } from "../../training/value.ts";
 import type { Asked, Definition, Results, RunSizes, Weight } from "../definition.ts";
 import { preparedTexts } from "../inputs.ts";
 import type { Rope } from "./rope.ts";
-import { capped, headsOf, linearOf } from "./rows.ts";
+import { capped, headsOf, linearOf, rowsOf, textInputs, watched } from "./rows.ts";
 
 /** A decoder, as its config tells. */
 export interface DecoderTraits {
@@ -79,22 +79,14 @@ function define(
   sizes: RunSizes,
   asked: Asked,
 ): Results {
-  const { batch, rows, masked } = sizes;
   const { vocab, width, embeddingScale, logitsCap } = traits;
-  const ids = graph.input("ids", [batch, rows], "i32");
-  const positions = graph.input("positions", [batch, rows], "i32");
-  const mask = masked ? graph.input("mask", [batch, 1, 1, rows], "u8") : undefined;
+  const { ids, positions, mask } = textInputs(graph, sizes);
   const given: Given = { graph, weight, positions, mask, sizes };
   const results: Record<string, Value> = {};
   const table = weight("embed_tokens.weight", [vocab, width]);
   let x = embedding(ids, table, { scale: embeddingScale });
   for (let layer = 0; layer < traits.layers; layer++) {
-    const watch = asked.attention?.includes(layer)
-      ? (weights: Value) => {
-          results[`attention.${layer}`] = weights;
-        }
-      : undefined;
-    x = layerOf(traits, given, layer, x, watch);
+    x = layerOf(traits, given, layer, x, watched(asked, layer, results));
     if (asked.hidden) results[`hidden.${layer}`] = x;
   }
   const last = norm(traits, weight, "norm", x);
@@ -117,12 +109,12 @@ function layerOf(
   given: Given,
   layer: number,
   x: Value,
-  watch: ((weights: Value) => void) | undefined,
+  watching: ReturnType<typeof watched>,
 ): Value {
   const { weight } = given;
   const path = `layers.${layer}`;
   const normed = norm(traits, weight, `${path}.input_layernorm`, x);
-  const attended = attentionOf(traits, given, layer, normed, watch);
+  const attended = attentionOf(traits, given, layer, normed, watching);
   const { postNorms } = traits;
   const joined = add(
     x,
@@ -146,7 +138,7 @@ function attentionOf(
   { weight, positions, mask, sizes }: Given,
   layer: number,
   x: Value,
-  watch: ((weights: Value) => void) | undefined,
+  watching: ReturnType<typeof watched>,
 ): Value {
   const { heads, kvHeads, headDim, biases, width } = traits;
   const path = `layers.${layer}.self_attn`;
@@ -169,10 +161,9 @@ function attentionOf(
     ...(window !== undefined && { window: [window - 1, 0] as const }),
     ...(traits.scoresCap !== undefined && { softcap: traits.scoresCap }),
     ...(mask && { mask }),
-    ...(watch && { watch }),
+    ...watching,
   });
-  const rows = output.permute(0, 2, 1, 3).reshape(sizes.batch, sizes.rows, heads * headDim);
-  return linearOf(rows, weight, `${path}.o_proj`, width, biases.output);
+  return linearOf(rowsOf(output), weight, `${path}.o_proj`, width, biases.output);
 }
 
 /** Rows of q, k and v, [B, T, heads D]. */

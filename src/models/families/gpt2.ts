@@ -8,7 +8,7 @@ import type { Value } from "../../training/value.ts";
 import type { Config } from "../config.ts";
 import type { Definition, Results, Weight } from "../definition.ts";
 import { preparedTexts } from "../inputs.ts";
-import { activationOf, headsOf } from "./rows.ts";
+import { activationOf, headsOf, rowsOf, textInputs, watched } from "./rows.ts";
 
 /** GPT-2 from its config. */
 export function gpt2(config: Config): Definition {
@@ -44,10 +44,8 @@ export function gpt2(config: Config): Definition {
       return inFile.replace(/^transformer\./, "");
     },
     prepare: (inputs) => preparedTexts(inputs, { family: "gpt2", vocab, mostRows: positions }),
-    define(graph, weight, { batch, rows, masked }, asked): Results {
-      const ids = graph.input("ids", [batch, rows], "i32");
-      const places = graph.input("positions", [batch, rows], "i32");
-      const mask = masked ? graph.input("mask", [batch, 1, 1, rows], "u8") : undefined;
+    define(graph, weight, run, asked): Results {
+      const { ids, positions: places, mask } = textInputs(graph, run);
       const table = weight("wte.weight", [vocab, width]);
       const results: Record<string, Value> = {};
       let x = add(
@@ -69,13 +67,9 @@ export function gpt2(config: Config): Definition {
           causal: true,
           ...(!isScaled && { scale: 1 }),
           ...(mask && { mask }),
-          ...(asked.attention?.includes(at) && {
-            watch: (weights: Value) => {
-              results[`attention.${at}`] = weights;
-            },
-          }),
+          ...watched(asked, at, results),
         });
-        const attended = seen.permute(0, 2, 1, 3).reshape(batch, rows, width);
+        const attended = rowsOf(seen);
         x = add(x, layer(attended, weight, `${path}.attn.c_proj`, width));
         const between = layer(norm(x, weight, `${path}.ln_2`), weight, `${path}.mlp.c_fc`, inner);
         x = add(x, layer(activate(between, activation), weight, `${path}.mlp.c_proj`, width));

@@ -19,6 +19,9 @@ const FAMILIES = new Map<string, Family>([
   ...LLAMA_TYPES.map((type) => [type, (config: Config) => llama(type, config)] as const),
 ]);
 
+/** The types of models that there are. */
+export const MODEL_TYPES: readonly string[] = [...FAMILIES.keys()];
+
 /** The model that a config describes. Throws FoveaError("file") for a family that is not known. */
 export function familyOf(config: Config, names: ReadonlySet<string>): Definition {
   const type = config.text("model_type");
@@ -26,7 +29,7 @@ export function familyOf(config: Config, names: ReadonlySet<string>): Definition
   if (!family) {
     throw new FoveaError(
       "file",
-      `config.json: model_type is ${show(type)}; families are ${[...FAMILIES.keys()].join(", ")}.`,
+      `config.json: model_type is ${show(type)}; families are ${MODEL_TYPES.join(", ")}.`,
     );
   }
   return family(config, names);

@@ -6,7 +6,7 @@ import { linear } from "../../training/operations/dense.ts";
 import { activate, multiply } from "../../training/operations/elements.ts";
 import type { Value } from "../../training/value.ts";
 import type { Config } from "../config.ts";
-import type { Weight } from "../definition.ts";
+import type { Asked, RunSizes, Weight } from "../definition.ts";
 
 /** Activations by the names of transformers. */
 const ACTIVATIONS: Readonly<Record<string, Activation>> = {
@@ -37,6 +37,29 @@ export const headsOf = (x: Value, heads: number): Value => {
   const [B, T, width] = x.shape;
   return x.reshape(B, T, heads, width / heads).permute(0, 2, 1, 3);
 };
+
+/** Heads [B, H, T, D] as rows [B, T, H D]. */
+export const rowsOf = (x: Value): Value => {
+  const [B, H, T, D] = x.shape;
+  return x.permute(0, 2, 1, 3).reshape(B, T, H * D);
+};
+
+/** The inputs of texts: ids, positions, and a mask if some keys are hidden. */
+export const textInputs = (graph: Graph, { batch, rows, masked }: RunSizes) => ({
+  ids: graph.input("ids", [batch, rows], "i32"),
+  positions: graph.input("positions", [batch, rows], "i32"),
+  mask: masked ? graph.input("mask", [batch, 1, 1, rows], "u8") : undefined,
+});
+
+/** The option of attention that makes a layer's probabilities a result, if they are asked for. */
+export const watched = (asked: Asked, layer: number, results: Record<string, Value>) =>
+  asked.attention?.includes(layer)
+    ? {
+        watch: (weights: Value) => {
+          results[`attention.${layer}`] = weights;
+        },
+      }
+    : {};
 
 /** cap tanh(x / cap), element by element. */
 export function capped(graph: Graph, x: Value, cap: number): Value {

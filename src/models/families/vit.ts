@@ -8,7 +8,7 @@ import type { Value } from "../../training/value.ts";
 import type { Config } from "../config.ts";
 import type { Definition } from "../definition.ts";
 import { preparedPixels } from "../inputs.ts";
-import { activationOf, headsOf, linearOf } from "./rows.ts";
+import { activationOf, headsOf, linearOf, rowsOf, watched } from "./rows.ts";
 
 /** ViT from its config and the names in its files. */
 export function vit(config: Config, names: ReadonlySet<string>): Definition {
@@ -61,13 +61,9 @@ export function vit(config: Config, names: ReadonlySet<string>): Definition {
           ),
         );
         const seen = attention(q, k, v, {
-          ...(asked.attention?.includes(at) && {
-            watch: (weights: Value) => {
-              results[`attention.${at}`] = weights;
-            },
-          }),
+          ...watched(asked, at, results),
         });
-        const rows = seen.permute(0, 2, 1, 3).reshape(batch, tokens, width);
+        const rows = rowsOf(seen);
         x = add(x, linearOf(rows, weight, `${path}.attention.output.dense`, width));
         const between = linearOf(
           norm(x, `${path}.layernorm_after`),
