@@ -29,12 +29,8 @@ const FOREIGN: Readonly<Record<string, readonly string[] | string>> = {
   mask_mod: ["maskFunction"],
   return_lse: ["lse"],
   dim: ["axis", "headDim"],
-  ignore_index: ["ignoreIndex"],
-  label_smoothing: ["labelSmoothing"],
   weight: ["classWeights"],
-  pos_weight: ["posWeight"],
   padding_idx: ["paddingId"],
-  keep_mask: ["keepMask"],
   eps: ["epsilon", "eps"],
   // FlashAttention
   softmax_scale: ["scale"],
@@ -53,8 +49,8 @@ const FOREIGN: Readonly<Record<string, readonly string[] | string>> = {
   num_splits: ["kvSplits"],
   block_table:
     "createPagedKvCache() makes a cache in pages, which attention takes in place of k and v.",
-  similarity: "attention() takes other similarities.",
-  deterministic: "The same inputs always give the same bits: leave it out.",
+  similarity: "attention() takes others.",
+  deterministic: "Results always are: leave it out.",
   // Keras
   use_causal_mask: ["causal"],
   attention_mask: ["mask", "keyMask"],
@@ -94,7 +90,6 @@ const FOREIGN: Readonly<Record<string, readonly string[] | string>> = {
   original_max_position_embeddings: ["originalMaxPositions"],
   batch_size: ["batch", "entries"],
   block_size: ["pageSize", "blockSize"],
-  page_size: ["pageSize"],
   num_pages: ["pages"],
   num_blocks: ["pages"],
   rotary:

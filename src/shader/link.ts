@@ -31,11 +31,11 @@ export interface ModuleSource {
 export interface Renames {
   /**
    * Maps a name of the text, or `@binding(n)`, to what stands there instead: a name, or an
-   * expression that isn't imported. The text must have the name, unless it ends in "?" here.
+   * expression. The text must have the name, unless it ends in "?" here.
    */
   readonly names: Readonly<Record<string, string>>;
-  /** New names that the text, if it declares them in a line, imports from these modules. */
-  readonly imported?: Readonly<Record<string, string>>;
+  /** Changes the text after that, and keeps its lines. */
+  readonly andThen?: ((text: string) => string) | undefined;
 }
 
 /** A module whose lines are made when the names of all others are known. */
@@ -186,23 +186,14 @@ function parse(path: string, source: string | ModuleSource): Module {
  * The text of a module under other names, line by line. Throws FoveaError("shader") if it lacks one
  * of the names.
  */
-export function renamed(module: string, text: string, { names, imported = {} }: Renames): string {
+export function renamed(module: string, text: string, { names, andThen }: Renames): string {
   const missing = new Set(Object.keys(names).filter((name) => !name.endsWith("?")));
-  let result = text.replace(RENAMED, (word) => {
+  const result = text.replace(RENAMED, (word) => {
     missing.delete(word);
     return names[word] ?? names[`${word}?`] ?? word;
   });
   if (missing.size > 0) throw located(module, 1, `has no ${[...missing].join(", ")} to rename`);
-  // Expressions are imported from no module.
-  result = result.replace(/^import .*\..*$/gm, (line) =>
-    line.replace(/\w+\.\w+(, )?/g, "").replace(/^.*\{\};|, (?=\})/, ""),
-  );
-  for (const [name, from] of Object.entries(imported))
-    result = result.replace(
-      new RegExp(`^.*(?:> |fn )${name}\\b.*$`, "m"),
-      `import ${from}::{${name}};`,
-    );
-  return result;
+  return andThen?.(result) ?? result;
 }
 
 /** The module-scope names of a text without comments, and where they are declared. */

@@ -22,24 +22,16 @@ export const rowsOf = (name: string, rows: "m" | "n"): Readonly<Record<string, s
 /** The axes of keys, in comments. */
 export const KEY_AXES = { "M?": "N", "H?": "Hkv" };
 
-/** Links a module for q as one for k: q, k and v are read alike, and only the names differ. */
-export const AS_KEY: Renames = {
+/** Links a module for q as one for k or v: all are read alike, and only the names differ. */
+const asKeys = (name: "k" | "v", binding: number, names?: Renames["names"]): Renames => ({
   names: {
-    ...rowsOf("k", "n"),
+    ...rowsOf(name, "n"),
     ...KEY_AXES,
-    "@binding(1)": "@binding(2)",
-    "Q_GROUP?": "K_GROUP",
+    "@binding(1)": `@binding(${binding})`,
+    "Q_GROUP?": `${name.toUpperCase()}_GROUP`,
+    ...names,
   },
-};
+});
 
-/** Links a module for q as one for v. */
-export const AS_VALUE: Renames = {
-  names: {
-    ...rowsOf("v", "n"),
-    ...KEY_AXES,
-    "@binding(1)": "@binding(3)",
-    "Q_GROUP?": "V_GROUP",
-    "HEAD_DIM?": "V_DIM",
-    "D?": "Dv",
-  },
-};
+export const AS_KEY = asKeys("k", 2);
+export const AS_VALUE = asKeys("v", 3, { "HEAD_DIM?": "V_DIM", "D?": "Dv" });

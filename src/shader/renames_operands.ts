@@ -3,7 +3,15 @@
 import type { Renames } from "./link.ts";
 import { KEY_AXES, rowsOf } from "./renames.ts";
 
-const OUTPUT = "package::slots::output";
+/** Imports what the output's module has, in place of the lines that declare it. */
+const importOutput = (text: string): string =>
+  text.replace(/^.*(?:> |fn )(o|word_of_o)\b.*$/gm, "import package::slots::output::{$1};");
+
+/** Leaves expressions out of imports: they come from no module. */
+const importNames = (text: string): string =>
+  text.replace(/^import .*\..*$/gm, (line) =>
+    line.replace(/\w+\.\w+(, )?/g, "").replace(/^.*\{\};|, (?=\})/, ""),
+  );
 
 /**
  * A module for q as one that reads what the output holds, for kernels that work in place, under the
@@ -18,7 +26,7 @@ export const asOutput = (name: string): Renames => ({
     start_of_q: `start_of_${name}`,
     "HEAD_DIM?": `${name.toUpperCase()}_DIM`,
   },
-  imported: { o: OUTPUT, word_of_o: OUTPUT },
+  andThen: importOutput,
 });
 
 /** The same for kernels of attention's own q. */
@@ -52,6 +60,7 @@ const ROW_AXES = {
 /** A module for q as one for another tensor of rows: `residual`, `load_residual`. */
 export const asReadRows = (name: string, binding: number): Renames => ({
   names: { ...rowsOf(name, "n"), ...ROW_AXES, "@binding(1)": `@binding(${binding})` },
+  andThen: importNames,
 });
 
 /** A module for the output as one for another tensor of rows. */
@@ -69,6 +78,7 @@ export const asWrittenRows = (name: string, binding: number): Renames => ({
     ...ROW_AXES,
     "@binding(6)": `@binding(${binding})`,
   },
+  andThen: importNames,
 });
 
 /** A module that reads nothing, or writes nothing, in place of one for a tensor of rows. */

@@ -94,8 +94,7 @@ describe("additive attention by its own name", () => {
   it("refuses another similarity, and what isn't a problem", async () => {
     const device = await testDevice();
     const other = { ...GOOD, similarity: "cosine" } as unknown as AttentionProblem;
-    const message =
-      'attention: there is no option "similarity". attention() takes other similarities.';
+    const message = 'attention: there is no option "similarity". attention() takes others.';
     await expectError(() => planAdditiveAttention(device, other), "argument", message);
     const none = undefined as unknown as AttentionProblem;
     const expected =

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { FoveaError } from "../../src/errors.ts";
 import { link, type ModuleMap, type Renames } from "../../src/shader/link.ts";
+import { asOutput, asReadRows } from "../../src/shader/renames_operands.ts";
 import { blankComments } from "../../src/shader/source.ts";
 
 const MODULES: ModuleMap = {
@@ -116,7 +117,10 @@ describe("link of a module under other names", () => {
   });
 
   it("does not import what an expression stands for", () => {
-    const { code } = linked({ names: { SIZE: "params.width" } });
+    const { code } = linked({
+      names: { SIZE: "params.width" },
+      andThen: asReadRows("x", 1).andThen,
+    });
     expect(code).toContain("return word_of_q(0u) + params.width; }");
     expect(code).not.toContain("const SIZE");
   });
@@ -126,7 +130,7 @@ describe("link of a module under other names", () => {
     const { code, locate } = linked(
       {
         names: { q: "o", word_of_q: "word_of_o" },
-        imported: { o: output, word_of_o: output, absent: output },
+        andThen: asOutput("x").andThen,
       },
       "load_q",
       {
@@ -143,9 +147,9 @@ describe("link of a module under other names", () => {
     expect(() => linked({ names: { q: "k", quary: "key", "@binding(7)": "x" } })).toThrow(
       "query renamed:1: has no quary, @binding(7) to rename",
     );
-    expect(() => linked({ names: { q: "o" }, imported: { o: "package::lib::math" } })).toThrow(
-      "declares no o",
-    );
+    const lacking = { "package::slots::output": "fn other() { }" };
+    const rename = { names: { q: "o" }, andThen: asOutput("x").andThen };
+    expect(() => linked(rename, "load_q", lacking)).toThrow("declares no o");
   });
 });
 

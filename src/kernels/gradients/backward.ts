@@ -81,6 +81,7 @@ const AS_D_OUTPUT: Renames = {
 
 /** Names of a module for the output as one for d_v. */
 const AS_D_V: Renames = {
+  ...asWrittenRows("d_v", 7),
   names: {
     ...asWrittenRows("d_v", 7).names,
     params: "gradient",
