@@ -5,12 +5,12 @@ import { check, FoveaError, show } from "../errors.ts";
 import { isRecord } from "../given.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import type { TensorData } from "../gpu/elements.ts";
+import { Readback } from "../gpu/readback.ts";
 import { BYTES } from "../gpu/shapes.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { checkTarget, type EncodeTarget, type Recording, recordInto } from "../plan/target.ts";
 import { findNotFinite, type NotFinite, type Traced } from "./finite.ts";
 import type { OptimizerPlan } from "./optimizers/plan.ts";
-import { Readback } from "./readback.ts";
 import { type RunSettings, updateOf } from "./run_settings.ts";
 import type { Step } from "./value.ts";
 
@@ -109,7 +109,8 @@ export class Program {
     this.#waitsForInputs = [...parts.inputs.values()].some(
       ({ size, dtype }) => (size * BYTES[dtype]) % 4 !== 0,
     );
-    this.#readback = loss && new Readback(device, label, inFlight, update?.finite ? 2 : 1);
+    const numbers = loss && [loss, ...(update?.finite ? [update.finite] : [])];
+    this.#readback = numbers && new Readback(device, label, inFlight, numbers);
   }
 
   /** The inputs, by their names, as the last run left them. */
@@ -134,7 +135,7 @@ export class Program {
     const { done, ran, updates } = await turn;
     const [read] = await done;
     if (!read) return undefined;
-    const [loss, finite] = read;
+    const [loss, finite] = new Float32Array(read);
     const isRight = Number.isFinite(loss) && (!updates || finite !== 0);
     if (isRight) return loss;
     throw await this.#notFinite(batch, ran, loss);
@@ -210,15 +211,14 @@ export class Program {
   async #submit(batch: Batch, settings: RunSettings) {
     this.#checkUsable();
     await this.#readback?.ready;
-    const { device, label, loss, update } = this.#parts;
+    const { device, label } = this.#parts;
     const updates = updateOf(label, settings) === true;
     const ran = { step: this.step, drawn: this.#drawn };
     const written = this.#write(batch, ran.drawn);
     if (this.#waitsForInputs) await written;
     const encoder = device.createCommandEncoder({ label });
     this.encode(encoder, settings);
-    const told = loss && [loss, ...(update?.finite ? [update.finite] : [])];
-    const read = told && this.#readback?.record(encoder, told);
+    const read = this.#readback?.record(encoder);
     device.queue.submit([encoder.finish()]);
     return { done: Promise.all([read?.(), written]), ran, updates };
   }
