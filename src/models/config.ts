@@ -111,6 +111,15 @@ export class Config {
     );
   }
 
+  /** A whole number or a list of them, as a list; none if it is absent. */
+  wholes(name: string): readonly number[] {
+    if (!this.has(name)) return [];
+    const value = this.#take<unknown>(name, undefined, "a whole number or a list of them", (one) =>
+      [one].flat().every((id) => Number.isSafeInteger(id) && (id as number) >= 0),
+    );
+    return [value].flat() as number[];
+  }
+
   /** A list of texts. */
   texts(name: string): readonly string[] {
     return this.#take<readonly string[]>(name, undefined, "a list of texts", (value) => {

@@ -1,6 +1,7 @@
 // What a family says of a model: its inputs, its computation, and the names of its weights.
 
 import type { Graph } from "../training/graph.ts";
+import { type AttentionSettings, attention } from "../training/operations/attention.ts";
 import type { Batch } from "../training/program.ts";
 import type { Value } from "../training/value.ts";
 
@@ -24,6 +25,36 @@ export interface RunSizes {
   readonly rows: number;
   /** Whether some keys are hidden by a mask. */
   readonly masked: boolean;
+  /** Tokens of an entry with those of earlier runs, on which some rotary embeddings depend. */
+  readonly tokens?: number;
+}
+
+/**
+ * The attention of a layer's rows: over these rows alone, or over a cache that has those of earlier
+ * runs, too.
+ */
+export type Attend = (
+  layer: number,
+  q: Value,
+  k: Value,
+  v: Value,
+  settings: AttentionSettings,
+) => Value;
+
+/** Attention over the rows of a run alone. */
+export const attendRows: Attend = (_, q, k, v, settings) => attention(q, k, v, settings);
+
+/** What a cache keeps of each layer. */
+export interface CachedRows {
+  readonly kvHeads: number;
+  readonly headDim: number;
+  /**
+   * Tokens from which on all rows are others, also those that are cached, because the rotary
+   * embedding changes. Undefined if it does not.
+   */
+  readonly changesPast?: number | undefined;
+  /** The most tokens that rows can be cached of. Default: as many as the model takes. */
+  readonly most?: number | undefined;
 }
 
 /** What a model is given: ids of tokens for texts, pixels for pictures. */
@@ -54,9 +85,15 @@ export interface Definition {
   readonly layers: number;
   /** The most rows of an entry. */
   readonly mostRows: number;
+  /** The ids of texts are below this. Undefined for models of no texts. */
+  readonly vocab?: number | undefined;
+  /** Ids that end a text. */
+  readonly ends?: readonly number[];
+  /** What is cached of rows, for models that go on from them. */
+  readonly cached?: CachedRows;
   /** The name of a weight by its name in files; undefined for what is not needed. */
   nameOf(inFile: string): string | undefined;
   /** Throws FoveaError("argument") for inputs that the model does not take. */
   prepare(inputs: ModelInputs): Prepared;
-  define(graph: Graph, weight: Weight, sizes: RunSizes, asked: Asked): Results;
+  define(graph: Graph, weight: Weight, sizes: RunSizes, asked: Asked, attend?: Attend): Results;
 }

@@ -5,6 +5,10 @@
  */
 
 export type { Asked, ModelInputs } from "./definition.ts";
+export type { CacheOptions } from "./generation/caches.ts";
+export type { Session } from "./generation/session.ts";
+export type { SessionOptions } from "./generation/session_options.ts";
+export type { Texts } from "./generation/texts.ts";
 export { type LoadOptions, Model, type ModelResult } from "./model.ts";
 export {
   bytesSource,

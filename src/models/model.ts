@@ -9,6 +9,9 @@ import { openCheckpoint } from "./checkpoint.ts";
 import { Config } from "./config.ts";
 import type { Asked, Definition, ModelInputs, RunSizes } from "./definition.ts";
 import { familyOf } from "./families/index.ts";
+import type { SessionModel } from "./generation/programs.ts";
+import { Session } from "./generation/session.ts";
+import type { SessionOptions } from "./generation/session_options.ts";
 import type { FileSource } from "./source.ts";
 import { type OnProgress, Weights } from "./weights.ts";
 
@@ -47,6 +50,7 @@ export class Model {
   readonly #weights: Weights;
   /** By what they were recorded for; the last one used is the last. */
   readonly #programs = new Map<string, Promise<Program>>();
+  readonly #sessions = new Set<Session>();
   #destroyed = false;
 
   private constructor(device: GPUDevice, definition: Definition, weights: Weights) {
@@ -99,7 +103,7 @@ export class Model {
     inputs: ModelInputs,
     asked: Asked = {},
   ): Promise<Readonly<Record<string, ModelResult>>> {
-    check(!this.#destroyed, "destroyed", () => `${this.family}: the model was destroyed.`);
+    this.parts();
     const layers = asked.attention ?? [];
     const wrong = layers.find((at) => !(Number.isInteger(at) && at >= 0 && at < this.layers));
     check(
@@ -122,10 +126,28 @@ export class Model {
     });
   }
 
-  /** Frees the weights and all programs. */
+  /**
+   * Makes a session: texts whose keys and values are kept, which `generate` goes on from. It is the
+   * caller's to destroy, and goes with the model.
+   *
+   * Rejects with FoveaError for a model of whole texts or pictures, and for options that make no
+   * sense.
+   */
+  async session(options: SessionOptions = {}): Promise<Session> {
+    return Session.make(this.parts(), options, this.#sessions);
+  }
+
+  /** @internal What sessions need. Throws FoveaError("destroyed"). */
+  parts(): SessionModel {
+    check(!this.#destroyed, "destroyed", () => `${this.family}: the model was destroyed.`);
+    return { device: this.device, definition: this.#definition, weights: this.#weights };
+  }
+
+  /** Frees the weights, all programs, and all sessions. */
   destroy(): void {
     if (this.#destroyed) return;
     this.#destroyed = true;
+    for (const session of [...this.#sessions]) session.destroy();
     for (const one of this.#programs.values()) release(one);
     this.#weights.destroy();
   }

@@ -3,13 +3,21 @@
 
 import type { Activation } from "../../operations/pointwise_problem.ts";
 import type { Graph } from "../../training/graph.ts";
-import { attention } from "../../training/operations/attention.ts";
 import { linear, rmsNorm } from "../../training/operations/dense.ts";
 import { activate, add, contiguous, multiply } from "../../training/operations/elements.ts";
 import { rotary } from "../../training/operations/rotary.ts";
 import { embedding } from "../../training/operations/tables.ts";
 import type { Value } from "../../training/value.ts";
-import type { Asked, Definition, Results, RunSizes, Weight } from "../definition.ts";
+import {
+  type Asked,
+  type Attend,
+  attendRows,
+  type CachedRows,
+  type Definition,
+  type Results,
+  type RunSizes,
+  type Weight,
+} from "../definition.ts";
 import { preparedTexts } from "../inputs.ts";
 import type { Rope } from "./rope.ts";
 import { capped, headsOf, linearOf, rowsOf, textInputs, watched } from "./rows.ts";
@@ -25,6 +33,8 @@ export interface DecoderTraits {
   readonly feedForward: number;
   readonly layers: number;
   readonly mostRows: number;
+  /** Ids that end a text. */
+  readonly ends: readonly number[];
   readonly epsilon: number;
   readonly activation: Activation;
   /** Whether the head is the embedding. */
@@ -56,6 +66,7 @@ interface Given {
   readonly positions: Value;
   readonly mask: Value | undefined;
   readonly sizes: RunSizes;
+  readonly attend: Attend;
 }
 
 /** A model of these traits. */
@@ -63,25 +74,29 @@ export const decoderOf = (traits: DecoderTraits): Definition => ({
   family: traits.family,
   layers: traits.layers,
   mostRows: traits.mostRows,
+  vocab: traits.vocab,
+  ends: traits.ends,
+  cached: cachedOf(traits),
   nameOf(inFile) {
     if (/rotary_emb\.inv_freq$/.test(inFile)) return undefined;
     if (traits.tied && inFile === "lm_head.weight") return undefined;
     return inFile.replace(/^model\./, "");
   },
   prepare: (inputs) => preparedTexts(inputs, traits),
-  define: (graph, weight, sizes, asked) => define(traits, graph, weight, sizes, asked),
+  define: (graph, weight, sizes, asked, attend = attendRows) => {
+    const { ids, positions, mask } = textInputs(graph, sizes);
+    return define(traits, ids, { graph, weight, positions, mask, sizes, attend }, asked);
+  },
 });
 
-function define(
-  traits: DecoderTraits,
-  graph: Graph,
-  weight: Weight,
-  sizes: RunSizes,
-  asked: Asked,
-): Results {
+function cachedOf({ kvHeads, headDim, layers, ropeOf }: DecoderTraits): CachedRows {
+  const limits = Array.from({ length: layers }, (_, layer) => ropeOf(layer).limits);
+  return Object.assign({ kvHeads, headDim }, ...limits);
+}
+
+function define(traits: DecoderTraits, ids: Value, given: Given, asked: Asked): Results {
   const { vocab, width, embeddingScale, logitsCap } = traits;
-  const { ids, positions, mask } = textInputs(graph, sizes);
-  const given: Given = { graph, weight, positions, mask, sizes };
+  const { graph, weight } = given;
   const results: Record<string, Value> = {};
   const table = weight("embed_tokens.weight", [vocab, width]);
   let x = embedding(ids, table, { scale: embeddingScale });
@@ -135,7 +150,7 @@ function layerOf(
 
 function attentionOf(
   traits: DecoderTraits,
-  { weight, positions, mask, sizes }: Given,
+  { weight, positions, mask, sizes, attend }: Given,
   layer: number,
   x: Value,
   watching: ReturnType<typeof watched>,
@@ -152,10 +167,11 @@ function attentionOf(
           contiguous(rows).reshape(sizes.batch, sizes.rows, count, headDim),
         ).permute(0, 2, 1, 3)
       : headsOf(rows, count);
-    return rotary(own, { ...traits.ropeOf(layer)(sizes.rows), positions });
+    return rotary(own, { ...traits.ropeOf(layer).of(sizes.tokens ?? sizes.rows), positions });
   };
   const window = traits.windowOf(layer);
-  const output = attention(turned(q, heads, "q"), turned(k, kvHeads, "k"), headsOf(v, kvHeads), {
+  const rows = [turned(q, heads, "q"), turned(k, kvHeads, "k"), headsOf(v, kvHeads)] as const;
+  const output = attend(layer, ...rows, {
     causal: true,
     scale: traits.scale,
     ...(window !== undefined && { window: [window - 1, 0] as const }),

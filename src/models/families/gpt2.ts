@@ -1,12 +1,11 @@
 // GPT-2: learned positions, norms first with biases, projections stored as [inputs, outputs].
 
-import { attention } from "../../training/operations/attention.ts";
 import { layerNorm, linear } from "../../training/operations/dense.ts";
 import { activate, add } from "../../training/operations/elements.ts";
 import { embedding } from "../../training/operations/tables.ts";
 import type { Value } from "../../training/value.ts";
 import type { Config } from "../config.ts";
-import type { Definition, Results, Weight } from "../definition.ts";
+import { attendRows, type Definition, type Results, type Weight } from "../definition.ts";
 import { preparedTexts } from "../inputs.ts";
 import { activationOf, headsOf, rowsOf, textInputs, watched } from "./rows.ts";
 
@@ -26,6 +25,7 @@ export function gpt2(config: Config): Definition {
   config.only("scale_attn_by_inverse_layer_idx", false);
   config.only("reorder_and_upcast_attn", false);
   config.only("add_cross_attention", false);
+  const ends = config.wholes("eos_token_id");
   config.end();
   const norm = (x: Value, weight: Weight, path: string) =>
     layerNorm(x, weight(`${path}.weight`, [width]), weight(`${path}.bias`, [width]), { epsilon });
@@ -38,13 +38,16 @@ export function gpt2(config: Config): Definition {
     family: "gpt2",
     layers,
     mostRows: positions,
+    vocab,
+    ends,
+    cached: { kvHeads: heads, headDim: width / heads },
     nameOf(inFile) {
       if (/(^|\.)attn\.(masked_)?bias$/.test(inFile)) return undefined;
       if (tied && inFile === "lm_head.weight") return undefined;
       return inFile.replace(/^transformer\./, "");
     },
     prepare: (inputs) => preparedTexts(inputs, { family: "gpt2", vocab, mostRows: positions }),
-    define(graph, weight, run, asked): Results {
+    define(graph, weight, run, asked, attend = attendRows): Results {
       const { ids, positions: places, mask } = textInputs(graph, run);
       const table = weight("wte.weight", [vocab, width]);
       const results: Record<string, Value> = {};
@@ -63,7 +66,7 @@ export function gpt2(config: Config): Definition {
         const [q, k, v] = [0, 1, 2].map((part) =>
           headsOf(qkv.slice(2, part * width, (part + 1) * width), heads),
         );
-        const seen = attention(q, k, v, {
+        const seen = attend(at, q, k, v, {
           causal: true,
           ...(!isScaled && { scale: 1 }),
           ...(mask && { mask }),

@@ -149,6 +149,7 @@ export function llama(family: string, config: Config): Definition {
     feedForward: config.whole("intermediate_size"),
     layers: config.whole("num_hidden_layers"),
     mostRows,
+    ends: config.wholes("eos_token_id"),
     epsilon: config.number("rms_norm_eps", 1e-6),
     activation: isGemma ? "gelu-tanh" : activationOf(config, "hidden_act", "silu"),
     tied: config.flag("tie_word_embeddings", tied),

@@ -3,9 +3,15 @@
 import type { RotaryOptions } from "../../positions/rotary_options.ts";
 import type { RotaryScaling } from "../../positions/rotary_scaling_options.ts";
 import type { Config } from "../config.ts";
+import type { CachedRows } from "../definition.ts";
 
-/** Rotary options for texts of so many tokens, on which some scalings depend. */
-export type Rope = (tokens: number) => Omit<RotaryOptions, "sections">;
+/** The rotary embedding of a layer. */
+export interface Rope {
+  /** Options for texts of so many tokens, on which some scalings depend. */
+  readonly of: (tokens: number) => Omit<RotaryOptions, "sections">;
+  /** What that means to a cache of rows that were turned before. */
+  readonly limits: Pick<CachedRows, "changesPast" | "most">;
+}
 
 /** What of a rotary embedding stands elsewhere in a config. */
 export interface RopeSizes {
@@ -29,12 +35,15 @@ export function ropeOf(scaling: Config | undefined, sizes: RopeSizes): Rope {
   const rotaryDim = 2 * Math.floor((headDim * part) / 2);
   const scaled = scaling && scalingOf(scaling, sizes);
   scaling?.end();
-  return (tokens) => ({ base, rotaryDim, ...scaled?.(tokens) });
+  return {
+    of: (tokens) => ({ base, rotaryDim, ...scaled?.of(tokens) }),
+    limits: scaled?.limits ?? {},
+  };
 }
 
 const TYPES = ["default", "linear", "dynamic", "llama3", "yarn", "longrope", "su"] as const;
 
-function scalingOf(config: Config, { mostPositions, originalPositions }: RopeSizes) {
+function scalingOf(config: Config, { mostPositions, originalPositions }: RopeSizes): Rope {
   const type = config.oneOf(config.has("rope_type") ? "rope_type" : "type", TYPES, "default");
   config.ignore("rope_type", "type");
   const attention = config.has("attention_factor")
@@ -42,19 +51,26 @@ function scalingOf(config: Config, { mostPositions, originalPositions }: RopeSiz
     : {};
   const L = () =>
     config.whole("original_max_position_embeddings", originalPositions ?? mostPositions);
-  const always = (scaling: RotaryScaling) => () => ({ scaling, ...attention });
+  const always = (scaling: RotaryScaling): Rope => ({
+    of: () => ({ scaling, ...attention }),
+    limits: {},
+  });
   switch (type) {
     case "default":
-      return () => ({});
+      return { of: () => ({}), limits: {} };
     case "linear":
       return always({ type, factor: config.number("factor") });
     case "dynamic": {
       const factor = config.number("factor");
       const originalMaxPositions = L();
-      return (tokens: number) => ({
-        scaling: { type, factor, originalMaxPositions, length: tokens } as const,
-        ...attention,
-      });
+      return {
+        of: (tokens) => ({
+          scaling: { type, factor, originalMaxPositions, length: tokens },
+          ...attention,
+        }),
+        // Each token more turns all rows anew.
+        limits: { most: originalMaxPositions },
+      };
     }
     case "llama3":
       return always({
@@ -83,17 +99,20 @@ function scalingOf(config: Config, { mostPositions, originalPositions }: RopeSiz
       const shortFactor = config.numbers("short_factor");
       const longFactor = config.numbers("long_factor");
       const factor = config.number("factor", mostPositions / originalMaxPositions);
-      return (tokens: number) => ({
-        scaling: {
-          type: "longrope" as const,
-          factor,
-          originalMaxPositions,
-          shortFactor,
-          longFactor,
-          length: tokens,
-        },
-        ...attention,
-      });
+      return {
+        of: (tokens) => ({
+          scaling: {
+            type: "longrope",
+            factor,
+            originalMaxPositions,
+            shortFactor,
+            longFactor,
+            length: tokens,
+          },
+          ...attention,
+        }),
+        limits: { changesPast: originalMaxPositions },
+      };
     }
   }
 }

@@ -155,10 +155,10 @@ function held(given: object, names: Readonly<Record<string, string | undefined>>
 }
 
 /**
- * The program of rows, the values that the settings hold, and the engine's options once they have
- * tensors.
+ * @internal The program of rows, the values that the settings hold, and the engine's options once
+ *   they have tensors.
  */
-function settled(
+export function settled(
   label: string,
   rows: Readonly<Record<string, Value>>,
   given: Omit<AttentionSettings, "watch">,

@@ -1,0 +1,99 @@
+// The programs of a session: each reads some rows of every text, takes their keys and values into
+// the caches, and sees all that is there.
+
+import type { Graph } from "../../training/graph.ts";
+import { cachedAttention } from "../../training/operations/cached_attention.ts";
+import type { Program } from "../../training/program.ts";
+import { recordProgram } from "../../training/record.ts";
+import type { Value } from "../../training/value.ts";
+import type { Asked, Attend, Definition } from "../definition.ts";
+import type { Weights } from "../weights.ts";
+import type { LayerCaches } from "./caches.ts";
+
+/** What sessions need of a model. */
+export interface SessionModel {
+  readonly device: GPUDevice;
+  readonly definition: Definition;
+  readonly weights: Weights;
+}
+
+/** What a program of a session is recorded for. */
+export interface SessionRun {
+  /** Rows of each text. */
+  readonly rows: number;
+  /**
+   * Whether only the caches matter: then there are no results, and a text may have fewer rows than
+   * the others.
+   */
+  readonly fills: boolean;
+  /** Tokens that rotary embeddings reckon with. */
+  readonly tokens: number;
+  readonly asked: Asked;
+}
+
+/** The programs of a session, each recorded when it is first needed. */
+export class SessionPrograms {
+  readonly #model: SessionModel;
+  readonly #caches: LayerCaches;
+  readonly #entries: number;
+  readonly #programs = new Map<string, Promise<Program>>();
+  /** Rows of each text that the run which is encoded takes; undefined for all. */
+  #counts: readonly number[] | undefined;
+
+  constructor(model: SessionModel, caches: LayerCaches, entries: number) {
+    this.#model = model;
+    this.#caches = caches;
+    this.#entries = entries;
+  }
+
+  of(run: SessionRun): Promise<Program> {
+    const key = JSON.stringify(run);
+    const known = this.#programs.get(key);
+    if (known) return known;
+    const recorded = this.#record(run);
+    this.#programs.set(key, recorded);
+    recorded.catch(() => this.#programs.delete(key));
+    return recorded;
+  }
+
+  /** Records a run that takes so many rows of each text. */
+  encode(
+    program: Program,
+    target: GPUCommandEncoder | GPUComputePassEncoder,
+    counts?: readonly number[],
+  ): void {
+    this.#counts = counts;
+    program.encode(target);
+  }
+
+  destroy(): void {
+    for (const one of this.#programs.values())
+      one.then((program) => program.destroy()).catch(() => undefined);
+  }
+
+  #record(run: SessionRun): Promise<Program> {
+    const { device, definition, weights } = this.#model;
+    return recordProgram(device, (graph) => ({ outputs: this.#define(graph, run) }), {
+      parameters: weights.tensors,
+      label: definition.family,
+    });
+  }
+
+  #define(graph: Graph, { rows, fills, tokens, asked }: SessionRun) {
+    const { definition, weights } = this.#model;
+    const batch = this.#entries;
+    const counts = fills ? graph.input("counts", [batch], "i32") : undefined;
+    let last: Value | undefined;
+    const attend: Attend = (layer, q, k, v, settings) => {
+      last = cachedAttention(q, k, v, this.#caches.layers[layer], {
+        ...settings,
+        ...(counts && { qLengths: counts, counts: () => this.#counts }),
+      });
+      return last;
+    };
+    const sizes = { batch, rows, masked: false, tokens };
+    const results = definition.define(graph, weights.of(graph), sizes, asked, attend);
+    // What comes after the attention of the last layer changes no cache.
+    return fills && last ? { last } : results;
+  }
+}

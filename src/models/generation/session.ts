@@ -1,0 +1,298 @@
+// Sessions: texts that a model has read, with their keys and values, which it goes on from.
+
+import { check, show } from "../../errors.ts";
+import { checkDevice } from "../../gpu/buffers.ts";
+import type { Program } from "../../training/program.ts";
+import type { Asked } from "../definition.ts";
+import { type LayerCaches, makeCaches } from "./caches.ts";
+import { type SessionModel, SessionPrograms } from "./programs.ts";
+import { type SessionOptions, type SessionSizes, sessionSizes } from "./session_options.ts";
+import { checkIds, type Texts, textsOf } from "./texts.ts";
+
+/** Rows that a submission reads at a time if fewer than these are left. */
+const SMALL_CHUNK = 16;
+
+interface Parts extends SessionSizes {
+  readonly model: SessionModel;
+  /** The sessions of the model that are not destroyed. */
+  readonly living: Set<Session>;
+}
+
+/**
+ * Texts and what the model knows of their tokens. `Model.session` makes it; `generate` goes on from
+ * it. Its calls run in the order in which they were made, and none while `generate` goes on.
+ *
+ * @example
+ * const session = await model.session({ capacity: 512 });
+ * await session.append([464, 3290]);
+ * const other = await session.fork(); // need not read these tokens again
+ */
+export class Session {
+  readonly #parts: Parts;
+  readonly #label: string;
+  readonly #caches: LayerCaches;
+  readonly #programs: SessionPrograms;
+  #tokens: number[][];
+  /** How many tokens of each text the caches have. */
+  #known: number[];
+  /** The tokens that the cached rows were turned for. */
+  #turnedFor: number;
+  #turn: Promise<unknown> = Promise.resolve();
+  #isGenerating = false;
+  #destroyed = false;
+
+  private constructor(parts: Parts, caches: LayerCaches) {
+    const { model, entries, living } = parts;
+    this.#parts = parts;
+    this.#label = `${model.definition.family} session`;
+    this.#caches = caches;
+    this.#programs = new SessionPrograms(model, caches, entries);
+    this.#tokens = Array.from({ length: entries }, () => []);
+    this.#known = new Array<number>(entries).fill(0);
+    this.#turnedFor = this.#turnedAt(0);
+    living.add(this);
+  }
+
+  /** @internal `Model.session` makes it. */
+  static async make(
+    model: SessionModel,
+    options: SessionOptions,
+    living: Set<Session>,
+  ): Promise<Session> {
+    const { device, definition } = model;
+    const label = `${definition.family} session`;
+    const sizes = sessionSizes(label, definition, options);
+    const { cached, entries, capacity, cache } = sizes;
+    const { kvHeads, headDim } = cached;
+    const rows = { kvHeads, headDim, layers: definition.layers, entries, capacity };
+    const caches = await makeCaches(device, rows, cache, label);
+    return new Session({ ...sizes, model, living }, caches);
+  }
+
+  /** Texts at a time. */
+  get entries(): number {
+    return this.#parts.entries;
+  }
+
+  /** The most tokens of a text. */
+  get capacity(): number {
+    return this.#parts.capacity;
+  }
+
+  /** Tokens of each text. */
+  get lengths(): readonly number[] {
+    return this.#tokens.map(({ length }) => length);
+  }
+
+  /** Bytes of GPU memory of keys and values. Forks of a paged cache have it in common. */
+  get bytes(): number {
+    return this.#caches.bytes;
+  }
+
+  /** The tokens of a text. */
+  tokens(entry = 0): readonly number[] {
+    const { entries } = this;
+    check(
+      Number.isInteger(entry) && entry >= 0 && entry < entries,
+      "argument",
+      () => `${this.#label}: texts are 0 to ${entries - 1}, got ${show(entry)}.`,
+    );
+    return [...this.#tokens[entry]];
+  }
+
+  /**
+   * Gives texts more tokens and reads all but the last of each, which the next step reads.
+   *
+   * Rejects with FoveaError("argument") for ids that the model does not have, and
+   * FoveaError("limit") beyond the capacity; then nothing has changed.
+   *
+   * @param texts Ids of the one text, or for each text a list, which may be empty
+   * @param signal Stops the reading: tokens that were not read are read by the next call
+   */
+  append(texts: Texts, signal?: AbortSignal): Promise<void> {
+    return this.#call(async () => {
+      this.take(texts, 0);
+      await this.read(signal);
+    });
+  }
+
+  /** Takes tokens back: texts that are longer get these lengths. One number is for all of them. */
+  truncate(lengths: number | readonly number[]): Promise<void> {
+    return this.#call(async () => {
+      const list = typeof lengths === "number" ? this.#tokens.map(() => lengths) : lengths;
+      check(
+        Array.isArray(list) &&
+          list.length === this.entries &&
+          list.every((n) => Number.isSafeInteger(n) && n >= 0),
+        "argument",
+        () => `${this.#label}: lengths are ${this.entries} whole numbers, got ${show(lengths)}.`,
+      );
+      await this.keep(list);
+    });
+  }
+
+  /** Makes another session with the same tokens; from there each goes its own way. */
+  fork(): Promise<Session> {
+    return this.#call(async () => {
+      const other = new Session(this.#parts, await this.#caches.fork());
+      other.#tokens = this.#tokens.map((ids) => [...ids]);
+      other.#known = [...this.#known];
+      other.#turnedFor = this.#turnedFor;
+      return other;
+    });
+  }
+
+  /** Frees keys, values and programs. Forks stay. */
+  destroy(): void {
+    if (this.#destroyed) return;
+    this.#destroyed = true;
+    this.#programs.destroy();
+    this.#caches.destroy();
+    this.#parts.living.delete(this);
+  }
+
+  [Symbol.dispose](): void {
+    this.destroy();
+  }
+
+  /** @internal */
+  get model(): SessionModel {
+    return this.#parts.model;
+  }
+
+  /** @internal Runs work that no other call of the session may interrupt. */
+  async begin(): Promise<() => void> {
+    await this.#call(async () => {
+      this.#isGenerating = true;
+    });
+    return () => {
+      this.#isGenerating = false;
+    };
+  }
+
+  /** @internal Takes tokens of texts, and reads none. `more` is how many will follow. */
+  take(texts: Texts, more: number): void {
+    const given = textsOf(this.#label, texts, this.entries);
+    checkIds(this.#label, given, this.model.definition.vocab);
+    const longest = Math.max(...given.map((ids, at) => ids.length + this.#tokens[at].length));
+    check(
+      longest + more <= this.capacity,
+      "limit",
+      () =>
+        `${this.#label}: ${longest} tokens${more ? ` and ${more} more` : ""} are beyond the capacity of ${this.capacity}.`,
+    );
+    for (const [at, ids] of given.entries()) this.#tokens[at].push(...ids);
+  }
+
+  /** @internal The last token of a text; -1 if it has none. */
+  last(entry: number): number {
+    return this.#tokens[entry].at(-1) ?? -1;
+  }
+
+  /** @internal Takes a token of each text. The caches have all tokens before it. */
+  push(ids: readonly number[]): void {
+    for (const [at, id] of ids.entries()) {
+      this.#known[at] = this.#tokens[at].length;
+      this.#tokens[at].push(id);
+    }
+  }
+
+  /** @internal Forgets tokens past these lengths. */
+  async keep(lengths: readonly number[]): Promise<void> {
+    for (const [at, length] of lengths.entries()) {
+      this.#tokens[at].splice(length);
+      this.#known[at] = Math.min(this.#known[at], length);
+    }
+    // A step that was on its way may have read more.
+    await this.#caches.truncate(this.#known);
+  }
+
+  /** @internal Gives text i the tokens of text `entries[i]`. */
+  async reorder(entries: readonly number[]): Promise<void> {
+    await this.#caches.reorder(entries);
+    this.#tokens = entries.map((from) => [...this.#tokens[from]]);
+    this.#known = entries.map((from) => this.#known[from]);
+  }
+
+  /** @internal Whether a text of so many tokens needs all of its rows anew. */
+  changesAt(length: number): boolean {
+    return this.#turnedAt(length) !== this.#turnedFor;
+  }
+
+  /** @internal Reads all tokens but the last of each text. */
+  async read(signal?: AbortSignal): Promise<void> {
+    const longest = Math.max(...this.lengths);
+    if (this.changesAt(longest)) {
+      this.#turnedFor = this.#turnedAt(longest);
+      this.#known.fill(0);
+      await this.#caches.truncate(this.#known);
+    }
+    for (;;) {
+      signal?.throwIfAborted();
+      const left = this.#tokens.map(({ length }, at) => length - 1 - this.#known[at]);
+      const most = Math.max(...left);
+      if (most <= 0) return;
+      const { chunk } = this.#parts;
+      const rows = most > SMALL_CHUNK ? chunk : Math.min(SMALL_CHUNK, chunk);
+      await this.#fill(
+        rows,
+        left.map((count) => Math.min(Math.max(count, 0), rows)),
+      );
+    }
+  }
+
+  /** @internal The program of a step, which reads some rows of each text, by default one. */
+  step(asked: Asked, rows = 1): Promise<Program> {
+    return this.#programs.of({ rows, fills: false, tokens: this.#turnedFor, asked });
+  }
+
+  /** @internal Records a step. */
+  encode(program: Program, target: GPUCommandEncoder | GPUComputePassEncoder): void {
+    this.#programs.encode(program, target);
+  }
+
+  /** Reads so many tokens of each text into the caches. */
+  async #fill(rows: number, counts: readonly number[]): Promise<void> {
+    const { device } = this.model;
+    const run = { rows, fills: true, tokens: this.#turnedFor, asked: {} };
+    const program = await this.#programs.of(run);
+    const each = (of: (entry: number, row: number) => number) =>
+      counts.flatMap((count, at) =>
+        Array.from({ length: rows }, (_, row) => (row < count ? of(at, row) : 0)),
+      );
+    await program.write({
+      ids: each((at, row) => this.#tokens[at][this.#known[at] + row]),
+      positions: each((at, row) => this.#known[at] + row),
+      counts,
+    });
+    const encoder = device.createCommandEncoder({ label: this.#label });
+    this.#programs.encode(program, encoder, counts);
+    device.queue.submit([encoder.finish()]);
+    for (const [at, count] of counts.entries()) this.#known[at] += count;
+    // One chunk at a time is on its way, so that a page has frames between them.
+    await device.queue.onSubmittedWorkDone();
+  }
+
+  /** The tokens that rotary embeddings reckon with in texts of so many. */
+  #turnedAt(length: number): number {
+    const { cached, capacity } = this.#parts;
+    const { changesPast } = cached;
+    if (changesPast === undefined) return capacity;
+    return length <= changesPast ? changesPast : Math.max(capacity, changesPast + 1);
+  }
+
+  #call<Result>(work: () => Promise<Result>): Promise<Result> {
+    const turn = this.#turn.then(() => {
+      check(!this.#destroyed, "destroyed", () => `${this.#label}: the session was destroyed.`);
+      check(
+        !this.#isGenerating,
+        "argument",
+        () => `${this.#label}: generate() goes on with it; wait until that has ended.`,
+      );
+      checkDevice(this.model.device);
+      return work();
+    });
+    this.#turn = turn.catch(() => undefined);
+    return turn;
+  }
+}

@@ -1,0 +1,78 @@
+// The options of sessions, and their checks.
+
+import { check, FoveaError, show } from "../../errors.ts";
+import type { OptionNames } from "../../given.ts";
+import { takeOptions } from "../../options.ts";
+import type { CachedRows, Definition } from "../definition.ts";
+import type { CacheOptions } from "./caches.ts";
+
+/** Options of `Model.session`. */
+export interface SessionOptions {
+  /** Texts at a time. Default 1. */
+  readonly entries?: number;
+  /**
+   * The most tokens of a text, for which memory is allocated. Default: what the model takes, at most
+   * 2,048.
+   */
+  readonly capacity?: number;
+  /** How keys and values are kept. Default: f32, in one piece. */
+  readonly cache?: CacheOptions;
+  /** The most tokens of each text that one submission reads. Default 64. */
+  readonly chunk?: number;
+}
+
+const SESSION_OPTIONS: OptionNames<SessionOptions> = {
+  entries: "number",
+  capacity: "number",
+  cache: "any",
+  chunk: "number",
+};
+const CACHE_OPTIONS: OptionNames<CacheOptions> = {
+  kind: "string",
+  dtype: "string",
+  groupSize: "number",
+  pageSize: "number",
+  forks: "number",
+};
+
+/** Checked options. */
+export interface SessionSizes {
+  readonly cached: CachedRows;
+  readonly entries: number;
+  readonly capacity: number;
+  readonly chunk: number;
+  readonly cache: CacheOptions;
+}
+
+const DEFAULT_CAPACITY = 2048;
+const DEFAULT_CHUNK = 64;
+
+/** Checks the options of a session. Throws FoveaError that names what is wrong. */
+export function sessionSizes(
+  label: string,
+  { family, cached, mostRows }: Definition,
+  given: SessionOptions,
+): SessionSizes {
+  if (!cached)
+    throw new FoveaError("argument", `${label}: a ${family} reads whole texts; use run().`);
+  const options = takeOptions(label, given, SESSION_OPTIONS);
+  const cache: CacheOptions = takeOptions(`${label}: cache`, options.cache ?? {}, CACHE_OPTIONS);
+  const most = Math.min(mostRows, cached.most ?? mostRows);
+  const { entries = 1, chunk = DEFAULT_CHUNK } = options;
+  const { capacity = Math.min(most, DEFAULT_CAPACITY) } = options;
+  for (const [name, value] of Object.entries({ entries, capacity, chunk })) {
+    const limit = name === "capacity" ? most : 2 ** 20;
+    check(
+      Number.isSafeInteger(value) && value >= 1 && value <= limit,
+      "argument",
+      () => `${label}: ${name} must be a whole number from 1 to ${limit}, got ${show(value)}.`,
+    );
+  }
+  const { kind } = cache;
+  check(
+    kind === undefined || kind === "contiguous" || kind === "paged",
+    "argument",
+    () => `${label}: a cache is of kind "contiguous" or "paged", got ${show(kind)}.`,
+  );
+  return { cached, entries, capacity, chunk, cache };
+}
