@@ -9,6 +9,7 @@ export type { CacheOptions } from "./generation/caches.ts";
 export type { Session } from "./generation/session.ts";
 export type { SessionOptions } from "./generation/session_options.ts";
 export type { Texts } from "./generation/texts.ts";
+export { forgetOpfs, opfsSource } from "./opfs_source.ts";
 export { type LoadOptions, Model, type ModelResult } from "./model.ts";
 export {
   bytesSource,
