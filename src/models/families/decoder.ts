@@ -4,7 +4,8 @@
 import type { Activation } from "../../operations/pointwise_problem.ts";
 import type { Graph } from "../../training/graph.ts";
 import { linear, rmsNorm } from "../../training/operations/dense.ts";
-import { activate, add, contiguous, multiply } from "../../training/operations/elements.ts";
+import { add, contiguous } from "../../training/operations/elements.ts";
+import { addNorm, gated } from "../../training/operations/fused.ts";
 import { rotary } from "../../training/operations/rotary.ts";
 import { embedding } from "../../training/operations/tables.ts";
 import type { Value } from "../../training/value.ts";
@@ -99,53 +100,60 @@ function define(traits: DecoderTraits, ids: Value, given: Given, asked: Asked): 
   const { graph, weight } = given;
   const results: Record<string, Value> = {};
   const table = weight("embed_tokens.weight", [vocab, width]);
-  let x = embedding(ids, table, { scale: embeddingScale });
+  let rows: Rows = { x: embedding(ids, table, { scale: embeddingScale }) };
   for (let layer = 0; layer < traits.layers; layer++) {
-    x = layerOf(traits, given, layer, x, watched(asked, layer, results));
-    if (asked.hidden) results[`hidden.${layer}`] = x;
+    rows = layerOf(traits, given, layer, rows, watched(asked, layer, results));
+    if (asked.hidden) results[`hidden.${layer}`] = sumOf(rows);
   }
-  const last = norm(traits, weight, "norm", x);
+  const { normed } = entered(traits, weight, "norm", rows);
   const head = traits.tied ? table : weight("lm_head.weight", [vocab, width]);
-  const logits = linear(last, head);
+  const logits = linear(normed, head);
   results.logits = logitsCap === undefined ? logits : capped(graph, logits, logitsCap);
   return results;
 }
 
-const norm = (
-  { epsilon, plusOne }: Pick<DecoderTraits, "epsilon" | "plusOne">,
-  weight: Weight,
-  path: string,
-  x: Value,
-) =>
-  rmsNorm(x, weight(`${path}.weight`, [x.shape[x.shape.length - 1]], Number(plusOne)), { epsilon });
+/** The rows between layers: x and what a layer adds to it, which the norm that comes next does. */
+interface Rows {
+  readonly x: Value;
+  readonly added?: Value;
+}
+
+const sumOf = ({ x, added }: Rows): Value => (added ? add(x, added) : x);
+
+/** The sum of rows, and its norm. */
+function entered(traits: DecoderTraits, weight: Weight, path: string, { x, added }: Rows) {
+  if (!added) return { sum: x, normed: norm(traits, weight, path, x) };
+  const { epsilon } = traits;
+  return addNorm(x, added, { weight: normWeight(traits, weight, path, x), epsilon });
+}
+
+type Norms = Pick<DecoderTraits, "epsilon" | "plusOne">;
+
+const normWeight = ({ plusOne }: Norms, weight: Weight, path: string, { shape }: Value) =>
+  weight(`${path}.weight`, [shape[shape.length - 1]], Number(plusOne));
+
+const norm = (norms: Norms, weight: Weight, path: string, x: Value) =>
+  rmsNorm(x, normWeight(norms, weight, path, x), { epsilon: norms.epsilon });
 
 function layerOf(
   traits: DecoderTraits,
   given: Given,
   layer: number,
-  x: Value,
+  rows: Rows,
   watching: ReturnType<typeof watched>,
-): Value {
+): Rows {
   const { weight } = given;
-  const path = `layers.${layer}`;
-  const normed = norm(traits, weight, `${path}.input_layernorm`, x);
-  const attended = attentionOf(traits, given, layer, normed, watching);
   const { postNorms } = traits;
-  const joined = add(
-    x,
-    postNorms ? norm(traits, weight, `${path}.post_attention_layernorm`, attended) : attended,
-  );
+  const path = `layers.${layer}`;
+  const { sum, normed } = entered(traits, weight, `${path}.input_layernorm`, rows);
+  const attended = attentionOf(traits, given, layer, normed, watching);
+  const after = (name: string, x: Value) =>
+    postNorms ? norm(traits, weight, `${path}.${name}`, x) : x;
+  const between: Rows = { x: sum, added: after("post_attention_layernorm", attended) };
   const before = postNorms ? "pre_feedforward_layernorm" : "post_attention_layernorm";
-  const inner = feedForward(
-    traits,
-    weight,
-    `${path}.mlp`,
-    norm(traits, weight, `${path}.${before}`, joined),
-  );
-  return add(
-    joined,
-    postNorms ? norm(traits, weight, `${path}.post_feedforward_layernorm`, inner) : inner,
-  );
+  const joined = entered(traits, weight, `${path}.${before}`, between);
+  const inner = feedForward(traits, weight, `${path}.mlp`, joined.normed);
+  return { x: joined.sum, added: after("post_feedforward_layernorm", inner) };
 }
 
 function attentionOf(
@@ -214,10 +222,10 @@ function feedForward(
   const layer = (name: string, from: Value, outputs: number) =>
     linearOf(from, weight, `${path}.${name}`, outputs, biases.mlp);
   if (!fused) {
-    const gate = activate(layer("gate_proj", x, inner), activation);
-    return layer("down_proj", multiply(gate, layer("up_proj", x, inner)), width);
+    const gate = layer("gate_proj", x, inner);
+    return layer("down_proj", gated(gate, activation, layer("up_proj", x, inner)), width);
   }
   const both = layer("gate_up_proj", x, 2 * inner);
-  const gate = activate(both.slice(2, 0, inner), activation);
-  return layer("down_proj", multiply(gate, both.slice(2, inner, 2 * inner)), width);
+  const gate = both.slice(2, 0, inner);
+  return layer("down_proj", gated(gate, activation, both.slice(2, inner, 2 * inner)), width);
 }

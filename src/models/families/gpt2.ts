@@ -1,7 +1,8 @@
 // GPT-2: learned positions, norms first with biases, projections stored as [inputs, outputs].
 
-import { layerNorm, linear } from "../../training/operations/dense.ts";
+import { linear } from "../../training/operations/dense.ts";
 import { activate, add } from "../../training/operations/elements.ts";
+import { addNorm } from "../../training/operations/fused.ts";
 import { embedding } from "../../training/operations/tables.ts";
 import type { Value } from "../../training/value.ts";
 import type { Config } from "../config.ts";
@@ -27,8 +28,6 @@ export function gpt2(config: Config): Definition {
   config.only("add_cross_attention", false);
   const ends = config.wholes("eos_token_id");
   config.end();
-  const norm = (x: Value, weight: Weight, path: string) =>
-    layerNorm(x, weight(`${path}.weight`, [width]), weight(`${path}.bias`, [width]), { epsilon });
   const layer = (x: Value, weight: Weight, path: string, outputs: number) => {
     const inputs = x.shape[x.shape.length - 1];
     const stored = weight(`${path}.weight`, [inputs, outputs]);
@@ -51,18 +50,17 @@ export function gpt2(config: Config): Definition {
       const { ids, positions: places, mask } = textInputs(graph, run);
       const table = weight("wte.weight", [vocab, width]);
       const results: Record<string, Value> = {};
-      let x = add(
-        embedding(ids, table),
-        embedding(places, weight("wpe.weight", [positions, width])),
-      );
+      const norm = (x: Value, added: Value, path: string) => {
+        const [own, bias] = ["weight", "bias"].map((name) => weight(`${path}.${name}`, [width]));
+        return addNorm(x, added, { weight: own, bias, epsilon });
+      };
+      let x = embedding(ids, table);
+      // What is added to x, which the norm that comes next does.
+      let added = embedding(places, weight("wpe.weight", [positions, width]));
       for (let at = 0; at < layers; at++) {
         const path = `h.${at}`;
-        const qkv = layer(
-          norm(x, weight, `${path}.ln_1`),
-          weight,
-          `${path}.attn.c_attn`,
-          3 * width,
-        );
+        const first = norm(x, added, `${path}.ln_1`);
+        const qkv = layer(first.normed, weight, `${path}.attn.c_attn`, 3 * width);
         const [q, k, v] = [0, 1, 2].map((part) =>
           headsOf(qkv.slice(2, part * width, (part + 1) * width), heads),
         );
@@ -73,13 +71,15 @@ export function gpt2(config: Config): Definition {
           ...watched(asked, at, results),
         });
         const attended = rowsOf(seen);
-        x = add(x, layer(attended, weight, `${path}.attn.c_proj`, width));
-        const between = layer(norm(x, weight, `${path}.ln_2`), weight, `${path}.mlp.c_fc`, inner);
-        x = add(x, layer(activate(between, activation), weight, `${path}.mlp.c_proj`, width));
-        if (asked.hidden) results[`hidden.${at}`] = x;
+        const out = layer(attended, weight, `${path}.attn.c_proj`, width);
+        const second = norm(first.sum, out, `${path}.ln_2`);
+        const between = layer(second.normed, weight, `${path}.mlp.c_fc`, inner);
+        x = second.sum;
+        added = layer(activate(between, activation), weight, `${path}.mlp.c_proj`, width);
+        if (asked.hidden) results[`hidden.${at}`] = add(x, added);
       }
       const head = tied ? table : weight("lm_head.weight", [vocab, width]);
-      results.logits = linear(norm(x, weight, "ln_f"), head);
+      results.logits = linear(norm(x, added, "ln_f").normed, head);
       return results;
     },
   };
