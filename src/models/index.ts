@@ -6,6 +6,19 @@
 
 export type { Asked, ModelInputs } from "./definition.ts";
 export { type LoadOptions, Model, type ModelResult } from "./model.ts";
+export type { SamplingSettings } from "./sampling/options.ts";
+export {
+  planSampling,
+  type SamplingBindings,
+  type SamplingPlan,
+  type SamplingProblem,
+} from "./sampling/sampling.ts";
+export {
+  planTopTokens,
+  type TopTokensBindings,
+  type TopTokensPlan,
+  type TopTokensProblem,
+} from "./sampling/top_tokens.ts";
 export {
   bytesSource,
   type FileSource,
