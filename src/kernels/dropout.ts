@@ -3,16 +3,16 @@
 import dropout from "../../shaders/dropout.wesl?raw";
 import invocation from "../../shaders/lib/invocation.wesl?raw";
 import rowVec4s from "../../shaders/lib/row_vec4s.wesl?raw";
+import threefry from "../../shaders/lib/threefry.wesl?raw";
 import dropoutKey from "../../shaders/slots/dropout_key.wesl?raw";
 import elementFactor from "../../shaders/slots/element_factor.wesl?raw";
 import dropoutFactorThreefry from "../../shaders/variants/dropout_factor_threefry.wesl?raw";
-import dropoutThreefry from "../../shaders/variants/dropout_threefry.wesl?raw";
 import elementFactorMask from "../../shaders/variants/element_factor_mask.wesl?raw";
 import type { ModuleMap } from "../shader/link.ts";
 import type { RowAccesses, RowSpecialisation } from "./rows.ts";
 
 const GENERATED: ModuleMap = {
-  "package::slots::dropout": { name: "variants/dropout_threefry.wesl", text: dropoutThreefry },
+  "package::lib::threefry": threefry,
   "package::slots::dropout_factor": {
     name: "variants/dropout_factor_threefry.wesl",
     text: dropoutFactorThreefry,

@@ -6,6 +6,7 @@ import blockLists from "../../shaders/lib/block_lists.wesl?raw";
 import half from "../../shaders/lib/half.wesl?raw";
 import magnitude from "../../shaders/lib/magnitude.wesl?raw";
 import tanh from "../../shaders/lib/tanh.wesl?raw";
+import threefry from "../../shaders/lib/threefry.wesl?raw";
 import bias from "../../shaders/slots/bias.wesl?raw";
 import dropoutKey from "../../shaders/slots/dropout_key.wesl?raw";
 import maskFunction from "../../shaders/slots/mask.wesl?raw";
@@ -141,6 +142,7 @@ export function slotModules(slots: SlotChoice): ModuleMap {
       "package::slots::bias": { name: "variants/bias_stored.wesl", text: biasStored },
     }),
     ...(slots.dropout && {
+      "package::lib::threefry": threefry,
       "package::slots::dropout": { name: "variants/dropout_threefry.wesl", text: dropoutThreefry },
       "package::slots::dropout_key":
         slots.dropout === "stepped"

@@ -11,6 +11,19 @@ export type { SessionOptions } from "./generation/session_options.ts";
 export type { Texts } from "./generation/texts.ts";
 export { forgetOpfs, opfsSource } from "./opfs_source.ts";
 export { type LoadOptions, Model, type ModelResult } from "./model.ts";
+export type { SamplingSettings } from "./sampling/options.ts";
+export {
+  planSampling,
+  type SamplingBindings,
+  type SamplingPlan,
+  type SamplingProblem,
+} from "./sampling/sampling.ts";
+export {
+  planTopTokens,
+  type TopTokensBindings,
+  type TopTokensPlan,
+  type TopTokensProblem,
+} from "./sampling/top_tokens.ts";
 export {
   bytesSource,
   type FileSource,

@@ -117,6 +117,14 @@ export {
   rotaryBackward,
   rotaryFrequencies,
 } from "./rotary.ts";
+export {
+  chooseToken,
+  type ReferenceSamplingOptions,
+  type ReferenceTopTokens,
+  samplingProbabilities,
+  topTokens,
+  uniformOfDraw,
+} from "./sampling.ts";
 export type { ScoreStage } from "./scores.ts";
 export {
   optimizer,

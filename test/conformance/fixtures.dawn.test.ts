@@ -66,3 +66,39 @@ it("passes what is right, names what is not, and skips other families", async ()
     message: "no family of models mamba",
   });
 });
+
+it("runs distributions of tokens, and names what is wrong with them", async () => {
+  const runner = new Runner(() => testDevice());
+  const logits = { ...stored(Float64Array.of(2, 1, 0, -1), 4) };
+  const sum = Math.E + 1;
+  const sampling = {
+    name: "top-k",
+    logits,
+    options: { top_k: 2 },
+    probabilities: stored(Float64Array.of(Math.E / sum, 1 / sum, 0, 0), 4),
+    kept: [0, 1],
+    order_dependent: false,
+  };
+  const run = (change: object) =>
+    runner.run(
+      JSON.stringify({ fixture: "sampling: top-k", sampling: { ...sampling, ...change } }),
+    );
+  const passed = await run({});
+  expect(passed).toMatchObject({ status: "passed", message: "" });
+  expect(Number(passed.worst?.error)).toBeLessThan(1e-7);
+  expect(await run({ kept: [0, 1, 2] })).toMatchObject({
+    status: "failed",
+    message: "tokens that stay are [0, 1], expected [0, 1, 2]",
+  });
+  const others = stored(Float64Array.of(1 / sum, Math.E / sum, 0, 0), 4);
+  expect(await run({ probabilities: others })).toMatchObject({
+    status: "failed",
+    message: expect.stringMatching(/^output 0 at \[[01]\] is /),
+  });
+  const alike = { probabilities: others, order_dependent: true };
+  expect(await run(alike)).toMatchObject({ status: "passed" });
+  expect(await run({ ...alike, kept: [0] })).toMatchObject({
+    status: "failed",
+    message: "2 stay, not 1",
+  });
+});

@@ -18,7 +18,7 @@ export const PACKED = '{"fixture":';
 /** Of every result, absolute, as the fixtures say that arithmetic in f32 deserves. */
 const TOLERANCE = 1e-4;
 
-interface Stored {
+export interface Stored {
   readonly dtype: "float32" | "float64";
   readonly shape: readonly number[];
   readonly data: string;
@@ -82,7 +82,7 @@ export async function runFixture(device: GPUDevice, packed: PackedFixture): Prom
 const bytesOf = (base64: string) => Uint8Array.from(atob(base64), (one) => one.charCodeAt(0));
 
 /** The elements of a stored array. */
-function numbersOf({ dtype, data }: Stored): Float64Array {
+export function numbersOf({ dtype, data }: Stored): Float64Array {
   const { buffer } = bytesOf(data);
   return Float64Array.from(
     dtype === "float64" ? new Float64Array(buffer) : new Float32Array(buffer),

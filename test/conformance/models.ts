@@ -6,10 +6,15 @@ import { basename, join } from "node:path";
 import { FoveaError } from "../../src/index.ts";
 import type { Case } from "./cases.ts";
 import type { PackedFixture } from "./fixtures.ts";
+import type { PackedSampling, SamplingCase } from "./sampling.ts";
 
 const GOLDEN = "golden.json";
+const SAMPLING = "sampling.json";
 
-/** The cases of a folder: one for each folder in it with golden results, or the folder itself. */
+/**
+ * The cases of a folder: one for each folder in it with golden results, or the folder itself, and
+ * one for each distribution of its `sampling.json`.
+ */
 export function modelCases(folder: string): Case[] {
   if (!existsSync(folder)) throw new FoveaError("file", `there is no folder ${folder} of models.`);
   const inside = readdirSync(folder)
@@ -18,18 +23,25 @@ export function modelCases(folder: string): Case[] {
     .filter((path) => existsSync(join(path, GOLDEN)));
   const folders = existsSync(join(folder, GOLDEN)) ? [folder] : inside;
   const packed = mkdtempSync(join(tmpdir(), "fovea-models-"));
-  return folders.map((path) => {
-    const fixture = packedOf(path);
-    const file = join(packed, `${fixture.fixture}.json`);
+  const write = (fixture: PackedFixture | PackedSampling, at: string, op: string): Case => {
+    const file = join(packed, `${at}.json`);
     writeFileSync(file, JSON.stringify(fixture));
-    return {
-      file: fixture.fixture,
-      path: file,
-      op: fixture.family ?? fixture.fixture,
-      opset: null,
-      dtype: "model",
-    };
+    return { file: fixture.fixture, path: file, op, opset: null, dtype: "model" };
+  };
+  const models = folders.map((path) => {
+    const fixture = packedOf(path);
+    return write(fixture, fixture.fixture, fixture.family ?? fixture.fixture);
   });
+  const distributions = samplingOf(folder).map((one, at) =>
+    write({ fixture: `sampling: ${one.name}`, sampling: one }, `sampling-${at}`, "sampling"),
+  );
+  return [...models, ...distributions];
+}
+
+/** The distributions of a folder, if it has some. */
+function samplingOf(folder: string): readonly SamplingCase[] {
+  const path = join(folder, SAMPLING);
+  return existsSync(path) ? JSON.parse(readFileSync(path, "utf8")).cases : [];
 }
 
 function packedOf(folder: string): PackedFixture {

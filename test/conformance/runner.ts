@@ -7,6 +7,7 @@ import { describeWorst, isWithin, type Worst, worstOf } from "./compare.ts";
 import { missingOf, PACKED, type PackedFixture, runFixture } from "./fixtures.ts";
 import { runNamed } from "./named.ts";
 import { namedOperatorOf, operatorOf } from "./operators.ts";
+import { isSampling, type PackedSampling, runSampling } from "./sampling.ts";
 import { ourDtype, parseVector, type Vector, type VectorTensor } from "./vector.ts";
 
 /** How a vector went. */
@@ -54,7 +55,11 @@ export class Runner {
     }
   }
 
-  async #runFixture(packed: PackedFixture): Promise<Outcome> {
+  async #runFixture(packed: PackedFixture | PackedSampling): Promise<Outcome> {
+    if (isSampling(packed)) {
+      const worst = await this.#kept.run((device) => runSampling(device, packed));
+      return { status: "passed", message: "", worst };
+    }
     const missing = missingOf(packed);
     if (missing) return { status: "skipped", message: missing, worst: null };
     const worst = await this.#kept.run((device) => runFixture(device, packed));

@@ -66,7 +66,7 @@ export const MUTANTS: readonly Mutant[] = [
     filter: "packed sequences H=",
   },
   {
-    file: "shaders/variants/dropout_threefry.wesl",
+    file: "shaders/lib/threefry.wesl",
     text: "let third = PARITY ^ key.x ^ key.y;",
     replacement: "let third = PARITY ^ key.x;",
     tests: FEATURES,

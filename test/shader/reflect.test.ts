@@ -67,6 +67,12 @@ import {
   MERGE_PARAMS,
   MERGE_ROW_TILE,
 } from "../../src/kernels/merge.ts";
+import {
+  MOST_TOP_TOKENS,
+  PROBABILITY_LANES,
+  SAMPLING_PARAMS,
+  samplingParts,
+} from "../../src/kernels/models/sampling.ts";
 import { PARAMS } from "../../src/kernels/params.ts";
 import { ENCODING_PARAMS } from "../../src/kernels/position_encoding.ts";
 import { RECURRENT_PARAMS, recurrentModules } from "../../src/kernels/recurrent.ts";
@@ -100,6 +106,7 @@ import {
   ROW_KERNELS,
 } from "../support/kernels.ts";
 import { backwardSpecOf, RECURRENT_SPECS } from "../support/recurrent_kernels.ts";
+import { SAMPLING_SPECS } from "../support/sampling_kernels.ts";
 
 const reflect = (variant: Pick<(typeof KERNEL_VARIANTS)[number], "root" | "modules">) =>
   new WgslReflect(link(variant.root, variant.modules).code);
@@ -167,6 +174,12 @@ const UNIFORMS: readonly (readonly [
   ["AppendParams", APPEND_PARAMS, "package::cache_append", appendModules(APPENDS.f32)],
   ["MergeParams", MERGE_PARAMS, "package::merge", MERGE_MODULES],
   ["MergeBackwardParams", MERGE_BACKWARD_PARAMS, "package::merge_backward", MERGE_BACKWARD_MODULES],
+  [
+    "SamplingParams",
+    SAMPLING_PARAMS,
+    "package::sampling_choose",
+    samplingParts(SAMPLING_SPECS["that chooses"]).modules,
+  ],
   ["Masks", MASKS, "package::mask_bits", MASK_BITS_MODULES],
   ["Blocks", BLOCKS, "package::block_mask", blockMaskModules()],
   ["Copy", COPY, "package::tables", TABLES_MODULES],
@@ -340,6 +353,24 @@ describe("the merge kernel", () => {
     const { code } = link(variant.root, variant.modules);
     expect(code).toContain(`const ROW_TILE = ${MERGE_ROW_TILE}u;`);
     expect(MERGE_BINDINGS.filter(({ name }) => /^o_\d$/.test(name))).toHaveLength(MERGE_FOLD);
+  });
+});
+
+describe("the kernels that choose tokens", () => {
+  const codeOf = (name: string) => {
+    const { root, modules } = samplingParts(SAMPLING_SPECS[name]);
+    return link(root, modules).code;
+  };
+  it("have the sizes that the host knows", () => {
+    expect(codeOf("of the largest logits")).toContain(`const MOST = ${MOST_TOP_TOKENS}u;`);
+    expect(codeOf("of probabilities")).toContain(`const INVOCATIONS = ${PROBABILITY_LANES}u;`);
+  });
+  it("take the workgroup memory that their headers say", () => {
+    const bytes = (name: string) => workgroupBytes(codeOf(name));
+    expect(bytes("of chunks")).toBe(5184);
+    expect(bytes("greedy")).toBe(256);
+    expect(bytes("that chooses")).toBe(10_672);
+    expect(bytes("of the largest logits")).toBe(11_172);
   });
 });
 
@@ -519,12 +550,20 @@ function workgroupBytes(code: string): number {
     vec4f: 16,
     vec2f: 8,
     vec4h: 8,
+    vec4u: 16,
+    vec2u: 8,
     Component: component,
+    // Structs of the kernels that choose tokens.
+    Selection: 32,
+    Range: 16,
   };
   return [
-    ...code.matchAll(/var<workgroup> \w+: (?:array<(\w+(?:<u32>)?), (.+)>|atomic<u32>);/g),
+    ...code.matchAll(
+      /var<workgroup> \w+: (?:array<(\w+(?:<u32>)?), (.+)>|(Selection|Range)|atomic<u32>);/g,
+    ),
   ].reduce(
-    (total, [, element, count = "1u"]) => total + constants(count) * (sizes[element] ?? 4),
+    (total, [, element, count = "1u", struct = element]) =>
+      total + constants(count) * (sizes[struct] ?? 4),
     0,
   );
 }

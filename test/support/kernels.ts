@@ -122,6 +122,7 @@ import { BACKWARD_VARIANTS } from "./backward_kernels.ts";
 import { CAPTURE_VARIANTS } from "./capture_kernels.ts";
 import { OPTIMIZER_VARIANTS } from "./optimizer_kernels.ts";
 import { RECURRENT_VARIANTS } from "./recurrent_kernels.ts";
+import { SAMPLING_VARIANTS } from "./sampling_kernels.ts";
 import { SCORE_GRADIENT_VARIANTS } from "./score_gradient_kernels.ts";
 import { SIMILARITY_GRADIENT_VARIANTS } from "./similarity_gradient_kernels.ts";
 
@@ -983,6 +984,7 @@ const VARIANTS: readonly (Omit<KernelVariant, "modules"> & {
   ...CAPTURE_VARIANTS,
   ...OPTIMIZER_VARIANTS,
   ...RECURRENT_VARIANTS,
+  ...SAMPLING_VARIANTS,
   {
     name: "linear copy",
     root: "package::linear_copy",
