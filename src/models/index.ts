@@ -5,12 +5,22 @@
  */
 
 export type { Asked, ModelInputs } from "./definition.ts";
+export {
+  type BeamSearchOptions,
+  beamSearch,
+  type FoundText,
+} from "./generation/beam_search.ts";
 export type { CacheOptions } from "./generation/caches.ts";
+export { generate } from "./generation/generate.ts";
+export type { GeneratedToken, TokenResult } from "./generation/line.ts";
+export type { GenerateOptions } from "./generation/options.ts";
+export type { Prompt } from "./generation/prompt.ts";
 export type { Session } from "./generation/session.ts";
 export type { SessionOptions } from "./generation/session_options.ts";
 export type { Texts } from "./generation/texts.ts";
-export { forgetOpfs, opfsSource } from "./opfs_source.ts";
+export type { Tokenizer } from "./generation/tokenizer.ts";
 export { type LoadOptions, Model, type ModelResult } from "./model.ts";
+export { forgetOpfs, opfsSource } from "./opfs_source.ts";
 export type { SamplingSettings } from "./sampling/options.ts";
 export {
   planSampling,

@@ -51,10 +51,17 @@ export class Model {
   /** By what they were recorded for; the last one used is the last. */
   readonly #programs = new Map<string, Promise<Program>>();
   readonly #sessions = new Set<Session>();
+  readonly #loaded: readonly [source: FileSource, options: LoadOptions];
   #destroyed = false;
 
-  private constructor(device: GPUDevice, definition: Definition, weights: Weights) {
+  private constructor(
+    device: GPUDevice,
+    definition: Definition,
+    weights: Weights,
+    loaded: readonly [FileSource, LoadOptions],
+  ) {
     this.device = device;
+    this.#loaded = loaded;
     this.family = definition.family;
     this.layers = definition.layers;
     this.mostTokens = definition.mostRows;
@@ -73,17 +80,15 @@ export class Model {
   static async load(
     device: GPUDevice,
     source: FileSource,
-    { onProgress }: LoadOptions = {},
+    options: LoadOptions = {},
   ): Promise<Model> {
+    const { onProgress } = options;
     checkDevice(device);
     const checkpoint = await openCheckpoint(source);
     const names = new Set(checkpoint.tensors.keys());
     const definition = familyOf(new Config(checkpoint.config), names);
-    return new Model(
-      device,
-      definition,
-      await Weights.load(device, checkpoint, definition, onProgress),
-    );
+    const weights = await Weights.load(device, checkpoint, definition, onProgress);
+    return new Model(device, definition, weights, [source, options]);
   }
 
   /** Bytes of GPU memory of the weights. */
@@ -135,6 +140,20 @@ export class Model {
    */
   async session(options: SessionOptions = {}): Promise<Session> {
     return Session.make(this.parts(), options, this.#sessions);
+  }
+
+  /**
+   * Loads the same checkpoint again, from the source that this model came from, on another device:
+   * after a loss, with which all that was on the GPU is gone. This model is destroyed; its sessions
+   * still know their tokens, which `session({ resume })` of the new one reads again.
+   *
+   * @example
+   * const again = await model.recover(await requestFoveaDevice());
+   * const session = await again.session({ resume: lost });
+   */
+  recover(device: GPUDevice): Promise<Model> {
+    this.destroy();
+    return Model.load(device, ...this.#loaded);
   }
 
   /** @internal What sessions need. Throws FoveaError("destroyed"). */

@@ -15,8 +15,8 @@ interface Known {
 
 /**
  * A source whose files stay in the origin private file system, below a folder. What was read once
- * comes from there, also without a network; each block is checked by its SHA-256, and read again from
- * the source if it is damaged. A file whose size at the source has changed is read anew.
+ * comes from there, also without a network; each block is checked by its SHA-256, and read again
+ * from the source if it is damaged. A file whose size at the source has changed is read anew.
  *
  * Its promises reject as those of the source do, and with FoveaError("file") where there is no such
  * file system, or no room. `forgetOpfs` deletes what is kept.

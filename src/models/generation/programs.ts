@@ -97,3 +97,21 @@ export class SessionPrograms {
     return fills && last ? { last } : results;
   }
 }
+
+/** What a program that fills caches is given: `counts` tokens of each text from `known` on. */
+export function chunkOf(
+  texts: readonly (readonly number[])[],
+  known: readonly number[],
+  counts: readonly number[],
+  rows: number,
+) {
+  const each = (of: (entry: number, row: number) => number) =>
+    counts.flatMap((count, entry) =>
+      Array.from({ length: rows }, (_, row) => (row < count ? of(entry, row) : 0)),
+    );
+  return {
+    ids: each((entry, row) => texts[entry][known[entry] + row]),
+    positions: each((entry, row) => known[entry] + row),
+    counts,
+  };
+}

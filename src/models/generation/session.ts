@@ -4,9 +4,14 @@ import { check, show } from "../../errors.ts";
 import { checkDevice } from "../../gpu/buffers.ts";
 import type { Program } from "../../training/program.ts";
 import type { Asked } from "../definition.ts";
-import { type LayerCaches, makeCaches } from "./caches.ts";
-import { type SessionModel, SessionPrograms } from "./programs.ts";
-import { type SessionOptions, type SessionSizes, sessionSizes } from "./session_options.ts";
+import { type CacheOptions, type LayerCaches, makeCaches } from "./caches.ts";
+import { chunkOf, type SessionModel, SessionPrograms } from "./programs.ts";
+import {
+  type SessionOptions,
+  type SessionSizes,
+  type SessionState,
+  sessionSizes,
+} from "./session_options.ts";
 import { checkIds, type Texts, textsOf } from "./texts.ts";
 
 /** Rows that a submission reads at a time if fewer than these are left. */
@@ -27,7 +32,17 @@ interface Parts extends SessionSizes {
  * await session.append([464, 3290]);
  * const other = await session.fork(); // need not read these tokens again
  */
-export class Session {
+export class Session implements SessionState {
+  /** Texts at a time. */
+  readonly entries: number;
+  /** The most tokens of a text. */
+  readonly capacity: number;
+  /** The most tokens of each text that one submission reads. */
+  readonly chunk: number;
+  /** How keys and values are kept. */
+  readonly cache: CacheOptions;
+  /** @internal */
+  readonly model: SessionModel;
   readonly #parts: Parts;
   readonly #label: string;
   readonly #caches: LayerCaches;
@@ -43,6 +58,11 @@ export class Session {
 
   private constructor(parts: Parts, caches: LayerCaches) {
     const { model, entries, living } = parts;
+    this.model = model;
+    this.entries = entries;
+    this.capacity = parts.capacity;
+    this.chunk = parts.chunk;
+    this.cache = parts.cache;
     this.#parts = parts;
     this.#label = `${model.definition.family} session`;
     this.#caches = caches;
@@ -66,17 +86,15 @@ export class Session {
     const { kvHeads, headDim } = cached;
     const rows = { kvHeads, headDim, layers: definition.layers, entries, capacity };
     const caches = await makeCaches(device, rows, cache, label);
-    return new Session({ ...sizes, model, living }, caches);
-  }
-
-  /** Texts at a time. */
-  get entries(): number {
-    return this.#parts.entries;
-  }
-
-  /** The most tokens of a text. */
-  get capacity(): number {
-    return this.#parts.capacity;
+    const session = new Session({ ...sizes, model, living }, caches);
+    const { resume } = options;
+    try {
+      if (resume) await session.append(session.#tokens.map((_, entry) => resume.tokens(entry)));
+      return session;
+    } catch (error) {
+      session.destroy();
+      throw error;
+    }
   }
 
   /** Tokens of each text. */
@@ -155,11 +173,6 @@ export class Session {
     this.destroy();
   }
 
-  /** @internal */
-  get model(): SessionModel {
-    return this.#parts.model;
-  }
-
   /** @internal Runs work that no other call of the session may interrupt. */
   async begin(): Promise<() => void> {
     await this.#call(async () => {
@@ -185,9 +198,7 @@ export class Session {
   }
 
   /** @internal The last token of a text; -1 if it has none. */
-  last(entry: number): number {
-    return this.#tokens[entry].at(-1) ?? -1;
-  }
+  last = (entry: number): number => this.#tokens[entry].at(-1) ?? -1;
 
   /** @internal Takes a token of each text. The caches have all tokens before it. */
   push(ids: readonly number[]): void {
@@ -197,11 +208,11 @@ export class Session {
     }
   }
 
-  /** @internal Forgets tokens past these lengths. */
-  async keep(lengths: readonly number[]): Promise<void> {
+  /** @internal Forgets tokens past these lengths, of which the caches have up to `known`. */
+  async keep(lengths: readonly number[], known = lengths): Promise<void> {
     for (const [at, length] of lengths.entries()) {
       this.#tokens[at].splice(length);
-      this.#known[at] = Math.min(this.#known[at], length);
+      this.#known[at] = Math.min(this.#known[at], length, known[at]);
     }
     // A step that was on its way may have read more.
     await this.#caches.truncate(this.#known);
@@ -232,7 +243,7 @@ export class Session {
       const left = this.#tokens.map(({ length }, at) => length - 1 - this.#known[at]);
       const most = Math.max(...left);
       if (most <= 0) return;
-      const { chunk } = this.#parts;
+      const { chunk } = this;
       const rows = most > SMALL_CHUNK ? chunk : Math.min(SMALL_CHUNK, chunk);
       await this.#fill(
         rows,
@@ -256,27 +267,18 @@ export class Session {
     const { device } = this.model;
     const run = { rows, fills: true, tokens: this.#turnedFor, asked: {} };
     const program = await this.#programs.of(run);
-    const each = (of: (entry: number, row: number) => number) =>
-      counts.flatMap((count, at) =>
-        Array.from({ length: rows }, (_, row) => (row < count ? of(at, row) : 0)),
-      );
-    await program.write({
-      ids: each((at, row) => this.#tokens[at][this.#known[at] + row]),
-      positions: each((at, row) => this.#known[at] + row),
-      counts,
-    });
+    await program.write(chunkOf(this.#tokens, this.#known, counts, rows));
     const encoder = device.createCommandEncoder({ label: this.#label });
     this.#programs.encode(program, encoder, counts);
     device.queue.submit([encoder.finish()]);
     for (const [at, count] of counts.entries()) this.#known[at] += count;
-    // One chunk at a time is on its way, so that a page has frames between them.
-    await device.queue.onSubmittedWorkDone();
+    await device.queue.onSubmittedWorkDone(); // a page has its frames between chunks
   }
 
   /** The tokens that rotary embeddings reckon with in texts of so many. */
   #turnedAt(length: number): number {
-    const { cached, capacity } = this.#parts;
-    const { changesPast } = cached;
+    const { capacity } = this;
+    const { changesPast } = this.#parts.cached;
     if (changesPast === undefined) return capacity;
     return length <= changesPast ? changesPast : Math.max(capacity, changesPast + 1);
   }

@@ -11,17 +11,31 @@ export interface SessionOptions {
   /** Texts at a time. Default 1. */
   readonly entries?: number;
   /**
-   * The most tokens of a text, for which memory is allocated. Default: what the model takes, at most
-   * 2,048.
+   * The most tokens of a text, for which memory is allocated. Default: what the model takes, at
+   * most 2,048.
    */
   readonly capacity?: number;
   /** How keys and values are kept. Default: f32, in one piece. */
   readonly cache?: CacheOptions;
   /** The most tokens of each text that one submission reads. Default 64. */
   readonly chunk?: number;
+  /**
+   * A session of the same model, perhaps on a device that was lost, whose options are the defaults
+   * and whose tokens are read again. Default none.
+   */
+  readonly resume?: SessionState;
 }
 
-const SESSION_OPTIONS: OptionNames<SessionOptions> = {
+/** What is known of a session without its device. */
+export interface SessionState {
+  readonly entries: number;
+  readonly capacity: number;
+  readonly chunk: number;
+  readonly cache: CacheOptions;
+  tokens(entry: number): readonly number[];
+}
+
+const SESSION_OPTIONS: OptionNames<Omit<SessionOptions, "resume">> = {
   entries: "number",
   capacity: "number",
   cache: "any",
@@ -51,15 +65,19 @@ const DEFAULT_CHUNK = 64;
 export function sessionSizes(
   label: string,
   { family, cached, mostRows }: Definition,
-  given: SessionOptions,
+  { resume, ...given }: SessionOptions,
 ): SessionSizes {
   if (!cached)
     throw new FoveaError("argument", `${label}: a ${family} reads whole texts; use run().`);
   const options = takeOptions(label, given, SESSION_OPTIONS);
-  const cache: CacheOptions = takeOptions(`${label}: cache`, options.cache ?? {}, CACHE_OPTIONS);
+  const cache: CacheOptions = takeOptions(
+    `${label}: cache`,
+    (options.cache as CacheOptions | undefined) ?? resume?.cache ?? {},
+    CACHE_OPTIONS,
+  );
   const most = Math.min(mostRows, cached.most ?? mostRows);
-  const { entries = 1, chunk = DEFAULT_CHUNK } = options;
-  const { capacity = Math.min(most, DEFAULT_CAPACITY) } = options;
+  const { entries = resume?.entries ?? 1, chunk = resume?.chunk ?? DEFAULT_CHUNK } = options;
+  const { capacity = resume?.capacity ?? Math.min(most, DEFAULT_CAPACITY) } = options;
   for (const [name, value] of Object.entries({ entries, capacity, chunk })) {
     const limit = name === "capacity" ? most : 2 ** 20;
     check(

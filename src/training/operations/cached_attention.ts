@@ -23,8 +23,8 @@ export interface CachedAttentionSettings
 }
 
 /**
- * @internal Appends k and v to a cache and gives the attention of q over all that it has then. A run changes
- * the cache; it has no gradient.
+ * @internal Appends k and v to a cache and gives the attention of q over all that it has then. A
+ *   run changes the cache; it has no gradient.
  *
  * @param q [B, H, M, D] f32
  * @param k [B, Hkv, M, D]
