@@ -12,6 +12,7 @@ import { familyOf } from "./families/index.ts";
 import type { SessionModel } from "./generation/programs.ts";
 import { Session } from "./generation/session.ts";
 import type { SessionOptions } from "./generation/session_options.ts";
+import { type KeyScales, measureKeys } from "./generation/smoothing.ts";
 import type { FileSource } from "./source.ts";
 import { type OnProgress, Weights } from "./weights.ts";
 
@@ -51,6 +52,7 @@ export class Model {
   /** By what they were recorded for; the last one used is the last. */
   readonly #programs = new Map<string, Promise<Program>>();
   readonly #sessions = new Set<Session>();
+  #keyScales: Promise<KeyScales> | undefined;
   readonly #loaded: readonly [source: FileSource, options: LoadOptions];
   #destroyed = false;
 
@@ -159,7 +161,13 @@ export class Model {
   /** @internal What sessions need. Throws FoveaError("destroyed"). */
   parts(): SessionModel {
     check(!this.#destroyed, "destroyed", () => `${this.family}: the model was destroyed.`);
-    return { device: this.device, definition: this.#definition, weights: this.#weights };
+    const { device } = this;
+    const [definition, weights] = [this.#definition, this.#weights];
+    const keyScales = () => {
+      this.#keyScales ??= measureKeys(device, definition, weights);
+      return this.#keyScales;
+    };
+    return { device, definition, weights, keyScales };
   }
 
   /** Frees the weights, all programs, and all sessions. */
@@ -167,6 +175,11 @@ export class Model {
     if (this.#destroyed) return;
     this.#destroyed = true;
     for (const session of [...this.#sessions]) session.destroy();
+    this.#keyScales
+      ?.then((scales) => {
+        for (const one of scales.values()) one.destroy();
+      })
+      .catch(() => undefined);
     for (const one of this.#programs.values()) release(one);
     this.#weights.destroy();
   }

@@ -87,6 +87,25 @@ it.each<readonly [string, DecoderConfig, CacheOptions]>([
   expect(got).toEqual(expected.map(({ tokens }) => tokens));
 });
 
+it.each(["int8", "int4"] as const)("a cache of %s stays near float64", async (dtype) => {
+  using model = await modelOf(LLAMA);
+  const prompt = PROMPTS[1];
+  const { logits } = greedy(LLAMA, prompt, 1);
+  const errors: number[] = [];
+  for (const cache of [{ dtype: "f32" }, { dtype }] as const) {
+    const options = { maxNewTokens: 1, stop: [], logits: true, cache };
+    for await (const item of generate(model, prompt, options)) {
+      const row = item.logits as Float32Array;
+      const squares = Array.from(row, (x, at) => (x - logits[0][at]) ** 2);
+      const total = logits[0].reduce((sum, x) => sum + x * x, 0);
+      errors.push(Math.sqrt(squares.reduce((sum, x) => sum + x) / total));
+    }
+  }
+  expect(errors[0]).toBeLessThan(1e-5);
+  expect(errors[1]).toBeGreaterThan(1e-4); // the cache does hold integers
+  expect(errors[1]).toBeLessThan(dtype === "int8" ? 0.02 : 0.2);
+});
+
 it("reads all again where the rotary embedding changes, as longrope's does", async () => {
   using model = await modelOf(PHI);
   const prompt = [4, 9, 1, 16, 25];

@@ -9,12 +9,15 @@ import type { Value } from "../../training/value.ts";
 import type { Asked, Attend, Definition } from "../definition.ts";
 import type { Weights } from "../weights.ts";
 import type { LayerCaches } from "./caches.ts";
+import { type KeyScales, smoothed } from "./smoothing.ts";
 
 /** What sessions need of a model. */
 export interface SessionModel {
   readonly device: GPUDevice;
   readonly definition: Definition;
   readonly weights: Weights;
+  /** What keys are smoothed by for caches of integers, measured when it is first needed. */
+  keyScales(): Promise<KeyScales>;
 }
 
 /** What a program of a session is recorded for. */
@@ -37,13 +40,16 @@ export class SessionPrograms {
   readonly #caches: LayerCaches;
   readonly #entries: number;
   readonly #programs = new Map<string, Promise<Program>>();
+  readonly #isSmooth: boolean;
   /** Rows of each text that the run which is encoded takes; undefined for all. */
   #counts: readonly number[] | undefined;
 
-  constructor(model: SessionModel, caches: LayerCaches, entries: number) {
+  /** @param isSmooth Whether keys are made easy to quantise */
+  constructor(model: SessionModel, caches: LayerCaches, entries: number, isSmooth: boolean) {
     this.#model = model;
     this.#caches = caches;
     this.#entries = entries;
+    this.#isSmooth = isSmooth;
   }
 
   of(run: SessionRun): Promise<Program> {
@@ -71,10 +77,11 @@ export class SessionPrograms {
       one.then((program) => program.destroy()).catch(() => undefined);
   }
 
-  #record(run: SessionRun): Promise<Program> {
+  async #record(run: SessionRun): Promise<Program> {
     const { device, definition, weights } = this.#model;
+    const scales = this.#isSmooth ? await this.#model.keyScales() : [];
     return recordProgram(device, (graph) => ({ outputs: this.#define(graph, run) }), {
-      parameters: weights.tensors,
+      parameters: new Map([...weights.tensors, ...scales]),
       label: definition.family,
     });
   }
@@ -85,7 +92,10 @@ export class SessionPrograms {
     const counts = fills ? graph.input("counts", [batch], "i32") : undefined;
     let last: Value | undefined;
     const attend: Attend = (layer, q, k, v, settings) => {
-      last = cachedAttention(q, k, v, this.#caches.layers[layer], {
+      const { query, key } = this.#isSmooth
+        ? smoothed(graph, layer, q, k, settings)
+        : { query: q, key: k };
+      last = cachedAttention(query, key, v, this.#caches.layers[layer], {
         ...settings,
         ...(counts && { qLengths: counts, counts: () => this.#counts }),
       });

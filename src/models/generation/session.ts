@@ -66,7 +66,8 @@ export class Session implements SessionState {
     this.#parts = parts;
     this.#label = `${model.definition.family} session`;
     this.#caches = caches;
-    this.#programs = new SessionPrograms(model, caches, entries);
+    const isSmooth = parts.cache.dtype?.startsWith("int") ?? false;
+    this.#programs = new SessionPrograms(model, caches, entries, isSmooth);
     this.#tokens = Array.from({ length: entries }, () => []);
     this.#known = new Array<number>(entries).fill(0);
     this.#turnedFor = this.#turnedAt(0);
@@ -243,8 +244,7 @@ export class Session implements SessionState {
       const left = this.#tokens.map(({ length }, at) => length - 1 - this.#known[at]);
       const most = Math.max(...left);
       if (most <= 0) return;
-      const { chunk } = this;
-      const rows = most > SMALL_CHUNK ? chunk : Math.min(SMALL_CHUNK, chunk);
+      const rows = most > SMALL_CHUNK ? this.chunk : Math.min(SMALL_CHUNK, this.chunk);
       await this.#fill(
         rows,
         left.map((count) => Math.min(Math.max(count, 0), rows)),
