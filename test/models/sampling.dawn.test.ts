@@ -56,6 +56,7 @@ const CASES: Readonly<Record<string, SamplingCase>> = {
   "logits at the ends of f32": { rows: [[3.4e38, -3.4e38, 3.4e38, 0, 1e30]], topP: 0.9 },
   "a tiny temperature": { rows: [tied(15, 44), row(16, 44)], temperature: 1e-30 },
   "a huge temperature": { rows: rows(2, 48), temperature: 1e30, topK: 9 },
+  "probabilities below those of f32": { rows: rows(2, 50), temperature: 0.02 },
   "a temperature between": { rows: rows(2, 50), temperature: 0.01, minP: 0.5, topP: 0.999 },
 };
 
@@ -79,6 +80,8 @@ describe("a token is chosen as in float64", () => {
     for (const name of ["all settings, 3 rows", "top-p of ties", "greedy, ties, penalty"])
       await expectSampled(device, CASES[name]);
     await expectSampled(device, { rows: rows(2, 5003), topP: 0.9, seed: 2 });
+    // The largest logit stands in several chunks.
+    await expectSampled(device, { rows: [tied(30, 5003)], temperature: 0 });
   });
 
   it("of a NaN or an infinity, which is seen, and of nothing", async () => {

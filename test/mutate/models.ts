@@ -31,7 +31,7 @@ export const MUTANTS: readonly Mutant[] = [
     text: "b.z > a.z || (b.z == a.z && b.w < a.w)",
     replacement: "b.z >= a.z",
     tests: SAMPLING,
-    filter: "of a NaN or an infinity",
+    filter: "by the kernels of GPUs",
   },
   {
     file: "shaders/sampling_choose.wesl",
@@ -80,7 +80,7 @@ export const MUTANTS: readonly Mutant[] = [
     text: "vec4f(SMALLEST_F32)",
     replacement: "vec4f()",
     tests: SAMPLING,
-    filter: "a temperature between",
+    filter: "probabilities below those",
   },
   {
     file: "shaders/variants/said_bits.wesl",
