@@ -1,48 +1,7 @@
 // Reading of a model's config.json: every option is read, known to change nothing, or refused.
 
 import { check, FoveaError, show } from "../errors.ts";
-
-/** Options that change nothing of what a model computes. */
-const IGNORED = new Set([
-  "_name_or_path",
-  "architectures",
-  "attention_dropout",
-  "attention_probs_dropout_prob",
-  "attn_pdrop",
-  "bos_token_id",
-  "cache_implementation",
-  "classifier_dropout",
-  "dtype",
-  "embd_pdrop",
-  "encoder_stride",
-  "eos_token_id",
-  "gradient_checkpointing",
-  "hidden_dropout_prob",
-  "id2label",
-  "initializer_range",
-  "label2id",
-  "language",
-  "model_type",
-  "n_ctx",
-  "output_past",
-  "pad_token_id",
-  "problem_type",
-  "qa_dropout",
-  "resid_pdrop",
-  "seq_classif_dropout",
-  "sinusoidal_pos_embds",
-  "summary_activation",
-  "summary_first_dropout",
-  "summary_proj_to_labels",
-  "summary_type",
-  "summary_use_proj",
-  "task_specific_params",
-  "torch_dtype",
-  "transformers_version",
-  "use_cache",
-  "dropout",
-  "unk_token_id",
-]);
+import { UNUSED_OPTIONS } from "./unused_options.ts";
 
 /** The options of a config, each read by its name. */
 export class Config {
@@ -150,10 +109,15 @@ export class Config {
     for (const name of names) this.#read.add(name);
   }
 
+  /** The same of all options whose names a pattern matches. */
+  ignoreLike(pattern: RegExp): void {
+    this.ignore(...Object.keys(this.#options).filter((name) => pattern.test(name)));
+  }
+
   /** Throws FoveaError("file") if there are options that nobody has looked at. */
   end(): void {
     const unknown = Object.keys(this.#options).filter(
-      (name) => !this.#read.has(name) && !IGNORED.has(name),
+      (name) => !this.#read.has(name) && !UNUSED_OPTIONS.has(name),
     );
     check(
       unknown.length === 0,

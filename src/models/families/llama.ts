@@ -138,7 +138,6 @@ export function llama(family: string, config: Config): Definition {
   const mostRows = config.whole("max_position_embeddings");
   const attentionBias = config.flag("attention_bias", false);
   const mlpBias = config.flag("mlp_bias", false);
-  config.only("pretraining_tp", 1);
   const plain: DecoderTraits = {
     family,
     vocab: config.whole("vocab_size"),
