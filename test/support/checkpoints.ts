@@ -88,3 +88,16 @@ export function filesOf(config: object, tensors: Tensors): Record<string, Uint8A
 /** A checkpoint in memory. */
 export const checkpointOf = (config: object, tensors: Tensors): FileSource =>
   bytesSource(filesOf(config, tensors), "a small model");
+
+/** Tensors of these shapes with seeded elements. */
+export const drawnTensors = (
+  shapes: Readonly<Record<string, readonly number[]>>,
+  seed: number,
+  deviation = 0.4,
+): Tensors =>
+  Object.fromEntries(
+    Object.entries(shapes).map(([name, shape], at) => {
+      const size = shape.reduce((product, one) => product * one, 1);
+      return [name, { shape, data: normal(seed * 1000 + at, size, deviation) }];
+    }),
+  );

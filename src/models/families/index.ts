@@ -7,6 +7,7 @@ import { bert, distilbert } from "./bert.ts";
 import { gpt2 } from "./gpt2.ts";
 import { LLAMA_TYPES, llama } from "./llama.ts";
 import { vit } from "./vit.ts";
+import { whisper } from "./whisper.ts";
 
 /** Makes a definition from a config and the names in a checkpoint's files. */
 type Family = (config: Config, names: ReadonlySet<string>) => Definition;
@@ -16,6 +17,7 @@ const FAMILIES = new Map<string, Family>([
   ["bert", bert],
   ["distilbert", distilbert],
   ["vit", vit],
+  ["whisper", whisper],
   ...LLAMA_TYPES.map((type) => [type, (config: Config) => llama(type, config)] as const),
 ]);
 
