@@ -31,14 +31,14 @@ const WINDOW = Float64Array.from(COS, (cos) => 0.5 - 0.5 * cos);
 /**
  * The logarithms of the powers of mel bands, as Whisper takes them: frames of 25 ms every 10 ms,
  * each under Hann's window and centred on its time; powers of their Fourier transforms; `bands`
- * triangles on Slaney's mel scale from 0 to 8000 Hz, each of area 1; log10 of what is at least 1e-10,
- * cut 8 below the loudest; (x + 4) / 4. All in float64. Source: Robust Speech Recognition via
+ * triangles on Slaney's mel scale from 0 to 8000 Hz, each of area 1; log10 of what is at least
+ * 1e-10, cut 8 below the loudest; (x + 4) / 4. All in float64. Source: Robust Speech Recognition via
  * Large-Scale Weak Supervision (arXiv 2212.04356), section 2.2, and its code.
  *
  * @param samples At 16 kHz, from -1 to 1
  * @param bands 80 for most models, 128 for the third large one
- * @param frames Frames of the result, 10 ms each: samples that are missing are 0. Default: as many as
- *   it takes
+ * @param frames Frames of the result, 10 ms each: samples that are missing are 0. Default: as many
+ *   as it takes
  * @returns [bands, frames], row by row
  * @throws FoveaError("argument") for more samples than the frames have, for less than 25 ms of
  *   frames, and for samples that are not finite
@@ -105,10 +105,10 @@ function powersOf(samples: ArrayLike<number>, frames: number): Float64Array {
     transform(re, im);
     for (let k = 0; k < BINS; k++) {
       const mirror = (FRAME - k) % FRAME;
-      const [a, b] = [re[k] + re[mirror], im[k] - im[mirror]];
-      powers[frame * BINS + k] = (a * a + b * b) / 4;
-      const [c, d] = [im[k] + im[mirror], re[k] - re[mirror]];
-      if (hasSecond) powers[(frame + 1) * BINS + k] = (c * c + d * d) / 4;
+      const first = (re[k] + re[mirror]) ** 2 + (im[k] - im[mirror]) ** 2;
+      const second = (im[k] + im[mirror]) ** 2 + (re[k] - re[mirror]) ** 2;
+      powers[frame * BINS + k] = first / 4;
+      if (hasSecond) powers[(frame + 1) * BINS + k] = second / 4;
     }
   }
   return powers;
@@ -124,7 +124,8 @@ const innerIm = new Float64Array(FRAME);
 function transform(re: Float64Array, im: Float64Array): void {
   for (let n2 = 0; n2 < ROOT; n2++) {
     for (let k1 = 0; k1 < ROOT; k1++) {
-      let [sumRe, sumIm] = [0, 0];
+      let sumRe = 0;
+      let sumIm = 0;
       for (let n1 = 0; n1 < ROOT; n1++) {
         const turn = ((n1 * k1) % ROOT) * ROOT;
         const at = n1 * ROOT + n2;
@@ -138,7 +139,8 @@ function transform(re: Float64Array, im: Float64Array): void {
   }
   for (let k1 = 0; k1 < ROOT; k1++) {
     for (let k2 = 0; k2 < ROOT; k2++) {
-      let [sumRe, sumIm] = [0, 0];
+      let sumRe = 0;
+      let sumIm = 0;
       for (let n2 = 0; n2 < ROOT; n2++) {
         const turn = ((n2 * k2) % ROOT) * ROOT;
         const at = k1 * ROOT + n2;

@@ -22,7 +22,8 @@ function reference(samples: ArrayLike<number>, bands: number, frames: number) {
   );
   const powers = Array.from({ length: frames }, (_, frame) =>
     Array.from({ length: 201 }, (_, k) => {
-      let [re, im] = [0, 0];
+      let re = 0;
+      let im = 0;
       for (let n = 0; n < 400; n++) {
         const windowed = Math.sin((Math.PI * n) / 400) ** 2 * mirrored[frame * 160 + n];
         re += windowed * Math.cos((2 * Math.PI * k * n) / 400);

@@ -29,7 +29,8 @@ function convolved(
   const T = x.length / C;
   const rows = Math.floor((T + 2 - size) / stride) + 1;
   return Float64Array.from({ length: rows * N }, (_, at) => {
-    const [t, n] = [Math.floor(at / N), at % N];
+    const t = Math.floor(at / N);
+    const n = at % N;
     let total = bias[n];
     for (let k = 0; k < size; k++) {
       const from = t * stride + k - 1;

@@ -79,8 +79,8 @@ export const watched = (
     : {};
 
 /**
- * The mean of the rows [B, T, W] that a mask [B, 1, 1, T] counts, [B, W]: attention whose scores are
- * all 0.
+ * The mean of the rows [B, T, W] that a mask [B, 1, 1, T] counts, [B, W]: attention whose scores
+ * are all 0.
  */
 function meanOfRows(x: Value, mask: Value | undefined): Value {
   const { graph, shape } = x;
