@@ -45,8 +45,8 @@ export class Config {
     return this.#take(name, given, "true or false", (value) => typeof value === "boolean");
   }
 
-  text(name: string): string {
-    return this.#take<string>(name, undefined, "a text", (value) => typeof value === "string");
+  text(name: string, given?: string): string {
+    return this.#take<string>(name, given, "a text", (value) => typeof value === "string");
   }
 
   /** One of these texts. */

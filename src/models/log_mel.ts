@@ -32,8 +32,8 @@ const WINDOW = Float64Array.from(COS, (cos) => 0.5 - 0.5 * cos);
  * The logarithms of the powers of mel bands, as Whisper takes them: frames of 25 ms every 10 ms,
  * each under Hann's window and centred on its time; powers of their Fourier transforms; `bands`
  * triangles on Slaney's mel scale from 0 to 8000 Hz, each of area 1; log10 of what is at least
- * 1e-10, cut 8 below the loudest; (x + 4) / 4. All in float64. Source: Robust Speech Recognition via
- * Large-Scale Weak Supervision (arXiv 2212.04356), section 2.2, and its code.
+ * 1e-10, cut 8 below the loudest; (x + 4) / 4. All in float64. Source: Robust Speech Recognition
+ * via Large-Scale Weak Supervision (arXiv 2212.04356), section 2.2, and its code.
  *
  * @param samples At 16 kHz, from -1 to 1
  * @param bands 80 for most models, 128 for the third large one

@@ -6,6 +6,7 @@ import type { Definition } from "../definition.ts";
 import { bert, distilbert } from "./bert.ts";
 import { gpt2 } from "./gpt2.ts";
 import { LLAMA_TYPES, llama } from "./llama.ts";
+import { t5 } from "./t5.ts";
 import { vit } from "./vit.ts";
 import { whisper } from "./whisper.ts";
 
@@ -18,6 +19,10 @@ const FAMILIES = new Map<string, Family>([
   ["distilbert", distilbert],
   ["vit", vit],
   ["whisper", whisper],
+  ...["t5", "mt5"].map((type): readonly [string, Family] => [
+    type,
+    (config, names) => t5(type, config, names),
+  ]),
   ...LLAMA_TYPES.map((type) => [type, (config: Config) => llama(type, config)] as const),
 ]);
 

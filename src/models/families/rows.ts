@@ -4,7 +4,7 @@ import type { Activation } from "../../operations/pointwise_problem.ts";
 import type { Graph } from "../../training/graph.ts";
 import { attention } from "../../training/operations/attention.ts";
 import { linear, rmsNorm } from "../../training/operations/dense.ts";
-import { activate, multiply } from "../../training/operations/elements.ts";
+import { activate, copyInto, multiply } from "../../training/operations/elements.ts";
 import type { Value } from "../../training/value.ts";
 import type { Config } from "../config.ts";
 import type { Asked, Results, RunSizes, Weight } from "../definition.ts";
@@ -22,6 +22,18 @@ const ACTIVATIONS: Readonly<Record<string, Activation>> = {
 
 export const activationOf = (config: Config, name: string, given?: string): Activation =>
   ACTIVATIONS[config.oneOf(name, Object.keys(ACTIVATIONS), given)];
+
+/** An activation by its name; undefined if there is none of it. */
+export const activationNamed = (name: string): Activation | undefined =>
+  Object.hasOwn(ACTIVATIONS, name) ? ACTIVATIONS[name] : undefined;
+
+/** The same elements as f32, in which attention has its tables. */
+export function inF32(x: Value): Value {
+  if (x.dtype === "f32") return x;
+  const output = x.graph.computed("in f32", x.shape, []);
+  copyInto(x, output);
+  return output;
+}
 
 /** A Linear of PyTorch: weight [outputs, inputs] and, unless it has none, a bias. */
 export function linearOf(x: Value, weight: Weight, path: string, outputs: number, bias = true) {
