@@ -41,6 +41,18 @@ export class Config {
     return this.#take(name, given, "a number", Number.isFinite);
   }
 
+  /** Whether an option is there, and null. */
+  isNull(name: string): boolean {
+    this.#read.add(name);
+    return this.#options[name] === null;
+  }
+
+  /** A number, or what stands for one that is not given or null. */
+  optional(name: string, given?: number): number | undefined {
+    this.#read.add(name);
+    return this.has(name) ? this.number(name) : given;
+  }
+
   flag(name: string, given?: boolean): boolean {
     return this.#take(name, given, "true or false", (value) => typeof value === "boolean");
   }

@@ -33,8 +33,8 @@ const KEPT = 4;
 
 /**
  * A model of Hugging Face's transformers: gpt2, llama, mistral, qwen2, qwen3, gemma2, gemma3, phi3,
- * smollm, bert, distilbert, vit, whisper, t5 and mt5. Weights stay on the GPU as they are stored,
- * f32, f16 or bf16; sums are f32.
+ * smollm3, gpt_oss, bert, distilbert, vit, whisper, t5 and mt5. Weights stay on the GPU as they are
+ * stored, f32, f16 or bf16; sums are f32.
  *
  * @example
  * const model = await Model.load(device, urlSource("https://example.com/gpt2"));

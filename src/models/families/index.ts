@@ -23,7 +23,10 @@ const FAMILIES = new Map<string, Family>([
     type,
     (config, names) => t5(type, config, names),
   ]),
-  ...LLAMA_TYPES.map((type) => [type, (config: Config) => llama(type, config)] as const),
+  ...LLAMA_TYPES.map(
+    (type) =>
+      [type, (config: Config, names: ReadonlySet<string>) => llama(type, config, names)] as const,
+  ),
 ]);
 
 /** The types of models that there are. */
