@@ -116,6 +116,14 @@ export class Config {
     );
   }
 
+  /** Throws FoveaError("file") unless an option, if it is given, is an empty object or list. */
+  empty(name: string): void {
+    const value = this.#options[name];
+    if (typeof value === "object" && value !== null && Object.keys(value).length === 0)
+      this.ignore(name);
+    else this.only(name, null);
+  }
+
   /** Says that options have been looked at, whatever they are. */
   ignore(...names: readonly string[]): void {
     for (const name of names) this.#read.add(name);

@@ -149,7 +149,7 @@ describe("a config", () => {
       { ...config, alibi: true },
       /"alibi" is an option that/,
     ],
-    ["that is quantised", { ...config, quantization_config: {} }, /"quantization_config" is an/],
+    ["that is quantised", { ...config, quantization_config: {} }, /save the model dequantised/],
     ["without a size", { ...config, hidden_size: undefined }, /hidden_size must be a whole number/],
     [
       "with an activation of its own",

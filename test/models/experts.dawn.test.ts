@@ -63,6 +63,8 @@ it("refuses weights in mxfp4, and has transformers' own scaling by default", () 
   const read = (given: object) =>
     familyOf(new Config({ ...smallConfig("gpt_oss"), ...given }), new Set());
   const quantised = { quantization_config: { quant_method: "mxfp4" } };
-  expect(() => read(quantised)).toThrow(/as mxfp4, which is not read; save the model dequantised/);
+  expect(() => read(quantised)).toThrow(
+    /quantised, which are not read; save the model dequantised/,
+  );
   expect(read({ rope_scaling: null }).family).toBe("gpt_oss");
 });

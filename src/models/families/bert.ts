@@ -84,8 +84,6 @@ export function bert(config: Config, names: ReadonlySet<string>): Definition {
     activation: activationOf(config, "hidden_act", "gelu"),
   };
   config.only("position_embedding_type", "absolute");
-  config.only("is_decoder", false);
-  config.only("add_cross_attention", false);
   config.only("tie_word_embeddings", true);
   config.end();
   const { width, vocab, activation } = sizes;

@@ -1,6 +1,5 @@
 // gpt-oss: sinks, layers that slide in turns, and mixtures of experts.
 
-import { check } from "../../errors.ts";
 import type { Config } from "../config.ts";
 import type { DecoderTraits } from "./decoder.ts";
 import { slidingIn, windowIn } from "./windows.ts";
@@ -11,12 +10,6 @@ export function gptOss(
   { layers, feedForward, biases }: DecoderTraits,
   names: ReadonlySet<string>,
 ): Partial<DecoderTraits> {
-  check(
-    !config.has("quantization_config"),
-    "file",
-    () =>
-      "config.json: quantization_config says that the weights are quantised, as mxfp4, which is not read; save the model dequantised, in bfloat16.",
-  );
   const window = windowIn(config, 128);
   const slides = slidingIn(config, layers, (layer) => layer % 2 === 0);
   // An older name of the number of tokens that the rotary embedding was made for.

@@ -62,7 +62,6 @@ const gemma = (
   const scale = config.number("query_pre_attn_scalar", 256) ** -0.5;
   const cap = (name: string, given?: number) =>
     config.isNull(name) ? undefined : config.optional(name, given);
-  config.only("use_bidirectional_attention", false);
   config.ignore("hidden_act", "hidden_activation");
   return {
     activation: activationOf(
@@ -195,6 +194,10 @@ export function llama(family: string, config: Config, names: ReadonlySet<string>
   const mostRows = config.whole("max_position_embeddings");
   const attentionBias = config.flag("attention_bias", hasBias ?? false);
   const mlpBias = config.flag("mlp_bias", false);
+  // SmolLM says that it is a Llama, whose halves turn and not neighbours.
+  config.ignore("is_llama_config");
+  config.only("rope_interleaved", false);
+  config.only("use_mrope", false);
   const plain: DecoderTraits = {
     family,
     vocab: config.whole("vocab_size"),

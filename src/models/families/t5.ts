@@ -94,8 +94,6 @@ function sizesOf(config: Config, names: ReadonlySet<string>): Sizes {
   // option of its own. A head in the file is used in any case.
   const tied = config.flag("tie_word_embeddings", true);
   const isScaled = config.flag("scale_decoder_outputs", tied);
-  config.only("is_encoder_decoder", true);
-  config.only("is_decoder", false);
   config.ignore("n_positions");
   const sizes = {
     vocab: config.whole("vocab_size"),

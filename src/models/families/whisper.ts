@@ -55,7 +55,6 @@ export function whisper(config: Config): Definition {
     decoder: stack("decoder"),
   };
   config.only("scale_embedding", false);
-  config.only("is_encoder_decoder", true);
   // Heads of classifiers, masks of training, tokens that generation forces, and times of words.
   config.ignore("use_weighted_layer_sum", "classifier_proj_size", "num_hidden_layers");
   config.ignore("median_filter_length", "encoder_layerdrop", "decoder_layerdrop");
