@@ -71,11 +71,11 @@ async function embeddingsOf(
     Array.from({ length: longest }, (_, at) =>
       at < row.length ? (fill < 0 ? row[at] : fill) : rest,
     );
-  const { sentence_embedding: found } = await model.run({
+  const inputs = {
     ids: texts.map((row) => padded(row, -1, 0)),
     mask: texts.map((row) => padded(row, 1, 0)),
-  });
-  if (!found) throw new FoveaError("argument", `a ${model.family} gives no sentence_embedding.`);
+  };
+  const { sentence_embedding: found } = await model.run(inputs, { sentence: true });
   const [, width] = found.shape;
   return texts.map((_, at) => found.data.slice(at * width, (at + 1) * width));
 }

@@ -1,48 +1,7 @@
 // Reading of a model's config.json: every option is read, known to change nothing, or refused.
 
 import { check, FoveaError, show } from "../errors.ts";
-
-/** Options that change nothing of what a model computes. */
-const IGNORED = new Set([
-  "_name_or_path",
-  "architectures",
-  "attention_dropout",
-  "attention_probs_dropout_prob",
-  "attn_pdrop",
-  "bos_token_id",
-  "cache_implementation",
-  "classifier_dropout",
-  "dtype",
-  "embd_pdrop",
-  "encoder_stride",
-  "eos_token_id",
-  "gradient_checkpointing",
-  "hidden_dropout_prob",
-  "id2label",
-  "initializer_range",
-  "label2id",
-  "language",
-  "model_type",
-  "n_ctx",
-  "output_past",
-  "pad_token_id",
-  "problem_type",
-  "qa_dropout",
-  "resid_pdrop",
-  "seq_classif_dropout",
-  "sinusoidal_pos_embds",
-  "summary_activation",
-  "summary_first_dropout",
-  "summary_proj_to_labels",
-  "summary_type",
-  "summary_use_proj",
-  "task_specific_params",
-  "torch_dtype",
-  "transformers_version",
-  "use_cache",
-  "dropout",
-  "unk_token_id",
-]);
+import { UNUSED_OPTIONS } from "./unused_options.ts";
 
 /** The options of a config, each read by its name. */
 export class Config {
@@ -82,12 +41,24 @@ export class Config {
     return this.#take(name, given, "a number", Number.isFinite);
   }
 
+  /** Whether an option is there, and null. */
+  isNull(name: string): boolean {
+    this.#read.add(name);
+    return this.#options[name] === null;
+  }
+
+  /** A number, or what stands for one that is not given or null. */
+  optional(name: string, given?: number): number | undefined {
+    this.#read.add(name);
+    return this.has(name) ? this.number(name) : given;
+  }
+
   flag(name: string, given?: boolean): boolean {
     return this.#take(name, given, "true or false", (value) => typeof value === "boolean");
   }
 
-  text(name: string): string {
-    return this.#take<string>(name, undefined, "a text", (value) => typeof value === "string");
+  text(name: string, given?: string): string {
+    return this.#take<string>(name, given, "a text", (value) => typeof value === "string");
   }
 
   /** One of these texts. */
@@ -145,15 +116,28 @@ export class Config {
     );
   }
 
+  /** Throws FoveaError("file") unless an option, if it is given, is an empty object or list. */
+  empty(name: string): void {
+    const value = this.#options[name];
+    if (typeof value === "object" && value !== null && Object.keys(value).length === 0)
+      this.ignore(name);
+    else this.only(name, null);
+  }
+
   /** Says that options have been looked at, whatever they are. */
   ignore(...names: readonly string[]): void {
     for (const name of names) this.#read.add(name);
   }
 
+  /** The same of all options whose names a pattern matches. */
+  ignoreLike(pattern: RegExp): void {
+    this.ignore(...Object.keys(this.#options).filter((name) => pattern.test(name)));
+  }
+
   /** Throws FoveaError("file") if there are options that nobody has looked at. */
   end(): void {
     const unknown = Object.keys(this.#options).filter(
-      (name) => !this.#read.has(name) && !IGNORED.has(name),
+      (name) => !this.#read.has(name) && !UNUSED_OPTIONS.has(name),
     );
     check(
       unknown.length === 0,

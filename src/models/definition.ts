@@ -15,8 +15,17 @@ export type Weight = (name: string, shape: readonly number[], plus?: number) => 
 export interface Asked {
   /** Whether the rows after each layer are results, too. */
   readonly hidden?: boolean;
-  /** Layers whose probabilities of attention are results, too. */
+  /**
+   * Whether encoders of texts give `mean_pooled`, the mean of the rows that count, and
+   * `sentence_embedding`, the same with length 1, [B, width] each. Default false.
+   */
+  readonly sentence?: boolean;
+  /** Layers whose probabilities of attention are results, too: those of the decoder, if there is one. */
   readonly attention?: readonly number[];
+  /** Layers of a decoder whose probabilities over the rows of its encoder are results, too. */
+  readonly crossAttention?: readonly number[];
+  /** Layers of the encoder beside a decoder whose probabilities are results, too. */
+  readonly encoderAttention?: readonly number[];
 }
 
 /** Sizes of a run: entries, and rows of each. */
@@ -25,6 +34,10 @@ export interface RunSizes {
   readonly rows: number;
   /** Whether some keys are hidden by a mask. */
   readonly masked: boolean;
+  /** Rows of the decoder beside an encoder; 0 if only the encoder runs. Default 1. */
+  readonly decoderRows?: number;
+  /** The same as `masked` for the decoder's own rows. Default false. */
+  readonly decoderMasked?: boolean;
   /** Tokens of an entry with those of earlier runs, on which some rotary embeddings depend. */
   readonly tokens?: number;
 }
@@ -57,7 +70,7 @@ export interface CachedRows {
   readonly most?: number | undefined;
 }
 
-/** What a model is given: ids of tokens for texts, pixels for pictures. */
+/** What a model is given: ids of tokens for texts, pixels for pictures, features or samples for sound. */
 export interface ModelInputs {
   /** Ids of the tokens of each entry, padded to one length. */
   readonly ids?: readonly (readonly number[])[];
@@ -67,6 +80,17 @@ export interface ModelInputs {
   readonly types?: readonly (readonly number[])[];
   /** [B, C, H, W], as they enter the model. */
   readonly pixels?: { readonly shape: readonly number[]; readonly data: ArrayLike<number> };
+  /** [B, bands, frames]: the logarithms of mel bands of each entry, as `logMel` gives them. */
+  readonly features?: { readonly shape: readonly number[]; readonly data: ArrayLike<number> };
+  /** In place of features: the samples of each entry at 16 kHz, from -1 to 1. */
+  readonly audio?: readonly ArrayLike<number>[];
+  /**
+   * Ids of the decoder's tokens, for models that have an encoder and a decoder, padded to one
+   * length. Default: only the encoder runs.
+   */
+  readonly decoderIds?: readonly (readonly number[])[];
+  /** 1 for each token of the decoder that counts, 0 for padding. Default 1. */
+  readonly decoderMask?: readonly (readonly number[])[];
 }
 
 /** Inputs as programs take them. */
@@ -83,6 +107,10 @@ export interface Definition {
   readonly family: string;
   /** How many layers it has, whose rows and probabilities can be asked for. */
   readonly layers: number;
+  /** Layers of the encoder beside a decoder. Default: there is none. */
+  readonly encoderLayers?: number;
+  /** Whether embeddings of sentences can be asked for. Default false. */
+  readonly hasSentences?: boolean;
   /** The most rows of an entry. */
   readonly mostRows: number;
   /** The ids of texts are below this. Undefined for models of no texts. */

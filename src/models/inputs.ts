@@ -1,7 +1,9 @@
 // What models are given, as programs take it.
 
 import { check, show } from "../errors.ts";
-import type { ModelInputs, Prepared } from "./definition.ts";
+import type { Batch } from "../training/program.ts";
+import type { ModelInputs, Prepared, RunSizes } from "./definition.ts";
+import { logMel } from "./log_mel.ts";
 
 /** The limits of a model's texts. */
 export interface TextLimits {
@@ -15,12 +17,28 @@ export interface TextLimits {
 /** Rows of numbers, all of one length. */
 type Rows = readonly (readonly number[])[];
 
+/** Throws FoveaError("argument") for inputs beside those that a family takes. */
+export function checkTaken(
+  family: string,
+  inputs: ModelInputs,
+  ...taken: readonly (keyof ModelInputs)[]
+): void {
+  const others = Object.entries(inputs).filter(([, given]) => given !== undefined);
+  const wrong = others.find(([name]) => !taken.includes(name as keyof ModelInputs));
+  check(
+    wrong === undefined,
+    "argument",
+    () => `${family}: takes ${taken.join(", ")}, and no ${wrong?.[0]}.`,
+  );
+}
+
 /** Texts of a batch: ids, positions among the tokens that count, a mask if something is padding. */
 export function preparedTexts(
-  { ids, mask, types, pixels }: ModelInputs,
+  inputs: ModelInputs,
   { family, vocab, mostRows, types: kinds = 0 }: TextLimits,
 ): Prepared {
-  check(pixels === undefined, "argument", () => `${family}: takes ids, and no pixels.`);
+  checkTaken(family, inputs, "ids", "mask", ...(kinds > 0 ? (["types"] as const) : []));
+  const { ids, mask, types } = inputs;
   const taken = checkedRows(family, "ids", ids, vocab);
   const batch = taken.length;
   const rows = taken[0].length;
@@ -30,7 +48,6 @@ export function preparedTexts(
     () => `${family}: takes up to ${mostRows} tokens, got ${rows}.`,
   );
   const seen = mask && checkedRows(family, "mask", mask, 2, [batch, rows]);
-  check(types === undefined || kinds > 0, "argument", () => `${family}: knows no types of tokens.`);
   const kindOf = types && checkedRows(family, "types", types, kinds, [batch, rows]);
   const isMasked = seen?.some((row) => row.includes(0)) ?? false;
   const positions = taken.map((_, entry) => positionsOf(seen?.[entry], rows));
@@ -42,6 +59,32 @@ export function preparedTexts(
       ...(isMasked && seen && { mask: seen.flat() }),
       ...(kinds > 0 && { types: kindOf?.flat() ?? new Array(batch * rows).fill(0) }),
     },
+  };
+}
+
+/** The tokens of the decoder beside an encoder of so many entries, as {@link preparedTexts} does. */
+export function preparedDecoder(
+  { decoderIds, decoderMask }: ModelInputs,
+  { family, vocab, mostRows }: TextLimits,
+  entries: number,
+): { readonly sizes: Pick<RunSizes, "decoderRows" | "decoderMasked">; readonly batch: Batch } {
+  if (decoderIds === undefined) {
+    check(decoderMask === undefined, "argument", () => `${family}: decoderMask has no decoderIds.`);
+    return { sizes: { decoderRows: 0 }, batch: {} };
+  }
+  const limits = { family: `${family}'s decoder`, vocab, mostRows };
+  const given = { ids: decoderIds, ...(decoderMask && { mask: decoderMask }) };
+  const { sizes, batch } = preparedTexts(given, limits);
+  check(
+    sizes.batch === entries,
+    "argument",
+    () => `${family}: there are ${sizes.batch} lists of decoderIds for ${entries} entries.`,
+  );
+  return {
+    sizes: { decoderRows: sizes.rows, decoderMasked: sizes.masked },
+    batch: Object.fromEntries(
+      Object.entries(batch).map(([name, data]) => [`decoder_${name}`, data]),
+    ),
   };
 }
 
@@ -84,26 +127,57 @@ function checkedRows(
 
 /** Pictures of one size. */
 export function preparedPixels(
-  { ids, mask, types, pixels }: ModelInputs,
+  inputs: ModelInputs,
   family: string,
-  [channels, height, width]: readonly [channels: number, height: number, width: number],
+  size: readonly [channels: number, height: number, width: number],
 ): Prepared {
+  checkTaken(family, inputs, "pixels");
+  const { batch, data } = checkedArray(family, "pixels", inputs.pixels, size);
+  return { sizes: { batch, rows: 1, masked: false }, batch: { pixels: data } };
+}
+
+/** Sound as features of a number of frames, or as samples that they are made of. */
+export function preparedSound(
+  inputs: ModelInputs,
+  family: string,
+  [bands, frames]: readonly [bands: number, frames: number],
+): { readonly batch: number; readonly features: Float32Array } {
+  const { features, audio } = inputs;
   check(
-    ids === undefined && mask === undefined && types === undefined && pixels !== undefined,
+    (features === undefined) !== (audio === undefined),
     "argument",
-    () => `${family}: takes pixels, and nothing else.`,
+    () => `${family}: takes features or audio, one of them.`,
   );
-  const { shape, data } = pixels;
-  const [batch, ...each] = shape;
+  if (audio === undefined) {
+    const { batch, data } = checkedArray(family, "features", features, [bands, frames]);
+    return { batch, features: data };
+  }
   check(
-    String(each) === String([channels, height, width]) &&
-      batch > 0 &&
-      data.length === batch * channels * height * width,
+    Array.isArray(audio) && audio.length > 0,
     "argument",
-    () => `${family}: pixels are [B, ${channels}, ${height}, ${width}], got [${shape}].`,
+    () => `${family}: audio is a list of samples for each entry, got ${show(audio)}.`,
   );
-  return {
-    sizes: { batch, rows: 1, masked: false },
-    batch: { pixels: Float32Array.from(data) },
-  };
+  const each = bands * frames;
+  const all = new Float32Array(audio.length * each);
+  for (const [entry, samples] of audio.entries())
+    all.set(logMel(samples, bands, frames), entry * each);
+  return { batch: audio.length, features: all };
+}
+
+/** An array [B, ...each]. */
+function checkedArray(
+  family: string,
+  name: string,
+  given: ModelInputs["pixels"],
+  each: readonly number[],
+): { readonly batch: number; readonly data: Float32Array<ArrayBuffer> } {
+  const { shape, data } = given ?? { shape: [], data: [] };
+  const [batch = 0, ...rest] = shape;
+  const size = each.reduce((product, one) => product * one, 1);
+  check(
+    String(rest) === String(each) && batch > 0 && data.length === batch * size,
+    "argument",
+    () => `${family}: ${name} are [B, ${each.join(", ")}], got [${shape.join(", ")}].`,
+  );
+  return { batch, data: Float32Array.from(data) };
 }

@@ -1,10 +1,11 @@
 // A model with its weights on a device, and the programs that run it.
 
-import { check, FoveaError, show } from "../errors.ts";
+import { check, FoveaError } from "../errors.ts";
 import { checkDevice } from "../gpu/buffers.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { Program } from "../training/program.ts";
 import { recordProgram } from "../training/record.ts";
+import { checkAsked, wantedBy } from "./asked.ts";
 import { openCheckpoint } from "./checkpoint.ts";
 import { Config } from "./config.ts";
 import type { Asked, Definition, ModelInputs, RunSizes } from "./definition.ts";
@@ -33,8 +34,8 @@ const KEPT = 4;
 
 /**
  * A model of Hugging Face's transformers: gpt2, llama, mistral, qwen2, qwen3, gemma2, gemma3, phi3,
- * smollm, bert, distilbert and vit. Weights stay on the GPU as they are stored, f32, f16 or bf16;
- * sums are f32.
+ * smollm3, gpt_oss, bert, distilbert, vit, whisper, t5 and mt5. Weights stay on the GPU as they are
+ * stored, f32, f16 or bf16; sums are f32.
  *
  * @example
  * const model = await Model.load(device, urlSource("https://example.com/gpt2"));
@@ -99,10 +100,12 @@ export class Model {
   }
 
   /**
-   * Runs the model over whole texts or pictures, and reads its results: `logits` [B, T, vocab] of
-   * decoders; `last_hidden_state`, and what the heads of a checkpoint give, of encoders; of what is
-   * asked for, `hidden.N` [B, T, width] after layer N, and `attention.N` [B, H, T, T]. Rows of
-   * padding mean nothing. The first run of a size compiles.
+   * Runs the model over whole texts, pictures or sounds, and reads its results: `logits` [B, T, vocab]
+   * of decoders; `last_hidden_state`, and what the heads of a checkpoint give, of encoders; the
+   * encoder's `encoder_last_hidden_state` of models that have both. Of what is asked for there are
+   * `hidden.N` [B, T, width] after layer N, and `attention.N` [B, H, T, T]; beside a decoder,
+   * `encoder_hidden.N`, `encoder_attention.N`, and `cross_attention.N` [B, H, T, rows of the encoder].
+   * Rows of padding mean nothing. The first run of a size compiles.
    *
    * Rejects with FoveaError("argument") for inputs that the model does not take.
    */
@@ -111,13 +114,7 @@ export class Model {
     asked: Asked = {},
   ): Promise<Readonly<Record<string, ModelResult>>> {
     this.parts();
-    const layers = asked.attention ?? [];
-    const wrong = layers.find((at) => !(Number.isInteger(at) && at >= 0 && at < this.layers));
-    check(
-      wrong === undefined,
-      "argument",
-      () => `${this.family}: layers are 0 to ${this.layers - 1}, got ${show(wrong)}.`,
-    );
+    checkAsked(this.#definition, asked);
     const { sizes, batch } = this.#definition.prepare(inputs);
     const program = await this.#program(sizes, asked);
     return program.inTurn(async () => {
@@ -190,7 +187,7 @@ export class Model {
 
   /** The program for these sizes, recorded when it is first needed. */
   #program(sizes: RunSizes, asked: Asked): Promise<Program> {
-    const key = JSON.stringify([sizes, asked.hidden ?? false, asked.attention ?? []]);
+    const key = JSON.stringify([sizes, ...wantedBy(asked)]);
     const known = this.#programs.get(key);
     this.#programs.delete(key);
     const program = known ?? this.#record(sizes, asked);

@@ -127,9 +127,10 @@ export async function runCases(
   return rows;
 }
 
-/** Prints the largest difference of a model. */
-function tellWorst({ file, worst }: Row): void {
-  if (worst) console.log(`${file}: ${worst.error} at most, in units of max(1, |expected|)`);
+/** Prints the largest difference of a model, and what of it was not compared. */
+function tellWorst({ file, worst, status, message }: Row): void {
+  const left = status === "passed" && message ? `; ${message}` : "";
+  if (worst) console.log(`${file}: ${worst.error} at most, in units of max(1, |expected|)${left}`);
 }
 
 /** Prints what was skipped, by name, and the counts. Returns the number of failures. */

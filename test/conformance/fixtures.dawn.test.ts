@@ -49,6 +49,11 @@ it("passes what is right, names what is not, and skips other families", async ()
   const passed = await run(golden);
   expect(passed).toMatchObject({ status: "passed", message: "" });
   expect(Number(passed.worst?.error)).toBeLessThan(1e-5);
+  const left = { ...golden, other: { deep: stored(Float64Array.of(1), 1) } };
+  expect(await run(left)).toMatchObject({
+    status: "passed",
+    message: "nothing was compared with other.deep",
+  });
   const changed = right.map((value, at) => (at === 7 ? value + 1e-2 : value));
   const wrong = { ...golden.prompt, logits: stored(changed, 1, ids.length, V) };
   expect(await run({ ...golden, prompt: wrong })).toMatchObject({

@@ -2,7 +2,19 @@
 
 import { MODEL_TYPES } from "../../src/models/families/index.ts";
 import { bytesSource, Model } from "../../src/models/index.ts";
-import { isWithin, type Worst, worstOf } from "./compare.ts";
+import { BLOCKS } from "./blocks.ts";
+import type { Worst } from "./compare.ts";
+import {
+  bytesOf,
+  Comparison,
+  type Ids,
+  isStored,
+  queriesOfMask,
+  rowsOfMask,
+  type Stored,
+  type StoredAttention,
+} from "./golden.ts";
+import { comparePair, isPair } from "./pairs.ts";
 
 /** A fixture in one text: its files in base64, and the golden results. */
 export interface PackedFixture {
@@ -15,39 +27,23 @@ export interface PackedFixture {
 /** How a packed fixture begins. */
 export const PACKED = '{"fixture":';
 
-/** Of every result, absolute, as the fixtures say that arithmetic in f32 deserves. */
-const TOLERANCE = 1e-4;
-
-export interface Stored {
-  readonly dtype: "float32" | "float64";
-  readonly shape: readonly number[];
-  readonly data: string;
-}
-
-type Ids = readonly (readonly number[])[];
-
 interface Greedy {
   readonly prompt?: Ids;
   readonly new_tokens: readonly number[];
   readonly logits?: Stored;
+  readonly log_probs?: Stored;
 }
 
 /** What fixtures hold; which members, their family says. */
 interface Golden {
   readonly prompt?: { readonly input_ids: Ids; readonly logits: Stored };
   readonly greedy?: Greedy;
-  readonly batch?: {
+  readonly batch?: Readonly<Record<string, unknown>> & {
     readonly input_ids?: Ids;
     readonly attention_mask?: Ids;
     readonly token_type_ids?: Ids;
     readonly pixel_values?: Stored;
-    readonly logits?: Stored;
-    readonly last_hidden_state?: Stored;
-    readonly pooler_output?: Stored;
-    readonly mlm_logits?: Stored;
-    readonly nsp_logits?: Stored;
-    readonly class_logits?: Stored;
-    readonly attention?: { readonly layer: number; readonly probs: Stored };
+    readonly attention?: StoredAttention;
     readonly greedy?: readonly Greedy[];
   };
   readonly logits?: {
@@ -55,64 +51,46 @@ interface Golden {
     readonly positions: readonly number[];
     readonly data: Stored;
   };
-  readonly attention?: { readonly layer: number; readonly input: string; readonly probs: Stored };
+  readonly attention?: StoredAttention;
   readonly hidden?: { readonly layers: readonly Stored[] };
+}
+
+/** How far off a fixture is, and which of its golden arrays nothing was compared with. */
+export interface FixtureResult {
+  readonly worst: Worst | null;
+  readonly left: readonly string[];
 }
 
 /** What a fixture needs and is not there, if anything. */
 export const missingOf = ({ family, fixture }: PackedFixture): string | undefined =>
-  family !== undefined && MODEL_TYPES.includes(family)
+  family !== undefined && (MODEL_TYPES.includes(family) || BLOCKS.has(family))
     ? undefined
     : `no family of models ${family ?? fixture}`;
 
-/** Runs all that a fixture has golden results of, and returns the worst element. */
-export async function runFixture(device: GPUDevice, packed: PackedFixture): Promise<Worst | null> {
-  const files = Object.entries(packed.files).map(([name, data]) => [name, bytesOf(data)] as const);
-  const model = await Model.load(device, bytesSource(Object.fromEntries(files), packed.fixture));
-  const comparison = new Comparison();
+/** Runs all that a fixture has golden results of. */
+export async function runFixture(
+  device: GPUDevice,
+  { files, golden, family, fixture }: PackedFixture,
+): Promise<FixtureResult> {
+  const comparison = new Comparison(golden);
+  const bytes = Object.fromEntries(
+    Object.entries(files).map(([name, data]) => [name, bytesOf(data)] as const),
+  );
+  const block = BLOCKS.get(family ?? "");
+  if (block) {
+    await block(device, bytes, golden, comparison);
+    return { worst: comparison.worst, left: comparison.left };
+  }
+  const model = await Model.load(device, bytesSource(bytes, fixture));
   try {
-    await compareTexts(model, packed.golden, comparison);
-    await compareBatch(model, packed.golden, comparison);
-    return comparison.worst;
+    if (isPair(golden)) await comparePair(model, golden, comparison);
+    else {
+      await compareTexts(model, golden, comparison);
+      await compareBatch(model, golden, comparison);
+    }
+    return { worst: comparison.worst, left: comparison.left };
   } finally {
     model.destroy();
-  }
-}
-
-const bytesOf = (base64: string) => Uint8Array.from(atob(base64), (one) => one.charCodeAt(0));
-
-/** The elements of a stored array. */
-export function numbersOf({ dtype, data }: Stored): Float64Array {
-  const { buffer } = bytesOf(data);
-  return Float64Array.from(
-    dtype === "float64" ? new Float64Array(buffer) : new Float32Array(buffer),
-  );
-}
-
-/** Collects the worst of many results; throws for one that is beyond the tolerance, by its name. */
-class Comparison {
-  worst: Worst | null = null;
-  #count = 0;
-
-  /** @param isCounted Which elements count. Default all */
-  add(
-    name: string,
-    got: ArrayLike<number>,
-    stored: Stored,
-    isCounted: (at: number) => boolean = () => true,
-  ): void {
-    const expected = numbersOf(stored);
-    if (got.length !== expected.length)
-      throw new Error(`${name}: ${got.length} elements, expected ${expected.length}`);
-    const actual = Float64Array.from(expected, (x, at) => (isCounted(at) ? got[at] : x));
-    const tensor = { dtype: "float32", shape: stored.shape, data: expected };
-    const found = worstOf(this.#count++, tensor, actual, TOLERANCE);
-    if (!found) return;
-    if (!isWithin(found))
-      throw new Error(
-        `${name} at [${found.index.join(", ")}] is ${found.got}, expected ${found.expected}`,
-      );
-    if (!this.worst || Number(found.error) > Number(this.worst.error)) this.worst = found;
   }
 }
 
@@ -160,25 +138,28 @@ async function compareGreedy(
   model: Model,
   prompt: readonly number[],
   mask: readonly number[] | undefined,
-  { new_tokens: tokens, logits }: Greedy,
+  { new_tokens: tokens, logits, log_probs: logProbs }: Greedy,
   comparison: Comparison,
 ): Promise<void> {
   const length = prompt.length + tokens.length;
   const ids = [...prompt, ...new Array<number>(tokens.length).fill(0)];
   const counts = mask && [...mask, ...new Array<number>(tokens.length).fill(1)];
   const said: number[] = [];
+  const logs: number[] = [];
   for (const [at, expected] of tokens.entries()) {
     const found = await model.run({ ids: [ids], ...(counts && { mask: [counts] }) });
     const [, , V] = found.logits.shape;
     const end = (prompt.length + at) * V;
     const row = found.logits.data.subarray(end - V, end);
-    const best = row.indexOf(Math.max(...row));
-    if (best !== expected)
-      throw new Error(`token ${at} of ${length} is ${best}, expected ${expected}`);
+    const largest = Math.max(...row);
+    const best = row.indexOf(largest);
+    comparison.token(at, length, best, expected);
     ids[prompt.length + at] = best;
     said.push(...row);
+    logs.push(-Math.log(row.reduce((sum, one) => sum + Math.exp(one - largest), 0)));
   }
   if (logits) comparison.add("greedy logits", said, logits);
+  if (logProbs) comparison.add("log probabilities", logs, logProbs);
 }
 
 /** A padded batch, or pictures. */
@@ -190,36 +171,45 @@ async function compareBatch(
   if (!batch) return;
   const { input_ids: ids, attention_mask: mask, token_type_ids: types, pixel_values } = batch;
   const probabilities = batch.attention;
-  const asked = probabilities ? { attention: [probabilities.layer] } : {};
-  const pixels = pixel_values && { shape: pixel_values.shape, data: numbersOf(pixel_values) };
+  const pixels = pixel_values && {
+    shape: pixel_values.shape,
+    data: comparison.input(pixel_values),
+  };
+  const isText = model.family === "bert" || model.family === "distilbert";
   const found = await model.run(
     pixels ? { pixels } : { ids: ids as Ids, ...(mask && { mask }), ...(types && { types }) },
-    asked,
+    {
+      ...(probabilities && { attention: [probabilities.layer] }),
+      ...(isText && { sentence: true }),
+    },
   );
-  const counts = mask?.flat();
-  const ofRows = (width: number) => (at: number) => counts?.[Math.floor(at / width)] !== 0;
-  for (const name of [
-    "logits",
-    "last_hidden_state",
-    "mlm_logits",
-    "pooler_output",
-    "nsp_logits",
-    "class_logits",
-  ] as const) {
-    const stored = batch[name];
-    if (!stored) continue;
-    const { shape, data } = found[name];
-    comparison.add(name, data, stored, shape.length === 3 ? ofRows(shape[2]) : undefined);
+  for (const [name, stored] of Object.entries(batch)) {
+    if (!isStored(stored) || stored === pixel_values) continue;
+    const result = found[name] ?? (isText ? pooledLike(stored, found, comparison) : undefined);
+    if (!result) continue;
+    const { shape, data } = result;
+    comparison.add(name, data, stored, shape.length === 3 ? rowsOfMask(mask, shape[2]) : undefined);
   }
   if (probabilities) {
     const { shape, data } = found[`attention.${probabilities.layer}`];
-    const [, H, T] = shape;
-    const isQuery = (at: number) => {
-      const row = Math.floor(at / T) % T;
-      return counts?.[Math.floor(at / (T * T * H)) * T + row] !== 0;
-    };
-    comparison.add("attention", data, probabilities.probs, isQuery);
+    comparison.add("attention", data, probabilities.probs, queriesOfMask(mask, shape));
   }
   for (const [at, greedy] of batch.greedy?.entries() ?? [])
     await compareGreedy(model, (ids as Ids)[at], mask?.[at], greedy, comparison);
+}
+
+/** What an array [B, width] of another name can be: the means of rows, of length 1 if it is so. */
+function pooledLike(
+  stored: Stored,
+  found: Awaited<ReturnType<Model["run"]>>,
+  comparison: Comparison,
+) {
+  const { mean_pooled: mean, sentence_embedding: embedding } = found;
+  if (String(stored.shape) !== String(mean.shape)) return undefined;
+  const [B, W] = stored.shape;
+  const data = comparison.input(stored);
+  const isUnit = Array.from({ length: B }, (_, at) =>
+    Math.hypot(...data.subarray(at * W, (at + 1) * W)),
+  ).every((length) => Math.abs(length - 1) < 1e-6);
+  return isUnit ? embedding : mean;
 }

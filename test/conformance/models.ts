@@ -28,10 +28,9 @@ export function modelCases(folder: string): Case[] {
     writeFileSync(file, JSON.stringify(fixture));
     return { file: fixture.fixture, path: file, op, opset: null, dtype: "model" };
   };
-  const models = folders.map((path) => {
-    const fixture = packedOf(path);
-    return write(fixture, fixture.fixture, fixture.family ?? fixture.fixture);
-  });
+  const models = folders
+    .flatMap(packedOf)
+    .map((fixture) => write(fixture, fixture.fixture, fixture.family ?? fixture.fixture));
   const distributions = samplingOf(folder).map((one, at) =>
     write({ fixture: `sampling: ${one.name}`, sampling: one }, `sampling-${at}`, "sampling"),
   );
@@ -44,20 +43,36 @@ function samplingOf(folder: string): readonly SamplingCase[] {
   return existsSync(path) ? JSON.parse(readFileSync(path, "utf8")).cases : [];
 }
 
-function packedOf(folder: string): PackedFixture {
-  const names = readdirSync(folder).filter((name) =>
-    /^(config\.json|model[\w.-]*\.safetensors|model\.safetensors\.index\.json)$/.test(name),
+/**
+ * The fixtures of a folder: its checkpoint, and one more for each file of weights beside it, as
+ * `model.NAME.safetensors`, which has the same tensors in another way.
+ */
+function packedOf(folder: string): PackedFixture[] {
+  const names = readdirSync(folder);
+  const shared = names.filter((name) =>
+    /^(config\.json|model(-[\w-]+)?\.safetensors|model\.safetensors\.index\.json)$/.test(name),
   );
-  // Another set of names for the same tensors is a fixture of its own, and not among these.
-  const files = names.filter((name) => !name.includes("legacy"));
+  const others = names.filter((name) => /^model\.[\w.-]+\.safetensors$/.test(name));
   const read = (name: string) => readFileSync(join(folder, name));
-  const config = files.includes("config.json")
+  const config = shared.includes("config.json")
     ? (JSON.parse(read("config.json").toString("utf8")) as { readonly model_type?: string })
     : {};
-  return {
-    fixture: basename(folder),
+  const packed = (fixture: string, files: Readonly<Record<string, string>>): PackedFixture => ({
+    fixture,
     family: config.model_type,
-    files: Object.fromEntries(files.map((name) => [name, read(name).toString("base64")])),
+    files: Object.fromEntries(
+      Object.entries(files).map(([name, from]) => [name, read(from).toString("base64")]),
+    ),
     golden: JSON.parse(read(GOLDEN).toString("utf8")),
-  };
+  });
+  const own = basename(folder);
+  return [
+    packed(own, Object.fromEntries(shared.map((name) => [name, name]))),
+    ...others.map((name) =>
+      packed(`${own} (${name.split(".").slice(1, -1).join(".")})`, {
+        "config.json": "config.json",
+        "model.safetensors": name,
+      }),
+    ),
+  ];
 }

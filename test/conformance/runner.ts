@@ -14,7 +14,7 @@ import { ourDtype, parseVector, type Vector, type VectorTensor } from "./vector.
 export interface Outcome {
   /** Vectors are skipped if their operator or element type is not there. */
   readonly status: "passed" | "failed" | "skipped";
-  /** What failed, or why it was skipped; else empty. */
+  /** What failed, why it was skipped, or what of a model was not compared; else empty. */
   readonly message: string;
   /** The element that is furthest off, or null if there was none to look at. */
   readonly worst: Worst | null;
@@ -62,8 +62,9 @@ export class Runner {
     }
     const missing = missingOf(packed);
     if (missing) return { status: "skipped", message: missing, worst: null };
-    const worst = await this.#kept.run((device) => runFixture(device, packed));
-    return { status: "passed", message: "", worst };
+    const { worst, left } = await this.#kept.run((device) => runFixture(device, packed));
+    const message = left.length ? `nothing was compared with ${left.join(", ")}` : "";
+    return { status: "passed", message, worst };
   }
 }
 

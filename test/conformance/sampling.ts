@@ -3,7 +3,7 @@
 import { type Tensor, tensor } from "../../src/index.ts";
 import { planSampling, type SamplingSettings } from "../../src/models/index.ts";
 import { describeWorst, isWithin, type Worst, worstOf } from "./compare.ts";
-import { numbersOf, type Stored } from "./fixtures.ts";
+import { numbersOf, type Stored } from "./golden.ts";
 
 /** A case of `sampling.json`. */
 export interface SamplingCase {

@@ -149,7 +149,7 @@ describe("a config", () => {
       { ...config, alibi: true },
       /"alibi" is an option that/,
     ],
-    ["that is quantised", { ...config, quantization_config: {} }, /"quantization_config" is an/],
+    ["that is quantised", { ...config, quantization_config: {} }, /save the model dequantised/],
     ["without a size", { ...config, hidden_size: undefined }, /hidden_size must be a whole number/],
     [
       "with an activation of its own",
@@ -166,7 +166,19 @@ describe("a config", () => {
       { ...config, rope_scaling: { rope_type: "linear", factor: 2, odd: 1 } },
       /rope_scaling: "odd" is an option/,
     ],
-    ["with pretraining_tp", { ...config, pretraining_tp: 2 }, /pretraining_tp is 2; only 1 is/],
+    [
+      "that looks ahead",
+      {
+        ...config,
+        model_type: "gpt2",
+        n_embd: 8,
+        n_head: 2,
+        n_layer: 1,
+        n_positions: 8,
+        add_cross_attention: true,
+      },
+      /add_cross_attention is true; only false is/,
+    ],
     ["that is a list", [], /a config is an object/],
   ])("%s is refused", (_, given, message) => {
     expect(() => read(given)).toThrow(message);

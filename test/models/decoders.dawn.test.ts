@@ -20,7 +20,25 @@ const LONGROPE = {
   long_factor: [1, 2, 5],
 };
 
+const YARN = {
+  rope_type: "yarn",
+  factor: 8,
+  beta_fast: 4,
+  beta_slow: 1,
+  truncate: false,
+  original_max_position_embeddings: 16,
+};
+
 const CONFIGS = [
+  smallConfig("gpt_oss", {
+    rope_parameters: { ...YARN, rope_theta: 10_000 },
+    rope_scaling: YARN,
+    sliding_window: 4,
+    num_local_experts: 5,
+    num_experts_per_tok: 2,
+    swiglu_limit: 0.5,
+  }),
+  smallConfig("smollm3", { num_hidden_layers: 4, tie_word_embeddings: true }),
   smallConfig("llama", {
     rope_scaling: {
       rope_type: "llama3",

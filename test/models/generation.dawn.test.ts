@@ -26,6 +26,16 @@ const PHI = smallConfig("phi3", {
   original_max_position_embeddings: 9,
 });
 
+const GPT_OSS = smallConfig("gpt_oss", {
+  num_hidden_layers: 2,
+  rope_scaling: { rope_type: "default" },
+  sliding_window: 4,
+  num_local_experts: 3,
+  num_experts_per_tok: 2,
+  swiglu_limit: 2,
+});
+const SMOLLM3 = smallConfig("smollm3", { num_hidden_layers: 4, tie_word_embeddings: true });
+
 const modelOf = async (config: DecoderConfig, device?: GPUDevice) =>
   Model.load(device ?? (await testDevice()), checkpointOf(config, smallWeights(config, 3)));
 
@@ -68,6 +78,8 @@ const PROMPTS = [
 
 it.each<readonly [string, DecoderConfig, CacheOptions]>([
   ["llama, in one piece", LLAMA, {}],
+  ["gpt-oss, with sinks", GPT_OSS, {}],
+  ["smollm3, of which a layer does not turn", SMOLLM3, {}],
   ["llama, in pages", LLAMA, { kind: "paged", pageSize: 4 }],
   ["gemma2, whose layers slide", GEMMA, {}],
 ])("texts of several lengths go on as in float64: %s", async (_, config, cache) => {

@@ -70,8 +70,8 @@ it("tells progress, runs texts of several sizes, and leaves nothing", async () =
     [{ ids: [[1, 2], [3]] }, /ids must be 2 lists of 2 numbers each, got lengths 2, 1/],
     [{ ids: [new Array(65).fill(1)] }, /takes up to 64 tokens, got 65/],
     [{ ids: [[1, 2]], mask: [[1]] }, /mask must be 1 lists of 2 numbers each/],
-    [{ ids: [[1, 2]], types: [[0, 0]] }, /knows no types of tokens/],
-    [{ pixels: { shape: [1], data: [0] } }, /takes ids, and no pixels/],
+    [{ ids: [[1, 2]], types: [[0, 0]] }, /takes ids, mask, and no types/],
+    [{ pixels: { shape: [1], data: [0] } }, /takes ids, mask, and no pixels/],
   ] as const)
     await expectError(() => model.run(inputs as never), "argument", message);
   await expectError(
@@ -183,6 +183,6 @@ it("a ViT takes pixels, and classifies by its class token", async () => {
       for (let d = 0; d < 8; d++) sum += rows.data[entry * 40 + d] * classifier[label * 8 + d];
       expect(logits.data[entry * 3 + label]).toBeCloseTo(sum, 4);
     }
-  await expectError(() => model.run({ ids: [[1]] }), "argument", /takes pixels, and nothing else/);
+  await expectError(() => model.run({ ids: [[1]] }), "argument", /takes pixels, and no ids/);
   model.destroy();
 });

@@ -134,6 +134,20 @@ export const MUTANTS: readonly Mutant[] = [
     filter: "shows a NaN of q, k or decay wherever it counts, recurrent",
   },
   {
+    file: "shaders/top_softmax.wesl",
+    text: "(value == other.value && place > other.place)",
+    replacement: "(value == other.value && place < other.place)",
+    tests: ["test/operations/top_softmax.dawn.test.ts"],
+    filter: "the first of equal elements",
+  },
+  {
+    file: "shaders/top_softmax.wesl",
+    text: "(places <= vec4u(last.place))",
+    replacement: "(places <= vec4u(NONE))",
+    tests: ["test/operations/top_softmax.dawn.test.ts"],
+    filter: "the first of equal elements",
+  },
+  {
     file: "shaders/position_bias.wesl",
     text: "let e = exp(-abs(x));",
     replacement: "let e = exp(-clamp(abs(x), 0.0, 80.0));",

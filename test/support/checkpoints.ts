@@ -51,13 +51,27 @@ export function smallWeights(config: DecoderConfig, seed = 1): Tensors {
         ["v", kv],
       ] as const) {
         add(`self_attn.${name}_proj.weight`, width, W);
-        if (type === "qwen2") add(`self_attn.${name}_proj.bias`, width);
+        if (type === "qwen2" || type === "gpt_oss") add(`self_attn.${name}_proj.bias`, width);
       }
-      add("mlp.gate_proj.weight", F, W);
-      add("mlp.up_proj.weight", F, W);
     }
     add("self_attn.o_proj.weight", W, q);
-    add("mlp.down_proj.weight", W, F);
+    if (type === "gpt_oss") {
+      const count = config.num_local_experts as number;
+      add("self_attn.o_proj.bias", W);
+      add("self_attn.sinks", config.num_attention_heads);
+      add("mlp.router.weight", count, W);
+      add("mlp.router.bias", count);
+      add("mlp.experts.gate_up_proj", count, W, 2 * F);
+      add("mlp.experts.gate_up_proj_bias", count, 2 * F);
+      add("mlp.experts.down_proj", count, F, W);
+      add("mlp.experts.down_proj_bias", count, W);
+    } else {
+      if (type !== "phi3") {
+        add("mlp.gate_proj.weight", F, W);
+        add("mlp.up_proj.weight", F, W);
+      }
+      add("mlp.down_proj.weight", W, F);
+    }
     if (type === "qwen3" || type === "gemma3_text")
       for (const name of ["q", "k"]) add(`self_attn.${name}_norm.weight`, D);
   }
@@ -88,3 +102,16 @@ export function filesOf(config: object, tensors: Tensors): Record<string, Uint8A
 /** A checkpoint in memory. */
 export const checkpointOf = (config: object, tensors: Tensors): FileSource =>
   bytesSource(filesOf(config, tensors), "a small model");
+
+/** Tensors of these shapes with seeded elements. */
+export const drawnTensors = (
+  shapes: Readonly<Record<string, readonly number[]>>,
+  seed: number,
+  deviation = 0.4,
+): Tensors =>
+  Object.fromEntries(
+    Object.entries(shapes).map(([name, shape], at) => {
+      const size = shape.reduce((product, one) => product * one, 1);
+      return [name, { shape, data: normal(seed * 1000 + at, size, deviation) }];
+    }),
+  );

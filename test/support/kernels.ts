@@ -115,6 +115,7 @@ import { softmaxSpecialisation } from "../../src/kernels/row_softmax.ts";
 import { type RowSpecialisation, rowBindings, rowModules } from "../../src/kernels/rows.ts";
 import { PLAIN, type SlotChoice, slotBindings } from "../../src/kernels/slots.ts";
 import { TABLES_MODULES, tablesKernel } from "../../src/kernels/tables.ts";
+import { topSoftmaxSpecialisation } from "../../src/kernels/top_softmax.ts";
 import { scoreBindings, scoreModules, TOP_KEYS, WEIGHTS } from "../../src/kernels/weights.ts";
 import type { ModuleMap } from "../../src/shader/link.ts";
 import type { Binding } from "../../src/types.ts";
@@ -703,6 +704,10 @@ export const ROW_KERNELS: Readonly<Record<string, Readonly<Record<string, RowSpe
   embedding: {
     plain: embeddingSpecialisation({ source: "dense", o: "dense" }),
     "16 bits": embeddingSpecialisation({ source: "bf16-packed", o: "f16-packed-strided" }),
+  },
+  top_softmax: {
+    plain: topSoftmaxSpecialisation({ source: "dense", o: "dense" }),
+    "16 bits": topSoftmaxSpecialisation({ source: "bf16-packed-strided", o: "f16-packed" }),
   },
   dropout: {
     "by a generator": dropoutSpecialisation({ source: "dense", o: "dense" }, false),

@@ -92,9 +92,12 @@ export function decoderLogits(config: DecoderConfig, tensors: Tensors, ids: read
     const own = (rows: Float64Array, name: string) =>
       hasNorms ? norm(rows, `self_attn.${name}_norm`) : rows;
     const slides = slidesIn(config, layer);
+    const hasRope = type !== "smollm3" || (layer + 1) % 4 !== 0;
     const turned = (rows: Float64Array, count: number) => ({
       shape: [1, count, T, D],
-      data: rotary(heads(rows, count, T), ropeOf(config, slides, T)),
+      data: hasRope
+        ? rotary(heads(rows, count, T), ropeOf(config, slides, T))
+        : heads(rows, count, T).data,
     });
     const scale = isGemma ? (config.query_pre_attn_scalar as number) ** -0.5 : D ** -0.5;
     const window = config.sliding_window as number;
@@ -108,6 +111,7 @@ export function decoderLogits(config: DecoderConfig, tensors: Tensors, ids: read
         scale,
         ...(slides && { window: [window - 1, 0] as const }),
         ...(cap && { softcap: cap }),
+        ...(tensors[`${path}.self_attn.sinks`] && { sinks: of(`${path}.self_attn.sinks`).data }),
       },
     );
     const rows = new Float64Array(T * H * D);
@@ -117,6 +121,10 @@ export function decoderLogits(config: DecoderConfig, tensors: Tensors, ids: read
     const attended = linear(rows, `${path}.self_attn.o_proj`);
     const joined = sum(x, isGemma ? norm(attended, "post_attention_layernorm") : attended);
     const before = norm(joined, isGemma ? "pre_feedforward_layernorm" : "post_attention_layernorm");
+    if (tensors[`${path}.mlp.router.weight`]) {
+      x = sum(joined, expertsOf(config, tensors, `${path}.mlp`, before));
+      continue;
+    }
     const F = config.intermediate_size;
     const both = type === "phi3" ? linear(before, `${path}.mlp.gate_up_proj`) : undefined;
     const part = (at: 0 | 1) =>
@@ -138,11 +146,49 @@ export function decoderLogits(config: DecoderConfig, tensors: Tensors, ids: read
   return cap ? logits.map((value) => cap * Math.tanh(value / cap)) : logits;
 }
 
+/** Rows [T, W] of a mixture of experts: each token by those that its router chooses alone. */
+function expertsOf(config: DecoderConfig, tensors: Tensors, path: string, x: Float64Array) {
+  const { hidden_size: W, intermediate_size: F } = config;
+  const [count, chosen] = [config.num_local_experts, config.num_experts_per_tok] as number[];
+  const of = (name: string) => tensors[`${path}.${name}`].data;
+  const limit = config.swiglu_limit as number;
+  const result = new Float64Array(x.length);
+  for (let row = 0; row < x.length / W; row++) {
+    const own = x.subarray(row * W, (row + 1) * W);
+    const logits = Array.from({ length: count }, (_, e) =>
+      own.reduce((sum, v, d) => sum + v * of("router.weight")[e * W + d], of("router.bias")[e]),
+    );
+    const best = [...logits.keys()].sort((a, b) => logits[b] - logits[a]).slice(0, chosen);
+    const total = best.reduce((sum, e) => sum + Math.exp(logits[e]), 0);
+    for (const e of best) {
+      const both = Array.from({ length: 2 * F }, (_, i) =>
+        own.reduce(
+          (sum, v, d) => sum + v * of("experts.gate_up_proj")[(e * W + d) * 2 * F + i],
+          of("experts.gate_up_proj_bias")[e * 2 * F + i],
+        ),
+      );
+      const inner = Array.from({ length: F }, (_, i) => {
+        const gate = Math.min(both[2 * i], limit);
+        const up = Math.max(-limit, Math.min(both[2 * i + 1], limit));
+        return (up + 1) * (gate / (1 + Math.exp(-1.702 * gate)));
+      });
+      for (let d = 0; d < W; d++) {
+        const down = inner.reduce(
+          (sum, v, i) => sum + v * of("experts.down_proj")[(e * F + i) * W + d],
+          of("experts.down_proj_bias")[e * W + d],
+        );
+        result[row * W + d] += (down * Math.exp(logits[e])) / total;
+      }
+    }
+  }
+  return result;
+}
+
 /** Whether queries of a layer see a window of keys. */
 function slidesIn(config: DecoderConfig, layer: number): boolean {
   const { model_type: type, sliding_window: window } = config;
   if (!window) return false;
-  if (type === "gemma2") return layer % 2 === 0;
+  if (type === "gemma2" || type === "gpt_oss") return layer % 2 === 0;
   if (type === "gemma3_text") return (layer + 1) % (config.sliding_window_pattern as number) !== 0;
   if (type === "qwen2" || type === "qwen3")
     return Boolean(config.use_sliding_window) && layer >= (config.max_window_layers as number);
@@ -155,11 +201,11 @@ function ropeOf(config: DecoderConfig, slides: boolean, T: number) {
     return { base: config.rope_local_base_freq as number };
   const scaling = config.rope_scaling as Readonly<Record<string, unknown>> | undefined;
   const rotaryDim = D * ((config.partial_rotary_factor as number | undefined) ?? 1);
-  if (!scaling) return { base: theta, rotaryDim };
+  if (!scaling || scaling.rope_type === "default") return { base: theta, rotaryDim };
   const original = (scaling.original_max_position_embeddings ??
     config.original_max_position_embeddings ??
     most) as number;
-  const type = (scaling.rope_type ?? scaling.type) as "linear" | "llama3" | "longrope";
+  const type = (scaling.rope_type ?? scaling.type) as "linear" | "llama3" | "longrope" | "yarn";
   return {
     base: theta,
     rotaryDim,
@@ -167,6 +213,9 @@ function ropeOf(config: DecoderConfig, slides: boolean, T: number) {
       type,
       factor: (scaling.factor ?? most / original) as number,
       originalMaxPositions: original,
+      betaFast: scaling.beta_fast as number,
+      betaSlow: scaling.beta_slow as number,
+      truncate: scaling.truncate as boolean,
       lowFreqFactor: scaling.low_freq_factor as number,
       highFreqFactor: scaling.high_freq_factor as number,
       shortFactor: scaling.short_factor as number[],

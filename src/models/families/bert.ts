@@ -10,7 +10,15 @@ import type { Value } from "../../training/value.ts";
 import type { Config } from "../config.ts";
 import type { Definition, Results, Weight } from "../definition.ts";
 import { preparedTexts } from "../inputs.ts";
-import { activationOf, headsOf, linearOf, rowsOf, textInputs, watched } from "./rows.ts";
+import {
+  activationOf,
+  headsOf,
+  linearOf,
+  rowsOf,
+  sentenceResults,
+  textInputs,
+  watched,
+} from "./rows.ts";
 
 /** Names of a family's weights. */
 interface Names {
@@ -76,8 +84,6 @@ export function bert(config: Config, names: ReadonlySet<string>): Definition {
     activation: activationOf(config, "hidden_act", "gelu"),
   };
   config.only("position_embedding_type", "absolute");
-  config.only("is_decoder", false);
-  config.only("add_cross_attention", false);
   config.only("tie_word_embeddings", true);
   config.end();
   const { width, vocab, activation } = sizes;
@@ -122,6 +128,7 @@ export function distilbert(config: Config, names: ReadonlySet<string>): Definiti
     epsilon: 1e-12,
     activation: activationOf(config, "activation", "gelu"),
   };
+  config.ignore("sinusoidal_pos_embds");
   config.only("tie_word_embeddings", true);
   config.end();
   const { width, vocab, activation } = sizes;
@@ -149,6 +156,7 @@ function encoder(
     family,
     layers,
     mostRows: positions,
+    hasSentences: true,
     nameOf,
     prepare: (inputs) => preparedTexts(inputs, { family, vocab, mostRows: positions, types }),
     define(graph, weight, run, asked) {
@@ -181,7 +189,12 @@ function encoder(
         x = norm(add(joined, of(inner, feedForward[1], width)), `${layer(at)}.${feedForward[2]}`);
         if (asked.hidden) results[`hidden.${at}`] = x;
       }
-      return { ...results, last_hidden_state: x, ...heads(x, table, weight, norm) };
+      return {
+        ...results,
+        last_hidden_state: x,
+        ...heads(x, table, weight, norm),
+        ...(asked.sentence && sentenceResults(x, mask)),
+      };
     },
   };
 }

@@ -20,8 +20,9 @@ import {
   type Weight,
 } from "../definition.ts";
 import { preparedTexts } from "../inputs.ts";
+import { type Experts, expertsOf } from "./experts.ts";
 import type { Rope } from "./rope.ts";
-import { capped, headsOf, linearOf, rowsOf, textInputs, watched } from "./rows.ts";
+import { capped, headsOf, inF32, linearOf, rowsOf, textInputs, watched } from "./rows.ts";
 
 /** A decoder, as its config tells. */
 export interface DecoderTraits {
@@ -52,8 +53,14 @@ export interface DecoderTraits {
   readonly fused: boolean;
   readonly embeddingScale: number;
   readonly scale: number;
+  /** Whether each head has a logit that joins its sums and has no value. */
+  readonly sinks: boolean;
+  /** Experts in place of one feed-forward layer. */
+  readonly experts?: Experts | undefined;
   readonly scoresCap?: number | undefined;
   readonly logitsCap?: number | undefined;
+  /** Whether a layer turns queries and keys at all. */
+  readonly hasRope: (layer: number) => boolean;
   /** The rotary embedding of a layer. */
   readonly ropeOf: (layer: number) => Rope;
   /** How many keys, its own included, a query of a layer sees. Undefined for all. */
@@ -175,6 +182,7 @@ function attentionOf(
           contiguous(rows).reshape(sizes.batch, sizes.rows, count, headDim),
         ).permute(0, 2, 1, 3)
       : headsOf(rows, count);
+    if (!traits.hasRope(layer)) return own;
     return rotary(own, { ...traits.ropeOf(layer).of(sizes.tokens ?? sizes.rows), positions });
   };
   const window = traits.windowOf(layer);
@@ -184,6 +192,7 @@ function attentionOf(
     scale: traits.scale,
     ...(window !== undefined && { window: [window - 1, 0] as const }),
     ...(traits.scoresCap !== undefined && { softcap: traits.scoresCap }),
+    ...(traits.sinks && { sinks: inF32(weight(`${path}.sinks`, [heads])) }),
     ...(mask && { mask }),
     ...watching,
   });
@@ -212,13 +221,14 @@ function projected(
   });
 }
 
-/** down(activation(gate(x)) * up(x)). */
+/** down(activation(gate(x)) * up(x)), or what experts make of x. */
 function feedForward(
-  { feedForward: inner, width, activation, biases, fused }: DecoderTraits,
+  { feedForward: inner, width, activation, biases, fused, experts }: DecoderTraits,
   weight: Weight,
   path: string,
   x: Value,
 ): Value {
+  if (experts) return expertsOf(experts, weight, path, x);
   const layer = (name: string, from: Value, outputs: number) =>
     linearOf(from, weight, `${path}.${name}`, outputs, biases.mlp);
   if (!fused) {

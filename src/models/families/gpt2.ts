@@ -25,8 +25,8 @@ export function gpt2(config: Config): Definition {
   const isScaled = config.flag("scale_attn_weights", true);
   config.only("scale_attn_by_inverse_layer_idx", false);
   config.only("reorder_and_upcast_attn", false);
-  config.only("add_cross_attention", false);
   const ends = config.wholes("eos_token_id");
+  config.ignore("n_ctx");
   config.end();
   const layer = (x: Value, weight: Weight, path: string, outputs: number) => {
     const inputs = x.shape[x.shape.length - 1];

@@ -95,10 +95,13 @@ function scalingOf(config: Config, { mostPositions, originalPositions }: RopeSiz
       });
     case "longrope":
     case "su": {
-      const originalMaxPositions = L();
+      // What the config tells beside the scaling decides, also of the factor.
+      config.ignore("factor", "original_max_position_embeddings");
+      const originalMaxPositions = originalPositions ?? L();
       const shortFactor = config.numbers("short_factor");
       const longFactor = config.numbers("long_factor");
-      const factor = config.number("factor", mostPositions / originalMaxPositions);
+      const ratio = mostPositions / originalMaxPositions;
+      const factor = originalPositions === undefined ? config.number("factor", ratio) : ratio;
       return {
         of: (tokens) => ({
           scaling: {

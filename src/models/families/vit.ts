@@ -24,7 +24,9 @@ export function vit(config: Config, names: ReadonlySet<string>): Definition {
   const hasBias = config.flag("qkv_bias", true);
   const labels = config.inner("id2label");
   const classes = labels?.count ?? config.whole("num_labels", 2);
-  config.ignore("num_labels", "pooler_act", "pooler_output_size");
+  config.only("pooler_act", "tanh");
+  config.only("pooler_output_size", width);
+  config.ignore("encoder_stride");
   config.end();
   const family = "vit";
   const tokens = Math.floor(size / patch) ** 2 + 1;
