@@ -14,6 +14,7 @@ import type { Implementation } from "./harness.ts";
 import { ADDITIVE_LADDER, LADDER } from "./ladder.ts";
 import { layerContest } from "./layers.ts";
 import { linearContest } from "./linear.ts";
+import { matvecContest } from "./matvec.ts";
 import { PEAK } from "./peak.ts";
 import type { Contest } from "./peers/contest.ts";
 import { trainingContest } from "./training.ts";
@@ -218,6 +219,14 @@ export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Cont
     software
       ? [layerContest(1, 128, 8, 64)]
       : [layerContest(32, 512, 8, 64), layerContest(1, 2048, 8, 64)],
+  /** Products of few rows, as in decoding, with weights of f32, int8 and int4. */
+  matvec: (software) =>
+    (software ? [1024, 2048] : [4096, 14336]).flatMap((K) => {
+      const N = software ? 2 ** 20 / K : 4096;
+      return (K === 1024 || !software ? [1, 8] : [1]).map((M) =>
+        matvecContest([M, K, N], software),
+      );
+    }),
   /** Attention and its gradients, beside the automatic differentiation of other libraries. */
   backward: (software) =>
     GRADIENTS.flatMap(({ short, long, D }) => gradientPair(software ? short : long, D)),

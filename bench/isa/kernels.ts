@@ -7,6 +7,7 @@ import { backwardKernel } from "../../src/kernels/gradients/backward.ts";
 import { BACKWARD_TILES } from "../../src/kernels/gradients/backward_tiles.ts";
 import { TURNED_TILES, turnedKernel } from "../../src/kernels/gradients/matmul_turned.ts";
 import { MATMUL_TILES, type MatmulTile, matmulKernel } from "../../src/kernels/matmul.ts";
+import { matvecKernel, matvecShape } from "../../src/kernels/products/matvec.ts";
 import { PLAIN, type SlotChoice } from "../../src/kernels/slots.ts";
 import type { IsaKernel } from "./compiler.ts";
 import type { IsaReport } from "./disassembly.ts";
@@ -93,6 +94,23 @@ function matmul(name: string, limits: IsaLimits): HotKernel {
   return { name: `matmul ${name}`, code: matmulKernel(specialisation).code, limits };
 }
 
+/** A product of few rows with a weight of f32, or of integers of so many bits. */
+function matvec(weight: 8 | 4 | "f32" | "columns", rows: number, limits: IsaLimits): HotKernel {
+  const isInteger = typeof weight === "number";
+  const group = weight === 4 ? 32 : 128;
+  const { code } = matvecKernel({
+    shape: matvecShape({ rows, columnsAdjacent: weight === "columns" }, { software: false }),
+    x: "dense",
+    weight: isInteger ? "words" : "dense",
+    quantised: isInteger ? { bits: weight, group } : undefined,
+    bias: "dense",
+    y: "dense",
+    oddColumns: undefined,
+    endsWithinVec4: false,
+  });
+  return { name: `matvec ${isInteger ? `int${weight}` : weight} rows=${rows}`, code, limits };
+}
+
 function backward(
   kernel: "queries" | "keys",
   name: string,
@@ -158,6 +176,14 @@ export const hotKernels = (): Promise<HotKernel[]> =>
     backward("queries", "32x64", 128, { fmaShare: 0.8, vgprs: 256, workgroupBytes: SMALL }),
     backward("keys", "32x64", 128, { fmaShare: 0.8, vgprs: 256, workgroupBytes: SMALL }),
     matmul("64x64", { fmaShare: 0.87, vgprs: 168, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
+    // Memory limits these, too.
+    matvec("f32", 1, { vgprs: 64, workgroupBytes: 2048 }),
+    matvec("f32", 8, { vgprs: 128, workgroupBytes: SMALL }),
+    matvec("columns", 1, { vgprs: 64, workgroupBytes: 2048 }),
+    matvec(8, 1, { vgprs: 64, workgroupBytes: 2048 }),
+    matvec(8, 8, { vgprs: 128, workgroupBytes: SMALL }),
+    matvec(4, 1, { vgprs: 64, workgroupBytes: 2048 }),
+    matvec(4, 8, { vgprs: 168, workgroupBytes: SMALL }),
     turned("64x64", "dX", { fmaShare: 0.89, vgprs: 128, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
     turned("64x64", "dW", { fmaShare: 0.92, vgprs: 128, workgroupBytes: SMALL, fmaPerWord: 2.4 }),
     // The loop that the report counts is that of blocks, with the end of a block after one chunk.

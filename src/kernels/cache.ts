@@ -191,10 +191,6 @@ export const appendStruct = (headDim: number) =>
 export const rowWeights = (headDim: number, given: ArrayLike<number> | undefined): number[] =>
   Array.from({ length: 4 * Math.ceil(headDim / 4) }, (_, d) => given?.[d] ?? 1);
 
-/** Words of a row of integers: scales of its groups, then the integers. */
-export const quantisedWords = (dim: number, bits: 8 | 4, group: number): number =>
-  dim / group + Math.ceil((dim * bits) / 32);
-
 /** What cache_advance does, as numbered in its params. */
 export const ADVANCE = { addRows: 0, addCounts: 1, limit: 2 } as const;
 

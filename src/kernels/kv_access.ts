@@ -4,15 +4,14 @@
 import kvState from "../../shaders/lib/kv_state.wesl?raw";
 import kvPlacePaged from "../../shaders/variants/kv_place_paged.wesl?raw";
 import kvPlaceRing from "../../shaders/variants/kv_place_ring.wesl?raw";
-import queryInt4 from "../../shaders/variants/query_int4.wesl?raw";
-import queryInt8 from "../../shaders/variants/query_int8.wesl?raw";
 import sequenceCached from "../../shaders/variants/sequence_cached.wesl?raw";
 import type { ModuleMap } from "../shader/link.ts";
 import { AS_KEY, AS_VALUE } from "../shader/renames.ts";
+import { type IntegerBits, QUANTISED_ROWS } from "./quantised_rows.ts";
 
 /** Integers that stand for the floats of a row, and how many channels share a scale. */
 export interface Quantisation {
-  readonly bits: 8 | 4;
+  readonly bits: IntegerBits;
   /** Channels of k that share a scale; D is one scale for a token and head. */
   readonly groupK: number;
   /** Channels of v that share a scale. */
@@ -49,10 +48,6 @@ const PLACES: Readonly<Record<KvLayout["place"], ModuleMap>> = {
     "package::slots::kv_place": { name: "variants/kv_place_paged.wesl", text: kvPlacePaged },
   },
 };
-const QUANTISED = {
-  8: { name: "variants/query_int8.wesl", text: queryInt8 },
-  4: { name: "variants/query_int4.wesl", text: queryInt4 },
-};
 
 /** The modules that say where a key lies: `slots/kv_place`, and the state that it reads. */
 export const kvPlaceModules = (place: KvLayout["place"]): ModuleMap => ({
@@ -69,7 +64,7 @@ export const kvPlaceConstants = ({ pageSize = 1, sinkTokens = 0, ring = 1 }: KvL
 
 export function kvAccess(layout: KvLayout): KvAccess {
   const { place, quantised } = layout;
-  const words = quantised && QUANTISED[quantised.bits];
+  const words = quantised && QUANTISED_ROWS[quantised.bits];
   return {
     modules: {
       ...kvPlaceModules(place),

@@ -15,7 +15,8 @@ import type { Binding, KernelSource } from "../types.ts";
 import type { Access } from "./access.ts";
 import type { TileLimits } from "./forward_tiles.ts";
 import { KernelCache } from "./kernel_cache.ts";
-import { bf16Constants, namedSlot } from "./named_slots.ts";
+import { bf16Constants, namedSlot, namedWords } from "./named_slots.ts";
+import type { IntegerBits } from "./quantised_rows.ts";
 import { outputModule } from "./slot_modules.ts";
 import { UniformStruct } from "./uniform.ts";
 
@@ -146,24 +147,36 @@ export function chooseTile(
   return able.find(fits) ?? able[able.length - 1];
 }
 
+/** Integers that stand for the elements of a weight, and how many of a row share a scale. */
+export interface WeightIntegers {
+  readonly bits: IntegerBits;
+  readonly group: number;
+}
+
 /**
- * What the text of a product depends on. Sizes and strides are not part of it, but for an odd
- * number of columns.
+ * What the text of a product depends on of its tensors. Sizes and strides are not part of it, but
+ * for an odd number of columns.
  */
-export interface MatmulSpecialisation {
-  readonly tile: MatmulTile;
+export interface MatmulOperands {
   readonly x: Access;
   readonly weight: Access;
+  /** How the weight's elements are integers, if they are. Default: they are floats. */
+  readonly quantised?: WeightIntegers | undefined;
   /** Undefined if nothing is added. */
   readonly bias: Access | undefined;
   readonly y: Access;
-  /** Whether rows of the weight, not the elements of a row, lie side by side in memory. */
-  readonly columnsAdjacent: boolean;
   /**
    * Columns of y if they aren't a multiple of 4, so that its rows end within a vec4; otherwise
    * undefined.
    */
   readonly oddColumns: number | undefined;
+}
+
+/** What the text of a product depends on. */
+export interface MatmulSpecialisation extends MatmulOperands {
+  readonly tile: MatmulTile;
+  /** Whether rows of the weight, not the elements of a row, lie side by side in memory. */
+  readonly columnsAdjacent: boolean;
 }
 
 /** The root module of a tile's kernel. */
@@ -172,31 +185,46 @@ export const matmulRoot = ({ form }: MatmulTile) =>
 
 /** The modules of a specialisation. */
 export function matmulModules(spec: MatmulSpecialisation): ModuleMap {
-  const { tile, x, weight, bias, y, columnsAdjacent, oddColumns } = spec;
+  const { tile, columnsAdjacent } = spec;
   return {
-    "package::lib::half": half,
-    "package::lib::matmul_tile": matmulTile,
-    "package::lib::params": matmulParams,
     "package::lib::quad": quad,
     [matmulRoot(tile)]: tile.form === "tiles" ? matmul : matmulRows,
-    ...namedSlot("matmul_source", "source", 1, x),
-    ...namedSlot("matmul_weight", "weight", 2, weight),
-    ...namedSlot("matmul_bias", "bias", 3, bias),
-    "package::slots::output": outputModule(y),
-    ...constantsModule("config", matmulConfig, {
+    ...operandModules(spec, {
       LANES_Y: LANES[tile.form].y,
       ROWS: tile.rows,
       V_COLS: tile.vCols,
       D_CHUNK: tile.dChunk,
       COLUMNS_ADJACENT: columnsAdjacent,
+    }),
+  };
+}
+
+/** The modules of a product's tensors, and its constants. */
+export function operandModules(
+  { x, weight, quantised, bias, y, oddColumns }: MatmulOperands,
+  constants: Readonly<Record<string, number | boolean>>,
+): ModuleMap {
+  return {
+    "package::lib::half": half,
+    "package::lib::matmul_tile": matmulTile,
+    "package::lib::params": matmulParams,
+    ...namedSlot("matmul_source", "source", 1, x),
+    ...(quantised
+      ? namedWords("matmul_weight", "weight", { binding: 2, bits: quantised.bits, width: "inner" })
+      : namedSlot("matmul_weight", "weight", 2, weight)),
+    ...namedSlot("matmul_bias", "bias", 3, bias),
+    "package::slots::output": outputModule(y),
+    ...constantsModule("config", matmulConfig, {
+      ...constants,
       BIAS_DIM: oddColumns ?? 4,
       V_DIM: oddColumns ?? 4,
+      ...(quantised && { WEIGHT_GROUP: quantised.group }),
       ...bf16Constants({ source: x, weight, bias, o: y }),
     }),
   };
 }
 
-export const matmulBindings = ({ bias }: Pick<MatmulSpecialisation, "bias">): Binding[] => [
+export const matmulBindings = ({ bias }: Pick<MatmulOperands, "bias">): Binding[] => [
   { binding: 0, name: "params", type: "uniform" },
   { binding: 1, name: "source", type: "read-only-storage" },
   { binding: 2, name: "weight", type: "read-only-storage" },

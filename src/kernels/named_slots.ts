@@ -3,8 +3,9 @@
 
 import queryNone from "../../shaders/variants/query_none.wesl?raw";
 import type { ModuleMap, ModuleSource, Renames } from "../shader/link.ts";
-import { asNoRows, asOperand, asOutput } from "../shader/renames_operands.ts";
+import { asNoRows, asOperand, asOutput, asWords } from "../shader/renames_operands.ts";
 import { type Access, isBf16 } from "./access.ts";
+import { type IntegerBits, QUANTISED_ROWS } from "./quantised_rows.ts";
 import { queryModule } from "./slot_modules.ts";
 
 const NOT_READ = { name: "variants/query_none.wesl", text: queryNone };
@@ -23,7 +24,17 @@ export const namedSlot = (
     ? slotOf(slot, name, queryModule(access), asOperand(name, binding))
     : slotOf(slot, name, NOT_READ, asNoRows("load_q", name));
 
-/** The same for a kernel that works in place: the slot reads what the output holds. */
+/**
+ * The slot of a tensor whose rows are integers with scales. The uniform says how many integers a
+ * row has, by the name `width`.
+ */
+export const namedWords = (
+  slot: string,
+  name: string,
+  { binding, bits, width }: { binding: number; bits: IntegerBits; width: string },
+): ModuleMap => slotOf(slot, name, QUANTISED_ROWS[bits], asWords(name, binding, width));
+
+/** `namedSlot` for a kernel that works in place: the slot reads what the output holds. */
 export const namedSlotInPlace = (slot: string, name: string, access: Access): ModuleMap =>
   slotOf(slot, name, queryModule(access), asOutput(name));
 

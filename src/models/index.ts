@@ -19,6 +19,7 @@ export type { Session } from "./generation/session.ts";
 export type { SessionOptions } from "./generation/session_options.ts";
 export type { Texts } from "./generation/texts.ts";
 export type { Tokenizer } from "./generation/tokenizer.ts";
+export type { WeightOptions } from "./integers.ts";
 export { logMel } from "./log_mel.ts";
 export { type LoadOptions, Model, type ModelResult } from "./model.ts";
 export { forgetOpfs, opfsSource } from "./opfs_source.ts";

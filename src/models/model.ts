@@ -14,6 +14,7 @@ import type { SessionModel } from "./generation/programs.ts";
 import { Session } from "./generation/session.ts";
 import type { SessionOptions } from "./generation/session_options.ts";
 import { type KeyScales, measureKeys } from "./generation/smoothing.ts";
+import { checkedWeightOptions, type WeightOptions } from "./integers.ts";
 import type { FileSource } from "./source.ts";
 import { type OnProgress, Weights } from "./weights.ts";
 
@@ -21,6 +22,8 @@ import { type OnProgress, Weights } from "./weights.ts";
 export interface LoadOptions {
   /** Is told how many bytes of weights are on the GPU, and how many there are. */
   readonly onProgress?: OnProgress;
+  /** What weights of projections and embeddings become. Default: they stay as they are stored. */
+  readonly weights?: WeightOptions;
 }
 
 /** A result of a model, read back. */
@@ -35,7 +38,7 @@ const KEPT = 4;
 /**
  * A model of Hugging Face's transformers: gpt2, llama, mistral, qwen2, qwen3, gemma2, gemma3, phi3,
  * smollm3, gpt_oss, bert, distilbert, vit, whisper, t5 and mt5. Weights stay on the GPU as they are
- * stored, f32, f16 or bf16; sums are f32.
+ * stored, f32, f16 or bf16, or become int8 or int4; sums are f32.
  *
  * @example
  * const model = await Model.load(device, urlSource("https://example.com/gpt2"));
@@ -85,12 +88,13 @@ export class Model {
     source: FileSource,
     options: LoadOptions = {},
   ): Promise<Model> {
-    const { onProgress } = options;
     checkDevice(device);
+    const { onProgress } = options;
+    const integers = options.weights && checkedWeightOptions(options.weights);
     const checkpoint = await openCheckpoint(source);
     const names = new Set(checkpoint.tensors.keys());
     const definition = familyOf(new Config(checkpoint.config), names);
-    const weights = await Weights.load(device, checkpoint, definition, onProgress);
+    const weights = await Weights.load(device, checkpoint, definition, onProgress, integers);
     return new Model(device, definition, weights, [source, options]);
   }
 

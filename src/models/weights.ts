@@ -7,9 +7,17 @@ import { tensor } from "../gpu/make_tensor.ts";
 import { BYTES } from "../gpu/shapes.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { Graph } from "../training/graph.ts";
+import type { Value } from "../training/value.ts";
 import type { FloatDtype } from "../types.ts";
 import type { Checkpoint, CheckpointTensor } from "./checkpoint.ts";
 import type { Definition, RunSizes, Weight } from "./definition.ts";
+import {
+  integerPlaces,
+  shapeOfWords,
+  storeIntegers,
+  type WeightOptions,
+  type WeightPlace,
+} from "./integers.ts";
 
 /** Dtypes of files that go to the GPU as they are. */
 const STORED: Readonly<Record<string, FloatDtype>> = { F32: "f32", F16: "f16", BF16: "bf16" };
@@ -21,6 +29,12 @@ interface Needed {
   readonly dtype: FloatDtype;
 }
 
+/** What is loaded of a checkpoint, and what of it becomes integers. */
+interface Wanted {
+  readonly needed: ReadonlyMap<string, Needed>;
+  readonly places: ReadonlyMap<string, WeightPlace>;
+}
+
 /** Is told how many bytes are loaded, and how many there are. */
 export type OnProgress = (loaded: number, total: number) => unknown;
 
@@ -30,8 +44,14 @@ export class Weights {
   /** Bytes of GPU memory. */
   readonly bytes: number;
 
-  private constructor(tensors: ReadonlyMap<string, Tensor>) {
+  readonly #places: ReadonlyMap<string, WeightPlace>;
+
+  private constructor(
+    tensors: ReadonlyMap<string, Tensor>,
+    places: ReadonlyMap<string, WeightPlace>,
+  ) {
     this.tensors = tensors;
+    this.#places = places;
     this.bytes = [...tensors.values()].reduce(
       (sum, { size, dtype }) => sum + size * BYTES[dtype],
       0,
@@ -39,7 +59,8 @@ export class Weights {
   }
 
   /**
-   * Loads what a definition asks for, a tensor after the other. Rejects with FoveaError("file") for
+   * Loads what a definition asks for, a tensor after the other; with `options`, matrices as
+   * integers. Rejects with FoveaError("file") for
    * tensors that are missing, that nobody asks for, or that have another shape, with what was
    * expected; then nothing is left on the GPU.
    */
@@ -48,20 +69,23 @@ export class Weights {
     checkpoint: Checkpoint,
     definition: Definition,
     onProgress: OnProgress = () => undefined,
+    options?: WeightOptions,
   ): Promise<Weights> {
-    const needed = neededOf(checkpoint, definition);
+    const { needed, places } = wantedOf(checkpoint, definition, options);
     const total = [...needed.values()].reduce((sum, { stored }) => sum + stored.bytes, 0);
     const tensors = new Map<string, Tensor>();
     let loaded = 0;
     try {
-      for (const [name, { stored, plus, dtype }] of needed) {
-        const made = tensor(device, stored.shape, { dtype, label: name });
+      for (const [name, one] of needed) {
+        const { stored, dtype } = one;
+        const place = places.get(name);
+        const made = place
+          ? tensor(device, shapeOfWords(place), { dtype: "u32", label: name })
+          : tensor(device, stored.shape, { dtype, label: name });
         tensors.set(name, made);
         await made.allocated;
-        const read = await stored.read();
-        if (plus || dtype !== STORED[stored.dtype])
-          await made.write(decode(named(name), read).map((x) => x + plus));
-        else writeBytes(device, made, read);
+        if (place) await loadIntegers(made, name, one, place);
+        else await fill(made, name, one);
         loaded += stored.bytes;
         onProgress(loaded, total);
       }
@@ -70,22 +94,53 @@ export class Weights {
       for (const one of tensors.values()) one.destroy();
       throw error;
     }
-    return new Weights(tensors);
+    return new Weights(tensors, places);
   }
 
   /** The weights as parameters of a graph. */
   of(graph: Graph): Weight {
     return (name) => {
-      const known = graph.parameters.get(name);
-      if (known) return known.value;
-      const { shape, dtype } = this.tensors.get(name) as Tensor;
-      const settings = { frozen: true, dtype: dtype as FloatDtype };
-      return graph.parameter(name, shape, undefined, settings);
+      const place = this.#places.get(name);
+      const value = graph.parameters.get(name)?.value ?? this.#parameter(graph, name, place);
+      return place?.turned ? value.permute(1, 0) : value;
     };
+  }
+
+  #parameter(graph: Graph, name: string, place: WeightPlace | undefined): Value {
+    const frozen = { frozen: true };
+    if (place)
+      return graph.parameter(name, place.shape, undefined, { ...frozen, ...place.quantised });
+    const { shape, dtype } = this.tensors.get(name) as Tensor;
+    return graph.parameter(name, shape, undefined, { ...frozen, dtype: dtype as FloatDtype });
   }
 
   destroy(): void {
     for (const one of this.tensors.values()) one.destroy();
+  }
+}
+
+/** Gives a tensor the elements of a weight. */
+async function fill(made: Tensor, name: string, { stored, plus, dtype }: Needed): Promise<void> {
+  const read = await stored.read();
+  if (plus || dtype !== STORED[stored.dtype])
+    await made.write(decode(named(name), read).map((x) => x + plus));
+  else writeBytes(made.device, made, read);
+}
+
+/** Gives a tensor the integers of a weight, which is on the GPU as a whole for that long. */
+async function loadIntegers(
+  made: Tensor,
+  name: string,
+  one: Needed,
+  place: WeightPlace,
+): Promise<void> {
+  const floats = tensor(made.device, one.stored.shape, { dtype: one.dtype, label: name });
+  try {
+    await floats.allocated;
+    await fill(floats, name, one);
+    await storeIntegers(floats, made, place);
+  } finally {
+    floats.destroy();
   }
 }
 
@@ -101,7 +156,11 @@ function writeBytes(device: GPUDevice, { buffer }: Tensor, { bytes }: StoredTens
 const LEAST: RunSizes = { batch: 1, rows: 1, masked: false };
 
 /** What a definition asks for, from the names of a checkpoint. */
-function neededOf(checkpoint: Checkpoint, definition: Definition): Map<string, Needed> {
+function wantedOf(
+  checkpoint: Checkpoint,
+  definition: Definition,
+  options: WeightOptions | undefined,
+): Wanted {
   const { label, tensors } = checkpoint;
   const found = new Map<string, CheckpointTensor>();
   for (const [inFile, stored] of tensors) {
@@ -139,5 +198,5 @@ function neededOf(checkpoint: Checkpoint, definition: Definition): Map<string, N
     () =>
       `${label}: a ${definition.family} of this config has no ${extra.slice(0, 3).map(named).join(", ")}${extra.length > 3 ? ` and ${extra.length - 3} more` : ""}.`,
   );
-  return needed;
+  return { needed, places: options ? integerPlaces(graph, options) : new Map() };
 }

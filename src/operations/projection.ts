@@ -1,21 +1,11 @@
 // Linear projections, y = x W^T + b: the plan, and the one-liner on top of it.
 
 import { readOptions } from "../given.ts";
-import { tileLimits } from "../gpu/device.ts";
 import type { FloatTensor, Tensor } from "../gpu/tensor.ts";
-import { isAligned } from "../kernels/access.ts";
-import {
-  chooseMatmulTile,
-  MATMUL_PARAMS,
-  type MatmulSpecialisation,
-  matmulKernel,
-  matmulTileSize,
-} from "../kernels/matmul.ts";
-import { accessOf, addresses } from "../plan/access.ts";
-import { operation, optionsBeside, type Stage } from "../plan/operation.ts";
+import { operation, optionsBeside } from "../plan/operation.ts";
 import { Plan } from "../plan/plan.ts";
 import { checkTensors, type RunOptions } from "../plan/run.ts";
-import { bindingBase } from "../plan/specs.ts";
+import { productStage } from "./products/product.ts";
 import {
   PROJECTION_PROBLEM,
   type ProjectionBindings,
@@ -39,10 +29,13 @@ export const ProjectionPlan = Plan;
  * A weight with more axes than two is one for each batch entry or head of x: a product of matrices
  * by pairs.
  *
- * Each tensor is f32, f16 or bf16 and has its own strides; products and sums are f32, in the order
- * of k. So it splits and joins heads, and takes weights in either order of axes, without copies. K
- * may be 0: y is then the bias. Sizes and strides compile nothing, but for rows of y whose length
- * is not a multiple of 4. The same inputs on the same device give the same bits.
+ * Each tensor is f32, f16 or bf16 and has its own strides; products and sums are f32. So it splits
+ * and joins heads, and takes weights in either order of axes, without copies. A weight may also be
+ * integers with scales (`quantised`). K may be 0: y is then the bias. Sizes and strides compile
+ * nothing, but for rows of y, or of few rows of x, whose length is not a multiple of 4. The same
+ * inputs on the same device give the same bits.
+ *
+ * Up to eight rows of x, as in decoding, take a kernel that reads each word of the weight once.
  *
  * Rejects with FoveaError, as {@link planAttention} does.
  *
@@ -76,61 +69,9 @@ export const PROJECTION = operation<
   results: ({ given: { output } }) => ({ output }),
 });
 
-/** The kernel of a projection, and how it covers the rows. */
-export function productStage(
-  device: GPUDevice,
-  { folded, maxDispatchFlops, variant }: Omit<ResolvedProjection, "given">,
-): Stage {
-  const [batch, heads, rows, inner] = folded.x.shape;
-  const columns = folded.output.shape[3];
-  const tile = chooseMatmulTile(batch * heads * rows, columns, tileLimits(device), variant);
-  const size = matmulTileSize(tile);
-  const at = <T extends ResolvedProjection["given"]["bias"]>(tensor: T) =>
-    (tensor && { spec: tensor, base: bindingBase(device, tensor) }) as {
-      spec: NonNullable<T>;
-      base: number;
-    };
-  const x = at(folded.x);
-  const weight = at(folded.weight);
-  const output = at(folded.output);
-  const bias = folded.bias && at(folded.bias);
-  const [, , byColumn, byInner] = folded.weight.strides;
-  const spec: MatmulSpecialisation = {
-    tile,
-    x: accessOf(device, x),
-    weight: accessOf(device, weight),
-    y: accessOf(device, output),
-    bias: bias && accessOf(device, bias),
-    columnsAdjacent: byColumn === 1 && byInner !== 1,
-    oddColumns: columns % 4 === 0 ? undefined : columns,
-  };
-  const bhmd = { layout: "bhmd" } as const;
-  const rowTiles = Math.ceil(rows / size.rows);
-  const columnTiles = Math.ceil(columns / size.columns);
-  const values = {
-    rows,
-    columns,
-    inner,
-    n_heads: heads,
-    row_tiles: rowTiles,
-    column_tiles: columnTiles,
-    ...addresses("source", "n", x, isAligned(spec.x), bhmd),
-    ...addresses("weight", "n", weight, isAligned(spec.weight), bhmd),
-    ...addresses("bias", "n", bias, isAligned(spec.bias ?? "dense"), bhmd),
-    ...addresses("o", "m", output, isAligned(spec.y), bhmd),
-  };
-  return {
-    source: matmulKernel(spec),
-    names: { source: "x" },
-    params: { struct: MATMUL_PARAMS, values },
-    workgroups: batch * heads * rowTiles * columnTiles,
-    flops: [Math.max(1, 2 * size.rows * size.columns * inner), maxDispatchFlops],
-  };
-}
-
 /** Options of {@link project}. */
 export interface ProjectionOptions
-  extends Pick<ProjectionProblem, "maxDispatchFlops" | "variant" | "label">,
+  extends Pick<ProjectionProblem, "quantised" | "maxDispatchFlops" | "variant" | "label">,
     RunOptions {
   /** [N], added to each row. Default: none. */
   readonly bias?: Tensor;

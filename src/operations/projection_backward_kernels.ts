@@ -19,12 +19,9 @@ import { chooseMatmulTile, type MatmulTile, matmulTileSize } from "../kernels/ma
 import { accessOf, addresses } from "../plan/access.ts";
 import type { Caller, Stage } from "../plan/operation.ts";
 import { bindingBase, type ResolvedSpec } from "../plan/specs.ts";
-import { productStage } from "./projection.ts";
-import {
-  exchangedRows,
-  padTo4,
-  type ResolvedProjectionBackward,
-} from "./projection_backward_problem.ts";
+import { productStage } from "./products/product.ts";
+import { padTo4, type ResolvedProjectionBackward } from "./projection_backward_problem.ts";
+import { exchangedRows } from "./projection_problem.ts";
 
 const BHMD = { layout: "bhmd" } as const;
 

@@ -18,6 +18,7 @@ import { expectAsked } from "./gradient_names.ts";
 import {
   checkedFactors,
   checkedFlops,
+  exchangedRows,
   foldRows,
   forFactors,
   type ProjectionProblem,
@@ -211,10 +212,4 @@ function weightGradient(
     folded: { x, dOutput, dWeight },
     summed: [summed[0], summed[1]],
   };
-}
-
-/** The spec with its last two axes exchanged. */
-export function exchangedRows(spec: ResolvedSpec): ResolvedSpec {
-  const exchange = ([b, h, m, d]: readonly number[]) => [b, h, d, m];
-  return { ...spec, shape: exchange(spec.shape), strides: exchange(spec.strides) };
 }

@@ -4,9 +4,16 @@
 import { check } from "../errors.ts";
 import type { OptionNames } from "../given.ts";
 import { resolveSpec, type Tensor } from "../gpu/tensor.ts";
+import type { WeightIntegers } from "../kernels/matmul.ts";
 import type { Caller } from "../plan/operation.ts";
 import { checkedSpec, expectApart, expectShape, FLOATS, type ResolvedSpec } from "../plan/specs.ts";
 import type { TensorSpec } from "../types.ts";
+import {
+  checkedIntegers,
+  checkedWords,
+  type WeightQuantisation,
+  wordsOf,
+} from "./products/weight_integers.ts";
 
 /**
  * The projection that a plan is made for. Shapes and strides are fixed by the plan; memory is given
@@ -24,6 +31,11 @@ export interface ProjectionProblem {
    * one, and is then a weight for each of their entries: [B, H, N, K] for x [B, H, M, K].
    */
   readonly weight: TensorSpec;
+  /**
+   * How integers stand for the elements of the weight, which is then u32 [N, words]: see
+   * {@link WeightQuantisation}. Default: they are floats.
+   */
+  readonly quantised?: WeightQuantisation;
   /** [N]. Default: nothing is added. */
   readonly bias?: TensorSpec;
   /** [..., N], with the axes of x before it. Default: dense, of the dtype of x. */
@@ -32,7 +44,10 @@ export interface ProjectionProblem {
    * Floating-point operations after which a dispatch is cut in two, as for attention. Default 2^36.
    */
   readonly maxDispatchFlops?: number;
-  /** Take this row of the kernel's tile table instead of the one that fits. For benchmarks. */
+  /**
+   * Take this row of the kernel's tile table instead of the one that fits, or the kernel for few
+   * rows with four lanes or sixteen, `"matvec-4"` or `"matvec-16"`. For benchmarks.
+   */
   readonly variant?: string;
   /** Name of the plan's GPU objects in errors and captures. Default `"project"`. */
   readonly label?: string;
@@ -42,6 +57,7 @@ export interface ProjectionProblem {
 export const PROJECTION_PROBLEM: OptionNames<ProjectionProblem> = {
   x: "any",
   weight: "any",
+  quantised: "any",
   bias: "any",
   output: "any",
   maxDispatchFlops: "number",
@@ -64,6 +80,8 @@ export interface ProjectionBindings {
 export interface ResolvedProjection {
   readonly maxDispatchFlops: number;
   readonly variant: string | undefined;
+  /** How the weight's elements are integers, if they are. */
+  readonly quantised?: WeightIntegers | undefined;
   /** The tensors as the caller gave them. */
   readonly given: {
     readonly x: ResolvedSpec;
@@ -73,7 +91,7 @@ export interface ResolvedProjection {
   };
   /**
    * The tensors with four axes: x and output [b, h, rows, K or N], weight [b | 1, h | 1, N, K],
-   * bias [1, 1, 1, N].
+   * bias [1, 1, 1, N]. Strides of a weight of integers count words.
    */
   readonly folded: ResolvedProjection["given"];
 }
@@ -85,7 +103,7 @@ export function resolveProjection(
 ): ResolvedProjection {
   const { variant } = problem;
   const maxDispatchFlops = checkedFlops(label, problem.maxDispatchFlops);
-  const { x, weight, each, shape } = checkedFactors(label, problem);
+  const { x, weight, words, quantised, each, shape } = checkedFactors(label, problem);
   const bias =
     problem.bias === undefined ? undefined : checkedSpec(label, "bias", problem.bias, FLOATS);
   const columns = shape[shape.length - 1];
@@ -103,7 +121,8 @@ export function resolveProjection(
     weight: padded(weight),
     bias: bias && padded(bias),
   };
-  return { maxDispatchFlops, variant, given: { x, weight, bias, output }, folded };
+  const given = { x, weight: words, bias, output };
+  return { maxDispatchFlops, variant, quantised, given, folded };
 }
 
 /** The most operations of a dispatch, checked. */
@@ -120,16 +139,26 @@ export function checkedFlops(label: string, maxDispatchFlops = 2 ** 36): number 
 export const forFactors = (x: ResolvedSpec, weight: ResolvedSpec): string =>
   `for x [${x.shape.join(", ")}] and weight [${weight.shape.join(", ")}]`;
 
-/** Checks x and the weight; gives them, the shape of y, and whether entries of x have weights. */
-export function checkedFactors(label: string, problem: Pick<ProjectionProblem, "x" | "weight">) {
+/**
+ * Checks x and the weight; gives them, the shape of y, and whether entries of x have weights. Of a
+ * weight of integers `words` is what is stored.
+ */
+export function checkedFactors(
+  label: string,
+  problem: Pick<ProjectionProblem, "x" | "weight" | "quantised">,
+) {
   const x = checkedSpec(label, "x", problem.x, FLOATS);
-  const weight = checkedSpec(label, "weight", problem.weight, FLOATS);
   check(
     x.shape.length >= 1 && x.shape.length <= 4,
     "argument",
     () => `${label}: x must have one to four axes, [..., K], got [${x.shape.join(", ")}].`,
   );
   const inner = x.shape[x.shape.length - 1];
+  const quantised = problem.quantised && checkedIntegers(label, problem.quantised, inner);
+  const words = quantised
+    ? checkedWords(label, problem.weight)
+    : checkedSpec(label, "weight", problem.weight, FLOATS);
+  const weight = quantised ? unpacked(label, words, inner, quantised) : words;
   const [columns, inputs] = weight.shape.slice(-2);
   const each = weight.shape.slice(0, -2);
   check(
@@ -146,7 +175,25 @@ export function checkedFactors(label: string, problem: Pick<ProjectionProblem, "
     () =>
       `${label}: a weight for each batch entry or head has the axes of x [${x.shape.join(", ")}], or 1, before [out, in]; got [${weight.shape.join(", ")}].`,
   );
-  return { x, weight, each: each.length > 0, shape: [...x.shape.slice(0, -1), columns] };
+  const isEach = each.length > 0;
+  return { x, weight, words, quantised, each: isEach, shape: [...x.shape.slice(0, -1), columns] };
+}
+
+/** A weight of words with the shape of its integers; its strides still count words. */
+function unpacked(
+  label: string,
+  words: ResolvedSpec,
+  inner: number,
+  integers: WeightIntegers,
+): ResolvedSpec {
+  const needed = wordsOf(inner, integers);
+  check(
+    words.shape.length >= 2 && words.shape[words.shape.length - 1] === needed,
+    "argument",
+    () =>
+      `${label}: weight must be [out, ${needed}]: for x of ${inner} elements, words of int${integers.bits} with a scale for each ${integers.group}; got [${words.shape.join(", ")}].`,
+  );
+  return { ...words, shape: [...words.shape.slice(0, -1), inner] };
 }
 
 /** The spec with four axes, of which the added first ones have size 1. */
@@ -190,4 +237,10 @@ export function foldRows(x: ResolvedSpec, output: ResolvedSpec): [ResolvedSpec, 
       axes.map((axis) => axis.output),
     ),
   ];
+}
+
+/** The spec with its last two axes exchanged. */
+export function exchangedRows(spec: ResolvedSpec): ResolvedSpec {
+  const exchange = ([b, h, m, d]: readonly number[]) => [b, h, d, m];
+  return { ...spec, shape: exchange(spec.shape), strides: exchange(spec.strides) };
 }

@@ -48,6 +48,21 @@ export const asOperand = (name: string, binding: number): Renames => ({
   },
 });
 
+/**
+ * A module for rows of integers as one for another tensor: `weight`, `WEIGHT_GROUP`. The uniform has
+ * the width of a row under the name `width`.
+ */
+export const asWords = (name: string, binding: number, width: string): Renames => ({
+  names: {
+    ...rowsOf(name, "n"),
+    ...KEY_AXES,
+    "@binding(1)": `@binding(${binding})`,
+    HEAD_DIM: `params.${width}`,
+    Q_GROUP: `${name.toUpperCase()}_GROUP`,
+  },
+  andThen: importNames,
+});
+
 /** The axes of rows, in comments, and their width, which is a uniform. */
 const ROW_AXES = {
   "M?": "N",

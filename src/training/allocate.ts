@@ -6,9 +6,10 @@ import type { TensorData } from "../gpu/elements.ts";
 import { tensor } from "../gpu/make_tensor.ts";
 import { BYTES } from "../gpu/shapes.ts";
 import type { Tensor } from "../gpu/tensor.ts";
+import { quantiseInto } from "../operations/products/quantise.ts";
 import type { Given, Graph } from "./graph.ts";
 import type { MemoryPlan } from "./memory.ts";
-import type { Memory, Node, Place, Value } from "./value.ts";
+import { type Memory, type Node, type Place, type Value, wordsOfRow } from "./value.ts";
 
 /** Elements between the places where a binding can start on any device: 256 bytes of f32. */
 const STEP = 64;
@@ -81,7 +82,10 @@ export async function allocate(
     roots.set(memory, own([elements], { dtype, label: `${label} ${memory.label}` }));
   }
   const written = made.map(async ({ value, data }) => {
-    if (data !== undefined) await (roots.get(value.memory) as Tensor).write(flatten(data));
+    const root = roots.get(value.memory) as Tensor;
+    if (data === undefined) return;
+    if (value.quantised) await writeIntegers(root, value, flatten(data));
+    else await root.write(flatten(data));
   });
   const inputs = [...graph.inputs.values(), ...(graph.step ? [graph.step] : [])];
   const alone = inputs.map((value): Given => ({ value, data: undefined }));
@@ -97,8 +101,22 @@ export async function allocate(
     roots.set(memory, view);
     return view;
   };
-  return ({ memory, shape, strides, offset }) =>
+  return ({ memory, stored: { shape, strides, offset } }) =>
     rootOf(memory).view({ shape, strides, offset, label: memory.label });
+}
+
+/** Gives a weight of integers its first elements. */
+async function writeIntegers(root: Tensor, value: Value, data: TensorData): Promise<void> {
+  const { memory, shape, quantised } = value;
+  if (!memory.quantised || !quantised) return;
+  const floats = tensor(root.device, shape, { label: value.label });
+  try {
+    await floats.write(data);
+    const words = [shape[0], wordsOfRow(memory.quantised)];
+    await quantiseInto(floats, root.view({ shape: words, label: value.label }), quantised);
+  } finally {
+    floats.destroy();
+  }
 }
 
 /** Memories of gradients that are all of their memory, and that no operation reads. */
@@ -138,10 +156,11 @@ const flatten = (data: TensorData): TensorData =>
 function sharedParameter(label: string, name: string, value: Value, given: Tensor): Tensor {
   const { shape, dtype } = given;
   check(!given.destroyed, "destroyed", () => `${label}: the parameter ${name} was destroyed.`);
-  if (dtype === value.dtype && String(shape) === String(value.shape))
-    return given.view({ shape: [value.size] });
+  const { memory, stored } = value;
+  if (dtype === memory.dtype && String(shape) === String(stored.shape))
+    return given.view({ shape: [memory.elements] });
   throw new FoveaError(
     "argument",
-    `${label}: the parameter ${name} is ${dtype} [${shape}], and the program's is ${value.dtype} [${value.shape}].`,
+    `${label}: the parameter ${name} is ${dtype} [${shape}], and the program's is ${memory.dtype} [${stored.shape}].`,
   );
 }

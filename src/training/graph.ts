@@ -4,8 +4,22 @@ import { check, show } from "../errors.ts";
 import { elementsOfList } from "../given.ts";
 import type { TensorData } from "../gpu/elements.ts";
 import { countOf } from "../gpu/shapes.ts";
+import {
+  checkedIntegers,
+  groupSizeFor,
+  INTEGER_BITS,
+  type IntegerDtype,
+} from "../operations/products/weight_integers.ts";
 import type { Dtype, FloatDtype } from "../types.ts";
-import { type Memory, type MemoryKind, type Node, type Recorder, Value } from "./value.ts";
+import {
+  type Memory,
+  type MemoryKind,
+  type Node,
+  type Recorder,
+  Value,
+  type WeightRows,
+  wordsOfRow,
+} from "./value.ts";
 
 /** A memory with elements that are known when the program is made. */
 export interface Given {
@@ -17,8 +31,16 @@ export interface Given {
 export interface ParameterOptions {
   /** Whether it gets no gradient and keeps its elements, as the base of an adapter. Default false. */
   readonly frozen?: boolean;
-  /** Default f32; others are for frozen ones. */
-  readonly dtype?: FloatDtype;
+  /**
+   * Default f32; others are for frozen ones. Weights [N, K] of int8 and int4 are integers with
+   * scales, for `linear` and `embedding`; their first elements are floats all the same.
+   */
+  readonly dtype?: FloatDtype | IntegerDtype;
+  /**
+   * Channels of a row that share a scale, of int8 and int4: a multiple of 8 that divides K.
+   * Default: the largest up to 128 (int8) or 32 (int4).
+   */
+  readonly groupSize?: number;
 }
 
 /** Throws FoveaError("argument") for what is no shape: a list of whole numbers from 1 up. */
@@ -30,6 +52,8 @@ export function checkShape(label: string, shape: readonly number[]): void {
     () => `${label}: a shape is a list of whole numbers from 1 up, got ${show(shape)}.`,
   );
 }
+
+const isInteger = (dtype: string): dtype is IntegerDtype => Object.hasOwn(INTEGER_BITS, dtype);
 
 /** A program while it is recorded. */
 export class Graph implements Recorder {
@@ -78,7 +102,7 @@ export class Graph implements Recorder {
     name: string,
     shape: readonly number[],
     data?: TensorData,
-    { frozen = false, dtype = "f32" }: ParameterOptions = {},
+    { frozen = false, dtype = "f32", groupSize }: ParameterOptions = {},
   ): Value {
     this.#checkName(name, this.parameters);
     check(
@@ -87,7 +111,14 @@ export class Graph implements Recorder {
       () =>
         `${name}: what is learned is f32, got ${show(dtype)}; only frozen parameters have other dtypes.`,
     );
-    const value = this.#value(name, shape, dtype, "parameter", !frozen);
+    check(
+      groupSize === undefined || isInteger(dtype),
+      "argument",
+      () => `${name}: groupSize is for int8 and int4; ${show(dtype)} has no scales.`,
+    );
+    const value = isInteger(dtype)
+      ? this.#integers(name, shape, { dtype, groupSize })
+      : this.#value(name, shape, dtype, "parameter", !frozen);
     this.parameters.set(name, { value, data });
     return value;
   }
@@ -130,7 +161,36 @@ export class Graph implements Recorder {
       () =>
         `${node.label}: ${adapted?.label} has an adapter, which only linear() takes; leave it out of the targets.`,
     );
+    const integers = node.inputs.find((one) => one.quantised && one !== node.integers);
+    check(
+      !integers,
+      "argument",
+      () =>
+        `${node.label}: ${integers?.label} is ${integers?.dtype}, which only linear() and embedding() take, as their weight.`,
+    );
     this.nodes.push(node);
+  }
+
+  /** A frozen parameter whose rows are integers with scales. */
+  #integers(
+    label: string,
+    shape: readonly number[],
+    { dtype, groupSize }: { dtype: IntegerDtype; groupSize: number | undefined },
+  ): Value {
+    checkShape(label, shape);
+    const [rows, inner] = shape;
+    check(
+      shape.length === 2 && inner % 8 === 0,
+      "argument",
+      () => `${label}: a weight of ${dtype} is [N, K] with a multiple of 8 for K, got [${shape}].`,
+    );
+    const size = groupSize ?? (groupSizeFor(dtype, inner) as number);
+    checkedIntegers(label, { dtype, groupSize: size }, inner);
+    const quantised: WeightRows = { dtype, groupSize: size, inner };
+    const elements = rows * wordsOfRow(quantised);
+    const kind = "parameter";
+    const memory: Memory = { label, dtype: "u32", elements, quantised, kind, learned: false };
+    return new Value(this, memory, [...shape]);
   }
 
   #value(

@@ -5,6 +5,12 @@ import { check, show } from "../errors.ts";
 import type { TensorData } from "../gpu/elements.ts";
 import { countOf, denseStrides, isContiguous } from "../gpu/shapes.ts";
 import type { Tensor } from "../gpu/tensor.ts";
+import {
+  INTEGER_BITS,
+  type IntegerDtype,
+  type WeightQuantisation,
+  wordsOf,
+} from "../operations/products/weight_integers.ts";
 import type { Recording } from "../plan/target.ts";
 import type { Dtype } from "../types.ts";
 import { viewStrides } from "./views.ts";
@@ -16,11 +22,23 @@ export type MemoryKind = "input" | "parameter" | "constant" | "computed";
 export interface Memory {
   readonly label: string;
   readonly dtype: Dtype;
+  /** Of rows of integers, how many words there are. */
   readonly elements: number;
+  /** How integers stand for the numbers of a weight, whose words these are. */
+  readonly quantised?: WeightRows | undefined;
   readonly kind: MemoryKind;
   /** Whether some parameter is among what it is computed from, or it is one. */
   readonly learned: boolean;
 }
+
+/** Rows of integers of so many numbers each. */
+export interface WeightRows extends WeightQuantisation {
+  readonly inner: number;
+}
+
+/** Words of a row. */
+export const wordsOfRow = ({ inner, dtype, groupSize }: WeightRows): number =>
+  wordsOf(inner, { bits: INTEGER_BITS[dtype], group: groupSize });
 
 /** A plan of an operation whose tensors are those that it was made with. */
 export interface Step {
@@ -51,6 +69,8 @@ export interface Node {
   readonly label: string;
   readonly inputs: readonly Value[];
   readonly outputs: readonly Value[];
+  /** The input that may be a weight of integers. Others are refused. */
+  readonly integers?: Value;
   /** Compiles it for the tensors of its values. */
   plan(device: GPUDevice, at: Place): Promise<Step>;
   /**
@@ -131,8 +151,14 @@ export class Value {
     return new Value(graph, memory, shape, strides, offset, adapter);
   }
 
-  get dtype(): Dtype {
-    return this.memory.dtype;
+  get dtype(): Dtype | IntegerDtype {
+    return this.memory.quantised?.dtype ?? this.memory.dtype;
+  }
+
+  /** @internal How integers stand for its numbers, if they do. */
+  get quantised(): WeightQuantisation | undefined {
+    const { dtype, groupSize } = this.memory.quantised ?? {};
+    return dtype && groupSize ? { dtype, groupSize } : undefined;
   }
 
   get label(): string {
@@ -147,6 +173,21 @@ export class Value {
   /** Whether the elements lie one after the other in row-major order. */
   get isDense(): boolean {
     return isContiguous(this.shape, this.strides);
+  }
+
+  /** @internal Where its elements lie in its memory; of integers, the words of its rows. */
+  get stored(): Pick<Value, "shape" | "strides" | "offset"> {
+    const { memory, label, shape, strides, offset } = this;
+    if (!memory.quantised) return { shape, strides, offset };
+    const { inner } = memory.quantised;
+    check(
+      shape.length === 2 && shape[1] === inner && strides[0] === inner && strides[1] === 1,
+      "argument",
+      () =>
+        `${label}: a weight of ${this.dtype} is taken as whole rows of ${inner}, got [${shape}] with strides [${strides}].`,
+    );
+    const words = wordsOfRow(memory.quantised);
+    return { shape: [shape[0], words], strides: [words, 1], offset: (offset / inner) * words };
   }
 
   /** @internal Whether each element of the memory is an element of the value. */

@@ -1,11 +1,54 @@
-// Faults in the kernels of gradients of projections and activations.
+// Faults in the kernels of projections of few rows, and of gradients of projections and activations.
 
 import type { Mutant } from "./mutant.ts";
 
 const PROJECTION = ["test/operations/projection_backward.gpu.test.ts"];
+const FEW_ROWS = ["test/operations/products/matvec.dawn.test.ts"];
 const ACTIVATIONS = ["test/operations/activations.gpu.test.ts"];
 
 export const MUTANTS: readonly Mutant[] = [
+  {
+    file: "shaders/matvec.wesl",
+    text: "scaled[c][r] = fma(scale, acc[c][r], scaled[c][r]);",
+    replacement: "scaled[c][r] = scale * acc[c][r];",
+    tests: FEW_ROWS,
+    filter: "matvec-4 with a weight of int8",
+  },
+  {
+    file: "shaders/matvec.wesl",
+    text: "w_block[0u] = select(vec4f(), w_block[0u], inside);",
+    replacement: "",
+    tests: FEW_ROWS,
+    filter: "with NaN behind the ends",
+  },
+  {
+    file: "shaders/matvec.wesl",
+    text: "for (var width = LANES / 4u; width >= 4u; width /= 4u) {",
+    replacement: "for (var width = LANES / 4u; width > 4u; width /= 4u) {",
+    tests: FEW_ROWS,
+    filter: "matvec-16 of one row",
+  },
+  {
+    file: "shaders/matvec_columns.wesl",
+    text: "if (!MASKED_END || 4u * k4 + e < params.inner) {",
+    replacement: "if (params.inner > 0u) {",
+    tests: FEW_ROWS,
+    filter: "stored .in, out",
+  },
+  {
+    file: "shaders/variants/weight_block_int4.wesl",
+    text: "weight[start + index] ^ 0x08888888u",
+    replacement: "weight[start + index] ^ 0x88888888u",
+    tests: FEW_ROWS,
+    filter: "matvec-4 with a weight of int4",
+  },
+  {
+    file: "shaders/quantise.wesl",
+    text: "words[start + groups + group * (SOURCE_GROUP / PER_WORD) + word] = bits;",
+    replacement: "words[start + groups + word] = bits;",
+    tests: FEW_ROWS,
+    filter: "quantisation",
+  },
   {
     file: "shaders/matmul_turned.wesl",
     text: "if (chunk.start + INNER > params.inner) {",

@@ -75,6 +75,7 @@ import {
 } from "../../src/kernels/models/sampling.ts";
 import { PARAMS } from "../../src/kernels/params.ts";
 import { ENCODING_PARAMS } from "../../src/kernels/position_encoding.ts";
+import { matvecRoot, matvecWorkgroupBytes } from "../../src/kernels/products/matvec.ts";
 import { RECURRENT_PARAMS, recurrentModules } from "../../src/kernels/recurrent.ts";
 import { ROTARY_HEADS, ROTARY_PARAMS, rotaryKernelModules } from "../../src/kernels/rotary.ts";
 import { angleTablesShape } from "../../src/kernels/rotary_angles.ts";
@@ -100,6 +101,7 @@ import { link, type ModuleMap } from "../../src/shader/link.ts";
 import { blankComments } from "../../src/shader/source.ts";
 import {
   APPENDS,
+  FEW_ROWS,
   KERNEL_VARIANTS,
   LINEAR_BACKWARD_SPECS,
   LINEAR_SPECS,
@@ -475,6 +477,12 @@ describe("workgroup memory", () => {
       expect(tile.name.replace("-quad", "")).toBe(`${rows}x${columns}`);
     },
   );
+  it.each(Object.entries(FEW_ROWS))("matvec %s takes what its shape says", (name, { shape }) => {
+    const modules = modulesOf(`matvec ${name}`);
+    const bytes = workgroupBytes(link(matvecRoot(shape), modules).code);
+    expect(bytes).toBe(matvecWorkgroupBytes(shape));
+    expect(bytes).toBeLessThanOrEqual(16384);
+  });
   it.each([
     ["32x16-quad", 0],
     ["8x32", 5248],

@@ -106,6 +106,13 @@ import {
   encodingModules,
 } from "../../src/kernels/position_encoding.ts";
 import {
+  type MatvecSpecialisation,
+  matvecModules,
+  matvecRoot,
+  matvecShape,
+} from "../../src/kernels/products/matvec.ts";
+import { quantiseSpecialisation } from "../../src/kernels/products/quantise.ts";
+import {
   type RotarySpecialisation,
   rotaryKernelBindings,
   rotaryKernelModules,
@@ -359,10 +366,62 @@ const PRODUCTS: Readonly<Record<string, MatmulSpecialisation>> = {
   },
 };
 
-const PRODUCT_VARIANTS = Object.entries(PRODUCTS).map(([name, spec]) => ({
+const INTEGERS = {
+  ...PRODUCT,
+  weight: "words",
+  quantised: { bits: 8, group: 32 },
+} as const;
+
+const PRODUCT_VARIANTS = Object.entries({
+  ...PRODUCTS,
+  "a weight of bytes": { ...INTEGERS, tile: MATMUL_TILES[2] },
+  "a weight of half bytes": {
+    ...INTEGERS,
+    quantised: { bits: 4, group: 32 } as const,
+    tile: MATMUL_TILES[0],
+  },
+}).map(([name, spec]) => ({
   name: `matmul ${name}`,
   root: matmulRoot(spec.tile),
   modules: matmulModules(spec),
+  bindings: matmulBindings(spec),
+}));
+
+/** Products of few rows, on software adapters and on GPUs. */
+export const FEW_ROWS: Readonly<Record<string, MatvecSpecialisation>> = Object.fromEntries(
+  [true, false].flatMap((software) => {
+    const shape = (rows: number, columnsAdjacent = false) =>
+      matvecShape({ rows, columnsAdjacent }, { software });
+    const plain = { ...PRODUCT, endsWithinVec4: false };
+    const integers = { ...INTEGERS, endsWithinVec4: false };
+    const device = software ? "software" : "a GPU";
+    return Object.entries<MatvecSpecialisation>({
+      "1 row": { ...plain, shape: shape(1) },
+      "8 rows, 16 bits, odd columns": {
+        shape: shape(8),
+        x: "bf16-packed-strided",
+        weight: "f16-packed-strided",
+        bias: undefined,
+        y: "f16-packed-strided",
+        oddColumns: 7,
+        endsWithinVec4: true,
+      },
+      int8: { ...integers, shape: shape(2) },
+      "int4, groups that lanes divide unevenly": {
+        ...integers,
+        quantised: { bits: 4, group: 24 },
+        shape: shape(4),
+      },
+      columns: { ...plain, shape: shape(8, true) },
+      "columns, k within a vec4": { ...plain, endsWithinVec4: true, shape: shape(1, true) },
+    }).map(([name, spec]) => [`${name} on ${device}`, spec] as const);
+  }),
+);
+
+const FEW_ROWS_VARIANTS = Object.entries(FEW_ROWS).map(([name, spec]) => ({
+  name: `matvec ${name}`,
+  root: matvecRoot(spec.shape),
+  modules: matvecModules(spec),
   bindings: matmulBindings(spec),
 }));
 
@@ -701,9 +760,17 @@ export const ROW_KERNELS: Readonly<Record<string, Readonly<Record<string, RowSpe
       ]),
     ),
   },
+  quantise: {
+    bytes: quantiseSpecialisation("dense", { bits: 8, group: 128 }),
+    "half bytes": quantiseSpecialisation("bf16-packed-strided", { bits: 4, group: 8 }),
+  },
   embedding: {
     plain: embeddingSpecialisation({ source: "dense", o: "dense" }),
     "16 bits": embeddingSpecialisation({ source: "bf16-packed", o: "f16-packed-strided" }),
+    "of half bytes": embeddingSpecialisation(
+      { source: "words", o: "dense" },
+      { bits: 4, group: 32 },
+    ),
   },
   top_softmax: {
     plain: topSoftmaxSpecialisation({ source: "dense", o: "dense" }),
@@ -951,6 +1018,7 @@ const VARIANTS: readonly (Omit<KernelVariant, "modules"> & {
   ...ROTARY_VARIANTS,
   ...ENCODING_VARIANTS,
   ...PRODUCT_VARIANTS,
+  ...FEW_ROWS_VARIANTS,
   ...TURNED_VARIANTS,
   ...SUM_VARIANTS,
   ...CACHE_VARIANTS,

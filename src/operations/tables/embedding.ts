@@ -4,12 +4,15 @@ import { check } from "../../errors.ts";
 import { type OptionNames, readOptions } from "../../given.ts";
 import { type FloatTensor, resolveSpec, type Tensor } from "../../gpu/tensor.ts";
 import { embeddingSpecialisation } from "../../kernels/embedding.ts";
+import type { WeightIntegers } from "../../kernels/matmul.ts";
 import { pointwiseWorkgroups } from "../../kernels/pointwise.ts";
 import { rowKernel } from "../../kernels/rows.ts";
+import { addresses } from "../../plan/access.ts";
 import { type Caller, operation, optionsBeside, type Stage } from "../../plan/operation.ts";
 import type { Plan } from "../../plan/plan.ts";
 import { checkTensors, type RunOptions } from "../../plan/run.ts";
 import {
+  bindingBase,
   checkedSpec,
   expectApart,
   expectShape,
@@ -17,6 +20,12 @@ import {
   type ResolvedSpec,
 } from "../../plan/specs.ts";
 import type { Dtype, TensorSpec } from "../../types.ts";
+import {
+  checkedIntegers,
+  checkedWords,
+  integersIn,
+  type WeightQuantisation,
+} from "../products/weight_integers.ts";
 import { alongRows, foldRows, layRows, rowNumbers, withHeads } from "../row_axes.ts";
 
 /**
@@ -26,11 +35,19 @@ import { alongRows, foldRows, layRows, rowNumbers, withHeads } from "../row_axes
 export interface EmbeddingProblem {
   /** [V, E] f32, f16 or bf16: the table. A tensor, or what it will look like. */
   readonly weight: TensorSpec;
+  /**
+   * How integers stand for the elements of the table, which is then u32 [V, words]: see
+   * {@link WeightQuantisation}. Default: they are floats.
+   */
+  readonly quantised?: WeightQuantisation;
   /** i32 or u32, of any shape: the numbers of rows, from 0 up to V - 1. */
   readonly ids: TensorSpec;
   /** Factor of the rows. Default 1; the Transformer has sqrt(E). */
   readonly scale?: number;
-  /** [..., E] f32, f16 or bf16, with the axes of ids in front. Default: dense, the dtype of weight. */
+  /**
+   * [..., E] f32, f16 or bf16, with the axes of ids in front. Default: dense, of the dtype of
+   * weight, or f32 if that is of integers.
+   */
   readonly output?: TensorSpec;
   /** Name of the plan's GPU objects in errors and captures. Default `"embedding"`. */
   readonly label?: string;
@@ -39,6 +56,7 @@ export interface EmbeddingProblem {
 /** The names of all members of a problem. */
 const EMBEDDING_PROBLEM: OptionNames<EmbeddingProblem> = {
   weight: "any",
+  quantised: "any",
   ids: "any",
   scale: "number",
   output: "any",
@@ -86,7 +104,9 @@ export function planEmbedding(
 }
 
 interface ResolvedEmbedding {
+  /** As the caller gave it. */
   readonly weight: ResolvedSpec;
+  readonly quantised: WeightIntegers | undefined;
   readonly ids: ResolvedSpec;
   readonly output: ResolvedSpec;
   readonly scale: number;
@@ -113,10 +133,13 @@ const EMBEDDING = operation<
 /** What an embedding and its gradient check alike. */
 export function resolveTable(
   label: string,
-  problem: Pick<EmbeddingProblem, "weight" | "ids" | "scale">,
+  problem: Pick<EmbeddingProblem, "weight" | "quantised" | "ids" | "scale">,
 ) {
   const { scale = 1 } = problem;
-  const weight = checkedSpec(label, "weight", problem.weight, FLOATS);
+  const quantised = problem.quantised && checkedIntegers(label, problem.quantised);
+  const weight = quantised
+    ? checkedWords(label, problem.weight)
+    : checkedSpec(label, "weight", problem.weight, FLOATS);
   const ids = checkedSpec(label, "ids", problem.ids, IDS);
   check(
     weight.shape.length === 2,
@@ -128,21 +151,28 @@ export function resolveTable(
     "argument",
     () => `${label}: scale must be a finite number of f32, got ${scale}.`,
   );
-  return { weight, ids, scale, shape: [...ids.shape, weight.shape[1]] };
+  const width = quantised ? integersIn(weight.shape[1], quantised) : weight.shape[1];
+  check(
+    width !== undefined,
+    "argument",
+    () =>
+      `${label}: no row has ${weight.shape[1]} words of int${quantised?.bits} with a scale for each ${quantised?.group}.`,
+  );
+  return { weight, quantised, ids, scale, shape: [...ids.shape, width] };
 }
 
 function resolve(problem: EmbeddingProblem, { label }: Caller): ResolvedEmbedding {
-  const { weight, ids, scale, shape } = resolveTable(label, problem);
+  const { weight, quantised, ids, scale, shape } = resolveTable(label, problem);
   const output = problem.output
     ? checkedSpec(label, "output", problem.output, FLOATS)
-    : resolveSpec("output", { shape, dtype: weight.dtype });
+    : resolveSpec("output", { shape, dtype: quantised ? "f32" : weight.dtype });
   expectShape(label, "output", output, shape, "a row of weight for each id");
   expectApart(label, "output", output);
-  return { weight, ids, output, scale };
+  return { weight, quantised, ids, output, scale };
 }
 
 function kernel(
-  { weight, ids, output, scale }: ResolvedEmbedding,
+  { weight, quantised, ids, output, scale }: ResolvedEmbedding,
   { label, device }: Caller,
 ): Stage {
   const index = alongRows(label, "ids", ids, output.shape);
@@ -158,16 +188,23 @@ function kernel(
       ...rowNumbers(device, "index", specs.index as ResolvedSpec),
     },
   );
+  const { struct, values } = laid.params;
+  const table = { spec: withHeads(weight), base: bindingBase(device, weight) };
+  // Rows of integers lie where words say, however many of them make a vec4.
+  const words = quantised && addresses("source", "n", table, false, { layout: "bhmd" });
+  const accesses = quantised ? { ...laid.accesses, source: "words" as const } : laid.accesses;
   return {
-    source: rowKernel("embedding", embeddingSpecialisation(laid.accesses)),
+    source: rowKernel("embedding", embeddingSpecialisation(accesses, quantised)),
     names: { source: "weight", indices: "ids", o: "output" },
-    params: laid.params,
+    params: { struct, values: { ...values, ...words } },
     workgroups: pointwiseWorkgroups(rows, width),
   };
 }
 
 /** Options of {@link embedding}. */
 export interface EmbeddingOptions extends RunOptions {
+  /** How integers stand for the elements of the table. Default: they are floats. */
+  readonly quantised?: WeightQuantisation;
   /** Factor of the rows. Default 1. */
   readonly scale?: number;
   /**

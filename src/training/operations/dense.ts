@@ -11,6 +11,7 @@ import { planSoftmaxBackward } from "../../operations/softmax_backward.ts";
 import { graphOf, takeSettings } from "../arguments.ts";
 import { type Differentiation, type Place, Value } from "../value.ts";
 import { add, multiply } from "./elements.ts";
+import { embedding } from "./tables.ts";
 
 /** The gradients of those of a layer's values that want one, by the names of their options. */
 function wanted(
@@ -36,7 +37,8 @@ const values = (...given: readonly (Value | undefined)[]): Value[] =>
  * x weight^T + bias, as PyTorch's Linear.
  *
  * @param x [..., K], with up to three axes before the last one
- * @param weight [N, K]; or with the axes that x has before its rows, a weight for each entry
+ * @param weight [N, K]; or with the axes that x has before its rows, a weight for each entry.
+ *   Frozen ones may be f16, bf16, int8 or int4
  * @param bias [N]; default none
  * @returns [..., N]
  */
@@ -56,14 +58,17 @@ function plainLinear(x: Value, weight: Value, bias?: Value): Value {
   const shape = [...x.shape.slice(0, -1), weight.shape[weight.shape.length - 2]];
   const inputs = values(x, weight, bias);
   const output = x.graph.computed("linear", shape, inputs);
+  const { quantised } = weight;
   x.graph.add({
     label: "linear",
     inputs,
     outputs: [output],
+    integers: weight,
     plan: (device, at) =>
       planProjection(device, {
         x: at(x),
         weight: at(weight),
+        ...(quantised && { quantised }),
         ...(bias && { bias: at(bias) }),
         output: at(output),
       }),
@@ -71,14 +76,15 @@ function plainLinear(x: Value, weight: Value, bias?: Value): Value {
       const dOutput = differentiation.of(output);
       if (!dOutput) return;
       const asked = wanted(differentiation, { x, weight, bias });
+      const floats = floatsOf(weight);
       x.graph.add({
         label: "linear backward",
-        inputs: [x, weight, dOutput],
+        inputs: [x, floats, dOutput],
         outputs: asked.outputs,
         plan: (device, at) =>
           planProjectionBackward(device, {
             x: at(x),
-            weight: at(weight),
+            weight: at(floats),
             dOutput: at(dOutput),
             gradients: asked.names,
             ...asked.at(at),
@@ -87,6 +93,14 @@ function plainLinear(x: Value, weight: Value, bias?: Value): Value {
     },
   });
   return output;
+}
+
+/** A weight as floats: one of integers is unpacked. */
+function floatsOf(weight: Value): Value {
+  if (!weight.quantised) return weight;
+  const rows = weight.shape[0];
+  const ids = Int32Array.from({ length: rows }, (_, row) => row);
+  return embedding(weight.graph.constant([rows], ids, "i32"), weight);
 }
 
 /**

@@ -20,19 +20,27 @@ const SETTINGS: OptionNames<EmbeddingSettings> = { scale: "number", paddingId: "
  * The rows of a table that ids tell.
  *
  * @param ids [...] i32 or u32; one that the table has no row for gives zeros
- * @param weight [V, E]
+ * @param weight [V, E]; frozen ones may be f16, bf16, int8 or int4
  * @returns [..., E]
  */
 export function embedding(ids: Value, weight: Value, settings: EmbeddingSettings = {}): Value {
   const graph = graphOf("embedding", { ids, weight });
   const { scale = 1, paddingId } = takeSettings("embedding", settings, SETTINGS);
   const output = graph.computed("embedding", [...ids.shape, weight.shape[1]], [weight]);
+  const { quantised } = weight;
   graph.add({
     label: "embedding",
     inputs: [ids, weight],
     outputs: [output],
+    integers: weight,
     plan: (device, at) =>
-      planEmbedding(device, { weight: at(weight), ids: at(ids), scale, output: at(output) }),
+      planEmbedding(device, {
+        weight: at(weight),
+        ...(quantised && { quantised }),
+        ids: at(ids),
+        scale,
+        output: at(output),
+      }),
     gradient({ of, into }) {
       const dOutput = of(output);
       if (!dOutput) return;
