@@ -1,7 +1,7 @@
 // Fixtures of models: a checkpoint with golden results, run on a device.
 
 import { MODEL_TYPES } from "../../src/models/families/index.ts";
-import { bytesSource, Model } from "../../src/models/index.ts";
+import { bytesSource, generate, Model } from "../../src/models/index.ts";
 import { BLOCKS } from "./blocks.ts";
 import type { Worst } from "./compare.ts";
 import {
@@ -111,7 +111,7 @@ async function compareTexts(model: Model, golden: Golden, comparison: Comparison
       comparison.add(`attention.${layer}`, found[`attention.${layer}`].data, attention.probs);
   }
   const first = prompt?.input_ids ?? (greedy?.prompt && asRows(greedy.prompt));
-  if (greedy && first) await compareGreedy(model, first[0], undefined, greedy, comparison);
+  if (greedy && first) await compareGreedy(model, [first[0]], [greedy], comparison);
   if (!logits) return;
   const { input_ids: ids, positions } = logits;
   const last = Math.max(...positions);
@@ -130,36 +130,26 @@ async function compareTexts(model: Model, golden: Golden, comparison: Comparison
 const asRows = (ids: Ids | readonly number[]): Ids =>
   typeof ids[0] === "number" ? [ids as readonly number[]] : (ids as Ids);
 
-/**
- * Says one token after the other: the whole text runs again for each, at its full length, because
- * no token sees those after it.
- */
+/** Goes on with texts of any lengths, all at a time, as pages do: with caches. */
 async function compareGreedy(
   model: Model,
-  prompt: readonly number[],
-  mask: readonly number[] | undefined,
-  { new_tokens: tokens, logits, log_probs: logProbs }: Greedy,
+  prompts: Ids,
+  expected: readonly Greedy[],
   comparison: Comparison,
 ): Promise<void> {
-  const length = prompt.length + tokens.length;
-  const ids = [...prompt, ...new Array<number>(tokens.length).fill(0)];
-  const counts = mask && [...mask, ...new Array<number>(tokens.length).fill(1)];
-  const said: number[] = [];
-  const logs: number[] = [];
-  for (const [at, expected] of tokens.entries()) {
-    const found = await model.run({ ids: [ids], ...(counts && { mask: [counts] }) });
-    const [, , V] = found.logits.shape;
-    const end = (prompt.length + at) * V;
-    const row = found.logits.data.subarray(end - V, end);
-    const largest = Math.max(...row);
-    const best = row.indexOf(largest);
-    comparison.token(at, length, best, expected);
-    ids[prompt.length + at] = best;
-    said.push(...row);
-    logs.push(-Math.log(row.reduce((sum, one) => sum + Math.exp(one - largest), 0)));
+  const said = expected.map((): number[] => []);
+  const logs = expected.map((): number[] => []);
+  const options = { maxNewTokens: expected[0].new_tokens.length, stop: [], logits: true };
+  for await (const { entry, index, token, logits, logprob } of generate(model, prompts, options)) {
+    const { new_tokens: tokens } = expected[entry];
+    comparison.token(index, prompts[entry].length + tokens.length, token, tokens[index]);
+    said[entry].push(...(logits as Float32Array));
+    logs[entry].push(logprob);
   }
-  if (logits) comparison.add("greedy logits", said, logits);
-  if (logProbs) comparison.add("log probabilities", logs, logProbs);
+  for (const [entry, { logits, log_probs: logProbs }] of expected.entries()) {
+    if (logits) comparison.add("greedy logits", said[entry], logits);
+    if (logProbs) comparison.add("log probabilities", logs[entry], logProbs);
+  }
 }
 
 /** A padded batch, or pictures. */
@@ -194,8 +184,9 @@ async function compareBatch(
     const { shape, data } = found[`attention.${probabilities.layer}`];
     comparison.add("attention", data, probabilities.probs, queriesOfMask(mask, shape));
   }
-  for (const [at, greedy] of batch.greedy?.entries() ?? [])
-    await compareGreedy(model, (ids as Ids)[at], mask?.[at], greedy, comparison);
+  if (!batch.greedy) return;
+  const texts = (ids as Ids).map((row, entry) => row.filter((_, at) => mask?.[entry][at] !== 0));
+  await compareGreedy(model, texts, batch.greedy, comparison);
 }
 
 /** What an array [B, width] of another name can be: the means of rows, of length 1 if it is so. */
