@@ -57,6 +57,20 @@ export type Attend = (
 /** Attention over the rows of a run alone. */
 export const attendRows: Attend = (_, q, k, v, settings) => attention(q, k, v, settings);
 
+/** Keys and values, [B, H, N, D] each. */
+export interface SeenRows {
+  readonly k: Value;
+  readonly v: Value;
+}
+
+/** What a decoder sees beside an encoder that has run before, in another program. */
+export interface SeenSource {
+  /** Keys and values of the encoder's rows, for a layer of the decoder. */
+  rows(layer: number): SeenRows;
+  /** [B, 1, 1, N] u8: which of these rows count. Undefined for all. */
+  readonly mask: Value | undefined;
+}
+
 /** What a cache keeps of each layer. */
 export interface CachedRows {
   readonly kvHeads: number;
@@ -117,11 +131,26 @@ export interface Definition {
   readonly vocab?: number | undefined;
   /** Ids that end a text. */
   readonly ends?: readonly number[];
+  /** The id that texts begin with that have no prompt: those of a decoder beside an encoder. */
+  readonly begins?: number;
   /** What is cached of rows, for models that go on from them. */
   readonly cached?: CachedRows;
   /** The name of a weight by its name in files; undefined for what is not needed. */
   nameOf(inFile: string): string | undefined;
   /** Throws FoveaError("argument") for inputs that the model does not take. */
   prepare(inputs: ModelInputs): Prepared;
-  define(graph: Graph, weight: Weight, sizes: RunSizes, asked: Asked, attend?: Attend): Results;
+  /** @param source With it there is only the decoder: `rows` of it, named `decoder_ids` and so on */
+  define(
+    graph: Graph,
+    weight: Weight,
+    sizes: RunSizes,
+    asked: Asked,
+    attend?: Attend,
+    source?: SeenSource,
+  ): Results;
+  /**
+   * Records what the layers of a decoder see of the encoder; for models that have both, which then
+   * go on from what a cache has of the decoder.
+   */
+  source?(graph: Graph, weight: Weight, sizes: RunSizes): readonly SeenRows[];
 }

@@ -10,8 +10,8 @@ import { openCheckpoint } from "./checkpoint.ts";
 import { Config } from "./config.ts";
 import type { Asked, Definition, ModelInputs, RunSizes } from "./definition.ts";
 import { familyOf } from "./families/index.ts";
-import type { SessionModel } from "./generation/programs.ts";
 import { Session } from "./generation/session.ts";
+import type { SessionModel } from "./generation/session_model.ts";
 import type { SessionOptions } from "./generation/session_options.ts";
 import { type KeyScales, measureKeys } from "./generation/smoothing.ts";
 import { checkedWeightOptions, type WeightOptions } from "./integers.ts";
@@ -163,7 +163,8 @@ export class Model {
   parts(): SessionModel {
     check(!this.#destroyed, "destroyed", () => `${this.family}: the model was destroyed.`);
     const { device } = this;
-    const [definition, weights] = [this.#definition, this.#weights];
+    const definition = this.#definition;
+    const weights = this.#weights;
     const keyScales = () => {
       this.#keyScales ??= measureKeys(device, definition, weights);
       return this.#keyScales;

@@ -1,6 +1,6 @@
 // Fixtures of models with an encoder and a decoder.
 
-import type { Model, ModelInputs } from "../../src/models/index.ts";
+import { generate, type Model, type ModelInputs } from "../../src/models/index.ts";
 import {
   arraysOf,
   type Comparison,
@@ -121,10 +121,7 @@ function resultOf(path: readonly string[]): string | undefined {
     : undefined;
 }
 
-/**
- * Says one token after the other to all entries at once: the whole texts run again for each, at
- * their full length, because no token sees those after it.
- */
+/** Goes on with the texts of all entries at once, with caches. */
 async function compareEntries(
   model: Model,
   source: ModelInputs,
@@ -137,22 +134,14 @@ async function compareEntries(
   const prompts = all.map((_, at) =>
     typeof prompt[0] === "number" ? (prompt as readonly number[]) : (prompt as Ids)[at],
   );
-  const begin = prompts[0].length;
-  const count = Math.max(...all.map(({ new_tokens: tokens }) => tokens.length));
-  const ids = prompts.map((one) => [...one, ...new Array<number>(count).fill(0)]);
+  const maxNewTokens = Math.max(...all.map(({ new_tokens: tokens }) => tokens.length));
   const said: number[][] = all.map(() => []);
-  for (let step = 0; step < count; step++) {
-    const { logits } = await model.run({ ...source, decoderIds: ids });
-    const [, T, V] = logits.shape;
-    for (const [entry, { new_tokens: tokens }] of all.entries()) {
-      if (step >= tokens.length) continue;
-      const end = (entry * T + begin + step) * V;
-      const row = logits.data.subarray(end - V, end);
-      const best = row.indexOf(Math.max(...row));
-      comparison.token(step, tokens.length, best, tokens[step]);
-      ids[entry][begin + step] = best;
-      said[entry].push(...row);
-    }
+  const options = { source, maxNewTokens, stop: [], logits: true };
+  for await (const { entry, index, token, logits } of generate(model, prompts, options)) {
+    const { new_tokens: tokens } = all[entry];
+    if (index >= tokens.length) continue;
+    comparison.token(index, tokens.length, token, tokens[index]);
+    said[entry].push(...(logits as Float32Array));
   }
   for (const [entry, { logits }] of all.entries())
     if (logits) comparison.add(`greedy logits of entry ${entry}`, said[entry], logits);

@@ -3,10 +3,11 @@
 import { expect, it } from "vitest";
 import { Config } from "../../src/models/config.ts";
 import { familyOf } from "../../src/models/families/index.ts";
-import { Model } from "../../src/models/index.ts";
+import { generate, Model } from "../../src/models/index.ts";
 import { checkpointOf, drawnTensors } from "../support/checkpoints.ts";
 import { expectClose } from "../support/close.ts";
 import { failOnGpuErrors, testDevice } from "../support/device.ts";
+import { expectError } from "../support/errors.ts";
 import { type T5Config, t5Results, t5Shapes } from "../support/reference_t5.ts";
 
 failOnGpuErrors();
@@ -97,4 +98,45 @@ it("refuses other feed-forward layers, and finds the embedding under its old nam
   expect(namesOf(["shared.weight", ...names])).toEqual(["shared.weight", undefined, undefined]);
   expect(namesOf(names)).toEqual(["shared.weight", undefined]);
   expect(namesOf(names.slice(1))).toEqual(["shared.weight"]);
+});
+
+it("goes on with texts of several sources by what a cache has of the decoder", async () => {
+  const tensors = drawnTensors(t5Shapes(PLAIN, false), 8, 0.3);
+  const model = await Model.load(await testDevice(), checkpointOf(PLAIN, tensors));
+  const V = PLAIN.vocab_size;
+  const sources = [
+    [3, 18, 9, 1, 7, 7, 2, 11, 5],
+    [12, 4, 16, 1, 9],
+  ];
+  const source = {
+    ids: sources.map((ids) => [...ids, ...new Array<number>(9 - ids.length).fill(0)]),
+    mask: sources.map((ids) => Array.from({ length: 9 }, (_, at) => Number(at < ids.length))),
+  };
+  const prompts = [[], [0, 13, 6]];
+  const expected = sources.map((ids, entry) => {
+    const text = prompts[entry].length ? [...prompts[entry]] : [0];
+    return Array.from({ length: 6 }, () => {
+      const { logits } = t5Results(PLAIN, tensors, ids, text);
+      const row = Array.from(logits).slice(-V);
+      text.push(row.indexOf(Math.max(...row)));
+      return { row, token: text[text.length - 1] };
+    });
+  });
+  const options = { source, maxNewTokens: 6, stop: [], logits: true };
+  for await (const { entry, index, token, logits } of generate(model, prompts, options)) {
+    const { row, token: right } = expected[entry][index];
+    expect(token).toBe(right);
+    expectClose(logits as Float32Array, row);
+  }
+  await expectError(
+    () => model.session({}),
+    "argument",
+    /source is missing, what the encoder reads/,
+  );
+  await expectError(
+    () => model.session({ source, entries: 3 }),
+    "argument",
+    /the source has 2 entries for 3 texts/,
+  );
+  model.destroy();
 });

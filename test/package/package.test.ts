@@ -164,6 +164,15 @@ declare const weight: Tensor, bias: Tensor, dWeight: Tensor, dBias: Tensor;
 declare const weights: Float32Array, program: Program, batch: Batch & Float32Array;
 `;
 
+/** The same in the room of models. Examples declare what they make, in a function of their own. */
+const OF_MODELS = `
+declare const device: GPUDevice, encoder: GPUCommandEncoder, pass: GPUComputePassEncoder;
+declare const model: Model, lost: import("fovea/models").Session;
+declare const tokenizer: import("fovea/models").Tokenizer, samples: Float32Array;
+declare const token: Tensor, logprob: Tensor, lastLogits: Tensor, logits: Tensor;
+declare const ids: Tensor, logprobs: Tensor;
+`;
+
 function writeConfig(
   moduleResolution: string,
   files: readonly string[],
@@ -213,7 +222,7 @@ describe("the package", () => {
         ? 'import type { Batch } from "fovea/training";'
         : "";
       const ofEngine = file.includes("recurrent") ? OF_NETWORKS : GIVEN;
-      const others = types ? OF_TRAINING : ofEngine;
+      const others = types ? OF_TRAINING : file.startsWith("models") ? OF_MODELS : ofEngine;
       return `${imports}${types}\nvoid [${[...names, ...ours]}];${others}`;
     };
     const readme = pagesOf(root).flatMap((page) =>

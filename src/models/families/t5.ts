@@ -9,9 +9,20 @@ import { activate, add, multiply } from "../../training/operations/elements.ts";
 import { embedding } from "../../training/operations/tables.ts";
 import type { Value } from "../../training/value.ts";
 import type { Config } from "../config.ts";
-import type { Asked, Definition, ModelInputs, Prepared, RunSizes, Weight } from "../definition.ts";
+import {
+  type Asked,
+  type Attend,
+  attendRows,
+  type Definition,
+  type ModelInputs,
+  type Prepared,
+  type RunSizes,
+  type SeenRows,
+  type SeenSource,
+  type Weight,
+} from "../definition.ts";
 import { checkTaken, preparedDecoder, preparedTexts } from "../inputs.ts";
-import { attended, decoderInputs, type SeenRows, WHOLE } from "./encoder_decoder.ts";
+import { attended, decoderInputs } from "./encoder_decoder.ts";
 import { activationNamed, headsOf, inF32, linearOf, textInputs, watched } from "./rows.ts";
 
 interface Sizes {
@@ -32,6 +43,9 @@ interface Sizes {
   readonly hasHead: boolean;
   /** Factor of the rows that logits are made of. */
   readonly headScale: number;
+  readonly ends: readonly number[];
+  /** The id that texts of the decoder begin with. */
+  readonly begins: number;
 }
 
 /** Texts have no most length: distances beyond the last bucket are all alike. */
@@ -67,16 +81,28 @@ export function t5(family: string, config: Config, names: ReadonlySet<string>): 
         batch: { ...source.batch, ...decoder.batch },
       };
     },
-    define(graph, weight, run, asked) {
+    vocab,
+    ends: sizes.ends,
+    begins: sizes.begins,
+    cached: { kvHeads: sizes.heads, headDim: sizes.headDim },
+    source(graph, weight, run) {
+      const { rows } = encodedOf({ sizes, graph, weight, run, asked: {}, results: {} });
+      return Array.from({ length: sizes.decoderLayers }, (_, layer) =>
+        crossRows({ sizes, weight }, layer, rows),
+      );
+    },
+    define(graph, weight, run, asked, attend = attendRows, seen) {
       const results: Record<string, Value> = {};
-      const given: Given = { sizes, graph, weight, run, asked, results };
+      const given: Given = { sizes, graph, weight, run, asked, results, attend };
       const table = weight(SHARED, [vocab, sizes.width]);
-      const { ids, mask } = textInputs(graph, run);
-      const encoded = stackOf(given, ENCODER, embedding(ids, table), mask);
-      results.encoder_last_hidden_state = encoded;
+      let source = seen;
+      if (!source) {
+        const { rows, mask } = encodedOf(given);
+        results.encoder_last_hidden_state = rows;
+        source = { rows: (layer) => crossRows(given, layer, rows), mask };
+      }
       const inputs = decoderInputs(graph, run);
       if (!inputs) return results;
-      const source = { rows: encoded, mask };
       const rows = stackOf(given, DECODER, embedding(inputs.ids, table), inputs.mask, source);
       const scale = graph.constant([1], Float32Array.of(sizes.headScale));
       const head = hasHead ? weight("lm_head.weight", [vocab, sizes.width]) : table;
@@ -110,6 +136,8 @@ function sizesOf(config: Config, names: ReadonlySet<string>): Sizes {
     gated,
     hasHead: names.has("lm_head.weight"),
     headScale: isScaled ? width ** -0.5 : 1,
+    ends: config.wholes("eos_token_id"),
+    begins: config.whole("decoder_start_token_id", 0, 0),
   };
   config.end();
   return sizes;
@@ -165,20 +193,28 @@ interface Given {
   readonly run: RunSizes;
   readonly asked: Asked;
   readonly results: Record<string, Value>;
+  /** The attention of the decoder's own rows. Default: over the rows of the run. */
+  readonly attend?: Attend;
 }
 
-/** Rows of the encoder that a decoder looks at, and which of them count. */
-interface Source {
-  readonly rows: Value;
-  readonly mask: Value | undefined;
+/** The rows of the encoder, and which of them count. */
+function encodedOf(given: Given) {
+  const { graph, weight, run, sizes } = given;
+  const table = weight(SHARED, [sizes.vocab, sizes.width]);
+  const { ids, mask } = textInputs(graph, run);
+  return { rows: stackOf(given, ENCODER, embedding(ids, table), mask), mask };
 }
+
+/** What a layer of the decoder sees of the encoder's rows. */
+const crossRows = (given: Pick<Given, "sizes" | "weight">, layer: number, rows: Value) =>
+  seenRows(given, `decoder.block.${layer}.layer.1.EncDecAttention`, rows);
 
 function stackOf(
   given: Given,
   stack: Stack,
   embedded: Value,
   mask: Value | undefined,
-  source?: Source,
+  source?: SeenSource,
 ): Value {
   const { sizes, weight, asked, results } = given;
   const { heads, buckets, maxDistance } = sizes;
@@ -190,20 +226,20 @@ function stackOf(
     const path = `${stack.name}.block.${layer}.layer`;
     x = added(given, `${path}.0`, x, (rows) => {
       const own = `${path}.0.SelfAttention`;
-      const keys = seenRows(given, own, rows);
-      const seen = source ? WHOLE.own(layer, keys) : keys;
-      return attend(given, own, rows, seen, {
+      const settings = {
         causal: stack.causal,
         relativeBias,
         ...(mask && { mask }),
         ...watched(asked, layer, results, stack.watched),
-      });
+      };
+      const keys = seenRows(given, own, rows);
+      const over = source ? given.attend : undefined;
+      return attend(given, own, rows, keys, settings, layer, over);
     });
     if (source) {
       x = added(given, `${path}.1`, x, (rows) => {
         const cross = `${path}.1.EncDecAttention`;
-        const seen = WHOLE.cross(layer, () => seenRows(given, cross, source.rows));
-        return attend(given, cross, rows, seen, {
+        return attend(given, cross, rows, source.rows(layer), {
           ...(source.mask && { mask: source.mask }),
           ...watched(asked, layer, results, "crossAttention"),
         });
@@ -225,7 +261,11 @@ function added(given: Given, path: string, x: Value, of: (rows: Value) => Value)
   return add(x, of(norm(given, `${path}.layer_norm`, x)));
 }
 
-function seenRows({ sizes, weight }: Given, path: string, x: Value): SeenRows {
+function seenRows(
+  { sizes, weight }: Pick<Given, "sizes" | "weight">,
+  path: string,
+  x: Value,
+): SeenRows {
   const { heads, headDim } = sizes;
   const rows = (name: string) =>
     headsOf(linearOf(x, weight, `${path}.${name}`, heads * headDim, false), heads);
@@ -238,9 +278,11 @@ function attend(
   x: Value,
   seen: SeenRows,
   settings: AttentionSettings,
+  layer?: number,
+  over?: Attend,
 ): Value {
   const q = headsOf(linearOf(x, weight, `${path}.q`, heads * headDim, false), heads);
-  const rows = attended(q, seen, { scale: 1, ...settings });
+  const rows = attended(q, seen, { scale: 1, ...settings }, layer, over);
   return linearOf(rows, weight, `${path}.o`, width, false);
 }
 

@@ -8,9 +8,20 @@ import { activate, add, broadcast } from "../../training/operations/elements.ts"
 import { embedding } from "../../training/operations/tables.ts";
 import type { Value } from "../../training/value.ts";
 import type { Config } from "../config.ts";
-import type { Asked, Definition, ModelInputs, Prepared, RunSizes, Weight } from "../definition.ts";
+import {
+  type Asked,
+  type Attend,
+  attendRows,
+  type Definition,
+  type ModelInputs,
+  type Prepared,
+  type RunSizes,
+  type SeenRows,
+  type SeenSource,
+  type Weight,
+} from "../definition.ts";
 import { checkTaken, preparedDecoder, preparedSound } from "../inputs.ts";
-import { attended, decoderInputs, type SeenRows, WHOLE } from "./encoder_decoder.ts";
+import { attended, decoderInputs } from "./encoder_decoder.ts";
 import { convolution } from "./front_end.ts";
 import { activationOf, headsOf, linearOf, watched } from "./rows.ts";
 
@@ -59,6 +70,8 @@ export function whisper(config: Config): Definition {
   config.ignore("use_weighted_layer_sum", "classifier_proj_size", "num_hidden_layers");
   config.ignore("median_filter_length", "encoder_layerdrop", "decoder_layerdrop");
   config.ignoreLike(/^(apply_spec_augment|mask_(time|feature)_\w+)$/);
+  const ends = config.wholes("eos_token_id");
+  const begins = config.whole("decoder_start_token_id", 50_257, 0);
   config.end();
   const { vocab, mostRows, tied } = sizes;
   return {
@@ -80,12 +93,26 @@ export function whisper(config: Config): Definition {
         batch: { features, ...decoder.batch },
       };
     },
-    define(graph, weight, run, asked) {
+    vocab,
+    ends,
+    begins,
+    cached: { kvHeads: sizes.decoder.heads, headDim: sizes.width / sizes.decoder.heads },
+    source(graph, weight, run) {
+      const encoded = encoderOf({ sizes, graph, weight, run, asked: {}, results: {} });
+      return Array.from({ length: sizes.decoder.layers }, (_, layer) =>
+        crossRows({ sizes, weight }, layer, encoded),
+      );
+    },
+    define(graph, weight, run, asked, attend = attendRows, seen) {
       const results: Record<string, Value> = {};
-      const given: Given = { sizes, graph, weight, run, asked, results };
-      const encoded = encoderOf(given);
-      results.encoder_last_hidden_state = encoded;
-      decoderOf(given, encoded);
+      const given: Given = { sizes, graph, weight, run, asked, results, attend };
+      let source = seen;
+      if (!source) {
+        const encoded = encoderOf(given);
+        results.encoder_last_hidden_state = encoded;
+        source = { rows: (layer) => crossRows(given, layer, encoded), mask: undefined };
+      }
+      decoderOf(given, source);
       return results;
     },
   };
@@ -98,7 +125,13 @@ interface Given {
   readonly run: RunSizes;
   readonly asked: Asked;
   readonly results: Record<string, Value>;
+  /** The attention of the decoder's own rows. Default: over the rows of the run. */
+  readonly attend?: Attend;
 }
+
+/** What a layer of the decoder sees of the encoder's rows. */
+const crossRows = ({ sizes, weight }: Pick<Given, "sizes" | "weight">, layer: number, x: Value) =>
+  seenRows(x, weight, `decoder.layers.${layer}.encoder_attn`, sizes.decoder.heads);
 
 function encoderOf({ sizes, graph, weight, run: { batch }, asked, results }: Given): Value {
   const { width, bands, sourceRows, activation, encoder } = sizes;
@@ -126,7 +159,8 @@ function encoderOf({ sizes, graph, weight, run: { batch }, asked, results }: Giv
   return norm(x, weight, "encoder.layer_norm");
 }
 
-function decoderOf({ sizes, graph, weight, run, asked, results }: Given, encoded: Value): void {
+function decoderOf(given: Given, source: SeenSource): void {
+  const { sizes, graph, weight, run, asked, results } = given;
   const inputs = decoderInputs(graph, run);
   if (!inputs) return;
   const { vocab, width, mostRows, decoder, activation, tied } = sizes;
@@ -139,14 +173,13 @@ function decoderOf({ sizes, graph, weight, run, asked, results }: Given, encoded
     const path = `decoder.layers.${layer}`;
     const own = `${path}.self_attn`;
     const first = norm(x, weight, `${own}_layer_norm`);
-    const ownRows = WHOLE.own(layer, seenRows(first, weight, own, heads));
+    const ownRows = seenRows(first, weight, own, heads);
     const settings = { causal: true, ...(mask && { mask }), ...watched(asked, layer, results) };
-    x = add(x, attend(first, ownRows, weight, own, heads, settings));
+    x = add(x, attend(first, ownRows, weight, own, heads, settings, layer, given.attend));
     const cross = `${path}.encoder_attn`;
     const second = norm(x, weight, `${cross}_layer_norm`);
-    const crossRows = WHOLE.cross(layer, () => seenRows(encoded, weight, cross, heads));
     const watching = watched(asked, layer, results, "crossAttention");
-    x = add(x, attend(second, crossRows, weight, cross, heads, watching));
+    x = add(x, attend(second, source.rows(layer), weight, cross, heads, watching));
     x = feedForward(x, weight, path, decoder.inner, activation);
     if (asked.hidden) results[`hidden.${layer}`] = x;
   }
@@ -175,10 +208,13 @@ function attend(
   path: string,
   heads: number,
   settings: AttentionSettings,
+  layer?: number,
+  over?: Attend,
 ): Value {
   const width = x.shape[2];
   const q = headsOf(linearOf(x, weight, `${path}.q_proj`, width), heads);
-  return linearOf(attended(q, seen, settings), weight, `${path}.out_proj`, width);
+  const rows = attended(q, seen, settings, layer, over);
+  return linearOf(rows, weight, `${path}.out_proj`, width);
 }
 
 function feedForward(

@@ -96,6 +96,11 @@ export async function beamSearch(
     "stop must be a list of ids",
     stop,
   );
+  check(
+    definition.source === undefined,
+    "argument",
+    () => `${label}: beams of a model with an encoder are not there yet; use generate().`,
+  );
   const [ids] = textsIn(label, [prompt], tokenizer);
   expect(ids.length > 0, "a prompt has one token or more", prompt);
   const most = Math.min(definition.mostRows, definition.cached?.most ?? definition.mostRows);
@@ -253,10 +258,11 @@ class Steps {
     const { device } = session.model;
     const { lengths } = session;
     const ids = lengths.map((_, entry) => session.last(entry));
-    await this.#program.write({ ids, positions: lengths.map((length) => length - 1) });
+    const positions = lengths.map((length) => length - 1);
+    await session.programs.write(this.#program, { ids, positions });
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass();
-    session.encode(this.#program, pass);
+    session.programs.encode(this.#program, pass);
     this.#plan.encode(pass);
     pass.end();
     const read = this.#readback.record(encoder);

@@ -113,8 +113,8 @@ export class Decoding {
     const { session, program, sampling, token, number } = this.#parts;
     const { device, definition } = session.model;
     await this.#readback.ready;
-    const ids = program.inputs.get("ids") as Tensor;
-    const places = program.inputs.get("positions");
+    const ids = session.programs.input(program, "ids") as Tensor;
+    const places = session.programs.input(program, "positions");
     this.#positions.set(positions);
     if (places) device.queue.writeBuffer(places.buffer, 0, this.#positions);
     if (tokens) device.queue.writeBuffer(ids.buffer, 0, Int32Array.from(tokens));
@@ -125,7 +125,7 @@ export class Decoding {
       encoder.copyBufferToBuffer(token.buffer, 0, ids.buffer, 0, bytes);
     }
     const pass = encoder.beginComputePass({ label: definition.family });
-    session.encode(program, pass);
+    session.programs.encode(program, pass);
     sampling.encode(pass);
     pass.end();
     const read = this.#readback.record(encoder);

@@ -35,7 +35,10 @@ export async function* generate(
   const { definition } = model.parts();
   const label = `${definition.family} generate`;
   const generating = takeGenerating(label, definition, options);
-  const texts = textsIn(label, promptsOf(prompt), generating.tokenizer);
+  const given = textsIn(label, promptsOf(prompt), generating.tokenizer);
+  // An empty prompt of a new text begins as the config says.
+  const begin = generating.session ? undefined : definition.begins;
+  const texts = given.map((ids) => (ids.length || begin === undefined ? ids : [begin]));
   const session = generating.session ?? (await sessionFor(label, model, texts, generating));
   check(
     session.model.definition === definition,
@@ -55,7 +58,7 @@ function sessionFor(
   label: string,
   model: Model,
   texts: readonly (readonly number[])[],
-  { maxNewTokens, cache, chunk }: Generating,
+  { maxNewTokens, cache, chunk, source }: Generating,
 ): Promise<Session> {
   const { mostRows, cached } = model.parts().definition;
   const longest = Math.max(...texts.map(({ length }) => length));
@@ -70,6 +73,7 @@ function sessionFor(
     entries: texts.length,
     capacity,
     ...(cache && { cache }),
+    ...(source && { source }),
     ...(chunk !== undefined && { chunk }),
   });
 }

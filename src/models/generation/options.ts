@@ -3,7 +3,7 @@
 import { check, show } from "../../errors.ts";
 import { elementsOfList, type OptionNames } from "../../given.ts";
 import { takeOptions } from "../../options.ts";
-import type { Definition } from "../definition.ts";
+import type { Definition, ModelInputs } from "../definition.ts";
 import type { Model } from "../model.ts";
 import { resolveSettings, SAMPLING_SETTINGS, type SamplingSettings } from "../sampling/options.ts";
 import type { CacheOptions } from "./caches.ts";
@@ -23,6 +23,11 @@ export interface GenerateOptions extends Omit<SamplingSettings, "temperature"> {
   readonly stop?: readonly (number | string)[];
   /** Turns prompts into ids, and tokens into text. Default none: prompts are ids. */
   readonly tokenizer?: Tokenizer;
+  /**
+   * What the encoder reads, for models that have one beside a decoder, in a new session: as `run`
+   * takes it. The prompts are the decoder's; an empty one begins as the config says.
+   */
+  readonly source?: ModelInputs;
   /** Goes on from the texts of a session, which has the new ones after that. Default: a new one. */
   readonly session?: Session;
   /**
@@ -47,7 +52,9 @@ export interface GenerateOptions extends Omit<SamplingSettings, "temperature"> {
   readonly signal?: AbortSignal;
 }
 
-const OPTIONS: OptionNames<Omit<GenerateOptions, "tokenizer" | "session" | "signal" | "draft">> = {
+const OPTIONS: OptionNames<
+  Omit<GenerateOptions, "tokenizer" | "session" | "signal" | "draft" | "source">
+> = {
   ...SAMPLING_SETTINGS,
   maxNewTokens: "number",
   stop: "any",
@@ -72,6 +79,7 @@ export interface Generating {
   readonly tokenizer: Tokenizer | undefined;
   readonly session: Session | undefined;
   readonly signal: AbortSignal | undefined;
+  readonly source: ModelInputs | undefined;
   readonly draft: Model | undefined;
   readonly draftTokens: number;
   readonly cache: CacheOptions | undefined;
@@ -90,7 +98,7 @@ export function takeGenerating(
   { ends = [], layers }: Definition,
   given: GenerateOptions,
 ): Generating {
-  const { tokenizer, session, signal, draft, ...rest } = given;
+  const { tokenizer, session, signal, draft, source, ...rest } = given;
   const options = takeOptions(label, rest, OPTIONS);
   const { maxNewTokens, cache, chunk, logits = false, hidden = false, draftTokens = 4 } = options;
   const { stop: stops = ends, attention: watched = [] } = options;
@@ -132,6 +140,7 @@ export function takeGenerating(
   );
   return {
     settings,
+    source,
     draft,
     draftTokens,
     maxNewTokens,

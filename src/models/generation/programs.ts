@@ -1,24 +1,17 @@
 // The programs of a session: each reads some rows of every text, takes their keys and values into
 // the caches, and sees all that is there.
 
+import type { Tensor } from "../../gpu/tensor.ts";
 import type { Graph } from "../../training/graph.ts";
 import { cachedAttention } from "../../training/operations/cached_attention.ts";
-import type { Program } from "../../training/program.ts";
+import type { Batch, Program } from "../../training/program.ts";
 import { recordProgram } from "../../training/record.ts";
 import type { Value } from "../../training/value.ts";
-import type { Asked, Attend, Definition } from "../definition.ts";
-import type { Weights } from "../weights.ts";
+import type { Asked, Attend } from "../definition.ts";
 import type { LayerCaches } from "./caches.ts";
-import { type KeyScales, smoothed } from "./smoothing.ts";
-
-/** What sessions need of a model. */
-export interface SessionModel {
-  readonly device: GPUDevice;
-  readonly definition: Definition;
-  readonly weights: Weights;
-  /** What keys are smoothed by for caches of integers, measured when it is first needed. */
-  keyScales(): Promise<KeyScales>;
-}
+import type { SessionModel } from "./session_model.ts";
+import { smoothed } from "./smoothing.ts";
+import type { SourceRows } from "./source_rows.ts";
 
 /** What a program of a session is recorded for. */
 export interface SessionRun {
@@ -41,11 +34,19 @@ export class SessionPrograms {
   readonly #entries: number;
   readonly #programs = new Map<string, Promise<Program>>();
   readonly #isSmooth: boolean;
+  readonly #source: SourceRows | undefined;
   /** Rows of each text that the run which is encoded takes; undefined for all. */
   #counts: readonly number[] | undefined;
 
   /** @param isSmooth Whether keys are made easy to quantise */
-  constructor(model: SessionModel, caches: LayerCaches, entries: number, isSmooth: boolean) {
+  constructor(
+    model: SessionModel,
+    caches: LayerCaches,
+    entries: number,
+    isSmooth: boolean,
+    source?: SourceRows,
+  ) {
+    this.#source = source;
     this.#model = model;
     this.#caches = caches;
     this.#entries = entries;
@@ -80,9 +81,33 @@ export class SessionPrograms {
   async #record(run: SessionRun): Promise<Program> {
     const { device, definition, weights } = this.#model;
     const scales = this.#isSmooth ? await this.#model.keyScales() : [];
-    return recordProgram(device, (graph) => ({ outputs: this.#define(graph, run) }), {
-      parameters: new Map([...weights.tensors, ...scales]),
-      label: definition.family,
+    const seen = this.#source?.tensors ?? [];
+    const program = await recordProgram(
+      device,
+      (graph) => ({ outputs: this.#define(graph, run) }),
+      {
+        parameters: new Map([...weights.tensors, ...scales, ...seen]),
+        label: definition.family,
+      },
+    );
+    for (const [name, data] of Object.entries(this.#source?.inputs ?? {}))
+      await program.inputs.get(name)?.write(data);
+    return program;
+  }
+
+  /** An input of a step. */
+  input(program: Program, name: "ids" | "positions"): Tensor | undefined {
+    return program.inputs.get(this.#source ? `decoder_${name}` : name);
+  }
+
+  /** Writes all inputs of a step. */
+  async write(program: Program, { counts, ...rows }: Batch): Promise<void> {
+    const prefix = this.#source ? "decoder_" : "";
+    const named = Object.entries(rows).map(([name, data]) => [`${prefix}${name}`, data] as const);
+    await program.write({
+      ...Object.fromEntries(named),
+      ...this.#source?.inputs,
+      ...(counts !== undefined && { counts }),
     });
   }
 
@@ -101,8 +126,11 @@ export class SessionPrograms {
       });
       return last;
     };
-    const sizes = { batch, rows, masked: false, tokens };
-    const results = definition.define(graph, weights.of(graph), sizes, asked, attend);
+    const source = this.#source;
+    const own = { batch, rows, masked: false, tokens };
+    const sizes = source ? { ...source.sizes, decoderRows: rows, tokens } : own;
+    const seen = source?.seenIn(graph);
+    const results = definition.define(graph, weights.of(graph), sizes, asked, attend, seen);
     // What comes after the attention of the last layer changes no cache.
     return fills && last ? { last } : results;
   }

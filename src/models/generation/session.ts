@@ -3,15 +3,18 @@
 import { check, show } from "../../errors.ts";
 import { checkDevice } from "../../gpu/buffers.ts";
 import type { Program } from "../../training/program.ts";
-import type { Asked } from "../definition.ts";
+import type { Asked, ModelInputs } from "../definition.ts";
 import { type CacheOptions, type LayerCaches, makeCaches } from "./caches.ts";
-import { chunkOf, type SessionModel, SessionPrograms } from "./programs.ts";
+import { chunkOf, SessionPrograms } from "./programs.ts";
+import type { SessionModel } from "./session_model.ts";
 import {
   type SessionOptions,
   type SessionSizes,
   type SessionState,
   sessionSizes,
+  turnedFor,
 } from "./session_options.ts";
+import { SourceRows } from "./source_rows.ts";
 import { checkIds, type Texts, textsOf } from "./texts.ts";
 
 /** Rows that a submission reads at a time if fewer than these are left. */
@@ -19,6 +22,7 @@ const SMALL_CHUNK = 16;
 
 interface Parts extends SessionSizes {
   readonly model: SessionModel;
+  readonly sourceRows: SourceRows | undefined;
   /** The sessions of the model that are not destroyed. */
   readonly living: Set<Session>;
 }
@@ -41,12 +45,15 @@ export class Session implements SessionState {
   readonly chunk: number;
   /** How keys and values are kept. */
   readonly cache: CacheOptions;
+  /** What the encoder read, if there is one. */
+  readonly source: ModelInputs | undefined;
   /** @internal */
   readonly model: SessionModel;
   readonly #parts: Parts;
   readonly #label: string;
   readonly #caches: LayerCaches;
-  readonly #programs: SessionPrograms;
+  /** @internal */
+  readonly programs: SessionPrograms;
   #tokens: number[][];
   /** How many tokens of each text the caches have. */
   #known: number[];
@@ -67,10 +74,11 @@ export class Session implements SessionState {
     this.#label = `${model.definition.family} session`;
     this.#caches = caches;
     const isSmooth = parts.cache.dtype?.startsWith("int") ?? false;
-    this.#programs = new SessionPrograms(model, caches, entries, isSmooth);
+    this.source = parts.source;
+    this.programs = new SessionPrograms(model, caches, entries, isSmooth, parts.sourceRows);
     this.#tokens = Array.from({ length: entries }, () => []);
     this.#known = new Array<number>(entries).fill(0);
-    this.#turnedFor = this.#turnedAt(0);
+    this.#turnedFor = turnedFor(this.#parts, 0);
     living.add(this);
   }
 
@@ -86,8 +94,12 @@ export class Session implements SessionState {
     const { cached, entries, capacity, cache } = sizes;
     const { kvHeads, headDim } = cached;
     const rows = { kvHeads, headDim, layers: definition.layers, entries, capacity };
-    const caches = await makeCaches(device, rows, cache, label);
-    const session = new Session({ ...sizes, model, living }, caches);
+    const sourceRows = await SourceRows.of(model, sizes.source, entries);
+    const caches = await makeCaches(device, rows, cache, label).catch((error: unknown) => {
+      sourceRows?.release();
+      throw error;
+    });
+    const session = new Session({ ...sizes, model, sourceRows, living }, caches);
     const { resume } = options;
     try {
       if (resume) await session.append(session.#tokens.map((_, entry) => resume.tokens(entry)));
@@ -110,13 +122,10 @@ export class Session implements SessionState {
 
   /** The tokens of a text. */
   tokens(entry = 0): readonly number[] {
-    const { entries } = this;
-    check(
-      Number.isInteger(entry) && entry >= 0 && entry < entries,
-      "argument",
-      () => `${this.#label}: texts are 0 to ${entries - 1}, got ${show(entry)}.`,
-    );
-    return [...this.#tokens[entry]];
+    const found = this.#tokens[entry];
+    const last = this.entries - 1;
+    check(found, "argument", () => `${this.#label}: texts are 0 to ${last}, got ${show(entry)}.`);
+    return [...found];
   }
 
   /**
@@ -153,7 +162,9 @@ export class Session implements SessionState {
   /** Makes another session with the same tokens; from there each goes its own way. */
   fork(): Promise<Session> {
     return this.#call(async () => {
-      const other = new Session(this.#parts, await this.#caches.fork());
+      const caches = await this.#caches.fork();
+      this.#parts.sourceRows?.share();
+      const other = new Session(this.#parts, caches);
       other.#tokens = this.#tokens.map((ids) => [...ids]);
       other.#known = [...this.#known];
       other.#turnedFor = this.#turnedFor;
@@ -165,8 +176,9 @@ export class Session implements SessionState {
   destroy(): void {
     if (this.#destroyed) return;
     this.#destroyed = true;
-    this.#programs.destroy();
+    this.programs.destroy();
     this.#caches.destroy();
+    this.#parts.sourceRows?.release();
     this.#parts.living.delete(this);
   }
 
@@ -198,7 +210,7 @@ export class Session implements SessionState {
     for (const [at, ids] of given.entries()) this.#tokens[at].push(...ids);
   }
 
-  /** @internal The last token of a text; -1 if it has none. */
+  /** @internal The last token of a text; -1 if there is none. */
   last = (entry: number): number => this.#tokens[entry].at(-1) ?? -1;
 
   /** @internal Takes a token of each text. The caches have all tokens before it. */
@@ -215,8 +227,7 @@ export class Session implements SessionState {
       this.#tokens[at].splice(length);
       this.#known[at] = Math.min(this.#known[at], length, known[at]);
     }
-    // A step that was on its way may have read more.
-    await this.#caches.truncate(this.#known);
+    await this.#caches.truncate(this.#known); // a step that was on its way may have read more
   }
 
   /** @internal Gives text i the tokens of text `entries[i]`. */
@@ -228,14 +239,14 @@ export class Session implements SessionState {
 
   /** @internal Whether a text of so many tokens needs all of its rows anew. */
   changesAt(length: number): boolean {
-    return this.#turnedAt(length) !== this.#turnedFor;
+    return turnedFor(this.#parts, length) !== this.#turnedFor;
   }
 
   /** @internal Reads all tokens but the last of each text. */
   async read(signal?: AbortSignal): Promise<void> {
     const longest = Math.max(...this.lengths);
     if (this.changesAt(longest)) {
-      this.#turnedFor = this.#turnedAt(longest);
+      this.#turnedFor = turnedFor(this.#parts, longest);
       this.#known.fill(0);
       await this.#caches.truncate(this.#known);
     }
@@ -254,33 +265,20 @@ export class Session implements SessionState {
 
   /** @internal The program of a step, which reads some rows of each text, by default one. */
   step(asked: Asked, rows = 1): Promise<Program> {
-    return this.#programs.of({ rows, fills: false, tokens: this.#turnedFor, asked });
-  }
-
-  /** @internal Records a step. */
-  encode(program: Program, target: GPUCommandEncoder | GPUComputePassEncoder): void {
-    this.#programs.encode(program, target);
+    return this.programs.of({ rows, fills: false, tokens: this.#turnedFor, asked });
   }
 
   /** Reads so many tokens of each text into the caches. */
   async #fill(rows: number, counts: readonly number[]): Promise<void> {
     const { device } = this.model;
     const run = { rows, fills: true, tokens: this.#turnedFor, asked: {} };
-    const program = await this.#programs.of(run);
-    await program.write(chunkOf(this.#tokens, this.#known, counts, rows));
+    const program = await this.programs.of(run);
+    await this.programs.write(program, chunkOf(this.#tokens, this.#known, counts, rows));
     const encoder = device.createCommandEncoder({ label: this.#label });
-    this.#programs.encode(program, encoder, counts);
+    this.programs.encode(program, encoder, counts);
     device.queue.submit([encoder.finish()]);
     for (const [at, count] of counts.entries()) this.#known[at] += count;
     await device.queue.onSubmittedWorkDone(); // a page has its frames between chunks
-  }
-
-  /** The tokens that rotary embeddings reckon with in texts of so many. */
-  #turnedAt(length: number): number {
-    const { capacity } = this;
-    const { changesPast } = this.#parts.cached;
-    if (changesPast === undefined) return capacity;
-    return length <= changesPast ? changesPast : Math.max(capacity, changesPast + 1);
   }
 
   #call<Result>(work: () => Promise<Result>): Promise<Result> {

@@ -3,7 +3,7 @@
 import { check, FoveaError, show } from "../../errors.ts";
 import type { OptionNames } from "../../given.ts";
 import { takeOptions } from "../../options.ts";
-import type { CachedRows, Definition } from "../definition.ts";
+import type { CachedRows, Definition, ModelInputs } from "../definition.ts";
 import type { CacheOptions } from "./caches.ts";
 
 /** Options of `Model.session`. */
@@ -20,6 +20,11 @@ export interface SessionOptions {
   /** The most tokens of each text that one submission reads. Default 64. */
   readonly chunk?: number;
   /**
+   * What the encoder reads, for models that have one beside a decoder: as `run` takes it, without
+   * `decoderIds`. The texts are those of the decoder, one for each entry of it.
+   */
+  readonly source?: ModelInputs;
+  /**
    * A session of the same model, perhaps on a device that was lost, whose options are the defaults
    * and whose tokens are read again. Default none.
    */
@@ -32,10 +37,11 @@ export interface SessionState {
   readonly capacity: number;
   readonly chunk: number;
   readonly cache: CacheOptions;
+  readonly source: ModelInputs | undefined;
   tokens(entry: number): readonly number[];
 }
 
-const SESSION_OPTIONS: OptionNames<Omit<SessionOptions, "resume">> = {
+const SESSION_OPTIONS: OptionNames<Omit<SessionOptions, "resume" | "source">> = {
   entries: "number",
   capacity: "number",
   cache: "any",
@@ -56,6 +62,14 @@ export interface SessionSizes {
   readonly capacity: number;
   readonly chunk: number;
   readonly cache: CacheOptions;
+  readonly source: ModelInputs | undefined;
+}
+
+/** The tokens that rotary embeddings reckon with in texts of so many. */
+export function turnedFor({ cached, capacity }: SessionSizes, length: number): number {
+  const { changesPast } = cached;
+  if (changesPast === undefined) return capacity;
+  return length <= changesPast ? changesPast : Math.max(capacity, changesPast + 1);
 }
 
 const DEFAULT_CAPACITY = 2048;
@@ -65,7 +79,7 @@ const DEFAULT_CHUNK = 64;
 export function sessionSizes(
   label: string,
   { family, cached, mostRows }: Definition,
-  { resume, ...given }: SessionOptions,
+  { resume, source = resume?.source, ...given }: SessionOptions,
 ): SessionSizes {
   if (!cached)
     throw new FoveaError("argument", `${label}: a ${family} reads whole texts; use run().`);
@@ -76,7 +90,10 @@ export function sessionSizes(
     CACHE_OPTIONS,
   );
   const most = Math.min(mostRows, cached.most ?? mostRows);
-  const { entries = resume?.entries ?? 1, chunk = resume?.chunk ?? DEFAULT_CHUNK } = options;
+  const {
+    entries = resume?.entries ?? (source ? entriesOf(source) : 1),
+    chunk = resume?.chunk ?? DEFAULT_CHUNK,
+  } = options;
   const { capacity = resume?.capacity ?? Math.min(most, DEFAULT_CAPACITY) } = options;
   for (const [name, value] of Object.entries({ entries, capacity, chunk })) {
     const limit = name === "capacity" ? most : 2 ** 20;
@@ -92,5 +109,9 @@ export function sessionSizes(
     "argument",
     () => `${label}: a cache is of kind "contiguous" or "paged", got ${show(kind)}.`,
   );
-  return { cached, entries, capacity, chunk, cache };
+  return { cached, entries, capacity, chunk, cache, source };
 }
+
+/** Entries of an encoder's inputs, which are checked when it runs. */
+const entriesOf = ({ ids, audio, features, pixels }: ModelInputs): number =>
+  (ids ?? audio)?.length ?? (features ?? pixels)?.shape?.[0] ?? 1;

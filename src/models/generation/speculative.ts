@@ -134,10 +134,10 @@ class Reader {
   async read(ids: readonly number[], first: number) {
     const { device } = this.#session.model;
     const positions = ids.map((_, at) => first + at);
-    await this.#program.write({ ids, positions });
+    await this.#session.programs.write(this.#program, { ids, positions });
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass();
-    this.#session.encode(this.#program, pass);
+    this.#session.programs.encode(this.#program, pass);
     this.#sampling.encode(pass);
     pass.end();
     const read = this.#readback.record(encoder);
