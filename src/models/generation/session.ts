@@ -124,7 +124,11 @@ export class Session implements SessionState {
   tokens(entry = 0): readonly number[] {
     const found = this.#tokens[entry];
     const last = this.entries - 1;
-    check(found, "argument", () => `${this.#label}: texts are 0 to ${last}, got ${show(entry)}.`);
+    check(
+      found !== undefined,
+      "argument",
+      () => `${this.#label}: texts are 0 to ${last}, got ${show(entry)}.`,
+    );
     return [...found];
   }
 
