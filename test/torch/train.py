@@ -175,7 +175,7 @@ def gpt_optimizer(model):
 
 def gpt_rate(step, warmup=30, total=600, least=0.1):
     if step < warmup:
-        return step / warmup
+        return (step + 1) / warmup
     part = min(1.0, (step - warmup) / (total - warmup))
     return least + (1 - least) * (1 + math.cos(math.pi * part)) / 2
 
