@@ -6,6 +6,7 @@ import { cachedAttention } from "../../training/operations/cached_attention.ts";
 import type { Program } from "../../training/program.ts";
 import { recordProgram } from "../../training/record.ts";
 import type { Value } from "../../training/value.ts";
+import type { AdapterMix, Adapters } from "../adapters/adapters.ts";
 import type { Asked, Attend, Definition } from "../definition.ts";
 import type { Weights } from "../weights.ts";
 import type { LayerCaches } from "./caches.ts";
@@ -18,6 +19,7 @@ export interface SessionModel {
   readonly weights: Weights;
   /** What keys are smoothed by for caches of integers, measured when it is first needed. */
   keyScales(): Promise<KeyScales>;
+  readonly adapters: Adapters;
 }
 
 /** What a program of a session is recorded for. */
@@ -43,6 +45,8 @@ export class SessionPrograms {
   readonly #isSmooth: boolean;
   /** Rows of each text that the run which is encoded takes; undefined for all. */
   #counts: readonly number[] | undefined;
+  /** The adapters that rows are computed with. */
+  #mix: AdapterMix;
 
   /** @param isSmooth Whether keys are made easy to quantise */
   constructor(model: SessionModel, caches: LayerCaches, entries: number, isSmooth: boolean) {
@@ -50,10 +54,24 @@ export class SessionPrograms {
     this.#caches = caches;
     this.#entries = entries;
     this.#isSmooth = isSmooth;
+    this.#mix = model.adapters.mix;
+  }
+
+  /** Takes the adapters that the model uses now; tells whether they are others than before. */
+  adopt(): boolean {
+    const { mix } = this.#model.adapters;
+    const isOther = mix !== this.#mix;
+    this.#mix = mix;
+    return isOther;
+  }
+
+  /** Takes the adapters of other programs. */
+  follow(others: SessionPrograms): void {
+    this.#mix = others.#mix;
   }
 
   of(run: SessionRun): Promise<Program> {
-    const key = JSON.stringify(run);
+    const key = JSON.stringify([run, this.#mix.names]);
     const known = this.#programs.get(key);
     if (known) return known;
     const recorded = this.#record(run);
@@ -62,13 +80,14 @@ export class SessionPrograms {
     return recorded;
   }
 
-  /** Records a run that takes so many rows of each text. */
+  /** Records a run that takes so many rows of each text. It has to be submitted at once. */
   encode(
     program: Program,
     target: GPUCommandEncoder | GPUComputePassEncoder,
     counts?: readonly number[],
   ): void {
     this.#counts = counts;
+    this.#mix.weigh();
     program.encode(target);
   }
 
@@ -81,7 +100,7 @@ export class SessionPrograms {
     const { device, definition, weights } = this.#model;
     const scales = this.#isSmooth ? await this.#model.keyScales() : [];
     return recordProgram(device, (graph) => ({ outputs: this.#define(graph, run) }), {
-      parameters: new Map([...weights.tensors, ...scales]),
+      parameters: new Map([...this.#mix.with(weights.tensors), ...scales]),
       label: definition.family,
     });
   }
@@ -102,7 +121,8 @@ export class SessionPrograms {
       return last;
     };
     const sizes = { batch, rows, masked: false, tokens };
-    const results = definition.define(graph, weights.of(graph), sizes, asked, attend);
+    const weight = this.#mix.over(graph, weights.of(graph));
+    const results = definition.define(graph, weight, sizes, asked, attend);
     // What comes after the attention of the last layer changes no cache.
     return fills && last ? { last } : results;
   }

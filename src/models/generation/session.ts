@@ -50,7 +50,7 @@ export class Session implements SessionState {
   #tokens: number[][];
   /** How many tokens of each text the caches have. */
   #known: number[];
-  /** The tokens that the cached rows were turned for. */
+  /** The tokens that the cached rows were turned for; NaN if they are of no use. */
   #turnedFor: number;
   #turn: Promise<unknown> = Promise.resolve();
   #isGenerating = false;
@@ -110,11 +110,10 @@ export class Session implements SessionState {
 
   /** The tokens of a text. */
   tokens(entry = 0): readonly number[] {
-    const { entries } = this;
     check(
-      Number.isInteger(entry) && entry >= 0 && entry < entries,
+      Number.isInteger(entry) && entry >= 0 && entry < this.entries,
       "argument",
-      () => `${this.#label}: texts are 0 to ${entries - 1}, got ${show(entry)}.`,
+      () => `${this.#label}: texts are 0 to ${this.entries - 1}, got ${show(entry)}.`,
     );
     return [...this.#tokens[entry]];
   }
@@ -157,6 +156,7 @@ export class Session implements SessionState {
       other.#tokens = this.#tokens.map((ids) => [...ids]);
       other.#known = [...this.#known];
       other.#turnedFor = this.#turnedFor;
+      other.#programs.follow(this.#programs);
       return other;
     });
   }
@@ -196,6 +196,7 @@ export class Session implements SessionState {
         `${this.#label}: ${longest} tokens${more ? ` and ${more} more` : ""} are beyond the capacity of ${this.capacity}.`,
     );
     for (const [at, ids] of given.entries()) this.#tokens[at].push(...ids);
+    if (this.#programs.adopt()) this.#turnedFor = Number.NaN; // with others all rows change
   }
 
   /** @internal The last token of a text; -1 if it has none. */
@@ -215,8 +216,7 @@ export class Session implements SessionState {
       this.#tokens[at].splice(length);
       this.#known[at] = Math.min(this.#known[at], length, known[at]);
     }
-    // A step that was on its way may have read more.
-    await this.#caches.truncate(this.#known);
+    await this.#caches.truncate(this.#known); // a step on its way may have read more
   }
 
   /** @internal Gives text i the tokens of text `entries[i]`. */
@@ -277,9 +277,9 @@ export class Session implements SessionState {
 
   /** The tokens that rotary embeddings reckon with in texts of so many. */
   #turnedAt(length: number): number {
-    const { capacity } = this;
-    const { changesPast } = this.#parts.cached;
-    if (changesPast === undefined) return capacity;
+    const { capacity, cached } = this.#parts;
+    if (cached.changesPast === undefined) return capacity;
+    const { changesPast } = cached;
     return length <= changesPast ? changesPast : Math.max(capacity, changesPast + 1);
   }
 
