@@ -207,7 +207,8 @@ export class Model {
   parts(): SessionModel {
     check(!this.#destroyed, "destroyed", () => `${this.family}: the model was destroyed.`);
     const { device } = this;
-    const [definition, weights] = [this.#definition, this.#weights];
+    const definition = this.#definition;
+    const weights = this.#weights;
     const keyScales = () => {
       this.#keyScales ??= measureKeys(device, definition, weights);
       return this.#keyScales;
