@@ -45,6 +45,7 @@ const LONGEST = [
   "test/bench/programs.test.ts",
   "test/demo/demo.test.ts",
   "test/demo/systems.test.ts",
+  "test/demo/models.test.ts",
   "test/portability/deno.test.ts",
   "test/attention/forward.gpu.test.ts",
   "test/shader/wesl.gpu.test.ts",

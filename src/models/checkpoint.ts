@@ -89,8 +89,8 @@ async function shards(source: FileSource, index: unknown) {
   return tensors;
 }
 
-/** The tensors of a file; undefined if there is none of this name. */
-async function tensorsOf(source: FileSource, file: string) {
+/** The tensors of a file; undefined if there is none of this name. It reads no elements. */
+export async function tensorsOf(source: FileSource, file: string) {
   const length = await source.size(file);
   if (length === undefined) return undefined;
   const read = async (begin: number, end: number) => {
@@ -117,7 +117,8 @@ async function tensorsOf(source: FileSource, file: string) {
   );
 }
 
-async function readJson(source: FileSource, file: string): Promise<unknown> {
+/** What a JSON file says; undefined if there is none of this name. */
+export async function readJson(source: FileSource, file: string): Promise<unknown> {
   const length = await source.size(file);
   if (length === undefined) return undefined;
   check(length <= MOST_JSON, "file", () => `${file} is too long: ${length} bytes.`);

@@ -20,6 +20,11 @@ export class Config {
     this.#label = label;
   }
 
+  /** The names of all options. */
+  get names(): readonly string[] {
+    return Object.keys(this.#options);
+  }
+
   /** How many options there are. */
   get count(): number {
     return Object.keys(this.#options).length;

@@ -5,6 +5,7 @@ import { checkDevice } from "../gpu/buffers.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { Program } from "../training/program.ts";
 import { recordProgram } from "../training/record.ts";
+import { type AdapterMix, Adapters } from "./adapters/adapters.ts";
 import { checkAsked, wantedBy } from "./asked.ts";
 import { openCheckpoint } from "./checkpoint.ts";
 import { Config } from "./config.ts";
@@ -53,6 +54,7 @@ export class Model {
   readonly mostTokens: number;
   readonly #definition: Definition;
   readonly #weights: Weights;
+  readonly #adapters: Adapters;
   /** By what they were recorded for; the last one used is the last. */
   readonly #programs = new Map<string, Promise<Program>>();
   readonly #sessions = new Set<Session>();
@@ -73,6 +75,7 @@ export class Model {
     this.mostTokens = definition.mostRows;
     this.#definition = definition;
     this.#weights = weights;
+    this.#adapters = new Adapters(device, definition);
   }
 
   /**
@@ -98,9 +101,40 @@ export class Model {
     return new Model(device, definition, weights, [source, options]);
   }
 
-  /** Bytes of GPU memory of the weights. */
+  /** Bytes of GPU memory of the weights, those of adapters included. */
   get bytes(): number {
-    return this.#weights.bytes;
+    return this.#weights.bytes + this.#adapters.bytes;
+  }
+
+  /**
+   * Loads a LoRA adapter as PEFT saves it: `adapter_config.json` and `adapter_model.safetensors`.
+   * It changes nothing before {@link useAdapters} names it, and stays until the model is destroyed.
+   *
+   * Rejects with FoveaError("file") for an option of its config that is not known or not supported,
+   * and for tensors that are missing, extra or of another shape; FoveaError("argument") for a name
+   * that there is already. Nothing is then left on the GPU.
+   *
+   * @example
+   * await model.addAdapter("letters", urlSource("https://example.com/letters"));
+   * model.useAdapters({ letters: 1 });
+   */
+  async addAdapter(name: string, source: FileSource): Promise<void> {
+    this.parts();
+    await this.#adapters.add(name, source);
+  }
+
+  /**
+   * Says which adapters are used from now on, and how much of each: a weight W becomes
+   * W + sum of weight_i * scale_i B_i A_i, with the scale of each adapter's config, alpha / r. `{}`
+   * is the model alone. Runs and generations go on with the adapters that they began with; sessions
+   * read their texts again with the next ones. Other numbers for the same adapters record nothing
+   * anew.
+   *
+   * Throws FoveaError("argument") for names that were not added, and for what is no finite number.
+   */
+  useAdapters(weights: Readonly<Record<string, number>>): void {
+    this.parts();
+    this.#adapters.use(weights);
   }
 
   /**
@@ -120,10 +154,12 @@ export class Model {
     this.parts();
     checkAsked(this.#definition, asked);
     const { sizes, batch } = this.#definition.prepare(inputs);
-    const program = await this.#program(sizes, asked);
+    const { mix } = this.#adapters;
+    const program = await this.#program(sizes, asked, mix);
     return program.inTurn(async () => {
       await program.write(batch);
       const encoder = this.device.createCommandEncoder({ label: this.family });
+      mix.weigh();
       program.encode(encoder);
       this.device.queue.submit([encoder.finish()]);
       const read = Object.entries(program.outputs).map(async ([name, one]: [string, Tensor]) => {
@@ -148,15 +184,23 @@ export class Model {
   /**
    * Loads the same checkpoint again, from the source that this model came from, on another device:
    * after a loss, with which all that was on the GPU is gone. This model is destroyed; its sessions
-   * still know their tokens, which `session({ resume })` of the new one reads again.
+   * still know their tokens, which `session({ resume })` of the new one reads again. Adapters are
+   * loaded again, too, and used as they were.
    *
    * @example
    * const again = await model.recover(await requestFoveaDevice());
    * const session = await again.session({ resume: lost });
    */
-  recover(device: GPUDevice): Promise<Model> {
+  async recover(device: GPUDevice): Promise<Model> {
     this.destroy();
-    return Model.load(device, ...this.#loaded);
+    const model = await Model.load(device, ...this.#loaded);
+    try {
+      await model.#adapters.take(this.#adapters);
+      return model;
+    } catch (error) {
+      model.destroy();
+      throw error;
+    }
   }
 
   /** @internal What sessions need. Throws FoveaError("destroyed"). */
@@ -169,7 +213,7 @@ export class Model {
       this.#keyScales ??= measureKeys(device, definition, weights);
       return this.#keyScales;
     };
-    return { device, definition, weights, keyScales };
+    return { device, definition, weights, keyScales, adapters: this.#adapters };
   }
 
   /** Frees the weights, all programs, and all sessions. */
@@ -184,6 +228,7 @@ export class Model {
       .catch(() => undefined);
     for (const one of this.#programs.values()) release(one);
     this.#weights.destroy();
+    this.#adapters.destroy();
   }
 
   [Symbol.dispose](): void {
@@ -191,11 +236,11 @@ export class Model {
   }
 
   /** The program for these sizes, recorded when it is first needed. */
-  #program(sizes: RunSizes, asked: Asked): Promise<Program> {
-    const key = JSON.stringify([sizes, ...wantedBy(asked)]);
+  #program(sizes: RunSizes, asked: Asked, mix: AdapterMix): Promise<Program> {
+    const key = JSON.stringify([sizes, ...wantedBy(asked), mix.names]);
     const known = this.#programs.get(key);
     this.#programs.delete(key);
-    const program = known ?? this.#record(sizes, asked);
+    const program = known ?? this.#record(sizes, asked, mix);
     this.#programs.set(key, program);
     program.catch(() => this.#programs.delete(key));
     const [[oldest, first]] = this.#programs;
@@ -206,13 +251,14 @@ export class Model {
     return program;
   }
 
-  #record(sizes: RunSizes, asked: Asked): Promise<Program> {
+  #record(sizes: RunSizes, asked: Asked, mix: AdapterMix): Promise<Program> {
     return recordProgram(
       this.device,
-      (graph) => ({
-        outputs: this.#definition.define(graph, this.#weights.of(graph), sizes, asked),
-      }),
-      { parameters: this.#weights.tensors, label: this.family },
+      (graph) => {
+        const weight = mix.over(graph, this.#weights.of(graph));
+        return { outputs: this.#definition.define(graph, weight, sizes, asked) };
+      },
+      { parameters: mix.with(this.#weights.tensors), label: this.family },
     );
   }
 }

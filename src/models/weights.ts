@@ -20,7 +20,11 @@ import {
 } from "./integers.ts";
 
 /** Dtypes of files that go to the GPU as they are. */
-const STORED: Readonly<Record<string, FloatDtype>> = { F32: "f32", F16: "f16", BF16: "bf16" };
+export const STORED: Readonly<Record<string, FloatDtype>> = {
+  F32: "f32",
+  F16: "f16",
+  BF16: "bf16",
+};
 
 /** A weight that a definition asks for, and where it is. */
 interface Needed {
@@ -145,7 +149,7 @@ async function loadIntegers(
 }
 
 /** Bytes as they are in the file, whose elements are little-endian, too. */
-function writeBytes(device: GPUDevice, { buffer }: Tensor, { bytes }: StoredTensor): void {
+export function writeBytes(device: GPUDevice, { buffer }: Tensor, { bytes }: StoredTensor): void {
   const whole = bytes.length % 4 === 0;
   const padded = whole ? bytes : new Uint8Array(Math.ceil(bytes.length / 4) * 4);
   if (!whole) padded.set(bytes);
@@ -153,7 +157,7 @@ function writeBytes(device: GPUDevice, { buffer }: Tensor, { bytes }: StoredTens
 }
 
 /** Sizes that ask for all weights of a model. */
-const LEAST: RunSizes = { batch: 1, rows: 1, masked: false };
+export const LEAST: RunSizes = { batch: 1, rows: 1, masked: false };
 
 /** What a definition asks for, from the names of a checkpoint. */
 function wantedOf(

@@ -154,7 +154,7 @@ export class Graph implements Recorder {
         () => `${node.label}: ${label} belongs to another program.`,
       );
     }
-    const adapted = node.inputs.find(({ adapter }) => adapter);
+    const adapted = node.inputs.find(({ adapters }) => adapters.length > 0);
     check(
       !adapted,
       "argument",

@@ -86,7 +86,8 @@ export interface Adapter {
   readonly a: Value;
   /** [outputs, rank] */
   readonly b: Value;
-  readonly scale: number;
+  /** What is multiplied: a number, or a value [1]. */
+  readonly scale: number | Value;
 }
 
 /** What operations are recorded into. */
@@ -117,7 +118,7 @@ export class Value {
   /** Elements of the memory before the first one. */
   readonly offset: number;
   /** @internal What `linear` adds to the product with this weight. */
-  readonly adapter: Adapter | undefined;
+  readonly adapters: readonly Adapter[];
   readonly #made = true;
 
   /** @internal Values come from {@link Graph.input}, {@link Graph.parameter} and operations. */
@@ -127,14 +128,14 @@ export class Value {
     shape: readonly number[],
     strides: readonly number[] = denseStrides(shape),
     offset = 0,
-    adapter?: Adapter,
+    adapters: readonly Adapter[] = [],
   ) {
     this.graph = graph;
     this.memory = memory;
     this.shape = shape;
     this.strides = strides;
     this.offset = offset;
-    this.adapter = adapter;
+    this.adapters = adapters;
   }
 
   /** @internal Makes `instanceof` ask the object itself, and never throw. */
@@ -146,9 +147,10 @@ export class Value {
     }
   }
 
-  /** @internal A weight, and what `linear` adds to the product with it. */
-  static withAdapter({ graph, memory, shape, strides, offset }: Value, adapter: Adapter): Value {
-    return new Value(graph, memory, shape, strides, offset, adapter);
+  /** @internal A weight, and what else `linear` adds to the product with it. */
+  static withAdapter(weight: Value, adapter: Adapter): Value {
+    const { graph, memory, shape, strides, offset, adapters } = weight;
+    return new Value(graph, memory, shape, strides, offset, [...adapters, adapter]);
   }
 
   get dtype(): Dtype | IntegerDtype {
@@ -219,7 +221,6 @@ export class Value {
 
   /** The same elements with the axes in another order: `permute(0, 2, 1)`. */
   permute(...axes: readonly number[]): Value {
-    this.#checkPlain("permute");
     check(
       axes.length === this.shape.length && this.shape.every((_, axis) => axes.includes(axis)),
       "argument",
@@ -228,7 +229,14 @@ export class Value {
     );
     const shape = axes.map((axis) => this.shape[axis]);
     const strides = axes.map((axis) => this.strides[axis]);
-    return new Value(this.graph, this.memory, shape, strides, this.offset);
+    // Adapters are of matrices, and the transpose of B A is that of A times that of B.
+    const adapters =
+      axes[0] === 0
+        ? this.adapters
+        : this.adapters.map(({ a, b, scale }) => {
+            return { a: b.permute(1, 0), b: a.permute(1, 0), scale };
+          });
+    return new Value(this.graph, this.memory, shape, strides, this.offset, adapters);
   }
 
   /** The elements `start` up to but not including `end` of an axis. */
@@ -250,7 +258,7 @@ export class Value {
 
   #checkPlain(method: string): void {
     check(
-      !this.adapter,
+      this.adapters.length === 0,
       "argument",
       () =>
         `${this.label}.${method}: the weight has an adapter, which only linear() takes; leave it out of the targets.`,

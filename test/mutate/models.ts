@@ -1,8 +1,9 @@
-// Faults in the choice of tokens.
+// Faults in the choice of tokens, and in adapters.
 
 import type { Mutant } from "./mutant.ts";
 
 const SAMPLING = ["test/models/sampling.dawn.test.ts"];
+const ADAPTERS = ["test/models/adapters.dawn.test.ts"];
 
 export const MUTANTS: readonly Mutant[] = [
   {
@@ -95,5 +96,26 @@ export const MUTANTS: readonly Mutant[] = [
     replacement: "(other.x == own.x && other.y < own.y)",
     tests: SAMPLING,
     filter: "are found in order",
+  },
+  {
+    file: "src/models/adapters/adapters.ts",
+    text: "for (const { adapter, weight } of this.#parts) adapter.weigh(weight);",
+    replacement: "for (const { adapter } of this.#parts) adapter.weigh(1);",
+    tests: ADAPTERS,
+    filter: "whole texts, mixed and swapped",
+  },
+  {
+    file: "src/models/generation/session.ts",
+    text: "if (this.#programs.adopt()) this.#turnedFor = Number.NaN;",
+    replacement: "this.#programs.adopt();",
+    tests: ADAPTERS,
+    filter: "also in a session",
+  },
+  {
+    file: "src/models/adapters/config.ts",
+    text: "(rooted ? Math.sqrt(own) : own)",
+    replacement: "own",
+    tests: ADAPTERS,
+    filter: "whole texts, mixed and swapped",
   },
 ];

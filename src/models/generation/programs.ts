@@ -7,6 +7,7 @@ import { cachedAttention } from "../../training/operations/cached_attention.ts";
 import type { Batch, Program } from "../../training/program.ts";
 import { recordProgram } from "../../training/record.ts";
 import type { Value } from "../../training/value.ts";
+import type { AdapterMix } from "../adapters/adapters.ts";
 import type { Asked, Attend } from "../definition.ts";
 import type { LayerCaches } from "./caches.ts";
 import type { SessionModel } from "./session_model.ts";
@@ -37,6 +38,8 @@ export class SessionPrograms {
   readonly #source: SourceRows | undefined;
   /** Rows of each text that the run which is encoded takes; undefined for all. */
   #counts: readonly number[] | undefined;
+  /** The adapters that rows are computed with. */
+  #mix: AdapterMix;
 
   /** @param isSmooth Whether keys are made easy to quantise */
   constructor(
@@ -51,10 +54,24 @@ export class SessionPrograms {
     this.#caches = caches;
     this.#entries = entries;
     this.#isSmooth = isSmooth;
+    this.#mix = model.adapters.mix;
+  }
+
+  /** Takes the adapters that the model uses now; tells whether they are others than before. */
+  adopt(): boolean {
+    const { mix } = this.#model.adapters;
+    const isOther = mix !== this.#mix;
+    this.#mix = mix;
+    return isOther;
+  }
+
+  /** Takes the adapters of other programs. */
+  follow(others: SessionPrograms): void {
+    this.#mix = others.#mix;
   }
 
   of(run: SessionRun): Promise<Program> {
-    const key = JSON.stringify(run);
+    const key = JSON.stringify([run, this.#mix.names]);
     const known = this.#programs.get(key);
     if (known) return known;
     const recorded = this.#record(run);
@@ -63,13 +80,14 @@ export class SessionPrograms {
     return recorded;
   }
 
-  /** Records a run that takes so many rows of each text. */
+  /** Records a run that takes so many rows of each text. It has to be submitted at once. */
   encode(
     program: Program,
     target: GPUCommandEncoder | GPUComputePassEncoder,
     counts?: readonly number[],
   ): void {
     this.#counts = counts;
+    this.#mix.weigh();
     program.encode(target);
   }
 
@@ -86,7 +104,7 @@ export class SessionPrograms {
       device,
       (graph) => ({ outputs: this.#define(graph, run) }),
       {
-        parameters: new Map([...weights.tensors, ...scales, ...seen]),
+        parameters: new Map([...this.#mix.with(weights.tensors), ...scales, ...seen]),
         label: definition.family,
       },
     );
@@ -130,7 +148,8 @@ export class SessionPrograms {
     const own = { batch, rows, masked: false, tokens };
     const sizes = source ? { ...source.sizes, decoderRows: rows, tokens } : own;
     const seen = source?.seenIn(graph);
-    const results = definition.define(graph, weights.of(graph), sizes, asked, attend, seen);
+    const weight = this.#mix.over(graph, weights.of(graph));
+    const results = definition.define(graph, weight, sizes, asked, attend, seen);
     // What comes after the attention of the last layer changes no cache.
     return fills && last ? { last } : results;
   }

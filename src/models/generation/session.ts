@@ -57,7 +57,7 @@ export class Session implements SessionState {
   #tokens: number[][];
   /** How many tokens of each text the caches have. */
   #known: number[];
-  /** The tokens that the cached rows were turned for. */
+  /** The tokens that the cached rows were turned for; NaN if they are of no use. */
   #turnedFor: number;
   #turn: Promise<unknown> = Promise.resolve();
   #isGenerating = false;
@@ -172,6 +172,7 @@ export class Session implements SessionState {
       other.#tokens = this.#tokens.map((ids) => [...ids]);
       other.#known = [...this.#known];
       other.#turnedFor = this.#turnedFor;
+      other.programs.follow(this.programs);
       return other;
     });
   }
@@ -186,9 +187,7 @@ export class Session implements SessionState {
     this.#parts.living.delete(this);
   }
 
-  [Symbol.dispose](): void {
-    this.destroy();
-  }
+  [Symbol.dispose] = (): void => this.destroy();
 
   /** @internal Runs work that no other call of the session may interrupt. */
   async begin(): Promise<() => void> {
@@ -212,6 +211,7 @@ export class Session implements SessionState {
         `${this.#label}: ${longest} tokens${more ? ` and ${more} more` : ""} are beyond the capacity of ${this.capacity}.`,
     );
     for (const [at, ids] of given.entries()) this.#tokens[at].push(...ids);
+    if (this.programs.adopt()) this.#turnedFor = Number.NaN; // with others all rows change
   }
 
   /** @internal The last token of a text; -1 if there is none. */
@@ -231,7 +231,7 @@ export class Session implements SessionState {
       this.#tokens[at].splice(length);
       this.#known[at] = Math.min(this.#known[at], length, known[at]);
     }
-    await this.#caches.truncate(this.#known); // a step that was on its way may have read more
+    await this.#caches.truncate(this.#known); // a step on its way may have read more
   }
 
   /** @internal Gives text i the tokens of text `entries[i]`. */
@@ -242,9 +242,7 @@ export class Session implements SessionState {
   }
 
   /** @internal Whether a text of so many tokens needs all of its rows anew. */
-  changesAt(length: number): boolean {
-    return turnedFor(this.#parts, length) !== this.#turnedFor;
-  }
+  changesAt = (length: number): boolean => turnedFor(this.#parts, length) !== this.#turnedFor;
 
   /** @internal Reads all tokens but the last of each text. */
   async read(signal?: AbortSignal): Promise<void> {
@@ -268,9 +266,8 @@ export class Session implements SessionState {
   }
 
   /** @internal The program of a step, which reads some rows of each text, by default one. */
-  step(asked: Asked, rows = 1): Promise<Program> {
-    return this.programs.of({ rows, fills: false, tokens: this.#turnedFor, asked });
-  }
+  step = (asked: Asked, rows = 1): Promise<Program> =>
+    this.programs.of({ rows, fills: false, tokens: this.#turnedFor, asked });
 
   /** Reads so many tokens of each text into the caches. */
   async #fill(rows: number, counts: readonly number[]): Promise<void> {

@@ -44,14 +44,14 @@ const values = (...given: readonly (Value | undefined)[]): Value[] =>
  */
 export function linear(x: Value, weight: Value, bias?: Value): Value {
   graphOf("linear", { x, weight }, { bias });
-  const { adapter } = weight;
-  if (!adapter) return plainLinear(x, weight, bias);
-  const { graph, memory, shape, strides, offset } = weight;
+  const { graph, memory, shape, strides, offset, adapters } = weight;
+  if (adapters.length === 0) return plainLinear(x, weight, bias);
   const base = plainLinear(x, new Value(graph, memory, shape, strides, offset), bias);
-  const scale = graph.constant([1], Float32Array.of(adapter.scale));
-  // The product with A is the smallest of all that there is to multiply.
-  const inner = multiply(plainLinear(x, adapter.a), scale);
-  return add(base, plainLinear(inner, adapter.b));
+  return adapters.reduce((sum, { a, b, scale }) => {
+    const factor = typeof scale === "number" ? graph.constant([1], Float32Array.of(scale)) : scale;
+    // The product with A is the smallest of all that there is to multiply.
+    return add(sum, plainLinear(multiply(plainLinear(x, a), factor), b));
+  }, base);
 }
 
 function plainLinear(x: Value, weight: Value, bias?: Value): Value {
