@@ -198,6 +198,7 @@ export type {
   PointwiseBindings,
   PointwiseProblem,
 } from "./operations/pointwise_problem.ts";
+export type { IntegerDtype, WeightQuantisation } from "./operations/products/weight_integers.ts";
 export {
   type ProjectionOptions,
   ProjectionPlan,

@@ -16,7 +16,7 @@ export type { GeneratedToken, TokenResult } from "./generation/line.ts";
 export type { GenerateOptions } from "./generation/options.ts";
 export type { Prompt } from "./generation/prompt.ts";
 export type { Session } from "./generation/session.ts";
-export type { SessionOptions } from "./generation/session_options.ts";
+export type { SessionOptions, SessionState } from "./generation/session_options.ts";
 export type { Texts } from "./generation/texts.ts";
 export type { Tokenizer } from "./generation/tokenizer.ts";
 export type { WeightOptions } from "./integers.ts";

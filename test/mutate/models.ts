@@ -106,8 +106,8 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "src/models/generation/session.ts",
-    text: "if (this.#programs.adopt()) this.#turnedFor = Number.NaN;",
-    replacement: "this.#programs.adopt();",
+    text: "if (this.programs.adopt()) this.#turnedFor = Number.NaN;",
+    replacement: "this.programs.adopt();",
     tests: ADAPTERS,
     filter: "also in a session",
   },

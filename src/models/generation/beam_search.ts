@@ -26,9 +26,11 @@ export interface BeamSearchOptions {
   readonly lengthPenalty?: number;
   /** Ids that end a text. Default: those that the model's config ends texts with. */
   readonly stop?: readonly number[];
+  /** Turns the prompt into ids, and tokens into text. Default none: the prompt is ids. */
   readonly tokenizer?: Tokenizer;
   /** How keys and values are kept; in pages, beams share theirs. Default: f32, in one piece. */
   readonly cache?: CacheOptions;
+  /** Stops the search, which then rejects with the reason of the signal. */
   readonly signal?: AbortSignal;
 }
 

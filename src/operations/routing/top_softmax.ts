@@ -54,10 +54,6 @@ interface Resolved {
  * and a NaN is never one of them. Sums are f32. Lengths, strides and `kept` compile nothing.
  *
  * Rejects with FoveaError for shapes that differ, and for a `kept` that is no number of elements.
- *
- * @example
- * const plan = await planTopSoftmax(device, { x: { shape: [512, 32] }, kept: 4 });
- * plan.encode(pass, { x: logits, output: shares });
  */
 export function planTopSoftmax(
   device: GPUDevice,
