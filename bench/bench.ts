@@ -178,6 +178,10 @@ async function open(runtime: string, context: Context, report: Report) {
 const scratch = ({ workspaceBytes }: Measurement) =>
   Number.isFinite(workspaceBytes) ? bytes(workspaceBytes) : "";
 
+/** A count, which may be a mean of several. */
+const countText = (count: number | undefined) =>
+  count === undefined ? "" : `${Math.round(10 * count) / 10}`;
+
 /** The columns of the table; a column that is empty in all rows is left out. */
 const COLUMNS: readonly [
   head: string,
@@ -200,7 +204,10 @@ const COLUMNS: readonly [
   ],
   ["scratch", scratch],
   ["memory", ({ memoryBytes }) => (memoryBytes === undefined ? "" : bytes(memoryBytes))],
-  ["dispatches", ({ dispatches }) => dispatches?.toString() ?? ""],
+  ["submits", ({ calls }) => countText(calls?.submissions)],
+  ["dispatches", ({ dispatches, calls }) => countText(calls?.dispatches ?? dispatches)],
+  ["buffers made", ({ calls }) => countText(calls?.buffers)],
+  ["read", ({ calls }) => (calls?.readShare === undefined ? "" : calls.readShare.toFixed(2))],
   [
     "of it",
     ({ phases = {} }) =>

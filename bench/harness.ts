@@ -12,6 +12,7 @@ import {
 import { bytesOf, type Dims, flopsOf, windowOf } from "./cost.ts";
 import { toF16 } from "./half.ts";
 import { inputs } from "./inputs.ts";
+import type { Calls } from "./peers/calls.ts";
 import { type Verdict, verify } from "./verify.ts";
 
 /** What a plan of any implementation must be able to do. */
@@ -82,6 +83,8 @@ export interface Row {
   readonly dispatches?: number;
   /** Bytes of GPU buffers that a run used beside its inputs and results, if they were counted. */
   readonly memoryBytes?: number;
+  /** What one of what it computes asks of WebGPU, if that was counted. */
+  readonly calls?: Calls;
   /** How its turns compare with those of others. */
   readonly ratios?: readonly RatioRow[];
   /** Median milliseconds of the parts of a start, in order. */

@@ -15,6 +15,7 @@ import { ADDITIVE_LADDER, LADDER } from "./ladder.ts";
 import { layerContest } from "./layers.ts";
 import { linearContest } from "./linear.ts";
 import { matvecContest } from "./matvec.ts";
+import { modelContests } from "./models/suite.ts";
 import { PEAK } from "./peak.ts";
 import type { Contest } from "./peers/contest.ts";
 import { trainingContest } from "./training.ts";
@@ -244,6 +245,8 @@ export const SUITES: Readonly<Record<string, (software: boolean) => (Case | Cont
     }),
   /** A step of training a small GPT, beside other libraries. */
   training: () => [trainingContest()],
+  /** Tokens and prompts of decoders, beside other libraries. */
+  models: () => modelContests(),
   /** Additive attention by naive steps and fused, and beside other libraries. */
   additive: (software) =>
     (software ? [256, 1024] : [64, 1024, 4096]).flatMap((length) => {

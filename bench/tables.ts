@@ -184,8 +184,9 @@ const byRatios = (suite: string) => (file: ResultFile) => {
 };
 
 const ratioOf = ({ name, min, median, p90, atMost, atLeast }: RatioRow) => {
-  const asked = atMost === undefined ? `at least ${atLeast}` : `at most ${atMost}`;
-  return `${name}: ${[min, median, p90].map(digits).join(", ")} (asked: ${asked})`;
+  const least = atLeast === undefined ? "" : ` (asked: at least ${atLeast})`;
+  const asked = atMost === undefined ? least : ` (asked: at most ${atMost})`;
+  return `${name}: ${[min, median, p90].map(digits).join(", ")}${asked}`;
 };
 
 /** Gradients by length: how the work is cut, and what memory it takes. */
@@ -202,7 +203,7 @@ function backwardLong(file: ResultFile): string {
 }
 
 /** Suites that have tables of their own. */
-const APART: readonly string[] = ["scale", "backward", "training"];
+const APART: readonly string[] = ["scale", "backward", "training", "models"];
 
 /** The cases in which libraries take part, of all suites but those. */
 export function contests({ rows }: ResultFile): Row[][] {
@@ -240,6 +241,7 @@ export const SECTIONS: Readonly<
   scale: { suites: ["scale"], render: scale },
   backward: { suites: ["backward"], render: byRatios("backward") },
   training: { suites: ["training"], render: byRatios("training") },
+  models: { suites: ["models"], render: byRatios("models") },
   backward_ladder: { suites: ["backward-ladder"], render: ladder("backward-ladder") },
   backward_long: { suites: ["backward-long"], render: backwardLong },
   others: { suites: [], render: others },

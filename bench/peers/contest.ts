@@ -13,6 +13,7 @@ import { worstElement } from "../../src/reference/index.ts";
 import type { Dims } from "../cost.ts";
 import { type Measurement, type RatioRow, summarize } from "../harness.ts";
 import type { Verdict } from "../verify.ts";
+import { type BindGroups, type BoundBy, type Calls, callsOf, watchBindGroups } from "./calls.ts";
 import { watchMemory } from "./memory.ts";
 
 /** Dense input of a contest. */
@@ -33,6 +34,15 @@ export interface Contestant {
   readonly yardstick?: boolean;
   /** What it computes if that is a part of the contest: its result, operations and bytes. */
   readonly part?: Pick<Contest, "expected" | "flops" | "bytes">;
+  /** How many of what is timed a run computes: times are of one. Default 1. */
+  readonly amount?: number;
+  /**
+   * Bytes that a run reads of what is kept from run to run, of the bytes that have to be read, by
+   * how many dispatches of it had each buffer bound.
+   */
+  readShare?(boundBy: BoundBy): number;
+  /** Comes before each run, and is not timed. */
+  prepare?(): Promise<unknown>;
   /** Computes once, and resolves when the GPU is done. */
   run(): Promise<unknown>;
   /** The result, in row-major order. */
@@ -56,6 +66,8 @@ export interface Ratio {
   readonly over: string;
   /** The contest of the latter, if it is another one that takes turns with this one. */
   readonly overCase?: string;
+  /** Whose own ratio between the two contests this one is divided by. */
+  readonly beside?: string;
   /** What is asked of the median. */
   readonly atMost?: number;
   readonly atLeast?: number;
@@ -77,6 +89,8 @@ export interface Contest {
    * depends on how often its end is polled.
    */
   readonly shortest?: boolean;
+  /** Whether what a run asks of WebGPU is counted. */
+  readonly counted?: boolean;
   /** Rounds that are enough. Default any number. */
   readonly mostRounds?: number;
   /** Makers of contestants, by name. The others are compared with the first. */
@@ -142,6 +156,7 @@ interface Entrant {
   readonly verdict: Verdict;
   /** Bytes of GPU buffers that its first run used, if they could be counted. */
   readonly used: number | undefined;
+  readonly calls: Calls | undefined;
   /** Milliseconds of each turn. */
   readonly times: number[];
   /** Runs of a turn. */
@@ -168,7 +183,7 @@ export async function runContests(
     for (const contest of contests) await enter(device, contest, entrants, options);
     for (let round = 0; round < rounds; round++) {
       for (const { contest, one, times, repeats, short } of inTurns(entrants)) {
-        if (short) await one.run();
+        if (short) await timed(one, 1);
         times.push(await timed(one, repeats, contest.shortest));
         options.onStep();
       }
@@ -196,22 +211,26 @@ async function enter(
   { onStep, note }: Pick<RunOptions, "onStep" | "note">,
 ): Promise<void> {
   const expected = [contest.expected()].flat();
+  const groups = contest.counted ? watchBindGroups() : undefined;
   const memory = watchMemory();
   try {
     for (const [name, make] of Object.entries(contest.contestants)) {
       try {
         const one = await make(device);
+        await one.prepare?.();
         const started = performance.now();
         const used = await (memory?.mostOf(() => one.run()) ?? one.run().then(() => undefined));
         const first = performance.now() - started;
         const part = one.part ? [one.part.expected()].flat() : expected;
         const verdict = judge(one.yardstick ? [] : part, one.yardstick ? [] : await one.read());
         const once = first < CERTAINLY_LONG ? await timed(one, 1, contest.shortest) : first;
+        const ofRun = once * (one.amount ?? 1);
         const repeats = contest.shortest
           ? SHORT_RUNS
-          : Math.max(1, Math.ceil(SHORTEST / Math.max(once, 0.05)));
-        const short = once < LONG;
-        entrants.push({ contest, name, one, verdict, used, times: [], repeats, short });
+          : Math.max(1, Math.ceil(SHORTEST / Math.max(ofRun, 0.05)));
+        const short = ofRun < LONG;
+        const calls = groups && (await callsOfOne(one, groups));
+        entrants.push({ contest, name, one, verdict, used, calls, times: [], repeats, short });
       } catch (error) {
         note(
           `${contest.name}: ${name} can't run: ${error instanceof Error ? error.message : error}`,
@@ -221,6 +240,7 @@ async function enter(
     }
   } finally {
     memory?.stop();
+    groups?.stop();
   }
 }
 
@@ -242,31 +262,43 @@ function judge(expected: readonly Expected[], result: ArrayLike<number>): Verdic
   return { ...worst, correct, rows, ofRows: rows };
 }
 
+/** A ratio of all turns; none if the contestant that it is over does not take part. */
+function ratioRow(
+  { name, over, overCase, beside, atMost, atLeast }: Ratio,
+  { contest, times }: Entrant,
+  entrants: readonly Entrant[],
+): RatioRow[] {
+  const timesOf = (impl: string, of: string) =>
+    entrants.find((one) => one.contest.name === of && one.name === impl)?.times;
+  const under = timesOf(over, overCase ?? contest.name);
+  const others = beside === undefined ? undefined : [contest.name, overCase ?? contest.name];
+  const [here, there] = others?.map((of) => timesOf(beside as string, of)) ?? [];
+  if (!under || (others && !(here && there))) return [];
+  const spread = summarize(
+    times.map((time, turn) => {
+      const own = here && there ? here[turn] / there[turn] : 1;
+      return time / under[turn] / own;
+    }),
+  );
+  const asked = {
+    ...(atMost !== undefined && { atMost }),
+    ...(atLeast !== undefined && { atLeast }),
+  };
+  return [{ name, ...spread, ...asked }];
+}
+
 function measurementOf(
-  { contest, name, one, verdict, used, times }: Entrant,
+  entrant: Entrant,
   entrants: readonly Entrant[],
   suite: string,
   rounds: number,
 ): Measurement {
+  const { contest, name, one, verdict, used, calls, times } = entrant;
   const ms = summarize(times);
   const { flops, bytes } = one.part ?? contest;
   const ratios = (contest.ratios ?? [])
     .filter(({ of }) => of === name)
-    .flatMap(({ name: what, over, overCase = contest.name, atMost, atLeast }): RatioRow[] => {
-      const other = entrants.find(
-        (entrant) => entrant.contest.name === overCase && entrant.name === over,
-      );
-      if (!other) return [];
-      const spread = summarize(times.map((time, turn) => time / other.times[turn]));
-      return [
-        {
-          name: what,
-          ...spread,
-          ...(atMost !== undefined && { atMost }),
-          ...(atLeast !== undefined && { atLeast }),
-        },
-      ];
-    });
+    .flatMap((ratio) => ratioRow(ratio, entrant, entrants));
   return {
     suite,
     case: contest.name,
@@ -283,19 +315,41 @@ function measurementOf(
     workspaceBytes: one.workspaceBytes,
     timing: "wall-clock",
     ...(one.dispatches !== undefined && { dispatches: one.dispatches }),
+    ...(calls && { calls }),
     ...(used && { memoryBytes: Math.max(0, used - bytes) }),
     ...(ratios.length && { ratios }),
   };
 }
 
-/** Milliseconds of a run: the mean of several, or the shortest. */
+/** What one of what a run computes asks of WebGPU. */
+async function callsOfOne(one: Contestant, groups: BindGroups): Promise<Calls | undefined> {
+  await one.prepare?.();
+  const calls = await callsOf(() => one.run(), groups);
+  const { amount = 1 } = one;
+  return (
+    calls && {
+      submissions: calls.submissions / amount,
+      dispatches: calls.dispatches / amount,
+      buffers: calls.buffers / amount,
+      ...(one.readShare && { readShare: one.readShare(calls.boundBy) }),
+    }
+  );
+}
+
+/** Milliseconds of one of what runs compute: the mean of several runs, or the shortest. */
 async function timed(one: Contestant, repeats: number, shortest = false): Promise<number> {
+  const { amount = 1 } = one;
   const times: number[] = [];
-  const started = performance.now();
+  if (!one.prepare && !shortest) {
+    const started = performance.now();
+    for (let run = 0; run < repeats; run++) await one.run();
+    return (performance.now() - started) / repeats / amount;
+  }
   for (let run = 0; run < repeats; run++) {
+    await one.prepare?.();
     const begun = performance.now();
     await one.run();
-    times.push(performance.now() - begun);
+    times.push((performance.now() - begun) / amount);
   }
-  return shortest ? Math.min(...times) : (performance.now() - started) / repeats;
+  return shortest ? Math.min(...times) : times.reduce((sum, ms) => sum + ms, 0) / repeats;
 }

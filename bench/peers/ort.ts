@@ -12,7 +12,7 @@ const THREADS = () => (globalThis.crossOriginIsolated ? navigator.hardwareConcur
 const opened = new Map<string, Promise<Ort>>();
 
 /** The build for a provider, loaded once. Its WASM files are served from the package. */
-function openOrt(provider: "webgpu" | "wasm"): Promise<Ort> {
+export function openOrt(provider: "webgpu" | "wasm"): Promise<Ort> {
   let ort = opened.get(provider);
   if (!ort) {
     ort = (async () => {

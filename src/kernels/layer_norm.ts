@@ -9,8 +9,9 @@ import rowStatisticsStored from "../../shaders/variants/row_statistics_stored.we
 import type { RowAccesses, RowSpecialisation } from "./rows.ts";
 
 export interface LayerNormChoice {
-  /** Lanes that share a row. */
+  /** Lanes that share a row, and lanes of a workgroup. */
   readonly lanes: number;
+  readonly workgroup: number;
   /** Whether rows lie side by side in memory. */
   readonly rowsAdjacent: boolean;
   /** Whether the mean is subtracted. */
@@ -19,13 +20,14 @@ export interface LayerNormChoice {
 
 export function layerNormSpecialisation(
   tensors: RowAccesses,
-  { lanes, rowsAdjacent, centred }: LayerNormChoice,
+  { lanes, workgroup, rowsAdjacent, centred }: LayerNormChoice,
 ): RowSpecialisation {
   const statistics = tensors.statistics !== undefined;
   return {
     tensors,
     constants: {
       LANES: lanes,
+      WORKGROUP: workgroup,
       ROWS_ADJACENT: rowsAdjacent,
       CENTRED: centred,
       RESIDUAL: tensors.residual !== undefined,

@@ -120,8 +120,8 @@ export function rowLanes(width: number, rowsAdjacent: boolean, softwareRows: num
 }
 
 /** Workgroups for so many rows. */
-export const rowWorkgroups = (rows: number, lanes: number): number =>
-  Math.ceil((rows * lanes) / ROW_WG_SIZE);
+export const rowWorkgroups = (rows: number, lanes: number, workgroup = ROW_WG_SIZE): number =>
+  Math.ceil((rows * lanes) / workgroup);
 
 /** Kernels by root, and by what the text depends on of the specialisation. */
 const kernels = new KernelCache<

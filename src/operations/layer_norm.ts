@@ -2,6 +2,7 @@
 // the one-liners on top of it.
 
 import { readOptions } from "../given.ts";
+import { isSoftware } from "../gpu/device.ts";
 import type { FloatTensor, Tensor } from "../gpu/tensor.ts";
 import { layerNormSpecialisation } from "../kernels/layer_norm.ts";
 import { rowKernel, rowWorkgroups } from "../kernels/rows.ts";
@@ -85,6 +86,13 @@ const LAYER_NORM = operation<LayerNormProblem, LayerNormBindings, ResolvedLayerN
   results: ({ specs: { output, sum, statistics } }) => ({ output, sum, statistics }),
 });
 
+/**
+ * On software adapters a workgroup runs on one thread, four lanes at a time, and each of its
+ * barriers is a turn of all lanes: fewer rows than these have four lanes each, and no others that
+ * wait with them.
+ */
+const SMALL_ROWS = 64;
+
 function kernel(
   { specs, axis, epsilon, rms }: ResolvedLayerNorm,
   { label, device }: Caller,
@@ -111,15 +119,17 @@ function kernel(
     epsilon,
     inverse_at: statistics && !rms ? statistics.strides[0] : 0,
   });
-  const shared = lanesOf(device, folded);
+  const { lanes: most, rowsAdjacent } = lanesOf(device, folded);
+  const isSmall = isSoftware(device) && folded.rows < SMALL_ROWS;
+  const shared = isSmall ? { lanes: 4, workgroup: 4 } : { lanes: most, workgroup: 256 };
   return {
     source: rowKernel(
       "layer_norm",
-      layerNormSpecialisation(accesses, { ...shared, centred: !rms }),
+      layerNormSpecialisation(accesses, { ...shared, rowsAdjacent, centred: !rms }),
     ),
     names: { source: "x", shift: "residualBias", o: "output", total: "sum" },
     params,
-    workgroups: rowWorkgroups(folded.rows, shared.lanes),
+    workgroups: rowWorkgroups(folded.rows, shared.lanes, shared.workgroup),
   };
 }
 

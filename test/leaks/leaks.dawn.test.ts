@@ -36,6 +36,7 @@ describe("a few calls leave nothing behind", () => {
     "pages: rejected calls",
     "planOptimizer, encode, destroy",
     "planOptimizer: refused options, memory refused",
+    "models: whole texts, and loops that are left early",
   ])("%s", async (name) => {
     const found = CASES.find((one) => one.name === name);
     if (!found) throw new Error(`there is no case ${name}`);

@@ -12,6 +12,7 @@ import { CACHE_CASES } from "./cache_cases.ts";
 import { GRADIENT_CASES } from "./gradient_cases.ts";
 import { Lab, type LeakCase } from "./lab.ts";
 import { HEAP_CALLS, HEAP_KIB, type Leakage, LINKING_KIB, measure } from "./measure.ts";
+import { MODEL_CASES } from "./model_cases.ts";
 import { ONNX_CASES } from "./onnx_cases.ts";
 import { OPERATION_CASES } from "./operation_cases.ts";
 import { PAGED_CASES } from "./paged_cases.ts";
@@ -30,6 +31,7 @@ export const CASES: readonly LeakCase[] = [
   ...CACHE_CASES,
   ...PAGED_CASES,
   ...TRAINING_CASES,
+  ...MODEL_CASES,
   ...TEXT_CASES, // last, because functions are optimised for them
 ];
 

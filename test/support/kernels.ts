@@ -870,7 +870,7 @@ export const ROW_KERNELS: Readonly<Record<string, Readonly<Record<string, RowSpe
   layer_norm: {
     plain: layerNormSpecialisation(
       { source: "dense", weight: "dense", bias: "dense", o: "dense" },
-      { lanes: 32, rowsAdjacent: false, centred: true },
+      { lanes: 32, workgroup: 256, rowsAdjacent: false, centred: true },
     ),
     "all there is": layerNormSpecialisation(
       {
@@ -883,11 +883,15 @@ export const ROW_KERNELS: Readonly<Record<string, Readonly<Record<string, RowSpe
         total: "bf16-packed-strided",
         statistics: "strided",
       },
-      { lanes: 256, rowsAdjacent: false, centred: true },
+      { lanes: 256, workgroup: 256, rowsAdjacent: false, centred: true },
     ),
     "by the root mean square": layerNormSpecialisation(
       { source: "dense", residual: "dense", o: "strided", total: "dense", statistics: "strided" },
-      { lanes: 4, rowsAdjacent: true, centred: false },
+      { lanes: 4, workgroup: 256, rowsAdjacent: true, centred: false },
+    ),
+    "few rows of a software adapter": layerNormSpecialisation(
+      { source: "dense", residual: "dense", weight: "dense", o: "dense", total: "dense" },
+      { lanes: 4, workgroup: 4, rowsAdjacent: false, centred: false },
     ),
   },
 };

@@ -37,7 +37,12 @@ const constantsOf = (tensors: GradientAccesses, centred: boolean) => ({
 /** The kernel that finds the gradient of x. `moments`: sums over rows follow. */
 export const layerNormBackwardSpecialisation = (
   tensors: GradientAccesses,
-  { lanes, rowsAdjacent, centred, moments }: LayerNormChoice & { readonly moments: boolean },
+  {
+    lanes,
+    rowsAdjacent,
+    centred,
+    moments,
+  }: Omit<LayerNormChoice, "workgroup"> & { readonly moments: boolean },
 ): RowGradientSpecialisation => ({
   tensors,
   constants: {

@@ -3,7 +3,7 @@
 
 import type { Tensor } from "../../gpu/tensor.ts";
 import type { Graph } from "../../training/graph.ts";
-import { cachedAttention } from "../../training/operations/cached_attention.ts";
+import { cachedAttention, cachedRows } from "../../training/operations/cached_attention.ts";
 import type { Batch, Program } from "../../training/program.ts";
 import { recordProgram } from "../../training/record.ts";
 import type { Value } from "../../training/value.ts";
@@ -138,7 +138,13 @@ export class SessionPrograms {
       const { query, key } = this.#isSmooth
         ? smoothed(graph, layer, q, k, settings)
         : { query: q, key: k };
-      last = cachedAttention(query, key, v, this.#caches.layers[layer], {
+      const cache = this.#caches.layers[layer];
+      // What comes after the rows of the last layer changes no cache.
+      if (fills && layer === this.#caches.layers.length - 1) {
+        last = cachedRows(query, key, v, cache, () => this.#counts);
+        return last;
+      }
+      last = cachedAttention(query, key, v, cache, {
         ...settings,
         ...(counts && { qLengths: counts, counts: () => this.#counts }),
       });
@@ -150,7 +156,6 @@ export class SessionPrograms {
     const seen = source?.seenIn(graph);
     const weight = this.#mix.over(graph, weights.of(graph));
     const results = definition.define(graph, weight, sizes, asked, attend, seen);
-    // What comes after the attention of the last layer changes no cache.
     return fills && last ? { last } : results;
   }
 }

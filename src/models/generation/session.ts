@@ -219,17 +219,14 @@ export class Session implements SessionState {
 
   /** @internal Takes a token of each text. The caches have all tokens before it. */
   push(ids: readonly number[]): void {
-    for (const [at, id] of ids.entries()) {
-      this.#known[at] = this.#tokens[at].length;
-      this.#tokens[at].push(id);
-    }
+    for (const [at, id] of ids.entries()) this.#known[at] = this.#tokens[at].push(id) - 1;
   }
 
   /** @internal Forgets tokens past these lengths, of which the caches have up to `known`. */
   async keep(lengths: readonly number[], known = lengths): Promise<void> {
     for (const [at, length] of lengths.entries()) {
       this.#tokens[at].splice(length);
-      this.#known[at] = Math.min(this.#known[at], length, known[at]);
+      this.#known[at] = Math.min(this.#known[at], Math.max(0, length - 1), known[at]);
     }
     await this.#caches.truncate(this.#known); // a step on its way may have read more
   }

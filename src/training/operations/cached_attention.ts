@@ -78,6 +78,32 @@ export function cachedAttention(
   return output;
 }
 
+/**
+ * @internal Appends k and v to a cache, and computes nothing: for the last layer of a run after
+ *   which only caches matter. What it gives has the shape of the attention, and no numbers.
+ *
+ * @param q [B, H, M, D], of which only the shape counts
+ */
+export function cachedRows(
+  q: Value,
+  k: Value,
+  v: Value,
+  cache: ProgramCache,
+  counts: () => readonly number[] | undefined,
+): Value {
+  const label = "cachedRows";
+  const [B, H, M] = q.shape;
+  const { graph } = k;
+  const output = graph.computed(label, [B, M, H, v.shape[3]], [k, v]).permute(0, 2, 1, 3);
+  graph.add({
+    label,
+    inputs: [k, v],
+    outputs: [output],
+    plan: async (_, at) => joined(await cache.planAppend({ k: at(k), v: at(v) }), counts, []),
+  });
+  return output;
+}
+
 /** Dispatches of an append: the rows, and the lengths. */
 const APPEND_DISPATCHES = 2;
 
@@ -88,7 +114,7 @@ function joined(
   plans: readonly Step[],
 ): Step {
   return {
-    kernel: plans[0].kernel,
+    kernel: plans[0]?.kernel ?? "cache append",
     workspaceBytes: plans.reduce((sum, { workspaceBytes }) => sum + workspaceBytes, 0),
     dispatchCount: plans.reduce((sum, one) => sum + one.dispatchCount, APPEND_DISPATCHES),
     prepare() {
