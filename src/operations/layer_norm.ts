@@ -5,7 +5,7 @@ import { readOptions } from "../given.ts";
 import { isSoftware } from "../gpu/device.ts";
 import type { FloatTensor, Tensor } from "../gpu/tensor.ts";
 import { layerNormSpecialisation } from "../kernels/layer_norm.ts";
-import { rowKernel, rowWorkgroups } from "../kernels/rows.ts";
+import { rowKernel, rowWorkgroups, softwareLanes } from "../kernels/rows.ts";
 import { type Caller, operation, optionsBeside, type Stage } from "../plan/operation.ts";
 import type { Plan } from "../plan/plan.ts";
 import { checkTensors, type RunOptions } from "../plan/run.ts";
@@ -88,8 +88,8 @@ const LAYER_NORM = operation<LayerNormProblem, LayerNormBindings, ResolvedLayerN
 
 /**
  * On software adapters a workgroup runs on one thread, four lanes at a time, and each of its
- * barriers is a turn of all lanes: fewer rows than these have four lanes each, and no others that
- * wait with them.
+ * barriers is a turn of all lanes: fewer rows than these have four lanes each, wide ones more, and
+ * no others that wait with them.
  */
 const SMALL_ROWS = 64;
 
@@ -121,7 +121,8 @@ function kernel(
   });
   const { lanes: most, rowsAdjacent } = lanesOf(device, folded);
   const isSmall = isSoftware(device) && folded.rows < SMALL_ROWS;
-  const shared = isSmall ? { lanes: 4, workgroup: 4 } : { lanes: most, workgroup: 256 };
+  const few = softwareLanes(folded.width, 4);
+  const shared = isSmall ? { lanes: few, workgroup: few } : { lanes: most, workgroup: 256 };
   return {
     source: rowKernel(
       "layer_norm",
