@@ -98,6 +98,7 @@ import {
   matmulRoot,
 } from "../../src/kernels/matmul.ts";
 import { MERGE_BINDINGS, MERGE_MODULES } from "../../src/kernels/merge.ts";
+import { topSoftmaxSpecialisation } from "../../src/kernels/models/top_softmax.ts";
 import { pointwiseSpecialisation } from "../../src/kernels/pointwise.ts";
 import { positionBiasSpecialisation } from "../../src/kernels/position_bias.ts";
 import {
@@ -122,7 +123,6 @@ import { softmaxSpecialisation } from "../../src/kernels/row_softmax.ts";
 import { type RowSpecialisation, rowBindings, rowModules } from "../../src/kernels/rows.ts";
 import { PLAIN, type SlotChoice, slotBindings } from "../../src/kernels/slots.ts";
 import { TABLES_MODULES, tablesKernel } from "../../src/kernels/tables.ts";
-import { topSoftmaxSpecialisation } from "../../src/kernels/top_softmax.ts";
 import { scoreBindings, scoreModules, TOP_KEYS, WEIGHTS } from "../../src/kernels/weights.ts";
 import type { ModuleMap } from "../../src/shader/link.ts";
 import type { Binding } from "../../src/types.ts";

@@ -3,8 +3,8 @@
 import { check, show } from "../../errors.ts";
 import type { OptionNames } from "../../given.ts";
 import { type FloatTensor, resolveSpec, type Tensor } from "../../gpu/tensor.ts";
+import { ROWS_OF_WORKGROUP, topSoftmaxSpecialisation } from "../../kernels/models/top_softmax.ts";
 import { rowKernel } from "../../kernels/rows.ts";
-import { ROWS_OF_WORKGROUP, topSoftmaxSpecialisation } from "../../kernels/top_softmax.ts";
 import { type Caller, operation, type Stage } from "../../plan/operation.ts";
 import type { Plan } from "../../plan/plan.ts";
 import {

@@ -1,8 +1,8 @@
 // The kernel that weighs the largest elements of rows, shaders/top_softmax.wesl: what is compiled.
 
-import invocation from "../../shaders/lib/invocation.wesl?raw";
-import topSoftmax from "../../shaders/top_softmax.wesl?raw";
-import type { RowAccesses, RowSpecialisation } from "./rows.ts";
+import invocation from "../../../shaders/lib/invocation.wesl?raw";
+import topSoftmax from "../../../shaders/top_softmax.wesl?raw";
+import type { RowAccesses, RowSpecialisation } from "../rows.ts";
 
 /** Rows of a workgroup, each of an invocation. */
 export const ROWS_OF_WORKGROUP = 64;
