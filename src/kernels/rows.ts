@@ -114,17 +114,11 @@ const ROW_WG_SIZE = 256;
  * @param softwareRows How many rows there are, on a software adapter; otherwise 0
  */
 export function rowLanes(width: number, rowsAdjacent: boolean, softwareRows: number): number {
-  if (softwareRows >= 64) return softwareLanes(width, softwareRows < 512 ? 4 : 1);
+  // One lane that adds all of a wide row would lose digits.
+  if (softwareRows >= 64) return width > 1024 ? 32 : softwareRows < 512 ? 4 : 1;
   const [few, some] = rowsAdjacent ? [256, Number.POSITIVE_INFINITY] : [64, 1024];
   return width <= few ? 4 : width <= some ? 32 : ROW_WG_SIZE;
 }
-
-/**
- * Lanes of a row of `width` elements on a software adapter: `few`, but of wide rows so many that none
- * adds more than 256 elements one after the other, which costs digits.
- */
-export const softwareLanes = (width: number, few: number): number =>
-  width <= 1024 ? few : Math.min(ROW_WG_SIZE, 2 ** Math.ceil(Math.log2(width / 256)));
 
 /** Workgroups for so many rows. */
 export const rowWorkgroups = (rows: number, lanes: number, workgroup = ROW_WG_SIZE): number =>

@@ -5,7 +5,7 @@ import { readOptions } from "../given.ts";
 import { isSoftware } from "../gpu/device.ts";
 import type { FloatTensor, Tensor } from "../gpu/tensor.ts";
 import { layerNormSpecialisation } from "../kernels/layer_norm.ts";
-import { rowKernel, rowWorkgroups, softwareLanes } from "../kernels/rows.ts";
+import { rowKernel, rowWorkgroups } from "../kernels/rows.ts";
 import { type Caller, operation, optionsBeside, type Stage } from "../plan/operation.ts";
 import type { Plan } from "../plan/plan.ts";
 import { checkTensors, type RunOptions } from "../plan/run.ts";
@@ -121,7 +121,7 @@ function kernel(
   });
   const { lanes: most, rowsAdjacent } = lanesOf(device, folded);
   const isSmall = isSoftware(device) && folded.rows < SMALL_ROWS;
-  const few = softwareLanes(folded.width, 4);
+  const few = folded.width > 1024 ? 32 : 4;
   const shared = isSmall ? { lanes: few, workgroup: few } : { lanes: most, workgroup: 256 };
   return {
     source: rowKernel(
