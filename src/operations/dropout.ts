@@ -18,6 +18,7 @@ import {
   type ResolvedSpec,
 } from "../plan/specs.ts";
 import type { TensorSpec } from "../types.ts";
+import { drawStep } from "./draw_step.ts";
 import { pointwiseStage } from "./pointwise.ts";
 import { broadcastTo, foldRows, layRows } from "./row_axes.ts";
 
@@ -174,25 +175,7 @@ function resolve(problem: DropoutProblem, { label }: Caller): ResolvedDropout {
     "limit",
     () => `${label}: dropout numbers elements below 2^32; x has ${elements}.`,
   );
-  return { x, output, p, seed: seed ?? 0, step: stepOf(label, problem.step ?? 0), keepMask };
-}
-
-function stepOf(label: string, step: number | TensorSpec): ResolvedSpec | number {
-  if (typeof step !== "number") {
-    const spec = checkedSpec(label, "step", step, ["u32", "i32"]);
-    check(
-      spec.shape.length <= 1 && spec.shape.every((size) => size === 1),
-      "argument",
-      () => `${label}: step must be one number, [] or [1], got [${spec.shape.join(", ")}].`,
-    );
-    return spec;
-  }
-  check(
-    isLength(step) && step < 2 ** 32,
-    "argument",
-    () => `${label}: step must be a whole number from 0 up to 2^32 - 1, got ${step}.`,
-  );
-  return step;
+  return { x, output, p, seed: seed ?? 0, step: drawStep(label, problem.step ?? 0), keepMask };
 }
 
 function kernel({ x, output, p, seed, step, keepMask }: ResolvedDropout, caller: Caller): Stage {

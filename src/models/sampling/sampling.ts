@@ -1,9 +1,10 @@
 // The choice of the next tokens from their logits: the plan.
 
 import { check } from "../../errors.ts";
-import { isLength, type OptionNames } from "../../given.ts";
+import type { OptionNames } from "../../given.ts";
 import { resolveSpec, type Tensor } from "../../gpu/tensor.ts";
 import { PROBABILITY_LANES } from "../../kernels/models/sampling.ts";
+import { drawStep } from "../../operations/draw_step.ts";
 import { type Caller, operation, type Stage } from "../../plan/operation.ts";
 import type { Plan } from "../../plan/plan.ts";
 import {
@@ -166,27 +167,9 @@ function resolve(problem: SamplingProblem, { label }: Caller): ResolvedSampling 
     logprob: written("logprob", [entries]),
     probabilities: problem.probabilities && written("probabilities", [entries, width]),
     seen,
-    step: stepOf(label, problem.step ?? 0),
+    step: drawStep(label, problem.step ?? 0),
     settings,
   };
-}
-
-function stepOf(label: string, step: number | TensorSpec): ResolvedSpec | number {
-  if (typeof step !== "number") {
-    const spec = checkedSpec(label, "step", step, ["u32", "i32"]);
-    check(
-      spec.shape.length <= 1 && spec.shape.every((size) => size === 1),
-      "argument",
-      () => `${label}: step must be one number, [] or [1], got [${spec.shape.join(", ")}].`,
-    );
-    return spec;
-  }
-  check(
-    isLength(step) && step < 2 ** 32,
-    "argument",
-    () => `${label}: step must be a whole number from 0 up to 2^32 - 1, got ${step}.`,
-  );
-  return step;
 }
 
 function tensors(
