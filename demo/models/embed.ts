@@ -67,13 +67,11 @@ async function embeddingsOf(
   texts: readonly (readonly number[])[],
 ): Promise<Float32Array[]> {
   const longest = Math.max(...texts.map(({ length }) => length));
-  const padded = (row: readonly number[], fill: number, rest: number) =>
-    Array.from({ length: longest }, (_, at) =>
-      at < row.length ? (fill < 0 ? row[at] : fill) : rest,
-    );
+  const padded = (row: readonly number[]) =>
+    Array.from({ length: longest }, (_, at) => row[at] ?? 0);
   const inputs = {
-    ids: texts.map((row) => padded(row, -1, 0)),
-    mask: texts.map((row) => padded(row, 1, 0)),
+    ids: texts.map(padded),
+    mask: texts.map((row) => padded(row.map(() => 1))),
   };
   const { sentence_embedding: found } = await model.run(inputs, { sentence: true });
   const [, width] = found.shape;

@@ -363,6 +363,17 @@ it("goes on with the same text on another device after a loss", async () => {
   expect(tokens).toEqual(expected);
 });
 
+it("a call that is refused leaves its session as it was", async () => {
+  using model = await modelOf(LLAMA);
+  using session = await model.session({ entries: 2, capacity: 20 });
+  const start = (given: readonly number[][], options: object) => async () => {
+    for await (const _ of generate(model, given, { session, ...options })) break;
+  };
+  await expectError(start([[4, 9], []], {}), "argument", /one token or more to go on from/);
+  await expectError(start([[4], [9]], { draft: model }), "argument", /one text at a time/);
+  expect(session.lengths).toEqual([0, 0]);
+});
+
 it("ends with the reason of its signal", async () => {
   using model = await modelOf(LLAMA);
   const controller = new AbortController();

@@ -3,17 +3,13 @@
 
 import { check, FoveaError, show } from "../../errors.ts";
 import type { OptionNames } from "../../given.ts";
-import { settle } from "../../gpu/buffers.ts";
-import { tensor } from "../../gpu/make_tensor.ts";
-import { Readback } from "../../gpu/readback.ts";
-import type { Tensor } from "../../gpu/tensor.ts";
 import { takeOptions } from "../../options.ts";
-import type { Program } from "../../training/program.ts";
 import type { Model } from "../model.ts";
-import { planTopTokens, type TopTokensPlan } from "../sampling/top_tokens.ts";
+import { planTopTokens } from "../sampling/top_tokens.ts";
 import type { CacheOptions } from "./caches.ts";
 import { type Prompt, textsIn } from "./prompt.ts";
-import type { Session } from "./session.ts";
+import { mostTokens } from "./session_options.ts";
+import { StepReader } from "./step_reader.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** Options of `beamSearch`. */
@@ -105,7 +101,7 @@ export async function beamSearch(
   );
   const [ids] = textsIn(label, [prompt], tokenizer);
   expect(ids.length > 0, "a prompt has one token or more", prompt);
-  const most = Math.min(definition.mostRows, definition.cached?.most ?? definition.mostRows);
+  const most = mostTokens(definition);
   const room = Math.max(1, Math.min(DEFAULT_TOKENS, most - ids.length));
   const { maxNewTokens = room } = options;
   expect(
@@ -123,20 +119,26 @@ export async function beamSearch(
     ...(cache && { cache: cache as CacheOptions }),
   });
   const search = new Search(beams, lengthPenalty, new Set(stop));
-  let steps: Steps | undefined;
+  let reader: StepReader | undefined;
   try {
     await session.append([[...ids], ...Array.from({ length: beams - 1 }, () => [])], signal);
     if (beams > 1) await session.reorder(new Array<number>(beams).fill(0));
-    steps = await Steps.make(session, Math.min(2 * beams, definition.vocab ?? 2 * beams));
+    const k = Math.min(2 * beams, definition.vocab ?? 2 * beams);
+    reader = await StepReader.make(session, 1, [k], (device, memory) =>
+      planTopTokens(device, { ...memory, k }),
+    );
     for (let at = 1; at <= maxNewTokens && !search.isDone; at++) {
       signal?.throwIfAborted();
-      const sources = search.take(await steps.next());
+      const { lengths } = session;
+      const last = lengths.map((_, entry) => session.last(entry));
+      const places = lengths.map((length) => length - 1);
+      const sources = search.take(await reader.read(last, places));
       if (at === maxNewTokens || search.isDone) break;
       if (sources.some((from, to) => from !== to)) await session.reorder(sources);
       session.push(search.last);
     }
   } finally {
-    steps?.destroy();
+    reader?.destroy();
     session.destroy();
   }
   return search.found().map(({ tokens, logprob }) => ({
@@ -212,74 +214,5 @@ class Search {
     return [...this.#ended, ...(this.isDone ? [] : going)]
       .sort((a, b) => this.scoreOf(b) - this.scoreOf(a))
       .slice(0, this.#beams);
-  }
-}
-
-/** Steps of all beginnings. */
-class Steps {
-  readonly #session: Session;
-  readonly #program: Program;
-  readonly #plan: TopTokensPlan;
-  readonly #owned: readonly Tensor[];
-  readonly #readback: Readback;
-
-  private constructor(
-    session: Session,
-    program: Program,
-    plan: TopTokensPlan,
-    owned: readonly Tensor[],
-  ) {
-    const { device, definition } = session.model;
-    this.#session = session;
-    this.#program = program;
-    this.#plan = plan;
-    this.#owned = owned;
-    this.#readback = new Readback(device, definition.family, 1, owned);
-  }
-
-  static async make(session: Session, k: number): Promise<Steps> {
-    const { device } = session.model;
-    const { entries: B } = session;
-    const program = await session.step({});
-    const { logits: rows } = program.outputs;
-    const ids = tensor(device, [B, k], { dtype: "i32" });
-    const logprobs = tensor(device, [B, k]);
-    try {
-      const logits = rows.view({ shape: [B, rows.shape[2]] });
-      const plan = await planTopTokens(device, { logits, k, ids, logprobs });
-      await settle([ids.allocated, logprobs.allocated]);
-      return new Steps(session, program, plan, [ids, logprobs]);
-    } catch (error) {
-      for (const one of [ids, logprobs]) one.destroy();
-      throw error;
-    }
-  }
-
-  async next(): Promise<Next> {
-    const session = this.#session;
-    const { device } = session.model;
-    const { lengths } = session;
-    const ids = lengths.map((_, entry) => session.last(entry));
-    const positions = lengths.map((length) => length - 1);
-    await session.programs.write(this.#program, { ids, positions });
-    const encoder = device.createCommandEncoder();
-    const pass = encoder.beginComputePass();
-    session.programs.encode(this.#program, pass);
-    this.#plan.encode(pass);
-    pass.end();
-    const read = this.#readback.record(encoder);
-    device.queue.submit([encoder.finish()]);
-    const bytes = await read();
-    const { size } = this.#owned[0];
-    return {
-      ids: new Int32Array(bytes, 0, size),
-      logprobs: new Float32Array(bytes, 4 * size, size),
-    };
-  }
-
-  destroy(): void {
-    this.#plan.destroy();
-    for (const one of this.#owned) one.destroy();
-    this.#readback.destroy();
   }
 }

@@ -7,7 +7,8 @@ import { type GeneratedToken, Line } from "./line.ts";
 import { type GenerateOptions, type Generating, takeGenerating, usualTokens } from "./options.ts";
 import { type Prompt, promptsOf, textsIn } from "./prompt.ts";
 import type { Session } from "./session.ts";
-import { speculate } from "./speculative.ts";
+import { mostTokens } from "./session_options.ts";
+import { checkDraft, speculate } from "./speculative.ts";
 import { textsOf } from "./texts.ts";
 
 /**
@@ -60,9 +61,8 @@ function sessionFor(
   texts: readonly (readonly number[])[],
   { maxNewTokens, cache, chunk, source }: Generating,
 ): Promise<Session> {
-  const { mostRows, cached } = model.parts().definition;
   const longest = Math.max(...texts.map(({ length }) => length));
-  const most = Math.min(mostRows, cached?.most ?? mostRows);
+  const most = mostTokens(model.parts().definition);
   const capacity = longest + (maxNewTokens ?? usualTokens(most - longest));
   check(
     capacity <= most,
@@ -86,15 +86,16 @@ async function* goOn(
 ): AsyncGenerator<GeneratedToken, void, undefined> {
   const { signal, settings } = generating;
   signal?.throwIfAborted();
-  const before = Math.max(...session.lengths.map((length, at) => length + texts[at].length));
-  const most = generating.maxNewTokens ?? usualTokens(session.capacity - before);
-  session.take(texts, most);
-  const starts = session.lengths;
+  const starts = session.lengths.map((length, at) => length + texts[at].length);
   check(
     Math.min(...starts) > 0,
     "argument",
     () => `${label}: a text needs one token or more to go on from.`,
   );
+  if (generating.draft) checkDraft(label, session, generating.draft);
+  const before = Math.max(...starts);
+  const most = generating.maxNewTokens ?? usualTokens(session.capacity - before);
+  session.take(texts, most); // nothing of a call that is refused stays
   if (generating.draft) {
     yield* speculate(session, generating.draft, new Line(0, session, generating, most), generating);
     return;

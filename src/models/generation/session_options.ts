@@ -75,12 +75,17 @@ export function turnedFor({ cached, capacity }: SessionSizes, length: number): n
 const DEFAULT_CAPACITY = 2048;
 const DEFAULT_CHUNK = 64;
 
+/** The most tokens of a text that a session of a model can have. */
+export const mostTokens = ({ mostRows, cached }: Definition): number =>
+  Math.min(mostRows, cached?.most ?? mostRows);
+
 /** Checks the options of a session. Throws FoveaError that names what is wrong. */
 export function sessionSizes(
   label: string,
-  { family, cached, mostRows }: Definition,
+  definition: Definition,
   { resume, source = resume?.source, ...given }: SessionOptions,
 ): SessionSizes {
+  const { family, cached } = definition;
   if (!cached)
     throw new FoveaError("argument", `${label}: a ${family} reads whole texts; use run().`);
   const options = takeOptions(label, given, SESSION_OPTIONS);
@@ -89,7 +94,7 @@ export function sessionSizes(
     (options.cache as CacheOptions | undefined) ?? resume?.cache ?? {},
     CACHE_OPTIONS,
   );
-  const most = Math.min(mostRows, cached.most ?? mostRows);
+  const most = mostTokens(definition);
   const {
     entries = resume?.entries ?? (source ? entriesOf(source) : 1),
     chunk = resume?.chunk ?? DEFAULT_CHUNK,

@@ -2,30 +2,23 @@
 // once. Those that it would have chosen itself stay, and the first other one is replaced.
 
 import { check } from "../../errors.ts";
-import { settle } from "../../gpu/buffers.ts";
-import { tensor } from "../../gpu/make_tensor.ts";
-import { Readback } from "../../gpu/readback.ts";
-import type { Tensor } from "../../gpu/tensor.ts";
-import type { Program } from "../../training/program.ts";
 import type { Model } from "../model.ts";
-import { planSampling, type SamplingPlan } from "../sampling/sampling.ts";
+import { planSampling } from "../sampling/sampling.ts";
 import { Decoding, type Told } from "./decoding.ts";
 import type { GeneratedToken, Line } from "./line.ts";
 import type { Generating } from "./options.ts";
 import type { Session } from "./session.ts";
+import { mostTokens } from "./session_options.ts";
+import { StepReader } from "./step_reader.ts";
 
 const GREEDY = { temperature: 0 };
 
-/** Goes on with the one text of a session, which has all tokens of its prompt. */
-export async function* speculate(
-  session: Session,
-  draft: Model,
-  line: Line,
-  { draftTokens: guesses, signal }: Generating,
-): AsyncGenerator<GeneratedToken, void, undefined> {
+/**
+ * Throws FoveaError("argument") for a draft that cannot guess for a session.
+ */
+export function checkDraft(label: string, session: Session, draft: Model): void {
   const { definition } = session.model;
   const small = draft.parts().definition;
-  const label = `${definition.family} generate`;
   check(
     session.entries === 1 && small.vocab === definition.vocab,
     "argument",
@@ -36,12 +29,22 @@ export async function* speculate(
     "argument",
     () => `${label}: a draft does not go with a rotary embedding that changes with the length.`,
   );
+}
+
+/** Goes on with the one text of a session, which has all tokens of its prompt. */
+export async function* speculate(
+  session: Session,
+  draft: Model,
+  line: Line,
+  { draftTokens: guesses, signal }: Generating,
+): AsyncGenerator<GeneratedToken, void, undefined> {
+  const small = draft.parts().definition;
   const start = session.lengths[0];
   await session.read(signal);
   // The last guesses may be beyond the last token.
-  const guessing = await draft.session({ capacity: Math.min(session.capacity, small.mostRows) });
+  const guessing = await draft.session({ capacity: Math.min(session.capacity, mostTokens(small)) });
   let guesser: Decoding | undefined;
-  let reader: Reader | undefined;
+  let reader: StepReader | undefined;
   try {
     guessing.take(session.tokens(), 0);
     while (!line.ended) {
@@ -53,7 +56,9 @@ export async function* speculate(
       guesser ??= await Decoding.make(guessing, GREEDY, {});
       const guessed = await guess(guesser, guessing.last(0), length, count);
       reader = await readerFor(session, reader, count + 1);
-      const { tokens, logprobs } = await reader.read([session.last(0), ...guessed], length - 1);
+      const asked = [session.last(0), ...guessed];
+      const places = asked.map((_, at) => length - 1 + at);
+      const { ids: tokens, logprobs } = await reader.read(asked, places);
       const wrong = guessed.findIndex((id, at) => id !== tokens[at]);
       const right = wrong < 0 ? count : wrong;
       for (let at = 0; at <= right && !line.ended; at++) {
@@ -84,72 +89,11 @@ async function guess(decoding: Decoding, last: number, length: number, count: nu
   return tokens;
 }
 
-async function readerFor(session: Session, known: Reader | undefined, rows: number) {
+/** Reads so many tokens at once, and tells what comes after each. */
+async function readerFor(session: Session, known: StepReader | undefined, rows: number) {
   if (known?.rows === rows) return known;
   known?.destroy();
-  return Reader.make(session, rows);
-}
-
-/** Reads several tokens of a text at once, and tells what comes after each. */
-class Reader {
-  readonly rows: number;
-  readonly #session: Session;
-  readonly #program: Program;
-  readonly #sampling: SamplingPlan;
-  readonly #owned: readonly Tensor[];
-  readonly #readback: Readback;
-
-  private constructor(
-    session: Session,
-    program: Program,
-    sampling: SamplingPlan,
-    owned: readonly Tensor[],
-  ) {
-    const { device, definition } = session.model;
-    this.rows = owned[0].size;
-    this.#session = session;
-    this.#program = program;
-    this.#sampling = sampling;
-    this.#owned = owned;
-    this.#readback = new Readback(device, definition.family, 1, owned);
-  }
-
-  static async make(session: Session, rows: number): Promise<Reader> {
-    const { device } = session.model;
-    const program = await session.step({}, rows);
-    const given = program.outputs.logits;
-    const logits = given.view({ shape: given.shape.slice(1) });
-    const token = tensor(device, [rows], { dtype: "i32" });
-    const logprob = tensor(device, [rows]);
-    try {
-      const sampling = await planSampling(device, { ...GREEDY, logits, token, logprob });
-      await settle([token.allocated, logprob.allocated]);
-      return new Reader(session, program, sampling, [token, logprob]);
-    } catch (error) {
-      for (const one of [token, logprob]) one.destroy();
-      throw error;
-    }
-  }
-
-  async read(ids: readonly number[], first: number) {
-    const { device } = this.#session.model;
-    const positions = ids.map((_, at) => first + at);
-    await this.#session.programs.write(this.#program, { ids, positions });
-    const encoder = device.createCommandEncoder();
-    const pass = encoder.beginComputePass();
-    this.#session.programs.encode(this.#program, pass);
-    this.#sampling.encode(pass);
-    pass.end();
-    const read = this.#readback.record(encoder);
-    device.queue.submit([encoder.finish()]);
-    const bytes = await read();
-    const tokens = [...new Int32Array(bytes, 0, this.rows)];
-    return { tokens, logprobs: [...new Float32Array(bytes, 4 * this.rows, this.rows)] };
-  }
-
-  destroy(): void {
-    this.#sampling.destroy();
-    for (const one of this.#owned) one.destroy();
-    this.#readback.destroy();
-  }
+  return StepReader.make(session, rows, [], (device, { logits, ids, logprobs }) =>
+    planSampling(device, { ...GREEDY, logits, token: ids, logprob: logprobs }),
+  );
 }
